@@ -1,0 +1,384 @@
+"""The commands of the benchmark; `python -m benchmarks --help` lists them.
+
+Nothing here imports a learning library: workers do, when they measure.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks import scheduler, store, tables
+from benchmarks.plan import Table, unknown
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parent / "results"
+LOCAL = Path(".benchmarks")
+MAIN = "main"
+FAILED, INTERRUPTED = 1, 130
+
+app = typer.Typer(
+    add_completion=False,
+    help="Results tables. Without a command: the quick version of the main table.",
+)
+
+Name = Annotated[str, typer.Argument(help="A table; `list` names them.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, help="A LETOR file or folder instead of generated queries."
+    ),
+]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Processes; by default two, or one per core.")
+]
+Only = Annotated[list[str] | None, typer.Option(help="A row; may be repeated.")]
+Population = Annotated[
+    list[str] | None, typer.Option(help="A population; may be repeated.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help=f"Folder of the results; by default {LOCAL}.")
+]
+Publish = Annotated[
+    bool, typer.Option("--publish", help="Write the results of the source tree.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="The short version of the table.")]
+Again = Annotated[
+    bool, typer.Option("--again", help="Measure also what has a result already.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def quick(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        _run(MAIN, quick=True)
+
+
+@app.command()
+def run(
+    name: Name,
+    data: Data = None,
+    seeds: Seeds = None,
+    jobs: Jobs = None,
+    only: Only = None,
+    population: Population = None,
+    out: Out = None,
+    publish: Publish = False,
+    quick: Quick = False,
+    again: Again = False,
+) -> None:
+    """Measure what a table lacks and print it; once interrupted, go on from there."""
+    _run(name, data, seeds, jobs, only, population, out, publish, quick, again)
+
+
+@app.command()
+def speed(
+    seeds: Seeds = None, only: Only = None, out: Out = None, publish: Publish = False
+) -> None:
+    """Measure the table `speed` afresh; seeds are repeats."""
+    _run("speed", seeds=seeds, only=only, out=out, publish=publish, again=True)
+
+
+@app.command()
+def table(
+    name: Name,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    population: Population = None,
+    out: Out = None,
+    publish: Annotated[
+        bool, typer.Option("--published", help="The results of the source tree.")
+    ] = False,
+    quick: Quick = False,
+    baseline: Annotated[
+        str | None, typer.Option(help="The row that differences refer to.")
+    ] = None,
+) -> None:
+    """Print a table: your own results if there are any, else the published ones."""
+    wanted = _table(name)
+    _each("row", [baseline] if baseline else [], wanted.rows)
+    _each("population", population, wanted.populations)
+    with _bad_input():
+        wanted.variant(quick)
+    folders = [out] if out else [RESULTS] if publish else [LOCAL, RESULTS]
+    for folder in folders:
+        path = folder / f"{name}.jsonl"
+        if _show(wanted, path, quick, population, baseline or "", as_markdown=markdown):
+            return
+    places = " or ".join(str(folder) for folder in folders)
+    typer.echo(f"no results of {name} in {places}: python -m benchmarks run {name}")
+    raise typer.Exit(FAILED)
+
+
+@app.command()
+def check(
+    write: Annotated[
+        bool, typer.Option("--write", help="Rewrite what differs.")
+    ] = False,
+    root: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Source tree.")
+    ] = ROOT,
+) -> None:
+    """Compare the tables and numbers in Markdown with the published results."""
+    if not (root / "README.md").exists():
+        raise typer.BadParameter(f"expected a source tree with README.md, got {root}")
+    results = root / "benchmarks" / "results"
+    problems = tables.check(root, _tables(), results, write)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(FAILED)
+    typer.echo("Markdown and results agree.")
+
+
+@app.command(name="list")
+def names() -> None:
+    """Name the tables, their populations and rows."""
+    for name, each in _tables().items():
+        short = f", quick version with {each.quick_seeds}" if each.quick else ""
+        typer.echo(f"{name}: {each.title} ({each.seeds} seeds{short})")
+        typer.echo(f"  populations: {' '.join(each.populations)}")
+        typer.echo(f"  rows: {' '.join(each.rows)}")
+
+
+def _tables() -> Mapping[str, Table]:
+    from benchmarks.experiments import TABLES
+
+    return TABLES
+
+
+def _table(name: str) -> Table:
+    tables = _tables()
+    _each("table", [name], tables)
+    return tables[name]
+
+
+def _each(kind: str, names: list[str] | None, known: Any) -> None:
+    """Refuses names that are not known, with the names near to them."""
+    for name in names or ():
+        if name not in known:
+            raise typer.BadParameter(unknown(kind, name, known))
+
+
+@contextmanager
+def _bad_input() -> Iterator[None]:
+    """A ValueError of what the user gave is a message, not a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _run(
+    name: str,
+    data: Path | None = None,
+    seeds: int | None = None,
+    jobs: int | None = None,
+    only: list[str] | None = None,
+    population: list[str] | None = None,
+    out: Path | None = None,
+    publish: bool = False,
+    quick: bool = False,
+    again: bool = False,
+) -> None:
+    wanted = _table(name)
+    _each("row", only, wanted.rows)
+    _each("population", population, wanted.populations)
+    folder = _folder(out, publish, quick)
+    path = folder / f"{name}.jsonl"
+    with _bad_input():
+        experiments = tuple(
+            experiment
+            for experiment in wanted.variant(quick)
+            if (not only or experiment.row in only)
+            and (not population or experiment.population in population)
+        )
+        if not experiments:
+            raise ValueError(
+                f"table {name} has no experiment of such row and population"
+            )
+        records = store.read(path)
+        count = seeds or (wanted.quick_seeds if quick else wanted.seeds)
+        finished = () if again else store.newest(records).keys()
+        todo = scheduler.plan(
+            name, experiments, range(count), wanted.dataset, data, finished
+        )
+    have = len(experiments) * count - len(todo)
+    console = Console(stderr=True)
+    if have:
+        console.print(f"{have} of {have + len(todo)} results are in {path} already.")
+    most = min(scheduler.cores(), 2) if jobs is None else jobs
+    if wanted.workers is not None:
+        most = min(most, wanted.workers)
+    with _observed(console, todo) as observer:
+        clock = scheduler.Clock(records)
+        outcome = scheduler.run(todo, path, most, clock, observer)
+    dataset = wanted.dataset if data is None else data.resolve().name
+    _show(wanted, path, quick, population, dataset=dataset)
+    _report(console, outcome)
+    if outcome.interrupted:
+        left = len(todo) - len(outcome.done)
+        console.print(
+            f"\nInterrupted: {have + len(outcome.done)} results are in {path}, {left} "
+            "are not measured yet. The same command goes on from there.",
+            style="bold",
+        )
+        raise typer.Exit(INTERRUPTED)
+    if outcome.failures:
+        raise typer.Exit(FAILED)
+
+
+def _folder(out: Path | None, publish: bool, quick: bool) -> Path:
+    """Where results go; the default folder is made so that git ignores it."""
+    if publish and (out or quick):
+        raise typer.BadParameter("--publish goes with neither --out nor --quick")
+    if publish:
+        if not (ROOT / "setup.py").exists():
+            raise typer.BadParameter(f"--publish needs a source tree, got {ROOT}")
+        return RESULTS
+    if out is None:
+        LOCAL.mkdir(exist_ok=True)
+        (LOCAL / ".gitignore").write_text("*\n")
+    return out or LOCAL
+
+
+def _show(
+    wanted: Table,
+    path: Path,
+    quick: bool,
+    populations: list[str] | None = None,
+    baseline: str = "",
+    dataset: str = "",
+    as_markdown: bool = False,
+) -> bool:
+    """Prints the views that a file has results for; whether there were any."""
+    console = Console()
+    with _bad_input():
+        records = store.read(path)
+        found = [
+            view
+            for view in tables.views(wanted, records, quick, baseline)
+            if dataset in ("", view.dataset)
+            and (not populations or view.population in populations)
+        ]
+    for view in found:
+        if as_markdown:
+            typer.echo(tables.markdown(view, title=len(found) > 1) + "\n")
+        else:
+            console.print()
+            console.print(tables.terminal(view, console.width))
+    if found and not as_markdown:
+        console.print(f"\n{wanted.title}. Results: {path}", soft_wrap=True)
+        if old := tables.outdated(wanted, records):
+            console.print(f"Left out: {old} results of settings no experiment has now.")
+    return bool(found)
+
+
+def _report(console: Console, outcome: scheduler.Outcome) -> None:
+    """Says which jobs failed and why, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for failure in sorted(outcome.failures, key=lambda failure: failure.job.seed):
+        reasons.setdefault(failure.reason, []).append(str(failure.job))
+    for reason, jobs in reasons.items():
+        console.print(f"\nFailed: {'; '.join(jobs)}", style="bold red", markup=False)
+        console.print(reason.rstrip(), markup=False, highlight=False)
+
+
+@contextmanager
+def _observed(
+    console: Console, jobs: Sequence[scheduler.Job]
+) -> Iterator[scheduler.Observer]:
+    """Progress as a bar on a terminal, and as a line a result elsewhere."""
+    if not jobs or not console.is_terminal:
+        yield Progress(len(jobs), say=lambda text: typer.echo(text, err=True))
+        return
+    from rich import progress
+
+    columns = (
+        progress.BarColumn(20),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[left]}"),
+        progress.TextColumn("[dim]{task.description}"),
+    )
+    with progress.Progress(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=len(jobs), left="")
+
+        def show(completed: int, left: str, running: str) -> None:
+            bar.update(task, completed=completed, left=left, description=running)
+
+        yield Progress(len(jobs), show=show)
+
+
+class Progress(scheduler.Observer):
+    """Turns what the scheduler reports into text.
+
+    Args:
+        total: How many jobs there are.
+        say: Is given a line whenever a job ends.
+        show: Is given the count of ended jobs, the time left, and what is running.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        say: Callable[[str], None] = lambda text: None,
+        show: Callable[[int, str, str], None] = lambda ended, left, running: None,
+    ) -> None:
+        self.total, self.say, self.show = total, say, show
+        self.running: dict[str, str] = {}
+        self.ended, self.left, self.estimated = 0, "", -math.inf
+
+    def started(self, job: scheduler.Job) -> None:
+        self.running[job.key] = f"{job.row} {job.seed}"
+        self._show()
+
+    def finished(self, job: scheduler.Job, record: store.Record) -> None:
+        self._end(job, f"{record.seconds:.1f} s")
+
+    def failed(self, failure: scheduler.Failure) -> None:
+        self._end(failure.job, "failed")
+
+    def waiting(self, seconds_left: float) -> None:
+        # An estimate that is renewed more often than this is restless to read.
+        if not math.isnan(seconds_left) and time.monotonic() - self.estimated > 2:
+            self.left, self.estimated = _about(seconds_left), time.monotonic()
+        self._show()
+
+    def _end(self, job: scheduler.Job, how: str) -> None:
+        del self.running[job.key]
+        self.ended += 1
+        left = f", {self.left}" if self.left and self.ended < self.total else ""
+        self.say(f"{self.ended}/{self.total} {job}: {how}{left}")
+        self._show()
+
+    def _show(self) -> None:
+        self.show(self.ended, self.left, ", ".join(self.running.values()))
+
+
+def _about(seconds: float) -> str:
+    """Rough time to go.
+
+    >>> _about(7), _about(95), _about(5000)
+    ('about 10 s left', 'about 2 min left', 'about 1.4 h left')
+    """
+    if seconds < 90:
+        return f"about {max(math.ceil(seconds / 10) * 10, 10)} s left"
+    if seconds < 5400:
+        return f"about {math.ceil(seconds / 60)} min left"
+    return f"about {seconds / 3600:.1f} h left"
+
+
+def main() -> None:
+    """Console script."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

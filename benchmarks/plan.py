@@ -1,0 +1,136 @@
+"""What a results table is made of: experiments, seeds, and what is shown of them.
+
+A table is one `Table` entered in `benchmarks.experiments.TABLES`; the commands, the
+scheduler, the rendering and the check all read it from there.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Experiment(Protocol):
+    """One row of a table on one population.
+
+    Workers receive it by pickle, so its class lives at the top of a module.
+    """
+
+    @property
+    def row(self) -> str: ...
+
+    @property
+    def population(self) -> str: ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """All that decides the result beside seed and data, as JSON values.
+
+        It is part of the identity of a result: change it and the row is run again.
+        """
+
+    def measure(self, seed: int, data: str | None) -> Mapping[str, float]:
+        """Trains and evaluates once; metrics that the row does not have are left out.
+
+        Experiments of one population and seed are measured one after another in one
+        process, so that a cache of size one holds their simulated log.
+        """
+
+
+@dataclass(frozen=True)
+class Table:
+    """A results table.
+
+    Args:
+        name: The name on the command line and of the results file.
+        title: One line that says what the table shows.
+        experiments: Row by population, in the order in which rows are shown.
+        metrics: The metrics shown, in this order.
+        baseline: The row that paired differences refer to; empty for none.
+        paired: The metrics whose difference from the baseline is shown. The first is
+            the ranking scoreboard.
+        clicks: The click scoreboard, which the ranking scoreboard may contradict;
+            empty for none.
+        bounds: Rows shown apart, since they are not models to choose from.
+        lower: The metrics of which less is better.
+        quick: The experiments of a short version that answers in minutes.
+        seeds: Seeds 0 to `seeds` - 1 are run.
+        quick_seeds: The same of the short version.
+        dataset: Name of the data that experiments use where no path is given.
+        workers: The most processes that may measure at once, 1 for timings; None for
+            no limit.
+
+    Raises:
+        ValueError: A row, population or metric name holds a space; the baseline or a
+            bound is not a row; two experiments have the same row, population and
+            settings.
+    """
+
+    name: str
+    title: str
+    experiments: tuple[Experiment, ...]
+    metrics: tuple[str, ...]
+    baseline: str = ""
+    paired: tuple[str, ...] = ("ndcg@5",)
+    clicks: str = "click_log_likelihood"
+    bounds: tuple[str, ...] = ()
+    lower: tuple[str, ...] = ("perplexity",)
+    quick: tuple[Experiment, ...] = ()
+    seeds: int = 10
+    quick_seeds: int = 3
+    dataset: str = "generated"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for kind, names in (
+            ("row", self.rows),
+            ("population", self.populations),
+            ("metric", self.metrics),
+        ):
+            for name in names:
+                if not name or any(c.isspace() or c in "=," for c in name):
+                    raise ValueError(
+                        f"table {self.name}: {kind} {name!r} must be a name without "
+                        "space, '=' or ','"
+                    )
+        for name in filter(None, (self.baseline, *self.bounds)):
+            if name not in self.rows:
+                raise ValueError(
+                    f"table {self.name}: baseline and bounds must be rows, got {name!r}"
+                )
+        for variant in (self.experiments, self.quick):
+            places = [(e.row, e.population) for e in variant]
+            twice = sorted({place for place in places if places.count(place) > 1})
+            if twice:
+                raise ValueError(
+                    f"table {self.name}: one experiment per row and population "
+                    f"expected, got several of {twice}"
+                )
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The names of the rows, in order, those of the short version included."""
+        return tuple(dict.fromkeys(e.row for e in (*self.experiments, *self.quick)))
+
+    @property
+    def populations(self) -> tuple[str, ...]:
+        """The names of the populations, in order."""
+        every = (*self.experiments, *self.quick)
+        return tuple(dict.fromkeys(e.population for e in every))
+
+    def variant(self, quick: bool) -> tuple[Experiment, ...]:
+        """The experiments of the short version, or of the full one."""
+        if quick and not self.quick:
+            raise ValueError(f"table {self.name} has no quick version")
+        return self.quick if quick else self.experiments
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not known, with the names near to it.
+
+    >>> unknown("table", "mian", ["main", "speed"])
+    "no table 'mian'; did you mean main? There are: main, speed"
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    return f"no {kind} {name!r}{hint} There are: {', '.join(names) or 'none'}"

@@ -1,0 +1,408 @@
+"""Recall rows: one configuration, trained and evaluated once, to a dict of metrics.
+
+Leave-last-one-out by time: each user's latest item is the target, ranked among all
+items not seen before, ties by half. `part="validation"` holds out the last but one
+instead, and never looks at the target: settings are chosen there.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from debias.data.interactions import Interactions, leave_last_out, mutual_information
+from debias.data.negatives import (
+    Listed,
+    Mixture,
+    Queue,
+    Sampler,
+    by_popularity,
+    from_ranking,
+    uniform,
+)
+from debias.data.recall_sets import movielens_100k, ta_feng
+from debias.retrieval.evaluate import Scorer, dot_scores, evaluate, ranks
+
+DATASETS: dict[str, Callable[[], Interactions]] = {
+    "movielens-100k": movielens_100k,
+    "ta-feng": ta_feng,
+}
+METRICS = ("hr@10", "hr@50", "hr@100", "ndcg@10", "mrr", "mrr/10", "tail_hr@50")
+METRICS = (*METRICS, "head_hr@50", "coverage@50")
+BASELINES = ("popularity", "ease", "als")
+TOWERS = ("dssm", "fm", "senet", "transformer", "youtube", "mind", "dat")
+
+
+@dataclass(frozen=True)
+class RecallConfig:
+    """All that decides a recall row beside data and seed."""
+
+    model: str
+    loss: str = "softmax"
+    candidates: str = "batch"  # "batch", "catalogue" or "own"
+    sampler: str = "uniform"  # a key of SAMPLERS, for `negatives`
+    negatives: int = 0
+    own_sampler: str = "uniform"
+    own_negatives: int = 0
+    log_q: bool = True
+    streaming: bool = False
+    exclude_known: bool = True
+    dim: int = 64
+    hidden: tuple[int, ...] = (128,)
+    history: str = "recency"
+    length: int = 50
+    features: bool = True
+    temperature: float = 0.1
+    dropout: float = 0.0
+    unknown_rate: float = 0.0
+    batch_size: int = 1024
+    epochs: int = 8
+    learning_rate: float = 0.002
+    margin: float = 1.0
+    transforms: tuple[str, ...] = ()
+    self_weight: float = 0.1
+    self_items: int = 512
+    mimic: float = 0.5
+    alignment: float = 1.0
+    regularisation: float = 100.0  # of EASE and ALS
+    confidence: float = 1.0  # alpha of ALS
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=2)
+def split(dataset: str, part: str = "test") -> tuple[Interactions, Interactions]:
+    """Training events and the events held out for each user."""
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset must be one of {list(DATASETS)}, got {dataset!r}")
+    if part not in ("test", "validation"):
+        raise ValueError(f"part must be 'test' or 'validation', got {part!r}")
+    rest, test = leave_last_out(DATASETS[dataset]())
+    return (rest, test) if part == "test" else leave_last_out(rest)
+
+
+def measure(
+    config: RecallConfig, dataset: str, seed: int, part: str = "test"
+) -> dict[str, float]:
+    """Trains one configuration and evaluates it.
+
+    Returns:
+        `METRICS`, train_seconds and evaluate_seconds.
+    """
+    train, held_out = split(dataset, part)
+    start = time.perf_counter()
+    score = fit(config, train, seed)
+    trained = time.perf_counter()
+    metrics = evaluate_on(score, train, held_out)
+    done = time.perf_counter()
+    shown = {name: metrics[name] for name in METRICS}
+    seconds = {"train_seconds": trained - start, "evaluate_seconds": done - trained}
+    return {**shown, **seconds}
+
+
+def evaluate_on(
+    score: Scorer, train: Interactions, held_out: Interactions
+) -> dict[str, float]:
+    """`evaluate` of the held-out events, over the users that have one."""
+    users, query = np.unique(held_out.user, return_inverse=True)
+    return evaluate(
+        lambda q: score(users[q]),
+        query,
+        held_out.item,
+        train.seen(users),
+        train.popularity(),
+    )
+
+
+def fit(config: RecallConfig, train: Interactions, seed: int) -> Scorer:
+    """Trains one configuration; the result scores users (rows) over the catalogue."""
+    if config.model == "popularity":
+        counts = train.popularity().astype(np.float32)
+        return lambda users: np.tile(counts, (len(users), 1))
+    if config.model == "ease":
+        return ease(train, config.regularisation)
+    if config.model == "als":
+        return als(train, config, seed)
+    model = fit_tower(config, train, seed)
+    return scorer(model, train, config.length)
+
+
+def ease(train: Interactions, regularisation: float) -> Scorer:
+    """EASE: item weights B = -P / diag(P), P = (X'X + lambda I)^-1, diagonal 0.
+
+    Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
+    """
+    seen = matrix(train)
+    gram = (seen.T @ seen).toarray().astype(np.float64)
+    gram[np.diag_indices_from(gram)] += regularisation
+    inverse = np.linalg.inv(gram)
+    weight = (-inverse / np.diag(inverse)).astype(np.float32)
+    np.fill_diagonal(weight, 0.0)
+    return lambda users: seen[users] @ weight
+
+
+def als(train: Interactions, config: RecallConfig, seed: int) -> Scorer:
+    """Weighted alternating least squares of the library `implicit`, one thread."""
+    from implicit.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(
+        factors=config.dim,
+        regularization=config.regularisation,
+        alpha=config.confidence,
+        iterations=config.epochs,
+        num_threads=1,
+        random_state=seed,
+    )
+    model.fit(matrix(train), show_progress=False)
+    users, items = np.asarray(model.user_factors), np.asarray(model.item_factors)
+    return lambda rows: users[rows] @ items.T
+
+
+def matrix(train: Interactions) -> Any:
+    """(users, items) sparse, 1 where a user has taken an item."""
+    from scipy import sparse
+
+    ones = np.ones(len(train), np.float32)
+    shape = (len(train.users), len(train.items))
+    found = sparse.csr_matrix((ones, (train.user, train.item)), shape)
+    found.data[:] = 1.0
+    return found
+
+
+def build(config: RecallConfig, train: Interactions, seed: int) -> Any:
+    """The untrained model of a configuration."""
+    from debias.layers.logq import StreamingFrequency
+    from debias.layers.views import FeatureViews
+    from debias.models.recall import (
+        DAT,
+        MIND,
+        dssm,
+        fm_tower,
+        senet_tower,
+        youtube_dnn,
+    )
+
+    users, items = train.users.schema, train.items.schema
+    if not config.features:
+        users, items = {"id": users["id"]}, {"id": items["id"]}
+    given: dict[str, Any] = {
+        "dim": config.dim,
+        "length": config.length,
+        "temperature": config.temperature,
+        "unknown_rate": config.unknown_rate,
+        "seed": seed,
+        **config.options,
+    }
+    deep = {**given, "hidden": config.hidden}
+    drop = {"dropout": config.dropout}
+    if config.model == "dssm":
+        model = dssm(users, items, history=config.history, **deep, **drop)
+    elif config.model == "transformer":
+        model = dssm(users, items, history="transformer", **deep, **drop)
+    elif config.model == "senet":
+        model = senet_tower(users, items, history=config.history, **deep, **drop)
+    elif config.model == "fm":
+        model = fm_tower(users, items, history=config.history, **given, **drop)
+    elif config.model == "youtube":
+        model = youtube_dnn(users, items, **deep, **drop)
+    elif config.model == "mind":
+        model = MIND(users, items, **deep)
+    elif config.model == "dat":
+        category = "category" if config.alignment and "category" in items else None
+        weights = {"mimic": config.mimic, "alignment": config.alignment}
+        model = DAT(
+            users, items, category, history=config.history, **weights, **deep, **drop
+        )
+    else:
+        raise ValueError(
+            f"model must be one of {[*BASELINES, *TOWERS]}, got {config.model!r}"
+        )
+    if config.streaming:
+        model.frequency = StreamingFrequency(items["id"]["size"])
+    if config.transforms:
+        relation = mutual_information(train.items)
+        model.views = FeatureViews(
+            items, config.transforms, relation=relation, seed=seed
+        )
+        model.self_weight = config.self_weight
+    return model
+
+
+def fit_tower(config: RecallConfig, train: Interactions, seed: int) -> Any:
+    """A trained recall model."""
+    from debias.optimizers import RowWiseAdam
+    from debias.retrieval.batches import RecallBatches
+    from debias.retrieval_losses import RetrievalLoss
+
+    model = build(config, train, seed)
+    model.compile(
+        RowWiseAdam(config.learning_rate), RetrievalLoss(config.loss, config.margin)
+    )
+    batches = RecallBatches(
+        train,
+        config.batch_size,
+        config.candidates,
+        negatives=config.negatives,
+        sampler=sampler(config.sampler, train, seed),
+        own_negatives=config.own_negatives,
+        own_sampler=sampler(config.own_sampler, train, seed)
+        if config.own_negatives
+        else None,
+        log_q=config.log_q,
+        exclude_known=config.exclude_known,
+        history=config.length,
+        self_items=config.self_items if config.transforms else 0,
+        seed=seed,
+    )
+    model.fit(batches, epochs=config.epochs, verbose=0)
+    return model
+
+
+def scorer(model: Any, train: Interactions, length: int) -> Scorer:
+    """Scores users, as of the end of `train`, over its catalogue."""
+    items = model.item_vectors(train.items.columns)
+
+    def score(users: np.ndarray) -> np.ndarray:
+        history, _ = train.histories(length, users)
+        features = {**train.users.take(users), "history": history}
+        return dot_scores(model.user_vectors(features), items)
+
+    return score
+
+
+def sampler(name: str, train: Interactions, seed: int) -> Sampler:
+    """A sampler of negatives by name.
+
+    "hard": ranks 101 to 500 of an EASE ranking of unseen items, a stand-in for the
+    list of a ranker; "rejected": ranks 501 to 1,000, what a pre-ranker would cut;
+    "impressions": its first 20, shown and not taken; "hard-1-in-100" and
+    "hard-1-in-500": hard ones among uniform ones.
+    """
+    items = len(train.items)
+    easy = uniform(items)
+    if name == "uniform":
+        return easy
+    if name == "popularity":
+        return by_popularity(train.popularity())
+    if name == "queue":
+        return Queue(4096, easy, items)
+    if name == "mixed":
+        return Mixture([(0.5, easy), (0.5, by_popularity(train.popularity(), 1.0))])
+    bounds = {"impressions": (1, 20), "rejected": (501, 1000)}
+    kind, _, share = name.partition("-1-in-")
+    if kind in ("hard", *bounds):
+        first, last = bounds.get(kind, (101, 500))
+        hard: Listed = from_ranking(_ranking(train, last), easy, first, last)
+        if not share:
+            return hard
+        part = 1 / (1 + int(share))
+        return Mixture([(1 - part, easy), (part, hard)])
+    raise ValueError(
+        "sampler must be uniform, popularity, queue, mixed, hard, rejected, "
+        f"impressions or one of these with -1-in-N, got {name!r}"
+    )
+
+
+def _ranking(train: Interactions, top: int) -> np.ndarray:
+    users, none = np.arange(len(train.users)), np.empty(0, int)
+    score = ease(train, 100.0)
+    return ranks(lambda q: score(users[q]), none, none, train.seen(), top=top)[1]
+
+
+@dataclass(frozen=True)
+class RecallExperiment:
+    """A row of a recall table, as `benchmarks.plan.Experiment` wants it."""
+
+    row: str
+    config: RecallConfig
+    population: str = "movielens-100k"
+
+    def settings(self) -> Mapping[str, Any]:
+        """The configuration, where it differs from the defaults; the model always."""
+        given = asdict(self.config)
+        plain = asdict(RecallConfig(self.config.model))
+        return {
+            f.name: given[f.name]
+            for f in fields(RecallConfig)
+            if f.name == "model" or given[f.name] != plain[f.name]
+        }
+
+    def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
+        """Metrics on the test part; `data` is not used, the sets have their names."""
+        return measure(self.config, self.population, seed)
+
+
+# The recency-weighted history carries most of the signal; see `RecallConfig` for what
+# is not said here.
+BEST = RecallConfig("fm", candidates="catalogue", epochs=6, batch_size=512)
+
+RECALL = {
+    "popularity": RecallConfig("popularity"),
+    "ease": RecallConfig("ease"),
+    "als": RecallConfig("als", regularisation=0.1, confidence=1.0, epochs=15),
+    "dssm": RecallConfig("dssm"),
+    "fm": RecallConfig("fm"),
+    "senet": RecallConfig("senet"),
+    "transformer": RecallConfig("transformer"),
+    "youtube": RecallConfig("youtube"),
+    "mind": RecallConfig("mind"),
+    "dat": RecallConfig("dat"),
+    "dat-pointwise": RecallConfig("dat", "pointwise", "own", negatives=4),
+    "dat-without-alignment": RecallConfig("dat", alignment=0.0),
+    "dat-without-both": RecallConfig("dat", alignment=0.0, mimic=0.0),
+    "best": BEST,
+}
+LOSSES = {
+    "softmax": RecallConfig("fm"),
+    "softmax-without-logq": RecallConfig("fm", log_q=False),
+    "softmax-streaming-logq": RecallConfig("fm", streaming=True),
+    **{
+        f"{loss}-1-to-{count}": RecallConfig("fm", loss, "own", negatives=count)
+        for loss in ("pointwise", "hinge", "logistic", "bpr")
+        for count in (2, 3)
+    },
+}
+NEGATIVES = {
+    "in-batch": RecallConfig("fm"),
+    "in-batch-without-logq": RecallConfig("fm", log_q=False),
+    "queue": RecallConfig("fm", negatives=1024, sampler="queue"),
+    "mixed": RecallConfig("fm", negatives=1024),
+    **{
+        name: RecallConfig("fm", candidates="own", negatives=20, sampler=name)
+        for name in (
+            *("uniform", "popularity", "hard", "rejected", "impressions"),
+            *("hard-1-in-1", "hard-1-in-100", "hard-1-in-500"),
+        )
+    },
+}
+SELF_SUPERVISION = {
+    "without": RecallConfig("dssm"),
+    **{
+        "+".join(transforms): RecallConfig("dssm", transforms=transforms)
+        for transforms in (
+            *(("mask",), ("dropout",), ("complementary",), ("correlated",)),
+            ("correlated", "dropout"),
+        )
+    },
+}
+SENET = {"dssm": RecallConfig("dssm"), "senet": RecallConfig("senet")}
+TABLES = {
+    "recall": RECALL,
+    "losses": LOSSES,
+    "negatives": NEGATIVES,
+    "self-supervision": SELF_SUPERVISION,
+    "senet": SENET,
+}
+
+
+def experiments(
+    table: str, datasets: tuple[str, ...] = tuple(DATASETS)
+) -> tuple[RecallExperiment, ...]:
+    """The rows of a recall table on each data set."""
+    return tuple(
+        RecallExperiment(row, config, dataset)
+        for dataset in datasets
+        for row, config in TABLES[table].items()
+    )

@@ -1,0 +1,30 @@
+"""Ranking data and click logs. NumPy and Arrow only.
+
+`ClickLog.open` and `ClickLog.write` handle logs that fit a machine; `read_batches` and
+`shuffled_batches` stream those that do not.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from debias.data.letor import read_letor, read_letor_folder
+from debias.data.log import ClickLog
+from debias.data.ranking import RankingData
+
+_STREAMS = ("count_sessions", "read_batches", "shuffled_batches")  # they load Arrow
+
+__all__ = [
+    "ClickLog",
+    "RankingData",
+    "count_sessions",
+    "read_batches",
+    "read_letor",
+    "read_letor_folder",
+    "shuffled_batches",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _STREAMS:
+        return getattr(import_module("debias.data.log_files"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

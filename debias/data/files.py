@@ -1,0 +1,109 @@
+"""Files that are whole or absent, and copies of what was costly to read."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Yields a path to write aside; renames it to `path` once the block ends well.
+
+    Readers see the old file, or none, until the new one is whole. When the block
+    raises, or the disk is full, what was written is removed and the old file stays. A
+    process killed inside the block leaves a hidden file `.NAME.*.part` behind, which
+    no reader of this library looks at.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with whole(folder / "a.txt") as aside:
+    ...     _ = aside.write_text("abc")
+    >>> [file.name for file in folder.iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o666 & ~_umask())  # mkstemp made it private
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """`whole` for a new folder; one that exists and holds anything is an error.
+
+    Raises:
+        ValueError: The path exists and is not an empty folder; it stays as it was.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path}: exists and is not an empty folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(".part", f".{path.name}.", path.parent))
+    try:
+        yield aside
+        aside.chmod(0o777 & ~_umask())
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)  # the only way to read it is to set it
+    os.umask(mask)
+    return mask
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """Where copies are kept: `cache`, else $DEBIAS_CACHE, else the user's cache folder.
+
+    >>> cache_folder("copies")
+    PosixPath('copies')
+    """
+    if cache is not None:
+        return Path(cache)
+    if own := os.environ.get("DEBIAS_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "debias"
+
+
+def cached(
+    key: str, build: Callable[[Path], None], cache: str | Path | None = None
+) -> Path:
+    """The folder of this key in the cache; `build` fills it where it is missing.
+
+    Whoever finishes first of several processes wins, the others use its copy.
+
+    Args:
+        key: Name of the folder. Must say all that the content depends on.
+        build: Writes into the empty folder it is given.
+        cache: As for `cache_folder`.
+    """
+    folder = cache_folder(cache) / key
+    if folder.is_dir():
+        return folder
+    try:
+        with whole_folder(folder) as aside:
+            build(aside)
+    except (OSError, ValueError):
+        if not folder.is_dir():  # else another process was faster
+            raise
+    return folder
+
+
+def content_hash(*paths: Path) -> str:
+    """32 hexadecimal digits that change when a byte of any of the files does."""
+    total = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with path.open("rb") as handle:
+            total.update(hashlib.file_digest(handle, "blake2b").digest())
+    return total.hexdigest()

@@ -1,0 +1,332 @@
+"""Reading LETOR files: MSLR-WEB30K, Yahoo, Istella and whatever is written like them.
+
+A line is an item: `grade qid:query index:value ... # comment`. scikit-learn's reader
+does the work, whole arrays are checked, and only when something is wrong is the text
+read line by line to say where. A file is parsed once: its arrays are kept, as plain
+.npy files that are memory-mapped, in a folder named by the hash of its content.
+"""
+
+import gzip
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from debias.data.files import cached, content_hash
+from debias.data.ranking import RankingData, runs
+
+_FORMAT = 1  # of the cached copies; raise it when what is cached changes
+_LARGEST = float(np.finfo(np.float32).max)
+_GROUP_SUFFIXES = (".query", ".group")
+_SPLITS = {
+    "train": ("train", "training"),
+    "vali": ("vali", "valid", "validation", "val", "dev"),
+    "test": ("test", "testing"),
+}
+_DATA_SUFFIXES = ("", ".txt", ".svm", ".svmlight", ".libsvm", ".letor", ".dat")
+
+
+def read_letor(
+    path: str | Path,
+    feature_count: int | None = None,
+    zero_based: bool = False,
+    max_grade: int = 4,
+    cache: str | Path | None = None,
+) -> RankingData:
+    """Reads one LETOR file, plain or gzip.
+
+    Queries come from `qid:`, or, in files without it, from the sizes in a file beside
+    it that has its name and ends in .query, as LightGBM has them, or .group.
+
+    Args:
+        path: The file.
+        feature_count: How many features an item has; features that a line leaves out
+            are 0. None for as many as the highest index in the file needs.
+        zero_based: Whether the first feature has index 0 rather than 1.
+        max_grade: Highest grade; grades are whole numbers from 0.
+        cache: Folder of the parsed copies; None for $DEBIAS_CACHE, else the user's.
+
+    Raises:
+        ValueError: The file is empty, a line cannot be parsed, a query comes back after
+            another, a grade is outside 0..max_grade, a feature is not finite, or its
+            index is outside what `feature_count` and `zero_based` allow; names the
+            file and the line.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> file = Path(folder) / "train.txt"
+    >>> _ = file.write_text("2 qid:7 1:0.5 3:1 # best\\n0 qid:7 2:4\\n1 qid:9 1:3\\n")
+    >>> data = read_letor(file, cache=folder)
+    >>> data
+    RankingData(queries=2, items=3, feature_count=3, max_grade=4)
+    >>> data.features[0].tolist(), data.labels.tolist(), data.qid.tolist()
+    ([0.5, 0.0, 1.0], [2, 0, 1], [7, 9])
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, see read_letor_folder")
+    if feature_count is not None and feature_count < 1:
+        raise ValueError(f"feature_count must be at least 1, got {feature_count}")
+    groups = _group_file(path)
+    content = content_hash(path, *([] if groups is None else [groups]))
+    key = f"letor{_FORMAT}-{content}-{feature_count}-{int(zero_based)}-{max_grade}"
+    parsed: list[RankingData] = []
+
+    def build(folder: Path) -> None:
+        parsed.append(_parse(path, groups, feature_count, zero_based, max_grade))
+        for name in ("features", "labels", "offsets", "qid"):
+            value = getattr(parsed[0], name)
+            if value is not None:
+                np.save(folder / f"{name}.npy", value)
+
+    try:
+        folder = cached(key, build, cache)
+    except OSError as error:
+        if not parsed:
+            parsed.append(_parse(path, groups, feature_count, zero_based, max_grade))
+        warnings.warn(
+            f"{path}: parsed, but its copy is not kept: {error}", stacklevel=2
+        )
+        return parsed[0]
+    return RankingData.trusted(
+        _mapped(folder / "features.npy"),
+        _mapped(folder / "labels.npy"),
+        _mapped(folder / "offsets.npy"),
+        _mapped(folder / "qid.npy") if (folder / "qid.npy").exists() else None,
+        max_grade,
+    )
+
+
+def read_letor_folder(
+    folder: str | Path,
+    feature_count: int | None = None,
+    zero_based: bool = False,
+    max_grade: int = 4,
+    cache: str | Path | None = None,
+) -> dict[str, RankingData]:
+    """Reads the splits of a folder, one file each, with one feature count for all.
+
+    A data file has no suffix or one of .txt .svm .svmlight .libsvm .letor .dat, also
+    with .gz behind it. Its split is the word in its name that says so: train or
+    training; vali, valid, validation, val or dev, all called vali; test or testing. So
+    `Fold1/train.txt`, `rank.train` and `set1.test.txt.gz` are understood, and files
+    beside them without such a word are not read. Where no name holds such a word each
+    data file is a split by its own name, but for README.
+
+    Args:
+        folder: The folder; folders in it are not looked into.
+        feature_count, zero_based, max_grade, cache: As for `read_letor`. Without
+            `feature_count` all splits get that of the widest, their new features 0.
+
+    Returns:
+        Ranking data by split, in the order train, vali, test, else of the names.
+
+    Raises:
+        ValueError: No data file is found, two are the same split, or as for
+            `read_letor`.
+    """
+    files = _split_files(Path(folder))
+    read = {
+        split: read_letor(file, feature_count, zero_based, max_grade, cache)
+        for split, file in files.items()
+    }
+    widest = max(data.feature_count for data in read.values())
+    return {split: _widened(data, widest) for split, data in read.items()}
+
+
+def _widened(data: RankingData, feature_count: int) -> RankingData:
+    more = feature_count - data.feature_count
+    if more == 0:
+        return data
+    features = np.pad(data.features, ((0, 0), (0, more)))
+    return RankingData.trusted(
+        features, data.labels, data.offsets, data.qid, data.max_grade
+    )
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: is not a folder")
+    words = {word: split for split, names in _SPLITS.items() for word in names}
+    files = [file for file in sorted(folder.iterdir()) if _may_be_data(file, words)]
+    found: dict[str, Path] = {}
+    for file in files:
+        named = {words[word] for word in _words(file) if word in words}
+        if not named:
+            continue
+        if len(named) > 1:
+            raise ValueError(f"{file}: its name says {' and '.join(sorted(named))}")
+        split = named.pop()
+        if split in found:
+            raise ValueError(
+                f"{folder}: both {found[split].name} and {file.name} are {split}"
+            )
+        found[split] = file
+    if found:
+        return {split: found[split] for split in _SPLITS if split in found}
+    for file in files:
+        if not file.name.lower().startswith("readme"):
+            found[_stem(file)] = file
+    if not found:
+        inner = " ".join(sorted(path.name for path in folder.iterdir())[:10])
+        raise ValueError(f"{folder}: holds no LETOR file, only {inner or 'nothing'}")
+    return found
+
+
+def _may_be_data(file: Path, words: dict[str, str]) -> bool:
+    suffix = Path(file.name.removesuffix(".gz")).suffix
+    known = suffix in _DATA_SUFFIXES or suffix[1:].lower() in words
+    return file.is_file() and file.name[0] != "." and known
+
+
+def _words(file: Path) -> list[str]:
+    return re.split(r"[^a-z]+", file.name.lower())
+
+
+def _stem(file: Path) -> str:
+    return Path(file.name.removesuffix(".gz")).stem
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged copy, delete its folder: {error}") from error
+
+
+def _group_file(path: Path) -> Path | None:
+    names = (path.name.removesuffix(".gz") + suffix for suffix in _GROUP_SUFFIXES)
+    return next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
+
+
+def _parse(
+    path: Path,
+    groups: Path | None,
+    feature_count: int | None,
+    zero_based: bool,
+    max_grade: int,
+) -> RankingData:
+    """Parses with scikit-learn; whatever is wrong is explained by `_find_fault`."""
+    from sklearn.datasets import load_svmlight_file
+
+    try:
+        features, labels, query = load_svmlight_file(
+            str(path),
+            n_features=feature_count,
+            dtype=np.float32,
+            zero_based=zero_based,
+            query_id=True,
+        )
+        if len(labels) == 0:
+            raise ValueError("holds no item")
+        if features.shape[1] < 1 or (features.nnz and features.indices.min() < 0):
+            raise ValueError("has no feature, or one before the first")
+        if not (np.isfinite(labels) & (labels == np.rint(labels))).all():
+            raise ValueError("grades must be whole numbers")
+        offsets, qid = _queries(query, groups, len(labels))
+        return RankingData(
+            features.toarray(), labels.astype(np.int64), offsets, qid, max_grade
+        )
+    except (ValueError, OverflowError) as error:
+        _find_fault(path, feature_count, zero_based, max_grade)
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _queries(
+    query: np.ndarray, groups: Path | None, items: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Offsets and ids, from the qid of every line or from the sizes in `groups`."""
+    if 0 < len(query) < items:
+        raise ValueError(f"only {len(query)} of {items} lines have a qid")
+    offsets, qid = runs(query) if len(query) else (None, None)
+    if groups is None:
+        if offsets is None:
+            raise ValueError("lines have no qid, and no file beside it has group sizes")
+        return offsets, qid
+    sizes = _group_sizes(groups)
+    if sum(sizes) != items:
+        raise ValueError(f"has {items} lines, but {groups.name} adds to {sum(sizes)}")
+    from_sizes = np.cumsum([0, *sizes])
+    if offsets is not None and not np.array_equal(offsets, from_sizes):
+        raise ValueError(f"its qid and the sizes in {groups.name} differ")
+    return from_sizes, qid
+
+
+def _group_sizes(groups: Path) -> list[int]:
+    sizes = []
+    for number, line in enumerate(groups.read_text().splitlines(), start=1):
+        if line.strip():
+            if not (line.strip().isdecimal() and int(line) > 0):
+                raise ValueError(
+                    f"line {number} of {groups.name} must be a size from 1, "
+                    f"got {line.strip()!r}"
+                )
+            sizes.append(int(line))
+    return sizes
+
+
+def _find_fault(
+    path: Path, feature_count: int | None, zero_based: bool, max_grade: int
+) -> None:
+    """Reads line by line and raises for the first line that is wrong, if one is."""
+    first = 0 if zero_based else 1
+    last = None if feature_count is None else feature_count - 1 + first
+    seen: set[str] = set()
+    current: str | None = None
+    has_qid: bool | None = None
+    for number, words in _lines(path):
+        try:
+            _check_grade(words[0], max_grade)
+            given = len(words) > 1 and words[1].startswith("qid:")
+            if has_qid not in (None, given):
+                raise ValueError("some lines have a qid and some have none")
+            has_qid = given
+            if given:
+                qid = str(int(words[1][4:]))
+                if qid != current and qid in seen:
+                    raise ValueError(f"qid {qid} comes back after another")
+                seen.add(qid)
+                current = qid
+            _check_features(words[1 + given :], first, last)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+    if has_qid is None:
+        raise ValueError(f"{path}: holds no item")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Numbers, from 1, and words of the lines that hold an item."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", errors="replace") as handle:
+        for number, line in enumerate(handle, start=1):
+            words = line.partition("#")[0].split()
+            if words:
+                yield number, words
+
+
+def _check_grade(word: str, max_grade: int) -> None:
+    grade = float(word)
+    if grade not in range(max_grade + 1):
+        raise ValueError(f"grade must be a whole number in 0..{max_grade}, got {word}")
+
+
+def _check_features(words: list[str], first: int, last: int | None) -> None:
+    before = first - 1
+    for word in words:
+        index_text, colon, value_text = word.partition(":")
+        if not colon:
+            raise ValueError(f"a feature must be index:value, got {word!r}")
+        index, value = int(index_text), float(value_text)
+        if index < first:
+            raise ValueError(
+                f"feature indices start at {first}, got {index} (see zero_based)"
+            )
+        if last is not None and index > last:
+            raise ValueError(f"feature indices end at {last}, got {index}")
+        if index <= before:
+            raise ValueError(f"feature indices must ascend, got {index} after {before}")
+        if not abs(value) <= _LARGEST:
+            raise ValueError(f"feature {index} must be finite in float32, got {value}")
+        before = index

@@ -1,0 +1,119 @@
+"""Between NumPy rectangles and Arrow lists.
+
+A rectangle (S, L) is an Arrow column of S lists of the fixed size L. Going out copies
+nothing but bools, which Arrow packs eight to a byte. Coming in, other programs' columns
+are taken as well: lists of unequal length and NULLs become padding.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class Filled(NamedTuple):
+    """Values without gaps, and where the gaps were: None where there were none."""
+
+    values: np.ndarray
+    gaps: np.ndarray | None
+
+
+def lists_of(values: np.ndarray) -> pa.Array:
+    """A vector as an Arrow array, a rectangle as an array of lists of fixed size.
+
+    >>> lists_of(np.array([[1, 2], [3, 4]], np.int32)).type
+    FixedSizeListType(fixed_size_list<item: int32 not null>[2])
+    """
+    if values.ndim == 1:
+        return pa.array(values)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    cell = pa.field("item", flat.type, nullable=False)
+    return pa.FixedSizeListArray.from_arrays(flat, type=pa.list_(cell, values.shape[1]))
+
+
+def list_size_of(column: pa.ChunkedArray | pa.Array) -> int:
+    """The longest list of the column, or its fixed size."""
+    if pa.types.is_fixed_size_list(column.type):
+        return column.type.list_size
+    longest = pc.max(pc.list_value_length(column)).as_py()
+    return longest or 0
+
+
+def filled(column: pa.ChunkedArray | pa.Array, fill: float) -> Filled:
+    """A column of numbers as a vector, NULL as `fill`."""
+    array = _one_chunk(column)
+    kind = array.type
+    if not (pa.types.is_boolean(kind) or pa.types.is_primitive(kind)) or (
+        pa.types.is_temporal(kind)
+    ):
+        raise ValueError(f"must be numbers, got {kind}")
+    if array.null_count == 0:
+        return Filled(array.to_numpy(zero_copy_only=False), None)
+    gaps = array.is_null().to_numpy(zero_copy_only=False)
+    values = array.drop_null().to_numpy(zero_copy_only=False)
+    return Filled(_spread(values, ~gaps, fill), gaps)
+
+
+def rectangle(
+    column: pa.ChunkedArray | pa.Array, list_size: int | None, fill: float
+) -> Filled:
+    """A column of lists of numbers as a rectangle (rows, list_size).
+
+    NULL lists, NULL cells and cells behind the end of a shorter list hold `fill` and
+    count as gaps. Lists of the fixed size `list_size` without NULLs are not copied.
+
+    Args:
+        column: Lists, of fixed size or not.
+        list_size: Cells of a row; None for the longest list of the column.
+        fill: What gaps hold.
+
+    Raises:
+        ValueError: The column holds no lists, no numbers, or a list is too long.
+
+    >>> rectangle(pa.array([[1, 2], None, [3]]), None, -1).values.tolist()
+    [[1, 2], [-1, -1], [3, -1]]
+    """
+    array = _one_chunk(column)
+    if not _is_list(array.type):
+        raise ValueError(f"must be lists, got {array.type}")
+    longest = list_size_of(array)
+    list_size = longest if list_size is None else list_size
+    if longest > list_size:
+        raise ValueError(f"must be lists of at most {list_size}, got {longest}")
+    fixed = pa.types.is_fixed_size_list(array.type)
+    if fixed and longest == list_size and array.null_count == 0:
+        values, gaps = filled(array.flatten(), fill)
+        shape = len(array), list_size
+        return Filled(
+            values.reshape(shape), None if gaps is None else gaps.reshape(shape)
+        )
+    length = pc.list_value_length(array).fill_null(0).to_numpy()
+    inside = np.arange(list_size) < length[:, None]
+    flat, flat_gaps = filled(pc.list_flatten(array), fill)  # leaves out NULL lists
+    gaps = ~inside
+    if flat_gaps is not None:
+        gaps[inside] = flat_gaps
+    return Filled(_spread(flat, inside, fill), gaps)
+
+
+def _spread(values: np.ndarray, inside: np.ndarray, fill: float) -> np.ndarray:
+    """An array that holds `values` in the true cells of `inside` and `fill` elsewhere.
+
+    Its type is that of the values, wider where it cannot hold `fill`.
+    """
+    dtype = np.result_type(values.dtype, np.min_scalar_type(fill))
+    spread = np.full(inside.shape, fill, dtype)
+    spread[inside] = values
+    return spread
+
+
+def _one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
+    return any(test(kind) for test in tests)

@@ -1,0 +1,428 @@
+"""Click logs on disk: Parquet shards, read whole, in order, or shuffled.
+
+A row is a session and a column a column of `ClickLog`; what belongs to a rank is a list
+of fixed size. Shards are uncompressed and plainly encoded, because item numbers and
+propensities hardly compress and reading should not cost more than training. Row groups
+of 131,072 sessions bound the memory of every reader here, whatever the size of a shard.
+
+Any other program's Parquet with columns of these names is read too: see `from_arrow`.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from hashlib import blake2b
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from debias.data.files import cached, whole, whole_folder
+from debias.data.lists import filled, list_size_of, lists_of, rectangle
+from debias.data.log import COLUMNS, REQUIRED, ClickLog
+
+ROW_GROUP = 1 << 17  # sessions
+BATCH = 1 << 16
+# What NULL becomes. Only these columns may be NULL of a session that shows an item.
+UNKNOWN = {"item": -1, "device": 0, "swap": 0}
+
+
+def to_arrow(log: ClickLog) -> pa.Table:
+    """The log as an Arrow table; all but the bools of `click` share its memory.
+
+    >>> log = ClickLog(query=[0, 1], item=[[4, 2], [5, -1]], click=[[0, 1], [0, 0]])
+    >>> to_arrow(log).column("item").to_pylist()
+    [[4, 2], [5, -1]]
+    """
+    arrays = {name: lists_of(value) for name, value in log.columns().items()}
+    schema = [pa.field(n, array.type, nullable=False) for n, array in arrays.items()]
+    return pa.Table.from_arrays(list(arrays.values()), schema=pa.schema(schema))
+
+
+def from_arrow(
+    table: pa.Table | pa.RecordBatch,
+    columns: Sequence[str] | None = None,
+    list_size: int | None = None,
+) -> ClickLog:
+    """A validated log from an Arrow table, whoever made it.
+
+    Numbers of any width are taken where they fit, lists of any length become
+    rectangles. An item that is NULL or behind the end of its list is padding; a device
+    or a swap that is NULL is unknown or none. Any other NULL at a shown item is an
+    error.
+
+    Args:
+        table: One row a session, columns named as in `ClickLog`.
+        columns: Optional columns to take; None takes all, and then a column that
+            `ClickLog` does not know is an error.
+        list_size: Cells of a session; None for the longest list of the table.
+
+    Raises:
+        ValueError: A column is missing, unknown, of the wrong type, or holds a value
+            that `ClickLog` does not allow; names the column.
+
+    >>> ragged = pa.table({"query": [3], "item": [[8, 9]], "click": [[True, False]]})
+    >>> from_arrow(ragged, list_size=3).item.tolist()
+    [[8, 9, -1]]
+    """
+    names = _chosen(table.schema.names, columns)
+    sizes = {"SL": list_size, "S2": 2}
+    gaps: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name in names:
+        column, spec = table.column(name), COLUMNS[name]
+        fill = UNKNOWN.get(name, math.nan if spec.dtype is np.float32 else 0)
+        try:
+            if spec.shape == "S":
+                found = filled(column, fill)
+            else:
+                found = rectangle(column, sizes.get(spec.shape), fill)
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from error
+        arrays[name] = found.values
+        if name == "item":  # before all other lists, and says how long they are
+            sizes["SL"] = found.values.shape[1]
+        if found.gaps is not None and name not in UNKNOWN:
+            gaps[name] = found.gaps
+    for name, gap in gaps.items():
+        wrong = gap & (arrays["item"] >= 0) if COLUMNS[name].shape == "SL" else gap
+        if wrong.any():
+            raise ValueError(f"{name} is NULL at row {np.argwhere(wrong)[0][0]}")
+    return ClickLog(**arrays)
+
+
+def write_log(
+    log: ClickLog,
+    path: str | Path,
+    shards: int | None = None,
+    compression: str = "none",
+) -> None:
+    """Writes one Parquet file, or a new folder of as many as `shards`.
+
+    A reader sees the file or folder whole or not at all.
+
+    Args:
+        log: What to write; at least one session.
+        path: The file, replaced if it exists; with `shards` a folder, new or empty.
+        shards: Files part-00000.parquet and so on, of equal size to within a session.
+        compression: A codec of Parquet. zstd takes a fifth off a log of random numbers,
+            more off a repetitive one, and halves the speed of reading.
+
+    Raises:
+        ValueError: The log is empty, there are fewer sessions than shards, or the
+            folder holds something; what was there stays.
+    """
+    if shards is None:
+        if log.sessions == 0:
+            raise ValueError("log must have a session to be written")
+        with whole(path) as aside:
+            pq.write_table(
+                to_arrow(log),
+                aside,
+                row_group_size=ROW_GROUP,
+                compression=compression,
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
+            )
+        return
+    if not 1 <= shards <= log.sessions:
+        raise ValueError(f"shards must be in 1..{log.sessions} sessions, got {shards}")
+    cuts = [log.sessions * number // shards for number in range(shards + 1)]
+    with whole_folder(path) as aside:
+        for number, (start, stop) in enumerate(pairwise(cuts)):
+            shard = aside / f"part-{number:05d}.parquet"
+            write_log(log.take(slice(start, stop)), shard, compression=compression)
+
+
+class Shard(NamedTuple):
+    """A Parquet file of a log, as its footer describes it."""
+
+    path: Path
+    schema: pa.Schema
+    footer: pq.FileMetaData
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions the file holds."""
+        return self.footer.num_rows
+
+    def sessions_before(self, group: int) -> int:
+        """How many sessions lie before a row group."""
+        return sum(self.footer.row_group(g).num_rows for g in range(group))
+
+
+def shards(path: str | Path) -> list[Shard]:
+    """The Parquet files of a log, in the order of their names; reads footers only.
+
+    Args:
+        path: A file, or a folder of files NAME.parquet. Files whose names begin with a
+            dot or an underscore are not part of a log.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: The folder holds no Parquet file, a file is damaged or has no row,
+            or its columns are not those of the first file; names the file.
+    """
+    path = Path(path)
+    files = [path]
+    if path.is_dir():
+        every = sorted(path.glob("*.parquet"))
+        files = [file for file in every if file.name[0] not in "._"]
+        if not files:
+            raise ValueError(f"{path}: holds no file *.parquet")
+    found = [_shard(file) for file in files]
+    first = found[0]
+    for shard in found:
+        if sorted(shard.schema.names) != sorted(first.schema.names):
+            raise ValueError(
+                f"{shard.path}: has columns {' '.join(shard.schema.names)}, "
+                f"but {first.path.name} has {' '.join(first.schema.names)}"
+            )
+    return found
+
+
+def count_sessions(path: str | Path) -> int:
+    """How many sessions a file or folder holds, from footers alone."""
+    return sum(shard.sessions for shard in shards(path))
+
+
+def read_batches(
+    path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
+) -> Iterator[ClickLog]:
+    """The log in order, in validated pieces, never more than one in memory.
+
+    Args:
+        path: A file or a folder.
+        sessions: At most so many sessions a piece; a row group's last may have fewer.
+        columns: Optional columns to read; None reads all.
+
+    Raises:
+        ValueError: As for `shards` and `from_arrow`; names the file and, within the
+            file, the row.
+    """
+    if sessions < 1:
+        raise ValueError(f"sessions must be at least 1, got {sessions}")
+    found = shards(path)
+    list_size = _list_size(found)
+    for shard in found:
+        for group in range(shard.footer.num_row_groups):
+            yield from _pieces(shard, group, sessions, columns, list_size)
+
+
+def shuffled_batches(
+    path: str | Path,
+    rng: np.random.Generator,
+    sessions: int = 512,
+    columns: Sequence[str] | None = None,
+    buffer: int = 1 << 20,
+) -> Iterator[ClickLog]:
+    """The log once in random order, in bounded memory, in pieces of equal size.
+
+    Row groups of all shards are visited in random order. As many as make `buffer`
+    sessions are held at a time, and those are shuffled together: within a buffer the
+    order is uniformly random, and which row groups share a buffer is random too. A log
+    of at most `buffer` sessions is shuffled uniformly. After CorgiPile: Xu et al.,
+    In-Database Machine Learning with CorgiPile, SIGMOD 2022.
+
+    Args:
+        path: A file or a folder.
+        rng: The only source of chance.
+        sessions: Sessions of a piece; only the last one may have fewer.
+        columns: Optional columns to read; None reads all.
+        buffer: Sessions to hold; memory is twice that of so many, and of a row group.
+
+    Raises:
+        ValueError: As for `read_batches`.
+    """
+    if not 1 <= sessions <= buffer:
+        raise ValueError(
+            f"sessions must be at least 1 and at most buffer, got {sessions}, {buffer}"
+        )
+    found = shards(path)
+    list_size = _list_size(found)
+    groups = [
+        (shard, group)
+        for shard in found
+        for group in range(shard.footer.num_row_groups)
+    ]
+    held: list[ClickLog] = []
+    for visit, number in enumerate(rng.permutation(len(groups))):
+        shard, group = groups[number]
+        held += _pieces(shard, group, BATCH, columns, list_size)
+        last = visit == len(groups) - 1
+        if last or sum(piece.sessions for piece in held) >= buffer:
+            pool = ClickLog.concatenate(held)
+            order = rng.permutation(pool.sessions)
+            even = len(order) if last else len(order) - len(order) % sessions
+            for start in range(0, even, sessions):
+                yield pool.take(order[start : min(start + sessions, even)])
+            held = [pool.take(order[even:])] if even < len(order) else []
+
+
+def open_log(
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    memory: int = 2 << 30,
+    cache: str | Path | None = None,
+) -> ClickLog:
+    """A whole log from a file or a folder of shards.
+
+    Parquet packs bools and interleaves lists with their lengths, so its pages cannot
+    be looked at in place. A log that fits `memory` is decoded into it. A larger one is
+    decoded once, column by column, into plain arrays in the cache folder, and those are
+    memory-mapped: opening it again is immediate, and the operating system keeps in
+    memory what is in use.
+
+    Args:
+        path: A file or a folder.
+        columns: Optional columns to read; None reads all. () reads the three that
+            every log has.
+        memory: Bytes that the log may take in memory.
+        cache: Folder for the decoded copy; None for $DEBIAS_CACHE, else the user's.
+
+    Raises:
+        ValueError: As for `read_batches`.
+    """
+    found = shards(path)
+    list_size = _list_size(found)
+    total = sum(shard.sessions for shard in found)
+    shapes = _shapes(found[0], columns, list_size, total)
+    pieces = partial(read_batches, path, columns=columns)
+    if sum(_bytes(name, shape) for name, shape in shapes.items()) <= memory:
+        arrays: dict[str, np.ndarray] = {
+            name: np.empty(shape, COLUMNS[name].dtype) for name, shape in shapes.items()
+        }
+        start = 0
+        for piece in pieces():
+            for name, value in piece.columns().items():
+                arrays[name][start : start + piece.sessions] = value
+            start += piece.sessions
+        return ClickLog.trusted(**arrays)
+
+    def build(folder: Path) -> None:
+        handles = {name: (folder / f"{name}.npy").open("wb") for name in shapes}
+        try:
+            for name, handle in handles.items():
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(
+                        np.dtype(COLUMNS[name].dtype)
+                    ),
+                    "fortran_order": False,
+                    "shape": shapes[name],
+                }
+                np.lib.format.write_array_header_1_0(handle, header)
+            for piece in pieces():
+                for name, value in piece.columns().items():
+                    np.ascontiguousarray(value).tofile(handles[name])
+        finally:
+            for handle in handles.values():
+                handle.close()
+
+    folder = cached(_key(found, list(shapes)), build, cache)
+    return ClickLog.trusted(
+        **{
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+            for name in shapes
+        }
+    )
+
+
+def _chosen(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
+    """Which columns of these to read, in the order of `COLUMNS`."""
+    wanted = {*REQUIRED, *(names if columns is None else columns)}
+    for name in COLUMNS:
+        if name in wanted and name not in names:
+            raise ValueError(f"no column {name}, only {' '.join(names)}")
+    strange = wanted - set(COLUMNS)
+    if strange:
+        raise ValueError(
+            f"unknown column {' '.join(sorted(strange))}: name the columns to read, "
+            f"of {' '.join(COLUMNS)}"
+        )
+    return [name for name in COLUMNS if name in wanted]
+
+
+def _open(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    # Buffered reads, not a map: as fast, and pages read once do not stay resident.
+    return pq.ParquetFile(
+        path, metadata=footer, pre_buffer=False, page_checksum_verification=True
+    )
+
+
+def _shard(path: Path) -> Shard:
+    try:
+        with _open(path) as file:
+            found = Shard(path, file.schema_arrow, file.metadata)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a whole Parquet file: {error}") from error
+    if found.sessions == 0:
+        raise ValueError(f"{path}: holds no session")
+    return found
+
+
+def _pieces(
+    shard: Shard,
+    group: int,
+    sessions: int,
+    columns: Sequence[str] | None,
+    list_size: int,
+) -> Iterator[ClickLog]:
+    """A row group in pieces; faults are reported with the file's name and rows."""
+    start = shard.sessions_before(group)
+    try:
+        names = _chosen(shard.schema.names, columns)
+        with _open(shard.path, shard.footer) as file:
+            for batch in file.iter_batches(sessions, row_groups=[group], columns=names):
+                yield from_arrow(batch, columns, list_size)
+                start += len(batch)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        where = f"{shard.path}, from its row {start} on" if start else f"{shard.path}"
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _list_size(found: Sequence[Shard]) -> int:
+    """Cells of the longest session; reads the items where their lists are ragged."""
+    longest = 0
+    for shard in found:
+        index = shard.schema.get_field_index("item")
+        if index < 0:
+            raise ValueError(f"{shard.path}: no column item")
+        kind = shard.schema.field(index).type
+        if pa.types.is_fixed_size_list(kind):
+            longest = max(longest, kind.list_size)
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            with _open(shard.path, shard.footer) as file:
+                for batch in file.iter_batches(BATCH, columns=["item"]):
+                    longest = max(longest, list_size_of(batch.column(0)))
+        else:
+            raise ValueError(f"{shard.path}: item must be lists, got {kind}")
+    return longest
+
+
+def _shapes(
+    shard: Shard, columns: Sequence[str] | None, list_size: int, sessions: int
+) -> dict[str, tuple[int, ...]]:
+    first = next(_pieces(shard, 0, 1, columns, list_size))
+    return {n: (sessions, *value.shape[1:]) for n, value in first.columns().items()}
+
+
+def _bytes(name: str, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * np.dtype(COLUMNS[name].dtype).itemsize
+
+
+def _key(found: Sequence[Shard], names: Sequence[str]) -> str:
+    """Names a decoded copy. Time and size stand for content: hashing it is as slow as
+    decoding it."""
+    total = blake2b(" ".join(names).encode(), digest_size=16)
+    for shard in found:
+        stat = shard.path.stat()
+        total.update(
+            f"\0{shard.path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()
+        )
+    return f"log-{total.hexdigest()}"

@@ -1,0 +1,293 @@
+"""Ranking data: the items of each query, their features and their grades.
+
+One table of items with an index over it. Queries own consecutive items, so a query is
+a slice and a click log needs only item numbers: features are gathered from the one
+table on the device and are never copied into a log.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from debias.data.splits import random_parts
+
+_ROWS_AT_ONCE = 1 << 16  # items a check reads at once, so its temporaries stay small
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RankingData:
+    """Items of queries: query q owns the items offsets[q] to offsets[q + 1] - 1.
+
+    Args:
+        features: (items, F) finite numbers, kept as C-contiguous float32.
+        labels: (items,) relevance grades in [0, max_grade], kept as int8 where they are
+            integers and as float32 otherwise; None where nobody graded the items.
+        offsets: (queries + 1,) whole numbers from 0 to items, each above the one before
+            it: a query owns at least one item. Kept as int64.
+        qid: (queries,) what the source calls the queries, or None.
+        max_grade: Highest grade, at most 127. 4 in MSLR-WEB30K, Yahoo and Istella.
+
+    Raises:
+        ValueError: An array has the wrong shape or type, or a value is not allowed. The
+            message names the argument and the item or query.
+
+    >>> data = RankingData([[0.5], [2.0], [1.0]], [0, 4, 1], [0, 2, 3])
+    >>> data
+    RankingData(queries=2, items=3, feature_count=1, max_grade=4)
+    >>> data.padded().tolist()
+    [[0, 1], [2, -1]]
+    """
+
+    features: np.ndarray
+    labels: np.ndarray | None
+    offsets: np.ndarray
+    qid: np.ndarray | None = None
+    max_grade: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_grade <= 127:
+            raise ValueError(f"max_grade must be in 1..127, got {self.max_grade}")
+        features = _checked_features(self.features)
+        offsets = _checked_offsets(self.offsets, len(features))
+        for name, value in (
+            ("features", features),
+            ("offsets", offsets),
+            ("labels", _checked_labels(self.labels, len(features), self.max_grade)),
+            ("qid", _checked_qid(self.qid, len(offsets) - 1)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def trusted(
+        cls,
+        features: np.ndarray,
+        labels: np.ndarray | None,
+        offsets: np.ndarray,
+        qid: np.ndarray | None = None,
+        max_grade: int = 4,
+    ) -> "RankingData":
+        """Ranking data from arrays that were checked before; nothing is read."""
+        data = object.__new__(cls)
+        values = (features, labels, offsets, qid, max_grade)
+        for field, value in zip(fields(cls), values, strict=True):
+            object.__setattr__(data, field.name, value)
+        return data
+
+    def __repr__(self) -> str:
+        return (
+            f"RankingData(queries={self.queries}, items={self.items}, "
+            f"feature_count={self.feature_count}, max_grade={self.max_grade})"
+        )
+
+    @property
+    def queries(self) -> int:
+        """How many queries there are."""
+        return len(self.offsets) - 1
+
+    @property
+    def items(self) -> int:
+        """How many items all queries have together."""
+        return len(self.features)
+
+    @property
+    def feature_count(self) -> int:
+        """How many features an item has."""
+        return self.features.shape[1]
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(queries,) int64, the number of items of each query."""
+        return np.diff(self.offsets)
+
+    def query_of_item(self) -> np.ndarray:
+        """(items,) int32, the query that owns each item.
+
+        >>> RankingData([[0.0], [0.0], [0.0]], None, [0, 2, 3]).query_of_item().tolist()
+        [0, 0, 1]
+        """
+        return np.repeat(np.arange(self.queries, dtype=np.int32), self.sizes)
+
+    def padded(self, list_size: int | None = None) -> np.ndarray:
+        """(queries, list_size) int32 item numbers, -1 behind the last item of a query.
+
+        Args:
+            list_size: Items to keep of a query, the first ones; None keeps all.
+        """
+        if list_size is None:
+            list_size = int(self.sizes.max())
+        if list_size < 1:
+            raise ValueError(f"list_size must be at least 1, got {list_size}")
+        rank = np.arange(list_size)
+        item = self.offsets[:-1, None] + rank
+        return np.where(rank < self.sizes[:, None], item, -1).astype(np.int32)
+
+    def select(self, queries: np.ndarray | Sequence[int]) -> "RankingData":
+        """The given queries in the given order; their items are numbered afresh.
+
+        Args:
+            queries: Query numbers or a (queries,) mask of bools.
+
+        Raises:
+            ValueError: No query is chosen, or a number is out of range.
+
+        >>> data = RankingData([[0.5], [2.0], [1.0]], None, [0, 2, 3], qid=[7, 9])
+        >>> data.select([1]).features.tolist(), data.select([1]).qid.tolist()
+        ([[1.0]], [9])
+        """
+        queries = np.asarray(queries)
+        if queries.dtype == bool and queries.shape == (self.queries,):
+            queries = np.flatnonzero(queries)
+        if queries.ndim != 1 or queries.size == 0 or queries.dtype.kind not in "iu":
+            raise ValueError("queries must be query numbers or a mask, at least one")
+        if queries.min() < 0 or queries.max() >= self.queries:
+            raise ValueError(
+                f"queries must be in 0..{self.queries - 1}, "
+                f"got {queries.min()} to {queries.max()}"
+            )
+        sizes = self.sizes[queries]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        # Item j of the result lies as far behind its query's first item as it did here.
+        shift = np.repeat(self.offsets[queries] - offsets[:-1], sizes)
+        item = np.arange(offsets[-1]) + shift
+        return RankingData.trusted(
+            self.features[item],
+            None if self.labels is None else self.labels[item],
+            offsets,
+            None if self.qid is None else self.qid[queries],
+            self.max_grade,
+        )
+
+    def split(
+        self, fractions: Sequence[float], rng: np.random.Generator
+    ) -> tuple["RankingData", ...]:
+        """Parts the queries at random, whole queries at a time.
+
+        Args:
+            fractions: Shares of the queries, summing to 1.
+            rng: The only source of chance.
+
+        Raises:
+            ValueError: The fractions do not sum to 1, or a part gets no query.
+        """
+        parts = random_parts(self.queries, fractions, rng)
+        if min(part.size for part in parts) == 0:
+            raise ValueError(
+                f"fractions {list(fractions)} leave a part of {self.queries} "
+                "queries empty"
+            )
+        return tuple(self.select(part) for part in parts)
+
+    def write_parquet(self, path: str | Path) -> None:
+        """Writes one row an item: qid, label where graded, features as a fixed list.
+
+        The file is whole or absent: it is written aside and renamed.
+        """
+        from debias.data.ranking_files import write_ranking
+
+        write_ranking(self, path)
+
+    @staticmethod
+    def read_parquet(path: str | Path) -> "RankingData":
+        """Reads what `write_parquet` wrote, or a like table of another program's."""
+        from debias.data.ranking_files import read_ranking
+
+        return read_ranking(path)
+
+
+def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The offsets and ids of queries, from the query id of every item.
+
+    Raises:
+        ValueError: An id comes back after another one; names the item.
+
+    >>> [array.tolist() for array in runs(np.array([7, 7, 3]))]
+    [[0, 2, 3], [7, 3]]
+    """
+    starts = np.flatnonzero(query[1:] != query[:-1]) + 1
+    offsets = np.concatenate([[0], starts, [len(query)]])
+    qid = query[offsets[:-1]]
+    repeats = np.ones(len(qid), dtype=bool)
+    repeats[np.unique(qid, return_index=True)[1]] = False
+    if repeats.any():
+        run = int(np.argmax(repeats))
+        raise ValueError(
+            f"query {qid[run]} comes back at item {offsets[run]}: "
+            "the items of a query must be consecutive"
+        )
+    return offsets, qid
+
+
+def _checked_features(features: np.ndarray) -> np.ndarray:
+    given = np.asarray(features)
+    if given.ndim != 2 or given.shape[1] == 0 or given.dtype.kind not in "fiub":
+        raise ValueError(
+            "features must be numbers of shape (items, features), "
+            f"got {given.dtype} of shape {given.shape}"
+        )
+    with np.errstate(over="ignore"):  # too large for float32 is reported just below
+        features = np.ascontiguousarray(given, dtype=np.float32)
+    for start in range(0, len(features), _ROWS_AT_ONCE):
+        finite = np.isfinite(features[start : start + _ROWS_AT_ONCE])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"features must be finite in float32, got {given[start + row, column]} "
+                f"at item {start + row}, feature {column}"
+            )
+    return features
+
+
+def _checked_offsets(offsets: np.ndarray, items: int) -> np.ndarray:
+    offsets = np.asarray(offsets)
+    if offsets.ndim != 1 or offsets.size < 2 or offsets.dtype.kind not in "iu":
+        raise ValueError(
+            "offsets must be whole numbers of shape (queries + 1,), "
+            f"got {offsets.dtype} of shape {offsets.shape}"
+        )
+    offsets = offsets.astype(np.int64, copy=False)
+    if offsets[0] != 0 or offsets[-1] != items:
+        raise ValueError(
+            f"offsets must run from 0 to the {items} items, "
+            f"got {offsets[0]} to {offsets[-1]}"
+        )
+    empty = np.flatnonzero(np.diff(offsets) < 1)
+    if empty.size:
+        raise ValueError(f"offsets leave query {empty[0]} without an item")
+    return offsets
+
+
+def _checked_labels(
+    labels: np.ndarray | None, items: int, max_grade: int
+) -> np.ndarray | None:
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.shape != (items,) or labels.dtype.kind not in "fiub":
+        raise ValueError(
+            f"labels must be numbers of shape ({items},), "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    outside = np.flatnonzero(~((labels >= 0) & (labels <= max_grade)))
+    if outside.size:
+        raise ValueError(
+            f"labels must be in 0..{max_grade}, "
+            f"got {labels[outside[0]]} at item {outside[0]}"
+        )
+    kept = np.float32 if labels.dtype.kind == "f" else np.int8
+    return labels.astype(kept, copy=False)
+
+
+def _checked_qid(qid: np.ndarray | None, queries: int) -> np.ndarray | None:
+    if qid is None:
+        return None
+    qid = np.asarray(qid)
+    if qid.shape != (queries,):
+        raise ValueError(f"qid must have shape ({queries},), got {qid.shape}")
+    names, count = np.unique(qid, return_counts=True)
+    if names.size < queries:
+        twice = names[np.argmax(count > 1)]
+        raise ValueError(f"qid must name each query once, got {twice} again")
+    return qid

@@ -1,0 +1,1 @@
+"""Can this log identify its bias? Each function answers with a verdict."""

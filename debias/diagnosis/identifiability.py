@@ -1,0 +1,491 @@
+"""Can this log tell examination from relevance? Each answer ends in a verdict.
+
+An item that was shown at two ranks ties their examinations together; ranks that no
+chain of such items ties cannot be compared, whatever the model. Chen et al.,
+Identifiability Matters: Revealing the Hidden Recoverable Condition in Unbiased Learning
+to Rank, ICML 2024.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+from scipy.stats import chi2, norm
+
+from debias.data import ClickLog
+from debias.propensity.cells import Cells, cells, components
+from debias.propensity.estimate import estimate
+
+WEAK = 0.25  # standard error of a log ratio: its 95% interval is a factor of 1.6 wide
+TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Connectivity:
+    """The graph whose nodes are ranks, tied where a pair was shown at both. K ranks.
+
+    Attributes:
+        pairs: (K, K) int64 pairs shown at both ranks; the diagonal counts those of one.
+        error: (K, K) float64 standard error that the log ratio of two examinations has
+            when only pairs shown at both speak, sqrt(1 / clicks + 1 / clicks) with
+            impressions evened out between the ranks; inf without clicks, 0 diagonal.
+        component: (K,) int64 which ranks are tied, numbered by their first rank; -1
+            for ranks that show nothing.
+        swaps: Ranks (from 1) to exchange in some sessions so that all would be tied;
+            the nearest ranks of components that lie next to each other.
+        weakest: The two ranks (from 1) of the weakest tie on the best way to connect
+            all that is connected, None where there is no tie.
+        verdict: In words.
+        next_step: What to do.
+    """
+
+    pairs: np.ndarray
+    error: np.ndarray
+    component: np.ndarray
+    swaps: tuple[tuple[int, int], ...]
+    weakest: tuple[int, int] | None
+    verdict: str
+    next_step: str
+
+    @property
+    def connected(self) -> bool:
+        """Whether every rank that shows something is tied to every other."""
+        return not self.swaps
+
+
+def connectivity(log: ClickLog, minimum: int = 1, source: str = "all") -> Connectivity:
+    """Which ranks are tied by pairs shown at both, and how firmly.
+
+    Args:
+        log: The click log.
+        minimum: Impressions that a pair must have at a rank to count there.
+        source: "all" rank changes, or "swap" for marked interventions alone.
+
+    >>> shown = [[1, 2, 3], [2, 1, 3], [4, 5, 6]]
+    >>> log = ClickLog([0, 0, 1], shown, np.eye(3, dtype=bool))
+    >>> found = connectivity(log)
+    >>> found.component.tolist(), found.swaps
+    ([0, 0, 1], ((2, 3),))
+    """
+    if minimum < 1:
+        raise ValueError(f"minimum must be at least 1, got {minimum}")
+    counted = cells(log, source)
+    ranks, enough = counted.ranks, counted.shown >= minimum
+    place = (counted.pair[enough], counted.rank[enough])
+    shown = sparse.csc_array((counted.shown[enough], place), (counted.pairs, ranks))
+    rate = counted.clicked[enough] / counted.shown[enough]
+    rate = sparse.csc_array((rate, place), (counted.pairs, ranks))
+    pairs, error = np.zeros((2, ranks, ranks))
+    for k in range(ranks):
+        own = shown[:, [k]].toarray()
+        weight = shown.minimum(sparse.csc_array(np.broadcast_to(own, shown.shape)))
+        pairs[k] = (weight > 0).sum(axis=0)
+        mine = weight.T @ rate[:, [k]].toarray().ravel()
+        other = weight.multiply(rate).sum(axis=0)
+        with np.errstate(divide="ignore"):
+            error[k] = np.sqrt(1 / mine + 1 / other)
+    np.fill_diagonal(error, 0.0)
+    component = _components(counted, enough)
+    used = component >= 0
+    weakest, worst = _weakest(error, used)
+    swaps = _swaps(component)
+    verdict, step = _judge(component, swaps, weakest, worst)
+    return Connectivity(
+        pairs.astype(np.int64), error, component, swaps, weakest, verdict, step
+    )
+
+
+def _components(counted: Cells, enough: np.ndarray) -> np.ndarray:
+    kept = Cells(
+        counted.pair[enough],
+        counted.rank[enough],
+        counted.shown[enough],
+        counted.clicked[enough],
+        counted.pairs,
+        counted.ranks,
+    )
+    label = components(kept)
+    used = kept.by_rank(kept.shown) > 0
+    label[used] = np.unique(label[used], return_inverse=True)[1]
+    label[~used] = -1
+    return label
+
+
+def _swaps(component: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """The cheapest set of exchanges, by distance of ranks, that ties all components."""
+    used = np.flatnonzero(component >= 0)
+    apart = np.not_equal.outer(component[used], component[used])
+    distance = np.abs(used[:, None] - used) + 0.0
+    # Ranks of one component are joined already: all but for nothing.
+    cost = np.where(apart, distance, 1e-3)
+    np.fill_diagonal(cost, 0.0)
+    tree = csgraph.minimum_spanning_tree(sparse.csr_array(cost)).tocoo()
+    chosen = [
+        tuple(sorted((int(used[i]) + 1, int(used[j]) + 1)))
+        for i, j in zip(*tree.coords, strict=True)
+        if apart[i, j]
+    ]
+    return tuple((a, b) for a, b in sorted(chosen))
+
+
+def _weakest(
+    error: np.ndarray, used: np.ndarray
+) -> tuple[tuple[int, int] | None, float]:
+    """The largest error on the tree of the smallest errors."""
+    cost = np.where(np.isfinite(error) & used & used[:, None], error, 0.0)
+    tree = csgraph.minimum_spanning_tree(sparse.csr_array(cost)).tocoo()
+    if tree.nnz == 0:
+        return None, np.inf
+    at = int(np.argmax(tree.data))
+    one, other = (int(each[at]) + 1 for each in tree.coords)
+    return (min(one, other), max(one, other)), float(tree.data[at])
+
+
+def _judge(
+    component: np.ndarray,
+    swaps: tuple[tuple[int, int], ...],
+    weakest: tuple[int, int] | None,
+    worst: float,
+) -> tuple[str, str]:
+    count = component.max(initial=-1) + 1
+    if swaps:
+        groups = [_words(np.flatnonzero(component == c) + 1) for c in range(count)]
+        exchanges = " and ".join(f"{a} with {b}" for a, b in swaps)
+        return (
+            f"Not identified: no item ties the ranks {'; '.join(groups)}.",
+            f"Exchange the items of ranks {exchanges} in a small share of sessions.",
+        )
+    if weakest is None:
+        if count == 1 and (component >= 0).sum() == 1:
+            return "One rank only: there is nothing to compare.", "Log more ranks."
+        return "Not identified: no tie has clicks at both ends.", "Collect more clicks."
+    pair = f"{weakest[0]} and {weakest[1]}"
+    if worst > WEAK:
+        return (
+            f"Weakly connected: the tie of ranks {pair} leaves their log ratio a "
+            f"standard error of {worst:.2f}.",
+            f"Exchange the items of ranks {pair} in more sessions, or log longer.",
+        )
+    return (
+        f"Connected: all ranks are tied, the weakest tie ({pair}) with a standard "
+        f"error of {worst:.2f}.",
+        "Estimate examination; nothing needs to be randomised.",
+    )
+
+
+def _words(ranks: np.ndarray) -> str:
+    """Ranks as ranges.
+
+    >>> _words(np.array([1, 2, 3, 5]))
+    '1-3, 5'
+    """
+    runs = np.split(ranks, np.flatnonzero(np.diff(ranks) > 1) + 1)
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """How much the log minds when one rank's bias is moved and the rest refitted.
+
+    Attributes:
+        position: (K,) int64 rank from 1.
+        bias: (K,) float64 fitted bias on the logit scale, 0 at rank 1.
+        deltas: (D,) float64 moves.
+        statistic: (K, D) float64, twice the fall in log-likelihood, to be held
+            against chi-squared with one degree of freedom; 0 at rank 1, the reference.
+        identified: (K,) bool, whether moves of both signs are rejected.
+        verdict: In words.
+        next_step: What to do.
+    """
+
+    position: np.ndarray
+    bias: np.ndarray
+    deltas: np.ndarray
+    statistic: np.ndarray
+    identified: np.ndarray
+    verdict: str
+    next_step: str
+
+
+def profile(
+    log: ClickLog,
+    deltas: Sequence[float] = (-3.0, -1.5, 1.5, 3.0),
+    level: float = 0.95,
+    source: str = "all",
+) -> Profile:
+    """Practical identifiability by profile likelihood, in the additive tabular model.
+
+    logit P(click at rank k on pair i) = theta_k + gamma_i is fitted, theta_1 = 0. For
+    each rank, theta_k is held at its estimate plus a move and all else refitted. A
+    rank is identified where the likelihood falls significantly for the smallest move
+    of both signs. Pairs shown at one rank, never clicked, or clicked always, say
+    nothing about theta and are left out.
+
+    Raises:
+        ValueError: `deltas` lack a sign, or `level` is not in (0, 1).
+
+    >>> log = ClickLog([0] * 80, [[0, 1], [1, 0]] * 40, [[1, 0], [1, 0], [0, 1], [1, 1],
+    ...     [0, 0]] * 16)
+    >>> profile(log).identified.tolist()
+    [True, True]
+    """
+    moves = np.sort(np.asarray(deltas, float))
+    if not (moves.size and moves[0] < 0 < moves[-1]) or not np.isfinite(moves).all():
+        raise ValueError(f"deltas must be finite and of both signs, got {deltas}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    counted = _telling(cells(log, source))
+    ranks = counted.ranks
+    nobody = np.full(counted.pairs, np.nan)
+    free = counted.by_rank(counted.shown) > 0
+    free[0] = False
+    theta, gamma, best = _additive(counted, np.zeros(ranks), free, nobody)
+    statistic = np.zeros((ranks, len(moves)))
+    for k in np.flatnonzero(free):
+        rest = free.copy()
+        rest[k] = False
+        for d, move in enumerate(moves):
+            start = theta.copy()
+            start[k] += move
+            statistic[k, d] = 2 * (best - _additive(counted, start, rest, gamma)[2])
+    statistic = np.maximum(statistic, 0.0)
+    critical = chi2.ppf(level, 1)
+    below = int(np.flatnonzero(moves < 0)[-1])
+    above = int(np.flatnonzero(moves > 0)[0])
+    shown = log.mask.any(axis=0)
+    identified = np.all(statistic[:, [below, above]] > critical, axis=1)
+    identified = np.where(np.arange(ranks) == 0, shown, identified)
+    lost = np.flatnonzero(shown & ~identified) + 1
+    theta[~free] = np.nan
+    theta[0] = 0.0
+    if lost.size:
+        verdict = (
+            f"Not identified in practice: rank {_words(lost)} could be moved by "
+            f"{moves[above]:g} logits without the clicks contradicting it."
+        )
+        step = "Exchange items between these ranks and the others, or log longer."
+    else:
+        verdict = (
+            "Identified in practice: moving any rank's bias by "
+            f"{moves[above]:g} logits is contradicted by the clicks."
+        )
+        step = "Estimate examination; the intervals say how precisely."
+    return Profile(
+        np.arange(1, ranks + 1), theta, moves, statistic, identified, verdict, step
+    )
+
+
+def _telling(counted: Cells) -> Cells:
+    """The cells of pairs that say something about theta, renumbered."""
+    clicked, shown = counted.by_pair(counted.clicked), counted.by_pair(counted.shown)
+    several = counted.by_pair(np.ones(len(counted.pair))) > 1
+    useful = (several & (clicked > 0) & (clicked < shown))[counted.pair]
+    names, pair = np.unique(counted.pair[useful], return_inverse=True)
+    return Cells(
+        pair,
+        counted.rank[useful],
+        counted.shown[useful],
+        counted.clicked[useful],
+        len(names),
+        counted.ranks,
+    )
+
+
+def _additive(
+    counted: Cells, theta: np.ndarray, free: np.ndarray, gamma: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Maximum of the additive model over gamma and the free theta, by Newton's method.
+
+    The likelihood is concave; a step that does not raise it is halved. gamma starts at
+    its own rate where it is given as nan.
+    """
+    clicked, shown = counted.by_pair(counted.clicked), counted.by_pair(counted.shown)
+    rate = (clicked + 0.5) / (shown + 1)
+    gamma = np.where(np.isnan(gamma), np.log(rate / (1 - rate)), gamma)
+
+    def likelihood(theta: np.ndarray, gamma: np.ndarray) -> float:
+        z = theta[counted.rank] + gamma[counted.pair]
+        soft = np.logaddexp(0, z)
+        return float((counted.clicked * z - counted.shown * soft).sum())
+
+    value = likelihood(theta, gamma)
+    for _ in range(100):
+        z = np.clip(theta[counted.rank] + gamma[counted.pair], -40, 40)
+        p = 1 / (1 + np.exp(-z))
+        pull = counted.clicked - counted.shown * p
+        weight = counted.shown * p * (1 - p) + TINY
+        total = counted.by_pair(weight)
+        place = (counted.pair, counted.rank)
+        size = (counted.pairs, counted.ranks)
+        table = sparse.csr_array((weight, place), size)
+        share = sparse.csr_array((weight / total[counted.pair], place), size)
+        curve = np.diag(counted.by_rank(weight)) - (table.T @ share).toarray()
+        own = counted.by_pair(pull)
+        slope = counted.by_rank(pull) - share.T @ own
+        step = np.zeros_like(theta)
+        inner = np.ix_(free, free)
+        step[free] = np.linalg.pinv(curve[inner], 1e-9, hermitian=True) @ slope[free]
+        rise = own / total - share @ step
+        # Far from the maximum a full step overshoots.
+        scale = min(
+            1.0,
+            4.0 / max(np.abs(step).max(initial=0), np.abs(rise).max(initial=0), TINY),
+        )
+        gain = -np.inf
+        while scale > 1e-6:
+            moved = theta + scale * step, gamma + scale * rise
+            gain = likelihood(*moved) - value
+            if gain >= 0:
+                break
+            scale /= 2
+        if not gain > 0:
+            break
+        theta, gamma = moved
+        value += gain
+        if gain < 1e-7:
+            break
+    return theta, gamma, value
+
+
+def effective_sample_size(weights: np.ndarray) -> float:
+    """How many equal weights would average as precisely: (sum w)^2 / sum w^2 (Kish).
+
+    >>> effective_sample_size(np.array([1.0, 1.0, 2.0]))
+    2.6666666666666665
+    """
+    weights = np.asarray(weights, float)
+    if weights.size == 0 or not (weights >= 0).all() or not weights.any():
+        raise ValueError("weights must be at least 0, and some above")
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """How much the same pairs are shown at different ranks. K ranks.
+
+    Attributes:
+        moving: Share of impressions that are of pairs shown at more than one rank.
+        usual: Share of impressions where a pair stands at its most frequent rank.
+        effective: (K,) effective sample size over impressions at each rank when each
+            impression is weighted by 1 / (share of the pair's impressions that are at
+            this rank); nan where a rank shows nothing.
+        logged: Effective sample size over sessions of weights 1 / logging propensity
+            of the list, clipped at `clip`; nan where the log has no propensities.
+        verdict: In words.
+        next_step: What to do.
+    """
+
+    moving: float
+    usual: float
+    effective: np.ndarray
+    logged: float
+    verdict: str
+    next_step: str
+
+
+def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
+    """Whether the logging policy leaves ranks to compare.
+
+    >>> overlap(ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])).effective.tolist()
+    [1.0, 1.0]
+    """
+    if not clip >= 1:
+        raise ValueError(f"clip must be at least 1, got {clip}")
+    counted = cells(log)
+    total = counted.by_pair(counted.shown)
+    several = counted.by_pair(np.ones(len(counted.pair))) > 1
+    moving = float(total[several].sum() / total.sum())
+    most = np.zeros(counted.pairs)
+    np.maximum.at(most, counted.pair, counted.shown)
+    usual = float(most.sum() / total.sum())
+    weight = np.minimum(total[counted.pair] / counted.shown, clip)
+    first = counted.by_rank(counted.shown * weight)
+    second = counted.by_rank(counted.shown * weight**2)
+    shown = counted.by_rank(counted.shown)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        effective = first**2 / second / shown
+    logged = np.nan
+    if log.logging_propensity is not None:
+        odds = 1 / np.maximum(log.list_propensity, 1e-300)
+        logged = effective_sample_size(np.minimum(odds, clip)) / log.sessions
+    if moving == 0:
+        verdict = "Deterministic: every item has one rank, and weighting does nothing."
+        step = "Randomise: exchange neighbouring items in a small share of sessions."
+    elif np.nanmin(effective) < 0.1 or moving < 0.1:
+        verdict = (
+            f"Thin overlap: {moving:.0%} of impressions are of items that move, and "
+            f"weights leave {np.nanmin(effective):.0%} of the worst rank's impressions."
+        )
+        step = "Prefer harvesting or a model to weighting; clip weights if you weight."
+    else:
+        verdict = (
+            f"Good overlap: {moving:.0%} of impressions are of items that move, and "
+            f"weights leave {np.nanmin(effective):.0%} of the worst rank's impressions."
+        )
+        step = "Estimators that compare an item with itself apply."
+    return Overlap(moving, usual, effective, float(logged), verdict, step)
+
+
+@dataclass(frozen=True, eq=False)
+class Confounding:
+    """Raw click rates by rank against examination freed of relevance. K ranks.
+
+    Attributes:
+        position: (K,) int64 rank from 1.
+        ctr: (K,) float64 click rate over that at rank 1.
+        examination: (K,) float64 by harvesting, nan where the log cannot tell.
+        z: (K,) float64 difference of their logs in standard errors, taken as
+            independent; 0 at rank 1.
+        flagged: (K,) bool, where they differ significantly, all ranks together.
+        verdict: In words.
+        next_step: What to do.
+    """
+
+    position: np.ndarray
+    ctr: np.ndarray
+    examination: np.ndarray
+    z: np.ndarray
+    flagged: np.ndarray
+    verdict: str
+    next_step: str
+
+
+def confounding(
+    log: ClickLog, method: str = "adjacent_chain", level: float = 0.95
+) -> Confounding:
+    """Where click rates by rank mislead, because better items were shown there.
+
+    Args:
+        log: The click log.
+        method: The estimator to hold them against.
+        level: Chance that no rank is flagged in a log without confounding, by
+            Bonferroni's bound.
+    """
+    raw, free = estimate(log, "ctr"), estimate(log, method)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = np.log(raw.examination) - np.log(free.examination)
+        relative = [e.standard_error / e.examination for e in (raw, free)]
+        z = np.where(raw.position == 1, 0.0, gap / np.hypot(*relative))
+    critical = norm.ppf(1 - (1 - level) / 2 / max(1, len(z) - 1))
+    flagged = np.abs(np.nan_to_num(z)) > critical
+    at = np.flatnonzero(flagged) + 1
+    untold = np.flatnonzero(np.isnan(z) & log.mask.any(axis=0)) + 1
+    if at.size:
+        worst = int(np.argmax(np.abs(np.where(flagged, gap, 0.0))))
+        verdict = (
+            f"Confounded at rank {_words(at)}: rank {worst + 1} is clicked "
+            f"{raw.examination[worst]:.2f} times as often as rank 1 but examined "
+            f"{free.examination[worst]:.2f} times as often."
+        )
+        step = f"Do not read click rates as examination; use {method}."
+    elif untold.size:
+        verdict = f"Unknown: at rank {_words(untold)} nothing can be compared."
+        step = "Randomise these ranks; see the connectivity of the log."
+    else:
+        verdict = "No confounding found: click rates by rank agree with harvesting."
+        step = "Either may be used; harvesting stays right if the policy changes."
+    return Confounding(
+        raw.position, raw.examination, free.examination, z, flagged, verdict, step
+    )

@@ -1,0 +1,18 @@
+"""Keras layers: towers, how they combine, attention between places."""
+
+from debias.layers.attention import CrossPositionAttention
+from debias.layers.bias import BiasTower
+from debias.layers.combination import Bilinear, additive, dot, product
+from debias.layers.tower import Standardize, Tower, symlog
+
+__all__ = [
+    "BiasTower",
+    "Bilinear",
+    "CrossPositionAttention",
+    "Standardize",
+    "Tower",
+    "additive",
+    "dot",
+    "product",
+    "symlog",
+]

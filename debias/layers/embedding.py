@@ -1,0 +1,200 @@
+"""Embeddings of ids and features, as fields: one vector of one size a feature.
+
+The codes are those of `debias.data.interactions.FeatureTable`: 0 missing or padding,
+1 out of vocabulary, values from 2.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.layers.tensors import Tensor
+
+UNKNOWN = 1
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class RowEmbedding(keras.layers.Layer):
+    """A table of vectors whose lookups and steps cost the same at any vocabulary.
+
+    On the TensorFlow backend the rows are gathered from the variable itself: once an
+    optimiser has scattered into it, `keras.layers.Embedding` copies the whole table at
+    every lookup. Train it with `debias.optimizers.RowWiseAdam`; Keras's own adaptive
+    optimisers take wrong steps where an id repeats in a batch, see there.
+
+    Code 0 always gives the zero vector. The vector of code 1, out of vocabulary, starts
+    at zero: a value that training never saw adds nothing rather than noise.
+
+    Args:
+        size: Number of codes, the two reserved ones included.
+        dim: Size of a vector.
+        scale: Standard deviation of the initial vectors.
+        seed: int or None. Names the initial vectors.
+
+    Shapes: ids of any shape `(...)` to `(..., dim)`.
+
+    >>> float(ops.max(ops.abs(RowEmbedding(9, 4)(ops.array([0, 1])))))
+    0.0
+    """
+
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        scale: float = 0.05,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if size < 2 or dim < 1:
+            raise ValueError(
+                f"size must be at least 2 and dim at least 1, got {size} and {dim}"
+            )
+        self.size, self.dim, self.scale, self.seed = size, dim, scale, seed
+        # Full precision always: an autocast would read, and so copy, the whole table.
+        self.table = self.add_weight(
+            shape=(size, dim), initializer=self._start, autocast=False, name="table"
+        )
+        self.built = True
+
+    def _start(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        draw = keras.random.normal(
+            (shape[0] - 2, shape[1]), stddev=self.scale, dtype=dtype, seed=self.seed
+        )
+        return ops.concatenate([ops.zeros((2, shape[1]), dtype), draw])
+
+    def call(self, ids: Tensor) -> Tensor:
+        ids = ops.cast(ids, "int32")
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            rows = tf.gather(self.table.value, ids)
+        else:
+            rows = ops.take(self.table, ids, axis=0)
+        rows = ops.where(ops.expand_dims(ids, -1) > 0, rows, 0.0)
+        return ops.cast(rows, self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "size": self.size,
+            "dim": self.dim,
+            "scale": self.scale,
+            "seed": self.seed,
+        }
+        return {**super().get_config(), **own}
+
+
+def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the second last axis of what `mask` keeps; zero where it keeps nothing.
+
+    Shapes: (..., m, d) and (..., m) to (..., d).
+
+    >>> float(masked_mean(ops.array([[2.0], [4.0], [9.0]]), ops.array([1, 1, 0]))[0])
+    3.0
+    """
+    weight = ops.expand_dims(ops.cast(mask, vectors.dtype), -1)
+    total = ops.sum(vectors * weight, axis=-2)
+    return total / ops.maximum(ops.sum(weight, axis=-2), 1.0)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class FeatureEmbedding(keras.layers.Layer):
+    """Features to fields: one vector of size `dim` each, in the order of the schema.
+
+    A categorical feature is looked up; a multi-valued one is the mean of its values'
+    vectors, zero if it has none; a numeric one is its value times a learned vector.
+
+    Args:
+        schema: As `FeatureTable.schema` gives it.
+        dim: Size of every field.
+        unknown_rate: Chance that a training step hides an id (feature "id") behind the
+            out-of-vocabulary code, whose vector so learns to stand for unseen ones.
+        scale, seed: As in `RowEmbedding`.
+
+    Call arguments:
+        features: Dict of codes `(...)` or `(..., m)` and numbers `(...)`; further
+            entries are ignored.
+        training: Whether `unknown_rate` applies.
+
+    Returns:
+        `(..., F, dim)`.
+
+    >>> schema = {"id": {"kind": "categorical", "size": 5}, "age": {"kind": "numeric"}}
+    >>> layer = FeatureEmbedding(schema, 3)
+    >>> tuple(layer({"id": ops.array([2, 3]), "age": ops.array([0.5, 1.0])}).shape)
+    (2, 2, 3)
+    """
+
+    def __init__(
+        self,
+        schema: Mapping[str, Mapping[str, Any]],
+        dim: int,
+        unknown_rate: float = 0.0,
+        scale: float = 0.05,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not schema:
+            raise ValueError("schema must name at least one feature, got none")
+        if not 0.0 <= unknown_rate < 1.0:
+            raise ValueError(f"unknown_rate must be in [0, 1), got {unknown_rate}")
+        self.schema = {name: dict(kind) for name, kind in schema.items()}
+        self.dim, self.unknown_rate = dim, unknown_rate
+        self.scale, self.seed = scale, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.tables: dict[str, keras.layers.Layer] = {}
+        for place, (name, kind) in enumerate(self.schema.items()):
+            own_seed = None if seed is None else seed * 1013 + place
+            # A numeric feature has one vector, that of code 2.
+            size = 3 if kind["kind"] == "numeric" else kind["size"]
+            self.tables[name] = RowEmbedding(
+                size, dim, scale, own_seed, name=f"{name}_embedding"
+            )
+        self.built = True
+
+    def call(self, features: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        absent = [name for name in self.schema if name not in features]
+        if absent:
+            raise ValueError(
+                f"features must hold {list(self.schema)}, {absent} are absent"
+            )
+        fields = []
+        for name, kind in self.schema.items():
+            values, table = features[name], self.tables[name]
+            if kind["kind"] == "numeric":
+                vector = table(ops.full((1,), 2, "int32"))[0]
+                fields.append(
+                    ops.expand_dims(ops.cast(values, vector.dtype), -1) * vector
+                )
+            elif kind["kind"] == "multivalued":
+                fields.append(masked_mean(table(values), values > 0))
+            else:
+                if name == "id" and training and self.unknown_rate:
+                    draw = keras.random.uniform(
+                        ops.shape(values), seed=self.seed_generator
+                    )
+                    hide = (draw < self.unknown_rate) & (values > 0)
+                    values = ops.where(hide, UNKNOWN, values)
+                fields.append(table(values))
+        return ops.stack(fields, axis=-2)
+
+    def compute_output_shape(
+        self, input_shape: Mapping[str, Sequence[int | None]]
+    ) -> tuple[int | None, ...]:
+        name, kind = next(iter(self.schema.items()))
+        lead = tuple(input_shape[name])
+        lead = lead[:-1] if kind["kind"] == "multivalued" else lead
+        return (*lead, len(self.schema), self.dim)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "schema": self.schema,
+            "dim": self.dim,
+            "unknown_rate": self.unknown_rate,
+            "scale": self.scale,
+            "seed": self.seed,
+        }
+        return {**super().get_config(), **own}

@@ -1,0 +1,174 @@
+"""What every click model is: clicks in training, relevance alone in serving.
+
+A click model reads a batch (a dict of `features`, `position`, `mask` and what other
+layout columns the log has) and returns click logits `(batch, list_size)`. It is trained
+by plain `compile` and `fit`. What a user wants from it is `score`, which sees features
+and nothing else: `ranker` wraps that into a model of its own to save and serve.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from debias.layers.tensors import Tensor
+from debias.losses import click_cross_entropy
+
+Batch = Mapping[str, Tensor]
+Place = int | Mapping[str, int]
+LAYOUT = ("position", "row", "column", "device")  # columns that say where an item stood
+
+
+class ClickModel(keras.Model):
+    """Base of the click models: a default loss, one serving contract, configuration.
+
+    A subclass writes `call(batch, training)`, returning click logits, and
+    `score(features)`, returning what it ranks by; it hands its arguments to
+    `super().__init__(arguments)`, from which configuration round trips are made.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any], **kwargs: Any):
+        super().__init__(**kwargs)
+        self._arguments = dict(arguments)
+
+    def score(self, features: Tensor) -> Tensor:
+        """Relevance scores `(...)` of features `(..., F)`: higher ranks first."""
+        raise NotImplementedError
+
+    def logits_at(self, features: Tensor, place: Place) -> Tensor:
+        """Click logits `(...)` if each item stood alone at `place`.
+
+        Args:
+            features: `(..., F)`.
+            place: One id for position, row and column (device stays unknown), or a
+                dict that names them; what it leaves out is missing, id 0.
+        """
+        if not isinstance(place, Mapping):
+            place = dict.fromkeys(("position", "row", "column"), place)
+        alone = ops.reshape(features, (-1, 1, features.shape[-1]))  # lists of one item
+        nowhere = ops.cast(ops.zeros_like(alone[..., 0]), "int32")
+        layout = {name: nowhere + place.get(name, 0) for name in LAYOUT}
+        batch = {"features": alone, "mask": nowhere == 0, **layout}
+        return ops.reshape(
+            self.click_logits(batch, self(batch)), ops.shape(features)[:-1]
+        )
+
+    def click_logits(self, batch: Batch, outputs: Tensor) -> Tensor:
+        """Click logits `(batch, list_size)` from what `call` returned for `batch`."""
+        return outputs
+
+    def session_losses(self, batch: Batch, clicks: Tensor, outputs: Tensor) -> Tensor:
+        """-log P(clicks) of each session in nats, `(batch,)`: the default loss."""
+        return click_cross_entropy(clicks, outputs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The mean of `session_losses`, unless `compile` was given another loss."""
+        if self.loss is not None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        losses = self.session_losses(x, y, y_pred)
+        if sample_weight is not None:
+            losses = losses * ops.reshape(sample_weight, ops.shape(losses))
+        return ops.mean(losses) + sum(self.losses)
+
+    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`. A dataset arrives shuffled and is not shuffled again."""
+        if y is None:
+            kwargs.setdefault("shuffle", False)
+        return super().fit(x, y, **kwargs)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        logits = self.click_logits(x, y_pred)
+        return super().compute_metrics(x, y, logits, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        # Layers stay objects: Keras serialises them, and notices which are shared.
+        return {**self._arguments, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        return cls(**{name: _restored(value) for name, value in config.items()})
+
+
+def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
+    """`(..., 1)` to `(...)`: the logit of a tower that must have one output."""
+    if outputs.shape[-1] != 1:
+        raise ValueError(
+            f"{layer.name} must have one output a item, got {outputs.shape[-1]}"
+        )
+    return ops.squeeze(outputs, -1)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class Ranker(keras.Model):
+    """The position-free model that serves: features in, score out.
+
+    Shapes: `(..., F)` to `(...)`; any batch, any list length, and neither place nor
+    neighbours nor padding move a score.
+    """
+
+    def __init__(
+        self,
+        model: ClickModel,
+        preprocess: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.model = model
+        self.preprocess = preprocess
+
+    def call(self, features: Tensor) -> Tensor:
+        if self.preprocess is not None:
+            features = self.preprocess(features)
+        return self.model.score(features)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"model": self.model, "preprocess": self.preprocess}
+        return {**own, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        return cls(**{name: _restored(value) for name, value in config.items()})
+
+
+def _restored(value: Any) -> Any:
+    """An argument from its configuration; what is restored already stays."""
+    if isinstance(value, list):
+        return [_restored(each) for each in value]
+    if isinstance(value, keras.layers.Layer):
+        return value
+    return keras.saving.deserialize_keras_object(value)
+
+
+def ranker(model: ClickModel, preprocess: keras.layers.Layer | None = None) -> Ranker:
+    """The relevance-only model of a trained click model.
+
+    Args:
+        model: A click model that has seen a batch.
+        preprocess: A layer that raw features pass first, such as the `Standardize` that
+            prepared the training table.
+
+    Raises:
+        ValueError: If the model was never built.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> from debias.models import Additive
+    >>> model = Additive(Tower(hidden=()), BiasTower({"position": 5}))
+    >>> features, position = np.zeros((2, 5, 3), "float32"), np.ones((2, 5), int)
+    >>> logits = model({"features": features, "position": position})
+    >>> ranker(model)(np.zeros((1, 7, 3), "float32")).shape[1]  # a list of any length
+    7
+    """
+    if not model.built:
+        raise ValueError("model has no weights yet: fit it, or call it on a batch")
+    return Ranker(model, preprocess)

@@ -1,0 +1,326 @@
+"""The two-tower recall model, and the towers of the articles as settings of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from debias.layers.logq import (
+    StreamingFrequency,
+    accidental_hits,
+    correct,
+    mask_columns,
+)
+from debias.layers.tensors import Tensor
+from debias.layers.views import FeatureViews, contrastive
+from debias.models.recall.encoder import Encoder, encode
+from debias.optimizers import RowWiseAdam
+from debias.retrieval_losses import RetrievalLoss
+
+Schema = Mapping[str, Mapping[str, Any]]
+
+
+class RecallModel(keras.Model):
+    """What all recall models share: candidates in columns, corrected and masked.
+
+    Score of row b and candidate c: u_b . v_c / temperature. In training, and only
+    there, log q is subtracted from shared columns, and columns that hold the row's
+    positive again or that the batch excludes are masked.
+
+    A subclass has `user` and `item`, encoders, and says in `match` how their vectors
+    meet.
+
+    Call arguments:
+        batch: Dict as `debias.retrieval.batches.RecallBatches` makes it.
+        training: Whether correction, masks and auxiliary losses apply.
+
+    Returns:
+        (B, C + S) scores.
+    """
+
+    user: Any
+    item: Any
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        frequency: StreamingFrequency | None = None,
+        views: FeatureViews | None = None,
+        self_weight: float = 0.1,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        if self_weight < 0:
+            raise ValueError(f"self_weight must not be negative, got {self_weight}")
+        self.temperature, self.self_weight = temperature, self_weight
+        self.frequency, self.views = frequency, views
+
+    def compile(  # type: ignore[override]
+        self, optimizer: Any = None, loss: Any = None, **kwargs: Any
+    ) -> None:
+        """As Keras's; by default row-wise Adam and the softmax, without XLA.
+
+        XLA, which Keras may turn on by itself, would make the gradients of the tables
+        dense.
+        """
+        kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
+        optimizer = RowWiseAdam() if optimizer is None else optimizer
+        super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
+
+    def build(self, input_shape: Any = None) -> None:
+        for part in (self.user, self.item):
+            if not part.built:
+                part.build(None)
+                part.built = True
+
+    def encode_user(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
+        return self.user(batch["user"], training=training)
+
+    def encode_item(self, features: Any, training: bool = False) -> Tensor:
+        return self.item(features, training=training)
+
+    def match(self, users: Tensor, items: Tensor, batch: Any, label: Any) -> Tensor:
+        """(B, C) products of users with items (C, d), or (B, S, d) each row's own."""
+        if len(items.shape) == 2:
+            return ops.matmul(users, ops.transpose(items))
+        return ops.sum(ops.expand_dims(users, 1) * items, axis=-1)
+
+    def label_of(self, batch: Mapping[str, Any], items: dict[str, Tensor]) -> Tensor:
+        """(B, d) the item vector of each row's positive."""
+        place = ops.cast(batch["positive"], "int32")
+        if "item" in items:
+            return ops.take(items["item"], place, axis=0)
+        place = ops.reshape(place, (-1, 1, 1))
+        return ops.take_along_axis(items["own"], place, axis=1)[:, 0]
+
+    def auxiliary(
+        self, batch: Mapping[str, Any], users: Tensor, items: dict[str, Tensor]
+    ) -> None:
+        """Adds the losses beside that of compile."""
+        if self.views is not None and "self" in batch and self.self_weight:
+            one, other = self.views(batch["self"])
+            vectors = (self.encode_item(view, training=True) for view in (one, other))
+            self.add_loss(self.self_weight * ops.mean(contrastive(*vectors)))
+
+    def call(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
+        if "item" not in batch and "own" not in batch:
+            raise ValueError("batch must hold candidates, 'item' or 'own'")
+        users = self.encode_user(batch, training)
+        items = {
+            name: self.encode_item(batch[name], training)
+            for name in ("item", "own")
+            if name in batch
+        }
+        label = self.label_of(batch, items) if training else None
+        scores = []
+        for name, vectors in items.items():
+            part = self.match(users, vectors, batch, label) / self.temperature
+            if training and name == "item":
+                if self.frequency is not None:
+                    log_q = self.frequency(batch["item"]["id"], training=True)
+                    part = correct(part, ops.stop_gradient(log_q))
+                elif "log_q" in batch:
+                    part = correct(part, batch["log_q"])
+            if training and "id" in batch[name] and "excluded" not in batch:
+                part = mask_columns(
+                    part, accidental_hits(batch[name]["id"], batch["positive"])
+                )
+            scores.append(part)
+        total = scores[0] if len(scores) == 1 else ops.concatenate(scores, axis=-1)
+        if training and "excluded" in batch:
+            total = mask_columns(total, batch["excluded"])
+        if training:
+            self.auxiliary(batch, users, items)
+        return total
+
+    def user_vectors(
+        self, features: Mapping[str, np.ndarray], block: int = 4096
+    ) -> np.ndarray:
+        """(n, dim), or (n, K, dim) of several interests; NumPy."""
+        return encode(self.user, features, block)
+
+    def item_vectors(
+        self, features: Mapping[str, np.ndarray], block: int = 4096
+    ) -> np.ndarray:
+        """(n, dim); NumPy."""
+        return encode(self.item, features, block)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {
+            name: None if part is None else keras.saving.serialize_keras_object(part)
+            for name, part in (("frequency", self.frequency), ("views", self.views))
+        }
+        own = {"temperature": self.temperature, "self_weight": self.self_weight}
+        return {**super().get_config(), **parts, **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        for name in ("user", "item", "frequency", "views"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class TwoTower(RecallModel):
+    """Any user encoder, any item encoder, one inner product.
+
+    Args:
+        user, item: Encoders; layers that map a dict of features to vectors of one size.
+            A user encoder whose history has no size of its own looks items up in the
+            item encoder's table of ids.
+        temperature: Divides the scores; with cosines about .1, with free lengths 1.
+        frequency: Learns log q from the stream; None: the batch's `log_q` is used.
+        views: Draws the views of self-supervision, of the batch's "self".
+        self_weight: Weight of that loss.
+        **kwargs: Arguments of `keras.Model`.
+
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> model = TwoTower(Encoder(schema, 4), Encoder(schema, 4))
+    >>> user, item = {"id": ops.array([2, 3])}, {"id": ops.array([4, 5, 6])}
+    >>> tuple(model({"user": user, "item": item}).shape)
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        user: keras.layers.Layer,
+        item: keras.layers.Layer,
+        temperature: float = 0.1,
+        **kwargs: Any,
+    ):
+        super().__init__(temperature, **kwargs)
+        self.user, self.item = user, item
+        lend_table(user, item)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "user": keras.saving.serialize_keras_object(self.user),
+            "item": keras.saving.serialize_keras_object(self.item),
+        }
+        return {**super().get_config(), **own}
+
+
+def lend_table(user: Any, item: Any) -> None:
+    """Lends the item encoder's id table to a user history that has none."""
+    if getattr(user, "history", None) is None or user.behaviours is not None:
+        return
+    if "id" not in item.schema or user.embedding != item.embedding:
+        raise ValueError(
+            "history without a size needs an item encoder with 'id' and fields of the "
+            f"same size, got {list(item.schema)}, {item.embedding} and {user.embedding}"
+        )
+    user.behaviours = item.fields.tables["id"]
+
+
+def _sides(
+    users: Schema,
+    items: Schema,
+    combine: str,
+    history: str | None,
+    length: int,
+    options: Mapping[str, Any],
+    seed: int | None,
+) -> tuple[Encoder, Encoder]:
+    past = None
+    if history is not None:
+        past = {"kind": history, "length": length, "size": items["id"]["size"]}
+    seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    return (
+        Encoder(users, combine=combine, history=past, seed=seeds[0], **options),
+        Encoder(items, combine=combine, seed=seeds[1], **options),
+    )
+
+
+def dssm(
+    users: Schema,
+    items: Schema,
+    dim: int = 64,
+    hidden: Sequence[int] = (128,),
+    history: str | None = "recency",
+    length: int = 50,
+    temperature: float = 0.1,
+    seed: int | None = None,
+    **options: Any,
+) -> TwoTower:
+    """DSSM: on each side embeddings, concatenated, then an MLP; cosine.
+
+    Source: Huang et al., Learning Deep Structured Semantic Models for Web Search using
+    Clickthrough Data, CIKM 2013.
+
+    Args:
+        users, items: Schemas.
+        history: A kind of `debias.layers.history.HISTORIES`, or None.
+        length: The longest history.
+        **options: Further arguments of `Encoder`.
+
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> dssm(schema, schema, history=None).user.combine
+    'mlp'
+    """
+    options = {"dim": dim, "hidden": hidden, **options}
+    sides = _sides(users, items, "mlp", history, length, options, seed)
+    return TwoTower(*sides, temperature=temperature)
+
+
+def fm_tower(
+    users: Schema,
+    items: Schema,
+    dim: int = 64,
+    history: str | None = "recency",
+    length: int = 50,
+    temperature: float = 0.1,
+    seed: int | None = None,
+    **options: Any,
+) -> TwoTower:
+    """FM: each side is the sum of its fields; see `debias.layers.fm.fm_sum`."""
+    options = {"dim": dim, **options}
+    sides = _sides(users, items, "fm", history, length, options, seed)
+    return TwoTower(*sides, temperature=temperature)
+
+
+def senet_tower(
+    users: Schema,
+    items: Schema,
+    dim: int = 64,
+    hidden: Sequence[int] = (128,),
+    history: str | None = "recency",
+    length: int = 50,
+    temperature: float = 0.1,
+    seed: int | None = None,
+    **options: Any,
+) -> TwoTower:
+    """DSSM with `SENet` between the embeddings and the MLP of each side."""
+    options = {"dim": dim, "hidden": hidden, **options}
+    sides = _sides(users, items, "senet", history, length, options, seed)
+    return TwoTower(*sides, temperature=temperature)
+
+
+def youtube_dnn(
+    users: Schema,
+    items: Schema,
+    dim: int = 64,
+    hidden: Sequence[int] = (128,),
+    length: int = 50,
+    temperature: float = 0.1,
+    seed: int | None = None,
+    **options: Any,
+) -> TwoTower:
+    """YoutubeDNN: mean of the history and user features, an MLP; an item is its id.
+
+    Source: Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys
+    2016.
+    """
+    seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    past = {"kind": "mean", "length": length, "size": items["id"]["size"]}
+    user = Encoder(users, dim, "mlp", hidden, history=past, seed=seeds[0], **options)
+    shared = {k: v for k, v in options.items() if k not in ("dropout", "embedding")}
+    item = Encoder({"id": items["id"]}, dim, "fm", seed=seeds[1], **shared)
+    return TwoTower(user, item, temperature=temperature)

@@ -1,0 +1,285 @@
+"""Click models of one relevance tower and one bias tower, from naive to bilinear.
+
+| model | click logit | ranks by |
+|---|---|---|
+| `Naive` | r(x) | r(x) |
+| `PositionFeature` | r(x, e(place)) | r(x, e(reference)) |
+| `Product` | logit of sigmoid(r(x)) sigmoid(g(place)) | r(x) |
+| `Additive` | r(x) + g(place) | r(x) |
+| `Dot` | r(x) . e(place) | r(x) . e(reference) |
+| `BilinearModel` | r'Be + b_r.r + b_e.e + b | the same at e(reference) |
+
+The last two, and position as a feature, mean something only at a reference place: it is
+an argument, because the ranking can move when it changes.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.layers import Bilinear, additive, dot, product
+from debias.layers.tensors import Tensor
+from debias.models.click_model import Batch, ClickModel, Place, only_output
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class Naive(ClickModel):
+    """Clicks are relevance: logit = r(x). The lower bound of every table.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+
+    >>> import numpy as np
+    >>> from debias.layers import Tower
+    >>> Naive(Tower())({"features": np.zeros((2, 10, 5))}).shape[1]
+    10
+    """
+
+    def __init__(self, relevance: keras.layers.Layer, **kwargs: Any):
+        super().__init__({"relevance": relevance}, **kwargs)
+        self.relevance = relevance
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        return only_output(
+            self.relevance, self.relevance(batch["features"], training=training)
+        )
+
+    def score(self, features: Tensor) -> Tensor:
+        return only_output(self.relevance, self.relevance(features))
+
+
+class TwoTowerClickModel(ClickModel):
+    """A relevance logit and a bias logit, met by `combine`; ranks by the first.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+    """
+
+    def __init__(
+        self, relevance: keras.layers.Layer, bias: keras.layers.Layer, **kwargs: Any
+    ):
+        super().__init__({"relevance": relevance, "bias": bias}, **kwargs)
+        self.relevance = relevance
+        self.bias = bias
+
+    def combine(self, relevance: Tensor, bias: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        relevance = self.relevance(batch["features"], training=training)
+        bias = self.bias(batch, training=training)
+        return self.combine(
+            only_output(self.relevance, relevance), only_output(self.bias, bias)
+        )
+
+    def score(self, features: Tensor) -> Tensor:
+        return only_output(self.relevance, self.relevance(features))
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class Additive(TwoTowerClickModel):
+    """logit P(click) = r(x) + g(place); ranks by r(x).
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        bias: Layer from the batch's dict to `(batch, list_size, 1)`; its `dropout` is
+            the position dropout of the source.
+
+    Source: Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> model = Additive(Tower(), BiasTower({"position": 10}, dropout=0.1))
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> model(batch).shape[1]
+    10
+    """
+
+    def combine(self, relevance: Tensor, bias: Tensor) -> Tensor:
+        return additive(relevance, bias)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class Product(TwoTowerClickModel):
+    """P(click) = sigmoid(r(x)) sigmoid(g(place)); ranks by r(x).
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+
+    Source: after Guo et al., PAL, RecSys 2019.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> model = Product(Tower(), BiasTower({"position": 10}))
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> model(batch).shape[1]
+    10
+    """
+
+    def combine(self, relevance: Tensor, bias: Tensor) -> Tensor:
+        return product(relevance, bias)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class PositionFeature(ClickModel):
+    """logit P(click) = r(x, e(place)): the place is one more feature.
+
+    Args:
+        relevance: Layer `(..., F + E)` to `(..., 1)`.
+        place: Layer from the batch's dict to `(batch, list_size, E)`; its `dropout`
+            hides the place of some lists (rate .15 in the source).
+        reference: Place that serving pretends every item stood at; 0 is "missing",
+            which the dropout has trained.
+
+    Source: after Haldar et al., Improving Deep Learning for Airbnb Search, KDD 2020.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> model = PositionFeature(Tower(), BiasTower({"position": 10}, out=4, dropout=0.15))
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> model(batch).shape[1]
+    10
+    """
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        place: keras.layers.Layer,
+        reference: Place = 0,
+        **kwargs: Any,
+    ):
+        arguments = {"relevance": relevance, "place": place, "reference": reference}
+        super().__init__(arguments, **kwargs)
+        self.relevance = relevance
+        self.place = place
+        self.reference = reference
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        place = self.place(batch, training=training)
+        features = ops.cast(batch["features"], place.dtype)
+        seen = ops.concatenate([features, place], axis=-1)
+        return only_output(self.relevance, self.relevance(seen, training=training))
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.logits_at(features, self.reference)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class PositionOnly(ClickModel):
+    """logit P(click) = g(place): users who click by rank. A part for mixtures.
+
+    Args:
+        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+
+    `score` is 0: the model finds all items alike.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> PositionOnly(BiasTower({"position": 10}))(batch).shape[1]
+    10
+    """
+
+    def __init__(self, bias: keras.layers.Layer, **kwargs: Any):
+        super().__init__({"bias": bias}, **kwargs)
+        self.bias = bias
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        bias = only_output(self.bias, self.bias(batch, training=training))
+        return bias + ops.zeros_like(ops.cast(batch["features"][..., 0], bias.dtype))
+
+    def score(self, features: Tensor) -> Tensor:
+        return ops.zeros_like(features[..., 0])
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class Dot(ClickModel):
+    """logit P(click) = r(x) . e(place), both of D dimensions.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., D)`.
+        bias: Layer from the batch's dict to `(batch, list_size, D)`.
+        reference: Place at whose embedding serving scores the items: an id for every
+            layout column, or a dict of them.
+
+    Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
+    SIGIR 2022.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> model = Dot(Tower(out=4), BiasTower({"position": 10}, out=4))
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> model(batch).shape[1]
+    10
+    """
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        bias: keras.layers.Layer,
+        reference: Place = 1,
+        **kwargs: Any,
+    ):
+        arguments = {"relevance": relevance, "bias": bias, "reference": reference}
+        super().__init__(arguments, **kwargs)
+        self.relevance = relevance
+        self.bias = bias
+        self.reference = reference
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        relevance = self.relevance(batch["features"], training=training)
+        return dot(relevance, self.bias(batch, training=training))
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.logits_at(features, self.reference)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class BilinearModel(ClickModel):
+    """logit P(click) = r'Be + b_r.r + b_e.e + b with r = r(x), e = e(place).
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., D)`.
+        bias: Layer from the batch's dict to `(batch, list_size, E)`.
+        reference: Place at whose embedding serving scores the items.
+        seed: int or None. Names the initial weights of the bilinear form.
+
+    Source: Yan et al., SIGIR 2022 (there EInter).
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> model = BilinearModel(Tower(out=4), BiasTower({"position": 10}, out=3))
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> model(batch).shape[1]
+    10
+    """
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        bias: keras.layers.Layer,
+        reference: Place = 1,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        arguments = {
+            "relevance": relevance,
+            "bias": bias,
+            "reference": reference,
+            "seed": seed,
+        }
+        super().__init__(arguments, **kwargs)
+        self.relevance = relevance
+        self.bias = bias
+        self.reference = reference
+        self.meet = Bilinear(seed)
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        relevance = self.relevance(batch["features"], training=training)
+        return self.meet(relevance, self.bias(batch, training=training))
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.logits_at(features, self.reference)

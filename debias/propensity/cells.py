@@ -1,0 +1,210 @@
+"""Counting a click log: its (query, item) pairs, and how often each was shown and
+clicked at each rank.
+
+Most estimators read a log through these counts alone, so that their cost does not grow
+with the number of sessions.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from debias.data import ClickLog
+
+DENSE = 4  # a table of at most this many entries for each one counted is worth its room
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The distinct (query, item) pairs of a log, numbered by item, then by query.
+
+    Attributes:
+        query: (P,) int64.
+        item: (P,) int64.
+        number: (items,) int64, the pair of each item where an item belongs to one
+            query, P where it has none; None where some item has several queries.
+    """
+
+    query: np.ndarray
+    item: np.ndarray
+    number: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def index(self, log: ClickLog) -> np.ndarray:
+        """(S, L) int64 pair of each cell; P at padding and where the pair is unknown.
+
+        >>> log = ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]])
+        >>> pairs(log).index(log).tolist()
+        [[1, 0], [2, 3]]
+        """
+        if self.number is not None:
+            at = np.where(log.item < len(self.number), log.item, -1)
+            found = np.append(self.number, len(self))[at]
+            queries = np.append(self.query, -1)
+            return np.where(queries[found] == log.query[:, None], found, len(self))
+        size = 1 + max(self.query.max(initial=0), log.query.max(initial=0))
+        known = self.item * size + self.query
+        wanted = log.item * np.int64(size) + log.query[:, None]
+        at = np.searchsorted(known, wanted).clip(max=len(self) - 1)
+        return np.where((known[at] == wanted) & log.mask, at, len(self))
+
+
+def pairs(log: ClickLog) -> Pairs:
+    """The pairs that a log shows.
+
+    >>> found = pairs(ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]]))
+    >>> found.query.tolist(), found.item.tolist()
+    ([0, 0, 1], [2, 4, 5])
+    """
+    if log.sessions == 0:
+        raise ValueError("log must hold at least one session")
+    # One slot more than there are items: padding, item -1, writes there.
+    owner = np.full(int(log.item.max()) + 2, -1, dtype=np.int64)
+    owner[log.item] = log.query[:, None]
+    fits = owner[log.item] == log.query[:, None]
+    owner = owner[:-1]
+    if (fits | ~log.mask).all():
+        item = np.flatnonzero(owner >= 0)
+        number = np.full(len(owner), len(item), dtype=np.int64)
+        number[item] = np.arange(len(item))
+        return Pairs(owner[item], item, number)
+    size = np.int64(log.query.max()) + 1
+    key = np.unique((log.item * size + log.query[:, None])[log.mask])
+    return Pairs(key % size, key // size, None)
+
+
+def distinct(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values of int keys in [0, size), ascending, and where each key is found.
+
+    As `np.unique` with `return_inverse`, but without sorting while `size` is small.
+
+    >>> [x.tolist() for x in distinct(np.array([5, 2, 5]), 6)]
+    [[2, 5], [1, 0, 1]]
+    """
+    if size > DENSE * key.size + 1000:
+        return np.unique(key, return_inverse=True)
+    seen = np.zeros(size, dtype=bool)
+    seen[key] = True
+    number = np.cumsum(seen) - 1
+    return np.flatnonzero(seen), number[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """How often each pair was shown and clicked at each rank; M cells that occur.
+
+    Attributes:
+        pair: (M,) int64 in [0, pairs).
+        rank: (M,) int64 from 0.
+        shown: (M,) float64 impressions.
+        clicked: (M,) float64 clicks, at most `shown`.
+        pairs: How many pairs there are.
+        ranks: How many ranks a list has.
+        index: (S, L) int64 cell of each impression, M at padding; None for counts that
+            do not come from sessions.
+    """
+
+    pair: np.ndarray
+    rank: np.ndarray
+    shown: np.ndarray
+    clicked: np.ndarray
+    pairs: int
+    ranks: int
+    index: np.ndarray | None = None
+
+    def by_rank(self, value: np.ndarray) -> np.ndarray:
+        """(K,) sums over the cells of each rank."""
+        return np.bincount(self.rank, value, minlength=self.ranks)
+
+    def by_pair(self, value: np.ndarray) -> np.ndarray:
+        """(P,) sums over the cells of each pair."""
+        return np.bincount(self.pair, value, minlength=self.pairs)
+
+
+def cells(log: ClickLog, source: str = "all") -> Cells:
+    """Counts a log.
+
+    Args:
+        log: The log; its rank is the column, from the left.
+        source: "all" compares a (query, item) pair with itself wherever it was shown.
+            "swap" trusts marked interventions alone: the pair and the rank that it
+            would have had without the swap make the stratum, so that its rank differs
+            within a stratum only where an intervention moved it.
+
+    Raises:
+        ValueError: The log holds no session, `source` is unknown, or it is "swap" and
+            the log marks none.
+
+    >>> log = ClickLog([0, 0, 0], [[1, 2], [2, 1], [1, 2]], [[1, 0], [1, 0], [0, 0]])
+    >>> counted = cells(log)
+    >>> counted.shown.tolist(), counted.clicked.tolist()
+    ([2.0, 1.0, 1.0, 2.0], [1.0, 0.0, 1.0, 0.0])
+    """
+    found = pairs(log)
+    pair, size, ranks = found.index(log), len(found), log.list_size
+    if source == "swap":
+        pair, size = _by_origin(log, pair, size)
+    elif source != "all":
+        raise ValueError(f"source must be all or swap, got {source!r}")
+    mask = log.mask
+    key = (pair * ranks + np.arange(ranks))[mask]
+    value, number = distinct(key, size * ranks)
+    index = np.full(log.item.shape, len(value))
+    index[mask] = number
+    counted = Cells(
+        value // ranks, value % ranks, np.empty(0), np.empty(0), size, ranks, index
+    )
+    shown = np.bincount(number, minlength=len(value)).astype(float)
+    clicked = np.bincount(number[log.click[mask]], minlength=len(value)).astype(float)
+    return replace(counted, shown=shown, clicked=clicked)
+
+
+def _by_origin(log: ClickLog, pair: np.ndarray, size: int) -> tuple[np.ndarray, int]:
+    """Pairs told apart by the rank they had before a marked swap."""
+    if log.swap is None or not log.swap.any():
+        raise ValueError("source='swap' needs a log that marks swaps in column swap")
+    origin = np.broadcast_to(np.arange(log.list_size), log.item.shape).copy()
+    at = np.flatnonzero(log.swap.any(axis=1))
+    one, other = log.swap[at].T.astype(int) - 1
+    origin[at, one], origin[at, other] = other, one
+    key = (pair * log.list_size + origin)[log.mask]
+    value, number = distinct(key, (size + 1) * log.list_size)
+    stratum = np.full(log.item.shape, len(value))
+    stratum[log.mask] = number
+    return stratum, len(value)
+
+
+def incidence(counted: Cells) -> sparse.csr_array:
+    """(M, S) matrix of 1 where a session shows a cell: cell sums of session weights."""
+    assert counted.index is not None
+    sessions, ranks = counted.index.shape
+    session = np.repeat(np.arange(sessions), ranks)
+    cell = counted.index.ravel()
+    keep = cell < len(counted.rank)
+    ones = np.ones(keep.sum(), dtype=np.float32)
+    shape = (len(counted.rank), sessions)
+    return sparse.csr_array((ones, (cell[keep], session[keep])), shape)
+
+
+def components(counted: Cells) -> np.ndarray:
+    """(K,) int component of each rank, where a pair shown at two ranks ties them.
+
+    Numbered by their first rank; a rank that shows nothing stands alone.
+
+    >>> log = ClickLog([0, 0, 1], [[1, 2], [2, 1], [3, -1]], [[1, 0], [1, 0], [0, 0]])
+    >>> components(cells(log)).tolist()
+    [0, 0]
+    """
+    ranks = counted.ranks
+    nodes = ranks + counted.pairs
+    graph = sparse.coo_array(
+        (np.ones(len(counted.rank)), (counted.rank, ranks + counted.pair)),
+        (nodes, nodes),
+    )
+    label = csgraph.connected_components(graph, directed=False)[1][:ranks]
+    _, first, number = np.unique(label, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]

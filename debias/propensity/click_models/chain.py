@@ -1,0 +1,554 @@
+"""Click models that read from the top: cascade, DCM, CCM, DBN, SDBN.
+
+Rank 1 is examined; an examined item is clicked with its attraction a. The reader goes
+on with probability phi after a click and tau after an examined item that was not
+clicked, and otherwise leaves for good. The models differ in phi and tau:
+
+    cascade     phi 0                               tau 1
+    DCM         phi lambda_k                        tau 1
+    CCM         phi t2 (1 - a) + t3 a               tau t1
+    DBN         phi gamma (1 - s)                   tau gamma
+    SDBN        phi 1 - s                           tau 1
+
+Everything up to the last click was examined, so that what is hidden is how far the
+reader went after it: a forward pass and a backward pass over the ranks, vectorised
+over the sessions. A hole in a list is passed through.
+
+Guo et al., Efficient Multiple-Click Models in Web Search, WSDM 2009 (DCM); Guo et al.,
+Click Chain Model in Web Search, WWW 2009 (CCM); Chapelle and Zhang, A Dynamic Bayesian
+Network Click Model for Web Search Ranking, WWW 2009 (DBN, SDBN).
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from debias.data import ClickLog
+from debias.propensity.cells import Pairs, pairs
+from debias.propensity.click_models.base import (
+    ClickModel,
+    Parameter,
+    check,
+    logit_error,
+)
+from debias.propensity.click_models.factored import PRIOR, at_ranks
+from debias.propensity.pbm_maximum import TINY, Prior
+
+CHUNK = 8192  # sessions at once: ten ranks of float64 stay in the cache
+
+
+class Chunk(NamedTuple):
+    """Some sessions, ranks first: all (L, s) but for `last`.
+
+    Attributes:
+        pair: int64, the number of pairs at padding.
+        click: bool.
+        shown: bool.
+        more: bool, whether an item is shown further down.
+        final: bool, the session's last click.
+        last: (s,) rank from 0 of the last click, -1 without one.
+    """
+
+    pair: np.ndarray
+    click: np.ndarray
+    shown: np.ndarray
+    more: np.ndarray
+    final: np.ndarray
+    last: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Sessions:
+    """A log laid out for passes over the ranks, in chunks."""
+
+    chunks: list[Chunk]
+    pairs: int
+    ranks: int
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self.chunks)
+
+
+def lay_out(log: ClickLog, known: Pairs) -> Sessions:
+    """Cuts a log into chunks, ranks first."""
+    index = known.index(log)
+    chunks = []
+    for start in range(0, log.sessions, CHUNK):
+        part = slice(start, start + CHUNK)
+        click = np.ascontiguousarray(log.click[part].T)
+        shown = np.ascontiguousarray(log.mask[part].T)
+        below = np.logical_or.accumulate(shown[::-1])[::-1]
+        more = np.zeros_like(shown)
+        more[:-1] = below[1:] & shown[:-1]
+        last = len(click) - 1 - np.argmax(click[::-1], axis=0)
+        last[~click.any(axis=0)] = -1
+        final = click & (np.arange(len(click))[:, None] == last)
+        pair = np.ascontiguousarray(index[part].T)
+        chunks.append(Chunk(pair, click, shown, more, final, last))
+    return Sessions(chunks, len(known), log.list_size)
+
+
+class Hidden(NamedTuple):
+    """What the clicks of a session say about its reading, all (L, s).
+
+    Attributes:
+        examined: P(examined | all clicks of the session).
+        ahead: P(no click below k | k + 1 is reached).
+        end: P(no click below k | a click at k) = 1 - phi + phi ahead.
+    """
+
+    examined: np.ndarray
+    ahead: np.ndarray
+    end: np.ndarray
+
+
+def look_back(
+    part: Chunk, attraction: np.ndarray, phi: np.ndarray, tau: np.ndarray
+) -> Hidden:
+    """Posterior of examination given all clicks of a session.
+
+    With X_k = P(no click from k on | k examined) = (1 - a_k)(1 - tau + tau X_{k+1}),
+    the reader who is known to have examined k without a click went on with probability
+    tau X_{k+1} / (1 - tau + tau X_{k+1}), and after the last click with phi for tau.
+
+    Args:
+        part: The sessions.
+        attraction: (L, s), 0 at padding.
+        phi: (L, s) P(goes on | click).
+        tau: (L, s) P(goes on | examined, no click), 1 at padding.
+    """
+    ranks = len(attraction)
+    ahead = np.empty_like(attraction)
+    x = np.ones(attraction.shape[1])
+    stay = np.empty_like(attraction)  # 1 - tau + tau X, no click after a skip
+    for k in range(ranks - 1, -1, -1):
+        ahead[k] = x
+        stay[k] = 1 - tau[k] * (1 - x)
+        x = (1 - attraction[k]) * stay[k]
+    end = 1 - phi * (1 - ahead)
+    on = np.where(part.final, phi, tau) * ahead
+    on /= np.maximum(np.where(part.final, end, stay), TINY)
+    examined = np.empty_like(attraction)
+    examined[0] = 1.0
+    for k in range(1, ranks):
+        np.multiply(examined[k - 1], on[k - 1], out=examined[k])
+        examined[k][part.last >= k] = 1.0
+    return Hidden(examined, ahead, end)
+
+
+Counts = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Chain(ClickModel):
+    """A model that reads from the top; subclasses give phi, tau and expected counts."""
+
+    @classmethod
+    @abstractmethod
+    def moves(
+        cls, values: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        """phi, of the shape of the pairs' values, and tau; `values` are (L, s) for
+        parameters of pairs, and what `broadcast` makes of the others."""
+
+    @classmethod
+    @abstractmethod
+    def expect(
+        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
+    ) -> Counts:
+        """Expected successes and trials by parameter: (L, s) each for those of pairs;
+        (n, L, s) for n others; those that are fixed are left out."""
+
+    @classmethod
+    def broadcast(cls, name: str, value: np.ndarray) -> np.ndarray:
+        """A parameter that is not of pairs, to go with (L, s) arrays."""
+        return value.reshape(-1, 1, 1) if value.size > 1 else value
+
+    @classmethod
+    def _values(
+        cls, values: Mapping[str, np.ndarray], pair: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        gathered = {}
+        for name, value in values.items():
+            if name in cls.of_pairs:
+                # Padding reads 0: nobody clicks there.
+                unknown = np.append(value, 0.0)
+                gathered[name] = unknown[pair]
+            else:
+                gathered[name] = cls.broadcast(name, value)
+        return gathered
+
+    @classmethod
+    def _expect(cls, part: Chunk, values: Mapping[str, np.ndarray]) -> Counts:
+        own = cls._values(values, part.pair)
+        phi, tau = cls.moves(own)
+        tau = np.where(part.shown, tau, 1.0)
+        hidden = look_back(
+            part, own["attraction"], np.broadcast_to(phi, tau.shape), tau
+        )
+        counts = cls.expect(part, own, hidden)
+        if "attraction" not in counts:
+            # Attractive though not clicked: only where nobody looked.
+            a = own["attraction"]
+            liked = part.click + ~part.click * (1 - hidden.examined) * a
+            counts["attraction"] = (liked, part.shown)
+        return counts
+
+    @classmethod
+    def renew(
+        cls,
+        sessions: Sessions,
+        values: dict[str, np.ndarray],
+        prior: Prior,
+        fixed: Sequence[str] = (),
+    ) -> dict[str, np.ndarray]:
+        """One EM pass: (expected successes + n) / (expected trials + d)."""
+        totals: dict[str, np.ndarray] = {}
+        for part in sessions:
+            for name, counts in cls._expect(part, values).items():
+                if name not in totals:
+                    totals[name] = np.zeros((2, values[name].size + 1))
+                for total, count in zip(totals[name], counts, strict=True):
+                    _add(total, count, part.pair, name in cls.of_pairs)
+        renewed = dict(values)
+        for name in totals.keys() - set(fixed):
+            total = totals[name]
+            with np.errstate(invalid="ignore"):
+                rate = (total[0] + prior[0]) / (total[1] + prior[1])
+            renewed[name] = np.nan_to_num(rate[:-1], nan=0.5).reshape(
+                values[name].shape
+            )
+        return renewed
+
+    @classmethod
+    def _estimate(
+        cls,
+        log: ClickLog,
+        others: Mapping[str, np.ndarray],
+        iterations: int,
+        prior: Prior,
+        fixed: Sequence[str] = (),
+    ) -> Self:
+        check(iterations, prior)
+        known = pairs(log)
+        sessions = lay_out(log, known)
+        values = {name: np.full(len(known), 0.5) for name in cls.of_pairs}
+        values.update(others)
+        for _ in range(iterations):
+            values = cls.renew(sessions, values, prior, fixed)
+        errors = cls._errors(sessions, values, prior, fixed)
+        parameters = {n: Parameter(values[n], errors[n]) for n in values}
+        return cls(known, parameters)
+
+    @classmethod
+    def _errors(
+        cls,
+        sessions: Sessions,
+        values: dict[str, np.ndarray],
+        prior: Prior,
+        fixed: Sequence[str] = (),
+    ) -> dict[str, np.ndarray]:
+        """Standard errors of logits from the empirical information.
+
+        The score of a session is its expected successes - value x trials (Fisher's
+        identity), and the information the sum of squared scores plus the prior's,
+        d value (1 - value). That of a parameter of pairs takes the others as known;
+        those of the rest are joint and have the pairs' part taken out of them.
+        """
+        own = {n: np.zeros(sessions.pairs + 1) for n in cls.of_pairs}
+        rest = [n for n in values if n not in cls.of_pairs and n not in fixed]
+        sizes = [values[n].size for n in rest]
+        cross = {n: np.zeros((sum(sizes), sessions.pairs + 1)) for n in cls.of_pairs}
+        joint = np.zeros((sum(sizes), sum(sizes)))
+        for part in sessions:
+            counts = cls._expect(part, values)
+            scores = []
+            for name in rest:
+                value = values[name].reshape(-1, 1, 1)
+                won, tried = counts[name]
+                scores.append((won - value * tried).sum(axis=1))
+            score = np.concatenate(scores) if scores else np.zeros((0, 1))
+            joint += score @ score.T
+            for name in cls.of_pairs:
+                won, tried = counts[name]
+                value = np.append(values[name], 0.0)[part.pair]
+                mine = won - value * tried
+                _add(own[name], np.square(mine), part.pair, True)
+                for line, each in zip(cross[name], score, strict=True):
+                    _add(line, mine * each, part.pair, True)
+        errors = {name: np.zeros_like(values[name]) for name in fixed}
+        for name in cls.of_pairs:
+            value = values[name]
+            information = own[name][:-1] + prior[1] * value * (1 - value)
+            errors[name] = logit_error(information)
+            line = cross[name][:, :-1]
+            joint -= (line / np.maximum(information, TINY)) @ line.T
+        if rest:
+            value = np.concatenate([values[n].ravel() for n in rest])
+            joint += np.diag(prior[1] * value * (1 - value))
+            used = np.diag(joint) > TINY
+            spread = np.full(len(value), np.inf)
+            inverse = np.linalg.pinv(joint[np.ix_(used, used)], hermitian=True)
+            spread[used] = np.sqrt(np.maximum(np.diag(inverse), 0))
+            parts = np.split(spread, np.cumsum(sizes)[:-1])
+            for name, each in zip(rest, parts, strict=True):
+                errors[name] = each.reshape(values[name].shape)
+        return errors
+
+    def _predict(self, log: ClickLog, given: bool) -> np.ndarray:
+        shown = np.ascontiguousarray(log.mask.T)
+        own: dict[str, np.ndarray] = {}
+        for name, parameter in self.parameters.items():
+            if name in self.of_pairs:
+                own[name] = np.ascontiguousarray(self.gather(name, log).T) * shown
+            else:
+                own[name] = self.broadcast(name, self._ranks(name, parameter, log))
+        phi, tau = self.moves(own)
+        a = own["attraction"]
+        phi = np.broadcast_to(phi, a.shape)
+        tau = np.where(shown, tau, 1.0)
+        click = np.empty_like(a)
+        examined = np.ones(log.sessions)
+        for k in range(len(a)):
+            click[k] = a[k] * examined
+            skip = examined * (1 - a[k]) * tau[k]
+            if given:
+                skip /= np.maximum(1 - click[k], TINY)
+                examined = np.where(log.click[:, k], phi[k], skip)
+            else:
+                examined = skip + click[k] * phi[k]
+        return np.ascontiguousarray(click.T)
+
+    def _ranks(self, name: str, parameter: Parameter, log: ClickLog) -> np.ndarray:
+        return parameter.value
+
+    def conditional(self, log: ClickLog) -> np.ndarray:
+        return self._predict(log, given=True)
+
+    def marginal(self, log: ClickLog) -> np.ndarray:
+        return self._predict(log, given=False)
+
+
+def _add(total: np.ndarray, count: np.ndarray, pair: np.ndarray, by_pair: bool) -> None:
+    """Adds (L, s) counts to their pairs, or (n, L, s) counts to n sums; in place."""
+    if by_pair:
+        weights = np.broadcast_to(count, pair.shape).ravel()
+        total += np.bincount(pair.ravel(), weights, minlength=len(total))
+    else:
+        total[:-1] += count.reshape(len(total) - 1, -1).sum(axis=1)
+
+
+class Cascade(Chain):
+    """Cascade model: reads from the top and leaves with the first click.
+
+    a_i = (clicks + n) / (impressions + d), counted down to the first click of each
+    session. Clicks after the first are outside the model: the fit ignores them, and a
+    score charges each with the least probability that it knows. Craswell et al., An
+    Experimental Comparison of Click Position-Bias Models, WSDM 2008.
+
+    >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [0, 1]])
+    >>> Cascade.fit(log).value("attraction").tolist()  # item 2: 0 of 1, item 4: 2 of 2
+    [0.3333333333333333, 0.75]
+    """
+
+    name = "cascade"
+
+    @classmethod
+    def fit(cls, log: ClickLog, prior: Prior = PRIOR) -> Self:
+        check(1, prior)
+        known = pairs(log)
+        pair = known.index(log)
+        above = np.cumsum(log.click, axis=1) - log.click
+        read = log.mask & (above == 0)
+        shown = np.bincount(pair[read], minlength=len(known))
+        clicked = np.bincount(pair[read & log.click], minlength=len(known))
+        with np.errstate(invalid="ignore"):
+            value = np.nan_to_num((clicked + prior[0]) / (shown + prior[1]), nan=0.5)
+        error = logit_error((shown + prior[1]) * value * (1 - value))
+        return cls(known, {"attraction": Parameter(value, error)})
+
+    @classmethod
+    def moves(
+        cls, values: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        return np.zeros_like(values["attraction"]), 1.0
+
+    @classmethod
+    def expect(
+        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
+    ) -> Counts:
+        return {}
+
+
+class DCM(Chain):
+    """Dependent click model: after a click at rank k the reader goes on with lambda_k.
+
+    "continuation" (L,) is lambda; that of the last rank is never observed.
+
+    >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
+    >>> DCM.fit(log).value("continuation").shape
+    (2,)
+    """
+
+    name = "dcm"
+
+    @classmethod
+    def fit(cls, log: ClickLog, iterations: int = 40, prior: Prior = PRIOR) -> Self:
+        others = {"continuation": np.full(log.list_size, 0.5)}
+        return cls._estimate(log, others, iterations, prior)
+
+    @classmethod
+    def broadcast(cls, name: str, value: np.ndarray) -> np.ndarray:
+        return value[:, None]
+
+    def _ranks(self, name: str, parameter: Parameter, log: ClickLog) -> np.ndarray:
+        return at_ranks(parameter.value, log.list_size)
+
+    @classmethod
+    def moves(
+        cls, values: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        return values["continuation"], 1.0
+
+    @classmethod
+    def expect(
+        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
+    ) -> Counts:
+        after = part.click & part.more
+        return {
+            "continuation": (after[:, None] * _next(hidden)[:, None], after[:, None])
+        }
+
+
+class CCM(Chain):
+    """Click chain model: an item that satisfies is one that attracts, independently.
+
+    "continuation" (3,) is t1 after no click, t2 after a click that did not satisfy, t3
+    after one that did; a click satisfies with the attraction of the item.
+
+    >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
+    >>> CCM.fit(log).value("continuation").shape
+    (3,)
+    """
+
+    name = "ccm"
+
+    @classmethod
+    def fit(cls, log: ClickLog, iterations: int = 40, prior: Prior = PRIOR) -> Self:
+        return cls._estimate(log, {"continuation": np.full(3, 0.5)}, iterations, prior)
+
+    @classmethod
+    def moves(
+        cls, values: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        t1, t2, t3 = values["continuation"]
+        return t2 + (t3 - t2) * values["attraction"], t1
+
+    @classmethod
+    def expect(
+        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
+    ) -> Counts:
+        _, t2, t3 = values["continuation"]
+        a, ahead = values["attraction"], hidden.ahead
+        # After a click that is not the last the reader went on; after the last, what
+        # follows is no click. Either way: P(satisfied, what followed) / P(followed).
+        final, click = part.final, part.click
+        phi = np.maximum(t2 + (t3 - t2) * a, TINY)
+        total = np.where(final, np.maximum(hidden.end, TINY), phi)
+        on = np.where(final, ahead, 1.0)
+        went3, went2 = click * a * t3 * on / total, click * (1 - a) * t2 * on / total
+        pleased = went3 + np.where(final, a * (1 - t3) / total, 0.0)
+        liked = click + ~click * (1 - hidden.examined) * a + pleased
+        more, skip = part.more, part.more & ~click
+        continuation = (
+            np.stack([skip * _next(hidden), more * went2, more * went3]),
+            np.stack(
+                [skip * hidden.examined, more * (click - pleased), more * pleased]
+            ),
+        )
+        tried = part.shown + click.astype(float)
+        return {"attraction": (liked, tried), "continuation": continuation}
+
+
+class DBN(Chain):
+    """Dynamic Bayesian network: a click satisfies with s_i, and ends the session then.
+
+    "satisfaction" (P,) is s, "continuation" () gamma, the chance that an unsatisfied
+    reader goes on.
+
+    >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
+    >>> float(DBN.fit(log, continuation=0.9).value("continuation"))
+    0.9
+    """
+
+    name = "dbn"
+    of_pairs = ("attraction", "satisfaction")
+
+    @classmethod
+    def fit(
+        cls,
+        log: ClickLog,
+        iterations: int = 40,
+        prior: Prior = PRIOR,
+        continuation: float | None = None,
+    ) -> Self:
+        """Estimates the model; a `continuation` that is given is held fixed."""
+        if continuation is None:
+            others = {"continuation": np.array(0.5)}
+            return cls._estimate(log, others, iterations, prior)
+        if not 0 <= continuation <= 1:
+            raise ValueError(f"continuation must be in [0, 1], got {continuation}")
+        others = {"continuation": np.array(float(continuation))}
+        return cls._estimate(log, others, iterations, prior, fixed=("continuation",))
+
+    @classmethod
+    def moves(
+        cls, values: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray | float]:
+        gamma = values["continuation"]
+        return gamma * (1 - values["satisfaction"]), gamma
+
+    @classmethod
+    def expect(
+        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
+    ) -> Counts:
+        pleased = part.final * values["satisfaction"] / np.maximum(hidden.end, TINY)
+        trials = part.more * (hidden.examined - pleased)
+        return {
+            "satisfaction": (pleased, part.click),
+            "continuation": ((part.more * _next(hidden))[None], trials[None]),
+        }
+
+
+class SDBN(DBN):
+    """Simplified dynamic Bayesian network: an unsatisfied reader always goes on.
+
+    The DBN with its continuation held at 1, by EM like the others. The count of last
+    clicks that often goes by this name takes every last click for a satisfied one,
+    also where the reader went on in vain.
+
+    >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
+    >>> float(SDBN.fit(log).value("continuation"))
+    1.0
+    """
+
+    name = "sdbn"
+
+    @classmethod
+    def fit(
+        cls,
+        log: ClickLog,
+        iterations: int = 40,
+        prior: Prior = PRIOR,
+        continuation: float | None = 1.0,
+    ) -> Self:
+        return super().fit(log, iterations, prior, continuation)
+
+
+def _next(hidden: Hidden) -> np.ndarray:
+    """P(the rank below is examined | all clicks), 0 at the last rank."""
+    below = np.zeros_like(hidden.examined)
+    below[:-1] = hidden.examined[1:]
+    return below

@@ -1,0 +1,265 @@
+"""Click models whose click probability is a product, or a rate: baselines, PBM, UBM."""
+
+from typing import Self
+
+import numpy as np
+from scipy import sparse
+
+from debias.data import ClickLog
+from debias.propensity.cells import Cells, Pairs, cells, distinct, pairs
+from debias.propensity.click_models.base import (
+    ClickModel,
+    Parameter,
+    check,
+    logit_error,
+)
+from debias.propensity.pbm_maximum import Prior, pbm_step
+
+PRIOR = (1.0, 2.0)
+ROWS = 100_000  # pairs whose errors are worked out at once
+
+
+def _rate(clicked: np.ndarray, shown: np.ndarray, prior: Prior) -> Parameter:
+    """Smoothed rates; the prior counts as much data as it says."""
+    with np.errstate(invalid="ignore"):
+        value = np.nan_to_num((clicked + prior[0]) / (shown + prior[1]), nan=0.5)
+    return Parameter(value, logit_error((shown + prior[1]) * value * (1 - value)))
+
+
+class _Rate(ClickModel):
+    """Clicks that do not depend on each other."""
+
+    def conditional(self, log: ClickLog) -> np.ndarray:
+        return self.marginal(log)
+
+
+class GlobalCTR(_Rate):
+    """One click rate for all: P = rate.
+
+    >>> log = ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]])
+    >>> float(GlobalCTR.fit(log).value("rate"))  # (1 + 1) / (3 + 2)
+    0.4
+    """
+
+    name = "global_ctr"
+    of_pairs = ()
+
+    @classmethod
+    def fit(cls, log: ClickLog, prior: Prior = PRIOR) -> Self:
+        check(1, prior)
+        shown, clicked = np.array(log.mask.sum()), np.array(log.click.sum())
+        return cls(pairs(log), {"rate": _rate(clicked, shown, prior)})
+
+    def marginal(self, log: ClickLog) -> np.ndarray:
+        return log.mask * self.value("rate")
+
+
+class RankCTR(_Rate):
+    """A click rate for each rank: P = rate_k.
+
+    >>> log = ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]])
+    >>> RankCTR.fit(log).value("rate").round(3).tolist()
+    [0.25, 0.667]
+    """
+
+    name = "rank_ctr"
+    of_pairs = ()
+
+    @classmethod
+    def fit(cls, log: ClickLog, prior: Prior = PRIOR) -> Self:
+        check(1, prior)
+        shown, clicked = log.mask.sum(axis=0), log.click.sum(axis=0)
+        return cls(pairs(log), {"rate": _rate(clicked, shown, prior)})
+
+    def marginal(self, log: ClickLog) -> np.ndarray:
+        return log.mask * at_ranks(self.value("rate"), log.list_size)
+
+
+class DocumentCTR(_Rate):
+    """A click rate for each (query, item) pair: P = rate_i; .5 for an unknown pair.
+
+    >>> log = ClickLog([0, 0], [[4, 2], [4, -1]], [[0, 1], [0, 0]])
+    >>> DocumentCTR.fit(log).marginal(log).round(3).tolist()
+    [[0.25, 0.667], [0.25, 0.0]]
+    """
+
+    name = "document_ctr"
+    of_pairs = ("rate",)
+
+    @classmethod
+    def fit(cls, log: ClickLog, prior: Prior = PRIOR) -> Self:
+        check(1, prior)
+        counted = cells(log)
+        shown = counted.by_pair(counted.shown)
+        clicked = counted.by_pair(counted.clicked)
+        return cls(pairs(log), {"rate": _rate(clicked, shown, prior)})
+
+    def marginal(self, log: ClickLog) -> np.ndarray:
+        return self.gather("rate", log) * log.mask
+
+
+def at_ranks(value: np.ndarray, list_size: int) -> np.ndarray:
+    """(list_size,) values of ranks; .5 for ranks that the fit never saw."""
+    more = max(0, list_size - len(value))
+    return np.append(value, np.full(more, 0.5))[:list_size]
+
+
+def _maximise(
+    counted: Cells, iterations: int, prior: Prior
+) -> tuple[np.ndarray, np.ndarray]:
+    gamma, theta = np.full(counted.pairs, 0.5), np.full(counted.ranks, 0.5)
+    for _ in range(iterations):
+        gamma, theta = pbm_step(counted, gamma, theta, prior)
+    return gamma, theta
+
+
+def product_errors(
+    counted: Cells, gamma: np.ndarray, theta: np.ndarray, prior: Prior
+) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors of logit gamma (P,) and logit theta (T,) where p = theta gamma.
+
+    Inverse of the expected information and of the prior's, all parameters together.
+    Only products are observed: the first theta is held at its estimate, so that errors
+    are those of the others relative to it, and its own is 0.
+    """
+    p = np.minimum(theta[counted.rank] * gamma[counted.pair], 1 - 1e-9)
+    weight = counted.shown * p / (1 - p)  # information on the log scale
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.nan_to_num(prior[1] * gamma / (1 - gamma), posinf=1e300)
+        top = np.nan_to_num(prior[1] * theta / (1 - theta), posinf=1e300)
+    total = np.maximum(counted.by_pair(weight) + own, 1e-300)
+    place = (counted.pair, counted.rank)
+    size = (counted.pairs, counted.ranks)
+    table = sparse.csr_array((weight, place), size)
+    share = sparse.csr_array((weight / total[counted.pair], place), size)
+    information = np.diag(counted.by_rank(weight) + top) - (table.T @ share).toarray()
+    covariance = np.zeros_like(information)
+    covariance[1:, 1:] = np.linalg.pinv(information[1:, 1:], hermitian=True)
+    spread = np.empty(counted.pairs)
+    for at in range(0, counted.pairs, ROWS):
+        block = share[at : at + ROWS].toarray()
+        spread[at : at + ROWS] = np.einsum("pt,pt->p", block @ covariance, block)
+    gamma_error = np.sqrt(1 / total + np.maximum(spread, 0))
+    theta_error = np.sqrt(np.maximum(np.diag(covariance), 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return gamma_error / (1 - gamma), theta_error / (1 - theta)
+
+
+def _parameters(
+    counted: Cells, iterations: int, prior: Prior
+) -> tuple[Parameter, Parameter]:
+    gamma, theta = _maximise(counted, iterations, prior)
+    errors = product_errors(counted, gamma, theta, prior)
+    return Parameter(gamma, errors[0]), Parameter(theta, errors[1])
+
+
+class PBM(_Rate):
+    """Position-based model: P = theta_k gamma_i.
+
+    EM as in `debias.propensity.pbm_maximum.pbm_step`: from .5, all parameters renewed
+    at once. Counts collapse to the distinct (pair, rank), so that a pass does not cost
+    more when sessions repeat.
+
+    >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
+    >>> model = PBM.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
+    >>> model.value("attraction").round(4).tolist()
+    [0.75, 0.4167]
+    """
+
+    name = "pbm"
+
+    @classmethod
+    def fit(cls, log: ClickLog, iterations: int = 40, prior: Prior = PRIOR) -> Self:
+        check(iterations, prior)
+        gamma, theta = _parameters(cells(log), iterations, prior)
+        return cls(pairs(log), {"attraction": gamma, "examination": theta})
+
+    def marginal(self, log: ClickLog) -> np.ndarray:
+        theta = at_ranks(self.value("examination"), log.list_size)
+        return self.gather("attraction", log) * theta * log.mask
+
+
+def last_click(log: ClickLog) -> np.ndarray:
+    """(S, L) int64 rank from 1 of the last click above each cell, 0 without one.
+
+    >>> last_click(ClickLog([0], [[1, 2, 3, 4]], [[0, 1, 0, 1]])).tolist()
+    [[0, 0, 2, 2]]
+    """
+    rank = np.arange(1, log.list_size + 1)
+    last = np.zeros((log.sessions, log.list_size), dtype=np.int64)
+    np.maximum.accumulate((rank * log.click)[:, :-1], axis=1, out=last[:, 1:])
+    return last
+
+
+def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
+    """Counts of the distinct (pair, rank, last click above); ranks become the
+    L (L + 1) / 2 combinations k (k + 1) / 2 + k' with k from 0 and k' <= k.
+    """
+    size = log.list_size
+    combinations = size * (size + 1) // 2
+    rank = np.arange(size)
+    key = known.index(log) * combinations
+    key += rank * (rank + 1) // 2 + last_click(log)
+    mask = log.mask
+    value, number = distinct(key[mask], len(known) * combinations)
+    return Cells(
+        value // combinations,
+        value % combinations,
+        np.bincount(number, minlength=len(value)).astype(float),
+        np.bincount(number[log.click[mask]], minlength=len(value)).astype(float),
+        len(known),
+        combinations,
+    )
+
+
+class UBM(ClickModel):
+    """User browsing model: P(click at k | clicks above) = theta_{k,k'} gamma_i.
+
+    k' is the rank of the last click above k, 0 without one. Dupret and Piwowarski, A
+    User Browsing Model to Predict Search Engine Click Data from Past Observations,
+    SIGIR 2008. EM is that of the position-based model with (k, k') in place of k.
+
+    "examination" has shape (L, L), theta[k - 1, k'], nan where k' >= k.
+
+    >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
+    >>> UBM.fit(log).conditional(log).shape
+    (2, 2)
+    """
+
+    name = "ubm"
+
+    @classmethod
+    def fit(cls, log: ClickLog, iterations: int = 40, prior: Prior = PRIOR) -> Self:
+        check(iterations, prior)
+        known = pairs(log)
+        gamma, theta = _parameters(ubm_cells(log, known), iterations, prior)
+        lower = np.tril_indices(log.list_size)
+        square = (log.list_size, log.list_size)
+        value, error = np.full(square, np.nan), np.full(square, np.nan)
+        value[lower], error[lower] = theta.value, theta.error
+        examination = Parameter(value, error)
+        return cls(known, {"attraction": gamma, "examination": examination})
+
+    def _theta(self, list_size: int) -> np.ndarray:
+        known = self.value("examination")
+        theta = np.full((max(list_size, len(known)),) * 2, 0.5)
+        theta[: len(known), : len(known)] = known
+        return theta
+
+    def conditional(self, log: ClickLog) -> np.ndarray:
+        theta = self._theta(log.list_size)
+        seen = theta[np.arange(log.list_size), last_click(log)]
+        return self.gather("attraction", log) * seen * log.mask
+
+    def marginal(self, log: ClickLog) -> np.ndarray:
+        gamma = self.gather("attraction", log) * log.mask
+        theta = self._theta(log.list_size)
+        click = np.empty_like(gamma)
+        # chance[:, k'] that the last click so far was at k'
+        chance = np.zeros((log.sessions, log.list_size + 1))
+        chance[:, 0] = 1.0
+        for k in range(log.list_size):
+            each = chance[:, : k + 1] * theta[k, : k + 1] * gamma[:, k, None]
+            chance[:, : k + 1] -= each
+            click[:, k] = chance[:, k + 1] = each.sum(axis=1)
+        return click

@@ -1,0 +1,220 @@
+"""The result that every estimator of examination returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+from debias.propensity.cells import Cells, incidence
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK = 2_000_000  # numbers held at once while sessions are summed
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """P(examined) at each rank over that at rank 1, with intervals. K ranks.
+
+    Attributes:
+        position: (K,) int64 rank from 1.
+        examination: (K,) float64, 1 at rank 1; nan where the log cannot tell.
+        standard_error: (K,) float64, 0 at rank 1; nan without an interval.
+        lower, upper: (K,) float64 ends of the interval, equal tails on the log scale.
+        n: (K,) int64 impressions that the estimate at this rank used.
+        method: Name of the estimator.
+        interval: How the interval was made: "delta", "bootstrap" or "none".
+        level: Chance that an interval is meant to cover.
+        confounded: Whether relevance and examination are mixed up in the estimate.
+    """
+
+    position: np.ndarray
+    examination: np.ndarray
+    standard_error: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    n: np.ndarray
+    method: str
+    interval: str = "delta"
+    level: float = 0.95
+    confounded: bool = False
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The table as columns, one row a rank; `method` and `confounded` repeat."""
+        names = ("position", "examination", "standard_error", "lower", "upper")
+        table = {name: getattr(self, name) for name in names}
+        table["method"] = np.full(len(self), self.method)
+        table["n"] = self.n
+        table["confounded"] = np.full(len(self), self.confounded)
+        return table
+
+    def records(self) -> list[dict[str, Any]]:
+        """The table as one dict a rank, of plain Python values."""
+        table = {name: value.tolist() for name, value in self.columns().items()}
+        rows = zip(*table.values(), strict=True)
+        return [dict(zip(table, row, strict=True)) for row in rows]
+
+    def to_arrow(self) -> "pa.Table":
+        """The table as an Arrow table."""
+        import pyarrow as pa
+
+        return pa.table(self.columns())
+
+    def __str__(self) -> str:
+        note = " (confounded with relevance)" if self.confounded else ""
+        head = f"{self.method}{note}\nrank  examination  [{self.level:.0%} interval]"
+        rows = (
+            f"{k:4d}  {e:11.3f}  [{low:.3f}, {high:.3f}]"
+            for k, e, low, high in zip(
+                self.position, self.examination, self.lower, self.upper, strict=True
+            )
+        )
+        return "\n".join([head, *rows])
+
+
+class Fit(NamedTuple):
+    """A point estimate and what one more impression would do to it. M cells, K ranks.
+
+    Attributes:
+        log_examination: (K,) log examination over rank 1; nan where untold.
+        influence: (K, M) change of `log_examination` by a click in a cell that was
+            not expected, so that a session moves the estimate by the sum over its
+            impressions of influence (click - expected).
+        expected: (M,) P(click) in each cell as the estimator sees it.
+        inflation: (M,) factor on the variance of what is left of a click, making up
+            for `expected` having been fitted to it.
+        n: (K,) impressions used.
+    """
+
+    log_examination: np.ndarray
+    influence: np.ndarray
+    expected: np.ndarray
+    inflation: np.ndarray
+    n: np.ndarray
+
+
+def relative(log_examination: np.ndarray) -> np.ndarray:
+    """Subtracts the value at rank 1 from (K, ...) values."""
+    return log_examination - log_examination[:1]
+
+
+def result(
+    fit: Fit,
+    variance: np.ndarray | None,
+    method: str,
+    interval: str,
+    level: float,
+    confounded: bool = False,
+) -> Examination:
+    """The tidy result of a fit and the (K,) variances of its log examination.
+
+    The standard error is that of the ratio by the delta method; the interval is
+    exp(log examination -+ z standard error of the log).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    middle = fit.log_examination
+    if variance is None:
+        variance, interval = np.full_like(middle, np.nan), "none"
+    error = np.where(np.isnan(middle), np.nan, np.sqrt(variance))
+    reach = ndtri((1 + level) / 2) * error
+    return Examination(
+        np.arange(1, len(middle) + 1),
+        np.exp(middle),
+        np.exp(middle) * error,
+        np.exp(middle - reach),
+        np.exp(middle + reach),
+        fit.n.astype(np.int64),
+        method,
+        interval,
+        level,
+        confounded,
+    )
+
+
+def delta_variance(fit: Fit, counted: Cells, click: np.ndarray) -> np.ndarray:
+    """(K,) variances of log examination by the delta method, sessions independent.
+
+    Var = sum over sessions of [sum over impressions of influence (click - expected)]^2.
+    Clicks of one session may depend on each other; nothing is assumed of how.
+
+    Args:
+        fit: The estimate.
+        counted: The cells, with their index.
+        click: (S, L) bool.
+    """
+    assert counted.index is not None
+    keep = fit.influence.any(axis=1) & ~np.isnan(fit.log_examination)
+    # Padding reads a last cell of influence 0.
+    weight = np.zeros((keep.sum(), len(fit.expected) + 1))
+    weight[:, :-1] = fit.influence[keep] * np.sqrt(fit.inflation)
+    expected = np.append(fit.expected, 0.0)
+    total = np.zeros(keep.sum())
+    step = max(1, CHUNK // counted.index.shape[1])
+    for start in range(0, len(counted.index), step):
+        cell = counted.index[start : start + step]
+        rest = click[start : start + step] - expected[cell]
+        for k, own in enumerate(weight):
+            total[k] += np.square(np.einsum("sl,sl->s", own[cell], rest)).sum()
+    variance = np.zeros(len(keep))
+    variance[keep] = total
+    return variance
+
+
+def bootstrap_variance(
+    refit: Callable[[np.ndarray], np.ndarray],
+    sessions: int,
+    replicates: int,
+    seed: int,
+    block: int = 32,
+) -> np.ndarray:
+    """(K,) variances of log examination over Poisson resamples of the sessions.
+
+    Args:
+        refit: Log examination (B, K) of B columns of (S, B) float32 session weights.
+        sessions: S; a resample weighs each session by a Poisson(1) count.
+        replicates: How many resamples.
+        seed: Of the resamples.
+        block: Most columns at once; the resamples do not depend on it.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=1000)
+    >>> mean = lambda weight: (x @ weight / weight.sum(axis=0))[:, None]
+    >>> bool(abs(bootstrap_variance(mean, 1000, 500, 0)[0] * 1000 - 1) < 0.2)
+    True
+    """
+    if replicates < 2:
+        raise ValueError(f"replicates must be at least 2, got {replicates}")
+    rng = np.random.default_rng(seed)
+    block = int(np.clip(5 * CHUNK // sessions, 1, block))
+    drawn = []
+    for start in range(0, replicates, block):
+        columns = min(block, replicates - start)
+        weight = rng.poisson(1.0, (columns, sessions)).T.astype(np.float32)
+        drawn.append(refit(weight))
+    return np.var(np.concatenate(drawn), axis=0, ddof=1)
+
+
+def recount(
+    fit: Callable[[Cells], np.ndarray], counted: Cells, click: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A `refit` for `bootstrap_variance` from a (K,) estimate on cells.
+
+    All columns of weights are counted by one product with a sparse matrix.
+    """
+    assert counted.index is not None
+    only = np.where(click, counted.index, len(counted.rank))
+    shown, clicked = incidence(counted), incidence(replace(counted, index=only))
+
+    def refit(weight: np.ndarray) -> np.ndarray:
+        n, c = (np.asarray(m @ weight, np.float64).T for m in (shown, clicked))
+        pair = zip(n, c, strict=True)
+        return np.array([fit(replace(counted, shown=a, clicked=b)) for a, b in pair])
+
+    return refit

@@ -1,0 +1,142 @@
+"""Examination from the same item at different ranks: intervention harvesting.
+
+A (query, item) pair that was shown at ranks k and l is as attractive at both, so that
+the ratio of its click rates is the ratio of examinations. Agarwal et al., Estimating
+Position Bias without Intrusive Interventions, WSDM 2019.
+
+For two ranks, the pairs shown at least `minimum` times at each are pooled with weights
+min(n_k, n_l): c_k = sum of weight x click rate at k, and c_l likewise.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from debias.propensity.cells import Cells
+from debias.propensity.examination import Fit, relative
+from debias.propensity.pbm_maximum import pbm_maximum, profile_slopes
+
+MINIMUM = 5
+
+
+def ctr(counted: Cells) -> Fit:
+    """Click rate at each rank over that at rank 1; confounded with relevance."""
+    shown, clicked = counted.by_rank(counted.shown), counted.by_rank(counted.clicked)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = clicked / shown
+        log_rate = np.log(np.where(clicked > 0, rate, np.nan))
+        slope = np.where(clicked > 0, 1 / clicked, 0.0)
+    own = np.zeros((counted.ranks, len(counted.rank)))
+    own[counted.rank, np.arange(len(counted.rank))] = slope[counted.rank]
+    expected = rate[counted.rank]
+    return Fit(
+        relative(log_rate), relative(own), expected, np.ones_like(expected), shown
+    )
+
+
+def pivot(counted: Cells, minimum: int = MINIMUM) -> Fit:
+    """Harvests each rank against rank 1: c_k / c_1 over pairs shown at both."""
+    return _links(counted, [(0, k) for k in range(1, counted.ranks)], minimum)
+
+
+def adjacent_chain(counted: Cells, minimum: int = MINIMUM) -> Fit:
+    """Harvests neighbours: the product of c_{k+1} / c_k from rank 1 down."""
+    return _links(counted, [(k, k + 1) for k in range(counted.ranks - 1)], minimum)
+
+
+def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
+    """Harvests all pairs of ranks at once by maximum likelihood.
+
+    Pools pairs for each two ranks k, l as the module says, and maximises
+    sum of c_k log(theta_k r_kl) + (w_kl - c_k) log(1 - theta_k r_kl) over both ranks
+    of every two, where w_kl is the total weight and r_kl the pooled attraction. That
+    is a position-based model whose items are the pairs of ranks.
+    """
+    two = [(k, j) for k in range(counted.ranks) for j in range(k + 1, counted.ranks)]
+    table = _Table(counted, minimum)
+    pooled = [table.pool(k, j) for k, j in two]
+    keep = [p for p in pooled if p is not None]
+    owner = [link for link, p in zip(two, pooled, strict=True) if p is not None]
+    names = np.repeat(np.arange(len(keep)), 2)
+    ranks = np.array(owner, dtype=np.int64).reshape(-1)
+    total = np.repeat([p.weight.sum() for p in keep], 2)
+    clicks = np.array([side for p in keep for side in (p.clicks)]).reshape(-1)
+    small = Cells(names, ranks, total, clicks, len(keep), counted.ranks)
+    log_theta, attraction = pbm_maximum(small)
+    slopes = profile_slopes(small, log_theta, attraction)
+    influence = np.zeros((counted.ranks, len(counted.rank)))
+    for at, p in enumerate(keep):
+        for side in (0, 1):
+            cell = p.cells[side]
+            move = slopes[:, 2 * at + side, None] * (p.weight / counted.shown[cell])
+            influence[:, cell] += move
+    used = np.unique(np.concatenate([np.concatenate(p.cells) for p in keep]))
+    return _fit(counted, log_theta, influence, used)
+
+
+class _Pool:
+    """Pairs shown at two ranks: their weights, cells, and weighted clicks."""
+
+    def __init__(self, counted: Cells, one: np.ndarray, other: np.ndarray) -> None:
+        self.weight = np.minimum(counted.shown[one], counted.shown[other])
+        self.cells = (one, other)
+        self.clicks = tuple(
+            float((self.weight * counted.clicked[c] / counted.shown[c]).sum())
+            for c in self.cells
+        )
+
+
+class _Table:
+    """Finds the cells of the pairs that two ranks share."""
+
+    def __init__(self, counted: Cells, minimum: int) -> None:
+        if minimum < 1:
+            raise ValueError(f"minimum must be at least 1, got {minimum}")
+        self.counted = counted
+        enough = counted.shown >= minimum
+        self.at = [
+            np.flatnonzero(enough & (counted.rank == k)) for k in range(counted.ranks)
+        ]
+        self.place = np.full(counted.pairs, -1)
+
+    def pool(self, k: int, j: int) -> _Pool | None:
+        """The pairs of ranks k and j; None where there is nothing to compare."""
+        pair = self.counted.pair
+        self.place[pair[self.at[k]]] = self.at[k]
+        one = self.place[pair[self.at[j]]]
+        self.place[pair[self.at[k]]] = -1
+        found = _Pool(self.counted, one[one >= 0], self.at[j][one >= 0])
+        return found if min(found.clicks) > 0 else None
+
+
+def _links(counted: Cells, links: Iterable[tuple[int, int]], minimum: int) -> Fit:
+    """Chains log ratios along links that each lead to a new rank."""
+    table = _Table(counted, minimum)
+    log_theta = np.full(counted.ranks, np.nan)
+    log_theta[0] = 0.0
+    influence = np.zeros((counted.ranks, len(counted.rank)))
+    used = []
+    for k, j in links:
+        p = table.pool(k, j)
+        if p is None:
+            continue
+        (one, other), (c_k, c_j) = p.cells, p.clicks
+        log_theta[j] = log_theta[k] + np.log(c_j / c_k)
+        influence[j] = influence[k]
+        influence[j, other] += p.weight / counted.shown[other] / c_j
+        influence[j, one] -= p.weight / counted.shown[one] / c_k
+        used += [one, other]
+    cells = np.unique(np.concatenate(used)) if used else np.empty(0, dtype=int)
+    return _fit(counted, log_theta, influence, cells)
+
+
+def _fit(
+    counted: Cells, log_theta: np.ndarray, influence: np.ndarray, used: np.ndarray
+) -> Fit:
+    """Each cell is held against its own click rate, which no model has to explain."""
+    shown = np.zeros(len(counted.rank))
+    shown[used] = counted.shown[used]
+    inflation = counted.shown / np.maximum(counted.shown - 1, 1)
+    expected = counted.clicked / np.maximum(counted.shown, 1e-300)
+    influence[np.isnan(log_theta)] = 0.0
+    return Fit(log_theta, influence, expected, inflation, counted.by_rank(shown))

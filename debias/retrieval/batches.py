@@ -1,0 +1,202 @@
+"""Training batches of a recall model, on any backend.
+
+A batch is a dict that a `debias.models.recall` model reads:
+
+    user      dict of the users' features (B,) or (B, m), and "history" (B, L)
+    item      dict of the features of C candidates that all rows share
+    own       dict of the features of S candidates of each row's own, (B, S[, m])
+    log_q     (C,) log of the chance that a shared candidate is there, if corrected
+    excluded  (B, C + S) bool, columns that are no negatives of the row
+    positive  (B,) int32, the column of the row's positive; also the target
+    self      dict of the features of items drawn uniformly, for self-supervision
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from scipy import sparse
+
+from debias.data.interactions import Interactions
+from debias.data.negatives import Queue, Sampler, Weighted
+
+CANDIDATES = ("batch", "catalogue", "own")
+
+
+class RecallBatches(keras.utils.PyDataset):
+    """Batches of (inputs, positive column) over the events of a log, for `fit`.
+
+    Each event is to be predicted from what its user took before it. The order of events
+    is drawn anew each epoch, and every draw follows from `seed`.
+
+    Args:
+        log: The training events.
+        batch_size: B, at most the number of events. The last batch of an epoch is
+            filled up with events of its first, so that all have one shape.
+        candidates: "batch": each row's positive is a negative of all other rows, with
+            `negatives` more from `sampler`, shared. "catalogue": all items, always.
+            "own": `negatives` for each row alone, its positive in column 0.
+        negatives: How many the sampler draws.
+        sampler: Where they come from; None: uniform. A `Queue` is fed with each batch.
+        own_negatives: How many `own_sampler` draws for each row alone, beside shared
+            candidates; e.g. a hard one per 100 of the batch.
+        own_sampler: Where those come from.
+        log_q: Whether shared candidates carry `log_q`: by the items' share of the
+            events for those of the batch, by the sampler for those it draws, mixed in
+            the ratio of their numbers.
+        exclude_known: Whether a user's other positives are excluded from the negatives.
+        history: L.
+        self_items: How many items are drawn for self-supervision; 0 for none.
+        min_history: Events with fewer earlier ones of their user are left out.
+        seed: Names all draws.
+        **kwargs: Arguments of `keras.utils.PyDataset`.
+    """
+
+    def __init__(
+        self,
+        log: Interactions,
+        batch_size: int = 512,
+        candidates: str = "batch",
+        negatives: int = 0,
+        sampler: Sampler | None = None,
+        own_negatives: int = 0,
+        own_sampler: Sampler | None = None,
+        log_q: bool = True,
+        exclude_known: bool = True,
+        history: int = 50,
+        self_items: int = 0,
+        min_history: int = 0,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if candidates not in CANDIDATES:
+            raise ValueError(
+                f"candidates must be one of {list(CANDIDATES)}, got {candidates!r}"
+            )
+        if batch_size < 1 or min(negatives, own_negatives, self_items) < 0:
+            raise ValueError(
+                "batch_size must be at least 1 and counts not negative, got "
+                f"{batch_size}, {negatives}, {own_negatives}, {self_items}"
+            )
+        if candidates == "own" and negatives < 1:
+            raise ValueError("candidates 'own' need negatives of at least 1, got 0")
+        if own_negatives and own_sampler is None:
+            raise ValueError("own_negatives need an own_sampler, got None")
+        if not len(log):
+            raise ValueError("log must hold at least one event, got none")
+        self.log, self.candidates = log, candidates
+        self.negatives, self.own_negatives = negatives, own_negatives
+        self.sampler = sampler or Weighted(np.ones(len(log.items)))
+        self.own_sampler, self.self_items = own_sampler, self_items
+        self.corrected, self.seed, self.epoch = log_q, seed, 0
+        order, _ = log.by_user()
+        self.user, self.item = log.user[order], log.item[order]
+        self.histories, before = log.histories(history)
+        self.events = np.flatnonzero(before >= min_history)
+        if not len(self.events):
+            raise ValueError(f"no event has {min_history} earlier ones of its user")
+        self.batch_size = min(batch_size, len(self.events))
+        share = np.maximum(log.popularity(), 1) / len(log)
+        self.log_share = np.log(share).astype(np.float32)
+        self.known: sparse.csr_matrix | None = None
+        if exclude_known:
+            shape = (len(log.users), len(log.items))
+            ones = np.ones(len(log), np.float32)
+            self.known = sparse.csr_matrix((ones, (log.user, log.item)), shape)
+            self.known.data[:] = 1.0
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.events)
+        self.order = np.resize(order, len(self) * self.batch_size)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        self._shuffle()
+
+    def __len__(self) -> int:
+        return -(-len(self.events) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], np.ndarray]:
+        rng = np.random.default_rng((self.seed, self.epoch, index, 1))
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        user, item = self.user[rows], self.item[rows]
+        shared, own, log_q = self._columns(user, item, rng)
+        positive = np.arange(len(rows), dtype=np.int32)
+        if self.candidates == "catalogue":
+            positive = item.astype(np.int32)
+        elif self.candidates == "own":
+            positive = np.zeros(len(rows), np.int32)
+        batch: dict[str, Any] = {
+            "user": {**self.log.users.take(user), "history": self.histories[rows]},
+            "positive": positive,
+        }
+        if len(shared):
+            batch["item"] = self.log.items.take(shared)
+        if own.shape[1]:
+            batch["own"] = self.log.items.take(own)
+        if log_q is not None:
+            batch["log_q"] = log_q
+        batch["excluded"] = self._excluded(user, item, shared, own, positive)
+        if self.self_items:
+            drawn = rng.integers(len(self.log.items), size=self.self_items)
+            batch["self"] = self.log.items.take(drawn)
+        if isinstance(self.sampler, Queue):
+            self.sampler.push(item)
+        return batch, positive
+
+    def _columns(
+        self, user: np.ndarray, item: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Rows of the shared candidates, of each row's own, and the shared log q."""
+        own = np.empty((len(user), 0), np.int32)
+        if self.candidates == "own":
+            drawn = self.sampler(user, self.negatives, rng)
+            return own[0], np.concatenate([item[:, None], drawn], axis=1), None
+        if self.own_sampler is not None and self.own_negatives:
+            own = self.own_sampler(user, self.own_negatives, rng)
+        if self.candidates == "catalogue":
+            return np.arange(len(self.log.items)), own, None
+        shared, share = item, self.log_share
+        if self.negatives:
+            # Shared by all rows, so drawn for one user; a sampler that draws by user
+            # takes the users of the batch in turn.
+            turn = rng.integers(len(user), size=self.negatives)
+            drawn = self.sampler(user[turn], 1, rng)[:, 0]
+            shared = np.concatenate([item, drawn])
+            if self.sampler.log_q is not None:
+                part = len(item) / len(shared)
+                share = np.logaddexp(
+                    np.log(part) + share, np.log1p(-part) + self.sampler.log_q
+                ).astype(np.float32)
+        return shared, own, share[shared] if self.corrected else None
+
+    def _excluded(
+        self,
+        user: np.ndarray,
+        item: np.ndarray,
+        shared: np.ndarray,
+        own: np.ndarray,
+        positive: np.ndarray,
+    ) -> np.ndarray:
+        columns = len(shared) + own.shape[1]
+        excluded = np.zeros((len(user), columns), bool)
+        if self.known is not None and self.candidates == "catalogue":
+            excluded[:, : len(shared)] = self.known[user].toarray() > 0
+        elif self.known is not None and len(shared):
+            at = (np.ones(len(shared), np.float32), (shared, np.arange(len(shared))))
+            place = sparse.csr_matrix(at, (len(self.log.items), len(shared)))
+            excluded[:, : len(shared)] = (self.known[user] @ place).toarray() > 0
+        elif len(shared):
+            excluded[:, : len(shared)] = shared == item[:, None]
+        if own.shape[1]:
+            hit = own == item[:, None]
+            if self.known is not None:
+                repeated = np.repeat(user, own.shape[1])
+                found = self.known[repeated, own.ravel()]
+                hit |= np.asarray(found).reshape(own.shape) > 0
+            excluded[:, len(shared) :] = hit
+        excluded[np.arange(len(user)), positive] = False
+        return excluded

@@ -1,0 +1,147 @@
+"""Losses of recall models: one positive column, the others negatives.
+
+Each takes the column of the positive, (B,) int, and scores (B, C), already divided by
+their temperature and corrected, where columns at or below -1e8 are masked and count for
+nothing. Each returns (B,), a mean over a row's columns and never a sum over the batch,
+so that the learning rate means the same at any batch size and any number of negatives.
+"""
+
+from typing import Any, Protocol
+
+import keras
+from keras import ops
+
+Tensor = Any  # debias.layers is above this module
+
+LOWEST = -1e8
+
+
+class RowLoss(Protocol):
+    """What an entry of `RETRIEVAL_LOSSES` is."""
+
+    def __call__(self, positive: Tensor, scores: Tensor) -> Tensor: ...
+
+
+def _split(positive: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The positive's score (B, 1), and (B, C) 1 at the negatives that count."""
+    positive = ops.expand_dims(ops.cast(positive, "int32"), -1)
+    columns = ops.expand_dims(ops.cast(ops.arange(ops.shape(scores)[1]), "int32"), 0)
+    own = ops.take_along_axis(scores, positive, axis=1)
+    return own, ops.cast((columns != positive) & (scores > LOWEST), scores.dtype)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    return ops.sum(values * weight, axis=-1) / ops.maximum(ops.sum(weight, -1), 1.0)
+
+
+def softmax(positive: Tensor, scores: Tensor) -> Tensor:
+    """Listwise: -log(exp s+ / sum_c exp s_c), over in-batch or sampled candidates.
+
+    >>> row = softmax(ops.array([1]), ops.array([[0.0, 0.0, -1e9]]))
+    >>> round(float(row[0]), 4)  # log 2
+    0.6931
+    """
+    own, _ = _split(positive, scores)
+    return ops.logsumexp(scores, axis=-1) - own[:, 0]
+
+
+def pointwise(positive: Tensor, scores: Tensor) -> Tensor:
+    """Binary cross entropy, mean over the positive and its negatives.
+
+    (softplus(-s+) + sum softplus(s-)) / (1 + number of negatives).
+
+    >>> round(float(pointwise(ops.array([0]), ops.array([[0.0, 0.0, -1e9]]))[0]), 4)
+    0.6931
+    """
+    own, negative = _split(positive, scores)
+    total = ops.softplus(-own[:, 0]) + ops.sum(ops.softplus(scores) * negative, -1)
+    return total / (1.0 + ops.sum(negative, -1))
+
+
+def hinge(positive: Tensor, scores: Tensor, margin: float = 1.0) -> Tensor:
+    """Triplets: mean over negatives of max(0, s- + margin - s+).
+
+    >>> float(hinge(ops.array([0]), ops.array([[2.0, 1.5, -3.0]]))[0])  # (.5 + 0) / 2
+    0.25
+    """
+    own, negative = _split(positive, scores)
+    return _mean(ops.relu(scores + margin - own), negative)
+
+
+def logistic(positive: Tensor, scores: Tensor, sigma: float = 1.0) -> Tensor:
+    """Triplets: mean over negatives of log(1 + exp(sigma (s- - s+))).
+
+    >>> round(float(logistic(ops.array([0]), ops.array([[1.0, 1.0]]))[0]), 4)  # log 2
+    0.6931
+    """
+    own, negative = _split(positive, scores)
+    # Masked scores are moved to the positive's: sigma times -1e9 helps no gradient.
+    gap = ops.where(negative > 0, scores - own, 0.0)
+    return _mean(ops.softplus(sigma * gap), negative)
+
+
+def bpr(positive: Tensor, scores: Tensor) -> Tensor:
+    """Bayesian personalised ranking: -log sigmoid(s+ - s-), `logistic` at sigma 1.
+
+    Source: Rendle et al., BPR, UAI 2009.
+
+    >>> round(float(bpr(ops.array([0]), ops.array([[1.0, 0.0]]))[0]), 4)
+    0.3133
+    """
+    return logistic(positive, scores, 1.0)
+
+
+RETRIEVAL_LOSSES: dict[str, Any] = {
+    "softmax": softmax,
+    "pointwise": pointwise,
+    "hinge": hinge,
+    "logistic": logistic,
+    "bpr": bpr,
+}
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class RetrievalLoss(keras.losses.Loss):
+    """A loss of `RETRIEVAL_LOSSES` for compile; the mean over the batch.
+
+    Args:
+        kind: str. Its name.
+        margin: Of "hinge".
+        sigma: Of "logistic".
+        **kwargs: Arguments of `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: (B,) int, the column of each row's positive.
+        y_pred: (B, C) scores.
+
+    >>> round(float(RetrievalLoss("bpr")(ops.array([0]), ops.array([[1.0, 0.0]]))), 4)
+    0.3133
+    """
+
+    def __init__(
+        self,
+        kind: str = "softmax",
+        margin: float = 1.0,
+        sigma: float = 1.0,
+        name: str = "retrieval_loss",
+        **kwargs: Any,
+    ):
+        super().__init__(name=name, **kwargs)
+        if kind not in RETRIEVAL_LOSSES:
+            raise ValueError(
+                f"kind must be one of {list(RETRIEVAL_LOSSES)}, got {kind!r}"
+            )
+        if margin < 0 or sigma <= 0:
+            raise ValueError(
+                f"margin must be >= 0 and sigma > 0, got {margin} and {sigma}"
+            )
+        self.kind, self.margin, self.sigma = kind, margin, sigma
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true = ops.reshape(y_true, (-1,))
+        own = {"hinge": {"margin": self.margin}, "logistic": {"sigma": self.sigma}}
+        return RETRIEVAL_LOSSES[self.kind](y_true, y_pred, **own.get(self.kind, {}))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"kind": self.kind, "margin": self.margin, "sigma": self.sigma}
+        return {**super().get_config(), **own}

@@ -1,0 +1,198 @@
+"""The bridge to TensorFlow Ranking on a current TensorFlow and Keras 3.
+
+TensorFlow Ranking 0.5.3 installs beside a current TensorFlow and breaks there twice. It
+does not import, because it reaches for the Estimator, which TensorFlow has removed:
+`load` imports it all the same. And its Keras losses are silently wrong, because Keras 3
+swapped two arguments of their base class, so that a reduction passed to them becomes
+the name: `RankingLoss` wraps the implementations beneath them. Its metrics are right as
+they are:
+
+    tfr = debias.tfr.load()
+    model.compile(
+        loss=debias.tfr.RankingLoss("approx_ndcg_loss"),
+        metrics=[tfr.keras.metrics.NDCGMetric(topn=5)],
+    )
+
+After the first `load` a plain `import tensorflow_ranking` works as well. What was built
+on Estimators stays out of reach, and says so when it is called. Needs the TensorFlow
+backend of Keras.
+"""
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+import keras
+
+from debias.losses import Tensor
+
+# What TF-Ranking calls a loss, and the class that computes it.
+LOSSES = {
+    "pairwise_hinge_loss": "PairwiseHingeLoss",
+    "pairwise_logistic_loss": "PairwiseLogisticLoss",
+    "pairwise_soft_zero_one_loss": "PairwiseSoftZeroOneLoss",
+    "pairwise_mse_loss": "PairwiseMSELoss",
+    "softmax_loss": "SoftmaxLoss",
+    "poly_one_softmax_loss": "PolyOneSoftmaxLoss",
+    "unique_softmax_loss": "UniqueSoftmaxLoss",
+    "sigmoid_cross_entropy_loss": "SigmoidCrossEntropyLoss",
+    "mean_squared_loss": "MeanSquaredLoss",
+    "ordinal_loss": "OrdinalLoss",
+    "list_mle_loss": "ListMLELoss",
+    "approx_ndcg_loss": "ApproxNDCGLoss",
+    "approx_mrr_loss": "ApproxMRRLoss",
+    "circle_loss": "CircleLoss",
+    "neural_sort_cross_entropy_loss": "NeuralSortCrossEntropyLoss",
+    "neural_sort_ndcg_loss": "NeuralSortNDCGLoss",
+    "click_em_loss": "ClickEMLoss",
+    "mixture_em_loss": "MixtureEMLoss",
+    "coupled_rankdistil_loss": "CoupledRankDistilLoss",
+}
+
+
+def _estimator() -> ModuleType:
+    """A stand-in for `tf.estimator`: all names exist, and raise when called."""
+
+    def unavailable(name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
+            raise NotImplementedError(
+                f"tf.estimator.{name} is gone from TensorFlow {_version()}"
+            )
+
+        return type(name, (), {"__init__": refuse})
+
+    keys = {"TRAIN": "train", "EVAL": "eval", "PREDICT": "infer"}
+    module, export = ModuleType("estimator"), ModuleType("estimator.export")
+    module.__dict__["ModeKeys"] = type("ModeKeys", (), keys)
+    module.__dict__["export"] = export
+    for part in (module, export):
+        part.__dict__["__getattr__"] = unavailable
+    return module
+
+
+def _version() -> str:
+    return importlib.import_module("tensorflow").__version__
+
+
+def load() -> ModuleType:
+    """Imports and returns `tensorflow_ranking`; TensorFlow is as before afterwards.
+
+    Raises:
+        ImportError: It is not installed, or Keras runs on another backend.
+
+    >>> load().keras.metrics.NDCGMetric(topn=5).name
+    'ndcg_metric'
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            "TensorFlow Ranking needs KERAS_BACKEND=tensorflow, Keras runs on "
+            f"{keras.backend.backend()}"
+        )
+    if importlib.util.find_spec("tensorflow_ranking") is None:
+        raise ImportError(
+            "TensorFlow Ranking is not installed: pip install debias-ranking[tfr]"
+        )
+    if "tensorflow_ranking" in sys.modules:
+        return sys.modules["tensorflow_ranking"]
+    # By name: the attribute `tf.compat.v1` is not what a first import of it finds.
+    modules = map(importlib.import_module, ["tensorflow", "tensorflow.compat.v1"])
+    lacking: list[Any] = [of for of in modules if not hasattr(of, "estimator")]
+    stand_in = _estimator()
+    try:
+        for module in lacking:
+            module.estimator = stand_in
+        return importlib.import_module("tensorflow_ranking")
+    finally:
+        for module in lacking:
+            del module.estimator
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class RankingLoss(keras.losses.Loss):
+    """A loss of TensorFlow Ranking as a Keras 3 loss.
+
+    The values are those of TensorFlow Ranking 0.5.5 on Keras 2. So is the reduction:
+    pointwise and pairwise losses are averaged over `batch * list_size` cells, padding
+    included, which is why they shrink when a batch is padded; those of `debias.losses`
+    do not. `temperature` is honoured by all losses, also by the pairwise ones, where
+    0.5.3 dropped it. Dense tensors only, no ragged ones.
+
+    Args:
+        loss: str. A name in `debias.tfr.LOSSES`.
+        lambda_weight: None or an object such as
+            `load().keras.losses.NDCGLambdaWeight()`.
+        reduction: str. As of any Keras loss.
+        name: str or None. The loss's if None.
+        **arguments: Of the implementation, such as `temperature` or `alpha`.
+
+    Call arguments:
+        y_true: `(batch, list_size)` labels, -1 at padding.
+        y_pred: `(batch, list_size)` scores; `mixture_em_loss`, `click_em_loss`,
+            `ordinal_loss`: with a third axis.
+        sample_weight: `(batch,)` or `(batch, 1)` of lists, `(batch, list_size)` of
+            items.
+
+    >>> loss = RankingLoss("mixture_em_loss")
+    >>> round(float(loss([[1, 0]], [[[0.6, 0.9], [0.8, 0.2]]])), 6)
+    1.31987
+    """
+
+    def __init__(
+        self,
+        loss: str,
+        lambda_weight: Any = None,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        **arguments: Any,
+    ):
+        if loss not in LOSSES:
+            raise ValueError(f"loss must be one of {list(LOSSES)}, got {loss!r}")
+        super().__init__(name=name or loss, reduction=reduction)
+        self.loss = loss
+        self.lambda_weight = lambda_weight
+        self.arguments = arguments
+        if lambda_weight is not None:
+            arguments = {**arguments, "lambda_weight": lambda_weight}
+        load()
+        module = importlib.import_module("tensorflow_ranking.python.losses_impl")
+        self.implementation = getattr(module, LOSSES[loss])(self.name, **arguments)
+
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        # TF-Ranking weighs before it reduces a list, so `call` needs the weights.
+        labels = (y_true,) if sample_weight is None else (y_true, sample_weight)
+        return super().__call__(labels, y_pred)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        labels, weights = (*y_true, None)[:2]
+        if weights is not None and weights.shape.rank == 1:
+            weights = tf.expand_dims(weights, -1)
+        if LOSSES[self.loss].endswith("SoftmaxLoss") and self.loss[:6] != "unique":
+            losses, weights = self.implementation.compute_per_list(
+                labels, y_pred, weights
+            )
+            return losses * weights
+        losses, valid = self.implementation.compute_unreduced_loss(
+            labels, self.implementation.get_logits(y_pred)
+        )
+        losses *= valid * self.implementation.normalize_weights(labels, weights)
+        return tf.reduce_sum(losses, axis=2) if losses.shape.rank == 3 else losses
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"loss": self.loss, "lambda_weight": self.lambda_weight}
+        own["lambda_weight"] = keras.saving.serialize_keras_object(self.lambda_weight)
+        return {**super().get_config(), **own, **self.arguments}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RankingLoss":
+        load()  # registers the classes of lambda weights
+        weight = keras.saving.deserialize_keras_object(config["lambda_weight"])
+        return cls(**{**config, "lambda_weight": weight})

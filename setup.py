@@ -1,0 +1,50 @@
+"""Packaging of debias-ranking: `pip install .` or, to work on it, `pip install -e .`"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# TensorFlow carries a lower bound because pip otherwise falls back to 2.15 with Keras 2.
+REQUIRES = [
+    "tensorflow>=2.18",
+    "keras>=3.13",
+    "numpy>=1.26",
+    "scipy>=1.11",
+    "scikit-learn>=1.4",
+    "pyarrow>=15",
+    "typer>=0.12",
+    "rich>=13",
+    "matplotlib>=3.8",
+]
+EXTRAS = {
+    "tfr": ["tensorflow-ranking>=0.5.3"],
+    "jax": ["jax>=0.4.30"],
+}
+EXTRAS["test"] = [
+    *EXTRAS["tfr"],
+    *EXTRAS["jax"],
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "psutil>=5.9",
+    "ruff>=0.6",
+    "mypy>=1.11",
+]
+
+setup(
+    name="debias-ranking",
+    version="0.1.0",
+    description="Learn what users find relevant from clicks biased by how items were shown",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["debias*", "simulators*", "benchmarks*"]),
+    package_data={
+        "debias": ["py.typed"],
+        "simulators": ["py.typed"],
+        "benchmarks": ["results/*.jsonl", "*.md"],
+    },
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+)

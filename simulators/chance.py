@@ -1,0 +1,66 @@
+"""Chance: keyed random streams and Bernoulli draws at a quarter of the usual price."""
+
+import numpy as np
+
+ROWS = 8192  # rows drawn at once: their temporaries stay in a core's cache
+_STEPS = np.float32(65536)
+_LAST = np.float32(65535)
+
+
+def generator(*key: int) -> np.random.Generator:
+    """The random stream that belongs to a key, whatever was drawn before elsewhere.
+
+    Args:
+        *key: Whole numbers of at least 0, a seed first and then what the stream is for.
+
+    >>> float(generator(1, 7).random()) == float(generator(1, 7).random())
+    True
+    """
+    if min(key) < 0:
+        raise ValueError(f"seed must be at least 0, got {key[0]}")
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(key)))
+
+
+def bernoulli(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One independent draw per cell: true with the cell's probability, exactly.
+
+    A draw costs 16 random bits instead of 32. The bits decide unless they equal the
+    first 16 bits of the probability, one time in 65,536, and then a second draw decides
+    on the rest. So no probability is rounded, and 0 and 1 are never and always.
+
+    Args:
+        probability: Floats in [0, 1] of any shape.
+        rng: The only source of chance.
+
+    Returns:
+        Bools of the same shape.
+
+    >>> bernoulli(np.array([0.0, 1.0]), np.random.default_rng(0)).tolist()
+    [False, True]
+    """
+    scaled = np.ascontiguousarray(probability).reshape(-1) * _STEPS
+    threshold = np.minimum(scaled, _LAST).astype(np.uint16)
+    words = rng.integers(0, 2**64 - 1, -(-scaled.size // 4), np.uint64, endpoint=True)
+    bits = words.view(np.uint16)[: scaled.size]
+    drawn = bits < threshold
+    tied = np.flatnonzero(bits == threshold)
+    if tied.size:
+        drawn[tied] = rng.random(tied.size) < scaled[tied] - threshold[tied]
+    return drawn.reshape(probability.shape)
+
+
+def categorical(cumulative: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One class per row, from (rows, classes) cumulative probabilities.
+
+    The last class takes whatever the others leave, so rounding in a sum of shares
+    cannot produce a class that does not exist; a class of probability 0 is not drawn.
+
+    >>> categorical(np.array([[0.0, 1.0, 1.0]]), np.random.default_rng(0)).tolist()
+    [1]
+    """
+    draw = rng.random(len(cumulative))
+    # One class at a time: few classes, and no (rows, classes) table of bools.
+    chosen = np.zeros(len(cumulative), np.int16)
+    for column in cumulative.T[:-1]:
+        chosen += draw >= column
+    return chosen

@@ -1,0 +1,257 @@
+"""Clicks: a population reads the lists of a logging policy and leaves a click log.
+
+>>> from simulators.policies import Deterministic
+>>> from simulators.queries import generate
+>>> data = generate(queries=50, seed=1)
+>>> log = simulate(data, Deterministic(expert), named("mixed"), sessions=1000, seed=2)
+>>> log
+ClickLog(sessions=1000, list_size=10, query item click logging_propensity user_type \
+examination attraction)
+
+Every session belongs to a block of 8,192 sessions and every block has random streams
+of its own, keyed by seed and block number. So a session's content depends on the seed
+and on the session's number alone: not on how many sessions are drawn, in what pieces,
+or by how many threads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from debias.data import ClickLog, RankingData
+from simulators.chance import ROWS, categorical, generator
+from simulators.oracle import checked_attraction
+from simulators.policies import Policy, Shelf, expert
+from simulators.populations import Observed, Population, named, near, visit
+
+BLOCK = ROWS  # changing it changes every log
+_SHOWN, _CLICKED = 1, 2  # the two streams of a block
+
+# Attraction of the lowest to the highest grade.
+ATTRACTIONS: dict[str, tuple[float, ...]] = {
+    "graded": tuple(0.1 + 0.9 * (2**y - 1) / 15 for y in range(5)),
+    "binarised": (0.1, 0.1, 0.1, 1.0, 1.0),
+    "linear": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "perfect": (0.0, 0.2, 0.4, 0.8, 1.0),
+    "navigational": (0.05, 0.3, 0.5, 0.7, 0.95),
+    "informational": (0.4, 0.6, 0.7, 0.8, 0.9),
+    "graded-dbn": (0.1, 0.25, 0.5, 0.75, 1.0),
+}
+"""Published ways from grades 0 to 4 to P(click | examined).
+
+`graded` is eps + (1 - eps) (2 ** y - 1) / (2 ** 4 - 1) with eps = .1; `binarised` is 1
+above grade 2 and .1 else; `perfect`, `navigational` and `informational` are the cascade
+users of the online learning to rank literature.
+"""
+
+Attraction = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
+
+
+def item_attraction(
+    data: RankingData,
+    attraction: Attraction = "graded",
+    noise: float = 0.0,
+    seed: int = 0,
+) -> np.ndarray:
+    """(items,) float32 attraction of each item.
+
+    Args:
+        data: Graded items.
+        attraction: A name in `ATTRACTIONS`; or a value per item; or a function from
+            labels to values. Other scales than 0 to 4 are stretched to fit the presets.
+        noise: Standard deviation of noise added to the logit of attraction, the same
+            at every showing of an item: what a grade does not say about its items.
+            Attractions of 0 and 1 are taken for .01 and .99 when there is noise.
+        seed: Of the noise.
+
+    Raises:
+        ValueError: The name is unknown, a value is outside [0, 1], or there are no
+            labels to go by.
+
+    >>> data = RankingData(np.zeros((3, 1)), [0, 1, 4], [0, 3])
+    >>> item_attraction(data).round(2).tolist()
+    [0.10000000149011612, 0.1599999964237213, 1.0]
+    """
+    if isinstance(attraction, np.ndarray):
+        values = attraction
+    else:
+        labels = expert(data)
+        if callable(attraction):
+            values = attraction(labels)
+        elif attraction in ATTRACTIONS:
+            curve = ATTRACTIONS[attraction]
+            grades = np.linspace(0, data.max_grade, len(curve))
+            values = np.interp(labels, grades, curve)
+        else:
+            raise ValueError(
+                f"no attraction is called {attraction!r}; "
+                f"{near(attraction, ATTRACTIONS)}"
+            )
+    values = checked_attraction(values)
+    if values.shape != (data.items,):
+        raise ValueError(
+            f"attraction must be one value for each of {data.items} items, "
+            f"got shape {values.shape}"
+        )
+    if noise < 0:
+        raise ValueError(f"noise must be at least 0, got {noise}")
+    if noise:
+        clipped = np.clip(values, 0.01, 0.99)
+        added = noise * generator(seed, 3).standard_normal(data.items)
+        values = 1 / (1 + np.exp(-added) * (1 - clipped) / clipped)
+    return values.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """All that sessions are drawn from; holds no features. Made by `prepare`."""
+
+    shelf: Shelf
+    population: Population
+    attraction: np.ndarray
+    queries: int
+    seed: int
+    list_size: int
+
+    def sessions(self, start: int, stop: int) -> ClickLog:
+        """The sessions of numbers start to stop - 1."""
+        if not 0 <= start < stop:
+            raise ValueError(f"sessions must be 0 <= start < stop, got {start}, {stop}")
+        columns: dict[str, np.ndarray] = {}
+        for number in range(start // BLOCK, -(-stop // BLOCK)):
+            first = number * BLOCK
+            keep = slice(max(start - first, 0), min(stop - first, BLOCK))
+            to = slice(first + keep.start - start, first + keep.stop - start)
+            for name, value in self._block(number).items():
+                if name not in columns:
+                    shape = (stop - start, *value.shape[1:])
+                    columns[name] = np.empty(shape, value.dtype)
+                columns[name][to] = value[keep]
+        return ClickLog.trusted(**columns)
+
+    def _block(self, number: int) -> dict[str, np.ndarray]:
+        rng = generator(self.seed, number, _SHOWN)
+        query = rng.integers(0, self.queries, BLOCK, np.int32)
+        columns = {"query": query}
+        observed = self._observed(query, rng)
+        if observed.device is not None and observed.device.any():
+            columns["device"] = observed.device
+        if observed.context is not None and observed.context.size:
+            columns["context"] = observed.context
+        shown = self.shelf.show(query, rng)
+        columns["item"] = shown.item
+        columns["logging_propensity"] = shown.propensity
+        if shown.swap is not None:
+            columns["swap"] = shown.swap
+        if self.population.columns:
+            rank = np.arange(self.list_size)
+            row, column = np.divmod(rank, self.population.columns)
+            held = shown.item >= 0
+            columns["row"] = held * (row + 1).astype(np.int16)
+            columns["column"] = held * (column + 1).astype(np.int16)
+        return columns | self._visits(shown.item, observed, number)
+
+    def _observed(self, query: np.ndarray, rng: np.random.Generator) -> Observed:
+        situations = self.population.situations
+        chosen = np.zeros(BLOCK, np.int16)
+        if len(situations) > 1:
+            shares = np.cumsum([situation.share for situation in situations])
+            chosen = categorical(np.broadcast_to(shares, (BLOCK, len(shares))), rng)
+        device = np.array([situation.device for situation in situations], np.int16)
+        context = np.array([situation.context for situation in situations], np.float32)
+        return Observed(query, device[chosen], context[chosen])
+
+    def _visits(
+        self, item: np.ndarray, observed: Observed, number: int
+    ) -> dict[str, np.ndarray]:
+        rng = generator(self.seed, number, _CLICKED)
+        if item.min() >= 0:
+            visits = visit(self.population, self.attraction.take(item), rng, observed)
+            return visits._asdict()
+        columns = {
+            "user_type": np.zeros(BLOCK, np.int16),
+            "click": np.zeros(item.shape, bool),
+            "examination": np.zeros(item.shape, np.float32),
+            "attraction": np.zeros(item.shape, np.float32),
+        }
+        # Behaviours know no padding: lists are visited one length at a time.
+        size = (item >= 0).sum(axis=1)
+        for length in np.unique(size):
+            rows = np.flatnonzero(size == length)
+            gamma = self.attraction.take(item[rows, :length])
+            seen = Observed(*(None if o is None else o[rows] for o in observed))
+            for name, value in (
+                visit(self.population, gamma, rng, seen)._asdict().items()
+            ):
+                if value.ndim == 1:
+                    columns[name][rows] = value
+                else:
+                    columns[name][rows, :length] = value
+        return columns
+
+
+def prepare(
+    data: RankingData,
+    policy: Policy,
+    population: Population | str,
+    seed: int,
+    list_size: int = 10,
+    attraction: Attraction = "graded",
+    noise: float = 0.0,
+) -> Simulation:
+    """Makes ready what `simulate` draws from; the arguments are the same."""
+    if isinstance(population, str):
+        population = named(population)
+    longest = min(list_size, int(data.sizes.max()))
+    for behaviour in population.behaviours:  # a list too long for one is known now
+        behaviour.click_probability(np.zeros((1, longest), np.float32))
+    return Simulation(
+        policy.prepare(data, list_size),
+        population,
+        item_attraction(data, attraction, noise, seed),
+        data.queries,
+        seed,
+        list_size,
+    )
+
+
+def simulate(
+    data: RankingData,
+    policy: Policy,
+    population: Population | str,
+    sessions: int,
+    seed: int,
+    list_size: int = 10,
+    attraction: Attraction = "graded",
+    noise: float = 0.0,
+) -> ClickLog:
+    """Shows lists to users and records what they click, with the truth about them.
+
+    Each session is of a query drawn evenly. Lists of queries with fewer items than
+    `list_size` are padded.
+
+    Args:
+        data: Queries, items and grades.
+        policy: What is shown, see `simulators.policies`.
+        population: Who reads it, or the name of a preset.
+        sessions: How many.
+        seed: Names the log: the same seed gives the same sessions, and a log of more
+            sessions begins with those of a log of fewer.
+        list_size: Items shown at most.
+        attraction: How grades attract, see `item_attraction`.
+        noise: Of the attraction, see there.
+
+    Returns:
+        The log with logging propensities and truth; with row and column where a user
+        reads a grid, device and context where the population has them, swap where the
+        policy exchanges items.
+
+    Raises:
+        ValueError: See `item_attraction` and `Population`; a list is longer than a
+            behaviour's table; `sessions` is not positive.
+    """
+    if sessions < 1:
+        raise ValueError(f"sessions must be at least 1, got {sessions}")
+    ready = prepare(data, policy, population, seed, list_size, attraction, noise)
+    return ready.sessions(0, sessions)

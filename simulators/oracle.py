@@ -1,0 +1,357 @@
+"""The oracle: what is exactly true of a population that is shown given lists.
+
+All functions take attraction (S, L) in display order, in [0, 1]. `mask` (S, L) bool is
+false at padding, which stands at the end of a list; results are 0 there. Where shares
+depend on what is observed, `observed` says what it was; where it is not given, marginal
+quantities average over the situations of the population.
+"""
+
+import numpy as np
+
+from simulators.behaviours import Behaviour
+from simulators.populations import Observed, Population, shares, situate
+
+_ENUMERABLE = 16  # list size up to which 2 ** L click vectors are summed over
+
+
+def checked_attraction(attraction: np.ndarray) -> np.ndarray:
+    """The attraction as floats.
+
+    Raises:
+        ValueError: A value is outside [0, 1]; names it and its place.
+    """
+    attraction = np.asarray(attraction)
+    if attraction.dtype.kind != "f":
+        attraction = attraction.astype(float)
+    fine = (attraction >= 0) & (attraction <= 1)
+    if not fine.all():
+        place = tuple(int(i) for i in np.argwhere(~fine)[0])
+        raise ValueError(
+            f"attraction must be in [0, 1], got {attraction[place]} at {place}"
+        )
+    return attraction
+
+
+def lengths(mask: np.ndarray | None, shape: tuple[int, int]) -> list:
+    """Rows of lists that are equally long, with the length.
+
+    Raises:
+        ValueError: A list has padding before an item, or no item.
+    """
+    if mask is None or mask.all():
+        return [(slice(None), shape[1])]
+    size = mask.sum(axis=1)
+    if mask.shape != shape or (mask != (np.arange(shape[1]) < size[:, None])).any():
+        raise ValueError(f"mask must be of shape {shape} with padding at the end only")
+    if (size == 0).any():
+        raise ValueError(f"mask leaves list {int(np.argmin(size))} without an item")
+    return [(np.flatnonzero(size == n), int(n)) for n in np.unique(size)]
+
+
+def _situations(
+    population: Population, sessions: int, query: np.ndarray | None
+) -> list[tuple[float, np.ndarray]]:
+    """Probability of each situation, and the shares (S, K) of the types in it."""
+    types = len(population.types)
+    if population.fixed_shares is not None:
+        return [(1.0, np.broadcast_to(population.fixed_shares, (sessions, types)))]
+    found = []
+    for situation in population.situations:
+        observed = situate(population, situation, sessions)._replace(query=query)
+        here = shares(population, observed)
+        found.append((situation.share, np.broadcast_to(here, (sessions, types))))
+    return found
+
+
+def _weights(
+    population: Population,
+    sessions: int,
+    query: np.ndarray | None,
+    observed: Observed | None,
+) -> np.ndarray:
+    """(S, K) shares, averaged over the situations unless one is observed."""
+    if observed is None:
+        found = _situations(population, sessions, query)
+        return np.sum([share * here for share, here in found], axis=0)
+    if observed.query is None:
+        observed = observed._replace(query=query)
+    here = shares(population, observed)
+    return np.broadcast_to(here, (sessions, len(population.types)))
+
+
+def click_probability(
+    population: Population,
+    attraction: np.ndarray,
+    mask: np.ndarray | None = None,
+    query: np.ndarray | None = None,
+    observed: Observed | None = None,
+) -> np.ndarray:
+    """(S, L) P(click at k), pooled over the types.
+
+    >>> from simulators.behaviours import DocumentCTR, RankCTR
+    >>> crowd = Population(((0.5, RankCTR((1.0, 0.5))), (0.5, DocumentCTR())))
+    >>> click_probability(crowd, np.array([[0.5, 0.5]])).tolist()
+    [[0.75, 0.5]]
+    """
+    attraction = checked_attraction(attraction)
+    weights = _weights(population, len(attraction), query, observed)
+    pooled = np.zeros(attraction.shape)
+    for rows, size in lengths(mask, attraction.shape):
+        for kind, behaviour in enumerate(population.behaviours):
+            clicked = behaviour.click_probability(attraction[rows, :size])
+            pooled[rows, :size] += weights[rows, kind, None] * clicked
+    return pooled
+
+
+def expected_clicks(
+    population: Population,
+    attraction: np.ndarray,
+    mask: np.ndarray | None = None,
+    query: np.ndarray | None = None,
+    observed: Observed | None = None,
+) -> np.ndarray:
+    """(S,) expected number of clicks on each list: an online test without the wait.
+
+    >>> from simulators.populations import named
+    >>> expected_clicks(named("pbm"), np.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
+    [0.68, 0.61]
+    """
+    return click_probability(population, attraction, mask, query, observed).sum(axis=1)
+
+
+def _conditionals(
+    behaviour: Behaviour,
+    attraction: np.ndarray,
+    click: np.ndarray,
+    mask: np.ndarray | None,
+) -> np.ndarray:
+    """(S, L) P(c_k = 1 | c_1 .. c_{k-1}) of one type, 0 at padding."""
+    conditional = np.zeros(attraction.shape)
+    for rows, size in lengths(mask, attraction.shape):
+        conditional[rows, :size] = behaviour.conditional_click_probability(
+            attraction[rows, :size], click[rows, :size]
+        )
+    return conditional
+
+
+def _log_joint(
+    population: Population,
+    attraction: np.ndarray,
+    click: np.ndarray,
+    mask: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per type, (K, S, L): P(c_k = 1 | above) and log P(c_1 .. c_k)."""
+    attraction = checked_attraction(attraction).astype(float)
+    click = np.asarray(click, bool)
+    if click.shape != attraction.shape:
+        raise ValueError(
+            f"click must have the shape of attraction, {attraction.shape}, "
+            f"got {click.shape}"
+        )
+    if mask is not None and click[~mask].any():
+        raise ValueError("click must be false at padding")
+    conditional = np.stack(
+        [_conditionals(b, attraction, click, mask) for b in population.behaviours]
+    )
+    with np.errstate(divide="ignore"):  # what cannot happen has log-probability -inf
+        log = np.log(np.where(click, conditional, 1 - conditional))
+    return conditional, np.cumsum(log, axis=2)
+
+
+def _log_mean(weights: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """log sum_m weights_m exp(logs_m) over the first axis; -inf where all are."""
+    with np.errstate(divide="ignore"):
+        return np.logaddexp.reduce(np.log(weights) + logs, axis=0)
+
+
+def log_likelihood(
+    population: Population,
+    attraction: np.ndarray,
+    click: np.ndarray,
+    mask: np.ndarray | None = None,
+    query: np.ndarray | None = None,
+    observed: Observed | None = None,
+) -> np.ndarray:
+    """(S,) log P(all clicks of the session), in nats, types mixed by session.
+
+    No model that does not know the type can have a higher expectation.
+
+    >>> from simulators.populations import named
+    >>> crowd = named("mixed")
+    >>> lists, clicks = np.array([[0.5, 0.5]]), np.array([[1, 0]])
+    >>> log_likelihood(crowd, lists, clicks).round(3).tolist()  # (.236 + .265 + .25)/3
+    [-1.384]
+    """
+    _, joint = _log_joint(population, attraction, click, mask)
+    weights = _weights(population, joint.shape[1], query, observed).T
+    return _log_mean(weights, joint[:, :, -1])
+
+
+def posterior(
+    population: Population,
+    attraction: np.ndarray,
+    click: np.ndarray,
+    mask: np.ndarray | None = None,
+    query: np.ndarray | None = None,
+    observed: Observed | None = None,
+) -> np.ndarray:
+    """(S, K) P(type | all clicks of the session), by Bayes.
+
+    Raises:
+        ValueError: No type could have clicked so; names the session.
+
+    >>> from simulators.populations import named
+    >>> clicks = np.array([[0, 1]])
+    >>> posterior(named("mixed"), np.array([[1.0, 0.0]]), clicks).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    _, joint = _log_joint(population, attraction, click, mask)
+    weights = _weights(population, joint.shape[1], query, observed).T
+    every = _log_mean(weights, joint[:, :, -1])
+    if np.isneginf(every).any():
+        raise ValueError(
+            f"click is impossible for every type in session "
+            f"{int(np.argmax(np.isneginf(every)))}"
+        )
+    with np.errstate(divide="ignore"):
+        return np.exp(np.log(weights) + joint[:, :, -1] - every).T
+
+
+def conditional_click_probability(
+    population: Population,
+    attraction: np.ndarray,
+    click: np.ndarray,
+    mask: np.ndarray | None = None,
+    query: np.ndarray | None = None,
+    observed: Observed | None = None,
+) -> np.ndarray:
+    """(S, L) P(click at k | clicks above): the best prediction of the next click.
+
+    Types are weighed by their posterior given the clicks above k only.
+
+    >>> from simulators.populations import named
+    >>> args = named("cascade"), np.array([[0.5, 0.5]]), np.array([[1, 0]])
+    >>> conditional_click_probability(*args).tolist()
+    [[0.5, 0.0]]
+    """
+    conditional, joint = _log_joint(population, attraction, click, mask)
+    weights = _weights(population, joint.shape[1], query, observed).T[:, :, None]
+    above = np.concatenate([np.zeros_like(joint[:, :, :1]), joint[:, :, :-1]], axis=2)
+    top = above.max(axis=0)
+    # Where no type could have clicked so far, the prior stands in for the posterior.
+    belief = weights * np.exp(above - np.where(np.isneginf(top), 0, top))
+    total = belief.sum(axis=0)
+    belief = np.where(total > 0, belief / np.where(total > 0, total, 1), weights)
+    return (belief * conditional).sum(axis=0)
+
+
+def every_click_vector(size: int) -> np.ndarray:
+    """(2 ** L, L) bool, all click vectors of a list.
+
+    >>> every_click_vector(2).astype(int).tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    return (np.arange(2**size)[:, None] >> np.arange(size)[::-1] & 1).astype(bool)
+
+
+def expected_log_likelihood(
+    population: Population,
+    attraction: np.ndarray,
+    mask: np.ndarray | None = None,
+    query: np.ndarray | None = None,
+) -> np.ndarray:
+    """(S,) expected log-likelihood of a session for the best possible predictor, nats.
+
+    The predictor knows lists, attraction, population and what is observed, not the
+    type: minus the entropy of the clicks. A mixture has no closed form for it; the sum
+    runs over all 2 ** L click vectors and is exact.
+
+    Raises:
+        ValueError: A list is longer than 16.
+
+    >>> from simulators.populations import named
+    >>> lists = np.array([[0.5, 0.5]])
+    >>> expected_log_likelihood(named("document-ctr"), lists).round(4).tolist()
+    [-1.3863]
+    """
+    attraction = checked_attraction(attraction).astype(float)
+    expected = np.zeros(len(attraction))
+    found = _situations(population, len(attraction), query)
+    for rows, size in lengths(mask, attraction.shape):
+        if size > _ENUMERABLE:
+            raise ValueError(
+                f"lists of {size} items have too many click vectors to sum over; "
+                f"at most {_ENUMERABLE} items"
+            )
+        vectors = every_click_vector(size)
+        places = np.arange(len(attraction))[rows]
+        at_once = max(1, 2**17 // len(vectors))
+        for start in range(0, len(places), at_once):
+            some = places[start : start + at_once]
+            lists = np.repeat(attraction[some, :size], len(vectors), axis=0)
+            _, joint = _log_joint(
+                population, lists, np.tile(vectors, (len(some), 1)), None
+            )
+            last = joint[:, :, -1].reshape(-1, len(some), len(vectors))
+            for share, weights in found:
+                log = _log_mean(weights[some].T[:, :, None], last)
+                likely = np.where(np.isneginf(log), 0, log)
+                expected[some] += share * (np.exp(log) * likely).sum(axis=1)
+    return expected
+
+
+def ideal_score(population: Population, attraction: np.ndarray) -> np.ndarray:
+    """(items,) what the best possible debiaser could order items by.
+
+    The pooled P(click | examined) of each item at the top of a list. It is a rising
+    function of attraction wherever some type is drawn by attraction at all, so its
+    order is that of attraction, ties included.
+
+    >>> from simulators.populations import named
+    >>> ideal_score(named("impatient-picky"), np.array([0.5, 1.0])).tolist()
+    [0.3125, 1.0]
+    """
+    attraction = checked_attraction(attraction)
+    weights = _weights(population, 1, None, None)[0]
+    each = [b.perceive(attraction[:, None])[:, 0] for b in population.behaviours]
+    return np.tensordot(weights, np.stack(each), axes=1)
+
+
+def click_table(
+    population: Population,
+    attraction: np.ndarray,
+    list_size: int,
+    others: float | None = None,
+) -> np.ndarray:
+    """(I, L) P(click) of an item of each attraction at each position.
+
+    Args:
+        attraction: (I,) attractions of the items asked about.
+        list_size: Positions L.
+        others: Attraction of all other items of the list; None for the mean of those
+            asked about. Of no account to users who read cells independently.
+
+    >>> from simulators.populations import named
+    >>> click_table(named("cascade"), np.array([0.5, 1.0]), 2, others=0.5).tolist()
+    [[0.5, 0.25], [1.0, 0.5]]
+    """
+    attraction = checked_attraction(attraction).astype(float)
+    fill = float(attraction.mean()) if others is None else others
+    lists = np.full((len(attraction), list_size, list_size), fill)
+    rank = np.arange(list_size)
+    lists[:, rank, rank] = attraction[:, None]
+    pooled = click_probability(population, lists.reshape(-1, list_size))
+    return pooled.reshape(lists.shape)[:, rank, rank]
+
+
+def singular_ratio(table: np.ndarray) -> float:
+    """Second over first singular value of an item-by-position table.
+
+    0 says that clicks factor into an item and a position part, and then no mixture is
+    needed to explain them.
+
+    >>> singular_ratio(np.outer([0.1, 0.5], [1.0, 0.6, 0.2])) < 1e-15
+    True
+    """
+    values = np.linalg.svd(table, compute_uv=False)
+    return float(values[1] / values[0])

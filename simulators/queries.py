@@ -1,0 +1,160 @@
+"""Queries: ranking data shaped like MSLR-WEB30K, with a relevance known exactly.
+
+Behind each item stand 16 latent numbers: 10 of how it matches the query, 4 of its own
+quality, 2 of the query. They show in 136 features, each a noisy mix of some of them put
+through what such features go through (counts, tf-idf weights, flags, scores): so
+features are correlated, and most have heavy tails. Relevance is a nonlinear function of
+the latent numbers plus noise that no feature knows of.
+
+Mixing and relevance are constants of this module, not of the seed: a seed draws other
+queries from the same world, and no seed is harder than another.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from debias.data import RankingData
+from simulators.chance import generator
+
+FEATURES = 136
+GRADES = (0.52, 0.32, 0.13, 0.02, 0.01)
+"""Shares of grades 0 to 4, about those of MSLR-WEB30K."""
+
+_MATCH, _QUALITY, _QUERY = 10, 4, 2
+_LATENT = _MATCH + _QUALITY + _QUERY
+_WORLD = 30_000  # the seed of the constants
+_ITEMS_AT_ONCE = 1 << 14
+
+# Families of features: how many, and what becomes of the mix of latent numbers.
+_FAMILIES = (("count", 40), ("weight", 45), ("flag", 6), ("score", 45))
+
+
+class Graded(NamedTuple):
+    """Ranking data and what it does not tell."""
+
+    data: RankingData
+    score: np.ndarray  # (items,) float32 relevance before noise and grading
+
+
+@lru_cache(maxsize=1)
+def _mixing() -> np.ndarray:
+    """(latent, features): a feature shows three to six latent numbers, one well."""
+    rng = generator(_WORLD, 1)
+    mixing = np.zeros((_LATENT, FEATURES), np.float32)
+    for feature in range(FEATURES):
+        parts = rng.choice(_LATENT, rng.integers(3, 7), replace=False)
+        mixing[parts, feature] = rng.normal(0, 0.5, len(parts))
+        mixing[parts[0], feature] += rng.choice([-1.0, 1.0])
+    return mixing / np.linalg.norm(mixing, axis=0)
+
+
+def _relevance(z: np.ndarray) -> np.ndarray:
+    """(items,) relevance of latent numbers (items, 16), a constant function.
+
+    A linear part, and parts that no linear ranker sees: matches that count only
+    together, a best value in the middle, the better of two, and matches whose worth
+    depends on the kind of query.
+    """
+    linear = 0.5 * z[:, 0] + 0.4 * z[:, 1] + 0.3 * z[:, 10] + 0.2 * z[:, 11]
+    together = 0.6 * z[:, 2] * z[:, 3] + 0.5 * z[:, 4] * z[:, 12]
+    middle = -0.5 * np.abs(z[:, 5])
+    better = 0.5 * np.maximum(z[:, 6], z[:, 7])
+    gate = 1 / (1 + np.exp(-3 * z[:, 14]))
+    kind = 0.7 * gate * z[:, 8] + 0.7 * (1 - gate) * z[:, 9]
+    return linear + together + middle + better + kind + 0.3 * z[:, 15]
+
+
+_NOISE = 0.9  # of relevance, against a standard deviation of 1.37 without it
+_FEATURE_NOISE = 0.8  # of a feature, against 1 without it
+# Quantiles of relevance with noise at the cumulated shares of `GRADES`, once measured
+# on ten million items. As constants, they make grades mean the same for every seed.
+_THRESHOLDS = (-0.034, 1.495, 2.971, 3.745)
+
+
+def generate(
+    queries: int = 2000,
+    seed: int = 0,
+    least: int = 10,
+    most: int = 200,
+    median: int = 100,
+) -> RankingData:
+    """Draws queries and their graded items.
+
+    Args:
+        queries: How many.
+        seed: Names the data. Which queries come depends on it, how hard they are not.
+        least: Items of a query at least.
+        most: Items of a query at most.
+        median: About half the queries have more items.
+
+    Returns:
+        Data of 136 features and grades 0 to 4.
+
+    Raises:
+        ValueError: There is no query, or not 1 <= least <= median <= most.
+
+    >>> generate(queries=3, seed=1)
+    RankingData(queries=3, items=442, feature_count=136, max_grade=4)
+    """
+    return generate_graded(queries, seed, least, most, median).data
+
+
+def generate_graded(
+    queries: int = 2000,
+    seed: int = 0,
+    least: int = 10,
+    most: int = 200,
+    median: int = 100,
+) -> Graded:
+    """The same data, and the relevance that noise and grading hide.
+
+    Ranking by that score is the best that any ranker can do, labels unseen.
+    """
+    if queries < 1:
+        raise ValueError(f"queries must be at least 1, got {queries}")
+    if not 1 <= least <= median <= most:
+        raise ValueError(
+            f"items must be 1 <= least <= median <= most, got {least}, {median}, {most}"
+        )
+    rng = generator(seed, 0)
+    spread = rng.lognormal(np.log(median), 0.5, queries)
+    sizes = np.clip(np.rint(spread), least, most).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    of_query = rng.standard_normal((queries, _QUERY), np.float32)
+    items = int(offsets[-1])
+    features = np.empty((items, FEATURES), np.float32)
+    score = np.empty(items, np.float32)
+    noisy = np.empty(items, np.float32)
+    query = np.repeat(np.arange(queries), sizes)
+    for start in range(0, items, _ITEMS_AT_ONCE):
+        rows = slice(start, min(start + _ITEMS_AT_ONCE, items))
+        count = rows.stop - start
+        own = rng.standard_normal((count, _MATCH + _QUALITY), np.float32)
+        z = np.concatenate([own, of_query[query[rows]]], axis=1)
+        score[rows] = _relevance(z)
+        noisy[rows] = score[rows] + _NOISE * rng.standard_normal(count, np.float32)
+        features[rows] = _shown(z, rng)
+    labels = np.searchsorted(_THRESHOLDS, noisy).astype(np.int8)
+    return Graded(RankingData(features, labels, offsets), score)
+
+
+def _shown(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(items, 136) features of latent numbers (items, 16)."""
+    x = rng.standard_normal((len(z), FEATURES), np.float32)
+    x *= np.float32(_FEATURE_NOISE)
+    x += z @ _mixing()
+    start = 0
+    for family, count in _FAMILIES:
+        part = x[:, start : start + count]
+        if family == "count":
+            part[:] = np.floor(np.exp(part + np.float32(1.5)))
+        elif family == "weight":
+            part[:] = 10 * np.exp(part)
+        elif family == "flag":
+            part[:] = part > 0.5
+        else:
+            part[:] = 8 + 3 * part
+        start += count
+    return x

@@ -1,0 +1,308 @@
+"""Writing logs of any length: Parquet shards and a manifest, in constant memory.
+
+A folder is written by one run. Its manifest is there first and says what the run is; a
+shard appears under its name only when it is whole and on disk; checksums enter the
+manifest last. So a run that was killed is continued by starting it again, and what a
+folder holds in the end does not depend on how often that happened, nor on how many
+threads wrote it.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from debias.data.log_files import ROW_GROUP, to_arrow
+from simulators.clicks import BLOCK, Simulation
+
+MANIFEST = "manifest.json"
+SHARD = 1 << 20  # sessions of a shard where the caller does not care
+_ASIDE = ".part"  # end of the names of what is being written
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write(
+    simulation: Simulation,
+    folder: str | Path,
+    sessions: int,
+    shards: int | None = None,
+    run: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int], None] = lambda sessions: None,
+) -> dict[str, Any]:
+    """Writes sessions 0 to `sessions` - 1, or what an earlier start left undone.
+
+    The folder is read back with `debias.data.ClickLog.open`, or in pieces with
+    `debias.data.read_batches`. Another number of shards cuts the same sessions
+    elsewhere and changes nothing else.
+
+    Args:
+        simulation: What to draw from; see `simulators.clicks.prepare`.
+        folder: New, empty, or begun by the same run.
+        sessions: How many.
+        shards: Files part-00000.parquet and so on, equally long to within a session;
+            None for about a million sessions each.
+        run: What else the manifest should say of the run, as JSON values. It is part
+            of the run's identity.
+        workers: Threads; None for one per core. Each holds about 131,072 sessions.
+        progress: Called with the number of sessions written since the last call.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: The folder holds something else, or another run; there are more
+            shards than sessions; the disk has too little room. What was there stays.
+        OSError: The disk filled up. Whole shards stay, and the run can be continued.
+    """
+    folder = Path(folder)
+    if sessions < 1:
+        raise ValueError(f"sessions must be at least 1, got {sessions}")
+    if shards is None:
+        shards = -(-sessions // SHARD)
+    if not 1 <= shards <= sessions:
+        raise ValueError(f"shards must be in 1..{sessions} sessions, got {shards}")
+    sample = to_arrow(simulation.sessions(0, min(sessions, BLOCK)))
+    manifest = _manifest(simulation, sessions, shards, run or {}, sample)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        begun = _begun(folder, manifest)
+        if begun["shards"]:
+            progress(sessions)
+            return begun
+        cuts = [sessions * number // shards for number in range(shards + 1)]
+        width = max(5, len(str(shards - 1)))  # names sort as numbers do
+        names = [f"part-{number:0{width}d}.parquet" for number in range(shards)]
+        missing = [
+            stop - start
+            for name, (start, stop) in zip(names, pairwise(cuts), strict=True)
+            if not (folder / name).exists()
+        ]
+        # Parquet notes the ends of lists besides what Arrow holds: a tenth more.
+        _check_room(folder, int(1.1 * sum(missing) * sample.nbytes / len(sample)))
+
+        def shard(number: int) -> dict[str, Any]:
+            path, start, stop = folder / names[number], *cuts[number : number + 2]
+            if path.exists():
+                progress(stop - start)
+            else:
+                _write_shard(simulation, path, start, stop, sample.schema, progress)
+            return {
+                "file": path.name,
+                "sessions": stop - start,
+                "bytes": path.stat().st_size,
+                "sha256": _checksum(path),
+            }
+
+        pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+        try:
+            manifest["shards"] = list(pool.map(shard, range(shards)))
+        except OSError as error:
+            if error.errno in _FULL:
+                done = sum((folder / name).exists() for name in names)
+                raise OSError(
+                    error.errno,
+                    f"the disk is full: {done} of {shards} shards are written; make "
+                    "room and start the same run again to continue",
+                    str(folder),
+                ) from error
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        _write_manifest(folder, manifest)
+    return manifest
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a folder.
+
+    Raises:
+        ValueError: There is none or it is damaged; names the file.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no manifest") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not a manifest: {error}") from error
+    if not isinstance(found, dict) or "shards" not in found:
+        raise ValueError(f"{path}: not a manifest of a click log")
+    return found
+
+
+def verify(folder: str | Path) -> None:
+    """Holds every shard of a finished folder against its checksum.
+
+    Raises:
+        ValueError: A shard is missing or differs, or the run did not finish.
+    """
+    found = read_manifest(folder)
+    if not found["shards"]:
+        raise ValueError(f"{folder}: the run did not finish; start it again")
+    for shard in found["shards"]:
+        path = Path(folder) / shard["file"]
+        if not path.exists() or _checksum(path) != shard["sha256"]:
+            raise ValueError(f"{path}: missing or not as it was written")
+
+
+def _manifest(
+    simulation: Simulation,
+    sessions: int,
+    shards: int,
+    run: Mapping[str, Any],
+    sample: pa.Table,
+) -> dict[str, Any]:
+    content = hashlib.sha256()
+    for name, value in simulation.sessions(0, BLOCK).columns().items():
+        content.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    described = {
+        "format": 1,
+        "sessions": sessions,
+        "shard_count": shards,
+        "seed": simulation.seed,
+        "list_size": simulation.list_size,
+        "run": dict(run),
+        "schema": {field.name: str(field.type) for field in sample.schema},
+        # The first block of sessions: no two different runs begin with the same one.
+        "first_block_sha256": content.hexdigest(),
+        "versions": {
+            "numpy": np.__version__,
+            "pyarrow": pa.__version__,
+        },
+        "shards": [],
+    }
+    return json.loads(json.dumps(described))
+
+
+def _begun(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Begins or continues a folder; the manifest that lies there.
+
+    An unfinished run has an empty list of shards.
+    """
+    if not (folder / MANIFEST).exists():
+        others = [path.name for path in folder.iterdir() if not _is_aside(path)]
+        if others:
+            raise ValueError(
+                f"{folder}: holds {sorted(others)[0]} and no manifest; choose an empty "
+                "folder"
+            )
+        _write_manifest(folder, manifest)
+    found = read_manifest(folder)
+    for key, value in manifest.items():
+        if key != "shards" and found.get(key) != value:
+            there, here = _difference(key, found.get(key), value)
+            raise ValueError(
+                f"{folder}: holds another run, with {there} where this has {here}"
+            )
+    for path in folder.iterdir():
+        if _is_aside(path):  # left by a process that was killed
+            path.unlink()
+    return found
+
+
+def _difference(key: str, there: Any, here: Any) -> tuple[str, str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            if there.get(name) != here.get(name):
+                return _difference(f"{key}.{name}", there.get(name), here.get(name))
+    return f"{key} {there}", f"{here}"
+
+
+def _is_aside(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(_ASIDE)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second process out; the lock dies with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another process is writing it") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"{folder}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB"
+        )
+
+
+def _write_shard(
+    simulation: Simulation,
+    path: Path,
+    start: int,
+    stop: int,
+    schema: pa.Schema,
+    progress: Callable[[int], None],
+) -> None:
+    with (
+        _aside(path) as aside,
+        pq.ParquetWriter(
+            aside,
+            schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        ) as file,
+    ):
+        for first in range(start, stop, ROW_GROUP):
+            last = min(first + ROW_GROUP, stop)
+            table = to_arrow(simulation.sessions(first, last))
+            file.write_table(table, row_group_size=ROW_GROUP)
+            progress(last - first)
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A name to write under; the real name comes once all is on disk."""
+    aside = path.with_name(f".{path.name}{_ASIDE}")
+    try:
+        yield aside
+        _sync(aside)
+        aside.replace(path)
+        _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    with _aside(folder / MANIFEST) as aside:
+        aside.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

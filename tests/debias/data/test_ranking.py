@@ -1,0 +1,169 @@
+"""Tests of debias.data.ranking and its files."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from debias.data import RankingData
+from tests.debias.data.strategies import ranking_data, same
+
+FEATURES = np.arange(10, dtype=np.float32).reshape(5, 2)
+GOOD = {"features": FEATURES, "labels": [0, 4, 1, 2, 0], "offsets": [0, 2, 5]}
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_kept_as_promised():
+    data = RankingData(
+        np.asfortranarray(FEATURES.astype(float)), [0, 4, 1, 2, 0], [0, 2, 5]
+    )
+    assert data.features.dtype == np.float32 and data.features.flags.c_contiguous
+    assert data.labels.dtype == np.int8 and data.offsets.dtype == np.int64
+    assert (data.queries, data.items, data.feature_count) == (2, 5, 2)
+    fractional = RankingData(FEATURES, [0.0, 0.5, 1, 2, 0], [0, 2, 5])
+    assert fractional.labels.dtype == np.float32
+
+
+def test_features_of_the_right_type_are_not_copied():
+    assert np.shares_memory(RankingData(**GOOD).features, FEATURES)
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ({"features": FEATURES[0]}, "features must be numbers of shape"),
+        ({"features": FEATURES[:, :0]}, "features must be numbers of shape"),
+        ({"features": FEATURES.astype(str)}, "features must be numbers"),
+        (
+            {"features": FEATURES.astype(float) * 1e38},
+            "got .*e\\+38 at item 2, feature 0",
+        ),
+        ({"features": np.where(FEATURES == 7, np.nan, 0)}, "nan at item 3, feature 1"),
+        ({"labels": [0, 1]}, "labels .* shape"),
+        ({"labels": [0, 5, 1, 2, 0]}, "labels must be in 0..4, got 5 at item 1"),
+        ({"labels": [0, 1, -1, 2, 0]}, "got -1 at item 2"),
+        ({"labels": [0, 1, 1, np.nan, 0]}, "got nan at item 3"),
+        ({"labels": [0, 300, 1, 2, 0]}, "got 300 at item 1"),
+        ({"max_grade": 3}, "labels must be in 0..3, got 4 at item 1"),
+        ({"max_grade": 0}, "max_grade"),
+        ({"offsets": [0, 2, 4]}, "offsets must run from 0 to the 5 items, got 0 to 4"),
+        ({"offsets": [1, 2, 5]}, "offsets must run from 0"),
+        ({"offsets": [0, 2, 2, 5]}, "query 1 without an item"),
+        ({"offsets": [0, 4, 2, 5]}, "query 1 without an item"),
+        ({"offsets": [0.0, 2.0, 5.0]}, "offsets must be whole"),
+        ({"offsets": [0]}, "offsets must be whole"),
+        ({"qid": [1]}, "qid must have shape"),
+        ({"qid": [7, 7]}, "qid must name each query once, got 7"),
+    ],
+)
+def test_rejects(bad, message):
+    with pytest.raises(ValueError, match=message):
+        RankingData(**{**GOOD, **bad})
+
+
+def test_a_fault_is_found_in_whatever_block_it_lies():
+    features = np.zeros((70_000, 1), np.float32)
+    features[69_999] = np.inf
+    with pytest.raises(ValueError, match="item 69999, feature 0"):
+        RankingData(features, None, [0, 70_000])
+
+
+@settings(deadline=None)
+@given(ranking_data(), st.integers(0, 9))
+def test_select_gives_each_query_its_own_items(data, seed):
+    queries = rng(seed).integers(0, data.queries, 5)
+    chosen = data.select(queries)
+    for new, old in enumerate(queries):
+        here = slice(chosen.offsets[new], chosen.offsets[new + 1])
+        there = slice(data.offsets[old], data.offsets[old + 1])
+        assert (chosen.features[here] == data.features[there]).all()
+        if data.labels is not None:
+            assert (chosen.labels[here] == data.labels[there]).all()
+        if data.qid is not None:
+            assert chosen.qid[new] == data.qid[old]
+    assert chosen.offsets[-1] == chosen.items
+
+
+@settings(deadline=None)
+@given(ranking_data())
+def test_query_of_item_and_padded_agree_with_the_offsets(data):
+    owner = data.query_of_item()
+    item = data.padded()
+    for query in range(data.queries):
+        own = list(range(data.offsets[query], data.offsets[query + 1]))
+        assert np.flatnonzero(owner == query).tolist() == own
+        assert item[query][item[query] >= 0].tolist() == own
+        assert data.padded(2)[query].tolist() == [*own, -1][:2]
+
+
+def test_select_by_mask():
+    data = RankingData(**GOOD)
+    assert same(data.select([False, True]), data.select([1]))
+
+
+@pytest.mark.parametrize("bad", [[], [2], [-1], [0.0], [True], [[0]]])
+def test_select_rejects(bad):
+    with pytest.raises(ValueError, match="queries"):
+        RankingData(**GOOD).select(bad)
+
+
+def test_split_parts_the_queries():
+    data = RankingData(np.arange(20)[:, None], None, range(0, 21, 2), qid=range(10))
+    train, test = data.split((0.7, 0.3), rng())
+    assert (train.queries, test.queries) == (7, 3)
+    assert sorted([*train.qid, *test.qid]) == list(range(10))
+    assert (train.features[::2, 0] == 2 * train.qid).all()
+    with pytest.raises(ValueError, match="empty"):
+        data.split((0.99, 0.01), rng())
+
+
+@settings(deadline=None)
+@given(data=ranking_data())
+def test_parquet_round_trip(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranking") / "data.parquet"
+    data.write_parquet(path)
+    assert same(RankingData.read_parquet(path), data)
+
+
+def test_parquet_keeps_the_highest_grade(tmp_path):
+    data = RankingData(FEATURES, [0, 1, 1, 0, 0], [0, 2, 5], max_grade=1)
+    data.write_parquet(tmp_path / "a.parquet")
+    assert RankingData.read_parquet(tmp_path / "a.parquet").max_grade == 1
+
+
+def table(**columns):
+    start = {"qid": [7, 7, 3], "label": [0, 1, 2], "f0": [1, 2, 3], "f1": [4.0, 5, 6]}
+    merged = {**start, **columns}
+    return pa.table({name: v for name, v in merged.items() if v is not None})
+
+
+def test_reads_plain_feature_columns_of_another_program(tmp_path):
+    pq.write_table(table(), tmp_path / "a.parquet")
+    data = RankingData.read_parquet(tmp_path / "a.parquet")
+    assert data.features.tolist() == [[1, 4], [2, 5], [3, 6]]
+    assert data.qid.tolist() == [7, 3] and data.offsets.tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        ({"qid": [7, 3, 7]}, "query 7 comes back at item 2"),
+        ({"qid": None}, "qid"),
+        ({"f0": None}, "must run from f0"),
+        ({"f0": None, "f1": None}, "no column features"),
+        ({"clicks": [0, 0, 0]}, "unknown column clicks"),
+        ({"label": [0, 1, None]}, "label is NULL"),
+        ({"label": [0, 1, 9]}, "got 9 at item 2"),
+        ({"features": [[1, 2], [3], [4, 5]], "f0": None, "f1": None}, "1 at row 1"),
+        ({n: [] for n in ("qid", "label", "f0", "f1")}, "no item"),
+    ],
+)
+def test_a_wrong_table_names_the_file(tmp_path, columns, message):
+    pq.write_table(table(**columns), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=f"a.parquet: .*{message}"):
+        RankingData.read_parquet(tmp_path / "a.parquet")

@@ -1,0 +1,291 @@
+"""Tests of debias.models.recall: what holds for every recall model, and each alone."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from debias.data.interactions import leave_last_out
+from debias.layers.logq import StreamingFrequency
+from debias.models.recall import (
+    DAT,
+    MIND,
+    Encoder,
+    TwoTower,
+    alignment_loss,
+    dssm,
+    mimic_loss,
+    tower,
+)
+from debias.optimizers import RowWiseAdam
+from debias.retrieval.batches import RecallBatches
+from debias.retrieval.evaluate import dot_scores, evaluate
+from tests.debias.models.recall.registry import (
+    ITEMS,
+    LENGTH,
+    LOG,
+    MODELS,
+    TRUTH,
+    USERS,
+)
+
+every_model = pytest.mark.parametrize("name", MODELS)
+TRAIN, TEST = leave_last_out(LOG)
+
+
+def arrays(x):
+    return ops.convert_to_numpy(x)
+
+
+def tensors(batch):
+    return {
+        name: tensors(value) if isinstance(value, dict) else ops.array(value)
+        for name, value in batch.items()
+    }
+
+
+def now(log, users):
+    history, _ = log.histories(LENGTH, users)
+    return {**log.users.take(users), "history": history}
+
+
+def batches(**options):
+    given = {"batch_size": 32, "history": LENGTH, "self_items": 16, **options}
+    return RecallBatches(TRAIN, **given)
+
+
+@every_model
+def test_calls_repeat_and_training_compares_the_vectors_that_are_exported(name):
+    model = MODELS[name]()
+    batch = tensors(batches()[0][0])
+    first, again = arrays(model(batch)), arrays(model(batch))
+    assert (first == again).all() and first.shape == (32, 32)
+    users = model.user_vectors(batch["user"])
+    items = model.item_vectors(batch["item"])
+    scores = dot_scores(users, items) / model.temperature
+    np.testing.assert_allclose(first, scores, rtol=1e-4, atol=1e-4)
+    read = {feature: batch["item"][feature] for feature in model.item.schema}
+    exported = tower(model.item)(read)
+    np.testing.assert_array_equal(items, arrays(exported))
+
+
+@every_model
+def test_learns_by_plain_compile_and_fit_and_beats_popularity(name):
+    model = MODELS[name]()
+    model.compile(RowWiseAdam(0.01))
+    model.fit(batches(), epochs=6, verbose=0)
+    query = np.arange(len(TRAIN.users))
+    users = model.user_vectors(now(TRAIN, query))
+    items = model.item_vectors(TRAIN.items.columns)
+    scores = dot_scores(users, items)
+    # The log is confounded by popularity; the truth is what a user prefers.
+    own = TRUTH.genre == TRUTH.group[:, None]
+    assert scores[own].mean() > scores[~own].mean()
+    metrics = evaluate(
+        lambda q: scores[q],
+        TEST.user,
+        TEST.item,
+        TRAIN.seen(),
+        TRAIN.popularity(),
+        [10],
+    )
+    assert metrics["hr@10"] > 10 / (40 - 7)  # chance
+
+
+@every_model
+def test_survives_saving_with_its_vectors(name, tmp_path):
+    model = MODELS[name]()
+    batch = tensors(batches()[0][0])
+    model(batch)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.saving.load_model(path)
+    np.testing.assert_array_equal(arrays(model(batch)), arrays(loaded(batch)))
+
+
+@every_model
+def test_unknown_users_and_items_have_a_finite_vector(name):
+    model = MODELS[name]()
+    strange, unknown = TRAIN.users.encode({"id": ["nobody"]})
+    history = np.zeros((1, LENGTH), np.int32)
+    user = model.user_vectors({**strange, "history": history})
+    item = model.item_vectors(TRAIN.items.encode({"id": ["nothing"]})[0])
+    assert unknown["id"] == 1
+    assert np.isfinite(user).all() and np.isfinite(item).all()
+
+
+@every_model
+def test_a_batch_of_one_trains(name):
+    model = MODELS[name]()
+    model.compile()
+    batch, positive = batches(batch_size=1, negatives=3)[0]
+    assert np.isfinite(model.train_on_batch(batch, positive))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"candidates": "catalogue"},
+        {"candidates": "own", "negatives": 3},
+        {"negatives": 5},
+    ],
+)
+@pytest.mark.parametrize("name", ["fm", "mind", "dat"])
+def test_every_kind_of_candidates_trains(name, options):
+    model = MODELS[name]()
+    model.compile()
+    data = batches(**options)
+    columns = {"catalogue": 40, "own": 4}.get(options.get("candidates", ""), 37)
+    assert tuple(model(tensors(data[0][0])).shape) == (32, columns)
+    history = model.fit(data, epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def plain(**options):
+    return TwoTower(
+        Encoder(USERS, 4, "fm", seed=0),
+        Encoder(ITEMS, 4, "fm", seed=1),
+        temperature=0.5,
+        **options,
+    )
+
+
+def test_training_scores_are_corrected_then_masked_and_others_are_neither():
+    model, batch = plain(), tensors(batches()[0][0])
+    raw, trained = arrays(model(batch)), arrays(model(batch, training=True))
+    excluded = arrays(batch["excluded"])
+    expected = np.where(excluded, -1e9, raw - arrays(batch["log_q"]))
+    np.testing.assert_allclose(trained, expected, rtol=1e-5)
+    users, items = model.user_vectors(batch["user"]), model.item_vectors(batch["item"])
+    np.testing.assert_allclose(raw, users @ items.T / 0.5, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_list_of_exclusions_accidental_hits_are_masked():
+    model, batch = plain(), batches(log_q=False)[0][0]
+    batch["item"] = {k: v[np.arange(32) % 4] for k, v in batch["item"].items()}
+    del batch["excluded"]
+    masked = arrays(model(tensors(batch), training=True)) == -1e9
+    same = np.arange(32)[:, None] % 4 == np.arange(32) % 4
+    assert (masked == (same & ~np.eye(32, dtype=bool))).all()
+
+
+def test_streaming_frequencies_take_the_place_of_log_q():
+    model = plain(frequency=StreamingFrequency(64, rate=0.1))
+    batch = tensors(batches(exclude_known=False)[0][0])
+    batch["excluded"] = ops.zeros_like(batch["excluded"])
+    raw, trained = arrays(model(batch)), arrays(model(batch, training=True))
+    log_q = arrays(model.frequency.log_q(batch["item"]["id"]))
+    np.testing.assert_allclose(trained, raw - log_q, rtol=1e-5)
+
+
+def test_self_supervision_adds_its_loss_and_only_in_training():
+    model, batch = MODELS["bare"](), tensors(batches()[0][0])
+    model(batch)
+    assert len(model.losses) == 0
+    model(batch, training=True)
+    # Near log 16 for untrained views of 16 items.
+    assert 0.3 * 1.0 < float(model.losses[0]) < 0.3 * 6.0
+
+
+def test_senet_shows_its_weights_by_name():
+    model = MODELS["senet"]()
+    batch = tensors(batches()[0][0])
+    weights = arrays(model.item.importance(batch["item"]))
+    assert weights.shape == (32, len(model.item.field_names))
+    assert model.user.field_names == ["id", "age", "history_0", "history_1"]
+
+
+def test_shared_histories_use_the_item_table():
+    model = MODELS["shared"]()
+    assert model.user.behaviours is model.item.fields.tables["id"]
+    tables = [v.path for v in model.trainable_variables if v.path.endswith("table")]
+    assert len(tables) == len(USERS) + len(ITEMS)  # none for the history
+
+
+def test_mind_scores_by_the_best_interest_and_trains_by_the_label():
+    model = MODELS["mind"]()
+    batch = tensors(batches()[0][0])
+    users = model.user_vectors(batch["user"])
+    items = model.item_vectors(batch["item"])
+    live = arrays(model.user.live(batch["user"]))
+    each = np.where(live[:, :, None], users @ items.T, -np.inf)
+    np.testing.assert_allclose(
+        arrays(model(batch)), each.max(axis=1) / 0.1, rtol=1e-4, atol=1e-4
+    )
+    assert (users[~live] == 0).all() and set(live.sum(axis=1)) == {1, 2}
+
+
+def test_mimic_by_hand_and_under_stop_gradient():
+    a, p = np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[0.0, 2.0], [3.0, 0.0]])
+    assert float(mimic_loss(ops.array(a), ops.array(p))) == (1 + 0 + 9 + 0) / 4
+    from tests.gradient import gradient
+
+    slope = gradient(lambda x: mimic_loss(ops.array(a, "float32"), x + 0.0), p)
+    assert (slope == 0).all()
+    slope = gradient(lambda x: mimic_loss(x + 0.0, ops.array(p, "float32")), a)
+    np.testing.assert_allclose(slope, 2 * (a - p) / 4)
+
+
+def test_alignment_by_hand():
+    # Category 3 (major, 3 items), 2 (2 items), 4 (one item: no covariance), 0 missing.
+    vectors = np.array(
+        [[0, 0], [2, 0], [1, 3], [0, 0], [2, 2], [9, 9], [5, 1], [1, 5], [0, 7]], float
+    )
+    category = np.array([3, 3, 3, 2, 2, 4, 0, 0, 0])
+    difference = np.cov(vectors[:3].T) - np.cov(vectors[3:5].T)
+    expected = (difference**2).sum()
+    loss = alignment_loss(ops.array(vectors, "float32"), ops.array(category), 6)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dat_adds_the_losses_written_out():
+    model = DAT(USERS, ITEMS, "genre", dim=4, hidden=(4,), history=None, seed=0)
+    batch = tensors(batches()[0][0])
+    model(batch, training=True)
+    found = sorted(float(loss) for loss in model.losses)
+    p_u, p_v = model.user_vectors(batch["user"]), model.item_vectors(batch["item"])
+    a_u = arrays(model.user.augment(batch["user"]["id"]))
+    a_v = arrays(model.item.augment(batch["item"]["id"]))
+    mimic = 0.5 * (((a_u - p_v) ** 2).mean() + ((a_v - p_u) ** 2).mean())
+    genre = arrays(batch["item"]["genre"])
+    counts = np.bincount(genre)
+    covariances = {g: np.cov(p_v[genre == g].T) for g in np.flatnonzero(counts > 1)}
+    major = covariances[int(np.argmax(counts))]
+    alignment = sum(((c - major) ** 2).sum() for c in covariances.values())
+    np.testing.assert_allclose(found, sorted([mimic, alignment]), rtol=1e-3)
+
+
+def test_dat_without_its_mechanisms_adds_nothing():
+    model = DAT(USERS, ITEMS, None, dim=4, hidden=(4,), history=None, mimic=0.0)
+    model(tensors(batches()[0][0]), training=True)
+    assert not model.losses
+
+
+@pytest.mark.parametrize(
+    "function, message",
+    [
+        (lambda: plain(self_weight=-1.0), "self_weight"),
+        (lambda: TwoTower(None, None, temperature=0.0), "temperature"),
+        (lambda: Encoder(USERS, 4, "sum"), "combine"),
+        (lambda: Encoder(USERS, 4, "fm", embedding=3), "embedding"),
+        (lambda: Encoder({}, 4), "schema"),
+        (lambda: DAT(USERS, ITEMS, "id2"), "category"),
+        (lambda: DAT(USERS, ITEMS, "genre", mimic=-1.0), "mimic"),
+        (lambda: MIND(USERS, ITEMS, power=-1.0), "power"),
+        (lambda: dssm(USERS, ITEMS, history="sum"), "kind"),
+        (lambda: plain()({"user": {}}), "candidates"),
+        (
+            lambda: TwoTower(Encoder({}, 4, history={"length": 2}), Encoder(ITEMS, 3)),
+            "same size",
+        ),
+        (
+            lambda: Encoder({}, 4, history={"length": 2})(
+                {"history": np.zeros((1, 2), "int32")}
+            ),
+            "lends",
+        ),
+    ],
+)
+def test_rejects(function, message):
+    with pytest.raises(ValueError, match=message):
+        function()

@@ -1,0 +1,203 @@
+"""Properties that every click model has."""
+
+import keras
+import numpy as np
+import pytest
+
+from debias.losses import click_cross_entropy
+from debias.models import Mixture, PositionOnly, ranker
+from tests.debias.models.registry import CLICK_MODELS, POSITIONS
+
+every_model = pytest.mark.parametrize("name", CLICK_MODELS)
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(5, POSITIONS, 7)).astype("float32")
+
+
+def numbers(x):
+    return keras.ops.convert_to_numpy(x)
+
+
+def batch_of(features, shown=None):
+    if shown is None:
+        shown = np.ones(features.shape[:2], bool)
+    position = np.where(shown, np.arange(1, features.shape[1] + 1), 0)
+    return {"features": features, "position": position.astype("int32"), "mask": shown}
+
+
+def built(name, seed=3):
+    model = CLICK_MODELS[name](seed)
+    model(batch_of(FEATURES))
+    return model
+
+
+@every_model
+def test_click_logits_have_the_shape_of_the_list(name):
+    model, batch = built(name), batch_of(FEATURES)
+    assert model.click_logits(batch, model(batch)).shape == FEATURES.shape[:2]
+
+
+@every_model
+def test_score_sees_features_and_nothing_else(name):
+    """Not position, not neighbours, not padding, not the shape they come in."""
+    model = built(name)
+    flat = numbers(model.score(FEATURES.reshape(-1, 7)))
+    listed = numbers(model.score(FEATURES))
+    np.testing.assert_allclose(listed.ravel(), flat, rtol=1e-4, atol=1e-6)
+    order = RNG.permutation(POSITIONS)
+    moved = numbers(model.score(FEATURES[:, order]))
+    np.testing.assert_allclose(moved, listed[:, order], rtol=1e-4, atol=1e-6)
+    padded = np.concatenate([FEATURES, np.zeros((5, 3, 7), "float32")], axis=1)
+    kept = numbers(model.score(padded))[:, :POSITIONS]
+    np.testing.assert_allclose(kept, listed, rtol=1e-4, atol=1e-6)
+
+
+@every_model
+def test_ranker_scores_alike_after_saving_and_loading(name, tmp_path):
+    model = built(name)
+    scale = keras.layers.Rescaling(0.5)
+    served = ranker(model, preprocess=scale)
+    expected = numbers(model.score(FEATURES * 0.5))
+    np.testing.assert_allclose(
+        numbers(served(FEATURES)), expected, rtol=1e-4, atol=1e-6
+    )
+    served.save(tmp_path / "ranker.keras")
+    loaded = keras.models.load_model(tmp_path / "ranker.keras")
+    np.testing.assert_allclose(
+        numbers(loaded(FEATURES)), expected, rtol=1e-4, atol=1e-6
+    )
+
+
+@every_model
+def test_clicks_alike_after_saving_and_loading(name, tmp_path):
+    model, batch = built(name), batch_of(FEATURES)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        numbers(loaded(batch)), numbers(model(batch)), rtol=1e-4, atol=1e-6
+    )
+    config, again = model.get_config(), loaded.get_config()
+    plain = {k: v for k, v in config.items() if isinstance(v, int | float | str)}
+    assert plain.items() <= again.items() and config.keys() == again.keys()
+
+
+@every_model
+def test_padding_changes_neither_clicks_nor_loss(name):
+    model = built(name)
+    shown = np.ones((5, POSITIONS), bool)
+    shown[:, 4:] = False
+    clicks = np.where(shown, RNG.random((5, POSITIONS)) < 0.4, -1).astype("float32")
+    results = []
+    for filler in (0.0, 7.0):
+        batch = batch_of(np.where(shown[..., None], FEATURES, filler), shown)
+        outputs = model(batch)
+        logits = numbers(model.click_logits(batch, outputs))[shown]
+        results.append((logits, numbers(model.session_losses(batch, clicks, outputs))))
+    short = batch_of(FEATURES[:, :4])
+    outputs = model(short)
+    logits = numbers(model.click_logits(short, outputs)).ravel()
+    losses = numbers(model.session_losses(short, clicks[:, :4], outputs))
+    for other_logits, other_losses in results:
+        np.testing.assert_allclose(other_logits, logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(other_losses, losses, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_lowers_the_loss(name, jit_compile):
+    keras.utils.set_random_seed(1)
+    model = CLICK_MODELS[name](1)
+    relevant = FEATURES[..., 0] > 0
+    seen = RNG.random((5, POSITIONS)) < 1 / np.arange(1, POSITIONS + 1)
+    batch, clicks = batch_of(FEATURES), (relevant & seen).astype("float32")
+    model.compile(keras.optimizers.Adam(0.02), jit_compile=jit_compile)
+    history = model.fit(batch, clicks, epochs=25, verbose=0, batch_size=5)
+    assert history.history["loss"][-1] < 0.95 * history.history["loss"][0]
+
+
+@every_model
+def test_every_trainable_weight_is_reached_by_the_loss(name):
+    model, batch = built(name), batch_of(FEATURES)
+    clicks = (RNG.random((5, POSITIONS)) < 0.4).astype("float32")
+    before = [numbers(weight) for weight in model.trainable_weights]
+    model.compile(keras.optimizers.SGD(0.5))
+    model.fit(batch, clicks, epochs=3, verbose=0)
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        assert (numbers(weight) != old).any(), weight.path
+
+
+@every_model
+def test_metrics_see_click_logits(name):
+    """A metric gets `(batch, list_size)` logits, of a mixture the marginal ones."""
+    model, batch = built(name), batch_of(FEATURES)
+    clicks = (RNG.random((5, POSITIONS)) < 0.4).astype("float32")
+    model.compile(metrics=[click_cross_entropy])
+    value = model.evaluate(batch, clicks, verbose=0, return_dict=True)
+    logits = model.click_logits(batch, model(batch))
+    expected = numbers(click_cross_entropy(clicks, logits)).mean()
+    np.testing.assert_allclose(value["click_cross_entropy"], expected, rtol=1e-5)
+
+
+@every_model
+def test_sample_weight_weighs_sessions(name):
+    model, batch = built(name), batch_of(FEATURES)
+    clicks = (RNG.random((5, POSITIONS)) < 0.4).astype("float32")
+    losses = numbers(model.session_losses(batch, clicks, model(batch)))
+    weight = np.array([0.0, 1.0, 2.0, 0.5, 0.0], "float32")
+    value = model.compute_loss(batch, clicks, model(batch), weight)
+    np.testing.assert_allclose(numbers(value), (weight * losses).mean(), rtol=1e-5)
+
+
+@every_model
+def test_ranker_needs_a_built_model(name):
+    with pytest.raises(ValueError, match="no weights yet"):
+        ranker(CLICK_MODELS[name](0))
+
+
+def test_position_only_finds_all_items_alike_and_mixtures_do_not():
+    for name in CLICK_MODELS:
+        model = built(name)
+        alike = np.ptp(numbers(model.score(FEATURES))) == 0
+        assert alike == isinstance(model, PositionOnly), name
+
+
+@pytest.mark.parametrize("name", ["dot", "bilinear", "position_feature"])
+def test_the_reference_place_is_obeyed(name):
+    model = built(name)
+    scores = []
+    for place in (1, POSITIONS):
+        model.reference = place
+        at = {"position": np.full((5, POSITIONS), place, "int32")}
+        batch = {**batch_of(FEATURES), **at}
+        scores.append(numbers(model.score(FEATURES)))
+        np.testing.assert_allclose(
+            scores[-1], numbers(model(batch)), rtol=1e-4, atol=1e-5
+        )
+    assert (scores[0] != scores[1]).any()
+
+
+def test_a_tower_with_two_outputs_is_named():
+    from debias.layers import Tower
+    from debias.models import Naive
+
+    with pytest.raises(ValueError, match="must have one output"):
+        Naive(Tower(out=2)).call(batch_of(FEATURES))
+
+
+def test_click_models_are_mixtures_of_one():
+    """K = 1 is the component itself, in loss, click logits and score."""
+    from debias.models import Additive
+    from tests.debias.models.registry import bias, relevance
+
+    alone = Additive(relevance(5), bias(5))
+    mixture = Mixture([Additive(relevance(5), bias(5))])
+    batch, clicks = batch_of(FEATURES), (FEATURES[..., 1] > 0).astype("float32")
+    np.testing.assert_allclose(
+        numbers(mixture.session_losses(batch, clicks, mixture(batch))),
+        numbers(alone.session_losses(batch, clicks, alone(batch))),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        numbers(mixture.click_logits(batch, mixture(batch))),
+        numbers(alone(batch)),
+        rtol=1e-4,
+    )

@@ -1,0 +1,282 @@
+"""Tests of debias.propensity.estimate and of the estimators behind it."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.stats import binom
+
+from debias.data import ClickLog
+from debias.propensity import ESTIMATORS, estimate
+from debias.propensity.cells import cells
+from debias.propensity.harvest import all_pairs
+from debias.propensity.pbm_maximum import accelerated
+from simulators.behaviours import PositionBased
+from simulators.clicks import simulate
+from simulators.policies import PlackettLuce, RandPair, expert
+from simulators.populations import Population
+from simulators.queries import generate
+from tests.debias.propensity.real import yandex
+
+DATA = generate(queries=8, seed=3, least=6, median=7, most=9)
+THETA = (1.0, 0.7, 0.5, 0.35, 0.25)
+X = np.random.default_rng(0).normal(size=(DATA.items, 3))
+LOGISTIC = (1 / (1 + np.exp(1 - X @ [1.0, 0.5, -0.5]))).astype(np.float32)
+LOGLINEAR = np.exp(X @ [0.5, 0.3, -0.3] - 1.5).clip(0, 1).astype(np.float32)
+DEBIASED = [name for name, e in ESTIMATORS.items() if not e.confounded]
+every_method = pytest.mark.parametrize("method", ESTIMATORS)
+
+
+def simulated(seed=0, sessions=3000, policy=None, attraction="graded"):
+    policy = policy or PlackettLuce(expert, 1.0)
+    crowd = Population(((1.0, PositionBased(THETA)),))
+    return simulate(DATA, policy, crowd, sessions, seed, 5, attraction)
+
+
+@pytest.mark.parametrize("method", DEBIASED)
+def test_finds_the_simulated_examination(method):
+    log = simulated(sessions=60_000)
+    found = estimate(log, method, interval="none")
+    np.testing.assert_allclose(found.examination, THETA, atol=0.04)
+    raw = estimate(log, "ctr")
+    assert np.abs(raw.examination - THETA).max() > 0.1 and raw.confounded
+
+
+# What is covered, and by which interval.
+CLAIMS = [
+    *((method, {}) for method in ("pivot", "adjacent_chain", "all_pairs", "pbm_mle")),
+    *((method, {"source": "swap"}) for method in ("adjacent_chain", "pbm_mle")),
+    ("adjacent_chain", {"interval": "bootstrap", "replicates": 40}),
+    ("regression_em", {"features": X}),
+    ("dla", {"features": X}),
+    ("dla", {"features": X, "interval": "bootstrap", "replicates": 30}),
+]
+TRIALS = 24
+
+
+@pytest.mark.parametrize("method, options", CLAIMS)
+def test_intervals_cover(method, options):
+    policy = RandPair(expert, 0.7, "all") if "source" in options else None
+    attraction = "graded"
+    if "features" in options:
+        attraction = LOGLINEAR if method == "dla" else LOGISTIC
+    inside = 0
+    for seed in range(TRIALS):
+        log = simulated(seed, policy=policy, attraction=attraction)
+        found = estimate(log, method, seed=seed, **options)
+        inside += ((found.lower <= THETA) & (found.upper >= THETA))[1:].sum()
+    # Ranks of a log are not independent: as if each log were worth two trials.
+    trials = 2 * TRIALS
+    low, high = binom.ppf([0.0005, 0.9995], trials, 0.95) / trials
+    assert low <= inside / (4 * TRIALS) <= high
+
+
+@pytest.mark.parametrize(
+    "method", [m for m, e in ESTIMATORS.items() if "bootstrap" in e.intervals]
+)
+def test_delta_and_bootstrap_agree(method):
+    log = simulated(sessions=2000, attraction=LOGLINEAR)
+    # With a free score for each item the bootstrap of so few clicks is wider.
+    options = {"features": X} if method == "dla" else {}
+    delta = estimate(log, method, **options).standard_error[1:]
+    options |= {"interval": "bootstrap", "replicates": 80, "seed": 1}
+    again = estimate(log, method, **options)
+    ratio = again.standard_error[1:] / delta
+    assert ratio.min() > 0.65 and ratio.max() < 1.5  # 80 draws: one s.e. is 8%
+
+
+@pytest.mark.parametrize("method", ["adjacent_chain", "pbm_mle"])
+def test_clicks_that_come_in_sessions_widen_the_interval(method):
+    log = simulated()
+    twice = ClickLog.concatenate([log, log])
+    one, other = (estimate(each, method).standard_error[1:] for each in (log, twice))
+    np.testing.assert_allclose(other, one / np.sqrt(2), rtol=0.03)
+    # The same impressions of one pair of ranks, but a session clicks both or none.
+    rng = np.random.default_rng(0)
+    both = np.repeat(rng.random((600, 1)) < 0.5, 2, axis=1)
+    shown = np.tile([[0, 1], [1, 0]], (300, 1))
+    together = ClickLog(np.zeros(600, int), shown, both)
+    apart = ClickLog(np.zeros(600, int), shown, rng.random((600, 2)) < 0.5)
+    errors = [estimate(each, method).standard_error[1] for each in (together, apart)]
+    assert errors[0] < 0.2 * errors[1]  # clicks that move together cancel in a ratio
+
+
+def test_harvesting_by_hand():
+    # Item 0 at ranks 1 and 2: 3 of 6 and 2 of 8; item 1: 4 of 8 and 1 of 6.
+    shown = [[0, 1]] * 6 + [[1, 0]] * 8
+    click = np.zeros((14, 2), bool)
+    click[:3, 0] = click[5:6, 1] = click[6:10, 0] = click[12:, 1] = True
+    log = ClickLog([0] * 14, shown, click)
+    ratio = (6 * 2 / 8 + 6 * 1 / 6) / (6 * 3 / 6 + 6 * 4 / 8)  # weights min(6, 8)
+    for method in ("pivot", "adjacent_chain", "all_pairs"):
+        found = estimate(log, method)
+        assert found.examination.tolist() == pytest.approx([1, ratio])
+        assert found.n.tolist() == [14, 14]
+    # Sessions of the two lists are independent; within each, clicks are correlated.
+    move = np.array([[-6 / 6 / 6, 6 / 6 / 2.5], [-6 / 8 / 6, 6 / 8 / 2.5]])
+    rate = np.array([[3 / 6, 1 / 6], [4 / 8, 2 / 8]])
+    grow = np.sqrt([[6 / 5] * 2, [8 / 7] * 2])
+    page = np.repeat([0, 1], [6, 8])
+    own = (move[page] * grow[page] * (click - rate[page])).sum(axis=1)
+    error = ratio * np.sqrt((own**2).sum())
+    assert estimate(log, "pivot").standard_error[1] == pytest.approx(error)
+    nothing = estimate(log, "pivot", minimum=7)
+    assert np.isnan(nothing.examination[1]) and np.isnan(nothing.lower[1])
+
+
+def test_all_pairs_is_the_maximum_of_its_likelihood():
+    counted = cells(simulated())
+    found = all_pairs(counted).log_examination
+    ranks, kept = 5, counted.shown >= 5
+    shown, clicked = np.zeros((2, counted.pairs, ranks))
+    shown[counted.pair[kept], counted.rank[kept]] = counted.shown[kept]
+    clicked[counted.pair[kept], counted.rank[kept]] = counted.clicked[kept]
+    links = [(k, j) for k in range(ranks) for j in range(k + 1, ranks)]
+    total, hits = [], []
+    for k, j in links:
+        both = (shown[:, k] > 0) & (shown[:, j] > 0)
+        weight = np.minimum(shown[both, k], shown[both, j])
+        total.append(weight.sum())
+        hits.append(
+            [(weight * clicked[both, a] / shown[both, a]).sum() for a in (k, j)]
+        )
+
+    def loss(x):
+        theta, r = np.r_[0.0, x[: ranks - 1]], x[ranks - 1 :]
+        value = 0.0
+        for (k, j), n, (c_k, c_j), pooled in zip(links, total, hits, r, strict=True):
+            for at, c in ((k, c_k), (j, c_j)):
+                p = np.clip(np.exp(theta[at] + pooled), 1e-9, 1 - 1e-9)
+                value -= c * np.log(p) + (n - c) * np.log1p(-p)
+        return value / sum(total)
+
+    start = np.r_[np.log(THETA[1:]), np.full(len(links), -1.0)]
+    best = minimize(loss, start, method="BFGS", options={"gtol": 1e-8})
+    np.testing.assert_allclose(found[1:], best.x[: ranks - 1], atol=2e-4)
+
+
+def test_pbm_mle_is_where_em_ends():
+    log = simulated(sessions=1500)
+    slow = estimate(log, "pbm_em", prior=(0, 0), iterations=4000)
+    found = estimate(log, "pbm_mle")
+    np.testing.assert_allclose(found.examination, slow.examination, atol=1e-4)
+
+
+def test_regression_em_is_the_maximum_of_its_likelihood():
+    log = simulated(sessions=3000, attraction=LOGISTIC)
+    found = estimate(log, "regression_em", features=X)
+
+    def loss(x):
+        theta = np.exp(np.r_[0.0, x[:4]])
+        gamma = 1 / (1 + np.exp(-(X @ x[4:7] + x[7])))
+        p = np.clip(theta * gamma[log.item], 1e-9, 1 - 1e-9)
+        return -np.where(log.click, np.log(p), np.log1p(-p)).mean()
+
+    start = np.r_[np.log(THETA[1:]), 1.0, 0.5, -0.5, -1.0]
+    best = minimize(loss, start, method="BFGS", options={"gtol": 1e-7})
+    np.testing.assert_allclose(np.log(found.examination[1:]), best.x[:4], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", [m for m in DEBIASED if m != "dla"])
+def test_ranks_that_nothing_ties_to_the_first_are_not_known(method):
+    # Items 0 and 1 change places at the top, items 2 and 3 below, never across.
+    shown = [[0, 1, 2, 3], [1, 0, 3, 2]] * 50
+    click = np.random.default_rng(0).random((100, 4)) < 0.5
+    found = estimate(ClickLog([0] * 100, shown, click), method)
+    assert np.isfinite(found.examination[:2]).all()
+    assert np.isnan(found.examination[2:]).all() and np.isnan(found.upper[2:]).all()
+    if found.interval != "none":
+        assert found.standard_error[1] > 0
+
+
+@every_method
+def test_tidy(method):
+    found = estimate(simulated(sessions=400), method, level=0.9)
+    assert len(found) == 5 and found.method == method and method in str(found)
+    rows = found.records()
+    assert str(rows) == str(found.to_arrow().to_pylist()) and len(rows) == 5
+    assert rows[0]["position"] == 1 and rows[0]["examination"] == 1.0
+    assert rows[0]["confounded"] is (method == "ctr")
+    if found.interval == "none":
+        assert np.isnan(found.standard_error).all()
+    else:
+        assert found.standard_error[0] == 0 and found.lower[0] == found.upper[0] == 1
+        assert (found.lower[1:] < found.examination[1:]).all()
+        wide = estimate(simulated(sessions=400), method, level=0.99)
+        assert (wide.lower[1:] < found.lower[1:]).all()
+
+
+@every_method
+def test_padding_and_the_order_of_sessions_change_nothing(method):
+    log = simulated(sessions=500)
+    rng = np.random.default_rng(0)
+    pad = ((0, 0), (0, 2))
+    wide = ClickLog(
+        log.query, np.pad(log.item, pad, constant_values=-1), np.pad(log.click, pad)
+    ).take(rng.permutation(500))
+    one, other = estimate(log, method), estimate(wide, method)
+    np.testing.assert_allclose(other.examination[:5], one.examination, rtol=1e-4)
+    np.testing.assert_allclose(other.standard_error[:5], one.standard_error, rtol=1e-3)
+    assert np.isnan(other.examination[5:]).all() and (other.n[5:] == 0).all()
+
+
+def test_a_seed_names_a_bootstrap():
+    log = simulated(sessions=300)
+    options = {"interval": "bootstrap", "replicates": 5}
+    one, again, other = (
+        estimate(log, "pbm_mle", seed=seed, **options).upper for seed in (1, 1, 2)
+    )
+    assert (one == again).all() and (one != other).any()
+
+
+def test_acceleration_keeps_to_the_bounds_of_em():
+    seen = []
+
+    def step(x):
+        seen.append(x)
+        return x + 0.3 * (1 - x) * x  # creeps towards 1
+
+    accelerated(step, np.array([0.2]), 1e-6, 300)
+    assert all(0 < x[0] <= 1 for x in seen)
+
+
+@pytest.mark.parametrize(
+    "method, options, wrong",
+    [
+        ("naive", {}, "method must be one of"),
+        ("pbm_em", {"interval": "delta"}, "interval of pbm_em"),
+        ("dla", {"interval": "delta"}, "interval of dla"),
+        ("pivot", {"level": 1.0}, "level"),
+        ("pivot", {"minimum": 0}, "minimum"),
+        ("pivot", {"source": "swap"}, "marks swaps"),
+        ("pivot", {"features": X}, "features are not read by pivot"),
+        ("pbm_em", {"iterations": 0}, "iterations"),
+        ("pivot", {"interval": "bootstrap", "replicates": 1}, "replicates"),
+        ("regression_em", {"features": X[:2]}, "item must be below 2"),
+        ("dla", {"features": X[:, 0]}, "shape"),
+        ("dla", {"features": X * np.nan}, "finite"),
+    ],
+)
+def test_rejects(method, options, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        estimate(simulated(sessions=200), method, **options)
+
+
+@every_method
+def test_rejects_a_log_without_a_click_at_the_top(method):
+    log = ClickLog([0, 0], [[0, 1], [1, 0]], [[0, 1], [0, 0]])
+    with pytest.raises(ValueError, match="no click at rank 1"):
+        estimate(log, method)
+
+
+PUBLISHED = {
+    "adjacent_chain": ".748 .644 .556 .438 .378 .343 .278 .276 .247",
+    "pbm_em": ".698 .579 .484 .369 .329 .308 .250 .260 .242",
+    "ctr": ".968 .662 .598 .412 .284 .268 .182 .196 .174",
+}
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_published_curves_of_the_yandex_sample(method):
+    found = estimate(yandex().logs[0], method)
+    wanted = [1.0, *map(float, PUBLISHED[method].split())]
+    assert found.examination.round(3).tolist() == pytest.approx(wanted, abs=1e-9)

@@ -1,0 +1,132 @@
+"""Tests of debias.retrieval.batches."""
+
+import numpy as np
+import pytest
+
+from debias.data.negatives import Listed, Queue, Weighted, uniform
+from debias.data.tastes import generate_interactions
+from debias.retrieval.batches import RecallBatches
+
+LOG, _ = generate_interactions(np.random.default_rng(0), 30, 25, events=6)
+KNOWN = np.zeros((30, 25), bool)
+KNOWN[LOG.user, LOG.item] = True
+
+
+def make(**options):
+    return RecallBatches(LOG, **{"batch_size": 16, "history": 4, **options})
+
+
+def rows(table):
+    return table["id"] - 2
+
+
+def test_an_epoch_holds_every_event_and_all_batches_have_one_shape():
+    data = make()
+    found = []
+    for index in range(len(data)):
+        batch, positive = data[index]
+        assert batch["user"]["history"].shape == (16, 4) and len(positive) == 16
+        found += zip(rows(batch["user"]), rows(batch["item"]), strict=True)
+    assert len(data) == 12 and len(found) == 192
+    assert set(found) == set(zip(LOG.user, LOG.item, strict=True))
+
+
+def test_a_history_is_what_came_before_and_never_holds_the_target():
+    data = make(batch_size=180)
+    batch, _ = data[0]
+    for user, item, history in zip(
+        rows(batch["user"]), rows(batch["item"]), batch["user"]["history"], strict=True
+    ):
+        own = LOG.item[LOG.user == user]  # the generated times are in order
+        before = own[: list(own).index(item)][::-1][:4]
+        assert [code - 2 for code in history if code] == before.tolist()
+
+
+def test_known_positives_are_excluded_and_the_positive_is_not():
+    batch, positive = make(negatives=7)[0]
+    user, item = rows(batch["user"]), rows(batch["item"])
+    assert item.shape == (23,) and batch["excluded"].shape == (16, 23)
+    expected = KNOWN[user][:, item]
+    expected[np.arange(16), positive] = False
+    assert (batch["excluded"] == expected).all()
+
+
+def test_catalogue_and_own_candidates():
+    batch, positive = make(candidates="catalogue")[0]
+    user = rows(batch["user"])
+    assert rows(batch["item"]).tolist() == list(range(25)) and "log_q" not in batch
+    expected = KNOWN[user]
+    assert expected[np.arange(16), positive].all()
+    expected[np.arange(16), positive] = False
+    assert (batch["excluded"] == expected).all()
+    batch, positive = make(candidates="own", negatives=5)[0]
+    assert batch["own"]["id"].shape == (16, 6) and (positive == 0).all()
+    expected = KNOWN[rows(batch["user"])[:, None], rows(batch["own"])]
+    expected[:, 0] = False
+    assert (batch["excluded"] == expected).all() and "item" not in batch
+
+
+def test_hard_negatives_stand_beside_the_batch():
+    only = Listed(np.repeat(7, 30), np.arange(31), uniform(25))
+    batch, _ = make(own_negatives=2, own_sampler=only, exclude_known=False)[0]
+    assert (rows(batch["own"]) == 7).all() and batch["excluded"].shape == (16, 18)
+    hit = batch["excluded"][:, 16:]
+    assert (hit == (rows(batch["item"]) == 7)[:, None]).all()
+
+
+def test_log_q_is_the_share_of_events_and_a_mixture_with_a_sampler():
+    share = LOG.popularity() / len(LOG)
+    batch, _ = make()[0]
+    np.testing.assert_allclose(np.exp(batch["log_q"]), share[rows(batch["item"])], 1e-5)
+    weight = np.arange(25.0)
+    batch, _ = make(negatives=48, sampler=Weighted(weight))[0]
+    drawn = weight / weight.sum()
+    item = rows(batch["item"])
+    expected = (16 * share[item] + 48 * drawn[item]) / 64
+    np.testing.assert_allclose(np.exp(batch["log_q"]), expected, rtol=1e-4)
+
+
+def test_a_queue_is_fed_with_the_batches():
+    queue = Queue(20, uniform(25), items=25)
+    data = make(negatives=8, sampler=queue)
+    first = rows(data[0][0]["item"])[:16]
+    assert queue.held.tolist() == first.tolist()
+    later = rows(data[1][0]["item"])
+    assert set(later[16:]) <= set(first) and len(queue.held) == 20
+
+
+def test_self_items_are_uniform_over_the_catalogue():
+    data = make(self_items=200)
+    drawn = np.concatenate([rows(data[i][0]["self"]) for i in range(12)])
+    share = np.bincount(drawn, minlength=25) / len(drawn)
+    assert np.abs(share - 1 / 25).max() < 4.5 * np.sqrt(1 / 25 / len(drawn))
+
+
+def test_a_seed_names_the_batches_and_epochs_differ():
+    one, same, other = (make(negatives=3, seed=seed) for seed in (1, 1, 2))
+    ids = [rows(data[2][0]["item"]).tolist() for data in (one, same, other)]
+    assert ids[0] == ids[1] != ids[2]
+    one.on_epoch_end()
+    assert rows(one[2][0]["item"]).tolist() != ids[0]
+
+
+def test_more_than_the_events_are_cut_and_young_users_left_out():
+    assert make(batch_size=10_000).batch_size == 180
+    data = make(batch_size=10_000, min_history=2)
+    assert data.batch_size == 120
+    assert (data[0][0]["user"]["history"][:, 1] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"candidates": "all"},
+        {"batch_size": 0},
+        {"candidates": "own"},
+        {"own_negatives": 1},
+        {"min_history": 99},
+    ],
+)
+def test_rejects(bad):
+    with pytest.raises(ValueError, match=next(iter(bad)).split("_")[0][:3]):
+        make(**bad)

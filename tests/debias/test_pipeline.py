@@ -1,0 +1,91 @@
+"""Tests of debias.pipeline."""
+
+import keras
+import numpy as np
+import pytest
+
+from debias.data import ClickLog, RankingData
+from debias.layers import Standardize
+from debias.pipeline import batches
+
+RNG = np.random.default_rng(0)
+DATA = RankingData(RNG.normal(size=(9, 4)), None, [0, 5, 9])
+ITEM = np.array([[0, 1, 2], [5, 6, -1], [8, -1, 7], [4, 3, 2], [6, 5, 8]])
+CLICK = RNG.random((5, 3)) < 0.5
+CLICK &= ITEM >= 0
+LOG = ClickLog(query=[0, 1, 1, 0, 1], item=ITEM, click=CLICK)
+
+
+def arrays(dataset):
+    return [
+        ({name: column.numpy() for name, column in batch.items()}, clicks.numpy())
+        for batch, clicks in dataset
+    ]
+
+
+def test_unshuffled_batches_by_hand():
+    found = arrays(batches(LOG, DATA, batch_size=2, shuffle=False))
+    assert [len(clicks) for _, clicks in found] == [2, 2, 1]
+    batch, clicks = found[1]
+    np.testing.assert_array_equal(batch["features"][0, 0], DATA.features[8])
+    np.testing.assert_array_equal(batch["features"][1], DATA.features[[4, 3, 2]])
+    assert batch["position"].tolist() == [[1, 0, 3], [1, 2, 3]]
+    assert batch["mask"].tolist() == [[True, False, True], [True, True, True]]
+    expected = np.where(ITEM[2:4] >= 0, CLICK[2:4], -1)
+    np.testing.assert_array_equal(clicks, expected)
+    assert batch["features"].dtype == clicks.dtype == np.float32
+
+
+def sessions_of(dataset):
+    """Which sessions came, in order, told by their items' features."""
+    key = DATA.features[np.maximum(ITEM, 0)].sum(axis=(1, 2))
+    sums = [b["features"].sum(axis=(1, 2)) for b, _ in arrays(dataset)]
+    return [int(np.abs(key - s).argmin()) for s in np.concatenate(sums)]
+
+
+def test_an_epoch_holds_every_session_once_and_the_next_comes_in_another_order():
+    shuffled = batches(LOG, DATA, batch_size=2, seed=3)
+    first, second = sessions_of(shuffled), sessions_of(shuffled)
+    assert sorted(first) == sorted(second) == list(range(5))
+    assert first != second
+    again = batches(LOG, DATA, batch_size=2, seed=3)
+    assert [sessions_of(again), sessions_of(again)] == [first, second]
+    assert sessions_of(batches(LOG, DATA, batch_size=2, seed=5)) != first
+
+
+def test_cardinality_is_known_so_that_keras_shows_progress():
+    assert int(batches(LOG, DATA, batch_size=2).cardinality()) == 3
+
+
+def test_layout_columns_come_along():
+    log = ClickLog(
+        query=LOG.query,
+        item=ITEM,
+        click=CLICK,
+        row=(ITEM >= 0) * 2,
+        column=(ITEM >= 0) * [1, 2, 3],
+        device=[1, 2, 1, 0, 1],
+        context=np.arange(10).reshape(5, 2),
+    )
+    batch, _ = arrays(batches(log, DATA, batch_size=5, shuffle=False))[0]
+    assert batch["row"].tolist() == log.row.tolist()
+    assert batch["column"].tolist() == log.column.tolist()
+    assert batch["device"].tolist() == [1, 2, 1, 0, 1]
+    assert batch["context"].dtype == np.float32 and batch["context"][4].tolist() == [8, 9]
+
+
+def test_preprocess_passes_the_table_once():
+    scale = Standardize().adapt(DATA.features)
+    batch, _ = arrays(batches(LOG, DATA, 5, shuffle=False, preprocess=scale))[0]
+    scaled = keras.ops.convert_to_numpy(scale(DATA.features))
+    np.testing.assert_allclose(batch["features"][0], scaled[ITEM[0]], rtol=1e-6)
+
+
+def test_rejects():
+    with pytest.raises(ValueError, match="batch_size"):
+        batches(LOG, DATA, batch_size=0)
+    beyond = ClickLog(query=[0], item=[[9]], click=[[False]])
+    with pytest.raises(ValueError, match="9"):
+        batches(beyond, DATA)
+    with pytest.raises(ValueError, match="no sessions"):
+        batches(LOG.take(np.arange(0)), DATA)
