@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# TensorFlow carries a lower bound because pip otherwise falls back to 2.15 with Keras 2.
+# TensorFlow has a lower bound because pip otherwise falls back to 2.15 and Keras 2.
 REQUIRES = [
     "tensorflow>=2.18",
     "keras>=3.13",
@@ -34,7 +34,7 @@ EXTRAS["test"] = [
 setup(
     name="debias-ranking",
     version="0.1.0",
-    description="Learn what users find relevant from clicks biased by how items were shown",
+    description="Learn what users find relevant from clicks biased by presentation",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -219,17 +219,19 @@ def _run(
     with _observed(console, todo) as observer:
         clock = scheduler.Clock(records)
         outcome = scheduler.run(todo, path, most, clock, observer)
-    dataset = wanted.dataset if data is None else data.resolve().name
-    _show(wanted, path, quick, population, dataset=dataset)
-    _report(console, outcome)
     if outcome.interrupted:
+        _report(console, outcome)
         left = len(todo) - len(outcome.done)
         console.print(
             f"\nInterrupted: {have + len(outcome.done)} results are in {path}, {left} "
             "are not measured yet. The same command goes on from there.",
             style="bold",
+            soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
+    dataset = wanted.dataset if data is None else data.resolve().name
+    _show(wanted, path, quick, population, dataset=dataset)
+    _report(console, outcome)
     if outcome.failures:
         raise typer.Exit(FAILED)
 

@@ -18,13 +18,13 @@ The protocol, the same for every row of a table:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.experiments import Size
 from debias import metrics
 from debias.data import ClickLog, RankingData
 from simulators.clicks import item_attraction, simulate
@@ -35,17 +35,6 @@ from simulators.populations import Population, named
 LIST_SIZE = 10
 CUTOFFS = (1, 3, 5, 10)
 TEMPERATURE = 0.5  # of the logging policy, in standard deviations of its scores
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large a trial is: queries generated, training sessions, training length."""
-
-    queries: int = 3000
-    sessions: int = 100_000
-    batch_size: int = 512
-    epochs: int = 8
-    patience: int = 2
 
 
 class Split(NamedTuple):
@@ -117,8 +106,11 @@ def _split_queries(data: str | None, seed: int, size: Size) -> list[RankingData]
 def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
     """NDCG, MRR and expected clicks of test items ordered by `score` (items,)."""
     data = world.test.data
+    assert data.labels is not None
     ndcg = metrics.ndcg(data.labels, score, CUTOFFS, offsets=data.offsets)
-    found = {f"ndcg@{k}": metrics.estimate(ndcg[:, i]).mean for i, k in enumerate(CUTOFFS)}
+    found = {
+        f"ndcg@{k}": metrics.estimate(ndcg[:, i]).mean for i, k in enumerate(CUTOFFS)
+    }
     reciprocal = metrics.mrr(data.labels, score, offsets=data.offsets)
     found["mrr"] = metrics.estimate(reciprocal).mean
     found["expected_clicks"] = shown_clicks(world, score)
@@ -136,13 +128,17 @@ def shown_clicks(world: World, score: np.ndarray) -> float:
     place = data.padded(LIST_SIZE)
     gamma = item_attraction(data)[order[np.maximum(place, 0)]]
     mask = place >= 0
-    return float(expected_clicks(world.population, np.where(mask, gamma, 0), mask).mean())
+    return float(
+        expected_clicks(world.population, np.where(mask, gamma, 0), mask).mean()
+    )
 
 
 def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
     """Likelihood and perplexity of the clicks of `log` under logits (S, L)."""
     return {
-        "click_log_likelihood": metrics.click_log_likelihood(log.click, logits, log.mask),
+        "click_log_likelihood": metrics.click_log_likelihood(
+            log.click, logits, log.mask
+        ),
         "perplexity": metrics.perplexity(log.click, logits, log.mask),
     }
 

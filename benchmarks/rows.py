@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from benchmarks.experiments import Size
 from benchmarks.protocol import (
     LIST_SIZE,
-    Size,
     World,
     click_metrics,
     predicted_logits,
@@ -70,7 +70,9 @@ def additive(seed: int, places: dict[str, int]) -> ClickModel:
 
 
 def dot(seed: int, places: dict[str, int]) -> ClickModel:
-    place = BiasTower(places, out=EMBEDDING, spread=SPREAD, seed=seed)
+    # Embeddings of a place are sums over its columns: together they start around 1.
+    center = 1 / len(places)
+    place = BiasTower(places, out=EMBEDDING, center=center, seed=seed)
     return Dot(relevance(seed, EMBEDDING), place)
 
 

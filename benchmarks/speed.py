@@ -10,6 +10,7 @@ measured in the same process.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def alternating(ours: Callable[[], Any], peer: Callable[[], Any]) -> tuple[float, float]:
+def alternating(
+    ours: Callable[[], Any], peer: Callable[[], Any]
+) -> tuple[float, float]:
     """Median seconds of each after one warm-up round."""
     ours(), peer()
     rounds = [(seconds(ours), seconds(peer)) for _ in range(ROUNDS)]
@@ -79,7 +82,7 @@ def operations_per_list() -> int:
     The gradient with respect to the features themselves is not needed.
     """
     sizes = (FEATURES, *HIDDEN, 1)
-    layers = [2 * a * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    layers = [2 * a * b for a, b in pairwise(sizes)]
     return LIST_SIZE * (3 * sum(layers) - layers[0])
 
 
@@ -97,7 +100,7 @@ def train(seed: int) -> dict[str, float]:
     features = rng.normal(size=(items, FEATURES)).astype("float32")
     item = rng.integers(0, items, (sessions, LIST_SIZE), np.int32)
     click = rng.random(item.shape) < 0.2
-    data = RankingData(features, None, [0, items])
+    data = RankingData(features, None, np.array([0, items]))
     log = ClickLog(query=np.zeros(sessions, np.int32), item=item, click=click)
 
     model = Additive(Tower(HIDDEN), BiasTower({"position": LIST_SIZE}))
@@ -117,7 +120,7 @@ def hand_written(
     rng = np.random.default_rng(seed)
     sizes = (FEATURES, *HIDDEN, 1)
     weights = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         limit = (6 / (a + b)) ** 0.5
         weights.append(tf.Variable(rng.uniform(-limit, limit, (a, b)).astype("f")))
         weights.append(tf.Variable(tf.zeros(b)))

@@ -63,14 +63,12 @@ def estimate(values: Sequence[float]) -> Estimate:
     >>> round(found.mean, 3), round(found.low, 3), round(found.high, 3)
     (2.0, -0.484, 4.484)
     """
-    count = len(values)
-    if not count:
+    from debias import metrics
+
+    if not len(values):
         raise ValueError("values must hold at least one value")
-    mean = math.fsum(values) / count
-    if count == 1:
-        return Estimate(mean, math.nan, math.nan, 1)
-    half = _quantile(count - 1) * _standard_error(values, mean)
-    return Estimate(mean, mean - half, mean + half, count)
+    found = metrics.estimate(values, LEVEL)
+    return Estimate(found.mean, found.low, found.high, found.n)
 
 
 def difference(values: Mapping[int, float], base: Mapping[int, float]) -> Difference:
@@ -90,36 +88,15 @@ def difference(values: Mapping[int, float], base: Mapping[int, float]) -> Differ
     >>> found.mean, found.percent(found.mean), found.count
     (1.0, 100.0, 2)
     """
+    from debias import metrics
+
     seeds = sorted(values.keys() & base.keys())
     if not seeds:
         raise ValueError("values and base must have a seed in common")
-    differences = [values[seed] - base[seed] for seed in seeds]
-    found = estimate(differences)
-    p = math.nan
-    if found.count > 1:
-        error = _standard_error(differences, found.mean)
-        p = 2 * _tail(found.mean / error, found.count - 1) if error else 0.0
-        if found.mean == 0:
-            p = 1.0
-    mean = math.fsum(base[seed] for seed in seeds) / len(seeds)
-    return Difference(found.mean, found.low, found.high, found.count, p, mean)
-
-
-def _standard_error(values: Sequence[float], mean: float) -> float:
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return math.sqrt(squares / (len(values) - 1) / len(values))
-
-
-def _quantile(freedom: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
-
-
-def _tail(t: float, freedom: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.sf(abs(t), freedom))
+    own, other = ([of[seed] for seed in seeds] for of in (values, base))
+    found = metrics.paired_difference(own, other, LEVEL)
+    mean = math.fsum(other) / len(seeds)
+    return Difference(found.mean, found.low, found.high, found.n, found.p_value, mean)
 
 
 @dataclass(frozen=True)

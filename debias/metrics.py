@@ -436,7 +436,8 @@ def precision(
 ) -> np.ndarray:
     """Items with label >= `relevant` among the first k, over k; else as `dcg`.
 
-    Over k also where the list is shorter; k = None divides by the list's own length.
+    Over k also where the list is shorter, unlike TF-Ranking, which there divides by the
+    length; k = None does so everywhere.
 
     >>> precision([[1, 0, 1]], [[3.0, 2.0, 1.0]], k=[1, 2]).tolist()
     [[1.0, 0.5]]

@@ -187,12 +187,17 @@ class RankingLoss(keras.losses.Loss):
         return tf.reduce_sum(losses, axis=2) if losses.shape.rank == 3 else losses
 
     def get_config(self) -> dict[str, Any]:
-        own = {"loss": self.loss, "lambda_weight": self.lambda_weight}
-        own["lambda_weight"] = keras.saving.serialize_keras_object(self.lambda_weight)
+        weight = keras.saving.serialize_keras_object(self.lambda_weight)
+        own = {"loss": self.loss, "lambda_weight": weight}
         return {**super().get_config(), **own, **self.arguments}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "RankingLoss":
-        load()  # registers the classes of lambda weights
-        weight = keras.saving.deserialize_keras_object(config["lambda_weight"])
+        load()  # registers the classes of lambda weights, which lack a from_config
+        weight = config["lambda_weight"]
+        if weight is not None:
+            kind = keras.saving.get_registered_object(weight["registered_name"])
+            parts = weight["config"].items()
+            each = {k: keras.saving.deserialize_keras_object(v) for k, v in parts}
+            weight = kind(**each)
         return cls(**{**config, "lambda_weight": weight})

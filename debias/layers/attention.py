@@ -34,7 +34,8 @@ class CrossPositionAttention(keras.layers.Layer):
         Output `(batch, list_size, out)` and weights A `(batch, list_size, list_size)`.
         Rows of A sum to 1, or to 0 where there is nobody to listen to.
 
-    Source: after Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW 2021.
+    Source: after Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW
+    2021.
 
     >>> layer = CrossPositionAttention(dim=4, out=1)
     >>> x = ops.ones((1, 3, 2))

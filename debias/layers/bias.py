@@ -31,6 +31,8 @@ class BiasTower(keras.layers.Layer):
             What Video to Watch Next, RecSys 2019 (rate .1).
         spread: Standard deviation of the initial tables. 0 starts every component of a
             mixture alike, a saddle that training cannot leave.
+        center: Mean of the initial tables. Away from 0, places that multiply relevance
+            start out agreeing on it.
         seed: int or None. Names the initial tables and the dropout.
 
     Call arguments:
@@ -42,8 +44,9 @@ class BiasTower(keras.layers.Layer):
         `(batch, list_size, out)`.
 
     >>> import numpy as np
-    >>> BiasTower({"position": 3}, out=2)({"position": np.array([[1, 2, 3, 0]])}).shape[1]
-    4
+    >>> tower = BiasTower({"position": 3}, out=2)
+    >>> tuple(tower({"position": np.array([[1, 2, 3, 0]])}).shape)
+    (1, 4, 2)
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class BiasTower(keras.layers.Layer):
         out: int = 1,
         dropout: float = 0.0,
         spread: float = 0.05,
+        center: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ):
@@ -71,6 +75,7 @@ class BiasTower(keras.layers.Layer):
         self.out = out
         self.dropout = dropout
         self.spread = spread
+        self.center = center
         self.seed = seed
         self.draw = keras.random.SeedGenerator(seed)
         self.perceptron: list[keras.layers.Layer] = []
@@ -93,6 +98,7 @@ class BiasTower(keras.layers.Layer):
             name: self.add_weight(
                 shape=(size + 1, width),
                 initializer=keras.initializers.RandomNormal(
+                    mean=self.center,
                     stddev=self.spread,
                     seed=None if self.seed is None else self.seed * 1009 + place,
                 ),
@@ -147,6 +153,7 @@ class BiasTower(keras.layers.Layer):
             "out": self.out,
             "dropout": self.dropout,
             "spread": self.spread,
+            "center": self.center,
             "seed": self.seed,
         }
         return {**super().get_config(), **own}

@@ -31,6 +31,8 @@ class SENet(keras.layers.Layer):
     (2, 4, 8)
     """
 
+    built: bool  # Keras's, without a type there
+
     def __init__(
         self,
         reduction: int = 2,

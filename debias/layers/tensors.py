@@ -1,4 +1,4 @@
-"""What a tensor is to the type checker, and lookups that every optimiser steps right."""
+"""What a tensor is to the type checker, and lookups every optimiser steps right."""
 
 from typing import Any
 

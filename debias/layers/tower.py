@@ -54,9 +54,9 @@ class Standardize(keras.layers.Layer):
             raise ValueError(
                 f"features must be (items, F) with items > 0, got {np.shape(features)}"
             )
-        if not self.built:
+        if not self.weights:
             self.build((None, np.shape(features)[1]))
-            self.built = True
+            self.built: bool = True
         squeezed = np.sign(features) * np.log1p(np.abs(features))
         deviation = squeezed.std(axis=0, dtype="float64")
         self.mean.assign(squeezed.mean(axis=0, dtype="float64"))

@@ -79,7 +79,7 @@ class ClickModel(keras.Model):
         return ops.mean(losses) + sum(self.losses)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`. A dataset arrives shuffled and is not shuffled again."""
+        """As `keras.Model.fit`; a dataset comes shuffled and is not shuffled again."""
         if y is None:
             kwargs.setdefault("shuffle", False)
         return super().fit(x, y, **kwargs)

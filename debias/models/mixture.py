@@ -47,7 +47,8 @@ class Mixture(ClickModel):
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
     >>> from debias.models import Additive
-    >>> pair = [Additive(Tower(seed=m), BiasTower({"position": 10}, seed=m)) for m in (0, 1)]
+    >>> places = {"position": 10}
+    >>> pair = [Additive(Tower(seed=m), BiasTower(places, seed=m)) for m in (0, 1)]
     >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
     >>> tuple(Mixture(pair)(batch).shape)
     (2, 10, 2)

@@ -138,7 +138,8 @@ class PositionFeature(ClickModel):
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
-    >>> model = PositionFeature(Tower(), BiasTower({"position": 10}, out=4, dropout=0.15))
+    >>> place = BiasTower({"position": 10}, out=4, dropout=0.15)
+    >>> model = PositionFeature(Tower(), place)
     >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
     >>> model(batch).shape[1]
     10

@@ -32,7 +32,8 @@ class XPA(ClickModel):
         attend_self: Whether an item is among its own neighbours.
         seed: int or None. Names the initial weights.
 
-    Source: after Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW 2021.
+    Source: after Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW
+    2021.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
@@ -84,7 +85,7 @@ class XPA(ClickModel):
         return ops.squeeze(own + heard_relevance + heard_places, -1)
 
     def attention(self, batch: Batch) -> Tensor:
-        """Weights A_ij on the neighbours' relevance, `(batch, list_size, list_size)`."""
+        """Weights A_ij on neighbours' relevance, `(batch, list_size, list_size)`."""
         return self.others_relevance.weights_between(self.bias(batch), batch["mask"])
 
     def score(self, features: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class RecallBatches(keras.utils.PyDataset):
         self.histories, before = log.histories(history)
         self.events = np.flatnonzero(before >= min_history)
         if not len(self.events):
-            raise ValueError(f"no event has {min_history} earlier ones of its user")
+            raise ValueError(f"min_history of {min_history} leaves no event")
         self.batch_size = min(batch_size, len(self.events))
         share = np.maximum(log.popularity(), 1) / len(log)
         self.log_share = np.log(share).astype(np.float32)

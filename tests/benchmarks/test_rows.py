@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import protocol
-from benchmarks.experiments import LEARNERS
-from benchmarks.protocol import LIST_SIZE, Size, World, ranking_metrics, shown_clicks
+from benchmarks.experiments import LEARNERS, Size
+from benchmarks.protocol import LIST_SIZE, World, ranking_metrics, shown_clicks
 from benchmarks.rows import known_context, measure
 from simulators.clicks import item_attraction
 from simulators.oracle import expected_clicks

@@ -71,7 +71,10 @@ def test_layout_columns_come_along():
     assert batch["row"].tolist() == log.row.tolist()
     assert batch["column"].tolist() == log.column.tolist()
     assert batch["device"].tolist() == [1, 2, 1, 0, 1]
-    assert batch["context"].dtype == np.float32 and batch["context"][4].tolist() == [8, 9]
+    assert batch["context"].dtype == np.float32 and batch["context"][4].tolist() == [
+        8,
+        9,
+    ]
 
 
 def test_preprocess_passes_the_table_once():

@@ -144,6 +144,7 @@ def test_shuffled_batches_hold_every_session_once_in_batches_of_equal_size(
     assert [batch.sessions for batch in batches] == [8] * 13 + [3]
     shuffled = ClickLog.concatenate(batches)
     assert (shuffled.query != log.query).mean() > 0.9
+    assert (np.diff(shuffled.query) == 1).mean() < 0.5  # also within a row group
     assert same(shuffled.take(np.argsort(shuffled.query)), log)
 
 

@@ -45,15 +45,15 @@ def test_dropout_hides_whole_lists_and_only_in_training():
 
 def test_a_place_beyond_the_table_is_an_error_eagerly_and_in_a_graph():
     tower = BiasTower({"position": 2})
-    with pytest.raises(ValueError, match="'position' reaches 3.*built for 2"):
+    with pytest.raises(ValueError, match=r"'position' reaches 3.*built for 2"):
         tower({"position": POSITION})
     inputs = keras.Input((3,), dtype="int32")
-    with pytest.raises(ValueError, match="'position' reaches 3.*built for 2"):
+    with pytest.raises(ValueError, match=r"'position' reaches 3.*built for 2"):
         tower({"position": inputs})
 
 
 def test_a_missing_column_is_named():
-    with pytest.raises(ValueError, match="column 'row'.*position"):
+    with pytest.raises(ValueError, match=r"column 'row'.*position"):
         BiasTower({"row": 2})({"position": POSITION})
 
 
