@@ -238,8 +238,6 @@ def _queries(
     query: np.ndarray, groups: Path | None, items: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Offsets and ids, from the qid of every line or from the sizes in `groups`."""
-    if 0 < len(query) < items:
-        raise ValueError(f"only {len(query)} of {items} lines have a qid")
     offsets, qid = runs(query) if len(query) else (None, None)
     if groups is None:
         if offsets is None:

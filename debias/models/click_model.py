@@ -87,8 +87,9 @@ class ClickModel(keras.Model):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        logits = self.click_logits(x, y_pred)
-        return super().compute_metrics(x, y, logits, sample_weight)
+        if len(self.metrics) > 1:  # there is more than the loss to report
+            y_pred = self.click_logits(x, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         # Layers stay objects: Keras serialises them, and notices which are shared.

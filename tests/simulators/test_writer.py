@@ -74,7 +74,7 @@ def test_neither_shards_nor_workers_change_the_sessions(ready, tmp_path):
 def test_killed_twenty_times_and_continued(ready, tmp_path):
     """Kill -9 at random moments; the folder ends as if nothing had happened."""
     whole, folder = tmp_path / "whole", tmp_path / "killed"
-    shards = 250
+    shards = 120
     writer.write(ready, whole, SESSIONS, shards)
     # Children are forked from a clean server: quick, and without this one's threads.
     context = multiprocessing.get_context("forkserver")
@@ -93,7 +93,7 @@ def test_killed_twenty_times_and_continued(ready, tmp_path):
             if len(visible(folder)) > seen:
                 break
             time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.03))
+        time.sleep(chance.uniform(0, 0.02))
         child.kill()
         child.join()
         killed += child.exitcode == -9

