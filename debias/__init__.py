@@ -8,7 +8,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "layers", "losses", "metrics", "models")
+_MODULES = ("data", "diagnosis", "layers", "losses", "metrics", "models", "propensity")
 _HOME = {
     "ClickLog": "debias.data",
     "RankingData": "debias.data",

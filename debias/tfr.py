@@ -35,7 +35,6 @@ LOSSES = {
     "pairwise_soft_zero_one_loss": "PairwiseSoftZeroOneLoss",
     "pairwise_mse_loss": "PairwiseMSELoss",
     "softmax_loss": "SoftmaxLoss",
-    "poly_one_softmax_loss": "PolyOneSoftmaxLoss",
     "unique_softmax_loss": "UniqueSoftmaxLoss",
     "sigmoid_cross_entropy_loss": "SigmoidCrossEntropyLoss",
     "mean_squared_loss": "MeanSquaredLoss",
@@ -43,9 +42,6 @@ LOSSES = {
     "list_mle_loss": "ListMLELoss",
     "approx_ndcg_loss": "ApproxNDCGLoss",
     "approx_mrr_loss": "ApproxMRRLoss",
-    "circle_loss": "CircleLoss",
-    "neural_sort_cross_entropy_loss": "NeuralSortCrossEntropyLoss",
-    "neural_sort_ndcg_loss": "NeuralSortNDCGLoss",
     "click_em_loss": "ClickEMLoss",
     "mixture_em_loss": "MixtureEMLoss",
     "coupled_rankdistil_loss": "CoupledRankDistilLoss",
@@ -116,10 +112,10 @@ def load() -> ModuleType:
 class RankingLoss(keras.losses.Loss):
     """A loss of TensorFlow Ranking as a Keras 3 loss.
 
-    The values are those of TensorFlow Ranking 0.5.5 on Keras 2. So is the reduction:
-    pointwise and pairwise losses are averaged over `batch * list_size` cells, padding
-    included, which is why they shrink when a batch is padded; those of `debias.losses`
-    do not. `temperature` is honoured by all losses, also by the pairwise ones, where
+    Values are TF-Ranking's own, and reduced as its Keras 2 losses were: pointwise and
+    pairwise losses are averaged over `batch * list_size` cells, padding included, so
+    that they shrink when a batch is padded; those of `debias.losses` do not.
+    `temperature` is honoured by all losses, also by the pairwise ones, where
     0.5.3 dropped it. Dense tensors only, no ragged ones.
 
     Args:
@@ -175,7 +171,7 @@ class RankingLoss(keras.losses.Loss):
         labels, weights = (*y_true, None)[:2]
         if weights is not None and weights.shape.rank == 1:
             weights = tf.expand_dims(weights, -1)
-        if LOSSES[self.loss].endswith("SoftmaxLoss") and self.loss[:6] != "unique":
+        if self.loss == "softmax_loss":
             losses, weights = self.implementation.compute_per_list(
                 labels, y_pred, weights
             )

@@ -22,4 +22,5 @@ def gradient(function: Callable[[Any], Any], x: Any) -> np.ndarray:
     x = tf.Variable(x)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(function(x))
-    return tape.gradient(total, x).numpy()
+    zero = tf.UnconnectedGradients.ZERO
+    return tape.gradient(total, x, unconnected_gradients=zero).numpy()

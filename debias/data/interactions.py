@@ -403,8 +403,8 @@ def from_columns(
     user: Sequence[Any] | np.ndarray,
     item: Sequence[Any] | np.ndarray,
     time: Sequence[float] | np.ndarray,
-    users: Mapping[str, Sequence[Any]] | None = None,
-    items: Mapping[str, Sequence[Any]] | None = None,
+    users: Mapping[str, Any] | None = None,
+    items: Mapping[str, Any] | None = None,
     weight: Sequence[float] | np.ndarray | None = None,
     min_count: int = 1,
 ) -> Interactions:
@@ -441,7 +441,8 @@ def from_columns(
         rows[0],
         rows[1],
         np.asarray(time).astype(np.int64),
-        *tables,
+        tables[0],
+        tables[1],
         None if weight is None else np.asarray(weight, np.float32),
     )
 

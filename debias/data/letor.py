@@ -221,8 +221,6 @@ def _parse(
         )
         if len(labels) == 0:
             raise ValueError("holds no item")
-        if features.shape[1] < 1 or (features.nnz and features.indices.min() < 0):
-            raise ValueError("has no feature, or one before the first")
         if not (np.isfinite(labels) & (labels == np.rint(labels))).all():
             raise ValueError("grades must be whole numbers")
         offsets, qid = _queries(query, groups, len(labels))

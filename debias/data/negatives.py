@@ -14,7 +14,8 @@ import numpy as np
 class Sampler(Protocol):
     """How negatives are drawn."""
 
-    log_q: np.ndarray | None
+    @property
+    def log_q(self) -> np.ndarray | None: ...
 
     def __call__(
         self, users: np.ndarray, count: int, rng: np.random.Generator

@@ -158,7 +158,8 @@ class FeatureViews(keras.layers.Layer):
                         kept = ops.expand_dims(kept, -1)
                     zero = ops.zeros_like(view[name])
                     view[name] = ops.where(kept, view[name], zero)
-        return views
+        one, other = views
+        return one, other
 
     def get_config(self) -> dict[str, Any]:
         names = ("schema", "transforms", "rate", "relation", "seed")

@@ -41,9 +41,9 @@ class Mixture(ClickModel):
             scores.
         reference: Place for serving="click".
 
-    `call` returns the components' click logits `(batch, list_size, K)`; metrics given to
-    `compile` see the marginal click logits of `click_logits`. On the JAX backend `fit`
-    hides the weights from metrics, so there a learned prior goes without them.
+    `call` returns the components' click logits `(batch, list_size, K)`; metrics given
+    to `compile` see the marginal click logits of `click_logits`. On the JAX backend
+    `fit` hides the weights from metrics, so there a mixture goes without them.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower

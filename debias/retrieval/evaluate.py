@@ -26,7 +26,7 @@ def dot_scores(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     """
     if queries.ndim == 2:
         return queries @ items.T
-    empty = ~queries.any(axis=-1)
+    empty = np.asarray(~queries.any(axis=-1))
     empty[:, 0] &= False
     best = queries[:, 0] @ items.T
     for k in range(1, queries.shape[1]):

@@ -205,7 +205,7 @@ class DAT(RecallModel):
         if history is not None:
             past = {"kind": history, "length": length, "size": items["id"]["size"]}
         seeds = (None,) * 4 if seed is None else tuple(4 * seed + i for i in range(4))
-        common = {
+        common: dict[str, Any] = {
             "dim": dim,
             "combine": combine,
             "hidden": hidden,

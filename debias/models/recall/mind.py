@@ -184,7 +184,11 @@ class MIND(RecallModel):
         }
         self.power = power
         seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
-        common = {"normalize": normalize, "unknown_rate": unknown_rate, "scale": scale}
+        common: dict[str, Any] = {
+            "normalize": normalize,
+            "unknown_rate": unknown_rate,
+            "scale": scale,
+        }
         past = {"length": length}
         self.user = InterestEncoder(
             users,

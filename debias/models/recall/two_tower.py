@@ -59,9 +59,7 @@ class RecallModel(keras.Model):
         self.temperature, self.self_weight = temperature, self_weight
         self.frequency, self.views = frequency, views
 
-    def compile(  # type: ignore[override]
-        self, optimizer: Any = None, loss: Any = None, **kwargs: Any
-    ) -> None:
+    def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
         """As Keras's; by default row-wise Adam and the softmax, without XLA.
 
         XLA, which Keras may turn on by itself, would make the gradients of the tables
@@ -217,7 +215,9 @@ def lend_table(user: Any, item: Any) -> None:
             "history without a size needs an item encoder with 'id' and fields of the "
             f"same size, got {list(item.schema)}, {item.embedding} and {user.embedding}"
         )
-    user.behaviours = item.fields.tables["id"]
+    # Past Keras's tracking: the table stays the item encoder's, which saves it, and a
+    # loaded encoder is built already and takes no new parts.
+    object.__setattr__(user, "behaviours", item.fields.tables["id"])
 
 
 def _sides(

@@ -135,6 +135,11 @@ def test_an_empty_file(read, text):
         read(text)
 
 
+def test_no_feature_anywhere(read):
+    with pytest.raises(ValueError, match=r"data.txt: features"):
+        read("1 qid:1\n0 qid:1\n")
+
+
 def test_no_query_anywhere(read):
     with pytest.raises(ValueError, match=r"data.txt: lines have no qid, and no file"):
         read("1 1:2\n")
