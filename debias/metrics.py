@@ -87,7 +87,7 @@ def _ranks(lists: _Lists) -> _Ranks:
     group = first[:, tied].astype(np.int64) + list_size * np.arange(len(tied))
     valid = ~np.isnan(scores[:, tied])
     sizes = np.bincount(group[valid], minlength=list_size * len(tied))
-    return _Ranks(first, tied, np.where(valid, sizes[group], 1))
+    return _Ranks(first, tied, sizes[group])
 
 
 def _summed(values: np.ndarray, ranks: _Ranks, worth: np.ndarray) -> np.ndarray:

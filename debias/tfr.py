@@ -81,8 +81,8 @@ def load() -> ModuleType:
     Raises:
         ImportError: It is not installed, or Keras runs on another backend.
 
-    >>> load().keras.metrics.NDCGMetric(topn=5).name
-    'ndcg_metric'
+    >>> load().keras.metrics.NDCGMetric(name="ndcg", topn=5).name
+    'ndcg'
     """
     if keras.backend.backend() != "tensorflow":
         raise ImportError(

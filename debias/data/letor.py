@@ -221,6 +221,8 @@ def _parse(
         )
         if len(labels) == 0:
             raise ValueError("holds no item")
+        if features.nnz == 0 and feature_count is None:
+            raise ValueError("has no feature on any line: name feature_count")
         if not (np.isfinite(labels) & (labels == np.rint(labels))).all():
             raise ValueError("grades must be whole numbers")
         offsets, qid = _queries(query, groups, len(labels))

@@ -27,7 +27,7 @@ def test_the_plain_simulator_draws_the_same_clicks(population):
 
 
 def test_the_hand_written_loop_learns_what_fit_learns():
-    """Relevance of the first feature; examination of the first place."""
+    """Half the places are never clicked, and its bias says so."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(500, speed.FEATURES)).astype("float32")
     item = rng.integers(0, 500, (speed.BATCH * 4, 10), np.int32)
@@ -37,5 +37,6 @@ def test_the_hand_written_loop_learns_what_fit_learns():
     epoch = cells["epoch"].cell_contents
     for _ in range(4):
         epoch()
-    bias = next(v for v in epoch.get_concrete_function().variables if v.shape == (10,))
-    assert bias.numpy()[:5].mean() > bias.numpy()[5:].mean()
+    # Of its variables of ten numbers, one is the bias and two are what Adam remembers.
+    tens = [v for v in epoch.get_concrete_function().variables if v.shape == (10,)]
+    assert any(v.numpy()[:5].min() > v.numpy()[5:].max() for v in tens)

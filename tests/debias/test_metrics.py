@@ -230,9 +230,22 @@ def test_lists_that_say_nothing_are_nan(metric):
     assert (found.n, found.left_out) == (1, 2)
 
 
+def test_padding_is_never_relevant():
+    found = precision([[0, 0, -1, -1]], np.zeros((1, 4)), k=4, relevant=0)
+    assert found.tolist() == [2 / 4]
+
+
+@pytest.mark.parametrize("counted", [0, 32])
+def test_only_lists_with_ties_pay_for_them(counted, monkeypatch):
+    monkeypatch.setattr(metrics, "_COUNTED_LENGTH", counted)
+    scores = np.array([[3, 1, 2, np.nan], [3, 3, 2, np.nan], [np.nan] * 4]).T
+    lists = metrics._Lists(np.zeros((4, 3)), scores, np.array([3, 3, 0]))
+    assert metrics._ranks(lists).tied.tolist() == [1]
+
+
 def test_labels_of_any_kind():
     scores = [[3.0, 1.0, 2.0]]
-    for labels in ([[0.5, 2.5, 0.0]], [[30, 31, 0]]):
+    for labels in ([[0.5, 2.5, 0.0]], [[30, 31, 0]], [[8, 7, 0]]):
         gains = 2.0 ** np.array(labels[0]) - 1
         best = sum(sorted(gains)[::-1] / np.log2([2, 3, 4]))
         value = (gains[[0, 2, 1]] / np.log2([2, 3, 4])).sum() / best
@@ -255,6 +268,7 @@ def test_labels_of_any_kind():
         (([[1, 0]], [[1.0, 2.0]], [1, 2.5]), "k must be"),
         (([[1, 0]], [[1.0, 2.0]], 1, [[True]]), "mask must have"),
         (([1, 0], [1.0, 2.0], 1, None, [0, 1]), "rise from 0 to 2"),
+        (([1, 0], [1.0, 2.0], 1, None, [1, 2]), "rise from 0 to 2"),
         (([1, 0], [1.0, 2.0], 1, None, [0, 2, 1, 2]), "rise from 0 to 2"),
         (([1, 0], [1.0, 2.0], 1, None, [0.0, 2.0]), "offsets must be integers"),
         (([1, 0], [1.0, 2.0], 1, [True, True], [0, 2]), "give one"),

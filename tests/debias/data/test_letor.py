@@ -136,8 +136,9 @@ def test_an_empty_file(read, text):
 
 
 def test_no_feature_anywhere(read):
-    with pytest.raises(ValueError, match=r"data.txt: features"):
+    with pytest.raises(ValueError, match=r"data.txt: has no feature on any line"):
         read("1 qid:1\n0 qid:1\n")
+    assert read("1 qid:1\n", feature_count=2).features.tolist() == [[0, 0]]
 
 
 def test_no_query_anywhere(read):
