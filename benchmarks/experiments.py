@@ -136,7 +136,7 @@ def trials(*populations: str, size: Size) -> tuple[Trial, ...]:
 
 
 FULL = Size()
-QUICK = Size(queries=1000, sessions=20_000, batch_size=256, epochs=5)
+QUICK = Size(queries=1000, sessions=40_000, epochs=6)
 
 TUNING = Table(
     name="tuning",
