@@ -46,6 +46,8 @@ def test_score_sees_features_and_nothing_else(name):
     order = RNG.permutation(POSITIONS)
     moved = numbers(model.score(FEATURES[:, order]))
     np.testing.assert_allclose(moved, listed[:, order], rtol=1e-4, atol=1e-6)
+    alone = numbers(model.score(FEATURES[:1, :1]))
+    np.testing.assert_allclose(alone, listed[:1, :1], rtol=1e-4, atol=1e-6)
     padded = np.concatenate([FEATURES, np.zeros((5, 3, 7), "float32")], axis=1)
     kept = numbers(model.score(padded))[:, :POSITIONS]
     np.testing.assert_allclose(kept, listed, rtol=1e-4, atol=1e-6)
