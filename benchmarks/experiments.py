@@ -4,6 +4,7 @@ One experiment is one row on one population; entering it in a `Table` is all it 
 have it run, resumed, compared and rendered.
 """
 
+import gc
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,12 +89,10 @@ class Trial:
         return {**asdict(self.size), "rate": self.rate, "revision": REVISION}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        import keras
-
         from benchmarks.protocol import world
         from benchmarks.rows import measure
 
-        keras.backend.clear_session()
+        _forget()
         found = world(self.population, seed, data, self.size)
         return measure(self.row, found, self.size, seed, self.rate)
 
@@ -115,16 +114,22 @@ class Tuning:
         return {**asdict(self.size), "revision": REVISION}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        import keras
-
         from benchmarks.protocol import world
         from benchmarks.rows import fit
 
-        keras.backend.clear_session()
+        _forget()
         seed += TUNING_SEED
         found = world(self.population, seed, data, self.size)
         fitted = fit(self.learner, found, self.size, seed, self.rate)
         return {"validation": fitted.validation}
+
+
+def _forget() -> None:
+    """Frees the models of the row before, which refer to themselves."""
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def trials(*populations: str, size: Size) -> tuple[Trial, ...]:
