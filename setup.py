@@ -11,18 +11,24 @@ REQUIRES = [
     "numpy>=1.26",
     "scipy>=1.11",
     "scikit-learn>=1.4",
-    "pyarrow>=15",
+    "pyarrow>=20",
     "typer>=0.12",
     "rich>=13",
     "matplotlib>=3.8",
+    "jinja2>=3.1",
 ]
 EXTRAS = {
     "tfr": ["tensorflow-ranking>=0.5.3"],
     "jax": ["jax>=0.4.30"],
+    "onnx": ["onnx>=1.16", "tf2onnx>=1.16"],
+    "peers": ["implicit>=0.7.2"],
 }
 EXTRAS["test"] = [
     *EXTRAS["tfr"],
     *EXTRAS["jax"],
+    *EXTRAS["onnx"],
+    "onnxruntime>=1.18",
+    *EXTRAS["peers"],
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -41,10 +47,11 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["debias*", "simulators*", "benchmarks*"]),
     package_data={
-        "debias": ["py.typed"],
+        "debias": ["py.typed", "diagnosis/templates/*.html"],
         "simulators": ["py.typed"],
         "benchmarks": ["results/*.jsonl", "*.md"],
     },
+    entry_points={"console_scripts": ["debias = debias.__main__:app"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -19,6 +19,7 @@ from benchmarks.plan import Table, unknown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
+FIGURES_FOLDER = Path(__file__).resolve().parent / "figures"
 LOCAL = Path(".benchmarks")
 MAIN = "main"
 FAILED, INTERRUPTED = 1, 130
@@ -135,6 +136,24 @@ def check(
     if problems:
         raise typer.Exit(FAILED)
     typer.echo("Markdown and results agree.")
+
+
+@app.command()
+def figures(
+    seed: Annotated[int, typer.Option(min=0, help="The world to draw.")] = 0,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")] = (
+        LOCAL / "figures"
+    ),
+    publish: Publish = False,
+) -> None:
+    """Train the models of the figures and draw them, as PNG and SVG."""
+    from benchmarks.figures import FIGURES, save
+
+    folder = FIGURES_FOLDER if publish else out
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(FIGURES, 1):
+        save(name, folder, seed)
+        typer.echo(f"{number}/{len(FIGURES)} {folder / name}.svg")
 
 
 @app.command(name="list")

@@ -147,21 +147,14 @@ def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
 
 
 def predicted_logits(model: Any, split: Split) -> np.ndarray:
-    """(S, L) click logits of each cell given the clicks above it.
-
-    Only a mixture learns from the clicks above: they tell what kind of user this is.
-    The other models predict the same with and without.
-    """
-    from debias.losses import conditional_logits
-    from debias.models import Mixture
+    """(S, L) click logits of each cell given the clicks above it."""
     from debias.pipeline import batches
 
-    data = batches(split.log, split.data, 2048, shuffle=False)
-    outputs = model.predict(data, verbose=0)
-    if not isinstance(model, Mixture):
-        return outputs
-    clicks = np.where(split.log.mask, split.log.click, -1)
-    return np.asarray(conditional_logits(clicks, outputs, model.log_prior()))
+    predicted = (
+        model.conditional_click_logits(batch, clicks, model(batch))
+        for batch, clicks in batches(split.log, split.data, 2048, shuffle=False)
+    )
+    return np.concatenate([np.asarray(logits) for logits in predicted])
 
 
 def trained(
@@ -179,6 +172,7 @@ def trained(
     """
     import keras
 
+    from debias.optimizers import RowWiseAdam
     from debias.pipeline import batches
 
     keras.utils.set_random_seed(seed)
@@ -186,7 +180,8 @@ def trained(
     train, validation = world.train, world.validation
     steps = -(-train.log.sessions // size.batch_size)
     model.compile(
-        keras.optimizers.Adam(rate),
+        # Plain Adam, right also where an embedded id repeats in a batch.
+        RowWiseAdam(rate, dense_rows=1 << 20),
         jit_compile=False,  # on a CPU, XLA gains nothing here and compiles for long
         steps_per_execution=min(50, steps),
     )

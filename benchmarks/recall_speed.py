@@ -1,6 +1,8 @@
 """Seconds a training step of a two-tower on ids, as the vocabulary grows."""
 
 import time
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -120,3 +122,42 @@ def _torch(users: int, items: int, dim: int) -> Any:
         optimizer.step()
 
     return step
+
+
+@dataclass(frozen=True)
+class RecallSpeed:
+    """Steps a second at one vocabulary, of ours and of the peers there are."""
+
+    population: str
+    row: str = "recall"
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "batch_size": 4096,
+            "dim": 32,
+            "ids": sum(VOCABULARIES[self.population]),
+        }
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        """Rates by processor time, which neighbours on a machine disturb less.
+
+        `growth` is the seconds of a step over those at the smallest vocabulary.
+        """
+
+        from benchmarks.experiments import forget
+
+        def rate(engine: str, size: tuple[int, int]) -> float:
+            forget()  # the tables of the engine before
+            return 1 / step_seconds(engine, *size, seed=seed)["cpu_seconds"]
+
+        size = VOCABULARIES[self.population]
+        own, peer = rate("row-wise", size), rate("keras-adam", size)
+        found = {"rate": own, "peer_rate": peer, "ratio": own / peer}
+        found["growth"] = rate("row-wise", VOCABULARIES["150k"]) / own
+        if find_spec("torch"):
+            torch = rate("torch-sparse", size)
+            found |= {"torch_rate": torch, "torch_ratio": own / torch}
+        return found
+
+
+CASES = tuple(RecallSpeed(name) for name in VOCABULARIES)

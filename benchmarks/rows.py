@@ -1,8 +1,8 @@
-"""The rows of the tables of rankers: what each trains on, and how.
+"""The rows of the tables of rankers: bounds, and how any row is fitted and measured.
 
 A row is fitted in a world and then measured. All learning rows share one relevance
 tower, one optimiser and one budget; only the learning rate is a row's own, chosen in
-table `tuning` on worlds that no other table uses.
+a tuning table on worlds that no other table uses. `benchmarks.learners` builds them.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 from keras import ops
+from scipy import special
 
 from benchmarks.experiments import Size
+from benchmarks.learners import LEARNERS, relevance
 from benchmarks.protocol import (
-    LIST_SIZE,
     World,
     click_metrics,
     predicted_logits,
@@ -23,86 +24,14 @@ from benchmarks.protocol import (
     scores,
     trained,
 )
+from benchmarks.truths import beliefs
 from debias.data import ClickLog
-from debias.layers import BiasTower, Tower
 from debias.layers.tensors import Tensor
-from debias.models import (
-    XPA,
-    Additive,
-    BilinearModel,
-    ClickModel,
-    Dot,
-    Mixture,
-    Naive,
-    PositionFeature,
-    Product,
-)
+from debias.models import ClickModel
 from simulators.behaviours import Behaviour
 from simulators.clicks import item_attraction
-
-HIDDEN = (64, 32)
-EMBEDDING = 8
-SPREAD = 0.5  # of embeddings of places that multiply, and of parts of a mixture
-TYPES = 3
-
-Builder = Callable[[int, dict[str, int]], ClickModel]
-
-
-def relevance(seed: int, out: int = 1) -> Tower:
-    return Tower(HIDDEN, out=out, seed=seed)
-
-
-def naive(seed: int, places: dict[str, int]) -> ClickModel:
-    return Naive(relevance(seed))
-
-
-def position_feature(seed: int, places: dict[str, int]) -> ClickModel:
-    place = BiasTower(places, out=4, dropout=0.15, spread=SPREAD, seed=seed)
-    return PositionFeature(relevance(seed), place)
-
-
-def product(seed: int, places: dict[str, int]) -> ClickModel:
-    return Product(relevance(seed), BiasTower(places, seed=seed))
-
-
-def additive(seed: int, places: dict[str, int]) -> ClickModel:
-    return Additive(relevance(seed), BiasTower(places, dropout=0.1, seed=seed))
-
-
-def dot(seed: int, places: dict[str, int]) -> ClickModel:
-    # Embeddings of a place are sums over its columns: together they start around 1.
-    center = 1 / len(places)
-    place = BiasTower(places, out=EMBEDDING, center=center, seed=seed)
-    return Dot(relevance(seed, EMBEDDING), place)
-
-
-def bilinear(seed: int, places: dict[str, int]) -> ClickModel:
-    place = BiasTower(places, out=EMBEDDING, spread=SPREAD, seed=seed)
-    return BilinearModel(relevance(seed, EMBEDDING), place, seed=seed)
-
-
-def mixture(seed: int, places: dict[str, int]) -> ClickModel:
-    seeds = [TYPES * seed + kind for kind in range(TYPES)]
-    return Mixture(
-        [Product(relevance(s), BiasTower(places, spread=SPREAD, seed=s)) for s in seeds]
-    )
-
-
-def xpa(seed: int, places: dict[str, int]) -> ClickModel:
-    place = BiasTower(places, out=EMBEDDING, spread=SPREAD, seed=seed)
-    return XPA(relevance(seed, EMBEDDING), place, seed=seed)
-
-
-LEARNERS: dict[str, Builder] = {
-    "naive": naive,
-    "position_feature": position_feature,
-    "product": product,
-    "additive": additive,
-    "dot": dot,
-    "bilinear": bilinear,
-    "mixture": mixture,
-    "xpa": xpa,
-}
+from simulators.oracle import conditional_click_probability, ideal_score
+from simulators.populations import Observed
 
 
 class Fit(NamedTuple):
@@ -111,6 +40,7 @@ class Fit(NamedTuple):
     validation: float  # mean log-likelihood of its target on the validation split
     score: np.ndarray  # (items,) of the test queries
     logits: np.ndarray | None  # (S, L) of the test log, where the row predicts clicks
+    beliefs: dict[str, float]  # what it believes of users, against the truth
 
 
 def fit(row: str, world: World, size: Size, seed: int, rate: float) -> Fit:
@@ -119,19 +49,16 @@ def fit(row: str, world: World, size: Size, seed: int, rate: float) -> Fit:
         return _full_information(world, size, seed, rate)
     if row == "oracle_examination":
         return _oracle_examination(world, size, seed, rate)
-    places = {"position": LIST_SIZE}
-    log = world.train.log
-    if log.row is not None and log.column is not None:
-        places |= {"row": int(log.row.max()), "column": int(log.column.max())}
-    return _fit_clicks(world, size, seed, rate, lambda s: LEARNERS[row](s, places))
+    return _fit_clicks(world, size, seed, rate, lambda s: LEARNERS[row](s, world))
 
 
 def _fit_clicks(
     world: World, size: Size, seed: int, rate: float, build: Callable[[int], ClickModel]
 ) -> Fit:
     model, validation = trained(world, size, seed, build, rate)
-    logits = predicted_logits(model, world.test)
-    return Fit(validation, scores(model, world.test.data), logits)
+    logits = predicted_logits(model, world.test) if model.predicts_clicks else None
+    score = scores(model, world.test.data)
+    return Fit(validation, score, logits, beliefs(model, world))
 
 
 def measure(
@@ -140,14 +67,33 @@ def measure(
     """The metrics of one row in one world."""
     if row == "logging":
         return ranking_metrics(world, world.test.logging)
+    if row == "ceiling":
+        return _ceiling(world)
     fitted = fit(row, world, size, seed, rate)
-    found = ranking_metrics(world, fitted.score)
+    found = ranking_metrics(world, fitted.score) | fitted.beliefs
     if fitted.logits is not None:
         found |= click_metrics(world.test.log, fitted.logits)
     return found
 
 
 # Bounds
+
+
+def _ceiling(world: World) -> dict[str, float]:
+    """What nobody can beat: the true attraction, and the crowd's own probabilities."""
+    log, gamma = world.test.log, item_attraction(world.test.data)
+    assert log.query is not None
+    seen = Observed(log.query, log.device, log.context)
+    p = conditional_click_probability(
+        world.population,
+        np.where(log.mask, gamma[log.item], 0.0),
+        log.click,
+        log.mask,
+        observed=seen,
+    )
+    logits = special.logit(np.clip(p, 1e-12, 1 - 1e-12))
+    score = ideal_score(world.population, gamma)
+    return ranking_metrics(world, score) | click_metrics(log, logits)
 
 
 def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
@@ -179,7 +125,7 @@ def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
         verbose=0,
     )
     score = model.predict(world.test.data.features, batch_size=8192, verbose=0)
-    return Fit(-min(history.history["val_loss"]), score[:, 0], None)
+    return Fit(-min(history.history["val_loss"]), score[:, 0], None, {})
 
 
 class Known(ClickModel):

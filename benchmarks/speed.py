@@ -7,10 +7,16 @@ large matrix product, or its least memory traffic over the rate of a large copy,
 measured in the same process.
 """
 
+import json
+import os
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -160,26 +166,91 @@ def hand_written(
 
 # Simulation: clicks of given lists, against the shortest NumPy that draws the same.
 
+CLAX = "DEBIAS_CLAX_PYTHON"
+"""Names the Python of an environment that has CLAX, where there is one:
+
+python3 -m venv clax && clax/bin/pip install clax-models jax==0.7.2
+DEBIAS_CLAX_PYTHON=clax/bin/python python -m benchmarks speed --only simulate
+"""
+SESSIONS = 400_000
+
 
 def simulate(population: str, seed: int) -> dict[str, float]:
     """Sessions a second on one core, against plain float32 NumPy.
 
-    Both return clicks and kinds of users; `visit` is not asked for more of the truth.
+    Both return clicks, kinds of users and the truth about them. `write_rate` is that of
+    whole simulated sessions on their way to Parquet, lists, propensities and all, on
+    every core. CLAX, where it is installed, may use every core too and returns clicks
+    and kinds only.
     """
     from simulators.populations import named, visit
 
-    rng = np.random.default_rng(seed)
-    sessions = 400_000
-    attraction = rng.random((sessions, LIST_SIZE), np.float32)
+    attraction = np.random.default_rng(seed).random((SESSIONS, LIST_SIZE), np.float32)
     crowd = named(population)
     generator = np.random.Generator(np.random.SFC64(seed))
-    own, other = alternating(
-        lambda: visit(crowd, attraction, generator, truth=False),
-        lambda: PLAIN[population](attraction, generator),
+
+    def ours() -> object:
+        return visit(crowd, attraction, generator)
+
+    plain, cell = PLAIN[population]
+    own, other = alternating(ours, lambda: plain(attraction, generator))
+    found = compared(SESSIONS, own, other, copy_rate() / (LIST_SIZE * cell))
+    if python := os.environ.get(CLAX):
+        with clax(python, population, seed) as peer:
+            own, other = alternating(ours, peer)
+        found |= {"clax_rate": SESSIONS / other, "clax_ratio": other / own}
+    return found | {"write_rate": write_rate(population, seed)}
+
+
+@contextmanager
+def clax(python: str, population: str, seed: int) -> Iterator[Callable[[], object]]:
+    """A round of CLAX's sampler over the attractions that `simulate` draws.
+
+    Raises:
+        RuntimeError: It does not run, or its clicks are not those of the population.
+    """
+    from simulators.behaviours import EYE_TRACKING
+    from simulators.oracle import click_probability
+    from simulators.populations import named
+
+    script = Path(__file__).parent / "peers" / "clax_simulate.py"
+    process = subprocess.Popen(
+        [python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    # At the least, attraction is read and a click written.
-    least = LIST_SIZE * (4 + 1)
-    return compared(sessions, own, other, copy_rate() / least)
+
+    def ask(line: str) -> dict[str, Any]:
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(BrokenPipeError):  # then there is no answer either
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+        answer = process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"CLAX did not run: try {python} {script}")
+        return json.loads(answer)
+
+    try:
+        setup = {"population": population, "sessions": SESSIONS, "seed": seed}
+        rates = ask(json.dumps({**setup, "theta": EYE_TRACKING}))["rates"]
+        half = np.full((1, LIST_SIZE), 0.5)  # clicks are linear in attraction here
+        expected = click_probability(named(population), half)[0]
+        error = np.sqrt(0.25 / SESSIONS)
+        if (np.abs(rates - expected) > 5 * error).any():
+            raise RuntimeError(f"CLAX clicks {rates}, expected {expected.tolist()}")
+        yield lambda: ask("round")
+    finally:
+        process.communicate()  # its input ends, and so does it
+
+
+def write_rate(population: str, seed: int) -> float:
+    """Sessions a second that are simulated and written, start and finish included."""
+    from simulators import EpsilonGreedy, generate, prepare, weak_ranker
+    from simulators.writer import write
+
+    data = generate(500, seed)
+    ready = prepare(data, EpsilonGreedy(weak_ranker(data)), population, seed)
+    sessions = 1 << 21
+    with TemporaryDirectory() as folder:
+        return sessions / seconds(lambda: write(ready, folder, sessions))
 
 
 def plain_position_based(
@@ -189,7 +260,8 @@ def plain_position_based(
 
     theta = np.array(EYE_TRACKING, np.float32)
     click = rng.random(attraction.shape, np.float32) < attraction * theta
-    return click, np.zeros(len(attraction), np.int16)
+    kind = np.zeros(len(attraction), np.int16)
+    return kind, click, np.broadcast_to(theta, click.shape), attraction
 
 
 def plain_mixed(
@@ -202,10 +274,52 @@ def plain_mixed(
     examination = np.where((kind == 2)[:, None], np.float32(1), theta)
     wanted = np.where((kind == 1)[:, None], np.float32(1), attraction)
     click = rng.random(attraction.shape, np.float32) < examination * wanted
-    return click, kind
+    return kind, click, examination, wanted
 
 
-PLAIN = {"pbm": plain_position_based, "mixed": plain_mixed}
+# With the bytes of a cell that must be moved: attraction is read and a click written,
+# and in a mixture examination and attraction of the kind of user as well.
+PLAIN = {"pbm": (plain_position_based, 4 + 1), "mixed": (plain_mixed, 4 + 1 + 4 + 4)}
+
+
+# EM: one pass over a log that is already counted, as the fit repeats it.
+
+
+def em(model: str, population: str, seed: int) -> dict[str, float]:
+    """Sessions a second of one pass; of the position-based model beside a plain one."""
+    import simulators
+    from debias.propensity.click_models.timing import prepared_pass
+
+    sessions, data = 200_000, simulators.generate(queries=1000, seed=seed)
+    shown = simulators.PlackettLuce(simulators.weak_ranker(data), temperature=0.5)
+    log = simulators.simulate(data, shown, population, sessions=sessions, seed=seed)
+    ours = prepared_pass(log, model)
+    # At the least, the number of a pair and a click are read.
+    most = copy_rate() / (LIST_SIZE * (4 + 1))
+    if model == "pbm":
+        plain = plain_position_based_pass(log.item, log.click)
+        return compared(sessions, *alternating(ours, plain), most)
+    ours()
+    rate = sessions / float(np.median([seconds(ours) for _ in range(ROUNDS)]))
+    return {"rate": rate, "floor_fraction": rate / most}
+
+
+def plain_position_based_pass(
+    item: np.ndarray, click: np.ndarray
+) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+    """The textbook: all impressions of all sessions, in plain NumPy, prior (1, 2)."""
+    clicked, flat = click.astype(float), item.ravel()
+    shown = np.bincount(flat)
+    gamma, theta = np.full(len(shown), 0.5), np.full(item.shape[1], 0.5)
+
+    def step() -> tuple[np.ndarray, np.ndarray]:
+        g = gamma[item]
+        rest = (1 - clicked) / (1 - g * theta)
+        liked = np.bincount(flat, (clicked + rest * g * (1 - theta)).ravel())
+        seen = (clicked + rest * theta * (1 - g)).sum(axis=0)
+        return (liked + 1) / (shown + 2), (seen + 1) / (len(item) + 2)
+
+    return step
 
 
 @dataclass(frozen=True)
@@ -222,11 +336,17 @@ class Speed:
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         if self.row == "train":
             return train(seed)
+        if self.row.startswith("em_"):
+            return em(self.row.removeprefix("em_"), self.population, seed)
         return simulate(self.population, seed)
 
 
 CASES = (
     Speed("train", "additive", "hand-written tf.function loop"),
-    Speed("simulate", "pbm", "plain NumPy float32"),
-    Speed("simulate", "mixed", "plain NumPy float32"),
+    Speed("simulate", "pbm", "plain NumPy float32, truth included"),
+    Speed("simulate", "mixed", "plain NumPy float32, truth included"),
+    Speed("em_pbm", "pbm", "plain NumPy float64"),
+    Speed("em_ubm", "pbm", "none"),
+    Speed("em_dbn", "pbm", "none"),
+    Speed("em_ccm", "pbm", "none"),
 )

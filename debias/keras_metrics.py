@@ -289,6 +289,119 @@ class Perplexity(_Clicks):
         return {**super().get_config(), "list_size": self.list_size}
 
 
+class _Posterior(keras.metrics.Metric):
+    """Mean over sessions of something of their posteriors, `(batch, K)`."""
+
+    def __init__(self, name: str, dtype: Any):
+        super().__init__(name=name, dtype=dtype)
+        self.count = self.add_variable((), "zeros", name="count")
+        self.total = self.add_variable((), "zeros", name="total")
+
+    def values(self, before: Tensor, now: Tensor) -> Tensor:
+        """The value of each session, `(batch,)`."""
+        raise NotImplementedError
+
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        before, now = (
+            ops.cast(ops.convert_to_tensor(p), self.dtype) for p in (y_true, y_pred)
+        )
+        values = self.values(before, now)
+        weights = _list_weights(sample_weight, values)
+        self.total.assign_add(ops.sum(values * weights))
+        self.count.assign_add(ops.sum(weights))
+
+    def result(self) -> Tensor:
+        return ops.divide_no_nan(self.total, self.count)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -ops.sum(p * ops.log(ops.maximum(p, 1e-30)), axis=-1)
+
+
+@_registered
+class PosteriorEntropy(_Posterior):
+    """Mean entropy of the sessions' posteriors in nats: 0, all certain, to log K.
+
+    `y_pred` is a mixture's `responsibilities`, `(batch, K)`; `y_true` is not looked at.
+
+    >>> metric = PosteriorEntropy()
+    >>> metric.update_state([[0, 0], [0, 0]], [[1.0, 0.0], [0.5, 0.5]])
+    >>> round(float(metric.result()), 4)  # (0 + log 2) / 2
+    0.3466
+    """
+
+    def __init__(self, name: str = "posterior_entropy", dtype: Any = None):
+        super().__init__(name, dtype)
+
+    def values(self, before: Tensor, now: Tensor) -> Tensor:
+        return _entropy(now)
+
+
+@_registered
+class Switching(_Posterior):
+    """Share of sessions whose most likely component is not what it was before.
+
+    `y_true` and `y_pred` are two `responsibilities` of the same sessions, `(batch, K)`,
+    as before and after an epoch. A mixture that has settled switches few.
+
+    >>> metric = Switching()
+    >>> metric.update_state([[0.9, 0.1], [0.2, 0.8]], [[0.7, 0.3], [0.6, 0.4]])
+    >>> float(metric.result())
+    0.5
+    """
+
+    def __init__(self, name: str = "switching", dtype: Any = None):
+        super().__init__(name, dtype)
+
+    def values(self, before: Tensor, now: Tensor) -> Tensor:
+        moved = ops.argmax(before, axis=-1) != ops.argmax(now, axis=-1)
+        return ops.cast(moved, self.dtype)
+
+
+@_registered
+class EffectiveComponents(keras.metrics.Metric):
+    """How many components are in use: exp of the entropy of their mean posterior.
+
+    K if all have equal shares of the sessions, 1 if one has taken them all. `y_pred` is
+    a mixture's `responsibilities`, `(batch, K)`; `y_true` is not looked at.
+
+    Args:
+        components: int. K.
+
+    >>> metric = EffectiveComponents(2)
+    >>> metric.update_state([[0, 0], [0, 0]], [[1.0, 0.0], [0.0, 1.0]])
+    >>> round(float(metric.result()), 4)
+    2.0
+    """
+
+    def __init__(
+        self,
+        components: int,
+        name: str = "effective_components",
+        dtype: Any = None,
+    ):
+        if components < 1:
+            raise ValueError(f"components must be at least 1, got {components}")
+        super().__init__(name=name, dtype=dtype)
+        self.components = components
+        self.total = self.add_variable((components,), "zeros", name="total")
+
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        p = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
+        weights = _list_weights(sample_weight, p[:, 0])
+        self.total.assign_add(ops.sum(p * ops.expand_dims(weights, -1), axis=0))
+
+    def result(self) -> Tensor:
+        return ops.exp(_entropy(ops.divide_no_nan(self.total, ops.sum(self.total))))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "components": self.components}
+
+
 METRICS: dict[str, type[keras.metrics.Metric]] = {
     "ndcg": NDCG,
     "mrr": MRR,

@@ -321,7 +321,7 @@ def conditional_logits(
 
     The prediction that a mixture may be scored on. By the chain rule the
     `click_cross_entropy` of these logits is the `mixture_likelihood` of the session.
-    With all of `y_true` at padding, it is the marginal P(c_k) under the prior.
+    The first is the marginal P(c_1), for which there is no click above.
 
     Args:
         y_true: `(batch, list_size)` clicks in display order, -1 at padding.

@@ -26,6 +26,11 @@ class RowWiseAdam(keras.optimizers.Adam):
     not and step an id that occurs 256 times 16 times too far. Other backends compute
     dense gradients, so there it is Adam, cost included.
 
+    Where a batch looks up more ids than a table has rows, rows one by one cost more
+    than the table as a whole: `dense_rows` says up to which size a table is stepped
+    densely, by plain Adam on summed gradients, absent rows by their momentum. If it
+    covers all tables, `compile` may be given `jit_compile=True`.
+
     `weight_decay`, `use_ema` and `gradient_accumulation_steps` are kept, but each reads
     whole tables.
 
@@ -35,6 +40,7 @@ class RowWiseAdam(keras.optimizers.Adam):
     Args:
         learning_rate: float or schedule.
         beta_1, beta_2, epsilon: As in `keras.optimizers.Adam`.
+        dense_rows: Tables of at most so many rows are stepped whole.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     >>> RowWiseAdam(0.01).get_config()["beta_2"]
@@ -47,12 +53,14 @@ class RowWiseAdam(keras.optimizers.Adam):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        dense_rows: int = 0,
         name: str = "row_wise_adam",
         **kwargs: Any,
     ):
         if kwargs.pop("amsgrad", False):
             raise ValueError("amsgrad is not available row by row")
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
+        self.dense_rows = dense_rows
 
     def update_step(
         self, gradient: Tensor, variable: Tensor, learning_rate: Tensor
@@ -62,6 +70,10 @@ class RowWiseAdam(keras.optimizers.Adam):
             return
         import tensorflow as tf
 
+        if variable.shape[0] <= self.dense_rows:
+            whole = tf.convert_to_tensor(gradient)  # sums repeated rows
+            super().update_step(whole, variable, learning_rate)
+            return
         place = self._get_variable_index(variable)
         moment, velocity = self._momentums[place].value, self._velocities[place].value
         dtype = variable.dtype
@@ -78,3 +90,6 @@ class RowWiseAdam(keras.optimizers.Adam):
         moment.scatter_update(tf.IndexedSlices(m, rows))
         velocity.scatter_update(tf.IndexedSlices(v, rows))
         variable.scatter_sub(tf.IndexedSlices(move, rows))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dense_rows": self.dense_rows}

@@ -1,22 +1,35 @@
 """From a click log to training batches: features stay in one table, found by index.
 
-The log holds item numbers. A step of the pipeline draws a batch of session numbers,
-takes their rows of the log and then the rows of the feature table that those name, so
-a million sessions cost the memory of their indices and no feature is stored twice.
+The log holds item numbers. A step of the pipeline draws a batch of sessions, from the
+log in memory or from shards on disk, and then takes the rows of the feature table that
+their items name, so a million sessions cost the memory of their indices at most and no
+feature is stored twice.
 """
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from debias.data import ClickLog, RankingData
+from debias.data import (
+    ClickLog,
+    RankingData,
+    count_sessions,
+    read_batches,
+    shuffled_batches,
+)
 
 LAYOUT = ("row", "column", "device", "context")
-PIECE = 1 << 15  # items preprocessed at once
+PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
+
+Cells = dict[str, tf.Tensor]  # of a batch: item, click with -1 at padding, layout
 
 
 def batches(
-    log: ClickLog,
+    log: ClickLog | str | Path,
     data: RankingData,
     batch_size: int = 512,
     shuffle: bool = True,
@@ -26,10 +39,14 @@ def batches(
     """Batches `(batch, clicks)` of `log`, ready for `fit`, `evaluate` and `predict`.
 
     Args:
-        log: Sessions whose `item` indexes the items of `data`.
+        log: Sessions whose `item` indexes the items of `data`; or the Parquet file or
+            folder of such a log, which is then streamed and never loaded, see
+            `debias.data.shuffled_batches`.
         data: The items' features, shared by all batches.
         batch_size: Sessions a batch; the last may be smaller.
-        shuffle: Draws a new order of all sessions for every epoch.
+        shuffle: Draws a new order of all sessions for every epoch. The order of a
+            streamed log is uniform up to a million sessions; a longer one is shuffled
+            by its row groups and within stretches of a million.
         seed: Names the orders: the same seed gives the same batches.
         preprocess: Layer that the feature table passes once, such as `Standardize`; the
             ranker that serves takes the same one.
@@ -41,7 +58,8 @@ def batches(
         clicks (batch, list_size) float32, -1 at padding.
 
     Raises:
-        ValueError: If the log is empty or names an item that `data` lacks.
+        ValueError: If the log is empty or names an item that `data` lacks. Of a
+            streamed log TensorFlow raises it, as its own error, when it gets there.
 
     >>> data = RankingData(np.zeros((3, 2), "float32"), None, np.array([0, 3]))
     >>> log = ClickLog(query=[0], item=[[2, 0, -1]], click=[[True, False, False]])
@@ -51,36 +69,60 @@ def batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if log.sessions == 0:
-        raise ValueError("log has no sessions, nothing to make a batch of")
-    log.check(data.items)
+    if isinstance(log, ClickLog):
+        if log.sessions == 0:
+            raise ValueError("log has no sessions, nothing to make a batch of")
+        sessions, read = log.sessions, _held(log.check(data.items), shuffle, batch_size)
+    else:
+        sessions = count_sessions(log)
+        read = _streamed(log, data.items, shuffle, batch_size)
     table = tf.constant(data.features)
     if preprocess is not None:
         pieces = (data.features[i : i + PIECE] for i in range(0, data.items, PIECE))
         table = tf.concat([tf.convert_to_tensor(preprocess(p)) for p in pieces], 0)
-    # Clicks and padding share one small integer, so that a batch gathers it once.
-    clicks = tf.constant(np.where(log.mask, log.click, -1).astype("int8"))
-    item = tf.constant(log.item)
-    places = np.arange(1, log.list_size + 1, dtype="int32")
-    extra = {
-        name: tf.constant(values)
-        for name in LAYOUT
-        if (values := getattr(log, name)) is not None
-    }
-    count = log.sessions
 
-    def gather(rows: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        shown = tf.gather(item, rows)
-        mask = shown >= 0
-        batch = {
-            "features": tf.gather(table, tf.maximum(shown, 0)),
-            "position": tf.where(mask, places, 0),
+    def batch(drawn: Any) -> tuple[Cells, tf.Tensor]:
+        cells = read.cells(drawn)
+        item = cells["item"]
+        mask = item >= 0
+        found = {
+            "features": tf.gather(table, tf.maximum(item, 0)),
+            "position": tf.where(mask, tf.range(1, item.shape[1] + 1), 0),
             "mask": mask,
         }
-        for name, values in extra.items():
-            taken = tf.gather(values, rows)
-            batch[name] = tf.cast(taken, "float32" if name == "context" else "int32")
-        return batch, tf.cast(tf.gather(clicks, rows), "float32")
+        for name in LAYOUT:
+            if name in cells:
+                dtype = "float32" if name == "context" else "int32"
+                found[name] = tf.cast(cells[name], dtype)
+        return found, tf.cast(cells["click"], "float32")
+
+    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+    return (
+        draws.flat_map(read.epoch)
+        .apply(tf.data.experimental.assert_cardinality(-(-sessions // batch_size)))
+        .map(batch, num_parallel_calls=1)
+        .prefetch(2)
+    )
+
+
+class Reading(NamedTuple):
+    """How a log comes in batches."""
+
+    epoch: Callable[[tf.Tensor], tf.data.Dataset]  # of a number drawn for the epoch
+    cells: Callable[[Any], Cells]  # of an element of the epoch
+
+
+def _cells(log: ClickLog) -> dict[str, np.ndarray]:
+    """Clicks and padding share one small integer, so that a batch gathers it once."""
+    click = np.where(log.mask, log.click, -1).astype("int8")
+    layout = {n: v for n, v in log.columns().items() if n in LAYOUT}
+    return {"item": log.item, "click": click, **layout}
+
+
+def _held(log: ClickLog, shuffle: bool, batch_size: int) -> Reading:
+    """A log in memory: an epoch is the numbers of its sessions."""
+    columns = {name: tf.constant(value) for name, value in _cells(log).items()}
+    count = log.sessions
 
     def epoch(draw: tf.Tensor) -> tf.data.Dataset:
         order = tf.range(count)
@@ -88,11 +130,55 @@ def batches(
             order = tf.random.experimental.stateless_shuffle(order, [draw, 0])
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
-    steps = -(-count // batch_size)
-    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-    return (
-        draws.flat_map(epoch)
-        .apply(tf.data.experimental.assert_cardinality(steps))
-        .map(gather, num_parallel_calls=1)
-        .prefetch(2)
-    )
+    def cells(rows: tf.Tensor) -> Cells:
+        return {name: tf.gather(values, rows) for name, values in columns.items()}
+
+    return Reading(epoch, cells)
+
+
+def _streamed(path: str | Path, items: int, shuffle: bool, batch_size: int) -> Reading:
+    """A log on disk: an epoch is its cells."""
+    # Python is asked for many batches at once: it is what takes long.
+    at_once = batch_size * max(PIECE // batch_size, 1)
+    first = next(read_batches(path, 1))
+    columns = [name for name in LAYOUT if name in first.columns()]
+    signature = {
+        name: tf.TensorSpec((None, *value.shape[1:]), value.dtype)
+        for name, value in _cells(first).items()
+    }
+
+    def pieces(draw: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        if shuffle:
+            rng = np.random.default_rng(int(draw))
+            found = shuffled_batches(path, rng, at_once, columns)
+        else:
+            found = _even(read_batches(path, columns=columns), at_once)
+        for piece in found:
+            yield _cells(piece.check(items))
+
+    def cut(piece: Cells) -> tf.data.Dataset:
+        count = tf.shape(piece["item"], "int64")[0]
+        starts = tf.data.Dataset.range(0, count, batch_size)
+        return starts.map(
+            lambda i: {n: value[i : i + batch_size] for n, value in piece.items()}
+        )
+
+    def epoch(draw: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_generator(
+            pieces, args=(draw,), output_signature=signature
+        ).flat_map(cut)
+
+    return Reading(epoch, lambda cells: cells)
+
+
+def _even(pieces: Iterator[ClickLog], sessions: int) -> Iterator[ClickLog]:
+    """The same sessions in the same order, in pieces of equal size but for the last."""
+    rest: list[ClickLog] = []
+    for piece in pieces:
+        pool = ClickLog.concatenate([*rest, piece])
+        even = pool.sessions - pool.sessions % sessions
+        for start in range(0, even, sessions):
+            yield pool.take(slice(start, start + sessions))
+        rest = [pool.take(slice(even, None))]
+    if rest[0].sessions:
+        yield rest[0]

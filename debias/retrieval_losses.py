@@ -41,8 +41,7 @@ def softmax(positive: Tensor, scores: Tensor) -> Tensor:
     >>> round(float(row[0]), 4)  # log 2
     0.6931
     """
-    own, _ = _split(positive, scores)
-    return ops.logsumexp(scores, axis=-1) - own[:, 0]
+    return ops.sparse_categorical_crossentropy(positive, scores, from_logits=True)
 
 
 def pointwise(positive: Tensor, scores: Tensor) -> Tensor:

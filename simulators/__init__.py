@@ -33,7 +33,9 @@ if TYPE_CHECKING:  # what the lazy attributes below resolve to
     from simulators.behaviours import trust_vardasbi as trust_vardasbi
     from simulators.behaviours import user_browsing as user_browsing
     from simulators.clicks import ATTRACTIONS as ATTRACTIONS
+    from simulators.clicks import SATISFACTIONS as SATISFACTIONS
     from simulators.clicks import item_attraction as item_attraction
+    from simulators.clicks import item_satisfaction as item_satisfaction
     from simulators.clicks import prepare as prepare
     from simulators.clicks import simulate as simulate
     from simulators.oracle import expected_clicks as expected_clicks
@@ -60,7 +62,8 @@ _HOME = {
     "DependentClick DocumentCTR DynamicBayesian Grid PositionBased RankCTR TrustBiased "
     "UserBrowsing eye_tracking power_law simplified_dbn trust_oosterhuis "
     "trust_vardasbi user_browsing",
-    "clicks": "ATTRACTIONS item_attraction prepare simulate",
+    "clicks": "ATTRACTIONS SATISFACTIONS item_attraction item_satisfaction prepare "
+    "simulate",
     "oracle": "expected_clicks",
     "policies": "Deterministic EpsilonGreedy Interleaved PlackettLuce RandPair "
     "RandTopN expert weak_ranker worst_first",

@@ -12,7 +12,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def _show_presets(show: bool) -> None:
     if not show:
         return
-    from simulators.clicks import ATTRACTIONS
+    from simulators.clicks import ATTRACTIONS, SATISFACTIONS
     from simulators.policies import POLICIES
     from simulators.populations import POPULATIONS
 
@@ -20,6 +20,7 @@ def _show_presets(show: bool) -> None:
         ("populations", POPULATIONS),
         ("policies", POLICIES),
         ("attractions", ATTRACTIONS),
+        ("satisfactions", SATISFACTIONS),
     ):
         typer.echo(f"{kind}: {' '.join(names)}")
     raise typer.Exit
@@ -53,6 +54,10 @@ def main(
         str, typer.Option(help="How grades attract clicks.")
     ] = "graded",
     noise: Annotated[float, typer.Option(help="Of the logit of attraction.")] = 0.0,
+    satisfaction: Annotated[
+        str | None,
+        typer.Option(help="How grades satisfy; by default as behaviours say."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Threads; by default one per core.")
     ] = None,
@@ -79,6 +84,7 @@ def main(
                 "randomness": randomness,
                 "attraction": attraction,
                 "noise": noise,
+                "satisfaction": satisfaction,
             },
             seed,
             sessions,
@@ -113,7 +119,14 @@ def _run(
     data = _data(run, seed)
     policy = POLICIES[name](data, seed, run["randomness"])
     ready = clicks.prepare(
-        data, policy, crowd, seed, list_size, run["attraction"], run["noise"]
+        data,
+        policy,
+        crowd,
+        seed,
+        list_size,
+        run["attraction"],
+        run["noise"],
+        run["satisfaction"],
     )
     del data, policy  # the features, most of all
     with _progress(sessions) as progress:

@@ -14,6 +14,10 @@ so that P(c_k | clicks made before) = examination * perceive in every cell. List
 no padding: `simulators.clicks` calls a behaviour on lists of one length at a time.
 Everything runs in the float type of the attraction it is given.
 
+Attraction may be complex: the real part attracts, and the imaginary part is P(satisfied
+| clicked) of the item, for users whom a click can satisfy. So whatever lays out, cuts
+or turns lists keeps the two together, and an item can attract all and satisfy nobody.
+
 To add a behaviour, write a frozen dataclass of one of the families (`Independent`: a
 click changes nothing; `Chain`: examination passes from rank to rank) and enter an
 instance in `BEHAVIOURS`. Tests and tables pick it up from there.
@@ -57,9 +61,16 @@ def power_law(eta: float = 1.0, positions: int = 50) -> Curve:
 _SLOW = power_law(0.5)
 
 
-def _floats(values: np.ndarray) -> np.ndarray:
+def _lists(values: np.ndarray) -> np.ndarray:
+    """Attraction as floats, or complex where the items have a satisfaction."""
     values = np.asarray(values)
-    return values if values.dtype.kind == "f" else values.astype(float)
+    return values if values.dtype.kind in "fc" else values.astype(float)
+
+
+def _floats(values: np.ndarray) -> np.ndarray:
+    """Attraction without satisfaction."""
+    values = _lists(values)
+    return values.real if values.dtype.kind == "c" else values
 
 
 def _row(curve: Curve, attraction: np.ndarray, owner: object) -> np.ndarray:
@@ -141,9 +152,9 @@ class Behaviour:
 
         The examination is that of `examination(attraction, clicks)`.
         """
-        attraction = _floats(attraction)
+        attraction = _lists(attraction)
         click = np.empty(attraction.shape, bool)
-        examined = np.empty(attraction.shape, attraction.dtype)
+        examined = np.empty(attraction.shape, attraction.real.dtype)
         for start in range(0, len(attraction), ROWS):
             rows = slice(start, start + ROWS)
             click[rows], examined[rows] = self._sample(attraction[rows], rng)
@@ -174,13 +185,17 @@ class Independent(Behaviour):
     def sample(
         self, attraction: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One session per list; the examination is a view of one row."""
+        """One session per list; the examination is one row for all, read-only."""
         attraction = _floats(attraction)
+        examine = self.examine(attraction)
+        if len(attraction) <= ROWS:
+            click, _ = self._sample(attraction, rng)
+            return click, _repeated(examine, len(attraction))
         click = np.empty(attraction.shape, bool)
         for start in range(0, len(attraction), ROWS):
             rows = slice(start, start + ROWS)
             click[rows] = self._sample(attraction[rows], rng)[0]
-        return click, np.broadcast_to(self.examine(attraction), attraction.shape)
+        return click, np.broadcast_to(examine, attraction.shape)
 
     def _sample(
         self, attraction: np.ndarray, rng: np.random.Generator
@@ -363,7 +378,7 @@ class Chain(Behaviour):
     def marginal_examination(self, attraction: np.ndarray) -> np.ndarray:
         """(S, L) P(examined at k)."""
         gamma = self.perceive(attraction)
-        click, skip = self.after(_floats(attraction))
+        click, skip = self.after(_lists(attraction))
         on = gamma * click + (1 - gamma) * skip
         entries = self.entries(gamma.shape[-1])
         examined = np.empty_like(gamma)
@@ -375,7 +390,7 @@ class Chain(Behaviour):
 
     def examination(self, attraction: np.ndarray, click: np.ndarray) -> np.ndarray:
         """(S, L) P(examined at k | clicks above k) by the conditional recursion."""
-        return self._read(_floats(attraction), lambda k, _: click[:, k])[1]
+        return self._read(_lists(attraction), lambda k, _: click[:, k])[1]
 
     def _sample(
         self, attraction: np.ndarray, rng: np.random.Generator
@@ -431,7 +446,8 @@ class Cascade(Chain):
         return _picky(attraction, self.pickiness)
 
     def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros_like(attraction), np.ones_like(attraction)
+        gamma = _floats(attraction)
+        return np.zeros_like(gamma), np.ones_like(gamma)
 
 
 @dataclass(frozen=True)
@@ -451,8 +467,9 @@ class DependentClick(Chain):
         _check_range(self, 0, 1, continuation=self.continuation)
 
     def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        click = _row(self.continuation, attraction, self)
-        return np.broadcast_to(click, attraction.shape), np.ones_like(attraction)
+        gamma = _floats(attraction)
+        click = _row(self.continuation, gamma, self)
+        return np.broadcast_to(click, gamma.shape), np.ones_like(gamma)
 
 
 @dataclass(frozen=True)
@@ -483,20 +500,18 @@ class ClickChain(Chain):
         )
 
     def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gamma = _floats(attraction)
         bad, good = self.after_bad_click, self.after_good_click
-        return (
-            bad + (good - bad) * attraction,
-            np.full_like(attraction, self.after_no_click),
-        )
+        return bad + (good - bad) * gamma, np.full_like(gamma, self.after_no_click)
 
 
 @dataclass(frozen=True)
 class DynamicBayesian(Chain):
     """Leaves when satisfied: a = lambda (1 - s), b = lambda.
 
-    Satisfaction s, the probability that a clicked item ends the search, is a broken
-    line over attraction before pickiness, so it may part from it in any way that a
-    function can: an item that all click and that satisfies nobody is a knot (1, 0).
+    Satisfaction s, the probability that a clicked item ends the search, is the item's
+    own where attraction is complex. Else it is a broken line over attraction before
+    pickiness: an item that all click and that satisfies nobody is a knot (1, 0).
 
     Args:
         continuation: lambda, P(reads on | not satisfied). 1 is the simplified DBN.
@@ -509,6 +524,8 @@ class DynamicBayesian(Chain):
     >>> dbn = DynamicBayesian(0.5, ((0.0, 0.0), (1.0, 1.0)))
     >>> dbn.click_probability(np.array([[0.5, 1.0]])).tolist()  # .5 (1 - .5 * .5)
     [[0.5, 0.375]]
+    >>> dbn.click_probability(np.array([[0.5 + 1j, 1.0]])).tolist()  # .5 (1 - .5 * 1)
+    [[0.5, 0.25]]
     """
 
     continuation: float = 0.8
@@ -530,11 +547,13 @@ class DynamicBayesian(Chain):
         return _picky(attraction, self.pickiness)
 
     def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        unsatisfied = 1 - _interpolated(self.satisfaction, attraction)
-        return (
-            self.continuation * unsatisfied,
-            np.full_like(attraction, self.continuation),
-        )
+        gamma = _floats(attraction)
+        if gamma is attraction:
+            satisfied = _interpolated(self.satisfaction, gamma)
+        else:
+            satisfied = attraction.imag
+        on = self.continuation
+        return on * (1 - satisfied), np.full_like(gamma, on)
 
 
 def simplified_dbn(satisfaction: Knots = ((0.0, 0.0), (1.0, 0.5))) -> DynamicBayesian:
@@ -551,9 +570,10 @@ GRADED_DBN: Knots = ((0.1, 0.0), (0.25, 0.125), (0.5, 0.25), (0.75, 0.375), (1.0
 
 @dataclass(frozen=True)
 class Carousel(Chain):
-    """Swipes along rows: enters row r with probability r ** -row_decay, moves on along
+    """Swipes along rows, whether or not there was a click. Rows are independent.
 
-    it with probability `along` whether or not there was a click. Rows are independent.
+    Enters row r = 1, 2, ... with probability r ** -row_decay and goes on from column to
+    column with probability `along`.
 
     Args:
         columns: Items in a row.
@@ -579,7 +599,7 @@ class Carousel(Chain):
         return {k: float(k // self.columns + 1) ** -self.row_decay for k in firsts}
 
     def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        on = np.full_like(attraction, self.along)
+        on = np.full_like(_floats(attraction), self.along)
         return on, on
 
 
@@ -610,30 +630,31 @@ class BottomUp(Behaviour):
         return self.reader.perceive(attraction)
 
     def click_probability(self, attraction: np.ndarray) -> np.ndarray:
-        return self.reader.click_probability(_floats(attraction)[:, ::-1])[:, ::-1]
+        return self.reader.click_probability(_lists(attraction)[:, ::-1])[:, ::-1]
 
     def examination(self, attraction: np.ndarray, click: np.ndarray) -> np.ndarray:
-        upwards = _floats(attraction)[:, ::-1], np.asarray(click)[:, ::-1]
+        upwards = _lists(attraction)[:, ::-1], np.asarray(click)[:, ::-1]
         return self.reader.examination(*upwards)[:, ::-1]
 
     def conditional_click_probability(
         self, attraction: np.ndarray, click: np.ndarray
     ) -> np.ndarray:
-        gamma = _floats(attraction)[:, ::-1].astype(float)
+        upwards = _lists(attraction)[:, ::-1]
+        upwards = upwards.astype(np.result_type(upwards, float))
         click = np.asarray(click, bool)[:, ::-1]
-        start = self.reader.marginal_examination(gamma)
-        size = gamma.shape[1]
-        conditional = np.empty_like(gamma)
-        above = np.ones(len(gamma))  # P(the clicks read after rank k)
+        start = self.reader.marginal_examination(upwards)
+        sessions, size = upwards.shape
+        conditional = np.empty(upwards.shape)
+        above = np.ones(sessions)  # P(the clicks read after rank k)
         for k in reversed(range(size)):
-            joint = np.empty((2, len(gamma)))
+            joint = np.empty((2, sessions))
             for now in (0, 1):
                 rest = click[:, k:].copy()
                 rest[:, 0] = now
-                joint[now] = self._likelihood(gamma[:, k:], rest, start[:, k])
+                joint[now] = self._likelihood(upwards[:, k:], rest, start[:, k])
             conditional[:, k] = joint[1] / np.where(above > 0, above, 1)
             above = np.where(click[:, k], joint[1], joint[0])
-        return conditional[:, ::-1].astype(np.asarray(attraction).dtype, copy=False)
+        return conditional[:, ::-1].astype(_floats(attraction).dtype, copy=False)
 
     def _likelihood(
         self, gamma: np.ndarray, click: np.ndarray, start: np.ndarray
@@ -701,7 +722,7 @@ class UserBrowsing(Behaviour):
     def _sample(
         self, attraction: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self._read(attraction, lambda _, p: bernoulli(p, rng))
+        return self._read(_floats(attraction), lambda _, p: bernoulli(p, rng))
 
     def _read(
         self,
@@ -822,7 +843,7 @@ class Grid(Behaviour):
     def _sample(
         self, attraction: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self._read(attraction, lambda _, p: bernoulli(p, rng))
+        return self._read(_floats(attraction), lambda _, p: bernoulli(p, rng))
 
     def _read(
         self,

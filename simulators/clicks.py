@@ -21,7 +21,7 @@ import numpy as np
 
 from debias.data import ClickLog, RankingData
 from simulators.chance import ROWS, categorical, generator
-from simulators.oracle import checked_attraction
+from simulators.oracle import checked_probability
 from simulators.policies import Policy, Shelf, expert
 from simulators.populations import Observed, Population, named, near, visit
 
@@ -45,12 +45,20 @@ above grade 2 and .1 else; `perfect`, `navigational` and `informational` are the
 users of the online learning to rank literature.
 """
 
-Attraction = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
+SATISFACTIONS: dict[str, tuple[float, ...]] = {
+    "perfect": (0.0, 0.0, 0.0, 0.0, 0.0),
+    "navigational": (0.2, 0.3, 0.5, 0.7, 0.9),
+    "informational": (0.1, 0.2, 0.3, 0.4, 0.5),
+    "graded-dbn": (0.0, 0.125, 0.25, 0.375, 0.5),
+}
+"""Published ways from grades 0 to 4 to P(satisfied | clicked), of the same users."""
+
+Graded = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
 
 
 def item_attraction(
     data: RankingData,
-    attraction: Attraction = "graded",
+    attraction: Graded = "graded",
     noise: float = 0.0,
     seed: int = 0,
 ) -> np.ndarray:
@@ -73,27 +81,7 @@ def item_attraction(
     >>> item_attraction(data).round(2).tolist()
     [0.10000000149011612, 0.1599999964237213, 1.0]
     """
-    if isinstance(attraction, np.ndarray):
-        values = attraction
-    else:
-        labels = expert(data)
-        if callable(attraction):
-            values = attraction(labels)
-        elif attraction in ATTRACTIONS:
-            curve = ATTRACTIONS[attraction]
-            grades = np.linspace(0, data.max_grade, len(curve))
-            values = np.interp(labels, grades, curve)
-        else:
-            raise ValueError(
-                f"no attraction is called {attraction!r}; "
-                f"{near(attraction, ATTRACTIONS)}"
-            )
-    values = checked_attraction(values)
-    if values.shape != (data.items,):
-        raise ValueError(
-            f"attraction must be one value for each of {data.items} items, "
-            f"got shape {values.shape}"
-        )
+    values = _by_grade(data, "attraction", attraction, ATTRACTIONS)
     if noise < 0:
         raise ValueError(f"noise must be at least 0, got {noise}")
     if noise:
@@ -101,6 +89,48 @@ def item_attraction(
         added = noise * generator(seed, 3).standard_normal(data.items)
         values = 1 / (1 + np.exp(-added) * (1 - clipped) / clipped)
     return values.astype(np.float32)
+
+
+def item_satisfaction(data: RankingData, satisfaction: Graded) -> np.ndarray:
+    """(items,) float32 P(satisfied | clicked) of each item.
+
+    Args:
+        data: Graded items.
+        satisfaction: A name in `SATISFACTIONS`; or a value per item; or a function from
+            labels to values.
+
+    Raises:
+        ValueError: As for `item_attraction`.
+
+    >>> data = RankingData(np.zeros((3, 1)), [0, 1, 4], [0, 3])
+    >>> item_satisfaction(data, "graded-dbn").tolist()
+    [0.0, 0.125, 0.5]
+    """
+    values = _by_grade(data, "satisfaction", satisfaction, SATISFACTIONS)
+    return values.astype(np.float32)
+
+
+def _by_grade(
+    data: RankingData, kind: str, given: Graded, presets: dict[str, tuple[float, ...]]
+) -> np.ndarray:
+    if isinstance(given, np.ndarray):
+        values = given
+    else:
+        labels = expert(data)
+        if callable(given):
+            values = given(labels)
+        elif given in presets:
+            grades = np.linspace(0, data.max_grade, len(presets[given]))
+            values = np.interp(labels, grades, presets[given])
+        else:
+            raise ValueError(f"no {kind} is called {given!r}; {near(given, presets)}")
+    values = checked_probability(kind, values)
+    if values.shape != (data.items,):
+        raise ValueError(
+            f"{kind} must be one value for each of {data.items} items, "
+            f"got shape {values.shape}"
+        )
+    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +227,9 @@ def prepare(
     population: Population | str,
     seed: int,
     list_size: int = 10,
-    attraction: Attraction = "graded",
+    attraction: Graded = "graded",
     noise: float = 0.0,
+    satisfaction: Graded | None = None,
 ) -> Simulation:
     """Makes ready what `simulate` draws from; the arguments are the same."""
     if isinstance(population, str):
@@ -206,10 +237,13 @@ def prepare(
     longest = min(list_size, int(data.sizes.max()))
     for behaviour in population.behaviours:  # a list too long for one is known now
         behaviour.click_probability(np.zeros((1, longest), np.float32))
+    items = item_attraction(data, attraction, noise, seed)
+    if satisfaction is not None:  # travels along as the imaginary part
+        items = items + np.complex64(1j) * item_satisfaction(data, satisfaction)
     return Simulation(
         policy.prepare(data, list_size),
         population,
-        item_attraction(data, attraction, noise, seed),
+        items,
         data.queries,
         seed,
         list_size,
@@ -223,8 +257,9 @@ def simulate(
     sessions: int,
     seed: int,
     list_size: int = 10,
-    attraction: Attraction = "graded",
+    attraction: Graded = "graded",
     noise: float = 0.0,
+    satisfaction: Graded | None = None,
 ) -> ClickLog:
     """Shows lists to users and records what they click, with the truth about them.
 
@@ -241,6 +276,8 @@ def simulate(
         list_size: Items shown at most.
         attraction: How grades attract, see `item_attraction`.
         noise: Of the attraction, see there.
+        satisfaction: How grades satisfy, see `item_satisfaction`; None leaves it to the
+            behaviours, some of which derive it from attraction.
 
     Returns:
         The log with logging propensities and truth; with row and column where a user
@@ -253,5 +290,7 @@ def simulate(
     """
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")
-    ready = prepare(data, policy, population, seed, list_size, attraction, noise)
+    ready = prepare(
+        data, policy, population, seed, list_size, attraction, noise, satisfaction
+    )
     return ready.sessions(0, sessions)

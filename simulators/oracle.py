@@ -1,6 +1,7 @@
 """The oracle: what is exactly true of a population that is shown given lists.
 
-All functions take attraction (S, L) in display order, in [0, 1]. `mask` (S, L) bool is
+All functions take attraction (S, L) in display order, in [0, 1], as behaviours do: it
+is complex where items have a satisfaction of their own. `mask` (S, L) bool is
 false at padding, which stands at the end of a list; results are 0 there. Where shares
 depend on what is observed, `observed` says what it was; where it is not given, marginal
 quantities average over the situations of the population.
@@ -15,21 +16,38 @@ _ENUMERABLE = 16  # list size up to which 2 ** L click vectors are summed over
 
 
 def checked_attraction(attraction: np.ndarray) -> np.ndarray:
-    """The attraction as floats.
+    """The attraction as floats, or complex where it carries satisfaction.
 
     Raises:
         ValueError: A value is outside [0, 1]; names it and its place.
     """
     attraction = np.asarray(attraction)
-    if attraction.dtype.kind != "f":
-        attraction = attraction.astype(float)
-    fine = (attraction >= 0) & (attraction <= 1)
+    if attraction.dtype.kind == "c":
+        checked_probability("attraction", attraction.real)
+        checked_probability("satisfaction", attraction.imag)
+        return attraction
+    return checked_probability("attraction", attraction)
+
+
+def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
+    """The values as floats.
+
+    Raises:
+        ValueError: A value is outside [0, 1]; names it and its place.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind != "f":
+        values = values.astype(float)
+    fine = (values >= 0) & (values <= 1)
     if not fine.all():
         place = tuple(int(i) for i in np.argwhere(~fine)[0])
-        raise ValueError(
-            f"attraction must be in [0, 1], got {attraction[place]} at {place}"
-        )
-    return attraction
+        raise ValueError(f"{name} must be in [0, 1], got {values[place]} at {place}")
+    return values
+
+
+def _doubles(attraction: np.ndarray) -> np.ndarray:
+    attraction = checked_attraction(attraction)
+    return attraction.astype(np.result_type(attraction, float))
 
 
 def lengths(mask: np.ndarray | None, shape: tuple[int, int]) -> list:
@@ -141,7 +159,7 @@ def _log_joint(
     mask: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Per type, (K, S, L): P(c_k = 1 | above) and log P(c_1 .. c_k)."""
-    attraction = checked_attraction(attraction).astype(float)
+    attraction = _doubles(attraction)
     click = np.asarray(click, bool)
     if click.shape != attraction.shape:
         raise ValueError(
@@ -274,7 +292,7 @@ def expected_log_likelihood(
     >>> expected_log_likelihood(named("document-ctr"), lists).round(4).tolist()
     [-1.3863]
     """
-    attraction = checked_attraction(attraction).astype(float)
+    attraction = _doubles(attraction)
     expected = np.zeros(len(attraction))
     found = _situations(population, len(attraction), query)
     for rows, size in lengths(mask, attraction.shape):
@@ -335,9 +353,10 @@ def click_table(
     >>> click_table(named("cascade"), np.array([0.5, 1.0]), 2, others=0.5).tolist()
     [[0.5, 0.25], [1.0, 0.5]]
     """
-    attraction = checked_attraction(attraction).astype(float)
-    fill = float(attraction.mean()) if others is None else others
-    lists = np.full((len(attraction), list_size, list_size), fill)
+    attraction = _doubles(attraction)
+    fill = attraction.mean() if others is None else others
+    shape = len(attraction), list_size, list_size
+    lists = np.full(shape, fill, attraction.dtype)
     rank = np.arange(list_size)
     lists[:, rank, rank] = attraction[:, None]
     pooled = click_probability(population, lists.reshape(-1, list_size))

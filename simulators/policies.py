@@ -325,6 +325,7 @@ class _EpsilonGreedyShelf:
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Shown:
         size = self.sizes[query].astype(np.int32)
         place = np.empty((self.list_size, len(query)), np.int32)
+        propensity = np.empty(place.shape)
         taken: list[np.ndarray] = []
         chance = 1 - self.epsilon
         for k in range(self.list_size):
@@ -335,6 +336,7 @@ class _EpsilonGreedyShelf:
             left = np.maximum(size - k, 1)
             nth = np.where(explore, np.minimum(spread * left, left - 1), 0)
             here = nth.astype(np.int32)
+            propensity[k] = self.epsilon / left + chance * (here == 0)
             for earlier in taken:
                 here += earlier <= here
             place[k] = here
@@ -342,17 +344,14 @@ class _EpsilonGreedyShelf:
         shown = np.arange(self.list_size)[:, None] < size
         item = self.order[np.where(shown, self.starts[query] + place, 0)]
         item = np.ascontiguousarray(np.where(shown, item, -1).T)
-        return Shown(item, _as_shown(self._propensity(size, place, shown)))
+        propensity = np.ascontiguousarray(np.where(shown, propensity, 1.0).T)
+        return Shown(item, _as_shown(propensity))
 
     def propensity(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
         shown = (item >= 0).T
         place = np.where(shown, self.place[np.maximum(item.T, 0)], -1).astype(np.int32)
-        return self._propensity(self.sizes[query].astype(np.int32), place, shown)
-
-    def _propensity(
-        self, size: np.ndarray, place: np.ndarray, shown: np.ndarray
-    ) -> np.ndarray:
-        propensity = np.ones(place.T.shape)
+        size = self.sizes[query]
+        propensity = np.ones(item.shape)
         taken: list[np.ndarray] = []
         for k in range(len(place)):
             best = np.zeros(len(size), np.int32)

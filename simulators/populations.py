@@ -259,7 +259,8 @@ def visit(
     """Shows each list to one user drawn from the population.
 
     Args:
-        attraction: (S, L) floats in [0, 1] in display order, without padding.
+        attraction: (S, L) floats in [0, 1] in display order, without padding; complex
+            where items have a satisfaction, see `simulators.behaviours`.
         rng: The only source of chance.
         observed: What is observed of the sessions, where shares depend on it.
         truth: Whether to keep examination and attraction. Types and clicks are the same
@@ -271,7 +272,7 @@ def visit(
         click, examined = behaviours[0].sample(attraction, rng)
         types = np.zeros(len(attraction), np.int16)
         return Visits(types, click, examined, behaviours[0].perceive(attraction))
-    shape, dtype = attraction.shape, attraction.dtype
+    shape, dtype = attraction.shape, attraction.real.dtype
     visits = Visits(
         np.empty(shape[0], np.int16),
         np.empty(shape, bool),
@@ -305,8 +306,9 @@ def _visit_types(
     lists = attraction.take(order, axis=0)
     click = np.empty(lists.shape, bool)
     truth = len(visits.examination) > 0
-    examined, perceived = np.empty((2, *lists.shape) if truth else (2, 0), lists.dtype)
-    ends = np.cumsum(np.bincount(visits.user_type, minlength=len(behaviours)))
+    size = (2, *lists.shape) if truth else (2, 0)
+    examined, perceived = np.empty(size, lists.real.dtype)
+    ends = visits.user_type[order].searchsorted(range(len(behaviours)), "right")
     for behaviour, start, end in zip(behaviours, [0, *ends], ends, strict=False):
         if start == end:
             continue

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from debias.data.log_files import ROW_GROUP, to_arrow
+from debias.data.log_files import COMPRESSION, PLAIN, ROW_GROUP, to_arrow
 from simulators.clicks import BLOCK, Simulation
 
 MANIFEST = "manifest.json"
@@ -89,8 +89,7 @@ def write(
             for name, (start, stop) in zip(names, pairwise(cuts), strict=True)
             if not (folder / name).exists()
         ]
-        # Parquet notes the ends of lists besides what Arrow holds: a tenth more.
-        _check_room(folder, int(1.1 * sum(missing) * sample.nbytes / len(sample)))
+        _check_room(folder, int(1.1 * sum(missing) * _bytes(sample) / len(sample)))
 
         def shard(number: int) -> dict[str, Any]:
             path, start, stop = folder / names[number], *cuts[number : number + 2]
@@ -251,6 +250,20 @@ def _check_room(folder: Path, needed: int) -> None:
         )
 
 
+def _parquet(where: Path | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        where, schema, compression=COMPRESSION, write_page_checksum=True, **PLAIN
+    )
+
+
+def _bytes(table: pa.Table) -> int:
+    """What a table takes on disk."""
+    sink = pa.BufferOutputStream()
+    with _parquet(sink, table.schema) as file:
+        file.write_table(table)
+    return sink.getvalue().size
+
+
 def _write_shard(
     simulation: Simulation,
     path: Path,
@@ -259,17 +272,7 @@ def _write_shard(
     schema: pa.Schema,
     progress: Callable[[int], None],
 ) -> None:
-    with (
-        _aside(path) as aside,
-        pq.ParquetWriter(
-            aside,
-            schema,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-            write_page_checksum=True,
-        ) as file,
-    ):
+    with _aside(path) as aside, _parquet(aside, schema) as file:
         for first in range(start, stop, ROW_GROUP):
             last = min(first + ROW_GROUP, stop)
             table = to_arrow(simulation.sessions(first, last))

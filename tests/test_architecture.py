@@ -9,7 +9,8 @@ import pytest
 
 GROUND = {"debias.data", "debias.metrics"}
 KERAS = {*GROUND, "debias.keras_metrics", "debias.losses", "debias.layers"}
-TRAINING = {*KERAS, "debias.optimizers", "debias.retrieval_losses"}
+LOSSES = {"debias.corrections", "debias.retrieval_losses"}
+TRAINING = {*KERAS, *LOSSES, "debias.optimizers"}
 MODELS = {*TRAINING, "debias.models", "debias.pipeline"}
 MAY_IMPORT = {
     "debias": set(),
@@ -18,6 +19,7 @@ MAY_IMPORT = {
     "debias.keras_metrics": {*GROUND, "debias.losses"},
     "debias.losses": GROUND,
     "debias.layers": {*GROUND, "debias.losses"},
+    "debias.corrections": {*GROUND, "debias.losses"},
     "debias.optimizers": GROUND,
     "debias.retrieval_losses": GROUND,
     "debias.pipeline": GROUND,
@@ -27,9 +29,15 @@ MAY_IMPORT = {
     "debias.retrieval": MODELS,
     "debias.diagnosis": {*MODELS, "debias.propensity"},
     "debias.export": MODELS,
+    "debias.candidates": MODELS,
+    "debias.training": MODELS,
+    "debias.commands": {*MODELS, "debias", "debias.propensity", "debias.diagnosis"}
+    | {"debias.candidates", "debias.export", "debias.training"},
+    "debias.__main__": {"debias.commands"},
     "simulators": {"debias.data"},
     "benchmarks": {"debias", *MODELS, "debias.tfr", "debias.propensity"}
-    | {"debias.retrieval", "debias.diagnosis", "debias.export", "simulators"},
+    | {"debias.candidates", "debias.retrieval", "debias.diagnosis", "debias.export"}
+    | {"simulators"},
 }
 ROOT = Path(__file__).parents[1]
 TOPS = ("debias", "simulators", "benchmarks")
@@ -75,6 +83,7 @@ def test_every_room_of_the_table_exists():
     [
         "import debias, simulators, benchmarks",
         "import debias.data, debias.metrics",
+        "import debias.__main__",
         "import simulators.__main__",
         "import benchmarks.__main__, benchmarks.experiments",
     ],

@@ -288,7 +288,7 @@ class ClickLog:
         return from_arrow(table, columns)
 
     def write(
-        self, path: str | Path, shards: int | None = None, compression: str = "none"
+        self, path: str | Path, shards: int | None = None, compression: str = "lz4"
     ) -> None:
         """Writes Parquet, `debias.data.log_files.write_log`."""
         from debias.data.log_files import write_log

@@ -1,9 +1,10 @@
 """Click logs on disk: Parquet shards, read whole, in order, or shuffled.
 
 A row is a session and a column a column of `ClickLog`; what belongs to a rank is a list
-of fixed size. Shards are uncompressed and plainly encoded, because item numbers and
-propensities hardly compress and reading should not cost more than training. Row groups
-of 131,072 sessions bound the memory of every reader here, whatever the size of a shard.
+of fixed size. Shards are plainly encoded and compressed by lz4, which makes a simulated
+log two to six times smaller and is written and read no slower than none at all. Row
+groups of 131,072 sessions bound the memory of every reader here, whatever the size of a
+shard.
 
 Any other program's Parquet with columns of these names is read too: see `from_arrow`.
 """
@@ -26,6 +27,8 @@ from debias.data.log import COLUMNS, REQUIRED, ClickLog
 
 ROW_GROUP = 1 << 17  # sessions
 BATCH = 1 << 16
+COMPRESSION = "lz4"
+PLAIN = {"use_dictionary": False, "write_statistics": False}
 # What NULL becomes. Only these columns may be NULL of a session that shows an item.
 UNKNOWN = {"item": -1, "device": 0, "swap": 0}
 
@@ -98,7 +101,7 @@ def write_log(
     log: ClickLog,
     path: str | Path,
     shards: int | None = None,
-    compression: str = "none",
+    compression: str = COMPRESSION,
 ) -> None:
     """Writes one Parquet file, or a new folder of as many as `shards`.
 
@@ -108,8 +111,9 @@ def write_log(
         log: What to write; at least one session.
         path: The file, replaced if it exists; with `shards` a folder, new or empty.
         shards: Files part-00000.parquet and so on, of equal size to within a session.
-        compression: A codec of Parquet. zstd takes a fifth off a log of random numbers,
-            more off a repetitive one, and halves the speed of reading.
+        compression: A codec of Parquet. zstd takes off another quarter or half and
+            is slower to read where numbers repeat little; "none" is for readers that
+            know no lz4.
 
     Raises:
         ValueError: The log is empty, there are fewer sessions than shards, or the
@@ -124,9 +128,8 @@ def write_log(
                 aside,
                 row_group_size=ROW_GROUP,
                 compression=compression,
-                use_dictionary=False,
-                write_statistics=False,
                 write_page_checksum=True,
+                **PLAIN,
             )
         return
     if not 1 <= shards <= log.sessions:

@@ -15,6 +15,7 @@ from scipy.sparse import csgraph
 from scipy.stats import chi2, norm
 
 from debias.data import ClickLog
+from debias.diagnosis.finding import Finding, Grade
 from debias.propensity.cells import Cells, cells, components
 from debias.propensity.estimate import estimate
 
@@ -23,7 +24,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Connectivity:
+class Connectivity(Finding):
     """The graph whose nodes are ranks, tied where a pair was shown at both. K ranks.
 
     Attributes:
@@ -37,8 +38,6 @@ class Connectivity:
             the nearest ranks of components that lie next to each other.
         weakest: The two ranks (from 1) of the weakest tie on the best way to connect
             all that is connected, None where there is no tie.
-        verdict: In words.
-        next_step: What to do.
     """
 
     pairs: np.ndarray
@@ -46,8 +45,6 @@ class Connectivity:
     component: np.ndarray
     swaps: tuple[tuple[int, int], ...]
     weakest: tuple[int, int] | None
-    verdict: str
-    next_step: str
 
     @property
     def connected(self) -> bool:
@@ -91,9 +88,9 @@ def connectivity(log: ClickLog, minimum: int = 1, source: str = "all") -> Connec
     used = component >= 0
     weakest, worst = _weakest(error, used)
     swaps = _swaps(component)
-    verdict, step = _judge(component, swaps, weakest, worst)
+    judged = _judge(component, swaps, weakest, worst)
     return Connectivity(
-        pairs.astype(np.int64), error, component, swaps, weakest, verdict, step
+        pairs.astype(np.int64), error, component, swaps, weakest, **vars(judged)
     )
 
 
@@ -148,37 +145,41 @@ def _judge(
     swaps: tuple[tuple[int, int], ...],
     weakest: tuple[int, int] | None,
     worst: float,
-) -> tuple[str, str]:
+) -> Finding:
     count = component.max(initial=-1) + 1
+    pair = f"{weakest[0]} and {weakest[1]}" if weakest else ""
+    grade: Grade = "bad"
     if swaps:
-        groups = [_words(np.flatnonzero(component == c) + 1) for c in range(count)]
+        groups = [words(np.flatnonzero(component == c) + 1) for c in range(count)]
         exchanges = " and ".join(f"{a} with {b}" for a, b in swaps)
-        return (
-            f"Not identified: no item ties the ranks {'; '.join(groups)}.",
-            f"Exchange the items of ranks {exchanges} in a small share of sessions.",
-        )
-    if weakest is None:
-        if count == 1 and (component >= 0).sum() == 1:
-            return "One rank only: there is nothing to compare.", "Log more ranks."
-        return "Not identified: no tie has clicks at both ends.", "Collect more clicks."
-    pair = f"{weakest[0]} and {weakest[1]}"
-    if worst > WEAK:
-        return (
+        verdict = f"Not identified: no item ties the ranks {'; '.join(groups)}."
+        step = f"Exchange the items of ranks {exchanges} in a small share of sessions."
+    elif weakest is None and count == 1 and (component >= 0).sum() == 1:
+        verdict, step = "One rank only: there is nothing to compare.", "Log more ranks."
+    elif weakest is None:
+        verdict = "Not identified: no tie has clicks at both ends."
+        step = "Collect more clicks."
+    elif worst > WEAK:
+        grade = "caution"
+        verdict = (
             f"Weakly connected: the tie of ranks {pair} leaves their log ratio a "
-            f"standard error of {worst:.2f}.",
-            f"Exchange the items of ranks {pair} in more sessions, or log longer.",
+            f"standard error of {worst:.2f}."
         )
-    return (
-        f"Connected: all ranks are tied, the weakest tie ({pair}) with a standard "
-        f"error of {worst:.2f}.",
-        "Estimate examination; nothing needs to be randomised.",
-    )
+        step = f"Exchange the items of ranks {pair} in more sessions, or log longer."
+    else:
+        grade = "good"
+        verdict = (
+            f"Connected: all ranks are tied, the weakest tie ({pair}) with a standard "
+            f"error of {worst:.2f}."
+        )
+        step = "Estimate examination; nothing needs to be randomised."
+    return Finding(verdict=verdict, next_step=step, grade=grade)
 
 
-def _words(ranks: np.ndarray) -> str:
+def words(ranks: np.ndarray) -> str:
     """Ranks as ranges.
 
-    >>> _words(np.array([1, 2, 3, 5]))
+    >>> words(np.array([1, 2, 3, 5]))
     '1-3, 5'
     """
     runs = np.split(ranks, np.flatnonzero(np.diff(ranks) > 1) + 1)
@@ -186,7 +187,7 @@ def _words(ranks: np.ndarray) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Profile:
+class Profile(Finding):
     """How much the log minds when one rank's bias is moved and the rest refitted.
 
     Attributes:
@@ -196,8 +197,6 @@ class Profile:
         statistic: (K, D) float64, twice the fall in log-likelihood, to be held
             against chi-squared with one degree of freedom; 0 at rank 1, the reference.
         identified: (K,) bool, whether moves of both signs are rejected.
-        verdict: In words.
-        next_step: What to do.
     """
 
     position: np.ndarray
@@ -205,8 +204,6 @@ class Profile:
     deltas: np.ndarray
     statistic: np.ndarray
     identified: np.ndarray
-    verdict: str
-    next_step: str
 
 
 def profile(
@@ -262,7 +259,7 @@ def profile(
     theta[0] = 0.0
     if lost.size:
         verdict = (
-            f"Not identified in practice: rank {_words(lost)} could be moved by "
+            f"Not identified in practice: rank {words(lost)} could be moved by "
             f"{moves[above]:g} logits without the clicks contradicting it."
         )
         step = "Exchange items between these ranks and the others, or log longer."
@@ -273,7 +270,14 @@ def profile(
         )
         step = "Estimate examination; the intervals say how precisely."
     return Profile(
-        np.arange(1, ranks + 1), theta, moves, statistic, identified, verdict, step
+        np.arange(1, ranks + 1),
+        theta,
+        moves,
+        statistic,
+        identified,
+        verdict=verdict,
+        next_step=step,
+        grade="bad" if lost.size else "good",
     )
 
 
@@ -362,7 +366,7 @@ def effective_sample_size(weights: np.ndarray) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Overlap:
+class Overlap(Finding):
     """How much the same pairs are shown at different ranks. K ranks.
 
     Attributes:
@@ -373,16 +377,12 @@ class Overlap:
             this rank); nan where a rank shows nothing.
         logged: Effective sample size over sessions of weights 1 / logging propensity
             of the list, clipped at `clip`; nan where the log has no propensities.
-        verdict: In words.
-        next_step: What to do.
     """
 
     moving: float
     usual: float
     effective: np.ndarray
     logged: float
-    verdict: str
-    next_step: str
 
 
 def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
@@ -410,7 +410,9 @@ def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
     if log.logging_propensity is not None:
         odds = 1 / np.maximum(log.list_propensity, 1e-300)
         logged = effective_sample_size(np.minimum(odds, clip)) / log.sessions
+    grade: Grade = "caution"
     if moving == 0:
+        grade = "bad"
         verdict = "Deterministic: every item has one rank, and weighting does nothing."
         step = "Randomise: exchange neighbouring items in a small share of sessions."
     elif np.nanmin(effective) < 0.1 or moving < 0.1:
@@ -420,16 +422,25 @@ def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
         )
         step = "Prefer harvesting or a model to weighting; clip weights if you weight."
     else:
+        grade = "good"
         verdict = (
             f"Good overlap: {moving:.0%} of impressions are of items that move, and "
             f"weights leave {np.nanmin(effective):.0%} of the worst rank's impressions."
         )
         step = "Estimators that compare an item with itself apply."
-    return Overlap(moving, usual, effective, float(logged), verdict, step)
+    return Overlap(
+        moving,
+        usual,
+        effective,
+        float(logged),
+        verdict=verdict,
+        next_step=step,
+        grade=grade,
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class Confounding:
+class Confounding(Finding):
     """Raw click rates by rank against examination freed of relevance. K ranks.
 
     Attributes:
@@ -439,8 +450,6 @@ class Confounding:
         z: (K,) float64 difference of their logs in standard errors, taken as
             independent; 0 at rank 1.
         flagged: (K,) bool, where they differ significantly, all ranks together.
-        verdict: In words.
-        next_step: What to do.
     """
 
     position: np.ndarray
@@ -448,8 +457,6 @@ class Confounding:
     examination: np.ndarray
     z: np.ndarray
     flagged: np.ndarray
-    verdict: str
-    next_step: str
 
 
 def confounding(
@@ -472,20 +479,29 @@ def confounding(
     flagged = np.abs(np.nan_to_num(z)) > critical
     at = np.flatnonzero(flagged) + 1
     untold = np.flatnonzero(np.isnan(z) & log.mask.any(axis=0)) + 1
+    grade: Grade = "caution"
     if at.size:
         worst = int(np.argmax(np.abs(np.where(flagged, gap, 0.0))))
         verdict = (
-            f"Confounded at rank {_words(at)}: rank {worst + 1} is clicked "
+            f"Confounded at rank {words(at)}: rank {worst + 1} is clicked "
             f"{raw.examination[worst]:.2f} times as often as rank 1 but examined "
             f"{free.examination[worst]:.2f} times as often."
         )
         step = f"Do not read click rates as examination; use {method}."
     elif untold.size:
-        verdict = f"Unknown: at rank {_words(untold)} nothing can be compared."
+        verdict = f"Unknown: at rank {words(untold)} nothing can be compared."
         step = "Randomise these ranks; see the connectivity of the log."
     else:
+        grade = "good"
         verdict = "No confounding found: click rates by rank agree with harvesting."
         step = "Either may be used; harvesting stays right if the policy changes."
     return Confounding(
-        raw.position, raw.examination, free.examination, z, flagged, verdict, step
+        raw.position,
+        raw.examination,
+        free.examination,
+        z,
+        flagged,
+        verdict=verdict,
+        next_step=step,
+        grade=grade,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.layers.tensors import Tensor, lookup
+from debias.layers.tensors import Tensor, at_most, lookup
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -19,8 +19,9 @@ class BiasTower(keras.layers.Layer):
 
     With no hidden layer the output is the sum over columns c of table_c[id_c]: a single
     column `{"position": 10}` is the classic theta_k. Id 0 means missing (and padding)
-    and has a row of its own; an id above a column's size is an error wherever its value
-    is known, which is everywhere outside a compiled graph.
+    and has a row of its own; an id above a column's size is an error, inside a
+    TensorFlow graph too. Where XLA compiles, as in every `fit` on JAX, values cannot be
+    looked at, and only a list longer than the table of positions is seen.
 
     Args:
         columns: Column name to its largest id, as `{"position": 10, "device": 3}`.
@@ -123,12 +124,10 @@ class BiasTower(keras.layers.Layer):
         largest = _largest(ids)
         if largest is None:  # inside a graph: a list that long has a place that far
             largest = ids.shape[1] if name == "position" else None
+        built_for = f"the bias tower was built for {size}: give it a larger columns"
         if largest is not None and largest > size:
-            raise ValueError(
-                f"column {name!r} reaches {largest}, the bias tower was built for "
-                f"{size}: give it columns={{{name!r}: {largest}}}"
-            )
-        return ops.cast(ids, "int32")
+            raise ValueError(f"column {name!r} reaches {largest}, {built_for}")
+        return at_most(ids, size, f"column {name!r} is out of range, {built_for}")
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
         ids = {name: self.ids(batch, name) for name in self.columns}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 Tensor = Any  # a backend tensor, a NumPy array or a Keras variable
@@ -19,3 +20,21 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """
     ids = ops.cast(ids, "int32")
     return ops.matmul(ops.one_hot(ids, table.shape[0], dtype=table.dtype), table)
+
+
+def at_most(ids: Tensor, largest: int, message: str) -> Tensor:
+    """`ids` as int32; on TensorFlow, a graph that runs into a larger one stops.
+
+    The error is TensorFlow's `InvalidArgumentError`. XLA drops such checks.
+
+    >>> at_most(ops.array([[1, 2]]), 2, "too far").shape[1]
+    2
+    """
+    ids = ops.cast(ids, "int32")
+    if keras.backend.backend() != "tensorflow" or isinstance(ids, keras.KerasTensor):
+        return ids
+    import tensorflow as tf
+
+    check = tf.debugging.assert_less_equal(ids, largest, message, summarize=3)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(ids)

@@ -1,7 +1,14 @@
 """Click models: a relevance tower, a bias tower, and how they make a click."""
 
 from debias.models.click_model import ClickModel, Ranker, ranker
-from debias.models.mixture import Mixture
+from debias.models.corrected import (
+    DoublyRobust,
+    DualLearning,
+    InverseWeighted,
+    PairDebias,
+    RegressionEM,
+)
+from debias.models.mixture import Annealing, Mixture, WatchComponents
 from debias.models.towers import (
     Additive,
     BilinearModel,
@@ -16,14 +23,21 @@ from debias.models.xpa import XPA
 __all__ = [
     "XPA",
     "Additive",
+    "Annealing",
     "BilinearModel",
     "ClickModel",
     "Dot",
+    "DoublyRobust",
+    "DualLearning",
+    "InverseWeighted",
     "Mixture",
     "Naive",
+    "PairDebias",
     "PositionFeature",
     "PositionOnly",
     "Product",
     "Ranker",
+    "RegressionEM",
+    "WatchComponents",
     "ranker",
 ]

@@ -6,7 +6,9 @@ by plain `compile` and `fit`. What a user wants from it is `score`, which sees f
 and nothing else: `ranker` wraps that into a model of its own to save and serve.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import keras
@@ -16,7 +18,7 @@ from debias.layers.tensors import Tensor
 from debias.losses import click_cross_entropy
 
 Batch = Mapping[str, Tensor]
-Place = int | Mapping[str, int]
+Place = int | Mapping[str, int]  # one id for position, row and column, or by name
 LAYOUT = ("position", "row", "column", "device")  # columns that say where an item stood
 
 
@@ -27,6 +29,8 @@ class ClickModel(keras.Model):
     `score(features)`, returning what it ranks by; it hands its arguments to
     `super().__init__(arguments)`, from which configuration round trips are made.
     """
+
+    predicts_clicks = True  # False where `click_logits` are scores without a scale
 
     def __init__(self, arguments: Mapping[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
@@ -44,21 +48,32 @@ class ClickModel(keras.Model):
             place: One id for position, row and column (device stays unknown), or a
                 dict that names them; what it leaves out is missing, id 0.
         """
-        if not isinstance(place, Mapping):
-            place = dict.fromkeys(("position", "row", "column"), place)
         alone = ops.reshape(features, (-1, 1, features.shape[-1]))  # lists of one item
         nowhere = ops.cast(ops.zeros_like(alone[..., 0]), "int32")
-        layout = {name: nowhere + place.get(name, 0) for name in LAYOUT}
+        layout = {name: nowhere + id for name, id in layout_of(place).items()}
         batch = {"features": alone, "mask": nowhere == 0, **layout}
         return ops.reshape(
             self.click_logits(batch, self(batch)), ops.shape(features)[:-1]
         )
 
-    def click_logits(self, batch: Batch, outputs: Tensor) -> Tensor:
+    def click_logits(self, batch: Batch, outputs: Any) -> Tensor:
         """Click logits `(batch, list_size)` from what `call` returned for `batch`."""
         return outputs
 
-    def session_losses(self, batch: Batch, clicks: Tensor, outputs: Tensor) -> Tensor:
+    def conditional_click_logits(
+        self, batch: Batch, clicks: Tensor, outputs: Any
+    ) -> Tensor:
+        """Logits of each click given those above it, from what `call` returned.
+
+        What a model may be scored on: a mixture learns from the clicks above what kind
+        of user this is, the other models predict the same with and without. `clicks`
+        are -1 at padding.
+        """
+        return self.click_logits(batch, outputs)
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
+    ) -> Tensor:
         """-log P(clicks) of each session in nats, `(batch,)`: the default loss."""
         return click_cross_entropy(clicks, outputs)
 
@@ -73,16 +88,29 @@ class ClickModel(keras.Model):
         """The mean of `session_losses`, unless `compile` was given another loss."""
         if self.loss is not None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        losses = self.session_losses(x, y, y_pred)
+        losses = self.session_losses(x, y, y_pred, training)
         if sample_weight is not None:
             losses = losses * ops.reshape(sample_weight, ops.shape(losses))
         return ops.mean(losses) + sum(self.losses)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`; a dataset comes shuffled and is not shuffled again."""
+        """As `keras.Model.fit`; a dataset comes shuffled and is not shuffled again.
+
+        Raises:
+            ValueError: If a batch names a place that a bias tower has no row for.
+        """
         if y is None:
             kwargs.setdefault("shuffle", False)
-        return super().fit(x, y, **kwargs)
+        with argument_errors():
+            return super().fit(x, y, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        with argument_errors():
+            return super().evaluate(x, y, **kwargs)
+
+    def predict(self, x: Any, **kwargs: Any) -> Any:
+        with argument_errors():
+            return super().predict(x, **kwargs)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -98,6 +126,34 @@ class ClickModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         return cls(**{name: _restored(value) for name, value in config.items()})
+
+
+@contextmanager
+def argument_errors() -> Iterator[None]:
+    """What an assertion inside a TensorFlow graph finds wrong, as a `ValueError`."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(r"assertion failed: \[(.*?)\]", error.message)
+        if found is None:
+            raise
+        raise ValueError(found[1].replace("\\'", "'")) from error
+
+
+def layout_of(place: Place) -> dict[str, int]:
+    """The id of every layout column at a place; what the place leaves out is 0.
+
+    >>> layout_of(2)
+    {'position': 2, 'row': 2, 'column': 2, 'device': 0}
+    """
+    if not isinstance(place, Mapping):
+        place = dict.fromkeys(("position", "row", "column"), place)
+    return {name: place.get(name, 0) for name in LAYOUT}
 
 
 def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:

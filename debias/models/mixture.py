@@ -9,20 +9,27 @@ Its gradient is expectation-maximisation: each component learns from the session
 explains, weighted by its responsibility for them, with the E-step as fresh as the
 weights. Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
 SIGIR 2022, which fixes the prior to be uniform and drops sessions without clicks; here
-the prior may be learned and every session counts.
+the prior may be learned or depend on context, and every session counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 from keras import ops
 
+from debias.keras_metrics import EffectiveComponents, PosteriorEntropy, Switching
 from debias.layers.tensors import Tensor
-from debias.losses import mixture_likelihood, mixture_logits, responsibilities
+from debias.losses import (
+    conditional_logits,
+    mixture_likelihood,
+    mixture_logits,
+    responsibilities,
+)
 from debias.models.click_model import Batch, ClickModel, Place
 
 Serving = Literal["click", "relevance"]
+MEMORY = 0.99  # of the running mean of shares that depend on context
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -31,19 +38,22 @@ class Mixture(ClickModel):
 
     Args:
         components: K click models; each starts from weights of its own (different
-            seeds), for alike components would stay alike.
-        prior: "learned", K shares trained with the rest, or "uniform".
-        temperature: Above 0. Divides the log-likelihoods inside the posterior; 1 is
-            exact maximum likelihood, more keeps the posterior soft on long lists.
+            seeds), for alike components would stay alike. Towers may be shared.
+        prior: "learned", K shares trained with the rest; "uniform"; or a layer that
+            predicts their logits, `(batch, C)` to `(batch, K)`, from the batch's
+            `context`: what is known of user and query before any click.
+        temperature: Above 0. Divides the log-likelihoods inside the posterior while
+            training; 1 is exact maximum likelihood, more keeps the posterior soft on
+            long lists. `Annealing` starts high and comes down to it.
         serving: What `score` is. "click": expected click probability of the item
             standing at the reference place, sum_m prior_m P(click | m), on the logit
             scale; "relevance": sum_m prior_m r_m(x), the mean of the components' own
-            scores.
+            scores. The prior is the mean one where it depends on context.
         reference: Place for serving="click".
 
-    `call` returns the components' click logits `(batch, list_size, K)`; metrics given
-    to `compile` see the marginal click logits of `click_logits`. On the JAX backend
-    `fit` hides the weights from metrics, so there a mixture goes without them.
+    `call` returns a dict of `logits` (batch, list_size, K), the click logits of the
+    components, and `log_prior` (batch, K); metrics given to `compile` see the marginal
+    click logits of `click_logits`.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
@@ -51,14 +61,14 @@ class Mixture(ClickModel):
     >>> places = {"position": 10}
     >>> pair = [Additive(Tower(seed=m), BiasTower(places, seed=m)) for m in (0, 1)]
     >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
-    >>> tuple(Mixture(pair)(batch).shape)
-    (2, 10, 2)
+    >>> {name: tuple(x.shape) for name, x in Mixture(pair)(batch).items()}
+    {'logits': (2, 10, 2), 'log_prior': (2, 2)}
     """
 
     def __init__(
         self,
         components: Sequence[ClickModel],
-        prior: Literal["learned", "uniform"] = "learned",
+        prior: Literal["learned", "uniform"] | keras.layers.Layer = "learned",
         temperature: float = 1.0,
         serving: Serving = "click",
         reference: Place = 1,
@@ -66,8 +76,10 @@ class Mixture(ClickModel):
     ):
         if len(components) == 0:
             raise ValueError("components must hold at least one click model, got none")
-        if prior not in ("learned", "uniform"):
-            raise ValueError(f"prior must be 'learned' or 'uniform', got {prior!r}")
+        if isinstance(prior, str) and prior not in ("learned", "uniform"):
+            raise ValueError(
+                f"prior must be 'learned', 'uniform' or a layer, got {prior!r}"
+            )
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         if serving not in ("click", "relevance"):
@@ -85,24 +97,51 @@ class Mixture(ClickModel):
         self.temperature = temperature
         self.serving = serving
         self.reference = reference
+        # Learned shares, or the running mean of those that a layer predicts.
         self.prior_logits = self.add_weight(
             shape=(len(self.components),),
             initializer="zeros",
             trainable=prior == "learned",
             name="prior_logits",
         )
-
-    def log_prior(self) -> Tensor:
-        """Log shares of the types, `(K,)`."""
-        return ops.log_softmax(self.prior_logits)
-
-    def call(self, batch: Batch, training: bool = False) -> Tensor:
-        return ops.stack(
-            [part(batch, training=training) for part in self.components], -1
+        # The temperature of the moment: a weight, for a compiled step to see it change.
+        self.heat = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(temperature),
+            trainable=False,
+            name="temperature",
         )
 
-    def click_logits(self, batch: Batch, outputs: Tensor) -> Tensor:
-        return mixture_logits(self.log_prior(), outputs)
+    def log_prior(self) -> Tensor:
+        """Log shares of the types, `(K,)`; their mean where context decides."""
+        return ops.log_softmax(self.prior_logits)
+
+    def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
+        parts = [part(batch, training=training) for part in self.components]
+        return {
+            "logits": ops.stack(parts, -1),
+            "log_prior": self._log_prior_of(batch, parts[0], training),
+        }
+
+    def _log_prior_of(self, batch: Batch, like: Tensor, training: bool) -> Tensor:
+        if isinstance(self.prior, str) or "context" not in batch:
+            nothing = ops.zeros_like(like[:, :1])
+            return nothing + self.log_prior()
+        log_prior = ops.log_softmax(self.prior(batch["context"], training=training))
+        if training:
+            shares = MEMORY * ops.exp(self.log_prior())
+            shares = shares + (1 - MEMORY) * ops.mean(ops.exp(log_prior), axis=0)
+            self.prior_logits.assign(ops.log(ops.maximum(shares, 1e-30)))
+        return log_prior
+
+    def click_logits(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
+        log_prior = ops.expand_dims(outputs["log_prior"], 1)
+        return mixture_logits(log_prior, outputs["logits"])
+
+    def conditional_click_logits(
+        self, batch: Batch, clicks: Tensor, outputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        return conditional_logits(clicks, outputs["logits"], outputs["log_prior"])
 
     def score(self, features: Tensor) -> Tensor:
         if self.serving == "click":
@@ -110,10 +149,89 @@ class Mixture(ClickModel):
         scores = ops.stack([part.score(features) for part in self.components], -1)
         return ops.sum(scores * ops.exp(self.log_prior()), axis=-1)
 
-    def session_losses(self, batch: Batch, clicks: Tensor, outputs: Tensor) -> Tensor:
-        """-log of the mixture likelihood of each session in nats, `(batch,)`."""
-        return mixture_likelihood(clicks, outputs, self.log_prior(), self.temperature)
+    def session_losses(
+        self,
+        batch: Batch,
+        clicks: Tensor,
+        outputs: Mapping[str, Tensor],
+        training: bool = False,
+    ) -> Tensor:
+        """-log of the mixture likelihood of each session in nats, `(batch,)`.
+
+        Training divides by the temperature inside it; evaluation is exact.
+        """
+        temperature = ops.convert_to_tensor(self.heat) if training else 1.0
+        return mixture_likelihood(
+            clicks, outputs["logits"], outputs["log_prior"], temperature
+        )
 
     def responsibilities(self, batch: Batch, clicks: Tensor) -> Tensor:
         """P(type | clicks of the session), `(batch, K)`; clicks are -1 at padding."""
-        return responsibilities(clicks, self(batch), self.log_prior())
+        outputs = self(batch)
+        return responsibilities(clicks, outputs["logits"], outputs["log_prior"])
+
+
+class Annealing(keras.callbacks.Callback):
+    """Starts a mixture's temperature at `start` and comes down to its own, by halves.
+
+    Epoch e of the first `epochs` trains at start^(1 - e / epochs) T^(e / epochs), with
+    T the model's own temperature: the posterior is soft while the components look for
+    their users, and hardens once they differ.
+
+    Args:
+        start: Temperature of the first epoch, above 0.
+        epochs: Epochs until T is reached, at least 1.
+
+    >>> Annealing(start=4.0, epochs=2).temperatures(own=1.0, count=3)
+    [4.0, 2.0, 1.0]
+    """
+
+    def __init__(self, start: float, epochs: int):
+        super().__init__()
+        if start <= 0:
+            raise ValueError(f"start must be above 0, got {start}")
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {epochs}")
+        self.start = start
+        self.epochs = epochs
+
+    def temperatures(self, own: float, count: int) -> list[float]:
+        """The temperature of each of the first `count` epochs."""
+        parts = (min(1.0, epoch / self.epochs) for epoch in range(count))
+        return [self.start ** (1 - part) * own**part for part in parts]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        own = self.model.temperature
+        self.model.heat.assign(self.temperatures(own, epoch + 1)[-1])
+
+
+class WatchComponents(keras.callbacks.Callback):
+    """Adds to the logs of every epoch whether a mixture is collapsing.
+
+    `components`: effective number of components; `entropy`: mean entropy of the
+    posteriors, in nats; `switching`: share of sessions that have gone over to another
+    component since the epoch before. Goes in front of callbacks that read the logs.
+
+    Args:
+        batch: Sessions to watch, the same at every epoch.
+        clicks: `(batch, list_size)` of them, -1 at padding.
+    """
+
+    def __init__(self, batch: Batch, clicks: Tensor):
+        super().__init__()
+        self.batch = batch
+        self.clicks = clicks
+        self.before: Tensor | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        now = self.model.responsibilities(self.batch, self.clicks)
+        pairs: dict[str, tuple[keras.metrics.Metric, Tensor]] = {
+            "components": (EffectiveComponents(now.shape[-1]), now),
+            "entropy": (PosteriorEntropy(), now),
+            "switching": (Switching(), now if self.before is None else self.before),
+        }
+        self.before = now
+        for name, (metric, before) in pairs.items():
+            metric.update_state(before, now)
+            if logs is not None:
+                logs[name] = float(metric.result())

@@ -10,9 +10,12 @@
 | `BilinearModel` | r'Be + b_r.r + b_e.e + b | the same at e(reference) |
 
 The last two, and position as a feature, mean something only at a reference place: it is
-an argument, because the ranking can move when it changes.
+an argument, because the ranking can move when it changes. A dot product and a bilinear
+form take several reference places as well and serve the mean of their logits, for the
+embedding of one place can be small, or turned away from the rest, and still fit clicks.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,7 +23,15 @@ from keras import ops
 
 from debias.layers import Bilinear, additive, dot, product
 from debias.layers.tensors import Tensor
-from debias.models.click_model import Batch, ClickModel, Place, only_output
+from debias.models.click_model import (
+    Batch,
+    ClickModel,
+    Place,
+    layout_of,
+    only_output,
+)
+
+Places = Place | Sequence[Place]
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -203,8 +214,8 @@ class Dot(ClickModel):
     Args:
         relevance: Layer `(..., F)` to `(..., D)`.
         bias: Layer from the batch's dict to `(batch, list_size, D)`.
-        reference: Place at whose embedding serving scores the items: an id for every
-            layout column, or a dict of them.
+        reference: Place at which serving scores the items: an id for position, row and
+            column, or a dict that names them. Of several places, the mean logit.
 
     Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
     SIGIR 2022.
@@ -221,7 +232,7 @@ class Dot(ClickModel):
         self,
         relevance: keras.layers.Layer,
         bias: keras.layers.Layer,
-        reference: Place = 1,
+        reference: Places = 1,
         **kwargs: Any,
     ):
         arguments = {"relevance": relevance, "bias": bias, "reference": reference}
@@ -235,7 +246,7 @@ class Dot(ClickModel):
         return dot(relevance, self.bias(batch, training=training))
 
     def score(self, features: Tensor) -> Tensor:
-        return self.logits_at(features, self.reference)
+        return dot(self.relevance(features), mean_place(self.bias, self.reference))
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -245,7 +256,7 @@ class BilinearModel(ClickModel):
     Args:
         relevance: Layer `(..., F)` to `(..., D)`.
         bias: Layer from the batch's dict to `(batch, list_size, E)`.
-        reference: Place at whose embedding serving scores the items.
+        reference: Place at which serving scores the items, or several, as in `Dot`.
         seed: int or None. Names the initial weights of the bilinear form.
 
     Source: Yan et al., SIGIR 2022 (there EInter).
@@ -262,7 +273,7 @@ class BilinearModel(ClickModel):
         self,
         relevance: keras.layers.Layer,
         bias: keras.layers.Layer,
-        reference: Place = 1,
+        reference: Places = 1,
         seed: int | None = None,
         **kwargs: Any,
     ):
@@ -283,4 +294,28 @@ class BilinearModel(ClickModel):
         return self.meet(relevance, self.bias(batch, training=training))
 
     def score(self, features: Tensor) -> Tensor:
-        return self.logits_at(features, self.reference)
+        place = mean_place(self.bias, self.reference)
+        return self.meet(self.relevance(features), place)
+
+
+def mean_place(bias: keras.layers.Layer, reference: Places) -> Tensor:
+    """Mean embedding `(E,)` of the reference places.
+
+    A model that is linear in the embedding has there the mean of its logits.
+
+    Args:
+        bias: Layer from a layout's dict to `(batch, list_size, E)`.
+        reference: One place or several.
+
+    Raises:
+        ValueError: If `reference` names no place.
+    """
+    places = [reference] if isinstance(reference, int | Mapping) else list(reference)
+    if not places:
+        raise ValueError("reference must name at least one place, got none")
+    layouts = [layout_of(place) for place in places]
+    columns = {
+        name: ops.convert_to_tensor([[each[name] for each in layouts]], "int32")
+        for name in layouts[0]
+    }
+    return ops.mean(bias(columns), axis=(0, 1))

@@ -11,7 +11,7 @@ import numpy as np
 
 from debias.data import ClickLog
 from debias.propensity import harvest
-from debias.propensity.cells import Cells, cells, pairs
+from debias.propensity.cells import Cells, cells, components, pairs
 from debias.propensity.dla import dla, dla_variance, pages
 from debias.propensity.examination import (
     Examination,
@@ -21,7 +21,15 @@ from debias.propensity.examination import (
     recount,
     result,
 )
-from debias.propensity.position_based import pbm_em, pbm_mle, regression_em
+from debias.propensity.position_based import (
+    pbm_conditional,
+    pbm_em,
+    pbm_mle,
+    point,
+    regression_em,
+)
+
+MOST_CONTEXTS = 50
 
 
 class Estimator(NamedTuple):
@@ -31,18 +39,14 @@ class Estimator(NamedTuple):
         fit: Cells and options to a `Fit`; None for one that reads whole lists.
         intervals: What it offers; the first is used unless another is asked for.
         confounded: Whether it mixes up relevance and examination.
+        features: Whether it reads features: "no", "may", "must". One that may claims an
+            interval only where it does.
     """
 
     fit: Callable[..., Fit] | None
     intervals: tuple[str, ...] = ("delta", "bootstrap", "none")
     confounded: bool = False
-
-
-def _published(counted: Cells, **options: Any) -> Fit:
-    log_theta, _ = pbm_em(counted, **options)
-    nothing = np.zeros(0)
-    shown = counted.by_rank(counted.shown)
-    return Fit(log_theta, nothing, nothing, nothing, shown)
+    features: str = "no"
 
 
 ESTIMATORS: Mapping[str, Estimator] = {
@@ -50,10 +54,12 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "pivot": Estimator(harvest.pivot),
     "adjacent_chain": Estimator(harvest.adjacent_chain),
     "all_pairs": Estimator(harvest.all_pairs),
-    "pbm_em": Estimator(_published, ("none",)),
-    "pbm_mle": Estimator(pbm_mle),
-    "regression_em": Estimator(regression_em),
-    "dla": Estimator(None),
+    "pbm_em": Estimator(pbm_em, ("none",)),
+    "pbm_mle": Estimator(pbm_mle, ("none",)),
+    "pbm_conditional": Estimator(pbm_conditional),
+    "regression_em": Estimator(regression_em, features="may"),
+    "dla": Estimator(None, features="may"),
+    "bias_tower": Estimator(None, ("none",), features="must"),
 }
 
 
@@ -67,6 +73,7 @@ def estimate(
     seed: int = 0,
     source: str = "all",
     features: np.ndarray | None = None,
+    by: str | np.ndarray | None = None,
     **options: Any,
 ) -> Examination:
     """Examination at each rank relative to rank 1.
@@ -78,11 +85,17 @@ def estimate(
             "pivot", "adjacent_chain", "all_pairs", from items seen at several ranks;
             "pbm_em", position-based model by EM as published: 40 passes from .5, each
             ratio smoothed by prior (1, 2); biased by both, hence without an interval;
-            "pbm_mle", the maximum that EM would reach without smoothing;
-            "regression_em", attraction a logistic regression on `features`;
+            "pbm_mle", the maximum that EM would reach without smoothing; biased where
+            pairs have few impressions, hence without an interval;
+            "pbm_conditional", the same model given the clicks of each pair, which
+            leaves no attraction to estimate and has an interval that holds;
+            "regression_em", attraction a logistic regression on `features`; without
+            them it is "pbm_mle";
             "dla", the dual learning algorithm, tabular or linear in `features`; the
             tabular form weighs clicks by ratios of noisy scores, which biases it where
-            items have few clicks, hence without an interval.
+            items have few clicks, hence without an interval;
+            "bias_tower", click probabilities of a click model, fitted or not: option
+            `model`, see `debias.propensity.bias_tower`.
         interval: "delta" (first order, robust to dependence within a session),
             "bootstrap" (Poisson resamples of sessions) or "none"; the first that the
             method offers unless given.
@@ -90,13 +103,16 @@ def estimate(
         replicates, seed: Of the bootstrap.
         source: "all" rank changes, or "swap" for marked interventions alone.
         features: (items, F) of the ranking data, for the methods that read them.
+        by: One curve for each context: a column of the log with one integer a session,
+            such as "device", or an array (S,) of labels. Sessions of different
+            contexts share nothing, attraction least of all.
         **options: What else the method takes, such as `minimum` of harvesting or
             `prior` and `iterations` of EM.
 
     Raises:
-        ValueError: An unknown method, interval or source; features where the method
-            reads none, or that do not cover the log's items; a log without a click at
-            rank 1, to which all else is relative.
+        ValueError: An unknown method, interval, source or context; features where the
+            method reads none, that it lacks, or that do not cover the log's items; a
+            log, or a context, without a click at rank 1, to which all else is relative.
 
     >>> log = ClickLog(
     ...     np.zeros(40, int), np.tile([[0, 1], [1, 0]], (20, 1)),
@@ -105,11 +121,32 @@ def estimate(
     >>> found = estimate(log)
     >>> found.examination.tolist(), found.records()[1]["n"]
     ([1.0, 0.5], 40)
+    >>> estimate(log, by=np.arange(40) // 20).context.tolist()
+    [0, 0, 1, 1]
     """
+    if by is not None:
+        contexts = _contexts(log, by)
+        curves = {}
+        for value in np.unique(contexts).tolist():
+            part = log.take(contexts == value)
+            if not part.click[:, 0].any():
+                raise ValueError(f"log has no click at rank 1 in context {value}")
+            curves[value] = estimate(
+                part,
+                method,
+                interval=interval,
+                level=level,
+                replicates=replicates,
+                seed=seed,
+                source=source,
+                features=features,
+                **options,
+            )
+        return Examination.stack(curves)
     if method not in ESTIMATORS:
         raise ValueError(f"method must be one of {list(ESTIMATORS)}, got {method!r}")
     estimator = ESTIMATORS[method]
-    if method == "dla" and features is None:
+    if features is None and estimator.features == "may":
         estimator = estimator._replace(intervals=("none",))
     interval = estimator.intervals[0] if interval is None else interval
     if interval not in estimator.intervals:
@@ -119,9 +156,16 @@ def estimate(
         )
     if not log.click[:, 0].any():
         raise ValueError("log has no click at rank 1, to which examination is relative")
+    if features is not None and estimator.features == "no":
+        raise ValueError(f"features are not read by {method}")
+    if method == "bias_tower":
+        if features is None:
+            raise ValueError(f"{method} needs features, (items, F) of the ranking data")
+        from debias.propensity.bias_tower import bias_tower  # Keras
+
+        log_theta = bias_tower(log, features, seed=seed, **options)
+        return result(point(cells(log), log_theta), None, method, interval, level)
     if features is not None:
-        if method not in ("regression_em", "dla"):
-            raise ValueError(f"features are not read by {method}")
         options["features"] = _of_pairs(log, features, source)
     counted = cells(log, source)
     if estimator.fit is None:
@@ -131,12 +175,31 @@ def estimate(
     if interval == "delta":
         variance = delta_variance(fit, counted, log.click)
     elif interval == "bootstrap":
-        point = estimator.fit
+        again = estimator.fit
         refit = recount(
-            lambda again: point(again, **options).log_examination, counted, log.click
+            lambda drawn: again(drawn, **options).log_examination, counted, log.click
         )
         variance = bootstrap_variance(refit, log.sessions, replicates, seed)
     return result(fit, variance, method, interval, level, estimator.confounded)
+
+
+def _contexts(log: ClickLog, by: str | np.ndarray) -> np.ndarray:
+    """(S,) labels of the sessions' contexts."""
+    value = getattr(log, by, None) if isinstance(by, str) else np.asarray(by)
+    if value is None:
+        raise ValueError(f"this log has no column {by}")
+    if value.ndim == 2 and value.shape[1] == 1:
+        value = value[:, 0]
+    if value.shape != (log.sessions,):
+        raise ValueError(
+            f"by must be one label a session, ({log.sessions},), got {value.shape}"
+        )
+    if len(np.unique(value)) > MOST_CONTEXTS:
+        raise ValueError(
+            f"by has {len(np.unique(value))} values, at most {MOST_CONTEXTS} contexts: "
+            "cut it into groups and pass their labels, (S,)"
+        )
+    return value
 
 
 def _of_pairs(log: ClickLog, features: np.ndarray, source: str) -> np.ndarray:
@@ -158,6 +221,9 @@ def _dla(
     page = pages(log)
     state = dla(page, **options)
     ranks = counted.ranks
+    if "features" not in options:  # ranks without a shared pair are anybody's guess
+        tie = components(counted)
+        state[:ranks][tie != tie[0]] = np.nan
 
     # A resample need not be solved finer than it scatters.
     rough = {"tolerance": 1e-4, "iterations": 100, **options}

@@ -1,6 +1,6 @@
 """The result that every estimator of examination returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +12,7 @@ from debias.propensity.cells import Cells, incidence
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ROWS = ("position", "examination", "standard_error", "lower", "upper")
 CHUNK = 2_000_000  # numbers held at once while sessions are summed
 
 
@@ -29,6 +30,7 @@ class Examination:
         interval: How the interval was made: "delta", "bootstrap" or "none".
         level: Chance that an interval is meant to cover.
         confounded: Whether relevance and examination are mixed up in the estimate.
+        context: (K,) label of the context of each row; None where all is one.
     """
 
     position: np.ndarray
@@ -41,14 +43,45 @@ class Examination:
     interval: str = "delta"
     level: float = 0.95
     confounded: bool = False
+    context: np.ndarray | None = None
+
+    @classmethod
+    def stack(cls, curves: Mapping[Any, "Examination"]) -> "Examination":
+        """One table of the curves of several contexts, by label.
+
+        >>> one = Examination(*np.ones((6, 2)), method="pivot")
+        >>> Examination.stack({"phone": one, "laptop": one}).context.tolist()
+        ['phone', 'phone', 'laptop', 'laptop']
+        """
+        first = next(iter(curves.values()))
+        rows: dict[str, Any] = {
+            name: np.concatenate([getattr(each, name) for each in curves.values()])
+            for name in (*ROWS, "n")
+        }
+        labels = np.repeat(list(curves), [len(each) for each in curves.values()])
+        return replace(first, **rows, context=labels)
+
+    def curves(self) -> "dict[Any, Examination]":
+        """The curve of each context by its label; under None where all is one."""
+        context = self.context
+        if context is None:
+            return {None: self}
+        parts = {label: context == label for label in np.unique(context).tolist()}
+        found = {}
+        for label, part in parts.items():
+            rows: dict[str, Any] = {n: getattr(self, n)[part] for n in (*ROWS, "n")}
+            found[label] = replace(self, **rows, context=None)
+        return found
 
     def __len__(self) -> int:
         return len(self.position)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The table as columns, one row a rank; `method` and `confounded` repeat."""
-        names = ("position", "examination", "standard_error", "lower", "upper")
-        table = {name: getattr(self, name) for name in names}
+        """The table as columns, one row a rank (and context, where there are several);
+        `method` and `confounded` repeat."""
+        table = {name: getattr(self, name) for name in ROWS}
+        if self.context is not None:
+            table = {"context": self.context, **table}
         table["method"] = np.full(len(self), self.method)
         table["n"] = self.n
         table["confounded"] = np.full(len(self), self.confounded)
@@ -68,6 +101,9 @@ class Examination:
 
     def __str__(self) -> str:
         note = " (confounded with relevance)" if self.confounded else ""
+        if self.context is not None:
+            parts = self.curves().items()
+            return "\n".join(f"context {label}: {each}" for label, each in parts)
         head = f"{self.method}{note}\nrank  examination  [{self.level:.0%} interval]"
         rows = (
             f"{k:4d}  {e:11.3f}  [{low:.3f}, {high:.3f}]"

@@ -1,4 +1,5 @@
-"""Examination by the position-based model: EM as published, its maximum, regression-EM.
+"""Examination by the position-based model: as published, its maximum, conditional on
+the clicks of each pair, and regression-EM.
 
 P(click at rank k on pair i) = theta_k gamma_i, with a free gamma for each pair, or
 gamma_i = sigmoid(w . x_i + b) of the item's features (regression-EM, Wang et al.,
@@ -6,6 +7,8 @@ Position Bias Estimation for Unbiased Learning to Rank in Personal Search, WSDM 
 """
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 from scipy.special import expit
 
 from debias.propensity.cells import Cells
@@ -17,56 +20,115 @@ from debias.propensity.pbm_maximum import (
     in_scale,
     pbm_maximum,
     pbm_step,
-    profile_slopes,
 )
 
 CERTAIN = 1 - 1e-9
 
 
-def pbm_em(
-    counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40
-) -> tuple[np.ndarray, np.ndarray]:
+def point(counted: Cells, log_theta: np.ndarray) -> Fit:
+    """A fit that claims no interval."""
+    nothing = np.zeros(0)
+    return Fit(log_theta, nothing, nothing, nothing, counted.by_rank(counted.shown))
+
+
+def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> Fit:
     """EM from .5, stopped after `iterations` passes, with pseudo-counts.
 
     The usual published setting, and the reason why it claims no interval: smoothing
     pulls the attraction of pairs with few impressions towards a half, and theta with
     it, which no amount of sessions per pair seen once or twice averages out.
-
-    Returns:
-        (K,) log theta over rank 1, (P,) gamma times theta_1.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     gamma, theta = np.full(counted.pairs, 0.5), np.full(counted.ranks, 0.5)
     for _ in range(iterations):
         gamma, theta = pbm_step(counted, gamma, theta, prior)
-    return in_scale(counted, gamma, theta)
+    return point(counted, in_scale(counted, gamma, theta)[0])
 
 
 def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
     """The maximum of the likelihood, or of the posterior under a prior.
 
-    Pairs that were shown at one rank only say nothing about examination. Where most
-    others have few impressions the maximum is biased, as every model is whose
-    parameters grow in number with the data: harvesting is then the safer choice.
+    Biased where pairs have few impressions, as every model is whose parameters grow in
+    number with the data: on twenty sessions a query by several standard errors. That
+    is why it claims no interval; `pbm_conditional` has no such parameters.
     """
-    log_theta, gamma = pbm_maximum(counted, prior=prior)
-    return _fit(counted, log_theta, gamma)
+    return point(counted, pbm_maximum(counted, prior=prior)[0])
 
 
-def _fit(counted: Cells, log_theta: np.ndarray, gamma: np.ndarray) -> Fit:
-    theta = np.exp(np.nan_to_num(log_theta, nan=-np.inf))
-    p = np.minimum(theta[counted.rank] * gamma[counted.pair], CERTAIN)
-    ties = counted.by_pair(np.ones(len(p)))[counted.pair] > 1
-    told = ties & ~np.isnan(log_theta)[counted.rank]
-    # gamma was fitted to its own clicks: what is left of one impression is smaller by
-    # its share in the pair's information.
-    weight = p / (1 - p)
-    total = counted.by_pair(counted.shown * weight)[counted.pair]
-    share = np.divide(weight, total, out=np.zeros_like(p), where=total > 0)
-    inflation = 1 / np.maximum(1 - share, 0.5)
-    n = counted.by_rank(counted.shown * told)
-    return Fit(log_theta, profile_slopes(counted, log_theta, gamma), p, inflation, n)
+def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
+    """Examination given how many clicks each pair received; no attraction is fitted.
+
+    Of the C_i clicks of pair i, shown n_ik times at rank k, a share
+    s_ik = n_ik theta_k / sum_l n_il theta_l is expected at rank k, whatever gamma_i:
+    the maximum of sum_ik c_ik log s_ik is consistent however few impressions a pair
+    has. After Wooldridge, Distribution-Free Estimation of Some Nonlinear Panel Data
+    Models, Journal of Econometrics 1999, of which this is the Poisson case. Newton's
+    method; the likelihood is concave.
+
+    Ranks are told where clicks of shared pairs, chained, weigh them against rank 1 in
+    both directions.
+    """
+    known = _compared(counted)
+    kept = known[counted.rank]
+    clicked = counted.clicked * kept
+    clicks = counted.by_pair(clicked)
+    free = known.copy()
+    free[0] = False  # theta_1 = 1 is the scale
+    inner = np.ix_(free, free)
+
+    def table(value: np.ndarray) -> sparse.csr_array:
+        at = (counted.pair, counted.rank)
+        return sparse.csr_array((value, at), (counted.pairs, counted.ranks))
+
+    def parts(log_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each cell: s over n, and P(click); and the inverse information (K, K)."""
+        theta = np.exp(log_theta)[counted.rank] * kept
+        total = np.maximum(counted.by_pair(counted.shown * theta), TINY)
+        share, p = theta / total[counted.pair], theta * (clicks / total)[counted.pair]
+        both = table(counted.shown * p).T @ table(counted.shown * share)
+        information = np.diag(counted.by_rank(counted.shown * p)) - both.toarray()
+        inverse = np.zeros_like(information)
+        inverse[inner] = np.linalg.pinv(information[inner], hermitian=True)
+        return share, p, inverse
+
+    log_theta = np.zeros(counted.ranks)
+    for _ in range(iterations):
+        _, p, inverse = parts(log_theta)
+        move = inverse @ counted.by_rank(clicked - counted.shown * p)
+        # Far from the maximum a full step overshoots.
+        log_theta += move * min(1.0, 2.0 / max(np.abs(move).max(), TINY))
+        if np.abs(move).max() < 1e-10:
+            break
+    share, p, inverse = parts(log_theta)
+    # A click more pulls at its own rank, less at all ranks by their shares.
+    pull = table(counted.shown * share)[counted.pair].toarray().T
+    influence = (inverse[:, counted.rank] - inverse @ pull) * kept
+    ties = counted.by_pair(kept)[counted.pair] > 1
+    return Fit(
+        np.where(known, log_theta, np.nan),
+        influence,
+        p,
+        # gamma takes its share of the clicks it explains: what is left is smaller.
+        1 / np.maximum(1 - share, 0.5),
+        counted.by_rank(counted.shown * (ties & kept)),
+    )
+
+
+def _compared(counted: Cells) -> np.ndarray:
+    """(K,) whether a rank's share has a finite maximum, rank 1 given.
+
+    A rank leads to the pairs that it shows, a pair to the ranks where it was clicked:
+    ranks that reach each other are compared in both directions.
+    """
+    shows = (counted.rank, counted.ranks + counted.pair)
+    hit = counted.clicked > 0
+    tail = np.concatenate([shows[0], shows[1][hit]])
+    head = np.concatenate([shows[1], shows[0][hit]])
+    nodes = counted.ranks + counted.pairs
+    graph = sparse.coo_array((np.ones(len(tail)), (tail, head)), (nodes, nodes))
+    label = csgraph.connected_components(graph, connection="strong")[1]
+    return label[: counted.ranks] == label[0]
 
 
 def regression_em(
@@ -80,7 +142,8 @@ def regression_em(
     The E-step is that of the position-based model. The M-step sets theta to the
     expected share of examined impressions, and takes one Newton step of the logistic
     regression of expected attractions. Without features each pair has its own gamma,
-    which is `pbm_mle`.
+    which is `pbm_mle`. The interval holds where attraction is what the regression can
+    say; where it is not, examination is biased by what the features miss.
 
     Args:
         counted: The cells.

@@ -21,6 +21,7 @@ from debias.data.interactions import Interactions
 from debias.data.negatives import Queue, Sampler, Weighted
 
 CANDIDATES = ("batch", "catalogue", "own")
+DENSE = 1 << 28  # up to so many cells, what users know is one array of bytes
 
 
 class RecallBatches(keras.utils.PyDataset):
@@ -99,12 +100,13 @@ class RecallBatches(keras.utils.PyDataset):
         self.batch_size = min(batch_size, len(self.events))
         share = np.maximum(log.popularity(), 1) / len(log)
         self.log_share = np.log(share).astype(np.float32)
-        self.known: sparse.csr_matrix | None = None
+        self.known: Any = None
         if exclude_known:
             shape = (len(log.users), len(log.items))
-            ones = np.ones(len(log), np.float32)
+            ones = np.ones(len(log), bool)
             self.known = sparse.csr_matrix((ones, (log.user, log.item)), shape)
-            self.known.data[:] = 1.0
+            if shape[0] * shape[1] <= DENSE:
+                self.known = self.known.toarray()
         self._shuffle()
 
     def _shuffle(self) -> None:
@@ -181,22 +183,26 @@ class RecallBatches(keras.utils.PyDataset):
         own: np.ndarray,
         positive: np.ndarray,
     ) -> np.ndarray:
-        columns = len(shared) + own.shape[1]
-        excluded = np.zeros((len(user), columns), bool)
-        if self.known is not None and self.candidates == "catalogue":
-            excluded[:, : len(shared)] = self.known[user].toarray() > 0
-        elif self.known is not None and len(shared):
-            at = (np.ones(len(shared), np.float32), (shared, np.arange(len(shared))))
-            place = sparse.csr_matrix(at, (len(self.log.items), len(shared)))
-            excluded[:, : len(shared)] = (self.known[user] @ place).toarray() > 0
-        elif len(shared):
-            excluded[:, : len(shared)] = shared == item[:, None]
-        if own.shape[1]:
-            hit = own == item[:, None]
-            if self.known is not None:
-                repeated = np.repeat(user, own.shape[1])
-                found = self.known[repeated, own.ravel()]
-                hit |= np.asarray(found).reshape(own.shape) > 0
-            excluded[:, len(shared) :] = hit
+        taken = [
+            part == item[:, None] if self.known is None else self._taken(user, part)
+            for part in (shared, own)
+        ]
+        excluded = np.concatenate(taken, axis=1)
+        excluded[:, len(shared) :] |= own == item[:, None]
         excluded[np.arange(len(user)), positive] = False
         return excluded
+
+    def _taken(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(B, C) bool: whether each user has each item of (C,), or of its (B, C)."""
+        if isinstance(self.known, np.ndarray):
+            if item.ndim == 1:  # several times as fast as by pairs
+                return self.known[user].take(item, axis=1)
+            return self.known[user[:, None], item]
+        if not item.size:
+            return np.zeros((len(user), item.shape[-1]), bool)
+        if item.ndim == 1:
+            at = (np.ones(len(item), np.float32), (item, np.arange(len(item))))
+            place = sparse.csr_matrix(at, (len(self.log.items), len(item)))
+            return (self.known[user] @ place).toarray() > 0
+        pairs = np.repeat(user, item.shape[1]), item.ravel()
+        return np.asarray(self.known[pairs]).reshape(item.shape)

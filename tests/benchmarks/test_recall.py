@@ -6,7 +6,21 @@ import numpy as np
 import pytest
 
 from benchmarks import recall
-from benchmarks.recall import BASELINES, METRICS, TABLES, RecallConfig, RecallExperiment
+from benchmarks.recall import (
+    BASELINES,
+    LOSSES,
+    METRICS,
+    NEGATIVES,
+    RECALL,
+    SELF_SUPERVISION,
+    SENET,
+    TABLES,
+    TOWERS,
+    RecallConfig,
+    RecallExperiment,
+    rows,
+)
+from debias.data.interactions import FeatureTable, Interactions
 from debias.data.tastes import generate_interactions
 
 
@@ -64,22 +78,49 @@ def test_ease_by_hand():
         np.testing.assert_allclose(score[:, item], dense[:3][:, others] @ weight, 1e-4)
 
 
-def test_als_is_the_library_and_a_seed_names_it():
+def test_wals_is_the_library_and_a_seed_names_it():
     pytest.importorskip("implicit")
-    config = RecallConfig("als", dim=4, regularisation=0.1, epochs=3)
+    config = RecallConfig("wals", dim=4, regularisation=0.1, epochs=3)
     train, _ = recall.split("movielens-100k")
-    first, again = (recall.als(train, config, 1)(np.arange(5)) for _ in range(2))
+    first, again = (recall.wals(train, config, 1)(np.arange(5)) for _ in range(2))
     assert (first == again).all() and first.shape == (5, 60)
 
 
+def test_ta_feng_holds_out_the_last_two_weeks_of_customers_known_before(monkeypatch):
+    table = FeatureTable.build({"id": ["a", "b"]})
+    # User 0 buys on days 0, 30 and 31, user 1 on day 31 alone.
+    user, item, day = np.array([[0, 0, 0, 1], [0, 1, 0, 1], [31, 30, 0, 31]])
+    log = Interactions(user, item, day, table, table)
+    monkeypatch.setitem(recall.DATASETS, "ta-feng", lambda: log)
+    train, held_out = recall.split("ta-feng")
+    assert train.time.tolist() == [0]
+    assert held_out.time.tolist() == [31, 30] and held_out.user.tolist() == [0, 0]
+    monkeypatch.setattr(recall, "DAYS", 1)
+    recall.split.cache_clear()
+    train, held_out = recall.split("ta-feng")
+    assert train.time.tolist() == [30, 0] and held_out.time.tolist() == [31]
+
+
+def test_a_senet_shows_the_weight_of_every_field():
+    train, _ = recall.split("movielens-100k")
+    model = recall.build(RecallConfig("senet", **SMALL), train, 0)
+    model.build(None)
+    weights = recall.field_weights(model, train)
+    items = train.items.columns
+    genre = np.asarray(model.item.importance(items))[:, 1].mean()
+    assert weights["item_genre_weight"] == pytest.approx(genre, rel=1e-5)
+    names = ("user_id", "user_age", "user_history_0", "user_history_1", "item_id")
+    assert {f"{name}_weight" for name in (*names, "item_genre")} == set(weights)
+
+
 def test_settings_are_json_and_tell_configurations_apart():
-    for rows in TABLES.values():
-        settings = [
-            json.dumps(RecallExperiment(row, config).settings(), sort_keys=True)
-            for row, config in rows.items()
-        ]
+    for configs in (RECALL, LOSSES, NEGATIVES, SELF_SUPERVISION, SENET):
+        settings = [json.dumps(e.settings(), sort_keys=True) for e in rows(configs)]
         assert len(set(settings)) == len(settings)
-    assert BASELINES[0] in TABLES["recall"]
+    assert [t.name for t in TABLES] == [
+        *("recall", "losses", "negatives", "self-supervision", "senet")
+    ]
+    assert {*BASELINES, *TOWERS} - {"transformer"} <= set(TABLES[0].rows)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,26 @@ def test_equals_dense_adam_where_every_row_is_touched_duplicates_included():
 
 
 @tensorflow_only
+@pytest.mark.parametrize("dense_rows, alike", [(6, True), (5, False)])
+def test_tables_of_at_most_dense_rows_are_stepped_as_adam_steps_them(dense_rows, alike):
+    optimizer = RowWiseAdam(0.1, dense_rows=dense_rows)
+    layer = RowEmbedding(6, 1, seed=0)
+    before = ops.convert_to_numpy(layer.table).copy()
+    optimizer.build(layer.trainable_variables)
+    import tensorflow as tf
+
+    gradients = []
+    for ids in ([2, 2, 3], [4]):  # rows 2 and 3 are absent the second time
+        values = tf.ones((len(ids), 1))
+        slices = tf.IndexedSlices(values, tf.constant(ids), tf.constant([6, 1]))
+        optimizer.apply([slices], layer.trainable_variables)
+        gradients.append(np.bincount(ids, minlength=6)[:, None].astype(float))
+    after = ops.convert_to_numpy(layer.table)
+    found = np.allclose(after, dense_adam(before, gradients, 0.1), atol=1e-6)
+    assert found == alike
+
+
+@tensorflow_only
 @pytest.mark.parametrize("count", [1, 4, 256])
 def test_an_id_that_repeats_is_stepped_once(count):
     # The first step of Adam is the learning rate, whatever the gradient's size.
@@ -124,9 +144,9 @@ def test_fit_moves_only_rows_of_the_batch_under_a_schedule():
 
 
 def test_config_round_trip():
-    config = RowWiseAdam(0.02, 0.8, 0.95, 1e-5).get_config()
+    config = RowWiseAdam(0.02, 0.8, 0.95, 1e-5, 7).get_config()
     again = keras.optimizers.deserialize(
-        keras.optimizers.serialize(RowWiseAdam(0.02, 0.8, 0.95, 1e-5))
+        keras.optimizers.serialize(RowWiseAdam(0.02, 0.8, 0.95, 1e-5, 7))
     )
     assert isinstance(again, RowWiseAdam) and again.get_config() == config
 

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from debias.data import ClickLog, RankingData
+from debias import pipeline
+from debias.data import ClickLog, RankingData, log_files
 from debias.layers import Standardize
 from debias.pipeline import batches
 
@@ -92,3 +94,75 @@ def test_rejects():
         batches(beyond, DATA)
     with pytest.raises(ValueError, match="no sessions"):
         batches(LOG.take(np.arange(0)), DATA)
+
+
+# Logs on disk
+
+
+@pytest.fixture
+def shards(tmp_path, monkeypatch):
+    """A log of 23 sessions in three shards of several row groups, and its folder."""
+    monkeypatch.setattr(log_files, "ROW_GROUP", 4)
+    monkeypatch.setattr(pipeline, "PIECE", 11)  # sessions read at once: two batches
+    index = np.arange(23)
+    item = (index[:, None] + np.arange(3)) % 9
+    item[::4, 1] = -1
+    log = ClickLog(
+        query=index,
+        item=item,
+        click=(index[:, None] % 2 == 0) & (item >= 0),
+        device=index % 3,
+        context=index[:, None] * [1.0, 10.0],
+        user_type=index % 2,
+    )
+    log.write(tmp_path / "log", shards=3)
+    return log, tmp_path / "log"
+
+
+def test_a_streamed_log_in_order_is_the_log_in_memory(shards):
+    log, folder = shards
+    streamed = batches(folder, DATA, batch_size=5, shuffle=False)
+    assert int(streamed.cardinality()) == 5
+    held = batches(log, DATA, batch_size=5, shuffle=False)
+    assert streamed.element_spec[0].keys() == held.element_spec[0].keys()
+    for (one, clicks), (other, expected) in zip(
+        arrays(streamed), arrays(held), strict=True
+    ):
+        np.testing.assert_array_equal(clicks, expected)
+        for name, value in other.items():
+            np.testing.assert_array_equal(one[name], value, err_msg=name)
+            assert one[name].dtype == value.dtype
+
+
+def test_a_streamed_log_is_shuffled_anew_each_epoch(shards):
+    log, folder = shards
+
+    def epoch(dataset):
+        return np.concatenate([b["context"][:, 0] for b, _ in arrays(dataset)]).tolist()
+
+    streamed = batches(folder, DATA, batch_size=5, seed=3)
+    first, second = epoch(streamed), epoch(streamed)
+    assert sorted(first) == sorted(second) == log.context[:, 0].tolist()
+    assert first != second and first != sorted(first)
+    again = batches(folder, DATA, batch_size=5, seed=3)
+    assert [epoch(again), epoch(again)] == [first, second]
+
+
+def test_a_model_is_fitted_to_a_folder(shards):
+    model = keras.Sequential([keras.layers.Dense(1), keras.layers.Reshape((3,))])
+    model.compile("sgd", "mse")
+    streamed = batches(str(shards[1]), DATA, batch_size=5).map(
+        lambda batch, clicks: (batch["features"], clicks)
+    )
+    assert (
+        len(model.fit(streamed, epochs=2, shuffle=False, verbose=0).history["loss"])
+        == 2
+    )
+
+
+def test_a_streamed_log_of_other_data_is_refused(shards):
+    few = RankingData(np.zeros((5, 4)), None, [0, 5])
+    with pytest.raises(tf.errors.OpError, match="item must be below 5, got"):
+        arrays(batches(shards[1], few))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        batches("nowhere", DATA)

@@ -35,6 +35,8 @@ LISTS = {
     "mixed": [0.9, 0.3, 0.0, 0.6],
     "certain": [1.0, 0.0, 1.0, 0.5],
 }
+# The imaginary part is P(satisfied | clicked): here no function of attraction.
+OWN = [0.9 + 0.1j, 0.3 + 0.8j, 0.9 + 1.0j, 0.3 + 0.0j]
 
 
 def tiled(attraction):
@@ -50,7 +52,7 @@ def joint(conditional, click):
 
 
 @EVERY
-@pytest.mark.parametrize("attraction", LISTS.values(), ids=LISTS)
+@pytest.mark.parametrize("attraction", [*LISTS.values(), OWN], ids=[*LISTS, "own"])
 def test_conditionals_multiply_to_a_distribution_with_the_stated_marginals(
     behaviour, attraction
 ):
@@ -128,6 +130,21 @@ def test_probabilities_stay_in_range_and_keep_their_type(behaviour):
 @EVERY
 def test_behaviours_are_values(behaviour):
     assert behaviour == type(behaviour)(**vars(behaviour)) and hash(behaviour)
+
+
+@EVERY
+def test_items_with_a_satisfaction_are_sampled_as_they_are_computed(behaviour):
+    sessions = 100_000
+    lists = np.broadcast_to(np.array(OWN, np.complex64), (sessions, 4))
+    click, examined = behaviour.sample(lists, generator(9))
+    assert examined.dtype == np.float32
+    expected = behaviour.click_probability(np.array([OWN]))[0]
+    error = np.sqrt(expected * (1 - expected) / sessions)
+    assert (np.abs(click.mean(axis=0) - expected) <= 4 * error + 1e-7).all()
+    some = slice(0, 2000)
+    np.testing.assert_allclose(
+        examined[some], behaviour.examination(lists[some], click[some]), atol=1e-6
+    )
 
 
 # Each against its story: the generative tale of its source, told with plain loops
@@ -275,6 +292,29 @@ def test_sessions_are_as_likely_as_in_the_story(behaviour, story, attraction):
     conditional = behaviour.conditional_click_probability(tiled(attraction), VECTORS)
     expected = [story(attraction, click.tolist()) for click in VECTORS]
     np.testing.assert_allclose(joint(conditional, VECTORS), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("upwards", [False, True])
+def test_an_items_own_satisfaction_ends_the_search(upwards):
+    satisfied = dict(enumerate(np.imag(OWN)))
+    if upwards:
+        satisfied = {3 - k: s for k, s in satisfied.items()}
+    story = chain_story(lambda k, g: 0.7 * (1 - satisfied[k]), lambda k, g: 0.7)
+    behaviour = DynamicBayesian(0.7)
+    if upwards:
+        behaviour, story = BottomUp(behaviour), upside_down(story)
+    conditional = behaviour.conditional_click_probability(tiled(OWN), VECTORS)
+    expected = [story(np.real(OWN).tolist(), click.tolist()) for click in VECTORS]
+    np.testing.assert_allclose(joint(conditional, VECTORS), expected, atol=1e-12)
+
+
+def test_satisfaction_is_of_no_account_to_all_others():
+    for behaviour in BEHAVIOURS.values():
+        kind = getattr(behaviour, "reader", behaviour)
+        if not isinstance(kind, DynamicBayesian):
+            found = behaviour.click_probability(np.array([OWN]))
+            expected = behaviour.click_probability(np.array([np.real(OWN)]))
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_every_kind_of_behaviour_has_a_story():

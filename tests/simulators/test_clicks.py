@@ -11,7 +11,15 @@ import pytest
 
 from debias.data import ClickLog, RankingData
 from simulators.behaviours import BottomUp, DynamicBayesian, Grid, RankCTR
-from simulators.clicks import ATTRACTIONS, BLOCK, item_attraction, prepare, simulate
+from simulators.clicks import (
+    ATTRACTIONS,
+    BLOCK,
+    SATISFACTIONS,
+    item_attraction,
+    item_satisfaction,
+    prepare,
+    simulate,
+)
 from simulators.oracle import click_probability
 from simulators.policies import (
     Deterministic,
@@ -194,8 +202,47 @@ def test_noise_moves_attraction_once_and_for_all():
 
 
 @pytest.mark.parametrize(
+    ("user", "crowd"),
+    [
+        ("navigational", "navigational"),
+        ("informational", "informational"),
+        ("graded-dbn", "dbn-graded"),
+    ],
+)
+def test_presets_of_attraction_and_satisfaction_are_of_one_user(user, crowd):
+    """Satisfaction by grade and as a line over attraction is the same user."""
+    log, own = (
+        simulate(DATA, BY_LOT, crowd, 3000, 5, attraction=user, satisfaction=satisfies)
+        for satisfies in (None, user)
+    )
+    np.testing.assert_array_equal(own.click, log.click)
+    np.testing.assert_allclose(own.examination, log.examination, atol=1e-6)
+    assert own.attraction.dtype == np.float32
+
+
+def test_items_may_attract_all_and_satisfy_some():
+    data = small(20, 10, 10)
+    ones, satisfies = np.ones(data.items), np.arange(data.items) % 2.0
+    crowd = Population(((0.5, DynamicBayesian(1.0)), (0.5, RankCTR())))
+    log = simulate(
+        data, BY_LOT, crowd, 4000, 0, attraction=ones, satisfaction=satisfies
+    )
+    dbn = log.user_type == 0
+    before = np.cumsum(satisfies[log.item], axis=1) - satisfies[log.item]
+    np.testing.assert_array_equal(log.examination[dbn], (before == 0)[dbn])
+    assert item_satisfaction(DATA, lambda y: y / 8).max() == 0.5
+    assert SATISFACTIONS.keys() <= ATTRACTIONS.keys()
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"satisfaction": "navi"}, "no satisfaction is called 'navi'"),
+        (
+            {"satisfaction": np.full(DATA.items, -0.1)},
+            r"satisfaction must be in \[0, 1",
+        ),
+        ({"satisfaction": np.zeros(3)}, "satisfaction must be one value for each of"),
         ({"population": "mixd"}, "no population is called 'mixd'; did you mean mixed"),
         ({"attraction": "gradd"}, "no attraction is called 'gradd'; did you mean gr"),
         ({"attraction": np.full(DATA.items, 1.5)}, r"in \[0, 1\], got 1.5 at \(0,\)"),

@@ -63,6 +63,16 @@ def test_no_predictor_beats_the_entropy(crowd):
         assert found == pytest.approx(expected)
 
 
+def test_satisfaction_of_items_reaches_the_oracle():
+    """Of two items that all click, the first satisfies one user in four."""
+    crowd, lists = named("sdbn"), np.array([[1 + 0.25j, 1.0]])
+    assert click_probability(crowd, lists).tolist() == [[1, 0.75]]
+    clicks = np.array([[1, 0]], bool)
+    assert log_likelihood(crowd, lists, clicks)[0] == pytest.approx(np.log(0.25))
+    entropy = 0.25 * np.log(0.25) + 0.75 * np.log(0.75)
+    assert expected_log_likelihood(crowd, lists)[0] == pytest.approx(entropy)
+
+
 def test_posterior_by_hand():
     crowd = Population(((0.3, RankCTR((0.5, 0.5))), (0.7, DocumentCTR())))
     found = posterior(crowd, np.array([[0.9, 0.2]]), np.array([[1, 0]]))[0]
@@ -173,6 +183,10 @@ BAD = np.array([[0.5, 1.2]])
     [
         (lambda c: click_probability(c, BAD), r"in \[0, 1\], got 1.2 at \(0, 1\)"),
         (lambda c: expected_clicks(c, BAD), r"in \[0, 1\]"),
+        (
+            lambda c: expected_clicks(c, BAD * 1j),
+            r"satisfaction must .* got 1.2 at \(0, 1\)",
+        ),
         (lambda c: click_probability(c, np.array([[np.nan]])), r"got nan at \(0, 0\)"),
         (
             lambda c: log_likelihood(c, np.ones((1, 2)), np.ones((1, 3))),

@@ -3,6 +3,7 @@
 from debias.models.recall.dat import DAT, alignment_loss, mimic_loss
 from debias.models.recall.encoder import Encoder, tower
 from debias.models.recall.mind import MIND, InterestEncoder
+from debias.models.recall.relevance import PairRelevance
 from debias.models.recall.two_tower import (
     RecallModel,
     TwoTower,
@@ -17,6 +18,7 @@ __all__ = [
     "MIND",
     "Encoder",
     "InterestEncoder",
+    "PairRelevance",
     "RecallModel",
     "TwoTower",
     "alignment_loss",

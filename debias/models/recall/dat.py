@@ -16,15 +16,18 @@ from debias.models.recall.encoder import Encoder
 from debias.models.recall.two_tower import RecallModel, Schema
 
 
-def mimic_loss(augmented: Tensor, other: Tensor) -> Tensor:
-    """mean (a - p)^2 over positive pairs and entries, p under stop-gradient.
+def mimic_loss(
+    augmented: Tensor, other: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """mean w (a - p)^2 over pairs and entries, p under stop-gradient.
 
     The article's mean[(y a + (1 - y) p - p)^2] is zero for negatives, y = 0, so only
-    positive pairs are passed in.
+    positive pairs are passed in, or a weight of 0 to 1 that says how positive each is.
 
     Args:
         augmented: (B, d) augmented vectors of one side.
         other: (B, d) tower outputs of the other side, of the same pairs.
+        weight: (B,), under stop-gradient; None: 1.
 
     Returns:
         Scalar.
@@ -34,7 +37,10 @@ def mimic_loss(augmented: Tensor, other: Tensor) -> Tensor:
     >>> float(mimic_loss(ops.array([[1.0, 0.0]]), ops.array([[0.0, 2.0]])))
     2.5
     """
-    return ops.mean(ops.square(augmented - ops.stop_gradient(other)))
+    apart = ops.mean(ops.square(augmented - ops.stop_gradient(other)), axis=-1)
+    if weight is not None:
+        apart = apart * ops.stop_gradient(weight)
+    return ops.mean(apart)
 
 
 def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor:
@@ -222,17 +228,25 @@ class DAT(RecallModel):
         self, batch: Mapping[str, Any], users: Tensor, items: dict[str, Tensor]
     ) -> None:
         super().auxiliary(batch, users, items)
+        read = ["id", self.category] if self.category is not None else ["id"]
+        item = {name: self._positive(batch, name) for name in read}
+        label = self.label_of(batch, items)
+        self.pair_losses(batch["user"]["id"], item, users, label)
+
+    def pair_losses(
+        self,
+        user: Tensor,
+        item: Mapping[str, Tensor],
+        users: Tensor,
+        items: Tensor,
+        weight: Tensor | None = None,
+    ) -> None:
         if self.mimic:
-            ids = self._positive(batch, "id")
-            user = self.user.augment(batch["user"]["id"])
-            item = self.item.augment(ids)
-            label = self.label_of(batch, items)
-            both = mimic_loss(user, label) + mimic_loss(item, users)
+            u, v = self.user.augment(user), self.item.augment(item["id"])
+            both = mimic_loss(u, items, weight) + mimic_loss(v, users, weight)
             self.add_loss(self.mimic * both)
         if self.alignment and self.category is not None:
-            category = self._positive(batch, self.category)
-            label = self.label_of(batch, items)
-            loss = alignment_loss(label, category, self.categories)
+            loss = alignment_loss(items, item[self.category], self.categories)
             self.add_loss(self.alignment * loss)
 
     @staticmethod

@@ -104,6 +104,23 @@ class RecallModel(keras.Model):
             vectors = (self.encode_item(view, training=True) for view in (one, other))
             self.add_loss(self.self_weight * ops.mean(contrastive(*vectors)))
 
+    def pair_losses(
+        self,
+        user: Tensor,
+        item: Mapping[str, Tensor],
+        users: Tensor,
+        items: Tensor,
+        weight: Tensor | None = None,
+    ) -> None:
+        """Adds what a model asks of pairs that belong together, beside their scores.
+
+        Args:
+            user: (B,) id codes of the users.
+            item: Categorical features (B,) of the items.
+            users, items: (B, d) their vectors.
+            weight: (B,) how much each pair belongs together, 0 to 1; None: 1.
+        """
+
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
         if "item" not in batch and "own" not in batch:
             raise ValueError("batch must hold candidates, 'item' or 'own'")
@@ -116,7 +133,8 @@ class RecallModel(keras.Model):
         label = self.label_of(batch, items) if training else None
         scores = []
         for name, vectors in items.items():
-            part = self.match(users, vectors, batch, label) / self.temperature
+            # The few items are divided, not the many scores.
+            part = self.match(users, vectors / self.temperature, batch, label)
             if training and name == "item":
                 if self.frequency is not None:
                     log_q = self.frequency(batch["item"]["id"], training=True)

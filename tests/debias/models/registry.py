@@ -6,14 +6,20 @@ from debias.models import (
     Additive,
     BilinearModel,
     Dot,
+    DoublyRobust,
+    DualLearning,
+    InverseWeighted,
     Mixture,
     Naive,
+    PairDebias,
     PositionFeature,
     PositionOnly,
     Product,
+    RegressionEM,
 )
 
 POSITIONS = 6
+CONTEXT = 2  # columns of what is known of a session
 
 
 def relevance(seed: int, out: int = 1) -> Tower:
@@ -25,6 +31,9 @@ def bias(seed: int, out: int = 1, dropout: float = 0.0) -> BiasTower:
         {"position": POSITIONS}, out=out, dropout=dropout, spread=0.5, seed=seed
     )
 
+
+EXAMINATION = [1 / rank for rank in range(1, POSITIONS + 1)]
+TRUST = [0.1 / rank for rank in range(1, POSITIONS + 1)]
 
 CLICK_MODELS = {
     "naive": lambda s: Naive(relevance(s)),
@@ -43,5 +52,19 @@ CLICK_MODELS = {
         temperature=2.0,
         serving="relevance",
     ),
+    "mixture_by_context": lambda s: Mixture(
+        [Naive(relevance(s)), Additive(relevance(s + 1), bias(s))],
+        prior=Tower((), out=2, seed=s),
+    ),
     "xpa": lambda s: XPA(relevance(s, 4), bias(s, 3), seed=s),
+    "inverse_weighted": lambda s: InverseWeighted(relevance(s), EXAMINATION),
+    "affine_listwise": lambda s: InverseWeighted(
+        relevance(s), EXAMINATION, TRUST, listwise=True, least=0.2
+    ),
+    "doubly_robust": lambda s: DoublyRobust(
+        relevance(s), relevance(s + 1), EXAMINATION, TRUST
+    ),
+    "regression_em": lambda s: RegressionEM(relevance(s), bias(s)),
+    "dual_learning": lambda s: DualLearning(relevance(s), bias(s), most=5.0),
+    "pair_debias": lambda s: PairDebias(relevance(s), POSITIONS, power=0.5),
 }

@@ -6,7 +6,7 @@ import pytest
 
 from debias.losses import click_cross_entropy
 from debias.models import Mixture, PositionOnly, ranker
-from tests.debias.models.registry import CLICK_MODELS, POSITIONS
+from tests.debias.models.registry import CLICK_MODELS, CONTEXT, POSITIONS
 
 every_model = pytest.mark.parametrize("name", CLICK_MODELS)
 RNG = np.random.default_rng(0)
@@ -21,7 +21,13 @@ def batch_of(features, shown=None):
     if shown is None:
         shown = np.ones(features.shape[:2], bool)
     position = np.where(shown, np.arange(1, features.shape[1] + 1), 0)
-    return {"features": features, "position": position.astype("int32"), "mask": shown}
+    context = np.linspace(-1, 1, len(features) * CONTEXT).reshape(-1, CONTEXT)
+    return {
+        "features": features,
+        "position": position.astype("int32"),
+        "mask": shown,
+        "context": context.astype("float32"),
+    }
 
 
 def built(name, seed=3):
@@ -75,7 +81,10 @@ def test_clicks_alike_after_saving_and_loading(name, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(
-        numbers(loaded(batch)), numbers(model(batch)), rtol=1e-4, atol=1e-6
+        numbers(loaded.click_logits(batch, loaded(batch))),
+        numbers(model.click_logits(batch, model(batch))),
+        rtol=1e-4,
+        atol=1e-6,
     )
     config, again = model.get_config(), loaded.get_config()
     plain = {k: v for k, v in config.items() if isinstance(v, int | float | str)}
@@ -131,8 +140,6 @@ def test_every_trainable_weight_is_reached_by_the_loss(name):
 def test_metrics_see_click_logits(name):
     """A metric gets `(batch, list_size)` logits, of a mixture the marginal ones."""
     model, batch = built(name), batch_of(FEATURES)
-    if isinstance(model, Mixture) and keras.backend.backend() == "jax":
-        pytest.skip("the JAX trainer hides a mixture's prior from its metrics")
     clicks = (RNG.random((5, POSITIONS)) < 0.4).astype("float32")
     model.compile(metrics=[click_cross_entropy])
     value = model.evaluate(batch, clicks, verbose=0, return_dict=True)
@@ -147,7 +154,7 @@ def test_sample_weight_weighs_sessions(name):
     clicks = (RNG.random((5, POSITIONS)) < 0.4).astype("float32")
     losses = numbers(model.session_losses(batch, clicks, model(batch)))
     weight = np.array([0.0, 1.0, 2.0, 0.5, 0.0], "float32")
-    value = model.compute_loss(batch, clicks, model(batch), weight)
+    value = model.compute_loss(batch, clicks, model(batch), weight, training=False)
     np.testing.assert_allclose(numbers(value), (weight * losses).mean(), rtol=1e-5)
 
 
@@ -177,6 +184,32 @@ def test_the_reference_place_is_obeyed(name):
             scores[-1], numbers(model(batch)), rtol=1e-4, atol=1e-5
         )
     assert (scores[0] != scores[1]).any()
+
+
+@pytest.mark.parametrize("name", ["dot", "bilinear"])
+def test_of_several_reference_places_the_mean_logit_serves(name):
+    model = built(name)
+    model.reference = [1, {"position": 3}, 6]
+    each = [numbers(model.logits_at(FEATURES, place)) for place in (1, 3, 6)]
+    served = numbers(model.score(FEATURES))
+    np.testing.assert_allclose(served, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+    assert np.ptp(each, axis=0).max() > 0.01
+    model.reference = []
+    with pytest.raises(ValueError, match="reference must name at least one place"):
+        model.score(FEATURES)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA looks at none")
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_a_place_beyond_the_bias_tower_is_an_error_in_a_compiled_step(method):
+    model, batch = built("product"), batch_of(FEATURES)
+    batch["position"] = np.where(FEATURES[..., 0] > 1.5, POSITIONS + 1, 1)
+    assert batch["position"].max() > POSITIONS
+    clicks = np.zeros(FEATURES.shape[:2], "float32")
+    model.compile("adam")
+    arguments = (batch,) if method == "predict" else (batch, clicks)
+    with pytest.raises(ValueError, match=r"^column 'position' is out of range.*for 6"):
+        getattr(model, method)(*arguments, verbose=0)
 
 
 def test_a_tower_with_two_outputs_is_named():

@@ -368,10 +368,6 @@ def test_the_timed_pass_is_the_first_of_the_fit(name):
     if name != "sdbn":  # its continuation starts at 1
         fitted = MODELS[name].fit(log, iterations=1)
         np.testing.assert_allclose(first, fitted.value("attraction"))
-    plain = prepared_pass(small_log(holes=False), "plain pbm")()
-    quick = prepared_pass(small_log(holes=False), "pbm")()
-    np.testing.assert_allclose(plain[0][:-1], quick[0], rtol=1e-12)
-    np.testing.assert_allclose(plain[1], quick[1], rtol=1e-12)
 
 
 @every_model

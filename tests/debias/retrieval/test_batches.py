@@ -5,6 +5,7 @@ import pytest
 
 from debias.data.negatives import Listed, Queue, Weighted, uniform
 from debias.data.tastes import generate_interactions
+from debias.retrieval import batches
 from debias.retrieval.batches import RecallBatches
 
 LOG, _ = generate_interactions(np.random.default_rng(0), 30, 25, events=6)
@@ -42,7 +43,9 @@ def test_a_history_is_what_came_before_and_never_holds_the_target():
         assert [code - 2 for code in history if code] == before.tolist()
 
 
-def test_known_positives_are_excluded_and_the_positive_is_not():
+@pytest.mark.parametrize("cells", [1 << 28, 0], ids=["dense", "sparse"])
+def test_known_positives_are_excluded_and_the_positive_is_not(cells, monkeypatch):
+    monkeypatch.setattr(batches, "DENSE", cells)
     batch, positive = make(negatives=7)[0]
     user, item = rows(batch["user"]), rows(batch["item"])
     assert item.shape == (23,) and batch["excluded"].shape == (16, 23)
@@ -51,7 +54,9 @@ def test_known_positives_are_excluded_and_the_positive_is_not():
     assert (batch["excluded"] == expected).all()
 
 
-def test_catalogue_and_own_candidates():
+@pytest.mark.parametrize("cells", [1 << 28, 0], ids=["dense", "sparse"])
+def test_catalogue_and_own_candidates(cells, monkeypatch):
+    monkeypatch.setattr(batches, "DENSE", cells)
     batch, positive = make(candidates="catalogue")[0]
     user = rows(batch["user"])
     assert rows(batch["item"]).tolist() == list(range(25)) and "log_q" not in batch

@@ -116,6 +116,25 @@ def test_unknown_users_and_items_have_a_finite_vector(name):
 
 
 @every_model
+def test_a_user_without_history_and_an_item_without_features_have_a_vector(name):
+    model = MODELS[name]()
+    user = {**TRAIN.users.take(np.arange(2)), "history": np.zeros((2, LENGTH), "int32")}
+    item = {
+        feature: np.zeros_like(column) if feature != "id" else column
+        for feature, column in TRAIN.items.take(np.arange(3)).items()
+    }
+    nothing = {feature: np.zeros_like(column) for feature, column in item.items()}
+    for vectors in (
+        model.user_vectors(user),
+        model.item_vectors(item),
+        model.item_vectors(nothing),
+    ):
+        assert np.isfinite(vectors).all()
+    scores = dot_scores(model.user_vectors(user), model.item_vectors(item))
+    assert scores.shape == (2, 3) and np.isfinite(scores).all()
+
+
+@every_model
 def test_a_batch_of_one_trains(name):
     model = MODELS[name]()
     model.compile()

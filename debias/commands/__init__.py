@@ -1,0 +1,1 @@
+"""What `debias` does at a prompt: one module a command; loads no TensorFlow."""

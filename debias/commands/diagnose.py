@@ -1,0 +1,89 @@
+"""`debias diagnose`: can this log identify its bias? One page says so."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from debias.commands import inputs
+from debias.commands.screen import AsJson, messages, print_json, share_bar
+
+MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM"}
+
+
+def diagnose(
+    log: inputs.Log,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    column: inputs.Column = None,
+    items: inputs.Items = None,
+    data: inputs.Data = None,
+    list_size: inputs.ListSize = None,
+    first_position: inputs.FirstPosition = 1,
+    first_features: inputs.FirstFeatures = False,
+    yandex: Annotated[
+        bool,
+        typer.Option("--yandex", help="LOG is text of the Yandex relevance challenge."),
+    ] = False,
+    most: Annotated[
+        int,
+        typer.Option(min=10, help="Sessions to analyse; a longer log is sampled."),
+    ] = 100_000,
+    features: Annotated[
+        bool,
+        typer.Option(help="Whether to train models that read features, if there are."),
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of samples and held-out sessions.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a page that exists.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Estimates examination in every way the log allows and says what can be known.
+
+    Writes one self-contained page: estimates with bands beside the raw click rates,
+    which ranks can be compared, whether one population of users is enough, and what to
+    do next. Counts are of the whole log, all else of --most sessions drawn at random.
+    """
+    from debias.data.files import whole
+    from debias.diagnosis import report
+
+    with messages():
+        if out.exists() and not force:
+            raise ValueError(f"{out} exists: name another with -o, or --force")
+        if yandex:
+            reading = _yandex(log)
+        else:
+            source = inputs.Source.of(
+                log, column, items, data, list_size, first_position, first_features
+            )
+            reading = inputs.read(source, needs_data=False)
+        with share_bar("diagnosing") as progress:
+            found = report.diagnose(
+                reading.log, reading.data if features else None, most, seed, progress
+            )
+        with whole(out) as aside:
+            page = report.page(found, Path(log).name, reading.devices)
+            aside.write_text(page, encoding="utf-8")
+    if json:
+        print_json({**found.record(), "page": str(out)})
+        return
+    typer.echo(f"{found.headline}\n")
+    for name, one in found.findings.items():
+        typer.echo(f"{MARKS[one.grade]:>8}  {name}: {one.verdict}")
+        typer.echo(f"{'':>8}  {one.next_step}")
+    for name, why in found.skipped.items():
+        typer.echo(f"{'?':>8}  {name}: not computed: {why}")
+    typer.echo(f"\n{out}")
+
+
+def _yandex(path: str) -> Any:
+    import numpy as np
+
+    from debias.data.read_log import Reading
+    from debias.data.yandex import read_yandex
+
+    read = read_yandex(path)
+    items = np.array([f"{query}/{item}" for query, item in read.items])
+    return Reading(read.logs[0], None, items, np.array(read.queries))

@@ -1,0 +1,317 @@
+"""`debias rank`: scores a table of items, or of sessions, batch by batch."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from debias.commands import inputs
+from debias.commands.export import Trained, ranker_of, report_of
+from debias.commands.screen import AsJson, messages, print_json, share_bar
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PIECE = 1 << 14  # items scored at once: what fits a cache
+
+Scorer = Callable[[np.ndarray], np.ndarray]
+
+
+def rank(
+    folder: Trained,
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="Parquet with a row an item and its features; or, with --data, a log "
+            "that this library wrote."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            "-c",
+            help="features=NAME and query=NAME; by default as in training.",
+        ),
+    ] = None,
+    data: inputs.Data = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Adds `score` to every row and, where there is a query, `rank` within it from 1.
+
+    Rows of a query must be consecutive. Sessions get lists, ranked within the session.
+    """
+    with messages():
+        report = report_of(folder)
+        if out.exists() and not force:
+            raise ValueError(f"{out}: exists; --force replaces it")
+        if out.suffix not in (".parquet", ".pq"):
+            raise ValueError(f"{out}: the name must end with .parquet")
+        ranker = ranker_of(folder)
+        begun = time.perf_counter()
+        with share_bar("ranking") as progress:
+            if data is None:
+                mapping = [*trained_columns(folder), *(column or ())]
+                rows = rank_rows(
+                    table, out, scorer(ranker), report["features"], mapping, progress
+                )
+            else:
+                rows = rank_sessions(table, out, scorer(ranker), data, progress)
+        seconds = time.perf_counter() - begun
+        from debias.commands.train import peak_memory
+
+        found = {
+            "path": str(out),
+            "rows": rows,
+            "rows_per_second": rows / seconds,
+            "peak_memory_gb": peak_memory(),
+        }
+    if json:
+        print_json(found)
+    else:
+        typer.echo(
+            f"{rows:,} rows in {out}; {found['rows_per_second']:,.0f} rows/s, "
+            f"peak memory {found['peak_memory_gb']:.2f} GB"
+        )
+
+
+def trained_columns(folder: Path) -> list[str]:
+    """What the training called features and query."""
+    import json
+
+    asked = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    columns = asked["source"]["column"]
+    return [text for text in columns if text.partition("=")[0] in ("features", "query")]
+
+
+def scorer(ranker: Any) -> Scorer:
+    """From features (items, F) to scores (items,), in pieces of one compiled size."""
+    import tensorflow as tf
+
+    score = tf.function(ranker, reduce_retracing=True)
+
+    def scored(features: np.ndarray) -> np.ndarray:
+        starts = range(0, len(features), PIECE)
+        pieces = [score(features[start : start + PIECE]).numpy() for start in starts]
+        return np.concatenate(pieces)
+
+    return scored
+
+
+def rank_rows(
+    source: str,
+    out: Path,
+    score: Scorer,
+    feature_count: int,
+    column: Sequence[str] = (),
+    progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """Scores a table of items and writes it with the columns score and rank.
+
+    Memory is that of a batch and of the longest query, whatever the length of the
+    table, but for the names of the queries seen, which show whether one comes back.
+
+    Args:
+        source: Parquet: a file, a folder or a glob.
+        out: Parquet file, whole or absent.
+        score: From features (items, F) to scores (items,).
+        feature_count: F.
+        column: Texts PART=NAME for features and query; without a column of the query's
+            name there is no rank.
+        progress: Called with the share of the work done.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        ValueError: A column is missing, a feature is not finite, or a query comes back
+            after another; names file, column and row.
+    """
+    import pyarrow as pa
+
+    from debias.data.read_log import Columns
+    from debias.data.shown import Batch, check_finite, matching, matrix_of
+    from debias.data.tables import near, open_parts
+
+    parts = open_parts(source)
+    schema, asked = parts[0].schema, Columns.of(column)
+    _check_output(parts[0].name, schema)
+    query = asked.query if asked.query in schema.names else None
+    if query is None and asked.query not in (None, Columns.query):
+        raise ValueError(
+            f"{parts[0].name}: no column {asked.query} for query: "
+            f"{near(str(asked.query), schema.names)}; say -c query=NAME"
+        )
+    several = asked.features or ()
+    wanted = (several,) if isinstance(several, str) else several
+    found = matching(wanted, schema.names, {"query", "item", "label", str(query)})
+    if not found:
+        raise ValueError(
+            f"{parts[0].name}: no column {' '.join(wanted)} for features: "
+            f"{near(str(wanted), schema.names)}; say -c features=NAME"
+        )
+    chosen = {"features": found, "query": (str(query),)}
+
+    def scored() -> Iterator[tuple[pa.Table, float]]:
+        for number, part in enumerate(parts):
+            start = 0
+            for rows, share in part.read(schema.names, found):
+                arrays = {"features": [rows.column(name) for name in found]}
+                batch = Batch(part.name, start, arrays, None, chosen)
+                values = matrix_of(batch, "features", len(rows))
+                if values.shape[1] != feature_count:
+                    raise ValueError(
+                        f"{part.name}: column {' '.join(found)}: the model reads "
+                        f"{feature_count} features, got {values.shape[1]}"
+                    )
+                check_finite(batch, "features", values, np.arange(len(rows)), None)
+                table = pa.Table.from_batches([rows])
+                table = table.append_column("score", pa.array(score(values)))
+                yield table, (number + share) / len(parts)
+                start += len(rows)
+
+    batches = scored() if query is None else _ranked(scored(), query)
+    return _write(out, batches, progress)
+
+
+def _ranked(
+    batches: Iterator[tuple["pa.Table", float]], query: str
+) -> Iterator[tuple["pa.Table", float]]:
+    """Appends rank; holds a batch's last query back until it is known to be over."""
+    import pyarrow as pa
+
+    seen: set[Any] = set()
+    held: pa.Table | None = None
+    share = 0.0
+    for table, share in batches:
+        if held is not None:
+            table = pa.concat_tables([held, table])
+        starts = _run_starts(table.column(query))
+        if len(starts) > 1:
+            yield _with_rank(table.slice(0, starts[-1]), query, seen), share
+            table = table.slice(starts[-1])
+        held = table
+    if held is not None:
+        yield _with_rank(held, query, seen), share
+
+
+def _run_starts(column: Any) -> np.ndarray:
+    """Where another value begins."""
+    import pyarrow as pa
+
+    codes = column.combine_chunks().dictionary_encode()
+    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
+    numbers = codes.indices.fill_null(-1).to_numpy()
+    return np.flatnonzero(np.diff(numbers, prepend=-2))
+
+
+def _with_rank(table: "pa.Table", query: str, seen: set[Any]) -> "pa.Table":
+    import pyarrow as pa
+
+    column = table.column(query)
+    starts = _run_starts(column)
+    for name in column.take(pa.array(starts)).to_pylist():
+        if name in seen:
+            raise ValueError(
+                f"query {name!r} of column {query} comes back after another; sort the "
+                "table by it"
+            )
+        seen.add(name)
+    sizes = np.diff(starts, append=len(table))
+    run = np.repeat(np.arange(len(starts)), sizes)
+    order = np.lexsort((-table.column("score").to_numpy(), run))
+    rank = np.empty(len(table), np.int32)
+    rank[order] = np.arange(len(table)) - np.repeat(starts, sizes) + 1
+    return table.append_column("rank", pa.array(rank))
+
+
+def rank_sessions(
+    source: str,
+    out: Path,
+    score: Scorer,
+    data: Path,
+    progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """Scores the shown items of a log of item numbers, once an item of its data.
+
+    Writes the log's columns, and score and rank as lists beside item; padding has the
+    score NULL and the rank 0. Equal scores keep the logged order.
+
+    Raises:
+        ValueError: An item number is beyond the ranking data; names file and row.
+    """
+    import pyarrow as pa
+
+    from debias.data.lists import rectangle
+    from debias.data.tables import open_parts
+
+    parts = open_parts(source)
+    schema = parts[0].schema
+    _check_output(parts[0].name, schema)
+    if "item" not in schema.names:
+        raise ValueError(f"{parts[0].name}: no column item")
+    scores = score(inputs.ranking_data(data).features)
+
+    def ranked() -> Iterator[tuple[pa.Table, float]]:
+        for number, part in enumerate(parts):
+            start = 0
+            for rows, share in part.read(schema.names, ()):
+                item, _ = rectangle(rows.column("item"), None, -1)
+                if item.max() >= len(scores):
+                    row = start + int(np.argmax((item >= len(scores)).any(axis=1)))
+                    raise ValueError(
+                        f"{part.name}: column item must be below {len(scores)}, the "
+                        f"items of {data}, got {item.max()} at row {row}"
+                    )
+                mask = item >= 0
+                value = np.where(mask, scores[item], -np.inf)
+                order = np.argsort(-value, axis=1, kind="stable")
+                place = np.argsort(order, axis=1, kind="stable").astype(np.int32) + 1
+                table = pa.Table.from_batches([rows])
+                lists = {"score": (value, ~mask), "rank": (place * mask, None)}
+                for name, (cells, gaps) in lists.items():
+                    flat = pa.array(
+                        cells.ravel(), mask=None if gaps is None else gaps.ravel()
+                    )
+                    ends = np.arange(len(rows) + 1, dtype=np.int32) * item.shape[1]
+                    column = pa.ListArray.from_arrays(ends, flat)
+                    table = table.append_column(name, column)
+                yield table, (number + share) / len(parts)
+                start += len(rows)
+
+    return _write(out, ranked(), progress)
+
+
+def _check_output(name: str, schema: Any) -> None:
+    for column in ("score", "rank"):
+        if column in schema.names:
+            raise ValueError(f"{name}: has a column {column} already; rename it")
+
+
+def _write(
+    out: Path,
+    tables: Iterator[tuple["pa.Table", float]],
+    progress: Callable[[float], None],
+) -> int:
+    import pyarrow.parquet as pq
+
+    from debias.data.files import whole
+
+    first, share = next(tables, (None, 0.0))
+    if first is None:
+        raise ValueError(f"{out}: there is no row to write")
+    rows = len(first)
+    with whole(out) as aside, pq.ParquetWriter(aside, first.schema) as file:
+        file.write_table(first)
+        for table, share in tables:
+            file.write_table(table)
+            rows += len(table)
+            progress(share)
+    return rows

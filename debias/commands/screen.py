@@ -1,0 +1,101 @@
+"""What the commands share of the screen: progress, tables, errors."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+FAILED, INTERRUPTED = 1, 130
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON instead of tables, for programs.")
+]
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """What the user can put right is a message without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def bar(label: str, total: float, unit: str = "") -> Iterator[Callable[[float], None]]:
+    """A bar with the time left on standard error; yields what moves it on."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    ) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda step: progress.advance(task, step)
+
+
+@contextmanager
+def share_bar(label: str) -> Iterator[Callable[[float], None]]:
+    """A bar that is told the share of the work that is done."""
+    with bar(label, 1.0) as advance:
+        done = 0.0
+
+        def to(share: float) -> None:
+            nonlocal done
+            advance(share - done)
+            done = share
+
+        yield to
+
+
+def print_json(record: Any) -> None:
+    """A record on standard output, one document."""
+    typer.echo(json.dumps(record, indent=1, default=_plain))
+
+
+def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows with the same keys as a table; numbers to the right, five digits."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for name, value in (rows[0] if rows else {}).items():
+        number = not isinstance(value, str)
+        table.add_column(name.replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    Console().print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's."""
+    return value.tolist()

@@ -1,0 +1,323 @@
+"""`debias train`: from a log to a folder with a click model and its ranker.
+
+The folder holds `train.json` (what was asked for), `checkpoint.npz` and `candidates/`
+(what is done so far), and at the end `model.keras` (clicks), `ranker.keras` (scores)
+and `report.json`, whose presence says that the others are whole.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from debias.commands import inputs
+from debias.commands.screen import AsJson, bar, messages, print_json, print_table
+
+if TYPE_CHECKING:
+    from debias.data.read_log import Reading
+    from debias.training import Choice, Settings
+
+MODELS = "auto naive additive product position_feature dot bilinear mixture xpa"
+TRIAL = 100_000  # sessions that each candidate of `auto` learns from
+TRIAL_EPOCHS = 3
+JUDGES = 50_000  # held-out sessions that candidates are judged by
+OURS = (
+    "train.json",
+    "checkpoint.npz",
+    "candidates",
+    "model.keras",
+    "ranker.keras",
+    "report.json",
+)
+
+
+def train(
+    log: inputs.Log,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    model: Annotated[
+        str, typer.Option(help=f"One of {MODELS}; auto tries all the others.")
+    ] = "auto",
+    column: inputs.Column = None,
+    items: inputs.Items = None,
+    data: inputs.Data = None,
+    list_size: inputs.ListSize = None,
+    first_position: inputs.FirstPosition = 1,
+    first_features: inputs.FirstFeatures = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes at most.")] = 8,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Passes without gain before the end.")
+    ] = 2,
+    rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.01,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sessions a step.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Names all chance.")] = 0,
+    every: Annotated[
+        int, typer.Option(min=1, help="Sessions between two checkpoints, at most.")
+    ] = 1 << 19,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for a log that TensorBoard shows.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another run in the folder.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Trains a click model, chosen by held-out clicks, and writes its ranker.
+
+    A tenth of the queries is held out to judge by, another for `evaluate`. A run that
+    was interrupted or killed continues when the same command is given again.
+    """
+    with messages():
+        if model not in MODELS.split():
+            raise ValueError(f"--model must be one of {MODELS}, got {model!r}")
+        source = inputs.Source.of(
+            log, column, items, data, list_size, first_position, first_features
+        )
+        settings: dict[str, Any] = {
+            "epochs": epochs,
+            "patience": patience,
+            "rate": rate,
+            "batch_size": batch_size,
+            "seed": seed,
+            "round": every,
+        }
+        asked = {"source": source.record(), "model": model, "settings": settings}
+        found = begin(out, asked, force)
+        if found is None:
+            from debias.training import Settings
+
+            found = learn(
+                inputs.read(source),  # held nowhere else: `learn` lets go of it
+                source.log,
+                out,
+                model,
+                Settings(**settings),
+                tensorboard,
+            )
+        else:
+            typer.echo(f"{out}: is finished; --force trains anew", err=True)
+    if json:
+        print_json(found)
+        return
+    if found["candidates"]:
+        print_table("Candidates, on held-out clicks", found["candidates"])
+    print_table("Passes", found["history"])
+    typer.echo(f"{found['model']}: {found['why']}")
+    typer.echo(
+        f"{found['log_likelihood']:.5f} nats a held-out session; "
+        f"{found['sessions_per_second']:,.0f} sessions/s, "
+        f"{found['seconds']:.0f} s, peak memory {found['peak_memory_gb']:.2f} GB; "
+        f"written to {out}"
+    )
+
+
+def begin(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
+    """Begins or continues a run in a folder; the report if it is finished.
+
+    Raises:
+        ValueError: The folder holds another run, or what is none of ours.
+    """
+    from debias.data.files import whole
+
+    plan = folder / "train.json"
+    strange = (
+        [p for p in folder.iterdir() if p.name not in OURS] if folder.exists() else []
+    )
+    if strange and not plan.exists():
+        raise ValueError(f"{folder}: holds {strange[0].name}; choose a new folder")
+    if plan.exists() and force:
+        for name in reversed(OURS):  # the report first: without it nothing is finished
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if plan.exists():
+        there = json.loads(plan.read_text(encoding="utf-8"))
+        if there != asked:
+            raise ValueError(
+                f"{folder}: holds another run, with {_difference(there, asked)}; "
+                "choose a new folder or --force"
+            )
+        report = folder / "report.json"
+        return (
+            json.loads(report.read_text(encoding="utf-8")) if report.exists() else None
+        )
+    with whole(plan) as aside:
+        aside.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+    return None
+
+
+def _difference(there: Any, here: Any, name: str = "") -> str:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here}):
+            if there.get(key) != here.get(key):
+                return _difference(there.get(key), here.get(key), key)
+    return f"{name} {there} where this has {here}"
+
+
+def learn(
+    reading: "Reading",
+    name: str,
+    folder: Path,
+    model: str,
+    settings: "Settings",
+    tensorboard: Path | None = None,
+) -> dict[str, Any]:
+    """Trains in a folder that was begun, from where it stands; the report.
+
+    Args:
+        reading: The log with its ranking data.
+        name: What messages call the log.
+        folder: As `begin` left it.
+        model: A name in `CANDIDATES`, or "auto".
+        settings: How long and how fast.
+        tensorboard: Folder for a log of the passes, or None.
+
+    Raises:
+        ValueError: The log has no click, one position, or too few sessions.
+    """
+    import keras
+
+    from debias import candidates, training
+    from debias.data.files import whole
+    from debias.data.summary import summarize
+    from debias.export import export
+    from debias.models import ranker
+    from debias.pipeline import LAYOUT
+
+    begun = time.perf_counter()
+    assert reading.data is not None
+    if problems := summarize(reading.log).problems:
+        raise ValueError(f"{name}: cannot be trained on: {'; '.join(problems)}")
+    columns = [n for n in LAYOUT if getattr(reading.log, n) is not None]
+    log, features = training.shown_only(reading.log.select(*columns), reading.data)
+    devices, feature_count = list(reading.devices), reading.data.feature_count
+    del reading  # the features of what was never shown
+    scale, scaled = training.standardized(features)
+    (learners, judges, tests), by = training.held_out(log, settings.seed)
+    layout = candidates.layout_of(log)
+    choice = training.Choice(model, "as asked", [])
+    if model == "auto":
+        choice = _tried(folder, layout, learners, judges, scaled, settings)
+    keras.utils.set_random_seed(settings.seed)
+    click_model = candidates.CANDIDATES[choice.name](layout, settings.seed)
+    trained = time.perf_counter()
+    with bar(choice.name, settings.epochs * len(learners), "sessions/s") as progress:
+        fitted = training.fit(
+            click_model,
+            learners,
+            judges,
+            scaled,
+            settings,
+            folder / "checkpoint.npz",
+            progress,
+            (lambda epoch, metrics: None)
+            if tensorboard is None
+            else _curves(tensorboard),
+        )
+    seconds = time.perf_counter() - trained
+    tested = training.session_log_likelihoods(click_model, tests, scaled)
+    click_model.save(folder / "model.keras")
+    export(
+        ranker(click_model, scale),
+        folder / "ranker.keras",
+        features=feature_count,
+        overwrite=True,
+    )
+    passes = [{"epoch": n, **m} for n, m in enumerate(fitted.history, 1)]
+    report = {
+        "model": choice.name,
+        "why": choice.why,
+        "candidates": choice.table,
+        "log_likelihood": float(tested.mean()),
+        "validation_log_likelihood": fitted.log_likelihood,
+        "best_epoch": fitted.epoch,
+        "history": passes,
+        "sessions": {
+            "train": len(learners),
+            "validation": len(judges),
+            "test": len(tests),
+        },
+        "held_out_by": by,
+        "features": feature_count,
+        "list_size": log.list_size,
+        "devices": devices,
+        "sessions_per_second": fitted.sessions / seconds,
+        "seconds": time.perf_counter() - begun,
+        "peak_memory_gb": peak_memory(),
+    }
+    with whole(folder / "report.json") as aside:
+        aside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _tried(
+    folder: Path,
+    layout: Any,
+    learners: Any,
+    judges: Any,
+    scaled: Any,
+    settings: "Settings",
+) -> "Choice":
+    """Every candidate at the same small budget, and which to take."""
+    import keras
+    import numpy as np
+
+    from debias import candidates, training
+    from debias.data.files import whole
+
+    rng = np.random.default_rng([settings.seed, 1])
+    learners, judges = (
+        log.take(np.sort(rng.permutation(len(log))[:most]))
+        for log, most in ((learners, TRIAL), (judges, JUDGES))
+    )
+    budget = settings._replace(epochs=min(TRIAL_EPOCHS, settings.epochs))
+    likelihoods = {}
+    total = len(candidates.CANDIDATES) * budget.epochs * len(learners)
+    with bar("candidates", total, "sessions/s") as progress:
+        for name, build in candidates.CANDIDATES.items():
+            done = folder / "candidates" / f"{name}.npy"
+            if done.exists():
+                progress(budget.epochs * len(learners))
+            else:
+                keras.utils.set_random_seed(settings.seed)
+                model = build(layout, settings.seed)
+                part = done.with_suffix(".npz")
+                training.fit(model, learners, judges, scaled, budget, part, progress)
+                found = training.session_log_likelihoods(model, judges, scaled)
+                with whole(done) as aside, aside.open("wb") as file:
+                    np.save(file, found)
+                part.unlink(missing_ok=True)
+            likelihoods[name] = np.load(done)
+    return training.choose(likelihoods, judges.query)
+
+
+def _curves(folder: Path) -> Callable[[int, dict[str, float]], None]:
+    """Writes scalars as TensorBoard reads them; it need not be installed."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(folder))
+    scalars = tf.compat.v1.SummaryMetadata(
+        plugin_data={"plugin_name": "scalars"}, data_class="DATA_CLASS_SCALAR"
+    )
+
+    def report(epoch: int, metrics: dict[str, float]) -> None:
+        with writer.as_default():
+            for name, value in metrics.items():
+                tf.summary.write(name, tf.constant(value), epoch, scalars)
+        writer.flush()
+
+    return report
+
+
+def peak_memory() -> float:
+    """The most memory this process has held so far, in GB; nan where nobody counts."""
+    if os.name == "nt":
+        return float("nan")
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9

@@ -1,0 +1,165 @@
+"""Losses that correct clicks for how they came about, rather than model them.
+
+A click model explains clicks; a correction trains a ranker on clicks as if users had
+examined everything. Pure functions in `keras.ops` of clicks `(batch, list_size)`, -1 at
+padding, and of scores of that shape; one number a list, as in `debias.losses`.
+
+| correction | what a click counts | needs |
+|---|---|---|
+| inverse propensity | c / theta | examination |
+| affine | (c - beta) / alpha, P(c) = alpha gamma + beta | examination, trust |
+| doubly robust | g + (c - beta - alpha g) / alpha | the same, and a guess g |
+| dual learning | c w, with w from a bias tower trained beside it | nothing |
+| PairDebias | pairs of click and skip over ratios learned beside it | nothing |
+
+An expectation over clicks of the first three is what full information would say, as
+long as no weight is clipped; clipping trades variance for bias.
+"""
+
+import keras
+from keras import ops
+
+from debias.losses import Tensor, softmax_cross_entropy
+
+
+def corrected_clicks(
+    clicks: Tensor,
+    alpha: Tensor,
+    beta: Tensor | float = 0.0,
+    guess: Tensor | float = 0.0,
+    least: float = 0.1,
+) -> Tensor:
+    """Unbiased estimates of attraction, `(batch, list_size)`: labels to train on.
+
+    g + (c - beta - alpha g) / max(alpha, least). With beta = g = 0 this is inverse
+    propensity weighting, with g = 0 the affine correction for trust bias; with a guess
+    g of the attraction it is doubly robust: unbiased if either alpha and beta or g are
+    right. Estimates may be below 0 or above 1.
+
+    Source: Joachims et al., WSDM 2017; Vardasbi et al., When Inverse Propensity Scoring
+    does not Work, CIKM 2020; after Oosterhuis, Doubly-Robust Estimation for Correcting
+    Position-Bias in Click Feedback for Unbiased Learning to Rank, TOIS 2023.
+
+    Args:
+        clicks: `(batch, list_size)`, -1 at padding, which stays -1.
+        alpha: What attraction 1 adds to the click probability; in a position-based
+            model the examination. Broadcasts.
+        beta: Click probability at attraction 0.
+        guess: Attraction as some other model has it.
+        least: Divisors below it are raised to it: weights reach 1 / least at most.
+
+    >>> found = corrected_clicks([[1, 0, -1]], [[0.5, 0.5, 0.5]], guess=0.25)
+    >>> [round(float(x), 4) for x in found[0]]  # 1/4 + (1 - 1/8) / (1/2), and so on
+    [2.0, 0.0, -1.0]
+    """
+    c = ops.cast(ops.convert_to_tensor(clicks), keras.backend.floatx())
+    alpha, beta, guess = (
+        ops.cast(ops.convert_to_tensor(x), c.dtype) for x in (alpha, beta, guess)
+    )
+    surprise = c - beta - alpha * guess
+    estimate = guess + surprise / ops.maximum(alpha, least)
+    return ops.where(c >= 0, estimate, -1.0)
+
+
+def soft_cross_entropy(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """Sum over a list of softplus(z) - y z, labels y any real numbers, `(batch,)`.
+
+    The cross-entropy of y and sigma(z), linear in y: an unbiased y gives an unbiased
+    loss.
+
+    >>> loss = soft_cross_entropy([[2.0, 9.0]], [[0.0, 9.0]], [[True, False]])
+    >>> round(float(loss[0]), 6)
+    0.693147
+    """
+    y = ops.convert_to_tensor(estimates)
+    z = ops.cast(ops.convert_to_tensor(scores), y.dtype)
+    items = ops.softplus(z) - y * z
+    return ops.sum(ops.where(mask, items, 0.0), axis=1)
+
+
+def soft_softmax(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """Listwise: -sum_i y_i log softmax(z)_i, labels y any real numbers, `(batch,)`.
+
+    >>> shown = [[True, True, False]]
+    >>> loss = soft_softmax([[2.0, -1.0, 9.0]], [[0.0, 0.0, 9.0]], shown)
+    >>> round(float(loss[0]), 6)  # (2 - 1) log 2
+    0.693147
+    """
+    ones = ops.where(mask, 1.0, -1.0)
+    return softmax_cross_entropy(ones, scores, ops.convert_to_tensor(estimates))
+
+
+def dual_learning(
+    clicks: Tensor,
+    relevance: Tensor,
+    bias: Tensor,
+    first: Tensor,
+    most: float = 10.0,
+) -> Tensor:
+    """Dual learning: two listwise softmax losses, each weighted by the other's belief.
+
+    sum_i c_i w_i [-log softmax(f)_i] + sum_i c_i v_i [-log softmax(g)_i], with
+    w_i = exp(g_1 - g_i) and v_i = exp(f_1 - f_i) held fixed: the ratio of the softmax
+    at the first place to that at the item's own.
+
+    Source: Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation,
+    SIGIR 2018.
+
+    Args:
+        clicks: `(batch, list_size)`, -1 at padding.
+        relevance: Scores f, `(batch, list_size)`.
+        bias: Logits g of the places, `(batch, list_size)`.
+        first: bool `(batch, list_size)`, where the first place is.
+        most: Weights above it are lowered to it.
+
+    Returns:
+        `(batch,)`.
+
+    >>> loss = dual_learning([[1, 0]], [[0.0, 0.0]], [[0.0, 0.0]], [[True, False]])
+    >>> round(float(loss[0]), 6)  # 2 log 2
+    1.386294
+    """
+
+    def weights(logits: Tensor) -> Tensor:
+        top = ops.sum(ops.where(first, logits, 0.0), axis=1, keepdims=True)
+        ratio = ops.exp(ops.minimum(top - logits, 30.0))
+        return ops.stop_gradient(ops.minimum(ratio, most))
+
+    relevance, bias = ops.convert_to_tensor(relevance), ops.convert_to_tensor(bias)
+    of_items = softmax_cross_entropy(clicks, relevance, weights(bias))
+    return of_items + softmax_cross_entropy(clicks, bias, weights(relevance))
+
+
+def pairs_debiased(
+    clicks: Tensor, scores: Tensor, plus: Tensor, minus: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """PairDebias: pairs of a clicked and an unclicked item over their places' ratios.
+
+    Loss sum over c_i > c_j of L_ij / (t+_i t-_j), L_ij = log(1 + exp(z_j - z_i)).
+
+    Source: Hu et al., Unbiased LambdaMART: An Unbiased Pairwise Learning-to-Rank
+    Algorithm, WWW 2019.
+
+    Args:
+        clicks: `(batch, list_size)`, -1 at padding.
+        scores: `(batch, list_size)`.
+        plus: t+ of each item's place, `(batch, list_size)`.
+        minus: t- of each item's place.
+
+    Returns:
+        The loss `(batch,)`, and what each place's ratios are to explain:
+        sum_j L_ij / t-_j of the clicked and sum_i L_ij / t+_i of the unclicked items,
+        both `(batch, list_size)`.
+
+    >>> loss, *_ = pairs_debiased([[1, 0]], [[0.0, 0.0]], [[2.0, 1.0]], [[1.0, 1.0]])
+    >>> round(float(loss[0]), 6)  # log 2 / 2
+    0.346574
+    """
+    z = ops.convert_to_tensor(scores)
+    c = ops.cast(ops.convert_to_tensor(clicks), z.dtype)
+    pair = (ops.expand_dims(c, 2) > 0) & (ops.expand_dims(c, 1) == 0)
+    each = ops.softplus(ops.expand_dims(z, 1) - ops.expand_dims(z, 2))
+    each = ops.where(pair, each, 0.0)
+    of_clicked = ops.sum(each / ops.expand_dims(minus, 1), axis=2)
+    of_unclicked = ops.sum(each / ops.expand_dims(plus, 2), axis=1)
+    return ops.sum(of_clicked / plus, axis=1), of_clicked, of_unclicked

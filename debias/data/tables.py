@@ -1,0 +1,271 @@
+"""Other people's tables as record batches: Parquet, CSV, JSON lines, Arrow in memory.
+
+Arrow parses; this module finds the files, names what is wrong with one of them, and
+holds one batch at a time. A row is counted from 0 within its file, a header is no row.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from difflib import get_close_matches
+from glob import glob, has_magic
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import pyarrow as pa
+
+BATCH = 1 << 16  # rows
+_BLOCK = 1 << 24  # bytes of text parsed at once
+_KINDS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+}
+_PACKED = (".gz", ".bz2", ".zst")
+
+Batches = Iterator[tuple[pa.RecordBatch, float]]
+Source: TypeAlias = str | Path | pa.Table | Sequence[str | Path]
+
+
+class Part(NamedTuple):
+    """A file of a table, or a table in memory.
+
+    Attributes:
+        name: Its path, or "table".
+        schema: The columns; those of a CSV file are text until they are cast.
+        read: From the columns wanted, and which of them are numbers whatever their
+            first rows look like, to batches, each with the share of the part that is
+            read once it came. Errors name the part.
+    """
+
+    name: str
+    schema: pa.Schema
+    read: Callable[[Sequence[str], Collection[str]], Batches]
+
+
+def open_parts(source: Source) -> list[Part]:
+    """The parts of a table in the order of their names; reads headers only.
+
+    Args:
+        source: A file .parquet, .csv, .tsv, .jsonl (text may be packed, .gz) or .json;
+            a folder of such, at any depth, but for .json and for names that begin with
+            a dot or an underscore; a glob; several paths; or an Arrow table.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: There is no part, a part is of an unknown kind or damaged, or a
+            folder within the folder is empty; names it.
+
+    >>> part, = open_parts(pa.table({"a": [1, 2]}))
+    >>> [(batch.num_rows, share) for batch, share in part.read(["a"], ())]
+    [(2, 1.0)]
+    """
+    if isinstance(source, pa.Table):
+        return [_of_table(source)]
+    several = [source] if isinstance(source, str | Path) else list(source)
+    paths = [path for each in several for path in _files(each)]
+    if not paths:
+        raise ValueError("source names no file")
+    return [_OPEN[_kind(path)](path) for path in paths]
+
+
+def near(name: str, names: Sequence[str]) -> str:
+    """Which of `names` somebody who wrote `name` may have meant, as half a sentence.
+
+    >>> near("qurey", ["query", "item"])
+    'did you mean query? There are query item'
+    """
+    close = get_close_matches(name, names, n=2, cutoff=0.5)
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{meant}{'There' if meant else 'there'} are {' '.join(names)}"
+
+
+def _kind(path: Path) -> str | None:
+    plain = path.with_suffix("") if path.suffix in _PACKED else path
+    return _KINDS.get(plain.suffix)
+
+
+def _files(source: str | Path) -> list[Path]:
+    path = Path(source)
+    if has_magic(str(source)) and not path.exists():
+        found = sorted(Path(name) for name in glob(str(source), recursive=True))
+        if not found:
+            raise FileNotFoundError(f"{source}: no file has such a name")
+        return [file for each in found for file in _files(each)]
+    if path.is_dir():
+        return _within(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if _kind(path) is None:
+        raise ValueError(f"{path}: must end with one of {' '.join(_KINDS)}")
+    return [path]
+
+
+def _within(folder: Path) -> list[Path]:
+    inside = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+    # A .json beside the parts is a manifest more often than a part.
+    files = [
+        p for p in inside if p.is_file() and _kind(p) and ".json" not in p.suffixes
+    ]
+    parts = files + [p for each in inside if each.is_dir() for p in _within(each)]
+    if not parts:
+        raise ValueError(
+            f"{folder}: an empty partition, without a file "
+            f"{' '.join(kind for kind in _KINDS if kind != '.json')}; remove or fill it"
+        )
+    return parts
+
+
+# Parquet
+
+
+def _of_parquet(path: Path) -> Part:
+    import pyarrow.parquet as pq
+
+    def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        seen = 0
+        try:
+            # Buffered reads, not a map: pages that were read do not stay resident.
+            with pq.ParquetFile(
+                path, pre_buffer=False, page_checksum_verification=True
+            ) as file:
+                for batch in file.iter_batches(BATCH, columns=list(columns)):
+                    seen += batch.num_rows
+                    yield batch, seen / file.metadata.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise _broken(path, error, seen) from error
+
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(path, error) from error
+    return Part(str(path), schema, read)
+
+
+def _broken(path: Path, error: Exception, seen: int = 0) -> ValueError:
+    where = f", from row {seen} on" if seen else ""
+    return ValueError(
+        f"{path}{where}: not a whole Parquet file; write or copy it again ({error})"
+    )
+
+
+# Text
+
+
+def _of_csv(path: Path) -> Part:
+    from pyarrow import csv
+
+    tab = ".tsv" in path.suffixes[-2:]
+
+    def opened(columns: Sequence[str] | None) -> csv.CSVStreamingReader:
+        return csv.open_csv(
+            path,
+            csv.ReadOptions(block_size=_BLOCK),
+            csv.ParseOptions(delimiter="\t" if tab else ","),
+            csv.ConvertOptions(
+                column_types=dict.fromkeys(columns or (), pa.string()),
+                include_columns=columns,
+                strings_can_be_null=True,
+            ),
+        )
+
+    def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        return _blocks(path, lambda: opened(list(columns)))
+
+    try:
+        names = opened(None).schema.names
+    except (pa.ArrowException, OSError) as error:
+        raise _fault(path, error) from error
+    return Part(str(path), pa.schema([(name, pa.string()) for name in names]), read)
+
+
+def _of_json(path: Path) -> Part:
+    from pyarrow import json
+
+    def opened(schema: pa.Schema | None) -> pa.RecordBatchReader:
+        return json.open_json(
+            path,
+            json.ReadOptions(block_size=_BLOCK),
+            json.ParseOptions(
+                explicit_schema=schema,
+                unexpected_field_behavior="infer" if schema is None else "ignore",
+            ),
+        )
+
+    def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        fields = [
+            pa.field(n, _as_float(schema.field(n).type))
+            if n in numbers
+            # What the first rows leave out must be something: text fits all names.
+            else pa.field(n, _known(schema.field(n).type))
+            for n in columns
+        ]
+        wanted = pa.schema(fields)
+        for batch, share in _blocks(path, lambda: opened(wanted)):
+            yield batch.select(list(columns)), share
+
+    try:
+        schema = opened(None).schema
+    except (pa.ArrowException, OSError) as error:
+        raise _fault(path, error) from error
+    return Part(str(path), schema, read)
+
+
+def _as_float(kind: pa.DataType) -> pa.DataType:
+    """Whole numbers become floats, within lists too: later rows may have fractions."""
+    if pa.types.is_list(kind):
+        return pa.list_(_as_float(kind.value_type))
+    return pa.float64() if pa.types.is_integer(kind) or pa.types.is_null(kind) else kind
+
+
+def _known(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
+def _blocks(path: Path, opened: Callable[[], pa.RecordBatchReader]) -> Batches:
+    seen = read = 0
+    size = max(path.stat().st_size, 1)
+    try:
+        with opened() as reader:
+            for batch in reader:
+                seen += batch.num_rows
+                # Blocks are cut by size. How large packed text unpacks is not known.
+                read = min(read + _BLOCK, size)
+                yield batch, read / size
+    except (pa.ArrowException, OSError) as error:
+        raise _fault(path, error, seen) from error
+
+
+def _fault(path: Path, error: Exception, seen: int = 0) -> ValueError:
+    """What Arrow says of a text, with rows counted from its first instead of a block's.
+
+    >>> _fault(Path("a.jsonl"), ValueError("Column(/x) is odd in row 2"), 8)
+    ValueError('a.jsonl: column x is odd in row 10; repair or remove that row')
+    """
+    text = re.sub(r"Column\(/(\w+)\)", r"column \1", str(error))
+    text = re.sub(r"in row (\d+)", lambda m: f"in row {seen + int(m[1])}", text)
+    where = f" at or behind row {seen}" if seen and "in row" not in text else ""
+    return ValueError(f"{path}{where}: {text}; repair or remove that row")
+
+
+# Memory
+
+
+def _of_table(table: pa.Table) -> Part:
+    def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        seen = 0
+        for batch in table.select(list(columns)).to_batches(BATCH):
+            seen += batch.num_rows
+            yield batch, seen / len(table)
+
+    return Part("table", table.schema, read)
+
+
+_OPEN: dict[str | None, Callable[[Path], Part]] = {
+    "parquet": _of_parquet,
+    "csv": _of_csv,
+    "json": _of_json,
+}

@@ -1,0 +1,301 @@
+"""All diagnoses of a log, and one page that says what they found.
+
+`diagnose` computes, `page` renders, `report` does both; none of them touches a file.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from debias.data import ClickLog, RankingData
+from debias.data.summary import Summary, summarize
+from debias.diagnosis.calibration import calibration
+from debias.diagnosis.crowd import populations
+from debias.diagnosis.finding import Finding
+from debias.diagnosis.identifiability import (
+    confounding,
+    connectivity,
+    overlap,
+    profile,
+)
+from debias.diagnosis.neighbours import neighbours
+from debias.diagnosis.weighting import weighting
+from debias.propensity import Examination, estimate
+
+MOST = 100_000
+PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
+BEST = "pbm_conditional"  # reads all clicks of shared items, with an interval
+TABULAR = (
+    "ctr",
+    "pivot",
+    "adjacent_chain",
+    "all_pairs",
+    "pbm_em",
+    "pbm_mle",
+    BEST,
+    "dla",
+)
+WITH_FEATURES = ("regression_em", "bias_tower")
+NAMES = {
+    "ctr": "raw click rate",
+    "pivot": "harvesting, pivot",
+    "adjacent_chain": "harvesting, adjacent",
+    "all_pairs": "harvesting, all pairs",
+    "pbm_em": "PBM by EM",
+    "pbm_mle": "PBM, maximum",
+    BEST: "PBM, conditional",
+    "dla": "DLA",
+    "regression_em": "regression-EM",
+    "bias_tower": "bias tower",
+}
+TITLES = {
+    "connectivity": "Are the ranks tied?",
+    "profile": "Would the clicks notice another bias?",
+    "confounding": "Do raw click rates mislead?",
+    "overlap": "Does the policy move items?",
+    "populations": "Is one population enough?",
+    "neighbours": "Do neighbours matter?",
+    "calibration": "Do predictions come true?",
+    "weighting": "What would weighting leave?",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What was found of a log.
+
+    Attributes:
+        summary: Of the whole log.
+        sessions: How many sessions were analysed, all or a random sample.
+        seed: Of the sample, and of all that was drawn after it.
+        estimates: Of examination, by method.
+        by_device: One curve a device, where the log has several; else None.
+        findings: By name, in the order of `TITLES`.
+        skipped: Why something could not be computed, by name.
+    """
+
+    summary: Summary
+    sessions: int
+    seed: int
+    estimates: Mapping[str, Examination]
+    by_device: Examination | None
+    findings: Mapping[str, Finding]
+    skipped: Mapping[str, str]
+
+    @property
+    def headline(self) -> str:
+        """The answer in one sentence."""
+        grades = {name: found.grade for name, found in self.findings.items()}
+        tied = [grades.get(name, "bad") for name in ("connectivity", "profile")]
+        if "bad" in tied:
+            return "This log cannot tell examination from relevance at every rank."
+        sure = "can" if "caution" not in tied else "can, with wide margins,"
+        if grades.get("confounding") == "caution":
+            return (
+                f"This log {sure} tell examination from relevance; raw click rates "
+                "would mislead."
+            )
+        return f"This log {sure} tell examination from relevance."
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON values; what is not known is None."""
+        estimates = list(self.estimates.values())
+        if self.by_device is not None:
+            estimates.append(self.by_device)
+        return {
+            "headline": self.headline,
+            "summary": self.summary.record(),
+            "sessions_analysed": self.sessions,
+            "seed": self.seed,
+            "estimates": [_json(row) for each in estimates for row in each.records()],
+            "findings": {name: _json(found) for name, found in self.findings.items()},
+            "skipped": dict(self.skipped),
+        }
+
+
+def diagnose(
+    log: ClickLog,
+    data: RankingData | None = None,
+    most: int = MOST,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Diagnosis:
+    """Runs every estimator and every diagnosis that the log allows.
+
+    Args:
+        log: The click log.
+        data: Its ranking data; with it, estimators that read features run as well.
+        most: A longer log is sampled: so many sessions, all equally likely.
+        seed: Of the sample, of held-out sessions and of training.
+        progress: Told the share of the work that is done.
+
+    Raises:
+        ValueError: The log has no session.
+    """
+    summary = summarize(log)
+    if log.sessions > most:
+        chosen = np.random.default_rng(seed).choice(log.sessions, most, replace=False)
+        log = log.take(np.sort(chosen))
+    skipped: dict[str, str] = {}
+    estimates: dict[str, Examination] = {}
+    findings: dict[str, Finding] = {}
+
+    def weigh() -> Finding:
+        if BEST not in estimates:
+            raise ValueError("needs an estimate of examination")
+        return weighting(log, estimates[BEST])
+
+    def device() -> Examination:
+        return estimate(log, BEST, by="device")
+
+    runs: dict[str, Callable[[], Any]] = {
+        "connectivity": lambda: connectivity(log),
+        "profile": lambda: profile(log, PROFILE),
+        "confounding": lambda: confounding(log, BEST),
+        "overlap": lambda: overlap(log),
+        "populations": lambda: populations(log, seed=seed),
+        "neighbours": lambda: neighbours(log, data, seed=seed),
+        "calibration": lambda: calibration(log, seed=seed),
+    }
+    features = None if data is None else data.features
+    for method in (*TABULAR, *(WITH_FEATURES if data is not None else ())):
+        own = features if method in (*WITH_FEATURES, "dla") else None
+        # To the width of a line: tabular DLA creeps where items have few clicks.
+        rough: dict[str, Any] = {}
+        if method == "dla":
+            rough = {"tolerance": 1e-4, "iterations": 150}
+        runs[method] = partial(estimate, log, method, features=own, seed=seed, **rough)
+    runs["weighting"] = weigh
+    if log.device is not None and len(np.unique(log.device)) > 1:
+        runs["by_device"] = device
+    by_device = None
+    # What takes long, in rough shares of the whole.
+    cost = {"populations": 12, "dla": 6, "pbm_mle": 4, "neighbours": 2, "profile": 3}
+    if data is not None:
+        cost |= {"neighbours": 15, "bias_tower": 20}
+    done, total = 0, sum(cost.get(name, 1) for name in runs)
+    for name, run in runs.items():
+        try:
+            found = run()
+        except ValueError as error:
+            skipped[name] = str(error)
+        else:
+            if name == "by_device":
+                by_device = found
+            elif isinstance(found, Finding):
+                findings[name] = found
+            else:
+                estimates[name] = found
+        done += cost.get(name, 1)
+        progress(done / total)
+    findings = {name: findings[name] for name in TITLES if name in findings}
+    return Diagnosis(
+        summary, log.sessions, seed, estimates, by_device, findings, skipped
+    )
+
+
+def page(
+    found: Diagnosis, title: str = "Click log", devices: Sequence[str] = ()
+) -> str:
+    """One self-contained HTML page: no script, no font, nothing from a network.
+
+    Args:
+        found: What it shows.
+        title: Name of the log.
+        devices: Names of devices 1, 2 and so on.
+    """
+    import jinja2
+
+    from debias.diagnosis import figures
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("debias.diagnosis", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = _number
+    environment.filters["percent"] = lambda value: f"{value:.1%}"
+
+    def both(draw: Callable[..., str], *arguments: Any) -> list[tuple[str, str]]:
+        """One drawing for laptops and one for phones."""
+        widths = {"wide": 760, "narrow": 350}
+        return [(name, draw(*arguments, width=w)) for name, w in widths.items()]
+
+    own, drawn, legends = found.findings, {}, {}
+    curves = {NAMES[name]: curve for name, curve in found.estimates.items()}
+    nothing = np.zeros(found.summary.ctr.shape, bool)
+    if curves:
+        flags = getattr(own.get("confounding"), "flagged", nothing)
+        drawn["examination"] = both(figures.examination, curves, flags, "examination")
+        legends["examination"] = figures.legend(curves)
+    if found.by_device is not None:
+        named = dict(enumerate(devices, start=1))
+        parts = {
+            named.get(code, f"device {code}" if code else "device unknown"): curve
+            for code, curve in found.by_device.curves().items()
+        }
+        drawn["by_device"] = both(figures.examination, parts, nothing, "device")
+        legends["by_device"] = figures.legend(parts)
+    for name, draw in (
+        ("connectivity", figures.graph),
+        ("profile", figures.profile),
+        ("calibration", figures.calibration),
+        ("populations", figures.populations),
+    ):
+        if name in own:
+            drawn[name] = both(draw, own[name])
+    labels = {**NAMES, "by_device": "by device"}
+    skipped: dict[str, list[str]] = {}
+    for name, why in found.skipped.items():
+        skipped.setdefault(why, []).append(labels.get(name, name))
+    return environment.get_template("report.html").render(
+        title=title,
+        found=found,
+        summary=found.summary,
+        skipped=skipped,
+        titles=TITLES,
+        names=NAMES,
+        figures=drawn,
+        legends=legends,
+    )
+
+
+def report(
+    log: ClickLog,
+    data: RankingData | None = None,
+    title: str = "Click log",
+    **options: Any,
+) -> str:
+    """The page of a log; `options` are those of `diagnose`."""
+    return page(diagnose(log, data, **options), title)
+
+
+def _number(value: float, digits: int = 3) -> str:
+    """A number as the page shows it; a dash for what is not known.
+
+    >>> _number(12345), _number(0.25), _number(float("nan"))
+    ('12,345', '0.250', '–')
+    """
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.{digits}f}" if np.isfinite(value) else "–"
+
+
+def _json(value: Any) -> Any:
+    """Arrays as lists, what is not finite as None, dataclasses as objects."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _json(each) for name, each in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _json(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_json(each) for each in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

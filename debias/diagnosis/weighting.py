@@ -1,0 +1,89 @@
+"""What would be left of the clicks if each weighed 1 / examination?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from debias.data import ClickLog
+from debias.diagnosis.finding import Finding, Grade
+from debias.diagnosis.identifiability import effective_sample_size, words
+from debias.propensity.examination import Examination
+
+
+@dataclass(frozen=True, eq=False)
+class Weighting(Finding):
+    """Effective sample size of inverse examination weights. K ranks.
+
+    Attributes:
+        position: (K,) int64 rank from 1.
+        weight: (K,) float64 of a click at each rank, nan where examination is unknown.
+        load: (K,) float64 share of all weight that the clicks of a rank carry.
+        effective: Effective sample size of the weighted clicks, as a share of them.
+        clicks: How many clicks are weighted.
+    """
+
+    position: np.ndarray
+    weight: np.ndarray
+    load: np.ndarray
+    effective: float
+    clicks: int
+
+
+def weighting(
+    log: ClickLog, examination: Examination, clip: float = np.inf
+) -> Weighting:
+    """Weighs each click by 1 / examination of its rank, clipped.
+
+    Args:
+        log: The click log.
+        examination: An estimate from it, one curve.
+        clip: The largest weight.
+
+    Raises:
+        ValueError: `clip` is below 1, or the estimate has other ranks than the log.
+
+    >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [0, 1]])
+    >>> half = Examination(*np.array([[1, 2], [1, .5], *np.ones((4, 2))]), "by hand")
+    >>> weighting(log, half).effective  # (1 + 2)^2 / (1 + 4) of 2 clicks
+    0.9
+    """
+    if not clip >= 1:
+        raise ValueError(f"clip must be at least 1, got {clip}")
+    if len(examination) != log.list_size:
+        raise ValueError(
+            f"examination must have one curve of {log.list_size} ranks, "
+            f"got {len(examination)} rows"
+        )
+    with np.errstate(divide="ignore"):
+        weight = np.minimum(1 / examination.examination, clip)
+    clicks = log.click.sum(axis=0)
+    used = np.isfinite(weight) & (clicks > 0)
+    every = np.repeat(weight[used], clicks[used])
+    if not every.size:
+        raise ValueError("log has no click at a rank whose examination is known")
+    load = np.where(used, clicks * np.nan_to_num(weight), 0.0) / every.sum()
+    effective = effective_sample_size(every) / every.size
+    left_out = np.flatnonzero(~used & (clicks > 0)) + 1
+    heaviest = int(np.argmax(np.where(used, weight, 0)))
+    grade: Grade = "good" if effective > 0.5 else "caution"
+    verdict = (
+        f"Weights of 1 / examination leave {effective:.0%} of the clicks' worth; the "
+        f"largest is {weight[heaviest]:.1f}, at rank {heaviest + 1}."
+    )
+    step = "Weighted losses may be used as they are."
+    if effective <= 0.5:
+        step = "Clip the weights (10 is usual), or train a model of both towers."
+    if left_out.size:
+        grade = "bad"
+        verdict += f" Clicks at rank {words(left_out)} cannot be weighted."
+        step = "First connect these ranks; see the connectivity of the log."
+    return Weighting(
+        np.arange(1, log.list_size + 1),
+        weight,
+        load,
+        effective,
+        int(every.size),
+        verdict=verdict,
+        next_step=step,
+        grade=grade,
+    )

@@ -1,0 +1,135 @@
+"""The relevance-only model as a file to serve from: `.keras`, SavedModel or ONNX.
+
+A served model has one input, `features` (batch, list_size, F) float32, of any batch and
+any list length, and one output, the scores (batch, list_size). It knows no place.
+"""
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from debias.models import Ranker
+
+Format = Literal["keras", "saved_model", "onnx"]
+BOOL = 9  # of onnx.TensorProto
+FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx")
+
+
+def format_of(path: str | Path) -> Format:
+    """The format that a name asks for; without an ending a SavedModel, a folder.
+
+    >>> format_of("ranker.onnx"), format_of("serving/1")
+    ('onnx', 'saved_model')
+    """
+    endings: dict[str, Format] = {".keras": "keras", ".onnx": "onnx"}
+    return endings.get(Path(path).suffix, "saved_model")
+
+
+def export(
+    ranker: Ranker,
+    path: str | Path,
+    format: Format | None = None,
+    *,
+    features: int,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a ranker; the file, or folder of a SavedModel, is whole or absent.
+
+    Args:
+        ranker: As `debias.models.ranker` gives it, preprocessing included.
+        path: Where to. A `.keras` file must be called so.
+        format: "keras", for Keras with `debias.models` imported; "saved_model", for
+            TensorFlow Serving and `tf.saved_model.load(path).serve`; "onnx", for ONNX
+            runtimes, which needs the extra `onnx`. None goes by the name.
+        features: F, how many features an item has.
+        overwrite: Whether what is at `path` may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: The format is unknown, the name does not fit it, or something is
+            there already.
+
+    >>> import numpy as np
+    >>> from debias.layers import Tower
+    >>> from debias.models import Naive, ranker
+    >>> model = Naive(Tower(hidden=()))
+    >>> _ = model({"features": np.zeros((1, 2, 3), "float32")})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = export(ranker(model), Path(folder) / "ranker.keras", features=3)
+    ...     keras.models.load_model(made)(np.zeros((4, 9, 3))).shape[1]
+    9
+    """
+    path = Path(path)
+    format = format_of(path) if format is None else format
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if format == "keras" and path.suffix != ".keras":
+        raise ValueError(f"{path}: the name of a Keras file must end with .keras")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: exists; overwrite it or choose another name")
+    ranker(keras.ops.zeros((1, 1, features)))  # has its weights, whoever made it
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        aside = Path(folder) / path.name
+        if format == "keras":
+            ranker.save(aside)
+        else:
+            signature = [
+                keras.InputSpec(
+                    dtype="float32", shape=(None, None, features), name="features"
+                )
+            ]
+            if format == "onnx":
+                _write_onnx(ranker, aside, signature)
+            else:
+                ranker.export(aside, "tf_saved_model", False, signature)
+        if path.is_dir():
+            shutil.rmtree(path)
+        aside.replace(path)
+    return path
+
+
+def _write_onnx(ranker: Ranker, path: Path, signature: list[Any]) -> None:
+    import onnx
+    from tf2onnx.handler import tf_op
+
+    tf_op("Log1p")(_Log1p)  # which TensorFlow has and tf2onnx lacks
+    with warnings.catch_warnings():
+        # Keras asks NumPy for a name it lost, in order to put it back.
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+        ranker.export(path, "onnx", False, signature)
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception as error:  # what has no ONNX form was written all the same
+        raise ValueError(f"this ranker cannot be written as ONNX: {error}") from error
+
+
+class _Log1p:
+    """log(1 + x) in ONNX, exact near 0: log(u) x / (u - 1) with u = 1 + x, x if u = 1.
+
+    Source: W. Kahan, in Goldberg, What Every Computer Scientist Should Know About
+    Floating-Point Arithmetic, ACM Computing Surveys 1991, theorem 4.
+    """
+
+    @classmethod
+    def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
+        x, dtype = node.input[0], ctx.get_dtype(node.input[0])
+        one = ctx.make_const(f"{node.name}_one", np.ones((), np.float32)).output[0]
+
+        def op(kind: str, *inputs: str) -> str:
+            return ctx.make_node(kind, list(inputs), dtypes=[dtype]).output[0]
+
+        u = op("Add", x, one)
+        is_one = ctx.make_node("Equal", [u, one], dtypes=[BOOL]).output[0]
+        # Where u is 1 the quotient would be 0 / 0: divide by 1 there, and take x.
+        quotient = op("Div", x, op("Where", is_one, one, op("Sub", u, one)))
+        value = op("Where", is_one, x, op("Mul", op("Log", u), quotient))
+        ctx.replace_all_inputs(node.output[0], value)
+        ctx.remove_node(node.name)

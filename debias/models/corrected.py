@@ -1,0 +1,380 @@
+"""Rankers trained on corrected clicks: the field's baselines beside the click models.
+
+| model | after | learns bias |
+|---|---|---|
+| `InverseWeighted` | inverse propensity, affine: pointwise or listwise | no |
+| `DoublyRobust` | the same around a direct model's guess | no |
+| `RegressionEM` | examination and relevance by EM | yes |
+| `DualLearning` | dual learning algorithm | yes |
+| `PairDebias` | unbiased pairs | yes |
+
+Each is compiled, fitted and served like a click model. Listwise and pairwise ones score
+items and predict no click: their `predicts_clicks` is False.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from debias.corrections import (
+    corrected_clicks,
+    dual_learning,
+    pairs_debiased,
+    soft_cross_entropy,
+    soft_softmax,
+)
+from debias.layers import additive, product
+from debias.layers.tensors import Tensor, at_most, lookup
+from debias.losses import click_cross_entropy, click_em
+from debias.models.click_model import Batch, ClickModel, only_output
+from debias.models.towers import Product, TwoTowerClickModel
+
+
+def _by_position(name: str, values: Sequence[float]) -> np.ndarray:
+    """`(K + 1, 1)`: the value of each position, 0 at padding."""
+    found = np.asarray(values, "float32")
+    if found.ndim != 1 or len(found) == 0 or not np.isfinite(found).all():
+        raise ValueError(f"{name} must be finite numbers, one a position, got {values}")
+    return np.concatenate([[0.0], found]).astype("float32")[:, None]
+
+
+def _at(table: np.ndarray, batch: Batch, name: str) -> Tensor:
+    """The values of the batch's positions, `(batch, list_size)`."""
+    size = len(table) - 1
+    message = f"position is out of range, {name} has {size} positions"
+    positions = at_most(ops.convert_to_tensor(batch["position"]), size, message)
+    return lookup(ops.convert_to_tensor(table), positions)[..., 0]
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class InverseWeighted(ClickModel):
+    """A ranker on clicks over their propensity: labels (c - beta_k) / alpha_k.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        alpha: What attraction 1 adds to the click probability at each position: the
+            examination of a position-based model, from `debias.propensity.estimate`.
+        beta: Click probability of attraction 0 at each position, above 0 where users
+            trust high ranks; None is 0.
+        listwise: Softmax cross-entropy in place of a cross-entropy of each item.
+        least: Divisors below it are raised to it: weights reach 1 / least at most.
+
+    Source: Joachims et al., WSDM 2017; Vardasbi et al., CIKM 2020.
+
+    >>> import numpy as np
+    >>> from debias.layers import Tower
+    >>> model = InverseWeighted(Tower(), alpha=[1.0, 0.5, 0.25])
+    >>> batch = {"features": np.zeros((2, 3, 5)), "position": np.ones((2, 3), int)}
+    >>> tuple(model(batch).shape)
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        alpha: Sequence[float],
+        beta: Sequence[float] | None = None,
+        listwise: bool = False,
+        least: float = 0.1,
+        **kwargs: Any,
+    ):
+        if least <= 0:
+            raise ValueError(f"least must be above 0, got {least}")
+        beta = [0.0] * len(alpha) if beta is None else beta
+        self._alpha, self._beta = (
+            _by_position("alpha", alpha),
+            _by_position("beta", beta),
+        )
+        if len(self._alpha) != len(self._beta):
+            raise ValueError(
+                f"alpha and beta must have one number a position, got {len(alpha)} "
+                f"and {len(beta)}"
+            )
+        arguments = {
+            "relevance": relevance,
+            "alpha": [float(a) for a in alpha],
+            "beta": [float(b) for b in beta],
+            "listwise": listwise,
+            "least": least,
+        }
+        super().__init__(arguments, **kwargs)
+        self.predicts_clicks = not listwise
+        self.relevance = relevance
+        self.listwise = listwise
+        self.least = least
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        return only_output(
+            self.relevance, self.relevance(batch["features"], training=training)
+        )
+
+    def click_logits(self, batch: Batch, outputs: Tensor) -> Tensor:
+        if self.listwise:
+            return outputs
+        alpha, beta = self.places(batch)
+        p = ops.clip(beta + alpha * ops.sigmoid(outputs), 1e-6, 1 - 1e-6)
+        return ops.log(p) - ops.log1p(-p)
+
+    def places(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """alpha and beta of the places of the batch, `(batch, list_size)` each."""
+        return _at(self._alpha, batch, "alpha"), _at(self._beta, batch, "beta")
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
+    ) -> Tensor:
+        labels = corrected_clicks(clicks, *self.places(batch), least=self.least)
+        loss = soft_softmax if self.listwise else soft_cross_entropy
+        return loss(labels, outputs, ops.convert_to_tensor(clicks) >= 0)
+
+    def score(self, features: Tensor) -> Tensor:
+        return only_output(self.relevance, self.relevance(features))
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class DoublyRobust(InverseWeighted):
+    """Clicks corrected around the guess of a direct model, trained beside the ranker.
+
+    The direct model d fits P(c) = beta_k + alpha_k sigma(d(x)) by likelihood; the
+    ranker's labels are g + (c - beta_k - alpha_k g) / alpha_k with g = sigma(d(x)) held
+    fixed, so that what d explains no longer adds to their variance.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`, the ranker.
+        direct: Layer of the same shapes, the guess.
+        alpha, beta, listwise, least: As in `InverseWeighted`.
+
+    Source: after Oosterhuis, TOIS 2023.
+
+    >>> import numpy as np
+    >>> from debias.layers import Tower
+    >>> model = DoublyRobust(Tower(seed=1), Tower(seed=2), alpha=[1.0, 0.5, 0.25])
+    >>> batch = {"features": np.zeros((2, 3, 5)), "position": np.ones((2, 3), int)}
+    >>> tuple(model(batch)["relevance"].shape)
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        direct: keras.layers.Layer,
+        alpha: Sequence[float],
+        beta: Sequence[float] | None = None,
+        listwise: bool = False,
+        least: float = 0.1,
+        **kwargs: Any,
+    ):
+        super().__init__(relevance, alpha, beta, listwise, least, **kwargs)
+        self._arguments["direct"] = direct
+        self.direct = direct
+
+    def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
+        guess = self.direct(batch["features"], training=training)
+        return {
+            "relevance": super().call(batch, training),
+            "direct": only_output(self.direct, guess),
+        }
+
+    def click_logits(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
+        return super().click_logits(batch, outputs["relevance"])
+
+    def session_losses(
+        self,
+        batch: Batch,
+        clicks: Tensor,
+        outputs: Mapping[str, Tensor],
+        training: bool = False,
+    ) -> Tensor:
+        alpha, beta = self.places(batch)
+        guess = ops.sigmoid(outputs["direct"])
+        p = ops.clip(beta + alpha * guess, 1e-6, 1 - 1e-6)
+        direct = click_cross_entropy(clicks, ops.log(p) - ops.log1p(-p))
+        guess = ops.stop_gradient(guess)
+        labels = corrected_clicks(clicks, alpha, beta, guess, self.least)
+        loss = soft_softmax if self.listwise else soft_cross_entropy
+        mask = ops.convert_to_tensor(clicks) >= 0
+        return direct + loss(labels, outputs["relevance"], mask)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class RegressionEM(Product):
+    """The product model trained by expectation-maximisation, one step an E-step.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+
+    Its gradient is that of `Product`'s likelihood, to which it converges as well.
+    Source: Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
+    Personal Search, WSDM 2018.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> model = RegressionEM(Tower(), BiasTower({"position": 10}))
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> tuple(model(batch).shape)  # logits of examination, then of relevance
+    (2, 10, 2)
+    """
+
+    def combine(self, relevance: Tensor, bias: Tensor) -> Tensor:
+        return ops.stack([bias, relevance + ops.zeros_like(bias)], axis=-1)
+
+    def click_logits(self, batch: Batch, outputs: Tensor) -> Tensor:
+        return product(outputs[..., 1], outputs[..., 0])
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
+    ) -> Tensor:
+        if training:
+            return click_em(clicks, outputs)
+        return click_cross_entropy(clicks, self.click_logits(batch, outputs))
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class DualLearning(TwoTowerClickModel):
+    """The dual learning algorithm: ranker and bias tower weigh each other's clicks.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+        most: Weights above it are lowered to it.
+
+    Source: Ai et al., SIGIR 2018.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> model = DualLearning(Tower(), BiasTower({"position": 10}))
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> sorted(model(batch))
+    ['bias', 'relevance']
+    """
+
+    predicts_clicks = False
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        bias: keras.layers.Layer,
+        most: float = 10.0,
+        **kwargs: Any,
+    ):
+        if most <= 0:
+            raise ValueError(f"most must be above 0, got {most}")
+        super().__init__(relevance, bias, **kwargs)
+        self._arguments["most"] = most
+        self.most = most
+
+    def combine(self, relevance: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        return {"relevance": relevance, "bias": bias + ops.zeros_like(relevance)}
+
+    def click_logits(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
+        return additive(outputs["relevance"], outputs["bias"])
+
+    def session_losses(
+        self,
+        batch: Batch,
+        clicks: Tensor,
+        outputs: Mapping[str, Tensor],
+        training: bool = False,
+    ) -> Tensor:
+        first = ops.convert_to_tensor(batch["position"]) == 1
+        return dual_learning(
+            clicks, outputs["relevance"], outputs["bias"], first, self.most
+        )
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class PairDebias(ClickModel):
+    """Pairs of a click and a skip, divided by ratios of their places learned beside it.
+
+    After each batch t+_k moves to (S_k / S_1)^(1 / (p + 1)), with S_k the sum of
+    L_ij / t-_j over clicked items i at position k, and t- likewise.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        positions: The largest position.
+        memory: Part of the old ratios that a batch leaves.
+        power: p, 0 or more: how much ratios are drawn to 1.
+
+    Source: Hu et al., WWW 2019.
+
+    >>> import numpy as np
+    >>> from debias.layers import Tower
+    >>> model = PairDebias(Tower(), positions=10)
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> tuple(model(batch).shape)
+    (2, 10)
+    """
+
+    predicts_clicks = False
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        positions: int,
+        memory: float = 0.95,
+        power: float = 1.0,
+        **kwargs: Any,
+    ):
+        if positions < 1:
+            raise ValueError(f"positions must be at least 1, got {positions}")
+        if not 0 <= memory < 1:
+            raise ValueError(f"memory must be in [0, 1), got {memory}")
+        if power < 0:
+            raise ValueError(f"power must be 0 or more, got {power}")
+        arguments = {
+            "relevance": relevance,
+            "positions": positions,
+            "memory": memory,
+            "power": power,
+        }
+        super().__init__(arguments, **kwargs)
+        self.relevance = relevance
+        self.positions = positions
+        self.memory = memory
+        self.power = power
+        self.plus, self.minus = (
+            self.add_weight(
+                shape=(positions + 1, 1),
+                initializer="ones",
+                trainable=False,
+                name=name,
+            )
+            for name in ("plus", "minus")
+        )
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        return only_output(
+            self.relevance, self.relevance(batch["features"], training=training)
+        )
+
+    def score(self, features: Tensor) -> Tensor:
+        return only_output(self.relevance, self.relevance(features))
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
+    ) -> Tensor:
+        message = f"position is out of range, the model was built for {self.positions}"
+        position = ops.convert_to_tensor(batch["position"])
+        position = at_most(position, self.positions, message)
+        plus, minus = (
+            ops.stop_gradient(lookup(ops.convert_to_tensor(table), position)[..., 0])
+            for table in (self.plus, self.minus)
+        )
+        loss, *explained = pairs_debiased(clicks, outputs, plus, minus)
+        if training:
+            for table, items in zip((self.plus, self.minus), explained, strict=True):
+                self._move(table, position, ops.stop_gradient(items))
+        return loss
+
+    def _move(self, table: keras.Variable, position: Tensor, items: Tensor) -> None:
+        """One step of the moving ratios; a batch without the first place moves none."""
+        cells = ops.one_hot(position, self.positions + 1, dtype=items.dtype)
+        sums = ops.einsum("blk,bl->k", cells, items)[:, None]
+        known = (sums > 0) & (sums[1] > 0)
+        ratio = sums / ops.where(sums[1] > 0, sums[1], 1.0)
+        ratio = ops.where(known, ratio, 1.0) ** (1 / (self.power + 1))
+        moved = self.memory * table + (1 - self.memory) * ratio
+        table.assign(ops.where(known, moved, table))

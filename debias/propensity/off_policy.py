@@ -1,0 +1,217 @@
+"""What another ranking would earn, estimated from a log of this one.
+
+Two estimators, for what a log knows of itself: chances of the logging policy
+(`cascade_ips`), or examination by rank (`examination_ips`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import norm
+
+from debias.data import ClickLog, RankingData
+
+
+class OffPolicy(NamedTuple):
+    """Clicks a session under another policy, and how far to trust the number.
+
+    Attributes:
+        estimator: Which, in words.
+        value: Estimated clicks a session, with its normal interval `low` to `high`.
+        logged: Clicks a session as logged.
+        gain: `value` - `logged`, with the interval of the paired difference.
+        effective: Sessions that the weights are worth, (sum w)^2 / sum w^2, at the rank
+            where they are worth least.
+        clipped: Share of the weights that were clipped. Clipping biases towards the
+            logging policy.
+    """
+
+    estimator: str
+    value: float
+    low: float
+    high: float
+    logged: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    effective: float
+    clipped: float
+
+
+def plackett_luce(
+    log: ClickLog, data: RankingData, scores: ArrayLike, temperature: float
+) -> np.ndarray:
+    """(S, L) chance that a policy of these scores puts each item where it stood.
+
+    P(item at rank k | above) = w_i / sum of w over the query's items not above, with
+    w_i = exp(z_i / temperature) and z the score centred within its query and divided by
+    the standard deviation of all. 1 at padding.
+
+    Args:
+        log: What was shown.
+        data: All items of the queries: the candidates.
+        scores: (items,).
+        temperature: Above 0; towards 0 the policy always shows the best first.
+
+    >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
+    >>> log = ClickLog([0], [[1, 0]], [[1, 0]])
+    >>> plackett_luce(log, data, [0.0, np.log(3.0)], temperature=2 / np.log(3)).round(6)
+    array([[0.75, 1.  ]])
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    scores = np.asarray(scores, float)
+    starts = data.offsets[:-1]
+    centred = scores - np.repeat(
+        np.add.reduceat(scores, starts) / data.sizes, data.sizes
+    )
+    logit = centred / ((centred.std() or 1.0) * temperature)
+    logit -= np.repeat(np.maximum.reduceat(logit, starts), data.sizes)
+    weight = np.exp(logit)
+    total = np.add.reduceat(weight, starts)[log.query]
+    own = np.where(log.mask, weight[log.item], 0.0)
+    above = np.cumsum(own, axis=1) - own
+    # What is left holds at least the items shown from here on, however it is rounded.
+    shown_below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]
+    left = np.maximum(total[:, None] - above, shown_below)
+    return np.where(log.mask, own / np.where(left > 0, left, 1.0), 1.0)
+
+
+def cascade_ips(
+    log: ClickLog, chance: np.ndarray, clip: float = 10.0, confidence: float = 0.95
+) -> OffPolicy:
+    """Clicks a session of another policy, from chances of the logging policy.
+
+    Weight of session s at rank k: w_sk = min(clip, prod_{j<=k} chance_sj / p_sj), p the
+    log's `logging_propensity`; value = sum_k (sum_s w_sk c_sk / sum_s w_sk). It is
+    self-normalised at each rank, and consistent (but for clipping) if a click at a rank
+    depends on nothing below it. Source: McInerney et al., Counterfactual
+    Evaluation of Slate Recommendations with Sequential Reward Interactions, KDD 2020.
+    The interval is normal, by the delta method over sessions.
+
+    Args:
+        log: With `logging_propensity`.
+        chance: (S, L) that the other policy puts the item there given those above.
+        clip: Largest weight.
+        confidence: Of the intervals.
+
+    Raises:
+        ValueError: The log has no propensities, all of them are 1, or no session has
+            any weight.
+
+    >>> log = ClickLog([0, 0], [[0], [1]], [[1], [0]], logging_propensity=[[.5], [.5]])
+    >>> found = cascade_ips(log, np.array([[0.9], [0.1]]))
+    >>> round(found.value, 6), found.logged, round(found.effective, 3)
+    (0.9, 0.5, 1.22)
+    """
+    if log.logging_propensity is None:
+        raise ValueError("log has no column logging_propensity")
+    if (log.logging_propensity[log.mask] == 1).all():
+        raise ValueError(
+            "every logging_propensity is 1: a policy that leaves nothing to chance "
+            "does not tell what another would earn"
+        )
+    ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
+    raw = np.cumprod(ratio, axis=1, dtype=float)
+    weight = np.minimum(raw, clip)
+    total = weight.sum(axis=0)
+    if not (total > 0).all():
+        rank = int(np.argmin(total > 0)) + 1
+        raise ValueError(
+            f"the other policy never shows what the log shows down to rank {rank}: "
+            "give it a higher temperature"
+        )
+    rates = (weight * log.click).sum(axis=0) / total
+    influence = (weight * (log.click - rates) / (total / len(log))).sum(axis=1)
+    return _estimated(
+        "self-normalised clipped cascade IPS",
+        float(rates.sum()),
+        influence,
+        log,
+        float((total**2 / (weight**2).sum(axis=0)).min()),
+        float((raw > clip)[log.mask].mean()),
+        confidence,
+    )
+
+
+def examination_ips(
+    log: ClickLog,
+    scores: ArrayLike,
+    examination: ArrayLike,
+    clip: float = 10.0,
+    confidence: float = 0.95,
+) -> OffPolicy:
+    """Clicks a session once each list is ordered by score, from examination by rank.
+
+    value = mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)): unbiased, but
+    for clipping, where clicks follow the position-based model with this examination.
+    Source: Joachims et al., Unbiased Learning-to-Rank with Biased Feedback, WSDM 2017.
+    The interval is normal over sessions. Equal scores keep the logged order.
+
+    Args:
+        log: What was shown and clicked.
+        scores: (items,).
+        examination: (L,) above 0, relative to any rank.
+        clip: Largest weight.
+        confidence: Of the intervals.
+
+    >>> log = ClickLog([0, 0], [[0, 1], [0, 1]], [[0, 1], [1, 0]])
+    >>> found = examination_ips(log, [0.0, 1.0], [1.0, 0.5])
+    >>> found.value, found.logged  # (1 / .5 + .5 / 1) / 2
+    (1.25, 1.0)
+    """
+    theta = np.asarray(examination, float)
+    if theta.shape != (log.list_size,) or not (theta > 0).all():
+        raise ValueError(
+            f"examination must be {log.list_size} numbers above 0, got {theta.tolist()}"
+        )
+    shown = np.where(log.mask, np.asarray(scores, float)[log.item], -np.inf)
+    order = np.argsort(-shown, axis=1, kind="stable")
+    place = np.argsort(order, axis=1, kind="stable")
+    # The places of a list with holes are those that it has, from the top.
+    places = np.argsort(~log.mask, axis=1, kind="stable")
+    raw = theta[np.take_along_axis(places, place, axis=1)] / theta
+    weight = np.where(log.mask, np.minimum(raw, clip), 0.0)
+    earned = (weight * log.click).sum(axis=1)
+    used = weight[log.click]
+    effective = float(used.sum() ** 2 / (used**2).sum()) if used.size else 0.0
+    return _estimated(
+        "clipped IPS by examination",
+        float(earned.mean()),
+        earned - earned.mean(),
+        log,
+        effective,
+        float((raw > clip)[log.mask].mean()),
+        confidence,
+    )
+
+
+def _estimated(
+    estimator: str,
+    value: float,
+    influence: np.ndarray,
+    log: ClickLog,
+    effective: float,
+    clipped: float,
+    confidence: float,
+) -> OffPolicy:
+    """The intervals, from what each session adds to the error of the value."""
+    clicks = log.click.sum(axis=1)
+    logged = float(clicks.mean())
+    z = norm.ppf((1 + confidence) / 2) / np.sqrt(len(log))
+    reach = float(z * influence.std())
+    apart = float(z * (influence - (clicks - logged)).std())
+    gain = value - logged
+    return OffPolicy(
+        estimator,
+        value,
+        value - reach,
+        value + reach,
+        logged,
+        gain,
+        gain - apart,
+        gain + apart,
+        effective,
+        clipped,
+    )

@@ -1,0 +1,292 @@
+"""Training a click model on a log: fits that survive a kill, and the choice of a model.
+
+A fit runs in rounds of at most half a million sessions and writes a checkpoint after
+each: weights, optimiser, the state of chance, and the best weights so far. Started
+again it goes on behind the last whole round and ends as if nothing had happened.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from debias.data import ClickLog, RankingData
+from debias.data.files import whole
+from debias.layers import Standardize
+from debias.models import ClickModel
+from debias.pipeline import batches
+
+ROUND = 1 << 19  # sessions
+FEW = 50  # queries; below, sessions are held out instead
+
+class Settings(NamedTuple):
+    """How long and how fast a model learns.
+
+    Attributes:
+        epochs: Passes at most.
+        patience: Passes without a better held-out likelihood after which to stop.
+        rate: Learning rate of Adam.
+        batch_size: Sessions a step.
+        seed: Names initial weights, orders and dropout.
+        round: Sessions between two checkpoints, at most.
+    """
+
+    epochs: int = 8
+    patience: int = 2
+    rate: float = 0.01
+    batch_size: int = 512
+    seed: int = 0
+    round: int = ROUND
+
+
+class Fitted(NamedTuple):
+    """What a fit came to.
+
+    Attributes:
+        log_likelihood: Mean over held-out sessions, in nats, of the best pass.
+        epoch: That pass, from 1.
+        history: Of each pass, the training loss and the held-out log-likelihood.
+        sessions: Trained on by this process, passes counted; the rest was done before.
+    """
+
+    log_likelihood: float
+    epoch: int
+    history: list[dict[str, float]]
+    sessions: int
+
+
+def held_out(
+    log: ClickLog, seed: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
+    """Training, validation and test sessions, and by what they were parted.
+
+    No query is in two parts ("query"), unless there are fewer than 50 ("session").
+    """
+    by = "query" if np.unique(log.query).size >= FEW else "session"
+    train, validation, test = log.split(fractions, np.random.default_rng(seed), by)
+    if min(len(train), len(validation), len(test)) == 0:
+        raise ValueError(f"{len(log)} sessions are too few to hold some out")
+    return (train, validation, test), by
+
+
+def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
+    """The log with the shown items numbered afresh, and features of these alone.
+
+    >>> data = RankingData([[0.0], [1.0], [2.0]], None, [0, 3])
+    >>> log, features = shown_only(ClickLog([0], [[2, 0]], [[1, 0]]), data)
+    >>> log.item.tolist(), features.tolist()
+    ([[1, 0]], [[0.0], [2.0]])
+    """
+    log.check(data.items)
+    seen = np.zeros(data.items + 1, bool)
+    seen[log.item] = True  # padding is the last cell
+    seen[-1] = False
+    number = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
+    columns = {**log.columns(), "item": number[log.item]}
+    return ClickLog.trusted(**columns), data.features[seen[:-1]]
+
+
+def standardized(features: np.ndarray) -> tuple[Standardize, RankingData]:
+    """Scaled features as ranking data of one query, and the layer that scales them."""
+    scale = Standardize().adapt(features)
+    scaled = np.empty_like(features)
+    for start in range(0, len(features), 1 << 14):
+        piece = slice(start, start + (1 << 14))
+        scaled[piece] = np.asarray(scale(features[piece]))
+    return scale, RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
+
+
+def session_log_likelihoods(
+    model: ClickModel, log: ClickLog, data: RankingData
+) -> np.ndarray:
+    """(S,) log-likelihood of each session's clicks, in nats."""
+    parts = [
+        -np.asarray(model.session_losses(batch, clicks, model(batch)))
+        for batch, clicks in batches(log, data, 1024, shuffle=False)
+    ]
+    return np.concatenate(parts)
+
+
+def fit(
+    model: ClickModel,
+    train: ClickLog,
+    validation: ClickLog,
+    data: RankingData,
+    settings: Settings,
+    checkpoint: Path | None = None,
+    progress: Callable[[int], None] = lambda sessions: None,
+    report: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+) -> Fitted:
+    """Maximises the likelihood of clicks; leaves the weights of the best pass.
+
+    Args:
+        model: A new click model, of the same seed each time a fit is started again.
+        train: Sessions to learn from.
+        validation: Sessions to judge each pass by.
+        data: Features of the items, scaled.
+        settings: How long and how fast.
+        checkpoint: File to write after each round, and to continue from if it exists.
+        progress: Called with sessions done since the last call; those of passes that
+            were skipped and of rounds done before an interruption count as well.
+        report: Called after each pass with its number from 0 and its metrics.
+
+    Raises:
+        ValueError: The checkpoint is that of another model.
+    """
+    for batch, _ in batches(train.take(slice(0, 1)), data, 1).take(1):
+        model(batch)
+    rounds = -(-len(train) // settings.round)
+    steps = -(-len(train) // rounds // settings.batch_size)
+    model.compile(
+        keras.optimizers.Adam(settings.rate),
+        jit_compile=False,  # on a CPU, XLA gains nothing here and compiles for long
+        steps_per_execution=min(50, steps),
+    )
+    model.optimizer.build(model.trainable_variables)
+    state: dict[str, Any] = {"round": 0, "best": None, "history": [], "loss": 0.0}
+    best = model.get_weights()
+    if checkpoint is not None and checkpoint.exists():
+        state, best = _restore(checkpoint, model)
+        progress(state["round"] * len(train) // rounds)
+    done = 0
+    for number in range(state["round"], settings.epochs * rounds):
+        epoch, piece = divmod(number, rounds)
+        if _is_over(state, settings):
+            break
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
+        some = train.take(np.array_split(order, rounds)[piece])
+        seed = settings.seed * 100_003 + number
+        history = model.fit(
+            batches(some, data, settings.batch_size, seed=seed),
+            verbose=0,
+            callbacks=[_Sessions(progress, settings.batch_size, len(some))],
+        )
+        done += len(some)
+        state["loss"] += history.history["loss"][-1] / rounds
+        state["round"] = number + 1
+        if piece == rounds - 1:
+            likely = session_log_likelihoods(model, validation, data).mean(dtype=float)
+            metrics = {"loss": state["loss"], "log_likelihood": float(likely)}
+            state["history"].append(metrics)
+            state["loss"] = 0.0
+            if state["best"] is None or likely > _best(state):
+                state["best"], best = epoch, model.get_weights()
+            report(epoch, metrics)
+        if checkpoint is not None:
+            _write_checkpoint(checkpoint, model, state, best)
+    progress(len(train) * settings.epochs - state["round"] * len(train) // rounds)
+    model.set_weights(best)
+    return Fitted(_best(state), state["best"] + 1, state["history"], done)
+
+
+def _best(state: dict[str, Any]) -> float:
+    return state["history"][state["best"]]["log_likelihood"]
+
+
+def _is_over(state: dict[str, Any], settings: Settings) -> bool:
+    waited = len(state["history"]) - 1 - (state["best"] or 0)
+    return state["best"] is not None and waited >= settings.patience
+
+
+class _Sessions(keras.callbacks.Callback):
+    """Reports sessions as they are trained on."""
+
+    def __init__(self, progress: Callable[[int], None], batch_size: int, sessions: int):
+        super().__init__()
+        self.progress, self.batch_size, self.sessions = progress, batch_size, sessions
+        self.done = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        done = min((batch + 1) * self.batch_size, self.sessions)
+        self.progress(done - self.done)
+        self.done = done
+
+
+def _variables(model: ClickModel) -> list[Any]:
+    """All that changes in training; the generators of dropout among it."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _write_checkpoint(
+    path: Path, model: ClickModel, state: dict[str, Any], best: list[np.ndarray]
+) -> None:
+    arrays = {f"now{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
+    arrays |= {f"best{i}": value for i, value in enumerate(best)}
+    with whole(path) as aside, aside.open("wb") as file:
+        np.savez(file, state=np.array(json.dumps(state)), **arrays)  # type: ignore
+
+
+def _restore(path: Path, model: ClickModel) -> tuple[dict[str, Any], list[np.ndarray]]:
+    with np.load(path) as found:
+        variables = _variables(model)
+        stored = [found[name] for name in found.files if name.startswith("now")]
+        if [v.shape for v in stored] != [tuple(v.shape) for v in variables]:
+            raise ValueError(f"{path}: is the checkpoint of another model")
+        for variable, value in zip(variables, stored, strict=True):
+            variable.assign(value)
+        best = [found[name] for name in found.files if name.startswith("best")]
+        return json.loads(str(found["state"])), best
+
+
+class Choice(NamedTuple):
+    """Which candidate was chosen.
+
+    Attributes:
+        name: The candidate.
+        why: In words.
+        table: Of each candidate, its mean held-out log-likelihood a session, how far
+            that lies below the best, and the standard error of that difference.
+    """
+
+    name: str
+    why: str
+    table: list[dict[str, Any]]
+
+
+def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
+    """The simplest candidate within one standard error of the most likely.
+
+    The difference d_s of two candidates' log-likelihoods of session s is paired; its
+    mean has the standard error sqrt(G / (G - 1) sum_g e_g^2) / S, with e_g the sum of
+    d_s - mean over the sessions of query g of G, for these depend on each other; where
+    there is one query, over single sessions. The rule of one standard error: Breiman et
+    al., Classification and Regression Trees, 1984, section 3.4.3.
+
+    Args:
+        likelihoods: (S,) held-out log-likelihoods by candidate, the simplest first.
+        query: (S,) query of each session.
+
+    >>> same = np.array([0.0, 0.1, -0.1, 0.0])
+    >>> likelihoods = {"plain": -2 + same, "rich": -2 - same, "poor": same - 5}
+    >>> choose(likelihoods, np.arange(4)).name
+    'plain'
+    """
+    means = {name: float(value.mean()) for name, value in likelihoods.items()}
+    best = max(means, key=lambda name: means[name])
+    _, group = np.unique(query, return_inverse=True)
+    group = group if group.max() > 0 else np.arange(len(query))
+    table: list[dict[str, Any]] = []
+    for name, value in likelihoods.items():
+        apart = np.asarray(likelihoods[best] - value, dtype=float)
+        sums = np.bincount(group, apart - apart.mean())
+        error = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / len(apart)
+        below = float(apart.mean())
+        row = {"model": name, "log_likelihood": means[name]}
+        table.append({**row, "below_best": below, "standard_error": float(error)})
+    near = [row for row in table if row["below_best"] <= row["standard_error"]]
+    name = near[0]["model"]
+    if name == best:
+        why = f"{name} makes held-out clicks most likely"
+        if len(near) == 1:
+            why += " and no simpler model comes within one standard error"
+    else:
+        row = near[0]
+        why = (
+            f"{name} is the simplest within one standard error of {best}: "
+            f"{row['below_best']:.5f} nats a session below, error "
+            f"{row['standard_error']:.5f}"
+        )
+    return Choice(name, why, table)

@@ -1,0 +1,41 @@
+"""Tests of benchmarks.recall_speed: its arithmetic, and that its engines step."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from benchmarks import recall_speed
+from benchmarks.recall_speed import CASES, ENGINES, RecallSpeed, step_seconds
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_steps(engine):
+    if engine == "torch-sparse" and not find_spec("torch"):
+        pytest.skip("needs torch")
+    found = step_seconds(engine, 50, 30, batch_size=8, dim=4, steps=2, warm=1)
+    assert found["seconds"] > 0 and found["cpu_seconds"] > 0
+
+
+def test_ratio_and_growth_are_of_steps_of_one_size(monkeypatch):
+    seconds = {("row-wise", 100_000): 0.04, ("row-wise", 5_000_000): 0.05}
+    seconds |= {("keras-adam", 5_000_000): 0.5, ("torch-sparse", 5_000_000): 0.1}
+
+    def fake(engine, users, items, seed):
+        return {"cpu_seconds": seconds[engine, users]}
+
+    monkeypatch.setattr(recall_speed, "step_seconds", fake)
+    monkeypatch.setattr(recall_speed, "find_spec", lambda name: name == "torch")
+    found = RecallSpeed("7.5M").measure(0, None)
+    # 20 steps a second against 2 and 10, each .05 / .04 as long as at 150k ids.
+    expected = {"rate": 20, "peer_rate": 2, "ratio": 10, "growth": 1.25}
+    expected |= {"torch_rate": 10, "torch_ratio": 2}
+    assert found == pytest.approx(expected)
+
+
+def test_there_is_a_case_for_every_vocabulary():
+    assert [case.settings()["ids"] for case in CASES] == [150_000, 1_500_000, 7_500_000]
+
+
+def test_rejects_an_unknown_engine():
+    with pytest.raises(ValueError, match="engine must be one of"):
+        step_seconds("jax", 5, 5)

@@ -1,0 +1,319 @@
+"""From a log to a ranker at a prompt: one small log through all commands."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from debias.__main__ import app
+from debias.data import RankingData
+from simulators import PlackettLuce, generate, simulate, weak_ranker
+
+ROOT = Path(__file__).parents[3]
+DATA = generate(queries=60, seed=2)
+POLICY = PlackettLuce(weak_ranker(DATA), 1.0)
+LOG = simulate(DATA, POLICY, "pbm", sessions=900, seed=1, list_size=4)
+FAST = ["--epochs", "2", "--model", "additive", "--every", "300", "--batch-size", "64"]
+
+
+def flat(log=LOG, data=DATA):
+    """The log as somebody else's table, a row a shown item."""
+    session, rank = np.nonzero(log.mask)
+    item = log.item[log.mask]
+    columns = {
+        "sid": session,
+        "q": [f"q{query}" for query in log.query[session]],
+        "item": item,
+        "position": rank + 1,
+        "click": log.click[log.mask].astype(int),
+        "propensity": log.logging_propensity[log.mask],
+        "label": data.labels[item],
+    }
+    features = {f"f_{i}": data.features[item, i] for i in range(4)}
+    return pa.table({**columns, **features})
+
+
+MAPPED = ["-c", "session=sid", "-c", "query=q", "-c", "features=f_*"]
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+def run_json(*arguments):
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds both kinds of log and, in `trained`, a model of the table."""
+    folder = tmp_path_factory.mktemp("commands")
+    pq.write_table(flat(), folder / "log.parquet")
+    LOG.write(folder / "own.parquet")
+    DATA.write_parquet(folder / "items.parquet")
+    events = ["--tensorboard", folder / "events"]
+    out = ["-o", folder / "trained"]
+    done = run("train", folder / "log.parquet", *out, *MAPPED, *FAST, *events)
+    assert "sessions/s" in done.output and "peak memory" in done.output
+    return folder
+
+
+def test_inspect_counts_what_is_there(folder):
+    found = run_json("inspect", folder / "log.parquet", *MAPPED)
+    assert found["sessions"] == 900 and found["features"] == 4 and found["graded"]
+    assert found["lists"] == len(np.unique(LOG.query))
+    np.testing.assert_allclose(found["ctr"], LOG.click.mean(axis=0), atol=1e-6)
+    own = run_json("inspect", folder / "own.parquet")
+    assert own["ctr"] == found["ctr"] and own["moved"] == found["moved"] > 0
+    assert "position" in run("inspect", folder / "own.parquet").output
+
+
+def test_training_leaves_a_report_and_starts_no_second_time(folder):
+    report = json.loads((folder / "trained" / "report.json").read_text())
+    assert report["model"] == "additive" and report["held_out_by"] == "query"
+    assert sum(report["sessions"].values()) == 900 and report["features"] == 4
+    command = ["train", folder / "log.parquet", "-o", folder / "trained", *MAPPED]
+    before = (folder / "trained" / "ranker.keras").stat().st_mtime_ns
+    again = run(*command, *FAST)
+    assert "is finished" in again.output
+    other = run(*command, *FAST, "--seed", "3", code=1)
+    assert "holds another run, with seed 0 where this has 3" in other.output
+    assert (folder / "trained" / "ranker.keras").stat().st_mtime_ns == before
+
+
+def test_tensorboard_events_hold_the_passes(folder):
+    import tensorflow as tf
+
+    (path,) = (folder / "events").iterdir()
+    report = json.loads((folder / "trained" / "report.json").read_text())
+    found = {}
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        event = tf.compat.v1.Event.FromString(record)
+        for value in event.summary.value:
+            assert value.metadata.plugin_data.plugin_name == "scalars"
+            found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    for epoch, metrics in enumerate(report["history"]):
+        assert found["loss", epoch] == pytest.approx(metrics["loss"], rel=1e-5)
+
+
+def test_evaluate_takes_held_out_sessions_of_its_own_log(folder):
+    report = json.loads((folder / "trained" / "report.json").read_text())
+    command = ["evaluate", folder / "trained", folder / "log.parquet"]
+    found = run_json(*command, *MAPPED, "--examination", "1,.7,.5,.4")
+    assert found["sessions"] == report["sessions"]["test"]
+    clicks = found["clicks"]
+    assert clicks["log_likelihood_per_session"] == pytest.approx(
+        report["log_likelihood"], abs=1e-4
+    )
+    assert clicks["perplexity"] == pytest.approx(np.mean(clicks["perplexity_per_rank"]))
+    names = [row["metric"] for row in found["ranking"]]
+    assert names == ["ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "mrr"]
+    assert all(row["low"] < row["mean"] < row["high"] for row in found["ranking"])
+    cascade, by_examination = found["off_policy"]
+    assert found["off_policy_note"] is None
+    assert cascade["low"] < cascade["value"] < cascade["high"]
+    assert by_examination["logged"] == cascade["logged"]
+    pq.write_table(flat(), folder / "copy.parquet")
+    whole = run_json("evaluate", folder / "trained", folder / "copy.parquet", *MAPPED)
+    assert whole["of"] == "all sessions" and whole["sessions"] == 900
+    assert "perplexity" in run(*command, *MAPPED).output
+
+
+def test_rank_streams_scores_and_ranks(folder, monkeypatch):
+    from debias.data import tables
+
+    monkeypatch.setattr(tables, "BATCH", 37)  # queries straddle batches
+    items = pa.table(
+        {
+            "q": [f"q{query}" for query in DATA.query_of_item()],
+            **{f"f_{i}": DATA.features[:, i] for i in range(4)},
+        }
+    )
+    pq.write_table(items, folder / "table.parquet")
+    command = ["rank", folder / "trained", folder / "table.parquet"]
+    found = run_json(*command, "-o", folder / "ranked.parquet")
+    assert found["rows"] == DATA.items
+    ranked = pq.read_table(folder / "ranked.parquet")
+    assert ranked.drop(["score", "rank"]).equals(items)
+    import keras
+
+    ranker = keras.models.load_model(folder / "trained" / "ranker.keras")
+    scores = ranked["score"].to_numpy()
+    wanted = np.asarray(ranker(DATA.features[:, :4]))
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-5)
+    rank = ranked["rank"].to_numpy()
+    for start, stop in zip(DATA.offsets[:-1], DATA.offsets[1:], strict=True):
+        order = np.argsort(-scores[start:stop], kind="stable")
+        assert rank[start:stop][order].tolist() == list(range(1, stop - start + 1))
+    again = run(*command, "-o", folder / "ranked.parquet", code=1)
+    assert "exists; --force" in again.output
+    run(*command, "-o", folder / "ranked.parquet", "--force")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.take(np.r_[0, len(t) - 1, 1]), "comes back after another"),
+        (lambda t: t.drop(["f_3"]), "the model reads 4 features, got 3"),
+        (lambda t: t.drop([f"f_{i}" for i in range(4)]), "no column f_. for features"),
+        (lambda t: t.append_column("score", t["f_0"]), "has a column score already"),
+        (
+            lambda t: t.set_column(1, "f_0", [[np.nan] * len(t)]),
+            r"column f_0 \(features\) must be finite, got nan at row 0",
+        ),
+    ],
+)
+def test_rank_refuses(change, message, folder, tmp_path):
+    table = flat().select(["q", *(f"f_{i}" for i in range(4))]).sort_by("q")
+    pq.write_table(change(table), tmp_path / "table.parquet")
+    command = ["rank", folder / "trained", tmp_path / "table.parquet"]
+    import re
+
+    done = run(*command, "-o", tmp_path / "out.parquet", code=1)
+    assert re.search(message, " ".join(done.output.split())), done.output
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_log_of_this_library_trains_and_ranks_its_sessions(folder):
+    own = [folder / "own.parquet", "--data", folder / "items.parquet"]
+    run("train", own[0], *own[1:], "-o", folder / "of_own", *FAST)
+    out = folder / "sessions.parquet"
+    found = run_json("rank", folder / "of_own", own[0], *own[1:], "-o", out)
+    assert found["rows"] == 900
+    table = pq.read_table(out)
+    score, rank = (np.array(table[name].to_pylist()) for name in ("score", "rank"))
+    assert (np.sort(rank, axis=1) == np.arange(1, 5)).all()
+    best_first = np.take_along_axis(score, np.argsort(rank, axis=1), axis=1)
+    assert (np.diff(best_first, axis=1) <= 0).all()
+    assert table["item"].to_pylist() == LOG.item.tolist()
+    no_data = run("train", own[0], "-o", folder / "none", *FAST, code=1)
+    assert "--data FILE" in no_data.output
+
+
+def test_export_writes_a_ranker(folder, tmp_path):
+    path = tmp_path / "ranker.keras"
+    found = run_json("export", folder / "trained", "-o", path)
+    assert found == {"path": str(path), "format": "keras", "features": 4}
+    assert "exists" in run("export", folder / "trained", "-o", path, code=1).output
+    missing = run("export", tmp_path / "none", "-o", tmp_path / "x", code=1)
+    assert "no folder that debias train wrote" in missing.output
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"click": 0}, "cannot be trained on: no click"),
+        ({"position": 1, "sid": "unique"}, "cannot be trained on: one position only"),
+        ({"click": 7}, "must be 0 or 1, got 7 at row 0"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(change, message, tmp_path):
+    table = flat()
+    for name, value in change.items():
+        values = np.arange(len(table)) if value == "unique" else [value] * len(table)
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, pa.array(values))
+    path = tmp_path / "log.parquet"
+    pq.write_table(table, path)
+    done = run("train", path, "-o", tmp_path / "out", *MAPPED, *FAST, code=1)
+    said = " ".join(done.output.split())
+    assert message in said and "log.parquet" in said
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_train_keeps_off_what_is_not_its_own(tmp_path):
+    pq.write_table(flat(), tmp_path / "log.parquet")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    command = [
+        "train",
+        tmp_path / "log.parquet",
+        *MAPPED,
+        *FAST,
+        "-o",
+        tmp_path / "out",
+    ]
+    for force in ([], ["--force"]):
+        assert "thesis.tex" in run(*command, *force, code=1).output
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+    wrong = run("train", tmp_path / "log.parquet", "-o", "x", "--model", "best", code=1)
+    assert "--model must be one of auto naive" in wrong.output
+
+
+def test_killed_training_ends_as_if_nothing_had_happened(folder, tmp_path):
+    """kill -9 behind the first checkpoint; the same command again."""
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "debias", "train", folder / "log.parquet"]
+    command += ["-o", out, *MAPPED, *FAST]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    for _ in range(6000):
+        if (out / "checkpoint.npz").exists() or process.poll() is not None:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (out / "checkpoint.npz").exists()
+    (out / "report.json").unlink(missing_ok=True)  # it may have been that fast
+    run("train", folder / "log.parquet", "-o", out, *MAPPED, *FAST)
+    ours, theirs = (
+        json.loads((path / "report.json").read_text())
+        for path in (out, folder / "trained")
+    )
+    assert ours["log_likelihood"] == pytest.approx(theirs["log_likelihood"], abs=1e-4)
+    for mine, other in zip(ours["history"], theirs["history"], strict=True):
+        assert mine == pytest.approx(other, abs=1e-4)
+
+
+def test_auto_tries_every_candidate_once_and_says_why(folder, tmp_path, monkeypatch):
+    """Two candidates stand for all; what was tried before a stop is not tried again."""
+    from debias import candidates
+
+    few = {name: candidates.CANDIDATES[name] for name in ("naive", "additive")}
+    monkeypatch.setattr(candidates, "CANDIDATES", few)
+    command = ["train", folder / "log.parquet", "-o", tmp_path / "auto", *MAPPED]
+    command += ["--epochs", "1", "--batch-size", "64"]
+    found = run_json(*command)
+    assert [row["model"] for row in found["candidates"]] == ["naive", "additive"]
+    assert found["model"] in few and found["model"] in found["why"]
+    (tmp_path / "auto" / "report.json").unlink()
+    # naive was tried: it is not built again
+    monkeypatch.setattr(candidates, "CANDIDATES", {**few, "naive": None})
+    if found["model"] != "naive":
+        assert run_json(*command)["candidates"] == found["candidates"]
+
+
+def test_help_is_quick_and_names_the_commands():
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-m", "debias", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    after = os.times()  # of the child, whatever else the machine is busy with
+    used = after.children_user + after.children_system
+    used -= before.children_user + before.children_system
+    assert done.returncode == 0 and used < 0.5
+    for name in ("inspect", "diagnose", "train", "evaluate", "export", "rank"):
+        assert name in done.stdout
+
+
+def test_ranking_data_comes_from_letor_too(folder, tmp_path):
+    from debias.commands.inputs import ranking_data
+
+    path = tmp_path / "items.txt"
+    path.write_text("1 qid:7 1:0.5 2:0\n0 qid:7 1:1 2:2\n")
+    assert isinstance(ranking_data(path), RankingData)
+    assert ranking_data(path).features.tolist() == [[0.5, 0], [1, 2]]

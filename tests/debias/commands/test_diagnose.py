@@ -1,0 +1,68 @@
+"""Tests of `debias diagnose`."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from debias.__main__ import app
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(app, ["diagnose", *map(str, arguments)])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """A table of 300 sessions of three items that change places."""
+    rng = np.random.default_rng(0)
+    item = rng.permuted(np.tile(np.arange(3), (300, 1)), axis=1)
+    click = rng.random(item.shape) < np.array([0.8, 0.5, 0.2])[item] * [1, 0.6, 0.3]
+    columns = {
+        "session": np.repeat(np.arange(300), 3),
+        "q": np.zeros(900, int),
+        "item": item.ravel(),
+        "position": np.tile([1, 2, 3], 300),
+        "click": click.ravel().astype(int),
+        "device": np.repeat(rng.choice(["phone", "laptop"], 300), 3),
+    }
+    path = tmp_path_factory.mktemp("diagnose") / "log.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_a_page_a_text_and_a_record(log, tmp_path):
+    page = tmp_path / "report.html"
+    done = run(log, "-c", "query=q", "-o", page, "--most", 200, "--json")
+    record = json.loads(done.stdout)
+    assert record["page"] == str(page) and record["sessions_analysed"] == 200
+    text = page.read_text(encoding="utf-8")
+    assert record["headline"] in text and "log.parquet" in text
+    assert "phone" in text and "laptop" in text
+    refused = run(log, "-c", "query=q", "-o", page, code=1)
+    assert "--force" in refused.output and page.read_text(encoding="utf-8") == text
+    again = run(log, "-c", "query=q", "-o", page, "--force")
+    assert record["headline"] not in again.stderr and "connectivity:" in again.stdout
+    assert "All 300 sessions" in page.read_text(encoding="utf-8")
+
+
+def test_yandex_text(tmp_path):
+    sessions = ["q_1\t7,8 : 7", "q_1\t8,7 : 8", "q_1\t7,8 :", "q_1\t8,7 : 8,7"] * 20
+    path, page = tmp_path / "sessions", tmp_path / "report.html"
+    path.write_text("; ".join(sessions), encoding="utf-8")
+    assert "connectivity: " in run(path, "--yandex", "-o", page).stdout
+    assert page.stat().st_size > 10_000
+
+
+def test_a_missing_log_writes_nothing(tmp_path):
+    page = tmp_path / "report.html"
+    assert (
+        "nothing.parquet"
+        in run(tmp_path / "nothing.parquet", "-o", page, code=1).output
+    )
+    assert not page.exists()

@@ -1,0 +1,186 @@
+"""Tests of debias.diagnosis.report and of its figures; the page in a real browser."""
+
+import functools
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from debias.data import ClickLog
+from debias.data.summary import summarize
+from debias.diagnosis import report as reports
+from debias.diagnosis.identifiability import confounding
+from debias.propensity import estimate
+from tests.debias.propensity.real import yandex
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def simulated(sessions=1500, seed=0, device=True):
+    """Four of six items, the better ones mostly on top; two devices."""
+    rng = np.random.default_rng(seed)
+    merit = np.linspace(1.5, 0, 6) + rng.gumbel(size=(sessions, 6))
+    item = np.argsort(-merit, axis=1)[:, :4]
+    p = np.linspace(0.8, 0.2, 6)[item] * [1.0, 0.7, 0.5, 0.4]
+    device = rng.integers(1, 3, sessions) if device else None
+    query = np.zeros(sessions, int)
+    return ClickLog(query, item, rng.random(item.shape) < p, device=device)
+
+
+@functools.cache
+def found():
+    shares = []
+    diagnosis = reports.diagnose(simulated(), most=1200, progress=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    return diagnosis
+
+
+@functools.cache
+def page():
+    return reports.page(found(), "clicks <b>", ("phone", "laptop"))
+
+
+def test_everything_is_said():
+    diagnosis, text = found(), page()
+    assert not diagnosis.skipped
+    assert list(diagnosis.findings) == list(reports.TITLES)
+    assert set(diagnosis.estimates) == set(reports.TABULAR)
+    for one in diagnosis.findings.values():
+        for words in (one.verdict, one.next_step):
+            assert words.replace("'", "&#39;").replace(">", "&gt;") in text
+    assert text.index(diagnosis.headline) < text.index("<svg")  # words come first
+    assert "1,200" in text and "drawn" in text and "1,500" in text
+    assert "clicks &lt;b&gt;" in text and "phone" in text and "laptop" in text
+
+
+def test_the_page_needs_nothing_from_elsewhere():
+    text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page())
+    assert not re.search(r"https?:|<script|<link|<img|@import|url\((?!#)", text)
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids)) > 10
+    used = set(re.findall(r'(?:href="|url\()#([^")]*)', text))
+    assert used <= set(ids)
+    assert not re.search(r"#0[12]00[0-9a-f]{2}", text)  # no stand-in is left
+    variables = set(re.findall(r"var\(--([\w-]+)\)", text))
+    assert variables <= set(re.findall(r"--([\w-]+):", text))
+
+
+def test_the_record_is_json():
+    record = json.loads(json.dumps(found().record(), allow_nan=False))
+    assert record["sessions_analysed"] == 1200
+    assert record["summary"]["sessions"] == 1500
+    rows = record["estimates"]
+    assert len(rows) == 4 * len(reports.TABULAR) + 8  # and a curve for each device
+    assert rows[0]["method"] == "ctr" and rows[0]["confounded"] is True
+    assert record["findings"]["profile"]["statistic"][1][0] > 3.84
+    assert record["headline"] == found().headline
+
+
+def test_the_same_seed_says_the_same():
+    again = reports.report(simulated(), title="clicks <b>", most=1200)
+    assert again == reports.page(found(), "clicks <b>")
+
+
+def test_the_yandex_sample_is_flagged_at_rank_2():
+    log = yandex().logs[0]
+    curves = {name: estimate(log, name) for name in ("ctr", "adjacent_chain", "pbm_em")}
+    flagged = {"confounding": confounding(log, reports.BEST)}
+    diagnosis = reports.Diagnosis(
+        summarize(log), log.sessions, 0, curves, None, flagged, {}
+    )
+    text = reports.page(diagnosis)
+    row = re.search(r"<tr><td>2</td>.*?</tr>", text, re.DOTALL)[0]
+    assert re.search(r'class="flag">0.968 confounded', row)
+    assert "0.748" in row and "0.698" in row
+    first = re.search(r"<tr><td>1</td>.*?</tr>", text, re.DOTALL)[0]
+    assert "confounded" not in first
+    low, high = (
+        getattr(curves["adjacent_chain"], end)[1] for end in ("lower", "upper")
+    )
+    assert not low <= curves["ctr"].examination[1] <= high
+
+
+@pytest.mark.parametrize(
+    "log, wrong",
+    [
+        (
+            ClickLog([0] * 20, [[0, 1], [1, 0]] * 10, np.zeros((20, 2), bool)),
+            "no click",
+        ),
+        (ClickLog([0] * 20, [[0], [1]] * 10, np.ones((20, 1), bool)), ""),
+        (ClickLog([0], [[0, 1]], [[1, 0]]), "two sessions"),
+    ],
+    ids=["silent", "one rank", "one session"],
+)
+def test_what_a_poor_log_does_not_allow_is_said(log, wrong):
+    diagnosis = reports.diagnose(log)
+    text = reports.page(diagnosis)
+    assert diagnosis.headline.startswith("This log cannot tell")
+    assert any(wrong in why for why in diagnosis.skipped.values()) or not wrong
+    for why in diagnosis.skipped.values():
+        assert why in text
+    json.dumps(diagnosis.record(), allow_nan=False)
+
+
+def browse(path, *flags):
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={path.parent / 'profile'}",
+        *flags,
+        path.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    return done.stdout.decode()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser(width, tmp_path):
+    """A screenshot in both schemes; nothing is wider than the screen."""
+    size = f"--window-size={width},1600"
+    path = tmp_path / "report.html"
+    path.write_text(page(), encoding="utf-8")
+    shade = {}
+    for scheme, code in (("dark", 0), ("light", 1)):
+        shot = tmp_path / f"{scheme}.png"
+        flags = (
+            f"--blink-settings=preferredColorScheme={code}",
+            f"--screenshot={shot}",
+        )
+        browse(path, size, *flags)
+        pixels = imread(shot)[:, :, :3]
+        assert pixels.shape[:2] == (1600, width)
+        assert pixels.std() > 0.02  # something is drawn
+        shade[scheme] = pixels[4, 4].mean()
+    assert shade["dark"] < 0.15 < 0.9 < shade["light"]
+    # A window is never as narrow as a phone; a frame may be.
+    path.write_text(
+        f"""<!doctype html><title>none</title>
+        <iframe style="width: {width}px; height: 1600px; border: 0"
+          srcdoc="{html.escape(page())}"></iframe>
+        <script>onload = () => {{
+          const inner = document.querySelector("iframe").contentDocument;
+          const root = inner.documentElement;
+          const drawn = [...inner.querySelectorAll("svg")];
+          const heights = [...inner.querySelectorAll("svg text")]
+            .map(text => text.getBoundingClientRect().height);
+          document.title = [root.scrollWidth, root.clientWidth,
+            drawn.filter(each => each.clientWidth > 0).length,
+            Math.min(...heights.filter(height => height > 0))];
+        }};</script>""",
+        encoding="utf-8",
+    )
+    title = re.search(r"<title>([^<]*)", browse(path, "--dump-dom"))[1]
+    scroll, client, figures, least = map(float, title.split(","))
+    assert scroll == client == width
+    assert figures == 6  # of the two drawings of each, one
+    assert least > 8  # pixels of the smallest letters

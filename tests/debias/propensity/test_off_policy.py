@@ -1,0 +1,97 @@
+"""Clicks under another policy: held to the simulator, which can show its ranking."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from debias.data import ClickLog
+from debias.propensity.off_policy import cascade_ips, examination_ips, plackett_luce
+from simulators import PlackettLuce, generate, simulate, weak_ranker
+
+DATA = generate(queries=30, seed=3)
+LOGGING = weak_ranker(DATA)
+CROWD = "pbm"
+
+
+def simulated(ranker, temperature, sessions, seed):
+    policy = PlackettLuce(ranker, temperature)
+    return simulate(DATA, policy, CROWD, sessions=sessions, seed=seed, list_size=5)
+
+
+LOG = simulated(LOGGING, 1.0, 20_000, seed=1)
+
+
+def test_chances_are_those_that_the_simulator_notes():
+    chance = plackett_luce(LOG, DATA, LOGGING(DATA), 1.0)
+    np.testing.assert_allclose(chance, LOG.logging_propensity, rtol=2e-4)
+    cold = plackett_luce(LOG, DATA, LOGGING(DATA), 0.02)
+    assert np.isfinite(cold).all() and (cold >= 0).all() and (cold <= 1).all()
+
+
+def test_interval_covers_what_the_other_policy_earns():
+    """The grades are a better ranker; showing its lists is the independent answer."""
+
+    def better(data):
+        return LOGGING(data) + 0.3 * data.labels
+
+    scores = better(DATA)
+    truth = simulated(better, 1.0, 100_000, seed=2).click.sum(axis=1).mean()
+    chance = plackett_luce(LOG, DATA, scores, 1.0)
+    found = cascade_ips(LOG, chance, clip=1e9)
+    assert found.logged == LOG.click.sum(axis=1).mean() < found.low
+    assert found.low - 0.01 < truth < found.high + 0.01
+    assert found.gain == pytest.approx(found.value - found.logged)
+    assert found.gain_low > 0 and found.effective < len(LOG)
+    assert found.clipped == 0 < cascade_ips(LOG, chance, clip=2.0).clipped
+
+
+def test_the_logging_policy_itself_earns_what_was_logged():
+    found = cascade_ips(LOG, LOG.logging_propensity)
+    assert found.value == pytest.approx(found.logged)
+    assert found.effective == pytest.approx(len(LOG))
+    assert abs(found.gain_high) < 1e-6
+
+
+def test_cascade_by_hand():
+    """Rank 1 weights 2, .5 with clicks 1, 0; rank 2 weights 4, .25 with clicks 0, 1."""
+    log = ClickLog(
+        [0, 0],
+        [[0, 1], [1, 0]],
+        [[1, 0], [0, 1]],
+        logging_propensity=[[0.5, 0.5], [0.5, 0.5]],
+    )
+    chance = np.array([[1.0, 1.0], [0.25, 0.25]])
+    found = cascade_ips(log, chance)
+    assert found.value == pytest.approx(2 / 2.5 + 0.25 / 4.25)
+    assert found.effective == pytest.approx(4.25**2 / (16 + 0.0625))
+    clipped = cascade_ips(log, chance, clip=3.0)
+    assert clipped.value == pytest.approx(2 / 2.5 + 0.25 / 3.25)
+    assert clipped.clipped == 1 / 4
+
+
+def test_examination_reorders_the_shown_items():
+    """Holes keep their rank: the places of session 2 are 1 and 3."""
+    log = ClickLog([0, 0], [[0, 1, 2], [2, -1, 0]], [[1, 0, 1], [0, 0, 1]])
+    theta = [1.0, 0.5, 0.25]
+    found = examination_ips(log, [0.0, 1.0, 2.0], theta)
+    # Session 1 puts item 2 from 3 to 1 and item 0 from 1 to 3; session 2 stays.
+    assert found.value == pytest.approx(((0.25 / 1 + 1 / 0.25) + 1) / 2)
+    clipped = examination_ips(log, [0.0, 1.0, 2.0], theta, clip=2.0)
+    assert clipped.value == pytest.approx((0.25 + 2 + 1) / 2)
+    # Of the five shown items, one was moved up by more than twice.
+    assert clipped.clipped == pytest.approx(1 / 5)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="no column logging_propensity"):
+        cascade_ips(LOG.select(), np.ones(LOG.item.shape))
+    certain = np.ones_like(LOG.logging_propensity)
+    with pytest.raises(ValueError, match="every logging_propensity is 1"):
+        cascade_ips(replace(LOG, logging_propensity=certain), certain)
+    with pytest.raises(ValueError, match=r"never shows .* rank 1"):
+        cascade_ips(LOG, np.zeros(LOG.item.shape))
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        plackett_luce(LOG, DATA, LOGGING(DATA), 0.0)
+    with pytest.raises(ValueError, match="examination must be 5 numbers above 0"):
+        examination_ips(LOG, LOGGING(DATA), [1.0, 0.5])
