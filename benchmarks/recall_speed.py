@@ -1,6 +1,7 @@
 """Seconds a training step of a two-tower on ids, as the vocabulary grows."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -12,46 +13,41 @@ VOCABULARIES = {
     "1.5M": (1_000_000, 500_000),
     "7.5M": (5_000_000, 2_500_000),
 }
-ENGINES = ("row-wise", "keras-adam", "torch-sparse")
+Sizes = tuple[int, int]  # of the tables of users and of items
 
 
 def step_seconds(
-    engine: str,
-    users: int,
-    items: int,
+    cases: Sequence[tuple[str, Sizes]],
     batch_size: int = 4096,
     dim: int = 32,
-    steps: int = 10,
+    steps: int = 15,
     warm: int = 3,
     seed: int = 0,
-) -> dict[str, float]:
-    """Median wall and processor seconds of a step: in-batch softmax, ids only.
+) -> list[float]:
+    """Median processor seconds of a step of each case: in-batch softmax, ids only.
+
+    The cases take turns, step by step, so that a slow spell of the machine falls on
+    all; processor time, which neighbours on a machine disturb less than the clock.
 
     Args:
-        engine: "row-wise": our tower, `RowEmbedding` and `RowWiseAdam`. "keras-adam":
-            the same scores from `keras.layers.Embedding` and Adam. "torch-sparse":
-            torch, sparse embeddings and SparseAdam.
-
-    Returns:
-        seconds and cpu_seconds, medians over `steps` after `warm`.
+        cases: Engine and sizes. "row-wise": our tower, `RowEmbedding` and
+            `RowWiseAdam`. "keras-adam": the same scores from `keras.layers.Embedding`
+            and Adam. "torch-sparse": torch, sparse embeddings and SparseAdam.
     """
+    for engine, _ in cases:
+        if engine not in ENGINES:
+            raise ValueError(f"engine must be one of {list(ENGINES)}, got {engine!r}")
     rng = np.random.default_rng(seed)
-    batches = [
-        (rng.integers(0, users, batch_size), rng.integers(0, items, batch_size))
-        for _ in range(steps + warm)
-    ]
-    makers = {"row-wise": _row_wise, "keras-adam": _keras, "torch-sparse": _torch}
-    if engine not in makers:
-        raise ValueError(f"engine must be one of {list(ENGINES)}, got {engine!r}")
-    step = makers[engine](users, items, dim)
-    wall, cpu = [], []
-    for number, batch in enumerate(batches):
-        start, start_cpu = time.perf_counter(), time.process_time()
-        step(*batch)
-        if number >= warm:
-            wall.append(time.perf_counter() - start)
-            cpu.append(time.process_time() - start_cpu)
-    return {"seconds": float(np.median(wall)), "cpu_seconds": float(np.median(cpu))}
+    made = [ENGINES[engine](*sizes, dim) for engine, sizes in cases]
+    spent = np.empty((warm + steps, len(cases)))
+    for number in range(warm + steps):
+        for place, (_, (users, items)) in enumerate(cases):
+            user = rng.integers(0, users, batch_size)
+            item = rng.integers(0, items, batch_size)
+            start = time.process_time()
+            made[place](user, item)
+            spent[number, place] = time.process_time() - start
+    return np.median(spent[warm:], axis=0).tolist()
 
 
 def _row_wise(users: int, items: int, dim: int) -> Any:
@@ -124,6 +120,9 @@ def _torch(users: int, items: int, dim: int) -> Any:
     return step
 
 
+ENGINES = {"row-wise": _row_wise, "keras-adam": _keras, "torch-sparse": _torch}
+
+
 @dataclass(frozen=True)
 class RecallSpeed:
     """Steps a second at one vocabulary, of ours and of the peers there are."""
@@ -132,31 +131,23 @@ class RecallSpeed:
     row: str = "recall"
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "batch_size": 4096,
-            "dim": 32,
-            "ids": sum(VOCABULARIES[self.population]),
-        }
+        sizes = VOCABULARIES[self.population]
+        return {"batch_size": 4096, "dim": 32, "ids": sum(sizes), "steps": 15}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """Rates by processor time, which neighbours on a machine disturb less.
-
-        `growth` is the seconds of a step over those at the smallest vocabulary.
-        """
-
+        """`growth`: seconds of a step over those at the smallest vocabulary."""
         from benchmarks.experiments import forget
 
-        def rate(engine: str, size: tuple[int, int]) -> float:
-            forget()  # the tables of the engine before
-            return 1 / step_seconds(engine, *size, seed=seed)["cpu_seconds"]
-
-        size = VOCABULARIES[self.population]
-        own, peer = rate("row-wise", size), rate("keras-adam", size)
-        found = {"rate": own, "peer_rate": peer, "ratio": own / peer}
-        found["growth"] = rate("row-wise", VOCABULARIES["150k"]) / own
+        forget()
+        sizes, smallest = VOCABULARIES[self.population], VOCABULARIES["150k"]
+        cases = [("row-wise", sizes), ("row-wise", smallest), ("keras-adam", sizes)]
         if find_spec("torch"):
-            torch = rate("torch-sparse", size)
-            found |= {"torch_rate": torch, "torch_ratio": own / torch}
+            cases.append(("torch-sparse", sizes))
+        own, base, peer, *torch = step_seconds(cases, seed=seed)
+        found = {"rate": 1 / own, "peer_rate": 1 / peer, "ratio": peer / own}
+        found["growth"] = own / base
+        if torch:
+            found |= {"torch_rate": 1 / torch[0], "torch_ratio": torch[0] / own}
         return found
 
 

@@ -1,5 +1,6 @@
 """`debias`, or `python -m debias`: from a click log to a ranker without its bias."""
 
+import logging
 import os
 
 import typer
@@ -12,6 +13,7 @@ from debias.commands.rank import rank
 from debias.commands.train import train
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it retraces, and says so
 
 app = typer.Typer(
     add_completion=False,

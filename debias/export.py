@@ -54,7 +54,7 @@ def export(
 
     Raises:
         ValueError: The format is unknown, the name does not fit it, or something is
-            there already.
+            there already; a folder that holds no SavedModel is never replaced.
 
     >>> import numpy as np
     >>> from debias.layers import Tower
@@ -73,7 +73,11 @@ def export(
     if format == "keras" and path.suffix != ".keras":
         raise ValueError(f"{path}: the name of a Keras file must end with .keras")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path}: exists; overwrite it or choose another name")
+        raise ValueError(
+            f"{path}: exists; choose another name or say overwrite=True (--force)"
+        )
+    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
+        raise ValueError(f"{path}: holds what is no SavedModel; choose another name")
     ranker(keras.ops.zeros((1, 1, features)))  # has its weights, whoever made it
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:

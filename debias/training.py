@@ -22,6 +22,7 @@ from debias.pipeline import batches
 ROUND = 1 << 19  # sessions
 FEW = 50  # queries; below, sessions are held out instead
 
+
 class Settings(NamedTuple):
     """How long and how fast a model learns.
 

@@ -62,6 +62,9 @@ def evaluate(
 
             (_, _, sessions), by = held_out(sessions, asked["settings"]["seed"])
             of = f"the sessions held out by {by}"
+        elif source.log == asked["source"]["log"]:
+            of += ", also those it learned from; read the log as in training to leave "
+            of += "them out"
         theta = None if examination is None else _numbers(examination)
         found = {
             "model": report["model"],
@@ -157,6 +160,7 @@ def click_scoreboard(
     per_rank = metrics.perplexity_per_rank(log.click, logits, log.mask)
     shown = np.where(log.mask, scores[log.item], 0.0)
     sessions = metrics.session_log_likelihood(log.click, logits, log.mask)
+    mrr = float(metrics.click_mrr(log.click, shown, log.mask))
     return {
         "log_likelihood_per_item": metrics.click_log_likelihood(
             log.click, logits, log.mask
@@ -164,7 +168,7 @@ def click_scoreboard(
         "log_likelihood_per_session": float(sessions.mean()),
         "perplexity": metrics.perplexity(log.click, logits, log.mask),
         "perplexity_per_rank": [None if np.isnan(p) else float(p) for p in per_rank],
-        "click_mrr": metrics.click_mrr(log.click, shown, log.mask),
+        "click_mrr": None if np.isnan(mrr) else mrr,
     }
 
 

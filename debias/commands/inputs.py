@@ -138,6 +138,19 @@ def read(
     return reading
 
 
+def usable(reading: "Reading", name: str) -> "Reading":
+    """The reading, if anything can be learned from its clicks.
+
+    Raises:
+        ValueError: The log called `name` has no click, or one position.
+    """
+    from debias.data.summary import summarize
+
+    if problems := summarize(reading.log).problems:
+        raise ValueError(f"{name}: cannot be learned from: {'; '.join(problems)}")
+    return reading
+
+
 def is_own(source: Source) -> bool:
     """Whether the log is Parquet of item numbers, as `ClickLog.write` leaves it."""
     import pyarrow as pa

@@ -38,7 +38,7 @@ def inspect(
     ]
     print_table("Clicks by position (better items may stand higher)", rows)
     for problem in problems:
-        typer.echo(f"cannot be trained on: {problem}", err=True)
+        typer.echo(f"{log}: cannot be learned from: {problem}", err=True)
 
 
 def described(reading: Any) -> dict[str, Any]:

@@ -177,29 +177,31 @@ def rank_rows(
                 yield table, (number + share) / len(parts)
                 start += len(rows)
 
-    batches = scored() if query is None else _ranked(scored(), query)
+    batches = scored() if query is None else _ranked(scored(), query, source)
     return _write(out, batches, progress)
 
 
 def _ranked(
-    batches: Iterator[tuple["pa.Table", float]], query: str
+    batches: Iterator[tuple["pa.Table", float]], query: str, source: str
 ) -> Iterator[tuple["pa.Table", float]]:
     """Appends rank; holds a batch's last query back until it is known to be over."""
     import pyarrow as pa
 
     seen: set[Any] = set()
     held: pa.Table | None = None
-    share = 0.0
+    share, row = 0.0, 0
     for table, share in batches:
         if held is not None:
             table = pa.concat_tables([held, table])
         starts = _run_starts(table.column(query))
         if len(starts) > 1:
-            yield _with_rank(table.slice(0, starts[-1]), query, seen), share
+            over = table.slice(0, starts[-1])
+            yield _with_rank(over, query, seen, source, row), share
+            row += len(over)
             table = table.slice(starts[-1])
         held = table
     if held is not None:
-        yield _with_rank(held, query, seen), share
+        yield _with_rank(held, query, seen, source, row), share
 
 
 def _run_starts(column: Any) -> np.ndarray:
@@ -212,16 +214,21 @@ def _run_starts(column: Any) -> np.ndarray:
     return np.flatnonzero(np.diff(numbers, prepend=-2))
 
 
-def _with_rank(table: "pa.Table", query: str, seen: set[Any]) -> "pa.Table":
+def _with_rank(
+    table: "pa.Table", query: str, seen: set[Any], source: str, row: int
+) -> "pa.Table":
+    """The table with a column rank; `row` is its first in the source."""
     import pyarrow as pa
 
     column = table.column(query)
     starts = _run_starts(column)
-    for name in column.take(pa.array(starts)).to_pylist():
+    for start, name in zip(
+        starts, column.take(pa.array(starts)).to_pylist(), strict=True
+    ):
         if name in seen:
             raise ValueError(
-                f"query {name!r} of column {query} comes back after another; sort the "
-                "table by it"
+                f"{source}: column {query} (query): {name!r} comes back after another "
+                f"at row {row + start}; sort the table by it"
             )
         seen.add(name)
     sizes = np.diff(starts, append=len(table))

@@ -24,7 +24,9 @@ def messages() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
+        typer.echo(
+            "interrupted; nothing is half written, give the command again", err=True
+        )
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -5,6 +5,7 @@ The folder holds `train.json` (what was asked for), `checkpoint.npz` and `candid
 and `report.json`, whose presence says that the others are whole.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -86,14 +87,14 @@ def train(
             "round": every,
         }
         asked = {"source": source.record(), "model": model, "settings": settings}
-        found = begin(out, asked, force)
+        found = standing(out, asked, force)
         if found is None:
             from debias.training import Settings
 
             found = learn(
-                inputs.read(source),  # held nowhere else: `learn` lets go of it
-                source.log,
-                out,
+                # Held nowhere else: `learn` lets go of it.
+                inputs.usable(inputs.read(source), source.log),
+                begin(out, asked, force),  # after the log was read without a fault
                 model,
                 Settings(**settings),
                 tensorboard,
@@ -115,38 +116,46 @@ def train(
     )
 
 
-def begin(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
-    """Begins or continues a run in a folder; the report if it is finished.
+def standing(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
+    """The report of a finished run, None where one is to begin or go on.
 
     Raises:
         ValueError: The folder holds another run, or what is none of ours.
     """
-    from debias.data.files import whole
-
     plan = folder / "train.json"
     strange = (
         [p for p in folder.iterdir() if p.name not in OURS] if folder.exists() else []
     )
     if strange and not plan.exists():
         raise ValueError(f"{folder}: holds {strange[0].name}; choose a new folder")
-    if plan.exists() and force:
+    if force or not plan.exists():
+        return None
+    there = json.loads(plan.read_text(encoding="utf-8"))
+    if there != asked:
+        raise ValueError(
+            f"{folder}: holds another run, with {_difference(there, asked)}; "
+            "choose a new folder or --force"
+        )
+    report = folder / "report.json"
+    return json.loads(report.read_text(encoding="utf-8")) if report.exists() else None
+
+
+def begin(folder: Path, asked: dict[str, Any], force: bool) -> Path:
+    """The folder, with the plan of a run and, if forced, nothing of another.
+
+    A run of the same plan that was interrupted is no other: it goes on.
+    """
+    from debias.data.files import whole
+
+    plan, report = folder / "train.json", folder / "report.json"
+    same = plan.exists() and json.loads(plan.read_text(encoding="utf-8")) == asked
+    if force and not (same and not report.exists()):
         for name in reversed(OURS):  # the report first: without it nothing is finished
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if plan.exists():
-        there = json.loads(plan.read_text(encoding="utf-8"))
-        if there != asked:
-            raise ValueError(
-                f"{folder}: holds another run, with {_difference(there, asked)}; "
-                "choose a new folder or --force"
-            )
-        report = folder / "report.json"
-        return (
-            json.loads(report.read_text(encoding="utf-8")) if report.exists() else None
-        )
     with whole(plan) as aside:
         aside.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
-    return None
+    return folder
 
 
 def _difference(there: Any, here: Any, name: str = "") -> str:
@@ -159,7 +168,6 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
 
 def learn(
     reading: "Reading",
-    name: str,
     folder: Path,
     model: str,
     settings: "Settings",
@@ -169,28 +177,24 @@ def learn(
 
     Args:
         reading: The log with its ranking data.
-        name: What messages call the log.
         folder: As `begin` left it.
         model: A name in `CANDIDATES`, or "auto".
         settings: How long and how fast.
         tensorboard: Folder for a log of the passes, or None.
 
     Raises:
-        ValueError: The log has no click, one position, or too few sessions.
+        ValueError: The log has too few sessions.
     """
     import keras
 
     from debias import candidates, training
     from debias.data.files import whole
-    from debias.data.summary import summarize
     from debias.export import export
     from debias.models import ranker
     from debias.pipeline import LAYOUT
 
     begun = time.perf_counter()
     assert reading.data is not None
-    if problems := summarize(reading.log).problems:
-        raise ValueError(f"{name}: cannot be trained on: {'; '.join(problems)}")
     columns = [n for n in LAYOUT if getattr(reading.log, n) is not None]
     log, features = training.shown_only(reading.log.select(*columns), reading.data)
     devices, feature_count = list(reading.devices), reading.data.feature_count
@@ -290,6 +294,9 @@ def _tried(
                 with whole(done) as aside, aside.open("wb") as file:
                     np.save(file, found)
                 part.unlink(missing_ok=True)
+                del model
+                keras.backend.clear_session()  # else the graphs of all would stay
+                gc.collect()
             likelihoods[name] = np.load(done)
     return training.choose(likelihoods, judges.query)
 

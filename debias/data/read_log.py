@@ -19,6 +19,7 @@ from debias.data.log import ClickLog
 from debias.data.ranking import RankingData
 from debias.data.shown import (
     NAMES,
+    REPAIR,
     SEVERAL,
     Batch,
     cell_fault,
@@ -366,8 +367,12 @@ def _positions(rows: _Rows, first_position: int, list_size: int | None) -> np.nd
                     f"must count from {first_position}, "
                     f"got {values[entry] + first_position - 1}"
                 )
-                lower = values[entry] + first_position - 1
-                todo = f"say first_position={lower} if that is the log's first"
+                todo = REPAIR
+                if values[entry] + first_position == 1:
+                    todo = (
+                        "say first_position=0 (--first-position 0) if that is the "
+                        "log's first"
+                    )
                 raise rows.fault(role, entry, what, todo)
     if "position" in rows.values:
         position = rows.values.pop("position")
@@ -378,7 +383,8 @@ def _positions(rows: _Rows, first_position: int, list_size: int | None) -> np.nd
     if list_size is None and position.size and position.max() > LONGEST:
         entry = int(np.argmax(position > LONGEST))
         what = f"stands at position {position[entry]}, of {LONGEST} at most"
-        raise rows.fault("item", entry, what, "say list_size=N to keep the first N")
+        todo = "say list_size=N (--list-size N) to keep the first N"
+        raise rows.fault("item", entry, what, todo)
     return position
 
 
@@ -508,8 +514,8 @@ def _check_same(
             f"had {known[entry, column]:g} before,"
         )
         todo = (
-            "say first_features=True to keep the first, or put what changes it into "
-            "the name of the item"
+            "say first_features=True (--first-features) to keep the first, or put what "
+            "changes it into the name of the item"
         )
         raise cell_fault(batch, role, int(entries[entry]), int(column), what, todo)
 

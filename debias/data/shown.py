@@ -28,6 +28,7 @@ _OF_ITEM = (
     "features",
 )
 SEVERAL = ("features", "context")
+REPAIR = "repair or remove the row"
 
 
 def listed(part: Part, chosen: dict[str, tuple[str, ...]]) -> bool:
@@ -125,12 +126,14 @@ def _exploded(batch: Batch) -> Batch:
         for number, column in enumerate(columns):
             if not is_list(column.type):
                 what = f"must be lists as the items are, got {column.type}"
-                raise batch.fault(role, 0, what, column=number)
+                todo = "write a list a session"
+                raise batch.fault(role, 0, what, todo, number)
             length = pc.list_value_length(column).fill_null(0).to_numpy()
             if (length != size).any():
                 row = int(np.argmax(length != size))
                 what = f"has {length[row]} entries for {size[row]} items"
-                raise batch.fault(role, row, what, column=number)
+                todo = "write one for each item"
+                raise batch.fault(role, row, what, todo, number)
             arrays[role].append(pc.list_flatten(column))
     return batch._replace(arrays=arrays, at=at)
 
@@ -148,7 +151,7 @@ def names_of(batch: Batch, role: str, array: pa.Array) -> pa.Array:
             array = array.cast(pa.string())
         except pa.ArrowException:
             what = f"must be whole numbers or text, got {kind}"
-            raise batch.fault(role, 0, what) from None
+            raise batch.fault(role, 0, what, "write it as one of these") from None
     padding = role == "item" and batch.at is not None
     if array.null_count and not padding and role not in ("user", "device"):
         entry = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
@@ -176,13 +179,13 @@ def numbers_of(batch: Batch, role: str, column: int = 0) -> np.ndarray:
         try:
             values, gaps = rectangle(array, None, np.nan)
         except ValueError as error:
-            raise batch.fault(role, 0, str(error), column=column) from error
+            raise batch.fault(role, 0, str(error), REPAIR, column) from error
         if gaps is not None and batch.at is not None and role in _OF_ITEM:
             gaps &= ~is_padding(batch.arrays["item"][0])[:, None]
         if gaps is not None and gaps.any():
             entry, number = np.argwhere(gaps)[0]
             what = f"lacks number {number} of {values.shape[1]}"
-            raise batch.fault(role, int(entry), what, column=column)
+            raise batch.fault(role, int(entry), what, REPAIR, column)
         return values
     if role == "click" and pa.types.is_string(array.type):  # also true and false
         array = _cast(batch, role, array, pa.bool_(), rule, column)
@@ -192,7 +195,7 @@ def numbers_of(batch: Batch, role: str, column: int = 0) -> np.ndarray:
         array = pc.if_else(padding, pa.scalar(0, kind), array)
     if array.null_count:
         entry = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
-        raise batch.fault(role, entry, f"{rule}, got NULL", column=column)
+        raise batch.fault(role, entry, f"{rule}, got NULL", REPAIR, column)
     values = array.to_numpy()
     wrong = None
     if role == "click":
@@ -208,7 +211,9 @@ def numbers_of(batch: Batch, role: str, column: int = 0) -> np.ndarray:
         rule += " of at most 32767"
     if wrong is not None and wrong.any():
         entry = int(np.argmax(wrong))
-        raise batch.fault(role, entry, f"{rule}, got {values[entry]:g}", column=column)
+        several = role == "click" and values[entry] > 1
+        todo = "write 1 where there were several" if several else REPAIR
+        raise batch.fault(role, entry, f"{rule}, got {values[entry]:g}", todo, column)
     return values.astype(dtype)
 
 
@@ -243,7 +248,8 @@ def _cast(
     try:
         return array.cast(kind)
     except pa.ArrowNotImplementedError:
-        raise batch.fault(role, 0, f"{rule}, got {array.type}", column=column) from None
+        what, todo = f"{rule}, got {array.type}", "is it the right column?"
+        raise batch.fault(role, 0, what, todo, column) from None
     except pa.ArrowInvalid:
         low, high = 0, len(array)  # the first fault lies in [low, high)
         while high - low > 1:
@@ -254,7 +260,7 @@ def _cast(
             except pa.ArrowInvalid:
                 high = middle
         what = f"{rule}, got {array[low].as_py()!r}"
-        raise batch.fault(role, low, what, column=column) from None
+        raise batch.fault(role, low, what, REPAIR, column) from None
 
 
 def matrix_of(batch: Batch, role: str, size: int) -> np.ndarray:

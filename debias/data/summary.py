@@ -78,9 +78,15 @@ def summarize(log: ClickLog) -> Summary:
         ctr = clicked / shown
     problems = []
     if not clicked.any():
-        problems.append("no click: there is nothing to learn from")
+        problems.append(
+            "no click: there is nothing to learn from; is the column of the clicks the "
+            "right one (click=NAME says another)?"
+        )
     if np.count_nonzero(shown) == 1:
-        problems.append("one position only: its bias cannot be told from relevance")
+        problems.append(
+            "one position only: its bias cannot be told from relevance; is the column "
+            "of the session the right one (session=NAME says another)?"
+        )
     return Summary(
         sessions=log.sessions,
         lists=int(np.unique(log.query).size),

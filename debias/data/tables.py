@@ -169,6 +169,7 @@ def _of_csv(path: Path) -> Part:
                 column_types=dict.fromkeys(columns or (), pa.string()),
                 include_columns=columns,
                 strings_can_be_null=True,
+                null_values=["", "NULL", "null", "\\N"],  # NA and nan may be names
             ),
         )
 
@@ -245,8 +246,13 @@ def _fault(path: Path, error: Exception, seen: int = 0) -> ValueError:
     >>> _fault(Path("a.jsonl"), ValueError("Column(/x) is odd in row 2"), 8)
     ValueError('a.jsonl: column x is odd in row 10; repair or remove that row')
     """
-    text = re.sub(r"Column\(/(\w+)\)", r"column \1", str(error))
+    if str(error).startswith("Empty"):
+        return ValueError(f"{path}: an empty partition; remove or fill it")
+    # A list in a column is /column/[].
+    text = re.sub(r"Column\(/(.+?)(/\[\])*\)", r"column \1", str(error))
     text = re.sub(r"in row (\d+)", lambda m: f"in row {seen + int(m[1])}", text)
+    # Of CSV, Arrow counts lines from 1, the header's being the first.
+    text = re.sub(r"Row #(\d+)", lambda m: f"in row {int(m[1]) - 2}", text)
     where = f" at or behind row {seen}" if seen and "in row" not in text else ""
     return ValueError(f"{path}{where}: {text}; repair or remove that row")
 

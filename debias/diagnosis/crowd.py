@@ -177,9 +177,13 @@ def _judge(
     elif over < -1.96 * scatter:
         verdict = (
             f"Clicks of a session depend on each other: {chosen} populations gain "
-            f"{gained}, but {rival} gains {-over:.3f} more."
+            f"{gained}, {rival} {-over:.3f} more. Counts of pairs cannot tell which "
+            "it is."
         )
-        step = "Try a user browsing or a dynamic Bayesian model before a mixture."
+        step = (
+            "Let `debias train` compare a mixture with the other models on held-out "
+            "clicks, by features; and try a user browsing model."
+        )
     else:
         verdict = (
             f"Clicks of a session depend on each other: {chosen} populations "

@@ -126,6 +126,14 @@ def test_evaluate_takes_held_out_sessions_of_its_own_log(folder):
     assert by_examination["logged"] == cascade["logged"]
     pq.write_table(flat(), folder / "copy.parquet")
     whole = run_json("evaluate", folder / "trained", folder / "copy.parquet", *MAPPED)
+    again = run_json(*command, *MAPPED, "-c", "label=")
+    assert "those it learned from" in again["of"] and again["sessions"] == 900
+    silent = flat().drop(["click"]).append_column("click", pa.array([0] * 3600))
+    pq.write_table(silent, folder / "silent.parquet")
+    silent = run_json(
+        "evaluate", folder / "trained", folder / "silent.parquet", *MAPPED
+    )
+    assert silent["clicks"]["click_mrr"] is None
     assert whole["of"] == "all sessions" and whole["sessions"] == 900
     assert "perplexity" in run(*command, *MAPPED).output
 
@@ -164,7 +172,10 @@ def test_rank_streams_scores_and_ranks(folder, monkeypatch):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda t: t.take(np.r_[0, len(t) - 1, 1]), "comes back after another"),
+        (
+            lambda t: t.take(np.r_[0, len(t) - 1, 1]),
+            r"table.parquet: column q .query.: .* at row 2; sort",
+        ),
         (lambda t: t.drop(["f_3"]), "the model reads 4 features, got 3"),
         (lambda t: t.drop([f"f_{i}" for i in range(4)]), "no column f_. for features"),
         (lambda t: t.append_column("score", t["f_0"]), "has a column score already"),
@@ -205,7 +216,12 @@ def test_export_writes_a_ranker(folder, tmp_path):
     path = tmp_path / "ranker.keras"
     found = run_json("export", folder / "trained", "-o", path)
     assert found == {"path": str(path), "format": "keras", "features": 4}
-    assert "exists" in run("export", folder / "trained", "-o", path, code=1).output
+    assert "--force" in run("export", folder / "trained", "-o", path, code=1).output
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    strange = ["export", folder / "trained", "-o", tmp_path / "thesis", "--force"]
+    assert "is no SavedModel" in run(*strange, code=1).output
+    assert (tmp_path / "thesis" / "thesis.tex").exists()
     missing = run("export", tmp_path / "none", "-o", tmp_path / "x", code=1)
     assert "no folder that debias train wrote" in missing.output
 
@@ -213,8 +229,8 @@ def test_export_writes_a_ranker(folder, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"click": 0}, "cannot be trained on: no click"),
-        ({"position": 1, "sid": "unique"}, "cannot be trained on: one position only"),
+        ({"click": 0}, "cannot be learned from: no click"),
+        ({"position": 1, "sid": "unique"}, "cannot be learned from: one position only"),
         ({"click": 7}, "must be 0 or 1, got 7 at row 0"),
     ],
 )
@@ -229,7 +245,15 @@ def test_what_cannot_be_trained_on_is_refused(change, message, tmp_path):
     done = run("train", path, "-o", tmp_path / "out", *MAPPED, *FAST, code=1)
     said = " ".join(done.output.split())
     assert message in said and "log.parquet" in said
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not (tmp_path / "out").exists()  # with the fault repaired it goes through
+
+
+def test_a_log_with_a_fault_costs_no_finished_run(folder):
+    pq.write_table(flat().drop(["click"]), folder / "fault.parquet")
+    report = (folder / "trained" / "report.json").read_text()
+    command = ["train", folder / "fault.parquet", "-o", folder / "trained", *MAPPED]
+    assert "no column click" in run(*command, *FAST, "--force", code=1).output
+    assert (folder / "trained" / "report.json").read_text() == report
 
 
 def test_train_keeps_off_what_is_not_its_own(tmp_path):
@@ -317,3 +341,19 @@ def test_ranking_data_comes_from_letor_too(folder, tmp_path):
     path.write_text("1 qid:7 1:0.5 2:0\n0 qid:7 1:1 2:2\n")
     assert isinstance(ranking_data(path), RankingData)
     assert ranking_data(path).features.tolist() == [[0.5, 0], [1, 2]]
+
+
+def test_force_goes_on_with_an_interrupted_run_and_wipes_any_other(tmp_path):
+    from debias.commands.train import begin
+
+    asked = {"model": "additive"}
+    checkpoint = begin(tmp_path / "run", asked, True) / "checkpoint.npz"
+    checkpoint.write_bytes(b"half a run")
+    begin(tmp_path / "run", asked, True)
+    assert checkpoint.exists()
+    (tmp_path / "run" / "report.json").write_text("{}")  # now it is finished
+    begin(tmp_path / "run", asked, True)
+    assert not checkpoint.exists()
+    checkpoint.write_bytes(b"half a run")
+    begin(tmp_path / "run", {"model": "dot"}, True)
+    assert not checkpoint.exists()

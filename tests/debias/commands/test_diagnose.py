@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -57,6 +58,15 @@ def test_yandex_text(tmp_path):
     path.write_text("; ".join(sessions), encoding="utf-8")
     assert "connectivity: " in run(path, "--yandex", "-o", page).stdout
     assert page.stat().st_size > 10_000
+
+
+def test_a_log_without_a_click_is_refused(log, tmp_path):
+    table = pq.read_table(log).drop(["click"])
+    path, page = tmp_path / "silent.csv", tmp_path / "report.html"
+    pyarrow.csv.write_csv(table.append_column("click", pa.array([0] * 900)), path)
+    said = run(path, "-c", "query=q", "-o", page, code=1).output
+    assert "silent.csv: cannot be learned from: no click:" in said
+    assert "click=NAME" in said and not page.exists()
 
 
 def test_a_missing_log_writes_nothing(tmp_path):

@@ -216,14 +216,18 @@ def changed(column, row, value):
 BAD = {
     "click": (
         changed("clicked", 4, 3),
-        "clicked .click. must be 0 or 1, got 3.* row 4",
+        "clicked .click. must be 0 or 1, got 3 at row 4; write 1 where",
     ),
-    "no click": (changed("clicked", 2, None), "must be 0 or 1, got NULL at row 2"),
+    "no click": (
+        changed("clicked", 2, None),
+        "must be 0 or 1, got NULL at row 2; repair",
+    ),
     "twice": (changed("rank", 4, 2), "second item to a position .* row 4"),
     "zero": (
         changed("rank", 5, 0),
         "count from 1, got 0 at row 5; say first_position=0",
     ),
+    "below": (changed("rank", 5, -2), "count from 1, got -2 at row 5; repair"),
     "far": (changed("rank", 4, 5000), "position 5000.* at row 4; say list_size"),
     "nan": (
         changed("f_1", 3, np.nan),
@@ -266,7 +270,7 @@ def test_bad_input_names_file_column_and_row(fault, kind, tmp_path):
             "rank",
             4,
             "three",
-            "rank .position. must be a whole number, got 'three' at ro",
+            "rank .position. must be a whole number, got 'three' at row 4",
         ),
         ("clicked", 1, "yes", "clicked .click. must be 0 or 1, got 'yes' at row 1"),
         ("f_0", 3, "big", "f_0 .features. must be a finite number, got 'big' at row 3"),
@@ -277,7 +281,7 @@ def test_mixed_types_in_csv(column, row, text, message, tmp_path):
     values[row] = text
     path = tmp_path / "log.csv"
     pyarrow.csv.write_csv(pa.table({**ROWS, column: values}), path)
-    with pytest.raises(ValueError, match=f"log.csv: column {message}"):
+    with pytest.raises(ValueError, match=f"log.csv: column {message}; repair or"):
         read_log(path, COLUMNS)
 
 
@@ -288,6 +292,11 @@ def test_mixed_types_in_json_and_between_files(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match=r"log\.jsonl: .*column rank .* in row 4"):
         read_log(path, COLUMNS)
+    rows = LISTS.to_pylist()
+    rows[2]["clicked"] = ["yes"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=r"column clicked changed .* row 2; repair"):
+        read_log(path, LISTED)
     pq.write_table(FLAT, tmp_path / "1.parquet")
     numbers = FLAT.set_column(2, "doc", [[1, 2, 3, 4, 5, 6]])
     pq.write_table(numbers, tmp_path / "2.parquet")
@@ -312,8 +321,30 @@ def test_damaged_files_and_empty_partitions(tmp_path):
     (tmp_path / "log.csv").write_text("sid,q,doc,rank,clicked\ns,q,a,1\n")
     with pytest.raises(ValueError, match=r"log\.csv.*Expected 5 columns"):
         read_log(tmp_path / "log.csv", COLUMNS)
+    for kind in ("csv", "jsonl"):
+        (tmp_path / f"empty.{kind}").touch()
+        with pytest.raises(ValueError, match=f"empty.{kind}: an empty partition; rem"):
+            read_log(tmp_path / f"empty.{kind}", COLUMNS)
     with pytest.raises(FileNotFoundError, match=r"nothing.csv"):
         read_log(tmp_path / "nothing.csv")
+
+
+def test_a_short_line_is_named_by_its_row(tmp_path):
+    path = tmp_path / "log.csv"
+    lines = ["sid,q,doc,clicked", *["s,q,a,1"] * 3, "s,q,a"]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"log.csv: .*row 3.*Expected 4.*repair or"):
+        read_log(path, COLUMNS)
+
+
+def test_in_csv_names_may_look_like_gaps(tmp_path):
+    path = tmp_path / "log.csv"
+    rows = ["s1,nan,NA,1,phone", "s1,nan,b,0,phone", "s2,NA,nan,0,NULL", "s3,NA,b,1,"]
+    path.write_text("\n".join(["session,query,item,click,device", *rows]))
+    found = read_log(path)
+    assert found.queries.tolist() == ["nan", "NA"]
+    assert found.items.tolist() == ["NA", "b", "nan", "b"]
+    assert found.devices == ("phone",) and found.log.device.tolist() == [1, 0, 0]
 
 
 def test_bad_lists_and_joins():

@@ -175,12 +175,15 @@ def test_in_a_browser(width, tmp_path):
             .map(text => text.getBoundingClientRect().height);
           document.title = [root.scrollWidth, root.clientWidth,
             drawn.filter(each => each.clientWidth > 0).length,
-            Math.min(...heights.filter(height => height > 0))];
+            Math.min(...heights.filter(height => height > 0)),
+            inner.querySelector(".scroll").scrollWidth,
+            inner.querySelector(".scroll").clientWidth];
         }};</script>""",
         encoding="utf-8",
     )
     title = re.search(r"<title>([^<]*)", browse(path, "--dump-dom"))[1]
-    scroll, client, figures, least = map(float, title.split(","))
+    scroll, client, figures, least, table, seen = map(float, title.split(","))
     assert scroll == client == width
     assert figures == 6  # of the two drawings of each, one
     assert least > 8  # pixels of the smallest letters
+    assert table == seen or width < 1180  # all estimates at once where there is room
