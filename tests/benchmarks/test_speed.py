@@ -26,7 +26,7 @@ def test_ratio_and_fraction():
 @pytest.mark.parametrize("population", speed.PLAIN)
 def test_the_plain_simulator_draws_the_same_clicks(population):
     attraction = np.tile(np.linspace(0.1, 1, 10, dtype="float32"), (200_000, 1))
-    plain, _ = speed.PLAIN[population]
+    plain = speed.PLAIN[population]
     _, click, *_ = plain(attraction, np.random.default_rng(0))
     expected = click_probability(named(population), attraction[:1])[0]
     np.testing.assert_allclose(click.mean(axis=0), expected, atol=0.0045)  # 4 s.e.
