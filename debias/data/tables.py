@@ -160,10 +160,10 @@ def _of_csv(path: Path) -> Part:
 
     tab = ".tsv" in path.suffixes[-2:]
 
-    def opened(columns: Sequence[str] | None) -> csv.CSVStreamingReader:
+    def opened(columns: Sequence[str] | None, threads: bool) -> csv.CSVStreamingReader:
         return csv.open_csv(
             path,
-            csv.ReadOptions(block_size=_BLOCK),
+            csv.ReadOptions(block_size=_BLOCK, use_threads=threads),
             csv.ParseOptions(delimiter="\t" if tab else ","),
             csv.ConvertOptions(
                 column_types=dict.fromkeys(columns or (), pa.string()),
@@ -174,10 +174,16 @@ def _of_csv(path: Path) -> Part:
         )
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
-        return _blocks(path, lambda: opened(list(columns)))
+        try:
+            yield from _blocks(path, lambda: opened(list(columns), True))
+        except ValueError as error:
+            if "in row" not in str(error):  # threads lose count of lines: read again
+                for _ in _blocks(path, lambda: opened(list(columns), False)):
+                    pass
+            raise
 
     try:
-        names = opened(None).schema.names
+        names = opened(None, False).schema.names
     except (pa.ArrowException, OSError) as error:
         raise _fault(path, error) from error
     return Part(str(path), pa.schema([(name, pa.string()) for name in names]), read)
