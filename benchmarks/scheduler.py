@@ -272,6 +272,8 @@ def run(
         **thread_limits(max(cores() // max(count, 1), 1)),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
+        # A pool of memory for each thread would keep what graphs of many rows left.
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
     }
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         crew = [
