@@ -161,7 +161,10 @@ def tuned(table: str) -> dict[tuple[str, str], float]:
 def trials(
     table: str, crowds: Iterable[str], rows: Iterable[str], size: Size
 ) -> tuple[Trial, ...]:
-    """Every row on every crowd, at the rates that tuning table `table` chose."""
+    """Every row on every crowd, at the rates that tuning table `table` chose.
+
+    Before that table has been run and published, all rows learn at the lower rate.
+    """
     rates = tuned(table)
     return tuple(
         Trial(row, name, size, rates.get((name, row), RATES[0]))

@@ -743,3 +743,23 @@ def paired_difference(
         else:
             p_value = float(mean == 0)
     return Difference(mean, low, high, p_value, count, left_out)
+
+
+def effective_sample_size(weights: ArrayLike) -> float:
+    """How many equal weights would average as precisely: (sum w)^2 / sum w^2 (Kish).
+
+    Args:
+        weights: At least 0, some above; any shape.
+
+    Raises:
+        ValueError: A weight is negative, or there is none above 0.
+
+    Source: Kish, Survey Sampling, 1965.
+
+    >>> effective_sample_size(np.array([1.0, 1.0, 2.0]))
+    2.6666666666666665
+    """
+    weights = np.asarray(weights, float)
+    if weights.size == 0 or not (weights >= 0).all() or not weights.any():
+        raise ValueError("weights must be at least 0, and some above")
+    return float(weights.sum() ** 2 / np.square(weights).sum())

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "debias.models": TRAINING,
     "debias.propensity": MODELS,
     "debias.retrieval": MODELS,
-    "debias.diagnosis": {*MODELS, "debias.propensity"},
+    "debias.diagnosis": {*MODELS, "debias.propensity", "debias.training"},
     "debias.export": MODELS,
     "debias.candidates": MODELS,
     "debias.training": MODELS,

@@ -16,6 +16,7 @@ from scipy.stats import chi2, norm
 
 from debias.data import ClickLog
 from debias.diagnosis.finding import Finding, Grade
+from debias.metrics import effective_sample_size
 from debias.propensity.cells import Cells, cells, components
 from debias.propensity.estimate import estimate
 
@@ -351,18 +352,6 @@ def _additive(
         if gain < 1e-7:
             break
     return theta, gamma, value
-
-
-def effective_sample_size(weights: np.ndarray) -> float:
-    """How many equal weights would average as precisely: (sum w)^2 / sum w^2 (Kish).
-
-    >>> effective_sample_size(np.array([1.0, 1.0, 2.0]))
-    2.6666666666666665
-    """
-    weights = np.asarray(weights, float)
-    if weights.size == 0 or not (weights >= 0).all() or not weights.any():
-        raise ValueError("weights must be at least 0, and some above")
-    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -193,17 +193,19 @@ def _attention(
     """Held-out gain of `XPA` over `Additive`, nats a session, and its error."""
     import keras
 
-    from debias.layers import BiasTower, Standardize, Tower
+    from debias.layers import BiasTower, Tower
     from debias.models import XPA, Additive, ClickModel
     from debias.pipeline import batches
+    from debias.training import session_log_likelihoods, shown_only, standardized
 
     rng = np.random.default_rng(seed)
     if log.sessions > sessions:
         log = log.take(rng.choice(log.sessions, sessions, replace=False))
     if log.sessions < 10:
         raise ValueError(f"log must hold at least 10 sessions, got {log.sessions}")
+    log, features = shown_only(log, data)
+    _, scaled = standardized(features)
     train, stop, test = log.split((0.6, 0.1, 0.3), rng)
-    scale = Standardize().adapt(data.features)
     places = {"position": log.list_size}
     models: tuple[ClickModel, ...] = (
         Additive(Tower((32,), seed=seed), BiasTower(places, seed=seed)),
@@ -217,18 +219,14 @@ def _attention(
     for model in models:
         model.compile(keras.optimizers.Adam(0.005))
         model.fit(
-            batches(train, data, 256, seed=seed, preprocess=scale),
-            validation_data=batches(stop, data, 4096, False, preprocess=scale),
+            batches(train, scaled, 256, seed=seed),
+            validation_data=batches(stop, scaled, 4096, shuffle=False),
             epochs=epochs,
             callbacks=[
                 keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
             ],
             verbose=0,
         )
-        losses = [
-            keras.ops.convert_to_numpy(model.session_losses(x, y, model(x)))
-            for x, y in batches(test, data, 4096, False, preprocess=scale)
-        ]
-        scores.append(-np.concatenate(losses).astype(float))
+        scores.append(session_log_likelihoods(model, test, scaled).astype(float))
     gain = scores[1] - scores[0]
     return float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))

@@ -6,7 +6,8 @@ import numpy as np
 
 from debias.data import ClickLog
 from debias.diagnosis.finding import Finding, Grade
-from debias.diagnosis.identifiability import effective_sample_size, words
+from debias.diagnosis.identifiability import words
+from debias.metrics import effective_sample_size
 from debias.propensity.examination import Examination
 
 

@@ -29,8 +29,8 @@ from debias.corrections import (
 from debias.layers import additive, product
 from debias.layers.tensors import Tensor, at_most, lookup
 from debias.losses import click_cross_entropy, click_em
-from debias.models.click_model import Batch, ClickModel, only_output
-from debias.models.towers import Product, TwoTowerClickModel
+from debias.models.click_model import Batch, only_output
+from debias.models.towers import OneTowerClickModel, Product, TwoTowerClickModel
 
 
 def _by_position(name: str, values: Sequence[float]) -> np.ndarray:
@@ -50,7 +50,7 @@ def _at(table: np.ndarray, batch: Batch, name: str) -> Tensor:
 
 
 @keras.saving.register_keras_serializable(package="debias")
-class InverseWeighted(ClickModel):
+class InverseWeighted(OneTowerClickModel):
     """A ranker on clicks over their propensity: labels (c - beta_k) / alpha_k.
 
     Args:
@@ -93,23 +93,16 @@ class InverseWeighted(ClickModel):
                 f"alpha and beta must have one number a position, got {len(alpha)} "
                 f"and {len(beta)}"
             )
-        arguments = {
-            "relevance": relevance,
+        super().__init__(relevance, **kwargs)
+        self._arguments |= {
             "alpha": [float(a) for a in alpha],
             "beta": [float(b) for b in beta],
             "listwise": listwise,
             "least": least,
         }
-        super().__init__(arguments, **kwargs)
         self.predicts_clicks = not listwise
-        self.relevance = relevance
         self.listwise = listwise
         self.least = least
-
-    def call(self, batch: Batch, training: bool = False) -> Tensor:
-        return only_output(
-            self.relevance, self.relevance(batch["features"], training=training)
-        )
 
     def click_logits(self, batch: Batch, outputs: Tensor) -> Tensor:
         if self.listwise:
@@ -128,9 +121,6 @@ class InverseWeighted(ClickModel):
         labels = corrected_clicks(clicks, *self.places(batch), least=self.least)
         loss = soft_softmax if self.listwise else soft_cross_entropy
         return loss(labels, outputs, ops.convert_to_tensor(clicks) >= 0)
-
-    def score(self, features: Tensor) -> Tensor:
-        return only_output(self.relevance, self.relevance(features))
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -286,7 +276,7 @@ class DualLearning(TwoTowerClickModel):
 
 
 @keras.saving.register_keras_serializable(package="debias")
-class PairDebias(ClickModel):
+class PairDebias(OneTowerClickModel):
     """Pairs of a click and a skip, divided by ratios of their places learned beside it.
 
     After each batch t+_k moves to (S_k / S_1)^(1 / (p + 1)), with S_k the sum of
@@ -324,14 +314,8 @@ class PairDebias(ClickModel):
             raise ValueError(f"memory must be in [0, 1), got {memory}")
         if power < 0:
             raise ValueError(f"power must be 0 or more, got {power}")
-        arguments = {
-            "relevance": relevance,
-            "positions": positions,
-            "memory": memory,
-            "power": power,
-        }
-        super().__init__(arguments, **kwargs)
-        self.relevance = relevance
+        super().__init__(relevance, **kwargs)
+        self._arguments |= {"positions": positions, "memory": memory, "power": power}
         self.positions = positions
         self.memory = memory
         self.power = power
@@ -344,14 +328,6 @@ class PairDebias(ClickModel):
             )
             for name in ("plus", "minus")
         )
-
-    def call(self, batch: Batch, training: bool = False) -> Tensor:
-        return only_output(
-            self.relevance, self.relevance(batch["features"], training=training)
-        )
-
-    def score(self, features: Tensor) -> Tensor:
-        return only_output(self.relevance, self.relevance(features))
 
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False

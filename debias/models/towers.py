@@ -34,17 +34,11 @@ from debias.models.click_model import (
 Places = Place | Sequence[Place]
 
 
-@keras.saving.register_keras_serializable(package="debias")
-class Naive(ClickModel):
-    """Clicks are relevance: logit = r(x). The lower bound of every table.
+class OneTowerClickModel(ClickModel):
+    """A relevance tower alone, that ranks by its logit; its losses tell rows apart.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
-
-    >>> import numpy as np
-    >>> from debias.layers import Tower
-    >>> Naive(Tower())({"features": np.zeros((2, 10, 5))}).shape[1]
-    10
     """
 
     def __init__(self, relevance: keras.layers.Layer, **kwargs: Any):
@@ -58,6 +52,20 @@ class Naive(ClickModel):
 
     def score(self, features: Tensor) -> Tensor:
         return only_output(self.relevance, self.relevance(features))
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class Naive(OneTowerClickModel):
+    """Clicks are relevance: logit = r(x). The lower bound of every table.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+
+    >>> import numpy as np
+    >>> from debias.layers import Tower
+    >>> Naive(Tower())({"features": np.zeros((2, 10, 5))}).shape[1]
+    10
+    """
 
 
 class TwoTowerClickModel(ClickModel):

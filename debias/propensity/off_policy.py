@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from debias.data import ClickLog, RankingData
+from debias.metrics import effective_sample_size
 
 
 class OffPolicy(NamedTuple):
@@ -175,7 +176,7 @@ def examination_ips(
     weight = np.where(log.mask, np.minimum(raw, clip), 0.0)
     earned = (weight * log.click).sum(axis=1)
     used = weight[log.click]
-    effective = float(used.sum() ** 2 / (used**2).sum()) if used.size else 0.0
+    effective = effective_sample_size(used) if used.any() else 0.0
     return _estimated(
         "clipped IPS by examination",
         float(earned.mean()),

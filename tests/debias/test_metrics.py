@@ -414,3 +414,11 @@ def test_metrics_load_neither_keras_nor_tensorflow():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_effective_sample_size():
+    assert metrics.effective_sample_size([2, 2, 2]) == pytest.approx(3)
+    assert metrics.effective_sample_size([[1, 0], [3, 0]]) == pytest.approx(16 / 10)
+    for bad in ([0, 0], [1, -1], []):
+        with pytest.raises(ValueError, match="weights"):
+            metrics.effective_sample_size(bad)
