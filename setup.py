@@ -22,13 +22,27 @@ EXTRAS = {
     "jax": ["jax>=0.4.30"],
     "onnx": ["onnx>=1.16", "tf2onnx>=1.16"],
     "peers": ["implicit>=0.7.2"],
+    "retrieval": ["faiss-cpu>=1.8", "onnxruntime>=1.18"],
+    "annoy": ["annoy>=1.17.3"],  # is compiled where it is installed
 }
+EXTRAS["serve"] = [
+    *EXTRAS["retrieval"],
+    "fastapi>=0.115",
+    "fastapi-offline>=1.7",  # the page of the interface, without a content network
+    "uvicorn>=0.30",
+    "uvloop>=0.20; sys_platform != 'win32'",
+    "httptools>=0.6",
+    "prometheus-client>=0.20",
+]
 EXTRAS["test"] = [
     *EXTRAS["tfr"],
     *EXTRAS["jax"],
     *EXTRAS["onnx"],
-    "onnxruntime>=1.18",
     *EXTRAS["peers"],
+    *EXTRAS["serve"],
+    "httpx>=0.27",
+    "aiohttp>=3.9",
+    "schemathesis>=4",
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -47,7 +61,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["debias*", "simulators*", "benchmarks*"]),
     package_data={
-        "debias": ["py.typed", "diagnosis/templates/*.html"],
+        "debias": ["py.typed", "diagnosis/templates/*.html", "serve/page.html"],
         "simulators": ["py.typed"],
         "benchmarks": ["results/*.jsonl", "*.md"],
     },

@@ -6,12 +6,21 @@ have it run, resumed, compared and rendered.
 
 import gc
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import coverage, recall, recall_clicks, recall_speed
+from benchmarks import (
+    ann,
+    coverage,
+    growth,
+    recall,
+    recall_clicks,
+    recall_speed,
+    service_load,
+    updates,
+)
 from benchmarks.plan import Table
 from benchmarks.speed import CASES
 
@@ -68,24 +77,41 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Logging:
+    """An expert orders all ten items by their grades, but for a share of sessions."""
+
+    best_first: bool
+    random: float
+
+
+@dataclass(frozen=True)
 class Trial:
-    """A row of a table of rankers: a model trained on the clicks of one crowd."""
+    """A row of a table of rankers: a model trained on the clicks of one crowd.
+
+    Where `crowd` is given, `population` names what else is special: size or `logging`.
+    """
 
     row: str
     population: str
     size: Size
     rate: float
+    crowd: str = ""
+    logging: Logging | None = None
 
     def settings(self) -> dict[str, Any]:
         revision = REVISIONS.get(self.row, 1)
-        return {**asdict(self.size), "rate": self.rate, "revision": revision}
+        told = {**asdict(self.size), "rate": self.rate, "revision": revision}
+        if self.crowd:
+            told["crowd"] = self.crowd
+        return told if self.logging is None else told | asdict(self.logging)
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         from benchmarks.protocol import world
         from benchmarks.rows import measure
 
         forget()
-        found = world(self.population, seed, data, self.size)
+        crowd = self.crowd or self.population
+        found = world(crowd, seed, data, self.size, self.logging)
         return measure(self.row, found, self.size, seed, self.rate)
 
 
@@ -142,32 +168,51 @@ def tuning(of: str, crowds: Iterable[str], rows: Iterable[str], size: Size) -> T
     )
 
 
-def tuned(table: str) -> dict[tuple[str, str], float]:
-    """(population, row) to the rate that predicted validation clicks best.
+Rates = Mapping[str, Mapping[str, float]]
+
+
+def tuned(table: str) -> Rates:
+    """Row to population to the rate that predicted validation clicks best.
 
     Read off the published results of the tuning table, so that a rate is always the
-    one that won.
+    one that won. Under "" stands the rate of the best mean over the populations.
     """
-    found: dict[tuple[str, str], dict[float, float]] = {}
     path = RESULTS / f"{table}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found: dict[str, dict[str, dict[float, float]]] = {}
     for record in map(json.loads, lines):
-        learner, rate = record["row"].split("@")
-        rates = found.setdefault((record["population"], learner), {})
-        rates[float(rate)] = record["metrics"]["validation"]
-    return {place: max(rates, key=rates.__getitem__) for place, rates in found.items()}
+        row, rate = record["row"].split("@")
+        value = record["metrics"]["validation"]
+        each = found.setdefault(row, {})
+        each.setdefault(record["population"], {})[float(rate)] = value
+    for each in found.values():
+        every = list(each.values())
+        common = set(every[0]).intersection(*every)
+        each[""] = {rate: sum(of[rate] for of in every) for rate in common}
+    return {
+        row: {name: max(rates, key=rates.__getitem__) for name, rates in each.items()}
+        for row, each in found.items()
+    }
+
+
+def rate_of(rates: Rates, row: str, population: str) -> float:
+    """The rate of a row on a population: tuned there, else best on those it was.
+
+    A variant learns at the rate of what it varies, `xpa_self` at that of `xpa`. Before
+    the tuning table has been run and published, all rows learn at the lower rate.
+    """
+    other = {"disentangled": "additive", "per_item": "product"}
+    stem = other.get(row, row.partition("_")[0])
+    each = rates.get(row, rates.get(stem, {}))
+    return each.get(population, each.get("", RATES[0]))
 
 
 def trials(
-    table: str, crowds: Iterable[str], rows: Iterable[str], size: Size
+    rates: Rates, crowds: Iterable[str], rows: Iterable[str], size: Size
 ) -> tuple[Trial, ...]:
-    """Every row on every crowd, at the rates that tuning table `table` chose.
-
-    Before that table has been run and published, all rows learn at the lower rate.
-    """
-    rates = tuned(table)
+    """Every row on every crowd, at its tuned rate, between the bounds."""
     return tuple(
-        Trial(row, name, size, rates.get((name, row), RATES[0]))
+        Trial(row, name, size, rate_of(rates, row, name))
         for name in crowds
         for row in ("logging", *rows, "ceiling")
     )
@@ -176,26 +221,130 @@ def trials(
 FULL = Size()
 QUICK = Size(queries=1000, sessions=40_000, epochs=6)
 HALF = Size(queries=1500, sessions=50_000, epochs=6)
+QUARTER = Size(queries=800, sessions=20_000, epochs=6)
 
 TUNING_MAIN = tuning("main", CROWDS, LEARNERS, FULL)
+TUNED = tuned(TUNING_MAIN.name)
 
 MAIN = Table(
     name="main",
     title="What a ranker learns from biased clicks, by model and by crowd",
-    experiments=trials(TUNING_MAIN.name, CROWDS, LEARNERS, FULL),
+    experiments=trials(TUNED, CROWDS, LEARNERS, FULL),
     metrics=("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "click_log_likelihood"),
     baseline="additive",
     bounds=BOUNDS,
-    quick=trials(TUNING_MAIN.name, ("mixed",), LEARNERS, QUICK),
+    quick=trials(TUNED, ("mixed",), LEARNERS, QUICK),
+)
+
+RANKING = ("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks")
+CLICKS = ("click_log_likelihood", "click_skill", "perplexity")
+RERANKED = ("click_mrr", "click_share@3")
+HERD = ("logging", "full_information", "ceiling")  # bounds of the tables that follow
+
+USERS = ("naive", "additive", "product", "dot", "mixture", "full_information")
+MIXED_USERS = Table(
+    name="mixed-users",
+    title="One kind of users or several, by model",
+    experiments=(
+        *trials(TUNED, ("pbm", "two-depths", "mixed", "impatient-picky"), USERS, HALF),
+        *trials(TUNED, ("context",), (*USERS, "mixture_context"), HALF),
+    ),
+    metrics=(*RANKING, *CLICKS, *RERANKED, "type_rand_index", "examination_error"),
+    baseline="additive",
+    bounds=HERD,
+)
+
+NEIGHBOURS = ("naive", "additive", "product", "xpa", "full_information")
+CROSS_POSITION = Table(
+    name="cross-position",
+    title="Items that compete for clicks, in lists and in grids, by model",
+    experiments=(
+        *trials(TUNED, ("grid",), NEIGHBOURS, FULL),
+        *trials(TUNED, ("pbm", "cascade", "dbn", "carousel"), NEIGHBOURS, QUARTER),
+    ),
+    metrics=(*RANKING, *CLICKS, *RERANKED, "attention_correlation"),
+    baseline="additive",
+    paired=("ndcg@5", "expected_clicks", "click_skill"),
+    bounds=HERD,
+)
+
+LOGGED = {
+    **{f"best-first-{t:.2f}": Logging(True, t) for t in (0.0, 1 / 3, 2 / 3)},
+    "random-order": Logging(True, 1.0),
+    **{f"worst-first-{t:.2f}": Logging(False, t) for t in (2 / 3, 1 / 3, 0.0)},
+}
+"""From always the best first over any order to always the worst first."""
+CONFOUNDED = ("naive", "product", "product_weighted", "disentangled", "per_item")
+CONFOUNDING = Table(
+    name="confounding",
+    title="Logs that show the best first, the worst first, or any order",
+    experiments=tuple(
+        Trial(row, name, QUARTER, rate_of(TUNED, row, "pbm"), "pbm", how)
+        for name, how in LOGGED.items()
+        for row in ("logging", *CONFOUNDED, "full_information")
+        # The grades are the same in whatever order they are shown.
+        if row != "full_information" or name == "random-order"
+    ),
+    metrics=("ndcg@5", "ndcg@10", "click_log_likelihood", "examination_error"),
+    baseline="product",
+    paired=("ndcg@10",),
+    bounds=HERD[:2],
+)
+
+PARTS = {
+    "mixed": (
+        *("additive", "product", "product_wide", "product_three", "mixture"),
+        *("mixture_2", "mixture_5", "mixture_uniform", "mixture_tempered"),
+        *("mixture_shared", "mixture_trunk", "mixture_additive", "mixture_of_kinds"),
+        *("mixture_clicked", "dot", "bilinear", "position_feature"),
+    ),
+    "grid": (
+        *("additive", "xpa", "xpa_own", "xpa_places", "xpa_relevance"),
+        *("xpa_self", "xpa_positions"),
+    ),
+}
+ABLATION = Table(
+    name="ablation",
+    title="What each part of a mixture, and of cross-position attention, buys",
+    experiments=tuple(
+        Trial(row, crowd, QUARTER, rate_of(TUNED, row, crowd))
+        for crowd, rows in PARTS.items()
+        for row in rows
+    ),
+    metrics=(
+        *("ndcg@5", "expected_clicks", *CLICKS[:2]),
+        *("type_rand_index", "attention_correlation", "reference_tau"),
+    ),
+    baseline="additive",
+)
+
+LENGTHS = {"1e3": 40, "1e4": 20, "1e6": 2}  # passes at most, by sessions
+SESSIONS = Table(
+    name="sessions",
+    title="What more clicks bring; 100,000 sessions are those of the main table",
+    experiments=tuple(
+        Trial(
+            row,
+            sessions,
+            replace(FULL, sessions=int(float(sessions)), epochs=epochs),
+            rate_of(TUNED, row, "mixed"),
+            "mixed",
+        )
+        for sessions, epochs in LENGTHS.items()
+        for row in ("naive", "additive", "product", "mixture")
+    ),
+    metrics=(*RANKING, *CLICKS[:2]),
+    baseline="additive",
+    seeds=5,
 )
 
 TRUSTING = ("pbm", "trust")
-TUNING_ESTIMATORS = tuning("estimators", TRUSTING, ESTIMATORS, HALF)
+TUNING_ESTIMATORS = tuning("estimators", TRUSTING, ESTIMATORS, QUARTER)
 
 CORRECTIONS = Table(
     name="estimators",
     title="Corrections of the field beside click models, by crowd",
-    experiments=trials(TUNING_ESTIMATORS.name, TRUSTING, ESTIMATORS, HALF),
+    experiments=trials(tuned(TUNING_ESTIMATORS.name), TRUSTING, ESTIMATORS, QUARTER),
     metrics=("ndcg@1", "ndcg@5", "ndcg@10", "click_log_likelihood"),
     baseline="product",
     bounds=("logging", "naive", "full_information", "ceiling"),
@@ -213,10 +362,46 @@ SPEED = Table(
         "clax_rate",
         "clax_ratio",
         "write_rate",
+        *(f"{peer}_ratio" for peer in ("sklearn", "tfr", "rax", "ranx")),
     ),
     paired=(),
     clicks="",
     seeds=3,
+    workers=1,
+)
+
+GROWTH = Table(
+    name="growth",
+    title="How cost grows: exponents, and milliseconds a thousand sessions",
+    experiments=growth.CASES,
+    metrics=("exponent", "first_ms", "last_ms"),
+    paired=(),
+    clicks="",
+    seeds=3,
+    workers=1,
+)
+
+SERVING = Table(
+    name="serving",
+    title="Search and the recall service: what is found, how fast",
+    experiments=(*ann.CASES, *service_load.CASES),
+    metrics=(
+        "recall@100",
+        "p50_ms",
+        "p99_ms",
+        "build_seconds",
+        "file_mb",
+        "rate",
+        "cpu_ms",
+        "failed",
+        "mixed",
+        "memory_mb",
+        "growth_mb",
+    ),
+    lower=("p50_ms", "p99_ms", "build_seconds", "file_mb", "failed", "mixed"),
+    paired=(),
+    clicks="",
+    seeds=1,
     workers=1,
 )
 
@@ -230,17 +415,24 @@ COVERAGE = Table(
     seeds=10,
 )
 
-RECALL = (*recall.TABLES, recall_clicks.TABLE)
+RECALL = (*recall.TABLES, recall_clicks.TABLE, updates.TABLE)
 
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         MAIN,
         TUNING_MAIN,
+        MIXED_USERS,
+        CROSS_POSITION,
+        CONFOUNDING,
+        ABLATION,
+        SESSIONS,
         CORRECTIONS,
         TUNING_ESTIMATORS,
         *RECALL,
         SPEED,
+        GROWTH,
+        SERVING,
         COVERAGE,
     )
 }

@@ -5,11 +5,17 @@
 | `attention` | whom XPA attends to on a grid, beside the true influence of neighbours |
 | `examination` | of a mixed crowd, the true curve of each kind of user and the curve |
 | | of each component of a mixture |
+| `sessions` | what more clicks bring: NDCG by number of training sessions |
+| `confounding` | NDCG by how much of a log is random, best and worst first |
+| `updates` | hit rate of recall day by day, by how it is kept up to date |
+
+The first two are of a model trained for the purpose, the others of published results.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import matplotlib
@@ -17,9 +23,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import special, stats
 
-from benchmarks.experiments import FULL, MAIN, Size, Trial
+from benchmarks import store, updates
+from benchmarks.experiments import (
+    CONFOUNDED,
+    CONFOUNDING,
+    FULL,
+    MAIN,
+    RESULTS,
+    SESSIONS,
+    TUNED,
+    Size,
+    rate_of,
+)
 from benchmarks.learners import LEARNERS
+from benchmarks.plan import Table
 from benchmarks.protocol import World, trained, world
+from benchmarks.tables import Estimate, View, views
 from benchmarks.truths import neighbours
 from debias.data.files import whole
 from debias.models import XPA, ClickModel, Mixture
@@ -28,34 +47,22 @@ from debias.pipeline import batches
 STYLE: Any = {"svg.hashsalt": "debias", "font.size": 9, "axes.titlesize": 10}
 
 
-class Drawing(NamedTuple):
-    """What is drawn of which row of the main table."""
-
-    row: str
-    population: str
-    draw: Callable[[ClickModel, World], Figure]
+Draw = Callable[[ClickModel, World], Figure]
 
 
-def drawn(name: str, seed: int, size: Size = FULL) -> Figure:
-    """The figure of that name, of a model trained in world `seed`."""
-    row, crowd, draw = FIGURES[name]
+def of_model(row: str, crowd: str, draw: Draw, seed: int, size: Size) -> Figure:
+    """What is drawn of a row of the main table, trained in world `seed`."""
     keras.backend.clear_session()
     found = world(crowd, seed, None, size)
-    build = LEARNERS[row]
-    model, _ = trained(found, size, seed, lambda s: build(s, found), _rate(row, crowd))
+    build, rate = LEARNERS[row].build, rate_of(TUNED, row, crowd)
+    model, _ = trained(found, size, seed, lambda s: build(s, found), rate)
     return draw(model, found)
-
-
-def _rate(row: str, crowd: str) -> float:
-    """The learning rate that the main table trains the row at."""
-    trials = (each for each in MAIN.experiments if isinstance(each, Trial))
-    return next(t.rate for t in trials if (t.row, t.population) == (row, crowd))
 
 
 def save(name: str, folder: Path, seed: int, size: Size = FULL) -> None:
     """Draws NAME.png and NAME.svg, each whole or not at all."""
     with matplotlib.rc_context(STYLE):
-        figure = drawn(name, seed, size)
+        figure = FIGURES[name](seed, size)
         for suffix in ("png", "svg"):
             with whole(folder / f"{name}.{suffix}") as aside:
                 plain = {"Date": None} if suffix == "svg" else {}
@@ -122,8 +129,99 @@ def examination(model: ClickModel, found: World) -> Figure:
     return figure
 
 
-FIGURES: Mapping[str, Drawing] = {
-    "attention": Drawing("xpa", "grid", attention),
-    "examination": Drawing("mixture", "mixed", examination),
+Views = Mapping[str, View]  # by population
+
+
+def of_results(
+    table: Table, draw: Callable[[Views], Figure], seed: int, size: Size
+) -> Figure:
+    """What is drawn of the published results of a table; seed and size are theirs."""
+    return draw(published(table))
+
+
+def published(table: Table) -> Views:
+    """The published results of a table, by population."""
+    path = RESULTS / f"{table.name}.jsonl"
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: publish table {table.name} first")
+    return {view.population: view for view in views(table, store.read(path))}
+
+
+def sessions(found: Views) -> Figure:
+    """NDCG@5 by number of training sessions, with intervals."""
+    at = {float(name): view for name, view in found.items()}
+    at[float(FULL.sessions)] = published(MAIN)["mixed"]
+    sizes = sorted(at)
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for row in SESSIONS.rows:
+        _band(axes, sizes, [at[size].mean(row, "ndcg@5") for size in sizes], row)
+    best = at[float(FULL.sessions)].mean("full_information", "ndcg@5")
+    assert best is not None
+    axes.axhline(best.mean, color="gray", linestyle="dotted", label="full information")
+    axes.set_xscale("log")
+    axes.set_xlabel("training sessions")
+    axes.set_ylabel("NDCG@5, mean and 95% interval")
+    axes.legend(frameon=False)
+    axes.set_title("What more clicks bring, on a mixed crowd")
+    return figure
+
+
+def confounding(found: Views) -> Figure:
+    """NDCG@10 by how much of the log is random, best first and worst first."""
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    for axes, way in zip(
+        figure.subplots(1, 2, sharey=True), ("best", "worst"), strict=True
+    ):
+        names = [n for n in found if n.startswith(way)]
+        share = {name: float(name.rpartition("-")[2]) for name in names}
+        share["random-order"] = 1.0
+        names = sorted(share, key=share.__getitem__)
+        for row in CONFOUNDED:
+            means = [found[name].mean(row, "ndcg@10") for name in names]
+            _band(axes, [share[name] for name in names], means, row)
+        axes.set_title(f"{way} first")
+        axes.set_xlabel("share of sessions in random order")
+    figure.axes[0].set_ylabel("NDCG@10, mean and 95% interval")
+    figure.axes[1].legend(frameon=False)
+    return figure
+
+
+def by_day(found: Views) -> Figure:
+    """HR@50 of each of ten days, by how recall is updated, a panel a population."""
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    days = range(1, updates.DAYS + 1)
+    for axes, (population, view) in zip(panels, found.items(), strict=True):
+        for row in updates.ROWS:
+            means = [view.mean(row, f"hr@50-day-{day}") for day in days]
+            _band(axes, days, means, row)
+        axes.set_title(population)
+        axes.set_xlabel("day")
+        axes.set_xticks(days)
+    panels[0].set_ylabel("HR@50, mean and 95% interval")
+    panels[-1].legend(frameon=False)
+    return figure
+
+
+def _band(
+    axes: Any, x: Sequence[float], means: Sequence[Estimate | None], row: str
+) -> None:
+    """A line through the means that there are, and its intervals."""
+    points = [(at, mean) for at, mean in zip(x, means, strict=True) if mean]
+    at = [point[0] for point in points]
+    (line,) = axes.plot(
+        at, [m.mean for _, m in points], marker="o", markersize=3, label=row
+    )
+    low, high = ([getattr(m, end) for _, m in points] for end in ("low", "high"))
+    axes.fill_between(at, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+
+
+FIGURES: Mapping[str, Callable[[int, Size], Figure]] = {
+    "attention": partial(of_model, "xpa", "grid", attention),
+    "examination": partial(of_model, "mixture", "mixed", examination),
+    "sessions": partial(of_results, SESSIONS, sessions),
+    "confounding": partial(of_results, CONFOUNDING, confounding),
+    "updates": partial(of_results, updates.TABLE, by_day),
 }
 """Entering a figure here has it drawn and tested."""

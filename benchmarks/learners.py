@@ -1,28 +1,52 @@
 """The learning rows of the tables of rankers: from a seed and a world to a model.
 
 Every row has the same relevance tower. A row looks at features, layout and clicks of
-the training log; those with `known` in their names are told how users examine.
+the training log; those with `known` in their names are told how users examine. What a
+row changes of the world before it looks at it is its `view`.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
+from keras import ops
 
-from benchmarks.protocol import World
-from debias.candidates import CANDIDATES, Layout, layout_of, relevance
+from benchmarks.protocol import Split, World
+from benchmarks.variants import VARIANTS
+from debias.candidates import CANDIDATES, SPREAD, Layout, layout_of, relevance
+from debias.data import ClickLog, RankingData
 from debias.layers import BiasTower
+from debias.layers.tensors import Tensor, lookup
 from debias.models import (
     ClickModel,
+    Disentangled,
     DoublyRobust,
     DualLearning,
     InverseWeighted,
     PairDebias,
+    Product,
     RegressionEM,
 )
-from debias.propensity import estimate
+from debias.propensity import estimate, policy_weights
+from simulators.behaviours import Behaviour
 from simulators.oracle import click_probability
 
 Builder = Callable[[int, World], ClickModel]
+
+
+def unchanged(world: World) -> World:
+    return world
+
+
+class Learner(NamedTuple):
+    """A learning row: a model of what it sees of a world."""
+
+    build: Builder
+    view: Callable[[World], World] = unchanged
 
 
 def bias(seed: int, world: World) -> BiasTower:
@@ -92,12 +116,117 @@ def pair_debias(seed: int, world: World) -> ClickModel:
     return PairDebias(relevance(seed), world.train.log.list_size)
 
 
+def disentangled(seed: int, world: World) -> ClickModel:
+    columns = layout_of(world.train.log).columns
+    place = BiasTower(columns, out=4, spread=SPREAD, seed=seed)
+    return Disentangled(relevance(seed), place, seed=seed)
+
+
+# Rows that see the world in their own way
+
+
+def each_split(change: Callable[[Split], Split], world: World) -> World:
+    return World(world.population, *(change(split) for split in world[1:]))
+
+
+def weighted(world: World) -> World:
+    """Each training impression weighs by how seldom its item stands at its rank."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a log without chance is a row
+        weight = policy_weights(world.train.log).weight
+    return world._replace(train=world.train._replace(weight=weight))
+
+
+def clicked(world: World) -> World:
+    """The sessions with a click; the test log keeps all of them."""
+
+    def some(split: Split) -> Split:
+        return split._replace(
+            log=split.log.take(np.flatnonzero(split.log.click.any(1)))
+        )
+
+    return world._replace(train=some(world.train), validation=some(world.validation))
+
+
+class Known(ClickModel):
+    """The click model in which all but relevance is known.
+
+    P(click) = examination (low + (high - low) sigmoid(r(x))), with low and high what
+    the session's kind of user makes of attractions 0 and 1 at that place. All three
+    come packed in `context`, `(batch, 3 list_size)`.
+    """
+
+    def __init__(self, relevance: keras.layers.Layer):
+        super().__init__({"relevance": relevance})
+        self.relevance = relevance
+
+    def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        examination, low, high = ops.split(batch["context"], 3, axis=-1)
+        wanted = ops.sigmoid(self.relevance(batch["features"])[..., 0])
+        p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
+        return ops.log(p) - ops.log1p(-p)
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.relevance(features)[..., 0]
+
+
+def known_context(log: ClickLog, behaviours: tuple[Behaviour, ...]) -> np.ndarray:
+    """(S, 3 L) examination of each cell, and its user's view of attractions 0 and 1."""
+    assert log.user_type is not None and log.examination is not None
+    ends = [
+        np.stack([b.perceive(np.full((1, log.list_size), end))[0] for b in behaviours])
+        for end in (0.0, 1.0)
+    ]
+    low, high = (end[log.user_type] for end in ends)
+    examination = np.where(log.mask, log.examination, 0.5)
+    return np.concatenate([examination, low, high], axis=1).astype("float32")
+
+
+def informed(world: World) -> World:
+    """Every session comes with `known_context`."""
+    behaviours = world.population.behaviours
+
+    def told(split: Split) -> Split:
+        context = known_context(split.log, behaviours)
+        return split._replace(log=replace(split.log, context=context))
+
+    return each_split(told, world)
+
+
+class PerItem(keras.layers.Layer):
+    """A relevance logit of each item's own; its number is its only feature."""
+
+    def __init__(self, items: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.table = self.add_weight(shape=(items, 1), initializer="zeros")
+
+    def call(self, features: Tensor, training: bool = False) -> Tensor:
+        return lookup(self.table, ops.cast(features[..., 0], "int32"))
+
+
+def numbered(world: World) -> World:
+    """Items known by number: all splits are stretches of the training log."""
+    data, log = world.train.data, world.train.log
+    own = np.arange(data.items, dtype="float32")[:, None]
+    items = RankingData(own, data.labels, data.offsets, data.qid, data.max_grade)
+    count = log.sessions
+    ends = [0, 2 * count // 3, 5 * count // 6, count]
+    logs = [log.take(np.arange(start, end)) for start, end in pairwise(ends)]
+    return World(
+        world.population, *(Split(items, world.train.logging, part) for part in logs)
+    )
+
+
+def per_item(seed: int, world: World) -> ClickModel:
+    return Product(PerItem(world.train.data.items), bias(seed, world))
+
+
 def _of_clicks(build: Callable[[Layout, int], ClickModel]) -> Builder:
     return lambda seed, world: build(layout_of(world.train.log), seed)
 
 
-LEARNERS: dict[str, Builder] = {
-    **{name: _of_clicks(build) for name, build in CANDIDATES.items()},
+BUILDERS: Mapping[str, Builder] = {
+    **{name: _of_clicks(build) for name, build in {**CANDIDATES, **VARIANTS}.items()},
     "softmax_naive": softmax_naive,
     "ips_known": ips_known,
     "ips_estimated": ips_estimated,
@@ -110,3 +239,13 @@ LEARNERS: dict[str, Builder] = {
     "dual_learning": dual_learning,
     "pair_debias": pair_debias,
 }
+
+LEARNERS: Mapping[str, Learner] = {
+    **{name: Learner(build) for name, build in BUILDERS.items()},
+    "oracle_examination": Learner(lambda seed, _: Known(relevance(seed)), informed),
+    "mixture_clicked": Learner(BUILDERS["mixture"], clicked),
+    "product_weighted": Learner(BUILDERS["product"], weighted),
+    "disentangled": Learner(disentangled),
+    "per_item": Learner(per_item, numbered),
+}
+"""Every row that learns from clicks; `full_information` learns from grades."""

@@ -6,7 +6,9 @@ The protocol, the same for every row of a table:
    of a data set say).
 2. A weak production ranker, fitted on the grades of 1% of the training queries (20 at
    least), shows ten items to a simulated crowd: a Plackett-Luce draw from its scores,
-   as rankings in production move from day to day.
+   as rankings in production move from day to day. Where a trial says `Logging`, every
+   query keeps ten items, drawn at random, and an expert shows all ten by their grades,
+   best or worst first; a share of the sessions sees them in random order instead.
 3. A row sees features, layout and clicks of the training log. Each of its candidate
    settings is trained for at most `epochs` passes; the weights of the pass with the
    best click likelihood on the validation log are kept, and so is the best setting.
@@ -24,12 +26,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.experiments import Size
+from benchmarks.experiments import Logging, Size
 from debias import metrics
 from debias.data import ClickLog, RankingData
 from simulators.clicks import item_attraction, simulate
 from simulators.oracle import expected_clicks
-from simulators.policies import PlackettLuce, weak_ranker
+from simulators.policies import (
+    Deterministic,
+    Interleaved,
+    PlackettLuce,
+    Policy,
+    RandTopN,
+    Ranker,
+    expert,
+    weak_ranker,
+    worst_first,
+)
 from simulators.populations import Population, named
 
 LIST_SIZE = 10
@@ -43,6 +55,7 @@ class Split(NamedTuple):
     data: RankingData
     logging: np.ndarray  # (items,) scores of the production ranker
     log: ClickLog
+    weight: np.ndarray | None = None  # (S, L) of each cell in training
 
 
 class World(NamedTuple):
@@ -55,12 +68,25 @@ class World(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def world(population: str, seed: int, data: str | None, size: Size) -> World:
+def world(
+    population: str,
+    seed: int,
+    data: str | None,
+    size: Size,
+    logging: Logging | None = None,
+) -> World:
     """The simulated world of one seed; the last one is kept for the next row."""
     from debias.layers import Standardize
 
     parts = _split_queries(data, seed, size)
-    production = weak_ranker(parts[0], seed=seed)
+    production: Ranker = weak_ranker(parts[0], seed=seed)
+    policy: Policy = PlackettLuce(production, TEMPERATURE)
+    if logging is not None:
+        rng = np.random.default_rng([seed, 61])
+        parts = [_candidates(part, rng) for part in parts]
+        production = expert if logging.best_first else worst_first
+        ordered, lot = Deterministic(production), RandTopN(production, LIST_SIZE)
+        policy = Interleaved(((1 - logging.random, ordered), (logging.random, lot)))
     scale = Standardize().adapt(parts[0].features)
     crowd = named(population)
     sessions = (size.sessions, size.sessions // 4, size.sessions // 4)
@@ -68,7 +94,7 @@ def world(population: str, seed: int, data: str | None, size: Size) -> World:
     for place, (part, count) in enumerate(zip(parts, sessions, strict=True)):
         log = simulate(
             part,
-            PlackettLuce(production, TEMPERATURE),
+            policy,
             crowd,
             sessions=count,
             seed=3 * seed + place,
@@ -80,6 +106,18 @@ def world(population: str, seed: int, data: str | None, size: Size) -> World:
         )
         splits.append(Split(scaled, production(part), log))
     return World(crowd, *splits)
+
+
+def _candidates(data: RankingData, rng: np.random.Generator) -> RankingData:
+    """`LIST_SIZE` items of each query, drawn at random."""
+    lot = np.lexsort((rng.random(data.items), data.query_of_item()))
+    place = np.arange(data.items) - np.repeat(data.offsets[:-1], data.sizes)
+    kept = np.sort(lot[place < LIST_SIZE])
+    offsets = np.cumsum([0, *np.minimum(data.sizes, LIST_SIZE)])
+    assert data.labels is not None
+    return RankingData(
+        data.features[kept], data.labels[kept], offsets, data.qid, data.max_grade
+    )
 
 
 def _split_queries(data: str | None, seed: int, size: Size) -> list[RankingData]:
@@ -104,8 +142,12 @@ def _split_queries(data: str | None, seed: int, size: Size) -> list[RankingData]
 
 
 def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
-    """NDCG, MRR and expected clicks of test items ordered by `score` (items,)."""
-    data = world.test.data
+    """What test items ordered by `score` (items,) are worth, in grades and in clicks.
+
+    `click_mrr` and `click_share@3` re-rank the lists of the test log: reciprocal rank
+    of the first click, share of all clicks in the first three.
+    """
+    data, log = world.test.data, world.test.log
     assert data.labels is not None
     ndcg = metrics.ndcg(data.labels, score, CUTOFFS, offsets=data.offsets)
     found = {
@@ -114,6 +156,9 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
     reciprocal = metrics.mrr(data.labels, score, offsets=data.offsets)
     found["mrr"] = metrics.estimate(reciprocal).mean
     found["expected_clicks"] = shown_clicks(world, score)
+    shown = np.asarray(score)[log.item]
+    found["click_mrr"] = metrics.click_mrr(log.click, shown, log.mask)
+    found["click_share@3"] = float(metrics.click_share(log.click, shown, 3, log.mask))
     return found
 
 
@@ -134,11 +179,17 @@ def shown_clicks(world: World, score: np.ndarray) -> float:
 
 
 def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
-    """Likelihood and perplexity of the clicks of `log` under logits (S, L)."""
+    """Likelihood and perplexity of the clicks of `log` under logits (S, L).
+
+    `click_skill` is the share of the nats that the constant predictor loses, the mean
+    click rate everywhere, which the model saves: 1 - its loss / that of the constant.
+    """
+    likelihood = metrics.click_log_likelihood(log.click, logits, log.mask)
+    rate = log.click[log.mask].mean()
+    constant = rate * np.log(rate) + (1 - rate) * np.log1p(-rate)
     return {
-        "click_log_likelihood": metrics.click_log_likelihood(
-            log.click, logits, log.mask
-        ),
+        "click_log_likelihood": likelihood,
+        "click_skill": float(1 - likelihood / constant),
         "perplexity": metrics.perplexity(log.click, logits, log.mask),
     }
 
@@ -189,7 +240,7 @@ def trained(
         "val_loss", patience=size.patience, restore_best_weights=True
     )
     history = model.fit(
-        batches(train.log, train.data, size.batch_size, seed=seed),
+        batches(train.log, train.data, size.batch_size, seed=seed, weight=train.weight),
         validation_data=batches(validation.log, validation.data, 2048, shuffle=False),
         epochs=size.epochs,
         callbacks=[stop],
@@ -198,10 +249,10 @@ def trained(
     return model, -min(history.history["val_loss"])
 
 
-def scores(model: Any, data: RankingData) -> np.ndarray:
-    """(items,) relevance-only scores, in pieces that fit a cache."""
+def scores(score: Callable[[Any], Any], data: RankingData) -> np.ndarray:
+    """(items,) relevance-only scores by a function of features, in pieces."""
     pieces = [
-        np.asarray(model.score(data.features[start : start + 8192]))
+        np.asarray(score(data.features[start : start + 8192]))
         for start in range(0, data.items, 8192)
     ]
     return np.concatenate(pieces)

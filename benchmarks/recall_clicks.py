@@ -236,7 +236,7 @@ def fitted(
     model, _ = trained(
         found, budget, seed, lambda s: click_model(kind, bias, tables, size, s), rate
     )
-    metrics = preference_metrics(found, tables, scores(model, found.test.data))
+    metrics = preference_metrics(found, tables, scores(model.score, found.test.data))
     if bias != "unbiased":
         metrics |= click_metrics(found.test.log, predicted_logits(model, found.test))
     return metrics

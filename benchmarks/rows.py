@@ -6,7 +6,6 @@ a tuning table on worlds that no other table uses. `benchmarks.learners` builds 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import keras
@@ -17,6 +16,7 @@ from scipy import special
 from benchmarks.experiments import Size
 from benchmarks.learners import LEARNERS, relevance
 from benchmarks.protocol import (
+    LIST_SIZE,
     World,
     click_metrics,
     predicted_logits,
@@ -25,40 +25,30 @@ from benchmarks.protocol import (
     trained,
 )
 from benchmarks.truths import beliefs
-from debias.data import ClickLog
 from debias.layers.tensors import Tensor
-from debias.models import ClickModel
-from simulators.behaviours import Behaviour
+from debias.models import ClickModel, Mixture
 from simulators.clicks import item_attraction
 from simulators.oracle import conditional_click_probability, ideal_score
 from simulators.populations import Observed
 
 
 class Fit(NamedTuple):
-    """A fitted row: how it scores test items, and what it predicts of test clicks."""
+    """A fitted row, and the world as it saw it."""
 
     validation: float  # mean log-likelihood of its target on the validation split
-    score: np.ndarray  # (items,) of the test queries
-    logits: np.ndarray | None  # (S, L) of the test log, where the row predicts clicks
-    beliefs: dict[str, float]  # what it believes of users, against the truth
+    score: Callable[[Tensor], Tensor]  # of features
+    model: ClickModel | None  # None of a row that did not learn from clicks
+    world: World
 
 
 def fit(row: str, world: World, size: Size, seed: int, rate: float) -> Fit:
     """Trains one learning row at one learning rate."""
     if row == "full_information":
         return _full_information(world, size, seed, rate)
-    if row == "oracle_examination":
-        return _oracle_examination(world, size, seed, rate)
-    return _fit_clicks(world, size, seed, rate, lambda s: LEARNERS[row](s, world))
-
-
-def _fit_clicks(
-    world: World, size: Size, seed: int, rate: float, build: Callable[[int], ClickModel]
-) -> Fit:
-    model, validation = trained(world, size, seed, build, rate)
-    logits = predicted_logits(model, world.test) if model.predicts_clicks else None
-    score = scores(model, world.test.data)
-    return Fit(validation, score, logits, beliefs(model, world))
+    build, view = LEARNERS[row]
+    seen = view(world)
+    model, validation = trained(seen, size, seed, lambda s: build(s, seen), rate)
+    return Fit(validation, model.score, model, seen)
 
 
 def measure(
@@ -69,11 +59,37 @@ def measure(
         return ranking_metrics(world, world.test.logging)
     if row == "ceiling":
         return _ceiling(world)
-    fitted = fit(row, world, size, seed, rate)
-    found = ranking_metrics(world, fitted.score) | fitted.beliefs
-    if fitted.logits is not None:
-        found |= click_metrics(world.test.log, fitted.logits)
+    _, score, model, seen = fit(row, world, size, seed, rate)
+    data = seen.test.data
+    found = ranking_metrics(seen, scores(score, data))
+    if model is None:
+        return found
+    found |= beliefs(model, seen)
+    for rule, other in alternatives(model).items():
+        ranking = ranking_metrics(seen, scores(other, data))
+        found[f"ndcg@5_by_{rule}"] = ranking["ndcg@5"]
+    if model.predicts_clicks:
+        found |= click_metrics(seen.test.log, predicted_logits(model, seen.test))
     return found
+
+
+def alternatives(model: ClickModel) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What else could be served of a mixture than clicks at the first place."""
+    if not isinstance(model, Mixture):
+        return {}
+    share = np.exp(np.asarray(model.log_prior()))
+    parts = model.components
+
+    def relevance(features: Tensor) -> Tensor:
+        each = zip(share, parts, strict=True)
+        return sum(p * part.score(features) for p, part in each)
+
+    def places(features: Tensor) -> Tensor:
+        each = range(1, LIST_SIZE + 1)
+        return sum(ops.sigmoid(model.logits_at(features, place)) for place in each)
+
+    largest = parts[int(share.argmax())].score
+    return {"relevance": relevance, "places": places, "largest": largest}
 
 
 # Bounds
@@ -124,52 +140,5 @@ def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
         callbacks=[stop],
         verbose=0,
     )
-    score = model.predict(world.test.data.features, batch_size=8192, verbose=0)
-    return Fit(-min(history.history["val_loss"]), score[:, 0], None, {})
-
-
-class Known(ClickModel):
-    """The click model in which all but relevance is known.
-
-    P(click) = examination (low + (high - low) sigmoid(r(x))), with low and high what
-    the session's kind of user makes of attractions 0 and 1 at that place. All three
-    come packed in `context`, `(batch, 3 list_size)`.
-    """
-
-    def __init__(self, relevance: keras.layers.Layer):
-        super().__init__({"relevance": relevance})
-        self.relevance = relevance
-
-    def call(self, batch: dict[str, Tensor], training: bool = False) -> Tensor:
-        examination, low, high = ops.split(batch["context"], 3, axis=-1)
-        wanted = ops.sigmoid(self.relevance(batch["features"])[..., 0])
-        p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
-        return ops.log(p) - ops.log1p(-p)
-
-    def score(self, features: Tensor) -> Tensor:
-        return self.relevance(features)[..., 0]
-
-
-def known_context(log: ClickLog, behaviours: tuple[Behaviour, ...]) -> np.ndarray:
-    """(S, 3 L) examination of each cell, and its user's view of attractions 0 and 1."""
-    assert log.user_type is not None and log.examination is not None
-    ends = [
-        np.stack([b.perceive(np.full((1, log.list_size), end))[0] for b in behaviours])
-        for end in (0.0, 1.0)
-    ]
-    low, high = (end[log.user_type] for end in ends)
-    examination = np.where(log.mask, log.examination, 0.5)
-    return np.concatenate([examination, low, high], axis=1).astype("float32")
-
-
-def _oracle_examination(world: World, size: Size, seed: int, rate: float) -> Fit:
-    behaviours = world.population.behaviours
-    splits = [
-        split._replace(log=_with_context(split.log, behaviours)) for split in world[1:]
-    ]
-    informed = World(world.population, *splits)
-    return _fit_clicks(informed, size, seed, rate, lambda s: Known(relevance(s)))
-
-
-def _with_context(log: ClickLog, behaviours: tuple[Behaviour, ...]) -> ClickLog:
-    return replace(log, context=known_context(log, behaviours))
+    validation = -min(history.history["val_loss"])
+    return Fit(validation, lambda features: model(features)[..., 0], None, world)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -334,6 +335,102 @@ def plain_position_based_pass(
     return step
 
 
+# Evaluation: NDCG@10 of lists of ten, against plain NumPy and whoever is installed.
+
+LISTS = 100_000
+
+
+def evaluate(seed: int) -> dict[str, float]:
+    """Lists a second of `metrics.ndcg`; each peer must find the same mean.
+
+    scikit-learn always takes part, TensorFlow Ranking, rax and ranx where they are
+    installed. No scores are tied here; ties go by half in ours.
+
+    Raises:
+        RuntimeError: A peer's mean is not ours.
+    """
+    from debias.metrics import ndcg
+
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, (LISTS, LIST_SIZE)).astype("float32")
+    labels[:, 0] = 1 + labels[:, 0] % 4  # a list without relevant items has no NDCG
+    scores = rng.permuted(np.arange(LISTS * LIST_SIZE, dtype="float32"))
+    scores = scores.reshape(labels.shape)
+
+    def ours() -> float:
+        return float(ndcg(labels, scores, LIST_SIZE).mean())
+
+    def plain() -> float:
+        order = np.argsort(-scores, axis=1)
+        discount = 1 / np.log2(np.arange(2, LIST_SIZE + 2))
+        gain = 2 ** np.take_along_axis(labels, order, axis=1) - 1
+        best = 2 ** -np.sort(-labels, axis=1) - 1
+        return float((gain @ discount / (best @ discount)).mean())
+
+    own, other = alternating(ours, plain)
+    # Scores and labels are read at the least.
+    found = compared(LISTS, own, other, copy_rate() / (LIST_SIZE * (4 + 4)))
+    for name, peer in ndcg_peers(labels, scores):
+        if abs(peer() - ours()) > 1e-5:
+            raise RuntimeError(f"{name} finds NDCG@10 {peer()}, ours is {ours()}")
+        own, other = alternating(ours, peer)
+        found[f"{name}_ratio"] = other / own
+    return found
+
+
+def ndcg_peers(
+    labels: np.ndarray, scores: np.ndarray
+) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Name and a function that returns the mean NDCG@10, of those there are."""
+    from sklearn.metrics import ndcg_score
+
+    gain = 2**labels - 1
+    yield (
+        "sklearn",
+        lambda: float(ndcg_score(gain, scores, k=LIST_SIZE, ignore_ties=True)),
+    )
+    if find_spec("tensorflow_ranking"):
+        import tensorflow as tf
+
+        from debias import tfr
+
+        metric = tfr.load().keras.metrics.NDCGMetric(topn=LIST_SIZE)
+
+        @tf.function
+        def mean(y: Any, s: Any) -> Any:
+            metric.reset_state()
+            metric.update_state(y, s)
+            return metric.result()
+
+        given = tf.constant(labels), tf.constant(scores)
+        yield "tfr", lambda: float(mean(*given))
+    if find_spec("rax"):
+        import jax
+        import rax
+
+        each = jax.jit(lambda s, y: rax.ndcg_metric(s, y, topn=LIST_SIZE))
+        arrays = jax.numpy.array(scores), jax.numpy.array(labels)
+        yield "rax", lambda: float(each(*arrays))
+    if find_spec("ranx"):
+        import ranx
+
+        grades = labels.astype(int)
+        names = [f"{i}" for i in range(LIST_SIZE)]
+        truth = {
+            f"{q}": dict(zip(names, row, strict=True))
+            for q, row in enumerate(grades.tolist())
+        }
+        run = {
+            f"{q}": dict(zip(names, row, strict=True))
+            for q, row in enumerate(scores.tolist())
+        }
+        qrels, ranked = ranx.Qrels(truth), ranx.Run(run)
+        yield (
+            "ranx",
+            lambda: float(ranx.evaluate(qrels, ranked, f"ndcg_burges@{LIST_SIZE}")),
+        )
+
+
 @dataclass(frozen=True)
 class Speed:
     """One case of the table `speed`; `population` says which variant of it."""
@@ -348,6 +445,8 @@ class Speed:
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         if self.row == "train":
             return train(seed)
+        if self.row == "evaluate":
+            return evaluate(seed)
         if self.row.startswith("em_"):
             return em(self.row.removeprefix("em_"), self.population, seed)
         if self.row == "simulate_truth":
@@ -360,6 +459,7 @@ CASES = (
     Speed("simulate", "pbm", "plain NumPy float32"),
     Speed("simulate", "mixed", "plain NumPy float32"),
     Speed("simulate_truth", "mixed", "plain NumPy float32"),
+    Speed("evaluate", "ndcg@10", "plain NumPy"),
     Speed("em_pbm", "pbm", "plain NumPy float64"),
     Speed("em_ubm", "pbm", "none"),
     Speed("em_dbn", "pbm", "none"),

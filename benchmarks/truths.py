@@ -10,33 +10,52 @@ from scipy import special, stats
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.protocol import Split, World
-from debias.models import XPA, Additive, ClickModel, Mixture, Product
+from debias.candidates import layout_of
+from debias.diagnosis.reference import reference_sensitivity
+from debias.models import (
+    XPA,
+    Additive,
+    BilinearModel,
+    ClickModel,
+    Disentangled,
+    Dot,
+    Mixture,
+    PositionFeature,
+    Product,
+)
 from debias.pipeline import batches
 from simulators.behaviours import Grid
 from simulators.oracle import click_probability
 
+RANKED = 200  # test queries that are ranked at every reference place
 WATCHED = 4096  # test sessions whose responsibilities are compared with their types
 
 
 def beliefs(model: ClickModel, world: World) -> dict[str, float]:
-    """What can be compared, by name: an empty dict for most models.
+    """What can be compared, by name: an empty dict for some models.
 
     `type_rand_index`: of a mixture's most likely components with the true types;
     `attention_correlation`: Spearman's, of attention with the true influence of
     neighbours; `examination_error`: mean absolute error of log examination over that at
-    the first place.
+    the first place; `reference_tau`: of a model that ranks at reference places, how far
+    the ranking at that place agrees which differs most.
     """
     found: dict[str, float] = {}
     if isinstance(model, Mixture) and len(world.population.types) > 1:
         found["type_rand_index"] = type_rand_index(model, world.test)
-    if isinstance(model, XPA) and isinstance(world.population.behaviours[0], Grid):
+    reads = isinstance(model, XPA) and "relevance" in model.heard
+    if reads and isinstance(world.population.behaviours[0], Grid):
         learned, true = neighbours(model, world)
         apart = ~np.eye(len(true), dtype=bool)
         rho = stats.spearmanr(learned[apart], true[apart]).statistic
         found["attention_correlation"] = float(rho)
-    if isinstance(model, Product | Additive):
+    if isinstance(model, Product | Additive | Disentangled):
         learned, true = examination(model, world)
         found["examination_error"] = float(np.abs(np.log(learned / true)).mean())
+    if isinstance(model, Dot | BilinearModel | PositionFeature):
+        some = world.test.data.select(np.arange(min(RANKED, world.test.data.queries)))
+        places = layout_of(world.test.log).places
+        found["reference_tau"] = float(reference_sensitivity(model, some, places).min())
     return found
 
 
@@ -59,17 +78,19 @@ def neighbours(model: XPA, world: World) -> tuple[np.ndarray, np.ndarray]:
 
 
 def examination(
-    model: Product | Additive, world: World
+    model: Product | Additive | Disentangled, world: World
 ) -> tuple[np.ndarray, np.ndarray]:
     """(L,) examination over that at the first place, learned and true.
 
-    Learned: of the product the ratio of sigmoids, of the additive model the ratio of
-    odds. True: the ratio of the crowd's click probabilities of equally attractive
+    Learned: of the product the ratio of sigmoids, of additive models the ratio of odds.
+    True: the ratio of the crowd's click probabilities of equally attractive
     items, averaged over the attraction of the items shown.
     """
     log = world.test.log
     batch, _ = next(iter(batches(log.take(np.arange(1)), world.test.data, 1)))
-    logit = np.asarray(model.bias(batch))[0, :, 0].astype(float)
+    entangled = not isinstance(model, Disentangled)
+    logit = model.bias(batch)[..., 0] if entangled else model(batch)["bias"]
+    logit = np.asarray(logit)[0].astype(float)
     learned = special.expit(logit) if isinstance(model, Product) else np.exp(logit)
     clicks = true_curve(world)
     return learned / learned[0], clicks / clicks[0]

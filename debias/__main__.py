@@ -10,6 +10,8 @@ from debias.commands.evaluate import evaluate
 from debias.commands.export import export
 from debias.commands.inspect import inspect
 from debias.commands.rank import rank
+from debias.commands.recall import app as recall
+from debias.commands.serve import serve
 from debias.commands.train import train
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded
@@ -21,8 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="From a click log to a ranker without its bias.",
 )
-for command in (inspect, diagnose, train, evaluate, export, rank):
+for command in (inspect, diagnose, train, evaluate, export, rank, serve):
     app.command()(command)
+app.add_typer(recall, name="recall")
 
 
 if __name__ == "__main__":

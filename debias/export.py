@@ -91,7 +91,7 @@ def export(
                 )
             ]
             if format == "onnx":
-                _write_onnx(ranker, aside, signature)
+                write_onnx(ranker, aside, signature)
             else:
                 ranker.export(aside, "tf_saved_model", False, signature)
         if path.is_dir():
@@ -100,19 +100,35 @@ def export(
     return path
 
 
-def _write_onnx(ranker: Ranker, path: Path, signature: list[Any]) -> None:
-    import onnx
-    from tf2onnx.handler import tf_op
+def write_onnx(model: keras.Model, path: Path, signature: list[Any]) -> None:
+    """Writes a model, which has been called before, as ONNX.
+
+    Args:
+        model: Any Keras model.
+        path: Where to; what is there is replaced.
+        signature: Of its inputs, as `keras.Model.export` takes it.
+
+    Raises:
+        ValueError: It has no ONNX form.
+        ModuleNotFoundError: The extra `onnx` is not installed.
+    """
+    try:
+        import onnx
+        from tf2onnx.handler import tf_op
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is needed: pip install 'debias-ranking[onnx]'"
+        ) from error
 
     tf_op("Log1p")(_Log1p)  # which TensorFlow has and tf2onnx lacks
     with warnings.catch_warnings():
         # Keras asks NumPy for a name it lost, in order to put it back.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        ranker.export(path, "onnx", False, signature)
+        model.export(path, "onnx", False, signature)
     try:
         onnx.checker.check_model(path, full_check=True)
     except Exception as error:  # what has no ONNX form was written all the same
-        raise ValueError(f"this ranker cannot be written as ONNX: {error}") from error
+        raise ValueError(f"this model cannot be written as ONNX: {error}") from error
 
 
 class _Log1p:

@@ -35,6 +35,7 @@ def batches(
     shuffle: bool = True,
     seed: int = 0,
     preprocess: keras.layers.Layer | None = None,
+    weight: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Batches `(batch, clicks)` of `log`, ready for `fit`, `evaluate` and `predict`.
 
@@ -50,16 +51,21 @@ def batches(
         seed: Names the orders: the same seed gives the same batches.
         preprocess: Layer that the feature table passes once, such as `Standardize`; the
             ranker that serves takes the same one.
+        weight: (S, L) what each cell of `log` weighs in the loss, such as the `weight`
+            of `debias.propensity.policy_weights`; what padding cells hold is not read.
+            Only for a log in memory.
 
     Returns:
         Dataset of a dict with `features` (batch, list_size, F) float32, `position`
-        (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool
-        and the log's `row`, `column`, `device` and `context` where it has them; and of
-        clicks (batch, list_size) float32, -1 at padding.
+        (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
+        `weight` (batch, list_size) float32 if it was given, and the log's `row`,
+        `column`, `device` and `context` where it has them; and of clicks (batch,
+        list_size) float32, -1 at padding.
 
     Raises:
-        ValueError: If the log is empty or names an item that `data` lacks. Of a
-            streamed log TensorFlow raises it, as its own error, when it gets there.
+        ValueError: If the log is empty or names an item that `data` lacks, of which a
+            streamed log TensorFlow raises its own error when it gets there; if `weight`
+            is not one finite number, 0 or more, for each cell, or the log is streamed.
 
     >>> data = RankingData(np.zeros((3, 2), "float32"), None, np.array([0, 3]))
     >>> log = ClickLog(query=[0], item=[[2, 0, -1]], click=[[True, False, False]])
@@ -72,7 +78,15 @@ def batches(
     if isinstance(log, ClickLog):
         if log.sessions == 0:
             raise ValueError("log has no sessions, nothing to make a batch of")
-        sessions, read = log.sessions, _held(log.check(data.items), shuffle, batch_size)
+        columns = _cells(log.check(data.items))
+        if weight is not None:
+            columns["weight"] = _checked(weight, log)
+        sessions, read = log.sessions, _held(columns, shuffle, batch_size)
+    elif weight is not None:
+        raise ValueError(
+            f"weight is for a log in memory, got the path {log}: open it first, "
+            "debias.ClickLog.open, or leave weight out"
+        )
     else:
         sessions = count_sessions(log)
         read = _streamed(log, data.items, shuffle, batch_size)
@@ -90,9 +104,9 @@ def batches(
             "position": tf.where(mask, tf.range(1, item.shape[1] + 1), 0),
             "mask": mask,
         }
-        for name in LAYOUT:
+        for name in (*LAYOUT, "weight"):
             if name in cells:
-                dtype = "float32" if name == "context" else "int32"
+                dtype = "float32" if name in ("context", "weight") else "int32"
                 found[name] = tf.cast(cells[name], dtype)
         return found, tf.cast(cells["click"], "float32")
 
@@ -119,10 +133,28 @@ def _cells(log: ClickLog) -> dict[str, np.ndarray]:
     return {"item": log.item, "click": click, **layout}
 
 
-def _held(log: ClickLog, shuffle: bool, batch_size: int) -> Reading:
+def _checked(weight: np.ndarray, log: ClickLog) -> np.ndarray:
+    """The weights as float32, 0 at padding."""
+    weight = np.asarray(weight, "float32")
+    if weight.shape != log.item.shape:
+        raise ValueError(
+            f"weight must have the shape of the log, {log.item.shape}, "
+            f"got {weight.shape}"
+        )
+    wrong = log.mask & ~((weight >= 0) & np.isfinite(weight))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"weight must be finite, 0 or more, got {weight[row, column]} "
+            f"at row {row}, column {column}"
+        )
+    return np.where(log.mask, weight, np.float32(0))
+
+
+def _held(columns: dict[str, np.ndarray], shuffle: bool, batch_size: int) -> Reading:
     """A log in memory: an epoch is the numbers of its sessions."""
-    columns = {name: tf.constant(value) for name, value in _cells(log).items()}
-    count = log.sessions
+    count = len(columns["item"])
+    held = {name: tf.constant(value) for name, value in columns.items()}
 
     def epoch(draw: tf.Tensor) -> tf.data.Dataset:
         order = tf.range(count)
@@ -131,7 +163,7 @@ def _held(log: ClickLog, shuffle: bool, batch_size: int) -> Reading:
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
     def cells(rows: tf.Tensor) -> Cells:
-        return {name: tf.gather(values, rows) for name, values in columns.items()}
+        return {name: tf.gather(values, rows) for name, values in held.items()}
 
     return Reading(epoch, cells)
 

@@ -26,18 +26,20 @@ MAY_IMPORT = {
     "debias.tfr": {*GROUND, "debias.losses"},
     "debias.models": TRAINING,
     "debias.propensity": MODELS,
-    "debias.retrieval": MODELS,
+    "debias.retrieval": {*MODELS, "debias.export"},
+    "debias.serve": {"debias", *MODELS, "debias.retrieval"},
     "debias.diagnosis": {*MODELS, "debias.propensity", "debias.training"},
     "debias.export": MODELS,
     "debias.candidates": MODELS,
     "debias.training": MODELS,
     "debias.commands": {*MODELS, "debias", "debias.propensity", "debias.diagnosis"}
-    | {"debias.candidates", "debias.export", "debias.training"},
+    | {"debias.candidates", "debias.export", "debias.training"}
+    | {"debias.retrieval", "debias.serve"},
     "debias.__main__": {"debias.commands"},
     "simulators": {"debias.data"},
     "benchmarks": {"debias", *MODELS, "debias.tfr", "debias.propensity"}
     | {"debias.candidates", "debias.retrieval", "debias.diagnosis", "debias.export"}
-    | {"simulators"},
+    | {"debias.serve", "simulators"},
 }
 ROOT = Path(__file__).parents[1]
 TOPS = ("debias", "simulators", "benchmarks")

@@ -31,6 +31,8 @@ OURS = (
     "train.json",
     "checkpoint.npz",
     "candidates",
+    "passes",
+    "losses.json",
     "model.keras",
     "ranker.keras",
     "report.json",

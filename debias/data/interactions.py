@@ -80,6 +80,38 @@ class FeatureTable:
         """The columns at `rows`, an int array of any shape."""
         return {name: column[rows] for name, column in self.columns.items()}
 
+    def append(self, raw: Mapping[str, Sequence[Any] | np.ndarray]) -> "FeatureTable":
+        """The table with rows of new ids behind its own.
+
+        Old rows and codes stay as they are, so that a model's tables stay right. The
+        new ids get the next codes; other values keep to the vocabulary, and what it
+        lacks is out of vocabulary. A feature that `raw` lacks is missing.
+
+        Raises:
+            ValueError: An id is there already, repeats or is missing.
+
+        >>> table = FeatureTable.build({"id": ["a"], "genre": ["x"]})
+        >>> more = table.append({"id": ["b", "c"], "genre": ["x", "y"]})
+        >>> more.columns["id"].tolist(), more.columns["genre"].tolist()
+        ([2, 3, 4], [2, 2, 1])
+        """
+        if ID not in raw or ID not in self.columns:
+            raise ValueError(f"both must have a column 'id', got {list(raw)}")
+        columns, _ = self.encode(raw)
+        ids, _ = _flatten(ID, raw[ID])
+        _, first = np.unique(ids, return_index=True)
+        old = (columns[ID] != UNKNOWN) | ~np.isin(np.arange(len(ids)), first)
+        if old.any():
+            row = int(np.argmax(old))
+            raise ValueError(
+                "column 'id' must be new, distinct ids; "
+                f"row {row} has {str(ids[row])!r}"
+            )
+        columns[ID] = np.arange(len(ids), dtype=np.int32) + self.size(ID)
+        names = np.concatenate([self.vocabularies[ID], ids])
+        joined = {n: _stacked(own, columns[n]) for n, own in self.columns.items()}
+        return FeatureTable(joined, {**self.vocabularies, ID: names})
+
     @classmethod
     def build(
         cls,
@@ -150,6 +182,16 @@ class FeatureTable:
                 columns[name] = _codes(flat, counts, self.vocabularies[name])
                 unknown[name] = int((columns[name] == UNKNOWN).sum())
         return columns, unknown
+
+
+def _stacked(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Rows of both; a multi-valued column is padded to the wider of the two."""
+    if above.ndim == 1:
+        return np.concatenate([above, below])
+    width = max(above.shape[1], below.shape[1])
+    return np.concatenate(
+        [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (above, below)]
+    )
 
 
 def _is_numeric(values: Sequence[Any] | np.ndarray) -> bool:
@@ -302,6 +344,21 @@ class Interactions:
         back = end[:, None] - 1 - np.arange(length)
         codes = np.where(back >= start[:, None], items[back] + FIRST, MISSING)
         return codes.astype(np.int32), (end - start).astype(np.int32)
+
+    def latest(self, count: int) -> "Interactions":
+        """Each user's `count` latest events, in the order they stand in.
+
+        >>> table = FeatureTable.build({"id": ["a", "b"]})
+        >>> events = np.array([[0, 0, 1], [1, 0, 1], [6, 5, 7]])
+        >>> log = Interactions(*events, table, table)
+        >>> log.latest(1).time.tolist()
+        [6, 7]
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        order, offsets = self.by_user()
+        from_end = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(self))
+        return self.take(np.sort(order[from_end <= count]))
 
     def distinct(self, keep: str = "first") -> "Interactions":
         """One event a (user, item) pair, the first or the last in time.

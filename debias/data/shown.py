@@ -168,6 +168,7 @@ _RULES = {
     "label": (pa.float64(), np.float32, "must be a grade, a number"),
     "context": (pa.float64(), np.float32, "must be a finite number"),
     "features": (pa.float64(), np.float32, "must be a finite number"),
+    "timestamp": (pa.float64(), np.float64, "must be a finite number or a time"),
 }
 
 

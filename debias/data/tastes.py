@@ -1,7 +1,8 @@
 """Generated interactions whose users' preferences and items' popularity are known.
 
 The truth beside the log lets a test ask what no public set can answer: does a model
-rank by what users want, or by what is often shown?
+rank by what users want, or by what is often shown? Where tastes drift and items keep
+arriving, what does a model miss that stands still?
 """
 
 from typing import NamedTuple
@@ -78,3 +79,82 @@ def generate_interactions(
         preference.astype(np.float32), log_met.astype(np.float32), group, genre
     )
     return log, truth
+
+
+def drifting_interactions(
+    rng: np.random.Generator,
+    users: int = 300,
+    items: int = 200,
+    days: int = 10,
+    events: int = 2,
+    genres: int = 8,
+    active: float = 0.5,
+    drift: float = 0.05,
+    loyalty: float = 3.0,
+    noise: float = 0.5,
+    fashion: float = 2.0,
+    fading: float = 10.0,
+) -> Interactions:
+    """Users whose taste drifts, among items that appear, are in fashion, and fade.
+
+    A user joins, and an item appears, on day 0 with chance 1/2, else on a day drawn
+    uniformly. Each day a user moves to a genre drawn anew with chance `drift`, is
+    active with chance `active`, and then takes `events` items that are there and that
+    it has not taken, with chance proportional to
+
+        exp(loyalty [genre_i = genre_u] + q_i + fashion exp(-age_i / fading))
+
+    with q_i normal of deviation `noise` and the age in days: a draw without replacement
+    by Gumbel noise.
+
+    Args:
+        events: Items that an active user takes, fewer once it has taken all.
+
+    Returns:
+        The log, at times that begin each day d at 1000 d, in order; features "genre" of
+        items and "age" of users, which tells nothing.
+
+    >>> log = drifting_interactions(np.random.default_rng(0), 20, 30, days=3)
+    >>> np.unique(log.time // 1000).tolist()
+    [0, 1, 2]
+    """
+    if min(users, items, days, events, genres) < 1 or fading <= 0:
+        raise ValueError(
+            "users, items, days, events, genres and fading must be positive, got "
+            f"{users}, {items}, {days}, {events}, {genres}, {fading}"
+        )
+    joins, appears = (
+        np.where(rng.random(size) < 0.5, 0, rng.integers(days, size=size))
+        for size in (users, items)
+    )
+    group, genre = rng.integers(genres, size=users), rng.integers(genres, size=items)
+    quality = rng.normal(0.0, noise, items)
+    closed = np.zeros((users, items), bool)  # taken already
+    taken = []
+    for day in range(days):
+        moved = rng.random(users) < drift
+        group = np.where(moved, rng.integers(genres, size=users), group)
+        here = np.flatnonzero((joins <= day) & (rng.random(users) < active))
+        age = day - appears
+        worth = quality + fashion * np.exp(-np.maximum(age, 0) / fading)
+        logit = loyalty * (genre == group[here, None]) + worth
+        logit += rng.gumbel(size=logit.shape)
+        logit[closed[here] | (age < 0)] = -np.inf
+        best = np.argsort(-logit, axis=1)[:, :events]
+        row, column = np.nonzero(np.take_along_axis(logit, best, axis=1) > -np.inf)
+        user, item = here[row], best[row, column]
+        closed[user, item] = True
+        order = rng.permutation(len(user))  # users come and go in between each other
+        time = 1000 * day + (np.arange(len(user)) * 1000) // max(len(user), 1)
+        taken.append(np.stack([user[order], item[order], time]))
+    user, item, time = np.concatenate(taken, axis=1)
+    return from_columns(
+        user,
+        item,
+        time,
+        users={
+            "id": np.arange(users),
+            "age": [f"{age}0s" for age in rng.integers(1, 7, users)],
+        },
+        items={"id": np.arange(items), "genre": genre},
+    )

@@ -154,7 +154,11 @@ def _judge(
         groups = [words(np.flatnonzero(component == c) + 1) for c in range(count)]
         exchanges = " and ".join(f"{a} with {b}" for a, b in swaps)
         verdict = f"Not identified: no item ties the ranks {'; '.join(groups)}."
-        step = f"Exchange the items of ranks {exchanges} in a small share of sessions."
+        step = (
+            f"Exchange the items of ranks {exchanges} in a small share of sessions; "
+            "where that cannot be, let ranks that are alike share a bias "
+            "(debias.propensity.merge_places)."
+        )
     elif weakest is None and count == 1 and (component >= 0).sum() == 1:
         verdict, step = "One rank only: there is nothing to compare.", "Log more ranks."
     elif weakest is None:

@@ -3,16 +3,19 @@
 from debias.layers.attention import CrossPositionAttention
 from debias.layers.bias import BiasTower
 from debias.layers.combination import Bilinear, additive, dot, product
+from debias.layers.reversal import GradientReversal, reversed_gradient
 from debias.layers.tower import Standardize, Tower, symlog
 
 __all__ = [
     "BiasTower",
     "Bilinear",
     "CrossPositionAttention",
+    "GradientReversal",
     "Standardize",
     "Tower",
     "additive",
     "dot",
     "product",
+    "reversed_gradient",
     "symlog",
 ]

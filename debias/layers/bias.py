@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from debias.layers.tensors import Tensor, at_most, lookup
@@ -35,6 +36,9 @@ class BiasTower(keras.layers.Layer):
         center: Mean of the initial tables. Away from 0, places that multiply relevance
             start out agreeing on it.
         seed: int or None. Names the initial tables and the dropout.
+        merge: Column name to the id that each id from 0 to the largest reads in its
+            place, as `{"position": [0, 1, 2, 2]}`: places that share a bias because no
+            item ties them, see `debias.propensity.merge_places`.
 
     Call arguments:
         batch: dict with each column, `(batch, list_size)` or, for one id a list,
@@ -59,6 +63,7 @@ class BiasTower(keras.layers.Layer):
         spread: float = 0.05,
         center: float = 0.0,
         seed: int | None = None,
+        merge: Mapping[str, Sequence[int]] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -72,6 +77,10 @@ class BiasTower(keras.layers.Layer):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.columns = dict(columns)
+        self.merge = {
+            name: _merged(name, ids, self.columns)
+            for name, ids in (merge or {}).items()
+        }
         self.hidden = tuple(hidden)
         self.out = out
         self.dropout = dropout
@@ -113,7 +122,7 @@ class BiasTower(keras.layers.Layer):
             shape = layer.compute_output_shape(shape)
 
     def ids(self, batch: Mapping[str, Tensor], name: str) -> Tensor:
-        """The column `name` of the batch as ints `(batch, list_size or 1)`, checked."""
+        """The column `name` as ints `(batch, list_size or 1)`, checked and merged."""
         if name not in batch:
             raise ValueError(
                 f"the bias tower reads column {name!r}, the batch has {sorted(batch)}"
@@ -127,7 +136,8 @@ class BiasTower(keras.layers.Layer):
         built_for = f"the bias tower was built for {size}: give it a larger columns"
         if largest is not None and largest > size:
             raise ValueError(f"column {name!r} reaches {largest}, {built_for}")
-        return at_most(ids, size, f"column {name!r} is out of range, {built_for}")
+        ids = at_most(ids, size, f"column {name!r} is out of range, {built_for}")
+        return ops.take(self.merge[name], ids) if name in self.merge else ids
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
         ids = {name: self.ids(batch, name) for name in self.columns}
@@ -154,8 +164,25 @@ class BiasTower(keras.layers.Layer):
             "spread": self.spread,
             "center": self.center,
             "seed": self.seed,
+            "merge": self.merge,
         }
         return {**super().get_config(), **own}
+
+
+def _merged(name: str, ids: Sequence[int], columns: Mapping[str, int]) -> list[int]:
+    """What the ids of a column read, checked."""
+    if name not in columns:
+        raise ValueError(f"merge names column {name!r}, columns has {sorted(columns)}")
+    size, found = columns[name], np.asarray(ids)
+    if found.shape != (size + 1,) or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"merge[{name!r}] must be {size + 1} ids, of 0 to {size}, got {ids}"
+        )
+    if found[0] != 0 or not ((found >= 0) & (found <= size)).all():
+        raise ValueError(
+            f"merge[{name!r}] must lie in 0 to {size} and keep 0, missing, got {ids}"
+        )
+    return found.tolist()
 
 
 def _largest(ids: Tensor) -> int | None:

@@ -8,6 +8,7 @@ from debias.models.corrected import (
     PairDebias,
     RegressionEM,
 )
+from debias.models.disentangled import Disentangled
 from debias.models.mixture import Annealing, Mixture, WatchComponents
 from debias.models.towers import (
     Additive,
@@ -26,6 +27,7 @@ __all__ = [
     "Annealing",
     "BilinearModel",
     "ClickModel",
+    "Disentangled",
     "Dot",
     "DoublyRobust",
     "DualLearning",

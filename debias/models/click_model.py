@@ -31,6 +31,7 @@ class ClickModel(keras.Model):
     """
 
     predicts_clicks = True  # False where `click_logits` are scores without a scale
+    takes_weight = True  # False where `session_losses` cannot weigh single cells
 
     def __init__(self, arguments: Mapping[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
@@ -74,8 +75,11 @@ class ClickModel(keras.Model):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
     ) -> Tensor:
-        """-log P(clicks) of each session in nats, `(batch,)`: the default loss."""
-        return click_cross_entropy(clicks, outputs)
+        """-log P(clicks) of each session in nats, `(batch,)`: the default loss.
+
+        A sum over cells, each times its `weight` where the batch has it.
+        """
+        return click_cross_entropy(clicks, outputs, batch.get("weight"))
 
     def compute_loss(
         self,
@@ -85,7 +89,18 @@ class ClickModel(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """The mean of `session_losses`, unless `compile` was given another loss."""
+        """The mean of `session_losses`, unless `compile` was given another loss.
+
+        Raises:
+            ValueError: The batch has a `weight` that this loss would leave out.
+        """
+        weighed = isinstance(x, Mapping) and "weight" in x
+        if weighed and not (self.takes_weight and self.loss is None):
+            given = "" if self.loss is None else " that compile was given"
+            raise ValueError(
+                f"the loss of {type(self).__name__}{given} cannot take a weight of "
+                "each cell: make its batches without the argument weight"
+            )
         if self.loss is not None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         losses = self.session_losses(x, y, y_pred, training)

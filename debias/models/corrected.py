@@ -72,6 +72,8 @@ class InverseWeighted(OneTowerClickModel):
     (2, 3)
     """
 
+    takes_weight = False
+
     def __init__(
         self,
         relevance: keras.layers.Layer,
@@ -208,6 +210,8 @@ class RegressionEM(Product):
     (2, 10, 2)
     """
 
+    takes_weight = False
+
     def combine(self, relevance: Tensor, bias: Tensor) -> Tensor:
         return ops.stack([bias, relevance + ops.zeros_like(bias)], axis=-1)
 
@@ -242,6 +246,7 @@ class DualLearning(TwoTowerClickModel):
     """
 
     predicts_clicks = False
+    takes_weight = False
 
     def __init__(
         self,
@@ -299,6 +304,7 @@ class PairDebias(OneTowerClickModel):
     """
 
     predicts_clicks = False
+    takes_weight = False
 
     def __init__(
         self,

@@ -65,6 +65,8 @@ class Mixture(ClickModel):
     {'logits': (2, 10, 2), 'log_prior': (2, 2)}
     """
 
+    takes_weight = False
+
     def __init__(
         self,
         components: Sequence[ClickModel],

@@ -1,5 +1,6 @@
 """XPA: a click on one item depends on what stands around it, in lists and in grids."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -8,6 +9,8 @@ from keras import ops
 from debias.layers import CrossPositionAttention
 from debias.layers.tensors import Tensor
 from debias.models.click_model import Batch, ClickModel
+
+HEARD = ("relevance", "places")
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -29,6 +32,7 @@ class XPA(ClickModel):
         bias: Layer from the batch's dict to `(batch, list_size, E)`; a grid gives it
             row and column.
         dim: Size of the queries and keys.
+        hears: What of the neighbours counts: "relevance" (w3), "places" (w4), or both.
         attend_self: Whether an item is among its own neighbours.
         seed: int or None. Names the initial weights.
 
@@ -49,14 +53,18 @@ class XPA(ClickModel):
         relevance: keras.layers.Layer,
         bias: keras.layers.Layer,
         dim: int = 8,
+        hears: Sequence[str] = HEARD,
         attend_self: bool = False,
         seed: int | None = None,
         **kwargs: Any,
     ):
+        if not set(hears) <= set(HEARD):
+            raise ValueError(f"hears must be of {HEARD}, got {tuple(hears)}")
         arguments = {
             "relevance": relevance,
             "bias": bias,
             "dim": dim,
+            "hears": list(hears),
             "attend_self": attend_self,
             "seed": seed,
         }
@@ -73,20 +81,30 @@ class XPA(ClickModel):
             kernel_initializer=keras.initializers.GlorotUniform(seeds[1]),
         )
         # w3 V_r and w4 V_b are each one linear map, so each is learned as one.
-        self.others_relevance = CrossPositionAttention(dim, 1, attend_self, seeds[2])
-        self.others_places = CrossPositionAttention(dim, 1, attend_self, seeds[3])
+        self.heard = {
+            name: CrossPositionAttention(dim, 1, attend_self, seeds[2 + place])
+            for place, name in enumerate(HEARD)
+            if name in hears
+        }
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         h = self.relevance(batch["features"], training=training)
         z = self.bias(batch, training=training)
-        heard_relevance, _ = self.others_relevance(h, z, batch["mask"])
-        heard_places, _ = self.others_places(z, z, batch["mask"])
-        own = self.own_relevance(h) + self.own_place(z)
-        return ops.squeeze(own + heard_relevance + heard_places, -1)
+        logit = self.own_relevance(h) + self.own_place(z)
+        for name, attention in self.heard.items():
+            heard, _ = attention(h if name == "relevance" else z, z, batch["mask"])
+            logit += heard
+        return ops.squeeze(logit, -1)
 
     def attention(self, batch: Batch) -> Tensor:
-        """Weights A_ij on neighbours' relevance, `(batch, list_size, list_size)`."""
-        return self.others_relevance.weights_between(self.bias(batch), batch["mask"])
+        """Weights A_ij on neighbours' relevance, `(batch, list_size, list_size)`.
+
+        Raises:
+            ValueError: The model does not hear its neighbours' relevance.
+        """
+        if "relevance" not in self.heard:
+            raise ValueError('hears must hold "relevance" for there to be attention')
+        return self.heard["relevance"].weights_between(self.bias(batch), batch["mask"])
 
     def score(self, features: Tensor) -> Tensor:
         return ops.squeeze(self.own_relevance(self.relevance(features)), -1)

@@ -2,5 +2,14 @@
 
 from debias.propensity.estimate import ESTIMATORS, estimate
 from debias.propensity.examination import Examination
+from debias.propensity.merging import merge_places
+from debias.propensity.policy_weights import PolicyWeights, policy_weights
 
-__all__ = ["ESTIMATORS", "Examination", "estimate"]
+__all__ = [
+    "ESTIMATORS",
+    "Examination",
+    "PolicyWeights",
+    "estimate",
+    "merge_places",
+    "policy_weights",
+]

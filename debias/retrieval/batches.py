@@ -49,6 +49,8 @@ class RecallBatches(keras.utils.PyDataset):
         history: L.
         self_items: How many items are drawn for self-supervision; 0 for none.
         min_history: Events with fewer earlier ones of their user are left out.
+        learned: (E,) bool, the events to learn from; the others only tell what users
+            took before. `log_q` is then the items' share of these. None: all.
         seed: Names all draws.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
@@ -67,6 +69,7 @@ class RecallBatches(keras.utils.PyDataset):
         history: int = 50,
         self_items: int = 0,
         min_history: int = 0,
+        learned: np.ndarray | None = None,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -94,11 +97,15 @@ class RecallBatches(keras.utils.PyDataset):
         order, _ = log.by_user()
         self.user, self.item = log.user[order], log.item[order]
         self.histories, before = log.histories(history)
-        self.events = np.flatnonzero(before >= min_history)
+        counted = log if learned is None else log.take(learned)
+        inside = True if learned is None else np.asarray(learned, bool)[order]
+        self.events = np.flatnonzero((before >= min_history) & inside)
         if not len(self.events):
-            raise ValueError(f"min_history of {min_history} leaves no event")
+            raise ValueError(
+                f"min_history of {min_history} and learned leave no event to learn from"
+            )
         self.batch_size = min(batch_size, len(self.events))
-        share = np.maximum(log.popularity(), 1) / len(log)
+        share = np.maximum(counted.popularity(), 1) / len(counted)
         self.log_share = np.log(share).astype(np.float32)
         self.known: Any = None
         if exclude_known:

@@ -78,7 +78,7 @@ def ranks(
         raise ValueError(f"query must be in [0, {queries}), got {query.max()}")
     order = np.argsort(query, kind="stable")
     bounds = np.searchsorted(query[order], np.arange(0, queries + block, block))
-    rank, best = np.empty(len(query)), []
+    rank, lists = np.empty(len(query)), []
     for number, start in enumerate(range(0, queries, block)):
         stop = min(start + block, queries)
         scores = np.array(score(np.arange(start, stop)))  # a copy: it is written to
@@ -102,19 +102,35 @@ def ranks(
         equal = (against == own[:, None]).sum(axis=1)
         rank[here] = 1 + greater + np.where(np.isneginf(own), 0, equal) / 2
         if top:
-            best.append(_best(scores, top))
-    items = np.concatenate(best) if best else np.empty((queries, 0), np.int32)
+            lists.append(best(scores, top))
+    items = np.concatenate(lists) if lists else np.empty((queries, 0), np.int32)
     return rank, items
 
 
-def _best(scores: np.ndarray, top: int) -> np.ndarray:
-    top = min(top, scores.shape[1])
-    part = np.argpartition(-scores, top - 1, axis=1)[:, :top]
-    values = np.take_along_axis(scores, part, axis=1)
-    order = np.lexsort((part, -values), axis=1)
-    chosen = np.take_along_axis(part, order, axis=1)
-    empty = np.isneginf(np.take_along_axis(values, order, axis=1))
-    return np.where(empty, -1, chosen).astype(np.int32)
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+    """The columns of each row's k largest scores.
+
+    Args:
+        scores: (Q, N) without NaN.
+        k: At least 1.
+
+    Returns:
+        (Q, min(k, N)) int32 in falling order of score, equal ones by column; -1 in
+        place of columns of score minus infinity.
+
+    >>> best(np.array([[1.0, 2.0, 2.0, -np.inf]]), 2).tolist()
+    [[1, 2]]
+    """
+    k = min(k, scores.shape[1])
+    if not k:
+        return np.empty((len(scores), 0), np.int32)
+    least = np.partition(scores, -k, axis=1)[:, -k]
+    chosen = np.empty((len(scores), k), np.int32)
+    for own, row, at_least in zip(chosen, scores, least, strict=True):
+        columns = np.flatnonzero(row >= at_least)
+        order = np.argsort(-row[columns], kind="stable")[:k]
+        own[:] = np.where(np.isneginf(row[columns[order]]), -1, columns[order])
+    return chosen
 
 
 def recall_metrics(
@@ -197,9 +213,9 @@ def evaluate(
     if not len(query):
         raise ValueError("query must hold at least one target, got none")
     middle = cutoffs[min(1, len(cutoffs) - 1)]
-    rank, best = ranks(score, query, target, seen, block, middle)
+    rank, listed = ranks(score, query, target, seen, block, middle)
     metrics = recall_metrics(rank, query, cutoffs)
-    shown = np.unique(best[best >= 0])
+    shown = np.unique(listed[listed >= 0])
     metrics[f"coverage@{middle}"] = len(shown) / len(popularity)
     in_head = head_items(popularity, head_share)[target]
     for name, part in (("head", in_head), ("tail", ~in_head)):

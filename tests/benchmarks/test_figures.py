@@ -30,7 +30,7 @@ def pbm():
 @pytest.mark.parametrize("row", ["product", "additive"])
 def test_a_model_that_knows_examination_has_no_error(row, pbm):
     """The product model's g is the logit of theta, here written into its table."""
-    model = LEARNERS[row](0, pbm)
+    model = LEARNERS[row].build(0, pbm)
     batch, _ = next(iter(batches(pbm.test.log, pbm.test.data, 1)))
     model(batch)
     theta = np.array(named("pbm").behaviours[0].theta)[:10]
@@ -45,7 +45,7 @@ def test_a_model_that_knows_examination_has_no_error(row, pbm):
 
 def test_types_that_are_found_have_rand_index_one():
     mixed = protocol.world("mixed", 3, None, TINY)
-    model = LEARNERS["mixture"](0, mixed)
+    model = LEARNERS["mixture"].build(0, mixed)
     kinds = mixed.test.log.user_type[: truths.WATCHED]
     model.responsibilities = lambda batch, clicks: np.eye(3)[(kinds + 1) % 3]
     assert truths.beliefs(model, mixed)["type_rand_index"] == 1
@@ -55,7 +55,7 @@ def test_types_that_are_found_have_rand_index_one():
 
 def test_attention_like_the_truth_is_perfectly_correlated():
     grid = protocol.world("grid", 3, None, TINY)
-    model = LEARNERS["xpa"](0, grid)
+    model = LEARNERS["xpa"].build(0, grid)
     true = grid.population.behaviours[0].influence(10)
     model.attention = lambda batch: true[None] ** 2
     assert truths.beliefs(model, grid)["attention_correlation"] == pytest.approx(1)

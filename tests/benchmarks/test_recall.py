@@ -140,3 +140,46 @@ def test_settings_are_json_and_tell_configurations_apart():
 def test_rejects(function, message):
     with pytest.raises(ValueError, match=message):
         function()
+
+
+@pytest.fixture
+def eagerly():
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def test_hard_negatives_by_a_ranker_are_what_it_puts_low_and_nobody_took(monkeypatch):
+    from benchmarks import recall_ranker
+
+    train, _ = recall.split("movielens-100k")
+    truth = np.random.default_rng(0).random((len(train.users), len(train.items)))
+
+    def ranker(pairs):
+        user, item = pairs.astype(int).T
+        return truth[user, item]
+
+    monkeypatch.setattr(recall, "fit_tower", lambda *_: None)
+    monkeypatch.setattr(recall, "scorer", lambda *_: lambda users: -truth[users])
+    monkeypatch.setattr(recall_ranker, "click_ranker", lambda *_: ranker)
+    hard = recall.sampler("hard-by-ranker", train, 0)
+    # Lists hold all unseen items, fewer than 101: none is hard, all are drawn easily.
+    assert not len(hard.rows) and hard.fallback.log_q is not None
+
+
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+def test_a_click_ranker_learns_what_was_starred(eagerly):
+    from benchmarks.recall_ranker import candidates, click_ranker
+
+    train, _ = recall.split("movielens-100k")
+    data = candidates(train, lambda users: np.zeros((len(users), len(train.items))))
+    user, item = data.features.astype(int).T
+    taken = np.zeros((len(train.users), len(train.items)), bool)
+    taken[train.user, train.item] = True
+    assert (data.labels == np.where(taken[user, item], 3, 0)).all()
+    assert len(user) == taken.size  # 60 items: all are shown
+    flat = lambda users: np.zeros((len(users), len(train.items)))  # noqa: E731
+    score = click_ranker(train, flat, 0)(data.features)
+    assert score[taken[user, item]].mean() > score[~taken[user, item]].mean()

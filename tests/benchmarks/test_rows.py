@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 
 from benchmarks import protocol
-from benchmarks.experiments import ESTIMATORS, LEARNERS, Size
-from benchmarks.protocol import LIST_SIZE, World, ranking_metrics, shown_clicks
-from benchmarks.rows import known_context, measure
+from benchmarks.experiments import ESTIMATORS, LEARNERS, TABLES, Logging, Size, Trial
+from benchmarks.learners import LEARNERS as BUILT
+from benchmarks.learners import known_context
+from benchmarks.protocol import (
+    LIST_SIZE,
+    World,
+    click_metrics,
+    ranking_metrics,
+    shown_clicks,
+)
+from benchmarks.rows import alternatives, measure
+from benchmarks.variants import VARIANTS
+from debias.candidates import layout_of
+from debias.losses import click_cross_entropy
+from debias.pipeline import batches
+from debias.propensity import policy_weights
 from simulators.clicks import item_attraction
 from simulators.oracle import expected_clicks, expected_log_likelihood
 
@@ -17,7 +30,10 @@ SCORES_ONLY = (
     *("dual_learning", "pair_debias", "softmax_naive"),
     *(row for row in ESTIMATORS if row.endswith("_softmax")),
 )
-BELIEFS = {"type_rand_index", "attention_correlation", "examination_error"}
+BELIEFS = {
+    *("type_rand_index", "attention_correlation", "examination_error"),
+    *("reference_tau", "ndcg@5_by_relevance", "ndcg@5_by_places", "ndcg@5_by_largest"),
+}
 TINY = Size(queries=60, sessions=600, batch_size=128, epochs=1, patience=1)
 
 
@@ -30,11 +46,107 @@ def mixed() -> World:
 def test_every_row_yields_its_metrics(row, mixed):
     found = measure(row, mixed, TINY, 3, 0.01)
     ranking = {"ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "mrr", "expected_clicks"}
-    clicks = {"click_log_likelihood", "perplexity"}
+    ranking |= {"click_mrr", "click_share@3"}
+    clicks = {"click_log_likelihood", "click_skill", "perplexity"}
     silent = ("logging", "full_information", *SCORES_ONLY)
     expected = ranking | (set() if row in silent else clicks)
     assert set(found) - BELIEFS == expected
     assert np.isfinite(list(found.values())).all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_predict_clicks_and_rank_by_features(name):
+    world = protocol.world("context", 3, None, TINY)
+    model = VARIANTS[name](layout_of(world.train.log), 3)
+    batch, clicks = next(iter(batches(world.test.log, world.test.data, 16)))
+    outputs = model(batch)
+    assert model.click_logits(batch, outputs).shape == clicks.shape
+    assert np.isfinite(model.session_losses(batch, clicks, outputs)).all()
+    assert model.score(batch["features"]).shape == clicks.shape
+
+
+def test_every_row_of_a_table_can_be_built():
+    """Bounds and the row of grades apart, a row of a `Trial` is a learner."""
+    rows = {
+        trial.row
+        for table in TABLES.values()
+        for trial in (*table.experiments, *table.quick)
+        if isinstance(trial, Trial)
+    }
+    assert rows - {"logging", "ceiling", "full_information"} <= set(BUILT)
+
+
+def test_rows_that_drop_sessions_without_clicks_keep_the_test_log(mixed):
+    seen = BUILT["mixture_clicked"].view(mixed)
+    some = mixed.train.log.click.any(axis=1)
+    assert 0 < some.sum() < len(some)
+    assert seen.train.log.sessions == some.sum()
+    assert seen.train.log.click.sum() == mixed.train.log.click.sum()
+    assert seen.test is mixed.test
+
+
+def test_rows_of_items_by_number_know_the_same_queries(mixed):
+    seen = BUILT["per_item"].view(mixed)
+    assert all(split.data is seen.train.data for split in seen[1:])
+    assert seen.train.data.features[:, 0].tolist() == [*range(mixed.train.data.items)]
+    logs = [split.log.item for split in seen[1:]]
+    assert (np.concatenate(logs) == mixed.train.log.item).all()
+    assert [len(log) for log in logs] == [400, 100, 100]
+
+
+def test_weighted_rows_weigh_by_the_policy(mixed):
+    seen = BUILT["product_weighted"].view(mixed)
+    expected = policy_weights(mixed.train.log).weight
+    np.testing.assert_array_equal(seen.train.weight, expected)
+    assert np.ptp(expected[mixed.train.log.mask]) > 0 and seen.test.weight is None
+
+
+@pytest.mark.parametrize("best_first", [True, False])
+def test_experts_order_all_ten_items_by_grade(best_first):
+    sure = protocol.world("pbm", 3, None, TINY, Logging(best_first, 0.0))
+    log, data = sure.train.log, sure.train.data
+    assert data.sizes.max() == LIST_SIZE
+    grades = np.where(log.mask, data.labels[log.item], -1 if best_first else 9)
+    steps = np.diff(grades.astype(int), axis=1)
+    assert (steps <= 0 if best_first else steps >= 0).all()
+
+
+def test_random_order_has_no_order():
+    lot = protocol.world("pbm", 3, None, TINY, Logging(True, 1.0))
+    log, data = lot.train.log, lot.train.data
+    mean = np.where(log.mask, data.labels[np.maximum(log.item, 0)], np.nan)
+    mean = np.nanmean(mean, axis=0)
+    error = data.labels.std() / np.sqrt(log.sessions)
+    assert np.abs(mean - mean.mean()).max() < 5 * error
+    half = protocol.world("pbm", 3, None, TINY, Logging(True, 0.5))
+    first = half.train.data.labels[half.train.log.item[:, 0]].mean()
+    assert first > mean[0] + 10 * error
+
+
+def test_a_constant_predictor_has_no_skill(mixed):
+    log = mixed.test.log
+    rate = log.click[log.mask].mean()
+    logits = np.full(log.click.shape, np.log(rate / (1 - rate)))
+    assert click_metrics(log, logits)["click_skill"] == pytest.approx(0, abs=1e-6)
+    sure = np.where(log.click, 30.0, -30.0)
+    assert click_metrics(log, sure)["click_skill"] == pytest.approx(1)
+
+
+def test_alternatives_to_serve_of_a_mixture(mixed):
+    model = BUILT["mixture"].build(3, mixed)
+    batch, _ = next(iter(batches(mixed.test.log, mixed.test.data, 16)))
+    model(batch)
+    model.prior_logits.assign(np.log([0.2, 0.5, 0.3]))
+    x = mixed.test.data.features[:7]
+    parts = [np.asarray(part.score(x)) for part in model.components]
+    found = {rule: np.asarray(f(x)) for rule, f in alternatives(model).items()}
+    expected = 0.2 * parts[0] + 0.5 * parts[1] + 0.3 * parts[2]
+    np.testing.assert_allclose(found["relevance"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["largest"], parts[1], rtol=1e-6)
+    each = [np.asarray(model.logits_at(x, k)) for k in range(1, LIST_SIZE + 1)]
+    expected = np.sum([1 / (1 + np.exp(-logit)) for logit in each], axis=0)
+    np.testing.assert_allclose(found["places"], expected, rtol=1e-5)
+    assert alternatives(BUILT["product"].build(3, mixed)) == {}
 
 
 def test_nobody_predicts_clicks_better_than_the_crowd_itself(mixed):
@@ -126,3 +238,17 @@ def test_letor_files_and_folders(tmp_path, monkeypatch):
     letor(tmp_path / "odd" / "train.txt", 10)
     with pytest.raises(ValueError, match=r"odd: expected files of train and test"):
         protocol.world.__wrapped__("mixed", 0, str(tmp_path / "odd"), TINY)
+
+
+def test_parts_of_an_ensemble_learn_apart(mixed):
+    """In training each part has its own loss; the mean logit is what is evaluated."""
+    model = BUILT["product_three"].build(3, mixed)
+    batch, clicks = next(iter(batches(mixed.test.log, mixed.test.data, 16)))
+    logits = [np.asarray(part(batch)) for part in model.parts]
+    losses = [np.asarray(click_cross_entropy(clicks, z)) for z in logits]
+    outputs = model(batch)
+    apart = model.session_losses(batch, clicks, outputs, training=True)
+    np.testing.assert_allclose(apart, np.sum(losses, axis=0), rtol=1e-5)
+    joint = model.session_losses(batch, clicks, outputs)
+    mean = click_cross_entropy(clicks, np.mean(logits, axis=0))
+    np.testing.assert_allclose(joint, mean, rtol=1e-5)

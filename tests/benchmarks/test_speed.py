@@ -87,3 +87,21 @@ def test_the_plain_pass_is_the_pass_of_the_library():
     ours = prepared_pass(log, "pbm")()
     for one, other in zip(plain, ours, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_everybody_finds_the_same_ndcg(monkeypatch):
+    monkeypatch.setattr(speed, "LISTS", 200)
+    monkeypatch.setattr(speed, "ROUNDS", 1)
+    monkeypatch.setattr(speed, "copy_rate", lambda: 1e9)
+    found = speed.evaluate(0)
+    assert {"rate", "peer_rate", "ratio", "sklearn_ratio", "tfr_ratio"} <= set(found)
+    assert found["floor_fraction"] == pytest.approx(found["rate"] / (1e9 / 80))
+
+
+def test_a_peer_that_finds_another_ndcg_is_an_error(monkeypatch):
+    monkeypatch.setattr(speed, "LISTS", 200)
+    monkeypatch.setattr(speed, "copy_rate", lambda: 1e9)
+    wrong = iter([("odd", lambda: 0.5)])
+    monkeypatch.setattr(speed, "ndcg_peers", lambda *_: wrong)
+    with pytest.raises(RuntimeError, match="odd finds NDCG"):
+        speed.evaluate(0)

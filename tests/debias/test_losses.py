@@ -1,8 +1,5 @@
 """Tests of debias.losses: every loss of the registry, on the backend Keras runs on."""
 
-import os
-import subprocess
-import sys
 from math import exp, log, log2
 
 import keras
@@ -456,19 +453,3 @@ def test_rejects(name, y, z, arguments, message):
 def test_shells_reject_a_temperature_at_once():
     with pytest.raises(ValueError, match="temperature"):
         LOSSES["mixture_likelihood"](temperature=0)
-
-
-def test_on_the_jax_backend():
-    pytest.importorskip("jax")
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("these tests run on another backend than the default already")
-    here = os.path.dirname(__file__)
-    files = [os.path.join(here, f) for f in ("test_losses.py", "test_keras_metrics.py")]
-    core = "oracle or tie or nothing or fit or sum_to or numpy"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", core, *files],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]

@@ -79,6 +79,17 @@ def test_layout_columns_come_along():
     ]
 
 
+def test_a_weight_comes_along_in_the_order_of_the_sessions():
+    weight = np.arange(15.0).reshape(5, 3)
+    weight[1, 2] = np.nan  # padding: not read
+    shuffled = arrays(batches(LOG, DATA, batch_size=2, seed=3, weight=weight))
+    found = np.concatenate([batch["weight"] for batch, _ in shuffled])
+    order = sessions_of(batches(LOG, DATA, batch_size=2, seed=3))
+    assert order != list(range(5)) and found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.where(ITEM >= 0, weight, 0)[order])
+    assert "weight" not in arrays(batches(LOG, DATA))[0][0]
+
+
 def test_preprocess_passes_the_table_once():
     scale = Standardize().adapt(DATA.features)
     batch, _ = arrays(batches(LOG, DATA, 5, shuffle=False, preprocess=scale))[0]
@@ -94,6 +105,13 @@ def test_rejects():
         batches(beyond, DATA)
     with pytest.raises(ValueError, match="no sessions"):
         batches(LOG.take(np.arange(0)), DATA)
+    with pytest.raises(ValueError, match=r"weight must .* \(5, 3\), got \(5,\)"):
+        batches(LOG, DATA, weight=np.ones(5))
+    for bad in (-1.0, np.inf, np.nan):
+        weight = np.ones((5, 3))
+        weight[3, 1] = bad
+        with pytest.raises(ValueError, match=f"got {bad} at row 3, column 1"):
+            batches(LOG, DATA, weight=weight)
 
 
 # Logs on disk
@@ -164,5 +182,7 @@ def test_a_streamed_log_of_other_data_is_refused(shards):
     few = RankingData(np.zeros((5, 4)), None, [0, 5])
     with pytest.raises(tf.errors.OpError, match="item must be below 5, got"):
         arrays(batches(shards[1], few))
+    with pytest.raises(ValueError, match=r"weight is for a log in memory.*log"):
+        batches(shards[1], DATA, weight=np.ones((23, 3)))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         batches("nowhere", DATA)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from debias.data.tastes import generate_interactions
+from debias.data.tastes import drifting_interactions, generate_interactions
 
 
 def rng(seed=0):
@@ -54,3 +54,34 @@ def test_a_seed_names_a_log():
 def test_rejects(bad, message):
     with pytest.raises(ValueError, match=message):
         generate_interactions(rng(), **{"users": 5, "items": 30, "events": 3, **bad})
+
+
+def test_drifting_users_take_nothing_twice_and_nothing_that_is_not_there_yet():
+    log = drifting_interactions(np.random.default_rng(3), 80, 60, days=12, events=3)
+    pairs = log.user.astype(int) * len(log.items) + log.item
+    assert len(np.unique(pairs)) == len(pairs)
+    assert (np.diff(log.time) >= 0).all() and log.time.max() < 12_000
+    late = len(log.items) - len(np.unique(log.item[log.time < 1000]))
+    assert late > 0.3 * len(log.items)  # half of the items appear on a later day
+    counts = np.unique((log.time // 1000, log.user), axis=1, return_counts=True)[1]
+    assert counts.max() == 3
+
+
+def test_drift_moves_what_a_user_takes():
+    def kept(drift):
+        """How often a user's last item is of the genre of its first."""
+        log = drifting_interactions(
+            np.random.default_rng(0), 300, 200, days=20, drift=drift, loyalty=6.0
+        )
+        order, offsets = log.by_user()
+        both = np.diff(offsets) > 1
+        genre = log.items.columns["genre"][log.item[order]]
+        return (genre[offsets[:-1][both]] == genre[offsets[1:][both] - 1]).mean()
+
+    assert kept(0.0) > 0.8  # but for a user who runs out of its genre
+    assert kept(0.5) < 0.4  # one of eight genres by chance
+
+
+def test_drifting_rejects_a_world_of_nothing():
+    with pytest.raises(ValueError, match=r"days.*positive"):
+        drifting_interactions(np.random.default_rng(0), days=0)

@@ -12,6 +12,7 @@ from debias.diagnosis.identifiability import (
     profile,
 )
 from debias.metrics import effective_sample_size
+from debias.propensity import merge_places
 from simulators.behaviours import PositionBased
 from simulators.clicks import simulate
 from simulators.policies import Deterministic, PlackettLuce, RandPair, expert
@@ -76,7 +77,8 @@ def test_an_unconnected_log():
     assert found.component.tolist() == [0, 0, 1, 1] and not found.connected
     assert found.swaps == ((2, 3),)
     assert found.verdict.startswith("Not identified") and "1-2; 3-4" in found.verdict
-    assert "2 with 3" in found.next_step
+    assert "2 with 3" in found.next_step and "merge_places" in found.next_step
+    assert merge_places(found.component).tolist() == [0, 1, 2, 2, 4]
     curve = profile(log)
     assert curve.identified.tolist() == [True, True, False, False]
     np.testing.assert_allclose(curve.statistic[2:], 0, atol=1e-3)

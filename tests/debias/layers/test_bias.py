@@ -6,6 +6,7 @@ import pytest
 
 from debias.layers import BiasTower
 from debias.layers.tensors import lookup
+from debias.models import PositionOnly
 
 
 def numbers(x):
@@ -13,6 +14,7 @@ def numbers(x):
 
 
 POSITION = np.array([[1, 2, 3], [1, 2, 0]])
+MERGE = {"position": [0, 1, 2, 2]}
 
 
 def test_output_is_the_sum_of_the_rows_of_its_tables():
@@ -22,6 +24,36 @@ def test_output_is_the_sum_of_the_rows_of_its_tables():
     position, device = (numbers(tower.tables[name]) for name in ("position", "device"))
     np.testing.assert_allclose(out[0, 2], position[3] + device[2], rtol=1e-6)
     np.testing.assert_allclose(out[1, 2], position[0] + device[0], rtol=1e-6)
+
+
+def test_merged_places_share_a_row():
+    """Place 3 reads the row of 2: in value, and in the gradient, which sums there."""
+    tower = BiasTower({"position": 3}, spread=1.0, seed=0, merge=MERGE)
+    batch = {"position": POSITION}
+    out = numbers(tower(batch))[..., 0]
+    table = numbers(tower.tables["position"])[:, 0]
+    np.testing.assert_allclose(out, table[[[1, 2, 2], [1, 2, 0]]], rtol=1e-6)
+    model = PositionOnly(tower)
+    model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+    features, clicks = np.zeros((2, 3, 1)), np.array([[0, 0, 0], [0, 0, -1]], "float32")
+    model.fit({**batch, "features": features}, clicks, verbose=0)
+    p = 1 / (1 + np.exp(-table))
+    expected = table - p * [0, 1, 1.5, 0]  # of 2 sessions, two show 1, three read 2
+    np.testing.assert_allclose(
+        numbers(tower.tables["position"])[:, 0], expected, rtol=1e-5
+    )
+
+
+def test_a_merge_is_held_against_its_column():
+    for merge, wrong in (
+        ({"row": [0, 1]}, "column 'row'"),
+        ({"position": [0, 1, 2]}, "must be 4 ids"),
+        ({"position": [0, 1, 2, 4]}, "0 to 3"),
+        ({"position": [1, 1, 2, 3]}, "keep 0"),
+        ({"position": [0, 1, 2, 2.5]}, "must be 4 ids"),
+    ):
+        with pytest.raises(ValueError, match=f"merge.*{wrong}"):
+            BiasTower({"position": 3}, merge=merge)
 
 
 def test_hidden_layers_let_columns_interact():
@@ -98,6 +130,7 @@ def test_config_round_trip_keeps_every_argument():
         "dropout": 0.2,
         "spread": 0.3,
         "seed": 5,
+        "merge": {"row": [0, 1, 2, 2]},
     }
     restored = keras.layers.deserialize(keras.layers.serialize(BiasTower(**given)))
     assert given.items() <= restored.get_config().items()

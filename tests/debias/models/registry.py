@@ -5,6 +5,7 @@ from debias.models import (
     XPA,
     Additive,
     BilinearModel,
+    Disentangled,
     Dot,
     DoublyRobust,
     DualLearning,
@@ -40,6 +41,9 @@ CLICK_MODELS = {
     "position_feature": lambda s: PositionFeature(relevance(s), bias(s, 3, 0.15)),
     "product": lambda s: Product(relevance(s), bias(s)),
     "additive": lambda s: Additive(relevance(s), bias(s, dropout=0.1)),
+    "disentangled": lambda s: Disentangled(
+        relevance(s), bias(s, 3), rate=0.2, strength=0.5, seed=s
+    ),
     "dot": lambda s: Dot(relevance(s, 4), bias(s, 4), reference=2),
     "bilinear": lambda s: BilinearModel(relevance(s, 4), bias(s, 3), seed=s),
     "position_only": lambda s: PositionOnly(bias(s)),

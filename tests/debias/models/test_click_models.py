@@ -7,6 +7,7 @@ import pytest
 from debias.losses import click_cross_entropy
 from debias.models import Mixture, PositionOnly, ranker
 from tests.debias.models.registry import CLICK_MODELS, CONTEXT, POSITIONS
+from tests.gradient import gradient
 
 every_model = pytest.mark.parametrize("name", CLICK_MODELS)
 RNG = np.random.default_rng(0)
@@ -113,14 +114,36 @@ def test_padding_changes_neither_clicks_nor_loss(name):
 
 
 @every_model
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_fit_lowers_the_loss(name, jit_compile):
+def test_cells_in_another_order_are_clicked_alike(name):
+    """Items and their places moved together: the order of columns means nothing."""
+    model, order = built(name), RNG.permutation(POSITIONS)
+    batch, context = batch_of(FEATURES), batch_of(FEATURES)["context"]
+    clicks = (RNG.random((5, POSITIONS)) < 0.4).astype("float32")
+    moved = {n: x[:, order] for n, x in batch.items() if n != "context"}
+    moved["context"] = context
+    outputs, others = model(batch), model(moved)
+    np.testing.assert_allclose(
+        numbers(model.click_logits(moved, others)),
+        numbers(model.click_logits(batch, outputs))[:, order],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        numbers(model.session_losses(moved, clicks[:, order], others)),
+        numbers(model.session_losses(batch, clicks, outputs)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@every_model
+def test_fit_lowers_the_loss(name):
     keras.utils.set_random_seed(1)
     model = CLICK_MODELS[name](1)
     relevant = FEATURES[..., 0] > 0
     seen = RNG.random((5, POSITIONS)) < 1 / np.arange(1, POSITIONS + 1)
     batch, clicks = batch_of(FEATURES), (relevant & seen).astype("float32")
-    model.compile(keras.optimizers.Adam(0.02), jit_compile=jit_compile)
+    model.compile(keras.optimizers.Adam(0.02), jit_compile=True)
     history = model.fit(batch, clicks, epochs=25, verbose=0, batch_size=5)
     assert history.history["loss"][-1] < 0.95 * history.history["loss"][0]
 
@@ -156,6 +179,47 @@ def test_sample_weight_weighs_sessions(name):
     weight = np.array([0.0, 1.0, 2.0, 0.5, 0.0], "float32")
     value = model.compute_loss(batch, clicks, model(batch), weight, training=False)
     np.testing.assert_allclose(numbers(value), (weight * losses).mean(), rtol=1e-5)
+
+
+@every_model
+def test_a_weight_multiplies_the_loss_of_its_cell_or_is_refused(name):
+    model, batch = built(name), batch_of(FEATURES)
+    clicks = (RNG.random((5, POSITIONS)) < 0.4).astype("float32")
+    weight = RNG.uniform(0, 3, clicks.shape).astype("float32")
+    weighed = {**batch, "weight": weight}
+    outputs = model(batch)
+    if not model.takes_weight:
+        refusal = f"^the loss of {type(model).__name__} cannot .* the argument weight$"
+        with pytest.raises(ValueError, match=refusal):
+            model.compute_loss(weighed, clicks, outputs)
+        return
+    z = numbers(model.click_logits(batch, outputs))
+    losses = numbers(model.session_losses(weighed, clicks, outputs))
+    expected = (weight * (np.logaddexp(0, z) - clicks * z)).sum(axis=1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-5)
+    value = numbers(model.compute_loss(weighed, clicks, outputs, training=False))
+    np.testing.assert_allclose(value, expected.mean(), rtol=1e-4)
+    even = model.session_losses({**batch, "weight": weight * 0 + 1}, clicks, outputs)
+    none = model.session_losses(batch, clicks, outputs)
+    np.testing.assert_allclose(numbers(even), numbers(none), rtol=1e-6)
+
+
+def test_a_weight_scales_the_gradient_of_its_cell():
+    """d loss / dz = w (sigmoid(z) - c), and nothing at padding."""
+    z, w = np.array([[0.5, -1.0, 2.0]]), np.array([[2.0, 0.0, 5.0]], "float32")
+    clicks = np.array([[1.0, 0.0, -1.0]], "float32")
+    model = CLICK_MODELS["additive"](0)
+    slope = gradient(lambda z: model.session_losses({"weight": w}, clicks, z), z)
+    expected = [[2 * (1 / (1 + np.exp(-0.5)) - 1), 0, 0]]
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+
+
+def test_a_loss_given_to_compile_does_not_drop_a_weight_in_silence():
+    model, batch = built("additive"), batch_of(FEATURES)
+    model.compile("adam", loss="mse")
+    weighed = {**batch, "weight": np.ones(FEATURES.shape[:2], "float32")}
+    with pytest.raises(ValueError, match="loss of Additive that compile was given"):
+        model.compute_loss(weighed, np.zeros(FEATURES.shape[:2]), model(batch))
 
 
 @every_model

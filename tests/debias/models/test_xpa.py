@@ -21,10 +21,10 @@ def test_logits_are_the_four_terms(model):
     own = h @ numbers(model.own_relevance.kernel) + numbers(model.own_relevance.bias)
     own = own + z @ numbers(model.own_place.kernel)
     heard = numbers(model.attention(batch)) @ (
-        h @ numbers(model.others_relevance.value.kernel)
+        h @ numbers(model.heard["relevance"].value.kernel)
     )
-    places = numbers(model.others_places.weights_between(z, batch["mask"]))
-    heard = heard + places @ (z @ numbers(model.others_places.value.kernel))
+    places = numbers(model.heard["places"].weights_between(z, batch["mask"]))
+    heard = heard + places @ (z @ numbers(model.heard["places"].value.kernel))
     np.testing.assert_allclose(
         numbers(model(batch)), (own + heard)[..., 0], rtol=1e-3, atol=1e-5
     )

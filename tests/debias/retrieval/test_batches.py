@@ -135,3 +135,18 @@ def test_more_than_the_events_are_cut_and_young_users_left_out():
 def test_rejects(bad):
     with pytest.raises(ValueError, match=next(iter(bad)).split("_")[0][:3]):
         make(**bad)
+
+
+def test_only_chosen_events_are_learned_and_the_others_are_what_came_before():
+    late = LOG.time >= 4  # the last two of each user's six
+    data = make(learned=late, batch_size=60)
+    batch, _ = data[0]
+    pairs = set(zip(rows(batch["user"]), rows(batch["item"]), strict=True))
+    assert len(data) == 1
+    assert pairs == set(zip(LOG.user[late], LOG.item[late], strict=True))
+    assert ((batch["user"]["history"] > 0).sum(axis=1) == 4).all()
+    # The chance of an item in the batch is its share of these events, not of all.
+    share = np.bincount(LOG.item[late], minlength=25)[rows(batch["item"])] / 60
+    np.testing.assert_allclose(np.exp(batch["log_q"]), share, rtol=1e-5)
+    with pytest.raises(ValueError, match="leave no event"):
+        make(learned=np.zeros(len(LOG), bool))

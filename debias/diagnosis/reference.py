@@ -1,0 +1,77 @@
+"""Does the order of items hang on the place at which a model is asked to score them?
+
+A dot product, a bilinear form and position as a feature rank at a reference place.
+Where another place would rank differently, the reference is a choice that needs a
+reason.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import keras
+import numpy as np
+from scipy.stats import kendalltau
+
+from debias.data import RankingData
+from debias.layers.tensors import Tensor
+from debias.models import ClickModel
+from debias.models.click_model import Place
+
+PIECE = 1 << 14  # items scored at once
+
+
+def reference_sensitivity(
+    model: ClickModel,
+    data: RankingData,
+    places: Sequence[Place],
+    progress: Callable[[float], None] = lambda done: None,
+) -> np.ndarray:
+    """(P,) how far the ranking at each place agrees with the one that is served.
+
+    The mean over queries of Kendall's tau-b between `model.logits_at(features, place)`
+    and `model.score(features)`: 1 is the same order, -1 the reverse. An additive or
+    product model has 1 everywhere. Queries of one item, or all of whose scores are
+    equal in one of the rankings, have no tau and are left out; nan where none is left.
+
+    Args:
+        model: A click model that has seen a batch.
+        data: Items by query, features as the model reads them (scaled, if it was
+            trained so).
+        places: What `reference` may be: an id for position, row and column, or a dict.
+        progress: Called after each place with the share of places done.
+
+    Raises:
+        ValueError: `places` is empty.
+
+    Source: Kendall, The Treatment of Ties in Ranking Problems, Biometrika 1945.
+
+    >>> from debias.layers import BiasTower, Tower
+    >>> from debias.models import Additive
+    >>> model = Additive(Tower((), seed=0), BiasTower({"position": 2}, seed=0))
+    >>> data = RankingData([[0.0], [2.0], [1.0], [0.5]], None, [0, 3, 4])
+    >>> reference_sensitivity(model, data, places=[1, 2]).round(6).tolist()
+    [1.0, 1.0]
+    """
+    if not places:
+        raise ValueError("places must name at least one place, got none")
+
+    def scores(of: Callable[[np.ndarray], Tensor]) -> list[np.ndarray]:
+        """What `of` makes of the features, query by query."""
+        pieces = range(0, data.items, PIECE)
+        found = [of(data.features[start : start + PIECE]) for start in pieces]
+        every = np.concatenate([keras.ops.convert_to_numpy(each) for each in found])
+        return np.split(every, data.offsets[1:-1])
+
+    served = scores(model.score)
+    means = np.full(len(places), np.nan)
+    for number, place in enumerate(places):
+        there = scores(partial(model.logits_at, place=place))
+        taus = [
+            kendalltau(one, other).statistic
+            for one, other in zip(there, served, strict=True)
+            if np.ptp(one) > 0 and np.ptp(other) > 0
+        ]
+        if taus:
+            means[number] = np.mean(taus)
+        progress((number + 1) / len(places))
+    return means

@@ -1,0 +1,55 @@
+"""Gradient reversal: what a head behind it learns, what feeds it unlearns."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.layers.tensors import Tensor
+
+
+def reversed_gradient(x: Tensor, strength: float) -> Tensor:
+    """x forward, -strength times the gradient backward.
+
+    f(x) = c + strength (c - x), with c = x held constant: the bracket is 0 in every
+    bit, and the derivative is -strength, on any backend. Source: Ganin & Lempitsky,
+    Unsupervised Domain Adaptation by Backpropagation, ICML 2015.
+
+    >>> float(reversed_gradient(ops.array(1.5), strength=0.3))
+    1.5
+    """
+    constant = ops.stop_gradient(x)
+    return constant + strength * (constant - x)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class GradientReversal(keras.layers.Layer):
+    """Identity whose gradient comes back times -strength.
+
+    Args:
+        strength: 0 or more; 0 lets no gradient through.
+
+    Raises:
+        ValueError: `strength` is negative or not finite.
+
+    Shapes: any to the same.
+
+    >>> float(GradientReversal(strength=0.3)(ops.array(1.5)))
+    1.5
+    """
+
+    def __init__(self, strength: float = 1.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not 0 <= strength < math.inf:
+            raise ValueError(f"strength must be finite, 0 or more, got {strength}")
+        self.strength = strength
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return reversed_gradient(inputs, self.strength)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "strength": self.strength}

@@ -1,0 +1,1 @@
+"""Recall and ranking over HTTP: `debias serve`."""

@@ -1,0 +1,61 @@
+"""Tests of debias.data.features."""
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from debias.data.features import read_features
+from debias.data.interactions import FeatureTable
+
+TABLE = pa.table(
+    {
+        "sku": [3, 4],
+        "year": [1999, None],
+        "price": [0.5, None],
+        "tags": [["x", "y"], None],
+    }
+)
+
+
+def test_kinds_follow_the_columns_of_parquet(tmp_path):
+    pyarrow.parquet.write_table(TABLE, tmp_path / "items.parquet")
+    raw = read_features(tmp_path / "items.parquet", "sku")
+    schema = FeatureTable.build(raw).schema
+    kinds = {name: about["kind"] for name, about in schema.items()}
+    assert kinds == {
+        "id": "categorical",
+        "year": "categorical",
+        "price": "numeric",
+        "tags": "multivalued",
+    }
+
+
+def test_csv_columns_are_numbers_only_if_all_values_are(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("id,year,price,size\n1,1999,1,1.5\n2,,2.5,XL\n")
+    found = read_features(path)
+    assert found == {
+        "id": ["1", "2"],
+        "year": ["1999", None],
+        "price": [1.0, 2.5],
+        "size": ["1.5", "XL"],
+    }
+    assert list(read_features(path, features=["p*"])) == ["id", "price"]
+
+
+@pytest.mark.parametrize(
+    "text, options, message",
+    [
+        ("id,x\n1,2\n", {"id": "ids"}, "no column ids of ids: did you mean id"),
+        ("id,x\n1,2\n", {"features": ["y"]}, "no column y"),
+        ("id,x\n1,2\n,3\n", {}, "column id is empty at row 1"),
+        ("id,x\n1,2\n3,4\n1,2\n", {}, "'1' a second time at row 2"),
+        ("id,x\n1,2\n3\n", {}, "row 1"),
+    ],
+)
+def test_rejects(tmp_path, text, options, message):
+    path = tmp_path / "items.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"items.csv.*{message}"):
+        read_features(path, **options)

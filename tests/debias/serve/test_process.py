@@ -1,0 +1,107 @@
+"""Tests of `debias serve` as a process: killed, switched, asked too much."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from debias.retrieval import versions
+from tests.debias.retrieval import worlds
+from tests.debias.serve.test_app import until
+
+ROOT = Path(__file__).parents[3]
+
+
+@contextmanager
+def serving(root):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "debias", "serve", str(root), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+
+    def up():
+        assert process.poll() is None
+        try:
+            return client.get("/health").status_code == 200
+        except httpx.ConnectError:
+            return False
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        try:
+            until(up, 60)
+            yield process, client
+        finally:
+            process.kill()
+            process.wait()
+
+
+def version_of(found):
+    """The version of an answer, all of whose parts are of that version."""
+    assert found.status_code == 200, found.text
+    answer = found.json()
+    (number,) = {item.split("-")[0] for item in answer["items"]}
+    assert int(number) == int(answer["version"])
+    # Age 1 is a vector of length 1, so that the score is the length of item 8.
+    assert abs(answer["scores"][0] - int(number) * 1.08) < 1e-4
+    return int(number)
+
+
+def ask(client):
+    return client.post("/recall", json={"user": {"age": 1}, "k": 5})
+
+
+def test_it_switches_under_load_and_comes_back_after_kill_9(tmp_path):
+    root = tmp_path / "root"
+    worlds.publish(root, tmp_path, 1)
+    for served in (1, 3):
+        with serving(root) as (process, client):
+            stop, answered = threading.Event(), []
+
+            def load(client=client, stop=stop, answered=answered):
+                while not stop.is_set():
+                    answered.append(ask(client))
+
+            assert version_of(ask(client)) == served
+            asking = threading.Thread(target=load)
+            asking.start()
+            worlds.publish(root, tmp_path, served + 1)
+            until(lambda c=client, new=served + 1: version_of(ask(c)) == new)
+            stop.set()
+            asking.join()
+            assert {served, served + 1} == {version_of(found) for found in answered}
+            worlds.publish(root, tmp_path, served + 2)  # is being read when it dies
+            process.send_signal(signal.SIGKILL)
+    assert versions.current(root) == "000005"
+
+
+def test_a_body_of_100_megabytes_is_refused_and_it_serves_on(tmp_path):
+    worlds.publish(tmp_path / "root", tmp_path)
+    with serving(tmp_path / "root") as (_, client):
+        found = client.post("/recall", content=bytes(100_000_000))
+        assert found.status_code == 413 and "4,000,000 bytes" in found.json()["error"]
+        assert version_of(ask(client)) == 1
+
+
+def test_it_starts_without_tensorflow_and_says_what_is_wrong(tmp_path):
+    worlds.publish(tmp_path / "root", tmp_path)
+    program = (
+        "import sys; from debias.serve.app import service; service(sys.argv[1]); "
+        "loaded = {'tensorflow', 'keras', 'jax'} & set(sys.modules); "
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "root"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "debias", "serve", str(tmp_path / "absent")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.match(r"error: .*absent: holds no published version", done.stderr)
