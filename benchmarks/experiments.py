@@ -239,7 +239,7 @@ MAIN = Table(
 RANKING = ("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks")
 CLICKS = ("click_log_likelihood", "click_skill", "perplexity")
 RERANKED = ("click_mrr", "click_share@3")
-HERD = ("logging", "full_information", "ceiling")  # bounds of the tables that follow
+FEWER_BOUNDS = ("logging", "full_information", "ceiling")
 
 USERS = ("naive", "additive", "product", "dot", "mixture", "full_information")
 MIXED_USERS = Table(
@@ -251,7 +251,7 @@ MIXED_USERS = Table(
     ),
     metrics=(*RANKING, *CLICKS, *RERANKED, "type_rand_index", "examination_error"),
     baseline="additive",
-    bounds=HERD,
+    bounds=FEWER_BOUNDS,
 )
 
 NEIGHBOURS = ("naive", "additive", "product", "xpa", "full_information")
@@ -265,7 +265,7 @@ CROSS_POSITION = Table(
     metrics=(*RANKING, *CLICKS, *RERANKED, "attention_correlation"),
     baseline="additive",
     paired=("ndcg@5", "expected_clicks", "click_skill"),
-    bounds=HERD,
+    bounds=FEWER_BOUNDS,
 )
 
 LOGGED = {
@@ -288,7 +288,7 @@ CONFOUNDING = Table(
     metrics=("ndcg@5", "ndcg@10", "click_log_likelihood", "examination_error"),
     baseline="product",
     paired=("ndcg@10",),
-    bounds=HERD[:2],
+    bounds=FEWER_BOUNDS[:2],
 )
 
 PARTS = {

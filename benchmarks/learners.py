@@ -125,10 +125,6 @@ def disentangled(seed: int, world: World) -> ClickModel:
 # Rows that see the world in their own way
 
 
-def each_split(change: Callable[[Split], Split], world: World) -> World:
-    return World(world.population, *(change(split) for split in world[1:]))
-
-
 def weighted(world: World) -> World:
     """Each training impression weighs by how seldom its item stands at its rank."""
     with warnings.catch_warnings():
@@ -190,7 +186,7 @@ def informed(world: World) -> World:
         context = known_context(split.log, behaviours)
         return split._replace(log=replace(split.log, context=context))
 
-    return each_split(told, world)
+    return World(world.population, *map(told, world[1:]))
 
 
 class PerItem(keras.layers.Layer):
