@@ -16,19 +16,13 @@ from benchmarks.updates import (
     world,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
 SMALL = UpdateSize(
     60, 40, events=2, before=4, dim=4, hidden=(4,), length=4, batch_size=64, epochs=1
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -11,18 +11,12 @@ from typer.testing import CliRunner
 
 from debias.__main__ import app
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
 MAPPED = ["-c", "user=uid", "-c", "item=sku", "-c", "time=ts"]
 SMALL = ["--dim", "4", "--hidden", "4", "--length", "4", "--batch-size", "64"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def run(*arguments, code=0):

@@ -17,16 +17,10 @@ from debias.retrieval.learner import (
 )
 from tests.debias.retrieval.streams import BUILD, LOG, PACE
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
 
 
 @pytest.fixture(scope="module")

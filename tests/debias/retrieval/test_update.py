@@ -32,17 +32,10 @@ from tests.debias.retrieval.streams import (
     trained,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    """A trace costs more than all that these tests learn."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
 
 
 @pytest.fixture(scope="module")
