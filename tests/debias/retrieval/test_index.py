@@ -52,12 +52,11 @@ class Knows:
 
 
 class Forgets(Knows):
-    """One that names few rows."""
+    """One that names the best row only, whatever it is asked for."""
 
     def rows(self, queries, k):
-        found = super().rows(queries, k)
-        found[:, 1:] = -1
-        return found
+        best = (queries @ self.vectors.T).max(axis=0).argmax()
+        return np.full((len(queries), 1), best)
 
 
 @pytest.fixture
@@ -128,7 +127,7 @@ def test_lifted_vectors_lie_in_the_order_of_inner_products():
     assert lifted(CLUSTERED) is CLUSTERED
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), searcher=st.sampled_from([Knows, Forgets, None]))
 def test_an_answer_is_that_of_comparing_what_is_allowed(data, searcher):
     """Whatever was seen, is allowed, has changed or come since it was built."""
