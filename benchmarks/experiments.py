@@ -28,6 +28,7 @@ RESULTS = Path(__file__).with_name("results")
 
 LEARNERS = (
     "naive",
+    "softmax_naive",
     "position_feature",
     "product",
     "additive",
@@ -35,10 +36,16 @@ LEARNERS = (
     "bilinear",
     "mixture",
     "xpa",
+    "listwise",
+    "listwise_mixture",
+    "listwise_xpa",
     "full_information",
     "oracle_examination",
 )
-BOUNDS = ("logging", "naive", "full_information", "oracle_examination", "ceiling")
+BOUNDS = (
+    *("logging", "naive", "softmax_naive"),
+    *("full_information", "oracle_examination", "ceiling"),
+)
 CROWDS = ("mixed", "grid", "pbm")
 
 ESTIMATORS = (
@@ -57,6 +64,8 @@ ESTIMATORS = (
     "product",
     "additive",
     "mixture",
+    "listwise",
+    "listwise_mixture",
     "full_information",
 )
 
@@ -274,7 +283,10 @@ LOGGED = {
     **{f"worst-first-{t:.2f}": Logging(False, t) for t in (2 / 3, 1 / 3, 0.0)},
 }
 """From always the best first over any order to always the worst first."""
-CONFOUNDED = ("naive", "product", "product_weighted", "disentangled", "per_item")
+CONFOUNDED = (
+    *("naive", "product", "product_weighted", "product_linear"),
+    *("product_linear_weighted", "disentangled", "per_item"),
+)
 CONFOUNDING = Table(
     name="confounding",
     title="Logs that show the best first, the worst first, or any order",
@@ -296,7 +308,8 @@ PARTS = {
         *("additive", "product", "product_wide", "product_three", "mixture"),
         *("mixture_2", "mixture_5", "mixture_uniform", "mixture_tempered"),
         *("mixture_shared", "mixture_trunk", "mixture_additive", "mixture_of_kinds"),
-        *("mixture_clicked", "dot", "bilinear", "position_feature"),
+        *("mixture_clicked", "dot", "bilinear", "position_feature", "additive_plain"),
+        *("softmax_naive", "listwise", "listwise_three", "listwise_mixture"),
     ),
     "grid": (
         *("additive", "xpa", "xpa_own", "xpa_places", "xpa_relevance"),
@@ -359,10 +372,10 @@ SPEED = Table(
         "peer_rate",
         "ratio",
         "floor_fraction",
-        "clax_rate",
-        "clax_ratio",
+        "growth",
         "write_rate",
-        *(f"{peer}_ratio" for peer in ("sklearn", "tfr", "rax", "ranx")),
+        *(f"{peer}_ratio" for peer in ("jax", "clax", "sklearn", "tfr", "rax", "ranx")),
+        *(f"{peer}_ratio" for peer in ("torch", "keras_rs", "rechub")),
     ),
     paired=(),
     clicks="",

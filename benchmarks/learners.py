@@ -17,9 +17,16 @@ from keras import ops
 
 from benchmarks.protocol import Split, World
 from benchmarks.variants import VARIANTS
-from debias.candidates import CANDIDATES, SPREAD, Layout, layout_of, relevance
+from debias.candidates import (
+    CANDIDATES,
+    LISTWISE,
+    SPREAD,
+    Layout,
+    layout_of,
+    relevance,
+)
 from debias.data import ClickLog, RankingData
-from debias.layers import BiasTower
+from debias.layers import BiasTower, Tower
 from debias.layers.tensors import Tensor, lookup
 from debias.models import (
     ClickModel,
@@ -114,6 +121,11 @@ def dual_learning(seed: int, world: World) -> ClickModel:
 
 def pair_debias(seed: int, world: World) -> ClickModel:
     return PairDebias(relevance(seed), world.train.log.list_size)
+
+
+def product_linear(seed: int, world: World) -> ClickModel:
+    """A product whose relevance is linear in the features: too simple for them."""
+    return Product(Tower((), seed=seed), bias(seed, world))
 
 
 def disentangled(seed: int, world: World) -> ClickModel:
@@ -222,7 +234,10 @@ def _of_clicks(build: Callable[[Layout, int], ClickModel]) -> Builder:
 
 
 BUILDERS: Mapping[str, Builder] = {
-    **{name: _of_clicks(build) for name, build in {**CANDIDATES, **VARIANTS}.items()},
+    **{
+        name: _of_clicks(build)
+        for name, build in {**CANDIDATES, **LISTWISE, **VARIANTS}.items()
+    },
     "softmax_naive": softmax_naive,
     "ips_known": ips_known,
     "ips_estimated": ips_estimated,
@@ -241,6 +256,8 @@ LEARNERS: Mapping[str, Learner] = {
     "oracle_examination": Learner(lambda seed, _: Known(relevance(seed)), informed),
     "mixture_clicked": Learner(BUILDERS["mixture"], clicked),
     "product_weighted": Learner(BUILDERS["product"], weighted),
+    "product_linear": Learner(product_linear),
+    "product_linear_weighted": Learner(product_linear, weighted),
     "disentangled": Learner(disentangled),
     "per_item": Learner(per_item, numbered),
 }

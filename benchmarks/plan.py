@@ -73,7 +73,7 @@ class Table:
     paired: tuple[str, ...] = ("ndcg@5",)
     clicks: str = "click_log_likelihood"
     bounds: tuple[str, ...] = ()
-    lower: tuple[str, ...] = ("perplexity",)
+    lower: tuple[str, ...] = ("perplexity", "examination_error")
     quick: tuple[Experiment, ...] = ()
     seeds: int = 10
     quick_seeds: int = 3

@@ -75,7 +75,7 @@ def measure(
 
 def alternatives(model: ClickModel) -> dict[str, Callable[[Tensor], Tensor]]:
     """What else could be served of a mixture than clicks at the first place."""
-    if not isinstance(model, Mixture):
+    if not (isinstance(model, Mixture) and model.predicts_clicks):
         return {}
     share = np.exp(np.asarray(model.log_prior()))
     parts = model.components

@@ -1,4 +1,4 @@
-"""What the parts of a mixture and of XPA buy: each variant changes one thing.
+"""What the parts of the models buy: each variant changes one thing.
 
 | variant | instead of |
 |---|---|
@@ -11,6 +11,8 @@
 | `mixture_clicked` | all sessions: those without a click are dropped |
 | `mixture_context` | shares that are the same whatever is known of the session |
 | `product_wide`, `product_three` | a mixture: its capacity without hidden kinds |
+| `listwise_three` | a listwise mixture: the same |
+| `additive_plain` | position dropout |
 | `xpa_own`, `xpa_places`, `xpa_relevance` | both attentions: none, or one of them |
 | `xpa_self` | attention to others alone |
 | `xpa_positions` | rows and columns: the number of the place alone |
@@ -29,12 +31,12 @@ from debias.candidates import (
     SPREAD,
     TYPES,
     Layout,
+    listwise,
     product,
     relevance,
 )
 from debias.layers import BiasTower, Tower
 from debias.layers.tensors import Tensor
-from debias.losses import click_cross_entropy
 from debias.models import (
     XPA,
     Additive,
@@ -108,11 +110,12 @@ def product_wide(layout: Layout, seed: int) -> ClickModel:
 
 
 class Ensemble(ClickModel):
-    """Click models that learn apart and are served by the mean of their scores."""
+    """Click models of one kind that learn apart; served is the mean of their scores."""
 
     def __init__(self, parts: Sequence[ClickModel]):
         super().__init__({"parts": list(parts)})
         self.parts = list(parts)
+        self.predicts_clicks = self.parts[0].predicts_clicks
 
     def call(self, batch: Batch, training: bool = False) -> list[Tensor]:
         return [part(batch, training=training) for part in self.parts]
@@ -123,15 +126,23 @@ class Ensemble(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
     ) -> Tensor:
-        apart = outputs if training else [self.click_logits(batch, outputs)]
-        return sum(click_cross_entropy(clicks, logits) for logits in apart)
+        if not training:
+            outputs = [self.click_logits(batch, outputs)]
+        each = zip(self.parts, outputs, strict=False)
+        return sum(part.session_losses(batch, clicks, z) for part, z in each)
 
     def score(self, features: Tensor) -> Tensor:
         return ops.mean(ops.stack([p.score(features) for p in self.parts]), axis=0)
 
 
-def product_three(layout: Layout, seed: int) -> ClickModel:
-    return Ensemble([product(layout, TYPES * seed + k) for k in range(TYPES)])
+def three(
+    layout: Layout, seed: int, part: Callable[[Layout, int], ClickModel]
+) -> ClickModel:
+    return Ensemble([part(layout, TYPES * seed + k) for k in range(TYPES)])
+
+
+def additive_plain(layout: Layout, seed: int) -> ClickModel:
+    return Additive(relevance(seed), BiasTower(layout.columns, seed=seed))
 
 
 def xpa(
@@ -154,7 +165,9 @@ VARIANTS: Mapping[str, Callable[[Layout, int], ClickModel]] = {
     "mixture_additive": partial(mixture, parts=(Additive,) * TYPES),
     "mixture_of_kinds": partial(mixture, parts=(Product, places_only, items_only)),
     "product_wide": product_wide,
-    "product_three": product_three,
+    "product_three": partial(three, part=product),
+    "listwise_three": partial(three, part=listwise),
+    "additive_plain": additive_plain,
     "xpa_own": partial(xpa, hears=()),
     "xpa_places": partial(xpa, hears=("places",)),
     "xpa_relevance": partial(xpa, hears=("relevance",)),

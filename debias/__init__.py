@@ -22,6 +22,7 @@ _HOME = {
             "BilinearModel",
             "ClickModel",
             "Dot",
+            "Listwise",
             "Mixture",
             "Naive",
             "PositionFeature",

@@ -1,7 +1,8 @@
 """The click models as they are compared: one relevance tower for all, ready to fit.
 
-`CANDIDATES` names builders, from the layout of a log and a seed to a model. The tables
-of `benchmarks` and `debias train` take their models from here.
+`CANDIDATES` names builders, from the layout of a log and a seed to a model; `LISTWISE`
+those of models that rank without predicting clicks. The tables of `benchmarks` and
+`debias train` take their models from here.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from debias.models import (
     BilinearModel,
     ClickModel,
     Dot,
+    Listwise,
     Mixture,
     Naive,
     PositionFeature,
@@ -112,6 +114,20 @@ def xpa(layout: Layout, seed: int) -> ClickModel:
     return XPA(relevance(seed, EMBEDDING), place, seed=seed)
 
 
+def listwise(layout: Layout, seed: int) -> ClickModel:
+    bias = BiasTower(layout.columns, spread=SPREAD, seed=seed)
+    return Listwise(Additive(relevance(seed), bias))
+
+
+def listwise_mixture(layout: Layout, seed: int) -> ClickModel:
+    parts = [listwise(layout, TYPES * seed + kind) for kind in range(TYPES)]
+    return Mixture(parts, serving="relevance")
+
+
+def listwise_xpa(layout: Layout, seed: int) -> ClickModel:
+    return Listwise(xpa(layout, seed))
+
+
 CANDIDATES: Mapping[str, Callable[[Layout, int], ClickModel]] = {
     "naive": naive,
     "additive": additive,
@@ -123,3 +139,10 @@ CANDIDATES: Mapping[str, Callable[[Layout, int], ClickModel]] = {
     "xpa": xpa,
 }
 """Click models by name; the simplest first."""
+
+LISTWISE: Mapping[str, Callable[[Layout, int], ClickModel]] = {
+    "listwise": listwise,
+    "listwise_mixture": listwise_mixture,
+    "listwise_xpa": listwise_xpa,
+}
+"""Rankers by name; their likelihoods compare with one another alone."""

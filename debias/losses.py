@@ -239,9 +239,25 @@ def mixture_likelihood(
     prior = _log_prior(log_prior, z)
     of_items, of_lists = _of_items_and_lists(weights, z)
     session = ops.sum(_component_items(y, z, mask, of_items), axis=1)
-    loss = -temperature * ops.logsumexp(prior - session / temperature, axis=-1)
+    loss = marginal_loss(session, prior, temperature)
     # The logsumexp of a prior is 0 only up to rounding: padding must add exactly 0.
     return ops.where(ops.any(mask, axis=1), loss, 0.0) * of_lists
+
+
+def marginal_loss(losses: Tensor, log_prior: Tensor, temperature: Tensor) -> Tensor:
+    """-T logsumexp_m(log prior_m - L_m / T), `(batch, K)` to `(batch,)`, in nats.
+
+    Args:
+        losses: L_m, -log P(session | type m), `(batch, K)`.
+        log_prior: Log shares of the types, broadcast to `(batch, K)`.
+        temperature: T > 0; at 1 the result is -log P(session).
+
+    >>> loss = marginal_loss([[0.5, 0.25]], [[0.0, -80.0]], 1.0)
+    >>> float(loss[0])
+    0.5
+    """
+    losses = ops.convert_to_tensor(losses)
+    return -temperature * ops.logsumexp(log_prior - losses / temperature, axis=-1)
 
 
 def responsibilities(

@@ -77,9 +77,10 @@ def evaluate(
         return
     typer.echo(f"{found['model']} on {len(sessions):,} sessions: {of}")
     clicks = found["clicks"]
-    ranks = enumerate(clicks.pop("perplexity_per_rank"), 1)
+    ranks = enumerate(clicks.pop("perplexity_per_rank", []), 1)
     print_table("Clicks", [{"metric": k, "value": v} for k, v in clicks.items()])
-    print_table("Perplexity", [{"position": k, "perplexity": v} for k, v in ranks])
+    if perplexities := [{"position": k, "perplexity": v} for k, v in ranks]:
+        print_table("Perplexity", perplexities)
     if found["ranking"]:
         print_table("Ranking, against grades, with 95% intervals", found["ranking"])
     for estimate in found["off_policy"]:
@@ -137,13 +138,21 @@ def scoreboards(
 def click_scoreboard(
     model: Any, scale: Any, log: "ClickLog", data: "RankingData", scores: "np.ndarray"
 ) -> dict[str, Any]:
-    """How likely the clicks were, each predicted from those above it."""
+    """How likely the clicks were, each predicted from those above it, and where.
+
+    Of a model that predicts no clicks, only where they would stand in its order.
+    """
     import numpy as np
 
     from debias import metrics, training
     from debias.data import RankingData
     from debias.pipeline import batches
 
+    shown = np.where(log.mask, scores[log.item], 0.0)
+    mrr = float(metrics.click_mrr(log.click, shown, log.mask))
+    reranked = {"click_mrr": None if np.isnan(mrr) else mrr}
+    if not model.predicts_clicks:
+        return reranked
     seen, features = training.shown_only(log, data)
     scaled = np.concatenate(
         [
@@ -158,9 +167,7 @@ def click_scoreboard(
         parts.append(np.asarray(given))
     logits = np.concatenate(parts)
     per_rank = metrics.perplexity_per_rank(log.click, logits, log.mask)
-    shown = np.where(log.mask, scores[log.item], 0.0)
     sessions = metrics.session_log_likelihood(log.click, logits, log.mask)
-    mrr = float(metrics.click_mrr(log.click, shown, log.mask))
     return {
         "log_likelihood_per_item": metrics.click_log_likelihood(
             log.click, logits, log.mask
@@ -168,7 +175,7 @@ def click_scoreboard(
         "log_likelihood_per_session": float(sessions.mean()),
         "perplexity": metrics.perplexity(log.click, logits, log.mask),
         "perplexity_per_rank": [None if np.isnan(p) else float(p) for p in per_rank],
-        "click_mrr": None if np.isnan(mrr) else mrr,
+        **reranked,
     }
 
 

@@ -9,6 +9,7 @@ from debias.models.corrected import (
     RegressionEM,
 )
 from debias.models.disentangled import Disentangled
+from debias.models.listwise import Listwise
 from debias.models.mixture import Annealing, Mixture, WatchComponents
 from debias.models.towers import (
     Additive,
@@ -32,6 +33,7 @@ __all__ = [
     "DoublyRobust",
     "DualLearning",
     "InverseWeighted",
+    "Listwise",
     "Mixture",
     "Naive",
     "PairDebias",

@@ -20,12 +20,7 @@ from keras import ops
 
 from debias.keras_metrics import EffectiveComponents, PosteriorEntropy, Switching
 from debias.layers.tensors import Tensor
-from debias.losses import (
-    conditional_logits,
-    mixture_likelihood,
-    mixture_logits,
-    responsibilities,
-)
+from debias.losses import conditional_logits, marginal_loss, mixture_logits
 from debias.models.click_model import Batch, ClickModel, Place
 
 Serving = Literal["click", "relevance"]
@@ -38,7 +33,9 @@ class Mixture(ClickModel):
 
     Args:
         components: K click models; each starts from weights of its own (different
-            seeds), for alike components would stay alike. Towers may be shared.
+            seeds), for alike components would stay alike. Towers may be shared. The
+            session likelihood of a component is its own: `Listwise` ones see only on
+            which items the clicks fall.
         prior: "learned", K shares trained with the rest; "uniform"; or a layer that
             predicts their logits, `(batch, C)` to `(batch, K)`, from the batch's
             `context`: what is known of user and query before any click.
@@ -86,6 +83,11 @@ class Mixture(ClickModel):
             raise ValueError(f"temperature must be above 0, got {temperature}")
         if serving not in ("click", "relevance"):
             raise ValueError(f"serving must be 'click' or 'relevance', got {serving!r}")
+        predicts_clicks = all(part.predicts_clicks for part in components)
+        if serving == "click" and not predicts_clicks:
+            raise ValueError(
+                "serving must be 'relevance', for some components predict no clicks"
+            )
         arguments = {
             "components": list(components),
             "prior": prior,
@@ -94,6 +96,7 @@ class Mixture(ClickModel):
             "reference": reference,
         }
         super().__init__(arguments, **kwargs)
+        self.predicts_clicks = predicts_clicks
         self.components = list(components)
         self.prior = prior
         self.temperature = temperature
@@ -163,14 +166,27 @@ class Mixture(ClickModel):
         Training divides by the temperature inside it; evaluation is exact.
         """
         temperature = ops.convert_to_tensor(self.heat) if training else 1.0
-        return mixture_likelihood(
-            clicks, outputs["logits"], outputs["log_prior"], temperature
-        )
+        each = self._losses_of_parts(batch, clicks, outputs, training)
+        return marginal_loss(each, outputs["log_prior"], temperature)
+
+    def _losses_of_parts(
+        self,
+        batch: Batch,
+        clicks: Tensor,
+        outputs: Mapping[str, Tensor],
+        training: bool = False,
+    ) -> Tensor:
+        """-log P(clicks | type) of each component, `(batch, K)`."""
+        logits = ops.unstack(outputs["logits"], axis=-1)
+        parts = zip(self.components, logits, strict=True)
+        losses = [part.session_losses(batch, clicks, z, training) for part, z in parts]
+        return ops.stack(losses, -1)
 
     def responsibilities(self, batch: Batch, clicks: Tensor) -> Tensor:
         """P(type | clicks of the session), `(batch, K)`; clicks are -1 at padding."""
         outputs = self(batch)
-        return responsibilities(clicks, outputs["logits"], outputs["log_prior"])
+        each = self._losses_of_parts(batch, clicks, outputs)
+        return ops.exp(ops.log_softmax(outputs["log_prior"] - each))
 
 
 class Annealing(keras.callbacks.Callback):

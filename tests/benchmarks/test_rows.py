@@ -28,6 +28,7 @@ from simulators.oracle import expected_clicks, expected_log_likelihood
 ROWS = ("logging", *LEARNERS, *ESTIMATORS, "ceiling")
 SCORES_ONLY = (
     *("dual_learning", "pair_debias", "softmax_naive"),
+    *(row for row in LEARNERS if row.startswith("listwise")),
     *(row for row in ESTIMATORS if row.endswith("_softmax")),
 )
 BELIEFS = {

@@ -318,6 +318,16 @@ def test_auto_tries_every_candidate_once_and_says_why(folder, tmp_path, monkeypa
         assert run_json(*command)["candidates"] == found["candidates"]
 
 
+def test_a_listwise_ranker_is_evaluated_by_its_order_alone(folder, tmp_path):
+    out = tmp_path / "listwise"
+    fast = ["--epochs", "1", "--batch-size", "64", "--model", "listwise"]
+    run("train", folder / "log.parquet", "-o", out, *MAPPED, *fast)
+    command = ["evaluate", out, folder / "log.parquet", *MAPPED]
+    found = run_json(*command)
+    assert found["clicks"].keys() == {"click_mrr"} and len(found["ranking"]) == 5
+    assert "Perplexity" not in run(*command).output
+
+
 def test_help_is_quick_and_names_the_commands():
     before = os.times()
     done = subprocess.run(
@@ -357,3 +367,23 @@ def test_force_goes_on_with_an_interrupted_run_and_wipes_any_other(tmp_path):
     checkpoint.write_bytes(b"half a run")
     begin(tmp_path / "run", {"model": "dot"}, True)
     assert not checkpoint.exists()
+
+
+def test_a_log_above_the_memory_given_is_streamed(folder, tmp_path, monkeypatch):
+    """The report is that of the log in memory, and the whole log is never opened."""
+    command = ["train", folder / "own.parquet", "--data", folder / "items.parquet"]
+    held = run_json(*command, *FAST, "-o", tmp_path / "held")
+    monkeypatch.setattr("debias.data.ClickLog.open", pytest.fail)
+    streamed = run_json(*command, *FAST, "-o", tmp_path / "streamed", "--memory", 0)
+    assert (tmp_path / "streamed" / "ranker.keras").exists()
+    assert len(streamed["history"]) == len(held["history"]) == 2
+    for key in ("model", "held_out_by", "features", "list_size", "devices"):
+        assert streamed[key] == held[key]
+    assert streamed["sessions"]["test"] == held["sessions"]["test"]
+    few = DATA.select(np.arange(55))
+    few.write_parquet(tmp_path / "few.parquet")
+    command[-1] = tmp_path / "few.parquet"
+    done = run(*command, *FAST, "-o", tmp_path / "few", "--memory", 0, code=1)
+    assert "query must be below 55" in done.output
+    done = run(*command[:2], *FAST, "-o", tmp_path / "none", "--memory", 0, code=1)
+    assert "say where they are: --data FILE" in done.output

@@ -10,6 +10,7 @@ from debias.models import (
     DoublyRobust,
     DualLearning,
     InverseWeighted,
+    Listwise,
     Mixture,
     Naive,
     PairDebias,
@@ -59,6 +60,14 @@ CLICK_MODELS = {
     "mixture_by_context": lambda s: Mixture(
         [Naive(relevance(s)), Additive(relevance(s + 1), bias(s))],
         prior=Tower((), out=2, seed=s),
+    ),
+    "listwise": lambda s: Listwise(Additive(relevance(s), bias(s))),
+    "listwise_mixture": lambda s: Mixture(
+        [
+            Listwise(Additive(relevance(s), bias(s))),
+            Listwise(Dot(relevance(s, 2), bias(s, 2))),
+        ],
+        serving="relevance",
     ),
     "xpa": lambda s: XPA(relevance(s, 4), bias(s, 3), seed=s),
     "inverse_weighted": lambda s: InverseWeighted(relevance(s), EXAMINATION),

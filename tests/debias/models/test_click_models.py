@@ -156,7 +156,9 @@ def test_every_trainable_weight_is_reached_by_the_loss(name):
     model.compile(keras.optimizers.SGD(0.5))
     model.fit(batch, clicks, epochs=3, verbose=0)
     for weight, old in zip(model.trainable_weights, before, strict=True):
-        assert (numbers(weight) != old).any(), weight.path
+        # What shifts all logits of a list alike, a listwise loss cannot see.
+        constant = weight.shape == (1,) and not model.predicts_clicks
+        assert constant or (numbers(weight) != old).any(), weight.path
 
 
 @every_model
