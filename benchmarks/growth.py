@@ -26,6 +26,7 @@ class Sizes:
     length: int = 10
     features: int = 32
     components: int = 2
+    vocabulary: int = 100_000
 
 
 SPANS: Mapping[str, tuple[int, ...]] = {
@@ -34,6 +35,7 @@ SPANS: Mapping[str, tuple[int, ...]] = {
     "length": (10, 25, 50, 100, 200),
     "features": (10, 100, 700),
     "components": (1, 2, 4, 8),
+    "vocabulary": (100_000, 1_000_000, 10_000_000),
 }
 
 
@@ -70,6 +72,36 @@ def epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
     return lambda: model.fit(feed, verbose=0)
 
 
+def recall_epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
+    """Steps of a recall tower on ids, two thirds of them of users; a session an event.
+
+    Rows that are not in a batch are neither read nor written.
+    """
+    from debias.models.recall import fm_tower
+    from debias.optimizers import RowWiseAdam
+
+    rng, batch = np.random.default_rng(seed), sizes.batch
+    items = sizes.vocabulary // 3
+    counts = {"user": sizes.vocabulary - items, "item": items}
+    schemas: dict[str, Any] = {
+        side: {"id": {"kind": "categorical", "size": count + 2}}
+        for side, count in counts.items()
+    }
+    model = fm_tower(schemas["user"], schemas["item"], 32, history=None)
+    model.compile(RowWiseAdam(), jit_compile=False)
+
+    def steps() -> None:
+        positive = np.arange(batch, dtype=np.int32)
+        for _ in range(sizes.sessions // batch):
+            drawn = {
+                side: {"id": rng.integers(2, count + 2, batch)}
+                for side, count in counts.items()
+            }
+            model.train_on_batch({**drawn, "positive": positive}, positive)
+
+    return steps
+
+
 def exponent(sizes: tuple[int, ...], cost: np.ndarray) -> float:
     """Least squares of log cost on log size.
 
@@ -97,7 +129,8 @@ class Growth:
             sizes = replace(plain, **{self.population: size})
             if self.population == "batch":  # as many steps of each size
                 sizes = replace(sizes, sessions=16 * size)
-            runs.append(epoch(self.row, sizes, seed))
+            make = recall_epoch if self.row == "recall" else epoch
+            runs.append(make(self.row, sizes, seed))
             counts.append(sizes.sessions)
         for run in runs:
             run()
@@ -117,4 +150,5 @@ CASES = (
     Growth("xpa", "length"),
     Growth("additive", "features"),
     Growth("mixture", "components"),
+    Growth("recall", "vocabulary"),
 )

@@ -1,12 +1,14 @@
-"""Seconds a training step of a two-tower on ids, as the vocabulary grows."""
+"""How fast recall learns: steps as the vocabulary grows, and events of MovieLens."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+from benchmarks.asking import Peer, peer
 
 VOCABULARIES = {
     "150k": (100_000, 50_000),
@@ -16,6 +18,9 @@ VOCABULARIES = {
 Sizes = tuple[int, int]  # of the tables of users and of items
 
 
+Step = Callable[[np.ndarray, np.ndarray], Any]  # of the ids of users and of items
+
+
 def step_seconds(
     cases: Sequence[tuple[str, Sizes]],
     batch_size: int = 4096,
@@ -23,7 +28,7 @@ def step_seconds(
     steps: int = 15,
     warm: int = 3,
     seed: int = 0,
-) -> list[float]:
+) -> list[float | None]:
     """Median processor seconds of a step of each case: in-batch softmax, ids only.
 
     The cases take turns, step by step, so that a slow spell of the machine falls on
@@ -32,22 +37,41 @@ def step_seconds(
     Args:
         cases: Engine and sizes. "row-wise": our tower, `RowEmbedding` and
             `RowWiseAdam`. "keras-adam": the same scores from `keras.layers.Embedding`
-            and Adam. "torch-sparse": torch, sparse embeddings and SparseAdam.
+            and Adam. "torch-sparse": torch, sparse embeddings and SparseAdam, in a
+            process of its own; None where it is not installed.
     """
     for engine, _ in cases:
-        if engine not in ENGINES:
-            raise ValueError(f"engine must be one of {list(ENGINES)}, got {engine!r}")
+        if engine not in (*ENGINES, TORCH):
+            known = [*ENGINES, TORCH]
+            raise ValueError(f"engine must be one of {known}, got {engine!r}")
     rng = np.random.default_rng(seed)
-    made = [ENGINES[engine](*sizes, dim) for engine, sizes in cases]
-    spent = np.empty((warm + steps, len(cases)))
-    for number in range(warm + steps):
-        for place, (_, (users, items)) in enumerate(cases):
+
+    def timed(step: Step, users: int, items: int) -> Callable[[], float]:
+        def run() -> float:
             user = rng.integers(0, users, batch_size)
             item = rng.integers(0, items, batch_size)
             start = time.process_time()
-            made[place](user, item)
-            spent[number, place] = time.process_time() - start
-    return np.median(spent[warm:], axis=0).tolist()
+            step(user, item)
+            return time.process_time() - start
+
+        return run
+
+    def absent() -> float:
+        return np.nan
+
+    with ExitStack() as stack:
+        runs = []
+        for engine, (users, items) in cases:
+            if engine != TORCH:
+                runs.append(timed(ENGINES[engine](users, items, dim), users, items))
+                continue
+            setup = {"users": users, "items": items, "dim": dim}
+            setup |= {"batch": batch_size, "seed": seed}
+            torch = stack.enter_context(peer("torch_sparse", setup))
+            runs.append(absent if torch is None else torch.cpu_seconds)
+        spent = np.array([[run() for run in runs] for _ in range(warm + steps)])
+    found = np.median(spent[warm:], axis=0)
+    return [None if np.isnan(each) else float(each) for each in found]
 
 
 def _row_wise(users: int, items: int, dim: int) -> Any:
@@ -98,29 +122,11 @@ def _keras(users: int, items: int, dim: int) -> Any:
     return step
 
 
-def _torch(users: int, items: int, dim: int) -> Any:
-    import torch
-
-    user_table = torch.nn.Embedding(users, dim, sparse=True)
-    item_table = torch.nn.Embedding(items, dim, sparse=True)
-    parameters = [*user_table.parameters(), *item_table.parameters()]
-    optimizer = torch.optim.SparseAdam(parameters)
-
-    def step(user: np.ndarray, item: np.ndarray) -> None:
-        optimizer.zero_grad()
-        ids = torch.from_numpy(item)
-        u = torch.nn.functional.normalize(user_table(torch.from_numpy(user)))
-        v = torch.nn.functional.normalize(item_table(ids))
-        scores = u @ v.T / 0.1
-        same = (ids[:, None] == ids) & ~torch.eye(len(ids), dtype=torch.bool)
-        scores = scores.masked_fill(same, -1e9)
-        torch.nn.functional.cross_entropy(scores, torch.arange(len(ids))).backward()
-        optimizer.step()
-
-    return step
-
-
-ENGINES = {"row-wise": _row_wise, "keras-adam": _keras, "torch-sparse": _torch}
+TORCH = "torch-sparse"
+ENGINES: dict[str, Callable[[int, int, int], Step]] = {
+    "row-wise": _row_wise,
+    "keras-adam": _keras,
+}
 
 
 @dataclass(frozen=True)
@@ -141,14 +147,71 @@ class RecallSpeed:
         forget()
         sizes, smallest = VOCABULARIES[self.population], VOCABULARIES["150k"]
         cases = [("row-wise", sizes), ("row-wise", smallest), ("keras-adam", sizes)]
-        if find_spec("torch"):
-            cases.append(("torch-sparse", sizes))
-        own, base, peer, *torch = step_seconds(cases, seed=seed)
-        found = {"rate": 1 / own, "peer_rate": 1 / peer, "ratio": peer / own}
+        own, base, other, torch = step_seconds([*cases, (TORCH, sizes)], seed=seed)
+        assert own and base and other  # these are always there
+        found = {"rate": 1 / own, "peer_rate": 1 / other, "ratio": other / own}
         found["growth"] = own / base
-        if torch:
-            found |= {"torch_rate": 1 / torch[0], "torch_ratio": torch[0] / own}
-        return found
+        return found if torch is None else found | {"torch_ratio": torch / own}
 
 
-CASES = tuple(RecallSpeed(name) for name in VOCABULARIES)
+LIBRARIES = {"keras_rs": 1, "rechub": 8}
+"""What trains beside us on MovieLens, and one in how many events it is given: an epoch
+of torch-rechub on all takes half a minute and more."""
+
+
+@dataclass(frozen=True)
+class MovieLens:
+    """Events a second on MovieLens-100K, ids only, in-batch softmax, batch 512, dim 32.
+
+    Ours reads batches with the users' other positives masked; the peers do not mask.
+    """
+
+    population: str = "movielens-100k"
+    row: str = "recall"
+
+    def settings(self) -> dict[str, Any]:
+        return {"batch_size": 512, "dim": 32, "libraries": list(LIBRARIES)}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from benchmarks.experiments import forget
+        from benchmarks.recall import split
+        from benchmarks.speed import alternating, timed
+        from debias.models.recall import fm_tower
+        from debias.optimizers import RowWiseAdam
+        from debias.retrieval.batches import RecallBatches
+        from debias.retrieval_losses import RetrievalLoss
+
+        forget()
+        log, _ = split(self.population)
+        size, dim = 512, 32
+        users, items = ({"id": side.schema["id"]} for side in (log.users, log.items))
+        model = fm_tower(users, items, dim, history=None, seed=seed)
+        model.compile(
+            RowWiseAdam(0.003, dense_rows=1 << 15), RetrievalLoss(), jit_compile=True
+        )
+        feed = RecallBatches(log, size, history=1, seed=seed)
+        ours = timed(lambda: model.fit(feed, verbose=0, shuffle=False))
+        setup = {"users": len(log.users), "items": len(log.items)}
+        setup |= {"dim": dim, "batch": size}
+        rounds: dict[str, Peer] = {}
+        with ExitStack() as stack:
+            for library, part in LIBRARIES.items():
+                some = slice(0, len(log) // part)
+                arrays = {"user": log.user[some], "item": log.item[some]}
+                asked = {**setup, "library": library}
+                other = stack.enter_context(peer("movielens", asked, arrays))
+                if other is not None:
+                    rounds[library] = other
+            own, *others = alternating(ours, *(r.seconds for r in rounds.values()))
+        rate = len(log) / own
+        ratios = {
+            f"{library}_ratio": rate * spent / rounds[library].value
+            for library, spent in zip(rounds, others, strict=True)
+        }
+        return {"rate": rate, **ratios}
+
+
+CASES: tuple[RecallSpeed | MovieLens, ...] = (
+    *(RecallSpeed(name) for name in VOCABULARIES),
+    MovieLens(),
+)

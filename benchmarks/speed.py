@@ -1,19 +1,22 @@
-"""How fast: our rate, a peer's rate in the same process, and the share of the floor.
+"""How fast: our rate, a peer's rate in the same run, and the share of the floor.
 
-Each case is timed in alternating rounds, ours then the peer's, so that a slow spell of
-the machine falls on both; rates are of the median round. `floor_fraction` is the rate
-over the most that the machine could do: the case's least arithmetic over the rate of a
-large matrix product, or its least memory traffic over the rate of a large copy, both
-measured in the same process.
+Each case is timed in alternating rounds, ours then the peers', so that a slow spell of
+the machine falls on all; rates are of the median round, and `ratio` is to the peer that
+a row names. Peers whose libraries do not go with ours run in a Python of their own, see
+`benchmarks.asking`. `floor_fraction` is the rate over the most that the machine could
+do: the case's least arithmetic over the rate of a large matrix product, or its least
+memory traffic over the rate of a large copy, both measured in the same process.
+
+What dominates a training step of `train` is its matrix products: forward and backward
+without Adam and the pipeline took as long as the same by hand, and no change of the
+pipeline could be seen in the whole.
 """
 
-import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +24,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+
+from benchmarks.asking import peer
 
 ROUNDS = 5
 
@@ -31,14 +36,29 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def alternating(
-    ours: Callable[[], Any], peer: Callable[[], Any]
-) -> tuple[float, float]:
-    """Median seconds of each after one warm-up round."""
-    ours(), peer()
-    rounds = [(seconds(ours), seconds(peer)) for _ in range(ROUNDS)]
-    own, other = np.median(rounds, axis=0)
-    return float(own), float(other)
+Round = Callable[[], float]  # does its work once and returns the seconds of it
+
+
+def alternating(*rounds: Round) -> list[float]:
+    """Median seconds of each, in turns, after one round to warm up."""
+    for each in rounds:
+        each()
+    spent = [[each() for each in rounds] for _ in range(ROUNDS)]
+    return np.median(spent, axis=0).tolist()
+
+
+def timed(run: Callable[[], Any]) -> Round:
+    return partial(seconds, run)
+
+
+def beside(
+    work: float, most: float, ours: Round, base: Round, **others: Round | None
+) -> dict[str, float]:
+    """The metrics of a case, with `NAME_ratio` for each of the other peers there is."""
+    named = {name: each for name, each in others.items() if each is not None}
+    own, other, *rest = alternating(ours, base, *named.values())
+    ratios = {f"{n}_ratio": r / own for n, r in zip(named, rest, strict=True)}
+    return compared(work, own, other, most) | ratios
 
 
 def compared(work: float, own: float, other: float, most: float) -> dict[str, float]:
@@ -93,86 +113,104 @@ def operations_per_list() -> int:
     return LIST_SIZE * (3 * sum(layers) - layers[0])
 
 
-def train(seed: int) -> dict[str, float]:
-    """Lists a second of `Additive` through `fit`, against `hand_written`."""
+def trained(
+    model: Any, features: np.ndarray, item: np.ndarray, click: np.ndarray, seed: int
+) -> Round:
+    """An epoch of `fit` of a click model."""
     import keras
 
     from debias.data import ClickLog, RankingData
-    from debias.layers import BiasTower, Tower
-    from debias.models import Additive
     from debias.pipeline import batches
 
-    rng = np.random.default_rng(seed)
-    items, sessions = 50_000, BATCH * STEPS
-    features = rng.normal(size=(items, FEATURES)).astype("float32")
-    item = rng.integers(0, items, (sessions, LIST_SIZE), np.int32)
-    click = rng.random(item.shape) < 0.2
-    data = RankingData(features, None, np.array([0, items]))
-    log = ClickLog(query=np.zeros(sessions, np.int32), item=item, click=click)
-
-    model = Additive(Tower(HIDDEN), BiasTower({"position": LIST_SIZE}))
+    data = RankingData(features, None, np.array([0, len(features)]))
+    log = ClickLog(np.zeros(len(item), np.int32), item, click)
     model.compile(keras.optimizers.Adam(), jit_compile=False, steps_per_execution=50)
     feed = batches(log, data, BATCH, seed=seed)
-    epoch = hand_written(features, item, click, seed)
-    own, other = alternating(lambda: model.fit(feed, verbose=0), epoch)
-    return compared(sessions, own, other, matrix_rate() / operations_per_list())
+    return timed(lambda: model.fit(feed, verbose=0))
 
 
-def hand_written(
-    features: np.ndarray, item: np.ndarray, click: np.ndarray, seed: int
-) -> Callable[[], None]:
-    """One epoch of the same model in bare TensorFlow: variables, tape, Adam by hand."""
-    import tensorflow as tf
+def sessions_of(features: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of 50,000 items, shown items (S, L) and clicks by lot."""
+    rng, items = np.random.default_rng(seed), 50_000
+    table = rng.normal(size=(items, features)).astype("float32")
+    item = rng.integers(0, items, (BATCH * STEPS, LIST_SIZE), np.int32)
+    return table, item, rng.random(item.shape) < 0.2
 
-    rng = np.random.default_rng(seed)
-    sizes = (FEATURES, *HIDDEN, 1)
-    weights = []
-    for a, b in pairwise(sizes):
-        limit = (6 / (a + b)) ** 0.5
-        weights.append(tf.Variable(rng.uniform(-limit, limit, (a, b)).astype("f")))
-        weights.append(tf.Variable(tf.zeros(b)))
-    weights.append(tf.Variable(tf.zeros(LIST_SIZE)))
-    first = [tf.Variable(tf.zeros_like(w)) for w in weights]
-    second = [tf.Variable(tf.zeros_like(w)) for w in weights]
-    count = tf.Variable(0.0)
-    table, shown = tf.constant(features), tf.constant(item)
-    clicked = tf.constant(click, tf.float32)
 
-    def step(rows: tf.Tensor) -> None:
-        x, y = tf.gather(table, tf.gather(shown, rows)), tf.gather(clicked, rows)
-        with tf.GradientTape() as tape:
-            h = tf.reshape(x, (-1, FEATURES))
-            for layer in range(len(HIDDEN)):
-                h = tf.nn.relu(h @ weights[2 * layer] + weights[2 * layer + 1])
-            h = h @ weights[-3] + weights[-2]
-            logits = tf.reshape(h, (-1, LIST_SIZE)) + weights[-1]
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(y, logits)
-            loss = tf.reduce_mean(tf.reduce_sum(losses, axis=1))
-        gradients = tape.gradient(loss, weights)
-        count.assign_add(1.0)
-        rate = 1e-3 * tf.sqrt(1 - 0.999**count) / (1 - 0.9**count)
-        for w, m, v, g in zip(weights, first, second, gradients, strict=True):
-            m.assign_add(0.1 * (g - m))
-            v.assign_add(0.001 * (g * g - v))
-            w.assign_sub(rate * m / (tf.sqrt(v) + 1e-7))
+def train(seed: int) -> dict[str, float]:
+    """Lists a second of `Additive` through `fit`, against loops written for it alone.
 
-    @tf.function
-    def epoch() -> None:
-        order = tf.random.shuffle(tf.range(len(item)))
-        for start in tf.range(0, len(item), BATCH):
-            step(order[start : start + BATCH])
+    `peer_rate` is that of the tf.function loop; JAX takes part where it is installed.
+    """
+    from benchmarks.hand_written import in_jax, in_tensorflow
+    from debias.layers import BiasTower, Tower
+    from debias.models import Additive
 
-    return lambda: epoch()
+    drawn = sessions_of(FEATURES, seed)
+    model = Additive(Tower(HIDDEN), BiasTower({"position": LIST_SIZE}))
+    loops = [
+        timed(loop(*drawn, HIDDEN, BATCH, seed))
+        for loop in (in_tensorflow, in_jax)
+        if loop is in_tensorflow or find_spec("jax")
+    ]
+    most = matrix_rate() / operations_per_list()
+    others = dict(zip(("jax",), loops[1:], strict=False))
+    return beside(BATCH * STEPS, most, trained(model, *drawn, seed), loops[0], **others)
+
+
+SMALL_FEATURES, SMALL_HIDDEN, KINDS = 32, (32, 32), 3  # of what CLAX is compared on
+
+
+def train_small(name: str, seed: int) -> dict[str, float]:
+    """Lists a second of a small click model: CLAX's two-tower, its mixture, or XPA.
+
+    CLAX's two-tower is our `Product`: sigmoid times sigmoid, a table of positions and a
+    tower of equal layers. It is spared its data loader.
+    """
+    from debias.layers import BiasTower, Tower
+    from debias.models import XPA, Mixture, Product
+
+    def product(seed: int) -> Any:
+        bias = BiasTower({"position": LIST_SIZE}, seed=seed)
+        return Product(Tower(SMALL_HIDDEN, seed=seed), bias)
+
+    def xpa() -> Any:
+        bias = BiasTower({"position": LIST_SIZE}, out=8, seed=seed)
+        return XPA(Tower(SMALL_HIDDEN, out=8, seed=seed), bias, seed=seed)
+
+    features, item, click = sessions_of(SMALL_FEATURES, seed)
+    model = {
+        "product": lambda: product(seed),
+        "mixture": lambda: Mixture([product(seed + kind) for kind in range(KINDS)]),
+        "xpa": xpa,
+    }[name]()
+    ours = trained(model, features, item, click, seed)
+    if name == "xpa":
+        (own,) = alternating(ours)
+        return {"rate": len(item) / own}
+    components = KINDS if name == "mixture" else 1
+    setup = {
+        "components": components,
+        "hidden": SMALL_HIDDEN[0],
+        "layers": len(SMALL_HIDDEN),
+        "batch": BATCH,
+        "seed": seed,
+    }
+    arrays = {"features": features, "item": item, "click": click.astype("float32")}
+    with peer("clax_train", setup, arrays) as clax:
+        if clax is None:
+            (own,) = alternating(ours)
+            return {"rate": len(item) / own}
+        own, other = alternating(ours, clax.seconds)
+    return {
+        "rate": len(item) / own,
+        "peer_rate": len(item) / other,
+        "ratio": other / own,
+    }
 
 
 # Simulation: clicks of given lists, against the shortest NumPy that draws the same.
 
-CLAX = "DEBIAS_CLAX_PYTHON"
-"""Names the Python of an environment that has CLAX, where there is one:
-
-python3 -m venv clax && clax/bin/pip install clax-models jax==0.7.2
-DEBIAS_CLAX_PYTHON=clax/bin/python python -m benchmarks speed --only simulate
-"""
 SESSIONS = 400_000
 
 
@@ -184,24 +222,19 @@ def simulate(population: str, seed: int) -> dict[str, float]:
     every core too.
     """
     visits, plain = visiting(population, seed, truth=False)
-    own, other = alternating(visits, plain)
-    found = compared(SESSIONS, own, other, copy_rate() / (LIST_SIZE * CELL[False]))
-    if python := os.environ.get(CLAX):
-        with clax(python, population, seed) as peer:
-            own, other = alternating(visits, peer)
-        found |= {"clax_rate": SESSIONS / other, "clax_ratio": other / own}
+    most = copy_rate() / (LIST_SIZE * CELL[False])
+    with clax(population, seed) as other:
+        found = beside(SESSIONS, most, visits, plain, clax=other)
     return found | {"write_rate": write_rate(population, seed)}
 
 
 def simulate_truth(population: str, seed: int) -> dict[str, float]:
     """The same with the truth kept: examination and attraction of every cell."""
-    own, other = alternating(*visiting(population, seed, truth=True))
-    return compared(SESSIONS, own, other, copy_rate() / (LIST_SIZE * CELL[True]))
+    most = copy_rate() / (LIST_SIZE * CELL[True])
+    return beside(SESSIONS, most, *visiting(population, seed, truth=True))
 
 
-def visiting(
-    population: str, seed: int, truth: bool
-) -> tuple[Callable[[], object], Callable[[], object]]:
+def visiting(population: str, seed: int, truth: bool) -> tuple[Round, Round]:
     """A round of our simulator, and of plain NumPy, over the same lists."""
     from simulators.populations import named, visit
 
@@ -209,48 +242,35 @@ def visiting(
     crowd, plain = named(population), PLAIN[population]
     generator = np.random.Generator(np.random.SFC64(seed))
     return (
-        lambda: visit(crowd, attraction, generator, truth=truth),
-        lambda: plain(attraction, generator),
+        timed(lambda: visit(crowd, attraction, generator, truth=truth)),
+        timed(lambda: plain(attraction, generator)),
     )
 
 
 @contextmanager
-def clax(python: str, population: str, seed: int) -> Iterator[Callable[[], object]]:
-    """A round of CLAX's sampler over the attractions that `simulate` draws.
+def clax(population: str, seed: int) -> Iterator[Round | None]:
+    """A round of CLAX's sampler over attractions as `simulate` draws them.
 
     Raises:
-        RuntimeError: It does not run, or its clicks are not those of the population.
+        RuntimeError: Its clicks are not those of the population.
     """
     from simulators.behaviours import EYE_TRACKING
     from simulators.oracle import click_probability
     from simulators.populations import named
 
-    script = Path(__file__).parent / "peers" / "clax_simulate.py"
-    process = subprocess.Popen(
-        [python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-    def ask(line: str) -> dict[str, Any]:
-        assert process.stdin is not None and process.stdout is not None
-        with suppress(BrokenPipeError):  # then there is no answer either
-            process.stdin.write(f"{line}\n")
-            process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"CLAX did not run: try {python} {script}")
-        return json.loads(answer)
-
-    try:
-        setup = {"population": population, "sessions": SESSIONS, "seed": seed}
-        rates = ask(json.dumps({**setup, "theta": EYE_TRACKING}))["rates"]
+    setup = {"population": population, "sessions": SESSIONS, "seed": seed}
+    with peer("clax_simulate", {**setup, "theta": EYE_TRACKING}) as found:
+        if found is None:
+            yield None
+            return
         half = np.full((1, LIST_SIZE), 0.5)  # clicks are linear in attraction here
         expected = click_probability(named(population), half)[0]
         error = np.sqrt(0.25 / SESSIONS)
-        if (np.abs(rates - expected) > 5 * error).any():
-            raise RuntimeError(f"CLAX clicks {rates}, expected {expected.tolist()}")
-        yield lambda: ask("round")
-    finally:
-        process.communicate()  # its input ends, and so does it
+        if (np.abs(np.array(found.value) - expected) > 5 * error).any():
+            raise RuntimeError(
+                f"CLAX clicks {found.value}, expected {expected.tolist()}"
+            )
+        yield found.seconds
 
 
 def write_rate(population: str, seed: int) -> float:
@@ -306,15 +326,14 @@ def em(model: str, population: str, seed: int) -> dict[str, float]:
     sessions, data = 200_000, simulators.generate(queries=1000, seed=seed)
     shown = simulators.PlackettLuce(simulators.weak_ranker(data), temperature=0.5)
     log = simulators.simulate(data, shown, population, sessions=sessions, seed=seed)
-    ours = prepared_pass(log, model)
+    ours = timed(prepared_pass(log, model))
     # At the least, the number of a pair and a click are read.
     most = copy_rate() / (LIST_SIZE * (4 + 1))
     if model == "pbm":
         plain = plain_position_based_pass(log.item, log.click)
-        return compared(sessions, *alternating(ours, plain), most)
-    ours()
-    rate = sessions / float(np.median([seconds(ours) for _ in range(ROUNDS)]))
-    return {"rate": rate, "floor_fraction": rate / most}
+        return beside(sessions, most, ours, timed(plain))
+    (own,) = alternating(ours)
+    return {"rate": sessions / own, "floor_fraction": sessions / own / most}
 
 
 def plain_position_based_pass(
@@ -367,21 +386,27 @@ def evaluate(seed: int) -> dict[str, float]:
         best = 2 ** -np.sort(-labels, axis=1) - 1
         return float((gain @ discount / (best @ discount)).mean())
 
-    own, other = alternating(ours, plain)
-    # Scores and labels are read at the least.
-    found = compared(LISTS, own, other, copy_rate() / (LIST_SIZE * (4 + 4)))
-    for name, peer in ndcg_peers(labels, scores):
-        if abs(peer() - ours()) > 1e-5:
-            raise RuntimeError(f"{name} finds NDCG@10 {peer()}, ours is {ours()}")
-        own, other = alternating(ours, peer)
-        found[f"{name}_ratio"] = other / own
-    return found
+    most = copy_rate() / (LIST_SIZE * (4 + 4))  # scores and labels are read at least
+    arrays = {"labels": labels, "scores": scores}
+    with ExitStack() as stack:
+        found, others = {}, {}
+        for name, run in ndcg_peers(labels, scores):
+            found[name], others[name] = run(), timed(run)
+        for name in ("rax", "ranx"):
+            setup = {"library": name, "k": LIST_SIZE}
+            other = stack.enter_context(peer("ndcg", setup, arrays))
+            if other is not None:
+                found[name], others[name] = other.value, other.seconds
+        for name, value in found.items():
+            if abs(value - ours()) > 1e-5:
+                raise RuntimeError(f"{name} finds NDCG@10 {value}, ours is {ours()}")
+        return beside(LISTS, most, timed(ours), timed(plain), **others)
 
 
 def ndcg_peers(
     labels: np.ndarray, scores: np.ndarray
 ) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Name and a function that returns the mean NDCG@10, of those there are."""
+    """Name and a function that returns the mean NDCG@10, of those in our process."""
     from sklearn.metrics import ndcg_score
 
     gain = 2**labels - 1
@@ -404,31 +429,142 @@ def ndcg_peers(
 
         given = tf.constant(labels), tf.constant(scores)
         yield "tfr", lambda: float(mean(*given))
-    if find_spec("rax"):
-        import jax
-        import rax
 
-        each = jax.jit(lambda s, y: rax.ndcg_metric(s, y, topn=LIST_SIZE))
-        arrays = jax.numpy.array(scores), jax.numpy.array(labels)
-        yield "rax", lambda: float(each(*arrays))
-    if find_spec("ranx"):
-        import ranx
 
-        grades = labels.astype(int)
-        names = [f"{i}" for i in range(LIST_SIZE)]
-        truth = {
-            f"{q}": dict(zip(names, row, strict=True))
-            for q, row in enumerate(grades.tolist())
+# Reading: a LETOR file, a click log; scoring items; searching for them.
+
+
+ROWS, SHOWN = 10_000, 1 << 20  # of the LETOR file, sessions of the log
+
+
+def read(what: str, seed: int) -> dict[str, float]:
+    """Rows of a LETOR file, or sessions of a log in Parquet, a second.
+
+    Beside them scikit-learn's SVMLight reader, and pyarrow reading the log's columns
+    into NumPy; both must read the same. The floor is that of reading what is returned.
+    """
+    with TemporaryDirectory() as folder:
+        return READ[what](Path(folder), seed)
+
+
+def read_letor_file(folder: Path, seed: int) -> dict[str, float]:
+    from sklearn.datasets import load_svmlight_file
+
+    from debias.data import read_letor
+
+    rng, rows, path = np.random.default_rng(seed), ROWS, folder / "train.txt"
+    values = rng.random((rows, FEATURES), np.float32).round(4) + 0.0001
+    lines = [
+        f"{row % 5} qid:{row // 10} "
+        + " ".join(f"{i}:{v:.4f}" for i, v in enumerate(each, 1))
+        for row, each in enumerate(values.tolist())
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    caches = (folder / f"cache{number}" for number in range(ROUNDS + 2))
+
+    def ours() -> np.ndarray:
+        return read_letor(path, cache=next(caches)).features  # never read before
+
+    def plain() -> np.ndarray:
+        found, _, _ = load_svmlight_file(str(path), dtype=np.float32, query_id=True)
+        return found.toarray()
+
+    if not np.array_equal(ours(), plain()):
+        raise RuntimeError("scikit-learn reads other features")
+    most = copy_rate() / (4 * FEATURES)
+    return beside(rows, most, timed(ours), timed(plain))
+
+
+def read_log(folder: Path, seed: int) -> dict[str, float]:
+    import pyarrow.parquet as pq
+
+    from debias.data import ClickLog
+
+    rng, sessions, path = np.random.default_rng(seed), SHOWN, folder / "log.parquet"
+    item = rng.integers(0, 50_000, (sessions, LIST_SIZE), np.int32)
+    click = rng.random(item.shape, np.float32) < 0.2
+    ClickLog(np.zeros(sessions, np.int32), item, click).write(path)
+
+    def plain() -> np.ndarray:
+        table = pq.read_table(path)
+        columns = {
+            name: table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            for name in ("item", "click")
         }
-        run = {
-            f"{q}": dict(zip(names, row, strict=True))
-            for q, row in enumerate(scores.tolist())
-        }
-        qrels, ranked = ranx.Qrels(truth), ranx.Run(run)
-        yield (
-            "ranx",
-            lambda: float(ranx.evaluate(qrels, ranked, f"ndcg_burges@{LIST_SIZE}")),
-        )
+        return columns["item"].reshape(sessions, -1)
+
+    if not np.array_equal(ClickLog.open(path).item, plain()):
+        raise RuntimeError("pyarrow reads other items")
+    most = copy_rate() / (LIST_SIZE * (4 + 1))
+    return beside(sessions, most, timed(lambda: ClickLog.open(path)), timed(plain))
+
+
+READ = {"letor": read_letor_file, "log": read_log}
+
+
+def score(seed: int) -> dict[str, float]:
+    """Items a second of the serving model, in batches, against bare products."""
+    import tensorflow as tf
+
+    from debias.layers import BiasTower, Tower
+    from debias.models import Additive, ranker
+
+    rng, items = np.random.default_rng(seed), 1 << 14
+    features = tf.constant(rng.normal(size=(items, FEATURES)).astype("float32"))
+    model = Additive(Tower(HIDDEN), BiasTower({"position": LIST_SIZE}))
+    position = tf.ones((1, LIST_SIZE), tf.int32)
+    model({"features": features[None, :LIST_SIZE], "position": position})
+    serving = ranker(model)
+    weights = [tf.constant(w) for step in model.relevance.steps for w in step.weights]
+
+    @tf.function
+    def ours() -> Any:
+        return serving(features)
+
+    @tf.function
+    def plain() -> Any:
+        h = features
+        for kernel, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
+            h = tf.nn.relu(h @ kernel + bias)
+        return (h @ weights[-2] + weights[-1])[:, 0]
+
+    np.testing.assert_allclose(ours(), plain(), atol=1e-4)
+    forward = sum(2 * a * b for a, b in pairwise((FEATURES, *HIDDEN, 1)))
+    return beside(
+        items,
+        matrix_rate() / forward,
+        timed(lambda: ours().numpy()),
+        timed(lambda: plain().numpy()),
+    )
+
+
+def search(seed: int) -> dict[str, float]:
+    """Searches a second of `Index`, one user at a time, against bare Faiss.
+
+    Both walk one graph of 100,000 vectors; ours scores again, sorts ties, checks input.
+    """
+    from benchmarks.ann import QUERIES, K, clustered
+    from debias.retrieval.index import Index, hnsw
+
+    vectors, users = clustered(np.random.default_rng(seed), 100_000, QUERIES)
+    graph = hnsw(vectors)
+    index = Index(vectors, graph)
+
+    def ours() -> list[np.ndarray]:
+        return [index.search(user, K)[0] for user in users]
+
+    def plain() -> list[np.ndarray]:
+        return [graph.index.search(user[None], K)[1][0] for user in users]
+
+    same = np.mean([len(np.intersect1d(*b)) for b in zip(ours(), plain(), strict=True)])
+    if same < 0.99 * K:
+        raise RuntimeError(f"Faiss names only {same} of our {K} rows")
+    own, other = alternating(timed(ours), timed(plain))
+    return {
+        "rate": QUERIES / own,
+        "peer_rate": QUERIES / other,
+        "ratio": other / own,
+    }
 
 
 @dataclass(frozen=True)
@@ -443,19 +579,33 @@ class Speed:
         return {"peer": self.peer, "rounds": ROUNDS}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        if self.row == "train":
-            return train(seed)
-        if self.row == "evaluate":
-            return evaluate(seed)
-        if self.row.startswith("em_"):
-            return em(self.row.removeprefix("em_"), self.population, seed)
+        if self.row == "simulate":
+            return simulate(self.population, seed)
         if self.row == "simulate_truth":
             return simulate_truth(self.population, seed)
-        return simulate(self.population, seed)
+        if self.row == "read":
+            return read(self.population, seed)
+        if self.row == "train":
+            if self.population == "additive":
+                return train(seed)
+            return train_small(self.population, seed)
+        if self.row == "evaluate":
+            return evaluate(seed)
+        if self.row == "score":
+            return score(seed)
+        if self.row == "search":
+            return search(seed)
+        return em(self.row.removeprefix("em_"), self.population, seed)
 
 
 CASES = (
     Speed("train", "additive", "hand-written tf.function loop"),
+    Speed("train", "product", "CLAX two-tower"),
+    Speed("train", "mixture", "CLAX mixture"),
+    Speed("train", "xpa", "none"),
+    Speed("score", "additive", "bare products in TensorFlow"),
+    Speed("read", "letor", "scikit-learn"),
+    Speed("read", "log", "pyarrow"),
     Speed("simulate", "pbm", "plain NumPy float32"),
     Speed("simulate", "mixed", "plain NumPy float32"),
     Speed("simulate_truth", "mixed", "plain NumPy float32"),
@@ -464,4 +614,5 @@ CASES = (
     Speed("em_ubm", "pbm", "none"),
     Speed("em_dbn", "pbm", "none"),
     Speed("em_ccm", "pbm", "none"),
+    Speed("search", "hnsw", "Faiss"),
 )

@@ -21,6 +21,7 @@ from debias.data import (
     read_batches,
     shuffled_batches,
 )
+from debias.data.stream import even_pieces
 
 LAYOUT = ("row", "column", "device", "context")
 PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
@@ -110,12 +111,16 @@ def batches(
                 found[name] = tf.cast(cells[name], dtype)
         return found, tf.cast(cells["click"], "float32")
 
+    options = tf.data.Options()  # nothing here to rewrite or tune, and both take long
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
     draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
     return (
         draws.flat_map(read.epoch)
         .apply(tf.data.experimental.assert_cardinality(-(-sessions // batch_size)))
         .map(batch, num_parallel_calls=1)
         .prefetch(2)
+        .with_options(options)
     )
 
 
@@ -160,7 +165,9 @@ def _held(columns: dict[str, np.ndarray], shuffle: bool, batch_size: int) -> Rea
         order = tf.range(count)
         if shuffle:
             order = tf.random.experimental.stateless_shuffle(order, [draw, 0])
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        # Slices, for the elements of a dataset cost a microsecond each.
+        starts = tf.data.Dataset.range(0, count, batch_size)
+        return starts.map(lambda i: order[i : i + batch_size])
 
     def cells(rows: tf.Tensor) -> Cells:
         return {name: tf.gather(values, rows) for name, values in held.items()}
@@ -184,7 +191,7 @@ def _streamed(path: str | Path, items: int, shuffle: bool, batch_size: int) -> R
             rng = np.random.default_rng(int(draw))
             found = shuffled_batches(path, rng, at_once, columns)
         else:
-            found = _even(read_batches(path, columns=columns), at_once)
+            found = even_pieces(read_batches(path, columns=columns), at_once)
         for piece in found:
             yield _cells(piece.check(items))
 
@@ -201,16 +208,3 @@ def _streamed(path: str | Path, items: int, shuffle: bool, batch_size: int) -> R
         ).flat_map(cut)
 
     return Reading(epoch, lambda cells: cells)
-
-
-def _even(pieces: Iterator[ClickLog], sessions: int) -> Iterator[ClickLog]:
-    """The same sessions in the same order, in pieces of equal size but for the last."""
-    rest: list[ClickLog] = []
-    for piece in pieces:
-        pool = ClickLog.concatenate([*rest, piece])
-        even = pool.sessions - pool.sessions % sessions
-        for start in range(0, even, sessions):
-            yield pool.take(slice(start, start + sessions))
-        rest = [pool.take(slice(even, None))]
-    if rest[0].sessions:
-        yield rest[0]

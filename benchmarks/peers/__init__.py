@@ -1,4 +1,7 @@
-"""Peers that need an environment of their own: scripts for another Python to run.
+"""Peers that need an environment of their own: modules for another Python to run.
 
-They import nothing of this project and speak with it in lines of JSON.
+Each offers `prepare(setup, arrays)`, which returns a function that does one round of
+work and a function that makes of its result what is compared. They import nothing of
+this project; `rounds.py` runs them and speaks with `benchmarks.asking` in lines of
+JSON.
 """

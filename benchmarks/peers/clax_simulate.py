@@ -1,20 +1,17 @@
-"""CLAX's click simulator, a round whenever a line comes in.
+"""CLAX's click simulator: clicks of lists whose attraction and examination are given.
 
-Run by the Python of an environment that has `clax-models`; see `benchmarks.speed`. The
-first line is {"population", "sessions", "theta", "seed"}, answered with the versions
-and the click rate at each rank. Each further line is answered once CLAX has sampled the
-sessions again. Attraction and examination are handed over as probabilities, so that
-CLAX is spared its embeddings and the sigmoid.
+They are handed over as probabilities, so that CLAX is spared its embeddings and the
+sigmoid. `setup` is {"population", "sessions", "theta", "seed"}; what is compared is the
+click rate at each rank.
 """
 
-import json
-import sys
-from importlib.metadata import version
+from collections.abc import Callable
 from typing import Any
 
 
-def sampler(population: str, sessions: int, theta: list[float], seed: int) -> Any:
-    """A function without arguments that samples clicks (sessions, L) and waits."""
+def prepare(
+    setup: dict[str, Any], arrays: dict[str, Any]
+) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -39,7 +36,8 @@ def sampler(population: str, sessions: int, theta: list[float], seed: int) -> An
 
         log_prob = logit
 
-    shape = (sessions, len(theta))
+    theta, seed = setup["theta"], setup["seed"]
+    shape = (setup["sessions"], len(theta))
     attraction = np.random.default_rng(seed).random(shape, np.float32)
     batch = {
         "attraction": jnp.asarray(attraction),
@@ -61,20 +59,9 @@ def sampler(population: str, sessions: int, theta: list[float], seed: int) -> An
         ]
         return MixtureModel(users)
 
-    model = {"pbm": position_based, "mixed": mixed}[population]()
+    model = {"pbm": position_based, "mixed": mixed}[setup["population"]]()
     sample = nnx.jit(lambda model, batch, rngs: model.sample(batch, rngs))
-    return lambda: jax.block_until_ready(sample(model, batch, rngs)).clicks
-
-
-def main() -> None:
-    run = sampler(**json.loads(sys.stdin.readline()))
-    rates = run().mean(axis=0).tolist()
-    versions = {name: version(name) for name in ("clax-models", "jax")}
-    print(json.dumps({"rates": rates, "versions": versions}), flush=True)
-    for _ in sys.stdin:
-        run()
-        print("{}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    return (
+        lambda: jax.block_until_ready(sample(model, batch, rngs)).clicks,
+        lambda clicks: clicks.mean(axis=0).tolist(),
+    )

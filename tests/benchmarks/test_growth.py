@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import growth
-from benchmarks.growth import CASES, SPANS, Growth, Sizes, epoch, exponent
+from benchmarks.growth import CASES, SPANS, Growth, Sizes, epoch, exponent, recall_epoch
 
 
 def test_the_exponent_of_a_square_is_two_and_of_a_constant_zero():
@@ -17,6 +17,7 @@ def test_spans_are_the_promised_ones():
     assert {case.population for case in CASES} == set(SPANS)
     ends = {name: (span[0], span[-1]) for name, span in SPANS.items()}
     assert ends["sessions"] == (10_000, 10_000_000) and ends["length"] == (10, 200)
+    assert ends["vocabulary"] == (100_000, 10_000_000)
     assert ends["features"] == (10, 700) and ends["components"] == (1, 8)
 
 
@@ -45,3 +46,16 @@ def test_an_epoch_trains_on_what_the_sizes_say():
     run = epoch("mixture", Sizes(64, 32, 5, 3, 2), 0)
     model = run().model
     assert len(model.components) == 2 and model.optimizer.iterations == 2
+
+
+def test_recall_steps_through_its_sessions(monkeypatch):
+    from debias.models.recall import TwoTower
+
+    seen = []
+    monkeypatch.setattr(
+        TwoTower, "train_on_batch", lambda self, batch, y: seen.append(batch)
+    )
+    recall_epoch("recall", Sizes(sessions=96, batch=32, vocabulary=30), 0)()
+    assert len(seen) == 3 and seen[0]["user"]["id"].shape == (32,)
+    assert max(b["user"]["id"].max() for b in seen) == 21  # 20 of 30, from 2
+    assert max(b["item"]["id"].max() for b in seen) == 11

@@ -1,0 +1,93 @@
+r"""A peer that runs beside us in another Python, asked for rounds one by one.
+
+The peers of `benchmarks.peers` want libraries that do not go together with ours. They
+are measured where `DEBIAS_PEERS_PYTHON` names the Python of an environment that has
+them; those that it lacks are left out, and a line says so:
+
+python3 -m venv peers && peers/bin/pip install clax-models jax==0.7.2 rax ranx torch \
+    keras-rs torch-rechub
+DEBIAS_PEERS_PYTHON=peers/bin/python python -m benchmarks speed
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PYTHON = "DEBIAS_PEERS_PYTHON"
+SCRIPT = Path(__file__).parent / "peers" / "rounds.py"
+
+
+class Peer(NamedTuple):
+    """A peer that has done one round to warm up.
+
+    Attributes:
+        value: What that round found, to be held against ours.
+        round: Does another one; its seconds, "seconds" of the clock and "cpu".
+    """
+
+    value: Any
+    round: Callable[[], dict[str, float]]
+
+    def seconds(self) -> float:
+        return self.round()["seconds"]
+
+    def cpu_seconds(self) -> float:
+        return self.round()["cpu"]
+
+
+@contextmanager
+def peer(
+    name: str,
+    setup: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> Iterator[Peer | None]:
+    """The peer of module `name` in `benchmarks.peers`, None where there is none.
+
+    Args:
+        name: The module.
+        setup: What its `prepare` is told, as JSON.
+        arrays: The arrays that it is handed, through a temporary file.
+
+    Raises:
+        RuntimeError: It stopped; its own words are on the standard error.
+    """
+    python = os.environ.get(PYTHON)
+    if not python:
+        print(f"{name} is left out: {PYTHON} is not set", file=sys.stderr)
+        yield None
+        return
+    command = [python, str(SCRIPT), name]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "arrays.npz"
+        np.savez(path, **(arrays or {}))  # type: ignore[arg-type]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+        def ask(line: str) -> dict[str, Any]:
+            assert process.stdin is not None and process.stdout is not None
+            with suppress(BrokenPipeError):  # then there is no answer either
+                process.stdin.write(f"{line}\n")
+                process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"a peer did not run: {' '.join(command)}")
+            return json.loads(answer)
+
+        try:
+            found = ask(json.dumps({"setup": setup, "arrays": str(path)}))
+            if "missing" in found:
+                print(f"{name} is left out: no {found['missing']}", file=sys.stderr)
+                yield None
+            else:
+                yield Peer(found["value"], lambda: ask("round"))
+        finally:
+            process.communicate()  # its input ends, and so does it
