@@ -55,7 +55,7 @@ MAKERS: dict[str, tuple[Callable[..., tuple[np.ndarray, np.ndarray]], int]] = {
     "normal-100k": (normal, 100_000),
 }
 SEARCHERS: dict[str, Callable[..., Searcher]] = {
-    "ann_hnsw": partial(index.hnsw, links=32, effort=512, build_effort=200),
+    "ann_hnsw": partial(index.hnsw, links=32, effort=768, build_effort=200),
     "ann_ivf": partial(index.ivf, probes=128),
     "ann_pq": partial(index.pq, probes=128),
     "ann_annoy": partial(index.annoy, trees=100),

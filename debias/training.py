@@ -7,20 +7,27 @@ again it goes on behind the last whole round and ends as if nothing had happened
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from debias import distributed
 from debias.data import ClickLog, RankingData
 from debias.data.files import whole
+from debias.data.splits import random_parts
+from debias.data.stream import Stream
 from debias.layers import Standardize
 from debias.models import ClickModel
 from debias.pipeline import batches
 
 ROUND = 1 << 19  # sessions
 FEW = 50  # queries; below, sessions are held out instead
+PARTS = (0.8, 0.1, 0.1)  # to learn from, to judge passes by, to test
+JUDGES = 250_000  # sessions of a stream that are held in memory to judge or test by
+LOOKED_AT = 48  # row groups that those are drawn from
 
 
 class Settings(NamedTuple):
@@ -60,7 +67,7 @@ class Fitted(NamedTuple):
 
 
 def held_out(
-    log: ClickLog, seed: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    log: ClickLog, seed: int, fractions: tuple[float, float, float] = PARTS
 ) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
     """Training, validation and test sessions, and by what they were parted.
 
@@ -71,6 +78,51 @@ def held_out(
     if min(len(train), len(validation), len(test)) == 0:
         raise ValueError(f"{len(log)} sessions are too few to hold some out")
     return (train, validation, test), by
+
+
+def held_out_of_stream(
+    stream: Stream, queries: int, seed: int
+) -> tuple[tuple[Stream, ClickLog, ClickLog], str]:
+    """What `held_out` parts of a log in memory; few of the held-out are held.
+
+    The parts are those of `held_out` where every query was asked. Where there are fewer
+    than 50, each session is put in a part by a draw. At most 250,000 sessions to judge
+    by and as many to test by are drawn from 48 row groups, so that a fit begins soon.
+
+    Args:
+        stream: All sessions.
+        queries: How many queries there are, asked or not.
+        seed: Of the draws.
+    """
+    by = "query" if queries >= FEW else "session"
+    part = np.zeros(queries, np.int8)
+    if by == "query":
+        parts = random_parts(queries, PARTS, np.random.default_rng(seed))
+        for number, members in enumerate(parts):
+            part[members] = number
+
+    def keep(wanted: int) -> Callable[[ClickLog, tuple[int, int]], np.ndarray]:
+        def kept(piece: ClickLog, key: tuple[int, int]) -> np.ndarray:
+            if by == "query":
+                if (highest := piece.query.max()) >= queries:
+                    raise ValueError(
+                        f"{stream.path}: query must be below {queries}, the queries of "
+                        f"its ranking data, got {highest}"
+                    )
+                return part[piece.query] == wanted
+            draw = np.random.default_rng([seed, *key]).random(len(piece))
+            return np.searchsorted(np.cumsum(PARTS[:-1]), draw, "right") == wanted
+
+        return kept
+
+    learners, judges, tests = (
+        replace(stream, keep=keep(number), share=share)
+        for number, share in enumerate(PARTS)
+    )
+    judged, tested = (
+        part.sample(JUDGES, [seed, 1], LOOKED_AT) for part in (judges, tests)
+    )
+    return (learners, judged, tested), by
 
 
 def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
@@ -104,16 +156,18 @@ def session_log_likelihoods(
     model: ClickModel, log: ClickLog, data: RankingData
 ) -> np.ndarray:
     """(S,) log-likelihood of each session's clicks, in nats."""
-    parts = [
-        -np.asarray(model.session_losses(batch, clicks, model(batch)))
-        for batch, clicks in batches(log, data, 1024, shuffle=False)
-    ]
+    with distributed.held_alone(model):
+        parts = [
+            -np.asarray(model.session_losses(batch, clicks, model(batch)))
+            for batch, clicks in batches(log, data, 1024, shuffle=False)
+        ]
     return np.concatenate(parts)
 
 
+@distributed.lost_process()  # of all of it: a step's error may come when it is read
 def fit(
     model: ClickModel,
-    train: ClickLog,
+    train: ClickLog | Stream,
     validation: ClickLog,
     data: RankingData,
     settings: Settings,
@@ -123,9 +177,13 @@ def fit(
 ) -> Fitted:
     """Maximises the likelihood of clicks; leaves the weights of the best pass.
 
+    Inside the scope of `debias.distributed.join` the processes train together, with
+    the result of one: each step's batch is theirs together, process 0 writes the
+    checkpoint, and all of them read it.
+
     Args:
         model: A new click model, of the same seed each time a fit is started again.
-        train: Sessions to learn from.
+        train: Sessions to learn from, in memory or on disk.
         validation: Sessions to judge each pass by.
         data: Features of the items, scaled.
         settings: How long and how fast.
@@ -137,13 +195,17 @@ def fit(
     Raises:
         ValueError: The checkpoint is that of another model.
     """
-    for batch, _ in batches(train.take(slice(0, 1)), data, 1).take(1):
-        model(batch)
-    rounds = -(-len(train) // settings.round)
+    batch, _ = batches(validation, data, settings.batch_size).element_spec
+    shapes = {n: keras.KerasTensor(v.shape, v.dtype.name) for n, v in batch.items()}
+    model(shapes)  # builds it, and computes nothing
+    process, processes = distributed.me()
+    rounds = _rounds(train, settings.round)
     steps = -(-len(train) // rounds // settings.batch_size)
     model.compile(
         keras.optimizers.Adam(settings.rate),
-        jit_compile=False,  # on a CPU, XLA gains nothing here and compiles for long
+        # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX
+        # would take every operation by itself.
+        jit_compile=keras.backend.backend() == "jax",
         steps_per_execution=min(50, steps),
     )
     model.optimizer.build(model.trainable_variables)
@@ -157,11 +219,11 @@ def fit(
         epoch, piece = divmod(number, rounds)
         if _is_over(state, settings):
             break
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
-        some = train.take(np.array_split(order, rounds)[piece])
+        some = _round(train, [settings.seed, epoch], piece, rounds)
         seed = settings.seed * 100_003 + number
+        feed = batches(some, data, settings.batch_size, seed=seed)
         history = model.fit(
-            batches(some, data, settings.batch_size, seed=seed),
+            feed if processes == 1 else distributed.share(feed),
             verbose=0,
             callbacks=[_Sessions(progress, settings.batch_size, len(some))],
         )
@@ -176,11 +238,31 @@ def fit(
             if state["best"] is None or likely > _best(state):
                 state["best"], best = epoch, model.get_weights()
             report(epoch, metrics)
-        if checkpoint is not None:
+        if checkpoint is not None and process == 0:
             _write_checkpoint(checkpoint, model, state, best)
     progress(len(train) * settings.epochs - state["round"] * len(train) // rounds)
     model.set_weights(best)
     return Fitted(_best(state), state["best"] + 1, state["history"], done)
+
+
+def _rounds(train: ClickLog | Stream, most: int) -> int:
+    """Rounds of a pass; of a stream, equally many for each window."""
+    if isinstance(train, Stream):
+        return train.windows * -(-len(train) // (train.windows * most))
+    return -(-len(train) // most)
+
+
+def _round(
+    train: ClickLog | Stream, key: list[int], number: int, rounds: int
+) -> ClickLog:
+    """The sessions of a round of the pass that `key` names, in their order."""
+    if isinstance(train, Stream):
+        window, piece = divmod(number, rounds // train.windows)
+        log, rounds, number = train.read(window, key), rounds // train.windows, piece
+        order = np.arange(len(log))
+    else:
+        log, order = train, np.random.default_rng(key).permutation(len(train))
+    return log.take(np.array_split(order, rounds)[number])
 
 
 def _best(state: dict[str, Any]) -> float:

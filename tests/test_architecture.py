@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "debias.diagnosis": {*MODELS, "debias.propensity", "debias.training"},
     "debias.export": MODELS,
     "debias.candidates": MODELS,
-    "debias.training": MODELS,
+    "debias.distributed": set(),
+    "debias.training": {*MODELS, "debias.distributed"},
     "debias.commands": {*MODELS, "debias", "debias.propensity", "debias.diagnosis"}
     | {"debias.candidates", "debias.export", "debias.training"}
     | {"debias.retrieval", "debias.serve"},

@@ -59,7 +59,7 @@ def diagnose(
                 log, column, items, data, list_size, first_position, first_features
             )
             reading = inputs.read(source, needs_data=False)
-        inputs.usable(reading, log)
+        inputs.check_usable(reading.log, log)
         with share_bar("diagnosing") as progress:
             found = report.diagnose(
                 reading.log, reading.data if features else None, most, seed, progress

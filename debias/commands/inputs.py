@@ -1,13 +1,16 @@
 """How the commands are told what log to read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
+    from debias.data import ClickLog, RankingData
     from debias.data.read_log import Reading
+    from debias.data.stream import Stream
 
 Log = Annotated[
     str,
@@ -49,6 +52,15 @@ FirstFeatures = Annotated[
     ),
 ]
 
+HELD = 0.5  # GB; training holds a log about four times
+Memory = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="A log of this library that takes more GB is streamed and never held.",
+    ),
+]
+
 
 class Source(NamedTuple):
     """A log and how to read it; as JSON values, it says what a model was trained on."""
@@ -85,6 +97,22 @@ class Source(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         return self._asdict()
+
+
+def stream(source: Source, memory: float) -> "Stream | None":
+    """The log, if it is this library's and takes more than so many GB; else None."""
+    from debias.data.log import COLUMNS, TRUTH
+    from debias.data.stream import Stream
+
+    if not is_own(source):
+        return None
+    found = Stream(source.log)
+    names = found.groups[0][0].schema.names
+    kept = tuple(name for name in COLUMNS if name in names and name not in TRUTH)
+    found = replace(found, columns=kept)
+    first = next(found.group(0))
+    bytes_each = sum(v.nbytes for v in first.columns().values()) / len(first)
+    return found if found.total * bytes_each > memory * 1e9 else None
 
 
 def read(
@@ -138,17 +166,30 @@ def read(
     return reading
 
 
-def usable(reading: "Reading", name: str) -> "Reading":
-    """The reading, if anything can be learned from its clicks.
+def check_usable(log: "ClickLog", name: str) -> None:
+    """Does nothing if there is anything to be learned from the clicks.
 
     Raises:
         ValueError: The log called `name` has no click, or one position.
     """
     from debias.data.summary import summarize
 
-    if problems := summarize(reading.log).problems:
+    if problems := summarize(log).problems:
         raise ValueError(f"{name}: cannot be learned from: {'; '.join(problems)}")
-    return reading
+
+
+def data_of(source: Source) -> "RankingData":
+    """The ranking data that a log of this library refers to.
+
+    Raises:
+        ValueError: The source names none.
+    """
+    if source.data is None:
+        raise ValueError(
+            f"{source.log}: has no features, say where they are: --data FILE"
+        )
+    found: RankingData = ranking_data(Path(source.data))
+    return found
 
 
 def is_own(source: Source) -> bool:

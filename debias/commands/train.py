@@ -11,8 +11,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -20,10 +21,15 @@ from debias.commands import inputs
 from debias.commands.screen import AsJson, bar, messages, print_json, print_table
 
 if TYPE_CHECKING:
-    from debias.data.read_log import Reading
+    import numpy as np
+
+    from debias.candidates import Layout
+    from debias.data import ClickLog, Stream
     from debias.training import Choice, Settings
 
-MODELS = "auto naive additive product position_feature dot bilinear mixture xpa"
+CLICKED = "naive additive product position_feature dot bilinear mixture xpa"
+RANKED = "listwise listwise_mixture listwise_xpa"
+MODELS = f"auto {CLICKED} {RANKED}"
 TRIAL = 100_000  # sessions that each candidate of `auto` learns from
 TRIAL_EPOCHS = 3
 JUDGES = 50_000  # held-out sessions that candidates are judged by
@@ -43,7 +49,11 @@ def train(
     log: inputs.Log,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     model: Annotated[
-        str, typer.Option(help=f"One of {MODELS}; auto tries all the others.")
+        str,
+        typer.Option(
+            help=f"One of {CLICKED}, which predict clicks (auto tries them all), or of "
+            f"{RANKED}, which only rank: listwise, where clicks are few."
+        ),
     ] = "auto",
     column: inputs.Column = None,
     items: inputs.Items = None,
@@ -61,6 +71,7 @@ def train(
     every: Annotated[
         int, typer.Option(min=1, help="Sessions between two checkpoints, at most.")
     ] = 1 << 19,
+    memory: inputs.Memory = inputs.HELD,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for a log that TensorBoard shows.")
     ] = None,
@@ -94,8 +105,7 @@ def train(
             from debias.training import Settings
 
             found = learn(
-                # Held nowhere else: `learn` lets go of it.
-                inputs.usable(inputs.read(source), source.log),
+                world_of(source, seed, memory),
                 begin(out, asked, force),  # after the log was read without a fault
                 model,
                 Settings(**settings),
@@ -168,8 +178,61 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
     return f"{name} {there} where this has {here}"
 
 
+class World(NamedTuple):
+    """What a model is trained and judged on.
+
+    Attributes:
+        learners: Sessions to learn from.
+        judges: Sessions to judge a pass, and candidates, by.
+        tests: Sessions that nothing is chosen by.
+        held_out_by: What the three were parted by, "query" or "session".
+        layout: Where their items stand.
+        features: (items, F) of what their items are.
+        devices: Names of devices 1, 2 and so on.
+    """
+
+    learners: "ClickLog | Stream"
+    judges: "ClickLog"
+    tests: "ClickLog"
+    held_out_by: str
+    layout: "Layout"
+    features: "np.ndarray"
+    devices: list[str]
+
+
+def world_of(source: inputs.Source, seed: int, memory: float) -> World:
+    """Reads a log and holds sessions out; one above `memory` GB is left on disk.
+
+    Raises:
+        ValueError: As `inputs.read` and `inputs.usable` do.
+    """
+    from debias import training
+    from debias.candidates import layout_of
+    from debias.data import ClickLog
+    from debias.pipeline import LAYOUT
+
+    stream = inputs.stream(source, memory)
+    if stream is None:
+        reading = inputs.read(source)
+        inputs.check_usable(reading.log, source.log)
+        assert reading.data is not None
+        columns = [n for n in LAYOUT if getattr(reading.log, n) is not None]
+        log, features = training.shown_only(reading.log.select(*columns), reading.data)
+        parts, by = training.held_out(log, seed)
+        return World(*parts, by, layout_of(log), features, list(reading.devices))
+    data = inputs.data_of(source)
+    columns = [n for n in LAYOUT if n in (stream.columns or ())]
+    stream = replace(stream, columns=columns)
+    (learners, judges, tests), by = training.held_out_of_stream(
+        stream, data.queries, seed
+    )
+    some = ClickLog.concatenate([judges, tests])
+    inputs.check_usable(some, source.log)
+    return World(learners, judges, tests, by, layout_of(some), data.features, [])
+
+
 def learn(
-    reading: "Reading",
+    world: World,
     folder: Path,
     model: str,
     settings: "Settings",
@@ -178,9 +241,9 @@ def learn(
     """Trains in a folder that was begun, from where it stands; the report.
 
     Args:
-        reading: The log with its ranking data.
+        world: Of `world_of`.
         folder: As `begin` left it.
-        model: A name in `CANDIDATES`, or "auto".
+        model: A name in `CANDIDATES` or `LISTWISE`, or "auto".
         settings: How long and how fast.
         tensorboard: Folder for a log of the passes, or None.
 
@@ -193,22 +256,18 @@ def learn(
     from debias.data.files import whole
     from debias.export import export
     from debias.models import ranker
-    from debias.pipeline import LAYOUT
 
     begun = time.perf_counter()
-    assert reading.data is not None
-    columns = [n for n in LAYOUT if getattr(reading.log, n) is not None]
-    log, features = training.shown_only(reading.log.select(*columns), reading.data)
-    devices, feature_count = list(reading.devices), reading.data.feature_count
-    del reading  # the features of what was never shown
+    learners, judges, tests, by, layout, features, devices = world
+    feature_count = features.shape[1]
     scale, scaled = training.standardized(features)
-    (learners, judges, tests), by = training.held_out(log, settings.seed)
-    layout = candidates.layout_of(log)
+    del world, features  # large, and used no more
     choice = training.Choice(model, "as asked", [])
     if model == "auto":
         choice = _tried(folder, layout, learners, judges, scaled, settings)
     keras.utils.set_random_seed(settings.seed)
-    click_model = candidates.CANDIDATES[choice.name](layout, settings.seed)
+    builders = {**candidates.CANDIDATES, **candidates.LISTWISE}
+    click_model = builders[choice.name](layout, settings.seed)
     trained = time.perf_counter()
     with bar(choice.name, settings.epochs * len(learners), "sessions/s") as progress:
         fitted = training.fit(
@@ -248,7 +307,7 @@ def learn(
         },
         "held_out_by": by,
         "features": feature_count,
-        "list_size": log.list_size,
+        "list_size": judges.list_size,
         "devices": devices,
         "sessions_per_second": fitted.sessions / seconds,
         "seconds": time.perf_counter() - begun,
@@ -272,9 +331,12 @@ def _tried(
     import numpy as np
 
     from debias import candidates, training
+    from debias.data import Stream
     from debias.data.files import whole
 
     rng = np.random.default_rng([settings.seed, 1])
+    if isinstance(learners, Stream):
+        learners = learners.sample(TRIAL, [settings.seed, 1], training.LOOKED_AT)
     learners, judges = (
         log.take(np.sort(rng.permutation(len(log))[:most]))
         for log, most in ((learners, TRIAL), (judges, JUDGES))

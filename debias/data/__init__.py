@@ -1,7 +1,7 @@
 """Ranking data and click logs. NumPy and Arrow only.
 
-`ClickLog.open` and `ClickLog.write` handle logs that fit a machine; `read_batches` and
-`shuffled_batches` stream those that do not.
+`ClickLog.open` and `ClickLog.write` handle logs that fit a machine; `read_batches`,
+`shuffled_batches` and `Stream` read those that do not.
 """
 
 from importlib import import_module
@@ -11,11 +11,17 @@ from debias.data.letor import read_letor, read_letor_folder
 from debias.data.log import ClickLog
 from debias.data.ranking import RankingData
 
-_STREAMS = ("count_sessions", "read_batches", "shuffled_batches")  # they load Arrow
+_STREAMS = {  # they load Arrow
+    "Stream": "debias.data.stream",
+    "count_sessions": "debias.data.log_files",
+    "read_batches": "debias.data.log_files",
+    "shuffled_batches": "debias.data.stream",
+}
 
 __all__ = [
     "ClickLog",
     "RankingData",
+    "Stream",
     "count_sessions",
     "read_batches",
     "read_letor",
@@ -26,5 +32,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _STREAMS:
-        return getattr(import_module("debias.data.log_files"), name)
+        return getattr(import_module(_STREAMS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Click logs on disk: Parquet shards, read whole, in order, or shuffled.
+"""Click logs on disk: Parquet shards, read whole or in order; `stream` shuffles them.
 
 A row is a session and a column a column of `ClickLog`; what belongs to a rank is a list
 of fixed size. Shards are plainly encoded and compressed by lz4, which makes a simulated
@@ -193,6 +193,56 @@ def count_sessions(path: str | Path) -> int:
     return sum(shard.sessions for shard in shards(path))
 
 
+def longest_list(found: Sequence[Shard]) -> int:
+    """Cells of the longest session; reads the items where their lists are ragged."""
+    longest = 0
+    for shard in found:
+        index = shard.schema.get_field_index("item")
+        if index < 0:
+            raise ValueError(f"{shard.path}: no column item")
+        kind = shard.schema.field(index).type
+        if pa.types.is_fixed_size_list(kind):
+            longest = max(longest, kind.list_size)
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            with _open(shard.path, shard.footer) as file:
+                for batch in file.iter_batches(BATCH, columns=["item"]):
+                    longest = max(longest, list_size_of(batch.column(0)))
+        else:
+            raise ValueError(f"{shard.path}: item must be lists, got {kind}")
+    return longest
+
+
+def read_group(
+    shard: Shard,
+    group: int,
+    sessions: int,
+    columns: Sequence[str] | None,
+    list_size: int,
+) -> Iterator[ClickLog]:
+    """A row group in validated pieces, in order.
+
+    Args:
+        shard: Of `shards`.
+        group: Number of the row group in the shard, from 0.
+        sessions: At most so many a piece.
+        columns: Optional columns to read; None reads all.
+        list_size: Cells of a session, see `longest_list`.
+
+    Raises:
+        ValueError: As for `from_arrow`; names the file and, within the file, the row.
+    """
+    start = shard.sessions_before(group)
+    try:
+        names = _chosen(shard.schema.names, columns)
+        with _open(shard.path, shard.footer) as file:
+            for batch in file.iter_batches(sessions, row_groups=[group], columns=names):
+                yield from_arrow(batch, columns, list_size)
+                start += len(batch)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        where = f"{shard.path}, from its row {start} on" if start else f"{shard.path}"
+        raise ValueError(f"{where}: {error}") from error
+
+
 def read_batches(
     path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
 ) -> Iterator[ClickLog]:
@@ -210,60 +260,10 @@ def read_batches(
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")
     found = shards(path)
-    list_size = _list_size(found)
+    list_size = longest_list(found)
     for shard in found:
         for group in range(shard.footer.num_row_groups):
-            yield from _pieces(shard, group, sessions, columns, list_size)
-
-
-def shuffled_batches(
-    path: str | Path,
-    rng: np.random.Generator,
-    sessions: int = 512,
-    columns: Sequence[str] | None = None,
-    buffer: int = 1 << 20,
-) -> Iterator[ClickLog]:
-    """The log once in random order, in bounded memory, in pieces of equal size.
-
-    Row groups of all shards are visited in random order. As many as make `buffer`
-    sessions are held at a time, and those are shuffled together: within a buffer the
-    order is uniformly random, and which row groups share a buffer is random too. A log
-    of at most `buffer` sessions is shuffled uniformly. After CorgiPile: Xu et al.,
-    In-Database Machine Learning with CorgiPile, SIGMOD 2022.
-
-    Args:
-        path: A file or a folder.
-        rng: The only source of chance.
-        sessions: Sessions of a piece; only the last one may have fewer.
-        columns: Optional columns to read; None reads all.
-        buffer: Sessions to hold; memory is twice that of so many, and of a row group.
-
-    Raises:
-        ValueError: As for `read_batches`.
-    """
-    if not 1 <= sessions <= buffer:
-        raise ValueError(
-            f"sessions must be at least 1 and at most buffer, got {sessions}, {buffer}"
-        )
-    found = shards(path)
-    list_size = _list_size(found)
-    groups = [
-        (shard, group)
-        for shard in found
-        for group in range(shard.footer.num_row_groups)
-    ]
-    held: list[ClickLog] = []
-    for visit, number in enumerate(rng.permutation(len(groups))):
-        shard, group = groups[number]
-        held += _pieces(shard, group, BATCH, columns, list_size)
-        last = visit == len(groups) - 1
-        if last or sum(piece.sessions for piece in held) >= buffer:
-            pool = ClickLog.concatenate(held)
-            order = rng.permutation(pool.sessions)
-            even = len(order) if last else len(order) - len(order) % sessions
-            for start in range(0, even, sessions):
-                yield pool.take(order[start : min(start + sessions, even)])
-            held = [pool.take(order[even:])] if even < len(order) else []
+            yield from read_group(shard, group, sessions, columns, list_size)
 
 
 def open_log(
@@ -291,7 +291,7 @@ def open_log(
         ValueError: As for `read_batches`.
     """
     found = shards(path)
-    list_size = _list_size(found)
+    list_size = longest_list(found)
     total = sum(shard.sessions for shard in found)
     shapes = _shapes(found[0], columns, list_size, total)
     pieces = partial(read_batches, path, columns=columns)
@@ -369,49 +369,10 @@ def _shard(path: Path) -> Shard:
     return found
 
 
-def _pieces(
-    shard: Shard,
-    group: int,
-    sessions: int,
-    columns: Sequence[str] | None,
-    list_size: int,
-) -> Iterator[ClickLog]:
-    """A row group in pieces; faults are reported with the file's name and rows."""
-    start = shard.sessions_before(group)
-    try:
-        names = _chosen(shard.schema.names, columns)
-        with _open(shard.path, shard.footer) as file:
-            for batch in file.iter_batches(sessions, row_groups=[group], columns=names):
-                yield from_arrow(batch, columns, list_size)
-                start += len(batch)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        where = f"{shard.path}, from its row {start} on" if start else f"{shard.path}"
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _list_size(found: Sequence[Shard]) -> int:
-    """Cells of the longest session; reads the items where their lists are ragged."""
-    longest = 0
-    for shard in found:
-        index = shard.schema.get_field_index("item")
-        if index < 0:
-            raise ValueError(f"{shard.path}: no column item")
-        kind = shard.schema.field(index).type
-        if pa.types.is_fixed_size_list(kind):
-            longest = max(longest, kind.list_size)
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            with _open(shard.path, shard.footer) as file:
-                for batch in file.iter_batches(BATCH, columns=["item"]):
-                    longest = max(longest, list_size_of(batch.column(0)))
-        else:
-            raise ValueError(f"{shard.path}: item must be lists, got {kind}")
-    return longest
-
-
 def _shapes(
     shard: Shard, columns: Sequence[str] | None, list_size: int, sessions: int
 ) -> dict[str, tuple[int, ...]]:
-    first = next(_pieces(shard, 0, 1, columns, list_size))
+    first = next(read_group(shard, 0, 1, columns, list_size))
     return {n: (sessions, *value.shape[1:]) for n, value in first.columns().items()}
 
 

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from debias.candidates import CANDIDATES, layout_of
+from debias.data import ClickLog, RankingData, Stream, log_files
 from debias.training import (
     Settings,
     choose,
     fit,
     held_out,
+    held_out_of_stream,
     session_log_likelihoods,
     shown_only,
     standardized,
@@ -137,3 +139,79 @@ def test_choice_is_the_simplest_within_one_standard_error():
     assert (by_query.name == "simple") == (below <= error[0])
     clear = choose({"simple": base, "rich": base + 0.1}, query)
     assert clear.name == "rich" and clear.table[1]["below_best"] == 0
+
+
+# A log on disk
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    """The log in row groups of 40 sessions, of which a window takes eight."""
+    folder = tmp_path_factory.mktemp("stream") / "log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_files, "ROW_GROUP", 40)
+        SHOWN.write(folder, shards=3)
+    return Stream(folder, window=300)
+
+
+def test_a_stream_is_held_out_as_the_log_in_memory_is(on_disk):
+    """Every query was asked, so that the parts are the same."""
+    queries = int(SHOWN.query.max()) + 1
+    assert queries == np.unique(SHOWN.query).size
+    wanted, _ = held_out(SHOWN, 3)
+    (learners, judges, tests), by = held_out_of_stream(on_disk, queries, 3)
+    train = ClickLog.concatenate([learners.read(w, [0]) for w in range(3)])
+    assert by == "query" and len(learners) == round(0.8 * len(SHOWN))
+    for part, expected in zip((train, judges, tests), wanted, strict=True):
+        rows = (np.c_[log.query, log.item, log.click] for log in (part, expected))
+        ours, theirs = (found[np.lexsort(found.T)] for found in rows)
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"log: query must be below 50.*got"):
+        held_out_of_stream(on_disk, 50, 3)
+
+
+def test_sessions_of_few_queries_are_held_out_by_a_draw(on_disk):
+    (learners, judges, tests), by = held_out_of_stream(on_disk, 10, 3)
+    train = [learners.read(w, [0]) for w in range(3)]
+    sizes = sum(map(len, train)), len(judges), len(tests)
+    assert by == "session" and sum(sizes) == len(SHOWN)
+    # Standard deviations: sqrt(900 .8 .2) = 12 and sqrt(900 .1 .9) = 9.
+    assert abs(sizes[0] - 720) < 48 and abs(sizes[1] - 90) < 36
+
+
+def test_a_streamed_fit_is_as_good_as_one_in_memory(tmp_path):
+    """Within .02 nats: another seed moves a fit in memory by .005, give or take."""
+    some = RankingData(DATA.features[:, :8], DATA.labels, DATA.offsets)
+    log = simulate(DATA, POLICY, "pbm", sessions=12_000, seed=1, list_size=4).select()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_files, "ROW_GROUP", 250)
+        log.write(tmp_path / "log", shards=4)
+    _, scaled = standardized(some.features)
+    settings = Settings(epochs=2, batch_size=128, round=1500, seed=5)
+    (train, validation, _), _ = held_out(log, 0)
+    stream = Stream(tmp_path / "log", window=3000)
+    (learners, _, _), _ = held_out_of_stream(stream, some.queries, 0)
+    found = []
+    for learned in (train, learners):
+        keras.utils.set_random_seed(9)
+        model = CANDIDATES["product"](layout_of(log), 5)
+        fit(model, learned, validation, scaled, settings)
+        found.append(session_log_likelihoods(model, validation, scaled).mean())
+    untrained = -np.log(2) * validation.mask.sum(axis=1).mean()
+    assert found[0] > untrained + 0.5
+    assert found[1] == pytest.approx(found[0], abs=0.02)
+
+
+def test_a_streamed_fit_goes_on_where_it_was_killed(world, on_disk, tmp_path):
+    _, validation, scaled = world
+    queries = int(SHOWN.query.max()) + 1
+    (learners, _, _), _ = held_out_of_stream(on_disk, queries, 0)
+    world = learners, validation, scaled
+    whole, _ = fitted(world)
+    path = tmp_path / "checkpoint.npz"
+    with pytest.raises(Killed):
+        fitted(world, path, kill_after=4)
+    model, found = fitted(world, path)
+    assert 0 < found.sessions < 3 * len(learners)
+    for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)

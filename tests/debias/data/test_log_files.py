@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from debias.data import (
-    ClickLog,
-    count_sessions,
-    log_files,
-    read_batches,
-    shuffled_batches,
-)
+from debias.data import ClickLog, count_sessions, log_files, read_batches, stream
 from debias.data.log_files import from_arrow, to_arrow
+from debias.data.stream import shuffled_batches
 from tests.debias.data.strategies import click_logs, same
 
 no_deadline = settings(deadline=None, max_examples=40)
@@ -179,10 +174,11 @@ def test_a_log_that_fits_the_buffer_is_shuffled_uniformly(tmp_path, monkeypatch)
 def test_a_reader_holds_a_row_group_at_a_time(tmp_path, monkeypatch):
     numbered(100).write(tmp_path / "log")
     read = []
-    inner = log_files._pieces
-    monkeypatch.setattr(
-        log_files, "_pieces", lambda *args: read.append(args[1]) or inner(*args)
-    )
+    inner = log_files.read_group
+    for module in (log_files, stream):
+        monkeypatch.setattr(
+            module, "read_group", lambda *args: read.append(args[1]) or inner(*args)
+        )
     batches = read_batches(tmp_path / "log", 10)
     next(batches)
     assert read == [0]

@@ -1,0 +1,181 @@
+"""A click log larger than memory: windows of shuffled sessions, read when asked for.
+
+An epoch visits the row groups of all shards in random order. As many as make a window
+are held at a time and shuffled together: within a window the order is uniformly random,
+and which row groups share one is random too, so a log of one window is shuffled
+uniformly. After CorgiPile: Xu et al., In-Database Machine Learning with CorgiPile,
+SIGMOD 2022.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from debias.data.log import ClickLog
+from debias.data.log_files import BATCH, Shard, longest_list, read_group, shards
+
+WINDOW = 1 << 21  # sessions
+
+Keep = Callable[[ClickLog, tuple[int, int]], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Sessions on disk, all or those of a part, for training and for samples.
+
+    Nothing but footers is read until sessions are asked for, and never more than a
+    window of them is held. The same key gives the same sessions in the same order,
+    whatever was read before, so that a stopped epoch goes on at any window.
+
+    Args:
+        path: A Parquet file of a log, or a folder of them.
+        columns: Optional columns to read; None reads all.
+        window: Sessions to shuffle together, in whole row groups; twice as many are
+            held for a moment.
+        keep: Which sessions of a piece belong to the part, (S,) bool, given the piece
+            and what names it: row group and first row in that. None: all.
+        share: The part's share of the sessions, about; progress is told by it.
+
+    Raises:
+        ValueError: As `debias.data.log_files.shards` does; window is below 1.
+
+    >>> import tempfile
+    >>> log = ClickLog(range(6), np.arange(12).reshape(6, 2), np.zeros((6, 2), bool))
+    >>> folder = Path(tempfile.mkdtemp()) / "log"
+    >>> log.write(folder, shards=3)
+    >>> stream = Stream(folder, window=4)
+    >>> [len(stream.read(number, key=[7])) for number in range(stream.windows)]
+    [4, 2]
+    """
+
+    path: str | Path
+    columns: Sequence[str] | None = None
+    window: int = WINDOW
+    keep: Keep | None = None
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1, got {self.window}")
+        self.groups  # noqa: B018  what is wrong with the files is said at once
+
+    @cached_property
+    def groups(self) -> list[tuple[Shard, int]]:
+        """The row groups of all shards, in order."""
+        found = shards(self.path)
+        return [(s, group) for s in found for group in range(s.footer.num_row_groups)]
+
+    @cached_property
+    def list_size(self) -> int:
+        """Cells of a session."""
+        return longest_list([shard for shard, group in self.groups if group == 0])
+
+    @property
+    def total(self) -> int:
+        """Sessions of the files, whichever part is kept."""
+        return sum(shard.sessions for shard, group in self.groups if group == 0)
+
+    def __len__(self) -> int:
+        """Sessions of the part, by its share."""
+        return round(self.total * self.share)
+
+    @property
+    def windows(self) -> int:
+        """Windows of an epoch."""
+        return min(-(-self.total // self.window), len(self.groups))
+
+    def read(self, number: int, key: Sequence[int]) -> ClickLog:
+        """Window `number` of the epoch that `key` names, in the order to learn in.
+
+        A part that has nothing in the window gives a log without sessions.
+        """
+        order = np.random.default_rng(key).permutation(len(self.groups))
+        chosen = np.array_split(order, self.windows)[number]
+        log = ClickLog.concatenate([p for group in chosen for p in self.group(group)])
+        # Not number alone: a generator of [k, 0] is that of [k].
+        shuffle = np.random.default_rng([*key, 1 + number])
+        return log.take(shuffle.permutation(len(log)))
+
+    def group(self, number: int) -> Iterator[ClickLog]:
+        """What a row group holds of the part, in pieces, in order."""
+        start = 0
+        found = read_group(*self.groups[number], BATCH, self.columns, self.list_size)
+        for piece in found:
+            key = (int(number), start)
+            start += len(piece)
+            yield piece if self.keep is None else piece.take(self.keep(piece, key))
+
+    def sample(
+        self, most: int, key: Sequence[int], groups: int | None = None
+    ) -> ClickLog:
+        """At most `most` sessions of the part, drawn without replacement, in order.
+
+        Args:
+            most: How many.
+            key: Names the draw.
+            groups: Row groups to look at, drawn at random too; None: all. Few are
+                enough to begin soon, and all of them give every session of the part
+                the same chance.
+
+        Raises:
+            ValueError: The part is empty.
+        """
+        rng = np.random.default_rng(key)
+        order = np.sort(rng.permutation(len(self.groups))[:groups])
+        held: ClickLog | None = None
+        chance = np.empty(0)  # of each session, a number; the lowest stay
+        for group in order:
+            for piece in self.group(group):
+                held = piece if held is None else ClickLog.concatenate([held, piece])
+                chance = np.concatenate([chance, rng.random(len(piece))])
+                if len(held) > most:
+                    stay = np.sort(np.argpartition(chance, most)[:most])
+                    held, chance = held.take(stay), chance[stay]
+        if held is None or not len(held):
+            raise ValueError(f"{self.path}: has no session of the part asked for")
+        return held
+
+
+def shuffled_batches(
+    path: str | Path,
+    rng: np.random.Generator,
+    sessions: int = 512,
+    columns: Sequence[str] | None = None,
+    buffer: int = 1 << 20,
+) -> Iterator[ClickLog]:
+    """The log once in random order, in bounded memory, in pieces of equal size.
+
+    Args:
+        path: A file or a folder.
+        rng: The only source of chance.
+        sessions: Sessions of a piece; only the last one may have fewer.
+        columns: Optional columns to read; None reads all.
+        buffer: Sessions to shuffle together, see `Stream.window`.
+
+    Raises:
+        ValueError: As for `debias.data.read_batches`.
+    """
+    if not 1 <= sessions <= buffer:
+        raise ValueError(
+            f"sessions must be at least 1 and at most buffer, got {sessions}, {buffer}"
+        )
+    stream = Stream(path, columns, buffer)
+    key = [int(rng.integers(1 << 63))]
+    windows = (stream.read(number, key) for number in range(stream.windows))
+    yield from even_pieces(windows, sessions)
+
+
+def even_pieces(pieces: Iterable[ClickLog], sessions: int) -> Iterator[ClickLog]:
+    """The same sessions in the same order, in pieces of equal size but for the last."""
+    rest: list[ClickLog] = []
+    for piece in pieces:
+        pool = ClickLog.concatenate([*rest, piece])
+        even = len(pool) - len(pool) % sessions
+        for start in range(0, even, sessions):
+            yield pool.take(slice(start, start + sessions))
+        rest = [pool.take(slice(even, None))]
+    if rest and len(rest[0]):
+        yield rest[0]
