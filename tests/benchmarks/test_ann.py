@@ -43,4 +43,4 @@ def test_recall_is_that_of_the_searcher_alone(row, recall, monkeypatch):
 
 def test_there_is_a_case_for_every_searcher_on_every_kind_of_vectors():
     assert len(ann.CASES) == len(ann.SEARCHERS) * len(ann.MAKERS)
-    assert ann.Ann("ann_hnsw", "clustered-1M").settings()["effort"] == 512
+    assert ann.Ann("ann_hnsw", "clustered-1M").settings()["effort"] == 768
