@@ -75,7 +75,7 @@ TABLES = {
     ),
     "speed": table(Fake("rate", value=0.7), name="speed", baseline=""),
     "slow": table(
-        *(Fake(f"row{i}", value=0.1 * i, seconds=0.15) for i in range(6)), name="slow"
+        *(Fake(f"row{i}", value=0.1 * i, seconds=0.4) for i in range(6)), name="slow"
     ),
     "endless": table(Fake("sound"), Fake("endless", seconds=600.0), name="endless"),
     "broken": table(

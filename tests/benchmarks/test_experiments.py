@@ -21,8 +21,9 @@ def test_settings_are_json_and_tell_experiments_apart():
 
 def test_the_main_table_has_the_promised_rows():
     rows = (
-        "logging naive position_feature product additive dot bilinear mixture xpa "
-        "full_information oracle_examination ceiling"
+        "logging naive softmax_naive position_feature product additive dot bilinear "
+        "mixture xpa listwise listwise_mixture listwise_xpa full_information "
+        "oracle_examination ceiling"
     )
     assert TABLES["main"].rows == tuple(rows.split())
     assert TABLES["main"].seeds >= 10 and TABLES["main"].quick_seeds >= 3
