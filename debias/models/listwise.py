@@ -32,8 +32,8 @@ class Listwise(ClickModel):
     Args:
         model: A click model that returns logits.
 
-    Source: after Ai et al., Learning a Deep Listwise Context Model for Ranking
-    Refinement, SIGIR 2018 (the softmax loss), on the sum of two towers.
+    Source: the softmax loss of Cao et al., Learning to Rank: From Pairwise Approach to
+    Listwise Approach, ICML 2007, with clicks for labels, on any click model's logits.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
