@@ -21,7 +21,7 @@ EXTRAS = {
     "tfr": ["tensorflow-ranking>=0.5.3"],
     "jax": ["jax>=0.4.30"],
     "onnx": ["onnx>=1.16", "tf2onnx>=1.16"],
-    "peers": ["implicit>=0.7.2"],
+    "baselines": ["implicit>=0.7.2"],
     "retrieval": ["faiss-cpu>=1.8", "onnxruntime>=1.18"],
     "annoy": ["annoy>=1.17.3"],  # is compiled where it is installed
 }
@@ -34,11 +34,21 @@ EXTRAS["serve"] = [
     "httptools>=0.6",
     "prometheus-client>=0.20",
 ]
+EXTRAS["peers"] = [  # in an environment of their own: CLAX wants an older JAX
+    *EXTRAS["baselines"],
+    "clax-models>=0.1.1",
+    "jax==0.7.2",
+    "keras-rs>=0.4",
+    "ranx>=0.3.21",
+    "rax>=0.4",
+    "torch>=2.6",
+    "torch-rechub>=0.9",
+]
 EXTRAS["test"] = [
     *EXTRAS["tfr"],
     *EXTRAS["jax"],
     *EXTRAS["onnx"],
-    *EXTRAS["peers"],
+    *EXTRAS["baselines"],
     *EXTRAS["serve"],
     "httpx>=0.27",
     "aiohttp>=3.9",

@@ -1,11 +1,10 @@
-r"""A peer that runs beside us in another Python, asked for rounds one by one.
+"""A peer that runs beside us in another Python, asked for rounds one by one.
 
 The peers of `benchmarks.peers` want libraries that do not go together with ours. They
 are measured where `DEBIAS_PEERS_PYTHON` names the Python of an environment that has
 them; those that it lacks are left out, and a line says so:
 
-python3 -m venv peers && peers/bin/pip install clax-models jax==0.7.2 rax ranx torch \
-    keras-rs torch-rechub
+python3 -m venv peers && peers/bin/pip install ".[peers]"
 DEBIAS_PEERS_PYTHON=peers/bin/python python -m benchmarks speed
 """
 

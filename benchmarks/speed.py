@@ -114,9 +114,14 @@ def operations_per_list() -> int:
 
 
 def trained(
-    model: Any, features: np.ndarray, item: np.ndarray, click: np.ndarray, seed: int
+    model: Any,
+    features: np.ndarray,
+    item: np.ndarray,
+    click: np.ndarray,
+    seed: int,
+    jit: bool = False,
 ) -> Round:
-    """An epoch of `fit` of a click model."""
+    """An epoch of `fit` of a click model, with `jit` compiled by XLA."""
     import keras
 
     from debias.data import ClickLog, RankingData
@@ -124,7 +129,7 @@ def trained(
 
     data = RankingData(features, None, np.array([0, len(features)]))
     log = ClickLog(np.zeros(len(item), np.int32), item, click)
-    model.compile(keras.optimizers.Adam(), jit_compile=False, steps_per_execution=50)
+    model.compile(keras.optimizers.Adam(), jit_compile=jit, steps_per_execution=50)
     feed = batches(log, data, BATCH, seed=seed)
     return timed(lambda: model.fit(feed, verbose=0))
 
@@ -165,7 +170,8 @@ def train_small(name: str, seed: int) -> dict[str, float]:
     """Lists a second of a small click model: CLAX's two-tower, its mixture, or XPA.
 
     CLAX's two-tower is our `Product`: sigmoid times sigmoid, a table of positions and a
-    tower of equal layers. It is spared its data loader.
+    tower of equal layers. It is spared its data loader. Both are compiled by XLA, which
+    pays for towers as small as these: a step is many operations, each of them short.
     """
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Mixture, Product
@@ -184,7 +190,7 @@ def train_small(name: str, seed: int) -> dict[str, float]:
         "mixture": lambda: Mixture([product(seed + kind) for kind in range(KINDS)]),
         "xpa": xpa,
     }[name]()
-    ours = trained(model, features, item, click, seed)
+    ours = trained(model, features, item, click, seed, jit=True)
     if name == "xpa":
         (own,) = alternating(ours)
         return {"rate": len(item) / own}

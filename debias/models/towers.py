@@ -6,13 +6,15 @@
 | `PositionFeature` | r(x, e(place)) | r(x, e(reference)) |
 | `Product` | logit of sigmoid(r(x)) sigmoid(g(place)) | r(x) |
 | `Additive` | r(x) + g(place) | r(x) |
-| `Dot` | r(x) . e(place) | r(x) . e(reference) |
-| `BilinearModel` | r'Be + b_r.r + b_e.e + b | the same at e(reference) |
+| `Dot` | r(x) . e(place) | P(click) over the reference places |
+| `BilinearModel` | r'Be + b_r.r + b_e.e + b | the same |
 
 The last two, and position as a feature, mean something only at a reference place: it is
 an argument, because the ranking can move when it changes. A dot product and a bilinear
-form take several reference places as well and serve the mean of their logits, for the
-embedding of one place can be small, or turned away from the rest, and still fit clicks.
+form take several reference places as well and serve the click probability of an item
+that stands at each of them equally often. The embedding of one place can be small, or
+turned away from the rest, and still fit clicks; and a mean of logits would listen most
+to the places that are seldom clicked, of which the log tells least.
 """
 
 from collections.abc import Mapping, Sequence
@@ -223,7 +225,8 @@ class Dot(ClickModel):
         relevance: Layer `(..., F)` to `(..., D)`.
         bias: Layer from the batch's dict to `(batch, list_size, D)`.
         reference: Place at which serving scores the items: an id for position, row and
-            column, or a dict that names them. Of several places, the mean logit.
+            column, or a dict that names them. Of several, the log-odds of the mean
+            click probability.
 
     Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
     SIGIR 2022.
@@ -254,7 +257,8 @@ class Dot(ClickModel):
         return dot(relevance, self.bias(batch, training=training))
 
     def score(self, features: Tensor) -> Tensor:
-        return dot(self.relevance(features), mean_place(self.bias, self.reference))
+        relevance = ops.expand_dims(self.relevance(features), -2)
+        return log_odds_of_mean(dot(relevance, embeddings(self.bias, self.reference)))
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -302,14 +306,25 @@ class BilinearModel(ClickModel):
         return self.meet(relevance, self.bias(batch, training=training))
 
     def score(self, features: Tensor) -> Tensor:
-        place = mean_place(self.bias, self.reference)
-        return self.meet(self.relevance(features), place)
+        relevance = ops.expand_dims(self.relevance(features), -2)
+        place = embeddings(self.bias, self.reference)
+        return log_odds_of_mean(self.meet(relevance, place))
 
 
-def mean_place(bias: keras.layers.Layer, reference: Places) -> Tensor:
-    """Mean embedding `(E,)` of the reference places.
+def log_odds_of_mean(logits: Tensor) -> Tensor:
+    """logit of mean_k sigmoid(z_k), `(..., K)` to `(...)`, in log space throughout.
 
-    A model that is linear in the embedding has there the mean of its logits.
+    >>> round(float(log_odds_of_mean(ops.array([0.0, -100.0]))), 4)  # P = 1/4
+    -1.0986
+    """
+    yes, no = (
+        ops.logsumexp(ops.log_sigmoid(each), axis=-1) for each in (logits, -logits)
+    )
+    return yes - no
+
+
+def embeddings(bias: keras.layers.Layer, reference: Places) -> Tensor:
+    """Embeddings `(K, E)` of the reference places.
 
     Args:
         bias: Layer from a layout's dict to `(batch, list_size, E)`.
@@ -326,4 +341,4 @@ def mean_place(bias: keras.layers.Layer, reference: Places) -> Tensor:
         name: ops.convert_to_tensor([[each[name] for each in layouts]], "int32")
         for name in layouts[0]
     }
-    return ops.mean(bias(columns), axis=(0, 1))
+    return bias(columns)[0]
