@@ -1,7 +1,7 @@
 """`debias diagnose`: can this log identify its bias? One page says so."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ def diagnose(
         bool,
         typer.Option("--yandex", help="LOG is text of the Yandex relevance challenge."),
     ] = False,
+    memory: inputs.Memory = inputs.HELD,
     most: Annotated[
         int,
         typer.Option(min=10, help="Sessions to analyse; a longer log is sampled."),
@@ -53,19 +54,19 @@ def diagnose(
         if out.exists() and not force:
             raise ValueError(f"{out} exists: name another with -o, or --force")
         if yandex:
-            reading = _yandex(log)
+            given = _yandex(log)
         else:
             source = inputs.Source.of(
                 log, column, items, data, list_size, first_position, first_features
             )
-            reading = inputs.read(source, needs_data=False)
-        inputs.check_usable(reading.log, log)
+            given = inputs.opened(source, memory, needs_data=False)
         with share_bar("diagnosing") as progress:
             found = report.diagnose(
-                reading.log, reading.data if features else None, most, seed, progress
+                given.log, given.data if features else None, most, seed, progress
             )
+        inputs.check_usable(found.summary, log)
         with whole(out) as aside:
-            page = report.page(found, Path(log).name, reading.devices)
+            page = report.page(found, Path(log).name, given.devices)
             aside.write_text(page, encoding="utf-8")
     if json:
         print_json({**found.record(), "page": str(out)})
@@ -79,12 +80,7 @@ def diagnose(
     typer.echo(f"\n{out}")
 
 
-def _yandex(path: str) -> Any:
-    import numpy as np
-
-    from debias.data.read_log import Reading
+def _yandex(path: str) -> inputs.Opened:
     from debias.data.yandex import read_yandex
 
-    read = read_yandex(path)
-    items = np.array([f"{query}/{item}" for query, item in read.items])
-    return Reading(read.logs[0], None, items, np.array(read.queries))
+    return inputs.Opened(read_yandex(path).logs[0], None)

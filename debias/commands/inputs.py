@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData
     from debias.data.read_log import Reading
     from debias.data.stream import Stream
+    from debias.data.summary import Summary
 
 Log = Annotated[
     str,
@@ -52,7 +53,7 @@ FirstFeatures = Annotated[
     ),
 ]
 
-HELD = 0.5  # GB; training holds a log about four times
+HELD = 0.5  # GB; the commands hold a log up to about four times
 Memory = Annotated[
     float,
     typer.Option(
@@ -99,6 +100,43 @@ class Source(NamedTuple):
         return self._asdict()
 
 
+class Opened(NamedTuple):
+    """A log and what belongs to it.
+
+    Attributes:
+        log: Its sessions, in memory or on disk.
+        data: Its ranking data; None where there are no features.
+        devices: Names of devices 1, 2 and so on.
+    """
+
+    log: "ClickLog | Stream"
+    data: "RankingData | None"
+    devices: Sequence[str] = ()
+
+
+def opened(
+    source: Source,
+    memory: float,
+    devices: Sequence[str] | None = None,
+    needs_data: bool = True,
+) -> Opened:
+    """Reads the log, or leaves it on disk if it takes more than `memory` GB.
+
+    Only a log of this library is left there; see `read` for the other arguments.
+
+    Raises:
+        ValueError: As `read` does.
+    """
+    log = stream(source, memory)
+    if log is None:
+        reading = read(source, devices, needs_data)
+        return Opened(reading.log, reading.data, reading.devices)
+    if source.data is None and not needs_data:
+        return Opened(log, None)
+    data = data_of(source)
+    return Opened(replace(log, items=data.items), data)
+
+
 def stream(source: Source, memory: float) -> "Stream | None":
     """The log, if it is this library's and takes more than so many GB; else None."""
     from debias.data.log import COLUMNS, TRUTH
@@ -107,6 +145,7 @@ def stream(source: Source, memory: float) -> "Stream | None":
     if not is_own(source):
         return None
     found = Stream(source.log)
+    _check_list_size(source, found.list_size)
     names = found.groups[0][0].schema.names
     kept = tuple(name for name in COLUMNS if name in names and name not in TRUTH)
     found = replace(found, columns=kept)
@@ -166,16 +205,15 @@ def read(
     return reading
 
 
-def check_usable(log: "ClickLog", name: str) -> None:
+def check_usable(summary: "Summary", name: str) -> None:
     """Does nothing if there is anything to be learned from the clicks.
 
     Raises:
         ValueError: The log called `name` has no click, or one position.
     """
-    from debias.data.summary import summarize
-
-    if problems := summarize(log).problems:
-        raise ValueError(f"{name}: cannot be learned from: {'; '.join(problems)}")
+    if summary.problems:
+        problems = "; ".join(summary.problems)
+        raise ValueError(f"{name}: cannot be learned from: {problems}")
 
 
 def data_of(source: Source) -> "RankingData":
@@ -220,13 +258,17 @@ def _read_own(source: Source) -> "Reading":
     names = shards(source.log)[0].schema.names
     wanted = [name for name in names if name not in TRUTH]
     log = ClickLog.open(source.log, wanted)
-    if source.list_size is not None and source.list_size < log.list_size:
-        raise ValueError("--list-size goes with a log of your own")
+    _check_list_size(source, log.list_size)
     data = None if source.data is None else ranking_data(Path(source.data))
     if data is not None:
         log.check(data.items)
     items = np.arange(int(log.item.max()) + 1 if data is None else data.items)
     return Reading(log, data, items, None if data is None else data.qid)
+
+
+def _check_list_size(source: Source, list_size: int) -> None:
+    if source.list_size is not None and source.list_size < list_size:
+        raise ValueError("--list-size goes with a log of your own")
 
 
 def ranking_data(path: Path) -> Any:

@@ -99,7 +99,13 @@ def train(
             "seed": seed,
             "round": every,
         }
-        asked = {"source": source.record(), "model": model, "settings": settings}
+        asked = {
+            "source": source.record(),
+            "model": model,
+            "settings": settings,
+            # Which sessions are held out hangs on it.
+            "streamed": inputs.stream(source, memory) is not None,
+        }
         found = standing(out, asked, force)
         if found is None:
             from debias.training import Settings
@@ -204,30 +210,28 @@ def world_of(source: inputs.Source, seed: int, memory: float) -> World:
     """Reads a log and holds sessions out; one above `memory` GB is left on disk.
 
     Raises:
-        ValueError: As `inputs.read` and `inputs.usable` do.
+        ValueError: As `inputs.opened` and `inputs.check_usable` do.
     """
     from debias import training
     from debias.candidates import layout_of
     from debias.data import ClickLog
+    from debias.data.summary import summarize
     from debias.pipeline import LAYOUT
 
-    stream = inputs.stream(source, memory)
-    if stream is None:
-        reading = inputs.read(source)
-        inputs.check_usable(reading.log, source.log)
-        assert reading.data is not None
-        columns = [n for n in LAYOUT if getattr(reading.log, n) is not None]
-        log, features = training.shown_only(reading.log.select(*columns), reading.data)
+    log, data, devices = inputs.opened(source, memory)
+    assert data is not None
+    if isinstance(log, ClickLog):
+        inputs.check_usable(summarize(log), source.log)
+        columns = [n for n in LAYOUT if getattr(log, n) is not None]
+        log, features = training.shown_only(log.select(*columns), data)
         parts, by = training.held_out(log, seed)
-        return World(*parts, by, layout_of(log), features, list(reading.devices))
-    data = inputs.data_of(source)
-    columns = [n for n in LAYOUT if n in (stream.columns or ())]
-    stream = replace(stream, columns=columns)
+        return World(*parts, by, layout_of(log), features, list(devices))
+    columns = [n for n in LAYOUT if n in (log.columns or ())]
     (learners, judges, tests), by = training.held_out_of_stream(
-        stream, data.queries, seed
+        replace(log, columns=columns), data.queries, seed
     )
     some = ClickLog.concatenate([judges, tests])
-    inputs.check_usable(some, source.log)
+    inputs.check_usable(summarize(some), source.log)
     return World(learners, judges, tests, by, layout_of(some), data.features, [])
 
 

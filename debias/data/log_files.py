@@ -218,6 +218,7 @@ def read_group(
     sessions: int,
     columns: Sequence[str] | None,
     list_size: int,
+    items: int | None = None,
 ) -> Iterator[ClickLog]:
     """A row group in validated pieces, in order.
 
@@ -227,16 +228,19 @@ def read_group(
         sessions: At most so many a piece.
         columns: Optional columns to read; None reads all.
         list_size: Cells of a session, see `longest_list`.
+        items: How many items the ranking data has; None leaves their numbers unchecked.
 
     Raises:
-        ValueError: As for `from_arrow`; names the file and, within the file, the row.
+        ValueError: As for `from_arrow` and `ClickLog.check`; names the file and, within
+            the file, the row.
     """
     start = shard.sessions_before(group)
     try:
         names = _chosen(shard.schema.names, columns)
         with _open(shard.path, shard.footer) as file:
             for batch in file.iter_batches(sessions, row_groups=[group], columns=names):
-                yield from_arrow(batch, columns, list_size)
+                log = from_arrow(batch, columns, list_size)
+                yield log if items is None else log.check(items)
                 start += len(batch)
     except (pa.ArrowException, OSError, ValueError) as error:
         where = f"{shard.path}, from its row {start} on" if start else f"{shard.path}"

@@ -38,6 +38,8 @@ class Stream:
         keep: Which sessions of a piece belong to the part, (S,) bool, given the piece
             and what names it: row group and first row in that. None: all.
         share: The part's share of the sessions, about; progress is told by it.
+        items: How many items the ranking data has: a higher number is an error when it
+            is read. None: any number goes.
 
     Raises:
         ValueError: As `debias.data.log_files.shards` does; window is below 1.
@@ -56,6 +58,7 @@ class Stream:
     window: int = WINDOW
     keep: Keep | None = None
     share: float = 1.0
+    items: int | None = None
 
     def __post_init__(self) -> None:
         if self.window < 1:
@@ -102,14 +105,32 @@ class Stream:
     def group(self, number: int) -> Iterator[ClickLog]:
         """What a row group holds of the part, in pieces, in order."""
         start = 0
-        found = read_group(*self.groups[number], BATCH, self.columns, self.list_size)
+        found = read_group(
+            *self.groups[number], BATCH, self.columns, self.list_size, self.items
+        )
         for piece in found:
             key = (int(number), start)
             start += len(piece)
             yield piece if self.keep is None else piece.take(self.keep(piece, key))
 
+    def pieces(
+        self, progress: Callable[[float], None] = lambda share: None
+    ) -> Iterator[ClickLog]:
+        """All sessions of the part once, in order, in pieces of any size.
+
+        Args:
+            progress: Told the share of the row groups that are done.
+        """
+        for number in range(len(self.groups)):
+            yield from self.group(number)
+            progress((number + 1) / len(self.groups))
+
     def sample(
-        self, most: int, key: Sequence[int], groups: int | None = None
+        self,
+        most: int,
+        key: Sequence[int],
+        groups: int | None = None,
+        progress: Callable[[float], None] = lambda share: None,
     ) -> ClickLog:
         """At most `most` sessions of the part, drawn without replacement, in order.
 
@@ -119,6 +140,7 @@ class Stream:
             groups: Row groups to look at, drawn at random too; None: all. Few are
                 enough to begin soon, and all of them give every session of the part
                 the same chance.
+            progress: Told the share of those row groups that are done.
 
         Raises:
             ValueError: The part is empty.
@@ -127,13 +149,14 @@ class Stream:
         order = np.sort(rng.permutation(len(self.groups))[:groups])
         held: ClickLog | None = None
         chance = np.empty(0)  # of each session, a number; the lowest stay
-        for group in order:
+        for done, group in enumerate(order, 1):
             for piece in self.group(group):
                 held = piece if held is None else ClickLog.concatenate([held, piece])
                 chance = np.concatenate([chance, rng.random(len(piece))])
                 if len(held) > most:
                     stay = np.sort(np.argpartition(chance, most)[:most])
                     held, chance = held.take(stay), chance[stay]
+            progress(done / len(order))
         if held is None or not len(held):
             raise ValueError(f"{self.path}: has no session of the part asked for")
         return held

@@ -1,10 +1,21 @@
-"""What a click log holds, in numbers: the first thing to look at."""
+"""What a click log holds, in numbers: the first thing to look at.
 
+A summary is made from counts that add up, so that a log on disk is counted piece by
+piece and its shards by several processes, with the very same result.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from debias.data.log import ClickLog
+from debias.data.stream import Stream
+
+UNSEEN = np.iinfo(np.int32).max  # a place below all others
 
 
 class Summary(NamedTuple):
@@ -48,8 +59,141 @@ class Summary(NamedTuple):
         return {**self._asdict(), **lists}
 
 
-def summarize(log: ClickLog) -> Summary:
-    """Counts the sessions, items and clicks of a log.
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """What some sessions add to a summary; `+` makes one of two parts of a log.
+
+    L positions; queries and items are counted up to the highest number seen.
+
+    Attributes:
+        sessions: How many there are.
+        shown: (L,) impressions at each position.
+        clicked: (L,) clicks at each position.
+        asked: (queries,) bool, which were.
+        first: (items,) int32 highest position of each item, from 1; `UNSEEN` if none.
+        last: (items,) int32 lowest position of each item; 0 if none.
+        columns: Columns of the log.
+    """
+
+    sessions: int
+    shown: np.ndarray
+    clicked: np.ndarray
+    asked: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    columns: tuple[str, ...]
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """The counts of both parts together.
+
+        Raises:
+            ValueError: The parts have different columns.
+
+        >>> log = ClickLog([0, 1], [[4, 5], [5, -1]], [[1, 0], [1, 0]])
+        >>> both = count(log.take([0])) + count(log.take([1]))
+        >>> both.shown.tolist(), both.clicked.tolist(), both.summary().moved
+        ([2, 1], [2, 0], 0.5)
+        """
+        if self.columns != other.columns:
+            raise ValueError(
+                "parts of a log must have the same columns, got "
+                f"{' '.join(self.columns)} and {' '.join(other.columns)}"
+            )
+        return Counts(
+            self.sessions + other.sessions,
+            _merged(np.add, self.shown, other.shown, 0),
+            _merged(np.add, self.clicked, other.clicked, 0),
+            _merged(np.logical_or, self.asked, other.asked, False),
+            _merged(np.minimum, self.first, other.first, UNSEEN),
+            _merged(np.maximum, self.last, other.last, 0),
+            self.columns,
+        )
+
+    def summary(self) -> Summary:
+        """What the counts say."""
+        items = int(np.count_nonzero(self.last))
+        moved = int(np.count_nonzero(self.first < self.last))
+        with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was shown
+            ctr = self.clicked / self.shown
+        problems = []
+        if not self.clicked.any():
+            problems.append(
+                "no click: there is nothing to learn from; is the column of the clicks "
+                "the right one (click=NAME says another)?"
+            )
+        if np.count_nonzero(self.shown) == 1:
+            problems.append(
+                "one position only: its bias cannot be told from relevance; is the "
+                "column of the session the right one (session=NAME says another)?"
+            )
+        return Summary(
+            sessions=self.sessions,
+            lists=int(np.count_nonzero(self.asked)),
+            items=items,
+            impressions=int(self.shown.sum()),
+            clicks=int(self.clicked.sum()),
+            shown=self.shown,
+            ctr=ctr,
+            moved=moved / items if items else float("nan"),
+            columns=self.columns,
+            problems=tuple(problems),
+        )
+
+
+def _merged(
+    merge: Callable[..., np.ndarray], one: np.ndarray, other: np.ndarray, fill: int
+) -> np.ndarray:
+    """Element by element; what only the longer one has meets `fill`."""
+    size = max(len(one), len(other))
+    one, other = (
+        np.pad(each, (0, size - len(each)), constant_values=fill)
+        for each in (one, other)
+    )
+    return merge(one, other)
+
+
+def count(
+    log: ClickLog | Stream, progress: Callable[[float], None] = lambda share: None
+) -> Counts:
+    """Counts the sessions, items and clicks of a log, one on disk in one pass.
+
+    Args:
+        log: In memory or on disk, of which it holds a piece at a time.
+        progress: Told the share of the work that is done.
+
+    Raises:
+        ValueError: A file on disk is damaged.
+
+    >>> log = ClickLog([0, 1], [[4, 5], [5, -1]], [[1, 0], [1, 0]])
+    >>> count(log).first[4:].tolist(), count(log).last[4:].tolist()
+    ([1, 1], [1, 2])
+    """
+    if isinstance(log, Stream):
+        return reduce(add, map(count, log.pieces(progress)))
+    items = 1 + int(log.item.max(initial=-1))
+    first, last = np.full(items, UNSEEN, np.int32), np.zeros(items, np.int32)
+    shown = np.zeros(log.list_size, np.int64)
+    for rank in range(log.list_size):
+        item = log.item[:, rank]
+        item = item[item >= 0]
+        shown[rank] = len(item)
+        last[item] = rank + 1
+        first[item] = np.minimum(first[item], rank + 1)
+    asked = np.zeros(1 + int(log.query.max(initial=-1)), bool)
+    asked[log.query] = True
+    return Counts(
+        log.sessions,
+        shown,
+        log.click.sum(axis=0),
+        asked,
+        first,
+        last,
+        tuple(log.columns()),
+    )
+
+
+def summarize(log: ClickLog | Stream) -> Summary:
+    """Counts the sessions, items and clicks of a log, in memory or on disk.
 
     A log without a click, or with a single position, is summarised like any other;
     `problems` says what cannot be done with it.
@@ -61,41 +205,4 @@ def summarize(log: ClickLog) -> Summary:
     >>> round(found.moved, 3), found.problems
     (0.667, ())
     """
-    shown = np.zeros(log.list_size, np.int64)
-    clicked = np.zeros(log.list_size, np.int64)
-    count = int(log.item.max()) + 1 if log.sessions else 0
-    last = np.zeros(count, np.int16)  # position at which an item was seen, 0 for none
-    moved = np.zeros(count, bool)
-    for rank in range(log.list_size):
-        item = log.item[:, rank]
-        clicked[rank] = np.count_nonzero(log.click[:, rank])
-        item = np.unique(item[item >= 0]) if count < len(item) else item[item >= 0]
-        shown[rank] = np.count_nonzero(log.item[:, rank] >= 0)
-        moved[item[(last[item] > 0) & (last[item] != rank + 1)]] = True
-        last[item] = rank + 1
-    items = int(np.count_nonzero(last))
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was shown
-        ctr = clicked / shown
-    problems = []
-    if not clicked.any():
-        problems.append(
-            "no click: there is nothing to learn from; is the column of the clicks the "
-            "right one (click=NAME says another)?"
-        )
-    if np.count_nonzero(shown) == 1:
-        problems.append(
-            "one position only: its bias cannot be told from relevance; is the column "
-            "of the session the right one (session=NAME says another)?"
-        )
-    return Summary(
-        sessions=log.sessions,
-        lists=int(np.unique(log.query).size),
-        items=items,
-        impressions=int(shown.sum()),
-        clicks=int(clicked.sum()),
-        shown=shown,
-        ctr=ctr,
-        moved=float(np.count_nonzero(moved) / items) if items else float("nan"),
-        columns=tuple(log.columns()),
-        problems=tuple(problems),
-    )
+    return count(log).summary()

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from debias.data import ClickLog, RankingData
-from debias.data.summary import Summary, summarize
+from debias.data import ClickLog, RankingData, Stream
+from debias.data.summary import Summary, count
 from debias.diagnosis.calibration import calibration
 from debias.diagnosis.crowd import populations
 from debias.diagnosis.finding import Finding
@@ -26,6 +26,7 @@ from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate
 
 MOST = 100_000
+AS_LONG = 50_000_000  # sessions on disk: read twice while `MOST` are analysed
 PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
 BEST = "pbm_conditional"  # reads all clicks of shared items, with an interval
 TABULAR = (
@@ -117,7 +118,7 @@ class Diagnosis:
 
 
 def diagnose(
-    log: ClickLog,
+    log: ClickLog | Stream,
     data: RankingData | None = None,
     most: int = MOST,
     seed: int = 0,
@@ -126,17 +127,24 @@ def diagnose(
     """Runs every estimator and every diagnosis that the log allows.
 
     Args:
-        log: The click log.
+        log: The click log, in memory or on disk; of one on disk the sample is held.
         data: Its ranking data; with it, estimators that read features run as well.
         most: A longer log is sampled: so many sessions, all equally likely.
         seed: Of the sample, of held-out sessions and of training.
         progress: Told the share of the work that is done.
 
     Raises:
-        ValueError: The log has no session.
+        ValueError: The log has no session; a file on disk is damaged.
     """
-    summary = summarize(log)
-    if log.sessions > most:
+    early = 0.0  # share of the work that is reading
+    if isinstance(log, Stream):
+        early = log.total / (log.total + AS_LONG)
+    summary = count(log, lambda share: progress(early * share / 2)).summary()
+    if isinstance(log, Stream):
+        log = log.sample(
+            most, [seed], progress=lambda share: progress(early * (1 + share) / 2)
+        )
+    elif log.sessions > most:
         chosen = np.random.default_rng(seed).choice(log.sessions, most, replace=False)
         log = log.take(np.sort(chosen))
     skipped: dict[str, str] = {}
@@ -190,7 +198,7 @@ def diagnose(
             else:
                 estimates[name] = found
         done += cost.get(name, 1)
-        progress(done / total)
+        progress(early + (1 - early) * done / total)
     findings = {name: findings[name] for name in TITLES if name in findings}
     return Diagnosis(
         summary, log.sessions, seed, estimates, by_device, findings, skipped

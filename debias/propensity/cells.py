@@ -2,17 +2,21 @@
 clicked at each rank.
 
 Most estimators read a log through these counts alone, so that their cost does not grow
-with the number of sessions.
+with the number of sessions, and counts of parts of a log add up to those of the whole.
 """
 
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from debias.data import ClickLog
+from debias.data import ClickLog, Stream
+from debias.data.stream import even_pieces
 
+PIECE = 1 << 18  # sessions of a log on disk that are counted at once
 DENSE = 4  # a table of at most this many entries for each one counted is worth its room
 
 
@@ -105,7 +109,8 @@ class Cells:
         pairs: How many pairs there are.
         ranks: How many ranks a list has.
         index: (S, L) int64 cell of each impression, M at padding; None for counts that
-            do not come from sessions.
+            hold no session.
+        names: The pairs themselves; None where they are no (query, item) pairs.
     """
 
     pair: np.ndarray
@@ -115,6 +120,41 @@ class Cells:
     pairs: int
     ranks: int
     index: np.ndarray | None = None
+    names: Pairs | None = None
+
+    def __add__(self, other: "Cells") -> "Cells":
+        """The counts of two logs together, without their sessions.
+
+        The very cells, in the same order, of the log that holds the sessions of both.
+
+        Raises:
+            ValueError: Counts of strata have no names by which to add them up.
+
+        >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
+        >>> both = cells(log.take([0])) + cells(log.take([1]))
+        >>> both.pair.tolist(), both.rank.tolist(), both.clicked.tolist()
+        ([0, 0, 1, 1], [0, 1, 0, 1], [1.0, 0.0, 1.0, 0.0])
+        """
+        one, two = self.names, other.names
+        if one is None or two is None:
+            raise ValueError("only counts by (query, item) pair add up, source='all'")
+        query = np.concatenate([one.query, two.query])
+        size = 1 + query.max()
+        key = np.concatenate([one.item, two.item]) * size + query
+        key, number = np.unique(key, return_inverse=True)
+        pair = np.concatenate([number[self.pair], number[len(one) :][other.pair]])
+        ranks = max(self.ranks, other.ranks)
+        cell = pair * ranks + np.concatenate([self.rank, other.rank])
+        cell, number = distinct(cell, len(key) * ranks)
+        return Cells(
+            cell // ranks,
+            cell % ranks,
+            np.bincount(number, np.concatenate([self.shown, other.shown])),
+            np.bincount(number, np.concatenate([self.clicked, other.clicked])),
+            len(key),
+            ranks,
+            names=Pairs(key % size, key // size, None),
+        )
 
     def by_rank(self, value: np.ndarray) -> np.ndarray:
         """(K,) sums over the cells of each rank."""
@@ -156,11 +196,39 @@ def cells(log: ClickLog, source: str = "all") -> Cells:
     index = np.full(log.item.shape, len(value))
     index[mask] = number
     counted = Cells(
-        value // ranks, value % ranks, np.empty(0), np.empty(0), size, ranks, index
+        value // ranks,
+        value % ranks,
+        np.empty(0),
+        np.empty(0),
+        size,
+        ranks,
+        index,
+        found if source == "all" else None,
     )
     shown = np.bincount(number, minlength=len(value)).astype(float)
     clicked = np.bincount(number[log.click[mask]], minlength=len(value)).astype(float)
     return replace(counted, shown=shown, clicked=clicked)
+
+
+def count_cells(log: ClickLog | Stream) -> Cells:
+    """Counts that hold no session: small, to be sent, stored and added up.
+
+    The sum of the counts of all shards is that of the whole log; see
+    `debias.propensity.estimate_counts`.
+
+    Args:
+        log: In memory, or on disk, of which it holds a piece at a time.
+
+    Raises:
+        ValueError: The log holds no session, or a file on disk is damaged.
+
+    >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
+    >>> (count_cells(log) + count_cells(log)).shown.tolist()
+    [2.0, 2.0, 2.0, 2.0]
+    """
+    if isinstance(log, Stream):
+        return reduce(add, map(count_cells, even_pieces(log.pieces(), PIECE)))
+    return replace(cells(log), index=None)
 
 
 def _by_origin(log: ClickLog, pair: np.ndarray, size: int) -> tuple[np.ndarray, int]:

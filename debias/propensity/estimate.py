@@ -30,6 +30,7 @@ from debias.propensity.position_based import (
 )
 
 MOST_CONTEXTS = 50
+UNCLICKED = "log has no click at rank 1, to which examination is relative"
 
 
 class Estimator(NamedTuple):
@@ -155,7 +156,7 @@ def estimate(
             f"got {interval!r}"
         )
     if not log.click[:, 0].any():
-        raise ValueError("log has no click at rank 1, to which examination is relative")
+        raise ValueError(UNCLICKED)
     if features is not None and estimator.features == "no":
         raise ValueError(f"features are not read by {method}")
     if method == "bias_tower":
@@ -181,6 +182,42 @@ def estimate(
         )
         variance = bootstrap_variance(refit, log.sessions, replicates, seed)
     return result(fit, variance, method, interval, level, estimator.confounded)
+
+
+def estimate_counts(
+    counted: Cells, method: str = "adjacent_chain", **options: Any
+) -> Examination:
+    """`estimate` of a log of which only counts are at hand, such as a sum over shards.
+
+    The very numbers that `estimate` finds of the whole log, without intervals: these
+    need the sessions.
+
+    Args:
+        counted: Of `debias.propensity.count_cells`.
+        method: A name in `ESTIMATORS` whose `fit` reads counts: all but "dla" and
+            "bias_tower".
+        **options: What else the method takes.
+
+    Raises:
+        ValueError: The method is unknown or reads whole lists; there is no click at
+            rank 1.
+
+    >>> from debias.propensity import count_cells
+    >>> log = ClickLog(
+    ...     np.zeros(40, int), np.tile([[0, 1], [1, 0]], (20, 1)),
+    ...     np.tile([[1, 0], [0, 0], [1, 1], [0, 0]], (10, 1)),
+    ... )
+    >>> first, second = log.take(slice(0, 15)), log.take(slice(15, 40))
+    >>> estimate_counts(count_cells(first) + count_cells(second)).examination.tolist()
+    [1.0, 0.5]
+    """
+    fits = {name: each.fit for name, each in ESTIMATORS.items() if each.fit is not None}
+    if method not in fits:
+        raise ValueError(f"method must be one of {list(fits)}, got {method!r}")
+    if not counted.by_rank(counted.clicked)[0]:
+        raise ValueError(UNCLICKED)
+    fit = fits[method](counted, **options)
+    return result(fit, None, method, "none", 0.95, ESTIMATORS[method].confounded)
 
 
 def _contexts(log: ClickLog, by: str | np.ndarray) -> np.ndarray:

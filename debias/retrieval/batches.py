@@ -6,7 +6,7 @@ A batch is a dict that a `debias.models.recall` model reads:
     item      dict of the features of C candidates that all rows share
     own       dict of the features of S candidates of each row's own, (B, S[, m])
     log_q     (C,) log of the chance that a shared candidate is there, if corrected
-    excluded  (B, C + S) bool, columns that are no negatives of the row
+    excluded  (B, C + S) uint8, 1 at columns that are no negatives of the row
     positive  (B,) int32, the column of the row's positive; also the target
     self      dict of the features of items drawn uniformly, for self-supervision
 """
@@ -197,7 +197,7 @@ class RecallBatches(keras.utils.PyDataset):
         excluded = np.concatenate(taken, axis=1)
         excluded[:, len(shared) :] |= own == item[:, None]
         excluded[np.arange(len(user)), positive] = False
-        return excluded
+        return excluded.view(np.uint8)  # TensorFlow takes booleans in one by one
 
     def _taken(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(B, C) bool: whether each user has each item of (C,), or of its (B, C)."""

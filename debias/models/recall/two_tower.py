@@ -148,7 +148,7 @@ class RecallModel(keras.Model):
             scores.append(part)
         total = scores[0] if len(scores) == 1 else ops.concatenate(scores, axis=-1)
         if training and "excluded" in batch:
-            total = mask_columns(total, batch["excluded"])
+            total = mask_columns(total, ops.cast(batch["excluded"], "bool"))
         if training:
             self.auxiliary(batch, users, items)
         return total

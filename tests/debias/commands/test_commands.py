@@ -379,11 +379,53 @@ def test_a_log_above_the_memory_given_is_streamed(folder, tmp_path, monkeypatch)
     assert len(streamed["history"]) == len(held["history"]) == 2
     for key in ("model", "held_out_by", "features", "list_size", "devices"):
         assert streamed[key] == held[key]
+    again = run(*command, *FAST, "-o", tmp_path / "streamed", code=1)
+    assert "streamed True where this has False" in again.output
+    _judge_the_sessions_tested_by(command[1:], tmp_path, streamed)
     assert streamed["sessions"]["test"] == held["sessions"]["test"]
     few = DATA.select(np.arange(55))
     few.write_parquet(tmp_path / "few.parquet")
     command[-1] = tmp_path / "few.parquet"
     done = run(*command, *FAST, "-o", tmp_path / "few", "--memory", 0, code=1)
-    assert "query must be below 55" in done.output
+    assert f"own.parquet: item must be below {few.items}, got" in done.output
     done = run(*command[:2], *FAST, "-o", tmp_path / "none", "--memory", 0, code=1)
     assert "say where they are: --data FILE" in done.output
+
+
+def _judge_the_sessions_tested_by(log, trained, report):
+    """Of the log that was streamed in training, the same sessions as then."""
+    found = run_json("evaluate", trained / "streamed", *log)
+    assert found["sessions"] == report["sessions"]["test"] < 200
+    assert found["of"] == "sessions drawn at random from those held out by query"
+    assert found["clicks"]["log_likelihood_per_session"] == pytest.approx(
+        report["log_likelihood"], abs=1e-4
+    )
+    refused = run("evaluate", trained / "held", *log, "--memory", 0, code=1)
+    assert "was trained with this log in memory" in refused.output
+
+
+def test_a_streamed_log_is_evaluated_as_in_memory(folder, tmp_path, monkeypatch):
+    LOG.write(tmp_path / "log", shards=3)
+    command = ["evaluate", folder / "trained", tmp_path / "log"]
+    some = RankingData(DATA.features[:, :4], DATA.labels, DATA.offsets)
+    some.write_parquet(tmp_path / "items.parquet")
+    command += ["--data", tmp_path / "items.parquet", "--examination", "1,.7,.5,.4"]
+    held = run_json(*command)
+    monkeypatch.setattr("debias.data.ClickLog.open", pytest.fail)
+    monkeypatch.setattr("debias.commands.evaluate.PIECE", 128)
+    streamed = run_json(*command, "--memory", 0)
+    assert streamed["of"] == "all sessions" and streamed["sessions"] == 900
+    clicks, wanted = streamed.pop("clicks"), held.pop("clicks")
+    assert wanted.pop("perplexity_per_rank") == pytest.approx(
+        clicks.pop("perplexity_per_rank"), rel=1e-6
+    )
+    assert clicks == pytest.approx(wanted, rel=1e-6)
+    assert streamed == held  # the sample of so short a log is the log
+    monkeypatch.setattr("debias.commands.evaluate.SOME", 500)
+    done = run(*command, "--memory", 0)
+    assert "from 500 sessions drawn at random" in " ".join(done.stdout.split())
+    few = some.select(np.arange(55))
+    few.write_parquet(tmp_path / "few.parquet")
+    command[4] = tmp_path / "few.parquet"
+    done = run(*command, "--memory", 0, code=1)
+    assert f"part-00000.parquet: item must be below {few.items}" in done.output

@@ -84,6 +84,25 @@ def test_a_sample_is_uniform_and_looks_where_it_is_told(folder):
         nothing.sample(5, [0])
 
 
+def test_pieces_are_the_log_in_order_and_say_how_far_they_are(folder):
+    shares = []
+    part = Stream(folder, keep=lambda piece, key: piece.query % 2 == 0)
+    found = ClickLog.concatenate(list(part.pieces(shares.append)))
+    np.testing.assert_array_equal(found.query, np.arange(0, 230, 2))
+    assert len(shares) == 24 and shares == sorted(shares) and shares[-1] == 1.0
+    drawn = []
+    part.sample(5, [0], groups=4, progress=drawn.append)
+    assert drawn == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_an_item_beyond_the_data_is_found_in_its_file(folder):
+    assert sum(map(len, Stream(folder, items=460).pieces())) == 230
+    # Session 200 shows item 430: shard 3 begins at 172, its group of 10 at 192.
+    message = r"part-00003.*from its row 20 on: item must be below 430.* at row 8, col"
+    with pytest.raises(ValueError, match=message):
+        list(Stream(folder, items=430).pieces())
+
+
 def test_rejects(folder, tmp_path):
     with pytest.raises(ValueError, match="window must be at least 1, got 0"):
         Stream(folder, window=0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from debias.data import ClickLog
+from debias.data import ClickLog, Stream
 from debias.data.summary import summarize
 from debias.diagnosis import report as reports
 from debias.diagnosis.identifiability import confounding
@@ -84,6 +84,18 @@ def test_the_record_is_json():
 def test_the_same_seed_says_the_same():
     again = reports.report(simulated(), title="clicks <b>", most=1200)
     assert again == reports.page(found(), "clicks <b>")
+
+
+def test_of_a_log_on_disk_all_is_counted_and_a_sample_analysed(tmp_path):
+    simulated().write(tmp_path / "log", shards=2)
+    shares = []
+    whole = Stream(tmp_path / "log")
+    again = reports.diagnose(whole, most=100, progress=shares.append)
+    assert again.sessions == 100
+    np.testing.assert_equal(again.summary, found().summary)
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+    drawn = estimate(whole.sample(100, [0]), reports.BEST)
+    np.testing.assert_equal(again.estimates[reports.BEST].columns(), drawn.columns())
 
 
 def test_the_yandex_sample_is_flagged_at_rank_2():

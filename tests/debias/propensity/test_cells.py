@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from debias.data import ClickLog
-from debias.propensity.cells import cells, components, distinct, incidence, pairs
+from debias.data import ClickLog, Stream
+from debias.propensity import cells as cells_module
+from debias.propensity.cells import (
+    cells,
+    components,
+    count_cells,
+    distinct,
+    incidence,
+    pairs,
+)
 
 
 @st.composite
@@ -95,6 +103,35 @@ def test_distinct_as_unique(values, size):
         np.testing.assert_array_equal(one, other)
 
 
+def assert_same_cells(one, other):
+    for name in ("pair", "rank", "shown", "clicked", "pairs", "ranks"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    np.testing.assert_array_equal(one.names.query, other.names.query)
+    np.testing.assert_array_equal(one.names.item, other.names.item)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs(), logs())
+def test_counts_of_two_logs_add_up_to_those_of_both(log, other):
+    both = ClickLog.concatenate([log, other])
+    found = count_cells(log) + count_cells(other)
+    assert_same_cells(found, cells(both))
+    assert found.index is None
+    assert_same_cells(
+        found + count_cells(log), cells(ClickLog.concatenate([both, log]))
+    )
+
+
+def test_a_log_on_disk_is_counted_by_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells_module, "PIECE", 7)
+    rng = np.random.default_rng(0)
+    query = rng.integers(3, size=60)
+    item = rng.integers(4, size=(60, 2)) + 4 * query[:, None]
+    log = ClickLog(query, item, rng.random(item.shape) < 0.5)
+    log.write(tmp_path / "log", shards=3)
+    assert_same_cells(count_cells(Stream(tmp_path / "log")), cells(log))
+
+
 def test_swaps_compare_an_item_with_where_it_would_have_been():
     # Item 0 is first by right, and item 1 for another reason in the third session.
     log = ClickLog(
@@ -116,5 +153,8 @@ def test_rejects():
         cells(log, source="swap")
     with pytest.raises(ValueError, match="source must be"):
         cells(log, source="random")
+    swapped = ClickLog([0], [[1, 2]], [[0, 1]], swap=[[1, 2]])
+    with pytest.raises(ValueError, match="only counts by"):
+        cells(swapped, source="swap") + cells(log)
     with pytest.raises(ValueError, match="at least one session"):
         cells(log.take([]))

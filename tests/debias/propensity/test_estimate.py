@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.stats import binom
 
 from debias.data import ClickLog
-from debias.propensity import ESTIMATORS, estimate
+from debias.propensity import ESTIMATORS, count_cells, estimate, estimate_counts
 from debias.propensity.cells import cells
 from debias.propensity.harvest import all_pairs
 from debias.propensity.pbm_maximum import accelerated
@@ -99,6 +99,23 @@ def test_clicks_that_come_in_sessions_widen_the_interval(method):
     apart = ClickLog(np.zeros(600, int), shown, rng.random((600, 2)) < 0.5)
     errors = [estimate(each, method).standard_error[1] for each in (together, apart)]
     assert errors[0] < 0.2 * errors[1]  # clicks that move together cancel in a ratio
+
+
+@pytest.mark.parametrize("method", [m for m, e in ESTIMATORS.items() if e.fit])
+def test_counts_of_shards_give_the_estimate_of_the_log(method):
+    log = simulated(sessions=600)
+    shards = [log.take(slice(0, 100)), log.take(slice(100, 600))]
+    found = estimate_counts(count_cells(shards[1]) + count_cells(shards[0]), method)
+    whole = estimate(log, method, interval="none")
+    np.testing.assert_equal(found.columns(), whole.columns())
+
+
+def test_counts_reject():
+    counted = count_cells(ClickLog([0], [[1, 2]], [[0, 1]]))
+    with pytest.raises(ValueError, match="no click at rank 1"):
+        estimate_counts(counted)
+    with pytest.raises(ValueError, match=r"method must be one of.*got 'dla'"):
+        estimate_counts(counted, "dla")
 
 
 def test_harvesting_by_hand():

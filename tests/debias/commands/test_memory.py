@@ -1,0 +1,87 @@
+"""Evaluation and diagnosis of a log that does not fit the memory a process may take."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from debias.data import ClickLog, RankingData, log_files
+
+LIMITED = """
+import contextlib, io, json, resource, sys
+from pathlib import Path
+import typer
+from debias.__main__ import app
+from debias.commands import evaluate
+
+evaluate.PIECE, evaluate.SOME = 2_500, 1_000
+folder = Path(sys.argv[1])
+own = ["--data", str(folder / "items.parquet"), "--memory"]
+page = ["-o", str(folder / "page.html"), "--force", "--most", "60", "--no-features"]
+
+def run(command, log, memory):
+    given = [str(folder / log), *own, str(memory), "--json"]
+    given = (
+        ["diagnose", *given, *page]
+        if command == "diagnose"
+        else ["evaluate", str(folder / "trained"), *given]
+    )
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            app(given, standalone_mode=False)
+    except MemoryError:
+        return None
+    return json.loads(out.getvalue())
+
+def taken():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmData:")[1].split()[0]) * 1024
+
+with contextlib.redirect_stdout(io.StringIO()):
+    app(
+        ["train", str(folder / "small.parquet"), *own, "0", "--model", "additive",
+         "-o", str(folder / "trained"), "--epochs", "1"],
+        standalone_mode=False,
+    )
+commands = ("evaluate", "diagnose")
+for command in commands:  # what is loaded and compiled once
+    assert run(command, "small.parquet", 0)
+most = taken() + 100_000_000
+resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+streamed = [run(command, "large", 0) for command in commands]
+held = [run(command, "large", 1) for command in commands]
+print(json.dumps([streamed, held]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds maps on Linux")
+def test_a_log_above_the_limit_is_judged_and_one_held_is_not(tmp_path, monkeypatch):
+    """160 MB decoded, 100 MB to be had; nearly all is context, which is read fast."""
+    monkeypatch.setattr(log_files, "ROW_GROUP", 2_500)
+    rng = np.random.default_rng(0)
+    sessions = 40_000
+    query = rng.integers(60, size=sessions)
+    item = 3 * query[:, None] + rng.permuted(
+        np.tile(np.arange(3), (sessions, 1)), axis=1
+    )
+    click = rng.random(item.shape) < [0.5, 0.3, 0.2]
+    context = np.zeros((sessions, 1000), np.float32)
+    log = ClickLog(query, item, click, context=context)
+    log.write(tmp_path / "large", shards=2)
+    log.take(slice(0, 1000)).write(tmp_path / "small.parquet")
+    features = rng.normal(size=(180, 2)).astype(np.float32)
+    data = RankingData(features, np.arange(180) % 2, np.arange(0, 181, 3))
+    data.write_parquet(tmp_path / "items.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (evaluated, diagnosed), held = json.loads(done.stdout)
+    assert held == [None, None]
+    assert evaluated["sessions"] == sessions
+    assert diagnosed["summary"]["sessions"] == sessions
+    assert diagnosed["summary"]["clicks"] == click.sum()
+    assert diagnosed["sessions_analysed"] == 60
