@@ -40,9 +40,13 @@ def call(*arguments, code=0):
 
 
 def start(*arguments):
-    """The command in a process group of its own."""
+    """The command in a process group of its own, as from a terminal.
+
+    A shell starts what it puts in the background deaf to Ctrl-C, and children inherit.
+    """
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    script = f"{FAKE}if __name__ == '__main__':\n    main()\n"
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{FAKE}if __name__ == '__main__':\n    {listen}\n    main()\n"
     Path("fake.py").write_text(script)
     return subprocess.Popen(
         [sys.executable, "fake.py", *arguments],
