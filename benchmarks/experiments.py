@@ -306,6 +306,20 @@ CONFOUNDING = Table(
     bounds=FEWER_BOUNDS[:2],
 )
 
+RICH = Size(queries=100, sessions=50_000, epochs=6)
+CONFOUNDING_RICH = Table(
+    name="confounding-rich",
+    title="The same logs with hundreds of sessions a query, a logit for each item",
+    experiments=tuple(
+        Trial(row, name, RICH, rate_of(TUNED, row, "pbm"), "pbm", how)
+        for name, how in LOGGED.items()
+        for row in ("logging", "per_item")
+    ),
+    metrics=CONFOUNDING.metrics,
+    paired=(),
+    bounds=("logging",),
+)
+
 PARTS = {
     "mixed": (
         *("additive", "product", "product_wide", "product_three", "mixture"),
@@ -441,6 +455,7 @@ TABLES: dict[str, Table] = {
         MIXED_USERS,
         CROSS_POSITION,
         CONFOUNDING,
+        CONFOUNDING_RICH,
         ABLATION,
         SESSIONS,
         CORRECTIONS,
