@@ -290,30 +290,37 @@ CONFOUNDED = (
     *("naive", "product", "product_weighted", "product_linear"),
     *("product_linear_weighted", "disentangled", "per_item"),
 )
+
+
+def logged(rows: Iterable[str], names: Iterable[str], size: Size) -> tuple[Trial, ...]:
+    """Every row on position-based users who see each of the logs `names`."""
+    return tuple(
+        Trial(row, name, size, rate_of(TUNED, row, "pbm"), "pbm", LOGGED[name])
+        for name in names
+        for row in rows
+    )
+
+
 CONFOUNDING = Table(
     name="confounding",
     title="Logs that show the best first, the worst first, or any order",
-    experiments=tuple(
-        Trial(row, name, QUARTER, rate_of(TUNED, row, "pbm"), "pbm", how)
-        for name, how in LOGGED.items()
-        for row in ("logging", *CONFOUNDED, "full_information")
+    experiments=(
+        *logged(("logging", *CONFOUNDED), LOGGED, QUARTER),
         # The grades are the same in whatever order they are shown.
-        if row != "full_information" or name == "random-order"
+        *logged(("full_information",), ("random-order",), QUARTER),
     ),
     metrics=("ndcg@5", "ndcg@10", "click_log_likelihood", "examination_error"),
     baseline="product",
     paired=("ndcg@10",),
     bounds=FEWER_BOUNDS[:2],
 )
-
-RICH = Size(queries=100, sessions=50_000, epochs=6)
 CONFOUNDING_RICH = Table(
     name="confounding-rich",
     title="The same logs with hundreds of sessions a query, a logit for each item",
-    experiments=tuple(
-        Trial(row, name, RICH, rate_of(TUNED, row, "pbm"), "pbm", how)
-        for name, how in LOGGED.items()
-        for row in ("logging", "per_item")
+    experiments=logged(
+        ("logging", "per_item"),
+        LOGGED,
+        Size(queries=100, sessions=50_000, epochs=6),
     ),
     metrics=CONFOUNDING.metrics,
     paired=(),

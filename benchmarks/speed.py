@@ -171,7 +171,7 @@ def train_small(name: str, seed: int) -> dict[str, float]:
 
     CLAX's two-tower is our `Product`: sigmoid times sigmoid, a table of positions and a
     tower of equal layers. It is spared its data loader. Both are compiled by XLA, which
-    pays for towers as small as these: a step is many operations, each of them short.
+    pays for towers as small as these.
     """
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Mixture, Product
