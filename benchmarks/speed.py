@@ -12,13 +12,16 @@ without Adam and the pipeline took as long as the same by hand, and no change of
 pipeline could be seen in the whole.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -573,6 +576,19 @@ def search(seed: int) -> dict[str, float]:
     }
 
 
+ONE_CORE = "one-core"
+
+
+def on_one_core(case: Callable[[int], dict[str, float]], seed: int) -> dict[str, float]:
+    """A case in a process that may use a single core, its floor measured there too."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _hold_to_one_core) as pool:
+        return pool.submit(case, seed).result()
+
+
+def _hold_to_one_core() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 @dataclass(frozen=True)
 class Speed:
     """One case of the table `speed`; `population` says which variant of it."""
@@ -585,6 +601,8 @@ class Speed:
         return {"peer": self.peer, "rounds": ROUNDS}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        if self.population == ONE_CORE:
+            return on_one_core({"train": train, "score": score}[self.row], seed)
         if self.row == "simulate":
             return simulate(self.population, seed)
         if self.row == "simulate_truth":
@@ -609,7 +627,9 @@ CASES = (
     Speed("train", "product", "CLAX two-tower"),
     Speed("train", "mixture", "CLAX mixture"),
     Speed("train", "xpa", "none"),
+    Speed("train", ONE_CORE, "hand-written tf.function loop"),
     Speed("score", "additive", "bare products in TensorFlow"),
+    Speed("score", ONE_CORE, "bare products in TensorFlow"),
     Speed("read", "letor", "scikit-learn"),
     Speed("read", "log", "pyarrow"),
     Speed("simulate", "pbm", "plain NumPy float32"),

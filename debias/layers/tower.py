@@ -130,13 +130,14 @@ class Tower(keras.layers.Layer):
             input_shape = step.compute_output_shape(input_shape)
 
     def call(self, features: Tensor, training: bool = False) -> Tensor:
-        x = features
+        # Of a matrix alone TensorFlow fuses product, bias and activation into one step.
+        x = ops.reshape(features, (-1, features.shape[-1]))
         for step in self.steps:
             if isinstance(step, keras.layers.Dropout):
                 x = step(x, training=training)
             else:
                 x = step(x)
-        return x
+        return ops.reshape(x, (*ops.shape(features)[:-1], self.out))
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]

@@ -164,6 +164,14 @@ def test_rank_streams_scores_and_ranks(folder, monkeypatch):
     for start, stop in zip(DATA.offsets[:-1], DATA.offsets[1:], strict=True):
         order = np.argsort(-scores[start:stop], kind="stable")
         assert rank[start:stop][order].tolist() == list(range(1, stop - start + 1))
+    halves = []
+    cut = int(DATA.offsets[len(DATA.offsets) // 2])  # no query is in both
+    for name, half in (("first", items[:cut]), ("second", items[cut:])):
+        pq.write_table(half, folder / f"{name}.parquet")
+        out = folder / f"{name}_ranked.parquet"
+        run("rank", folder / "trained", folder / f"{name}.parquet", "-o", out)
+        halves.append(pq.read_table(out))
+    assert pa.concat_tables(halves)["rank"].to_pylist() == rank.tolist()
     again = run(*command, "-o", folder / "ranked.parquet", code=1)
     assert "exists; --force" in again.output
     run(*command, "-o", folder / "ranked.parquet", "--force")
