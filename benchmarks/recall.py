@@ -521,7 +521,7 @@ TABLES = (
     table(
         "self-supervision",
         "What two views of an item add, by how they are drawn",
-        rows(SELF_SUPERVISION),
+        rows(SELF_SUPERVISION) + rows(SELF_SUPERVISION, "ta-feng"),
         "without",
         paired=("tail_hr@50", "hr@50"),
     ),

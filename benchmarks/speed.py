@@ -7,9 +7,9 @@ a row names. Peers whose libraries do not go with ours run in a Python of their 
 do: the case's least arithmetic over the rate of a large matrix product, or its least
 memory traffic over the rate of a large copy, both measured in the same process.
 
-What dominates a training step of `train` is its matrix products: forward and backward
-without Adam and the pipeline took as long as the same by hand, and no change of the
-pipeline could be seen in the whole.
+What dominates a training step of `train` is its matrix products: fed with a batch that
+was ready, model, Adam and Keras's loop reached .98 and .99 of the rate of the same by
+hand, in two runs of 7 rounds. The rest is the thread that gathers the next batch.
 """
 
 import os

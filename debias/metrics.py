@@ -80,7 +80,7 @@ def _ranks(lists: _Lists) -> _Ranks:
         first = np.ascontiguousarray(places.T)
         first[np.isnan(scores)] = 0
     # Without ties the places of n items are 0 to n - 1; a tie lowers their sum.
-    total = first.sum(axis=0, dtype=np.int64)
+    total = first.sum(axis=0, dtype=np.min_scalar_type(list_size**2))
     tied = np.flatnonzero(total != lists.length * (lists.length - 1) // 2)
     if not len(tied):
         return _Ranks(first, tied, np.empty((list_size, 0), dtype=np.int64))
@@ -97,7 +97,7 @@ def _summed(values: np.ndarray, ranks: _Ranks, worth: np.ndarray) -> np.ndarray:
     mean worth of the ranks that its group takes.
     """
     columns = [
-        np.einsum("lq,lq->q", values, column[ranks.first])
+        np.einsum("lq,lq->q", values, column.take(ranks.first))
         for column in np.ascontiguousarray(worth.T)
     ]
     total = np.stack(columns, axis=1)
@@ -154,8 +154,11 @@ def _checked(
     rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, valid: np.ndarray | None
 ) -> _Lists:
     """Refuses what cannot be ranked; `rows` name the lists in the error."""
-    wrong = {"scores": ~np.isfinite(scores)}
-    if labels.dtype.kind in "fi":
+    # One pass over each: what is wrong anywhere shows in a sum and in the extremes.
+    with np.errstate(all="ignore"):
+        fine = np.isfinite(scores.sum()) and labels.min() >= 0 and labels.max() < np.inf
+    wrong = {} if fine else {"scores": ~np.isfinite(scores)}
+    if wrong and labels.dtype.kind in "fi":
         wrong["labels"] = ~((labels >= 0) & (labels < np.inf))
     for name, cells in wrong.items():
         cells = cells if valid is None else cells & valid
@@ -273,27 +276,29 @@ def _graded(labels: np.ndarray) -> np.ndarray | None:
     return grades if grades is not None and (grades == labels).all() else None
 
 
-def _gains(labels: np.ndarray) -> np.ndarray:
+def _gains(labels: np.ndarray, grades: np.ndarray | None) -> np.ndarray:
     """2^y - 1."""
-    grades = _graded(labels)
     if grades is None:
         return np.exp2(labels.astype(float)) - 1.0
-    return (np.exp2(np.arange(_GRADES)) - 1.0)[grades]
+    return ((1 << grades) - 1).astype(float)  # a byte holds it
 
 
-def _best(labels: np.ndarray, discounts: np.ndarray) -> np.ndarray:
+def _best(
+    gains: np.ndarray, grades: np.ndarray | None, discounts: np.ndarray
+) -> np.ndarray:
     """DCG of the best order, `(lists, cutoffs)`; of grades without a sort.
 
     Sorted, the items of grade g or more fill the first n_g ranks, and each grade adds
     2^g - 2^(g-1) to the gain of the ranks that it reaches.
     """
-    grades = _graded(labels)
     if grades is None:
-        return np.sort(_gains(labels).T, axis=1)[:, ::-1] @ discounts
+        return np.sort(gains.T, axis=1)[:, ::-1] @ discounts
     upto = np.vstack([np.zeros((1, discounts.shape[1])), np.cumsum(discounts, axis=0)])
-    best = np.zeros((labels.shape[1], discounts.shape[1]))
+    best = np.zeros((grades.shape[1], discounts.shape[1]))
+    small = np.min_scalar_type(len(grades))  # adds many at a time
     for grade in range(1, int(grades.max()) + 1):
-        best += 2.0 ** (grade - 1) * upto[(grades >= grade).sum(axis=0)]
+        count = (grades >= grade).view(np.uint8).sum(axis=0, dtype=small)
+        best += 2.0 ** (grade - 1) * upto.take(count, axis=0)
     return best
 
 
@@ -336,7 +341,7 @@ def dcg(
 
     def metric(lists: _Lists, cutoffs: Sequence[int | None]) -> np.ndarray:
         discounts = _discounts(len(lists.labels), cutoffs)
-        return _dcg(_gains(lists.labels), lists, discounts)
+        return _dcg(_gains(lists.labels, _graded(lists.labels)), lists, discounts)
 
     return _per_list(metric, labels, scores, k, mask, offsets)
 
@@ -357,9 +362,10 @@ def ndcg(
     """
 
     def metric(lists: _Lists, cutoffs: Sequence[int | None]) -> np.ndarray:
-        gains = _gains(lists.labels)
+        grades = _graded(lists.labels)
+        gains = _gains(lists.labels, grades)
         discounts = _discounts(len(gains), cutoffs)
-        best = _best(lists.labels, discounts)
+        best = _best(gains, grades, discounts)
         with np.errstate(invalid="ignore"):  # nan over 0 where nothing is relevant
             return _dcg(gains, lists, discounts) / best
 

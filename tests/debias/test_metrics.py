@@ -262,6 +262,7 @@ def test_labels_of_any_kind():
         (([[1, 0], [1, 0]], [[1.0, 2.0], [1.0, np.inf]]), "scores of list 1"),
         (([[np.nan, 0]], [[1.0, 2.0]], 1, [[True, True]]), "labels of list 0"),
         (([[-1, 0]], [[1.0, 2.0]], 1, [[True, True]]), "labels of list 0"),
+        (([[np.inf, 0]], [[1.0, 2.0]]), "labels of list 0"),
         (([[1, 0]], [[1.0]]), "same shape"),
         (([1, 0], [1.0, 2.0]), "with offsets"),
         (([[1, 0]], [[1.0, 2.0]], 0), "k must be"),

@@ -27,6 +27,7 @@ class PairRelevance(keras.layers.Layer):
     In training, what the model asks of pairs that belong together (`pair_losses`: DAT's
     mimic and alignment) weighs each shown pair by its relevance sigmoid(score), under
     stop-gradient: clicks, which the articles would weigh it by, are what bias distorts.
+    It is asked once in a pass, however many components of a mixture share the layer.
 
     Args:
         model: A recall model.
@@ -80,6 +81,7 @@ class PairRelevance(keras.layers.Layer):
         if not self.model.built:
             self.model.build(None)
             self.model.built = True
+        self.penalties = len(self.model.losses)  # on weights; no call has added any
 
     def _rows(self, side: str, rows: Tensor) -> dict[str, Tensor]:
         rows = ops.cast(rows, "int32")
@@ -101,7 +103,9 @@ class PairRelevance(keras.layers.Layer):
             users, items / self.model.temperature, {"user": user}, None
         )
         logits = scores + self.offset
-        if training and len(users.shape) == 2:
+        # Components of a mixture may share this tower: the first of them asks.
+        asked = len(self.model.losses) > self.penalties
+        if training and len(users.shape) == 2 and not asked:
             self._pair_losses(user, item, users, items, logits)
         return ops.expand_dims(logits, -1)
 

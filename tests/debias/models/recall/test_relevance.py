@@ -99,6 +99,23 @@ def test_dat_weighs_pairs_by_their_relevance():
     assert float(found) == pytest.approx(0.5 * expected, rel=1e-4)
 
 
+def test_components_that_share_a_tower_ask_of_its_pairs_once():
+    layer = relevance("dat")
+    parts = [Product(layer, BiasTower({"position": 3}, seed=k)) for k in range(3)]
+    batch = {
+        "features": PAIRS,
+        "position": np.array([[1, 2, 3], [1, 2, 3]]),
+        "mask": np.ones((2, 3), bool),
+    }
+    one, three = parts[0], Mixture(parts)
+    one(batch, training=True)
+    alone = [float(loss) for loss in one.losses]
+    for _ in range(2):  # nor does the pass before count
+        three(batch, training=True)
+        assert [float(loss) for loss in three.losses] == pytest.approx(alone)
+    assert len(alone) > 0
+
+
 def test_a_weight_says_how_positive_a_pair_is():
     a, p = ops.array([[1.0, 0.0], [5.0, 5.0]]), ops.array([[0.0, 2.0], [0.0, 0.0]])
     # (1 + 4) / 2 * .5 for the first pair, nothing for the second; the mean of both.
