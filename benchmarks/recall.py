@@ -466,6 +466,7 @@ SELF_SUPERVISION = {
         )
     },
 }
+SELF_TA_FENG = ("without", "mask", "correlated")
 SENET = {"dssm": RecallConfig("dssm"), "senet": RecallConfig("senet")}
 
 COLUMNS = (
@@ -521,7 +522,8 @@ TABLES = (
     table(
         "self-supervision",
         "What two views of an item add, by how they are drawn",
-        rows(SELF_SUPERVISION) + rows(SELF_SUPERVISION, "ta-feng"),
+        rows(SELF_SUPERVISION)
+        + rows({n: SELF_SUPERVISION[n] for n in SELF_TA_FENG}, "ta-feng"),
         "without",
         paired=("tail_hr@50", "hr@50"),
     ),

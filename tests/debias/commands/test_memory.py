@@ -51,9 +51,9 @@ for command in commands:  # what is loaded and compiled once
     assert run(command, "small.parquet", 0)
 most = taken() + 100_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-streamed = [run(command, "large", 0) for command in commands]
-held = [run(command, "large", 1) for command in commands]
-print(json.dumps([streamed, held]))
+for memory in (0, 1):  # streamed, then held, which may end the process
+    found = [run(command, "large", memory) for command in commands]
+    print(json.dumps(found), flush=True)
 """
 
 
@@ -78,9 +78,10 @@ def test_a_log_above_the_limit_is_judged_and_one_held_is_not(tmp_path, monkeypat
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    (evaluated, diagnosed), held = json.loads(done.stdout)
-    assert held == [None, None]
+    assert done.stdout, done.stderr
+    (evaluated, diagnosed), *held = map(json.loads, done.stdout.splitlines())
+    # Native code that gets no memory may crash before Python can raise anything.
+    assert held == [[None, None]] or (done.returncode < 0 and not held)
     assert evaluated["sessions"] == sessions
     assert diagnosed["summary"]["sessions"] == sessions
     assert diagnosed["summary"]["clicks"] == click.sum()
