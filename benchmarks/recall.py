@@ -466,7 +466,6 @@ SELF_SUPERVISION = {
         )
     },
 }
-SELF_TA_FENG = ("without", "mask", "correlated")
 SENET = {"dssm": RecallConfig("dssm"), "senet": RecallConfig("senet")}
 
 COLUMNS = (
@@ -522,8 +521,7 @@ TABLES = (
     table(
         "self-supervision",
         "What two views of an item add, by how they are drawn",
-        rows(SELF_SUPERVISION)
-        + rows({n: SELF_SUPERVISION[n] for n in SELF_TA_FENG}, "ta-feng"),
+        rows(SELF_SUPERVISION),
         "without",
         paired=("tail_hr@50", "hr@50"),
     ),
