@@ -6,10 +6,6 @@ a row names. Peers whose libraries do not go with ours run in a Python of their 
 `benchmarks.asking`. `floor_fraction` is the rate over the most that the machine could
 do: the case's least arithmetic over the rate of a large matrix product, or its least
 memory traffic over the rate of a large copy, both measured in the same process.
-
-What dominates a training step of `train` is its matrix products: fed with a batch that
-was ready, model, Adam and Keras's loop reached .98 and .99 of the rate of the same by
-hand, in two runs of 7 rounds. The rest is the thread that gathers the next batch.
 """
 
 import os
@@ -586,6 +582,8 @@ def on_one_core(case: Callable[[int], dict[str, float]], seed: int) -> dict[str,
 
 
 def _hold_to_one_core() -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        raise OSError("a process can be held to one core on Linux only")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 

@@ -150,15 +150,12 @@ def _cut(worth: np.ndarray, cutoffs: Sequence[int | None]) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _checked(
+def _refuse(
     rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, valid: np.ndarray | None
-) -> _Lists:
-    """Refuses what cannot be ranked; `rows` name the lists in the error."""
-    # One pass over each: what is wrong anywhere shows in a sum and in the extremes.
-    with np.errstate(all="ignore"):
-        fine = np.isfinite(scores.sum()) and labels.min() >= 0 and labels.max() < np.inf
-    wrong = {} if fine else {"scores": ~np.isfinite(scores)}
-    if wrong and labels.dtype.kind in "fi":
+) -> None:
+    """Raises for the first list with a cell that cannot be ranked, but for padding."""
+    wrong = {"scores": ~np.isfinite(scores)}
+    if labels.dtype.kind in "fi":
         wrong["labels"] = ~((labels >= 0) & (labels < np.inf))
     for name, cells in wrong.items():
         cells = cells if valid is None else cells & valid
@@ -168,6 +165,17 @@ def _checked(
                 f"{name} of list {row} are not all finite"
                 + (" numbers >= 0" if name == "labels" else "; mask what must not rank")
             )
+
+
+def _checked(
+    rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, valid: np.ndarray | None
+) -> _Lists:
+    """Refuses what cannot be ranked; `rows` name the lists in the error."""
+    # One pass over each: what is wrong anywhere shows in a sum and in the extremes.
+    with np.errstate(all="ignore"):
+        fine = np.isfinite(scores.sum()) and labels.min() >= 0 and labels.max() < np.inf
+    if not fine:
+        _refuse(rows, labels, scores, valid)
     if valid is None:
         length = np.full(len(labels), labels.shape[1])
     else:

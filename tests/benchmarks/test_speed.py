@@ -149,3 +149,14 @@ def test_a_peer_that_finds_another_ndcg_is_an_error(monkeypatch):
     monkeypatch.setattr(speed, "ndcg_peers", lambda *_: wrong)
     with pytest.raises(RuntimeError, match="odd finds NDCG"):
         speed.evaluate(0)
+
+
+def cores(seed):
+    return {"cores": len(os.sched_getaffinity(0)), "seed": seed}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux holds to cores")
+def test_one_core_is_one_core_and_leaves_this_process_its_own():
+    before = os.sched_getaffinity(0)
+    assert speed.on_one_core(cores, 7) == {"cores": 1, "seed": 7}
+    assert os.sched_getaffinity(0) == before

@@ -255,6 +255,11 @@ def test_labels_of_any_kind():
     )
 
 
+def test_a_list_longer_than_a_byte_counts():
+    found = metrics.ndcg(np.ones((1, 300)), np.arange(300.0)[None], None)
+    assert found == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
