@@ -15,6 +15,7 @@ from benchmarks import (
     ann,
     coverage,
     growth,
+    large,
     recall,
     recall_clicks,
     recall_speed,
@@ -418,6 +419,18 @@ GROWTH = Table(
     workers=1,
 )
 
+LARGE = Table(
+    name="large",
+    title="A pass over a log on disk, under a limit of memory",
+    experiments=large.CASES,
+    metrics=("rate", "cpu_seconds", "peak_gb", "limit_gb", "log_likelihood"),
+    lower=("cpu_seconds", "peak_gb"),
+    paired=(),
+    clicks="",
+    seeds=1,
+    workers=1,
+)
+
 SERVING = Table(
     name="serving",
     title="Search and the recall service: what is found, how fast",
@@ -470,6 +483,7 @@ TABLES: dict[str, Table] = {
         *RECALL,
         SPEED,
         GROWTH,
+        LARGE,
         SERVING,
         COVERAGE,
     )

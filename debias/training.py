@@ -5,6 +5,7 @@ each: weights, optimiser, the state of chance, and the best weights so far. Star
 again it goes on behind the last whole round and ends as if nothing had happened.
 """
 
+import gc
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -227,6 +228,9 @@ def fit(
             verbose=0,
             callbacks=[_Sessions(progress, settings.batch_size, len(some))],
         )
+        # A dataset of TensorFlow is a cycle that holds a copy of the features.
+        del feed
+        gc.collect()
         done += len(some)
         state["loss"] += history.history["loss"][-1] / rounds
         state["round"] = number + 1

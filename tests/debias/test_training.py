@@ -1,11 +1,16 @@
 """Fits that survive a kill, and the choice between candidates."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from debias import training
 from debias.candidates import CANDIDATES, layout_of
 from debias.data import ClickLog, RankingData, Stream, log_files
+from debias.pipeline import batches
 from debias.training import (
     Settings,
     choose,
@@ -215,3 +220,23 @@ def test_a_streamed_fit_goes_on_where_it_was_killed(world, on_disk, tmp_path):
     assert 0 < found.sessions < 3 * len(learners)
     for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_features_are_held_for_one_round_at_a_time(world, monkeypatch):
+    """A dataset has a copy of them, which outlives it until it is collected."""
+    kind, shape, held = type(tf.constant(0)), world[-1].features.shape, []
+
+    def watched(*arguments, **options):
+        every = [found for found in gc.get_objects() if isinstance(found, kind)]
+        held.append(sum(tuple(found.shape) == shape for found in every))
+        return batches(*arguments, **options)
+
+    monkeypatch.setattr(training, "batches", watched)
+    gc.collect()
+    gc.disable()
+    try:
+        fitted(world)
+    finally:
+        gc.enable()
+    assert len(held) > 6
+    assert max(held) <= held[0] + 1, held  # that of the judges
