@@ -4,7 +4,9 @@ The protocol, the same for every row:
 
 1. MovieLens-100K is split by leave-last-one-out: each user's latest item is the target.
    Ta-Feng is split by time: what was bought in the last two weeks, by customers who had
-   bought before. Targets are ranked among all items not taken before, ties by half.
+   bought before. Two generated sets, split as MovieLens is, tell two cases apart: of
+   items whose genre decides who likes them, one tells it, the other a random one.
+   Targets are ranked among all items not taken before, ties by half.
 2. All towers have one budget: vectors of 64, one hidden layer of 128, the last 20 items
    as history, batches of 512, Adam at .003, 3 passes, softmax over the batch with logQ
    at temperature .1. The passes were chosen among 3, 6 and 9 on the FM tower alone, by
@@ -18,14 +20,15 @@ The protocol, the same for every row:
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.plan import Table
 from debias.data.interactions import (
+    FeatureTable,
     Interactions,
     leave_last_out,
     mutual_information,
@@ -41,12 +44,32 @@ from debias.data.negatives import (
     uniform,
 )
 from debias.data.recall_sets import movielens_100k, ta_feng
-from debias.retrieval.evaluate import Scorer, dot_scores, evaluate, ranks
+from debias.data.tastes import generate_interactions
+from debias.retrieval.evaluate import (
+    Scorer,
+    dot_scores,
+    evaluate,
+    head_items,
+    ranks,
+)
 from debias.retrieval.mining import by_ranker
+
+
+def known_tastes(told: bool) -> Interactions:
+    """2,000 users who like one of 50 genres; the log may give items a wrong one."""
+    rng = np.random.default_rng(0)
+    log, truth = generate_interactions(rng, 2000, 2000, 30, genres=50)
+    if told:
+        return log
+    wrong = {"id": np.arange(2000), "genre": rng.permutation(truth.genre)}
+    return replace(log, items=FeatureTable.build(wrong))
+
 
 DATASETS: dict[str, Callable[[], Interactions]] = {
     "movielens-100k": movielens_100k,
     "ta-feng": ta_feng,
+    "genre-told": partial(known_tastes, True),
+    "genre-shuffled": partial(known_tastes, False),
 }
 DAYS = 14  # held out where a set is split by time
 METRICS = (
@@ -119,13 +142,14 @@ def measure(
     """Trains one configuration and evaluates it.
 
     Returns:
-        `METRICS`, train_seconds and evaluate_seconds; of a SENet the mean weight of
-        each field as well, e.g. `item_year_weight`.
+        `METRICS`, train_seconds and evaluate_seconds; of a two-tower `tail_metrics` as
+        well, and of a SENet the mean weight of each field, e.g. `item_year_weight`.
     """
     train, held_out = split(dataset, part)
     start = time.perf_counter()
+    model: Any = None
     if config.model in BASELINES:
-        model, score = None, baseline(config, train, seed)
+        score = baseline(config, train, seed)
     else:
         model = fit_tower(config, train, seed)
         score = scorer(model, train, config.length)
@@ -134,8 +158,52 @@ def measure(
     done = time.perf_counter()
     shown = {name: metrics[name] for name in METRICS}
     seconds = {"train_seconds": trained - start, "evaluate_seconds": done - trained}
-    weights = field_weights(model, train) if config.model == "senet" else {}
-    return {**shown, **seconds, **weights}
+    more: dict[str, float] = {}
+    if config.model == "senet":
+        more = field_weights(model, train)
+    elif config.model == "dssm":
+        vectors = model.item_vectors(train.items.columns)
+        more = tail_metrics(score, vectors, train, held_out)
+    return {**shown, **seconds, **more}
+
+
+def tail_metrics(
+    score: Scorer, items: np.ndarray, train: Interactions, held_out: Interactions
+) -> dict[str, float]:
+    """How well the tail is ordered in itself, and how evenly it is spread.
+
+    tail_only_hr@10: share of the tail's targets that are among the 10 best unseen items
+    of the tail. What a model does is that, and how often it shows the tail at all.
+
+    tail_uniformity: log of the mean of exp(-2 |v - w|^2) over pairs of vectors of the
+    tail; lower is more even. Source: Wang and Isola, Understanding Contrastive
+    Representation Learning through Alignment and Uniformity on the Hypersphere, ICML
+    2020.
+
+    Args:
+        score: Of users over the catalogue.
+        items: (N, d) vectors of length 1.
+        train, held_out: As of `evaluate_on`.
+    """
+    head = head_items(train.popularity())
+    some = held_out.take(~head[held_out.item])
+    users, query = np.unique(some.user, return_inverse=True)
+    found, _ = ranks(
+        lambda q: np.where(head, -np.inf, score(users[q])),
+        query,
+        some.item,
+        train.seen(users),
+    )
+    tail = items[~head]
+    total = sum(
+        np.exp(4 * (tail[i : i + 1024] @ tail.T - 1)).sum(dtype=float)
+        for i in range(0, len(tail), 1024)
+    )
+    pairs = (total - len(tail)) / (len(tail) * (len(tail) - 1))
+    return {
+        "tail_only_hr@10": float((found <= 10).mean()),
+        "tail_uniformity": float(np.log(pairs)),
+    }
 
 
 def field_weights(model: Any, train: Interactions) -> dict[str, float]:
@@ -465,7 +533,18 @@ SELF_SUPERVISION = {
             ("correlated", "dropout"),
         )
     },
+    **{
+        f"correlated-at-{weight}": RecallConfig(
+            "dssm", transforms=("correlated",), self_weight=weight
+        )
+        for weight in (0.01, 1.0)
+    },
+    "without-logq": RecallConfig("dssm", log_q=False),
+    "correlated-without-logq": RecallConfig(
+        "dssm", transforms=("correlated",), log_q=False
+    ),
 }
+VIEWS = ("without", "mask", "dropout", "complementary", "correlated")
 SENET = {"dssm": RecallConfig("dssm"), "senet": RecallConfig("senet")}
 
 COLUMNS = (
@@ -494,14 +573,14 @@ def table(
     **options: Any,
 ) -> Table:
     """A table of recall rows; what follows is the same in all of them."""
-    given = {"metrics": COLUMNS, "paired": ("hr@50",), "seeds": 5, **options}
+    given: dict[str, Any] = {"metrics": COLUMNS, "paired": ("hr@50",), "seeds": 5}
+    given |= {"lower": ("train_seconds",), **options}
     return Table(
         name=name,
         title=title,
         experiments=experiments,
         baseline=baseline,
         clicks="",
-        lower=("train_seconds",),
         dataset="public",
         **given,
     )
@@ -521,8 +600,13 @@ TABLES = (
     table(
         "self-supervision",
         "What two views of an item add, by how they are drawn",
-        rows(SELF_SUPERVISION),
+        rows(SELF_SUPERVISION)
+        + rows({n: SELF_SUPERVISION[n] for n in ("without", "correlated")}, "ta-feng")
+        + rows({n: SELF_SUPERVISION[n] for n in VIEWS}, "genre-told")
+        + rows({n: SELF_SUPERVISION[n] for n in VIEWS}, "genre-shuffled"),
         "without",
+        metrics=(*COLUMNS, "tail_only_hr@10", "tail_uniformity"),
+        lower=("train_seconds", "tail_uniformity"),
         paired=("tail_hr@50", "hr@50"),
     ),
     table(

@@ -1,5 +1,6 @@
 """`debias evaluate`: predicted clicks, rankings against grades, clicks to expect."""
 
+import gc
 import json as json_
 from collections.abc import Callable
 from pathlib import Path
@@ -270,6 +271,7 @@ def conditional_logits(
     for batch, clicks in batches(seen, table, 1024, shuffle=False):
         given = model.conditional_click_logits(batch, clicks, model(batch))
         parts.append(np.asarray(given))
+    gc.collect()  # datasets of TensorFlow are cycles, and hold the features
     return np.concatenate(parts)
 
 

@@ -13,9 +13,8 @@ def test_a_run_is_measured_and_its_failure_told(tmp_path):
     (tmp_path / "fail.py").write_text("raise SystemExit('no more')")
     done = run(["fill"], tmp_path)
     assert done.output == "300000000\n"
-    assert 0.3 < done.peak_gb < 0.4
-    assert 0 < done.cpu_seconds and 0 < done.seconds
-    with pytest.raises(RuntimeError, match=r"fail: exit status 1, .*no more"):
+    assert done.cpu_seconds > 0 and done.seconds > 0
+    with pytest.raises(RuntimeError, match=r"fail: exit status 1: no more"):
         run(["fail"], tmp_path)
 
 
@@ -51,7 +50,7 @@ def test_a_row_is_of_the_command_that_trains(monkeypatch):
     def noted(command, folder, inside=None):
         asked.append((command, inside))
         assert len(asked) == 1 or (folder / "items.parquet").exists()
-        return Run('{"log_likelihood": -2.5}', 4.0, 6.0, 1.5)
+        return Run('{"log_likelihood": -2.5, "peak_memory_gb": 1.5}', 4.0, 6.0)
 
     monkeypatch.setattr(large, "run", noted)
     monkeypatch.setattr(large, "QUERIES", 5)

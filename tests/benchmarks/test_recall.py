@@ -101,6 +101,27 @@ def test_ta_feng_holds_out_the_last_two_weeks_of_customers_known_before(monkeypa
     assert train.time.tolist() == [30, 0] and held_out.time.tolist() == [31]
 
 
+def test_tail_metrics_by_hand():
+    """Items 0 to 2 are the head; user 0 has seen 3, so 13 is its tenth, user 1's 11th.
+
+    Of the vectors of the 13 items of the tail one is opposite to all others.
+    """
+    users = FeatureTable.build({"id": np.arange(2)})
+    items = FeatureTable.build({"id": np.arange(16)})
+    user, item = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 3, 0, 1, 2])
+    train = Interactions(user, item, np.arange(7), users, items)
+    held_out = Interactions(
+        np.array([0, 1, 1]), np.array([13, 13, 2]), np.array([8, 8, 9]), users, items
+    )
+    vectors = np.tile(np.float32([[1, 0]]), (16, 1))
+    vectors[[0, 9]] *= -1
+    scores = -np.tile(np.arange(16.0), (2, 1))
+    found = recall.tail_metrics(lambda u: scores[u], vectors, train, held_out)
+    assert found["tail_only_hr@10"] == 0.5
+    expected = np.log((66 + 12 * np.exp(-8)) / 78)
+    assert found["tail_uniformity"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_senet_shows_the_weight_of_every_field():
     train, _ = recall.split("movielens-100k")
     model = recall.build(RecallConfig("senet", **SMALL), train, 0)

@@ -51,7 +51,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 commands = ("evaluate", "diagnose")
 for command in commands:  # what is loaded and compiled once
     assert run(command, "small.parquet", 0)
-most = taken() + 350_000_000
+most = taken() + 250_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 for memory in (0, 1):  # streamed, then held, which may end the process
     found = [run(command, "large", memory) for command in commands]
@@ -61,7 +61,7 @@ for memory in (0, 1):  # streamed, then held, which may end the process
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds maps on Linux")
 def test_a_log_above_the_limit_is_judged_and_one_held_is_not(tmp_path, monkeypatch):
-    """320 MB decoded; of 350 MB more, streams take a third, one held wants 800.
+    """320 MB decoded; of 250 MB more, streams take a third, one held wants 700.
 
     Nearly all of the log is context, which is read fast.
     """
