@@ -29,6 +29,7 @@ FEW = 50  # queries; below, sessions are held out instead
 PARTS = (0.8, 0.1, 0.1)  # to learn from, to judge passes by, to test
 JUDGES = 250_000  # sessions of a stream that are held in memory to judge or test by
 LOOKED_AT = 48  # row groups that those are drawn from
+OFTEN = 10  # sessions learned for one to judge by, within a pass; 8 make a usual pass
 
 
 class Settings(NamedTuple):
@@ -55,8 +56,9 @@ class Fitted(NamedTuple):
     """What a fit came to.
 
     Attributes:
-        log_likelihood: Mean over held-out sessions, in nats, of the best pass.
-        epoch: That pass, from 1.
+        log_likelihood: Mean over held-out sessions, in nats, of the weights kept.
+        epoch: The pass that they are from, from 1: its end, or where it is long, one
+            of the places within it where it was judged.
         history: Of each pass, the training loss and the held-out log-likelihood.
         sessions: Trained on by this process, passes counted; the rest was done before.
     """
@@ -176,7 +178,11 @@ def fit(
     progress: Callable[[int], None] = lambda sessions: None,
     report: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
 ) -> Fitted:
-    """Maximises the likelihood of clicks; leaves the weights of the best pass.
+    """Maximises the likelihood of clicks; leaves the best weights that were judged.
+
+    Held-out sessions judge at the end of each pass, and within a long one whenever
+    `OFTEN` times as many were learned: what a log says of its own queries goes on
+    rising when what it says of others falls.
 
     Inside the scope of `debias.distributed.join` the processes train together, with
     the result of one: each step's batch is theirs together, process 0 writes the
@@ -210,7 +216,8 @@ def fit(
         steps_per_execution=min(50, steps),
     )
     model.optimizer.build(model.trainable_variables)
-    state: dict[str, Any] = {"round": 0, "best": None, "history": [], "loss": 0.0}
+    state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0, "unjudged": 0}
+    state |= {"best": None, "log_likelihood": -np.inf}
     best = model.get_weights()
     if checkpoint is not None and checkpoint.exists():
         state, best = _restore(checkpoint, model)
@@ -234,19 +241,25 @@ def fit(
         done += len(some)
         state["loss"] += history.history["loss"][-1] / rounds
         state["round"] = number + 1
-        if piece == rounds - 1:
-            likely = session_log_likelihoods(model, validation, data).mean(dtype=float)
-            metrics = {"loss": state["loss"], "log_likelihood": float(likely)}
+        state["unjudged"] += len(some)
+        whole_pass = piece == rounds - 1
+        if whole_pass or state["unjudged"] >= OFTEN * len(validation):
+            found = session_log_likelihoods(model, validation, data)
+            likely, state["unjudged"] = float(found.mean(dtype=float)), 0
+            if state["best"] is None or likely > state["log_likelihood"]:
+                state |= {"best": epoch, "log_likelihood": likely}
+                best = model.get_weights()
+        if whole_pass:
+            metrics = {"loss": state["loss"], "log_likelihood": likely}
             state["history"].append(metrics)
             state["loss"] = 0.0
-            if state["best"] is None or likely > _best(state):
-                state["best"], best = epoch, model.get_weights()
             report(epoch, metrics)
         if checkpoint is not None and process == 0:
             _write_checkpoint(checkpoint, model, state, best)
     progress(len(train) * settings.epochs - state["round"] * len(train) // rounds)
     model.set_weights(best)
-    return Fitted(_best(state), state["best"] + 1, state["history"], done)
+    likely = state["log_likelihood"]
+    return Fitted(likely, state["best"] + 1, state["history"], done)
 
 
 def _rounds(train: ClickLog | Stream, most: int) -> int:
@@ -267,10 +280,6 @@ def _round(
     else:
         log, order = train, np.random.default_rng(key).permutation(len(train))
     return log.take(np.array_split(order, rounds)[number])
-
-
-def _best(state: dict[str, Any]) -> float:
-    return state["history"][state["best"]]["log_likelihood"]
 
 
 def _is_over(state: dict[str, Any], settings: Settings) -> bool:

@@ -240,3 +240,23 @@ def test_features_are_held_for_one_round_at_a_time(world, monkeypatch):
         gc.enable()
     assert len(held) > 6
     assert max(held) <= held[0] + 1, held  # that of the judges
+
+
+def test_a_long_pass_is_judged_within_and_its_best_weights_stay(world, monkeypatch):
+    """Two passes of five rounds, judged after each; the third is best."""
+    given = iter([-3.0, -2.5, -2.0, -2.2, -2.4, -2.6, -2.7, -2.8, -2.1, -2.3])
+    seen = []
+
+    def judged(model, log, data):
+        seen.append(model.get_weights())
+        return np.array([next(given)])
+
+    monkeypatch.setattr(training, "session_log_likelihoods", judged)
+    monkeypatch.setattr(training, "OFTEN", 1.5)
+    model = CANDIDATES["additive"](layout_of(SHOWN), 5)
+    settings = SETTINGS._replace(epochs=2, round=150)
+    found = fit(model, *world, settings)
+    assert found.log_likelihood == -2.0 and found.epoch == 1
+    assert [metrics["log_likelihood"] for metrics in found.history] == [-2.4, -2.3]
+    for kept, best in zip(model.get_weights(), seen[2], strict=True):
+        np.testing.assert_array_equal(kept, best)
