@@ -601,7 +601,6 @@ TABLES = (
         "self-supervision",
         "What two views of an item add, by how they are drawn",
         rows(SELF_SUPERVISION)
-        + rows({n: SELF_SUPERVISION[n] for n in ("without", "correlated")}, "ta-feng")
         + rows({n: SELF_SUPERVISION[n] for n in VIEWS}, "genre-told")
         + rows({n: SELF_SUPERVISION[n] for n in VIEWS}, "genre-shuffled"),
         "without",

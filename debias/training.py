@@ -181,8 +181,7 @@ def fit(
     """Maximises the likelihood of clicks; leaves the best weights that were judged.
 
     Held-out sessions judge at the end of each pass, and within a long one whenever
-    `OFTEN` times as many were learned: what a log says of its own queries goes on
-    rising when what it says of others falls.
+    `OFTEN` times as many were learned, for their likelihood need not rise to its end.
 
     Inside the scope of `debias.distributed.join` the processes train together, with
     the result of one: each step's batch is theirs together, process 0 writes the

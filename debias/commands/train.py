@@ -390,9 +390,7 @@ def _curves(folder: Path) -> Callable[[int, dict[str, float]], None]:
 def peak_memory() -> float:
     """The most memory this process has held so far, in GB; nan where nobody counts."""
     status = Path("/proc/self/status")
-    if (
-        status.exists()
-    ):  # what Linux tells otherwise is also of the process it came from
+    if status.exists():  # on Linux `getrusage` counts the process that started it too
         found = status.read_text(encoding="ascii").split("VmHWM:")
         return int(found[1].split()[0]) * 1024 / 1e9
     if os.name == "nt":

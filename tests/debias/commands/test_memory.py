@@ -94,3 +94,11 @@ def test_a_log_above_the_limit_is_judged_and_one_held_is_not(tmp_path, monkeypat
     assert diagnosed["summary"]["sessions"] == sessions
     assert diagnosed["summary"]["clicks"] == click.sum()
     assert diagnosed["sessions_analysed"] == 60
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only getrusage tells")
+def test_the_peak_is_not_that_of_the_process_that_started_this_one():
+    large = bytearray(b"1") * 400_000_000
+    code = "from debias.commands.train import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 0 < float(done.stdout) < len(large) / 1e9, done.stderr
