@@ -1,11 +1,16 @@
 """`debias inspect`: what a log holds and what can be done with it."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from debias.commands import inputs
 from debias.commands.screen import AsJson, messages, print_json, print_table
+
+if TYPE_CHECKING:
+    from debias.data import ClickLog, RankingData, Stream
+    from debias.data.read_log import Reading
 
 
 def inspect(
@@ -16,6 +21,7 @@ def inspect(
     list_size: inputs.ListSize = None,
     first_position: inputs.FirstPosition = 1,
     first_features: inputs.FirstFeatures = False,
+    memory: inputs.Memory = inputs.HELD,
     json: AsJson = False,
 ) -> None:
     """Reads and checks a log and prints what it holds."""
@@ -23,7 +29,10 @@ def inspect(
         source = inputs.Source.of(
             log, column, items, data, list_size, first_position, first_features
         )
-        found = described(inputs.read(source, needs_data=False))
+        if inputs.stream(source, memory) is None:
+            found = described(inputs.read(source, needs_data=False))
+        else:
+            found = summary(*inputs.opened(source, memory, needs_data=False))
     if json:
         print_json(found)
         return
@@ -41,21 +50,30 @@ def inspect(
         typer.echo(f"{log}: cannot be learned from: {problem}", err=True)
 
 
-def described(reading: Any) -> dict[str, Any]:
-    """The summary of a reading as JSON values, with what belongs to no log."""
+def described(reading: "Reading") -> dict[str, Any]:
+    """The summary of a reading, with what belongs to no log."""
+    found = summary(reading.log, reading.data, reading.devices)
+    users, times = reading.users, reading.timestamps
+    if users is not None:
+        found["users"] = len(set(users.tolist()) - {-1})
+    if times is not None:
+        found["from"], found["to"] = str(times.min()), str(times.max())
+    found["unused_columns"] = list(reading.unused)
+    return found
+
+
+def summary(
+    log: "ClickLog | Stream", data: "RankingData | None", devices: Sequence[str]
+) -> dict[str, Any]:
+    """The summary of a log, in memory or on disk, and of its data, as JSON values."""
     from debias.data.summary import summarize
 
-    summary = summarize(reading.log).record()
-    data, times = reading.data, reading.timestamps
-    summary["features"] = 0 if data is None else data.feature_count
-    summary["graded"] = data is not None and data.labels is not None
-    summary["devices"] = list(reading.devices)
-    if reading.users is not None:
-        summary["users"] = len(set(reading.users.tolist()) - {-1})
-    if times is not None:
-        summary["from"], summary["to"] = str(times.min()), str(times.max())
-    summary["unused_columns"] = list(reading.unused)
-    return summary
+    return {
+        **summarize(log).record(),
+        "features": 0 if data is None else data.feature_count,
+        "graded": data is not None and data.labels is not None,
+        "devices": list(devices),
+    }
 
 
 def _text(value: Any) -> str:

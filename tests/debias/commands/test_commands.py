@@ -79,6 +79,15 @@ def test_inspect_counts_what_is_there(folder):
     assert "position" in run("inspect", folder / "own.parquet").output
 
 
+@pytest.mark.parametrize("data", [[], ["--data", "items.parquet"]])
+def test_inspect_streams_what_it_would_hold(folder, data):
+    given = [folder / name if name.endswith("parquet") else name for name in data]
+    held = run_json("inspect", folder / "own.parquet", *given)
+    streamed = run_json("inspect", folder / "own.parquet", *given, "--memory", "0")
+    assert held.pop("unused_columns") == [] and streamed == held
+    assert held["graded"] == bool(data)
+
+
 def test_training_leaves_a_report_and_starts_no_second_time(folder):
     report = json.loads((folder / "trained" / "report.json").read_text())
     assert report["model"] == "additive" and report["held_out_by"] == "query"
