@@ -242,21 +242,32 @@ def test_features_are_held_for_one_round_at_a_time(world, monkeypatch):
     assert max(held) <= held[0] + 1, held  # that of the judges
 
 
-def test_a_long_pass_is_judged_within_and_its_best_weights_stay(world, monkeypatch):
-    """Two passes of five rounds, judged after each; the third is best."""
-    given = iter([-3.0, -2.5, -2.0, -2.2, -2.4, -2.6, -2.7, -2.8, -2.1, -2.3])
+@pytest.mark.parametrize(
+    ("often", "likelihoods", "best", "ends"),
+    [
+        (1.5, [-3.0, -2.5, -2.0, -2.2, -2.4, -2.6, -2.7, -2.8, -2.1, -2.3], 2, [4, 9]),
+        (3.0, [-3.0, -2.4, -2.5, -2.6, -2.2, -2.7], 4, [2, 5]),
+        (9.0, [-3.0, -2.4], 1, [0, 1]),
+    ],
+)
+def test_a_long_pass_is_judged_within_and_its_best_weights_stay(
+    often, likelihoods, best, ends, world, monkeypatch
+):
+    """Two passes of five rounds: judged after each, after every other, at ends only."""
     seen = []
 
     def judged(model, log, data):
         seen.append(model.get_weights())
-        return np.array([next(given)])
+        return np.array([likelihoods[len(seen) - 1]])
 
     monkeypatch.setattr(training, "session_log_likelihoods", judged)
-    monkeypatch.setattr(training, "OFTEN", 1.5)
+    monkeypatch.setattr(training, "OFTEN", often)
     model = CANDIDATES["additive"](layout_of(SHOWN), 5)
-    settings = SETTINGS._replace(epochs=2, round=150)
-    found = fit(model, *world, settings)
-    assert found.log_likelihood == -2.0 and found.epoch == 1
-    assert [metrics["log_likelihood"] for metrics in found.history] == [-2.4, -2.3]
-    for kept, best in zip(model.get_weights(), seen[2], strict=True):
-        np.testing.assert_array_equal(kept, best)
+    found = fit(model, *world, SETTINGS._replace(epochs=2, round=150))
+    assert len(seen) == len(likelihoods)
+    assert found.log_likelihood == likelihoods[best] == max(likelihoods)
+    assert found.epoch == 1 + (best > ends[0])
+    told = [metrics["log_likelihood"] for metrics in found.history]
+    assert told == [likelihoods[end] for end in ends]
+    for kept, weights in zip(model.get_weights(), seen[best], strict=True):
+        np.testing.assert_array_equal(kept, weights)
