@@ -219,7 +219,8 @@ def fit(
     state |= {"best": None, "log_likelihood": -np.inf}
     best = model.get_weights()
     if checkpoint is not None and checkpoint.exists():
-        state, best = _restore(checkpoint, model)
+        there, best = _restore(checkpoint, model)
+        state |= there
         progress(state["round"] * len(train) // rounds)
     done = 0
     for number in range(state["round"], settings.epochs * rounds):
