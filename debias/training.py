@@ -199,7 +199,7 @@ def fit(
         report: Called after each pass with its number from 0 and its metrics.
 
     Raises:
-        ValueError: The checkpoint is that of another model.
+        ValueError: The checkpoint is that of another model, or of another version.
     """
     batch, _ = batches(validation, data, settings.batch_size).element_spec
     shapes = {n: keras.KerasTensor(v.shape, v.dtype.name) for n, v in batch.items()}
@@ -220,7 +220,12 @@ def fit(
     best = model.get_weights()
     if checkpoint is not None and checkpoint.exists():
         there, best = _restore(checkpoint, model)
-        state |= there
+        if there.keys() != state.keys():
+            raise ValueError(
+                f"{checkpoint}: is the checkpoint of another version of this library; "
+                "remove it to begin anew"
+            )
+        state = there
         progress(state["round"] * len(train) // rounds)
     done = 0
     for number in range(state["round"], settings.epochs * rounds):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import AsJson, messages, print_json, print_table
+from debias.commands.screen import AsJson, messages, print_json, print_table, share_bar
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData, Stream
@@ -66,10 +66,12 @@ def summary(
     log: "ClickLog | Stream", data: "RankingData | None", devices: Sequence[str]
 ) -> dict[str, Any]:
     """The summary of a log, in memory or on disk, and of its data, as JSON values."""
-    from debias.data.summary import summarize
+    from debias.data.summary import count
 
+    with share_bar("counting") as progress:
+        counted = count(log, progress).summary()
     return {
-        **summarize(log).record(),
+        **counted.record(),
         "features": 0 if data is None else data.feature_count,
         "graded": data is not None and data.labels is not None,
         "devices": list(devices),

@@ -1,6 +1,7 @@
 """Fits that survive a kill, and the choice between candidates."""
 
 import gc
+import json
 
 import keras
 import numpy as np
@@ -95,6 +96,17 @@ def test_a_checkpoint_of_another_model_is_refused(world, unbroken):
     model = CANDIDATES["naive"](layout_of(SHOWN), 5)
     with pytest.raises(ValueError, match=r"npz: is the checkpoint of another"):
         fit(model, *world, SETTINGS, path)
+
+
+def test_a_checkpoint_of_another_version_is_refused(world, unbroken, tmp_path):
+    with np.load(unbroken[2]) as found:
+        arrays = dict(found)
+    state = json.loads(str(arrays.pop("state")))
+    del state["unjudged"]
+    path = tmp_path / "checkpoint.npz"
+    np.savez(path, state=np.array(json.dumps(state)), **arrays)
+    with pytest.raises(ValueError, match=r"npz: is the checkpoint of another version"):
+        fitted(world, path)
 
 
 def test_likelihoods_of_sessions_by_hand(world):
