@@ -65,18 +65,28 @@ class RowWiseAdam(keras.optimizers.Adam):
     def update_step(
         self, gradient: Tensor, variable: Tensor, learning_rate: Tensor
     ) -> None:
-        if not hasattr(gradient, "indices"):
+        if keras.backend.backend() != "tensorflow":
             super().update_step(gradient, variable, learning_rate)
             return
         import tensorflow as tf
 
-        if variable.shape[0] <= self.dense_rows:
-            whole = tf.convert_to_tensor(gradient)  # sums repeated rows
-            super().update_step(whole, variable, learning_rate)
-            return
-        place = self._get_variable_index(variable)
+        place, dtype = self._get_variable_index(variable), variable.dtype
         moment, velocity = self._momentums[place].value, self._velocities[place].value
-        dtype = variable.dtype
+        if not hasattr(gradient, "indices") or variable.shape[0] <= self.dense_rows:
+            step = tf.cast(self.iterations + 1, dtype)
+            tf.raw_ops.ResourceApplyAdam(  # what Keras does in a dozen operations
+                var=variable.handle,
+                m=moment.handle,
+                v=velocity.handle,
+                beta1_power=tf.cast(self.beta_1, dtype) ** step,
+                beta2_power=tf.cast(self.beta_2, dtype) ** step,
+                lr=tf.cast(learning_rate, dtype),
+                beta1=tf.cast(self.beta_1, dtype),
+                beta2=tf.cast(self.beta_2, dtype),
+                epsilon=tf.cast(self.epsilon, dtype),
+                grad=tf.cast(tf.convert_to_tensor(gradient), dtype),  # of rows, sums
+            )
+            return
         rows, occurrence = tf.unique(gradient.indices)
         total = tf.math.unsorted_segment_sum(
             tf.cast(gradient.values, dtype), occurrence, tf.size(rows)

@@ -37,6 +37,7 @@ def batches(
     seed: int = 0,
     preprocess: keras.layers.Layer | None = None,
     weight: np.ndarray | None = None,
+    packed: bool = False,
 ) -> tf.data.Dataset:
     """Batches `(batch, clicks)` of `log`, ready for `fit`, `evaluate` and `predict`.
 
@@ -55,13 +56,20 @@ def batches(
         weight: (S, L) what each cell of `log` weighs in the loss, such as the `weight`
             of `debias.propensity.policy_weights`; what padding cells hold is not read.
             Only for a log in memory.
+        packed: Gives the features of each distinct item of a batch once. The click
+            models of this library then put an item through their towers once however
+            often it was shown, and padding not at all; with dropout, all places that
+            show an item drop the same. Batches have as many rows as they have distinct
+            items, so it is not for XLA, nor for JAX, which compile for each number.
 
     Returns:
         Dataset of a dict with `features` (batch, list_size, F) float32, `position`
         (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
         `weight` (batch, list_size) float32 if it was given, and the log's `row`,
         `column`, `device` and `context` where it has them; and of clicks (batch,
-        list_size) float32, -1 at padding.
+        list_size) float32, -1 at padding. If packed, `features` are (U, F), a row for
+        each of U distinct items, and `cell` (batch, list_size) int32 says which of them
+        a cell shows; at padding, any.
 
     Raises:
         ValueError: If the log is empty or names an item that `data` lacks, of which a
@@ -73,6 +81,9 @@ def batches(
     >>> batch, clicks = next(iter(batches(log, data)))
     >>> batch["position"].numpy().tolist(), clicks.numpy().tolist()
     ([[1, 2, 0]], [[1.0, 0.0, -1.0]])
+    >>> batch, _ = next(iter(batches(log, data, packed=True)))
+    >>> tuple(batch["features"].shape), batch["cell"].numpy().tolist()
+    ((2, 2), [[0, 1, 1]])
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -100,11 +111,16 @@ def batches(
         cells = read.cells(drawn)
         item = cells["item"]
         mask = item >= 0
+        row = tf.maximum(item, 0)
         found = {
-            "features": tf.gather(table, tf.maximum(item, 0)),
             "position": tf.where(mask, tf.range(1, item.shape[1] + 1), 0),
             "mask": mask,
         }
+        if packed:
+            row, cell = tf.unique(tf.reshape(row, (-1,)))
+            # Keras takes the first column by name for the one that counts sessions.
+            found["cell"] = tf.reshape(cell, tf.shape(item))
+        found["features"] = tf.gather(table, row)
         for name in (*LAYOUT, "weight"):
             if name in cells:
                 dtype = "float32" if name in ("context", "weight") else "int32"

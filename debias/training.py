@@ -22,6 +22,7 @@ from debias.data.splits import random_parts
 from debias.data.stream import Stream
 from debias.layers import Standardize
 from debias.models import ClickModel
+from debias.optimizers import RowWiseAdam
 from debias.pipeline import batches
 
 ROUND = 1 << 19  # sessions
@@ -162,7 +163,7 @@ def session_log_likelihoods(
     with distributed.held_alone(model):
         parts = [
             -np.asarray(model.session_losses(batch, clicks, model(batch)))
-            for batch, clicks in batches(log, data, 1024, shuffle=False)
+            for batch, clicks in batches(log, data, 1024, shuffle=False, packed=True)
         ]
     return np.concatenate(parts)
 
@@ -207,11 +208,12 @@ def fit(
     process, processes = distributed.me()
     rounds = _rounds(train, settings.round)
     steps = -(-len(train) // rounds // settings.batch_size)
+    # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX would
+    # take every operation by itself.
+    jit = keras.backend.backend() == "jax"
     model.compile(
-        keras.optimizers.Adam(settings.rate),
-        # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX
-        # would take every operation by itself.
-        jit_compile=keras.backend.backend() == "jax",
+        RowWiseAdam(settings.rate),
+        jit_compile=jit,
         steps_per_execution=min(50, steps),
     )
     model.optimizer.build(model.trainable_variables)
@@ -234,7 +236,7 @@ def fit(
             break
         some = _round(train, [settings.seed, epoch], piece, rounds)
         seed = settings.seed * 100_003 + number
-        feed = batches(some, data, settings.batch_size, seed=seed)
+        feed = batches(some, data, settings.batch_size, seed=seed, packed=not jit)
         history = model.fit(
             feed if processes == 1 else distributed.share(feed),
             verbose=0,

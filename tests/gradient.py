@@ -23,4 +23,5 @@ def gradient(function: Callable[[Any], Any], x: Any) -> np.ndarray:
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(function(x))
     zero = tf.UnconnectedGradients.ZERO
-    return tape.gradient(total, x, unconnected_gradients=zero).numpy()
+    found = tape.gradient(total, x, unconnected_gradients=zero)
+    return tf.convert_to_tensor(found).numpy()  # the gradient of a gather is a list

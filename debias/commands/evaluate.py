@@ -268,7 +268,7 @@ def conditional_logits(
     )
     table = RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
     parts = []
-    for batch, clicks in batches(seen, table, 1024, shuffle=False):
+    for batch, clicks in batches(seen, table, 1024, shuffle=False, packed=True):
         given = model.conditional_click_logits(batch, clicks, model(batch))
         parts.append(np.asarray(given))
     gc.collect()  # datasets of TensorFlow are cycles, and hold the features

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.layers.tensors import Tensor, at_most, lookup
+from debias.layers.tensors import Tensor, at_most, by_rows, lookup
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -152,7 +152,7 @@ class BiasTower(keras.layers.Layer):
         rows = [ops.broadcast_to(row, ops.shape(longest)) for row in rows]
         x = ops.concatenate(rows, axis=-1)
         for layer in self.perceptron:
-            x = layer(x)
+            x = by_rows(layer, x)
         return x
 
     def get_config(self) -> dict[str, Any]:

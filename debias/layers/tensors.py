@@ -1,5 +1,6 @@
-"""What a tensor is to the type checker, and lookups every optimiser steps right."""
+"""What a tensor is to the type checker; rows, and lookups optimisers step right."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,8 +19,21 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
     >>> lookup(ops.array([[1.0, 2.0], [3.0, 4.0]]), ops.array([1, 1, 0])).shape[-1]
     2
     """
-    ids = ops.cast(ids, "int32")
-    return ops.matmul(ops.one_hot(ids, table.shape[0], dtype=table.dtype), table)
+    flat = ops.reshape(ops.cast(ids, "int32"), (-1,))
+    rows = ops.matmul(ops.one_hot(flat, table.shape[0], dtype=table.dtype), table)
+    return ops.reshape(rows, (*ops.shape(ids), table.shape[-1]))
+
+
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function` of the rows of `x`, `(..., in)` to `(..., out)`.
+
+    Of a matrix alone TensorFlow fuses product, bias and activation into one step.
+
+    >>> by_rows(lambda rows: rows[:, :2], ops.ones((4, 5, 3))).shape[-1]
+    2
+    """
+    found = function(ops.reshape(x, (-1, x.shape[-1])))
+    return ops.reshape(found, (*ops.shape(x)[:-1], found.shape[-1]))
 
 
 def at_most(ids: Tensor, largest: int, message: str) -> Tensor:

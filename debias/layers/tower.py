@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.layers.tensors import Tensor
+from debias.layers.tensors import Tensor, by_rows
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -130,14 +130,15 @@ class Tower(keras.layers.Layer):
             input_shape = step.compute_output_shape(input_shape)
 
     def call(self, features: Tensor, training: bool = False) -> Tensor:
-        # Of a matrix alone TensorFlow fuses product, bias and activation into one step.
-        x = ops.reshape(features, (-1, features.shape[-1]))
-        for step in self.steps:
-            if isinstance(step, keras.layers.Dropout):
-                x = step(x, training=training)
-            else:
-                x = step(x)
-        return ops.reshape(x, (*ops.shape(features)[:-1], self.out))
+        def outputs(x: Tensor) -> Tensor:
+            for step in self.steps:
+                if isinstance(step, keras.layers.Dropout):
+                    x = step(x, training=training)
+                else:
+                    x = step(x)
+            return x
+
+        return by_rows(outputs, features)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]

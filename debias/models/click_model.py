@@ -112,12 +112,23 @@ class ClickModel(keras.Model):
         """As `keras.Model.fit`; a dataset comes shuffled and is not shuffled again.
 
         Raises:
-            ValueError: If a batch names a place that a bias tower has no row for.
+            ValueError: If a batch names a place that a bias tower has no row for, or
+                batches are packed and steps compiled by XLA.
         """
         if y is None:
             kwargs.setdefault("shuffle", False)
+            self._can_take(x)
         with argument_errors():
             return super().fit(x, y, **kwargs)
+
+    def _can_take(self, x: Any) -> None:
+        batch: Any = getattr(x, "element_spec", ({},))[0]
+        if isinstance(batch, Mapping) and "cell" in batch and self.jit_compile:
+            raise ValueError(
+                "packed batches have another shape each, for which XLA would compile "
+                "each step anew: give compile jit_compile=False, or make batches with "
+                "packed=False"
+            )
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         with argument_errors():
@@ -169,6 +180,18 @@ def layout_of(place: Place) -> dict[str, int]:
     if not isinstance(place, Mapping):
         place = dict.fromkeys(("position", "row", "column"), place)
     return {name: place.get(name, 0) for name in LAYOUT}
+
+
+def to_cells(values: Tensor, batch: Batch) -> Tensor:
+    """What belongs to the rows of a batch's `features`, for each of its cells.
+
+    Packed batches, see `debias.batches`, have one row for each distinct item and say in
+    `cell` which of them each cell shows; in all others rows are cells.
+
+    >>> to_cells(ops.array([0.5, 2.0]), {"cell": ops.array([[1, 0, 1]])}).shape[1]
+    3
+    """
+    return ops.take(values, batch["cell"], axis=0) if "cell" in batch else values
 
 
 def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:

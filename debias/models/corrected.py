@@ -29,7 +29,7 @@ from debias.corrections import (
 from debias.layers import additive, product
 from debias.layers.tensors import Tensor, at_most, lookup
 from debias.losses import click_cross_entropy, click_em
-from debias.models.click_model import Batch, only_output
+from debias.models.click_model import Batch, only_output, to_cells
 from debias.models.towers import OneTowerClickModel, Product, TwoTowerClickModel
 
 
@@ -166,7 +166,7 @@ class DoublyRobust(InverseWeighted):
         guess = self.direct(batch["features"], training=training)
         return {
             "relevance": super().call(batch, training),
-            "direct": only_output(self.direct, guess),
+            "direct": to_cells(only_output(self.direct, guess), batch),
         }
 
     def click_logits(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from keras import ops
 
 from debias.layers import GradientReversal, additive
 from debias.layers.tensors import Tensor
-from debias.models.click_model import Batch, only_output
+from debias.models.click_model import Batch, only_output, to_cells
 from debias.models.towers import TwoTowerClickModel
 
 HEAD = 8  # units of the head that guesses relevance: enough for a curve over places
@@ -112,7 +112,7 @@ class Disentangled(TwoTowerClickModel):
 
     def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
         relevance = self.relevance(batch["features"], training=training)
-        relevance = only_output(self.relevance, relevance)
+        relevance = to_cells(only_output(self.relevance, relevance), batch)
         place = self.bias(batch, training=training)
         everywhere = ops.zeros_like(relevance)  # a place may be one for a whole list
         bias = only_output(self.own_place, self.own_place(place)) + everywhere

@@ -31,6 +31,7 @@ from debias.models.click_model import (
     Place,
     layout_of,
     only_output,
+    to_cells,
 )
 
 Places = Place | Sequence[Place]
@@ -48,9 +49,8 @@ class OneTowerClickModel(ClickModel):
         self.relevance = relevance
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        return only_output(
-            self.relevance, self.relevance(batch["features"], training=training)
-        )
+        relevance = self.relevance(batch["features"], training=training)
+        return to_cells(only_output(self.relevance, relevance), batch)
 
     def score(self, features: Tensor) -> Tensor:
         return only_output(self.relevance, self.relevance(features))
@@ -92,7 +92,8 @@ class TwoTowerClickModel(ClickModel):
         relevance = self.relevance(batch["features"], training=training)
         bias = self.bias(batch, training=training)
         return self.combine(
-            only_output(self.relevance, relevance), only_output(self.bias, bias)
+            to_cells(only_output(self.relevance, relevance), batch),
+            only_output(self.bias, bias),
         )
 
     def score(self, features: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ class PositionFeature(ClickModel):
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         place = self.place(batch, training=training)
-        features = ops.cast(batch["features"], place.dtype)
+        features = ops.cast(to_cells(batch["features"], batch), place.dtype)
         seen = ops.concatenate([features, place], axis=-1)
         return only_output(self.relevance, self.relevance(seen, training=training))
 
@@ -211,7 +212,8 @@ class PositionOnly(ClickModel):
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         bias = only_output(self.bias, self.bias(batch, training=training))
-        return bias + ops.zeros_like(ops.cast(batch["features"][..., 0], bias.dtype))
+        shown = to_cells(batch["features"][..., 0], batch)
+        return bias + ops.zeros_like(ops.cast(shown, bias.dtype))
 
     def score(self, features: Tensor) -> Tensor:
         return ops.zeros_like(features[..., 0])
@@ -254,6 +256,7 @@ class Dot(ClickModel):
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         relevance = self.relevance(batch["features"], training=training)
+        relevance = to_cells(relevance, batch)
         return dot(relevance, self.bias(batch, training=training))
 
     def score(self, features: Tensor) -> Tensor:
@@ -303,6 +306,7 @@ class BilinearModel(ClickModel):
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         relevance = self.relevance(batch["features"], training=training)
+        relevance = to_cells(relevance, batch)
         return self.meet(relevance, self.bias(batch, training=training))
 
     def score(self, features: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from debias.layers import CrossPositionAttention
-from debias.layers.tensors import Tensor
-from debias.models.click_model import Batch, ClickModel
+from debias.layers.tensors import Tensor, by_rows
+from debias.models.click_model import Batch, ClickModel, to_cells
 
 HEARD = ("relevance", "places")
 
@@ -88,9 +88,9 @@ class XPA(ClickModel):
         }
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        h = self.relevance(batch["features"], training=training)
+        h = to_cells(self.relevance(batch["features"], training=training), batch)
         z = self.bias(batch, training=training)
-        logit = self.own_relevance(h) + self.own_place(z)
+        logit = by_rows(self.own_relevance, h) + by_rows(self.own_place, z)
         for name, attention in self.heard.items():
             heard, _ = attention(h if name == "relevance" else z, z, batch["mask"])
             logit += heard

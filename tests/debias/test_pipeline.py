@@ -38,6 +38,17 @@ def test_unshuffled_batches_by_hand():
     assert batch["features"].dtype == clicks.dtype == np.float32
 
 
+def test_packed_batches_hold_each_distinct_item_once():
+    batch, clicks = arrays(batches(LOG, DATA, 5, shuffle=False, packed=True))[0]
+    plain, expected = arrays(batches(LOG, DATA, 5, shuffle=False))[0]
+    assert batch["features"].shape == (9, 4)  # all nine items, 6 of the 15 cells again
+    assert min(batch) == "cell"  # Keras counts sessions by the first
+    shown = batch["features"][batch["cell"]]
+    np.testing.assert_array_equal(shown[ITEM >= 0], plain["features"][ITEM >= 0])
+    np.testing.assert_array_equal(clicks, expected)
+    assert batch.keys() - plain.keys() == {"cell"}
+
+
 def sessions_of(dataset):
     """Which sessions came, in order, told by their items' features."""
     key = DATA.features[np.maximum(ITEM, 0)].sum(axis=(1, 2))

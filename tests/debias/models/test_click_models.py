@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from scipy import special
 
+from debias.data import ClickLog, RankingData
 from debias.losses import click_cross_entropy
 from debias.models import Mixture, PositionOnly, ranker
+from debias.pipeline import batches
 from tests.debias.models.registry import CLICK_MODELS, CONTEXT, POSITIONS
 from tests.gradient import gradient
 
@@ -59,6 +61,33 @@ def test_score_sees_features_and_nothing_else(name):
     padded = np.concatenate([FEATURES, np.zeros((5, 3, 7), "float32")], axis=1)
     kept = numbers(model.score(padded))[:, :POSITIONS]
     np.testing.assert_allclose(kept, listed, rtol=1e-4, atol=1e-6)
+
+
+@every_model
+def test_packed_batches_give_the_same_losses_and_gradients(name):
+    """Features of four items, each shown by many cells, once and cell by cell."""
+    model, items = built(name), FEATURES.reshape(-1, 7)[:4]
+    cell = RNG.integers(0, 4, FEATURES.shape[:2]).astype("int32")
+    clicks = (RNG.random(cell.shape) < 0.4).astype("float32")
+    clicks[0, 3:] = -1
+    rest = batch_of(items[cell], clicks >= 0)
+    del rest["features"]
+
+    def losses(packed):
+        def of_items(items):
+            batch = {"features": keras.ops.take(items, cell, axis=0), **rest}
+            if packed:
+                batch = {"features": items, "cell": cell, **rest}
+            return model.session_losses(batch, clicks, model(batch))
+
+        return of_items
+
+    np.testing.assert_allclose(
+        numbers(losses(True)(items)), numbers(losses(False)(items)), rtol=1e-4
+    )
+    moved = gradient(losses(True), items)
+    np.testing.assert_allclose(moved, gradient(losses(False), items), 1e-3, 1e-5)
+    assert moved.any() == (name != "position_only")
 
 
 @every_model
@@ -306,3 +335,16 @@ def test_click_models_are_mixtures_of_one():
         numbers(alone(batch)),
         rtol=1e-4,
     )
+
+
+def test_fit_refuses_packed_batches_where_steps_are_compiled_by_xla():
+    data = RankingData(FEATURES.reshape(-1, 7), None, np.array([0, 5 * POSITIONS]))
+    item = np.arange(POSITIONS)[None]
+    log = ClickLog(np.zeros(1, "int32"), item, item % 2 == 0)
+    feed = batches(log, data, packed=True)
+    model = CLICK_MODELS["additive"](0)
+    model.compile(jit_compile=True)
+    with pytest.raises(ValueError, match="jit_compile=False"):
+        model.fit(feed, verbose=0)
+    model.compile(jit_compile=False)
+    assert np.isfinite(model.fit(feed, verbose=0).history["loss"]).all()
