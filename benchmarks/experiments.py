@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import (
     ann,
+    costs,
     coverage,
     growth,
     large,
@@ -397,6 +398,7 @@ SPEED = Table(
         "peer_rate",
         "ratio",
         "floor_fraction",
+        "distinct",
         "growth",
         "write_rate",
         *(f"{peer}_ratio" for peer in ("jax", "clax", "sklearn", "tfr", "rax", "ranx")),
@@ -428,6 +430,23 @@ LARGE = Table(
     paired=(),
     clicks="",
     seeds=1,
+    workers=1,
+)
+
+COSTS = Table(
+    name="costs",
+    title="What a session, an event and an item cost, and large jobs from that",
+    experiments=costs.CASES,
+    metrics=(
+        *("read_us", "naive_us", "product_us", "additive_us", "xpa_us", "mixture_us"),
+        *("jax_product_us", "jax_mixture_us", "event_us", "encode_us", "hnsw_us"),
+        *("disk_bytes", "hnsw_bytes", "product_parameters", "mixture_parameters"),
+        *("disk_gb", "product_hours", "jax_product_hours", "jax_mixture_hours"),
+        *("recall_hours", "encode_hours", "hnsw_hours", "hnsw_gb", "sent_kb"),
+    ),
+    paired=(),
+    clicks="",
+    seeds=3,
     workers=1,
 )
 
@@ -484,6 +503,7 @@ TABLES: dict[str, Table] = {
         SPEED,
         GROWTH,
         LARGE,
+        COSTS,
         SERVING,
         COVERAGE,
     )

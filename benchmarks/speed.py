@@ -10,7 +10,7 @@ memory traffic over the rate of a large copy, both measured in the same process.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -77,6 +77,12 @@ def compared(work: float, own: float, other: float, most: float) -> dict[str, fl
     }
 
 
+def alone(work: float, most: float, ours: Round) -> dict[str, float]:
+    """The metrics of a case without a peer."""
+    (own,) = alternating(ours)
+    return {"rate": work / own, "floor_fraction": work / own / most}
+
+
 def copy_rate() -> float:
     """Bytes a second, read and written, of a copy far larger than the caches."""
     source = np.ones(1 << 26, "float32")
@@ -102,12 +108,15 @@ def matrix_rate() -> float:
     return 2 * size**3 / best
 
 
-def operations_per_list() -> int:
+def operations_per_list(
+    features: int = FEATURES, hidden: Sequence[int] = HIDDEN, out: int = 1
+) -> int:
     """Multiplications and additions of one list: forward, and twice that backward.
 
-    The gradient with respect to the features themselves is not needed.
+    Those of the relevance tower; of it, the gradient with respect to the features
+    themselves is not needed.
     """
-    sizes = (FEATURES, *HIDDEN, 1)
+    sizes = (features, *hidden, out)
     layers = [2 * a * b for a, b in pairwise(sizes)]
     return LIST_SIZE * (3 * sum(layers) - layers[0])
 
@@ -120,16 +129,15 @@ def trained(
     seed: int,
     jit: bool = False,
 ) -> Round:
-    """An epoch of `fit` of a click model, with `jit` compiled by XLA."""
-    import keras
-
+    """An epoch of `fit` of a click model: of packed batches, or compiled by XLA."""
     from debias.data import ClickLog, RankingData
+    from debias.optimizers import RowWiseAdam
     from debias.pipeline import batches
 
     data = RankingData(features, None, np.array([0, len(features)]))
     log = ClickLog(np.zeros(len(item), np.int32), item, click)
-    model.compile(keras.optimizers.Adam(), jit_compile=jit, steps_per_execution=50)
-    feed = batches(log, data, BATCH, seed=seed)
+    model.compile(RowWiseAdam(), jit_compile=jit, steps_per_execution=50)
+    feed = batches(log, data, BATCH, seed=seed, packed=not jit)
     return timed(lambda: model.fit(feed, verbose=0))
 
 
@@ -141,25 +149,57 @@ def sessions_of(features: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.nd
     return table, item, rng.random(item.shape) < 0.2
 
 
-def train(seed: int) -> dict[str, float]:
+def simulated_sessions(
+    queries: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of the simulator: few queries, so that items come again and again."""
+    import simulators
+
+    data = simulators.generate(queries, seed)
+    shown = simulators.PlackettLuce(simulators.weak_ranker(data), temperature=0.5)
+    log = simulators.simulate(data, shown, "pbm", sessions=BATCH * STEPS, seed=seed)
+    return data.features, log.item, log.click
+
+
+def train(seed: int, queries: int | None = None) -> dict[str, float]:
     """Lists a second of `Additive` through `fit`, against loops written for it alone.
 
     `peer_rate` is that of the tf.function loop; JAX takes part where it is installed.
+    The floor is that of each distinct item of a batch once.
+
+    Args:
+        queries: Of the simulated log; None: items are drawn from all alike.
     """
     from benchmarks.hand_written import in_jax, in_tensorflow
     from debias.layers import BiasTower, Tower
     from debias.models import Additive
 
-    drawn = sessions_of(FEATURES, seed)
+    if queries is None:
+        drawn = sessions_of(FEATURES, seed)
+    else:
+        drawn = simulated_sessions(queries, seed)
     model = Additive(Tower(HIDDEN), BiasTower({"position": LIST_SIZE}))
     loops = [
         timed(loop(*drawn, HIDDEN, BATCH, seed))
         for loop in (in_tensorflow, in_jax)
         if loop is in_tensorflow or find_spec("jax")
     ]
-    most = matrix_rate() / operations_per_list()
+    distinct = distinct_share(drawn[1])
+    most = matrix_rate() / (distinct * operations_per_list())
     others = dict(zip(("jax",), loops[1:], strict=False))
-    return beside(BATCH * STEPS, most, trained(model, *drawn, seed), loops[0], **others)
+    ours = trained(model, *drawn, seed)
+    found = beside(BATCH * STEPS, most, ours, loops[0], **others)
+    return found | {"distinct": distinct}
+
+
+def distinct_share(item: np.ndarray) -> float:
+    """Share of a batch's cells that are left if each item is taken once.
+
+    >>> distinct_share(np.tile([[4, 7]], (BATCH * 3, 1))) == 2 / (2 * BATCH)
+    True
+    """
+    parts = item.reshape(-1, BATCH * item.shape[1])
+    return float(np.mean([len(np.unique(part)) / part.size for part in parts]))
 
 
 SMALL_FEATURES, SMALL_HIDDEN, KINDS = 32, (32, 32), 3  # of what CLAX is compared on
@@ -170,7 +210,7 @@ def train_small(name: str, seed: int) -> dict[str, float]:
 
     CLAX's two-tower is our `Product`: sigmoid times sigmoid, a table of positions and a
     tower of equal layers. It is spared its data loader. Both are compiled by XLA, which
-    pays for towers as small as these.
+    pays for towers as small as these. The floor is that of the relevance towers.
     """
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Mixture, Product
@@ -190,10 +230,12 @@ def train_small(name: str, seed: int) -> dict[str, float]:
         "xpa": xpa,
     }[name]()
     ours = trained(model, features, item, click, seed, jit=True)
-    if name == "xpa":
-        (own,) = alternating(ours)
-        return {"rate": len(item) / own}
     components = KINDS if name == "mixture" else 1
+    out = 8 if name == "xpa" else 1
+    operations = operations_per_list(SMALL_FEATURES, SMALL_HIDDEN, out)
+    most = matrix_rate() / (components * operations)
+    if name == "xpa":
+        return alone(len(item), most, ours)
     setup = {
         "components": components,
         "hidden": SMALL_HIDDEN[0],
@@ -204,14 +246,8 @@ def train_small(name: str, seed: int) -> dict[str, float]:
     arrays = {"features": features, "item": item, "click": click.astype("float32")}
     with peer("clax_train", setup, arrays) as clax:
         if clax is None:
-            (own,) = alternating(ours)
-            return {"rate": len(item) / own}
-        own, other = alternating(ours, clax.seconds)
-    return {
-        "rate": len(item) / own,
-        "peer_rate": len(item) / other,
-        "ratio": other / own,
-    }
+            return alone(len(item), most, ours)
+        return beside(len(item), most, ours, clax.seconds)
 
 
 # Simulation: clicks of given lists, against the shortest NumPy that draws the same.
@@ -337,8 +373,7 @@ def em(model: str, population: str, seed: int) -> dict[str, float]:
     if model == "pbm":
         plain = plain_position_based_pass(log.item, log.click)
         return beside(sessions, most, ours, timed(plain))
-    (own,) = alternating(ours)
-    return {"rate": sessions / own, "floor_fraction": sessions / own / most}
+    return alone(sessions, most, ours)
 
 
 def plain_position_based_pass(
@@ -547,7 +582,10 @@ def search(seed: int) -> dict[str, float]:
     """Searches a second of `Index`, one user at a time, against bare Faiss.
 
     Both walk one graph of 100,000 vectors; ours scores again, sorts ties, checks input.
+    The floor is that of reading the vectors that a walk compares.
     """
+    import faiss
+
     from benchmarks.ann import QUERIES, K, clustered
     from debias.retrieval.index import Index, hnsw
 
@@ -564,15 +602,15 @@ def search(seed: int) -> dict[str, float]:
     same = np.mean([len(np.intersect1d(*b)) for b in zip(ours(), plain(), strict=True)])
     if same < 0.99 * K:
         raise RuntimeError(f"Faiss names only {same} of our {K} rows")
-    own, other = alternating(timed(ours), timed(plain))
-    return {
-        "rate": QUERIES / own,
-        "peer_rate": QUERIES / other,
-        "ratio": other / own,
-    }
+    stats: Any = faiss.cvar
+    stats.hnsw_stats.reset()
+    plain()
+    read = 4 * stats.hnsw_stats.ndis * vectors.shape[1] / QUERIES
+    return beside(QUERIES, copy_rate() / read, timed(ours), timed(plain))
 
 
 ONE_CORE = "one-core"
+FEW = "200-queries"
 
 
 def on_one_core(case: Callable[[int], dict[str, float]], seed: int) -> dict[str, float]:
@@ -610,6 +648,8 @@ class Speed:
         if self.row == "train":
             if self.population == "additive":
                 return train(seed)
+            if self.population == FEW:
+                return train(seed, queries=200)
             return train_small(self.population, seed)
         if self.row == "evaluate":
             return evaluate(seed)
@@ -622,6 +662,7 @@ class Speed:
 
 CASES = (
     Speed("train", "additive", "hand-written tf.function loop"),
+    Speed("train", FEW, "hand-written tf.function loop"),
     Speed("train", "product", "CLAX two-tower"),
     Speed("train", "mixture", "CLAX mixture"),
     Speed("train", "xpa", "none"),

@@ -95,7 +95,8 @@ def share(
         process, processes: r and n; None: of the `scope`.
 
     Raises:
-        ValueError: A recall batch has a number of rows that n does not divide.
+        ValueError: A recall batch has a number of rows that n does not divide, or
+            batches are packed.
 
     >>> import tensorflow as tf
     >>> batch = tf.data.Dataset.from_tensors(({"x": [1, 2, 3]}, [0, 1, 0]))
@@ -107,6 +108,11 @@ def share(
     own, count = own if process is None else process, processes or count
     if isinstance(batches, keras.utils.PyDataset):
         return _Rows(batches, own, count)
+    if "cell" in batches.element_spec[0]:
+        raise ValueError(
+            "packed batches cannot be shared, their features are not rows of sessions: "
+            "make them with packed=False"
+        )
     import tensorflow as tf
 
     def rows(x: Any, y: Any) -> tuple[Any, Any, Any]:

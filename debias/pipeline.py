@@ -93,7 +93,7 @@ def batches(
         columns = _cells(log.check(data.items))
         if weight is not None:
             columns["weight"] = _checked(weight, log)
-        sessions, read = log.sessions, _held(columns, shuffle, batch_size)
+        sessions, read = log.sessions, _held(columns, shuffle)
     elif weight is not None:
         raise ValueError(
             f"weight is for a log in memory, got the path {log}: open it first, "
@@ -101,7 +101,7 @@ def batches(
         )
     else:
         sessions = count_sessions(log)
-        read = _streamed(log, data.items, shuffle, batch_size)
+        read = _streamed(log, data.items, shuffle)
     table = tf.constant(data.features)
     if preprocess is not None:
         pieces = (data.features[i : i + PIECE] for i in range(0, data.items, PIECE))
@@ -132,7 +132,8 @@ def batches(
     options.experimental_optimization.apply_default_optimizations = False
     draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
     return (
-        draws.flat_map(read.epoch)
+        read.epoch(draws)
+        .rebatch(batch_size)
         .apply(tf.data.experimental.assert_cardinality(-(-sessions // batch_size)))
         .map(batch, num_parallel_calls=1)
         .prefetch(2)
@@ -143,8 +144,8 @@ def batches(
 class Reading(NamedTuple):
     """How a log comes in batches."""
 
-    epoch: Callable[[tf.Tensor], tf.data.Dataset]  # of a number drawn for the epoch
-    cells: Callable[[Any], Cells]  # of an element of the epoch
+    epoch: Callable[[tf.data.Dataset], tf.data.Dataset]  # of the number it draws
+    cells: Callable[[Any], Cells]  # of a batch of the epoch
 
 
 def _cells(log: ClickLog) -> dict[str, np.ndarray]:
@@ -172,29 +173,25 @@ def _checked(weight: np.ndarray, log: ClickLog) -> np.ndarray:
     return np.where(log.mask, weight, np.float32(0))
 
 
-def _held(columns: dict[str, np.ndarray], shuffle: bool, batch_size: int) -> Reading:
+def _held(columns: dict[str, np.ndarray], shuffle: bool) -> Reading:
     """A log in memory: an epoch is the numbers of its sessions."""
     count = len(columns["item"])
     held = {name: tf.constant(value) for name, value in columns.items()}
 
-    def epoch(draw: tf.Tensor) -> tf.data.Dataset:
-        order = tf.range(count)
+    def order(draw: tf.Tensor) -> tf.Tensor:
+        rows = tf.range(count)
         if shuffle:
-            order = tf.random.experimental.stateless_shuffle(order, [draw, 0])
-        # Slices, for the elements of a dataset cost a microsecond each.
-        starts = tf.data.Dataset.range(0, count, batch_size)
-        return starts.map(lambda i: order[i : i + batch_size])
+            rows = tf.random.experimental.stateless_shuffle(rows, [draw, 0])
+        return rows
 
     def cells(rows: tf.Tensor) -> Cells:
         return {name: tf.gather(values, rows) for name, values in held.items()}
 
-    return Reading(epoch, cells)
+    return Reading(lambda draws: draws.map(order), cells)
 
 
-def _streamed(path: str | Path, items: int, shuffle: bool, batch_size: int) -> Reading:
-    """A log on disk: an epoch is its cells."""
-    # Python is asked for many batches at once: it is what takes long.
-    at_once = batch_size * max(PIECE // batch_size, 1)
+def _streamed(path: str | Path, items: int, shuffle: bool) -> Reading:
+    """A log on disk: an epoch is its cells, in pieces that Python is asked for."""
     first = next(read_batches(path, 1))
     columns = [name for name in LAYOUT if name in first.columns()]
     signature = {
@@ -205,22 +202,15 @@ def _streamed(path: str | Path, items: int, shuffle: bool, batch_size: int) -> R
     def pieces(draw: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         if shuffle:
             rng = np.random.default_rng(int(draw))
-            found = shuffled_batches(path, rng, at_once, columns)
+            found = shuffled_batches(path, rng, PIECE, columns)
         else:
-            found = even_pieces(read_batches(path, columns=columns), at_once)
+            found = even_pieces(read_batches(path, columns=columns), PIECE)
         for piece in found:
             yield _cells(piece.check(items))
-
-    def cut(piece: Cells) -> tf.data.Dataset:
-        count = tf.shape(piece["item"], "int64")[0]
-        starts = tf.data.Dataset.range(0, count, batch_size)
-        return starts.map(
-            lambda i: {n: value[i : i + batch_size] for n, value in piece.items()}
-        )
 
     def epoch(draw: tf.Tensor) -> tf.data.Dataset:
         return tf.data.Dataset.from_generator(
             pieces, args=(draw,), output_signature=signature
-        ).flat_map(cut)
+        )
 
-    return Reading(epoch, lambda cells: cells)
+    return Reading(lambda draws: draws.flat_map(epoch), lambda cells: cells)

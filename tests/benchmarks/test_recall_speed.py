@@ -4,7 +4,14 @@ import pytest
 
 from benchmarks import recall_speed
 from benchmarks.asking import PYTHON
-from benchmarks.recall_speed import CASES, ENGINES, TORCH, RecallSpeed, step_seconds
+from benchmarks.recall_speed import (
+    CASES,
+    ENGINES,
+    TORCH,
+    RecallSpeed,
+    products_seconds,
+    step_seconds,
+)
 
 
 def test_every_engine_steps(monkeypatch):
@@ -22,12 +29,19 @@ def test_ratio_and_growth_are_of_steps_of_one_size(monkeypatch):
         return [seconds[engine, users] for engine, (users, _) in cases]
 
     monkeypatch.setattr(recall_speed, "step_seconds", fake)
+    monkeypatch.setattr(recall_speed, "products_seconds", lambda *_, **__: 0.01)
     found = RecallSpeed("7.5M").measure(0, None)
     # 20 steps a second against 2 and 10, each .05 / .04 as long as at 150k ids.
     expected = {"rate": 20, "peer_rate": 2, "ratio": 10, "growth": 1.25}
+    expected["floor_fraction"] = 0.2
     assert found == pytest.approx({**expected, "torch_ratio": 2})
     seconds["torch-sparse", 5_000_000] = None
     assert RecallSpeed("7.5M").measure(0, None) == pytest.approx(expected)
+
+
+def test_seconds_of_the_products_are_the_least_of_five_by_the_step():
+    ticks = iter([0, 8, 10, 16, 20, 24, 30, 50, 60, 70])
+    assert products_seconds(4, 2, steps=4, clock=lambda: next(ticks)) == 1
 
 
 def test_there_is_a_case_for_every_vocabulary():

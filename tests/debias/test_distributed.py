@@ -13,6 +13,7 @@ import pytest
 
 from debias.data import ClickLog, RankingData
 from debias.distributed import join, share
+from debias.pipeline import batches
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("dssm", "additive", "mixture", "product")
@@ -136,6 +137,13 @@ def test_shares_make_the_batch_and_weigh_as_its_mean(size):
     np.testing.assert_array_equal(x[weight > 0], values)
     np.testing.assert_array_equal(y, -x)
     assert (x * weight).mean() == pytest.approx(values.mean())
+
+
+def test_packed_batches_are_not_shared():
+    data = RankingData(np.zeros((3, 2), "float32"), None, np.array([0, 3]))
+    log = ClickLog(query=[0], item=[[2, 0, 1]], click=[[True, False, False]])
+    with pytest.raises(ValueError, match="packed=False"):
+        share(batches(log, data, packed=True), 0, 2)
 
 
 def test_candidates_of_a_recall_batch_are_shared_as_its_rows_are():
