@@ -10,7 +10,7 @@ memory traffic over the rate of a large copy, both measured in the same process.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks.asking import peer
 
 ROUNDS = 5
+MANY_ROUNDS = 15  # where a ratio near 1 is to be told from 1
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -38,11 +39,11 @@ def seconds(run: Callable[[], Any]) -> float:
 Round = Callable[[], float]  # does its work once and returns the seconds of it
 
 
-def alternating(*rounds: Round) -> list[float]:
-    """Median seconds of each, in turns, after one round to warm up."""
+def alternating(*rounds: Round, times: int | None = None) -> list[float]:
+    """Median seconds of each, in turns, after one to warm up; `times` or `ROUNDS`."""
     for each in rounds:
         each()
-    spent = [[each() for each in rounds] for _ in range(ROUNDS)]
+    spent = [[each() for each in rounds] for _ in range(times or ROUNDS)]
     return np.median(spent, axis=0).tolist()
 
 
@@ -51,11 +52,16 @@ def timed(run: Callable[[], Any]) -> Round:
 
 
 def beside(
-    work: float, most: float, ours: Round, base: Round, **others: Round | None
+    work: float,
+    most: float,
+    ours: Round,
+    base: Round,
+    others: Mapping[str, Round | None] = {},
+    times: int | None = None,
 ) -> dict[str, float]:
     """The metrics of a case, with `NAME_ratio` for each of the other peers there is."""
     named = {name: each for name, each in others.items() if each is not None}
-    own, other, *rest = alternating(ours, base, *named.values())
+    own, other, *rest = alternating(ours, base, *named.values(), times=times)
     ratios = {f"{n}_ratio": r / own for n, r in zip(named, rest, strict=True)}
     return compared(work, own, other, most) | ratios
 
@@ -161,7 +167,7 @@ def simulated_sessions(
     return data.features, log.item, log.click
 
 
-def train(seed: int, queries: int | None = None) -> dict[str, float]:
+def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float]:
     """Lists a second of `Additive` through `fit`, against loops written for it alone.
 
     `peer_rate` is that of the tf.function loop; JAX takes part where it is installed.
@@ -188,7 +194,7 @@ def train(seed: int, queries: int | None = None) -> dict[str, float]:
     most = matrix_rate() / (distinct * operations_per_list())
     others = dict(zip(("jax",), loops[1:], strict=False))
     ours = trained(model, *drawn, seed)
-    found = beside(BATCH * STEPS, most, ours, loops[0], **others)
+    found = beside(BATCH * STEPS, most, ours, loops[0], others, rounds)
     return found | {"distinct": distinct}
 
 
@@ -265,7 +271,7 @@ def simulate(population: str, seed: int) -> dict[str, float]:
     visits, plain = visiting(population, seed, truth=False)
     most = copy_rate() / (LIST_SIZE * CELL[False])
     with clax(population, seed) as other:
-        found = beside(SESSIONS, most, visits, plain, clax=other)
+        found = beside(SESSIONS, most, visits, plain, {"clax": other})
     return found | {"write_rate": write_rate(population, seed)}
 
 
@@ -440,7 +446,7 @@ def evaluate(seed: int) -> dict[str, float]:
         for name, value in found.items():
             if abs(value - ours()) > 1e-5:
                 raise RuntimeError(f"{name} finds NDCG@10 {value}, ours is {ours()}")
-        return beside(LISTS, most, timed(ours), timed(plain), **others)
+        return beside(LISTS, most, timed(ours), timed(plain), others)
 
 
 def ndcg_peers(
@@ -613,7 +619,10 @@ ONE_CORE = "one-core"
 FEW = "200-queries"
 
 
-def on_one_core(case: Callable[[int], dict[str, float]], seed: int) -> dict[str, float]:
+Case = Callable[[int], dict[str, float]]
+
+
+def on_one_core(case: Case, seed: int) -> dict[str, float]:
     """A case in a process that may use a single core, its floor measured there too."""
     with ProcessPoolExecutor(1, get_context("spawn"), _hold_to_one_core) as pool:
         return pool.submit(case, seed).result()
@@ -632,13 +641,15 @@ class Speed:
     row: str
     population: str
     peer: str
+    rounds: int = ROUNDS
 
     def settings(self) -> dict[str, Any]:
-        return {"peer": self.peer, "rounds": ROUNDS}
+        return {"peer": self.peer, "rounds": self.rounds}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         if self.population == ONE_CORE:
-            return on_one_core({"train": train, "score": score}[self.row], seed)
+            learn: Case = partial(train, rounds=self.rounds)
+            return on_one_core(learn if self.row == "train" else score, seed)
         if self.row == "simulate":
             return simulate(self.population, seed)
         if self.row == "simulate_truth":
@@ -647,9 +658,9 @@ class Speed:
             return read(self.population, seed)
         if self.row == "train":
             if self.population == "additive":
-                return train(seed)
+                return train(seed, self.rounds)
             if self.population == FEW:
-                return train(seed, queries=200)
+                return train(seed, self.rounds, queries=200)
             return train_small(self.population, seed)
         if self.row == "evaluate":
             return evaluate(seed)
@@ -661,12 +672,12 @@ class Speed:
 
 
 CASES = (
-    Speed("train", "additive", "hand-written tf.function loop"),
-    Speed("train", FEW, "hand-written tf.function loop"),
+    Speed("train", "additive", "hand-written tf.function loop", MANY_ROUNDS),
+    Speed("train", FEW, "hand-written tf.function loop", MANY_ROUNDS),
     Speed("train", "product", "CLAX two-tower"),
     Speed("train", "mixture", "CLAX mixture"),
     Speed("train", "xpa", "none"),
-    Speed("train", ONE_CORE, "hand-written tf.function loop"),
+    Speed("train", ONE_CORE, "hand-written tf.function loop", MANY_ROUNDS),
     Speed("score", "additive", "bare products in TensorFlow"),
     Speed("score", ONE_CORE, "bare products in TensorFlow"),
     Speed("read", "letor", "scikit-learn"),

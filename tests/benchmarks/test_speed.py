@@ -75,10 +75,13 @@ def test_rounds_take_turns_and_the_median_counts():
         order.append("other")
         return 6.0
 
-    found = speed.beside(30, 100, ours, other, absent=None, third=lambda: 12.0)
+    found = speed.beside(30, 100, ours, other, {"absent": None, "third": lambda: 12.0})
     assert order == ["ours", "other"] * 6
     expected = {"rate": 10, "peer_rate": 5, "ratio": 2, "floor_fraction": 0.1}
     assert found == pytest.approx({**expected, "third_ratio": 4})
+    order.clear()
+    speed.alternating(lambda: order.append("ours") or 1.0, times=2)
+    assert order == ["ours"] * 3
 
 
 @pytest.mark.parametrize("loop", [in_tensorflow, in_jax])
