@@ -52,12 +52,14 @@ def microseconds(run: Callable[[], Any], units: float) -> float:
 def simulated(seed: int) -> tuple[Any, Any]:
     """Ranking data, features scaled, and a log."""
     import simulators
-    from debias.training import standardized
+    from debias.data import RankingData
+    from debias.layers import Standardize
 
     data = simulators.generate(QUERIES, seed)
     shown = simulators.PlackettLuce(simulators.weak_ranker(data), temperature=0.5)
     log = simulators.simulate(data, shown, "pbm", sessions=SESSIONS, seed=seed)
-    return standardized(data.features)[1], log
+    scaled = np.asarray(Standardize().adapt(data.features)(data.features))
+    return RankingData.trusted(scaled, None, np.array([0, len(scaled)])), log
 
 
 def reading(seed: int) -> dict[str, float]:
