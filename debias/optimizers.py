@@ -72,18 +72,20 @@ class RowWiseAdam(keras.optimizers.Adam):
 
         place, dtype = self._get_variable_index(variable), variable.dtype
         moment, velocity = self._momentums[place].value, self._velocities[place].value
+        step, rate = tf.cast(self.iterations + 1, dtype), tf.cast(learning_rate, dtype)
+        # Constants of the type itself: a cast would round them to float32 on its way.
+        b1, b2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
         if not hasattr(gradient, "indices") or variable.shape[0] <= self.dense_rows:
-            step = tf.cast(self.iterations + 1, dtype)
             tf.raw_ops.ResourceApplyAdam(  # what Keras does in a dozen operations
                 var=variable.handle,
                 m=moment.handle,
                 v=velocity.handle,
-                beta1_power=tf.cast(self.beta_1, dtype) ** step,
-                beta2_power=tf.cast(self.beta_2, dtype) ** step,
-                lr=tf.cast(learning_rate, dtype),
-                beta1=tf.cast(self.beta_1, dtype),
-                beta2=tf.cast(self.beta_2, dtype),
-                epsilon=tf.cast(self.epsilon, dtype),
+                beta1_power=b1**step,
+                beta2_power=b2**step,
+                lr=rate,
+                beta1=b1,
+                beta2=b2,
+                epsilon=tf.constant(self.epsilon, dtype),
                 grad=tf.cast(tf.convert_to_tensor(gradient), dtype),  # of rows, sums
             )
             return
@@ -91,11 +93,9 @@ class RowWiseAdam(keras.optimizers.Adam):
         total = tf.math.unsorted_segment_sum(
             tf.cast(gradient.values, dtype), occurrence, tf.size(rows)
         )
-        step = tf.cast(self.iterations + 1, dtype)
-        b1, b2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
         m = b1 * tf.gather(moment, rows) + (1 - b1) * total
         v = b2 * tf.gather(velocity, rows) + (1 - b2) * tf.square(total)
-        rate = tf.cast(learning_rate, dtype) * tf.sqrt(1 - b2**step) / (1 - b1**step)
+        rate = rate * tf.sqrt(1 - b2**step) / (1 - b1**step)
         move = rate * m / (tf.sqrt(v) + self.epsilon)
         moment.scatter_update(tf.IndexedSlices(m, rows))
         velocity.scatter_update(tf.IndexedSlices(v, rows))
