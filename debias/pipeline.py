@@ -25,6 +25,7 @@ from debias.data.stream import even_pieces
 
 LAYOUT = ("row", "column", "device", "context")
 PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
+PACKS = keras.backend.backend() == "tensorflow"  # JAX compiles for each number of items
 
 Cells = dict[str, tf.Tensor]  # of a batch: item, click with -1 at padding, layout
 

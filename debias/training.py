@@ -23,7 +23,7 @@ from debias.data.stream import Stream
 from debias.layers import Standardize
 from debias.models import ClickModel
 from debias.optimizers import RowWiseAdam
-from debias.pipeline import batches
+from debias.pipeline import PACKS, batches
 
 ROUND = 1 << 19  # sessions
 FEW = 50  # queries; below, sessions are held out instead
@@ -163,7 +163,7 @@ def session_log_likelihoods(
     with distributed.held_alone(model):
         parts = [
             -np.asarray(model.session_losses(batch, clicks, model(batch)))
-            for batch, clicks in batches(log, data, 1024, shuffle=False, packed=True)
+            for batch, clicks in batches(log, data, 1024, shuffle=False, packed=PACKS)
         ]
     return np.concatenate(parts)
 
@@ -210,10 +210,9 @@ def fit(
     steps = -(-len(train) // rounds // settings.batch_size)
     # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX would
     # take every operation by itself.
-    jit = keras.backend.backend() == "jax"
     model.compile(
         RowWiseAdam(settings.rate),
-        jit_compile=jit,
+        jit_compile=keras.backend.backend() == "jax",
         steps_per_execution=min(50, steps),
     )
     model.optimizer.build(model.trainable_variables)
@@ -236,7 +235,7 @@ def fit(
             break
         some = _round(train, [settings.seed, epoch], piece, rounds)
         seed = settings.seed * 100_003 + number
-        feed = batches(some, data, settings.batch_size, seed=seed, packed=not jit)
+        feed = batches(some, data, settings.batch_size, seed=seed, packed=PACKS)
         history = model.fit(
             feed if processes == 1 else distributed.share(feed),
             verbose=0,

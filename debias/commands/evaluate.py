@@ -257,7 +257,7 @@ def conditional_logits(
 
     from debias import training
     from debias.data import RankingData
-    from debias.pipeline import batches
+    from debias.pipeline import PACKS, batches
 
     seen, features = training.shown_only(log, data)
     scaled = np.concatenate(
@@ -268,7 +268,7 @@ def conditional_logits(
     )
     table = RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
     parts = []
-    for batch, clicks in batches(seen, table, 1024, shuffle=False, packed=True):
+    for batch, clicks in batches(seen, table, 1024, shuffle=False, packed=PACKS):
         given = model.conditional_click_logits(batch, clicks, model(batch))
         parts.append(np.asarray(given))
     gc.collect()  # datasets of TensorFlow are cycles, and hold the features
