@@ -41,6 +41,7 @@ EXTRAS["peers"] = [  # in an environment of their own: CLAX wants an older JAX
     "keras-rs>=0.4",
     "ranx>=0.3.21",
     "rax>=0.4",
+    "tensorflow-recommenders>=0.7.7",
     "torch>=2.6",
     "torch-rechub>=0.9",
 ]

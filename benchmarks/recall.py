@@ -385,8 +385,7 @@ def fit_tower(config: RecallConfig, train: Interactions, seed: int) -> Any:
         self_items=config.self_items if config.transforms else 0,
         seed=seed,
     )
-    # The batches draw their order from the seed; Keras would shuffle it by lot.
-    model.fit(batches, epochs=config.epochs, verbose=0, shuffle=False)
+    model.fit(batches, epochs=config.epochs, verbose=0)
     return model
 
 

@@ -106,13 +106,14 @@ def share(
     """
     own, count = me()
     own, count = own if process is None else process, processes or count
-    if isinstance(batches, keras.utils.PyDataset):
-        return _Rows(batches, own, count)
-    if "cell" in batches.element_spec[0]:
+    recall = isinstance(batches, keras.utils.PyDataset)
+    if getattr(batches, "packed", not recall and "cell" in batches.element_spec[0]):
         raise ValueError(
-            "packed batches cannot be shared, their features are not rows of sessions: "
-            "make them with packed=False"
+            "packed batches cannot be shared, their features are not rows of sessions "
+            "or events: make them with packed=False"
         )
+    if recall:
+        return _Rows(batches, own, count)
     import tensorflow as tf
 
     def rows(x: Any, y: Any) -> tuple[Any, Any, Any]:

@@ -1,8 +1,9 @@
-"""An epoch of a two-tower on ids by keras-rs or by torch-rechub, in-batch softmax.
+"""An epoch of a two-tower on ids by another library, in-batch softmax.
 
 `setup` is {"library", "users", "items", "dim", "batch"}, `arrays` user (E,) and item
-(E,). keras-rs corrects by logQ and masks accidental hits as its guide does; rechub
-trains its DSSM with its own trainer. What is compared is how many events an epoch saw.
+(E,). keras-rs and TFRS correct by logQ and mask accidental hits as their guides do;
+rechub trains its DSSM with its own trainer. What is compared is how many events an
+epoch saw.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any
 def prepare(
     setup: dict[str, Any], arrays: dict[str, Any]
 ) -> tuple[Callable[[], int], Callable[[int], int]]:
-    make = {"keras_rs": by_keras_rs, "rechub": by_rechub}[setup["library"]]
+    libraries = {"keras_rs": by_keras_rs, "tfrs": by_tfrs, "rechub": by_rechub}
+    make = libraries[setup["library"]]
     return make(setup, arrays["user"], arrays["item"]), int
 
 
@@ -60,6 +62,51 @@ def by_keras_rs(setup: dict[str, Any], user: Any, item: Any) -> Callable[[], int
             shuffle=False,
             verbose=0,
         )
+        return count
+
+    return epoch
+
+
+def by_tfrs(setup: dict[str, Any], user: Any, item: Any) -> Callable[[], int]:
+    import os
+
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # or it does not import
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_recommenders as tfrs
+    import tf_keras
+
+    size, dim = setup["batch"], setup["dim"]
+    share = np.bincount(item, minlength=setup["items"]) / len(item)
+
+    class TwoTower(tfrs.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.user = tf_keras.layers.Embedding(setup["users"], dim)
+            self.item = tf_keras.layers.Embedding(setup["items"], dim)
+            self.task = tfrs.tasks.Retrieval(
+                temperature=0.1, remove_accidental_hits=True
+            )
+
+        def compute_loss(self, batch: Any, training: bool = False) -> Any:
+            return self.task(
+                tf.math.l2_normalize(self.user(batch["user"]), axis=-1),
+                tf.math.l2_normalize(self.item(batch["item"]), axis=-1),
+                candidate_sampling_probability=batch["share"],
+                candidate_ids=batch["item"],
+            )
+
+    model = TwoTower()
+    model.compile(tf_keras.optimizers.Adam(0.003), steps_per_execution=16)
+    count = len(user) // size * size
+    batch = {"user": user[:count], "item": item[:count]}
+    batch["share"] = share[batch["item"]].astype("float32")
+    # Whole events are shuffled once, then batches, which are held: as its guide does.
+    held = tf.data.Dataset.from_tensor_slices(batch).shuffle(count).batch(size).cache()
+    feed = held.shuffle(count // size)
+
+    def epoch() -> int:
+        model.fit(feed, verbose=0)
         return count
 
     return epoch

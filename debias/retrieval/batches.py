@@ -9,8 +9,18 @@ A batch is a dict that a `debias.models.recall` model reads:
     excluded  (B, C + S) uint8, 1 at columns that are no negatives of the row
     positive  (B,) int32, the column of the row's positive; also the target
     self      dict of the features of items drawn uniformly, for self-supervision
+
+A packed batch has each distinct candidate once, and so few columns where items are
+popular; without histories it has each distinct user once too. It says besides
+
+    log_count (C,) how often a candidate is there; -1e9 at columns that fill up
+    event     (B,) int32, the row of each event's user, if users are packed
+
+excludes the positive, which the model counts by itself, and has zeros for its target:
+the model gives two columns, the positive and all negatives together.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -19,9 +29,12 @@ from scipy import sparse
 
 from debias.data.interactions import Interactions
 from debias.data.negatives import Queue, Sampler, Weighted
+from debias.layers.logq import MASKED
 
 CANDIDATES = ("batch", "catalogue", "own")
 DENSE = 1 << 28  # up to so many cells, what users know is one array of bytes
+CHUNK = 16  # batches that TensorFlow asks Python for at once
+ROOM = 32  # packed batches are filled up to multiples of it: XLA compiles each shape
 
 
 class RecallBatches(keras.utils.PyDataset):
@@ -46,11 +59,13 @@ class RecallBatches(keras.utils.PyDataset):
             events for those of the batch, by the sampler for those it draws, mixed in
             the ratio of their numbers.
         exclude_known: Whether a user's other positives are excluded from the negatives.
-        history: L.
+        history: L; 0 for none.
         self_items: How many items are drawn for self-supervision; 0 for none.
         min_history: Events with fewer earlier ones of their user are left out.
         learned: (E,) bool, the events to learn from; the others only tell what users
             took before. `log_q` is then the items' share of these. None: all.
+        packed: Gives each distinct candidate once, for candidates "batch" alone. The
+            softmax, and no other loss, is then what it is without, in fewer products.
         seed: Names all draws.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
@@ -70,6 +85,7 @@ class RecallBatches(keras.utils.PyDataset):
         self_items: int = 0,
         min_history: int = 0,
         learned: np.ndarray | None = None,
+        packed: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -87,16 +103,23 @@ class RecallBatches(keras.utils.PyDataset):
             raise ValueError("candidates 'own' need negatives of at least 1, got 0")
         if own_negatives and own_sampler is None:
             raise ValueError("own_negatives need an own_sampler, got None")
+        if packed and (candidates != "batch" or own_negatives):
+            raise ValueError(
+                "packed batches have shared candidates alone: give candidates 'batch' "
+                f"and no own_negatives, got {candidates!r} and {own_negatives}"
+            )
         if not len(log):
             raise ValueError("log must hold at least one event, got none")
         self.log, self.candidates = log, candidates
         self.negatives, self.own_negatives = negatives, own_negatives
         self.sampler = sampler or Weighted(np.ones(len(log.items)))
         self.own_sampler, self.self_items = own_sampler, self_items
-        self.corrected, self.seed, self.epoch = log_q, seed, 0
+        self.draws = candidates == "own" or negatives + own_negatives + self_items > 0
+        self.corrected, self.packed, self.seed, self.epoch = log_q, packed, seed, 0
         order, _ = log.by_user()
         self.user, self.item = log.user[order], log.item[order]
-        self.histories, before = log.histories(history)
+        histories, before = log.histories(max(history, 1))
+        self.histories = histories if history else None
         counted = log if learned is None else log.take(learned)
         inside = True if learned is None else np.asarray(learned, bool)[order]
         self.events = np.flatnonzero((before >= min_history) & inside)
@@ -129,19 +152,79 @@ class RecallBatches(keras.utils.PyDataset):
         return -(-len(self.events) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.epoch, index, 1))
+        return keras.tree.map_structure(lambda x: x[0], self.stacked(index, index + 1))
+
+    def stacked(self, start: int, stop: int) -> tuple[dict[str, Any], np.ndarray]:
+        """Batches `start` to `stop` - 1 of the epoch as one, along a new first axis."""
+        found = [self._batch(index) for index in range(start, stop)]
+        if self.packed:
+            inputs, target = zip(*found, strict=True)
+            return _filled(inputs), np.stack(target)
+        return keras.tree.map_structure(lambda *parts: np.stack(parts), *found)
+
+    def dataset(self) -> Any:
+        """The batches of an epoch as a `tf.data.Dataset`, a chunk of them at a time.
+
+        The same batches: what Keras makes of a `PyDataset` asks Python for each of them
+        and hands over their arrays one by one, which takes longer than a small step.
+        """
+        import tensorflow as tf
+
+        example = self._batch(0)
+        flat = keras.tree.flatten(example)
+        steps = len(self)
+
+        def chunk(start: np.ndarray) -> list[np.ndarray]:
+            stop = min(int(start) + CHUNK, steps)
+            return keras.tree.flatten(self.stacked(int(start), stop))
+
+        def tensors(start: Any) -> Any:
+            parts = tf.numpy_function(chunk, [start], [x.dtype for x in flat])
+            for part, array in zip(parts, flat, strict=True):
+                free = self.packed and array is not flat[-1]
+                part.set_shape((None, *(None if free else n for n in array.shape)))
+            return keras.tree.pack_sequence_as(example, parts)
+
+        options = tf.data.Options()  # nothing here to rewrite or tune, and both cost
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
+        return (
+            tf.data.Dataset.range(0, steps, CHUNK)
+            .map(tensors)
+            .prefetch(1)
+            .unbatch()
+            .apply(tf.data.experimental.assert_cardinality(steps))
+            .with_options(options)
+        )
+
+    def _batch(self, index: int) -> tuple[dict[str, Any], np.ndarray]:
+        # To make a generator takes as long as to gather a batch's features.
+        name = (self.seed, self.epoch, index, 1)
+        rng = np.random.default_rng(name) if self.draws else None
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         user, item = self.user[rows], self.item[rows]
         shared, own, log_q = self._columns(user, item, rng)
+        batch: dict[str, Any] = {}
         positive = np.arange(len(rows), dtype=np.int32)
         if self.candidates == "catalogue":
             positive = item.astype(np.int32)
         elif self.candidates == "own":
             positive = np.zeros(len(rows), np.int32)
-        batch: dict[str, Any] = {
-            "user": {**self.log.users.take(user), "history": self.histories[rows]},
-            "positive": positive,
-        }
+        if self.packed:
+            shared, first, column, count = np.unique(
+                shared, return_index=True, return_inverse=True, return_counts=True
+            )
+            positive = column[: len(rows)].astype(np.int32)
+            log_q = None if log_q is None else log_q[first]
+            batch["log_count"] = np.log(count).astype(np.float32)
+            if self.histories is None and self.known is not None:
+                user, event = np.unique(user, return_inverse=True)
+                batch["event"] = event.astype(np.int32)
+                own = own[: len(user)]
+        batch["positive"] = positive
+        batch["user"] = self.log.users.take(user)
+        if self.histories is not None:
+            batch["user"]["history"] = self.histories[rows]
         if len(shared):
             batch["item"] = self.log.items.take(shared)
         if own.shape[1]:
@@ -149,15 +232,15 @@ class RecallBatches(keras.utils.PyDataset):
         if log_q is not None:
             batch["log_q"] = log_q
         batch["excluded"] = self._excluded(user, item, shared, own, positive)
-        if self.self_items:
+        if self.self_items and rng is not None:
             drawn = rng.integers(len(self.log.items), size=self.self_items)
             batch["self"] = self.log.items.take(drawn)
         if isinstance(self.sampler, Queue):
             self.sampler.push(item)
-        return batch, positive
+        return batch, np.zeros_like(positive) if self.packed else positive
 
     def _columns(
-        self, user: np.ndarray, item: np.ndarray, rng: np.random.Generator
+        self, user: np.ndarray, item: np.ndarray, rng: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Rows of the shared candidates, of each row's own, and the shared log q."""
         own = np.empty((len(user), 0), np.int32)
@@ -195,15 +278,16 @@ class RecallBatches(keras.utils.PyDataset):
             for part in (shared, own)
         ]
         excluded = np.concatenate(taken, axis=1)
-        excluded[:, len(shared) :] |= own == item[:, None]
-        excluded[np.arange(len(user)), positive] = False
+        if not self.packed:
+            excluded[:, len(shared) :] |= own == item[:, None]
+            excluded[np.arange(len(user)), positive] = False
         return excluded.view(np.uint8)  # booleans take TensorFlow longer to take in
 
     def _taken(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(B, C) bool: whether each user has each item of (C,), or of its (B, C)."""
         if isinstance(self.known, np.ndarray):
             if item.ndim == 1:  # several times as fast as by pairs
-                return self.known[user].take(item, axis=1)
+                return self.known.take(user, axis=0).take(item, axis=1)
             return self.known[user[:, None], item]
         if not item.size:
             return np.zeros((len(user), item.shape[-1]), bool)
@@ -213,3 +297,36 @@ class RecallBatches(keras.utils.PyDataset):
             return (self.known[user] @ place).toarray() > 0
         pairs = np.repeat(user, item.shape[1]), item.ravel()
         return np.asarray(self.known[pairs]).reshape(item.shape)
+
+
+def _filled(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Packed batches as one, filled up to the least shape that holds all of them.
+
+    Columns that fill up count for nothing, and no event is of a row that does.
+    """
+    sizes = np.max([batch["excluded"].shape for batch in batches], axis=0)
+    rows, columns = (int(size) for size in -(-sizes // ROOM) * ROOM)
+    if "event" not in batches[0]:
+        rows = sizes[0]  # which are the events themselves
+
+    def stack(parts: Sequence[np.ndarray], *shape: int, value: float = 0) -> np.ndarray:
+        shape = (*shape, *parts[0].shape[len(shape) :])
+        found = np.full((len(parts), *shape), value, parts[0].dtype)
+        for row, part in zip(found, parts, strict=True):
+            row[tuple(slice(size) for size in part.shape)] = part
+        return found
+
+    room: dict[str, tuple[int, ...]] = {"user": (rows,), "item": (columns,)}
+    room |= {"log_q": (columns,), "log_count": (columns,), "excluded": (rows, columns)}
+    whole: dict[str, Any] = {}
+    for name, first in batches[0].items():
+        shape = room.get(name, ())
+        value = MASKED if name == "log_count" else 0
+        if isinstance(first, dict):
+            whole[name] = {
+                feature: stack([batch[name][feature] for batch in batches], *shape)
+                for feature in first
+            }
+        else:
+            whole[name] = stack([b[name] for b in batches], *shape, value=value)
+    return whole

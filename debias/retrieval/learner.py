@@ -161,12 +161,10 @@ def learn(
     with still(dense_weights(model) if only_ids else []):
         if getattr(model, "optimizer", None) is not optimizer:
             model.compile(optimizer)
-        # The batches draw their order themselves; Keras would shuffle it by lot.
         done = model.fit(
             batches,
             epochs=epochs,
             verbose=0,
-            shuffle=False,
             callbacks=[_Steps(progress, batches.batch_size)],
         )
     return [float(loss) for loss in done.history["loss"]]

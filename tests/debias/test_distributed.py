@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from debias.data import ClickLog, RankingData
+from debias.data.tastes import generate_interactions
 from debias.distributed import join, share
 from debias.pipeline import batches
+from debias.retrieval.batches import RecallBatches
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("dssm", "additive", "mixture", "product")
@@ -144,6 +146,9 @@ def test_packed_batches_are_not_shared():
     log = ClickLog(query=[0], item=[[2, 0, 1]], click=[[True, False, False]])
     with pytest.raises(ValueError, match="packed=False"):
         share(batches(log, data, packed=True), 0, 2)
+    events, _ = generate_interactions(np.random.default_rng(0), 9, 8)
+    with pytest.raises(ValueError, match="packed=False"):
+        share(RecallBatches(events, 4, packed=True), 0, 2)
 
 
 def test_candidates_of_a_recall_batch_are_shared_as_its_rows_are():

@@ -37,7 +37,9 @@ class RecallModel(keras.Model):
         training: Whether correction, masks and auxiliary losses apply.
 
     Returns:
-        (B, C + S) scores.
+        (B, C + S) scores; of a packed batch, which is for training alone, (B, 2): the
+        positive, and the log of the sum of exp of all negatives, which is all that the
+        softmax asks of them.
     """
 
     user: Any
@@ -68,6 +70,30 @@ class RecallModel(keras.Model):
         kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
         optimizer = RowWiseAdam() if optimizer is None else optimizer
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
+
+    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """As Keras's; `RecallBatches` keep their order, and TensorFlow gets chunks.
+
+        Raises:
+            ValueError: The batches are packed, and the loss is not the softmax.
+        """
+        if getattr(x, "packed", False) and getattr(self.loss, "kind", "") != "softmax":
+            raise ValueError(
+                "packed batches say of their negatives what the softmax asks and no "
+                "more: give compile RetrievalLoss('softmax'), or make batches with "
+                "packed=False"
+            )
+        if not hasattr(x, "dataset"):
+            return super().fit(x, y, **kwargs)
+        kwargs["shuffle"] = False  # the batches draw their order themselves
+        if keras.backend.backend() != "tensorflow":
+            return super().fit(x, y, **kwargs)
+        x.on_epoch_end()  # as Keras does before the first epoch of a `PyDataset`
+        next_epoch = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: x.on_epoch_end()
+        )
+        callbacks = [*(kwargs.pop("callbacks", None) or []), next_epoch]
+        return super().fit(x.dataset(), y, callbacks=callbacks, **kwargs)
 
     def build(self, input_shape: Any = None) -> None:
         for part in (self.user, self.item):
@@ -124,6 +150,8 @@ class RecallModel(keras.Model):
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
         if "item" not in batch and "own" not in batch:
             raise ValueError("batch must hold candidates, 'item' or 'own'")
+        if "log_count" in batch:
+            return self._packed(batch, training)
         users = self.encode_user(batch, training)
         items = {
             name: self.encode_item(batch[name], training)
@@ -152,6 +180,37 @@ class RecallModel(keras.Model):
         if training:
             self.auxiliary(batch, users, items)
         return total
+
+    def _packed(self, batch: Mapping[str, Any], training: bool) -> Tensor:
+        """(B, 2): the corrected score of the positive, and what the negatives sum to.
+
+        A negative that is there c times counts c times: s - log q + log c.
+        """
+        if not training or self.frequency is not None:
+            raise ValueError(
+                "packed batches are for training, with log_q of their own: make them "
+                "with packed=False to evaluate, or to learn frequencies from the stream"
+            )
+        users = self.encode_user(batch, training)
+        items = {"item": self.encode_item(batch["item"], training)}
+        label = self.label_of(batch, items)
+        scaled = items["item"] / self.temperature
+        log_q = batch.get("log_q", ops.zeros_like(batch["log_count"]))
+        scores = self.match(users, scaled, batch, label)
+        scores = correct(scores, log_q - batch["log_count"])
+        scores = mask_columns(scores, ops.cast(batch["excluded"], "bool"))
+        negatives = ops.logsumexp(scores, axis=-1)
+        if "event" in batch:  # from rows of users to those of events
+            users, negatives, features = keras.tree.map_structure(
+                lambda of: ops.take(of, batch["event"], axis=0),
+                (users, negatives, dict(batch["user"])),
+            )
+            batch = {**batch, "user": features}
+        one = ops.expand_dims(label / self.temperature, 1)
+        own = self.match(users, one, batch, label)[:, 0]
+        own = correct(own, ops.take(log_q, batch["positive"], axis=0))
+        self.auxiliary(batch, users, items)
+        return ops.stack([own, negatives], axis=-1)
 
     def user_vectors(
         self, features: Mapping[str, np.ndarray], block: int = 4096

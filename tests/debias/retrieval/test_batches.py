@@ -1,5 +1,6 @@
 """Tests of debias.retrieval.batches."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -150,3 +151,82 @@ def test_only_chosen_events_are_learned_and_the_others_are_what_came_before():
     np.testing.assert_allclose(np.exp(batch["log_q"]), share, rtol=1e-5)
     with pytest.raises(ValueError, match="leave no event"):
         make(learned=np.zeros(len(LOG), bool))
+
+
+@pytest.mark.parametrize("options", [{}, {"negatives": 30}, {"log_q": False}], ids=str)
+def test_a_packed_batch_says_the_same_of_every_event(options):
+    (plain, place), (packed, zeros) = (
+        make(**options)[0],
+        make(packed=True, **options)[0],
+    )
+    columns = rows(packed["item"])
+    filled = packed["log_count"] == -1e9
+    assert len(np.unique(columns[~filled])) == (~filled).sum() and not zeros.any()
+    count = np.exp(packed["log_count"][~filled])
+    item = rows(plain["item"])
+    assert count.round(4).tolist() == [(item == c).sum() for c in columns[~filled]]
+    assert (columns[packed["positive"]] == item[place]).all()
+    np.testing.assert_array_equal(packed["user"]["history"], plain["user"]["history"])
+    for event, column in np.ndindex(16, len(columns)):
+        same = item == columns[column]  # columns of the plain batch that hold the item
+        if filled[column]:
+            continue
+        known = KNOWN[rows(plain["user"])[event], columns[column]]
+        assert packed["excluded"][event, column] == known
+        if "log_q" in plain:
+            assert (plain["log_q"][same] == packed["log_q"][column]).all()
+
+
+def test_users_without_histories_are_packed_too():
+    plain, _ = make(history=0, batch_size=90)[0]
+    packed, _ = make(history=0, batch_size=90, packed=True)[0]
+    users = rows(packed["user"])
+    assert packed["event"].shape == (90,) and "history" not in packed["user"]
+    assert (users[packed["event"]] == rows(plain["user"])).all()
+    of_events = np.unique(packed["event"])
+    assert len(np.unique(users[of_events])) == len(of_events) <= 30
+    expected = KNOWN[users[of_events]][:, rows(packed["item"])]
+    real = packed["log_count"] > -1e9
+    np.testing.assert_array_equal(
+        packed["excluded"][of_events][:, real], expected[:, real]
+    )
+    # What is excluded then hangs on the event, so that each keeps a row.
+    each, _ = make(history=0, packed=True, exclude_known=False)[0]
+    assert "event" not in each and len(each["user"]["id"]) == 16
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("history", [0, 4])
+def test_tensorflow_is_handed_the_same_batches(packed, history, monkeypatch):
+    monkeypatch.setattr(batches, "CHUNK", 5)  # 12 batches are two chunks and a rest
+    options = {"packed": packed, "history": history, "negatives": 3, "self_items": 7}
+    data = make(**options)
+    found = list(data.dataset())
+    assert len(found) == len(data) == len(data.dataset()) == 12
+    for index, (batch, target) in enumerate(found):
+        expected, place = data[index]
+        np.testing.assert_array_equal(target, place)
+        if not packed:
+            keras.tree.map_structure(np.testing.assert_array_equal, expected, batch)
+            continue
+        # A chunk is filled up to the largest of its batches.
+        for name in ("item", "user"):
+            some = len(expected[name]["id"])
+            np.testing.assert_array_equal(
+                expected[name]["id"], batch[name]["id"][:some]
+            )
+        some = len(expected["log_count"])
+        assert (np.asarray(batch["log_count"])[some:] == -1e9).all()
+    data.on_epoch_end()
+    other = next(iter(data.dataset()))[0]
+    assert not np.array_equal(other["item"]["id"], found[0][0]["item"]["id"])
+
+
+def test_packed_batches_have_shared_candidates_alone():
+    for bad in (
+        {"candidates": "catalogue"},
+        {"candidates": "own", "negatives": 2},
+        {"own_negatives": 2, "own_sampler": uniform(25)},
+    ):
+        with pytest.raises(ValueError, match="packed batches have shared candidates"):
+            make(packed=True, **bad)

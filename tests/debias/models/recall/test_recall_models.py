@@ -20,6 +20,7 @@ from debias.models.recall import (
 from debias.optimizers import RowWiseAdam
 from debias.retrieval.batches import RecallBatches
 from debias.retrieval.evaluate import dot_scores, evaluate
+from debias.retrieval_losses import RetrievalLoss
 from tests.debias.models.recall.registry import (
     ITEMS,
     LENGTH,
@@ -67,6 +68,67 @@ def test_calls_repeat_and_training_compares_the_vectors_that_are_exported(name):
     read = {feature: batch["item"][feature] for feature in model.item.schema}
     exported = tower(model.item)(read)
     np.testing.assert_array_equal(items, arrays(exported))
+
+
+@pytest.mark.parametrize("options", [{}, {"negatives": 20}, {"log_q": False}], ids=str)
+@every_model
+def test_packed_batches_give_the_softmax_that_others_give(name, options):
+    plain = MODELS[name]()
+    plain.compile()
+    if plain.frequency is not None:
+        with pytest.raises(ValueError, match="learn frequencies from the stream"):
+            plain(batches(packed=True, **options)[0][0], training=True)
+        return
+    plain(tensors(batches()[0][0]))  # so that all its parts are there
+    for layer in plain._flatten_layers():
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0  # or two calls differ
+    for history in (LENGTH, 0) if not plain.user.history else (LENGTH,):
+        losses, gradients = zip(
+            *(
+                loss_and_gradients(
+                    plain, *batches(packed=packed, history=history, **options)[0]
+                )
+                for packed in (False, True)
+            ),
+            strict=True,
+        )
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        for one, other in zip(*gradients, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6 + 1e-4 * abs(one).max())
+
+
+def loss_and_gradients(model, batch, target):
+    """Of a training step."""
+    import tensorflow as tf
+
+    weights = model.trainable_variables
+    with tf.GradientTape() as tape:
+        scores = model(tensors(batch), training=True)
+        loss = model.compute_loss(batch, target, scores, training=True)
+    found = tape.gradient(loss, [w.value for w in weights])
+    return float(loss), [np.asarray(tf.convert_to_tensor(g)) for g in found]
+
+
+def test_fit_takes_the_batches_of_the_epochs_that_keras_takes():
+    weights = []
+    for fit in (type(MODELS["fm"]()).fit, keras.Model.fit):
+        model, data = MODELS["fm"](), batches()
+        model.compile(RowWiseAdam(0.01))
+        fit(model, data, epochs=3, verbose=0, shuffle=False)
+        assert data.epoch == 4
+        weights.append([arrays(w) for w in model.weights])
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_packed_batches_are_for_training_by_the_softmax():
+    model = MODELS["fm"]()
+    model.compile(loss=RetrievalLoss("bpr"))
+    with pytest.raises(ValueError, match="RetrievalLoss\\('softmax'\\)"):
+        model.fit(batches(packed=True))
+    with pytest.raises(ValueError, match="packed=False to evaluate"):
+        model(batches(packed=True)[0][0])
 
 
 @pytest.mark.filterwarnings("ignore:the model falls below popularity")
