@@ -22,6 +22,7 @@ from debias.data import (
     shuffled_batches,
 )
 from debias.data.stream import even_pieces
+from debias.layers.tensors import of_shown
 
 LAYOUT = ("row", "column", "device", "context")
 PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
@@ -57,20 +58,22 @@ def batches(
         weight: (S, L) what each cell of `log` weighs in the loss, such as the `weight`
             of `debias.propensity.policy_weights`; what padding cells hold is not read.
             Only for a log in memory.
-        packed: Gives the features of each distinct item of a batch once. The click
-            models of this library then put an item through their towers once however
-            often it was shown, and padding not at all; with dropout, all places that
-            show an item drop the same. Batches have as many rows as they have distinct
-            items, so it is not for XLA, nor for JAX, which compile for each number.
+        packed: Has the click models of this library put each distinct item of a batch
+            through their towers once, however often it was shown, and padding not at
+            all; with dropout, all places that show an item drop the same. There are as
+            many rows as distinct items, so it is not for XLA, nor for JAX, which
+            compile for each number.
 
     Returns:
         Dataset of a dict with `features` (batch, list_size, F) float32, `position`
         (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
         `weight` (batch, list_size) float32 if it was given, and the log's `row`,
         `column`, `device` and `context` where it has them; and of clicks (batch,
-        list_size) float32, -1 at padding. If packed, `features` are (U, F), a row for
-        each of U distinct items, and `cell` (batch, list_size) int32 says which of them
-        a cell shows; at padding, any.
+        list_size) float32, -1 at padding. If packed, `cell` (batch, list_size) int32
+        says which row of the features a cell shows, at padding any. TensorFlow on a CPU
+        is handed all of them as `table` (items, F), the same tensor each time, and a
+        click model takes its rows within the step; elsewhere `features` are (U, F), the
+        rows of the batch's U distinct items.
 
     Raises:
         ValueError: If the log is empty or names an item that `data` lacks, of which a
@@ -83,8 +86,8 @@ def batches(
     >>> batch["position"].numpy().tolist(), clicks.numpy().tolist()
     ([[1, 2, 0]], [[1.0, 0.0, -1.0]])
     >>> batch, _ = next(iter(batches(log, data, packed=True)))
-    >>> tuple(batch["features"].shape), batch["cell"].numpy().tolist()
-    ((2, 2), [[0, 1, 1]])
+    >>> tuple(batch["table"].shape), batch["cell"].numpy().tolist()
+    ((3, 2), [[2, 0, 0]])
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -118,10 +121,12 @@ def batches(
             "mask": mask,
         }
         if packed:
-            row, cell = tf.unique(tf.reshape(row, (-1,)))
             # Keras takes the first column by name for the one that counts sessions.
-            found["cell"] = tf.reshape(cell, tf.shape(item))
-        found["features"] = tf.gather(table, row)
+            found |= {"cell": row, "table": table}
+            if not _by_reference():
+                found = dict(of_shown(found))
+        else:
+            found["features"] = tf.gather(table, row)
         for name in (*LAYOUT, "weight"):
             if name in cells:
                 dtype = "float32" if name in ("context", "weight") else "int32"
@@ -140,6 +145,11 @@ def batches(
         .prefetch(2)
         .with_options(options)
     )
+
+
+def _by_reference() -> bool:
+    """Whether a step can read the table where it is; other devices would copy it."""
+    return PACKS and not tf.config.list_physical_devices("GPU")
 
 
 class Reading(NamedTuple):

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "debias.corrections": {*GROUND, "debias.losses"},
     "debias.optimizers": GROUND,
     "debias.retrieval_losses": GROUND,
-    "debias.pipeline": GROUND,
+    "debias.pipeline": {*GROUND, "debias.layers"},
     "debias.tfr": {*GROUND, "debias.losses"},
     "debias.models": TRAINING,
     "debias.propensity": MODELS,

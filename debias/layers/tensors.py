@@ -1,6 +1,6 @@
 """What a tensor is to the type checker; rows, and lookups optimisers step right."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -52,3 +52,29 @@ def at_most(ids: Tensor, largest: int, message: str) -> Tensor:
     check = tf.debugging.assert_less_equal(ids, largest, message, summarize=3)
     with tf.control_dependencies([] if check is None else [check]):
         return tf.identity(ids)
+
+
+def of_shown(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The rows of a batch's `table` that its cells show, as its `features`.
+
+    Args:
+        batch: With `table` (items, F), and `cell` (batch, list_size) its rows; others
+            come back as they are. For TensorFlow.
+
+    Returns:
+        The batch with `features` (U, F) of the U distinct rows in place of `table`, and
+        `cell` which of these a cell shows.
+
+    >>> batch = {"table": ops.array([[1.0], [2.0], [3.0]]), "cell": ops.array([[2, 2]])}
+    >>> found = of_shown(batch)
+    >>> ops.convert_to_numpy(found["features"]).tolist(), "table" in found
+    ([[3.0]], False)
+    """
+    if "table" not in batch:
+        return batch
+    import tensorflow as tf
+
+    rest = {name: value for name, value in batch.items() if name != "table"}
+    row, cell = tf.unique(tf.reshape(batch["cell"], (-1,)))
+    rest["cell"] = tf.reshape(cell, tf.shape(batch["cell"]))
+    return {**rest, "features": tf.gather(batch["table"], row)}

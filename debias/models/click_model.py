@@ -14,7 +14,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from debias.layers.tensors import Tensor
+from debias.layers.tensors import Tensor, of_shown
 from debias.losses import click_cross_entropy
 
 Batch = Mapping[str, Tensor]
@@ -36,6 +36,9 @@ class ClickModel(keras.Model):
     def __init__(self, arguments: Mapping[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
         self._arguments = dict(arguments)
+
+    def __call__(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(of_shown(batch), *args, **kwargs)
 
     def score(self, features: Tensor) -> Tensor:
         """Relevance scores `(...)` of features `(..., F)`: higher ranks first."""
@@ -185,8 +188,8 @@ def layout_of(place: Place) -> dict[str, int]:
 def to_cells(values: Tensor, batch: Batch) -> Tensor:
     """What belongs to the rows of a batch's `features`, for each of its cells.
 
-    Packed batches, see `debias.batches`, have one row for each distinct item and say in
-    `cell` which of them each cell shows; in all others rows are cells.
+    Packed batches, see `debias.batches`, have rows of items and say in `cell` which of
+    them each cell shows; in all others rows are cells.
 
     >>> to_cells(ops.array([0.5, 2.0]), {"cell": ops.array([[1, 0, 1]])}).shape[1]
     3

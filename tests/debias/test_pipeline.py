@@ -8,6 +8,7 @@ import tensorflow as tf
 from debias import pipeline
 from debias.data import ClickLog, RankingData, log_files
 from debias.layers import Standardize
+from debias.layers.tensors import of_shown
 from debias.pipeline import batches
 
 RNG = np.random.default_rng(0)
@@ -38,15 +39,29 @@ def test_unshuffled_batches_by_hand():
     assert batch["features"].dtype == clicks.dtype == np.float32
 
 
-def test_packed_batches_hold_each_distinct_item_once():
+@pytest.mark.parametrize("by_reference", [True, False])
+def test_packed_batches_say_which_item_a_cell_shows(by_reference, monkeypatch):
+    monkeypatch.setattr(pipeline, "_by_reference", lambda: by_reference)
     batch, clicks = arrays(batches(LOG, DATA, 5, shuffle=False, packed=True))[0]
     plain, expected = arrays(batches(LOG, DATA, 5, shuffle=False))[0]
-    assert batch["features"].shape == (9, 4)  # all nine items, 6 of the 15 cells again
+    name = "table" if by_reference else "features"
+    assert batch.keys() - plain.keys() == {"cell", name} - {"features"}
     assert min(batch) == "cell"  # Keras counts sessions by the first
-    shown = batch["features"][batch["cell"]]
+    shown = batch[name][batch["cell"]]
     np.testing.assert_array_equal(shown[ITEM >= 0], plain["features"][ITEM >= 0])
     np.testing.assert_array_equal(clicks, expected)
-    assert batch.keys() - plain.keys() == {"cell"}
+    if by_reference:
+        np.testing.assert_array_equal(batch["table"], DATA.features)
+
+
+def test_of_a_packed_batch_each_distinct_item_is_taken_once():
+    batch, _ = next(iter(batches(LOG, DATA, 2, shuffle=False, packed=True)))
+    found = {name: column.numpy() for name, column in of_shown(batch).items()}
+    distinct = np.unique(np.maximum(ITEM[:2], 0))  # padding names some item as well
+    assert "table" not in found and len(found["features"]) == len(distinct) < 9
+    shown = found["features"][found["cell"]]
+    expected = DATA.features[ITEM[:2]]
+    np.testing.assert_array_equal(shown[ITEM[:2] >= 0], expected[ITEM[:2] >= 0])
 
 
 def sessions_of(dataset):
