@@ -402,7 +402,7 @@ SPEED = Table(
         "growth",
         "write_rate",
         *(f"{peer}_ratio" for peer in ("jax", "clax", "sklearn", "tfr", "rax", "ranx")),
-        *(f"{peer}_ratio" for peer in ("torch", "keras_rs", "rechub")),
+        *(f"{peer}_ratio" for peer in ("torch", "keras_rs", "tfrs", "rechub")),
     ),
     paired=(),
     clicks="",

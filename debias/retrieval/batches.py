@@ -156,7 +156,11 @@ class RecallBatches(keras.utils.PyDataset):
 
     def stacked(self, start: int, stop: int) -> tuple[dict[str, Any], np.ndarray]:
         """Batches `start` to `stop` - 1 of the epoch as one, along a new first axis."""
-        found = [self._batch(index) for index in range(start, stop)]
+        found = []
+        for index in range(start, stop):
+            found.append(self._batch(index))
+            if isinstance(self.sampler, Queue):
+                self.sampler.push(self.item[self._events(index)])
         if self.packed:
             inputs, target = zip(*found, strict=True)
             return _filled(inputs), np.stack(target)
@@ -170,9 +174,8 @@ class RecallBatches(keras.utils.PyDataset):
         """
         import tensorflow as tf
 
-        example = self._batch(0)
+        example, steps = self._batch(0), len(self)
         flat = keras.tree.flatten(example)
-        steps = len(self)
 
         def chunk(start: np.ndarray) -> list[np.ndarray]:
             stop = min(int(start) + CHUNK, steps)
@@ -181,8 +184,11 @@ class RecallBatches(keras.utils.PyDataset):
         def tensors(start: Any) -> Any:
             parts = tf.numpy_function(chunk, [start], [x.dtype for x in flat])
             for part, array in zip(parts, flat, strict=True):
-                free = self.packed and array is not flat[-1]
-                part.set_shape((None, *(None if free else n for n in array.shape)))
+                shape = list(array.shape)
+                if self.packed:  # as many rows and columns as are distinct
+                    free = 2 if array is example[0]["excluded"] else 1
+                    shape[:free] = [None] * free
+                part.set_shape([None, *shape])
             return keras.tree.pack_sequence_as(example, parts)
 
         options = tf.data.Options()  # nothing here to rewrite or tune, and both cost
@@ -197,11 +203,14 @@ class RecallBatches(keras.utils.PyDataset):
             .with_options(options)
         )
 
+    def _events(self, index: int) -> np.ndarray:
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size]
+
     def _batch(self, index: int) -> tuple[dict[str, Any], np.ndarray]:
-        # To make a generator takes as long as to gather a batch's features.
-        name = (self.seed, self.epoch, index, 1)
-        rng = np.random.default_rng(name) if self.draws else None
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        rng: Any = None  # to make one takes as long as to gather a batch's features
+        if self.draws:
+            rng = np.random.default_rng((self.seed, self.epoch, index, 1))
+        rows = self._events(index)
         user, item = self.user[rows], self.item[rows]
         shared, own, log_q = self._columns(user, item, rng)
         batch: dict[str, Any] = {}
@@ -232,11 +241,9 @@ class RecallBatches(keras.utils.PyDataset):
         if log_q is not None:
             batch["log_q"] = log_q
         batch["excluded"] = self._excluded(user, item, shared, own, positive)
-        if self.self_items and rng is not None:
+        if self.self_items:
             drawn = rng.integers(len(self.log.items), size=self.self_items)
             batch["self"] = self.log.items.take(drawn)
-        if isinstance(self.sampler, Queue):
-            self.sampler.push(item)
         return batch, np.zeros_like(positive) if self.packed else positive
 
     def _columns(

@@ -122,6 +122,17 @@ def test_fit_takes_the_batches_of_the_epochs_that_keras_takes():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["dssm", "mind", "dat"])
+def test_fits_by_packed_batches_come_to_the_same(name):
+    losses = []
+    for packed in (False, True):
+        model = MODELS[name]()
+        model.compile(RowWiseAdam(0.01), steps_per_execution=4)
+        feed = batches(packed=packed, negatives=9)
+        losses.append(model.fit(feed, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
 def test_packed_batches_are_for_training_by_the_softmax():
     model = MODELS["fm"]()
     model.compile(loss=RetrievalLoss("bpr"))
