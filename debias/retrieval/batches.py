@@ -65,7 +65,8 @@ class RecallBatches(keras.utils.PyDataset):
         learned: (E,) bool, the events to learn from; the others only tell what users
             took before. `log_q` is then the items' share of these. None: all.
         packed: Gives each distinct candidate once, for candidates "batch" alone. The
-            softmax, and no other loss, is then what it is without, in fewer products.
+            softmax, and no other loss, is then what it is without, in fewer products;
+            with dropout, all that show an item drop the same.
         seed: Names all draws.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
