@@ -92,8 +92,8 @@ class RecallModel(keras.Model):
         next_epoch = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: x.on_epoch_end()
         )
-        callbacks = [*(kwargs.pop("callbacks", None) or []), next_epoch]
-        return super().fit(x.dataset(), y, callbacks=callbacks, **kwargs)
+        given = keras.tree.flatten(kwargs.pop("callbacks", None) or [])
+        return super().fit(x.dataset(), y, callbacks=[*given, next_epoch], **kwargs)
 
     def build(self, input_shape: Any = None) -> None:
         for part in (self.user, self.item):
