@@ -13,6 +13,7 @@ SUITES = {
     "test_losses.py": "oracle or tie or nothing or fit or sum_to or numpy",
     "test_keras_metrics.py": "oracle or tie or nothing or fit or sum_to or numpy",
     "models/test_click_models.py": "padding or order",
+    "models/recall/test_recall_models.py": "fits_by_packed and mind",
     "layers/test_reversal.py": "gradient",
 }
 

@@ -37,7 +37,7 @@ class RecallModel(keras.Model):
         training: Whether correction, masks and auxiliary losses apply.
 
     Returns:
-        (B, C + S) scores; of a packed batch, which is for training alone, (B, 2): the
+        (B, C + S) scores; of a packed batch (B, 2), corrected and masked always: the
         positive, and the log of the sum of exp of all negatives, which is all that the
         softmax asks of them.
     """
@@ -186,10 +186,10 @@ class RecallModel(keras.Model):
 
         A negative that is there c times counts c times: s - log q + log c.
         """
-        if not training or self.frequency is not None:
+        if self.frequency is not None:
             raise ValueError(
-                "packed batches are for training, with log_q of their own: make them "
-                "with packed=False to evaluate, or to learn frequencies from the stream"
+                "packed batches bring log_q of their own: make them with packed=False "
+                "to learn frequencies from the stream"
             )
         users = self.encode_user(batch, training)
         items = {"item": self.encode_item(batch["item"], training)}
@@ -209,7 +209,8 @@ class RecallModel(keras.Model):
         one = ops.expand_dims(label / self.temperature, 1)
         own = self.match(users, one, batch, label)[:, 0]
         own = correct(own, ops.take(log_q, batch["positive"], axis=0))
-        self.auxiliary(batch, users, items)
+        if training:
+            self.auxiliary(batch, users, items)
         return ops.stack([own, negatives], axis=-1)
 
     def user_vectors(
