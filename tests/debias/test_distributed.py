@@ -146,7 +146,7 @@ def test_packed_batches_are_not_shared():
     log = ClickLog(query=[0], item=[[2, 0, 1]], click=[[True, False, False]])
     with pytest.raises(ValueError, match="packed=False"):
         share(batches(log, data, packed=True), 0, 2)
-    events, _ = generate_interactions(np.random.default_rng(0), 9, 8)
+    events, _ = generate_interactions(np.random.default_rng(0), 9, 8, events=4)
     with pytest.raises(ValueError, match="packed=False"):
         share(RecallBatches(events, 4, packed=True), 0, 2)
 
