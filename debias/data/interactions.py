@@ -342,7 +342,8 @@ class Interactions:
         else:
             end, start = offsets[users + 1], offsets[users]
         back = end[:, None] - 1 - np.arange(length)
-        codes = np.where(back >= start[:, None], items[back] + FIRST, MISSING)
+        codes = items[np.maximum(back, 0)] + FIRST
+        codes = np.where(back >= start[:, None], codes, MISSING)
         return codes.astype(np.int32), (end - start).astype(np.int32)
 
     def latest(self, count: int) -> "Interactions":

@@ -41,6 +41,12 @@ def test_histories_are_the_items_before_most_recent_first():
     assert before.tolist() == [0, 1, 2, 0]
 
 
+def test_histories_may_be_longer_than_the_log():
+    codes, _ = LOG.histories(9)
+    short, _ = LOG.histories(2)
+    assert codes[:, :2].tolist() == short.tolist() and not codes[:, 2:].any()
+
+
 def test_histories_of_now_and_of_a_user_without_events():
     codes, before = LOG.histories(2, np.array([0, 1, 2]))
     assert codes.tolist() == [[5, 4], [6, 0], [0, 0]]
