@@ -142,7 +142,7 @@ def recalling(seed: int) -> dict[str, float]:
     feed = RecallBatches(log, EVENT_BATCH, seed=seed)
 
     def learn() -> None:
-        model.fit(feed, verbose=0, shuffle=False)
+        model.fit(feed, verbose=0)
 
     many = np.resize(np.arange(len(log.items)), VECTORS)
 

@@ -107,7 +107,11 @@ def share(
     own, count = me()
     own, count = own if process is None else process, processes or count
     recall = isinstance(batches, keras.utils.PyDataset)
-    if getattr(batches, "packed", not recall and "cell" in batches.element_spec[0]):
+    if recall:
+        packed = getattr(batches, "packed", False)
+    else:
+        packed = "cell" in batches.element_spec[0]
+    if packed:
         raise ValueError(
             "packed batches cannot be shared, their features are not rows of sessions "
             "or events: make them with packed=False"

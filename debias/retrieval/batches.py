@@ -230,7 +230,7 @@ class RecallBatches(keras.utils.PyDataset):
             if self.histories is None and self.known is not None:
                 user, event = np.unique(user, return_inverse=True)
                 batch["event"] = event.astype(np.int32)
-                own = own[: len(user)]
+                own = own[: len(user)]  # without columns here, as many rows
         batch["positive"] = positive
         batch["user"] = self.log.users.take(user)
         if self.histories is not None:
@@ -311,6 +311,10 @@ def _filled(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Packed batches as one, filled up to the least shape that holds all of them.
 
     Columns that fill up count for nothing, and no event is of a row that does.
+
+    Returns:
+        The batches' arrays along a new first axis, rows and columns multiples of
+        `ROOM`; rows that are the events themselves stay as many.
     """
     sizes = np.max([batch["excluded"].shape for batch in batches], axis=0)
     rows, columns = (int(size) for size in -(-sizes // ROOM) * ROOM)
