@@ -16,12 +16,14 @@ popular; without histories it has each distinct user once too. It says besides
     log_count (C,) how often a candidate is there; -1e9 at columns that fill up
     event     (B,) int32, the row of each event's user, if users are packed
 
-excludes the positive, which the model counts by itself, and has zeros for its target:
-the model gives two columns, the positive and all negatives together.
+and has zeros for its target: the model gives two columns, the positive and all
+negatives together. `excluded` is then what the user of a row knows, the positive among
+it, or is not there.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -35,6 +37,55 @@ CANDIDATES = ("batch", "catalogue", "own")
 DENSE = 1 << 28  # up to so many cells, what users know is one array of bytes
 CHUNK = 16  # batches that TensorFlow asks Python for at once
 ROOM = 32  # packed batches are filled up to multiples of it: XLA compiles each shape
+
+
+class Drawn(NamedTuple):
+    """What is drawn for a batch, rows of the tables."""
+
+    rows: np.ndarray  # (B,) its events
+    shared: np.ndarray  # (C,) candidates of all rows
+    own: np.ndarray  # (B, S) candidates of each row's own
+    log_q: np.ndarray | None  # (C,)
+    views: np.ndarray  # items of self-supervision
+
+
+class Distinct(NamedTuple):
+    """The distinct ids of each row of (N, m), filled up to W with the row's least."""
+
+    ids: np.ndarray  # (N, W)
+    counts: np.ndarray  # (N, W) how often each is there, 0 where it fills up
+    first: np.ndarray  # (N, W) where it is first, of m
+    place: np.ndarray  # (N, m) which of the W each is
+
+
+def distinct(ids: np.ndarray, least: int = 0) -> Distinct:
+    """What is distinct in each row of `ids` (N, m), at least 0, all rows at once.
+
+    Args:
+        least: W is no smaller; it is a multiple of `ROOM`.
+
+    >>> found = distinct(np.array([[7, 5, 7], [2, 2, 2]]))
+    >>> found.ids[:, :3].tolist(), found.counts[:, :3].tolist()
+    ([[5, 7, 5], [2, 2, 2]], [[1, 2, 0], [3, 0, 0]])
+    >>> found.place.tolist(), found.ids.shape
+    ([[1, 0, 1], [0, 0, 0]], (2, 32))
+    """
+    rows, size = len(ids), int(ids.max()) + 1
+    key = ids + size * np.arange(rows, dtype=np.int64)[:, None]
+    key, first, place, count = np.unique(
+        key, return_index=True, return_inverse=True, return_counts=True
+    )
+    start = np.searchsorted(key, size * np.arange(rows + 1))
+    width = max(-(-int(np.diff(start).max()) // ROOM) * ROOM, least)
+    at = start[:-1, None] + np.arange(width)
+    fills = at >= start[1:, None]
+    at = np.where(fills, start[:-1, None], at)
+    return Distinct(
+        key[at] % size,
+        np.where(fills, 0, count[at]),
+        first[at] % ids.shape[1],
+        place.reshape(ids.shape) - start[:-1, None],
+    )
 
 
 class RecallBatches(keras.utils.PyDataset):
@@ -117,6 +168,7 @@ class RecallBatches(keras.utils.PyDataset):
         self.own_sampler, self.self_items = own_sampler, self_items
         self.draws = candidates == "own" or negatives + own_negatives + self_items > 0
         self.corrected, self.packed, self.seed, self.epoch = log_q, packed, seed, 0
+        self.room = {"user": 0, "item": 0}  # the most that a packed batch has had
         order, _ = log.by_user()
         self.user, self.item = log.user[order], log.item[order]
         histories, before = log.histories(max(history, 1))
@@ -157,15 +209,39 @@ class RecallBatches(keras.utils.PyDataset):
 
     def stacked(self, start: int, stop: int) -> tuple[dict[str, Any], np.ndarray]:
         """Batches `start` to `stop` - 1 of the epoch as one, along a new first axis."""
-        found = []
+        drawn = []
         for index in range(start, stop):
-            found.append(self._batch(index))
+            drawn.append(self._draw(index))
             if isinstance(self.sampler, Queue):
-                self.sampler.push(self.item[self._events(index)])
+                self.sampler.push(self.item[drawn[-1].rows])
+        return self._stacked(drawn)
+
+    def _stacked(self, drawn: Sequence[Drawn]) -> tuple[dict[str, Any], np.ndarray]:
         if self.packed:
-            inputs, target = zip(*found, strict=True)
-            return _filled(inputs), np.stack(target)
-        return keras.tree.map_structure(lambda *parts: np.stack(parts), *found)
+            return self._packed(drawn)
+        return keras.tree.map_structure(
+            lambda *parts: np.stack(parts), *map(self._batch, drawn)
+        )
+
+    def pieces(
+        self, size: int, epochs: int = 1
+    ) -> Iterator[tuple[tuple[dict[str, Any], np.ndarray], int]]:
+        """The batches of some epochs, from this one on, `size` of them stacked.
+
+        Yields:
+            The stack, and how many of it count: fewer than all where an epoch ends.
+        """
+        ahead = copy.copy(self)  # what is made for later leaves this as it is
+        for _ in range(epochs):
+            for start in range(0, len(self), size):
+                count = min(size, len(self) - start)
+                found = ahead.stacked(start, start + count)
+                if count < size:  # all of one shape, which XLA compiles once
+                    found = keras.tree.map_structure(
+                        lambda x: np.resize(x, (size, *x.shape[1:])), found
+                    )
+                yield found, count
+            ahead.on_epoch_end()
 
     def dataset(self) -> Any:
         """The batches of an epoch as a `tf.data.Dataset`, a chunk of them at a time.
@@ -175,7 +251,10 @@ class RecallBatches(keras.utils.PyDataset):
         """
         import tensorflow as tf
 
-        example, steps = self._batch(0), len(self)
+        steps = len(self)
+        example = keras.tree.map_structure(
+            lambda x: x[0], self._stacked([self._draw(0)])
+        )
         flat = keras.tree.flatten(example)
 
         def chunk(start: np.ndarray) -> list[np.ndarray]:
@@ -187,7 +266,7 @@ class RecallBatches(keras.utils.PyDataset):
             for part, array in zip(parts, flat, strict=True):
                 shape = list(array.shape)
                 if self.packed:  # as many rows and columns as are distinct
-                    free = 2 if array is example[0]["excluded"] else 1
+                    free = 2 if array is example[0].get("excluded") else 1
                     shape[:free] = [None] * free
                 part.set_shape([None, *shape])
             return keras.tree.pack_sequence_as(example, parts)
@@ -204,48 +283,81 @@ class RecallBatches(keras.utils.PyDataset):
             .with_options(options)
         )
 
-    def _events(self, index: int) -> np.ndarray:
-        return self.order[index * self.batch_size : (index + 1) * self.batch_size]
-
-    def _batch(self, index: int) -> tuple[dict[str, Any], np.ndarray]:
+    def _draw(self, index: int) -> Drawn:
         rng: Any = None  # to make one takes as long as to gather a batch's features
         if self.draws:
             rng = np.random.default_rng((self.seed, self.epoch, index, 1))
-        rows = self._events(index)
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        columns = self._columns(self.user[rows], self.item[rows], rng)
+        items = np.empty(0, np.int32)
+        if self.self_items:
+            items = rng.integers(len(self.log.items), size=self.self_items)
+        return Drawn(rows, *columns, items)
+
+    def _batch(self, drawn: Drawn) -> tuple[dict[str, Any], np.ndarray]:
+        rows, shared, own, log_q, views = drawn
         user, item = self.user[rows], self.item[rows]
-        shared, own, log_q = self._columns(user, item, rng)
-        batch: dict[str, Any] = {}
         positive = np.arange(len(rows), dtype=np.int32)
         if self.candidates == "catalogue":
             positive = item.astype(np.int32)
         elif self.candidates == "own":
             positive = np.zeros(len(rows), np.int32)
-        if self.packed:
-            shared, first, column, count = np.unique(
-                shared, return_index=True, return_inverse=True, return_counts=True
-            )
-            positive = column[: len(rows)].astype(np.int32)
-            log_q = None if log_q is None else log_q[first]
-            batch["log_count"] = np.log(count).astype(np.float32)
-            if self.histories is None and self.known is not None:
-                user, event = np.unique(user, return_inverse=True)
-                batch["event"] = event.astype(np.int32)
-                own = own[: len(user)]  # without columns here, as many rows
+        batch = self._features(rows, user, shared, views)
         batch["positive"] = positive
-        batch["user"] = self.log.users.take(user)
-        if self.histories is not None:
-            batch["user"]["history"] = self.histories[rows]
-        if len(shared):
-            batch["item"] = self.log.items.take(shared)
         if own.shape[1]:
             batch["own"] = self.log.items.take(own)
         if log_q is not None:
             batch["log_q"] = log_q
-        batch["excluded"] = self._excluded(user, item, shared, own, positive)
-        if self.self_items:
-            drawn = rng.integers(len(self.log.items), size=self.self_items)
-            batch["self"] = self.log.items.take(drawn)
-        return batch, np.zeros_like(positive) if self.packed else positive
+        taken = [
+            part == item[:, None] if self.known is None else self._taken(user, part)
+            for part in (shared, own)
+        ]
+        excluded = np.concatenate(taken, axis=1)
+        excluded[:, len(shared) :] |= own == item[:, None]
+        excluded[np.arange(len(user)), positive] = False
+        batch["excluded"] = excluded.view(np.uint8)  # TensorFlow takes these in sooner
+        return batch, positive
+
+    def _packed(self, drawn: Sequence[Drawn]) -> tuple[dict[str, Any], np.ndarray]:
+        """Packed batches along a first axis, as wide as the widest there has been."""
+        rows = np.stack([each.rows for each in drawn])
+        views = np.stack([each.views for each in drawn])
+        user = self.user[rows]
+        columns = distinct(np.stack([each.shared for each in drawn]), self.room["item"])
+        self.room["item"] = columns.ids.shape[1]
+        there = columns.counts > 0
+        log_count = np.log(np.where(there, columns.counts, 1)).astype(np.float32)
+        batch = {
+            "log_count": np.where(there, log_count, np.float32(MASKED)),
+            "positive": columns.place[:, : self.batch_size].astype(np.int32),
+        }
+        log_q = [each.log_q for each in drawn if each.log_q is not None]
+        if log_q:
+            batch["log_q"] = np.take_along_axis(np.stack(log_q), columns.first, axis=1)
+        if self.histories is None:
+            users = distinct(user, self.room["user"])
+            self.room["user"] = users.ids.shape[1]
+            batch["event"] = users.place.astype(np.int32)
+            user = users.ids
+        batch |= self._features(rows, user, columns.ids, views)
+        if self.known is not None:
+            excluded = np.empty((*user.shape, columns.ids.shape[1]), bool)
+            for each, *of in zip(excluded, user, columns.ids, strict=True):
+                each[:] = self._taken(*of)
+            batch["excluded"] = excluded.view(np.uint8)
+        return batch, np.zeros_like(batch["positive"])
+
+    def _features(
+        self, rows: np.ndarray, user: np.ndarray, item: np.ndarray, views: np.ndarray
+    ) -> dict[str, Any]:
+        batch: dict[str, Any] = {"user": self.log.users.take(user)}
+        if self.histories is not None:
+            batch["user"]["history"] = self.histories[rows]
+        if item.size:
+            batch["item"] = self.log.items.take(item)
+        if views.size:
+            batch["self"] = self.log.items.take(views)
+        return batch
 
     def _columns(
         self, user: np.ndarray, item: np.ndarray, rng: Any
@@ -273,24 +385,6 @@ class RecallBatches(keras.utils.PyDataset):
                 ).astype(np.float32)
         return shared, own, share[shared] if self.corrected else None
 
-    def _excluded(
-        self,
-        user: np.ndarray,
-        item: np.ndarray,
-        shared: np.ndarray,
-        own: np.ndarray,
-        positive: np.ndarray,
-    ) -> np.ndarray:
-        taken = [
-            part == item[:, None] if self.known is None else self._taken(user, part)
-            for part in (shared, own)
-        ]
-        excluded = np.concatenate(taken, axis=1)
-        if not self.packed:
-            excluded[:, len(shared) :] |= own == item[:, None]
-            excluded[np.arange(len(user)), positive] = False
-        return excluded.view(np.uint8)  # booleans take TensorFlow longer to take in
-
     def _taken(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(B, C) bool: whether each user has each item of (C,), or of its (B, C)."""
         if isinstance(self.known, np.ndarray):
@@ -305,40 +399,3 @@ class RecallBatches(keras.utils.PyDataset):
             return (self.known[user] @ place).toarray() > 0
         pairs = np.repeat(user, item.shape[1]), item.ravel()
         return np.asarray(self.known[pairs]).reshape(item.shape)
-
-
-def _filled(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Packed batches as one, filled up to the least shape that holds all of them.
-
-    Columns that fill up count for nothing, and no event is of a row that does.
-
-    Returns:
-        The batches' arrays along a new first axis, rows and columns multiples of
-        `ROOM`; rows that are the events themselves stay as many.
-    """
-    sizes = np.max([batch["excluded"].shape for batch in batches], axis=0)
-    rows, columns = (int(size) for size in -(-sizes // ROOM) * ROOM)
-    if "event" not in batches[0]:
-        rows = sizes[0]  # which are the events themselves
-
-    def stack(parts: Sequence[np.ndarray], *shape: int, value: float = 0) -> np.ndarray:
-        shape = (*shape, *parts[0].shape[len(shape) :])
-        found = np.full((len(parts), *shape), value, parts[0].dtype)
-        for row, part in zip(found, parts, strict=True):
-            row[tuple(slice(size) for size in part.shape)] = part
-        return found
-
-    room: dict[str, tuple[int, ...]] = {"user": (rows,), "item": (columns,)}
-    room |= {"log_q": (columns,), "log_count": (columns,), "excluded": (rows, columns)}
-    whole: dict[str, Any] = {}
-    for name, first in batches[0].items():
-        shape = room.get(name, ())
-        value = MASKED if name == "log_count" else 0
-        if isinstance(first, dict):
-            whole[name] = {
-                feature: stack([batch[name][feature] for batch in batches], *shape)
-                for feature in first
-            }
-        else:
-            whole[name] = stack([b[name] for b in batches], *shape, value=value)
-    return whole

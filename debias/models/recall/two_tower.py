@@ -1,6 +1,7 @@
 """The two-tower recall model, and the towers of the articles as settings of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -44,6 +45,7 @@ class RecallModel(keras.Model):
 
     user: Any
     item: Any
+    train_function: Any
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class RecallModel(keras.Model):
         kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
         optimizer = RowWiseAdam() if optimizer is None else optimizer
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
+        self._together: Any = None  # made for what is compiled, when it is fitted
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """As Keras's; `RecallBatches` keep their order, and TensorFlow gets chunks.
@@ -86,14 +89,61 @@ class RecallModel(keras.Model):
         if not hasattr(x, "dataset"):
             return super().fit(x, y, **kwargs)
         kwargs["shuffle"] = False  # the batches draw their order themselves
-        if keras.backend.backend() != "tensorflow":
+        if keras.backend.backend() != "tensorflow" or kwargs.get("steps_per_epoch"):
             return super().fit(x, y, **kwargs)
         x.on_epoch_end()  # as Keras does before the first epoch of a `PyDataset`
         next_epoch = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: x.on_epoch_end()
         )
         given = keras.tree.flatten(kwargs.pop("callbacks", None) or [])
-        return super().fit(x.dataset(), y, callbacks=[*given, next_epoch], **kwargs)
+        kwargs["callbacks"] = [*given, next_epoch]
+        alone = self.run_eagerly or self._distribute_strategy is not None
+        if alone or self.steps_per_execution == 1:
+            return super().fit(x.dataset(), y, **kwargs)
+        return self._fit_together(x, y, **kwargs)
+
+    def _fit_together(self, x: Any, y: Any, **kwargs: Any) -> Any:
+        """`fit` in which the steps of an execution are one compiled loop.
+
+        Keras's own loop takes each batch from the iterator and calls the compiled step
+        anew, which takes longer than a small step. Here it only counts: an execution
+        takes its batches stacked, which a thread has made during the one before.
+        """
+        import tensorflow as tf
+
+        if self._together is None:
+            self._together = self._steps_together()
+        epochs = kwargs.get("epochs", 1) - kwargs.get("initial_epoch", 0)
+        pieces, usual = x.pieces(self.steps_per_execution, epochs), self.train_function
+        with ThreadPoolExecutor(1) as pool:
+            waiting: Future[Any] = pool.submit(next, pieces, None)
+
+            def execution(iterator: Any) -> Any:
+                nonlocal waiting
+                batches, count = waiting.result()
+                waiting = pool.submit(next, pieces, None)
+                return self._together(batches, count)
+
+            self.train_function = execution
+            try:
+                return super().fit(tf.data.Dataset.range(len(x)), y, **kwargs)
+            finally:
+                self.train_function = usual
+
+    def _steps_together(self) -> Callable[[Any, Any], Any]:
+        """A compiled function of stacked batches and how many of them to step by."""
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self.jit_compile, autograph=False)
+        def steps(batches: Any, count: Any) -> Any:
+            def step(index: Any) -> Any:
+                self.train_step(tf.nest.map_structure(lambda x: x[index], batches))
+                return [index + 1]
+
+            tf.while_loop(lambda index: index < count, step, [0])
+            return self.get_metrics_result()
+
+        return lambda batches, count: steps(batches, tf.constant(count))
 
     def build(self, input_shape: Any = None) -> None:
         for part in (self.user, self.item):
@@ -198,7 +248,8 @@ class RecallModel(keras.Model):
         log_q = batch.get("log_q", ops.zeros_like(batch["log_count"]))
         scores = self.match(users, scaled, batch, label)
         scores = correct(scores, log_q - batch["log_count"])
-        scores = mask_columns(scores, ops.cast(batch["excluded"], "bool"))
+        if "excluded" in batch:
+            scores = mask_columns(scores, ops.cast(batch["excluded"], "bool"))
         negatives = ops.logsumexp(scores, axis=-1)
         if "event" in batch:  # from rows of users to those of events
             users, negatives, features = keras.tree.map_structure(
@@ -209,6 +260,10 @@ class RecallModel(keras.Model):
         one = ops.expand_dims(label / self.temperature, 1)
         own = self.match(users, one, batch, label)[:, 0]
         own = correct(own, ops.take(log_q, batch["positive"], axis=0))
+        if "excluded" not in batch:  # the sum holds the positive, as often as it is
+            part = own + ops.take(batch["log_count"], batch["positive"], axis=0)
+            share = ops.minimum(part - negatives, -1e-6)  # rounded it could be all
+            negatives = negatives + ops.log(-ops.expm1(share))
         if training:
             self.auxiliary(batch, users, items)
         return ops.stack([own, negatives], axis=-1)
