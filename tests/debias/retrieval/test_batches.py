@@ -190,9 +190,42 @@ def test_users_without_histories_are_packed_too():
     np.testing.assert_array_equal(
         packed["excluded"][of_events][:, real], expected[:, real]
     )
-    # What is excluded then hangs on the event, so that each keeps a row.
-    each, _ = make(history=0, packed=True, exclude_known=False)[0]
-    assert "event" not in each and len(each["user"]["id"]) == 16
+    # The positive, which hangs on the event, is all that is excluded then.
+    free, _ = make(history=0, batch_size=90, packed=True, exclude_known=False)[0]
+    assert "excluded" not in free
+    np.testing.assert_array_equal(free["event"], packed["event"])
+
+
+def test_packed_batches_are_as_wide_as_the_widest_so_far():
+    data = make(history=0, batch_size=90, packed=True, negatives=90)
+    first = data[0][0]["log_count"]
+    assert len(first) == 32 and data.room == {"user": 32, "item": 32}
+    data.room["item"] = 64
+    wider, _ = data[0]
+    np.testing.assert_array_equal(wider["log_count"][:32], first)
+    assert (wider["log_count"][32:] == -1e9).all()
+    # What fills up is in the batch anyway, so that no other row is touched.
+    assert set(rows(wider["item"])[32:]) <= set(rows(wider["item"])[:32])
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_pieces_are_the_batches_of_epochs_to_come(packed):
+    data, other = make(packed=packed, negatives=3), make(packed=packed, negatives=3)
+    found = list(data.pieces(5, epochs=2))
+    assert [count for _, count in found] == [5, 5, 2] * 2 and data.epoch == 0
+    for number, ((inputs, target), count) in enumerate(found):
+        epoch, piece = divmod(number, 3)
+        if other.epoch < epoch:
+            other.on_epoch_end()
+        assert len(target) == 5  # the last of an epoch is filled up
+        for place in range(count):
+            batch, positive = other[5 * piece + place]
+            np.testing.assert_array_equal(target[place], positive)
+            for name in ("positive", "log_q"):
+                np.testing.assert_array_equal(inputs[name][place], batch[name])
+            np.testing.assert_array_equal(
+                rows(inputs["item"])[place], rows(batch["item"])
+            )
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from debias.data.interactions import leave_last_out
+from debias.data.negatives import Queue, uniform
 from debias.layers.logq import StreamingFrequency
 from debias.models.recall import (
     DAT,
@@ -70,7 +71,11 @@ def test_calls_repeat_and_training_compares_the_vectors_that_are_exported(name):
     np.testing.assert_array_equal(items, arrays(exported))
 
 
-@pytest.mark.parametrize("options", [{}, {"negatives": 20}, {"log_q": False}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"negatives": 20}, {"log_q": False}, {"exclude_known": False}],
+    ids=str,
+)
 @every_model
 def test_packed_batches_give_the_softmax_that_others_give(name, options):
     plain = MODELS[name]()
@@ -110,16 +115,50 @@ def loss_and_gradients(model, batch, target):
     return float(loss), [np.asarray(tf.convert_to_tensor(g)) for g in found]
 
 
-def test_fit_takes_the_batches_of_the_epochs_that_keras_takes():
-    weights = []
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_fit_takes_the_batches_of_the_epochs_that_keras_takes(steps, packed):
+    weights, losses, seen = [], [], []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(batch)
+    )
     for fit in (type(MODELS["fm"]()).fit, keras.Model.fit):
-        model, data = MODELS["fm"](), batches()
-        model.compile(RowWiseAdam(0.01))
-        fit(model, data, epochs=3, verbose=0, shuffle=False)
+        model, data = MODELS["fm"](), batches(packed=packed, negatives=5)
+        assert len(data) % 4  # so that an execution falls short
+        model.compile(RowWiseAdam(0.01), steps_per_execution=steps)
+        done = fit(model, data, epochs=3, verbose=0, shuffle=False, callbacks=[count])
         assert data.epoch == 4
         weights.append([arrays(w) for w in model.weights])
+        losses.append(done.history["loss"])
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
     for one, other in zip(*weights, strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, rtol=1e-4 * packed, atol=1e-5 * packed)
+
+
+def test_a_queue_hears_of_the_same_batches_however_many_steps_an_execution_takes():
+    losses = []
+    for steps in (1, 4):
+        queue = Queue(40, uniform(len(TRAIN.items)), len(TRAIN.items))
+        model, data = MODELS["fm"](), batches(negatives=9, sampler=queue)
+        model.compile(RowWiseAdam(0.01), steps_per_execution=steps)
+        losses.append(model.fit(data, epochs=2, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+def test_a_fit_of_several_steps_leaves_the_model_as_fit_finds_it():
+    model, data = MODELS["fm"](), batches(packed=True)
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", True)
+    )
+    model.compile(RowWiseAdam(0.01), steps_per_execution=4)
+    assert len(model.fit(data, epochs=5, verbose=0, callbacks=[stop]).epoch) == 1
+    assert data.epoch == 2 and int(model.optimizer.iterations) == len(data)
+    # What Keras compiles for other batches is its own.
+    model.fit(data.dataset(), shuffle=False, verbose=0)
+    assert int(model.optimizer.iterations) == 2 * len(data)
+    model.fit(data, initial_epoch=3, epochs=4, verbose=0)
+    assert int(model.optimizer.iterations) == 3 * len(data)
 
 
 @pytest.mark.parametrize("name", ["dssm", "mind", "dat"])
