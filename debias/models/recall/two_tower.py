@@ -1,6 +1,6 @@
 """The two-tower recall model, and the towers of the articles as settings of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -77,6 +77,9 @@ class RecallModel(keras.Model):
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """As Keras's; `RecallBatches` keep their order, and TensorFlow gets chunks.
 
+        With `steps_per_execution` in compile a chunk is the batches of an execution,
+        all of which are in memory at once; with 1 there are 16 in a chunk.
+
         Raises:
             ValueError: The batches are packed, and the loss is not the softmax.
         """
@@ -114,7 +117,11 @@ class RecallModel(keras.Model):
         if self._together is None:
             self._together = self._steps_together()
         epochs = kwargs.get("epochs", 1) - kwargs.get("initial_epoch", 0)
-        pieces, usual = x.pieces(self.steps_per_execution, epochs), self.train_function
+        pieces = (
+            tf.nest.map_structure(tf.constant, piece)
+            for piece in x.pieces(self.steps_per_execution, epochs)
+        )
+        usual = self.train_function
         with ThreadPoolExecutor(1) as pool:
             waiting: Future[Any] = pool.submit(next, pieces, None)
 
@@ -130,7 +137,7 @@ class RecallModel(keras.Model):
             finally:
                 self.train_function = usual
 
-    def _steps_together(self) -> Callable[[Any, Any], Any]:
+    def _steps_together(self) -> Any:
         """A compiled function of stacked batches and how many of them to step by."""
         import tensorflow as tf
 
@@ -143,7 +150,7 @@ class RecallModel(keras.Model):
             tf.while_loop(lambda index: index < count, step, [0])
             return self.get_metrics_result()
 
-        return lambda batches, count: steps(batches, tf.constant(count))
+        return steps
 
     def build(self, input_shape: Any = None) -> None:
         for part in (self.user, self.item):
