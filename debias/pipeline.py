@@ -137,7 +137,7 @@ def batches(
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-    return (
+    found: Any = (
         read.epoch(draws)
         .rebatch(batch_size)
         .apply(tf.data.experimental.assert_cardinality(-(-sessions // batch_size)))
@@ -145,6 +145,8 @@ def batches(
         .prefetch(2)
         .with_options(options)
     )
+    found.draws = draws  # to draw another order is to make an iterator of these
+    return found
 
 
 def _by_reference() -> bool:

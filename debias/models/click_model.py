@@ -7,7 +7,7 @@ and nothing else: `ranker` wraps that into a model of its own to save and serve.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -16,9 +16,13 @@ from keras import ops
 
 from debias.layers.tensors import Tensor, of_shown
 from debias.losses import click_cross_entropy
+from debias.models.executions import looped, of_several_steps, stepping
 
 Batch = Mapping[str, Tensor]
 Place = int | Mapping[str, int]  # one id for position, row and column, or by name
+COUNTED = {"epochs", "initial_epoch", "verbose", "callbacks", "shuffle"} | {
+    f"validation_{name}" for name in ("data", "steps", "batch_size", "freq")
+}  # what `fit` may be given beside a dataset if an execution's steps are a loop of ours
 LAYOUT = ("position", "row", "column", "device")  # columns that say where an item stood
 
 
@@ -36,6 +40,10 @@ class ClickModel(keras.Model):
     def __init__(self, arguments: Mapping[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
         self._arguments = dict(arguments)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
+        self._loop: Any = None  # of what is compiled here
 
     def __call__(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
         return super().__call__(of_shown(batch), *args, **kwargs)
@@ -121,8 +129,36 @@ class ClickModel(keras.Model):
         if y is None:
             kwargs.setdefault("shuffle", False)
             self._can_take(x)
+        steps = int(x.cardinality()) if hasattr(x, "cardinality") else 0
         with argument_errors():
-            return super().fit(x, y, **kwargs)
+            if steps <= 0 or not (set(kwargs) <= COUNTED and of_several_steps(self)):
+                return super().fit(x, y, **kwargs)
+            import tensorflow as tf
+
+            with stepping(self, self._execution(x, steps)):
+                return super().fit(tf.data.Dataset.range(steps), y, **kwargs)
+
+    def _execution(self, x: Any, steps: int) -> Callable[[Any], Any]:
+        """What takes the steps of an execution, epoch by epoch of `steps` batches."""
+        import tensorflow as tf
+
+        self._loop = self._loop or looped(self)
+        batches: Any = None
+        left = 0
+
+        def execution(_: Any) -> Any:
+            nonlocal batches, left
+            if not left:
+                batches, left = iter(x), steps
+            count = min(self.steps_per_execution, left)
+            left -= count
+            if not left:
+                # Keras ends an epoch by an iterator that it does not use; what draws an
+                # order for each would draw others without.
+                iter(getattr(x, "draws", x))
+            return self._loop(batches, tf.constant(count))
+
+        return execution
 
     def _can_take(self, x: Any) -> None:
         batch: Any = getattr(x, "element_spec", ({},))[0]

@@ -16,6 +16,7 @@ from debias.layers.logq import (
 )
 from debias.layers.tensors import Tensor
 from debias.layers.views import FeatureViews, contrastive
+from debias.models.executions import looped_on_stack, of_several_steps, stepping
 from debias.models.recall.encoder import Encoder, encode
 from debias.optimizers import RowWiseAdam
 from debias.retrieval_losses import RetrievalLoss
@@ -72,7 +73,7 @@ class RecallModel(keras.Model):
         kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
         optimizer = RowWiseAdam() if optimizer is None else optimizer
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
-        self._together: Any = None  # made for what is compiled, when it is fitted
+        self._loop: Any = None  # of what is compiled here
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """As Keras's; `RecallBatches` keep their order, and TensorFlow gets chunks.
@@ -100,57 +101,27 @@ class RecallModel(keras.Model):
         )
         given = keras.tree.flatten(kwargs.pop("callbacks", None) or [])
         kwargs["callbacks"] = [*given, next_epoch]
-        alone = self.run_eagerly or self._distribute_strategy is not None
-        if alone or self.steps_per_execution == 1:
+        if not of_several_steps(self):
             return super().fit(x.dataset(), y, **kwargs)
-        return self._fit_together(x, y, **kwargs)
-
-    def _fit_together(self, x: Any, y: Any, **kwargs: Any) -> Any:
-        """`fit` in which the steps of an execution are one compiled loop.
-
-        Keras's own loop takes each batch from the iterator and calls the compiled step
-        anew, which takes longer than a small step. Here it only counts: an execution
-        takes its batches stacked, which a thread has made during the one before.
-        """
         import tensorflow as tf
 
-        if self._together is None:
-            self._together = self._steps_together()
         epochs = kwargs.get("epochs", 1) - kwargs.get("initial_epoch", 0)
         pieces = (
             tf.nest.map_structure(tf.constant, piece)
             for piece in x.pieces(self.steps_per_execution, epochs)
         )
-        usual = self.train_function
+        self._loop = self._loop or looped_on_stack(self)
         with ThreadPoolExecutor(1) as pool:
             waiting: Future[Any] = pool.submit(next, pieces, None)
 
-            def execution(iterator: Any) -> Any:
+            def execution(_: Any) -> Any:
                 nonlocal waiting
-                batches, count = waiting.result()
+                piece = waiting.result()
                 waiting = pool.submit(next, pieces, None)
-                return self._together(batches, count)
+                return self._loop(*piece)
 
-            self.train_function = execution
-            try:
+            with stepping(self, execution):
                 return super().fit(tf.data.Dataset.range(len(x)), y, **kwargs)
-            finally:
-                self.train_function = usual
-
-    def _steps_together(self) -> Any:
-        """A compiled function of stacked batches and how many of them to step by."""
-        import tensorflow as tf
-
-        @tf.function(jit_compile=self.jit_compile, autograph=False)
-        def steps(batches: Any, count: Any) -> Any:
-            def step(index: Any) -> Any:
-                self.train_step(tf.nest.map_structure(lambda x: x[index], batches))
-                return [index + 1]
-
-            tf.while_loop(lambda index: index < count, step, [0])
-            return self.get_metrics_result()
-
-        return steps
 
     def build(self, input_shape: Any = None) -> None:
         for part in (self.user, self.item):

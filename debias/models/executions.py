@@ -1,0 +1,67 @@
+"""`fit` on TensorFlow whose executions of several steps are one loop of ours.
+
+Keras's own loop asks before each batch whether there is one, calls the step anew and
+makes two iterators an epoch, which takes a tenth of small steps and more.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+
+def of_several_steps(model: keras.Model) -> bool:
+    """Whether an execution of `fit` takes several steps in one compiled function."""
+    return (
+        keras.backend.backend() == "tensorflow"
+        and model.steps_per_execution > 1
+        and not model.run_eagerly
+        and model._distribute_strategy is None
+    )
+
+
+@contextmanager
+def stepping(model: Any, execution: Callable[[Any], Any]) -> Iterator[None]:
+    """Inside, `fit` has `execution` take its steps, and what it is given it counts."""
+    usual, model.train_function = model.train_function, execution
+    try:
+        yield
+    finally:
+        model.train_function = usual
+
+
+def looped(model: Any) -> Any:
+    """A compiled function of an iterator and how many of its batches to step by."""
+    import tensorflow as tf
+
+    train_step = model.train_step
+    if model.jit_compile:
+        train_step = tf.function(train_step, jit_compile=True, autograph=False)
+
+    @tf.function(autograph=False)
+    def steps(batches: Any, count: Any) -> Any:
+        def step(index: Any) -> Any:
+            train_step(next(batches))
+            return [index + 1]
+
+        tf.while_loop(lambda index: index < count, step, [0])
+        return model.get_metrics_result()
+
+    return steps
+
+
+def looped_on_stack(model: Any) -> Any:
+    """The same of batches along a first axis; if compiled by XLA, as one program."""
+    import tensorflow as tf
+
+    @tf.function(jit_compile=model.jit_compile, autograph=False)
+    def steps(batches: Any, count: Any) -> Any:
+        def step(index: Any) -> Any:
+            model.train_step(tf.nest.map_structure(lambda x: x[index], batches))
+            return [index + 1]
+
+        tf.while_loop(lambda index: index < count, step, [0])
+        return model.get_metrics_result()
+
+    return steps
