@@ -16,7 +16,7 @@ from keras import ops
 
 from debias.layers.tensors import Tensor, of_shown
 from debias.losses import click_cross_entropy
-from debias.models.executions import looped, of_several_steps, stepping
+from debias.models.executions import looped, of_several_steps, once, stepping
 
 Batch = Mapping[str, Tensor]
 Place = int | Mapping[str, int]  # one id for position, row and column, or by name
@@ -40,10 +40,6 @@ class ClickModel(keras.Model):
     def __init__(self, arguments: Mapping[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
         self._arguments = dict(arguments)
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        super().compile(*args, **kwargs)
-        self._loop: Any = None  # of what is compiled here
 
     def __call__(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
         return super().__call__(of_shown(batch), *args, **kwargs)
@@ -142,7 +138,7 @@ class ClickModel(keras.Model):
         """What takes the steps of an execution, epoch by epoch of `steps` batches."""
         import tensorflow as tf
 
-        self._loop = self._loop or looped(self)
+        take = once(self, looped)
         batches: Any = None
         left = 0
 
@@ -156,7 +152,7 @@ class ClickModel(keras.Model):
                 # Keras ends an epoch by an iterator that it does not use; what draws an
                 # order for each would draw others without.
                 iter(getattr(x, "draws", x))
-            return self._loop(batches, tf.constant(count))
+            return take(batches, tf.constant(count))
 
         return execution
 

@@ -31,6 +31,14 @@ def stepping(model: Any, execution: Callable[[Any], Any]) -> Iterator[None]:
         model.train_function = usual
 
 
+def once(model: Any, make: Callable[[Any], Any]) -> Any:
+    """What `make` makes of the model, once after each `compile`."""
+    mean = model.metrics[0]  # of the loss; compile begins another
+    if not hasattr(mean, "execution"):
+        mean.execution = make(model)
+    return mean.execution
+
+
 def looped(model: Any) -> Any:
     """A compiled function of an iterator and how many of its batches to step by."""
     import tensorflow as tf

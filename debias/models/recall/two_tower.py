@@ -16,7 +16,12 @@ from debias.layers.logq import (
 )
 from debias.layers.tensors import Tensor
 from debias.layers.views import FeatureViews, contrastive
-from debias.models.executions import looped_on_stack, of_several_steps, stepping
+from debias.models.executions import (
+    looped_on_stack,
+    of_several_steps,
+    once,
+    stepping,
+)
 from debias.models.recall.encoder import Encoder, encode
 from debias.optimizers import RowWiseAdam
 from debias.retrieval_losses import RetrievalLoss
@@ -73,7 +78,6 @@ class RecallModel(keras.Model):
         kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
         optimizer = RowWiseAdam() if optimizer is None else optimizer
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
-        self._loop: Any = None  # of what is compiled here
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """As Keras's; `RecallBatches` keep their order, and TensorFlow gets chunks.
@@ -110,7 +114,7 @@ class RecallModel(keras.Model):
             tf.nest.map_structure(tf.constant, piece)
             for piece in x.pieces(self.steps_per_execution, epochs)
         )
-        self._loop = self._loop or looped_on_stack(self)
+        take = once(self, looped_on_stack)
         with ThreadPoolExecutor(1) as pool:
             waiting: Future[Any] = pool.submit(next, pieces, None)
 
@@ -118,7 +122,7 @@ class RecallModel(keras.Model):
                 nonlocal waiting
                 piece = waiting.result()
                 waiting = pool.submit(next, pieces, None)
-                return self._loop(*piece)
+                return take(*piece)
 
             with stepping(self, execution):
                 return super().fit(tf.data.Dataset.range(len(x)), y, **kwargs)
