@@ -1,8 +1,8 @@
 """How fast: our rate, a peer's rate in the same run, and the share of the floor.
 
-Each case is timed in alternating rounds, ours then the peers', so that a slow spell of
-the machine falls on all; rates are of the median round, and `ratio` is to the peer that
-a row names. Peers whose libraries do not go with ours run in a Python of their own, see
+Each case is timed in rounds of ours and the peers', so that a slow spell of the machine
+falls on all; rates are of the median round, and `ratio` is to the peer that a row
+names. Peers whose libraries do not go with ours run in a Python of their own, see
 `benchmarks.asking`. `floor_fraction` is the rate over the most that the machine could
 do: the case's least arithmetic over the rate of a large matrix product, or its least
 memory traffic over the rate of a large copy, both measured in the same process.
@@ -40,10 +40,17 @@ Round = Callable[[], float]  # does its work once and returns the seconds of it
 
 
 def alternating(*rounds: Round, times: int | None = None) -> list[float]:
-    """Median seconds of each, in turns, after one to warm up; `times` or `ROUNDS`."""
+    """Median seconds of each, after one to warm up; `times` or `ROUNDS`.
+
+    In turns, each time in another order, lest one always run in another's wake.
+    """
     for each in rounds:
         each()
-    spent = [[each() for each in rounds] for _ in range(times or ROUNDS)]
+    spent = np.empty((times or ROUNDS, len(rounds)))
+    order = np.random.default_rng(0)
+    for row in spent:
+        for place in order.permutation(len(rounds)):
+            row[place] = rounds[place]()
     return np.median(spent, axis=0).tolist()
 
 

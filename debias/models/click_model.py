@@ -125,9 +125,10 @@ class ClickModel(keras.Model):
         if y is None:
             kwargs.setdefault("shuffle", False)
             self._can_take(x)
-        steps = int(x.cardinality()) if hasattr(x, "cardinality") else 0
+        counts = y is None and set(kwargs) <= COUNTED and of_several_steps(self)
+        steps = int(x.cardinality()) if counts and hasattr(x, "cardinality") else 0
         with argument_errors():
-            if steps <= 0 or not (set(kwargs) <= COUNTED and of_several_steps(self)):
+            if steps <= 0:
                 return super().fit(x, y, **kwargs)
             import tensorflow as tf
 
