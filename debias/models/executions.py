@@ -46,30 +46,31 @@ def looped(model: Any) -> Any:
     train_step = model.train_step
     if model.jit_compile:
         train_step = tf.function(train_step, jit_compile=True, autograph=False)
-
-    @tf.function(autograph=False)
-    def steps(batches: Any, count: Any) -> Any:
-        def step(index: Any) -> Any:
-            train_step(next(batches))
-            return [index + 1]
-
-        tf.while_loop(lambda index: index < count, step, [0])
-        return model.get_metrics_result()
-
-    return steps
+    return _loop(model, lambda batches, index: train_step(next(batches)))
 
 
 def looped_on_stack(model: Any) -> Any:
     """The same of batches along a first axis; if compiled by XLA, as one program."""
     import tensorflow as tf
 
-    @tf.function(jit_compile=model.jit_compile, autograph=False)
+    def step(batches: Any, index: Any) -> None:
+        model.train_step(tf.nest.map_structure(lambda x: x[index], batches))
+
+    return _loop(model, step, jit_compile=model.jit_compile)
+
+
+def _loop(
+    model: Any, step: Callable[[Any, Any], Any], jit_compile: bool = False
+) -> Any:
+    import tensorflow as tf
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def steps(batches: Any, count: Any) -> Any:
-        def step(index: Any) -> Any:
-            model.train_step(tf.nest.map_structure(lambda x: x[index], batches))
+        def one(index: Any) -> Any:
+            step(batches, index)
             return [index + 1]
 
-        tf.while_loop(lambda index: index < count, step, [0])
+        tf.while_loop(lambda index: index < count, one, [0])
         return model.get_metrics_result()
 
     return steps
