@@ -16,7 +16,13 @@ from keras import ops
 
 from debias.layers.tensors import Tensor, of_shown
 from debias.losses import click_cross_entropy
-from debias.models.executions import looped, of_several_steps, once, stepping
+from debias.models.executions import (
+    looped,
+    looped_on_log,
+    of_several_steps,
+    once,
+    stepping,
+)
 
 Batch = Mapping[str, Tensor]
 Place = int | Mapping[str, int]  # one id for position, row and column, or by name
@@ -139,21 +145,27 @@ class ClickModel(keras.Model):
         """What takes the steps of an execution, epoch by epoch of `steps` batches."""
         import tensorflow as tf
 
-        take = once(self, looped)
+        held = getattr(x, "held", None)
+        take = once(self, looped if held is None else looped_on_log)
         batches: Any = None
         left = 0
 
         def execution(_: Any) -> Any:
             nonlocal batches, left
             if not left:
-                batches, left = iter(x), steps
+                left = steps
+                if held is None:
+                    batches = iter(x)
+                else:
+                    batches = held, held.order(next(iter(x.draws)))
+            first = tf.constant(steps - left)
             count = min(self.steps_per_execution, left)
             left -= count
             if not left:
                 # Keras ends an epoch by an iterator that it does not use; what draws an
                 # order for each would draw others without.
                 iter(getattr(x, "draws", x))
-            return take(batches, tf.constant(count))
+            return take(batches, tf.constant(count), first)
 
         return execution
 

@@ -34,19 +34,26 @@ def stepping(model: Any, execution: Callable[[Any], Any]) -> Iterator[None]:
 def once(model: Any, make: Callable[[Any], Any]) -> Any:
     """What `make` makes of the model, once after each `compile`."""
     mean = model.metrics[0]  # of the loss; compile begins another
-    if not hasattr(mean, "execution"):
-        mean.execution = make(model)
-    return mean.execution
+    if not hasattr(mean, make.__name__):
+        setattr(mean, make.__name__, make(model))
+    return getattr(mean, make.__name__)
 
 
 def looped(model: Any) -> Any:
     """A compiled function of an iterator and how many of its batches to step by."""
-    import tensorflow as tf
+    step = _step(model)
+    return _loop(model, lambda batches, index: step(next(batches)))
 
-    train_step = model.train_step
-    if model.jit_compile:
-        train_step = tf.function(train_step, jit_compile=True, autograph=False)
-    return _loop(model, lambda batches, index: train_step(next(batches)))
+
+def looped_on_log(model: Any) -> Any:
+    """The same of a log in memory and its order (`pipeline.Held`), from a place on."""
+    step = _step(model)
+
+    def one(batches: Any, index: Any) -> None:
+        held, order = batches
+        step(held.at(order, index))
+
+    return _loop(model, one)
 
 
 def looped_on_stack(model: Any) -> Any:
@@ -59,18 +66,27 @@ def looped_on_stack(model: Any) -> Any:
     return _loop(model, step, jit_compile=model.jit_compile)
 
 
+def _step(model: Any) -> Any:
+    import tensorflow as tf
+
+    if not model.jit_compile:
+        return model.train_step
+    return tf.function(model.train_step, jit_compile=True, autograph=False)
+
+
 def _loop(
     model: Any, step: Callable[[Any, Any], Any], jit_compile: bool = False
 ) -> Any:
     import tensorflow as tf
 
-    @tf.function(jit_compile=jit_compile, autograph=False)
-    def steps(batches: Any, count: Any) -> Any:
+    # Of logs of all lengths, the third on finds its length traced: as any.
+    @tf.function(jit_compile=jit_compile, autograph=False, reduce_retracing=True)
+    def steps(batches: Any, count: Any, first: Any = 0) -> Any:
         def one(index: Any) -> Any:
             step(batches, index)
             return [index + 1]
 
-        tf.while_loop(lambda index: index < count, one, [0])
+        tf.while_loop(lambda index: index < first + count, one, [first])
         return model.get_metrics_result()
 
     return steps

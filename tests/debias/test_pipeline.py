@@ -105,6 +105,29 @@ def test_layout_columns_come_along():
     ]
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_step_can_make_the_batches_of_a_log_in_memory_by_itself(packed):
+    log = ClickLog(LOG.query, ITEM, CLICK, device=[1, 2, 1, 0, 1])
+    made = batches(log, DATA, 2, packed=packed, seed=3, weight=np.ones((5, 3)))
+    again = batches(log, DATA, 2, packed=packed, seed=3, weight=np.ones((5, 3)))
+    for _ in range(2):  # epochs
+        order = made.held.order(next(iter(made.draws)))
+        for place, (expected, clicks) in enumerate(again):
+            batch, found = made.held.at(order, place)
+            assert batch.keys() == expected.keys()
+            for name in batch:
+                np.testing.assert_array_equal(batch[name], expected[name])
+            np.testing.assert_array_equal(found, clicks)
+
+
+def test_what_is_not_in_memory_or_is_for_a_gpu_comes_by_the_pipeline_alone(
+    shards, monkeypatch
+):
+    assert batches(shards[1], DATA).held is None
+    monkeypatch.setattr(pipeline, "_by_reference", lambda: False)
+    assert batches(LOG, DATA).held is None
+
+
 def test_a_weight_comes_along_in_the_order_of_the_sessions():
     weight = np.arange(15.0).reshape(5, 3)
     weight[1, 2] = np.nan  # padding: not read

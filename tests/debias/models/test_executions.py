@@ -24,9 +24,14 @@ def made(jit=False, steps=STEPS):
     return model
 
 
-def feed(shuffle=True, **options):
+def feed(shuffle=True, sessions=SESSIONS, list_size=4, folder=None, **options):
+    """Batches of the first sessions, from memory or from a folder."""
     data, log = world()
-    return batches(log, data, BATCH, shuffle=shuffle, seed=5, **options)
+    kept = log.take(np.arange(sessions))
+    log = ClickLog(kept.query, kept.item[:, :list_size], kept.click[:, :list_size])
+    if folder is not None and not folder.exists():
+        log.write(folder)
+    return batches(folder or log, data, BATCH, shuffle=shuffle, seed=5, **options)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
@@ -54,6 +59,29 @@ def test_fit_is_that_of_keras_to_the_bit(jit):
     assert histories[:2] == histories[2:]
     assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
     assert [batch for batch, _ in seen[:3]] == [4, 9, 14]
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
+def test_logs_of_other_sizes_and_on_disk_are_fitted_in_turn(jit, tmp_path):
+    weights = []
+    for fit in (Product.fit, keras.Model.fit):
+        model = made(jit)
+        for turn, logs in enumerate(
+            [
+                {},
+                {"sessions": 41},
+                {"folder": tmp_path / "log"},
+                {"sessions": 50, "list_size": 3},
+                {"sessions": 70, "list_size": 3},
+                {"sessions": 60},
+            ]
+        ):
+            data = feed(packed=not jit and turn < 5, **logs)
+            fit(model, data, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    assert int(model.optimizer.iterations) == 2 * (12 + 6 + 12 + 7 + 9 + 8)
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
