@@ -53,7 +53,8 @@ def looped_on_log(model: Any) -> Any:
         held, order = batches
         step(held.at(order, index))
 
-    return _loop(model, one)
+    # Of logs of all lengths, the third on finds its length traced: as any.
+    return _loop(model, one, reduce_retracing=True)
 
 
 def looped_on_stack(model: Any) -> Any:
@@ -74,13 +75,10 @@ def _step(model: Any) -> Any:
     return tf.function(model.train_step, jit_compile=True, autograph=False)
 
 
-def _loop(
-    model: Any, step: Callable[[Any, Any], Any], jit_compile: bool = False
-) -> Any:
+def _loop(model: Any, step: Callable[[Any, Any], Any], **options: bool) -> Any:
     import tensorflow as tf
 
-    # Of logs of all lengths, the third on finds its length traced: as any.
-    @tf.function(jit_compile=jit_compile, autograph=False, reduce_retracing=True)
+    @tf.function(autograph=False, **options)
     def steps(batches: Any, count: Any, first: Any = 0) -> Any:
         def one(index: Any) -> Any:
             step(batches, index)
