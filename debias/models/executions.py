@@ -53,7 +53,7 @@ def looped_on_log(model: Any) -> Any:
         held, order = batches
         step(held.at(order, index))
 
-    # Of logs of all lengths, the third on finds its length traced: as any.
+    # Logs differ in length; after a few of them one trace serves all.
     return _loop(model, one, reduce_retracing=True)
 
 

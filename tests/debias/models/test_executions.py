@@ -86,6 +86,15 @@ def test_logs_of_other_sizes_and_on_disk_are_fitted_in_turn(jit, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_logs_of_ever_other_sizes_are_not_traced_anew_for_ever():
+    model, traced = made(), []
+    for sessions in (90, 41, 60, 70, 85):
+        model.fit(feed(sessions=sessions), verbose=0)
+        loop = model.metrics[0].looped_on_log
+        traced.append(loop.experimental_get_tracing_count())
+    assert traced[2] == traced[3] == traced[4]
+
+
 def test_orders_of_datasets_that_are_not_ours_are_those_of_keras_too():
     histories = []
     for fit in (Product.fit, keras.Model.fit):
