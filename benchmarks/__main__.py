@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import scheduler, store, tables
-from benchmarks.plan import Table, unknown
+from benchmarks.harness import scheduler, store, tables
+from benchmarks.harness.plan import Table, unknown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"

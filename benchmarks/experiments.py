@@ -4,27 +4,22 @@ One experiment is one row on one population; entering it in a `Table` is all it 
 have it run, resumed, compared and rendered.
 """
 
-import gc
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import (
-    ann,
-    costs,
-    coverage,
-    growth,
-    large,
-    recall,
-    recall_clicks,
-    recall_speed,
-    service_load,
-    updates,
-)
-from benchmarks.plan import Table
-from benchmarks.speed import CASES
+from benchmarks.harness.memory import forget
+from benchmarks.harness.plan import Table
+from benchmarks.ranking import coverage
+from benchmarks.ranking.settings import Logging, Size
+from benchmarks.rates import ann, costs, growth, large, service_load
+from benchmarks.rates import retrieval as recall_speed
+from benchmarks.rates.speed import CASES
+from benchmarks.retrieval import clicks as recall_clicks
+from benchmarks.retrieval import rows as recall
+from benchmarks.retrieval import updates
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -77,25 +72,6 @@ REVISIONS = {"dot": 3, "bilinear": 3}  # of a row; raise it when its results cha
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large a trial is: queries generated, training sessions, training length."""
-
-    queries: int = 3000
-    sessions: int = 100_000
-    batch_size: int = 512
-    epochs: int = 8
-    patience: int = 2
-
-
-@dataclass(frozen=True)
-class Logging:
-    """An expert orders all ten items by their grades, but for a share of sessions."""
-
-    best_first: bool
-    random: float
-
-
-@dataclass(frozen=True)
 class Trial:
     """A row of a table of rankers: a model trained on the clicks of one crowd.
 
@@ -117,8 +93,8 @@ class Trial:
         return told if self.logging is None else told | asdict(self.logging)
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        from benchmarks.protocol import world
-        from benchmarks.rows import measure
+        from benchmarks.ranking.protocol import world
+        from benchmarks.ranking.rows import measure
 
         forget()
         crowd = self.crowd or self.population
@@ -143,22 +119,14 @@ class Tuning:
         return {**asdict(self.size), "revision": 1}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        from benchmarks.protocol import world
-        from benchmarks.rows import fit
+        from benchmarks.ranking.protocol import world
+        from benchmarks.ranking.rows import fit
 
         forget()
         seed += TUNING_SEED
         found = world(self.population, seed, data, self.size)
         fitted = fit(self.learner, found, self.size, seed, self.rate)
         return {"validation": fitted.validation}
-
-
-def forget() -> None:
-    """Frees the models of the row before, which refer to themselves."""
-    import keras
-
-    keras.backend.clear_session()
-    gc.collect()
 
 
 def tuning(of: str, crowds: Iterable[str], rows: Iterable[str], size: Size) -> Table:

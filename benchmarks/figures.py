@@ -23,7 +23,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import special, stats
 
-from benchmarks import store, updates
 from benchmarks.experiments import (
     CONFOUNDED,
     CONFOUNDING,
@@ -32,17 +31,19 @@ from benchmarks.experiments import (
     RESULTS,
     SESSIONS,
     TUNED,
-    Size,
     rate_of,
 )
-from benchmarks.learners import LEARNERS
-from benchmarks.plan import Table
-from benchmarks.protocol import World, trained, world
-from benchmarks.tables import Estimate, View, views
-from benchmarks.truths import neighbours
+from benchmarks.harness import store
+from benchmarks.harness.plan import Table
+from benchmarks.harness.tables import Estimate, View, views
+from benchmarks.ranking.learners import LEARNERS
+from benchmarks.ranking.protocol import World, trained, world
+from benchmarks.ranking.settings import Size
+from benchmarks.ranking.truths import neighbours
+from benchmarks.retrieval import updates
 from debias.data.files import whole
 from debias.models import XPA, ClickModel, Mixture
-from debias.pipeline import batches
+from debias.models.batches import batches
 
 STYLE: Any = {"svg.hashsalt": "debias", "font.size": 9, "axes.titlesize": 10}
 

@@ -13,7 +13,7 @@ _HOME = {
     "ClickLog": "debias.data",
     "RankingData": "debias.data",
     "read_letor": "debias.data",
-    "batches": "debias.pipeline",
+    "batches": "debias.models.batches",
     **dict.fromkeys(["BiasTower", "Standardize", "Tower"], "debias.layers"),
     **dict.fromkeys(
         [

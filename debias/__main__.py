@@ -10,7 +10,7 @@ from debias.commands.evaluate import evaluate
 from debias.commands.export import export
 from debias.commands.inspect import inspect
 from debias.commands.rank import rank
-from debias.commands.recall import app as recall
+from debias.commands.retrieval import app as recall
 from debias.commands.serve import serve
 from debias.commands.train import train
 

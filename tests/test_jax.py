@@ -10,10 +10,10 @@ import pytest
 
 HERE = Path(__file__).parent / "debias"
 SUITES = {
-    "test_losses.py": "oracle or tie or nothing or fit or sum_to or numpy",
-    "test_keras_metrics.py": "oracle or tie or nothing or fit or sum_to or numpy",
+    "losses/test_losses.py": "oracle or tie or nothing or fit or sum_to or numpy",
+    "metrics/test_keras.py": "oracle or tie or nothing or fit or sum_to or numpy",
     "models/test_click_models.py": "padding or order",
-    "models/recall/test_recall_models.py": "fits_by_packed and mind",
+    "retrieval/models/test_retrieval_models.py": "fits_by_packed and mind",
     "layers/test_reversal.py": "gradient",
 }
 

@@ -15,12 +15,7 @@ def prepare(
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from clax import (
-        DocumentCTRModel,
-        MixtureModel,
-        PositionBasedModel,
-        RankCTRModel,
-    )
+    from clax import DocumentCTRModel, MixtureModel, PositionBasedModel, RankCTRModel
     from clax.parameters import Parameter
     from flax import nnx
 

@@ -11,13 +11,7 @@ import typer
 from debias.commands import inputs
 from debias.commands.export import Trained, ranker_of, report_of
 from debias.commands.rank import scorer
-from debias.commands.screen import (
-    AsJson,
-    messages,
-    print_json,
-    print_table,
-    share_bar,
-)
+from debias.commands.screen import AsJson, messages, print_json, print_table, share_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -257,7 +251,7 @@ def conditional_logits(
 
     from debias import training
     from debias.data import RankingData
-    from debias.pipeline import PACKS, batches
+    from debias.models.batches import PACKS, batches
 
     seen, features = training.shown_only(log, data)
     scaled = np.concatenate(

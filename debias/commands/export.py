@@ -28,8 +28,8 @@ def export(
     """Writes the relevance-only model: features in, scores out, for any list length."""
     with messages():
         report = report_of(folder)
-        from debias.export import export as write
-        from debias.export import format_of
+        from debias.models.export import export as write
+        from debias.models.export import format_of
 
         made = write(
             ranker_of(folder),

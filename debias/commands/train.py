@@ -23,8 +23,8 @@ from debias.commands.screen import AsJson, bar, messages, print_json, print_tabl
 if TYPE_CHECKING:
     import numpy as np
 
-    from debias.candidates import Layout
     from debias.data import ClickLog, Stream
+    from debias.models.presets import Layout
     from debias.training import Choice, Settings
 
 CLICKED = "naive additive product position_feature dot bilinear mixture xpa"
@@ -213,10 +213,10 @@ def world_of(source: inputs.Source, seed: int, memory: float) -> World:
         ValueError: As `inputs.opened` and `inputs.check_usable` do.
     """
     from debias import training
-    from debias.candidates import layout_of
     from debias.data import ClickLog
     from debias.data.summary import summarize
-    from debias.pipeline import LAYOUT
+    from debias.models.batches import LAYOUT
+    from debias.models.presets import layout_of
 
     log, data, devices = inputs.opened(source, memory)
     assert data is not None
@@ -256,10 +256,11 @@ def learn(
     """
     import keras
 
-    from debias import candidates, training
+    from debias import training
     from debias.data.files import whole
-    from debias.export import export
+    from debias.models import presets as candidates
     from debias.models import ranker
+    from debias.models.export import export
 
     begun = time.perf_counter()
     learners, judges, tests, by, layout, features, devices = world
@@ -334,9 +335,10 @@ def _tried(
     import keras
     import numpy as np
 
-    from debias import candidates, training
+    from debias import training
     from debias.data import Stream
     from debias.data.files import whole
+    from debias.models import presets as candidates
 
     rng = np.random.default_rng([settings.seed, 1])
     if isinstance(learners, Stream):

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.interactions import ID
 from debias.data.shown import is_list, matching
 from debias.data.tables import Source, near, open_parts
+
+ID = "id"  # the feature that names a user or an item
 
 
 def read_features(

@@ -195,7 +195,7 @@ def _attention(
 
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Additive, ClickModel
-    from debias.pipeline import batches
+    from debias.models.batches import batches
     from debias.training import session_log_likelihoods, shown_only, standardized
 
     rng = np.random.default_rng(seed)

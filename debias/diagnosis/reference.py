@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from debias.data import RankingData
-from debias.layers.tensors import Tensor
+from debias.engine.tensors import Tensor
 from debias.models import ClickModel
 from debias.models.click_model import Place
 

@@ -15,12 +15,7 @@ from debias.data.summary import Summary, count
 from debias.diagnosis.calibration import calibration
 from debias.diagnosis.crowd import populations
 from debias.diagnosis.finding import Finding
-from debias.diagnosis.identifiability import (
-    confounding,
-    connectivity,
-    overlap,
-    profile,
-)
+from debias.diagnosis.identifiability import confounding, connectivity, overlap, profile
 from debias.diagnosis.neighbours import neighbours
 from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate

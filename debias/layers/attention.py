@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.layers.tensors import Tensor, by_rows
+from debias.engine.tensors import Tensor, by_rows
 
 NEVER = -1e9  # a float32 logit whose softmax share is exactly 0
 

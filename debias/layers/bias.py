@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.layers.tensors import Tensor, at_most, by_rows, lookup
+from debias.engine.tensors import Tensor, at_most, by_rows, lookup
 
 
 @keras.saving.register_keras_serializable(package="debias")

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.layers.tensors import Tensor
+from debias.engine.tensors import Tensor
 
 
 def additive(relevance: Tensor, bias: Tensor) -> Tensor:

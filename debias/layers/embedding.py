@@ -1,7 +1,7 @@
 """Embeddings of ids and features, as fields: one vector of one size a feature.
 
-The codes are those of `debias.data.interactions.FeatureTable`: 0 missing or padding,
-1 out of vocabulary, values from 2.
+The codes are those of `debias.retrieval.data.interactions.FeatureTable`: 0 missing or
+padding, 1 out of vocabulary, values from 2.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.layers.tensors import Tensor
+from debias.engine.tensors import Tensor
 
 UNKNOWN = 1
 
@@ -21,8 +21,8 @@ class RowEmbedding(keras.layers.Layer):
 
     On the TensorFlow backend the rows are gathered from the variable itself: once an
     optimiser has scattered into it, `keras.layers.Embedding` copies the whole table at
-    every lookup. Train it with `debias.optimizers.RowWiseAdam`; Keras's own adaptive
-    optimisers take wrong steps where an id repeats in a batch, see there.
+    every lookup. Train it with `debias.engine.optimizers.RowWiseAdam`; Keras's own
+    adaptive optimisers take wrong steps where an id repeats in a batch, see there.
 
     Code 0 always gives the zero vector. The vector of code 1, out of vocabulary, starts
     at zero: a value that training never saw adds nothing rather than noise.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.layers.tensors import Tensor, by_rows
+from debias.engine.tensors import Tensor, by_rows
 
 
 def symlog(x: Tensor) -> Tensor:

@@ -14,15 +14,15 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from debias.layers.tensors import Tensor, of_shown
-from debias.losses import click_cross_entropy
-from debias.models.executions import (
+from debias.engine.executions import (
     looped,
     looped_on_log,
     of_several_steps,
     once,
     stepping,
 )
+from debias.engine.tensors import Tensor, of_shown
+from debias.losses import click_cross_entropy
 
 Batch = Mapping[str, Tensor]
 Place = int | Mapping[str, int]  # one id for position, row and column, or by name

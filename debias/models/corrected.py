@@ -19,16 +19,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.corrections import (
+from debias.engine.tensors import Tensor, at_most, lookup
+from debias.layers import additive, product
+from debias.losses import click_cross_entropy, click_em
+from debias.losses.corrected import (
     corrected_clicks,
     dual_learning,
     pairs_debiased,
     soft_cross_entropy,
     soft_softmax,
 )
-from debias.layers import additive, product
-from debias.layers.tensors import Tensor, at_most, lookup
-from debias.losses import click_cross_entropy, click_em
 from debias.models.click_model import Batch, only_output, to_cells
 from debias.models.towers import OneTowerClickModel, Product, TwoTowerClickModel
 

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.tensors import Tensor
 from debias.layers import GradientReversal, additive
-from debias.layers.tensors import Tensor
 from debias.models.click_model import Batch, only_output, to_cells
 from debias.models.towers import TwoTowerClickModel
 

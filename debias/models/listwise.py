@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from debias.layers.tensors import Tensor
+from debias.engine.tensors import Tensor
 from debias.losses import softmax_cross_entropy
 from debias.models.click_model import Batch, ClickModel
 

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from debias.keras_metrics import EffectiveComponents, PosteriorEntropy, Switching
-from debias.layers.tensors import Tensor
+from debias.engine.tensors import Tensor
 from debias.losses import conditional_logits, marginal_loss, mixture_logits
+from debias.metrics.keras import EffectiveComponents, PosteriorEntropy, Switching
 from debias.models.click_model import Batch, ClickModel, Place
 
 Serving = Literal["click", "relevance"]

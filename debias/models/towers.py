@@ -23,8 +23,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.tensors import Tensor
 from debias.layers import Bilinear, additive, dot, product
-from debias.layers.tensors import Tensor
 from debias.models.click_model import (
     Batch,
     ClickModel,

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.tensors import Tensor, by_rows
 from debias.layers import CrossPositionAttention
-from debias.layers.tensors import Tensor, by_rows
 from debias.models.click_model import Batch, ClickModel, to_cells
 
 HEARD = ("relevance", "places")

@@ -6,8 +6,8 @@ import numpy as np
 from debias.data import ClickLog, RankingData
 from debias.layers import BiasTower, Standardize, Tower
 from debias.models import Product
+from debias.models.batches import batches
 from debias.models.click_model import ClickModel
-from debias.pipeline import batches
 
 ITEMS = 20_000  # impressions over which clicks are predicted
 LAYOUT = ("row", "column", "device")

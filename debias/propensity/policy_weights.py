@@ -22,7 +22,7 @@ class PolicyWeights(NamedTuple):
 
     Attributes:
         weight: (S, L) float32, mean 1 over the shown cells, 0 at padding; the argument
-            `weight` of `debias.pipeline.batches`.
+            `weight` of `debias.models.batches.batches`.
         effective: Impressions that the weighted ones are worth, (sum w)^2 / sum w^2.
     """
 

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, Stric
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import debias
-from debias.retrieval.query import recall
+from debias.retrieval.serving.query import recall
 from debias.serve.guards import Counted, Limited
 from debias.serve.live import Live
 from debias.serve.ranker import Scorer
@@ -128,7 +128,7 @@ def service(
     """The application, for any ASGI server.
 
     Args:
-        root: Folder that `debias.retrieval.versions.publish` writes to.
+        root: Folder that `debias.retrieval.serving.versions.publish` writes to.
         ranker: As `debias.serve.ranker.open_ranker` gives it; None: `/rank` is absent.
         body: Most bytes of a request.
         seconds: Most seconds of a request.

@@ -4,9 +4,9 @@ import logging
 import os
 from pathlib import Path
 
-from debias.retrieval import versions
-from debias.retrieval.query import recall
-from debias.retrieval.versions import Version
+from debias.retrieval.serving import versions
+from debias.retrieval.serving.query import recall
+from debias.retrieval.serving.versions import Version
 
 log = logging.getLogger("debias.serve")
 

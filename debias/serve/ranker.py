@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from debias.retrieval.tower import open_onnx
+from debias.retrieval.serving.tower import open_onnx
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import Table
+from benchmarks.harness.plan import Table
 
 LOG = "FAKE_EXPERIMENTS_LOG"
 

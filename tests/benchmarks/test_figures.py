@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from benchmarks import protocol, truths
-from benchmarks.experiments import Size
 from benchmarks.figures import FIGURES, save
-from benchmarks.learners import LEARNERS, known_examination
-from debias.pipeline import batches
+from benchmarks.ranking import protocol, truths
+from benchmarks.ranking.learners import LEARNERS, known_examination
+from benchmarks.ranking.settings import Size
+from debias.models.batches import batches
 from simulators.populations import named
 
 TINY = Size(queries=60, sessions=600, batch_size=128, epochs=1, patience=1)

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks import scheduler, store
+from benchmarks.harness import scheduler, store
 from tests.benchmarks import fakes
 
 ROOT = Path(__file__).parents[2]

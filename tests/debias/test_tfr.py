@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from debias import losses, metrics, tfr
-from debias.keras_metrics import MRR, NDCG
+from debias.metrics.keras import MRR, NDCG
 from tests.gradient import gradient
 
 if keras.backend.backend() != "tensorflow":

@@ -28,13 +28,7 @@ from simulators.policies import (
     RandPair,
     expert,
 )
-from simulators.populations import (
-    POPULATIONS,
-    Observed,
-    Population,
-    Situation,
-    named,
-)
+from simulators.populations import POPULATIONS, Observed, Population, Situation, named
 
 
 def small(queries=30, least=3, most=15, seed=0):

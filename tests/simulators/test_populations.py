@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from simulators.behaviours import (
-    Cascade,
-    DocumentCTR,
-    Grid,
-    PositionBased,
-    RankCTR,
-)
+from simulators.behaviours import Cascade, DocumentCTR, Grid, PositionBased, RankCTR
 from simulators.chance import ROWS, generator
 from simulators.populations import (
     POPULATIONS,

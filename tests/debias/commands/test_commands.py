@@ -319,7 +319,7 @@ def test_killed_training_ends_as_if_nothing_had_happened(folder, tmp_path):
 
 def test_auto_tries_every_candidate_once_and_says_why(folder, tmp_path, monkeypatch):
     """Two candidates stand for all; what was tried before a stop is not tried again."""
-    from debias import candidates
+    from debias.models import presets as candidates
 
     few = {name: candidates.CANDIDATES[name] for name in ("naive", "additive")}
     monkeypatch.setattr(candidates, "CANDIDATES", few)

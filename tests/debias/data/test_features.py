@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from debias.data.features import read_features
-from debias.data.interactions import FeatureTable
+from debias.retrieval.data.interactions import FeatureTable
 
 TABLE = pa.table(
     {

@@ -5,12 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from debias.data import ClickLog
-from debias.diagnosis.identifiability import (
-    confounding,
-    connectivity,
-    overlap,
-    profile,
-)
+from debias.diagnosis.identifiability import confounding, connectivity, overlap, profile
 from debias.metrics import effective_sample_size
 from debias.propensity import merge_places
 from simulators.behaviours import PositionBased

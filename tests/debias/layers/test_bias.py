@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from debias.engine.tensors import lookup
 from debias.layers import BiasTower
-from debias.layers.tensors import lookup
 from debias.models import PositionOnly
 
 

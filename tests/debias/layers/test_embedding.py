@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from debias.layers.embedding import FeatureEmbedding, RowEmbedding, masked_mean
-from debias.layers.fm import fm_sum
-from debias.layers.senet import SENet
+from debias.retrieval.layers.fm import fm_sum
+from debias.retrieval.layers.senet import SENet
 from tests.gradient import gradient
 
 SCHEMA = {

@@ -8,7 +8,7 @@ from scipy import special
 from debias.data import ClickLog, RankingData
 from debias.losses import click_cross_entropy
 from debias.models import Mixture, PositionOnly, ranker
-from debias.pipeline import batches
+from debias.models.batches import batches
 from tests.debias.models.registry import CLICK_MODELS, CONTEXT, POSITIONS
 from tests.gradient import gradient
 

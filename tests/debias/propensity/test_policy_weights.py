@@ -9,7 +9,7 @@ import pytest
 from debias.data import ClickLog, RankingData
 from debias.layers import BiasTower
 from debias.models import PositionOnly
-from debias.pipeline import batches
+from debias.models.batches import batches
 from debias.propensity import policy_weights
 
 # Of query 7, item 1 stands at rank 1 three times of four; of query 2, once of one.

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from debias.data.tastes import generate_interactions
-from debias.models.recall import dssm
-from debias.retrieval.learner import Pace, learn, new_learner
-from debias.retrieval.update import update
+from debias.retrieval.models import dssm
+from debias.retrieval.serving.update import update
+from debias.retrieval.training.learner import Pace, learn, new_learner
+from simulators.interactions import generate_interactions
 
 LENGTH = 4
 LOG, _ = generate_interactions(np.random.default_rng(0), 29, 20, events=6)

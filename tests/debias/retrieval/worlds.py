@@ -7,9 +7,9 @@ version, plus `age` in its first entry. Item j stands on axis j % DIM at the len
 
 import numpy as np
 
-from debias.data.interactions import FeatureTable
-from debias.retrieval import versions
-from debias.retrieval.index import Index
+from debias.retrieval.data.interactions import FeatureTable
+from debias.retrieval.serving import versions
+from debias.retrieval.serving.index import Index
 
 DIM, ITEMS, LENGTH = 4, 12, 3
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from debias.retrieval import versions
+from debias.retrieval.serving import versions
 from debias.serve.app import service
 from debias.serve.ranker import open_ranker
 from tests.debias.retrieval import worlds
@@ -215,9 +215,9 @@ def test_nothing_to_serve(tmp_path):
 
 
 def test_an_exported_ranker_scores_alike_in_every_format(tmp_path):
-    from debias.export import export
     from debias.layers import Tower
     from debias.models import Naive, ranker
+    from debias.models.export import export
 
     model = Naive(Tower(hidden=(4,)))
     features = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")

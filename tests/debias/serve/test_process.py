@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from debias.retrieval import versions
+from debias.retrieval.serving import versions
 from tests.debias.retrieval import worlds
 from tests.debias.serve.test_app import until
 

@@ -1,0 +1,264 @@
+"""The learning rows of the tables of rankers: from a seed and a world to a model.
+
+Every row has the same relevance tower. A row looks at features, layout and clicks of
+the training log; those with `known` in their names are told how users examine. What a
+row changes of the world before it looks at it is its `view`.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from benchmarks.ranking.protocol import Split, World
+from benchmarks.ranking.variants import VARIANTS
+from debias.data import ClickLog, RankingData
+from debias.engine.tensors import Tensor, lookup
+from debias.layers import BiasTower, Tower
+from debias.models import (
+    ClickModel,
+    Disentangled,
+    DoublyRobust,
+    DualLearning,
+    InverseWeighted,
+    PairDebias,
+    Product,
+    RegressionEM,
+)
+from debias.models.presets import (
+    CANDIDATES,
+    LISTWISE,
+    SPREAD,
+    Layout,
+    layout_of,
+    relevance,
+)
+from debias.propensity import estimate, policy_weights
+from simulators.behaviours import Behaviour
+from simulators.oracle import click_probability
+
+Builder = Callable[[int, World], ClickModel]
+
+
+def unchanged(world: World) -> World:
+    return world
+
+
+class Learner(NamedTuple):
+    """A learning row: a model of what it sees of a world."""
+
+    build: Builder
+    view: Callable[[World], World] = unchanged
+
+
+def bias(seed: int, world: World) -> BiasTower:
+    return BiasTower(layout_of(world.train.log).columns, seed=seed)
+
+
+def known_examination(world: World) -> tuple[list[float], list[float]]:
+    """alpha and beta of the crowd: P(click) = alpha gamma + beta at each position.
+
+    Exact where items do not compete for clicks; elsewhere, of items shown alone.
+    """
+    alone = np.eye(world.train.log.list_size)  # attraction 1 at one place, else 0
+    low, high = (
+        click_probability(world.population, attraction).diagonal()
+        for attraction in (0 * alone, alone)
+    )
+    return (high - low).tolist(), low.tolist()
+
+
+def estimated_examination(world: World) -> list[float]:
+    """Examination over that of the first place, from the training clicks.
+
+    Places of which the log tells nothing get what their neighbours have.
+    """
+    found = estimate(world.train.log, "all_pairs", interval="none")
+    told = np.isfinite(found.examination)
+    values = np.interp(found.position, found.position[told], found.examination[told])
+    return values.tolist()
+
+
+def softmax_naive(seed: int, world: World) -> ClickModel:
+    """The ranker that takes clicks for relevance, listwise."""
+    seen = [1.0] * world.train.log.list_size
+    return InverseWeighted(relevance(seed), seen, listwise=True)
+
+
+def ips_known(seed: int, world: World, listwise: bool = False) -> ClickModel:
+    alpha, _ = known_examination(world)
+    return InverseWeighted(relevance(seed), alpha, listwise=listwise)
+
+
+def ips_estimated(seed: int, world: World, listwise: bool = False) -> ClickModel:
+    examination = estimated_examination(world)
+    return InverseWeighted(relevance(seed), examination, listwise=listwise)
+
+
+def affine_known(seed: int, world: World, listwise: bool = False) -> ClickModel:
+    alpha, beta = known_examination(world)
+    return InverseWeighted(relevance(seed), alpha, beta, listwise)
+
+
+def doubly_robust_known(seed: int, world: World) -> ClickModel:
+    alpha, beta = known_examination(world)
+    direct = relevance(seed + 1_000_000)
+    return DoublyRobust(relevance(seed), direct, alpha, beta)
+
+
+def regression_em(seed: int, world: World) -> ClickModel:
+    return RegressionEM(relevance(seed), bias(seed, world))
+
+
+def dual_learning(seed: int, world: World) -> ClickModel:
+    return DualLearning(relevance(seed), bias(seed, world))
+
+
+def pair_debias(seed: int, world: World) -> ClickModel:
+    return PairDebias(relevance(seed), world.train.log.list_size)
+
+
+def product_linear(seed: int, world: World) -> ClickModel:
+    """A product whose relevance is linear in the features: too simple for them."""
+    return Product(Tower((), seed=seed), bias(seed, world))
+
+
+def disentangled(seed: int, world: World) -> ClickModel:
+    columns = layout_of(world.train.log).columns
+    place = BiasTower(columns, out=4, spread=SPREAD, seed=seed)
+    return Disentangled(relevance(seed), place, seed=seed)
+
+
+# Rows that see the world in their own way
+
+
+def weighted(world: World) -> World:
+    """Each training impression weighs by how seldom its item stands at its rank."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a log without chance is a row
+        weight = policy_weights(world.train.log).weight
+    return world._replace(train=world.train._replace(weight=weight))
+
+
+def clicked(world: World) -> World:
+    """The sessions with a click; the test log keeps all of them."""
+
+    def some(split: Split) -> Split:
+        return split._replace(
+            log=split.log.take(np.flatnonzero(split.log.click.any(1)))
+        )
+
+    return world._replace(train=some(world.train), validation=some(world.validation))
+
+
+class Known(ClickModel):
+    """The click model in which all but relevance is known.
+
+    P(click) = examination (low + (high - low) sigmoid(r(x))), with low and high what
+    the session's kind of user makes of attractions 0 and 1 at that place. All three
+    come packed in `context`, `(batch, 3 list_size)`.
+    """
+
+    def __init__(self, relevance: keras.layers.Layer):
+        super().__init__({"relevance": relevance})
+        self.relevance = relevance
+
+    def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        examination, low, high = ops.split(batch["context"], 3, axis=-1)
+        wanted = ops.sigmoid(self.relevance(batch["features"])[..., 0])
+        p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
+        return ops.log(p) - ops.log1p(-p)
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.relevance(features)[..., 0]
+
+
+def known_context(log: ClickLog, behaviours: tuple[Behaviour, ...]) -> np.ndarray:
+    """(S, 3 L) examination of each cell, and its user's view of attractions 0 and 1."""
+    assert log.user_type is not None and log.examination is not None
+    ends = [
+        np.stack([b.perceive(np.full((1, log.list_size), end))[0] for b in behaviours])
+        for end in (0.0, 1.0)
+    ]
+    low, high = (end[log.user_type] for end in ends)
+    examination = np.where(log.mask, log.examination, 0.5)
+    return np.concatenate([examination, low, high], axis=1).astype("float32")
+
+
+def informed(world: World) -> World:
+    """Every session comes with `known_context`."""
+    behaviours = world.population.behaviours
+
+    def told(split: Split) -> Split:
+        context = known_context(split.log, behaviours)
+        return split._replace(log=replace(split.log, context=context))
+
+    return World(world.population, *map(told, world[1:]))
+
+
+class PerItem(keras.layers.Layer):
+    """A relevance logit of each item's own; its number is its only feature."""
+
+    def __init__(self, items: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.table = self.add_weight(shape=(items, 1), initializer="zeros")
+
+    def call(self, features: Tensor, training: bool = False) -> Tensor:
+        return lookup(self.table, ops.cast(features[..., 0], "int32"))
+
+
+def numbered(world: World) -> World:
+    """Items known by number: all splits are stretches of the training log."""
+    data, log = world.train.data, world.train.log
+    own = np.arange(data.items, dtype="float32")[:, None]
+    items = RankingData(own, data.labels, data.offsets, data.qid, data.max_grade)
+    count = log.sessions
+    ends = [0, 2 * count // 3, 5 * count // 6, count]
+    logs = [log.take(np.arange(start, end)) for start, end in pairwise(ends)]
+    return World(
+        world.population, *(Split(items, world.train.logging, part) for part in logs)
+    )
+
+
+def per_item(seed: int, world: World) -> ClickModel:
+    return Product(PerItem(world.train.data.items), bias(seed, world))
+
+
+def _of_clicks(build: Callable[[Layout, int], ClickModel]) -> Builder:
+    return lambda seed, world: build(layout_of(world.train.log), seed)
+
+
+BUILDERS: Mapping[str, Builder] = {
+    **{
+        name: _of_clicks(build)
+        for name, build in {**CANDIDATES, **LISTWISE, **VARIANTS}.items()
+    },
+    "softmax_naive": softmax_naive,
+    "ips_known": ips_known,
+    "ips_estimated": ips_estimated,
+    "ips_known_softmax": lambda seed, world: ips_known(seed, world, True),
+    "ips_estimated_softmax": lambda seed, world: ips_estimated(seed, world, True),
+    "affine_known": affine_known,
+    "affine_known_softmax": lambda seed, world: affine_known(seed, world, True),
+    "doubly_robust_known": doubly_robust_known,
+    "regression_em": regression_em,
+    "dual_learning": dual_learning,
+    "pair_debias": pair_debias,
+}
+
+LEARNERS: Mapping[str, Learner] = {
+    **{name: Learner(build) for name, build in BUILDERS.items()},
+    "oracle_examination": Learner(lambda seed, _: Known(relevance(seed)), informed),
+    "mixture_clicked": Learner(BUILDERS["mixture"], clicked),
+    "product_weighted": Learner(BUILDERS["product"], weighted),
+    "product_linear": Learner(product_linear),
+    "product_linear_weighted": Learner(product_linear, weighted),
+    "disentangled": Learner(disentangled),
+    "per_item": Learner(per_item, numbered),
+}
+"""Every row that learns from clicks; `full_information` learns from grades."""

@@ -1,0 +1,258 @@
+"""One trial: simulate a log, train one row on its clicks, measure against the truth.
+
+The protocol, the same for every row of a table:
+
+1. Queries are split into training, validation and test, 60 : 20 : 20 (or as the files
+   of a data set say).
+2. A weak production ranker, fitted on the grades of 1% of the training queries (20 at
+   least), shows ten items to a simulated crowd: a Plackett-Luce draw from its scores,
+   as rankings in production move from day to day. Where a trial says `Logging`, every
+   query keeps ten items, drawn at random, and an expert shows all ten by their grades,
+   best or worst first; a share of the sessions sees them in random order instead.
+3. A row sees features, layout and clicks of the training log. Each of its candidate
+   settings is trained for at most `epochs` passes; the weights of the pass with the
+   best click likelihood on the validation log are kept, and so is the best setting.
+   Grades are never looked at.
+4. Ranking metrics: all items of the test queries, ordered by the relevance-only score,
+   against true grades. Click metrics: sessions of the test queries, logged by the same
+   ranker. `expected_clicks`: the crowd is shown the ten best by the row's own score and
+   the expected number of clicks is computed exactly.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.ranking.settings import Logging, Size
+from debias import metrics
+from debias.data import ClickLog, RankingData
+from simulators.clicks import item_attraction, simulate
+from simulators.oracle import expected_clicks
+from simulators.policies import (
+    Deterministic,
+    Interleaved,
+    PlackettLuce,
+    Policy,
+    RandTopN,
+    Ranker,
+    expert,
+    weak_ranker,
+    worst_first,
+)
+from simulators.populations import Population, named
+
+LIST_SIZE = 10
+CUTOFFS = (1, 3, 5, 10)
+TEMPERATURE = 0.5  # of the logging policy, in standard deviations of its scores
+
+
+class Split(NamedTuple):
+    """Queries with their standardised features, the production scores, and a log."""
+
+    data: RankingData
+    logging: np.ndarray  # (items,) scores of the production ranker
+    log: ClickLog
+    weight: np.ndarray | None = None  # (S, L) of each cell in training
+
+
+class World(NamedTuple):
+    """All that a trial knows. What a row may look at is for its trainer to respect."""
+
+    population: Population
+    train: Split
+    validation: Split
+    test: Split
+
+
+@lru_cache(maxsize=1)
+def world(
+    population: str,
+    seed: int,
+    data: str | None,
+    size: Size,
+    logging: Logging | None = None,
+) -> World:
+    """The simulated world of one seed; the last one is kept for the next row."""
+    from debias.layers import Standardize
+
+    parts = _split_queries(data, seed, size)
+    production: Ranker = weak_ranker(parts[0], seed=seed)
+    policy: Policy = PlackettLuce(production, TEMPERATURE)
+    if logging is not None:
+        rng = np.random.default_rng([seed, 61])
+        parts = [_candidates(part, rng) for part in parts]
+        production = expert if logging.best_first else worst_first
+        ordered, lot = Deterministic(production), RandTopN(production, LIST_SIZE)
+        policy = Interleaved(((1 - logging.random, ordered), (logging.random, lot)))
+    scale = Standardize().adapt(parts[0].features)
+    crowd = named(population)
+    sessions = (size.sessions, size.sessions // 4, size.sessions // 4)
+    splits = []
+    for place, (part, count) in enumerate(zip(parts, sessions, strict=True)):
+        log = simulate(
+            part,
+            policy,
+            crowd,
+            sessions=count,
+            seed=3 * seed + place,
+            list_size=LIST_SIZE,
+        )
+        features = np.asarray(scale(part.features))
+        scaled = RankingData(
+            features, part.labels, part.offsets, part.qid, part.max_grade
+        )
+        splits.append(Split(scaled, production(part), log))
+    return World(crowd, *splits)
+
+
+def _candidates(data: RankingData, rng: np.random.Generator) -> RankingData:
+    """`LIST_SIZE` items of each query, drawn at random."""
+    lot = np.lexsort((rng.random(data.items), data.query_of_item()))
+    place = np.arange(data.items) - np.repeat(data.offsets[:-1], data.sizes)
+    kept = np.sort(lot[place < LIST_SIZE])
+    offsets = np.cumsum([0, *np.minimum(data.sizes, LIST_SIZE)])
+    assert data.labels is not None
+    return RankingData(
+        data.features[kept], data.labels[kept], offsets, data.qid, data.max_grade
+    )
+
+
+def _split_queries(data: str | None, seed: int, size: Size) -> list[RankingData]:
+    rng = np.random.default_rng([seed, 60])
+    if data is None:
+        from simulators.queries import generate
+
+        return list(generate(size.queries, seed).split((0.6, 0.2, 0.2), rng))
+    from debias.data import read_letor, read_letor_folder
+
+    if not Path(data).is_dir():
+        return list(read_letor(data).split((0.6, 0.2, 0.2), rng))
+    found = read_letor_folder(data)
+    if "train" not in found or "test" not in found:
+        raise ValueError(f"{data}: expected files of train and test, got {list(found)}")
+    if "vali" in found:
+        return [found["train"], found["vali"], found["test"]]
+    return [*found["train"].split((0.75, 0.25), rng), found["test"]]
+
+
+# Metrics
+
+
+def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
+    """What test items ordered by `score` (items,) are worth, in grades and in clicks.
+
+    `click_mrr` and `click_share@3` re-rank the lists of the test log: reciprocal rank
+    of the first click, share of all clicks in the first three.
+    """
+    data, log = world.test.data, world.test.log
+    assert data.labels is not None
+    ndcg = metrics.ndcg(data.labels, score, CUTOFFS, offsets=data.offsets)
+    found = {
+        f"ndcg@{k}": metrics.estimate(ndcg[:, i]).mean for i, k in enumerate(CUTOFFS)
+    }
+    reciprocal = metrics.mrr(data.labels, score, offsets=data.offsets)
+    found["mrr"] = metrics.estimate(reciprocal).mean
+    found["expected_clicks"] = shown_clicks(world, score)
+    shown = np.asarray(score)[log.item]
+    found["click_mrr"] = metrics.click_mrr(log.click, shown, log.mask)
+    found["click_share@3"] = float(metrics.click_share(log.click, shown, 3, log.mask))
+    return found
+
+
+def shown_clicks(world: World, score: np.ndarray) -> float:
+    """Exact expected clicks a list when the crowd sees the ten best by `score`.
+
+    Equal scores are ordered by lot, the same lot for every row.
+    """
+    data = world.test.data
+    lot = np.random.default_rng(0).permutation(data.items)
+    order = np.lexsort((lot, -np.asarray(score, float), data.query_of_item()))
+    place = data.padded(LIST_SIZE)
+    gamma = item_attraction(data)[order[np.maximum(place, 0)]]
+    mask = place >= 0
+    return float(
+        expected_clicks(world.population, np.where(mask, gamma, 0), mask).mean()
+    )
+
+
+def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
+    """Likelihood and perplexity of the clicks of `log` under logits (S, L).
+
+    `click_skill` is the share of the nats that the constant predictor loses, the mean
+    click rate everywhere, which the model saves: 1 - its loss / that of the constant.
+    """
+    likelihood = metrics.click_log_likelihood(log.click, logits, log.mask)
+    rate = log.click[log.mask].mean()
+    constant = rate * np.log(rate) + (1 - rate) * np.log1p(-rate)
+    return {
+        "click_log_likelihood": likelihood,
+        "click_skill": float(1 - likelihood / constant),
+        "perplexity": metrics.perplexity(log.click, logits, log.mask),
+    }
+
+
+# Training
+
+
+def predicted_logits(model: Any, split: Split) -> np.ndarray:
+    """(S, L) click logits of each cell given the clicks above it."""
+    from debias.models.batches import batches
+
+    predicted = (
+        model.conditional_click_logits(batch, clicks, model(batch))
+        for batch, clicks in batches(split.log, split.data, 2048, shuffle=False)
+    )
+    return np.concatenate([np.asarray(logits) for logits in predicted])
+
+
+def trained(
+    world: World,
+    size: Size,
+    seed: int,
+    build: Callable[[int], Any],
+    rate: float,
+) -> tuple[Any, float]:
+    """The model and its best validation likelihood, weights of the best pass kept.
+
+    Args:
+        build: From a seed to a click model.
+        rate: Learning rate of Adam.
+    """
+    import keras
+
+    from debias.engine.optimizers import RowWiseAdam
+    from debias.models.batches import batches
+
+    keras.utils.set_random_seed(seed)
+    model = build(seed)
+    train, validation = world.train, world.validation
+    steps = -(-train.log.sessions // size.batch_size)
+    model.compile(
+        # Plain Adam, right also where an embedded id repeats in a batch.
+        RowWiseAdam(rate, dense_rows=1 << 20),
+        jit_compile=False,  # on a CPU, XLA gains nothing here and compiles for long
+        steps_per_execution=min(50, steps),
+    )
+    stop = keras.callbacks.EarlyStopping(
+        "val_loss", patience=size.patience, restore_best_weights=True
+    )
+    history = model.fit(
+        batches(train.log, train.data, size.batch_size, seed=seed, weight=train.weight),
+        validation_data=batches(validation.log, validation.data, 2048, shuffle=False),
+        epochs=size.epochs,
+        callbacks=[stop],
+        verbose=0,
+    )
+    return model, -min(history.history["val_loss"])
+
+
+def scores(score: Callable[[Any], Any], data: RankingData) -> np.ndarray:
+    """(items,) relevance-only scores by a function of features, in pieces."""
+    pieces = [
+        np.asarray(score(data.features[start : start + 8192]))
+        for start in range(0, data.items, 8192)
+    ]
+    return np.concatenate(pieces)

@@ -1,0 +1,145 @@
+"""The rows of the tables of rankers: bounds, and how any row is fitted and measured.
+
+A row is fitted in a world and then measured. All learning rows share one relevance
+tower, one optimiser and one budget; only the learning rate is a row's own, chosen in
+a tuning table on worlds that no other table uses. `benchmarks.ranking.learners` builds
+them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import special
+
+from benchmarks.ranking.learners import LEARNERS, relevance
+from benchmarks.ranking.protocol import (
+    LIST_SIZE,
+    World,
+    click_metrics,
+    predicted_logits,
+    ranking_metrics,
+    scores,
+    trained,
+)
+from benchmarks.ranking.settings import Size
+from benchmarks.ranking.truths import beliefs
+from debias.engine.tensors import Tensor
+from debias.models import ClickModel, Mixture
+from simulators.clicks import item_attraction
+from simulators.oracle import conditional_click_probability, ideal_score
+from simulators.populations import Observed
+
+
+class Fit(NamedTuple):
+    """A fitted row, and the world as it saw it."""
+
+    validation: float  # mean log-likelihood of its target on the validation split
+    score: Callable[[Tensor], Tensor]  # of features
+    model: ClickModel | None  # None of a row that did not learn from clicks
+    world: World
+
+
+def fit(row: str, world: World, size: Size, seed: int, rate: float) -> Fit:
+    """Trains one learning row at one learning rate."""
+    if row == "full_information":
+        return _full_information(world, size, seed, rate)
+    build, view = LEARNERS[row]
+    seen = view(world)
+    model, validation = trained(seen, size, seed, lambda s: build(s, seen), rate)
+    return Fit(validation, model.score, model, seen)
+
+
+def measure(
+    row: str, world: World, size: Size, seed: int, rate: float
+) -> dict[str, float]:
+    """The metrics of one row in one world."""
+    if row == "logging":
+        return ranking_metrics(world, world.test.logging)
+    if row == "ceiling":
+        return _ceiling(world)
+    _, score, model, seen = fit(row, world, size, seed, rate)
+    data = seen.test.data
+    found = ranking_metrics(seen, scores(score, data))
+    if model is None:
+        return found
+    found |= beliefs(model, seen)
+    for rule, other in alternatives(model).items():
+        ranking = ranking_metrics(seen, scores(other, data))
+        found[f"ndcg@5_by_{rule}"] = ranking["ndcg@5"]
+    if model.predicts_clicks:
+        found |= click_metrics(seen.test.log, predicted_logits(model, seen.test))
+    return found
+
+
+def alternatives(model: ClickModel) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What else could be served of a mixture than clicks at the first place."""
+    if not (isinstance(model, Mixture) and model.predicts_clicks):
+        return {}
+    share = np.exp(np.asarray(model.log_prior()))
+    parts = model.components
+
+    def relevance(features: Tensor) -> Tensor:
+        each = zip(share, parts, strict=True)
+        return sum(p * part.score(features) for p, part in each)
+
+    def places(features: Tensor) -> Tensor:
+        each = range(1, LIST_SIZE + 1)
+        return sum(ops.sigmoid(model.logits_at(features, place)) for place in each)
+
+    largest = parts[int(share.argmax())].score
+    return {"relevance": relevance, "places": places, "largest": largest}
+
+
+# Bounds
+
+
+def _ceiling(world: World) -> dict[str, float]:
+    """What nobody can beat: the true attraction, and the crowd's own probabilities."""
+    log, gamma = world.test.log, item_attraction(world.test.data)
+    assert log.query is not None
+    seen = Observed(log.query, log.device, log.context)
+    p = conditional_click_probability(
+        world.population,
+        np.where(log.mask, gamma[log.item], 0.0),
+        log.click,
+        log.mask,
+        observed=seen,
+    )
+    logits = special.logit(np.clip(p, 1e-12, 1 - 1e-12))
+    score = ideal_score(world.population, gamma)
+    return ranking_metrics(world, score) | click_metrics(log, logits)
+
+
+def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
+    """The same tower fitted to the grades of all training items.
+
+    It learns the attraction of each grade by cross-entropy: what clicks without any
+    bias and without end would say of every item, shown or not.
+    """
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([relevance(seed)])
+    model.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        jit_compile=False,
+        steps_per_execution=50,
+    )
+    known = [item_attraction(part.data)[:, None] for part in world[1:3]]
+    stop = keras.callbacks.EarlyStopping(
+        patience=size.patience, restore_best_weights=True
+    )
+    history = model.fit(
+        world.train.data.features,
+        known[0],
+        validation_data=(world.validation.data.features, known[1]),
+        batch_size=2 * size.batch_size,
+        validation_batch_size=8192,
+        epochs=2 * size.epochs,
+        callbacks=[stop],
+        verbose=0,
+    )
+    validation = -min(history.history["val_loss"])
+    return Fit(validation, lambda features: model(features)[..., 0], None, world)

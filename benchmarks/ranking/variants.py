@@ -1,0 +1,180 @@
+"""What the parts of the models buy: each variant changes one thing.
+
+| variant | instead of |
+|---|---|
+| `mixture_2`, `mixture_5` | three kinds of users |
+| `mixture_uniform` | learned shares of the kinds |
+| `mixture_tempered` | the exact posterior: log-likelihoods are halved in it |
+| `mixture_shared`, `mixture_trunk` | a relevance tower for each kind |
+| `mixture_additive` | products as parts |
+| `mixture_of_kinds` | three products: a product, places only, items only |
+| `mixture_clicked` | all sessions: those without a click are dropped |
+| `mixture_context` | shares that are the same whatever is known of the session |
+| `product_wide`, `product_three` | a mixture: its capacity without hidden kinds |
+| `listwise_three` | a listwise mixture: the same |
+| `additive_plain` | position dropout |
+| `xpa_own`, `xpa_places`, `xpa_relevance` | both attentions: none, or one of them |
+| `xpa_self` | attention to others alone |
+| `xpa_positions` | rows and columns: the number of the place alone |
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.engine.tensors import Tensor
+from debias.layers import BiasTower, Tower
+from debias.models import (
+    XPA,
+    Additive,
+    ClickModel,
+    Mixture,
+    Naive,
+    PositionOnly,
+    Product,
+)
+from debias.models.click_model import Batch
+from debias.models.presets import (
+    EMBEDDING,
+    HIDDEN,
+    SPREAD,
+    TYPES,
+    Layout,
+    listwise,
+    product,
+    relevance,
+)
+
+Kind = Callable[[keras.layers.Layer, keras.layers.Layer], ClickModel]
+
+
+def separate(seeds: Sequence[int]) -> list[keras.layers.Layer]:
+    return [relevance(seed) for seed in seeds]
+
+
+def shared(seeds: Sequence[int]) -> list[keras.layers.Layer]:
+    return [relevance(seeds[0])] * len(seeds)
+
+
+class OnTrunk(keras.layers.Layer):
+    """A linear head of its own over a tower that it may share with others."""
+
+    def __init__(self, below: keras.layers.Layer, seed: int):
+        super().__init__()
+        self.below = below
+        self.head = Tower((), seed=seed)
+
+    def call(self, features: Tensor, training: bool = False) -> Tensor:
+        return self.head(ops.relu(self.below(features, training=training)))
+
+
+def trunk(seeds: Sequence[int]) -> list[keras.layers.Layer]:
+    """All of the tower but its last layer is shared."""
+    below = Tower(HIDDEN[:-1], out=HIDDEN[-1], seed=seeds[0])
+    return [OnTrunk(below, seed) for seed in seeds]
+
+
+def places_only(relevance: keras.layers.Layer, bias: keras.layers.Layer) -> ClickModel:
+    return PositionOnly(bias)
+
+
+def items_only(relevance: keras.layers.Layer, bias: keras.layers.Layer) -> ClickModel:
+    return Naive(relevance)
+
+
+def mixture(
+    layout: Layout,
+    seed: int,
+    parts: Sequence[Kind] = (Product,) * TYPES,
+    towers: Callable[[Sequence[int]], list[keras.layers.Layer]] = separate,
+    **options: Any,
+) -> Mixture:
+    """A mixture of such parts; by default that of `debias.models.presets`."""
+    seeds = [len(parts) * seed + number for number in range(len(parts))]
+    biases = [BiasTower(layout.columns, spread=SPREAD, seed=s) for s in seeds]
+    made = zip(parts, towers(seeds), biases, strict=True)
+    return Mixture([part(tower, bias) for part, tower, bias in made], **options)
+
+
+def mixture_context(layout: Layout, seed: int) -> Mixture:
+    """The shares of the kinds of users depend on what is known of the session."""
+    return mixture(layout, seed, prior=keras.layers.Dense(TYPES))
+
+
+def product_wide(layout: Layout, seed: int) -> ClickModel:
+    wide = Tower([TYPES * size for size in HIDDEN], seed=seed)
+    return Product(wide, BiasTower(layout.columns, seed=seed))
+
+
+class Ensemble(ClickModel):
+    """Click models of one kind that learn apart; served is the mean of their scores."""
+
+    def __init__(self, parts: Sequence[ClickModel]):
+        super().__init__({"parts": list(parts)})
+        self.parts = list(parts)
+        self.predicts_clicks = self.parts[0].predicts_clicks
+
+    def call(self, batch: Batch, training: bool = False) -> list[Tensor]:
+        return [part(batch, training=training) for part in self.parts]
+
+    def click_logits(self, batch: Batch, outputs: list[Tensor]) -> Tensor:
+        return sum(outputs[1:], outputs[0]) / len(outputs)
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
+    ) -> Tensor:
+        if not training:
+            outputs = [self.click_logits(batch, outputs)]
+        each = zip(self.parts, outputs, strict=False)
+        return sum(part.session_losses(batch, clicks, z) for part, z in each)
+
+    def score(self, features: Tensor) -> Tensor:
+        return ops.mean(ops.stack([p.score(features) for p in self.parts]), axis=0)
+
+
+def three(
+    layout: Layout, seed: int, part: Callable[[Layout, int], ClickModel]
+) -> ClickModel:
+    return Ensemble([part(layout, TYPES * seed + k) for k in range(TYPES)])
+
+
+def additive_plain(layout: Layout, seed: int) -> ClickModel:
+    return Additive(relevance(seed), BiasTower(layout.columns, seed=seed))
+
+
+def xpa(
+    layout: Layout, seed: int, columns: Sequence[str] | None = None, **options: Any
+) -> XPA:
+    """XPA on such layout columns; by default that of `debias.models.presets`."""
+    read = {n: layout.columns[n] for n in columns or layout.columns}
+    place = BiasTower(read, out=EMBEDDING, spread=SPREAD, seed=seed)
+    return XPA(relevance(seed, EMBEDDING), place, seed=seed, **options)
+
+
+VARIANTS: Mapping[str, Callable[[Layout, int], ClickModel]] = {
+    "mixture_context": mixture_context,
+    "mixture_2": partial(mixture, parts=(Product,) * 2),
+    "mixture_5": partial(mixture, parts=(Product,) * 5),
+    "mixture_uniform": partial(mixture, prior="uniform"),
+    "mixture_tempered": partial(mixture, temperature=2.0),
+    "mixture_shared": partial(mixture, towers=shared),
+    "mixture_trunk": partial(mixture, towers=trunk),
+    "mixture_additive": partial(mixture, parts=(Additive,) * TYPES),
+    "mixture_of_kinds": partial(mixture, parts=(Product, places_only, items_only)),
+    "product_wide": product_wide,
+    "product_three": partial(three, part=product),
+    "listwise_three": partial(three, part=listwise),
+    "additive_plain": additive_plain,
+    "xpa_own": partial(xpa, hears=()),
+    "xpa_places": partial(xpa, hears=("places",)),
+    "xpa_relevance": partial(xpa, hears=("relevance",)),
+    "xpa_self": partial(xpa, attend_self=True),
+    "xpa_positions": partial(xpa, columns=("position",)),
+}
+"""Variants by name.
+
+`mixture_clicked` is the mixture in `benchmarks.ranking.learners`.
+"""

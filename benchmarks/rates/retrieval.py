@@ -1,0 +1,269 @@
+"""How fast recall learns: steps as the vocabulary grows, and events of MovieLens."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.rates.asking import Peer, peer
+
+VOCABULARIES = {
+    "150k": (100_000, 50_000),
+    "1.5M": (1_000_000, 500_000),
+    "7.5M": (5_000_000, 2_500_000),
+}
+BATCH, DIM = 4096, 32
+Sizes = tuple[int, int]  # of the tables of users and of items
+
+
+Step = Callable[[np.ndarray, np.ndarray], Any]  # of the ids of users and of items
+
+
+def step_seconds(
+    cases: Sequence[tuple[str, Sizes]],
+    batch_size: int = BATCH,
+    dim: int = DIM,
+    steps: int = 15,
+    warm: int = 3,
+    seed: int = 0,
+) -> list[float | None]:
+    """Median processor seconds of a step of each case: in-batch softmax, ids only.
+
+    The cases take turns, step by step, so that a slow spell of the machine falls on
+    all; processor time, which neighbours on a machine disturb less than the clock.
+
+    Args:
+        cases: Engine and sizes. "row-wise": our tower, `RowEmbedding` and
+            `RowWiseAdam`. "keras-adam": the same scores from `keras.layers.Embedding`
+            and Adam. "torch-sparse": torch, sparse embeddings and SparseAdam, in a
+            process of its own; None where it is not installed.
+    """
+    for engine, _ in cases:
+        if engine not in (*ENGINES, TORCH):
+            known = [*ENGINES, TORCH]
+            raise ValueError(f"engine must be one of {known}, got {engine!r}")
+    rng = np.random.default_rng(seed)
+
+    def timed(step: Step, users: int, items: int) -> Callable[[], float]:
+        def run() -> float:
+            user = rng.integers(0, users, batch_size)
+            item = rng.integers(0, items, batch_size)
+            start = time.process_time()
+            step(user, item)
+            return time.process_time() - start
+
+        return run
+
+    def absent() -> float:
+        return np.nan
+
+    with ExitStack() as stack:
+        runs = []
+        for engine, (users, items) in cases:
+            if engine != TORCH:
+                runs.append(timed(ENGINES[engine](users, items, dim), users, items))
+                continue
+            setup = {"users": users, "items": items, "dim": dim}
+            setup |= {"batch": batch_size, "seed": seed}
+            torch = stack.enter_context(peer("torch_sparse", setup))
+            runs.append(absent if torch is None else torch.cpu_seconds)
+        spent = np.array([[run() for run in runs] for _ in range(warm + steps)])
+    found = np.median(spent[warm:], axis=0)
+    return [None if np.isnan(each) else float(each) for each in found]
+
+
+def _row_wise(users: int, items: int, dim: int) -> Any:
+    from debias.engine.optimizers import RowWiseAdam
+    from debias.retrieval.models import fm_tower
+
+    def schema(size: int) -> dict[str, dict[str, Any]]:
+        return {"id": {"kind": "categorical", "size": size + 2}}
+
+    model = fm_tower(schema(users), schema(items), dim, history=None)
+    model.compile(RowWiseAdam())
+
+    def step(user: np.ndarray, item: np.ndarray) -> None:
+        positive = np.arange(len(user), dtype=np.int32)
+        batch = {"user": {"id": user + 2}, "item": {"id": item + 2}}
+        model.train_on_batch({**batch, "positive": positive}, positive)
+
+    return step
+
+
+def _keras(users: int, items: int, dim: int) -> Any:
+    import keras
+    from keras import ops
+
+    from debias.retrieval.layers.logq import accidental_hits, mask_columns
+    from debias.retrieval.losses import RetrievalLoss
+
+    class Plain(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.user = keras.layers.Embedding(users, dim)
+            self.item = keras.layers.Embedding(items, dim)
+
+        def call(self, batch: Any) -> Any:
+            u = ops.normalize(self.user(batch["user"]), axis=-1)
+            v = ops.normalize(self.item(batch["item"]), axis=-1)
+            scores = ops.matmul(u, ops.transpose(v)) / 0.1
+            hits = accidental_hits(batch["item"], ops.arange(ops.shape(scores)[0]))
+            return mask_columns(scores, hits)
+
+    model = Plain()
+    model.compile(keras.optimizers.Adam(), RetrievalLoss(), jit_compile=False)
+
+    def step(user: np.ndarray, item: np.ndarray) -> None:
+        positive = np.arange(len(user), dtype=np.int32)
+        model.train_on_batch({"user": user, "item": item}, positive)
+
+    return step
+
+
+TORCH = "torch-sparse"
+ENGINES: dict[str, Callable[[int, int, int], Step]] = {
+    "row-wise": _row_wise,
+    "keras-adam": _keras,
+}
+
+
+@dataclass(frozen=True)
+class RecallSpeed:
+    """Steps a second at one vocabulary, of ours and of the peers there are.
+
+    Seconds are of the processors, those of the floor, `products_seconds`, as well.
+    """
+
+    population: str
+    row: str = "recall"
+
+    def settings(self) -> dict[str, Any]:
+        ids = sum(VOCABULARIES[self.population])
+        return {"batch_size": BATCH, "dim": DIM, "ids": ids, "steps": 15}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        """`growth`: seconds of a step over those at the smallest vocabulary."""
+        from benchmarks.harness.memory import forget
+
+        forget()
+        sizes, smallest = VOCABULARIES[self.population], VOCABULARIES["150k"]
+        cases = [("row-wise", sizes), ("row-wise", smallest), ("keras-adam", sizes)]
+        own, base, other, torch = step_seconds([*cases, (TORCH, sizes)], seed=seed)
+        assert own and base and other  # these are always there
+        found = {"rate": 1 / own, "peer_rate": 1 / other, "ratio": other / own}
+        found["growth"] = own / base
+        floor = products_seconds(BATCH, DIM, steps=4, clock=time.process_time)
+        found["floor_fraction"] = floor / own
+        return found if torch is None else found | {"torch_ratio": torch / own}
+
+
+LIBRARIES = {"keras_rs": 1, "tfrs": 1, "rechub": 8}
+"""What trains beside us on MovieLens, and one in how many events it is given: an epoch
+of torch-rechub on all takes half a minute and more."""
+
+
+def products_seconds(
+    batch: int,
+    dim: int,
+    steps: int = 64,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Seconds of a step if it were no more than the products of in-batch softmax.
+
+    Three of (batch, dim) and (batch, batch): the scores, and their gradient with
+    respect to users and to items. The least of five times `steps`.
+    """
+    import tensorflow as tf
+
+    users, items = tf.random.normal((2, batch, dim))
+
+    @tf.function
+    def products() -> Any:
+        total = tf.zeros((batch, dim))
+        for step in tf.range(steps):
+            now = users * tf.cast(step, "float32")  # lest they be taken out of the loop
+            scores = tf.matmul(now, items, transpose_b=True)
+            total += tf.matmul(scores, items) + tf.matmul(scores, now, transpose_a=True)
+        return total
+
+    def once() -> float:
+        start = clock()
+        products()
+        return (clock() - start) / steps
+
+    products()
+    return min(once() for _ in range(5))
+
+
+@dataclass(frozen=True)
+class MovieLens:
+    """Events a second on MovieLens-100K, ids only, in-batch softmax, batch 512, dim 32.
+
+    All but torch-rechub correct by logQ, mask accidental hits and nothing more, and
+    take 16 steps an execution. Our batches are packed, which leaves of a batch the
+    distinct users and items. The floor is `products_seconds` of all rows and columns.
+    """
+
+    population: str = "movielens-100k"
+    row: str = "recall"
+
+    def settings(self) -> dict[str, Any]:
+        return {"batch_size": 512, "dim": 32, "libraries": list(LIBRARIES), "steps": 16}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from benchmarks.harness.memory import forget
+        from benchmarks.rates.speed import MANY_ROUNDS, alternating, timed
+        from benchmarks.retrieval.rows import split
+        from debias.engine.optimizers import RowWiseAdam
+        from debias.retrieval.losses import RetrievalLoss
+        from debias.retrieval.models import fm_tower
+        from debias.retrieval.training.batches import RecallBatches
+
+        forget()
+        whole, _ = split(self.population)
+        users, items = (
+            replace(side, columns={"id": side.columns["id"]})
+            for side in (whole.users, whole.items)
+        )
+        log = replace(whole, users=users, items=items)
+        size, dim = 512, 32
+        model = fm_tower(users.schema, items.schema, dim, history=None, seed=seed)
+        model.compile(
+            RowWiseAdam(0.003, dense_rows=1 << 15),
+            RetrievalLoss(),
+            jit_compile=True,
+            steps_per_execution=16,
+        )
+        feed = RecallBatches(
+            log, size, history=0, packed=True, exclude_known=False, seed=seed
+        )
+        ours = timed(lambda: model.fit(feed, verbose=0))
+        setup = {"users": len(log.users), "items": len(log.items)}
+        setup |= {"dim": dim, "batch": size}
+        rounds: dict[str, Peer] = {}
+        with ExitStack() as stack:
+            for library, part in LIBRARIES.items():
+                some = slice(0, len(log) // part)
+                arrays = {"user": log.user[some], "item": log.item[some]}
+                given = {**setup, "library": library}
+                other = stack.enter_context(peer("movielens", given, arrays))
+                if other is not None:
+                    rounds[library] = other
+            asked = (other.seconds for other in rounds.values())
+            own, *others = alternating(ours, *asked, times=MANY_ROUNDS)
+        rate = len(log) / own
+        ratios = {
+            f"{library}_ratio": rate * spent / rounds[library].value
+            for library, spent in zip(rounds, others, strict=True)
+        }
+        floor = rate / size * products_seconds(size, dim)
+        return {"rate": rate, **ratios, "floor_fraction": floor}
+
+
+CASES: tuple[RecallSpeed | MovieLens, ...] = (
+    *(RecallSpeed(name) for name in VOCABULARIES),
+    MovieLens(),
+)

@@ -1,0 +1,215 @@
+"""The recall service under load on this machine, with a new version in the middle.
+
+`debias serve` answers for 100,000 items; several connections ask, each as soon as it is
+answered, for the 100 items of a user with a history of 20. Half way a version is
+published whose item ids differ. An answer counts as failed if it is no 200, and as
+mixed if not all of its items are of the version that it names. Client and service share
+the machine, and so the processors.
+
+    python -m benchmarks.rates.service_load 1800     # for so many seconds
+"""
+
+import asyncio
+import itertools
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.rates import ann
+from debias.retrieval.data.interactions import FeatureTable
+from debias.retrieval.serving import index, versions
+
+ITEMS, USERS, K, HISTORY = 100_000, 10_000, 100, 20
+CONNECTIONS, SAMPLES = 4, 30
+
+
+@dataclass
+class Load:
+    """What came back.
+
+    Attributes:
+        milliseconds: Of each answer.
+        failed, mixed: Numbers of answers.
+        versions: Names of those that answered.
+        memory: (seconds, megabytes) of the service.
+        processor: Seconds that the service computed meanwhile.
+    """
+
+    milliseconds: list[float] = field(default_factory=list)
+    failed: int = 0
+    mixed: int = 0
+    versions: set[str] = field(default_factory=set)
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    processor: float = 0.0
+
+
+def world(seed: int, number: int) -> tuple[FeatureTable, FeatureTable]:
+    """Users and items; an item of version `number` is called "number-row"."""
+    rng = np.random.default_rng(seed)
+    names = [f"u{user}" for user in range(USERS)]
+    users = {"id": np.array(names), "age": rng.random(USERS)}
+    items = {"id": np.array([f"{number}-{row}" for row in range(ITEMS)])}
+    return FeatureTable.build(users), FeatureTable.build(items)
+
+
+def publish(root: Path, seed: int, again: Path | None = None) -> versions.Version:
+    """Publishes version 1, or `again`, its tower and vectors, under other ids."""
+    if again is not None:
+        old = versions.load(root)
+        number = int(versions.names(root)[-1]) + 1
+        versions.publish(root, again, *world(seed, number), old.index)
+        return old
+    from debias.retrieval.models import dssm
+
+    users, items = world(seed, 1)
+    model = dssm(users.schema, items.schema, dim=ann.DIM, seed=seed)
+    model.build()
+    vectors, _ = ann.clustered(np.random.default_rng(seed), ITEMS, 1)
+    how = partial(index.hnsw, links=32, effort=256, build_effort=200)
+    versions.publish(root, model.user, users, items, index.build(vectors, how))
+    return versions.load(root)
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[tuple[str, int]]:
+    """`debias serve` as a process: its address and its id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "debias", "serve", str(root), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Load:
+    """Keeps `CONNECTIONS` busy for some seconds; calls `halfway` in a thread then."""
+    import aiohttp
+    import psutil
+
+    load, service = Load(), psutil.Process(pid)
+    rng = np.random.default_rng(seed)
+    bodies = [
+        {
+            "user": {"id": f"u{rng.integers(2 * USERS)}", "age": rng.random()},
+            "history": [f"{1 + n % 2}-{row}" for n, row in enumerate(rows)],
+            "k": K,
+        }
+        for rows in rng.integers(ITEMS, size=(1_000, HISTORY)).tolist()
+    ]
+    async with aiohttp.ClientSession(url) as session:
+        await _up(session)
+        begun = time.perf_counter()
+
+        async def one(offset: int) -> None:
+            for body in itertools.islice(itertools.cycle(bodies), offset, None):
+                start = time.perf_counter()
+                if start - begun > seconds:
+                    return
+                try:
+                    async with session.post("/recall", json=body) as answer:
+                        found = await answer.json()
+                        ok = answer.status == 200 and len(found["items"]) == K
+                except (aiohttp.ClientError, KeyError):
+                    ok = False
+                if not ok:
+                    load.failed += 1
+                    continue
+                load.milliseconds.append(1e3 * (time.perf_counter() - start))
+                load.versions.add(found["version"])
+                own = f"{int(found['version'])}-"
+                load.mixed += not all(item.startswith(own) for item in found["items"])
+
+        async def watch() -> None:
+            for _ in range(SAMPLES):
+                passed = time.perf_counter() - begun
+                load.memory.append((passed, service.memory_info().rss / 1e6))
+                await asyncio.sleep(seconds / SAMPLES)
+
+        async def switch() -> None:
+            await asyncio.sleep(seconds / 2)
+            await asyncio.to_thread(halfway)
+
+        connections = (one(101 * n) for n in range(CONNECTIONS))
+        idle = sum(service.cpu_times()[:2])
+        await asyncio.gather(*connections, watch(), switch())
+        load.processor = sum(service.cpu_times()[:2]) - idle
+    return load
+
+
+async def _up(session: Any) -> None:
+    import aiohttp
+
+    for _ in range(600):
+        try:
+            async with session.get("/health") as answer:
+                if answer.status == 200:
+                    return
+        except aiohttp.ClientConnectionError:
+            pass
+        await asyncio.sleep(0.1)
+    raise RuntimeError("the service did not start within a minute")
+
+
+def measured(seconds: float, seed: int) -> Load:
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        first = publish(root, seed)
+        tower = first.path / "tower.onnx"
+        with serving(root) as (url, pid):
+            halfway = partial(publish, root, seed, tower)
+            return asyncio.run(ask(url, pid, seconds, seed, halfway))
+
+
+def summary(load: Load, seconds: float) -> dict[str, float]:
+    """`cpu_ms` of the service an answer; `growth_mb` from a quarter to the half."""
+    p50, p99 = np.percentile(load.milliseconds, [50, 99])
+    steady = [mb for at, mb in load.memory if seconds / 4 < at < seconds / 2]
+    return {
+        "rate": len(load.milliseconds) / seconds,
+        "p50_ms": float(p50),
+        "p99_ms": float(p99),
+        "failed": float(load.failed),
+        "mixed": float(load.mixed),
+        "versions": float(len(load.versions)),
+        "cpu_ms": 1e3 * load.processor / len(load.milliseconds),
+        "memory_mb": load.memory[-1][1],
+        "growth_mb": steady[-1] - steady[0],
+    }
+
+
+@dataclass(frozen=True)
+class Service:
+    """Recall of 100 from 100,000 items over HTTP, with a switch half way."""
+
+    row: str = "serve"
+    population: str = "clustered-100k"
+    seconds: float = 60.0
+
+    def settings(self) -> dict[str, Any]:
+        return {"connections": CONNECTIONS, "k": K, "seconds": self.seconds}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        return summary(measured(self.seconds, seed), self.seconds)
+
+
+CASES = (Service(),)
+
+if __name__ == "__main__":
+    asked = float(sys.argv[1])
+    found = measured(asked, 0)
+    print(json.dumps({**summary(found, asked), "curve": found.memory}, indent=1))

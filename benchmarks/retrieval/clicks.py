@@ -1,0 +1,325 @@
+"""Recall towers that learn from position-biased clicks, against known tastes.
+
+The protocol, the same for every row:
+
+1. Users like one genre each, and every item has a quality of its own: `tastes` is the
+   truth. Every user is a query and every item of the catalogue a candidate of it; true
+   preferences, cut at fixed shares of all pairs, are grades 0 to 4.
+2. A production recall, which knows the genre, nothing of quality, and popularity too
+   well, errs on every pair besides. It shows each session ten items, a Plackett-Luce
+   draw from its scores, and a simulated crowd clicks. So popular items stand on top and
+   are clicked there, whatever they are worth.
+3. A tower is the relevance of a click model (`debias.retrieval.models.PairRelevance`);
+   the bias tower beside it, if there is one, reads the position. It sees user and item
+   features, what each user took before, and clicks. The weights of the pass with the
+   best click likelihood on validation sessions are kept; the truth is never looked at.
+4. `ndcg@k`: the whole catalogue ranked for every user by the tower alone, against the
+   true grades. `hr@50`: the share of users whose favourite stands among the first 50.
+5. `recovered`: (ndcg@10 - naive) / (unbiased - naive), of one tower, crowd and seed.
+   "unbiased" is the tower trained, without a bias tower, on clicks on the same lists by
+   users who read all of every list, from so many sessions that the clicks are as many:
+   what it gains is what the bias costs, not what more attention would bring.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.harness.plan import Table
+
+CROWDS = ("pbm", "mixed")
+UNBIASED_CROWD = "document-ctr"
+TOWERS = ("dssm", "fm", "senet", "dat", "ranker")
+BIASES = ("naive", "additive", "product", "mixture", "unbiased")
+ATTRACTION = "informational"  # of grades: .4 to .9, what is recalled is seldom bad
+GRADE_SHARES = (0.2, 0.08, 0.03, 0.01)  # of all pairs that have at least grade 1 to 4
+
+
+@dataclass(frozen=True)
+class ClickSize:
+    """How large a trial is. A query is a user."""
+
+    queries: int = 300
+    items: int = 250
+    taken: int = 10
+    sessions: int = 60_000
+    batch_size: int = 512
+    epochs: int = 12
+    patience: int = 2
+    dim: int = 16
+    length: int = 10
+
+
+class Tables(NamedTuple):
+    """Features of users, with their histories, and of items; and the schemas."""
+
+    users: Mapping[str, np.ndarray]
+    items: Mapping[str, np.ndarray]
+    schemas: tuple[Mapping[str, Any], Mapping[str, Any]]
+    favourite: np.ndarray  # (users,) the item that each user prefers to all others
+
+
+def grades(preference: np.ndarray) -> np.ndarray:
+    """0 to 4 by how many of all pairs are preferred at least as much.
+
+    >>> grades(np.arange(100.0))[[0, 79, 80, 92, 97, 99]].tolist()
+    [0, 0, 1, 2, 3, 4]
+    """
+    cuts = np.sort(preference, axis=None)[
+        [-round(share * preference.size) for share in GRADE_SHARES]
+    ]
+    return np.searchsorted(cuts, preference, side="right").astype(np.int8)
+
+
+@lru_cache(maxsize=2)
+def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
+    """The `benchmarks.ranking.protocol.World` of one seed.
+
+    And what towers read of it.
+    """
+    from benchmarks.ranking.protocol import LIST_SIZE, TEMPERATURE, Split, World
+    from debias.data import RankingData
+    from simulators.clicks import simulate
+    from simulators.interactions import generate_interactions
+    from simulators.policies import PlackettLuce
+    from simulators.populations import named
+
+    rng = np.random.default_rng([seed, 61])
+    log, truth = generate_interactions(
+        rng, size.queries, size.items, size.taken, genres=5, loyalty=2.0, noise=1.0
+    )
+    pairs = np.indices((size.queries, size.items)).reshape(2, -1).T.astype(np.float32)
+    offsets = np.arange(size.queries + 1) * size.items
+    data = RankingData(pairs, grades(truth.preference).ravel(), offsets)
+    own_genre = truth.genre == truth.group[:, None]
+    noise = rng.normal(size=truth.preference.shape)
+    production = 2.0 * own_genre + truth.popularity + 0.5 * noise
+    production = production.astype(np.float32).ravel()
+    counts = (size.sessions, size.sessions // 4, size.sessions // 4)
+    splits = [
+        Split(
+            data,
+            production,
+            simulate(
+                data,
+                PlackettLuce(lambda _: production, TEMPERATURE),
+                named(crowd),
+                sessions=count,
+                seed=3 * seed + place,
+                list_size=LIST_SIZE,
+                attraction=ATTRACTION,
+            ),
+        )
+        for place, count in enumerate(counts)
+    ]
+    history, _ = log.histories(size.length, np.arange(size.queries))
+    tables = Tables(
+        {**log.users.columns, "history": history},
+        log.items.columns,
+        (log.users.schema, log.items.schema),
+        truth.preference.argmax(axis=1),
+    )
+    return World(named(crowd), *splits), tables
+
+
+def tower(kind: str, tables: Tables, size: ClickSize, seed: int) -> Any:
+    """A recall model, or the ranker that reads the same and need not be an index."""
+    from debias.retrieval.models import DAT, dssm, fm_tower, senet_tower
+
+    given: dict[str, Any] = {
+        "dim": size.dim,
+        "length": size.length,
+        "temperature": 0.2,
+        "seed": seed,
+    }
+    if kind == "fm":
+        return fm_tower(*tables.schemas, **given)
+    given["hidden"] = (2 * size.dim,)
+    if kind == "dat":
+        return DAT(*tables.schemas, "genre", **given)
+    builders: dict[str, Callable[..., Any]] = {"dssm": dssm, "senet": senet_tower}
+    if kind in builders:
+        return builders[kind](*tables.schemas, **given)
+    if kind == "ranker":
+        return _crossed()(*_sides(tables, size, seed), temperature=1.0)
+    raise ValueError(f"tower must be one of {list(TOWERS)}, got {kind!r}")
+
+
+def _sides(tables: Tables, size: ClickSize, seed: int) -> list[Any]:
+    from debias.retrieval.models import Encoder
+
+    past = {"length": size.length, "size": tables.schemas[1]["id"]["size"]}
+    return [
+        Encoder(
+            schema, size.dim, "fm", history=h, normalize=False, seed=2 * seed + side
+        )
+        for side, (schema, h) in enumerate(
+            zip(tables.schemas, (past, None), strict=True)
+        )
+    ]
+
+
+def _crossed() -> Any:
+    from keras import ops
+
+    from debias.layers import Tower
+    from debias.retrieval.models import TwoTower
+
+    class Crossed(TwoTower):
+        """A ranker: a perceptron over both vectors and their entries' products."""
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            self.mix = Tower((32, 16))
+
+        def match(self, users: Any, items: Any, batch: Any, label: Any) -> Any:
+            each = ops.expand_dims(users, 1) + ops.zeros_like(items)
+            joined = ops.concatenate([each, items, each * items], axis=-1)
+            return self.mix(joined)[..., 0]
+
+    return Crossed
+
+
+def click_model(
+    kind: str, bias: str, tables: Tables, size: ClickSize, seed: int
+) -> Any:
+    """The tower as the relevance of a click model."""
+    from benchmarks.ranking.protocol import LIST_SIZE
+    from debias.layers import BiasTower
+    from debias.models import Additive, Mixture, Naive, Product
+    from debias.retrieval.models import PairRelevance
+
+    def relevance(seed: int) -> Any:
+        model = tower(kind, tables, size, seed)
+        return PairRelevance(model, tables.users, tables.items)
+
+    def place(seed: int, spread: float = 0.05) -> Any:
+        return BiasTower({"position": LIST_SIZE}, spread=spread, seed=seed)
+
+    if bias == "additive":
+        return Additive(relevance(seed), place(seed))
+    if bias == "product":
+        return Product(relevance(seed), place(seed))
+    if bias == "mixture":
+        # One tower; what differs between kinds of users is how they read the list.
+        shared = relevance(seed)
+        return Mixture([Product(shared, place(3 * seed + k, 1.0)) for k in range(3)])
+    if bias in ("naive", "unbiased"):
+        return Naive(relevance(seed))
+    raise ValueError(f"bias must be one of {list(BIASES)}, got {bias!r}")
+
+
+def sessions_of_as_many_clicks(split: Any) -> int:
+    """How many of its lists, read from top to bottom, are expected to be clicked as
+    often as all of them were."""
+    from simulators.clicks import item_attraction
+
+    shown = item_attraction(split.data, ATTRACTION)[split.log.item]
+    return round(split.log.click.sum() / shown.sum(axis=1).mean())
+
+
+@cache
+def fitted(
+    kind: str, bias: str, crowd: str, seed: int, size: ClickSize, rate: float
+) -> dict[str, float]:
+    """Trains one row and measures it; kept, for others refer to it."""
+    from benchmarks.ranking.protocol import (
+        click_metrics,
+        predicted_logits,
+        scores,
+        trained,
+    )
+    from benchmarks.ranking.settings import Size
+
+    found, tables = world(crowd, seed, size)
+    if bias == "unbiased":
+        size = replace(size, sessions=sessions_of_as_many_clicks(found.train))
+        found, tables = world(UNBIASED_CROWD, seed, size)
+    budget = Size(
+        size.queries, size.sessions, size.batch_size, size.epochs, size.patience
+    )
+    model, _ = trained(
+        found, budget, seed, lambda s: click_model(kind, bias, tables, size, s), rate
+    )
+    metrics = preference_metrics(found, tables, scores(model.score, found.test.data))
+    if bias != "unbiased":
+        metrics |= click_metrics(found.test.log, predicted_logits(model, found.test))
+    return metrics
+
+
+def preference_metrics(
+    found: Any, tables: Tables, score: np.ndarray
+) -> dict[str, float]:
+    """`ranking_metrics` and the rate of favourites, of scores (users * items,)."""
+    from benchmarks.ranking.protocol import ranking_metrics
+    from debias.retrieval.training.evaluate import ranks, recall_metrics
+
+    users = np.arange(len(tables.favourite))
+    table = score.reshape(len(users), -1)
+    none = np.empty(0, int), np.zeros(len(users) + 1, int)
+    rank, _ = ranks(lambda q: table[q], users, tables.favourite, none)
+    return ranking_metrics(found, score) | {
+        name: value
+        for name, value in recall_metrics(rank, users, (50,)).items()
+        if name == "hr@50"
+    }
+
+
+@dataclass(frozen=True)
+class RecallTrial:
+    """A row of `recall-debiased`."""
+
+    tower: str
+    bias: str
+    population: str
+    size: ClickSize = ClickSize()
+    rate: float = 0.02
+
+    @property
+    def row(self) -> str:
+        return self.tower if not self.bias else f"{self.tower}-{self.bias}"
+
+    def settings(self) -> dict[str, Any]:
+        return {**asdict(self.size), "rate": self.rate, "revision": 2}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from benchmarks.harness.memory import forget
+
+        forget()
+        if not self.bias:
+            found, tables = world(self.population, seed, self.size)
+            return preference_metrics(found, tables, found.test.logging)
+
+        def of(bias: str) -> dict[str, float]:
+            place = (self.population, seed, self.size, self.rate)
+            return fitted(self.tower, bias, *place)
+
+        metrics = dict(of(self.bias))
+        if self.bias not in ("naive", "unbiased"):
+            low, high = (of(bias)["ndcg@10"] for bias in ("naive", "unbiased"))
+            metrics["recovered"] = (metrics["ndcg@10"] - low) / (high - low)
+        return metrics
+
+
+LEARNERS = tuple(
+    RecallTrial(tower, bias, crowd)
+    for crowd in CROWDS
+    for tower in TOWERS
+    for bias in BIASES
+    if crowd == "mixed" or bias != "mixture"  # of one kind of users
+)
+TABLE = Table(
+    name="recall-debiased",
+    title="Recall towers that learn from clicks, with and without a bias tower",
+    experiments=(
+        *(RecallTrial("production", "", crowd) for crowd in CROWDS),
+        *LEARNERS,
+    ),
+    metrics=("ndcg@5", "ndcg@10", "hr@50", "recovered", "click_log_likelihood"),
+    paired=("ndcg@10",),
+    bounds=("production", *(f"{tower}-unbiased" for tower in TOWERS)),
+    seeds=5,
+)

@@ -1,0 +1,82 @@
+"""A ranker behind recall, for sets that have no log of shown items.
+
+What recall would bring each user, and what the user took, is shown to simulated users
+who read by position; they click by the stars that the user gave, and by none where it
+took nothing. A click model learns from these clicks alone, with the position in a tower
+of its own. It never sees what is held out.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from debias.retrieval.data.interactions import Interactions
+from debias.retrieval.training.evaluate import Scorer, ranks
+
+SHOWN = 100  # of recall's list, beside what the user took
+SESSIONS = 60  # a user
+LIST_SIZE, TEMPERATURE = 10, 1.0
+DIM, EPOCHS, RATE = 32, 3, 0.01
+
+
+def candidates(train: Interactions, recall: Scorer) -> Any:
+    """Ranking data: a query is a user, an item a pair, a grade the stars less one.
+
+    Without stars, what was taken has grade 3.
+    """
+    from debias.data import RankingData
+
+    none = np.empty(0, int)
+    _, best = ranks(recall, none, none, train.seen(), top=SHOWN)
+    user, place = np.nonzero(best >= 0)
+    stars = np.full(len(train), 4.0) if train.weight is None else train.weight
+    users = np.concatenate([train.user, user])
+    items = np.concatenate([train.item, best[user, place]])
+    grades = np.concatenate([np.clip(stars, 1, 5) - 1, np.zeros(len(user))])
+    order = np.argsort(users, kind="stable")
+    pairs = np.stack([users, items], axis=1)[order].astype(np.float32)
+    counts = np.bincount(users, minlength=len(train.users))
+    return RankingData(
+        pairs, grades[order].astype(np.int8), np.append(0, np.cumsum(counts))
+    )
+
+
+def click_ranker(
+    train: Interactions, recall: Scorer, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The score of pairs (P, 2) by a click model trained on simulated sessions."""
+    import keras
+
+    from debias.engine.optimizers import RowWiseAdam
+    from debias.layers import BiasTower
+    from debias.models import Product
+    from debias.models.batches import batches
+    from debias.retrieval.models import PairRelevance, dssm
+    from simulators.clicks import simulate
+    from simulators.policies import PlackettLuce
+
+    data = candidates(train, recall)
+    user, item = data.features.astype(int).T
+    logging = np.empty(len(user), np.float32)
+    for start in range(0, len(train.users), 512):
+        users = np.arange(start, min(start + 512, len(train.users)))
+        own = slice(data.offsets[users[0]], data.offsets[users[-1] + 1])
+        logging[own] = recall(users)[user[own] - start, item[own]]
+    log = simulate(
+        data,
+        PlackettLuce(lambda _: logging, TEMPERATURE),
+        "pbm",
+        sessions=SESSIONS * len(train.users),
+        seed=seed,
+        list_size=LIST_SIZE,
+    )
+    schemas = train.users.schema, train.items.schema
+    tower = dssm(*schemas, dim=DIM, hidden=(DIM,), history=None, seed=seed)
+    model = Product(
+        PairRelevance(tower, train.users.columns, train.items.columns),
+        BiasTower({"position": LIST_SIZE}, seed=seed),
+    )
+    model.compile(RowWiseAdam(RATE), jit_compile=False)
+    model.fit(batches(log, data, seed=seed), epochs=EPOCHS, verbose=0)
+    return lambda pairs: keras.ops.convert_to_numpy(model.score(pairs))

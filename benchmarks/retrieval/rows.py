@@ -1,0 +1,607 @@
+"""Recall rows: one configuration, trained and evaluated once, to a dict of metrics.
+
+The protocol, the same for every row:
+
+1. MovieLens-100K is split by leave-last-one-out: each user's latest item is the target.
+   Ta-Feng is split by time: what was bought in the last two weeks, by customers who had
+   bought before. Two generated sets, split as MovieLens is, tell two cases apart: of
+   items whose genre decides who likes them, one tells it, the other a random one.
+   Targets are ranked among all items not taken before, ties by half.
+2. All towers have one budget: vectors of 64, one hidden layer of 128, the last 20 items
+   as history, batches of 512, Adam at .003, 3 passes, softmax over the batch with logQ
+   at temperature .1. The passes were chosen among 3, 6 and 9 on the FM tower alone, by
+   HR@50 of `part="validation"`, which holds out the last but one (the two weeks before)
+   and never looks at the target; nothing else was tuned, and no other tower.
+   A row says in its name, and in its `config`, what it changes.
+3. Seeds name initial weights and the order of events; the split is always the same, so
+   that intervals are those of training, not of the sample of users.
+4. `train_seconds` is wall-clock time on a shared machine, compilation included.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.plan import Table
+from debias.retrieval.data.datasets import movielens_100k, ta_feng
+from debias.retrieval.data.interactions import (
+    FeatureTable,
+    Interactions,
+    leave_last_out,
+    mutual_information,
+    time_split,
+)
+from debias.retrieval.data.negatives import (
+    Listed,
+    Mixture,
+    Queue,
+    Sampler,
+    by_popularity,
+    from_ranking,
+    uniform,
+)
+from debias.retrieval.training.evaluate import (
+    Scorer,
+    dot_scores,
+    evaluate,
+    head_items,
+    ranks,
+)
+from debias.retrieval.training.mining import by_ranker
+from simulators.interactions import generate_interactions
+
+
+def known_tastes(told: bool) -> Interactions:
+    """2,000 users who like one of 50 genres; the log may give items a wrong one."""
+    rng = np.random.default_rng(0)
+    log, truth = generate_interactions(rng, 2000, 2000, 30, genres=50)
+    if told:
+        return log
+    wrong = {"id": np.arange(2000), "genre": rng.permutation(truth.genre)}
+    return replace(log, items=FeatureTable.build(wrong))
+
+
+DATASETS: dict[str, Callable[[], Interactions]] = {
+    "movielens-100k": movielens_100k,
+    "ta-feng": ta_feng,
+    "genre-told": partial(known_tastes, True),
+    "genre-shuffled": partial(known_tastes, False),
+}
+DAYS = 14  # held out where a set is split by time
+METRICS = (
+    *("hr@10", "hr@50", "hr@100", "ndcg@10", "mrr", "mrr/10"),
+    *("tail_hr@50", "head_hr@50", "coverage@50"),
+)
+BASELINES = ("popularity", "ease", "wals")
+TOWERS = ("dssm", "fm", "senet", "transformer", "youtube", "mind", "dat")
+DENSE_ROWS = 1 << 15  # tables up to this size are stepped whole, under XLA
+
+
+@dataclass(frozen=True)
+class RecallConfig:
+    """All that decides a recall row beside data and seed."""
+
+    model: str
+    loss: str = "softmax"
+    candidates: str = "batch"  # "batch", "catalogue" or "own"
+    sampler: str = "uniform"  # a key of SAMPLERS, for `negatives`
+    negatives: int = 0
+    own_sampler: str = "uniform"
+    own_negatives: int = 0
+    log_q: bool = True
+    streaming: bool = False
+    exclude_known: bool = True
+    dim: int = 64
+    hidden: tuple[int, ...] = (128,)
+    history: str = "recency"
+    length: int = 20
+    features: bool = True
+    temperature: float = 0.1
+    dropout: float = 0.0
+    unknown_rate: float = 0.0
+    batch_size: int = 512
+    epochs: int = 3
+    learning_rate: float = 0.003
+    margin: float = 1.0
+    transforms: tuple[str, ...] = ()
+    self_weight: float = 0.1
+    self_items: int = 512
+    mimic: float = 0.5
+    alignment: float = 1.0
+    regularisation: float = 100.0  # of EASE and WALS
+    confidence: float = 1.0  # alpha of WALS
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=2)
+def split(dataset: str, part: str = "test") -> tuple[Interactions, Interactions]:
+    """Training events and the events held out of each user who has any of both."""
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset must be one of {list(DATASETS)}, got {dataset!r}")
+    if part not in ("test", "validation"):
+        raise ValueError(f"part must be 'test' or 'validation', got {part!r}")
+    divide = _last_days if dataset == "ta-feng" else leave_last_out
+    rest, last = divide(DATASETS[dataset]())
+    if part == "validation":
+        rest, last = divide(rest)
+    return rest, last
+
+
+def _last_days(log: Interactions) -> tuple[Interactions, Interactions]:
+    rest, last = time_split(log, log.time.max() - DAYS + 1)
+    return rest, last.take(np.isin(last.user, rest.user))
+
+
+def measure(
+    config: RecallConfig, dataset: str, seed: int, part: str = "test"
+) -> dict[str, float]:
+    """Trains one configuration and evaluates it.
+
+    Returns:
+        `METRICS`, train_seconds and evaluate_seconds; of a two-tower `tail_metrics` as
+        well, and of a SENet the mean weight of each field, e.g. `item_year_weight`.
+    """
+    train, held_out = split(dataset, part)
+    start = time.perf_counter()
+    model: Any = None
+    if config.model in BASELINES:
+        score = baseline(config, train, seed)
+    else:
+        model = fit_tower(config, train, seed)
+        score = scorer(model, train, config.length)
+    trained = time.perf_counter()
+    metrics = evaluate_on(score, train, held_out)
+    done = time.perf_counter()
+    shown = {name: metrics[name] for name in METRICS}
+    seconds = {"train_seconds": trained - start, "evaluate_seconds": done - trained}
+    more: dict[str, float] = {}
+    if config.model == "senet":
+        more = field_weights(model, train)
+    elif config.model == "dssm":
+        vectors = model.item_vectors(train.items.columns)
+        more = tail_metrics(score, vectors, train, held_out)
+    return {**shown, **seconds, **more}
+
+
+def tail_metrics(
+    score: Scorer, items: np.ndarray, train: Interactions, held_out: Interactions
+) -> dict[str, float]:
+    """How well the tail is ordered in itself, and how evenly it is spread.
+
+    tail_only_hr@10: share of the tail's targets that are among the 10 best unseen items
+    of the tail. What a model does is that, and how often it shows the tail at all.
+
+    tail_uniformity: log of the mean of exp(-2 |v - w|^2) over pairs of vectors of the
+    tail; lower is more even. Source: Wang and Isola, Understanding Contrastive
+    Representation Learning through Alignment and Uniformity on the Hypersphere, ICML
+    2020.
+
+    Args:
+        score: Of users over the catalogue.
+        items: (N, d) vectors of length 1.
+        train, held_out: As of `evaluate_on`.
+    """
+    head = head_items(train.popularity())
+    some = held_out.take(~head[held_out.item])
+    users, query = np.unique(some.user, return_inverse=True)
+    found, _ = ranks(
+        lambda q: np.where(head, -np.inf, score(users[q])),
+        query,
+        some.item,
+        train.seen(users),
+    )
+    tail = items[~head]
+    total = sum(
+        np.exp(4 * (tail[i : i + 1024] @ tail.T - 1)).sum(dtype=float)
+        for i in range(0, len(tail), 1024)
+    )
+    pairs = (total - len(tail)) / (len(tail) * (len(tail) - 1))
+    return {
+        "tail_only_hr@10": float((found <= 10).mean()),
+        "tail_uniformity": float(np.log(pairs)),
+    }
+
+
+def field_weights(model: Any, train: Interactions) -> dict[str, float]:
+    """Mean of SENet's weight of each field, over all users and over all items."""
+    users = np.arange(len(train.users))
+    history, _ = train.histories(model.user.history["length"], users)
+    sides = {
+        "user": (model.user, {**train.users.columns, "history": history}),
+        "item": (model.item, train.items.columns),
+    }
+    return {
+        f"{side}_{name}_weight": float(weight)
+        for side, (encoder, features) in sides.items()
+        for name, weight in zip(
+            encoder.field_names,
+            np.asarray(encoder.importance(features)).mean(axis=0),
+            strict=True,
+        )
+    }
+
+
+def evaluate_on(
+    score: Scorer, train: Interactions, held_out: Interactions
+) -> dict[str, float]:
+    """`evaluate` of the held-out events, over the users that have one."""
+    users, query = np.unique(held_out.user, return_inverse=True)
+    return evaluate(
+        lambda q: score(users[q]),
+        query,
+        held_out.item,
+        train.seen(users),
+        train.popularity(),
+    )
+
+
+def baseline(config: RecallConfig, train: Interactions, seed: int) -> Scorer:
+    """A row that is no tower; scores users (rows) over the catalogue."""
+    if config.model == "popularity":
+        counts = train.popularity().astype(np.float32)
+        return lambda users: np.tile(counts, (len(users), 1))
+    if config.model == "ease":
+        return ease(train, config.regularisation)
+    return wals(train, config, seed)
+
+
+def ease(train: Interactions, regularisation: float) -> Scorer:
+    """EASE: item weights B = -P / diag(P), P = (X'X + lambda I)^-1, diagonal 0.
+
+    Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
+    """
+    seen = matrix(train)
+    gram = (seen.T @ seen).toarray().astype(np.float64)
+    gram[np.diag_indices_from(gram)] += regularisation
+    inverse = np.linalg.inv(gram)
+    weight = (-inverse / np.diag(inverse)).astype(np.float32)
+    np.fill_diagonal(weight, 0.0)
+    return lambda users: seen[users] @ weight
+
+
+def wals(train: Interactions, config: RecallConfig, seed: int) -> Scorer:
+    """Weighted alternating least squares of the library `implicit`, one thread."""
+    from implicit.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):  # it says itself that more are slower
+        model = AlternatingLeastSquares(
+            factors=config.dim,
+            regularization=config.regularisation,
+            alpha=config.confidence,
+            iterations=config.epochs,
+            num_threads=1,
+            random_state=seed,
+        )
+        model.fit(matrix(train), show_progress=False)
+    users, items = np.asarray(model.user_factors), np.asarray(model.item_factors)
+    return lambda rows: users[rows] @ items.T
+
+
+def matrix(train: Interactions) -> Any:
+    """(users, items) sparse, 1 where a user has taken an item."""
+    from scipy import sparse
+
+    ones = np.ones(len(train), np.float32)
+    shape = (len(train.users), len(train.items))
+    found = sparse.csr_matrix((ones, (train.user, train.item)), shape)
+    found.data[:] = 1.0
+    return found
+
+
+def build(config: RecallConfig, train: Interactions, seed: int) -> Any:
+    """The untrained model of a configuration."""
+    from debias.retrieval.layers.logq import StreamingFrequency
+    from debias.retrieval.layers.views import FeatureViews
+    from debias.retrieval.models import (
+        DAT,
+        MIND,
+        dssm,
+        fm_tower,
+        senet_tower,
+        youtube_dnn,
+    )
+
+    users, items = train.users.schema, train.items.schema
+    if not config.features:
+        users, items = {"id": users["id"]}, {"id": items["id"]}
+    given: dict[str, Any] = {
+        "dim": config.dim,
+        "length": config.length,
+        "temperature": config.temperature,
+        "unknown_rate": config.unknown_rate,
+        "seed": seed,
+        **config.options,
+    }
+    deep = {**given, "hidden": config.hidden}
+    drop: dict[str, Any] = {"dropout": config.dropout}
+    if config.model == "dssm":
+        model = dssm(users, items, history=config.history, **deep, **drop)
+    elif config.model == "transformer":
+        model = dssm(users, items, history="transformer", **deep, **drop)
+    elif config.model == "senet":
+        model = senet_tower(users, items, history=config.history, **deep, **drop)
+    elif config.model == "fm":
+        model = fm_tower(users, items, history=config.history, **given, **drop)
+    elif config.model == "youtube":
+        model = youtube_dnn(users, items, **deep, **drop)
+    elif config.model == "mind":
+        model = MIND(users, items, **deep)
+    elif config.model == "dat":
+        category = "category" if config.alignment and "category" in items else None
+        weights: dict[str, Any] = {"mimic": config.mimic, "alignment": config.alignment}
+        model = DAT(
+            users, items, category, history=config.history, **weights, **deep, **drop
+        )
+    else:
+        raise ValueError(
+            f"model must be one of {[*BASELINES, *TOWERS]}, got {config.model!r}"
+        )
+    if config.streaming:
+        model.frequency = StreamingFrequency(items["id"]["size"])
+    if config.transforms:
+        relation = mutual_information(train.items)
+        model.views = FeatureViews(
+            items, config.transforms, relation=relation, seed=seed
+        )
+        model.self_weight = config.self_weight
+    return model
+
+
+def fit_tower(config: RecallConfig, train: Interactions, seed: int) -> Any:
+    """A trained recall model."""
+    from debias.engine.optimizers import RowWiseAdam
+    from debias.retrieval.losses import RetrievalLoss
+    from debias.retrieval.training.batches import RecallBatches
+
+    model = build(config, train, seed)
+    sizes = [
+        kind.get("size", 0)
+        for side in (train.users, train.items)
+        for kind in side.schema.values()
+    ]
+    model.compile(
+        RowWiseAdam(config.learning_rate, dense_rows=DENSE_ROWS),
+        RetrievalLoss(config.loss, config.margin),
+        jit_compile=max(sizes) <= DENSE_ROWS,
+    )
+    batches = RecallBatches(
+        train,
+        config.batch_size,
+        config.candidates,
+        negatives=config.negatives,
+        sampler=sampler(config.sampler, train, seed),
+        own_negatives=config.own_negatives,
+        own_sampler=sampler(config.own_sampler, train, seed)
+        if config.own_negatives
+        else None,
+        log_q=config.log_q,
+        exclude_known=config.exclude_known,
+        history=config.length,
+        self_items=config.self_items if config.transforms else 0,
+        seed=seed,
+    )
+    model.fit(batches, epochs=config.epochs, verbose=0)
+    return model
+
+
+def scorer(model: Any, train: Interactions, length: int) -> Scorer:
+    """Scores users, as of the end of `train`, over its catalogue."""
+    items = model.item_vectors(train.items.columns)
+
+    def score(users: np.ndarray) -> np.ndarray:
+        history, _ = train.histories(length, users)
+        features = {**train.users.take(users), "history": history}
+        return dot_scores(model.user_vectors(features), items)
+
+    return score
+
+
+def sampler(name: str, train: Interactions, seed: int) -> Sampler:
+    """A sampler of negatives by name.
+
+    "hard": ranks 101 to 500 of an EASE ranking of unseen items, a stand-in for the
+    list of a ranker; "rejected": ranks 501 to 1,000, what a pre-ranker would cut;
+    "impressions": its first 20, shown and not taken; "hard-1-in-100" and
+    "hard-1-in-500": hard ones among uniform ones. "hard-by-ranker": the list of the
+    tower itself, trained as "in-batch", ordered by a click model, ranks 101 to 500.
+    """
+    items = len(train.items)
+    easy = uniform(items)
+    if name == "uniform":
+        return easy
+    if name == "popularity":
+        return by_popularity(train.popularity())
+    if name == "queue":
+        return Queue(4096, easy, items)
+    if name == "mixed":
+        return Mixture([(0.5, easy), (0.5, by_popularity(train.popularity(), 1.0))])
+    if name == "hard-by-ranker":
+        from benchmarks.retrieval.ranker import click_ranker
+
+        plain = RecallConfig("fm")
+        recall = scorer(fit_tower(plain, train, seed), train, plain.length)
+        return by_ranker(recall, click_ranker(train, recall, seed), train.seen(), easy)
+    bounds = {"impressions": (1, 20), "rejected": (501, 1000)}
+    kind, _, share = name.partition("-1-in-")
+    if kind in ("hard", *bounds):
+        first, last = bounds.get(kind, (101, 500))
+        hard: Listed = from_ranking(_ranking(train, last), easy, first, last)
+        if not share:
+            return hard
+        part = 1 / (1 + int(share))
+        return Mixture([(1 - part, easy), (part, hard)])
+    raise ValueError(
+        "sampler must be uniform, popularity, queue, mixed, hard-by-ranker, hard, "
+        f"rejected, impressions or one of these with -1-in-N, got {name!r}"
+    )
+
+
+def _ranking(train: Interactions, top: int) -> np.ndarray:
+    users, none = np.arange(len(train.users)), np.empty(0, int)
+    score = ease(train, 100.0)
+    return ranks(lambda q: score(users[q]), none, none, train.seen(), top=top)[1]
+
+
+@dataclass(frozen=True)
+class RecallExperiment:
+    """A row of a recall table, as `benchmarks.harness.plan.Experiment` wants it."""
+
+    row: str
+    config: RecallConfig
+    population: str = "movielens-100k"
+
+    def settings(self) -> Mapping[str, Any]:
+        """The configuration, where it differs from the defaults; the model always."""
+        given = asdict(self.config)
+        plain = asdict(RecallConfig(self.config.model))
+        return {
+            f.name: given[f.name]
+            for f in fields(RecallConfig)
+            if f.name == "model" or given[f.name] != plain[f.name]
+        }
+
+    def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
+        """Metrics on the test part; `data` is not used, the sets have their names."""
+        from benchmarks.harness.memory import forget
+
+        forget()
+        return measure(self.config, self.population, seed)
+
+
+RECALL = {
+    "popularity": RecallConfig("popularity"),
+    "ease": RecallConfig("ease"),
+    "wals": RecallConfig("wals", regularisation=0.1, confidence=1.0, epochs=15),
+    "dssm": RecallConfig("dssm"),
+    "fm": RecallConfig("fm"),
+    "senet": RecallConfig("senet"),
+    "youtube": RecallConfig("youtube"),
+    "mind": RecallConfig("mind"),
+    "dat": RecallConfig("dat"),
+    "dat-without-mimic": RecallConfig("dat", mimic=0.0),
+    "dat-without-alignment": RecallConfig("dat", alignment=0.0),
+    "dat-without-both": RecallConfig("dat", alignment=0.0, mimic=0.0),
+    "fm-catalogue": RecallConfig("fm", candidates="catalogue"),
+}
+TA_FENG = (
+    "popularity",
+    "ease",
+    "wals",
+    "dssm",
+    "fm",
+    "senet",
+    "youtube",
+    "mind",
+    "dat",
+)
+LOSSES = {
+    "softmax": RecallConfig("fm"),
+    "softmax-without-logq": RecallConfig("fm", log_q=False),
+    "softmax-streaming-logq": RecallConfig("fm", streaming=True),
+    "softmax-catalogue": RecallConfig("fm", candidates="catalogue"),
+    **{
+        f"{loss}-1-to-{count}": RecallConfig("fm", loss, "own", negatives=count)
+        for loss in ("pointwise", "hinge", "logistic", "bpr")
+        for count in (2, 3)
+    },
+}
+NEGATIVES = {
+    "in-batch": RecallConfig("fm"),
+    "in-batch-without-logq": RecallConfig("fm", log_q=False),
+    "queue": RecallConfig("fm", negatives=512, sampler="queue"),
+    "mixed": RecallConfig("fm", negatives=512),
+    **{
+        name: RecallConfig("fm", candidates="own", negatives=20, sampler=name)
+        for name in (
+            *("uniform", "popularity", "hard", "rejected", "impressions"),
+            *("hard-1-in-1", "hard-1-in-100", "hard-1-in-500", "hard-by-ranker"),
+        )
+    },
+}
+SELF_SUPERVISION = {
+    "without": RecallConfig("dssm"),
+    **{
+        "+".join(transforms): RecallConfig("dssm", transforms=transforms)
+        for transforms in (
+            *(("mask",), ("dropout",), ("complementary",), ("correlated",)),
+            ("correlated", "dropout"),
+        )
+    },
+}
+VIEWS = ("without", "mask", "dropout", "complementary", "correlated")
+SENET = {"dssm": RecallConfig("dssm"), "senet": RecallConfig("senet")}
+
+COLUMNS = (
+    *("hr@10", "hr@50", "hr@100", "ndcg@10", "mrr"),
+    *("tail_hr@50", "coverage@50", "train_seconds"),
+)
+WEIGHTS = (
+    *("user_id_weight", "user_age_weight", "user_gender_weight"),
+    *("user_occupation_weight", "user_history_0_weight", "user_history_1_weight"),
+    *("item_id_weight", "item_year_weight", "item_genres_weight"),
+    "item_category_weight",
+)
+
+
+def rows(
+    configs: Mapping[str, RecallConfig], dataset: str = "movielens-100k"
+) -> tuple[RecallExperiment, ...]:
+    return tuple(RecallExperiment(row, of, dataset) for row, of in configs.items())
+
+
+def table(
+    name: str,
+    title: str,
+    experiments: tuple[RecallExperiment, ...],
+    baseline: str,
+    **options: Any,
+) -> Table:
+    """A table of recall rows; what follows is the same in all of them."""
+    given: dict[str, Any] = {"metrics": COLUMNS, "paired": ("hr@50",), "seeds": 5}
+    given |= {"lower": ("train_seconds",), **options}
+    return Table(
+        name=name,
+        title=title,
+        experiments=experiments,
+        baseline=baseline,
+        clicks="",
+        dataset="public",
+        **given,
+    )
+
+
+TABLES = (
+    table(
+        "recall",
+        "Towers and baselines on public interactions",
+        rows(RECALL) + rows({name: RECALL[name] for name in TA_FENG}, "ta-feng"),
+        "ease",
+        paired=("hr@50", "ndcg@10"),
+        bounds=("popularity",),
+    ),
+    table("losses", "One tower by loss", rows(LOSSES), "softmax"),
+    table("negatives", "One tower by its negatives", rows(NEGATIVES), "in-batch"),
+    table(
+        "self-supervision",
+        "What two views of an item add, by how they are drawn",
+        rows(SELF_SUPERVISION)
+        + rows({n: SELF_SUPERVISION[n] for n in VIEWS}, "genre-told")
+        + rows({n: SELF_SUPERVISION[n] for n in VIEWS}, "genre-shuffled"),
+        "without",
+        metrics=(*COLUMNS, "head_hr@50", "tail_only_hr@10", "tail_uniformity"),
+        lower=("train_seconds", "tail_uniformity"),
+        paired=("tail_hr@50", "hr@50"),
+    ),
+    table(
+        "senet",
+        "What squeeze and excitation buys, and the weights it learns",
+        rows(SENET),
+        "dssm",
+        metrics=(*COLUMNS, *WEIGHTS),
+    ),
+)

@@ -1,0 +1,289 @@
+"""What keeping a recall model up to date is worth, day by day.
+
+The protocol, the same for every row:
+
+1. A tower (DSSM: vectors of 32, one hidden layer of 64, the last 20 items as history)
+   learns from the days before the first of ten: three passes, batches of 256, Adam at
+   .003, softmax over the batch with logQ. It knows the users and items of these days.
+2. Each of the ten days is cut into four lots of equal size, in order of time. A lot is
+   predicted before it is learned from: every user in it gets a vector from the model as
+   it stands and from what it took before the lot, and the items it takes in the lot are
+   ranked among all that the model knows and the user has not taken. `hr@50` is the
+   share of users and lots with an item among the first 50, `hr@50-day-D` that of day D.
+   `new_hr@50`: of events whose item the first model did not know, the share ranked so.
+   An item that the model does not know is missed. A user that it does not know has an
+   unknown id.
+3. "never": the model stays as it is, only histories are of the moment.
+   "incremental": after each lot, one pass over it that moves embeddings of ids alone;
+   new users and items get rows, and the vectors of touched items are upserted.
+   "full": after each day, one pass over the day, shuffled, that moves everything; all
+   items are encoded anew.
+   "both": increments by day; each night the full update, from the state of the last
+   full one, replaces them.
+4. "drifting": generated; each day every twentieth user changes taste, items appear, are
+   in fashion and fade. "ta-feng": the last forty days of a grocery's first purchases,
+   by day; the order within a day is that of the file.
+5. Seeds name the generated world, initial weights and orders of events. No rate was
+   tuned: increments learn at the rate of the towers. `update_cpu_seconds` is the
+   processor's time for all updates of the ten days, compilation included.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.plan import Table
+from debias.retrieval.data.interactions import (
+    FIRST,
+    ID,
+    FeatureTable,
+    Interactions,
+    from_columns,
+)
+
+DAYS, LOTS, CUTOFF = 10, 4, 50
+ROWS = ("never", "incremental", "full", "both")
+POPULATIONS = ("drifting", "ta-feng")
+
+
+@dataclass(frozen=True)
+class UpdateSize:
+    """How large a trial is; users, items and events are of the generated world."""
+
+    users: int = 3000
+    items: int = 1500
+    events: int = 2
+    before: int = 30  # days that the first model learns from
+    dim: int = 32
+    hidden: tuple[int, ...] = (64,)
+    length: int = 20
+    batch_size: int = 256
+    epochs: int = 3
+    rate: float = 0.003
+
+
+def world(population: str, seed: int, size: UpdateSize) -> Interactions:
+    """All events in order, with the number of the day, from 0, for a time."""
+    if population == "drifting":
+        from simulators.interactions import drifting_interactions
+
+        rng = np.random.default_rng([seed, 62])
+        days = size.before + DAYS
+        log = drifting_interactions(rng, size.users, size.items, days, size.events)
+        day = log.time // 1000
+    elif population == "ta-feng":
+        log = _ta_feng()
+        day = log.time - log.time.max() + size.before + DAYS - 1
+    else:
+        raise ValueError(
+            f"population must be one of {list(POPULATIONS)}, got {population!r}"
+        )
+    order = np.argsort(log.time, kind="stable")
+    order = order[day[order] >= 0]
+    return Interactions(
+        log.user[order], log.item[order], day[order], log.users, log.items
+    )
+
+
+@cache
+def _ta_feng() -> Interactions:
+    from debias.retrieval.data.datasets import ta_feng
+
+    return ta_feng()
+
+
+def raw(table: FeatureTable, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Raw values of categorical columns at `rows`; "" for missing.
+
+    >>> table = FeatureTable.build({"id": ["a", "b"], "x": ["p", None]})
+    >>> {name: words.tolist() for name, words in raw(table, np.array([1])).items()}
+    {'id': ['b'], 'x': ['']}
+    """
+    return {
+        name: np.append(["", ""], table.vocabularies[name])[codes]
+        for name, codes in table.take(rows).items()
+    }
+
+
+def known_part(log: Interactions) -> Interactions:
+    """The same events over tables of the users and items that occur in them."""
+    return from_columns(
+        log.users.vocabularies[ID][log.user],
+        log.items.vocabularies[ID][log.item],
+        log.time,
+        raw(log.users, np.unique(log.user)),
+        raw(log.items, np.unique(log.item)),
+    )
+
+
+@lru_cache(maxsize=1)
+def first_model(population: str, seed: int, size: UpdateSize) -> tuple[Any, Any]:
+    """The world, and a learner that knows the days before the first of ten.
+
+    Kept, for all rows of a world start from copies of it.
+    """
+    from debias.retrieval.models import dssm
+    from debias.retrieval.training.learner import Pace, learn, new_learner
+
+    log = world(population, seed, size)
+    build = partial(
+        dssm, dim=size.dim, hidden=size.hidden, length=size.length, seed=seed
+    )
+    pace = Pace(size.length, size.batch_size, size.rate, size.rate, seed=seed)
+    learner = new_learner(build, known_part(log.take(log.time < size.before)), pace)
+    learn(learner, epochs=size.epochs)
+    return log, learner
+
+
+def copied(learner: Any) -> Any:
+    """A learner in the same state that learns apart."""
+    from debias.retrieval.training.learner import new_learner, replace_by
+
+    other = new_learner(learner.build, learner.log, learner.pace)
+    replace_by(other, learner)
+    return other
+
+
+def target_ranks(
+    learner: Any, vectors: np.ndarray, past: Interactions, lot: Interactions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each target's rank, infinite where the model does not know the item.
+
+    Args:
+        learner: The model as it stands, and the ids that it knows.
+        vectors: Of the items that it knows.
+        past: All events before the lot, in the tables of the world.
+        lot: The events to predict.
+
+    Returns:
+        (T,) ranks, and (T,) which query, a user of the lot, each belongs to.
+    """
+    from debias.retrieval.training.evaluate import dot_scores, ranks
+
+    users, query = np.unique(lot.user, return_inverse=True)
+    code = learner.log.items.encode({ID: past.items.vocabularies[ID]})[0][ID]
+    row = np.where(code >= FIRST, code, FIRST - 1) - FIRST  # -1 where it is not known
+    histories, _ = past.histories(learner.pace.length, users)
+    # As in serving, what the model does not know is passed over.
+    codes = np.append([0, 0], np.where(row >= 0, code, 0))[histories]
+    codes = np.take_along_axis(codes, np.argsort(codes == 0, 1, "stable"), axis=1)
+    features = learner.log.users.encode(raw(past.users, users))[0]
+    queries = learner.model.user_vectors({**features, "history": codes.astype("int32")})
+    taken, offsets = past.seen(users)
+    kept = row[taken] >= 0
+    seen = row[taken][kept], np.append(0, np.cumsum(kept))[offsets]
+    target, rank = row[lot.item], np.full(len(lot), np.inf)
+    rank[target >= 0], _ = ranks(
+        lambda q: dot_scores(queries[q], vectors),
+        query[target >= 0],
+        target[target >= 0],
+        seen,
+    )
+    return rank, query
+
+
+def simulated(
+    row: str, log: Interactions, first: Any, size: UpdateSize
+) -> dict[str, float]:
+    """Ten days of predicting and updating.
+
+    Args:
+        row: One of `ROWS`.
+        log: The world.
+        first: The first model; stays as it is.
+        size: What the world was made with.
+    """
+    from debias.retrieval.serving.index import Index
+    from debias.retrieval.serving.update import full_update, incremental_update
+    from debias.retrieval.training.learner import replace_by
+
+    live = copied(first)
+    nightly = copied(first) if row == "both" else live
+    known = live.log.items.encode({ID: log.items.vocabularies[ID]})[0][ID] >= FIRST
+    index = Index(live.model.item_vectors(live.log.items.columns))
+    daily, new_hits, seconds = [], [], 0.0
+    for day in range(size.before, size.before + DAYS):
+        hits = []
+        today = np.flatnonzero(log.time == day)
+        for rows in np.array_split(today, LOTS):
+            past, lot = log.take(np.arange(rows[0])), log.take(rows)
+            rank, query = target_ranks(live, index.vectors, past, lot)
+            found = rank <= CUTOFF
+            hits.append(np.bincount(query, found) > 0)
+            new_hits.append(found[~known[lot.item]])
+            if row in ("incremental", "both"):
+                begun = time.process_time()
+                step = incremental_update(live, *_events(lot))
+                index = index.upsert(step.items, step.vectors)
+                seconds += time.process_time() - begun
+        if row in ("full", "both"):
+            begun = time.process_time()
+            full_update(nightly, *_events(log.take(today)))
+            if row == "both":
+                replace_by(live, nightly)
+            index = Index(live.model.item_vectors(live.log.items.columns))
+            seconds += time.process_time() - begun
+        daily.append(float(np.concatenate(hits).mean()))
+    of_new = np.concatenate(new_hits)
+    return {
+        "hr@50": float(np.mean(daily)),
+        **({"new_hr@50": float(of_new.mean())} if len(of_new) else {}),
+        **{f"hr@50-day-{day}": value for day, value in enumerate(daily, 1)},
+        "update_cpu_seconds": seconds,
+    }
+
+
+def _events(log: Interactions) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Events by raw ids, with the raw features of their users and items."""
+    from debias.retrieval.data.events import Events
+
+    ids = [table.vocabularies[ID] for table in (log.users, log.items)]
+    return (
+        Events(ids[0][log.user], ids[1][log.item], log.time),
+        raw(log.users, np.unique(log.user)),
+        raw(log.items, np.unique(log.item)),
+    )
+
+
+@dataclass(frozen=True)
+class UpdateTrial:
+    """A row of `updates`."""
+
+    row: str
+    population: str
+    size: UpdateSize = UpdateSize()
+
+    def settings(self) -> Mapping[str, Any]:
+        size = asdict(self.size)
+        return {**size, "hidden": list(self.size.hidden), "days": DAYS, "lots": LOTS}
+
+    def measure(self, seed: int, data: str | None) -> Mapping[str, float]:
+        from benchmarks.harness.memory import forget
+
+        forget()
+        log, first = first_model(self.population, seed, self.size)
+        return simulated(self.row, log, first, self.size)
+
+
+TABLE = Table(
+    name="updates",
+    title="Recall kept up to date: hit rate of ten days by how it is updated",
+    experiments=tuple(
+        UpdateTrial(row, population) for population in POPULATIONS for row in ROWS
+    ),
+    metrics=(
+        *("hr@50", "new_hr@50"),
+        *(f"hr@50-day-{day}" for day in (1, 4, 7, 10)),
+        "update_cpu_seconds",
+    ),
+    baseline="never",
+    paired=("hr@50",),
+    clicks="",
+    lower=("update_cpu_seconds",),
+    seeds=5,
+    workers=1,
+)

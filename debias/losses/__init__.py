@@ -1,0 +1,67 @@
+"""Losses of click models and rankers, in `keras.ops`: one number a list.
+
+Every loss is a pure function of `y_true`, shape `(batch, list_size)` with -1 at
+padding, and of logits `y_pred`. It returns shape `(batch,)`, so that the mean over the
+batch, the default reduction of the Keras shells, is a mean over sessions. Padding is
+left out before anything is computed: it adds exactly 0 to a loss and to its gradient,
+whatever its logit, and a list that is all padding has loss 0.
+
+`weights` is one number a list, `(batch,)` or `(batch, 1)`, or one an item,
+`(batch, list_size)`, such as inverse propensities. The shells take them as
+`sample_weight`, so `model.fit(x, y, sample_weight=weights)` works with either.
+
+Softplus and logsumexp throughout, never `ops.logaddexp`: its gradient on the TensorFlow
+backend is wrong where the arguments tie, as they do in zero-initialised towers.
+
+To add a loss, write the function and its shell, and enter the shell in `LOSSES`: the
+property tests pick it up from there.
+"""
+
+from debias.losses.click import click_cross_entropy, click_em
+from debias.losses.keras import (
+    LOSSES,
+    ApproxNDCG,
+    ClickCrossEntropy,
+    ClickEM,
+    ListLoss,
+    MixtureEM,
+    MixtureLikelihood,
+    PairwiseLogistic,
+    SoftmaxCrossEntropy,
+)
+from debias.losses.lists import Tensor
+from debias.losses.mixture import (
+    conditional_logits,
+    marginal_loss,
+    mixture_em,
+    mixture_likelihood,
+    mixture_logits,
+    prefix_responsibilities,
+    responsibilities,
+)
+from debias.losses.ranking import approx_ndcg, pairwise_logistic, softmax_cross_entropy
+
+__all__ = [
+    "LOSSES",
+    "ApproxNDCG",
+    "ClickCrossEntropy",
+    "ClickEM",
+    "ListLoss",
+    "MixtureEM",
+    "MixtureLikelihood",
+    "PairwiseLogistic",
+    "SoftmaxCrossEntropy",
+    "Tensor",
+    "approx_ndcg",
+    "click_cross_entropy",
+    "click_em",
+    "conditional_logits",
+    "marginal_loss",
+    "mixture_em",
+    "mixture_likelihood",
+    "mixture_logits",
+    "pairwise_logistic",
+    "prefix_responsibilities",
+    "responsibilities",
+    "softmax_cross_entropy",
+]

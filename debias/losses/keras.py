@@ -1,0 +1,183 @@
+"""The losses as `keras.losses.Loss`, to be given to `compile`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.losses.click import click_cross_entropy, click_em
+from debias.losses.lists import Tensor, require_positive
+from debias.losses.mixture import mixture_em, mixture_likelihood
+from debias.losses.ranking import approx_ndcg, pairwise_logistic, softmax_cross_entropy
+
+
+class ListLoss(keras.losses.Loss):
+    """Shell of a loss of lists: calls `function` with the arguments it was built with.
+
+    `sample_weight` of shape `(batch,)` or `(batch, 1)` weighs lists, of shape
+    `(batch, list_size)` items. Keras alone would multiply the latter into losses of
+    shape `(batch,)` and, where batch and list size are equal, without a word.
+    """
+
+    function: Any
+
+    def __init__(self, reduction: str, name: str | None, **arguments: Any):
+        super().__init__(name=name, reduction=reduction)
+        require_positive(**{k: v for k, v in arguments.items() if k == "temperature"})
+        self.arguments = arguments
+
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        if sample_weight is not None and len(ops.shape(sample_weight)) == 2:
+            return super().__call__((y_true, sample_weight), y_pred)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true, weights = y_true if isinstance(y_true, tuple) else (y_true, None)
+        return self.function(y_true, y_pred, weights=weights, **self.arguments)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.arguments}
+
+
+_registered = keras.saving.register_keras_serializable(package="debias")
+
+
+@_registered
+class ClickCrossEntropy(ListLoss):
+    """`click_cross_entropy` as a Keras loss."""
+
+    function = staticmethod(click_cross_entropy)
+
+    def __init__(
+        self,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "click_cross_entropy",
+    ):
+        super().__init__(reduction, name)
+
+
+@_registered
+class ClickEM(ListLoss):
+    """`click_em` as a Keras loss."""
+
+    function = staticmethod(click_em)
+
+    def __init__(
+        self,
+        examination_weight: float = 1.0,
+        relevance_weight: float = 1.0,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "click_em",
+    ):
+        super().__init__(
+            reduction,
+            name,
+            examination_weight=examination_weight,
+            relevance_weight=relevance_weight,
+        )
+
+
+@_registered
+class MixtureLikelihood(ListLoss):
+    """`mixture_likelihood` as a Keras loss, with one prior for all sessions."""
+
+    function = staticmethod(mixture_likelihood)
+
+    def __init__(
+        self,
+        log_prior: Sequence[float] | None = None,
+        temperature: float = 1.0,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "mixture_likelihood",
+    ):
+        super().__init__(
+            reduction, name, log_prior=_listed(log_prior), temperature=temperature
+        )
+
+
+@_registered
+class MixtureEM(ListLoss):
+    """`mixture_em` as a Keras loss: TF-Ranking's `MixtureEMLoss`."""
+
+    function = staticmethod(mixture_em)
+
+    def __init__(
+        self,
+        log_prior: Sequence[float] | None = None,
+        temperature: float = 1.0,
+        drop_clickless: bool = True,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "mixture_em",
+    ):
+        super().__init__(
+            reduction,
+            name,
+            log_prior=_listed(log_prior),
+            temperature=temperature,
+            drop_clickless=drop_clickless,
+        )
+
+
+@_registered
+class SoftmaxCrossEntropy(ListLoss):
+    """`softmax_cross_entropy` as a Keras loss."""
+
+    function = staticmethod(softmax_cross_entropy)
+
+    def __init__(
+        self,
+        gain: bool = False,
+        temperature: float = 1.0,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "softmax_cross_entropy",
+    ):
+        super().__init__(reduction, name, gain=gain, temperature=temperature)
+
+
+@_registered
+class PairwiseLogistic(ListLoss):
+    """`pairwise_logistic` as a Keras loss."""
+
+    function = staticmethod(pairwise_logistic)
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "pairwise_logistic",
+    ):
+        super().__init__(reduction, name, temperature=temperature)
+
+
+@_registered
+class ApproxNDCG(ListLoss):
+    """`approx_ndcg` as a Keras loss."""
+
+    function = staticmethod(approx_ndcg)
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = "approx_ndcg",
+    ):
+        super().__init__(reduction, name, temperature=temperature)
+
+
+def _listed(log_prior: Sequence[float] | None) -> list[float] | None:
+    """Plain floats, which a configuration can hold."""
+    return None if log_prior is None else [float(value) for value in log_prior]
+
+
+LOSSES: dict[str, type[ListLoss]] = {
+    "click_cross_entropy": ClickCrossEntropy,
+    "click_em": ClickEM,
+    "mixture_likelihood": MixtureLikelihood,
+    "mixture_em": MixtureEM,
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "pairwise_logistic": PairwiseLogistic,
+    "approx_ndcg": ApproxNDCG,
+}

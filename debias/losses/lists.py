@@ -1,0 +1,62 @@
+"""How losses read labels, logits and weights of lists that are padded."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any  # a tensor of the backend, or what converts to one
+
+MASKED = -1e30  # a logit whose softmax weight is exactly 0, yet not infinite
+
+
+def prepared(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels, logits and mask of one float type, with zeros in place of padding."""
+    z = ops.convert_to_tensor(y_pred)
+    if not keras.backend.is_float_dtype(z.dtype):
+        z = ops.cast(z, keras.backend.floatx())
+    y = ops.cast(ops.convert_to_tensor(y_true), z.dtype)
+    if len(y.shape) != 2 or len(z.shape) not in (2, 3):
+        raise ValueError(
+            "y_true must have shape (batch, list_size) and y_pred (batch, list_size) "
+            f"or (batch, list_size, K), got {tuple(y.shape)} and {tuple(z.shape)}"
+        )
+    known = zip(y.shape, z.shape[:2], strict=True)
+    if any(None not in sides and sides[0] != sides[1] for sides in known):
+        raise ValueError(
+            "y_true and y_pred must agree in (batch, list_size), got "
+            f"{tuple(y.shape)} and {tuple(z.shape)}"
+        )
+    mask = y >= 0
+    z_mask = mask if len(z.shape) == 2 else ops.expand_dims(mask, -1)
+    return ops.where(mask, y, 0.0), ops.where(z_mask, z, 0.0), mask
+
+
+def require_flat(y_pred: Tensor, loss: str) -> None:
+    """Refuses logits of a mixture where one logit an item is meant."""
+    if len(y_pred.shape) != 2:
+        raise ValueError(
+            f"{loss} needs y_pred of shape (batch, list_size), "
+            f"got {tuple(y_pred.shape)}"
+        )
+
+
+def weights_like(weights: Tensor | None, like: Tensor) -> Tensor:
+    """Weights that broadcast to `(batch, list_size)`."""
+    if weights is None:
+        return ops.ones((1, 1), dtype=like.dtype)
+    weights = ops.cast(ops.convert_to_tensor(weights), like.dtype)
+    return ops.expand_dims(weights, -1) if len(weights.shape) == 1 else weights
+
+
+def of_items_and_lists(weights: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights that enter within a list, of rank 2, and weights of lists, of rank 1."""
+    weights = weights_like(weights, like)
+    ones = ops.ones((1, 1), dtype=like.dtype)
+    return (ones, weights[:, 0]) if weights.shape[1] == 1 else (weights, ones[:, 0])
+
+
+def require_positive(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if isinstance(value, (int, float)) and not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")

@@ -1,0 +1,133 @@
+"""Losses of rankings: which item of a list, not whether."""
+
+from keras import ops
+
+from debias.losses.lists import (
+    MASKED,
+    Tensor,
+    of_items_and_lists,
+    prepared,
+    require_flat,
+    require_positive,
+    weights_like,
+)
+
+
+def softmax_cross_entropy(
+    y_true: Tensor,
+    y_pred: Tensor,
+    weights: Tensor | None = None,
+    gain: bool = False,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Listwise softmax: -sum_i w_i y_i log softmax(z / T)_i over the valid items.
+
+    A list without a positive label has loss 0. Not divided by the sum of labels, as
+    TF-Ranking's `SoftmaxLoss`, which it equals. With `weights` of 1 / propensity it is
+    the listwise inverse propensity estimator.
+
+    Args:
+        y_true: `(batch, list_size)` labels >= 0, -1 at padding.
+        y_pred: `(batch, list_size)` scores.
+        weights: Of lists or of items, see the module.
+        gain: bool. Whether the label of grade y is 2^y - 1, the gain of NDCG.
+        temperature: T > 0.
+
+    Returns:
+        `(batch,)`.
+
+    >>> loss = softmax_cross_entropy([[2, 0, -1]], [[0.0, 0.0, 9.0]])
+    >>> round(float(loss[0]), 6)  # 2 log 2
+    1.386294
+    """
+    require_positive(temperature=temperature)
+    y, z, mask = prepared(y_true, y_pred)
+    require_flat(z, "softmax_cross_entropy")
+    z = ops.where(mask, z / temperature, MASKED)
+    labels = (2.0**y - 1.0 if gain else y) * weights_like(weights, z)
+    items = labels * (ops.logsumexp(z, axis=1, keepdims=True) - z)
+    return ops.sum(ops.where(mask, items, 0.0), axis=1)
+
+
+def pairwise_logistic(
+    y_true: Tensor,
+    y_pred: Tensor,
+    weights: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """RankNet: sum over pairs y_i > y_j of w_i log(1 + exp(-(z_i - z_j) / T)).
+
+    Source: Burges et al., Learning to Rank using Gradient Descent, ICML 2005. Equal to
+    the sum over a list of TF-Ranking's `PairwiseLogisticLoss`. Memory grows with
+    batch list_size^2.
+
+    Args:
+        y_true: `(batch, list_size)` labels >= 0, -1 at padding.
+        y_pred: `(batch, list_size)` scores.
+        weights: Of lists or of items, see the module; of the better item of a pair.
+        temperature: T > 0.
+
+    Returns:
+        `(batch,)` sums over the pairs of each list, 0 where all labels are equal.
+
+    >>> loss = pairwise_logistic([[1, 0, 0, -1]], [[1.0, 1.0, 1.0, 9.0]])
+    >>> round(float(loss[0]), 6)  # two pairs, 2 log 2
+    1.386294
+    """
+    require_positive(temperature=temperature)
+    y, z, mask = prepared(y_true, y_pred)
+    require_flat(z, "pairwise_logistic")
+    z = z / temperature
+    pair = ops.expand_dims(y, 2) > ops.expand_dims(y, 1)
+    pair = pair & ops.expand_dims(mask, 2) & ops.expand_dims(mask, 1)
+    losses = ops.softplus(ops.expand_dims(z, 1) - ops.expand_dims(z, 2))
+    losses = ops.sum(ops.where(pair, losses, 0.0), axis=2)
+    return ops.sum(ops.where(mask, losses * weights_like(weights, z), 0.0), axis=1)
+
+
+def approx_ndcg(
+    y_true: Tensor,
+    y_pred: Tensor,
+    weights: Tensor | None = None,
+    temperature: float = 0.1,
+) -> Tensor:
+    """Minus NDCG with smooth ranks, rank_i = 1 + sum_{j != i} sigma((z_j - z_i) / T).
+
+    Gain 2^y - 1, discount 1 / log2(1 + rank), divided by the ideal DCG of the list. A
+    list without a positive label has loss 0.
+
+    Source: Qin et al., A General Approximation Framework for Direct Optimization of
+    Information Retrieval Measures, Information Retrieval 2010. Equal to TF-Ranking's
+    `ApproxNDCGLoss`.
+
+    Args:
+        y_true: `(batch, list_size)` grades >= 0, -1 at padding.
+        y_pred: `(batch, list_size)` scores.
+        weights: Of lists or of items, see the module; items' are averaged over the list
+            in proportion to the labels, as TF-Ranking does for all its listwise losses.
+        temperature: T > 0; lower is closer to NDCG and steeper.
+
+    Returns:
+        `(batch,)` in [-1, 0].
+
+    >>> loss = approx_ndcg([[0, 1]], [[0.0, 0.0]])  # both at rank 1.5
+    >>> round(float(loss[0]), 6)  # -1 / log2(2.5)
+    -0.756471
+    """
+    require_positive(temperature=temperature)
+    y, z, mask = prepared(y_true, y_pred)
+    require_flat(z, "approx_ndcg")
+    z = z / temperature
+    ahead = ops.sigmoid(ops.expand_dims(z, 1) - ops.expand_dims(z, 2))
+    ahead = ops.where(ops.expand_dims(mask, 1), ahead, 0.0)
+    ranks = 0.5 + ops.sum(ahead, axis=2)  # the item itself counts one half
+    gains = 2.0**y - 1.0  # 0 at padding
+    ideal = ops.flip(ops.sort(gains, axis=1), axis=1)
+    places = ops.cast(ops.arange(2, ops.shape(y)[1] + 2), z.dtype)
+    best = ops.sum(ideal / ops.log2(places), axis=1)
+    dcg = ops.sum(ops.where(mask, gains / ops.log2(1.0 + ranks), 0.0), axis=1)
+    loss = -ops.where(best > 0, dcg / ops.where(best > 0, best, 1.0), 0.0)
+    of_items, of_lists = of_items_and_lists(weights, z)
+    total = ops.sum(y, axis=1)
+    of_items = ops.sum(y * of_items, axis=1) / ops.where(total > 0, total, 1.0)
+    return loss * of_items * of_lists

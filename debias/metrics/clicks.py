@@ -1,0 +1,190 @@
+"""Metrics of click predictions, and of rankings judged by clicks."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from debias.metrics.ranking import Cutoff, mrr, recall
+from debias.metrics.statistics import estimate
+
+
+def _sessions(
+    clicks: ArrayLike, others: ArrayLike, mask: ArrayLike | None, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Checked clicks (bool), the other array, and which cells are items."""
+    clicks, others = np.asarray(clicks), np.asarray(others)
+    if clicks.ndim != 2 or clicks.shape != others.shape:
+        raise ValueError(
+            f"clicks and {name} must have the same shape (sessions, list_size), got "
+            f"{clicks.shape} and {others.shape}"
+        )
+    valid = clicks >= 0 if mask is None else np.asarray(mask, dtype=bool)
+    if valid.shape != clicks.shape:
+        raise ValueError(
+            f"mask must have the shape of clicks {clicks.shape}, got {valid.shape}"
+        )
+    clicked = clicks == 1
+    if not (clicked | (clicks == 0) | ~valid).all():
+        raise ValueError("clicks must be 0 or 1 where an item was displayed")
+    return clicked & valid, others, valid
+
+
+def _log_likelihood(
+    clicks: ArrayLike,
+    predictions: ArrayLike,
+    mask: ArrayLike | None,
+    from_logits: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `item_log_likelihood` returns, and which cells are items."""
+    clicked, z, valid = _sessions(clicks, predictions, mask, "predictions")
+    z = np.where(valid, z, 0.0).astype(z.dtype if z.dtype.kind == "f" else float)
+    if np.isnan(z).any():
+        row = int(np.flatnonzero(np.isnan(z).any(axis=1))[0])
+        raise ValueError(f"predictions of session {row} are not numbers")
+    if from_logits:
+        z = np.where(clicked, z, -z)
+        value = np.minimum(z, 0) - np.log1p(np.exp(-np.abs(z)))
+    else:
+        if ((z < 0) | (z > 1)).any():
+            row = int(np.flatnonzero(((z < 0) | (z > 1)).any(axis=1))[0])
+            raise ValueError(
+                f"predictions of session {row} are no probabilities; logits need "
+                "from_logits=True"
+            )
+        with np.errstate(divide="ignore"):
+            value = np.where(clicked, np.log(z), np.log1p(-z))
+    return np.where(valid, value, np.zeros((), value.dtype)), valid
+
+
+def item_log_likelihood(
+    clicks: ArrayLike,
+    predictions: ArrayLike,
+    mask: ArrayLike | None = None,
+    from_logits: bool = True,
+) -> np.ndarray:
+    """Log-probability of what was seen at each item, in nats, 0 at padding.
+
+    c log p + (1 - c) log(1 - p), never clipped: a prediction that was certain and
+    wrong is -inf. From logits it is exact in both tails.
+
+    Args:
+        clicks: `(sessions, list_size)` 0 or 1, or bool.
+        predictions: Of the same shape: click logits, or probabilities.
+        mask: Which cells are items. None: those with clicks >= 0.
+        from_logits: bool. Whether `predictions` are logits.
+
+    Returns:
+        `(sessions, list_size)` values <= 0.
+
+    >>> item_log_likelihood([[1, 0, -1]], [[0.0, 0.0, 5.0]]).round(6).tolist()
+    [[-0.693147, -0.693147, 0.0]]
+    """
+    return _log_likelihood(clicks, predictions, mask, from_logits)[0]
+
+
+def session_log_likelihood(
+    clicks: ArrayLike,
+    predictions: ArrayLike,
+    mask: ArrayLike | None = None,
+    from_logits: bool = True,
+) -> np.ndarray:
+    """Sum of `item_log_likelihood` over each session, in nats, `(sessions,)`.
+
+    The log-likelihood of a session only if predictions are conditional on the clicks
+    above, or if the model has clicks independent. Mixtures have them dependent: give
+    the conditional logits of `debias.losses.conditional_logits`.
+
+    >>> session_log_likelihood([[1, 0, -1]], [[0.0, 0.0, 5.0]]).round(6).tolist()
+    [-1.386294]
+    """
+    value = item_log_likelihood(clicks, predictions, mask, from_logits)
+    return value.sum(axis=1, dtype=float)
+
+
+def click_log_likelihood(
+    clicks: ArrayLike,
+    predictions: ArrayLike,
+    mask: ArrayLike | None = None,
+    from_logits: bool = True,
+) -> float:
+    """Mean of `item_log_likelihood` over all displayed items, in nats; nan for none.
+
+    >>> round(click_log_likelihood([[1, 0, -1]], [[0.0, 0.0, 5.0]]), 6)
+    -0.693147
+    """
+    value, shown = _log_likelihood(clicks, predictions, mask, from_logits)
+    return float(value.sum(dtype=float) / shown.sum()) if shown.any() else float("nan")
+
+
+def perplexity_per_rank(
+    clicks: ArrayLike,
+    predictions: ArrayLike,
+    mask: ArrayLike | None = None,
+    from_logits: bool = True,
+) -> np.ndarray:
+    """2^-(mean log2-likelihood) of the items shown at each rank, `(list_size,)`.
+
+    1 is perfect, 2 a coin; nan at a rank where nothing was shown. Arguments as
+    `item_log_likelihood`, columns in display order. The measure of Dupret and
+    Piwowarski, SIGIR 2008, and of PyClick.
+
+    >>> perplexity_per_rank([[1, 0]], [[0.5, 0.25]], from_logits=False).round(6)
+    array([2.      , 1.333333])
+    """
+    value, shown = _log_likelihood(clicks, predictions, mask, from_logits)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was shown
+        return np.exp(-value.sum(axis=0, dtype=float) / shown.sum(axis=0))
+
+
+def perplexity(
+    clicks: ArrayLike,
+    predictions: ArrayLike,
+    mask: ArrayLike | None = None,
+    from_logits: bool = True,
+) -> float:
+    """Mean of `perplexity_per_rank` over the ranks where something was shown.
+
+    >>> round(perplexity([[1, 0]], [[0.5, 0.25]], from_logits=False), 6)
+    1.666667
+    """
+    value = perplexity_per_rank(clicks, predictions, mask, from_logits)
+    value = value[~np.isnan(value)]
+    return float(value.mean()) if len(value) else float("nan")
+
+
+def click_mrr(
+    clicks: ArrayLike, scores: ArrayLike, mask: ArrayLike | None = None
+) -> float:
+    """Mean reciprocal rank of the first click once each list is re-ranked by `scores`.
+
+    Over the sessions that have a click; nan without any. `mrr` gives it per session.
+    Clicks are biased by where the item was shown, so this favours rankers that keep
+    the logged order.
+
+    >>> click_mrr([[0, 1], [0, 0]], [[0.1, 0.9], [0.1, 0.9]])
+    1.0
+    """
+    clicked, scores, valid = _sessions(clicks, scores, mask, "scores")
+    return estimate(mrr(clicked.astype(np.int8), scores, mask=valid)).mean
+
+
+def click_share(
+    clicks: ArrayLike,
+    scores: ArrayLike,
+    k: Cutoff = 1,
+    mask: ArrayLike | None = None,
+) -> float | np.ndarray:
+    """Share of all clicks that fall in the first k once re-ranked by `scores`.
+
+    One number, or `(len(k),)`; nan where nobody clicked. Ties and bias as `click_mrr`.
+
+    >>> click_share([[1, 0, 1], [0, 0, 1]], [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], k=2)
+    0.3333333333333333
+    """
+    clicked, scores, valid = _sessions(clicks, scores, mask, "scores")
+    total = clicked.sum(axis=1)
+    share = recall(clicked.astype(np.int8), scores, k, mask=valid)
+    some = total > 0
+    if not some.any():
+        return np.nan * share[0] if share.ndim == 2 else float("nan")
+    value = (total[some] @ share[some]) / total.sum()
+    return value if share.ndim == 2 else float(value)

@@ -1,0 +1,110 @@
+"""Means, intervals and tests of metrics."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import stdtr, stdtrit
+
+
+class Estimate(NamedTuple):
+    """A mean, its two-sided t-interval, and how many values it is of."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    left_out: int
+
+
+class Difference(NamedTuple):
+    """A mean paired difference, its t-interval, and the p-value of no difference."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+    left_out: int
+
+
+def estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Mean with its t-interval, mean -+ t_{n-1} s / sqrt(n), of the values not nan.
+
+    Of fewer than two values the interval is nan, of none the mean too: one seed has no
+    interval, rather than a narrow one.
+
+    >>> estimate([1.0, 2.0, 3.0, float("nan")])._asdict()["left_out"]
+    1
+    >>> [round(x, 4) for x in estimate([1.0, 2.0, 3.0])[:3]]  # 2 -+ 4.3027 / sqrt(3)
+    [2.0, -0.4841, 4.4841]
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    values = np.asarray(values, dtype=float).ravel()
+    kept = values[~np.isnan(values)]
+    count = len(kept)
+    mean = float(kept.mean()) if count else float("nan")
+    reach = float("nan")
+    if count > 1:
+        t = stdtrit(count - 1, (1 + confidence) / 2)
+        reach = float(t * kept.std(ddof=1) / np.sqrt(count))
+    return Estimate(mean, mean - reach, mean + reach, count, len(values) - count)
+
+
+def paired_difference(
+    values: ArrayLike,
+    baseline: ArrayLike,
+    confidence: float = 0.95,
+    relative: bool = False,
+) -> Difference:
+    """Mean of `values - baseline` pair by pair, with its t-interval and t-test.
+
+    Pairs with a nan on either side are left out and counted. The p-value is two-sided;
+    if all differences are the same it is 1 where they are 0, else 0.
+
+    Args:
+        values: `(n,)`, such as one metric by seed.
+        baseline: `(n,)`, the same metric of the other model for the same seeds.
+        confidence: Of the interval.
+        relative: bool. Whether each difference is divided by its baseline.
+
+    >>> [round(x, 4) for x in paired_difference([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])[:4]]
+    [2.0, -0.4841, 4.4841, 0.0742]
+    """
+    values, baseline = np.asarray(values, float), np.asarray(baseline, float)
+    if values.shape != baseline.shape or values.ndim != 1:
+        raise ValueError(
+            "values and baseline must be pairs of shape (n,), got "
+            f"{values.shape} and {baseline.shape}"
+        )
+    difference = (values - baseline) / (baseline if relative else 1.0)
+    mean, low, high, count, left_out = estimate(difference, confidence)
+    p_value = float("nan")
+    if count > 1:
+        error = (high - low) / 2 / stdtrit(count - 1, (1 + confidence) / 2)
+        if error > 0:
+            p_value = float(2 * stdtr(count - 1, -abs(mean) / error))
+        else:
+            p_value = float(mean == 0)
+    return Difference(mean, low, high, p_value, count, left_out)
+
+
+def effective_sample_size(weights: ArrayLike) -> float:
+    """How many equal weights would average as precisely: (sum w)^2 / sum w^2 (Kish).
+
+    Args:
+        weights: At least 0, some above; any shape.
+
+    Raises:
+        ValueError: A weight is negative, or there is none above 0.
+
+    Source: Kish, Survey Sampling, 1965.
+
+    >>> effective_sample_size(np.array([1.0, 1.0, 2.0]))
+    2.6666666666666665
+    """
+    weights = np.asarray(weights, float)
+    if weights.size == 0 or not (weights >= 0).all() or not weights.any():
+        raise ValueError("weights must be at least 0, and some above")
+    return float(weights.sum() ** 2 / np.square(weights).sum())

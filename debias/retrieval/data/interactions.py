@@ -1,0 +1,596 @@
+"""Who took what, when: interactions between a table of users and a table of items.
+
+Plain NumPy and Arrow. A table keeps codes, not strings, by one convention that is also
+that of `keras.layers.StringLookup(mask_token="")`: 0 is missing or padding, 1 is out of
+vocabulary, the values themselves follow from 2. The id of a row is a feature like any
+other, under the name "id", so row r has the id code r + 2 and a user or an item never
+seen before has the code 1.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from debias.data.features import ID
+
+MISSING, UNKNOWN, FIRST = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """One row a user or an item, one column a feature.
+
+    A column's kind is read off its array: (n,) int32 is categorical, (n, m) int32 is
+    multi-valued and padded with 0, (n,) float32 is numeric.
+
+    Attributes:
+        columns: Name to array; all have the same number of rows.
+        vocabularies: Name to the (V,) strings of a categorical or multi-valued column;
+            code c stands for `vocabularies[name][c - 2]`.
+
+    >>> table = FeatureTable.build({"id": ["a", "b"], "genre": [["x", "y"], []]})
+    >>> table.columns["id"].tolist(), table.columns["genre"].tolist()
+    ([2, 3], [[2, 3], [0, 0]])
+    >>> table.encode({"id": ["b", "z"], "genre": [["y", "q"], []]})[1]
+    {'id': 1, 'genre': 1}
+    """
+
+    columns: Mapping[str, np.ndarray]
+    vocabularies: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns must have equally many rows, got {lengths}")
+        for name, column in self.columns.items():
+            if column.dtype.kind == "f":
+                if column.ndim != 1 or not np.isfinite(column).all():
+                    raise ValueError(f"numeric column {name!r} must be (n,) and finite")
+            elif name not in self.vocabularies:
+                raise ValueError(f"column {name!r} has codes but no vocabulary")
+            elif column.size and not (
+                column.min() >= 0 and column.max() < self.size(name)
+            ):
+                raise ValueError(
+                    f"codes of column {name!r} must be in [0, {self.size(name)})"
+                )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def size(self, name: str) -> int:
+        """The number of codes of a column, the two reserved ones included."""
+        return len(self.vocabularies[name]) + FIRST
+
+    @property
+    def schema(self) -> dict[str, dict[str, Any]]:
+        """What a model needs to know of the columns; plain data, fit for a config."""
+
+        def describe(name: str, column: np.ndarray) -> dict[str, Any]:
+            if column.dtype.kind == "f":
+                return {"kind": "numeric"}
+            kind = "categorical" if column.ndim == 1 else "multivalued"
+            return {"kind": kind, "size": self.size(name)}
+
+        return {name: describe(name, column) for name, column in self.columns.items()}
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns at `rows`, an int array of any shape."""
+        return {name: column[rows] for name, column in self.columns.items()}
+
+    def append(self, raw: Mapping[str, Sequence[Any] | np.ndarray]) -> "FeatureTable":
+        """The table with rows of new ids behind its own.
+
+        Old rows and codes stay as they are, so that a model's tables stay right. The
+        new ids get the next codes; other values keep to the vocabulary, and what it
+        lacks is out of vocabulary. A feature that `raw` lacks is missing.
+
+        Raises:
+            ValueError: An id is there already, repeats or is missing.
+
+        >>> table = FeatureTable.build({"id": ["a"], "genre": ["x"]})
+        >>> more = table.append({"id": ["b", "c"], "genre": ["x", "y"]})
+        >>> more.columns["id"].tolist(), more.columns["genre"].tolist()
+        ([2, 3, 4], [2, 2, 1])
+        """
+        if ID not in raw or ID not in self.columns:
+            raise ValueError(f"both must have a column 'id', got {list(raw)}")
+        columns, _ = self.encode(raw)
+        ids, _ = _flatten(ID, raw[ID])
+        _, first = np.unique(ids, return_index=True)
+        old = (columns[ID] != UNKNOWN) | ~np.isin(np.arange(len(ids)), first)
+        if old.any():
+            row = int(np.argmax(old))
+            raise ValueError(
+                "column 'id' must be new, distinct ids; "
+                f"row {row} has {str(ids[row])!r}"
+            )
+        columns[ID] = np.arange(len(ids), dtype=np.int32) + self.size(ID)
+        names = np.concatenate([self.vocabularies[ID], ids])
+        joined = {n: _stacked(own, columns[n]) for n, own in self.columns.items()}
+        return FeatureTable(joined, {**self.vocabularies, ID: names})
+
+    @classmethod
+    def build(
+        cls,
+        raw: Mapping[str, Sequence[Any] | np.ndarray],
+        min_count: int | Mapping[str, int] = 1,
+    ) -> "FeatureTable":
+        """A table, with its vocabularies, from raw columns.
+
+        Strings, integers and None are categorical; sequences of them multi-valued;
+        floats numeric, with NaN for missing and 0 in its place. The vocabulary keeps
+        values seen at least `min_count` times (an int, or one a column), in order of
+        first appearance; ids are all kept and must differ.
+        """
+        columns, vocabularies = {}, {}
+        for name, values in raw.items():
+            if _is_numeric(values):
+                columns[name] = np.nan_to_num(np.asarray(values, np.float32))
+                continue
+            flat, lengths = _flatten(name, values)
+            if name == ID and (lengths is not None or len(np.unique(flat)) < len(flat)):
+                unique, counts = np.unique(flat, return_counts=True)
+                raise ValueError(
+                    f"column 'id' must be one distinct value a row; "
+                    f"{unique[counts > 1][:3].tolist()} repeat"
+                )
+            needed = min_count if isinstance(min_count, int) else min_count.get(name, 1)
+            words, first, counts = np.unique(
+                flat, return_index=True, return_counts=True
+            )
+            keep = (words != "") & (counts >= (1 if name == ID else needed))
+            order = np.argsort(first[keep], kind="stable")
+            vocabularies[name] = words[keep][order]
+            columns[name] = _codes(flat, lengths, vocabularies[name])
+        return cls(columns, vocabularies)
+
+    def encode(
+        self, raw: Mapping[str, Sequence[Any] | np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """Codes of raw columns by this table's vocabularies, and what it did not know.
+
+        A feature that `raw` lacks is missing in every row. Returns the columns, and for
+        each the number of values that are out of vocabulary; numeric columns count the
+        values that are not finite.
+        """
+        lengths = {len(values) for values in raw.values()}
+        strange = set(raw) - set(self.columns)
+        if len(lengths) != 1 or strange:
+            raise ValueError(
+                f"raw must hold columns of one length, among {list(self.columns)}; got "
+                f"lengths {sorted(lengths)} and unknown columns {sorted(strange)}"
+            )
+        (rows,) = lengths
+        columns, unknown = {}, {}
+        for name, column in self.columns.items():
+            if name not in raw:
+                columns[name] = np.zeros((rows, *column.shape[1:]), column.dtype)
+                unknown[name] = 0
+            elif column.dtype.kind == "f":
+                values = np.asarray(raw[name], np.float32)
+                unknown[name] = int((~np.isfinite(values)).sum())
+                columns[name] = np.where(np.isfinite(values), values, np.float32(0))
+            else:
+                flat, counts = _flatten(name, raw[name])
+                if column.ndim == 1 and counts is not None:
+                    raise ValueError(f"column {name!r} takes one value a row")
+                if column.ndim == 2 and counts is None:
+                    counts = np.ones(rows, int)
+                columns[name] = _codes(flat, counts, self.vocabularies[name])
+                unknown[name] = int((columns[name] == UNKNOWN).sum())
+        return columns, unknown
+
+
+def _stacked(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Rows of both; a multi-valued column is padded to the wider of the two."""
+    if above.ndim == 1:
+        return np.concatenate([above, below])
+    width = max(above.shape[1], below.shape[1])
+    return np.concatenate(
+        [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (above, below)]
+    )
+
+
+def _is_numeric(values: Sequence[Any] | np.ndarray) -> bool:
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return values.dtype.kind == "f"
+    return any(isinstance(value, float | np.floating) for value in values)
+
+
+def _flatten(
+    name: str, values: Sequence[Any] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """All values as strings, and how many each row has; None where each has one."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuUS":
+        if values.ndim == 2:
+            return values.astype(str).ravel(), np.full(len(values), values.shape[1])
+        return values.astype(str), None
+    nested = [isinstance(value, list | tuple | np.ndarray) for value in values]
+    if not any(nested):
+        return np.array(["" if v is None else str(v) for v in values], str), None
+    if not all(nested):
+        row = nested.index(False)
+        raise ValueError(f"column {name!r} mixes sequences and values, e.g. row {row}")
+    flat = [str(value) for row in values for value in row]
+    return np.array(flat, str), np.array([len(row) for row in values])
+
+
+def _codes(
+    flat: np.ndarray, lengths: np.ndarray | None, vocabulary: np.ndarray
+) -> np.ndarray:
+    order = np.argsort(vocabulary, kind="stable")
+    place = np.searchsorted(vocabulary[order], flat)
+    place = order[np.minimum(place, max(len(order) - 1, 0))] if len(order) else place
+    known = vocabulary[place] == flat if len(order) else np.zeros(len(flat), bool)
+    codes = np.where(known, place + FIRST, np.where(flat == "", MISSING, UNKNOWN))
+    codes = codes.astype(np.int32)
+    if lengths is None:
+        return codes
+    padded = np.zeros((len(lengths), max(int(lengths.max(initial=0)), 1)), np.int32)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = codes
+    return padded
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Events (user, item, time), in any order, over two tables.
+
+    Attributes:
+        user: (E,) int32 rows of `users`.
+        item: (E,) int32 rows of `items`.
+        time: (E,) int64, any unit. Events of equal time keep the order they stand in.
+        users: Table of users.
+        items: Table of items, the catalogue.
+        weight: (E,) float32 or None, a rating or a count.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    users: FeatureTable
+    items: FeatureTable
+    weight: np.ndarray | None = None
+    _sorted: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("user", "item", "time", "weight"):
+            column = getattr(self, name)
+            if column is not None and np.shape(column) != (len(self.user),):
+                raise ValueError(
+                    f"{name} must have shape ({len(self.user)},), got "
+                    f"{np.shape(column)}"
+                )
+        for name, table in (("user", self.users), ("item", self.items)):
+            rows = getattr(self, name)
+            if len(rows) and not (rows.min() >= 0 and rows.max() < len(table)):
+                bad = int(np.argmax((rows < 0) | (rows >= len(table))))
+                raise ValueError(
+                    f"{name} must be rows of a table of {len(table)}, got {rows[bad]} "
+                    f"at event {bad}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, index: np.ndarray) -> "Interactions":
+        """The events at `index`, rows or a mask; the tables stay whole."""
+        weight = None if self.weight is None else self.weight[index]
+        return replace(
+            self,
+            user=self.user[index],
+            item=self.item[index],
+            time=self.time[index],
+            weight=weight,
+            _sorted={},
+        )
+
+    def popularity(self) -> np.ndarray:
+        """(items,) int64: how many events each item has."""
+        return np.bincount(self.item, minlength=len(self.items))
+
+    def by_user(self) -> tuple[np.ndarray, np.ndarray]:
+        """Events user by user, each user's in order of time.
+
+        Returns:
+            order: (E,) int64, a permutation of the events.
+            offsets: (users + 1,) int64; user u's events are
+                `order[offsets[u]:offsets[u + 1]]`.
+        """
+        if not self._sorted:
+            counts = np.bincount(self.user, minlength=len(self.users))
+            self._sorted["order"] = np.lexsort((self.time, self.user))
+            self._sorted["offsets"] = np.concatenate([[0], np.cumsum(counts)])
+        return self._sorted["order"], self._sorted["offsets"]
+
+    def seen(self, users: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The items of each user, with repetition, as (rows, offsets).
+
+        Query q, all users in order or `users[q]`, owns `rows[offsets[q]:offsets[q+1]]`.
+        """
+        order, offsets = self.by_user()
+        if users is None:
+            return self.item[order], offsets
+        lengths = np.diff(offsets)[users]
+        start = np.concatenate([[0], np.cumsum(lengths)])
+        step = np.arange(start[-1]) - np.repeat(start[:-1], lengths)
+        return self.item[order[np.repeat(offsets[users], lengths) + step]], start
+
+    def histories(
+        self, length: int, users: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What each user took last, most recent first, as id codes.
+
+        Args:
+            length: How many items to look back, at least 1.
+            users: (Q,) rows; the history of each as of now. None: one history an event,
+                in the order of `by_user`, of what its user took before that event.
+
+        Returns:
+            (Q or E, length) int32 id codes of items, 0 where there are no more; and
+            the (Q or E,) int32 number of items before, not cut at `length`.
+        """
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}")
+        order, offsets = self.by_user()
+        items = np.append(self.item[order], 0)
+        if users is None:
+            end = np.arange(len(self))
+            start = np.repeat(offsets[:-1], np.diff(offsets))
+        else:
+            end, start = offsets[users + 1], offsets[users]
+        back = end[:, None] - 1 - np.arange(length)
+        codes = items[np.maximum(back, 0)] + FIRST
+        codes = np.where(back >= start[:, None], codes, MISSING)
+        return codes.astype(np.int32), (end - start).astype(np.int32)
+
+    def latest(self, count: int) -> "Interactions":
+        """Each user's `count` latest events, in the order they stand in.
+
+        >>> table = FeatureTable.build({"id": ["a", "b"]})
+        >>> events = np.array([[0, 0, 1], [1, 0, 1], [6, 5, 7]])
+        >>> log = Interactions(*events, table, table)
+        >>> log.latest(1).time.tolist()
+        [6, 7]
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        order, offsets = self.by_user()
+        from_end = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(self))
+        return self.take(np.sort(order[from_end <= count]))
+
+    def distinct(self, keep: str = "first") -> "Interactions":
+        """One event a (user, item) pair, the first or the last in time.
+
+        The weights of the dropped events are added to the one kept.
+
+        >>> table = FeatureTable.build({"id": ["a", "b"]})
+        >>> log = Interactions(*np.array([[0, 0, 0], [1, 0, 1], [5, 6, 7]]),
+        ...                    table, table, np.ones(3, "float32"))
+        >>> log.distinct().time.tolist(), log.distinct("last").time.tolist()
+        ([5, 6], [6, 7])
+        >>> log.distinct().weight.tolist()
+        [2.0, 1.0]
+        """
+        if keep not in ("first", "last"):
+            raise ValueError(f"keep must be 'first' or 'last', got {keep!r}")
+        order = self.by_user()[0]
+        order = order if keep == "first" else order[::-1]
+        pair = self.user[order].astype(np.int64) * len(self.items) + self.item[order]
+        _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
+        kept = self.take(order[first])
+        if self.weight is not None:
+            total = np.bincount(inverse, self.weight[order]).astype(np.float32)
+            kept = replace(kept, weight=total)
+        return kept.take(np.argsort(order[first], kind="stable"))
+
+    def core(self, users: int = 5, items: int = 5) -> "Interactions":
+        """The largest part where each user has `users` events and each item `items`.
+
+        Users and items outside leave the tables, so that their rows and id codes are
+        numbered anew.
+        """
+        inside = np.ones(len(self), bool)
+        while True:
+            enough = (
+                np.bincount(self.user[inside], minlength=len(self.users)) >= users
+            )[self.user]
+            enough &= (
+                np.bincount(self.item[inside], minlength=len(self.items)) >= items
+            )[self.item]
+            if not (inside & ~enough).any():
+                break
+            inside &= enough
+        part = self.take(inside)
+        user_rows, user = np.unique(part.user, return_inverse=True)
+        item_rows, item = np.unique(part.item, return_inverse=True)
+        return replace(
+            part,
+            user=user.astype(np.int32),
+            item=item.astype(np.int32),
+            users=_rows_of(self.users, user_rows),
+            items=_rows_of(self.items, item_rows),
+            _sorted={},
+        )
+
+
+def _rows_of(table: FeatureTable, rows: np.ndarray) -> FeatureTable:
+    columns, vocabularies = table.take(rows), dict(table.vocabularies)
+    if ID in columns:
+        vocabularies[ID] = vocabularies[ID][columns[ID] - FIRST]
+        columns[ID] = np.arange(FIRST, FIRST + len(rows), dtype=np.int32)
+    return FeatureTable(columns, vocabularies)
+
+
+def leave_last_out(log: Interactions, last: int = 1) -> tuple[Interactions, ...]:
+    """Holds out each user's latest events: (the rest, the `last` latest).
+
+    A user with no more than `last` events keeps them all in the rest: there is nothing
+    to predict them from. For a validation set, split the rest again.
+
+    >>> table = FeatureTable.build({"id": ["a", "b"]})
+    >>> log = Interactions(*np.array([[0, 1, 0], [1, 1, 0], [9, 8, 7]]), table, table)
+    >>> rest, held_out = leave_last_out(log)
+    >>> rest.time.tolist(), held_out.time.tolist()
+    ([8, 7], [9])
+    """
+    if last < 1:
+        raise ValueError(f"last must be at least 1, got {last}")
+    order, offsets = log.by_user()
+    counts = np.diff(offsets)
+    from_end = np.repeat(offsets[1:], counts) - np.arange(len(log))
+    out = np.zeros(len(log), bool)
+    out[order] = (from_end <= last) & np.repeat(counts > last, counts)
+    return log.take(~out), log.take(out)
+
+
+def time_split(log: Interactions, at: float) -> tuple[Interactions, Interactions]:
+    """Events before time `at`, and those from then on.
+
+    >>> table = FeatureTable.build({"id": ["a"]})
+    >>> log = Interactions(*np.array([[0, 0], [0, 0], [9, 7]]), table, table)
+    >>> [part.time.tolist() for part in time_split(log, 8)]
+    [[7], [9]]
+    """
+    return log.take(log.time < at), log.take(log.time >= at)
+
+
+def from_columns(
+    user: Sequence[Any] | np.ndarray,
+    item: Sequence[Any] | np.ndarray,
+    time: Sequence[float] | np.ndarray,
+    users: Mapping[str, Any] | None = None,
+    items: Mapping[str, Any] | None = None,
+    weight: Sequence[float] | np.ndarray | None = None,
+    min_count: int = 1,
+) -> Interactions:
+    """Interactions from raw ids and raw features.
+
+    Args:
+        user, item: (E,) ids, strings or integers.
+        time: (E,) numbers.
+        users, items: Raw feature columns, "id" among them; rows for ids without events
+            are kept, a table without a row for some event's id is an error. None: the
+            ids themselves are the only feature.
+        weight: (E,) numbers or None.
+        min_count: Rarer values of a feature share the out-of-vocabulary code.
+
+    >>> items = {"id": [7], "year": [1999]}
+    >>> log = from_columns(["u", "v"], [7, 7], [1, 2], items=items)
+    >>> log.item.tolist(), log.items.schema["year"]
+    ([0, 0], {'kind': 'categorical', 'size': 3})
+    """
+    rows, tables = [], []
+    for side, ids, raw in (("user", user, users), ("item", item, items)):
+        ids = np.asarray(ids).astype(str)
+        given = {ID: np.unique(ids)} if raw is None else raw
+        if ID not in given:
+            raise ValueError(f"{side}s must have a column 'id', got {list(given)}")
+        table = FeatureTable.build(given, min_count)
+        codes = table.encode({ID: ids})[0][ID]
+        if (codes < FIRST).any():
+            bad = ids[np.argmax(codes < FIRST)]
+            raise ValueError(f"{side}s has no row for the id {bad!r} of an event")
+        rows.append(codes - FIRST)
+        tables.append(table)
+    return Interactions(
+        rows[0],
+        rows[1],
+        np.asarray(time).astype(np.int64),
+        tables[0],
+        tables[1],
+        None if weight is None else np.asarray(weight, np.float32),
+    )
+
+
+def read_interactions(
+    path: str | Path,
+    user: str = "user",
+    item: str = "item",
+    time: str = "time",
+    weight: str | None = None,
+    user_features: Sequence[str] = (),
+    item_features: Sequence[str] = (),
+    convert: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    min_count: int = 1,
+) -> Interactions:
+    """Interactions from one CSV or Parquet file, one row an event.
+
+    Args:
+        path: File; `.parquet` is Parquet, anything else CSV with a header.
+        user, item, time, weight: Names of the columns that hold them.
+        user_features, item_features: Names of columns that describe the user or the
+            item; the value of its first row counts.
+        convert: Name of a column to a function of its array, e.g. a parser of dates.
+        min_count: As in `from_columns`.
+    """
+    path = Path(path)
+    names = [user, item, time, *user_features, *item_features]
+    names += [weight] if weight else []
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(path)
+    else:
+        import pyarrow.csv
+
+        table = pyarrow.csv.read_csv(path)
+    absent = [name for name in names if name not in table.column_names]
+    if absent:
+        raise ValueError(f"{path} has columns {table.column_names}, not {absent}")
+    columns = {
+        name: table[name].to_numpy()
+        if name not in (convert or {})
+        else (convert or {})[name](table[name].to_numpy())
+        for name in dict.fromkeys(names)
+    }
+
+    def describe(key: str, features: Sequence[str]) -> dict[str, np.ndarray]:
+        ids, first = np.unique(columns[key].astype(str), return_index=True)
+        return {ID: ids, **{name: columns[name][first] for name in features}}
+
+    return from_columns(
+        columns[user],
+        columns[item],
+        columns[time],
+        describe(user, user_features),
+        describe(item, item_features),
+        columns[weight] if weight else None,
+        min_count,
+    )
+
+
+def mutual_information(table: FeatureTable, bins: int = 10) -> np.ndarray:
+    """(F, F) mutual information in nats between the columns of a table.
+
+    I(a; b) = sum p(a, b) log(p(a, b) / (p(a) p(b))) over rows; the diagonal is the
+    entropy. A multi-valued column counts as its whole set of values, a numeric one as
+    its quantile bin.
+
+    >>> table = FeatureTable.build({"a": [0, 1, 0, 1], "b": [0, 1, 0, 1],
+    ...                             "c": [0, 0, 1, 1]})
+    >>> mutual_information(table).round(3).tolist()[0]
+    [0.693, 0.693, 0.0]
+    """
+    levels = []
+    for column in table.columns.values():
+        if column.dtype.kind == "f":
+            cuts = np.quantile(column, np.linspace(0, 1, bins + 1)[1:-1])
+            column = np.searchsorted(cuts, column)
+        keys = np.sort(column, axis=-1) if column.ndim == 2 else column
+        levels.append(np.unique(keys, axis=0, return_inverse=True)[1].ravel())
+
+    def entropy(level: np.ndarray) -> float:
+        p = np.bincount(level) / len(level)
+        return float(-(p[p > 0] * np.log(p[p > 0])).sum())
+
+    single = np.array([entropy(level) for level in levels])
+    joint = np.empty((len(levels), len(levels)))
+    for i, a in enumerate(levels):
+        for j, b in enumerate(levels):
+            pair = a.astype(np.int64) * (b.max(initial=0) + 1) + b
+            joint[i, j] = entropy(np.unique(pair, return_inverse=True)[1])
+    return np.maximum(single[:, None] + single - joint, 0.0)

@@ -1,0 +1,20 @@
+"""Factorisation machine as a tower: the sum of a side's fields."""
+
+from keras import ops
+
+from debias.engine.tensors import Tensor
+
+
+def fm_sum(fields: Tensor) -> Tensor:
+    """sum_i v_i over the fields, (..., F, d) to (..., d).
+
+    The inner product of two sides' sums is the sum of the inner products of all pairs
+    of a user field with an item field: a factorisation machine without the pairs inside
+    one side, which order the items of a user by nothing or by the item alone.
+
+    Source: Rendle, Factorization Machines, ICDM 2010.
+
+    >>> ops.convert_to_numpy(fm_sum(ops.array([[1.0, 2.0], [3.0, -1.0]]))).tolist()
+    [4.0, 1.0]
+    """
+    return ops.sum(fields, axis=-2)

@@ -1,0 +1,202 @@
+"""What sampled candidates need: the logQ correction, masks, and streaming frequencies.
+
+Columns of a score matrix are candidates drawn by someone: the other rows of a batch, a
+sampler. Candidates come up as often as they are popular, and a softmax over them learns
+to punish popularity, unless the log of their chance to be there is subtracted.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.engine.tensors import Tensor
+
+MASKED = -1e9
+
+
+def correct(scores: Tensor, log_q: Tensor) -> Tensor:
+    """s_c - log q_c on every column, the positive's included.
+
+    The scores are already divided by their temperature; log q is not. As log q is
+    negative all scores rise, those of rare items most.
+
+    Source: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
+    Recommendations, RecSys 2019; Bengio and Senecal, IEEE TNN 2008.
+
+    >>> corrected = correct(ops.array([2.0, 2.0]), ops.log(ops.array([0.5, 0.25])))
+    >>> [round(float(score), 4) for score in corrected]  # 2 + log 2, 2 + log 4
+    [2.6931, 3.3863]
+    """
+    return scores - log_q
+
+
+def mask_columns(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores with -1e9 where `mask`: large enough that exp gives exactly 0.
+
+    >>> float(mask_columns(ops.array([1.0, 2.0]), ops.array([False, True]))[1])
+    -1000000000.0
+    """
+    return ops.where(mask, MASKED, scores)
+
+
+def accidental_hits(candidate: Tensor, positive: Tensor) -> Tensor:
+    """(B, C) bool: columns that hold a row's positive item again, elsewhere.
+
+    Args:
+        candidate: (C,) or (B, C) id codes.
+        positive: (B,) int, the column of each row's positive.
+
+    >>> hits = accidental_hits(ops.array([7, 8, 7]), ops.array([0, 1, 2]))
+    >>> ops.convert_to_numpy(hits).astype(int).tolist()
+    [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    """
+    positive = ops.expand_dims(ops.cast(positive, "int32"), -1)
+    if len(candidate.shape) == 1:
+        candidate = ops.expand_dims(candidate, 0)
+        own = ops.take(candidate[0], positive, axis=0)
+    else:
+        own = ops.take_along_axis(candidate, positive, axis=1)
+    columns = ops.arange(candidate.shape[1] or ops.shape(candidate)[1])
+    return (candidate == own) & (ops.cast(columns, "int32") != positive)
+
+
+def known_hits(candidate: Tensor, known: Tensor, positive: Tensor) -> Tensor:
+    """(B, C) bool: columns that hold another item the row's user is known to like.
+
+    Args:
+        candidate: (C,) or (B, C) id codes.
+        known: (B, P) id codes, 0 where there are no more.
+        positive: (B,) int, the column of each row's positive; never marked.
+
+    >>> hits = known_hits(ops.array([7, 8, 9]), ops.array([[7, 8, 0]]), ops.array([0]))
+    >>> ops.convert_to_numpy(hits).astype(int).tolist()
+    [[0, 1, 0]]
+    """
+    if len(candidate.shape) == 1:
+        candidate = ops.expand_dims(candidate, 0)
+    same = ops.expand_dims(candidate, 1) == ops.expand_dims(known, -1)
+    hit = ops.any(same & (ops.expand_dims(known, -1) > 0), axis=1)
+    columns = ops.arange(candidate.shape[1] or ops.shape(candidate)[1])
+    positive = ops.expand_dims(ops.cast(positive, "int32"), -1)
+    return hit & (ops.cast(columns, "int32") != positive)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class StreamingFrequency(keras.layers.Layer):
+    """How often each item comes up, learnt from the stream itself in fixed memory.
+
+    For each of `hashes` arrays, with t the number of samples so far and h the place of
+    an item that a batch holds c times, the last of them as sample t:
+
+        gap = (t - A[h]) / c,   B[h] <- (1 - a)^c B[h] + (1 - (1 - a)^c) gap,
+        A[h] <- t
+
+    and p = 1 / max over the arrays of B[h]: items that collide look more frequent, and
+    the array where they do not is believed. With c = 1 this is algorithm 2 of the
+    source, its clock counting samples, not batches: a clock of batches makes an item
+    that stands in every batch look certain, whatever its multiplicity. B is divided by
+    1 - (1 - a)^n, n the updates of its place, so that a first estimate is not biased
+    towards its start; an item never seen has p = 1 / t.
+
+    Costs O(size) a batch. Not trained; changes only by `update`.
+
+    Source: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
+    Recommendations, RecSys 2019, algorithm 2.
+
+    Args:
+        size: Places of each array.
+        hashes: Number of arrays; 1 with `size` above every id is exact, no collisions.
+        rate: a in (0, 1). The estimate's relative standard error is near sqrt(a / 2).
+
+    >>> frequency = StreamingFrequency(size=10, rate=0.1)
+    >>> for _ in range(40):
+    ...     frequency.update(ops.array([2, 2, 2, 5]))
+    >>> [round(float(p), 2) for p in ops.exp(frequency.log_q(ops.array([2, 5])))]
+    [0.75, 0.25]
+    """
+
+    def __init__(
+        self, size: int = 1 << 16, hashes: int = 1, rate: float = 0.01, **kwargs: Any
+    ):
+        super().__init__(**{"trainable": False, **kwargs})
+        if size < 1 or hashes < 1:
+            raise ValueError(
+                f"size and hashes must be at least 1, got {size} and {hashes}"
+            )
+        if not 0.0 < rate < 1.0:
+            raise ValueError(f"rate must be in (0, 1), got {rate}")
+        self.size, self.hashes, self.rate = size, hashes, rate
+
+        def zeros(shape: tuple[int, ...], dtype: str, name: str) -> Any:
+            return self.add_weight(
+                shape=shape,
+                initializer="zeros",
+                dtype=dtype,
+                trainable=False,
+                autocast=False,
+                name=name,
+            )
+
+        self.clock = zeros((), "int32", "clock")
+        self.last = zeros((hashes, size), "int32", "last")
+        self.gap = zeros((hashes, size), "float32", "gap")
+        self.weight = zeros((hashes, size), "float32", "weight")
+        self.built = True
+
+    def _place(self, ids: Tensor, array: int) -> Tensor:
+        if array == 0:
+            return ops.cast(ids, "int32") % self.size
+        # Multiplicative hashing in 32 bits; odd multipliers, one an array.
+        factor = (2654435761 + 2 * array * 40503 * 65537) % 2**32
+        mixed = ops.cast(ids, "uint32") * ops.cast(factor, "uint32")
+        mixed = ops.bitwise_xor(mixed, ops.right_shift(mixed, ops.cast(15, "uint32")))
+        return ops.cast(mixed % ops.cast(self.size, "uint32"), "int32")
+
+    def update(self, ids: Tensor) -> None:
+        """Counts a batch of id codes (n,), in the order in which they came."""
+        ids = ops.cast(ids, "int32")
+        n = ops.shape(ids)[0]
+        number = self.clock + 1 + ops.arange(n, dtype="int32")
+        last, gap, weight = [], [], []
+        for array in range(self.hashes):
+            place = self._place(ids, array)
+            ones = ops.ones_like(place, dtype="float32")
+            count = ops.segment_sum(ones, place, self.size)
+            came = count > 0
+            latest = ops.segment_max(number, place, self.size)
+            latest = ops.where(came, latest, self.last[array])
+            mean = ops.cast(latest - self.last[array], "float32")
+            mean = mean / ops.maximum(count, 1.0)
+            keep = ops.power(1.0 - self.rate, count)
+            last.append(latest)
+            gap.append(keep * self.gap[array] + (1.0 - keep) * mean)
+            weight.append(keep * self.weight[array] + (1.0 - keep))
+        self.last.assign(ops.stack(last))
+        self.gap.assign(ops.stack(gap))
+        self.weight.assign(ops.stack(weight))
+        self.clock.assign(self.clock + ops.cast(n, "int32"))
+
+    def log_q(self, ids: Tensor) -> Tensor:
+        """log p of id codes (...): the chance that a sample is this item."""
+        unseen = ops.cast(ops.maximum(self.clock, 1), "float32")
+        gaps = []
+        for array in range(self.hashes):
+            place = self._place(ids, array)
+            weight = ops.take(self.weight[array], place, axis=0)
+            gap = ops.take(self.gap[array], place, axis=0)
+            mean = gap / ops.maximum(weight, 1e-12)
+            gaps.append(ops.where(weight > 0, mean, unseen))
+        longest = gaps[0]
+        for gap in gaps[1:]:
+            longest = ops.maximum(longest, gap)
+        return -ops.log(ops.maximum(longest, 1.0))
+
+    def call(self, ids: Tensor, training: bool = False) -> Tensor:
+        if training:
+            self.update(ids)
+        return self.log_q(ids)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"size": self.size, "hashes": self.hashes, "rate": self.rate}
+        return {**super().get_config(), **own}

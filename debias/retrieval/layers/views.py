@@ -1,0 +1,166 @@
+"""Two views of an item that hide different parts of it, for self-supervision.
+
+Source: Yao et al., Self-supervised Learning for Large-scale Item Recommendations, CIKM
+2021.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from debias.engine.tensors import Tensor
+
+TRANSFORMS = ("mask", "dropout", "complementary", "correlated")
+
+
+def correlated_sets(relation: np.ndarray) -> np.ndarray:
+    """(F, F) bool: row i marks seed field i and its floor(F / 2) nearest others.
+
+    Args:
+        relation: (F, F) symmetric, larger is nearer; mutual information for one.
+
+    >>> relation = np.array([[9, 2, 1], [2, 9, 0], [1, 0, 9]])
+    >>> correlated_sets(relation).astype(int).tolist()
+    [[1, 1, 0], [1, 1, 0], [1, 0, 1]]
+    """
+    relation = np.array(relation, float)
+    if relation.ndim != 2 or relation.shape[0] != relation.shape[1]:
+        raise ValueError(f"relation must be (F, F), got {relation.shape}")
+    np.fill_diagonal(relation, np.inf)
+    # With an even F, a seed and F / 2 more could leave a view of F = 2 empty.
+    near = min(len(relation) // 2, len(relation) - 2) + 1 if len(relation) > 1 else 1
+    chosen = np.argsort(-relation, axis=1, kind="stable")[:, :near]
+    marked = np.zeros(relation.shape, bool)
+    np.put_along_axis(marked, chosen, True, axis=1)
+    return marked
+
+
+def contrastive(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
+    """(n,) -log softmax over the batch that row i's two views find each other.
+
+    Cosine over temperature; the other items' second views are the negatives.
+
+    >>> loss = contrastive(ops.eye(2), ops.eye(2), 1.0)  # log(1 + exp(-1))
+    >>> [round(float(row), 4) for row in loss]
+    [0.3133, 0.3133]
+    """
+    one, other = (
+        x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), -1, keepdims=True), 1e-12))
+        for x in (one, other)
+    )
+    scores = ops.matmul(one, ops.transpose(other)) / temperature
+    return ops.logsumexp(scores, axis=-1) - ops.sum(one * other, -1) / temperature
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class FeatureViews(keras.layers.Layer):
+    """Draws two views of a batch of item features.
+
+    "mask": each field of each row is hidden with chance `rate`, in each view anew.
+    "dropout": each value of a multi-valued field likewise. "complementary": a random
+    half of the fields, the same for the batch, makes one view, the rest the other.
+    "correlated": a seed field drawn uniformly and its floor(F / 2) nearest by
+    `relation` are hidden together in one view, all others in the other. Hidden is code
+    0, missing, or the number 0. Several transforms apply one after another.
+
+    Args:
+        schema: Of the items, as `FeatureTable.schema` gives it.
+        transforms: Names in `TRANSFORMS`.
+        rate: Chance to hide, in [0, 1).
+        relation: (F, F) of "correlated", e.g.
+            `debias.retrieval.data.interactions.mutual_information`.
+        seed: int or None.
+
+    Call arguments:
+        features: Dict of (n,) or (n, m).
+
+    Returns:
+        Two such dicts.
+
+    >>> schema = {name: {"kind": "categorical", "size": 9} for name in ("id", "year")}
+    >>> views = FeatureViews(schema, ["complementary"], seed=0)
+    >>> one, other = views({"id": ops.array([5]), "year": ops.array([6])})
+    >>> sorted(int(view[name][0]) for view in (one, other) for name in view)
+    [0, 0, 5, 6]
+    """
+
+    def __init__(
+        self,
+        schema: Mapping[str, Mapping[str, Any]],
+        transforms: Sequence[str] = ("correlated", "dropout"),
+        rate: float = 0.5,
+        relation: Any = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        strange = [name for name in transforms if name not in TRANSFORMS]
+        if strange or not transforms:
+            raise ValueError(
+                f"transforms must be of {list(TRANSFORMS)}, got {list(transforms)}"
+            )
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"rate must be in [0, 1), got {rate}")
+        halves = {"complementary", "correlated"} & set(transforms)
+        if halves and len(schema) < 2:
+            raise ValueError(f"{sorted(halves)} need at least 2 fields, got 1")
+        if "correlated" in transforms and (
+            relation is None or np.shape(relation) != (len(schema),) * 2
+        ):
+            raise ValueError(
+                f"relation must be ({len(schema)}, {len(schema)}) for 'correlated', "
+                f"got {None if relation is None else np.shape(relation)}"
+            )
+        self.schema = {name: dict(kind) for name, kind in schema.items()}
+        self.transforms, self.rate, self.seed = list(transforms), rate, seed
+        self.relation = None if relation is None else np.asarray(relation).tolist()
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def _keep(self, transform: str, rows: Any) -> tuple[Tensor, Tensor]:
+        """Fields kept in each view, (n or 1, F) bool."""
+        fields = len(self.schema)
+
+        def draw(*shape: Any) -> Tensor:
+            return keras.random.uniform(shape, seed=self.seed_generator)
+
+        if transform == "mask":
+            return draw(rows, fields) >= self.rate, draw(rows, fields) >= self.rate
+        if transform == "complementary":
+            rank = ops.argsort(ops.argsort(draw(fields)))
+            first = ops.expand_dims(rank < fields // 2, 0)
+        else:
+            sets = ops.convert_to_tensor(correlated_sets(np.array(self.relation)))
+            place = ops.cast(ops.floor(draw(1) * fields), "int32")
+            first = ops.take(sets, ops.minimum(place, fields - 1), axis=0)
+        return first, ~first
+
+    def call(self, features: Mapping[str, Tensor]) -> tuple[dict, dict]:
+        views = tuple({name: features[name] for name in self.schema} for _ in "12")
+        rows = ops.shape(next(iter(views[0].values())))[0]
+        for transform in self.transforms:
+            if transform == "dropout":
+                for view in views:
+                    for name, kind in self.schema.items():
+                        if kind["kind"] == "multivalued":
+                            chance = keras.random.uniform(
+                                ops.shape(view[name]), seed=self.seed_generator
+                            )
+                            view[name] = ops.where(chance >= self.rate, view[name], 0)
+                continue
+            for view, keep in zip(views, self._keep(transform, rows), strict=True):
+                for place, name in enumerate(self.schema):
+                    kept = keep[:, place]
+                    if len(view[name].shape) == 2:
+                        kept = ops.expand_dims(kept, -1)
+                    zero = ops.zeros_like(view[name])
+                    view[name] = ops.where(kept, view[name], zero)
+        one, other = views
+        return one, other
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("schema", "transforms", "rate", "relation", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

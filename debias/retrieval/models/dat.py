@@ -1,0 +1,262 @@
+"""DAT: towers that carry an augmented vector of what the other side has met.
+
+Source: Yu et al., A Dual Augmented Two-tower Model for Online Large-scale
+Recommendation, DLP-KDD 2021.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.engine.tensors import Tensor
+from debias.layers.embedding import RowEmbedding
+from debias.retrieval.models.encoder import Encoder
+from debias.retrieval.models.two_tower import RecallModel, Schema
+
+
+def mimic_loss(
+    augmented: Tensor, other: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """mean w (a - p)^2 over pairs and entries, p under stop-gradient.
+
+    The article's mean[(y a + (1 - y) p - p)^2] is zero for negatives, y = 0, so only
+    positive pairs are passed in, or a weight of 0 to 1 that says how positive each is.
+
+    Args:
+        augmented: (B, d) augmented vectors of one side.
+        other: (B, d) tower outputs of the other side, of the same pairs.
+        weight: (B,), under stop-gradient; None: 1.
+
+    Returns:
+        Scalar.
+
+    (1 + 4) / 2:
+
+    >>> float(mimic_loss(ops.array([[1.0, 0.0]]), ops.array([[0.0, 2.0]])))
+    2.5
+    """
+    apart = ops.mean(ops.square(augmented - ops.stop_gradient(other)), axis=-1)
+    if weight is not None:
+        apart = apart * ops.stop_gradient(weight)
+    return ops.mean(apart)
+
+
+def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor:
+    """sum_i |cov(major) - cov(i)|_F^2 over the categories i of a batch.
+
+    The major category is the batch's most frequent (of several, that of the lowest
+    code). Covariances divide by n - 1, so a category with less than two items has none
+    and counts for nothing, and neither does code 0, missing.
+
+    Args:
+        vectors: (n, d) item vectors.
+        category: (n,) codes.
+        categories: Number of codes.
+
+    Returns:
+        Scalar.
+
+    One axis, variances 1 and 8:
+
+    >>> vectors = ops.array([[0.0], [2.0], [1.0], [0.0], [4.0]])
+    >>> float(alignment_loss(vectors, ops.array([2, 2, 2, 3, 3]), 4))  # (1 - 8)^2
+    49.0
+    """
+    member = ops.one_hot(category, categories, dtype=vectors.dtype)
+    present = ops.cast(ops.arange(categories) > 0, vectors.dtype)
+    count = ops.sum(member, axis=0) * present
+    total = ops.matmul(ops.transpose(member), vectors)  # (G, d)
+    mean = total / ops.maximum(ops.expand_dims(count, -1), 1.0)
+    centred = vectors - ops.take(mean, category, axis=0)
+    # (G, d, d): sum over the members of centred outer products.
+    spread = ops.einsum("ng,nd,ne->gde", member, centred, centred)
+    spread = spread / ops.reshape(ops.maximum(count - 1.0, 1.0), (-1, 1, 1))
+    major = ops.take(spread, ops.argmax(count), axis=0)
+    apart = ops.sum(ops.square(spread - major), axis=(1, 2))
+    return ops.sum(ops.where((count >= 2.0), apart, 0.0))
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class AugmentedEncoder(keras.layers.Layer):
+    """An `Encoder` with one more field: an augmented vector of the row's own id.
+
+    Args:
+        encoder: The encoder; its schema has "id".
+        seed: int or None.
+
+    >>> inner = Encoder({"id": {"kind": "categorical", "size": 9}}, 4)
+    >>> tuple(AugmentedEncoder(inner)({"id": ops.array([2, 3])}).shape)
+    (2, 4)
+    """
+
+    def __init__(self, encoder: Encoder, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        if "id" not in encoder.schema:
+            raise ValueError(f"schema must have 'id', got {list(encoder.schema)}")
+        if encoder.embedding != encoder.dim:
+            raise ValueError(
+                "embedding must be dim, the augmented vector mimics the tower's "
+                f"output; got {encoder.embedding} and {encoder.dim}"
+            )
+        self.encoder, self.seed = encoder, seed
+        self.encoder.extra_fields = 1
+        self.schema, self.history = encoder.schema, encoder.history
+        self.augment = RowEmbedding(
+            encoder.schema["id"]["size"], encoder.dim, seed=seed, name="augmented"
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        if not self.encoder.built:
+            self.encoder.build(None)
+            self.encoder.built = True
+
+    def call(self, features: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        extra = self.augment(features["id"])
+        return self.encoder(features, extra, training=training)
+
+    def compute_output_shape(self, *_: Any, **__: Any) -> tuple[int | None, ...]:
+        return (None, self.encoder.dim)
+
+    def get_config(self) -> dict[str, Any]:
+        encoder = keras.saving.serialize_keras_object(self.encoder)
+        return {**super().get_config(), "encoder": encoder, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AugmentedEncoder":
+        encoder = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**{**config, "encoder": encoder})
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class DAT(RecallModel):
+    """Dual augmented two-tower: loss of compile + mimic losses + category alignment.
+
+    Each side's augmented vector learns to be what the other side's tower gave in
+    positive pairs, and is an input of its own tower: towers that meet only at the end
+    so share something early. Alignment makes the covariances of all item categories
+    alike, so that rare ones gain from the major one. The article's loss is "pointwise"
+    over S random negatives; its weights are the defaults.
+
+    Args:
+        users, items: Schemas, both with "id".
+        category: Name of the items' categorical feature for the alignment.
+        dim: Size of all vectors.
+        hidden: Of both towers; 256, 128 before an output of 32 in the article.
+        history, length: As in `dssm`; the article has no history.
+        mimic: Weight of each mimic loss.
+        alignment: Weight of the alignment.
+        temperature, **kwargs: As in `TwoTower`.
+        **options: `normalize`, `dropout`, `scale`, `unknown_rate` of `Encoder`.
+
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> model = DAT(schema, schema, category=None, dim=4, history=None)
+    >>> batch = {"user": {"id": ops.array([2])}, "item": {"id": ops.array([4, 5])}}
+    >>> tuple(model(batch).shape)
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        users: Schema,
+        items: Schema,
+        category: str | None = "category",
+        dim: int = 32,
+        hidden: Sequence[int] = (256, 128),
+        history: str | None = "recency",
+        length: int = 50,
+        mimic: float = 0.5,
+        alignment: float = 1.0,
+        combine: str = "mlp",
+        dropout: float = 0.0,
+        unknown_rate: float = 0.0,
+        scale: float = 0.05,
+        temperature: float = 0.1,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(temperature, **kwargs)
+        if min(mimic, alignment) < 0:
+            raise ValueError(
+                f"mimic and alignment must not be negative, got {mimic}, {alignment}"
+            )
+        if (
+            category is not None
+            and items.get(category, {}).get("kind") != "categorical"
+        ):
+            raise ValueError(
+                f"category must name a categorical feature of {list(items)}, got "
+                f"{category!r}"
+            )
+        self.settings = {
+            "users": {name: dict(kind) for name, kind in users.items()},
+            "items": {name: dict(kind) for name, kind in items.items()},
+            "category": category,
+            "dim": dim,
+            "hidden": list(hidden),
+            "history": history,
+            "length": length,
+            "mimic": mimic,
+            "alignment": alignment,
+            "combine": combine,
+            "dropout": dropout,
+            "unknown_rate": unknown_rate,
+            "scale": scale,
+            "seed": seed,
+        }
+        self.category, self.mimic, self.alignment = category, mimic, alignment
+        self.categories = items[category]["size"] if category is not None else 0
+        past = None
+        if history is not None:
+            past = {"kind": history, "length": length, "size": items["id"]["size"]}
+        seeds = (None,) * 4 if seed is None else tuple(4 * seed + i for i in range(4))
+        common: dict[str, Any] = {
+            "dim": dim,
+            "combine": combine,
+            "hidden": hidden,
+            "dropout": dropout,
+            "unknown_rate": unknown_rate,
+            "scale": scale,
+        }
+        self.user = AugmentedEncoder(
+            Encoder(users, history=past, seed=seeds[0], **common), seeds[1]
+        )
+        self.item = AugmentedEncoder(Encoder(items, seed=seeds[2], **common), seeds[3])
+
+    def auxiliary(
+        self, batch: Mapping[str, Any], users: Tensor, items: dict[str, Tensor]
+    ) -> None:
+        super().auxiliary(batch, users, items)
+        read = ["id", self.category] if self.category is not None else ["id"]
+        item = {name: self._positive(batch, name) for name in read}
+        label = self.label_of(batch, items)
+        self.pair_losses(batch["user"]["id"], item, users, label)
+
+    def pair_losses(
+        self,
+        user: Tensor,
+        item: Mapping[str, Tensor],
+        users: Tensor,
+        items: Tensor,
+        weight: Tensor | None = None,
+    ) -> None:
+        if self.mimic:
+            u, v = self.user.augment(user), self.item.augment(item["id"])
+            both = mimic_loss(u, items, weight) + mimic_loss(v, users, weight)
+            self.add_loss(self.mimic * both)
+        if self.alignment and self.category is not None:
+            loss = alignment_loss(items, item[self.category], self.categories)
+            self.add_loss(self.alignment * loss)
+
+    @staticmethod
+    def _positive(batch: Mapping[str, Any], name: str) -> Tensor:
+        """(B,) a categorical feature of each row's positive."""
+        place = ops.cast(batch["positive"], "int32")
+        if "item" in batch:
+            return ops.take(batch["item"][name], place, axis=0)
+        place = ops.expand_dims(place, -1)
+        return ops.take_along_axis(batch["own"][name], place, axis=1)[:, 0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.settings}

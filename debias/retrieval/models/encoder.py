@@ -1,0 +1,265 @@
+"""Encoders: one side's features, and a user's history, to one vector."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from debias.engine.tensors import Tensor
+from debias.layers.embedding import FeatureEmbedding, RowEmbedding
+from debias.layers.tower import Tower
+from debias.retrieval.layers.fm import fm_sum
+from debias.retrieval.layers.history import History
+from debias.retrieval.layers.senet import SENet
+
+COMBINES = ("mlp", "fm", "senet")
+HISTORY = "history"
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1 over the last axis; a zero vector stays zero.
+
+    >>> [round(float(x), 4) for x in unit(ops.array([3.0, 4.0]))]
+    [0.6, 0.8]
+    """
+    square = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    return vectors * ops.rsqrt(ops.maximum(square, 1e-12))
+
+
+def flat(fields: Tensor) -> Tensor:
+    """(..., F, d) to (..., F d)."""
+    return ops.reshape(
+        fields, (*ops.shape(fields)[:-2], fields.shape[-2] * fields.shape[-1])
+    )
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class Encoder(keras.layers.Layer):
+    """Fields of one side, combined into one vector.
+
+    Fields are the embedded features and, where a history is read, its one or two
+    vectors. "mlp": concatenated, then `Tower` (DSSM). "senet": the same, reweighted by
+    `SENet` first. "fm": their sum; then `dim` is the fields' size.
+
+    Args:
+        schema: As `FeatureTable.schema` gives it, the features to be read; may be empty
+            where a history is read.
+        dim: Size of the vector.
+        combine: str. One of `COMBINES`.
+        hidden: Hidden sizes of the tower.
+        embedding: Size of a field; None: `dim`.
+        history: Keyword arguments of `debias.retrieval.layers.history.History`, and
+            "size", the number of item id codes; without a size, the model lends the
+            table of its item encoder. None: no history is read. A history is the entry
+            "history" of the features, (B, L) id codes.
+        normalize: Whether the vector has length 1, so that products are cosines.
+        unknown_rate: As in `FeatureEmbedding`.
+        dropout: Of the tower; with "fm", of whole fields' entries.
+        reduction: Of `SENet`.
+        scale: Standard deviation of initial embeddings.
+        seed: int or None. Names all initial weights and draws.
+
+    Call arguments:
+        features: Dict as `FeatureTable.take` gives it, with "history".
+        extra: (..., d) one more field, or None.
+
+    Returns:
+        (..., dim). The same in training, apart from dropout and `unknown_rate`, and
+        when exported: normalisation is part of it.
+
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> past = {"kind": "mean", "length": 3, "size": 7}
+    >>> user = Encoder(schema, 4, "fm", history=past)
+    >>> tuple(user({"id": ops.array([2]), "history": ops.array([[3, 4, 0]])}).shape)
+    (1, 4)
+    """
+
+    def __init__(
+        self,
+        schema: Mapping[str, Mapping[str, Any]],
+        dim: int = 64,
+        combine: str = "mlp",
+        hidden: Sequence[int] = (128,),
+        embedding: int | None = None,
+        history: Mapping[str, Any] | None = None,
+        normalize: bool = True,
+        unknown_rate: float = 0.0,
+        dropout: float = 0.0,
+        reduction: int = 2,
+        scale: float = 0.05,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if combine not in COMBINES:
+            raise ValueError(
+                f"combine must be one of {list(COMBINES)}, got {combine!r}"
+            )
+        embedding = dim if embedding is None else embedding
+        if combine == "fm" and embedding != dim:
+            raise ValueError(
+                f"embedding must be dim, {dim}, where fields are summed; "
+                f"got {embedding}"
+            )
+        if not schema and history is None:
+            raise ValueError("schema must name a feature where no history is read")
+        self.schema = {name: dict(kind) for name, kind in schema.items()}
+        self.dim, self.combine, self.hidden = dim, combine, tuple(hidden)
+        self.embedding, self.normalize = embedding, normalize
+        self.unknown_rate, self.dropout = unknown_rate, dropout
+        self.reduction, self.scale, self.seed = reduction, scale, seed
+        self.history = None if history is None else dict(history)
+
+        def named(offset: int) -> int | None:
+            return None if seed is None else seed * 1021 + offset
+
+        self.fields = None
+        if self.schema:
+            self.fields = FeatureEmbedding(
+                self.schema, embedding, unknown_rate, scale, named(1), name="fields"
+            )
+        self.behaviours = self.pool = None
+        if self.history is not None:
+            options = dict(self.history)
+            size = options.pop("size", None)
+            if size is not None:
+                self.behaviours = RowEmbedding(
+                    size, embedding, scale, named(2), name="history_embedding"
+                )
+            self.pool = History(**{"seed": named(3), **options}, name="pool")
+        self.reweigh = SENet(reduction, seed=named(4)) if combine == "senet" else None
+        self.mix = None
+        if combine == "fm":
+            self.drop = keras.layers.Dropout(dropout, seed=named(5))
+        else:
+            self.mix = Tower(self.hidden, dim, dropout=dropout, seed=named(5))
+        self.extra_fields = 0
+
+    @property
+    def field_names(self) -> list[str]:
+        """What the fields stand for, in order; SENet's weights have this order."""
+        pooled = self.pool.fields if self.pool is not None else 0
+        return [*self.schema, *(f"history_{i}" for i in range(pooled))]
+
+    def build(self, input_shape: Any = None) -> None:
+        count = len(self.field_names) + self.extra_fields
+        if self.pool is not None:
+            length = self.pool.length
+            self.pool.build((None, length, self.embedding), (None, length))
+            self.pool.built = True
+        if self.reweigh is not None:
+            self.reweigh.build((None, count, self.embedding))
+            self.reweigh.built = True
+        if self.mix is not None:
+            self.mix.build((None, count * self.embedding))
+            self.mix.built = True
+
+    def embed(
+        self,
+        features: Mapping[str, Tensor],
+        extra: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor:
+        """The fields (..., F, d) before they are combined."""
+        parts = []
+        if self.fields is not None:
+            parts.append(self.fields(features, training=training))
+        if self.pool is not None:
+            if self.behaviours is None:
+                raise ValueError("history needs a size, or a model that lends a table")
+            codes = features[HISTORY]
+            vectors = self.behaviours(codes)
+            parts.append(self.pool(vectors, codes > 0, training=training))
+        if extra is not None:
+            parts.append(ops.expand_dims(extra, -2))
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-2)
+
+    def importance(self, features: Mapping[str, Tensor]) -> Tensor:
+        """SENet's weights (..., F) for these inputs, in the order of `field_names`."""
+        if self.reweigh is None:
+            raise ValueError("importance needs combine='senet'")
+        return self.reweigh.importance(self.embed(features))
+
+    def call(
+        self,
+        features: Mapping[str, Tensor],
+        extra: Tensor | None = None,
+        training: bool = False,
+    ) -> Tensor:
+        fields = self.embed(features, extra, training)
+        if self.reweigh is not None:
+            fields = self.reweigh(fields)
+        if self.mix is not None:
+            vectors = self.mix(flat(fields), training=training)
+        else:
+            vectors = fm_sum(self.drop(fields, training=training))
+        return unit(vectors) if self.normalize else vectors
+
+    def compute_output_shape(self, *_: Any, **__: Any) -> tuple[int | None, ...]:
+        return (None, self.dim)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("schema", "dim", "combine", "embedding", "history", "normalize")
+        more = ("unknown_rate", "dropout", "reduction", "scale", "seed")
+        own = {name: getattr(self, name) for name in (*names, *more)}
+        return {**super().get_config(), **own, "hidden": list(self.hidden)}
+
+
+def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Symbolic Keras inputs, by name, of what an encoder reads."""
+    inputs = {}
+    for name, kind in encoder.schema.items():
+        numeric, multi = kind["kind"] == "numeric", kind["kind"] == "multivalued"
+        shape = ((widths or {}).get(name),) if multi else ()
+        inputs[name] = keras.Input(
+            shape, name=name, dtype="float32" if numeric else "int32"
+        )
+    if encoder.history is not None:
+        length = encoder.history["length"]
+        inputs[HISTORY] = keras.Input((length,), name=HISTORY, dtype="int32")
+    return inputs
+
+
+def tower(encoder: keras.layers.Layer, name: str = "tower") -> keras.Model:
+    """One side as a model of its own: dict of features in, vectors out.
+
+    Shares the weights of `encoder`; save or export it like any Keras model. It gives
+    the vectors that training compared.
+
+    >>> encoder = Encoder({"id": {"kind": "categorical", "size": 9}}, 4)
+    >>> tuple(tower(encoder)({"id": ops.array([2, 3])}).shape)
+    (2, 4)
+    """
+    inputs = inputs_of(encoder)
+    return keras.Model(inputs, encoder(inputs), name=name)
+
+
+def encode(
+    encoder: keras.Model | keras.layers.Layer,
+    features: Mapping[str, np.ndarray],
+    block: int = 4096,
+) -> np.ndarray:
+    """Vectors of many rows, in blocks; NumPy in, NumPy out.
+
+    Args:
+        encoder: A side of a model, or what `tower` made of it.
+        features: Dict of (n,) and (n, m) arrays.
+
+    Returns:
+        (n, dim) or (n, K, dim) float32.
+    """
+    rows = len(next(iter(features.values())))
+    parts = [
+        ops.convert_to_numpy(
+            encoder(
+                {
+                    k: ops.convert_to_tensor(v[i : i + block])
+                    for k, v in features.items()
+                }
+            )
+        )
+        for i in range(0, max(rows, 1), block)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,130 @@
+"""Embeddings of ids in a model whose users and items keep arriving.
+
+Tables are built with room for more ids than there are. When the room is used up, a
+model with twice as much inherits the weights of the old one: costly, but seldom.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from debias.layers.embedding import RowEmbedding
+from debias.retrieval.models.two_tower import RecallModel, Schema
+
+ID, FIRST = "id", 2  # as in debias.retrieval.data.interactions
+
+
+class IdTables(NamedTuple):
+    """The tables that have a row an id.
+
+    Attributes:
+        users: Of the user tower, by the codes of users.
+        items: Of the item tower, by those of items.
+        past: Of the user tower, by those of items: what it looks histories up in. It
+            may be one of `items`, lent.
+    """
+
+    users: list[RowEmbedding]
+    items: list[RowEmbedding]
+    past: list[RowEmbedding]
+
+
+def id_tables(model: RecallModel) -> IdTables:
+    """Every table of a model that has a row an id.
+
+    >>> from debias.retrieval.models import fm_tower
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> [len(tables) for tables in id_tables(fm_tower(schema, schema, 4))]
+    [1, 1, 1]
+    """
+    found = IdTables([], [], [])
+    for outer, own in ((model.user, found.users), (model.item, found.items)):
+        inner = getattr(outer, "encoder", outer)  # DAT wraps its encoders
+        if inner.fields is not None and ID in inner.schema:
+            own.append(inner.fields.tables[ID])
+        if inner is not outer:
+            own.append(outer.augment)
+        if getattr(inner, "behaviours", None) is not None:
+            found.past.append(inner.behaviours)
+    return found
+
+
+def dense_weights(model: RecallModel) -> list[Any]:
+    """What training moves apart from the tables of ids; features' tables are dense."""
+    tables = {id(each.table) for side in id_tables(model) for each in side}
+    return [v for v in model.trainable_variables if id(v) not in tables]
+
+
+def checksum(variables: Iterable[Any]) -> str:
+    """SHA-256 over the values of variables, in order, in hexadecimal digits.
+
+    >>> import keras
+    >>> zeros = keras.Variable(np.zeros(2))
+    >>> checksum([zeros]) == checksum([zeros]), checksum([zeros]) == checksum([])
+    (True, False)
+    """
+    total = hashlib.sha256()
+    for variable in variables:
+        value = np.ascontiguousarray(variable)
+        total.update(f"{value.dtype}{value.shape}".encode())
+        total.update(value.tobytes())
+    return total.hexdigest()
+
+
+def with_room(schema: Schema) -> dict[str, dict[str, Any]]:
+    """The schema with as many id codes as the next power of two.
+
+    >>> with_room({"id": {"kind": "categorical", "size": 9}})["id"]["size"]
+    16
+    """
+    roomy = {name: dict(kind) for name, kind in schema.items()}
+    roomy[ID]["size"] = 1 << (int(roomy[ID]["size"]) - 1).bit_length()
+    return roomy
+
+
+def has_room(model: RecallModel, users: int, items: int) -> bool:
+    """Whether the id tables have so many codes of users and of items."""
+    tables = id_tables(model)
+    return all(table.size >= users for table in tables.users) and all(
+        table.size >= items for table in (*tables.items, *tables.past)
+    )
+
+
+def inherit(variables: Iterable[Any], older: Iterable[Any]) -> None:
+    """Gives variables the values of those of a smaller model, as far as these reach.
+
+    Weights as well as an optimiser's moments; what lies beyond keeps its own value.
+
+    Raises:
+        ValueError: The variables do not belong to each other.
+
+    >>> import keras
+    >>> new, old = keras.Variable(np.zeros((3, 1))), keras.Variable(np.ones((2, 1)))
+    >>> inherit([new], [old])
+    >>> np.asarray(new)[:, 0].tolist()
+    [1.0, 1.0, 0.0]
+    """
+    for new, old in zip(variables, older, strict=True):
+        value, known = np.array(new), np.asarray(old)
+        if value.ndim != known.ndim or (np.array(value.shape) < known.shape).any():
+            raise ValueError(
+                f"variables must be at least as large as the older ones, got "
+                f"{value.shape} for {known.shape}"
+            )
+        value[tuple(slice(0, size) for size in known.shape)] = known
+        new.assign(value)
+
+
+def settle(tables: Iterable[RowEmbedding], first: int, last: int) -> None:
+    """Starts the rows of codes first .. last - 1 at the mean of the known ids' rows.
+
+    What an id is like before anything is known of it: neither noise nor nothing.
+    """
+    if first >= last or first <= FIRST:
+        return
+    for layer in tables:
+        value = np.array(layer.table)
+        value[first:last] = value[FIRST:first].mean(axis=0)
+        layer.table.assign(value)

@@ -1,0 +1,224 @@
+"""MIND: several interests a user, found by capsule routing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.engine.tensors import Tensor
+from debias.layers.embedding import FeatureEmbedding, RowEmbedding
+from debias.layers.tower import Tower
+from debias.retrieval.layers.capsules import (
+    InterestCapsules,
+    interest_count,
+    label_aware,
+)
+from debias.retrieval.models.encoder import HISTORY, Encoder, flat, unit
+from debias.retrieval.models.two_tower import RecallModel, Schema, lend_table
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class InterestEncoder(keras.layers.Layer):
+    """A user as up to K vectors: capsules of the history, each with the features.
+
+    Args:
+        schema: Of the users; may be empty.
+        history: "length", and "size", the number of item id codes; without a size,
+            the model lends the table of its item encoder.
+        dim: Size of a vector, and of the embeddings.
+        interests: K.
+        iterations: Of the routing.
+        hidden: Hidden sizes of the tower over (interest, features).
+        normalize: Whether vectors have length 1.
+        unknown_rate, scale: As in `FeatureEmbedding`.
+        seed: int or None.
+
+    Shapes: dict of features with "history" (B, L) to (B, K, dim); an interest that the
+    user does not have is the zero vector.
+
+    >>> user = InterestEncoder({}, {"size": 9, "length": 2}, dim=4, interests=3)
+    >>> tuple(user({"history": ops.array([[2, 0]])}).shape)
+    (1, 3, 4)
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        history: Mapping[str, Any],
+        dim: int = 64,
+        interests: int = 4,
+        iterations: int = 3,
+        hidden: Sequence[int] = (128,),
+        normalize: bool = True,
+        unknown_rate: float = 0.0,
+        scale: float = 0.05,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.schema = {name: dict(kind) for name, kind in schema.items()}
+        self.history = dict(history)
+        self.dim, self.interests, self.iterations = dim, interests, iterations
+        self.embedding, self.hidden, self.normalize = dim, tuple(hidden), normalize
+        self.unknown_rate, self.scale, self.seed = unknown_rate, scale, seed
+
+        def named(offset: int) -> int | None:
+            return None if seed is None else seed * 1021 + offset
+
+        self.fields = None
+        if self.schema:
+            self.fields = FeatureEmbedding(
+                self.schema, dim, unknown_rate, scale, named(1), name="fields"
+            )
+        self.behaviours = None
+        if "size" in self.history:
+            self.behaviours = RowEmbedding(
+                self.history["size"], dim, scale, named(2), name="history_embedding"
+            )
+        self.capsules = InterestCapsules(
+            interests, self.history["length"], iterations, named(3)
+        )
+        self.mix = Tower(self.hidden, dim, seed=named(4))
+
+    def build(self, input_shape: Any = None) -> None:
+        length = self.history["length"]
+        self.capsules.build((None, length, self.dim), (None, length))
+        self.capsules.built = True
+        self.mix.build((None, None, (len(self.schema) + 1) * self.dim))
+        self.mix.built = True
+
+    def live(self, features: Mapping[str, Tensor]) -> Tensor:
+        """(B, K) bool: the interests that each user has."""
+        behaviours = ops.sum(ops.cast(features[HISTORY] > 0, "int32"), axis=-1)
+        count = interest_count(behaviours, self.interests)
+        return ops.arange(self.interests) < ops.expand_dims(count, -1)
+
+    def call(self, features: Mapping[str, Tensor], training: bool = False) -> Tensor:
+        if self.behaviours is None:
+            raise ValueError("history needs a size, or a model that lends a table")
+        codes = features[HISTORY]
+        x = self.capsules(self.behaviours(codes), codes > 0)
+        if self.fields is not None:
+            known = flat(self.fields(features, training=training))
+            known = ops.expand_dims(known, 1)
+            known = ops.repeat(known, self.interests, axis=1)
+            x = ops.concatenate([x, known], axis=-1)
+        x = self.mix(x, training=training)
+        x = unit(x) if self.normalize else x
+        return x * ops.expand_dims(ops.cast(self.live(features), x.dtype), -1)
+
+    def compute_output_shape(self, *_: Any, **__: Any) -> tuple[int | None, ...]:
+        return (None, self.interests, self.dim)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("schema", "history", "dim", "interests", "iterations", "normalize")
+        more = ("unknown_rate", "scale", "seed")
+        own = {name: getattr(self, name) for name in (*names, *more)}
+        return {**super().get_config(), **own, "hidden": list(self.hidden)}
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class MIND(RecallModel):
+    """Multi-interest recall.
+
+    In training a row's user vector is `label_aware` attention over its interests with
+    the positive as label, compared with all candidates. Otherwise a candidate's score
+    is its largest product with an interest, which is what one search per interest,
+    merged by maximum, gives.
+
+    Source: Li et al., Multi-Interest Network with Dynamic Routing for Recommendation at
+    Tmall, CIKM 2019.
+
+    Args:
+        users, items: Schemas.
+        dim: Size of all vectors.
+        interests, iterations: Of the capsules.
+        power: p of `label_aware`.
+        length: The longest history.
+        hidden: Of the tower over each interest.
+        item_features: Whether an item is more than its id.
+        share_items: Whether the history looks items up in the item tower's id table.
+        temperature, **kwargs: As in `TwoTower`.
+
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> model = MIND(schema, schema, dim=4, length=2)
+    >>> user = {"id": ops.array([2]), "history": ops.array([[3, 0]])}
+    >>> tuple(model({"user": user, "item": {"id": ops.array([4, 5])}}).shape)
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        users: Schema,
+        items: Schema,
+        dim: int = 64,
+        interests: int = 4,
+        iterations: int = 3,
+        power: float = 2.0,
+        length: int = 50,
+        hidden: Sequence[int] = (128,),
+        item_features: bool = False,
+        share_items: bool = True,
+        normalize: bool = True,
+        unknown_rate: float = 0.0,
+        scale: float = 0.05,
+        temperature: float = 0.1,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(temperature, **kwargs)
+        if power < 0:
+            raise ValueError(f"power must not be negative, got {power}")
+        self.settings = {
+            "users": {name: dict(kind) for name, kind in users.items()},
+            "items": {name: dict(kind) for name, kind in items.items()},
+            "dim": dim,
+            "interests": interests,
+            "iterations": iterations,
+            "power": power,
+            "length": length,
+            "hidden": list(hidden),
+            "item_features": item_features,
+            "share_items": share_items,
+            "normalize": normalize,
+            "unknown_rate": unknown_rate,
+            "scale": scale,
+            "seed": seed,
+        }
+        self.power = power
+        seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+        common: dict[str, Any] = {
+            "normalize": normalize,
+            "unknown_rate": unknown_rate,
+            "scale": scale,
+        }
+        past = {"length": length}
+        self.user = InterestEncoder(
+            users,
+            past if share_items else {**past, "size": items["id"]["size"]},
+            dim,
+            interests,
+            iterations,
+            hidden,
+            seed=seeds[0],
+            **common,
+        )
+        read = items if item_features else {"id": items["id"]}
+        self.item = Encoder(read, dim, "fm", seed=seeds[1], **common)
+        lend_table(self.user, self.item)
+
+    def match(self, users: Tensor, items: Tensor, batch: Any, label: Any) -> Tensor:
+        if label is not None:
+            live = self.user.live(batch["user"])
+            one = label_aware(users, label, live, self.power)
+            return super().match(one, items, batch, label)
+        live = ops.expand_dims(self.user.live(batch["user"]), -1)
+        if len(items.shape) == 2:
+            each = ops.matmul(users, ops.transpose(items))  # (B, K, C)
+        else:
+            each = ops.matmul(users, ops.transpose(items, (0, 2, 1)))
+        return ops.max(ops.where(live, each, -1e9), axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.settings}

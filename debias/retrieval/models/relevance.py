@@ -1,0 +1,159 @@
+"""A recall model as the relevance tower of a click model."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from debias.engine.tensors import Tensor
+from debias.retrieval.models.two_tower import RecallModel
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class PairRelevance(keras.layers.Layer):
+    """How relevant an item is to a user: the recall model's score, and an offset.
+
+    The relevance of every click model may be one of these. A bias tower beside it then
+    takes the place out of the clicks, and what is left, u . v / temperature, serves as
+    recall does: by `model.user_vectors`, `model.item_vectors` and an index. The offset
+    is the same for all pairs and orders nothing.
+
+    The features of a log's items are pairs (row of a user, row of an item), float32 as
+    all features, so rows must stay below 2^24. Tables of features are kept here, as
+    weights that no training moves, and looked up by row.
+
+    In training, what the model asks of pairs that belong together (`pair_losses`: DAT's
+    mimic and alignment) weighs each shown pair by its relevance sigmoid(score), under
+    stop-gradient: clicks, which the articles would weigh it by, are what bias distorts.
+    It is asked once in a pass, however many components of a mixture share the layer.
+
+    Args:
+        model: A recall model.
+        users, items: Features, as `FeatureTable.columns`; users with "history" where
+            the model reads one.
+
+    Shapes: `(B, L, 2)`, lists of one user each, or pairs `(B, 2)`, to `(..., 1)`.
+
+    >>> from debias.retrieval.models import fm_tower
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> rows = {"id": np.arange(2, 9, dtype="int32")}
+    >>> layer = PairRelevance(fm_tower(schema, schema, 4, history=None), rows, rows)
+    >>> pairs = np.array([[[0, 5], [0, 6]]], "float32")  # user 0 is shown items 5, 6
+    >>> tuple(layer(pairs).shape)
+    (1, 2, 1)
+    """
+
+    def __init__(
+        self,
+        model: RecallModel,
+        users: Mapping[str, np.ndarray],
+        items: Mapping[str, np.ndarray],
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.model = model
+        self.tables: dict[str, dict[str, Any]] = {}
+        for side, columns in (("user", users), ("item", items)):
+            rows = len(next(iter(columns.values())))
+            if rows >= 1 << 24:
+                raise ValueError(f"{side}s must be fewer than 2^24 rows, got {rows}")
+            self.tables[side] = {
+                name: self._constant(f"{side}_{name}", np.asarray(column))
+                for name, column in columns.items()
+            }
+        self.offset = self.add_weight(shape=(), initializer="zeros", name="offset")
+
+    def _constant(self, name: str, values: np.ndarray) -> Any:
+        table = self.add_weight(
+            shape=values.shape,
+            dtype="float32" if values.dtype.kind == "f" else "int32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            name=name,
+        )
+        table.assign(values)
+        return table
+
+    def build(self, input_shape: Any = None) -> None:
+        if not self.model.built:
+            self.model.build(None)
+            self.model.built = True
+        self.penalties = len(self.model.losses)  # on weights; no call has added any
+
+    def _rows(self, side: str, rows: Tensor) -> dict[str, Tensor]:
+        rows = ops.cast(rows, "int32")
+        return {
+            name: ops.take(column, rows, axis=0)
+            for name, column in self.tables[side].items()
+        }
+
+    def call(self, features: Tensor, training: bool = False) -> Tensor:
+        features = ops.convert_to_tensor(features)
+        if len(features.shape) == 2:
+            return self.call(ops.expand_dims(features, 1), training)[:, 0]
+        # Padding repeats the pair (0, 0), so a list's user is its largest.
+        user = self._rows("user", ops.max(features[..., 0], axis=1))
+        item = self._rows("item", features[..., 1])
+        users = self.model.encode_user({"user": user}, training)
+        items = self.model.encode_item(item, training)
+        scores = self.model.match(
+            users, items / self.model.temperature, {"user": user}, None
+        )
+        logits = scores + self.offset
+        # Components of a mixture may share this tower: the first of them asks.
+        asked = len(self.model.losses) > self.penalties
+        if training and len(users.shape) == 2 and not asked:
+            self._pair_losses(user, item, users, items, logits)
+        return ops.expand_dims(logits, -1)
+
+    def _pair_losses(
+        self,
+        user: dict[str, Tensor],
+        item: dict[str, Tensor],
+        users: Tensor,
+        items: Tensor,
+        logits: Tensor,
+    ) -> None:
+        """Every cell as a pair of its own."""
+        each = ops.zeros_like(item["id"])
+        known = {
+            name: ops.reshape(column, (-1,))
+            for name, column in item.items()
+            if len(column.shape) == 2
+        }
+        size = items.shape[-1]
+        alike = ops.expand_dims(users, 1) + ops.zeros_like(items)
+        self.model.pair_losses(
+            ops.reshape(ops.expand_dims(user["id"], 1) + each, (-1,)),
+            known,
+            ops.reshape(alike, (-1, size)),
+            ops.reshape(items, (-1, size)),
+            ops.reshape(ops.sigmoid(logits), (-1,)),
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        tables = {
+            f"{side}s": {
+                name: {"shape": list(table.shape), "dtype": str(table.dtype)}
+                for name, table in columns.items()
+            }
+            for side, columns in self.tables.items()
+        }
+        return {**super().get_config(), "model": self.model, **tables}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        model = config["model"]
+        if not isinstance(model, keras.Model):
+            model = keras.saving.deserialize_keras_object(model)
+        tables = {
+            side: {name: np.zeros(**of) for name, of in config[side].items()}
+            for side in ("users", "items")
+        }
+        return cls(**{**config, "model": model, **tables})

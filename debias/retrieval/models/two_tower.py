@@ -1,0 +1,439 @@
+"""The two-tower recall model, and the towers of the articles as settings of it."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from debias.engine.executions import looped_on_stack, of_several_steps, once, stepping
+from debias.engine.optimizers import RowWiseAdam
+from debias.engine.tensors import Tensor
+from debias.retrieval.layers.logq import (
+    StreamingFrequency,
+    accidental_hits,
+    correct,
+    mask_columns,
+)
+from debias.retrieval.layers.views import FeatureViews, contrastive
+from debias.retrieval.losses import RetrievalLoss
+from debias.retrieval.models.encoder import Encoder, encode
+
+Schema = Mapping[str, Mapping[str, Any]]
+
+
+class RecallModel(keras.Model):
+    """What all recall models share: candidates in columns, corrected and masked.
+
+    Score of row b and candidate c: u_b . v_c / temperature. In training, and only
+    there, log q is subtracted from shared columns, and columns that hold the row's
+    positive again or that the batch excludes are masked.
+
+    A subclass has `user` and `item`, encoders, and says in `match` how their vectors
+    meet.
+
+    Call arguments:
+        batch: Dict as `debias.retrieval.training.batches.RecallBatches` makes it.
+        training: Whether correction, masks and auxiliary losses apply.
+
+    Returns:
+        (B, C + S) scores; of a packed batch (B, 2), corrected and masked always: the
+        positive, and the log of the sum of exp of all negatives, which is all that the
+        softmax asks of them.
+    """
+
+    user: Any
+    item: Any
+    train_function: Any
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        frequency: StreamingFrequency | None = None,
+        views: FeatureViews | None = None,
+        self_weight: float = 0.1,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        if self_weight < 0:
+            raise ValueError(f"self_weight must not be negative, got {self_weight}")
+        self.temperature, self.self_weight = temperature, self_weight
+        self.frequency, self.views = frequency, views
+
+    def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
+        """As Keras's; by default row-wise Adam and the softmax, without XLA.
+
+        XLA, which Keras may turn on by itself, would make the gradients of the tables
+        dense.
+        """
+        kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
+        optimizer = RowWiseAdam() if optimizer is None else optimizer
+        super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
+
+    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """As Keras's; `RecallBatches` keep their order, and TensorFlow gets chunks.
+
+        With `steps_per_execution` in compile a chunk is the batches of an execution,
+        all of which are in memory at once; with 1 there are 16 in a chunk.
+
+        Raises:
+            ValueError: The batches are packed, and the loss is not the softmax.
+        """
+        if getattr(x, "packed", False) and getattr(self.loss, "kind", "") != "softmax":
+            raise ValueError(
+                "packed batches say of their negatives what the softmax asks and no "
+                "more: give compile RetrievalLoss('softmax'), or make batches with "
+                "packed=False"
+            )
+        if not hasattr(x, "dataset"):
+            return super().fit(x, y, **kwargs)
+        kwargs["shuffle"] = False  # the batches draw their order themselves
+        if keras.backend.backend() != "tensorflow" or kwargs.get("steps_per_epoch"):
+            return super().fit(x, y, **kwargs)
+        x.on_epoch_end()  # as Keras does before the first epoch of a `PyDataset`
+        next_epoch = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: x.on_epoch_end()
+        )
+        given = keras.tree.flatten(kwargs.pop("callbacks", None) or [])
+        kwargs["callbacks"] = [*given, next_epoch]
+        if not of_several_steps(self):
+            return super().fit(x.dataset(), y, **kwargs)
+        import tensorflow as tf
+
+        epochs = kwargs.get("epochs", 1) - kwargs.get("initial_epoch", 0)
+        pieces = (
+            tf.nest.map_structure(tf.constant, piece)
+            for piece in x.pieces(self.steps_per_execution, epochs)
+        )
+        take = once(self, looped_on_stack)
+        with ThreadPoolExecutor(1) as pool:
+            waiting: Future[Any] = pool.submit(next, pieces, None)
+
+            def execution(_: Any) -> Any:
+                nonlocal waiting
+                piece = waiting.result()
+                waiting = pool.submit(next, pieces, None)
+                return take(*piece)
+
+            with stepping(self, execution):
+                return super().fit(tf.data.Dataset.range(len(x)), y, **kwargs)
+
+    def build(self, input_shape: Any = None) -> None:
+        for part in (self.user, self.item):
+            if not part.built:
+                part.build(None)
+                part.built = True
+
+    def encode_user(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
+        return self.user(batch["user"], training=training)
+
+    def encode_item(self, features: Any, training: bool = False) -> Tensor:
+        return self.item(features, training=training)
+
+    def match(self, users: Tensor, items: Tensor, batch: Any, label: Any) -> Tensor:
+        """(B, C) products of users with items (C, d), or (B, S, d) each row's own."""
+        if len(items.shape) == 2:
+            return ops.matmul(users, ops.transpose(items))
+        return ops.sum(ops.expand_dims(users, 1) * items, axis=-1)
+
+    def label_of(self, batch: Mapping[str, Any], items: dict[str, Tensor]) -> Tensor:
+        """(B, d) the item vector of each row's positive."""
+        place = ops.cast(batch["positive"], "int32")
+        if "item" in items:
+            return ops.take(items["item"], place, axis=0)
+        place = ops.reshape(place, (-1, 1, 1))
+        return ops.take_along_axis(items["own"], place, axis=1)[:, 0]
+
+    def auxiliary(
+        self, batch: Mapping[str, Any], users: Tensor, items: dict[str, Tensor]
+    ) -> None:
+        """Adds the losses beside that of compile."""
+        if self.views is not None and "self" in batch and self.self_weight:
+            one, other = self.views(batch["self"])
+            vectors = (self.encode_item(view, training=True) for view in (one, other))
+            self.add_loss(self.self_weight * ops.mean(contrastive(*vectors)))
+
+    def pair_losses(
+        self,
+        user: Tensor,
+        item: Mapping[str, Tensor],
+        users: Tensor,
+        items: Tensor,
+        weight: Tensor | None = None,
+    ) -> None:
+        """Adds what a model asks of pairs that belong together, beside their scores.
+
+        Args:
+            user: (B,) id codes of the users.
+            item: Categorical features (B,) of the items.
+            users, items: (B, d) their vectors.
+            weight: (B,) how much each pair belongs together, 0 to 1; None: 1.
+        """
+
+    def call(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
+        if "item" not in batch and "own" not in batch:
+            raise ValueError("batch must hold candidates, 'item' or 'own'")
+        if "log_count" in batch:
+            return self._packed(batch, training)
+        users = self.encode_user(batch, training)
+        items = {
+            name: self.encode_item(batch[name], training)
+            for name in ("item", "own")
+            if name in batch
+        }
+        label = self.label_of(batch, items) if training else None
+        scores = []
+        for name, vectors in items.items():
+            # The few items are divided, not the many scores.
+            part = self.match(users, vectors / self.temperature, batch, label)
+            if training and name == "item":
+                if self.frequency is not None:
+                    log_q = self.frequency(batch["item"]["id"], training=True)
+                    part = correct(part, ops.stop_gradient(log_q))
+                elif "log_q" in batch:
+                    part = correct(part, batch["log_q"])
+            if training and "id" in batch[name] and "excluded" not in batch:
+                part = mask_columns(
+                    part, accidental_hits(batch[name]["id"], batch["positive"])
+                )
+            scores.append(part)
+        total = scores[0] if len(scores) == 1 else ops.concatenate(scores, axis=-1)
+        if training and "excluded" in batch:
+            total = mask_columns(total, ops.cast(batch["excluded"], "bool"))
+        if training:
+            self.auxiliary(batch, users, items)
+        return total
+
+    def _packed(self, batch: Mapping[str, Any], training: bool) -> Tensor:
+        """(B, 2): the corrected score of the positive, and what the negatives sum to.
+
+        A negative that is there c times counts c times: s - log q + log c.
+        """
+        if self.frequency is not None:
+            raise ValueError(
+                "packed batches bring log_q of their own: make them with packed=False "
+                "to learn frequencies from the stream"
+            )
+        users = self.encode_user(batch, training)
+        items = {"item": self.encode_item(batch["item"], training)}
+        label = self.label_of(batch, items)
+        scaled = items["item"] / self.temperature
+        log_q = batch.get("log_q", ops.zeros_like(batch["log_count"]))
+        scores = self.match(users, scaled, batch, label)
+        scores = correct(scores, log_q - batch["log_count"])
+        if "excluded" in batch:
+            scores = mask_columns(scores, ops.cast(batch["excluded"], "bool"))
+        negatives = ops.logsumexp(scores, axis=-1)
+        if "event" in batch:  # from rows of users to those of events
+            users, negatives, features = keras.tree.map_structure(
+                lambda of: ops.take(of, batch["event"], axis=0),
+                (users, negatives, dict(batch["user"])),
+            )
+            batch = {**batch, "user": features}
+        one = ops.expand_dims(label / self.temperature, 1)
+        own = self.match(users, one, batch, label)[:, 0]
+        own = correct(own, ops.take(log_q, batch["positive"], axis=0))
+        if "excluded" not in batch:  # the sum holds the positive, as often as it is
+            part = own + ops.take(batch["log_count"], batch["positive"], axis=0)
+            share = ops.minimum(part - negatives, -1e-6)  # rounded it could be all
+            negatives = negatives + ops.log(-ops.expm1(share))
+        if training:
+            self.auxiliary(batch, users, items)
+        return ops.stack([own, negatives], axis=-1)
+
+    def user_vectors(
+        self, features: Mapping[str, np.ndarray], block: int = 4096
+    ) -> np.ndarray:
+        """(n, dim), or (n, K, dim) of several interests; NumPy."""
+        return encode(self.user, features, block)
+
+    def item_vectors(
+        self, features: Mapping[str, np.ndarray], block: int = 4096
+    ) -> np.ndarray:
+        """(n, dim); NumPy."""
+        return encode(self.item, features, block)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {
+            name: None if part is None else keras.saving.serialize_keras_object(part)
+            for name, part in (("frequency", self.frequency), ("views", self.views))
+        }
+        own = {"temperature": self.temperature, "self_weight": self.self_weight}
+        return {**super().get_config(), **parts, **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        for name in ("user", "item", "frequency", "views"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class TwoTower(RecallModel):
+    """Any user encoder, any item encoder, one inner product.
+
+    Args:
+        user, item: Encoders; layers that map a dict of features to vectors of one size.
+            A user encoder whose history has no size of its own looks items up in the
+            item encoder's table of ids.
+        temperature: Divides the scores; with cosines about .1, with free lengths 1.
+        frequency: Learns log q from the stream; None: the batch's `log_q` is used.
+        views: Draws the views of self-supervision, of the batch's "self".
+        self_weight: Weight of that loss.
+        **kwargs: Arguments of `keras.Model`.
+
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> model = TwoTower(Encoder(schema, 4), Encoder(schema, 4))
+    >>> user, item = {"id": ops.array([2, 3])}, {"id": ops.array([4, 5, 6])}
+    >>> tuple(model({"user": user, "item": item}).shape)
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        user: keras.layers.Layer,
+        item: keras.layers.Layer,
+        temperature: float = 0.1,
+        **kwargs: Any,
+    ):
+        super().__init__(temperature, **kwargs)
+        self.user, self.item = user, item
+        lend_table(user, item)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {
+            "user": keras.saving.serialize_keras_object(self.user),
+            "item": keras.saving.serialize_keras_object(self.item),
+        }
+        return {**super().get_config(), **own}
+
+
+def lend_table(user: Any, item: Any) -> None:
+    """Lends the item encoder's id table to a user history that has none."""
+    if getattr(user, "history", None) is None or user.behaviours is not None:
+        return
+    if "id" not in item.schema or user.embedding != item.embedding:
+        raise ValueError(
+            "history without a size needs an item encoder with 'id' and fields of the "
+            f"same size, got {list(item.schema)}, {item.embedding} and {user.embedding}"
+        )
+    # Past Keras's tracking: the table stays the item encoder's, which saves it, and a
+    # loaded encoder is built already and takes no new parts.
+    object.__setattr__(user, "behaviours", item.fields.tables["id"])
+
+
+def _sides(
+    users: Schema,
+    items: Schema,
+    combine: str,
+    history: str | None,
+    length: int,
+    options: Mapping[str, Any],
+    seed: int | None,
+) -> tuple[Encoder, Encoder]:
+    past = None
+    if history is not None:
+        past = {"kind": history, "length": length, "size": items["id"]["size"]}
+    seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    return (
+        Encoder(users, combine=combine, history=past, seed=seeds[0], **options),
+        Encoder(items, combine=combine, seed=seeds[1], **options),
+    )
+
+
+def dssm(
+    users: Schema,
+    items: Schema,
+    dim: int = 64,
+    hidden: Sequence[int] = (128,),
+    history: str | None = "recency",
+    length: int = 50,
+    temperature: float = 0.1,
+    seed: int | None = None,
+    **options: Any,
+) -> TwoTower:
+    """DSSM: on each side embeddings, concatenated, then an MLP; cosine.
+
+    Source: Huang et al., Learning Deep Structured Semantic Models for Web Search using
+    Clickthrough Data, CIKM 2013.
+
+    Args:
+        users, items: Schemas.
+        history: A kind of `debias.retrieval.layers.history.HISTORIES`, or None.
+        length: The longest history.
+        **options: Further arguments of `Encoder`.
+
+    >>> schema = {"id": {"kind": "categorical", "size": 9}}
+    >>> dssm(schema, schema, history=None).user.combine
+    'mlp'
+    """
+    options = {"dim": dim, "hidden": hidden, **options}
+    sides = _sides(users, items, "mlp", history, length, options, seed)
+    return TwoTower(*sides, temperature=temperature)
+
+
+def fm_tower(
+    users: Schema,
+    items: Schema,
+    dim: int = 64,
+    history: str | None = "recency",
+    length: int = 50,
+    temperature: float = 0.1,
+    seed: int | None = None,
+    **options: Any,
+) -> TwoTower:
+    """FM: each side is the sum of its fields.
+
+    See `debias.retrieval.layers.fm.fm_sum`.
+    """
+    options = {"dim": dim, **options}
+    sides = _sides(users, items, "fm", history, length, options, seed)
+    return TwoTower(*sides, temperature=temperature)
+
+
+def senet_tower(
+    users: Schema,
+    items: Schema,
+    dim: int = 64,
+    hidden: Sequence[int] = (128,),
+    history: str | None = "recency",
+    length: int = 50,
+    temperature: float = 0.1,
+    seed: int | None = None,
+    **options: Any,
+) -> TwoTower:
+    """DSSM with `SENet` between the embeddings and the MLP of each side."""
+    options = {"dim": dim, "hidden": hidden, **options}
+    sides = _sides(users, items, "senet", history, length, options, seed)
+    return TwoTower(*sides, temperature=temperature)
+
+
+def youtube_dnn(
+    users: Schema,
+    items: Schema,
+    dim: int = 64,
+    hidden: Sequence[int] = (128,),
+    length: int = 50,
+    temperature: float = 0.1,
+    seed: int | None = None,
+    **options: Any,
+) -> TwoTower:
+    """YoutubeDNN: mean of the history and user features, an MLP; an item is its id.
+
+    Source: Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys
+    2016.
+    """
+    seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    past = {"kind": "mean", "length": length, "size": items["id"]["size"]}
+    user = Encoder(users, dim, "mlp", hidden, history=past, seed=seeds[0], **options)
+    shared = {k: v for k, v in options.items() if k not in ("dropout", "embedding")}
+    item = Encoder({"id": items["id"]}, dim, "fm", seed=seeds[1], **shared)
+    return TwoTower(user, item, temperature=temperature)

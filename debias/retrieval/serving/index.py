@@ -1,0 +1,538 @@
+"""The items of largest inner product with a user's vector, or with one of several.
+
+`exact` compares all. A `Searcher` (Faiss or Annoy, made by `hnsw`, `ivf`, `pq` or
+`annoy`) names likely rows much faster. An `Index` is what is served: all vectors, a
+searcher, and the rows that have changed since it was built. It takes rows from the
+searcher, scores them exactly and leaves out what a filter forbids; where the searcher
+does not name enough it compares all. So an answer is only ever short of items if fewer
+are allowed.
+"""
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from debias.retrieval.training.evaluate import best, dot_scores
+
+EXACT = 20_000  # so few rows are compared one by one: about a millisecond
+DEEPEST = 4_096  # the most rows that a searcher is asked for
+SPARE = 1.25  # how much more than expected a filtered search asks for
+PIECE = 1 << 16  # vectors handled at a time
+
+Rows = np.ndarray
+Progress = Callable[[float], None]
+
+
+def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.ndarray]:
+    """The k rows of largest inner product, by comparing all, in bounded memory.
+
+    Args:
+        queries: (Q, d), or (Q, K, d) where a query is several vectors and the largest
+            of their products counts; see `debias.retrieval.dot_scores`.
+        vectors: (N, d).
+        k: At least 1.
+
+    Returns:
+        (Q, min(k, N)) rows and scores, in falling order of score, equal ones by row.
+
+    >>> rows, scores = exact(np.array([[1.0, 0.0]]), np.eye(2) * 3, 1)
+    >>> rows.tolist(), scores.tolist()
+    ([[0]], [[3.0]])
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    found = []
+    for queries_ in np.split(queries, range(256, len(queries), 256)):
+        rows = np.empty((len(queries_), 0), np.int64)
+        scores = np.empty((len(queries_), 0), np.float32)
+        for start in range(0, len(vectors), PIECE):
+            part = dot_scores(queries_, vectors[start : start + PIECE])
+            here = np.broadcast_to(np.arange(part.shape[1]) + start, part.shape)
+            scores, rows = np.hstack([scores, part]), np.hstack([rows, here])
+            kept = best(scores, k)
+            scores = np.take_along_axis(scores, kept, axis=1)
+            rows = np.take_along_axis(rows, kept, axis=1)
+        found.append((rows, scores))
+    both = zip(*found, strict=True)
+    every_row, every_score = (np.concatenate(part) for part in both)
+    return every_row, every_score
+
+
+class Searcher(Protocol):
+    """Names rows that probably have large inner products.
+
+    Attributes:
+        dim: d.
+        size: N, the number of vectors it was built from.
+    """
+
+    dim: int
+    size: int
+
+    def rows(self, queries: np.ndarray, k: int) -> Rows:
+        """(Q, d) float32 to (Q, k or more) rows, -1 where it knows no more."""
+
+    def save(self, folder: Path) -> None:
+        """Writes one file, which `open_searcher` finds, into a folder."""
+
+
+class Faiss:
+    """A Faiss index over `lifted` vectors."""
+
+    def __init__(self, index: Any, dim: int):
+        self.index, self.dim, self.size = index, dim, index.ntotal
+        # What codes put among the k best may be below them: more are scored exactly.
+        self.deeper = 4 if hasattr(index, "pq") else 1
+
+    def rows(self, queries: np.ndarray, k: int) -> Rows:
+        queries = np.pad(queries, ((0, 0), (0, self.index.d - self.dim)))
+        return self.index.search(queries, min(self.deeper * k, self.size))[1]
+
+    def __str__(self) -> str:
+        return type(self.index).__name__
+
+    def save(self, folder: Path) -> None:
+        _extra("faiss").write_index(self.index, str(folder / "index.faiss"))
+
+
+class Annoy:
+    """An Annoy forest; a search looks at about `LOOKS` k vectors a tree."""
+
+    LOOKS = 2
+
+    def __init__(self, forest: Any):
+        self.forest = forest
+        self.dim, self.size = forest.f, forest.get_n_items()
+
+    def rows(self, queries: np.ndarray, k: int) -> Rows:
+        looks = self.LOOKS * k * self.forest.get_n_trees()
+        found = np.full((len(queries), k), -1, np.int64)
+        for row, query in zip(found, queries, strict=True):
+            named = self.forest.get_nns_by_vector(query, k, looks)
+            row[: len(named)] = named
+        return found
+
+    def __str__(self) -> str:
+        return f"Annoy, {self.forest.get_n_trees()} trees"
+
+    def save(self, folder: Path) -> None:
+        self.forest.save(str(folder / "index.annoy"))
+
+
+def _extra(name: str) -> Any:
+    """A package of the extra `retrieval`."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{name} is needed: pip install 'debias-ranking[retrieval]'"
+        ) from error
+
+
+def open_searcher(folder: Path, dim: int) -> Searcher | None:
+    """What `Searcher.save` wrote into a folder; None where there is nothing.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if (path := folder / "index.faiss").exists():
+        faiss = _extra("faiss")
+        try:
+            return Faiss(faiss.read_index(str(path)), dim)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: is no Faiss index: {error}") from None
+    if (path := folder / "index.annoy").exists():
+        forest = _extra("annoy").AnnoyIndex(dim, "dot")
+        try:
+            forest.load(str(path))
+        except OSError as error:
+            raise ValueError(f"{path}: is no Annoy index: {error}") from None
+        return Annoy(forest)
+    return None
+
+
+def lifted(vectors: np.ndarray) -> np.ndarray:
+    """Vectors whose Euclidean order about a query is that of its inner products.
+
+    Each gets one more entry, sqrt(max |v|^2 - |v|^2), and a query 0: then all are of
+    one length and |q - v|^2 = |q|^2 + max |v|^2 - 2 q v. Where they are of one length
+    already, they are returned as they are.
+
+    Source: Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean
+    Transformation for Inner-Product Spaces, RecSys 2014.
+
+    >>> lifted(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[3.0, 4.0, 0.0], [0.0, 0.0, 5.0]]
+    """
+    square = np.einsum("nd,nd->n", vectors, vectors)
+    most = square.max(initial=0.0)
+    if np.allclose(square, most, rtol=1e-4):
+        return vectors
+    rest = np.sqrt(np.maximum(most - square, 0.0))
+    return np.hstack([vectors, rest[:, None]]).astype(vectors.dtype)
+
+
+def _filled(index: Any, vectors: np.ndarray, dim: int, progress: Progress) -> Faiss:
+    index.train(vectors)
+    for start in range(0, len(vectors), PIECE):
+        index.add(vectors[start : start + PIECE])
+        progress(min(start + PIECE, len(vectors)) / len(vectors))
+    return Faiss(index, dim)
+
+
+def hnsw(
+    vectors: np.ndarray,
+    progress: Progress = lambda share: None,
+    *,
+    links: int = 32,
+    effort: int = 384,
+    build_effort: int = 200,
+) -> Faiss:
+    """A graph of near neighbours (Faiss): fast, exact to a few per cent, never small.
+
+    Source: Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor
+    Search Using Hierarchical Navigable Small World Graphs, TPAMI 2020.
+
+    Args:
+        vectors: (N, d) float32.
+        progress: Is told the share that is built.
+        links: M, of each vector.
+        effort: efSearch, candidates that a search keeps; at least k counts.
+        build_effort: efConstruction.
+    """
+    near = lifted(vectors)
+    index = _extra("faiss").IndexHNSWFlat(near.shape[1], links)
+    index.hnsw.efConstruction, index.hnsw.efSearch = build_effort, effort
+    return _filled(index, near, vectors.shape[1], progress)
+
+
+def ivf(
+    vectors: np.ndarray,
+    progress: Progress = lambda share: None,
+    *,
+    lists: int | None = None,
+    probes: int = 64,
+) -> Faiss:
+    """Lists about centres, of which the nearest are searched (Faiss): built quickly.
+
+    Args:
+        vectors, progress: As in `hnsw`.
+        lists: Number of centres; None: 4 sqrt(N).
+        probes: Lists that a search reads.
+    """
+    return _lists(vectors, progress, lists, probes)
+
+
+def pq(
+    vectors: np.ndarray,
+    progress: Progress = lambda share: None,
+    *,
+    lists: int | None = None,
+    probes: int = 64,
+    parts: int | None = None,
+) -> Faiss:
+    """`ivf` with each vector as `parts` bytes (Faiss): small.
+
+    Source: Jégou et al., Product Quantization for Nearest Neighbor Search, TPAMI 2011.
+
+    Args:
+        vectors, progress, lists, probes: As in `ivf`.
+        parts: Bytes a vector; None: one for every two entries.
+    """
+    if len(vectors) < 256:
+        raise ValueError(f"pq needs at least 256 vectors, got {len(vectors)}")
+    parts = -(-vectors.shape[1] // 2) if parts is None else parts
+    return _lists(vectors, progress, lists, probes, parts)
+
+
+def _lists(
+    vectors: np.ndarray,
+    progress: Progress,
+    lists: int | None,
+    probes: int,
+    parts: int = 0,
+) -> Faiss:
+    near = lifted(vectors)
+    if parts:
+        near = np.pad(near, ((0, 0), (0, -near.shape[1] % parts)))
+    lists = round(4 * len(near) ** 0.5) if lists is None else lists
+    lists = max(1, min(lists, len(near) // 39))  # Faiss wants 39 vectors a centre
+    code = f"PQ{parts}np" if parts else "Flat"
+    index = _extra("faiss").index_factory(near.shape[1], f"IVF{lists},{code}")
+    index.nprobe = probes
+    return _filled(index, near, vectors.shape[1], progress)
+
+
+def annoy(
+    vectors: np.ndarray,
+    progress: Progress = lambda share: None,
+    *,
+    trees: int = 50,
+    seed: int = 0,
+) -> Annoy:
+    """Trees of random halvings (Annoy): a file that processes share.
+
+    Args:
+        vectors: As in `hnsw`.
+        progress: As in `hnsw`; the trees come after the last share.
+        trees: How many.
+        seed: Names the halvings.
+    """
+    forest = _extra("annoy").AnnoyIndex(vectors.shape[1], "dot")
+    forest.set_seed(seed)
+    for row, vector in enumerate(vectors):
+        forest.add_item(row, vector)
+        if row % PIECE == 0:
+            progress(row / len(vectors))
+    forest.build(trees)
+    return Annoy(forest)
+
+
+class Report(NamedTuple):
+    """What a search was measured to be.
+
+    Attributes:
+        kind: Who searches.
+        recall: Mean share of the exact k best that it found.
+        k: That k.
+        p50_ms, p99_ms: Milliseconds of one search.
+        seconds: That building took.
+    """
+
+    kind: str
+    recall: float
+    k: int
+    p50_ms: float
+    p99_ms: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Index:
+    """All vectors, who searches them, and the rows that only comparing all can find.
+
+    Attributes:
+        vectors: (N, d) float32.
+        searcher: None: all are compared, always.
+        fresh: (F,) rows, rising, whose vector is not the one the searcher has.
+        report: As `build` measured it, before any `upsert`.
+
+    Raises:
+        ValueError: Vectors are not (N, d) float32, or the searcher does not fit them.
+
+    >>> index = Index(np.eye(3, dtype="float32"))
+    >>> rows, scores = index.search(np.array([0.1, 0.3, 0.2]), 2, seen=[1])
+    >>> rows.tolist()
+    [2, 0]
+    """
+
+    vectors: np.ndarray
+    searcher: Searcher | None = None
+    fresh: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+    report: Report | None = None
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
+            raise ValueError(
+                "vectors must be (N, d) float32, got "
+                f"{self.vectors.shape} {self.vectors.dtype}"
+            )
+        if self.searcher is None:
+            return
+        if self.searcher.dim != self.dim:
+            raise ValueError(
+                f"the index has vectors of size {self.searcher.dim}, the items of "
+                f"{self.dim}: build it from these items"
+            )
+        known = self.searcher.size
+        late = self.fresh[np.searchsorted(self.fresh, known) :]
+        if known > len(self.vectors) or len(late) != len(self.vectors) - known:
+            raise ValueError(
+                f"the index knows {known} of {len(self.vectors)} items and {len(late)} "
+                "are named as new: build it from these items"
+            )
+
+    @property
+    def dim(self) -> int:
+        return self.vectors.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def search(
+        self,
+        query: np.ndarray,
+        k: int,
+        seen: Sequence[int] | Rows = (),
+        allowed: np.ndarray | None = None,
+    ) -> tuple[Rows, np.ndarray]:
+        """The best rows for one user.
+
+        Args:
+            query: (d,), or (K, d) several vectors of a user, of which the largest
+                product counts; all-zero ones stand for none.
+            k: At least 1.
+            seen: Rows to leave out.
+            allowed: (N,) bool, rows to choose from; None: all.
+
+        Returns:
+            n rows and scores in falling order of score, equal ones by row; n is k, or
+            the number of rows that may be chosen if that is less.
+
+        Raises:
+            ValueError: k is less than 1, or the query not of size d or not finite.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        query = np.atleast_2d(np.asarray(query, np.float32))
+        if query.shape[1] != self.dim or not np.isfinite(query).all():
+            raise ValueError(f"query must be {self.dim} finite numbers, got {query}")
+        if (live := query.any(axis=1)).any():
+            query = query[live]
+        seen = np.asarray(seen, np.int64)
+        rows = self._likely(query, k, seen, allowed)
+        if rows is None:
+            rows = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
+            rows = rows[~np.isin(rows, seen)]
+        vectors = self.vectors if len(rows) == len(self) else self.vectors[rows]
+        scores = dot_scores(query[None], vectors)
+        kept = best(scores, k)[0]
+        return rows[kept], scores[0, kept]
+
+    def _likely(
+        self, query: np.ndarray, k: int, seen: Rows, allowed: np.ndarray | None
+    ) -> Rows | None:
+        """Rows, rising, that hold the answer; None where all must be compared."""
+        passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        if self.searcher is None or passing <= EXACT:
+            return None
+        # So deep that k remain when what is forbidden, seen or fresh is dropped.
+        held = max(passing / len(self) - len(self.fresh) / len(self), 1e-9)
+        deep = k + len(seen) if held == 1 else SPARE * (k + len(seen)) / held
+        if deep > DEEPEST:
+            return None
+        found = np.unique(
+            self.searcher.rows(query, min(int(deep) + 1, self.searcher.size))
+        )
+        found = found[found >= 0]
+        found = np.setdiff1d(found, self.fresh, assume_unique=True)
+        found = self._open(found, seen, allowed)
+        if len(found) < k:
+            return None
+        return np.union1d(found, self._open(self.fresh, seen, allowed))
+
+    @staticmethod
+    def _open(rows: Rows, seen: Rows, allowed: np.ndarray | None) -> Rows:
+        """Those of `rows` that may be an answer."""
+        rows = rows[~np.isin(rows, seen)]
+        return rows if allowed is None else rows[allowed[rows]]
+
+    def upsert(self, rows: Rows, vectors: np.ndarray) -> "Index":
+        """The index with new vectors at `rows`, or at further rows; this one stays.
+
+        The searcher is not built anew, so that each such row costs every search one
+        product: `build` again once they are many.
+
+        Args:
+            rows: (n,) distinct; those past the end must leave no gap.
+            vectors: (n, d).
+
+        Raises:
+            ValueError: Rows repeat or leave a gap, or a vector is not finite.
+
+        >>> index = Index(np.eye(2, dtype="float32")).upsert([2], [[3.0, 0.0]])
+        >>> index.search(np.array([1.0, 0.0]), 1)[0].tolist()
+        [2]
+        """
+        rows, vectors = np.asarray(rows, np.int64), np.asarray(vectors, np.float32)
+        if vectors.shape != (len(rows), self.dim):
+            raise ValueError(
+                f"vectors must be ({len(rows)}, {self.dim}), got {vectors.shape}"
+            )
+        if not np.isfinite(vectors).all():
+            raise ValueError("vectors must be finite numbers, got NaN or infinity")
+        size = max(len(self), int(rows.max(initial=-1)) + 1)
+        new = np.unique(rows)
+        if len(new) < len(rows) or (rows < 0).any():
+            raise ValueError("rows must be distinct and not negative")
+        if (new >= len(self)).sum() != size - len(self):
+            raise ValueError(f"rows must follow on {len(self)} without a gap")
+        grown = np.zeros((size, self.dim), np.float32)
+        grown[: len(self)] = self.vectors
+        grown[rows] = vectors
+        fresh = self.fresh if self.searcher is None else np.union1d(self.fresh, new)
+        return replace(self, vectors=grown, fresh=fresh)
+
+
+def build(
+    vectors: np.ndarray,
+    how: Callable[[np.ndarray, Progress], Searcher] | None = hnsw,
+    queries: np.ndarray | None = None,
+    k: int = 100,
+    progress: Progress = lambda share: None,
+) -> Index:
+    """An index over all vectors, its recall and latency measured.
+
+    Args:
+        vectors: (N, d) float32.
+        how: `hnsw`, `ivf`, `pq`, `annoy` or a partial of one; None: all are compared.
+        queries: (Q, d) or (Q, K, d) vectors of users to measure with; None: 200 items,
+            evenly spaced, for which the search is harder or easier than for users.
+        k: How many best items are compared with the exact ones.
+        progress: Is told the share that is built.
+
+    Raises:
+        ValueError: A vector is not finite; the message names its row.
+
+    >>> index = build(np.eye(4, dtype="float32"), how=None, k=2)
+    >>> index.report.recall
+    1.0
+    """
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    bad = ~np.isfinite(vectors).all(axis=-1)
+    if bad.any():
+        raise ValueError(f"vectors must be finite, row {int(np.argmax(bad))} is not")
+    if queries is None:
+        queries = vectors[:: max(1, len(vectors) // 200)][:200]
+    begun = time.perf_counter()
+    searcher = None if how is None else how(vectors, progress)
+    seconds = time.perf_counter() - begun
+    index = Index(vectors, searcher)
+    if not len(vectors):
+        return index
+    return replace(index, report=measured(index, queries, k, seconds))
+
+
+def measured(
+    index: Index,
+    queries: np.ndarray,
+    k: int = 100,
+    seconds: float = float("nan"),
+    clock: Callable[[], float] = time.perf_counter,
+) -> Report:
+    """Recall against `exact`, and the time of searches that come one by one.
+
+    An item is found if its score is that of one of the exact k best, to rounding, so
+    that of equal items any will do.
+
+    Args:
+        index, queries, k: As in `build`.
+        seconds: That building took, to be reported.
+        clock: Seconds; `time.thread_time` is undisturbed by a busy machine, but counts
+            no threads that a searcher starts.
+    """
+    _, truth = exact(queries, index.vectors, k)
+    shares, times = [], []
+    for query, wanted in zip(queries, truth, strict=True):
+        begun = clock()
+        _, scores = index.search(query, k)
+        times.append(1e3 * (clock() - begun))
+        shares.append(np.mean(scores >= wanted[-1] - 1e-5 * np.abs(wanted).max()))
+    kind = "exact" if index.searcher is None else str(index.searcher)
+    p50, p99 = np.percentile(times, [50, 99])
+    return Report(kind, float(np.mean(shares)), k, float(p50), float(p99), seconds)

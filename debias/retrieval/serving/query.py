@@ -1,0 +1,166 @@
+"""A request in the caller's own words, raw ids and raw features, answered by a version.
+
+The user's vector is computed at once, from what the request says by the tower of the
+version, so a user seen for the first time gets an answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from debias.retrieval.data.interactions import FIRST, ID, MISSING, UNKNOWN
+from debias.retrieval.serving.versions import Version
+
+Raw = str | int
+Range = tuple[float | None, float | None]
+
+
+class Answer(NamedTuple):
+    """What a version recalls.
+
+    Attributes:
+        items: Raw ids, best first.
+        scores: Inner products, of the largest of a user's several vectors.
+        known: Whether the user's id is one that the version knows.
+        passed_over: Ids of the history that the catalogue lacks.
+    """
+
+    items: list[str]
+    scores: list[float]
+    known: bool
+    passed_over: list[str]
+
+
+def recall(
+    version: Version,
+    user: Mapping[str, Any] | None = None,
+    history: Sequence[Raw] | None = None,
+    k: int = 100,
+    *,
+    seen: bool = False,
+    where: Mapping[str, Sequence[Raw] | Range] | None = None,
+) -> Answer:
+    """The items to recall for one user.
+
+    Args:
+        version: As `debias.retrieval.serving.versions.load` gives it.
+        user: Raw features, "id" among them if it has one. What is not said is looked up
+            for a known user and missing for another. A value never seen before is out
+            of vocabulary.
+        history: Raw ids of the user's latest items, most recent first. Ids that the
+            catalogue lacks are passed over. None: what was published of a known user.
+        k: At least 1.
+        seen: Whether items of the history may be recalled again.
+        where: Feature of items to the values of which one must be there; of a numeric
+            feature to the least and the most, None for no bound. All must hold.
+
+    Raises:
+        ValueError: A feature is unknown or of the wrong kind, a number is not finite,
+            k is less than 1. The message names it.
+    """
+    user = dict(user or {})
+    row = version.user_codes[ID].get(_word(ID, user.get(ID)), UNKNOWN) - FIRST
+    features = {
+        name: _feature(version, name, user[name])
+        if user.get(name) is not None
+        else _published(column, row)
+        for name, column in version.users.columns.items()
+    }
+    if strange := [name for name in user if name not in features]:
+        raise ValueError(
+            f"user has unknown features {strange}, known are {list(features)}"
+        )
+    words = [_word("history", item) for item in history or ()]
+    codes = [version.item_codes[ID].get(word, MISSING) for word in words]
+    passed_over = [w for w, code in zip(words, codes, strict=True) if not code]
+    codes = [code for code in codes if code]
+    if history is None and row >= 0 and version.histories is not None:
+        codes = [code for code in version.histories[row].tolist() if code]
+    length = version.tower.length
+    latest = np.zeros((1, length), np.int32)
+    latest[0, : len(codes[:length])] = codes[:length]
+    vectors = version.tower({**features, "history": latest})[0]
+    rows, scores = version.index.search(
+        vectors,
+        k,
+        seen=() if seen else np.array(codes, np.int64) - FIRST,
+        allowed=allowed(version, where) if where else None,
+    )
+    ids = version.items.vocabularies[ID]
+    return Answer(ids[rows].tolist(), scores.tolist(), row >= 0, passed_over)
+
+
+def allowed(version: Version, where: Mapping[str, Sequence[Raw] | Range]) -> np.ndarray:
+    """(items,) bool: the items that a filter lets pass; see `recall`.
+
+    Raises:
+        ValueError: A feature is unknown, or its range is none.
+    """
+    passing = np.ones(len(version.items), bool)
+    for name, wanted in where.items():
+        column = version.items.columns.get(name)
+        if column is None:
+            raise ValueError(
+                f"where has the unknown feature {name!r}, items have "
+                f"{list(version.items.columns)}"
+            )
+        if column.dtype.kind == "f":
+            passing &= _between(name, column, wanted)
+            continue
+        known = version.item_codes[name]
+        chosen = np.zeros(version.items.size(name), bool)
+        chosen[[known[w] for v in wanted if (w := _word(name, v)) in known]] = True
+        inside = chosen[column]
+        passing &= inside.any(axis=1) if inside.ndim == 2 else inside
+    return passing
+
+
+def _between(name: str, column: np.ndarray, wanted: Any) -> np.ndarray:
+    bounds = [bound for bound in wanted if bound is not None]
+    if len(wanted) != 2 or not all(_is_number(bound) for bound in bounds):
+        raise ValueError(
+            f"where {name!r} must be [least, most] of numbers, got {list(wanted)}"
+        )
+    least, most = wanted
+    passing = np.ones(len(column), bool)
+    if least is not None:
+        passing &= column >= least
+    if most is not None:
+        passing &= column <= most
+    return passing
+
+
+def _feature(version: Version, name: str, value: Any) -> np.ndarray:
+    """A raw value as a column of one row."""
+    column = version.users.columns[name]
+    if column.dtype.kind == "f":
+        if not _is_number(value):
+            raise ValueError(f"user {name!r} must be a finite number, got {value!r}")
+        return np.array([value], np.float32)
+    known = version.user_codes[name]
+    if column.ndim == 1:
+        return np.array([known.get(_word(name, value), UNKNOWN)], np.int32)
+    values = value if isinstance(value, list | tuple) else [value]
+    codes = [known.get(_word(name, each), UNKNOWN) for each in values]
+    return np.array([codes or [MISSING]], np.int32)
+
+
+def _published(column: np.ndarray, row: int) -> np.ndarray:
+    if row >= 0:
+        return column[row : row + 1]
+    return np.zeros((1, *column.shape[1:]), column.dtype)
+
+
+def _word(name: str, value: Any) -> str:
+    """A raw value as vocabularies hold it; None is the empty word, which none holds."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"{name} must be strings or integers, got {value!r}")
+    return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= float(np.finfo(np.float32).max)

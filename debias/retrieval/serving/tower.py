@@ -1,0 +1,79 @@
+"""The user tower of a version: written as ONNX, run without what trained it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def open_onnx(path: Path) -> Any:
+    """A session of ONNX Runtime, of one thread: requests come many at a time.
+
+    Raises:
+        ValueError: The file is no ONNX model.
+        ModuleNotFoundError: The extra `retrieval` is not installed.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "onnxruntime is needed: pip install 'debias-ranking[retrieval]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, ["CPUExecutionProvider"]
+        )
+    except Exception as error:  # of classes that onnxruntime does not export
+        raise ValueError(f"{path}: is no ONNX model: {error}") from None
+
+
+class UserTower:
+    """Users' features to vectors, by ONNX Runtime.
+
+    Call arguments: dict of (n,) and (n, m) arrays, as `FeatureTable.take` gives it,
+    with "history" (n, length) where one is read; further entries are ignored. Returns
+    (n, d), or (n, K, d) of several interests, float32.
+
+    Attributes:
+        inputs: Names of what it reads.
+        length: How many items of a history it reads; 0 for none.
+    """
+
+    def __init__(self, path: Path):
+        self._session = open_onnx(path)
+        shapes = {given.name: given.shape for given in self._session.get_inputs()}
+        self.inputs = tuple(shapes)
+        self.length = shapes["history"][1] if "history" in shapes else 0
+
+    def __call__(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        read = {name: features[name] for name in self.inputs}
+        return self._session.run(None, read)[0]
+
+
+def write_tower(layer: Any, path: Path) -> None:
+    """Writes the user side of a recall model, a Keras layer.
+
+    Raises:
+        ValueError: It has no ONNX form.
+        ModuleNotFoundError: The extra `onnx` is not installed.
+    """
+    import keras
+
+    from debias.models.export import write_onnx
+    from debias.retrieval.models.encoder import tower
+
+    model = tower(layer)
+    model(
+        {
+            given.name: keras.ops.zeros([n or 1 for n in given.shape], given.dtype)
+            for given in model.inputs
+        }
+    )  # Keras exports what has been called
+    signature = {
+        given.name: keras.InputSpec(given.dtype, given.shape, name=given.name)
+        for given in model.inputs
+    }
+    write_onnx(model, path, [signature])

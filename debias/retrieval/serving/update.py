@@ -1,0 +1,495 @@
+"""Keeping a published recall model up to date with a stream of events.
+
+A full update warm-starts from the parameters of the last full one, makes one pass over
+all events since then, shuffled, and publishes everything. Between two of them,
+incremental updates move only embeddings of ids: dense layers stay as they are, byte for
+byte, so that vectors of before and after remain comparable, and only what moved is
+published: the user tower's rows of ids, and the vectors of touched items. A full update
+replaces the increments since the last.
+
+How far the stream has been read travels in the version's manifest, in the one switch
+that publishes the weights: whatever moment a process is killed at, the next one starts
+at a whole version and applies exactly the events that are not in it.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from debias.data.tables import Source
+from debias.retrieval.data.events import (
+    PLAIN,
+    EventColumns,
+    Events,
+    Mark,
+    TakenIn,
+    pending,
+)
+from debias.retrieval.data.interactions import FIRST
+from debias.retrieval.models.ids import checksum, dense_weights, id_tables
+from debias.retrieval.models.two_tower import RecallModel
+from debias.retrieval.serving import versions
+from debias.retrieval.serving.index import Index, build
+from debias.retrieval.training.learner import (
+    PACE,
+    Build,
+    Learner,
+    Pace,
+    absorb,
+    forget,
+    forget_increments,
+    learn,
+    load,
+    save,
+)
+
+Progress = Callable[[int], None]
+LEARNERS = "learners"  # the folder of training states, beside that of the versions
+REBUILD = 0.1  # of the catalogue; when so much was upserted, the index is built anew
+
+
+def _nothing(events: int) -> None:
+    return
+
+
+def full_update(
+    learner: Learner,
+    events: Events,
+    users: Mapping[str, Any] | None = None,
+    items: Mapping[str, Any] | None = None,
+    progress: Progress = _nothing,
+) -> TakenIn:
+    """One pass over the events, shuffled; every weight may move.
+
+    Args:
+        learner: As the last full update left it; is changed.
+        events: All since then, in any order; duplicates count once.
+        users, items: Raw features of new ones, as for
+        `debias.retrieval.data.events.take_in`. progress: Called with the number of
+        events done since the last call.
+    """
+    taken = absorb(learner, events, users, items)
+    forget_increments(learner)
+    if taken.events:
+        learn(learner, _last(taken), progress=progress)
+    forget(learner)
+    return taken
+
+
+class Increment(NamedTuple):
+    """What an incremental update moved, which is all that needs publishing.
+
+    Attributes:
+        taken: What became of the events.
+        users: Rows of users whose own embedding moved, new ones included.
+        items: Rows of items whose vector is another, new ones included.
+        vectors: (items, d) these vectors.
+        before, after: Tables of ids in the user tower.
+        dense: SHA-256 over all other weights, the same before and after.
+    """
+
+    taken: TakenIn
+    users: np.ndarray
+    items: np.ndarray
+    vectors: np.ndarray
+    before: list[np.ndarray]
+    after: list[np.ndarray]
+    dense: str
+
+
+def incremental_update(
+    learner: Learner,
+    events: Events,
+    users: Mapping[str, Any] | None = None,
+    items: Mapping[str, Any] | None = None,
+    progress: Progress = _nothing,
+) -> Increment:
+    """One pass over the events that moves embeddings of ids and nothing else.
+
+    Args:
+        learner, events, users, items, progress: As for `full_update`.
+
+    Raises:
+        RuntimeError: A dense weight moved all the same; the learner is to be loaded
+            again, and nothing of it to be published.
+    """
+    before = _values(learner.model)
+    dense = checksum(dense_weights(learner.model))
+    known = len(learner.log.items)
+    taken = absorb(learner, events, users, items)
+    if taken.events:
+        learn(learner, _last(taken), only_ids=True, progress=progress)
+    forget(learner)
+    if checksum(dense_weights(learner.model)) != dense:
+        raise RuntimeError("an incremental update moved a dense weight")
+    after = _values(learner.model)
+    users_moved = _moved(before.users, after.users, len(taken.log.users))
+    rows = _moved(before.items, after.items, len(taken.log.items))
+    rows = np.union1d(rows, np.arange(known, len(taken.log.items)))
+    return Increment(
+        taken,
+        users_moved,
+        rows,
+        learner.model.item_vectors(taken.log.items.take(rows)),
+        [*before.users, *before.past],
+        [*after.users, *after.past],
+        dense,
+    )
+
+
+def _last(taken: TakenIn) -> np.ndarray:
+    """(E,) bool: the events of the log that are new."""
+    return np.arange(len(taken.log)) >= len(taken.log) - taken.events
+
+
+class _Tables(NamedTuple):
+    users: list[np.ndarray]
+    items: list[np.ndarray]
+    past: list[np.ndarray]
+
+
+def _values(model: RecallModel) -> _Tables:
+    """Copies: rows are scattered into the tables themselves."""
+    return _Tables(*([np.array(t.table) for t in side] for side in id_tables(model)))
+
+
+def _moved(before: list[np.ndarray], after: list[np.ndarray], count: int) -> np.ndarray:
+    """The rows among `count` in which any table differs; those beyond the old ones do.
+
+    >>> _moved([np.zeros((4, 1))], [np.array([[0.0], [0], [0], [9], [0]])], 3).tolist()
+    [1, 2]
+    """
+    other = np.zeros(count, bool)
+    for old, new in zip(before, after, strict=True):
+        common = min(len(old), len(new), count + FIRST)
+        same = (old[FIRST:common] == new[FIRST:common]).all(axis=1)
+        other |= ~np.pad(same, (0, count - len(same)))
+    return np.flatnonzero(other)
+
+
+# Publishing
+
+
+How = Callable[..., Any] | None  # of `debias.retrieval.serving.index.build`
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is published now, as the next increment needs it.
+
+    Attributes:
+        name: Of the version.
+        tower: Its `tower.onnx`.
+        index: Its index.
+        about: "extra" of its manifest: "kind", "full" or "increment"; "learner", the
+            name of the folder of the training state; "applied", the marks; "full",
+            learner and marks of the full update that increments stand on; and whatever
+            the caller had put there.
+    """
+
+    name: str
+    tower: Path
+    index: Index
+    about: dict[str, Any]
+
+
+def publish_full(
+    root: str | Path,
+    learner: Learner,
+    applied: Mapping[str, Mark],
+    how: How = None,
+    *,
+    about: Mapping[str, Any] | None = None,
+    keep: int = 3,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Served:
+    """Publishes the user tower, all item vectors and a new index.
+
+    Args:
+        root: Folder of the versions.
+        learner: After a full update.
+        applied: The marks of all events that it learned from.
+        how: Makes the searcher, as for `debias.retrieval.serving.index.build`.
+        about: What else the manifest is to say, JSON values.
+        keep: Versions to keep.
+        progress: Called with the share that is done.
+    """
+    log, model = learner.log, learner.model
+    some = np.unique(np.linspace(0, len(log.users) - 1, 200).astype(int))
+    vectors = model.item_vectors(log.items.columns)
+    progress(0.1)
+    index = build(
+        vectors,
+        how,
+        queries=model.user_vectors(learner.user_features(some)),
+        progress=lambda share: progress(0.1 + 0.5 * share),
+    )
+    progress(0.6)  # the rest is to write the tower and all else
+    state = {"learner": _keep(Path(root), learner), "applied": applied}
+    return _publish(
+        Path(root),
+        learner,
+        model.user,
+        index,
+        {**(about or {}), "kind": "full", **state, "full": state},
+        keep,
+    )
+
+
+def publish_increment(
+    root: str | Path,
+    learner: Learner,
+    increment: Increment,
+    applied: Mapping[str, Mark],
+    served: Served,
+    how: How = None,
+    *,
+    keep: int = 3,
+) -> Served:
+    """Publishes what moved on top of what is served.
+
+    The user tower is the served file with other rows of ids in it; the touched items
+    are upserted into the served index, which is built anew once it holds many.
+
+    Args:
+        root, learner, how, keep: As for `publish_full`.
+        increment: What `incremental_update` of this learner returned.
+        applied: The marks, those of the events of the increment included.
+        served: What is published now.
+    """
+    index = served.index.upsert(increment.items, increment.vectors)
+    if len(index.fresh) > REBUILD * len(index):
+        index = build(index.vectors, how)
+    root = Path(root)
+    state = {"learner": _keep(root, learner), "applied": applied}
+    about = {**served.about, "kind": "increment", **state}
+    with tempfile.TemporaryDirectory() as folder:
+        tower = Path(folder) / "tower.onnx"
+        fits = replace_tables(served.tower, increment.before, increment.after, tower)
+        side = tower if fits else learner.model.user
+        return _publish(root, learner, side, index, about, keep)
+
+
+def replace_tables(
+    tower: Path, before: list[np.ndarray], after: list[np.ndarray], out: Path
+) -> bool:
+    """Writes an ONNX model with other tables in it, and everything else as it is.
+
+    A table is known by its values. Hundreds of times faster than to export the model
+    again, and what is dense in it stays the same bytes.
+
+    Args:
+        tower: The model.
+        before: Tables that it holds.
+        after: What is to be in their places.
+        out: File to write.
+
+    Returns:
+        Whether it was written: not where a table has another size than before, or is
+        not there exactly once.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(tower)
+    for old, new in zip(before, after, strict=True):
+        found = [
+            each
+            for each in model.graph.initializer
+            if tuple(each.dims) == new.shape == old.shape
+            and np.array_equal(numpy_helper.to_array(each), old)
+        ]
+        if len(found) != 1:
+            return False
+        found[0].CopyFrom(numpy_helper.from_array(new, found[0].name))
+    onnx.save(model, out)
+    return True
+
+
+def _publish(
+    root: Path,
+    learner: Learner,
+    tower: Any,
+    index: Index,
+    about: dict[str, Any],
+    keep: int,
+) -> Served:
+    log = learner.log
+    histories, _ = log.histories(learner.pace.length, np.arange(len(log.users)))
+    name = versions.publish(
+        root,
+        tower,
+        log.users,
+        log.items,
+        index,
+        histories=histories,
+        extra=about,
+        keep=keep,
+    )
+    _prune(root)
+    about = versions.manifest(root, name)["extra"]
+    return Served(name, root / "versions" / name / "tower.onnx", index, about)
+
+
+# The training state, beside the versions
+
+
+def _keep(root: Path, learner: Learner) -> str:
+    """Saves the learner to a new folder, on the disk for good; the name."""
+    folder = root / LEARNERS
+    taken = [int(path.name) for path in folder.glob("[0-9]*")]
+    name = f"{max(taken, default=0) + 1:06d}"
+    save(learner, folder / name)
+    for path in (*(folder / name).iterdir(), folder / name, folder):
+        versions.sync(path)
+    return name
+
+
+def _prune(root: Path) -> None:
+    """Removes training states that no kept version names."""
+    told = [versions.manifest(root, name)["extra"] for name in versions.names(root)]
+    used = {state["learner"] for about in told for state in (about, about["full"])}
+    for path in (root / LEARNERS).iterdir():
+        if path.is_dir() and path.name not in used:
+            shutil.rmtree(path)
+
+
+# A stream, from where the published version stands
+
+
+class Report(NamedTuple):
+    """What one published update did.
+
+    Attributes:
+        version: Its name.
+        kind: "full" or "increment".
+        events: Learned from.
+        duplicates: Left out, for they had been taken in before.
+        new_users, new_items: That got a row.
+        bare: Of these, without any feature.
+        moved_users, moved_items: Published again.
+        seconds: That learning and publishing took.
+    """
+
+    version: str
+    kind: str
+    events: int
+    duplicates: int
+    new_users: int
+    new_items: int
+    bare: int
+    moved_users: int
+    moved_items: int
+    seconds: float
+
+
+def update(
+    root: str | Path,
+    source: Source,
+    build_model: Build,
+    pace: Pace = PACE,
+    full: bool = False,
+    *,
+    columns: EventColumns = PLAIN,
+    most: int = 4096,
+    users: Mapping[str, Any] | None = None,
+    items: Mapping[str, Any] | None = None,
+    how: How = None,
+    keep: int = 3,
+    start: Callable[[int], Progress] = lambda events: _nothing,
+) -> Iterator[Report]:
+    """Applies the events of a stream that the published version has not seen yet.
+
+    Incrementally, one version for each lot of at most `most` events; or fully, one
+    version from the state of the last full update and all events since, those of the
+    increments included. Kill it at any moment and call it again: versions that were
+    published stay, and no event is lost or applied twice.
+
+    Args:
+        root: Folder of the versions, with one that `publish_full` wrote.
+        source, columns: The stream, as for `debias.retrieval.data.events.pending`.
+        build_model, pace: Those of the learner that was published.
+        full: Which of the two.
+        most: Events of a lot.
+        users, items: Raw features of new ones, as for
+        `debias.retrieval.data.events.take_in`. how, keep: As for `publish_full`.
+        start: Called with the number of events to apply; what it returns is told as
+            they are applied.
+
+    Yields:
+        A report after each version is published: only now its events are applied.
+
+    Raises:
+        ValueError: Nothing is published here, another update is running, or the stream
+            lacks events that are applied already.
+    """
+    root = Path(root)
+    about = versions.manifest(root)["extra"]
+    if "learner" not in about:
+        raise ValueError(f"{root}: was published without its training state")
+    with versions.alone(root / LEARNERS):
+        about = versions.manifest(root)["extra"]
+        state = about["full"] if full else about
+        lots = list(pending(source, _marks(state), columns, most))
+        if full and lots:
+            lots = [_joined(lots, _marks(about))]
+        progress = start(sum(len(events.user) for events, _ in lots))
+        if not lots:
+            return
+        learner = load(root / LEARNERS / state["learner"], build_model, pace)
+        served = _served(root)
+        for events, applied in lots:
+            begun = time.perf_counter()
+            if full:
+                taken = full_update(learner, events, users, items, progress)
+                served = publish_full(
+                    root, learner, applied, how, about=about, keep=keep
+                )
+                moved = len(taken.log.users), len(taken.log.items)
+            else:
+                step = incremental_update(learner, events, users, items, progress)
+                served = publish_increment(
+                    root, learner, step, applied, served, how, keep=keep
+                )
+                taken, moved = step.taken, (len(step.users), len(step.items))
+            counts = taken.events, taken.duplicates, taken.users, taken.items
+            seconds = time.perf_counter() - begun
+            yield Report(
+                served.name,
+                served.about["kind"],
+                *counts,
+                taken.bare,
+                *moved,
+                seconds,
+            )
+
+
+def _served(root: Path) -> Served:
+    version = versions.load(root)
+    about = version.manifest["extra"]
+    return Served(version.name, version.path / "tower.onnx", version.index, about)
+
+
+def _marks(state: Mapping[str, Any]) -> dict[str, Mark]:
+    return {name: Mark(*mark) for name, mark in state["applied"].items()}
+
+
+def _joined(
+    lots: list[tuple[Events, dict[str, Mark]]], covered: Mapping[str, Mark]
+) -> tuple[Events, dict[str, Mark]]:
+    """All lots as one, which must hold what increments have applied."""
+    marks = lots[-1][1]
+    for name, mark in covered.items():
+        if name not in marks or marks[name].rows < mark.rows:
+            raise ValueError(
+                f"{name}: increments have applied {mark.rows} of its rows, which a "
+                "full update replaces and must be given again"
+            )
+    columns = zip(*(events for events, _ in lots), strict=True)
+    return Events(*map(np.concatenate, columns)), marks

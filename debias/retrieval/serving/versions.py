@@ -1,0 +1,382 @@
+"""Versions of what recall serves: published whole, switched at once, kept, rolled back.
+
+    ROOT/CURRENT            the name of the version to serve
+    ROOT/versions/000007/   one version:
+        tower.onnx          users' features to vectors; needs no training code
+        users.npz           table of users: features, and raw id <-> row
+        items.npz           the same of items
+        vectors.npy         (items, d) float32
+        index.faiss         who searches them, or index.annoy, or neither
+        fresh.npy           rows that have changed since that was built
+        histories.npy       the users' latest items, if known
+        manifest.json       sizes and SHA-256 of all these, and what else is to be known
+
+A version is written aside, forced to the disk and renamed; then one rename of CURRENT
+makes it the one to serve. So a crash, at any moment, leaves the last one served, and a
+reader takes tower, vectors and index from one folder. What a killed publisher left is
+removed by the next. For POSIX file systems.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from debias.data.files import whole, whole_folder
+from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
+from debias.retrieval.serving.index import Index, Report, open_searcher
+from debias.retrieval.serving.tower import UserTower, write_tower
+
+SCHEMA = 1
+_ADVICE = "roll back to another version or publish again"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One published version, in memory.
+
+    Attributes:
+        name: Of its folder.
+        path: Its folder; `path / "tower.onnx"` may be published again.
+        tower: Users' features to vectors.
+        users, items: Tables; row r of `items` is row r of `index.vectors`.
+        index: Finds the items.
+        histories: (users, L) int32 id codes of items, most recent first; or None.
+        manifest: "created", "extra" and the rest of `manifest.json`.
+    """
+
+    name: str
+    path: Path
+    tower: UserTower
+    users: FeatureTable
+    items: FeatureTable
+    index: Index
+    histories: np.ndarray | None
+    manifest: dict[str, Any]
+
+    @cached_property
+    def user_codes(self) -> dict[str, dict[str, int]]:
+        """For each feature of users that has codes: raw value to code."""
+        return codes(self.users)
+
+    @cached_property
+    def item_codes(self) -> dict[str, dict[str, int]]:
+        """The same of items."""
+        return codes(self.items)
+
+
+def codes(table: FeatureTable) -> dict[str, dict[str, int]]:
+    """Raw value to code, for each feature that has codes.
+
+    >>> codes(FeatureTable.build({"id": ["a", "b"]}))
+    {'id': {'a': 2, 'b': 3}}
+    """
+    return {
+        name: {word: code for code, word in enumerate(words.tolist(), FIRST)}
+        for name, words in table.vocabularies.items()
+    }
+
+
+def publish(
+    root: str | Path,
+    tower: Any,
+    users: FeatureTable,
+    items: FeatureTable,
+    index: Index,
+    *,
+    histories: np.ndarray | None = None,
+    extra: Mapping[str, Any] | None = None,
+    keep: int = 3,
+) -> str:
+    """Writes a version and makes it the one that is served.
+
+    Args:
+        root: Folder of the versions; made if absent.
+        tower: The user side of a recall model, a Keras layer, which needs the extra
+            `onnx`; or the path of a `tower.onnx` to publish once more.
+        users, items: Tables with "id", by which the tower's inputs are coded.
+        index: Over the vectors of `items`, row by row.
+        histories: (users, L) as `Interactions.histories` gives them: what a known user
+            who sends no history is taken to have done last. None: nothing.
+        extra: JSON values of the caller's, switched with all the rest; e.g. how far a
+            log of events has been applied.
+        keep: How many versions to keep, this one included. Those that were rolled back
+            from are not among them.
+
+    Returns:
+        The name of the version.
+
+    Raises:
+        ValueError: The parts do not fit each other, `extra` is no JSON, or another
+            process is publishing here. What was served is served on.
+    """
+    root = Path(root)
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    for side, table in (("users", users), ("items", items)):
+        if ID not in table.columns:
+            raise ValueError(f"{side} must have 'id', got {list(table.columns)}")
+    if len(items) != len(index):
+        raise ValueError(f"index has {len(index)} items, the table {len(items)}")
+    if histories is not None and histories.shape[:1] != (len(users),):
+        raise ValueError(f"histories must be ({len(users)}, L), got {histories.shape}")
+    about: dict[str, Any] = {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "users": len(users),
+        "items": len(items),
+        "dimension": index.dim,
+        "dtype": str(index.vectors.dtype),
+        "index": index.report and index.report._asdict(),
+        "extra": _plain(dict(extra or {})),
+    }
+    with alone(root):
+        for part in (*root.glob(".*.part"), *root.glob("versions/.*.part")):
+            _remove(part)
+        before = int(current(root)) if (root / "CURRENT").exists() else 0
+        name = f"{int((names(root) or ['0'])[-1]) + 1:06d}"
+        with whole_folder(root / "versions" / name) as aside:
+            if isinstance(tower, str | Path):
+                shutil.copyfile(tower, aside / "tower.onnx")
+            else:
+                write_tower(tower, aside / "tower.onnx")
+            _write_table(users, aside / "users.npz")
+            _write_table(items, aside / "items.npz")
+            np.save(aside / "vectors.npy", index.vectors)
+            np.save(aside / "fresh.npy", index.fresh)
+            if histories is not None:
+                np.save(aside / "histories.npy", histories.astype(np.int32))
+            if index.searcher is not None:
+                index.searcher.save(aside)
+            _fits(UserTower(aside / "tower.onnx"), users, index, aside)
+            about["files"] = {
+                file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)}
+                for file in sorted(aside.iterdir())
+            }
+            text = json.dumps({**about, "sha256": _seal(about)}, indent=1)
+            (aside / "manifest.json").write_text(text + "\n", encoding="utf-8")
+            for file in (*aside.iterdir(), aside):
+                sync(file)
+        sync(root / "versions")
+        _switch(root, name)
+        kept = [one for one in names(root) if one == name or int(one) <= before]
+        for old in set(names(root)) - set(kept[-keep:]):
+            # Renamed first: a folder that is listed is whole.
+            hidden = root / "versions" / f".{old}.part"
+            (root / "versions" / old).rename(hidden)
+            _remove(hidden)
+    return name
+
+
+def names(root: str | Path) -> list[str]:
+    """The versions that are kept, oldest first; [] where nothing was published."""
+    found = (path.name for path in Path(root).glob("versions/*"))
+    return sorted((name for name in found if name.isdigit()), key=int)
+
+
+def current(root: str | Path) -> str:
+    """The name of the version to serve.
+
+    Raises:
+        ValueError: Nothing was published here.
+    """
+    path = Path(root) / "CURRENT"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"{root}: holds no published version (there is no {path.name})"
+        ) from None
+
+
+def manifest(root: str | Path, name: str | None = None) -> dict[str, Any]:
+    """What is said of a version, the current one or `name`; its files are not read.
+
+    Raises:
+        ValueError: There is no such version, or its manifest is damaged.
+    """
+    name = current(root) if name is None else name
+    path = Path(root) / "versions" / name / "manifest.json"
+    if name not in (kept := names(root)):
+        raise ValueError(f"{root}: has no version {name!r}, it keeps {kept}")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        seal = about.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: is damaged, {error!r}; {_ADVICE}") from None
+    if about.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{path}: has schema {about.get('schema')}, this library reads {SCHEMA}: "
+            "publish again"
+        )
+    if seal != _seal(about):
+        raise ValueError(f"{path}: does not have its own checksum; {_ADVICE}")
+    return about
+
+
+def load(root: str | Path, name: str | None = None) -> Version:
+    """A version in memory, the current one or `name`, every byte checked.
+
+    Raises:
+        ValueError: There is no such version; or a file is absent, damaged or does not
+            fit the others, and the message names it.
+    """
+    chosen = current(root) if name is None else name
+    try:
+        return _read(Path(root), chosen)
+    except (OSError, ValueError):
+        # While it was read, a newer one may have come and this one have been removed.
+        if name is None and current(root) != chosen:
+            return load(root)
+        raise
+
+
+def roll_back(root: str | Path, name: str | None = None) -> str:
+    """Serves the version before the current one again, or `name`; returns its name.
+
+    It is checked first. The newer ones stay until the next is published.
+
+    Raises:
+        ValueError: There is none, or it is damaged; what was served is served on.
+    """
+    root = Path(root)
+    with alone(root):
+        if name is None:
+            older = [one for one in names(root) if int(one) < int(current(root))]
+            if not older:
+                raise ValueError(f"{root}: keeps no version before {current(root)}")
+            name = older[-1]
+        _read(root, name)
+        _switch(root, name)
+    return name
+
+
+def _read(root: Path, name: str) -> Version:
+    about = manifest(root, name)
+    folder = root / "versions" / name
+    for file, expected in about["files"].items():
+        path = folder / file
+        if not path.exists():
+            raise ValueError(f"{path}: is absent; {_ADVICE}")
+        if path.stat().st_size != expected["bytes"]:
+            raise ValueError(
+                f"{path}: has {path.stat().st_size} bytes, the manifest says "
+                f"{expected['bytes']}; {_ADVICE}"
+            )
+        if _digest(path) != expected["sha256"]:
+            raise ValueError(f"{path}: does not have its checksum; {_ADVICE}")
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    if vectors.shape != (about["items"], about["dimension"]):
+        raise ValueError(
+            f"{folder / 'vectors.npy'}: has shape {vectors.shape}, the manifest says "
+            f"{(about['items'], about['dimension'])}; {_ADVICE}"
+        )
+    users, items = (_read_table(folder / f"{side}.npz") for side in ("users", "items"))
+    tower = UserTower(folder / "tower.onnx")
+    try:
+        index = Index(
+            vectors,
+            open_searcher(folder, about["dimension"]),
+            np.load(folder / "fresh.npy"),
+            about["index"] and Report(**about["index"]),
+        )
+        _fits(tower, users, index, folder)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}; {_ADVICE}") from None
+    path = folder / "histories.npy"
+    histories = np.load(path, mmap_mode="r") if path.exists() else None
+    return Version(name, folder, tower, users, items, index, histories, about)
+
+
+def _fits(tower: UserTower, users: FeatureTable, index: Index, folder: Path) -> None:
+    """Tries the tower on a user of whom nothing is known."""
+    strange = set(tower.inputs) - {*users.columns, "history"}
+    if strange:
+        raise ValueError(
+            f"tower reads {sorted(strange)}, users have {list(users.columns)}"
+        )
+    nobody = {name: column[:0] for name, column in users.columns.items()}
+    nobody = {k: np.zeros((1, *v.shape[1:]), v.dtype) for k, v in nobody.items()}
+    nobody["history"] = np.zeros((1, tower.length), np.int32)
+    size = tower(nobody).shape[-1]
+    if size != index.dim:
+        raise ValueError(
+            f"tower gives vectors of size {size}, the index has {index.dim}"
+        )
+
+
+def _write_table(table: FeatureTable, path: Path) -> None:
+    parts = {f"column/{name}": column for name, column in table.columns.items()}
+    parts |= {
+        f"words/{name}": np.asarray(w, str) for name, w in table.vocabularies.items()
+    }
+    np.savez(path, allow_pickle=False, **parts)
+
+
+def _read_table(path: Path) -> FeatureTable:
+    parts: dict[str, dict[str, np.ndarray]] = {"column": {}, "words": {}}
+    with np.load(path) as saved:
+        for key in saved.files:
+            kind, _, name = key.partition("/")
+            parts[kind][name] = saved[key]
+    return FeatureTable(parts["column"], parts["words"])
+
+
+def _plain(extra: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(extra, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"extra must be JSON values: {error}") from None
+
+
+def _seal(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _switch(root: Path, name: str) -> None:
+    with whole(root / "CURRENT") as aside:
+        aside.write_text(name + "\n", encoding="utf-8")
+        sync(aside)
+    sync(root)
+
+
+def sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Holds a lock that the system frees when its process ends, however it ends."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{root}: another process is publishing here") from None
+        yield

@@ -1,0 +1,401 @@
+"""Training batches of a recall model, on any backend.
+
+A batch is a dict that a `debias.retrieval.models` model reads:
+
+    user      dict of the users' features (B,) or (B, m), and "history" (B, L)
+    item      dict of the features of C candidates that all rows share
+    own       dict of the features of S candidates of each row's own, (B, S[, m])
+    log_q     (C,) log of the chance that a shared candidate is there, if corrected
+    excluded  (B, C + S) uint8, 1 at columns that are no negatives of the row
+    positive  (B,) int32, the column of the row's positive; also the target
+    self      dict of the features of items drawn uniformly, for self-supervision
+
+A packed batch has each distinct candidate once, and so few columns where items are
+popular; without histories it has each distinct user once too. It says besides
+
+    log_count (C,) how often a candidate is there; -1e9 at columns that fill up
+    event     (B,) int32, the row of each event's user, if users are packed
+
+and has zeros for its target: the model gives two columns, the positive and all
+negatives together. `excluded` is then what the user of a row knows, the positive among
+it, or is not there.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from scipy import sparse
+
+from debias.retrieval.data.interactions import Interactions
+from debias.retrieval.data.negatives import Queue, Sampler, Weighted
+from debias.retrieval.layers.logq import MASKED
+
+CANDIDATES = ("batch", "catalogue", "own")
+DENSE = 1 << 28  # up to so many cells, what users know is one array of bytes
+CHUNK = 16  # batches that TensorFlow asks Python for at once
+ROOM = 32  # packed batches are filled up to multiples of it: XLA compiles each shape
+
+
+class Drawn(NamedTuple):
+    """What is drawn for a batch, rows of the tables."""
+
+    rows: np.ndarray  # (B,) its events
+    shared: np.ndarray  # (C,) candidates of all rows
+    own: np.ndarray  # (B, S) candidates of each row's own
+    log_q: np.ndarray | None  # (C,)
+    views: np.ndarray  # items of self-supervision
+
+
+class Distinct(NamedTuple):
+    """The distinct ids of each row of (N, m), filled up to W with the row's least."""
+
+    ids: np.ndarray  # (N, W)
+    counts: np.ndarray  # (N, W) how often each is there, 0 where it fills up
+    first: np.ndarray  # (N, W) where it is first, of m
+    place: np.ndarray  # (N, m) which of the W each is
+
+
+def distinct(ids: np.ndarray, least: int = 0) -> Distinct:
+    """What is distinct in each row of `ids` (N, m), at least 0, all rows at once.
+
+    Args:
+        least: W is no smaller; it is a multiple of `ROOM`.
+
+    >>> found = distinct(np.array([[7, 5, 7], [2, 2, 2]]))
+    >>> found.ids[:, :3].tolist(), found.counts[:, :3].tolist()
+    ([[5, 7, 5], [2, 2, 2]], [[1, 2, 0], [3, 0, 0]])
+    >>> found.place.tolist(), found.ids.shape
+    ([[1, 0, 1], [0, 0, 0]], (2, 32))
+    """
+    rows, size = len(ids), int(ids.max()) + 1
+    key = ids + size * np.arange(rows, dtype=np.int64)[:, None]
+    key, first, place, count = np.unique(
+        key, return_index=True, return_inverse=True, return_counts=True
+    )
+    start = np.searchsorted(key, size * np.arange(rows + 1))
+    width = max(-(-int(np.diff(start).max()) // ROOM) * ROOM, least)
+    at = start[:-1, None] + np.arange(width)
+    fills = at >= start[1:, None]
+    at = np.where(fills, start[:-1, None], at)
+    return Distinct(
+        key[at] % size,
+        np.where(fills, 0, count[at]),
+        first[at] % ids.shape[1],
+        place.reshape(ids.shape) - start[:-1, None],
+    )
+
+
+class RecallBatches(keras.utils.PyDataset):
+    """Batches of (inputs, positive column) over the events of a log, for `fit`.
+
+    Each event is to be predicted from what its user took before it. The order of events
+    is drawn anew each epoch, and every draw follows from `seed`.
+
+    Args:
+        log: The training events.
+        batch_size: B, at most the number of events. The last batch of an epoch is
+            filled up with events of its first, so that all have one shape.
+        candidates: "batch": each row's positive is a negative of all other rows, with
+            `negatives` more from `sampler`, shared. "catalogue": all items, always.
+            "own": `negatives` for each row alone, its positive in column 0.
+        negatives: How many the sampler draws.
+        sampler: Where they come from; None: uniform. A `Queue` is fed with each batch.
+        own_negatives: How many `own_sampler` draws for each row alone, beside shared
+            candidates; e.g. a hard one per 100 of the batch.
+        own_sampler: Where those come from.
+        log_q: Whether shared candidates carry `log_q`: by the items' share of the
+            events for those of the batch, by the sampler for those it draws, mixed in
+            the ratio of their numbers.
+        exclude_known: Whether a user's other positives are excluded from the negatives.
+        history: L; 0 for none.
+        self_items: How many items are drawn for self-supervision; 0 for none.
+        min_history: Events with fewer earlier ones of their user are left out.
+        learned: (E,) bool, the events to learn from; the others only tell what users
+            took before. `log_q` is then the items' share of these. None: all.
+        packed: Gives each distinct candidate once, for candidates "batch" alone. The
+            softmax, and no other loss, is then what it is without, in fewer products;
+            with dropout, all that show an item drop the same.
+        seed: Names all draws.
+        **kwargs: Arguments of `keras.utils.PyDataset`.
+    """
+
+    def __init__(
+        self,
+        log: Interactions,
+        batch_size: int = 512,
+        candidates: str = "batch",
+        negatives: int = 0,
+        sampler: Sampler | None = None,
+        own_negatives: int = 0,
+        own_sampler: Sampler | None = None,
+        log_q: bool = True,
+        exclude_known: bool = True,
+        history: int = 50,
+        self_items: int = 0,
+        min_history: int = 0,
+        learned: np.ndarray | None = None,
+        packed: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if candidates not in CANDIDATES:
+            raise ValueError(
+                f"candidates must be one of {list(CANDIDATES)}, got {candidates!r}"
+            )
+        if batch_size < 1 or min(negatives, own_negatives, self_items) < 0:
+            raise ValueError(
+                "batch_size must be at least 1 and counts not negative, got "
+                f"{batch_size}, {negatives}, {own_negatives}, {self_items}"
+            )
+        if candidates == "own" and negatives < 1:
+            raise ValueError("candidates 'own' need negatives of at least 1, got 0")
+        if own_negatives and own_sampler is None:
+            raise ValueError("own_negatives need an own_sampler, got None")
+        if packed and (candidates != "batch" or own_negatives):
+            raise ValueError(
+                "packed batches have shared candidates alone: give candidates 'batch' "
+                f"and no own_negatives, got {candidates!r} and {own_negatives}"
+            )
+        if not len(log):
+            raise ValueError("log must hold at least one event, got none")
+        self.log, self.candidates = log, candidates
+        self.negatives, self.own_negatives = negatives, own_negatives
+        self.sampler = sampler or Weighted(np.ones(len(log.items)))
+        self.own_sampler, self.self_items = own_sampler, self_items
+        self.draws = candidates == "own" or negatives + own_negatives + self_items > 0
+        self.corrected, self.packed, self.seed, self.epoch = log_q, packed, seed, 0
+        self.room = {"user": 0, "item": 0}  # the most that a packed batch has had
+        order, _ = log.by_user()
+        self.user, self.item = log.user[order], log.item[order]
+        histories, before = log.histories(max(history, 1))
+        self.histories = histories if history else None
+        counted = log if learned is None else log.take(learned)
+        inside = True if learned is None else np.asarray(learned, bool)[order]
+        self.events = np.flatnonzero((before >= min_history) & inside)
+        if not len(self.events):
+            raise ValueError(
+                f"min_history of {min_history} and learned leave no event to learn from"
+            )
+        self.batch_size = min(batch_size, len(self.events))
+        share = np.maximum(counted.popularity(), 1) / len(counted)
+        self.log_share = np.log(share).astype(np.float32)
+        self.known: Any = None
+        if exclude_known:
+            shape = (len(log.users), len(log.items))
+            ones = np.ones(len(log), bool)
+            self.known = sparse.csr_matrix((ones, (log.user, log.item)), shape)
+            if shape[0] * shape[1] <= DENSE:
+                self.known = self.known.toarray()
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.events)
+        self.order = np.resize(order, len(self) * self.batch_size)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        self._shuffle()
+
+    def __len__(self) -> int:
+        return -(-len(self.events) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], np.ndarray]:
+        return keras.tree.map_structure(lambda x: x[0], self.stacked(index, index + 1))
+
+    def stacked(self, start: int, stop: int) -> tuple[dict[str, Any], np.ndarray]:
+        """Batches `start` to `stop` - 1 of the epoch as one, along a new first axis."""
+        drawn = []
+        for index in range(start, stop):
+            drawn.append(self._draw(index))
+            if isinstance(self.sampler, Queue):
+                self.sampler.push(self.item[drawn[-1].rows])
+        return self._stacked(drawn)
+
+    def _stacked(self, drawn: Sequence[Drawn]) -> tuple[dict[str, Any], np.ndarray]:
+        if self.packed:
+            return self._packed(drawn)
+        return keras.tree.map_structure(
+            lambda *parts: np.stack(parts), *map(self._batch, drawn)
+        )
+
+    def pieces(
+        self, size: int, epochs: int = 1
+    ) -> Iterator[tuple[tuple[dict[str, Any], np.ndarray], int]]:
+        """The batches of some epochs, from this one on, `size` of them stacked.
+
+        Yields:
+            The stack, and how many of it count: fewer than all where an epoch ends.
+        """
+        ahead = copy.copy(self)  # what is made for later leaves this as it is
+        for _ in range(epochs):
+            for start in range(0, len(self), size):
+                count = min(size, len(self) - start)
+                found = ahead.stacked(start, start + count)
+                if count < size:  # all of one shape, which XLA compiles once
+                    found = keras.tree.map_structure(
+                        lambda x: np.resize(x, (size, *x.shape[1:])), found
+                    )
+                yield found, count
+            ahead.on_epoch_end()
+
+    def dataset(self) -> Any:
+        """The batches of an epoch as a `tf.data.Dataset`, a chunk of them at a time.
+
+        The same batches: what Keras makes of a `PyDataset` asks Python for each of them
+        and hands over their arrays one by one, which takes longer than a small step.
+        """
+        import tensorflow as tf
+
+        steps = len(self)
+        example = keras.tree.map_structure(
+            lambda x: x[0], self._stacked([self._draw(0)])
+        )
+        flat = keras.tree.flatten(example)
+
+        def chunk(start: np.ndarray) -> list[np.ndarray]:
+            stop = min(int(start) + CHUNK, steps)
+            return keras.tree.flatten(self.stacked(int(start), stop))
+
+        def tensors(start: Any) -> Any:
+            parts = tf.numpy_function(chunk, [start], [x.dtype for x in flat])
+            for part, array in zip(parts, flat, strict=True):
+                shape = list(array.shape)
+                if self.packed:  # as many rows and columns as are distinct
+                    free = 2 if array is example[0].get("excluded") else 1
+                    shape[:free] = [None] * free
+                part.set_shape([None, *shape])
+            return keras.tree.pack_sequence_as(example, parts)
+
+        options = tf.data.Options()  # nothing here to rewrite or tune, and both cost
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
+        return (
+            tf.data.Dataset.range(0, steps, CHUNK)
+            .map(tensors)
+            .prefetch(1)
+            .unbatch()
+            .apply(tf.data.experimental.assert_cardinality(steps))
+            .with_options(options)
+        )
+
+    def _draw(self, index: int) -> Drawn:
+        rng: Any = None  # to make one takes as long as to gather a batch's features
+        if self.draws:
+            rng = np.random.default_rng((self.seed, self.epoch, index, 1))
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        columns = self._columns(self.user[rows], self.item[rows], rng)
+        items = np.empty(0, np.int32)
+        if self.self_items:
+            items = rng.integers(len(self.log.items), size=self.self_items)
+        return Drawn(rows, *columns, items)
+
+    def _batch(self, drawn: Drawn) -> tuple[dict[str, Any], np.ndarray]:
+        rows, shared, own, log_q, views = drawn
+        user, item = self.user[rows], self.item[rows]
+        positive = np.arange(len(rows), dtype=np.int32)
+        if self.candidates == "catalogue":
+            positive = item.astype(np.int32)
+        elif self.candidates == "own":
+            positive = np.zeros(len(rows), np.int32)
+        batch = self._features(rows, user, shared, views)
+        batch["positive"] = positive
+        if own.shape[1]:
+            batch["own"] = self.log.items.take(own)
+        if log_q is not None:
+            batch["log_q"] = log_q
+        taken = [
+            part == item[:, None] if self.known is None else self._taken(user, part)
+            for part in (shared, own)
+        ]
+        excluded = np.concatenate(taken, axis=1)
+        excluded[:, len(shared) :] |= own == item[:, None]
+        excluded[np.arange(len(user)), positive] = False
+        batch["excluded"] = excluded.view(np.uint8)  # TensorFlow takes these in sooner
+        return batch, positive
+
+    def _packed(self, drawn: Sequence[Drawn]) -> tuple[dict[str, Any], np.ndarray]:
+        """Packed batches along a first axis, as wide as the widest there has been."""
+        rows = np.stack([each.rows for each in drawn])
+        views = np.stack([each.views for each in drawn])
+        user = self.user[rows]
+        columns = distinct(np.stack([each.shared for each in drawn]), self.room["item"])
+        self.room["item"] = columns.ids.shape[1]
+        there = columns.counts > 0
+        log_count = np.log(np.where(there, columns.counts, 1)).astype(np.float32)
+        batch = {
+            "log_count": np.where(there, log_count, np.float32(MASKED)),
+            "positive": columns.place[:, : self.batch_size].astype(np.int32),
+        }
+        log_q = [each.log_q for each in drawn if each.log_q is not None]
+        if log_q:
+            batch["log_q"] = np.take_along_axis(np.stack(log_q), columns.first, axis=1)
+        if self.histories is None:
+            users = distinct(user, self.room["user"])
+            self.room["user"] = users.ids.shape[1]
+            batch["event"] = users.place.astype(np.int32)
+            user = users.ids
+        batch |= self._features(rows, user, columns.ids, views)
+        if self.known is not None:
+            excluded = np.empty((*user.shape, columns.ids.shape[1]), bool)
+            for each, *of in zip(excluded, user, columns.ids, strict=True):
+                each[:] = self._taken(*of)
+            batch["excluded"] = excluded.view(np.uint8)
+        return batch, np.zeros_like(batch["positive"])
+
+    def _features(
+        self, rows: np.ndarray, user: np.ndarray, item: np.ndarray, views: np.ndarray
+    ) -> dict[str, Any]:
+        batch: dict[str, Any] = {"user": self.log.users.take(user)}
+        if self.histories is not None:
+            batch["user"]["history"] = self.histories[rows]
+        if item.size:
+            batch["item"] = self.log.items.take(item)
+        if views.size:
+            batch["self"] = self.log.items.take(views)
+        return batch
+
+    def _columns(
+        self, user: np.ndarray, item: np.ndarray, rng: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Rows of the shared candidates, of each row's own, and the shared log q."""
+        own = np.empty((len(user), 0), np.int32)
+        if self.candidates == "own":
+            drawn = self.sampler(user, self.negatives, rng)
+            return own[0], np.concatenate([item[:, None], drawn], axis=1), None
+        if self.own_sampler is not None and self.own_negatives:
+            own = self.own_sampler(user, self.own_negatives, rng)
+        if self.candidates == "catalogue":
+            return np.arange(len(self.log.items)), own, None
+        shared, share = item, self.log_share
+        if self.negatives:
+            # Shared by all rows, so drawn for one user; a sampler that draws by user
+            # takes the users of the batch in turn.
+            turn = rng.integers(len(user), size=self.negatives)
+            drawn = self.sampler(user[turn], 1, rng)[:, 0]
+            shared = np.concatenate([item, drawn])
+            if self.sampler.log_q is not None:
+                part = len(item) / len(shared)
+                share = np.logaddexp(
+                    np.log(part) + share, np.log1p(-part) + self.sampler.log_q
+                ).astype(np.float32)
+        return shared, own, share[shared] if self.corrected else None
+
+    def _taken(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(B, C) bool: whether each user has each item of (C,), or of its (B, C)."""
+        if isinstance(self.known, np.ndarray):
+            if item.ndim == 1:  # several times as fast as by pairs
+                return self.known.take(user, axis=0).take(item, axis=1)
+            return self.known[user[:, None], item]
+        if not item.size:
+            return np.zeros((len(user), item.shape[-1]), bool)
+        if item.ndim == 1:
+            at = (np.ones(len(item), np.float32), (item, np.arange(len(item))))
+            place = sparse.csr_matrix(at, (len(self.log.items), len(item)))
+            return (self.known[user] @ place).toarray() > 0
+        pairs = np.repeat(user, item.shape[1]), item.ravel()
+        return np.asarray(self.known[pairs]).reshape(item.shape)

@@ -1,0 +1,160 @@
+"""Generated interactions whose users' preferences and items' popularity are known.
+
+The truth beside the log lets a test ask what no public set can answer: does a model
+rank by what users want, or by what is often shown? Where tastes drift and items keep
+arriving, what does a model miss that stands still?
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from debias.retrieval.data.interactions import Interactions, from_columns
+
+
+class Tastes(NamedTuple):
+    """The truth behind a generated log."""
+
+    preference: np.ndarray  # (users, items) float32, what each user would choose by
+    popularity: np.ndarray  # (items,) float32, log of how often each item is met
+    group: np.ndarray  # (users,) int, the taste that each user has
+    genre: np.ndarray  # (items,) int, the genre that each item has
+
+
+def generate_interactions(
+    rng: np.random.Generator,
+    users: int = 300,
+    items: int = 200,
+    events: int = 20,
+    genres: int = 5,
+    loyalty: float = 3.0,
+    noise: float = 0.5,
+    popularity: float = 1.0,
+) -> tuple[Interactions, Tastes]:
+    """Users who like one genre choose among items that are met unequally often.
+
+    User u prefers item i by p_ui = loyalty [genre_i = group_u] + q_i, with q_i normal
+    of deviation `noise`. Item i, of a random rank r_i, is met in proportion to
+    r_i^-popularity, independent of genre and quality. u takes `events` distinct items,
+    one after the other, with chance proportional to exp(p_ui) r_i^-popularity among
+    those not yet taken, at times 0, 1, ...: drawn at once by perturbing the logits with
+    Gumbel noise.
+
+    Args:
+        events: How many items each user takes, at most `items`.
+        popularity: 0: all items are met alike, and the log shows preference alone.
+
+    Returns:
+        The log, with features "genre" of items and "age" of users, which tells nothing;
+        and the truth.
+
+    >>> log, truth = generate_interactions(np.random.default_rng(0), 4, 10, events=3)
+    >>> len(log), truth.preference.shape
+    (12, (4, 10))
+    """
+    if not 1 <= events <= items:
+        raise ValueError(f"events must be in 1..{items}, got {events}")
+    if min(users, genres) < 1 or popularity < 0:
+        raise ValueError(
+            "users and genres must be positive and popularity not negative, got "
+            f"{users}, {genres}, {popularity}"
+        )
+    group, genre = rng.integers(genres, size=users), rng.integers(genres, size=items)
+    preference = loyalty * (genre == group[:, None]) + rng.normal(0.0, noise, items)
+    log_met = -popularity * np.log(1.0 + rng.permutation(items))
+    # The items in order of perturbed logits are a draw without replacement.
+    perturbed = preference + log_met + rng.gumbel(size=(users, items))
+    taken = np.argsort(-perturbed, axis=1)[:, :events]
+    log = from_columns(
+        np.repeat(np.arange(users), events),
+        taken.ravel(),
+        np.tile(np.arange(events), users),
+        users={
+            "id": np.arange(users),
+            "age": [f"{age}0s" for age in rng.integers(1, 7, users)],
+        },
+        items={"id": np.arange(items), "genre": genre},
+    )
+    truth = Tastes(
+        preference.astype(np.float32), log_met.astype(np.float32), group, genre
+    )
+    return log, truth
+
+
+def drifting_interactions(
+    rng: np.random.Generator,
+    users: int = 300,
+    items: int = 200,
+    days: int = 10,
+    events: int = 2,
+    genres: int = 8,
+    active: float = 0.5,
+    drift: float = 0.05,
+    loyalty: float = 3.0,
+    noise: float = 0.5,
+    fashion: float = 2.0,
+    fading: float = 10.0,
+) -> Interactions:
+    """Users whose taste drifts, among items that appear, are in fashion, and fade.
+
+    A user joins, and an item appears, on day 0 with chance 1/2, else on a day drawn
+    uniformly. Each day a user moves to a genre drawn anew with chance `drift`, is
+    active with chance `active`, and then takes `events` items that are there and that
+    it has not taken, with chance proportional to
+
+        exp(loyalty [genre_i = genre_u] + q_i + fashion exp(-age_i / fading))
+
+    with q_i normal of deviation `noise` and the age in days: a draw without replacement
+    by Gumbel noise.
+
+    Args:
+        events: Items that an active user takes, fewer once it has taken all.
+
+    Returns:
+        The log, at times that begin each day d at 1000 d, in order; features "genre" of
+        items and "age" of users, which tells nothing.
+
+    >>> log = drifting_interactions(np.random.default_rng(0), 20, 30, days=3)
+    >>> np.unique(log.time // 1000).tolist()
+    [0, 1, 2]
+    """
+    if min(users, items, days, events, genres) < 1 or fading <= 0:
+        raise ValueError(
+            "users, items, days, events, genres and fading must be positive, got "
+            f"{users}, {items}, {days}, {events}, {genres}, {fading}"
+        )
+    joins, appears = (
+        np.where(rng.random(size) < 0.5, 0, rng.integers(days, size=size))
+        for size in (users, items)
+    )
+    group, genre = rng.integers(genres, size=users), rng.integers(genres, size=items)
+    quality = rng.normal(0.0, noise, items)
+    closed = np.zeros((users, items), bool)  # taken already
+    taken = []
+    for day in range(days):
+        moved = rng.random(users) < drift
+        group = np.where(moved, rng.integers(genres, size=users), group)
+        here = np.flatnonzero((joins <= day) & (rng.random(users) < active))
+        age = day - appears
+        worth = quality + fashion * np.exp(-np.maximum(age, 0) / fading)
+        logit = loyalty * (genre == group[here, None]) + worth
+        logit += rng.gumbel(size=logit.shape)
+        logit[closed[here] | (age < 0)] = -np.inf
+        best = np.argsort(-logit, axis=1)[:, :events]
+        row, column = np.nonzero(np.take_along_axis(logit, best, axis=1) > -np.inf)
+        user, item = here[row], best[row, column]
+        closed[user, item] = True
+        order = rng.permutation(len(user))  # users come and go in between each other
+        time = 1000 * day + (np.arange(len(user)) * 1000) // max(len(user), 1)
+        taken.append(np.stack([user[order], item[order], time]))
+    user, item, time = np.concatenate(taken, axis=1)
+    return from_columns(
+        user,
+        item,
+        time,
+        users={
+            "id": np.arange(users),
+            "age": [f"{age}0s" for age in rng.integers(1, 7, users)],
+        },
+        items={"id": np.arange(items), "genre": genre},
+    )

@@ -1,0 +1,256 @@
+"""Tests of the rows of the tables of rankers, their learners, variants and truths."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from benchmarks.experiments import ESTIMATORS, LEARNERS, TABLES, Trial
+from benchmarks.ranking import protocol
+from benchmarks.ranking.learners import LEARNERS as BUILT
+from benchmarks.ranking.learners import known_context
+from benchmarks.ranking.protocol import (
+    LIST_SIZE,
+    World,
+    click_metrics,
+    ranking_metrics,
+    shown_clicks,
+)
+from benchmarks.ranking.rows import alternatives, measure
+from benchmarks.ranking.settings import Logging, Size
+from benchmarks.ranking.variants import VARIANTS
+from debias.losses import click_cross_entropy
+from debias.models.batches import batches
+from debias.models.presets import layout_of
+from debias.propensity import policy_weights
+from simulators.clicks import item_attraction
+from simulators.oracle import expected_clicks, expected_log_likelihood
+
+ROWS = ("logging", *LEARNERS, *ESTIMATORS, "ceiling")
+SCORES_ONLY = (
+    *("dual_learning", "pair_debias", "softmax_naive"),
+    *(row for row in LEARNERS if row.startswith("listwise")),
+    *(row for row in ESTIMATORS if row.endswith("_softmax")),
+)
+BELIEFS = {
+    *("type_rand_index", "attention_correlation", "examination_error"),
+    *("reference_tau", "ndcg@5_by_relevance", "ndcg@5_by_places", "ndcg@5_by_largest"),
+}
+TINY = Size(queries=60, sessions=600, batch_size=128, epochs=1, patience=1)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> World:
+    return protocol.world("mixed", 3, None, TINY)
+
+
+@pytest.mark.parametrize("row", [*dict.fromkeys(ROWS)])
+def test_every_row_yields_its_metrics(row, mixed):
+    found = measure(row, mixed, TINY, 3, 0.01)
+    ranking = {"ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "mrr", "expected_clicks"}
+    ranking |= {"click_mrr", "click_share@3"}
+    clicks = {"click_log_likelihood", "click_skill", "perplexity"}
+    silent = ("logging", "full_information", *SCORES_ONLY)
+    expected = ranking | (set() if row in silent else clicks)
+    assert set(found) - BELIEFS == expected
+    assert np.isfinite(list(found.values())).all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_predict_clicks_and_rank_by_features(name):
+    world = protocol.world("context", 3, None, TINY)
+    model = VARIANTS[name](layout_of(world.train.log), 3)
+    batch, clicks = next(iter(batches(world.test.log, world.test.data, 16)))
+    outputs = model(batch)
+    assert model.click_logits(batch, outputs).shape == clicks.shape
+    assert np.isfinite(model.session_losses(batch, clicks, outputs)).all()
+    assert model.score(batch["features"]).shape == clicks.shape
+
+
+def test_every_row_of_a_table_can_be_built():
+    """Bounds and the row of grades apart, a row of a `Trial` is a learner."""
+    rows = {
+        trial.row
+        for table in TABLES.values()
+        for trial in (*table.experiments, *table.quick)
+        if isinstance(trial, Trial)
+    }
+    assert rows - {"logging", "ceiling", "full_information"} <= set(BUILT)
+
+
+def test_rows_that_drop_sessions_without_clicks_keep_the_test_log(mixed):
+    seen = BUILT["mixture_clicked"].view(mixed)
+    some = mixed.train.log.click.any(axis=1)
+    assert 0 < some.sum() < len(some)
+    assert seen.train.log.sessions == some.sum()
+    assert seen.train.log.click.sum() == mixed.train.log.click.sum()
+    assert seen.test is mixed.test
+
+
+def test_rows_of_items_by_number_know_the_same_queries(mixed):
+    seen = BUILT["per_item"].view(mixed)
+    assert all(split.data is seen.train.data for split in seen[1:])
+    assert seen.train.data.features[:, 0].tolist() == [*range(mixed.train.data.items)]
+    logs = [split.log.item for split in seen[1:]]
+    assert (np.concatenate(logs) == mixed.train.log.item).all()
+    assert [len(log) for log in logs] == [400, 100, 100]
+
+
+def test_weighted_rows_weigh_by_the_policy(mixed):
+    seen = BUILT["product_weighted"].view(mixed)
+    expected = policy_weights(mixed.train.log).weight
+    np.testing.assert_array_equal(seen.train.weight, expected)
+    assert np.ptp(expected[mixed.train.log.mask]) > 0 and seen.test.weight is None
+
+
+@pytest.mark.parametrize("best_first", [True, False])
+def test_experts_order_all_ten_items_by_grade(best_first):
+    sure = protocol.world("pbm", 3, None, TINY, Logging(best_first, 0.0))
+    log, data = sure.train.log, sure.train.data
+    assert data.sizes.max() == LIST_SIZE
+    grades = np.where(log.mask, data.labels[log.item], -1 if best_first else 9)
+    steps = np.diff(grades.astype(int), axis=1)
+    assert (steps <= 0 if best_first else steps >= 0).all()
+
+
+def test_random_order_has_no_order():
+    lot = protocol.world("pbm", 3, None, TINY, Logging(True, 1.0))
+    log, data = lot.train.log, lot.train.data
+    mean = np.where(log.mask, data.labels[np.maximum(log.item, 0)], np.nan)
+    mean = np.nanmean(mean, axis=0)
+    error = data.labels.std() / np.sqrt(log.sessions)
+    assert np.abs(mean - mean.mean()).max() < 5 * error
+    half = protocol.world("pbm", 3, None, TINY, Logging(True, 0.5))
+    first = half.train.data.labels[half.train.log.item[:, 0]].mean()
+    assert first > mean[0] + 10 * error
+
+
+def test_a_constant_predictor_has_no_skill(mixed):
+    log = mixed.test.log
+    rate = log.click[log.mask].mean()
+    logits = np.full(log.click.shape, np.log(rate / (1 - rate)))
+    assert click_metrics(log, logits)["click_skill"] == pytest.approx(0, abs=1e-6)
+    sure = np.where(log.click, 30.0, -30.0)
+    assert click_metrics(log, sure)["click_skill"] == pytest.approx(1)
+
+
+def test_alternatives_to_serve_of_a_mixture(mixed):
+    model = BUILT["mixture"].build(3, mixed)
+    batch, _ = next(iter(batches(mixed.test.log, mixed.test.data, 16)))
+    model(batch)
+    model.prior_logits.assign(np.log([0.2, 0.5, 0.3]))
+    x = mixed.test.data.features[:7]
+    parts = [np.asarray(part.score(x)) for part in model.components]
+    found = {rule: np.asarray(f(x)) for rule, f in alternatives(model).items()}
+    expected = 0.2 * parts[0] + 0.5 * parts[1] + 0.3 * parts[2]
+    np.testing.assert_allclose(found["relevance"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["largest"], parts[1], rtol=1e-6)
+    each = [np.asarray(model.logits_at(x, k)) for k in range(1, LIST_SIZE + 1)]
+    expected = np.sum([1 / (1 + np.exp(-logit)) for logit in each], axis=0)
+    np.testing.assert_allclose(found["places"], expected, rtol=1e-5)
+    assert alternatives(BUILT["product"].build(3, mixed)) == {}
+
+
+def test_nobody_predicts_clicks_better_than_the_crowd_itself(mixed):
+    """The entropy of the clicks, within four standard errors of the test log."""
+    log = mixed.test.log
+    gamma = np.where(log.mask, item_attraction(mixed.test.data)[log.item], 0.0)
+    exact = expected_log_likelihood(mixed.population, gamma, log.mask)
+    found = measure("ceiling", mixed, TINY, 3, 0.01)
+    error = 4 * 0.5 / np.sqrt(log.mask.sum())  # of cells whose nats vary by less
+    assert abs(found["click_log_likelihood"] - exact.sum() / log.mask.sum()) < error
+    assert found["ndcg@10"] == 1
+
+
+def test_rows_read_a_grid_by_row_and_column():
+    grid = protocol.world("grid", 3, None, TINY)
+    assert grid.train.log.row.max() == 2 and grid.train.log.column.max() == 5
+    assert "click_log_likelihood" in measure("xpa", grid, TINY, 3, 0.01)
+
+
+def test_splits_share_no_query_and_no_session(mixed):
+    sizes = [split.data.queries for split in mixed[1:]]
+    assert sizes == [36, 12, 12]
+    train, validation, test = (
+        {row.tobytes() for row in split.data.features} for split in mixed[1:]
+    )
+    assert not train & validation and not train & test and not validation & test
+    assert not np.array_equal(mixed.validation.log.click, mixed.test.log.click)
+
+
+def test_a_seed_names_the_world_and_only_a_seed():
+    again = protocol.world.__wrapped__("mixed", 3, None, TINY)
+    other = protocol.world.__wrapped__("mixed", 4, None, TINY)
+    first = protocol.world.__wrapped__("mixed", 3, None, TINY)
+    assert (again.train.log.click == first.train.log.click).all()
+    assert (other.train.log.item != first.train.log.item).any()
+
+
+def test_true_grades_rank_best_and_reversed_grades_worst(mixed):
+    labels = mixed.test.data.labels.astype(float)
+    best, worst = (ranking_metrics(mixed, sign * labels) for sign in (1, -1))
+    assert best["ndcg@10"] == 1 and best["mrr"] == 1
+    assert worst["ndcg@10"] < 0.3
+    assert best["expected_clicks"] > worst["expected_clicks"]
+
+
+def test_shown_clicks_by_hand(mixed):
+    data = mixed.test.data
+    labels = data.labels.astype(float)
+    total = 0.0
+    for q in range(data.queries):
+        own = item_attraction(data)[data.offsets[q] : data.offsets[q + 1]]
+        top = np.sort(own)[::-1][:LIST_SIZE]
+        total += expected_clicks(mixed.population, top[None])[0]
+    np.testing.assert_allclose(shown_clicks(mixed, labels), total / data.queries, 1e-6)
+
+
+def test_the_oracle_is_told_the_truth(mixed):
+    """examination (low + (high - low) gamma) is the simulator's click probability."""
+    log = mixed.train.log
+    context = known_context(log, mixed.population.behaviours)
+    examination, low, high = np.split(context, 3, axis=1)
+    gamma = item_attraction(mixed.train.data)[np.maximum(log.item, 0)]
+    expected = np.where(log.mask, log.examination * log.attraction, 0)
+    found = np.where(log.mask, examination * (low + (high - low) * gamma), 0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def letor(path, queries, open_=open):
+    rng = np.random.default_rng(0)
+    with open_(path, "wt") as file:
+        for q in range(queries):
+            for _ in range(12):
+                x = rng.normal(size=3)
+                grade = int(np.clip(x[0] + 1.5, 0, 4))
+                file.write(f"{grade} qid:{q} 1:{x[0]:.4f} 2:{x[1]:.4f} 3:{x[2]:.4f}\n")
+
+
+def test_letor_files_and_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEBIAS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "pair").mkdir()
+    letor(tmp_path / "pair" / "my.train", 40)
+    letor(tmp_path / "pair" / "my.test", 10)
+    pair = protocol.world.__wrapped__("mixed", 0, str(tmp_path / "pair"), TINY)
+    assert [split.data.queries for split in pair[1:]] == [30, 10, 10]
+    letor(tmp_path / "one.txt.gz", 50, gzip.open)
+    one = protocol.world.__wrapped__("mixed", 0, str(tmp_path / "one.txt.gz"), TINY)
+    assert [split.data.queries for split in one[1:]] == [30, 10, 10]
+    (tmp_path / "odd").mkdir()
+    letor(tmp_path / "odd" / "train.txt", 10)
+    with pytest.raises(ValueError, match=r"odd: expected files of train and test"):
+        protocol.world.__wrapped__("mixed", 0, str(tmp_path / "odd"), TINY)
+
+
+def test_parts_of_an_ensemble_learn_apart(mixed):
+    """In training each part has its own loss; the mean logit is what is evaluated."""
+    model = BUILT["product_three"].build(3, mixed)
+    batch, clicks = next(iter(batches(mixed.test.log, mixed.test.data, 16)))
+    logits = [np.asarray(part(batch)) for part in model.parts]
+    losses = [np.asarray(click_cross_entropy(clicks, z)) for z in logits]
+    outputs = model(batch)
+    apart = model.session_losses(batch, clicks, outputs, training=True)
+    np.testing.assert_allclose(apart, np.sum(losses, axis=0), rtol=1e-5)
+    joint = model.session_losses(batch, clicks, outputs)
+    mean = click_cross_entropy(clicks, np.mean(logits, axis=0))
+    np.testing.assert_allclose(joint, mean, rtol=1e-5)

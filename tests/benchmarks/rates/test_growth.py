@@ -1,0 +1,69 @@
+"""Tests of benchmarks.rates.growth: what is timed, not how long it takes."""
+
+import numpy as np
+import pytest
+
+from benchmarks.rates import growth
+from benchmarks.rates.growth import (
+    CASES,
+    SPANS,
+    Growth,
+    Sizes,
+    epoch,
+    exponent,
+    recall_epoch,
+)
+
+
+def test_the_exponent_of_a_square_is_two_and_of_a_constant_zero():
+    sizes = (10, 100, 1000)
+    assert exponent(sizes, np.array(sizes) ** 2.0) == pytest.approx(2)
+    assert exponent(sizes, np.full(3, 7.0)) == pytest.approx(0)
+
+
+def test_spans_are_the_promised_ones():
+    assert {case.population for case in CASES} == set(SPANS)
+    ends = {name: (span[0], span[-1]) for name, span in SPANS.items()}
+    assert ends["sessions"] == (10_000, 10_000_000) and ends["length"] == (10, 200)
+    assert ends["vocabulary"] == (100_000, 10_000_000)
+    assert ends["features"] == (10, 700) and ends["components"] == (1, 8)
+
+
+@pytest.mark.parametrize(
+    "case", [Growth("mixture", "components"), Growth("xpa", "batch")]
+)
+def test_a_case_times_every_size(case, monkeypatch):
+    timed = []
+
+    def noted(name, sizes, seed):
+        return lambda: timed.append(sizes)
+
+    monkeypatch.setattr(growth, "epoch", noted)
+    monkeypatch.setattr(growth, "seconds", lambda run: run() or 2.0)
+    found = case.measure(0, None)
+    assert len(timed) == len(SPANS[case.population]) * (1 + growth.ROUNDS)
+    grown = [getattr(sizes, case.population) for sizes in timed[: len(timed) // 4]]
+    assert tuple(grown) == SPANS[case.population]
+    assert found["exponent"] == pytest.approx(0)
+    if case.population == "batch":  # 16 steps each
+        assert found["first_ms"] == pytest.approx(2e6 / (16 * 64))
+        assert found["last_ms"] == pytest.approx(2e6 / (16 * 4096))
+
+
+def test_an_epoch_trains_on_what_the_sizes_say():
+    run = epoch("mixture", Sizes(64, 32, 5, 3, 2), 0)
+    model = run().model
+    assert len(model.components) == 2 and model.optimizer.iterations == 2
+
+
+def test_recall_steps_through_its_sessions(monkeypatch):
+    from debias.retrieval.models import TwoTower
+
+    seen = []
+    monkeypatch.setattr(
+        TwoTower, "train_on_batch", lambda self, batch, y: seen.append(batch)
+    )
+    recall_epoch("recall", Sizes(sessions=96, batch=32, vocabulary=30), 0)()
+    assert len(seen) == 3 and seen[0]["user"]["id"].shape == (32,)
+    assert max(b["user"]["id"].max() for b in seen) == 21  # 20 of 30, from 2
+    assert max(b["item"]["id"].max() for b in seen) == 11

@@ -1,0 +1,68 @@
+"""Tests of benchmarks.rates.large: what is measured, and that the limit is one."""
+
+import os
+
+import pytest
+
+from benchmarks.rates import large
+from benchmarks.rates.large import GROUPS, Large, Run, group, run
+
+
+def test_a_run_is_measured_and_its_failure_told(tmp_path):
+    (tmp_path / "fill.py").write_text("print(len(bytearray(300_000_000)))")
+    (tmp_path / "fail.py").write_text("raise SystemExit('no more')")
+    done = run(["fill"], tmp_path)
+    assert done.output == "300000000\n"
+    assert done.cpu_seconds > 0 and done.seconds > 0
+    with pytest.raises(RuntimeError, match=r"fail: exit status 1: no more"):
+        run(["fail"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tree", "file"), [("memory", "memory.limit_in_bytes"), ("", "memory.max")]
+)
+def test_a_group_is_that_of_either_version(tree, file, tmp_path, monkeypatch):
+    root = tmp_path / "groups"
+    (root / tree).mkdir(parents=True)
+    monkeypatch.setattr(large.Path, "rmdir", lambda folder: None)  # files are no limits
+    with group(1.5, root) as inside:
+        assert inside == root / tree / f"debias-{os.getpid()}"
+        assert (inside / file).read_text() == "1500000000"
+
+
+def test_without_groups_nothing_is_limited(tmp_path):
+    with group(3.0, tmp_path / "none") as inside:
+        assert inside is None
+
+
+def test_what_takes_more_than_its_group_is_killed(tmp_path):
+    (tmp_path / "fill.py").write_text("print(sum(bytearray(b'1') * 300_000_000))")
+    with group(0.1, GROUPS) as inside:
+        if inside is None:
+            pytest.skip("no control group can be made here")
+        with pytest.raises(RuntimeError, match="exit status -9"):
+            run(["fill"], tmp_path, inside)
+
+
+def test_a_row_is_of_the_command_that_trains(monkeypatch):
+    asked = []
+
+    def noted(command, folder, inside=None):
+        asked.append((command, inside))
+        assert len(asked) == 1 or (folder / "items.parquet").exists()
+        return Run('{"log_likelihood": -2.5, "peak_memory_gb": 1.5}', 4.0, 6.0)
+
+    monkeypatch.setattr(large, "run", noted)
+    monkeypatch.setattr(large, "QUERIES", 5)
+    found = Large("500k", limit=2.0).measure(3, None)
+    limit = found.pop("limit_gb", None)
+    (simulate, free), (train, inside) = asked
+    assert simulate[:2] == ["simulators", "log"] and "500000" in simulate
+    assert train[:2] == ["debias", "train"] and free is None
+    assert (inside is None) == (limit is None) and limit in (None, 2.0)
+    assert found == {
+        "rate": 125_000,
+        "cpu_seconds": 6,
+        "peak_gb": 1.5,
+        "log_likelihood": -2.5,
+    }

@@ -1,0 +1,148 @@
+"""`debias recall` at a prompt: one small set of events through all commands."""
+
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+from typer.testing import CliRunner
+
+from debias.__main__ import app
+
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
+MAPPED = ["-c", "user=uid", "-c", "item=sku", "-c", "time=ts"]
+SMALL = ["--dim", "4", "--hidden", "4", "--length", "4", "--batch-size", "64"]
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(app, ["recall", *(str(each) for each in arguments)])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+def run_json(*arguments):
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+def write(path, start, stop):
+    rng = np.random.default_rng(0)
+    user = rng.integers(0, 20, 300)
+    item = (user * 7 + rng.integers(0, 9, 300)) % 25
+    table = pa.table(
+        {
+            "uid": [f"u{each}" for each in user],
+            "sku": [f"p{each}" for each in item],
+            "ts": np.arange(300),
+        }
+    )
+    pyarrow.csv.write_csv(table.slice(start, stop - start), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds events of two days, a table of items, a trained model and its version."""
+    folder = tmp_path_factory.mktemp("recall")
+    write(folder / "day1.csv", 0, 200)
+    write(folder / "day2.csv", 200, 300)
+    rows = range(20)
+    items = pa.table({"sku": [f"p{r}" for r in rows], "kind": [r % 3 for r in rows]})
+    pyarrow.csv.write_csv(items, folder / "items.csv")
+    tables = ["--items", folder / "items.csv", "-o", folder / "model"]
+    given = [*MAPPED, *SMALL, *tables, "--epochs", "2"]
+    done = run("train", folder / "day1.csv", *given)
+    assert "5 ids without features" in done.output and "peak memory" in done.output
+    assert run_json("publish", folder / "model", folder / "root")["items"] == 25
+    return folder
+
+
+def test_a_finished_run_is_not_trained_again_and_another_needs_force(folder):
+    given = [*MAPPED, *SMALL, "--items", folder / "items.csv", "-o", folder / "model"]
+    done = run("train", folder / "day1.csv", *given, "--epochs", "2")
+    assert "is finished" in done.output
+    done = run("train", folder / "day1.csv", *given, "--epochs", "1", code=1)
+    assert "another run, with epochs 2 where this has 1" in done.output
+
+
+def test_training_goes_on_behind_the_last_whole_pass(folder, tmp_path, monkeypatch):
+    from debias.retrieval.training import learner as learners
+
+    given = [folder / "day1.csv", *MAPPED, *SMALL, "--hold-out", "--epochs", "2"]
+    whole = run_json("train", *given, "-o", tmp_path / "whole")
+    learn, passes = learners.learn, []
+
+    def killed(learner, **options):
+        if passes:
+            raise KeyboardInterrupt
+        passes.append(1)
+        return learn(learner, **options)
+
+    monkeypatch.setattr(learners, "learn", killed)
+    done = run("train", *given, "-o", tmp_path / "again", code=130)
+    assert "give the command again" in done.output
+    monkeypatch.setattr(learners, "learn", learn)
+    again = run_json("train", *given, "-o", tmp_path / "again")
+    assert again["passes"] == whole["passes"]
+    assert again["held_out"] == whole["held_out"]
+    assert whole["held_out"]["users"] == 20 and 0 <= whole["held_out"]["hr@10"] <= 1
+    done = run("publish", tmp_path / "whole", tmp_path / "root", code=1)
+    assert "train without --hold-out" in done.output
+
+
+def test_later_events_judge_a_model(folder):
+    found = run_json("evaluate", folder / "model", folder / "day2.csv")
+    assert found["users"] == 20 and found["events"] == 100
+    assert found["hr@50"] == 1.0  # of 25 items
+
+
+def test_updates_follow_the_stream_and_the_next_query_knows(folder):
+    root, later = folder / "root", folder / "day2.csv"
+    increments = run_json("update", root, later, "--every", "60")
+    assert [each["events"] for each in increments] == [60, 40]
+    assert "applied all" in run("update", root, later).output
+    (full,) = run_json("update", root, later, "--full")
+    assert full["kind"] == "full" and full["events"] == 100
+    answer = run_json("query", root, "--user", "u3", "--history", "p1,p99", "-k", "4")
+    assert answer["version"] == full["version"] and answer["known"]
+    assert len(answer["items"]) == 4 and "p1" not in answer["items"]
+    assert answer["passed_over"] == ["p99"]
+    assert "not known" in run("query", root, "--user", "nobody").output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "day1.csv", "-o", "x", "--tower", "eiffel"], "--tower must be one"),
+        (["train", "day1.csv", "-o", "x"], "no column user for user.*say user=NAME"),
+        (["train", "day1.csv", "-o", "x", "-c", "who=uid"], "--column must be PART"),
+        (["train", "none.csv", "-o", "x"], "none.csv: no such file"),
+        (["publish", "model", "x", "--index", "card"], "--index must be one of"),
+        (["publish", "empty", "x"], "is no folder that"),
+        (["evaluate", "model", "cut.csv"], "cut.csv: the last row.*cut"),
+        (["update", "empty", "day2.csv"], "no published version"),
+        (["query", "root", "-k", "0"], "k must be at least 1"),
+        (["query", "root", "--feature", "age"], "must be NAME=VALUE"),
+        (["query", "root", "--feature", "shoe=9"], "unknown features.*shoe"),
+    ],
+)
+def test_bad_input_is_a_message(folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    (folder / "empty").mkdir(exist_ok=True)
+    (folder / "cut.csv").write_text("uid,sku,ts\nu1,p1,5")
+    done = run(*arguments, code=1)
+    assert re.search(message, " ".join(done.output.split())), done.output
+
+
+def test_a_stream_whose_applied_rows_have_changed_is_refused(folder):
+    path = folder / "day1.csv"
+    text = path.read_text()
+    header, _, *rest = text.splitlines(keepends=True)
+    path.write_text("".join([header, *rest]))
+    done = run("update", folder / "root", path, code=1)
+    path.write_text(text)
+    assert "its first 200 rows are not those" in " ".join(done.output.split())

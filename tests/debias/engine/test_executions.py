@@ -1,0 +1,152 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from debias.data import ClickLog, RankingData
+from debias.layers import BiasTower, Tower
+from debias.models import Product
+from debias.models.batches import batches
+
+SESSIONS, BATCH, STEPS = 90, 8, 5  # twelve batches: two executions and a rest
+
+
+def world():
+    rng = np.random.default_rng(0)
+    data = RankingData(rng.normal(size=(30, 3)).astype("f"), None, np.array([0, 30]))
+    item = rng.integers(0, 30, (SESSIONS, 4))
+    return data, ClickLog(np.zeros(SESSIONS, int), item, rng.random(item.shape) < 0.3)
+
+
+def made(jit=False, steps=STEPS):
+    model = Product(Tower((4,), seed=1), BiasTower({"position": 4}, seed=2))
+    model.compile("adam", jit_compile=jit, steps_per_execution=steps)
+    return model
+
+
+def feed(shuffle=True, sessions=SESSIONS, list_size=4, folder=None, **options):
+    """Batches of the first sessions, from memory or from a folder."""
+    data, log = world()
+    kept = log.take(np.arange(sessions))
+    log = ClickLog(kept.query, kept.item[:, :list_size], kept.click[:, :list_size])
+    if folder is not None and not folder.exists():
+        log.write(folder)
+    return batches(folder or log, data, BATCH, shuffle=shuffle, seed=5, **options)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
+def test_fit_is_that_of_keras_to_the_bit(jit):
+    weights, histories, seen = [], [], []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append((batch, logs["loss"]))
+    )
+    for fit in (Product.fit, keras.Model.fit):
+        model, data = made(jit), feed(packed=not jit)
+        held = feed(shuffle=False)
+        for epochs in (3, 2):  # the second goes on where orders of the first ended
+            done = fit(
+                model,
+                data,
+                epochs=epochs,
+                validation_data=held,
+                callbacks=[count],
+                shuffle=False,
+                verbose=0,
+            )
+            histories.append(done.history)
+        assert int(model.optimizer.iterations) == 5 * 12
+        weights.append(model.get_weights())
+    assert histories[:2] == histories[2:]
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
+    assert [batch for batch, _ in seen[:3]] == [4, 9, 14]
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
+def test_logs_of_other_sizes_and_on_disk_are_fitted_in_turn(jit, tmp_path):
+    weights = []
+    for fit in (Product.fit, keras.Model.fit):
+        model = made(jit)
+        for turn, logs in enumerate(
+            [
+                {},
+                {"sessions": 41},
+                {"folder": tmp_path / "log"},
+                {"sessions": 50, "list_size": 3},
+                {"sessions": 70, "list_size": 3},
+                {"sessions": 60},
+            ]
+        ):
+            data = feed(packed=not jit and turn < 5, **logs)
+            fit(model, data, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    assert int(model.optimizer.iterations) == 2 * (12 + 6 + 12 + 7 + 9 + 8)
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_logs_of_ever_other_sizes_are_not_traced_anew_for_ever():
+    model, traced = made(), []
+    for sessions in (90, 41, 60, 70, 85):
+        model.fit(feed(sessions=sessions), verbose=0)
+        loop = model.metrics[0].looped_on_log
+        traced.append(loop.experimental_get_tracing_count())
+    assert traced[2] == traced[3] == traced[4]
+
+
+def test_orders_of_datasets_that_are_not_ours_are_those_of_keras_too():
+    histories = []
+    for fit in (Product.fit, keras.Model.fit):
+        shuffled = feed(shuffle=False).unbatch().shuffle(SESSIONS, seed=3)
+        shuffled = shuffled.batch(BATCH)
+        data = shuffled.apply(tf.data.experimental.assert_cardinality(12))
+        done = fit(made(), data, epochs=3, shuffle=False, verbose=0)
+        histories.append(done.history["loss"])
+    assert histories[0] == histories[1]
+
+
+def test_what_is_stopped_or_interrupted_can_be_fitted_again():
+    model, data = made(), feed()
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 9:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data, verbose=0, callbacks=[Interrupt()])
+    assert int(model.optimizer.iterations) == 10
+    stop = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: setattr(model, "stop_training", True)
+    )
+    model.fit(data, epochs=4, verbose=0, callbacks=[stop])
+    assert int(model.optimizer.iterations) == 15
+    model.fit(data, verbose=0)
+    assert int(model.optimizer.iterations) == 27
+
+
+@pytest.mark.parametrize(
+    "data, options",
+    [
+        (lambda: feed().repeat(), {"steps_per_epoch": 7}),
+        (lambda: feed().take(7), {"class_weight": None}),
+        (lambda: feed().take(7).filter(lambda batch, clicks: True), {}),
+    ],
+    ids=["without end", "weights", "unknown"],
+)
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_what_is_not_counted_in_whole_batches_is_left_to_keras(data, options):
+    model = made(steps=7)
+    model.fit(data(), verbose=0, **options)
+    assert int(model.optimizer.iterations) == 7
+
+
+def test_compile_is_heeded_by_the_next_fit():
+    model, data = made(), feed()
+    model.fit(data, verbose=0)
+    before = model.get_weights()
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False, steps_per_execution=3)
+    model.fit(data, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)

@@ -1,0 +1,80 @@
+"""One process of those that test_distributed starts: trains and saves the weights."""
+
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from debias import training
+from debias.data import ClickLog, RankingData, Stream
+from debias.engine import distributed
+from debias.models.batches import batches
+from debias.models.presets import CANDIDATES, layout_of
+from debias.retrieval.models import dssm
+from debias.retrieval.training.batches import RecallBatches
+from simulators.interactions import generate_interactions
+
+
+def click_model(name, folder):
+    """Plain compile and fit, of a folder in batches of 25."""
+    data = RankingData.read_parquet(folder / "items.parquet")
+    judges = ClickLog.open(folder / "judges.parquet")
+    keras.utils.set_random_seed(3)
+    model = CANDIDATES[name](layout_of(judges), 3)
+    model.compile("adam", jit_compile=True)
+    found = batches(folder / "log", data, 25, seed=2)
+    model.fit(distributed.share(found), verbose=0)
+    return model
+
+
+def streamed_fit(folder, die_in_round):
+    """A fit of the streamed log, 2 passes of 3 windows, with a checkpoint."""
+    data = RankingData.read_parquet(folder / "items.parquet")
+    judges = ClickLog.open(folder / "judges.parquet")
+    log = Stream(folder / "log", window=75)
+    settings = training.Settings(2, 2, batch_size=25, seed=4, round=75)
+    checkpoint = folder / f"product-{distributed.me()[1]}.npz"
+    told = []
+
+    def progress(sessions):
+        told.append(sessions)
+        if die_in_round is not None and sum(told) > 75 * die_in_round:
+            os._exit(9)
+
+    keras.utils.set_random_seed(3)
+    model = CANDIDATES["product"](layout_of(judges), 3)
+    training.fit(model, log, judges, data, settings, checkpoint, progress)
+    return model
+
+
+def recall_model():
+    log, _ = generate_interactions(np.random.default_rng(0), users=30, items=20)
+    keras.utils.set_random_seed(3)
+    model = dssm(log.users.schema, log.items.schema, 8, (8,), length=5, seed=1)
+    model.build()
+    model.compile()
+    model.fit(distributed.share(RecallBatches(log, 16, history=5)), verbose=0)
+    return model
+
+
+def main(folder, names, die_in_round):
+    for name in names:
+        if name == "product":
+            model = streamed_fit(folder, die_in_round)
+        else:
+            model = recall_model() if name == "dssm" else click_model(name, folder)
+        process, processes = distributed.me()
+        if process == 0:
+            np.savez(folder / f"{name}-of-{processes}.npz", *model.get_weights())
+
+
+if __name__ == "__main__":
+    folder, names, dies = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
+    die_in_round = int(dies[0]) if dies else None
+    if "DEBIAS_PROCESSES" in os.environ:
+        with distributed.join(heartbeat=10).scope():
+            main(folder, names, die_in_round)
+    else:
+        main(folder, names, die_in_round)

@@ -1,0 +1,119 @@
+"""A served ranker scores as the trained one, whoever loads it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from debias.layers import Standardize
+from debias.models import ranker
+from debias.models.export import export, format_of
+from tests.debias.models.registry import CLICK_MODELS, CONTEXT, POSITIONS
+
+ROOT = Path(__file__).parents[3]
+RNG = np.random.default_rng(4)
+WIDTH = 7
+# Features of very different size: a logarithm near 0 and one far from it.
+FEATURES = RNG.normal(size=(5, POSITIONS, WIDTH)).astype("float32")
+FEATURES *= np.array([1e-5, 1e-3, 1, 1, 10, 1e3, 1e6], "float32")
+LISTS = (FEATURES, FEATURES[:1, :2], np.concatenate([FEATURES, FEATURES], axis=1))
+NAMES = ("features", "short", "long")
+# SavedModel and ONNX take seconds each: of a model that folds lists to score them.
+COSTLY = ("position_feature",)
+
+LOAD = """
+import json, sys
+import numpy as np
+
+folder, formats = sys.argv[1], json.loads(sys.argv[2])
+lists = np.load(f"{folder}/lists.npz")
+scores = {}
+for name, format in formats:
+    path = f"{folder}/{name}"
+    if format == "keras":
+        import keras
+        import debias.models
+        score = keras.models.load_model(path + ".keras")
+    elif format == "saved_model":
+        import tensorflow as tf
+        loaded = tf.saved_model.load(path)
+        score = loaded.serve
+    else:
+        import onnxruntime
+        session = onnxruntime.InferenceSession(path + ".onnx")
+        score = lambda x: session.run(None, {"features": x})[0]
+    for kind in lists.files:
+        scores[f"{name} {format} {kind}"] = np.asarray(score(lists[kind]))
+np.savez(f"{folder}/scores.npz", **scores)
+"""
+
+
+def trained(name):
+    """A ranker with weights that have left their start."""
+    model = CLICK_MODELS[name](3)
+    position = np.tile(np.arange(1, POSITIONS + 1), (5, 1))
+    batch = {"features": FEATURES, "position": position, "mask": position > 0}
+    model({**batch, "context": np.zeros((5, CONTEXT), "float32")})
+    weights = [w + RNG.normal(size=w.shape) * 0.1 for w in model.get_weights()]
+    model.set_weights(weights)
+    return ranker(model, Standardize().adapt(FEATURES.reshape(-1, WIDTH)))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Scores before export and, of a fresh process, after it."""
+    folder = tmp_path_factory.mktemp("served")
+    np.savez(folder / "lists.npz", **dict(zip(NAMES, LISTS, strict=True)))
+    wanted, formats = {}, []
+    for name in CLICK_MODELS:
+        scorer = trained(name)
+        wanted[name] = [np.asarray(scorer(each)) for each in LISTS]
+        several = ["keras", "saved_model", "onnx"] if name in COSTLY else ["keras"]
+        for format in several:
+            ending = {"keras": ".keras", "onnx": ".onnx"}.get(format, "")
+            export(scorer, folder / f"{name}{ending}", features=WIDTH)
+            formats.append((name, format))
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder), json.dumps(formats)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return wanted, np.load(folder / "scores.npz")
+
+
+CASES = [(name, "keras") for name in CLICK_MODELS]
+CASES += [(name, format) for name in COSTLY for format in ("saved_model", "onnx")]
+
+
+@pytest.mark.parametrize("name, format", CASES)
+def test_a_fresh_process_scores_alike(name, format, served):
+    wanted, found = served
+    for kind, expected in zip(NAMES, wanted[name], strict=True):
+        scores = found[f"{name} {format} {kind}"]
+        assert scores.shape == expected.shape
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path):
+    path = tmp_path / "ranker.keras"
+    scorer = trained("naive")
+    export(scorer, path, features=WIDTH)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"ranker\.keras: exists"):
+        export(scorer, path, features=WIDTH)
+    assert path.read_bytes() == before
+    export(scorer, path, features=WIDTH, overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["ranker.keras"]
+
+
+def test_formats_and_names():
+    assert format_of("a/b.onnx") == "onnx" and format_of("a/1") == "saved_model"
+    with pytest.raises(ValueError, match="format must be one of keras, saved_model"):
+        export(trained("naive"), "x", "tflite", features=WIDTH)
+    with pytest.raises(ValueError, match=r"must end with \.keras"):
+        export(trained("naive"), "x", "keras", features=WIDTH)

@@ -1,0 +1,47 @@
+"""Tests of debias.models.presets."""
+
+import numpy as np
+import pytest
+
+from debias.data import ClickLog
+from debias.models.presets import CANDIDATES, layout_of
+
+GRID = ClickLog(
+    [0, 0],
+    [[0, 1], [1, 0]],
+    [[0, 1], [0, 0]],
+    row=[[1, 2], [1, 2]],
+    column=[[1, 1], [1, 1]],
+    device=[0, 2],
+)
+
+
+def test_layout_of_a_grid_and_devices():
+    columns, places = layout_of(GRID)
+    assert columns == {"position": 2, "row": 2, "column": 1, "device": 2}
+    stands = [
+        {"position": 1, "row": 1, "column": 1},
+        {"position": 2, "row": 2, "column": 1},
+    ]
+    assert places == [{**place, "device": on} for on in (1, 2) for place in stands]
+
+
+def test_columns_that_are_all_missing_are_no_layout():
+    log = ClickLog([0], [[0, 1]], [[0, 1]], device=[0])
+    assert layout_of(log) == ({"position": 2}, [{"position": 1}, {"position": 2}])
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_candidates_read_their_layout_and_score(name):
+    model = CANDIDATES[name](layout_of(GRID), 0)
+    features = np.ones((2, 2, 3), "float32")
+    batch = {
+        "features": features,
+        "position": np.array([[1, 2], [1, 2]]),
+        "row": GRID.row,
+        "column": GRID.column,
+        "device": GRID.device,
+        "mask": GRID.mask,
+    }
+    logits = model.click_logits(batch, model(batch))
+    assert tuple(logits.shape) == tuple(model.score(features).shape) == (2, 2)

@@ -1,0 +1,188 @@
+"""Tests of debias.retrieval.data.events: streams that grow, stop, lie.
+
+And come twice.
+"""
+
+import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from debias.retrieval.data.events import (
+    EventColumns,
+    Events,
+    pending,
+    read_events,
+    take_in,
+)
+from debias.retrieval.data.interactions import FeatureTable, Interactions
+
+USERS = FeatureTable.build({"id": ["a", "b"], "age": ["old", "young"]})
+ITEMS = FeatureTable.build(
+    {"id": ["p", "q"], "tags": [["x", "y"], []], "price": [1.5, 2.5]}
+)
+LOG = Interactions(*np.array([[0, 1, 0], [0, 0, 1], [5, 6, 9]]), USERS, ITEMS)
+
+
+def events(*triples):
+    user, item, time = zip(*triples, strict=True)
+    return Events(np.array(user, str), np.array(item, str), np.array(time))
+
+
+def table(count=5):
+    rows = range(count)
+    names = [[f"{kind}{row % 3}" for row in rows] for kind in "ui"]
+    return pa.table({"user": names[0], "item": names[1], "time": list(rows)})
+
+
+def triples(found):
+    return list(zip(*(column.tolist() for column in found), strict=True))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_reads_by_column_mapping(tmp_path, suffix):
+    path = tmp_path / f"events.{suffix}"
+    given = pa.table(
+        {"who": [7, 8], "what": ["p", "q"], "when": [3, 4], "more": [0, 0]}
+    )
+    if suffix == "csv":
+        pyarrow.csv.write_csv(given, path)
+    elif suffix == "parquet":
+        pyarrow.parquet.write_table(given, path)
+    else:
+        path.write_text(
+            '{"who": 7, "what": "p", "when": 3}\n{"who": 8, "what": "q", "when": 4}\n'
+        )
+    ((name, found),) = read_events(path, EventColumns("who", "what", "when"))
+    assert name == str(path)
+    assert triples(found) == [("7", "p", 3), ("8", "q", 4)]
+
+
+@pytest.mark.parametrize(
+    "times, expected",
+    [
+        (pa.array([1.9, -3.0]), [1, -3]),
+        (pa.array(["12", "7.5"]), [12, 7]),
+        (pa.array(["1970-01-01 00:01:00", "1970-01-02 00:00:00"]), [60, 86400]),
+        (pa.array([datetime.datetime(1970, 1, 1, 1)] * 2), [3600, 3600]),
+        (pa.array([2**60, 2**60 + 1]), [2**60, 2**60 + 1]),
+    ],
+    ids=["fractions", "text", "time-text", "times", "nanoseconds"],
+)
+def test_times_are_numbers_or_seconds(times, expected):
+    given = pa.table({"user": ["u", "v"], "item": ["i", "j"], "time": times})
+    ((_, found),) = read_events(given)
+    assert found.time.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "column, values, message",
+    [
+        ("time", [1.0, float("nan"), 2.0], "column time.*got nan at row 1"),
+        ("time", [1, None, 2], "column time.*at row 1"),
+        ("time", ["1", "2", "soon"], "column time.*'soon' at row 2"),
+        ("user", ["u", None, "v"], "column user is empty at row 1"),
+        ("item", ["", "i", "j"], "column item is empty at row 0"),
+    ],
+)
+def test_rejects_values_by_file_column_and_row(column, values, message):
+    columns = {name: ["a", "b", "c"] for name in ("user", "item")}
+    columns |= {"time": [1, 2, 3], column: values}
+    with pytest.raises(ValueError, match=f"^table.*{message}"):
+        list(read_events(pa.table(columns)))
+
+
+def test_rejects_a_missing_column_and_says_which_is_near():
+    with pytest.raises(ValueError, match=r"no column user.*did you mean users"):
+        list(read_events(table().rename_columns(["users", "item", "time"])))
+
+
+@pytest.mark.parametrize("suffix, left", [("csv", 3), ("csv", 1), ("parquet", 40)])
+def test_a_file_cut_in_the_middle_is_an_error(tmp_path, suffix, left):
+    path = tmp_path / f"events.{suffix}"
+    if suffix == "csv":
+        pyarrow.csv.write_csv(table(), path)
+    else:
+        pyarrow.parquet.write_table(table(), path)
+    path.write_bytes(path.read_bytes()[:-left])
+    with pytest.raises(
+        ValueError, match=f"events.{suffix}.*(cut|not a whole|in row 4)"
+    ):
+        list(read_events(path))
+
+
+@given(st.lists(st.integers(0, 12), max_size=4), st.integers(1, 5))
+def test_lots_begun_from_any_mark_hold_every_event_once(stops, most):
+    marks, found = {}, []
+    for stop in [*sorted(stops), 12]:  # the file grows between the runs
+        for lot, after in pending(table(stop), marks, most=most):
+            assert 1 <= len(lot.user) <= most
+            found += triples(lot)
+            marks = after
+    assert found == triples(next(read_events(table(12)))[1])
+    assert list(pending(table(12), marks)) == []
+
+
+def test_new_files_are_read_from_their_beginning(tmp_path):
+    pyarrow.csv.write_csv(table(3), tmp_path / "b.csv")
+    (_, marks), *_ = pending(tmp_path, {})
+    pyarrow.csv.write_csv(table(2), tmp_path / "a.csv")
+    ((lot, after),) = pending(tmp_path, marks)
+    assert len(lot.user) == 2 and len(after) == 2
+    assert after[str(tmp_path / "b.csv")] == marks[str(tmp_path / "b.csv")]
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [1, 0, 2, 3]], ids=["shorter", "changed"])
+def test_rejects_a_file_whose_applied_rows_have_changed(rows):
+    (_, marks), *_ = pending(table(3), {})
+    with pytest.raises(ValueError, match="its first 3 rows are not those"):
+        list(pending(table(5).take(rows), marks))
+
+
+def test_events_join_in_any_order_of_time():
+    taken = take_in(LOG, events(("a", "q", 2), ("b", "q", 1)))
+    assert (taken.events, taken.duplicates, taken.users, taken.items) == (2, 0, 0, 0)
+    assert taken.log.time.tolist() == [5, 6, 9, 2, 1]
+    history, _ = taken.log.histories(3, np.array([0, 1]))
+    assert history.tolist() == [[3, 2, 3], [2, 3, 0]]  # by time, not by arrival
+
+
+def test_duplicates_count_once_whether_old_or_new():
+    taken = take_in(LOG, events(("b", "p", 6), ("a", "p", 7), ("a", "p", 7)))
+    assert (taken.events, taken.duplicates) == (1, 2)
+    assert taken.log.time.tolist() == [5, 6, 9, 7]
+    again = take_in(taken.log, events(("a", "p", 7)))
+    assert again.events == 0 and len(again.log) == 4
+
+
+def test_new_ids_get_rows_in_order_and_unknown_values_the_unknown_code():
+    raw = {"id": ["s", "r", "p"], "tags": [["y", "z", "x"], ["x"], []]}
+    taken = take_in(
+        LOG,
+        events(("c", "r", 1), ("c", "t", 2), ("d", "s", 3)),
+        items={**raw, "price": [9.0, float("nan"), 7.0]},
+    )
+    assert (taken.users, taken.items, taken.bare) == (2, 3, 3)
+    items = taken.log.items
+    assert items.vocabularies["id"].tolist() == ["p", "q", "r", "s", "t"]
+    assert items.columns["id"].tolist() == [2, 3, 4, 5, 6]
+    # x is 2, y is 3, z is unknown, t is described nowhere; p keeps what it had.
+    expected = [[2, 3, 0], [0, 0, 0], [2, 0, 0], [3, 1, 2], [0, 0, 0]]
+    assert items.columns["tags"].tolist() == expected
+    assert items.columns["price"].tolist() == [1.5, 2.5, 0.0, 9.0, 0.0]
+    assert taken.log.users.columns["age"].tolist() == [2, 3, 0, 0]
+    assert taken.log.item[-3:].tolist() == [2, 4, 3]
+
+
+def test_ids_alone_are_not_bare_and_weights_are_one():
+    table = FeatureTable.build({"id": ["a"]})
+    log = Interactions(
+        *np.array([[0], [0], [1]]), table, table, np.array([5.0], "float32")
+    )
+    taken = take_in(log, events(("z", "z", 2)))
+    assert taken.bare == 0 and taken.log.weight.tolist() == [5.0, 1.0]

@@ -1,0 +1,249 @@
+"""Tests of debias.retrieval.serving.versions and debias.retrieval.serving.tower."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from debias.retrieval.serving import versions
+from debias.retrieval.serving.index import Index, build, hnsw
+from debias.retrieval.serving.query import recall
+from debias.retrieval.serving.tower import UserTower
+from tests.debias.retrieval import worlds
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def root(tmp_path):
+    worlds.publish(tmp_path / "root", tmp_path)
+    return tmp_path / "root"
+
+
+def hidden(root):
+    return [path.name for path in root.rglob("*.part")]
+
+
+def test_what_was_published_is_loaded(root, tmp_path):
+    index = build(worlds.vectors(2), hnsw, k=3).upsert([5], [[9, 9, 9, 9]])
+    made = worlds.parts(tmp_path, 2, index=index)
+    name = versions.publish(root, *made, extra={"offset": 7}, keep=5)
+    read = versions.load(root)
+    assert name == read.name == versions.current(root) == "000002"
+    assert (read.index.vectors == index.vectors).all()
+    assert read.index.fresh.tolist() == [5] and read.index.report == index.report
+    assert str(read.index.searcher) == "IndexHNSWFlat"
+    for side, table in (("users", made[1]), ("items", made[2])):
+        one = getattr(read, side)
+        assert one.schema == table.schema and one.columns.keys() == table.columns.keys()
+        for name, column in table.columns.items():
+            assert (one.columns[name] == column).all()
+        for name, words in table.vocabularies.items():
+            assert one.vocabularies[name].tolist() == words.tolist()
+    assert read.histories is None and read.tower.length == 3
+    assert read.manifest["extra"] == versions.manifest(root)["extra"] == {"offset": 7}
+    assert read.manifest["dimension"] == 4 and read.manifest["dtype"] == "float32"
+    assert versions.load(root, "000001").histories.tolist() == [[3, 0, 0], [0, 0, 0]]
+
+
+def test_the_last_few_are_kept_and_any_of_them_can_be_served_again(root, tmp_path):
+    for number in (2, 3, 4):
+        worlds.publish(root, tmp_path, number, keep=3)
+    assert versions.names(root) == ["000002", "000003", "000004"]
+    assert versions.roll_back(root) == versions.current(root) == "000003"
+    assert versions.roll_back(root) == "000002"
+    with pytest.raises(ValueError, match="keeps no version before 000002"):
+        versions.roll_back(root)
+    assert versions.roll_back(root, "000004") == versions.load(root).name == "000004"
+    versions.roll_back(root, "000002")
+    # The next drops those rolled back from: the way back leads to the good one.
+    assert worlds.publish(root, tmp_path, 5, keep=3) == "000005"
+    assert versions.names(root) == ["000002", "000005"]
+    assert worlds.publish(root, tmp_path, 6, keep=1) == "000006"
+    assert versions.names(root) == ["000006"] and hidden(root) == []
+
+
+def test_a_reader_that_is_overtaken_reads_the_newer(root, tmp_path, monkeypatch):
+    read = versions._read
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(versions, "_read", read)
+        worlds.publish(root, tmp_path, 2, keep=1)
+        return read(*arguments)
+
+    monkeypatch.setattr(versions, "_read", overtaken)
+    assert versions.load(root).name == "000002"
+
+
+FILES = ["tower.onnx", "users.npz", "items.npz", "vectors.npy", "fresh.npy"]
+
+
+@pytest.mark.parametrize("file", [*FILES, "histories.npy"])
+@pytest.mark.parametrize("harm", ["flipped", "cut", "absent"])
+def test_a_damaged_file_is_named(root, file, harm):
+    path = root / "versions" / "000001" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if harm == "absent":
+        path.unlink()
+    else:
+        path.write_bytes(content if harm == "flipped" else content[:-1])
+    said = {
+        "flipped": "its checksum",
+        "cut": "the manifest says",
+        "absent": "is absent",
+    }
+    with pytest.raises(ValueError, match=rf"{file}: .*{said[harm]}.*; roll back"):
+        versions.load(root)
+
+
+@pytest.mark.parametrize(
+    "harm, message",
+    [
+        (lambda about: "", "is damaged"),
+        (lambda about: "[1]", "is damaged"),
+        (lambda about: json.dumps(about)[:-9], "is damaged"),
+        (lambda about: json.dumps({**about, "items": 5}), "its own checksum"),
+        (lambda about: json.dumps({**about, "extra": {"n": 1}}), "its own checksum"),
+        (lambda about: json.dumps({**about, "schema": 99}), "schema 99.* reads 1"),
+    ],
+)
+def test_a_damaged_manifest_is_named(root, harm, message):
+    path = root / "versions" / "000001" / "manifest.json"
+    path.write_text(harm(json.loads(path.read_text())))
+    with pytest.raises(ValueError, match=rf"manifest\.json: .*{message}"):
+        versions.load(root)
+
+
+def test_a_version_that_is_whole_but_does_not_fit_itself_is_refused(root):
+    """A tower of other size, and a manifest that says so of all files."""
+    folder = root / "versions" / "000001"
+    worlds.write_tower(folder / "tower.onnx", np.zeros((14, 5)))
+    about = versions.manifest(root)
+    about["files"]["tower.onnx"] = {
+        "bytes": (folder / "tower.onnx").stat().st_size,
+        "sha256": versions._digest(folder / "tower.onnx"),
+    }
+    text = json.dumps({**about, "sha256": versions._seal(about)})
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match="vectors of size 5, the index has 4"):
+        versions.load(root)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"index": Index(np.ones((12, 5), "f"))}, "size 4, the index has 5"),
+        ({"index": Index(np.ones((11, 4), "f"))}, "index has 11 items, the table 12"),
+        ({"histories": np.zeros((9, 2), int)}, r"must be \(2, L\), got \(9, 2\)"),
+        ({"extra": {"at": np.int64(3)}}, "extra must be JSON"),
+        ({"extra": {"at": float("nan")}}, "extra must be JSON"),
+        ({"keep": 0}, "keep must be at least 1"),
+        (
+            {"users": versions.FeatureTable({"age": np.ones(2, "f")}, {})},
+            "must have 'id'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_not_published(root, tmp_path, change, message):
+    names = ("tower", "users", "items", "index")
+    asked = dict(zip(names, worlds.parts(tmp_path, 2), strict=True)) | change
+    with pytest.raises(ValueError, match=message):
+        versions.publish(root, **asked)
+    assert versions.names(root) == [versions.load(root).name] == ["000001"]
+    assert hidden(root) == []
+
+
+def test_one_publishes_at_a_time(root, tmp_path):
+    with (
+        versions.alone(root),
+        pytest.raises(ValueError, match="another process is publishing"),
+    ):
+        worlds.publish(root, tmp_path, 2)
+    assert worlds.publish(root, tmp_path, 2) == "000002"
+
+
+def test_where_nothing_or_nothing_of_that_name_is_published(root, tmp_path):
+    with pytest.raises(ValueError, match="holds no published version"):
+        versions.load(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"no version '000009', it keeps \['000001'\]"):
+        versions.load(root, "000009")
+    with pytest.raises(ValueError, match=r"no version '\.\./x'"):
+        versions.roll_back(root, "../x")
+
+
+def publish_until(root, folder, number, at):
+    arguments = map(str, (root, folder, number, at))
+    return subprocess.run(
+        [sys.executable, "-m", "tests.debias.retrieval.crash", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+# Every touch of a file, where it is set to "all": then a minute.
+MOMENTS = os.environ.get("DEBIAS_CRASHES", "few")
+
+
+def test_killed_at_any_moment_it_leaves_a_whole_version(root, tmp_path):
+    worlds.publish(root, tmp_path, 2)
+    worlds.parts(tmp_path, 3)  # its tower, which the process reads
+    shutil.copytree(root, tmp_path / "0")
+    count = int(publish_until(tmp_path / "0", tmp_path, 3, 0).stdout)
+    assert count > 30 and versions.current(tmp_path / "0") == "000003"
+    moments = range(1, count + 1)
+    if MOMENTS != "all":  # about the renames of folder and CURRENT, and in the clean-up
+        moments = [count - back for back in (19, 14, 12, 10, 4)]
+    served = []
+    for at in moments:
+        case = tmp_path / str(at)
+        shutil.copytree(root, case)
+        died = publish_until(case, tmp_path, 3, at)
+        assert died.returncode == -9, died.stderr
+        found = versions.load(case)
+        served.append(found.name)
+        # All parts of what is served carry one number.
+        (of,) = {item.split("-")[0] for item in found.items.vocabularies["id"]}
+        answer = recall(found, {"age": 0.0}, [f"{of}-0"], k=1, seen=True)
+        assert answer.scores == pytest.approx([int(of) ** 2 * 1.08])
+        assert found.manifest["extra"] == ({"number": 3} if of == "3" else {})
+        assert int(of) == int(found.name)
+        for name in versions.names(case):  # to any of them one could roll back
+            versions.load(case, name)
+        last = worlds.publish(case, tmp_path, 4, keep=2)
+        assert hidden(case) == [] and versions.names(case) == [found.name, last]
+    assert served == sorted(served) and set(served) == {"000002", "000003"}
+
+
+def test_a_tower_of_keras_gives_the_vectors_of_the_model(root, tmp_path):
+    from debias.retrieval.models import MIND, dssm
+
+    users, items = worlds.tables()
+    features = {**users.take(np.array([0, 1])), "history": [[3, 4, 0], [0, 0, 0]]}
+    features["history"] = np.array(features["history"], np.int32)
+    for model in (
+        dssm(users.schema, items.schema, dim=4, length=3, seed=0),
+        MIND(users.schema, items.schema, dim=4, length=3, seed=0),
+    ):
+        model.build()
+        index = Index(model.item_vectors(items.columns))
+        versions.publish(root, model.user, users, items, index)
+        read = versions.load(root)
+        wanted = model.user_vectors(features)
+        np.testing.assert_allclose(read.tower(features), wanted, atol=1e-5)
+        scores = wanted[0].reshape(-1, 4) @ index.vectors.T
+        rows = np.argsort(-scores.max(axis=0), kind="stable")[:3]
+        answer = recall(read, {"id": "ann"}, ["1-1", "1-2"], k=3, seen=True)
+        assert answer.items == items.vocabularies["id"][rows].tolist()
+
+
+def test_a_file_that_is_no_tower(tmp_path):
+    (tmp_path / "tower.onnx").write_text("no")
+    with pytest.raises(ValueError, match=r"tower\.onnx: is no ONNX model"):
+        UserTower(tmp_path / "tower.onnx")

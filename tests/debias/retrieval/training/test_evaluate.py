@@ -1,0 +1,151 @@
+"""Tests of debias.retrieval.training.evaluate."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from debias.retrieval.training.evaluate import (
+    dot_scores,
+    evaluate,
+    head_items,
+    ranks,
+    recall_metrics,
+)
+
+
+def nothing_seen(queries):
+    return np.empty(0, int), np.zeros(queries + 1, int)
+
+
+def by_hand(scores, query, target, seen):
+    """The definition, one target and one item at a time."""
+    rows, offsets = seen
+    found = []
+    for q, t in zip(query, target, strict=True):
+        others = (
+            set(range(scores.shape[1])) - {t} - set(rows[offsets[q] : offsets[q + 1]])
+        )
+        above = sum(scores[q, i] > scores[q, t] for i in others)
+        tied = sum(scores[q, i] == scores[q, t] for i in others)
+        found.append(1 + above + tied / 2)
+    return found
+
+
+@pytest.mark.parametrize("block", [1, 3, 512])
+def test_ranks_against_the_definition(block):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (20, 15)).astype("float32")
+    query = rng.integers(0, 20, 60)
+    target = rng.integers(0, 15, 60)
+    lengths = rng.integers(0, 6, 20)
+    seen = rng.integers(0, 15, lengths.sum()), np.append(0, np.cumsum(lengths))
+    rank, best = ranks(lambda q: scores[q], query, target, seen, block, top=4)
+    assert rank.tolist() == by_hand(scores, query, target, seen)
+    for q in range(20):
+        unseen = np.setdiff1d(np.arange(15), seen[0][seen[1][q] : seen[1][q + 1]])
+        top = np.sort(scores[q][unseen])[::-1][:4]
+        assert scores[q][best[q]].tolist() == top.tolist()
+        assert not set(best[q]) & set(seen[0][seen[1][q] : seen[1][q + 1]])
+
+
+def test_a_collapsed_model_is_at_chance_not_at_the_top():
+    n = 101
+    target = np.arange(n)
+    rank, _ = ranks(
+        lambda q: np.ones((len(q), n)), np.arange(n), target, nothing_seen(n)
+    )
+    assert (rank == 51).all()
+    assert recall_metrics(rank, np.arange(n), [10])["hr@10"] == 0.0
+
+
+def test_metrics_by_hand_with_several_targets():
+    # Query 0 finds one of two targets, at rank 2; query 1 its only one at rank 11.
+    rank, query = np.array([2.0, 40.0, 11.0]), np.array([0, 0, 1])
+    metrics = recall_metrics(rank, query, [10, 20])
+    assert metrics["hr@10"] == 0.5 and metrics["recall@10"] == 0.25
+    ideal = 1 + 1 / np.log2(3)
+    expected = (1 / np.log2(3) / ideal + 0) / 2
+    assert metrics["ndcg@10"] == pytest.approx(expected)
+    expected = (1 / np.log2(3) / ideal + 1 / np.log2(12)) / 2
+    assert metrics["ndcg@20"] == pytest.approx(expected)
+    assert metrics["mrr"] == pytest.approx((1 / 2 + 1 / 11) / 2)
+    assert metrics["mrr/10"] == pytest.approx((1 / 1 + 1 / 2) / 2)
+
+
+def test_a_cutoff_beyond_the_catalogue_lists_the_catalogue():
+    scores = np.array([[1.0, 3.0, 2.0]])
+    rank, best = ranks(
+        lambda q: scores[q], np.array([0]), np.array([0]), nothing_seen(1), top=50
+    )
+    assert best.tolist() == [[1, 2, 0]]
+    assert recall_metrics(rank, np.array([0]), [50])["hr@50"] == 1.0
+
+
+def test_places_without_unseen_items_are_empty():
+    seen = np.array([0, 1]), np.array([0, 2])
+    _, best = ranks(
+        lambda q: np.ones((len(q), 3)), np.array([0]), np.array([2]), seen, top=3
+    )
+    assert best.tolist() == [[2, -1, -1]]
+
+
+def test_several_interests_score_by_their_best_and_empty_ones_by_nothing():
+    users = np.array([[[1.0, 0.0], [0.0, 0.5]], [[-1.0, 0.0], [0.0, 0.0]]])
+    items = np.array([[1.0, 0.0], [0.2, 1.0]])
+    assert dot_scores(users, items).tolist() == [[1.0, 0.5], [-1.0, -0.2]]
+
+
+def test_head_tail_and_coverage():
+    # Ten items; the two most popular are the head. Each query is shown one item.
+    popularity = np.array([9, 8, 1, 1, 1, 1, 1, 1, 1, 1])
+    assert head_items(popularity).sum() == 2
+    scores = np.eye(10)[[0, 2, 2]]
+    metrics = evaluate(
+        lambda q: scores[q],
+        np.arange(3),
+        np.array([0, 2, 3]),
+        nothing_seen(3),
+        popularity,
+        cutoffs=[1],
+    )
+    assert metrics["head_hr@1"] == 1.0 and metrics["tail_hr@1"] == 0.5
+    assert metrics["hr@1"] == pytest.approx(2 / 3)
+    assert metrics["coverage@1"] == 0.2
+
+
+def test_warns_below_popularity_and_only_there():
+    popularity = np.arange(20, 0, -1)
+    arguments = (np.arange(5), np.zeros(5, int), nothing_seen(5), popularity, [1])
+    with pytest.warns(UserWarning, match=r"below popularity: hr@1 0\.0000 < 1\.0000"):
+        evaluate(lambda q: np.tile(np.arange(20.0), (len(q), 1)), *arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(lambda q: np.tile(-np.arange(20.0), (len(q), 1)), *arguments)
+
+
+def test_no_target_in_the_tail_is_not_a_number():
+    metrics = evaluate(
+        lambda q: np.tile(-np.arange(20.0), (len(q), 1)),
+        np.array([0]),
+        np.array([0]),
+        nothing_seen(1),
+        np.arange(20, 0, -1),
+        [1],
+    )
+    assert np.isnan(metrics["tail_hr@1"])
+
+
+@pytest.mark.parametrize(
+    "score, query, message",
+    [
+        (lambda q: np.full((len(q), 3), np.nan), [0], "NaN for query 0"),
+        (lambda q: np.ones(3), [0], "score must return"),
+        (lambda q: np.ones((len(q), 3)), [7], "query"),
+        (lambda q: np.ones((len(q), 3)), [], "at least one target"),
+    ],
+)
+def test_rejects(score, query, message):
+    query = np.array(query, int)
+    with pytest.raises(ValueError, match=message):
+        evaluate(score, query, query * 0, nothing_seen(2), np.ones(3))
