@@ -41,7 +41,7 @@ from benchmarks.ranking.protocol import World, trained, world
 from benchmarks.ranking.settings import Size
 from benchmarks.ranking.truths import neighbours
 from benchmarks.retrieval import updates
-from debias.data.files import whole
+from debias.data.files import atomic_write
 from debias.models import XPA, ClickModel, Mixture
 from debias.models.batches import batches
 
@@ -65,7 +65,7 @@ def save(name: str, folder: Path, seed: int, size: Size = FULL) -> None:
     with matplotlib.rc_context(STYLE):
         figure = FIGURES[name](seed, size)
         for suffix in ("png", "svg"):
-            with whole(folder / f"{name}.{suffix}") as aside:
+            with atomic_write(folder / f"{name}.{suffix}") as aside:
                 plain = {"Date": None} if suffix == "svg" else {}
                 figure.savefig(aside, format=suffix, dpi=150, metadata=plain)
 

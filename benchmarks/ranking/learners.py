@@ -32,8 +32,8 @@ from debias.models import (
 )
 from debias.models.presets import (
     CANDIDATES,
+    INIT_STD,
     LISTWISE,
-    SPREAD,
     Layout,
     layout_of,
     relevance,
@@ -130,7 +130,7 @@ def product_linear(seed: int, world: World) -> ClickModel:
 
 def disentangled(seed: int, world: World) -> ClickModel:
     columns = layout_of(world.train.log).columns
-    place = BiasTower(columns, out=4, spread=SPREAD, seed=seed)
+    place = BiasTower(columns, out=4, init_std=INIT_STD, seed=seed)
     return Disentangled(relevance(seed), place, seed=seed)
 
 

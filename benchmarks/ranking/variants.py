@@ -40,7 +40,7 @@ from debias.models.click_model import Batch
 from debias.models.presets import (
     EMBEDDING,
     HIDDEN,
-    SPREAD,
+    INIT_STD,
     TYPES,
     Layout,
     listwise,
@@ -94,7 +94,7 @@ def mixture(
 ) -> Mixture:
     """A mixture of such parts; by default that of `debias.models.presets`."""
     seeds = [len(parts) * seed + number for number in range(len(parts))]
-    biases = [BiasTower(layout.columns, spread=SPREAD, seed=s) for s in seeds]
+    biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     made = zip(parts, towers(seeds), biases, strict=True)
     return Mixture([part(tower, bias) for part, tower, bias in made], **options)
 
@@ -150,7 +150,7 @@ def xpa(
 ) -> XPA:
     """XPA on such layout columns; by default that of `debias.models.presets`."""
     read = {n: layout.columns[n] for n in columns or layout.columns}
-    place = BiasTower(read, out=EMBEDDING, spread=SPREAD, seed=seed)
+    place = BiasTower(read, out=EMBEDDING, init_std=INIT_STD, seed=seed)
     return XPA(relevance(seed, EMBEDDING), place, seed=seed, **options)
 
 

@@ -85,7 +85,7 @@ def models(seed: int) -> dict[str, Any]:
     from debias.models import XPA, Additive, Mixture, Naive, Product
 
     def bias(out: int = 1) -> BiasTower:
-        return BiasTower({"position": 10}, out=out, spread=0.5, seed=seed)
+        return BiasTower({"position": 10}, out=out, init_std=0.5, seed=seed)
 
     def product(number: int) -> Product:
         return Product(Tower((64, 32), seed=number), bias())

@@ -44,7 +44,7 @@ def model_of(name: str, sizes: Sizes) -> Any:
     from debias.models import XPA, Additive, Mixture, Product
 
     def bias(out: int = 1) -> BiasTower:
-        return BiasTower({"position": sizes.length}, out=out, spread=0.5)
+        return BiasTower({"position": sizes.length}, out=out, init_std=0.5)
 
     if name == "additive":
         return Additive(Tower((32,)), bias())

@@ -196,8 +196,8 @@ def click_model(
         model = tower(kind, tables, size, seed)
         return PairRelevance(model, tables.users, tables.items)
 
-    def place(seed: int, spread: float = 0.05) -> Any:
-        return BiasTower({"position": LIST_SIZE}, spread=spread, seed=seed)
+    def place(seed: int, init_std: float = 0.05) -> Any:
+        return BiasTower({"position": LIST_SIZE}, init_std=init_std, seed=seed)
 
     if bias == "additive":
         return Additive(relevance(seed), place(seed))

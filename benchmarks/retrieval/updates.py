@@ -127,13 +127,13 @@ def first_model(population: str, seed: int, size: UpdateSize) -> tuple[Any, Any]
     Kept, for all rows of a world start from copies of it.
     """
     from debias.retrieval.models import dssm
-    from debias.retrieval.training.learner import Pace, learn, new_learner
+    from debias.retrieval.training.learner import TrainingConfig, learn, new_learner
 
     log = world(population, seed, size)
     build = partial(
         dssm, dim=size.dim, hidden=size.hidden, length=size.length, seed=seed
     )
-    pace = Pace(size.length, size.batch_size, size.rate, size.rate, seed=seed)
+    pace = TrainingConfig(size.length, size.batch_size, size.rate, size.rate, seed=seed)
     learner = new_learner(build, known_part(log.take(log.time < size.before)), pace)
     learn(learner, epochs=size.epochs)
     return log, learner

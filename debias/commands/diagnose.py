@@ -47,7 +47,7 @@ def diagnose(
     which ranks can be compared, whether one population of users is enough, and what to
     do next. Counts are of the whole log, all else of --most sessions drawn at random.
     """
-    from debias.data.files import whole
+    from debias.data.files import atomic_write
     from debias.diagnosis import report
 
     with messages():
@@ -65,7 +65,7 @@ def diagnose(
                 given.log, given.data if features else None, most, seed, progress
             )
         inputs.check_usable(found.summary, log)
-        with whole(out) as aside:
+        with atomic_write(out) as aside:
             page = report.page(found, Path(log).name, given.devices)
             aside.write_text(page, encoding="utf-8")
     if json:

@@ -309,13 +309,13 @@ def _write(
 ) -> int:
     import pyarrow.parquet as pq
 
-    from debias.data.files import whole
+    from debias.data.files import atomic_write
 
     first, share = next(tables, (None, 0.0))
     if first is None:
         raise ValueError(f"{out}: there is no row to write")
     rows = len(first)
-    with whole(out) as aside, pq.ParquetWriter(aside, first.schema) as file:
+    with atomic_write(out) as aside, pq.ParquetWriter(aside, first.schema) as file:
         file.write_table(first)
         for table, share in tables:
             file.write_table(table)

@@ -31,7 +31,7 @@ from debias.commands.train import begin, peak_memory, standing
 if TYPE_CHECKING:
     from debias.retrieval.data.events import EventColumns
     from debias.retrieval.data.interactions import Interactions
-    from debias.retrieval.training.learner import Build, Learner, Pace
+    from debias.retrieval.training.learner import Build, Learner, TrainingConfig
 
 TOWERS = "dssm fm senet youtube mind dat"
 INDEXES = "exact hnsw ivf pq annoy"
@@ -101,10 +101,10 @@ class Recipe(NamedTuple):
         }
         return partial(towers[self.tower], **given, hidden=self.hidden)
 
-    def pace_of(self) -> "Pace":
-        from debias.retrieval.training.learner import Pace
+    def pace_of(self) -> "TrainingConfig":
+        from debias.retrieval.training.learner import TrainingConfig
 
-        return Pace(**self.pace)
+        return TrainingConfig(**self.pace)
 
 
 class Columns(NamedTuple):
@@ -290,7 +290,7 @@ def _learn(
     hold_out: bool,
 ) -> dict[str, Any]:
     """Trains in a folder that was begun, from its last whole pass; the report."""
-    from debias.data.files import whole
+    from debias.data.files import atomic_write
     from debias.retrieval.data.interactions import ID, leave_last_out
     from debias.retrieval.training import learner as learners
 
@@ -310,7 +310,7 @@ def _learn(
         for number in range(done + 1, epochs + 1):
             (loss,) = learners.learn(learner, progress=progress)
             history = [*history[: number - 1], {"pass": number, "loss": loss}]
-            with whole(losses) as aside:
+            with atomic_write(losses) as aside:
                 aside.write_text(json_.dumps(history), encoding="utf-8")
             learners.save(learner, passes / str(number))
             shutil.rmtree(passes / str(number - 1), ignore_errors=True)
@@ -332,7 +332,7 @@ def _learn(
         "seconds": time.perf_counter() - begun,
         "peak_memory_gb": peak_memory(),
     }
-    with whole(folder / "report.json") as aside:
+    with atomic_write(folder / "report.json") as aside:
         aside.write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from debias.data import ClickLog, Stream
     from debias.models.presets import Layout
-    from debias.training import Choice, Settings
+    from debias.training import Choice, TrainingConfig
 
 CLICKED = "naive additive product position_feature dot bilinear mixture xpa"
 RANKED = "listwise listwise_mixture listwise_xpa"
@@ -108,13 +108,13 @@ def train(
         }
         found = standing(out, asked, force)
         if found is None:
-            from debias.training import Settings
+            from debias.training import TrainingConfig
 
             found = learn(
                 world_of(source, seed, memory),
                 begin(out, asked, force),  # after the log was read without a fault
                 model,
-                Settings(**settings),
+                TrainingConfig(**settings),
                 tensorboard,
             )
         else:
@@ -163,7 +163,7 @@ def begin(folder: Path, asked: dict[str, Any], force: bool) -> Path:
 
     A run of the same plan that was interrupted is no other: it goes on.
     """
-    from debias.data.files import whole
+    from debias.data.files import atomic_write
 
     plan, report = folder / "train.json", folder / "report.json"
     same = plan.exists() and json.loads(plan.read_text(encoding="utf-8")) == asked
@@ -171,7 +171,7 @@ def begin(folder: Path, asked: dict[str, Any], force: bool) -> Path:
         for name in reversed(OURS):  # the report first: without it nothing is finished
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    with whole(plan) as aside:
+    with atomic_write(plan) as aside:
         aside.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
     return folder
 
@@ -239,7 +239,7 @@ def learn(
     world: World,
     folder: Path,
     model: str,
-    settings: "Settings",
+    settings: "TrainingConfig",
     tensorboard: Path | None = None,
 ) -> dict[str, Any]:
     """Trains in a folder that was begun, from where it stands; the report.
@@ -257,7 +257,7 @@ def learn(
     import keras
 
     from debias import training
-    from debias.data.files import whole
+    from debias.data.files import atomic_write
     from debias.models import presets as candidates
     from debias.models import ranker
     from debias.models.export import export
@@ -318,7 +318,7 @@ def learn(
         "seconds": time.perf_counter() - begun,
         "peak_memory_gb": peak_memory(),
     }
-    with whole(folder / "report.json") as aside:
+    with atomic_write(folder / "report.json") as aside:
         aside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
@@ -329,7 +329,7 @@ def _tried(
     learners: Any,
     judges: Any,
     scaled: Any,
-    settings: "Settings",
+    settings: "TrainingConfig",
 ) -> "Choice":
     """Every candidate at the same small budget, and which to take."""
     import keras
@@ -337,7 +337,7 @@ def _tried(
 
     from debias import training
     from debias.data import Stream
-    from debias.data.files import whole
+    from debias.data.files import atomic_write
     from debias.models import presets as candidates
 
     rng = np.random.default_rng([settings.seed, 1])
@@ -361,7 +361,7 @@ def _tried(
                 part = done.with_suffix(".npz")
                 training.fit(model, learners, judges, scaled, budget, part, progress)
                 found = training.session_log_likelihoods(model, judges, scaled)
-                with whole(done) as aside, aside.open("wb") as file:
+                with atomic_write(done) as aside, aside.open("wb") as file:
                     np.save(file, found)
                 part.unlink(missing_ok=True)
                 del model

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a path to write aside; renames it to `path` once the block ends well.
 
     Readers see the old file, or none, until the new one is whole. When the block
@@ -19,7 +19,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     no reader of this library looks at.
 
     >>> folder = Path(tempfile.mkdtemp())
-    >>> with whole(folder / "a.txt") as aside:
+    >>> with atomic_write(folder / "a.txt") as aside:
     ...     _ = aside.write_text("abc")
     >>> [file.name for file in folder.iterdir()]
     ['a.txt']
@@ -38,8 +38,8 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """`whole` for a new folder; one that exists and holds anything is an error.
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """`atomic_write` for a new folder; one that exists and holds anything is an error.
 
     Raises:
         ValueError: The path exists and is not an empty folder; it stays as it was.
@@ -92,7 +92,7 @@ def cached(
     if folder.is_dir():
         return folder
     try:
-        with whole_folder(folder) as aside:
+        with atomic_folder(folder) as aside:
             build(aside)
     except (OSError, ValueError):
         if not folder.is_dir():  # else another process was faster

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from debias.data.files import cached, whole, whole_folder
+from debias.data.files import atomic_folder, atomic_write, cached
 from debias.data.lists import filled, list_size_of, lists_of, rectangle
 from debias.data.log import COLUMNS, REQUIRED, ClickLog
 
@@ -122,7 +122,7 @@ def write_log(
     if shards is None:
         if log.sessions == 0:
             raise ValueError("log must have a session to be written")
-        with whole(path) as aside:
+        with atomic_write(path) as aside:
             pq.write_table(
                 to_arrow(log),
                 aside,
@@ -135,7 +135,7 @@ def write_log(
     if not 1 <= shards <= log.sessions:
         raise ValueError(f"shards must be in 1..{log.sessions} sessions, got {shards}")
     cuts = [log.sessions * number // shards for number in range(shards + 1)]
-    with whole_folder(path) as aside:
+    with atomic_folder(path) as aside:
         for number, (start, stop) in enumerate(pairwise(cuts)):
             shard = aside / f"part-{number:05d}.parquet"
             write_log(log.take(slice(start, stop)), shard, compression=compression)

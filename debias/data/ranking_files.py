@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from debias.data.files import whole
+from debias.data.files import atomic_write
 from debias.data.lists import lists_of, rectangle
 from debias.data.ranking import RankingData, runs
 
@@ -33,7 +33,7 @@ def write_ranking(data: RankingData, path: str | Path) -> None:
         [pa.field(name, array.type, nullable=False) for name, array in arrays.items()],
         metadata={_MAX_GRADE: str(data.max_grade).encode()},
     )
-    with whole(path) as aside:
+    with atomic_write(path) as aside:
         pq.write_table(
             pa.Table.from_arrays(list(arrays.values()), schema=schema),
             aside,

@@ -211,7 +211,7 @@ def _attention(
         Additive(Tower((32,), seed=seed), BiasTower(places, seed=seed)),
         XPA(
             Tower((32,), out=8, seed=seed),
-            BiasTower(places, out=8, spread=0.5, seed=seed),
+            BiasTower(places, out=8, init_std=0.5, seed=seed),
             seed=seed,
         ),
     )

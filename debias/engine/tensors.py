@@ -24,24 +24,24 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
     return ops.reshape(rows, (*ops.shape(ids), table.shape[-1]))
 
 
-def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`function` of the rows of `x`, `(..., in)` to `(..., out)`.
 
     Of a matrix alone TensorFlow fuses product, bias and activation into one step.
 
-    >>> by_rows(lambda rows: rows[:, :2], ops.ones((4, 5, 3))).shape[-1]
+    >>> rowwise(lambda rows: rows[:, :2], ops.ones((4, 5, 3))).shape[-1]
     2
     """
     found = function(ops.reshape(x, (-1, x.shape[-1])))
     return ops.reshape(found, (*ops.shape(x)[:-1], found.shape[-1]))
 
 
-def at_most(ids: Tensor, largest: int, message: str) -> Tensor:
+def checked_ids(ids: Tensor, largest: int, message: str) -> Tensor:
     """`ids` as int32; on TensorFlow, a graph that runs into a larger one stops.
 
     The error is TensorFlow's `InvalidArgumentError`. XLA drops such checks.
 
-    >>> at_most(ops.array([[1, 2]]), 2, "too far").shape[1]
+    >>> checked_ids(ops.array([[1, 2]]), 2, "too far").shape[1]
     2
     """
     ids = ops.cast(ids, "int32")
@@ -54,7 +54,7 @@ def at_most(ids: Tensor, largest: int, message: str) -> Tensor:
         return tf.identity(ids)
 
 
-def of_shown(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def gather_features(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The rows of a batch's `table` that its cells show, as its `features`.
 
     Args:
@@ -66,7 +66,7 @@ def of_shown(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         `cell` which of these a cell shows.
 
     >>> batch = {"table": ops.array([[1.0], [2.0], [3.0]]), "cell": ops.array([[2, 2]])}
-    >>> found = of_shown(batch)
+    >>> found = gather_features(batch)
     >>> ops.convert_to_numpy(found["features"]).tolist(), "table" in found
     ([[3.0]], False)
     """

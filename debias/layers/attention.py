@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor, by_rows
+from debias.engine.tensors import Tensor, rowwise
 
 NEVER = -1e9  # a float32 logit whose softmax share is exactly 0
 
@@ -77,7 +77,7 @@ class CrossPositionAttention(keras.layers.Layer):
         if not self.attend_self:
             size = ops.shape(shown)[1]
             heard = ops.logical_and(heard, ops.logical_not(ops.eye(size, dtype="bool")))
-        query, key = by_rows(self.query, places), by_rows(self.key, places)
+        query, key = rowwise(self.query, places), rowwise(self.key, places)
         match = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
         match = ops.where(heard, match / self.dim**0.5, NEVER)
         weight = ops.exp(match - ops.max(match, axis=-1, keepdims=True))
@@ -88,7 +88,7 @@ class CrossPositionAttention(keras.layers.Layer):
         self, values: Tensor, places: Tensor, shown: Tensor
     ) -> tuple[Tensor, Tensor]:
         attention = self.weights_between(places, shown)
-        return ops.matmul(attention, by_rows(self.value, values)), attention
+        return ops.matmul(attention, rowwise(self.value, values)), attention
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor, at_most, by_rows, lookup
+from debias.engine.tensors import Tensor, checked_ids, lookup, rowwise
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -31,8 +31,8 @@ class BiasTower(keras.layers.Layer):
         dropout: Chance that a training step hides the layout of a whole list, so that
             relevance has to explain its clicks alone. After Zhao et al., Recommending
             What Video to Watch Next, RecSys 2019 (rate .1).
-        spread: Standard deviation of the initial tables. 0 starts every component of a
-            mixture alike, a saddle that training cannot leave.
+        init_std: Standard deviation of the initial tables. 0 starts every component of
+            a mixture alike, a saddle that training cannot leave.
         center: Mean of the initial tables. Away from 0, places that multiply relevance
             start out agreeing on it.
         seed: int or None. Names the initial tables and the dropout.
@@ -60,7 +60,7 @@ class BiasTower(keras.layers.Layer):
         hidden: Sequence[int] = (),
         out: int = 1,
         dropout: float = 0.0,
-        spread: float = 0.05,
+        init_std: float = 0.05,
         center: float = 0.0,
         seed: int | None = None,
         merge: Mapping[str, Sequence[int]] | None = None,
@@ -84,7 +84,7 @@ class BiasTower(keras.layers.Layer):
         self.hidden = tuple(hidden)
         self.out = out
         self.dropout = dropout
-        self.spread = spread
+        self.init_std = init_std
         self.center = center
         self.seed = seed
         self.draw = keras.random.SeedGenerator(seed)
@@ -109,7 +109,7 @@ class BiasTower(keras.layers.Layer):
                 shape=(size + 1, width),
                 initializer=keras.initializers.RandomNormal(
                     mean=self.center,
-                    stddev=self.spread,
+                    stddev=self.init_std,
                     seed=None if self.seed is None else self.seed * 1009 + place,
                 ),
                 name=name,
@@ -136,7 +136,7 @@ class BiasTower(keras.layers.Layer):
         built_for = f"the bias tower was built for {size}: give it a larger columns"
         if largest is not None and largest > size:
             raise ValueError(f"column {name!r} reaches {largest}, {built_for}")
-        ids = at_most(ids, size, f"column {name!r} is out of range, {built_for}")
+        ids = checked_ids(ids, size, f"column {name!r} is out of range, {built_for}")
         return ops.take(self.merge[name], ids) if name in self.merge else ids
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
@@ -152,7 +152,7 @@ class BiasTower(keras.layers.Layer):
         rows = [ops.broadcast_to(row, ops.shape(longest)) for row in rows]
         x = ops.concatenate(rows, axis=-1)
         for layer in self.perceptron:
-            x = by_rows(layer, x)
+            x = rowwise(layer, x)
         return x
 
     def get_config(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class BiasTower(keras.layers.Layer):
             "hidden": list(self.hidden),
             "out": self.out,
             "dropout": self.dropout,
-            "spread": self.spread,
+            "init_std": self.init_std,
             "center": self.center,
             "seed": self.seed,
             "merge": self.merge,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor, by_rows
+from debias.engine.tensors import Tensor, rowwise
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class Tower(keras.layers.Layer):
                     x = step(x)
             return x
 
-        return by_rows(outputs, features)
+        return rowwise(outputs, features)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]

@@ -23,7 +23,7 @@ from debias.data import (
     shuffled_batches,
 )
 from debias.data.stream import even_pieces
-from debias.engine.tensors import of_shown
+from debias.engine.tensors import gather_features
 
 LAYOUT = ("row", "column", "device", "context")
 PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
@@ -184,7 +184,7 @@ def _batch(cells: Cells, table: tf.Tensor, packed: bool) -> tuple[Cells, tf.Tens
         # Keras takes the first column by name for the one that counts sessions.
         found |= {"cell": row, "table": table}
         if not _by_reference():
-            found = dict(of_shown(found))
+            found = dict(gather_features(found))
     else:
         found["features"] = tf.gather(table, row)
     for name in (*LAYOUT, "weight"):

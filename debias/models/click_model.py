@@ -21,7 +21,7 @@ from debias.engine.executions import (
     once,
     stepping,
 )
-from debias.engine.tensors import Tensor, of_shown
+from debias.engine.tensors import Tensor, gather_features
 from debias.losses import click_cross_entropy
 
 Batch = Mapping[str, Tensor]
@@ -48,7 +48,7 @@ class ClickModel(keras.Model):
         self._arguments = dict(arguments)
 
     def __call__(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(of_shown(batch), *args, **kwargs)
+        return super().__call__(gather_features(batch), *args, **kwargs)
 
     def score(self, features: Tensor) -> Tensor:
         """Relevance scores `(...)` of features `(..., F)`: higher ranks first."""

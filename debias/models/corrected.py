@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor, at_most, lookup
+from debias.engine.tensors import Tensor, checked_ids, lookup
 from debias.layers import additive, product
 from debias.losses import click_cross_entropy, click_em
 from debias.losses.corrected import (
@@ -45,7 +45,7 @@ def _at(table: np.ndarray, batch: Batch, name: str) -> Tensor:
     """The values of the batch's positions, `(batch, list_size)`."""
     size = len(table) - 1
     message = f"position is out of range, {name} has {size} positions"
-    positions = at_most(ops.convert_to_tensor(batch["position"]), size, message)
+    positions = checked_ids(ops.convert_to_tensor(batch["position"]), size, message)
     return lookup(ops.convert_to_tensor(table), positions)[..., 0]
 
 
@@ -340,7 +340,7 @@ class PairDebias(OneTowerClickModel):
     ) -> Tensor:
         message = f"position is out of range, the model was built for {self.positions}"
         position = ops.convert_to_tensor(batch["position"])
-        position = at_most(position, self.positions, message)
+        position = checked_ids(position, self.positions, message)
         plus, minus = (
             ops.stop_gradient(lookup(ops.convert_to_tensor(table), position)[..., 0])
             for table in (self.plus, self.minus)

@@ -27,7 +27,7 @@ from debias.models import (
 
 HIDDEN = (64, 32)
 EMBEDDING = 8
-SPREAD = 0.5  # of embeddings of places that multiply, and of parts of a mixture
+INIT_STD = 0.5  # of embeddings of places that multiply, and of parts of a mixture
 TYPES = 3
 
 
@@ -86,7 +86,7 @@ def product(layout: Layout, seed: int) -> ClickModel:
 
 
 def position_feature(layout: Layout, seed: int) -> ClickModel:
-    place = BiasTower(layout.columns, out=4, dropout=0.15, spread=SPREAD, seed=seed)
+    place = BiasTower(layout.columns, out=4, dropout=0.15, init_std=INIT_STD, seed=seed)
     return PositionFeature(relevance(seed), place)
 
 
@@ -98,24 +98,24 @@ def dot(layout: Layout, seed: int) -> ClickModel:
 
 
 def bilinear(layout: Layout, seed: int) -> ClickModel:
-    place = BiasTower(layout.columns, out=EMBEDDING, spread=SPREAD, seed=seed)
+    place = BiasTower(layout.columns, out=EMBEDDING, init_std=INIT_STD, seed=seed)
     return BilinearModel(relevance(seed, EMBEDDING), place, layout.places, seed)
 
 
 def mixture(layout: Layout, seed: int) -> ClickModel:
     seeds = [TYPES * seed + kind for kind in range(TYPES)]
-    biases = [BiasTower(layout.columns, spread=SPREAD, seed=s) for s in seeds]
+    biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     parts = zip(seeds, biases, strict=True)
     return Mixture([Product(relevance(s), bias) for s, bias in parts])
 
 
 def xpa(layout: Layout, seed: int) -> ClickModel:
-    place = BiasTower(layout.columns, out=EMBEDDING, spread=SPREAD, seed=seed)
+    place = BiasTower(layout.columns, out=EMBEDDING, init_std=INIT_STD, seed=seed)
     return XPA(relevance(seed, EMBEDDING), place, seed=seed)
 
 
 def listwise(layout: Layout, seed: int) -> ClickModel:
-    bias = BiasTower(layout.columns, spread=SPREAD, seed=seed)
+    bias = BiasTower(layout.columns, init_std=INIT_STD, seed=seed)
     return Listwise(Additive(relevance(seed), bias))
 
 

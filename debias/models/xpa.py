@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor, by_rows
+from debias.engine.tensors import Tensor, rowwise
 from debias.layers import CrossPositionAttention
 from debias.models.click_model import Batch, ClickModel, to_cells
 
@@ -90,7 +90,7 @@ class XPA(ClickModel):
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         h = to_cells(self.relevance(batch["features"], training=training), batch)
         z = self.bias(batch, training=training)
-        logit = by_rows(self.own_relevance, h) + by_rows(self.own_place, z)
+        logit = rowwise(self.own_relevance, h) + rowwise(self.own_place, z)
         for name, attention in self.heard.items():
             heard, _ = attention(h if name == "relevance" else z, z, batch["mask"])
             logit += heard

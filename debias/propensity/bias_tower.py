@@ -48,7 +48,7 @@ def bias_tower(
 
     >>> from debias.models import PositionOnly
     >>> log = ClickLog([0, 0], [[0, 1], [1, 0]], [[1, 0], [0, 0]])
-    >>> model = PositionOnly(BiasTower({"position": 2}, spread=0))
+    >>> model = PositionOnly(BiasTower({"position": 2}, init_std=0))
     >>> bias_tower(log, np.zeros((2, 3), "float32"), model, epochs=1, rate=0.0).tolist()
     [0.0, 0.0]
     """

@@ -3,7 +3,7 @@
 from debias.training.fitting import (
     LOOKED_AT,
     Fitted,
-    Settings,
+    TrainingConfig,
     fit,
     held_out,
     held_out_of_stream,
@@ -17,7 +17,7 @@ __all__ = [
     "LOOKED_AT",
     "Choice",
     "Fitted",
-    "Settings",
+    "TrainingConfig",
     "choose",
     "fit",
     "held_out",

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from debias.data import ClickLog, RankingData
-from debias.data.files import whole
+from debias.data.files import atomic_write
 from debias.data.splits import random_parts
 from debias.data.stream import Stream
 from debias.engine import distributed
@@ -33,7 +33,7 @@ LOOKED_AT = 48  # row groups that those are drawn from
 OFTEN = 10  # sessions learned for one to judge by, within a pass; 8 make a usual pass
 
 
-class Settings(NamedTuple):
+class TrainingConfig(NamedTuple):
     """How long and how fast a model learns.
 
     Attributes:
@@ -174,7 +174,7 @@ def fit(
     train: ClickLog | Stream,
     validation: ClickLog,
     data: RankingData,
-    settings: Settings,
+    settings: TrainingConfig,
     checkpoint: Path | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
     report: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
@@ -288,7 +288,7 @@ def _round(
     return log.take(np.array_split(order, rounds)[number])
 
 
-def _is_over(state: dict[str, Any], settings: Settings) -> bool:
+def _is_over(state: dict[str, Any], settings: TrainingConfig) -> bool:
     waited = len(state["history"]) - 1 - (state["best"] or 0)
     return state["best"] is not None and waited >= settings.patience
 
@@ -317,7 +317,7 @@ def _write_checkpoint(
 ) -> None:
     arrays = {f"now{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
     arrays |= {f"best{i}": value for i, value in enumerate(best)}
-    with whole(path) as aside, aside.open("wb") as file:
+    with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(file, state=np.array(json.dumps(state)), **arrays)  # type: ignore
 
 

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from debias.data.files import whole, whole_folder
+from debias.data.files import atomic_folder, atomic_write
 from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
 from debias.retrieval.serving.index import Index, Report, open_searcher
 from debias.retrieval.serving.tower import UserTower, write_tower
@@ -145,7 +145,7 @@ def publish(
             _remove(part)
         before = int(current(root)) if (root / "CURRENT").exists() else 0
         name = f"{int((names(root) or ['0'])[-1]) + 1:06d}"
-        with whole_folder(root / "versions" / name) as aside:
+        with atomic_folder(root / "versions" / name) as aside:
             if isinstance(tower, str | Path):
                 shutil.copyfile(tower, aside / "tower.onnx")
             else:
@@ -349,7 +349,7 @@ def _digest(path: Path) -> str:
 
 
 def _switch(root: Path, name: str) -> None:
-    with whole(root / "CURRENT") as aside:
+    with atomic_write(root / "CURRENT") as aside:
         aside.write_text(name + "\n", encoding="utf-8")
         sync(aside)
     sync(root)

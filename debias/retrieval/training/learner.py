@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from debias.data.files import whole_folder
+from debias.data.files import atomic_folder
 from debias.engine.optimizers import RowWiseAdam
 from debias.retrieval.data.events import Events, TakenIn, take_in
 from debias.retrieval.data.interactions import FIRST, ID, FeatureTable, Interactions
@@ -37,7 +37,7 @@ from debias.retrieval.training.evaluate import (
 Build = Callable[[Schema, Schema], RecallModel]
 
 
-class Pace(NamedTuple):
+class TrainingConfig(NamedTuple):
     """How a learner learns.
 
     Attributes:
@@ -57,7 +57,7 @@ class Pace(NamedTuple):
     seed: int = 0
 
 
-PACE = Pace()
+PACE = TrainingConfig()
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Learner:
     """
 
     build: Build
-    pace: Pace
+    pace: TrainingConfig
     log: Interactions
     model: RecallModel
     optimizer: RowWiseAdam
@@ -94,7 +94,9 @@ class Learner:
         return {**self.log.users.take(rows), "history": history}
 
 
-def new_learner(build: Build, log: Interactions, pace: Pace = PACE) -> Learner:
+def new_learner(
+    build: Build, log: Interactions, pace: TrainingConfig = PACE
+) -> Learner:
     """A learner that has learned nothing yet."""
     model = build(with_room(log.users.schema), with_room(log.items.schema))
     model.build(None)
@@ -286,7 +288,7 @@ def _make_room(learner: Learner) -> None:
 
 
 def forget(learner: Learner) -> None:
-    """Drops what is beyond the memory that `Pace` allows each user."""
+    """Drops what is beyond the memory that `TrainingConfig` allows each user."""
     learner.log = learner.log.latest(learner.pace.memory)
 
 
@@ -296,7 +298,7 @@ def save(learner: Learner, folder: Path) -> None:
     Raises:
         ValueError: The folder holds anything.
     """
-    with whole_folder(folder) as aside:
+    with atomic_folder(folder) as aside:
         arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(learner.variables)}
         np.savez(aside / "variables.npz", **arrays)  # type: ignore[arg-type]
         log = learner.log
@@ -309,7 +311,7 @@ def save(learner: Learner, folder: Path) -> None:
         np.savez(aside / "log.npz", **held)  # type: ignore[arg-type]
 
 
-def load(folder: Path, build: Build, pace: Pace = PACE) -> Learner:
+def load(folder: Path, build: Build, pace: TrainingConfig = PACE) -> Learner:
     """The learner of a folder that `save` wrote.
 
     Raises:

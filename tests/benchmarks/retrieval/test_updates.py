@@ -48,12 +48,14 @@ def test_rows_begin_alike_and_part_with_their_updates(short):
 
 def test_ranks_are_against_known_items_and_what_is_unknown_is_missed():
     from debias.retrieval.models import dssm
-    from debias.retrieval.training.learner import Pace, new_learner
+    from debias.retrieval.training.learner import TrainingConfig, new_learner
 
     log = world("drifting", 0, SMALL)
     known = known_part(log.take(log.time < 4))
     learner = new_learner(
-        lambda u, i: dssm(u, i, dim=4, hidden=(4,), length=4, seed=0), known, Pace(4)
+        lambda u, i: dssm(u, i, dim=4, hidden=(4,), length=4, seed=0),
+        known,
+        TrainingConfig(4),
     )
     vectors = learner.model.item_vectors(known.items.columns)
     past, lot = log.take(log.time < 4), log.take(log.time == 4)

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from debias.data.files import cached, content_hash, whole, whole_folder
+from debias.data.files import atomic_folder, atomic_write, cached, content_hash
 
 
 def names(folder):
@@ -13,23 +13,23 @@ def names(folder):
 
 def test_whole_replaces_only_when_the_block_ends_well(tmp_path):
     path = tmp_path / "inner" / "a"
-    with whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("old")
-    with pytest.raises(RuntimeError), whole(path) as aside:
+    with pytest.raises(RuntimeError), atomic_write(path) as aside:
         aside.write_text("half")
         assert path.read_text() == "old"
         raise RuntimeError
     assert path.read_text() == "old" and names(path.parent) == ["a"]
-    with whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("new")
     assert path.read_text() == "new" and names(path.parent) == ["a"]
 
 
 def test_what_is_written_can_be_read_by_others(tmp_path):
-    with whole(tmp_path / "a") as aside:
+    with atomic_write(tmp_path / "a") as aside:
         aside.write_text("")
     (tmp_path / "b").write_text("")
-    with whole_folder(tmp_path / "c"):
+    with atomic_folder(tmp_path / "c"):
         pass
     (tmp_path / "d").mkdir()
     mode = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "abcd"}
@@ -37,7 +37,7 @@ def test_what_is_written_can_be_read_by_others(tmp_path):
 
 
 def test_whole_folder_is_absent_when_the_block_raises(tmp_path):
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "a") as aside:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "a") as aside:
         (aside / "x").write_text("")
         raise RuntimeError
     assert names(tmp_path) == []
@@ -48,7 +48,7 @@ def test_whole_folder_leaves_what_was_there(tmp_path):
     (tmp_path / "a" / "kept").write_text("")
     with (
         pytest.raises(ValueError, match="not an empty folder"),
-        whole_folder(tmp_path / "a") as aside,
+        atomic_folder(tmp_path / "a") as aside,
     ):
         (aside / "x").write_text("")
     assert names(tmp_path / "a") == ["kept"]

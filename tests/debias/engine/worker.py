@@ -34,7 +34,7 @@ def streamed_fit(folder, die_in_round):
     data = RankingData.read_parquet(folder / "items.parquet")
     judges = ClickLog.open(folder / "judges.parquet")
     log = Stream(folder / "log", window=75)
-    settings = training.Settings(2, 2, batch_size=25, seed=4, round=75)
+    settings = training.TrainingConfig(2, 2, batch_size=25, seed=4, round=75)
     checkpoint = folder / f"product-{distributed.me()[1]}.npz"
     told = []
 

@@ -18,7 +18,7 @@ MERGE = {"position": [0, 1, 2, 2]}
 
 
 def test_output_is_the_sum_of_the_rows_of_its_tables():
-    tower = BiasTower({"position": 3, "device": 2}, out=2, spread=1.0, seed=0)
+    tower = BiasTower({"position": 3, "device": 2}, out=2, init_std=1.0, seed=0)
     batch = {"position": POSITION, "device": np.array([2, 0])}
     out = numbers(tower(batch))
     position, device = (numbers(tower.tables[name]) for name in ("position", "device"))
@@ -28,7 +28,7 @@ def test_output_is_the_sum_of_the_rows_of_its_tables():
 
 def test_merged_places_share_a_row():
     """Place 3 reads the row of 2: in value, and in the gradient, which sums there."""
-    tower = BiasTower({"position": 3}, spread=1.0, seed=0, merge=MERGE)
+    tower = BiasTower({"position": 3}, init_std=1.0, seed=0, merge=MERGE)
     batch = {"position": POSITION}
     out = numbers(tower(batch))[..., 0]
     table = numbers(tower.tables["position"])[:, 0]
@@ -57,14 +57,14 @@ def test_a_merge_is_held_against_its_column():
 
 
 def test_hidden_layers_let_columns_interact():
-    tower = BiasTower({"row": 2, "column": 2}, hidden=(8,), spread=1.0, seed=1)
+    tower = BiasTower({"row": 2, "column": 2}, hidden=(8,), init_std=1.0, seed=1)
     row, column = np.array([[1, 1, 2, 2]]), np.array([[1, 2, 1, 2]])
     a, b, c, d = numbers(tower({"row": row, "column": column}))[0, :, 0]
     assert abs((a - b) - (c - d)) > 1e-4
 
 
 def test_dropout_hides_whole_lists_and_only_in_training():
-    tower = BiasTower({"position": 3}, dropout=0.25, spread=1.0, seed=0)
+    tower = BiasTower({"position": 3}, dropout=0.25, init_std=1.0, seed=0)
     batch = {"position": np.tile([1, 2, 3], (4000, 1))}
     missing = (
         numbers(tower(batch, training=True)) == numbers(tower.tables["position"])[0]
@@ -103,7 +103,7 @@ def test_an_id_that_repeats_is_stepped_as_its_summed_gradient(optimizer):
     """The step on 64 repeats equals the step on one dense gradient of weight 64."""
     steps = []
     for repeated in (True, False):
-        tower = BiasTower({"position": 2}, spread=0.0)
+        tower = BiasTower({"position": 2}, init_std=0.0)
         ids = np.full((64, 1), 1) if repeated else np.array([[1]])
         inputs = keras.Input((1,), dtype="int32", name="position")
         model = keras.Model(inputs, tower({"position": inputs}))
@@ -128,7 +128,7 @@ def test_config_round_trip_keeps_every_argument():
         "hidden": [4],
         "out": 2,
         "dropout": 0.2,
-        "spread": 0.3,
+        "init_std": 0.3,
         "seed": 5,
         "merge": {"row": [0, 1, 2, 2]},
     }

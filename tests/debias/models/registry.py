@@ -30,7 +30,7 @@ def relevance(seed: int, out: int = 1) -> Tower:
 
 def bias(seed: int, out: int = 1, dropout: float = 0.0) -> BiasTower:
     return BiasTower(
-        {"position": POSITIONS}, out=out, dropout=dropout, spread=0.5, seed=seed
+        {"position": POSITIONS}, out=out, dropout=dropout, init_std=0.5, seed=seed
     )
 
 

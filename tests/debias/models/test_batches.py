@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from debias.data import ClickLog, RankingData, log_files
-from debias.engine.tensors import of_shown
+from debias.engine.tensors import gather_features
 from debias.layers import Standardize
 from debias.models import batches as pipeline
 from debias.models.batches import batches
@@ -56,7 +56,7 @@ def test_packed_batches_say_which_item_a_cell_shows(by_reference, monkeypatch):
 
 def test_of_a_packed_batch_each_distinct_item_is_taken_once():
     batch, _ = next(iter(batches(LOG, DATA, 2, shuffle=False, packed=True)))
-    found = {name: column.numpy() for name, column in of_shown(batch).items()}
+    found = {name: column.numpy() for name, column in gather_features(batch).items()}
     distinct = np.unique(np.maximum(ITEM[:2], 0))  # padding names some item as well
     assert "table" not in found and len(found["features"]) == len(distinct) < 9
     shown = found["features"][found["cell"]]

@@ -79,7 +79,7 @@ def test_two_kinds_of_users_are_told_apart(seed):
     kind = np.arange(400) % 3 == 0
     clicks = np.stack([kind, ~kind], axis=1).astype("float32")
     batch = batch_of(np.zeros((400, 2, 1), "float32"))
-    towers = [BiasTower({"position": 2}, spread=0.5, seed=s + seed) for s in (0, 1)]
+    towers = [BiasTower({"position": 2}, init_std=0.5, seed=s + seed) for s in (0, 1)]
     mixture = Mixture([PositionOnly(tower) for tower in towers])
     mixture.compile(keras.optimizers.Adam(0.3), jit_compile=False)
     mixture.fit(batch, clicks, epochs=30, batch_size=400, verbose=0)

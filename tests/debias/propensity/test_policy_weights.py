@@ -58,7 +58,7 @@ def test_weights_reach_the_weights_of_a_model():
     """One step of size 1 from logits of 0: minus the mean of w (1/2 - c)."""
     weight = policy_weights(LOG).weight
     data = RankingData(np.zeros((3, 1)), None, [0, 3])
-    model = PositionOnly(BiasTower({"position": 2}, spread=0.0))
+    model = PositionOnly(BiasTower({"position": 2}, init_std=0.0))
     model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
     model.fit(batches(LOG, data, batch_size=5, weight=weight), verbose=0)
     table = keras.ops.convert_to_numpy(model.bias.tables["position"])[:, 0]

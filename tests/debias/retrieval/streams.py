@@ -11,13 +11,13 @@ import pyarrow.csv
 
 from debias.retrieval.models import dssm
 from debias.retrieval.serving.update import update
-from debias.retrieval.training.learner import Pace, learn, new_learner
+from debias.retrieval.training.learner import TrainingConfig, learn, new_learner
 from simulators.interactions import generate_interactions
 
 LENGTH = 4
 LOG, _ = generate_interactions(np.random.default_rng(0), 29, 20, events=6)
 BUILD = partial(dssm, dim=4, hidden=(4,), length=LENGTH, seed=1)
-PACE = Pace(length=LENGTH, batch_size=16, rate=0.01, id_rate=0.01, seed=3)
+PACE = TrainingConfig(length=LENGTH, batch_size=16, rate=0.01, id_rate=0.01, seed=3)
 RAW_ITEMS = {"id": [str(row) for row in range(26)], "genre": ["0"] * 26}
 
 

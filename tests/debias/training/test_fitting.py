@@ -13,7 +13,7 @@ from debias.data import ClickLog, RankingData, Stream, log_files
 from debias.models.batches import batches
 from debias.models.presets import CANDIDATES, layout_of
 from debias.training import (
-    Settings,
+    TrainingConfig,
     choose,
     fit,
     held_out,
@@ -28,7 +28,7 @@ DATA = generate(queries=60, seed=2)
 POLICY = PlackettLuce(weak_ranker(DATA), 1.0)
 LOG = simulate(DATA, POLICY, "pbm", sessions=900, seed=1, list_size=4).select()
 SHOWN, FEATURES = shown_only(LOG, DATA)
-SETTINGS = Settings(epochs=3, patience=3, batch_size=64, round=400, seed=5)
+SETTINGS = TrainingConfig(epochs=3, patience=3, batch_size=64, round=400, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_a_streamed_fit_is_as_good_as_one_in_memory(tmp_path):
         patch.setattr(log_files, "ROW_GROUP", 250)
         log.write(tmp_path / "log", shards=4)
     _, scaled = standardized(some.features)
-    settings = Settings(epochs=2, batch_size=128, round=1500, seed=5)
+    settings = TrainingConfig(epochs=2, batch_size=128, round=1500, seed=5)
     (train, validation, _), _ = held_out(log, 0)
     stream = Stream(tmp_path / "log", window=3000)
     (learners, _, _), _ = held_out_of_stream(stream, some.queries, 0)

@@ -9,7 +9,7 @@ import pytest
 from debias.retrieval.data.events import Events
 from debias.retrieval.training.evaluate import dot_scores
 from debias.retrieval.training.learner import (
-    Pace,
+    TrainingConfig,
     forget,
     judge,
     learn,
@@ -77,7 +77,7 @@ def test_a_replaced_learner_is_the_other_and_no_more_tied_to_it(learner):
 
 
 def test_only_what_memory_holds_is_kept_of_each_user():
-    found = new_learner(BUILD, LOG, Pace(memory=2))
+    found = new_learner(BUILD, LOG, TrainingConfig(memory=2))
     forget(found)
     order, offsets = LOG.by_user()
     expected = [set(LOG.item[order[end - 2 : end]]) for end in offsets[1:]]
