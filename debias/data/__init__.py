@@ -14,7 +14,7 @@ from debias.data.ranking import RankingData
 _STREAMS = {  # they load Arrow
     "Stream": "debias.data.stream",
     "count_sessions": "debias.data.log_files",
-    "read_batches": "debias.data.log_files",
+    "read_batches": "debias.data.stream",
     "shuffled_batches": "debias.data.stream",
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class RankingData:
         offsets: np.ndarray,
         qid: np.ndarray | None = None,
         max_grade: int = 4,
-    ) -> "RankingData":
+    ) -> Self:
         """Ranking data from arrays that were checked before; nothing is read."""
         data = object.__new__(cls)
         values = (features, labels, offsets, qid, max_grade)
@@ -124,7 +125,7 @@ class RankingData:
         item = self.offsets[:-1, None] + rank
         return np.where(rank < self.sizes[:, None], item, -1).astype(np.int32)
 
-    def select(self, queries: np.ndarray | Sequence[int]) -> "RankingData":
+    def select(self, queries: np.ndarray | Sequence[int]) -> Self:
         """The given queries in the given order; their items are numbered afresh.
 
         Args:
@@ -152,7 +153,7 @@ class RankingData:
         # Item j of the result lies as far behind its query's first item as it did here.
         shift = np.repeat(self.offsets[queries] - offsets[:-1], sizes)
         item = np.arange(offsets[-1]) + shift
-        return RankingData.trusted(
+        return self.trusted(
             self.features[item],
             None if self.labels is None else self.labels[item],
             offsets,
@@ -162,7 +163,7 @@ class RankingData:
 
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator
-    ) -> tuple["RankingData", ...]:
+    ) -> tuple[Self, ...]:
         """Parts the queries at random, whole queries at a time.
 
         Args:
@@ -183,18 +184,46 @@ class RankingData:
     def write_parquet(self, path: str | Path) -> None:
         """Writes one row an item: qid, label where graded, features as a fixed list.
 
-        The file is whole or absent: it is written aside and renamed.
+        Queries without ids are a column query of their numbers. The file is whole or
+        absent: it is written aside and renamed.
         """
-        from debias.data.ranking_files import write_ranking
+        from debias.data.ranking_files import Rows, write_rows
 
-        write_ranking(self, path)
+        query = np.repeat(np.arange(self.queries), self.sizes)
+        qid = None if self.qid is None else self.qid[query]
+        rows = Rows(
+            self.features, self.labels, query.astype(np.int32), qid, self.max_grade
+        )
+        write_rows(rows, path)
 
-    @staticmethod
-    def read_parquet(path: str | Path) -> "RankingData":
-        """Reads what `write_parquet` wrote, or a like table of another program's."""
-        from debias.data.ranking_files import read_ranking
+    @classmethod
+    def read_parquet(cls, path: str | Path, max_grade: int | None = None) -> Self:
+        """Reads what `write_parquet` wrote, or a like table of another program's.
 
-        return read_ranking(path)
+        Args:
+            path: A file with a column qid or query; optionally label; and features, as
+                one column of lists of equal length or as columns f0, f1, ... Other
+                columns are an error.
+            max_grade: Highest grade; None for what the file says, else 4.
+
+        Raises:
+            ValueError: A column is missing, unknown or of the wrong type, the items of
+                a query are not consecutive, or a value is not allowed; names the file.
+        """
+        from debias.data.ranking_files import read_rows
+
+        rows = read_rows(path)
+        try:
+            offsets, ids = runs(rows.query if rows.qid is None else rows.qid)
+            return cls(
+                rows.features,
+                rows.labels,
+                offsets,
+                None if rows.qid is None else ids,
+                rows.max_grade if max_grade is None else max_grade,
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from debias.data.log import ClickLog
-from debias.data.log_files import BATCH, Shard, longest_list, read_group, shards
+from debias.data.log_files import (
+    BATCH,
+    Shard,
+    longest_list,
+    read_group,
+    read_pieces,
+    shards,
+)
 
 WINDOW = 1 << 21  # sessions
 
@@ -108,7 +115,8 @@ class Stream:
         found = read_group(
             *self.groups[number], BATCH, self.columns, self.list_size, self.items
         )
-        for piece in found:
+        for columns in found:
+            piece = ClickLog.trusted(**columns)
             key = (int(number), start)
             start += len(piece)
             yield piece if self.keep is None else piece.take(self.keep(piece, key))
@@ -160,6 +168,25 @@ class Stream:
         if held is None or not len(held):
             raise ValueError(f"{self.path}: has no session of the part asked for")
         return held
+
+
+def read_batches(
+    path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
+) -> Iterator[ClickLog]:
+    """The log in order, in validated pieces, never more than one in memory.
+
+    Args:
+        path: A file or a folder.
+        sessions: At most so many sessions a piece; a row group's last may have fewer.
+        columns: Optional columns to read; None reads all.
+
+    Raises:
+        ValueError: A file is damaged, or a column is missing, unknown, of the wrong
+            type or holds a value that `ClickLog` does not allow; names the file and,
+            within the file, the row.
+    """
+    for piece in read_pieces(path, sessions, columns):
+        yield ClickLog.trusted(**piece)
 
 
 def shuffled_batches(
