@@ -23,7 +23,7 @@ from debias.models import (
     Product,
 )
 from debias.models.batches import batches
-from debias.models.presets import layout_of
+from debias.data.layout import layout_of
 from simulators.behaviours import Grid
 from simulators.oracle import click_probability
 

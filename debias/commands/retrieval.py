@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from debias.commands.export import report_of
+from debias.artifacts import report_of
 from debias.commands.screen import (
     AsJson,
     bar,
@@ -26,7 +26,7 @@ from debias.commands.screen import (
     print_table,
     share_bar,
 )
-from debias.commands.train import begin, peak_memory, standing
+from debias.commands.train import finished, peak_memory, start
 
 if TYPE_CHECKING:
     from debias.retrieval.data.events import EventColumns
@@ -222,10 +222,10 @@ def train(
             "model": "recall",
             "settings": {**recipe._asdict(), "epochs": epochs, "hold_out": hold_out},
         }
-        found = standing(out, asked, force)
+        found = finished(out, asked, force)
         if found is None:
             log, facts = _read(events, mapping, users, items)
-            begin(out, asked, force)  # after the events were read without a fault
+            start(out, asked, force)  # after the events were read without a fault
             found = _learn(out, log, facts, recipe, epochs, hold_out)
         else:
             typer.echo(f"{out}: is finished; --force trains anew", err=True)

@@ -11,7 +11,8 @@ import tensorflow as tf
 from debias import training
 from debias.data import ClickLog, RankingData, Stream, log_files
 from debias.models.batches import batches
-from debias.models.presets import CANDIDATES, layout_of
+from debias.data.layout import layout_of
+from debias.presets import PRESETS, build
 from debias.training import (
     TrainingConfig,
     choose,
@@ -53,7 +54,7 @@ def fitted(world, checkpoint=None, kill_after=np.inf):
             raise Killed
 
     keras.utils.set_random_seed(9)
-    model = CANDIDATES["additive"](layout_of(SHOWN), 5)
+    model = build("additive", layout_of(SHOWN), 5)
     found = fit(model, *world, SETTINGS, checkpoint, progress)
     return model, found
 
@@ -93,7 +94,7 @@ def test_the_best_pass_is_kept(world, unbroken):
 
 def test_a_checkpoint_of_another_model_is_refused(world, unbroken):
     *_, path = unbroken
-    model = CANDIDATES["naive"](layout_of(SHOWN), 5)
+    model = build("naive", layout_of(SHOWN), 5)
     with pytest.raises(ValueError, match=r"npz: is the checkpoint of another"):
         fit(model, *world, SETTINGS, path)
 
@@ -112,7 +113,7 @@ def test_a_checkpoint_of_another_version_is_refused(world, unbroken, tmp_path):
 def test_likelihoods_of_sessions_by_hand(world):
     """A naive model of weight 0 gives every click a half."""
     log, data = world[1], world[2]
-    model = CANDIDATES["naive"](layout_of(SHOWN), 0)
+    model = build("naive", layout_of(SHOWN), 0)
     model({"features": data.features[None, :2]})
     model.set_weights([np.zeros_like(w) for w in model.get_weights()])
     found = session_log_likelihoods(model, log, data)
@@ -211,7 +212,7 @@ def test_a_streamed_fit_is_as_good_as_one_in_memory(tmp_path):
     found = []
     for learned in (train, learners):
         keras.utils.set_random_seed(9)
-        model = CANDIDATES["product"](layout_of(log), 5)
+        model = build("product", layout_of(log), 5)
         fit(model, learned, validation, scaled, settings)
         found.append(session_log_likelihoods(model, validation, scaled).mean())
     untrained = -np.log(2) * validation.mask.sum(axis=1).mean()
@@ -274,7 +275,7 @@ def test_a_long_pass_is_judged_within_and_its_best_weights_stay(
 
     monkeypatch.setattr(training, "session_log_likelihoods", judged)
     monkeypatch.setattr(training, "OFTEN", often)
-    model = CANDIDATES["additive"](layout_of(SHOWN), 5)
+    model = build("additive", layout_of(SHOWN), 5)
     found = fit(model, *world, SETTINGS._replace(epochs=2, round=150))
     assert len(seen) == len(likelihoods)
     assert found.log_likelihood == likelihoods[best] == max(likelihoods)
