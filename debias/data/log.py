@@ -6,7 +6,7 @@ sessions of ten items take half a gigabyte. The columns are the table
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +24,8 @@ from debias.data.splits import random_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from debias.data.ranking import RankingData
 
 __all__ = ["COLUMNS", "REQUIRED", "TRUTH", "ClickLog"]
 
@@ -52,6 +54,9 @@ class ClickLog:
         examination: (S, L) float32 in [0, 1], P(examined at k | this type of user,
             clicks of this session above k).
         attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
+        items_fingerprint: `RankingData.fingerprint` of the items whose numbers `item`
+            holds, so that the log is not read against others; None where nobody noted
+            it.
 
     Raises:
         ValueError: A column has the wrong shape or type, or a value is not allowed; the
@@ -76,17 +81,21 @@ class ClickLog:
     user_type: np.ndarray | None = None
     examination: np.ndarray | None = None
     attraction: np.ndarray | None = None
+    items_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in checked(self.columns()).items():
             object.__setattr__(self, name, value)
 
     @classmethod
-    def trusted(cls, **columns: np.ndarray | None) -> Self:
+    def trusted(
+        cls, *, items_fingerprint: str | None = None, **columns: np.ndarray | None
+    ) -> Self:
         """A log of columns that were checked before; nothing is read."""
         log = object.__new__(cls)
-        for field in fields(cls):
-            object.__setattr__(log, field.name, columns.get(field.name))
+        for name in COLUMNS:
+            object.__setattr__(log, name, columns.get(name))
+        object.__setattr__(log, "items_fingerprint", items_fingerprint)
         return log
 
     def __repr__(self) -> str:
@@ -145,23 +154,40 @@ class ClickLog:
             if getattr(self, known(name)) is None:
                 raise ValueError(f"this log has no column {name}")
         keep = {*REQUIRED, *names}
-        return self.trusted(**{n: v for n, v in self.columns().items() if n in keep})
+        return self._with({n: v for n, v in self.columns().items() if n in keep})
 
-    def check(self, items: int) -> Self:
-        """Holds the log against ranking data of this many items.
+    def check(self, items: "int | RankingData") -> Self:
+        """Holds the log against ranking data, or against how many items it has.
 
         Returns:
             The log itself.
 
         Raises:
-            ValueError: An item number is too high; names its session and rank.
+            ValueError: An item number is too high; names its session and rank. Or the
+                log was made of other items, by their fingerprint.
 
         >>> ClickLog([0], [[1, 7]], [[0, 0]]).check(items=5)
         Traceback (most recent call last):
         ValueError: item must be below 5, got 7 at row 0, column 1
         """
-        check_items(self.item, items)
+        if isinstance(items, int | np.integer):
+            check_items(self.item, int(items))
+            return self
+        check_items(self.item, items.items)
+        check_fingerprint(self.items_fingerprint, items)
         return self
+
+    def of_items(self, data: "RankingData") -> Self:
+        """The log with a note of the items that it is of, which `check` compares.
+
+        >>> from debias.data import RankingData
+        >>> log = ClickLog([0], [[1, 0]], [[0, 1]])
+        >>> log = log.of_items(RankingData([[0.5], [2.0]], None, [0, 2]))
+        >>> log.check(RankingData([[7.0], [2.0]], None, [0, 2]))
+        Traceback (most recent call last):
+        ValueError: the log is of other items than these: their ...
+        """
+        return self.trusted(items_fingerprint=data.fingerprint, **self.columns())
 
     def take(self, index: np.ndarray | slice | Sequence[int]) -> Self:
         """The sessions that a number array, a mask or a slice chooses, in its order."""
@@ -169,7 +195,11 @@ class ClickLog:
             index = np.asarray(index)
             if index.size == 0 and index.dtype.kind == "f":  # np.asarray([])
                 index = index.astype(int)
-        return self.trusted(**{n: v[index] for n, v in self.columns().items()})
+        return self._with({n: v[index] for n, v in self.columns().items()})
+
+    def _with(self, columns: dict[str, np.ndarray]) -> Self:
+        """Other checked columns of the same items."""
+        return self.trusted(items_fingerprint=self.items_fingerprint, **columns)
 
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator, by: str = "session"
@@ -199,7 +229,8 @@ class ClickLog:
         """The sessions of all logs, in order; shorter lists are padded at the end.
 
         Raises:
-            ValueError: There is no log, or the logs differ in their columns.
+            ValueError: There is no log, or the logs differ in their columns or are of
+                different items.
 
         >>> short, long = ClickLog([0], [[4]], [[1]]), ClickLog([1], [[5, 6]], [[0, 0]])
         >>> ClickLog.concatenate([short, long]).item.tolist()
@@ -217,22 +248,29 @@ class ClickLog:
         longest = max(log.list_size for log in logs)
         padded = [_pad(log, longest) for log in logs]
         joined = {n: np.concatenate([log[n] for log in padded]) for n in names}
-        return cls.trusted(**joined)
+        noted = {log.items_fingerprint for log in logs}
+        if len(noted - {None}) > 1:
+            raise ValueError("logs must be of the same items, by their fingerprints")
+        return cls.trusted(
+            items_fingerprint=noted.pop() if len(noted) == 1 else None, **joined
+        )
 
     def to_arrow(self) -> "pa.Table":
         """The log as an Arrow table; all but the bools of `click` share its memory."""
         from debias.data.log_files import to_arrow
 
-        return to_arrow(self.columns())
+        return to_arrow(self.columns(), self.items_fingerprint)
 
     @classmethod
     def from_arrow(
         cls, table: "pa.Table | pa.RecordBatch", columns: Sequence[str] | None = None
     ) -> Self:
         """A validated log from an Arrow table, see `debias.data.log_files`."""
-        from debias.data.log_files import from_arrow
+        from debias.data.log_files import from_arrow, noted_items
 
-        return cls.trusted(**from_arrow(table, columns))
+        return cls.trusted(
+            items_fingerprint=noted_items(table.schema), **from_arrow(table, columns)
+        )
 
     def write(
         self, path: str | Path, shards: int | None = None, compression: str = "lz4"
@@ -255,7 +293,7 @@ class ClickLog:
         """
         from debias.data.log_files import write_columns
 
-        write_columns(self.columns(), path, shards, compression)
+        write_columns(self.columns(), path, shards, compression, self.items_fingerprint)
 
     @classmethod
     def open(
@@ -281,9 +319,27 @@ class ClickLog:
         Raises:
             ValueError: As for `debias.data.read_batches`.
         """
-        from debias.data.log_files import open_columns
+        from debias.data.log_files import noted_items, open_columns, shards
 
-        return cls.trusted(**open_columns(path, columns, memory, cache))
+        return cls.trusted(
+            items_fingerprint=noted_items(shards(path)[0].schema),
+            **open_columns(path, columns, memory, cache),
+        )
+
+
+def check_fingerprint(noted: str | None, data: "RankingData") -> None:
+    """Does nothing if a log with this note may be of these items.
+
+    Raises:
+        ValueError: The note is another than the fingerprint of the items.
+    """
+    if noted is not None and noted != data.fingerprint:
+        raise ValueError(
+            "the log is of other items than these: their fingerprints differ. Read it "
+            "with the ranking data that it was made with; where these are the same "
+            "items in the same order with other features, note them first: "
+            "log.of_items(data)"
+        )
 
 
 def _pad(log: ClickLog, list_size: int) -> dict[str, np.ndarray]:

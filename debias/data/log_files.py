@@ -33,19 +33,31 @@ COMPRESSION = "lz4"
 PLAIN = {"use_dictionary": False, "write_statistics": False}
 # What NULL becomes. Only these columns may be NULL of a session that shows an item.
 UNKNOWN = {"item": -1, "device": 0, "swap": 0}
+_ITEMS = b"items_fingerprint"
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # checked columns of a log, by name
 
 
-def to_arrow(columns: Mapping[str, np.ndarray]) -> pa.Table:
+def to_arrow(columns: Mapping[str, np.ndarray], items: str | None = None) -> pa.Table:
     """The columns as an Arrow table; all but the bools of `click` share their memory.
+
+    The fingerprint of the items stands in the metadata of its schema.
 
     >>> to_arrow({"item": np.array([[4, 2], [5, -1]])}).column("item").to_pylist()
     [[4, 2], [5, -1]]
     """
     arrays = {name: lists_of(value) for name, value in columns.items()}
     schema = [pa.field(n, array.type, nullable=False) for n, array in arrays.items()]
-    return pa.Table.from_arrays(list(arrays.values()), schema=pa.schema(schema))
+    metadata = None if items is None else {_ITEMS: items.encode()}
+    return pa.Table.from_arrays(
+        list(arrays.values()), schema=pa.schema(schema, metadata)
+    )
+
+
+def noted_items(schema: pa.Schema) -> str | None:
+    """The fingerprint of the items, as `to_arrow` notes it; None where it did not."""
+    noted = (schema.metadata or {}).get(_ITEMS)
+    return None if noted is None else noted.decode(errors="replace")
 
 
 def from_arrow(
@@ -105,6 +117,7 @@ def write_columns(
     path: str | Path,
     shards: int | None = None,
     compression: str = COMPRESSION,
+    items: str | None = None,
 ) -> None:
     """Writes a log, see `ClickLog.write`."""
     sessions = len(columns["item"])
@@ -113,7 +126,7 @@ def write_columns(
             raise ValueError("log must have a session to be written")
         with atomic_write(path) as aside:
             pq.write_table(
-                to_arrow(columns),
+                to_arrow(columns, items),
                 aside,
                 row_group_size=ROW_GROUP,
                 compression=compression,
@@ -128,7 +141,7 @@ def write_columns(
         for number, (start, stop) in enumerate(pairwise(cuts)):
             some = {name: value[start:stop] for name, value in columns.items()}
             shard = aside / f"part-{number:05d}.parquet"
-            write_columns(some, shard, compression=compression)
+            write_columns(some, shard, None, compression, items)
 
 
 class Shard(NamedTuple):

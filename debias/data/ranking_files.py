@@ -1,6 +1,8 @@
 """Rows of ranking data as Parquet: a row is an item, a query's are consecutive."""
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from debias.data.by_name import NAMES, names_in
 from debias.data.files import atomic_write
 from debias.data.lists import lists_of, rectangle
 
@@ -23,6 +26,7 @@ class Rows(NamedTuple):
         query: (items,) number of each item's query.
         qid: (items,) what the source calls it; None where queries have no ids.
         max_grade: Highest grade.
+        names: (F,) names of the features, or None.
     """
 
     features: np.ndarray
@@ -30,13 +34,14 @@ class Rows(NamedTuple):
     query: np.ndarray
     qid: np.ndarray | None
     max_grade: int
+    names: tuple[str, ...] | None
 
 
 def write_rows(rows: Rows, path: str | Path) -> None:
     """Writes the columns qid, or query where queries have no ids, label and features.
 
-    `features` is a list of fixed size. The highest grade stands in the metadata of the
-    file. The file is whole or absent.
+    `features` is a list of fixed size. The highest grade and the names of the features
+    stand in the metadata of the file. The file is whole or absent.
     """
     arrays = {}
     if rows.qid is None:
@@ -46,9 +51,12 @@ def write_rows(rows: Rows, path: str | Path) -> None:
     if rows.labels is not None:
         arrays["label"] = pa.array(rows.labels)
     arrays["features"] = lists_of(rows.features)
+    metadata = {_MAX_GRADE: str(rows.max_grade).encode()}
+    if rows.names is not None:
+        metadata[NAMES] = json.dumps(rows.names).encode()
     schema = pa.schema(
         [pa.field(name, array.type, nullable=False) for name, array in arrays.items()],
-        metadata={_MAX_GRADE: str(rows.max_grade).encode()},
+        metadata,
     )
     with atomic_write(path) as aside:
         pq.write_table(
@@ -96,7 +104,9 @@ def _from_table(table: pa.Table) -> Rows:
         if table.column(name).null_count:
             raise ValueError(f"{name} is NULL at an item")
     query = table.column("qid" if "qid" in names else "query").to_numpy()
+    found: Sequence[str] = plain
     if feature_columns == ["features"]:
+        found = names_in(table.schema)
         features, gaps = rectangle(table.column("features"), None, np.nan)
         if gaps is not None and gaps.any():
             row, column = np.argwhere(gaps)[0]
@@ -110,4 +120,5 @@ def _from_table(table: pa.Table) -> Rows:
         query,
         query if "qid" in names else None,
         int((table.schema.metadata or {}).get(_MAX_GRADE, b"4")),
+        tuple(found) or None,
     )
