@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from debias.data.records import read_record
+
+if TYPE_CHECKING:
+    from debias.engine.scoring import Opened, Scorer
 
 RANKED = ("model", "features", "devices")  # what the report of a click model holds
 
@@ -54,8 +57,6 @@ def load(path: str | Path) -> Any:
     if path.suffix == ".keras":
         return load_keras(path)
     if path.suffix == ".onnx" or (path / "saved_model.pb").exists():
-        from debias.models.scoring import open_scorer
-
         return open_scorer(path)
     if (path / "CURRENT").exists():
         from debias.retrieval.serving import versions
@@ -71,6 +72,39 @@ def load(path: str | Path) -> Any:
         f"{path}: holds nothing that this library wrote: expected a folder of debias "
         "train, a .keras or .onnx file, a SavedModel or a folder of versions"
     )
+
+
+def open_scorer(path: str | Path) -> "Scorer":
+    """A ranker as `export` wrote it.
+
+    ONNX loads fast and needs no TensorFlow; `.keras` and SavedModel do.
+
+    Raises:
+        ValueError: There is no ranker at this path, or the file is damaged.
+        ModuleNotFoundError: The runtime is not installed.
+    """
+    from debias.engine.scoring import Scorer, read_onnx, read_saved_model
+
+    path, openers = Path(path), {".onnx": read_onnx, ".keras": _ranker}
+    if not path.exists():
+        raise ValueError(f"{path}: does not exist; debias export writes rankers")
+    try:
+        run, names = openers.get(path.suffix, read_saved_model)(path)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # each runtime has classes of its own
+        raise ValueError(f"{path}: is no ranker, or damaged: {error}") from error
+    return Scorer(run, names, str(path))
+
+
+def _ranker(path: Path) -> "Opened":
+    from debias.engine.scoring import scored_by
+    from debias.models import Ranker
+
+    model = load_keras(path)
+    if not isinstance(model, Ranker):
+        raise ValueError(f"holds a {type(model).__name__}, which is no ranker")
+    return scored_by(model), model.feature_names
 
 
 def load_keras(path: str | Path) -> Any:

@@ -25,9 +25,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.data.layout import Layout
 from debias.engine.tensors import Tensor
 from debias.layers import BiasTower, Tower
-from debias.data.layout import Layout
 from debias.models import (
     XPA,
     Additive,
@@ -37,7 +37,6 @@ from debias.models import (
     PositionOnly,
     Product,
 )
-from debias.models.click_model import Batch
 from debias.models.builders import (
     EMBEDDING,
     HIDDEN,
@@ -47,6 +46,7 @@ from debias.models.builders import (
     product,
     relevance,
 )
+from debias.models.click_model import Batch
 
 Kind = Callable[[keras.layers.Layer, keras.layers.Layer], ClickModel]
 

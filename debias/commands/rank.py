@@ -15,7 +15,7 @@ from debias.commands.screen import AsJson, print_json, share_bar
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from debias.models.scoring import Scorer
+    from debias.engine.scoring import Scorer
 
 
 @inputs.options()
@@ -47,8 +47,7 @@ def rank(
     Features are looked up by their names in training, whatever the order of columns.
     Rows of a query must be consecutive. Sessions get lists, ranked within the session.
     """
-    from debias.artifacts import RANKED, report_of
-    from debias.models.scoring import open_scorer
+    from debias.artifacts import RANKED, open_scorer, report_of
 
     report = report_of(folder, RANKED)
     if out.exists() and not force:

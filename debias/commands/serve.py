@@ -47,7 +47,7 @@ def serve(
             raise ModuleNotFoundError(
                 f"{error.name} is needed: pip install 'debias-ranking[serve]'"
             ) from error
-        from debias.models.scoring import open_scorer
+        from debias.artifacts import open_scorer
 
         scorer = None if ranker is None else open_scorer(ranker)
         app = service(

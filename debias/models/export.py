@@ -19,12 +19,12 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from debias.engine.scoring import EXTRA
 from debias.models.click_model import Ranker
 
 Format = Literal["keras", "saved_model", "onnx"]
 BOOL = 9  # of onnx.TensorProto
 FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx")
-EXTRA = Path("assets.extra") / "debias.json"  # of a SavedModel
 
 
 def format_of(path: str | Path) -> Format:

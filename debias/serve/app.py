@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, Stric
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import debias
-from debias.models.scoring import Scorer
+from debias.engine.scoring import Scorer
 from debias.retrieval.serving.query import recall
 from debias.serve.guards import Counted, Limited
 from debias.serve.live import Live
@@ -129,7 +129,7 @@ def service(
 
     Args:
         root: Folder that `debias.retrieval.serving.versions.publish` writes to.
-        ranker: As `debias.models.scoring.open_scorer` gives it; None: `/rank` is
+        ranker: As `debias.artifacts.open_scorer` gives it; None: `/rank` is
         absent. body: Most bytes of a request.
         seconds: Most seconds of a request.
         poll: Seconds between looks for a new version.

@@ -12,9 +12,9 @@ from debias import metrics
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.stream import even_pieces
 from debias.data.summary import count
+from debias.engine.scoring import Scorer, scored_by
 from debias.models import ClickModel, Ranker
 from debias.models.batches import PACKS, batches
-from debias.models.scoring import Scorer, scored_by
 from debias.propensity import off_policy
 from debias.training.fitting import Fitted
 from debias.training.results import Printed

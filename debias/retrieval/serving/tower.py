@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from debias.models.scoring import open_onnx
+from debias.engine.scoring import open_onnx
 
 
 class UserTower:

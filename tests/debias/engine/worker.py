@@ -9,10 +9,10 @@ import numpy as np
 
 from debias import training
 from debias.data import ClickLog, RankingData, Stream
+from debias.data.layout import layout_of
 from debias.engine import distributed
 from debias.models.batches import batches
-from debias.data.layout import layout_of
-from debias.presets import PRESETS, build
+from debias.presets import build
 from debias.retrieval.models import dssm
 from debias.retrieval.training.batches import RecallBatches
 from simulators.interactions import generate_interactions

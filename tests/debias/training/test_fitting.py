@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from debias import training
 from debias.data import ClickLog, RankingData, Stream, log_files
-from debias.models.batches import batches
 from debias.data.layout import layout_of
-from debias.presets import PRESETS, build
+from debias.models.batches import batches
+from debias.presets import build
 from debias.training import (
     TrainingConfig,
     choose,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+EXTRA = Path("assets.extra") / "debias.json"  # of a SavedModel
 ITEMS = 1 << 14  # items scored at once: what fits a cache
 
 
@@ -52,29 +53,8 @@ class Scorer:
             ) from error
 
 
-def open_scorer(path: str | Path) -> Scorer:
-    """A ranker as `export` wrote it.
-
-    ONNX loads fast and needs no TensorFlow; `.keras` and SavedModel do.
-
-    Raises:
-        ValueError: There is no ranker at this path, or the file is damaged.
-        ModuleNotFoundError: The runtime is not installed.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"{path}: does not exist; debias export writes rankers")
-    try:
-        opened = {".onnx": _onnx, ".keras": _keras}.get(path.suffix, _saved_model)
-        run, names = opened(path)
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:  # each runtime has classes of its own
-        raise ValueError(f"{path}: is no ranker, or damaged: {error}") from error
-    return Scorer(run, names, str(path))
-
-
 Opened = tuple[Callable[[np.ndarray], Any], tuple[str, ...] | None]
+"""A function of (1, items, F), and the names of the features."""
 
 
 def open_onnx(path: Path) -> Any:
@@ -100,7 +80,7 @@ def open_onnx(path: Path) -> Any:
         raise ValueError(f"{path}: is no ONNX model: {error}") from None
 
 
-def _onnx(path: Path) -> Opened:
+def read_onnx(path: Path) -> Opened:
     session = open_onnx(path)
     (given,) = session.get_inputs()
     stored = session.get_modelmeta().custom_metadata_map.get("feature_names")
@@ -111,10 +91,8 @@ def _onnx(path: Path) -> Opened:
     return run, _names(None if stored is None else json.loads(stored))
 
 
-def _saved_model(path: Path) -> Opened:
+def read_saved_model(path: Path) -> Opened:
     import tensorflow as tf
-
-    from debias.models.export import EXTRA
 
     model = tf.saved_model.load(str(path))  # which must live as long as it serves
     extra: Mapping[str, Any] = {}
@@ -125,17 +103,6 @@ def _saved_model(path: Path) -> Opened:
         return model.serve(tf.constant(features)).numpy()
 
     return run, _names(extra.get("feature_names"))
-
-
-def _keras(path: Path) -> Opened:
-    import keras
-
-    from debias.models import Ranker
-
-    model = keras.models.load_model(path, compile=False)
-    if not isinstance(model, Ranker):
-        raise ValueError(f"holds a {type(model).__name__}, which is no ranker")
-    return scored_by(model), model.feature_names
 
 
 def scored_by(ranker: Any) -> Callable[[np.ndarray], Any]:
