@@ -158,6 +158,29 @@ def test_markdown_in_full():
 
 
 @pytest.mark.parametrize(
+    "others, holm, mark",
+    [
+        ([], True, "*"),  # P is .034
+        ([], False, ""),
+        ([Fake("xpa")], True, ""),  # 2 P is .068
+        ([Fake("additive", "grid"), Fake("xpa", "grid")], True, ""),
+    ],
+)
+def test_differences_that_survive_holms_correction_are_marked(others, holm, mark):
+    """All differences of the table count, those on other populations too."""
+    equal = {seed: value + 0.01 * (-1) ** seed for seed, value in BASE.items()}
+    values = {"additive": BASE, "dot": BETTER, "xpa": equal}
+    fakes = (Fake("additive"), Fake("dot"), *others)
+    found = [
+        r for f in fakes for r in records(values[f.row], f.row, population=f.population)
+    ]
+    mixed, *_ = tables.views(_table(*fakes, holm=holm), found)
+    (line,) = tables.lines(mixed, ["difference:ndcg@5"], ["dot"])
+    assert line.cells == (f"+10.00% ±{T3 * ERROR * 250:.2f}{mark}",)
+    assert ("Holm" in tables.markdown(mixed)) == holm
+
+
+@pytest.mark.parametrize(
     "value, digits, text",
     [(0.5, 4, ".5000"), (-0.5, 2, "-.50"), (10.25, 1, "10.2"), (53012.0, 0, "53,012")],
 )
