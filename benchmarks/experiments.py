@@ -376,6 +376,7 @@ SPEED = Table(
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 GROWTH = Table(
@@ -387,6 +388,7 @@ GROWTH = Table(
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 LARGE = Table(
@@ -399,6 +401,7 @@ LARGE = Table(
     clicks="",
     seeds=1,
     workers=1,
+    threads=None,
 )
 
 COSTS = Table(
@@ -416,6 +419,7 @@ COSTS = Table(
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 SERVING = Table(
@@ -440,6 +444,7 @@ SERVING = Table(
     clicks="",
     seeds=1,
     workers=1,
+    threads=None,
 )
 
 COVERAGE = Table(
