@@ -8,7 +8,7 @@ import typer
 from debias.commands import inputs
 from debias.commands.screen import AsJson, messages, print_json, share_bar
 
-MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM"}
+MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM", "unknown": "unknown"}
 
 
 def diagnose(
@@ -62,11 +62,16 @@ def diagnose(
             given = inputs.opened(source, memory, needs_data=False)
         with share_bar("diagnosing") as progress:
             found = report.diagnose(
-                given.log, given.data if features else None, most, seed, progress
+                given.log,
+                given.data if features else None,
+                most,
+                seed,
+                progress,
+                given.devices,
             )
         inputs.check_usable(found.summary, log)
         with atomic_write(out) as aside:
-            page = report.page(found, Path(log).name, given.devices)
+            page = report.page(found, Path(log).name)
             aside.write_text(page, encoding="utf-8")
     if json:
         print_json({**found.record(), "page": str(out)})
