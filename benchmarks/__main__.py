@@ -17,6 +17,7 @@ from rich.console import Console
 
 from benchmarks.harness import machine, prose, scheduler, store, tables
 from benchmarks.harness.plan import Experiment, Table, unknown
+from debias.commands.screen import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -62,7 +63,7 @@ Again = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def quick(context: typer.Context) -> None:
+def quick(context: typer.Context, version: Version = False) -> None:
     if context.invoked_subcommand is None:
         _run(MAIN, quick=True)
 
