@@ -4,9 +4,10 @@ Nothing here imports a learning library: workers do, when they measure.
 """
 
 import math
+import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +15,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.harness import scheduler, store, tables
-from benchmarks.harness.plan import Table, unknown
+from benchmarks.harness import machine, prose, scheduler, store, tables
+from benchmarks.harness.plan import Experiment, Table, unknown
+from debias.commands.screen import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -23,6 +25,7 @@ FIGURES_FOLDER = Path(__file__).resolve().parent / "figures"
 LOCAL = Path(".benchmarks")
 MAIN = "main"
 FAILED, INTERRUPTED = 1, 130
+MOST_JOBS = 4  # unless asked for more: each takes a gigabyte
 
 app = typer.Typer(
     add_completion=False,
@@ -38,7 +41,10 @@ Data = Annotated[
 ]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Processes; by default two, or one per core.")
+    int | None,
+    typer.Option(
+        min=1, help=f"Processes; by default one per core, at most {MOST_JOBS}."
+    ),
 ]
 Only = Annotated[list[str] | None, typer.Option(help="A row; may be repeated.")]
 Population = Annotated[
@@ -57,7 +63,7 @@ Again = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def quick(context: typer.Context) -> None:
+def quick(context: typer.Context, version: Version = False) -> None:
     if context.invoked_subcommand is None:
         _run(MAIN, quick=True)
 
@@ -130,7 +136,7 @@ def check(
     if not (root / "README.md").exists():
         raise typer.BadParameter(f"expected a source tree with README.md, got {root}")
     results = root / "benchmarks" / "results"
-    problems = tables.check(root, _tables(), results, write)
+    problems = prose.check(root, _tables(), results, write)
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
@@ -161,9 +167,31 @@ def names() -> None:
     """Name the tables, their populations and rows."""
     for name, each in _tables().items():
         short = f", quick version with {each.quick_seeds}" if each.quick else ""
-        typer.echo(f"{name}: {each.title} ({each.seeds} seeds{short})")
-        typer.echo(f"  populations: {' '.join(each.populations)}")
-        typer.echo(f"  rows: {' '.join(each.rows)}")
+        _wrapped(f"{name}: {each.title} ({_count(each.seeds, 'seed')}{short})", "")
+        _wrapped(f"populations: {' '.join(each.populations)}", "  ")
+        _wrapped(f"rows: {' '.join(each.rows)}", "  ")
+
+
+def _wrapped(text: str, indent: str) -> None:
+    """Prints a paragraph whose names are not broken at their hyphens."""
+    typer.echo(
+        textwrap.fill(
+            text,
+            shutil.get_terminal_size().columns,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def _count(number: int, what: str) -> str:
+    """
+    >>> _count(1, "seed"), _count(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _tables() -> Mapping[str, Table]:
@@ -209,35 +237,19 @@ def _run(
     wanted = _table(name)
     _each("row", only, wanted.rows)
     _each("population", population, wanted.populations)
-    folder = _folder(out, publish, quick)
-    path = folder / f"{name}.jsonl"
+    path = _folder(out, publish, quick) / f"{name}.jsonl"
+    count = seeds or (wanted.quick_seeds if quick else wanted.seeds)
     with _bad_input():
-        experiments = tuple(
-            experiment
-            for experiment in wanted.variant(quick)
-            if (not only or experiment.row in only)
-            and (not population or experiment.population in population)
-        )
-        if not experiments:
-            raise ValueError(
-                f"table {name} has no experiment of such row and population"
-            )
+        experiments = _chosen(wanted, quick, only, population)
         records = store.read(path)
-        count = seeds or (wanted.quick_seeds if quick else wanted.seeds)
         finished = () if again else store.newest(records).keys()
         todo = scheduler.plan(
             name, experiments, range(count), wanted.dataset, data, finished
         )
-    have = len(experiments) * count - len(todo)
     console = Console(stderr=True)
-    if have:
+    if have := len(experiments) * count - len(todo):
         console.print(f"{have} of {have + len(todo)} results are in {path} already.")
-    most = min(scheduler.cores(), 2) if jobs is None else jobs
-    if wanted.workers is not None:
-        most = min(most, wanted.workers)
-    with _observed(console, todo) as observer:
-        clock = scheduler.Clock(records)
-        outcome = scheduler.run(todo, path, most, clock, observer)
+    outcome = _measure(console, wanted, todo, path, jobs, records)
     if outcome.interrupted:
         _report(console, outcome)
         left = len(todo) - len(outcome.done)
@@ -253,6 +265,46 @@ def _run(
     _report(console, outcome)
     if outcome.failures:
         raise typer.Exit(FAILED)
+
+
+def _chosen(
+    wanted: Table, quick: bool, only: list[str] | None, population: list[str] | None
+) -> tuple[Experiment, ...]:
+    """The experiments of the rows and populations that were asked for."""
+    found = tuple(
+        experiment
+        for experiment in wanted.variant(quick)
+        if (not only or experiment.row in only)
+        and (not population or experiment.population in population)
+    )
+    if not found:
+        raise ValueError(
+            f"table {wanted.name} has no experiment of such row and population"
+        )
+    return found
+
+
+def _measure(
+    console: Console,
+    wanted: Table,
+    todo: list[scheduler.Job],
+    path: Path,
+    jobs: int | None,
+    records: Sequence[store.Record],
+) -> scheduler.Outcome:
+    """Runs the jobs, and says beforehand what they are expected to cost."""
+    most = min(machine.cores(), MOST_JOBS) if jobs is None else jobs
+    most = min(most, wanted.workers or most)
+    threads = wanted.threads or machine.cores()
+    clock = scheduler.Clock([*store.read(RESULTS / f"{wanted.name}.jsonl"), *records])
+    expected = sum(map(clock.expect, todo)) / max(min(most, len(todo)), 1)
+    if todo and not math.isnan(expected):
+        console.print(
+            f"{_count(len(todo), 'result')} at --jobs {most}: {_about(expected)}, by "
+            "what earlier runs took."
+        )
+    with _progress(console, len(todo)) as report:
+        return scheduler.run(todo, path, most, clock, report, threads)
 
 
 def _folder(out: Path | None, publish: bool, quick: bool) -> Path:
@@ -312,12 +364,10 @@ def _report(console: Console, outcome: scheduler.Outcome) -> None:
 
 
 @contextmanager
-def _observed(
-    console: Console, jobs: Sequence[scheduler.Job]
-) -> Iterator[scheduler.Observer]:
+def _progress(console: Console, total: int) -> Iterator[scheduler.Report]:
     """Progress as a bar on a terminal, and as a line a result elsewhere."""
-    if not jobs or not console.is_terminal:
-        yield Progress(len(jobs), say=lambda text: typer.echo(text, err=True))
+    if not total or not console.is_terminal:
+        yield lambda outcome, news: _say(outcome, news, total)
         return
     from rich import progress
 
@@ -329,71 +379,53 @@ def _observed(
         progress.TextColumn("[dim]{task.description}"),
     )
     with progress.Progress(*columns, console=console) as bar:
-        task = bar.add_task("starting", total=len(jobs), left="")
+        task = bar.add_task("starting", total=total, left="")
 
-        def show(completed: int, left: str, running: str) -> None:
-            bar.update(task, completed=completed, left=left, description=running)
+        def show(outcome: scheduler.Outcome, news: Any) -> None:
+            jobs = [f"{job.experiment.row} {job.seed}" for job in outcome.running]
+            bar.update(
+                task,
+                completed=outcome.ended,
+                left=_left(outcome),
+                description=", ".join(jobs),
+            )
 
-        yield Progress(len(jobs), show=show)
+        yield show
 
 
-class Progress(scheduler.Observer):
-    """Turns what the scheduler reports into text.
+def _say(
+    outcome: scheduler.Outcome,
+    news: store.Record | scheduler.Failure | None,
+    total: int,
+) -> None:
+    """Prints a line of a result or failure that is new."""
+    if news is None:
+        return
+    if isinstance(news, store.Record):
+        what = f"{news.row} on {news.population}, seed {news.seed}"
+        how = f"{news.seconds:.1f} s"
+    else:
+        what, how = str(news.job), "failed"
+    left = f", {_left(outcome)}" if outcome.ended < total and _left(outcome) else ""
+    typer.echo(f"{outcome.ended}/{total} {what}: {how}{left}", err=True)
 
-    Args:
-        total: How many jobs there are.
-        say: Is given a line whenever a job ends.
-        show: Is given the count of ended jobs, the time left, and what is running.
-    """
 
-    def __init__(
-        self,
-        total: int,
-        say: Callable[[str], None] = lambda text: None,
-        show: Callable[[int, str, str], None] = lambda ended, left, running: None,
-    ) -> None:
-        self.total, self.say, self.show = total, say, show
-        self.running: dict[str, str] = {}
-        self.ended, self.left, self.estimated = 0, "", -math.inf
-
-    def started(self, job: scheduler.Job) -> None:
-        self.running[job.key] = f"{job.row} {job.seed}"
-        self._show()
-
-    def finished(self, job: scheduler.Job, record: store.Record) -> None:
-        self._end(job, f"{record.seconds:.1f} s")
-
-    def failed(self, failure: scheduler.Failure) -> None:
-        self._end(failure.job, "failed")
-
-    def waiting(self, seconds_left: float) -> None:
-        # An estimate that is renewed more often than this is restless to read.
-        if not math.isnan(seconds_left) and time.monotonic() - self.estimated > 2:
-            self.left, self.estimated = _about(seconds_left), time.monotonic()
-        self._show()
-
-    def _end(self, job: scheduler.Job, how: str) -> None:
-        del self.running[job.key]
-        self.ended += 1
-        left = f", {self.left}" if self.left and self.ended < self.total else ""
-        self.say(f"{self.ended}/{self.total} {job}: {how}{left}")
-        self._show()
-
-    def _show(self) -> None:
-        self.show(self.ended, self.left, ", ".join(self.running.values()))
+def _left(outcome: scheduler.Outcome) -> str:
+    seconds = outcome.seconds_left
+    return "" if math.isnan(seconds) else f"{_about(seconds)} left"
 
 
 def _about(seconds: float) -> str:
-    """Rough time to go.
+    """A rough duration.
 
-    >>> _about(7), _about(95), _about(5000)
-    ('about 10 s left', 'about 2 min left', 'about 1.4 h left')
+    >>> _about(7), _about(95), _about(5000), _about(10_000)
+    ('about 10 s', 'about 2 min', 'about 84 min', 'about 2.8 h')
     """
     if seconds < 90:
-        return f"about {max(math.ceil(seconds / 10) * 10, 10)} s left"
+        return f"about {max(math.ceil(seconds / 10) * 10, 10)} s"
     if seconds < 5400:
-        return f"about {math.ceil(seconds / 60)} min left"
-    return f"about {seconds / 3600:.1f} h left"
+        return f"about {math.ceil(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"
 
 
 def main() -> None:

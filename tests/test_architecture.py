@@ -36,7 +36,9 @@ MAY_IMPORT = {
     "debias.commands": {"debias", *WINGS, "debias.serve", "debias.artifacts"},
     "debias.__main__": {"debias.commands"},
     "simulators": {"debias.data", "debias.retrieval.data"},
+    "simulators.__main__": {"simulators", "debias.data", "debias.commands"},
     "debias.retrieval.data": {"debias.types", "debias.data"},
+    "benchmarks.__main__": {"benchmarks", "debias.commands"},
     "benchmarks": {"debias", *WINGS, "debias.tfr", "debias.serve", "simulators"},
 }
 ROOT = Path(__file__).parents[1]

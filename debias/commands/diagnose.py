@@ -8,7 +8,7 @@ import typer
 from debias.commands import inputs
 from debias.commands.screen import AsJson, print_json, share_bar
 
-MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM"}
+MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM", "unknown": "unknown"}
 
 
 @inputs.options(source=inputs.Source.of)
@@ -42,13 +42,12 @@ def diagnose(
     if out.exists() and not force:
         raise ValueError(f"{out} exists: name another with -o, or --force")
     given = inputs.look(source, memory).open(needs_data=False)
+    log, data = given.log, given.data if features else None
     with share_bar("diagnosing") as progress:
-        found = report.diagnose(
-            given.log, given.data if features else None, most, seed, progress
-        )
+        found = report.diagnose(log, data, most, seed, progress, given.devices)
     inputs.check_usable(found.summary, source.log)
     with atomic_write(out) as aside:
-        page = report.page(found, Path(source.log).name, given.devices)
+        page = report.page(found, Path(source.log).name)
         aside.write_text(page, encoding="utf-8")
     if json:
         print_json({**found.record(), "page": str(out)})

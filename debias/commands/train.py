@@ -224,7 +224,9 @@ def learn(
     started = time.perf_counter()
     choice = training.Choice(model, "as asked", [])
     if model == "auto":
-        total = training.trial_sessions(prepared, config, len(training.CANDIDATES))
+        total = training.trial_sessions(
+            prepared, config, len(training.selection.CANDIDATES)
+        )
         with bar("candidates", total, "sessions/s") as progress:
             choice = training.try_all(
                 prepared, config, folder=folder / "candidates", progress=progress

@@ -1,4 +1,4 @@
-"""The service: `POST /recall`, `POST /rank`, `/health`, `/metrics`, `/docs` and a page.
+"""The service: `POST /retrieve`, `POST /rank`, `/health`, `/metrics`, `/docs`, a page.
 
 One process answers from memory. Each request takes the version that is served when its
 work begins and meets no other. The work is done in threads, so that a slow answer can
@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import debias
 from debias.engine.scoring import Scorer
-from debias.retrieval.serving.query import recall
+from debias.retrieval.serving.query import retrieve
 from debias.serve.guards import Counted, Limited
 from debias.serve.live import Live
 
@@ -45,7 +45,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class RecallRequest(Strict):
+class RetrieveRequest(Strict):
     user: dict[str, Value | Annotated[list[Id], Field(max_length=MOST)]] = Field(
         {},
         max_length=NAMES,
@@ -69,7 +69,7 @@ class RecallRequest(Strict):
     )
 
 
-class RecallAnswer(BaseModel):
+class RetrieveAnswer(BaseModel):
     version: str
     items: list[str]
     scores: list[float]
@@ -186,7 +186,7 @@ def service(
     app = FastAPIOffline(
         redoc_url=None,
         title="debias",
-        summary="Recall from a published version, ranking by a relevance-only model.",
+        summary="Retrieval from a published version; ranking without position bias.",
         version=debias.__version__,
         lifespan=following,
     )
@@ -201,14 +201,14 @@ def service(
     async def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return said(error.status_code, error.detail, error.headers)
 
-    @app.post("/recall", response_model=RecallAnswer, responses=REFUSALS)
-    async def recall_(asked: RecallRequest) -> RecallAnswer:
-        """The items to recall for a user, known or new."""
+    @app.post("/retrieve", response_model=RetrieveAnswer, responses=REFUSALS)
+    async def retrieve_(asked: RetrieveRequest) -> RetrieveAnswer:
+        """The items to retrieve for a user, known or new."""
 
-        def compute() -> RecallAnswer:
+        def compute() -> RetrieveAnswer:
             version = live.version
-            answer = recall(version, **dict(asked))
-            return RecallAnswer.model_construct(
+            answer = retrieve(version, **dict(asked))
+            return RetrieveAnswer.model_construct(
                 version=version.name, **answer._asdict()
             )
 

@@ -1,3 +1,7 @@
+from . import evaluation as evaluation
+from . import fitting as fitting
+from . import selection as selection
+from . import splits as splits
 from .config import TrainingConfig as TrainingConfig
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
@@ -7,7 +11,6 @@ from .fitting import Fitted as Fitted
 from .fitting import fit as fit
 from .fitting import fit_prepared as fit_prepared
 from .fitting import session_log_likelihoods as session_log_likelihoods
-from .selection import CANDIDATES as CANDIDATES
 from .selection import Choice as Choice
 from .selection import Selected as Selected
 from .selection import choose as choose

@@ -398,7 +398,7 @@ def _write_checkpoint(
 
 def _restore(path: Path, model: ClickModel) -> tuple[dict[str, Any], list[np.ndarray]]:
     try:
-        with np.load(path) as found:
+        with path.open("rb") as file, np.load(file) as found:
             arrays = {name: found[name] for name in found.files}
         state = json.loads(str(arrays["state"]))
     except (BadZipFile, KeyError, ValueError, EOFError) as error:

@@ -52,7 +52,7 @@ def select(
     log: ClickLog | Stream,
     data: RankingData,
     *,
-    candidates: Iterable[str] = CANDIDATES,
+    candidates: Iterable[str] | None = None,
     config: TrainingConfig | None = None,
     preprocess: keras.layers.Layer | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
@@ -62,7 +62,8 @@ def select(
     Args:
         log: Sessions, in memory or on disk.
         data: Features of the items as they come.
-        candidates: Names of `debias.presets` that predict clicks, the simplest first.
+        candidates: Names of `debias.presets` that predict clicks, the simplest first;
+            None: all of them.
         config: How long and how fast the chosen model learns.
         preprocess: As for `fit`.
         progress: Called with sessions done since the last call.
@@ -86,7 +87,7 @@ def trial_sessions(prepared: Prepared, config: TrainingConfig, candidates: int) 
 def try_all(
     prepared: Prepared,
     config: TrainingConfig,
-    candidates: Iterable[str] = CANDIDATES,
+    candidates: Iterable[str] | None = None,
     folder: Path | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
 ) -> "Choice":
@@ -99,7 +100,7 @@ def try_all(
         folder: Where each candidate's result is kept, to resume from; None: nowhere.
         progress: Called with sessions done since the last call.
     """
-    names = list(candidates)
+    names = list(CANDIDATES if candidates is None else candidates)
     for name in names:
         if name not in PRESETS or not PRESETS[name].predicts_clicks:
             raise ValueError(

@@ -33,7 +33,7 @@ class UserTower:
 
 
 def write_tower(layer: Any, path: Path) -> None:
-    """Writes the user side of a recall model, a Keras layer.
+    """Writes the user side of a retrieval model, a Keras layer.
 
     Raises:
         ValueError: It has no ONNX form.

@@ -14,7 +14,7 @@ from debias.engine import distributed
 from debias.models.batches import batches
 from debias.presets import build
 from debias.retrieval.models import dssm
-from debias.retrieval.training.batches import RecallBatches
+from debias.retrieval.training.batches import Batches
 from simulators.interactions import generate_interactions
 
 
@@ -50,13 +50,13 @@ def streamed_fit(folder, die_in_round):
     return model
 
 
-def recall_model():
+def retrieval_model():
     log, _ = generate_interactions(np.random.default_rng(0), users=30, items=20)
     keras.utils.set_random_seed(3)
     model = dssm(log.users.schema, log.items.schema, 8, (8,), length=5, seed=1)
     model.build()
     model.compile()
-    model.fit(distributed.share(RecallBatches(log, 16, history=5)), verbose=0)
+    model.fit(distributed.share(Batches(log, 16, history=5)), verbose=0)
     return model
 
 
@@ -65,7 +65,7 @@ def main(folder, names, die_in_round):
         if name == "product":
             model = streamed_fit(folder, die_in_round)
         else:
-            model = recall_model() if name == "dssm" else click_model(name, folder)
+            model = retrieval_model() if name == "dssm" else click_model(name, folder)
         process, processes = distributed.me()
         if process == 0:
             np.savez(folder / f"{name}-of-{processes}.npz", *model.get_weights())
