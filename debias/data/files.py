@@ -103,6 +103,20 @@ def cached(
     return folder
 
 
+def check_regular(path: Path) -> None:
+    """Does nothing if the path is a file that can be read from its beginning again.
+
+    Raises:
+        FileNotFoundError: Nothing is there, or a link to nothing.
+        ValueError: It is a folder, a pipe or a device; names it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ValueError(f"{path}: must be a file, is {kind}")
+
+
 def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -> str:
     """32 hexadecimal digits of parts that are too many bytes to read all of them.
 
