@@ -24,6 +24,7 @@ from benchmarks.harness.screen import (
     report_failures,
     wrapped,
 )
+from debias.commands.screen import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -69,7 +70,7 @@ Again = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def quick(context: typer.Context) -> None:
+def quick(context: typer.Context, version: Version = False) -> None:
     if context.invoked_subcommand is None:
         _run(MAIN, quick=True)
 

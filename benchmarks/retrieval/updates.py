@@ -1,4 +1,4 @@
-"""What keeping a recall model up to date is worth, day by day.
+"""What keeping a retrieval model up to date is worth, day by day.
 
 The protocol, the same for every row:
 
@@ -271,7 +271,7 @@ class UpdateTrial:
 
 TABLE = Table(
     name="updates",
-    title="Recall kept up to date: hit rate of ten days by how it is updated",
+    title="Retrieval kept up to date: hit rate of ten days by how it is updated",
     experiments=tuple(
         UpdateTrial(row, population) for population in POPULATIONS for row in ROWS
     ),

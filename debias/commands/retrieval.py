@@ -1,4 +1,4 @@
-"""`debias recall`: from interactions to a published recall model that is kept fresh.
+"""`debias retrieval`: from interactions to a published model that is kept fresh.
 
 `train` writes a folder with `train.json` (what was asked for), `passes/N` (the state of
 learning after pass N) and at last `report.json`. `publish` makes a version of it, which
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from debias.commands.export import report_of
+from debias.artifacts import report_of
 from debias.commands.screen import (
     AsJson,
     bar,
@@ -26,7 +26,7 @@ from debias.commands.screen import (
     print_table,
     share_bar,
 )
-from debias.commands.train import begin, peak_memory, standing
+from debias.commands.train import finished, peak_memory, start
 
 if TYPE_CHECKING:
     from debias.retrieval.data.events import EventColumns
@@ -40,7 +40,7 @@ PARTS = "user item time user_features item_features"
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Recall models: train, evaluate, publish, update and query.",
+    help="Retrieval models: train, evaluate, publish, update and query.",
 )
 
 EventFile = Annotated[
@@ -50,7 +50,7 @@ EventFile = Annotated[
     ),
 ]
 Trained = Annotated[
-    Path, typer.Argument(help="Folder that `debias recall train` wrote.")
+    Path, typer.Argument(help="Folder that `debias retrieval train` wrote.")
 ]
 Root = Annotated[Path, typer.Argument(help="Folder of published versions.")]
 Column = Annotated[
@@ -82,7 +82,7 @@ class Recipe(NamedTuple):
 
     def build(self) -> "Build":
         """Makes the model of schemas."""
-        from debias.retrieval import models as recall
+        from debias.retrieval import models as retrieval
 
         given = {
             "dim": self.dim,
@@ -91,13 +91,13 @@ class Recipe(NamedTuple):
             "length": self.pace["length"],
         }
         if self.tower == "fm":
-            return partial(recall.fm_tower, **given)
+            return partial(retrieval.fm_tower, **given)
         towers: dict[str, Callable[..., Any]] = {
-            "dssm": recall.dssm,
-            "senet": recall.senet_tower,
-            "youtube": recall.youtube_dnn,
-            "mind": recall.MIND,
-            "dat": partial(recall.DAT, category=None),
+            "dssm": retrieval.dssm,
+            "senet": retrieval.senet_tower,
+            "youtube": retrieval.youtube_dnn,
+            "mind": retrieval.MIND,
+            "dat": partial(retrieval.DAT, category=None),
         }
         return partial(towers[self.tower], **given, hidden=self.hidden)
 
@@ -191,7 +191,7 @@ def train(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Trains a recall model on interactions.
+    """Trains a retrieval model on interactions.
 
     The id's column of a table of features is named as in the events. A user or an item
     that no table describes is known by its id alone. A run that was interrupted or
@@ -219,13 +219,13 @@ def train(
                 "items": sources[1],
                 "column": list(column or ()),
             },
-            "model": "recall",
+            "model": "retrieval",
             "settings": {**recipe._asdict(), "epochs": epochs, "hold_out": hold_out},
         }
-        found = standing(out, asked, force)
+        found = finished(out, asked, force)
         if found is None:
             log, facts = _read(events, mapping, users, items)
-            begin(out, asked, force)  # after the events were read without a fault
+            start(out, asked, force)  # after the events were read without a fault
             found = _learn(out, log, facts, recipe, epochs, hold_out)
         else:
             typer.echo(f"{out}: is finished; --force trains anew", err=True)
@@ -348,7 +348,7 @@ def trained(folder: Path) -> tuple["Learner", dict[str, Any], dict[str, Any]]:
     report = report_of(folder)
     if "recipe" not in report:
         raise ValueError(
-            f"{folder}: holds no recall model; train one with recall train"
+            f"{folder}: holds no retrieval model; train one with debias retrieval train"
         )
     recipe = Recipe(**report["recipe"])
     last = folder / "passes" / str(len(report["passes"]))
@@ -385,7 +385,7 @@ def evaluate(
     if json:
         print_json(found)
     else:
-        print_table("Recall", [{"metric": k, "value": v} for k, v in found.items()])
+        print_table("Metrics", [{"metric": k, "value": v} for k, v in found.items()])
 
 
 @app.command()
@@ -480,7 +480,7 @@ def update(
 
         about = versions.manifest(root)["extra"]
         if "recipe" not in about:
-            raise ValueError(f"{root}: was not published by debias recall publish")
+            raise ValueError(f"{root}: was not published by debias retrieval publish")
         recipe, mapping = Recipe(**about["recipe"]), Columns.of(about["column"])
         raw = mapping.features(users, items)
         with ExitStack() as stack:
@@ -526,17 +526,17 @@ def query(
         str | None,
         typer.Option(help="Ids of its latest items, the most recent first: a,b,c."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Items to recall.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Items to retrieve.")] = 10,
     version: Annotated[str | None, typer.Option(help="By default the current.")] = None,
     json: AsJson = False,
 ) -> None:
-    """The items that a published version recalls for one user.
+    """The items that a published version retrieves for one user.
 
     A user that it has never seen gets an answer from features and history alone.
     """
     with messages():
         from debias.retrieval.serving import versions
-        from debias.retrieval.serving.query import recall
+        from debias.retrieval.serving.query import retrieve
 
         loaded = versions.load(root, version)
         about: dict[str, Any] = {} if user is None else {"id": user}
@@ -548,7 +548,7 @@ def query(
             numeric = column is not None and column.dtype.kind == "f"
             about[name] = _number(name, value) if numeric else value
         ids = None if history is None else [i for i in history.split(",") if i]
-        answer = recall(loaded, about, ids, k)
+        answer = retrieve(loaded, about, ids, k)
         found = {"version": loaded.name, **answer._asdict()}
     if json:
         print_json(found)

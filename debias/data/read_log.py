@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from debias.data.by_name import list_features
 from debias.data.log import ClickLog
 from debias.data.ranking import RankingData
 from debias.data.shown import (
@@ -24,6 +25,7 @@ from debias.data.shown import (
     Batch,
     cell_fault,
     check_finite,
+    is_list,
     listed,
     matching,
     matrix_of,
@@ -195,7 +197,7 @@ def read_log(
         data = _ranking(pairs, found)
     time = rows.values.get("timestamp")
     return Reading(
-        log,
+        log if data is None else log.of_items(data),
         data,
         pairs.items,
         pairs.queries,
@@ -459,6 +461,24 @@ def _array(names: pa.Array) -> np.ndarray:
 # Features
 
 
+class _Found(NamedTuple):
+    """What is known of P pairs of a query and an item.
+
+    Attributes:
+        features: (P, F) float32.
+        names: (F,) what the source calls them.
+        label: (P,) grades, None without.
+    """
+
+    features: np.ndarray
+    names: tuple[str, ...]
+    label: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> "_Found":
+        label = None if self.label is None else self.label[rows]
+        return self._replace(features=self.features[rows], label=label)
+
+
 def _features(
     parts: Sequence[Part],
     chosen: dict[str, tuple[str, ...]],
@@ -466,8 +486,8 @@ def _features(
     count: int,
     first_features: bool,
     progress: Callable[[float], None],
-) -> dict[str, np.ndarray]:
-    """The second pass: features (P, F) and label (P, 1), where the source has them.
+) -> _Found:
+    """The second pass: features and, where the source has them, grades.
 
     Args:
         number: (n,) pair of each shown item, -1 for none.
@@ -475,9 +495,11 @@ def _features(
     """
     tables: dict[str, np.ndarray] = {}
     have = np.zeros(count, bool)
+    names: tuple[str, ...] = ()
     start = 0
     for batch, share in shown_batches(parts, chosen, ("item", "features", "label")):
         size = len(batch.arrays["item"][0])
+        names = names or _feature_names(batch)
         entries = np.flatnonzero(number[start : start + size] >= 0)
         pair = number[start : start + size][entries]
         new = np.flatnonzero(~have[pair])
@@ -496,7 +518,20 @@ def _features(
         have[pair] = True
         start += size
         progress(share)
-    return tables
+    label = tables["label"][:, 0] if "label" in tables else None
+    return _Found(tables["features"], names, label)
+
+
+def _feature_names(batch: Batch) -> tuple[str, ...]:
+    """The names of the features, those of lists with their numbers."""
+    names: list[str] = []
+    for number, column in enumerate(batch.chosen["features"]):
+        if is_list(batch.arrays["features"][number].type):
+            width = numbers_of(batch, "features", number).shape[1]
+            names += list_features(column, width)
+        else:
+            names.append(column)
+    return tuple(names)
 
 
 def _check_same(
@@ -520,13 +555,15 @@ def _check_same(
         raise cell_fault(batch, role, int(entries[entry]), int(column), what, todo)
 
 
-def _ranking(pairs: _Pairs, found: dict[str, np.ndarray]) -> RankingData:
-    label = found["label"][:, 0] if "label" in found else None
+def _ranking(pairs: _Pairs, found: _Found) -> RankingData:
+    label = found.label
     if label is not None and (label == label.astype(np.int8)).all():
         label = label.astype(np.int8)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs.query))])
     highest = 4 if label is None else max(4, int(np.ceil(label.max())))
-    return RankingData(found["features"], label, offsets, pairs.queries, highest)
+    return RankingData(
+        found.features, label, offsets, pairs.queries, highest, found.names
+    )
 
 
 # A table of items
@@ -536,7 +573,7 @@ class _Items(NamedTuple):
     """A table of items: its names as rows have them, and what `_features` found."""
 
     rows: _Rows
-    found: dict[str, np.ndarray]
+    found: _Found
 
 
 def _item_table(source: Source, asked: Columns) -> _Items:
@@ -596,8 +633,7 @@ def _joined(rows: _Rows, pairs: _Pairs, table: _Items) -> tuple[_Pairs, RankingD
         what = f"is {pairs.items[missing[0]]!r}, which {where} lacks,"
         raise rows.fault("item", entry, what, "add it there")
     if "query" not in codes:
-        found = {role: values[row] for role, values in table.found.items()}
-        return pairs, _ranking(pairs, found)
+        return pairs, _ranking(pairs, table.found.take(row))
     order = np.argsort(codes["query"], kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -606,8 +642,7 @@ def _joined(rows: _Rows, pairs: _Pairs, table: _Items) -> tuple[_Pairs, RankingD
     whole = _Pairs(
         moved, codes["query"][order], items, _array(names["query"]), key[order]
     )
-    found = {role: values[order] for role, values in table.found.items()}
-    return whole, _ranking(whole, found)
+    return whole, _ranking(whole, table.found.take(order))
 
 
 def _index_in(names: pa.Array, known: pa.Array) -> np.ndarray:

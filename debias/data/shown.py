@@ -85,12 +85,12 @@ def shown_batches(
     """The parts' batches with the columns of these roles, and the share now read."""
     roles = [role for role in roles if role in chosen]
     columns = list(dict.fromkeys(name for role in roles for name in chosen[role]))
-    plain = {n for role in roles if role not in NAMES for n in chosen[role]}
-    plain -= {*chosen.get("timestamp", ()), *chosen.get("click", ())}
+    numbers = {n for role in roles if role not in NAMES for n in chosen[role]}
+    numbers -= {*chosen.get("timestamp", ()), *chosen.get("click", ())}
     for number, part in enumerate(parts):
         start = 0
-        for batch, share in part.read(columns, plain):
-            arrays = {r: [_plain(batch.column(n)) for n in chosen[r]] for r in roles}
+        for batch, share in part.read(columns, numbers):
+            arrays = {r: [plain(batch.column(n)) for n in chosen[r]] for r in roles}
             found = Batch(part.name, start, arrays, None, chosen)
             yield (
                 _exploded(found) if listed(part, chosen) else found,
@@ -103,7 +103,8 @@ def shown_batches(
             )
 
 
-def _plain(array: pa.Array) -> pa.Array:
+def plain(array: pa.Array) -> pa.Array:
+    """The array without a dictionary."""
     if pa.types.is_dictionary(array.type):
         return array.cast(array.type.value_type)
     return array

@@ -65,11 +65,21 @@ def open_parts(source: Source) -> list[Part]:
     """
     if isinstance(source, pa.Table):
         return [_of_table(source)]
+    return [_OPEN[_kind(path)](path) for path in files_of(source)]
+
+
+def files_of(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that `open_parts` opens, in order; opens none.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: There is no file, or one of an unknown kind; names it.
+    """
     several = [source] if isinstance(source, str | Path) else list(source)
     paths = [path for each in several for path in _files(each)]
     if not paths:
         raise ValueError("source names no file")
-    return [_OPEN[_kind(path)](path) for path in paths]
+    return paths
 
 
 def near(name: str, names: Sequence[str]) -> str:

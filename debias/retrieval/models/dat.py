@@ -13,7 +13,7 @@ from keras import ops
 from debias.engine.tensors import Tensor
 from debias.layers.embedding import RowEmbedding
 from debias.retrieval.models.encoder import Encoder
-from debias.retrieval.models.two_tower import RecallModel, Schema
+from debias.retrieval.models.two_tower import RetrievalModel, Schema
 
 
 def mimic_loss(
@@ -130,7 +130,7 @@ class AugmentedEncoder(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="debias")
-class DAT(RecallModel):
+class DAT(RetrievalModel):
     """Dual augmented two-tower: loss of compile + mimic losses + category alignment.
 
     Each side's augmented vector learns to be what the other side's tower gave in

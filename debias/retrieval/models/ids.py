@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debias.layers.embedding import RowEmbedding
-from debias.retrieval.models.two_tower import RecallModel, Schema
+from debias.retrieval.models.two_tower import RetrievalModel, Schema
 
 ID, FIRST = "id", 2  # as in debias.retrieval.data.interactions
 
@@ -31,7 +31,7 @@ class IdTables(NamedTuple):
     past: list[RowEmbedding]
 
 
-def id_tables(model: RecallModel) -> IdTables:
+def id_tables(model: RetrievalModel) -> IdTables:
     """Every table of a model that has a row an id.
 
     >>> from debias.retrieval.models import fm_tower
@@ -51,7 +51,7 @@ def id_tables(model: RecallModel) -> IdTables:
     return found
 
 
-def dense_weights(model: RecallModel) -> list[Any]:
+def dense_weights(model: RetrievalModel) -> list[Any]:
     """What training moves apart from the tables of ids; features' tables are dense."""
     tables = {id(each.table) for side in id_tables(model) for each in side}
     return [v for v in model.trainable_variables if id(v) not in tables]
@@ -84,7 +84,7 @@ def with_room(schema: Schema) -> dict[str, dict[str, Any]]:
     return roomy
 
 
-def has_room(model: RecallModel, users: int, items: int) -> bool:
+def has_room(model: RetrievalModel, users: int, items: int) -> bool:
     """Whether the id tables have so many codes of users and of items."""
     tables = id_tables(model)
     return all(table.size >= users for table in tables.users) and all(

@@ -15,7 +15,7 @@ from debias.retrieval.layers.capsules import (
     label_aware,
 )
 from debias.retrieval.models.encoder import HISTORY, Encoder, flat, unit
-from debias.retrieval.models.two_tower import RecallModel, Schema, lend_table
+from debias.retrieval.models.two_tower import RetrievalModel, Schema, lend_table
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -119,8 +119,8 @@ class InterestEncoder(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="debias")
-class MIND(RecallModel):
-    """Multi-interest recall.
+class MIND(RetrievalModel):
+    """Multi-interest retrieval.
 
     In training a row's user vector is `label_aware` attention over its interests with
     the positive as label, compared with all candidates. Otherwise a candidate's score

@@ -1,4 +1,4 @@
-"""A recall model as the relevance tower of a click model."""
+"""A retrieval model as the relevance tower of a click model."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -8,17 +8,17 @@ import numpy as np
 from keras import ops
 
 from debias.engine.tensors import Tensor
-from debias.retrieval.models.two_tower import RecallModel
+from debias.retrieval.models.two_tower import RetrievalModel
 
 
 @keras.saving.register_keras_serializable(package="debias")
 class PairRelevance(keras.layers.Layer):
-    """How relevant an item is to a user: the recall model's score, and an offset.
+    """How relevant an item is to a user: the retrieval model's score, and an offset.
 
-    The relevance of every click model may be one of these. A bias tower beside it then
-    takes the place out of the clicks, and what is left, u . v / temperature, serves as
-    recall does: by `model.user_vectors`, `model.item_vectors` and an index. The offset
-    is the same for all pairs and orders nothing.
+    Any click model can take one as its relevance tower. Its bias tower then explains
+    the effect of position, and the remaining u . v / temperature is served by
+    `model.user_vectors`, `model.item_vectors` and an index. The offset is the same for
+    all pairs and does not change their order.
 
     The features of a log's items are pairs (row of a user, row of an item), float32 as
     all features, so rows must stay below 2^24. Tables of features are kept here, as
@@ -30,7 +30,7 @@ class PairRelevance(keras.layers.Layer):
     It is asked once in a pass, however many components of a mixture share the layer.
 
     Args:
-        model: A recall model.
+        model: A retrieval model.
         users, items: Features, as `FeatureTable.columns`; users with "history" where
             the model reads one.
 
@@ -47,7 +47,7 @@ class PairRelevance(keras.layers.Layer):
 
     def __init__(
         self,
-        model: RecallModel,
+        model: RetrievalModel,
         users: Mapping[str, np.ndarray],
         items: Mapping[str, np.ndarray],
         **kwargs: Any,

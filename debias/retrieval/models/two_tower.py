@@ -1,4 +1,4 @@
-"""The two-tower recall model, and the towers of the articles as settings of it."""
+"""The two-tower retrieval model, and the towers of the articles as settings of it."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,8 +24,8 @@ from debias.retrieval.models.encoder import Encoder, encode
 Schema = Mapping[str, Mapping[str, Any]]
 
 
-class RecallModel(keras.Model):
-    """What all recall models share: candidates in columns, corrected and masked.
+class RetrievalModel(keras.Model):
+    """What all retrieval models share: candidates in columns, corrected and masked.
 
     Score of row b and candidate c: u_b . v_c / temperature. In training, and only
     there, log q is subtracted from shared columns, and columns that hold the row's
@@ -35,7 +35,7 @@ class RecallModel(keras.Model):
     meet.
 
     Call arguments:
-        batch: Dict as `debias.retrieval.training.batches.RecallBatches` makes it.
+        batch: Dict as `debias.retrieval.training.batches.Batches` makes it.
         training: Whether correction, masks and auxiliary losses apply.
 
     Returns:
@@ -75,7 +75,7 @@ class RecallModel(keras.Model):
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As Keras's; `RecallBatches` keep their order, and TensorFlow gets chunks.
+        """As Keras's; `Batches` keep their order, and TensorFlow gets chunks.
 
         With `steps_per_execution` in compile a chunk is the batches of an execution,
         all of which are in memory at once; with 1 there are 16 in a chunk.
@@ -277,7 +277,7 @@ class RecallModel(keras.Model):
 
 
 @keras.saving.register_keras_serializable(package="debias")
-class TwoTower(RecallModel):
+class TwoTower(RetrievalModel):
     """Any user encoder, any item encoder, one inner product.
 
     Args:

@@ -1,4 +1,4 @@
-"""Keeping a published recall model up to date with a stream of events.
+"""Keeping a published retrieval model up to date with a stream of events.
 
 A full update warm-starts from the parameters of the last full one, makes one pass over
 all events since then, shuffled, and publishes everything. Between two of them,
@@ -33,7 +33,7 @@ from debias.retrieval.data.events import (
 )
 from debias.retrieval.data.interactions import FIRST
 from debias.retrieval.models.ids import checksum, dense_weights, id_tables
-from debias.retrieval.models.two_tower import RecallModel
+from debias.retrieval.models.two_tower import RetrievalModel
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.index import Index, build
 from debias.retrieval.training.learner import (
@@ -154,7 +154,7 @@ class _Tables(NamedTuple):
     past: list[np.ndarray]
 
 
-def _values(model: RecallModel) -> _Tables:
+def _values(model: RetrievalModel) -> _Tables:
     """Copies: rows are scattered into the tables themselves."""
     return _Tables(*([np.array(t.table) for t in side] for side in id_tables(model)))
 

@@ -1,4 +1,4 @@
-"""Versions of what recall serves: published whole, switched at once, kept, rolled back.
+"""Published versions of a retrieval model: written whole, switched at once, kept.
 
     ROOT/CURRENT            the name of the version to serve
     ROOT/versions/000007/   one version:
@@ -102,7 +102,7 @@ def publish(
 
     Args:
         root: Folder of the versions; made if absent.
-        tower: The user side of a recall model, a Keras layer, which needs the extra
+        tower: The user side of a retrieval model, a Keras layer, which needs the extra
             `onnx`; or the path of a `tower.onnx` to publish once more.
         users, items: Tables with "id", by which the tower's inputs are coded.
         index: Over the vectors of `items`, row by row.

@@ -1,4 +1,4 @@
-"""Training batches of a recall model, on any backend.
+"""Training batches of a retrieval model, on any backend.
 
 A batch is a dict that a `debias.retrieval.models` model reads:
 
@@ -88,7 +88,7 @@ def distinct(ids: np.ndarray, least: int = 0) -> Distinct:
     )
 
 
-class RecallBatches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):
     """Batches of (inputs, positive column) over the events of a log, for `fit`.
 
     Each event is to be predicted from what its user took before it. The order of events

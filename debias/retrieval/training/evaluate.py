@@ -1,4 +1,4 @@
-"""Recall over the whole catalogue: every item is scored for every query.
+"""Evaluation over the whole catalogue: every item is scored for every query.
 
 Plain NumPy, in blocks of queries, so that memory is bounded and the time is that of
 matrix products. The rank of a target is 1 + #greater + half of #equal among the items
@@ -194,7 +194,7 @@ def evaluate(
     block: int = 512,
     head_share: float = 0.2,
 ) -> dict[str, float]:
-    """All metrics of one recall model.
+    """All metrics of one retrieval model.
 
     Beside `recall_metrics`: coverage@k, the share of the catalogue that stands in at
     least one query's k best unseen items, for the second of the cutoffs (or the only

@@ -1,4 +1,4 @@
-"""A recall model that goes on learning, with all that it needs to do so.
+"""A retrieval model that goes on learning, with all that it needs to do so.
 
 A `Learner` is towers, what users took so far, and the state of its optimisers. Saved to
 a folder and loaded again, it learns on as if it had never stopped.
@@ -25,8 +25,8 @@ from debias.retrieval.models.ids import (
     settle,
     with_room,
 )
-from debias.retrieval.models.two_tower import RecallModel, Schema
-from debias.retrieval.training.batches import RecallBatches
+from debias.retrieval.models.two_tower import RetrievalModel, Schema
+from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.evaluate import (
     CUTOFFS,
     dot_scores,
@@ -34,7 +34,7 @@ from debias.retrieval.training.evaluate import (
     recall_metrics,
 )
 
-Build = Callable[[Schema, Schema], RecallModel]
+Build = Callable[[Schema, Schema], RetrievalModel]
 
 
 class TrainingConfig(NamedTuple):
@@ -78,7 +78,7 @@ class Learner:
     build: Build
     pace: TrainingConfig
     log: Interactions
-    model: RecallModel
+    model: RetrievalModel
     optimizer: RowWiseAdam
     id_optimizer: RowWiseAdam
 
@@ -157,7 +157,7 @@ def learn(
     model, pace = learner.model, learner.pace
     log, learned = _around(learner.log, learned)
     optimizer = learner.id_optimizer if only_ids else learner.optimizer
-    batches = RecallBatches(
+    batches = Batches(
         log,
         pace.batch_size,
         history=pace.length,

@@ -39,7 +39,7 @@ def test_jobs_by_hand():
     # 1e9 of 3.6 us are an hour; 16 processes at .8 take 1 / 12.8 of it.
     assert found["product_hours"] == pytest.approx(2)
     assert found["jax_product_hours"] == pytest.approx(1 + 1 / 12.8)
-    assert found["recall_hours"] == pytest.approx(1)
+    assert found["retrieval_hours"] == pytest.approx(1)
     assert found["hnsw_hours"] == pytest.approx(0.1 / 12.8)
     assert found["hnsw_gb"] == 40 and found["disk_gb"] == 44
     assert found["sent_kb"] == pytest.approx(12)  # 6,400 bytes, 15/16 of them, twice

@@ -1,4 +1,4 @@
-"""`debias recall` at a prompt: one small set of events through all commands."""
+"""`debias retrieval` at a prompt: one small set of events through all commands."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SMALL = ["--dim", "4", "--hidden", "4", "--length", "4", "--batch-size", "64"]
 
 
 def run(*arguments, code=0):
-    done = CliRunner().invoke(app, ["recall", *(str(each) for each in arguments)])
+    done = CliRunner().invoke(app, ["retrieval", *(str(each) for each in arguments)])
     assert done.exit_code == code, (done.output, done.exception)
     return done
 
@@ -47,7 +47,7 @@ def write(path, start, stop):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Holds events of two days, a table of items, a trained model and its version."""
-    folder = tmp_path_factory.mktemp("recall")
+    folder = tmp_path_factory.mktemp("retrieval")
     write(folder / "day1.csv", 0, 200)
     write(folder / "day2.csv", 200, 300)
     rows = range(20)

@@ -1,4 +1,4 @@
-"""A small recall model that is published, and a stream of events behind it."""
+"""A small retrieval model that is published, and a stream of events behind it."""
 
 import os
 import signal

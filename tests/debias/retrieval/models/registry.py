@@ -1,4 +1,4 @@
-"""Every recall model, small; a new one is tested by being entered here."""
+"""Every retrieval model, small; a new one is tested by being entered here."""
 
 import numpy as np
 

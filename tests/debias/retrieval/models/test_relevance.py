@@ -1,4 +1,4 @@
-"""Tests of debias.retrieval.models.relevance: recall towers inside click models."""
+"""Tests of debias.retrieval.models.relevance: retrieval towers inside click models."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def arrays(x):
 
 
 @pytest.mark.parametrize("name", ["dssm", "mind", "dat"])
-def test_scores_are_those_that_recall_serves(name):
+def test_scores_are_those_that_retrieval_serves(name):
     layer = relevance(name)
     layer.offset.assign(0.25)
     found = arrays(layer(PAIRS))[..., 0]

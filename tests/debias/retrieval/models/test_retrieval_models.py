@@ -1,4 +1,4 @@
-"""Tests of debias.retrieval.models: what holds for every recall model.
+"""Tests of debias.retrieval.models: what holds for every retrieval model.
 
 And each alone.
 """
@@ -23,7 +23,7 @@ from debias.retrieval.models import (
     mimic_loss,
     tower,
 )
-from debias.retrieval.training.batches import RecallBatches
+from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.evaluate import dot_scores, evaluate
 from tests.debias.retrieval.models.registry import (
     ITEMS,
@@ -56,7 +56,7 @@ def now(log, users):
 
 def batches(**options):
     given = {"batch_size": 32, "history": LENGTH, "self_items": 16, **options}
-    return RecallBatches(TRAIN, **given)
+    return Batches(TRAIN, **given)
 
 
 @every_model

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from debias.retrieval.data.events import read_events
 from debias.retrieval.models.ids import checksum, dense_weights, id_tables
 from debias.retrieval.serving import versions
-from debias.retrieval.serving.query import recall
+from debias.retrieval.serving.query import retrieve
 from debias.retrieval.serving.update import (
     LEARNERS,
     full_update,
@@ -166,9 +166,9 @@ def test_what_is_published_is_what_was_learned(root, events):
     )
     vectors = learner.model.item_vectors(learner.log.items.columns)
     np.testing.assert_allclose(new.index.vectors, vectors, atol=1e-6)
-    answer = recall(new, {"id": "31"}, k=5)
+    answer = retrieve(new, {"id": "31"}, k=5)
     assert answer.known and len(answer.items) == 5
-    assert not recall(old, {"id": "31"}, k=5).known
+    assert not retrieve(old, {"id": "31"}, k=5).known
 
 
 def test_only_tables_of_ids_differ_between_towers(root, tmp_path):

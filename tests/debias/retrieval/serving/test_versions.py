@@ -12,7 +12,7 @@ import pytest
 
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.index import Index, build, hnsw
-from debias.retrieval.serving.query import recall
+from debias.retrieval.serving.query import retrieve
 from debias.retrieval.serving.tower import UserTower
 from tests.debias.retrieval import worlds
 
@@ -210,7 +210,7 @@ def test_killed_at_any_moment_it_leaves_a_whole_version(root, tmp_path):
         served.append(found.name)
         # All parts of what is served carry one number.
         (of,) = {item.split("-")[0] for item in found.items.vocabularies["id"]}
-        answer = recall(found, {"age": 0.0}, [f"{of}-0"], k=1, seen=True)
+        answer = retrieve(found, {"age": 0.0}, [f"{of}-0"], k=1, seen=True)
         assert answer.scores == pytest.approx([int(of) ** 2 * 1.08])
         assert found.manifest["extra"] == ({"number": 3} if of == "3" else {})
         assert int(of) == int(found.name)
@@ -239,7 +239,7 @@ def test_a_tower_of_keras_gives_the_vectors_of_the_model(root, tmp_path):
         np.testing.assert_allclose(read.tower(features), wanted, atol=1e-5)
         scores = wanted[0].reshape(-1, 4) @ index.vectors.T
         rows = np.argsort(-scores.max(axis=0), kind="stable")[:3]
-        answer = recall(read, {"id": "ann"}, ["1-1", "1-2"], k=3, seen=True)
+        answer = retrieve(read, {"id": "ann"}, ["1-1", "1-2"], k=3, seen=True)
         assert answer.items == items.vocabularies["id"][rows].tolist()
 
 

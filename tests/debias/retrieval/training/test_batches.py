@@ -6,7 +6,7 @@ import pytest
 
 from debias.retrieval.data.negatives import Listed, Queue, Weighted, uniform
 from debias.retrieval.training import batches
-from debias.retrieval.training.batches import RecallBatches
+from debias.retrieval.training.batches import Batches
 from simulators.interactions import generate_interactions
 
 LOG, _ = generate_interactions(np.random.default_rng(0), 30, 25, events=6)
@@ -15,7 +15,7 @@ KNOWN[LOG.user, LOG.item] = True
 
 
 def make(**options):
-    return RecallBatches(LOG, **{"batch_size": 16, "history": 4, **options})
+    return Batches(LOG, **{"batch_size": 16, "history": 4, **options})
 
 
 def rows(table):
