@@ -2,8 +2,8 @@
 
 What retrieval would find for each user, and what the user took, is shown to simulated
 users who read by position. They click by the stars that the user gave, and by none
-where it took nothing. A click model learns from these clicks alone, with the position in a tower
-of its own. It never sees what is held out.
+where it took nothing. A click model learns from these clicks alone, with the position
+in a tower of its own. It never sees what is held out.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from debias.retrieval.data.interactions import Interactions
-from debias.retrieval.training.evaluate import Scorer, ranks
+from debias.retrieval.training.evaluation import Scorer, ranks
 
 SHOWN = 100  # of the retrieved list, beside what the user took
 SESSIONS = 60  # a user
