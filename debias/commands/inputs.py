@@ -308,9 +308,10 @@ def check_usable(summary: "Summary", name: str) -> None:
 
 
 def ranking_data(path: Path) -> "RankingData":
-    """Ranking data from Parquet or, by any other name, LETOR."""
+    """Ranking data from Parquet, by its first bytes or its name, or else from LETOR."""
     from debias.data import RankingData, read_letor
+    from debias.data.tables import kind_of
 
-    if path.suffix in (".parquet", ".pq"):
+    if kind_of(path) == "parquet":
         return RankingData.read_parquet(path)
     return read_letor(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from debias.data.files import cached, content_hash
+from debias.data.files import cached, check_regular, content_hash
 from debias.data.ranking import RankingData, runs
 
 _FORMAT = 1  # of the cached copies; raise it when what is cached changes
@@ -67,6 +67,7 @@ def read_letor(
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, see read_letor_folder")
+    check_regular(path)
     if feature_count is not None and feature_count < 1:
         raise ValueError(f"feature_count must be at least 1, got {feature_count}")
     groups = _group_file(path)
