@@ -336,8 +336,8 @@ def _chosen(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     strange = wanted - set(COLUMNS)
     if strange:
         raise ValueError(
-            f"unknown column {printable(' '.join(sorted(strange)))}: name the columns to read, "
-            f"of {' '.join(COLUMNS)}"
+            f"unknown column {printable(' '.join(sorted(strange)))}: name the columns "
+            f"to read, of {' '.join(COLUMNS)}"
         )
     return [name for name in COLUMNS if name in wanted]
 
@@ -357,10 +357,7 @@ def _shard(path: Path) -> Shard:
         names = found.schema.names
     except DAMAGED as error:
         raise broken(path, "Parquet", error) from error
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"{path}: two of its columns have one name: {printable(' '.join(names))}"
-        )
+    check_names(str(path), names)
     if found.sessions == 0:
         raise ValueError(f"{path}: holds no session")
     groups = range(found.footer.num_row_groups)

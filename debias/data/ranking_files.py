@@ -94,11 +94,13 @@ def write_rows(rows: Rows, path: str | Path) -> None:
 def _ids(qid: np.ndarray, path: str | Path) -> pa.Array:
     try:
         return pa.array(qid)
-    except UnicodeEncodeError as error:
+    except UnicodeError as error:
+        half = re.compile("[\ud800-\udfff]")
+        wrong = next((q for q in map(str, qid) if half.search(q)), "")
         raise ValueError(
-            f"{path}: the qid {printable(str(error.object))} is no text that a file "
-            "can hold, it has half of a surrogate pair; rename the query"
-        ) from None
+            f"{path}: the qid {printable(wrong)} is no text that a file can hold, it "
+            "has half of a surrogate pair; rename the query"
+        ) from error
 
 
 def read_rows(path: str | Path) -> Rows:
@@ -115,10 +117,7 @@ def read_rows(path: str | Path) -> Rows:
         names = table.column_names
     except DAMAGED as error:
         raise broken(path, "Parquet", error) from error
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"{path}: two of its columns have one name: {printable(str(names))}"
-        )
+    check_names(str(path), names)
     try:
         rows = _from_table(table)
         noted = (table.schema.metadata or {}).get(_CONTENT)

@@ -22,6 +22,7 @@ __all__ = [
     "Part",
     "Source",
     "broken",
+    "check_names",
     "files_of",
     "kind_of",
     "near",
@@ -90,16 +91,20 @@ def open_parts(source: Source) -> list[Part]:
     else:
         parts = [_OPEN[kind_of(path)](path) for path in files_of(source)]
     for part in parts:
-        _check_names(part)
+        check_names(part.name, part.schema.names)
     return parts
 
 
-def _check_names(part: Part) -> None:
-    names = part.schema.names
+def check_names(file: str, names: Sequence[str]) -> None:
+    """Does nothing if all columns of a file have names of their own.
+
+    Raises:
+        ValueError: Two columns have one name; names it and the file.
+    """
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(
-            f"{part.name}: {names.count(twice)} columns are called {printable(twice)}; "
+            f"{file}: {names.count(twice)} columns are called {printable(twice)}; "
             "rename or drop those that are not meant"
         )
 

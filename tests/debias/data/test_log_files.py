@@ -340,7 +340,7 @@ def test_odd_files_name_themselves(tmp_path):
             ClickLog.open(path)
     twice = pa.table([[0], [[1]], [[0]], [[0]]], ["query", "item", "click", "click"])
     pq.write_table(twice, tmp_path / "twice")
-    with pytest.raises(ValueError, match="twice: two of its columns have one name"):
+    with pytest.raises(ValueError, match="twice: 2 columns are called click"):
         ClickLog.open(tmp_path / "twice")
 
 
