@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from debias.data.columns import COLUMNS, REQUIRED, check_items, checked
 from debias.data.files import atomic_folder, atomic_write, cached, check_regular
 from debias.data.lists import filled, list_size_of, lists_of, rectangle
-from debias.data.tables import DAMAGED, broken
+from debias.data.tables import DAMAGED, broken, check_names
 from debias.data.text import printable
 
 ROW_GROUP = 1 << 17  # sessions

@@ -13,7 +13,7 @@ from debias.data.by_name import NAMES, names_in
 from debias.data.files import array_hash, atomic_write, check_regular
 from debias.data.lists import filled, lists_of, rectangle
 from debias.data.shown import one_array
-from debias.data.tables import DAMAGED, broken
+from debias.data.tables import DAMAGED, broken, check_names
 from debias.data.text import printable
 
 _MAX_GRADE = b"max_grade"
