@@ -4,19 +4,26 @@ Nothing here imports a learning library: workers do, when they measure.
 """
 
 import math
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from benchmarks.harness import machine, prose, scheduler, store, tables
+from benchmarks.harness import verify as verification
 from benchmarks.harness.plan import Experiment, Table, unknown
+from benchmarks.harness.screen import (
+    about,
+    plural,
+    progress,
+    report_failures,
+    wrapped,
+)
 from debias.commands.screen import Version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,6 +152,67 @@ def check(
 
 
 @app.command()
+def verify(
+    sample: Annotated[int, typer.Option(min=1, help="How many results.")] = 5,
+    table: Annotated[
+        str | None, typer.Option(help="The only table; all by default.")
+    ] = None,
+    only: Only = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    jobs: Jobs = None,
+) -> None:
+    """Measure a random sample of the published results again, and compare."""
+    wanted = [_table(table)] if table else list(_tables().values())
+    for row in only or ():
+        _each("row", [row], {name for each in wanted for name in each.rows})
+    with _bad_input():
+        chosen = verification.sample(wanted, RESULTS, sample, seed, only or ())
+    console = Console(stderr=True)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "again.jsonl"
+        todo = [each.job for each in chosen]
+        clock = scheduler.Clock(each.record for each in chosen)
+        outcome = _measure(console, todo, path, _jobs(jobs), clock)
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    again = {record.key: record.metrics for record in outcome.done}
+    measured = [each for each in chosen if each.job.key in again]
+    found = [
+        deviation
+        for each in measured
+        for deviation in verification.deviations(each, again[each.job.key])
+    ]
+    exact = sum(verification.same_place(each.record, 1) for each in measured)
+    _show_deviations(found)
+    typer.echo(
+        f"{plural(len(measured), 'result')} measured again, {exact} held to the digits "
+        f"printed, the others to {verification.LOOSE}: "
+        f"{plural(len(found), 'difference')}."
+    )
+    report_failures(console, outcome)
+    if found or outcome.failures:
+        raise typer.Exit(FAILED)
+
+
+def _show_deviations(found: Sequence[verification.Deviation]) -> None:
+    from rich import box
+    from rich.table import Table as Grid
+
+    grid = Grid("table", "population", "row", "seed", "metric", box=box.SIMPLE_HEAD)
+    for name in ("published", "now", "allowed"):
+        grid.add_column(name, justify="right")
+    for each in found:
+        of = each.record
+        now = "absent" if each.found is None else f"{each.found:.6g}"
+        numbers = f"{each.published:.6g}", now, f"{each.allowed:.2g}"
+        grid.add_row(
+            of.table, of.population, of.row, str(of.seed), each.metric, *numbers
+        )
+    if found:
+        Console().print(grid)
+
+
+@app.command()
 def figures(
     seed: Annotated[int, typer.Option(min=0, help="The world to draw.")] = 0,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")] = (
@@ -167,31 +235,9 @@ def names() -> None:
     """Name the tables, their populations and rows."""
     for name, each in _tables().items():
         short = f", quick version with {each.quick_seeds}" if each.quick else ""
-        _wrapped(f"{name}: {each.title} ({_count(each.seeds, 'seed')}{short})", "")
-        _wrapped(f"populations: {' '.join(each.populations)}", "  ")
-        _wrapped(f"rows: {' '.join(each.rows)}", "  ")
-
-
-def _wrapped(text: str, indent: str) -> None:
-    """Prints a paragraph whose names are not broken at their hyphens."""
-    typer.echo(
-        textwrap.fill(
-            text,
-            shutil.get_terminal_size().columns,
-            initial_indent=indent,
-            subsequent_indent=f"{indent}  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    )
-
-
-def _count(number: int, what: str) -> str:
-    """
-    >>> _count(1, "seed"), _count(2, "seed")
-    ('1 seed', '2 seeds')
-    """
-    return f"{number} {what}{'s' * (number != 1)}"
+        wrapped(f"{name}: {each.title} ({plural(each.seeds, 'seed')}{short})", "")
+        wrapped(f"populations: {' '.join(each.populations)}", "  ")
+        wrapped(f"rows: {' '.join(each.rows)}", "  ")
 
 
 def _tables() -> Mapping[str, Table]:
@@ -201,9 +247,9 @@ def _tables() -> Mapping[str, Table]:
 
 
 def _table(name: str) -> Table:
-    tables = _tables()
-    _each("table", [name], tables)
-    return tables[name]
+    known = _tables()
+    _each("table", [name], known)
+    return known[name]
 
 
 def _each(kind: str, names: list[str] | None, known: Any) -> None:
@@ -249,9 +295,13 @@ def _run(
     console = Console(stderr=True)
     if have := len(experiments) * count - len(todo):
         console.print(f"{have} of {have + len(todo)} results are in {path} already.")
-    outcome = _measure(console, wanted, todo, path, jobs, records)
+    most = min(_jobs(jobs), wanted.workers or _jobs(jobs))
+    earlier = store.read(RESULTS / f"{name}.jsonl")
+    clock = scheduler.Clock([*earlier, *records])
+    threads = wanted.threads or machine.cores()
+    outcome = _measure(console, todo, path, most, clock, threads)
     if outcome.interrupted:
-        _report(console, outcome)
+        report_failures(console, outcome)
         left = len(todo) - len(outcome.done)
         console.print(
             f"\nInterrupted: {have + len(outcome.done)} results are in {path}, {left} "
@@ -262,7 +312,7 @@ def _run(
         raise typer.Exit(INTERRUPTED)
     dataset = wanted.dataset if data is None else data.resolve().name
     _show(wanted, path, quick, population, dataset=dataset)
-    _report(console, outcome)
+    report_failures(console, outcome)
     if outcome.failures:
         raise typer.Exit(FAILED)
 
@@ -284,26 +334,26 @@ def _chosen(
     return found
 
 
+def _jobs(asked: int | None) -> int:
+    return min(machine.cores(), MOST_JOBS) if asked is None else asked
+
+
 def _measure(
     console: Console,
-    wanted: Table,
     todo: list[scheduler.Job],
     path: Path,
-    jobs: int | None,
-    records: Sequence[store.Record],
+    most: int,
+    clock: scheduler.Clock,
+    threads: int = 1,
 ) -> scheduler.Outcome:
     """Runs the jobs, and says beforehand what they are expected to cost."""
-    most = min(machine.cores(), MOST_JOBS) if jobs is None else jobs
-    most = min(most, wanted.workers or most)
-    threads = wanted.threads or machine.cores()
-    clock = scheduler.Clock([*store.read(RESULTS / f"{wanted.name}.jsonl"), *records])
     expected = sum(map(clock.expect, todo)) / max(min(most, len(todo)), 1)
     if todo and not math.isnan(expected):
         console.print(
-            f"{_count(len(todo), 'result')} at --jobs {most}: {_about(expected)}, by "
+            f"{plural(len(todo), 'result')} at --jobs {most}: {about(expected)}, by "
             "what earlier runs took."
         )
-    with _progress(console, len(todo)) as report:
+    with progress(console, len(todo)) as report:
         return scheduler.run(todo, path, most, clock, report, threads)
 
 
@@ -351,81 +401,6 @@ def _show(
         if old := tables.outdated(wanted, records):
             console.print(f"Left out: {old} results of settings no experiment has now.")
     return bool(found)
-
-
-def _report(console: Console, outcome: scheduler.Outcome) -> None:
-    """Says which jobs failed and why, each reason once."""
-    reasons: dict[str, list[str]] = {}
-    for failure in sorted(outcome.failures, key=lambda failure: failure.job.seed):
-        reasons.setdefault(failure.reason, []).append(str(failure.job))
-    for reason, jobs in reasons.items():
-        console.print(f"\nFailed: {'; '.join(jobs)}", style="bold red", markup=False)
-        console.print(reason.rstrip(), markup=False, highlight=False)
-
-
-@contextmanager
-def _progress(console: Console, total: int) -> Iterator[scheduler.Report]:
-    """Progress as a bar on a terminal, and as a line a result elsewhere."""
-    if not total or not console.is_terminal:
-        yield lambda outcome, news: _say(outcome, news, total)
-        return
-    from rich import progress
-
-    columns = (
-        progress.BarColumn(20),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.fields[left]}"),
-        progress.TextColumn("[dim]{task.description}"),
-    )
-    with progress.Progress(*columns, console=console) as bar:
-        task = bar.add_task("starting", total=total, left="")
-
-        def show(outcome: scheduler.Outcome, news: Any) -> None:
-            jobs = [f"{job.experiment.row} {job.seed}" for job in outcome.running]
-            bar.update(
-                task,
-                completed=outcome.ended,
-                left=_left(outcome),
-                description=", ".join(jobs),
-            )
-
-        yield show
-
-
-def _say(
-    outcome: scheduler.Outcome,
-    news: store.Record | scheduler.Failure | None,
-    total: int,
-) -> None:
-    """Prints a line of a result or failure that is new."""
-    if news is None:
-        return
-    if isinstance(news, store.Record):
-        what = f"{news.row} on {news.population}, seed {news.seed}"
-        how = f"{news.seconds:.1f} s"
-    else:
-        what, how = str(news.job), "failed"
-    left = f", {_left(outcome)}" if outcome.ended < total and _left(outcome) else ""
-    typer.echo(f"{outcome.ended}/{total} {what}: {how}{left}", err=True)
-
-
-def _left(outcome: scheduler.Outcome) -> str:
-    seconds = outcome.seconds_left
-    return "" if math.isnan(seconds) else f"{_about(seconds)} left"
-
-
-def _about(seconds: float) -> str:
-    """A rough duration.
-
-    >>> _about(7), _about(95), _about(5000), _about(10_000)
-    ('about 10 s', 'about 2 min', 'about 84 min', 'about 2.8 h')
-    """
-    if seconds < 90:
-        return f"about {max(math.ceil(seconds / 10) * 10, 10)} s"
-    if seconds < 5400:
-        return f"about {math.ceil(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h"
 
 
 def main() -> None:

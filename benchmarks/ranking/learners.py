@@ -32,6 +32,7 @@ from debias.models import (
     RegressionEM,
 )
 from debias.models.builders import INIT_STD, relevance
+from debias.models.click_model import to_cells
 from debias.presets import PRESETS
 from debias.propensity import estimate, policy_weights
 from simulators.behaviours import Behaviour
@@ -165,7 +166,8 @@ class Known(ClickModel):
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
         examination, low, high = ops.split(batch["context"], 3, axis=-1)
-        wanted = ops.sigmoid(self.relevance(batch["features"])[..., 0])
+        logits = self.relevance(batch["features"])[..., 0]
+        wanted = ops.sigmoid(to_cells(logits, batch))
         p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
         return ops.log(p) - ops.log1p(-p)
 
