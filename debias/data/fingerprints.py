@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from debias.data.files import sampled_hash
+from debias.data.files import array_hash, sampled_hash
 from debias.data.log import ClickLog
-from debias.data.ranking import RankingData, array_hash
+from debias.data.ranking import RankingData
 from debias.data.stream import Stream
 from debias.data.tables import Source, files_of
 

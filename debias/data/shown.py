@@ -173,6 +173,15 @@ def plain(array: pa.Array) -> pa.Array:
     return array
 
 
+def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column in one piece, as `plain` has it."""
+    if isinstance(column, pa.ChunkedArray):
+        pieces = [plain(chunk) for chunk in column.chunks]
+        pieces = pieces or [pa.nulls(0, column.type)]
+        column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+    return plain(column)
+
+
 def _validate(array: pa.Array) -> None:
     array.take(pa.array(np.arange(len(array)))).validate(full=True)
 
