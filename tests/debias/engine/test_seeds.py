@@ -6,7 +6,7 @@ from debias.engine.seeds import split_seed
 def test_seeds_of_parts_differ_within_and_between_wholes():
     parts = [part for seed in range(100) for part in split_seed(seed, 5)]
     assert len(set(parts)) >= len(parts) - 2  # 500 draws of 2^20: .1 pairs expected
-    assert 0 <= min(parts) and max(parts) < 1 << 20
+    assert min(parts) >= 0 and max(parts) < 1 << 20
     assert max(parts) * 1021 < 1 << 32
 
 
