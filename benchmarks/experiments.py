@@ -375,6 +375,7 @@ SPEED = Table(
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 GROWTH = Table(
@@ -386,6 +387,7 @@ GROWTH = Table(
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 LARGE = Table(
@@ -398,6 +400,7 @@ LARGE = Table(
     clicks="",
     seeds=1,
     workers=1,
+    threads=None,
 )
 
 COSTS = Table(
@@ -415,6 +418,7 @@ COSTS = Table(
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 SERVING = Table(
@@ -439,6 +443,7 @@ SERVING = Table(
     clicks="",
     seeds=1,
     workers=1,
+    threads=None,
 )
 
 COVERAGE = Table(

@@ -22,7 +22,7 @@ from debias.commands.screen import (
     print_table,
     share_bar,
 )
-from debias.commands.train import begin, peak_memory, standing
+from debias.commands.train import finished, peak_memory, start
 from debias.retrieval.training.recipe import TOWERS, Recipe
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def train(
             "model": "retrieval",
             "settings": {**recipe._asdict(), "epochs": epochs, "hold_out": hold_out},
         }
-        found = standing(out, asked, force)
+        found = finished(out, asked, force)
         if found is None:
             found = _train(out, asked, force, events, mapping, recipe)
         else:
@@ -209,7 +209,7 @@ def _train(
     tables = mapping.features(asked["source"]["users"], asked["source"]["items"])
     with share_bar("reading") as progress:
         log, facts = runs.read_log(events, mapping.events, *tables, progress=progress)
-    begin(out, asked, force)  # only now: the events were read without a fault
+    start(out, asked, force)  # only now: the events were read without a fault
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
     with bar(recipe.tower, epochs * len(log), "events/s") as advance:
         found = runs.train(out, log, recipe, epochs, hold_out, advance)

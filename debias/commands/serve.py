@@ -47,9 +47,9 @@ def serve(
             raise ModuleNotFoundError(
                 f"{error.name} is needed: pip install 'debias-ranking[serve]'"
             ) from error
-        from debias.serve.ranker import open_ranker
+        from debias.artifacts import open_scorer
 
-        scorer = None if ranker is None else open_ranker(ranker)
+        scorer = None if ranker is None else open_scorer(ranker)
         app = service(
             versions, scorer, body=int(body * 1e6), seconds=seconds, threads=threads
         )

@@ -25,10 +25,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, Stric
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import debias
+from debias.engine.scoring import Scorer
 from debias.retrieval.serving.query import retrieve
 from debias.serve.guards import Counted, Limited
 from debias.serve.live import Live
-from debias.serve.ranker import Scorer
 
 MOST = 1_000  # items of an answer, of a history, of a filter, of a list to rank
 NAMES = 100  # features in a request
@@ -129,8 +129,8 @@ def service(
 
     Args:
         root: Folder that `debias.retrieval.serving.versions.publish` writes to.
-        ranker: As `debias.serve.ranker.open_ranker` gives it; None: `/rank` is absent.
-        body: Most bytes of a request.
+        ranker: As `debias.artifacts.open_scorer` gives it; None: `/rank` is
+        absent. body: Most bytes of a request.
         seconds: Most seconds of a request.
         poll: Seconds between looks for a new version.
         threads: That compute answers.

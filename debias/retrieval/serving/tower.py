@@ -6,28 +6,7 @@ from typing import Any
 
 import numpy as np
 
-
-def open_onnx(path: Path) -> Any:
-    """A session of ONNX Runtime, of one thread: requests come many at a time.
-
-    Raises:
-        ValueError: The file is no ONNX model.
-        ModuleNotFoundError: The extra `retrieval` is not installed.
-    """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "onnxruntime is needed: pip install 'debias-ranking[retrieval]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(
-            str(path), options, ["CPUExecutionProvider"]
-        )
-    except Exception as error:  # of classes that onnxruntime does not export
-        raise ValueError(f"{path}: is no ONNX model: {error}") from None
+from debias.engine.scoring import open_onnx
 
 
 class UserTower:

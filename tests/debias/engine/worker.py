@@ -9,9 +9,10 @@ import numpy as np
 
 from debias import training
 from debias.data import ClickLog, RankingData, Stream
+from debias.data.layout import layout_of
 from debias.engine import distributed
 from debias.models.batches import batches
-from debias.models.presets import CANDIDATES, layout_of
+from debias.presets import build
 from debias.retrieval.models import dssm
 from debias.retrieval.training.batches import Batches
 from simulators.interactions import generate_interactions
@@ -22,7 +23,7 @@ def click_model(name, folder):
     data = RankingData.read_parquet(folder / "items.parquet")
     judges = ClickLog.open(folder / "judges.parquet")
     keras.utils.set_random_seed(3)
-    model = CANDIDATES[name](layout_of(judges), 3)
+    model = build(name, layout_of(judges), 3)
     model.compile("adam", jit_compile=True)
     found = batches(folder / "log", data, 25, seed=2)
     model.fit(distributed.share(found), verbose=0)
@@ -44,7 +45,7 @@ def streamed_fit(folder, die_in_round):
             os._exit(9)
 
     keras.utils.set_random_seed(3)
-    model = CANDIDATES["product"](layout_of(judges), 3)
+    model = build("product", layout_of(judges), 3)
     training.fit(model, log, judges, data, settings, checkpoint, progress)
     return model
 

@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
+from debias.serve.ranker import open_ranker
 
 from debias.retrieval.serving import versions
 from debias.serve.app import service
-from debias.serve.ranker import open_ranker
 from tests.debias.retrieval import worlds
 from tests.debias.serve.running import running
 
