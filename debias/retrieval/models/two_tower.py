@@ -10,6 +10,7 @@ from keras import ops
 
 from debias.engine.executions import looped_on_stack, of_several_steps, once, stepping
 from debias.engine.optimizers import RowWiseAdam
+from debias.engine.seeds import split_seed
 from debias.engine.tensors import Tensor
 from debias.retrieval.layers.logq import (
     StreamingFrequency,
@@ -352,7 +353,7 @@ def _two_tower(
     past = None
     if history is not None:
         past = {"kind": history, "length": length, "size": items["id"]["size"]}
-    seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    seeds = split_seed(seed, 2)
     own = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
     return TwoTower(
         Encoder(users, combine=combine, history=past, seed=seeds[0], **own),
@@ -446,7 +447,7 @@ def youtube_dnn(
     Source: Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys
     2016.
     """
-    seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    seeds = split_seed(seed, 2)
     past = {"kind": "mean", "length": length, "size": items["id"]["size"]}
     of_model = {k: v for k, v in options.items() if k in MODEL_OPTIONS}
     of_user = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
