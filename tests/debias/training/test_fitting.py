@@ -155,7 +155,7 @@ def test_the_front_door_holds_out_scales_and_serves():
 
 def test_averaged_weights_are_judged_kept_and_served(world):
     """One step: the average is the step's own weights, and decay spares places."""
-    config = replace(CONFIG, epochs=1, batch_size=1024, averaging=3.0)
+    config = replace(CONFIG, epochs=1, batch_size=1024, round=1024)
     one = fit_prepared("product", world, config)
     plain = fit_prepared("product", world, replace(config, averaging=None))
     for ours, theirs in zip(
@@ -179,7 +179,7 @@ def test_only_kernels_of_relevance_towers_decay(world):
     """At weight 0 the loss has no gradient: what moves, decays, by (1 - rate decay)."""
     weight = np.zeros(world.train.log.item.shape)
     still = world._replace(train=world.train._replace(weight=weight))
-    config = replace(CONFIG, epochs=1, batch_size=1024, rate=0.1, decay=0.5)
+    config = replace(CONFIG, epochs=1, batch_size=1024, round=1024, rate=0.1, decay=0.5)
     keras.utils.set_random_seed(5)
     before = build("product", world.layout, 5)
     batch, _ = next(iter(batches(world.validation.log, world.train.data, 2)))
