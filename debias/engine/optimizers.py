@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-Tensor = Any  # debias.layers is above this module
+from debias.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="debias")
