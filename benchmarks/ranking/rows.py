@@ -120,7 +120,8 @@ def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
     bias and without end would say of every item, shown or not.
     """
     keras.utils.set_random_seed(seed)
-    model = keras.Sequential([relevance(seed)])
+    tower = relevance(seed)
+    model = keras.Sequential([tower])
     model.compile(
         keras.optimizers.Adam(rate),
         keras.losses.BinaryCrossentropy(from_logits=True),
@@ -142,4 +143,4 @@ def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
         verbose=0,
     )
     validation = -min(history.history["val_loss"])
-    return Fit(validation, lambda features: model(features)[..., 0], None, world)
+    return Fit(validation, lambda features: tower(features)[..., 0], None, world)

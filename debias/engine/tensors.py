@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from debias.engine.seeds import seed_at
 from debias.types import Tensor
 
 
@@ -35,15 +36,6 @@ def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(x)
     found = function(ops.reshape(x, (-1, x.shape[-1])))
     return ops.reshape(found, (*ops.shape(x)[:-1], found.shape[-1]))
-
-
-def seed_at(seed: int | None, place: int) -> int | None:
-    """The seed of what stands at a place of a layer, none without a seed of its own.
-
-    >>> seed_at(2, 1), seed_at(None, 1)
-    (2019, None)
-    """
-    return None if seed is None else seed * 1009 + place
 
 
 def glorot(seed: int | None, place: int) -> keras.initializers.Initializer:

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import checked_ids, glorot, lookup, rowwise, seed_at
+from debias.engine.seeds import seed_at
+from debias.engine.tensors import checked_ids, glorot, lookup, rowwise
 from debias.types import Tensor
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import seed_at
+from debias.engine.seeds import seed_at
 from debias.types import Tensor
 
 

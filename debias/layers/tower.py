@@ -10,7 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import glorot, rowwise, seed_at
+from debias.engine.seeds import seed_at
+from debias.engine.tensors import glorot, rowwise
 from debias.types import Tensor
 
 
@@ -71,6 +72,11 @@ class Standardize(keras.layers.Layer):
         return self
 
     def call(self, features: Tensor) -> Tensor:
+        if features.shape[-1] != self.mean.shape[0]:  # which would broadcast
+            raise ValueError(
+                f"this layer scales {self.mean.shape[0]} features, got "
+                f"{features.shape[-1]}"
+            )
         return (symlog(features) - self.mean) * self.scale
 
 

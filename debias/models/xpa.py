@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import glorot, rowwise, seed_at
+from debias.engine.seeds import seed_at
+from debias.engine.tensors import glorot, rowwise
 from debias.layers import CrossPositionAttention
 from debias.losses.lists import exact
 from debias.models.click_model import ClickModel, on_rows, to_cells

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from debias.metrics import effective_sample_size, estimate, paired_difference
+from debias.metrics.statistics import holm
 
 
 def rng(seed=0):
@@ -60,3 +61,24 @@ def test_effective_sample_size():
     for bad in ([0, 0], [1, -1], []):
         with pytest.raises(ValueError, match="weights"):
             effective_sample_size(bad)
+
+
+def test_holm_by_hand():
+    """Of five, ascending: 5 x .005, 4 x .01, 3 x .03, 2 x .04 (no less), 1 x .9."""
+    values = [0.03, 0.005, 0.9, 0.01, 0.04]
+    expected = [0.09, 0.025, 0.9, 0.04, 0.09]
+    np.testing.assert_allclose(holm(values), expected, rtol=1e-12)
+    np.testing.assert_allclose(holm([0.5, 0.6]), [1.0, 1.0])  # 2 x .5, never above 1
+    np.testing.assert_array_equal(holm([0.02, float("nan")]), [0.02, float("nan")])
+    assert holm([]).shape == (0,)
+    for wrong in ([-0.1], [1.1], [[0.1]]):
+        with pytest.raises(ValueError, match="p_values must be"):
+            holm(wrong)
+
+
+def test_holm_rejects_nothing_true_in_95_of_100_families():
+    """Twenty true hypotheses a family; a share of .05 of the families rejects one."""
+    rng = np.random.default_rng(0)
+    wrong = [(holm(rng.random(20)) < 0.05).any() for _ in range(4000)]
+    exact = 1 - (1 - 0.05 / 20) ** 20  # of independent tests
+    assert abs(np.mean(wrong) - exact) < 4 * np.sqrt(exact * (1 - exact) / 4000)
