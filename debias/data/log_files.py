@@ -252,7 +252,9 @@ def read_group(
                 start += len(batch)
         if start != end:
             raise ValueError(f"ends {end - start} sessions early; copy it again")
-    except (*DAMAGED, ValueError) as error:
+    except DAMAGED as error:
+        raise broken(shard.path, "Parquet", error, start) from error
+    except ValueError as error:
         where = f"{shard.path}, from its row {start} on" if start else f"{shard.path}"
         raise ValueError(f"{where}: {error}") from error
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from debias.data.arrays import one_array
 from debias.data.by_name import NAMES, names_in
 from debias.data.files import array_hash, atomic_write, check_regular
 from debias.data.lists import filled, lists_of, rectangle
-from debias.data.shown import one_array
 from debias.data.tables import DAMAGED, broken, check_names
 from debias.data.text import printable
 
