@@ -59,9 +59,9 @@ class Coverage:
         )
         every = {"coverage": np.nanmean(inside), "told": np.isfinite(inside).mean()}
         with np.errstate(invalid="ignore"):
-            told = np.isfinite(inside).any(axis=0)
+            claimed = np.isfinite(inside).any(axis=0)
         ranks = {
-            f"rank@{k + 2}": np.nanmean(inside[:, k]) for k in np.flatnonzero(told)
+            f"rank@{k + 2}": np.nanmean(inside[:, k]) for k in np.flatnonzero(claimed)
         }
         return {name: float(value) for name, value in {**every, **ranks}.items()}
 
