@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.ranking.settings import Logging, Size
+from benchmarks.ranking.settings import Logging, Size, part_seed
 from debias import metrics
 from debias.data import ClickLog, RankingData
 from simulators.clicks import item_attraction, simulate
@@ -97,7 +97,7 @@ def world(
             policy,
             crowd,
             sessions=count,
-            seed=3 * seed + place,
+            seed=part_seed(seed, place, len(parts)),
             list_size=LIST_SIZE,
         )
         features = np.asarray(scale(part.features))
