@@ -2,12 +2,12 @@
 
 | figure | shows |
 |---|---|
-| `attention` | whom XPA attends to on a grid, beside the true influence of neighbours |
+| `attention` | attention of XPA on a grid, beside the true influence of neighbours |
 | `examination` | of a mixed crowd, the true curve of each kind of user and the curve |
 | | of each component of a mixture |
 | `sessions` | what more clicks bring: NDCG by number of training sessions |
 | `confounding` | NDCG by how much of a log is random, best and worst first |
-| `updates` | hit rate of recall day by day, by how it is kept up to date |
+| `updates` | hit rate of retrieval day by day, by how it is kept up to date |
 
 The first two are of a model trained for the purpose, the others of published results.
 """
@@ -35,13 +35,14 @@ from benchmarks.experiments import (
 )
 from benchmarks.harness import store
 from benchmarks.harness.plan import Table
-from benchmarks.harness.tables import Estimate, View, views
+from benchmarks.harness.tables import View, views
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import World, trained, world
 from benchmarks.ranking.settings import Size
 from benchmarks.ranking.truths import neighbours
 from benchmarks.retrieval import updates
 from debias.data.files import atomic_write
+from debias.metrics import Estimate
 from debias.models import XPA, ClickModel, Mixture
 from debias.models.batches import batches
 
@@ -189,7 +190,7 @@ def confounding(found: Views) -> Figure:
 
 
 def by_day(found: Views) -> Figure:
-    """HR@50 of each of ten days, by how recall is updated, a panel a population."""
+    """HR@50 of each of ten days, by how retrieval is updated, a panel a population."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     days = range(1, updates.DAYS + 1)

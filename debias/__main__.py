@@ -7,7 +7,7 @@ from debias.commands.evaluate import evaluate
 from debias.commands.export import export
 from debias.commands.inspect import inspect
 from debias.commands.rank import rank
-from debias.commands.retrieval import app as recall
+from debias.commands.retrieval import app as retrieval
 from debias.commands.screen import Version
 from debias.commands.serve import serve
 from debias.commands.start import quiet_start, stoppable
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 for command in (inspect, diagnose, train, evaluate, export, rank, serve):
     app.command()(command)
-app.add_typer(recall, name="recall")
+app.add_typer(retrieval, name="retrieval")
 
 
 @app.callback()

@@ -1,7 +1,7 @@
 """The learning rows of the tables of rankers: from a seed and a world to a model.
 
 Every row has the same relevance tower. A row looks at features, layout and clicks of
-the training log; those with `known` in their names are told how users examine. What a
+the training log; those with `known` in their names also read how users examine. What a
 row changes of the world before it looks at it is its `view`.
 """
 
@@ -18,6 +18,7 @@ from keras import ops
 from benchmarks.ranking.protocol import Split, World
 from benchmarks.ranking.variants import VARIANTS
 from debias.data import ClickLog, RankingData
+from debias.data.layout import Layout, layout_of
 from debias.engine.tensors import Tensor, lookup
 from debias.layers import BiasTower, Tower
 from debias.models import (
@@ -30,14 +31,9 @@ from debias.models import (
     Product,
     RegressionEM,
 )
-from debias.models.presets import (
-    CANDIDATES,
-    INIT_STD,
-    LISTWISE,
-    Layout,
-    layout_of,
-    relevance,
-)
+from debias.models.builders import INIT_STD, relevance
+from debias.models.click_model import to_cells
+from debias.presets import PRESETS
 from debias.propensity import estimate, policy_weights
 from simulators.behaviours import Behaviour
 from simulators.oracle import click_probability
@@ -76,11 +72,11 @@ def known_examination(world: World) -> tuple[list[float], list[float]]:
 def estimated_examination(world: World) -> list[float]:
     """Examination over that of the first place, from the training clicks.
 
-    Places of which the log tells nothing get what their neighbours have.
+    Positions that the log does not identify are interpolated from their neighbours.
     """
     found = estimate(world.train.log, "all_pairs", interval="none")
-    told = np.isfinite(found.examination)
-    values = np.interp(found.position, found.position[told], found.examination[told])
+    known = np.isfinite(found.examination)
+    values = np.interp(found.position, found.position[known], found.examination[known])
     return values.tolist()
 
 
@@ -170,7 +166,8 @@ class Known(ClickModel):
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
         examination, low, high = ops.split(batch["context"], 3, axis=-1)
-        wanted = ops.sigmoid(self.relevance(batch["features"])[..., 0])
+        logits = self.relevance(batch["features"])[..., 0]
+        wanted = ops.sigmoid(to_cells(logits, batch))
         p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
         return ops.log(p) - ops.log1p(-p)
 
@@ -194,11 +191,11 @@ def informed(world: World) -> World:
     """Every session comes with `known_context`."""
     behaviours = world.population.behaviours
 
-    def told(split: Split) -> Split:
+    def with_context(split: Split) -> Split:
         context = known_context(split.log, behaviours)
         return split._replace(log=replace(split.log, context=context))
 
-    return World(world.population, *map(told, world[1:]))
+    return World(world.population, *map(with_context, world[1:]))
 
 
 class PerItem(keras.layers.Layer):
@@ -234,10 +231,8 @@ def _of_clicks(build: Callable[[Layout, int], ClickModel]) -> Builder:
 
 
 BUILDERS: Mapping[str, Builder] = {
-    **{
-        name: _of_clicks(build)
-        for name, build in {**CANDIDATES, **LISTWISE, **VARIANTS}.items()
-    },
+    **{name: _of_clicks(preset.build) for name, preset in PRESETS.items()},
+    **{name: _of_clicks(build) for name, build in VARIANTS.items()},
     "softmax_naive": softmax_naive,
     "ips_known": ips_known,
     "ips_estimated": ips_estimated,

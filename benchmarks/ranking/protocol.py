@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.ranking.settings import Logging, Size
+from benchmarks.ranking.settings import Logging, Size, part_seed
 from debias import metrics
 from debias.data import ClickLog, RankingData
 from simulators.clicks import item_attraction, simulate
@@ -59,7 +59,7 @@ class Split(NamedTuple):
 
 
 class World(NamedTuple):
-    """All that a trial knows. What a row may look at is for its trainer to respect."""
+    """A simulated population and the three splits, the truth included."""
 
     population: Population
     train: Split
@@ -85,8 +85,8 @@ def world(
         rng = np.random.default_rng([seed, 61])
         parts = [_candidates(part, rng) for part in parts]
         production = expert if logging.best_first else worst_first
-        ordered, lot = Deterministic(production), RandTopN(production, LIST_SIZE)
-        policy = Interleaved(((1 - logging.random, ordered), (logging.random, lot)))
+        ordered, random = Deterministic(production), RandTopN(production, LIST_SIZE)
+        policy = Interleaved(((1 - logging.random, ordered), (logging.random, random)))
     scale = Standardize().adapt(parts[0].features)
     crowd = named(population)
     sessions = (size.sessions, size.sessions // 4, size.sessions // 4)
@@ -97,7 +97,7 @@ def world(
             policy,
             crowd,
             sessions=count,
-            seed=3 * seed + place,
+            seed=part_seed(seed, place, len(parts)),
             list_size=LIST_SIZE,
         )
         features = np.asarray(scale(part.features))
@@ -110,9 +110,9 @@ def world(
 
 def _candidates(data: RankingData, rng: np.random.Generator) -> RankingData:
     """`LIST_SIZE` items of each query, drawn at random."""
-    lot = np.lexsort((rng.random(data.items), data.query_of_item()))
+    shuffled = np.lexsort((rng.random(data.items), data.query_of_item()))
     place = np.arange(data.items) - np.repeat(data.offsets[:-1], data.sizes)
-    kept = np.sort(lot[place < LIST_SIZE])
+    kept = np.sort(shuffled[place < LIST_SIZE])
     offsets = np.cumsum([0, *np.minimum(data.sizes, LIST_SIZE)])
     assert data.labels is not None
     return RankingData(
@@ -165,11 +165,11 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
 def shown_clicks(world: World, score: np.ndarray) -> float:
     """Exact expected clicks a list when the crowd sees the ten best by `score`.
 
-    Equal scores are ordered by lot, the same lot for every row.
+    Ties are broken at random, in the same way for every row.
     """
     data = world.test.data
-    lot = np.random.default_rng(0).permutation(data.items)
-    order = np.lexsort((lot, -np.asarray(score, float), data.query_of_item()))
+    tie_break = np.random.default_rng(0).permutation(data.items)
+    order = np.lexsort((tie_break, -np.asarray(score, float), data.query_of_item()))
     place = data.padded(LIST_SIZE)
     gamma = item_attraction(data)[order[np.maximum(place, 0)]]
     mask = place >= 0
@@ -199,13 +199,9 @@ def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
 
 def predicted_logits(model: Any, split: Split) -> np.ndarray:
     """(S, L) click logits of each cell given the clicks above it."""
-    from debias.models.batches import batches
+    from debias.training.evaluation import conditional_logits
 
-    predicted = (
-        model.conditional_click_logits(batch, clicks, model(batch))
-        for batch, clicks in batches(split.log, split.data, 2048, shuffle=False)
-    )
-    return np.concatenate([np.asarray(logits) for logits in predicted])
+    return conditional_logits(model, None, split.log, split.data)
 
 
 def trained(
@@ -215,7 +211,7 @@ def trained(
     build: Callable[[int], Any],
     rate: float,
 ) -> tuple[Any, float]:
-    """The model and its best validation likelihood, weights of the best pass kept.
+    """The model and its best validation likelihood, fitted as `debias.fit` does.
 
     Args:
         build: From a seed to a click model.
@@ -223,36 +219,35 @@ def trained(
     """
     import keras
 
-    from debias.engine.optimizers import RowWiseAdam
-    from debias.models.batches import batches
+    from debias.data.layout import layout_of
+    from debias.training import Learners, Part, Prepared, TrainingConfig, fit_prepared
 
     keras.utils.set_random_seed(seed)
-    model = build(seed)
-    train, validation = world.train, world.validation
-    steps = -(-train.log.sessions // size.batch_size)
-    model.compile(
-        # Plain Adam, right also where an embedded id repeats in a batch.
-        RowWiseAdam(rate, dense_rows=1 << 20),
-        jit_compile=False,  # on a CPU, XLA gains nothing here and compiles for long
-        steps_per_execution=min(50, steps),
+    train, judges = world.train, world.validation
+    prepared = Prepared(
+        Learners(train.log, train.data, train.weight),
+        Part(judges.log, judges.data),
+        None,
+        "caller",
+        layout_of(train.log),
+        None,  # the world's features are scaled
     )
-    stop = keras.callbacks.EarlyStopping(
-        "val_loss", patience=size.patience, restore_best_weights=True
-    )
-    history = model.fit(
-        batches(train.log, train.data, size.batch_size, seed=seed, weight=train.weight),
-        validation_data=batches(validation.log, validation.data, 2048, shuffle=False),
+    config = TrainingConfig(
         epochs=size.epochs,
-        callbacks=[stop],
-        verbose=0,
+        patience=size.patience,
+        rate=rate,
+        decay=0.0,
+        averaging=None,
+        batch_size=size.batch_size,
+        min_steps=0,
+        seed=seed,
     )
-    return model, -min(history.history["val_loss"])
+    fitted = fit_prepared(build(seed), prepared, config)
+    return fitted.model, fitted.log_likelihood
 
 
 def scores(score: Callable[[Any], Any], data: RankingData) -> np.ndarray:
     """(items,) relevance-only scores by a function of features, in pieces."""
-    pieces = [
-        np.asarray(score(data.features[start : start + 8192]))
-        for start in range(0, data.items, 8192)
-    ]
-    return np.concatenate(pieces)
+    from debias.training import score_items
+
+    return score_items(score, data.features)

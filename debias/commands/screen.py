@@ -149,6 +149,13 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> "Table":
     return table
 
 
+def print_result(result: Any) -> None:
+    """A result of the library as it prints itself: tables, then words."""
+    from rich.console import Console
+
+    Console(markup=False, highlight=False, emoji=False).print(result)
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""

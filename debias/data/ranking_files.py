@@ -1,37 +1,84 @@
-"""Ranking data as Parquet: a row is an item, the items of a query are consecutive."""
+"""Rows of ranking data as Parquet: a row is an item, a query's are consecutive."""
 
+import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from debias.data.files import atomic_write
-from debias.data.lists import lists_of, rectangle
-from debias.data.ranking import RankingData, runs
+from debias.data.arrays import one_array
+from debias.data.by_name import NAMES, names_in
+from debias.data.files import array_hash, atomic_write, check_regular
+from debias.data.lists import filled, lists_of, rectangle
+from debias.data.tables import DAMAGED, broken, check_names
+from debias.data.text import printable
 
 _MAX_GRADE = b"max_grade"
+_CONTENT = b"content"
 
 
-def write_ranking(data: RankingData, path: str | Path) -> None:
+class Rows(NamedTuple):
+    """The columns of a file, a row an item.
+
+    Attributes:
+        features: (items, F) numbers.
+        labels: (items,) grades, or None.
+        query: (items,) number of each item's query.
+        qid: (items,) what the source calls it; None where queries have no ids.
+        max_grade: Highest grade.
+        names: (F,) names of the features, or None.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray | None
+    query: np.ndarray
+    qid: np.ndarray | None
+    max_grade: int
+    names: tuple[str, ...] | None
+
+    def content(self) -> str:
+        """A hash of everything, beyond 256 MB of a sample: see `sampled_hash`."""
+        plain = [*(self.names or ()), str(self.max_grade)]
+        given = {
+            "features": self.features,
+            "labels": self.labels,
+            "query": np.asarray(self.query if self.qid is None else self.qid),
+            "names": np.array(plain),
+        }
+        arrays = {n: array for n, array in given.items() if array is not None}
+        for name, array in arrays.items():
+            if array.dtype.kind == "O":
+                arrays[name] = array.astype(str)
+        return array_hash(arrays)
+
+
+def write_rows(rows: Rows, path: str | Path) -> None:
     """Writes the columns qid, or query where queries have no ids, label and features.
 
-    `features` is a list of fixed size. The highest grade stands in the metadata of the
-    file. The file is whole or absent.
+    `features` is a list of fixed size. The highest grade, the names of the features and
+    a hash of the content stand in the metadata of the file: pages have checksums of
+    their own, but what describes them has none. The file is whole or absent.
     """
-    number = np.repeat(np.arange(data.queries), data.sizes)
     arrays = {}
-    if data.qid is None:
-        arrays["query"] = pa.array(number.astype(np.int32))
+    if rows.qid is None:
+        arrays["query"] = pa.array(rows.query)
     else:
-        arrays["qid"] = pa.array(data.qid[number])
-    if data.labels is not None:
-        arrays["label"] = pa.array(data.labels)
-    arrays["features"] = lists_of(data.features)
+        arrays["qid"] = _ids(rows.qid, path)
+    if rows.labels is not None:
+        arrays["label"] = pa.array(rows.labels)
+    arrays["features"] = lists_of(rows.features)
+    metadata = {
+        _MAX_GRADE: str(rows.max_grade).encode(),
+        _CONTENT: rows.content().encode(),
+    }
+    if rows.names is not None:
+        metadata[NAMES] = json.dumps(rows.names).encode()
     schema = pa.schema(
         [pa.field(name, array.type, nullable=False) for name, array in arrays.items()],
-        metadata={_MAX_GRADE: str(data.max_grade).encode()},
+        metadata,
     )
     with atomic_write(path) as aside:
         pq.write_table(
@@ -40,68 +87,104 @@ def write_ranking(data: RankingData, path: str | Path) -> None:
             compression="none",
             use_dictionary=["qid", "query", "label"],
             write_statistics=False,
+            write_page_checksum=True,
         )
 
 
-def read_ranking(path: str | Path, max_grade: int | None = None) -> RankingData:
-    """Reads ranking data from Parquet.
+def _ids(qid: np.ndarray, path: str | Path) -> pa.Array:
+    try:
+        return pa.array(qid)
+    except UnicodeError as error:
+        half = re.compile("[\ud800-\udfff]")
+        wrong = next((q for q in map(str, qid) if half.search(q)), "")
+        raise ValueError(
+            f"{path}: the qid {printable(wrong)} is no text that a file can hold, it "
+            "has half of a surrogate pair; rename the query"
+        ) from error
 
-    Args:
-        path: A file with a column qid or query; optionally label; and features, as one
-            column of lists of equal length or as columns f0, f1, ... Other columns are
-            an error.
-        max_grade: Highest grade; None for what the file says, else 4.
+
+def read_rows(path: str | Path) -> Rows:
+    """Reads what `write_rows` wrote, or a like table of another program's.
 
     Raises:
-        ValueError: A column is missing, unknown or of the wrong type, the items of a
-            query are not consecutive, or a value is not allowed; names the file.
+        ValueError: As for `RankingData.read_parquet`; names the file.
     """
     path = Path(path)
+    check_regular(path)
     try:
-        table = pq.read_table(path)
-        if max_grade is None:
-            max_grade = int((table.schema.metadata or {}).get(_MAX_GRADE, b"4"))
-        return _from_table(table, max_grade)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        names = table.column_names
+    except DAMAGED as error:
+        raise broken(path, "Parquet", error) from error
+    check_names(str(path), names)
+    try:
+        rows = _from_table(table)
+        noted = (table.schema.metadata or {}).get(_CONTENT)
+        if noted not in (None, rows.content().encode()):
+            raise ValueError("damaged, it is not what was written; copy it again")
+        return rows
+    except (pa.ArrowException, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _from_table(table: pa.Table, max_grade: int) -> RankingData:
-    names = set(table.column_names)
-    plain = [name for name in names if re.fullmatch(r"f\d+", name)]
-    plain.sort(key=lambda name: int(name[1:]))
-    feature_columns = ["features"] if "features" in names else plain
-    if not feature_columns:
+def _from_table(table: pa.Table) -> Rows:
+    names = table.column_names
+    plain = sorted(
+        (n for n in names if re.fullmatch(r"f\d+", n)), key=lambda n: int(n[1:])
+    )
+    listed = "features" in names
+    if not listed and not plain:
         raise ValueError("no column features and no columns f0, f1, ...")
-    if feature_columns == plain and plain != [f"f{i}" for i in range(len(plain))]:
+    if not listed and plain != [f"f{i}" for i in range(len(plain))]:
         raise ValueError(f"feature columns must run from f0, got {' '.join(plain)}")
-    if len(names & {"qid", "query"}) != 1:
+    if len({"qid", "query"}.intersection(names)) != 1:
         raise ValueError("needs a column qid or a column query")
-    strange = names - {"qid", "query", "label", *feature_columns}
+    feature_columns = ["features"] if listed else plain
+    strange = set(names) - {"qid", "query", "label", *feature_columns}
     if strange:
-        raise ValueError(f"unknown column {' '.join(sorted(strange))}")
+        raise ValueError(f"unknown column {printable(' '.join(sorted(strange)))}")
     if len(table) == 0:
         raise ValueError("holds no item")
-    for name in sorted(names):
+    for name in names:
         if table.column(name).null_count:
-            raise ValueError(f"{name} is NULL at an item")
-
-    query = table.column("qid" if "qid" in names else "query").to_numpy()
-    offsets, qid = runs(query)
-    if feature_columns == ["features"]:
-        features, gaps = rectangle(table.column("features"), None, np.nan)
-        if gaps is not None and gaps.any():
-            row, column = np.argwhere(gaps)[0]
-            raise ValueError(f"features lack number {column} at row {row}")
+            row = table.column(name).is_null().to_pylist().index(True)
+            raise ValueError(f"{name} is NULL at row {row}")
+    query = _query(table.column("qid" if "qid" in names else "query"))
+    if listed:
+        features = _lists(table.column("features"))
     else:
-        columns = [table.column(name).to_numpy() for name in plain]
-        features = np.stack(columns, axis=1)
-    return RankingData(
+        features = np.stack([_numbers(table, name) for name in plain], axis=1)
+    return Rows(
         features,
-        table.column("label").to_numpy() if "label" in names else None,
-        offsets,
-        qid if "qid" in names else None,
-        max_grade,
+        _numbers(table, "label") if "label" in names else None,
+        query,
+        query if "qid" in names else None,
+        int((table.schema.metadata or {}).get(_MAX_GRADE, b"4")),
+        (names_in(table.schema) or None) if listed else tuple(plain),
     )
+
+
+def _query(column: pa.ChunkedArray) -> np.ndarray:
+    """Names of queries, of whatever layout."""
+    array = one_array(column)
+    array.validate(full=True)  # that text is UTF-8
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _lists(column: pa.ChunkedArray) -> np.ndarray:
+    try:
+        features, gaps = rectangle(one_array(column), None, np.nan)
+    except ValueError as error:
+        raise ValueError(f"features {error}") from error
+    if gaps is not None and gaps.any():
+        row, number = np.argwhere(gaps)[0]
+        raise ValueError(f"features lack number {number} at row {row}")
+    return features
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    try:
+        return filled(one_array(table.column(name)), np.nan).values
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from error

@@ -1,16 +1,26 @@
 """Do predicted click probabilities come true, rank by rank?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 from debias.data import ClickLog
-from debias.diagnosis.crowd import chances, fit_mixture, happened_cells
-from debias.diagnosis.finding import Finding, Grade
-from debias.propensity.cells import cells
+from debias.diagnosis.crowd import chances, fit_one, happened_cells, tally
+from debias.diagnosis.finding import POWER, Finding
+from debias.diagnosis.identifiability import words
+from debias.propensity.cells import Cells, cells
+from debias.propensity.pbm_maximum import TINY
 
 OFTEN = 30  # impressions of a pair that make its attraction known
 FINE = 0.01  # an error of one click in a hundred impressions moves no decision
+# An error as a share of the click rate at its rank. Published examination falls by at
+# least a tenth, mostly by a quarter and more, from one rank to the next: predictions
+# off by a quarter confuse a rank with the next.
+MATTERS = 0.25
+COVERED = 0.5  # share of the impressions that a verdict on the log must rest on
+DRAWS = 30  # logs drawn from the model, to see what errors chance makes
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +35,9 @@ class Calibration(Finding):
             adds, at least 0.
         chance: (K,) float64 what a perfectly calibrated model exceeds at no rank with
             chance `level`.
+        detectable: (K,) float64 error of all bins alike that would exceed `chance` with
+            80% power.
+        rate: (K,) float64 click rate of the same impressions.
         predicted, observed: (K, B) float64 means of the bins, nan where one is empty.
         impressions: (K, B) int64.
         covered: Share of the impressions that are of pairs shown often enough.
@@ -35,6 +48,8 @@ class Calibration(Finding):
     lower: np.ndarray
     upper: np.ndarray
     chance: np.ndarray
+    detectable: np.ndarray
+    rate: np.ndarray
     predicted: np.ndarray
     observed: np.ndarray
     impressions: np.ndarray
@@ -52,11 +67,11 @@ def calibration(
 
     ECE_k = sum_b n_b / n |click rate of bin b - mean prediction of b|, with bins of
     about equally many impressions of the other half. Chance makes it positive even
-    where predictions are right: `chance` is drawn from the model's own probabilities,
-    with the scatter of both halves; the interval is 2 ECE less the quantiles of
-    resampled ones, the basic bootstrap. Pairs that the fitted half shows fewer than 30
-    times are left out: what they are off by says how little is known of them, not how
-    users read.
+    where predictions are right: for `chance` both halves are drawn from the model
+    itself, which is fitted and binned again; the interval is 2 ECE less the quantiles
+    of resampled ones, the basic bootstrap. Pairs that the fitted half shows fewer than
+    30 times are left out: what they are off by says how little is known of them, not
+    how users read.
 
     Args:
         log: The click log.
@@ -74,82 +89,189 @@ def calibration(
         raise ValueError(f"bins must be at least 1, got {bins}")
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
-    rng = np.random.default_rng(seed)
     if log.sessions < 2:
         raise ValueError("log must hold at least two sessions")
+    rng = np.random.default_rng(seed)
     counted, order = cells(log), rng.permutation(log.sessions)
-    assert counted.index is not None
-    fitted, other = np.array_split(order, 2)
     happened = happened_cells(counted, log.click)
-    model = fit_mixture(counted, happened[fitted], None, 1, rng)
-    held, ranks = log.take(other), log.list_size
-    p = np.append(chances(counted, model)[:, 0], 0.0)[counted.index[other]]
-    often = np.asarray(happened[fitted].sum(axis=0)).reshape(2, -1).sum(axis=0)
-    often = np.append(counted.by_pair(often) >= OFTEN, False)
-    known = np.append(often[counted.pair], False)[counted.index[other]]
-    impressions = np.zeros((ranks, bins), np.int64)
-    predicted, observed, scatter = np.full((3, ranks, bins), np.nan)
-    for k in range(ranks):
-        shown = known[:, k]
-        own, click = p[shown, k], held.click[shown, k]
-        edges = np.quantile(own, np.linspace(0, 1, bins + 1)[1:-1]) if own.size else []
-        at = np.searchsorted(edges, own, side="left")
-        n = np.bincount(at, minlength=bins)
-        impressions[k] = n
-        with np.errstate(invalid="ignore"):
-            predicted[k] = np.bincount(at, own, minlength=bins) / n
-            observed[k] = np.bincount(at, click, minlength=bins) / n
-            scatter[k] = np.sqrt(np.bincount(at, own * (1 - own), minlength=bins)) / n
-    with np.errstate(invalid="ignore"):
-        weight = impressions / impressions.sum(axis=1, keepdims=True)
-    gap = np.nan_to_num(observed - predicted)
-    noise = rng.normal(size=(replicates, ranks, bins)) * np.nan_to_num(scatter)
-
-    def error(gap: np.ndarray) -> np.ndarray:
-        return (weight * np.abs(gap)).sum(axis=-1)
-
-    found, again = error(gap), error(gap + noise)
-    # Predictions come from a half as large: they scatter as much as rates, at most.
-    null = error(np.sqrt(2) * noise)
+    fitted, other = (
+        tally(counted, happened[half]) for half in np.array_split(order, 2)
+    )
+    impressions = other.shown.sum()
+    # The prior alone fits rare pairs, and would bias examination by what it says.
+    often = (fitted.by_pair(fitted.shown) >= OFTEN)[counted.pair]
+    fitted, other = fitted.only(often), other.only(often)
+    table = _binned(fitted, other, bins)
+    weight, gap = table.weight, table.gap
+    noise = rng.normal(size=(replicates, *gap.shape)) * np.nan_to_num(table.error)
+    found = (weight * np.abs(gap)).sum(axis=-1)
+    again = (weight * np.abs(gap + noise)).sum(axis=-1)
     tail = (1 - level) / 2
     low, high = np.quantile(again, [tail, 1 - tail], axis=0)
-    chance = np.quantile(null, level ** (1 / ranks), axis=0)
+    chance, detectable = _chance(fitted, other, bins, level, rng)
+    covered = float(table.impressions.sum() / impressions)
+    rate = (weight * np.nan_to_num(table.observed)).sum(axis=1)
     return Calibration(
-        np.arange(1, ranks + 1),
+        np.arange(1, log.list_size + 1),
         found,
         np.maximum(2 * found - high, 0),
         np.maximum(2 * found - low, 0),
         chance,
-        predicted,
-        observed,
-        impressions,
-        float(known.sum() / held.mask.sum()),
-        **vars(_judge(found, chance)),
+        detectable,
+        rate,
+        table.predicted,
+        table.observed,
+        table.impressions,
+        covered,
+        **vars(_judge(found, chance, detectable, rate, covered)),
     )
 
 
-def _judge(error: np.ndarray, chance: np.ndarray) -> Finding:
-    grade: Grade = "good"
-    if np.isnan(error).all():
+class _Bins(NamedTuple):
+    """(K, B) each: impressions, mean prediction, click rate and its standard error."""
+
+    impressions: np.ndarray
+    predicted: np.ndarray
+    observed: np.ndarray
+    error: np.ndarray
+
+    @property
+    def weight(self) -> np.ndarray:
+        """(K, B) shares of the impressions of a rank; nan where it has none."""
+        with np.errstate(invalid="ignore"):
+            return self.impressions / self.impressions.sum(axis=1, keepdims=True)
+
+    @property
+    def gap(self) -> np.ndarray:
+        """(K, B) click rate less prediction, 0 where a bin is empty."""
+        return np.nan_to_num(self.observed - self.predicted)
+
+
+def _binned(fitted: Cells, other: Cells, bins: int) -> _Bins:
+    """Fits one population to one half of the counts and bins the other half.
+
+    The cells of a rank are sorted by prediction and cut into bins of about equally many
+    impressions.
+    """
+    p = chances(fitted, fit_one(fitted))[:, 0]
+    order = np.lexsort((p, other.rank))
+    rank, n = other.rank[order], other.shown[order]
+    # Impressions of the rank before the middle of each cell, as a share of the rank's.
+    total = np.bincount(rank, n, minlength=other.ranks)
+    before = np.cumsum(n) - n / 2 - (np.cumsum(total) - total)[rank]
+    share = before / np.maximum(total[rank], 1)
+    cell = rank * bins + np.minimum((share * bins).astype(int), bins - 1)
+    kept = n > 0
+    cell, n, p, clicked = cell[kept], n[kept], p[order][kept], other.clicked[order]
+
+    def summed(value: np.ndarray) -> np.ndarray:
+        size = other.ranks * bins
+        return np.bincount(cell, value, minlength=size).reshape(-1, bins)
+
+    size = summed(n)
+    with np.errstate(invalid="ignore"):
+        return _Bins(
+            size.astype(np.int64),
+            summed(n * p) / size,
+            summed(clicked[kept]) / size,
+            np.sqrt(summed(n * p * (1 - p))) / size,
+        )
+
+
+def _chance(
+    fitted: Cells, other: Cells, bins: int, level: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) errors that chance explains, and (K,) those that exceed it with 80% power.
+
+    Both halves are drawn from the model of the first, with its predictions for truth.
+    The logs of the errors of a rank are about normal: `chance` is their mean plus so
+    many standard deviations that no rank exceeds it with chance `level`.
+    """
+    truth = chances(fitted, fit_one(fitted))[:, 0]
+    drawn = []
+    for _ in range(DRAWS):
+        one, two = (
+            replace(half, clicked=rng.binomial(half.shown.astype(int), truth) + 0.0)
+            for half in (fitted, other)
+        )
+        drawn.append(_binned(one, two, bins))
+    weight, gap = (np.stack([getattr(d, n) for d in drawn]) for n in ("weight", "gap"))
+
+    def error(moved: np.ndarray) -> np.ndarray:
+        return (weight * np.abs(gap + moved[:, None])).sum(axis=-1)
+
+    none = np.log(np.maximum(error(np.zeros(fitted.ranks)), TINY))
+    reach = student.ppf(level ** (1 / fitted.ranks), DRAWS - 1)
+    chance = np.exp(none.mean(axis=0) + reach * none.std(axis=0, ddof=1))
+    # The smallest error, the same in all bins, with that power: by bisection.
+    below, above = np.zeros_like(chance), np.ones_like(chance)
+    for _ in range(20):
+        middle = (below + above) / 2
+        enough = (error(middle) > chance).mean(axis=0) >= POWER
+        below, above = np.where(enough, below, middle), np.where(enough, middle, above)
+    return chance, np.where(np.isnan(chance), np.nan, above)
+
+
+def _judge(
+    error: np.ndarray,
+    chance: np.ndarray,
+    detectable: np.ndarray,
+    rate: np.ndarray,
+    covered: float,
+) -> Finding:
+    longer = "Log longer, or more sessions of fewer queries."
+    shown = ~np.isnan(error)
+    if not shown.any():
         verdict = "Unknown: no item was shown often enough to hold predictions against."
-        step = "Log longer, or more sessions of fewer queries."
-        return Finding(verdict=verdict, next_step=step, grade="caution")
+        return Finding(verdict=verdict, next_step=longer, grade="unknown")
     wrong = np.nan_to_num(error) > np.nan_to_num(chance)
-    worst = int(np.nanargmax(np.where(wrong, error, -1))) if wrong.any() else 0
-    if wrong.any() and error[worst] > FINE:
-        grade = "caution"
+    # At a rate of .004 an error of .01 is no small one.
+    large = wrong & (np.nan_to_num(error) > np.minimum(FINE, MATTERS * rate))
+    worst = int(np.nanargmax(np.where(large, error, -1)))
+    if large.any():
         verdict = (
             f"Miscalibrated: at rank {worst + 1} one position-based model is off by "
             f"{error[worst]:.3f} on average, where chance explains {chance[worst]:.3f}."
         )
         step = "Readers do not follow this model: see populations and neighbours."
-    elif wrong.any():
+        return Finding(verdict=verdict, next_step=step, grade="caution")
+    if covered < COVERED:
         verdict = (
-            f"Nearly calibrated: the model is off by at most {error[worst]:.3f}, more "
-            "than chance but too little to matter."
+            f"Unknown: {covered:.0%} of the impressions are of items shown often "
+            f"enough ({OFTEN} times) to hold predictions against."
         )
-        step = "Its click probabilities may be used."
+        return Finding(verdict=verdict, next_step=longer, grade="unknown")
+    return _judge_no_error(error, wrong, detectable, rate)
+
+
+def _judge_no_error(
+    error: np.ndarray, wrong: np.ndarray, detectable: np.ndarray, rate: np.ndarray
+) -> Finding:
+    """The verdict where no rank is off by more than chance and more than matters."""
+    shown = ~np.isnan(error)
+    powered = shown & (np.nan_to_num(detectable, nan=np.inf) <= MATTERS * rate)
+    blind = words(np.flatnonzero(shown & ~powered) + 1)
+    if not powered.any():
+        verdict = (
+            f"Unknown: at no rank would predictions off by {MATTERS:.0%} of the click "
+            "rate show in this log."
+        )
+        step = "Log longer, or more sessions of fewer queries."
+        return Finding(verdict=verdict, next_step=step, grade="unknown")
+    reach = (detectable[powered] / rate[powered]).max()
+    found = f"an error of {reach:.0%} of the click rate would have been found"
+    if wrong.any():
+        verdict = (
+            f"Nearly calibrated: the model is off by at most {error[wrong].max():.3f}, "
+            f"more than chance but too little to matter; {found}"
+        )
     else:
-        verdict = "Calibrated: at no rank is the model off by more than chance."
-        step = "Its click probabilities may be used."
-    return Finding(verdict=verdict, next_step=step, grade=grade)
+        verdict = (
+            f"Calibrated: at no rank is the model off by more than chance; {found}"
+        )
+    step = "Its click probabilities may be used."
+    if blind:
+        verdict += f" at rank {words(np.flatnonzero(powered) + 1)}. Unknown at {blind}."
+        step = f"Its click probabilities may be used, but not at rank {blind}."
+        return Finding(verdict=verdict, next_step=step, grade="caution")
+    return Finding(verdict=verdict + " at each.", next_step=step, grade="good")

@@ -15,12 +15,16 @@ from scipy.sparse import csgraph
 from scipy.stats import chi2, norm
 
 from debias.data import ClickLog
-from debias.diagnosis.finding import Finding, Grade
+from debias.diagnosis.finding import Finding, Grade, detectable
 from debias.metrics import effective_sample_size
 from debias.propensity.cells import Cells, cells, components
 from debias.propensity.estimate import estimate
+from debias.propensity.examination import Examination
 
 WEAK = 0.25  # standard error of a log ratio: its 95% interval is a factor of 1.6 wide
+# A ratio of click rate and examination that matters. One rank further down costs as
+# much, by most published curves, so that raw rates would misplace an item by one rank.
+MATTERS = 1.5
 TINY = 1e-12
 
 
@@ -96,14 +100,7 @@ def connectivity(log: ClickLog, minimum: int = 1, source: str = "all") -> Connec
 
 
 def _components(counted: Cells, enough: np.ndarray) -> np.ndarray:
-    kept = Cells(
-        counted.pair[enough],
-        counted.rank[enough],
-        counted.shown[enough],
-        counted.clicked[enough],
-        counted.pairs,
-        counted.ranks,
-    )
+    kept = counted.only(enough)
     label = components(kept)
     used = kept.by_rank(kept.shown) > 0
     label[used] = np.unique(label[used], return_inverse=True)[1]
@@ -182,11 +179,13 @@ def _judge(
 
 
 def words(ranks: np.ndarray) -> str:
-    """Ranks as ranges.
+    """Ascending ranks as ranges; empty where there are none.
 
     >>> words(np.array([1, 2, 3, 5]))
     '1-3, 5'
     """
+    if not ranks.size:
+        return ""
     runs = np.split(ranks, np.flatnonzero(np.diff(ranks) > 1) + 1)
     return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
 
@@ -290,16 +289,7 @@ def _telling(counted: Cells) -> Cells:
     """The cells of pairs that say something about theta, renumbered."""
     clicked, shown = counted.by_pair(counted.clicked), counted.by_pair(counted.shown)
     several = counted.by_pair(np.ones(len(counted.pair))) > 1
-    useful = (several & (clicked > 0) & (clicked < shown))[counted.pair]
-    names, pair = np.unique(counted.pair[useful], return_inverse=True)
-    return Cells(
-        pair,
-        counted.rank[useful],
-        counted.shown[useful],
-        counted.clicked[useful],
-        len(names),
-        counted.ranks,
-    )
+    return counted.only((several & (clicked > 0) & (clicked < shown))[counted.pair])
 
 
 def _additive(
@@ -443,6 +433,8 @@ class Confounding(Finding):
         z: (K,) float64 difference of their logs in standard errors, taken as
             independent; 0 at rank 1.
         flagged: (K,) bool, where they differ significantly, all ranks together.
+        detectable: (K,) float64 ratio of the two that would be flagged with 80% power;
+            1 at rank 1, nan where nothing is known.
     """
 
     position: np.ndarray
@@ -450,6 +442,7 @@ class Confounding(Finding):
     examination: np.ndarray
     z: np.ndarray
     flagged: np.ndarray
+    detectable: np.ndarray
 
 
 def confounding(
@@ -466,35 +459,65 @@ def confounding(
     raw, free = estimate(log, "ctr"), estimate(log, method)
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = np.log(raw.examination) - np.log(free.examination)
-        relative = [e.standard_error / e.examination for e in (raw, free)]
-        z = np.where(raw.position == 1, 0.0, gap / np.hypot(*relative))
+        errors = [e.standard_error / e.examination for e in (raw, free)]
+        error = np.hypot(*errors)
+        z = np.where(raw.position == 1, 0.0, gap / error)
     critical = norm.ppf(1 - (1 - level) / 2 / max(1, len(z) - 1))
     flagged = np.abs(np.nan_to_num(z)) > critical
-    at = np.flatnonzero(flagged) + 1
-    untold = np.flatnonzero(np.isnan(z) & log.mask.any(axis=0)) + 1
-    grade: Grade = "caution"
-    if at.size:
-        worst = int(np.argmax(np.abs(np.where(flagged, gap, 0.0))))
-        verdict = (
-            f"Confounded at rank {words(at)}: rank {worst + 1} is clicked "
-            f"{raw.examination[worst]:.2f} times as often as rank 1 but examined "
-            f"{free.examination[worst]:.2f} times as often."
-        )
-        step = f"Do not read click rates as examination; use {method}."
-    elif untold.size:
-        verdict = f"Unknown: at rank {words(untold)} nothing can be compared."
-        step = "Randomise these ranks; see the connectivity of the log."
+    reach = np.exp([detectable(each, critical) for each in error])
+    reach = np.where(np.isnan(z), np.nan, reach)
+    if flagged.any():
+        found = _judge_confounded(raw, free, np.where(flagged, gap, 0.0), method)
     else:
-        grade = "good"
-        verdict = "No confounding found: click rates by rank agree with harvesting."
-        step = "Either may be used; harvesting stays right if the policy changes."
+        found = _judge_unconfounded(z, reach, np.any(log.mask, axis=0))
     return Confounding(
         raw.position,
         raw.examination,
         free.examination,
         z,
         flagged,
-        verdict=verdict,
-        next_step=step,
-        grade=grade,
+        reach,
+        **vars(found),
     )
+
+
+def _judge_confounded(
+    raw: Examination, free: Examination, gap: np.ndarray, method: str
+) -> Finding:
+    """The verdict on log ratios that are 0 where nothing is flagged."""
+    worst = int(np.argmax(np.abs(gap)))
+    verdict = (
+        f"Confounded at rank {words(np.flatnonzero(gap) + 1)}: rank {worst + 1} is "
+        f"clicked {raw.examination[worst]:.2f} times as often as rank 1 but examined "
+        f"{free.examination[worst]:.2f} times as often."
+    )
+    step = f"Do not read click rates as examination; use {method}."
+    return Finding(verdict=verdict, next_step=step, grade="caution")
+
+
+def _judge_unconfounded(z: np.ndarray, reach: np.ndarray, shown: np.ndarray) -> Finding:
+    """The verdict where no rank is flagged."""
+    if not shown[1:].any():
+        verdict, step = "Unknown: one rank has nothing to compare.", "Log more ranks."
+        return Finding(verdict=verdict, next_step=step, grade="unknown")
+    untold = np.isnan(z) & shown
+    blind = shown & ~untold & (reach > MATTERS)
+    if untold.any():
+        at = words(np.flatnonzero(untold) + 1)
+        verdict = f"Unknown: at rank {at} nothing can be compared."
+        step = "Randomise these ranks; see the connectivity of the log."
+        return Finding(verdict=verdict, next_step=step, grade="unknown")
+    if blind.any():
+        verdict = (
+            f"Unknown: at rank {words(np.flatnonzero(blind) + 1)} click rates that "
+            f"mislead by a factor below {reach[blind].max():.1f} would not show, and "
+            f"{MATTERS} matters."
+        )
+        step = "Use an estimate of examination, not click rates, or log longer."
+        return Finding(verdict=verdict, next_step=step, grade="unknown")
+    verdict = (
+        "No confounding found: click rates by rank agree with harvesting. A factor of "
+        f"{np.nanmax(reach):.2f} would have been found (80% power)."
+    )
+    step = "Either may be used; harvesting stays right if the policy changes."
+    return Finding(verdict=verdict, next_step=step, grade="good")

@@ -8,16 +8,23 @@ Clicks, WWW 2021) against one without.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.optimize import brentq
+from scipy.stats import f as f_distribution
+from scipy.stats import ncf
 
 from debias.data import ClickLog, RankingData
-from debias.diagnosis.finding import Finding, Grade
+from debias.diagnosis.finding import POWER, Finding
 from debias.propensity.cells import cells
 from debias.propensity.click_models import PBM
 
 SIDES = ("above", "below")
+# Change of the click rate by one standard deviation of the neighbours. By the measured
+# examination of Joachims et al. (SIGIR 2005), standing at rank 2 instead of 1 costs as
+# much: an effect below that misplaces an item by less than one rank.
+MATTERS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +37,19 @@ class Neighbours(Finding):
             deviation of what it varies by around the same item at the same rank; nan
             where it does not vary.
         error: (2,) float64 standard error, sessions independent.
-        statistic: To be held against chi-squared with as many degrees of freedom as
-            effects; nan where there are none.
+        detectable: (2,) float64 effect that the test detects with 80% power where the
+            other side has none: sqrt(noncentrality / precision) / sqrt(r), with r the
+            correlation of two halves' estimates of the neighbours' attraction. A
+            standard deviation is that of the attraction here, not of its estimate.
+        statistic: F statistic of all effects together, with as many degrees of freedom
+            as there are effects and as sessions leave; nan where there are none.
         gain, gain_error: Held-out log-likelihood that attention between positions adds,
             nats a session, and its paired standard error; nan without features.
     """
 
     effect: np.ndarray
     error: np.ndarray
+    detectable: np.ndarray
     statistic: float
     gain: float
     gain_error: float
@@ -71,48 +83,39 @@ def neighbours(
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
-    effect, error, statistic = _tabular(log, seed)
+    test = _tabular(log, level, seed)
     gain = gain_error = np.nan
     if data is not None:
         gain, gain_error = _attention(log, data, sessions, epochs, seed)
-    told = np.isfinite(effect)
-    critical = chi2.ppf(level, max(1, told.sum()))
     return Neighbours(
-        effect,
-        error,
-        statistic,
+        test.effect,
+        test.error,
+        test.detectable,
+        test.statistic,
         gain,
         gain_error,
-        **vars(_judge(effect, error, statistic > critical, gain, gain_error)),
+        **vars(_judge(test, gain, gain_error)),
     )
 
 
-def _judge(
-    effect: np.ndarray,
-    error: np.ndarray,
-    significant: bool,
-    gain: float,
-    gain_error: float,
-) -> Finding:
-    grade: Grade = "good"
+class _Test(NamedTuple):
+    """The regression on neighbours; the fields are those of `Neighbours`."""
+
+    effect: np.ndarray
+    error: np.ndarray
+    detectable: np.ndarray
+    statistic: float
+    critical: float
+
+
+_NONE = np.full(2, np.nan)
+_NOTHING = _Test(_NONE, _NONE, _NONE, np.nan, np.nan)
+
+
+def _judge(test: _Test, gain: float, gain_error: float) -> Finding:
     attends = gain > 1.96 * gain_error
-    if significant:
-        grade = "caution"
-        side = int(np.nanargmax(np.abs(effect) / error))
-        way = "more" if effect[side] > 0 else "less"
-        verdict = (
-            f"Neighbours matter: an item is clicked {abs(effect[side]):.1%} {way} "
-            f"often when the items {SIDES[side]} it are more attractive by one "
-            "standard deviation."
-        )
-        step = "Compare a model with attention between positions on held-out clicks."
-    elif np.isnan(effect).all():
-        grade = "caution"
-        verdict = "Unknown: the neighbours of an item at one rank do not vary."
-        step = "Log some sessions with other items around, such as random swaps."
-    else:
-        verdict = "No neighbour effect found: clicks follow the item and its rank."
-        step = "A model of each item by itself is enough."
+    found = _judge_strata(test)
+    verdict, step, grade = found.verdict, found.next_step, found.grade
     if attends:
         grade = "caution"
         step = "Train with attention between positions: debias.models.XPA."
@@ -125,51 +128,120 @@ def _judge(
     return Finding(verdict=verdict, next_step=step, grade=grade)
 
 
-def _tabular(log: ClickLog, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Relative effects (2,), their errors, and the statistic of all together."""
-    unknown = np.full(2, np.nan)
+def _judge_strata(test: _Test) -> Finding:
+    """What the comparison of an item with itself says."""
+    if np.isnan(test.effect).all():
+        verdict = "Unknown: the neighbours of an item at one rank do not vary."
+        step = "Log some sessions with other items around, such as random swaps."
+        return Finding(verdict=verdict, next_step=step, grade="unknown")
+    if test.statistic > test.critical:
+        side = int(np.nanargmax(np.abs(test.effect) / test.error))
+        way = "more" if test.effect[side] > 0 else "less"
+        verdict = (
+            f"Neighbours matter: an item is clicked {abs(test.effect[side]):.1%} {way} "
+            f"often when the items {SIDES[side]} it are more attractive by one "
+            "standard deviation."
+        )
+        step = "Compare a model with attention between positions on held-out clicks."
+        return Finding(verdict=verdict, next_step=step, grade="caution")
+    worst = float(np.nanmax(test.detectable))
+    if not worst <= MATTERS:
+        size = f"below {worst:.1%}" if np.isfinite(worst) else "of any size"
+        verdict = (
+            f"Unknown: an effect of the neighbours {size} of the click rate would not "
+            f"show in this log, and {MATTERS:.0%} matters."
+        )
+        step = "Log longer, or let chance exchange items in more sessions."
+        return Finding(verdict=verdict, next_step=step, grade="unknown")
+    verdict = (
+        "No neighbour effect found: clicks follow the item and its rank. A change of "
+        f"the click rate by {worst:.1%} would have been found (80% power)."
+    )
+    step = "A model of each item by itself is enough."
+    return Finding(verdict=verdict, next_step=step, grade="good")
+
+
+def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
+    """Within-stratum regression of clicks on the attraction of the neighbours."""
     if log.sessions < 4 or not log.click.any():
-        return unknown, unknown, np.nan
+        return _NOTHING
     order = np.random.default_rng(seed).permutation(log.sessions)
-    halves = np.array_split(order, 2)
-    parts = [
-        _strata(log.take(halves[i]), PBM.fit(log.take(halves[1 - i]))) for i in (0, 1)
-    ]
-    x, rest, grow = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    halves = [log.take(half) for half in np.array_split(order, 2)]
+    fitted = [PBM.fit(half) for half in halves]
+    parts = [_strata(halves[i], fitted[1 - i], fitted[i]) for i in (0, 1)]
+    x, again, rest, grow = (
+        np.concatenate([part[i] for part in parts]) for i in range(4)
+    )
     power = np.einsum("slf,slf->f", x, x)
-    told = power > 1e-9
-    if not told.any():
-        return unknown, unknown, np.nan
-    x = x[:, :, told]
+    varies = power > 1e-9
+    if not varies.any():
+        return _NOTHING
+    # How far two halves of the log agree on the neighbours' attraction: what is noise
+    # in it hides an effect of the attraction itself.
+    both = np.einsum("slf,slf->f", x, again)
+    size = power * np.einsum("slf,slf->f", again, again)
+    agreed = np.maximum(both, 0) / np.sqrt(np.maximum(size, 1e-300))
+    # Least squares; a session is one observation, its clicks may depend on each other.
+    x = x[:, :, varies]
     bread = np.linalg.pinv(np.einsum("slf,slg->fg", x, x), hermitian=True)
     slope = bread @ np.einsum("slf,sl->f", x, rest)
-    # A session is one observation: its clicks may depend on each other.
     each = np.einsum("slf,sl->sf", x, grow * (rest - x @ slope))
     covariance = bread @ (each.T @ each) @ bread
-    statistic = float(slope @ np.linalg.pinv(covariance, hermitian=True) @ slope)
+    precision = np.linalg.pinv(covariance, hermitian=True)
+    # In units of the click rate, for neighbours that rise by a standard deviation.
     varied = (x != 0).any(axis=2).sum()
-    scale = np.sqrt(power[told] / varied) / log.click[log.mask].mean()
-    effect, error = unknown.copy(), unknown.copy()
-    effect[told] = slope * scale
-    error[told] = np.sqrt(np.diag(covariance)) * scale
-    return effect, error, statistic
+    scale = np.sqrt(power[varies] / varied) / log.click[log.mask].mean()
+    free = int(varies.sum())
+    left = int((x != 0).any(axis=(1, 2)).sum()) - free
+    critical = reach = np.inf
+    if left > 0:
+        critical = float(f_distribution.ppf(level, free, left))
+        reach = np.sqrt(noncentrality(critical, free, left))
+    effect, error, detectable = np.full((3, 2), np.nan)
+    effect[varies] = slope * scale
+    error[varies] = np.sqrt(np.diag(covariance)) * scale
+    with np.errstate(divide="ignore"):
+        alone = reach * scale / np.sqrt(np.diag(precision))
+        detectable[varies] = alone / np.sqrt(agreed[varies])
+    statistic = float(slope @ precision @ slope) / free
+    return _Test(effect, error, detectable, statistic, critical)
 
 
-def _strata(log: ClickLog, fitted: PBM) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def noncentrality(critical: float, free: int, left: int) -> float:
+    """The noncentrality at which an F test exceeds `critical` with 80% power.
+
+    Args:
+        critical: Of the F distribution with `free` and `left` degrees of freedom.
+        free, left: Degrees of freedom of the effects and of the error.
+
+    >>> round(noncentrality(3.84146, 1, 10**7) ** 0.5, 2)  # 1.96 + .84
+    2.8
+    """
+    high = 1.0
+    while ncf.sf(critical, free, left, high) < POWER:
+        high *= 2
+    return float(
+        brentq(lambda x: ncf.sf(critical, free, left, x) - POWER, 1e-9, high, rtol=1e-6)
+    )
+
+
+def _strata(
+    log: ClickLog, other: PBM, own: PBM
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Neighbours' attraction (S, L, 2) and clicks (S, L) around their strata's means.
 
-    Third (S, L), sqrt(n / (n - 1)) of a stratum of n: what is left of a click once its
-    mean is taken out of it is smaller by that.
+    Args:
+        log: Half of the sessions.
+        other: Fitted to the other half; its attractions are the first result.
+        own: Fitted to this half; its attractions are the second.
+
+    Returns:
+        Both attractions and the clicks, and (S, L) sqrt(n / (n - 1)) of a stratum of
+        n: what is left of a click once its mean is taken out of it is smaller by that.
     """
     mask = log.mask
-    attraction = fitted.gather("attraction", log) * mask
-    before = np.cumsum(attraction, axis=1) - attraction
-    after = attraction.sum(axis=1, keepdims=True) - before - attraction
     above = np.cumsum(mask, axis=1) - mask
     below = mask.sum(axis=1, keepdims=True) - above - mask
-    around = np.stack(
-        [before / np.maximum(above, 1), after / np.maximum(below, 1)], axis=2
-    )
     counted = cells(log)
     assert counted.index is not None
     cell, size = counted.index[mask], len(counted.rank)
@@ -182,9 +254,17 @@ def _strata(log: ClickLog, fitted: PBM) -> tuple[np.ndarray, np.ndarray, np.ndar
 
     grow = np.zeros(mask.shape)
     grow[mask] = np.sqrt(counted.shown / np.maximum(counted.shown - 1, 1))[cell]
-    x = np.stack([centred(around[:, :, side]) for side in (0, 1)], axis=2)
-    x[np.abs(x) < 1e-12] = 0.0  # rounding of what does not vary
-    return x, centred(log.click.astype(float)), grow
+
+    def neighbours(fitted: PBM) -> np.ndarray:
+        attraction = fitted.gather("attraction", log) * mask
+        before = np.cumsum(attraction, axis=1) - attraction
+        after = attraction.sum(axis=1, keepdims=True) - before - attraction
+        around = before / np.maximum(above, 1), after / np.maximum(below, 1)
+        x = np.stack([centred(each) for each in around], axis=2)
+        x[np.abs(x) < 1e-12] = 0.0  # rounding of what does not vary
+        return x
+
+    return neighbours(other), neighbours(own), centred(log.click.astype(float)), grow
 
 
 def _attention(

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from debias.data import ClickLog, RankingData, Stream
 from debias.data.summary import Summary, count
 from debias.diagnosis.calibration import calibration
 from debias.diagnosis.crowd import populations
+from debias.diagnosis.devices import devices as compare_devices
+from debias.diagnosis.devices import label
 from debias.diagnosis.finding import Finding
 from debias.diagnosis.identifiability import confounding, connectivity, overlap, profile
 from debias.diagnosis.neighbours import neighbours
@@ -21,6 +23,15 @@ from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate
 
 MOST = 100_000
+COST = {  # what takes long, in rough shares of the whole
+    "bias_tower": 20,
+    "populations": 15,
+    "dla": 6,
+    "neighbours": 2,
+    "calibration": 4,
+    "pbm_mle": 4,
+    "profile": 3,
+}
 AS_LONG = 50_000_000  # sessions on disk: read twice while `MOST` are analysed
 PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
 BEST = "pbm_conditional"  # reads all clicks of shared items, with an interval
@@ -52,6 +63,7 @@ TITLES = {
     "profile": "Would the clicks notice another bias?",
     "confounding": "Do raw click rates mislead?",
     "overlap": "Does the policy move items?",
+    "devices": "Do devices read alike?",
     "populations": "Is one population enough?",
     "neighbours": "Do neighbours matter?",
     "calibration": "Do predictions come true?",
@@ -71,6 +83,7 @@ class Diagnosis:
         by_device: One curve a device, where the log has several; else None.
         findings: By name, in the order of `TITLES`.
         skipped: Why something could not be computed, by name.
+        devices: Names of devices by code.
     """
 
     summary: Summary
@@ -80,6 +93,7 @@ class Diagnosis:
     by_device: Examination | None
     findings: Mapping[str, Finding]
     skipped: Mapping[str, str]
+    devices: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -109,6 +123,7 @@ class Diagnosis:
             "estimates": [_json(row) for each in estimates for row in each.records()],
             "findings": {name: _json(found) for name, found in self.findings.items()},
             "skipped": dict(self.skipped),
+            "devices": {str(code): name for code, name in self.devices.items()},
         }
 
 
@@ -118,6 +133,7 @@ def diagnose(
     most: int = MOST,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
+    devices: Sequence[str] = (),
 ) -> Diagnosis:
     """Runs every estimator and every diagnosis that the log allows.
 
@@ -126,44 +142,62 @@ def diagnose(
         data: Its ranking data; with it, estimators that read features run as well.
         most: A longer log is sampled: so many sessions, all equally likely.
         seed: Of the sample, of held-out sessions and of training.
-        progress: Told the share of the work that is done.
+        progress: Called with the share of the work that is done.
+        devices: Names of devices 1, 2 and so on.
 
     Raises:
         ValueError: The log has no session; a file on disk is damaged.
     """
-    early = 0.0  # share of the work that is reading
+    reading = 0.0  # share of the work
     if isinstance(log, Stream):
-        early = log.total / (log.total + AS_LONG)
-    summary = count(log, lambda share: progress(early * share / 2)).summary()
+        reading = log.total / (log.total + AS_LONG)
+    summary = count(log, lambda share: progress(reading * share / 2)).summary()
     if isinstance(log, Stream):
         log = log.sample(
-            most, [seed], progress=lambda share: progress(early * (1 + share) / 2)
+            most, [seed], progress=lambda share: progress(reading * (1 + share) / 2)
         )
     elif log.sessions > most:
         chosen = np.random.default_rng(seed).choice(log.sessions, most, replace=False)
         log = log.take(np.sort(chosen))
+    names = dict(enumerate(devices, start=1))
+    found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
-    estimates: dict[str, Examination] = {}
-    findings: dict[str, Finding] = {}
+    runs = _runs(log, data, seed, names, found)
+    cost = COST if data is None else COST | {"neighbours": 15}
+    total, done = sum(cost.get(name, 1) for name in runs), 0
+    for name, run in runs.items():
+        try:
+            found[name] = run()
+        except ValueError as error:
+            skipped[name] = str(error)
+        done += cost.get(name, 1)
+        progress(reading + (1 - reading) * done / total)
+    findings = {name: found[name] for name in TITLES if name in found}
+    if "devices" in findings and findings["devices"].grade == "caution":
+        findings["populations"] = _with_device(findings.get("populations"))
+    estimates = {name: found[name] for name in NAMES if name in found}
+    return Diagnosis(
+        summary,
+        log.sessions,
+        seed,
+        estimates,
+        found.get("by_device"),
+        {name: each for name, each in findings.items() if each is not None},
+        skipped,
+        names,
+    )
 
-    def weigh() -> Finding:
-        if BEST not in estimates:
-            raise ValueError("needs an estimate of examination")
-        return weighting(log, estimates[BEST])
 
-    def device() -> Examination:
-        return estimate(log, BEST, by="device")
-
-    runs: dict[str, Callable[[], Any]] = {
-        "connectivity": lambda: connectivity(log),
-        "profile": lambda: profile(log, PROFILE),
-        "confounding": lambda: confounding(log, BEST),
-        "overlap": lambda: overlap(log),
-        "populations": lambda: populations(log, seed=seed),
-        "neighbours": lambda: neighbours(log, data, seed=seed),
-        "calibration": lambda: calibration(log, seed=seed),
-    }
+def _runs(
+    log: ClickLog,
+    data: RankingData | None,
+    seed: int,
+    names: Mapping[int, str],
+    found: Mapping[str, Any],
+) -> dict[str, Callable[[], Any]]:
+    """What is computed, by name and in order; later ones may read `found`."""
     features = None if data is None else data.features
+    runs: dict[str, Callable[[], Any]] = {}
     for method in (*TABULAR, *(WITH_FEATURES if data is not None else ())):
         own = features if method in (*WITH_FEATURES, "dla") else None
         # To the width of a line: tabular DLA creeps where items have few clicks.
@@ -171,44 +205,50 @@ def diagnose(
         if method == "dla":
             rough = {"tolerance": 1e-4, "iterations": 150}
         runs[method] = partial(estimate, log, method, features=own, seed=seed, **rough)
-    runs["weighting"] = weigh
     if log.device is not None and len(np.unique(log.device)) > 1:
-        runs["by_device"] = device
-    by_device = None
-    # What takes long, in rough shares of the whole.
-    cost = {"populations": 12, "dla": 6, "pbm_mle": 4, "neighbours": 2, "profile": 3}
-    if data is not None:
-        cost |= {"neighbours": 15, "bias_tower": 20}
-    done, total = 0, sum(cost.get(name, 1) for name in runs)
-    for name, run in runs.items():
-        try:
-            found = run()
-        except ValueError as error:
-            skipped[name] = str(error)
-        else:
-            if name == "by_device":
-                by_device = found
-            elif isinstance(found, Finding):
-                findings[name] = found
-            else:
-                estimates[name] = found
-        done += cost.get(name, 1)
-        progress(early + (1 - early) * done / total)
-    findings = {name: findings[name] for name in TITLES if name in findings}
-    return Diagnosis(
-        summary, log.sessions, seed, estimates, by_device, findings, skipped
-    )
+        runs["by_device"] = partial(estimate, log, BEST, by="device")
+        runs["devices"] = lambda: compare_devices(_needed(found, "by_device"), names)
+    return runs | {
+        "connectivity": lambda: connectivity(log),
+        "profile": lambda: profile(log, PROFILE),
+        "confounding": lambda: confounding(log, BEST),
+        "overlap": lambda: overlap(log),
+        "populations": lambda: populations(log, seed=seed),
+        "neighbours": lambda: neighbours(log, data, seed=seed),
+        "calibration": lambda: calibration(log, seed=seed),
+        "weighting": lambda: weighting(log, _needed(found, BEST)),
+    }
 
 
-def page(
-    found: Diagnosis, title: str = "Click log", devices: Sequence[str] = ()
-) -> str:
+def _needed(found: Mapping[str, Any], name: str) -> Examination:
+    if name not in found:
+        raise ValueError("needs an estimate of examination")
+    return found[name]
+
+
+def _with_device(found: Finding | None) -> Finding | None:
+    """The finding on populations where devices differ.
+
+    One bias tower then does not serve all sessions; and two kinds of device tie the
+    clicks of a session together as two populations do.
+    """
+    if found is None or found.grade == "unknown":
+        return found
+    step = "Train one relevance tower and a bias tower that reads position and device."
+    if found.grade != "good":
+        step = (
+            "Devices differ, which may explain it: first train a bias tower that reads "
+            f"position and device. Then: {found.next_step}"
+        )
+    return replace(found, next_step=step)
+
+
+def page(found: Diagnosis, title: str = "Click log") -> str:
     """One self-contained HTML page: no script, no font, nothing from a network.
 
     Args:
         found: What it shows.
         title: Name of the log.
-        devices: Names of devices 1, 2 and so on.
     """
     import jinja2
 
@@ -237,9 +277,8 @@ def page(
         drawn["examination"] = both(figures.examination, curves, flags, "examination")
         legends["examination"] = figures.legend(curves)
     if found.by_device is not None:
-        named = dict(enumerate(devices, start=1))
         parts = {
-            named.get(code, f"device {code}" if code else "device unknown"): curve
+            label(code, found.devices): curve
             for code, curve in found.by_device.curves().items()
         }
         drawn["by_device"] = both(figures.examination, parts, nothing, "device")

@@ -156,6 +156,17 @@ class Cells:
             names=Pairs(key % size, key // size, None),
         )
 
+    def only(self, kept: np.ndarray) -> "Cells":
+        """The counts of the cells that `kept` (M,) bool keeps, their pairs renumbered.
+
+        >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
+        >>> cells(log).only(np.array([False, False, True, True])).pair.tolist()
+        [0, 0]
+        """
+        names, pair = np.unique(self.pair[kept], return_inverse=True)
+        shown, clicked = self.shown[kept], self.clicked[kept]
+        return Cells(pair, self.rank[kept], shown, clicked, len(names), self.ranks)
+
     def by_rank(self, value: np.ndarray) -> np.ndarray:
         """(K,) sums over the cells of each rank."""
         return np.bincount(self.rank, value, minlength=self.ranks)

@@ -1,5 +1,6 @@
 """Tests of debias.data.log_files."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from debias.data import ClickLog, count_sessions, log_files, read_batches, stream
-from debias.data.log_files import from_arrow, to_arrow
 from debias.data.stream import shuffled_batches
 from tests.debias.data.strategies import click_logs, same
 
@@ -36,13 +36,13 @@ def small_groups(monkeypatch):
 @no_deadline
 @given(click_logs())
 def test_arrow_round_trip(log):
-    assert same(from_arrow(to_arrow(log)), log)
+    assert same(ClickLog.from_arrow(log.to_arrow()), log)
     assert same(ClickLog.from_arrow(log.to_arrow().to_batches()[0]), log)
 
 
 def test_arrow_shares_the_memory_of_numbers():
     log = numbered(4)
-    there_and_back = from_arrow(to_arrow(log))
+    there_and_back = ClickLog.from_arrow(log.to_arrow())
     assert np.shares_memory(there_and_back.item, log.item)
     assert np.shares_memory(there_and_back.query, log.query)
 
@@ -78,7 +78,7 @@ def test_a_mapped_copy_is_made_once_and_anew_for_another_log(tmp_path, monkeypat
     numbered(5).write(path)
     assert ClickLog.open(path, columns=(), **opened).user_type is None
     assert same(ClickLog.open(path, **opened), numbered(5))
-    monkeypatch.setattr(log_files, "read_batches", pytest.fail)
+    monkeypatch.setattr(log_files, "read_pieces", pytest.fail)
     assert ClickLog.open(path, **opened).sessions == 5
 
 
@@ -313,6 +313,35 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"a.parquet: .*(?i:crc|checksum)"):
         ClickLog.open(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flipped_bits_are_refused_or_change_nothing(seed, tmp_path):
+    log, path = numbered(40), tmp_path / "a.parquet"
+    log.write(path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in rng(seed).choice(len(whole), 150, replace=False):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng(place).integers(8))
+        path.write_bytes(changed)
+        try:
+            assert same(ClickLog.open(path), log), place
+        except ValueError as error:
+            assert "a.parquet" in str(error)
+            refused += 1
+    assert refused > 75
+
+
+def test_odd_files_name_themselves(tmp_path):
+    os.mkfifo(tmp_path / "pipe.parquet")
+    for path in (tmp_path, tmp_path / "pipe.parquet"):
+        with pytest.raises(ValueError, match=r"pipe\.parquet: must be a file, is"):
+            ClickLog.open(path)
+    twice = pa.table([[0], [[1]], [[0]], [[0]]], ["query", "item", "click", "click"])
+    pq.write_table(twice, tmp_path / "twice")
+    with pytest.raises(ValueError, match="twice: 2 columns are called click"):
+        ClickLog.open(tmp_path / "twice")
 
 
 def test_writing_leaves_what_was_there(tmp_path):

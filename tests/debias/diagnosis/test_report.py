@@ -35,14 +35,16 @@ def simulated(sessions=1500, seed=0, device=True):
 @functools.cache
 def found():
     shares = []
-    diagnosis = reports.diagnose(simulated(), most=1200, progress=shares.append)
+    diagnosis = reports.diagnose(
+        simulated(), most=1200, progress=shares.append, devices=("phone", "laptop")
+    )
     assert shares == sorted(shares) and shares[-1] == 1.0
     return diagnosis
 
 
 @functools.cache
 def page():
-    return reports.page(found(), "clicks <b>", ("phone", "laptop"))
+    return reports.page(found(), "clicks <b>")
 
 
 def test_everything_is_said():
@@ -52,7 +54,7 @@ def test_everything_is_said():
     assert set(diagnosis.estimates) == set(reports.TABULAR)
     for one in diagnosis.findings.values():
         for words in (one.verdict, one.next_step):
-            assert words.replace("'", "&#39;").replace(">", "&gt;") in text
+            assert html.escape(words).replace("&#x27;", "&#39;") in text
     assert text.index(diagnosis.headline) < text.index("<svg")  # words come first
     assert "1,200" in text and "drawn" in text and "1,500" in text
     assert "clicks &lt;b&gt;" in text and "phone" in text and "laptop" in text
@@ -82,8 +84,9 @@ def test_the_record_is_json():
 
 
 def test_the_same_seed_says_the_same():
-    again = reports.report(simulated(), title="clicks <b>", most=1200)
-    assert again == reports.page(found(), "clicks <b>")
+    options = {"most": 1200, "devices": ("phone", "laptop")}
+    again = reports.report(simulated(), title="clicks <b>", **options)
+    assert again == page()
 
 
 def test_of_a_log_on_disk_all_is_counted_and_a_sample_analysed(tmp_path):
@@ -199,3 +202,18 @@ def test_in_a_browser(width, tmp_path):
     assert figures == 6  # of the two drawings of each, one
     assert least > 8  # pixels of the smallest letters
     assert table == seen or width < 1180  # all estimates at once where there is room
+
+
+def test_where_devices_differ_one_bias_tower_does_not_suffice():
+    rng = np.random.default_rng(0)
+    item = rng.permuted(np.tile(np.arange(6), (6000, 1)), axis=1)[:, :3]
+    device = rng.integers(1, 3, 6000)
+    theta = np.array([0.9, 0.3])[device - 1, None] ** np.arange(3)
+    click = rng.random(item.shape) < np.linspace(0.9, 0.4, 6)[item] * theta
+    log = ClickLog(np.zeros(6000, int), item, click, device=device)
+    found = reports.diagnose(log, devices=("laptop", "phone"))
+    assert found.findings["devices"].grade == "caution"
+    assert "laptop examines" in found.findings["devices"].verdict
+    text = reports.page(found)
+    assert "one relevance and one bias tower" not in text
+    assert "bias tower that reads position and device" in text

@@ -1,0 +1,130 @@
+"""Do users of different devices read the list alike?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy.stats import norm
+
+from debias.diagnosis.finding import Finding, detectable
+from debias.propensity.examination import Examination
+
+# A ratio of two devices' examinations that matters: weights 1 / examination of one
+# curve for both would be off by half for one of them.
+MATTERS = 1.5
+
+
+def label(code: int, names: Mapping[int, str]) -> str:
+    """What a device is called in words.
+
+    >>> label(2, {2: "phone"}), label(3, {}), label(0, {})
+    ('phone', 'device 3', 'device unknown')
+    """
+    return names.get(code, f"device {code}" if code else "device unknown")
+
+
+@dataclass(frozen=True, eq=False)
+class Devices(Finding):
+    """The curves of two devices compared, for all pairs of devices. N pairs, K ranks.
+
+    Attributes:
+        pair: (N, 2) int64 codes of the devices.
+        log_ratio: (N, K) float64 log of the second's examination over the first's.
+        error: (N, K) float64 its standard error; nan where one has no interval.
+        differ: (N, K) bool, where they differ significantly, all tests together.
+        detectable: The ratio that would be found with 80% power at every rank, the
+            worst of all comparisons; inf where nothing can be compared.
+    """
+
+    pair: np.ndarray
+    log_ratio: np.ndarray
+    error: np.ndarray
+    differ: np.ndarray
+    detectable: float
+
+
+def devices(
+    by_device: Examination, names: Mapping[int, str] | None = None, level: float = 0.95
+) -> Devices:
+    """Compares the examination curves of the devices rank by rank.
+
+    z = (log e_1 - log e_2) / sqrt(s_1^2 + s_2^2) with s the standard error of a log;
+    critical values by Bonferroni's bound over ranks and pairs of devices.
+
+    Args:
+        by_device: Curves with intervals, `estimate(log, method, by="device")`.
+        names: Names of the devices by code.
+        level: Chance that no difference is claimed where there is none.
+
+    Raises:
+        ValueError: There are fewer than two devices, or `level` is not in (0, 1).
+
+    >>> ranks, n = np.array([1, 2]), np.array([100, 100])
+    >>> def curve(second, error):
+    ...     ends = [np.array([1.0, second * np.exp(s * error)]) for s in (-2, 2)]
+    ...     e = np.array([1.0, second])
+    ...     return Examination(ranks, e, e * [0.0, error], *ends, n, "pivot")
+    >>> both = Examination.stack({1: curve(0.8, 0.05), 2: curve(0.4, 0.05)})
+    >>> devices(both, {1: "phone", 2: "laptop"}).verdict
+    'Devices differ: at rank 2 phone examines 2.00 times as often as laptop.'
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    curves = by_device.curves()
+    if len(curves) < 2:
+        raise ValueError(f"by_device must have at least two devices, got {len(curves)}")
+    logs, errors = [], []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for each in curves.values():
+            logs.append(np.log(each.examination))
+            errors.append(each.standard_error / each.examination)
+    pair = np.array(list(combinations(range(len(curves)), 2)))
+    one, other = pair.T
+    log_ratio = np.array(logs)[other] - np.array(logs)[one]
+    error = np.hypot(np.array(errors)[other], np.array(errors)[one])
+    compared = np.isfinite(log_ratio) & (error > 0)  # rank 1 is 1 for all
+    critical = float(norm.ppf(1 - (1 - level) / 2 / max(1, compared.sum())))
+    differ = compared & (np.abs(log_ratio) > critical * np.where(compared, error, 1))
+    reach = np.inf
+    if compared.any():
+        reach = float(np.exp(detectable(error[compared].max(), critical)))
+    codes = np.array(list(curves))
+    labels = [label(int(code), names or {}) for code in codes]
+    return Devices(
+        codes[pair],
+        log_ratio,
+        error,
+        differ,
+        reach,
+        **vars(_judge(pair, np.where(differ, log_ratio, 0.0), labels, reach)),
+    )
+
+
+def _judge(
+    pair: np.ndarray, log_ratio: np.ndarray, labels: list[str], reach: float
+) -> Finding:
+    """The verdict on log ratios that are 0 where devices do not differ."""
+    if log_ratio.any():
+        at, k = np.unravel_index(np.argmax(np.abs(log_ratio)), log_ratio.shape)
+        more, less = pair[at] if log_ratio[at, k] < 0 else pair[at][::-1]
+        verdict = (
+            f"Devices differ: at rank {k + 1} {labels[more]} examines "
+            f"{np.exp(np.abs(log_ratio[at, k])):.2f} times as often as {labels[less]}."
+        )
+        step = "Let the bias tower read the device: name its column when you train."
+        return Finding(verdict=verdict, next_step=step, grade="caution")
+    if not reach <= MATTERS:
+        size = f"below {reach:.1f}" if np.isfinite(reach) else "of any size"
+        verdict = (
+            f"Unknown: a ratio {size} between the examinations of two devices would "
+            f"not show in this log, and {MATTERS} matters."
+        )
+        step = "Log longer; the device may be read by the bias tower meanwhile."
+        return Finding(verdict=verdict, next_step=step, grade="unknown")
+    verdict = (
+        "Devices do not differ: their curves agree at every rank, and a ratio of "
+        f"{reach:.2f} would have been found (80% power)."
+    )
+    step = "One curve serves all devices."
+    return Finding(verdict=verdict, next_step=step, grade="good")
