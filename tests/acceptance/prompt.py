@@ -50,7 +50,7 @@ class Prompt:
             variables: Of its environment.
         """
         with self.started(*command, **variables) as process:
-            said, _ = process.communicate(timeout=200)
+            said, _ = process.communicate(timeout=600)
         shown = f"$ {' '.join(map(str, command))}\n{said}"
         assert process.returncode == code, shown
         for what, pattern in NEVER.items():

@@ -72,16 +72,17 @@ def test_each_format_scores_as_the_command_did(ranker):
     for name in formats[:2]:
         ranker.debias("export", "mixture", "-o", name)
     code = (
-        "import json, sys, numpy, pyarrow.parquet as pq\n"
-        "from debias.serve.ranker import open_ranker\n"
-        "table = pq.read_table('candidates.parquet').select(['f_0', 'f_1', 'f_2'])\n"
-        "x = numpy.stack([c.to_numpy() for c in table.columns], axis=1).astype('f')\n"
-        "print(json.dumps([open_ranker(p)(x).tolist() for p in sys.argv[1:]]))\n"
+        "import debias, json, sys, numpy, pyarrow.parquet as pq\n"
+        "table = pq.read_table('candidates.parquet')\n"
+        "x = numpy.stack([table[f'f_{n}'].to_numpy() for n in range(3)], axis=1)\n"
+        "for path in sys.argv[1:]:\n"
+        "    scores = debias.load(path)(x.astype('float32'))\n"
+        "    print(json.dumps(numpy.asarray(scores).tolist()))\n"
     )
-    said = ranker.run("python", "-c", code, *formats, noisy=True)
+    said = ranker.run("python", "-c", code, *formats, noisy=True).splitlines()
     wanted = pq.read_table(ranker.folder / "mixture.parquet")["score"].to_numpy()
-    for scores in json.loads(said.splitlines()[-1]):
-        np.testing.assert_allclose(scores, wanted, atol=1e-5)
+    for scores in said[-len(formats) :]:
+        np.testing.assert_allclose(json.loads(scores), wanted, atol=1e-5)
 
 
 def test_ctrl_c_stops_a_fit(prompt):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance import worlds
 
-COMMAND, PATH = "recall", "/recall"  # of `debias`, and over HTTP
+COMMAND, PATH = "retrieval", "/retrieve"  # of `debias`, and over HTTP
 SMALL = ["--dim", "4", "--hidden", "4", "--length", "4", "--epochs", "1"]
 
 
@@ -76,7 +76,8 @@ def serving(prompt, *arguments):
 
 def test_a_server_answers_as_the_commands_do_and_stops_at_ctrl_c(prompt, ranker):
     items = pq.read_table(ranker.folder / "mixture.parquet")
-    features = np.stack([items[f"f_{n}"].to_numpy() for n in range(3)], axis=1)
+    names = ["f_1", "f_2", "f_0"]
+    features = np.stack([items[name].to_numpy() for name in names], axis=1)
     with serving(prompt, "--ranker", ranker.folder / "mixture.onnx") as (process, ask):
         found = ask(PATH, {"user": {"id": "007"}, "k": 5})
         asked = query(prompt, "--user", "007")
@@ -84,7 +85,7 @@ def test_a_server_answers_as_the_commands_do_and_stops_at_ctrl_c(prompt, ranker)
         np.testing.assert_allclose(found["scores"], asked["scores"], atol=1e-5)
         unknown = ask(PATH, {"user": {"id": "7"}, "history": asked["items"][:2]})
         assert not unknown["known"] and unknown["items"]
-        ranked = ask("/rank", {"features": features.tolist()})
+        ranked = ask("/rank", {"features": features.tolist(), "names": names})
         np.testing.assert_allclose(ranked["scores"], items["score"], atol=1e-5)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=20)

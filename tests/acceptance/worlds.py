@@ -50,13 +50,13 @@ def on_a_grid(columns):
 
 
 def candidates(queries=20):
-    """Items to rank: a row an item, without clicks."""
+    """Items to rank: a row an item, features in another order than in the logs."""
     features = catalogue(queries).reshape(-1, FEATURES)
     columns = {
         "query": np.repeat([f"{EVIL}q{query}" for query in range(queries)], 8),
         "doc": np.tile([f"d{item}" for item in range(8)], queries),
     }
-    return {**columns, **{f"f_{n}": features[:, n] for n in range(FEATURES)}}
+    return {**columns, **{f"f_{n}": features[:, n] for n in (2, 0, 1)}}
 
 
 def write(path, columns):
