@@ -204,8 +204,8 @@ def argument_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         found = re.search(
-            r"^Exception encountered when calling .*?\n\n(?:\x1b\[1m)?(.*?)(?:\x1b\[0m)?"
-            r"\n\nArguments received",
+            r"^Exception encountered when calling .*?\n\n(?:\x1b\[1m)?(.*?)"
+            r"(?:\x1b\[0m)?\n\nArguments received",
             str(error),
             re.DOTALL,
         )
