@@ -232,7 +232,16 @@ def trained(
         layout_of(train.log),
         None,  # the world's features are scaled
     )
-    config = TrainingConfig(size.epochs, size.patience, rate, size.batch_size, seed)
+    config = TrainingConfig(
+        epochs=size.epochs,
+        patience=size.patience,
+        rate=rate,
+        decay=0.0,
+        averaging=None,
+        batch_size=size.batch_size,
+        min_steps=0,
+        seed=seed,
+    )
     fitted = fit_prepared(build(seed), prepared, config)
     return fitted.model, fitted.log_likelihood
 

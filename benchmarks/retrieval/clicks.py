@@ -192,9 +192,9 @@ def click_model(
     from debias.models import Additive, Mixture, Naive, Product
     from debias.retrieval.models import PairRelevance
 
-    def relevance(seed: int) -> Any:
+    def relevance(seed: int, shared_by: int = 1) -> Any:
         model = tower(kind, tables, size, seed)
-        return PairRelevance(model, tables.users, tables.items)
+        return PairRelevance(model, tables.users, tables.items, shared_by)
 
     def place(seed: int, init_std: float = 0.05) -> Any:
         return BiasTower({"position": LIST_SIZE}, init_std=init_std, seed=seed)
@@ -205,7 +205,7 @@ def click_model(
         return Product(relevance(seed), place(seed))
     if bias == "mixture":
         # One tower; what differs between kinds of users is how they read the list.
-        shared = relevance(seed)
+        shared = relevance(seed, shared_by=3)
         return Mixture([Product(shared, place(3 * seed + k, 1.0)) for k in range(3)])
     if bias in ("naive", "unbiased"):
         return Naive(relevance(seed))
@@ -255,7 +255,7 @@ def preference_metrics(
 ) -> dict[str, float]:
     """`ranking_metrics` and the rate of favourites, of scores (users * items,)."""
     from benchmarks.ranking.protocol import ranking_metrics
-    from debias.retrieval.training.evaluate import ranks, recall_metrics
+    from debias.retrieval.training.evaluation import ranks, recall_metrics
 
     users = np.arange(len(tables.favourite))
     table = score.reshape(len(users), -1)

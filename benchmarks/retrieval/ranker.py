@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from debias.retrieval.data.interactions import Interactions
-from debias.retrieval.training.evaluate import Scorer, ranks
+from debias.retrieval.training.evaluation import Scorer, ranks
 
 SHOWN = 100  # of the retrieved list, beside what the user took
 SESSIONS = 60  # a user

@@ -44,10 +44,10 @@ from debias.retrieval.data.negatives import (
     from_ranking,
     uniform,
 )
-from debias.retrieval.training.evaluate import (
+from debias.retrieval.training.evaluation import (
     Scorer,
     dot_scores,
-    evaluate,
+    evaluate_scores,
     head_items,
     ranks,
 )
@@ -228,9 +228,9 @@ def field_weights(model: Any, train: Interactions) -> dict[str, float]:
 def evaluate_on(
     score: Scorer, train: Interactions, held_out: Interactions
 ) -> dict[str, float]:
-    """`evaluate` of the held-out events, over the users that have one."""
+    """`evaluate_scores` of the held-out events, over the users that have one."""
     users, query = np.unique(held_out.user, return_inverse=True)
-    return evaluate(
+    return evaluate_scores(
         lambda q: score(users[q]),
         query,
         held_out.item,
@@ -317,6 +317,14 @@ def build(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
         "seed": seed,
         **config.options,
     }
+    if config.streaming:
+        given["frequency"] = StreamingFrequency(items["id"]["size"])
+    if config.transforms:
+        relation = mutual_information(train.items)
+        given["views"] = FeatureViews(
+            items, config.transforms, relation=relation, seed=seed
+        )
+        given["self_weight"] = config.self_weight
     deep = {**given, "hidden": config.hidden}
     drop: dict[str, Any] = {"dropout": config.dropout}
     if config.model == "dssm":
@@ -341,14 +349,6 @@ def build(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
         raise ValueError(
             f"model must be one of {[*BASELINES, *TOWERS]}, got {config.model!r}"
         )
-    if config.streaming:
-        model.frequency = StreamingFrequency(items["id"]["size"])
-    if config.transforms:
-        relation = mutual_information(train.items)
-        model.views = FeatureViews(
-            items, config.transforms, relation=relation, seed=seed
-        )
-        model.self_weight = config.self_weight
     return model
 
 

@@ -29,7 +29,8 @@ def inspect(
         return
     rows: list[dict[str, Any]]
     shown, ctr = found.pop("shown"), found.pop("ctr")
-    problems = found.pop("problems")
+    problems, warnings = found.pop("problems"), found.pop("warnings")
+    notices = found.pop("notices")
     rows = [{"what": k.replace("_", " "), "value": _text(v)} for k, v in found.items()]
     print_table(Path(source.log).name, rows)
     numbers = zip(shown, ctr, strict=True)
@@ -39,6 +40,10 @@ def inspect(
     print_table("Clicks by position (better items may stand higher)", rows)
     for problem in problems:
         typer.echo(f"{source.log}: cannot be learned from: {problem}", err=True)
+    for warning in warnings:
+        typer.echo(f"warning: {source.log}: {warning}", err=True)
+    for notice in notices:
+        typer.echo(f"note: {notice}", err=True)
 
 
 def described(reading: "Reading") -> dict[str, Any]:
@@ -48,8 +53,11 @@ def described(reading: "Reading") -> dict[str, Any]:
     if users is not None:
         found["users"] = len(set(users.tolist()) - {-1})
     if times is not None:
-        found["from"], found["to"] = str(times.min()), str(times.max())
+        known = times[times == times]  # a missing time differs from itself
+        if len(known):
+            found["from"], found["to"] = str(known.min()), str(known.max())
     found["unused_columns"] = list(reading.unused)
+    found["notices"] = list(reading.notices)
     return found
 
 
@@ -66,6 +74,7 @@ def summary(
         "features": 0 if data is None else data.feature_count,
         "graded": data is not None and data.labels is not None,
         "devices": list(devices),
+        "notices": [],
     }
 
 

@@ -58,7 +58,7 @@ def rank(
     begun = time.perf_counter()
     with share_bar("ranking") as progress:
         if data is None:
-            mapping = [*trained_columns(folder), *(column or ())]
+            mapping = [*trained_columns(folder, column or ()), *(column or ())]
             rows = rank_rows(table, out, score, report["features"], mapping, progress)
         else:
             rows = rank_sessions(table, out, score, data, progress)
@@ -80,13 +80,14 @@ def rank(
         )
 
 
-def trained_columns(folder: Path) -> list[str]:
-    """What the training called features and query."""
+def trained_columns(folder: Path, given: Sequence[str] = ()) -> list[str]:
+    """What the training called features and query, but for what is given here."""
     from debias.data.records import read_record
 
     asked = read_record(folder / "train.json", ("source",))
     columns = asked["source"]["column"]
-    return [text for text in columns if text.partition("=")[0] in ("features", "query")]
+    wanted = {"features", "query"} - {text.partition("=")[0] for text in given}
+    return [text for text in columns if text.partition("=")[0] in wanted]
 
 
 def rank_rows(

@@ -39,14 +39,21 @@ OURS = (
 
 def config_of(
     epochs: Annotated[
-        int, typer.Option(min=1, help="Passes at most.")
+        int, typer.Option(min=1, help="Passes at most; more on small logs.")
     ] = TrainingConfig.epochs,
     patience: Annotated[
-        int, typer.Option(min=1, help="Passes without gain before the end.")
+        int, typer.Option(min=1, help="Judgments without gain before the end.")
     ] = TrainingConfig.patience,
     rate: Annotated[
         float, typer.Option(help="Learning rate of Adam, above 0 and at most 1.")
     ] = TrainingConfig.rate,
+    decay: Annotated[
+        float,
+        typer.Option(help="Weight decay of relevance towers; 0 to 1 is usual."),
+    ] = TrainingConfig.decay,
+    average: Annotated[
+        bool, typer.Option(help="Whether to average weights over the last steps.")
+    ] = True,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Sessions a step.")
     ] = TrainingConfig.batch_size,
@@ -56,7 +63,16 @@ def config_of(
     ] = ROUND,
 ) -> TrainingConfig:
     """How long and how fast to learn, checked before a log is read."""
-    return TrainingConfig(epochs, patience, rate, batch_size, seed, every)
+    return TrainingConfig(
+        epochs=epochs,
+        patience=patience,
+        rate=rate,
+        decay=decay,
+        averaging=TrainingConfig.averaging if average else None,
+        batch_size=batch_size,
+        seed=seed,
+        round=every,
+    )
 
 
 @inputs.options(source=inputs.Source.of, config=config_of)
@@ -125,11 +141,17 @@ def _print(report: dict[str, Any], out: Path) -> None:
     )
 
 
-def finished(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
+def finished(
+    folder: Path,
+    asked: dict[str, Any],
+    force: bool,
+    keys: tuple[str, ...] = ("model",),
+) -> dict[str, Any] | None:
     """The report of a finished run; None where one is to begin or to resume.
 
     Raises:
-        ValueError: The folder holds another run, or files of somebody else's.
+        ValueError: The folder holds another run, or files of somebody else's; or the
+            report lacks one of `keys`.
     """
     from debias.artifacts import report_of
     from debias.data.records import plain, read_record
@@ -150,7 +172,7 @@ def finished(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any]
             f"{folder}: holds another run, with {_difference(there, plain(asked))}; "
             "choose a new folder or --force"
         )
-    return report_of(folder) if (folder / "report.json").exists() else None
+    return report_of(folder, keys) if (folder / "report.json").exists() else None
 
 
 def start(folder: Path, asked: dict[str, Any], force: bool) -> None:
@@ -232,7 +254,8 @@ def learn(
                 prepared, config, folder=folder / "candidates", progress=progress
             )
     fitting = time.perf_counter()
-    total = config.epochs * len(prepared.train.log)
+    sessions = len(prepared.train.log)
+    total = config.passes(sessions) * sessions
     report = (lambda *_: None) if tensorboard is None else _curves(tensorboard)
     with bar(choice.name, total, "sessions/s") as progress:
         checkpoint = folder / "checkpoint.npz"

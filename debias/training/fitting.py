@@ -7,7 +7,8 @@ resumes after the last completed round and reproduces the uninterrupted result.
 
 import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from debias.data.layout import layout_of
 from debias.data.stream import Stream
 from debias.engine import distributed
 from debias.engine.optimizers import RowWiseAdam
+from debias.layers import BiasTower
 from debias.models import ClickModel, Ranker, ranker
 from debias.models.batches import PACKS, batches
 from debias.presets import build
@@ -29,7 +31,7 @@ from debias.training.config import TrainingConfig
 from debias.training.results import Printed
 from debias.training.splits import Learners, Part, Prepared, prepare, standardized
 
-OFTEN = 10  # sessions learned for one to judge by, within a pass; 8 make a usual pass
+OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
 JUDGED = 1024  # sessions judged at once
 
 
@@ -184,7 +186,7 @@ def fit_prepared(
         model = build(model, prepared.layout, config.seed)
     run = _Run(model, prepared, config, checkpoint, progress)
     run.resume()
-    while run.state["round"] < config.epochs * run.rounds and not run.is_over():
+    while run.state["round"] < run.passes * run.rounds and not run.is_over():
         metrics = run.take_round()
         if metrics is not None:
             report(len(run.state["history"]) - 1, metrics)
@@ -208,9 +210,11 @@ class _Run:
         self.progress = progress
         self.sessions = len(prepared.train.log)
         self.rounds = _rounds(prepared.train.log, config.round)
+        self.passes = config.passes(self.sessions)
         self.done = 0
         self.state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0}
-        self.state |= {"unjudged": 0, "best": None, "log_likelihood": -np.inf}
+        self.state |= {"unjudged": 0, "best": None, "log_likelihood": None}
+        self.state |= {"waited": 0}  # judgments since the best
         self._compile()
         self.best = model.get_weights()
 
@@ -223,7 +227,7 @@ class _Run:
         # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX
         # would take every operation by itself.
         model.compile(
-            RowWiseAdam(config.rate),
+            _optimizer(model, config),
             jit_compile=keras.backend.backend() == "jax",
             steps_per_execution=min(50, steps),
         )
@@ -282,30 +286,49 @@ class _Run:
 
     def _judge(self, epoch: int) -> float:
         """Mean held-out log-likelihood; keeps the weights if it is the best."""
-        state = self.state
-        judges = self.prepared.validation
-        found = session_log_likelihoods(self.model, judges.log, judges.data)
-        likely, state["unjudged"] = float(found.mean(dtype=float)), 0
-        if not np.isfinite(likely):
-            raise _diverged(f"held-out log-likelihood {likely}", epoch, "", self.config)
-        if state["best"] is None or likely > state["log_likelihood"]:
-            state |= {"best": epoch, "log_likelihood": likely}
-            self.best = self.model.get_weights()
+        state, judges = self.state, self.prepared.validation
+        with self._averaged():
+            found = session_log_likelihoods(self.model, judges.log, judges.data)
+            likely = float(found.mean(dtype=float))
+            if not np.isfinite(likely):
+                what = f"held-out log-likelihood {likely}"
+                raise _diverged(what, epoch, "", self.config)
+            state["unjudged"], state["waited"] = 0, state["waited"] + 1
+            if state["best"] is None or likely > state["log_likelihood"]:
+                state |= {"best": epoch, "log_likelihood": likely, "waited": 0}
+                self.best = self.model.get_weights()
         return likely
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the model has the averaged weights, if an average is taken."""
+        if self.config.averaging is None:
+            yield
+            return
+        variables = self.model.trainable_variables
+        raw = [np.asarray(v) for v in variables]
+        for variable, value in zip(
+            variables, self.model.optimizer.averages(), strict=True
+        ):
+            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, before in zip(variables, raw, strict=True):
+                variable.assign(before)
 
     def is_over(self) -> bool:
         """Whether patience has run out."""
-        waited = len(self.state["history"]) - 1 - (self.state["best"] or 0)
-        return self.state["best"] is not None and waited >= self.config.patience
+        return self.state["waited"] >= self.config.patience
 
     def write_checkpoint(self) -> None:
         if self.checkpoint is not None and distributed.me()[0] == 0:
             _write_checkpoint(self.checkpoint, self.model, self.state, self.best)
 
     def finish(self) -> Fitted:
-        state, config, model = self.state, self.config, self.model
+        state, model = self.state, self.model
         behind = state["round"] * self.sessions // self.rounds
-        self.progress(self.sessions * config.epochs - behind)
+        self.progress(self.sessions * self.passes - behind)
         model.set_weights(self.best)
         return Fitted(
             model,
@@ -315,8 +338,42 @@ class _Run:
             state["history"],
             self.done,
             self.prepared,
-            state["best"] + 1 == config.epochs,
+            state["best"] + 1 == self.passes,
         )
+
+
+def _optimizer(model: ClickModel, config: TrainingConfig) -> RowWiseAdam:
+    """Adam whose decay spares all but the kernels of the relevance towers."""
+    optimizer = RowWiseAdam(
+        config.rate,
+        weight_decay=config.decay or None,
+        averaging=config.averaging,
+        overwrite_at_end=False,  # a fit goes on from the weights as they are
+    )
+    if config.decay:
+        decayed = {id(v) for v in decaying(model)}
+        spared = [v for v in model.trainable_variables if id(v) not in decayed]
+        optimizer.exclude_from_weight_decay(var_list=spared)
+    return optimizer
+
+
+def decaying(model: ClickModel) -> list[Any]:
+    """The variables that decay: kernels of layers outside bias towers and priors.
+
+    >>> from debias.layers import BiasTower, Tower
+    >>> from debias.models import Product
+    >>> model = Product(Tower((4,)), BiasTower({"position": 2}, hidden=(3,)))
+    >>> place = np.ones((1, 2), int)
+    >>> _ = model({"features": np.zeros((1, 2, 5), "float32"), "position": place})
+    >>> sorted(tuple(v.shape) for v in decaying(model))
+    [(4, 1), (5, 4)]
+    """
+    layers = list(model._flatten_layers())
+    towers = [layer for layer in layers if isinstance(layer, BiasTower)]
+    towers += [each for layer in layers if (each := getattr(layer, "prior", None))]
+    spared = {id(v) for t in towers for v in getattr(t, "variables", ())}
+    dense = [layer for layer in layers if hasattr(layer, "kernel")]
+    return [each.kernel for each in dense if id(each.kernel) not in spared]
 
 
 class Diverged(ValueError):

@@ -81,7 +81,7 @@ def select(
 def trial_sessions(prepared: Prepared, config: TrainingConfig, candidates: int) -> int:
     """Sessions that `try_all` learns from, passes and candidates counted."""
     learned = min(TRIAL, len(prepared.train.log))
-    return candidates * min(TRIAL_EPOCHS, config.epochs) * learned
+    return candidates * _budget(config).passes(learned) * learned
 
 
 def try_all(
@@ -107,13 +107,14 @@ def try_all(
                 f"candidates must be some of {' '.join(CANDIDATES)}, got {name!r}"
             )
     trial = _sample(prepared, config.seed)
-    budget = replace(config, epochs=min(TRIAL_EPOCHS, config.epochs))
+    budget = _budget(config)
+    passes = budget.passes(len(trial.train.log))
     judges = trial.validation
     likelihoods = {}
     for name in names:
         done = None if folder is None else folder / f"{name}.npy"
         if done is not None and done.exists():
-            progress(budget.epochs * len(trial.train.log))
+            progress(passes * len(trial.train.log))
             likelihoods[name] = np.load(done)
             continue
         part = None if done is None else done.with_suffix(".npz")
@@ -131,6 +132,10 @@ def try_all(
         keras.backend.clear_session()  # else the graphs of all would stay
         gc.collect()
     return choose(likelihoods, judges.log.query)
+
+
+def _budget(config: TrainingConfig) -> TrainingConfig:
+    return replace(config, epochs=min(TRIAL_EPOCHS, config.epochs))
 
 
 def _sample(prepared: Prepared, seed: int) -> Prepared:

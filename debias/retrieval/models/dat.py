@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.seeds import split_seed
 from debias.engine.tensors import Tensor
 from debias.layers.embedding import RowEmbedding
 from debias.retrieval.models.encoder import Encoder
@@ -71,10 +72,10 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
     mean = total / ops.maximum(ops.expand_dims(count, -1), 1.0)
     centred = vectors - ops.take(mean, category, axis=0)
     # (G, d, d): sum over the members of centred outer products.
-    spread = ops.einsum("ng,nd,ne->gde", member, centred, centred)
-    spread = spread / ops.reshape(ops.maximum(count - 1.0, 1.0), (-1, 1, 1))
-    major = ops.take(spread, ops.argmax(count), axis=0)
-    apart = ops.sum(ops.square(spread - major), axis=(1, 2))
+    covariance = ops.einsum("ng,nd,ne->gde", member, centred, centred)
+    covariance = covariance / ops.reshape(ops.maximum(count - 1.0, 1.0), (-1, 1, 1))
+    major = ops.take(covariance, ops.argmax(count), axis=0)
+    apart = ops.sum(ops.square(covariance - major), axis=(1, 2))
     return ops.sum(ops.where((count >= 2.0), apart, 0.0))
 
 
@@ -83,10 +84,10 @@ class AugmentedEncoder(keras.layers.Layer):
     """An `Encoder` with one more field: an augmented vector of the row's own id.
 
     Args:
-        encoder: The encoder; its schema has "id".
+        encoder: The encoder; its schema has "id", and its `extra_fields` is 1.
         seed: int or None.
 
-    >>> inner = Encoder({"id": {"kind": "categorical", "size": 9}}, 4)
+    >>> inner = Encoder({"id": {"kind": "categorical", "size": 9}}, 4, extra_fields=1)
     >>> tuple(AugmentedEncoder(inner)({"id": ops.array([2, 3])}).shape)
     (2, 4)
     """
@@ -100,8 +101,9 @@ class AugmentedEncoder(keras.layers.Layer):
                 "embedding must be dim, the augmented vector mimics the tower's "
                 f"output; got {encoder.embedding} and {encoder.dim}"
             )
+        if encoder.extra_fields != 1:
+            raise ValueError(f"extra_fields must be 1, got {encoder.extra_fields}")
         self.encoder, self.seed = encoder, seed
-        self.encoder.extra_fields = 1
         self.schema, self.history = encoder.schema, encoder.history
         self.augment = RowEmbedding(
             encoder.schema["id"]["size"], encoder.dim, seed=seed, name="augmented"
@@ -127,6 +129,20 @@ class AugmentedEncoder(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "AugmentedEncoder":
         encoder = keras.saving.deserialize_keras_object(config["encoder"])
         return cls(**{**config, "encoder": encoder})
+
+
+def _check_losses(
+    items: Schema, category: str | None, mimic: float, alignment: float
+) -> None:
+    if min(mimic, alignment) < 0:
+        raise ValueError(
+            f"mimic and alignment must not be negative, got {mimic}, {alignment}"
+        )
+    if category is not None and items.get(category, {}).get("kind") != "categorical":
+        raise ValueError(
+            f"category must name a categorical feature of {list(items)}, got "
+            f"{category!r}"
+        )
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -177,18 +193,7 @@ class DAT(RetrievalModel):
         **kwargs: Any,
     ):
         super().__init__(temperature, **kwargs)
-        if min(mimic, alignment) < 0:
-            raise ValueError(
-                f"mimic and alignment must not be negative, got {mimic}, {alignment}"
-            )
-        if (
-            category is not None
-            and items.get(category, {}).get("kind") != "categorical"
-        ):
-            raise ValueError(
-                f"category must name a categorical feature of {list(items)}, got "
-                f"{category!r}"
-            )
+        _check_losses(items, category, mimic, alignment)
         self.settings = {
             "users": {name: dict(kind) for name, kind in users.items()},
             "items": {name: dict(kind) for name, kind in items.items()},
@@ -210,7 +215,7 @@ class DAT(RetrievalModel):
         past = None
         if history is not None:
             past = {"kind": history, "length": length, "size": items["id"]["size"]}
-        seeds = (None,) * 4 if seed is None else tuple(4 * seed + i for i in range(4))
+        seeds = split_seed(seed, 4)
         common: dict[str, Any] = {
             "dim": dim,
             "combine": combine,
@@ -218,6 +223,7 @@ class DAT(RetrievalModel):
             "dropout": dropout,
             "unknown_rate": unknown_rate,
             "scale": scale,
+            "extra_fields": 1,
         }
         self.user = AugmentedEncoder(
             Encoder(users, history=past, seed=seeds[0], **common), seeds[1]
@@ -240,14 +246,15 @@ class DAT(RetrievalModel):
         users: Tensor,
         items: Tensor,
         weight: Tensor | None = None,
+        scale: float = 1.0,
     ) -> None:
         if self.mimic:
             u, v = self.user.augment(user), self.item.augment(item["id"])
             both = mimic_loss(u, items, weight) + mimic_loss(v, users, weight)
-            self.add_loss(self.mimic * both)
+            self.add_loss(scale * self.mimic * both)
         if self.alignment and self.category is not None:
             loss = alignment_loss(items, item[self.category], self.categories)
-            self.add_loss(self.alignment * loss)
+            self.add_loss(scale * self.alignment * loss)
 
     @staticmethod
     def _positive(batch: Mapping[str, Any], name: str) -> Tensor:

@@ -28,6 +28,12 @@ class UserTower:
         self.length = shapes["history"][1] if "history" in shapes else 0
 
     def __call__(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        missing = [name for name in self.inputs if name not in features]
+        if missing:
+            raise ValueError(
+                f"the tower reads {list(self.inputs)}; {missing} missing among "
+                f"{list(features)}"
+            )
         read = {name: features[name] for name in self.inputs}
         return self._session.run(None, read)[0]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from debias.retrieval.data.negatives import Listed, Sampler, from_ranking
-from debias.retrieval.training.evaluate import Scorer, ranks
+from debias.retrieval.training.evaluation import Scorer, ranks
 
 PAIRS = 1 << 16  # scored at once
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,8 @@ def test_a_damaged_file_is_named(root, file, harm):
     [
         (lambda about: "", "is damaged"),
         (lambda about: "[1]", "is damaged"),
+        (lambda about: "{}", "is damaged"),
+        (lambda about: json.dumps({"sha256": versions._seal({})}), "schema None"),
         (lambda about: json.dumps(about)[:-9], "is damaged"),
         (lambda about: json.dumps({**about, "items": 5}), "its own checksum"),
         (lambda about: json.dumps({**about, "extra": {"n": 1}}), "its own checksum"),
@@ -157,6 +160,70 @@ def test_what_does_not_fit_is_not_published(root, tmp_path, change, message):
         versions.publish(root, **asked)
     assert versions.names(root) == [versions.load(root).name] == ["000001"]
     assert hidden(root) == []
+
+
+@pytest.mark.parametrize("side, column", [("users", "likes"), ("items", "id")])
+def test_text_with_a_lone_surrogate_is_not_published(root, tmp_path, side, column):
+    names = ("tower", "users", "items", "index")
+    parts = dict(zip(names, worlds.parts(tmp_path, 2), strict=True))
+    words = parts[side].vocabularies[column].astype("U9")
+    words[1] = "caf\ud800"
+    changed = {**parts[side].vocabularies, column: words}
+    parts[side] = replace(parts[side], vocabularies=changed)
+    message = rf"{side}, column '{column}': value 1, 'caf\\ud800', holds a lone surr"
+    with pytest.raises(ValueError, match=message):
+        versions.publish(root, **parts)
+    assert versions.names(root) == ["000001"] and hidden(root) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"../../etc", b"\xff\xfe", b"1.5", b"none\x1b[31m"]
+)
+def test_a_damaged_current_is_named_and_nothing_is_published_over_it(
+    root, tmp_path, content
+):
+    (root / "CURRENT").write_bytes(content)
+    for act in (
+        lambda: versions.load(root),
+        lambda: versions.roll_back(root),
+        lambda: worlds.publish(root, tmp_path, 2),
+    ):
+        with pytest.raises(ValueError, match="CURRENT: is damaged") as caught:
+            act()
+        assert str(caught.value).isprintable()
+    assert versions.names(root) == ["000001"]
+
+
+def test_the_folder_of_one_version_loads_wherever_it_lies(root, tmp_path):
+    worlds.publish(root, tmp_path, 2)
+    one = versions.load(root / "versions" / "000001")
+    assert one.name == "000001" and versions.load(root).name == "000002"
+    copy = shutil.copytree(one.path, tmp_path / "copy")
+    assert retrieve(versions.load(copy), {"age": 1.0}, k=2).items == ["1-8", "1-4"]
+    (copy / "users.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"copy/users\.npz: has 0 bytes"):
+        versions.load(copy)
+
+
+def test_fields_are_found_by_name_whatever_their_order(root, tmp_path):
+    names = ("tower", "users", "items", "index")
+    parts = dict(zip(names, worlds.parts(tmp_path, 1), strict=True))
+    for side in ("users", "items"):
+        columns = dict(reversed(parts[side].columns.items()))
+        parts[side] = replace(parts[side], columns=columns)
+    versions.publish(root, **parts)
+    asked = {"age": 1.0, "likes": ["tea"]}, ["1-1", "1-2"]
+    one, other = (
+        retrieve(versions.load(root, name), *asked, k=12)
+        for name in ("000001", "000002")
+    )
+    assert one == other
+
+
+def test_a_tower_names_the_field_that_it_lacks(root):
+    tower = versions.load(root).tower
+    with pytest.raises(ValueError, match=r"reads \['age', 'history'\]; \['history'\]"):
+        tower({"age": np.ones(1, "float32")})
 
 
 def test_one_publishes_at_a_time(root, tmp_path):

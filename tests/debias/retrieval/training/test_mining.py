@@ -7,7 +7,7 @@ from debias.layers import BiasTower
 from debias.models import Product
 from debias.retrieval.data.negatives import uniform
 from debias.retrieval.models import PairRelevance, fm_tower
-from debias.retrieval.training.evaluate import dot_scores
+from debias.retrieval.training.evaluation import dot_scores
 from debias.retrieval.training.mining import by_ranker, rescored
 from tests.debias.retrieval.models.registry import ITEMS, LENGTH, LOG, USERS
 
