@@ -9,6 +9,7 @@ read line by line to say where. A file is parsed once: its arrays are kept, as p
 import gzip
 import re
 import warnings
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -235,6 +236,10 @@ def _parse(
         return RankingData(
             features.toarray(), labels.astype(np.int64), offsets, qid, max_grade
         )
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path}: not a whole gzip file; write or copy it again ({error})"
+        ) from error
     except (ValueError, OverflowError) as error:
         _find_fault(path, feature_count, zero_based, max_grade)
         raise ValueError(f"{path}: {error}") from error
