@@ -122,13 +122,13 @@ def shown_batches(
 
 
 def _plain(batch: Batch) -> Batch:
-    """The batch with `plain` arrays, of which all text is UTF-8."""
+    """The batch with `plain` arrays; bytes that became text are UTF-8."""
     arrays = {}
     for role, columns in batch.arrays.items():
         arrays[role] = [plain(column) for column in columns]
-        for number, column in enumerate(arrays[role]):
-            if (entry := first_no_text(column)) is not None:
-                what = f"is no UTF-8, such as {bytes_of(column, entry)}"
+        for number, (old, new) in enumerate(zip(columns, arrays[role], strict=True)):
+            if new is not old and (entry := first_no_text(new)) is not None:
+                what = f"is no UTF-8, such as {bytes_of(new, entry)}"
                 raise batch.fault(role, entry, what, "write the file as UTF-8", number)
     return batch._replace(arrays=arrays)
 

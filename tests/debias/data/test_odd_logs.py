@@ -510,3 +510,11 @@ def test_a_log_that_can_teach_next_to_nothing_is_warned_of(clicked, shown, messa
     for warning in found.warnings:
         assert re.search(message, warning)
         assert found.record()["warnings"] == [warning]
+
+
+def test_a_first_piece_that_shows_nothing_decides_nothing():
+    at = LISTS.schema.get_field_index("item")
+    nothing = pa.array([[None, None]], LISTS.schema.field(at).type)
+    first = LISTS.slice(0, 1).set_column(at, "item", nothing)
+    table = pa.concat_tables([first, LISTS])
+    assert same(read_log(table, COLUMNS), read_log(TABLE, COLUMNS))
