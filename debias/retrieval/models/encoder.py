@@ -121,7 +121,7 @@ class Encoder(keras.layers.Layer):
         extra_fields: How many fields a caller adds, 0 or 1.
         normalize: Whether the vector has length 1, so that products are cosines.
         unknown_rate: As in `FeatureEmbedding`.
-        dropout: Of the tower; with "fm", of whole fields' entries.
+        dropout: Of the tower; with "fm", of the entries of the fields.
         reduction: Of `SENet`.
         scale: Standard deviation of initial embeddings.
         seed: int or None. Determines all initial weights and draws.
