@@ -19,3 +19,12 @@ def split_seed(seed: int | None, count: int) -> list[int | None]:
         return [None] * count
     words = np.random.SeedSequence(seed).generate_state(count)
     return [int(word) >> 12 for word in words]
+
+
+def seed_at(seed: int | None, place: int) -> int | None:
+    """The seed of what stands at a place of a layer, none without a seed of its own.
+
+    >>> seed_at(2, 1), seed_at(None, 1)
+    (2019, None)
+    """
+    return None if seed is None else seed * 1009 + place

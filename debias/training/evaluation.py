@@ -15,6 +15,7 @@ from debias.data.summary import count
 from debias.engine.scoring import Scorer, scored_by
 from debias.models import ClickModel, Ranker
 from debias.models.batches import PACKS, batches
+from debias.models.click_model import argument_errors
 from debias.propensity import off_policy
 from debias.training.fitting import Fitted
 from debias.training.results import Printed
@@ -269,10 +270,12 @@ def conditional_logits(
     seen, features = shown_only(log, data)
     scaled = applied(preprocess, features)
     table = RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
-    parts = []
-    for batch, clicks in batches(seen, table, batch_size, shuffle=False, packed=PACKS):
-        given = model.conditional_click_logits(batch, clicks, model(batch))
-        parts.append(np.asarray(given))
+    feed = batches(seen, table, batch_size, shuffle=False, packed=PACKS)
+    with argument_errors():
+        parts = [
+            np.asarray(model.conditional_click_logits(batch, clicks, model(batch)))
+            for batch, clicks in feed
+        ]
     gc.collect()  # datasets of TensorFlow are cycles, and hold the features
     return np.concatenate(parts)
 

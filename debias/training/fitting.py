@@ -26,6 +26,7 @@ from debias.engine.optimizers import RowWiseAdam
 from debias.layers import BiasTower
 from debias.models import ClickModel, Ranker, ranker
 from debias.models.batches import PACKS, batches
+from debias.models.click_model import argument_errors
 from debias.presets import build
 from debias.training.config import TrainingConfig
 from debias.training.results import Printed
@@ -84,7 +85,7 @@ def session_log_likelihoods(
 ) -> np.ndarray:
     """(S,) log-likelihood of each session's clicks, in nats."""
     feed = batches(log, data, JUDGED, shuffle=False, packed=PACKS)
-    with distributed.held_alone(model):
+    with argument_errors(), distributed.held_alone(model):
         parts = [
             -np.asarray(model.session_losses(batch, clicks, model(batch)))
             for batch, clicks in feed
