@@ -23,12 +23,17 @@ from debias.propensity.pbm_maximum import (
 )
 
 CERTAIN = 1 - 1e-9
+EDGE = 1e-3  # log ratios closer to 0 than this are no difference
+EXAMINED = (
+    "the likelihood is largest where every rank is examined alike: items with few "
+    "impressions explain all clicks by themselves"
+)
 
 
-def point(counted: Cells, log_theta: np.ndarray) -> Fit:
+def point(counted: Cells, log_theta: np.ndarray, degenerate: str = "") -> Fit:
     """A fit that claims no interval."""
-    nothing = np.zeros(0)
-    return Fit(log_theta, nothing, nothing, nothing, counted.by_rank(counted.shown))
+    nothing, shown = np.zeros(0), counted.by_rank(counted.shown)
+    return Fit(log_theta, nothing, nothing, nothing, shown, degenerate)
 
 
 def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> Fit:
@@ -52,8 +57,14 @@ def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
     Biased where pairs have few impressions, as every model is whose parameters grow in
     number with the data: on twenty sessions a query by several standard errors. That
     is why it claims no interval; `pbm_conditional` has no such parameters.
+
+    In the extreme the maximum has every rank examined alike. It then lies on the edge
+    of the parameters, examination 1 everywhere, and the fit says that it is degenerate.
     """
-    return point(counted, pbm_maximum(counted, prior=prior)[0])
+    log_theta = pbm_maximum(counted, prior=prior)[0]
+    below = log_theta[1:][~np.isnan(log_theta[1:])]
+    at_edge = below.size > 0 and (np.abs(below) < EDGE).all()
+    return point(counted, log_theta, EXAMINED if at_edge else "")
 
 
 def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
