@@ -16,9 +16,10 @@ REQUIRES = [
     "rich>=13",
     "matplotlib>=3.8",
     "jinja2>=3.1",
+    "lazy_loader>=0.4",
+    "tensorflow-ranking>=0.5.3",
 ]
 EXTRAS = {
-    "tfr": ["tensorflow-ranking>=0.5.3"],
     "jax": ["jax>=0.4.30"],
     "onnx": ["onnx>=1.16", "tf2onnx>=1.16"],
     "baselines": ["implicit>=0.7.2"],
@@ -46,7 +47,6 @@ EXTRAS["peers"] = [  # in an environment of their own: CLAX wants an older JAX
     "torch-rechub>=0.9",
 ]
 EXTRAS["test"] = [
-    *EXTRAS["tfr"],
     *EXTRAS["jax"],
     *EXTRAS["onnx"],
     *EXTRAS["baselines"],
@@ -64,7 +64,7 @@ EXTRAS["test"] = [
 
 setup(
     name="debias-ranking",
-    version="0.1.0",
+    version="0.2.0",
     description="Learn what users find relevant from clicks biased by presentation",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -72,7 +72,13 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["debias*", "simulators*", "benchmarks*"]),
     package_data={
-        "debias": ["py.typed", "diagnosis/templates/*.html", "serve/page.html"],
+        "debias": [
+            "py.typed",
+            "*.pyi",
+            "*/*.pyi",
+            "diagnosis/templates/*.html",
+            "serve/page.html",
+        ],
         "simulators": ["py.typed"],
         "benchmarks": ["results/*.jsonl", "*.md"],
     },

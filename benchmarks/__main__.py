@@ -5,17 +5,26 @@ Nothing here imports a learning library: workers do, when they measure.
 
 import math
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from benchmarks.harness import scheduler, store, tables
-from benchmarks.harness.plan import Table, unknown
+from benchmarks.harness import machine, prose, scheduler, store, tables
+from benchmarks.harness import verify as verification
+from benchmarks.harness.plan import Experiment, Table, unknown
+from benchmarks.harness.screen import (
+    about,
+    plural,
+    progress,
+    report_failures,
+    wrapped,
+)
+from debias.commands.screen import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -23,6 +32,7 @@ FIGURES_FOLDER = Path(__file__).resolve().parent / "figures"
 LOCAL = Path(".benchmarks")
 MAIN = "main"
 FAILED, INTERRUPTED = 1, 130
+MOST_JOBS = 4  # unless asked for more: each takes a gigabyte
 
 app = typer.Typer(
     add_completion=False,
@@ -38,7 +48,10 @@ Data = Annotated[
 ]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Processes; by default two, or one per core.")
+    int | None,
+    typer.Option(
+        min=1, help=f"Processes; by default one per core, at most {MOST_JOBS}."
+    ),
 ]
 Only = Annotated[list[str] | None, typer.Option(help="A row; may be repeated.")]
 Population = Annotated[
@@ -57,7 +70,7 @@ Again = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def quick(context: typer.Context) -> None:
+def quick(context: typer.Context, version: Version = False) -> None:
     if context.invoked_subcommand is None:
         _run(MAIN, quick=True)
 
@@ -130,12 +143,73 @@ def check(
     if not (root / "README.md").exists():
         raise typer.BadParameter(f"expected a source tree with README.md, got {root}")
     results = root / "benchmarks" / "results"
-    problems = tables.check(root, _tables(), results, write)
+    problems = prose.check(root, _tables(), results, write)
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
         raise typer.Exit(FAILED)
     typer.echo("Markdown and results agree.")
+
+
+@app.command()
+def verify(
+    sample: Annotated[int, typer.Option(min=1, help="How many results.")] = 5,
+    table: Annotated[
+        str | None, typer.Option(help="The only table; all by default.")
+    ] = None,
+    only: Only = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    jobs: Jobs = None,
+) -> None:
+    """Measure a random sample of the published results again, and compare."""
+    wanted = [_table(table)] if table else list(_tables().values())
+    for row in only or ():
+        _each("row", [row], {name for each in wanted for name in each.rows})
+    with _bad_input():
+        chosen = verification.sample(wanted, RESULTS, sample, seed, only or ())
+    console = Console(stderr=True)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "again.jsonl"
+        todo = [each.job for each in chosen]
+        clock = scheduler.Clock(each.record for each in chosen)
+        outcome = _measure(console, todo, path, _jobs(jobs), clock)
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    again = {record.key: record.metrics for record in outcome.done}
+    measured = [each for each in chosen if each.job.key in again]
+    found = [
+        deviation
+        for each in measured
+        for deviation in verification.deviations(each, again[each.job.key])
+    ]
+    exact = sum(verification.same_place(each.record, 1) for each in measured)
+    _show_deviations(found)
+    typer.echo(
+        f"{plural(len(measured), 'result')} measured again, {exact} held to the digits "
+        f"printed, the others to {verification.LOOSE}: "
+        f"{plural(len(found), 'difference')}."
+    )
+    report_failures(console, outcome)
+    if found or outcome.failures:
+        raise typer.Exit(FAILED)
+
+
+def _show_deviations(found: Sequence[verification.Deviation]) -> None:
+    from rich import box
+    from rich.table import Table as Grid
+
+    grid = Grid("table", "population", "row", "seed", "metric", box=box.SIMPLE_HEAD)
+    for name in ("published", "now", "allowed"):
+        grid.add_column(name, justify="right")
+    for each in found:
+        of = each.record
+        now = "absent" if each.found is None else f"{each.found:.6g}"
+        numbers = f"{each.published:.6g}", now, f"{each.allowed:.2g}"
+        grid.add_row(
+            of.table, of.population, of.row, str(of.seed), each.metric, *numbers
+        )
+    if found:
+        Console().print(grid)
 
 
 @app.command()
@@ -161,9 +235,9 @@ def names() -> None:
     """Name the tables, their populations and rows."""
     for name, each in _tables().items():
         short = f", quick version with {each.quick_seeds}" if each.quick else ""
-        typer.echo(f"{name}: {each.title} ({each.seeds} seeds{short})")
-        typer.echo(f"  populations: {' '.join(each.populations)}")
-        typer.echo(f"  rows: {' '.join(each.rows)}")
+        wrapped(f"{name}: {each.title} ({plural(each.seeds, 'seed')}{short})", "")
+        wrapped(f"populations: {' '.join(each.populations)}", "  ")
+        wrapped(f"rows: {' '.join(each.rows)}", "  ")
 
 
 def _tables() -> Mapping[str, Table]:
@@ -173,9 +247,9 @@ def _tables() -> Mapping[str, Table]:
 
 
 def _table(name: str) -> Table:
-    tables = _tables()
-    _each("table", [name], tables)
-    return tables[name]
+    known = _tables()
+    _each("table", [name], known)
+    return known[name]
 
 
 def _each(kind: str, names: list[str] | None, known: Any) -> None:
@@ -209,37 +283,25 @@ def _run(
     wanted = _table(name)
     _each("row", only, wanted.rows)
     _each("population", population, wanted.populations)
-    folder = _folder(out, publish, quick)
-    path = folder / f"{name}.jsonl"
+    path = _folder(out, publish, quick) / f"{name}.jsonl"
+    count = seeds or (wanted.quick_seeds if quick else wanted.seeds)
     with _bad_input():
-        experiments = tuple(
-            experiment
-            for experiment in wanted.variant(quick)
-            if (not only or experiment.row in only)
-            and (not population or experiment.population in population)
-        )
-        if not experiments:
-            raise ValueError(
-                f"table {name} has no experiment of such row and population"
-            )
+        experiments = _chosen(wanted, quick, only, population)
         records = store.read(path)
-        count = seeds or (wanted.quick_seeds if quick else wanted.seeds)
         finished = () if again else store.newest(records).keys()
         todo = scheduler.plan(
             name, experiments, range(count), wanted.dataset, data, finished
         )
-    have = len(experiments) * count - len(todo)
     console = Console(stderr=True)
-    if have:
+    if have := len(experiments) * count - len(todo):
         console.print(f"{have} of {have + len(todo)} results are in {path} already.")
-    most = min(scheduler.cores(), 2) if jobs is None else jobs
-    if wanted.workers is not None:
-        most = min(most, wanted.workers)
-    with _observed(console, todo) as observer:
-        clock = scheduler.Clock(records)
-        outcome = scheduler.run(todo, path, most, clock, observer)
+    most = min(_jobs(jobs), wanted.workers or _jobs(jobs))
+    earlier = store.read(RESULTS / f"{name}.jsonl")
+    clock = scheduler.Clock([*earlier, *records])
+    threads = wanted.threads or machine.cores()
+    outcome = _measure(console, todo, path, most, clock, threads)
     if outcome.interrupted:
-        _report(console, outcome)
+        report_failures(console, outcome)
         left = len(todo) - len(outcome.done)
         console.print(
             f"\nInterrupted: {have + len(outcome.done)} results are in {path}, {left} "
@@ -250,9 +312,49 @@ def _run(
         raise typer.Exit(INTERRUPTED)
     dataset = wanted.dataset if data is None else data.resolve().name
     _show(wanted, path, quick, population, dataset=dataset)
-    _report(console, outcome)
+    report_failures(console, outcome)
     if outcome.failures:
         raise typer.Exit(FAILED)
+
+
+def _chosen(
+    wanted: Table, quick: bool, only: list[str] | None, population: list[str] | None
+) -> tuple[Experiment, ...]:
+    """The experiments of the rows and populations that were asked for."""
+    found = tuple(
+        experiment
+        for experiment in wanted.variant(quick)
+        if (not only or experiment.row in only)
+        and (not population or experiment.population in population)
+    )
+    if not found:
+        raise ValueError(
+            f"table {wanted.name} has no experiment of such row and population"
+        )
+    return found
+
+
+def _jobs(asked: int | None) -> int:
+    return min(machine.cores(), MOST_JOBS) if asked is None else asked
+
+
+def _measure(
+    console: Console,
+    todo: list[scheduler.Job],
+    path: Path,
+    most: int,
+    clock: scheduler.Clock,
+    threads: int = 1,
+) -> scheduler.Outcome:
+    """Runs the jobs, and says beforehand what they are expected to cost."""
+    expected = sum(map(clock.expect, todo)) / max(min(most, len(todo)), 1)
+    if todo and not math.isnan(expected):
+        console.print(
+            f"{plural(len(todo), 'result')} at --jobs {most}: {about(expected)}, by "
+            "what earlier runs took."
+        )
+    with progress(console, len(todo)) as report:
+        return scheduler.run(todo, path, most, clock, report, threads)
 
 
 def _folder(out: Path | None, publish: bool, quick: bool) -> Path:
@@ -299,101 +401,6 @@ def _show(
         if old := tables.outdated(wanted, records):
             console.print(f"Left out: {old} results of settings no experiment has now.")
     return bool(found)
-
-
-def _report(console: Console, outcome: scheduler.Outcome) -> None:
-    """Says which jobs failed and why, each reason once."""
-    reasons: dict[str, list[str]] = {}
-    for failure in sorted(outcome.failures, key=lambda failure: failure.job.seed):
-        reasons.setdefault(failure.reason, []).append(str(failure.job))
-    for reason, jobs in reasons.items():
-        console.print(f"\nFailed: {'; '.join(jobs)}", style="bold red", markup=False)
-        console.print(reason.rstrip(), markup=False, highlight=False)
-
-
-@contextmanager
-def _observed(
-    console: Console, jobs: Sequence[scheduler.Job]
-) -> Iterator[scheduler.Observer]:
-    """Progress as a bar on a terminal, and as a line a result elsewhere."""
-    if not jobs or not console.is_terminal:
-        yield Progress(len(jobs), say=lambda text: typer.echo(text, err=True))
-        return
-    from rich import progress
-
-    columns = (
-        progress.BarColumn(20),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.fields[left]}"),
-        progress.TextColumn("[dim]{task.description}"),
-    )
-    with progress.Progress(*columns, console=console) as bar:
-        task = bar.add_task("starting", total=len(jobs), left="")
-
-        def show(completed: int, left: str, running: str) -> None:
-            bar.update(task, completed=completed, left=left, description=running)
-
-        yield Progress(len(jobs), show=show)
-
-
-class Progress(scheduler.Observer):
-    """Turns what the scheduler reports into text.
-
-    Args:
-        total: How many jobs there are.
-        say: Is given a line whenever a job ends.
-        show: Is given the count of ended jobs, the time left, and what is running.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        say: Callable[[str], None] = lambda text: None,
-        show: Callable[[int, str, str], None] = lambda ended, left, running: None,
-    ) -> None:
-        self.total, self.say, self.show = total, say, show
-        self.running: dict[str, str] = {}
-        self.ended, self.left, self.estimated = 0, "", -math.inf
-
-    def started(self, job: scheduler.Job) -> None:
-        self.running[job.key] = f"{job.row} {job.seed}"
-        self._show()
-
-    def finished(self, job: scheduler.Job, record: store.Record) -> None:
-        self._end(job, f"{record.seconds:.1f} s")
-
-    def failed(self, failure: scheduler.Failure) -> None:
-        self._end(failure.job, "failed")
-
-    def waiting(self, seconds_left: float) -> None:
-        # An estimate that is renewed more often than this is restless to read.
-        if not math.isnan(seconds_left) and time.monotonic() - self.estimated > 2:
-            self.left, self.estimated = _about(seconds_left), time.monotonic()
-        self._show()
-
-    def _end(self, job: scheduler.Job, how: str) -> None:
-        del self.running[job.key]
-        self.ended += 1
-        left = f", {self.left}" if self.left and self.ended < self.total else ""
-        self.say(f"{self.ended}/{self.total} {job}: {how}{left}")
-        self._show()
-
-    def _show(self) -> None:
-        self.show(self.ended, self.left, ", ".join(self.running.values()))
-
-
-def _about(seconds: float) -> str:
-    """Rough time to go.
-
-    >>> _about(7), _about(95), _about(5000)
-    ('about 10 s left', 'about 2 min left', 'about 1.4 h left')
-    """
-    if seconds < 90:
-        return f"about {max(math.ceil(seconds / 10) * 10, 10)} s left"
-    if seconds < 5400:
-        return f"about {math.ceil(seconds / 60)} min left"
-    return f"about {seconds / 3600:.1f} h left"
 
 
 def main() -> None:

@@ -15,11 +15,10 @@ from benchmarks.harness.plan import Table
 from benchmarks.ranking import coverage
 from benchmarks.ranking.settings import Logging, Size
 from benchmarks.rates import ann, costs, growth, large, service_load
-from benchmarks.rates import retrieval as recall_speed
+from benchmarks.rates import retrieval as retrieval_speed
 from benchmarks.rates.speed import CASES
-from benchmarks.retrieval import clicks as recall_clicks
-from benchmarks.retrieval import rows as recall
-from benchmarks.retrieval import updates
+from benchmarks.retrieval import clicks, updates
+from benchmarks.retrieval import rows as retrieval
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -360,7 +359,7 @@ CORRECTIONS = Table(
 SPEED = Table(
     name="speed",
     title="Rates by second, ours and a peer's in the same process",
-    experiments=(*CASES, *recall_speed.CASES),
+    experiments=(*CASES, *retrieval_speed.CASES),
     metrics=(
         "rate",
         "peer_rate",
@@ -376,6 +375,7 @@ SPEED = Table(
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 GROWTH = Table(
@@ -387,6 +387,7 @@ GROWTH = Table(
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 LARGE = Table(
@@ -399,6 +400,7 @@ LARGE = Table(
     clicks="",
     seeds=1,
     workers=1,
+    threads=None,
 )
 
 COSTS = Table(
@@ -410,17 +412,18 @@ COSTS = Table(
         *("jax_product_us", "jax_mixture_us", "event_us", "encode_us", "hnsw_us"),
         *("disk_bytes", "hnsw_bytes", "product_parameters", "mixture_parameters"),
         *("disk_gb", "product_hours", "jax_product_hours", "jax_mixture_hours"),
-        *("recall_hours", "encode_hours", "hnsw_hours", "hnsw_gb", "sent_kb"),
+        *("retrieval_hours", "encode_hours", "hnsw_hours", "hnsw_gb", "sent_kb"),
     ),
     paired=(),
     clicks="",
     seeds=3,
     workers=1,
+    threads=None,
 )
 
 SERVING = Table(
     name="serving",
-    title="Search and the recall service: what is found, how fast",
+    title="Search and the retrieval service: what is found, how fast",
     experiments=(*ann.CASES, *service_load.CASES),
     metrics=(
         "recall@100",
@@ -440,6 +443,7 @@ SERVING = Table(
     clicks="",
     seeds=1,
     workers=1,
+    threads=None,
 )
 
 COVERAGE = Table(
@@ -452,7 +456,7 @@ COVERAGE = Table(
     seeds=10,
 )
 
-RECALL = (*recall.TABLES, recall_clicks.TABLE, updates.TABLE)
+RETRIEVAL = (*retrieval.TABLES, clicks.TABLE, updates.TABLE)
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -467,7 +471,7 @@ TABLES: dict[str, Table] = {
         SESSIONS,
         CORRECTIONS,
         TUNING_ESTIMATORS,
-        *RECALL,
+        *RETRIEVAL,
         SPEED,
         GROWTH,
         LARGE,

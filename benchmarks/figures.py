@@ -7,7 +7,7 @@
 | | of each component of a mixture |
 | `sessions` | what more clicks bring: NDCG by number of training sessions |
 | `confounding` | NDCG by how much of a log is random, best and worst first |
-| `updates` | hit rate of recall day by day, by how it is kept up to date |
+| `updates` | hit rate of retrieval day by day, by how it is kept up to date |
 
 The first two are of a model trained for the purpose, the others of published results.
 """
@@ -189,7 +189,7 @@ def confounding(found: Views) -> Figure:
 
 
 def by_day(found: Views) -> Figure:
-    """HR@50 of each of ten days, by how recall is updated, a panel a population."""
+    """HR@50 of each of ten days, by how retrieval is updated, a panel a population."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     days = range(1, updates.DAYS + 1)

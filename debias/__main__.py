@@ -1,8 +1,5 @@
 """`debias`, or `python -m debias`: from a click log to a ranker without its bias."""
 
-import logging
-import os
-
 import typer
 
 from debias.commands.diagnose import diagnose
@@ -10,12 +7,11 @@ from debias.commands.evaluate import evaluate
 from debias.commands.export import export
 from debias.commands.inspect import inspect
 from debias.commands.rank import rank
-from debias.commands.retrieval import app as recall
+from debias.commands.retrieval import app as retrieval
+from debias.commands.screen import Version
 from debias.commands.serve import serve
+from debias.commands.start import quiet_start, stoppable
 from debias.commands.train import train
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is loaded
-logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it retraces, and says so
 
 app = typer.Typer(
     add_completion=False,
@@ -25,7 +21,13 @@ app = typer.Typer(
 )
 for command in (inspect, diagnose, train, evaluate, export, rank, serve):
     app.command()(command)
-app.add_typer(recall, name="recall")
+app.add_typer(retrieval, name="retrieval")
+
+
+@app.callback()
+def start(context: typer.Context, version: Version = False) -> None:
+    quiet_start()
+    context.with_resource(stoppable())
 
 
 if __name__ == "__main__":

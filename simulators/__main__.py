@@ -1,10 +1,13 @@
 """`python -m simulators`: writes a click log of any length to a folder of shards."""
 
-import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from debias.commands.screen import Version, bar, messages, say
+from debias.commands.start import stoppable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -22,7 +25,7 @@ def _show_presets(show: bool) -> None:
         ("attractions", ATTRACTIONS),
         ("satisfactions", SATISFACTIONS),
     ):
-        typer.echo(f"{kind}: {' '.join(names)}")
+        say(f"{kind}: {' '.join(names)}")
     raise typer.Exit
 
 
@@ -44,10 +47,22 @@ def main(
         int | None, typer.Option(help="Files; by default a million sessions each.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Names the log.")] = 0,
-    policy: Annotated[str, typer.Option(help="Logging policy.")] = "weak",
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            help="Parquet file for the items that the log points into: what "
+            "`debias ... --data` reads."
+        ),
+    ] = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="Logging policy; weak, expert and worst-first leave no chance."
+        ),
+    ] = "plackett-luce",
     randomness: Annotated[
         float | None,
-        typer.Option(help="Temperature, epsilon or rate of the policy."),
+        typer.Option(help="Temperature, epsilon or rate of the policy; 1, .1 or 1."),
     ] = None,
     list_size: Annotated[int, typer.Option(help="Items shown at most.")] = 10,
     attraction: Annotated[
@@ -67,15 +82,17 @@ def main(
             "--presets", callback=_show_presets, is_eager=True, help="List the names."
         ),
     ] = False,
+    version: Version = False,
 ) -> None:
     """Simulates sessions with known truth and writes them as Parquet shards.
 
     The same arguments give the same bytes. A run that was killed continues when it is
     started again.
     """
-    try:
+    with stoppable(), messages():
         _run(
             out,
+            items,
             {
                 "population": population,
                 "data": data,
@@ -92,13 +109,11 @@ def main(
             list_size,
             workers,
         )
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _run(
     out: Path,
+    items: Path | None,
     run: dict[str, Any],
     seed: int,
     sessions: int,
@@ -107,7 +122,7 @@ def _run(
     workers: int | None,
 ) -> None:
     from simulators import clicks, populations, writer
-    from simulators.policies import POLICIES
+    from simulators.policies import POLICIES, Deterministic
 
     # All that can be wrong with the arguments is said before the data is read.
     crowd = _population(run)
@@ -128,10 +143,51 @@ def _run(
         run["noise"],
         run["satisfaction"],
     )
+    if items is not None:
+        _write_items(data, items)
+    shown = f"{run['population']} users, lists of {name}{_chance(policy)}"
+    only_list = isinstance(policy, Deterministic)
     del data, policy  # the features, most of all
-    with _progress(sessions) as progress:
+    with bar("simulating", sessions, "sessions/s") as progress:
         writer.write(ready, out, sessions, shards, run, workers, progress)
-    typer.echo(f"{sessions} sessions in {out}")
+    say(f"{sessions:,} sessions in {out}: {shown}")
+    if only_list:
+        say(
+            "Every session of a query shows the same list, so this log cannot tell a "
+            "position from the item at it: --policy plackett-luce draws lists.",
+            err=True,
+        )
+
+
+def _chance(policy: Any) -> str:
+    """How much the policy leaves to chance, in its own words.
+
+    >>> from simulators.policies import EpsilonGreedy, expert
+    >>> _chance(EpsilonGreedy(expert, 0.1))
+    ' (epsilon 0.1)'
+    """
+    values = {field.name: getattr(policy, field.name) for field in fields(policy)}
+    told = [f"{k} {v:g}" for k, v in values.items() if isinstance(v, int | float)]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _write_items(data: Any, path: Path) -> None:
+    """Writes the ranking data of a log, or leaves a file that holds just that.
+
+    Raises:
+        ValueError: The file holds something else; it stays.
+    """
+    import filecmp
+    from tempfile import TemporaryDirectory
+
+    if not path.exists():
+        data.write_parquet(path)
+        return
+    with TemporaryDirectory() as folder:
+        fresh = Path(folder) / "items.parquet"
+        data.write_parquet(fresh)
+        if not filecmp.cmp(fresh, path, shallow=False):
+            raise ValueError(f"{path}: exists and holds other items; name a new file")
 
 
 def _population(run: dict[str, Any]) -> Any:
@@ -159,39 +215,6 @@ def _data(run: dict[str, Any], seed: int) -> Any:
     data = read_letor(run["data"])
     run["data"] = Path(run["data"]).name
     return data
-
-
-class _progress:
-    """A bar with the time left on standard error."""
-
-    def __init__(self, sessions: int) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self.bar = Progress(
-            TextColumn("sessions"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self.task = self.bar.add_task("sessions", total=sessions)
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        return lambda sessions: self.bar.advance(self.task, sessions)
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
 
 
 if __name__ == "__main__":

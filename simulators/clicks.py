@@ -143,6 +143,7 @@ class Simulation:
     queries: int
     seed: int
     list_size: int
+    items_fingerprint: str | None = None
 
     def sessions(self, start: int, stop: int) -> ClickLog:
         """The sessions of numbers start to stop - 1."""
@@ -158,7 +159,7 @@ class Simulation:
                     shape = (stop - start, *value.shape[1:])
                     columns[name] = np.empty(shape, value.dtype)
                 columns[name][to] = value[keep]
-        return ClickLog.trusted(**columns)
+        return ClickLog.trusted(items_fingerprint=self.items_fingerprint, **columns)
 
     def _block(self, number: int) -> dict[str, np.ndarray]:
         rng = generator(self.seed, number, _SHOWN)
@@ -247,6 +248,7 @@ def prepare(
         data.queries,
         seed,
         list_size,
+        data.fingerprint,
     )
 
 

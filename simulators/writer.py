@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from debias.data.log_files import COMPRESSION, PLAIN, ROW_GROUP, to_arrow
+from debias.data.log_files import COMPRESSION, PLAIN, ROW_GROUP
 from simulators.clicks import BLOCK, Simulation
 
 MANIFEST = "manifest.json"
@@ -73,7 +73,7 @@ def write(
         shards = -(-sessions // SHARD)
     if not 1 <= shards <= sessions:
         raise ValueError(f"shards must be in 1..{sessions} sessions, got {shards}")
-    sample = to_arrow(simulation.sessions(0, min(sessions, BLOCK)))
+    sample = simulation.sessions(0, min(sessions, BLOCK)).to_arrow()
     manifest = _manifest(simulation, sessions, shards, run or {}, sample)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -275,7 +275,7 @@ def _write_shard(
     with _aside(path) as aside, _parquet(aside, schema) as file:
         for first in range(start, stop, ROW_GROUP):
             last = min(first + ROW_GROUP, stop)
-            table = to_arrow(simulation.sessions(first, last))
+            table = simulation.sessions(first, last).to_arrow()
             file.write_table(table, row_group_size=ROW_GROUP)
             progress(last - first)
 

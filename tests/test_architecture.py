@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 GROUND = {"debias.types", "debias.data", "debias.metrics", "debias.losses"}
+GROUND |= {"debias.presets"}
 ENGINE = {*GROUND, "debias.engine"}
 LAYERS = {*ENGINE, "debias.layers"}
 MODELS = {*LAYERS, "debias.models"}
@@ -21,6 +22,8 @@ MAY_IMPORT = {
     "debias.metrics": {"debias.types"},
     "debias.losses": {"debias.types"},
     "debias.metrics.keras": GROUND,
+    "debias.presets": {"debias.data"},
+    "debias.artifacts": {*MODELS, "debias.retrieval"},
     "debias.tfr": GROUND,
     "debias.engine": GROUND,
     "debias.layers": ENGINE,
@@ -30,10 +33,12 @@ MAY_IMPORT = {
     "debias.diagnosis": FITTED,
     "debias.retrieval": MODELS,
     "debias.serve": {"debias", *MODELS, "debias.retrieval"},
-    "debias.commands": {"debias", *WINGS, "debias.serve"},
+    "debias.commands": {"debias", *WINGS, "debias.serve", "debias.artifacts"},
     "debias.__main__": {"debias.commands"},
     "simulators": {"debias.data", "debias.retrieval.data"},
+    "simulators.__main__": {"simulators", "debias.data", "debias.commands"},
     "debias.retrieval.data": {"debias.types", "debias.data"},
+    "benchmarks.__main__": {"benchmarks", "debias.commands"},
     "benchmarks": {"debias", *WINGS, "debias.tfr", "debias.serve", "simulators"},
 }
 ROOT = Path(__file__).parents[1]
@@ -128,5 +133,5 @@ def test_every_public_name_of_debias_is_there():
     import debias
 
     assert all(getattr(debias, name) is not None for name in debias.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+    with pytest.raises(AttributeError, match="No debias attribute Nothing"):
         debias.Nothing  # noqa: B018

@@ -1,1 +1,1 @@
-"""harness"""
+"""What runs, stores and prints tables."""

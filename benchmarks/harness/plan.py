@@ -58,6 +58,10 @@ class Table:
         dataset: Name of the data that experiments use where no path is given.
         workers: The most processes that may measure at once, 1 for timings; None for
             no limit.
+        threads: Threads of each process; None for as many as there are cores, which is
+            for rates: with several, the last digits of a result are left to chance.
+        holm: Whether differences that survive Holm's correction over all those of the
+            table are marked.
 
     Raises:
         ValueError: A row, population or metric name holds a space; the baseline or a
@@ -79,6 +83,8 @@ class Table:
     quick_seeds: int = 3
     dataset: str = "generated"
     workers: int | None = None
+    threads: int | None = 1
+    holm: bool = False
 
     def __post_init__(self) -> None:
         for kind, names in (

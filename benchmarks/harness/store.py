@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Record:
         seconds: Wall-clock time of the measurement.
         config: The experiment's settings, JSON values.
         versions: Versions of what was run, by name.
+        machine: Where it was run: CPU, hash of its flags, cores, threads. Records of
+            before it was noted have none.
     """
 
     table: str
@@ -43,6 +45,7 @@ class Record:
     seconds: float
     config: Mapping[str, Any]
     versions: Mapping[str, str]
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -52,7 +55,7 @@ class Record:
         )
 
 
-FIELDS = tuple(field.name for field in fields(Record))
+FIELDS = {each.name for each in fields(Record)}
 
 
 def key(
@@ -134,11 +137,11 @@ def newest(records: Iterable[Record]) -> dict[str, Record]:
 
 
 def _record(line: Any) -> Record:
-    if not isinstance(line, dict) or sorted(line) != sorted(FIELDS):
+    if not isinstance(line, dict) or line.keys() | {"machine"} != FIELDS:
         found = sorted(line) if isinstance(line, dict) else type(line).__name__
         raise ValueError(f"expected an object of {sorted(FIELDS)}, got {found}")
-    for name in ("metrics", "config", "versions"):
-        if not isinstance(line[name], dict):
+    for name in ("metrics", "config", "versions", "machine"):
+        if not isinstance(line.setdefault(name, {}), dict):
             raise ValueError(f"{name} must be an object, got {line[name]!r}")
     for name, value in line["metrics"].items():
         number = isinstance(value, int | float) and not isinstance(value, bool)

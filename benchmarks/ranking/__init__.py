@@ -1,1 +1,1 @@
-"""ranking"""
+"""The tables of rankers: protocol, learners, rows."""

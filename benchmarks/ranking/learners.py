@@ -18,6 +18,7 @@ from keras import ops
 from benchmarks.ranking.protocol import Split, World
 from benchmarks.ranking.variants import VARIANTS
 from debias.data import ClickLog, RankingData
+from debias.data.layout import Layout, layout_of
 from debias.engine.tensors import Tensor, lookup
 from debias.layers import BiasTower, Tower
 from debias.models import (
@@ -30,14 +31,9 @@ from debias.models import (
     Product,
     RegressionEM,
 )
-from debias.models.presets import (
-    CANDIDATES,
-    INIT_STD,
-    LISTWISE,
-    Layout,
-    layout_of,
-    relevance,
-)
+from debias.models.builders import INIT_STD, relevance
+from debias.models.click_model import to_cells
+from debias.presets import PRESETS
 from debias.propensity import estimate, policy_weights
 from simulators.behaviours import Behaviour
 from simulators.oracle import click_probability
@@ -170,7 +166,8 @@ class Known(ClickModel):
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
         examination, low, high = ops.split(batch["context"], 3, axis=-1)
-        wanted = ops.sigmoid(self.relevance(batch["features"])[..., 0])
+        logits = self.relevance(batch["features"])[..., 0]
+        wanted = ops.sigmoid(to_cells(logits, batch))
         p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
         return ops.log(p) - ops.log1p(-p)
 
@@ -234,10 +231,8 @@ def _of_clicks(build: Callable[[Layout, int], ClickModel]) -> Builder:
 
 
 BUILDERS: Mapping[str, Builder] = {
-    **{
-        name: _of_clicks(build)
-        for name, build in {**CANDIDATES, **LISTWISE, **VARIANTS}.items()
-    },
+    **{name: _of_clicks(preset.build) for name, preset in PRESETS.items()},
+    **{name: _of_clicks(build) for name, build in VARIANTS.items()},
     "softmax_naive": softmax_naive,
     "ips_known": ips_known,
     "ips_estimated": ips_estimated,

@@ -199,13 +199,9 @@ def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
 
 def predicted_logits(model: Any, split: Split) -> np.ndarray:
     """(S, L) click logits of each cell given the clicks above it."""
-    from debias.models.batches import batches
+    from debias.training.evaluation import conditional_logits
 
-    predicted = (
-        model.conditional_click_logits(batch, clicks, model(batch))
-        for batch, clicks in batches(split.log, split.data, 2048, shuffle=False)
-    )
-    return np.concatenate([np.asarray(logits) for logits in predicted])
+    return conditional_logits(model, None, split.log, split.data)
 
 
 def trained(
@@ -215,7 +211,7 @@ def trained(
     build: Callable[[int], Any],
     rate: float,
 ) -> tuple[Any, float]:
-    """The model and its best validation likelihood, weights of the best pass kept.
+    """The model and its best validation likelihood, fitted as `debias.fit` does.
 
     Args:
         build: From a seed to a click model.
@@ -223,36 +219,35 @@ def trained(
     """
     import keras
 
-    from debias.engine.optimizers import RowWiseAdam
-    from debias.models.batches import batches
+    from debias.data.layout import layout_of
+    from debias.training import Learners, Part, Prepared, TrainingConfig, fit_prepared
 
     keras.utils.set_random_seed(seed)
-    model = build(seed)
-    train, validation = world.train, world.validation
-    steps = -(-train.log.sessions // size.batch_size)
-    model.compile(
-        # Plain Adam, right also where an embedded id repeats in a batch.
-        RowWiseAdam(rate, dense_rows=1 << 20),
-        jit_compile=False,  # on a CPU, XLA gains nothing here and compiles for long
-        steps_per_execution=min(50, steps),
+    train, judges = world.train, world.validation
+    prepared = Prepared(
+        Learners(train.log, train.data, train.weight),
+        Part(judges.log, judges.data),
+        None,
+        "caller",
+        layout_of(train.log),
+        None,  # the world's features are scaled
     )
-    stop = keras.callbacks.EarlyStopping(
-        "val_loss", patience=size.patience, restore_best_weights=True
-    )
-    history = model.fit(
-        batches(train.log, train.data, size.batch_size, seed=seed, weight=train.weight),
-        validation_data=batches(validation.log, validation.data, 2048, shuffle=False),
+    config = TrainingConfig(
         epochs=size.epochs,
-        callbacks=[stop],
-        verbose=0,
+        patience=size.patience,
+        rate=rate,
+        decay=0.0,
+        averaging=None,
+        batch_size=size.batch_size,
+        min_steps=0,
+        seed=seed,
     )
-    return model, -min(history.history["val_loss"])
+    fitted = fit_prepared(build(seed), prepared, config)
+    return fitted.model, fitted.log_likelihood
 
 
 def scores(score: Callable[[Any], Any], data: RankingData) -> np.ndarray:
     """(items,) relevance-only scores by a function of features, in pieces."""
-    pieces = [
-        np.asarray(score(data.features[start : start + 8192]))
-        for start in range(0, data.items, 8192)
-    ]
-    return np.concatenate(pieces)
+    from debias.training import score_items
+
+    return score_items(score, data.features)

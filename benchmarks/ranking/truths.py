@@ -10,6 +10,7 @@ from scipy import special, stats
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.ranking.protocol import Split, World
+from debias.data.layout import layout_of
 from debias.diagnosis.reference import reference_sensitivity
 from debias.models import (
     XPA,
@@ -23,7 +24,6 @@ from debias.models import (
     Product,
 )
 from debias.models.batches import batches
-from debias.models.presets import layout_of
 from simulators.behaviours import Grid
 from simulators.oracle import click_probability
 

@@ -25,6 +25,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.data.layout import Layout
 from debias.engine.tensors import Tensor
 from debias.layers import BiasTower, Tower
 from debias.models import (
@@ -36,17 +37,16 @@ from debias.models import (
     PositionOnly,
     Product,
 )
-from debias.models.click_model import Batch
-from debias.models.presets import (
+from debias.models.builders import (
     EMBEDDING,
     HIDDEN,
     INIT_STD,
     TYPES,
-    Layout,
     listwise,
     product,
     relevance,
 )
+from debias.models.click_model import Batch
 
 Kind = Callable[[keras.layers.Layer, keras.layers.Layer], ClickModel]
 
@@ -92,7 +92,7 @@ def mixture(
     towers: Callable[[Sequence[int]], list[keras.layers.Layer]] = separate,
     **options: Any,
 ) -> Mixture:
-    """A mixture of such parts; by default that of `debias.models.presets`."""
+    """A mixture of such parts; by default that of `debias.models.builders`."""
     seeds = [len(parts) * seed + number for number in range(len(parts))]
     biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     made = zip(parts, towers(seeds), biases, strict=True)
@@ -148,7 +148,7 @@ def additive_plain(layout: Layout, seed: int) -> ClickModel:
 def xpa(
     layout: Layout, seed: int, columns: Sequence[str] | None = None, **options: Any
 ) -> XPA:
-    """XPA on such layout columns; by default that of `debias.models.presets`."""
+    """XPA on such layout columns; by default that of `debias.models.builders`."""
     read = {n: layout.columns[n] for n in columns or layout.columns}
     place = BiasTower(read, out=EMBEDDING, init_std=INIT_STD, seed=seed)
     return XPA(relevance(seed, EMBEDDING), place, seed=seed, **options)

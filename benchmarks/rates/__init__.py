@@ -1,1 +1,1 @@
-"""rates"""
+"""Speed, memory and cost, beside peers."""

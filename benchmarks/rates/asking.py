@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PYTHON = "DEBIAS_PEERS_PYTHON"
-SCRIPT = Path(__file__).parent / "peers" / "rounds.py"
+SCRIPT = Path(__file__).parents[1] / "peers" / "rounds.py"
 
 
 class Peer(NamedTuple):

@@ -128,18 +128,18 @@ def _learning(seed: int, models: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def recalling(seed: int) -> dict[str, float]:
+def retrieving(seed: int) -> dict[str, float]:
     """An event that DSSM learns from, and an item encoded."""
     from debias.engine.optimizers import RowWiseAdam
     from debias.retrieval.models import dssm
-    from debias.retrieval.training.batches import RecallBatches
+    from debias.retrieval.training.batches import Batches
     from simulators.interactions import generate_interactions
 
     rng = np.random.default_rng(seed)
     log, _ = generate_interactions(rng, users=EVENTS // 16, items=5000, events=16)
     model = dssm(log.users.schema, log.items.schema, DIM, seed=seed)
     model.compile(RowWiseAdam(), jit_compile=False, steps_per_execution=4)
-    feed = RecallBatches(log, EVENT_BATCH, seed=seed)
+    feed = Batches(log, EVENT_BATCH, seed=seed)
 
     def learn() -> None:
         model.fit(feed, verbose=0)
@@ -183,7 +183,7 @@ def jobs(cost: dict[str, float]) -> dict[str, float]:
             )
             for name in ("product", "mixture")
         },
-        "recall_hours": hours(1e9, cost["event_us"]),
+        "retrieval_hours": hours(1e9, cost["event_us"]),
         "encode_hours": hours(1e8, cost["encode_us"], MANY),
         "hnsw_hours": hours(1e8, cost["hnsw_us"], MANY),
         "hnsw_gb": cost["hnsw_bytes"] / 10,  # of 1e8 items
@@ -208,7 +208,7 @@ PARTS = (
     (reading, "tensorflow"),
     (learning, "tensorflow"),
     (learning_on_jax, "jax"),
-    (recalling, "tensorflow"),
+    (retrieving, "tensorflow"),
     (searching, "tensorflow"),
 )
 

@@ -72,8 +72,8 @@ def epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
     return lambda: model.fit(feed, verbose=0)
 
 
-def recall_epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
-    """Steps of a recall tower on ids, two thirds of them of users; a session an event.
+def retrieval_epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
+    """Steps of a retrieval tower on ids, two thirds of them users; a session an event.
 
     Rows that are not in a batch are neither read nor written.
     """
@@ -129,7 +129,7 @@ class Growth:
             sizes = replace(plain, **{self.population: size})
             if self.population == "batch":  # as many steps of each size
                 sizes = replace(sizes, sessions=16 * size)
-            make = recall_epoch if self.row == "recall" else epoch
+            make = retrieval_epoch if self.row == "retrieval" else epoch
             runs.append(make(self.row, sizes, seed))
             counts.append(sizes.sessions)
         for run in runs:
@@ -150,5 +150,5 @@ CASES = (
     Growth("xpa", "length"),
     Growth("additive", "features"),
     Growth("mixture", "components"),
-    Growth("recall", "vocabulary"),
+    Growth("retrieval", "vocabulary"),
 )

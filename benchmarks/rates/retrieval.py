@@ -1,4 +1,4 @@
-"""How fast recall learns: steps as the vocabulary grows, and events of MovieLens."""
+"""How fast retrieval learns: steps as the vocabulary grows, and events of MovieLens."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -131,14 +131,14 @@ ENGINES: dict[str, Callable[[int, int, int], Step]] = {
 
 
 @dataclass(frozen=True)
-class RecallSpeed:
+class RetrievalSpeed:
     """Steps a second at one vocabulary, of ours and of the peers there are.
 
     Seconds are of the processors, those of the floor, `products_seconds`, as well.
     """
 
     population: str
-    row: str = "recall"
+    row: str = "retrieval"
 
     def settings(self) -> dict[str, Any]:
         ids = sum(VOCABULARIES[self.population])
@@ -208,7 +208,7 @@ class MovieLens:
     """
 
     population: str = "movielens-100k"
-    row: str = "recall"
+    row: str = "retrieval"
 
     def settings(self) -> dict[str, Any]:
         return {"batch_size": 512, "dim": 32, "libraries": list(LIBRARIES), "steps": 16}
@@ -220,7 +220,7 @@ class MovieLens:
         from debias.engine.optimizers import RowWiseAdam
         from debias.retrieval.losses import RetrievalLoss
         from debias.retrieval.models import fm_tower
-        from debias.retrieval.training.batches import RecallBatches
+        from debias.retrieval.training.batches import Batches
 
         forget()
         whole, _ = split(self.population)
@@ -237,7 +237,7 @@ class MovieLens:
             jit_compile=True,
             steps_per_execution=16,
         )
-        feed = RecallBatches(
+        feed = Batches(
             log, size, history=0, packed=True, exclude_known=False, seed=seed
         )
         ours = timed(lambda: model.fit(feed, verbose=0))
@@ -263,7 +263,7 @@ class MovieLens:
         return {"rate": rate, **ratios, "floor_fraction": floor}
 
 
-CASES: tuple[RecallSpeed | MovieLens, ...] = (
-    *(RecallSpeed(name) for name in VOCABULARIES),
+CASES: tuple[RetrievalSpeed | MovieLens, ...] = (
+    *(RetrievalSpeed(name) for name in VOCABULARIES),
     MovieLens(),
 )

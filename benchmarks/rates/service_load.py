@@ -1,4 +1,4 @@
-"""The recall service under load on this machine, with a new version in the middle.
+"""The retrieval service under load on this machine, with a new version in the middle.
 
 `debias serve` answers for 100,000 items; several connections ask, each as soon as it is
 answered, for the 100 items of a user with a history of 20. Half way a version is
@@ -121,7 +121,7 @@ async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Lo
                 if start - begun > seconds:
                     return
                 try:
-                    async with session.post("/recall", json=body) as answer:
+                    async with session.post("/retrieve", json=body) as answer:
                         found = await answer.json()
                         ok = answer.status == 200 and len(found["items"]) == K
                 except (aiohttp.ClientError, KeyError):
@@ -194,7 +194,7 @@ def summary(load: Load, seconds: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Service:
-    """Recall of 100 from 100,000 items over HTTP, with a switch half way."""
+    """Retrieval of 100 from 100,000 items over HTTP, with a switch half way."""
 
     row: str = "serve"
     population: str = "clustered-100k"

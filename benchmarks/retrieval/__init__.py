@@ -1,1 +1,1 @@
-"""retrieval"""
+"""The tables of retrieval."""

@@ -1,11 +1,11 @@
-"""Recall towers that learn from position-biased clicks, against known tastes.
+"""Retrieval towers that learn from position-biased clicks, against known tastes.
 
 The protocol, the same for every row:
 
 1. Users like one genre each, and every item has a quality of its own: `tastes` is the
    truth. Every user is a query and every item of the catalogue a candidate of it; true
    preferences, cut at fixed shares of all pairs, are grades 0 to 4.
-2. A production recall, which knows the genre, nothing of quality, and popularity too
+2. A production retrieval, which knows the genre, nothing of quality, and popularity too
    well, errs on every pair besides. It shows each session ten items, a Plackett-Luce
    draw from its scores, and a simulated crowd clicks. So popular items stand on top and
    are clicked there, whatever they are worth.
@@ -34,7 +34,7 @@ CROWDS = ("pbm", "mixed")
 UNBIASED_CROWD = "document-ctr"
 TOWERS = ("dssm", "fm", "senet", "dat", "ranker")
 BIASES = ("naive", "additive", "product", "mixture", "unbiased")
-ATTRACTION = "informational"  # of grades: .4 to .9, what is recalled is seldom bad
+ATTRACTION = "informational"  # of grades: .4 to .9, what is retrieved is seldom bad
 GRADE_SHARES = (0.2, 0.08, 0.03, 0.01)  # of all pairs that have at least grade 1 to 4
 
 
@@ -126,7 +126,7 @@ def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
 
 
 def tower(kind: str, tables: Tables, size: ClickSize, seed: int) -> Any:
-    """A recall model, or the ranker that reads the same and need not be an index."""
+    """A retrieval model, or the ranker that reads the same and need not be an index."""
     from debias.retrieval.models import DAT, dssm, fm_tower, senet_tower
 
     given: dict[str, Any] = {
@@ -192,9 +192,9 @@ def click_model(
     from debias.models import Additive, Mixture, Naive, Product
     from debias.retrieval.models import PairRelevance
 
-    def relevance(seed: int) -> Any:
+    def relevance(seed: int, shared_by: int = 1) -> Any:
         model = tower(kind, tables, size, seed)
-        return PairRelevance(model, tables.users, tables.items)
+        return PairRelevance(model, tables.users, tables.items, shared_by)
 
     def place(seed: int, init_std: float = 0.05) -> Any:
         return BiasTower({"position": LIST_SIZE}, init_std=init_std, seed=seed)
@@ -205,7 +205,7 @@ def click_model(
         return Product(relevance(seed), place(seed))
     if bias == "mixture":
         # One tower; what differs between kinds of users is how they read the list.
-        shared = relevance(seed)
+        shared = relevance(seed, shared_by=3)
         return Mixture([Product(shared, place(3 * seed + k, 1.0)) for k in range(3)])
     if bias in ("naive", "unbiased"):
         return Naive(relevance(seed))
@@ -255,7 +255,7 @@ def preference_metrics(
 ) -> dict[str, float]:
     """`ranking_metrics` and the rate of favourites, of scores (users * items,)."""
     from benchmarks.ranking.protocol import ranking_metrics
-    from debias.retrieval.training.evaluate import ranks, recall_metrics
+    from debias.retrieval.training.evaluation import ranks, recall_metrics
 
     users = np.arange(len(tables.favourite))
     table = score.reshape(len(users), -1)
@@ -269,8 +269,8 @@ def preference_metrics(
 
 
 @dataclass(frozen=True)
-class RecallTrial:
-    """A row of `recall-debiased`."""
+class RetrievalTrial:
+    """A row of `retrieval-debiased`."""
 
     tower: str
     bias: str
@@ -305,17 +305,17 @@ class RecallTrial:
 
 
 LEARNERS = tuple(
-    RecallTrial(tower, bias, crowd)
+    RetrievalTrial(tower, bias, crowd)
     for crowd in CROWDS
     for tower in TOWERS
     for bias in BIASES
     if crowd == "mixed" or bias != "mixture"  # of one kind of users
 )
 TABLE = Table(
-    name="recall-debiased",
-    title="Recall towers that learn from clicks, with and without a bias tower",
+    name="retrieval-debiased",
+    title="Retrieval towers that learn from clicks, with and without a bias tower",
     experiments=(
-        *(RecallTrial("production", "", crowd) for crowd in CROWDS),
+        *(RetrievalTrial("production", "", crowd) for crowd in CROWDS),
         *LEARNERS,
     ),
     metrics=("ndcg@5", "ndcg@10", "hr@50", "recovered", "click_log_likelihood"),

@@ -1,9 +1,9 @@
-"""A ranker behind recall, for sets that have no log of shown items.
+"""A ranker behind retrieval, for sets that have no log of shown items.
 
-What recall would bring each user, and what the user took, is shown to simulated users
-who read by position; they click by the stars that the user gave, and by none where it
-took nothing. A click model learns from these clicks alone, with the position in a tower
-of its own. It never sees what is held out.
+What retrieval would find for each user, and what the user took, is shown to simulated
+users who read by position. They click by the stars that the user gave, and by none
+where it took nothing. A click model learns from these clicks alone, with the position
+in a tower of its own. It never sees what is held out.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from debias.retrieval.data.interactions import Interactions
-from debias.retrieval.training.evaluate import Scorer, ranks
+from debias.retrieval.training.evaluation import Scorer, ranks
 
-SHOWN = 100  # of recall's list, beside what the user took
+SHOWN = 100  # of the retrieved list, beside what the user took
 SESSIONS = 60  # a user
 LIST_SIZE, TEMPERATURE = 10, 1.0
 DIM, EPOCHS, RATE = 32, 3, 0.01
 
 
-def candidates(train: Interactions, recall: Scorer) -> Any:
+def candidates(train: Interactions, retrieval: Scorer) -> Any:
     """Ranking data: a query is a user, an item a pair, a grade the stars less one.
 
     Without stars, what was taken has grade 3.
@@ -28,7 +28,7 @@ def candidates(train: Interactions, recall: Scorer) -> Any:
     from debias.data import RankingData
 
     none = np.empty(0, int)
-    _, best = ranks(recall, none, none, train.seen(), top=SHOWN)
+    _, best = ranks(retrieval, none, none, train.seen(), top=SHOWN)
     user, place = np.nonzero(best >= 0)
     stars = np.full(len(train), 4.0) if train.weight is None else train.weight
     users = np.concatenate([train.user, user])
@@ -43,7 +43,7 @@ def candidates(train: Interactions, recall: Scorer) -> Any:
 
 
 def click_ranker(
-    train: Interactions, recall: Scorer, seed: int
+    train: Interactions, retrieval: Scorer, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The score of pairs (P, 2) by a click model trained on simulated sessions."""
     import keras
@@ -56,13 +56,13 @@ def click_ranker(
     from simulators.clicks import simulate
     from simulators.policies import PlackettLuce
 
-    data = candidates(train, recall)
+    data = candidates(train, retrieval)
     user, item = data.features.astype(int).T
     logging = np.empty(len(user), np.float32)
     for start in range(0, len(train.users), 512):
         users = np.arange(start, min(start + 512, len(train.users)))
         own = slice(data.offsets[users[0]], data.offsets[users[-1] + 1])
-        logging[own] = recall(users)[user[own] - start, item[own]]
+        logging[own] = retrieval(users)[user[own] - start, item[own]]
     log = simulate(
         data,
         PlackettLuce(lambda _: logging, TEMPERATURE),

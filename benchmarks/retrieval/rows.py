@@ -1,4 +1,4 @@
-"""Recall rows: one configuration, trained and evaluated once, to a dict of metrics.
+"""Retrieval rows: one configuration, trained and evaluated once, to a dict of metrics.
 
 The protocol, the same for every row:
 
@@ -44,10 +44,10 @@ from debias.retrieval.data.negatives import (
     from_ranking,
     uniform,
 )
-from debias.retrieval.training.evaluate import (
+from debias.retrieval.training.evaluation import (
     Scorer,
     dot_scores,
-    evaluate,
+    evaluate_scores,
     head_items,
     ranks,
 )
@@ -82,8 +82,8 @@ DENSE_ROWS = 1 << 15  # tables up to this size are stepped whole, under XLA
 
 
 @dataclass(frozen=True)
-class RecallConfig:
-    """All that decides a recall row beside data and seed."""
+class RetrievalConfig:
+    """All that decides a retrieval row beside data and seed."""
 
     model: str
     loss: str = "softmax"
@@ -137,7 +137,7 @@ def _last_days(log: Interactions) -> tuple[Interactions, Interactions]:
 
 
 def measure(
-    config: RecallConfig, dataset: str, seed: int, part: str = "test"
+    config: RetrievalConfig, dataset: str, seed: int, part: str = "test"
 ) -> dict[str, float]:
     """Trains one configuration and evaluates it.
 
@@ -228,9 +228,9 @@ def field_weights(model: Any, train: Interactions) -> dict[str, float]:
 def evaluate_on(
     score: Scorer, train: Interactions, held_out: Interactions
 ) -> dict[str, float]:
-    """`evaluate` of the held-out events, over the users that have one."""
+    """`evaluate_scores` of the held-out events, over the users that have one."""
     users, query = np.unique(held_out.user, return_inverse=True)
-    return evaluate(
+    return evaluate_scores(
         lambda q: score(users[q]),
         query,
         held_out.item,
@@ -239,7 +239,7 @@ def evaluate_on(
     )
 
 
-def baseline(config: RecallConfig, train: Interactions, seed: int) -> Scorer:
+def baseline(config: RetrievalConfig, train: Interactions, seed: int) -> Scorer:
     """A row that is no tower; scores users (rows) over the catalogue."""
     if config.model == "popularity":
         counts = train.popularity().astype(np.float32)
@@ -263,7 +263,7 @@ def ease(train: Interactions, regularisation: float) -> Scorer:
     return lambda users: seen[users] @ weight
 
 
-def wals(train: Interactions, config: RecallConfig, seed: int) -> Scorer:
+def wals(train: Interactions, config: RetrievalConfig, seed: int) -> Scorer:
     """Weighted alternating least squares of the library `implicit`, one thread."""
     from implicit.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
@@ -293,7 +293,7 @@ def matrix(train: Interactions) -> Any:
     return found
 
 
-def build(config: RecallConfig, train: Interactions, seed: int) -> Any:
+def build(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
     """The untrained model of a configuration."""
     from debias.retrieval.layers.logq import StreamingFrequency
     from debias.retrieval.layers.views import FeatureViews
@@ -317,6 +317,14 @@ def build(config: RecallConfig, train: Interactions, seed: int) -> Any:
         "seed": seed,
         **config.options,
     }
+    if config.streaming:
+        given["frequency"] = StreamingFrequency(items["id"]["size"])
+    if config.transforms:
+        relation = mutual_information(train.items)
+        given["views"] = FeatureViews(
+            items, config.transforms, relation=relation, seed=seed
+        )
+        given["self_weight"] = config.self_weight
     deep = {**given, "hidden": config.hidden}
     drop: dict[str, Any] = {"dropout": config.dropout}
     if config.model == "dssm":
@@ -341,22 +349,14 @@ def build(config: RecallConfig, train: Interactions, seed: int) -> Any:
         raise ValueError(
             f"model must be one of {[*BASELINES, *TOWERS]}, got {config.model!r}"
         )
-    if config.streaming:
-        model.frequency = StreamingFrequency(items["id"]["size"])
-    if config.transforms:
-        relation = mutual_information(train.items)
-        model.views = FeatureViews(
-            items, config.transforms, relation=relation, seed=seed
-        )
-        model.self_weight = config.self_weight
     return model
 
 
-def fit_tower(config: RecallConfig, train: Interactions, seed: int) -> Any:
-    """A trained recall model."""
+def fit_tower(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
+    """A trained retrieval model."""
     from debias.engine.optimizers import RowWiseAdam
     from debias.retrieval.losses import RetrievalLoss
-    from debias.retrieval.training.batches import RecallBatches
+    from debias.retrieval.training.batches import Batches
 
     model = build(config, train, seed)
     sizes = [
@@ -369,7 +369,7 @@ def fit_tower(config: RecallConfig, train: Interactions, seed: int) -> Any:
         RetrievalLoss(config.loss, config.margin),
         jit_compile=max(sizes) <= DENSE_ROWS,
     )
-    batches = RecallBatches(
+    batches = Batches(
         train,
         config.batch_size,
         config.candidates,
@@ -423,9 +423,9 @@ def sampler(name: str, train: Interactions, seed: int) -> Sampler:
     if name == "hard-by-ranker":
         from benchmarks.retrieval.ranker import click_ranker
 
-        plain = RecallConfig("fm")
-        recall = scorer(fit_tower(plain, train, seed), train, plain.length)
-        return by_ranker(recall, click_ranker(train, recall, seed), train.seen(), easy)
+        plain = RetrievalConfig("fm")
+        scores = scorer(fit_tower(plain, train, seed), train, plain.length)
+        return by_ranker(scores, click_ranker(train, scores, seed), train.seen(), easy)
     bounds = {"impressions": (1, 20), "rejected": (501, 1000)}
     kind, _, share = name.partition("-1-in-")
     if kind in ("hard", *bounds):
@@ -448,20 +448,20 @@ def _ranking(train: Interactions, top: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class RecallExperiment:
-    """A row of a recall table, as `benchmarks.harness.plan.Experiment` wants it."""
+class RetrievalExperiment:
+    """A row of a retrieval table, as `benchmarks.harness.plan.Experiment` wants it."""
 
     row: str
-    config: RecallConfig
+    config: RetrievalConfig
     population: str = "movielens-100k"
 
     def settings(self) -> Mapping[str, Any]:
         """The configuration, where it differs from the defaults; the model always."""
         given = asdict(self.config)
-        plain = asdict(RecallConfig(self.config.model))
+        plain = asdict(RetrievalConfig(self.config.model))
         return {
             f.name: given[f.name]
-            for f in fields(RecallConfig)
+            for f in fields(RetrievalConfig)
             if f.name == "model" or given[f.name] != plain[f.name]
         }
 
@@ -473,20 +473,20 @@ class RecallExperiment:
         return measure(self.config, self.population, seed)
 
 
-RECALL = {
-    "popularity": RecallConfig("popularity"),
-    "ease": RecallConfig("ease"),
-    "wals": RecallConfig("wals", regularisation=0.1, confidence=1.0, epochs=15),
-    "dssm": RecallConfig("dssm"),
-    "fm": RecallConfig("fm"),
-    "senet": RecallConfig("senet"),
-    "youtube": RecallConfig("youtube"),
-    "mind": RecallConfig("mind"),
-    "dat": RecallConfig("dat"),
-    "dat-without-mimic": RecallConfig("dat", mimic=0.0),
-    "dat-without-alignment": RecallConfig("dat", alignment=0.0),
-    "dat-without-both": RecallConfig("dat", alignment=0.0, mimic=0.0),
-    "fm-catalogue": RecallConfig("fm", candidates="catalogue"),
+RETRIEVAL = {
+    "popularity": RetrievalConfig("popularity"),
+    "ease": RetrievalConfig("ease"),
+    "wals": RetrievalConfig("wals", regularisation=0.1, confidence=1.0, epochs=15),
+    "dssm": RetrievalConfig("dssm"),
+    "fm": RetrievalConfig("fm"),
+    "senet": RetrievalConfig("senet"),
+    "youtube": RetrievalConfig("youtube"),
+    "mind": RetrievalConfig("mind"),
+    "dat": RetrievalConfig("dat"),
+    "dat-without-mimic": RetrievalConfig("dat", mimic=0.0),
+    "dat-without-alignment": RetrievalConfig("dat", alignment=0.0),
+    "dat-without-both": RetrievalConfig("dat", alignment=0.0, mimic=0.0),
+    "fm-catalogue": RetrievalConfig("fm", candidates="catalogue"),
 }
 TA_FENG = (
     "popularity",
@@ -500,23 +500,23 @@ TA_FENG = (
     "dat",
 )
 LOSSES = {
-    "softmax": RecallConfig("fm"),
-    "softmax-without-logq": RecallConfig("fm", log_q=False),
-    "softmax-streaming-logq": RecallConfig("fm", streaming=True),
-    "softmax-catalogue": RecallConfig("fm", candidates="catalogue"),
+    "softmax": RetrievalConfig("fm"),
+    "softmax-without-logq": RetrievalConfig("fm", log_q=False),
+    "softmax-streaming-logq": RetrievalConfig("fm", streaming=True),
+    "softmax-catalogue": RetrievalConfig("fm", candidates="catalogue"),
     **{
-        f"{loss}-1-to-{count}": RecallConfig("fm", loss, "own", negatives=count)
+        f"{loss}-1-to-{count}": RetrievalConfig("fm", loss, "own", negatives=count)
         for loss in ("pointwise", "hinge", "logistic", "bpr")
         for count in (2, 3)
     },
 }
 NEGATIVES = {
-    "in-batch": RecallConfig("fm"),
-    "in-batch-without-logq": RecallConfig("fm", log_q=False),
-    "queue": RecallConfig("fm", negatives=512, sampler="queue"),
-    "mixed": RecallConfig("fm", negatives=512),
+    "in-batch": RetrievalConfig("fm"),
+    "in-batch-without-logq": RetrievalConfig("fm", log_q=False),
+    "queue": RetrievalConfig("fm", negatives=512, sampler="queue"),
+    "mixed": RetrievalConfig("fm", negatives=512),
     **{
-        name: RecallConfig("fm", candidates="own", negatives=20, sampler=name)
+        name: RetrievalConfig("fm", candidates="own", negatives=20, sampler=name)
         for name in (
             *("uniform", "popularity", "hard", "rejected", "impressions"),
             *("hard-1-in-1", "hard-1-in-100", "hard-1-in-500", "hard-by-ranker"),
@@ -524,9 +524,9 @@ NEGATIVES = {
     },
 }
 SELF_SUPERVISION = {
-    "without": RecallConfig("dssm"),
+    "without": RetrievalConfig("dssm"),
     **{
-        "+".join(transforms): RecallConfig("dssm", transforms=transforms)
+        "+".join(transforms): RetrievalConfig("dssm", transforms=transforms)
         for transforms in (
             *(("mask",), ("dropout",), ("complementary",), ("correlated",)),
             ("correlated", "dropout"),
@@ -534,7 +534,7 @@ SELF_SUPERVISION = {
     },
 }
 VIEWS = ("without", "mask", "dropout", "complementary", "correlated")
-SENET = {"dssm": RecallConfig("dssm"), "senet": RecallConfig("senet")}
+SENET = {"dssm": RetrievalConfig("dssm"), "senet": RetrievalConfig("senet")}
 
 COLUMNS = (
     *("hr@10", "hr@50", "hr@100", "ndcg@10", "mrr"),
@@ -549,19 +549,19 @@ WEIGHTS = (
 
 
 def rows(
-    configs: Mapping[str, RecallConfig], dataset: str = "movielens-100k"
-) -> tuple[RecallExperiment, ...]:
-    return tuple(RecallExperiment(row, of, dataset) for row, of in configs.items())
+    configs: Mapping[str, RetrievalConfig], dataset: str = "movielens-100k"
+) -> tuple[RetrievalExperiment, ...]:
+    return tuple(RetrievalExperiment(row, of, dataset) for row, of in configs.items())
 
 
 def table(
     name: str,
     title: str,
-    experiments: tuple[RecallExperiment, ...],
+    experiments: tuple[RetrievalExperiment, ...],
     baseline: str,
     **options: Any,
 ) -> Table:
-    """A table of recall rows; what follows is the same in all of them."""
+    """A table of retrieval rows; what follows is the same in all of them."""
     given: dict[str, Any] = {"metrics": COLUMNS, "paired": ("hr@50",), "seeds": 5}
     given |= {"lower": ("train_seconds",), **options}
     return Table(
@@ -577,9 +577,9 @@ def table(
 
 TABLES = (
     table(
-        "recall",
+        "retrieval",
         "Towers and baselines on public interactions",
-        rows(RECALL) + rows({name: RECALL[name] for name in TA_FENG}, "ta-feng"),
+        rows(RETRIEVAL) + rows({name: RETRIEVAL[name] for name in TA_FENG}, "ta-feng"),
         "ease",
         paired=("hr@50", "ndcg@10"),
         bounds=("popularity",),

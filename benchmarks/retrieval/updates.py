@@ -1,4 +1,4 @@
-"""What keeping a recall model up to date is worth, day by day.
+"""What keeping a retrieval model up to date is worth, day by day.
 
 The protocol, the same for every row:
 
@@ -133,18 +133,20 @@ def first_model(population: str, seed: int, size: UpdateSize) -> tuple[Any, Any]
     build = partial(
         dssm, dim=size.dim, hidden=size.hidden, length=size.length, seed=seed
     )
-    pace = TrainingConfig(size.length, size.batch_size, size.rate, size.rate, seed=seed)
-    learner = new_learner(build, known_part(log.take(log.time < size.before)), pace)
+    config = TrainingConfig(
+        size.length, size.batch_size, size.rate, size.rate, seed=seed
+    )
+    learner = new_learner(build, known_part(log.take(log.time < size.before)), config)
     learn(learner, epochs=size.epochs)
     return log, learner
 
 
 def copied(learner: Any) -> Any:
     """A learner in the same state that learns apart."""
-    from debias.retrieval.training.learner import new_learner, replace_by
+    from debias.retrieval.training.learner import copy_state, new_learner
 
-    other = new_learner(learner.build, learner.log, learner.pace)
-    replace_by(other, learner)
+    other = new_learner(learner.build, learner.log, learner.config)
+    copy_state(other, learner)
     return other
 
 
@@ -162,12 +164,12 @@ def target_ranks(
     Returns:
         (T,) ranks, and (T,) which query, a user of the lot, each belongs to.
     """
-    from debias.retrieval.training.evaluate import dot_scores, ranks
+    from debias.retrieval.training.evaluation import dot_scores, ranks
 
     users, query = np.unique(lot.user, return_inverse=True)
     code = learner.log.items.encode({ID: past.items.vocabularies[ID]})[0][ID]
     row = np.where(code >= FIRST, code, FIRST - 1) - FIRST  # -1 where it is not known
-    histories, _ = past.histories(learner.pace.length, users)
+    histories, _ = past.histories(learner.config.length, users)
     # As in serving, what the model does not know is passed over.
     codes = np.append([0, 0], np.where(row >= 0, code, 0))[histories]
     codes = np.take_along_axis(codes, np.argsort(codes == 0, 1, "stable"), axis=1)
@@ -199,7 +201,7 @@ def simulated(
     """
     from debias.retrieval.serving.index import Index
     from debias.retrieval.serving.update import full_update, incremental_update
-    from debias.retrieval.training.learner import replace_by
+    from debias.retrieval.training.learner import copy_state
 
     live = copied(first)
     nightly = copied(first) if row == "both" else live
@@ -224,7 +226,7 @@ def simulated(
             begun = time.process_time()
             full_update(nightly, *_events(log.take(today)))
             if row == "both":
-                replace_by(live, nightly)
+                copy_state(live, nightly)
             index = Index(live.model.item_vectors(live.log.items.columns))
             seconds += time.process_time() - begun
         daily.append(float(np.concatenate(hits).mean()))
@@ -271,7 +273,7 @@ class UpdateTrial:
 
 TABLE = Table(
     name="updates",
-    title="Recall kept up to date: hit rate of ten days by how it is updated",
+    title="Retrieval kept up to date: hit rate of ten days by how it is updated",
     experiments=tuple(
         UpdateTrial(row, population) for population in POPULATIONS for row in ROWS
     ),

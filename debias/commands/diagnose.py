@@ -6,26 +6,17 @@ from typing import Annotated
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import AsJson, messages, print_json, share_bar
+from debias.commands.screen import AsJson, print_json, share_bar
 
 MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM", "unknown": "unknown"}
 
 
+@inputs.options(source=inputs.Source.of)
 def diagnose(
-    log: inputs.Log,
+    source: inputs.Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
         "report.html"
     ),
-    column: inputs.Column = None,
-    items: inputs.Items = None,
-    data: inputs.Data = None,
-    list_size: inputs.ListSize = None,
-    first_position: inputs.FirstPosition = 1,
-    first_features: inputs.FirstFeatures = False,
-    yandex: Annotated[
-        bool,
-        typer.Option("--yandex", help="LOG is text of the Yandex relevance challenge."),
-    ] = False,
     memory: inputs.Memory = inputs.HELD,
     most: Annotated[
         int,
@@ -36,9 +27,7 @@ def diagnose(
         typer.Option(help="Whether to train models that read features, if there are."),
     ] = True,
     seed: Annotated[int, typer.Option(help="Of samples and held-out sessions.")] = 0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite a page that exists.")
-    ] = False,
+    force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
     """Estimates examination in every way the log allows and says what can be known.
@@ -50,29 +39,16 @@ def diagnose(
     from debias.data.files import atomic_write
     from debias.diagnosis import report
 
-    with messages():
-        if out.exists() and not force:
-            raise ValueError(f"{out} exists: name another with -o, or --force")
-        if yandex:
-            given = _yandex(log)
-        else:
-            source = inputs.Source.of(
-                log, column, items, data, list_size, first_position, first_features
-            )
-            given = inputs.opened(source, memory, needs_data=False)
-        with share_bar("diagnosing") as progress:
-            found = report.diagnose(
-                given.log,
-                given.data if features else None,
-                most,
-                seed,
-                progress,
-                given.devices,
-            )
-        inputs.check_usable(found.summary, log)
-        with atomic_write(out) as aside:
-            page = report.page(found, Path(log).name)
-            aside.write_text(page, encoding="utf-8")
+    if out.exists() and not force:
+        raise ValueError(f"{out} exists: name another with -o, or --force")
+    given = inputs.look(source, memory).open(needs_data=False)
+    log, data = given.log, given.data if features else None
+    with share_bar("diagnosing") as progress:
+        found = report.diagnose(log, data, most, seed, progress, given.devices)
+    inputs.check_usable(found.summary, source.log)
+    with atomic_write(out) as aside:
+        page = report.page(found, Path(source.log).name)
+        aside.write_text(page, encoding="utf-8")
     if json:
         print_json({**found.record(), "page": str(out)})
         return
@@ -83,9 +59,3 @@ def diagnose(
     for name, why in found.skipped.items():
         typer.echo(f"{'?':>8}  {name}: not computed: {why}")
     typer.echo(f"\n{out}")
-
-
-def _yandex(path: str) -> inputs.Opened:
-    from debias.data.yandex import read_yandex
-
-    return inputs.Opened(read_yandex(path).logs[0], None)

@@ -1,11 +1,14 @@
-"""How the commands are told what log to read."""
+"""How the commands are told what log to read, and options that several share."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+from debias.commands.screen import messages
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData
@@ -58,9 +61,45 @@ Memory = Annotated[
     float,
     typer.Option(
         min=0,
-        help="A log of this library that takes more GB is streamed and never held.",
+        help="GB; a log of this library that takes more is streamed and never held.",
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+
+def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any]:
+    """Gives a command the options of `makers` in place of the arguments of their names.
+
+    A command that takes `source` and is decorated with `options(source=Source.of)` has
+    all options of `Source.of` at the prompt and receives what that returns. What the
+    user can put right is printed as a message, without a traceback.
+    """
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        groups = {
+            name: list(inspect.signature(maker, eval_str=True).parameters.values())
+            for name, maker in makers.items()
+        }
+        given = [each for p in own for each in groups.get(p.name, [p])]
+        # Arguments without a default come first, as in any signature of Python.
+        given = [p.replace(kind=p.KEYWORD_ONLY) for p in given]
+
+        def called(**values: Any) -> None:
+            with messages():
+                made = {
+                    name: makers[name](**{p.name: values.pop(p.name) for p in group})
+                    for name, group in groups.items()
+                }
+                command(**values, **made)
+
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__module__ = command.__module__
+        called.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in given}
+        return called
+
+    return decorated
 
 
 class Source(NamedTuple):
@@ -74,19 +113,18 @@ class Source(NamedTuple):
     first_position: int
     first_features: bool
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
-        log: str,
-        column: Sequence[str] | None,
-        items: str | None,
-        data: Path | None,
-        list_size: int | None,
-        first_position: int,
-        first_features: bool,
+        log: Log,
+        column: Column = None,
+        items: Items = None,
+        data: Data = None,
+        list_size: ListSize = None,
+        first_position: FirstPosition = 1,
+        first_features: FirstFeatures = False,
     ) -> "Source":
         """A source with whole paths, which mean the same from another folder."""
-        return cls(
+        return Source(
             str(Path(log).absolute()),
             list(column or ()),
             None if items is None else str(Path(items).absolute()),
@@ -96,8 +134,17 @@ class Source(NamedTuple):
             first_features,
         )
 
-    def record(self) -> dict[str, Any]:
-        return self._asdict()
+    def how(self) -> dict[str, Any]:
+        """How the log is read, wherever it lies."""
+        paths = ("log", "items", "data")
+        return {k: v for k, v in self._asdict().items() if k not in paths}
+
+    def contents(self) -> dict[str, str]:
+        """Fingerprints of the files: equal for copies, different for other contents."""
+        from debias.data import fingerprint
+
+        paths = {"log": self.log, "items": self.items, "data": self.data}
+        return {k: fingerprint(v) for k, v in paths.items() if v is not None}
 
 
 class Opened(NamedTuple):
@@ -107,102 +154,144 @@ class Opened(NamedTuple):
         log: Its sessions, in memory or on disk.
         data: Its ranking data; None where there are no features.
         devices: Names of devices 1, 2 and so on.
+        reading: What was read of a log of somebody else's; None of this library's.
     """
 
     log: "ClickLog | Stream"
     data: "RankingData | None"
     devices: Sequence[str] = ()
+    reading: "Reading | None" = None
 
 
-def opened(
-    source: Source,
-    memory: float,
-    devices: Sequence[str] | None = None,
-    needs_data: bool = True,
-) -> Opened:
-    """Reads the log, or leaves it on disk if it takes more than `memory` GB.
+class Found(NamedTuple):
+    """What a source turns out to be, before its sessions are read.
 
-    Only a log of this library is left there; see `read` for the other arguments.
-
-    Raises:
-        ValueError: As `read` does.
+    Attributes:
+        source: The log and how to read it.
+        own: Whether this library wrote it.
+        stream: The log on disk where it is this library's and too large to hold.
     """
-    log = stream(source, memory)
-    if log is None:
-        reading = read(source, devices, needs_data)
-        return Opened(reading.log, reading.data, reading.devices)
-    if source.data is None and not needs_data:
-        return Opened(log, None)
-    data = data_of(source)
-    return Opened(replace(log, items=data.items), data)
+
+    source: Source
+    own: bool
+    stream: "Stream | None"
+
+    def open(
+        self, devices: Sequence[str] | None = None, needs_data: bool = True
+    ) -> Opened:
+        """Reads the log, or leaves it on disk.
+
+        Args:
+            devices: Names of devices that a model knows; None for those of the log.
+            needs_data: Whether a log without features is an error.
+
+        Raises:
+            ValueError: As the readers do; or there are no features.
+        """
+        import pyarrow as pa
+
+        source = self.source
+        if source.data is not None and not self.own:
+            raise ValueError(
+                f"{source.log}: --data goes with a log of item numbers that this "
+                "library wrote; give the features of your own with --items or "
+                "-c features=NAME"
+            )
+        opened = self._own() if self.own else _read_table(source, devices)
+        pa.default_memory_pool().release_unused()  # what the parser holds on to
+        if needs_data and opened.data is None:
+            where = "--data FILE"
+            if not self.own:
+                where = "-c features=NAME, of the log or of a table --items FILE"
+            raise ValueError(
+                f"{source.log}: has no features, say where they are: {where}"
+            )
+        return opened
+
+    def _own(self) -> Opened:
+        from debias.commands.screen import share_bar
+        from debias.data import ClickLog
+        from debias.data.log import TRUTH
+        from debias.data.log_files import shards
+
+        path = self.source.data
+        data = None if path is None else ranking_data(Path(path))
+        if self.stream is not None:
+            _check_list_size(self.source, self.stream.list_size)
+            items = None if data is None else data.items
+            return Opened(replace(self.stream, items=items), data)
+        with share_bar("reading"):
+            names = shards(self.source.log)[0].schema.names
+            wanted = [name for name in names if name not in TRUTH]
+            log = ClickLog.open(self.source.log, wanted)
+        _check_list_size(self.source, log.list_size)
+        if data is not None:
+            log.check(data.items)
+        return Opened(log, data)
 
 
-def stream(source: Source, memory: float) -> "Stream | None":
-    """The log, if it is this library's and takes more than so many GB; else None."""
-    from debias.data.log import COLUMNS, TRUTH
-    from debias.data.stream import Stream
-
-    if not is_own(source):
-        return None
-    found = Stream(source.log)
-    _check_list_size(source, found.list_size)
-    names = found.groups[0][0].schema.names
-    kept = tuple(name for name in COLUMNS if name in names and name not in TRUTH)
-    found = replace(found, columns=kept)
-    first = next(found.group(0))
-    bytes_each = sum(v.nbytes for v in first.columns().values()) / len(first)
-    return found if found.total * bytes_each > memory * 1e9 else None
-
-
-def read(
-    source: Source, devices: Sequence[str] | None = None, needs_data: bool = True
-) -> "Reading":
-    """Reads the log with a bar on the screen.
+def look(source: Source, memory: float) -> Found:
+    """Reads the schema of a log, and says who wrote it and whether to stream it.
 
     Args:
         source: What and how.
-        devices: Names of devices that a model knows; None for those of the log.
-        needs_data: Whether a log without features is an error.
+        memory: GB above which a log of this library stays on disk.
 
     Raises:
-        ValueError: As the readers do; or there are no features.
+        ValueError: There is no such log, or no table.
     """
     import pyarrow as pa
 
+    from debias.data.log import COLUMNS, TRUTH
+    from debias.data.stream import Stream
+    from debias.data.tables import open_parts
+
+    schema = open_parts(source.log)[0].schema
+    item = schema.field("item").type if "item" in schema.names else pa.null()
+    own = (
+        not source.column
+        and source.items is None
+        and {"query", "item", "click"} <= set(schema.names) <= set(COLUMNS)
+        and hasattr(item, "value_type")
+        and pa.types.is_integer(item.value_type)
+        and pa.types.is_integer(schema.field("query").type)
+    )
+    if not own:
+        return Found(source, False, None)
+    stream = Stream(source.log)
+    kept = tuple(n for n in COLUMNS if n in schema.names and n not in TRUTH)
+    stream = replace(stream, columns=kept)
+    first = next(stream.group(0))
+    bytes_each = sum(v.nbytes for v in first.columns().values()) / len(first)
+    too_large = stream.total * bytes_each > memory * 1e9
+    return Found(source, True, stream if too_large else None)
+
+
+def _read_table(source: Source, devices: Sequence[str] | None) -> Opened:
+    """Somebody else's log, with a bar on the screen."""
     from debias.commands.screen import share_bar
     from debias.data.read_log import Columns, read_log
 
-    own = is_own(source)
-    if source.data is not None and not own:
-        raise ValueError(
-            f"{source.log}: --data goes with a log of item numbers that this library "
-            "wrote; give the features of your own with --items or -c features=NAME"
-        )
     with share_bar("reading") as progress:
-        if own:
-            reading = _read_own(source)
-        else:
-            reading = read_log(
-                source.log,
-                Columns.of(source.column),
-                source.items,
-                list_size=source.list_size,
-                first_position=source.first_position,
-                first_features=source.first_features,
-                devices=devices,
-                progress=progress,
-            )
-    pa.default_memory_pool().release_unused()  # what the parser holds for another file
-    if needs_data and reading.data is None:
-        raise ValueError(
-            f"{source.log}: has no features, say where they are: "
-            + (
-                "--data FILE"
-                if own
-                else "-c features=NAME, of the log or of a table --items FILE"
-            )
+        reading = read_log(
+            source.log,
+            Columns.of(source.column),
+            source.items,
+            list_size=source.list_size,
+            first_position=source.first_position,
+            first_features=source.first_features,
+            devices=devices,
+            progress=progress,
         )
-    return reading
+    return Opened(reading.log, reading.data, reading.devices, reading)
+
+
+def _check_list_size(source: Source, list_size: int) -> None:
+    if source.list_size is not None and source.list_size < list_size:
+        raise ValueError(
+            f"--list-size goes with a log of your own; {source.log} was written by "
+            "this library and is read as it is"
+        )
 
 
 def check_usable(summary: "Summary", name: str) -> None:
@@ -214,64 +303,11 @@ def check_usable(summary: "Summary", name: str) -> None:
     if summary.problems:
         problems = "; ".join(summary.problems)
         raise ValueError(f"{name}: cannot be learned from: {problems}")
+    for warning in getattr(summary, "warnings", ()):
+        typer.echo(f"warning: {name}: {warning}", err=True)
 
 
-def data_of(source: Source) -> "RankingData":
-    """The ranking data that a log of this library refers to.
-
-    Raises:
-        ValueError: The source names none.
-    """
-    if source.data is None:
-        raise ValueError(
-            f"{source.log}: has no features, say where they are: --data FILE"
-        )
-    found: RankingData = ranking_data(Path(source.data))
-    return found
-
-
-def is_own(source: Source) -> bool:
-    """Whether the log is Parquet of item numbers, as `ClickLog.write` leaves it."""
-    import pyarrow as pa
-
-    from debias.data.log import COLUMNS
-    from debias.data.tables import open_parts
-
-    if source.column or source.items is not None:
-        return False
-    schema = open_parts(source.log)[0].schema
-    if not {"query", "item", "click"} <= set(schema.names) <= set(COLUMNS):
-        return False
-    item = schema.field("item").type
-    numbers = hasattr(item, "value_type") and pa.types.is_integer(item.value_type)
-    return numbers and pa.types.is_integer(schema.field("query").type)
-
-
-def _read_own(source: Source) -> "Reading":
-    import numpy as np
-
-    from debias.data import ClickLog
-    from debias.data.log import TRUTH
-    from debias.data.log_files import shards
-    from debias.data.read_log import Reading
-
-    names = shards(source.log)[0].schema.names
-    wanted = [name for name in names if name not in TRUTH]
-    log = ClickLog.open(source.log, wanted)
-    _check_list_size(source, log.list_size)
-    data = None if source.data is None else ranking_data(Path(source.data))
-    if data is not None:
-        log.check(data.items)
-    items = np.arange(int(log.item.max()) + 1 if data is None else data.items)
-    return Reading(log, data, items, None if data is None else data.qid)
-
-
-def _check_list_size(source: Source, list_size: int) -> None:
-    if source.list_size is not None and source.list_size < list_size:
-        raise ValueError("--list-size goes with a log of your own")
-
-
-def ranking_data(path: Path) -> Any:
+def ranking_data(path: Path) -> "RankingData":
     """Ranking data from Parquet or, by any other name, LETOR."""
     from debias.data import RankingData, read_letor
 

@@ -1,53 +1,49 @@
 """`debias inspect`: what a log holds and what can be done with it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import AsJson, messages, print_json, print_table, share_bar
+from debias.commands.screen import AsJson, print_json, print_table, share_bar
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData, Stream
     from debias.data.read_log import Reading
 
 
+@inputs.options(source=inputs.Source.of)
 def inspect(
-    log: inputs.Log,
-    column: inputs.Column = None,
-    items: inputs.Items = None,
-    data: inputs.Data = None,
-    list_size: inputs.ListSize = None,
-    first_position: inputs.FirstPosition = 1,
-    first_features: inputs.FirstFeatures = False,
-    memory: inputs.Memory = inputs.HELD,
-    json: AsJson = False,
+    source: inputs.Source, memory: inputs.Memory = inputs.HELD, json: AsJson = False
 ) -> None:
     """Reads and checks a log and prints what it holds."""
-    with messages():
-        source = inputs.Source.of(
-            log, column, items, data, list_size, first_position, first_features
-        )
-        if inputs.stream(source, memory) is None:
-            found = described(inputs.read(source, needs_data=False))
-        else:
-            found = summary(*inputs.opened(source, memory, needs_data=False))
+    given = inputs.look(source, memory).open(needs_data=False)
+    if given.reading is None:
+        found = summary(given.log, given.data, given.devices)
+    else:
+        found = described(given.reading)
     if json:
         print_json(found)
         return
     rows: list[dict[str, Any]]
     shown, ctr = found.pop("shown"), found.pop("ctr")
-    problems = found.pop("problems")
+    problems, warnings = found.pop("problems"), found.pop("warnings")
+    notices = found.pop("notices")
     rows = [{"what": k.replace("_", " "), "value": _text(v)} for k, v in found.items()]
-    print_table(log, rows)
+    print_table(Path(source.log).name, rows)
     numbers = zip(shown, ctr, strict=True)
     rows = [
         {"position": k, "shown": n, "ctr": r} for k, (n, r) in enumerate(numbers, 1)
     ]
     print_table("Clicks by position (better items may stand higher)", rows)
     for problem in problems:
-        typer.echo(f"{log}: cannot be learned from: {problem}", err=True)
+        typer.echo(f"{source.log}: cannot be learned from: {problem}", err=True)
+    for warning in warnings:
+        typer.echo(f"warning: {source.log}: {warning}", err=True)
+    for notice in notices:
+        typer.echo(f"note: {notice}", err=True)
 
 
 def described(reading: "Reading") -> dict[str, Any]:
@@ -57,8 +53,11 @@ def described(reading: "Reading") -> dict[str, Any]:
     if users is not None:
         found["users"] = len(set(users.tolist()) - {-1})
     if times is not None:
-        found["from"], found["to"] = str(times.min()), str(times.max())
+        known = times[times == times]  # a missing time differs from itself
+        if len(known):
+            found["from"], found["to"] = str(known.min()), str(known.max())
     found["unused_columns"] = list(reading.unused)
+    found["notices"] = list(reading.notices)
     return found
 
 
@@ -75,6 +74,7 @@ def summary(
         "features": 0 if data is None else data.feature_count,
         "graded": data is not None and data.labels is not None,
         "devices": list(devices),
+        "notices": [],
     }
 
 

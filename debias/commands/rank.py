@@ -9,24 +9,23 @@ import numpy as np
 import typer
 
 from debias.commands import inputs
-from debias.commands.export import Trained, ranker_of, report_of
-from debias.commands.screen import AsJson, messages, print_json, share_bar
+from debias.commands.evaluate import Folder
+from debias.commands.screen import AsJson, print_json, share_bar
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PIECE = 1 << 14  # items scored at once: what fits a cache
-
-Scorer = Callable[[np.ndarray], np.ndarray]
+    from debias.engine.scoring import Scorer
 
 
+@inputs.options()
 def rank(
-    folder: Trained,
+    folder: Folder,
     table: Annotated[
         str,
         typer.Argument(
-            help="Parquet with a row an item and its features; or, with --data, a log "
-            "that this library wrote."
+            help="Table with a row an item and its features, or, with --data, a log "
+            "that this library wrote: Parquet, CSV or JSON lines."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
@@ -35,44 +34,43 @@ def rank(
         typer.Option(
             "--column",
             "-c",
-            help="features=NAME and query=NAME; by default as in training.",
+            help="query=NAME; by default as in training. Or features="
+            "NAME where the model does not know the names of its features.",
         ),
     ] = None,
     data: inputs.Data = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what is there.")
-    ] = False,
+    force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
     """Adds `score` to every row and, where there is a query, `rank` within it from 1.
 
+    Features are looked up by their names in training, whatever the order of columns.
     Rows of a query must be consecutive. Sessions get lists, ranked within the session.
     """
-    with messages():
-        report = report_of(folder)
-        if out.exists() and not force:
-            raise ValueError(f"{out}: exists; --force replaces it")
-        if out.suffix not in (".parquet", ".pq"):
-            raise ValueError(f"{out}: the name must end with .parquet")
-        ranker = ranker_of(folder)
-        begun = time.perf_counter()
-        with share_bar("ranking") as progress:
-            if data is None:
-                mapping = [*trained_columns(folder), *(column or ())]
-                rows = rank_rows(
-                    table, out, scorer(ranker), report["features"], mapping, progress
-                )
-            else:
-                rows = rank_sessions(table, out, scorer(ranker), data, progress)
-        seconds = time.perf_counter() - begun
-        from debias.commands.train import peak_memory
+    from debias.artifacts import RANKED, open_scorer, report_of
 
-        found = {
-            "path": str(out),
-            "rows": rows,
-            "rows_per_second": rows / seconds,
-            "peak_memory_gb": peak_memory(),
-        }
+    report = report_of(folder, RANKED)
+    if out.exists() and not force:
+        raise ValueError(f"{out}: exists; --force replaces it")
+    if out.suffix not in (".parquet", ".pq"):
+        raise ValueError(f"{out}: the name must end with .parquet")
+    score = open_scorer(folder / "ranker.keras")
+    begun = time.perf_counter()
+    with share_bar("ranking") as progress:
+        if data is None:
+            mapping = [*trained_columns(folder, column or ()), *(column or ())]
+            rows = rank_rows(table, out, score, report["features"], mapping, progress)
+        else:
+            rows = rank_sessions(table, out, score, data, progress)
+    seconds = time.perf_counter() - begun
+    from debias.commands.train import peak_memory
+
+    found = {
+        "path": str(out),
+        "rows": rows,
+        "rows_per_second": rows / seconds,
+        "peak_memory_gb": peak_memory(),
+    }
     if json:
         print_json(found)
     else:
@@ -82,33 +80,20 @@ def rank(
         )
 
 
-def trained_columns(folder: Path) -> list[str]:
-    """What the training called features and query."""
-    import json
+def trained_columns(folder: Path, given: Sequence[str] = ()) -> list[str]:
+    """What the training called features and query, but for what is given here."""
+    from debias.data.records import read_record
 
-    asked = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    asked = read_record(folder / "train.json", ("source",))
     columns = asked["source"]["column"]
-    return [text for text in columns if text.partition("=")[0] in ("features", "query")]
-
-
-def scorer(ranker: Any) -> Scorer:
-    """From features (items, F) to scores (items,), in pieces of one compiled size."""
-    import tensorflow as tf
-
-    score = tf.function(ranker, reduce_retracing=True)
-
-    def scored(features: np.ndarray) -> np.ndarray:
-        starts = range(0, len(features), PIECE)
-        pieces = [score(features[start : start + PIECE]).numpy() for start in starts]
-        return np.concatenate(pieces)
-
-    return scored
+    wanted = {"features", "query"} - {text.partition("=")[0] for text in given}
+    return [text for text in columns if text.partition("=")[0] in wanted]
 
 
 def rank_rows(
     source: str,
     out: Path,
-    score: Scorer,
+    score: "Scorer",
     feature_count: int,
     column: Sequence[str] = (),
     progress: Callable[[float], None] = lambda share: None,
@@ -119,59 +104,46 @@ def rank_rows(
     table, but for the names of the queries seen, which show whether one comes back.
 
     Args:
-        source: Parquet: a file, a folder or a glob.
+        source: Parquet, CSV or JSON lines: a file, a folder or a glob.
         out: Parquet file, whole or absent.
-        score: From features (items, F) to scores (items,).
+        score: From features (items, F) to scores (items,); knows their names or not.
         feature_count: F.
-        column: Texts PART=NAME for features and query; without a column of the query's
-            name there is no rank.
+        column: Texts PART=NAME for query and, where `score` knows no names, features;
+            without a column of the query's name there is no rank.
         progress: Called with the share of the work done.
 
     Returns:
         How many rows were written.
 
     Raises:
-        ValueError: A column is missing, a feature is not finite, or a query comes back
-            after another; names file, column and row.
+        ValueError: A column is missing or comes twice, a feature is not finite, or a
+            query comes back after another; names file, column and row.
     """
     import pyarrow as pa
 
+    from debias.data.by_name import columns_of, matrix
     from debias.data.read_log import Columns
-    from debias.data.shown import Batch, check_finite, matching, matrix_of
-    from debias.data.tables import near, open_parts
+    from debias.data.tables import open_parts
 
-    parts = open_parts(source)
-    schema, asked = parts[0].schema, Columns.of(column)
+    parts, asked = open_parts(source), Columns.of(column)
+    schema = parts[0].schema
     _check_output(parts[0].name, schema)
-    query = asked.query if asked.query in schema.names else None
-    if query is None and asked.query not in (None, Columns.query):
-        raise ValueError(
-            f"{parts[0].name}: no column {asked.query} for query: "
-            f"{near(str(asked.query), schema.names)}; say -c query=NAME"
-        )
-    several = asked.features or ()
-    wanted = (several,) if isinstance(several, str) else several
-    found = matching(wanted, schema.names, {"query", "item", "label", str(query)})
-    if not found:
-        raise ValueError(
-            f"{parts[0].name}: no column {' '.join(wanted)} for features: "
-            f"{near(str(wanted), schema.names)}; say -c features=NAME"
-        )
-    chosen = {"features": found, "query": (str(query),)}
+    query = _query_column(parts[0].name, schema, asked.query)
+    names = score.feature_names
+    if names is None:
+        names = _numbered(parts[0].name, schema, asked.features, query)
+    numbers = columns_of(schema, names, parts[0].name)
 
     def scored() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):
             start = 0
-            for rows, share in part.read(schema.names, found):
-                arrays = {"features": [rows.column(name) for name in found]}
-                batch = Batch(part.name, start, arrays, None, chosen)
-                values = matrix_of(batch, "features", len(rows))
+            for rows, share in part.read(schema.names, numbers):
+                values = matrix(rows, names, part.name, start)
                 if values.shape[1] != feature_count:
                     raise ValueError(
-                        f"{part.name}: column {' '.join(found)}: the model reads "
+                        f"{part.name}: column {' '.join(names)}: the model reads "
                         f"{feature_count} features, got {values.shape[1]}"
                     )
-                check_finite(batch, "features", values, np.arange(len(rows)), None)
                 table = pa.Table.from_batches([rows])
                 table = table.append_column("score", pa.array(score(values)))
                 yield table, (number + share) / len(parts)
@@ -179,6 +151,36 @@ def rank_rows(
 
     batches = scored() if query is None else _ranked(scored(), query, source)
     return _write(out, batches, progress)
+
+
+def _query_column(file: str, schema: Any, asked: str | None) -> str | None:
+    """The column of queries; None where there is none and none was asked for."""
+    from debias.data.read_log import Columns
+    from debias.data.tables import near
+
+    if asked in schema.names or asked in (None, Columns.query):
+        return asked if asked in schema.names else None
+    raise ValueError(
+        f"{file}: no column {asked} for query: {near(str(asked), schema.names)}; say "
+        "-c query=NAME"
+    )
+
+
+def _numbered(
+    file: str, schema: Any, asked: str | tuple[str, ...] | None, query: str | None
+) -> tuple[str, ...]:
+    """The columns that features without names are read from, in the order asked."""
+    from debias.data.shown import matching
+    from debias.data.tables import near
+
+    wanted = (asked,) if isinstance(asked, str) else asked or ()
+    found = matching(wanted, schema.names, {"query", "item", "label", str(query)})
+    if not found:
+        raise ValueError(
+            f"{file}: no column {' '.join(wanted)} for features: "
+            f"{near(str(wanted), schema.names)}; say -c features=NAME"
+        )
+    return tuple(found)
 
 
 def _ranked(
@@ -242,7 +244,7 @@ def _with_rank(
 def rank_sessions(
     source: str,
     out: Path,
-    score: Scorer,
+    score: "Scorer",
     data: Path,
     progress: Callable[[float], None] = lambda share: None,
 ) -> int:
@@ -264,7 +266,8 @@ def rank_sessions(
     _check_output(parts[0].name, schema)
     if "item" not in schema.names:
         raise ValueError(f"{parts[0].name}: no column item")
-    scores = score(inputs.ranking_data(data).features)
+    items = inputs.ranking_data(data).arranged(score.feature_names)
+    scores = score(items.features)
 
     def ranked() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):

@@ -1,23 +1,19 @@
-"""`debias recall`: from interactions to a published recall model that is kept fresh.
+"""`debias retrieval`: from interactions to a published model that is kept fresh.
 
-`train` writes a folder with `train.json` (what was asked for), `passes/N` (the state of
-learning after pass N) and at last `report.json`. `publish` makes a version of it, which
-`update` follows a stream of events with, and `query` asks; `debias serve` answers the
-rest of the world.
+`train` writes a folder (see `debias.retrieval.training.runs`). `publish` makes a
+version of it, `update` applies a stream of events to the version, and `query` asks it.
+`debias serve` answers over HTTP.
 """
 
-import json as json_
-import shutil
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from debias.commands.export import report_of
 from debias.commands.screen import (
     AsJson,
     bar,
@@ -26,21 +22,21 @@ from debias.commands.screen import (
     print_table,
     share_bar,
 )
-from debias.commands.train import begin, peak_memory, standing
+from debias.commands.train import finished, peak_memory, start
+from debias.retrieval.training.recipe import TOWERS, Recipe
 
 if TYPE_CHECKING:
     from debias.retrieval.data.events import EventColumns
-    from debias.retrieval.data.interactions import Interactions
-    from debias.retrieval.training.learner import Build, Learner, TrainingConfig
+    from debias.retrieval.serving.versions import Version
 
-TOWERS = "dssm fm senet youtube mind dat"
-INDEXES = "exact hnsw ivf pq annoy"
+INDEXES = ("exact", "hnsw", "ivf", "pq")
+EXTRA_INDEXES = ("annoy",)  # with an extra of its own
 PARTS = "user item time user_features item_features"
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Recall models: train, evaluate, publish, update and query.",
+    help="Retrieval models: train, evaluate, publish, update and query.",
 )
 
 EventFile = Annotated[
@@ -50,7 +46,7 @@ EventFile = Annotated[
     ),
 ]
 Trained = Annotated[
-    Path, typer.Argument(help="Folder that `debias recall train` wrote.")
+    Path, typer.Argument(help="Folder that `debias retrieval train` wrote.")
 ]
 Root = Annotated[Path, typer.Argument(help="Folder of published versions.")]
 Column = Annotated[
@@ -59,7 +55,8 @@ Column = Annotated[
         "--column",
         "-c",
         help="PART=NAME, which column plays which part, such as item=product_id or "
-        f"item_features='p_*'; may be repeated. Parts: {PARTS}.",
+        "item_features='p_*'. The features parts may be repeated, the others given "
+        f"once. Parts: {PARTS}.",
     ),
 ]
 Users = Annotated[
@@ -68,43 +65,6 @@ Users = Annotated[
 ]
 Items = Annotated[str | None, typer.Option(help="The same of items.")]
 Kept = Annotated[int, typer.Option(min=1, help="Versions to keep.")]
-
-
-class Recipe(NamedTuple):
-    """What a learner is made of, as JSON values; travels in the manifest."""
-
-    tower: str
-    dim: int
-    hidden: list[int]
-    temperature: float
-    seed: int
-    pace: dict[str, Any]
-
-    def build(self) -> "Build":
-        """Makes the model of schemas."""
-        from debias.retrieval import models as recall
-
-        given = {
-            "dim": self.dim,
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "length": self.pace["length"],
-        }
-        if self.tower == "fm":
-            return partial(recall.fm_tower, **given)
-        towers: dict[str, Callable[..., Any]] = {
-            "dssm": recall.dssm,
-            "senet": recall.senet_tower,
-            "youtube": recall.youtube_dnn,
-            "mind": recall.MIND,
-            "dat": partial(recall.DAT, category=None),
-        }
-        return partial(towers[self.tower], **given, hidden=self.hidden)
-
-    def pace_of(self) -> "TrainingConfig":
-        from debias.retrieval.training.learner import TrainingConfig
-
-        return TrainingConfig(**self.pace)
 
 
 class Columns(NamedTuple):
@@ -131,7 +91,13 @@ class Columns(NamedTuple):
                     f"--column must be PART=NAME with a part of {PARTS}, got {text!r}"
                 )
             if part.endswith("features"):
+                if name in found.get(part, ()):
+                    raise ValueError(f"--column names {part}={name} twice")
                 found[part] = (*found.get(part, ()), name)
+            elif part in found:
+                raise ValueError(
+                    f"--column names {part} twice, {found[part]} and {name}"
+                )
             else:
                 found[part] = name
         return cls(**found)
@@ -167,7 +133,7 @@ def train(
     column: Column = None,
     users: Users = None,
     items: Items = None,
-    tower: Annotated[str, typer.Option(help=f"One of {TOWERS}.")] = "dssm",
+    tower: Annotated[str, typer.Option(help=f"One of {' '.join(TOWERS)}.")] = "dssm",
     dim: Annotated[int, typer.Option(min=1, help="Size of a vector.")] = 64,
     hidden: Annotated[str, typer.Option(help="Hidden sizes, such as 128,64.")] = "128",
     length: Annotated[int, typer.Option(min=1, help="Items of a history.")] = 20,
@@ -175,15 +141,15 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="Passes.")] = 3,
     rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.003,
     batch_size: Annotated[int, typer.Option(min=2, help="Events a step.")] = 512,
-    memory: Annotated[
-        int, typer.Option(min=1, help="Events of a user that are remembered.")
+    window_events: Annotated[
+        int, typer.Option(min=1, help="Latest events kept of each user.")
     ] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Names all chance.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     hold_out: Annotated[
         bool,
         typer.Option(
             "--hold-out",
-            help="Judge by the last event of each user, which is not learned from.",
+            help="Hold out the last event of each user and evaluate on it.",
         ),
     ] = False,
     force: Annotated[
@@ -191,169 +157,121 @@ def train(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Trains a recall model on interactions.
+    """Trains a retrieval model on interactions.
 
     The id's column of a table of features is named as in the events. A user or an item
     that no table describes is known by its id alone. A run that was interrupted or
-    killed continues behind its last whole pass when the command is given again.
+    killed resumes after its last full pass when the command is given again.
     """
     with messages():
-        _check("--tower", tower, TOWERS)
-        pace = {
+        _check_name("--tower", tower, tuple(TOWERS))
+        config = {
             "length": length,
             "batch_size": batch_size,
-            "rate": rate,
-            "id_rate": rate,
-            "memory": memory,
+            "learning_rate": _checked("--rate", rate, 1.0),
+            "id_learning_rate": rate,
+            "window_events": window_events,
             "seed": seed,
         }
-        recipe = Recipe(tower, dim, _numbers(hidden), temperature, seed, pace)
+        temperature = _checked("--temperature", temperature, 1000.0)
+        recipe = Recipe(tower, dim, _sizes(hidden), temperature, seed, config)
         mapping = Columns.of(column or ())
-        sources = [
-            None if s is None else str(Path(s).absolute()) for s in (users, items)
-        ]
         asked = {
             "source": {
                 "events": str(Path(events).absolute()),
-                "users": sources[0],
-                "items": sources[1],
+                "users": None if users is None else str(Path(users).absolute()),
+                "items": None if items is None else str(Path(items).absolute()),
                 "column": list(column or ()),
             },
-            "model": "recall",
+            "model": "retrieval",
             "settings": {**recipe._asdict(), "epochs": epochs, "hold_out": hold_out},
         }
-        found = standing(out, asked, force)
+        found = finished(out, asked, force)
         if found is None:
-            log, facts = _read(events, mapping, users, items)
-            begin(out, asked, force)  # after the events were read without a fault
-            found = _learn(out, log, facts, recipe, epochs, hold_out)
+            found = _train(out, asked, force, events, mapping, recipe)
         else:
             typer.echo(f"{out}: is finished; --force trains anew", err=True)
+    _print_training(found, out, json)
+
+
+def _train(
+    out: Path,
+    asked: dict[str, Any],
+    force: bool,
+    events: str,
+    mapping: Columns,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Reads the events, trains in the folder and writes its report."""
+    from debias.retrieval.training import runs
+
+    begun = time.perf_counter()
+    tables = mapping.features(asked["source"]["users"], asked["source"]["items"])
+    with share_bar("reading") as progress:
+        log, facts = runs.read_log(events, mapping.events, *tables, progress=progress)
+    start(out, asked, force)  # only now: the events were read without a fault
+    epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
+    with bar(recipe.tower, epochs * len(log), "events/s") as advance:
+        found = runs.train(out, log, recipe, epochs, hold_out, advance)
+    memory = peak_memory()
+    report = {
+        **found,
+        **facts,
+        "seconds": time.perf_counter() - begun,
+        "peak_memory_gb": None if math.isnan(memory) else memory,
+    }
+    runs.write_json(out / "report.json", report)
+    return report
+
+
+def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
     if json:
         print_json(found)
         return
     print_table("Passes", found["passes"])
     if found["held_out"]:
-        print_table("Held-out events", [found["held_out"]])
+        _print_metrics("Held-out events", found["held_out"])
+    memory = found["peak_memory_gb"]
     typer.echo(
         f"{found['tower']}: {found['users']:,} users, {found['items']:,} items, "
         f"{found['events']:,} events, {found['duplicates']:,} duplicates left out, "
-        f"{found['bare']:,} ids without features; {found['seconds']:.0f} s, peak "
-        f"memory {found['peak_memory_gb']:.2f} GB; written to {out}"
+        f"{found['bare']:,} ids without features; {found['seconds']:.0f} s"
+        + ("" if memory is None else f", peak memory {memory:.2f} GB")
+        + f"; written to {out}"
     )
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",") if number]
-    except ValueError:
-        raise ValueError(f"--hidden must be whole numbers, got {text!r}") from None
+def _print_metrics(title: str, found: dict[str, Any]) -> None:
+    """One metric a line: side by side they do not fit a terminal."""
+    rows = [{"metric": name, "value": value} for name, value in found.items()]
+    print_table(title, rows)
 
 
-def _read(
-    events: str, mapping: Columns, users: str | None, items: str | None
-) -> tuple["Interactions", dict[str, Any]]:
-    """All events over the tables, and what is to be said of them."""
-    import numpy as np
-
-    from debias.retrieval.data.events import Events, pending, take_in
-    from debias.retrieval.data.interactions import ID, FeatureTable, Interactions
-
-    user_table, item_table = (
-        FeatureTable.build(raw or {ID: np.empty(0, str)})
-        for raw in mapping.features(users, items)
-    )
-    with share_bar("reading") as progress:
-        lots = list(pending(events, {}, mapping.events, progress=progress))
-    if not lots:
-        raise ValueError(f"{events}: holds no event")
-    every = Events(*map(np.concatenate, zip(*(lot for lot, _ in lots), strict=True)))
-    none = np.empty(0, np.int32)
-    nothing = Interactions(none, none, none.astype(np.int64), user_table, item_table)
-    taken = take_in(nothing, every)
-    return taken.log, {
-        "applied": lots[-1][1],
-        "events": taken.events,
-        "duplicates": taken.duplicates,
-        "users": len(taken.log.users),
-        "items": len(taken.log.items),
-        "bare": taken.bare,
-    }
-
-
-def _learn(
-    folder: Path,
-    log: "Interactions",
-    facts: dict[str, Any],
-    recipe: Recipe,
-    epochs: int,
-    hold_out: bool,
-) -> dict[str, Any]:
-    """Trains in a folder that was begun, from its last whole pass; the report."""
-    from debias.data.files import atomic_write
-    from debias.retrieval.data.interactions import ID, leave_last_out
-    from debias.retrieval.training import learner as learners
-
-    begun = time.perf_counter()
-    known, last = leave_last_out(log) if hold_out else (log, log)
-    build, pace = recipe.build(), recipe.pace_of()
-    passes = folder / "passes"
-    done = max((int(path.name) for path in passes.glob("[0-9]*")), default=0)
-    losses = folder / "losses.json"
-    history = json_.loads(losses.read_text()) if losses.exists() else []
-    if done:
-        learner = learners.load(passes / str(done), build, pace)
-    else:
-        learner = learners.new_learner(build, known, pace)
-    with bar(recipe.tower, epochs * len(known), "events/s") as progress:
-        progress(done * len(known))
-        for number in range(done + 1, epochs + 1):
-            (loss,) = learners.learn(learner, progress=progress)
-            history = [*history[: number - 1], {"pass": number, "loss": loss}]
-            with atomic_write(losses) as aside:
-                aside.write_text(json_.dumps(history), encoding="utf-8")
-            learners.save(learner, passes / str(number))
-            shutil.rmtree(passes / str(number - 1), ignore_errors=True)
-    held_out = None
-    if hold_out:
-        from debias.retrieval.data.events import Events
-
-        names = (t.vocabularies[ID] for t in (log.users, log.items))
-        user, item = (
-            n[rows] for n, rows in zip(names, (last.user, last.item), strict=True)
-        )
-        held_out = learners.judge(learner, Events(user, item, last.time))
-    report = {
-        "tower": recipe.tower,
-        "recipe": recipe._asdict(),
-        "passes": history,
-        "held_out": held_out,
-        **facts,
-        "seconds": time.perf_counter() - begun,
-        "peak_memory_gb": peak_memory(),
-    }
-    with atomic_write(folder / "report.json") as aside:
-        aside.write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return report
-
-
-def trained(folder: Path) -> tuple["Learner", dict[str, Any], dict[str, Any]]:
-    """The learner of a trained folder, its report, and what was asked for.
-
-    Raises:
-        ValueError: The folder is none, or its training did not finish.
-    """
-    from debias.retrieval.training.learner import load
-
-    report = report_of(folder)
-    if "recipe" not in report:
+def _checked(option: str, value: float, largest: float) -> float:
+    """The value, if it is above 0 and at most `largest`; NaN is neither."""
+    if not 0 < value <= largest:
         raise ValueError(
-            f"{folder}: holds no recall model; train one with recall train"
+            f"{option} must be above 0 and at most {largest:g}, got {value}"
         )
-    recipe = Recipe(**report["recipe"])
-    last = folder / "passes" / str(len(report["passes"]))
-    asked = json_.loads((folder / "train.json").read_text(encoding="utf-8"))
-    return load(last, recipe.build(), recipe.pace_of()), report, asked
+    return value
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(number) for number in text.split(",") if number]
+    except ValueError:
+        sizes = [0]
+    if any(size < 1 for size in sizes):
+        raise ValueError(
+            "--hidden must be whole numbers of at least 1, such as 128,64; got "
+            f"{text!r}"
+        )
+    return sizes
+
+
+def _check_name(option: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ValueError(f"{option} must be one of {' '.join(known)}, got {name!r}")
 
 
 @app.command()
@@ -363,63 +281,71 @@ def evaluate(
     column: Column = None,
     json: AsJson = False,
 ) -> None:
-    """How well a trained model foretells later events.
+    """Evaluates a trained model on later events.
 
-    Items are ranked among all that a user has not taken. What the model does not know,
-    it misses.
+    Items are ranked among all that a user has not taken. Unknown items count as missed.
     """
     with messages():
-        import numpy as np
+        given = None if column is None else Columns.of(column)
+        from debias.retrieval.training import runs
+        from debias.retrieval.training.evaluation import evaluate as evaluated
 
-        from debias.retrieval.data.events import Events, read_events
-        from debias.retrieval.training.learner import judge
-
-        learner, report, asked = trained(folder)
-        mapping = Columns.of(column or asked["source"]["column"])
+        run = runs.open_run(folder)
+        mapping = given or Columns.of(run.request["source"]["column"])
         with share_bar("reading") as progress:
-            lots = [lot for _, lot in read_events(events, mapping.events, progress)]
-        every = Events(*map(np.concatenate, zip(*lots, strict=True)))
-        if not len(every.user):
-            raise ValueError(f"{events}: holds no event")
-        found = {"tower": report["tower"], **judge(learner, every)}
+            every = runs.read_all(events, mapping.events, progress)
+        metrics = evaluated(run.learner.model, run.learner.log, every)
+        found = {"tower": run.report["tower"], **metrics}
     if json:
         print_json(found)
     else:
-        print_table("Recall", [{"metric": k, "value": v} for k, v in found.items()])
+        _print_metrics("Later events", found)
 
 
 @app.command()
 def publish(
     folder: Trained,
     root: Root,
-    index: Annotated[str, typer.Option(help=f"One of {INDEXES}.")] = "exact",
+    index: Annotated[
+        str,
+        typer.Option(
+            help=f"One of {' '.join(INDEXES)}; or annoy, with the extra annoy."
+        ),
+    ] = "exact",
     keep: Kept = 3,
     json: AsJson = False,
 ) -> None:
     """Makes a trained model a version that is served: tower, vectors and index."""
     with messages():
-        how = _how(index)
-        learner, report, asked = trained(folder)
-        if asked["settings"]["hold_out"]:
-            raise ValueError(
-                f"{folder}: was trained to be judged, and knows nothing of the last "
-                "events; train without --hold-out"
-            )
+        how = _searcher(index)
         from debias.retrieval.serving import versions
         from debias.retrieval.serving.update import LEARNERS, publish_full
+        from debias.retrieval.training.runs import open_run
 
+        run = open_run(folder)
+        if run.request["settings"].get("hold_out"):
+            raise ValueError(
+                f"{folder}: was trained with --hold-out and has not learned from the "
+                "last events; train without --hold-out to publish"
+            )
         about = {
-            "recipe": report["recipe"],
-            "column": asked["source"]["column"],
+            "recipe": run.report["recipe"],
+            "column": run.request["source"]["column"],
             "index": index,
         }
-        applied = report["applied"]
+        applied = run.report["applied"]
         with versions.alone(root / LEARNERS), share_bar("publishing") as progress:
             served = publish_full(
-                root, learner, applied, how, about=about, keep=keep, progress=progress
+                root,
+                run.learner,
+                applied,
+                how,
+                about=about,
+                keep=keep,
+                progress=progress,
             )
         measured = served.index.report
-        log = learner.log
+        log = run.learner.log
         found: dict[str, Any] = {
             "version": served.name,
             "users": len(log.users),
@@ -436,13 +362,9 @@ def publish(
         print_table("Index", [found["index"]])
 
 
-def _check(option: str, name: str, known: str) -> None:
-    if name not in known.split():
-        raise ValueError(f"{option} must be one of {known}, got {name!r}")
-
-
-def _how(name: str) -> Any:
-    _check("--index", name, INDEXES)
+def _searcher(name: str) -> Any:
+    """What makes the searcher of an index, None for exact search."""
+    _check_name("--index", name, (*INDEXES, *EXTRA_INDEXES))
     from debias.retrieval.serving import index
 
     return None if name == "exact" else getattr(index, name)
@@ -475,34 +397,7 @@ def update(
     or applied twice. Columns are named as in training.
     """
     with messages():
-        from debias.retrieval.serving import versions
-        from debias.retrieval.serving.update import update as updates
-
-        about = versions.manifest(root)["extra"]
-        if "recipe" not in about:
-            raise ValueError(f"{root}: was not published by debias recall publish")
-        recipe, mapping = Recipe(**about["recipe"]), Columns.of(about["column"])
-        raw = mapping.features(users, items)
-        with ExitStack() as stack:
-            found = [
-                report._asdict()
-                for report in updates(
-                    root,
-                    events,
-                    recipe.build(),
-                    recipe.pace_of(),
-                    full,
-                    columns=mapping.events,
-                    most=every,
-                    users=raw[0],
-                    items=raw[1],
-                    how=_how(about["index"]),
-                    keep=keep,
-                    start=lambda count: stack.enter_context(
-                        bar("updating", count, "events/s")
-                    ),
-                )
-            ]
+        found = _update(root, events, full, every, users, items, keep)
     if json:
         print_json(found)
     elif found:
@@ -512,6 +407,42 @@ def update(
         )
     else:
         typer.echo(f"{root}: has applied all of {events} already")
+
+
+def _update(
+    root: Path,
+    events: str,
+    full: bool,
+    every: int,
+    users: str | None,
+    items: str | None,
+    keep: int,
+) -> list[dict[str, Any]]:
+    """A report of each version that is published."""
+    from debias.retrieval.serving import versions
+    from debias.retrieval.serving.update import update as updates
+
+    about = versions.manifest(root)["extra"]
+    if "recipe" not in about:
+        raise ValueError(f"{root}: was not published by debias retrieval publish")
+    recipe, mapping = Recipe(**about["recipe"]), Columns.of(about["column"])
+    tables = mapping.features(users, items)
+    with ExitStack() as stack:
+        reports = updates(
+            root,
+            events,
+            recipe.build(),
+            recipe.training_config(),
+            full,
+            columns=mapping.events,
+            max_events=every,
+            users=tables[0],
+            items=tables[1],
+            how=_searcher(about["index"]),
+            keep=keep,
+            start=lambda count: stack.enter_context(bar("updating", count, "events/s")),
+        )
+        return [report._asdict() for report in reports]
 
 
 @app.command()
@@ -526,42 +457,55 @@ def query(
         str | None,
         typer.Option(help="Ids of its latest items, the most recent first: a,b,c."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Items to recall.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Items to retrieve.")] = 10,
     version: Annotated[str | None, typer.Option(help="By default the current.")] = None,
     json: AsJson = False,
 ) -> None:
-    """The items that a published version recalls for one user.
+    """Retrieves items for one user from a published version.
 
     A user that it has never seen gets an answer from features and history alone.
     """
     with messages():
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        pairs = _pairs(feature or (), user)
         from debias.retrieval.serving import versions
-        from debias.retrieval.serving.query import recall
+        from debias.retrieval.serving.query import retrieve
 
         loaded = versions.load(root, version)
-        about: dict[str, Any] = {} if user is None else {"id": user}
-        for text in feature or ():
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise ValueError(f"--feature must be NAME=VALUE, got {text!r}")
-            column = loaded.users.columns.get(name)
-            numeric = column is not None and column.dtype.kind == "f"
-            about[name] = _number(name, value) if numeric else value
+        about = {name: _value(loaded, name, text) for name, text in pairs.items()}
         ids = None if history is None else [i for i in history.split(",") if i]
-        answer = recall(loaded, about, ids, k)
+        answer = retrieve(loaded, about, ids, k)
         found = {"version": loaded.name, **answer._asdict()}
     if json:
         print_json(found)
         return
-    pairs = zip(found["items"], found["scores"], strict=True)
-    print_table("Items", [{"item": item, "score": score} for item, score in pairs])
+    rows = zip(found["items"], found["scores"], strict=True)
+    print_table("Items", [{"item": item, "score": score} for item, score in rows])
     if not found["known"]:
         typer.echo("The user is not known.")
     if found["passed_over"]:
         typer.echo(f"Not in the catalogue: {', '.join(found['passed_over'])}")
 
 
-def _number(name: str, text: str) -> float:
+def _pairs(features: Sequence[str], user: str | None) -> dict[str, str]:
+    """Features of the user by name; each may be given once."""
+    found = {} if user is None else {"id": user}
+    for text in features:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--feature must be NAME=VALUE, got {text!r}")
+        if name in found:
+            raise ValueError(f"--feature gives {name!r} twice")
+        found[name] = value
+    return found
+
+
+def _value(version: "Version", name: str, text: str) -> str | float:
+    """The text, as a number where the feature is one."""
+    column = version.users.columns.get(name)
+    if column is None or column.dtype.kind != "f":
+        return text
     try:
         return float(text)
     except ValueError:

@@ -4,15 +4,58 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-FAILED, INTERRUPTED = 1, 130
+from debias.commands.start import INTERRUPTED
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FAILED = 1
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of tables, for programs.")
 ]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from debias import __version__
+
+        say(f"debias {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
+]
+
+
+def plain(text: str, kept: str = "") -> str:
+    """The text without control characters, which could rule the terminal.
+
+    Characters that `str.isprintable` denies, but for those in `kept`, are escaped as in
+    a literal of Python: escape sequences, line breaks, marks that turn the direction.
+
+    >>> print(plain("\\x1b[31mred\\x07 \\u202etxt.exe \\ud800"))
+    \\x1b[31mred\\x07 \\u202etxt.exe \\ud800
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in kept else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def say(text: str, err: bool = False) -> None:
+    """Prints lines of text; what they quote from files cannot rule the terminal."""
+    typer.echo(plain(text, kept="\n\t"), err=err)
 
 
 @contextmanager
@@ -21,12 +64,10 @@ def messages() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
-        typer.echo(
-            "interrupted; nothing is half written, give the command again", err=True
-        )
+        say("interrupted; nothing is half written, give the command again", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -78,24 +119,47 @@ def print_json(record: Any) -> None:
 
 
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows with the same keys as a table; numbers to the right, five digits."""
-    from rich import box
+    """Rows with the same keys as a table; numbers to the right, five digits.
+
+    One row that is wider than the screen stands as lines of a name and a value.
+    """
     from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    table = _table(title, rows)
+    wide = console.measure(table, options=console.options.update(width=1_000)).maximum
+    if len(rows) == 1 and wide > console.width:
+        table = _table(title, [{"what": k, "value": v} for k, v in rows[0].items()])
+    console.print(table)
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]]) -> "Table":
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table = Table(title=plain(title), title_justify="left", box=box.SIMPLE)
     for name, value in (rows[0] if rows else {}).items():
-        number = not isinstance(value, str)
-        table.add_column(name.replace("_", " "), justify="right" if number else "left")
+        table.add_column(
+            plain(name.replace("_", " ")),
+            justify="left" if isinstance(value, str) else "right",
+            overflow="fold",  # an id that is cut names nothing
+        )
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    Console().print(table)
+    return table
+
+
+def print_result(result: Any) -> None:
+    """A result of the library as it prints itself: tables, then words."""
+    from rich.console import Console
+
+    Console(markup=False, highlight=False, emoji=False).print(result)
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else plain(str(value))
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`debias serve`: recall and ranking over HTTP."""
+"""`debias serve`: retrieval and ranking over HTTP."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +33,7 @@ def serve(
         int, typer.Option(min=1, help="Threads that compute answers.")
     ] = 4,
 ) -> None:
-    """Answers POST /recall and, with --ranker, POST /rank; a page to try it is at /.
+    """Answers POST /retrieve and, with --ranker, POST /rank; a page to try it is at /.
 
     Also /health, /metrics for Prometheus, and the interface described at /docs. There
     is no authentication: give another --host only behind something that has.
@@ -47,9 +47,9 @@ def serve(
             raise ModuleNotFoundError(
                 f"{error.name} is needed: pip install 'debias-ranking[serve]'"
             ) from error
-        from debias.serve.ranker import open_ranker
+        from debias.artifacts import open_scorer
 
-        scorer = None if ranker is None else open_ranker(ranker)
+        scorer = None if ranker is None else open_scorer(ranker)
         app = service(
             versions, scorer, body=int(body * 1e6), seconds=seconds, threads=threads
         )

@@ -5,34 +5,26 @@ The folder holds `train.json` (what was asked for), `checkpoint.npz` and `candid
 and `report.json`, whose presence says that the others are whole.
 """
 
-import gc
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import AsJson, bar, messages, print_json, print_table
+from debias.commands.screen import AsJson, bar, print_json, print_table
+from debias.presets import PRESETS
+from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
-    import numpy as np
+    from debias.training import Prepared
 
-    from debias.data import ClickLog, Stream
-    from debias.models.presets import Layout
-    from debias.training import Choice, TrainingConfig
-
-CLICKED = "naive additive product position_feature dot bilinear mixture xpa"
-RANKED = "listwise listwise_mixture listwise_xpa"
+CLICKED = " ".join(n for n, each in PRESETS.items() if each.predicts_clicks)
+RANKED = " ".join(n for n, each in PRESETS.items() if not each.predicts_clicks)
 MODELS = f"auto {CLICKED} {RANKED}"
-TRIAL = 100_000  # sessions that each candidate of `auto` learns from
-TRIAL_EPOCHS = 3
-JUDGES = 50_000  # held-out sessions that candidates are judged by
 OURS = (
     "train.json",
     "checkpoint.npz",
@@ -45,32 +37,56 @@ OURS = (
 )
 
 
+def config_of(
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes at most; more on small logs.")
+    ] = TrainingConfig.epochs,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Judgments without gain before the end.")
+    ] = TrainingConfig.patience,
+    rate: Annotated[
+        float, typer.Option(help="Learning rate of Adam, above 0 and at most 1.")
+    ] = TrainingConfig.rate,
+    decay: Annotated[
+        float,
+        typer.Option(help="Weight decay of relevance towers; 0 to 1 is usual."),
+    ] = TrainingConfig.decay,
+    average: Annotated[
+        bool, typer.Option(help="Whether to average weights over the last steps.")
+    ] = True,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Sessions a step.")
+    ] = TrainingConfig.batch_size,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    every: Annotated[
+        int, typer.Option(min=1, help="Sessions between two checkpoints, at most.")
+    ] = ROUND,
+) -> TrainingConfig:
+    """How long and how fast to learn, checked before a log is read."""
+    return TrainingConfig(
+        epochs=epochs,
+        patience=patience,
+        rate=rate,
+        decay=decay,
+        averaging=TrainingConfig.averaging if average else None,
+        batch_size=batch_size,
+        seed=seed,
+        round=every,
+    )
+
+
+@inputs.options(source=inputs.Source.of, config=config_of)
 def train(
-    log: inputs.Log,
+    source: inputs.Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    config: TrainingConfig,
     model: Annotated[
         str,
         typer.Option(
             help=f"One of {CLICKED}, which predict clicks (auto tries them all), or of "
-            f"{RANKED}, which only rank: listwise, where clicks are few."
+            f"{RANKED}, which only rank."
         ),
     ] = "auto",
-    column: inputs.Column = None,
-    items: inputs.Items = None,
-    data: inputs.Data = None,
-    list_size: inputs.ListSize = None,
-    first_position: inputs.FirstPosition = 1,
-    first_features: inputs.FirstFeatures = False,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes at most.")] = 8,
-    patience: Annotated[
-        int, typer.Option(min=1, help="Passes without gain before the end.")
-    ] = 2,
-    rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.01,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sessions a step.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Names all chance.")] = 0,
-    every: Annotated[
-        int, typer.Option(min=1, help="Sessions between two checkpoints, at most.")
-    ] = 1 << 19,
     memory: inputs.Memory = inputs.HELD,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for a log that TensorBoard shows.")
@@ -85,62 +101,58 @@ def train(
     A tenth of the queries is held out to judge by, another for `evaluate`. A run that
     was interrupted or killed continues when the same command is given again.
     """
-    with messages():
-        if model not in MODELS.split():
-            raise ValueError(f"--model must be one of {MODELS}, got {model!r}")
-        source = inputs.Source.of(
-            log, column, items, data, list_size, first_position, first_features
-        )
-        settings: dict[str, Any] = {
-            "epochs": epochs,
-            "patience": patience,
-            "rate": rate,
-            "batch_size": batch_size,
-            "seed": seed,
-            "round": every,
-        }
-        asked = {
-            "source": source.record(),
-            "model": model,
-            "settings": settings,
-            # Which sessions are held out hangs on it.
-            "streamed": inputs.stream(source, memory) is not None,
-        }
-        found = standing(out, asked, force)
-        if found is None:
-            from debias.training import TrainingConfig
-
-            found = learn(
-                world_of(source, seed, memory),
-                begin(out, asked, force),  # after the log was read without a fault
-                model,
-                TrainingConfig(**settings),
-                tensorboard,
-            )
-        else:
-            typer.echo(f"{out}: is finished; --force trains anew", err=True)
+    if model not in MODELS.split():
+        raise ValueError(f"--model must be one of {MODELS}, got {model!r}")
+    log = inputs.look(source, memory)
+    asked = {
+        "source": source.how(),
+        "contents": source.contents(),
+        "model": model,
+        "settings": vars(config),
+        # Which sessions are held out hangs on it.
+        "streamed": log.stream is not None,
+    }
+    report = finished(out, asked, force)
+    if report is None:
+        # The folder is begun only after the log was read without a fault.
+        prepared, devices = read(log, config.seed)
+        start(out, asked, force)
+        report = learn(prepared, devices, out, model, config, tensorboard)
+    else:
+        typer.echo(f"{out}: is finished; --force trains anew", err=True)
     if json:
-        print_json(found)
-        return
-    if found["candidates"]:
-        print_table("Candidates, on held-out clicks", found["candidates"])
-    print_table("Passes", found["history"])
-    typer.echo(f"{found['model']}: {found['why']}")
+        print_json(report)
+    else:
+        _print(report, out)
+
+
+def _print(report: dict[str, Any], out: Path) -> None:
+    if report["candidates"]:
+        print_table("Candidates, on held-out clicks", report["candidates"])
+    print_table("Passes", report["history"])
+    typer.echo(f"{report['model']}: {report['why']}")
+    if report["note"]:
+        typer.echo(report["note"])
     typer.echo(
-        f"{found['log_likelihood']:.5f} nats a held-out session; "
-        f"{found['sessions_per_second']:,.0f} sessions/s, "
-        f"{found['seconds']:.0f} s, peak memory {found['peak_memory_gb']:.2f} GB; "
-        f"written to {out}"
+        f"{report['log_likelihood']:.5f} nats a held-out session; "
+        f"{report['sessions_per_second']:,.0f} sessions/s, "
+        f"{report['seconds']:.0f} s, peak memory {report['peak_memory_gb'] or 0:.2f} "
+        f"GB; written to {out}"
     )
 
 
-def standing(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
-    """The report of a finished run, None where one is to begin or go on.
+def finished(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
+    """The report of a finished run; None where one is to begin or to resume.
 
     Raises:
-        ValueError: The folder holds another run, or what is none of ours.
+        ValueError: The folder holds another run, or files of somebody else's.
     """
+    from debias.artifacts import report_of
+    from debias.data.records import plain, read_record
+
     plan = folder / "train.json"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; choose a new folder")
     strange = (
         [p for p in folder.iterdir() if p.name not in OURS] if folder.exists() else []
     )
@@ -148,32 +160,32 @@ def standing(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any]
         raise ValueError(f"{folder}: holds {strange[0].name}; choose a new folder")
     if force or not plan.exists():
         return None
-    there = json.loads(plan.read_text(encoding="utf-8"))
-    if there != asked:
+    there = read_record(plan, tuple(asked))
+    if there != plain(asked):
         raise ValueError(
-            f"{folder}: holds another run, with {_difference(there, asked)}; "
+            f"{folder}: holds another run, with {_difference(there, plain(asked))}; "
             "choose a new folder or --force"
         )
-    report = folder / "report.json"
-    return json.loads(report.read_text(encoding="utf-8")) if report.exists() else None
+    return report_of(folder) if (folder / "report.json").exists() else None
 
 
-def begin(folder: Path, asked: dict[str, Any], force: bool) -> Path:
-    """The folder, with the plan of a run and, if forced, nothing of another.
+def start(folder: Path, asked: dict[str, Any], force: bool) -> None:
+    """Writes the plan of a run; with `force`, removes what another one left.
 
-    A run of the same plan that was interrupted is no other: it goes on.
+    A run of the same plan that was interrupted is no other: it resumes.
     """
-    from debias.data.files import atomic_write
+    from debias.data.records import plain, read_record, write_record
 
     plan, report = folder / "train.json", folder / "report.json"
-    same = plan.exists() and json.loads(plan.read_text(encoding="utf-8")) == asked
+    try:
+        same = plan.exists() and read_record(plan, ()) == plain(asked)
+    except ValueError:  # a damaged plan is replaced by force
+        same = False
     if force and not (same and not report.exists()):
         for name in reversed(OURS):  # the report first: without it nothing is finished
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    with atomic_write(plan) as aside:
-        aside.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
-    return folder
+    write_record(plan, asked)
 
 
 def _difference(there: Any, here: Any, name: str = "") -> str:
@@ -181,194 +193,104 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
         for key in sorted({*there, *here}):
             if there.get(key) != here.get(key):
                 return _difference(there.get(key), here.get(key), key)
+    if name in ("log", "items", "data"):
+        return f"other contents of the {name}"
     return f"{name} {there} where this has {here}"
 
 
-class World(NamedTuple):
-    """What a model is trained and judged on.
-
-    Attributes:
-        learners: Sessions to learn from.
-        judges: Sessions to judge a pass, and candidates, by.
-        tests: Sessions that nothing is chosen by.
-        held_out_by: What the three were parted by, "query" or "session".
-        layout: Where their items stand.
-        features: (items, F) of what their items are.
-        devices: Names of devices 1, 2 and so on.
-    """
-
-    learners: "ClickLog | Stream"
-    judges: "ClickLog"
-    tests: "ClickLog"
-    held_out_by: str
-    layout: "Layout"
-    features: "np.ndarray"
-    devices: list[str]
-
-
-def world_of(source: inputs.Source, seed: int, memory: float) -> World:
-    """Reads a log and holds sessions out; one above `memory` GB is left on disk.
+def read(log: inputs.Found, seed: int) -> tuple["Prepared", list[str]]:
+    """The log, held out and scaled, and the names of its devices.
 
     Raises:
-        ValueError: As `inputs.opened` and `inputs.check_usable` do.
+        ValueError: As `Found.open` and `check_usable` do.
     """
-    from debias import training
     from debias.data import ClickLog
     from debias.data.summary import summarize
-    from debias.models.batches import LAYOUT
-    from debias.models.presets import layout_of
+    from debias.training import prepare
 
-    log, data, devices = inputs.opened(source, memory)
+    sessions, data, devices, _ = log.open()
     assert data is not None
-    if isinstance(log, ClickLog):
-        inputs.check_usable(summarize(log), source.log)
-        columns = [n for n in LAYOUT if getattr(log, n) is not None]
-        log, features = training.shown_only(log.select(*columns), data)
-        parts, by = training.held_out(log, seed)
-        return World(*parts, by, layout_of(log), features, list(devices))
-    columns = [n for n in LAYOUT if n in (log.columns or ())]
-    (learners, judges, tests), by = training.held_out_of_stream(
-        replace(log, columns=columns), data.queries, seed
-    )
-    some = ClickLog.concatenate([judges, tests])
-    inputs.check_usable(summarize(some), source.log)
-    return World(learners, judges, tests, by, layout_of(some), data.features, [])
+    if isinstance(sessions, ClickLog):
+        inputs.check_usable(summarize(sessions), log.source.log)
+    prepared = prepare(sessions, data, seed)
+    if not isinstance(sessions, ClickLog):
+        assert prepared.test is not None
+        some = [prepared.validation.log, prepared.test.log]
+        inputs.check_usable(summarize(ClickLog.concatenate(some)), log.source.log)
+    return prepared, list(devices)
 
 
 def learn(
-    world: World,
+    prepared: "Prepared",
+    devices: list[str],
     folder: Path,
     model: str,
-    settings: "TrainingConfig",
+    config: TrainingConfig,
     tensorboard: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains in a folder that was begun, from where it stands; the report.
-
-    Args:
-        world: Of `world_of`.
-        folder: As `begin` left it.
-        model: A name in `CANDIDATES` or `LISTWISE`, or "auto".
-        settings: How long and how fast.
-        tensorboard: Folder for a log of the passes, or None.
+    """Trains in a folder that was started, from where it stands; the report.
 
     Raises:
-        ValueError: The log has too few sessions.
+        ValueError: Training diverged, or a checkpoint is damaged.
     """
-    import keras
-
     from debias import training
-    from debias.data.files import atomic_write
-    from debias.models import presets as candidates
-    from debias.models import ranker
-    from debias.models.export import export
+    from debias.data.records import write_record
+    from debias.models.export import export, save
 
-    begun = time.perf_counter()
-    learners, judges, tests, by, layout, features, devices = world
-    feature_count = features.shape[1]
-    scale, scaled = training.standardized(features)
-    del world, features  # large, and used no more
+    started = time.perf_counter()
     choice = training.Choice(model, "as asked", [])
     if model == "auto":
-        choice = _tried(folder, layout, learners, judges, scaled, settings)
-    keras.utils.set_random_seed(settings.seed)
-    builders = {**candidates.CANDIDATES, **candidates.LISTWISE}
-    click_model = builders[choice.name](layout, settings.seed)
-    trained = time.perf_counter()
-    with bar(choice.name, settings.epochs * len(learners), "sessions/s") as progress:
-        fitted = training.fit(
-            click_model,
-            learners,
-            judges,
-            scaled,
-            settings,
-            folder / "checkpoint.npz",
-            progress,
-            (lambda epoch, metrics: None)
-            if tensorboard is None
-            else _curves(tensorboard),
+        total = training.trial_sessions(
+            prepared, config, len(training.selection.CANDIDATES)
         )
-    seconds = time.perf_counter() - trained
-    tested = training.session_log_likelihoods(click_model, tests, scaled)
-    click_model.save(folder / "model.keras")
+        with bar("candidates", total, "sessions/s") as progress:
+            choice = training.try_all(
+                prepared, config, folder=folder / "candidates", progress=progress
+            )
+    fitting = time.perf_counter()
+    sessions = len(prepared.train.log)
+    total = config.passes(sessions) * sessions
+    report = (lambda *_: None) if tensorboard is None else _curves(tensorboard)
+    with bar(choice.name, total, "sessions/s") as progress:
+        checkpoint = folder / "checkpoint.npz"
+        fitted = training.fit_prepared(
+            choice.name, prepared, config, checkpoint, progress, report
+        )
+    seconds = time.perf_counter() - fitting
+    assert prepared.test is not None
+    tested = training.session_log_likelihoods(fitted.model, *prepared.test)
+    save(fitted.model, folder / "model.keras")
     export(
-        ranker(click_model, scale),
+        fitted.ranker,
         folder / "ranker.keras",
-        features=feature_count,
+        features=prepared.features,
         overwrite=True,
     )
-    passes = [{"epoch": n, **m} for n, m in enumerate(fitted.history, 1)]
-    report = {
+    record = {
         "model": choice.name,
         "why": choice.why,
+        "note": fitted.note,
         "candidates": choice.table,
         "log_likelihood": float(tested.mean()),
         "validation_log_likelihood": fitted.log_likelihood,
         "best_epoch": fitted.epoch,
-        "history": passes,
+        "history": [{"epoch": n, **m} for n, m in enumerate(fitted.history, 1)],
         "sessions": {
-            "train": len(learners),
-            "validation": len(judges),
-            "test": len(tests),
+            "train": len(prepared.train.log),
+            "validation": len(prepared.validation.log),
+            "test": len(prepared.test.log),
         },
-        "held_out_by": by,
-        "features": feature_count,
-        "list_size": judges.list_size,
+        "held_out_by": prepared.held_out_by,
+        "features": prepared.features,
+        "feature_names": prepared.feature_names,
+        "list_size": prepared.validation.log.list_size,
         "devices": devices,
         "sessions_per_second": fitted.sessions / seconds,
-        "seconds": time.perf_counter() - begun,
+        "seconds": time.perf_counter() - started,
         "peak_memory_gb": peak_memory(),
     }
-    with atomic_write(folder / "report.json") as aside:
-        aside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return report
-
-
-def _tried(
-    folder: Path,
-    layout: Any,
-    learners: Any,
-    judges: Any,
-    scaled: Any,
-    settings: "TrainingConfig",
-) -> "Choice":
-    """Every candidate at the same small budget, and which to take."""
-    import keras
-    import numpy as np
-
-    from debias import training
-    from debias.data import Stream
-    from debias.data.files import atomic_write
-    from debias.models import presets as candidates
-
-    rng = np.random.default_rng([settings.seed, 1])
-    if isinstance(learners, Stream):
-        learners = learners.sample(TRIAL, [settings.seed, 1], training.LOOKED_AT)
-    learners, judges = (
-        log.take(np.sort(rng.permutation(len(log))[:most]))
-        for log, most in ((learners, TRIAL), (judges, JUDGES))
-    )
-    budget = settings._replace(epochs=min(TRIAL_EPOCHS, settings.epochs))
-    likelihoods = {}
-    total = len(candidates.CANDIDATES) * budget.epochs * len(learners)
-    with bar("candidates", total, "sessions/s") as progress:
-        for name, build in candidates.CANDIDATES.items():
-            done = folder / "candidates" / f"{name}.npy"
-            if done.exists():
-                progress(budget.epochs * len(learners))
-            else:
-                keras.utils.set_random_seed(settings.seed)
-                model = build(layout, settings.seed)
-                part = done.with_suffix(".npz")
-                training.fit(model, learners, judges, scaled, budget, part, progress)
-                found = training.session_log_likelihoods(model, judges, scaled)
-                with atomic_write(done) as aside, aside.open("wb") as file:
-                    np.save(file, found)
-                part.unlink(missing_ok=True)
-                del model
-                keras.backend.clear_session()  # else the graphs of all would stay
-                gc.collect()
-            likelihoods[name] = np.load(done)
-    return training.choose(likelihoods, judges.query)
+    write_record(folder / "report.json", record)
+    return record
 
 
 def _curves(folder: Path) -> Callable[[int, dict[str, float]], None]:

@@ -11,10 +11,12 @@ from debias.data.letor import read_letor, read_letor_folder
 from debias.data.log import ClickLog
 from debias.data.ranking import RankingData
 
-_STREAMS = {  # they load Arrow
+_ARROW = {  # they load Arrow
     "Stream": "debias.data.stream",
     "count_sessions": "debias.data.log_files",
-    "read_batches": "debias.data.log_files",
+    "fingerprint": "debias.data.fingerprints",
+    "matrix": "debias.data.by_name",
+    "read_batches": "debias.data.stream",
     "shuffled_batches": "debias.data.stream",
 }
 
@@ -23,6 +25,8 @@ __all__ = [
     "RankingData",
     "Stream",
     "count_sessions",
+    "fingerprint",
+    "matrix",
     "read_batches",
     "read_letor",
     "read_letor_folder",
@@ -31,6 +35,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _STREAMS:
-        return getattr(import_module(_STREAMS[name]), name)
+    if name in _ARROW:
+        return getattr(import_module(_ARROW[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,58 +1,33 @@
 """Click logs: which items each session was shown, in which order, and what it clicked.
 
 A log holds item numbers of a `RankingData`, never features, so that ten million
-sessions of ten items take half a gigabyte. The columns are the table `COLUMNS`; a
-column is added by entering it there.
+sessions of ten items take half a gigabyte. The columns are the table
+`debias.data.columns.COLUMNS`; a column is added by entering it there.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from debias.data.columns import (
+    COLUMNS,
+    REQUIRED,
+    TRUTH,
+    check_items,
+    checked,
+    known,
+)
 from debias.data.splits import random_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from debias.data.ranking import RankingData
 
-class Column(NamedTuple):
-    """What a column of a log may hold.
-
-    Attributes:
-        dtype: How it is kept.
-        shape: Its axes: S sessions, L ranks, C context features, 2 itself.
-        low, high: Least and greatest value allowed at a shown item.
-        above: Whether `low` itself is not allowed.
-        padding: What padding cells must hold; None where they may hold anything.
-    """
-
-    dtype: type
-    shape: str
-    low: float = -np.inf
-    high: float = np.inf
-    above: bool = False
-    padding: int | None = None
-
-
-COLUMNS: Mapping[str, Column] = {
-    "query": Column(np.int32, "S", low=0),
-    "item": Column(np.int32, "SL", low=-1),
-    "click": Column(np.bool_, "SL", padding=0),
-    "row": Column(np.int16, "SL", low=1, padding=0),
-    "column": Column(np.int16, "SL", low=1, padding=0),
-    "device": Column(np.int16, "S", low=0),
-    "context": Column(np.float32, "SC"),
-    "logging_propensity": Column(np.float32, "SL", low=0, high=1, above=True),
-    "swap": Column(np.int16, "S2", low=0),
-    "user_type": Column(np.int16, "S", low=0),
-    "examination": Column(np.float32, "SL", low=0, high=1),
-    "attraction": Column(np.float32, "SL", low=0, high=1),
-}
-REQUIRED = ("query", "item", "click")
-TRUTH = ("user_type", "examination", "attraction")
+__all__ = ["COLUMNS", "REQUIRED", "TRUTH", "ClickLog"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,6 +54,9 @@ class ClickLog:
         examination: (S, L) float32 in [0, 1], P(examined at k | this type of user,
             clicks of this session above k).
         attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
+        items_fingerprint: `RankingData.fingerprint` of the items whose numbers `item`
+            holds, so that the log is not read against others; None where nobody noted
+            it.
 
     Raises:
         ValueError: A column has the wrong shape or type, or a value is not allowed; the
@@ -103,38 +81,21 @@ class ClickLog:
     user_type: np.ndarray | None = None
     examination: np.ndarray | None = None
     attraction: np.ndarray | None = None
+    items_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
-        for name in REQUIRED:
-            if getattr(self, name) is None:
-                raise ValueError(f"{name} must not be None")
-        item = _kept("item", self.item)
-        if item.ndim != 2 or item.shape[1] == 0:
-            raise ValueError(
-                f"item must have shape (sessions, list_size), got {item.shape}"
-            )
-        _check_values("item", item, None)
-        padding = item < 0 if item.size and item.min() < 0 else None
-        if padding is not None and padding.all(axis=1).any():
-            row = np.flatnonzero(padding.all(axis=1))[0]
-            raise ValueError(f"item shows nothing at row {row}")
-        object.__setattr__(self, "item", item)
-        sizes = {"S": len(item), "L": item.shape[1], "2": 2}
-        for name, value in self.columns().items():
-            if name != "item":
-                kept = _kept(name, value)
-                _check_shape(name, kept, sizes)
-                _check_values(name, kept, padding)
-                object.__setattr__(self, name, kept)
-        if self.swap is not None:
-            _check_swap(self.swap, item)
+        for name, value in checked(self.columns()).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def trusted(cls, **columns: np.ndarray | None) -> Self:
+    def trusted(
+        cls, *, items_fingerprint: str | None = None, **columns: np.ndarray | None
+    ) -> Self:
         """A log of columns that were checked before; nothing is read."""
         log = object.__new__(cls)
-        for field in fields(cls):
-            object.__setattr__(log, field.name, columns.get(field.name))
+        for name in COLUMNS:
+            object.__setattr__(log, name, columns.get(name))
+        object.__setattr__(log, "items_fingerprint", items_fingerprint)
         return log
 
     def __repr__(self) -> str:
@@ -190,31 +151,43 @@ class ClickLog:
         ClickLog(sessions=1, list_size=1, query item click device)
         """
         for name in names:
-            if getattr(self, _known(name)) is None:
+            if getattr(self, known(name)) is None:
                 raise ValueError(f"this log has no column {name}")
         keep = {*REQUIRED, *names}
-        return self.trusted(**{n: v for n, v in self.columns().items() if n in keep})
+        return self._with({n: v for n, v in self.columns().items() if n in keep})
 
-    def check(self, items: int) -> Self:
-        """Holds the log against ranking data of this many items.
+    def check(self, items: "int | RankingData") -> Self:
+        """Holds the log against ranking data, or against how many items it has.
 
         Returns:
             The log itself.
 
         Raises:
-            ValueError: An item number is too high; names its session and rank.
+            ValueError: An item number is too high; names its session and rank. Or the
+                log was made of other items, by their fingerprint.
 
         >>> ClickLog([0], [[1, 7]], [[0, 0]]).check(items=5)
         Traceback (most recent call last):
         ValueError: item must be below 5, got 7 at row 0, column 1
         """
-        if self.item.size and self.item.max() >= items:
-            row, column = np.argwhere(self.item >= items)[0]
-            raise ValueError(
-                f"item must be below {items}, got {self.item[row, column]} "
-                f"at row {row}, column {column}"
-            )
+        if isinstance(items, int | np.integer):
+            check_items(self.item, int(items))
+            return self
+        check_items(self.item, items.items)
+        check_fingerprint(self.items_fingerprint, items)
         return self
+
+    def of_items(self, data: "RankingData") -> Self:
+        """The log with a note of the items that it is of, which `check` compares.
+
+        >>> from debias.data import RankingData
+        >>> log = ClickLog([0], [[1, 0]], [[0, 1]])
+        >>> log = log.of_items(RankingData([[0.5], [2.0]], None, [0, 2]))
+        >>> log.check(RankingData([[7.0], [2.0]], None, [0, 2]))
+        Traceback (most recent call last):
+        ValueError: the log is of other items than these: their ...
+        """
+        return self.trusted(items_fingerprint=data.fingerprint, **self.columns())
 
     def take(self, index: np.ndarray | slice | Sequence[int]) -> Self:
         """The sessions that a number array, a mask or a slice chooses, in its order."""
@@ -222,7 +195,11 @@ class ClickLog:
             index = np.asarray(index)
             if index.size == 0 and index.dtype.kind == "f":  # np.asarray([])
                 index = index.astype(int)
-        return self.trusted(**{n: v[index] for n, v in self.columns().items()})
+        return self._with({n: v[index] for n, v in self.columns().items()})
+
+    def _with(self, columns: dict[str, np.ndarray]) -> Self:
+        """Other checked columns of the same items."""
+        return self.trusted(items_fingerprint=self.items_fingerprint, **columns)
 
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator, by: str = "session"
@@ -252,7 +229,8 @@ class ClickLog:
         """The sessions of all logs, in order; shorter lists are padded at the end.
 
         Raises:
-            ValueError: There is no log, or the logs differ in their columns.
+            ValueError: There is no log, or the logs differ in their columns or are of
+                different items.
 
         >>> short, long = ClickLog([0], [[4]], [[1]]), ClickLog([1], [[5, 6]], [[0, 0]])
         >>> ClickLog.concatenate([short, long]).item.tolist()
@@ -270,126 +248,97 @@ class ClickLog:
         longest = max(log.list_size for log in logs)
         padded = [_pad(log, longest) for log in logs]
         joined = {n: np.concatenate([log[n] for log in padded]) for n in names}
-        return cls.trusted(**joined)
+        noted = {log.items_fingerprint for log in logs}
+        if len(noted - {None}) > 1:
+            raise ValueError("logs must be of the same items, by their fingerprints")
+        return cls.trusted(
+            items_fingerprint=noted.pop() if len(noted) == 1 else None, **joined
+        )
 
     def to_arrow(self) -> "pa.Table":
-        """The log as an Arrow table, `debias.data.log_files.to_arrow`."""
+        """The log as an Arrow table; all but the bools of `click` share its memory."""
         from debias.data.log_files import to_arrow
 
-        return to_arrow(self)
+        return to_arrow(self.columns(), self.items_fingerprint)
 
-    @staticmethod
+    @classmethod
     def from_arrow(
-        table: "pa.Table", columns: Sequence[str] | None = None
-    ) -> "ClickLog":
-        """A log from an Arrow table, `debias.data.log_files.from_arrow`."""
-        from debias.data.log_files import from_arrow
+        cls, table: "pa.Table | pa.RecordBatch", columns: Sequence[str] | None = None
+    ) -> Self:
+        """A validated log from an Arrow table, see `debias.data.log_files`."""
+        from debias.data.log_files import from_arrow, noted_items
 
-        return from_arrow(table, columns)
+        return cls.trusted(
+            items_fingerprint=noted_items(table.schema), **from_arrow(table, columns)
+        )
 
     def write(
         self, path: str | Path, shards: int | None = None, compression: str = "lz4"
     ) -> None:
-        """Writes Parquet, `debias.data.log_files.write_log`."""
-        from debias.data.log_files import write_log
+        """Writes one Parquet file, or a new folder of as many as `shards`.
 
-        write_log(self, path, shards, compression)
+        A reader sees the file or folder whole or not at all.
 
-    @staticmethod
+        Args:
+            path: The file, replaced if it exists; with `shards` a folder, new or empty.
+            shards: Files part-00000.parquet and so on, of equal size to within a
+                session.
+            compression: A codec of Parquet. zstd takes off another quarter or half and
+                is slower to read where numbers repeat little; "none" is for readers
+                that know no lz4.
+
+        Raises:
+            ValueError: The log is empty, there are fewer sessions than shards, or the
+                folder holds something; what was there stays.
+        """
+        from debias.data.log_files import write_columns
+
+        write_columns(self.columns(), path, shards, compression, self.items_fingerprint)
+
+    @classmethod
     def open(
+        cls,
         path: str | Path,
         columns: Sequence[str] | None = None,
         memory: int = 2 << 30,
         cache: str | Path | None = None,
-    ) -> "ClickLog":
-        """Reads Parquet, `debias.data.log_files.open_log`."""
-        from debias.data.log_files import open_log
+    ) -> Self:
+        """Reads a whole log from a Parquet file or a folder of shards.
 
-        return open_log(path, columns, memory, cache)
+        A log that fits `memory` is decoded into it. A larger one is decoded once, into
+        plain arrays in the cache folder, and those are memory-mapped: opening it again
+        is immediate, and the operating system keeps in memory what is in use.
 
+        Args:
+            path: A file or a folder.
+            columns: Optional columns to read; None reads all. () reads the three that
+                every log has.
+            memory: Bytes that the log may take in memory.
+            cache: Folder for the decoded copy; None for $DEBIAS_CACHE, else the user's.
 
-def _known(name: str) -> str:
-    if name not in COLUMNS:
-        raise ValueError(f"no column is called {name!r}; there are {' '.join(COLUMNS)}")
-    return name
+        Raises:
+            ValueError: As for `debias.data.read_batches`.
+        """
+        from debias.data.log_files import noted_items, open_columns, shards
 
-
-def _kept(name: str, value: Any) -> np.ndarray:
-    """The value as an array of the column's type; only lossless casts."""
-    value = np.asarray(value)
-    dtype = np.dtype(COLUMNS[name].dtype)
-    if value.dtype == dtype:
-        return value
-    allowed = {"b": "biu", "i": "biu", "f": "biuf"}[dtype.kind]
-    if value.size and value.dtype.kind not in allowed:
-        raise ValueError(f"{name} must be {dtype}, got {value.dtype}")
-    kept = value.astype(dtype)
-    if dtype.kind != "f" and (kept != value).any():
-        wrong = value[kept != value].flat[0]
-        raise ValueError(f"{name} must fit {dtype}, got {wrong}")
-    return kept
-
-
-def _check_shape(name: str, value: np.ndarray, sizes: Mapping[str, int]) -> None:
-    axes = COLUMNS[name].shape
-    fits = value.ndim == len(axes) and all(
-        size == sizes.get(axis, size)
-        for axis, size in zip(axes, value.shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
-        raise ValueError(f"{name} must have shape ({wanted}), got {value.shape}")
-
-
-def _check_values(name: str, value: np.ndarray, padding: np.ndarray | None) -> None:
-    if value.size == 0:
-        return
-    column = COLUMNS[name]
-    inner = column.shape == "SL"
-    _, _, low, high, above, at_padding = column
-    if value.dtype.kind != "b":
-        # Whole-array extremes need no temporary; who is at fault is asked only then.
-        least, most = value.min(), value.max()
-        fine = (least > low if above else least >= low) and most <= high
-        if not (fine and np.isfinite(least) and np.isfinite(most)):
-            good = (value > low if above else value >= low) & (value <= high)
-            good &= np.isfinite(value)
-            if inner and padding is not None:
-                good |= padding
-            _complain(name, value, ~good, _range(column))
-    if inner and padding is not None and at_padding is not None:
-        wrong = padding & (value != at_padding)
-        _complain(name, value, wrong, f"must be {at_padding} at padding")
-
-
-def _range(column: Column) -> str:
-    if np.isinf(column.low):
-        return "must be finite"
-    if np.isinf(column.high):
-        return f"must be at least {column.low:g}"
-    return f"must be in {'(' if column.above else '['}{column.low:g}, {column.high:g}]"
-
-
-def _complain(name: str, value: np.ndarray, wrong: np.ndarray, rule: str) -> None:
-    if wrong.any():
-        place = np.argwhere(wrong)[0]
-        where = ", ".join(
-            f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False)
+        return cls.trusted(
+            items_fingerprint=noted_items(shards(path)[0].schema),
+            **open_columns(path, columns, memory, cache),
         )
-        raise ValueError(f"{name} {rule}, got {value[tuple(place)]} at {where}")
 
 
-def _check_swap(swap: np.ndarray, item: np.ndarray) -> None:
-    row = np.flatnonzero(swap.any(axis=1))
-    ranks = swap[row].astype(int)
-    inside = ((ranks >= 1) & (ranks <= item.shape[1])).all(axis=1)
-    at = np.where(inside[:, None], ranks - 1, 0)
-    shown = (np.take_along_axis(item[row], at, axis=1) >= 0).all(axis=1)
-    wrong = row[~(inside & shown & (ranks[:, 0] != ranks[:, 1]))]
-    if wrong.size:
+def check_fingerprint(noted: str | None, data: "RankingData") -> None:
+    """Does nothing if a log with this note may be of these items.
+
+    Raises:
+        ValueError: The note is another than the fingerprint of the items.
+    """
+    if noted is not None and noted != data.fingerprint:
         raise ValueError(
-            "swap must name two different shown ranks or be 0 0, "
-            f"got {swap[wrong[0]].tolist()} at row {wrong[0]}"
+            "the log is of other items than these: their fingerprints differ. Read it "
+            "with the ranking data that it was made with; where these are the same "
+            "items in the same order with other features, note them first: "
+            "log.of_items(data)"
         )
 
 

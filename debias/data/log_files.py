@@ -1,7 +1,8 @@
-"""Click logs on disk: Parquet shards, read whole or in order; `stream` shuffles them.
+"""Columns of click logs on disk: Parquet shards, read whole or in order.
 
-A row is a session and a column a column of `ClickLog`; what belongs to a rank is a list
-of fixed size. Shards are plainly encoded and compressed by lz4, which makes a simulated
+A log is here a dict of its checked columns, of which `ClickLog` and
+`debias.data.stream` make logs. A row is a session; what belongs to a rank is a list of
+fixed size. Shards are plainly encoded and compressed by lz4, which makes a simulated
 log two to six times smaller and is written and read no slower than none at all. Row
 groups of 131,072 sessions bound the memory of every reader here, whatever the size of a
 shard.
@@ -10,20 +11,21 @@ Any other program's Parquet with columns of these names is read too: see `from_a
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from debias.data.columns import COLUMNS, REQUIRED, check_items, checked
 from debias.data.files import atomic_folder, atomic_write, cached
 from debias.data.lists import filled, list_size_of, lists_of, rectangle
-from debias.data.log import COLUMNS, REQUIRED, ClickLog
 
 ROW_GROUP = 1 << 17  # sessions
 BATCH = 1 << 16
@@ -31,26 +33,39 @@ COMPRESSION = "lz4"
 PLAIN = {"use_dictionary": False, "write_statistics": False}
 # What NULL becomes. Only these columns may be NULL of a session that shows an item.
 UNKNOWN = {"item": -1, "device": 0, "swap": 0}
+_ITEMS = b"items_fingerprint"
+
+Arrays: TypeAlias = dict[str, np.ndarray]  # checked columns of a log, by name
 
 
-def to_arrow(log: ClickLog) -> pa.Table:
-    """The log as an Arrow table; all but the bools of `click` share its memory.
+def to_arrow(columns: Mapping[str, np.ndarray], items: str | None = None) -> pa.Table:
+    """The columns as an Arrow table; all but the bools of `click` share their memory.
 
-    >>> log = ClickLog(query=[0, 1], item=[[4, 2], [5, -1]], click=[[0, 1], [0, 0]])
-    >>> to_arrow(log).column("item").to_pylist()
+    The fingerprint of the items stands in the metadata of its schema.
+
+    >>> to_arrow({"item": np.array([[4, 2], [5, -1]])}).column("item").to_pylist()
     [[4, 2], [5, -1]]
     """
-    arrays = {name: lists_of(value) for name, value in log.columns().items()}
+    arrays = {name: lists_of(value) for name, value in columns.items()}
     schema = [pa.field(n, array.type, nullable=False) for n, array in arrays.items()]
-    return pa.Table.from_arrays(list(arrays.values()), schema=pa.schema(schema))
+    metadata = None if items is None else {_ITEMS: items.encode()}
+    return pa.Table.from_arrays(
+        list(arrays.values()), schema=pa.schema(schema, metadata)
+    )
+
+
+def noted_items(schema: pa.Schema) -> str | None:
+    """The fingerprint of the items, as `to_arrow` notes it; None where it did not."""
+    noted = (schema.metadata or {}).get(_ITEMS)
+    return None if noted is None else noted.decode(errors="replace")
 
 
 def from_arrow(
     table: pa.Table | pa.RecordBatch,
     columns: Sequence[str] | None = None,
     list_size: int | None = None,
-) -> ClickLog:
-    """A validated log from an Arrow table, whoever made it.
+) -> Arrays:
+    """Checked columns of a log from an Arrow table, whoever made it.
 
     Numbers of any width are taken where they fit, lists of any length become
     rectangles. An item that is NULL or behind the end of its list is padding; a device
@@ -68,7 +83,7 @@ def from_arrow(
             that `ClickLog` does not allow; names the column.
 
     >>> ragged = pa.table({"query": [3], "item": [[8, 9]], "click": [[True, False]]})
-    >>> from_arrow(ragged, list_size=3).item.tolist()
+    >>> from_arrow(ragged, list_size=3)["item"].tolist()
     [[8, 9, -1]]
     """
     names = _chosen(table.schema.names, columns)
@@ -94,37 +109,24 @@ def from_arrow(
         wrong = gap & (arrays["item"] >= 0) if COLUMNS[name].shape == "SL" else gap
         if wrong.any():
             raise ValueError(f"{name} is NULL at row {np.argwhere(wrong)[0][0]}")
-    return ClickLog(**arrays)
+    return checked(arrays)
 
 
-def write_log(
-    log: ClickLog,
+def write_columns(
+    columns: Arrays,
     path: str | Path,
     shards: int | None = None,
     compression: str = COMPRESSION,
+    items: str | None = None,
 ) -> None:
-    """Writes one Parquet file, or a new folder of as many as `shards`.
-
-    A reader sees the file or folder whole or not at all.
-
-    Args:
-        log: What to write; at least one session.
-        path: The file, replaced if it exists; with `shards` a folder, new or empty.
-        shards: Files part-00000.parquet and so on, of equal size to within a session.
-        compression: A codec of Parquet. zstd takes off another quarter or half and
-            is slower to read where numbers repeat little; "none" is for readers that
-            know no lz4.
-
-    Raises:
-        ValueError: The log is empty, there are fewer sessions than shards, or the
-            folder holds something; what was there stays.
-    """
+    """Writes a log, see `ClickLog.write`."""
+    sessions = len(columns["item"])
     if shards is None:
-        if log.sessions == 0:
+        if sessions == 0:
             raise ValueError("log must have a session to be written")
         with atomic_write(path) as aside:
             pq.write_table(
-                to_arrow(log),
+                to_arrow(columns, items),
                 aside,
                 row_group_size=ROW_GROUP,
                 compression=compression,
@@ -132,13 +134,14 @@ def write_log(
                 **PLAIN,
             )
         return
-    if not 1 <= shards <= log.sessions:
-        raise ValueError(f"shards must be in 1..{log.sessions} sessions, got {shards}")
-    cuts = [log.sessions * number // shards for number in range(shards + 1)]
+    if not 1 <= shards <= sessions:
+        raise ValueError(f"shards must be in 1..{sessions} sessions, got {shards}")
+    cuts = [sessions * number // shards for number in range(shards + 1)]
     with atomic_folder(path) as aside:
         for number, (start, stop) in enumerate(pairwise(cuts)):
+            some = {name: value[start:stop] for name, value in columns.items()}
             shard = aside / f"part-{number:05d}.parquet"
-            write_log(log.take(slice(start, stop)), shard, compression=compression)
+            write_columns(some, shard, None, compression, items)
 
 
 class Shard(NamedTuple):
@@ -219,7 +222,7 @@ def read_group(
     columns: Sequence[str] | None,
     list_size: int,
     items: int | None = None,
-) -> Iterator[ClickLog]:
+) -> Iterator[Arrays]:
     """A row group in validated pieces, in order.
 
     Args:
@@ -231,7 +234,7 @@ def read_group(
         items: How many items the ranking data has; None leaves their numbers unchecked.
 
     Raises:
-        ValueError: As for `from_arrow` and `ClickLog.check`; names the file and, within
+        ValueError: As for `from_arrow` and `check_items`; names the file and, within
             the file, the row.
     """
     start = shard.sessions_before(group)
@@ -239,28 +242,20 @@ def read_group(
         names = _chosen(shard.schema.names, columns)
         with _open(shard.path, shard.footer) as file:
             for batch in file.iter_batches(sessions, row_groups=[group], columns=names):
-                log = from_arrow(batch, columns, list_size)
-                yield log if items is None else log.check(items)
+                found = from_arrow(batch, columns, list_size)
+                if items is not None:
+                    check_items(found["item"], items)
+                yield found
                 start += len(batch)
     except (pa.ArrowException, OSError, ValueError) as error:
         where = f"{shard.path}, from its row {start} on" if start else f"{shard.path}"
         raise ValueError(f"{where}: {error}") from error
 
 
-def read_batches(
+def read_pieces(
     path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
-) -> Iterator[ClickLog]:
-    """The log in order, in validated pieces, never more than one in memory.
-
-    Args:
-        path: A file or a folder.
-        sessions: At most so many sessions a piece; a row group's last may have fewer.
-        columns: Optional columns to read; None reads all.
-
-    Raises:
-        ValueError: As for `shards` and `from_arrow`; names the file and, within the
-            file, the row.
-    """
+) -> Iterator[Arrays]:
+    """A log in order, in validated pieces; see `debias.data.read_batches`."""
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")
     found = shards(path)
@@ -270,72 +265,61 @@ def read_batches(
             yield from read_group(shard, group, sessions, columns, list_size)
 
 
-def open_log(
+def open_columns(
     path: str | Path,
     columns: Sequence[str] | None = None,
     memory: int = 2 << 30,
     cache: str | Path | None = None,
-) -> ClickLog:
-    """A whole log from a file or a folder of shards.
+) -> Arrays:
+    """A whole log, in memory or, where it is larger, mapped; see `ClickLog.open`.
 
     Parquet packs bools and interleaves lists with their lengths, so its pages cannot
-    be looked at in place. A log that fits `memory` is decoded into it. A larger one is
-    decoded once, column by column, into plain arrays in the cache folder, and those are
-    memory-mapped: opening it again is immediate, and the operating system keeps in
-    memory what is in use.
-
-    Args:
-        path: A file or a folder.
-        columns: Optional columns to read; None reads all. () reads the three that
-            every log has.
-        memory: Bytes that the log may take in memory.
-        cache: Folder for the decoded copy; None for $DEBIAS_CACHE, else the user's.
-
-    Raises:
-        ValueError: As for `read_batches`.
+    be looked at in place: what is mapped is a decoded copy.
     """
     found = shards(path)
     list_size = longest_list(found)
     total = sum(shard.sessions for shard in found)
     shapes = _shapes(found[0], columns, list_size, total)
-    pieces = partial(read_batches, path, columns=columns)
+    pieces = partial(read_pieces, path, columns=columns)
     if sum(_bytes(name, shape) for name, shape in shapes.items()) <= memory:
-        arrays: dict[str, np.ndarray] = {
-            name: np.empty(shape, COLUMNS[name].dtype) for name, shape in shapes.items()
-        }
-        start = 0
-        for piece in pieces():
-            for name, value in piece.columns().items():
-                arrays[name][start : start + piece.sessions] = value
-            start += piece.sessions
-        return ClickLog.trusted(**arrays)
-
-    def build(folder: Path) -> None:
-        handles = {name: (folder / f"{name}.npy").open("wb") for name in shapes}
-        try:
-            for name, handle in handles.items():
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(
-                        np.dtype(COLUMNS[name].dtype)
-                    ),
-                    "fortran_order": False,
-                    "shape": shapes[name],
-                }
-                np.lib.format.write_array_header_1_0(handle, header)
-            for piece in pieces():
-                for name, value in piece.columns().items():
-                    np.ascontiguousarray(value).tofile(handles[name])
-        finally:
-            for handle in handles.values():
-                handle.close()
-
-    folder = cached(_key(found, list(shapes)), build, cache)
-    return ClickLog.trusted(
-        **{
-            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-            for name in shapes
-        }
+        return _held(pieces(), shapes)
+    folder = cached(
+        _key(found, list(shapes)), lambda aside: _copy(pieces(), shapes, aside), cache
     )
+    return {
+        name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+        for name in shapes
+    }
+
+
+def _held(pieces: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> Arrays:
+    arrays: Arrays = {
+        n: np.empty(shape, COLUMNS[n].dtype) for n, shape in shapes.items()
+    }
+    start = 0
+    for piece in pieces:
+        stop = start + len(piece["item"])
+        for name, value in piece.items():
+            arrays[name][start:stop] = value
+        start = stop
+    return arrays
+
+
+def _copy(
+    pieces: Iterator[Arrays], shapes: dict[str, tuple[int, ...]], folder: Path
+) -> None:
+    """Writes each column as NAME.npy, piece by piece."""
+    with ExitStack() as stack:
+        handles = {}
+        for name, shape in shapes.items():
+            handle = stack.enter_context((folder / f"{name}.npy").open("wb"))
+            kind = np.lib.format.dtype_to_descr(np.dtype(COLUMNS[name].dtype))
+            header = {"descr": kind, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(handle, header)
+            handles[name] = handle
+        for piece in pieces:
+            for name, value in piece.items():
+                np.ascontiguousarray(value).tofile(handles[name])
 
 
 def _chosen(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
@@ -377,7 +361,7 @@ def _shapes(
     shard: Shard, columns: Sequence[str] | None, list_size: int, sessions: int
 ) -> dict[str, tuple[int, ...]]:
     first = next(read_group(shard, 0, 1, columns, list_size))
-    return {n: (sessions, *value.shape[1:]) for n, value in first.columns().items()}
+    return {n: (sessions, *value.shape[1:]) for n, value in first.items()}
 
 
 def _bytes(name: str, shape: tuple[int, ...]) -> int:

@@ -5,13 +5,15 @@ a slice and a click log needs only item numbers: features are gathered from the 
 table on the device and are never copied into a log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from debias.data.files import sampled_hash
 from debias.data.splits import random_parts
 
 _ROWS_AT_ONCE = 1 << 16  # items a check reads at once, so its temporaries stay small
@@ -29,6 +31,8 @@ class RankingData:
             it: a query owns at least one item. Kept as int64.
         qid: (queries,) what the source calls the queries, or None.
         max_grade: Highest grade, at most 127. 4 in MSLR-WEB30K, Yahoo and Istella.
+        feature_names: (F,) what the source calls the features, all different; None
+            where they have numbers alone, as in LETOR files and simulated data.
 
     Raises:
         ValueError: An array has the wrong shape or type, or a value is not allowed. The
@@ -46,6 +50,7 @@ class RankingData:
     offsets: np.ndarray
     qid: np.ndarray | None = None
     max_grade: int = 4
+    feature_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_grade <= 127:
@@ -57,6 +62,7 @@ class RankingData:
             ("offsets", offsets),
             ("labels", _checked_labels(self.labels, len(features), self.max_grade)),
             ("qid", _checked_qid(self.qid, len(offsets) - 1)),
+            ("feature_names", _checked_names(self.feature_names, features.shape[1])),
         ):
             object.__setattr__(self, name, value)
 
@@ -68,10 +74,11 @@ class RankingData:
         offsets: np.ndarray,
         qid: np.ndarray | None = None,
         max_grade: int = 4,
-    ) -> "RankingData":
+        feature_names: tuple[str, ...] | None = None,
+    ) -> Self:
         """Ranking data from arrays that were checked before; nothing is read."""
         data = object.__new__(cls)
-        values = (features, labels, offsets, qid, max_grade)
+        values = (features, labels, offsets, qid, max_grade, feature_names)
         for field, value in zip(fields(cls), values, strict=True):
             object.__setattr__(data, field.name, value)
         return data
@@ -102,6 +109,21 @@ class RankingData:
         """(queries,) int64, the number of items of each query."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits of features and offsets, to know the items again by.
+
+        Beyond 256 MB they are sampled, see `debias.data.files.sampled_hash`; names,
+        ids and grades do not count.
+
+        >>> one = RankingData([[0.5], [2.0]], None, [0, 2])
+        >>> one.fingerprint == RankingData([[0.5], [2.0]], [0, 1], [0, 2]).fingerprint
+        True
+        >>> one.fingerprint == RankingData([[0.5], [2.5]], None, [0, 2]).fingerprint
+        False
+        """
+        return array_hash({"features": self.features, "offsets": self.offsets})
+
     def query_of_item(self) -> np.ndarray:
         """(items,) int32, the query that owns each item.
 
@@ -124,7 +146,7 @@ class RankingData:
         item = self.offsets[:-1, None] + rank
         return np.where(rank < self.sizes[:, None], item, -1).astype(np.int32)
 
-    def select(self, queries: np.ndarray | Sequence[int]) -> "RankingData":
+    def select(self, queries: np.ndarray | Sequence[int]) -> Self:
         """The given queries in the given order; their items are numbered afresh.
 
         Args:
@@ -152,17 +174,59 @@ class RankingData:
         # Item j of the result lies as far behind its query's first item as it did here.
         shift = np.repeat(self.offsets[queries] - offsets[:-1], sizes)
         item = np.arange(offsets[-1]) + shift
-        return RankingData.trusted(
+        return self.trusted(
             self.features[item],
             None if self.labels is None else self.labels[item],
             offsets,
             None if self.qid is None else self.qid[queries],
             self.max_grade,
+            self.feature_names,
+        )
+
+    def arranged(self, names: Sequence[str] | None) -> Self:
+        """The data with these features in this order.
+
+        Args:
+            names: Features of the data, some or all. Where they or those of the data
+                are None, features go by their number and only their count is compared.
+
+        Raises:
+            ValueError: A feature is not there or asked for twice, or the counts differ.
+
+        >>> data = RankingData([[1, 2]], None, [0, 1], feature_names=("a", "b"))
+        >>> data.arranged(["b", "a"]).features.tolist()
+        [[2.0, 1.0]]
+        """
+        if names is None or self.feature_names is None:
+            count = self.feature_count if names is None else len(names)
+            if count != self.feature_count:
+                raise ValueError(
+                    f"{count} features are asked for, the items have "
+                    f"{self.feature_count}"
+                )
+            return self
+        wanted = _checked_names(names, len(names)) or ()
+        if wanted == self.feature_names:
+            return self
+        absent = [name for name in wanted if name not in self.feature_names]
+        if absent:
+            raise ValueError(
+                f"the items have no feature {absent[0]}; there are "
+                f"{' '.join(self.feature_names)}"
+            )
+        columns = [self.feature_names.index(name) for name in wanted]
+        return self.trusted(
+            np.ascontiguousarray(self.features[:, columns]),
+            self.labels,
+            self.offsets,
+            self.qid,
+            self.max_grade,
+            wanted,
         )
 
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator
-    ) -> tuple["RankingData", ...]:
+    ) -> tuple[Self, ...]:
         """Parts the queries at random, whole queries at a time.
 
         Args:
@@ -183,18 +247,63 @@ class RankingData:
     def write_parquet(self, path: str | Path) -> None:
         """Writes one row an item: qid, label where graded, features as a fixed list.
 
-        The file is whole or absent: it is written aside and renamed.
+        Queries without ids are a column query of their numbers. The file is whole or
+        absent: it is written aside and renamed.
         """
-        from debias.data.ranking_files import write_ranking
+        from debias.data.ranking_files import Rows, write_rows
 
-        write_ranking(self, path)
+        query = np.repeat(np.arange(self.queries), self.sizes)
+        qid = None if self.qid is None else self.qid[query]
+        rows = Rows(
+            self.features,
+            self.labels,
+            query.astype(np.int32),
+            qid,
+            self.max_grade,
+            self.feature_names,
+        )
+        write_rows(rows, path)
 
-    @staticmethod
-    def read_parquet(path: str | Path) -> "RankingData":
-        """Reads what `write_parquet` wrote, or a like table of another program's."""
-        from debias.data.ranking_files import read_ranking
+    @classmethod
+    def read_parquet(cls, path: str | Path, max_grade: int | None = None) -> Self:
+        """Reads what `write_parquet` wrote, or a like table of another program's.
 
-        return read_ranking(path)
+        Args:
+            path: A file with a column qid or query; optionally label; and features, as
+                one column of lists of equal length or as columns f0, f1, ... Other
+                columns are an error.
+            max_grade: Highest grade; None for what the file says, else 4.
+
+        Raises:
+            ValueError: A column is missing, unknown or of the wrong type, the items of
+                a query are not consecutive, or a value is not allowed; names the file.
+        """
+        from debias.data.ranking_files import read_rows
+
+        rows = read_rows(path)
+        try:
+            offsets, ids = runs(rows.query if rows.qid is None else rows.qid)
+            return cls(
+                rows.features,
+                rows.labels,
+                offsets,
+                None if rows.qid is None else ids,
+                rows.max_grade if max_grade is None else max_grade,
+                rows.names,
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def array_hash(arrays: Mapping[str, np.ndarray]) -> str:
+    """32 hexadecimal digits of named arrays: their types, shapes and values."""
+    parts = []
+    for name, value in arrays.items():
+        text = f"{name} {value.dtype.str} {value.shape}".encode()
+        plain = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        parts += [np.frombuffer(text, np.uint8), plain]
+    sizes = [part.nbytes for part in parts]
+    return sampled_hash(sizes, lambda number, *span: parts[number][slice(*span)].data)
 
 
 def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -291,3 +400,16 @@ def _checked_qid(qid: np.ndarray | None, queries: int) -> np.ndarray | None:
         twice = names[np.argmax(count > 1)]
         raise ValueError(f"qid must name each query once, got {twice} again")
     return qid
+
+
+def _checked_names(names: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if len(names) != count or not all(isinstance(n, str) and n for n in names):
+        raise ValueError(
+            f"feature_names must be {count} names, one a feature, got {names!r}"
+        )
+    twice = [name for name in names if list(names).count(name) > 1]
+    if twice:
+        raise ValueError(f"feature_names must differ, got {twice[0]} twice")
+    return tuple(names)

@@ -1,37 +1,62 @@
-"""Ranking data as Parquet: a row is an item, the items of a query are consecutive."""
+"""Rows of ranking data as Parquet: a row is an item, a query's are consecutive."""
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from debias.data.by_name import NAMES, names_in
 from debias.data.files import atomic_write
 from debias.data.lists import lists_of, rectangle
-from debias.data.ranking import RankingData, runs
 
 _MAX_GRADE = b"max_grade"
 
 
-def write_ranking(data: RankingData, path: str | Path) -> None:
+class Rows(NamedTuple):
+    """The columns of a file, a row an item.
+
+    Attributes:
+        features: (items, F) numbers.
+        labels: (items,) grades, or None.
+        query: (items,) number of each item's query.
+        qid: (items,) what the source calls it; None where queries have no ids.
+        max_grade: Highest grade.
+        names: (F,) names of the features, or None.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray | None
+    query: np.ndarray
+    qid: np.ndarray | None
+    max_grade: int
+    names: tuple[str, ...] | None
+
+
+def write_rows(rows: Rows, path: str | Path) -> None:
     """Writes the columns qid, or query where queries have no ids, label and features.
 
-    `features` is a list of fixed size. The highest grade stands in the metadata of the
-    file. The file is whole or absent.
+    `features` is a list of fixed size. The highest grade and the names of the features
+    stand in the metadata of the file. The file is whole or absent.
     """
-    number = np.repeat(np.arange(data.queries), data.sizes)
     arrays = {}
-    if data.qid is None:
-        arrays["query"] = pa.array(number.astype(np.int32))
+    if rows.qid is None:
+        arrays["query"] = pa.array(rows.query)
     else:
-        arrays["qid"] = pa.array(data.qid[number])
-    if data.labels is not None:
-        arrays["label"] = pa.array(data.labels)
-    arrays["features"] = lists_of(data.features)
+        arrays["qid"] = pa.array(rows.qid)
+    if rows.labels is not None:
+        arrays["label"] = pa.array(rows.labels)
+    arrays["features"] = lists_of(rows.features)
+    metadata = {_MAX_GRADE: str(rows.max_grade).encode()}
+    if rows.names is not None:
+        metadata[NAMES] = json.dumps(rows.names).encode()
     schema = pa.schema(
         [pa.field(name, array.type, nullable=False) for name, array in arrays.items()],
-        metadata={_MAX_GRADE: str(data.max_grade).encode()},
+        metadata,
     )
     with atomic_write(path) as aside:
         pq.write_table(
@@ -40,35 +65,26 @@ def write_ranking(data: RankingData, path: str | Path) -> None:
             compression="none",
             use_dictionary=["qid", "query", "label"],
             write_statistics=False,
+            write_page_checksum=True,
         )
 
 
-def read_ranking(path: str | Path, max_grade: int | None = None) -> RankingData:
-    """Reads ranking data from Parquet.
-
-    Args:
-        path: A file with a column qid or query; optionally label; and features, as one
-            column of lists of equal length or as columns f0, f1, ... Other columns are
-            an error.
-        max_grade: Highest grade; None for what the file says, else 4.
+def read_rows(path: str | Path) -> Rows:
+    """Reads what `write_rows` wrote, or a like table of another program's.
 
     Raises:
-        ValueError: A column is missing, unknown or of the wrong type, the items of a
-            query are not consecutive, or a value is not allowed; names the file.
+        ValueError: As for `RankingData.read_parquet`; names the file.
     """
     path = Path(path)
     try:
-        table = pq.read_table(path)
-        if max_grade is None:
-            max_grade = int((table.schema.metadata or {}).get(_MAX_GRADE, b"4"))
-        return _from_table(table, max_grade)
+        return _from_table(pq.read_table(path, page_checksum_verification=True))
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _from_table(table: pa.Table, max_grade: int) -> RankingData:
+def _from_table(table: pa.Table) -> Rows:
     names = set(table.column_names)
     plain = [name for name in names if re.fullmatch(r"f\d+", name)]
     plain.sort(key=lambda name: int(name[1:]))
@@ -87,10 +103,10 @@ def _from_table(table: pa.Table, max_grade: int) -> RankingData:
     for name in sorted(names):
         if table.column(name).null_count:
             raise ValueError(f"{name} is NULL at an item")
-
     query = table.column("qid" if "qid" in names else "query").to_numpy()
-    offsets, qid = runs(query)
+    found: Sequence[str] = plain
     if feature_columns == ["features"]:
+        found = names_in(table.schema)
         features, gaps = rectangle(table.column("features"), None, np.nan)
         if gaps is not None and gaps.any():
             row, column = np.argwhere(gaps)[0]
@@ -98,10 +114,11 @@ def _from_table(table: pa.Table, max_grade: int) -> RankingData:
     else:
         columns = [table.column(name).to_numpy() for name in plain]
         features = np.stack(columns, axis=1)
-    return RankingData(
+    return Rows(
         features,
         table.column("label").to_numpy() if "label" in names else None,
-        offsets,
-        qid if "qid" in names else None,
-        max_grade,
+        query,
+        query if "qid" in names else None,
+        int((table.schema.metadata or {}).get(_MAX_GRADE, b"4")),
+        tuple(found) or None,
     )

@@ -5,7 +5,7 @@ shown item. Each column plays a part ("role"), and a value that its part does no
 is an error that names the file, the column and the row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from debias.data.lists import rectangle
 from debias.data.tables import Part
+from debias.data.text import printable, quoted
 
 NAMES = ("session", "query", "item", "user", "device")
 _OF_ITEM = (
@@ -28,17 +29,35 @@ _OF_ITEM = (
     "features",
 )
 SEVERAL = ("features", "context")
-REPAIR = "repair or remove the row"
+# What to do about a value that is missing or wrong. Never to remove the row: it is an
+# impression, and without it the ranks below it move.
+REMEDIES = {
+    "session": "fill it",
+    "query": "fill it",
+    "item": "fill it",
+    "user": "write names as whole numbers or text",
+    "device": "write names as whole numbers or text",
+    "click": "write 0 or 1",
+    "position": "write the rank that the item was shown at",
+    "row": "write the place that the item was shown at",
+    "column": "write the place that the item was shown at",
+    "propensity": "write the chance that the item had, or do without: propensity=",
+    "label": "write the grade, or do without: label=",
+    "context": "write a number, or leave the column out of context=NAMES",
+    "features": "write a number, or leave the column out of features=NAMES",
+    "timestamp": "write the time, or do without: timestamp=",
+}
 
 
-def listed(part: Part, chosen: dict[str, tuple[str, ...]]) -> bool:
+def listed(part: Part, chosen: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether a row is a session."""
     return is_list(part.schema.field(chosen["item"][0]).type)
 
 
 def is_list(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(test(kind) for test in tests)
+    """Whether values of this type are lists, of whatever layout."""
+    tests = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
 
 
 def matching(
@@ -74,9 +93,13 @@ class Batch(NamedTuple):
         """The error that names the place of a shown item."""
         row = self.start + int(entry if self.at is None else self.at[entry])
         name = self.chosen[role][column]
-        known_as = name if name == role else f"{name} ({role})"
+        known_as = name if name == role else f"{printable(name)} ({role})"
         todo = f"; {todo}" if todo else ""
         return ValueError(f"{self.part}: column {known_as} {what} at row {row}{todo}")
+
+    def padding(self) -> np.ndarray | None:
+        """(n,) which entries show no item; None where all do."""
+        return None if self.at is None else is_padding(self.arrays["item"][0])
 
 
 def shown_batches(
@@ -85,15 +108,15 @@ def shown_batches(
     """The parts' batches with the columns of these roles, and the share now read."""
     roles = [role for role in roles if role in chosen]
     columns = list(dict.fromkeys(name for role in roles for name in chosen[role]))
-    plain = {n for role in roles if role not in NAMES for n in chosen[role]}
-    plain -= {*chosen.get("timestamp", ()), *chosen.get("click", ())}
+    numbers = {n for role in roles if role not in NAMES for n in chosen[role]}
+    numbers -= {*chosen.get("timestamp", ()), *chosen.get("click", ())}
     for number, part in enumerate(parts):
         start = 0
-        for batch, share in part.read(columns, plain):
-            arrays = {r: [_plain(batch.column(n)) for n in chosen[r]] for r in roles}
-            found = Batch(part.name, start, arrays, None, chosen)
+        for batch, share in part.read(columns, numbers):
+            arrays = {r: [batch.column(n) for n in chosen[r]] for r in roles}
+            found = _plain(Batch(part.name, start, arrays, None, chosen))
             yield (
-                _exploded(found) if listed(part, chosen) else found,
+                _plain(_exploded(found)) if listed(part, chosen) else found,
                 (number + share) / len(parts),
             )
             start += batch.num_rows
@@ -103,10 +126,74 @@ def shown_batches(
             )
 
 
-def _plain(array: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(array.type):
-        return array.cast(array.type.value_type)
+# Layouts of Arrow
+
+
+def _plain(batch: Batch) -> Batch:
+    """The batch with `plain` arrays, of which all text is UTF-8."""
+    arrays = {}
+    for role, columns in batch.arrays.items():
+        arrays[role] = [plain(column) for column in columns]
+        for number, column in enumerate(arrays[role]):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid:
+                entry = first_fault(column, _validate)
+                what = f"is no UTF-8, such as {_bytes_of(column, entry)}"
+                raise batch.fault(
+                    role, entry, what, "write the file as UTF-8", number
+                ) from None
+    return batch._replace(arrays=arrays)
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """The array in the layout that all others are read from, its values the same.
+
+    Dictionaries and runs are written out, views and large text become text, and bytes
+    become text where they are UTF-8.
+    """
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(array.storage)
+    if pa.types.is_dictionary(kind):
+        return plain(array.dictionary_decode())
+    if pa.types.is_run_end_encoded(kind):
+        return plain(pc.run_end_decode(array))
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        size = pc.list_value_length(array).fill_null(0).to_numpy()
+        ends = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
+        return pa.ListArray.from_arrays(
+            pa.array(ends), pc.list_flatten(array), mask=array.is_null()
+        )
+    tests = ("large_string", "string_view", "binary", "large_binary", "binary_view")
+    if any(getattr(pa.types, f"is_{test}")(kind) for test in tests):
+        return pc.cast(array, pa.string(), safe=False)  # validated by `_plain`
+    if pa.types.is_float16(kind):
+        return array.cast(pa.float32())
     return array
+
+
+def _validate(array: pa.Array) -> None:
+    array.take(pa.array(np.arange(len(array)))).validate(full=True)
+
+
+def _bytes_of(array: pa.Array, entry: int) -> str:
+    if not pa.types.is_string(array.type):
+        return "its lists"
+    return quoted(array.cast(pa.binary())[entry].as_py())
+
+
+def first_fault(array: pa.Array, test: Callable[[pa.Array], object]) -> int:
+    """The first entry that a test of arrays refuses with `pa.ArrowInvalid`."""
+    low, high = 0, len(array)  # the first fault lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            test(array.slice(low, middle - low))
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low
 
 
 def _exploded(batch: Batch) -> Batch:
@@ -122,118 +209,191 @@ def _exploded(batch: Batch) -> Batch:
         if role not in _OF_ITEM:
             arrays[role] = [column.take(pa.array(at)) for column in columns]
             continue
-        arrays[role] = []
-        for number, column in enumerate(columns):
-            if not is_list(column.type):
-                what = f"must be lists as the items are, got {column.type}"
-                todo = "write a list a session"
-                raise batch.fault(role, 0, what, todo, number)
-            length = pc.list_value_length(column).fill_null(0).to_numpy()
-            if (length != size).any():
-                row = int(np.argmax(length != size))
-                what = f"has {length[row]} entries for {size[row]} items"
-                todo = "write one for each item"
-                raise batch.fault(role, row, what, todo, number)
-            arrays[role].append(pc.list_flatten(column))
+        arrays[role] = [
+            _flat(batch, role, number, size, len(at)) for number in range(len(columns))
+        ]
     return batch._replace(arrays=arrays, at=at)
 
 
-def names_of(batch: Batch, role: str, array: pa.Array) -> pa.Array:
-    """Names as whole numbers or text."""
-    kind = array.type
-    if pa.types.is_integer(kind):
-        array = array.cast(pa.int64())
-    elif pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        # What a data frame makes of whole numbers with gaps.
-        array = _cast(batch, role, array, pa.int64(), "must be a whole number or text")
-    elif not pa.types.is_string(kind):
-        try:
-            array = array.cast(pa.string())
-        except pa.ArrowException:
-            what = f"must be whole numbers or text, got {kind}"
-            raise batch.fault(role, 0, what, "write it as one of these") from None
-    padding = role == "item" and batch.at is not None
-    if array.null_count and not padding and role not in ("user", "device"):
-        entry = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
-        raise batch.fault(role, entry, "is NULL", "fill or remove the row")
-    return array
-
-
-_RULES = {
-    "click": (pa.int64(), np.uint8, "must be 0 or 1"),
-    "position": (pa.int64(), np.int32, "must be a whole number"),
-    "row": (pa.int64(), np.int32, "must be a whole number"),
-    "column": (pa.int64(), np.int32, "must be a whole number"),
-    "propensity": (pa.float64(), np.float32, "must be a number in (0, 1]"),
-    "label": (pa.float64(), np.float32, "must be a grade, a number"),
-    "context": (pa.float64(), np.float32, "must be a finite number"),
-    "features": (pa.float64(), np.float32, "must be a finite number"),
-    "timestamp": (pa.float64(), np.float64, "must be a finite number or a time"),
-}
-
-
-def numbers_of(batch: Batch, role: str, column: int = 0) -> np.ndarray:
-    """The numbers of a column, (n,), or of a column of lists, (n, C)."""
-    array = batch.arrays[role][column]
-    kind, dtype, rule = _RULES[role]
-    if role in SEVERAL and is_list(array.type):
-        try:
-            values, gaps = rectangle(array, None, np.nan)
-        except ValueError as error:
-            raise batch.fault(role, 0, str(error), REPAIR, column) from error
-        if gaps is not None and batch.at is not None and role in _OF_ITEM:
-            gaps &= ~is_padding(batch.arrays["item"][0])[:, None]
-        if gaps is not None and gaps.any():
-            entry, number = np.argwhere(gaps)[0]
-            what = f"lacks number {number} of {values.shape[1]}"
-            raise batch.fault(role, int(entry), what, REPAIR, column)
-        return values
-    if role == "click" and pa.types.is_string(array.type):  # also true and false
-        array = _cast(batch, role, array, pa.bool_(), rule, column)
-    array = _cast(batch, role, array, kind, rule, column)
-    if batch.at is not None and array.null_count and role in _OF_ITEM:
-        padding = pa.array(is_padding(batch.arrays["item"][0]))
-        array = pc.if_else(padding, pa.scalar(0, kind), array)
-    if array.null_count:
-        entry = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
-        raise batch.fault(role, entry, f"{rule}, got NULL", REPAIR, column)
-    values = array.to_numpy()
-    wrong = None
-    if role == "click":
-        wrong = (values != 0) & (values != 1)
-    elif role == "propensity":
-        wrong = ~((values > 0) & (values <= 1))
-        if batch.at is not None:
-            wrong &= ~is_padding(batch.arrays["item"][0])
-    elif role == "context":
-        wrong = ~np.isfinite(values)
-    elif dtype is np.int32:
-        wrong = np.abs(values) > np.iinfo(np.int16).max
-        rule += " of at most 32767"
-    if wrong is not None and wrong.any():
-        entry = int(np.argmax(wrong))
-        several = role == "click" and values[entry] > 1
-        todo = "write 1 where there were several" if several else REPAIR
-        raise batch.fault(role, entry, f"{rule}, got {values[entry]:g}", todo, column)
-    return values.astype(dtype)
+def _flat(
+    batch: Batch, role: str, number: int, size: np.ndarray, total: int
+) -> pa.Array:
+    """The entries of a column of lists, as many as there are items."""
+    column = batch.arrays[role][number]
+    if column.null_count == len(column) and role != "item":  # empty, or of no type
+        kind = column.type.value_type if is_list(column.type) else pa.null()
+        return pa.nulls(total, kind)
+    if not is_list(column.type):
+        what = f"must be lists as the items are, got {column.type}"
+        raise batch.fault(role, 0, what, "write a list a session", number)
+    length = pc.list_value_length(column).fill_null(0).to_numpy()
+    if (length != size).any():
+        row = int(np.argmax(length != size))
+        what = f"has {length[row]} entries for {size[row]} items"
+        raise batch.fault(role, row, what, "write one for each item", number)
+    return pc.list_flatten(column)
 
 
 def is_padding(item: pa.Array) -> np.ndarray:
+    """(n,) bool, where a list of items shows none: NULL or a negative number."""
     gaps = item.is_null()
     if pa.types.is_integer(item.type):
         gaps = pc.or_(gaps, pc.less(item, 0).fill_null(True))
     return gaps.to_numpy(zero_copy_only=False)
 
 
+# Values
+
+
+def is_empty(batch: Batch, role: str, column: int = 0) -> bool | None:
+    """Whether a column is NULL at every shown item; None where none is shown."""
+    array = batch.arrays[role][column]
+    if array.null_count == 0 and len(array):
+        return False
+    shown = None if role not in _OF_ITEM else batch.padding()
+    if shown is None:
+        return array.null_count == len(array) if len(array) else None
+    some = array.is_null().to_numpy(zero_copy_only=False)[~shown]
+    return bool(some.all()) if len(some) else None
+
+
+def names_of(batch: Batch, role: str, array: pa.Array) -> pa.Array:
+    """Names as whole numbers or text."""
+    kind = array.type
+    if pa.types.is_uint64(kind):  # may be above all signed numbers
+        pass
+    elif pa.types.is_integer(kind):
+        array = array.cast(pa.int64())
+    elif pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        # What a data frame makes of whole numbers with gaps.
+        rule = "must be a whole number or text"
+        array = _cast(batch, role, array, pa.int64(), rule, "write it as text")
+    elif not pa.types.is_string(kind):
+        rule = "must be a whole number or text"
+        array = _cast(batch, role, array, pa.string(), rule, "is it the right column?")
+    padding = role == "item" and batch.at is not None
+    if array.null_count and not padding and role not in ("user", "device"):
+        entry = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+        raise batch.fault(role, entry, "is NULL", REMEDIES[role])
+    return array
+
+
+class _Rule(NamedTuple):
+    cast: pa.DataType
+    dtype: type
+    words: str
+
+
+_RULES = {
+    "click": _Rule(pa.int64(), np.uint8, "must be 0 or 1"),
+    "position": _Rule(pa.int64(), np.int32, "must be a whole number"),
+    "row": _Rule(pa.int64(), np.int32, "must be a whole number"),
+    "column": _Rule(pa.int64(), np.int32, "must be a whole number"),
+    "propensity": _Rule(pa.float64(), np.float32, "must be a number in (0, 1]"),
+    "label": _Rule(pa.float64(), np.float32, "must be a grade, a number"),
+    "context": _Rule(pa.float64(), np.float32, "must be a finite number"),
+    "features": _Rule(pa.float64(), np.float32, "must be a finite number"),
+    "timestamp": _Rule(pa.float64(), np.float64, "must be a finite number or a time"),
+}
+
+
+def numbers_of(
+    batch: Batch, role: str, column: int = 0, width: int | None = None
+) -> np.ndarray:
+    """The numbers of a column, (n,), or of a column of lists, (n, C).
+
+    Args:
+        width: C, where it is known from rows before.
+    """
+    array = batch.arrays[role][column]
+    if role in SEVERAL and is_list(array.type):
+        return _lists_of_numbers(batch, role, column, width)
+    rule = _RULES[role]
+    if role == "click" and pa.types.is_string(array.type):  # also true and false
+        array = _cast(batch, role, array, pa.bool_(), rule.words, column=column)
+    array = _cast(batch, role, array, rule.cast, rule.words, column=column)
+    padding = batch.padding() if role in _OF_ITEM and array.null_count else None
+    if padding is not None:
+        array = pc.if_else(pa.array(padding), pa.scalar(0, rule.cast), array)
+    if array.null_count:
+        entry = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+        what = f"{rule.words}, got NULL"
+        raise batch.fault(role, entry, what, REMEDIES[role], column)
+    values = array.to_numpy()
+    _check_range(batch, role, values, column)
+    return values.astype(rule.dtype)
+
+
+def _check_range(batch: Batch, role: str, values: np.ndarray, column: int) -> None:
+    words, dtype = _RULES[role].words, _RULES[role].dtype
+    if role == "click":
+        wrong = (values != 0) & (values != 1)
+    elif role == "propensity":
+        wrong = ~((values > 0) & (values <= 1))
+        if (padding := batch.padding()) is not None:
+            wrong &= ~padding
+    elif role == "context":
+        wrong = ~(np.abs(values) <= np.finfo(np.float32).max)
+    elif dtype is np.int32:
+        wrong = (values > np.iinfo(np.int16).max) | (values < np.iinfo(np.int16).min)
+        words += " of at most 32767"
+    else:
+        return
+    if wrong.any():
+        entry = int(np.argmax(wrong))
+        several = role == "click" and values[entry] > 1
+        todo = "write 1 where there were several" if several else REMEDIES[role]
+        raise batch.fault(role, entry, f"{words}, got {values[entry]:g}", todo, column)
+
+
+def _lists_of_numbers(
+    batch: Batch, role: str, column: int, width: int | None
+) -> np.ndarray:
+    array = batch.arrays[role][column]
+    if width is not None:
+        length = pc.list_value_length(array).fill_null(0).to_numpy()
+        if length.size and length.max() > width:
+            entry = int(np.argmax(length > width))
+            what = f"has {length[entry]} numbers where the rows before have {width}"
+            raise batch.fault(role, entry, what, "write lists of one length", column)
+    try:
+        values, gaps = rectangle(array, width, np.nan)
+    except ValueError as error:
+        raise batch.fault(role, 0, str(error), REMEDIES[role], column) from error
+    padding = batch.padding() if role in _OF_ITEM else None
+    if gaps is not None and padding is not None:
+        gaps = gaps & ~padding[:, None]
+    if gaps is not None and gaps.any():
+        entry, number = np.argwhere(gaps)[0]
+        what = f"lacks number {number} of {values.shape[1]}"
+        raise batch.fault(role, int(entry), what, REMEDIES[role], column)
+    return values
+
+
 def side_by_side(values: list[np.ndarray]) -> np.ndarray:
+    """Columns (n,) and groups of columns (n, C) as one array (n, all of them)."""
     return np.concatenate([v.reshape(len(v), -1) for v in values], axis=1)
 
 
 def times_of(batch: Batch, array: pa.Array) -> np.ndarray:
-    """Times as NumPy times, or as the numbers they are."""
-    if pa.types.is_string(array.type):
+    """Times as NumPy times, of a zone as those of UTC; or as the numbers they are."""
+    kind = array.type
+    if pa.types.is_string(kind):
         rule = "must be a time such as 2024-05-01 12:00:00"
-        array = _cast(batch, "timestamp", array, pa.timestamp("us"), rule)
+        try:
+            array = array.cast(pa.timestamp("us", "UTC"))  # all of them with a zone
+        except pa.ArrowInvalid:
+            array = _cast(batch, "timestamp", array, pa.timestamp("us"), rule)
+    elif pa.types.is_decimal(kind):
+        array = array.cast(pa.float64())
+    elif not (
+        pa.types.is_timestamp(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+    ):
+        what = f"must be times or numbers, got {kind}"
+        raise batch.fault("timestamp", 0, what, REMEDIES["timestamp"])
     return array.to_numpy(zero_copy_only=False)
 
 
@@ -243,6 +403,7 @@ def _cast(
     array: pa.Array,
     kind: pa.DataType,
     rule: str,
+    todo: str = "",
     column: int = 0,
 ) -> pa.Array:
     """The array cast without loss, or an error that names the first entry at fault."""
@@ -252,49 +413,6 @@ def _cast(
         what, todo = f"{rule}, got {array.type}", "is it the right column?"
         raise batch.fault(role, 0, what, todo, column) from None
     except pa.ArrowInvalid:
-        low, high = 0, len(array)  # the first fault lies in [low, high)
-        while high - low > 1:
-            middle = (low + high) // 2
-            try:
-                array.slice(low, middle - low).cast(kind)
-                low = middle
-            except pa.ArrowInvalid:
-                high = middle
-        what = f"{rule}, got {array[low].as_py()!r}"
-        raise batch.fault(role, low, what, REPAIR, column) from None
-
-
-def matrix_of(batch: Batch, role: str, size: int) -> np.ndarray:
-    """(n, F) float32 of one part's columns."""
-    columns = range(len(batch.arrays[role]))
-    with np.errstate(over="ignore"):  # reported as not finite
-        values = [numbers_of(batch, role, number) for number in columns]
-        together = np.concatenate([v.reshape(size, -1) for v in values], axis=1)
-        return together.astype(np.float32, copy=False)
-
-
-def check_finite(
-    batch: Batch,
-    role: str,
-    values: np.ndarray,
-    entries: np.ndarray,
-    high: int | None,
-) -> None:
-    wrong = (
-        ~np.isfinite(values) if high is None else ~((values >= 0) & (values <= high))
-    )
-    if wrong.any():
-        entry, column = np.argwhere(wrong)[0]
-        rule = "must be finite" if high is None else f"must be a grade in 0..{high}"
-        what = f"{rule}, got {values[entry, column]:g}"
-        todo = "fill it, or drop the row or the column"
-        raise cell_fault(batch, role, int(entries[entry]), int(column), what, todo)
-
-
-def cell_fault(
-    batch: Batch, role: str, entry: int, column: int, what: str, todo: str
-) -> ValueError:
-    if len(batch.chosen[role]) > 1:
-        return batch.fault(role, entry, what, todo, column)
-    place = f"number {column} " if is_list(batch.arrays[role][0].type) else ""
-    return batch.fault(role, entry, place + what, todo)
+        entry = first_fault(array, lambda some: some.cast(kind))
+        what = f"{rule}, got {quoted(array[entry].as_py())}"
+        raise batch.fault(role, entry, what, todo or REMEDIES[role], column) from None

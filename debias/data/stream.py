@@ -11,11 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from debias.data.log import ClickLog
-from debias.data.log_files import BATCH, Shard, longest_list, read_group, shards
+from debias.data.log import ClickLog, check_fingerprint
+from debias.data.log_files import (
+    BATCH,
+    Shard,
+    longest_list,
+    noted_items,
+    read_group,
+    read_pieces,
+    shards,
+)
+from debias.data.ranking import RankingData
 
 WINDOW = 1 << 21  # sessions
 
@@ -77,6 +87,23 @@ class Stream:
         return longest_list([shard for shard, group in self.groups if group == 0])
 
     @property
+    def items_fingerprint(self) -> str | None:
+        """As `ClickLog.items_fingerprint`, of the first file."""
+        return noted_items(self.groups[0][0].schema)
+
+    def check(self, data: RankingData) -> Self:
+        """Holds the note of the items against ranking data; reads no session.
+
+        Raises:
+            ValueError: As for `ClickLog.check`; names the files.
+        """
+        try:
+            check_fingerprint(self.items_fingerprint, data)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+        return self
+
+    @property
     def total(self) -> int:
         """Sessions of the files, whichever part is kept."""
         return sum(shard.sessions for shard, group in self.groups if group == 0)
@@ -108,7 +135,10 @@ class Stream:
         found = read_group(
             *self.groups[number], BATCH, self.columns, self.list_size, self.items
         )
-        for piece in found:
+        for columns in found:
+            piece = ClickLog.trusted(
+                items_fingerprint=self.items_fingerprint, **columns
+            )
             key = (int(number), start)
             start += len(piece)
             yield piece if self.keep is None else piece.take(self.keep(piece, key))
@@ -160,6 +190,26 @@ class Stream:
         if held is None or not len(held):
             raise ValueError(f"{self.path}: has no session of the part asked for")
         return held
+
+
+def read_batches(
+    path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
+) -> Iterator[ClickLog]:
+    """The log in order, in validated pieces, never more than one in memory.
+
+    Args:
+        path: A file or a folder.
+        sessions: At most so many sessions a piece; a row group's last may have fewer.
+        columns: Optional columns to read; None reads all.
+
+    Raises:
+        ValueError: A file is damaged, or a column is missing, unknown, of the wrong
+            type or holds a value that `ClickLog` does not allow; names the file and,
+            within the file, the row.
+    """
+    items = noted_items(shards(path)[0].schema)
+    for piece in read_pieces(path, sessions, columns):
+        yield ClickLog.trusted(items_fingerprint=items, **piece)
 
 
 def shuffled_batches(

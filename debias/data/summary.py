@@ -15,6 +15,7 @@ import numpy as np
 from debias.data.log import ClickLog
 from debias.data.stream import Stream
 
+FEW = 100  # clicks, or shown items without one: a rate of fewer is 10% off or more
 UNSEEN = np.iinfo(np.int32).max  # a place below all others
 
 
@@ -34,6 +35,8 @@ class Summary(NamedTuple):
             position from relevance without a model.
         columns: Columns of the log.
         problems: What keeps a log from being trained on, in words; empty if nothing.
+        warnings: Why next to nothing can be learned from it, in words: fewer than 100
+            clicks, or fewer than 100 shown items that were not clicked.
     """
 
     sessions: int
@@ -46,6 +49,7 @@ class Summary(NamedTuple):
     moved: float
     columns: tuple[str, ...]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The summary as JSON values, nan as None."""
@@ -55,6 +59,7 @@ class Summary(NamedTuple):
             "ctr": ctr,
             "columns": list(self.columns),
             "problems": list(self.problems),
+            "warnings": list(self.warnings),
         }
         return {**self._asdict(), **lists}
 
@@ -115,6 +120,7 @@ class Counts:
         moved = int(np.count_nonzero(self.first < self.last))
         with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was shown
             ctr = self.clicked / self.shown
+        clicks, impressions = int(self.clicked.sum()), int(self.shown.sum())
         problems = []
         if not self.clicked.any():
             problems.append(
@@ -130,14 +136,40 @@ class Counts:
             sessions=self.sessions,
             lists=int(np.count_nonzero(self.asked)),
             items=items,
-            impressions=int(self.shown.sum()),
-            clicks=int(self.clicked.sum()),
+            impressions=impressions,
+            clicks=clicks,
             shown=self.shown,
             ctr=ctr,
             moved=moved / items if items else float("nan"),
             columns=self.columns,
             problems=tuple(problems),
+            warnings=_warnings(clicks, impressions),
         )
+
+
+def _warnings(clicks: int, impressions: int) -> tuple[str, ...]:
+    """What is said before training on a log of so few clicks, or of hardly any other.
+
+    A rate of n events is known to about 1 / sqrt(n) of itself, if they are independent.
+
+    >>> _warnings(150, 1000), _warnings(0, 1000)
+    ((), ())
+    """
+    unclicked = impressions - clicks
+    if impressions and not unclicked:
+        return (
+            f"all {impressions:,} shown items are clicked: clicks cannot tell items or "
+            "positions apart, and nothing can be learned; is the column of the clicks "
+            "the right one (click=NAME says another)?",
+        )
+    few, what = min((clicks, "clicked"), (unclicked, "not clicked"))
+    if 0 < few < FEW:
+        return (
+            f"only {few:,} of {impressions:,} shown items are {what}, fewer than "
+            f"{FEW}: almost nothing can be learned, as any rate of so few is off by "
+            f"{100 / few**0.5:.0f}% or more",
+        )
+    return ()
 
 
 def _merged(

@@ -1,30 +1,41 @@
-"""Other people's tables as record batches: Parquet, CSV, JSON lines, Arrow in memory.
+"""Other people's tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow.
 
 Arrow parses; this module finds the files, names what is wrong with one of them, and
 holds one batch at a time. A row is counted from 0 within its file, a header is no row.
 """
 
+import io
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from difflib import get_close_matches
 from glob import glob, has_magic
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
+
+from debias.data.files import check_regular
+from debias.data.text import near, printable, quoted
+
+__all__ = ["BATCH", "Part", "Source", "files_of", "near", "open_parts"]
 
 BATCH = 1 << 16  # rows
 _BLOCK = 1 << 24  # bytes of text parsed at once
 _KINDS = {
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".feather": "feather",
+    ".arrow": "feather",
     ".csv": "csv",
     ".tsv": "csv",
     ".jsonl": "json",
     ".ndjson": "json",
     ".json": "json",
 }
+_MAGIC = {b"PAR1": "parquet", b"ARRO": "feather"}
 _PACKED = (".gz", ".bz2", ".zst")
+# What Arrow raises on what is no table, or no whole one: UnicodeError for the names of
+# columns that are no UTF-8, OverflowError for sizes that are out of all bounds.
+_DAMAGED = (pa.ArrowException, OSError, UnicodeError, OverflowError)
 
 Batches = Iterator[tuple[pa.RecordBatch, float]]
 Source: TypeAlias = str | Path | pa.Table | Sequence[str | Path]
@@ -50,40 +61,64 @@ def open_parts(source: Source) -> list[Part]:
     """The parts of a table in the order of their names; reads headers only.
 
     Args:
-        source: A file .parquet, .csv, .tsv, .jsonl (text may be packed, .gz) or .json;
-            a folder of such, at any depth, but for .json and for names that begin with
-            a dot or an underscore; a glob; several paths; or an Arrow table.
+        source: A file .parquet, .feather, .arrow, .csv, .tsv, .jsonl (text may be
+            packed, .gz) or .json; Parquet and Feather also by any other name; a folder
+            of such, at any depth, but for .json and for names that begin with a dot or
+            an underscore; a glob; several paths; or an Arrow table.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: There is no part, a part is of an unknown kind or damaged, or a
-            folder within the folder is empty; names it.
+        ValueError: There is no part, a part is of an unknown kind or damaged, two
+            columns have one name, or a folder within the folder is empty; names it.
 
     >>> part, = open_parts(pa.table({"a": [1, 2]}))
     >>> [(batch.num_rows, share) for batch, share in part.read(["a"], ())]
     [(2, 1.0)]
     """
     if isinstance(source, pa.Table):
-        return [_of_table(source)]
+        parts = [_of_table(source)]
+    else:
+        parts = [_OPEN[_kind(path)](path) for path in files_of(source)]
+    for part in parts:
+        _check_names(part)
+    return parts
+
+
+def _check_names(part: Part) -> None:
+    names = part.schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"{part.name}: {names.count(twice)} columns are called {printable(twice)}; "
+            "rename or drop those that are not meant"
+        )
+
+
+# Files
+
+
+def files_of(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that `open_parts` opens, in order; opens none to the end.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: There is no file, or one of an unknown kind; names it.
+    """
     several = [source] if isinstance(source, str | Path) else list(source)
     paths = [path for each in several for path in _files(each)]
     if not paths:
         raise ValueError("source names no file")
-    return [_OPEN[_kind(path)](path) for path in paths]
-
-
-def near(name: str, names: Sequence[str]) -> str:
-    """Which of `names` somebody who wrote `name` may have meant, as half a sentence.
-
-    >>> near("qurey", ["query", "item"])
-    'did you mean query? There are query item'
-    """
-    close = get_close_matches(name, names, n=2, cutoff=0.5)
-    meant = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{meant}{'There' if meant else 'there'} are {' '.join(names)}"
+    return paths
 
 
 def _kind(path: Path) -> str | None:
+    """What a file is, by its first bytes or else by its name."""
+    with path.open("rb") as file:
+        magic = _MAGIC.get(file.read(4))
+    return magic or _named_kind(path)
+
+
+def _named_kind(path: Path) -> str | None:
     plain = path.with_suffix("") if path.suffix in _PACKED else path
     return _KINDS.get(plain.suffix)
 
@@ -97,8 +132,7 @@ def _files(source: str | Path) -> list[Path]:
         return [file for each in found for file in _files(each)]
     if path.is_dir():
         return _within(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+    check_regular(path)
     if _kind(path) is None:
         raise ValueError(f"{path}: must end with one of {' '.join(_KINDS)}")
     return [path]
@@ -106,11 +140,16 @@ def _files(source: str | Path) -> list[Path]:
 
 def _within(folder: Path) -> list[Path]:
     inside = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+    folders = [path for path in inside if path.is_dir()]
     # A .json beside the parts is a manifest more often than a part.
     files = [
-        p for p in inside if p.is_file() and _kind(p) and ".json" not in p.suffixes
+        path
+        for path in inside
+        if path not in folders and _named_kind(path) and ".json" not in path.suffixes
     ]
-    parts = files + [p for each in inside if each.is_dir() for p in _within(each)]
+    for path in files:
+        check_regular(path)
+    parts = files + [path for each in folders for path in _within(each)]
     if not parts:
         raise ValueError(
             f"{folder}: an empty partition, without a file "
@@ -119,7 +158,7 @@ def _within(folder: Path) -> list[Path]:
     return parts
 
 
-# Parquet
+# Parquet and Feather
 
 
 def _of_parquet(path: Path) -> Part:
@@ -134,21 +173,51 @@ def _of_parquet(path: Path) -> Part:
             ) as file:
                 for batch in file.iter_batches(BATCH, columns=list(columns)):
                     seen += batch.num_rows
-                    yield batch, seen / file.metadata.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise _broken(path, error, seen) from error
+                    yield batch, seen / max(file.metadata.num_rows, 1)
+        except _DAMAGED as error:
+            raise _broken(path, "Parquet", error, seen) from error
 
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(path, error) from error
+        _ = schema.names
+    except _DAMAGED as error:
+        raise _broken(path, "Parquet", error) from error
     return Part(str(path), schema, read)
 
 
-def _broken(path: Path, error: Exception, seen: int = 0) -> ValueError:
+def _of_feather(path: Path) -> Part:
+    from pyarrow import ipc
+
+    def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        seen = 0
+        try:
+            with ipc.open_file(str(path)) as file:
+                for number in range(file.num_record_batches):
+                    whole = file.get_batch(number).select(list(columns))
+                    for start in range(0, len(whole), BATCH):
+                        batch = whole.slice(start, BATCH)
+                        seen += batch.num_rows
+                        done = min(1.0, (start + BATCH) / len(whole))
+                        yield batch, (number + done) / file.num_record_batches
+        except _DAMAGED as error:
+            raise _broken(path, "Feather", error, seen) from error
+
+    try:
+        with ipc.open_file(str(path)) as file:
+            schema = file.schema
+            _ = schema.names
+    except _DAMAGED as error:
+        raise _broken(path, "Feather", error) from error
+    return Part(str(path), schema, read)
+
+
+def _broken(path: Path, kind: str, error: Exception, seen: int = 0) -> Exception:
+    if isinstance(error, PermissionError):
+        return PermissionError(error.errno, "Permission denied", str(path))
     where = f", from row {seen} on" if seen else ""
     return ValueError(
-        f"{path}{where}: not a whole Parquet file; write or copy it again ({error})"
+        f"{path}{where}: not a whole {kind} file; write or copy it again "
+        f"({printable(str(error))})"
     )
 
 
@@ -166,6 +235,7 @@ def _of_csv(path: Path) -> Part:
             csv.ReadOptions(block_size=_BLOCK, use_threads=threads),
             csv.ParseOptions(delimiter="\t" if tab else ","),
             csv.ConvertOptions(
+                check_utf8=False,  # `shown` does, and names the row
                 column_types=dict.fromkeys(columns or (), pa.string()),
                 include_columns=columns,
                 strings_can_be_null=True,
@@ -184,7 +254,7 @@ def _of_csv(path: Path) -> Part:
 
     try:
         names = opened(None, False).schema.names
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGED as error:
         raise _fault(path, error) from error
     return Part(str(path), pa.schema([(name, pa.string()) for name in names]), read)
 
@@ -216,7 +286,8 @@ def _of_json(path: Path) -> Part:
 
     try:
         schema = opened(None).schema
-    except (pa.ArrowException, OSError) as error:
+        _ = schema.names
+    except _DAMAGED as error:
         raise _fault(path, error) from error
     return Part(str(path), schema, read)
 
@@ -242,25 +313,48 @@ def _blocks(path: Path, opened: Callable[[], pa.RecordBatchReader]) -> Batches:
                 # Blocks are cut by size. How large packed text unpacks is not known.
                 read = min(read + _BLOCK, size)
                 yield batch, read / size
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGED as error:
         raise _fault(path, error, seen) from error
 
 
-def _fault(path: Path, error: Exception, seen: int = 0) -> ValueError:
+def _fault(path: Path, error: Exception, seen: int = 0) -> Exception:
     """What Arrow says of a text, with rows counted from its first instead of a block's.
 
     >>> _fault(Path("a.jsonl"), ValueError("Column(/x) is odd in row 2"), 8)
-    ValueError('a.jsonl: column x is odd in row 10; repair or remove that row')
+    ValueError('a.jsonl: column x is odd in row 10; repair that line')
     """
+    if isinstance(error, PermissionError):
+        return PermissionError(error.errno, "Permission denied", str(path))
     if str(error).startswith("Empty"):
         return ValueError(f"{path}: an empty partition; remove or fill it")
+    if isinstance(error, UnicodeError):  # in the names of the columns
+        return _no_utf8(path)
     # A list in a column is /column/[].
     text = re.sub(r"Column\(/(.+?)(/\[\])*\)", r"column \1", str(error))
+    if "Column() changed from object" in text:
+        return ValueError(f"{path}: must hold a JSON object on each line: {text}")
     text = re.sub(r"in row (\d+)", lambda m: f"in row {seen + int(m[1])}", text)
     # Of CSV, Arrow counts lines from 1, the header's being the first.
     text = re.sub(r"Row #(\d+)", lambda m: f"in row {int(m[1]) - 2}", text)
     where = f" at or behind row {seen}" if seen and "in row" not in text else ""
-    return ValueError(f"{path}{where}: {text}; repair or remove that row")
+    return ValueError(f"{path}{where}: {printable(text)}; repair that line")
+
+
+def _no_utf8(path: Path) -> ValueError:
+    """Names the first line of a text that is no UTF-8."""
+    header = _named_kind(path) == "csv"
+    with io.BufferedReader(pa.input_stream(str(path))) as stream:  # unpacked
+        for number, line in enumerate(stream):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                some = quoted(line[max(error.start - 10, 0) : error.end + 10])
+                row = number - header
+                where = "its header" if row < 0 else f"row {row}"
+                return ValueError(
+                    f"{path}: {where} is no UTF-8, at {some}; write the file as UTF-8"
+                )
+    return ValueError(f"{path}: is no UTF-8; write the file as UTF-8")
 
 
 # Memory
@@ -276,8 +370,9 @@ def _of_table(table: pa.Table) -> Part:
     return Part("table", table.schema, read)
 
 
-_OPEN: dict[str | None, Callable[[Path], Part]] = {
+_OPEN: dict[Any, Callable[[Path], Part]] = {
     "parquet": _of_parquet,
+    "feather": _of_feather,
     "csv": _of_csv,
     "json": _of_json,
 }

@@ -1,1 +1,1 @@
-"""engine"""
+"""Optimisers, compiled steps, several processes, and the runtimes of exports."""

@@ -90,12 +90,12 @@ def share(
     the mean of the weighted losses is that of the m sessions.
 
     Args:
-        batches: Dataset of `debias.batches`, or `RecallBatches`, the same in every
+        batches: Dataset of `debias.batches`, or `Batches`, the same in every
             process: same seed, global batch size.
         process, processes: r and n; None: of the `scope`.
 
     Raises:
-        ValueError: A recall batch has a number of rows that n does not divide, or
+        ValueError: A retrieval batch has a number of rows that n does not divide, or
             batches are packed.
 
     >>> import tensorflow as tf
@@ -106,8 +106,8 @@ def share(
     """
     own, count = me()
     own, count = own if process is None else process, processes or count
-    recall = isinstance(batches, keras.utils.PyDataset)
-    if recall:
+    retrieval = isinstance(batches, keras.utils.PyDataset)
+    if retrieval:
         packed = getattr(batches, "packed", False)
     else:
         packed = "cell" in batches.element_spec[0]
@@ -116,7 +116,7 @@ def share(
             "packed batches cannot be shared, their features are not rows of sessions "
             "or events: make them with packed=False"
         )
-    if recall:
+    if retrieval:
         return _Rows(batches, own, count)
     import tensorflow as tf
 

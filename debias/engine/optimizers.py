@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 Tensor = Any  # debias.layers is above this module
 
@@ -31,16 +32,29 @@ class RowWiseAdam(keras.optimizers.Adam):
     densely, by plain Adam on summed gradients, absent rows by their momentum. If it
     covers all tables, `compile` may be given `jit_compile=True`.
 
-    `weight_decay`, `use_ema` and `gradient_accumulation_steps` are kept, but each reads
-    whole tables.
+    `weight_decay`, decoupled from the gradient, and `use_ema` work as Keras has them;
+    each reads whole tables. With `averaging=eta` the average is not exponential but
+    spans a growing window: after step t = 0, 1, 2, ...
+
+        average <- average + (eta + 1) / (t + eta + 1) (weights - average)
+
+    At eta = 3 it is, about, the mean of the last quarter of all steps, however many
+    there were. `overwrite_at_end` says whether Keras's `fit` replaces the weights by
+    their average when it returns.
 
     Source: Kingma and Ba, Adam, ICLR 2015; the lazy form as in Abadi et al.,
-    TensorFlow: A System for Large-Scale Machine Learning, OSDI 2016, section 4.2.
+    TensorFlow: A System for Large-Scale Machine Learning, OSDI 2016, section 4.2; decay
+    as in Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019;
+    polynomial-decay averaging as in Shamir and Zhang, Stochastic Gradient Descent for
+    Non-smooth Optimization, ICML 2013.
 
     Args:
         learning_rate: float or schedule.
         beta_1, beta_2, epsilon: As in `keras.optimizers.Adam`.
         dense_rows: Tables of at most so many rows are stepped whole.
+        averaging: eta of the average over a growing window, 0 or more; None: none, or
+            with `use_ema` that of a fixed momentum.
+        overwrite_at_end: Whether `fit` leaves the averaged weights in the model.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     >>> RowWiseAdam(0.01).get_config()["beta_2"]
@@ -54,13 +68,45 @@ class RowWiseAdam(keras.optimizers.Adam):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         dense_rows: int = 0,
+        averaging: float | None = None,
+        overwrite_at_end: bool = True,
         name: str = "row_wise_adam",
         **kwargs: Any,
     ):
         if kwargs.pop("amsgrad", False):
             raise ValueError("amsgrad is not available row by row")
+        if averaging is not None:
+            if not 0 <= averaging < float("inf"):
+                raise ValueError(f"averaging must be 0 or more, got {averaging}")
+            kwargs["use_ema"] = True
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
         self.dense_rows = dense_rows
+        self.averaging = averaging
+        self.overwrite_at_end = overwrite_at_end
+
+    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+        if self.averaging is None:
+            super()._update_model_variables_moving_average(trainable_variables)
+            return
+        last = self.averaging + 1
+        averages = self._model_variables_moving_average
+        for variable, average in zip(trainable_variables, averages, strict=True):
+            weight = last / (ops.cast(self.iterations, variable.dtype) + last)
+            average.assign(average + weight * (variable - average))
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        if self.overwrite_at_end:
+            super().finalize_variable_values(var_list)
+
+    def averages(self) -> list[Tensor]:
+        """The averages of the trainable variables, in their order.
+
+        Raises:
+            ValueError: No average is taken.
+        """
+        if not self.use_ema:
+            raise ValueError("no average is taken: give averaging=3 or use_ema=True")
+        return list(self._model_variables_moving_average)
 
     def update_step(
         self, gradient: Tensor, variable: Tensor, learning_rate: Tensor
@@ -102,4 +148,9 @@ class RowWiseAdam(keras.optimizers.Adam):
         variable.scatter_sub(tf.IndexedSlices(move, rows))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dense_rows": self.dense_rows}
+        own = {
+            "dense_rows": self.dense_rows,
+            "averaging": self.averaging,
+            "overwrite_at_end": self.overwrite_at_end,
+        }
+        return {**super().get_config(), **own}

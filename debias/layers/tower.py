@@ -66,6 +66,11 @@ class Standardize(keras.layers.Layer):
         return self
 
     def call(self, features: Tensor) -> Tensor:
+        if features.shape[-1] != self.mean.shape[0]:  # which would broadcast
+            raise ValueError(
+                f"this layer scales {self.mean.shape[0]} features, got "
+                f"{features.shape[-1]}"
+            )
         return (symlog(features) - self.mean) * self.scale
 
 

@@ -7,7 +7,7 @@ and nothing else: `ranker` wraps that into a model of its own to save and serve.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -257,30 +257,46 @@ class Ranker(keras.Model):
 
     Shapes: `(..., F)` to `(...)`; any batch, any list length, and neither place nor
     neighbours nor padding move a score.
+
+    Args:
+        model: A click model that was built.
+        preprocess: A layer that raw features pass first, or None.
+        feature_names: Names of the F features in order; None where they have none.
     """
 
     def __init__(
         self,
         model: ClickModel,
         preprocess: keras.layers.Layer | None = None,
+        feature_names: Sequence[str] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.model = model
         self.preprocess = preprocess
+        self.feature_names = None if feature_names is None else tuple(feature_names)
 
     def call(self, features: Tensor) -> Tensor:
+        names, count = self.feature_names, features.shape[-1]
+        if names is not None and count is not None and count != len(names):
+            raise ValueError(
+                f"this ranker reads {len(names)} features, {' '.join(names[:8])}"
+                f"{' ...' if len(names) > 8 else ''}; got {count}"
+            )
         if self.preprocess is not None:
             features = self.preprocess(features)
         return self.model.score(features)
 
     def get_config(self) -> dict[str, Any]:
+        names = None if self.feature_names is None else list(self.feature_names)
         own = {"model": self.model, "preprocess": self.preprocess}
-        return {**own, "name": self.name}
+        return {**own, "feature_names": names, "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        return cls(**{name: _restored(value) for name, value in config.items()})
+        names = config.pop("feature_names", None)
+        layers = {name: _restored(value) for name, value in config.items()}
+        return cls(**layers, feature_names=names)
 
 
 def _restored(value: Any) -> Any:
@@ -292,13 +308,18 @@ def _restored(value: Any) -> Any:
     return keras.saving.deserialize_keras_object(value)
 
 
-def ranker(model: ClickModel, preprocess: keras.layers.Layer | None = None) -> Ranker:
+def ranker(
+    model: ClickModel,
+    preprocess: keras.layers.Layer | None = None,
+    feature_names: Sequence[str] | None = None,
+) -> Ranker:
     """The relevance-only model of a trained click model.
 
     Args:
         model: A click model that has seen a batch.
         preprocess: A layer that raw features pass first, such as the `Standardize` that
             prepared the training table.
+        feature_names: Names of the features in order, which exports carry along.
 
     Raises:
         ValueError: If the model was never built.
@@ -314,4 +335,4 @@ def ranker(model: ClickModel, preprocess: keras.layers.Layer | None = None) -> R
     """
     if not model.built:
         raise ValueError("model has no weights yet: fit it, or call it on a batch")
-    return Ranker(model, preprocess)
+    return Ranker(model, preprocess, feature_names)

@@ -1,9 +1,15 @@
 """The relevance-only model as a file to serve from: `.keras`, SavedModel or ONNX.
 
 A served model has one input, `features` (batch, list_size, F) float32, of any batch and
-any list length, and one output, the scores (batch, list_size). It knows no place.
+any list length, and one output, the scores (batch, list_size). It knows no place, holds
+no optimiser, and carries the names of its features:
+
+- `.keras`: `Ranker.feature_names`;
+- SavedModel: `assets.extra/debias.json`, {"feature_names": [...]};
+- ONNX: the metadata property `feature_names`, a JSON list.
 """
 
+import json
 import shutil
 import tempfile
 import warnings
@@ -13,7 +19,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from debias.models import Ranker
+from debias.engine.scoring import EXTRA
+from debias.models.click_model import Ranker
 
 Format = Literal["keras", "saved_model", "onnx"]
 BOOL = 9  # of onnx.TensorProto
@@ -31,32 +38,33 @@ def format_of(path: str | Path) -> Format:
 
 
 def export(
-    ranker: Ranker,
+    ranker: Any,
     path: str | Path,
     format: Format | None = None,
     *,
-    features: int,
+    features: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes a ranker; the file, or folder of a SavedModel, is whole or absent.
 
     Args:
-        ranker: As `debias.models.ranker` gives it, preprocessing included.
+        ranker: As `debias.ranker` gives it, preprocessing included; or what has one as
+            its attribute `ranker`, such as the result of `debias.fit`.
         path: Where to. A `.keras` file must be called so.
-        format: "keras", for Keras with `debias.models` imported; "saved_model", for
-            TensorFlow Serving and `tf.saved_model.load(path).serve`; "onnx", for ONNX
-            runtimes, which needs the extra `onnx`. None goes by the name.
-        features: F, how many features an item has.
+        format: "keras", which `debias.load` opens; "saved_model", for TensorFlow
+            Serving and `tf.saved_model.load(path).serve`; "onnx", for ONNX runtimes,
+            which needs the extra `onnx`. None goes by the name.
+        features: F, how many features an item has; None where the ranker knows.
         overwrite: Whether what is at `path` may be replaced.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The format is unknown, the name does not fit it, or something is
-            there already; a folder that holds no SavedModel is never replaced.
+        ValueError: The format is unknown, the name does not fit it, F is not known, or
+            something is there already; a folder that holds no SavedModel is never
+            replaced.
 
-    >>> import numpy as np
     >>> from debias.layers import Tower
     >>> from debias.models import Naive, ranker
     >>> model = Naive(Tower(hidden=()))
@@ -68,6 +76,21 @@ def export(
     """
     path = Path(path)
     format = format_of(path) if format is None else format
+    _check_target(path, format, overwrite)
+    ranker = getattr(ranker, "ranker", ranker)
+    count = _feature_count(ranker) if features is None else features
+    ranker(keras.ops.zeros((1, 1, count)))  # has its weights, whoever made it
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        aside = Path(folder) / path.name
+        _write(ranker, aside, format, count)
+        if path.is_dir():
+            shutil.rmtree(path)
+        aside.replace(path)
+    return path
+
+
+def _check_target(path: Path, format: str, overwrite: bool) -> None:
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if format == "keras" and path.suffix != ".keras":
@@ -78,26 +101,82 @@ def export(
         )
     if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
         raise ValueError(f"{path}: holds what is no SavedModel; choose another name")
-    ranker(keras.ops.zeros((1, 1, features)))  # has its weights, whoever made it
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-        aside = Path(folder) / path.name
-        if format == "keras":
-            ranker.save(aside)
-        else:
-            signature = [
-                keras.InputSpec(
-                    dtype="float32", shape=(None, None, features), name="features"
-                )
-            ]
-            if format == "onnx":
-                write_onnx(ranker, aside, signature)
-            else:
-                ranker.export(aside, "tf_saved_model", False, signature)
-        if path.is_dir():
-            shutil.rmtree(path)
-        aside.replace(path)
-    return path
+
+
+def _feature_count(ranker: Ranker) -> int:
+    if ranker.feature_names is not None:
+        return len(ranker.feature_names)
+    mean = getattr(ranker.preprocess, "mean", None)
+    if mean is None:
+        raise ValueError(
+            "how many features an item has is not known: say features=F, or give the "
+            "ranker feature_names"
+        )
+    return int(mean.shape[0])
+
+
+def _write(ranker: Ranker, path: Path, format: Format, features: int) -> None:
+    if format == "keras":
+        save(ranker, path)
+        return
+    signature = [
+        keras.InputSpec(dtype="float32", shape=(None, None, features), name="features")
+    ]
+    names = ranker.feature_names
+    if format == "onnx":
+        write_onnx(ranker, path, signature)
+        if names is not None:
+            _name_onnx(path, names)
+        return
+    ranker.export(path, "tf_saved_model", False, signature)
+    if names is not None:
+        extra = path / EXTRA
+        extra.parent.mkdir(exist_ok=True)
+        record = json.dumps({"feature_names": list(names)})
+        extra.write_text(record + "\n", encoding="utf-8")
+
+
+def save(model: keras.Model, path: str | Path) -> None:
+    """Writes a built model as a `.keras` file without what only training needs.
+
+    Neither the optimiser nor the loss and metrics that `compile` was given are written;
+    the model itself stays compiled.
+    """
+    without_training(model).save(path)
+
+
+def without_training(model: keras.Model) -> keras.Model:
+    """A copy of a built model that was never compiled, with the same weights.
+
+    Raises:
+        ValueError: A layer's configuration does not give back all its weights.
+    """
+    config = _uncompiled(keras.saving.serialize_keras_object(model))
+    copy: keras.Model = keras.saving.deserialize_keras_object(config)
+    weights = model.get_weights()
+    if [w.shape for w in copy.get_weights()] != [w.shape for w in weights]:
+        raise ValueError(
+            f"{model.name}: a copy made from its configuration has other weights; "
+            "does each layer of your own return all its arguments in get_config?"
+        )
+    copy.set_weights(weights)
+    return copy
+
+
+def _uncompiled(config: Any) -> Any:
+    """A configuration without what `compile` was given, at any depth."""
+    if isinstance(config, dict):
+        return {k: _uncompiled(v) for k, v in config.items() if k != "compile_config"}
+    return [_uncompiled(v) for v in config] if isinstance(config, list) else config
+
+
+def _name_onnx(path: Path, names: tuple[str, ...]) -> None:
+    """Stores the names of the features among the properties of an ONNX file."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"feature_names": json.dumps(list(names))})
+    onnx.save(model, path)
 
 
 def write_onnx(model: keras.Model, path: Path, signature: list[Any]) -> None:

@@ -1,10 +1,106 @@
-"""Recall in use: evaluation over the whole catalogue; training batches in `batches`."""
+"""Retrieval: towers whose inner product finds items for a user, trained and served.
 
-from debias.retrieval.training.evaluate import (
-    dot_scores,
-    evaluate,
-    ranks,
-    recall_metrics,
-)
+| step | names |
+|---|---|
+| towers | `dssm`, `fm_tower`, `senet_tower`, `youtube_dnn`, `MIND`, `DAT` |
+| as relevance of a click model | `PairRelevance` |
+| samplers of negatives | `uniform`, `by_popularity`, `by_ranker`, `from_ranking`, |
+| | `Weighted`, `Listed`, `Mixture`, `Queue`, and their protocol `Sampler` |
+| training | `Batches`, `fit`, `evaluate` |
+| index | `build` with `hnsw`, `ivf` or `pq` |
+| serving | `publish`, `load`, `roll_back`, `retrieve`, `update` |
 
-__all__ = ["dot_scores", "evaluate", "ranks", "recall_metrics"]
+These names are promised; all else in the package may change. They are loaded when they
+are first used: `import debias.retrieval` loads no TensorFlow.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from debias.retrieval.data.negatives import (
+        Listed,
+        Mixture,
+        Queue,
+        Sampler,
+        Weighted,
+        by_popularity,
+        from_ranking,
+        uniform,
+    )
+    from debias.retrieval.models import (
+        DAT,
+        MIND,
+        PairRelevance,
+        dssm,
+        fm_tower,
+        senet_tower,
+        youtube_dnn,
+    )
+    from debias.retrieval.serving.index import build, hnsw, ivf, pq
+    from debias.retrieval.serving.query import retrieve
+    from debias.retrieval.serving.update import update
+    from debias.retrieval.serving.versions import load, publish, roll_back
+    from debias.retrieval.training.batches import Batches
+    from debias.retrieval.training.evaluation import evaluate
+    from debias.retrieval.training.fitting import fit
+    from debias.retrieval.training.mining import by_ranker
+
+__all__ = [
+    "DAT",
+    "MIND",
+    "Batches",
+    "Listed",
+    "Mixture",
+    "PairRelevance",
+    "Queue",
+    "Sampler",
+    "Weighted",
+    "build",
+    "by_popularity",
+    "by_ranker",
+    "dssm",
+    "evaluate",
+    "fit",
+    "fm_tower",
+    "from_ranking",
+    "hnsw",
+    "ivf",
+    "load",
+    "pq",
+    "publish",
+    "retrieve",
+    "roll_back",
+    "senet_tower",
+    "uniform",
+    "update",
+    "youtube_dnn",
+]
+_MODULES = {
+    "data.negatives": "Listed Mixture Queue Sampler Weighted by_popularity "
+    "from_ranking uniform",
+    "models": "DAT MIND PairRelevance dssm fm_tower senet_tower youtube_dnn",
+    "serving.index": "build hnsw ivf pq",
+    "serving.query": "retrieve",
+    "serving.update": "update",
+    "serving.versions": "load publish roll_back",
+    "training.batches": "Batches",
+    "training.evaluation": "evaluate",
+    "training.fitting": "fit",
+    "training.mining": "by_ranker",
+}
+_PACKAGES = ("data", "layers", "losses", "models", "serving", "training")
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"debias.retrieval.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'debias.retrieval' has no attribute {name!r}")
+    home = importlib.import_module(f"debias.retrieval.{_HOME[name]}")
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

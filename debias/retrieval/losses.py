@@ -1,4 +1,4 @@
-"""Losses of recall models: one positive column, the others negatives.
+"""Losses of retrieval models: one positive column, the others negatives.
 
 Each takes the column of the positive, (B,) int, and scores (B, C), already divided by
 their temperature and corrected, where columns at or below -1e8 are masked and count for

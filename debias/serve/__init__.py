@@ -1,1 +1,1 @@
-"""Recall and ranking over HTTP: `debias serve`."""
+"""Retrieval and ranking over HTTP: `debias serve`."""

@@ -1,4 +1,4 @@
-"""The service: `POST /recall`, `POST /rank`, `/health`, `/metrics`, `/docs` and a page.
+"""The service: `POST /retrieve`, `POST /rank`, `/health`, `/metrics`, `/docs`, a page.
 
 One process answers from memory. Each request takes the version that is served when its
 work begins and meets no other. The work is done in threads, so that a slow answer can
@@ -25,10 +25,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, Stric
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import debias
-from debias.retrieval.serving.query import recall
+from debias.engine.scoring import Scorer
+from debias.retrieval.serving.query import retrieve
 from debias.serve.guards import Counted, Limited
 from debias.serve.live import Live
-from debias.serve.ranker import Scorer
 
 MOST = 1_000  # items of an answer, of a history, of a filter, of a list to rank
 NAMES = 100  # features in a request
@@ -45,7 +45,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class RecallRequest(Strict):
+class RetrieveRequest(Strict):
     user: dict[str, Value | Annotated[list[Id], Field(max_length=MOST)]] = Field(
         {},
         max_length=NAMES,
@@ -69,7 +69,7 @@ class RecallRequest(Strict):
     )
 
 
-class RecallAnswer(BaseModel):
+class RetrieveAnswer(BaseModel):
     version: str
     items: list[str]
     scores: list[float]
@@ -129,8 +129,8 @@ def service(
 
     Args:
         root: Folder that `debias.retrieval.serving.versions.publish` writes to.
-        ranker: As `debias.serve.ranker.open_ranker` gives it; None: `/rank` is absent.
-        body: Most bytes of a request.
+        ranker: As `debias.artifacts.open_scorer` gives it; None: `/rank` is
+        absent. body: Most bytes of a request.
         seconds: Most seconds of a request.
         poll: Seconds between looks for a new version.
         threads: That compute answers.
@@ -186,7 +186,7 @@ def service(
     app = FastAPIOffline(
         redoc_url=None,
         title="debias",
-        summary="Recall from a published version, ranking by a relevance-only model.",
+        summary="Retrieval from a published version; ranking without position bias.",
         version=debias.__version__,
         lifespan=following,
     )
@@ -201,14 +201,14 @@ def service(
     async def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return said(error.status_code, error.detail, error.headers)
 
-    @app.post("/recall", response_model=RecallAnswer, responses=REFUSALS)
-    async def recall_(asked: RecallRequest) -> RecallAnswer:
-        """The items to recall for a user, known or new."""
+    @app.post("/retrieve", response_model=RetrieveAnswer, responses=REFUSALS)
+    async def retrieve_(asked: RetrieveRequest) -> RetrieveAnswer:
+        """The items to retrieve for a user, known or new."""
 
-        def compute() -> RecallAnswer:
+        def compute() -> RetrieveAnswer:
             version = live.version
-            answer = recall(version, **dict(asked))
-            return RecallAnswer.model_construct(
+            answer = retrieve(version, **dict(asked))
+            return RetrieveAnswer.model_construct(
                 version=version.name, **answer._asdict()
             )
 

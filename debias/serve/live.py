@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from debias.retrieval.serving import versions
-from debias.retrieval.serving.query import recall
+from debias.retrieval.serving.query import retrieve
 from debias.retrieval.serving.versions import Version
 
 log = logging.getLogger("debias.serve")
@@ -63,5 +63,5 @@ class Live:
 
 def ready(version: Version) -> Version:
     """The version after its first answer, so that no user waits for its tables."""
-    recall(version, k=1)
+    retrieve(version, k=1)
     return version

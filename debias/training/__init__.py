@@ -1,28 +1,8 @@
-"""Fitting, choosing and evaluating click models: for users, commands and tables."""
+"""Fitting, choosing and evaluating click models: for users, commands and tables.
 
-from debias.training.fitting import (
-    LOOKED_AT,
-    Fitted,
-    TrainingConfig,
-    fit,
-    held_out,
-    held_out_of_stream,
-    session_log_likelihoods,
-    shown_only,
-    standardized,
-)
-from debias.training.selection import Choice, choose
+Names are loaded when they are first used, for the modules behind them load TensorFlow.
+"""
 
-__all__ = [
-    "LOOKED_AT",
-    "Choice",
-    "Fitted",
-    "TrainingConfig",
-    "choose",
-    "fit",
-    "held_out",
-    "held_out_of_stream",
-    "session_log_likelihoods",
-    "shown_only",
-    "standardized",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

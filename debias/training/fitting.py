@@ -1,185 +1,166 @@
-"""Training a click model on a log: fits that survive a kill.
+"""Fitting a click model to a log, in a way that survives a kill.
 
 A fit runs in rounds of at most half a million sessions and writes a checkpoint after
-each: weights, optimiser, the state of chance, and the best weights so far. Started
-again it goes on behind the last whole round and ends as if nothing had happened.
+each: weights, optimiser, random state, and the best weights so far. Started again, it
+resumes after the last completed round and reproduces the uninterrupted result.
 """
 
 import gc
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
 
 from debias.data import ClickLog, RankingData
 from debias.data.files import atomic_write
-from debias.data.splits import random_parts
+from debias.data.layout import layout_of
 from debias.data.stream import Stream
 from debias.engine import distributed
 from debias.engine.optimizers import RowWiseAdam
-from debias.layers import Standardize
-from debias.models import ClickModel
+from debias.layers import BiasTower
+from debias.models import ClickModel, Ranker, ranker
 from debias.models.batches import PACKS, batches
+from debias.presets import build
+from debias.training.config import TrainingConfig
+from debias.training.results import Printed
+from debias.training.splits import Learners, Part, Prepared, prepare, standardized
 
-ROUND = 1 << 19  # sessions
-FEW = 50  # queries; below, sessions are held out instead
-PARTS = (0.8, 0.1, 0.1)  # to learn from, to judge passes by, to test
-JUDGES = 250_000  # sessions of a stream that are held in memory to judge or test by
-LOOKED_AT = 48  # row groups that those are drawn from
-OFTEN = 10  # sessions learned for one to judge by, within a pass; 8 make a usual pass
-
-
-class TrainingConfig(NamedTuple):
-    """How long and how fast a model learns.
-
-    Attributes:
-        epochs: Passes at most.
-        patience: Passes without a better held-out likelihood after which to stop.
-        rate: Learning rate of Adam.
-        batch_size: Sessions a step.
-        seed: Names initial weights, orders and dropout.
-        round: Sessions between two checkpoints, at most.
-    """
-
-    epochs: int = 8
-    patience: int = 2
-    rate: float = 0.01
-    batch_size: int = 512
-    seed: int = 0
-    round: int = ROUND
+OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
+JUDGED = 1024  # sessions judged at once
 
 
-class Fitted(NamedTuple):
+@dataclass(frozen=True)
+class Fitted(Printed):
     """What a fit came to.
 
     Attributes:
+        model: The click model, with its best weights.
+        ranker: The relevance-only model that serves: raw features in, scores out.
         log_likelihood: Mean over held-out sessions, in nats, of the weights kept.
         epoch: The pass that they are from, from 1: its end, or where it is long, one
             of the places within it where it was judged.
         history: Of each pass, the training loss and the held-out log-likelihood.
         sessions: Trained on by this process, passes counted; the rest was done before.
+        prepared: What it learned from, was judged by, and may be tested on.
+        at_end: Whether the last pass allowed was the best, so that more may be better.
     """
 
+    model: ClickModel
+    ranker: Ranker
     log_likelihood: float
     epoch: int
     history: list[dict[str, float]]
     sessions: int
+    prepared: Prepared
+    at_end: bool = False
 
+    def sections(self) -> Any:
+        passes = [{"epoch": n, **m} for n, m in enumerate(self.history, 1)]
+        yield "Passes", passes
 
-def held_out(
-    log: ClickLog, seed: int, fractions: tuple[float, float, float] = PARTS
-) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
-    """Training, validation and test sessions, and by what they were parted.
+    def words(self) -> str:
+        found = (
+            f"{type(self.model).__name__}: {self.log_likelihood:.5f} nats a held-out "
+            f"session after pass {self.epoch}."
+        )
+        return f"{found} {self.note}".rstrip()
 
-    No query is in two parts ("query"), unless there are fewer than 50 ("session").
-    """
-    by = "query" if np.unique(log.query).size >= FEW else "session"
-    train, validation, test = log.split(fractions, np.random.default_rng(seed), by)
-    if min(len(train), len(validation), len(test)) == 0:
-        raise ValueError(f"{len(log)} sessions are too few to hold some out")
-    return (train, validation, test), by
-
-
-def held_out_of_stream(
-    stream: Stream, queries: int, seed: int
-) -> tuple[tuple[Stream, ClickLog, ClickLog], str]:
-    """What `held_out` parts of a log in memory; few of the held-out are held.
-
-    The parts are those of `held_out` where every query was asked. Where there are fewer
-    than 50, each session is put in a part by a draw. At most 250,000 sessions to judge
-    by and as many to test by are drawn from 48 row groups, so that a fit begins soon.
-
-    Args:
-        stream: All sessions.
-        queries: How many queries there are, asked or not.
-        seed: Of the draws.
-    """
-    by = "query" if queries >= FEW else "session"
-    part = np.zeros(queries, np.int8)
-    if by == "query":
-        parts = random_parts(queries, PARTS, np.random.default_rng(seed))
-        for number, members in enumerate(parts):
-            part[members] = number
-
-    def keep(wanted: int) -> Callable[[ClickLog, tuple[int, int]], np.ndarray]:
-        def kept(piece: ClickLog, key: tuple[int, int]) -> np.ndarray:
-            if by == "query":
-                if (highest := piece.query.max()) >= queries:
-                    raise ValueError(
-                        f"{stream.path}: query must be below {queries}, the queries of "
-                        f"its ranking data, got {highest}"
-                    )
-                return part[piece.query] == wanted
-            draw = np.random.default_rng([seed, *key]).random(len(piece))
-            return np.searchsorted(np.cumsum(PARTS[:-1]), draw, "right") == wanted
-
-        return kept
-
-    learners, judges, tests = (
-        replace(stream, keep=keep(number), share=share)
-        for number, share in enumerate(PARTS)
-    )
-    judged, tested = (
-        part.sample(JUDGES, [seed, 1], LOOKED_AT) for part in (judges, tests)
-    )
-    return (learners, judged, tested), by
-
-
-def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
-    """The log with the shown items numbered afresh, and features of these alone.
-
-    >>> data = RankingData([[0.0], [1.0], [2.0]], None, [0, 3])
-    >>> log, features = shown_only(ClickLog([0], [[2, 0]], [[1, 0]]), data)
-    >>> log.item.tolist(), features.tolist()
-    ([[1, 0]], [[0.0], [2.0]])
-    """
-    log.check(data.items)
-    seen = np.zeros(data.items + 1, bool)
-    seen[log.item] = True  # padding is the last cell
-    seen[-1] = False
-    number = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
-    columns = {**log.columns(), "item": number[log.item]}
-    return ClickLog.trusted(**columns), data.features[seen[:-1]]
-
-
-def standardized(features: np.ndarray) -> tuple[Standardize, RankingData]:
-    """Scaled features as ranking data of one query, and the layer that scales them."""
-    scale = Standardize().adapt(features)
-    scaled = np.empty_like(features)
-    for start in range(0, len(features), 1 << 14):
-        piece = slice(start, start + (1 << 14))
-        scaled[piece] = np.asarray(scale(features[piece]))
-    return scale, RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
+    @property
+    def note(self) -> str:
+        """What to try next, or nothing."""
+        if not self.at_end:
+            return ""
+        return "The last pass was the best: more passes (epochs) may do better."
 
 
 def session_log_likelihoods(
     model: ClickModel, log: ClickLog, data: RankingData
 ) -> np.ndarray:
     """(S,) log-likelihood of each session's clicks, in nats."""
+    feed = batches(log, data, JUDGED, shuffle=False, packed=PACKS)
     with distributed.held_alone(model):
         parts = [
             -np.asarray(model.session_losses(batch, clicks, model(batch)))
-            for batch, clicks in batches(log, data, 1024, shuffle=False, packed=PACKS)
+            for batch, clicks in feed
         ]
     return np.concatenate(parts)
 
 
-@distributed.lost_process()  # of all of it: a step's error may come when it is read
 def fit(
-    model: ClickModel,
-    train: ClickLog | Stream,
-    validation: ClickLog,
+    model: ClickModel | str,
+    log: ClickLog | Stream,
     data: RankingData,
-    settings: TrainingConfig,
-    checkpoint: Path | None = None,
+    *,
+    validation: ClickLog | None = None,
+    config: TrainingConfig | None = None,
+    preprocess: keras.layers.Layer | None = None,
+    weight: np.ndarray | None = None,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[int], None] = lambda sessions: None,
+) -> Fitted:
+    """Fits a click model to a log and keeps the weights of the best pass.
+
+    Args:
+        model: A new click model, of the same seed each time a fit is started again; or
+            the name of one of `debias.presets`.
+        log: Sessions, in memory or on disk.
+        data: Features of the items as they come; they are scaled here.
+        validation: Sessions to judge each pass by, of the same items. None: a tenth of
+            the queries is held out for that, and another tenth for `evaluate`.
+        config: How long and how fast.
+        preprocess: The layer that raw features pass first. None: a `Standardize`
+            adapted to the features of the shown items.
+        weight: (S, L) weight of each cell in the loss, such as the `weight` of
+            `debias.propensity.policy_weights`; goes with `validation`.
+        checkpoint: File to write after each round, and to resume from if it exists.
+        progress: Called with sessions done since the last call.
+
+    Raises:
+        ValueError: A number of `config` is out of range, the log is too small to hold
+            sessions out, the loss became infinite or nan, or the checkpoint is that of
+            another model or version.
+
+    >>> import simulators
+    >>> data = simulators.generate(queries=60, seed=1)
+    >>> policy = simulators.PlackettLuce(simulators.weak_ranker(data), 0.5)
+    >>> log = simulators.simulate(data, policy, "pbm", sessions=500, seed=1)
+    >>> fitted = fit("product", log, data, config=TrainingConfig(epochs=1))
+    >>> fitted.ranker(data.features[:5]).shape[0]
+    5
+    """
+    config = TrainingConfig() if config is None else config
+    if validation is None:
+        if weight is not None:
+            raise ValueError(
+                "weight goes with validation: hold sessions out yourself, then weigh "
+                "those to learn from"
+            )
+        prepared = prepare(log, data, config.seed, preprocess)
+    else:
+        layer, scaled = standardized(data.features, preprocess)
+        names = data.feature_names
+        layout = layout_of(validation)
+        train, judges = Learners(log, scaled, weight), Part(validation, scaled)
+        prepared = Prepared(train, judges, None, "caller", layout, layer, names)
+    return fit_prepared(model, prepared, config, checkpoint, progress)
+
+
+@distributed.lost_process()  # of all of it: a step's error may come when it is read
+def fit_prepared(
+    model: ClickModel | str,
+    prepared: Prepared,
+    config: TrainingConfig,
+    checkpoint: str | Path | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
     report: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
 ) -> Fitted:
-    """Maximises the likelihood of clicks; leaves the best weights that were judged.
+    """`fit` on a log that was made ready by `prepare`.
 
     Held-out sessions judge at the end of each pass, and within a long one whenever
     `OFTEN` times as many were learned, for their likelihood need not rise to its end.
@@ -189,83 +170,223 @@ def fit(
     checkpoint, and all of them read it.
 
     Args:
-        model: A new click model, of the same seed each time a fit is started again.
-        train: Sessions to learn from, in memory or on disk.
-        validation: Sessions to judge each pass by.
-        data: Features of the items, scaled.
-        settings: How long and how fast.
-        checkpoint: File to write after each round, and to continue from if it exists.
+        model: As for `fit`.
+        prepared: Of `prepare`.
+        config: How long and how fast.
+        checkpoint: File to write after each round, and to resume from if it exists.
         progress: Called with sessions done since the last call; those of passes that
             were skipped and of rounds done before an interruption count as well.
         report: Called after each pass with its number from 0 and its metrics.
 
     Raises:
-        ValueError: The checkpoint is that of another model, or of another version.
+        ValueError: As `fit` does.
     """
-    batch, _ = batches(validation, data, settings.batch_size).element_spec
-    shapes = {n: keras.KerasTensor(v.shape, v.dtype.name) for n, v in batch.items()}
-    model(shapes)  # builds it, and computes nothing
-    process, processes = distributed.me()
-    rounds = _rounds(train, settings.round)
-    steps = -(-len(train) // rounds // settings.batch_size)
-    # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX would
-    # take every operation by itself.
-    model.compile(
-        RowWiseAdam(settings.rate),
-        jit_compile=keras.backend.backend() == "jax",
-        steps_per_execution=min(50, steps),
-    )
-    model.optimizer.build(model.trainable_variables)
-    state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0, "unjudged": 0}
-    state |= {"best": None, "log_likelihood": -np.inf}
-    best = model.get_weights()
-    if checkpoint is not None and checkpoint.exists():
-        there, best = _restore(checkpoint, model)
-        if there.keys() != state.keys():
+    if isinstance(model, str):
+        keras.utils.set_random_seed(config.seed)
+        model = build(model, prepared.layout, config.seed)
+    run = _Run(model, prepared, config, checkpoint, progress)
+    run.resume()
+    while run.state["round"] < run.passes * run.rounds and not run.is_over():
+        metrics = run.take_round()
+        if metrics is not None:
+            report(len(run.state["history"]) - 1, metrics)
+        run.write_checkpoint()
+    return run.finish()
+
+
+class _Run:
+    """One fit from its start, or from its checkpoint, to its end."""
+
+    def __init__(
+        self,
+        model: ClickModel,
+        prepared: Prepared,
+        config: TrainingConfig,
+        checkpoint: str | Path | None,
+        progress: Callable[[int], None],
+    ):
+        self.model, self.prepared, self.config = model, prepared, config
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.progress = progress
+        self.sessions = len(prepared.train.log)
+        self.rounds = _rounds(prepared.train.log, config.round)
+        self.passes = config.passes(self.sessions)
+        self.done = 0
+        self.state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0}
+        self.state |= {"unjudged": 0, "best": None, "log_likelihood": None}
+        self.state |= {"waited": 0}  # judgments since the best
+        self._compile()
+        self.best = model.get_weights()
+
+    def _compile(self) -> None:
+        model, config, judges = self.model, self.config, self.prepared.validation
+        batch, _ = batches(judges.log, judges.data, config.batch_size).element_spec
+        shapes = {n: keras.KerasTensor(v.shape, v.dtype.name) for n, v in batch.items()}
+        model(shapes)  # builds it, and computes nothing
+        steps = -(-self.sessions // self.rounds // config.batch_size)
+        # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX
+        # would take every operation by itself.
+        model.compile(
+            _optimizer(model, config),
+            jit_compile=keras.backend.backend() == "jax",
+            steps_per_execution=min(50, steps),
+        )
+        model.optimizer.build(model.trainable_variables)
+
+    def resume(self) -> None:
+        """Goes back to the state of the checkpoint, if there is one."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        there, best = _restore(self.checkpoint, self.model)
+        if there.keys() != self.state.keys():
             raise ValueError(
-                f"{checkpoint}: is the checkpoint of another version of this library; "
-                "remove it to begin anew"
+                f"{self.checkpoint}: is the checkpoint of another version of this "
+                "library; remove it to begin anew"
             )
-        state = there
-        progress(state["round"] * len(train) // rounds)
-    done = 0
-    for number in range(state["round"], settings.epochs * rounds):
-        epoch, piece = divmod(number, rounds)
-        if _is_over(state, settings):
-            break
-        some = _round(train, [settings.seed, epoch], piece, rounds)
-        seed = settings.seed * 100_003 + number
-        feed = batches(some, data, settings.batch_size, seed=seed, packed=PACKS)
-        history = model.fit(
-            feed if processes == 1 else distributed.share(feed),
-            verbose=0,
-            callbacks=[_Sessions(progress, settings.batch_size, len(some))],
+        self.state, self.best = there, best
+        self.progress(self.state["round"] * self.sessions // self.rounds)
+
+    def take_round(self) -> dict[str, float] | None:
+        """Learns one round and judges where it is due; the metrics of a whole pass."""
+        state = self.state
+        epoch, piece = divmod(state["round"], self.rounds)
+        some, loss = self._learn(epoch, piece)
+        state["loss"] += loss / self.rounds
+        state["round"] += 1
+        state["unjudged"] += some
+        whole_pass = piece == self.rounds - 1
+        if whole_pass or state["unjudged"] >= OFTEN * len(self.prepared.validation.log):
+            likely = self._judge(epoch)
+        if not whole_pass:
+            return None
+        metrics = {"loss": state["loss"], "log_likelihood": likely}
+        state["history"].append(metrics)
+        state["loss"] = 0.0
+        return metrics
+
+    def _learn(self, epoch: int, piece: int) -> tuple[int, float]:
+        """Takes the steps of a round; its sessions and its mean loss."""
+        config, train = self.config, self.prepared.train
+        some, rows = _round(train.log, [config.seed, epoch], piece, self.rounds)
+        seed = config.seed * 100_003 + epoch * self.rounds + piece
+        weight = None if train.weight is None else train.weight[rows]
+        feed = batches(
+            some, train.data, config.batch_size, True, seed, None, weight, packed=PACKS
+        )
+        steps = _Steps(self.progress, config, len(some), epoch)
+        one = distributed.me()[1] == 1
+        history = self.model.fit(
+            feed if one else distributed.share(feed), verbose=0, callbacks=[steps]
         )
         # A dataset of TensorFlow is a cycle that holds a copy of the features.
         del feed
         gc.collect()
-        done += len(some)
-        state["loss"] += history.history["loss"][-1] / rounds
-        state["round"] = number + 1
-        state["unjudged"] += len(some)
-        whole_pass = piece == rounds - 1
-        if whole_pass or state["unjudged"] >= OFTEN * len(validation):
-            found = session_log_likelihoods(model, validation, data)
-            likely, state["unjudged"] = float(found.mean(dtype=float)), 0
+        self.done += len(some)
+        return len(some), history.history["loss"][-1]
+
+    def _judge(self, epoch: int) -> float:
+        """Mean held-out log-likelihood; keeps the weights if it is the best."""
+        state, judges = self.state, self.prepared.validation
+        with self._averaged():
+            found = session_log_likelihoods(self.model, judges.log, judges.data)
+            likely = float(found.mean(dtype=float))
+            if not np.isfinite(likely):
+                what = f"held-out log-likelihood {likely}"
+                raise _diverged(what, epoch, "", self.config)
+            state["unjudged"], state["waited"] = 0, state["waited"] + 1
             if state["best"] is None or likely > state["log_likelihood"]:
-                state |= {"best": epoch, "log_likelihood": likely}
-                best = model.get_weights()
-        if whole_pass:
-            metrics = {"loss": state["loss"], "log_likelihood": likely}
-            state["history"].append(metrics)
-            state["loss"] = 0.0
-            report(epoch, metrics)
-        if checkpoint is not None and process == 0:
-            _write_checkpoint(checkpoint, model, state, best)
-    progress(len(train) * settings.epochs - state["round"] * len(train) // rounds)
-    model.set_weights(best)
-    likely = state["log_likelihood"]
-    return Fitted(likely, state["best"] + 1, state["history"], done)
+                state |= {"best": epoch, "log_likelihood": likely, "waited": 0}
+                self.best = self.model.get_weights()
+        return likely
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the model has the averaged weights, if an average is taken."""
+        if self.config.averaging is None:
+            yield
+            return
+        variables = self.model.trainable_variables
+        raw = [np.asarray(v) for v in variables]
+        for variable, value in zip(
+            variables, self.model.optimizer.averages(), strict=True
+        ):
+            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, before in zip(variables, raw, strict=True):
+                variable.assign(before)
+
+    def is_over(self) -> bool:
+        """Whether patience has run out."""
+        return self.state["waited"] >= self.config.patience
+
+    def write_checkpoint(self) -> None:
+        if self.checkpoint is not None and distributed.me()[0] == 0:
+            _write_checkpoint(self.checkpoint, self.model, self.state, self.best)
+
+    def finish(self) -> Fitted:
+        state, model = self.state, self.model
+        behind = state["round"] * self.sessions // self.rounds
+        self.progress(self.sessions * self.passes - behind)
+        model.set_weights(self.best)
+        return Fitted(
+            model,
+            ranker(model, self.prepared.preprocess, self.prepared.feature_names),
+            state["log_likelihood"],
+            state["best"] + 1,
+            state["history"],
+            self.done,
+            self.prepared,
+            state["best"] + 1 == self.passes,
+        )
+
+
+def _optimizer(model: ClickModel, config: TrainingConfig) -> RowWiseAdam:
+    """Adam whose decay spares all but the kernels of the relevance towers."""
+    optimizer = RowWiseAdam(
+        config.rate,
+        weight_decay=config.decay or None,
+        averaging=config.averaging,
+        overwrite_at_end=False,  # a fit goes on from the weights as they are
+    )
+    if config.decay:
+        decayed = {id(v) for v in decaying(model)}
+        spared = [v for v in model.trainable_variables if id(v) not in decayed]
+        optimizer.exclude_from_weight_decay(var_list=spared)
+    return optimizer
+
+
+def decaying(model: ClickModel) -> list[Any]:
+    """The variables that decay: kernels of layers outside bias towers and priors.
+
+    >>> from debias.layers import BiasTower, Tower
+    >>> from debias.models import Product
+    >>> model = Product(Tower((4,)), BiasTower({"position": 2}, hidden=(3,)))
+    >>> place = np.ones((1, 2), int)
+    >>> _ = model({"features": np.zeros((1, 2, 5), "float32"), "position": place})
+    >>> sorted(tuple(v.shape) for v in decaying(model))
+    [(4, 1), (5, 4)]
+    """
+    layers = list(model._flatten_layers())
+    towers = [layer for layer in layers if isinstance(layer, BiasTower)]
+    towers += [each for layer in layers if (each := getattr(layer, "prior", None))]
+    spared = {id(v) for t in towers for v in getattr(t, "variables", ())}
+    dense = [layer for layer in layers if hasattr(layer, "kernel")]
+    return [each.kernel for each in dense if id(each.kernel) not in spared]
+
+
+class Diverged(ValueError):
+    """A loss or likelihood is nan or infinite."""
+
+
+def _diverged(what: str, epoch: int, step: str, config: TrainingConfig) -> Diverged:
+    """Says where the loss stopped being a number, and what to try."""
+    return Diverged(
+        f"training diverged: {what} in pass {epoch + 1}{step} at learning rate "
+        f"{config.rate:g}; try a lower rate, such as {config.rate / 10:g}, and look "
+        "for features or weights of extreme size. Nothing of this pass was kept"
+    )
 
 
 def _rounds(train: ClickLog | Stream, most: int) -> int:
@@ -277,32 +398,43 @@ def _rounds(train: ClickLog | Stream, most: int) -> int:
 
 def _round(
     train: ClickLog | Stream, key: list[int], number: int, rounds: int
-) -> ClickLog:
-    """The sessions of a round of the pass that `key` names, in their order."""
+) -> tuple[ClickLog, np.ndarray]:
+    """The sessions of a round of the pass that `key` names, and their row numbers."""
     if isinstance(train, Stream):
         window, piece = divmod(number, rounds // train.windows)
         log, rounds, number = train.read(window, key), rounds // train.windows, piece
         order = np.arange(len(log))
     else:
         log, order = train, np.random.default_rng(key).permutation(len(train))
-    return log.take(np.array_split(order, rounds)[number])
+    rows = np.array_split(order, rounds)[number]
+    return log.take(rows), rows
 
 
-def _is_over(state: dict[str, Any], settings: TrainingConfig) -> bool:
-    waited = len(state["history"]) - 1 - (state["best"] or 0)
-    return state["best"] is not None and waited >= settings.patience
+class _Steps(keras.callbacks.Callback):
+    """Reports sessions as they are trained on, and stops at a loss that is no number.
 
+    Keras's running mean of the loss is nan from the first nan on.
+    """
 
-class _Sessions(keras.callbacks.Callback):
-    """Reports sessions as they are trained on."""
-
-    def __init__(self, progress: Callable[[int], None], batch_size: int, sessions: int):
+    def __init__(
+        self,
+        progress: Callable[[int], None],
+        config: TrainingConfig,
+        sessions: int,
+        epoch: int,
+    ):
         super().__init__()
-        self.progress, self.batch_size, self.sessions = progress, batch_size, sessions
-        self.done = 0
+        self.progress, self.config = progress, config
+        self.sessions, self.pass_number = sessions, epoch
+        self.done, self.steps = 0, 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        done = min((batch + 1) * self.batch_size, self.sessions)
+        loss = float((logs or {}).get("loss", 0.0))
+        if not np.isfinite(loss):
+            step = f", steps {self.steps + 1} to {batch + 1},"
+            raise _diverged(f"loss {loss}", self.pass_number, step, self.config)
+        self.steps = batch + 1
+        done = min((batch + 1) * self.config.batch_size, self.sessions)
         self.progress(done - self.done)
         self.done = done
 
@@ -322,12 +454,18 @@ def _write_checkpoint(
 
 
 def _restore(path: Path, model: ClickModel) -> tuple[dict[str, Any], list[np.ndarray]]:
-    with np.load(path) as found:
-        variables = _variables(model)
-        stored = [found[name] for name in found.files if name.startswith("now")]
-        if [v.shape for v in stored] != [tuple(v.shape) for v in variables]:
-            raise ValueError(f"{path}: is the checkpoint of another model")
-        for variable, value in zip(variables, stored, strict=True):
-            variable.assign(value)
-        best = [found[name] for name in found.files if name.startswith("best")]
-        return json.loads(str(found["state"])), best
+    try:
+        with path.open("rb") as file, np.load(file) as found:
+            arrays = {name: found[name] for name in found.files}
+        state = json.loads(str(arrays["state"]))
+    except (BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path}: is damaged ({error}); remove it to begin anew"
+        ) from error
+    variables = _variables(model)
+    stored = [value for name, value in arrays.items() if name.startswith("now")]
+    if [v.shape for v in stored] != [tuple(v.shape) for v in variables]:
+        raise ValueError(f"{path}: is the checkpoint of another model")
+    for variable, value in zip(variables, stored, strict=True):
+        variable.assign(value)
+    return state, [v for name, v in arrays.items() if name.startswith("best")]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import store
 from benchmarks.harness.plan import Table
 
 LOG = "FAKE_EXPERIMENTS_LOG"
@@ -65,6 +66,31 @@ def table(*experiments: Fake, name: str = "main", **options: Any) -> Table:
     return Table(name=name, experiments=experiments, **{**given, **options})
 
 
+def records(
+    values: Mapping[int, Any],
+    row: str = "additive",
+    metric: str = "ndcg@5",
+    population: str = "mixed",
+    **config: Any,
+) -> list[store.Record]:
+    """Records of fakes named `row`, one for each seed of `values`."""
+    fake = Fake(row, population)
+    return [
+        store.Record(
+            "main",
+            row,
+            "generated",
+            population,
+            seed,
+            metrics=value if isinstance(value, dict) else {metric: value},
+            seconds=2.0,
+            config={**fake.settings(), **config},
+            versions={},
+        )
+        for seed, value in values.items()
+    ]
+
+
 TABLES = {
     "main": table(
         Fake("additive", value=0.5),
@@ -75,7 +101,13 @@ TABLES = {
     ),
     "speed": table(Fake("rate", value=0.7), name="speed", baseline=""),
     "slow": table(
-        *(Fake(f"row{i}", value=0.1 * i, seconds=0.4) for i in range(6)), name="slow"
+        *(Fake(f"row{i}", value=0.1 * i, seconds=0.25) for i in range(6)), name="slow"
+    ),
+    "once": table(
+        Fake("long-name-of-a-row"),
+        Fake("long-name-of-a-row", "grid"),
+        name="once",
+        seeds=1,
     ),
     "endless": table(Fake("sound"), Fake("endless", seconds=600.0), name="endless"),
     "broken": table(

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks.harness import scheduler, store
+from benchmarks.harness import scheduler, screen, store
 from tests.benchmarks import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -183,6 +183,15 @@ def test_list_names_everything():
     output = call("list")
     assert "main: Fakes (3 seeds, quick version with 2)" in output
     assert "populations: mixed grid" in output and "rows: additive dot naive" in output
+    assert "once: Fakes (1 seed, quick" in output
+
+
+def test_list_breaks_lines_between_names_only(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "24")
+    lines = call("list").splitlines()
+    assert max(map(len, lines)) <= 24
+    words = " ".join(lines).split()
+    assert words.count("long-name-of-a-row") == 1
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"]])
@@ -257,28 +266,40 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on():
     assert len(results("slow")) == 18
 
 
-def test_progress_counts_estimates_and_names_what_runs():
-    said, shown = [], []
-    progress = command.Progress(2, said.append, lambda *state: shown.append(state))
-    jobs = [
-        scheduler.Job("main", fakes.Fake("dot"), "generated", seed) for seed in (0, 1)
-    ]
+def test_a_line_counts_estimates_and_names_what_ended(capsys):
+    job = scheduler.Job("main", fakes.Fake("dot"), "generated", 1)
     record = store.Record("main", "dot", "", "mixed", 0, {}, 3.25, {}, {})
-    progress.started(jobs[0])
-    progress.started(jobs[1])
-    progress.waiting(float("nan"))
-    progress.waiting(95.0)
-    progress.finished(jobs[0], record)
-    progress.failed(scheduler.Failure(jobs[1], "why"))
-    assert said == [
+    outcome = scheduler.Outcome(running=[job], seconds_left=95.0)
+    screen._say(outcome, None, 2)
+    outcome.done.append(record)
+    screen._say(outcome, record, 2)
+    outcome.failures.append(scheduler.Failure(job, "why"))
+    screen._say(outcome, outcome.failures[0], 2)
+    assert capsys.readouterr().err.splitlines() == [
         "1/2 dot on mixed, seed 0: 3.2 s, about 2 min left",
         "2/2 dot on mixed, seed 1: failed",
     ]
-    assert shown == [
-        (0, "", "dot 0"),
-        (0, "", "dot 0, dot 1"),
-        (0, "", "dot 0, dot 1"),
-        (0, "about 2 min left", "dot 0, dot 1"),
-        (1, "about 2 min left", "dot 1"),
-        (2, "about 2 min left", ""),
-    ]
+
+
+def test_a_run_tells_its_cost_before_it_starts(monkeypatch, place):
+    monkeypatch.setattr(command, "RESULTS", place / "published")
+    assert "results at" not in call("run", "main", "--seeds", "1")
+    output = call("run", "main", "--seeds", "2", "--jobs", "3")
+    assert "4 results at --jobs 3: about 10 s, by what earlier runs took." in output
+
+
+def test_verify_measures_a_sample_again_and_fails_on_a_difference(monkeypatch, place):
+    monkeypatch.setattr(command, "RESULTS", place)
+    call("run", "main", "--seeds", "2", "--out", ".")
+    before = Path("main.jsonl").read_text()
+    output = call("verify", "--table", "main", "--sample", "3")
+    assert "3 results measured again, 3 held to the digits printed" in output
+    assert "0 differences" in output
+    assert Path("main.jsonl").read_text() == before
+    Path("main.jsonl").write_text(before.replace('"ndcg@5": 0.6,', '"ndcg@5": 0.7,'))
+    output = call("verify", "--sample", "99", "--only", "dot", code=1)
+    difference = r"main +mixed +dot +0 +ndcg@5 +0\.7 +0\.6 +5e-05"
+    assert re.search(difference, output)
+    assert "2 results measured again" in output and "1 difference." in output
+    output = call("verify", "--table", "speed", code=2).replace("│", " ")
+    assert "no result that can be measured again" in " ".join(output.split())

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from debias.data import ClickLog, read_batches
+from debias.data import ClickLog, RankingData, read_batches
 from simulators import writer
 from simulators.__main__ import app
 from simulators.clicks import prepare
@@ -252,6 +252,30 @@ def test_the_command_writes_a_log(tmp_path):
     other = run(app, [str(out), *QUICK, "--shards", "2"])
     assert other.exit_code == 1
     assert "another run, with run.policy epsilon-greedy where" in other.output
+
+
+def test_by_default_lists_vary_and_the_command_says_by_what(tmp_path):
+    items = tmp_path / "items.parquet"
+    command = [str(tmp_path / "log"), *QUICK, "--items", str(items)]
+    found = run(app, command)
+    said = "3,000 sessions in {}: mixed users, lists of plackett-luce (temperature 1)\n"
+    assert (found.exit_code, found.output) == (0, said.format(tmp_path / "log"))
+    log, data = ClickLog.open(tmp_path / "log"), RankingData.read_parquet(items)
+    log.check(data.items)
+    assert data.queries == 25
+    assert any(len(np.unique(log.item[log.query == q, 0])) > 1 for q in range(25))
+    before = items.read_bytes()
+    assert run(app, command).exit_code == 0  # as after a kill
+    other = run(app, [str(tmp_path / "other"), *command[1:], "--queries", "26"])
+    assert other.exit_code == 1 and "holds other items" in other.output
+    assert items.read_bytes() == before
+
+
+def test_the_command_says_what_lists_that_never_vary_cannot_show(tmp_path):
+    found = run(app, [str(tmp_path / "log"), *QUICK, "--policy", "expert"])
+    assert (
+        "lists of expert\nEvery session of a query shows the same list" in found.output
+    )
 
 
 def test_the_command_takes_a_population_file_and_letor_data(tmp_path):

@@ -1,1 +1,1 @@
-"""data"""
+"""Interactions, their tables of features, event streams and samplers of negatives."""

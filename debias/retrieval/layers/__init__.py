@@ -1,1 +1,1 @@
-"""layers"""
+"""Layers of towers: histories, SENet, capsules, views, and the logQ correction."""

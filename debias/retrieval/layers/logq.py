@@ -107,9 +107,9 @@ class StreamingFrequency(keras.layers.Layer):
     Args:
         size: Places of each array.
         hashes: Number of arrays; 1 with `size` above every id is exact, no collisions.
-        rate: a in (0, 1). The estimate's relative standard error is near sqrt(a / 2).
+        alpha: a in (0, 1). The estimate's relative standard error is near sqrt(a / 2).
 
-    >>> frequency = StreamingFrequency(size=10, rate=0.1)
+    >>> frequency = StreamingFrequency(size=10, alpha=0.1)
     >>> for _ in range(40):
     ...     frequency.update(ops.array([2, 2, 2, 5]))
     >>> [round(float(p), 2) for p in ops.exp(frequency.log_q(ops.array([2, 5])))]
@@ -117,16 +117,16 @@ class StreamingFrequency(keras.layers.Layer):
     """
 
     def __init__(
-        self, size: int = 1 << 16, hashes: int = 1, rate: float = 0.01, **kwargs: Any
+        self, size: int = 1 << 16, hashes: int = 1, alpha: float = 0.01, **kwargs: Any
     ):
         super().__init__(**{"trainable": False, **kwargs})
         if size < 1 or hashes < 1:
             raise ValueError(
                 f"size and hashes must be at least 1, got {size} and {hashes}"
             )
-        if not 0.0 < rate < 1.0:
-            raise ValueError(f"rate must be in (0, 1), got {rate}")
-        self.size, self.hashes, self.rate = size, hashes, rate
+        if not 0.0 < alpha < 1.0:
+            raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+        self.size, self.hashes, self.alpha = size, hashes, alpha
 
         def zeros(shape: tuple[int, ...], dtype: str, name: str) -> Any:
             return self.add_weight(
@@ -168,7 +168,7 @@ class StreamingFrequency(keras.layers.Layer):
             latest = ops.where(came, latest, self.last[array])
             mean = ops.cast(latest - self.last[array], "float32")
             mean = mean / ops.maximum(count, 1.0)
-            keep = ops.power(1.0 - self.rate, count)
+            keep = ops.power(1.0 - self.alpha, count)
             last.append(latest)
             gap.append(keep * self.gap[array] + (1.0 - keep) * mean)
             weight.append(keep * self.weight[array] + (1.0 - keep))
@@ -198,5 +198,5 @@ class StreamingFrequency(keras.layers.Layer):
         return self.log_q(ids)
 
     def get_config(self) -> dict[str, Any]:
-        own = {"size": self.size, "hashes": self.hashes, "rate": self.rate}
+        own = {"size": self.size, "hashes": self.hashes, "alpha": self.alpha}
         return {**super().get_config(), **own}

@@ -59,7 +59,7 @@ def contrastive(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
 class FeatureViews(keras.layers.Layer):
     """Draws two views of a batch of item features.
 
-    "mask": each field of each row is hidden with chance `rate`, in each view anew.
+    "mask": each field of each row is hidden with chance `chance`, in each view anew.
     "dropout": each value of a multi-valued field likewise. "complementary": a random
     half of the fields, the same for the batch, makes one view, the rest the other.
     "correlated": a seed field drawn uniformly and its floor(F / 2) nearest by
@@ -69,7 +69,7 @@ class FeatureViews(keras.layers.Layer):
     Args:
         schema: Of the items, as `FeatureTable.schema` gives it.
         transforms: Names in `TRANSFORMS`.
-        rate: Chance to hide, in [0, 1).
+        chance: Chance to hide, in [0, 1).
         relation: (F, F) of "correlated", e.g.
             `debias.retrieval.data.interactions.mutual_information`.
         seed: int or None.
@@ -91,7 +91,7 @@ class FeatureViews(keras.layers.Layer):
         self,
         schema: Mapping[str, Mapping[str, Any]],
         transforms: Sequence[str] = ("correlated", "dropout"),
-        rate: float = 0.5,
+        chance: float = 0.5,
         relation: Any = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -102,8 +102,8 @@ class FeatureViews(keras.layers.Layer):
             raise ValueError(
                 f"transforms must be of {list(TRANSFORMS)}, got {list(transforms)}"
             )
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"rate must be in [0, 1), got {rate}")
+        if not 0.0 <= chance < 1.0:
+            raise ValueError(f"chance must be in [0, 1), got {chance}")
         halves = {"complementary", "correlated"} & set(transforms)
         if halves and len(schema) < 2:
             raise ValueError(f"{sorted(halves)} need at least 2 fields, got 1")
@@ -115,7 +115,7 @@ class FeatureViews(keras.layers.Layer):
                 f"got {None if relation is None else np.shape(relation)}"
             )
         self.schema = {name: dict(kind) for name, kind in schema.items()}
-        self.transforms, self.rate, self.seed = list(transforms), rate, seed
+        self.transforms, self.chance, self.seed = list(transforms), chance, seed
         self.relation = None if relation is None else np.asarray(relation).tolist()
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
@@ -128,7 +128,7 @@ class FeatureViews(keras.layers.Layer):
             return keras.random.uniform(shape, seed=self.seed_generator)
 
         if transform == "mask":
-            return draw(rows, fields) >= self.rate, draw(rows, fields) >= self.rate
+            return draw(rows, fields) >= self.chance, draw(rows, fields) >= self.chance
         if transform == "complementary":
             rank = ops.argsort(ops.argsort(draw(fields)))
             first = ops.expand_dims(rank < fields // 2, 0)
@@ -149,7 +149,7 @@ class FeatureViews(keras.layers.Layer):
                             chance = keras.random.uniform(
                                 ops.shape(view[name]), seed=self.seed_generator
                             )
-                            view[name] = ops.where(chance >= self.rate, view[name], 0)
+                            view[name] = ops.where(chance >= self.chance, view[name], 0)
                 continue
             for view, keep in zip(views, self._keep(transform, rows), strict=True):
                 for place, name in enumerate(self.schema):
@@ -162,5 +162,5 @@ class FeatureViews(keras.layers.Layer):
         return one, other
 
     def get_config(self) -> dict[str, Any]:
-        names = ("schema", "transforms", "rate", "relation", "seed")
+        names = ("schema", "transforms", "chance", "relation", "seed")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

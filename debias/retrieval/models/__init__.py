@@ -1,11 +1,11 @@
-"""Recall models: a user tower and an item tower that meet in an inner product."""
+"""Retrieval models: a user tower and an item tower that meet in an inner product."""
 
 from debias.retrieval.models.dat import DAT, alignment_loss, mimic_loss
 from debias.retrieval.models.encoder import Encoder, tower
 from debias.retrieval.models.mind import MIND, InterestEncoder
 from debias.retrieval.models.relevance import PairRelevance
 from debias.retrieval.models.two_tower import (
-    RecallModel,
+    RetrievalModel,
     TwoTower,
     dssm,
     fm_tower,
@@ -19,7 +19,7 @@ __all__ = [
     "Encoder",
     "InterestEncoder",
     "PairRelevance",
-    "RecallModel",
+    "RetrievalModel",
     "TwoTower",
     "alignment_loss",
     "dssm",

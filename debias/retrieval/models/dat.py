@@ -13,7 +13,7 @@ from keras import ops
 from debias.engine.tensors import Tensor
 from debias.layers.embedding import RowEmbedding
 from debias.retrieval.models.encoder import Encoder
-from debias.retrieval.models.two_tower import RecallModel, Schema
+from debias.retrieval.models.two_tower import RetrievalModel, Schema
 
 
 def mimic_loss(
@@ -71,10 +71,10 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
     mean = total / ops.maximum(ops.expand_dims(count, -1), 1.0)
     centred = vectors - ops.take(mean, category, axis=0)
     # (G, d, d): sum over the members of centred outer products.
-    spread = ops.einsum("ng,nd,ne->gde", member, centred, centred)
-    spread = spread / ops.reshape(ops.maximum(count - 1.0, 1.0), (-1, 1, 1))
-    major = ops.take(spread, ops.argmax(count), axis=0)
-    apart = ops.sum(ops.square(spread - major), axis=(1, 2))
+    covariance = ops.einsum("ng,nd,ne->gde", member, centred, centred)
+    covariance = covariance / ops.reshape(ops.maximum(count - 1.0, 1.0), (-1, 1, 1))
+    major = ops.take(covariance, ops.argmax(count), axis=0)
+    apart = ops.sum(ops.square(covariance - major), axis=(1, 2))
     return ops.sum(ops.where((count >= 2.0), apart, 0.0))
 
 
@@ -83,10 +83,10 @@ class AugmentedEncoder(keras.layers.Layer):
     """An `Encoder` with one more field: an augmented vector of the row's own id.
 
     Args:
-        encoder: The encoder; its schema has "id".
+        encoder: The encoder; its schema has "id", and its `extra_fields` is 1.
         seed: int or None.
 
-    >>> inner = Encoder({"id": {"kind": "categorical", "size": 9}}, 4)
+    >>> inner = Encoder({"id": {"kind": "categorical", "size": 9}}, 4, extra_fields=1)
     >>> tuple(AugmentedEncoder(inner)({"id": ops.array([2, 3])}).shape)
     (2, 4)
     """
@@ -100,8 +100,9 @@ class AugmentedEncoder(keras.layers.Layer):
                 "embedding must be dim, the augmented vector mimics the tower's "
                 f"output; got {encoder.embedding} and {encoder.dim}"
             )
+        if encoder.extra_fields != 1:
+            raise ValueError(f"extra_fields must be 1, got {encoder.extra_fields}")
         self.encoder, self.seed = encoder, seed
-        self.encoder.extra_fields = 1
         self.schema, self.history = encoder.schema, encoder.history
         self.augment = RowEmbedding(
             encoder.schema["id"]["size"], encoder.dim, seed=seed, name="augmented"
@@ -129,8 +130,22 @@ class AugmentedEncoder(keras.layers.Layer):
         return cls(**{**config, "encoder": encoder})
 
 
+def _check_losses(
+    items: Schema, category: str | None, mimic: float, alignment: float
+) -> None:
+    if min(mimic, alignment) < 0:
+        raise ValueError(
+            f"mimic and alignment must not be negative, got {mimic}, {alignment}"
+        )
+    if category is not None and items.get(category, {}).get("kind") != "categorical":
+        raise ValueError(
+            f"category must name a categorical feature of {list(items)}, got "
+            f"{category!r}"
+        )
+
+
 @keras.saving.register_keras_serializable(package="debias")
-class DAT(RecallModel):
+class DAT(RetrievalModel):
     """Dual augmented two-tower: loss of compile + mimic losses + category alignment.
 
     Each side's augmented vector learns to be what the other side's tower gave in
@@ -177,18 +192,7 @@ class DAT(RecallModel):
         **kwargs: Any,
     ):
         super().__init__(temperature, **kwargs)
-        if min(mimic, alignment) < 0:
-            raise ValueError(
-                f"mimic and alignment must not be negative, got {mimic}, {alignment}"
-            )
-        if (
-            category is not None
-            and items.get(category, {}).get("kind") != "categorical"
-        ):
-            raise ValueError(
-                f"category must name a categorical feature of {list(items)}, got "
-                f"{category!r}"
-            )
+        _check_losses(items, category, mimic, alignment)
         self.settings = {
             "users": {name: dict(kind) for name, kind in users.items()},
             "items": {name: dict(kind) for name, kind in items.items()},
@@ -218,6 +222,7 @@ class DAT(RecallModel):
             "dropout": dropout,
             "unknown_rate": unknown_rate,
             "scale": scale,
+            "extra_fields": 1,
         }
         self.user = AugmentedEncoder(
             Encoder(users, history=past, seed=seeds[0], **common), seeds[1]
@@ -240,14 +245,15 @@ class DAT(RecallModel):
         users: Tensor,
         items: Tensor,
         weight: Tensor | None = None,
+        scale: float = 1.0,
     ) -> None:
         if self.mimic:
             u, v = self.user.augment(user), self.item.augment(item["id"])
             both = mimic_loss(u, items, weight) + mimic_loss(v, users, weight)
-            self.add_loss(self.mimic * both)
+            self.add_loss(scale * self.mimic * both)
         if self.alignment and self.category is not None:
             loss = alignment_loss(items, item[self.category], self.categories)
-            self.add_loss(self.alignment * loss)
+            self.add_loss(scale * self.alignment * loss)
 
     @staticmethod
     def _positive(batch: Mapping[str, Any], name: str) -> Tensor:

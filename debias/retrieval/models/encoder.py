@@ -35,6 +35,56 @@ def flat(fields: Tensor) -> Tensor:
     )
 
 
+def table_of_history(
+    history: Mapping[str, Any],
+    shared: RowEmbedding | None,
+    dim: int,
+    scale: float,
+    seed: int | None,
+) -> RowEmbedding:
+    """The table that a user encoder looks its history up in: shared, or a new one.
+
+    Raises:
+        ValueError: There is neither a size nor a table, or the table has another dim.
+    """
+    if shared is not None:
+        if shared.dim != dim:
+            raise ValueError(
+                f"history_table must have vectors of {dim}, as the fields have, got "
+                f"{shared.dim}"
+            )
+        return shared
+    if "size" not in history:
+        raise ValueError(
+            "history needs a size, or a history_table: the id_table of the item encoder"
+        )
+    return RowEmbedding(history["size"], dim, scale, seed, name="history_embedding")
+
+
+def history_of(features: Mapping[str, Tensor]) -> Tensor:
+    """The entry "history" of features; ValueError where it is missing."""
+    if HISTORY not in features:
+        raise ValueError(
+            f"features must hold {HISTORY!r}, (B, L) id codes, got {list(features)}"
+        )
+    return features[HISTORY]
+
+
+def shared_table_config(encoder: Any) -> dict[str, Any] | None:
+    """The `history_table` of an encoder for its config; None where it is its own."""
+    if not encoder.shares_table:
+        return None
+    return keras.saving.serialize_keras_object(encoder.history_table)
+
+
+def with_shared_table(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with its `history_table` as a layer; it may be one already."""
+    table = config.get("history_table")
+    if isinstance(table, dict):
+        table = keras.saving.deserialize_keras_object(table)
+    return {**config, "history_table": table}
+
+
 @keras.saving.register_keras_serializable(package="debias")
 class Encoder(keras.layers.Layer):
     """Fields of one side, combined into one vector.
@@ -51,19 +101,22 @@ class Encoder(keras.layers.Layer):
         hidden: Hidden sizes of the tower.
         embedding: Size of a field; None: `dim`.
         history: Keyword arguments of `debias.retrieval.layers.history.History`, and
-            "size", the number of item id codes; without a size, the model lends the
-            table of its item encoder. None: no history is read. A history is the entry
-            "history" of the features, (B, L) id codes.
+            "size", the number of item id codes, for a table of its own. None: no
+            history is read. A history is the entry "history" of the features, (B, L)
+            id codes.
+        history_table: Looks up the items of a history instead of a table of its own:
+            the `id_table` of the item encoder, which both then share.
+        extra_fields: How many fields a caller adds, 0 or 1.
         normalize: Whether the vector has length 1, so that products are cosines.
         unknown_rate: As in `FeatureEmbedding`.
         dropout: Of the tower; with "fm", of whole fields' entries.
         reduction: Of `SENet`.
         scale: Standard deviation of initial embeddings.
-        seed: int or None. Names all initial weights and draws.
+        seed: int or None. Determines all initial weights and draws.
 
     Call arguments:
         features: Dict as `FeatureTable.take` gives it, with "history".
-        extra: (..., d) one more field, or None.
+        extra: (..., d) one more field, where `extra_fields` is 1.
 
     Returns:
         (..., dim). The same in training, apart from dropout and `unknown_rate`, and
@@ -84,6 +137,8 @@ class Encoder(keras.layers.Layer):
         hidden: Sequence[int] = (128,),
         embedding: int | None = None,
         history: Mapping[str, Any] | None = None,
+        history_table: RowEmbedding | None = None,
+        extra_fields: int = 0,
         normalize: bool = True,
         unknown_rate: float = 0.0,
         dropout: float = 0.0,
@@ -105,12 +160,15 @@ class Encoder(keras.layers.Layer):
             )
         if not schema and history is None:
             raise ValueError("schema must name a feature where no history is read")
+        if extra_fields not in (0, 1):
+            raise ValueError(f"extra_fields must be 0 or 1, got {extra_fields}")
         self.schema = {name: dict(kind) for name, kind in schema.items()}
         self.dim, self.combine, self.hidden = dim, combine, tuple(hidden)
         self.embedding, self.normalize = embedding, normalize
         self.unknown_rate, self.dropout = unknown_rate, dropout
         self.reduction, self.scale, self.seed = reduction, scale, seed
         self.history = None if history is None else dict(history)
+        self.extra_fields = extra_fields
 
         def named(offset: int) -> int | None:
             return None if seed is None else seed * 1021 + offset
@@ -120,22 +178,33 @@ class Encoder(keras.layers.Layer):
             self.fields = FeatureEmbedding(
                 self.schema, embedding, unknown_rate, scale, named(1), name="fields"
             )
-        self.behaviours = self.pool = None
+        self.history_table: Any = None
+        self.pool: Any = None
+        self.shares_table = history_table is not None
         if self.history is not None:
-            options = dict(self.history)
-            size = options.pop("size", None)
-            if size is not None:
-                self.behaviours = RowEmbedding(
-                    size, embedding, scale, named(2), name="history_embedding"
-                )
-            self.pool = History(**{"seed": named(3), **options}, name="pool")
+            self.history_table = table_of_history(
+                self.history, history_table, embedding, scale, named(2)
+            )
+            pooling = {k: v for k, v in self.history.items() if k != "size"}
+            self.pool = History(**{"seed": named(3), **pooling}, name="pool")
         self.reweigh = SENet(reduction, seed=named(4)) if combine == "senet" else None
         self.mix = None
         if combine == "fm":
             self.drop = keras.layers.Dropout(dropout, seed=named(5))
         else:
             self.mix = Tower(self.hidden, dim, dropout=dropout, seed=named(5))
-        self.extra_fields = 0
+
+    @property
+    def id_table(self) -> RowEmbedding:
+        """The table of the feature "id", to be shared with a history.
+
+        Raises:
+            ValueError: The schema has no "id".
+        """
+        if self.fields is None or "id" not in self.schema:
+            raise ValueError(f"schema must have 'id', got {list(self.schema)}")
+        table: RowEmbedding = self.fields.tables["id"]
+        return table
 
     @property
     def field_names(self) -> list[str]:
@@ -167,10 +236,8 @@ class Encoder(keras.layers.Layer):
         if self.fields is not None:
             parts.append(self.fields(features, training=training))
         if self.pool is not None:
-            if self.behaviours is None:
-                raise ValueError("history needs a size, or a model that lends a table")
-            codes = features[HISTORY]
-            vectors = self.behaviours(codes)
+            codes = history_of(features)
+            vectors = self.history_table(codes)
             parts.append(self.pool(vectors, codes > 0, training=training))
         if extra is not None:
             parts.append(ops.expand_dims(extra, -2))
@@ -202,9 +269,14 @@ class Encoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         names = ("schema", "dim", "combine", "embedding", "history", "normalize")
-        more = ("unknown_rate", "dropout", "reduction", "scale", "seed")
+        more = ("extra_fields", "unknown_rate", "dropout", "reduction", "scale", "seed")
         own = {name: getattr(self, name) for name in (*names, *more)}
+        own["history_table"] = shared_table_config(self)
         return {**super().get_config(), **own, "hidden": list(self.hidden)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Encoder":
+        return cls(**with_shared_table(config))
 
 
 def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Embeddings of ids in a model whose users and items keep arriving.
 
-Tables are built with room for more ids than there are. When the room is used up, a
-model with twice as much inherits the weights of the old one: costly, but seldom.
+Tables are built with room for more ids than there are. When the room is used up, the
+weights are copied into a model with twice as much: costly, but rare.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debias.layers.embedding import RowEmbedding
-from debias.retrieval.models.two_tower import RecallModel, Schema
+from debias.retrieval.models.two_tower import RetrievalModel, Schema
 
 ID, FIRST = "id", 2  # as in debias.retrieval.data.interactions
 
@@ -23,7 +23,7 @@ class IdTables(NamedTuple):
         users: Of the user tower, by the codes of users.
         items: Of the item tower, by those of items.
         past: Of the user tower, by those of items: what it looks histories up in. It
-            may be one of `items`, lent.
+            may be one of `items`, shared.
     """
 
     users: list[RowEmbedding]
@@ -31,7 +31,7 @@ class IdTables(NamedTuple):
     past: list[RowEmbedding]
 
 
-def id_tables(model: RecallModel) -> IdTables:
+def id_tables(model: RetrievalModel) -> IdTables:
     """Every table of a model that has a row an id.
 
     >>> from debias.retrieval.models import fm_tower
@@ -46,13 +46,13 @@ def id_tables(model: RecallModel) -> IdTables:
             own.append(inner.fields.tables[ID])
         if inner is not outer:
             own.append(outer.augment)
-        if getattr(inner, "behaviours", None) is not None:
-            found.past.append(inner.behaviours)
+        if getattr(inner, "history_table", None) is not None:
+            found.past.append(inner.history_table)
     return found
 
 
-def dense_weights(model: RecallModel) -> list[Any]:
-    """What training moves apart from the tables of ids; features' tables are dense."""
+def dense_weights(model: RetrievalModel) -> list[Any]:
+    """All trainable weights but the tables of ids; tables of features are dense."""
     tables = {id(each.table) for side in id_tables(model) for each in side}
     return [v for v in model.trainable_variables if id(v) not in tables]
 
@@ -84,7 +84,7 @@ def with_room(schema: Schema) -> dict[str, dict[str, Any]]:
     return roomy
 
 
-def has_room(model: RecallModel, users: int, items: int) -> bool:
+def has_room(model: RetrievalModel, users: int, items: int) -> bool:
     """Whether the id tables have so many codes of users and of items."""
     tables = id_tables(model)
     return all(table.size >= users for table in tables.users) and all(
@@ -92,17 +92,17 @@ def has_room(model: RecallModel, users: int, items: int) -> bool:
     )
 
 
-def inherit(variables: Iterable[Any], older: Iterable[Any]) -> None:
-    """Gives variables the values of those of a smaller model, as far as these reach.
+def copy_into(variables: Iterable[Any], older: Iterable[Any]) -> None:
+    """Copies the variables of a smaller model into the first rows and columns.
 
-    Weights as well as an optimiser's moments; what lies beyond keeps its own value.
+    For weights and for the moments of an optimiser. Entries beyond keep their values.
 
     Raises:
         ValueError: The variables do not belong to each other.
 
     >>> import keras
     >>> new, old = keras.Variable(np.zeros((3, 1))), keras.Variable(np.ones((2, 1)))
-    >>> inherit([new], [old])
+    >>> copy_into([new], [old])
     >>> np.asarray(new)[:, 0].tolist()
     [1.0, 1.0, 0.0]
     """
@@ -117,10 +117,10 @@ def inherit(variables: Iterable[Any], older: Iterable[Any]) -> None:
         new.assign(value)
 
 
-def settle(tables: Iterable[RowEmbedding], first: int, last: int) -> None:
-    """Starts the rows of codes first .. last - 1 at the mean of the known ids' rows.
+def init_rows(tables: Iterable[RowEmbedding], first: int, last: int) -> None:
+    """Sets the rows of codes first .. last - 1 to the mean of the rows of known ids.
 
-    What an id is like before anything is known of it: neither noise nor nothing.
+    The mean is the best guess for an id without events; noise would rank it at random.
     """
     if first >= last or first <= FIRST:
         return

@@ -14,8 +14,16 @@ from debias.retrieval.layers.capsules import (
     interest_count,
     label_aware,
 )
-from debias.retrieval.models.encoder import HISTORY, Encoder, flat, unit
-from debias.retrieval.models.two_tower import RecallModel, Schema, lend_table
+from debias.retrieval.models.encoder import (
+    Encoder,
+    flat,
+    history_of,
+    shared_table_config,
+    table_of_history,
+    unit,
+    with_shared_table,
+)
+from debias.retrieval.models.two_tower import RetrievalModel, Schema
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -24,15 +32,16 @@ class InterestEncoder(keras.layers.Layer):
 
     Args:
         schema: Of the users; may be empty.
-        history: "length", and "size", the number of item id codes; without a size,
-            the model lends the table of its item encoder.
+        history: "length", and "size", the number of item id codes, for a table of its
+            own.
+        history_table: As in `Encoder`, instead of a table of its own.
         dim: Size of a vector, and of the embeddings.
         interests: K.
         iterations: Of the routing.
         hidden: Hidden sizes of the tower over (interest, features).
         normalize: Whether vectors have length 1.
         unknown_rate, scale: As in `FeatureEmbedding`.
-        seed: int or None.
+        seed: int or None. Determines all initial weights and draws.
 
     Shapes: dict of features with "history" (B, L) to (B, K, dim); an interest that the
     user does not have is the zero vector.
@@ -46,6 +55,7 @@ class InterestEncoder(keras.layers.Layer):
         self,
         schema: Schema,
         history: Mapping[str, Any],
+        history_table: RowEmbedding | None = None,
         dim: int = 64,
         interests: int = 4,
         iterations: int = 3,
@@ -71,11 +81,10 @@ class InterestEncoder(keras.layers.Layer):
             self.fields = FeatureEmbedding(
                 self.schema, dim, unknown_rate, scale, named(1), name="fields"
             )
-        self.behaviours = None
-        if "size" in self.history:
-            self.behaviours = RowEmbedding(
-                self.history["size"], dim, scale, named(2), name="history_embedding"
-            )
+        self.shares_table = history_table is not None
+        self.history_table = table_of_history(
+            self.history, history_table, dim, scale, named(2)
+        )
         self.capsules = InterestCapsules(
             interests, self.history["length"], iterations, named(3)
         )
@@ -90,15 +99,13 @@ class InterestEncoder(keras.layers.Layer):
 
     def live(self, features: Mapping[str, Tensor]) -> Tensor:
         """(B, K) bool: the interests that each user has."""
-        behaviours = ops.sum(ops.cast(features[HISTORY] > 0, "int32"), axis=-1)
+        behaviours = ops.sum(ops.cast(history_of(features) > 0, "int32"), axis=-1)
         count = interest_count(behaviours, self.interests)
         return ops.arange(self.interests) < ops.expand_dims(count, -1)
 
     def call(self, features: Mapping[str, Tensor], training: bool = False) -> Tensor:
-        if self.behaviours is None:
-            raise ValueError("history needs a size, or a model that lends a table")
-        codes = features[HISTORY]
-        x = self.capsules(self.behaviours(codes), codes > 0)
+        codes = history_of(features)
+        x = self.capsules(self.history_table(codes), codes > 0)
         if self.fields is not None:
             known = flat(self.fields(features, training=training))
             known = ops.expand_dims(known, 1)
@@ -115,12 +122,17 @@ class InterestEncoder(keras.layers.Layer):
         names = ("schema", "history", "dim", "interests", "iterations", "normalize")
         more = ("unknown_rate", "scale", "seed")
         own = {name: getattr(self, name) for name in (*names, *more)}
+        own["history_table"] = shared_table_config(self)
         return {**super().get_config(), **own, "hidden": list(self.hidden)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "InterestEncoder":
+        return cls(**with_shared_table(config))
 
 
 @keras.saving.register_keras_serializable(package="debias")
-class MIND(RecallModel):
-    """Multi-interest recall.
+class MIND(RetrievalModel):
+    """Multi-interest retrieval.
 
     In training a row's user vector is `label_aware` attention over its interests with
     the positive as label, compared with all candidates. Otherwise a candidate's score
@@ -193,10 +205,12 @@ class MIND(RecallModel):
             "unknown_rate": unknown_rate,
             "scale": scale,
         }
-        past = {"length": length}
+        read = items if item_features else {"id": items["id"]}
+        self.item = Encoder(read, dim, "fm", seed=seeds[1], **common)
         self.user = InterestEncoder(
             users,
-            past if share_items else {**past, "size": items["id"]["size"]},
+            {"length": length, "size": items["id"]["size"]},
+            self.item.id_table if share_items else None,
             dim,
             interests,
             iterations,
@@ -204,9 +218,6 @@ class MIND(RecallModel):
             seed=seeds[0],
             **common,
         )
-        read = items if item_features else {"id": items["id"]}
-        self.item = Encoder(read, dim, "fm", seed=seeds[1], **common)
-        lend_table(self.user, self.item)
 
     def match(self, users: Tensor, items: Tensor, batch: Any, label: Any) -> Tensor:
         if label is not None:

@@ -1,4 +1,4 @@
-"""A recall model as the relevance tower of a click model."""
+"""A retrieval model as the relevance tower of a click model."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -8,31 +8,32 @@ import numpy as np
 from keras import ops
 
 from debias.engine.tensors import Tensor
-from debias.retrieval.models.two_tower import RecallModel
+from debias.retrieval.models.two_tower import RetrievalModel
 
 
 @keras.saving.register_keras_serializable(package="debias")
 class PairRelevance(keras.layers.Layer):
-    """How relevant an item is to a user: the recall model's score, and an offset.
+    """How relevant an item is to a user: the retrieval model's score, and an offset.
 
-    The relevance of every click model may be one of these. A bias tower beside it then
-    takes the place out of the clicks, and what is left, u . v / temperature, serves as
-    recall does: by `model.user_vectors`, `model.item_vectors` and an index. The offset
-    is the same for all pairs and orders nothing.
+    Any click model can take one as its relevance tower. Its bias tower then explains
+    the effect of position, and the remaining u . v / temperature is served by
+    `model.user_vectors`, `model.item_vectors` and an index. The offset is the same for
+    all pairs and does not change their order.
 
     The features of a log's items are pairs (row of a user, row of an item), float32 as
     all features, so rows must stay below 2^24. Tables of features are kept here, as
     weights that no training moves, and looked up by row.
 
-    In training, what the model asks of pairs that belong together (`pair_losses`: DAT's
-    mimic and alignment) weighs each shown pair by its relevance sigmoid(score), under
-    stop-gradient: clicks, which the articles would weigh it by, are what bias distorts.
-    It is asked once in a pass, however many components of a mixture share the layer.
+    In training, the losses of the model on pairs that belong together (`pair_losses`:
+    DAT's mimic and alignment) weigh each shown pair by its relevance sigmoid(score),
+    under stop-gradient. The articles weigh by clicks, which bias distorts.
 
     Args:
-        model: A recall model.
+        model: A retrieval model.
         users, items: Features, as `FeatureTable.columns`; users with "history" where
             the model reads one.
+        shared_by: How many components of a mixture share the layer. Each of them calls
+            it once a step, and each call adds 1 / shared_by of the pair losses.
 
     Shapes: `(B, L, 2)`, lists of one user each, or pairs `(B, 2)`, to `(..., 1)`.
 
@@ -47,13 +48,16 @@ class PairRelevance(keras.layers.Layer):
 
     def __init__(
         self,
-        model: RecallModel,
+        model: RetrievalModel,
         users: Mapping[str, np.ndarray],
         items: Mapping[str, np.ndarray],
+        shared_by: int = 1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.model = model
+        if shared_by < 1:
+            raise ValueError(f"shared_by must be at least 1, got {shared_by}")
+        self.model, self.shared_by = model, shared_by
         self.tables: dict[str, dict[str, Any]] = {}
         for side, columns in (("user", users), ("item", items)):
             rows = len(next(iter(columns.values())))
@@ -81,7 +85,6 @@ class PairRelevance(keras.layers.Layer):
         if not self.model.built:
             self.model.build(None)
             self.model.built = True
-        self.penalties = len(self.model.losses)  # on weights; no call has added any
 
     def _rows(self, side: str, rows: Tensor) -> dict[str, Tensor]:
         rows = ops.cast(rows, "int32")
@@ -103,9 +106,7 @@ class PairRelevance(keras.layers.Layer):
             users, items / self.model.temperature, {"user": user}, None
         )
         logits = scores + self.offset
-        # Components of a mixture may share this tower: the first of them asks.
-        asked = len(self.model.losses) > self.penalties
-        if training and len(users.shape) == 2 and not asked:
+        if training and len(users.shape) == 2:
             self._pair_losses(user, item, users, items, logits)
         return ops.expand_dims(logits, -1)
 
@@ -117,7 +118,7 @@ class PairRelevance(keras.layers.Layer):
         items: Tensor,
         logits: Tensor,
     ) -> None:
-        """Every cell as a pair of its own."""
+        """Adds the losses of the model on all cells, each of them a pair."""
         each = ops.zeros_like(item["id"])
         known = {
             name: ops.reshape(column, (-1,))
@@ -132,6 +133,7 @@ class PairRelevance(keras.layers.Layer):
             ops.reshape(alike, (-1, size)),
             ops.reshape(items, (-1, size)),
             ops.reshape(ops.sigmoid(logits), (-1,)),
+            1.0 / self.shared_by,
         )
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -145,7 +147,8 @@ class PairRelevance(keras.layers.Layer):
             }
             for side, columns in self.tables.items()
         }
-        return {**super().get_config(), "model": self.model, **tables}
+        own = {"model": self.model, "shared_by": self.shared_by}
+        return {**super().get_config(), **own, **tables}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

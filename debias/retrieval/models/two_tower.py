@@ -1,4 +1,4 @@
-"""The two-tower recall model, and the towers of the articles as settings of it."""
+"""The two-tower retrieval model, and the towers of the articles as settings of it."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,8 +24,8 @@ from debias.retrieval.models.encoder import Encoder, encode
 Schema = Mapping[str, Mapping[str, Any]]
 
 
-class RecallModel(keras.Model):
-    """What all recall models share: candidates in columns, corrected and masked.
+class RetrievalModel(keras.Model):
+    """What all retrieval models share: candidates in columns, corrected and masked.
 
     Score of row b and candidate c: u_b . v_c / temperature. In training, and only
     there, log q is subtracted from shared columns, and columns that hold the row's
@@ -35,13 +35,12 @@ class RecallModel(keras.Model):
     meet.
 
     Call arguments:
-        batch: Dict as `debias.retrieval.training.batches.RecallBatches` makes it.
+        batch: Dict as `debias.retrieval.training.batches.Batches` makes it.
         training: Whether correction, masks and auxiliary losses apply.
 
     Returns:
-        (B, C + S) scores; of a packed batch (B, 2), corrected and masked always: the
-        positive, and the log of the sum of exp of all negatives, which is all that the
-        softmax asks of them.
+        (B, C + S) scores; of a packed batch (B, 2), always corrected and masked: the
+        positive, and the log-sum-exp of all negatives, which the softmax needs alone.
     """
 
     user: Any
@@ -75,7 +74,7 @@ class RecallModel(keras.Model):
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As Keras's; `RecallBatches` keep their order, and TensorFlow gets chunks.
+        """As Keras's; `Batches` keep their order, and TensorFlow gets chunks.
 
         With `steps_per_execution` in compile a chunk is the batches of an execution,
         all of which are in memory at once; with 1 there are 16 in a chunk.
@@ -164,14 +163,16 @@ class RecallModel(keras.Model):
         users: Tensor,
         items: Tensor,
         weight: Tensor | None = None,
+        scale: float = 1.0,
     ) -> None:
-        """Adds what a model asks of pairs that belong together, beside their scores.
+        """Adds the losses of a model on pairs that belong together, beside the scores.
 
         Args:
             user: (B,) id codes of the users.
             item: Categorical features (B,) of the items.
             users, items: (B, d) their vectors.
             weight: (B,) how much each pair belongs together, 0 to 1; None: 1.
+            scale: Multiplies the losses.
         """
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
@@ -188,18 +189,13 @@ class RecallModel(keras.Model):
         label = self.label_of(batch, items) if training else None
         scores = []
         for name, vectors in items.items():
-            # The few items are divided, not the many scores.
+            # The few items are divided by the temperature, not the many scores.
             part = self.match(users, vectors / self.temperature, batch, label)
             if training and name == "item":
-                if self.frequency is not None:
-                    log_q = self.frequency(batch["item"]["id"], training=True)
-                    part = correct(part, ops.stop_gradient(log_q))
-                elif "log_q" in batch:
-                    part = correct(part, batch["log_q"])
+                part = self._corrected(part, batch)
             if training and "id" in batch[name] and "excluded" not in batch:
-                part = mask_columns(
-                    part, accidental_hits(batch[name]["id"], batch["positive"])
-                )
+                hits = accidental_hits(batch[name]["id"], batch["positive"])
+                part = mask_columns(part, hits)
             scores.append(part)
         total = scores[0] if len(scores) == 1 else ops.concatenate(scores, axis=-1)
         if training and "excluded" in batch:
@@ -208,10 +204,17 @@ class RecallModel(keras.Model):
             self.auxiliary(batch, users, items)
         return total
 
-    def _packed(self, batch: Mapping[str, Any], training: bool) -> Tensor:
-        """(B, 2): the corrected score of the positive, and what the negatives sum to.
+    def _corrected(self, scores: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Scores of shared candidates less log q, where there is one."""
+        if self.frequency is not None:
+            log_q = self.frequency(batch["item"]["id"], training=True)
+            return correct(scores, ops.stop_gradient(log_q))
+        return correct(scores, batch["log_q"]) if "log_q" in batch else scores
 
-        A negative that is there c times counts c times: s - log q + log c.
+    def _packed(self, batch: Mapping[str, Any], training: bool) -> Tensor:
+        """(B, 2): the corrected score of the positive; log-sum-exp of the negatives.
+
+        A negative that occurs c times counts c times: s - log q + log c.
         """
         if self.frequency is not None:
             raise ValueError(
@@ -221,6 +224,7 @@ class RecallModel(keras.Model):
         users = self.encode_user(batch, training)
         items = {"item": self.encode_item(batch["item"], training)}
         label = self.label_of(batch, items)
+        # Scores of all distinct candidates; log c makes one stand for its occurrences.
         scaled = items["item"] / self.temperature
         log_q = batch.get("log_q", ops.zeros_like(batch["log_count"]))
         scores = self.match(users, scaled, batch, label)
@@ -228,18 +232,21 @@ class RecallModel(keras.Model):
         if "excluded" in batch:
             scores = mask_columns(scores, ops.cast(batch["excluded"], "bool"))
         negatives = ops.logsumexp(scores, axis=-1)
-        if "event" in batch:  # from rows of users to those of events
+        if "event" in batch:  # from one row a distinct user to one row an event
             users, negatives, features = keras.tree.map_structure(
                 lambda of: ops.take(of, batch["event"], axis=0),
                 (users, negatives, dict(batch["user"])),
             )
             batch = {**batch, "user": features}
+        # The positive of each event: it counts once, so without log c.
         one = ops.expand_dims(label / self.temperature, 1)
         own = self.match(users, one, batch, label)[:, 0]
         own = correct(own, ops.take(log_q, batch["positive"], axis=0))
-        if "excluded" not in batch:  # the sum holds the positive, as often as it is
+        if "excluded" not in batch:
+            # The sum holds all c occurrences of the positive: take them out again,
+            # log(e^n - e^p) = n + log(1 - e^(p - n)). By rounding p could exceed n.
             part = own + ops.take(batch["log_count"], batch["positive"], axis=0)
-            share = ops.minimum(part - negatives, -1e-6)  # rounded it could be all
+            share = ops.minimum(part - negatives, -1e-6)
             negatives = negatives + ops.log(-ops.expm1(share))
         if training:
             self.auxiliary(batch, users, items)
@@ -277,13 +284,13 @@ class RecallModel(keras.Model):
 
 
 @keras.saving.register_keras_serializable(package="debias")
-class TwoTower(RecallModel):
+class TwoTower(RetrievalModel):
     """Any user encoder, any item encoder, one inner product.
 
     Args:
         user, item: Encoders; layers that map a dict of features to vectors of one size.
-            A user encoder whose history has no size of its own looks items up in the
-            item encoder's table of ids.
+            To share the table of item ids, make the item encoder first and give the
+            user encoder its `id_table` as `history_table`.
         temperature: Divides the scores; with cosines about .1, with free lengths 1.
         frequency: Learns log q from the stream; None: the batch's `log_q` is used.
         views: Draws the views of self-supervision, of the batch's "self".
@@ -306,46 +313,52 @@ class TwoTower(RecallModel):
     ):
         super().__init__(temperature, **kwargs)
         self.user, self.item = user, item
-        lend_table(user, item)
 
     def get_config(self) -> dict[str, Any]:
         own = {
             "user": keras.saving.serialize_keras_object(self.user),
             "item": keras.saving.serialize_keras_object(self.item),
+            "shares_table": bool(getattr(self.user, "shares_table", False)),
         }
         return {**super().get_config(), **own}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        if config.pop("shares_table", False):
+            # The user encoder's config describes the table; here it is the item's.
+            config["item"] = keras.saving.deserialize_keras_object(
+                config["item"], custom_objects=custom_objects
+            )
+            user = config["user"]
+            inner = {**user["config"], "history_table": config["item"].id_table}
+            config["user"] = {**user, "config": inner}
+        return super().from_config(config, custom_objects)
 
-def lend_table(user: Any, item: Any) -> None:
-    """Lends the item encoder's id table to a user history that has none."""
-    if getattr(user, "history", None) is None or user.behaviours is not None:
-        return
-    if "id" not in item.schema or user.embedding != item.embedding:
-        raise ValueError(
-            "history without a size needs an item encoder with 'id' and fields of the "
-            f"same size, got {list(item.schema)}, {item.embedding} and {user.embedding}"
-        )
-    # Past Keras's tracking: the table stays the item encoder's, which saves it, and a
-    # loaded encoder is built already and takes no new parts.
-    object.__setattr__(user, "behaviours", item.fields.tables["id"])
+
+MODEL_OPTIONS = ("frequency", "views", "self_weight")
 
 
-def _sides(
+def _two_tower(
     users: Schema,
     items: Schema,
     combine: str,
     history: str | None,
     length: int,
-    options: Mapping[str, Any],
+    temperature: float,
     seed: int | None,
-) -> tuple[Encoder, Encoder]:
+    options: Mapping[str, Any],
+) -> TwoTower:
     past = None
     if history is not None:
         past = {"kind": history, "length": length, "size": items["id"]["size"]}
     seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
-    return (
-        Encoder(users, combine=combine, history=past, seed=seeds[0], **options),
-        Encoder(items, combine=combine, seed=seeds[1], **options),
+    own = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
+    return TwoTower(
+        Encoder(users, combine=combine, history=past, seed=seeds[0], **own),
+        Encoder(items, combine=combine, seed=seeds[1], **own),
+        temperature,
+        **{k: v for k, v in options.items() if k in MODEL_OPTIONS},
     )
 
 
@@ -369,15 +382,15 @@ def dssm(
         users, items: Schemas.
         history: A kind of `debias.retrieval.layers.history.HISTORIES`, or None.
         length: The longest history.
-        **options: Further arguments of `Encoder`.
+        **options: Further arguments of `Encoder`, for both sides, and `frequency`,
+            `views`, `self_weight` of `TwoTower`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> dssm(schema, schema, history=None).user.combine
     'mlp'
     """
     options = {"dim": dim, "hidden": hidden, **options}
-    sides = _sides(users, items, "mlp", history, length, options, seed)
-    return TwoTower(*sides, temperature=temperature)
+    return _two_tower(users, items, "mlp", history, length, temperature, seed, options)
 
 
 def fm_tower(
@@ -390,13 +403,12 @@ def fm_tower(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """FM: each side is the sum of its fields.
+    """FM: each side is the sum of its fields; arguments as in `dssm`.
 
     See `debias.retrieval.layers.fm.fm_sum`.
     """
     options = {"dim": dim, **options}
-    sides = _sides(users, items, "fm", history, length, options, seed)
-    return TwoTower(*sides, temperature=temperature)
+    return _two_tower(users, items, "fm", history, length, temperature, seed, options)
 
 
 def senet_tower(
@@ -410,10 +422,11 @@ def senet_tower(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """DSSM with `SENet` between the embeddings and the MLP of each side."""
+    """`dssm` with `SENet` between the embeddings and the MLP of each side."""
     options = {"dim": dim, "hidden": hidden, **options}
-    sides = _sides(users, items, "senet", history, length, options, seed)
-    return TwoTower(*sides, temperature=temperature)
+    return _two_tower(
+        users, items, "senet", history, length, temperature, seed, options
+    )
 
 
 def youtube_dnn(
@@ -428,12 +441,19 @@ def youtube_dnn(
 ) -> TwoTower:
     """YoutubeDNN: mean of the history and user features, an MLP; an item is its id.
 
+    Arguments as in `dssm`.
+
     Source: Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys
     2016.
     """
     seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
     past = {"kind": "mean", "length": length, "size": items["id"]["size"]}
-    user = Encoder(users, dim, "mlp", hidden, history=past, seed=seeds[0], **options)
-    shared = {k: v for k, v in options.items() if k not in ("dropout", "embedding")}
-    item = Encoder({"id": items["id"]}, dim, "fm", seed=seeds[1], **shared)
-    return TwoTower(user, item, temperature=temperature)
+    of_model = {k: v for k, v in options.items() if k in MODEL_OPTIONS}
+    of_user = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
+    of_item = {k: v for k, v in of_user.items() if k not in ("dropout", "embedding")}
+    return TwoTower(
+        Encoder(users, dim, "mlp", hidden, history=past, seed=seeds[0], **of_user),
+        Encoder({"id": items["id"]}, dim, "fm", seed=seeds[1], **of_item),
+        temperature,
+        **of_model,
+    )

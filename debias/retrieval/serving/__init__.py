@@ -1,1 +1,1 @@
-"""serving"""
+"""Indexes, published versions, queries and updates."""

@@ -1,11 +1,10 @@
 """The items of largest inner product with a user's vector, or with one of several.
 
-`exact` compares all. A `Searcher` (Faiss or Annoy, made by `hnsw`, `ivf`, `pq` or
-`annoy`) names likely rows much faster. An `Index` is what is served: all vectors, a
-searcher, and the rows that have changed since it was built. It takes rows from the
-searcher, scores them exactly and leaves out what a filter forbids; where the searcher
-does not name enough it compares all. So an answer is only ever short of items if fewer
-are allowed.
+`exact` compares all. A `Searcher` (Faiss, made by `hnsw`, `ivf` or `pq`; Annoy, made by
+`annoy`, with an extra of its own) finds likely rows much faster. An `Index` is served:
+all vectors, a searcher, and the rows that have changed since it was built. It scores
+the rows of the searcher exactly and drops those that a filter excludes. Where too few
+remain it compares all, so an answer is short only where fewer items are allowed.
 """
 
 import importlib
@@ -17,10 +16,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from debias.retrieval.training.evaluate import best, dot_scores
+from debias.retrieval.training.evaluation import best, dot_scores
 
 EXACT = 20_000  # so few rows are compared one by one: about a millisecond
-DEEPEST = 4_096  # the most rows that a searcher is asked for
+DEEPEST = 4_096  # more rows are never asked of a searcher
 SPARE = 1.25  # how much more than expected a filtered search asks for
 PIECE = 1 << 16  # vectors handled at a time
 
@@ -64,7 +63,7 @@ def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.nd
 
 
 class Searcher(Protocol):
-    """Names rows that probably have large inner products.
+    """Finds rows that probably have large inner products.
 
     Attributes:
         dim: d.
@@ -75,7 +74,7 @@ class Searcher(Protocol):
     size: int
 
     def rows(self, queries: np.ndarray, k: int) -> Rows:
-        """(Q, d) float32 to (Q, k or more) rows, -1 where it knows no more."""
+        """(Q, d) float32 to (Q, k or more) rows, -1 where it finds no more."""
 
     def save(self, folder: Path) -> None:
         """Writes one file, which `open_searcher` finds, into a folder."""
@@ -86,7 +85,7 @@ class Faiss:
 
     def __init__(self, index: Any, dim: int):
         self.index, self.dim, self.size = index, dim, index.ntotal
-        # What codes put among the k best may be below them: more are scored exactly.
+        # Codes are approximate: more than k candidates are scored exactly.
         self.deeper = 4 if hasattr(index, "pq") else 1
 
     def rows(self, queries: np.ndarray, k: int) -> Rows:
@@ -200,7 +199,7 @@ def hnsw(
 
     Args:
         vectors: (N, d) float32.
-        progress: Is told the share that is built.
+        progress: Called with the share that is built.
         links: M, of each vector.
         effort: efSearch, candidates that a search keeps; at least k counts.
         build_effort: efConstruction.
@@ -281,7 +280,7 @@ def annoy(
         vectors: As in `hnsw`.
         progress: As in `hnsw`; the trees come after the last share.
         trees: How many.
-        seed: Names the halvings.
+        seed: Determines the halvings.
     """
     forest = _extra("annoy").AnnoyIndex(vectors.shape[1], "dot")
     forest.set_seed(seed)
@@ -297,11 +296,11 @@ class Report(NamedTuple):
     """What a search was measured to be.
 
     Attributes:
-        kind: Who searches.
+        kind: Name of the searcher, or "exact".
         recall: Mean share of the exact k best that it found.
         k: That k.
         p50_ms, p99_ms: Milliseconds of one search.
-        seconds: That building took.
+        seconds: That building took; None where it was not timed.
     """
 
     kind: str
@@ -309,17 +308,17 @@ class Report(NamedTuple):
     k: int
     p50_ms: float
     p99_ms: float
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
 class Index:
-    """All vectors, who searches them, and the rows that only comparing all can find.
+    """All vectors, their searcher, and the rows that the searcher does not know.
 
     Attributes:
         vectors: (N, d) float32.
         searcher: None: all are compared, always.
-        fresh: (F,) rows, rising, whose vector is not the one the searcher has.
+        fresh: (F,) rows, rising, whose vector differs from the searcher's.
         report: As `build` measured it, before any `upsert`.
 
     Raises:
@@ -435,8 +434,8 @@ class Index:
     def upsert(self, rows: Rows, vectors: np.ndarray) -> "Index":
         """The index with new vectors at `rows`, or at further rows; this one stays.
 
-        The searcher is not built anew, so that each such row costs every search one
-        product: `build` again once they are many.
+        The searcher is not rebuilt, so each such row costs every search one product:
+        `build` again once they are many.
 
         Args:
             rows: (n,) distinct; those past the end must leave no gap.
@@ -484,7 +483,7 @@ def build(
         queries: (Q, d) or (Q, K, d) vectors of users to measure with; None: 200 items,
             evenly spaced, for which the search is harder or easier than for users.
         k: How many best items are compared with the exact ones.
-        progress: Is told the share that is built.
+        progress: Called with the share that is built.
 
     Raises:
         ValueError: A vector is not finite; the message names its row.
@@ -512,7 +511,7 @@ def measured(
     index: Index,
     queries: np.ndarray,
     k: int = 100,
-    seconds: float = float("nan"),
+    seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
     """Recall against `exact`, and the time of searches that come one by one.

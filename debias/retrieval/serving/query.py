@@ -17,7 +17,7 @@ Range = tuple[float | None, float | None]
 
 
 class Answer(NamedTuple):
-    """What a version recalls.
+    """What a version retrieves.
 
     Attributes:
         items: Raw ids, best first.
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     passed_over: list[str]
 
 
-def recall(
+def retrieve(
     version: Version,
     user: Mapping[str, Any] | None = None,
     history: Sequence[Raw] | None = None,
@@ -41,7 +41,7 @@ def recall(
     seen: bool = False,
     where: Mapping[str, Sequence[Raw] | Range] | None = None,
 ) -> Answer:
-    """The items to recall for one user.
+    """The items to retrieve for one user.
 
     Args:
         version: As `debias.retrieval.serving.versions.load` gives it.
@@ -51,7 +51,7 @@ def recall(
         history: Raw ids of the user's latest items, most recent first. Ids that the
             catalogue lacks are passed over. None: what was published of a known user.
         k: At least 1.
-        seen: Whether items of the history may be recalled again.
+        seen: Whether items of the history may be retrieved again.
         where: Feature of items to the values of which one must be there; of a numeric
             feature to the least and the most, None for no bound. All must hold.
 
@@ -92,7 +92,7 @@ def recall(
 
 
 def allowed(version: Version, where: Mapping[str, Sequence[Raw] | Range]) -> np.ndarray:
-    """(items,) bool: the items that a filter lets pass; see `recall`.
+    """(items,) bool: the items that a filter lets pass; see `retrieve`.
 
     Raises:
         ValueError: A feature is unknown, or its range is none.

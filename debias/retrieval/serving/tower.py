@@ -6,28 +6,7 @@ from typing import Any
 
 import numpy as np
 
-
-def open_onnx(path: Path) -> Any:
-    """A session of ONNX Runtime, of one thread: requests come many at a time.
-
-    Raises:
-        ValueError: The file is no ONNX model.
-        ModuleNotFoundError: The extra `retrieval` is not installed.
-    """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "onnxruntime is needed: pip install 'debias-ranking[retrieval]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(
-            str(path), options, ["CPUExecutionProvider"]
-        )
-    except Exception as error:  # of classes that onnxruntime does not export
-        raise ValueError(f"{path}: is no ONNX model: {error}") from None
+from debias.engine.scoring import open_onnx
 
 
 class UserTower:
@@ -49,12 +28,18 @@ class UserTower:
         self.length = shapes["history"][1] if "history" in shapes else 0
 
     def __call__(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        missing = [name for name in self.inputs if name not in features]
+        if missing:
+            raise ValueError(
+                f"the tower reads {list(self.inputs)}; {missing} missing among "
+                f"{list(features)}"
+            )
         read = {name: features[name] for name in self.inputs}
         return self._session.run(None, read)[0]
 
 
 def write_tower(layer: Any, path: Path) -> None:
-    """Writes the user side of a recall model, a Keras layer.
+    """Writes the user side of a retrieval model, a Keras layer.
 
     Raises:
         ValueError: It has no ONNX form.

@@ -1,15 +1,15 @@
-"""Keeping a published recall model up to date with a stream of events.
+"""Keeping a published retrieval model up to date with a stream of events.
 
-A full update warm-starts from the parameters of the last full one, makes one pass over
-all events since then, shuffled, and publishes everything. Between two of them,
-incremental updates move only embeddings of ids: dense layers stay as they are, byte for
-byte, so that vectors of before and after remain comparable, and only what moved is
-published: the user tower's rows of ids, and the vectors of touched items. A full update
-replaces the increments since the last.
+A full update starts from the parameters of the last full one, makes one pass over all
+events since then, shuffled, and publishes everything. Between two of them, incremental
+updates move only embeddings of ids. Dense weights stay the same to the byte, so vectors
+of before and after remain comparable, and little is published: the rows of ids in the
+user tower and the vectors of touched items. A full update replaces the increments since
+the last one.
 
-How far the stream has been read travels in the version's manifest, in the one switch
-that publishes the weights: whatever moment a process is killed at, the next one starts
-at a whole version and applies exactly the events that are not in it.
+The manifest of a version says how far the stream is applied in it, and one switch
+publishes both. A process that is killed at any moment leaves a complete version; the
+next run applies exactly the events that are not in it.
 """
 
 import shutil
@@ -25,27 +25,27 @@ import numpy as np
 from debias.data.tables import Source
 from debias.retrieval.data.events import (
     PLAIN,
+    Appended,
     EventColumns,
     Events,
     Mark,
-    TakenIn,
     pending,
 )
 from debias.retrieval.data.interactions import FIRST
 from debias.retrieval.models.ids import checksum, dense_weights, id_tables
-from debias.retrieval.models.two_tower import RecallModel
+from debias.retrieval.models.two_tower import RetrievalModel
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.index import Index, build
 from debias.retrieval.training.learner import (
-    PACE,
+    CONFIG,
     Build,
     Learner,
     TrainingConfig,
-    absorb,
-    forget,
-    forget_increments,
+    add_events,
+    drop_old_events,
     learn,
     load,
+    reset_id_optimizer,
     save,
 )
 
@@ -64,37 +64,37 @@ def full_update(
     users: Mapping[str, Any] | None = None,
     items: Mapping[str, Any] | None = None,
     progress: Progress = _nothing,
-) -> TakenIn:
+) -> Appended:
     """One pass over the events, shuffled; every weight may move.
 
     Args:
         learner: As the last full update left it; is changed.
         events: All since then, in any order; duplicates count once.
         users, items: Raw features of new ones, as for
-        `debias.retrieval.data.events.take_in`. progress: Called with the number of
-        events done since the last call.
+            `debias.retrieval.data.events.append_events`.
+        progress: Called with the number of events done since the last call.
     """
-    taken = absorb(learner, events, users, items)
-    forget_increments(learner)
-    if taken.events:
-        learn(learner, _last(taken), progress=progress)
-    forget(learner)
-    return taken
+    appended = add_events(learner, events, users, items)
+    reset_id_optimizer(learner)
+    if appended.events:
+        learn(learner, _new_events(appended), progress=progress)
+    drop_old_events(learner)
+    return appended
 
 
 class Increment(NamedTuple):
     """What an incremental update moved, which is all that needs publishing.
 
     Attributes:
-        taken: What became of the events.
+        appended: What appending the events came to.
         users: Rows of users whose own embedding moved, new ones included.
-        items: Rows of items whose vector is another, new ones included.
+        items: Rows of items whose vector changed, new ones included.
         vectors: (items, d) these vectors.
         before, after: Tables of ids in the user tower.
         dense: SHA-256 over all other weights, the same before and after.
     """
 
-    taken: TakenIn
+    appended: Appended
     users: np.ndarray
     items: np.ndarray
     vectors: np.ndarray
@@ -116,36 +116,37 @@ def incremental_update(
         learner, events, users, items, progress: As for `full_update`.
 
     Raises:
-        RuntimeError: A dense weight moved all the same; the learner is to be loaded
-            again, and nothing of it to be published.
+        RuntimeError: A dense weight moved all the same. Load the learner again and
+            publish nothing of it.
     """
     before = _values(learner.model)
     dense = checksum(dense_weights(learner.model))
     known = len(learner.log.items)
-    taken = absorb(learner, events, users, items)
-    if taken.events:
-        learn(learner, _last(taken), only_ids=True, progress=progress)
-    forget(learner)
+    appended = add_events(learner, events, users, items)
+    if appended.events:
+        learn(learner, _new_events(appended), only_ids=True, progress=progress)
+    drop_old_events(learner)
     if checksum(dense_weights(learner.model)) != dense:
         raise RuntimeError("an incremental update moved a dense weight")
     after = _values(learner.model)
-    users_moved = _moved(before.users, after.users, len(taken.log.users))
-    rows = _moved(before.items, after.items, len(taken.log.items))
-    rows = np.union1d(rows, np.arange(known, len(taken.log.items)))
+    log = appended.log
+    users_moved = _moved(before.users, after.users, len(log.users))
+    rows = _moved(before.items, after.items, len(log.items))
+    rows = np.union1d(rows, np.arange(known, len(log.items)))
     return Increment(
-        taken,
+        appended,
         users_moved,
         rows,
-        learner.model.item_vectors(taken.log.items.take(rows)),
+        learner.model.item_vectors(log.items.take(rows)),
         [*before.users, *before.past],
         [*after.users, *after.past],
         dense,
     )
 
 
-def _last(taken: TakenIn) -> np.ndarray:
+def _new_events(appended: Appended) -> np.ndarray:
     """(E,) bool: the events of the log that are new."""
-    return np.arange(len(taken.log)) >= len(taken.log) - taken.events
+    return np.arange(len(appended.log)) >= len(appended.log) - appended.events
 
 
 class _Tables(NamedTuple):
@@ -154,8 +155,8 @@ class _Tables(NamedTuple):
     past: list[np.ndarray]
 
 
-def _values(model: RecallModel) -> _Tables:
-    """Copies: rows are scattered into the tables themselves."""
+def _values(model: RetrievalModel) -> _Tables:
+    """Copies, since training scatters rows into the tables themselves."""
     return _Tables(*([np.array(t.table) for t in side] for side in id_tables(model)))
 
 
@@ -189,8 +190,8 @@ class Served:
         index: Its index.
         about: "extra" of its manifest: "kind", "full" or "increment"; "learner", the
             name of the folder of the training state; "applied", the marks; "full",
-            learner and marks of the full update that increments stand on; and whatever
-            the caller had put there.
+            learner and marks of the full update under the increments; and the entries
+            of the caller.
     """
 
     name: str
@@ -216,7 +217,7 @@ def publish_full(
         learner: After a full update.
         applied: The marks of all events that it learned from.
         how: Makes the searcher, as for `debias.retrieval.serving.index.build`.
-        about: What else the manifest is to say, JSON values.
+        about: Further entries of the manifest, JSON values.
         keep: Versions to keep.
         progress: Called with the share that is done.
     """
@@ -230,7 +231,7 @@ def publish_full(
         queries=model.user_vectors(learner.user_features(some)),
         progress=lambda share: progress(0.1 + 0.5 * share),
     )
-    progress(0.6)  # the rest is to write the tower and all else
+    progress(0.6)  # writing the tower and the rest takes about as long
     state = {"learner": _keep(Path(root), learner), "applied": applied}
     return _publish(
         Path(root),
@@ -252,10 +253,10 @@ def publish_increment(
     *,
     keep: int = 3,
 ) -> Served:
-    """Publishes what moved on top of what is served.
+    """Publishes what moved on top of the served version.
 
-    The user tower is the served file with other rows of ids in it; the touched items
-    are upserted into the served index, which is built anew once it holds many.
+    The user tower is the served file with new rows of ids. The touched items are
+    upserted into the served index, which is rebuilt once it holds many of them.
 
     Args:
         root, learner, how, keep: As for `publish_full`.
@@ -281,18 +282,18 @@ def replace_tables(
 ) -> bool:
     """Writes an ONNX model with other tables in it, and everything else as it is.
 
-    A table is known by its values. Hundreds of times faster than to export the model
-    again, and what is dense in it stays the same bytes.
+    Finds a table by its values. Hundreds of times as fast as exporting the model again,
+    and the dense weights stay the same to the byte.
 
     Args:
         tower: The model.
         before: Tables that it holds.
-        after: What is to be in their places.
+        after: Tables to put in their places.
         out: File to write.
 
     Returns:
-        Whether it was written: not where a table has another size than before, or is
-        not there exactly once.
+        Whether it was written: not where a table has another size than before, or does
+        not occur exactly once.
     """
     import onnx
     from onnx import numpy_helper
@@ -321,7 +322,7 @@ def _publish(
     keep: int,
 ) -> Served:
     log = learner.log
-    histories, _ = log.histories(learner.pace.length, np.arange(len(log.users)))
+    histories, _ = log.histories(learner.config.length, np.arange(len(log.users)))
     name = versions.publish(
         root,
         tower,
@@ -353,8 +354,8 @@ def _keep(root: Path, learner: Learner) -> str:
 
 def _prune(root: Path) -> None:
     """Removes training states that no kept version names."""
-    told = [versions.manifest(root, name)["extra"] for name in versions.names(root)]
-    used = {state["learner"] for about in told for state in (about, about["full"])}
+    extras = [versions.manifest(root, name)["extra"] for name in versions.names(root)]
+    used = {state["learner"] for about in extras for state in (about, about["full"])}
     for path in (root / LEARNERS).iterdir():
         if path.is_dir() and path.name not in used:
             shutil.rmtree(path)
@@ -370,9 +371,9 @@ class Report(NamedTuple):
         version: Its name.
         kind: "full" or "increment".
         events: Learned from.
-        duplicates: Left out, for they had been taken in before.
+        duplicates: Left out: applied before.
         new_users, new_items: That got a row.
-        bare: Of these, without any feature.
+        bare: New users and items without any feature.
         moved_users, moved_items: Published again.
         seconds: That learning and publishing took.
     """
@@ -393,11 +394,11 @@ def update(
     root: str | Path,
     source: Source,
     build_model: Build,
-    pace: TrainingConfig = PACE,
+    config: TrainingConfig = CONFIG,
     full: bool = False,
     *,
     columns: EventColumns = PLAIN,
-    most: int = 4096,
+    max_events: int = 4096,
     users: Mapping[str, Any] | None = None,
     items: Mapping[str, Any] | None = None,
     how: How = None,
@@ -406,21 +407,22 @@ def update(
 ) -> Iterator[Report]:
     """Applies the events of a stream that the published version has not seen yet.
 
-    Incrementally, one version for each lot of at most `most` events; or fully, one
-    version from the state of the last full update and all events since, those of the
-    increments included. Kill it at any moment and call it again: versions that were
-    published stay, and no event is lost or applied twice.
+    Incrementally, it publishes one version for each chunk of the events. A full update
+    publishes one version, learned from the state of the last full update and all events
+    since, those of the increments included. Kill it at any moment and call it again: no
+    published version is lost, and no event is lost or applied twice.
 
     Args:
         root: Folder of the versions, with one that `publish_full` wrote.
         source, columns: The stream, as for `debias.retrieval.data.events.pending`.
-        build_model, pace: Those of the learner that was published.
-        full: Which of the two.
-        most: Events of a lot.
+        build_model, config: Those of the learner that was published.
+        full: Whether to make a full update.
+        max_events: Events of a chunk, at most.
         users, items: Raw features of new ones, as for
-        `debias.retrieval.data.events.take_in`. how, keep: As for `publish_full`.
-        start: Called with the number of events to apply; what it returns is told as
-            they are applied.
+            `debias.retrieval.data.events.append_events`.
+        how, keep: As for `publish_full`.
+        start: Called with the number of events to apply; returns what to call with the
+            events done since the last call.
 
     Yields:
         A report after each version is published: only now its events are applied.
@@ -430,44 +432,83 @@ def update(
             lacks events that are applied already.
     """
     root = Path(root)
-    about = versions.manifest(root)["extra"]
-    if "learner" not in about:
-        raise ValueError(f"{root}: was published without its training state")
+    _trained_manifest(root)
     with versions.alone(root / LEARNERS):
-        about = versions.manifest(root)["extra"]
+        about = _trained_manifest(root)
         state = about["full"] if full else about
-        lots = list(pending(source, _marks(state), columns, most))
-        if full and lots:
-            lots = [_joined(lots, _marks(about))]
-        progress = start(sum(len(events.user) for events, _ in lots))
-        if not lots:
+        chunks = list(pending(source, _marks(state), columns, max_events))
+        if full and chunks:
+            chunks = [_joined(chunks, _marks(about))]
+        progress = start(sum(len(events.user) for events, _ in chunks))
+        if not chunks:
             return
-        learner = load(root / LEARNERS / state["learner"], build_model, pace)
+        learner = load(root / LEARNERS / state["learner"], build_model, config)
         served = _served(root)
-        for events, applied in lots:
+        apply = _apply_full if full else _apply_increment
+        for events, applied in chunks:
             begun = time.perf_counter()
-            if full:
-                taken = full_update(learner, events, users, items, progress)
-                served = publish_full(
-                    root, learner, applied, how, about=about, keep=keep
-                )
-                moved = len(taken.log.users), len(taken.log.items)
-            else:
-                step = incremental_update(learner, events, users, items, progress)
-                served = publish_increment(
-                    root, learner, step, applied, served, how, keep=keep
-                )
-                taken, moved = step.taken, (len(step.users), len(step.items))
-            counts = taken.events, taken.duplicates, taken.users, taken.items
-            seconds = time.perf_counter() - begun
+            appended, moved, served = apply(
+                _Step(root, learner, events, users, items, progress, how, keep),
+                applied,
+                served,
+            )
             yield Report(
                 served.name,
                 served.about["kind"],
-                *counts,
-                taken.bare,
+                appended.events,
+                appended.duplicates,
+                appended.users,
+                appended.items,
+                appended.bare,
                 *moved,
-                seconds,
+                time.perf_counter() - begun,
             )
+
+
+class _Step(NamedTuple):
+    """What one update applies, and how; as the arguments of `update`."""
+
+    root: Path
+    learner: Learner
+    events: Events
+    users: Mapping[str, Any] | None
+    items: Mapping[str, Any] | None
+    progress: Progress
+    how: How
+    keep: int
+
+
+Applied = tuple[Appended, tuple[int, int], Served]
+
+
+def _apply_full(step: _Step, applied: Mapping[str, Mark], served: Served) -> Applied:
+    appended = full_update(
+        step.learner, step.events, step.users, step.items, step.progress
+    )
+    served = publish_full(
+        step.root, step.learner, applied, step.how, about=served.about, keep=step.keep
+    )
+    return appended, (len(appended.log.users), len(appended.log.items)), served
+
+
+def _apply_increment(
+    step: _Step, applied: Mapping[str, Mark], served: Served
+) -> Applied:
+    moved = incremental_update(
+        step.learner, step.events, step.users, step.items, step.progress
+    )
+    served = publish_increment(
+        step.root, step.learner, moved, applied, served, step.how, keep=step.keep
+    )
+    return moved.appended, (len(moved.users), len(moved.items)), served
+
+
+def _trained_manifest(root: Path) -> dict[str, Any]:
+    """The "extra" of the current version, which must name a training state."""
+    about: dict[str, Any] = versions.manifest(root)["extra"]
+    if "learner" not in about:
+        raise ValueError(f"{root}: was published without its training state")
+    return about
 
 
 def _served(root: Path) -> Served:
@@ -481,15 +522,15 @@ def _marks(state: Mapping[str, Any]) -> dict[str, Mark]:
 
 
 def _joined(
-    lots: list[tuple[Events, dict[str, Mark]]], covered: Mapping[str, Mark]
+    chunks: list[tuple[Events, dict[str, Mark]]], covered: Mapping[str, Mark]
 ) -> tuple[Events, dict[str, Mark]]:
-    """All lots as one, which must hold what increments have applied."""
-    marks = lots[-1][1]
+    """All chunks as one, which must hold what increments have applied."""
+    marks = chunks[-1][1]
     for name, mark in covered.items():
         if name not in marks or marks[name].rows < mark.rows:
             raise ValueError(
                 f"{name}: increments have applied {mark.rows} of its rows, which a "
                 "full update replaces and must be given again"
             )
-    columns = zip(*(events for events, _ in lots), strict=True)
+    columns = zip(*(events for events, _ in chunks), strict=True)
     return Events(*map(np.concatenate, columns)), marks

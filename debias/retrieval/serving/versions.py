@@ -1,4 +1,4 @@
-"""Versions of what recall serves: published whole, switched at once, kept, rolled back.
+"""Published versions of a retrieval model: written whole, switched at once, kept.
 
     ROOT/CURRENT            the name of the version to serve
     ROOT/versions/000007/   one version:
@@ -6,15 +6,15 @@
         users.npz           table of users: features, and raw id <-> row
         items.npz           the same of items
         vectors.npy         (items, d) float32
-        index.faiss         who searches them, or index.annoy, or neither
-        fresh.npy           rows that have changed since that was built
+        index.faiss         searches them; or index.annoy, or neither
+        fresh.npy           rows that have changed since the index was built
         histories.npy       the users' latest items, if known
-        manifest.json       sizes and SHA-256 of all these, and what else is to be known
+        manifest.json       sizes and SHA-256 of all these, and entries of the publisher
 
-A version is written aside, forced to the disk and renamed; then one rename of CURRENT
-makes it the one to serve. So a crash, at any moment, leaves the last one served, and a
-reader takes tower, vectors and index from one folder. What a killed publisher left is
-removed by the next. For POSIX file systems.
+A version is written to a hidden folder, synced to disk and renamed. Then one rename of
+CURRENT makes it the version to serve. A crash at any moment leaves the last version in
+service, and a reader takes tower, vectors and index from one folder. The next publisher
+removes what a killed one left. For POSIX file systems.
 """
 
 import fcntl
@@ -102,34 +102,27 @@ def publish(
 
     Args:
         root: Folder of the versions; made if absent.
-        tower: The user side of a recall model, a Keras layer, which needs the extra
+        tower: The user side of a retrieval model, a Keras layer, which needs the extra
             `onnx`; or the path of a `tower.onnx` to publish once more.
         users, items: Tables with "id", by which the tower's inputs are coded.
         index: Over the vectors of `items`, row by row.
-        histories: (users, L) as `Interactions.histories` gives them: what a known user
-            who sends no history is taken to have done last. None: nothing.
+        histories: (users, L) as `Interactions.histories` gives them: the latest items
+            of a known user who sends no history. None: nothing.
         extra: JSON values of the caller's, switched with all the rest; e.g. how far a
             log of events has been applied.
-        keep: How many versions to keep, this one included. Those that were rolled back
-            from are not among them.
+        keep: How many versions to keep, this one included. Versions that were rolled
+            back from are not among them.
 
     Returns:
         The name of the version.
 
     Raises:
-        ValueError: The parts do not fit each other, `extra` is no JSON, or another
-            process is publishing here. What was served is served on.
+        ValueError: The parts do not fit each other, a value is no valid text, `extra`
+            is no JSON, or another process is publishing here. The version in service
+            stays.
     """
     root = Path(root)
-    if keep < 1:
-        raise ValueError(f"keep must be at least 1, got {keep}")
-    for side, table in (("users", users), ("items", items)):
-        if ID not in table.columns:
-            raise ValueError(f"{side} must have 'id', got {list(table.columns)}")
-    if len(items) != len(index):
-        raise ValueError(f"index has {len(index)} items, the table {len(items)}")
-    if histories is not None and histories.shape[:1] != (len(users),):
-        raise ValueError(f"histories must be ({len(users)}, L), got {histories.shape}")
+    _check_parts(users, items, index, histories, keep)
     about: dict[str, Any] = {
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -137,8 +130,8 @@ def publish(
         "items": len(items),
         "dimension": index.dim,
         "dtype": str(index.vectors.dtype),
-        "index": index.report and index.report._asdict(),
-        "extra": _plain(dict(extra or {})),
+        "index": index.report and _plain("index.report", index.report._asdict()),
+        "extra": _plain("extra", dict(extra or {})),
     }
     with alone(root):
         for part in (*root.glob(".*.part"), *root.glob("versions/.*.part")):
@@ -146,36 +139,86 @@ def publish(
         before = int(current(root)) if (root / "CURRENT").exists() else 0
         name = f"{int((names(root) or ['0'])[-1]) + 1:06d}"
         with atomic_folder(root / "versions" / name) as aside:
-            if isinstance(tower, str | Path):
-                shutil.copyfile(tower, aside / "tower.onnx")
-            else:
-                write_tower(tower, aside / "tower.onnx")
-            _write_table(users, aside / "users.npz")
-            _write_table(items, aside / "items.npz")
-            np.save(aside / "vectors.npy", index.vectors)
-            np.save(aside / "fresh.npy", index.fresh)
-            if histories is not None:
-                np.save(aside / "histories.npy", histories.astype(np.int32))
-            if index.searcher is not None:
-                index.searcher.save(aside)
-            _fits(UserTower(aside / "tower.onnx"), users, index, aside)
-            about["files"] = {
-                file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)}
-                for file in sorted(aside.iterdir())
-            }
-            text = json.dumps({**about, "sha256": _seal(about)}, indent=1)
-            (aside / "manifest.json").write_text(text + "\n", encoding="utf-8")
-            for file in (*aside.iterdir(), aside):
-                sync(file)
+            _write(aside, tower, users, items, index, histories, about)
         sync(root / "versions")
         _switch(root, name)
-        kept = [one for one in names(root) if one == name or int(one) <= before]
-        for old in set(names(root)) - set(kept[-keep:]):
-            # Renamed first: a folder that is listed is whole.
-            hidden = root / "versions" / f".{old}.part"
-            (root / "versions" / old).rename(hidden)
-            _remove(hidden)
+        _drop_old(root, name, before, keep)
     return name
+
+
+def _check_parts(
+    users: FeatureTable,
+    items: FeatureTable,
+    index: Index,
+    histories: np.ndarray | None,
+    keep: int,
+) -> None:
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    for side, table in (("users", users), ("items", items)):
+        if ID not in table.columns:
+            raise ValueError(f"{side} must have 'id', got {list(table.columns)}")
+        for name, words in table.vocabularies.items():
+            _check_text(f"{side}, column {name!r}", words)
+    if len(items) != len(index):
+        raise ValueError(f"index has {len(index)} items, the table {len(items)}")
+    if histories is not None and histories.shape[:1] != (len(users),):
+        raise ValueError(f"histories must be ({len(users)}, L), got {histories.shape}")
+
+
+def _check_text(where: str, words: np.ndarray) -> None:
+    """Raises ValueError at a word with a lone surrogate, which no answer can hold."""
+    for row, word in enumerate(words.tolist()):
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{where}: value {row}, {word!a}, holds a lone surrogate and is no "
+                "valid text; read the source with its own encoding"
+            ) from None
+
+
+def _write(
+    folder: Path,
+    tower: Any,
+    users: FeatureTable,
+    items: FeatureTable,
+    index: Index,
+    histories: np.ndarray | None,
+    about: dict[str, Any],
+) -> None:
+    """Writes all files of a version, the manifest last, and syncs them to disk."""
+    if isinstance(tower, str | Path):
+        shutil.copyfile(tower, folder / "tower.onnx")
+    else:
+        write_tower(tower, folder / "tower.onnx")
+    _write_table(users, folder / "users.npz")
+    _write_table(items, folder / "items.npz")
+    np.save(folder / "vectors.npy", index.vectors)
+    np.save(folder / "fresh.npy", index.fresh)
+    if histories is not None:
+        np.save(folder / "histories.npy", histories.astype(np.int32))
+    if index.searcher is not None:
+        index.searcher.save(folder)
+    _check_tower(UserTower(folder / "tower.onnx"), users, index)
+    about["files"] = {
+        file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)}
+        for file in sorted(folder.iterdir())
+    }
+    text = json.dumps({**about, "sha256": _seal(about)}, indent=1)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    for file in (*folder.iterdir(), folder):
+        sync(file)
+
+
+def _drop_old(root: Path, name: str, before: int, keep: int) -> None:
+    """Removes all versions but `keep`; those rolled back from go first."""
+    kept = [one for one in names(root) if one == name or int(one) <= before]
+    for old in set(names(root)) - set(kept[-keep:]):
+        # Renamed first: a folder that is listed is complete.
+        hidden = root / "versions" / f".{old}.part"
+        (root / "versions" / old).rename(hidden)
+        _remove(hidden)
 
 
 def names(root: str | Path) -> list[str]:
@@ -188,32 +231,44 @@ def current(root: str | Path) -> str:
     """The name of the version to serve.
 
     Raises:
-        ValueError: Nothing was published here.
+        ValueError: Nothing was published here, or CURRENT is damaged.
     """
     path = Path(root) / "CURRENT"
     try:
-        return path.read_text(encoding="utf-8").strip()
+        name = path.read_text(encoding="utf-8").strip()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"{root}: holds no published version (there is no {path.name})"
         ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is damaged: {error}; {_ADVICE}") from None
+    if not name.isdigit():
+        raise ValueError(
+            f"{path}: is damaged: must hold the name of a version, digits alone, got "
+            f"{name[:50]!a}; {_ADVICE}"
+        )
+    return name
 
 
 def manifest(root: str | Path, name: str | None = None) -> dict[str, Any]:
-    """What is said of a version, the current one or `name`; its files are not read.
+    """The manifest of a version, the current one or `name`; no other file is read.
 
     Raises:
         ValueError: There is no such version, or its manifest is damaged.
     """
     name = current(root) if name is None else name
-    path = Path(root) / "versions" / name / "manifest.json"
     if name not in (kept := names(root)):
         raise ValueError(f"{root}: has no version {name!r}, it keeps {kept}")
+    return _manifest(Path(root) / "versions" / name)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         seal = about.pop("sha256")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path}: is damaged, {error!r}; {_ADVICE}") from None
+        raise ValueError(f"{path}: is damaged: {error!r}; {_ADVICE}") from None
     if about.get("schema") != SCHEMA:
         raise ValueError(
             f"{path}: has schema {about.get('schema')}, this library reads {SCHEMA}: "
@@ -224,18 +279,26 @@ def manifest(root: str | Path, name: str | None = None) -> dict[str, Any]:
     return about
 
 
-def load(root: str | Path, name: str | None = None) -> Version:
-    """A version in memory, the current one or `name`, every byte checked.
+def load(path: str | Path, name: str | None = None) -> Version:
+    """A version in memory, every byte checked.
+
+    Args:
+        path: Folder of the versions, of which the current one or `name` is loaded; or
+            the folder of one version, wherever it lies.
 
     Raises:
         ValueError: There is no such version; or a file is absent, damaged or does not
             fit the others, and the message names it.
     """
+    root = Path(path)
+    if name is None and (root / "manifest.json").exists():
+        return _read(root)
     chosen = current(root) if name is None else name
     try:
-        return _read(Path(root), chosen)
+        manifest(root, chosen)  # its message names the versions there are
+        return _read(root / "versions" / chosen)
     except (OSError, ValueError):
-        # While it was read, a newer one may have come and this one have been removed.
+        # A newer version may have been published and this one removed meanwhile.
         if name is None and current(root) != chosen:
             return load(root)
         raise
@@ -256,14 +319,14 @@ def roll_back(root: str | Path, name: str | None = None) -> str:
             if not older:
                 raise ValueError(f"{root}: keeps no version before {current(root)}")
             name = older[-1]
-        _read(root, name)
+        manifest(root, name)
+        _read(root / "versions" / name)
         _switch(root, name)
     return name
 
 
-def _read(root: Path, name: str) -> Version:
-    about = manifest(root, name)
-    folder = root / "versions" / name
+def _read(folder: Path) -> Version:
+    about = _manifest(folder)
     for file, expected in about["files"].items():
         path = folder / file
         if not path.exists():
@@ -290,23 +353,25 @@ def _read(root: Path, name: str) -> Version:
             np.load(folder / "fresh.npy"),
             about["index"] and Report(**about["index"]),
         )
-        _fits(tower, users, index, folder)
+        _check_tower(tower, users, index)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}; {_ADVICE}") from None
     path = folder / "histories.npy"
     histories = np.load(path, mmap_mode="r") if path.exists() else None
-    return Version(name, folder, tower, users, items, index, histories, about)
+    return Version(folder.name, folder, tower, users, items, index, histories, about)
 
 
-def _fits(tower: UserTower, users: FeatureTable, index: Index, folder: Path) -> None:
-    """Tries the tower on a user of whom nothing is known."""
-    strange = set(tower.inputs) - {*users.columns, "history"}
-    if strange:
+def _check_tower(tower: UserTower, users: FeatureTable, index: Index) -> None:
+    """Tries the tower on a user without any known feature."""
+    unknown = set(tower.inputs) - {*users.columns, "history"}
+    if unknown:
         raise ValueError(
-            f"tower reads {sorted(strange)}, users have {list(users.columns)}"
+            f"tower reads {sorted(unknown)}, users have {list(users.columns)}"
         )
-    nobody = {name: column[:0] for name, column in users.columns.items()}
-    nobody = {k: np.zeros((1, *v.shape[1:]), v.dtype) for k, v in nobody.items()}
+    nobody = {
+        name: np.zeros((1, *column.shape[1:]), column.dtype)
+        for name, column in users.columns.items()
+    }
     nobody["history"] = np.zeros((1, tower.length), np.int32)
     size = tower(nobody).shape[-1]
     if size != index.dim:
@@ -332,11 +397,11 @@ def _read_table(path: Path) -> FeatureTable:
     return FeatureTable(parts["column"], parts["words"])
 
 
-def _plain(extra: dict[str, Any]) -> dict[str, Any]:
+def _plain(name: str, values: dict[str, Any]) -> dict[str, Any]:
     try:
-        return json.loads(json.dumps(extra, allow_nan=False))
+        return json.loads(json.dumps(values, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"extra must be JSON values: {error}") from None
+        raise ValueError(f"{name} must be JSON values: {error}") from None
 
 
 def _seal(about: Mapping[str, Any]) -> str:
@@ -372,7 +437,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """Holds a lock that the system frees when its process ends, however it ends."""
+    """Holds a lock, which the system frees when the process ends, however it ends."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
         try:

@@ -1,1 +1,1 @@
-"""training"""
+"""Batches, fitting, evaluation, and learners that go on learning."""

@@ -1,24 +1,24 @@
-"""Training batches of a recall model, on any backend.
+"""Training batches of a retrieval model, on any backend.
 
 A batch is a dict that a `debias.retrieval.models` model reads:
 
     user      dict of the users' features (B,) or (B, m), and "history" (B, L)
     item      dict of the features of C candidates that all rows share
     own       dict of the features of S candidates of each row's own, (B, S[, m])
-    log_q     (C,) log of the chance that a shared candidate is there, if corrected
+    log_q     (C,) log of the chance that a shared candidate is drawn, if corrected
     excluded  (B, C + S) uint8, 1 at columns that are no negatives of the row
     positive  (B,) int32, the column of the row's positive; also the target
     self      dict of the features of items drawn uniformly, for self-supervision
 
-A packed batch has each distinct candidate once, and so few columns where items are
-popular; without histories it has each distinct user once too. It says besides
+A packed batch holds each distinct candidate once, so it has few columns where items are
+popular. Without histories it holds each distinct user once, too. Its further entries:
 
-    log_count (C,) how often a candidate is there; -1e9 at columns that fill up
+    log_count (C,) log of how often a candidate occurs; -1e9 at padding columns
     event     (B,) int32, the row of each event's user, if users are packed
 
-and has zeros for its target: the model gives two columns, the positive and all
-negatives together. `excluded` is then what the user of a row knows, the positive among
-it, or is not there.
+Its target is zero: the model returns two columns, the positive and the sum of all
+negatives. `excluded` then marks what the user of a row knows, its positive included;
+without `exclude_known` it is absent.
 """
 
 import copy
@@ -36,11 +36,11 @@ from debias.retrieval.layers.logq import MASKED
 CANDIDATES = ("batch", "catalogue", "own")
 DENSE = 1 << 28  # up to so many cells, what users know is one array of bytes
 CHUNK = 16  # batches that TensorFlow asks Python for at once
-ROOM = 32  # packed batches are filled up to multiples of it: XLA compiles each shape
+WIDTH = 32  # packed batches are padded to multiples of it: XLA compiles each shape
 
 
 class Drawn(NamedTuple):
-    """What is drawn for a batch, rows of the tables."""
+    """The draws of a batch, as rows of the tables."""
 
     rows: np.ndarray  # (B,) its events
     shared: np.ndarray  # (C,) candidates of all rows
@@ -50,19 +50,19 @@ class Drawn(NamedTuple):
 
 
 class Distinct(NamedTuple):
-    """The distinct ids of each row of (N, m), filled up to W with the row's least."""
+    """The distinct ids of each row of (N, m), padded to W with the row's smallest."""
 
     ids: np.ndarray  # (N, W)
-    counts: np.ndarray  # (N, W) how often each is there, 0 where it fills up
-    first: np.ndarray  # (N, W) where it is first, of m
-    place: np.ndarray  # (N, m) which of the W each is
+    counts: np.ndarray  # (N, W) how often each occurs, 0 at padding
+    first: np.ndarray  # (N, W) where it occurs first, in 0..m-1
+    place: np.ndarray  # (N, m) which of the W each id is
 
 
-def distinct(ids: np.ndarray, least: int = 0) -> Distinct:
-    """What is distinct in each row of `ids` (N, m), at least 0, all rows at once.
+def distinct(ids: np.ndarray, min_width: int = 0) -> Distinct:
+    """The distinct ids of each row of `ids` (N, m), ids at least 0, all rows at once.
 
     Args:
-        least: W is no smaller; it is a multiple of `ROOM`.
+        min_width: W is at least this, and a multiple of `WIDTH`.
 
     >>> found = distinct(np.array([[7, 5, 7], [2, 2, 2]]))
     >>> found.ids[:, :3].tolist(), found.counts[:, :3].tolist()
@@ -71,28 +71,70 @@ def distinct(ids: np.ndarray, least: int = 0) -> Distinct:
     ([[1, 0, 1], [0, 0, 0]], (2, 32))
     """
     rows, size = len(ids), int(ids.max()) + 1
+    # One key a (row, id), so that one call of `unique` serves all rows.
     key = ids + size * np.arange(rows, dtype=np.int64)[:, None]
     key, first, place, count = np.unique(
         key, return_index=True, return_inverse=True, return_counts=True
     )
+    # The distinct keys of row r are those from start[r] to start[r + 1] - 1.
     start = np.searchsorted(key, size * np.arange(rows + 1))
-    width = max(-(-int(np.diff(start).max()) // ROOM) * ROOM, least)
+    width = max(-(-int(np.diff(start).max()) // WIDTH) * WIDTH, min_width)
     at = start[:-1, None] + np.arange(width)
-    fills = at >= start[1:, None]
-    at = np.where(fills, start[:-1, None], at)
+    padding = at >= start[1:, None]
+    at = np.where(padding, start[:-1, None], at)
     return Distinct(
         key[at] % size,
-        np.where(fills, 0, count[at]),
+        np.where(padding, 0, count[at]),
         first[at] % ids.shape[1],
         place.reshape(ids.shape) - start[:-1, None],
     )
 
 
-class RecallBatches(keras.utils.PyDataset):
+def _check_candidates(
+    candidates: str,
+    negatives: int,
+    own_negatives: int,
+    own_sampler: Sampler | None,
+    packed: bool,
+) -> None:
+    """Raises ValueError where the arguments of `Batches` contradict each other."""
+    if candidates not in CANDIDATES:
+        raise ValueError(
+            f"candidates must be one of {list(CANDIDATES)}, got {candidates!r}"
+        )
+    if min(negatives, own_negatives) < 0:
+        raise ValueError(
+            "negatives and own_negatives must not be negative, got "
+            f"{negatives} and {own_negatives}"
+        )
+    if candidates == "own" and negatives < 1:
+        raise ValueError("candidates 'own' need negatives of at least 1, got 0")
+    if own_negatives and own_sampler is None:
+        raise ValueError("own_negatives need an own_sampler, got None")
+    if packed and (candidates != "batch" or own_negatives):
+        raise ValueError(
+            "packed batches have shared candidates alone: give candidates 'batch' "
+            f"and no own_negatives, got {candidates!r} and {own_negatives}"
+        )
+
+
+def known_items(log: Interactions) -> Any:
+    """(users, items) bool, which items each user has taken; sparse above `DENSE` cells.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> known_items(from_columns(["u", "v"], ["i", "j"], [1, 2])).astype(int).tolist()
+    [[1, 0], [0, 1]]
+    """
+    shape = (len(log.users), len(log.items))
+    known = sparse.csr_matrix((np.ones(len(log), bool), (log.user, log.item)), shape)
+    return known.toarray() if shape[0] * shape[1] <= DENSE else known
+
+
+class Batches(keras.utils.PyDataset):
     """Batches of (inputs, positive column) over the events of a log, for `fit`.
 
-    Each event is to be predicted from what its user took before it. The order of events
-    is drawn anew each epoch, and every draw follows from `seed`.
+    The model learns to predict each event from what its user took before. The order of
+    events is drawn anew each epoch.
 
     Args:
         log: The training events.
@@ -102,23 +144,23 @@ class RecallBatches(keras.utils.PyDataset):
             `negatives` more from `sampler`, shared. "catalogue": all items, always.
             "own": `negatives` for each row alone, its positive in column 0.
         negatives: How many the sampler draws.
-        sampler: Where they come from; None: uniform. A `Queue` is fed with each batch.
+        sampler: Draws them; None: uniform. A `Queue` receives the items of each batch.
         own_negatives: How many `own_sampler` draws for each row alone, beside shared
             candidates; e.g. a hard one per 100 of the batch.
-        own_sampler: Where those come from.
-        log_q: Whether shared candidates carry `log_q`: by the items' share of the
-            events for those of the batch, by the sampler for those it draws, mixed in
-            the ratio of their numbers.
+        own_sampler: Draws those.
+        log_q: Whether shared candidates carry `log_q`: the items' share of the events
+            for candidates of the batch, that of the sampler for those it draws, mixed
+            in the ratio of their numbers.
         exclude_known: Whether a user's other positives are excluded from the negatives.
         history: L; 0 for none.
         self_items: How many items are drawn for self-supervision; 0 for none.
         min_history: Events with fewer earlier ones of their user are left out.
         learned: (E,) bool, the events to learn from; the others only tell what users
             took before. `log_q` is then the items' share of these. None: all.
-        packed: Gives each distinct candidate once, for candidates "batch" alone. The
-            softmax, and no other loss, is then what it is without, in fewer products;
-            with dropout, all that show an item drop the same.
-        seed: Names all draws.
+        packed: Whether to hold each distinct candidate once; for candidates "batch"
+            alone. The softmax, and no other loss, has the same value in fewer products.
+            With dropout, all occurrences of an item drop the same entries.
+        seed: Determines all draws.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
 
@@ -142,23 +184,11 @@ class RecallBatches(keras.utils.PyDataset):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if candidates not in CANDIDATES:
+        _check_candidates(candidates, negatives, own_negatives, own_sampler, packed)
+        if batch_size < 1 or self_items < 0:
             raise ValueError(
-                f"candidates must be one of {list(CANDIDATES)}, got {candidates!r}"
-            )
-        if batch_size < 1 or min(negatives, own_negatives, self_items) < 0:
-            raise ValueError(
-                "batch_size must be at least 1 and counts not negative, got "
-                f"{batch_size}, {negatives}, {own_negatives}, {self_items}"
-            )
-        if candidates == "own" and negatives < 1:
-            raise ValueError("candidates 'own' need negatives of at least 1, got 0")
-        if own_negatives and own_sampler is None:
-            raise ValueError("own_negatives need an own_sampler, got None")
-        if packed and (candidates != "batch" or own_negatives):
-            raise ValueError(
-                "packed batches have shared candidates alone: give candidates 'batch' "
-                f"and no own_negatives, got {candidates!r} and {own_negatives}"
+                "batch_size must be at least 1 and self_items not negative, got "
+                f"{batch_size} and {self_items}"
             )
         if not len(log):
             raise ValueError("log must hold at least one event, got none")
@@ -168,7 +198,8 @@ class RecallBatches(keras.utils.PyDataset):
         self.own_sampler, self.self_items = own_sampler, self_items
         self.draws = candidates == "own" or negatives + own_negatives + self_items > 0
         self.corrected, self.packed, self.seed, self.epoch = log_q, packed, seed, 0
-        self.room = {"user": 0, "item": 0}  # the most that a packed batch has had
+        self.width = {"user": 0, "item": 0}  # of the widest packed batch so far
+        # Events stand user by user in order of time, as their histories do.
         order, _ = log.by_user()
         self.user, self.item = log.user[order], log.item[order]
         histories, before = log.histories(max(history, 1))
@@ -183,13 +214,7 @@ class RecallBatches(keras.utils.PyDataset):
         self.batch_size = min(batch_size, len(self.events))
         share = np.maximum(counted.popularity(), 1) / len(counted)
         self.log_share = np.log(share).astype(np.float32)
-        self.known: Any = None
-        if exclude_known:
-            shape = (len(log.users), len(log.items))
-            ones = np.ones(len(log), bool)
-            self.known = sparse.csr_matrix((ones, (log.user, log.item)), shape)
-            if shape[0] * shape[1] <= DENSE:
-                self.known = self.known.toarray()
+        self.known: Any = known_items(log) if exclude_known else None
         self._shuffle()
 
     def _shuffle(self) -> None:
@@ -231,12 +256,12 @@ class RecallBatches(keras.utils.PyDataset):
         Yields:
             The stack, and how many of it count: fewer than all where an epoch ends.
         """
-        ahead = copy.copy(self)  # what is made for later leaves this as it is
+        ahead = copy.copy(self)  # batches made ahead of time do not move this epoch
         for _ in range(epochs):
             for start in range(0, len(self), size):
                 count = min(size, len(self) - start)
                 found = ahead.stacked(start, start + count)
-                if count < size:  # all of one shape, which XLA compiles once
+                if count < size:  # padded to one shape, which XLA compiles once
                     found = keras.tree.map_structure(
                         lambda x: np.resize(x, (size, *x.shape[1:])), found
                     )
@@ -244,10 +269,10 @@ class RecallBatches(keras.utils.PyDataset):
             ahead.on_epoch_end()
 
     def dataset(self) -> Any:
-        """The batches of an epoch as a `tf.data.Dataset`, a chunk of them at a time.
+        """The batches of an epoch as a `tf.data.Dataset`, made a chunk at a time.
 
-        The same batches: what Keras makes of a `PyDataset` asks Python for each of them
-        and hands over their arrays one by one, which takes longer than a small step.
+        Keras's own adapter of a `PyDataset` calls Python for each batch and passes
+        its arrays one by one, which takes longer than a small step.
         """
         import tensorflow as tf
 
@@ -265,13 +290,13 @@ class RecallBatches(keras.utils.PyDataset):
             parts = tf.numpy_function(chunk, [start], [x.dtype for x in flat])
             for part, array in zip(parts, flat, strict=True):
                 shape = list(array.shape)
-                if self.packed:  # as many rows and columns as are distinct
+                if self.packed:  # the numbers of distinct users and items vary
                     free = 2 if array is example[0].get("excluded") else 1
                     shape[:free] = [None] * free
                 part.set_shape([None, *shape])
             return keras.tree.pack_sequence_as(example, parts)
 
-        options = tf.data.Options()  # nothing here to rewrite or tune, and both cost
+        options = tf.data.Options()  # both optimisations cost and find nothing to do
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False
         return (
@@ -284,7 +309,7 @@ class RecallBatches(keras.utils.PyDataset):
         )
 
     def _draw(self, index: int) -> Drawn:
-        rng: Any = None  # to make one takes as long as to gather a batch's features
+        rng: Any = None  # making a generator takes as long as gathering the features
         if self.draws:
             rng = np.random.default_rng((self.seed, self.epoch, index, 1))
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
@@ -297,6 +322,8 @@ class RecallBatches(keras.utils.PyDataset):
     def _batch(self, drawn: Drawn) -> tuple[dict[str, Any], np.ndarray]:
         rows, shared, own, log_q, views = drawn
         user, item = self.user[rows], self.item[rows]
+        # The column of each row's positive: its own row of the batch, the item's row of
+        # the catalogue, or the first of its own candidates.
         positive = np.arange(len(rows), dtype=np.int32)
         if self.candidates == "catalogue":
             positive = item.astype(np.int32)
@@ -308,42 +335,54 @@ class RecallBatches(keras.utils.PyDataset):
             batch["own"] = self.log.items.take(own)
         if log_q is not None:
             batch["log_q"] = log_q
-        taken = [
-            part == item[:, None] if self.known is None else self._taken(user, part)
-            for part in (shared, own)
-        ]
-        excluded = np.concatenate(taken, axis=1)
+        # Excluded are what the user knows, or the positive item again where that is not
+        # asked for; the positive itself never is.
+        excluded = np.concatenate(
+            [self._excluded(user, item, part) for part in (shared, own)], axis=1
+        )
         excluded[:, len(shared) :] |= own == item[:, None]
         excluded[np.arange(len(user)), positive] = False
-        batch["excluded"] = excluded.view(np.uint8)  # TensorFlow takes these in sooner
+        batch["excluded"] = excluded.view(np.uint8)  # bytes enter TensorFlow faster
         return batch, positive
 
+    def _excluded(
+        self, user: np.ndarray, item: np.ndarray, candidate: np.ndarray
+    ) -> np.ndarray:
+        if self.known is None:
+            return candidate == item[:, None]
+        return self._taken(user, candidate)
+
     def _packed(self, drawn: Sequence[Drawn]) -> tuple[dict[str, Any], np.ndarray]:
-        """Packed batches along a first axis, as wide as the widest there has been."""
+        """Packed batches along a first axis, as wide as the widest so far."""
         rows = np.stack([each.rows for each in drawn])
         views = np.stack([each.views for each in drawn])
         user = self.user[rows]
-        columns = distinct(np.stack([each.shared for each in drawn]), self.room["item"])
-        self.room["item"] = columns.ids.shape[1]
-        there = columns.counts > 0
-        log_count = np.log(np.where(there, columns.counts, 1)).astype(np.float32)
+        # Each distinct candidate once, with the log of how often it occurs. The first
+        # `batch_size` candidates are the positives of the rows.
+        shared = np.stack([each.shared for each in drawn])
+        columns = distinct(shared, self.width["item"])
+        self.width["item"] = columns.ids.shape[1]
+        occurs = columns.counts > 0
+        log_count = np.log(np.where(occurs, columns.counts, 1)).astype(np.float32)
         batch = {
-            "log_count": np.where(there, log_count, np.float32(MASKED)),
+            "log_count": np.where(occurs, log_count, np.float32(MASKED)),
             "positive": columns.place[:, : self.batch_size].astype(np.int32),
         }
+        # Equal candidates have equal log q: that of the first occurrence is taken.
         log_q = [each.log_q for each in drawn if each.log_q is not None]
         if log_q:
             batch["log_q"] = np.take_along_axis(np.stack(log_q), columns.first, axis=1)
+        # A history belongs to an event. Without one, a user's events share a row.
         if self.histories is None:
-            users = distinct(user, self.room["user"])
-            self.room["user"] = users.ids.shape[1]
+            users = distinct(user, self.width["user"])
+            self.width["user"] = users.ids.shape[1]
             batch["event"] = users.place.astype(np.int32)
             user = users.ids
         batch |= self._features(rows, user, columns.ids, views)
         if self.known is not None:
             excluded = np.empty((*user.shape, columns.ids.shape[1]), bool)
-            for each, *of in zip(excluded, user, columns.ids, strict=True):
-                each[:] = self._taken(*of)
+            for each, *pair in zip(excluded, user, columns.ids, strict=True):
+                each[:] = self._taken(*pair)
             batch["excluded"] = excluded.view(np.uint8)
         return batch, np.zeros_like(batch["positive"])
 
@@ -373,8 +412,8 @@ class RecallBatches(keras.utils.PyDataset):
             return np.arange(len(self.log.items)), own, None
         shared, share = item, self.log_share
         if self.negatives:
-            # Shared by all rows, so drawn for one user; a sampler that draws by user
-            # takes the users of the batch in turn.
+            # All rows share them. A sampler that depends on the user gets users of the
+            # batch at random.
             turn = rng.integers(len(user), size=self.negatives)
             drawn = self.sampler(user[turn], 1, rng)[:, 0]
             shared = np.concatenate([item, drawn])

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 import os
+import signal
 import time
 from itertools import pairwise
 
 import pytest
 
-from benchmarks.harness import scheduler, store
-from benchmarks.harness.scheduler import Clock, Job, Observer, plan, run, seconds_left
+from benchmarks.harness import machine, scheduler, store
+from benchmarks.harness.scheduler import Clock, Failure, Job, plan, run
 from tests.benchmarks.fakes import LOG, Fake
 
 FAKES = (Fake("additive"), Fake("dot"), Fake("additive", "grid"))
@@ -36,7 +37,7 @@ def finished(path):
 
 
 def test_a_plan_keeps_jobs_of_one_log_together_and_goes_seed_by_seed():
-    assert [(j.seed, j.population, j.row) for j in jobs(*FAKES)] == [
+    assert [(j.seed, j.log[1], j.experiment.row) for j in jobs(*FAKES)] == [
         (0, "mixed", "additive"),
         (0, "mixed", "dot"),
         (0, "grid", "additive"),
@@ -52,7 +53,7 @@ def test_finished_jobs_are_not_run_again_and_changed_ones_are(path):
     assert jobs(*FAKES, finished=finished(path)) == []
     changed = (dataclasses.replace(FAKES[0], value=0.9), *FAKES[1:])
     again = jobs(*changed, seeds=3, finished=finished(path))
-    assert [(j.row, j.population, j.seed) for j in again] == [
+    assert [(j.experiment.row, j.log[1], j.seed) for j in again] == [
         ("additive", "mixed", 0),
         ("additive", "mixed", 1),
         ("additive", "mixed", 2),
@@ -84,31 +85,22 @@ def test_one_process_measures_a_log_in_a_row_and_all_processes_have_work(path):
         assert switches <= 3  # two or three logs each, the last perhaps shared
 
 
-def test_a_worker_without_work_takes_over_half_of_the_busiest(path):
-    short, long = [Fake(f"row{i}") for i in range(4)], Fake("long")
-    one, two, three = crew = [scheduler._Worker(path, {}) for _ in range(3)]
-    one.queue, two.queue = jobs(*short, seeds=1), jobs(long, long, long, seeds=1)
-    clock = Clock([record(fake.row, seconds=1.0) for fake in short])
-    clock.saw(record("long", seconds=9.0))
-    assert scheduler._next(three, crew, [], clock).row == "long"
-    assert [len(worker.queue) for worker in crew] == [4, 1, 1]
-    groups = [jobs(Fake("new"), Fake("new2"), seeds=1)]
-    three.queue = []
-    assert scheduler._next(three, crew, groups, clock).row == "new"
-    assert [len(worker.queue) for worker in crew] == [4, 1, 1] and not groups
-    assert [scheduler._next(three, crew, [], Clock()).row for _ in range(3)] == [
-        "new2",  # its own, then the last two of four
-        "row2",
-        "row3",
-    ]
-    assert [job.row for job in one.queue] == ["row0", "row1"]
-    one.queue = two.queue = three.queue = []
-    assert scheduler._next(three, crew, [], clock) is None
+def test_a_worker_stays_with_its_log_and_shares_one_only_at_the_end(path):
+    two, other = (Fake("a"), Fake("b")), Fake("c", "grid")
+    one, idle = (scheduler._Worker(path) for _ in range(2))
+    todo = jobs(*two, other, seeds=1)
+
+    def take(worker):
+        job = scheduler._take(todo, worker, (one, idle))
+        worker.job, worker.log = job, job.log
+        return job.experiment.row
+
+    assert [take(one), take(idle), take(idle)] == ["a", "c", "b"] and not todo
 
 
 def test_a_failing_row_is_reported_with_its_traceback_and_others_go_on(path):
     outcome = run(jobs(Fake("bad", fault="raise"), Fake("good")), path)
-    assert [(f.job.row, f.job.seed) for f in outcome.failures] == [
+    assert [(f.job.experiment.row, f.job.seed) for f in outcome.failures] == [
         ("bad", 0),
         ("bad", 1),
     ]
@@ -123,7 +115,10 @@ def test_a_dead_process_is_reported_and_another_takes_its_place(path):
     start = time.monotonic()
     outcome = run(jobs(Fake("bad", fault="kill"), Fake("good")), path)
     assert time.monotonic() - start < 60
-    assert [failure.job.row for failure in outcome.failures] == ["bad", "bad"]
+    assert [failure.job.experiment.row for failure in outcome.failures] == [
+        "bad",
+        "bad",
+    ]
     assert "died (signal 9" in outcome.failures[0].reason
     assert "these are its last words" in outcome.failures[0].reason
     assert [record.row for record in outcome.done] == ["good", "good"]
@@ -135,64 +130,65 @@ def test_a_metric_that_is_not_finite_is_a_failure(path):
     assert store.read(path) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_processes_share_the_cores(path, monkeypatch, workers):
-    monkeypatch.setattr(scheduler, "cores", lambda: 6)
-    outcome = run(jobs(Fake("row", fault="threads")), path, workers)
+@pytest.mark.parametrize("workers, threads", [(1, 1), (2, 1), (1, 6)])
+def test_threads_do_not_hang_on_the_number_of_processes(path, workers, threads):
+    todo = jobs(Fake("row", fault="threads"))
+    outcome = run(todo, path, workers, threads=threads)
     assert len(outcome.done) == 2, outcome.failures
     for record in outcome.done:
-        assert set(record.metrics.values()) == {6 / workers}
+        assert set(record.metrics.values()) == {threads}
+        assert record.machine["threads"] == threads
+        assert record.machine["cores"] == machine.cores()
     assert "TF_NUM_INTRAOP_THREADS" not in os.environ
 
 
-class Interrupting(Observer):
-    def finished(self, job, record):
-        if job.seed == 1:
-            raise KeyboardInterrupt
-
-
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(path):
+    def interrupt(outcome, news):
+        if news and news.seed == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
     everything = jobs(Fake("a", seconds=0.1), Fake("b", seconds=0.1), seeds=3)
-    outcome = run(everything, path, observer=Interrupting())
+    outcome = run(everything, path, report=interrupt)
     assert outcome.interrupted and len(outcome.done) == 3
+    assert signal.getsignal(signal.SIGINT) is before
     rest = jobs(Fake("a"), Fake("b"), seeds=3, finished=finished(path))
-    assert [(j.row, j.seed) for j in rest] == [("b", 1), ("a", 2), ("b", 2)]
+    assert [(j.experiment.row, j.seed) for j in rest] == [("b", 1), ("a", 2), ("b", 2)]
     run(rest, path)
     assert len(store.read(path)) == 6 == len(finished(path))
 
 
-class Watching(Observer):
-    def __init__(self):
-        self.seen = []
+def test_a_report_says_everything_and_the_time_left(path):
+    seen = []
 
-    def started(self, job):
-        self.seen.append(("started", job.row))
+    def report(outcome, news):
+        running = [job.experiment.row for job in outcome.running]
+        seen.append((running, outcome.ended, type(news), outcome.seconds_left))
 
-    def finished(self, job, record):
-        self.seen.append(("finished", job.row))
-
-    def failed(self, failure):
-        self.seen.append(("failed", failure.job.row))
-
-    def waiting(self, seconds_left):
-        self.seen.append(("waiting", seconds_left))
-
-
-def test_an_observer_is_told_everything_and_the_time_left(path):
-    observer = Watching()
-    run(
-        jobs(Fake("good", seconds=0.2), Fake("bad", fault="raise"), seeds=1),
-        path,
-        observer=observer,
-    )
-    told = [event for event in observer.seen if event[0] != "waiting"]
-    assert told == [
-        ("started", "good"),
-        ("finished", "good"),
-        ("started", "bad"),
-        ("failed", "bad"),
+    run(jobs(Fake("good"), Fake("bad", fault="raise"), seeds=1), path, report=report)
+    nothing = type(None)
+    assert [state[:3] for state in seen] == [
+        (["good"], 0, nothing),
+        (["good"], 1, store.Record),
+        (["bad"], 1, nothing),
+        (["bad"], 2, Failure),
     ]
-    assert observer.seen[-1] == ("waiting", 0.0)
+    # Nothing is known at first; then a job is expected to take what the last one did.
+    assert math.isnan(seen[0][-1]) and 0 <= seen[2][-1] < 1
+
+
+def test_the_time_left_is_the_longest_job_or_an_equal_share(path, monkeypatch):
+    fakes = {"a": 1.0, "b": 4.0, "c": 2.0}
+    clock = Clock([record(row, seconds=s, value=s) for row, s in fakes.items()])
+    one, two = (scheduler._Worker(path) for _ in range(2))
+    a, b, c = jobs(*(Fake(row, value=s) for row, s in fakes.items()), seeds=1)
+    monkeypatch.setattr(scheduler.time, "monotonic", lambda: 100.0)
+    one.job, two.job = a, b
+    one.since = two.since = 100.0
+    assert scheduler._left((one, two), [c, c, c], clock) == 5.5  # (1 + 4 + 3 x 2) / 2
+    assert scheduler._left((one, two), [], clock) == 4.0
+    one.since = 50.0  # slower than expected: any moment now
+    assert scheduler._left((one, two), [c, c, c], clock) == 5.0
 
 
 def record(row="a", population="mixed", seconds=1.0, value=0.5, table="main"):
@@ -212,19 +208,6 @@ def test_expected_seconds_come_from_the_most_alike():
     assert clock.expect(job(value=0.1)) == 5.0  # same row
     assert clock.expect(job("c")) == 10.0  # same table: 2, 4, 9, 25
     assert math.isnan(clock.expect(job(table="other")))
-
-
-@pytest.mark.parametrize(
-    "running, queued, left",
-    [
-        ([], [], 0.0),
-        ([-3.0], [], 0.0),  # slower than expected: any moment now
-        ([1.0, 4.0], [2.0, 2.0, 2.0], 6.0),  # 1 + 2 + 2 and 4 + 2
-        ([0.0, 0.0], [3.0, 1.0, 1.0], 3.0),
-    ],
-)
-def test_seconds_left_by_hand(running, queued, left):
-    assert seconds_left(running, queued) == left
 
 
 def test_data_reach_the_experiment_and_name_the_result(path, tmp_path):

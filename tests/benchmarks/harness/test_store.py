@@ -48,7 +48,17 @@ def test_a_line_has_exactly_the_documented_fields(path):
         "seconds",
         "config",
         "versions",
+        "machine",
     ]
+
+
+def test_records_of_before_the_machine_was_noted_are_read(path):
+    store.append(path, ONE)
+    line = json.loads(path.read_text())
+    del line["machine"]
+    path.write_text(json.dumps(line) + "\n")
+    store.append(path, dataclasses.replace(ONE, machine={"threads": 1}))
+    assert [record.machine for record in store.read(path)] == [{}, {"threads": 1}]
 
 
 def test_an_absent_file_has_no_records(path):

@@ -7,34 +7,15 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from benchmarks.harness import store, tables
-from benchmarks.harness.tables import check, difference, estimate
-from tests.benchmarks.fakes import Fake, table
+from benchmarks.harness import tables
+from tests.benchmarks.fakes import Fake, records, table
 
 # Four seeds; differences .04, .02, .03, .07: mean .04, squares .0014, s^2 = .0014 / 3.
 BASE = {0: 0.50, 1: 0.40, 2: 0.45, 3: 0.25}
 BETTER = {0: 0.54, 1: 0.42, 2: 0.48, 3: 0.32}
 ERROR = math.sqrt(0.0014 / 3 / 4)
 T3 = 3.182446305284263  # t(.975, 3)
-
-
-def records(values, row="additive", metric="ndcg@5", population="mixed", **config):
-    """Records of fakes named `row`, one for each seed of `values`."""
-    fake = Fake(row, population)
-    return [
-        store.Record(
-            "main",
-            row,
-            "generated",
-            population,
-            seed,
-            metrics=value if isinstance(value, dict) else {metric: value},
-            seconds=2.0,
-            config={**fake.settings(), **config},
-            versions={},
-        )
-        for seed, value in values.items()
-    ]
+P = 2 * stats.t.sf(0.04 / ERROR, 3)
 
 
 def view(*rows, table=None, **options):
@@ -62,63 +43,36 @@ def board(ndcg, clicks):
     }
 
 
-def test_estimate_by_hand():
-    found = estimate([0.1, 0.2, 0.4, 0.5])  # mean .3, squares .1, s^2 = .1 / 3
-    half = T3 * math.sqrt(0.1 / 3 / 4)
-    assert found.mean == pytest.approx(0.3)
-    assert found.low == pytest.approx(0.3 - half)
-    assert found.high == pytest.approx(0.3 + half)
-    assert (found.half_width, found.count) == (pytest.approx(half), 4)
+def pair(row="dot", percent=False):
+    found = view(("additive", BASE), ("dot", BETTER))
+    return found.paired(row, "ndcg@5", percent)
 
 
-def test_estimate_is_that_of_scipy():
-    values = [0.31, 0.35, 0.29, 0.33, 0.38]
-    low, high = stats.t.interval(0.95, 4, sum(values) / 5, stats.sem(values))
-    found = estimate(values)
-    assert (found.low, found.high) == pytest.approx((low, high))
-
-
-def test_estimate_of_one_seed_has_no_interval_and_of_none_is_an_error():
-    found = estimate([0.5])
-    assert (found.mean, found.count) == (0.5, 1)
-    assert math.isnan(found.low) and math.isnan(found.high)
-    with pytest.raises(ValueError, match="values"):
-        estimate([])
-
-
-def test_difference_by_hand_in_units_and_percent_of_the_baseline():
-    found = difference(BETTER, BASE)
+def test_differences_by_hand_in_units_and_percent_of_the_baseline():
+    found, percent = pair(), pair(percent=True)
     assert found.mean == pytest.approx(0.04)
     assert found.low == pytest.approx(0.04 - T3 * ERROR)
     assert found.high == pytest.approx(0.04 + T3 * ERROR)
-    assert found.percent(found.mean) == pytest.approx(10.0)  # .04 of .40
-    assert found.p == pytest.approx(2 * stats.t.sf(0.04 / ERROR, 3))
+    assert percent.mean == pytest.approx(10.0)  # .04 of .40
+    assert percent.high == pytest.approx(10 + T3 * ERROR * 250)
+    assert found.p_value == percent.p_value == pytest.approx(P)
+    assert pair("additive") is None
 
 
-def test_difference_is_scipys_paired_test():
-    oracle = stats.ttest_rel(list(BETTER.values()), list(BASE.values()))
-    found, interval = difference(BETTER, BASE), oracle.confidence_interval(0.95)
-    assert found.p == pytest.approx(oracle.pvalue)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-
-
-def test_difference_pairs_by_seed_and_ignores_seeds_of_one_side():
+def test_differences_pair_by_seed_and_ignore_seeds_of_one_side():
     shuffled = dict(reversed([*BETTER.items(), (9, 100.0)]))
-    assert difference(shuffled, {**BASE, 8: -5.0}) == difference(BETTER, BASE)
-    with pytest.raises(ValueError, match="seed in common"):
-        difference({0: 1.0}, {1: 1.0})
-
-
-@pytest.mark.parametrize("shift, p", [(0.5, 0.0), (0.0, 1.0)])
-def test_differences_without_spread_have_a_stated_p(shift, p):
-    found = difference({0: 1.0 + shift, 1: 2.0 + shift}, {0: 1.0, 1: 2.0})
-    assert (found.low, found.high, found.p) == (shift, shift, p)
+    found = view(("additive", {**BASE, 8: -5.0}), ("dot", shuffled))
+    assert found.paired("dot", "ndcg@5") == pair()
+    apart = view(("additive", {0: 1.0}), ("dot", {1: 1.0}))
+    assert apart.paired("dot", "ndcg@5") is None
 
 
 def test_percent_of_a_negative_baseline_keeps_the_sign_of_the_difference():
-    found = difference({0: -1.8, 1: -1.9}, {0: -2.0, 1: -2.0})
-    assert found.percent(found.mean) == pytest.approx(7.5)  # +.15 of 2
-    assert math.isnan(difference({0: 1.0}, {0: 0.0}).percent(1.0))
+    rows = ("additive", {0: -2.0, 1: -2.0}), ("dot", {0: -1.8, 1: -1.9})
+    found = view(*rows).paired("dot", "ndcg@5", percent=True)
+    assert found.mean == pytest.approx(7.5)  # +.15 of 2
+    zero = view(("additive", {0: 0.0}), ("dot", {0: 1.0}))
+    assert math.isnan(zero.paired("dot", "ndcg@5", percent=True).mean)
 
 
 GOOD, BAD = {0: -1.0, 1: -1.1, 2: -1.0}, {0: -2.0, 1: -2.1, 2: -2.2}
@@ -183,7 +137,7 @@ def test_markdown_in_full():
     )
     base = T3 * math.sqrt(0.035 / 3 / 4)  # .1^2 + 0 + .05^2 + .15^2 = .035
     dot = T3 * math.sqrt(0.0264 / 3 / 4)  # .1^2 + .02^2 + .04^2 + .12^2 = .0264
-    gain, p = T3 * ERROR * 100 / 0.4, 2 * stats.t.sf(0.04 / ERROR, 3)
+    gain, p = T3 * ERROR * 100 / 0.4, P
     # Naive: differences .4 and .5, mean .45 of .45; standard error .05; t(.975, 1).
     naive, p_naive = 12.706204736 * 0.05 * 100 / 0.45, 2 * stats.t.sf(9, 1)
     assert tables.markdown(found).splitlines() == [
@@ -201,6 +155,29 @@ def test_markdown_in_full():
         "paired by seed. Bounds are no models to choose from. Fewer seeds: naive 2. No "
         "results yet: xpa.",
     ]
+
+
+@pytest.mark.parametrize(
+    "others, holm, mark",
+    [
+        ([], True, "*"),  # P is .034
+        ([], False, ""),
+        ([Fake("xpa")], True, ""),  # 2 P is .068
+        ([Fake("additive", "grid"), Fake("xpa", "grid")], True, ""),
+    ],
+)
+def test_differences_that_survive_holms_correction_are_marked(others, holm, mark):
+    """All differences of the table count, those on other populations too."""
+    equal = {seed: value + 0.01 * (-1) ** seed for seed, value in BASE.items()}
+    values = {"additive": BASE, "dot": BETTER, "xpa": equal}
+    fakes = (Fake("additive"), Fake("dot"), *others)
+    found = [
+        r for f in fakes for r in records(values[f.row], f.row, population=f.population)
+    ]
+    mixed, *_ = tables.views(_table(*fakes, holm=holm), found)
+    (line,) = tables.lines(mixed, ["difference:ndcg@5"], ["dot"])
+    assert line.cells == (f"+10.00% ±{T3 * ERROR * 250:.2f}{mark}",)
+    assert ("Holm" in tables.markdown(mixed)) == holm
 
 
 @pytest.mark.parametrize(
@@ -247,7 +224,7 @@ def test_narrow_terminals_lose_columns_and_never_digits(width):
     text = printed(wide_view(), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text and "ndcg@5" in text
-    assert ("abs" in text) == (width >= 120)
+    assert ("(p)" in text) == (width >= 120)
 
 
 def test_bounds_stand_apart_and_below():
@@ -264,9 +241,8 @@ STATISTICS = {
     "difference_percent_high": f"+{10 + T3 * ERROR * 250:.1f}%",
     "difference_low": short(0.04 - T3 * ERROR, 4, "+"),
     "difference_high": short(0.04 + T3 * ERROR, 4, "+"),
-    "p": short(2 * stats.t.sf(0.04 / ERROR, 3), 3),
+    "p": short(P, 3),
     "seeds": "4",
-    "half_width": short(T3 * math.sqrt(0.0264 / 12), 4),
     "low": short(0.44 - T3 * math.sqrt(0.0264 / 12), 4),
     "high": short(0.44 + T3 * math.sqrt(0.0264 / 12), 4),
 }
@@ -276,145 +252,3 @@ STATISTICS = {
 def test_numbers_for_prose_by_hand(statistic):
     found = view(("additive", BASE), ("dot", BETTER))
     assert tables.number(found, "dot", "ndcg@5", statistic) == STATISTICS[statistic]
-
-
-# The check of a source tree.
-
-TABLE = _table(Fake("additive"), Fake("dot"))
-TABLES = {"main": TABLE}
-PROSE = """# Title
-
-The dot product gains <!-- number: main mixed dot ndcg@5 difference_percent -->?<!-- \
-/number --> over additive.
-
-<!-- table:main population=mixed columns=ndcg@5,difference:ndcg@5 -->
-<!-- /table -->
-
-```
-<!-- table:nothing -->
-```
-and `<!-- number: nothing -->`.
-"""
-
-
-@pytest.fixture
-def tree(tmp_path):
-    for row, values in (("additive", BASE), ("dot", BETTER)):
-        for record in records(values, row):
-            store.append(tmp_path / "results" / "main.jsonl", record)
-    (tmp_path / "README.md").write_text(PROSE)
-    (tmp_path / "benchmarks").mkdir()
-    return tmp_path
-
-
-def checked(tree, write=False):
-    return check(tree, TABLES, tree / "results", write)
-
-
-def test_check_names_file_line_and_table_and_write_mends_it(tree):
-    number, block = checked(tree)
-    assert number.startswith("README.md:3: number main mixed dot ndcg@5")
-    assert "has '?', expected '+10.0%'" in number
-    assert block.startswith("README.md:5: table main population=mixed")
-    assert checked(tree, write=True) == [] == checked(tree)
-    text = (tree / "README.md").read_text()
-    assert "difference_percent -->+10.0%<!-- /number --> over" in text
-    assert "| **dot** | **.4400 ±" in text and "<!-- table:nothing -->" in text
-    assert text.endswith(PROSE[PROSE.index("```") :])
-
-
-def test_check_fails_on_a_changed_digit_anywhere(tree):
-    checked(tree, write=True)
-    path = tree / "README.md"
-    good = path.read_text()
-    end = good.index("```")
-    markers = [match.span() for match in tables.MARKER.finditer(good)]
-    digits = [
-        i
-        for i in range(end)
-        if good[i].isdigit() and not any(a <= i < b for a, b in markers)
-    ]
-    assert len(digits) > 20
-    for i in digits:
-        path.write_text(good[:i] + str((int(good[i]) + 1) % 10) + good[i + 1 :])
-        (problem,) = checked(tree)
-        assert problem.startswith("README.md:") and "main" in problem
-    path.write_text(good)
-    assert checked(tree) == []
-
-
-def test_check_fails_on_changed_results(tree):
-    checked(tree, write=True)
-    store.append(tree / "results" / "main.jsonl", records({3: 0.33}, "dot")[0])
-    assert len(checked(tree)) == 2
-
-
-@pytest.mark.parametrize(
-    "text, problem",
-    [
-        ("<!-- table:mian --><!-- /table -->", "did you mean main"),
-        ("<!-- table:main population=mixd --><!-- /table -->", "did you mean mixed"),
-        (
-            "<!-- table:main dataset=other --><!-- /table -->",
-            "no results of table main",
-        ),
-        ("<!-- table:main rows=dott --><!-- /table -->", "did you mean dot"),
-        ("<!-- table:main baseline=x --><!-- /table -->", "no row 'x'"),
-        ("<!-- table:main colums=p --><!-- /table -->", "did you mean columns"),
-        ("<!-- table:main columns=q:ndcg@5 --><!-- /table -->", "no kind of column"),
-        ("<!-- table:main columns=ndcg@6 --><!-- /table -->", "no metric 'ndcg@6'"),
-        ("<!-- table: --><!-- /table -->", "expected one table name"),
-        ("<!-- table:main -->", "not closed"),
-        ("<!-- table:main --><!-- /number -->", "not closed"),
-        ("<!-- /table -->", "closed but not opened"),
-        ("<!-- number: main mixed dot ndcg@5 -->1<!-- /number -->", "expected TABLE"),
-        ("<!-- number: main mixed dot ndcg@5 men -->1<!-- /number -->", "mean"),
-        (
-            "<!-- number: main mixed dot mrr mean -->1<!-- /number -->",
-            "no results of mrr",
-        ),
-        (
-            "<!-- number: main mixed additive ndcg@5 difference -->1<!-- /number -->",
-            "no difference",
-        ),
-        (
-            "<!-- number: main mixed dot ndcg@5 mean digits=x -->1<!-- /number -->",
-            "digits",
-        ),
-    ],
-)
-def test_check_reports_markers_that_it_cannot_fill(tree, text, problem):
-    (tree / "README.md").write_text(f"one\n\n{text}\n")
-    (found,) = checked(tree, write=True)
-    assert found.startswith("README.md:3: ") and problem in found
-    assert (tree / "README.md").read_text() == f"one\n\n{text}\n"
-
-
-def test_check_reports_damaged_and_unknown_results(tree):
-    checked(tree, write=True)
-    (tree / "results" / "mian.jsonl").write_text("")
-    path = tree / "results" / "main.jsonl"
-    path.write_bytes(path.read_bytes()[:-5])
-    problems = checked(tree)
-    assert any("main.jsonl, line 8: dropped" in problem for problem in problems)
-    assert any("no table 'mian'; did you mean main" in problem for problem in problems)
-
-
-def test_another_baseline_and_other_digits(tree):
-    text = (
-        "<!-- number: main mixed additive ndcg@5 difference_percent to=dot digits=2 -->"
-        "-9.09%<!-- /number -->"  # -.04 of .44
-    )
-    (tree / "README.md").write_text(text)
-    assert checked(tree) == []
-
-
-def test_markers_in_other_folders_are_checked(tree):
-    (tree / "README.md").write_text("")
-    for folder in ("docs/deep", "benchmarks"):
-        (tree / folder).mkdir(parents=True, exist_ok=True)
-        (tree / folder / "page.md").write_text("<!-- table:main --><!-- /table -->")
-    assert [problem.split(":")[0] for problem in checked(tree)] == [
-        "benchmarks/page.md",
-        "docs/deep/page.md",
-    ]

@@ -19,9 +19,9 @@ from benchmarks.ranking.protocol import (
 from benchmarks.ranking.rows import alternatives, measure
 from benchmarks.ranking.settings import Logging, Size
 from benchmarks.ranking.variants import VARIANTS
+from debias.data.layout import layout_of
 from debias.losses import click_cross_entropy
 from debias.models.batches import batches
-from debias.models.presets import layout_of
 from debias.propensity import policy_weights
 from simulators.clicks import item_attraction
 from simulators.oracle import expected_clicks, expected_log_likelihood

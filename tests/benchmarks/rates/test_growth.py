@@ -11,7 +11,7 @@ from benchmarks.rates.growth import (
     Sizes,
     epoch,
     exponent,
-    recall_epoch,
+    retrieval_epoch,
 )
 
 
@@ -56,14 +56,14 @@ def test_an_epoch_trains_on_what_the_sizes_say():
     assert len(model.components) == 2 and model.optimizer.iterations == 2
 
 
-def test_recall_steps_through_its_sessions(monkeypatch):
+def test_retrieval_steps_through_its_sessions(monkeypatch):
     from debias.retrieval.models import TwoTower
 
     seen = []
     monkeypatch.setattr(
         TwoTower, "train_on_batch", lambda self, batch, y: seen.append(batch)
     )
-    recall_epoch("recall", Sizes(sessions=96, batch=32, vocabulary=30), 0)()
+    retrieval_epoch("retrieval", Sizes(sessions=96, batch=32, vocabulary=30), 0)()
     assert len(seen) == 3 and seen[0]["user"]["id"].shape == (32,)
     assert max(b["user"]["id"].max() for b in seen) == 21  # 20 of 30, from 2
     assert max(b["item"]["id"].max() for b in seen) == 11

@@ -2,13 +2,13 @@
 
 import pytest
 
-from benchmarks.rates import retrieval as recall_speed
+from benchmarks.rates import retrieval as retrieval_speed
 from benchmarks.rates.asking import PYTHON
 from benchmarks.rates.retrieval import (
     CASES,
     ENGINES,
     TORCH,
-    RecallSpeed,
+    RetrievalSpeed,
     products_seconds,
     step_seconds,
 )
@@ -28,15 +28,15 @@ def test_ratio_and_growth_are_of_steps_of_one_size(monkeypatch):
     def fake(cases, seed):
         return [seconds[engine, users] for engine, (users, _) in cases]
 
-    monkeypatch.setattr(recall_speed, "step_seconds", fake)
-    monkeypatch.setattr(recall_speed, "products_seconds", lambda *_, **__: 0.01)
-    found = RecallSpeed("7.5M").measure(0, None)
+    monkeypatch.setattr(retrieval_speed, "step_seconds", fake)
+    monkeypatch.setattr(retrieval_speed, "products_seconds", lambda *_, **__: 0.01)
+    found = RetrievalSpeed("7.5M").measure(0, None)
     # 20 steps a second against 2 and 10, each .05 / .04 as long as at 150k ids.
     expected = {"rate": 20, "peer_rate": 2, "ratio": 10, "growth": 1.25}
     expected["floor_fraction"] = 0.2
     assert found == pytest.approx({**expected, "torch_ratio": 2})
     seconds["torch-sparse", 5_000_000] = None
-    assert RecallSpeed("7.5M").measure(0, None) == pytest.approx(expected)
+    assert RetrievalSpeed("7.5M").measure(0, None) == pytest.approx(expected)
 
 
 def test_seconds_of_the_products_are_the_least_of_five_by_the_step():

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks.ranking.protocol import LIST_SIZE
-from benchmarks.retrieval import clicks as recall_clicks
+from benchmarks.retrieval import clicks as clicks
 from benchmarks.retrieval.clicks import (
     BIASES,
     TABLE,
     TOWERS,
     ClickSize,
-    RecallTrial,
+    RetrievalTrial,
     click_model,
     grades,
     preference_metrics,
@@ -57,12 +57,12 @@ def test_unbiased_users_see_the_same_lists(small):
 
 def test_the_unbiased_tower_has_as_many_clicks(small):
     found, _ = small
-    sessions = recall_clicks.sessions_of_as_many_clicks(found.train)
+    sessions = clicks.sessions_of_as_many_clicks(found.train)
     even, _ = world("document-ctr", 0, replace(SMALL, sessions=sessions))
-    clicks = found.train.log.click.sum()
+    total = found.train.log.click.sum()
     assert sessions < SMALL.sessions
     # The standard error of some 1,000 clicks is 3%, of two such numbers 4%.
-    assert even.train.log.click.sum() == pytest.approx(clicks, rel=0.15)
+    assert even.train.log.click.sum() == pytest.approx(total, rel=0.15)
 
 
 def test_the_unbiased_tower_learns_from_users_who_read_everything(monkeypatch, small):
@@ -76,11 +76,11 @@ def test_the_unbiased_tower_learns_from_users_who_read_everything(monkeypatch, s
         asked.append(size.sessions)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recall_clicks, "world", fake)
+    monkeypatch.setattr(clicks, "world", fake)
     monkeypatch.setattr("benchmarks.ranking.protocol.trained", stop)
-    fewer = recall_clicks.sessions_of_as_many_clicks(small[0].train)
+    fewer = clicks.sessions_of_as_many_clicks(small[0].train)
     with pytest.raises(KeyboardInterrupt):
-        recall_clicks.fitted.__wrapped__("fm", "unbiased", "mixed", 0, SMALL, 0.1)
+        clicks.fitted.__wrapped__("fm", "unbiased", "mixed", 0, SMALL, 0.1)
     assert asked == [("mixed", SMALL.sessions), ("document-ctr", fewer), fewer]
 
 
@@ -107,25 +107,25 @@ def test_every_tower_scores_every_pair_under_every_bias(tower, small):
 def test_recovered_is_the_share_of_what_the_bias_costs(monkeypatch):
     ndcg = {"naive": 0.4, "unbiased": 0.8, "product": 0.7}
     monkeypatch.setattr(
-        recall_clicks, "fitted", lambda tower, bias, *_: {"ndcg@10": ndcg[bias]}
+        clicks, "fitted", lambda tower, bias, *_: {"ndcg@10": ndcg[bias]}
     )
-    metrics = RecallTrial("fm", "product", "pbm").measure(0, None)
+    metrics = RetrievalTrial("fm", "product", "pbm").measure(0, None)
     assert metrics["recovered"] == pytest.approx(0.75)  # (.7 - .4) / (.8 - .4)
-    assert "recovered" not in RecallTrial("fm", "unbiased", "pbm").measure(0, None)
+    assert "recovered" not in RetrievalTrial("fm", "unbiased", "pbm").measure(0, None)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_trial_gives_the_metrics_of_the_table():
-    metrics = RecallTrial("fm", "product", "pbm", SMALL).measure(1, None)
+    metrics = RetrievalTrial("fm", "product", "pbm", SMALL).measure(1, None)
     assert set(TABLE.metrics) <= set(metrics)
-    production = RecallTrial("production", "", "pbm", SMALL).measure(1, None)
+    production = RetrievalTrial("production", "", "pbm", SMALL).measure(1, None)
     assert 0 < production["ndcg@10"] < 1
 
 
 @pytest.mark.parametrize(
     "function, message",
     [
-        (lambda: recall_clicks.tower("svd", None, SMALL, 0), "tower must be one of"),
+        (lambda: clicks.tower("svd", None, SMALL, 0), "tower must be one of"),
         (lambda: click_model("fm", "none", None, SMALL, 0), "bias must be one of"),
     ],
 )

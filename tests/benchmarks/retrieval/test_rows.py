@@ -5,19 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.retrieval import rows as recall
+from benchmarks.retrieval import rows as retrieval
 from benchmarks.retrieval.rows import (
     BASELINES,
     LOSSES,
     METRICS,
     NEGATIVES,
-    RECALL,
+    RETRIEVAL,
     SELF_SUPERVISION,
     SENET,
     TABLES,
     TOWERS,
-    RecallConfig,
-    RecallExperiment,
+    RetrievalConfig,
+    RetrievalExperiment,
     rows,
 )
 from debias.retrieval.data.interactions import FeatureTable, Interactions
@@ -27,10 +27,10 @@ from simulators.interactions import generate_interactions
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     log, _ = generate_interactions(np.random.default_rng(0), 40, 60, events=8)
-    monkeypatch.setitem(recall.DATASETS, "movielens-100k", lambda: log)
-    recall.split.cache_clear()
+    monkeypatch.setitem(retrieval.DATASETS, "movielens-100k", lambda: log)
+    retrieval.split.cache_clear()
     yield
-    recall.split.cache_clear()
+    retrieval.split.cache_clear()
 
 
 SMALL = {"dim": 4, "hidden": (4,), "length": 5, "batch_size": 64, "epochs": 1}
@@ -40,36 +40,38 @@ SMALL = {"dim": 4, "hidden": (4,), "length": 5, "batch_size": 64, "epochs": 1}
 @pytest.mark.parametrize(
     "config",
     [
-        RecallConfig("ease"),
-        RecallConfig("dssm", transforms=("complementary",), self_items=8, **SMALL),
-        RecallConfig("mind", streaming=True, **SMALL),
-        RecallConfig("dat", "pointwise", "own", "popularity", 3, **SMALL),
-        RecallConfig("fm", "hinge", "own", "hard-1-in-1", 2, features=False, **SMALL),
-        RecallConfig("youtube", negatives=9, sampler="queue", **SMALL),
+        RetrievalConfig("ease"),
+        RetrievalConfig("dssm", transforms=("complementary",), self_items=8, **SMALL),
+        RetrievalConfig("mind", streaming=True, **SMALL),
+        RetrievalConfig("dat", "pointwise", "own", "popularity", 3, **SMALL),
+        RetrievalConfig(
+            "fm", "hinge", "own", "hard-1-in-1", 2, features=False, **SMALL
+        ),
+        RetrievalConfig("youtube", negatives=9, sampler="queue", **SMALL),
     ],
     ids=lambda config: config.model,
 )
 def test_a_configuration_gives_every_metric(config):
-    metrics = RecallExperiment("row", config).measure(seed=1, data=None)
+    metrics = RetrievalExperiment("row", config).measure(seed=1, data=None)
     assert set(METRICS) <= set(metrics) and metrics["train_seconds"] > 0
     assert all(0 <= metrics[name] <= 1 for name in METRICS)
 
 
 def test_popularity_needs_no_training_and_validation_hides_the_test():
     test, validation = (
-        recall.measure(RecallConfig("popularity"), "movielens-100k", 0, part)
+        retrieval.measure(RetrievalConfig("popularity"), "movielens-100k", 0, part)
         for part in ("test", "validation")
     )
     assert test["hr@50"] != 0 and test["hr@10"] != validation["hr@10"]
-    rest, _ = recall.split("movielens-100k", "test")
-    inner, _ = recall.split("movielens-100k", "validation")
+    rest, _ = retrieval.split("movielens-100k", "test")
+    inner, _ = retrieval.split("movielens-100k", "validation")
     assert len(rest) - len(inner) == 40
 
 
 def test_ease_by_hand():
-    train, _ = recall.split("movielens-100k")
-    dense = recall.matrix(train).toarray().astype(float)
-    score = recall.ease(train, 10.0)(np.arange(3))
+    train, _ = retrieval.split("movielens-100k")
+    dense = retrieval.matrix(train).toarray().astype(float)
+    score = retrieval.ease(train, 10.0)(np.arange(3))
     # Each item's weights solve the ridge regression of its column on the others.
     for item in range(3):
         others = np.delete(np.arange(60), item)
@@ -80,9 +82,9 @@ def test_ease_by_hand():
 
 def test_wals_is_the_library_and_a_seed_names_it():
     pytest.importorskip("implicit")
-    config = RecallConfig("wals", dim=4, regularisation=0.1, epochs=3)
-    train, _ = recall.split("movielens-100k")
-    first, again = (recall.wals(train, config, 1)(np.arange(5)) for _ in range(2))
+    config = RetrievalConfig("wals", dim=4, regularisation=0.1, epochs=3)
+    train, _ = retrieval.split("movielens-100k")
+    first, again = (retrieval.wals(train, config, 1)(np.arange(5)) for _ in range(2))
     assert (first == again).all() and first.shape == (5, 60)
 
 
@@ -91,13 +93,13 @@ def test_ta_feng_holds_out_the_last_two_weeks_of_customers_known_before(monkeypa
     # User 0 buys on days 0, 30 and 31, user 1 on day 31 alone.
     user, item, day = np.array([[0, 0, 0, 1], [0, 1, 0, 1], [31, 30, 0, 31]])
     log = Interactions(user, item, day, table, table)
-    monkeypatch.setitem(recall.DATASETS, "ta-feng", lambda: log)
-    train, held_out = recall.split("ta-feng")
+    monkeypatch.setitem(retrieval.DATASETS, "ta-feng", lambda: log)
+    train, held_out = retrieval.split("ta-feng")
     assert train.time.tolist() == [0]
     assert held_out.time.tolist() == [31, 30] and held_out.user.tolist() == [0, 0]
-    monkeypatch.setattr(recall, "DAYS", 1)
-    recall.split.cache_clear()
-    train, held_out = recall.split("ta-feng")
+    monkeypatch.setattr(retrieval, "DAYS", 1)
+    retrieval.split.cache_clear()
+    train, held_out = retrieval.split("ta-feng")
     assert train.time.tolist() == [30, 0] and held_out.time.tolist() == [31]
 
 
@@ -116,17 +118,17 @@ def test_tail_metrics_by_hand():
     vectors = np.tile(np.float32([[1, 0]]), (16, 1))
     vectors[[0, 9]] *= -1
     scores = -np.tile(np.arange(16.0), (2, 1))
-    found = recall.tail_metrics(lambda u: scores[u], vectors, train, held_out)
+    found = retrieval.tail_metrics(lambda u: scores[u], vectors, train, held_out)
     assert found["tail_only_hr@10"] == 0.5
     expected = np.log((66 + 12 * np.exp(-8)) / 78)
     assert found["tail_uniformity"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_senet_shows_the_weight_of_every_field():
-    train, _ = recall.split("movielens-100k")
-    model = recall.build(RecallConfig("senet", **SMALL), train, 0)
+    train, _ = retrieval.split("movielens-100k")
+    model = retrieval.build(RetrievalConfig("senet", **SMALL), train, 0)
     model.build(None)
-    weights = recall.field_weights(model, train)
+    weights = retrieval.field_weights(model, train)
     items = train.items.columns
     genre = np.asarray(model.item.importance(items))[:, 1].mean()
     assert weights["item_genre_weight"] == pytest.approx(genre, rel=1e-5)
@@ -135,11 +137,11 @@ def test_a_senet_shows_the_weight_of_every_field():
 
 
 def test_settings_are_json_and_tell_configurations_apart():
-    for configs in (RECALL, LOSSES, NEGATIVES, SELF_SUPERVISION, SENET):
+    for configs in (RETRIEVAL, LOSSES, NEGATIVES, SELF_SUPERVISION, SENET):
         settings = [json.dumps(e.settings(), sort_keys=True) for e in rows(configs)]
         assert len(set(settings)) == len(settings)
     assert [t.name for t in TABLES] == [
-        *("recall", "losses", "negatives", "self-supervision", "senet")
+        *("retrieval", "losses", "negatives", "self-supervision", "senet")
     ]
     assert {*BASELINES, *TOWERS} - {"transformer"} <= set(TABLES[0].rows)
 
@@ -147,12 +149,15 @@ def test_settings_are_json_and_tell_configurations_apart():
 @pytest.mark.parametrize(
     "function, message",
     [
-        (lambda: recall.split("netflix"), "dataset"),
-        (lambda: recall.split("movielens-100k", "all"), "part"),
-        (lambda: recall.measure(RecallConfig("svd"), "movielens-100k", 0), "model"),
+        (lambda: retrieval.split("netflix"), "dataset"),
+        (lambda: retrieval.split("movielens-100k", "all"), "part"),
         (
-            lambda: recall.measure(
-                RecallConfig("fm", sampler="best"), "movielens-100k", 0
+            lambda: retrieval.measure(RetrievalConfig("svd"), "movielens-100k", 0),
+            "model",
+        ),
+        (
+            lambda: retrieval.measure(
+                RetrievalConfig("fm", sampler="best"), "movielens-100k", 0
             ),
             "sampler",
         ),
@@ -173,19 +178,19 @@ def eagerly():
 
 
 def test_hard_negatives_by_a_ranker_are_what_it_puts_low_and_nobody_took(monkeypatch):
-    from benchmarks.retrieval import ranker as recall_ranker
+    from benchmarks.retrieval import ranker as ranker_rows
 
-    train, _ = recall.split("movielens-100k")
+    train, _ = retrieval.split("movielens-100k")
     truth = np.random.default_rng(0).random((len(train.users), len(train.items)))
 
     def ranker(pairs):
         user, item = pairs.astype(int).T
         return truth[user, item]
 
-    monkeypatch.setattr(recall, "fit_tower", lambda *_: None)
-    monkeypatch.setattr(recall, "scorer", lambda *_: lambda users: -truth[users])
-    monkeypatch.setattr(recall_ranker, "click_ranker", lambda *_: ranker)
-    hard = recall.sampler("hard-by-ranker", train, 0)
+    monkeypatch.setattr(retrieval, "fit_tower", lambda *_: None)
+    monkeypatch.setattr(retrieval, "scorer", lambda *_: lambda users: -truth[users])
+    monkeypatch.setattr(ranker_rows, "click_ranker", lambda *_: ranker)
+    hard = retrieval.sampler("hard-by-ranker", train, 0)
     # Lists hold all unseen items, fewer than 101: none is hard, all are drawn easily.
     assert not len(hard.rows) and hard.fallback.log_q is not None
 
@@ -194,7 +199,7 @@ def test_hard_negatives_by_a_ranker_are_what_it_puts_low_and_nobody_took(monkeyp
 def test_a_click_ranker_learns_what_was_starred(eagerly):
     from benchmarks.retrieval.ranker import candidates, click_ranker
 
-    train, _ = recall.split("movielens-100k")
+    train, _ = retrieval.split("movielens-100k")
     data = candidates(train, lambda users: np.zeros((len(users), len(train.items))))
     user, item = data.features.astype(int).T
     taken = np.zeros((len(train.users), len(train.items)), bool)

@@ -52,14 +52,6 @@ def test_a_page_a_text_and_a_record(log, tmp_path):
     assert "All 300 sessions" in page.read_text(encoding="utf-8")
 
 
-def test_yandex_text(tmp_path):
-    sessions = ["q_1\t7,8 : 7", "q_1\t8,7 : 8", "q_1\t7,8 :", "q_1\t8,7 : 8,7"] * 20
-    path, page = tmp_path / "sessions", tmp_path / "report.html"
-    path.write_text("; ".join(sessions), encoding="utf-8")
-    assert "connectivity: " in run(path, "--yandex", "-o", page).stdout
-    assert page.stat().st_size > 10_000
-
-
 def test_a_log_without_a_click_is_refused(log, tmp_path):
     table = pq.read_table(log).drop(["click"])
     path, page = tmp_path / "silent.csv", tmp_path / "report.html"

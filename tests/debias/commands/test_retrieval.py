@@ -1,4 +1,4 @@
-"""`debias recall` at a prompt: one small set of events through all commands."""
+"""`debias retrieval` at a prompt: one small set of events through all commands."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SMALL = ["--dim", "4", "--hidden", "4", "--length", "4", "--batch-size", "64"]
 
 
 def run(*arguments, code=0):
-    done = CliRunner().invoke(app, ["recall", *(str(each) for each in arguments)])
+    done = CliRunner().invoke(app, ["retrieval", *(str(each) for each in arguments)])
     assert done.exit_code == code, (done.output, done.exception)
     return done
 
@@ -47,7 +47,7 @@ def write(path, start, stop):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Holds events of two days, a table of items, a trained model and its version."""
-    folder = tmp_path_factory.mktemp("recall")
+    folder = tmp_path_factory.mktemp("retrieval")
     write(folder / "day1.csv", 0, 200)
     write(folder / "day2.csv", 200, 300)
     rows = range(20)
@@ -70,11 +70,11 @@ def test_a_finished_run_is_not_trained_again_and_another_needs_force(folder):
 
 
 def test_training_goes_on_behind_the_last_whole_pass(folder, tmp_path, monkeypatch):
-    from debias.retrieval.training import learner as learners
+    from debias.retrieval.training import runs
 
     given = [folder / "day1.csv", *MAPPED, *SMALL, "--hold-out", "--epochs", "2"]
     whole = run_json("train", *given, "-o", tmp_path / "whole")
-    learn, passes = learners.learn, []
+    learn, passes = runs.learn, []
 
     def killed(learner, **options):
         if passes:
@@ -82,16 +82,61 @@ def test_training_goes_on_behind_the_last_whole_pass(folder, tmp_path, monkeypat
         passes.append(1)
         return learn(learner, **options)
 
-    monkeypatch.setattr(learners, "learn", killed)
+    monkeypatch.setattr(runs, "learn", killed)
     done = run("train", *given, "-o", tmp_path / "again", code=130)
     assert "give the command again" in done.output
-    monkeypatch.setattr(learners, "learn", learn)
+    monkeypatch.setattr(runs, "learn", learn)
     again = run_json("train", *given, "-o", tmp_path / "again")
     assert again["passes"] == whole["passes"]
     assert again["held_out"] == whole["held_out"]
     assert whole["held_out"]["users"] == 20 and 0 <= whole["held_out"]["hr@10"] <= 1
     done = run("publish", tmp_path / "whole", tmp_path / "root", code=1)
     assert "train without --hold-out" in done.output
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--epochs=0", "--dim=0", "--length=-1", "--batch-size=1"),
+        *("--window-events=0", "--seed=-1", "--epochs=1.5"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_a_file_is_read(option, tmp_path):
+    done = run("train", "none.csv", "-o", tmp_path / "x", option, code=2)
+    assert option.split("=")[0] in done.output and not (tmp_path / "x").exists()
+
+
+def test_a_loss_that_is_no_number_says_what_to_try_and_reports_nothing(
+    folder, tmp_path, monkeypatch
+):
+    from debias.retrieval.training.fitting import RowWiseAdam
+
+    monkeypatch.setattr(
+        "debias.retrieval.training.learner.RowWiseAdam", lambda rate: RowWiseAdam(1e38)
+    )
+    given = [folder / "day1.csv", *MAPPED, *SMALL, "-o", tmp_path / "model"]
+    done = run("train", *given, "--rate", "1", code=1)
+    said = " ".join(done.output.split())
+    assert re.search("diverged: loss (nan|inf) at step .*try a lower rate", said)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"train.json"}
+
+
+def test_tables_fit_a_terminal_of_80_columns(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    given = [folder / "day1.csv", *MAPPED, *SMALL, "--hold-out", "--epochs", "1"]
+    shown = [
+        run("train", *given, "-o", tmp_path / "model").output,
+        run("evaluate", tmp_path / "model", folder / "day2.csv").output,
+        run("publish", folder / "model", tmp_path / "root", "--index", "hnsw").output,
+        run("update", tmp_path / "root", folder / "day2.csv").output,
+        run("query", tmp_path / "root", "--user", "u1").output,
+    ]
+    for text in shown:
+        tables = [line for line in text.splitlines() if "written to" not in line]
+        assert max(map(len, tables)) <= 80 and "…" not in text, text
+    for name in ("hr@10", "recall@100", "unknown_items", "mrr/10"):
+        assert name in shown[0] and name in shown[1]
+    assert "p50 ms" in shown[2] and "new items" in shown[3]
 
 
 def test_later_events_judge_a_model(folder):
@@ -118,6 +163,29 @@ def test_updates_follow_the_stream_and_the_next_query_knows(folder):
     "arguments, message",
     [
         (["train", "day1.csv", "-o", "x", "--tower", "eiffel"], "--tower must be one"),
+        (
+            ["train", "none.csv", "-o", "x", "--rate", "nan"],
+            "--rate must be above 0.*nan",
+        ),
+        (["train", "none.csv", "-o", "x", "--rate", "0"], "--rate must be above 0"),
+        (
+            ["train", "none.csv", "-o", "x", "--rate", "inf"],
+            "--rate.*at most 1, got inf",
+        ),
+        (
+            ["train", "none.csv", "-o", "x", "--temperature", "-1"],
+            "--temperature must be",
+        ),
+        (["train", "none.csv", "-o", "x", "--hidden", "8,0"], "--hidden must be whole"),
+        (["train", "none.csv", "-o", "x", "--hidden", "8,x"], "--hidden must be whole"),
+        (
+            ["train", "none.csv", "-o", "x", "-c", "item=a", "-c", "item=b"],
+            "item twice",
+        ),
+        (
+            ["train", "none.csv", "-o", "x", *["-c", "item_features=a"] * 2],
+            "names item_features=a twice",
+        ),
         (["train", "day1.csv", "-o", "x"], "no column user for user.*say user=NAME"),
         (["train", "day1.csv", "-o", "x", "-c", "who=uid"], "--column must be PART"),
         (["train", "none.csv", "-o", "x"], "none.csv: no such file"),
@@ -125,7 +193,14 @@ def test_updates_follow_the_stream_and_the_next_query_knows(folder):
         (["publish", "empty", "x"], "is no folder that"),
         (["evaluate", "model", "cut.csv"], "cut.csv: the last row.*cut"),
         (["update", "empty", "day2.csv"], "no published version"),
-        (["query", "root", "-k", "0"], "k must be at least 1"),
+        (["query", "none", "-k", "0"], "k must be at least 1"),
+        (
+            ["query", "none", "--user", "u1", "--feature", "id=u2"],
+            "--feature gives 'id' twice",
+        ),
+        (["evaluate", "model", "day2.csv", "-c", "who=uid"], "--column must be PART"),
+        (["update", "root", "new.csv", "--items", "bare.csv"], r"lacks.*\['kind'\]"),
+        (["update", "root", "new.csv", "--items", "more.csv"], r"unknown.*\['hue'\]"),
         (["query", "root", "--feature", "age"], "must be NAME=VALUE"),
         (["query", "root", "--feature", "shoe=9"], "unknown features.*shoe"),
     ],
@@ -134,6 +209,9 @@ def test_bad_input_is_a_message(folder, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir(exist_ok=True)
     (folder / "cut.csv").write_text("uid,sku,ts\nu1,p1,5")
+    (folder / "new.csv").write_text("uid,sku,ts\nu1,p1,5\n")
+    (folder / "bare.csv").write_text("sku,hue\np1,red\n")
+    (folder / "more.csv").write_text("sku,kind,hue\np1,2,red\n")
     done = run(*arguments, code=1)
     assert re.search(message, " ".join(done.output.split())), done.output
 

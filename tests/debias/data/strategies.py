@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from debias.data import ClickLog, RankingData
-from debias.data.log import COLUMNS
+from debias.data.columns import COLUMNS
 
 OPTIONAL = [name for name in COLUMNS if name not in ("query", "item", "click")]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from debias.data import ClickLog
-from debias.data.log import COLUMNS
+from debias.data.columns import COLUMNS
 from tests.debias.data.strategies import click_logs, same
 
 GOOD = {

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from debias.data import ClickLog, count_sessions, log_files, read_batches, stream
-from debias.data.log_files import from_arrow, to_arrow
 from debias.data.stream import shuffled_batches
 from tests.debias.data.strategies import click_logs, same
 
@@ -36,13 +35,13 @@ def small_groups(monkeypatch):
 @no_deadline
 @given(click_logs())
 def test_arrow_round_trip(log):
-    assert same(from_arrow(to_arrow(log)), log)
+    assert same(ClickLog.from_arrow(log.to_arrow()), log)
     assert same(ClickLog.from_arrow(log.to_arrow().to_batches()[0]), log)
 
 
 def test_arrow_shares_the_memory_of_numbers():
     log = numbered(4)
-    there_and_back = from_arrow(to_arrow(log))
+    there_and_back = ClickLog.from_arrow(log.to_arrow())
     assert np.shares_memory(there_and_back.item, log.item)
     assert np.shares_memory(there_and_back.query, log.query)
 
@@ -78,7 +77,7 @@ def test_a_mapped_copy_is_made_once_and_anew_for_another_log(tmp_path, monkeypat
     numbered(5).write(path)
     assert ClickLog.open(path, columns=(), **opened).user_type is None
     assert same(ClickLog.open(path, **opened), numbered(5))
-    monkeypatch.setattr(log_files, "read_batches", pytest.fail)
+    monkeypatch.setattr(log_files, "read_pieces", pytest.fail)
     assert ClickLog.open(path, **opened).sessions == 5
 
 

@@ -59,6 +59,9 @@ def test_features_of_the_right_type_are_not_copied():
         ({"offsets": [0]}, "offsets must be whole"),
         ({"qid": [1]}, "qid must have shape"),
         ({"qid": [7, 7]}, "qid must name each query once, got 7"),
+        ({"feature_names": ["a"]}, "feature_names must be 2 names"),
+        ({"feature_names": ["a", 7]}, "feature_names must be 2 names"),
+        ({"feature_names": ["a", "a"]}, "feature_names must differ, got a twice"),
     ],
 )
 def test_rejects(bad, message):
@@ -136,6 +139,50 @@ def test_parquet_keeps_the_highest_grade(tmp_path):
     assert RankingData.read_parquet(tmp_path / "a.parquet").max_grade == 1
 
 
+@pytest.mark.parametrize("names", [None, ("price", "é [0]")])
+def test_names_of_features_stay_with_them(names, tmp_path):
+    data = RankingData(**GOOD, feature_names=names)
+    data.write_parquet(tmp_path / "a.parquet")
+    for kept in (
+        data.select([1]),
+        data.split((0.5, 0.5), rng())[0],
+        RankingData.read_parquet(tmp_path / "a.parquet"),
+    ):
+        assert kept.feature_names == names
+
+
+def test_features_are_arranged_by_name():
+    data = RankingData(**GOOD, feature_names=("a", "b"))
+    turned = data.arranged(["b", "a"])
+    assert turned.features.tolist() == FEATURES[:, ::-1].tolist()
+    assert turned.feature_names == ("b", "a") and turned.labels is data.labels
+    assert same(turned.arranged(("a", "b")), data)
+    assert data.arranged(["b"]).features.tolist() == FEATURES[:, 1:].tolist()
+    assert data.arranged(None) is data
+    bare = RankingData(**GOOD)
+    assert bare.arranged(["x", "y"]) is bare  # nobody named them: by number
+    with pytest.raises(ValueError, match="3 features are asked for, the items have 2"):
+        bare.arranged(["x", "y", "z"])
+    with pytest.raises(ValueError, match="no feature c; there are a b"):
+        data.arranged(["a", "c"])
+    with pytest.raises(ValueError, match="must differ, got a twice"):
+        data.arranged(["a", "a"])
+
+
+def test_a_fingerprint_is_that_of_features_and_offsets(tmp_path):
+    data = RankingData(**GOOD)
+    data.write_parquet(tmp_path / "a.parquet")
+    again = RankingData.read_parquet(tmp_path / "a.parquet")
+    assert again.fingerprint == data.fingerprint and len(data.fingerprint) == 32
+    others = [
+        RankingData(FEATURES + (FEATURES == 9), None, [0, 2, 5]),
+        RankingData(FEATURES, None, [0, 3, 5]),
+        RankingData(FEATURES.reshape(10, 1), None, [0, 2, 10]),
+        RankingData(FEATURES[::-1], None, [0, 2, 5]),
+    ]
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
 def table(**columns):
     start = {"qid": [7, 7, 3], "label": [0, 1, 2], "f0": [1, 2, 3], "f1": [4.0, 5, 6]}
     merged = {**start, **columns}
@@ -147,6 +194,7 @@ def test_reads_plain_feature_columns_of_another_program(tmp_path):
     data = RankingData.read_parquet(tmp_path / "a.parquet")
     assert data.features.tolist() == [[1, 4], [2, 5], [3, 6]]
     assert data.qid.tolist() == [7, 3] and data.offsets.tolist() == [0, 2, 3]
+    assert data.feature_names == ("f0", "f1")
 
 
 @pytest.mark.parametrize(

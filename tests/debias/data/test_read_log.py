@@ -220,14 +220,14 @@ BAD = {
     ),
     "no click": (
         changed("clicked", 2, None),
-        "must be 0 or 1, got NULL at row 2; repair",
+        "must be 0 or 1, got NULL at row 2; write 0 or 1",
     ),
     "twice": (changed("rank", 4, 2), "second item to a position .* row 4"),
     "zero": (
         changed("rank", 5, 0),
         "count from 1, got 0 at row 5; say first_position=0",
     ),
-    "below": (changed("rank", 5, -2), "count from 1, got -2 at row 5; repair"),
+    "below": (changed("rank", 5, -2), "count from 1, got -2 at row 5; write the rank"),
     "far": (changed("rank", 4, 5000), "position 5000.* at row 4; say list_size"),
     "nan": (
         changed("f_1", 3, np.nan),
@@ -281,7 +281,7 @@ def test_mixed_types_in_csv(column, row, text, message, tmp_path):
     values[row] = text
     path = tmp_path / "log.csv"
     pyarrow.csv.write_csv(pa.table({**ROWS, column: values}), path)
-    with pytest.raises(ValueError, match=f"log.csv: column {message}; repair or"):
+    with pytest.raises(ValueError, match=f"log.csv: column {message}; write "):
         read_log(path, COLUMNS)
 
 
@@ -333,7 +333,7 @@ def test_a_short_line_is_named_by_its_row(tmp_path):
     path = tmp_path / "log.csv"
     lines = ["sid,q,doc,clicked", *["s,q,a,1"] * 3, "s,q,a"]
     path.write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=r"log.csv: .*row 3.*Expected 4.*repair or"):
+    with pytest.raises(ValueError, match=r"log.csv: .*row 3.*Expected 4.*repair that"):
         read_log(path, COLUMNS)
 
 

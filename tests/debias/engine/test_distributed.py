@@ -14,7 +14,7 @@ import pytest
 from debias.data import ClickLog, RankingData
 from debias.engine.distributed import join, share
 from debias.models.batches import batches
-from debias.retrieval.training.batches import RecallBatches
+from debias.retrieval.training.batches import Batches
 from simulators.interactions import generate_interactions
 
 ROOT = Path(__file__).parents[3]
@@ -155,10 +155,10 @@ def test_packed_batches_are_not_shared():
         share(batches(log, data, packed=True), 0, 2)
     events, _ = generate_interactions(np.random.default_rng(0), 9, 8, events=4)
     with pytest.raises(ValueError, match="packed=False"):
-        share(RecallBatches(events, 4, packed=True), 0, 2)
+        share(Batches(events, 4, packed=True), 0, 2)
 
 
-def test_candidates_of_a_recall_batch_are_shared_as_its_rows_are():
+def test_candidates_of_a_retrieval_batch_are_shared_as_its_rows_are():
     class Batches(keras.utils.PyDataset):
         ended = 0
 

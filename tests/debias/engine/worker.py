@@ -9,11 +9,12 @@ import numpy as np
 
 from debias import training
 from debias.data import ClickLog, RankingData, Stream
+from debias.data.layout import layout_of
 from debias.engine import distributed
 from debias.models.batches import batches
-from debias.models.presets import CANDIDATES, layout_of
+from debias.presets import build
 from debias.retrieval.models import dssm
-from debias.retrieval.training.batches import RecallBatches
+from debias.retrieval.training.batches import Batches
 from simulators.interactions import generate_interactions
 
 
@@ -22,7 +23,7 @@ def click_model(name, folder):
     data = RankingData.read_parquet(folder / "items.parquet")
     judges = ClickLog.open(folder / "judges.parquet")
     keras.utils.set_random_seed(3)
-    model = CANDIDATES[name](layout_of(judges), 3)
+    model = build(name, layout_of(judges), 3)
     model.compile("adam", jit_compile=True)
     found = batches(folder / "log", data, 25, seed=2)
     model.fit(distributed.share(found), verbose=0)
@@ -44,18 +45,18 @@ def streamed_fit(folder, die_in_round):
             os._exit(9)
 
     keras.utils.set_random_seed(3)
-    model = CANDIDATES["product"](layout_of(judges), 3)
+    model = build("product", layout_of(judges), 3)
     training.fit(model, log, judges, data, settings, checkpoint, progress)
     return model
 
 
-def recall_model():
+def retrieval_model():
     log, _ = generate_interactions(np.random.default_rng(0), users=30, items=20)
     keras.utils.set_random_seed(3)
     model = dssm(log.users.schema, log.items.schema, 8, (8,), length=5, seed=1)
     model.build()
     model.compile()
-    model.fit(distributed.share(RecallBatches(log, 16, history=5)), verbose=0)
+    model.fit(distributed.share(Batches(log, 16, history=5)), verbose=0)
     return model
 
 
@@ -64,7 +65,7 @@ def main(folder, names, die_in_round):
         if name == "product":
             model = streamed_fit(folder, die_in_round)
         else:
-            model = recall_model() if name == "dssm" else click_model(name, folder)
+            model = retrieval_model() if name == "dssm" else click_model(name, folder)
         process, processes = distributed.me()
         if process == 0:
             np.savez(folder / f"{name}-of-{processes}.npz", *model.get_weights())

@@ -1,4 +1,4 @@
-"""A small recall model that is published, and a stream of events behind it."""
+"""A small retrieval model that is published, and a stream of events behind it."""
 
 import os
 import signal
@@ -17,12 +17,12 @@ from simulators.interactions import generate_interactions
 LENGTH = 4
 LOG, _ = generate_interactions(np.random.default_rng(0), 29, 20, events=6)
 BUILD = partial(dssm, dim=4, hidden=(4,), length=LENGTH, seed=1)
-PACE = TrainingConfig(length=LENGTH, batch_size=16, rate=0.01, id_rate=0.01, seed=3)
+CONFIG = TrainingConfig(LENGTH, 16, 0.01, 0.01, seed=3)
 RAW_ITEMS = {"id": [str(row) for row in range(26)], "genre": ["0"] * 26}
 
 
 def trained():
-    learner = new_learner(BUILD, LOG, PACE)
+    learner = new_learner(BUILD, LOG, CONFIG)
     learn(learner)
     return learner
 
@@ -60,7 +60,7 @@ def follow(root, path, most, at=0):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
-    for _ in update(root, path, BUILD, PACE, most=most):
+    for _ in update(root, path, BUILD, CONFIG, max_events=most):
         pass
     count = touches
     path.with_suffix(".touches").write_text(str(count))

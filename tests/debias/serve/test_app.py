@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
+from debias.serve.ranker import open_ranker
 
 from debias.retrieval.serving import versions
 from debias.serve.app import service
-from debias.serve.ranker import open_ranker
 from tests.debias.retrieval import worlds
 from tests.debias.serve.running import running
 
@@ -33,8 +33,8 @@ def client(root):
         yield client
 
 
-def recall(client, **asked):
-    return client.post("/recall", json=asked)
+def retrieve(client, **asked):
+    return client.post("/retrieve", json=asked)
 
 
 def until(true, seconds=10):
@@ -44,9 +44,9 @@ def until(true, seconds=10):
         time.sleep(0.01)
 
 
-def test_recall_of_a_new_user(client):
+def test_retrieval_of_a_new_user(client):
     asked = {"user": {"id": "eve", "age": 1}, "history": ["1-1", "1-5", "x"], "k": 2}
-    found = recall(client, **asked, where={"price": [None, 8]})
+    found = retrieve(client, **asked, where={"price": [None, 8]})
     assert found.status_code == 200
     assert found.json() == {
         "version": "000001",
@@ -57,8 +57,8 @@ def test_recall_of_a_new_user(client):
     }
 
 
-def test_recall_of_a_known_user_who_says_nothing_else(client):
-    found = recall(client, user={"id": "ann"}, k=1).json()
+def test_retrieval_of_a_known_user_who_says_nothing_else(client):
+    found = retrieve(client, user={"id": "ann"}, k=1).json()
     assert found["known"] and found["items"] == ["1-9"]
 
 
@@ -69,15 +69,15 @@ def test_rank_orders_by_the_score_of_the_ranker(client):
 
 
 def test_health_and_metrics(client):
-    recall(client, k=1)
-    recall(client, k=0)
+    retrieve(client, k=1)
+    retrieve(client, k=0)
     health = client.get("/health").json()
     assert health.pop("created").startswith("20")
     counts = {"version": "000001", "items": 12, "users": 2}
     assert health == {**counts, "ranker": True, "refused": None}
     lines = client.get("/metrics").text.splitlines()
-    assert 'debias_request_seconds_count{path="/recall",status="200"} 1.0' in lines
-    assert 'debias_request_seconds_count{path="/recall",status="422"} 1.0' in lines
+    assert 'debias_request_seconds_count{path="/retrieve",status="200"} 1.0' in lines
+    assert 'debias_request_seconds_count{path="/retrieve",status="422"} 1.0' in lines
     assert "debias_version 1.0" in lines and "debias_items 12.0" in lines
 
 
@@ -85,7 +85,7 @@ def test_the_page_and_the_interface_need_no_other_machine(client):
     page, docs = client.get("/").text, client.get("/docs").text
     assert "Version 000001" in page and "<option>ann</option>" in page
     assert "http" not in page and "://" not in docs
-    assert {"/recall", "/rank"} <= client.get("/openapi.json").json()["paths"].keys()
+    assert {"/retrieve", "/rank"} <= client.get("/openapi.json").json()["paths"].keys()
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_the_page_and_the_interface_need_no_other_machine(client):
 )
 def test_bad_input_is_refused_with_a_reason(client, body, status, reason):
     headers = {"content-type": "application/json"}
-    found = client.post("/recall", content=body, headers=headers)
+    found = client.post("/retrieve", content=body, headers=headers)
     assert found.status_code == status, found.text
     assert list(found.json()) == ["error"]
     assert re.search(reason, found.json()["error"])
-    assert recall(client, k=1).status_code == 200
+    assert retrieve(client, k=1).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_no_ranker_no_rank_and_no_such_place(root):
     with running(service(root)) as client:
         for found in (client.post("/rank", json={}), client.get("/nowhere")):
             assert found.status_code == 404 and found.json() == {"error": "Not Found"}
-        assert client.get("/recall").headers["allow"] == "POST"
+        assert client.get("/retrieve").headers["allow"] == "POST"
 
 
 def test_what_takes_too_long_is_given_up_and_too_many_are_sent_away(root, monkeypatch):
@@ -180,7 +180,7 @@ def test_what_takes_too_long_is_given_up_and_too_many_are_sent_away(root, monkey
 def test_a_new_version_and_a_roll_back_are_taken_over(client, root, tmp_path):
     worlds.publish(root, tmp_path, 2)
     until(lambda: client.get("/health").json()["version"] == "000002")
-    found = recall(client, user={"age": 0.0}, history=["2-1"], k=1).json()
+    found = retrieve(client, user={"age": 0.0}, history=["2-1"], k=1).json()
     # Tower and items are of version 2, whose vectors are twice as long.
     assert found["items"] == ["2-9"]
     assert found["scores"] == pytest.approx([4 * 1.01 * 1.09])
@@ -203,7 +203,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_serves_on(client, root, tm
     until(lambda: client.get("/health").json()["refused"])
     health = client.get("/health").json()
     assert health["version"] == "000001" and "is damaged" in health["refused"]
-    assert recall(client, k=1).json()["version"] == "000001"
+    assert retrieve(client, k=1).json()["version"] == "000001"
     worlds.publish(root, tmp_path, 3)
     until(lambda: client.get("/health").json()["version"] == "000003")
     assert client.get("/health").json()["refused"] is None

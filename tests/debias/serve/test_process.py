@@ -54,7 +54,7 @@ def version_of(found):
 
 
 def ask(client):
-    return client.post("/recall", json={"user": {"age": 1}, "k": 5})
+    return client.post("/retrieve", json={"user": {"age": 1}, "k": 5})
 
 
 def test_it_switches_under_load_and_comes_back_after_kill_9(tmp_path):
@@ -84,7 +84,7 @@ def test_it_switches_under_load_and_comes_back_after_kill_9(tmp_path):
 def test_a_body_of_100_megabytes_is_refused_and_it_serves_on(tmp_path):
     worlds.publish(tmp_path / "root", tmp_path)
     with serving(tmp_path / "root") as (_, client):
-        found = client.post("/recall", content=bytes(100_000_000))
+        found = client.post("/retrieve", content=bytes(100_000_000))
         assert found.status_code == 413 and "4,000,000 bytes" in found.json()["error"]
         assert version_of(ask(client)) == 1
 

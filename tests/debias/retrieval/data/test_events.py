@@ -1,7 +1,4 @@
-"""Tests of debias.retrieval.data.events: streams that grow, stop, lie.
-
-And come twice.
-"""
+"""Tests of debias.retrieval.data.events: streams that grow, stop, lie and repeat."""
 
 import datetime
 
@@ -16,9 +13,9 @@ from hypothesis import strategies as st
 from debias.retrieval.data.events import (
     EventColumns,
     Events,
+    append_events,
     pending,
     read_events,
-    take_in,
 )
 from debias.retrieval.data.interactions import FeatureTable, Interactions
 
@@ -120,7 +117,7 @@ def test_a_file_cut_in_the_middle_is_an_error(tmp_path, suffix, left):
 def test_lots_begun_from_any_mark_hold_every_event_once(stops, most):
     marks, found = {}, []
     for stop in [*sorted(stops), 12]:  # the file grows between the runs
-        for lot, after in pending(table(stop), marks, most=most):
+        for lot, after in pending(table(stop), marks, max_events=most):
             assert 1 <= len(lot.user) <= most
             found += triples(lot)
             marks = after
@@ -145,7 +142,7 @@ def test_rejects_a_file_whose_applied_rows_have_changed(rows):
 
 
 def test_events_join_in_any_order_of_time():
-    taken = take_in(LOG, events(("a", "q", 2), ("b", "q", 1)))
+    taken = append_events(LOG, events(("a", "q", 2), ("b", "q", 1)))
     assert (taken.events, taken.duplicates, taken.users, taken.items) == (2, 0, 0, 0)
     assert taken.log.time.tolist() == [5, 6, 9, 2, 1]
     history, _ = taken.log.histories(3, np.array([0, 1]))
@@ -153,16 +150,16 @@ def test_events_join_in_any_order_of_time():
 
 
 def test_duplicates_count_once_whether_old_or_new():
-    taken = take_in(LOG, events(("b", "p", 6), ("a", "p", 7), ("a", "p", 7)))
+    taken = append_events(LOG, events(("b", "p", 6), ("a", "p", 7), ("a", "p", 7)))
     assert (taken.events, taken.duplicates) == (1, 2)
     assert taken.log.time.tolist() == [5, 6, 9, 7]
-    again = take_in(taken.log, events(("a", "p", 7)))
+    again = append_events(taken.log, events(("a", "p", 7)))
     assert again.events == 0 and len(again.log) == 4
 
 
 def test_new_ids_get_rows_in_order_and_unknown_values_the_unknown_code():
     raw = {"id": ["s", "r", "p"], "tags": [["y", "z", "x"], ["x"], []]}
-    taken = take_in(
+    taken = append_events(
         LOG,
         events(("c", "r", 1), ("c", "t", 2), ("d", "s", 3)),
         items={**raw, "price": [9.0, float("nan"), 7.0]},
@@ -184,5 +181,31 @@ def test_ids_alone_are_not_bare_and_weights_are_one():
     log = Interactions(
         *np.array([[0], [0], [1]]), table, table, np.array([5.0], "float32")
     )
-    taken = take_in(log, events(("z", "z", 2)))
+    taken = append_events(log, events(("z", "z", 2)))
     assert taken.bare == 0 and taken.log.weight.tolist() == [5.0, 1.0]
+
+
+def test_columns_of_new_features_may_come_in_any_order():
+    raw = {"id": ["r"], "tags": [["y"]], "price": [9.0]}
+    new = events(("a", "r", 1))
+    one, other = (
+        append_events(LOG, new, items=table).log.items.columns
+        for table in (raw, dict(reversed(raw.items())))
+    )
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"price": None}, r"table of items lacks the features \['price'\]"),
+        ({"colour": ["red"]}, r"table of items has the unknown features \['colour'\]"),
+    ],
+)
+def test_a_table_that_lacks_a_feature_or_has_another_is_refused(change, message):
+    raw = {"id": ["r"], "tags": [["y"]], "price": [9.0], **change}
+    raw = {name: values for name, values in raw.items() if values is not None}
+    with pytest.raises(ValueError, match=message):
+        append_events(LOG, events(("a", "p", 1)), items=raw)

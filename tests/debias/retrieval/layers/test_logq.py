@@ -64,7 +64,7 @@ def zipf(items):
 def test_frequencies_converge_on_a_zipf_stream_items_in_every_batch_included():
     # The first item's share is .19: about 380 of each batch of 2,000.
     p, rng = zipf(100), np.random.default_rng(0)
-    frequency = StreamingFrequency(size=102, rate=0.005)
+    frequency = StreamingFrequency(size=102, alpha=0.005)
     for _ in range(40):
         frequency.update(ops.array(rng.choice(100, 2000, p=p).astype("int32")))
     estimate = np.exp(run(frequency.log_q, np.arange(100)))
@@ -76,7 +76,7 @@ def test_frequencies_converge_on_a_zipf_stream_items_in_every_batch_included():
 
 
 def test_multiplicity_counts():
-    frequency = StreamingFrequency(size=9, rate=0.05)
+    frequency = StreamingFrequency(size=9, alpha=0.05)
     for _ in range(20):
         frequency.update(ops.array([1, 1, 1, 2] * 10))
     estimate = np.exp(run(frequency.log_q, [1, 2]))
@@ -85,7 +85,7 @@ def test_multiplicity_counts():
 
 def test_one_update_by_hand():
     # Item 3 comes as samples 2 and 4, then as sample 7: gaps 2, 2, then 3.
-    frequency = StreamingFrequency(size=9, rate=0.1)
+    frequency = StreamingFrequency(size=9, alpha=0.1)
     frequency.update(ops.array([5, 3, 6, 3]))
     frequency.update(ops.array([5, 6, 3]))
     first = 1 - 0.9**2
@@ -94,7 +94,7 @@ def test_one_update_by_hand():
 
 
 def test_unseen_items_are_rarer_than_one_in_the_stream():
-    frequency = StreamingFrequency(size=9, rate=0.1)
+    frequency = StreamingFrequency(size=9, alpha=0.1)
     frequency.update(ops.array([1, 2, 1, 2]))
     np.testing.assert_allclose(run(frequency.log_q, [7]), [-log(4)], rtol=1e-6)
 
@@ -102,7 +102,7 @@ def test_unseen_items_are_rarer_than_one_in_the_stream():
 @pytest.mark.parametrize("hashes, expected", [(1, [1.0, 1.0]), (3, [0.25, 0.75])])
 def test_more_hashes_repair_collisions(hashes, expected):
     # Items 1 and 1 + size share a place in the first array.
-    frequency = StreamingFrequency(size=101, hashes=hashes, rate=0.02)
+    frequency = StreamingFrequency(size=101, hashes=hashes, alpha=0.02)
     for _ in range(20):
         frequency.update(ops.array([102, 1, 102, 102] * 10))
     estimate = np.exp(run(frequency.log_q, [1, 102]))
@@ -118,11 +118,11 @@ def test_call_updates_in_training_only():
 
 
 def test_config_round_trip_and_bad_arguments():
-    given = {"size": 7, "hashes": 2, "rate": 0.3}
+    given = {"size": 7, "hashes": 2, "alpha": 0.3}
     layer = keras.layers.deserialize(
         keras.layers.serialize(StreamingFrequency(**given))
     )
     assert given.items() <= layer.get_config().items()
-    for bad in ({"size": 0}, {"hashes": 0}, {"rate": 1.0}):
+    for bad in ({"size": 0}, {"hashes": 0}, {"alpha": 1.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             StreamingFrequency(**bad)

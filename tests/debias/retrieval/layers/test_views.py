@@ -81,7 +81,7 @@ def test_config_round_trip_keeps_every_argument():
     given = {
         "schema": SCHEMA,
         "transforms": ["correlated", "mask"],
-        "rate": 0.3,
+        "chance": 0.3,
         "relation": RELATION.tolist(),
         "seed": 4,
     }
@@ -94,7 +94,7 @@ def test_config_round_trip_keeps_every_argument():
     [
         ({"transforms": ["blur"]}, "transforms"),
         ({"transforms": []}, "transforms"),
-        ({"transforms": ["mask"], "rate": 1.0}, "rate"),
+        ({"transforms": ["mask"], "chance": 1.0}, "chance"),
         ({"transforms": ["correlated"]}, "relation"),
         ({"schema": {"id": SCHEMA["id"]}, "transforms": ["complementary"]}, "2 fields"),
     ],

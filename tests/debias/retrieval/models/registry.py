@@ -1,4 +1,4 @@
-"""Every recall model, small; a new one is tested by being entered here."""
+"""Every retrieval model, small; a new one is tested by being entered here."""
 
 import numpy as np
 
@@ -36,8 +36,9 @@ def bare():
 
 def shared():
     past = {"kind": "recency", "length": LENGTH}
-    user = Encoder(USERS, 8, "fm", history=past, seed=0)
-    return TwoTower(user, Encoder(ITEMS, 8, "fm", seed=1))
+    item = Encoder(ITEMS, 8, "fm", seed=1)
+    user = Encoder(USERS, 8, "fm", history=past, history_table=item.id_table, seed=0)
+    return TwoTower(user, item)
 
 
 MODELS = {

@@ -7,11 +7,11 @@ import pytest
 from debias.retrieval.models import DAT, MIND, dssm, fm_tower, youtube_dnn
 from debias.retrieval.models.ids import (
     checksum,
+    copy_into,
     dense_weights,
     has_room,
     id_tables,
-    inherit,
-    settle,
+    init_rows,
     with_room,
 )
 from tests.debias.retrieval.models.registry import ITEMS, LENGTH, LOG, MODELS, USERS
@@ -57,7 +57,7 @@ def test_tables_of_ids_are_those_whose_size_is_that_of_the_ids(name):
 def test_a_larger_model_inherits_what_the_smaller_one_gives(name):
     small = build(name, USERS, ITEMS)
     large = build(name, with_room(USERS), with_room(ITEMS), seed=9)
-    inherit(large.variables, small.variables)
+    copy_into(large.variables, small.variables)
     rows = np.arange(10)
     history, _ = LOG.histories(LENGTH, rows)
     users = {**LOG.users.take(rows), "history": history}
@@ -79,9 +79,9 @@ def test_room_is_the_next_power_of_two_and_of_ids_alone():
 def test_inherit_rejects_variables_that_are_smaller():
     new, old = keras.Variable(np.zeros((2, 3))), keras.Variable(np.zeros((2, 4)))
     with pytest.raises(ValueError, match="at least as large"):
-        inherit([new], [old])
+        copy_into([new], [old])
     with pytest.raises(ValueError):
-        inherit([new], [])
+        copy_into([new], [])
 
 
 def test_new_rows_settle_at_the_mean_of_the_known_and_no_other_moves():
@@ -90,7 +90,7 @@ def test_new_rows_settle_at_the_mean_of_the_known_and_no_other_moves():
     table = np.zeros((62, 4), np.float32)
     table[2:5] = [[1, 2, 3, 4], [3, 2, 1, 0], [2, 2, 2, 2]]
     layer.table.assign(table)
-    settle([layer], 5, 7)
+    init_rows([layer], 5, 7)
     table[5:7] = 2.0
     np.testing.assert_array_equal(np.array(layer.table), table)
 

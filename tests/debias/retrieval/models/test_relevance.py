@@ -1,4 +1,4 @@
-"""Tests of debias.retrieval.models.relevance: recall towers inside click models."""
+"""Tests of debias.retrieval.models.relevance: retrieval towers inside click models."""
 
 import keras
 import numpy as np
@@ -19,8 +19,8 @@ ITEMS = LOG.items.columns
 PAIRS = np.array([[[3, 5], [3, 0], [3, 7]], [[0, 7], [0, 1], [0, 0]]], "float32")
 
 
-def relevance(name="fm"):
-    return PairRelevance(MODELS[name](), USERS, ITEMS)
+def relevance(name="fm", shared_by=1):
+    return PairRelevance(MODELS[name](), USERS, ITEMS, shared_by)
 
 
 def arrays(x):
@@ -28,11 +28,11 @@ def arrays(x):
 
 
 @pytest.mark.parametrize("name", ["dssm", "mind", "dat"])
-def test_scores_are_those_that_recall_serves(name):
+def test_scores_are_those_that_retrieval_serves(name):
     layer = relevance(name)
     layer.offset.assign(0.25)
     found = arrays(layer(PAIRS))[..., 0]
-    from debias.retrieval.training.evaluate import dot_scores
+    from debias.retrieval.training.evaluation import dot_scores
 
     every = dot_scores(layer.model.user_vectors(USERS), layer.model.item_vectors(ITEMS))
     user, item = PAIRS.astype(int)[..., 0], PAIRS.astype(int)[..., 1]
@@ -99,21 +99,22 @@ def test_dat_weighs_pairs_by_their_relevance():
     assert float(found) == pytest.approx(0.5 * expected, rel=1e-4)
 
 
-def test_components_that_share_a_tower_ask_of_its_pairs_once():
-    layer = relevance("dat")
-    parts = [Product(layer, BiasTower({"position": 3}, seed=k)) for k in range(3)]
+def test_components_that_share_a_tower_add_its_pair_losses_once():
+    layer, shared = relevance("dat"), relevance("dat", shared_by=3)
+    one = Product(layer, BiasTower({"position": 3}, seed=0))
+    parts = [Product(shared, BiasTower({"position": 3}, seed=k)) for k in range(3)]
     batch = {
         "features": PAIRS,
         "position": np.array([[1, 2, 3], [1, 2, 3]]),
         "mask": np.ones((2, 3), bool),
     }
-    one, three = parts[0], Mixture(parts)
+    three = Mixture(parts)
     one(batch, training=True)
-    alone = [float(loss) for loss in one.losses]
-    for _ in range(2):  # nor does the pass before count
+    alone = sum(float(loss) for loss in one.losses)
+    for _ in range(2):  # losses of an earlier call do not add up
         three(batch, training=True)
-        assert [float(loss) for loss in three.losses] == pytest.approx(alone)
-    assert len(alone) > 0
+        assert sum(float(loss) for loss in three.losses) == pytest.approx(alone)
+    assert alone > 0
 
 
 def test_a_weight_says_how_positive_a_pair_is():

@@ -1,4 +1,4 @@
-"""Tests of debias.retrieval.models: what holds for every recall model.
+"""Tests of debias.retrieval.models: what holds for every retrieval model.
 
 And each alone.
 """
@@ -23,8 +23,9 @@ from debias.retrieval.models import (
     mimic_loss,
     tower,
 )
-from debias.retrieval.training.batches import RecallBatches
-from debias.retrieval.training.evaluate import dot_scores, evaluate
+from debias.retrieval.models.dat import AugmentedEncoder
+from debias.retrieval.training.batches import Batches
+from debias.retrieval.training.evaluation import dot_scores, evaluate_scores
 from tests.debias.retrieval.models.registry import (
     ITEMS,
     LENGTH,
@@ -56,7 +57,7 @@ def now(log, users):
 
 def batches(**options):
     given = {"batch_size": 32, "history": LENGTH, "self_items": 16, **options}
-    return RecallBatches(TRAIN, **given)
+    return Batches(TRAIN, **given)
 
 
 @every_model
@@ -72,6 +73,15 @@ def test_calls_repeat_and_training_compares_the_vectors_that_are_exported(name):
     read = {feature: batch["item"][feature] for feature in model.item.schema}
     exported = tower(model.item)(read)
     np.testing.assert_array_equal(items, arrays(exported))
+
+
+@every_model
+def test_fields_are_found_by_name_whatever_their_order(name):
+    model = MODELS[name]()
+    user, item = now(TRAIN, np.arange(5)), TRAIN.items.take(np.arange(5))
+    for encode, features in ((model.user_vectors, user), (model.item_vectors, item)):
+        other = encode(dict(reversed(features.items())))
+        np.testing.assert_array_equal(encode(features), other)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +205,7 @@ def test_learns_preferences_by_plain_compile_and_fit(name):
     # The log is confounded by popularity; the truth is what a user prefers.
     own = TRUTH.genre == TRUTH.group[:, None]
     assert scores[own].mean() > scores[~own].mean()
-    metrics = evaluate(
+    metrics = evaluate_scores(
         lambda q: scores[q],
         TEST.user,
         TEST.item,
@@ -303,7 +313,7 @@ def test_without_a_list_of_exclusions_accidental_hits_are_masked():
 
 
 def test_streaming_frequencies_take_the_place_of_log_q():
-    model = plain(frequency=StreamingFrequency(64, rate=0.1))
+    model = plain(frequency=StreamingFrequency(64, alpha=0.1))
     batch = tensors(batches(exclude_known=False)[0][0])
     batch["excluded"] = ops.zeros_like(batch["excluded"])
     raw, trained = arrays(model(batch)), arrays(model(batch, training=True))
@@ -330,7 +340,7 @@ def test_senet_shows_its_weights_by_name():
 
 def test_shared_histories_use_the_item_table():
     model = MODELS["shared"]()
-    assert model.user.behaviours is model.item.fields.tables["id"]
+    assert model.user.history_table is model.item.id_table
     tables = [v.path for v in model.trainable_variables if v.path.endswith("table")]
     assert len(tables) == len(USERS) + len(ITEMS)  # none for the history
 
@@ -408,14 +418,21 @@ def test_dat_without_its_mechanisms_adds_nothing():
         (lambda: dssm(USERS, ITEMS, history="sum"), "kind"),
         (lambda: plain()({"user": {}}), "candidates"),
         (
-            lambda: TwoTower(Encoder({}, 4, history={"length": 2}), Encoder(ITEMS, 3)),
-            "same size",
-        ),
-        (
-            lambda: Encoder({}, 4, history={"length": 2})(
-                {"history": np.zeros((1, 2), "int32")}
+            lambda: Encoder(
+                {}, 4, history={"length": 2}, history_table=Encoder(ITEMS, 3).id_table
             ),
-            "lends",
+            "history_table must have vectors of 4",
+        ),
+        (lambda: Encoder({}, 4, history={"length": 2}), "needs a size"),
+        (lambda: Encoder({"age": USERS["age"]}, 4).id_table, "must have 'id'"),
+        (lambda: Encoder(USERS, 4, extra_fields=2), "extra_fields must be 0 or 1"),
+        (lambda: AugmentedEncoder(Encoder(USERS, 4)), "extra_fields must be 1"),
+        (lambda: MODELS["fm"]().user({"id": np.ones(1, int)}), r"\['age'\] are absent"),
+        (
+            lambda: MODELS["fm"]().user(
+                {"id": np.ones(1, int), "age": np.ones(1, int)}
+            ),
+            "must hold 'history'",
         ),
     ],
 )

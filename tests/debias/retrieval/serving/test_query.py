@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from debias.retrieval.serving import versions
-from debias.retrieval.serving.query import allowed, recall
+from debias.retrieval.serving.query import allowed, retrieve
 from tests.debias.retrieval import worlds
 
 
@@ -18,38 +18,38 @@ def version(tmp_path_factory):
 
 
 def test_a_new_user_is_answered_from_features_and_history(version):
-    answer = recall(version, {"id": "nobody", "age": 1.0}, ["1-1", "1-5"], k=3)
+    answer = retrieve(version, {"id": "nobody", "age": 1.0}, ["1-1", "1-5"], k=3)
     # The vector is (1, 1.01 + 1.05, 0, 0); on axis 1 item 9 is left, on axis 0 item 8.
     assert answer.items == ["1-9", "1-8", "1-4"] and not answer.known
     np.testing.assert_allclose(answer.scores, [2.06 * 1.09, 1.08, 1.04], rtol=1e-6)
 
 
 def test_a_user_of_whom_nothing_is_known_is_answered(version):
-    answer = recall(version, k=2)
+    answer = retrieve(version, k=2)
     assert answer == (["1-0", "1-1"], [0.0, 0.0], False, [])
 
 
 def test_what_a_known_user_does_not_say_was_published(version):
-    answer = recall(version, {"id": "ann"}, k=2)  # age .5; took item 1
+    answer = retrieve(version, {"id": "ann"}, k=2)  # age .5; took item 1
     assert answer.items == ["1-9", "1-5"] and answer.known
-    assert recall(version, {"id": "ann"}, [], k=1).items == ["1-8"]
-    assert recall(version, {"id": "ann", "age": 0.0}, [], k=1).scores == [0.0]
+    assert retrieve(version, {"id": "ann"}, [], k=1).items == ["1-8"]
+    assert retrieve(version, {"id": "ann", "age": 0.0}, [], k=1).scores == [0.0]
 
 
 def test_seen_items_return_only_if_they_are_asked_for(version):
-    assert recall(version, history=["1-9"], k=1).items == ["1-5"]
-    assert recall(version, history=["1-9"], k=1, seen=True).items == ["1-9"]
-    assert len(recall(version, history=["1-9"], k=50).items) == 11
+    assert retrieve(version, history=["1-9"], k=1).items == ["1-5"]
+    assert retrieve(version, history=["1-9"], k=1, seen=True).items == ["1-9"]
+    assert len(retrieve(version, history=["1-9"], k=50).items) == 11
 
 
 def test_only_the_latest_of_a_history_are_read_and_all_of_it_is_seen(version):
-    answer = recall(version, history=["1-1", "1-5", "1-9", "1-0", "1-4"], k=12)
+    answer = retrieve(version, history=["1-1", "1-5", "1-9", "1-0", "1-4"], k=12)
     assert answer.scores[0] == 0 and len(answer.items) == 7
     assert not {"1-0", "1-4", "1-9"} & set(answer.items)
 
 
 def test_ids_that_the_catalogue_lacks_are_passed_over(version):
-    answer = recall(version, history=["gone", 7, "1-1"], k=1)
+    answer = retrieve(version, history=["gone", 7, "1-1"], k=1)
     assert answer.items == ["1-9"] and answer.passed_over == ["gone", "7"]
 
 
@@ -68,7 +68,7 @@ def test_ids_that_the_catalogue_lacks_are_passed_over(version):
 )
 def test_a_filter_lets_pass_what_it_says(version, where, rows):
     assert np.flatnonzero(allowed(version, where)).tolist() == list(rows)
-    answer = recall(version, {"age": 1.0}, [], k=12, where=where)
+    answer = retrieve(version, {"age": 1.0}, [], k=12, where=where)
     assert sorted(answer.items) == sorted(f"1-{row}" for row in rows)
 
 
@@ -90,8 +90,8 @@ def test_codes_reach_the_tower(version):
         },
         item_codes=version.item_codes,
     )
-    recall(spied, {"id": "bob", "likes": ["rum", "gin"]}, ["1-3"], k=1)
-    recall(spied, {"id": "eve", "likes": []}, k=1)
+    retrieve(spied, {"id": "bob", "likes": ["rum", "gin"]}, ["1-3"], k=1)
+    retrieve(spied, {"id": "eve", "likes": []}, k=1)
     assert given == [
         {"id": [3], "age": [0.0], "likes": [[3, 1]], "history": [[5, 0]]},
         {"id": [1], "age": [0.0], "likes": [[0]], "history": [[0, 0]]},
@@ -119,4 +119,4 @@ def test_codes_reach_the_tower(version):
 )
 def test_rejects(version, asked, message):
     with pytest.raises(ValueError, match=message):
-        recall(version, **asked)
+        retrieve(version, **asked)

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from debias.retrieval.data.events import read_events
 from debias.retrieval.models.ids import checksum, dense_weights, id_tables
 from debias.retrieval.serving import versions
-from debias.retrieval.serving.query import recall
+from debias.retrieval.serving.query import retrieve
 from debias.retrieval.serving.update import (
     LEARNERS,
     full_update,
@@ -27,8 +27,8 @@ from debias.retrieval.training import learner as learners
 from debias.retrieval.training.learner import load, save
 from tests.debias.retrieval.streams import (
     BUILD,
+    CONFIG,
     LOG,
-    PACE,
     RAW_ITEMS,
     follow,
     stream,
@@ -53,7 +53,7 @@ def first(tmp_path_factory):
 
 @pytest.fixture
 def learner(first):
-    return load(first / "learner", BUILD, PACE)
+    return load(first / "learner", BUILD, CONFIG)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def values(learner):
 
 def now(root):
     about = versions.manifest(root)["extra"]
-    return load(root / LEARNERS / about["learner"], BUILD, PACE)
+    return load(root / LEARNERS / about["learner"], BUILD, CONFIG)
 
 
 def assert_same(one, other):
@@ -104,14 +104,14 @@ def test_an_increment_moves_ids_only_and_tells_all_that_moved(learner, events):
     assert {int(names[row]) for row in step.items} == touched
     users = learner.log.users.vocabularies["id"][step.users]
     assert set(users) == set(of(events).user)
-    new = step.taken
+    new = step.appended
     assert new.users == 3 and new.items == 4 and new.bare == 3  # of users: no age
     old = step.items[step.items < 20]
     assert (before[old] != after[old]).any(axis=1).all()
 
 
 def test_a_dense_weight_that_moves_stops_the_increment(learner, events, monkeypatch):
-    monkeypatch.setattr(learners, "still", lambda weights: nullcontext())
+    monkeypatch.setattr(learners, "frozen", lambda weights: nullcontext())
     learner.id_optimizer = learner.optimizer
     with pytest.raises(RuntimeError, match="moved a dense weight"):
         incremental_update(learner, of(events))
@@ -121,7 +121,7 @@ def test_new_ids_start_at_the_mean_without_moments_and_make_room(learner, events
     tables = id_tables(learner.model)
     assert [table.size for table in (*tables.users, *tables.items)] == [32, 32]
     known = np.array(tables.users[0].table)[2:31]
-    learners.absorb(learner, of(events), items=RAW_ITEMS)
+    learners.add_events(learner, of(events), items=RAW_ITEMS)
     grown = id_tables(learner.model)
     assert [table.size for table in (*grown.users, *grown.items)] == [64, 32]
     table = np.array(grown.users[0].table)
@@ -136,10 +136,10 @@ def test_new_ids_start_at_the_mean_without_moments_and_make_room(learner, events
 
 
 def test_a_full_update_replaces_the_increments(first, root, events, learner):
-    for _ in update(root, events, BUILD, PACE, most=30, items=RAW_ITEMS):
+    for _ in update(root, events, BUILD, CONFIG, max_events=30, items=RAW_ITEMS):
         pass
     increments = now(root)
-    (report,) = update(root, events, BUILD, PACE, full=True, items=RAW_ITEMS)
+    (report,) = update(root, events, BUILD, CONFIG, full=True, items=RAW_ITEMS)
     full_update(learner, of(events), items=RAW_ITEMS)
     assert_same(now(root), learner)  # as if there had been no increment
     assert report.kind == "full" and report.moved_items == 24
@@ -148,12 +148,12 @@ def test_a_full_update_replaces_the_increments(first, root, events, learner):
         checksum(dense_weights(learner.model)),
     )
     assert same[0] != same[1]
-    assert list(update(root, events, BUILD, PACE, full=True)) == []
+    assert list(update(root, events, BUILD, CONFIG, full=True)) == []
 
 
 def test_what_is_published_is_what_was_learned(root, events):
     old = versions.load(root)
-    reports = list(update(root, events, BUILD, PACE, most=30, items=RAW_ITEMS))
+    reports = list(update(root, events, BUILD, CONFIG, max_events=30, items=RAW_ITEMS))
     assert [(each.version, each.events) for each in reports] == [
         ("000002", 30),
         ("000003", 18),
@@ -166,15 +166,15 @@ def test_what_is_published_is_what_was_learned(root, events):
     )
     vectors = learner.model.item_vectors(learner.log.items.columns)
     np.testing.assert_allclose(new.index.vectors, vectors, atol=1e-6)
-    answer = recall(new, {"id": "31"}, k=5)
+    answer = retrieve(new, {"id": "31"}, k=5)
     assert answer.known and len(answer.items) == 5
-    assert not recall(old, {"id": "31"}, k=5).known
+    assert not retrieve(old, {"id": "31"}, k=5).known
 
 
 def test_only_tables_of_ids_differ_between_towers(root, tmp_path):
     old = versions.load(root).path / "tower.onnx"
     few = stream(tmp_path / "few.csv", rows=10)  # whose new ids have room
-    list(update(root, few, BUILD, PACE))
+    list(update(root, few, BUILD, CONFIG))
     new = versions.load(root).path / "tower.onnx"
     pairs = zip(
         onnx.load(old).graph.initializer, onnx.load(new).graph.initializer, strict=True
@@ -189,23 +189,23 @@ def test_only_tables_of_ids_differ_between_towers(root, tmp_path):
 
 def test_a_stream_that_lacks_applied_events_cannot_replace_them(root, tmp_path):
     one, other = stream(tmp_path / "1.csv", 10), stream(tmp_path / "2.csv", 5, 20)
-    list(update(root, one, BUILD, PACE))
+    list(update(root, one, BUILD, CONFIG))
     with pytest.raises(ValueError, match=r"1\.csv: increments have applied 10"):
-        list(update(root, other, BUILD, PACE, full=True))
+        list(update(root, other, BUILD, CONFIG, full=True))
 
 
 def test_one_update_at_a_time(root, events):
     with versions.alone(root / LEARNERS), pytest.raises(ValueError, match="another"):
-        list(update(root, events, BUILD, PACE))
+        list(update(root, events, BUILD, CONFIG))
 
 
 def test_nothing_published_is_an_error_that_says_so(tmp_path, events):
     with pytest.raises(ValueError, match="no published version"):
-        list(update(tmp_path, events, BUILD, PACE))
+        list(update(tmp_path, events, BUILD, CONFIG))
 
 
 def test_training_states_of_dropped_versions_are_removed(root, events):
-    list(update(root, events, BUILD, PACE, most=10, keep=2))
+    list(update(root, events, BUILD, CONFIG, max_events=10, keep=2))
     kept = {path.name for path in (root / LEARNERS).iterdir() if path.is_dir()}
     assert kept == {"000001", "000005", "000006"}  # of the full one, and of both kept
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.index import Index, build, hnsw
-from debias.retrieval.serving.query import recall
+from debias.retrieval.serving.query import retrieve
 from debias.retrieval.serving.tower import UserTower
 from tests.debias.retrieval import worlds
 
@@ -107,6 +108,8 @@ def test_a_damaged_file_is_named(root, file, harm):
     [
         (lambda about: "", "is damaged"),
         (lambda about: "[1]", "is damaged"),
+        (lambda about: "{}", "is damaged"),
+        (lambda about: json.dumps({"sha256": versions._seal({})}), "schema None"),
         (lambda about: json.dumps(about)[:-9], "is damaged"),
         (lambda about: json.dumps({**about, "items": 5}), "its own checksum"),
         (lambda about: json.dumps({**about, "extra": {"n": 1}}), "its own checksum"),
@@ -157,6 +160,70 @@ def test_what_does_not_fit_is_not_published(root, tmp_path, change, message):
         versions.publish(root, **asked)
     assert versions.names(root) == [versions.load(root).name] == ["000001"]
     assert hidden(root) == []
+
+
+@pytest.mark.parametrize("side, column", [("users", "likes"), ("items", "id")])
+def test_text_with_a_lone_surrogate_is_not_published(root, tmp_path, side, column):
+    names = ("tower", "users", "items", "index")
+    parts = dict(zip(names, worlds.parts(tmp_path, 2), strict=True))
+    words = parts[side].vocabularies[column].astype("U9")
+    words[1] = "caf\ud800"
+    changed = {**parts[side].vocabularies, column: words}
+    parts[side] = replace(parts[side], vocabularies=changed)
+    message = rf"{side}, column '{column}': value 1, 'caf\\ud800', holds a lone surr"
+    with pytest.raises(ValueError, match=message):
+        versions.publish(root, **parts)
+    assert versions.names(root) == ["000001"] and hidden(root) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"../../etc", b"\xff\xfe", b"1.5", b"none\x1b[31m"]
+)
+def test_a_damaged_current_is_named_and_nothing_is_published_over_it(
+    root, tmp_path, content
+):
+    (root / "CURRENT").write_bytes(content)
+    for act in (
+        lambda: versions.load(root),
+        lambda: versions.roll_back(root),
+        lambda: worlds.publish(root, tmp_path, 2),
+    ):
+        with pytest.raises(ValueError, match="CURRENT: is damaged") as caught:
+            act()
+        assert str(caught.value).isprintable()
+    assert versions.names(root) == ["000001"]
+
+
+def test_the_folder_of_one_version_loads_wherever_it_lies(root, tmp_path):
+    worlds.publish(root, tmp_path, 2)
+    one = versions.load(root / "versions" / "000001")
+    assert one.name == "000001" and versions.load(root).name == "000002"
+    copy = shutil.copytree(one.path, tmp_path / "copy")
+    assert retrieve(versions.load(copy), {"age": 1.0}, k=2).items == ["1-8", "1-4"]
+    (copy / "users.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"copy/users\.npz: has 0 bytes"):
+        versions.load(copy)
+
+
+def test_fields_are_found_by_name_whatever_their_order(root, tmp_path):
+    names = ("tower", "users", "items", "index")
+    parts = dict(zip(names, worlds.parts(tmp_path, 1), strict=True))
+    for side in ("users", "items"):
+        columns = dict(reversed(parts[side].columns.items()))
+        parts[side] = replace(parts[side], columns=columns)
+    versions.publish(root, **parts)
+    asked = {"age": 1.0, "likes": ["tea"]}, ["1-1", "1-2"]
+    one, other = (
+        retrieve(versions.load(root, name), *asked, k=12)
+        for name in ("000001", "000002")
+    )
+    assert one == other
+
+
+def test_a_tower_names_the_field_that_it_lacks(root):
+    tower = versions.load(root).tower
+    with pytest.raises(ValueError, match=r"reads \['age', 'history'\]; \['history'\]"):
+        tower({"age": np.ones(1, "float32")})
 
 
 def test_one_publishes_at_a_time(root, tmp_path):
@@ -210,7 +277,7 @@ def test_killed_at_any_moment_it_leaves_a_whole_version(root, tmp_path):
         served.append(found.name)
         # All parts of what is served carry one number.
         (of,) = {item.split("-")[0] for item in found.items.vocabularies["id"]}
-        answer = recall(found, {"age": 0.0}, [f"{of}-0"], k=1, seen=True)
+        answer = retrieve(found, {"age": 0.0}, [f"{of}-0"], k=1, seen=True)
         assert answer.scores == pytest.approx([int(of) ** 2 * 1.08])
         assert found.manifest["extra"] == ({"number": 3} if of == "3" else {})
         assert int(of) == int(found.name)
@@ -239,7 +306,7 @@ def test_a_tower_of_keras_gives_the_vectors_of_the_model(root, tmp_path):
         np.testing.assert_allclose(read.tower(features), wanted, atol=1e-5)
         scores = wanted[0].reshape(-1, 4) @ index.vectors.T
         rows = np.argsort(-scores.max(axis=0), kind="stable")[:3]
-        answer = recall(read, {"id": "ann"}, ["1-1", "1-2"], k=3, seen=True)
+        answer = retrieve(read, {"id": "ann"}, ["1-1", "1-2"], k=3, seen=True)
         assert answer.items == items.vocabularies["id"][rows].tolist()
 
 

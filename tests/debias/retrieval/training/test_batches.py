@@ -6,7 +6,7 @@ import pytest
 
 from debias.retrieval.data.negatives import Listed, Queue, Weighted, uniform
 from debias.retrieval.training import batches
-from debias.retrieval.training.batches import RecallBatches
+from debias.retrieval.training.batches import Batches
 from simulators.interactions import generate_interactions
 
 LOG, _ = generate_interactions(np.random.default_rng(0), 30, 25, events=6)
@@ -15,7 +15,7 @@ KNOWN[LOG.user, LOG.item] = True
 
 
 def make(**options):
-    return RecallBatches(LOG, **{"batch_size": 16, "history": 4, **options})
+    return Batches(LOG, **{"batch_size": 16, "history": 4, **options})
 
 
 def rows(table):
@@ -199,8 +199,8 @@ def test_users_without_histories_are_packed_too():
 def test_packed_batches_are_as_wide_as_the_widest_so_far():
     data = make(history=0, batch_size=90, packed=True, negatives=90)
     first = data[0][0]["log_count"]
-    assert len(first) == 32 and data.room == {"user": 32, "item": 32}
-    data.room["item"] = 64
+    assert len(first) == 32 and data.width == {"user": 32, "item": 32}
+    data.width["item"] = 64
     wider, _ = data[0]
     np.testing.assert_array_equal(wider["log_count"][:32], first)
     assert (wider["log_count"][32:] == -1e9).all()

@@ -1,17 +1,21 @@
-"""Tests of debias.retrieval.training.evaluate."""
+"""Tests of debias.retrieval.training.evaluation."""
 
 import warnings
 
 import numpy as np
 import pytest
 
-from debias.retrieval.training.evaluate import (
+from debias.retrieval.data.events import Events
+from debias.retrieval.data.interactions import leave_last_out
+from debias.retrieval.training.evaluation import (
     dot_scores,
     evaluate,
+    evaluate_scores,
     head_items,
     ranks,
     recall_metrics,
 )
+from tests.debias.retrieval.models.registry import LENGTH, LOG, MODELS
 
 
 def nothing_seen(queries):
@@ -101,7 +105,7 @@ def test_head_tail_and_coverage():
     popularity = np.array([9, 8, 1, 1, 1, 1, 1, 1, 1, 1])
     assert head_items(popularity).sum() == 2
     scores = np.eye(10)[[0, 2, 2]]
-    metrics = evaluate(
+    metrics = evaluate_scores(
         lambda q: scores[q],
         np.arange(3),
         np.array([0, 2, 3]),
@@ -118,14 +122,14 @@ def test_warns_below_popularity_and_only_there():
     popularity = np.arange(20, 0, -1)
     arguments = (np.arange(5), np.zeros(5, int), nothing_seen(5), popularity, [1])
     with pytest.warns(UserWarning, match=r"below popularity: hr@1 0\.0000 < 1\.0000"):
-        evaluate(lambda q: np.tile(np.arange(20.0), (len(q), 1)), *arguments)
+        evaluate_scores(lambda q: np.tile(np.arange(20.0), (len(q), 1)), *arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluate(lambda q: np.tile(-np.arange(20.0), (len(q), 1)), *arguments)
+        evaluate_scores(lambda q: np.tile(-np.arange(20.0), (len(q), 1)), *arguments)
 
 
 def test_no_target_in_the_tail_is_not_a_number():
-    metrics = evaluate(
+    metrics = evaluate_scores(
         lambda q: np.tile(-np.arange(20.0), (len(q), 1)),
         np.array([0]),
         np.array([0]),
@@ -148,4 +152,39 @@ def test_no_target_in_the_tail_is_not_a_number():
 def test_rejects(score, query, message):
     query = np.array(query, int)
     with pytest.raises(ValueError, match=message):
-        evaluate(score, query, query * 0, nothing_seen(2), np.ones(3))
+        evaluate_scores(score, query, query * 0, nothing_seen(2), np.ones(3))
+
+
+@pytest.mark.parametrize("name", ["fm", "mind", "dat", "bare"])
+def test_evaluation_ranks_what_a_user_has_not_taken_and_misses_what_is_unknown(name):
+    rest, _ = leave_last_out(LOG)
+    model = MODELS[name]()
+    history, _ = rest.histories(LENGTH, np.array([3, 5]))
+    features = {**rest.users.take(np.array([3, 5])), "history": history}
+    vectors = model.item_vectors(rest.items.columns)
+    scores = dot_scores(model.user_vectors(features), vectors)
+    names = rest.items.vocabularies["id"]
+    free = [np.setdiff1d(np.arange(40), rest.item[rest.user == u]) for u in (3, 5)]
+    best = [items[np.argmax(scores[q, items])] for q, items in enumerate(free)]
+    ids = rest.users.vocabularies["id"][[3, 5]]
+    events = Events(
+        np.array([ids[0], ids[1], "stranger"]),
+        np.array([names[best[0]], "nothing", names[0]]),
+        np.zeros(3, int),
+    )
+    found = evaluate(model, rest, events, [1, 40])
+    # User 3's best is first, user 5's item is unknown; the stranger's is in 40.
+    assert found["hr@40"] == pytest.approx(2 / 3)
+    assert found["hr@1"] in (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert (found["unknown_users"], found["unknown_items"]) == (1, 1)
+    assert (found["users"], found["events"]) == (3, 3)
+
+
+def test_events_of_a_log_are_those_of_its_ids():
+    rest, last = leave_last_out(LOG)
+    model = MODELS["fm"]()
+    found = evaluate(model, rest, last)
+    assert found == evaluate(model, rest, Events.of(last))
+    assert found["users"] == found["events"] == 60
+    with pytest.raises(ValueError, match="at least one event"):
+        evaluate(model, rest, last.take(np.zeros(60, bool)))

@@ -1,10 +1,11 @@
-"""Tests of debias.models.presets."""
+"""Tests of debias.presets."""
 
 import numpy as np
 import pytest
 
 from debias.data import ClickLog
-from debias.models.presets import CANDIDATES, layout_of
+from debias.data.layout import layout_of
+from debias.presets import PRESETS, build
 
 GRID = ClickLog(
     [0, 0],
@@ -31,9 +32,9 @@ def test_columns_that_are_all_missing_are_no_layout():
     assert layout_of(log) == ({"position": 2}, [{"position": 1}, {"position": 2}])
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", PRESETS)
 def test_candidates_read_their_layout_and_score(name):
-    model = CANDIDATES[name](layout_of(GRID), 0)
+    model = build(name, layout_of(GRID), 0)
     features = np.ones((2, 2, 3), "float32")
     batch = {
         "features": features,

@@ -1,16 +1,9 @@
-"""The click models as they are compared: one relevance tower for all, ready to fit.
+"""How each model of the table `debias.presets` is put together.
 
-`CANDIDATES` names builders, from the layout of a log and a seed to a model; `LISTWISE`
-those of models that rank without predicting clicks. The tables of `benchmarks` and
-`debias train` take their models from here.
+A builder takes the layout of a log and a seed. All models share one relevance tower.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
-
-import numpy as np
-
-from debias.data import ClickLog
+from debias.data.layout import Layout
 from debias.layers import BiasTower, Tower
 from debias.models import (
     XPA,
@@ -29,43 +22,6 @@ HIDDEN = (64, 32)
 EMBEDDING = 8
 INIT_STD = 0.5  # of embeddings of places that multiply, and of parts of a mixture
 TYPES = 3
-
-
-class Layout(NamedTuple):
-    """Where items of a log stand.
-
-    Attributes:
-        columns: The layout columns and their largest ids, as `BiasTower` takes them.
-        places: Each place of a list on each device, by the columns that name it.
-    """
-
-    columns: Mapping[str, int]
-    places: list[dict[str, int]]
-
-
-def layout_of(log: ClickLog) -> Layout:
-    """The layout of a log; on a grid, that of its first list.
-
-    >>> layout = layout_of(ClickLog([0], [[4, 5]], [[0, 1]], device=[2]))
-    >>> layout.columns, layout.places[2:]
-    ({'position': 2, 'device': 2}, [{'position': 1, 'device': 2}, \
-{'position': 2, 'device': 2}])
-    """
-    ids = {"position": np.arange(1, log.list_size + 1)}
-    columns = {"position": log.list_size}
-    for name, values in (("row", log.row), ("column", log.column)):
-        if values is not None and values.max() > 0:
-            columns[name] = int(values.max())
-            ids[name] = values[0]
-    places = [
-        {name: int(column[k]) for name, column in ids.items()}
-        for k in range(log.list_size)
-    ]
-    if log.device is not None and log.device.max() > 0:
-        columns["device"] = int(log.device.max())
-        devices = range(1, columns["device"] + 1)
-        places = [{**place, "device": on} for on in devices for place in places]
-    return Layout(columns, places)
 
 
 def relevance(seed: int, out: int = 1) -> Tower:
@@ -126,23 +82,3 @@ def listwise_mixture(layout: Layout, seed: int) -> ClickModel:
 
 def listwise_xpa(layout: Layout, seed: int) -> ClickModel:
     return Listwise(xpa(layout, seed))
-
-
-CANDIDATES: Mapping[str, Callable[[Layout, int], ClickModel]] = {
-    "naive": naive,
-    "additive": additive,
-    "product": product,
-    "position_feature": position_feature,
-    "dot": dot,
-    "bilinear": bilinear,
-    "mixture": mixture,
-    "xpa": xpa,
-}
-"""Click models by name; the simplest first."""
-
-LISTWISE: Mapping[str, Callable[[Layout, int], ClickModel]] = {
-    "listwise": listwise,
-    "listwise_mixture": listwise_mixture,
-    "listwise_xpa": listwise_xpa,
-}
-"""Rankers by name; their likelihoods compare with one another alone."""

@@ -1,15 +1,19 @@
-"""Recall over the whole catalogue: every item is scored for every query.
+"""Evaluation over the whole catalogue: every item is scored for every user.
 
-Plain NumPy, in blocks of queries, so that memory is bounded and the time is that of
-matrix products. The rank of a target is 1 + #greater + half of #equal among the items
-that the query has not seen: a collapsed model that scores all items alike gets the
-middle rank, not the first.
+Plain NumPy, in blocks of queries: memory is bounded, and matrix products take most of
+the time. The rank of a target is 1 + #greater + #equal / 2 among the items that the
+query has not seen. A collapsed model, which scores all items alike, so gets the middle
+rank and not the first.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from debias.retrieval.data.events import Events
+from debias.retrieval.data.interactions import FIRST, ID, Interactions
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 CUTOFFS = (10, 50, 100)
@@ -69,42 +73,52 @@ def ranks(
     [1.0, 1.5, 3.0]
     """
     rows, offsets = seen
-    if query.shape != target.shape or query.ndim != 1:
-        raise ValueError(
-            f"query and target must be (T,), got {query.shape} and {target.shape}"
-        )
     queries = len(offsets) - 1
-    if len(query) and not (query.min() >= 0 and query.max() < queries):
-        raise ValueError(f"query must be in [0, {queries}), got {query.max()}")
+    _check_queries(query, target, queries)
     order = np.argsort(query, kind="stable")
     bounds = np.searchsorted(query[order], np.arange(0, queries + block, block))
     rank, lists = np.empty(len(query)), []
     for number, start in enumerate(range(0, queries, block)):
         stop = min(start + block, queries)
-        scores = np.array(score(np.arange(start, stop)))  # a copy: it is written to
-        if scores.ndim != 2 or len(scores) != stop - start:
-            raise ValueError(
-                f"score must return ({stop - start}, items), got {scores.shape}"
-            )
-        if np.isnan(scores).any():
-            bad = start + int(np.argmax(np.isnan(scores).any(axis=1)))
-            raise ValueError(f"score must be a number, got NaN for query {bad}")
+        scores = _block_scores(score, start, stop)
         here = order[bounds[number] : bounds[number + 1]]
         own = scores[query[here] - start, target[here]]
+        # Seen items leave the competition.
         lengths = np.diff(offsets[start : stop + 1])
-        scores[
-            np.repeat(np.arange(stop - start), lengths),
-            rows[offsets[start] : offsets[stop]],
-        ] = -np.inf
+        row = np.repeat(np.arange(stop - start), lengths)
+        scores[row, rows[offsets[start] : offsets[stop]]] = -np.inf
         against = scores[query[here] - start]
         against[np.arange(len(here)), target[here]] = -np.inf
         greater = (against > own[:, None]).sum(axis=1)
         equal = (against == own[:, None]).sum(axis=1)
+        # A score of minus infinity ties with what was removed, and with nothing else.
         rank[here] = 1 + greater + np.where(np.isneginf(own), 0, equal) / 2
         if top:
             lists.append(best(scores, top))
     items = np.concatenate(lists) if lists else np.empty((queries, 0), np.int32)
     return rank, items
+
+
+def _check_queries(query: np.ndarray, target: np.ndarray, queries: int) -> None:
+    if query.shape != target.shape or query.ndim != 1:
+        raise ValueError(
+            f"query and target must be (T,), got {query.shape} and {target.shape}"
+        )
+    if len(query) and not (query.min() >= 0 and query.max() < queries):
+        raise ValueError(f"query must be in [0, {queries}), got {query.max()}")
+
+
+def _block_scores(score: Scorer, start: int, stop: int) -> np.ndarray:
+    """A copy, which may be written to, of the scores of queries start to stop - 1."""
+    scores = np.array(score(np.arange(start, stop)))
+    if scores.ndim != 2 or len(scores) != stop - start:
+        raise ValueError(
+            f"score must return ({stop - start}, items), got {scores.shape}"
+        )
+    if np.isnan(scores).any():
+        bad = start + int(np.argmax(np.isnan(scores).any(axis=1)))
+        raise ValueError(f"score must be a number, got NaN for query {bad}")
+    return scores
 
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:
@@ -146,7 +160,7 @@ def recall_metrics(
     the largest that so many targets can have; mrr the mean of 1 / best rank; and
     `mrr/scale` the mean of 1 / ceil(best rank / scale), the form of the DAT article.
 
-    Queries without a target are not counted. Without any, all are NaN.
+    Queries without a target are not counted. Without any target, every metric is NaN.
 
     >>> both = recall_metrics(np.array([1.0, 12.0]), np.array([0, 1]), [10])
     >>> [round(both[name], 3) for name in ("hr@10", "ndcg@10", "mrr", "mrr/10")]
@@ -184,7 +198,7 @@ def head_items(popularity: np.ndarray, share: float = 0.2) -> np.ndarray:
     return head
 
 
-def evaluate(
+def evaluate_scores(
     score: Scorer,
     query: np.ndarray,
     target: np.ndarray,
@@ -194,13 +208,16 @@ def evaluate(
     block: int = 512,
     head_share: float = 0.2,
 ) -> dict[str, float]:
-    """All metrics of one recall model.
+    """All metrics of any scores over the catalogue, of a tower or of a baseline.
 
-    Beside `recall_metrics`: coverage@k, the share of the catalogue that stands in at
-    least one query's k best unseen items, for the second of the cutoffs (or the only
-    one); and, where `popularity` is given, every hr also over the head and over the
-    tail, whose targets are outside the most popular `head_share` of the items. A model
-    whose hr falls below that of ranking by popularity is warned of.
+    Beside `recall_metrics`:
+
+        coverage@k         share of the catalogue that is among the k best unseen items
+                           of at least one query; k is the second cutoff, or the only
+        head_hr@k, ...     hr over targets among the most popular `head_share` of items
+        tail_hr@k, ...     hr over all other targets
+
+    Warns where an hr is below that of ranking by popularity.
 
     Args:
         score, query, target, seen, block: As in `ranks`.
@@ -221,21 +238,126 @@ def evaluate(
     for name, part in (("head", in_head), ("tail", ~in_head)):
         own = recall_metrics(rank[part], query[part], cutoffs)
         metrics |= {f"{name}_hr@{k}": own[f"hr@{k}"] for k in cutoffs}
-    worse = []
+    _warn_below_popularity(metrics, query, target, seen, popularity, cutoffs)
+    return metrics
+
+
+def _warn_below_popularity(
+    metrics: Mapping[str, float],
+    query: np.ndarray,
+    target: np.ndarray,
+    seen: tuple[np.ndarray, np.ndarray],
+    popularity: np.ndarray,
+    cutoffs: Sequence[int],
+) -> None:
     counts = popularity.astype(np.float32)
-    by_count, _ = ranks(
-        lambda q: np.broadcast_to(counts, (len(q), len(counts))),
-        query,
-        target,
-        seen,
-        block,
+    rank, _ = ranks(
+        lambda q: np.broadcast_to(counts, (len(q), len(counts))), query, target, seen
     )
+    worse = []
     for k in cutoffs:
-        popular = recall_metrics(by_count, query, [k])[f"hr@{k}"]
+        popular = recall_metrics(rank, query, [k])[f"hr@{k}"]
         if metrics[f"hr@{k}"] < popular:
             worse.append(f"hr@{k} {metrics[f'hr@{k}']:.4f} < {popular:.4f}")
     if worse:
         warnings.warn(
-            f"the model falls below popularity: {', '.join(worse)}", stacklevel=2
+            f"the model falls below popularity: {', '.join(worse)}", stacklevel=3
         )
-    return metrics
+
+
+class Encodes(Protocol):
+    """What `evaluate` asks of a model; a `RetrievalModel` has it."""
+
+    user: Any
+
+    def user_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray: ...
+
+    def item_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray: ...
+
+
+class _Queries(NamedTuple):
+    """Users of events, as a model reads them.
+
+    Attributes:
+        features: What the user tower reads, a row a user.
+        seen: (rows, offsets), the items that each has taken.
+        query: (E,) which user each event is of.
+        unknown: Users that the log does not know.
+    """
+
+    features: dict[str, np.ndarray]
+    seen: tuple[np.ndarray, np.ndarray]
+    query: np.ndarray
+    unknown: int
+
+
+def evaluate(
+    model: Encodes,
+    log: Interactions,
+    events: Events | Interactions,
+    cutoffs: Sequence[int] = CUTOFFS,
+) -> dict[str, float]:
+    """How well a model predicts events that it has not learned from.
+
+    The items of each user among `events` are ranked among all that it has not taken
+    before, from its history in `log`. A user that the log does not know has an unknown
+    id, no features and no history. An item that the log does not know has no rank and
+    counts as missed.
+
+    Args:
+        model: A `debias.retrieval.models.RetrievalModel`.
+        log: What users have taken so far; its tables are those of the model.
+        events: What they take next, by raw ids.
+        cutoffs: The k of the metrics.
+
+    Returns:
+        `recall_metrics` over users, and the counts "users", "events", "unknown_users"
+        and "unknown_items".
+
+    Raises:
+        ValueError: There is no event.
+    """
+    if isinstance(events, Interactions):
+        events = Events.of(events)
+    if not len(events.user):
+        raise ValueError("events must hold at least one event, got none")
+    queries = _queries(log, events.user, history_length(model))
+    vectors = model.item_vectors(log.items.columns)
+    users = model.user_vectors(queries.features)
+    target = log.items.encode({ID: events.item})[0][ID] - FIRST
+    there = target >= 0
+    rank = np.full(len(target), np.inf)
+    rank[there], _ = ranks(
+        lambda q: dot_scores(users[q], vectors),
+        queries.query[there],
+        target[there],
+        queries.seen,
+    )
+    return {
+        **recall_metrics(rank, queries.query, cutoffs),
+        "users": len(users),
+        "events": len(target),
+        "unknown_users": queries.unknown,
+        "unknown_items": int((~there).sum()),
+    }
+
+
+def history_length(model: Encodes) -> int:
+    """How many items of a history a model reads; 0 for none."""
+    return int(model.user.history["length"]) if model.user.history else 0
+
+
+def _queries(log: Interactions, user: np.ndarray, length: int) -> _Queries:
+    names, query = np.unique(user, return_inverse=True)
+    features, _ = log.users.encode({ID: names})
+    row = features[ID] - FIRST
+    known = row >= 0
+    for name, column in log.users.take(row[known]).items():
+        features[name][known] = column
+    features["history"] = np.zeros((len(names), max(length, 1)), np.int32)
+    features["history"][known], _ = log.histories(max(length, 1), row[known])
+    taken, _ = log.seen(row[known])
+    counts = np.zeros(len(names), int)
+    counts[known] = np.bincount(log.user, minlength=len(log.users))[row[known]]
+    seen = taken, np.append(0, np.cumsum(counts))
+    return _Queries(features, seen, query, int((~known).sum()))

@@ -1,35 +1,23 @@
-"""Tests of debias.metrics."""
+"""Tests of debias.metrics.ranking."""
 
-import subprocess
-import sys
 from itertools import pairwise, permutations
-from math import exp, log, log2
+from math import log2
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy import stats
 
-from debias import metrics
 from debias.metrics import (
-    click_log_likelihood,
-    click_mrr,
-    click_share,
     dcg,
     estimate,
     hit_rate,
-    item_log_likelihood,
     mrr,
     ndcg,
-    paired_difference,
-    perplexity,
-    perplexity_per_rank,
     precision,
     ranking,
     recall,
-    session_log_likelihood,
 )
 
 RANKING = {
@@ -136,7 +124,7 @@ def test_equals_the_mean_over_all_orders_of_ties(name, levels):
 def test_counting_and_sorting_agree(metric, levels, monkeypatch):
     labels, scores, mask = lists(50, 30, levels)
     counted = metric(labels, scores, CUTOFFS, mask=mask)
-    monkeypatch.setattr(metrics, "_COUNTED_LENGTH", 0)
+    monkeypatch.setattr(ranking, "_COUNTED_LENGTH", 0)
     np.testing.assert_allclose(
         metric(labels, scores, CUTOFFS, mask=mask), counted, rtol=1e-12
     )
@@ -181,7 +169,7 @@ def test_ragged_lists_of_one_length_agree_with_padded(metric):
 def test_blocks_do_not_show(metric, monkeypatch):
     labels, scores, mask = lists(50, 9, 4)
     whole = metric(labels, scores, [2, 5], mask=mask)
-    monkeypatch.setattr(metrics, "_BLOCK", 40)
+    monkeypatch.setattr(ranking, "_BLOCK", 40)
     np.testing.assert_array_equal(metric(labels, scores, [2, 5], mask=mask), whole)
     y, s, offsets = ragged(labels, scores, mask)
     np.testing.assert_allclose(metric(y, s, [2, 5], offsets=offsets), whole)
@@ -238,7 +226,7 @@ def test_padding_is_never_relevant():
 
 @pytest.mark.parametrize("counted", [0, 32])
 def test_only_lists_with_ties_pay_for_them(counted, monkeypatch):
-    monkeypatch.setattr(metrics, "_COUNTED_LENGTH", counted)
+    monkeypatch.setattr(ranking, "_COUNTED_LENGTH", counted)
     scores = np.array([[3, 1, 2, np.nan], [3, 3, 2, np.nan], [np.nan] * 4]).T
     lists = ranking._Lists(np.zeros((4, 3)), scores, np.array([3, 3, 0]))
     assert ranking._ranks(lists).tied.tolist() == [1]
@@ -257,7 +245,7 @@ def test_labels_of_any_kind():
 
 
 def test_a_list_longer_than_a_byte_counts():
-    found = metrics.ndcg(np.ones((1, 300)), np.arange(300.0)[None], None)
+    found = ndcg(np.ones((1, 300)), np.arange(300.0)[None], None)
     assert found == pytest.approx(1.0)
 
 
@@ -284,148 +272,3 @@ def test_a_list_longer_than_a_byte_counts():
 def test_rejects(arguments, message):
     with pytest.raises(ValueError, match=message):
         ndcg(*arguments)
-
-
-# Clicks
-
-CLICKS = [[1, 0, -1], [0, 1, 1]]
-LOGITS = [[0.5, -1.0, 9.0], [2.0, 0.0, -3.0]]
-
-
-def sigmoid(z):
-    return 1 / (1 + exp(-z))
-
-
-def test_click_likelihoods_by_hand():
-    first = [log(sigmoid(0.5)), log(1 - sigmoid(-1.0)), 0.0]
-    second = [log(1 - sigmoid(2.0)), log(sigmoid(0.0)), log(sigmoid(-3.0))]
-    np.testing.assert_allclose(item_log_likelihood(CLICKS, LOGITS), [first, second])
-    sums = [sum(first), sum(second)]
-    np.testing.assert_allclose(session_log_likelihood(CLICKS, LOGITS), sums)
-    assert click_log_likelihood(CLICKS, LOGITS) == pytest.approx(sum(sums) / 5)
-    expected = [exp(-(a + b) / 2) for a, b in zip(first[:2], second[:2], strict=True)]
-    expected.append(2 ** -log2(sigmoid(-3.0)))
-    np.testing.assert_allclose(perplexity_per_rank(CLICKS, LOGITS), expected)
-    assert perplexity(CLICKS, LOGITS) == pytest.approx(np.mean(expected))
-
-
-def test_probabilities_and_masks_say_the_same_as_logits_and_padding():
-    p = 1 / (1 + np.exp(-np.array(LOGITS)))
-    mask = np.array(CLICKS) >= 0
-    clicks = np.array(CLICKS) == 1
-    for metric in (item_log_likelihood, click_log_likelihood, perplexity_per_rank):
-        np.testing.assert_allclose(
-            metric(clicks, p, mask=mask, from_logits=False), metric(CLICKS, LOGITS)
-        )
-
-
-def test_logits_are_exact_in_both_tails():
-    value = item_log_likelihood([[1, 0, 1, 0]], [[-800.0, 800.0, 800.0, -800.0]])
-    np.testing.assert_array_equal(value, [[-800, -800, 0, 0]])
-    assert click_log_likelihood([[1]], [[0.0]], from_logits=False) == -np.inf
-
-
-def test_long_logs_in_float32_keep_their_sum():
-    logits = np.full((200_000, 10), -2.0, dtype=np.float32)
-    clicks = np.zeros((200_000, 10), dtype=bool)
-    assert click_log_likelihood(clicks, logits) == pytest.approx(
-        log(1 - sigmoid(-2.0)), rel=1e-6
-    )
-
-
-def test_a_rank_without_items_is_left_out_of_perplexity():
-    clicks = [[1, -1], [0, -1]]
-    value = perplexity_per_rank(clicks, np.zeros((2, 2)))
-    assert value[0] == pytest.approx(2) and np.isnan(value[1])
-    assert perplexity(clicks, np.zeros((2, 2))) == pytest.approx(2)
-    assert np.isnan(perplexity([[-1]], [[0.0]]))
-    assert np.isnan(click_log_likelihood([[-1]], [[0.0]]))
-
-
-def test_clicks_after_re_ranking_by_hand():
-    clicks = [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
-    scores = [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [2.0, 3.0, 1.0]]
-    assert click_mrr(clicks, scores) == pytest.approx((1 + 1 / 3) / 2)
-    np.testing.assert_allclose(click_share(clicks, scores, [1, 3]), [1 / 3, 1])
-    assert click_share(clicks, np.zeros((3, 3)), 1) == pytest.approx(1 / 3)  # chance
-    mask = [[True, True, False]] * 3
-    assert click_share(clicks, scores, 1, mask) == 0.0
-    assert np.isnan(click_share([[0]], [[0.0]]))
-    assert np.isnan(click_share([[0]], [[0.0]], [1, 2])).tolist() == [True, True]
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (([[1, 0]], [[1.0]]), "same shape"),
-        (([[2, 0]], [[1.0, 1.0]]), "0 or 1"),
-        (([[1, 0]], [[1.0, np.nan]]), "predictions of session 0"),
-        (([[1], [0]], [[0.5], [1.5]], None, False), "predictions of session 1"),
-        (([[1, 0]], [[1.0, 1.0]], [[True]]), "mask must have"),
-    ],
-)
-def test_click_metrics_reject(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        item_log_likelihood(*arguments)
-
-
-# Means, intervals and tests
-
-
-def test_estimate_equals_scipy():
-    values = rng().normal(0.4, 0.1, 10)
-    found = estimate([*values, np.nan], confidence=0.9)
-    interval = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    np.testing.assert_allclose(found[:3], [values.mean(), *interval])
-    assert found[3:] == (10, 1)
-
-
-def test_interval_covers_as_often_as_it_says():
-    draws = rng(1).normal(3.0, 2.0, (4000, 5))
-    inside = [found.low < 3.0 < found.high for found in map(estimate, draws)]
-    assert abs(np.mean(inside) - 0.95) < 4 * (0.95 * 0.05 / 4000) ** 0.5
-
-
-def test_paired_difference_equals_scipy():
-    ours, other = rng(2).normal(0.5, 0.1, (2, 10))
-    found = paired_difference(ours, other)
-    test = stats.ttest_rel(ours, other)
-    expected = [(ours - other).mean(), *test.confidence_interval(), test.pvalue]
-    np.testing.assert_allclose(found[:4], expected)
-    shares = paired_difference(ours, other, relative=True)
-    np.testing.assert_allclose(shares[:3], estimate(ours / other - 1)[:3])
-
-
-def test_pairs_with_a_nan_are_left_out():
-    found = paired_difference([1.0, np.nan, 3.0, 9.0], [0.0, 1.0, 1.0, np.nan])
-    assert (found.mean, found.n, found.left_out) == (1.5, 2, 2)
-
-
-def test_one_value_has_no_interval_and_equal_differences_a_point():
-    assert np.isnan(estimate([0.3])[1:3]).all() and estimate([0.3]).mean == 0.3
-    assert np.isnan(estimate([]).mean)
-    assert paired_difference([2.0, 3.0], [1.0, 2.0])[:4] == (1, 1, 1, 0)
-    assert paired_difference([1.0, 2.0], [1.0, 2.0])[:4] == (0, 0, 0, 1)
-
-
-def test_statistics_reject():
-    with pytest.raises(ValueError, match="confidence"):
-        estimate([1.0], confidence=95)
-    with pytest.raises(ValueError, match="pairs"):
-        paired_difference([1.0, 2.0], [1.0])
-
-
-def test_metrics_load_neither_keras_nor_tensorflow():
-    code = "import sys, debias.metrics; print({'keras', 'tensorflow'} & {*sys.modules})"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "set()"
-
-
-def test_effective_sample_size():
-    assert metrics.effective_sample_size([2, 2, 2]) == pytest.approx(3)
-    assert metrics.effective_sample_size([[1, 0], [3, 0]]) == pytest.approx(16 / 10)
-    for bad in ([0, 0], [1, -1], []):
-        with pytest.raises(ValueError, match="weights"):
-            metrics.effective_sample_size(bad)

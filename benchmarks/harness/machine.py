@@ -1,0 +1,77 @@
+"""What a result hangs on beside its settings: libraries, processor, cores, threads.
+
+Nothing here imports a learning library.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+
+PACKAGES = ("debias-ranking", "keras", "tensorflow", "jax", "numpy", "scipy")
+LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Environment of a process that measures, with so many threads."""
+    return {
+        **dict.fromkeys(LIMITS, str(threads)),
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
+        # A pool of memory for each thread would keep what graphs of many rows left.
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
+    }
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result, by name.
+
+    Read from the installed metadata: nothing is imported.
+    """
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return {**found, "backend": os.environ.get("KERAS_BACKEND", "tensorflow")}
+
+
+@functools.cache
+def processor() -> dict[str, str]:
+    """Model of the CPU, and a hash of its flags, by which kernels are chosen.
+
+    Where `/proc/cpuinfo` does not exist the architecture stands for both.
+    """
+    text = CPU_INFO.read_text(errors="replace") if CPU_INFO.exists() else ""
+    pairs = re.findall(r"^(model name|flags|Features)\s*:\s*(.*)$", text, re.M)
+    found: dict[str, str] = dict(pairs)
+    model = found.get("model name") or platform.machine()
+    flags = found.get("flags") or found.get("Features") or model
+    digest = hashlib.sha256(" ".join(sorted(flags.split())).encode())
+    return {"cpu": model, "flags": digest.hexdigest()[:12]}
+
+
+def describe(threads: int) -> dict[str, str | int]:
+    """What a record says of where it was measured, by so many threads."""
+    return {**processor(), "cores": cores(), "threads": threads}

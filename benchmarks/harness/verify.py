@@ -1,0 +1,132 @@
+"""Published results measured once more, and held to what was published.
+
+The same versions, CPU flags and threads must give the digits that a table prints.
+Elsewhere, and against records that do not say where they were measured, a metric may
+differ by `LOOSE`: sums taken in another order differ in their last digit, and training
+carries that to the third decimal. Rates and seconds cannot be compared.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import machine, store
+from benchmarks.harness.plan import Table
+from benchmarks.harness.scheduler import Job
+from benchmarks.harness.tables import current, decimals, views
+
+LOOSE = 0.003
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published record, the job that measures it again, and its printed decimals."""
+
+    record: store.Record
+    job: Job
+    digits: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A metric that came out otherwise; `found` is None where it did not come out."""
+
+    record: store.Record
+    metric: str
+    published: float
+    found: float | None
+    allowed: float
+
+
+def published(
+    table: Table, records: Iterable[store.Record], rows: Iterable[str] = ()
+) -> list[Published]:
+    """What can be measured again of a table: all but rates and data of one's own.
+
+    Args:
+        table: The table.
+        records: Its published records.
+        rows: The only rows wanted; all where empty.
+    """
+    if table.threads is None:
+        return []
+    records, only = list(records), set(rows)
+    experiments = {(e.row, e.population): e for e in table.experiments}
+    digits = {
+        view.population: _digits(view.values)
+        for view in views(table, records)
+        if view.dataset == table.dataset
+    }
+    return [
+        Published(
+            r,
+            Job(table.name, experiments[r.row, r.population], r.dataset, r.seed),
+            digits[r.population],
+        )
+        for r in current(table, records)
+        if r.dataset == table.dataset and "data" not in r.config
+        if not only or r.row in only
+    ]
+
+
+def _digits(
+    values: Mapping[str, Mapping[str, Mapping[int, float]]],
+) -> dict[str, int]:
+    """Decimals of each metric's column."""
+    means: dict[str, list[float]] = {}
+    for of_row in values.values():
+        for metric, seeds in of_row.items():
+            means.setdefault(metric, []).append(sum(seeds.values()) / len(seeds))
+    return {metric: decimals(column) for metric, column in means.items()}
+
+
+def sample(
+    tables: Iterable[Table], results: Path, count: int, seed: int, rows: Iterable[str]
+) -> list[Published]:
+    """At most `count` published records, drawn at random.
+
+    Raises:
+        ValueError: No record can be measured again.
+    """
+    rows, found = list(rows), []
+    for table in tables:
+        records = store.read(results / f"{table.name}.jsonl")
+        found += published(table, records, rows)
+    if not found:
+        raise ValueError(
+            f"{results} holds no result that can be measured again: expected one of "
+            "present settings, in a table of more than rates"
+        )
+    return random.Random(seed).sample(found, min(count, len(found)))
+
+
+def same_place(record: store.Record, threads: int) -> bool:
+    """Whether a record comes from such libraries, CPU flags and threads as are here."""
+    here = machine.describe(threads)
+    versions = machine.versions() | {"debias-ranking": ""}
+    return (
+        dict(record.versions) | {"debias-ranking": ""} == versions
+        and record.machine.get("flags") == here["flags"]
+        and record.machine.get("threads") == threads
+    )
+
+
+def deviations(
+    of: Published, metrics: Mapping[str, float], threads: int = 1
+) -> list[Deviation]:
+    """The metrics that differ by more than they may, or are absent.
+
+    That is half a unit of the last digit printed where the place is the same, elsewhere
+    `LOOSE`, times the value where that is above 1.
+    """
+    exact, found = same_place(of.record, threads), []
+    for metric, value in of.record.metrics.items():
+        if metric.endswith("seconds"):
+            continue
+        loose = LOOSE * max(1.0, abs(value))
+        allowed = 0.5 * 10.0 ** -of.digits[metric] if exact else loose
+        other = metrics.get(metric)
+        if other is None or abs(other - value) > allowed:
+            found.append(Deviation(of.record, metric, value, other, allowed))
+    return found

@@ -1,0 +1,156 @@
+"""What the library wrote, opened again in any process: `debias.load`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from debias.data.records import read_record
+
+if TYPE_CHECKING:
+    from debias.engine.scoring import Opened, Scorer
+
+RANKED = ("model", "features", "devices")  # what the report of a click model holds
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A folder that `debias train` wrote.
+
+    Attributes:
+        ranker: The relevance-only model: raw features in, scores out.
+        model: The click model that it is part of.
+        report: What the training came to, as `report.json` has it.
+    """
+
+    ranker: Any
+    model: Any
+    report: dict[str, Any]
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Names of the features in order; None where they have none."""
+        names: tuple[str, ...] | None = self.ranker.feature_names
+        return names
+
+
+def load(path: str | Path) -> Any:
+    """Opens whatever this library wrote, in a process that never trained.
+
+    | path | gives |
+    |---|---|
+    | folder of `debias train` | `Trained`: ranker, click model, report |
+    | `.keras` file | the ranker, click model or retrieval model |
+    | `.onnx` file or SavedModel | `Scorer`: features (items, F) to scores (items,) |
+    | folder of versions | the current `Version` to retrieve from |
+
+    Raises:
+        ValueError: The path is missing, is of none of these kinds, or is damaged.
+        ModuleNotFoundError: The runtime of the format is not installed.
+
+    >>> load("nowhere.keras")
+    Traceback (most recent call last):
+    ValueError: nowhere.keras: does not exist
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: does not exist")
+    if path.suffix == ".keras":
+        return load_keras(path)
+    if path.suffix == ".onnx" or (path / "saved_model.pb").exists():
+        return open_scorer(path)
+    if (path / "CURRENT").exists():
+        from debias.retrieval.serving import versions
+
+        return versions.load(path)
+    if (path / "report.json").exists() or (path / "train.json").exists():
+        return Trained(
+            load_keras(path / "ranker.keras"),
+            load_keras(path / "model.keras"),
+            report_of(path, RANKED),
+        )
+    raise ValueError(
+        f"{path}: holds nothing that this library wrote: expected a folder of debias "
+        "train, a .keras or .onnx file, a SavedModel or a folder of versions"
+    )
+
+
+def open_scorer(path: str | Path) -> "Scorer":
+    """A ranker as `export` wrote it.
+
+    ONNX loads fast and needs no TensorFlow; `.keras` and SavedModel do.
+
+    Raises:
+        ValueError: There is no ranker at this path, or the file is damaged.
+        ModuleNotFoundError: The runtime is not installed.
+    """
+    from debias.engine.scoring import Scorer, read_onnx, read_saved_model
+
+    path, openers = Path(path), {".onnx": read_onnx, ".keras": _ranker}
+    if not path.exists():
+        raise ValueError(f"{path}: does not exist; debias export writes rankers")
+    try:
+        run, names = openers.get(path.suffix, read_saved_model)(path)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # each runtime has classes of its own
+        raise ValueError(f"{path}: is no ranker, or damaged: {error}") from error
+    return Scorer(run, names, str(path))
+
+
+def _ranker(path: Path) -> "Opened":
+    from debias.engine.scoring import scored_by
+    from debias.models import Ranker
+
+    model = load_keras(path)
+    if not isinstance(model, Ranker):
+        raise ValueError(f"holds a {type(model).__name__}, which is no ranker")
+    return scored_by(model), model.feature_names
+
+
+def load_keras(path: str | Path) -> Any:
+    """A model from a `.keras` file, with every class of this library known.
+
+    Raises:
+        ValueError: The file is missing or damaged, or holds a class that is neither
+            Keras's nor this library's.
+    """
+    import keras
+
+    import debias.layers
+    import debias.models
+    import debias.retrieval.models  # noqa: F401  registers what the file may hold
+
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: does not exist")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except TypeError as error:
+        raise ValueError(
+            f"{path}: holds a class that is not known here; import the module that "
+            f"registers it first: {str(error).splitlines()[0]}"
+        ) from error
+    except Exception as error:  # of zipfile, h5py, json and Keras
+        raise ValueError(f"{path}: is damaged: {error}") from error
+
+
+def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[str, Any]:
+    """The report of a folder that `debias train` wrote.
+
+    Raises:
+        ValueError: The folder is none, its training did not finish, or the report is
+            damaged.
+    """
+    folder = Path(folder)
+    path = folder / "report.json"
+    if not path.exists():
+        begun = (folder / "train.json").exists()
+        raise ValueError(
+            f"{folder}: "
+            + (
+                "the training did not finish; give its command again"
+                if begun
+                else "is no folder that debias train wrote"
+            )
+        )
+    return read_record(path, keys)

@@ -1,0 +1,156 @@
+"""How a command starts and stops: TensorFlow in silence, Ctrl-C at any moment."""
+
+import _thread
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from typing import Any
+
+INTERRUPTED = 130
+NOISY = "tensorflow"
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_STARTED, _SWALLOWED = b"\0started\n", b"\0"
+
+# Holds what is written until it is told that all went well. Then it drops the lines of
+# TensorFlow's logger; when the other process fails or dies, it drops nothing. It is a
+# process of its own because a fatal error of C++ leaves no other to speak.
+_HELD = rb"""
+import re, sys
+held = []
+for line in sys.stdin.buffer:
+    if line.endswith(STARTED):
+        held.append(line.removesuffix(STARTED))
+        noise = rb"[IW]\d{4} |E\d{4} .*Unable to register cu|WARNING: All log messages "
+        held = [line for line in held if not re.match(noise, line)]
+        break
+    held.append(line)
+sys.stderr.buffer.write(b"".join(held))
+""".replace(b"STARTED", repr(_STARTED).encode()).decode()
+
+
+def quiet_start() -> None:
+    """Has the first import of TensorFlow log nothing to standard error.
+
+    TensorFlow logs half a dozen lines before it reads TF_CPP_MIN_LOG_LEVEL. They appear
+    if the import fails. Whoever sets that variable below 3 sees all of them.
+    """
+    os.environ.setdefault(_LEVEL, "3")
+    logging.getLogger(NOISY).setLevel(logging.ERROR)  # it warns of every retracing
+    if os.environ[_LEVEL] == "3" and NOISY not in sys.modules:
+        sys.meta_path.insert(0, _QuietFinder())
+
+
+class _QuietFinder(MetaPathFinder):
+    """Finds TensorFlow once, as the other finders do, and quietens its import."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if name != NOISY:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def quietly(module: Any) -> None:
+                with silence():
+                    execute(module)
+
+            spec.loader.exec_module = quietly  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Drops what TensorFlow's logger writes to standard error within.
+
+    Other lines appear at the end. All do after an error, or when the process dies.
+    """
+    try:
+        terminal = os.dup(2)
+    except OSError:  # standard error is closed
+        yield
+        return
+    # In a session of its own, for Ctrl-C reaches all processes of the terminal's.
+    holder = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _HELD],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert holder.stdin is not None
+    os.dup2(holder.stdin.fileno(), 2)
+    try:
+        yield
+        sys.stderr.flush()
+        os.write(2, _STARTED)
+    except KeyboardInterrupt:
+        os.write(2, _STARTED)
+        raise
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        holder.stdin.close()
+        holder.wait()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Has Ctrl-C end what runs within, wherever it strikes; a second ends it at once.
+
+    Python raises KeyboardInterrupt in whatever the main thread runs. Where nothing can
+    be raised, it prints the exception and drops it: in JAX's callback of the garbage
+    collector, where most interrupts of a fit arrive. A dropped one is raised again.
+    A second Ctrl-C ends the process even while native code runs, which no exception
+    reaches.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # somebody else handles signals, or they are ignored
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    threading.Thread(target=_watch, args=(reading,), daemon=True).start()
+    fd_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    hook_before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            os.write(writing, _SWALLOWED)  # no more: this runs in the same bad place
+        else:
+            hook_before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook_before
+        signal.set_wakeup_fd(fd_before)
+        os.close(writing)
+
+
+def _watch(pipe: int) -> None:
+    """Reads the numbers of signals as they arrive, until the pipe is closed."""
+    interrupts = 0
+    while byte := os.read(pipe, 1):
+        if byte == _SWALLOWED:
+            time.sleep(0.02)  # the callback has returned by then, or it is asked again
+            interrupts -= 1  # for what comes next writes the signal's number as well
+            _thread.interrupt_main()
+        elif byte[0] == signal.SIGINT:
+            interrupts += 1
+        if interrupts > 1:
+            with suppress(OSError):
+                os.write(
+                    2, b"\x1b[?25h" if os.isatty(2) else b""
+                )  # bars hide the cursor
+                os.write(2, b"stopped at once\n")
+            os._exit(INTERRUPTED)
+    os.close(pipe)

@@ -1,0 +1,164 @@
+"""Features of a table looked up by name, whatever the order of its columns."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from debias.data.shown import Batch, is_list, numbers_of, plain
+from debias.data.tables import near
+
+NAMES = b"feature_names"  # of a schema's metadata: names of the list `features`, JSON
+
+
+class _Place(NamedTuple):
+    """Where a feature stands: a column, and of a column of lists which number."""
+
+    column: str
+    number: int | None
+
+
+def list_features(column: str, count: int) -> tuple[str, ...]:
+    """The names of features that one column of lists holds.
+
+    >>> list_features("vector", 2)
+    ('vector[0]', 'vector[1]')
+    """
+    return tuple(f"{column}[{number}]" for number in range(count))
+
+
+def columns_of(
+    schema: pa.Schema, names: Sequence[str], where: str = "table"
+) -> tuple[str, ...]:
+    """The columns that hold these features, each once: what `matrix` needs.
+
+    Raises:
+        ValueError: As for `matrix`, but for what values tell.
+
+    >>> schema = pa.table({"b": [1], "v": [[1, 2]], "a": [1]}).schema
+    >>> columns_of(schema, ["a", "v[0]", "v[1]"])
+    ('a', 'v')
+    """
+    places = _places(schema, names, where)
+    return tuple(dict.fromkeys(place.column for place in places))
+
+
+def matrix(
+    table: pa.Table | pa.RecordBatch,
+    names: Sequence[str],
+    where: str = "table",
+    start: int = 0,
+) -> np.ndarray:
+    """Features as (n, F) float32 in the order of `names`.
+
+    A feature is a column of its name. Numbers of a column of lists are called
+    `column[0]`, `column[1]` and so on; those of the column `features` of ranking data
+    have the names that `RankingData.write_parquet` gave them.
+
+    Args:
+        table: A row an item; other columns are passed over.
+        names: The features, F different ones.
+        where: What errors call the table.
+        start: What errors call its first row.
+
+    Raises:
+        ValueError: A feature is not there, comes twice, or is no finite number; or a
+            list has more numbers than there are features. Names the feature.
+
+    >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
+    [[3.0, 1.0], [4.0, 2.0]]
+    """
+    places = _places(table.schema, names, where)
+    if len(table) == 0:  # lists of no row have no width
+        return np.zeros((0, len(places)), np.float32)
+    columns = list(dict.fromkeys(place.column for place in places))
+    arrays = [_one_array(table.column(name)) for name in columns]
+    batch = Batch(
+        where, start, {"features": arrays}, None, {"features": tuple(columns)}
+    )
+    held = {}
+    with np.errstate(over="ignore"):  # reported as not finite
+        for number, name in enumerate(columns):
+            values = numbers_of(batch, "features", number).reshape(len(table), -1)
+            held[name] = values.astype(np.float32, copy=False)
+    _check_widths(held, places, where)
+    found = np.empty((len(table), len(places)), np.float32)
+    for feature, place in enumerate(places):
+        found[:, feature] = held[place.column][:, place.number or 0]
+    _check_finite(batch, found, places)
+    return found
+
+
+def _places(schema: pa.Schema, names: Sequence[str], where: str) -> list[_Place]:
+    if len(set(names)) < len(names):
+        again = next(name for name in names if list(names).count(name) > 1)
+        raise ValueError(f"the feature {again} is asked for twice")
+    listed = names_in(schema)
+    places = []
+    for name in names:
+        times = schema.names.count(name)
+        if times > 1:
+            raise ValueError(
+                f"{where}: the feature {name} comes {times} times; rename or drop the "
+                "columns that are not meant"
+            )
+        within = re.fullmatch(r"(.+)\[(\d+)\]", name)
+        if times == 1:
+            places.append(_Place(name, None))
+        elif name in listed:
+            places.append(_Place("features", listed.index(name)))
+        elif within and _is_list_column(schema, within[1]):
+            places.append(_Place(within[1], int(within[2])))
+        else:
+            known = listed or schema.names
+            raise ValueError(f"{where}: no feature {name}: {near(name, known)}")
+    return places
+
+
+def names_in(schema: pa.Schema) -> tuple[str, ...]:
+    """The names that a file of ranking data gives to its column `features`."""
+    text = (schema.metadata or {}).get(NAMES)
+    if text is None or "features" not in schema.names:
+        return ()
+    names: Any = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise ValueError("the metadata feature_names must be a list of names")
+    return tuple(names)
+
+
+def _is_list_column(schema: pa.Schema, name: str) -> bool:
+    return schema.names.count(name) == 1 and is_list(schema.field(name).type)
+
+
+def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(whole, pa.ChunkedArray):  # of no chunk, or more than an array holds
+        whole = pa.concat_arrays(whole.chunks)
+    return plain(whole)
+
+
+def _check_widths(
+    held: dict[str, np.ndarray], places: Sequence[_Place], where: str
+) -> None:
+    for column, values in held.items():
+        numbers = [place.number for place in places if place.column == column]
+        expected = 1 if numbers == [None] else len(numbers)
+        if values.shape[1] != expected:
+            raise ValueError(
+                f"{where}: column {column} must hold {expected} features a row, got "
+                f"{values.shape[1]}"
+            )
+
+
+def _check_finite(batch: Batch, found: np.ndarray, places: Sequence[_Place]) -> None:
+    wrong = ~np.isfinite(found)
+    if wrong.any():
+        row, feature = np.argwhere(wrong)[0]
+        column = batch.chosen["features"].index(places[feature].column)
+        number = places[feature].number
+        place = "" if number is None else f"number {number} "
+        what = f"{place}must be finite, got {found[row, feature]:g}"
+        raise batch.fault("features", int(row), what, "", column)

@@ -1,0 +1,186 @@
+"""The columns that a click log may have, and what each of them may hold.
+
+The rules are functions of plain arrays, so that the readers of files and `ClickLog`
+share them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Column(NamedTuple):
+    """What a column of a log may hold.
+
+    Attributes:
+        dtype: How it is kept.
+        shape: Its axes: S sessions, L ranks, C context features, 2 itself.
+        low, high: Least and greatest value allowed at a shown item.
+        above: Whether `low` itself is not allowed.
+        padding: What padding cells must hold; None where they may hold anything.
+    """
+
+    dtype: type
+    shape: str
+    low: float = -np.inf
+    high: float = np.inf
+    above: bool = False
+    padding: int | None = None
+
+
+COLUMNS: Mapping[str, Column] = {
+    "query": Column(np.int32, "S", low=0),
+    "item": Column(np.int32, "SL", low=-1),
+    "click": Column(np.bool_, "SL", padding=0),
+    "row": Column(np.int16, "SL", low=1, padding=0),
+    "column": Column(np.int16, "SL", low=1, padding=0),
+    "device": Column(np.int16, "S", low=0),
+    "context": Column(np.float32, "SC"),
+    "logging_propensity": Column(np.float32, "SL", low=0, high=1, above=True),
+    "swap": Column(np.int16, "S2", low=0),
+    "user_type": Column(np.int16, "S", low=0),
+    "examination": Column(np.float32, "SL", low=0, high=1),
+    "attraction": Column(np.float32, "SL", low=0, high=1),
+}
+REQUIRED = ("query", "item", "click")
+TRUTH = ("user_type", "examination", "attraction")
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of a log as arrays of their types, in the order of `COLUMNS`.
+
+    Args:
+        given: Values by name of column; None for a column that is not there.
+
+    Raises:
+        ValueError: A column is missing, has the wrong shape or type, or a value is not
+            allowed; names the column and the first session, and rank, at fault.
+
+    >>> checked({"click": [[0, 1]], "item": [[4, 2]], "query": [3]})["click"].tolist()
+    [[False, True]]
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in REQUIRED:
+        if name not in given:
+            raise ValueError(f"{name} must not be None")
+    item = _kept("item", given["item"])
+    if item.ndim != 2 or item.shape[1] == 0:
+        raise ValueError(
+            f"item must have shape (sessions, list_size), got {item.shape}"
+        )
+    _check_values("item", item, None)
+    padding = item < 0 if item.size and item.min() < 0 else None
+    if padding is not None and padding.all(axis=1).any():
+        row = np.flatnonzero(padding.all(axis=1))[0]
+        raise ValueError(f"item shows nothing at row {row}")
+    sizes = {"S": len(item), "L": item.shape[1], "2": 2}
+    columns = {}
+    for name in sorted(given, key=lambda name: list(COLUMNS).index(known(name))):
+        columns[name] = item if name == "item" else _kept(name, given[name])
+        if name != "item":
+            _check_shape(name, columns[name], sizes)
+            _check_values(name, columns[name], padding)
+    if "swap" in columns:
+        _check_swap(columns["swap"], item)
+    return columns
+
+
+def check_items(item: np.ndarray, items: int) -> None:
+    """Holds item numbers (S, L) against ranking data of this many items.
+
+    Raises:
+        ValueError: A number is too high; names its session and rank.
+    """
+    if item.size and item.max() >= items:
+        row, column = np.argwhere(item >= items)[0]
+        raise ValueError(
+            f"item must be below {items}, got {item[row, column]} "
+            f"at row {row}, column {column}"
+        )
+
+
+def known(name: str) -> str:
+    """The name of a column; a ValueError if there is no such column."""
+    if name not in COLUMNS:
+        raise ValueError(f"no column is called {name!r}; there are {' '.join(COLUMNS)}")
+    return name
+
+
+def _kept(name: str, value: Any) -> np.ndarray:
+    """The value as an array of the column's type; only lossless casts."""
+    value = np.asarray(value)
+    dtype = np.dtype(COLUMNS[name].dtype)
+    if value.dtype == dtype:
+        return value
+    allowed = {"b": "biu", "i": "biu", "f": "biuf"}[dtype.kind]
+    if value.size and value.dtype.kind not in allowed:
+        raise ValueError(f"{name} must be {dtype}, got {value.dtype}")
+    kept = value.astype(dtype)
+    if dtype.kind != "f" and (kept != value).any():
+        wrong = value[kept != value].flat[0]
+        raise ValueError(f"{name} must fit {dtype}, got {wrong}")
+    return kept
+
+
+def _check_shape(name: str, value: np.ndarray, sizes: Mapping[str, int]) -> None:
+    axes = COLUMNS[name].shape
+    fits = value.ndim == len(axes) and all(
+        size == sizes.get(axis, size)
+        for axis, size in zip(axes, value.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
+        raise ValueError(f"{name} must have shape ({wanted}), got {value.shape}")
+
+
+def _check_values(name: str, value: np.ndarray, padding: np.ndarray | None) -> None:
+    if value.size == 0:
+        return
+    column = COLUMNS[name]
+    inner = column.shape == "SL"
+    _, _, low, high, above, at_padding = column
+    if value.dtype.kind != "b":
+        # Whole-array extremes need no temporary; who is at fault is asked only then.
+        least, most = value.min(), value.max()
+        fine = (least > low if above else least >= low) and most <= high
+        if not (fine and np.isfinite(least) and np.isfinite(most)):
+            good = (value > low if above else value >= low) & (value <= high)
+            good &= np.isfinite(value)
+            if inner and padding is not None:
+                good |= padding
+            _complain(name, value, ~good, _range(column))
+    if inner and padding is not None and at_padding is not None:
+        wrong = padding & (value != at_padding)
+        _complain(name, value, wrong, f"must be {at_padding} at padding")
+
+
+def _range(column: Column) -> str:
+    if np.isinf(column.low):
+        return "must be finite"
+    if np.isinf(column.high):
+        return f"must be at least {column.low:g}"
+    return f"must be in {'(' if column.above else '['}{column.low:g}, {column.high:g}]"
+
+
+def _complain(name: str, value: np.ndarray, wrong: np.ndarray, rule: str) -> None:
+    if wrong.any():
+        place = np.argwhere(wrong)[0]
+        where = ", ".join(
+            f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False)
+        )
+        raise ValueError(f"{name} {rule}, got {value[tuple(place)]} at {where}")
+
+
+def _check_swap(swap: np.ndarray, item: np.ndarray) -> None:
+    row = np.flatnonzero(swap.any(axis=1))
+    ranks = swap[row].astype(int)
+    inside = ((ranks >= 1) & (ranks <= item.shape[1])).all(axis=1)
+    at = np.where(inside[:, None], ranks - 1, 0)
+    shown = (np.take_along_axis(item[row], at, axis=1) >= 0).all(axis=1)
+    wrong = row[~(inside & shown & (ranks[:, 0] != ranks[:, 1]))]
+    if wrong.size:
+        raise ValueError(
+            "swap must name two different shown ranks or be 0 0, "
+            f"got {swap[wrong[0]].tolist()} at row {wrong[0]}"
+        )

@@ -1,0 +1,119 @@
+"""Which columns of a log hold anything, and the numbers of several side by side."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from debias.data.by_name import list_features
+from debias.data.shown import (
+    REMEDIES,
+    Batch,
+    is_empty,
+    is_list,
+    numbers_of,
+    side_by_side,
+)
+from debias.data.text import printable
+
+_Key = tuple[str, int]  # a role, and which of its columns
+
+
+class Present:
+    """Keeps in mind which columns were NULL in all rows so far: as good as not there.
+
+    The first rows decide. A column that is NULL in all of them and holds something
+    further down is at fault where it began.
+    """
+
+    def __init__(self) -> None:
+        self._empty: dict[_Key, Batch] = {}
+        self._width: dict[_Key, int] = {}  # of the columns that hold something
+
+    def holds(self, batch: Batch, role: str, column: int = 0) -> bool:
+        """Whether to read the column; a ValueError if it holds something too late."""
+        key, empty = (role, column), is_empty(batch, role, column)
+        if key in self._width:
+            return True
+        if empty is False and key in self._empty:
+            what = "is NULL and further down it is not,"
+            raise self._empty[key].fault(role, 0, what, REMEDIES[role], column)
+        if empty is False:
+            self._width[key] = 0 if is_list(batch.arrays[role][column].type) else 1
+            return True
+        if empty:
+            self._empty.setdefault(key, batch._replace(arrays={}))
+        return False
+
+    def matrix(self, batch: Batch, role: str) -> np.ndarray:
+        """(n, C) float32 numbers of all columns of a role that hold something."""
+        values = [np.zeros((len(batch.arrays["item"][0]), 0), np.float32)]
+        with np.errstate(over="ignore"):  # reported as not finite
+            for column in range(len(batch.arrays[role])):
+                if self.holds(batch, role, column):
+                    width = self._width[role, column] or None
+                    found = numbers_of(batch, role, column, width)
+                    self._width[role, column] = found[0:1].size
+                    values.append(found)
+            return side_by_side(values).astype(np.float32, copy=False)
+
+    def names(self, batch: Batch, role: str) -> tuple[str, ...]:
+        """What the columns of `matrix` are called; those of lists with their number."""
+        names: list[str] = []
+        for column, name in enumerate(batch.chosen[role]):
+            if self.holds(batch, role, column):
+                listed = is_list(batch.arrays[role][column].type)
+                width = self._width[role, column]
+                names += list_features(name, width) if listed else [name]
+        return tuple(names)
+
+    def fault(
+        self, batch: Batch, role: str, entry: int, cell: int, what: str, todo: str
+    ) -> ValueError:
+        """The error that names one number of `matrix`."""
+        for column, array in enumerate(batch.arrays[role]):
+            width = self._width.get((role, column), 0)
+            if cell < width:
+                place = f"number {cell} " if is_list(array.type) else ""
+                return batch.fault(role, entry, place + what, todo, column)
+            cell -= width
+        raise AssertionError("the cell is beyond the columns")
+
+    def check_finite(
+        self,
+        batch: Batch,
+        role: str,
+        values: np.ndarray,
+        entries: np.ndarray,
+        high: int | None = None,
+    ) -> None:
+        """Does nothing if values of `matrix` are finite, or grades in 0..high.
+
+        Args:
+            batch, role: Where they were read.
+            values: (n, C) some rows of `matrix`.
+            entries: (n,) which shown items these are.
+            high: The highest grade; None of features.
+        """
+        fine = np.isfinite(values)
+        if high is not None:
+            fine = (values >= 0) & (values <= high)
+        if not fine.all():
+            row, cell = np.argwhere(~fine)[0]
+            rule = "must be finite" if high is None else f"must be a grade in 0..{high}"
+            what = f"{rule}, got {values[row, cell]:g}"
+            entry = int(entries[row])
+            raise self.fault(batch, role, entry, int(cell), what, REMEDIES[role])
+
+    @property
+    def empty(self) -> list[_Key]:
+        """Columns that held nothing: roles, and which of their columns."""
+        return [key for key in self._empty if key not in self._width]
+
+
+def notices(batch: Batch, empty: Iterable[_Key]) -> tuple[str, ...]:
+    """What was passed over because it was empty, in words."""
+    return tuple(
+        f"{batch.part}: column {printable(batch.chosen[role][column])} ({role}) is "
+        "NULL in every row and read as if it were not there"
+        for role, column in empty
+    )

@@ -1,0 +1,172 @@
+"""Which column of a table plays which part ("role") of a log."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from debias.data.shown import SEVERAL, listed, matching
+from debias.data.tables import Part
+from debias.data.text import near, printable, quoted
+
+Chosen = Mapping[str, tuple[str, ...]]  # the columns of each role
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a table plays which part.
+
+    A name that is the default is used where the table has it; any other must be there,
+    and so must query, item and click. None switches a part off; with `query=None` all
+    sessions ask the same.
+
+    A column that is there and NULL in every row counts as not there, where a log can do
+    without it.
+
+    Attributes:
+        session: What the shown items of a session share; not read where a row is a
+            session.
+        query: What was asked: a search, a page, a slot. A session has one.
+        item: What was shown. NULL in a list, or a negative number, is padding.
+        click: 0 or 1, or a bool.
+        position: Rank from 1, from the top. Without it, the order in which rows (or a
+            session's list) come, or of row and column.
+        row, column: Place on a grid, from 1.
+        features: One column of lists of numbers; or columns, a pattern such as "f_*"
+            or several names and patterns.
+        label: A grade of the pair of query and item, 0 up.
+        timestamp: When.
+        user: Who.
+        device: On what: any names; `Reading.devices` numbers them.
+        context: What else is known of a session: numbers, named as features are.
+        propensity: Chance, in (0, 1], that the logging policy puts this item at this
+            position given the items above.
+
+    >>> columns = Columns.of(["query=q", "features=f_*,price", "user="])
+    >>> columns.query, columns.features, columns.user, columns.item
+    ('q', ('f_*', 'price'), None, 'item')
+    """
+
+    session: str | None = "session"
+    query: str | None = "query"
+    item: str = "item"
+    click: str = "click"
+    position: str | None = "position"
+    row: str | None = "row"
+    column: str | None = "column"
+    features: str | tuple[str, ...] | None = "features"
+    label: str | None = "label"
+    timestamp: str | None = "timestamp"
+    user: str | None = "user"
+    device: str | None = "device"
+    context: str | tuple[str, ...] | None = "context"
+    propensity: str | None = "propensity"
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Self:
+        """Columns from texts PART=NAME; PART= alone switches a part off.
+
+        Features and context may be given several times, and commas part their names.
+
+        Raises:
+            ValueError: A text is no PART=NAME, or another part is given two names.
+
+        >>> Columns.of(["features=f_0", "features=f_1"]).features
+        ('f_0', 'f_1')
+        """
+        known = [field.name for field in fields(cls)]
+        given: dict[str, Any] = {}
+        for text in texts:
+            part, equals, name = text.partition("=")
+            if not equals or part not in known:
+                raise ValueError(
+                    f"{quoted(text)} is not PART=NAME: {near(part, known)}"
+                )
+            before = given.get(part)
+            if part in SEVERAL:
+                held = (before,) if isinstance(before, str) else before or ()
+                names = (*held, *filter(None, name.split(",")))
+                given[part] = (names[0] if len(names) == 1 else names) if name else None
+            elif before not in (None, name) and name:
+                raise ValueError(
+                    f"{part} is one column, got {quoted(before)} and {quoted(name)}"
+                )
+            else:
+                given[part] = name or None
+        return cls(**given)
+
+
+def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
+    """The columns that play each part; all files must have them.
+
+    Raises:
+        ValueError: A column is missing, or a row is a session in one file and a shown
+            item in another; names file and column.
+    """
+    chosen = _single(parts[0], asked)
+    taken = {column for columns in chosen.values() for column in columns}
+    chosen |= _several(parts[0], asked, taken)
+    name, names = parts[0].name, parts[0].schema.names
+    if not listed(parts[0], chosen) and "session" not in chosen:
+        raise ValueError(
+            f"{name}: no column session: {near('session', names)}; where a row is a "
+            "shown item, say session=NAME"
+        )
+    for part in parts[1:]:
+        _check_alike(part, parts[0], chosen)
+    return chosen
+
+
+def _single(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
+    """The parts that one column plays."""
+    names = part.schema.names
+    chosen: dict[str, tuple[str, ...]] = {}
+    for field in fields(asked):
+        wanted = getattr(asked, field.name)
+        if wanted is None or field.name in SEVERAL:
+            continue
+        if wanted in names:
+            chosen[field.name] = (wanted,)
+        elif wanted != field.default or field.name in ("query", "item", "click"):
+            raise ValueError(
+                f"{part.name}: no column {printable(wanted)} to be the {field.name}: "
+                f"{near(wanted, names)}; say {field.name}=NAME"
+                + (", or query= where all ask the same" * (field.name == "query"))
+            )
+    return chosen
+
+
+def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str, ...]]:
+    """The parts that several columns may play."""
+    chosen = {}
+    for role in SEVERAL:
+        wanted = getattr(asked, role)
+        if wanted is None:
+            continue
+        patterns = (wanted,) if isinstance(wanted, str) else wanted
+        found = matching(patterns, part.schema.names, taken)
+        if found is not None:
+            chosen[role] = found
+        elif wanted != getattr(Columns, role):
+            absent = [
+                p for p in patterns if not matching([p], part.schema.names, taken)
+            ]
+            raise ValueError(
+                f"{part.name}: no column {printable(absent[0])} to be {role}: "
+                f"{near(absent[0], part.schema.names)}; say {role}=NAME"
+            )
+    return chosen
+
+
+def _check_alike(part: Part, first: Part, chosen: Chosen) -> None:
+    for role, columns in chosen.items():
+        for column in columns:
+            if column not in part.schema.names:
+                raise ValueError(
+                    f"{part.name}: no column {printable(column)} for {role}, which "
+                    f"{first.name} has: {near(column, part.schema.names)}"
+                )
+    if listed(part, chosen) != listed(first, chosen):
+        raise ValueError(
+            f"{part.name}: column {chosen['item'][0]}: a row is a session in one of "
+            f"this file and {first.name}, and a shown item in the other"
+        )

@@ -1,0 +1,239 @@
+"""The shown items of a log, all but their features: one pass over its files."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from debias.data.present import Present, notices
+from debias.data.roles import Chosen
+from debias.data.shown import (
+    NAMES,
+    REMEDIES,
+    Batch,
+    names_of,
+    numbers_of,
+    shown_batches,
+    times_of,
+)
+from debias.data.tables import Part
+
+LONGEST = 1000  # positions of a session unless the caller wants more
+
+
+@dataclass
+class Rows:
+    """Everything of the shown items but features; n of them.
+
+    Attributes:
+        session: (n,) number of the session, by first appearance.
+        codes: (n,) numbers of names by part, -1 for none.
+        names: What the numbers stand for.
+        values: (n,) or (n, C) numbers by part.
+        batches: Where they were read; without the columns.
+        ends: How many shown items there are up to the end of each batch.
+        notices: Columns that were passed over because they are empty, in words.
+    """
+
+    session: np.ndarray
+    codes: dict[str, np.ndarray]
+    names: dict[str, pa.Array]
+    values: dict[str, np.ndarray]
+    batches: list[Batch]
+    ends: np.ndarray
+    notices: tuple[str, ...]
+
+    def fault(self, role: str, entry: int, what: str, todo: str = "") -> ValueError:
+        """The error that names the place of a shown item."""
+        number = int(np.searchsorted(self.ends, entry, side="right"))
+        before = int(self.ends[number - 1]) if number else 0
+        return self.batches[number].fault(role, entry - before, what, todo)
+
+
+def read_rows(
+    parts: Sequence[Part], chosen: Chosen, progress: Callable[[float], None]
+) -> Rows:
+    """Reads all columns of a log but features and grades.
+
+    Raises:
+        ValueError: A value is not allowed; names file, column and row.
+    """
+    roles = [role for role in chosen if role not in ("features", "label")]
+    collected = _Collected()
+    for batch, share in shown_batches(parts, dict(chosen), roles):
+        collected.add(batch)
+        progress(share)
+    return collected.rows()
+
+
+_MAY_MISS = ("user", "device", "timestamp")  # NULL of a session where it is unknown
+
+
+class _Collected:
+    """Batches as they come, as small arrays; a number stands for so many NULLs."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[pa.DictionaryArray | int]] = {}
+        self._times: list[np.ndarray | int] = []
+        self._pieces: dict[str, list[np.ndarray]] = {}
+        self._batches: list[Batch] = []
+        self._sizes: list[int] = []
+        self._sessions = 0
+        self._present = Present()
+
+    def add(self, batch: Batch) -> None:
+        """Takes in a batch."""
+        for role, arrays in batch.arrays.items():
+            nothing = arrays[0].null_count == len(arrays[0]) and role in _MAY_MISS
+            if role == "timestamp":
+                size = len(arrays[0])
+                self._times.append(size if nothing else times_of(batch, arrays[0]))
+            elif role in NAMES:
+                self._add_names(batch, role, arrays[0], nothing)
+            elif role == "context":
+                self._add(role, self._present.matrix(batch, role))
+            elif role == "click" or self._present.holds(batch, role):
+                self._add(role, numbers_of(batch, role))
+        self._sizes.append(len(batch.arrays["item"][0]))
+        if batch.at is not None:
+            self._add_ranks(batch.at)
+        self._batches.append(batch._replace(arrays={}))
+
+    def _add(self, role: str, values: np.ndarray) -> None:
+        self._pieces.setdefault(role, []).append(values)
+
+    def _add_names(
+        self, batch: Batch, role: str, array: pa.Array, nothing: bool
+    ) -> None:
+        chunks = self._names.setdefault(role, [])
+        if nothing:
+            chunks.append(len(array))
+            return
+        chunk = names_of(batch, role, array).dictionary_encode()
+        before = next((c for c in chunks if not isinstance(c, int)), chunk)
+        if chunk.type != before.type:
+            raise ValueError(
+                f"{batch.part}: column {batch.chosen[role][0]} ({role}) mixes types: "
+                f"{chunk.type.value_type} here, {before.type.value_type} in "
+                f"{self._batches[0].part}; write it as one type"
+            )
+        chunks.append(chunk)
+
+    def _add_ranks(self, at: np.ndarray) -> None:
+        """Of a row a session: the session is the row, the rank its place in it."""
+        rows = int(at[-1]) + 1 if len(at) else 0
+        start = np.flatnonzero(np.diff(at, prepend=-1))
+        rank = np.arange(len(at)) - start[at]
+        self._add("rank", rank.astype(np.int32) + 1)
+        self._add("session", at.astype(np.int32) + self._sessions)
+        self._sessions += rows
+
+    def rows(self) -> Rows:
+        """All that was added."""
+        codes: dict[str, np.ndarray] = {}
+        names: dict[str, pa.Array] = {}
+        empty = [(role, 0) for role in self._names if not _types(self._names[role])]
+        for role in self._names.keys() - {role for role, _ in empty}:
+            codes[role], names[role] = _encoded(self._names.pop(role))
+        values = {r: np.concatenate(self._pieces.pop(r)) for r in list(self._pieces)}
+        if all(isinstance(piece, int) for piece in self._times):
+            empty += [("timestamp", 0)] * bool(self._times)
+        else:
+            values["timestamp"] = self._joined_times()
+        if "context" in values and values["context"].shape[1] == 0:
+            del values["context"]
+        session = codes.pop("session", np.zeros(0, np.int32))
+        session = values.pop("session", session)
+        if "rank" in values and pa.types.is_signed_integer(names["item"].type):
+            # In a list, a negative number is padding.
+            negative = np.append(names["item"].to_numpy() < 0, True)
+            codes["item"] = np.where(negative[codes["item"]], -1, codes["item"])
+        return Rows(
+            session,
+            codes,
+            names,
+            values,
+            self._batches,
+            np.cumsum(self._sizes),
+            notices(self._batches[0], [*empty, *self._present.empty]),
+        )
+
+    def _joined_times(self) -> np.ndarray:
+        some = [piece for piece in self._times if not isinstance(piece, int)]
+        kinds = {piece.dtype.kind == "M" for piece in some}
+        if len(kinds) > 1:
+            numbers = [isinstance(p, int) or p.dtype.kind == "M" for p in self._times]
+            batch = self._batches[numbers.index(False)]
+            what = "holds numbers where other files hold times, the first of them"
+            raise batch.fault("timestamp", 0, what, "write them as one type")
+        gap = np.datetime64("NaT", "us") if kinds == {True} else np.nan
+        return np.concatenate(
+            [np.full(p, gap) if isinstance(p, int) else p for p in self._times]
+        )
+
+
+def _types(chunks: Sequence[pa.DictionaryArray | int]) -> list[pa.DataType]:
+    return [chunk.type for chunk in chunks if not isinstance(chunk, int)]
+
+
+def _encoded(chunks: list[pa.DictionaryArray | int]) -> tuple[np.ndarray, pa.Array]:
+    """Numbers of names, -1 for none, and the names that they are the numbers of."""
+    kind = _types(chunks)[0]
+    whole = [pa.nulls(c, kind) if isinstance(c, int) else c for c in chunks]
+    unified = pa.chunked_array(whole, kind).unify_dictionaries()
+    indices = [chunk.indices.fill_null(-1).to_numpy() for chunk in unified.chunks]
+    return np.concatenate(indices), unified.chunk(0).dictionary
+
+
+def positions(rows: Rows, first_position: int, list_size: int | None) -> np.ndarray:
+    """(n,) int32 position of each shown item, from 1."""
+    for role in ("position", "row", "column"):
+        if role in rows.values:
+            values = rows.values[role] = rows.values[role] - (first_position - 1)
+            wrong = (values < 1) & (rows.codes["item"] >= 0)
+            if wrong.any():
+                entry = int(np.argmax(wrong))
+                what = (
+                    f"must count from {first_position}, "
+                    f"got {values[entry] + first_position - 1}"
+                )
+                todo = REMEDIES[role]
+                if values[entry] + first_position == 1:
+                    todo = (
+                        "say first_position=0 (--first-position 0) if that is the "
+                        "log's first"
+                    )
+                raise rows.fault(role, entry, what, todo)
+    if "position" in rows.values:
+        position = rows.values.pop("position")
+    elif "rank" in rows.values:
+        position = rows.values["rank"]
+    else:
+        position = _ranks(rows)
+    if list_size is None and position.size and position.max() > LONGEST:
+        entry = int(np.argmax(position > LONGEST))
+        what = f"stands at position {position[entry]}, of {LONGEST} at most"
+        todo = "say list_size=N (--list-size N) to keep the first N"
+        raise rows.fault("item", entry, what, todo)
+    return position
+
+
+def _ranks(rows: Rows) -> np.ndarray:
+    """Ranks within the session by row and column, else by appearance."""
+    session = rows.session
+    if {"row", "column"} <= set(rows.values):
+        order = np.lexsort((rows.values["column"], rows.values["row"], session))
+    elif (np.diff(session) >= 0).all():
+        order = None
+    else:
+        order = np.argsort(session, kind="stable")
+    grouped = session if order is None else session[order]
+    start = np.flatnonzero(np.diff(grouped, prepend=-1))
+    rank = np.arange(len(grouped), dtype=np.int32)
+    rank -= np.repeat(start, np.diff(start, append=len(grouped))).astype(np.int32)
+    if order is None:
+        return rank + 1
+    placed = np.empty_like(rank)
+    placed[order] = rank + 1
+    return placed

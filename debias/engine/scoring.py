@@ -1,0 +1,121 @@
+"""Scores of items by an exported ranker, whatever its format; features by name."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EXTRA = Path("assets.extra") / "debias.json"  # of a SavedModel
+ITEMS = 1 << 14  # items scored at once: what fits a cache
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """From features (items, F) float32 to scores (items,).
+
+    Attributes:
+        run: From (1, items, F) to (1, items), by the runtime of the format.
+        feature_names: Names of the features in order; None where they have none.
+        name: Of the file, for messages.
+    """
+
+    run: Callable[[np.ndarray], Any]
+    feature_names: tuple[str, ...] | None = None
+    name: str = "ranker"
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Scores (items,) of features (items, F), in pieces.
+
+        Raises:
+            ValueError: The ranker reads another number of features.
+        """
+        features = np.ascontiguousarray(features, np.float32)
+        names = self.feature_names
+        if names is not None and features.shape[1:] != (len(names),):
+            raise ValueError(
+                f"{self.name}: reads {len(names)} features, got {features.shape[1:]}"
+            )
+        starts = range(0, len(features), ITEMS)
+        parts = [self._score(features[start : start + ITEMS]) for start in starts]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def _score(self, features: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(self.run(features[None]))[0]
+        except Exception as error:  # each runtime has classes of its own
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{self.name}: cannot score items of {features.shape[1]} features: "
+                f"{reason}"
+            ) from error
+
+
+Opened = tuple[Callable[[np.ndarray], Any], tuple[str, ...] | None]
+"""A function of (1, items, F), and the names of the features."""
+
+
+def open_onnx(path: Path) -> Any:
+    """A session of ONNX Runtime, of one thread: requests come many at a time.
+
+    Raises:
+        ValueError: The file is no ONNX model.
+        ModuleNotFoundError: The extra `retrieval` is not installed.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "onnxruntime is needed: pip install 'debias-ranking[retrieval]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, ["CPUExecutionProvider"]
+        )
+    except Exception as error:  # of classes that onnxruntime does not export
+        raise ValueError(f"{path}: is no ONNX model: {error}") from None
+
+
+def read_onnx(path: Path) -> Opened:
+    session = open_onnx(path)
+    (given,) = session.get_inputs()
+    stored = session.get_modelmeta().custom_metadata_map.get("feature_names")
+
+    def run(features: np.ndarray) -> Any:
+        return session.run(None, {given.name: features})[0]
+
+    return run, _names(None if stored is None else json.loads(stored))
+
+
+def read_saved_model(path: Path) -> Opened:
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(path))  # which must live as long as it serves
+    extra: Mapping[str, Any] = {}
+    if (path / EXTRA).exists():
+        extra = json.loads((path / EXTRA).read_text(encoding="utf-8"))
+
+    def run(features: np.ndarray) -> Any:
+        return model.serve(tf.constant(features)).numpy()
+
+    return run, _names(extra.get("feature_names"))
+
+
+def scored_by(ranker: Any) -> Callable[[np.ndarray], Any]:
+    """A Keras ranker as a function of NumPy arrays, compiled where that pays."""
+    import keras
+
+    call: Callable[[Any], Any] = ranker
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        call = tf.function(ranker, reduce_retracing=True)
+    return lambda features: keras.ops.convert_to_numpy(call(features))
+
+
+def _names(stored: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if stored is None else tuple(stored)

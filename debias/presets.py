@@ -1,0 +1,96 @@
+"""The one table of models: what the command line, `select` and the benchmarks offer.
+
+Loads no TensorFlow. To add a model, write its class, write its builder in
+`debias.models.builders`, and enter a line here.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from debias.data.layout import Layout
+    from debias.models.click_model import ClickModel
+
+
+class Preset(NamedTuple):
+    """A model with all its settings.
+
+    Attributes:
+        about: What it is, in a line.
+        path: Module and name of its builder.
+        predicts_clicks: Whether its outputs are click probabilities; models that do
+            not only rank, and their likelihoods compare among themselves alone.
+    """
+
+    about: str
+    path: str
+    predicts_clicks: bool = True
+
+    def build(self, layout: "Layout", seed: int) -> "ClickModel":
+        """A new model for logs of this layout; the seed names its initial weights."""
+        module, _, name = self.path.rpartition(".")
+        model: ClickModel = getattr(import_module(module), name)(layout, seed)
+        return model
+
+
+_BUILDERS = "debias.models.builders"
+
+PRESETS: Mapping[str, Preset] = {
+    "naive": Preset("relevance alone; position is ignored", f"{_BUILDERS}.naive"),
+    "additive": Preset(
+        "relevance logit + bias logit, bias dropout .1", f"{_BUILDERS}.additive"
+    ),
+    "product": Preset(
+        "P(click) = P(examined) P(attracted), position-based model (PAL)",
+        f"{_BUILDERS}.product",
+    ),
+    "position_feature": Preset(
+        "position is a feature in training and fixed in serving",
+        f"{_BUILDERS}.position_feature",
+    ),
+    "dot": Preset(
+        "dot product of a relevance and a bias embedding", f"{_BUILDERS}.dot"
+    ),
+    "bilinear": Preset(
+        "bilinear form of a relevance and a bias embedding", f"{_BUILDERS}.bilinear"
+    ),
+    "mixture": Preset(
+        "three product models for three kinds of users (Mix-EM)",
+        f"{_BUILDERS}.mixture",
+    ),
+    "xpa": Preset(
+        "cross-position attention: neighbours change the click (XPA)",
+        f"{_BUILDERS}.xpa",
+    ),
+    "listwise": Preset(
+        "softmax over the list of relevance + bias",
+        f"{_BUILDERS}.listwise",
+        predicts_clicks=False,
+    ),
+    "listwise_mixture": Preset(
+        "three listwise models for three kinds of users",
+        f"{_BUILDERS}.listwise_mixture",
+        predicts_clicks=False,
+    ),
+    "listwise_xpa": Preset(
+        "cross-position attention with the softmax over the list",
+        f"{_BUILDERS}.listwise_xpa",
+        predicts_clicks=False,
+    ),
+}
+"""Models by name; the simplest first."""
+
+
+def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
+    """The model that the table calls `name`, new.
+
+    Raises:
+        ValueError: No model has this name.
+
+    >>> sorted(name for name, each in PRESETS.items() if not each.predicts_clicks)
+    ['listwise', 'listwise_mixture', 'listwise_xpa']
+    """
+    if name not in PRESETS:
+        raise ValueError(f"model must be one of {' '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name].build(layout, seed)

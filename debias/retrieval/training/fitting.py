@@ -1,0 +1,98 @@
+"""Passes over interactions: the loop that commands, learners and Python users share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from debias.engine.optimizers import RowWiseAdam
+from debias.retrieval.data.interactions import Interactions
+from debias.retrieval.models.two_tower import RetrievalModel
+from debias.retrieval.training.batches import Batches
+from debias.retrieval.training.evaluation import history_length
+
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 512, 0.003
+
+
+class Diverged(ValueError):
+    """A loss is NaN or infinite."""
+
+
+def fit(
+    model: RetrievalModel,
+    log: Interactions,
+    *,
+    epochs: int = EPOCHS,
+    batch_size: int = BATCH_SIZE,
+    optimizer: Any = None,
+    learned: np.ndarray | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda events: None,
+) -> list[float]:
+    """Trains a retrieval model by in-batch softmax with logQ; changes it in place.
+
+    Compile the model yourself for another loss, and call its own `fit` with `Batches`
+    for other candidates or negatives.
+
+    Args:
+        model: Built for the tables of `log`.
+        log: What users took.
+        epochs: Passes over the events, each in an order drawn anew.
+        batch_size: Events a step.
+        optimizer: The optimiser; None: that of the compiled model, or `RowWiseAdam` at
+            .003.
+        learned: (E,) bool, the events to learn from; the others only tell what users
+            took before. None: all.
+        seed: Determines the order of events.
+        progress: Called after each step with its number of events.
+
+    Returns:
+        The mean loss of each pass.
+
+    Raises:
+        Diverged: A loss is NaN or infinite. The model is then of no use.
+        ValueError: A number is out of its range.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> from debias.retrieval.models import fm_tower
+    >>> log = from_columns(["u", "v", "u"], ["i", "j", "j"], [1, 2, 3])
+    >>> model = fm_tower(log.users.schema, log.items.schema, 4, length=2, seed=0)
+    >>> len(fit(model, log, epochs=2, batch_size=3))
+    2
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    batches = Batches(
+        log, batch_size, history=history_length(model), learned=learned, seed=seed
+    )
+    if optimizer is None:
+        optimizer = model.optimizer if model.compiled else RowWiseAdam(LEARNING_RATE)
+    if not model.compiled or model.optimizer is not optimizer:
+        model.compile(optimizer)
+    watch = _Watch(progress, batches.batch_size)
+    done = model.fit(batches, epochs=epochs, verbose=0, callbacks=[watch])
+    return [float(loss) for loss in done.history["loss"]]
+
+
+class _Watch(keras.callbacks.Callback):
+    """Reports events as they are learned from, and stops at a loss that is no number.
+
+    Keras's running mean of the loss is NaN from the first NaN on.
+    """
+
+    def __init__(self, progress: Callable[[int], None], events: int):
+        super().__init__()
+        self.progress, self.events, self.steps = progress, events, 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        self.steps += 1
+        if not np.isfinite(loss):
+            rate = float(self.model.optimizer.learning_rate)
+            raise Diverged(
+                f"training diverged: loss {loss} at step {self.steps}, learning rate "
+                f"{rate:g}; try a lower rate, such as {rate / 10:g}, a higher "
+                "temperature, or look for features of extreme size. Nothing was saved"
+            )
+        self.progress(self.events)

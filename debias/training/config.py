@@ -1,0 +1,73 @@
+"""How long and how fast a click model learns; loads no TensorFlow."""
+
+from dataclasses import dataclass
+
+ROUND = 1 << 19  # sessions
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how fast a model learns.
+
+    Attributes:
+        epochs: Passes at most; more where they are fewer than `min_steps` steps.
+        patience: Judgments without a better held-out likelihood after which to stop.
+            A pass is judged at its end, and a long one within.
+        rate: Learning rate of Adam, in (0, 1].
+        decay: Decoupled weight decay of the kernels of relevance towers, 0 or more; a
+            step takes rate x decay of them. Tables of places, embeddings, biases and
+            priors do not decay.
+        averaging: The weights that are judged, kept and served are averages over a
+            window that grows with training, see `RowWiseAdam`; None: the weights as
+            they are.
+        min_steps: Steps that a fit may take at least, however small the log.
+        batch_size: Sessions a step.
+        seed: Names initial weights, orders and dropout.
+        round: Sessions between two checkpoints, at most.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    epochs: int = 16
+    patience: int = 3
+    rate: float = 0.01
+    decay: float = 0.3
+    averaging: float | None = 3.0
+    batch_size: int = 512
+    min_steps: int = 400
+    seed: int = 0
+    round: int = ROUND
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size", "round"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        for name in ("seed", "min_steps", "decay"):
+            if not 0 <= getattr(self, name) < float("inf"):  # nan is not either
+                raise ValueError(
+                    f"{name} must be 0 or more and finite, got {getattr(self, name)}"
+                )
+        if not 0 < self.rate <= 1:
+            raise ValueError(
+                f"rate must be above 0 and at most 1, got {self.rate}; .001 to .02 "
+                "are usual"
+            )
+        if self.rate * self.decay >= 1:
+            raise ValueError(
+                f"decay {self.decay} at rate {self.rate} removes all of a weight in a "
+                "step: rate x decay must be below 1; decays of 0 to 1 are usual"
+            )
+        if self.averaging is not None and not 0 <= self.averaging < float("inf"):
+            raise ValueError(f"averaging must be 0 or more, got {self.averaging}")
+
+    def passes(self, sessions: int) -> int:
+        """Passes at most over a log of so many sessions.
+
+        >>> TrainingConfig(epochs=2, batch_size=100, min_steps=50).passes(1000)
+        5
+        """
+        steps = -(-sessions // self.batch_size)
+        return max(self.epochs, -(-self.min_steps // steps))

@@ -1,0 +1,302 @@
+"""What a trained model is worth on a log: clicks, rankings, clicks to expect."""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from debias import metrics
+from debias.data import ClickLog, RankingData, Stream
+from debias.data.stream import even_pieces
+from debias.data.summary import count
+from debias.engine.scoring import Scorer, scored_by
+from debias.models import ClickModel, Ranker
+from debias.models.batches import PACKS, batches
+from debias.propensity import off_policy
+from debias.training.fitting import Fitted
+from debias.training.results import Printed
+from debias.training.splits import applied, shown_only
+
+CUTOFFS = (1, 3, 5, 10)
+PIECE = 1 << 17  # sessions judged at once
+SOME = 100_000  # sessions on disk that clicks of another ranking are estimated from
+
+Progress = Callable[[float], None]
+
+
+def _silent(share: float) -> None:
+    """No progress is shown."""
+
+
+@dataclass(frozen=True)
+class Evaluation(Printed):
+    """The scoreboards of a model on a log; they can disagree.
+
+    Attributes:
+        model: Name of the model's class, or of its preset.
+        of: Which sessions these are.
+        sessions: How many.
+        clicks: How well held-out clicks are predicted, each from those above it.
+        ranking: NDCG and MRR against grades with 95% intervals; empty without grades.
+        off_policy: Clicks a session that the new ranking would get, one dict an
+            estimator; empty where none can be computed.
+        off_policy_sessions: Sessions that those are estimated from.
+        off_policy_note: Why there is no estimate by propensity, or None.
+    """
+
+    model: str
+    of: str
+    sessions: int
+    clicks: dict[str, Any]
+    ranking: list[dict[str, Any]] = field(default_factory=list)
+    off_policy: list[dict[str, Any]] = field(default_factory=list)
+    off_policy_sessions: int = 0
+    off_policy_note: str | None = None
+
+    def sections(self) -> Any:
+        clicks = dict(self.clicks)
+        ranks = enumerate(clicks.pop("perplexity_per_rank", []), 1)
+        yield "Clicks", [{"metric": k, "value": v} for k, v in clicks.items()]
+        if rows := [{"position": k, "perplexity": v} for k, v in ranks]:
+            yield "Perplexity", rows
+        if self.ranking:
+            yield "Ranking, against grades, with 95% intervals", self.ranking
+        title = "Clicks a session under the new ranking"
+        if self.off_policy_sessions < self.sessions:
+            title += f", from {self.off_policy_sessions:,} sessions drawn at random"
+        for estimate in self.off_policy:
+            yield title, [{"what": k, "value": v} for k, v in estimate.items()]
+
+    def words(self) -> str:
+        found = f"{self.model} on {self.sessions:,} sessions: {self.of}."
+        if self.off_policy_note:
+            found += f" No estimate by propensity: {self.off_policy_note}."
+        return found
+
+
+def evaluate(
+    model: ClickModel | Fitted,
+    log: ClickLog | Stream | None = None,
+    data: RankingData | None = None,
+    *,
+    ranker: Ranker | None = None,
+    temperature: float = 0.5,
+    clip: float = 10.0,
+    examination: Sequence[float] | None = None,
+    name: str = "",
+    of: str = "all sessions",
+    progress: Progress = _silent,
+) -> Evaluation:
+    """Scores a model on a log by clicks, by grades, and by clicks to expect.
+
+    Clicks and rankings are judged on all sessions; the clicks of another ranking are
+    estimated from at most 100,000 of a log on disk.
+
+    Args:
+        model: A trained click model, or what `fit` gave.
+        log: Sessions; of what `fit` gave, None takes those that it held out to test.
+        data: Features of the items as they come, and grades where there are any.
+        ranker: The model that serves; needed beside a bare click model whose features
+            are scaled, for it knows the scaling. None: features go in as they are.
+        temperature: Of the policy whose clicks are estimated: a Plackett-Luce draw from
+            the scores, in their standard deviations.
+        clip: Largest weight of a session.
+        examination: Examination probability of each position, to estimate clicks by.
+        name: What to call the model; by default its class.
+        of: Which sessions these are, in words.
+        progress: Called with the share of the work done.
+
+    Raises:
+        ValueError: There is no log, an argument is out of range, or the log names items
+            that `data` lacks.
+    """
+    policy = NewPolicy(temperature, clip, examination)
+    if isinstance(model, Fitted):
+        ranker = model.ranker if ranker is None else ranker
+        if log is None:
+            return _evaluate_tests(model, policy, name, progress)
+        model = model.model
+    if log is None or data is None:
+        raise ValueError("evaluate needs a log and its ranking data")
+    preprocess = None if ranker is None else ranker.preprocess
+    data = data if ranker is None else data.arranged(ranker.feature_names)
+    scores = score_items(model.score if ranker is None else ranker, data.features)
+    name = name or type(model).__name__
+    return scoreboards(model, preprocess, log, data, scores, policy, name, of, progress)
+
+
+@dataclass(frozen=True)
+class NewPolicy:
+    """A ranking whose clicks are estimated, and how, see `evaluate`."""
+
+    temperature: float = 0.5
+    clip: float = 10.0
+    examination: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "clip"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(
+                    f"{name} must be above 0 and finite, got {getattr(self, name)}"
+                )
+
+
+def _evaluate_tests(
+    fitted: Fitted, policy: "NewPolicy", name: str, progress: Progress
+) -> Evaluation:
+    """`evaluate` on the sessions that a fit held out, whose features are scaled."""
+    part, by = fitted.prepared.test, fitted.prepared.held_out_by
+    if part is None:
+        raise ValueError("fit was given its validation sessions: give evaluate a log")
+    scores = score_items(fitted.model.score, part.data.features)
+    name, of = name or type(fitted.model).__name__, f"the sessions held out by {by}"
+    return scoreboards(
+        fitted.model, None, part.log, part.data, scores, policy, name, of, progress
+    )
+
+
+def scoreboards(
+    model: ClickModel,
+    preprocess: keras.layers.Layer | None,
+    log: ClickLog | Stream,
+    data: RankingData,
+    scores: np.ndarray,
+    policy: "NewPolicy",
+    name: str,
+    of: str = "all sessions",
+    progress: Progress = _silent,
+) -> Evaluation:
+    """`evaluate` where the scores of the items (items,) are known."""
+    counts = count(log, lambda share: progress(0.1 * share))
+    if isinstance(log, ClickLog):
+        some = log
+    else:
+        some = log.sample(SOME, [0], progress=lambda share: progress(0.1 + 0.1 * share))
+    estimates, note = clicks_to_expect(some, data, scores, policy)
+    clicks = click_scoreboard(
+        model, preprocess, log, data, scores, lambda share: progress(0.2 + 0.8 * share)
+    )
+    asked = np.flatnonzero(counts.asked)
+    return Evaluation(
+        name,
+        of,
+        counts.sessions,
+        clicks,
+        ranking_scoreboard(asked, data, scores),
+        estimates,
+        len(some),
+        note,
+    )
+
+
+def clicks_to_expect(
+    log: ClickLog,
+    data: RankingData,
+    scores: np.ndarray,
+    policy: "NewPolicy",
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Estimates of the clicks a session under the new ranking; why one is missing."""
+    estimates, note = [], None
+    chances = log.logging_propensity
+    if chances is None:
+        note = "the log has no propensities"
+    elif (chances[log.mask] >= 1).all():
+        note = "all propensities are 1: the logging policy never varied its rankings"
+    else:
+        chance = off_policy.plackett_luce(log, data, scores, policy.temperature)
+        estimates.append(off_policy.cascade_ips(log, chance, policy.clip))
+    if policy.examination is not None:
+        theta = list(policy.examination)
+        by_rank = off_policy.examination_ips(log, scores, theta, policy.clip)
+        estimates.append(by_rank)
+    return [estimate._asdict() for estimate in estimates], note
+
+
+def click_scoreboard(
+    model: ClickModel,
+    preprocess: keras.layers.Layer | None,
+    log: ClickLog | Stream,
+    data: RankingData,
+    scores: np.ndarray,
+    progress: Progress = _silent,
+) -> dict[str, Any]:
+    """How likely the clicks were, each predicted from those above it, and where.
+
+    Of a model that predicts no clicks, only where they would stand in its order. Every
+    number is made of sums over sessions, so that a log on disk is judged by pieces.
+    """
+    reciprocal, clicked = 0.0, 0
+    likelihood, shown = np.zeros(log.list_size), np.zeros(log.list_size)
+    pieces = [log] if isinstance(log, ClickLog) else log.pieces()
+    done, total = 0, len(log)
+    for piece in even_pieces(pieces, PIECE):
+        order = np.where(piece.mask, scores[piece.item], 0.0)
+        found = metrics.mrr(piece.click.astype(np.int8), order, mask=piece.mask)
+        reciprocal += np.nansum(found)
+        clicked += int(np.count_nonzero(~np.isnan(found)))
+        if model.predicts_clicks:
+            logits = conditional_logits(model, preprocess, piece, data)
+            value = metrics.item_log_likelihood(piece.click, logits, piece.mask)
+            likelihood += value.sum(axis=0, dtype=float)
+            shown += piece.mask.sum(axis=0)
+        done += len(piece)
+        progress(done / total)
+    reranked = {"click_mrr": reciprocal / clicked if clicked else None}
+    if not model.predicts_clicks:
+        return reranked
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was shown
+        per_rank = np.exp(-likelihood / shown)
+    return {
+        "log_likelihood_per_item": float(likelihood.sum() / shown.sum()),
+        "log_likelihood_per_session": float(likelihood.sum() / done),
+        "perplexity": float(np.nanmean(per_rank)),
+        "perplexity_per_rank": [None if np.isnan(p) else float(p) for p in per_rank],
+        **reranked,
+    }
+
+
+def conditional_logits(
+    model: ClickModel,
+    preprocess: keras.layers.Layer | None,
+    log: ClickLog,
+    data: RankingData,
+    batch_size: int = 1024,
+) -> np.ndarray:
+    """(S, L) logits of each click, given those above it."""
+    seen, features = shown_only(log, data)
+    scaled = applied(preprocess, features)
+    table = RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
+    parts = []
+    for batch, clicks in batches(seen, table, batch_size, shuffle=False, packed=PACKS):
+        given = model.conditional_click_logits(batch, clicks, model(batch))
+        parts.append(np.asarray(given))
+    gc.collect()  # datasets of TensorFlow are cycles, and hold the features
+    return np.concatenate(parts)
+
+
+def ranking_scoreboard(
+    queries: np.ndarray, data: RankingData, scores: np.ndarray
+) -> list[dict[str, Any]]:
+    """NDCG and MRR over all items of these queries, empty without grades."""
+    some = data.select(queries)
+    if some.labels is None:
+        return []
+    rows = np.repeat(data.offsets[queries] - some.offsets[:-1], some.sizes)
+    score = scores[np.arange(some.items) + rows]
+    ndcg = metrics.ndcg(some.labels, score, CUTOFFS, offsets=some.offsets)
+    values = {f"ndcg@{k}": ndcg[:, i] for i, k in enumerate(CUTOFFS)}
+    values["mrr"] = metrics.mrr(some.labels, score, offsets=some.offsets)
+    found = ((name, metrics.estimate(value)) for name, value in values.items())
+    return [{"metric": name, **estimate._asdict()} for name, estimate in found]
+
+
+def score_items(ranker: Callable[[Any], Any], features: np.ndarray) -> np.ndarray:
+    """(items,) scores of features (items, F), in pieces of one compiled size.
+
+    Args:
+        ranker: From features (..., F) to scores (...), a Keras model or function.
+    """
+    return Scorer(scored_by(ranker))(features)

@@ -1,0 +1,90 @@
+"""Results that print well: a table in a terminal, HTML in a notebook."""
+
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from typing import Any
+
+Section = tuple[str, Sequence[dict[str, Any]]]  # a title, and rows with the same keys
+
+
+class Printed:
+    """Base of results: a subclass says what it came to, by `sections` and `words`."""
+
+    def sections(self) -> Iterator[Section]:
+        """Titles and rows of the tables."""
+        raise NotImplementedError
+
+    def words(self) -> str:
+        """A sentence or two on what was found."""
+        return ""
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        for title, rows in self.sections():
+            yield table(title, rows)
+        if text := self.words():
+            from rich.text import Text
+
+            yield Text(text)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        out = StringIO()
+        Console(file=out, width=100).print(self)
+        return out.getvalue().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        parts = []
+        for title, rows in self.sections():
+            heads = "".join(f"<th>{escape(_head(n))}</th>" for n in _names(rows))
+            body = "".join(
+                "<tr>"
+                + "".join(f"<td>{escape(text(v))}</td>" for v in row.values())
+                + "</tr>"
+                for row in rows
+            )
+            parts.append(
+                f"<table><caption>{escape(title)}</caption>"
+                f"<tr>{heads}</tr>{body}</table>"
+            )
+        return "".join(parts) + f"<p>{escape(self.words())}</p>"
+
+
+def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
+    """Rows with the same keys as a rich table; numbers stand to the right.
+
+    >>> table("Clicks", [{"metric": "ndcg", "value": 0.5}]).row_count
+    1
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=Text(title), title_justify="left", box=box.SIMPLE)
+    for name, value in (rows[0] if rows else {}).items():
+        side = "left" if isinstance(value, str) else "right"
+        made.add_column(Text(_head(name)), justify=side)  # type: ignore[arg-type]
+    for row in rows:
+        made.add_row(*(Text(text(value)) for value in row.values()))
+    return made
+
+
+def text(value: Any) -> str:
+    """A value in a cell: five digits, and nothing for None.
+
+    >>> text(0.123456), text(None), text(3)
+    ('0.12346', '', '3')
+    """
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _names(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(rows[0]) if rows else []
+
+
+def _head(name: str) -> str:
+    return name.replace("_", " ")

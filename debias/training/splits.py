@@ -1,0 +1,223 @@
+"""What a model learns from, is judged by and is tested on; features, scaled."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from debias.data import ClickLog, RankingData, Stream
+from debias.data.layout import Layout, layout_of
+from debias.data.splits import random_parts
+from debias.layers import Standardize
+
+FEW = 50  # queries; below, sessions are held out instead
+PARTS = (0.8, 0.1, 0.1)  # to learn from, to judge passes by, to test
+JUDGES = 250_000  # sessions of a stream that are held in memory to judge or test by
+ROW_GROUPS = 48  # row groups of a stream that those are drawn from
+PIECE = 1 << 14  # items scaled at once
+
+
+class Part(NamedTuple):
+    """Sessions in memory and the features of their items, as the model reads them."""
+
+    log: ClickLog
+    data: RankingData
+
+
+class Learners(NamedTuple):
+    """Sessions to learn from, in memory or on disk, and the features of their items.
+
+    Attributes:
+        log: The sessions.
+        data: Ranking data whose items the log names; features as the model reads them.
+        weight: (S, L) weight of each cell in the loss, or None.
+    """
+
+    log: ClickLog | Stream
+    data: RankingData
+    weight: np.ndarray | None = None
+
+
+class Prepared(NamedTuple):
+    """A log made ready for training.
+
+    Attributes:
+        train: Sessions to learn from, in memory or on disk.
+        validation: Sessions to judge a pass, and candidates, by; in memory.
+        test: Sessions that nothing is chosen by; None where the caller keeps them.
+        held_out_by: What the parts were split by: "query", "session" or "caller".
+        layout: The layout columns of the log and their largest ids.
+        preprocess: The layer that raw features pass before the model reads them.
+        feature_names: Names of the features in order; None where they have none.
+    """
+
+    train: Learners
+    validation: Part
+    test: Part | None
+    held_out_by: str
+    layout: Layout
+    preprocess: keras.layers.Layer | None
+    feature_names: tuple[str, ...] | None = None
+
+    @property
+    def features(self) -> int:
+        """F, how many features an item has."""
+        return self.train.data.feature_count
+
+
+def prepare(
+    log: ClickLog | Stream,
+    data: RankingData,
+    seed: int = 0,
+    preprocess: keras.layers.Layer | None = None,
+) -> Prepared:
+    """Holds sessions out and scales the features of the items that are shown.
+
+    Args:
+        log: All sessions, in memory or on disk.
+        data: Features of the items, as they come.
+        seed: Names the split.
+        preprocess: The layer that scales features; None: a `Standardize` that takes
+            mean and deviation from the features.
+
+    Raises:
+        ValueError: The log has too few sessions to hold some out, or names an item or
+            query that `data` lacks.
+    """
+    if isinstance(log, ClickLog):
+        columns = [n for n in ("row", "column", "device", "context") if _has(log, n)]
+        seen, features = shown_only(log.select(*columns), data)
+        (train, validation, test), by = held_out(seen, seed)
+        layout = layout_of(seen)
+    else:
+        stored = [n for n in ("row", "column", "device", "context") if _stores(log, n)]
+        (train, validation, test), by = held_out_of_stream(
+            replace(log, columns=tuple(stored)), data.queries, seed
+        )
+        layout = layout_of(ClickLog.concatenate([validation, test]))
+        features = data.features
+    names = data.feature_names
+    del data  # features are held once from here on if the caller lets go of them
+    scale, scaled = standardized(features, preprocess)
+    judges, tests = Part(validation, scaled), Part(test, scaled)
+    return Prepared(Learners(train, scaled), judges, tests, by, layout, scale, names)
+
+
+def _has(log: ClickLog, name: str) -> bool:
+    return getattr(log, name) is not None
+
+
+def _stores(stream: Stream, name: str) -> bool:
+    return name in (stream.columns or ())
+
+
+def held_out(
+    log: ClickLog, seed: int, fractions: tuple[float, float, float] = PARTS
+) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
+    """Training, validation and test sessions, and by what they were split.
+
+    No query is in two parts ("query"), unless there are fewer than 50 ("session").
+
+    Raises:
+        ValueError: A part would be empty.
+    """
+    by = "query" if np.unique(log.query).size >= FEW else "session"
+    train, validation, test = log.split(fractions, np.random.default_rng(seed), by)
+    if min(len(train), len(validation), len(test)) == 0:
+        raise ValueError(
+            f"{len(log)} sessions are too few to hold some out: give more sessions, "
+            "or give fit your own validation sessions"
+        )
+    return (train, validation, test), by
+
+
+def held_out_of_stream(
+    stream: Stream, queries: int, seed: int
+) -> tuple[tuple[Stream, ClickLog, ClickLog], str]:
+    """The split of `held_out` for a log on disk; few held-out sessions are read.
+
+    The parts are those of `held_out` where every query was asked. Where there are fewer
+    than 50, each session is put in a part by a draw. At most 250,000 sessions to judge
+    by and as many to test by are drawn from 48 row groups, so that a fit begins soon.
+
+    Args:
+        stream: All sessions.
+        queries: How many queries there are, asked or not.
+        seed: Of the draws.
+    """
+    by = "query" if queries >= FEW else "session"
+    part = np.zeros(queries, np.int8)
+    if by == "query":
+        parts = random_parts(queries, PARTS, np.random.default_rng(seed))
+        for number, members in enumerate(parts):
+            part[members] = number
+
+    def keep(wanted: int) -> Callable[[ClickLog, tuple[int, int]], np.ndarray]:
+        def kept(piece: ClickLog, key: tuple[int, int]) -> np.ndarray:
+            if by == "query":
+                if (highest := piece.query.max()) >= queries:
+                    raise ValueError(
+                        f"{stream.path}: query must be below {queries}, the queries of "
+                        f"its ranking data, got {highest}"
+                    )
+                return part[piece.query] == wanted
+            draw = np.random.default_rng([seed, *key]).random(len(piece))
+            return np.searchsorted(np.cumsum(PARTS[:-1]), draw, "right") == wanted
+
+        return kept
+
+    train, validation, test = (
+        replace(stream, keep=keep(number), share=share)
+        for number, share in enumerate(PARTS)
+    )
+    judged, tested = (
+        each.sample(JUDGES, [seed, 1], ROW_GROUPS) for each in (validation, test)
+    )
+    return (train, judged, tested), by
+
+
+def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
+    """The log with the shown items numbered afresh, and features of these alone.
+
+    >>> data = RankingData([[0.0], [1.0], [2.0]], None, [0, 3])
+    >>> log, features = shown_only(ClickLog([0], [[2, 0]], [[1, 0]]), data)
+    >>> log.item.tolist(), features.tolist()
+    ([[1, 0]], [[0.0], [2.0]])
+    """
+    log.check(data.items)
+    seen = np.zeros(data.items + 1, bool)
+    seen[log.item] = True  # padding is the last cell
+    seen[-1] = False
+    number = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
+    columns = {**log.columns(), "item": number[log.item]}
+    return ClickLog.trusted(**columns), data.features[seen[:-1]]
+
+
+def standardized(
+    features: np.ndarray, layer: keras.layers.Layer | None = None
+) -> tuple[keras.layers.Layer, RankingData]:
+    """Scaled features as ranking data of one query, and the layer that scales them.
+
+    Args:
+        features: (items, F) as they come.
+        layer: Scales them; None: a `Standardize` adapted to them.
+    """
+    layer = Standardize().adapt(features) if layer is None else layer
+    scaled = applied(layer, features)
+    return layer, RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
+
+
+def applied(layer: keras.layers.Layer | None, features: np.ndarray) -> np.ndarray:
+    """Features (items, F) passed through a layer in pieces; None leaves them as is."""
+    if layer is None:
+        return features
+    starts = range(0, len(features), PIECE)
+    pieces = (np.asarray(layer(features[start : start + PIECE])) for start in starts)
+    first = next(pieces)
+    out = np.empty((len(features), *first.shape[1:]), np.float32)
+    out[: len(first)] = first
+    for start, piece in zip(starts[1:], pieces, strict=True):
+        out[start : start + len(piece)] = piece
+    return out

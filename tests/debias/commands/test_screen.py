@@ -1,0 +1,59 @@
+"""What commands print: nothing that a file holds rules the terminal."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from debias.commands.screen import messages, plain, print_table, say
+
+EVIL = "\x1b]0;title\x07[bold]id[/bold]\x1b[2J\u202e\x9b31m\n"
+TAME = (
+    r"\x1b]0;title\x07[bold]id[/bold]\x1b[2J" + "\\u202e" + r"\x9b31m\n"
+)  # as a literal of Python would have it
+
+
+def test_control_characters_are_escaped_and_letters_are_not():
+    assert plain(EVIL) == TAME
+    assert plain("Käse 奶酪 [1] \\n 'a'") == "Käse 奶酪 [1] \\n 'a'"
+    assert plain("\ud800") == r"\ud800"  # which could not be encoded
+
+
+def test_tables_escape_titles_names_and_values(capsys):
+    print_table(EVIL, [{EVIL: EVIL, "item": 1}])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\u202e" not in out and "\x07" not in out
+    squeezed = "".join(out.split())  # a heading may be folded
+    assert squeezed.count(TAME.replace(" ", "")) == 3
+
+
+def test_messages_escape_what_they_quote(capsys):
+    with pytest.raises(typer.Exit) as error, messages():
+        raise ValueError(f"column {EVIL}")
+    assert error.value.exit_code == 1
+    assert capsys.readouterr().err == f"error: column {TAME[:-2]}\n\n"
+    say("two\nlines")
+    assert capsys.readouterr().out == "two\nlines\n"
+
+
+def test_one_wide_row_stands_upright(capsys):
+    row = {f"a_long_name_{n}": n for n in range(12)}
+    print_table("Held out", [row])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines if "a_long_name_11" in line] == [
+        ["a_long_name_11", "11"]
+    ]
+    print_table("Held out", [{"pass": 1, "loss": 0.5}])  # which fits
+    assert "pass   loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("package", ["debias", "simulators", "benchmarks"])
+def test_commands_tell_their_version(package):
+    done = subprocess.run(
+        [sys.executable, "-m", package, "--version"], capture_output=True, text=True
+    )
+    import debias
+
+    assert (done.returncode, done.stdout) == (0, f"debias {debias.__version__}\n")

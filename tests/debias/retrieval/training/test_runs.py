@@ -1,0 +1,135 @@
+"""Tests of debias.retrieval.training.runs: a folder that is trained, and damaged."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from debias.retrieval.data.events import EventColumns
+from debias.retrieval.data.interactions import from_columns
+from debias.retrieval.training import runs
+from debias.retrieval.training.learner import TrainingConfig
+from debias.retrieval.training.recipe import Recipe
+from tests.debias.retrieval.models.registry import LOG
+
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
+CONFIG = TrainingConfig(length=3, batch_size=240)
+RECIPE = Recipe("fm", 4, [], 0.1, 0, CONFIG._asdict())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    found = runs.train(folder, LOG, RECIPE, 2)
+    runs.write_json(folder / "report.json", {**found, "applied": {}})
+    request = {"source": {"column": []}, "settings": {}}
+    runs.write_json(folder / "train.json", request)
+    return folder
+
+
+def test_a_finished_run_opens_with_its_learner(trained):
+    run = runs.open_run(trained)
+    assert [each["pass"] for each in run.report["passes"]] == [1, 2]
+    assert [path.name for path in (trained / "passes").iterdir()] == ["2"]
+    assert int(run.learner.optimizer.iterations) == 2 * 2
+    assert run.request["settings"] == {} and run.report["held_out"] is None
+
+
+def test_a_run_resumes_at_its_last_pass_and_comes_to_the_same(trained, tmp_path):
+    first = runs.train(tmp_path, LOG, RECIPE, 1)
+    events = []
+    again = runs.train(tmp_path, LOG, RECIPE, 2, progress=events.append)
+    assert first["passes"] == again["passes"][:1]
+    assert again["passes"] == json.loads((trained / "losses.json").read_text())
+    assert sum(events) == 2 * len(LOG)  # the first pass is reported at once
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("report.json", "{}"),
+        ("report.json", "[1]"),
+        ("report.json", '{"tower": "fm", '),
+        ("report.json", None),
+        ("train.json", "{}"),
+        ("train.json", "\\xff"),
+        ("passes/2/log.npz", None),
+        ("passes/2/variables.npz", None),
+        ("passes/2/variables.npz", "no archive"),
+        ("passes/2/variables.npz", ""),
+    ],
+)
+def test_a_damaged_file_is_named(trained, tmp_path, name, content):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    path = folder / name
+    if content is None:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.write_bytes(content.encode("latin1"))
+    with pytest.raises(ValueError, match=f"{name}: is (missing or )?damaged"):
+        runs.open_run(folder)
+
+
+def test_a_recipe_of_another_make_is_damage(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    report = json.loads((folder / "report.json").read_text())
+    report["recipe"]["colour"] = "red"
+    runs.write_json(folder / "report.json", report)
+    with pytest.raises(ValueError, match=r"report\.json: is damaged.*colour"):
+        runs.open_run(folder)
+
+
+def test_a_pass_whose_losses_are_damaged_is_named(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "losses.json").write_text("[")
+    with pytest.raises(ValueError, match=r"losses\.json: is damaged"):
+        runs.train(folder, LOG, RECIPE, 3)
+
+
+def test_folders_that_hold_no_run(tmp_path):
+    with pytest.raises(ValueError, match="is no folder that debias retrieval train"):
+        runs.open_run(tmp_path)
+    (tmp_path / "train.json").write_text("{}")
+    with pytest.raises(ValueError, match="did not finish"):
+        runs.open_run(tmp_path)
+    (tmp_path / "report.json").write_text('{"candidates": []}')
+    with pytest.raises(ValueError, match="holds a click model"):
+        runs.open_run(tmp_path)
+
+
+def test_a_loss_that_is_no_number_saves_nothing(tmp_path):
+    config = CONFIG._replace(learning_rate=1e38)._asdict()
+    recipe = RECIPE._replace(config=config)
+    with pytest.raises(ValueError, match=r"diverged: loss (nan|inf) at step \d, learn"):
+        runs.train(tmp_path, LOG, recipe, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_is_no_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        runs.write_json(tmp_path / "report.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_users_of_one_event_each_leave_none_to_hold_out(tmp_path):
+    log = from_columns(["u", "v"], ["i", "j"], [1, 2])
+    with pytest.raises(ValueError, match="no user has two events"):
+        runs.train(tmp_path, log, RECIPE, 1, hold_out=True)
+
+
+def test_events_of_a_source():
+    table = pa.table({"u": ["a", "b", "a"], "i": ["x", "x", "x"], "t": [1, 2, 1]})
+    columns = EventColumns("u", "i", "t")
+    log, facts = runs.read_log(table, columns, items={"id": ["y", "x"], "n": [1.0, 2]})
+    assert (facts["events"], facts["duplicates"], facts["bare"]) == (2, 1, 0)
+    assert log.items.vocabularies["id"].tolist() == ["y", "x"]
+    assert runs.read_all(table, columns).time.tolist() == [1, 2, 1]
+    for read in (runs.read_log, runs.read_all):
+        with pytest.raises(ValueError, match="holds no event"):
+            read(table.slice(0, 0), columns)
+    assert np.isfinite(log.items.columns["n"]).all()

@@ -1,0 +1,68 @@
+"""Tests of debias.training.splits: what is held out, and scaled features."""
+
+import numpy as np
+import pytest
+
+from debias.data import ClickLog
+from debias.training import held_out, held_out_of_stream, prepare
+from tests.debias.training.worlds import DATA, FEATURES, LOG, SHOWN, written
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("stream") / "log")
+
+
+def test_a_prepared_log_is_scaled_and_parted():
+    found = prepare(LOG, DATA, seed=0)
+    assert found.held_out_by == "query" and found.layout.columns == {"position": 4}
+    scaled = found.train.data.features
+    assert found.train.data is found.validation.data
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
+    wanted = np.asarray(found.preprocess(FEATURES[:5]))
+    np.testing.assert_allclose(scaled[:5], wanted, rtol=1e-6)
+
+
+def test_queries_are_held_out_whole_unless_there_are_few():
+    parts, by = held_out(SHOWN, seed=1)
+    queries = [set(part.query.tolist()) for part in parts]
+    assert by == "query" and sum(map(len, parts)) == len(SHOWN)
+    assert not queries[0] & queries[1] and not queries[1] & queries[2]
+    few = SHOWN.take(np.flatnonzero(SHOWN.query < 10))
+    parts, by = held_out(few, seed=1)
+    assert by == "session" and sum(map(len, parts)) == len(few)
+    with pytest.raises(ValueError, match="too few to hold some out"):
+        held_out(SHOWN.take([0, 1]), seed=1)
+
+
+def test_shown_only_keeps_what_was_shown():
+    item = LOG.item
+    np.testing.assert_array_equal(
+        FEATURES[SHOWN.item][LOG.mask], DATA.features[item][LOG.mask]
+    )
+    assert SHOWN.item.max() == len(FEATURES) - 1 == len(np.unique(item[item >= 0])) - 1
+
+
+def test_a_stream_is_held_out_as_the_log_in_memory_is(on_disk):
+    """Every query was asked, so that the parts are the same."""
+    queries = int(SHOWN.query.max()) + 1
+    assert queries == np.unique(SHOWN.query).size
+    wanted, _ = held_out(SHOWN, 3)
+    (learners, judges, tests), by = held_out_of_stream(on_disk, queries, 3)
+    train = ClickLog.concatenate([learners.read(w, [0]) for w in range(3)])
+    assert by == "query" and len(learners) == round(0.8 * len(SHOWN))
+    for part, expected in zip((train, judges, tests), wanted, strict=True):
+        rows = (np.c_[log.query, log.item, log.click] for log in (part, expected))
+        ours, theirs = (found[np.lexsort(found.T)] for found in rows)
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"log: query must be below 50.*got"):
+        held_out_of_stream(on_disk, 50, 3)
+
+
+def test_sessions_of_few_queries_are_held_out_by_a_draw(on_disk):
+    (learners, judges, tests), by = held_out_of_stream(on_disk, 10, 3)
+    train = [learners.read(w, [0]) for w in range(3)]
+    sizes = sum(map(len, train)), len(judges), len(tests)
+    assert by == "session" and sum(sizes) == len(SHOWN)
+    # Standard deviations: sqrt(900 .8 .2) = 12 and sqrt(900 .1 .9) = 9.
+    assert abs(sizes[0] - 720) < 48 and abs(sizes[1] - 90) < 36
