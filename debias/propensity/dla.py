@@ -11,11 +11,11 @@ Where P(click) = theta_k r_i, exp f = r and exp g = theta up to scale solve both
 weights are held fixed while a loss is minimised, so that what is sought is a point
 where neither loss wants to move, not a minimum of their sum.
 
-Without the cap there need not be such a point. An item that alone is clicked on its
+There need not be such a point in the tabular form. An item that alone is clicked on its
 lists has no finite f; where most items have a click or two, the few lists on which such
 an item leads outweigh all others, g follows them, and the weights grow on each other
-without bound. Where many clicks reach the cap, it decides what comes out, not the
-clicks: `Solution.capped` says how many do.
+without bound. There, and only there, the weights are capped. What comes out is finite
+and biased, since f follows the very clicks that it weighs: `Solution.clicks` tells.
 """
 
 from dataclasses import dataclass
@@ -23,15 +23,17 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import linalg
 
 from debias.data import ClickLog
-from debias.propensity.cells import Pairs, pairs
+from debias.propensity.cells import Pairs, pairs, typical
 from debias.propensity.pbm_maximum import accelerated
 from debias.propensity.position_based import design
 
 FLOOR = -20.0  # log attraction of an item that is never clicked
-CAP = 10.0  # of the weights, as usual in inverse weighting
+# Clicks of the item of the median click that the tabular form needs. On simulated logs
+# with fewer, ranks were off by a factor of two and more, up to 10^5 without a cap.
+FEW = 50
+CAP = 10.0  # of the weights where there are fewer, as usual in inverse weighting
 MOVE = 2.0  # logits that f or g moves by in one pass, at most
 
 
@@ -82,12 +84,12 @@ class Solution(NamedTuple):
         state: (K + P,) or (K + F,): g, 0 at rank 1 and nan where nothing is clicked,
             then f or its weights.
         move: What one more pass would move g by, at most.
-        capped: Share of the clicks of which a weight reaches the cap.
+        clicks: How many the item of the median click has.
     """
 
     state: np.ndarray
     move: float
-    capped: float
+    clicks: float
 
 
 def dla(
@@ -120,10 +122,12 @@ def dla(
     size = len(page.pairs)
     x = None if features is None else design(features, size)[:, :-1]
     dead = click.sum(axis=0) == 0
+    clicks = typical(_by_pair(click, pair, size))
+    cap = CAP if x is None and clicks < FEW else np.exp(-FLOOR)
 
     def beliefs(state: np.ndarray) -> Beliefs:
         score = state[ranks:] if x is None else x @ state[ranks:]
-        return _beliefs(pair, mask, state[:ranks], score)
+        return _beliefs(pair, mask, state[:ranks], score, cap)
 
     def step(state: np.ndarray) -> np.ndarray:
         g, rest = state[:ranks], state[ranks:]
@@ -149,20 +153,19 @@ def dla(
     if start is None:
         start = np.zeros(ranks + (size if x is None else x.shape[1]))
     # Only g is watched: an item that alone is clicked on its lists has no finite f.
-    start = np.nan_to_num(start, nan=FLOOR)
+    # It rests at first where all ranks are clicked alike: f must move before.
+    start = step(step(np.nan_to_num(start, nan=FLOOR)))
     state, _ = accelerated(
         step, start, tolerance, iterations, -np.inf, np.inf, watch=ranks
     )
     move = np.abs(step(state) - state)[:ranks].max()
-    own = beliefs(state)
-    capped = (click * ((own.w >= CAP) | (own.v >= CAP))).sum() / max(click.sum(), 1)
     state[:ranks][dead] = np.nan
-    return Solution(state, float(move), float(capped))
+    return Solution(state, float(move), clicks)
 
 
 def _log_ratio(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """log(observed / expected), cut to `MOVE`; 0 for 0 / 0, -1 for 0 of what is not."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.log(observed / expected)
     return np.nan_to_num(ratio, nan=0.0, neginf=-1.0).clip(-MOVE, MOVE)
 
@@ -187,7 +190,7 @@ class Beliefs(NamedTuple):
 
 
 def _beliefs(
-    pair: np.ndarray, mask: np.ndarray, g: np.ndarray, score: np.ndarray
+    pair: np.ndarray, mask: np.ndarray, g: np.ndarray, score: np.ndarray, cap: float
 ) -> Beliefs:
     def softmax(logit: np.ndarray) -> np.ndarray:
         high = np.where(mask, logit, -np.inf)
@@ -197,7 +200,7 @@ def _beliefs(
     f = np.append(score, 0.0)[pair]
     lead = f[np.arange(len(f)), np.argmax(mask, axis=1)][:, None]
     g = np.broadcast_to(g, f.shape)
-    most = np.log(CAP)
+    most = np.log(cap)
     return Beliefs(
         softmax(f),
         softmax(g),
@@ -206,48 +209,34 @@ def _beliefs(
     )
 
 
-def dla_variance(
-    page: Pages, state: np.ndarray, features: np.ndarray | None = None
-) -> np.ndarray:
-    """(K,) variances of g by the delta method, sessions independent.
+def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """(K,) variances of g of the linear form by the delta method, sessions independent.
 
     The point solves sum of psi = 0 over sessions, with psi_g,k = c_k v_k - (sum of
-    c v) softmax(g)_k by rank and psi_f,i = c_i w_i - (sum of c w) softmax(f)_i by pair.
+    c v) softmax(g)_k by rank and psi_f = X' (c_i w_i - (sum of c w) softmax(f)_i).
     With J their Jacobian, weights v and w included, a session moves the point by
-    -J^-1 psi; its variance is the sum of squares. In the linear form psi_f and J are
-    projected onto the features.
+    -J^-1 psi; its variance is the sum of squares.
     """
     units, ranks = page.pair.shape
     size = len(page.pairs)
-    x = None if features is None else design(features, size)[:, :-1]
+    x = design(features, size)[:, :-1]
     dead = np.isnan(state[:ranks])
     g = np.where(dead, FLOOR, state[:ranks])
-    score = state[ranks:] if x is None else x @ state[ranks:]
-    own = _beliefs(page.pair, page.mask, g, score)
+    own = _beliefs(page.pair, page.mask, g, x @ state[ranks:], np.exp(-FLOOR))
     click = np.asarray(page.clicked.sum(axis=1)).reshape(units, ranks)
     blocks = _jacobian(page, own, click)
-    # Rank 1 is the scale; ranks and pairs without a finite parameter stay out.
+    # Rank 1 is the scale, ranks without a click have no parameter; f is projected.
     free = np.flatnonzero(~dead)[1:]
-    gg, gf = blocks.gg[np.ix_(free, free)], blocks.gf[free][:, :size]
-    fg, ff = blocks.fg[:size][:, free], blocks.ff[:size, :size]
-    if x is not None:
-        keep = np.arange(x.shape[1])
-        gf, fg, ff = gf @ x, x.T @ fg, x.T @ (ff @ x)
-    else:
-        keep = _free_pairs(page, _by_pair(click, page.pair, size))
-        gf, fg, ff = gf[:, keep], fg[keep], ff[keep][:, keep]
-    jacobian = sparse.block_array([[sparse.csr_array(gg), gf], [fg, ff]]).tocsc()
-    jacobian -= 1e-9 * sparse.diags_array(np.abs(jacobian.diagonal()) + 1e-9)
+    gg, gf = blocks.gg[np.ix_(free, free)], blocks.gf[free][:, :size] @ x
+    fg, ff = x.T @ blocks.fg[:size][:, free], x.T @ (blocks.ff[:size, :size] @ x)
+    jacobian = np.block([[gg, gf], [fg, ff]])
+    jacobian -= 1e-9 * np.diag(np.abs(np.diag(jacobian)) + 1e-9)
     # The rows of J^-1 that belong to g, by rank and by pair.
-    unit = np.eye(jacobian.shape[0], len(free))
-    solved = linalg.splu(jacobian.T.tocsc()).solve(unit).T
+    solved = np.linalg.solve(jacobian.T, np.eye(len(jacobian), len(free))).T
     by_rank = np.zeros((len(free), ranks))
     by_rank[:, free] = solved[:, : len(free)]
     by_pair = np.zeros((len(free), size + 1))
-    if x is None:
-        by_pair[:, keep] = solved[:, len(free) :]
-    else:
-        by_pair[:, :size] = solved[:, len(free) :] @ x.T
+    by_pair[:, :size] = solved[:, len(free) :] @ x.T
     # What a click at a rank of a page does, less what its list expected of it.
     variance = np.zeros(ranks)
     for k, row, line in zip(free, by_rank, by_pair, strict=True):
@@ -270,17 +259,14 @@ class Jacobian(NamedTuple):
 def _jacobian(page: Pages, own: Beliefs, click: np.ndarray) -> Jacobian:
     """The blocks of J, (K, K), (K, P + 1), (P + 1, K) and (P + 1, P + 1).
 
-    d psi_g,k / dg = -sum_l c v (softmax(g)_k [k = j] - softmax(g)_k softmax(g)_j);
-    d v_l / df is v_l at the list's first pair and -v_l at its own, 0 at the cap; and
-    the same with f for g and w for v, where the first rank does not move.
+    d psi_g,k / dg_j = -sum_l c v (softmax(g)_k [k = j] - softmax(g)_k softmax(g)_j);
+    d v_l / df is v_l at the list's first pair and -v_l at its own; the same with f for
+    g and w for v, where the first rank does not move.
     """
     units, ranks = page.pair.shape
     size = len(page.pairs)
     seen, liked = click * own.w, click * own.v
     much, more = seen.sum(axis=1), liked.sum(axis=1)
-    # A weight at the cap does not move.
-    seen_free, liked_free = seen * (own.w < CAP), liked * (own.v < CAP)
-    more_free = liked_free.sum(axis=1)
     pair = page.pair
     first = pair[np.arange(units), np.argmax(page.mask, axis=1)][:, None]
     rank = np.broadcast_to(np.arange(ranks), pair.shape)
@@ -295,10 +281,10 @@ def _jacobian(page: Pages, own: Beliefs, click: np.ndarray) -> Jacobian:
     gg = own.g.T @ weighted - np.diag(weighted.sum(axis=0))
     # psi_g over f: through v_k itself, and through the sum of c v.
     shape = (ranks, size + 1)
-    gf = scattered(rank, first, liked_free, shape)
-    gf -= scattered(rank, pair, liked_free, shape)
-    gf -= scattered(rank, first, own.g * more_free[:, None], shape)
-    product = own.g[:, :, None] * liked_free[:, None, :]
+    gf = scattered(rank, first, liked, shape)
+    gf -= scattered(rank, pair, liked, shape)
+    gf -= scattered(rank, first, own.g * more[:, None], shape)
+    product = own.g[:, :, None] * liked[:, None, :]
     gf += scattered(rank[:, :, None], pair[:, None, :], product, shape)
     # psi_f over f at fixed weights.
     shape = (size + 1, size + 1)
@@ -307,22 +293,10 @@ def _jacobian(page: Pages, own: Beliefs, click: np.ndarray) -> Jacobian:
     ff -= scattered(pair, pair, much[:, None] * own.f, shape)
     # psi_f over g: through w_l itself, and through the sum of c w.
     shape = (size + 1, ranks)
-    product = own.f[:, :, None] * seen_free[:, None, :]
-    fg = scattered(pair, rank, -seen_free, shape)
+    product = own.f[:, :, None] * seen[:, None, :]
+    fg = scattered(pair, rank, -seen, shape)
     fg += scattered(pair[:, :, None], rank[:, None, :], product, shape)
     return Jacobian(gg, gf, fg, ff)
-
-
-def _free_pairs(page: Pages, clicks: np.ndarray) -> np.ndarray:
-    """Pairs whose f is free: only differences within a query count, so that the one
-    most clicked of each query stays put; those never clicked have no finite f.
-    """
-    query = page.pairs.query
-    order = np.lexsort((-clicks, query))
-    held = order[np.r_[True, np.diff(query[order]) > 0]]
-    free = clicks > 0
-    free[held] = False
-    return np.flatnonzero(free)
 
 
 def _newton(

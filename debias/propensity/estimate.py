@@ -12,7 +12,7 @@ import numpy as np
 from debias.data import ClickLog
 from debias.propensity import harvest
 from debias.propensity.cells import Cells, cells, components, pairs
-from debias.propensity.dla import CAP, Solution, dla, dla_variance, pages
+from debias.propensity.dla import FEW, Solution, dla, dla_variance, pages
 from debias.propensity.examination import (
     Examination,
     Fit,
@@ -30,7 +30,6 @@ from debias.propensity.position_based import (
 )
 
 MOST_CONTEXTS = 50
-CAPPED = 0.1  # share of the clicks whose weights may reach the cap of dual learning
 SETTLED = 0.05  # what one more pass may move its log examination by
 UNCLICKED = "log has no click at rank 1, to which examination is relative"
 
@@ -274,19 +273,19 @@ def _dla(
 
     variance = None
     if interval == "delta":
-        variance = dla_variance(page, state, options.get("features"))
+        variance = dla_variance(page, state, options["features"])
     elif interval == "bootstrap":
         variance = bootstrap_variance(refit, log.sessions, replicates, seed)
-    fit = point(counted, state[:ranks], _doubt(solution))
+    fit = point(counted, state[:ranks], _doubt(solution, "features" not in options))
     return result(fit, variance, "dla", interval, level)
 
 
-def _doubt(solution: Solution) -> str:
+def _doubt(solution: Solution, tabular: bool) -> str:
     """Why a solution of dual learning is not to be used, or ""."""
-    if solution.capped > CAPPED:
+    if tabular and solution.clicks < FEW:
         return (
-            f"{solution.capped:.0%} of the clicks have a weight at its cap of {CAP:g}: "
-            "items have too few clicks for dual learning"
+            f"half of the clicks are on items with at most {solution.clicks:.0f} "
+            f"clicks, and dual learning without features needs {FEW}"
         )
     if solution.move > SETTLED:
         return f"not settled: one more pass moves it by {solution.move:.0%}"

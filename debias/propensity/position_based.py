@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.special import expit
 
-from debias.propensity.cells import Cells
+from debias.propensity.cells import Cells, typical
 from debias.propensity.examination import Fit
 from debias.propensity.pbm_maximum import (
     TINY,
@@ -24,9 +24,8 @@ from debias.propensity.pbm_maximum import (
 
 CERTAIN = 1 - 1e-9
 EDGE = 1e-3  # log ratios closer to 0 than this are no difference
-EXAMINED = (
-    "the likelihood is largest where every rank is examined alike: items with few "
-    "impressions explain all clicks by themselves"
+FEW = (
+    50  # impressions of the pair of the median impression, below which it may be wrong
 )
 
 
@@ -58,13 +57,19 @@ def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
     number with the data: on twenty sessions a query by several standard errors. That
     is why it claims no interval; `pbm_conditional` has no such parameters.
 
-    In the extreme the maximum has every rank examined alike. It then lies on the edge
-    of the parameters, examination 1 everywhere, and the fit says that it is degenerate.
+    In the extreme its maximum has most ranks examined like rank 1, on the edge of what
+    the model allows. Where pairs have few impressions the fit is degenerate then.
     """
     log_theta = pbm_maximum(counted, prior=prior)[0]
     below = log_theta[1:][~np.isnan(log_theta[1:])]
-    at_edge = below.size > 0 and (np.abs(below) < EDGE).all()
-    return point(counted, log_theta, EXAMINED if at_edge else "")
+    at_edge = int((np.abs(below) < EDGE).sum())
+    wrong = ""
+    if 2 * at_edge > len(below) and typical(counted.by_pair(counted.shown)) < FEW:
+        wrong = (
+            f"the likelihood is largest where {at_edge} of {len(below)} ranks are "
+            "examined like rank 1: items with few impressions explain the clicks"
+        )
+    return point(counted, log_theta, wrong)
 
 
 def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
