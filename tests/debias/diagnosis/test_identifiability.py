@@ -178,9 +178,8 @@ def test_confounding_is_flagged_where_it_is():
 
 def test_confounding_that_would_not_show_is_unknown():
     thin = simulated(PlackettLuce(lambda data: np.zeros(data.items), 1.0), 300)
-    found = confounding(thin)
+    found = confounding(thin, "pbm_conditional")
     assert not found.flagged.any() and found.grade == "unknown"
-    # Detectable: (1.96 at one comparison, more at several, + .84) standard errors.
     assert (found.detectable[1:] > MATTERS).any() and found.detectable[0] == 1.0
     one = ClickLog([0, 0], [[1], [2]], [[1], [0]])
     assert confounding(one).verdict.startswith("Unknown: one rank")

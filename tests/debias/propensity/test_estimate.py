@@ -8,7 +8,7 @@ from scipy.stats import binom
 from debias.data import ClickLog
 from debias.propensity import ESTIMATORS, count_cells, estimate, estimate_counts
 from debias.propensity.cells import cells
-from debias.propensity.dla import CAP, dla, pages
+from debias.propensity.dla import CAP, _beliefs, _jacobian, dla, pages
 from debias.propensity.harvest import all_pairs
 from debias.propensity.pbm_maximum import accelerated
 from simulators.behaviours import PositionBased
@@ -280,6 +280,41 @@ def test_the_cap_of_the_weights_by_hand():
     # Three times the log: an item has 120 clicks, and both ranks are alike.
     solution = dla(pages(ClickLog.concatenate([log] * 3)))
     assert solution.clicks == 120 and solution.state[1] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_jacobian_of_dual_learning_is_the_derivative():
+    """Of both estimating equations, written out anew, by central differences."""
+    rng = np.random.default_rng(0)
+    log = simulated(sessions=60)
+    page = pages(log)
+    units, ranks, size = *page.pair.shape, len(page.pairs)
+    click = np.asarray(page.clicked.sum(axis=1)).reshape(units, ranks)
+    g, f = np.r_[0.0, rng.normal(size=ranks - 1)], rng.normal(size=size)
+
+    def softmax(z):
+        return np.exp(z) / np.exp(z).sum()
+
+    def psi(x):
+        g, f = x[:ranks], x[ranks:]
+        of_g, of_f = np.zeros(ranks), np.zeros(size)
+        for pair, c in zip(page.pair, click, strict=True):
+            own = f[pair]
+            w, v = np.exp(g[0] - g), np.exp(own[0] - own)
+            of_g += c * v - (c * v).sum() * softmax(g)
+            of_f[pair] += c * w - (c * w).sum() * softmax(own)
+        return np.r_[of_g, of_f]
+
+    x = np.r_[g, f]
+    step = 1e-5 * np.eye(len(x))
+    wanted = np.array([(psi(x + e) - psi(x - e)) / 2e-5 for e in step]).T
+    own = _beliefs(page.pair, page.mask, g, f, 1e9)
+    found = _jacobian(page, own, click)
+    rows = [(found.gg, found.gf.toarray()), (found.fg.toarray(), found.ff.toarray())]
+    full = np.block([list(row) for row in rows])
+    kept = np.r_[1:ranks, ranks : ranks + size]  # rank 1 is the scale; no padding
+    np.testing.assert_allclose(
+        full[np.ix_(kept, kept)], wanted[np.ix_(kept, kept)], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_maximum_at_which_everything_is_examined_is_degenerate():
