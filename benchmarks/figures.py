@@ -2,7 +2,7 @@
 
 | figure | shows |
 |---|---|
-| `attention` | whom XPA attends to on a grid, beside the true influence of neighbours |
+| `attention` | attention of XPA on a grid, beside the true influence of neighbours |
 | `examination` | of a mixed crowd, the true curve of each kind of user and the curve |
 | | of each component of a mixture |
 | `sessions` | what more clicks bring: NDCG by number of training sessions |
@@ -35,13 +35,14 @@ from benchmarks.experiments import (
 )
 from benchmarks.harness import store
 from benchmarks.harness.plan import Table
-from benchmarks.harness.tables import Estimate, View, views
+from benchmarks.harness.tables import View, views
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import World, trained, world
 from benchmarks.ranking.settings import Size
 from benchmarks.ranking.truths import neighbours
 from benchmarks.retrieval import updates
 from debias.data.files import atomic_write
+from debias.metrics import Estimate
 from debias.models import XPA, ClickModel, Mixture
 from debias.models.batches import batches
 

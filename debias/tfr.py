@@ -26,7 +26,7 @@ from typing import Any
 
 import keras
 
-from debias.losses import Tensor
+from debias.types import Tensor
 
 # What TF-Ranking calls a loss, and the class that computes it.
 LOSSES = {

@@ -13,20 +13,29 @@ PAGES = [
     *sorted((ROOT / "benchmarks").glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-SNIPPETS = [
-    pytest.param(code, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, code in enumerate(
-        re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-    )
-]
+SNIPPET = re.compile(r"```python\n(.*?)```", re.S)
+RUN = """
+import os, runpy, sys
+for path in sys.argv[1:]:
+    os.chdir(os.path.dirname(path))
+    runpy.run_path(path)
+"""
+"""Snippets of a page have one process, a folder and names of their own."""
 
 
-@pytest.mark.parametrize("code", SNIPPETS)
-def test_snippet_runs(code, tmp_path):
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if SNIPPET.search(page.read_text(encoding="utf-8"))],
+    ids=lambda page: page.name,
+)
+def test_snippets_run(page, tmp_path):
+    paths = []
+    for number, code in enumerate(SNIPPET.findall(page.read_text(encoding="utf-8"))):
+        paths.append(tmp_path / str(number) / f"snippet_{number}.py")
+        paths[-1].parent.mkdir()
+        paths[-1].write_text(code, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
+        [sys.executable, "-c", RUN, *paths],
         env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

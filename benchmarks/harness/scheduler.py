@@ -288,7 +288,7 @@ class _Worker:
 
 
 def _take(todo: list[Job], worker: _Worker, crew: Sequence[_Worker]) -> Job:
-    """The next job: of the worker's log, else of one that is nobody's, else any."""
+    """The next job: of the worker's own log, else of a free log, else the first."""
     others = {other.log for other in crew if other.job}
 
     def distance(place: int) -> int:

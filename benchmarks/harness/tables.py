@@ -321,7 +321,7 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
             "over all differences of the table."
         )
     if any(line.bound for line in shown):
-        found.append("Bounds are no models to choose from.")
+        found.append("Bounds are reference rows, not candidate models.")
     if any(line.flag for line in shown):
         found.append(
             f"{FLAG} The scoreboards disagree: better than {view.baseline} in one of "

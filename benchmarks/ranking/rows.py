@@ -97,7 +97,7 @@ def alternatives(model: ClickModel) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def _ceiling(world: World) -> dict[str, float]:
-    """What nobody can beat: the true attraction, and the crowd's own probabilities."""
+    """Upper bound: the true attraction, and the population's own probabilities."""
     log, gamma = world.test.log, item_attraction(world.test.data)
     assert log.query is not None
     seen = Observed(log.query, log.device, log.context)
@@ -120,7 +120,8 @@ def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
     bias and without end would say of every item, shown or not.
     """
     keras.utils.set_random_seed(seed)
-    model = keras.Sequential([relevance(seed)])
+    tower = relevance(seed)
+    model = keras.Sequential([tower])
     model.compile(
         keras.optimizers.Adam(rate),
         keras.losses.BinaryCrossentropy(from_logits=True),
@@ -142,4 +143,4 @@ def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
         verbose=0,
     )
     validation = -min(history.history["val_loss"])
-    return Fit(validation, lambda features: model(features)[..., 0], None, world)
+    return Fit(validation, lambda features: tower(features)[..., 0], None, world)

@@ -62,11 +62,6 @@ def run(command: Sequence[str], folder: Path, inside: Path | None = None) -> Run
     Raises:
         RuntimeError: The command failed, or was killed for the memory it took.
     """
-
-    def join() -> None:
-        if inside is not None:
-            (inside / "cgroup.procs").write_text(str(os.getpid()))
-
     begun = time.perf_counter()
     with (
         (folder / "output").open("w+") as output,
@@ -77,8 +72,9 @@ def run(command: Sequence[str], folder: Path, inside: Path | None = None) -> Run
             cwd=folder,
             stdout=output,
             stderr=bad,
-            preexec_fn=join,
         )
+        if inside is not None:
+            (inside / "cgroup.procs").write_text(str(child.pid))
         _, status, used = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - begun
         child.returncode = os.waitstatus_to_exitcode(status)

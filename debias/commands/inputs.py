@@ -1,7 +1,8 @@
 """How the commands are told what log to read, and options that several share."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -218,16 +219,29 @@ class Found(NamedTuple):
         data = None if path is None else ranking_data(Path(path))
         if self.stream is not None:
             _check_list_size(self.source, self.stream.list_size)
-            items = None if data is None else data.items
-            return Opened(replace(self.stream, items=items), data)
+            if data is None:
+                return Opened(self.stream, data)
+            with _of_both(self.source):
+                stream = replace(self.stream, items=data.items).check(data)
+            return Opened(stream, data)
         with share_bar("reading"):
             names = shards(self.source.log)[0].schema.names
             wanted = [name for name in names if name not in TRUTH]
             log = ClickLog.open(self.source.log, wanted)
         _check_list_size(self.source, log.list_size)
         if data is not None:
-            log.check(data.items)
+            with _of_both(self.source):
+                log.check(data)
         return Opened(log, data)
+
+
+@contextmanager
+def _of_both(source: Source) -> Iterator[None]:
+    """Names the log and its ranking data in errors of the two together."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{source.log} with {source.data}: {error}") from error
 
 
 def look(source: Source, memory: float) -> Found:
@@ -308,9 +322,10 @@ def check_usable(summary: "Summary", name: str) -> None:
 
 
 def ranking_data(path: Path) -> "RankingData":
-    """Ranking data from Parquet or, by any other name, LETOR."""
+    """Ranking data from Parquet, by its first bytes or its name, or else from LETOR."""
     from debias.data import RankingData, read_letor
+    from debias.data.tables import kind_of
 
-    if path.suffix in (".parquet", ".pq"):
+    if kind_of(path) == "parquet":
         return RankingData.read_parquet(path)
     return read_letor(path)

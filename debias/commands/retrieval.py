@@ -5,7 +5,6 @@ version of it, `update` applies a stream of events to the version, and `query` a
 `debias serve` answers over HTTP.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from debias.commands.screen import (
     messages,
     print_json,
     print_table,
+    say,
     share_bar,
 )
 from debias.commands.train import finished, peak_memory, start
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 INDEXES = ("exact", "hnsw", "ivf", "pq")
 EXTRA_INDEXES = ("annoy",)  # with an extra of its own
+REPORTED = ("tower", "recipe", "passes", "held_out", "applied")
 PARTS = "user item time user_features item_features"
 
 app = typer.Typer(
@@ -186,11 +187,11 @@ def train(
             "model": "retrieval",
             "settings": {**recipe._asdict(), "epochs": epochs, "hold_out": hold_out},
         }
-        found = finished(out, asked, force)
+        found = finished(out, asked, force, REPORTED)
         if found is None:
             found = _train(out, asked, force, events, mapping, recipe)
         else:
-            typer.echo(f"{out}: is finished; --force trains anew", err=True)
+            say(f"{out}: is finished; --force trains anew", err=True)
     _print_training(found, out, json)
 
 
@@ -203,6 +204,7 @@ def _train(
     recipe: Recipe,
 ) -> dict[str, Any]:
     """Reads the events, trains in the folder and writes its report."""
+    from debias.data.records import write_record
     from debias.retrieval.training import runs
 
     begun = time.perf_counter()
@@ -213,14 +215,13 @@ def _train(
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
     with bar(recipe.tower, epochs * len(log), "events/s") as advance:
         found = runs.train(out, log, recipe, epochs, hold_out, advance)
-    memory = peak_memory()
     report = {
         **found,
         **facts,
         "seconds": time.perf_counter() - begun,
-        "peak_memory_gb": None if math.isnan(memory) else memory,
+        "peak_memory_gb": peak_memory(),
     }
-    runs.write_json(out / "report.json", report)
+    write_record(out / "report.json", report)
     return report
 
 
@@ -232,11 +233,11 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
     if found["held_out"]:
         _print_metrics("Held-out events", found["held_out"])
     memory = found["peak_memory_gb"]
-    typer.echo(
+    say(
         f"{found['tower']}: {found['users']:,} users, {found['items']:,} items, "
         f"{found['events']:,} events, {found['duplicates']:,} duplicates left out, "
         f"{found['bare']:,} ids without features; {found['seconds']:.0f} s"
-        + ("" if memory is None else f", peak memory {memory:.2f} GB")
+        + (f", peak memory {memory:.2f} GB" if memory else "")
         + f"; written to {out}"
     )
 
@@ -355,9 +356,7 @@ def publish(
     if json:
         print_json(found)
         return
-    typer.echo(
-        f"version {served.name}: {len(log.users):,} users, {len(log.items):,} items"
-    )
+    say(f"version {served.name}: {len(log.users):,} users, {len(log.items):,} items")
     if found["index"]:
         print_table("Index", [found["index"]])
 
@@ -406,7 +405,7 @@ def update(
             "Published", [{name: each[name] for name in shown} for each in found]
         )
     else:
-        typer.echo(f"{root}: has applied all of {events} already")
+        say(f"{root}: has applied all of {events} already")
 
 
 def _update(
@@ -483,9 +482,9 @@ def query(
     rows = zip(found["items"], found["scores"], strict=True)
     print_table("Items", [{"item": item, "score": score} for item, score in rows])
     if not found["known"]:
-        typer.echo("The user is not known.")
+        say("The user is not known.")
     if found["passed_over"]:
-        typer.echo(f"Not in the catalogue: {', '.join(found['passed_over'])}")
+        say(f"Not in the catalogue: {', '.join(found['passed_over'])}")
 
 
 def _pairs(features: Sequence[str], user: str | None) -> dict[str, str]:

@@ -39,6 +39,9 @@ def serve(
     is no authentication: give another --host only behind something that has.
     """
     with messages():
+        for option, value in (("--body", body), ("--seconds", seconds)):
+            if not value < 1e6:  # NaN is not, and passes the check for the least
+                raise ValueError(f"{option} must be below 1,000,000, got {value}")
         try:
             import uvicorn
 

@@ -141,11 +141,17 @@ def _print(report: dict[str, Any], out: Path) -> None:
     )
 
 
-def finished(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
+def finished(
+    folder: Path,
+    asked: dict[str, Any],
+    force: bool,
+    keys: tuple[str, ...] = ("model",),
+) -> dict[str, Any] | None:
     """The report of a finished run; None where one is to begin or to resume.
 
     Raises:
-        ValueError: The folder holds another run, or files of somebody else's.
+        ValueError: The folder holds another run, or files of somebody else's; or the
+            report lacks one of `keys`.
     """
     from debias.artifacts import report_of
     from debias.data.records import plain, read_record
@@ -166,7 +172,7 @@ def finished(folder: Path, asked: dict[str, Any], force: bool) -> dict[str, Any]
             f"{folder}: holds another run, with {_difference(there, plain(asked))}; "
             "choose a new folder or --force"
         )
-    return report_of(folder) if (folder / "report.json").exists() else None
+    return report_of(folder, keys) if (folder / "report.json").exists() else None
 
 
 def start(folder: Path, asked: dict[str, Any], force: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from debias.data.shown import Batch, is_list, numbers_of, plain
+from debias.data.arrays import is_list, one_array
+from debias.data.shown import Batch, numbers_of
 from debias.data.tables import near
 
 NAMES = b"feature_names"  # of a schema's metadata: names of the list `features`, JSON
@@ -75,7 +76,7 @@ def matrix(
     if len(table) == 0:  # lists of no row have no width
         return np.zeros((0, len(places)), np.float32)
     columns = list(dict.fromkeys(place.column for place in places))
-    arrays = [_one_array(table.column(name)) for name in columns]
+    arrays = [one_array(table.column(name)) for name in columns]
     batch = Batch(
         where, start, {"features": arrays}, None, {"features": tuple(columns)}
     )
@@ -131,13 +132,6 @@ def names_in(schema: pa.Schema) -> tuple[str, ...]:
 
 def _is_list_column(schema: pa.Schema, name: str) -> bool:
     return schema.names.count(name) == 1 and is_list(schema.field(name).type)
-
-
-def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(whole, pa.ChunkedArray):  # of no chunk, or more than an array holds
-        whole = pa.concat_arrays(whole.chunks)
-    return plain(whole)
 
 
 def _check_widths(

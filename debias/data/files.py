@@ -1,13 +1,18 @@
 """Files that are whole or absent, and copies of what was costly to read."""
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
+_PART = ".part"  # end of the names of what is being written
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WHOLE = 1 << 28  # bytes that a hash reads
 _BLOCK = 1 << 16
 
@@ -19,7 +24,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Readers see the old file, or none, until the new one is whole. When the block
     raises, or the disk is full, what was written is removed and the old file stays. A
     process killed inside the block leaves a hidden file `.NAME.*.part` behind, which
-    no reader of this library looks at.
+    no reader of this library looks at and the next `atomic_write` of the path removes.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to; names the path.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> with atomic_write(folder / "a.txt") as aside:
@@ -28,16 +36,16 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     ['a.txt']
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
-    os.close(handle)
-    aside = Path(name)
-    try:
-        yield aside
-        aside.chmod(0o666 & ~_umask())  # mkstemp made it private
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside, lock = _held_part(path, _new_file)
+        try:
+            yield aside
+            aside.chmod(0o666 & ~_umask())  # mkstemp made it private
+            aside.replace(path)
+        finally:
+            os.close(lock)
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -46,18 +54,93 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         ValueError: The path exists and is not an empty folder; it stays as it was.
+        OSError: As for `atomic_write`.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{path}: exists and is not an empty folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(".part", f".{path.name}.", path.parent))
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside, lock = _held_part(path, _new_folder)
+        try:
+            yield aside
+            aside.chmod(0o777 & ~_umask())
+            aside.replace(path)
+        finally:
+            os.close(lock)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the path where the disk is full or a folder read-only, as the reader would.
+
+    Other errors pass: what is read inside may be at fault.
+    """
     try:
-        yield aside
-        aside.chmod(0o777 & ~_umask())
-        aside.replace(path)
+        yield
+    except OSError as error:
+        hidden = str(error.filename or "").endswith(_PART)
+        if error.errno not in _FULL and not hidden:
+            raise
+        why = os.strerror(error.errno or 0)
+        if error.errno in _FULL:
+            why += "; nothing is half written, make room and try again"
+        raise OSError(error.errno, why, str(path)) from error
+
+
+def _new_file(path: Path) -> tuple[Path, int]:
+    handle, name = tempfile.mkstemp(_PART, f".{path.name}.", path.parent)
+    return Path(name), handle
+
+
+def _new_folder(path: Path) -> tuple[Path, int]:
+    aside = Path(tempfile.mkdtemp(_PART, f".{path.name}.", path.parent))
+    return aside, os.open(aside, os.O_RDONLY)
+
+
+def _held_part(path: Path, new: Callable[[Path], tuple[Path, int]]) -> tuple[Path, int]:
+    """A new part of this path, and a handle whose lock says that a process writes it.
+
+    Parts that no process holds were left by one that was killed, and are removed. The
+    lock of a handle goes with its process.
+    """
+    for left in path.parent.iterdir():
+        middle = left.name.removeprefix(f".{path.name}.").removesuffix(_PART)
+        if left.name == f".{path.name}.{middle}{_PART}" and "." not in middle:
+            _remove_left(left)
+    while True:
+        aside, handle = new(path)
+        if _lock(handle) is not False and aside.exists():
+            return aside, handle
+        os.close(handle)  # removed before it was locked, taken for one that was left
+
+
+def _remove_left(part: Path) -> None:
+    try:
+        handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        if _lock(handle):
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+    except OSError:
+        pass  # it stays, and harms nobody
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Whether this process could lock the file; None where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        return None
+    return True
 
 
 def _umask() -> int:
@@ -140,6 +223,17 @@ def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -
         if step > _BLOCK:
             total.update(read(part, max(size - _BLOCK, 0), size))
     return total.hexdigest()
+
+
+def array_hash(arrays: Mapping[str, np.ndarray]) -> str:
+    """32 hexadecimal digits of named arrays: their types, shapes and values."""
+    parts: list[np.ndarray] = []
+    for name, value in arrays.items():
+        text = f"{name} {value.dtype.str} {value.shape}".encode()
+        plain = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        parts += [np.frombuffer(text, np.uint8), plain]
+    sizes = [part.nbytes for part in parts]
+    return sampled_hash(sizes, lambda number, *span: parts[number][slice(*span)].data)
 
 
 def content_hash(*paths: Path) -> str:

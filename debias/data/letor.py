@@ -10,14 +10,17 @@ import gzip
 import re
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from debias.data.files import cached, content_hash
+from debias.data.files import cached, check_regular, content_hash
 from debias.data.ranking import RankingData, runs
 
 _FORMAT = 1  # of the cached copies; raise it when what is cached changes
+_LARGE = 1 << 30  # bytes of features that may be nearly all 0
 _LARGEST = float(np.finfo(np.float32).max)
 _GROUP_SUFFIXES = (".query", ".group")
 _SPLITS = {
@@ -67,6 +70,7 @@ def read_letor(
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, see read_letor_folder")
+    check_regular(path)
     if feature_count is not None and feature_count < 1:
         raise ValueError(f"feature_count must be at least 1, got {feature_count}")
     groups = _group_file(path)
@@ -225,6 +229,7 @@ def _parse(
             raise ValueError("has no feature on any line: name feature_count")
         if not (np.isfinite(labels) & (labels == np.rint(labels))).all():
             raise ValueError("grades must be whole numbers")
+        _check_density(path, features, feature_count)
         offsets, qid = _queries(query, groups, len(labels))
         return RankingData(
             features.toarray(), labels.astype(np.int64), offsets, qid, max_grade
@@ -232,6 +237,21 @@ def _parse(
     except (ValueError, OverflowError) as error:
         _find_fault(path, feature_count, zero_based, max_grade)
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_density(path: Path, features: Any, feature_count: int | None) -> None:
+    """Refuses what takes a hundred times the memory of its numbers: one far index."""
+    items, count = features.shape
+    size = 4 * items * count
+    if feature_count is None and size > _LARGE and 100 * features.nnz < items * count:
+        far = int(features.indices.max())
+        row = int(np.searchsorted(features.indptr, features.indices.argmax(), "right"))
+        number = next(islice(_lines(path), row - 1, None))[0]
+        raise ValueError(
+            f"line {number} has a feature that makes {far + 1} of an item, which take "
+            f"{size / 1e9:.1f} GB of memory and are nearly all 0; renumber the "
+            "features, or say feature_count"
+        )
 
 
 def _queries(

@@ -24,8 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from debias.data.columns import COLUMNS, REQUIRED, check_items, checked
-from debias.data.files import atomic_folder, atomic_write, cached
+from debias.data.files import atomic_folder, atomic_write, cached, check_regular
 from debias.data.lists import filled, list_size_of, lists_of, rectangle
+from debias.data.tables import DAMAGED, broken, check_names
+from debias.data.text import printable
 
 ROW_GROUP = 1 << 17  # sessions
 BATCH = 1 << 16
@@ -185,8 +187,8 @@ def shards(path: str | Path) -> list[Shard]:
     for shard in found:
         if sorted(shard.schema.names) != sorted(first.schema.names):
             raise ValueError(
-                f"{shard.path}: has columns {' '.join(shard.schema.names)}, "
-                f"but {first.path.name} has {' '.join(first.schema.names)}"
+                f"{shard.path}: has columns {printable(' '.join(shard.schema.names))}, "
+                f"but {first.path.name} has {printable(' '.join(first.schema.names))}"
             )
     return found
 
@@ -238,6 +240,7 @@ def read_group(
             the file, the row.
     """
     start = shard.sessions_before(group)
+    end = start + shard.footer.row_group(group).num_rows
     try:
         names = _chosen(shard.schema.names, columns)
         with _open(shard.path, shard.footer) as file:
@@ -247,7 +250,11 @@ def read_group(
                     check_items(found["item"], items)
                 yield found
                 start += len(batch)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        if start != end:
+            raise ValueError(f"ends {end - start} sessions early; copy it again")
+    except DAMAGED as error:
+        raise broken(shard.path, "Parquet", error, start) from error
+    except ValueError as error:
         where = f"{shard.path}, from its row {start} on" if start else f"{shard.path}"
         raise ValueError(f"{where}: {error}") from error
 
@@ -327,12 +334,12 @@ def _chosen(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     wanted = {*REQUIRED, *(names if columns is None else columns)}
     for name in COLUMNS:
         if name in wanted and name not in names:
-            raise ValueError(f"no column {name}, only {' '.join(names)}")
+            raise ValueError(f"no column {name}, only {printable(' '.join(names))}")
     strange = wanted - set(COLUMNS)
     if strange:
         raise ValueError(
-            f"unknown column {' '.join(sorted(strange))}: name the columns to read, "
-            f"of {' '.join(COLUMNS)}"
+            f"unknown column {printable(' '.join(sorted(strange)))}: name the columns "
+            f"to read, of {' '.join(COLUMNS)}"
         )
     return [name for name in COLUMNS if name in wanted]
 
@@ -345,22 +352,32 @@ def _open(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
 
 
 def _shard(path: Path) -> Shard:
+    check_regular(path)
     try:
         with _open(path) as file:
             found = Shard(path, file.schema_arrow, file.metadata)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a whole Parquet file: {error}") from error
+        names = found.schema.names
+    except DAMAGED as error:
+        raise broken(path, "Parquet", error) from error
+    check_names(str(path), names)
     if found.sessions == 0:
         raise ValueError(f"{path}: holds no session")
+    groups = range(found.footer.num_row_groups)
+    sizes = [found.footer.row_group(group).num_rows for group in groups]
+    if min(sizes, default=0) < 1 or sum(sizes) != found.sessions:
+        raise ValueError(
+            f"{path}: damaged, {found.sessions} sessions in groups of {sizes}; copy it "
+            "again"
+        )
     return found
 
 
 def _shapes(
     shard: Shard, columns: Sequence[str] | None, list_size: int, sessions: int
 ) -> dict[str, tuple[int, ...]]:
-    first = next(read_group(shard, 0, 1, columns, list_size))
+    first = next(iter(read_group(shard, 0, 1, columns, list_size)), None)
+    if first is None:
+        raise ValueError(f"{shard.path}: damaged, holds no session; copy it again")
     return {n: (sessions, *value.shape[1:]) for n, value in first.items()}
 
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from debias.data.arrays import is_list
 from debias.data.by_name import list_features
 from debias.data.shown import (
     REMEDIES,
     Batch,
     is_empty,
-    is_list,
     numbers_of,
     side_by_side,
 )

@@ -5,7 +5,7 @@ a slice and a click log needs only item numbers: features are gathered from the 
 table on the device and are never copied into a log.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from debias.data.files import sampled_hash
+from debias.data.files import array_hash
 from debias.data.splits import random_parts
 
 _ROWS_AT_ONCE = 1 << 16  # items a check reads at once, so its temporaries stay small
@@ -293,17 +293,6 @@ class RankingData:
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-
-
-def array_hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """32 hexadecimal digits of named arrays: their types, shapes and values."""
-    parts = []
-    for name, value in arrays.items():
-        text = f"{name} {value.dtype.str} {value.shape}".encode()
-        plain = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        parts += [np.frombuffer(text, np.uint8), plain]
-    sizes = [part.nbytes for part in parts]
-    return sampled_hash(sizes, lambda number, *span: parts[number][slice(*span)].data)
 
 
 def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

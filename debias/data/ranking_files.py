@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from debias.data.arrays import one_array
 from debias.data.by_name import NAMES, names_in
-from debias.data.files import atomic_write
-from debias.data.lists import lists_of, rectangle
+from debias.data.files import array_hash, atomic_write, check_regular
+from debias.data.lists import filled, lists_of, rectangle
+from debias.data.tables import DAMAGED, broken, check_names
+from debias.data.text import printable
 
 _MAX_GRADE = b"max_grade"
+_CONTENT = b"content"
 
 
 class Rows(NamedTuple):
@@ -36,22 +39,41 @@ class Rows(NamedTuple):
     max_grade: int
     names: tuple[str, ...] | None
 
+    def content(self) -> str:
+        """A hash of everything, beyond 256 MB of a sample: see `sampled_hash`."""
+        plain = [*(self.names or ()), str(self.max_grade)]
+        given = {
+            "features": self.features,
+            "labels": self.labels,
+            "query": np.asarray(self.query if self.qid is None else self.qid),
+            "names": np.array(plain),
+        }
+        arrays = {n: array for n, array in given.items() if array is not None}
+        for name, array in arrays.items():
+            if array.dtype.kind == "O":
+                arrays[name] = array.astype(str)
+        return array_hash(arrays)
+
 
 def write_rows(rows: Rows, path: str | Path) -> None:
     """Writes the columns qid, or query where queries have no ids, label and features.
 
-    `features` is a list of fixed size. The highest grade and the names of the features
-    stand in the metadata of the file. The file is whole or absent.
+    `features` is a list of fixed size. The highest grade, the names of the features and
+    a hash of the content stand in the metadata of the file: pages have checksums of
+    their own, but what describes them has none. The file is whole or absent.
     """
     arrays = {}
     if rows.qid is None:
         arrays["query"] = pa.array(rows.query)
     else:
-        arrays["qid"] = pa.array(rows.qid)
+        arrays["qid"] = _ids(rows.qid, path)
     if rows.labels is not None:
         arrays["label"] = pa.array(rows.labels)
     arrays["features"] = lists_of(rows.features)
-    metadata = {_MAX_GRADE: str(rows.max_grade).encode()}
+    metadata = {
+        _MAX_GRADE: str(rows.max_grade).encode(),
+        _CONTENT: rows.content().encode(),
+    }
     if rows.names is not None:
         metadata[NAMES] = json.dumps(rows.names).encode()
     schema = pa.schema(
@@ -69,6 +91,18 @@ def write_rows(rows: Rows, path: str | Path) -> None:
         )
 
 
+def _ids(qid: np.ndarray, path: str | Path) -> pa.Array:
+    try:
+        return pa.array(qid)
+    except UnicodeError as error:
+        half = re.compile("[\ud800-\udfff]")
+        wrong = next((q for q in map(str, qid) if half.search(q)), "")
+        raise ValueError(
+            f"{path}: the qid {printable(wrong)} is no text that a file can hold, it "
+            "has half of a surrogate pair; rename the query"
+        ) from error
+
+
 def read_rows(path: str | Path) -> Rows:
     """Reads what `write_rows` wrote, or a like table of another program's.
 
@@ -76,49 +110,81 @@ def read_rows(path: str | Path) -> Rows:
         ValueError: As for `RankingData.read_parquet`; names the file.
     """
     path = Path(path)
+    check_regular(path)
     try:
-        return _from_table(pq.read_table(path, page_checksum_verification=True))
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        names = table.column_names
+    except DAMAGED as error:
+        raise broken(path, "Parquet", error) from error
+    check_names(str(path), names)
+    try:
+        rows = _from_table(table)
+        noted = (table.schema.metadata or {}).get(_CONTENT)
+        if noted not in (None, rows.content().encode()):
+            raise ValueError("damaged, it is not what was written; copy it again")
+        return rows
+    except (pa.ArrowException, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def _from_table(table: pa.Table) -> Rows:
-    names = set(table.column_names)
-    plain = [name for name in names if re.fullmatch(r"f\d+", name)]
-    plain.sort(key=lambda name: int(name[1:]))
-    feature_columns = ["features"] if "features" in names else plain
-    if not feature_columns:
+    names = table.column_names
+    plain = sorted(
+        (n for n in names if re.fullmatch(r"f\d+", n)), key=lambda n: int(n[1:])
+    )
+    listed = "features" in names
+    if not listed and not plain:
         raise ValueError("no column features and no columns f0, f1, ...")
-    if feature_columns == plain and plain != [f"f{i}" for i in range(len(plain))]:
+    if not listed and plain != [f"f{i}" for i in range(len(plain))]:
         raise ValueError(f"feature columns must run from f0, got {' '.join(plain)}")
-    if len(names & {"qid", "query"}) != 1:
+    if len({"qid", "query"}.intersection(names)) != 1:
         raise ValueError("needs a column qid or a column query")
-    strange = names - {"qid", "query", "label", *feature_columns}
+    feature_columns = ["features"] if listed else plain
+    strange = set(names) - {"qid", "query", "label", *feature_columns}
     if strange:
-        raise ValueError(f"unknown column {' '.join(sorted(strange))}")
+        raise ValueError(f"unknown column {printable(' '.join(sorted(strange)))}")
     if len(table) == 0:
         raise ValueError("holds no item")
-    for name in sorted(names):
+    for name in names:
         if table.column(name).null_count:
-            raise ValueError(f"{name} is NULL at an item")
-    query = table.column("qid" if "qid" in names else "query").to_numpy()
-    found: Sequence[str] = plain
-    if feature_columns == ["features"]:
-        found = names_in(table.schema)
-        features, gaps = rectangle(table.column("features"), None, np.nan)
-        if gaps is not None and gaps.any():
-            row, column = np.argwhere(gaps)[0]
-            raise ValueError(f"features lack number {column} at row {row}")
+            row = table.column(name).is_null().to_pylist().index(True)
+            raise ValueError(f"{name} is NULL at row {row}")
+    query = _query(table.column("qid" if "qid" in names else "query"))
+    if listed:
+        features = _lists(table.column("features"))
     else:
-        columns = [table.column(name).to_numpy() for name in plain]
-        features = np.stack(columns, axis=1)
+        features = np.stack([_numbers(table, name) for name in plain], axis=1)
     return Rows(
         features,
-        table.column("label").to_numpy() if "label" in names else None,
+        _numbers(table, "label") if "label" in names else None,
         query,
         query if "qid" in names else None,
         int((table.schema.metadata or {}).get(_MAX_GRADE, b"4")),
-        tuple(found) or None,
+        (names_in(table.schema) or None) if listed else tuple(plain),
     )
+
+
+def _query(column: pa.ChunkedArray) -> np.ndarray:
+    """Names of queries, of whatever layout."""
+    array = one_array(column)
+    array.validate(full=True)  # that text is UTF-8
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _lists(column: pa.ChunkedArray) -> np.ndarray:
+    try:
+        features, gaps = rectangle(one_array(column), None, np.nan)
+    except ValueError as error:
+        raise ValueError(f"features {error}") from error
+    if gaps is not None and gaps.any():
+        row, number = np.argwhere(gaps)[0]
+        raise ValueError(f"features lack number {number} at row {row}")
+    return features
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    try:
+        return filled(one_array(table.column(name)), np.nan).values
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from error

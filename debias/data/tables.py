@@ -7,16 +7,29 @@ holds one batch at a time. A row is counted from 0 within its file, a header is 
 import io
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
+from debias.data.arrays import bytes_of, first_no_text
 from debias.data.files import check_regular
 from debias.data.text import near, printable, quoted
 
-__all__ = ["BATCH", "Part", "Source", "files_of", "near", "open_parts"]
+__all__ = [
+    "BATCH",
+    "DAMAGED",
+    "Part",
+    "Source",
+    "broken",
+    "check_names",
+    "files_of",
+    "kind_of",
+    "near",
+    "open_parts",
+]
 
 BATCH = 1 << 16  # rows
 _BLOCK = 1 << 24  # bytes of text parsed at once
@@ -35,7 +48,7 @@ _MAGIC = {b"PAR1": "parquet", b"ARRO": "feather"}
 _PACKED = (".gz", ".bz2", ".zst")
 # What Arrow raises on what is no table, or no whole one: UnicodeError for the names of
 # columns that are no UTF-8, OverflowError for sizes that are out of all bounds.
-_DAMAGED = (pa.ArrowException, OSError, UnicodeError, OverflowError)
+DAMAGED = (pa.ArrowException, OSError, UnicodeError, OverflowError)
 
 Batches = Iterator[tuple[pa.RecordBatch, float]]
 Source: TypeAlias = str | Path | pa.Table | Sequence[str | Path]
@@ -78,18 +91,41 @@ def open_parts(source: Source) -> list[Part]:
     if isinstance(source, pa.Table):
         parts = [_of_table(source)]
     else:
-        parts = [_OPEN[_kind(path)](path) for path in files_of(source)]
+        parts = [_OPEN[kind_of(path)](path) for path in files_of(source)]
     for part in parts:
-        _check_names(part)
-    return parts
+        check_names(part.name, part.schema.names)
+    return [part._replace(read=partial(_read_text, part)) for part in parts]
 
 
-def _check_names(part: Part) -> None:
-    names = part.schema.names
+def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> Batches:
+    """The batches of a part, of which all text is UTF-8.
+
+    Raises:
+        ValueError: A text is not; names the part, the column and the row.
+    """
+    start = 0
+    for batch, share in part.read(columns, numbers):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if (entry := first_no_text(column)) is not None:
+                raise ValueError(
+                    f"{part.name}: column {printable(name)} is no UTF-8, such as "
+                    f"{bytes_of(column, entry)}, at row {start + entry}; write the "
+                    "file as UTF-8"
+                )
+        start += batch.num_rows
+        yield batch, share
+
+
+def check_names(file: str, names: Sequence[str]) -> None:
+    """Does nothing if all columns of a file have names of their own.
+
+    Raises:
+        ValueError: Two columns have one name; names it and the file.
+    """
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(
-            f"{part.name}: {names.count(twice)} columns are called {printable(twice)}; "
+            f"{file}: {names.count(twice)} columns are called {printable(twice)}; "
             "rename or drop those that are not meant"
         )
 
@@ -111,8 +147,14 @@ def files_of(source: str | Path | Sequence[str | Path]) -> list[Path]:
     return paths
 
 
-def _kind(path: Path) -> str | None:
-    """What a file is, by its first bytes or else by its name."""
+def kind_of(path: Path) -> str | None:
+    """What a file is, parquet, feather, csv or json, by its first bytes or its name.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: It is no file but a folder, a pipe or a device.
+    """
+    check_regular(path)
     with path.open("rb") as file:
         magic = _MAGIC.get(file.read(4))
     return magic or _named_kind(path)
@@ -132,8 +174,7 @@ def _files(source: str | Path) -> list[Path]:
         return [file for each in found for file in _files(each)]
     if path.is_dir():
         return _within(path)
-    check_regular(path)
-    if _kind(path) is None:
+    if kind_of(path) is None:
         raise ValueError(f"{path}: must end with one of {' '.join(_KINDS)}")
     return [path]
 
@@ -174,14 +215,14 @@ def _of_parquet(path: Path) -> Part:
                 for batch in file.iter_batches(BATCH, columns=list(columns)):
                     seen += batch.num_rows
                     yield batch, seen / max(file.metadata.num_rows, 1)
-        except _DAMAGED as error:
-            raise _broken(path, "Parquet", error, seen) from error
+        except DAMAGED as error:
+            raise broken(path, "Parquet", error, seen) from error
 
     try:
         schema = pq.read_schema(path)
         _ = schema.names
-    except _DAMAGED as error:
-        raise _broken(path, "Parquet", error) from error
+    except DAMAGED as error:
+        raise broken(path, "Parquet", error) from error
     return Part(str(path), schema, read)
 
 
@@ -199,19 +240,20 @@ def _of_feather(path: Path) -> Part:
                         seen += batch.num_rows
                         done = min(1.0, (start + BATCH) / len(whole))
                         yield batch, (number + done) / file.num_record_batches
-        except _DAMAGED as error:
-            raise _broken(path, "Feather", error, seen) from error
+        except DAMAGED as error:
+            raise broken(path, "Feather", error, seen) from error
 
     try:
         with ipc.open_file(str(path)) as file:
             schema = file.schema
             _ = schema.names
-    except _DAMAGED as error:
-        raise _broken(path, "Feather", error) from error
+    except DAMAGED as error:
+        raise broken(path, "Feather", error) from error
     return Part(str(path), schema, read)
 
 
-def _broken(path: Path, kind: str, error: Exception, seen: int = 0) -> Exception:
+def broken(path: Path, kind: str, error: Exception, seen: int = 0) -> Exception:
+    """The error that names a file that is damaged or may not be read."""
     if isinstance(error, PermissionError):
         return PermissionError(error.errno, "Permission denied", str(path))
     where = f", from row {seen} on" if seen else ""
@@ -235,7 +277,7 @@ def _of_csv(path: Path) -> Part:
             csv.ReadOptions(block_size=_BLOCK, use_threads=threads),
             csv.ParseOptions(delimiter="\t" if tab else ","),
             csv.ConvertOptions(
-                check_utf8=False,  # `shown` does, and names the row
+                check_utf8=False,  # `_read_text` does, and names the row
                 column_types=dict.fromkeys(columns or (), pa.string()),
                 include_columns=columns,
                 strings_can_be_null=True,
@@ -254,7 +296,7 @@ def _of_csv(path: Path) -> Part:
 
     try:
         names = opened(None, False).schema.names
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _fault(path, error) from error
     return Part(str(path), pa.schema([(name, pa.string()) for name in names]), read)
 
@@ -287,7 +329,7 @@ def _of_json(path: Path) -> Part:
     try:
         schema = opened(None).schema
         _ = schema.names
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _fault(path, error) from error
     return Part(str(path), schema, read)
 
@@ -313,7 +355,7 @@ def _blocks(path: Path, opened: Callable[[], pa.RecordBatchReader]) -> Batches:
                 # Blocks are cut by size. How large packed text unpacks is not known.
                 read = min(read + _BLOCK, size)
                 yield batch, read / size
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _fault(path, error, seen) from error
 
 
@@ -325,7 +367,7 @@ def _fault(path: Path, error: Exception, seen: int = 0) -> Exception:
     """
     if isinstance(error, PermissionError):
         return PermissionError(error.errno, "Permission denied", str(path))
-    if str(error).startswith("Empty"):
+    if re.search("Empty (CSV|JSON) (file|stream)", str(error)):
         return ValueError(f"{path}: an empty partition; remove or fill it")
     if isinstance(error, UnicodeError):  # in the names of the columns
         return _no_utf8(path)

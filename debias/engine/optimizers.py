@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-Tensor = Any  # debias.layers is above this module
+from debias.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="debias")

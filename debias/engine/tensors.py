@@ -1,12 +1,12 @@
 """What a tensor is to the type checker; rows, and lookups optimisers step right."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
-Tensor = Any  # a backend tensor, a NumPy array or a Keras variable
+from debias.engine.seeds import seed_at
+from debias.types import Tensor
 
 
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
@@ -32,8 +32,15 @@ def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     >>> rowwise(lambda rows: rows[:, :2], ops.ones((4, 5, 3))).shape[-1]
     2
     """
+    if len(x.shape) == 2:
+        return function(x)
     found = function(ops.reshape(x, (-1, x.shape[-1])))
     return ops.reshape(found, (*ops.shape(x)[:-1], found.shape[-1]))
+
+
+def glorot(seed: int | None, place: int) -> keras.initializers.Initializer:
+    """Uniform initial weights after Glorot and Bengio, by `seed_at`."""
+    return keras.initializers.GlorotUniform(seed_at(seed, place))
 
 
 def checked_ids(ids: Tensor, largest: int, message: str) -> Tensor:
@@ -52,29 +59,3 @@ def checked_ids(ids: Tensor, largest: int, message: str) -> Tensor:
     check = tf.debugging.assert_less_equal(ids, largest, message, summarize=3)
     with tf.control_dependencies([] if check is None else [check]):
         return tf.identity(ids)
-
-
-def gather_features(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The rows of a batch's `table` that its cells show, as its `features`.
-
-    Args:
-        batch: With `table` (items, F), and `cell` (batch, list_size) its rows; others
-            come back as they are. For TensorFlow.
-
-    Returns:
-        The batch with `features` (U, F) of the U distinct rows in place of `table`, and
-        `cell` which of these a cell shows.
-
-    >>> batch = {"table": ops.array([[1.0], [2.0], [3.0]]), "cell": ops.array([[2, 2]])}
-    >>> found = gather_features(batch)
-    >>> ops.convert_to_numpy(found["features"]).tolist(), "table" in found
-    ([[3.0]], False)
-    """
-    if "table" not in batch:
-        return batch
-    import tensorflow as tf
-
-    rest = {name: value for name, value in batch.items() if name != "table"}
-    row, cell = tf.unique(tf.reshape(batch["cell"], (-1,)))
-    rest["cell"] = tf.reshape(cell, tf.shape(batch["cell"]))
-    return {**rest, "features": tf.gather(batch["table"], row)}

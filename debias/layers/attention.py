@@ -5,7 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor, rowwise
+from debias.engine.tensors import glorot, rowwise
+from debias.losses.lists import exact
+from debias.types import Tensor
 
 NEVER = -1e9  # a float32 logit whose softmax share is exactly 0
 
@@ -58,8 +60,7 @@ class CrossPositionAttention(keras.layers.Layer):
         self.out = out
         self.attend_self = attend_self
         self.seed = seed
-        seeds = [None if seed is None else seed * 1009 + i for i in range(3)]
-        start = [keras.initializers.GlorotUniform(s) for s in seeds]
+        start = [glorot(seed, place) for place in range(3)]
         self.query = keras.layers.Dense(dim, kernel_initializer=start[0])
         self.key = keras.layers.Dense(dim, kernel_initializer=start[1])
         self.value = keras.layers.Dense(
@@ -78,7 +79,8 @@ class CrossPositionAttention(keras.layers.Layer):
             size = ops.shape(shown)[1]
             heard = ops.logical_and(heard, ops.logical_not(ops.eye(size, dtype="bool")))
         query, key = rowwise(self.query, places), rowwise(self.key, places)
-        match = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
+        # Half precision would not hold `NEVER`.
+        match = exact(ops.matmul(query, ops.transpose(key, (0, 2, 1))))
         match = ops.where(heard, match / self.dim**0.5, NEVER)
         weight = ops.exp(match - ops.max(match, axis=-1, keepdims=True))
         weight = weight * ops.cast(heard, match.dtype)

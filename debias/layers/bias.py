@@ -11,7 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor, checked_ids, lookup, rowwise
+from debias.engine.seeds import seed_at
+from debias.engine.tensors import checked_ids, glorot, lookup, rowwise
+from debias.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -93,11 +95,7 @@ class BiasTower(keras.layers.Layer):
             sizes = [*((n, "relu") for n in self.hidden), (out, None)]
             self.perceptron = [
                 keras.layers.Dense(
-                    size,
-                    activation,
-                    kernel_initializer=keras.initializers.GlorotUniform(
-                        None if seed is None else seed * 1009 + 500 + place
-                    ),
+                    size, activation, kernel_initializer=glorot(seed, 500 + place)
                 )
                 for place, (size, activation) in enumerate(sizes)
             ]
@@ -110,7 +108,7 @@ class BiasTower(keras.layers.Layer):
                 initializer=keras.initializers.RandomNormal(
                     mean=self.center,
                     stddev=self.init_std,
-                    seed=None if self.seed is None else self.seed * 1009 + place,
+                    seed=seed_at(self.seed, place),
                 ),
                 name=name,
             )

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor
+from debias.engine.seeds import seed_at
+from debias.types import Tensor
 
 
 def additive(relevance: Tensor, bias: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class Bilinear(keras.layers.Layer):
         d, e = relevance_shape[-1], bias_shape[-1]
 
         def weight(name: str, shape: tuple[int, ...], deviation: float) -> Any:
-            seed = None if self.seed is None else self.seed * 1009 + len(self.weights)
+            seed = seed_at(self.seed, len(self.weights))
             initial = keras.initializers.RandomNormal(stddev=deviation, seed=seed)
             return self.add_weight(shape=shape, initializer=initial, name=name)
 

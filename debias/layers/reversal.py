@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor
+from debias.types import Tensor
 
 
 def reversed_gradient(x: Tensor, strength: float) -> Tensor:

@@ -10,7 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor, rowwise
+from debias.engine.seeds import seed_at
+from debias.engine.tensors import glorot, rowwise
+from debias.types import Tensor
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -38,6 +40,10 @@ class Standardize(keras.layers.Layer):
     >>> bool(abs(scaled.mean()) < 1e-6), bool(abs(scaled.std() - 1) < 1e-6)
     (True, True)
     """
+
+    def __init__(self, **kwargs: Any):
+        # Raw features need their range, whatever the towers compute in.
+        super().__init__(**{"dtype": "float32", **kwargs})
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         size = (input_shape[-1],)
@@ -110,24 +116,18 @@ class Tower(keras.layers.Layer):
         self.activation = activation
         self.dropout = dropout
         self.seed = seed
-        seeds = [None if seed is None else seed * 1009 + i for i in range(len(hidden))]
         self.steps: list[keras.layers.Layer] = []
-        for size, step_seed in zip(self.hidden, seeds, strict=True):
+        for place, size in enumerate(self.hidden):
+            kernel = glorot(seed, place)
             self.steps.append(
-                keras.layers.Dense(
-                    size,
-                    activation,
-                    kernel_initializer=keras.initializers.GlorotUniform(step_seed),
-                )
+                keras.layers.Dense(size, activation, kernel_initializer=kernel)
             )
             if dropout:
-                self.steps.append(keras.layers.Dropout(dropout, seed=step_seed))
-        last_seed = None if seed is None else seed * 1009 + len(self.hidden)
-        self.steps.append(
-            keras.layers.Dense(
-                out, kernel_initializer=keras.initializers.GlorotUniform(last_seed)
-            )
-        )
+                self.steps.append(
+                    keras.layers.Dropout(dropout, seed=seed_at(seed, place))
+                )
+        kernel = glorot(seed, len(self.hidden))
+        self.steps.append(keras.layers.Dense(out, kernel_initializer=kernel))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         for step in self.steps:

@@ -4,7 +4,8 @@ Every loss is a pure function of `y_true`, shape `(batch, list_size)` with -1 at
 padding, and of logits `y_pred`. It returns shape `(batch,)`, so that the mean over the
 batch, the default reduction of the Keras shells, is a mean over sessions. Padding is
 left out before anything is computed: it adds exactly 0 to a loss and to its gradient,
-whatever its logit, and a list that is all padding has loss 0.
+whatever its logit, and a list that is all padding has loss 0. Any other negative label
+makes the loss nan. Logits of half precision are computed with in single.
 
 `weights` is one number a list, `(batch,)` or `(batch, 1)`, or one an item,
 `(batch, list_size)`, such as inverse propensities. The shells take them as
@@ -17,26 +18,22 @@ To add a loss, write the function and its shell, and enter the shell in `LOSSES`
 property tests pick it up from there.
 """
 
-from debias.losses.click import click_cross_entropy, click_em
+from debias.losses.click import click_cross_entropy
 from debias.losses.keras import (
     LOSSES,
     ApproxNDCG,
     ClickCrossEntropy,
-    ClickEM,
     ListLoss,
-    MixtureEM,
     MixtureLikelihood,
     PairwiseLogistic,
     SoftmaxCrossEntropy,
 )
-from debias.losses.lists import Tensor
 from debias.losses.mixture import (
+    component_losses,
     conditional_logits,
-    marginal_loss,
-    mixture_em,
     mixture_likelihood,
     mixture_logits,
-    prefix_responsibilities,
+    mixture_of_logits,
     responsibilities,
 )
 from debias.losses.ranking import approx_ndcg, pairwise_logistic, softmax_cross_entropy
@@ -45,23 +42,18 @@ __all__ = [
     "LOSSES",
     "ApproxNDCG",
     "ClickCrossEntropy",
-    "ClickEM",
     "ListLoss",
-    "MixtureEM",
     "MixtureLikelihood",
     "PairwiseLogistic",
     "SoftmaxCrossEntropy",
-    "Tensor",
     "approx_ndcg",
     "click_cross_entropy",
-    "click_em",
+    "component_losses",
     "conditional_logits",
-    "marginal_loss",
-    "mixture_em",
     "mixture_likelihood",
     "mixture_logits",
+    "mixture_of_logits",
     "pairwise_logistic",
-    "prefix_responsibilities",
     "responsibilities",
     "softmax_cross_entropy",
 ]

@@ -9,6 +9,7 @@ padding, and of scores of that shape; one number a list, as in `debias.losses`.
 | inverse propensity | c / theta | examination |
 | affine | (c - beta) / alpha, P(c) = alpha gamma + beta | examination, trust |
 | doubly robust | g + (c - beta - alpha g) / alpha | the same, and a guess g |
+| regression EM | c, or its posterior: examined, relevant | nothing |
 | dual learning | c w, with w from a bias tower trained beside it | nothing |
 | PairDebias | pairs of click and skip over ratios learned beside it | nothing |
 
@@ -19,7 +20,10 @@ long as no weight is clipped; clipping trades variance for bias.
 import keras
 from keras import ops
 
-from debias.losses import Tensor, softmax_cross_entropy
+from debias.losses.click import binary_cross_entropy
+from debias.losses.lists import labels_and_mask, prepared
+from debias.losses.ranking import softmax_cross_entropy
+from debias.types import Tensor
 
 
 def corrected_clicks(
@@ -52,13 +56,13 @@ def corrected_clicks(
     >>> [round(float(x), 4) for x in found[0]]  # 1/4 + (1 - 1/8) / (1/2), and so on
     [2.0, 0.0, -1.0]
     """
-    c = ops.cast(ops.convert_to_tensor(clicks), keras.backend.floatx())
+    c, mask = labels_and_mask(clicks, keras.backend.floatx())
     alpha, beta, guess = (
         ops.cast(ops.convert_to_tensor(x), c.dtype) for x in (alpha, beta, guess)
     )
     surprise = c - beta - alpha * guess
     estimate = guess + surprise / ops.maximum(alpha, least)
-    return ops.where(c >= 0, estimate, -1.0)
+    return ops.where(mask, estimate, -1.0)
 
 
 def soft_cross_entropy(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
@@ -87,6 +91,41 @@ def soft_softmax(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
     """
     ones = ops.where(mask, 1.0, -1.0)
     return softmax_cross_entropy(ones, scores, ops.convert_to_tensor(estimates))
+
+
+def click_em(clicks: Tensor, examination: Tensor, relevance: Tensor) -> Tensor:
+    """Regression-EM: a click needs examination and relevance, each a latent variable.
+
+    With P(c) = sigma(e) sigma(r), the posteriors of an item that was not clicked are
+    P(examined | c = 0) = sigma(e - softplus(r)) and
+    P(relevant | c = 0) = sigma(r - softplus(e)); both are 1 given a click. Held fixed,
+    they are the targets of two cross-entropies, one of e and one of r. The gradient is
+    that of the exact negative log-likelihood.
+
+    Source: Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
+    Personal Search, WSDM 2018. Equal to the sum over a list of TF-Ranking's
+    `ClickEMLoss`.
+
+    Args:
+        clicks: `(batch, list_size)`, -1 at padding.
+        examination: Logits e, `(batch, list_size)`.
+        relevance: Logits r, `(batch, list_size)`.
+
+    Returns:
+        `(batch,)` sums over the valid items of each list.
+
+    >>> loss = click_em([[1]], [[0.0]], [[0.0]])  # both targets are 1
+    >>> round(float(loss[0]), 6)
+    1.386294
+    """
+    y, e, mask = prepared(clicks, examination)
+    r = prepared(clicks, relevance)[1]
+    clicked = y >= 1
+    examined = ops.where(clicked, 1.0, ops.sigmoid(e - ops.softplus(r)))
+    relevant = ops.where(clicked, 1.0, ops.sigmoid(r - ops.softplus(e)))
+    items = binary_cross_entropy(ops.stop_gradient(examined), e)
+    items = items + binary_cross_entropy(ops.stop_gradient(relevant), r)
+    return ops.sum(ops.where(mask, items, 0.0), axis=1)
 
 
 def dual_learning(

@@ -6,10 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.losses.click import click_cross_entropy, click_em
-from debias.losses.lists import Tensor, require_positive
-from debias.losses.mixture import mixture_em, mixture_likelihood
+from debias.losses.click import click_cross_entropy
+from debias.losses.lists import require_positive, serializable
+from debias.losses.mixture import mixture_of_logits
 from debias.losses.ranking import approx_ndcg, pairwise_logistic, softmax_cross_entropy
+from debias.types import Tensor
 
 
 class ListLoss(keras.losses.Loss):
@@ -42,10 +43,7 @@ class ListLoss(keras.losses.Loss):
         return {**super().get_config(), **self.arguments}
 
 
-_registered = keras.saving.register_keras_serializable(package="debias")
-
-
-@_registered
+@serializable
 class ClickCrossEntropy(ListLoss):
     """`click_cross_entropy` as a Keras loss."""
 
@@ -59,32 +57,11 @@ class ClickCrossEntropy(ListLoss):
         super().__init__(reduction, name)
 
 
-@_registered
-class ClickEM(ListLoss):
-    """`click_em` as a Keras loss."""
-
-    function = staticmethod(click_em)
-
-    def __init__(
-        self,
-        examination_weight: float = 1.0,
-        relevance_weight: float = 1.0,
-        reduction: str = "sum_over_batch_size",
-        name: str | None = "click_em",
-    ):
-        super().__init__(
-            reduction,
-            name,
-            examination_weight=examination_weight,
-            relevance_weight=relevance_weight,
-        )
-
-
-@_registered
+@serializable
 class MixtureLikelihood(ListLoss):
-    """`mixture_likelihood` as a Keras loss, with one prior for all sessions."""
+    """`mixture_of_logits` as a Keras loss, with one prior for all sessions."""
 
-    function = staticmethod(mixture_likelihood)
+    function = staticmethod(mixture_of_logits)
 
     def __init__(
         self,
@@ -98,30 +75,7 @@ class MixtureLikelihood(ListLoss):
         )
 
 
-@_registered
-class MixtureEM(ListLoss):
-    """`mixture_em` as a Keras loss: TF-Ranking's `MixtureEMLoss`."""
-
-    function = staticmethod(mixture_em)
-
-    def __init__(
-        self,
-        log_prior: Sequence[float] | None = None,
-        temperature: float = 1.0,
-        drop_clickless: bool = True,
-        reduction: str = "sum_over_batch_size",
-        name: str | None = "mixture_em",
-    ):
-        super().__init__(
-            reduction,
-            name,
-            log_prior=_listed(log_prior),
-            temperature=temperature,
-            drop_clickless=drop_clickless,
-        )
-
-
-@_registered
+@serializable
 class SoftmaxCrossEntropy(ListLoss):
     """`softmax_cross_entropy` as a Keras loss."""
 
@@ -137,7 +91,7 @@ class SoftmaxCrossEntropy(ListLoss):
         super().__init__(reduction, name, gain=gain, temperature=temperature)
 
 
-@_registered
+@serializable
 class PairwiseLogistic(ListLoss):
     """`pairwise_logistic` as a Keras loss."""
 
@@ -152,7 +106,7 @@ class PairwiseLogistic(ListLoss):
         super().__init__(reduction, name, temperature=temperature)
 
 
-@_registered
+@serializable
 class ApproxNDCG(ListLoss):
     """`approx_ndcg` as a Keras loss."""
 
@@ -174,9 +128,7 @@ def _listed(log_prior: Sequence[float] | None) -> list[float] | None:
 
 LOSSES: dict[str, type[ListLoss]] = {
     "click_cross_entropy": ClickCrossEntropy,
-    "click_em": ClickEM,
     "mixture_likelihood": MixtureLikelihood,
-    "mixture_em": MixtureEM,
     "softmax_cross_entropy": SoftmaxCrossEntropy,
     "pairwise_logistic": PairwiseLogistic,
     "approx_ndcg": ApproxNDCG,

@@ -5,17 +5,29 @@ from typing import Any
 import keras
 from keras import ops
 
-Tensor = Any  # a tensor of the backend, or what converts to one
+from debias.types import Tensor
 
+serializable = keras.saving.register_keras_serializable(package="debias")
 MASKED = -1e30  # a logit whose softmax weight is exactly 0, yet not infinite
+
+
+def exact(values: Tensor) -> Tensor:
+    """Floats of single precision at least, in which a loss is computed."""
+    values = ops.convert_to_tensor(values)
+    return values if values.dtype == "float64" else ops.cast(values, "float32")
+
+
+def labels_and_mask(y_true: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
+    """Labels, nan if negative other than -1, and which are no padding."""
+    y = ops.cast(ops.convert_to_tensor(y_true), dtype)
+    mask = y != -1
+    return ops.where(mask & (y < 0), float("nan"), y), mask
 
 
 def prepared(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Labels, logits and mask of one float type, with zeros in place of padding."""
-    z = ops.convert_to_tensor(y_pred)
-    if not keras.backend.is_float_dtype(z.dtype):
-        z = ops.cast(z, keras.backend.floatx())
-    y = ops.cast(ops.convert_to_tensor(y_true), z.dtype)
+    z = exact(y_pred)
+    y, mask = labels_and_mask(y_true, z.dtype)
     if len(y.shape) != 2 or len(z.shape) not in (2, 3):
         raise ValueError(
             "y_true must have shape (batch, list_size) and y_pred (batch, list_size) "
@@ -27,7 +39,6 @@ def prepared(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "y_true and y_pred must agree in (batch, list_size), got "
             f"{tuple(y.shape)} and {tuple(z.shape)}"
         )
-    mask = y >= 0
     z_mask = mask if len(z.shape) == 2 else ops.expand_dims(mask, -1)
     return ops.where(mask, y, 0.0), ops.where(z_mask, z, 0.0), mask
 

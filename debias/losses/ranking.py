@@ -4,15 +4,17 @@ from keras import ops
 
 from debias.losses.lists import (
     MASKED,
-    Tensor,
     of_items_and_lists,
     prepared,
     require_flat,
     require_positive,
+    serializable,
     weights_like,
 )
+from debias.types import Tensor
 
 
+@serializable
 def softmax_cross_entropy(
     y_true: Tensor,
     y_pred: Tensor,
@@ -49,6 +51,7 @@ def softmax_cross_entropy(
     return ops.sum(ops.where(mask, items, 0.0), axis=1)
 
 
+@serializable
 def pairwise_logistic(
     y_true: Tensor,
     y_pred: Tensor,
@@ -82,9 +85,12 @@ def pairwise_logistic(
     pair = pair & ops.expand_dims(mask, 2) & ops.expand_dims(mask, 1)
     losses = ops.softplus(ops.expand_dims(z, 1) - ops.expand_dims(z, 2))
     losses = ops.sum(ops.where(pair, losses, 0.0), axis=2)
-    return ops.sum(ops.where(mask, losses * weights_like(weights, z), 0.0), axis=1)
+    # A label that is none is in no pair, and must not pass for padding.
+    items = ops.where(ops.isnan(y), y, losses * weights_like(weights, z))
+    return ops.sum(ops.where(mask, items, 0.0), axis=1)
 
 
+@serializable
 def approx_ndcg(
     y_true: Tensor,
     y_pred: Tensor,
@@ -121,7 +127,8 @@ def approx_ndcg(
     ahead = ops.sigmoid(ops.expand_dims(z, 1) - ops.expand_dims(z, 2))
     ahead = ops.where(ops.expand_dims(mask, 1), ahead, 0.0)
     ranks = 0.5 + ops.sum(ahead, axis=2)  # the item itself counts one half
-    gains = 2.0**y - 1.0  # 0 at padding
+    top = ops.max(y, axis=1, keepdims=True)
+    gains = 2.0 ** (y - top) - 2.0**-top  # over 2^top, so that none overflows
     ideal = ops.flip(ops.sort(gains, axis=1), axis=1)
     places = ops.cast(ops.arange(2, ops.shape(y)[1] + 2), z.dtype)
     best = ops.sum(ideal / ops.log2(places), axis=1)

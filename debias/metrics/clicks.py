@@ -17,14 +17,16 @@ def _sessions(
             f"clicks and {name} must have the same shape (sessions, list_size), got "
             f"{clicks.shape} and {others.shape}"
         )
-    valid = clicks >= 0 if mask is None else np.asarray(mask, dtype=bool)
+    valid = clicks != -1 if mask is None else np.asarray(mask, dtype=bool)
     if valid.shape != clicks.shape:
         raise ValueError(
             f"mask must have the shape of clicks {clicks.shape}, got {valid.shape}"
         )
     clicked = clicks == 1
     if not (clicked | (clicks == 0) | ~valid).all():
-        raise ValueError("clicks must be 0 or 1 where an item was displayed")
+        raise ValueError(
+            "clicks must be 0 or 1 where an item was displayed, -1 at padding"
+        )
     return clicked & valid, others, valid
 
 
@@ -69,7 +71,7 @@ def item_log_likelihood(
     Args:
         clicks: `(sessions, list_size)` 0 or 1, or bool.
         predictions: Of the same shape: click logits, or probabilities.
-        mask: Which cells are items. None: those with clicks >= 0.
+        mask: Which cells are items. None: those with clicks other than -1.
         from_logits: bool. Whether `predictions` are logits.
 
     Returns:

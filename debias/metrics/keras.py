@@ -2,9 +2,10 @@
 
 They follow the policies of `debias.metrics`, which tables are made with: -1 in `y_true`
 is padding, ties count by their exact expectation, and a list without a relevant item is
-left out of the mean (`left_out` counts them). `sample_weight` weighs lists, shape
-`(batch,)` or `(batch, 1)`. Ranks come from comparing all pairs of a list, so memory
-grows with batch list_size^2.
+left out of the mean (`left_out` counts them). What NumPy's refuse makes these nan:
+labels below 0 other than -1, and scores that are not finite. `sample_weight` weighs
+lists, shape `(batch,)` or `(batch, 1)`. Ranks come from comparing all pairs of a list,
+so memory grows with batch list_size^2.
 """
 
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.losses import Tensor, click_cross_entropy, conditional_logits
+from debias.losses import click_cross_entropy, conditional_logits
+from debias.types import Tensor
 
 _registered = keras.saving.register_keras_serializable(package="debias")
 
@@ -35,8 +37,11 @@ class _ListMean(keras.metrics.Metric):
     ) -> None:
         y = ops.cast(ops.convert_to_tensor(y_true), self.dtype)
         scores = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
-        mask = y >= 0
+        mask = y != -1
         value, counts = self.values(ops.where(mask, y, 0.0), scores, mask)
+        fine = (y >= 0) & ops.isfinite(y) & ops.isfinite(scores)
+        wrong = ops.any(mask & ops.logical_not(fine), axis=1)
+        value, counts = ops.where(wrong, float("nan"), value), counts | wrong
         weights = ops.cast(counts, self.dtype)
         self.left_out.assign_add(ops.sum(1.0 - weights))
         weights = weights * _list_weights(sample_weight, weights)
@@ -110,7 +115,8 @@ class NDCG(_ListMean):
         upto = ops.concatenate([ops.zeros_like(worth[:1]), ops.cumsum(worth)])
         first, size = _places(scores, mask)
         mean = ops.take(upto, first + size) - ops.take(upto, first)
-        gains = 2.0**y - 1.0
+        top = ops.max(y, axis=1, keepdims=True)
+        gains = 2.0 ** (y - top) - 2.0**-top  # over 2^top, which float32 may not hold
         dcg = ops.sum(gains * mean / ops.cast(size, self.dtype), axis=1)
         best = ops.sum(ops.flip(ops.sort(gains, axis=1), axis=1) * worth, axis=1)
         return dcg / ops.where(best > 0, best, 1.0), best > 0
@@ -185,7 +191,7 @@ class _Clicks(keras.metrics.Metric):
         z = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
         if len(z.shape) == 3:
             z = conditional_logits(y, z, self.log_prior)
-        weights = ops.cast(y >= 0, self.dtype)
+        weights = ops.cast(y != -1, self.dtype)
         lists = _list_weights(sample_weight, weights[:, 0])
         weights = weights * ops.reshape(lists, (-1, 1))
         shape = ops.shape(y)
@@ -287,119 +293,6 @@ class Perplexity(_Clicks):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "list_size": self.list_size}
-
-
-class _Posterior(keras.metrics.Metric):
-    """Mean over sessions of something of their posteriors, `(batch, K)`."""
-
-    def __init__(self, name: str, dtype: Any):
-        super().__init__(name=name, dtype=dtype)
-        self.count = self.add_variable((), "zeros", name="count")
-        self.total = self.add_variable((), "zeros", name="total")
-
-    def values(self, before: Tensor, now: Tensor) -> Tensor:
-        """The value of each session, `(batch,)`."""
-        raise NotImplementedError
-
-    def update_state(
-        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
-    ) -> None:
-        before, now = (
-            ops.cast(ops.convert_to_tensor(p), self.dtype) for p in (y_true, y_pred)
-        )
-        values = self.values(before, now)
-        weights = _list_weights(sample_weight, values)
-        self.total.assign_add(ops.sum(values * weights))
-        self.count.assign_add(ops.sum(weights))
-
-    def result(self) -> Tensor:
-        return ops.divide_no_nan(self.total, self.count)
-
-
-def _entropy(p: Tensor) -> Tensor:
-    return -ops.sum(p * ops.log(ops.maximum(p, 1e-30)), axis=-1)
-
-
-@_registered
-class PosteriorEntropy(_Posterior):
-    """Mean entropy of the sessions' posteriors in nats: 0, all certain, to log K.
-
-    `y_pred` is a mixture's `responsibilities`, `(batch, K)`; `y_true` is not looked at.
-
-    >>> metric = PosteriorEntropy()
-    >>> metric.update_state([[0, 0], [0, 0]], [[1.0, 0.0], [0.5, 0.5]])
-    >>> round(float(metric.result()), 4)  # (0 + log 2) / 2
-    0.3466
-    """
-
-    def __init__(self, name: str = "posterior_entropy", dtype: Any = None):
-        super().__init__(name, dtype)
-
-    def values(self, before: Tensor, now: Tensor) -> Tensor:
-        return _entropy(now)
-
-
-@_registered
-class Switching(_Posterior):
-    """Share of sessions whose most likely component is not what it was before.
-
-    `y_true` and `y_pred` are two `responsibilities` of the same sessions, `(batch, K)`,
-    as before and after an epoch. A mixture that has settled switches few.
-
-    >>> metric = Switching()
-    >>> metric.update_state([[0.9, 0.1], [0.2, 0.8]], [[0.7, 0.3], [0.6, 0.4]])
-    >>> float(metric.result())
-    0.5
-    """
-
-    def __init__(self, name: str = "switching", dtype: Any = None):
-        super().__init__(name, dtype)
-
-    def values(self, before: Tensor, now: Tensor) -> Tensor:
-        moved = ops.argmax(before, axis=-1) != ops.argmax(now, axis=-1)
-        return ops.cast(moved, self.dtype)
-
-
-@_registered
-class EffectiveComponents(keras.metrics.Metric):
-    """How many components are in use: exp of the entropy of their mean posterior.
-
-    K if all have equal shares of the sessions, 1 if one has taken them all. `y_pred` is
-    a mixture's `responsibilities`, `(batch, K)`; `y_true` is not looked at.
-
-    Args:
-        components: int. K.
-
-    >>> metric = EffectiveComponents(2)
-    >>> metric.update_state([[0, 0], [0, 0]], [[1.0, 0.0], [0.0, 1.0]])
-    >>> round(float(metric.result()), 4)
-    2.0
-    """
-
-    def __init__(
-        self,
-        components: int,
-        name: str = "effective_components",
-        dtype: Any = None,
-    ):
-        if components < 1:
-            raise ValueError(f"components must be at least 1, got {components}")
-        super().__init__(name=name, dtype=dtype)
-        self.components = components
-        self.total = self.add_variable((components,), "zeros", name="total")
-
-    def update_state(
-        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
-    ) -> None:
-        p = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
-        weights = _list_weights(sample_weight, p[:, 0])
-        self.total.assign_add(ops.sum(p * ops.expand_dims(weights, -1), axis=0))
-
-    def result(self) -> Tensor:
-        return ops.exp(_entropy(ops.divide_no_nan(self.total, ops.sum(self.total))))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "components": self.components}
 
 
 METRICS: dict[str, type[keras.metrics.Metric]] = {

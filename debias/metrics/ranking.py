@@ -24,6 +24,7 @@ class _Lists(NamedTuple):
     labels: np.ndarray  # (list_size, lists), 0 at padding
     scores: np.ndarray  # (list_size, lists), nan at padding, which beats nobody
     length: np.ndarray  # (lists,)
+    rows: np.ndarray  # (lists,), their numbers
 
 
 class _Ranks(NamedTuple):
@@ -93,19 +94,23 @@ def _of_first(relevant: np.ndarray, ranks: _Ranks, worth: np.ndarray) -> np.ndar
     Where it is tied in a group of m with r relevant, j others come before the first of
     those with probability p_j = p_{j-1} (m - r - j + 1) / (m - j), p_0 = r / m.
     """
+    # The best place that a relevant item has; lists without one get nan at the end.
     nobody = len(worth)
     first = np.where(relevant, ranks.first, nobody).min(axis=0)
     none = first == nobody
     first = np.where(none, 0, first).astype(np.int64)
     value = worth[first]
     if len(ranks.tied):
+        # Of lists with ties: the group that stands there, r relevant of m items.
         first = first[ranks.tied]
         group = relevant[:, ranks.tied] & (ranks.first[:, ranks.tied] == first)
         r = np.maximum(group.sum(axis=0), 1)[:, None]
         m = np.where(group, ranks.size, 1).max(axis=0)[:, None]
+        # p_j by ratios; 0 from j = m - r + 1 on, where the items run out.
         j = np.arange(1, m.max())
         ratio = np.clip(m - r - j + 1, 0, None) / np.maximum(m - j, 1)
         p = np.cumprod(np.hstack([r / m, ratio]), axis=1)
+        # The first relevant item is then j places below the first of its group.
         reached = np.minimum(first[:, None] + np.arange(p.shape[1]), nobody - 1)
         value[ranks.tied] = np.einsum("lj,ljk->lk", p, worth[reached])
     value[none] = np.nan
@@ -132,17 +137,15 @@ def _refuse(
     rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, valid: np.ndarray | None
 ) -> None:
     """Raises for the first list with a cell that cannot be ranked, but for padding."""
-    wrong = {"scores": ~np.isfinite(scores)}
+    wrong = {"; mask what must not rank": ("scores", ~np.isfinite(scores))}
     if labels.dtype.kind in "fi":
-        wrong["labels"] = ~((labels >= 0) & (labels < np.inf))
-    for name, cells in wrong.items():
+        cells = ~((labels >= 0) & (labels < np.inf))
+        wrong[" numbers >= 0; padding is -1 or a mask"] = ("labels", cells)
+    for advice, (name, cells) in wrong.items():
         cells = cells if valid is None else cells & valid
         if cells.any():
             row = int(rows[np.flatnonzero(cells.any(axis=1))[0]])
-            raise ValueError(
-                f"{name} of list {row} are not all finite"
-                + (" numbers >= 0" if name == "labels" else "; mask what must not rank")
-            )
+            raise ValueError(f"{name} of list {row} are not all finite{advice}")
 
 
 def _checked(
@@ -161,7 +164,7 @@ def _checked(
         labels = np.where(valid, labels, np.zeros((), labels.dtype))
         scores = np.where(valid, scores, np.array(np.nan, scores.dtype))
     labels, scores = np.ascontiguousarray(labels.T), np.ascontiguousarray(scores.T)
-    return _Lists(labels, scores, length)
+    return _Lists(labels, scores, length, rows)
 
 
 def _from_padded(
@@ -232,7 +235,7 @@ def _per_list(
             f"got {labels.shape}"
         )
     if offsets is None:
-        valid = np.asarray(labels >= 0 if mask is None else mask, dtype=bool)
+        valid = np.asarray(labels != -1 if mask is None else mask, dtype=bool)
         if valid.shape != labels.shape:
             raise ValueError(
                 f"mask must have the shape of labels {labels.shape}, got {valid.shape}"
@@ -255,6 +258,7 @@ def _per_list(
 
 
 _GRADES = 8  # labels that are whole and below are met with tables
+_ENDLESS = 1024  # 2 to that power is no float64
 
 
 def _graded(labels: np.ndarray) -> np.ndarray | None:
@@ -262,10 +266,16 @@ def _graded(labels: np.ndarray) -> np.ndarray | None:
     return grades if grades is not None and (grades == labels).all() else None
 
 
-def _gains(labels: np.ndarray, grades: np.ndarray | None) -> np.ndarray:
+def _gains(lists: _Lists, grades: np.ndarray | None) -> np.ndarray:
     """2^y - 1."""
     if grades is None:
-        return np.exp2(labels.astype(float)) - 1.0
+        if lists.labels.max() >= _ENDLESS:
+            row = lists.rows[lists.labels.max(axis=0).argmax()]
+            raise ValueError(
+                f"labels of list {row} must be below {_ENDLESS}, for the gain 2^y - 1 "
+                f"to be finite, got {lists.labels.max()}"
+            )
+        return np.exp2(lists.labels.astype(float)) - 1.0
     return ((1 << grades) - 1).astype(float)  # a byte holds it
 
 
@@ -311,7 +321,8 @@ def dcg(
         labels: Grades >= 0; layouts, padding and policies as the module says.
         scores: Of the same shape, higher is better.
         k: Cutoff, several, or None for the whole list.
-        mask: Which cells of a padded layout are items. None: those with label >= 0.
+        mask: Which cells of a padded layout are items. None: those with a label
+            other than -1.
         offsets: Of a ragged layout.
 
     Returns:
@@ -327,7 +338,7 @@ def dcg(
 
     def metric(lists: _Lists, cutoffs: Sequence[int | None]) -> np.ndarray:
         discounts = _discounts(len(lists.labels), cutoffs)
-        return _dcg(_gains(lists.labels, _graded(lists.labels)), lists, discounts)
+        return _dcg(_gains(lists, _graded(lists.labels)), lists, discounts)
 
     return _per_list(metric, labels, scores, k, mask, offsets)
 
@@ -349,7 +360,7 @@ def ndcg(
 
     def metric(lists: _Lists, cutoffs: Sequence[int | None]) -> np.ndarray:
         grades = _graded(lists.labels)
-        gains = _gains(lists.labels, grades)
+        gains = _gains(lists, grades)
         discounts = _discounts(len(gains), cutoffs)
         best = _best(gains, grades, discounts)
         with np.errstate(invalid="ignore"):  # nan over 0 where nothing is relevant

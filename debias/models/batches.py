@@ -6,7 +6,7 @@ their items name, so a million sessions cost the memory of their indices at most
 feature is stored twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from debias.data import (
     shuffled_batches,
 )
 from debias.data.stream import even_pieces
-from debias.engine.tensors import gather_features
+from debias.engine.steps import Execution
 
 LAYOUT = ("row", "column", "device", "context")
 PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
@@ -70,11 +70,9 @@ def batches(
         (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
         `weight` (batch, list_size) float32 if it was given, and the log's `row`,
         `column`, `device` and `context` where it has them; and of clicks (batch,
-        list_size) float32, -1 at padding. If packed, `cell` (batch, list_size) int32
-        says which row of the features a cell shows, at padding any. TensorFlow on a CPU
-        is handed all of them as `table` (items, F), the same tensor each time, and a
-        click model takes its rows within the step; elsewhere `features` are (U, F), the
-        rows of the batch's U distinct items.
+        list_size) float32, -1 at padding. If packed, `features` are (U, F), the rows of
+        the batch's U distinct items, and `cell` (batch, list_size) int32 says which of
+        them a cell shows, at padding any.
 
     Raises:
         ValueError: If the log is empty or names an item that `data` lacks, of which a
@@ -87,80 +85,111 @@ def batches(
     >>> batch["position"].numpy().tolist(), clicks.numpy().tolist()
     ([[1, 2, 0]], [[1.0, 0.0, -1.0]])
     >>> batch, _ = next(iter(batches(log, data, packed=True)))
-    >>> tuple(batch["table"].shape), batch["cell"].numpy().tolist()
-    ((3, 2), [[2, 0, 0]])
+    >>> tuple(batch["features"].shape), batch["cell"].numpy().tolist()
+    ((2, 2), [[0, 1, 1]])
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-    if isinstance(log, ClickLog):
-        if log.sessions == 0:
-            raise ValueError("log has no sessions, nothing to make a batch of")
-        columns = _cells(log.check(data.items))
+    if not isinstance(log, ClickLog):
         if weight is not None:
-            columns["weight"] = _checked(weight, log)
-        kept = {name: tf.constant(column) for name, column in columns.items()}
-        table = _table(data, preprocess)
-        held = Held(kept, table, packed, log.item.shape[1], batch_size, shuffle)
-        sessions, epoch, batch = log.sessions, draws.map(held.order), held.batch
-    elif weight is not None:
-        raise ValueError(
-            f"weight is for a log in memory, got the path {log}: open it first, "
-            "debias.ClickLog.open, or leave weight out"
-        )
-    else:
-        held, sessions = None, count_sessions(log)
-        epoch = _streamed(log, data.items, shuffle, draws)
-        batch = partial(_batch, table=_table(data, preprocess), packed=packed)
+            raise ValueError(
+                f"weight is for a log in memory, got the path {log}: open it first, "
+                "debias.ClickLog.open, or leave weight out"
+            )
+        cells = _streamed(log, data.items, shuffle, draws)
+        make = partial(_batch, table=_table(data, preprocess), packed=packed)
+        return _pipeline(cells, make, batch_size, count_sessions(log))
+    if log.sessions == 0:
+        raise ValueError("log has no sessions, nothing to make a batch of")
+    columns = _cells(log.check(data.items))
+    if weight is not None:
+        columns["weight"] = _checked(weight, log)
 
-    options = tf.data.Options()  # nothing here to rewrite or tune, and both take long
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    found: Any = (
-        epoch.rebatch(batch_size)
-        .apply(tf.data.experimental.assert_cardinality(-(-sessions // batch_size)))
-        .map(batch, num_parallel_calls=1)
-        .prefetch(2)
-        .with_options(options)
-    )
-    found.draws = draws  # to draw another order is to make an iterator of these
-    found.held = held if _by_reference() else None
-    return found
-
-
-def _by_reference() -> bool:
-    """Whether a step can read the table where it is; other devices would copy it."""
-    return PACKS and not tf.config.list_physical_devices("GPU")
-
-
-class Held(NamedTuple):
-    """A log in memory, of which a compiled step can make its batch by itself.
-
-    That spares two cores a pipeline beside it: 3% of a step of 23 ms, 8% of one of 3.
-    """
-
-    columns: Cells  # of all sessions
-    table: tf.Tensor
-    packed: bool
-    list_size: int  # lists of other lengths are traced apart
-    batch_size: int
-    shuffle: bool
-
-    def order(self, draw: tf.Tensor) -> tf.Tensor:
-        """The numbers of the sessions as the epoch of this draw takes them."""
-        rows = tf.range(tf.shape(self.columns["item"])[0])
-        if self.shuffle:
+    def order(draw: tf.Tensor) -> tf.Tensor:
+        rows = tf.range(log.sessions)
+        if shuffle:
             rows = tf.random.experimental.stateless_shuffle(rows, [draw, 0])
         return rows
 
-    def batch(self, rows: tf.Tensor) -> tuple[Cells, tf.Tensor]:
-        cells = {name: tf.gather(column, rows) for name, column in self.columns.items()}
+    kept = {name: tf.constant(column) for name, column in columns.items()}
+    whole = Epoch(
+        kept, _table(data, preprocess), tf.range(0), packed, log.list_size, batch_size
+    )
+    found = _pipeline(draws.map(order), whole.batch_of, batch_size, log.sessions)
+    if not PACKS or tf.config.list_physical_devices("GPU"):
+        return found  # the features would be copied to the device for each step
+    return LogBatches(found, draws, lambda draw: whole._replace(order=order(draw)))
+
+
+def _pipeline(
+    epoch: tf.data.Dataset, make: Callable[[Any], Any], batch_size: int, sessions: int
+) -> tf.data.Dataset:
+    """Batches of an epoch's sessions, or of their numbers, as `make` makes them."""
+    options = tf.data.Options()  # nothing here to rewrite or tune, and both take long
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return (
+        epoch.rebatch(batch_size)
+        .apply(tf.data.experimental.assert_cardinality(-(-sessions // batch_size)))
+        .map(make, num_parallel_calls=1)
+        .prefetch(2)
+        .with_options(options)
+    )
+
+
+class Epoch(NamedTuple):
+    """A log in memory in the order of an epoch: a step can make its own batch of it."""
+
+    columns: Cells  # of all sessions
+    table: tf.Tensor
+    order: tf.Tensor
+    packed: bool
+    list_size: int  # lists of other lengths are traced apart
+    batch_size: int
+
+    def batch_of(self, sessions: tf.Tensor) -> tuple[Cells, tf.Tensor]:
+        columns = self.columns.items()
+        cells = {name: tf.gather(column, sessions) for name, column in columns}
         return _batch(cells, self.table, self.packed)
 
-    def at(self, order: tf.Tensor, index: tf.Tensor) -> tuple[Cells, tf.Tensor]:
+    def batch(self, place: tf.Tensor) -> tuple[Cells, tf.Tensor]:
         """The batch at a place of the epoch, 0 the first."""
-        first = index * self.batch_size
-        return self.batch(order[first : first + self.batch_size])
+        first = place * self.batch_size
+        return self.batch_of(self.order[first : first + self.batch_size])
+
+
+class LogBatches(tf.data.Dataset):
+    """The batches of a log in memory, which a compiled loop can make by itself."""
+
+    def __init__(
+        self,
+        batches: tf.data.Dataset,
+        draws: tf.data.Dataset,
+        epoch: Callable[[tf.Tensor], Epoch],
+    ):
+        self._batches, self._draws, self._epoch = batches, draws, epoch
+        super().__init__(batches._variant_tensor)
+
+    def _inputs(self) -> list[tf.data.Dataset]:
+        return [self._batches]
+
+    @property
+    def element_spec(self) -> Any:
+        return self._batches.element_spec
+
+    def executions(self, size: int) -> Generator[Execution]:
+        """As `debias.engine.steps.MakesExecutions` has it, in the orders of Keras."""
+        steps = int(self.cardinality())
+        while True:
+            epoch = self._epoch(next(iter(self._draws)))
+            for first in range(0, steps, size):
+                if first + size >= steps:
+                    # Keras ends an epoch by an iterator that it does not use; what
+                    # draws an order for each would draw others without.
+                    iter(self._draws)
+                count = tf.constant(min(size, steps - first))
+                yield epoch, count, tf.constant(first)
 
 
 def _table(data: RankingData, preprocess: keras.layers.Layer | None) -> tf.Tensor:
@@ -181,12 +210,10 @@ def _batch(cells: Cells, table: tf.Tensor, packed: bool) -> tuple[Cells, tf.Tens
         "mask": mask,
     }
     if packed:
+        row, cell = tf.unique(tf.reshape(row, (-1,)))
         # Keras takes the first column by name for the one that counts sessions.
-        found |= {"cell": row, "table": table}
-        if not _by_reference():
-            found = dict(gather_features(found))
-    else:
-        found["features"] = tf.gather(table, row)
+        found["cell"] = tf.reshape(cell, tf.shape(item))
+    found["features"] = tf.gather(table, row)
     for name in (*LAYOUT, "weight"):
         if name in cells:
             dtype = "float32" if name in ("context", "weight") else "int32"

@@ -7,32 +7,26 @@ and nothing else: `ranker` wraps that into a model of its own to save and serve.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
 import keras
 from keras import ops
 
-from debias.engine.executions import (
-    looped,
-    looped_on_log,
-    of_several_steps,
-    once,
-    stepping,
-)
-from debias.engine.tensors import Tensor, gather_features
+from debias.engine.steps import MakesExecutions, SteppingModel, loop_over_log
+from debias.engine.tensors import rowwise
 from debias.losses import click_cross_entropy
+from debias.losses.lists import exact
+from debias.types import Batch, Place, Tensor
 
-Batch = Mapping[str, Tensor]
-Place = int | Mapping[str, int]  # one id for position, row and column, or by name
 COUNTED = {"epochs", "initial_epoch", "verbose", "callbacks", "shuffle"} | {
     f"validation_{name}" for name in ("data", "steps", "batch_size", "freq")
-}  # what `fit` may be given beside a dataset if an execution's steps are a loop of ours
+}  # what `fit` may be given beside a dataset if a compiled loop takes its steps
 LAYOUT = ("position", "row", "column", "device")  # columns that say where an item stood
 
 
-class ClickModel(keras.Model):
+class ClickModel(SteppingModel):
     """Base of the click models: a default loss, one serving contract, configuration.
 
     A subclass writes `call(batch, training)`, returning click logits, and
@@ -46,9 +40,6 @@ class ClickModel(keras.Model):
     def __init__(self, arguments: Mapping[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
         self._arguments = dict(arguments)
-
-    def __call__(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(gather_features(batch), *args, **kwargs)
 
     def score(self, features: Tensor) -> Tensor:
         """Relevance scores `(...)` of features `(..., F)`: higher ranks first."""
@@ -94,6 +85,9 @@ class ClickModel(keras.Model):
         """
         return click_cross_entropy(clicks, outputs, batch.get("weight"))
 
+    def learn_from(self, batch: Batch, clicks: Tensor, outputs: Any) -> None:
+        """Moves what is learned beside the weights, once for each training batch."""
+
     def compute_loss(
         self,
         x: Any = None,
@@ -104,20 +98,32 @@ class ClickModel(keras.Model):
     ) -> Tensor:
         """The mean of `session_losses`, unless `compile` was given another loss.
 
+        `sample_weight` is one number a session, `(batch,)` or `(batch, 1)`, or one a
+        cell, `(batch, list_size)`, which multiplies the batch's `weight`.
+
         Raises:
-            ValueError: The batch has a `weight` that this loss would leave out.
+            ValueError: There is a weight of each cell that this loss would leave out.
         """
+        default, of_cells = self.loss is None, False
+        if default and sample_weight is not None:
+            sample_weight = ops.convert_to_tensor(sample_weight)
+            of_cells = len(sample_weight.shape) == 2 and sample_weight.shape[1] != 1
+        if of_cells:
+            x = {**x, "weight": sample_weight * x.get("weight", 1.0)}
         weighed = isinstance(x, Mapping) and "weight" in x
-        if weighed and not (self.takes_weight and self.loss is None):
-            given = "" if self.loss is None else " that compile was given"
+        if weighed and not (self.takes_weight and default):
+            given = "" if default else " that compile was given"
             raise ValueError(
                 f"the loss of {type(self).__name__}{given} cannot take a weight of "
-                "each cell: make its batches without the argument weight"
+                "each cell: weigh whole sessions by sample_weight (batch,), and make "
+                "batches without the argument weight"
             )
-        if self.loss is not None:
+        if not default:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         losses = self.session_losses(x, y, y_pred, training)
-        if sample_weight is not None:
+        if training:
+            self.learn_from(x, y, y_pred)
+        if sample_weight is not None and not of_cells:
             losses = losses * ops.reshape(sample_weight, ops.shape(losses))
         return ops.mean(losses) + sum(self.losses)
 
@@ -125,49 +131,34 @@ class ClickModel(keras.Model):
         """As `keras.Model.fit`; a dataset comes shuffled and is not shuffled again.
 
         Raises:
-            ValueError: If a batch names a place that a bias tower has no row for, or
-                batches are packed and steps compiled by XLA.
+            ValueError: If a batch names a place that a bias tower has no row for,
+                batches are packed and steps compiled by XLA, or there is a
+                `class_weight`.
         """
-        if y is None:
+        _refuse_class_weight(kwargs.get("class_weight"))
+        with argument_errors():
+            if y is not None:
+                return super().fit(x, y, **kwargs)
             kwargs.setdefault("shuffle", False)
             self._can_take(x)
-        counts = y is None and set(kwargs) <= COUNTED and of_several_steps(self)
-        steps = int(x.cardinality()) if counts and hasattr(x, "cardinality") else 0
-        with argument_errors():
-            if steps <= 0:
-                return super().fit(x, y, **kwargs)
-            import tensorflow as tf
+            counted = isinstance(x, MakesExecutions) and set(kwargs) <= COUNTED
+            if not (counted and self.takes_several_steps()):
+                return super().fit(x, **kwargs)
+            executions = x.executions(self.steps_per_execution)
+            return self.fit_executions(
+                loop_over_log, executions, int(x.cardinality()), **kwargs
+            )
 
-            with stepping(self, self._execution(x, steps)):
-                return super().fit(tf.data.Dataset.range(steps), y, **kwargs)
-
-    def _execution(self, x: Any, steps: int) -> Callable[[Any], Any]:
-        """What takes the steps of an execution, epoch by epoch of `steps` batches."""
-        import tensorflow as tf
-
-        held = getattr(x, "held", None)
-        take = once(self, looped if held is None else looped_on_log)
-        batches: Any = None
-        left = 0
-
-        def execution(_: Any) -> Any:
-            nonlocal batches, left
-            if not left:
-                left = steps
-                if held is None:
-                    batches = iter(x)
-                else:
-                    batches = held, held.order(next(iter(x.draws)))
-            first = tf.constant(steps - left)
-            count = min(self.steps_per_execution, left)
-            left -= count
-            if not left:
-                # Keras ends an epoch by an iterator that it does not use; what draws an
-                # order for each would draw others without.
-                iter(getattr(x, "draws", x))
-            return take(batches, tf.constant(count), first)
-
-        return execution
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        _refuse_class_weight(class_weight)
+        return super().train_on_batch(x, y, sample_weight, return_dict=return_dict)
 
     def _can_take(self, x: Any) -> None:
         batch: Any = getattr(x, "element_spec", ({},))[0]
@@ -219,6 +210,16 @@ def argument_errors() -> Iterator[None]:
         raise ValueError(found[1].replace("\\'", "'")) from error
 
 
+def _refuse_class_weight(class_weight: Any) -> None:
+    """Keras would give each list one weight, by the position of its first click."""
+    if class_weight:
+        raise ValueError(
+            "class_weight cannot weigh clicks, of which a list has several; to count "
+            "clicks ten times give sample_weight=np.where(clicks == 1, 10, 1), or "
+            "batches(..., weight=np.where(log.click, 10, 1))"
+        )
+
+
 def layout_of(place: Place) -> dict[str, int]:
     """The id of every layout column at a place; what the place leaves out is 0.
 
@@ -228,6 +229,34 @@ def layout_of(place: Place) -> dict[str, int]:
     if not isinstance(place, Mapping):
         place = dict.fromkeys(("position", "row", "column"), place)
     return {name: place.get(name, 0) for name in LAYOUT}
+
+
+def on_rows(
+    tower: keras.layers.Layer, features: Tensor, training: bool = False
+) -> Tensor:
+    """What a relevance tower makes of each item by itself, `(..., F)` to `(..., out)`.
+
+    Every tower is called on rows `(N, F)`; one that was made for lists, as a model of
+    `keras.Input((None, F))` is, on lists `(N, 1, F)` of one item.
+
+    Raises:
+        ValueError: The tower takes lists of a fixed length above 1.
+
+    >>> tower = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> tuple(on_rows(tower, ops.ones((4, 5, 3))).shape)
+    (4, 5, 2)
+    """
+    shape = getattr(tower, "inputs", None) and tower.inputs[0].shape
+    if not shape or len(shape) != 3:
+        return rowwise(lambda rows: tower(rows, training=training), features)
+    if shape[1] not in (None, 1):
+        raise ValueError(
+            f"{tower.name} takes lists of {shape[1]}, and a relevance tower sees one "
+            f"item: make it of keras.Input(({shape[2]},))"
+        )
+    return rowwise(
+        lambda rows: tower(ops.expand_dims(rows, 1), training=training)[:, 0], features
+    )
 
 
 def to_cells(values: Tensor, batch: Batch) -> Tensor:
@@ -243,12 +272,15 @@ def to_cells(values: Tensor, batch: Batch) -> Tensor:
 
 
 def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
-    """`(..., 1)` to `(...)`: the logit of a tower that must have one output."""
+    """`(..., 1)` to `(...)`: the logit of a tower that must have one output.
+
+    Towers may compute in half precision; logits are single, as are those of `Dot`.
+    """
     if outputs.shape[-1] != 1:
         raise ValueError(
             f"{layer.name} must have one output a item, got {outputs.shape[-1]}"
         )
-    return ops.squeeze(outputs, -1)
+    return exact(ops.squeeze(outputs, -1))
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -271,9 +303,10 @@ class Ranker(keras.Model):
         feature_names: Sequence[str] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # raw features need their range
         self.model = model
         self.preprocess = preprocess
+        self._rank = 0  # of what `predict` was last given
         self.feature_names = None if feature_names is None else tuple(feature_names)
 
     def call(self, features: Tensor) -> Tensor:
@@ -283,9 +316,25 @@ class Ranker(keras.Model):
                 f"this ranker reads {len(names)} features, {' '.join(names[:8])}"
                 f"{' ...' if len(names) > 8 else ''}; got {count}"
             )
+        rows = ops.reshape(features, (-1, count))
         if self.preprocess is not None:
-            features = self.preprocess(features)
-        return self.model.score(features)
+            rows = on_rows(self.preprocess, rows)
+        scores = self.model.score(rows)
+        if len(features.shape) != 3:
+            return ops.reshape(scores, ops.shape(features)[:-1])
+        # Not reshaped: a 0 in a shape, of a list of no item, means another thing to
+        # ONNX, the dimension that was there before.
+        lists, size = ops.shape(features)[:2]
+        first = ops.expand_dims(ops.arange(lists) * size, 1)
+        return ops.take(scores, first + ops.arange(size))
+
+    def predict(self, x: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict`, of rows `(N, F)` and lists `(..., F)` in turn."""
+        first = keras.tree.flatten(getattr(x, "element_spec", x))[0]
+        rank = len(getattr(first, "shape", ()))
+        if rank != self._rank:  # one function of both would know no shape
+            self.predict_function, self._rank = None, rank
+        return super().predict(x, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         names = None if self.feature_names is None else list(self.feature_names)

@@ -19,18 +19,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor, checked_ids, lookup
+from debias.engine.tensors import checked_ids, lookup
 from debias.layers import additive, product
-from debias.losses import click_cross_entropy, click_em
+from debias.losses import click_cross_entropy
 from debias.losses.corrected import (
+    click_em,
     corrected_clicks,
     dual_learning,
     pairs_debiased,
     soft_cross_entropy,
     soft_softmax,
 )
-from debias.models.click_model import Batch, only_output, to_cells
+from debias.models.click_model import on_rows, only_output, to_cells
 from debias.models.towers import OneTowerClickModel, Product, TwoTowerClickModel
+from debias.types import Batch, Tensor
 
 
 def _by_position(name: str, values: Sequence[float]) -> np.ndarray:
@@ -163,7 +165,7 @@ class DoublyRobust(InverseWeighted):
         self.direct = direct
 
     def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
-        guess = self.direct(batch["features"], training=training)
+        guess = on_rows(self.direct, batch["features"], training)
         return {
             "relevance": super().call(batch, training),
             "direct": to_cells(only_output(self.direct, guess), batch),
@@ -222,7 +224,7 @@ class RegressionEM(Product):
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
         if training:
-            return click_em(clicks, outputs)
+            return click_em(clicks, outputs[..., 0], outputs[..., 1])
         return click_cross_entropy(clicks, self.click_logits(batch, outputs))
 
 
@@ -338,25 +340,32 @@ class PairDebias(OneTowerClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
+        return self._pairs(batch, clicks, outputs)[0]
+
+    def learn_from(self, batch: Batch, clicks: Tensor, outputs: Tensor) -> None:
+        """One step of the moving ratios; a batch without the first place moves none."""
+        _, *explained = self._pairs(batch, clicks, ops.stop_gradient(outputs))
+        for table, items in zip((self.plus, self.minus), explained, strict=True):
+            table.assign(self._moved(ops.convert_to_tensor(table), batch, items))
+
+    def _pairs(
+        self, batch: Batch, clicks: Tensor, outputs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         message = f"position is out of range, the model was built for {self.positions}"
         position = ops.convert_to_tensor(batch["position"])
         position = checked_ids(position, self.positions, message)
         plus, minus = (
-            ops.stop_gradient(lookup(ops.convert_to_tensor(table), position)[..., 0])
+            lookup(ops.stop_gradient(ops.convert_to_tensor(table)), position)[..., 0]
             for table in (self.plus, self.minus)
         )
-        loss, *explained = pairs_debiased(clicks, outputs, plus, minus)
-        if training:
-            for table, items in zip((self.plus, self.minus), explained, strict=True):
-                self._move(table, position, ops.stop_gradient(items))
-        return loss
+        return pairs_debiased(clicks, outputs, plus, minus)
 
-    def _move(self, table: keras.Variable, position: Tensor, items: Tensor) -> None:
-        """One step of the moving ratios; a batch without the first place moves none."""
-        cells = ops.one_hot(position, self.positions + 1, dtype=items.dtype)
+    def _moved(self, table: Tensor, batch: Batch, items: Tensor) -> Tensor:
+        """Ratios on their way to those that explain the items of each place."""
+        cells = ops.one_hot(batch["position"], self.positions + 1, dtype=items.dtype)
         sums = ops.einsum("blk,bl->k", cells, items)[:, None]
         known = (sums > 0) & (sums[1] > 0)
         ratio = sums / ops.where(sums[1] > 0, sums[1], 1.0)
         ratio = ops.where(known, ratio, 1.0) ** (1 / (self.power + 1))
         moved = self.memory * table + (1 - self.memory) * ratio
-        table.assign(ops.where(known, moved, table))
+        return ops.where(known, moved, table)

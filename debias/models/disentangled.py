@@ -6,10 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor
+from debias.engine.tensors import glorot
 from debias.layers import GradientReversal, additive
-from debias.models.click_model import Batch, only_output, to_cells
+from debias.models.click_model import on_rows, only_output, to_cells
 from debias.models.towers import TwoTowerClickModel
+from debias.types import Batch, Tensor
 
 HEAD = 8  # units of the head that guesses relevance: enough for a curve over places
 TINY = 1e-6  # variance below which relevance has nothing to guess
@@ -94,8 +95,7 @@ class Disentangled(TwoTowerClickModel):
         self.rate = rate
         self.strength = strength
         self.draw = keras.random.SeedGenerator(seed)
-        seeds = [None if seed is None else seed * 1009 + i for i in range(3)]
-        initial = [keras.initializers.GlorotUniform(each) for each in seeds]
+        initial = [glorot(seed, place) for place in range(3)]
         # A constant of all places is the relevance tower's to learn.
         self.own_place = keras.layers.Dense(
             1, use_bias=False, kernel_initializer=initial[0]
@@ -111,7 +111,7 @@ class Disentangled(TwoTowerClickModel):
             )
 
     def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
-        relevance = self.relevance(batch["features"], training=training)
+        relevance = on_rows(self.relevance, batch["features"], training)
         relevance = to_cells(only_output(self.relevance, relevance), batch)
         place = self.bias(batch, training=training)
         everywhere = ops.zeros_like(relevance)  # a place may be one for a whole list

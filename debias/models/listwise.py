@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
-from debias.engine.tensors import Tensor
 from debias.losses import softmax_cross_entropy
-from debias.models.click_model import Batch, ClickModel
+from debias.models.click_model import ClickModel
+from debias.types import Batch, Tensor
 
 
 @keras.saving.register_keras_serializable(package="debias")

@@ -16,12 +16,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor
-from debias.losses import conditional_logits, marginal_loss, mixture_logits
-from debias.metrics.keras import EffectiveComponents, PosteriorEntropy, Switching
-from debias.models.click_model import Batch, ClickModel, Place
+from debias.losses import (
+    conditional_logits,
+    mixture_likelihood,
+    mixture_logits,
+    responsibilities,
+)
+from debias.losses.lists import exact
+from debias.models.click_model import ClickModel
+from debias.types import Batch, Place, Tensor
 
 Serving = Literal["click", "relevance"]
 MEMORY = 0.99  # of the running mean of shares that depend on context
@@ -107,6 +113,7 @@ class Mixture(ClickModel):
             shape=(len(self.components),),
             initializer="zeros",
             trainable=prior == "learned",
+            autocast=False,
             name="prior_logits",
         )
         # The temperature of the moment: a weight, for a compiled step to see it change.
@@ -114,6 +121,7 @@ class Mixture(ClickModel):
             shape=(),
             initializer=keras.initializers.Constant(temperature),
             trainable=False,
+            autocast=False,
             name="temperature",
         )
 
@@ -132,7 +140,8 @@ class Mixture(ClickModel):
         if isinstance(self.prior, str) or "context" not in batch:
             nothing = ops.zeros_like(like[:, :1])
             return nothing + self.log_prior()
-        log_prior = ops.log_softmax(self.prior(batch["context"], training=training))
+        logits = self.prior(batch["context"], training=training)
+        log_prior = ops.log_softmax(exact(logits))
         if training:
             shares = MEMORY * ops.exp(self.log_prior())
             shares = shares + (1 - MEMORY) * ops.mean(ops.exp(log_prior), axis=0)
@@ -167,7 +176,14 @@ class Mixture(ClickModel):
         """
         temperature = ops.convert_to_tensor(self.heat) if training else 1.0
         each = self._losses_of_parts(batch, clicks, outputs, training)
-        return marginal_loss(each, outputs["log_prior"], temperature)
+        return mixture_likelihood(each, outputs["log_prior"], temperature)
+
+    def learn_from(
+        self, batch: Batch, clicks: Tensor, outputs: Mapping[str, Tensor]
+    ) -> None:
+        logits = ops.unstack(outputs["logits"], axis=-1)
+        for part, z in zip(self.components, logits, strict=True):
+            part.learn_from(batch, clicks, z)
 
     def _losses_of_parts(
         self,
@@ -186,7 +202,7 @@ class Mixture(ClickModel):
         """P(type | clicks of the session), `(batch, K)`; clicks are -1 at padding."""
         outputs = self(batch)
         each = self._losses_of_parts(batch, clicks, outputs)
-        return ops.exp(ops.log_softmax(outputs["log_prior"] - each))
+        return responsibilities(each, outputs["log_prior"])
 
 
 class Annealing(keras.callbacks.Callback):
@@ -226,9 +242,10 @@ class Annealing(keras.callbacks.Callback):
 class WatchComponents(keras.callbacks.Callback):
     """Adds to the logs of every epoch whether a mixture is collapsing.
 
-    `components`: effective number of components; `entropy`: mean entropy of the
-    posteriors, in nats; `switching`: share of sessions that have gone over to another
-    component since the epoch before. Goes in front of callbacks that read the logs.
+    `components`: effective number of components, exp of the entropy of their mean
+    posterior; `entropy`: mean entropy of the posteriors, in nats; `switching`: share of
+    sessions that have gone over to another component since the epoch before. Goes in
+    front of callbacks that read the logs.
 
     Args:
         batch: Sessions to watch, the same at every epoch.
@@ -239,17 +256,19 @@ class WatchComponents(keras.callbacks.Callback):
         super().__init__()
         self.batch = batch
         self.clicks = clicks
-        self.before: Tensor | None = None
+        self.before: np.ndarray | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        now = self.model.responsibilities(self.batch, self.clicks)
-        pairs: dict[str, tuple[keras.metrics.Metric, Tensor]] = {
-            "components": (EffectiveComponents(now.shape[-1]), now),
-            "entropy": (PosteriorEntropy(), now),
-            "switching": (Switching(), now if self.before is None else self.before),
-        }
-        self.before = now
-        for name, (metric, before) in pairs.items():
-            metric.update_state(before, now)
-            if logs is not None:
-                logs[name] = float(metric.result())
+        now = ops.convert_to_numpy(self.model.responsibilities(self.batch, self.clicks))
+        likeliest = now.argmax(axis=-1)
+        before = likeliest if self.before is None else self.before
+        self.before = likeliest
+        if logs is not None:
+            logs["components"] = float(np.exp(_entropy(now.mean(axis=0))))
+            logs["entropy"] = float(_entropy(now).mean())
+            logs["switching"] = float((likeliest != before).mean())
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    """Over the last axis, in nats."""
+    return -(p * np.log(np.maximum(p, 1e-30))).sum(axis=-1)

@@ -23,16 +23,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor
 from debias.layers import Bilinear, additive, dot, product
+from debias.losses.lists import exact
 from debias.models.click_model import (
-    Batch,
     ClickModel,
-    Place,
     layout_of,
+    on_rows,
     only_output,
     to_cells,
 )
+from debias.types import Batch, Place, Tensor
 
 Places = Place | Sequence[Place]
 
@@ -49,11 +49,11 @@ class OneTowerClickModel(ClickModel):
         self.relevance = relevance
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        relevance = self.relevance(batch["features"], training=training)
+        relevance = on_rows(self.relevance, batch["features"], training)
         return to_cells(only_output(self.relevance, relevance), batch)
 
     def score(self, features: Tensor) -> Tensor:
-        return only_output(self.relevance, self.relevance(features))
+        return only_output(self.relevance, on_rows(self.relevance, features))
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -89,7 +89,7 @@ class TwoTowerClickModel(ClickModel):
         raise NotImplementedError
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        relevance = self.relevance(batch["features"], training=training)
+        relevance = on_rows(self.relevance, batch["features"], training)
         bias = self.bias(batch, training=training)
         return self.combine(
             to_cells(only_output(self.relevance, relevance), batch),
@@ -97,7 +97,7 @@ class TwoTowerClickModel(ClickModel):
         )
 
     def score(self, features: Tensor) -> Tensor:
-        return only_output(self.relevance, self.relevance(features))
+        return only_output(self.relevance, on_rows(self.relevance, features))
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -184,7 +184,7 @@ class PositionFeature(ClickModel):
         place = self.place(batch, training=training)
         features = ops.cast(to_cells(batch["features"], batch), place.dtype)
         seen = ops.concatenate([features, place], axis=-1)
-        return only_output(self.relevance, self.relevance(seen, training=training))
+        return only_output(self.relevance, on_rows(self.relevance, seen, training))
 
     def score(self, features: Tensor) -> Tensor:
         return self.logits_at(features, self.reference)
@@ -255,12 +255,12 @@ class Dot(ClickModel):
         self.reference = reference
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        relevance = self.relevance(batch["features"], training=training)
+        relevance = on_rows(self.relevance, batch["features"], training)
         relevance = to_cells(relevance, batch)
-        return dot(relevance, self.bias(batch, training=training))
+        return exact(dot(relevance, self.bias(batch, training=training)))
 
     def score(self, features: Tensor) -> Tensor:
-        relevance = ops.expand_dims(self.relevance(features), -2)
+        relevance = ops.expand_dims(on_rows(self.relevance, features), -2)
         return log_odds_of_mean(dot(relevance, embeddings(self.bias, self.reference)))
 
 
@@ -305,12 +305,12 @@ class BilinearModel(ClickModel):
         self.meet = Bilinear(seed)
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        relevance = self.relevance(batch["features"], training=training)
+        relevance = on_rows(self.relevance, batch["features"], training)
         relevance = to_cells(relevance, batch)
-        return self.meet(relevance, self.bias(batch, training=training))
+        return exact(self.meet(relevance, self.bias(batch, training=training)))
 
     def score(self, features: Tensor) -> Tensor:
-        relevance = ops.expand_dims(self.relevance(features), -2)
+        relevance = ops.expand_dims(on_rows(self.relevance, features), -2)
         place = embeddings(self.bias, self.reference)
         return log_odds_of_mean(self.meet(relevance, place))
 
@@ -321,6 +321,7 @@ def log_odds_of_mean(logits: Tensor) -> Tensor:
     >>> round(float(log_odds_of_mean(ops.array([0.0, -100.0]))), 4)  # P = 1/4
     -1.0986
     """
+    logits = exact(logits)
     yes, no = (
         ops.logsumexp(ops.log_sigmoid(each), axis=-1) for each in (logits, -logits)
     )
@@ -341,8 +342,8 @@ def embeddings(bias: keras.layers.Layer, reference: Places) -> Tensor:
     if not places:
         raise ValueError("reference must name at least one place, got none")
     layouts = [layout_of(place) for place in places]
-    columns = {
-        name: ops.convert_to_tensor([[each[name] for each in layouts]], "int32")
+    columns = {  # lists of one item: places may be more than a list is long
+        name: ops.convert_to_tensor([[each[name]] for each in layouts], "int32")
         for name in layouts[0]
     }
-    return bias(columns)[0]
+    return bias(columns)[:, 0]

@@ -6,9 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor, rowwise
+from debias.engine.seeds import seed_at
+from debias.engine.tensors import glorot, rowwise
 from debias.layers import CrossPositionAttention
-from debias.models.click_model import Batch, ClickModel, to_cells
+from debias.losses.lists import exact
+from debias.models.click_model import ClickModel, on_rows, to_cells
+from debias.types import Batch, Tensor
 
 HEARD = ("relevance", "places")
 
@@ -71,29 +74,24 @@ class XPA(ClickModel):
         super().__init__(arguments, **kwargs)
         self.relevance = relevance
         self.bias = bias
-        seeds = [None if seed is None else seed * 1009 + i for i in range(4)]
-        self.own_relevance = keras.layers.Dense(
-            1, kernel_initializer=keras.initializers.GlorotUniform(seeds[0])
-        )
+        self.own_relevance = keras.layers.Dense(1, kernel_initializer=glorot(seed, 0))
         self.own_place = keras.layers.Dense(
-            1,
-            use_bias=False,
-            kernel_initializer=keras.initializers.GlorotUniform(seeds[1]),
+            1, use_bias=False, kernel_initializer=glorot(seed, 1)
         )
         # w3 V_r and w4 V_b are each one linear map, so each is learned as one.
         self.heard = {
-            name: CrossPositionAttention(dim, 1, attend_self, seeds[2 + place])
+            name: CrossPositionAttention(dim, 1, attend_self, seed_at(seed, 2 + place))
             for place, name in enumerate(HEARD)
             if name in hears
         }
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        h = to_cells(self.relevance(batch["features"], training=training), batch)
+        h = to_cells(on_rows(self.relevance, batch["features"], training), batch)
         z = self.bias(batch, training=training)
-        logit = rowwise(self.own_relevance, h) + rowwise(self.own_place, z)
+        logit = exact(rowwise(self.own_relevance, h) + rowwise(self.own_place, z))
         for name, attention in self.heard.items():
             heard, _ = attention(h if name == "relevance" else z, z, batch["mask"])
-            logit += heard
+            logit += exact(heard)
         return ops.squeeze(logit, -1)
 
     def attention(self, batch: Batch) -> Tensor:
@@ -107,4 +105,5 @@ class XPA(ClickModel):
         return self.heard["relevance"].weights_between(self.bias(batch), batch["mask"])
 
     def score(self, features: Tensor) -> Tensor:
-        return ops.squeeze(self.own_relevance(self.relevance(features)), -1)
+        relevance = on_rows(self.relevance, features)
+        return exact(ops.squeeze(rowwise(self.own_relevance, relevance), -1))

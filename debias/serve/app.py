@@ -1,17 +1,18 @@
 """The service: `POST /retrieve`, `POST /rank`, `/health`, `/metrics`, `/docs`, a page.
 
 One process answers from memory. Each request takes the version that is served when its
-work begins and meets no other. The work is done in threads, so that a slow answer can
-be given up and a new version be read meanwhile.
+work begins and sees no other. Threads do the work, so that a slow answer can be given
+up and a new version be read meanwhile.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
@@ -21,7 +22,6 @@ from fastapi_offline import FastAPIOffline
 from jinja2 import Environment
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import debias
@@ -29,91 +29,20 @@ from debias.engine.scoring import Scorer
 from debias.retrieval.serving.query import retrieve
 from debias.serve.guards import Counted, Limited
 from debias.serve.live import Live
+from debias.serve.schemas import (
+    REFUSALS,
+    Health,
+    RankAnswer,
+    RankRequest,
+    RetrieveAnswer,
+    RetrieveRequest,
+)
 
-MOST = 1_000  # items of an answer, of a history, of a filter, of a list to rank
-NAMES = 100  # features in a request
-WAITING = 256  # requests whose work has not begun; more are sent away
+WAITING = 256  # requests at work or waiting for it; more are refused
 EXAMPLES = 12  # users that the page offers
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 
-Id = Annotated[StrictStr, Field(max_length=500)] | StrictInt
-Value = Id | FiniteFloat | None
 T = TypeVar("T")
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class RetrieveRequest(Strict):
-    user: dict[str, Value | Annotated[list[Id], Field(max_length=MOST)]] = Field(
-        {},
-        max_length=NAMES,
-        description="Raw features, `id` among them. What is left out is looked up for "
-        "a known user.",
-        examples=[{"id": "u1"}],
-    )
-    history: Annotated[list[Id], Field(max_length=MOST)] | None = Field(
-        None,
-        description="Latest items, most recent first; left out: those published of a "
-        "known user.",
-    )
-    k: int = Field(100, strict=True, ge=1, le=MOST, description="How many items.")
-    seen: bool = Field(False, description="Whether items of the history may return.")
-    where: dict[str, Annotated[list[Value], Field(max_length=MOST)]] = Field(
-        {},
-        max_length=NAMES,
-        description="Item feature to the values it may have; of a number to [least, "
-        "most], null for no bound.",
-        examples=[{}],
-    )
-
-
-class RetrieveAnswer(BaseModel):
-    version: str
-    items: list[str]
-    scores: list[float]
-    known: bool = Field(description="Whether the user's id is known.")
-    passed_over: list[str] = Field(
-        description="Ids of the history not in the catalogue."
-    )
-
-
-class RankRequest(Strict):
-    features: list[list[FiniteFloat]] = Field(
-        min_length=1,
-        max_length=MOST,
-        description="A row an item, as many numbers each as the ranker was trained on.",
-    )
-
-
-class RankAnswer(BaseModel):
-    scores: list[float] = Field(description="A relevance for each item, as given.")
-    order: list[int] = Field(description="Items from best to worst, numbered from 0.")
-
-
-class Health(BaseModel):
-    version: str
-    created: str
-    items: int
-    users: int
-    ranker: bool
-    refused: str | None = Field(description="Why a newer version is not served.")
-
-
-class Error(BaseModel):
-    error: str
-
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error, "description": reason}
-    for status, reason in {
-        400: "Not JSON",
-        413: "Body too large",
-        422: "Bad value; the message names it",
-        503: "Too busy or too slow",
-    }.items()
-}
 
 
 def service(
@@ -129,19 +58,138 @@ def service(
 
     Args:
         root: Folder that `debias.retrieval.serving.versions.publish` writes to.
-        ranker: As `debias.artifacts.open_scorer` gives it; None: `/rank` is
-        absent. body: Most bytes of a request.
-        seconds: Most seconds of a request.
+        ranker: As `debias.artifacts.open_scorer` gives it; None: `/rank` is absent.
+        body: Largest request in bytes.
+        seconds: Longest request.
         poll: Seconds between looks for a new version.
-        threads: That compute answers.
+        threads: How many compute answers.
 
     Raises:
-        ValueError: There is no whole version to serve.
+        ValueError: There is no complete version to serve.
     """
-    live = Live(root)
+    live, workers = Live(root), Workers(threads)
+    registry, request_seconds = _counters(live)
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="debias",
+        summary="Retrieval from a published version; ranking without position bias.",
+        version=debias.__version__,
+        lifespan=_following(live, workers, poll),
+    )
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StarletteHTTPException, _refused)  # FastAPI's inherit it
+    _Routes(live, ranker, workers, registry).add_to(app)
+    app.add_middleware(Limited, body=body, seconds=seconds)
+    paths = frozenset(app.openapi()["paths"])
+    app.add_middleware(Counted, seconds=request_seconds, paths=paths)
+    return app
+
+
+class Workers:
+    """Threads that compute answers; with `WAITING` requests at work they refuse more.
+
+    Args:
+        threads: How many.
+    """
+
+    def __init__(self, threads: int):
+        self.pool, self.waiting = ThreadPoolExecutor(threads, "answer"), 0
+
+    async def run(self, compute: Callable[[], T]) -> T:
+        """The value of `compute`; a ValueError becomes answer 422."""
+        if self.waiting >= WAITING:
+            raise HTTPException(503, "too many requests at once; try again")
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.pool, compute)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
+        finally:
+            self.waiting -= 1
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Routes:
+    """The answers, from the live version and the ranker."""
+
+    def __init__(
+        self,
+        live: Live,
+        ranker: Scorer | None,
+        workers: Workers,
+        registry: CollectorRegistry,
+    ):
+        self.live, self.ranker = live, ranker
+        self.workers, self.registry = workers, registry
+        text = files("debias.serve").joinpath("page.html").read_text(encoding="utf-8")
+        self.template = Environment(autoescape=True).from_string(text)
+
+    def add_to(self, app: FastAPI) -> None:
+        answers: dict[str, Any] = {"responses": REFUSALS}
+        app.post("/retrieve", response_model=RetrieveAnswer, **answers)(self.retrieve)
+        if self.ranker is not None:
+            app.post("/rank", response_model=RankAnswer, **answers)(self.rank)
+        app.get("/health", response_model=Health)(self.health)
+        app.get("/metrics", response_class=PlainTextResponse)(self.metrics)
+        page = app.get("/", response_class=HTMLResponse, include_in_schema=False)
+        page(self.page)
+
+    async def retrieve(self, asked: RetrieveRequest) -> RetrieveAnswer:
+        """The items to retrieve for a user, known or new."""
+
+        def compute() -> RetrieveAnswer:
+            version = self.live.version
+            answer = retrieve(version, **dict(asked))
+            return RetrieveAnswer.model_construct(
+                version=version.name, **answer._asdict()
+            )
+
+        return await self.workers.run(compute)
+
+    async def rank(self, asked: RankRequest) -> RankAnswer:
+        """Relevance of items, free of the bias of the clicks that taught it."""
+        ranker = self.ranker
+        assert ranker is not None
+
+        def compute() -> RankAnswer:
+            features = matrix(asked.features)
+            if asked.names is not None:
+                features = features[:, columns(asked.names, features, ranker)]
+            scores = ranker(features)
+            order = np.argsort(-scores, kind="stable")
+            return RankAnswer(scores=scores.tolist(), order=order.tolist())
+
+        return await self.workers.run(compute)
+
+    async def health(self) -> dict[str, Any]:
+        """What is served, and whether that is the latest version."""
+        version = self.live.version
+        return {
+            **version.manifest,
+            "version": version.name,
+            "ranker": self.ranker is not None,
+            "feature_names": feature_names(self.ranker),
+            "refused": self.live.refused,
+        }
+
+    async def metrics(self) -> PlainTextResponse:
+        """Counters in the text format of Prometheus."""
+        return PlainTextResponse(generate_latest(self.registry))
+
+    async def page(self) -> HTMLResponse:
+        version = self.live.version
+        users = version.users.vocabularies["id"][:EXAMPLES].tolist()
+        found = {"version": version, "users": users}
+        return HTMLResponse(self.template.render(found))
+
+
+def _counters(live: Live) -> tuple[CollectorRegistry, Histogram]:
+    """A registry of counters, and the one of the seconds of requests."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    taken = Histogram(
+    request_seconds = Histogram(
         "debias_request_seconds",
         "Seconds of a request.",
         ["path", "status"],
@@ -155,115 +203,47 @@ def service(
         ("refused", "1 if a newer one is damaged.", lambda: bool(live.refused)),
     ):
         Gauge(f"debias_{name}", about, registry=registry).set_function(value)
-    pool = ThreadPoolExecutor(threads, "answer")
-    waiting = 0
+    return registry, request_seconds
 
-    async def work(compute: Callable[[], T]) -> T:
-        """Does what may take long in a thread, and says what of it was bad input."""
-        nonlocal waiting
-        if waiting >= WAITING:
-            raise HTTPException(503, "too many requests at once; try again")
-        waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, compute)
-        except ValueError as error:
-            raise HTTPException(422, str(error)) from error
-        finally:
-            waiting -= 1
+
+def _following(
+    live: Live, workers: Workers, poll: float
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The lifespan of an application that looks for new versions."""
+
+    async def forever() -> None:
+        while True:
+            await asyncio.sleep(poll)
+            await asyncio.to_thread(live.follow)
 
     @asynccontextmanager
     async def following(_: FastAPI) -> AsyncIterator[None]:
-        async def forever() -> None:
-            while True:
-                await asyncio.sleep(poll)
-                await asyncio.to_thread(live.follow)
-
         task = asyncio.create_task(forever())
         yield
         task.cancel()
-        pool.shutdown(wait=False, cancel_futures=True)
+        workers.close()
 
-    app = FastAPIOffline(
-        redoc_url=None,
-        title="debias",
-        summary="Retrieval from a published version; ranking without position bias.",
-        version=debias.__version__,
-        lifespan=following,
-    )
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = error.errors()
-        status = 400 if problems[0]["type"] == "json_invalid" else 422
-        return said(status, "; ".join(map(worded, problems[:3])))
-
-    @app.exception_handler(StarletteHTTPException)  # those of FastAPI are some of them
-    async def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
-        return said(error.status_code, error.detail, error.headers)
-
-    @app.post("/retrieve", response_model=RetrieveAnswer, responses=REFUSALS)
-    async def retrieve_(asked: RetrieveRequest) -> RetrieveAnswer:
-        """The items to retrieve for a user, known or new."""
-
-        def compute() -> RetrieveAnswer:
-            version = live.version
-            answer = retrieve(version, **dict(asked))
-            return RetrieveAnswer.model_construct(
-                version=version.name, **answer._asdict()
-            )
-
-        return await work(compute)
-
-    if ranker is not None:
-
-        @app.post("/rank", response_model=RankAnswer, responses=REFUSALS)
-        async def rank(asked: RankRequest) -> RankAnswer:
-            """Relevance of items, free of the bias of the clicks that taught it."""
-
-            def compute() -> RankAnswer:
-                scores = ranker(table(asked.features))
-                order = np.argsort(-scores, kind="stable")
-                return RankAnswer(scores=scores.tolist(), order=order.tolist())
-
-            return await work(compute)
-
-    @app.get("/health", response_model=Health)
-    async def health() -> dict[str, Any]:
-        """That it serves, what it serves, and whether that is the latest."""
-        version = live.version
-        return {
-            **version.manifest,
-            "version": version.name,
-            "ranker": ranker is not None,
-            "refused": live.refused,
-        }
-
-    @app.get("/metrics", response_class=PlainTextResponse)
-    async def metrics() -> PlainTextResponse:
-        """Counters in the text format of Prometheus."""
-        return PlainTextResponse(generate_latest(registry))
-
-    template = Environment(autoescape=True).from_string(
-        files("debias.serve").joinpath("page.html").read_text(encoding="utf-8")
-    )
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> HTMLResponse:
-        version = live.version
-        users = version.users.vocabularies["id"][:EXAMPLES].tolist()
-        found = {"version": version, "users": users}
-        return HTMLResponse(template.render(found))
-
-    app.add_middleware(Limited, body=body, seconds=seconds)
-    app.add_middleware(Counted, seconds=taken, paths=frozenset(app.openapi()["paths"]))
-    return app
+    return following
 
 
-def table(rows: list[list[float]]) -> np.ndarray:
+async def _invalid(_: Request, error: Any) -> JSONResponse:
+    problems = error.errors()
+    status = 400 if problems[0]["type"] == "json_invalid" else 422
+    return said(status, "; ".join(map(worded, problems[:3])))
+
+
+async def _refused(_: Request, error: Any) -> JSONResponse:
+    return said(error.status_code, error.detail, error.headers)
+
+
+def matrix(rows: list[list[float]]) -> np.ndarray:
     """(items, F) float32.
 
     Raises:
         ValueError: Rows differ in length, or a number is too large.
+
+    >>> matrix([[1, 2], [3, 4]]).shape
+    (2, 2)
     """
     lengths = {len(row) for row in rows}
     if len(lengths) > 1:
@@ -272,6 +252,41 @@ def table(rows: list[list[float]]) -> np.ndarray:
     if (np.abs(features) > np.finfo(np.float32).max).any():
         raise ValueError("features must be numbers that float32 can hold")
     return features.astype(np.float32)
+
+
+def feature_names(ranker: Any) -> list[str] | None:
+    """The names of the features of a ranker in order; None where it has none."""
+    names = getattr(ranker, "feature_names", None)
+    return None if names is None else list(names)
+
+
+def columns(names: Sequence[str], features: np.ndarray, ranker: Any) -> list[int]:
+    """Where each feature of the ranker stands among the columns called `names`.
+
+    Raises:
+        ValueError: The ranker has no names, or a feature is missing or comes twice.
+
+    >>> ranker = Scorer(lambda x: x[..., 0], ("a", "b"))
+    >>> columns(["b", "c", "a"], np.zeros((1, 3)), ranker)
+    [2, 0]
+    """
+    wanted = feature_names(ranker)
+    if wanted is None:
+        raise ValueError(
+            "names: the ranker does not know the names of its features; leave names "
+            "out and give features in the order of training"
+        )
+    if len(names) != features.shape[1]:
+        raise ValueError(
+            f"names must name all {features.shape[1]} features of a row, got "
+            f"{len(names)}"
+        )
+    times, place = Counter(names), {name: at for at, name in enumerate(names)}
+    for name in wanted:
+        if times[name] != 1:
+            what = f"comes {times[name]} times" if times[name] else "is missing"
+            raise ValueError(f"names: the feature {name} {what}")
+    return [place[name] for name in wanted]
 
 
 def worded(problem: Any) -> str:

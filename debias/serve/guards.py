@@ -18,7 +18,7 @@ class Limited:
     """Answers 413 to a body that is too large, 408 or 503 to what takes too long.
 
     The rest of a large body is read and dropped, so that its sender reads the answer
-    instead of a broken pipe. The time is that of the whole request, its body included.
+    instead of a broken pipe. The time includes that of receiving the body.
 
     Args:
         app: The application behind.
@@ -34,7 +34,7 @@ class Limited:
             await self.app(scope, receive, send)
             return
         chunks: list[bytes] = []
-        size, whole, begun = 0, False, False
+        size, complete, begun = 0, False, False
 
         async def replay() -> Message:
             if not chunks:
@@ -50,12 +50,13 @@ class Limited:
 
         try:
             async with asyncio.timeout(self.seconds):
-                while not whole:
+                while not complete:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return
                     piece = message.get("body", b"")
-                    size, whole = size + len(piece), not message.get("more_body")
+                    size += len(piece)
+                    complete = not message.get("more_body")
                     chunks.append(piece)
                     if size > self.body:
                         chunks.clear()
@@ -65,9 +66,11 @@ class Limited:
             if begun:
                 raise
             if size <= self.body:
-                late = "the answer was not ready" if whole else "the body did not come"
+                late = "the answer was not ready"
+                if not complete:
+                    late = "the body did not come"
                 await _refuse(
-                    send, 503 if whole else 408, f"{late} within {self.seconds:g} s"
+                    send, 503 if complete else 408, f"{late} within {self.seconds:g} s"
                 )
         if size > self.body:
             await _refuse(

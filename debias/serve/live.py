@@ -14,8 +14,9 @@ log = logging.getLogger("debias.serve")
 class Live:
     """Holds one version and follows CURRENT.
 
-    Whoever answers a request takes `version` once and uses nothing else: the next one
-    comes ready, in one assignment, and the old one lives as long as somebody holds it.
+    An answer reads `version` once and uses nothing else. The next version is loaded
+    completely before one assignment puts it there; the old one lives until the last
+    answer from it is done.
 
     Attributes:
         version: What is served.
@@ -23,7 +24,7 @@ class Live:
         switches: How often the version has changed.
 
     Raises:
-        ValueError: There is no whole version to begin with.
+        ValueError: There is no complete version to begin with.
     """
 
     def __init__(self, root: str | Path):
@@ -36,8 +37,7 @@ class Live:
     def follow(self) -> None:
         """Takes over a version that has been published or rolled back to since.
 
-        One that is damaged is refused, and not tried again until CURRENT is written
-        anew.
+        A damaged one is refused, and not tried again until CURRENT is rewritten.
         """
         if (stamp := self._stamp()) == self._read:
             return

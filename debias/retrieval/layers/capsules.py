@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.seeds import split_seed
 from debias.engine.tensors import Tensor
 
 
@@ -161,7 +162,7 @@ class InterestCapsules(keras.layers.Layer):
 
     def build(self, vectors_shape: Any, mask_shape: Any = None) -> None:
         dim = vectors_shape[-1]
-        seeds = (None, None) if self.seed is None else (self.seed, self.seed + 1)
+        seeds = split_seed(self.seed, 2)
         self.bilinear = self.add_weight(
             shape=(dim, dim),
             initializer=keras.initializers.Orthogonal(seed=seeds[0]),

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.seeds import split_seed
 from debias.engine.tensors import Tensor
 from debias.layers.embedding import masked_mean
 
@@ -74,11 +75,10 @@ class TransformerHistory(keras.layers.Layer):
         dim = vectors_shape[-1]
         if dim % self.heads:
             raise ValueError(f"heads must divide {dim}, got {self.heads}")
-        number = iter(range(1_000))
+        seeds = iter(split_seed(self.seed, 5 * self.blocks))
 
         def start() -> keras.initializers.Initializer:
-            seed = None if self.seed is None else self.seed * 1019 + next(number)
-            return keras.initializers.GlorotUniform(seed)
+            return keras.initializers.GlorotUniform(next(seeds))
 
         self.ages = self.add_weight(
             shape=(self.length, dim), initializer="zeros", name="ages"
@@ -92,12 +92,12 @@ class TransformerHistory(keras.layers.Layer):
                     dim // self.heads,
                     dropout=self.dropout,
                     kernel_initializer=start(),
-                    seed=self.seed,
+                    seed=next(seeds),
                 ),
                 "between": keras.layers.LayerNormalization(),
                 "wide": keras.layers.Dense(dim, "relu", kernel_initializer=start()),
                 "back": keras.layers.Dense(dim, kernel_initializer=start()),
-                "drop": keras.layers.Dropout(self.dropout, seed=self.seed),
+                "drop": keras.layers.Dropout(self.dropout, seed=next(seeds)),
             }
             shape = (None, self.length, dim)
             block["attention"].build(shape, shape)

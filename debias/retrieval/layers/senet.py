@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.seeds import split_seed
 from debias.engine.tensors import Tensor
 
 
@@ -49,7 +50,7 @@ class SENet(keras.layers.Layer):
         fields = input_shape[-2]
         if fields is None:
             raise ValueError("the number of fields must be known, got None")
-        seeds = (None, None) if self.seed is None else (self.seed, self.seed + 1)
+        seeds = split_seed(self.seed, 2)
         self.squeeze = keras.layers.Dense(
             max(1, fields // self.reduction),
             "relu",

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.seeds import split_seed
 from debias.engine.tensors import Tensor
 from debias.layers.embedding import RowEmbedding
 from debias.retrieval.models.encoder import Encoder
@@ -214,7 +215,7 @@ class DAT(RetrievalModel):
         past = None
         if history is not None:
             past = {"kind": history, "length": length, "size": items["id"]["size"]}
-        seeds = (None,) * 4 if seed is None else tuple(4 * seed + i for i in range(4))
+        seeds = split_seed(seed, 4)
         common: dict[str, Any] = {
             "dim": dim,
             "combine": combine,

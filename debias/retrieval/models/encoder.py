@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from debias.engine.seeds import split_seed
 from debias.engine.tensors import Tensor
 from debias.layers.embedding import FeatureEmbedding, RowEmbedding
 from debias.layers.tower import Tower
@@ -170,29 +171,27 @@ class Encoder(keras.layers.Layer):
         self.history = None if history is None else dict(history)
         self.extra_fields = extra_fields
 
-        def named(offset: int) -> int | None:
-            return None if seed is None else seed * 1021 + offset
-
+        seeds = split_seed(seed, 5)
         self.fields = None
         if self.schema:
             self.fields = FeatureEmbedding(
-                self.schema, embedding, unknown_rate, scale, named(1), name="fields"
+                self.schema, embedding, unknown_rate, scale, seeds[0], name="fields"
             )
         self.history_table: Any = None
         self.pool: Any = None
         self.shares_table = history_table is not None
         if self.history is not None:
             self.history_table = table_of_history(
-                self.history, history_table, embedding, scale, named(2)
+                self.history, history_table, embedding, scale, seeds[1]
             )
             pooling = {k: v for k, v in self.history.items() if k != "size"}
-            self.pool = History(**{"seed": named(3), **pooling}, name="pool")
-        self.reweigh = SENet(reduction, seed=named(4)) if combine == "senet" else None
+            self.pool = History(**{"seed": seeds[2], **pooling}, name="pool")
+        self.reweigh = SENet(reduction, seed=seeds[3]) if combine == "senet" else None
         self.mix = None
         if combine == "fm":
-            self.drop = keras.layers.Dropout(dropout, seed=named(5))
+            self.drop = keras.layers.Dropout(dropout, seed=seeds[4])
         else:
-            self.mix = Tower(self.hidden, dim, dropout=dropout, seed=named(5))
+            self.mix = Tower(self.hidden, dim, dropout=dropout, seed=seeds[4])
 
     @property
     def id_table(self) -> RowEmbedding:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.engine.seeds import split_seed
 from debias.engine.tensors import Tensor
 from debias.layers.embedding import FeatureEmbedding, RowEmbedding
 from debias.layers.tower import Tower
@@ -73,22 +74,20 @@ class InterestEncoder(keras.layers.Layer):
         self.embedding, self.hidden, self.normalize = dim, tuple(hidden), normalize
         self.unknown_rate, self.scale, self.seed = unknown_rate, scale, seed
 
-        def named(offset: int) -> int | None:
-            return None if seed is None else seed * 1021 + offset
-
+        seeds = split_seed(seed, 4)
         self.fields = None
         if self.schema:
             self.fields = FeatureEmbedding(
-                self.schema, dim, unknown_rate, scale, named(1), name="fields"
+                self.schema, dim, unknown_rate, scale, seeds[0], name="fields"
             )
         self.shares_table = history_table is not None
         self.history_table = table_of_history(
-            self.history, history_table, dim, scale, named(2)
+            self.history, history_table, dim, scale, seeds[1]
         )
         self.capsules = InterestCapsules(
-            interests, self.history["length"], iterations, named(3)
+            interests, self.history["length"], iterations, seeds[2]
         )
-        self.mix = Tower(self.hidden, dim, seed=named(4))
+        self.mix = Tower(self.hidden, dim, seed=seeds[3])
 
     def build(self, input_shape: Any = None) -> None:
         length = self.history["length"]
@@ -199,7 +198,7 @@ class MIND(RetrievalModel):
             "seed": seed,
         }
         self.power = power
-        seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+        seeds = split_seed(seed, 2)
         common: dict[str, Any] = {
             "normalize": normalize,
             "unknown_rate": unknown_rate,

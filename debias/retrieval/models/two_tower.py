@@ -1,15 +1,16 @@
 """The two-tower retrieval model, and the towers of the articles as settings of it."""
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.executions import looped_on_stack, of_several_steps, once, stepping
 from debias.engine.optimizers import RowWiseAdam
+from debias.engine.seeds import split_seed
+from debias.engine.steps import Execution, SteppingModel, loop_over_stack
 from debias.engine.tensors import Tensor
 from debias.retrieval.layers.logq import (
     StreamingFrequency,
@@ -24,7 +25,7 @@ from debias.retrieval.models.encoder import Encoder, encode
 Schema = Mapping[str, Mapping[str, Any]]
 
 
-class RetrievalModel(keras.Model):
+class RetrievalModel(SteppingModel):
     """What all retrieval models share: candidates in columns, corrected and masked.
 
     Score of row b and candidate c: u_b . v_c / temperature. In training, and only
@@ -45,7 +46,6 @@ class RetrievalModel(keras.Model):
 
     user: Any
     item: Any
-    train_function: Any
 
     def __init__(
         self,
@@ -99,27 +99,11 @@ class RetrievalModel(keras.Model):
         )
         given = keras.tree.flatten(kwargs.pop("callbacks", None) or [])
         kwargs["callbacks"] = [*given, next_epoch]
-        if not of_several_steps(self):
+        if not self.takes_several_steps():
             return super().fit(x.dataset(), y, **kwargs)
-        import tensorflow as tf
-
         epochs = kwargs.get("epochs", 1) - kwargs.get("initial_epoch", 0)
-        pieces = (
-            tf.nest.map_structure(tf.constant, piece)
-            for piece in x.pieces(self.steps_per_execution, epochs)
-        )
-        take = once(self, looped_on_stack)
-        with ThreadPoolExecutor(1) as pool:
-            waiting: Future[Any] = pool.submit(next, pieces, None)
-
-            def execution(_: Any) -> Any:
-                nonlocal waiting
-                piece = waiting.result()
-                waiting = pool.submit(next, pieces, None)
-                return take(*piece)
-
-            with stepping(self, execution):
-                return super().fit(tf.data.Dataset.range(len(x)), y, **kwargs)
+        executions = _stacks(x.pieces(self.steps_per_execution, epochs))
+        return self.fit_executions(loop_over_stack, executions, len(x), **kwargs)
 
     def build(self, input_shape: Any = None) -> None:
         for part in (self.user, self.item):
@@ -283,6 +267,21 @@ class RetrievalModel(keras.Model):
         return cls(**config)
 
 
+def _stacks(pieces: Iterator[Any]) -> Generator[Execution]:
+    """Pieces as executions take them; a thread makes the next one meanwhile."""
+    import tensorflow as tf
+
+    def made() -> Execution:
+        return *tf.nest.map_structure(tf.constant, next(pieces)), 0
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(made)
+        while True:
+            piece = waiting.result()
+            waiting = pool.submit(made)
+            yield piece
+
+
 @keras.saving.register_keras_serializable(package="debias")
 class TwoTower(RetrievalModel):
     """Any user encoder, any item encoder, one inner product.
@@ -352,7 +351,7 @@ def _two_tower(
     past = None
     if history is not None:
         past = {"kind": history, "length": length, "size": items["id"]["size"]}
-    seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    seeds = split_seed(seed, 2)
     own = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
     return TwoTower(
         Encoder(users, combine=combine, history=past, seed=seeds[0], **own),
@@ -446,7 +445,7 @@ def youtube_dnn(
     Source: Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys
     2016.
     """
-    seeds = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    seeds = split_seed(seed, 2)
     past = {"kind": "mean", "length": length, "size": items["id"]["size"]}
     of_model = {k: v for k, v in options.items() if k in MODEL_OPTIONS}
     of_user = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}

@@ -160,7 +160,7 @@ class Batches(keras.utils.PyDataset):
         packed: Whether to hold each distinct candidate once; for candidates "batch"
             alone. The softmax, and no other loss, has the same value in fewer products.
             With dropout, all occurrences of an item drop the same entries.
-        seed: Determines all draws.
+        seed: Determines all draws; one or more non-negative integers.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
 
@@ -180,7 +180,7 @@ class Batches(keras.utils.PyDataset):
         min_history: int = 0,
         learned: np.ndarray | None = None,
         packed: bool = False,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -197,7 +197,8 @@ class Batches(keras.utils.PyDataset):
         self.sampler = sampler or Weighted(np.ones(len(log.items)))
         self.own_sampler, self.self_items = own_sampler, self_items
         self.draws = candidates == "own" or negatives + own_negatives + self_items > 0
-        self.corrected, self.packed, self.seed, self.epoch = log_q, packed, seed, 0
+        self.corrected, self.packed, self.epoch = log_q, packed, 0
+        self.seed = (seed,) if isinstance(seed, int | np.integer) else tuple(seed)
         self.width = {"user": 0, "item": 0}  # of the widest packed batch so far
         # Events stand user by user in order of time, as their histories do.
         order, _ = log.by_user()
@@ -218,7 +219,7 @@ class Batches(keras.utils.PyDataset):
         self._shuffle()
 
     def _shuffle(self) -> None:
-        rng = np.random.default_rng((self.seed, self.epoch))
+        rng = np.random.default_rng((*self.seed, self.epoch))
         order = rng.permutation(self.events)
         self.order = np.resize(order, len(self) * self.batch_size)
 
@@ -311,7 +312,7 @@ class Batches(keras.utils.PyDataset):
     def _draw(self, index: int) -> Drawn:
         rng: Any = None  # making a generator takes as long as gathering the features
         if self.draws:
-            rng = np.random.default_rng((self.seed, self.epoch, index, 1))
+            rng = np.random.default_rng((*self.seed, self.epoch, index, 1))
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         columns = self._columns(self.user[rows], self.item[rows], rng)
         items = np.empty(0, np.int32)

@@ -1,6 +1,6 @@
 """Passes over interactions: the loop that commands, learners and Python users share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -27,7 +27,7 @@ def fit(
     batch_size: int = BATCH_SIZE,
     optimizer: Any = None,
     learned: np.ndarray | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[float]:
     """Trains a retrieval model by in-batch softmax with logQ; changes it in place.
@@ -44,7 +44,7 @@ def fit(
             .003.
         learned: (E,) bool, the events to learn from; the others only tell what users
             took before. None: all.
-        seed: Determines the order of events.
+        seed: Determines the order of events; one or more non-negative integers.
         progress: Called after each step with its number of events.
 
     Returns:

@@ -165,7 +165,7 @@ def learn(
             optimizer=optimizer,
             learned=learned,
             # Another order than in earlier passes, and the same one in a rerun.
-            seed=config.seed * 1_000_003 + int(optimizer.iterations),
+            seed=(config.seed, int(optimizer.iterations)),
             progress=progress,
         )
 

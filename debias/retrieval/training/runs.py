@@ -6,7 +6,6 @@ losses.json   the mean loss of each pass
 report.json   what the training came to; its presence says that the run is finished
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from debias.data.files import atomic_write
+from debias.data.records import read_record, write_record
 from debias.retrieval.data.events import (
     EventColumns,
     Events,
@@ -139,14 +138,14 @@ def train(
     history: list[dict[str, Any]] = []
     if done:
         learner = load(passes / str(done), build, config)
-        history = _read_json(losses)
+        history = read_record(losses, ["passes"])["passes"]
     else:
         learner = new_learner(build, known, config)
     progress(done * len(known))
     for number in range(done + 1, epochs + 1):
         (loss,) = learn(learner, progress=progress)
         history = [*history[: number - 1], {"pass": number, "loss": loss}]
-        write_json(losses, history)
+        write_record(losses, {"passes": history})
         save(learner, passes / str(number))
         shutil.rmtree(passes / str(number - 1), ignore_errors=True)
     judged = None if held_out is None else evaluate(learner.model, known, held_out)
@@ -189,15 +188,14 @@ def open_run(folder: Path) -> Run:
                 else "is no folder that debias retrieval train wrote"
             )
         )
-    report = _read_json(report_path)
-    if isinstance(report, dict) and "recipe" not in report and "candidates" in report:
+    report = read_record(report_path, [])
+    if "recipe" not in report and "candidates" in report:
         raise ValueError(
             f"{folder}: holds a click model; train a retrieval model with debias "
             "retrieval train"
         )
-    _check_keys(report_path, report, ("tower", "recipe", "passes", "applied"))
-    request = _read_json(request_path)
-    _check_keys(request_path, request, ("source", "settings"))
+    report = read_record(report_path, ["tower", "recipe", "passes", "applied"])
+    request = read_record(request_path, ["source", "settings"])
     try:
         recipe = Recipe(**report["recipe"])
         build, config = recipe.build(), recipe.training_config()
@@ -205,23 +203,3 @@ def open_run(folder: Path) -> Run:
         raise ValueError(f"{report_path}: is damaged: {error}; train again") from None
     last = folder / "passes" / str(len(report["passes"]))
     return Run(load(last, build, config), report, request)
-
-
-def _check_keys(path: Path, record: Any, keys: tuple[str, ...]) -> None:
-    absent = [k for k in keys if not isinstance(record, dict) or k not in record]
-    if absent:
-        raise ValueError(f"{path}: is damaged: has no {absent[0]!r}; train again")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: is damaged: {error}; train again") from None
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Writes a record, completely or not at all; NaN is no JSON and an error."""
-    with atomic_write(path) as aside:
-        text = json.dumps(record, indent=1, allow_nan=False)
-        aside.write_text(text + "\n", encoding="utf-8")

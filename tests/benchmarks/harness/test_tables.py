@@ -152,7 +152,8 @@ def test_markdown_in_full():
         "| -2.000 ±.000 |",
         "",
         "Mean ± half of the 95% t interval over 4 seeds; differences from additive are "
-        "paired by seed. Bounds are no models to choose from. Fewer seeds: naive 2. No "
+        "paired by seed. Bounds are reference rows, not candidate models. "
+        "Fewer seeds: naive 2. No "
         "results yet: xpa.",
     ]
 

@@ -11,6 +11,7 @@ from benchmarks.rates.growth import (
     Sizes,
     epoch,
     exponent,
+    model_of,
     retrieval_epoch,
 )
 
@@ -51,9 +52,10 @@ def test_a_case_times_every_size(case, monkeypatch):
 
 
 def test_an_epoch_trains_on_what_the_sizes_say():
-    run = epoch("mixture", Sizes(64, 32, 5, 3, 2), 0)
-    model = run().model
-    assert len(model.components) == 2 and model.optimizer.iterations == 2
+    model = epoch("additive", Sizes(64, 32, 5, 3), 0)().model
+    assert model.optimizer.iterations == 2
+    assert model.bias.tables["position"].shape[0] == 6  # and a missing place
+    assert len(model_of("mixture", Sizes(components=4)).components) == 4
 
 
 def test_retrieval_steps_through_its_sessions(monkeypatch):

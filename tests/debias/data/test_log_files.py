@@ -1,5 +1,6 @@
 """Tests of debias.data.log_files."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -312,6 +313,35 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"a.parquet: .*(?i:crc|checksum)"):
         ClickLog.open(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flipped_bits_are_refused_or_change_nothing(seed, tmp_path):
+    log, path = numbered(40), tmp_path / "a.parquet"
+    log.write(path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in rng(seed).choice(len(whole), 150, replace=False):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng(place).integers(8))
+        path.write_bytes(changed)
+        try:
+            assert same(ClickLog.open(path), log), place
+        except ValueError as error:
+            assert "a.parquet" in str(error)
+            refused += 1
+    assert refused > 75
+
+
+def test_odd_files_name_themselves(tmp_path):
+    os.mkfifo(tmp_path / "pipe.parquet")
+    for path in (tmp_path, tmp_path / "pipe.parquet"):
+        with pytest.raises(ValueError, match=r"pipe\.parquet: must be a file, is"):
+            ClickLog.open(path)
+    twice = pa.table([[0], [[1]], [[0]], [[0]]], ["query", "item", "click", "click"])
+    pq.write_table(twice, tmp_path / "twice")
+    with pytest.raises(ValueError, match="twice: 2 columns are called click"):
+        ClickLog.open(tmp_path / "twice")
 
 
 def test_writing_leaves_what_was_there(tmp_path):

@@ -372,9 +372,8 @@ def test_what_is_no_value_is_refused(name, values):
     at = TABLE.schema.get_field_index(name)
     listed = name == "item" and pa.types.is_list(pa.array(values).type)
     # Of lists of items a row is a session, and clicks must be lists as well.
-    with pytest.raises(
-        ValueError, match=f"table: column {'click' if listed else name}"
-    ):
+    at_fault = "click" if listed else name
+    with pytest.raises(ValueError, match=f"table: column {at_fault}"):
         read_log(TABLE.set_column(at, name, pa.array(values)), COLUMNS)
 
 

@@ -1,5 +1,8 @@
 """Tests of debias.data.ranking and its files."""
 
+import os
+from dataclasses import fields
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -183,6 +186,73 @@ def test_a_fingerprint_is_that_of_features_and_offsets(tmp_path):
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
+def values_of(data):
+    """Everything of ranking data, as Python has it."""
+    values = {field.name: getattr(data, field.name) for field in fields(data)}
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flipped_bits_are_refused_or_change_nothing(seed, tmp_path):
+    data = RankingData(**GOOD, qid=["a", "b"], feature_names=("x", "y"))
+    path = tmp_path / "a.parquet"
+    data.write_parquet(path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in rng(seed).choice(len(whole), 200, replace=False):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng(place).integers(8))
+        path.write_bytes(changed)
+        try:
+            found = values_of(RankingData.read_parquet(path))
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+            refused += 1
+        else:
+            # Where all metadata is lost, so are the names: features go by number.
+            found["feature_names"] = data.feature_names
+            assert found == values_of(data), place
+    assert refused > 100
+
+
+def test_names_of_queries_of_any_layout(tmp_path):
+    for kind in (pa.large_string(), pa.binary(), pa.dictionary(pa.int8(), pa.string())):
+        ids = pa.array(["u", "u", "v"]).cast(kind)
+        pq.write_table(table(qid=ids), tmp_path / "a.parquet")
+        assert RankingData.read_parquet(tmp_path / "a.parquet").qid.tolist() == [
+            "u",
+            "v",
+        ]
+    pq.write_table(table(qid=[b"\xe9"] * 3), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet: .*UTF8"):
+        RankingData.read_parquet(tmp_path / "a.parquet")
+
+
+def test_half_a_surrogate_pair_is_no_id(tmp_path):
+    data = RankingData(**GOOD, qid=["a", "b\ud800"])
+    with pytest.raises(ValueError, match=r"a\.parquet: the qid b.ud800 is no text"):
+        data.write_parquet(tmp_path / "a.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_files_and_no_files_name_themselves(tmp_path):
+    path = tmp_path / "a.parquet"
+    RankingData(**GOOD).write_parquet(path)
+    whole = path.read_bytes()
+    for kept in (0, 3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ValueError, match=r"a\.parquet: not a whole Parquet file"):
+            RankingData.read_parquet(path)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        RankingData.read_parquet(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: must be a file"):
+        RankingData.read_parquet(tmp_path / "pipe")
+
+
 def table(**columns):
     start = {"qid": [7, 7, 3], "label": [0, 1, 2], "f0": [1, 2, 3], "f1": [4.0, 5, 6]}
     merged = {**start, **columns}
@@ -205,7 +275,9 @@ def test_reads_plain_feature_columns_of_another_program(tmp_path):
         ({"f0": None}, "must run from f0"),
         ({"f0": None, "f1": None}, "no column features"),
         ({"clicks": [0, 0, 0]}, "unknown column clicks"),
-        ({"label": [0, 1, None]}, "label is NULL"),
+        ({"label": [0, 1, None]}, "label is NULL at row 2"),
+        ({"label": ["0", "1", "2"]}, "label must be numbers, got string"),
+        ({"f1": ["0", "1", "2"]}, "f1 must be numbers, got string"),
         ({"label": [0, 1, 9]}, "got 9 at item 2"),
         ({"features": [[1, 2], [3], [4, 5]], "f0": None, "f1": None}, "1 at row 1"),
         ({n: [] for n in ("qid", "label", "f0", "f1")}, "no item"),

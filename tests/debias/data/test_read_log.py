@@ -1,10 +1,12 @@
 """Reading a log of one's own: every format and shape gives the same log."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -73,6 +75,7 @@ def jsonl(table, path):
 
 WRITERS = {
     "parquet": pq.write_table,
+    "feather": pyarrow.feather.write_feather,
     "csv": pyarrow.csv.write_csv,
     "csv.gz": lambda t, path: pyarrow.csv.write_csv(t, pa.CompressedOutputStream(path)),
     "jsonl": jsonl,
@@ -327,6 +330,62 @@ def test_damaged_files_and_empty_partitions(tmp_path):
             read_log(tmp_path / f"empty.{kind}", COLUMNS)
     with pytest.raises(FileNotFoundError, match=r"nothing.csv"):
         read_log(tmp_path / "nothing.csv")
+
+
+def test_odd_files_name_themselves_and_nothing_hangs(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "nothing")
+    (tmp_path / "log.txt").write_text("a,b")
+    for name, message in (
+        ("pipe.csv", "must be a file, is a pipe or a device"),
+        ("log.txt", "must end with one of .parquet"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: {message}"):
+            read_log(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"link\.csv: no such file"):
+        read_log(tmp_path)  # not passed over: a part of a log would be missing
+    path = tmp_path / "closed.parquet"
+    pq.write_table(FLAT, path)
+    for kind, reader in (("parquet", "pyarrow.parquet.read_schema"),):
+
+        def closed(*_):  # as root, all files can be read
+            raise PermissionError(13, "Failed to open local file")
+
+        monkeypatch.setattr(reader, closed)
+        with pytest.raises(PermissionError, match="Permission denied") as caught:
+            read_log(tmp_path / f"closed.{kind}")
+        assert caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize("name", ["log", "log.bak", "log.csv", "log.2024", "log.jsonl"])
+def test_parquet_and_feather_are_known_by_any_name(name, tmp_path):
+    pq.write_table(FLAT, tmp_path / name)
+    expected(read_log(tmp_path / name, COLUMNS))
+    pyarrow.feather.write_feather(FLAT, tmp_path / name)
+    expected(read_log(tmp_path / name, COLUMNS))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather", "csv", "jsonl", "csv.gz"])
+@pytest.mark.parametrize("keep", [0.01, 0.3, 0.5, 0.9, 0.999])
+def test_truncated_files_name_themselves_or_are_whole_up_to_there(kind, keep, tmp_path):
+    path = tmp_path / f"log.{kind}"
+    table = pa.concat_tables([FLAT] * 50).set_column(
+        0, "sid", [[f"{name} {each}" for each in range(50) for name in ROWS["sid"]]]
+    )
+    if kind == "csv.gz":
+        with pa.CompressedOutputStream(str(path), "gzip") as file:
+            pyarrow.csv.write_csv(table, file)
+    else:
+        WRITERS[kind](table, path)
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    if kind == "csv" and keep > 0.1:  # a text may end anywhere
+        try:
+            assert read_log(path, COLUMNS).log.sessions < 150
+        except ValueError as error:
+            assert str(path) in str(error)
+        return
+    with pytest.raises(ValueError, match=rf"log\.{kind}"):
+        read_log(path, COLUMNS)
 
 
 def test_a_short_line_is_named_by_its_row(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from debias.losses.corrected import (
+    click_em,
     corrected_clicks,
     dual_learning,
     pairs_debiased,
@@ -86,6 +87,30 @@ def test_the_expected_loss_is_that_of_full_information(loss):
         ).sum(),
     }
     np.testing.assert_allclose(mean, [full[loss]], rtol=1e-5)
+
+
+def test_em_is_the_expected_loss_of_the_latent_variables_by_hand():
+    """Skipped items are examined, or relevant, with their posterior chance."""
+    clicks = np.array([[1, 0, -1]])
+    e, r = np.array([[[0.3, -1.0, 50.0]], [[-0.7, 2.0, 50.0]]], "float32")
+    p, q = 1 / (1 + np.exp(-e[0])), 1 / (1 + np.exp(-r[0]))
+    examined = [1, p[1] * (1 - q[1]) / (1 - p[1] * q[1])]
+    relevant = [1, q[1] * (1 - p[1]) / (1 - p[1] * q[1])]
+    value = sum(
+        -t * log(s) - (1 - t) * log(1 - s)
+        for t, s in zip(examined + relevant, [*p[:2], *q[:2]], strict=True)
+    )
+    np.testing.assert_allclose(numbers(click_em(clicks, e, r)), [value], rtol=1e-5)
+    # The gradient is that of the likelihood: d/de of -log(p q), and of -log(1 - p q).
+    slope = gradient(lambda e: click_em(clicks, e, r), e)
+    skipped = p[1] * q[1] * (1 - p[1]) / (1 - p[1] * q[1])
+    np.testing.assert_allclose(slope, [[p[0] - 1, skipped, 0]], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("click", [-0.5, np.nan])
+def test_corrected_clicks_have_no_other_padding_than_minus_one(click):
+    found = numbers(corrected_clicks([[1, click, -1]], ALPHA))
+    assert np.isnan(found).tolist() == [[False, True, False]]
 
 
 def test_dual_learning_by_hand_and_padding_adds_nothing():

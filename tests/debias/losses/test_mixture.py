@@ -7,44 +7,26 @@ import pytest
 from keras import ops
 
 from debias import losses
-from tests.debias.losses.registry import batch, run, sigmoid, slope
+from tests.debias.losses.registry import batch, run, sigmoid
 from tests.gradient import gradient
 
-FIXTURE = np.array([[[0.6, 0.9], [0.8, 0.2]]], "float32")
+
+def run_conditional(y, z, log_prior=None):
+    return ops.convert_to_numpy(losses.conditional_logits(y, z, log_prior))
 
 
-def test_mixture_em_gives_the_value_of_tf_ranking():
-    value = run("mixture_em", [[1, 0]], FIXTURE)
-    np.testing.assert_allclose(value, [1.3198698], rtol=5e-7)
-
-
-def test_mixture_em_drops_lists_without_a_click_and_the_likelihood_keeps_them():
-    lists = [[0, 0], [1, 0]]
-    z = np.tile(FIXTURE, (2, 1, 1))
-    assert run("mixture_em", lists, z)[0] == 0
-    assert (slope("mixture_em", lists, z)[0] == 0).all()
-    assert run("mixture_em", lists, z, drop_clickless=False)[0] > 0
-    assert run("mixture_likelihood", lists, z)[0] > 0
-
-
-def test_em_gradient_is_the_gradient_of_the_likelihood():
-    y, z, _ = batch("mixture_em", lists=20)
-    arguments = {"log_prior": [0.1, 0.7, 0.2], "temperature": 1.7}
-    np.testing.assert_allclose(
-        slope("mixture_em", y, z, drop_clickless=False, **arguments),
-        slope("mixture_likelihood", y, z, **arguments),
-        rtol=1e-5,
-        atol=1e-6,
-    )
+def test_lists_without_a_click_count_by_hand():
+    found = run("mixture_likelihood", [[0, 0]], [[[0.6, 0.9], [0.8, 0.2]]])
+    first = (1 - sigmoid(0.6)) * (1 - sigmoid(0.8))
+    second = (1 - sigmoid(0.9)) * (1 - sigmoid(0.2))
+    np.testing.assert_allclose(found, [-log((first + second) / 2)], rtol=1e-6)
 
 
 def test_one_component_is_the_plain_click_model():
     y, z, weights = batch("click_cross_entropy")
-    for name in ("mixture_likelihood", "mixture_em"):
-        found = run(name, y, z[..., None], weights=weights)
-        expected = run("click_cross_entropy", y, z, weights=weights)
-        expected = expected * ((y > 0).any(axis=1) | (name == "mixture_likelihood"))
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    found = run("mixture_likelihood", y, z[..., None], weights=weights)
+    expected = run("click_cross_entropy", y, z, weights=weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_likelihood_of_all_sessions_sums_to_one():
@@ -70,9 +52,10 @@ def test_a_prior_of_each_session_and_its_gradient():
     ]
     found = run("mixture_likelihood", y, z, log_prior=prior)
     np.testing.assert_allclose(found, by_list, rtol=1e-6)
-    tangent = gradient(lambda p: losses.mixture_likelihood(y, z, log_prior=p), prior)
-    posterior = run("responsibilities", y, z, log_prior=prior)
+    tangent = gradient(lambda p: losses.mixture_of_logits(y, z, log_prior=p), prior)
     shares = np.exp(prior) / np.exp(prior).sum(axis=1, keepdims=True)
+    each = losses.component_losses(y, z)
+    posterior = losses.responsibilities(each, np.log(shares))
     np.testing.assert_allclose(tangent, shares - posterior, atol=1e-5)
     assert (tangent[0] == 0).all()  # all padding
 
@@ -80,25 +63,27 @@ def test_a_prior_of_each_session_and_its_gradient():
 def test_responsibilities_by_bayes_rule():
     y, z, _ = batch("mixture_likelihood")
     each = np.stack([run("click_cross_entropy", y, z[..., m]) for m in range(3)], 1)
-    shares = np.array([0.2, 0.3, 0.5]) * np.exp(-each)
-    found = run("responsibilities", y, z, log_prior=np.log([0.2, 0.3, 0.5]))
-    np.testing.assert_allclose(found, shares / shares.sum(1, keepdims=True), 1e-5)
+    np.testing.assert_allclose(losses.component_losses(y, z), each, rtol=1e-6)
+    shares = np.array([0.2, 0.3, 0.5], "float32")
+    joint = shares * np.exp(-each)
+    found = losses.responsibilities(each, np.log(shares))
+    np.testing.assert_allclose(found, joint / joint.sum(1, keepdims=True), 1e-5)
 
 
-def test_prefix_responsibilities_have_seen_only_what_is_above():
-    y, z, _ = batch("mixture_likelihood")
-    prior = np.log([0.2, 0.3, 0.5])
-    found = run("prefix_responsibilities", y, z, log_prior=prior)
-    np.testing.assert_allclose(found[:, 0], np.tile([0.2, 0.3, 0.5], (8, 1)), 1e-6)
-    for k in range(1, y.shape[1]):
-        above = run("responsibilities", y[:, :k], z[:, :k], log_prior=prior)
-        np.testing.assert_allclose(found[:, k], above, rtol=1e-4, atol=1e-6)
+def test_the_first_conditional_logit_is_the_marginal_and_the_second_by_hand():
+    """After a click the second type, which clicks more, has a larger share."""
+    z = np.array([[[-1.0, 2.0], [0.5, -0.5]]], "float32")
+    p, q = sigmoid(-1.0), sigmoid(2.0)
+    found = run_conditional([[1, 0]], z, np.log([0.7, 0.3]))
+    first, share = 0.7 * p + 0.3 * q, 0.3 * q / (0.7 * p + 0.3 * q)
+    second = (1 - share) * sigmoid(0.5) + share * sigmoid(-0.5)
+    np.testing.assert_allclose(sigmoid(found), [[first, second]], rtol=1e-5)
 
 
 def test_conditional_likelihoods_sum_to_the_marginal():
     y, z, _ = batch("mixture_likelihood", lists=50)
     prior = [0.4, -1.0, 0.1]
-    conditional = run("conditional_logits", y, z, log_prior=prior)
+    conditional = run_conditional(y, z, prior)
     np.testing.assert_allclose(
         run("click_cross_entropy", y, conditional),
         run("mixture_likelihood", y, z, log_prior=prior),
@@ -113,8 +98,8 @@ def test_conditional_logits_do_not_see_their_own_click():
         other = np.where(y >= 0, 1 - y, y)
         other[:, :k] = y[:, :k]
         np.testing.assert_allclose(
-            run("conditional_logits", other, z)[:, : k + 1],
-            run("conditional_logits", y, z)[:, : k + 1],
+            run_conditional(other, z)[:, : k + 1],
+            run_conditional(y, z)[:, : k + 1],
             rtol=1e-6,
         )
 

