@@ -14,9 +14,9 @@ so that P(c_k | clicks made before) = examination * perceive in every cell. List
 no padding: `simulators.clicks` calls a behaviour on lists of one length at a time.
 Everything runs in the float type of the attraction it is given.
 
-Attraction may be complex: the real part attracts, and the imaginary part is P(satisfied
-| clicked) of the item, for users whom a click can satisfy. So whatever lays out, cuts
-or turns lists keeps the two together, and an item can attract all and satisfy nobody.
+Items may have a satisfaction of their own, P(satisfied | clicked), a second array of
+the same shape, so that an item can attract all and satisfy nobody. Only behaviours that
+are `satisfiable` are given it.
 
 To add a behaviour, write a frozen dataclass of one of the families (`Independent`: a
 click changes nothing; `Chain`: examination passes from rank to rank) and enter an
@@ -26,6 +26,7 @@ instance in `BEHAVIOURS`. Tests and tables pick it up from there.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import overload
 
 import numpy as np
 
@@ -61,16 +62,29 @@ def power_law(eta: float = 1.0, positions: int = 50) -> Curve:
 _SLOW = power_law(0.5)
 
 
-def _lists(values: np.ndarray) -> np.ndarray:
-    """Attraction as floats, or complex where the items have a satisfaction."""
-    values = np.asarray(values)
-    return values if values.dtype.kind in "fc" else values.astype(float)
-
-
 def _floats(values: np.ndarray) -> np.ndarray:
-    """Attraction without satisfaction."""
-    values = _lists(values)
-    return values.real if values.dtype.kind == "c" else values
+    """The values in their float type, in that of Python where they have none."""
+    values = np.asarray(values)
+    if values.dtype.kind == "c":
+        raise ValueError(
+            "attraction must be floats, got complex numbers; satisfaction is an "
+            "argument of its own"
+        )
+    return values if values.dtype.kind == "f" else values.astype(float)
+
+
+@overload
+def _turned(values: np.ndarray) -> np.ndarray: ...
+@overload
+def _turned(values: None) -> None: ...
+def _turned(values: np.ndarray | None) -> np.ndarray | None:
+    """The lists from their last item to their first."""
+    return None if values is None else _floats(values)[:, ::-1]
+
+
+def _rows(values: np.ndarray | None, rows: slice) -> np.ndarray | None:
+    """Some of the lists."""
+    return None if values is None else values[rows]
 
 
 def _row(curve: Curve, attraction: np.ndarray, owner: object) -> np.ndarray:
@@ -127,43 +141,77 @@ class Behaviour:
     columns: int = 0
     """Cells in a row where the user reads a grid; 0 where the list has no rows."""
 
+    satisfiable: bool = False
+    """Whether a click can satisfy: only then is `satisfaction` given, (S, L) floats."""
+
     def perceive(self, attraction: np.ndarray) -> np.ndarray:
         """(S, L) P(click at k | examined at k) of this user."""
         return _floats(attraction)
 
-    def examination(self, attraction: np.ndarray, click: np.ndarray) -> np.ndarray:
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
         """(S, L) P(examined at k | the clicks made before reading k)."""
         raise NotImplementedError
 
-    def click_probability(self, attraction: np.ndarray) -> np.ndarray:
+    def click_probability(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
         """(S, L) P(click at k)."""
         raise NotImplementedError
 
     def conditional_click_probability(
-        self, attraction: np.ndarray, click: np.ndarray
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
     ) -> np.ndarray:
         """(S, L) P(click at k | clicks at 1 to k - 1), in display order."""
-        return self.examination(attraction, click) * self.perceive(attraction)
+        own = {} if satisfaction is None else {"satisfaction": satisfaction}
+        return self.examination(attraction, click, **own) * self.perceive(attraction)
 
     def sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """One session per list: clicks (S, L) bool and the examination (S, L) of each.
 
         The examination is that of `examination(attraction, clicks)`.
         """
-        attraction = _lists(attraction)
+        attraction = _floats(attraction)
         click = np.empty(attraction.shape, bool)
-        examined = np.empty(attraction.shape, attraction.real.dtype)
+        examined = np.empty(attraction.shape, attraction.dtype)
         for start in range(0, len(attraction), ROWS):
             rows = slice(start, start + ROWS)
-            click[rows], examined[rows] = self._sample(attraction[rows], rng)
+            part = _rows(satisfaction, rows)
+            click[rows], examined[rows] = self._sample(attraction[rows], rng, part)
         return click, examined
 
     def _sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
+
+
+def with_satisfaction(
+    behaviour: Behaviour, satisfaction: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """The keyword argument of the methods of a behaviour, if it minds satisfaction.
+
+    >>> with_satisfaction(Cascade(), np.ones((1, 2)))
+    {}
+    """
+    if satisfaction is None or not behaviour.satisfiable:
+        return {}
+    return {"satisfaction": satisfaction}
 
 
 class Independent(Behaviour):
@@ -173,17 +221,27 @@ class Independent(Behaviour):
         """(L,) P(examined at k)."""
         raise NotImplementedError
 
-    def click_probability(self, attraction: np.ndarray) -> np.ndarray:
+    def click_probability(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
         """(S, L) P(click at k) = P(examined at k) P(click at k | examined at k)."""
         return self.perceive(attraction) * self.examine(_floats(attraction))
 
-    def examination(self, attraction: np.ndarray, click: np.ndarray) -> np.ndarray:
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
         """(S, L) P(examined at k); earlier clicks do not matter."""
         attraction = _floats(attraction)
         return np.broadcast_to(self.examine(attraction), attraction.shape)
 
     def sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """One session per list; the examination is one row for all, read-only."""
         attraction = _floats(attraction)
@@ -198,7 +256,10 @@ class Independent(Behaviour):
         return click, np.broadcast_to(examine, attraction.shape)
 
     def _sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         examine = self.examine(attraction)
         every = _repeated(examine, len(attraction))
@@ -254,7 +315,10 @@ class RankCTR(Independent):
         return _row(self.rate, attraction, self)
 
     def _sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         examine = self.examine(attraction)
         return bernoulli(_repeated(examine, len(attraction)), rng), examine
@@ -363,7 +427,9 @@ class Chain(Behaviour):
     A click proves examination, so it resets eps to a_k whatever was read before.
     """
 
-    def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def after(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """a and b, each broadcast to (S, L)."""
         raise NotImplementedError
 
@@ -371,14 +437,19 @@ class Chain(Behaviour):
         """Ranks, from 0, at which reading starts afresh, with their examination."""
         return {0: 1.0}
 
-    def click_probability(self, attraction: np.ndarray) -> np.ndarray:
+    def click_probability(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
         """(S, L) P(click at k) by the marginal recursion."""
-        return self.perceive(attraction) * self.marginal_examination(attraction)
+        examined = self.marginal_examination(attraction, satisfaction)
+        return self.perceive(attraction) * examined
 
-    def marginal_examination(self, attraction: np.ndarray) -> np.ndarray:
+    def marginal_examination(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
         """(S, L) P(examined at k)."""
         gamma = self.perceive(attraction)
-        click, skip = self.after(_lists(attraction))
+        click, skip = self._after(_floats(attraction), satisfaction)
         on = gamma * click + (1 - gamma) * skip
         entries = self.entries(gamma.shape[-1])
         examined = np.empty_like(gamma)
@@ -388,19 +459,35 @@ class Chain(Behaviour):
             )
         return examined
 
-    def examination(self, attraction: np.ndarray, click: np.ndarray) -> np.ndarray:
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
         """(S, L) P(examined at k | clicks above k) by the conditional recursion."""
-        return self._read(_lists(attraction), lambda k, _: click[:, k])[1]
+        lists = _floats(attraction)
+        return self._read(lists, lambda k, _: click[:, k], satisfaction)[1]
 
     def _sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self._read(attraction, lambda _, p: bernoulli(p, rng))
+        return self._read(attraction, lambda _, p: bernoulli(p, rng), satisfaction)
+
+    def _after(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`after`, which need not know of satisfaction where there is none."""
+        return self.after(attraction, **with_satisfaction(self, satisfaction))
 
     def _read(
         self,
         attraction: np.ndarray,
         click_at: Callable[[int, np.ndarray], np.ndarray],
+        satisfaction: np.ndarray | None = None,
         entries: dict[int, float | np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Walks down the list, asking at each rank whether it was clicked."""
@@ -411,7 +498,7 @@ class Chain(Behaviour):
         gamma = np.ascontiguousarray(self.perceive(attraction).T)
         after_click, after_skip = (
             np.ascontiguousarray(np.broadcast_to(a, attraction.shape).T)
-            for a in self.after(attraction)
+            for a in self._after(attraction, satisfaction)
         )
         examined, click = np.empty_like(gamma), np.empty(gamma.shape, bool)
         tiny = np.finfo(gamma.dtype).tiny
@@ -445,7 +532,9 @@ class Cascade(Chain):
     def perceive(self, attraction: np.ndarray) -> np.ndarray:
         return _picky(attraction, self.pickiness)
 
-    def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def after(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         gamma = _floats(attraction)
         return np.zeros_like(gamma), np.ones_like(gamma)
 
@@ -466,7 +555,9 @@ class DependentClick(Chain):
     def __post_init__(self) -> None:
         _check_range(self, 0, 1, continuation=self.continuation)
 
-    def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def after(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         gamma = _floats(attraction)
         click = _row(self.continuation, gamma, self)
         return np.broadcast_to(click, gamma.shape), np.ones_like(gamma)
@@ -499,7 +590,9 @@ class ClickChain(Chain):
             after_good_click=self.after_good_click,
         )
 
-    def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def after(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         gamma = _floats(attraction)
         bad, good = self.after_bad_click, self.after_good_click
         return bad + (good - bad) * gamma, np.full_like(gamma, self.after_no_click)
@@ -510,8 +603,8 @@ class DynamicBayesian(Chain):
     """Leaves when satisfied: a = lambda (1 - s), b = lambda.
 
     Satisfaction s, the probability that a clicked item ends the search, is the item's
-    own where attraction is complex. Else it is a broken line over attraction before
-    pickiness: an item that all click and that satisfies nobody is a knot (1, 0).
+    own where that is given. Else it is a broken line over attraction before pickiness:
+    an item that all click and that satisfies nobody is a knot (1, 0).
 
     Args:
         continuation: lambda, P(reads on | not satisfied). 1 is the simplified DBN.
@@ -524,10 +617,12 @@ class DynamicBayesian(Chain):
     >>> dbn = DynamicBayesian(0.5, ((0.0, 0.0), (1.0, 1.0)))
     >>> dbn.click_probability(np.array([[0.5, 1.0]])).tolist()  # .5 (1 - .5 * .5)
     [[0.5, 0.375]]
-    >>> dbn.click_probability(np.array([[0.5 + 1j, 1.0]])).tolist()  # .5 (1 - .5 * 1)
+    >>> own = np.array([[1.0, 0.0]])
+    >>> dbn.click_probability(np.array([[0.5, 1.0]]), own).tolist()  # .5 (1 - .5 * 1)
     [[0.5, 0.25]]
     """
 
+    satisfiable = True
     continuation: float = 0.8
     satisfaction: Knots = ((0.0, 0.0), (1.0, 0.5))
     pickiness: float = 1.0
@@ -546,14 +641,14 @@ class DynamicBayesian(Chain):
     def perceive(self, attraction: np.ndarray) -> np.ndarray:
         return _picky(attraction, self.pickiness)
 
-    def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def after(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         gamma = _floats(attraction)
-        if gamma is attraction:
-            satisfied = _interpolated(self.satisfaction, gamma)
-        else:
-            satisfied = attraction.imag
+        if satisfaction is None:
+            satisfaction = _interpolated(self.satisfaction, gamma)
         on = self.continuation
-        return on * (1 - satisfied), np.full_like(gamma, on)
+        return on * (1 - satisfaction), np.full_like(gamma, on)
 
 
 def simplified_dbn(satisfaction: Knots = ((0.0, 0.0), (1.0, 0.5))) -> DynamicBayesian:
@@ -598,7 +693,9 @@ class Carousel(Chain):
         firsts = range(0, size, self.columns)
         return {k: float(k // self.columns + 1) ** -self.row_decay for k in firsts}
 
-    def after(self, attraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def after(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         on = np.full_like(_floats(attraction), self.along)
         return on, on
 
@@ -626,23 +723,41 @@ class BottomUp(Behaviour):
                 f"BottomUp needs a reader of one column, got {self.reader}"
             )
 
+    @property
+    def satisfiable(self) -> bool:  # type: ignore[override]
+        """Whether its reader is."""
+        return self.reader.satisfiable
+
     def perceive(self, attraction: np.ndarray) -> np.ndarray:
         return self.reader.perceive(attraction)
 
-    def click_probability(self, attraction: np.ndarray) -> np.ndarray:
-        return self.reader.click_probability(_lists(attraction)[:, ::-1])[:, ::-1]
+    def click_probability(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
+        upwards = _turned(attraction), _turned(satisfaction)
+        return self.reader.click_probability(*upwards)[:, ::-1]
 
-    def examination(self, attraction: np.ndarray, click: np.ndarray) -> np.ndarray:
-        upwards = _lists(attraction)[:, ::-1], np.asarray(click)[:, ::-1]
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
+        click = np.asarray(click)[:, ::-1]
+        upwards = _turned(attraction), click, _turned(satisfaction)
         return self.reader.examination(*upwards)[:, ::-1]
 
     def conditional_click_probability(
-        self, attraction: np.ndarray, click: np.ndarray
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
     ) -> np.ndarray:
-        upwards = _lists(attraction)[:, ::-1]
-        upwards = upwards.astype(np.result_type(upwards, float))
+        upwards, satisfied = _turned(attraction), _turned(satisfaction)
+        upwards = upwards.astype(float)
+        satisfied = None if satisfied is None else satisfied.astype(float)
         click = np.asarray(click, bool)[:, ::-1]
-        start = self.reader.marginal_examination(upwards)
+        start = self.reader.marginal_examination(upwards, satisfied)
         sessions, size = upwards.shape
         conditional = np.empty(upwards.shape)
         above = np.ones(sessions)  # P(the clicks read after rank k)
@@ -651,22 +766,32 @@ class BottomUp(Behaviour):
             for now in (0, 1):
                 rest = click[:, k:].copy()
                 rest[:, 0] = now
-                joint[now] = self._likelihood(upwards[:, k:], rest, start[:, k])
+                own = None if satisfied is None else satisfied[:, k:]
+                joint[now] = self._likelihood(upwards[:, k:], rest, start[:, k], own)
             conditional[:, k] = joint[1] / np.where(above > 0, above, 1)
             above = np.where(click[:, k], joint[1], joint[0])
         return conditional[:, ::-1].astype(_floats(attraction).dtype, copy=False)
 
     def _likelihood(
-        self, gamma: np.ndarray, click: np.ndarray, start: np.ndarray
+        self,
+        gamma: np.ndarray,
+        click: np.ndarray,
+        start: np.ndarray,
+        satisfaction: np.ndarray | None,
     ) -> np.ndarray:
-        read = self.reader._read(gamma, lambda k, _: click[:, k], {0: start})[1]
+        made = lambda k, _: click[:, k]  # noqa: E731
+        read = self.reader._read(gamma, made, satisfaction, {0: start})[1]
         clicked = read * self.reader.perceive(gamma)
         return np.where(click, clicked, 1 - clicked).prod(axis=1)
 
     def _sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        click, examined = self.reader._sample(attraction[:, ::-1], rng)
+        upwards = attraction[:, ::-1], rng, _turned(satisfaction)
+        click, examined = self.reader._sample(*upwards)
         return click[:, ::-1], examined[:, ::-1]
 
 
@@ -703,7 +828,9 @@ class UserBrowsing(Behaviour):
         _row(tuple(map(float, range(len(self.theta)))), attraction, self)
         return [np.array(row, attraction.dtype) for row in self.theta]
 
-    def click_probability(self, attraction: np.ndarray) -> np.ndarray:
+    def click_probability(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
         gamma = _floats(attraction)
         theta = self._table(gamma)
         last = np.zeros((len(gamma), gamma.shape[1] + 1), gamma.dtype)
@@ -716,11 +843,19 @@ class UserBrowsing(Behaviour):
             last[:, k + 1] = clicked[:, k]
         return clicked
 
-    def examination(self, attraction: np.ndarray, click: np.ndarray) -> np.ndarray:
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
         return self._read(_floats(attraction), lambda k, _: click[:, k])[1]
 
     def _sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         return self._read(_floats(attraction), lambda _, p: bernoulli(p, rng))
 
@@ -833,15 +968,25 @@ class Grid(Behaviour):
         drawn = attraction @ self.influence(size).astype(dtype).T
         return self.base(size).astype(dtype) * np.exp(-drawn)
 
-    def click_probability(self, attraction: np.ndarray) -> np.ndarray:
+    def click_probability(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
         gamma = _floats(attraction)
         return (1 - self.skip) * self._examine_if_read(gamma) * self.perceive(gamma)
 
-    def examination(self, attraction: np.ndarray, click: np.ndarray) -> np.ndarray:
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
         return self._read(_floats(attraction), lambda k, _: click[:, k])[1]
 
     def _sample(
-        self, attraction: np.ndarray, rng: np.random.Generator
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         return self._read(_floats(attraction), lambda _, p: bernoulli(p, rng))
 
