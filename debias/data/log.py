@@ -50,10 +50,11 @@ class ClickLog:
             over the shown items is the propensity of the whole list.
         swap: (S, 2) int16 the two ranks from 1 that an intervention exchanged, 0 0
             where it exchanged none.
-        user_type: (S,) int16. Truth, known of simulated logs only, as the next two.
+        user_type: (S,) int16. Truth, known of simulated logs only, as the next three.
         examination: (S, L) float32 in [0, 1], P(examined at k | this type of user,
             clicks of this session above k).
         attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
+        satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked) of the items.
         items_fingerprint: `RankingData.fingerprint` of the items whose numbers `item`
             holds, so that the log is not read against others; None if unknown.
 
@@ -80,6 +81,7 @@ class ClickLog:
     user_type: np.ndarray | None = None
     examination: np.ndarray | None = None
     attraction: np.ndarray | None = None
+    satisfaction: np.ndarray | None = None
     items_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
