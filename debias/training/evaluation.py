@@ -98,7 +98,8 @@ def evaluate(
 
     Args:
         model: A trained click model, or what `fit` gave.
-        log: Sessions; of what `fit` gave, None takes those that it held out to test.
+        log: Sessions; of what `fit` gave, None takes those that it held out to test,
+            and judges clicks alone.
         data: Features of the items as they come, and grades where there are any.
         ranker: The model that serves; needed beside a bare click model whose features
             are scaled, for it knows the scaling. None: features go in as they are.
@@ -284,9 +285,10 @@ def ranking_scoreboard(
     queries: np.ndarray, data: RankingData, scores: np.ndarray
 ) -> list[dict[str, Any]]:
     """NDCG and MRR over all items of these queries, empty without grades."""
-    some = data.select(queries)
-    if some.labels is None:
+    if data.labels is None:
         return []
+    some = data.select(queries)
+    assert some.labels is not None
     rows = np.repeat(data.offsets[queries] - some.offsets[:-1], some.sizes)
     score = scores[np.arange(some.items) + rows]
     ndcg = metrics.ndcg(some.labels, score, CUTOFFS, offsets=some.offsets)
