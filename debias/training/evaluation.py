@@ -1,6 +1,5 @@
 """What a trained model is worth on a log: clicks, rankings, clicks to expect."""
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ from debias.models import ClickModel, Ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
 from debias.propensity import off_policy
-from debias.training.fitting import Fitted
+from debias.training.fitting import Fitted, collect
 from debias.training.results import Printed
 from debias.training.splits import applied, shown_only
 
@@ -277,7 +276,7 @@ def conditional_logits(
             np.asarray(model.conditional_click_logits(batch, clicks, model(batch)))
             for batch, clicks in feed
         ]
-    gc.collect()  # datasets of TensorFlow are cycles, and hold the features
+    collect(table)
     return np.concatenate(parts)
 
 

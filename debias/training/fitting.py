@@ -34,6 +34,7 @@ from debias.training.splits import Learners, Part, Prepared, prepare, standardiz
 
 OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
 JUDGED = 1024  # sessions judged at once
+LARGE = 1 << 26  # bytes of features that are freed as soon as may be
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ class Fitted(Printed):
         if not self.at_end:
             return ""
         return "The last pass was the best: more passes (epochs) may do better."
+
+
+def collect(data: RankingData) -> None:
+    """Frees the copies of features that datasets hold, if they are large.
+
+    A dataset of TensorFlow is a cycle that holds a copy of the features. To look for
+    cycles takes up to a second in a large process.
+    """
+    if data.features.nbytes >= LARGE:
+        gc.collect()
 
 
 def session_log_likelihoods(
@@ -285,9 +296,8 @@ class _Run:
             verbose=0,
             callbacks=[steps],
         )
-        # A dataset of TensorFlow is a cycle that holds a copy of the features.
         del feed
-        gc.collect()
+        collect(train.data)
         self.done += len(some) * self.together
         return len(some), history.history["loss"][-1]
 
