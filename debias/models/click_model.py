@@ -109,7 +109,8 @@ class ClickModel(SteppingModel):
             sample_weight = ops.convert_to_tensor(sample_weight)
             of_cells = len(sample_weight.shape) == 2 and sample_weight.shape[1] != 1
         if of_cells:
-            x = {**x, "weight": sample_weight * x.get("weight", 1.0)}
+            weight = ops.multiply(sample_weight, x.get("weight", 1.0))
+            x = {**x, "weight": weight}
         weighed = isinstance(x, Mapping) and "weight" in x
         if weighed and not (self.takes_weight and default):
             given = "" if default else " that compile was given"
@@ -124,7 +125,8 @@ class ClickModel(SteppingModel):
         if training:
             self.learn_from(x, y, y_pred)
         if sample_weight is not None and not of_cells:
-            losses = losses * ops.reshape(sample_weight, ops.shape(losses))
+            weight = ops.reshape(sample_weight, ops.shape(losses))
+            losses = ops.multiply(losses, weight)
         return ops.mean(losses) + sum(self.losses)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
