@@ -1,6 +1,11 @@
 """Results tables: every model on the same simulated clicks, with one command.
 
-`python -m benchmarks --help` says what can be run. `experiments` says what the rows
-are, `plan` what a table is made of, `scheduler` runs what is missing, `store` keeps it
-and `tables` reads it back.
+`python -m benchmarks --help` lists the commands, `experiments` the tables and rows.
+
+| folder | holds |
+|---|---|
+| `harness` | what a table is, running what is missing, results on disk, rendering |
+| `ranking` | rows of the tables of rankers |
+| `retrieval` | rows of the tables of retrieval |
+| `rates` | rows of the tables of speed, cost and memory, with `peers` beside them |
 """

@@ -86,10 +86,10 @@ class Trial:
 
     def settings(self) -> dict[str, Any]:
         revision = REVISIONS.get(self.row, 1)
-        told = {**asdict(self.size), "rate": self.rate, "revision": revision}
+        found = {**asdict(self.size), "rate": self.rate, "revision": revision}
         if self.crowd:
-            told["crowd"] = self.crowd
-        return told if self.logging is None else told | asdict(self.logging)
+            found["crowd"] = self.crowd
+        return found if self.logging is None else found | asdict(self.logging)
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         from benchmarks.ranking.protocol import world

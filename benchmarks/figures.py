@@ -2,7 +2,7 @@
 
 | figure | shows |
 |---|---|
-| `attention` | whom XPA attends to on a grid, beside the true influence of neighbours |
+| `attention` | attention of XPA on a grid, beside the true influence of neighbours |
 | `examination` | of a mixed crowd, the true curve of each kind of user and the curve |
 | | of each component of a mixture |
 | `sessions` | what more clicks bring: NDCG by number of training sessions |

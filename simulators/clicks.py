@@ -140,6 +140,7 @@ class Simulation:
     shelf: Shelf
     population: Population
     attraction: np.ndarray
+    satisfaction: np.ndarray | None
     queries: int
     seed: int
     list_size: int
@@ -198,28 +199,33 @@ class Simulation:
     ) -> dict[str, np.ndarray]:
         rng = generator(self.seed, number, _CLICKED)
         if item.min() >= 0:
-            visits = visit(self.population, self.attraction.take(item), rng, observed)
-            return visits._asdict()
-        columns = {
-            "user_type": np.zeros(BLOCK, np.int16),
-            "click": np.zeros(item.shape, bool),
-            "examination": np.zeros(item.shape, np.float32),
-            "attraction": np.zeros(item.shape, np.float32),
-        }
+            return self._visit(item, observed, rng)
+        columns: dict[str, np.ndarray] = {}
         # Behaviours know no padding: lists are visited one length at a time.
         size = (item >= 0).sum(axis=1)
         for length in np.unique(size):
             rows = np.flatnonzero(size == length)
-            gamma = self.attraction.take(item[rows, :length])
             seen = Observed(*(None if o is None else o[rows] for o in observed))
-            for name, value in (
-                visit(self.population, gamma, rng, seen)._asdict().items()
-            ):
+            for name, value in self._visit(item[rows, :length], seen, rng).items():
+                if name not in columns:
+                    shape = (BLOCK, *item.shape[1:][: value.ndim - 1])
+                    columns[name] = np.zeros(shape, value.dtype)
                 if value.ndim == 1:
                     columns[name][rows] = value
                 else:
                     columns[name][rows, :length] = value
         return columns
+
+    def _visit(
+        self, item: np.ndarray, observed: Observed, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """The visits to lists without padding, and the satisfaction of their items."""
+        gamma, satisfaction = self.attraction.take(item), None
+        if self.satisfaction is not None:
+            satisfaction = self.satisfaction.take(item)
+        visits = visit(self.population, gamma, rng, observed, satisfaction=satisfaction)
+        own = {} if satisfaction is None else {"satisfaction": satisfaction}
+        return visits._asdict() | own
 
 
 def prepare(
@@ -238,13 +244,14 @@ def prepare(
     longest = min(list_size, int(data.sizes.max()))
     for behaviour in population.behaviours:  # a list too long for one is known now
         behaviour.click_probability(np.zeros((1, longest), np.float32))
-    items = item_attraction(data, attraction, noise, seed)
-    if satisfaction is not None:  # travels along as the imaginary part
-        items = items + np.complex64(1j) * item_satisfaction(data, satisfaction)
+    satisfying = None
+    if satisfaction is not None:
+        satisfying = item_satisfaction(data, satisfaction)
     return Simulation(
         policy.prepare(data, list_size),
         population,
-        items,
+        item_attraction(data, attraction, noise, seed),
+        satisfying,
         data.queries,
         seed,
         list_size,
@@ -282,9 +289,9 @@ def simulate(
             behaviours, some of which derive it from attraction.
 
     Returns:
-        The log with logging propensities and truth; with row and column where a user
-        reads a grid, device and context where the population has them, swap where the
-        policy exchanges items.
+        The log with logging propensities and truth, which includes satisfaction where
+        it is given; with row and column where a user reads a grid, device and context
+        where the population has them, swap where the policy exchanges items.
 
     Raises:
         ValueError: See `item_attraction` and `Population`; a list is longer than a

@@ -1,41 +1,30 @@
 """The oracle: what is exactly true of a population that is shown given lists.
 
-All functions take attraction (S, L) in display order, in [0, 1], as behaviours do: it
-is complex where items have a satisfaction of their own. `mask` (S, L) bool is
-false at padding, which stands at the end of a list; results are 0 there. Where shares
-depend on what is observed, `observed` says what it was; where it is not given, marginal
+All functions take attraction (S, L) in display order, in [0, 1], as behaviours do, and
+`satisfaction` (S, L) where items have one of their own. `mask` (S, L) bool is false at
+padding, which stands at the end of a list; results are 0 there. Where shares depend on
+what is observed, `observed` says what it was; where it is not given, marginal
 quantities average over the situations of the population.
 """
 
 import numpy as np
 
-from simulators.behaviours import Behaviour
+from simulators.behaviours import Behaviour, with_satisfaction
 from simulators.populations import Observed, Population, shares, situate
 
 _ENUMERABLE = 16  # list size up to which 2 ** L click vectors are summed over
-
-
-def checked_attraction(attraction: np.ndarray) -> np.ndarray:
-    """The attraction as floats, or complex where it carries satisfaction.
-
-    Raises:
-        ValueError: A value is outside [0, 1]; names it and its place.
-    """
-    attraction = np.asarray(attraction)
-    if attraction.dtype.kind == "c":
-        checked_probability("attraction", attraction.real)
-        checked_probability("satisfaction", attraction.imag)
-        return attraction
-    return checked_probability("attraction", attraction)
 
 
 def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
     """The values as floats.
 
     Raises:
-        ValueError: A value is outside [0, 1]; names it and its place.
+        ValueError: A value is outside [0, 1], the message names it and its place; or
+            the values are complex.
     """
     values = np.asarray(values)
+    if values.dtype.kind == "c":
+        raise ValueError(f"{name} must be floats, got complex numbers")
     if values.dtype.kind != "f":
         values = values.astype(float)
     fine = (values >= 0) & (values <= 1)
@@ -45,9 +34,33 @@ def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _doubles(attraction: np.ndarray) -> np.ndarray:
-    attraction = checked_attraction(attraction)
-    return attraction.astype(np.result_type(attraction, float))
+def _checked(
+    attraction: np.ndarray, satisfaction: np.ndarray | None, doubles: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both as floats of the same shape, as doubles if asked for."""
+    attraction = checked_probability("attraction", attraction)
+    if satisfaction is not None:
+        satisfaction = checked_probability("satisfaction", satisfaction)
+        if satisfaction.shape != attraction.shape:
+            raise ValueError(
+                f"satisfaction must have the shape of attraction, {attraction.shape}, "
+                f"got {satisfaction.shape}"
+            )
+    if doubles:
+        attraction = attraction.astype(float)
+        satisfaction = None if satisfaction is None else satisfaction.astype(float)
+    return attraction, satisfaction
+
+
+def _own(
+    behaviour: Behaviour,
+    satisfaction: np.ndarray | None,
+    rows: slice | np.ndarray,
+    size: int,
+) -> dict[str, np.ndarray]:
+    """The satisfaction of some lists as an argument of a behaviour that minds it."""
+    part = None if satisfaction is None else satisfaction[rows, :size]
+    return with_satisfaction(behaviour, part)
 
 
 def lengths(mask: np.ndarray | None, shape: tuple[int, int]) -> list:
@@ -103,6 +116,7 @@ def click_probability(
     mask: np.ndarray | None = None,
     query: np.ndarray | None = None,
     observed: Observed | None = None,
+    satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
     """(S, L) P(click at k), pooled over the types.
 
@@ -111,12 +125,13 @@ def click_probability(
     >>> click_probability(crowd, np.array([[0.5, 0.5]])).tolist()
     [[0.75, 0.5]]
     """
-    attraction = checked_attraction(attraction)
+    attraction, satisfaction = _checked(attraction, satisfaction)
     weights = _weights(population, len(attraction), query, observed)
     pooled = np.zeros(attraction.shape)
     for rows, size in lengths(mask, attraction.shape):
         for kind, behaviour in enumerate(population.behaviours):
-            clicked = behaviour.click_probability(attraction[rows, :size])
+            own = _own(behaviour, satisfaction, rows, size)
+            clicked = behaviour.click_probability(attraction[rows, :size], **own)
             pooled[rows, :size] += weights[rows, kind, None] * clicked
     return pooled
 
@@ -127,6 +142,7 @@ def expected_clicks(
     mask: np.ndarray | None = None,
     query: np.ndarray | None = None,
     observed: Observed | None = None,
+    satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
     """(S,) expected number of clicks on each list: an online test without the wait.
 
@@ -134,20 +150,25 @@ def expected_clicks(
     >>> expected_clicks(named("pbm"), np.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
     [0.68, 0.61]
     """
-    return click_probability(population, attraction, mask, query, observed).sum(axis=1)
+    clicked = click_probability(
+        population, attraction, mask, query, observed, satisfaction
+    )
+    return clicked.sum(axis=1)
 
 
 def _conditionals(
     behaviour: Behaviour,
     attraction: np.ndarray,
+    satisfaction: np.ndarray | None,
     click: np.ndarray,
     mask: np.ndarray | None,
 ) -> np.ndarray:
     """(S, L) P(c_k = 1 | c_1 .. c_{k-1}) of one type, 0 at padding."""
     conditional = np.zeros(attraction.shape)
     for rows, size in lengths(mask, attraction.shape):
+        own = _own(behaviour, satisfaction, rows, size)
         conditional[rows, :size] = behaviour.conditional_click_probability(
-            attraction[rows, :size], click[rows, :size]
+            attraction[rows, :size], click[rows, :size], **own
         )
     return conditional
 
@@ -155,11 +176,12 @@ def _conditionals(
 def _log_joint(
     population: Population,
     attraction: np.ndarray,
+    satisfaction: np.ndarray | None,
     click: np.ndarray,
     mask: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Per type, (K, S, L): P(c_k = 1 | above) and log P(c_1 .. c_k)."""
-    attraction = _doubles(attraction)
+    attraction, satisfaction = _checked(attraction, satisfaction, doubles=True)
     click = np.asarray(click, bool)
     if click.shape != attraction.shape:
         raise ValueError(
@@ -169,7 +191,10 @@ def _log_joint(
     if mask is not None and click[~mask].any():
         raise ValueError("click must be false at padding")
     conditional = np.stack(
-        [_conditionals(b, attraction, click, mask) for b in population.behaviours]
+        [
+            _conditionals(b, attraction, satisfaction, click, mask)
+            for b in population.behaviours
+        ]
     )
     with np.errstate(divide="ignore"):  # what cannot happen has log-probability -inf
         log = np.log(np.where(click, conditional, 1 - conditional))
@@ -189,6 +214,7 @@ def log_likelihood(
     mask: np.ndarray | None = None,
     query: np.ndarray | None = None,
     observed: Observed | None = None,
+    satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
     """(S,) log P(all clicks of the session), in nats, types mixed by session.
 
@@ -200,7 +226,7 @@ def log_likelihood(
     >>> log_likelihood(crowd, lists, clicks).round(3).tolist()  # (.236 + .265 + .25)/3
     [-1.384]
     """
-    _, joint = _log_joint(population, attraction, click, mask)
+    _, joint = _log_joint(population, attraction, satisfaction, click, mask)
     weights = _weights(population, joint.shape[1], query, observed).T
     return _log_mean(weights, joint[:, :, -1])
 
@@ -212,6 +238,7 @@ def posterior(
     mask: np.ndarray | None = None,
     query: np.ndarray | None = None,
     observed: Observed | None = None,
+    satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
     """(S, K) P(type | all clicks of the session), by Bayes.
 
@@ -223,7 +250,7 @@ def posterior(
     >>> posterior(named("mixed"), np.array([[1.0, 0.0]]), clicks).tolist()
     [[0.0, 1.0, 0.0]]
     """
-    _, joint = _log_joint(population, attraction, click, mask)
+    _, joint = _log_joint(population, attraction, satisfaction, click, mask)
     weights = _weights(population, joint.shape[1], query, observed).T
     every = _log_mean(weights, joint[:, :, -1])
     if np.isneginf(every).any():
@@ -242,6 +269,7 @@ def conditional_click_probability(
     mask: np.ndarray | None = None,
     query: np.ndarray | None = None,
     observed: Observed | None = None,
+    satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
     """(S, L) P(click at k | clicks above): the best prediction of the next click.
 
@@ -252,7 +280,7 @@ def conditional_click_probability(
     >>> conditional_click_probability(*args).tolist()
     [[0.5, 0.0]]
     """
-    conditional, joint = _log_joint(population, attraction, click, mask)
+    conditional, joint = _log_joint(population, attraction, satisfaction, click, mask)
     weights = _weights(population, joint.shape[1], query, observed).T[:, :, None]
     above = np.concatenate([np.zeros_like(joint[:, :, :1]), joint[:, :, :-1]], axis=2)
     top = above.max(axis=0)
@@ -277,6 +305,7 @@ def expected_log_likelihood(
     attraction: np.ndarray,
     mask: np.ndarray | None = None,
     query: np.ndarray | None = None,
+    satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
     """(S,) expected log-likelihood of a session for the best possible predictor, nats.
 
@@ -292,7 +321,7 @@ def expected_log_likelihood(
     >>> expected_log_likelihood(named("document-ctr"), lists).round(4).tolist()
     [-1.3863]
     """
-    attraction = _doubles(attraction)
+    attraction, satisfaction = _checked(attraction, satisfaction, doubles=True)
     expected = np.zeros(len(attraction))
     found = _situations(population, len(attraction), query)
     for rows, size in lengths(mask, attraction.shape):
@@ -307,9 +336,11 @@ def expected_log_likelihood(
         for start in range(0, len(places), at_once):
             some = places[start : start + at_once]
             lists = np.repeat(attraction[some, :size], len(vectors), axis=0)
-            _, joint = _log_joint(
-                population, lists, np.tile(vectors, (len(some), 1)), None
-            )
+            satisfying = None
+            if satisfaction is not None:
+                satisfying = np.repeat(satisfaction[some, :size], len(vectors), axis=0)
+            every = np.tile(vectors, (len(some), 1))
+            _, joint = _log_joint(population, lists, satisfying, every, None)
             last = joint[:, :, -1].reshape(-1, len(some), len(vectors))
             for share, weights in found:
                 log = _log_mean(weights[some].T[:, :, None], last)
@@ -329,7 +360,7 @@ def ideal_score(population: Population, attraction: np.ndarray) -> np.ndarray:
     >>> ideal_score(named("impatient-picky"), np.array([0.5, 1.0])).tolist()
     [0.3125, 1.0]
     """
-    attraction = checked_attraction(attraction)
+    attraction = checked_probability("attraction", attraction)
     weights = _weights(population, 1, None, None)[0]
     each = [b.perceive(attraction[:, None])[:, 0] for b in population.behaviours]
     return np.tensordot(weights, np.stack(each), axes=1)
@@ -340,6 +371,7 @@ def click_table(
     attraction: np.ndarray,
     list_size: int,
     others: float | None = None,
+    satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
     """(I, L) P(click) of an item of each attraction at each position.
 
@@ -348,19 +380,28 @@ def click_table(
         list_size: Positions L.
         others: Attraction of all other items of the list; None for the mean of those
             asked about. Of no account to users who read cells independently.
+        satisfaction: (I,) of the same items; all others have their mean.
 
     >>> from simulators.populations import named
     >>> click_table(named("cascade"), np.array([0.5, 1.0]), 2, others=0.5).tolist()
     [[0.5, 0.25], [1.0, 0.5]]
     """
-    attraction = _doubles(attraction)
-    fill = attraction.mean() if others is None else others
-    shape = len(attraction), list_size, list_size
-    lists = np.full(shape, fill, attraction.dtype)
+    attraction, satisfaction = _checked(attraction, satisfaction, doubles=True)
     rank = np.arange(list_size)
-    lists[:, rank, rank] = attraction[:, None]
-    pooled = click_probability(population, lists.reshape(-1, list_size))
-    return pooled.reshape(lists.shape)[:, rank, rank]
+    shape = len(attraction), list_size, list_size
+
+    def among(own: np.ndarray, fill: float) -> np.ndarray:
+        """(I L, L) lists that hold each item at each position."""
+        lists = np.full(shape, fill)
+        lists[:, rank, rank] = own[:, None]
+        return lists.reshape(-1, list_size)
+
+    lists = among(attraction, attraction.mean() if others is None else others)
+    satisfying = None
+    if satisfaction is not None:
+        satisfying = among(satisfaction, satisfaction.mean())
+    pooled = click_probability(population, lists, satisfaction=satisfying)
+    return pooled.reshape(shape)[:, rank, rank]
 
 
 def singular_ratio(table: np.ndarray) -> float:

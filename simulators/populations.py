@@ -50,6 +50,7 @@ from simulators.behaviours import (
     trust_oosterhuis,
     trust_vardasbi,
     user_browsing,
+    with_satisfaction,
 )
 from simulators.chance import ROWS, categorical
 
@@ -255,24 +256,27 @@ def visit(
     rng: np.random.Generator,
     observed: Observed | None = None,
     truth: bool = True,
+    satisfaction: np.ndarray | None = None,
 ) -> Visits:
     """Shows each list to one user drawn from the population.
 
     Args:
-        attraction: (S, L) floats in [0, 1] in display order, without padding; complex
-            where items have a satisfaction, see `simulators.behaviours`.
+        attraction: (S, L) floats in [0, 1] in display order, without padding.
         rng: The only source of chance.
         observed: What is observed of the sessions, where shares depend on it.
         truth: Whether to keep examination and attraction. Types and clicks are the same
             without, and come sooner.
+        satisfaction: (S, L) P(satisfied | clicked) where items have one of their own,
+            see `simulators.behaviours`.
     """
     weights = shares(population, observed or Observed())
     behaviours = population.behaviours
     if len(behaviours) == 1:
-        click, examined = behaviours[0].sample(attraction, rng)
+        own = with_satisfaction(behaviours[0], satisfaction)
+        click, examined = behaviours[0].sample(attraction, rng, **own)
         types = np.zeros(len(attraction), np.int16)
         return Visits(types, click, examined, behaviours[0].perceive(attraction))
-    shape, dtype = attraction.shape, attraction.real.dtype
+    shape, dtype = attraction.shape, attraction.dtype
     visits = Visits(
         np.empty(shape[0], np.int16),
         np.empty(shape, bool),
@@ -283,7 +287,8 @@ def visit(
         rows = slice(start, start + ROWS)
         here = weights if weights.ndim == 1 else weights[rows]
         part = Visits(*(column[rows] for column in visits))
-        _visit_types(behaviours, here, attraction[rows], rng, part)
+        satisfying = None if satisfaction is None else satisfaction[rows]
+        _visit_types(behaviours, here, attraction[rows], satisfying, rng, part)
     return visits
 
 
@@ -291,6 +296,7 @@ def _visit_types(
     behaviours: tuple[Behaviour, ...],
     weights: np.ndarray,
     attraction: np.ndarray,
+    satisfaction: np.ndarray | None,
     rng: np.random.Generator,
     visits: Visits,
 ) -> None:
@@ -304,16 +310,19 @@ def _visit_types(
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     lists = attraction.take(order, axis=0)
+    satisfying = None if satisfaction is None else satisfaction.take(order, axis=0)
     click = np.empty(lists.shape, bool)
     truth = len(visits.examination) > 0
     size = (2, *lists.shape) if truth else (2, 0)
-    examined, perceived = np.empty(size, lists.real.dtype)
+    examined, perceived = np.empty(size, lists.dtype)
     ends = visits.user_type[order].searchsorted(range(len(behaviours)), "right")
     for behaviour, start, end in zip(behaviours, [0, *ends], ends, strict=False):
         if start == end:
             continue
         rows = slice(start, end)
-        click[rows], seen = behaviour.sample(lists[rows], rng)
+        own_part = None if satisfying is None else satisfying[rows]
+        own = with_satisfaction(behaviour, own_part)
+        click[rows], seen = behaviour.sample(lists[rows], rng, **own)
         if truth:
             examined[rows] = seen
             perceived[rows] = behaviour.perceive(lists[rows])

@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "simulators.__main__": {"simulators", "debias.data", "debias.commands"},
     "debias.retrieval.data": {"debias.types", "debias.data"},
     "benchmarks.__main__": {"benchmarks", "debias.commands"},
-    "benchmarks": {"debias", *WINGS, "debias.tfr", "debias.serve", "simulators"},
+    "benchmarks": {"debias", *WINGS, "debias.tfr", "debias.serve", "simulators"}
+    | {"debias.__main__", "debias.artifacts", "debias.commands"},
 }
 ROOT = Path(__file__).parents[1]
 TOPS = ("debias", "simulators", "benchmarks")

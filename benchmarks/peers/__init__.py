@@ -2,6 +2,6 @@
 
 Each offers `prepare(setup, arrays)`, which returns a function that does one round of
 work and a function that makes of its result what is compared. They import nothing of
-this project; `rounds.py` runs them and speaks with `benchmarks.rates.asking` in lines
-of JSON.
+this project; `rounds.py` runs them and exchanges lines of JSON with
+`benchmarks.rates.peer_process`.
 """

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.ranking.settings import part_seed
+
 THETA = (1.0, 0.7, 0.5, 0.35, 0.25)
 REPLICATIONS, REPLICATES = 20, 25
 
@@ -55,13 +57,16 @@ class Coverage:
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         """Shares of intervals that hold the truth, of ranks that the log can tell."""
         inside = np.array(
-            [self.replicate(seed * REPLICATIONS + i) for i in range(REPLICATIONS)]
+            [
+                self.replicate(part_seed(seed, number, REPLICATIONS))
+                for number in range(REPLICATIONS)
+            ]
         )
         every = {"coverage": np.nanmean(inside), "told": np.isfinite(inside).mean()}
         with np.errstate(invalid="ignore"):
-            told = np.isfinite(inside).any(axis=0)
+            claimed = np.isfinite(inside).any(axis=0)
         ranks = {
-            f"rank@{k + 2}": np.nanmean(inside[:, k]) for k in np.flatnonzero(told)
+            f"rank@{k + 2}": np.nanmean(inside[:, k]) for k in np.flatnonzero(claimed)
         }
         return {name: float(value) for name, value in {**every, **ranks}.items()}
 

@@ -1,7 +1,7 @@
 """The learning rows of the tables of rankers: from a seed and a world to a model.
 
 Every row has the same relevance tower. A row looks at features, layout and clicks of
-the training log; those with `known` in their names are told how users examine. What a
+the training log; those with `known` in their names also read how users examine. What a
 row changes of the world before it looks at it is its `view`.
 """
 
@@ -72,11 +72,11 @@ def known_examination(world: World) -> tuple[list[float], list[float]]:
 def estimated_examination(world: World) -> list[float]:
     """Examination over that of the first place, from the training clicks.
 
-    Places of which the log tells nothing get what their neighbours have.
+    Positions that the log does not identify are interpolated from their neighbours.
     """
     found = estimate(world.train.log, "all_pairs", interval="none")
-    told = np.isfinite(found.examination)
-    values = np.interp(found.position, found.position[told], found.examination[told])
+    known = np.isfinite(found.examination)
+    values = np.interp(found.position, found.position[known], found.examination[known])
     return values.tolist()
 
 
@@ -191,11 +191,11 @@ def informed(world: World) -> World:
     """Every session comes with `known_context`."""
     behaviours = world.population.behaviours
 
-    def told(split: Split) -> Split:
+    def with_context(split: Split) -> Split:
         context = known_context(split.log, behaviours)
         return split._replace(log=replace(split.log, context=context))
 
-    return World(world.population, *map(told, world[1:]))
+    return World(world.population, *map(with_context, world[1:]))
 
 
 class PerItem(keras.layers.Layer):

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.ranking.settings import Logging, Size
+from benchmarks.ranking.settings import Logging, Size, part_seed
 from debias import metrics
 from debias.data import ClickLog, RankingData
 from simulators.clicks import item_attraction, simulate
@@ -59,7 +59,7 @@ class Split(NamedTuple):
 
 
 class World(NamedTuple):
-    """All that a trial knows. What a row may look at is for its trainer to respect."""
+    """A simulated population and the three splits, the truth included."""
 
     population: Population
     train: Split
@@ -85,8 +85,8 @@ def world(
         rng = np.random.default_rng([seed, 61])
         parts = [_candidates(part, rng) for part in parts]
         production = expert if logging.best_first else worst_first
-        ordered, lot = Deterministic(production), RandTopN(production, LIST_SIZE)
-        policy = Interleaved(((1 - logging.random, ordered), (logging.random, lot)))
+        ordered, random = Deterministic(production), RandTopN(production, LIST_SIZE)
+        policy = Interleaved(((1 - logging.random, ordered), (logging.random, random)))
     scale = Standardize().adapt(parts[0].features)
     crowd = named(population)
     sessions = (size.sessions, size.sessions // 4, size.sessions // 4)
@@ -97,7 +97,7 @@ def world(
             policy,
             crowd,
             sessions=count,
-            seed=3 * seed + place,
+            seed=part_seed(seed, place, len(parts)),
             list_size=LIST_SIZE,
         )
         features = np.asarray(scale(part.features))
@@ -110,9 +110,9 @@ def world(
 
 def _candidates(data: RankingData, rng: np.random.Generator) -> RankingData:
     """`LIST_SIZE` items of each query, drawn at random."""
-    lot = np.lexsort((rng.random(data.items), data.query_of_item()))
+    shuffled = np.lexsort((rng.random(data.items), data.query_of_item()))
     place = np.arange(data.items) - np.repeat(data.offsets[:-1], data.sizes)
-    kept = np.sort(lot[place < LIST_SIZE])
+    kept = np.sort(shuffled[place < LIST_SIZE])
     offsets = np.cumsum([0, *np.minimum(data.sizes, LIST_SIZE)])
     assert data.labels is not None
     return RankingData(
@@ -165,11 +165,11 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
 def shown_clicks(world: World, score: np.ndarray) -> float:
     """Exact expected clicks a list when the crowd sees the ten best by `score`.
 
-    Equal scores are ordered by lot, the same lot for every row.
+    Ties are broken at random, in the same way for every row.
     """
     data = world.test.data
-    lot = np.random.default_rng(0).permutation(data.items)
-    order = np.lexsort((lot, -np.asarray(score, float), data.query_of_item()))
+    tie_break = np.random.default_rng(0).permutation(data.items)
+    order = np.lexsort((tie_break, -np.asarray(score, float), data.query_of_item()))
     place = data.padded(LIST_SIZE)
     gamma = item_attraction(data)[order[np.maximum(place, 0)]]
     mask = place >= 0

@@ -97,7 +97,7 @@ def alternatives(model: ClickModel) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def _ceiling(world: World) -> dict[str, float]:
-    """What nobody can beat: the true attraction, and the crowd's own probabilities."""
+    """Upper bound: the true attraction, and the population's own probabilities."""
     log, gamma = world.test.log, item_attraction(world.test.data)
     assert log.query is not None
     seen = Observed(log.query, log.device, log.context)

@@ -1,4 +1,4 @@
-"""How large a trial is, and what its log shows."""
+"""How large a trial is, what its log shows, and the seeds of its parts."""
 
 from dataclasses import dataclass
 
@@ -20,3 +20,12 @@ class Logging:
 
     best_first: bool
     random: float
+
+
+def part_seed(seed: int, part: int, parts: int) -> int:
+    """A seed for each of `parts` parts that no part of another seed has.
+
+    >>> [part_seed(seed, part, 2) for seed in (0, 1) for part in (0, 1)]
+    [0, 1, 2, 3]
+    """
+    return parts * seed + part

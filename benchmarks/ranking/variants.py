@@ -25,6 +25,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from benchmarks.ranking.settings import part_seed
 from debias.data.layout import Layout
 from debias.engine.tensors import Tensor
 from debias.layers import BiasTower, Tower
@@ -93,7 +94,7 @@ def mixture(
     **options: Any,
 ) -> Mixture:
     """A mixture of such parts; by default that of `debias.models.builders`."""
-    seeds = [len(parts) * seed + number for number in range(len(parts))]
+    seeds = [part_seed(seed, number, len(parts)) for number in range(len(parts))]
     biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     made = zip(parts, towers(seeds), biases, strict=True)
     return Mixture([part(tower, bias) for part, tower, bias in made], **options)
@@ -138,7 +139,8 @@ class Ensemble(ClickModel):
 def three(
     layout: Layout, seed: int, part: Callable[[Layout, int], ClickModel]
 ) -> ClickModel:
-    return Ensemble([part(layout, TYPES * seed + k) for k in range(TYPES)])
+    seeds = [part_seed(seed, number, TYPES) for number in range(TYPES)]
+    return Ensemble([part(layout, each) for each in seeds])
 
 
 def additive_plain(layout: Layout, seed: int) -> ClickModel:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rates.asking import Peer, peer
+from benchmarks.rates.peer_process import Peer, peer
 
 VOCABULARIES = {
     "150k": (100_000, 50_000),

@@ -2,10 +2,10 @@
 
 Each case is timed in rounds of ours and the peers', so that a slow spell of the machine
 falls on all; rates are of the median round, and `ratio` is to the peer that a row
-names. Peers whose libraries do not go with ours run in a Python of their own, see
-`benchmarks.rates.asking`. `floor_fraction` is the rate over the most that the machine
-could do: the case's least arithmetic over the rate of a large matrix product, or its
-least memory traffic over the rate of a large copy, both measured in the same process.
+names. Peers whose libraries conflict with ours run in another Python, see
+`benchmarks.rates.peer_process`. `floor_fraction` is the rate over the most that the
+machine could do: the case's least arithmetic over the rate of a large matrix product,
+or its least memory traffic over the rate of a large copy, measured in the same process.
 """
 
 import os
@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rates.asking import peer
+from benchmarks.harness.machine import leave_with_parent
+from benchmarks.rates.peer_process import peer
 
 ROUNDS = 5
-MANY_ROUNDS = 15  # where a ratio near 1 is to be told from 1
+MANY_ROUNDS = 15  # where a ratio near 1 must be distinguished from 1
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -155,7 +156,7 @@ def trained(
 
 
 def sessions_of(features: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features of 50,000 items, shown items (S, L) and clicks by lot."""
+    """Features of 50,000 items, shown items (S, L) and random clicks."""
     rng, items = np.random.default_rng(seed), 50_000
     table = rng.normal(size=(items, features)).astype("float32")
     item = rng.integers(0, items, (BATCH * STEPS, LIST_SIZE), np.int32)
@@ -407,7 +408,7 @@ def plain_position_based_pass(
     return step
 
 
-# Evaluation: NDCG@10 of lists of ten, against plain NumPy and whoever is installed.
+# Evaluation: NDCG@10 of lists of ten, against plain NumPy and the peers installed.
 
 LISTS = 100_000
 
@@ -636,6 +637,7 @@ def on_one_core(case: Case, seed: int) -> dict[str, float]:
 
 
 def _hold_to_one_core() -> None:
+    leave_with_parent()
     if not hasattr(os, "sched_setaffinity"):
         raise OSError("a process can be held to one core on Linux only")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

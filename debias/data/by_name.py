@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from debias.data.shown import Batch, is_list, numbers_of, one_array
+from debias.data.arrays import is_list, one_array
+from debias.data.shown import Batch, numbers_of
 from debias.data.tables import near
 
 NAMES = b"feature_names"  # of a schema's metadata: names of the list `features`, JSON

@@ -42,9 +42,10 @@ COLUMNS: Mapping[str, Column] = {
     "user_type": Column(np.int16, "S", low=0),
     "examination": Column(np.float32, "SL", low=0, high=1),
     "attraction": Column(np.float32, "SL", low=0, high=1),
+    "satisfaction": Column(np.float32, "SL", low=0, high=1),
 }
 REQUIRED = ("query", "item", "click")
-TRUTH = ("user_type", "examination", "attraction")
+TRUTH = ("user_type", "examination", "attraction", "satisfaction")
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:

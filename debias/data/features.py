@@ -1,4 +1,4 @@
-"""Tables of features of users or items, as somebody else's files hold them."""
+"""Raw features of users or items, read from tables of any format."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.shown import is_list, matching
-from debias.data.tables import Source, near, open_parts
+from debias.data.arrays import is_list, one_array
+from debias.data.shown import matching
+from debias.data.tables import Part, Source, open_parts
+from debias.data.text import near, printable, quoted
 
 ID = "id"  # the feature that names a user or an item
 
@@ -39,24 +41,59 @@ def read_features(
     {'id': ['7', '8'], 'price': [1.5, 2.0], 'kind': ['a', None]}
     """
     parts = open_parts(source)
-    name, columns = parts[0].name, parts[0].schema.names
-    if id not in columns:
-        raise ValueError(f"{name}: no column {id} of ids: {near(id, columns)}")
-    found = matching(features, columns, {id})
-    if found is None:
-        raise ValueError(
-            f"{name}: no column {' '.join(features)}: {near(str(features[0]), columns)}"
-        )
-    read = (id, *(column for column in found if column != id))
+    read = _chosen(parts, id, features)
     batches = []
     for number, part in enumerate(parts):
         for batch, share in part.read(read, ()):
             batches.append(batch)
             progress((number + share) / len(parts))
+    name = parts[0].name
     if not batches:
         raise ValueError(f"{name}: holds no row; fill or remove it")
     table = pa.Table.from_batches(batches).select(list(read))
-    ids = table.column(id).cast(pa.string()).to_pylist()
+    ids = _ids(name, id, table.column(id))
+    return {ID: ids, **{n: _values(one_array(table.column(n))) for n in read[1:]}}
+
+
+def _chosen(parts: Sequence[Part], id: str, features: Sequence[str]) -> tuple[str, ...]:
+    """The column of ids and those of features; all parts must have them alike."""
+    name, schema = parts[0].name, parts[0].schema
+    if id not in schema.names:
+        raise ValueError(
+            f"{name}: no column {printable(id)} of ids: {near(id, schema.names)}"
+        )
+    found = matching(features, schema.names, {id})
+    if found is None:
+        raise ValueError(
+            f"{name}: no column {printable(' '.join(features))}: "
+            f"{near(str(features[0]), schema.names)}"
+        )
+    read = (id, *(column for column in found if column != id))
+    for part in parts[1:]:
+        for column in read:
+            here, there = (
+                p.schema.field(column).type if column in p.schema.names else "nothing"
+                for p in (part, parts[0])
+            )
+            if here != there:
+                raise ValueError(
+                    f"{part.name}: column {printable(column)} holds {here}, and "
+                    f"{there} in {name}; write it as one type"
+                )
+    return read
+
+
+def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
+    """Ids as text, all there and all different."""
+    try:
+        array = one_array(column)
+        array.validate(full=True)  # that text is UTF-8
+        ids = array.cast(pa.string()).to_pylist()
+    except pa.ArrowException:
+        raise ValueError(
+            f"{name}: column {id} must be text in UTF-8 or whole numbers, got "
+            f"{column.type}"
+        ) from None
     for row, each in enumerate(ids):
         if not each:
             raise ValueError(f"{name}: column {id} is empty at row {row}; fill it")
@@ -64,14 +101,13 @@ def read_features(
     if len(words) < len(ids):
         row = int(np.setdiff1d(np.arange(len(ids)), first)[0])
         raise ValueError(
-            f"{name}: column {id} has {ids[row]!r} a second time at row {row}; keep "
-            "one row of each id"
+            f"{name}: column {id} has {quoted(ids[row])} a second time at row {row}; "
+            "keep one row of each id"
         )
-    values = {column: _values(table.column(column)) for column in read[1:]}
-    return {ID: ids, **values}
+    return ids
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
+def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_string(column.type):
         column = _numbers(column)
     if is_list(column.type):
@@ -81,7 +117,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return column.to_pylist()
 
 
-def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _numbers(column: pa.Array) -> pa.Array:
     """Text as fractions where it is, and as it stands where it is not."""
     for kind, made in ((pa.int64(), column), (pa.float64(), None)):
         try:

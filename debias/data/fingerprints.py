@@ -22,8 +22,9 @@ def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
     size.
 
     Args:
-        source: Files as for `debias.data.read_log.read_log`, or a table, a log or
-            ranking data in memory. A log in memory and its file have different ones.
+        source: A file of any kind, or files as for `debias.data.tables.open_parts`;
+            or a table, a log or ranking data in memory. A log in memory and its file
+            have different ones.
 
     Raises:
         FileNotFoundError: Nothing is there.
@@ -41,7 +42,10 @@ def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
         return array_hash(source.columns())
     if isinstance(source, pa.Table):
         return _of_table(source)
-    return _of_files(files_of(source.path if isinstance(source, Stream) else source))
+    files = source.path if isinstance(source, Stream) else source
+    if isinstance(files, str | Path) and Path(files).is_file():
+        return _of_files([Path(files)])  # of whatever kind
+    return _of_files(files_of(files))
 
 
 def _of_files(paths: list[Path]) -> str:

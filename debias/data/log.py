@@ -34,8 +34,8 @@ __all__ = ["COLUMNS", "REQUIRED", "TRUTH", "ClickLog"]
 class ClickLog:
     """Sessions S of at most L shown items, in display order from left to right.
 
-    Padding may stand anywhere in a row, so that a grid can have holes. What padding
-    cells of the probabilities hold is nobody's business and is kept as given.
+    Padding may stand anywhere in a row, so that a grid can have holes. Probability
+    columns are not validated at padding.
 
     Args:
         query: (S,) int32 query number.
@@ -50,13 +50,13 @@ class ClickLog:
             over the shown items is the propensity of the whole list.
         swap: (S, 2) int16 the two ranks from 1 that an intervention exchanged, 0 0
             where it exchanged none.
-        user_type: (S,) int16. Truth, known of simulated logs only, as the next two.
+        user_type: (S,) int16. Truth, known of simulated logs only, as the next three.
         examination: (S, L) float32 in [0, 1], P(examined at k | this type of user,
             clicks of this session above k).
         attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
+        satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked) of the items.
         items_fingerprint: `RankingData.fingerprint` of the items whose numbers `item`
-            holds, so that the log is not read against others; None where nobody noted
-            it.
+            holds, so that the log is not read against others; None if unknown.
 
     Raises:
         ValueError: A column has the wrong shape or type, or a value is not allowed; the
@@ -81,6 +81,7 @@ class ClickLog:
     user_type: np.ndarray | None = None
     examination: np.ndarray | None = None
     attraction: np.ndarray | None = None
+    satisfaction: np.ndarray | None = None
     items_fingerprint: str | None = None
 
     def __post_init__(self) -> None:

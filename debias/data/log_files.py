@@ -67,7 +67,7 @@ def from_arrow(
     columns: Sequence[str] | None = None,
     list_size: int | None = None,
 ) -> Arrays:
-    """Checked columns of a log from an Arrow table, whoever made it.
+    """Checked columns of a log from an Arrow table of any program.
 
     Numbers of any width are taken where they fit, lists of any length become
     rectangles. An item that is NULL or behind the end of its list is padding; a device
@@ -252,7 +252,9 @@ def read_group(
                 start += len(batch)
         if start != end:
             raise ValueError(f"ends {end - start} sessions early; copy it again")
-    except (*DAMAGED, ValueError) as error:
+    except DAMAGED as error:
+        raise broken(shard.path, "Parquet", error, start) from error
+    except ValueError as error:
         where = f"{shard.path}, from its row {start} on" if start else f"{shard.path}"
         raise ValueError(f"{where}: {error}") from error
 

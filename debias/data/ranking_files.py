@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from debias.data.arrays import one_array
 from debias.data.by_name import NAMES, names_in
 from debias.data.files import array_hash, atomic_write, check_regular
 from debias.data.lists import filled, lists_of, rectangle
-from debias.data.shown import one_array
 from debias.data.tables import DAMAGED, broken, check_names
 from debias.data.text import printable
 
@@ -122,7 +122,10 @@ def read_rows(path: str | Path) -> Rows:
         rows = _from_table(table)
         noted = (table.schema.metadata or {}).get(_CONTENT)
         if noted not in (None, rows.content().encode()):
-            raise ValueError("damaged, it is not what was written; copy it again")
+            raise ValueError(
+                "damaged, it is not what was written; copy it again. Where it was "
+                "changed on purpose, drop the key content from its metadata"
+            )
         return rows
     except (pa.ArrowException, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

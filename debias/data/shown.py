@@ -5,7 +5,7 @@ shown item. Each column plays a part ("role"), and a value that its part does no
 is an error that names the file, the column and the row.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from debias.data.arrays import bytes_of, first_fault, first_no_text, is_list, plain
 from debias.data.lists import rectangle
 from debias.data.tables import Part
 from debias.data.text import printable, quoted
@@ -54,12 +55,6 @@ def listed(part: Part, chosen: Mapping[str, tuple[str, ...]]) -> bool:
     return is_list(part.schema.field(chosen["item"][0]).type)
 
 
-def is_list(kind: pa.DataType) -> bool:
-    """Whether values of this type are lists, of whatever layout."""
-    tests = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
-    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
-
-
 def matching(
     wanted: Sequence[str], names: Sequence[str], taken: set[str]
 ) -> tuple[str, ...] | None:
@@ -72,6 +67,11 @@ def matching(
             return None
         found |= dict.fromkeys(some)
     return tuple(found)
+
+
+def known_as(name: str, role: str) -> str:
+    """What a message calls a column, with its part unless that is its name."""
+    return name if name == role else f"{printable(name)} ({role})"
 
 
 class Batch(NamedTuple):
@@ -92,10 +92,9 @@ class Batch(NamedTuple):
     ) -> ValueError:
         """The error that names the place of a shown item."""
         row = self.start + int(entry if self.at is None else self.at[entry])
-        name = self.chosen[role][column]
-        known_as = name if name == role else f"{printable(name)} ({role})"
+        name = known_as(self.chosen[role][column], role)
         todo = f"; {todo}" if todo else ""
-        return ValueError(f"{self.part}: column {known_as} {what} at row {row}{todo}")
+        return ValueError(f"{self.part}: column {name} {what} at row {row}{todo}")
 
     def padding(self) -> np.ndarray | None:
         """(n,) which entries show no item; None where all do."""
@@ -126,83 +125,16 @@ def shown_batches(
             )
 
 
-# Layouts of Arrow
-
-
 def _plain(batch: Batch) -> Batch:
-    """The batch with `plain` arrays, of which all text is UTF-8."""
+    """The batch with `plain` arrays; bytes that became text are UTF-8."""
     arrays = {}
     for role, columns in batch.arrays.items():
         arrays[role] = [plain(column) for column in columns]
-        for number, column in enumerate(arrays[role]):
-            try:
-                column.validate(full=True)
-            except pa.ArrowInvalid:
-                entry = first_fault(column, _validate)
-                what = f"is no UTF-8, such as {_bytes_of(column, entry)}"
-                raise batch.fault(
-                    role, entry, what, "write the file as UTF-8", number
-                ) from None
+        for number, (old, new) in enumerate(zip(columns, arrays[role], strict=True)):
+            if new is not old and (entry := first_no_text(new)) is not None:
+                what = f"is no UTF-8, such as {bytes_of(new, entry)}"
+                raise batch.fault(role, entry, what, "write the file as UTF-8", number)
     return batch._replace(arrays=arrays)
-
-
-def plain(array: pa.Array) -> pa.Array:
-    """The array in the layout that all others are read from, its values the same.
-
-    Dictionaries and runs are written out, views and large text become text, and bytes
-    become text where they are UTF-8.
-    """
-    kind = array.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return plain(array.storage)
-    if pa.types.is_dictionary(kind):
-        return plain(array.dictionary_decode())
-    if pa.types.is_run_end_encoded(kind):
-        return plain(pc.run_end_decode(array))
-    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        size = pc.list_value_length(array).fill_null(0).to_numpy()
-        ends = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
-        return pa.ListArray.from_arrays(
-            pa.array(ends), pc.list_flatten(array), mask=array.is_null()
-        )
-    tests = ("large_string", "string_view", "binary", "large_binary", "binary_view")
-    if any(getattr(pa.types, f"is_{test}")(kind) for test in tests):
-        return pc.cast(array, pa.string(), safe=False)  # validated by `_plain`
-    if pa.types.is_float16(kind):
-        return array.cast(pa.float32())
-    return array
-
-
-def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column in one piece, as `plain` has it."""
-    if isinstance(column, pa.ChunkedArray):
-        pieces = [plain(chunk) for chunk in column.chunks]
-        pieces = pieces or [pa.nulls(0, column.type)]
-        column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
-    return plain(column)
-
-
-def _validate(array: pa.Array) -> None:
-    array.take(pa.array(np.arange(len(array)))).validate(full=True)
-
-
-def _bytes_of(array: pa.Array, entry: int) -> str:
-    if not pa.types.is_string(array.type):
-        return "its lists"
-    return quoted(array.cast(pa.binary())[entry].as_py())
-
-
-def first_fault(array: pa.Array, test: Callable[[pa.Array], object]) -> int:
-    """The first entry that a test of arrays refuses with `pa.ArrowInvalid`."""
-    low, high = 0, len(array)  # the first fault lies in [low, high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            test(array.slice(low, middle - low))
-            low = middle
-        except pa.ArrowInvalid:
-            high = middle
-    return low
 
 
 def _exploded(batch: Batch) -> Batch:

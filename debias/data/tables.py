@@ -1,4 +1,4 @@
-"""Other people's tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow.
+"""Tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow in memory.
 
 Arrow parses; this module finds the files, names what is wrong with one of them, and
 holds one batch at a time. A row is counted from 0 within its file, a header is no row.
@@ -7,12 +7,14 @@ holds one batch at a time. A row is counted from 0 within its file, a header is 
 import io
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
+from debias.data.arrays import bytes_of, first_no_text
 from debias.data.files import check_regular
 from debias.data.text import near, printable, quoted
 
@@ -92,7 +94,26 @@ def open_parts(source: Source) -> list[Part]:
         parts = [_OPEN[kind_of(path)](path) for path in files_of(source)]
     for part in parts:
         check_names(part.name, part.schema.names)
-    return parts
+    return [part._replace(read=partial(_read_text, part)) for part in parts]
+
+
+def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> Batches:
+    """The batches of a part, of which all text is UTF-8.
+
+    Raises:
+        ValueError: A text is not; names the part, the column and the row.
+    """
+    start = 0
+    for batch, share in part.read(columns, numbers):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if (entry := first_no_text(column)) is not None:
+                raise ValueError(
+                    f"{part.name}: column {printable(name)} is no UTF-8, such as "
+                    f"{bytes_of(column, entry)}, at row {start + entry}; write the "
+                    "file as UTF-8"
+                )
+        start += batch.num_rows
+        yield batch, share
 
 
 def check_names(file: str, names: Sequence[str]) -> None:
@@ -256,7 +277,7 @@ def _of_csv(path: Path) -> Part:
             csv.ReadOptions(block_size=_BLOCK, use_threads=threads),
             csv.ParseOptions(delimiter="\t" if tab else ","),
             csv.ConvertOptions(
-                check_utf8=False,  # `shown` does, and names the row
+                check_utf8=False,  # `_read_text` does, and names the row
                 column_types=dict.fromkeys(columns or (), pa.string()),
                 include_columns=columns,
                 strings_can_be_null=True,
@@ -346,8 +367,13 @@ def _fault(path: Path, error: Exception, seen: int = 0) -> Exception:
     """
     if isinstance(error, PermissionError):
         return PermissionError(error.errno, "Permission denied", str(path))
-    if str(error).startswith("Empty"):
+    if re.search("Empty (CSV|JSON) (file|stream)", str(error)):
         return ValueError(f"{path}: an empty partition; remove or fill it")
+    if path.suffix in _PACKED and re.search("inflate|ompress", str(error)):
+        return ValueError(
+            f"{path}: not a whole {path.suffix[1:]} file; write or copy it again "
+            f"({printable(str(error))})"
+        )
     if isinstance(error, UnicodeError):  # in the names of the columns
         return _no_utf8(path)
     # A list in a column is /column/[].

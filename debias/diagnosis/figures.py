@@ -162,11 +162,24 @@ def examination(
                     mew=1.6,
                     zorder=5,
                 )
-        top = np.nanmax([np.nanmax(each.examination) for each in estimates])
-        axes.set_ylim(0, max(1.05, 1.05 * top))
+        axes.set_ylim(0, _top(estimates))
         axes.set_ylabel("relative to rank 1")
         _ranks(axes, len(estimates[0]))
     return out[0]
+
+
+def _top(estimates: list[Examination]) -> float:
+    """Where the axis ends: above all curves, but for one that leaves the others far
+    below, which then leaves the drawing.
+
+    >>> ranks = np.array([1, 2])
+    >>> def curve(second):
+    ...     return Examination(ranks, np.array([1.0, second]), *[ranks] * 4, "pivot")
+    >>> round(_top([curve(2.0), curve(0.5)]), 3), _top([curve(0.5)] * 3 + [curve(1e5)])
+    (2.1, 3.0)
+    """
+    tops = np.array([np.nanmax(each.examination) for each in estimates])
+    return max(1.05, float(np.minimum(1.05 * tops, 3 * np.median(tops)).max()))
 
 
 def graph(found: Connectivity, width: int = 760) -> str:

@@ -121,6 +121,7 @@ class Diagnosis:
             "sessions_analysed": self.sessions,
             "seed": self.seed,
             "estimates": [_json(row) for each in estimates for row in each.records()],
+            "degenerate": {e.method: e.degenerate for e in estimates if e.degenerate},
             "findings": {name: _json(found) for name, found in self.findings.items()},
             "skipped": dict(self.skipped),
             "devices": {str(code): name for code, name in self.devices.items()},
@@ -159,7 +160,7 @@ def diagnose(
     elif log.sessions > most:
         chosen = np.random.default_rng(seed).choice(log.sessions, most, replace=False)
         log = log.take(np.sort(chosen))
-    names = dict(enumerate(devices, start=1))
+    names = {code: _escaped(name) for code, name in enumerate(devices, start=1)}
     found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     runs = _runs(log, data, seed, names, found)
@@ -270,40 +271,62 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
         return [(name, draw(*arguments, width=w)) for name, w in widths.items()]
 
     own, drawn, legends = found.findings, {}, {}
-    curves = {NAMES[name]: curve for name, curve in found.estimates.items()}
     nothing = np.zeros(found.summary.ctr.shape, bool)
+    curves = _drawable({NAMES[name]: e for name, e in found.estimates.items()})
+    flags = getattr(own.get("confounding"), "flagged", nothing)
     if curves:
-        flags = getattr(own.get("confounding"), "flagged", nothing)
         drawn["examination"] = both(figures.examination, curves, flags, "examination")
         legends["examination"] = figures.legend(curves)
-    if found.by_device is not None:
-        parts = {
-            label(code, found.devices): curve
-            for code, curve in found.by_device.curves().items()
-        }
+    devices = {} if found.by_device is None else found.by_device.curves()
+    parts = _drawable({label(code, found.devices): e for code, e in devices.items()})
+    if parts:
         drawn["by_device"] = both(figures.examination, parts, nothing, "device")
         legends["by_device"] = figures.legend(parts)
-    for name, draw in (
-        ("connectivity", figures.graph),
-        ("profile", figures.profile),
-        ("calibration", figures.calibration),
-        ("populations", figures.populations),
+    # What a drawing would show; without it the page says so in words.
+    for name, draw, shown in (
+        ("connectivity", figures.graph, "component"),
+        ("profile", figures.profile, "bias"),
+        ("calibration", figures.calibration, "error"),
+        ("populations", figures.populations, "gain"),
     ):
-        if name in own:
+        if name in own and np.isfinite(getattr(own[name], shown)[1:]).any():
             drawn[name] = both(draw, own[name])
     labels = {**NAMES, "by_device": "by device"}
     skipped: dict[str, list[str]] = {}
     for name, why in found.skipped.items():
         skipped.setdefault(why, []).append(labels.get(name, name))
     return environment.get_template("report.html").render(
-        title=title,
+        title=_escaped(title),
         found=found,
         summary=found.summary,
+        estimates={n: e for n, e in found.estimates.items() if not e.degenerate},
+        degenerate={n: e for n, e in found.estimates.items() if e.degenerate},
+        flagged=flags.tolist(),
         skipped=skipped,
         titles=TITLES,
         names=NAMES,
         figures=drawn,
         legends=legends,
+    )
+
+
+def _drawable(curves: Mapping[str, Examination]) -> dict[str, Examination]:
+    """The curves that may be trusted and know more than rank 1."""
+    return {
+        name: curve
+        for name, curve in curves.items()
+        if not curve.degenerate and np.isfinite(curve.examination[1:]).any()
+    }
+
+
+def _escaped(text: str) -> str:
+    """The text with what cannot be printed escaped as in a literal of Python.
+
+    >>> print(_escaped("a" + chr(27) + "[31m"))
+    a\\x1b[31m
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )
 
 

@@ -197,16 +197,26 @@ class ClickModel(SteppingModel):
 
 @contextmanager
 def argument_errors() -> Iterator[None]:
-    """What an assertion inside a TensorFlow graph finds wrong, as a `ValueError`."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
+    """What is wrong with an argument as a `ValueError` of one sentence.
 
+    An assertion inside a TensorFlow graph raises an error of TensorFlow's, and Keras
+    adds a dump of all arguments to the errors of its layers.
+    """
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"assertion failed: \[(.*?)\]", error.message)
+    except ValueError as error:
+        found = re.search(
+            r"^Exception encountered when calling .*?\n\n(?:\x1b\[1m)?(.*?)"
+            r"(?:\x1b\[0m)?\n\nArguments received",
+            str(error),
+            re.DOTALL,
+        )
+        if found is None:
+            raise
+        raise ValueError(found[1]) from error
+    except Exception as error:
+        message = getattr(error, "message", "")  # of tf.errors.InvalidArgumentError
+        found = re.search(r"assertion failed: \[(.*?)\]", str(message))
         if found is None:
             raise
         raise ValueError(found[1].replace("\\'", "'")) from error

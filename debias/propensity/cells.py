@@ -269,6 +269,17 @@ def incidence(counted: Cells) -> sparse.csr_array:
     return sparse.csr_array((ones, (cell[keep], session[keep])), shape)
 
 
+def typical(counts: np.ndarray) -> float:
+    """The count of the pair to which the median impression, or click, belongs.
+
+    >>> typical(np.array([1.0, 1.0, 1.0, 5.0]))
+    5.0
+    """
+    ordered = np.sort(counts)
+    total = np.cumsum(ordered)
+    return float(ordered[np.searchsorted(total, total[-1] / 2)])
+
+
 def components(counted: Cells) -> np.ndarray:
     """(K,) int component of each rank, where a pair shown at two ranks ties them.
 

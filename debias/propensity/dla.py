@@ -4,12 +4,18 @@ Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation, SIGIR 
 Two listwise softmax losses, f of the items and g of the ranks, each weighted by what
 the other believes:
 
-    sum_l c_l w_l [-log softmax(f)_l],    w_l = softmax(g)_1 / softmax(g)_l
-    sum_l c_l v_l [-log softmax(g)_l],    v_l = softmax(f)_1 / softmax(f)_l
+    sum_l c_l w_l [-log softmax(f)_l],    w_l = min(cap, softmax(g)_1 / softmax(g)_l)
+    sum_l c_l v_l [-log softmax(g)_l],    v_l = min(cap, softmax(f)_1 / softmax(f)_l)
 
 Where P(click) = theta_k r_i, exp f = r and exp g = theta up to scale solve both. The
 weights are held fixed while a loss is minimised, so that what is sought is a point
 where neither loss wants to move, not a minimum of their sum.
+
+There need not be such a point in the tabular form. An item that alone is clicked on its
+lists has no finite f; where most items have a click or two, the few lists on which such
+an item leads outweigh all others, g follows them, and the weights grow on each other
+without bound. There, and only there, the weights are capped. What comes out is finite
+and biased, since f follows the very clicks that it weighs: `Solution.clicks` tells.
 """
 
 from dataclasses import dataclass
@@ -17,14 +23,18 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import linalg
 
 from debias.data import ClickLog
-from debias.propensity.cells import Pairs, pairs
+from debias.propensity.cells import Pairs, pairs, typical
 from debias.propensity.pbm_maximum import accelerated
 from debias.propensity.position_based import design
 
 FLOOR = -20.0  # log attraction of an item that is never clicked
+# Clicks of the item of the median click that the tabular form needs. On simulated logs
+# with fewer, ranks were off by a factor of two and more, up to 10^5 without a cap.
+FEW = 50
+CAP = 10.0  # of the weights where there are fewer, as usual in inverse weighting
+MOVE = 2.0  # logits that f or g moves by in one pass, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +44,7 @@ class Pages:
     Attributes:
         pair: (U, K) int64, the number of pairs at padding.
         mask: (U, K) bool.
-        shape: The number of pairs.
+        pairs: The (query, item) pairs, P of them.
         clicked: (U * K, S) sparse, 1 where a session clicked a rank of its page.
     """
 
@@ -67,6 +77,21 @@ def pages(log: ClickLog) -> Pages:
     return Pages(pair[first], log.mask[first], known, clicked)
 
 
+class Solution(NamedTuple):
+    """Where dual learning ended.
+
+    Attributes:
+        state: (K + P,) or (K + F,): g, 0 at rank 1 and nan where nothing is clicked,
+            then f or its weights.
+        move: What one more pass would move g by, at most.
+        clicks: How many the item of the median click has.
+    """
+
+    state: np.ndarray
+    move: float
+    clicks: float
+
+
 def dla(
     page: Pages,
     weight: np.ndarray | None = None,
@@ -74,7 +99,7 @@ def dla(
     start: np.ndarray | None = None,
     tolerance: float = 1e-6,
     iterations: int = 600,
-) -> np.ndarray:
+) -> Solution:
     """The point where neither loss wants to move.
 
     Each pass rescales exp g, and exp f in the tabular form, by observed over expected
@@ -84,13 +109,9 @@ def dla(
         page: The lists.
         weight: (S,) weights of the sessions; 1 without.
         features: (P, F) of each pair for f linear in them; tabular without.
-        start: Where to begin, as returned by an earlier call.
+        start: Where to begin, the state of an earlier solution.
         tolerance: Stops once a pass moves g by no more.
         iterations: Most passes.
-
-    Returns:
-        (K + P,) or (K + F,): g, 0 at rank 1 and nan where nothing is clicked, then f
-        or its weights.
     """
     units, ranks = page.pair.shape
     sessions = page.clicked.shape[1]
@@ -101,41 +122,57 @@ def dla(
     size = len(page.pairs)
     x = None if features is None else design(features, size)[:, :-1]
     dead = click.sum(axis=0) == 0
+    clicks = typical(_by_pair(click, pair, size))
+    cap = CAP if x is None and clicks < FEW else np.exp(-FLOOR)
 
-    def gain(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.log(observed / expected)
-        return np.nan_to_num(ratio, nan=0.0, neginf=-1.0).clip(-2.0, 2.0)
+    def beliefs(state: np.ndarray) -> Beliefs:
+        score = state[ranks:] if x is None else x @ state[ranks:]
+        return _beliefs(pair, mask, state[:ranks], score, cap)
 
     def step(state: np.ndarray) -> np.ndarray:
         g, rest = state[:ranks], state[ranks:]
-        told = _beliefs(pair, mask, g, rest if x is None else x @ rest)
-        seen, liked = click * told.w, click * told.v
+        own = beliefs(state)
+        # f: weighted clicks of each item, and those that softmax(f) expects.
+        seen = click * own.w
         total = seen.sum(axis=1, keepdims=True)
-        expected = total * told.f
+        expected = total * own.f
         if x is None:
-            flat = pair.ravel()
-            count = [
-                np.bincount(flat, each.ravel(), minlength=size + 1)[:size]
-                for each in (seen, expected)
-            ]
-            moved = np.maximum(rest + gain(*count), FLOOR)
+            moved = rest + _log_ratio(
+                *(_by_pair(v, pair, size) for v in (seen, expected))
+            )
+            moved = np.maximum(moved, FLOOR)
             moved -= np.log(np.exp(moved).mean())
         else:
             moved = rest + _newton(x, pair, seen, expected, total)
-        wanted = liked.sum(axis=1, keepdims=True) * told.g
-        g = g + gain(liked.sum(axis=0), wanted.sum(axis=0))
+        # g: the same by rank.
+        liked = click * own.v
+        wanted = liked.sum(axis=1, keepdims=True) * own.g
+        g = g + _log_ratio(liked.sum(axis=0), wanted.sum(axis=0))
         return np.concatenate([np.where(dead, FLOOR, g - g[0]), moved])
 
     if start is None:
         start = np.zeros(ranks + (size if x is None else x.shape[1]))
     # Only g is watched: an item that alone is clicked on its lists has no finite f.
-    start = np.nan_to_num(start, nan=FLOOR)
+    # It rests at first where all ranks are clicked alike: f must move before.
+    start = step(step(np.nan_to_num(start, nan=FLOOR)))
     state, _ = accelerated(
         step, start, tolerance, iterations, -np.inf, np.inf, watch=ranks
     )
+    move = np.abs(step(state) - state)[:ranks].max()
     state[:ranks][dead] = np.nan
-    return state
+    return Solution(state, float(move), clicks)
+
+
+def _log_ratio(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """log(observed / expected), cut to `MOVE`; 0 for 0 / 0, -1 for 0 of what is not."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.log(observed / expected)
+    return np.nan_to_num(ratio, nan=0.0, neginf=-1.0).clip(-MOVE, MOVE)
+
+
+def _by_pair(value: np.ndarray, pair: np.ndarray, size: int) -> np.ndarray:
+    """(P,) sums over the cells (U, K) of each pair."""
+    return np.bincount(pair.ravel(), value.ravel(), minlength=size + 1)[:size]
 
 
 class Beliefs(NamedTuple):
@@ -153,7 +190,7 @@ class Beliefs(NamedTuple):
 
 
 def _beliefs(
-    pair: np.ndarray, mask: np.ndarray, g: np.ndarray, score: np.ndarray
+    pair: np.ndarray, mask: np.ndarray, g: np.ndarray, score: np.ndarray, cap: float
 ) -> Beliefs:
     def softmax(logit: np.ndarray) -> np.ndarray:
         high = np.where(mask, logit, -np.inf)
@@ -162,113 +199,104 @@ def _beliefs(
 
     f = np.append(score, 0.0)[pair]
     lead = f[np.arange(len(f)), np.argmax(mask, axis=1)][:, None]
+    g = np.broadcast_to(g, f.shape)
+    most = np.log(cap)
     return Beliefs(
         softmax(f),
-        softmax(np.broadcast_to(g, f.shape)),
-        np.exp((g[0] - g).clip(max=-FLOOR)),
-        np.exp((lead - f).clip(max=-FLOOR)),
+        softmax(g),
+        np.exp(np.minimum(g[:, :1] - g, most)),
+        np.exp(np.minimum(lead - f, most)),
     )
 
 
-def dla_variance(
-    page: Pages, state: np.ndarray, features: np.ndarray | None = None
-) -> np.ndarray:
-    """(K,) variances of g by the delta method, sessions independent.
+def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """(K,) variances of g of the linear form by the delta method, sessions independent.
 
     The point solves sum of psi = 0 over sessions, with psi_g,k = c_k v_k - (sum of
-    c v) softmax(g)_k by rank and psi_f,i = c_i w_i - (sum of c w) softmax(f)_i by pair.
+    c v) softmax(g)_k by rank and psi_f = X' (c_i w_i - (sum of c w) softmax(f)_i).
     With J their Jacobian, weights v and w included, a session moves the point by
-    -J^-1 psi; its variance is the sum of squares. In the linear form psi_f and J are
-    projected onto the features.
+    -J^-1 psi; its variance is the sum of squares.
     """
     units, ranks = page.pair.shape
     size = len(page.pairs)
-    x = None if features is None else design(features, size)[:, :-1]
+    x = design(features, size)[:, :-1]
     dead = np.isnan(state[:ranks])
     g = np.where(dead, FLOOR, state[:ranks])
-    score = state[ranks:] if x is None else x @ state[ranks:]
-    told = _beliefs(page.pair, page.mask, g, score)
+    own = _beliefs(page.pair, page.mask, g, x @ state[ranks:], np.exp(-FLOOR))
     click = np.asarray(page.clicked.sum(axis=1)).reshape(units, ranks)
-    seen, liked = click * told.w, click * told.v
-    much, more = seen.sum(axis=1), liked.sum(axis=1)
-    lead = np.argmax(page.mask, axis=1)
-    first = page.pair[np.arange(units), lead]
+    blocks = _jacobian(page, own, click)
+    # Rank 1 is the scale, ranks without a click have no parameter; f is projected.
+    free = np.flatnonzero(~dead)[1:]
+    gg, gf = blocks.gg[np.ix_(free, free)], blocks.gf[free][:, :size] @ x
+    fg, ff = x.T @ blocks.fg[:size][:, free], x.T @ (blocks.ff[:size, :size] @ x)
+    jacobian = np.block([[gg, gf], [fg, ff]])
+    jacobian -= 1e-9 * np.diag(np.abs(np.diag(jacobian)) + 1e-9)
+    # The rows of J^-1 that belong to g, by rank and by pair.
+    solved = np.linalg.solve(jacobian.T, np.eye(len(jacobian), len(free))).T
+    by_rank = np.zeros((len(free), ranks))
+    by_rank[:, free] = solved[:, : len(free)]
+    by_pair = np.zeros((len(free), size + 1))
+    by_pair[:, :size] = solved[:, len(free) :] @ x.T
+    # What a click at a rank of a page does, less what its list expected of it.
+    variance = np.zeros(ranks)
+    for k, row, line in zip(free, by_rank, by_pair, strict=True):
+        at = line[page.pair]
+        hit = own.v * (row - own.g @ row[:, None])
+        hit += own.w * (at - (own.f * at).sum(axis=1, keepdims=True))
+        variance[k] = np.square(page.clicked.T @ hit.ravel()).sum()
+    return variance
 
-    def spread(
+
+class Jacobian(NamedTuple):
+    """How psi_g and psi_f move with g and with f, padding as a pair of its own."""
+
+    gg: np.ndarray
+    gf: sparse.csr_array
+    fg: sparse.csr_array
+    ff: sparse.csr_array
+
+
+def _jacobian(page: Pages, own: Beliefs, click: np.ndarray) -> Jacobian:
+    """The blocks of J, (K, K), (K, P + 1), (P + 1, K) and (P + 1, P + 1).
+
+    d psi_g,k / dg_j = -sum_l c v (softmax(g)_k [k = j] - softmax(g)_k softmax(g)_j);
+    d v_l / df is v_l at the list's first pair and -v_l at its own; the same with f for
+    g and w for v, where the first rank does not move.
+    """
+    units, ranks = page.pair.shape
+    size = len(page.pairs)
+    seen, liked = click * own.w, click * own.v
+    much, more = seen.sum(axis=1), liked.sum(axis=1)
+    pair = page.pair
+    first = pair[np.arange(units), np.argmax(page.mask, axis=1)][:, None]
+    rank = np.broadcast_to(np.arange(ranks), pair.shape)
+
+    def scattered(
         row: np.ndarray, column: np.ndarray, value: np.ndarray, shape: tuple[int, int]
     ) -> sparse.csr_array:
         at = tuple(np.broadcast_to(each, value.shape).ravel() for each in (row, column))
         return sparse.csr_array((value.ravel(), at), shape)
 
-    rank = np.broadcast_to(np.arange(ranks), page.pair.shape)
-    inside = (size + 1, size + 1)  # padding is a pair of its own, dropped at the end
-    # How psi_g moves with g and with f, and psi_f with f and with g.
-    gg = told.g.T @ (more[:, None] * told.g) - np.diag((more[:, None] * told.g).sum(0))
-    both = (ranks, size + 1)
-    gf = spread(rank, first[:, None], liked, both) - spread(
-        rank, page.pair, liked, both
-    )
-    gf -= spread(rank, first[:, None], told.g * more[:, None], both)
-    gf += spread(
-        rank[:, :, None],
-        page.pair[:, None, :],
-        told.g[:, :, None] * liked[:, None, :],
-        both,
-    )
-    ff = spread(
-        page.pair[:, :, None],
-        page.pair[:, None, :],
-        much[:, None, None] * told.f[:, :, None] * told.f[:, None, :],
-        inside,
-    )
-    ff -= spread(page.pair, page.pair, much[:, None] * told.f, inside)
-    fg = spread(page.pair, rank, -seen, both[::-1])
-    fg += spread(
-        page.pair[:, :, None],
-        rank[:, None, :],
-        told.f[:, :, None] * seen[:, None, :],
-        both[::-1],
-    )
-    free = np.flatnonzero(~dead)[1:]
-    gg, gf = gg[np.ix_(free, free)], gf[free][:, :size]
-    fg, ff = fg[:size][:, free], ff[:size, :size]
-    if x is not None:
-        keep = np.arange(x.shape[1])
-        gf, fg, ff = gf @ x, x.T @ fg, x.T @ (ff @ x)
-    else:
-        keep = _free_pairs(page, np.bincount(page.pair.ravel(), click.ravel())[:size])
-        gf, fg, ff = gf[:, keep], fg[keep], ff[keep][:, keep]
-    jacobian = sparse.block_array([[sparse.csr_array(gg), gf], [fg, ff]]).tocsc()
-    jacobian -= 1e-9 * sparse.diags_array(np.abs(jacobian.diagonal()) + 1e-9)
-    unit = np.eye(jacobian.shape[0], len(free))
-    solved = linalg.splu(jacobian.T.tocsc()).solve(unit).T  # rows of J^-1 for g
-    by_rank = np.zeros((len(free), ranks))
-    by_rank[:, free] = solved[:, : len(free)]
-    by_pair = np.zeros((len(free), size + 1))
-    if x is None:
-        by_pair[:, keep] = solved[:, len(free) :]
-    else:
-        by_pair[:, :size] = solved[:, len(free) :] @ x.T
-    # What a click at a rank of a page does, less what its list expected of it.
-    variance = np.zeros(ranks)
-    for k, row, line in zip(free, by_rank, by_pair, strict=True):
-        at = line[page.pair]
-        hit = told.v * (row - told.g @ row[:, None])
-        hit += told.w * (at - (told.f * at).sum(axis=1, keepdims=True))
-        variance[k] = np.square(page.clicked.T @ hit.ravel()).sum()
-    return variance
-
-
-def _free_pairs(page: Pages, clicks: np.ndarray) -> np.ndarray:
-    """Pairs whose f is free: only differences within a query count, so that the one
-    most clicked of each query stays put; those never clicked have no finite f.
-    """
-    query = page.pairs.query
-    order = np.lexsort((-clicks, query))
-    held = order[np.r_[True, np.diff(query[order]) > 0]]
-    free = clicks > 0
-    free[held] = False
-    return np.flatnonzero(free)
+    weighted = more[:, None] * own.g
+    gg = own.g.T @ weighted - np.diag(weighted.sum(axis=0))
+    # psi_g over f: through v_k itself, and through the sum of c v.
+    shape = (ranks, size + 1)
+    gf = scattered(rank, first, liked, shape)
+    gf -= scattered(rank, pair, liked, shape)
+    gf -= scattered(rank, first, own.g * more[:, None], shape)
+    product = own.g[:, :, None] * liked[:, None, :]
+    gf += scattered(rank[:, :, None], pair[:, None, :], product, shape)
+    # psi_f over f at fixed weights.
+    shape = (size + 1, size + 1)
+    product = much[:, None, None] * own.f[:, :, None] * own.f[:, None, :]
+    ff = scattered(pair[:, :, None], pair[:, None, :], product, shape)
+    ff -= scattered(pair, pair, much[:, None] * own.f, shape)
+    # psi_f over g: through w_l itself, and through the sum of c w.
+    shape = (size + 1, ranks)
+    product = own.f[:, :, None] * seen[:, None, :]
+    fg = scattered(pair, rank, -seen, shape)
+    fg += scattered(pair[:, :, None], rank[:, None, :], product, shape)
+    return Jacobian(gg, gf, fg, ff)
 
 
 def _newton(

@@ -12,7 +12,7 @@ import numpy as np
 from debias.data import ClickLog
 from debias.propensity import harvest
 from debias.propensity.cells import Cells, cells, components, pairs
-from debias.propensity.dla import dla, dla_variance, pages
+from debias.propensity.dla import FEW, Solution, dla, dla_variance, pages
 from debias.propensity.examination import (
     Examination,
     Fit,
@@ -30,6 +30,7 @@ from debias.propensity.position_based import (
 )
 
 MOST_CONTEXTS = 50
+SETTLED = 0.05  # what one more pass may move its log examination by
 UNCLICKED = "log has no click at rank 1, to which examination is relative"
 
 
@@ -94,7 +95,8 @@ def estimate(
             them it is "pbm_mle";
             "dla", the dual learning algorithm, tabular or linear in `features`; the
             tabular form weighs clicks by ratios of noisy scores, which biases it where
-            items have few clicks, hence without an interval;
+            items have few clicks, hence without an interval, and is degenerate where
+            they have hardly any;
             "bias_tower", click probabilities of a click model, fitted or not: option
             `model`, see `debias.propensity.bias_tower`.
         interval: "delta" (first order, robust to dependence within a session),
@@ -256,8 +258,8 @@ def _dla(
     options: dict[str, Any],
 ) -> Examination:
     page = pages(log)
-    state = dla(page, **options)
-    ranks = counted.ranks
+    solution = dla(page, **options)
+    state, ranks = solution.state, counted.ranks
     if "features" not in options:  # ranks without a shared pair are anybody's guess
         tie = components(counted)
         state[:ranks][tie != tie[0]] = np.nan
@@ -267,14 +269,24 @@ def _dla(
 
     def refit(weight: np.ndarray) -> np.ndarray:
         again = (dla(page, column, start=state, **rough) for column in weight.T)
-        return np.array([each[:ranks] for each in again])
+        return np.array([each.state[:ranks] for each in again])
 
     variance = None
     if interval == "delta":
-        variance = dla_variance(page, state, options.get("features"))
+        variance = dla_variance(page, state, options["features"])
     elif interval == "bootstrap":
         variance = bootstrap_variance(refit, log.sessions, replicates, seed)
-    nothing = np.zeros(0)
-    shown = counted.by_rank(counted.shown)
-    fit = Fit(state[:ranks], nothing, nothing, nothing, shown)
+    fit = point(counted, state[:ranks], _doubt(solution, "features" not in options))
     return result(fit, variance, "dla", interval, level)
+
+
+def _doubt(solution: Solution, tabular: bool) -> str:
+    """Why a solution of dual learning is not to be used, or ""."""
+    if tabular and solution.clicks < FEW:
+        return (
+            f"half of the clicks are on items with at most {solution.clicks:.0f} "
+            f"clicks, and dual learning without features needs {FEW}"
+        )
+    if solution.move > SETTLED:
+        return f"not settled: one more pass moves it by {solution.move:.0%}"
+    return ""

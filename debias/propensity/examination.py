@@ -31,6 +31,8 @@ class Examination:
         level: Chance that an interval is meant to cover.
         confounded: Whether relevance and examination are mixed up in the estimate.
         context: (K,) label of the context of each row; None where all is one.
+        degenerate: Why the estimate is not to be used, such as a maximum on the edge of
+            what the model allows; "" where nothing speaks against it.
     """
 
     position: np.ndarray
@@ -44,6 +46,7 @@ class Examination:
     level: float = 0.95
     confounded: bool = False
     context: np.ndarray | None = None
+    degenerate: str = ""
 
     @classmethod
     def stack(cls, curves: Mapping[Any, "Examination"]) -> "Examination":
@@ -59,7 +62,12 @@ class Examination:
             for name in (*ROWS, "n")
         }
         labels = np.repeat(list(curves), [len(each) for each in curves.values()])
-        return replace(first, **rows, context=labels)
+        wrong = [
+            f"context {label}: {each.degenerate}"
+            for label, each in curves.items()
+            if each.degenerate
+        ]
+        return replace(first, **rows, context=labels, degenerate="; ".join(wrong))
 
     def curves(self) -> "dict[Any, Examination]":
         """The curve of each context by its label; under None where all is one."""
@@ -78,13 +86,14 @@ class Examination:
 
     def columns(self) -> dict[str, np.ndarray]:
         """The table as columns, one row a rank (and context, where there are several);
-        `method` and `confounded` repeat."""
+        `method`, `confounded` and whether it is degenerate repeat."""
         table = {name: getattr(self, name) for name in ROWS}
         if self.context is not None:
             table = {"context": self.context, **table}
         table["method"] = np.full(len(self), self.method)
         table["n"] = self.n
         table["confounded"] = np.full(len(self), self.confounded)
+        table["degenerate"] = np.full(len(self), bool(self.degenerate))
         return table
 
     def records(self) -> list[dict[str, Any]]:
@@ -101,6 +110,7 @@ class Examination:
 
     def __str__(self) -> str:
         note = " (confounded with relevance)" if self.confounded else ""
+        note += f" (degenerate: {self.degenerate})" if self.degenerate else ""
         if self.context is not None:
             parts = self.curves().items()
             return "\n".join(f"context {label}: {each}" for label, each in parts)
@@ -118,7 +128,7 @@ class Fit(NamedTuple):
     """A point estimate and what one more impression would do to it. M cells, K ranks.
 
     Attributes:
-        log_examination: (K,) log examination over rank 1; nan where untold.
+        log_examination: (K,) log examination over rank 1; nan where unknown.
         influence: (K, M) change of `log_examination` by a click in a cell that was
             not expected, so that a session moves the estimate by the sum over its
             impressions of influence (click - expected).
@@ -126,6 +136,7 @@ class Fit(NamedTuple):
         inflation: (M,) factor on the variance of what is left of a click, making up
             for `expected` having been fitted to it.
         n: (K,) impressions used.
+        degenerate: Why the estimate is not to be used, or "".
     """
 
     log_examination: np.ndarray
@@ -133,6 +144,7 @@ class Fit(NamedTuple):
     expected: np.ndarray
     inflation: np.ndarray
     n: np.ndarray
+    degenerate: str = ""
 
 
 def relative(log_examination: np.ndarray) -> np.ndarray:
@@ -171,6 +183,7 @@ def result(
         interval,
         level,
         confounded,
+        degenerate=fit.degenerate,
     )
 
 

@@ -60,9 +60,13 @@ def plackett_luce(
     >>> plackett_luce(log, data, [0.0, np.log(3.0)], temperature=2 / np.log(3)).round(6)
     array([[0.75, 1.  ]])
     """
-    if not temperature > 0:
+    if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     scores = np.asarray(scores, float)
+    if scores.shape != (data.items,) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores must be {data.items} finite numbers, one for each item"
+        )
     starts = data.offsets[:-1]
     centred = scores - np.repeat(
         np.add.reduceat(scores, starts) / data.sizes, data.sizes
@@ -99,7 +103,8 @@ def cascade_ips(
 
     Raises:
         ValueError: The log has no propensities, all of them are 1, or no session has
-            any weight.
+            any weight; a chance is outside [0, 1], `clip` is below 1, or `confidence`
+            is not in (0, 1).
 
     >>> log = ClickLog([0, 0], [[0], [1]], [[1], [0]], logging_propensity=[[.5], [.5]])
     >>> found = cascade_ips(log, np.array([[0.9], [0.1]]))
@@ -113,6 +118,8 @@ def cascade_ips(
             "every logging_propensity is 1: a policy that leaves nothing to chance "
             "does not tell what another would earn"
         )
+    _check_options(clip, confidence)
+    chance = _checked_chance(chance, log)
     ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
     raw = np.cumprod(ratio, axis=1, dtype=float)
     weight = np.minimum(raw, clip)
@@ -153,21 +160,24 @@ def examination_ips(
     Args:
         log: What was shown and clicked.
         scores: (items,).
-        examination: (L,) above 0, relative to any rank.
+        examination: (L,) in (0, 1]. Only ratios count: divide an estimate relative to
+            rank 1 by its largest value.
         clip: Largest weight.
         confidence: Of the intervals.
+
+    Raises:
+        ValueError: A score of a shown item is not finite, an examination is outside
+            (0, 1], `clip` is below 1, or `confidence` is not in (0, 1).
 
     >>> log = ClickLog([0, 0], [[0, 1], [0, 1]], [[0, 1], [1, 0]])
     >>> found = examination_ips(log, [0.0, 1.0], [1.0, 0.5])
     >>> found.value, found.logged  # (1 / .5 + .5 / 1) / 2
     (1.25, 1.0)
     """
-    theta = np.asarray(examination, float)
-    if theta.shape != (log.list_size,) or not (theta > 0).all():
-        raise ValueError(
-            f"examination must be {log.list_size} numbers above 0, got {theta.tolist()}"
-        )
-    shown = np.where(log.mask, np.asarray(scores, float)[log.item], -np.inf)
+    theta = _checked_examination(examination, log.list_size)
+    scores = _checked_scores(scores, log)
+    _check_options(clip, confidence)
+    shown = np.where(log.mask, scores[log.item], -np.inf)
     order = np.argsort(-shown, axis=1, kind="stable")
     place = np.argsort(order, axis=1, kind="stable")
     # The places of a list with holes are those that it has, from the top.
@@ -186,6 +196,58 @@ def examination_ips(
         float((raw > clip)[log.mask].mean()),
         confidence,
     )
+
+
+def _checked_examination(examination: ArrayLike, ranks: int) -> np.ndarray:
+    theta = np.asarray(examination, float)
+    if theta.shape != (ranks,):
+        raise ValueError(
+            f"examination must be one number for each of {ranks} ranks, got shape "
+            f"{theta.shape}"
+        )
+    wrong = np.flatnonzero(~((theta > 0) & (theta <= 1)))
+    if wrong.size:
+        raise ValueError(
+            f"examination must be in (0, 1], got {theta[wrong[0]]:g} at rank "
+            f"{wrong[0] + 1}; only ratios count, so divide by the largest"
+        )
+    return theta
+
+
+def _checked_scores(scores: ArrayLike, log: ClickLog) -> np.ndarray:
+    values = np.asarray(scores, float)
+    if values.ndim != 1:
+        raise ValueError(f"scores must be one number an item, got shape {values.shape}")
+    log.check(len(values))
+    wrong = log.mask & ~np.isfinite(values[log.item])
+    if wrong.any():
+        item = log.item[wrong][0]
+        raise ValueError(f"scores must be finite, got {values[item]} of item {item}")
+    return values
+
+
+def _checked_chance(chance: np.ndarray, log: ClickLog) -> np.ndarray:
+    values = np.asarray(chance, float)
+    if values.shape != log.item.shape:
+        raise ValueError(
+            f"chance must have the shape {log.item.shape} of the log, got "
+            f"{values.shape}"
+        )
+    wrong = log.mask & ~((values >= 0) & (values <= 1))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"chance must be in [0, 1], got {values[row, column]} at row {row}, column "
+            f"{column}"
+        )
+    return values
+
+
+def _check_options(clip: float, confidence: float) -> None:
+    if not clip >= 1:
+        raise ValueError(f"clip must be at least 1, got {clip}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
 
 
 def _estimated(

@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.special import expit
 
-from debias.propensity.cells import Cells
+from debias.propensity.cells import Cells, typical
 from debias.propensity.examination import Fit
 from debias.propensity.pbm_maximum import (
     TINY,
@@ -23,12 +23,16 @@ from debias.propensity.pbm_maximum import (
 )
 
 CERTAIN = 1 - 1e-9
+EDGE = 1e-3  # log ratios closer to 0 than this are no difference
+FEW = (
+    50  # impressions of the pair of the median impression, below which it may be wrong
+)
 
 
-def point(counted: Cells, log_theta: np.ndarray) -> Fit:
+def point(counted: Cells, log_theta: np.ndarray, degenerate: str = "") -> Fit:
     """A fit that claims no interval."""
-    nothing = np.zeros(0)
-    return Fit(log_theta, nothing, nothing, nothing, counted.by_rank(counted.shown))
+    nothing, shown = np.zeros(0), counted.by_rank(counted.shown)
+    return Fit(log_theta, nothing, nothing, nothing, shown, degenerate)
 
 
 def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> Fit:
@@ -52,8 +56,20 @@ def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
     Biased where pairs have few impressions, as every model is whose parameters grow in
     number with the data: on twenty sessions a query by several standard errors. That
     is why it claims no interval; `pbm_conditional` has no such parameters.
+
+    In the extreme its maximum has most ranks examined like rank 1, on the edge of what
+    the model allows. Where pairs have few impressions the fit is degenerate then.
     """
-    return point(counted, pbm_maximum(counted, prior=prior)[0])
+    log_theta = pbm_maximum(counted, prior=prior)[0]
+    below = log_theta[1:][~np.isnan(log_theta[1:])]
+    at_edge = int((np.abs(below) < EDGE).sum())
+    wrong = ""
+    if 2 * at_edge > len(below) and typical(counted.by_pair(counted.shown)) < FEW:
+        wrong = (
+            f"the likelihood is largest where {at_edge} of {len(below)} ranks are "
+            "examined like rank 1: items with few impressions explain the clicks"
+        )
+    return point(counted, log_theta, wrong)
 
 
 def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:

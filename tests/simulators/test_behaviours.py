@@ -26,6 +26,7 @@ from simulators.behaviours import (
     trust_oosterhuis,
     trust_vardasbi,
     user_browsing,
+    with_satisfaction,
 )
 from simulators.chance import generator
 
@@ -35,12 +36,15 @@ LISTS = {
     "mixed": [0.9, 0.3, 0.0, 0.6],
     "certain": [1.0, 0.0, 1.0, 0.5],
 }
-# The imaginary part is P(satisfied | clicked): here no function of attraction.
-OWN = [0.9 + 0.1j, 0.3 + 0.8j, 0.9 + 1.0j, 0.3 + 0.0j]
+# P(satisfied | clicked) of the items: no function of their attraction.
+OWN = [0.9, 0.3, 0.9, 0.3]
+SATISFACTION = [0.1, 0.8, 1.0, 0.0]
 
 
 def tiled(attraction):
-    """The list once for every click vector."""
+    """The list once for every click vector; None stays None."""
+    if attraction is None:
+        return None
     return np.tile(np.array(attraction), (len(VECTORS), 1))
 
 
@@ -52,21 +56,26 @@ def joint(conditional, click):
 
 
 @EVERY
-@pytest.mark.parametrize("attraction", [*LISTS.values(), OWN], ids=[*LISTS, "own"])
+@pytest.mark.parametrize(
+    ("attraction", "satisfaction"),
+    [*((each, None) for each in LISTS.values()), (OWN, SATISFACTION)],
+    ids=[*LISTS, "own"],
+)
 def test_conditionals_multiply_to_a_distribution_with_the_stated_marginals(
-    behaviour, attraction
+    behaviour, attraction, satisfaction
 ):
     lists = tiled(attraction)
-    conditional = behaviour.conditional_click_probability(lists, VECTORS)
+    own = with_satisfaction(behaviour, tiled(satisfaction))
+    conditional = behaviour.conditional_click_probability(lists, VECTORS, **own)
     probability = joint(conditional, VECTORS)
     np.testing.assert_allclose(probability.sum(), 1, rtol=1e-12)
     np.testing.assert_allclose(
-        behaviour.click_probability(lists[:1])[0], probability @ VECTORS, atol=1e-12
+        behaviour.click_probability(lists, **own)[0], probability @ VECTORS, atol=1e-12
     )
     # The truth of the log, in reading order, multiplies to the same likelihood.
-    examined = behaviour.examination(lists, VECTORS)
-    told = joint(examined * behaviour.perceive(lists), VECTORS)
-    np.testing.assert_allclose(told, probability, atol=1e-12)
+    examined = behaviour.examination(lists, VECTORS, **own)
+    truth = joint(examined * behaviour.perceive(lists), VECTORS)
+    np.testing.assert_allclose(truth, probability, atol=1e-12)
 
 
 @EVERY
@@ -135,16 +144,21 @@ def test_behaviours_are_values(behaviour):
 @EVERY
 def test_items_with_a_satisfaction_are_sampled_as_they_are_computed(behaviour):
     sessions = 100_000
-    lists = np.broadcast_to(np.array(OWN, np.complex64), (sessions, 4))
-    click, examined = behaviour.sample(lists, generator(9))
+    lists, satisfaction = (
+        np.broadcast_to(np.array(each, np.float32), (sessions, 4))
+        for each in (OWN, SATISFACTION)
+    )
+    own = with_satisfaction(behaviour, satisfaction)
+    click, examined = behaviour.sample(lists, generator(9), **own)
     assert examined.dtype == np.float32
-    expected = behaviour.click_probability(np.array([OWN]))[0]
+    own = with_satisfaction(behaviour, np.array([SATISFACTION]))
+    expected = behaviour.click_probability(np.array([OWN]), **own)[0]
     error = np.sqrt(expected * (1 - expected) / sessions)
     assert (np.abs(click.mean(axis=0) - expected) <= 4 * error + 1e-7).all()
     some = slice(0, 2000)
-    np.testing.assert_allclose(
-        examined[some], behaviour.examination(lists[some], click[some]), atol=1e-6
-    )
+    own = with_satisfaction(behaviour, satisfaction[some])
+    again = behaviour.examination(lists[some], click[some], **own)
+    np.testing.assert_allclose(examined[some], again, atol=1e-6)
 
 
 # Each against its story: the generative tale of its source, told with plain loops
@@ -296,30 +310,41 @@ def test_sessions_are_as_likely_as_in_the_story(behaviour, story, attraction):
 
 @pytest.mark.parametrize("upwards", [False, True])
 def test_an_items_own_satisfaction_ends_the_search(upwards):
-    satisfied = dict(enumerate(np.imag(OWN)))
+    satisfied = dict(enumerate(SATISFACTION))
     if upwards:
         satisfied = {3 - k: s for k, s in satisfied.items()}
     story = chain_story(lambda k, g: 0.7 * (1 - satisfied[k]), lambda k, g: 0.7)
     behaviour = DynamicBayesian(0.7)
     if upwards:
         behaviour, story = BottomUp(behaviour), upside_down(story)
-    conditional = behaviour.conditional_click_probability(tiled(OWN), VECTORS)
-    expected = [story(np.real(OWN).tolist(), click.tolist()) for click in VECTORS]
+    lists = tiled(OWN), VECTORS, tiled(SATISFACTION)
+    conditional = behaviour.conditional_click_probability(*lists)
+    expected = [story(OWN, click.tolist()) for click in VECTORS]
     np.testing.assert_allclose(joint(conditional, VECTORS), expected, atol=1e-12)
 
 
-def test_satisfaction_is_of_no_account_to_all_others():
-    for behaviour in BEHAVIOURS.values():
-        kind = getattr(behaviour, "reader", behaviour)
-        if not isinstance(kind, DynamicBayesian):
-            found = behaviour.click_probability(np.array([OWN]))
-            expected = behaviour.click_probability(np.array([np.real(OWN)]))
-            np.testing.assert_array_equal(found, expected)
+@EVERY
+def test_satisfaction_is_of_no_account_to_all_others(behaviour):
+    kind = getattr(behaviour, "reader", behaviour)
+    assert behaviour.satisfiable == isinstance(kind, DynamicBayesian)
+    if not behaviour.satisfiable:
+        own = np.array([OWN]), np.array([SATISFACTION])
+        found = behaviour.click_probability(*own)
+        np.testing.assert_array_equal(found, behaviour.click_probability(own[0]))
+
+
+@EVERY
+def test_complex_attraction_is_refused(behaviour):
+    lists = np.array([[0.5 + 0.5j, 0.2]])
+    with pytest.raises(ValueError, match="satisfaction is an argument of its own"):
+        behaviour.click_probability(lists)
+    with pytest.raises(ValueError, match="attraction must be floats"):
+        behaviour.sample(lists, generator(0))
 
 
 def test_every_kind_of_behaviour_has_a_story():
-    told = {type(behaviour) for behaviour, _ in STORIES.values()}
-    assert {type(behaviour) for behaviour in BEHAVIOURS.values()} <= told
+    known = {type(behaviour) for behaviour, _ in STORIES.values()}
+    assert {type(behaviour) for behaviour in BEHAVIOURS.values()} <= known
 
 
 # The recursions of PyClick and CLAX, rank by rank, as they are published

@@ -4,13 +4,22 @@ import hashlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from debias.data import ClickLog, RankingData
-from simulators.behaviours import BottomUp, DynamicBayesian, Grid, RankCTR
+from simulators import writer
+from simulators.behaviours import (
+    BottomUp,
+    Chain,
+    DynamicBayesian,
+    Grid,
+    Independent,
+    RankCTR,
+)
 from simulators.clicks import (
     ATTRACTIONS,
     BLOCK,
@@ -211,7 +220,8 @@ def test_presets_of_attraction_and_satisfaction_are_of_one_user(user, crowd):
     )
     np.testing.assert_array_equal(own.click, log.click)
     np.testing.assert_allclose(own.examination, log.examination, atol=1e-6)
-    assert own.attraction.dtype == np.float32
+    assert own.attraction.dtype == own.satisfaction.dtype == np.float32
+    assert log.satisfaction is None
 
 
 def test_items_may_attract_all_and_satisfy_some():
@@ -224,8 +234,55 @@ def test_items_may_attract_all_and_satisfy_some():
     dbn = log.user_type == 0
     before = np.cumsum(satisfies[log.item], axis=1) - satisfies[log.item]
     np.testing.assert_array_equal(log.examination[dbn], (before == 0)[dbn])
+    np.testing.assert_array_equal(log.satisfaction, satisfies[log.item])
     assert item_satisfaction(DATA, lambda y: y / 8).max() == 0.5
     assert SATISFACTIONS.keys() <= ATTRACTIONS.keys()
+
+
+@dataclass(frozen=True)
+class Eager(Independent):
+    """A behaviour of a user's own: the root of attraction, at two ranks of three."""
+
+    def perceive(self, attraction):
+        return attraction**0.5
+
+    def examine(self, attraction):
+        return np.full(attraction.shape[-1], 2 / 3, attraction.dtype)
+
+
+@dataclass(frozen=True)
+class Hasty(Chain):
+    """Another one, that knows nothing of satisfaction: goes on three times in four."""
+
+    def perceive(self, attraction):
+        return attraction**0.5
+
+    def after(self, attraction):
+        on = np.full_like(attraction, 0.75)
+        return on, on
+
+
+@pytest.mark.parametrize("own", [Eager(), Hasty(), BottomUp(Hasty())])
+def test_a_behaviour_of_ones_own_meets_items_with_a_satisfaction(own, tmp_path):
+    crowd = Population(((0.6, own), (0.4, DynamicBayesian(0.9))))
+    data = small(20, 4, 9)  # some lists are padded
+    args = data, BY_LOT, crowd, 30_000, 3, 6, "graded", 0.0, "navigational"
+    log = simulate(*args)
+    shown = log.mask
+    assert not shown.all()
+    for name in ("attraction", "examination", "satisfaction"):
+        value = getattr(log, name)
+        assert value.dtype == np.float32 and (value[~shown] == 0).all()
+    given = item_satisfaction(data, "navigational")[log.item]
+    np.testing.assert_array_equal(log.satisfaction[shown], given[shown])
+    truth = (log.examination * log.attraction)[shown]
+    error = np.sqrt((truth * (1 - truth)).sum())
+    assert abs(log.click[shown].sum() - truth.sum()) < 4 * error
+    ready = prepare(*args[:3], 3, *args[5:])
+    writer.write(ready, tmp_path / "log", 1000)
+    again = ClickLog.open(tmp_path / "log")
+    np.testing.assert_array_equal(again.satisfaction, log.satisfaction[:1000])
+    np.testing.assert_array_equal(again.attraction, log.attraction[:1000])
 
 
 @pytest.mark.parametrize(

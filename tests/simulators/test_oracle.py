@@ -65,12 +65,25 @@ def test_no_predictor_beats_the_entropy(crowd):
 
 def test_satisfaction_of_items_reaches_the_oracle():
     """Of two items that all click, the first satisfies one user in four."""
-    crowd, lists = named("sdbn"), np.array([[1 + 0.25j, 1.0]])
-    assert click_probability(crowd, lists).tolist() == [[1, 0.75]]
+    crowd, lists = named("sdbn"), np.array([[1.0, 1.0]])
+    own = {"satisfaction": np.array([[0.25, 0.0]])}
+    assert click_probability(crowd, lists, **own).tolist() == [[1, 0.75]]
+    assert expected_clicks(crowd, lists, **own).tolist() == [1.75]
     clicks = np.array([[1, 0]], bool)
-    assert log_likelihood(crowd, lists, clicks)[0] == pytest.approx(np.log(0.25))
+    found = log_likelihood(crowd, lists, clicks, **own)[0]
+    assert found == pytest.approx(np.log(0.25))
     entropy = 0.25 * np.log(0.25) + 0.75 * np.log(0.75)
-    assert expected_log_likelihood(crowd, lists)[0] == pytest.approx(entropy)
+    assert expected_log_likelihood(crowd, lists, **own)[0] == pytest.approx(entropy)
+    every = np.array([[1, 1]], bool)
+    above = conditional_click_probability(crowd, lists, every, **own)
+    assert above.tolist() == [[1, 0.75]]
+    both = Population(((0.5, crowd.behaviours[0]), (0.5, DocumentCTR())))
+    # The first satisfies one in four of half the users: .5 (1 - .25), .5 at all.
+    who = posterior(both, lists, every, **own)[0]
+    assert who == pytest.approx([0.375 / 0.875, 0.5 / 0.875])
+    # Among items of mean satisfaction .4: at rank 2 behind one of them, 1 - .4.
+    table = click_table(crowd, np.ones(2), 2, satisfaction=np.array([0.8, 0.0]))
+    assert table == pytest.approx(np.array([[1, 0.6], [1, 0.6]]))
 
 
 def test_posterior_by_hand():
@@ -184,9 +197,14 @@ BAD = np.array([[0.5, 1.2]])
         (lambda c: click_probability(c, BAD), r"in \[0, 1\], got 1.2 at \(0, 1\)"),
         (lambda c: expected_clicks(c, BAD), r"in \[0, 1\]"),
         (
-            lambda c: expected_clicks(c, BAD * 1j),
+            lambda c: expected_clicks(c, BAD - 0.5, satisfaction=BAD),
             r"satisfaction must .* got 1.2 at \(0, 1\)",
         ),
+        (
+            lambda c: expected_clicks(c, BAD - 0.5, satisfaction=BAD[:, :1] - 0.5),
+            r"shape of attraction, \(1, 2\), got \(1, 1\)",
+        ),
+        (lambda c: expected_clicks(c, BAD * 1j), "attraction must be floats"),
         (lambda c: click_probability(c, np.array([[np.nan]])), r"got nan at \(0, 0\)"),
         (
             lambda c: log_likelihood(c, np.ones((1, 2)), np.ones((1, 3))),

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.rates import retrieval as retrieval_speed
-from benchmarks.rates.asking import PYTHON
+from benchmarks.rates.peer_process import PYTHON
 from benchmarks.rates.retrieval import (
     CASES,
     ENGINES,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.rates import speed
-from benchmarks.rates.asking import PYTHON, Peer
 from benchmarks.rates.hand_written import in_jax, in_tensorflow, initial
+from benchmarks.rates.peer_process import PYTHON, Peer
 from simulators.behaviours import EYE_TRACKING
 from simulators.oracle import click_probability
 from simulators.populations import named

@@ -52,6 +52,7 @@ def click_logs(draw, columns=None, max_sessions=12):
         "user_type": rng.integers(0, 3, sessions),
         "examination": rng.random(cells),
         "attraction": rng.random(cells),
+        "satisfaction": rng.random(cells),
     }
     if columns is None:
         columns = draw(st.lists(st.sampled_from(OPTIONAL), unique=True))

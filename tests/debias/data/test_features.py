@@ -45,6 +45,27 @@ def test_csv_columns_are_numbers_only_if_all_values_are(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.binary(), pa.uint64()]
+)
+def test_ids_of_any_type(kind):
+    ids = pa.array(["3", "4"]).cast(kind)
+    assert read_features(pa.table({"id": ids, "x": ids}))["id"] == ["3", "4"]
+    coded = pa.table({"id": ids.cast(pa.string()).dictionary_encode(), "x": [1, 2]})
+    assert read_features(coded)["id"] == ["3", "4"]
+
+
+def test_parts_must_be_alike(tmp_path):
+    for number, x in enumerate((["a"], [1])):
+        table = pa.table({"id": [f"i{number}"], "x": x})
+        pyarrow.parquet.write_table(table, tmp_path / f"{number}.parquet")
+    with pytest.raises(ValueError, match=r"1\.parquet: column x holds int64, and str"):
+        read_features(tmp_path)
+    for ids in ([[1]], [b"\xe9"], [{"a": 1}]):
+        with pytest.raises(ValueError, match="table: column id must be text in UTF-8"):
+            read_features(pa.table({"id": ids, "x": [1]}))
+
+
+@pytest.mark.parametrize(
     "text, options, message",
     [
         ("id,x\n1,2\n", {"id": "ids"}, "no column ids of ids: did you mean id"),

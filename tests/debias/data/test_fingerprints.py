@@ -35,6 +35,12 @@ def test_a_copy_or_a_link_is_the_same_log_and_a_changed_one_is_not(tmp_path):
     assert fingerprint(tmp_path / "d") != known
 
 
+def test_a_file_of_any_kind_has_one(tmp_path):
+    (tmp_path / "items.txt").write_text("1 qid:1 1:0.5")
+    (tmp_path / "copy").write_text("1 qid:1 1:0.5")
+    assert fingerprint(tmp_path / "items.txt") == fingerprint(str(tmp_path / "copy"))
+
+
 def test_a_single_click_more_is_another_log(tmp_path):
     LOG.write(tmp_path / "a.parquet")
     replace(LOG, click=LOG.item == 38).write(tmp_path / "b.parquet")

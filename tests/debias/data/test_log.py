@@ -28,7 +28,7 @@ def test_columns_are_kept_in_their_types():
         **GOOD,
         **{"row": shown, "column": shown, "device": [0, 2], "context": [[1], [2]]},
         **{"logging_propensity": ones, "swap": [[1, 2], [0, 0]], "user_type": [0, 1]},
-        **{"examination": ones, "attraction": ones * 0},
+        **{"examination": ones, "attraction": ones * 0, "satisfaction": ones},
     }
     log = ClickLog(**every)
     assert list(log.columns()) == list(every) == list(COLUMNS)
@@ -94,7 +94,9 @@ def test_rejects(bad, message):
         ClickLog(**{**GOOD, **bad})
 
 
-@pytest.mark.parametrize("name", ["logging_propensity", "examination", "attraction"])
+@pytest.mark.parametrize(
+    "name", ["logging_propensity", "examination", "attraction", "satisfaction"]
+)
 @pytest.mark.parametrize("value", [-0.1, 1.1, NAN, np.inf, -np.inf])
 def test_probabilities_are_held_to_their_range_where_an_item_is_shown(name, value):
     probability = np.full((2, 3), 0.5)

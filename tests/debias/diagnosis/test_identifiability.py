@@ -5,7 +5,13 @@ import pytest
 from scipy.optimize import minimize
 
 from debias.data import ClickLog
-from debias.diagnosis.identifiability import confounding, connectivity, overlap, profile
+from debias.diagnosis.identifiability import (
+    MATTERS,
+    confounding,
+    connectivity,
+    overlap,
+    profile,
+)
 from debias.metrics import effective_sample_size
 from debias.propensity import merge_places
 from simulators.behaviours import PositionBased
@@ -166,6 +172,17 @@ def test_confounding_is_flagged_where_it_is():
     shuffled = simulated(PlackettLuce(lambda data: np.zeros(data.items), 1.0), 20_000)
     found = confounding(shuffled)
     assert not found.flagged.any() and found.verdict.startswith("No confounding")
+    assert found.grade == "good" and np.nanmax(found.detectable) < MATTERS
+    assert f"A factor of {np.nanmax(found.detectable):.2f} would" in found.verdict
+
+
+def test_confounding_that_would_not_show_is_unknown():
+    thin = simulated(PlackettLuce(lambda data: np.zeros(data.items), 1.0), 300)
+    found = confounding(thin, "pbm_conditional")
+    assert not found.flagged.any() and found.grade == "unknown"
+    assert (found.detectable[1:] > MATTERS).any() and found.detectable[0] == 1.0
+    one = ClickLog([0, 0], [[1], [2]], [[1], [0]])
+    assert confounding(one).verdict.startswith("Unknown: one rank")
 
 
 def test_the_yandex_sample():

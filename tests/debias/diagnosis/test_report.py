@@ -13,9 +13,10 @@ from matplotlib.image import imread
 
 from debias.data import ClickLog, Stream
 from debias.data.summary import summarize
+from debias.diagnosis import figures
 from debias.diagnosis import report as reports
 from debias.diagnosis.identifiability import confounding
-from debias.propensity import estimate
+from debias.propensity import Examination, estimate
 from tests.debias.propensity.real import yandex
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -110,7 +111,7 @@ def test_the_yandex_sample_is_flagged_at_rank_2():
     )
     text = reports.page(diagnosis)
     row = re.search(r"<tr><td>2</td>.*?</tr>", text, re.DOTALL)[0]
-    assert re.search(r'class="flag">0.968 confounded', row)
+    assert re.search(r'class="flag">0.968 <small>confounded', row)
     assert "0.748" in row and "0.698" in row
     first = re.search(r"<tr><td>1</td>.*?</tr>", text, re.DOTALL)[0]
     assert "confounded" not in first
@@ -140,6 +141,69 @@ def test_what_a_poor_log_does_not_allow_is_said(log, wrong):
     for why in diagnosis.skipped.values():
         assert why in text
     json.dumps(diagnosis.record(), allow_nan=False)
+
+
+def test_a_deterministic_log_has_words_in_place_of_empty_drawings():
+    rng = np.random.default_rng(0)
+    query = rng.integers(0, 30, 900)
+    item = query[:, None] * 4 + np.arange(4)
+    click = rng.random(item.shape) < [0.6, 0.4, 0.3, 0.2]
+    found = reports.diagnose(ClickLog(query, item, click))
+    text = reports.page(found)
+    assert "There is nothing to draw: no item was shown at several ranks" in text
+    drawn = set(re.findall(r'id="(\w+)-760-', text))
+    assert "profile" not in drawn and {"examination", "graph"} <= drawn
+    legend = re.search(r'<ul class="legend">.*?</ul>', text, re.DOTALL)[0]
+    known = [n for n, e in found.estimates.items() if np.isfinite(e.examination[1])]
+    assert legend.count("</i>") == len(known)  # what knows nothing is not drawn
+    json.dumps(found.record(), allow_nan=False)
+
+
+def thin(sessions=500, queries=100, seed=0):
+    """Hardly an item is shown twice: 5 of 60 a query."""
+    rng = np.random.default_rng(seed)
+    query = rng.integers(0, queries, sessions)
+    merit = np.linspace(3, 0, 60) + rng.gumbel(size=(sessions, 60))
+    item = np.argsort(-merit, axis=1)[:, :5]
+    p = np.linspace(0.5, 0.05, 60)[item] * [1.0, 0.7, 0.5, 0.4, 0.3]
+    return ClickLog(query, item + 60 * query[:, None], rng.random(item.shape) < p)
+
+
+def test_what_cannot_be_trusted_is_said_and_not_drawn():
+    found = reports.diagnose(thin())
+    wrong = {name: e.degenerate for name, e in found.estimates.items() if e.degenerate}
+    assert "dla" in wrong and "dual learning without features needs" in wrong["dla"]
+    text = reports.page(found)
+    legend = re.search(r'<ul class="legend">.*?</ul>', text, re.DOTALL)[0]
+    head = re.search(r"<thead>.*?</thead>", text, re.DOTALL)[0]
+    for name, why in wrong.items():
+        assert f"{reports.NAMES[name]}: not to be used, {why}." in text
+        assert f">{reports.NAMES[name]}<" not in legend + head
+    record = found.record()
+    assert record["degenerate"] == wrong
+    assert {r["method"] for r in record["estimates"] if r["degenerate"]} == set(wrong)
+
+
+def test_one_wild_curve_does_not_set_the_axis():
+    ranks, log = np.arange(1, 5), simulated()
+    curves = {name: estimate(log, name) for name in ("ctr", "pivot", "pbm_em")}
+    values = np.array([1, 900_000.0, 2, 3])
+    curves["all_pairs"] = Examination(ranks, *[values] * 4, ranks, "all_pairs", "none")
+    assert figures._top(list(curves.values())) == pytest.approx(3.0, abs=0.1)
+
+
+def test_names_are_escaped():
+    rng = np.random.default_rng(0)
+    names = ("<script>alert(1)</script>", "tab\x1b[31m & co\ud800")
+    item = rng.permuted(np.tile(np.arange(3), (200, 1)), axis=1)
+    device = rng.integers(1, 3, 200)
+    log = ClickLog(np.zeros(200, int), item, rng.random((200, 3)) < 0.4, device=device)
+    found = reports.diagnose(log, devices=names)
+    text = reports.page(found, "log\x00<img src=x>")
+    assert "<script" not in text and "<img" not in text
+    assert "&lt;script&gt;" in text and r"tab\x1b[31m &amp; co\ud800" in text
+    assert text.encode("utf-8").translate(None, b"\n").decode().isprintable()
+    assert r"\x1b" in json.loads(json.dumps(found.record()))["devices"]["2"]
 
 
 def browse(path, *flags):

@@ -8,11 +8,12 @@ from scipy.stats import binom
 from debias.data import ClickLog
 from debias.propensity import ESTIMATORS, count_cells, estimate, estimate_counts
 from debias.propensity.cells import cells
+from debias.propensity.dla import CAP, _beliefs, _jacobian, dla, pages
 from debias.propensity.harvest import all_pairs
 from debias.propensity.pbm_maximum import accelerated
 from simulators.behaviours import PositionBased
 from simulators.clicks import simulate
-from simulators.policies import PlackettLuce, RandPair, expert
+from simulators.policies import PlackettLuce, RandPair, expert, weak_ranker
 from simulators.populations import Population
 from simulators.queries import generate
 from tests.debias.propensity.real import yandex
@@ -50,7 +51,6 @@ CLAIMS = [
     ("adjacent_chain", {"interval": "bootstrap", "replicates": 40}),
     ("regression_em", {"features": X}),
     ("dla", {"features": X}),
-    ("dla", {"features": X, "interval": "bootstrap", "replicates": 30}),
 ]
 TRIALS = 24
 
@@ -214,6 +214,132 @@ def test_few_impressions_bias_the_maximum_but_not_the_conditional_one():
     error = fair.std(axis=0, ddof=1) / np.sqrt(len(logs))
     assert np.abs(fair.mean(axis=0) / error).max() < 5  # t of 7 degrees of freedom
     assert gaps("pbm_mle").mean() > 0.1 > 2 * np.abs(fair.mean())
+
+
+def thin(seed, sessions=1500, queries=60):
+    data = generate(queries=queries, seed=seed)
+    crowd = Population(((1.0, PositionBased(THETA)),))
+    policy = PlackettLuce(weak_ranker(data), 0.1)
+    return simulate(data, policy, crowd, sessions, seed, 5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dual_learning_stays_finite_on_thin_logs(seed):
+    """Hardly an item has three clicks: without a cap, weights grow on each other."""
+    found = estimate(thin(seed), "dla")
+    assert np.isfinite(found.examination).all()
+    assert found.examination.max() < 3 and found.examination.min() > 0.005
+    assert "half of the clicks are on items with at most" in found.degenerate
+    assert found.degenerate in str(found) and found.records()[0]["degenerate"] is True
+
+
+def test_dual_learning_may_be_used_where_items_have_clicks():
+    found = estimate(simulated(sessions=5000), "dla")
+    assert found.degenerate == "" and found.records()[0]["degenerate"] is False
+
+
+def test_where_items_have_clicks_attractions_may_differ_by_more_than_the_cap():
+    steep = np.exp(2 * X[:, 0].clip(-1.5, 1.5) - 3).astype(np.float32)  # .0025 to 1
+    log = simulated(sessions=40_000, attraction=steep)
+    for features in (None, X[:, :1].clip(-1.5, 1.5)):
+        found = estimate(log, "dla", features=features)
+        np.testing.assert_allclose(found.examination, THETA, atol=0.15)
+        assert found.degenerate == ""
+
+
+def test_linear_dual_learning_needs_no_clicks_of_every_item():
+    log = simulated(sessions=100, attraction=LOGLINEAR)
+    assert "needs 50" in estimate(log, "dla").degenerate
+    assert estimate(log, "dla", features=X).degenerate == ""
+
+
+def test_dual_learning_that_has_not_settled_says_so():
+    log = simulated(sessions=5000)
+    assert "not settled" in estimate(log, "dla", iterations=1).degenerate
+
+
+def test_the_cap_of_the_weights_by_hand():
+    # On lists [0, 1] rank 1 has 9 clicks and rank 2 one; on lists [1, 0] 1 and 9.
+    shown = [[0, 1]] * 10 + [[1, 0]] * 10
+    click = np.zeros((20, 2), bool)
+    click[:9, 0] = click[9, 1] = click[10, 0] = click[11:, 1] = True
+    solution = dla(pages(ClickLog([0] * 20, shown, click)))
+    # Item 0 is clicked nine times as often at either rank, both ranks are alike.
+    assert solution.state[:2].tolist() == pytest.approx([0, 0], abs=1e-4)
+    assert np.exp(solution.state[2] - solution.state[3]) == pytest.approx(9, rel=1e-3)
+    assert solution.clicks == 18 and solution.move < 1e-6
+    # Twenty times as often: v of the one click at rank 2 of lists [0, 1] is cut to 10.
+    click = np.zeros((42, 2), bool)
+    click[:20, 0] = click[20, 1] = click[21, 0] = click[22:, 1] = True
+    log = ClickLog([0] * 42, [[0, 1]] * 21 + [[1, 0]] * 21, click)
+    solution = dla(pages(log))
+    # g: weighted clicks of rank 2 over those of rank 1, f that of the item.
+    ratio = np.exp(solution.state[2] - solution.state[3])
+    wanted = (CAP + 20 / ratio) / (20 + 1)
+    assert np.exp(solution.state[1]) == pytest.approx(wanted, rel=1e-3)
+    # Three times the log: an item has 120 clicks, and both ranks are alike.
+    solution = dla(pages(ClickLog.concatenate([log] * 3)))
+    assert solution.clicks == 120 and solution.state[1] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_jacobian_of_dual_learning_is_the_derivative():
+    """Of both estimating equations, written out anew, by central differences."""
+    rng = np.random.default_rng(0)
+    log = simulated(sessions=60)
+    page = pages(log)
+    units, ranks, size = *page.pair.shape, len(page.pairs)
+    click = np.asarray(page.clicked.sum(axis=1)).reshape(units, ranks)
+    g, f = np.r_[0.0, rng.normal(size=ranks - 1)], rng.normal(size=size)
+
+    def softmax(z):
+        return np.exp(z) / np.exp(z).sum()
+
+    def psi(x):
+        g, f = x[:ranks], x[ranks:]
+        of_g, of_f = np.zeros(ranks), np.zeros(size)
+        for pair, c in zip(page.pair, click, strict=True):
+            own = f[pair]
+            w, v = np.exp(g[0] - g), np.exp(own[0] - own)
+            of_g += c * v - (c * v).sum() * softmax(g)
+            of_f[pair] += c * w - (c * w).sum() * softmax(own)
+        return np.r_[of_g, of_f]
+
+    x = np.r_[g, f]
+    step = 1e-5 * np.eye(len(x))
+    wanted = np.array([(psi(x + e) - psi(x - e)) / 2e-5 for e in step]).T
+    own = _beliefs(page.pair, page.mask, g, f, 1e9)
+    found = _jacobian(page, own, click)
+    rows = [(found.gg, found.gf.toarray()), (found.fg.toarray(), found.ff.toarray())]
+    full = np.block([list(row) for row in rows])
+    kept = np.r_[1:ranks, ranks : ranks + size]  # rank 1 is the scale; no padding
+    np.testing.assert_allclose(
+        full[np.ix_(kept, kept)], wanted[np.ix_(kept, kept)], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_maximum_at_which_everything_is_examined_is_degenerate():
+    # Every item is shown once: its own click is explained by the item alone.
+    click = np.random.default_rng(0).random((50, 2)) < 0.5
+    once = ClickLog([0] * 50, np.arange(100).reshape(50, 2), click)
+    tied = ClickLog([0, 0], [[200, 201], [201, 200]], [[1, 1], [1, 1]])
+    found = estimate(ClickLog.concatenate([once, tied]), "pbm_mle")
+    assert found.examination.tolist() == pytest.approx([1, 1], abs=1e-3)
+    assert "1 of 1 ranks are examined like rank 1" in found.degenerate
+    assert "(degenerate: " in str(found)
+    assert estimate(simulated(), "pbm_mle").degenerate == ""
+    # Ranks that are examined alike, of items shown often, are an estimate like others.
+    both = np.repeat(np.random.default_rng(0).random((400, 1)) < 0.5, 2, axis=1)
+    alike = ClickLog([0] * 400, [[0, 1], [1, 0]] * 200, both)
+    assert estimate(alike, "pbm_mle").degenerate == ""
+
+
+def test_contexts_say_which_of_them_is_degenerate():
+    rich, poor = simulated(sessions=5000), thin(0)
+    logs = [ClickLog(each.query, each.item, each.click) for each in (rich, poor)]
+    both = ClickLog.concatenate(logs)
+    context = np.repeat([1, 2], [len(rich), len(poor)])
+    found = estimate(both, "dla", by=context)
+    assert found.degenerate.startswith("context 2: ")
 
 
 def test_a_rank_without_a_comparison_in_both_directions_is_not_told():

@@ -93,5 +93,59 @@ def test_bad_input():
         cascade_ips(LOG, np.zeros(LOG.item.shape))
     with pytest.raises(ValueError, match="temperature must be above 0"):
         plackett_luce(LOG, DATA, LOGGING(DATA), 0.0)
-    with pytest.raises(ValueError, match="examination must be 5 numbers above 0"):
+    with pytest.raises(ValueError, match="one number for each of 5 ranks"):
         examination_ips(LOG, LOGGING(DATA), [1.0, 0.5])
+
+
+@pytest.mark.parametrize("wrong", [0.0, -0.5, 1.5, 1e30, np.inf, np.nan])
+def test_an_examination_outside_the_range_is_refused(wrong):
+    theta = [1.0, wrong, 0.5, 0.4, 0.3]
+    with pytest.raises(ValueError, match=r"in \(0, 1\], got .* at rank 2; only ratios"):
+        examination_ips(LOG, LOGGING(DATA), theta)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_are_refused(wrong):
+    scores = np.array(LOGGING(DATA), float)
+    item = LOG.item[3, 1]
+    scores[item] = wrong
+    with pytest.raises(ValueError, match=f"scores must be finite, got .* item {item}"):
+        examination_ips(LOG, scores, np.ones(5))
+    with pytest.raises(ValueError, match=r"scores must be .* finite numbers"):
+        plackett_luce(LOG, DATA, scores, 1.0)
+    with pytest.raises(ValueError, match="item must be below 1"):
+        examination_ips(LOG, scores[:1], np.ones(5))
+    with pytest.raises(ValueError, match="one number an item"):
+        examination_ips(LOG, scores[:, None], np.ones(5))
+
+
+def test_scores_of_items_that_are_not_shown_do_not_matter():
+    log = ClickLog([0, 0], [[0, 1], [1, 0]], [[1, 0], [0, 1]])
+    found = examination_ips(log, [0.0, 1.0, np.nan], [1.0, 0.5])
+    assert found.value == examination_ips(log, [0.0, 1.0], [1.0, 0.5]).value
+
+
+@pytest.mark.parametrize(
+    "options, wrong",
+    [
+        ({"clip": 0.5}, "clip must be at least 1"),
+        ({"clip": np.nan}, "clip must be"),
+        ({"confidence": 1.0}, "confidence must be in"),
+        ({"confidence": 95}, "confidence"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        examination_ips(LOG, LOGGING(DATA), np.ones(5), **options)
+    with pytest.raises(ValueError, match=wrong):
+        cascade_ips(LOG, LOG.logging_propensity, **options)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1.5, -0.1])
+def test_chances_out_of_range_are_refused(wrong):
+    chance = np.array(LOG.logging_propensity, float)
+    chance[2, 1] = wrong
+    with pytest.raises(ValueError, match=r"chance must be in .* row 2, column 1"):
+        cascade_ips(LOG, chance)
+    with pytest.raises(ValueError, match="chance must have the shape"):
+        cascade_ips(LOG, chance[:, :2])

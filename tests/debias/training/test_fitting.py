@@ -4,6 +4,7 @@ import gc
 import json
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,7 +25,9 @@ from debias.training import (
 from simulators import simulate
 from tests.debias.training.worlds import DATA, LOG, POLICY, SHOWN, prepared, written
 
-CONFIG = TrainingConfig(epochs=3, patience=3, batch_size=64, round=400, seed=5)
+CONFIG = TrainingConfig(
+    epochs=3, patience=3, batch_size=64, min_steps=0, round=400, seed=5
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +140,74 @@ def test_a_loss_that_is_no_number_stops_the_fit(world, tmp_path):
 
 
 def test_the_front_door_holds_out_scales_and_serves():
-    found = fit("product", LOG, DATA, config=TrainingConfig(epochs=1, batch_size=64))
+    found = fit(
+        "product",
+        LOG,
+        DATA,
+        config=TrainingConfig(epochs=1, batch_size=64, min_steps=0),
+    )
     assert isinstance(found.model, Product) and found.prepared.held_out_by == "query"
     raw = np.asarray(found.ranker(DATA.features[:7]))
     scaled = found.prepared.preprocess(DATA.features[:7])
     np.testing.assert_allclose(raw, found.model.score(scaled), rtol=1e-5)
     assert "Passes" in str(found) and "<table>" in found._repr_html_()
+
+
+def test_averaged_weights_are_judged_kept_and_served(world):
+    """One step: the average is the step's own weights, and decay spares places."""
+    config = replace(CONFIG, epochs=1, batch_size=1024, round=1024)
+    one = fit_prepared("product", world, config)
+    plain = fit_prepared("product", world, replace(config, averaging=None))
+    for ours, theirs in zip(
+        one.model.get_weights(), plain.model.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    several = replace(config, batch_size=64)
+    averaged = fit_prepared("product", world, several)
+    raw = fit_prepared("product", world, replace(several, averaging=None))
+    apart = [
+        np.abs(a - b).max()
+        for a, b in zip(
+            averaged.model.get_weights(), raw.model.get_weights(), strict=True
+        )
+    ]
+    assert max(apart) > 1e-4  # the same steps, another point of their path
+    assert averaged.history[0]["loss"] == pytest.approx(raw.history[0]["loss"])
+
+
+def test_only_kernels_of_relevance_towers_decay(world):
+    """At weight 0 the loss has no gradient: what moves, decays, by (1 - rate decay)."""
+    weight = np.zeros(world.train.log.item.shape)
+    still = world._replace(train=world.train._replace(weight=weight))
+    config = replace(CONFIG, epochs=1, batch_size=1024, round=1024, rate=0.1, decay=0.5)
+    keras.utils.set_random_seed(5)
+    before = build("product", world.layout, 5)
+    batch, _ = next(iter(batches(world.validation.log, world.train.data, 2)))
+    before(batch)
+    found = fit_prepared("product", still, config)
+    kernels = {id(v) for v in fitting.decaying(found.model)}
+    assert kernels
+    for ours, start in zip(found.model.weights, before.weights, strict=True):
+        wanted = np.asarray(start) * (0.95 if id(ours) in kernels else 1.0)
+        np.testing.assert_allclose(np.asarray(ours), wanted, rtol=1e-6)
+
+
+def test_a_small_log_is_given_steps_enough():
+    """1,000 sessions are two steps of 512: 200 passes, 25 of them together."""
+    config = TrainingConfig(batch_size=512, min_steps=400)
+    assert config.passes(1000) == 200 and config.passes_a_round(1000) == 25
+    assert config.passes(10**6) == 16 and config.passes_a_round(10**6) == 1
+    asked = replace(config, epochs=2)
+    assert asked.passes(1000) == 2 and asked.passes_a_round(1000) == 1
+
+
+def test_passes_that_are_learned_together_are_counted(world):
+    done = []
+    config = TrainingConfig(batch_size=512, min_steps=100, seed=5)
+    found = fit_prepared("naive", world, config, progress=done.append)
+    assert found.history[0]["epoch"] == 25 and len(found.history) <= 2
+    assert found.epoch % 25 == 0
+    assert sum(done) == 50 * len(world.train.log) >= found.sessions
 
 
 def test_weights_of_cells_reach_the_loss():
@@ -151,7 +216,7 @@ def test_weights_of_cells_reach_the_loss():
     model = build("naive", prepared().layout, 5)
     weight = np.zeros(train.item.shape)
     some = RankingData(prepared().train.data.features, None, [0, SHOWN.item.max() + 1])
-    config = TrainingConfig(epochs=1, batch_size=64)
+    config = TrainingConfig(epochs=1, batch_size=64, min_steps=0)
     found = fit(model, train, some, validation=validation, weight=weight, config=config)
     assert found.history[0]["loss"] == 0.0
     with pytest.raises(ValueError, match="weight goes with validation"):
@@ -183,7 +248,7 @@ def test_a_streamed_fit_is_as_good_as_one_in_memory(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log_files, "ROW_GROUP", 250)
         log.write(tmp_path / "log", shards=4)
-    config = TrainingConfig(epochs=2, batch_size=128, round=1500, seed=5)
+    config = TrainingConfig(epochs=2, batch_size=128, min_steps=0, round=1500, seed=5)
     held = prepared(log=log, features=some.features)
     stream = Stream(tmp_path / "log", window=3000)
     (learners, _, _), _ = held_out_of_stream(stream, some.queries, 0)
@@ -223,6 +288,7 @@ def test_features_are_held_for_one_round_at_a_time(world, monkeypatch):
         return batches(*arguments, **options)
 
     monkeypatch.setattr(fitting, "batches", watched)
+    monkeypatch.setattr(fitting, "LARGE", 0)
     gc.collect()
     gc.disable()
     try:
@@ -253,7 +319,7 @@ def test_a_long_pass_is_judged_within_and_its_best_weights_stay(
 
     monkeypatch.setattr(fitting, "session_log_likelihoods", judged)
     monkeypatch.setattr(fitting, "OFTEN", often)
-    config = replace(CONFIG, epochs=2, round=150)
+    config = replace(CONFIG, epochs=2, patience=20, round=150)
     found = fit_prepared("additive", world, config)
     model = found.model
     assert len(seen) == len(likelihoods)

@@ -7,7 +7,7 @@ from debias import training
 from debias.training import TrainingConfig, choose
 from tests.debias.training.worlds import DATA, LOG, prepared
 
-FAST = TrainingConfig(epochs=1, batch_size=64)
+FAST = TrainingConfig(epochs=1, batch_size=64, min_steps=0)
 
 
 def test_choice_is_the_simplest_within_one_standard_error():

@@ -1,4 +1,4 @@
-"""Tests of benchmarks.rates.asking and of the script it speaks with."""
+"""Tests of benchmarks.rates.peer_process and of the script it speaks with."""
 
 import shutil
 import sys
@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.rates import asking
-from benchmarks.rates.asking import PYTHON, peer
+from benchmarks.rates import peer_process
+from benchmarks.rates.peer_process import PYTHON, peer
 
 LOUD = """
 def prepare(setup, arrays):
@@ -25,7 +25,9 @@ def prepare(setup, arrays):
 @pytest.fixture
 def script(tmp_path, monkeypatch):
     monkeypatch.setenv(PYTHON, sys.executable)
-    monkeypatch.setattr(asking, "SCRIPT", shutil.copy(asking.SCRIPT, tmp_path))
+    monkeypatch.setattr(
+        peer_process, "SCRIPT", shutil.copy(peer_process.SCRIPT, tmp_path)
+    )
     return tmp_path
 
 

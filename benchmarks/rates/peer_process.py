@@ -1,4 +1,4 @@
-"""A peer that runs beside us in another Python, asked for rounds one by one.
+"""A peer library that runs in another Python and does one round of work at a time.
 
 The peers of `benchmarks.peers` want libraries that do not go together with ours. They
 are measured where `DEBIAS_PEERS_PYTHON` names the Python of an environment that has
@@ -52,7 +52,7 @@ def peer(
 
     Args:
         name: The module.
-        setup: What its `prepare` is told, as JSON.
+        setup: First argument of its `prepare`, as JSON.
         arrays: The arrays that it is handed, through a temporary file.
 
     Raises:
@@ -71,7 +71,7 @@ def peer(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-        def ask(line: str) -> dict[str, Any]:
+        def request(line: str) -> dict[str, Any]:
             assert process.stdin is not None and process.stdout is not None
             with suppress(BrokenPipeError):  # then there is no answer either
                 process.stdin.write(f"{line}\n")
@@ -82,11 +82,11 @@ def peer(
             return json.loads(answer)
 
         try:
-            found = ask(json.dumps({"setup": setup, "arrays": str(path)}))
+            found = request(json.dumps({"setup": setup, "arrays": str(path)}))
             if "missing" in found:
                 print(f"{name} is left out: no {found['missing']}", file=sys.stderr)
                 yield None
             else:
-                yield Peer(found["value"], lambda: ask("round"))
+                yield Peer(found["value"], lambda: request("round"))
         finally:
             process.communicate()  # its input ends, and so does it

@@ -1,0 +1,85 @@
+"""Arrow arrays of any layout in the one that the readers know, and what is wrong."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from debias.data.text import quoted
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of this type are lists, of whatever layout."""
+    tests = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """The array in the layout that all others are read from, its values the same.
+
+    Dictionaries and runs are written out, views and large text become text, and bytes
+    become text where they are UTF-8.
+    """
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(array.storage)
+    if pa.types.is_dictionary(kind):
+        return plain(array.dictionary_decode())
+    if pa.types.is_run_end_encoded(kind):
+        return plain(pc.run_end_decode(array))
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        size = pc.list_value_length(array).fill_null(0).to_numpy()
+        ends = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
+        return pa.ListArray.from_arrays(
+            pa.array(ends), pc.list_flatten(array), mask=array.is_null()
+        )
+    tests = ("large_string", "string_view", "binary", "large_binary", "binary_view")
+    if any(getattr(pa.types, f"is_{test}")(kind) for test in tests):
+        return pc.cast(array, pa.string(), safe=False)  # `first_no_text` is to follow
+    if pa.types.is_float16(kind):
+        return array.cast(pa.float32())
+    return array
+
+
+def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column in one piece, as `plain` has it."""
+    if isinstance(column, pa.ChunkedArray):
+        pieces = [plain(chunk) for chunk in column.chunks]
+        pieces = pieces or [pa.nulls(0, column.type)]
+        column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+    return plain(column)
+
+
+def first_no_text(array: pa.Array) -> int | None:
+    """The first entry with text that is no UTF-8; None if there is none."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return first_fault(array, _validate)
+    return None
+
+
+def _validate(array: pa.Array) -> None:
+    array.take(pa.array(np.arange(len(array)))).validate(full=True)
+
+
+def bytes_of(array: pa.Array, entry: int) -> str:
+    """An entry that is no UTF-8, for a message."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return quoted(array.cast(pa.binary())[entry].as_py())
+    return f"that of its {kind}"
+
+
+def first_fault(array: pa.Array, test: Callable[[pa.Array], object]) -> int:
+    """The first entry that a test of arrays refuses with `pa.ArrowInvalid`."""
+    low, high = 0, len(array)  # the first fault lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            test(array.slice(low, middle - low))
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low

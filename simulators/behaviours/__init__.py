@@ -1,0 +1,120 @@
+"""Behaviours: how one kind of user turns attraction into clicks.
+
+A list is a row of attractions in display order, each the probability that the average
+user clicks an item once examined. A behaviour reads (S, L) lists at once and answers,
+always exactly and in closed form:
+
+    perceive(attraction)            P(click at k | examined at k, this user)
+    examination(attraction, click)  P(examined at k | clicks made before reading k)
+    conditional_click_probability   P(c_k | c_1 .. c_{k-1}); multiplies to P(c)
+    click_probability(attraction)   P(c_k), the marginal
+    sample(attraction, rng)         clicks, and the examination each was drawn from
+
+so that P(c_k | clicks made before) = examination * perceive in every cell. Lists hold
+no padding: `simulators.clicks` calls a behaviour on lists of one length at a time.
+Everything runs in the float type of the attraction it is given.
+
+Items may have a satisfaction of their own, P(satisfied | clicked), a second array of
+the same shape, so that an item can attract all and satisfy nobody. Only behaviours that
+are `satisfiable` are given it.
+
+To add a behaviour, write a frozen dataclass of one of the families (`Independent`: a
+click changes nothing; `Chain`: examination passes from rank to rank) and enter an
+instance in `BEHAVIOURS`. Tests and tables pick it up from there.
+"""
+
+from simulators.behaviours.base import (
+    BAIDU,
+    EYE_TRACKING,
+    Behaviour,
+    Curve,
+    Knots,
+    eye_tracking,
+    power_law,
+    with_satisfaction,
+)
+from simulators.behaviours.bottom_up import BottomUp
+from simulators.behaviours.browsing import (
+    UserBrowsing,
+    user_browsing,
+)
+from simulators.behaviours.chain import (
+    GRADED_DBN,
+    INFORMATIONAL,
+    NAVIGATIONAL,
+    Carousel,
+    Cascade,
+    Chain,
+    ClickChain,
+    DependentClick,
+    DynamicBayesian,
+    simplified_dbn,
+)
+from simulators.behaviours.grid import Grid
+from simulators.behaviours.independent import (
+    DocumentCTR,
+    Independent,
+    PositionBased,
+    RankCTR,
+    TrustBiased,
+    trust_oosterhuis,
+    trust_vardasbi,
+)
+
+__all__ = [
+    "BAIDU",
+    "BEHAVIOURS",
+    "EYE_TRACKING",
+    "GRADED_DBN",
+    "INFORMATIONAL",
+    "NAVIGATIONAL",
+    "Behaviour",
+    "BottomUp",
+    "Carousel",
+    "Cascade",
+    "Chain",
+    "ClickChain",
+    "Curve",
+    "DependentClick",
+    "DocumentCTR",
+    "DynamicBayesian",
+    "Grid",
+    "Independent",
+    "Knots",
+    "PositionBased",
+    "RankCTR",
+    "TrustBiased",
+    "UserBrowsing",
+    "eye_tracking",
+    "power_law",
+    "simplified_dbn",
+    "trust_oosterhuis",
+    "trust_vardasbi",
+    "user_browsing",
+    "with_satisfaction",
+]
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    "position-based": PositionBased(),
+    "position-based-picky": PositionBased(power_law(1.0), pickiness=3.0),
+    "position-based-baidu": PositionBased(BAIDU),
+    "rank-ctr": RankCTR(),
+    "document-ctr": DocumentCTR(),
+    "trust-oosterhuis": trust_oosterhuis(),
+    "trust-vardasbi": trust_vardasbi(),
+    "cascade": Cascade(),
+    "dcm": DependentClick(),
+    "ccm": ClickChain(),
+    "dbn": DynamicBayesian(),
+    "sdbn": simplified_dbn(),
+    "dbn-navigational": DynamicBayesian(1.0, NAVIGATIONAL),
+    "dbn-informational": DynamicBayesian(1.0, INFORMATIONAL),
+    "dbn-graded": DynamicBayesian(0.8, GRADED_DBN),
+    "ubm": user_browsing(),
+    "bottom-up": BottomUp(DynamicBayesian(0.7)),
+    "bottom-up-cascade": BottomUp(Cascade()),
+    "grid": Grid(),
+    "grid-no-skipping": Grid(skip=0.0),
+    "carousel": Carousel(),
+}
+"""One instance of every behaviour; a new one is tested by being entered here."""

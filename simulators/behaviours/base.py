@@ -1,0 +1,190 @@
+"""What every behaviour shares: curves, checks and the interface."""
+
+from functools import lru_cache
+from typing import overload
+
+import numpy as np
+
+from simulators.chance import ROWS
+
+EYE_TRACKING = (0.68, 0.61, 0.48, 0.34, 0.28, 0.20, 0.11, 0.10, 0.08, 0.06)
+BAIDU = (1.0, 0.674, 0.414, 0.293, 0.208, 0.171, 0.136, 0.117, 0.084, 0.058)
+Curve = tuple[float, ...]
+Knots = tuple[tuple[float, float], ...]
+
+
+def eye_tracking(eta: float = 1.0) -> Curve:
+    """Examination at ranks 1 to 10 measured by eye tracking, to the power eta.
+
+    After Joachims et al., Accurately Interpreting Clickthrough Data as Implicit
+    Feedback, SIGIR 2005.
+
+    >>> eye_tracking(2.0)[:2]
+    (0.4624, 0.3721)
+    """
+    return tuple(round(theta**eta, 12) for theta in EYE_TRACKING)
+
+
+def power_law(eta: float = 1.0, positions: int = 50) -> Curve:
+    """Examination k ** -eta at ranks k = 1 to positions.
+
+    >>> power_law(1.0, 3)
+    (1.0, 0.5, 0.3333333333333333)
+    """
+    return tuple(float(k**-eta) for k in range(1, positions + 1))
+
+
+SLOW = power_law(0.5)
+
+
+def floats(values: np.ndarray) -> np.ndarray:
+    """The values in their float type, in that of Python where they have none."""
+    values = np.asarray(values)
+    if values.dtype.kind == "c":
+        raise ValueError(
+            "attraction must be floats, got complex numbers; satisfaction is an "
+            "argument of its own"
+        )
+    return values if values.dtype.kind == "f" else values.astype(float)
+
+
+@overload
+def turned(values: np.ndarray) -> np.ndarray: ...
+@overload
+def turned(values: None) -> None: ...
+def turned(values: np.ndarray | None) -> np.ndarray | None:
+    """The lists from their last item to their first."""
+    return None if values is None else floats(values)[:, ::-1]
+
+
+def rows_of(values: np.ndarray | None, rows: slice) -> np.ndarray | None:
+    """Some of the lists."""
+    return None if values is None else values[rows]
+
+
+def positions_of(curve: Curve, attraction: np.ndarray, owner: object) -> np.ndarray:
+    """The start of a table of positions that covers the list."""
+    size = attraction.shape[-1]
+    if size > len(curve):
+        raise ValueError(
+            f"{type(owner).__name__} knows {len(curve)} positions, got a list of {size}"
+        )
+    return np.asarray(curve[:size], attraction.dtype)
+
+
+def check_range(owner: object, low: float, high: float, **values: object) -> None:
+    for name, value in values.items():
+        array = np.asarray(value, float)
+        if not ((array >= low) & (array <= high)).all():
+            raise ValueError(
+                f"{type(owner).__name__}: {name} must be in [{low:g}, {high:g}], "
+                f"got {value}"
+            )
+
+
+def picky(attraction: np.ndarray, pickiness: float) -> np.ndarray:
+    attraction = floats(attraction)
+    return attraction if pickiness == 1.0 else attraction**pickiness
+
+
+def interpolated(knots: Knots, at: np.ndarray) -> np.ndarray:
+    """The broken line through the knots; flat outside them."""
+    x, y = np.array(knots, at.dtype).T
+    if len(knots) == 2:  # a straight line needs no search
+        return y[0] + (np.clip(at, x[0], x[1]) - x[0]) * ((y[1] - y[0]) / (x[1] - x[0]))
+    return np.interp(at, x, y).astype(at.dtype)
+
+
+@lru_cache(maxsize=64)
+def _tiled(row: bytes, dtype: str) -> np.ndarray:
+    tiled = np.tile(np.frombuffer(row, dtype), (ROWS, 1))
+    tiled.flags.writeable = False
+    return tiled
+
+
+def repeated(row: np.ndarray, rows: int) -> np.ndarray:
+    """The row laid out in full, at most `ROWS` times.
+
+    Spares NumPy its inner loops of ten numbers.
+    """
+    return _tiled(row.tobytes(), row.dtype.str)[:rows]
+
+
+class Behaviour:
+    """What every kind of user offers; see the head of this module."""
+
+    columns: int = 0
+    """Cells in a row where the user reads a grid; 0 where the list has no rows."""
+
+    satisfiable: bool = False
+    """Whether a click can satisfy: only then is `satisfaction` given, (S, L) floats."""
+
+    def perceive(self, attraction: np.ndarray) -> np.ndarray:
+        """(S, L) P(click at k | examined at k) of this user."""
+        return floats(attraction)
+
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """(S, L) P(examined at k | the clicks made before reading k)."""
+        raise NotImplementedError
+
+    def click_probability(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(S, L) P(click at k)."""
+        raise NotImplementedError
+
+    def conditional_click_probability(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """(S, L) P(click at k | clicks at 1 to k - 1), in display order."""
+        own = {} if satisfaction is None else {"satisfaction": satisfaction}
+        return self.examination(attraction, click, **own) * self.perceive(attraction)
+
+    def sample(
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One session per list: clicks (S, L) bool and the examination (S, L) of each.
+
+        The examination is that of `examination(attraction, clicks)`.
+        """
+        attraction = floats(attraction)
+        click = np.empty(attraction.shape, bool)
+        examined = np.empty(attraction.shape, attraction.dtype)
+        for start in range(0, len(attraction), ROWS):
+            rows = slice(start, start + ROWS)
+            part = rows_of(satisfaction, rows)
+            click[rows], examined[rows] = self._sample(attraction[rows], rng, part)
+        return click, examined
+
+    def _sample(
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+
+def with_satisfaction(
+    behaviour: Behaviour, satisfaction: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """The keyword argument of the methods of a behaviour, if it minds satisfaction.
+
+    >>> from simulators.behaviours import Cascade
+    >>> with_satisfaction(Cascade(), np.ones((1, 2)))
+    {}
+    """
+    if satisfaction is None or not behaviour.satisfiable:
+        return {}
+    return {"satisfaction": satisfaction}

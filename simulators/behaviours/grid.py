@@ -1,0 +1,141 @@
+"""Users who read a grid, whose cells compete for attention."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulators.behaviours.base import (
+    SLOW,
+    Behaviour,
+    Curve,
+    check_range,
+    floats,
+    picky,
+    positions_of,
+)
+from simulators.chance import bernoulli
+
+
+@dataclass(frozen=True)
+class Grid(Behaviour):
+    """Reads a grid, row by row; cells compete for attention.
+
+    The cell of rank k, from 0, stands in row r = k // columns and column
+    c = k % columns. Its examination is
+
+        base_k = min(slower ** r * theta_k, 1) (1 - middle |2 c / (columns - 1) - 1|)
+        examination_k = base_k exp(- sum_j influence_kj gamma_j)
+
+    so decay is slower than down a list, the middle of a row is read more than its ends,
+    and attractive neighbours draw attention away, more within a row than across:
+
+        influence_kj = within / |c_k - c_j|                        in the same row
+                       across / (|r_k - r_j| + |c_k - c_j|)        in different rows
+
+    Besides, each row is skipped as a whole with probability `skip`, independently.
+    Then a row with a click was not skipped, and one without may have been: with q the
+    probability that nothing is clicked in the cells before k of a row that is read,
+
+        P(row read | no click before k in it) = (1 - skip) q / (skip + (1 - skip) q)
+
+    Args:
+        columns: Cells in a row.
+        theta: Examination of ranks 1, 2, ... of a list, before the corrections.
+        slower: At least 1; how much slower examination decays from row to row.
+        skip: P(a row is skipped).
+        middle: In [0, 1]; how much less the ends of a row are read than its middle.
+        within: Attention drawn by a neighbour of attraction 1 in the same row.
+        across: The same for neighbours in other rows.
+        pickiness: Power of attraction in the click; neighbours draw with attraction.
+
+    The three grid effects after Xie et al., Grid-based Evaluation Metrics for Web Image
+    Search, WWW 2019; the competition for attention is ours.
+
+    >>> Grid(columns=2, middle=0.0, skip=0.0).influence(4).round(2).tolist()[0]
+    [0.0, 1.0, 0.2, 0.1]
+    """
+
+    columns: int = 5
+    theta: Curve = SLOW
+    slower: float = 1.6
+    skip: float = 0.1
+    middle: float = 0.2
+    within: float = 1.0
+    across: float = 0.2
+    pickiness: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, np.inf, columns=self.columns, slower=self.slower)
+        check_range(self, 0, 1, theta=self.theta, skip=self.skip, middle=self.middle)
+        check_range(self, 0, np.inf, within=self.within, across=self.across)
+        check_range(self, 0, np.inf, pickiness=self.pickiness)
+
+    def influence(self, size: int) -> np.ndarray:
+        """(L, L) how far the attraction of cell j lowers log examination of cell k."""
+        row, column = np.divmod(np.arange(size), self.columns)
+        down = np.abs(row[:, None] - row)
+        aside = np.abs(column[:, None] - column)
+        near = 1 / np.maximum(down + aside, 1)
+        return np.where(down == 0, self.within, self.across) * near * (1 - np.eye(size))
+
+    def base(self, size: int) -> np.ndarray:
+        """(L,) examination of the cells of a grid of unattractive items, if read."""
+        theta = positions_of(self.theta, np.empty((0, size)), self)
+        row, column = np.divmod(np.arange(size), self.columns)
+        ends = np.abs(2 * column / max(self.columns - 1, 1) - 1)
+        if self.columns == 1:
+            ends = np.zeros(size)
+        return np.minimum(self.slower**row * theta, 1.0) * (1 - self.middle * ends)
+
+    def perceive(self, attraction: np.ndarray) -> np.ndarray:
+        return picky(attraction, self.pickiness)
+
+    def _examine_if_read(self, attraction: np.ndarray) -> np.ndarray:
+        size, dtype = attraction.shape[-1], attraction.dtype
+        drawn = attraction @ self.influence(size).astype(dtype).T
+        return self.base(size).astype(dtype) * np.exp(-drawn)
+
+    def click_probability(
+        self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
+    ) -> np.ndarray:
+        gamma = floats(attraction)
+        return (1 - self.skip) * self._examine_if_read(gamma) * self.perceive(gamma)
+
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
+        return self._read(floats(attraction), lambda k, _: click[:, k])[1]
+
+    def _sample(
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self._read(floats(attraction), lambda _, p: bernoulli(p, rng))
+
+    def _read(
+        self,
+        attraction: np.ndarray,
+        click_at: Callable[[int, np.ndarray], np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        examined = np.ascontiguousarray(self._examine_if_read(attraction).T)
+        gamma = np.ascontiguousarray(self.perceive(attraction).T)
+        click = np.empty(gamma.shape, bool)
+        for k in range(len(gamma)):
+            if k % self.columns == 0:
+                quiet = np.ones_like(gamma[k])  # P(clicks of the row so far | read)
+                clicked = np.zeros(gamma[k].shape, bool)
+            if self.skip:
+                read = (1 - self.skip) * quiet
+                read /= self.skip + read
+                seen = examined[k] * gamma[k]
+                examined[k] *= np.where(clicked, 1, read)
+                quiet *= 1 - seen
+            click[k] = click_at(k, examined[k] * gamma[k])
+            clicked |= click[k]
+        return click.T, examined.T
