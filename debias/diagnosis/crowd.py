@@ -23,7 +23,7 @@ from scipy.stats import t as student
 from debias.data import ClickLog
 from debias.diagnosis.finding import Finding, detectable
 from debias.propensity.cells import Cells, cells
-from debias.propensity.click_models import DBN, UBM
+from debias.propensity.click_models import DynamicBayesian, UserBrowsing
 from debias.propensity.pbm_maximum import TINY, accelerated
 
 PULL = 20.0  # impressions that a component's attraction of a pair is pulled by
@@ -124,7 +124,10 @@ def populations(
     gain, error = _paired(likelihood - likelihood[0])
     chosen = _choose(gain, error, likelihood)
     seen, held = log.take(train), log.take(test)
-    chains = [model.fit(seen).log_probability(held).sum(axis=1) for model in (UBM, DBN)]
+    chains = [
+        model.fit(seen).log_probability(held).sum(axis=1)
+        for model in (UserBrowsing, DynamicBayesian)
+    ]
     chain = max(chains, key=np.mean)
     earlier = float((chain - likelihood[0]).mean())
     over, over_error = (

@@ -153,15 +153,15 @@ def _parameters(
     return Parameter(gamma, errors[0]), Parameter(theta, errors[1])
 
 
-class PBM(_Rate):
-    """Position-based model: P = theta_k gamma_i.
+class PositionBased(_Rate):
+    """Position-based model (PBM): P = theta_k gamma_i.
 
     EM as in `debias.propensity.pbm_maximum.pbm_step`: from .5, all parameters renewed
     at once. Counts collapse to the distinct (pair, rank), so that a pass does not cost
     more when sessions repeat.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
-    >>> model = PBM.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
+    >>> model = PositionBased.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
     >>> model.value("attraction").round(4).tolist()
     [0.75, 0.4167]
     """
@@ -212,8 +212,8 @@ def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
     )
 
 
-class UBM(ClickModel):
-    """User browsing model: P(click at k | clicks above) = theta_{k,k'} gamma_i.
+class UserBrowsing(ClickModel):
+    """User browsing model (UBM): P(click at k | clicks above) = theta_{k,k'} gamma_i.
 
     k' is the rank of the last click above k, 0 without one. Dupret and Piwowarski, A
     User Browsing Model to Predict Search Engine Click Data from Past Observations,
@@ -222,7 +222,7 @@ class UBM(ClickModel):
     "examination" has shape (L, L), theta[k - 1, k'], nan where k' >= k.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
-    >>> UBM.fit(log).conditional(log).shape
+    >>> UserBrowsing.fit(log).conditional(log).shape
     (2, 2)
     """
 

@@ -186,7 +186,7 @@ def test_confounding_that_would_not_show_is_unknown():
 
 
 def test_the_yandex_sample():
-    log = yandex().logs[0]
+    log = yandex()[0]
     found = confounding(log)
     assert found.flagged[1] and found.z[1] > 5
     assert connectivity(log).connected

@@ -103,7 +103,7 @@ def test_of_a_log_on_disk_all_is_counted_and_a_sample_analysed(tmp_path):
 
 
 def test_the_yandex_sample_is_flagged_at_rank_2():
-    log = yandex().logs[0]
+    log = yandex()[0]
     curves = {name: estimate(log, name) for name in ("ctr", "adjacent_chain", "pbm_em")}
     flagged = {"confounding": confounding(log, reports.BEST)}
     diagnosis = reports.Diagnosis(

@@ -493,8 +493,15 @@ PUBLISHED = {
 }
 
 
+def test_the_yandex_sample_has_the_published_counts():
+    train, test = yandex()
+    assert (train.sessions, test.sessions) == (35_064, 21_413)
+    assert (train.click.sum(), test.click.sum()) == (42_703, 31_243)
+    assert len(np.unique(np.r_[train.query, test.query])) == 20
+
+
 @pytest.mark.parametrize("method", PUBLISHED)
 def test_published_curves_of_the_yandex_sample(method):
-    found = estimate(yandex().logs[0], method)
+    found = estimate(yandex()[0], method)
     wanted = [1.0, *map(float, PUBLISHED[method].split())]
     assert found.examination.round(3).tolist() == pytest.approx(wanted, abs=1e-9)
