@@ -127,6 +127,7 @@ def product_errors(
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.nan_to_num(prior[1] * gamma / (1 - gamma), posinf=1e300)
         top = np.nan_to_num(prior[1] * theta / (1 - theta), posinf=1e300)
+    # gamma is eliminated from the information of both: what is left is theta's.
     total = np.maximum(counted.by_pair(weight) + own, 1e-300)
     place = (counted.pair, counted.rank)
     size = (counted.pairs, counted.ranks)
@@ -135,11 +136,12 @@ def product_errors(
     information = np.diag(counted.by_rank(weight) + top) - (table.T @ share).toarray()
     covariance = np.zeros_like(information)
     covariance[1:, 1:] = np.linalg.pinv(information[1:, 1:], hermitian=True)
-    spread = np.empty(counted.pairs)
+    # What the errors of theta add to those of gamma, by pair.
+    from_theta = np.empty(counted.pairs)
     for at in range(0, counted.pairs, ROWS):
         block = share[at : at + ROWS].toarray()
-        spread[at : at + ROWS] = np.einsum("pt,pt->p", block @ covariance, block)
-    gamma_error = np.sqrt(1 / total + np.maximum(spread, 0))
+        from_theta[at : at + ROWS] = np.einsum("pt,pt->p", block @ covariance, block)
+    gamma_error = np.sqrt(1 / total + np.maximum(from_theta, 0))
     theta_error = np.sqrt(np.maximum(np.diag(covariance), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         return gamma_error / (1 - gamma), theta_error / (1 - theta)

@@ -21,7 +21,7 @@ from simulators.populations import Population
 from simulators.queries import generate
 from tests.debias.propensity.real import yandex
 
-DATA = generate(queries=20, seed=3, least=5, median=6, most=8)
+DATA = generate(queries=20, seed=3, min_items=5, median_items=6, max_items=8)
 THETA = (1.0, 0.7, 0.5, 0.35, 0.25)
 
 

@@ -284,7 +284,7 @@ def test_an_item_under_two_queries_is_two_pairs(model):
     assert len(fitted.pairs) == 4
 
 
-DATA = generate(queries=12, seed=5, least=10, median=12, most=15)
+DATA = generate(queries=12, seed=5, min_items=10, median_items=12, max_items=15)
 TRUE = {
     PBM: PositionBased(),
     UBM: user_browsing(),

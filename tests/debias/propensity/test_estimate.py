@@ -18,7 +18,7 @@ from simulators.populations import Population
 from simulators.queries import generate
 from tests.debias.propensity.real import yandex
 
-DATA = generate(queries=8, seed=3, least=6, median=7, most=9)
+DATA = generate(queries=8, seed=3, min_items=6, median_items=7, max_items=9)
 THETA = (1.0, 0.7, 0.5, 0.35, 0.25)
 X = np.random.default_rng(0).normal(size=(DATA.items, 3))
 LOGISTIC = (1 / (1 + np.exp(1 - X @ [1.0, 0.5, -0.5]))).astype(np.float32)
