@@ -1,8 +1,8 @@
 """Generated interactions whose users' preferences and items' popularity are known.
 
-The truth beside the log lets a test ask what no public set can answer: does a model
-rank by what users want, or by what is often shown? Where tastes drift and items keep
-arriving, what does a model miss that stands still?
+The truth beside the log answers what no public set can: does a model rank by what users
+want, or by what is often shown? With drifting tastes and new items, how much does a
+model lose that is not updated?
 """
 
 from typing import NamedTuple

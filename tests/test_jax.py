@@ -12,7 +12,7 @@ HERE = Path(__file__).parent / "debias"
 SUITES = {  # files or folders, and which of their tests
     "losses": "oracle or tie or nothing or fit or sum_to",
     "metrics/test_keras.py": "tie or nothing or numpy",
-    "models/test_click_models.py": "padding or order",
+    "models/test_click_models.py": "padding or order or pair_debias",
     "retrieval/models/test_retrieval_models.py": "fits_by_packed and mind",
     "layers/test_reversal.py": "gradient",
 }

@@ -7,9 +7,12 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import multiprocessing
 import os
 import platform
 import re
+import threading
+from multiprocessing.connection import wait
 from pathlib import Path
 
 PACKAGES = ("debias-ranking", "keras", "tensorflow", "jax", "numpy", "scipy")
@@ -42,6 +45,18 @@ def environment(threads: int) -> dict[str, str]:
         # A pool of memory for each thread would keep what graphs of many rows left.
         "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
     }
+
+
+def leave_with_parent() -> None:
+    """Ends this process, whatever it does, as soon as the process that started it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @functools.cache

@@ -55,11 +55,11 @@ from debias.retrieval.training.mining import by_ranker
 from simulators.interactions import generate_interactions
 
 
-def known_tastes(told: bool) -> Interactions:
+def known_tastes(true_genres: bool) -> Interactions:
     """2,000 users who like one of 50 genres; the log may give items a wrong one."""
     rng = np.random.default_rng(0)
     log, truth = generate_interactions(rng, 2000, 2000, 30, genres=50)
-    if told:
+    if true_genres:
         return log
     wrong = {"id": np.arange(2000), "genre": rng.permutation(truth.genre)}
     return replace(log, items=FeatureTable.build(wrong))
@@ -78,7 +78,7 @@ METRICS = (
 )
 BASELINES = ("popularity", "ease", "wals")
 TOWERS = ("dssm", "fm", "senet", "transformer", "youtube", "mind", "dat")
-DENSE_ROWS = 1 << 15  # tables up to this size are stepped whole, under XLA
+DENSE_ROWS = 1 << 15  # tables up to this size are updated densely, under XLA
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def measure(
 def tail_metrics(
     score: Scorer, items: np.ndarray, train: Interactions, held_out: Interactions
 ) -> dict[str, float]:
-    """How well the tail is ordered in itself, and how evenly it is spread.
+    """How well the tail is ordered in itself, and how even its vectors are.
 
     tail_only_hr@10: share of the tail's targets that are among the 10 best unseen items
     of the tail. What a model does is that, and how often it shows the tail at all.
@@ -357,6 +357,7 @@ def fit_tower(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
     from debias.engine.optimizers import RowWiseAdam
     from debias.retrieval.losses import RetrievalLoss
     from debias.retrieval.training.batches import Batches
+    from debias.retrieval.training.fitting import fit
 
     model = build(config, train, seed)
     sizes = [
@@ -385,7 +386,7 @@ def fit_tower(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
         self_items=config.self_items if config.transforms else 0,
         seed=seed,
     )
-    model.fit(batches, epochs=config.epochs, verbose=0)
+    fit(model, batches, epochs=config.epochs)
     return model
 
 

@@ -283,7 +283,7 @@ def look(source: Source, memory: float) -> Found:
 
 def _read_table(source: Source, devices: Sequence[str] | None) -> Opened:
     """Somebody else's log, with a bar on the screen."""
-    from debias.commands.screen import share_bar
+    from debias.commands.screen import say, share_bar
     from debias.data.read_log import Columns, read_log
 
     with share_bar("reading") as progress:
@@ -297,6 +297,8 @@ def _read_table(source: Source, devices: Sequence[str] | None) -> Opened:
             devices=devices,
             progress=progress,
         )
+    for notice in reading.notices:
+        say(f"note: {notice}", err=True)
     return Opened(reading.log, reading.data, reading.devices, reading)
 
 

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from debias.commands import inputs
-from debias.commands.screen import AsJson, print_json, print_table, share_bar
+from debias.commands.screen import AsJson, print_json, print_table, say, share_bar
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData, Stream
@@ -30,7 +28,7 @@ def inspect(
     rows: list[dict[str, Any]]
     shown, ctr = found.pop("shown"), found.pop("ctr")
     problems, warnings = found.pop("problems"), found.pop("warnings")
-    notices = found.pop("notices")
+    del found["notices"]  # said when the log was read
     rows = [{"what": k.replace("_", " "), "value": _text(v)} for k, v in found.items()]
     print_table(Path(source.log).name, rows)
     numbers = zip(shown, ctr, strict=True)
@@ -39,11 +37,9 @@ def inspect(
     ]
     print_table("Clicks by position (better items may stand higher)", rows)
     for problem in problems:
-        typer.echo(f"{source.log}: cannot be learned from: {problem}", err=True)
+        say(f"{source.log}: cannot be learned from: {problem}", err=True)
     for warning in warnings:
-        typer.echo(f"warning: {source.log}: {warning}", err=True)
-    for notice in notices:
-        typer.echo(f"note: {notice}", err=True)
+        say(f"warning: {source.log}: {warning}", err=True)
 
 
 def described(reading: "Reading") -> dict[str, Any]:

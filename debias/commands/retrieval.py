@@ -231,7 +231,7 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
         return
     print_table("Passes", found["passes"])
     if found["held_out"]:
-        _print_metrics("Held-out events", found["held_out"])
+        print_table("Held-out events", [found["held_out"]])
     memory = found["peak_memory_gb"]
     say(
         f"{found['tower']}: {found['users']:,} users, {found['items']:,} items, "
@@ -240,12 +240,6 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
         + (f", peak memory {memory:.2f} GB" if memory else "")
         + f"; written to {out}"
     )
-
-
-def _print_metrics(title: str, found: dict[str, Any]) -> None:
-    """One metric a line: side by side they do not fit a terminal."""
-    rows = [{"metric": name, "value": value} for name, value in found.items()]
-    print_table(title, rows)
 
 
 def _checked(option: str, value: float, largest: float) -> float:
@@ -300,7 +294,7 @@ def evaluate(
     if json:
         print_json(found)
     else:
-        _print_metrics("Later events", found)
+        print_table("Later events", [found])
 
 
 @app.command()

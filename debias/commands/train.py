@@ -39,8 +39,9 @@ OURS = (
 
 def config_of(
     epochs: Annotated[
-        int, typer.Option(min=1, help="Passes at most; more on small logs.")
-    ] = TrainingConfig.epochs,
+        int | None,
+        typer.Option(min=1, help="Passes at most; by default 16, more on small logs."),
+    ] = None,
     patience: Annotated[
         int, typer.Option(min=1, help="Judgments without gain before the end.")
     ] = TrainingConfig.patience,
@@ -280,7 +281,7 @@ def learn(
         "log_likelihood": float(tested.mean()),
         "validation_log_likelihood": fitted.log_likelihood,
         "best_epoch": fitted.epoch,
-        "history": [{"epoch": n, **m} for n, m in enumerate(fitted.history, 1)],
+        "history": fitted.history,
         "sessions": {
             "train": len(prepared.train.log),
             "validation": len(prepared.validation.log),

@@ -1,4 +1,4 @@
-"""Tables of features of users or items, as somebody else's files hold them."""
+"""Raw features of users or items, read from tables of any format."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

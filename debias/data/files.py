@@ -125,7 +125,7 @@ def _remove_left(part: Path) -> None:
         if _lock(handle):
             shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
     except OSError:
-        pass  # it stays, and harms nobody
+        pass  # a part that stays does no harm
     finally:
         os.close(handle)
 
@@ -167,7 +167,7 @@ def cached(
 ) -> Path:
     """The folder of this key in the cache; `build` fills it where it is missing.
 
-    Whoever finishes first of several processes wins, the others use its copy.
+    Of several processes the first to finish wins, and the others use its copy.
 
     Args:
         key: Name of the folder. Must say all that the content depends on.

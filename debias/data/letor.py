@@ -9,6 +9,7 @@ read line by line to say where. A file is parsed once: its arrays are kept, as p
 import gzip
 import re
 import warnings
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from debias.data.files import cached, check_regular, content_hash
 from debias.data.ranking import RankingData, runs
+from debias.data.text import quoted
 
 _FORMAT = 1  # of the cached copies; raise it when what is cached changes
 _LARGE = 1 << 30  # bytes of features that may be nearly all 0
@@ -234,6 +236,10 @@ def _parse(
         return RankingData(
             features.toarray(), labels.astype(np.int64), offsets, qid, max_grade
         )
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path}: not a whole gzip file; write or copy it again ({error})"
+        ) from error
     except (ValueError, OverflowError) as error:
         _find_fault(path, feature_count, zero_based, max_grade)
         raise ValueError(f"{path}: {error}") from error
@@ -302,7 +308,7 @@ def _find_fault(
                 raise ValueError("some lines have a qid and some have none")
             has_qid = given
             if given:
-                qid = str(int(words[1][4:]))
+                qid = str(_whole(words[1][4:], "qid"))
                 if qid != current and qid in seen:
                     raise ValueError(f"qid {qid} comes back after another")
                 seen.add(qid)
@@ -324,8 +330,22 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, words
 
 
+def _number(word: str, what: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"{what} must be a number, got {quoted(word)}") from None
+
+
+def _whole(word: str, what: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"{what} must be a whole number, got {quoted(word)}") from None
+
+
 def _check_grade(word: str, max_grade: int) -> None:
-    grade = float(word)
+    grade = _number(word, "a grade")
     if grade not in range(max_grade + 1):
         raise ValueError(f"grade must be a whole number in 0..{max_grade}, got {word}")
 
@@ -335,8 +355,9 @@ def _check_features(words: list[str], first: int, last: int | None) -> None:
     for word in words:
         index_text, colon, value_text = word.partition(":")
         if not colon:
-            raise ValueError(f"a feature must be index:value, got {word!r}")
-        index, value = int(index_text), float(value_text)
+            raise ValueError(f"a feature must be index:value, got {quoted(word)}")
+        index = _whole(index_text, "a feature's index")
+        value = _number(value_text, f"feature {index}")
         if index < first:
             raise ValueError(
                 f"feature indices start at {first}, got {index} (see zero_based)"

@@ -34,8 +34,8 @@ __all__ = ["COLUMNS", "REQUIRED", "TRUTH", "ClickLog"]
 class ClickLog:
     """Sessions S of at most L shown items, in display order from left to right.
 
-    Padding may stand anywhere in a row, so that a grid can have holes. What padding
-    cells of the probabilities hold is nobody's business and is kept as given.
+    Padding may stand anywhere in a row, so that a grid can have holes. Probability
+    columns are not validated at padding.
 
     Args:
         query: (S,) int32 query number.
@@ -56,8 +56,7 @@ class ClickLog:
         attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
         satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked) of the items.
         items_fingerprint: `RankingData.fingerprint` of the items whose numbers `item`
-            holds, so that the log is not read against others; None where nobody noted
-            it.
+            holds, so that the log is not read against others; None if unknown.
 
     Raises:
         ValueError: A column has the wrong shape or type, or a value is not allowed; the

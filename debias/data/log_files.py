@@ -67,7 +67,7 @@ def from_arrow(
     columns: Sequence[str] | None = None,
     list_size: int | None = None,
 ) -> Arrays:
-    """Checked columns of a log from an Arrow table, whoever made it.
+    """Checked columns of a log from an Arrow table of any program.
 
     Numbers of any width are taken where they fit, lists of any length become
     rectangles. An item that is NULL or behind the end of its list is padding; a device

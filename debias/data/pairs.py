@@ -124,46 +124,65 @@ def read_known(
         ValueError: A value is not allowed, rows of a pair differ, or the features are
             NULL in every row; names file, column and row.
     """
-    tables: dict[str, np.ndarray] = {}
-    have = np.zeros(count, bool)
-    present = Present()
-    names: tuple[str, ...] = ()
+    tables = _Tables(count, first_features)
     first: Batch | None = None
     start = 0
     roles = ("item", "features", "label")
     for batch, share in shown_batches(parts, dict(chosen), roles):
         first = first or batch
-        size = len(batch.arrays["item"][0])
-        entries = np.flatnonzero(number[start : start + size] >= 0)
-        pair = number[start : start + size][entries]
-        new = np.flatnonzero(~have[pair])
-        for role in roles[1:]:
-            if role not in chosen:
-                continue
-            values = present.matrix(batch, role)[entries]
-            high = HIGHEST if role == "label" else None
-            present.check_finite(batch, role, values, entries, high)
-            if role not in tables:
-                tables[role] = np.zeros((count, values.shape[1]), np.float32)
-            table = tables[role]
-            table[pair[new[::-1]]] = values[new[::-1]]  # of several, the first stays
-            if not first_features:
-                _check_same(present, batch, role, values, table[pair], entries)
-        names = names or present.names(batch, "features")
-        have[pair] = True
-        start += size
+        stop = start + len(batch.arrays["item"][0])
+        tables.add(batch, number[start:stop])
+        start = stop
         progress(share)
     assert first is not None
-    if not names:
+    if not tables.names:
         what = "is NULL in every row, and there are no other features"
         raise first.fault("features", 0, what, "say features=NAME, or features=")
-    label = tables.get("label", np.zeros((0, 0)))
+    label = tables.held.get("label", np.zeros((0, 0)))
     return Known(
-        tables["features"],
-        names,
+        tables.held["features"],
+        tables.names,
         label[:, 0] if label.shape[1] else None,
-        notices(first, present.empty),
+        notices(first, tables.present.empty),
     )
+
+
+class _Tables:
+    """Features and grades of P pairs, as rows come that show them.
+
+    Attributes:
+        held: (P, columns) float32 of each role.
+        names: What the features are called.
+        present: Which columns hold anything.
+    """
+
+    def __init__(self, count: int, first_features: bool) -> None:
+        self.held: dict[str, np.ndarray] = {}
+        self.names: tuple[str, ...] = ()
+        self.present = Present()
+        self._have = np.zeros(count, bool)
+        self._first = first_features
+
+    def add(self, batch: Batch, number: np.ndarray) -> None:
+        """Takes in a batch, of which `number` (n,) are the pairs, -1 for none."""
+        entries = np.flatnonzero(number >= 0)
+        if not len(entries):
+            return
+        pair = number[entries]
+        new = np.flatnonzero(~self._have[pair])
+        for role in [role for role in batch.arrays if role != "item"]:
+            values = self.present.matrix(batch, role)[entries]
+            high = HIGHEST if role == "label" else None
+            self.present.check_finite(batch, role, values, entries, high)
+            if role not in self.held:
+                shape = len(self._have), values.shape[1]
+                self.held[role] = np.zeros(shape, np.float32)
+            table = self.held[role]
+            table[pair[new[::-1]]] = values[new[::-1]]  # of several, the first stays
+            if not self._first:
+                _check_same(self.present, batch, role, values, table[pair], entries)
+        self.names = self.names or self.present.names(batch, "features")
+        self._have[pair] = True
 
 
 def _check_same(

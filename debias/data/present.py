@@ -10,10 +10,10 @@ from debias.data.shown import (
     REMEDIES,
     Batch,
     is_empty,
+    known_as,
     numbers_of,
     side_by_side,
 )
-from debias.data.text import printable
 
 _Key = tuple[str, int]  # a role, and which of its columns
 
@@ -112,8 +112,9 @@ class Present:
 
 def notices(batch: Batch, empty: Iterable[_Key]) -> tuple[str, ...]:
     """What was passed over because it was empty, in words."""
+    names = [(batch.chosen[role][column], role) for role, column in empty]
     return tuple(
-        f"{batch.part}: column {printable(batch.chosen[role][column])} ({role}) is "
-        "NULL in every row and read as if it were not there"
-        for role, column in empty
+        f"{batch.part}: column {known_as(name, role)} is NULL in every row and read as "
+        "if it were not there"
+        for name, role in names
     )

@@ -26,7 +26,7 @@ class RankingData:
     Args:
         features: (items, F) finite numbers, kept as C-contiguous float32.
         labels: (items,) relevance grades in [0, max_grade], kept as int8 where they are
-            integers and as float32 otherwise; None where nobody graded the items.
+            integers and as float32 otherwise; None if the items are not graded.
         offsets: (queries + 1,) whole numbers from 0 to items, each above the one before
             it: a query owns at least one item. Kept as int64.
         qid: (queries,) what the source calls the queries, or None.

@@ -122,7 +122,10 @@ def read_rows(path: str | Path) -> Rows:
         rows = _from_table(table)
         noted = (table.schema.metadata or {}).get(_CONTENT)
         if noted not in (None, rows.content().encode()):
-            raise ValueError("damaged, it is not what was written; copy it again")
+            raise ValueError(
+                "damaged, it is not what was written; copy it again. Where it was "
+                "changed on purpose, drop the key content from its metadata"
+            )
         return rows
     except (pa.ArrowException, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Reads a click log of your own: any table with a column for query, item and click.
+"""Reads a click log from any table with a column for query, item and click.
 
 A row is a shown item, and a column says which session it belongs to; or a row is a
 session, and items and clicks are lists. Which column plays which part is `Columns`.

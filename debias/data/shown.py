@@ -69,6 +69,11 @@ def matching(
     return tuple(found)
 
 
+def known_as(name: str, role: str) -> str:
+    """What a message calls a column, with its part unless that is its name."""
+    return name if name == role else f"{printable(name)} ({role})"
+
+
 class Batch(NamedTuple):
     """Columns with an entry a shown item, and where these were read.
 
@@ -87,10 +92,9 @@ class Batch(NamedTuple):
     ) -> ValueError:
         """The error that names the place of a shown item."""
         row = self.start + int(entry if self.at is None else self.at[entry])
-        name = self.chosen[role][column]
-        known_as = name if name == role else f"{printable(name)} ({role})"
+        name = known_as(self.chosen[role][column], role)
         todo = f"; {todo}" if todo else ""
-        return ValueError(f"{self.part}: column {known_as} {what} at row {row}{todo}")
+        return ValueError(f"{self.part}: column {name} {what} at row {row}{todo}")
 
     def padding(self) -> np.ndarray | None:
         """(n,) which entries show no item; None where all do."""
@@ -122,13 +126,13 @@ def shown_batches(
 
 
 def _plain(batch: Batch) -> Batch:
-    """The batch with `plain` arrays, of which all text is UTF-8."""
+    """The batch with `plain` arrays; bytes that became text are UTF-8."""
     arrays = {}
     for role, columns in batch.arrays.items():
         arrays[role] = [plain(column) for column in columns]
-        for number, column in enumerate(arrays[role]):
-            if (entry := first_no_text(column)) is not None:
-                what = f"is no UTF-8, such as {bytes_of(column, entry)}"
+        for number, (old, new) in enumerate(zip(columns, arrays[role], strict=True)):
+            if new is not old and (entry := first_no_text(new)) is not None:
+                what = f"is no UTF-8, such as {bytes_of(new, entry)}"
                 raise batch.fault(role, entry, what, "write the file as UTF-8", number)
     return batch._replace(arrays=arrays)
 

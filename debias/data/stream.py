@@ -47,7 +47,7 @@ class Stream:
             held for a moment.
         keep: Which sessions of a piece belong to the part, (S,) bool, given the piece
             and what names it: row group and first row in that. None: all.
-        share: The part's share of the sessions, about; progress is told by it.
+        share: The part's share of the sessions, about, for progress.
         items: How many items the ranking data has: a higher number is an error when it
             is read. None: any number goes.
 
@@ -149,7 +149,7 @@ class Stream:
         """All sessions of the part once, in order, in pieces of any size.
 
         Args:
-            progress: Told the share of the row groups that are done.
+            progress: Called with the share of the row groups that are done.
         """
         for number in range(len(self.groups)):
             yield from self.group(number)
@@ -170,7 +170,7 @@ class Stream:
             groups: Row groups to look at, drawn at random too; None: all. Few are
                 enough to begin soon, and all of them give every session of the part
                 the same chance.
-            progress: Told the share of those row groups that are done.
+            progress: Called with the share of those row groups that are done.
 
         Raises:
             ValueError: The part is empty.

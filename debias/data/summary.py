@@ -191,7 +191,7 @@ def count(
 
     Args:
         log: In memory or on disk, of which it holds a piece at a time.
-        progress: Told the share of the work that is done.
+        progress: Called with the share of the work that is done.
 
     Raises:
         ValueError: A file on disk is damaged.

@@ -1,4 +1,4 @@
-"""Other people's tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow.
+"""Tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow in memory.
 
 Arrow parses; this module finds the files, names what is wrong with one of them, and
 holds one batch at a time. A row is counted from 0 within its file, a header is no row.
@@ -369,6 +369,11 @@ def _fault(path: Path, error: Exception, seen: int = 0) -> Exception:
         return PermissionError(error.errno, "Permission denied", str(path))
     if re.search("Empty (CSV|JSON) (file|stream)", str(error)):
         return ValueError(f"{path}: an empty partition; remove or fill it")
+    if path.suffix in _PACKED and re.search("inflate|ompress", str(error)):
+        return ValueError(
+            f"{path}: not a whole {path.suffix[1:]} file; write or copy it again "
+            f"({printable(str(error))})"
+        )
     if isinstance(error, UnicodeError):  # in the names of the columns
         return _no_utf8(path)
     # A list in a column is /column/[].

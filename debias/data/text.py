@@ -1,4 +1,4 @@
-"""Text of strangers' files in messages, and advice on names."""
+"""Text from input files as messages quote it, and suggestions of names."""
 
 import reprlib
 from collections.abc import Sequence

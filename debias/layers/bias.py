@@ -131,7 +131,9 @@ class BiasTower(keras.layers.Layer):
         largest = _largest(ids)
         if largest is None:  # inside a graph: a list that long has a place that far
             largest = ids.shape[1] if name == "position" else None
-        built_for = f"the bias tower was built for {size}: give it a larger columns"
+        built_for = (
+            f"the bias tower was built for {size}: cut the lists, or train on such ones"
+        )
         if largest is not None and largest > size:
             raise ValueError(f"column {name!r} reaches {largest}, {built_for}")
         ids = checked_ids(ids, size, f"column {name!r} is out of range, {built_for}")

@@ -1,5 +1,11 @@
-"""Click models: a relevance tower, a bias tower, and how they make a click."""
+"""Click models: a relevance tower, a bias tower, and how they make a click.
 
+A saved model opens where this package is imported: it brings along what `compile` may
+have been given.
+"""
+
+import debias.engine.optimizers
+import debias.metrics.keras  # noqa: F401
 from debias.models.click_model import ClickModel, Ranker, ranker
 from debias.models.corrected import (
     DoublyRobust,

@@ -109,7 +109,8 @@ class ClickModel(SteppingModel):
             sample_weight = ops.convert_to_tensor(sample_weight)
             of_cells = len(sample_weight.shape) == 2 and sample_weight.shape[1] != 1
         if of_cells:
-            x = {**x, "weight": sample_weight * x.get("weight", 1.0)}
+            weight = ops.multiply(sample_weight, x.get("weight", 1.0))
+            x = {**x, "weight": weight}
         weighed = isinstance(x, Mapping) and "weight" in x
         if weighed and not (self.takes_weight and default):
             given = "" if default else " that compile was given"
@@ -124,7 +125,8 @@ class ClickModel(SteppingModel):
         if training:
             self.learn_from(x, y, y_pred)
         if sample_weight is not None and not of_cells:
-            losses = losses * ops.reshape(sample_weight, ops.shape(losses))
+            weight = ops.reshape(sample_weight, ops.shape(losses))
+            losses = ops.multiply(losses, weight)
         return ops.mean(losses) + sum(self.losses)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
@@ -195,16 +197,26 @@ class ClickModel(SteppingModel):
 
 @contextmanager
 def argument_errors() -> Iterator[None]:
-    """What an assertion inside a TensorFlow graph finds wrong, as a `ValueError`."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
+    """What is wrong with an argument as a `ValueError` of one sentence.
 
+    An assertion inside a TensorFlow graph raises an error of TensorFlow's, and Keras
+    adds a dump of all arguments to the errors of its layers.
+    """
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"assertion failed: \[(.*?)\]", error.message)
+    except ValueError as error:
+        found = re.search(
+            r"^Exception encountered when calling .*?\n\n(?:\x1b\[1m)?(.*?)"
+            r"(?:\x1b\[0m)?\n\nArguments received",
+            str(error),
+            re.DOTALL,
+        )
+        if found is None:
+            raise
+        raise ValueError(found[1]) from error
+    except Exception as error:
+        message = getattr(error, "message", "")  # of tf.errors.InvalidArgumentError
+        found = re.search(r"assertion failed: \[(.*?)\]", str(message))
         if found is None:
             raise
         raise ValueError(found[1].replace("\\'", "'")) from error

@@ -261,7 +261,7 @@ def feature_names(ranker: Any) -> list[str] | None:
 
 
 def columns(names: Sequence[str], features: np.ndarray, ranker: Any) -> list[int]:
-    """Where each feature of the ranker stands among the columns called `names`.
+    """The column of each feature of the ranker among the columns called `names`.
 
     Raises:
         ValueError: The ranker has no names, or a feature is missing or comes twice.

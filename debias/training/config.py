@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 ROUND = 1 << 19  # sessions
+PASSES = 16  # unless a log is so small that more are needed
+FEWEST_STEPS = 50  # of a round, for beginning one costs as much as several steps
 
 
 @dataclass(frozen=True)
@@ -10,7 +12,8 @@ class TrainingConfig:
     """How long and how fast a model learns.
 
     Attributes:
-        epochs: Passes at most; more where they are fewer than `min_steps` steps.
+        epochs: Passes at most; None: 16, or on a small log as many as `min_steps`
+            steps take.
         patience: Judgments without a better held-out likelihood after which to stop.
             A pass is judged at its end, and a long one within.
         rate: Learning rate of Adam, in (0, 1].
@@ -20,7 +23,7 @@ class TrainingConfig:
         averaging: The weights that are judged, kept and served are averages over a
             window that grows with training, see `RowWiseAdam`; None: the weights as
             they are.
-        min_steps: Steps that a fit may take at least, however small the log.
+        min_steps: Steps that a fit may take at least where `epochs` is None.
         batch_size: Sessions a step.
         seed: Names initial weights, orders and dropout.
         round: Sessions between two checkpoints, at most.
@@ -29,7 +32,7 @@ class TrainingConfig:
         ValueError: A number is out of its range.
     """
 
-    epochs: int = 16
+    epochs: int | None = None
     patience: int = 3
     rate: float = 0.01
     decay: float = 0.3
@@ -41,10 +44,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size", "round"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("seed", "min_steps", "decay"):
             if not 0 <= getattr(self, name) < float("inf"):  # nan is not either
                 raise ValueError(
@@ -63,11 +65,23 @@ class TrainingConfig:
         if self.averaging is not None and not 0 <= self.averaging < float("inf"):
             raise ValueError(f"averaging must be 0 or more, got {self.averaging}")
 
-    def passes(self, sessions: int) -> int:
+    def passes(self, sessions: int, usual: int = PASSES) -> int:
         """Passes at most over a log of so many sessions.
 
-        >>> TrainingConfig(epochs=2, batch_size=100, min_steps=50).passes(1000)
-        5
+        >>> TrainingConfig(batch_size=100, min_steps=400).passes(1000)
+        40
+        >>> TrainingConfig(epochs=2).passes(1000)
+        2
         """
-        steps = -(-sessions // self.batch_size)
-        return max(self.epochs, -(-self.min_steps // steps))
+        if self.epochs is not None:
+            return min(self.epochs, usual) if usual < PASSES else self.epochs
+        return max(usual, -(-self.min_steps // self._steps(sessions)))
+
+    def passes_a_round(self, sessions: int) -> int:
+        """Passes over a small log that are learned, and judged, together."""
+        if self.epochs is not None:
+            return 1
+        return max(1, FEWEST_STEPS // self._steps(sessions))
+
+    def _steps(self, sessions: int) -> int:
+        return max(1, -(-sessions // self.batch_size))

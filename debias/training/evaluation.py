@@ -1,6 +1,5 @@
 """What a trained model is worth on a log: clicks, rankings, clicks to expect."""
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +14,9 @@ from debias.data.summary import count
 from debias.engine.scoring import Scorer, scored_by
 from debias.models import ClickModel, Ranker
 from debias.models.batches import PACKS, batches
+from debias.models.click_model import argument_errors
 from debias.propensity import off_policy
-from debias.training.fitting import Fitted
+from debias.training.fitting import Fitted, collect
 from debias.training.results import Printed
 from debias.training.splits import applied, shown_only
 
@@ -97,7 +97,8 @@ def evaluate(
 
     Args:
         model: A trained click model, or what `fit` gave.
-        log: Sessions; of what `fit` gave, None takes those that it held out to test.
+        log: Sessions; of what `fit` gave, None takes those that it held out to test,
+            and judges clicks alone.
         data: Features of the items as they come, and grades where there are any.
         ranker: The model that serves; needed beside a bare click model whose features
             are scaled, for it knows the scaling. None: features go in as they are.
@@ -269,11 +270,13 @@ def conditional_logits(
     seen, features = shown_only(log, data)
     scaled = applied(preprocess, features)
     table = RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
-    parts = []
-    for batch, clicks in batches(seen, table, batch_size, shuffle=False, packed=PACKS):
-        given = model.conditional_click_logits(batch, clicks, model(batch))
-        parts.append(np.asarray(given))
-    gc.collect()  # datasets of TensorFlow are cycles, and hold the features
+    feed = batches(seen, table, batch_size, shuffle=False, packed=PACKS)
+    with argument_errors():
+        parts = [
+            np.asarray(model.conditional_click_logits(batch, clicks, model(batch)))
+            for batch, clicks in feed
+        ]
+    collect(table)
     return np.concatenate(parts)
 
 
@@ -281,9 +284,10 @@ def ranking_scoreboard(
     queries: np.ndarray, data: RankingData, scores: np.ndarray
 ) -> list[dict[str, Any]]:
     """NDCG and MRR over all items of these queries, empty without grades."""
-    some = data.select(queries)
-    if some.labels is None:
+    if data.labels is None:
         return []
+    some = data.select(queries)
+    assert some.labels is not None
     rows = np.repeat(data.offsets[queries] - some.offsets[:-1], some.sizes)
     score = scores[np.arange(some.items) + rows]
     ndcg = metrics.ndcg(some.labels, score, CUTOFFS, offsets=some.offsets)

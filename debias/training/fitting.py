@@ -26,6 +26,7 @@ from debias.engine.optimizers import RowWiseAdam
 from debias.layers import BiasTower
 from debias.models import ClickModel, Ranker, ranker
 from debias.models.batches import PACKS, batches
+from debias.models.click_model import argument_errors
 from debias.presets import build
 from debias.training.config import TrainingConfig
 from debias.training.results import Printed
@@ -33,6 +34,7 @@ from debias.training.splits import Learners, Part, Prepared, prepare, standardiz
 
 OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
 JUDGED = 1024  # sessions judged at once
+LARGE = 1 << 26  # bytes of features that are freed as soon as may be
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Fitted(Printed):
         log_likelihood: Mean over held-out sessions, in nats, of the weights kept.
         epoch: The pass that they are from, from 1: its end, or where it is long, one
             of the places within it where it was judged.
-        history: Of each pass, the training loss and the held-out log-likelihood.
+        history: Of each pass, its number from 1, the training loss and the held-out
+            log-likelihood; on a small log, of the last of every few passes.
         sessions: Trained on by this process, passes counted; the rest was done before.
         prepared: What it learned from, was judged by, and may be tested on.
         at_end: Whether the last pass allowed was the best, so that more may be better.
@@ -55,14 +58,13 @@ class Fitted(Printed):
     ranker: Ranker
     log_likelihood: float
     epoch: int
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
     sessions: int
     prepared: Prepared
     at_end: bool = False
 
     def sections(self) -> Any:
-        passes = [{"epoch": n, **m} for n, m in enumerate(self.history, 1)]
-        yield "Passes", passes
+        yield "Passes", self.history
 
     def words(self) -> str:
         found = (
@@ -79,12 +81,22 @@ class Fitted(Printed):
         return "The last pass was the best: more passes (epochs) may do better."
 
 
+def collect(data: RankingData) -> None:
+    """Frees the copies of features that datasets hold, if they are large.
+
+    A dataset of TensorFlow is a cycle that holds a copy of the features. To look for
+    cycles takes up to a second in a large process.
+    """
+    if data.features.nbytes >= LARGE:
+        gc.collect()
+
+
 def session_log_likelihoods(
     model: ClickModel, log: ClickLog, data: RankingData
 ) -> np.ndarray:
     """(S,) log-likelihood of each session's clicks, in nats."""
     feed = batches(log, data, JUDGED, shuffle=False, packed=PACKS)
-    with distributed.held_alone(model):
+    with argument_errors(), distributed.held_alone(model):
         parts = [
             -np.asarray(model.session_losses(batch, clicks, model(batch)))
             for batch, clicks in feed
@@ -210,7 +222,8 @@ class _Run:
         self.progress = progress
         self.sessions = len(prepared.train.log)
         self.rounds = _rounds(prepared.train.log, config.round)
-        self.passes = config.passes(self.sessions)
+        self.together = config.passes_a_round(self.sessions)
+        self.passes = -(-config.passes(self.sessions) // self.together)
         self.done = 0
         self.state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0}
         self.state |= {"unjudged": 0, "best": None, "log_likelihood": None}
@@ -244,7 +257,8 @@ class _Run:
                 "library; remove it to begin anew"
             )
         self.state, self.best = there, best
-        self.progress(self.state["round"] * self.sessions // self.rounds)
+        done = self.state["round"] * self.sessions // self.rounds
+        self.progress(self.together * done)
 
     def take_round(self) -> dict[str, float] | None:
         """Learns one round and judges where it is due; the metrics of a whole pass."""
@@ -259,7 +273,8 @@ class _Run:
             likely = self._judge(epoch)
         if not whole_pass:
             return None
-        metrics = {"loss": state["loss"], "log_likelihood": likely}
+        passes = self.together * (epoch + 1)
+        metrics = {"epoch": passes, "loss": state["loss"], "log_likelihood": likely}
         state["history"].append(metrics)
         state["loss"] = 0.0
         return metrics
@@ -276,12 +291,14 @@ class _Run:
         steps = _Steps(self.progress, config, len(some), epoch)
         one = distributed.me()[1] == 1
         history = self.model.fit(
-            feed if one else distributed.share(feed), verbose=0, callbacks=[steps]
+            feed if one else distributed.share(feed),
+            epochs=self.together,
+            verbose=0,
+            callbacks=[steps],
         )
-        # A dataset of TensorFlow is a cycle that holds a copy of the features.
         del feed
-        gc.collect()
-        self.done += len(some)
+        collect(train.data)
+        self.done += len(some) * self.together
         return len(some), history.history["loss"][-1]
 
     def _judge(self, epoch: int) -> float:
@@ -328,13 +345,13 @@ class _Run:
     def finish(self) -> Fitted:
         state, model = self.state, self.model
         behind = state["round"] * self.sessions // self.rounds
-        self.progress(self.sessions * self.passes - behind)
+        self.progress(self.together * (self.sessions * self.passes - behind))
         model.set_weights(self.best)
         return Fitted(
             model,
             ranker(model, self.prepared.preprocess, self.prepared.feature_names),
             state["log_likelihood"],
-            state["best"] + 1,
+            self.together * (state["best"] + 1),
             state["history"],
             self.done,
             self.prepared,
@@ -436,7 +453,7 @@ class _Steps(keras.callbacks.Callback):
         self.steps = batch + 1
         done = min((batch + 1) * self.config.batch_size, self.sessions)
         self.progress(done - self.done)
-        self.done = done
+        self.done = 0 if done == self.sessions else done
 
 
 def _variables(model: ClickModel) -> list[Any]:

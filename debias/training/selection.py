@@ -81,7 +81,7 @@ def select(
 def trial_sessions(prepared: Prepared, config: TrainingConfig, candidates: int) -> int:
     """Sessions that `try_all` learns from, passes and candidates counted."""
     learned = min(TRIAL, len(prepared.train.log))
-    return candidates * _budget(config).passes(learned) * learned
+    return candidates * config.passes(learned, TRIAL_EPOCHS) * learned
 
 
 def try_all(
@@ -107,14 +107,16 @@ def try_all(
                 f"candidates must be some of {' '.join(CANDIDATES)}, got {name!r}"
             )
     trial = _sample(prepared, config.seed)
-    budget = _budget(config)
-    passes = budget.passes(len(trial.train.log))
+    sessions = len(trial.train.log)
+    passes = config.passes(sessions, TRIAL_EPOCHS)
+    # On a small log as many passes as a fit may take, else a few.
+    budget = config if passes > TRIAL_EPOCHS else replace(config, epochs=passes)
     judges = trial.validation
     likelihoods = {}
     for name in names:
         done = None if folder is None else folder / f"{name}.npy"
         if done is not None and done.exists():
-            progress(passes * len(trial.train.log))
+            progress(passes * sessions)
             likelihoods[name] = np.load(done)
             continue
         part = None if done is None else done.with_suffix(".npz")
@@ -132,10 +134,6 @@ def try_all(
         keras.backend.clear_session()  # else the graphs of all would stay
         gc.collect()
     return choose(likelihoods, judges.log.query)
-
-
-def _budget(config: TrainingConfig) -> TrainingConfig:
-    return replace(config, epochs=min(TRIAL_EPOCHS, config.epochs))
 
 
 def _sample(prepared: Prepared, seed: int) -> Prepared:

@@ -266,6 +266,17 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on():
     assert len(results("slow")) == 18
 
 
+def test_ctrl_c_stops_a_measurement_and_does_not_make_it_fail():
+    process = start("run", "endless", "--jobs", "2", "--seeds", "1")
+    wait_for(1, "endless")
+    time.sleep(0.2)  # until the parent waits for the other, which takes ten minutes
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "1 are not measured yet" in output and "Failed" not in output
+    wait_until_gone()
+
+
 def test_a_line_counts_estimates_and_names_what_ended(capsys):
     job = scheduler.Job("main", fakes.Fake("dot"), "generated", 1)
     record = store.Record("main", "dot", "", "mixed", 0, {}, 3.25, {}, {})

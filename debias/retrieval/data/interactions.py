@@ -277,7 +277,7 @@ class Interactions:
         return len(self.user)
 
     def take(self, index: np.ndarray) -> "Interactions":
-        """The events at `index`, rows or a mask; the tables stay whole."""
+        """The events at `index`, rows or a mask; the tables keep all rows."""
         weight = None if self.weight is None else self.weight[index]
         return replace(
             self,

@@ -1,8 +1,8 @@
-"""Where negatives come from: samplers of item rows, NumPy only.
+"""Samplers of negatives: item rows, NumPy only.
 
-A sampler is called with the users of a batch and a number and returns item rows, each
-user's own (B, n). Its `log_q`, (items,) float32, is the log of the chance that one draw
-is this item, for the logQ correction; None where that differs from user to user.
+A sampler takes the users of a batch and a number n and returns item rows (B, n), each
+user's own. Its `log_q`, (items,) float32, is the log of the probability that a draw is
+this item, for the logQ correction; None where that differs from user to user.
 """
 
 from collections.abc import Sequence
@@ -112,8 +112,8 @@ def from_ranking(
 ) -> Listed:
     """Hard negatives: ranks `first` to `last`, both included, of each user's list.
 
-    The top of the list is left out: what stands there and was not taken is more often
-    not yet taken than not wanted.
+    The top of the list is left out: items there that were not taken are more often
+    undiscovered than irrelevant.
 
     Source: Huang et al., Embedding-based Retrieval in Facebook Search, KDD 2020, 6.1.
 
@@ -169,8 +169,8 @@ class Mixture:
 class Queue:
     """Items of the last batches, first in first out: negatives beyond the batch.
 
-    Rows, not vectors, are kept, so that they are encoded by the tower of today. The
-    items of `push` come up in `__call__`; before the first, `fallback` is drawn from.
+    It holds rows, not vectors, so that the current tower encodes them. `__call__` draws
+    from the items of the last `push`es, and before the first from `fallback`.
 
     >>> queue = Queue(3, uniform(1), items=9)
     >>> queue.push(np.array([5, 6, 7, 8]))

@@ -132,7 +132,7 @@ class InterestCapsules(keras.layers.Layer):
         interests: K.
         length: L, the longest history.
         iterations: Of the routing.
-        seed: int or None. Names the logits and the bilinear map.
+        seed: int or None. Determines the logits and the bilinear map.
 
     Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, K, d)`; interests that a row
     does not have are zero vectors.

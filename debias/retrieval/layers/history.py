@@ -44,7 +44,7 @@ class TransformerHistory(keras.layers.Layer):
         blocks: Number of blocks.
         heads: Attention heads; must divide the vectors' size.
         dropout: Rate inside the blocks.
-        seed: int or None. Names the initial weights and the dropout.
+        seed: int or None. Determines the initial weights and the dropout.
 
     Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, d)`.
 

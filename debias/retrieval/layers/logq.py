@@ -1,8 +1,8 @@
-"""What sampled candidates need: the logQ correction, masks, and streaming frequencies.
+"""Sampled candidates: the logQ correction, masks, and streaming frequencies.
 
-Columns of a score matrix are candidates drawn by someone: the other rows of a batch, a
-sampler. Candidates come up as often as they are popular, and a softmax over them learns
-to punish popularity, unless the log of their chance to be there is subtracted.
+The columns of a score matrix are sampled candidates: the positives of other rows, or
+draws of a sampler. Popular items are sampled often, so a softmax over them learns to
+punish popularity, unless the log of their sampling probability is subtracted.
 """
 
 from typing import Any
@@ -84,7 +84,7 @@ def known_hits(candidate: Tensor, known: Tensor, positive: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class StreamingFrequency(keras.layers.Layer):
-    """How often each item comes up, learnt from the stream itself in fixed memory.
+    """Sampling probabilities of items, estimated from the stream in fixed memory.
 
     For each of `hashes` arrays, with t the number of samples so far and h the place of
     an item that a batch holds c times, the last of them as sample t:
@@ -92,12 +92,12 @@ class StreamingFrequency(keras.layers.Layer):
         gap = (t - A[h]) / c,   B[h] <- (1 - a)^c B[h] + (1 - (1 - a)^c) gap,
         A[h] <- t
 
-    and p = 1 / max over the arrays of B[h]: items that collide look more frequent, and
-    the array where they do not is believed. With c = 1 this is algorithm 2 of the
-    source, its clock counting samples, not batches: a clock of batches makes an item
-    that stands in every batch look certain, whatever its multiplicity. B is divided by
+    and p = 1 / max over the arrays of B[h]: items that collide look more frequent, so
+    the array without a collision has the largest gap. With c = 1 this is algorithm 2 of
+    the source with a clock that counts samples, not batches: by batches, an item in
+    every batch would look certain, whatever its multiplicity. B is divided by
     1 - (1 - a)^n, n the updates of its place, so that a first estimate is not biased
-    towards its start; an item never seen has p = 1 / t.
+    towards its start. An item never seen has p = 1 / t.
 
     Costs O(size) a batch. Not trained; changes only by `update`.
 

@@ -23,7 +23,7 @@ class SENet(keras.layers.Layer):
     Args:
         reduction: Ratio of the bottleneck, at least 1.
         activation: Keras activation of the excitation.
-        seed: int or None. Names the initial weights.
+        seed: int or None. Determines the initial weights.
 
     Shapes: `(..., F, d)` to the same.
 

@@ -36,6 +36,17 @@ def flat(fields: Tensor) -> Tensor:
     )
 
 
+def _check_encoder(combine: str, dim: int, embedding: int, extra_fields: int) -> None:
+    if combine not in COMBINES:
+        raise ValueError(f"combine must be one of {list(COMBINES)}, got {combine!r}")
+    if combine == "fm" and embedding != dim:
+        raise ValueError(
+            f"embedding must be dim, {dim}, where fields are summed; got {embedding}"
+        )
+    if extra_fields not in (0, 1):
+        raise ValueError(f"extra_fields must be 0 or 1, got {extra_fields}")
+
+
 def table_of_history(
     history: Mapping[str, Any],
     shared: RowEmbedding | None,
@@ -110,7 +121,7 @@ class Encoder(keras.layers.Layer):
         extra_fields: How many fields a caller adds, 0 or 1.
         normalize: Whether the vector has length 1, so that products are cosines.
         unknown_rate: As in `FeatureEmbedding`.
-        dropout: Of the tower; with "fm", of whole fields' entries.
+        dropout: Of the tower; with "fm", of the entries of the fields.
         reduction: Of `SENet`.
         scale: Standard deviation of initial embeddings.
         seed: int or None. Determines all initial weights and draws.
@@ -149,20 +160,10 @@ class Encoder(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if combine not in COMBINES:
-            raise ValueError(
-                f"combine must be one of {list(COMBINES)}, got {combine!r}"
-            )
         embedding = dim if embedding is None else embedding
-        if combine == "fm" and embedding != dim:
-            raise ValueError(
-                f"embedding must be dim, {dim}, where fields are summed; "
-                f"got {embedding}"
-            )
+        _check_encoder(combine, dim, embedding, extra_fields)
         if not schema and history is None:
             raise ValueError("schema must name a feature where no history is read")
-        if extra_fields not in (0, 1):
-            raise ValueError(f"extra_fields must be 0 or 1, got {extra_fields}")
         self.schema = {name: dict(kind) for name, kind in schema.items()}
         self.dim, self.combine, self.hidden = dim, combine, tuple(hidden)
         self.embedding, self.normalize = embedding, normalize

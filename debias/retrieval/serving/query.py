@@ -1,7 +1,7 @@
-"""A request in the caller's own words, raw ids and raw features, answered by a version.
+"""Answers a retrieval request, given as raw ids and features, from a version.
 
-The user's vector is computed at once, from what the request says by the tower of the
-version, so a user seen for the first time gets an answer.
+The tower of the version computes the user's vector from the request, so a user seen for
+the first time gets an answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,11 +45,12 @@ def retrieve(
 
     Args:
         version: As `debias.retrieval.serving.versions.load` gives it.
-        user: Raw features, "id" among them if it has one. What is not said is looked up
-            for a known user and missing for another. A value never seen before is out
-            of vocabulary.
+        user: Raw features, "id" among them if it has one. A feature left out is looked
+            up for a known user and missing for another. A value never seen before is
+            out of vocabulary.
         history: Raw ids of the user's latest items, most recent first. Ids that the
-            catalogue lacks are passed over. None: what was published of a known user.
+            catalogue lacks are passed over. None: the published history of a known
+            user.
         k: At least 1.
         seen: Whether items of the history may be retrieved again.
         where: Feature of items to the values of which one must be there; of a numeric

@@ -282,8 +282,8 @@ def replace_tables(
 ) -> bool:
     """Writes an ONNX model with other tables in it, and everything else as it is.
 
-    Finds a table by its values. Hundreds of times as fast as exporting the model again,
-    and the dense weights stay the same to the byte.
+    Finds tables by their values. Hundreds of times as fast as a new export, and the
+    dense weights stay the same to the byte.
 
     Args:
         tower: The model.

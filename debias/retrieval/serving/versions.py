@@ -1,4 +1,4 @@
-"""Published versions of a retrieval model: written whole, switched at once, kept.
+"""Published versions of a retrieval model: complete, switched at once, kept.
 
     ROOT/CURRENT            the name of the version to serve
     ROOT/versions/000007/   one version:

@@ -22,8 +22,7 @@ CUTOFFS = (10, 50, 100)
 def dot_scores(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     """(Q, N) inner products; of several vectors a query, (Q, K, d), the largest.
 
-    A vector of several that is all zero stands for none and is passed over, unless
-    there is no other.
+    Of several vectors, those that are all zero do not count, unless there is no other.
 
     >>> dot_scores(np.array([[[1.0, 0.0], [0.0, 0.0]]]), -np.eye(2)).tolist()
     [[-1.0, 0.0]]

@@ -21,7 +21,7 @@ class Diverged(ValueError):
 
 def fit(
     model: RetrievalModel,
-    log: Interactions,
+    log: Interactions | Batches,
     *,
     epochs: int = EPOCHS,
     batch_size: int = BATCH_SIZE,
@@ -32,12 +32,13 @@ def fit(
 ) -> list[float]:
     """Trains a retrieval model by in-batch softmax with logQ; changes it in place.
 
-    Compile the model yourself for another loss, and call its own `fit` with `Batches`
-    for other candidates or negatives.
+    Compile the model yourself for another loss. Keras's own `model.fit` with `Batches`
+    works as well, with any callback.
 
     Args:
         model: Built for the tables of `log`.
-        log: What users took.
+        log: What users took; or `Batches` of it, with candidates and negatives as they
+            say, which also have the batch size, the events to learn from and the seed.
         epochs: Passes over the events, each in an order drawn anew.
         batch_size: Events a step.
         optimizer: The optimiser; None: that of the compiled model, or `RowWiseAdam` at
@@ -63,9 +64,11 @@ def fit(
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
-    batches = Batches(
-        log, batch_size, history=history_length(model), learned=learned, seed=seed
-    )
+    if isinstance(log, Batches):
+        batches = log
+    else:
+        length = history_length(model)
+        batches = Batches(log, batch_size, history=length, learned=learned, seed=seed)
     if optimizer is None:
         optimizer = model.optimizer if model.compiled else RowWiseAdam(LEARNING_RATE)
     if not model.compiled or model.optimizer is not optimizer:

@@ -1,9 +1,11 @@
 """A training run in a folder; after an interruption it resumes at the last full pass.
 
-train.json    the request: source of the events, settings
-passes/N      the learner after pass N; the last one is kept
-losses.json   the mean loss of each pass
-report.json   what the training came to; its presence says that the run is finished
+    train.json    the request: source of the events, settings
+    passes/N      the learner after pass N; only the last is there
+    losses.json   the mean loss of each pass
+    report.json   what the training came to; its presence says that the run is finished
+
+Each file is complete or absent, whenever the process is killed.
 """
 
 import shutil

@@ -96,6 +96,8 @@ def test_a_worker_stays_with_its_log_and_shares_one_only_at_the_end(path):
         return job.experiment.row
 
     assert [take(one), take(idle), take(idle)] == ["a", "c", "b"] and not todo
+    todo = jobs(other, *two, seeds=1)  # `idle` has the log of `two` by now
+    assert take(idle) == "a"
 
 
 def test_a_failing_row_is_reported_with_its_traceback_and_others_go_on(path):

@@ -23,6 +23,11 @@ from benchmarks.retrieval.rows import (
 from debias.retrieval.data.interactions import FeatureTable, Interactions
 from simulators.interactions import generate_interactions
 
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
+
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):

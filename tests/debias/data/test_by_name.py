@@ -36,6 +36,21 @@ def test_any_order_of_columns_gives_the_same_matrix(names, order):
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        pa.large_list(pa.float32()),
+        pa.list_(pa.float32(), 2),
+        pa.list_view(pa.float32()),
+        pa.large_list_view(pa.float32()),
+    ],
+)
+def test_lists_of_any_layout(kind):
+    vectors = pa.array([[5.0, 6.0], [7.0, 8.0]], kind)
+    found = matrix(pa.table({"v": vectors}), ["v[1]", "v[0]"])
+    assert found.tolist() == [[6, 5], [8, 7]]
+
+
+@pytest.mark.parametrize(
     "table, names, message",
     [
         (TABLE, ["b", "d"], "table: no feature d: "),

@@ -261,3 +261,34 @@ def test_real_graded_data(tmp_path):
     assert (
         train.features[0, [0, 9, 10]].tolist() == np.float32([0, 0.89, 0.75]).tolist()
     )
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "headless"])
+def test_damaged_gzip_names_itself(damage, tmp_path):
+    raw = gzip.compress(b"1 qid:1 1:0.5 2:1\n" * 1000)
+    path = tmp_path / "train.txt.gz"
+    flipped = raw[:20] + bytes([raw[20] ^ 255]) + raw[21:]
+    path.write_bytes(
+        {"cut": raw[: len(raw) // 2], "flipped": flipped, "headless": b"x" + raw}[
+            damage
+        ]
+    )
+    with pytest.raises(ValueError, match=r"train\.txt\.gz: not a whole gzip file"):
+        read_letor(path, cache=tmp_path / "cache")
+
+
+def test_one_far_index_names_its_line_and_the_memory(tmp_path):
+    lines = [f"1 qid:{i // 5} 1:{i}.5 3:1 # a" for i in range(40)]
+    path = tmp_path / "far.txt"
+    path.write_text(
+        "\n".join(["# items", *lines[:20], "1 qid:4 50000000:1", *lines[20:]])
+    )
+    # 41 items of 50,000,000 float32 are 8.2 GB
+    with pytest.raises(ValueError, match=r"far\.txt: line 22 .* 50000000 .* 8\.2 GB"):
+        read_letor(path, cache=tmp_path / "cache")
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match=r"pipe\.txt: must be a file"):
+        read_letor(tmp_path / "pipe.txt")

@@ -333,6 +333,23 @@ def test_flipped_bits_are_refused_or_change_nothing(seed, tmp_path):
     assert refused > 75
 
 
+@pytest.mark.usefixtures("small_groups")
+def test_sessions_that_the_footer_promises_must_be_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    numbered(30).write(path)
+    inner = pq.ParquetFile.iter_batches
+
+    def fewer(file, *args, row_groups, **options):
+        batches = list(inner(file, *args, row_groups=row_groups, **options))
+        yield from (
+            batch.slice(0, 7) if row_groups == [1] else batch for batch in batches
+        )
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fewer)
+    with pytest.raises(ValueError, match=r"a\.parquet.*row 17.*ends 3 sessions early"):
+        ClickLog.open(path)
+
+
 def test_odd_files_name_themselves(tmp_path):
     os.mkfifo(tmp_path / "pipe.parquet")
     for path in (tmp_path, tmp_path / "pipe.parquet"):

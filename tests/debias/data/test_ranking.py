@@ -218,6 +218,39 @@ def test_flipped_bits_are_refused_or_change_nothing(seed, tmp_path):
     assert refused > 100
 
 
+def test_pages_have_checksums_and_what_describes_them_a_hash(tmp_path):
+    path = tmp_path / "a.parquet"
+    data = RankingData(**GOOD, feature_names=("x", "y"))
+    data.write_parquet(path)
+    table = pq.read_table(path)
+    for changed in (
+        table.set_column(2, "features", [FEATURES[::-1].tolist()]),
+        table.set_column(1, "label", [[0, 1, 1, 2, 0]]),
+        table.set_column(0, "query", [[0, 0, 0, 1, 1]]),
+        table.replace_schema_metadata(
+            {**table.schema.metadata, b"feature_names": b'["y", "x"]'}
+        ),
+        table.replace_schema_metadata({**table.schema.metadata, b"max_grade": b"5"}),
+    ):
+        pq.write_table(changed, path)
+        with pytest.raises(ValueError, match=r"a\.parquet: damaged, it is not what"):
+            RankingData.read_parquet(path)
+    pq.write_table(table, path)
+    assert same(RankingData.read_parquet(path), data)
+
+
+def test_checksums_of_other_programs_are_verified(tmp_path):
+    path = tmp_path / "a.parquet"
+    bare = pa.table({"qid": [1] * 500, "f0": np.arange(500.0)})
+    options = {"use_dictionary": False, "compression": "none"}
+    pq.write_table(bare, path, write_page_checksum=True, **options)
+    whole = path.read_bytes()
+    place = whole.index(np.float64(250).tobytes())
+    path.write_bytes(whole[:place] + np.float64(251).tobytes() + whole[place + 8 :])
+    with pytest.raises(ValueError, match=r"a\.parquet: .*(?i:crc|checksum)"):
+        RankingData.read_parquet(path)
+
+
 def test_names_of_queries_of_any_layout(tmp_path):
     for kind in (pa.large_string(), pa.binary(), pa.dictionary(pa.int8(), pa.string())):
         ids = pa.array(["u", "u", "v"]).cast(kind)

@@ -384,7 +384,8 @@ def test_truncated_files_name_themselves_or_are_whole_up_to_there(kind, keep, tm
         except ValueError as error:
             assert str(path) in str(error)
         return
-    with pytest.raises(ValueError, match=rf"log\.{kind}"):
+    message = "not a whole gz file" if kind == "csv.gz" else ""
+    with pytest.raises(ValueError, match=rf"log\.{kind}.*{message}"):
         read_log(path, COLUMNS)
 
 

@@ -193,9 +193,21 @@ def test_only_kernels_of_relevance_towers_decay(world):
 
 
 def test_a_small_log_is_given_steps_enough():
-    config = TrainingConfig(epochs=2, batch_size=512, min_steps=400)
-    assert config.passes(1000) == 200 and config.passes(10**6) == 2
-    assert replace(config, min_steps=0).passes(1000) == 2
+    """1,000 sessions are two steps of 512: 200 passes, 25 of them together."""
+    config = TrainingConfig(batch_size=512, min_steps=400)
+    assert config.passes(1000) == 200 and config.passes_a_round(1000) == 25
+    assert config.passes(10**6) == 16 and config.passes_a_round(10**6) == 1
+    asked = replace(config, epochs=2)
+    assert asked.passes(1000) == 2 and asked.passes_a_round(1000) == 1
+
+
+def test_passes_that_are_learned_together_are_counted(world):
+    done = []
+    config = TrainingConfig(batch_size=512, min_steps=100, seed=5)
+    found = fit_prepared("naive", world, config, progress=done.append)
+    assert found.history[0]["epoch"] == 25 and len(found.history) <= 2
+    assert found.epoch % 25 == 0
+    assert sum(done) == 50 * len(world.train.log) >= found.sessions
 
 
 def test_weights_of_cells_reach_the_loss():
@@ -276,6 +288,7 @@ def test_features_are_held_for_one_round_at_a_time(world, monkeypatch):
         return batches(*arguments, **options)
 
     monkeypatch.setattr(fitting, "batches", watched)
+    monkeypatch.setattr(fitting, "LARGE", 0)
     gc.collect()
     gc.disable()
     try:

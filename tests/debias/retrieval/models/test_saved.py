@@ -14,6 +14,7 @@ from tests.debias.retrieval.models.registry import LENGTH, LOG, MODELS
 ROWS = np.arange(9)
 USERS = {**LOG.users.take(ROWS), "history": LOG.histories(LENGTH, ROWS)[0]}
 ITEMS = LOG.items.take(ROWS)
+COMPILED = ("shared", "dat")
 OPENS = """
 import sys
 from pathlib import Path
@@ -55,11 +56,14 @@ def saved(tmp_path_factory):
         model({"user": USERS, "item": ITEMS})
         vectors = model.user_vectors(USERS), model.item_vectors(ITEMS)
         model.save(folder / f"{name}.plain.keras")
-        model.compile(keras.optimizers.Adam())
-        model.save(folder / f"{name}.compiled.keras")
+        kinds = ["plain"]
+        if name in COMPILED:
+            model.compile(keras.optimizers.Adam())
+            model.save(folder / f"{name}.compiled.keras")
+            kinds.append("compiled")
         for side, expected in zip(("user", "item"), vectors, strict=True):
             tower(getattr(model, side)).save(folder / f"{name}.{side}.keras")
-            for kind in (f"plain.{side}", f"compiled.{side}", side):
+            for kind in (side, *(f"{kind}.{side}" for kind in kinds)):
                 wanted[f"{name}.{kind}"] = expected
     worlds.publish(folder / "root", folder)
     subprocess.run([sys.executable, "-c", OPENS, folder], check=True)
@@ -71,7 +75,7 @@ def saved(tmp_path_factory):
 def test_another_process_opens_models_and_towers_with_equal_vectors(saved, name):
     wanted, found = saved
     mine = [key for key in wanted if key.startswith(f"{name}.")]
-    assert len(mine) == 6
+    assert len(mine) == (6 if name in COMPILED else 4)
     for key in mine:
         np.testing.assert_array_equal(found[key], wanted[key], err_msg=key)
 

@@ -31,6 +31,14 @@ def test_fit_is_the_fit_of_keras_over_the_batches():
     assert events == [100] * 10  # of 480 events, five steps a pass
 
 
+def test_batches_decide_for_themselves():
+    one, other = MODELS["fm"](), MODELS["fm"]()
+    for model, batches in ((one, None), (other, Batches(LOG, 100, history=LENGTH))):
+        fit(model, batches or LOG, epochs=1, batch_size=100)
+    for a, b in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_compiled_model_keeps_its_optimizer_and_another_takes_its_place():
     model = MODELS["fm"]()
     model.compile(RowWiseAdam(0.5))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.learner import (
     TrainingConfig,
     copy_state,
@@ -48,6 +49,24 @@ def test_a_saved_learner_learns_on_as_if_it_had_never_stopped(learner, tmp_path)
         int(one.optimizer.iterations) == 2 * 11
         and int(one.id_optimizer.iterations) == 11
     )  # of 174 events, 16 a step
+
+
+def test_every_pass_has_an_order_of_its_own_and_keeps_it_in_a_rerun(monkeypatch):
+    from debias.retrieval.training import learner as module
+
+    orders = []
+
+    def spy(*arguments, seed, **options):
+        orders.append(Batches(LOG, 16, seed=seed).order.tolist())
+        return fit(*arguments, seed=seed, **options)
+
+    fit = module.fit
+    monkeypatch.setattr(module, "fit", spy)
+    for _ in range(2):
+        found = new_learner(BUILD, LOG, CONFIG)
+        learn(found)
+        learn(found)
+    assert orders[:2] == orders[2:] and orders[0] != orders[1]
 
 
 def test_loading_into_another_model_is_an_error(learner, tmp_path):
