@@ -500,10 +500,10 @@ def _judge_unconfounded(z: np.ndarray, reach: np.ndarray, shown: np.ndarray) -> 
     if not shown[1:].any():
         verdict, step = "Unknown: one rank has nothing to compare.", "Log more ranks."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
-    untold = np.isnan(z) & shown
-    blind = shown & ~untold & (reach > MATTERS)
-    if untold.any():
-        at = words(np.flatnonzero(untold) + 1)
+    unknown = np.isnan(z) & shown
+    blind = shown & ~unknown & (reach > MATTERS)
+    if unknown.any():
+        at = words(np.flatnonzero(unknown) + 1)
         verdict = f"Unknown: at rank {at} nothing can be compared."
         step = "Randomise these ranks; see the connectivity of the log."
         return Finding(verdict=verdict, next_step=step, grade="unknown")

@@ -18,7 +18,7 @@ from scipy.stats import ncf
 from debias.data import ClickLog, RankingData
 from debias.diagnosis.finding import POWER, Finding
 from debias.propensity.cells import cells
-from debias.propensity.click_models import PBM
+from debias.propensity.click_models import PositionBased
 
 SIDES = ("above", "below")
 # Change of the click rate by one standard deviation of the neighbours. By the measured
@@ -167,7 +167,7 @@ def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
         return _NOTHING
     order = np.random.default_rng(seed).permutation(log.sessions)
     halves = [log.take(half) for half in np.array_split(order, 2)]
-    fitted = [PBM.fit(half) for half in halves]
+    fitted = [PositionBased.fit(half) for half in halves]
     parts = [_strata(halves[i], fitted[1 - i], fitted[i]) for i in (0, 1)]
     x, again, rest, grow = (
         np.concatenate([part[i] for part in parts]) for i in range(4)
@@ -226,7 +226,7 @@ def noncentrality(critical: float, free: int, left: int) -> float:
 
 
 def _strata(
-    log: ClickLog, other: PBM, own: PBM
+    log: ClickLog, other: PositionBased, own: PositionBased
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Neighbours' attraction (S, L, 2) and clicks (S, L) around their strata's means.
 
@@ -255,7 +255,7 @@ def _strata(
     grow = np.zeros(mask.shape)
     grow[mask] = np.sqrt(counted.shown / np.maximum(counted.shown - 1, 1))[cell]
 
-    def neighbours(fitted: PBM) -> np.ndarray:
+    def neighbours(fitted: PositionBased) -> np.ndarray:
         attraction = fitted.gather("attraction", log) * mask
         before = np.cumsum(attraction, axis=1) - attraction
         after = attraction.sum(axis=1, keepdims=True) - before - attraction

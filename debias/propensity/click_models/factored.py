@@ -127,6 +127,7 @@ def product_errors(
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.nan_to_num(prior[1] * gamma / (1 - gamma), posinf=1e300)
         top = np.nan_to_num(prior[1] * theta / (1 - theta), posinf=1e300)
+    # gamma is eliminated from the information of both: what is left is theta's.
     total = np.maximum(counted.by_pair(weight) + own, 1e-300)
     place = (counted.pair, counted.rank)
     size = (counted.pairs, counted.ranks)
@@ -135,11 +136,12 @@ def product_errors(
     information = np.diag(counted.by_rank(weight) + top) - (table.T @ share).toarray()
     covariance = np.zeros_like(information)
     covariance[1:, 1:] = np.linalg.pinv(information[1:, 1:], hermitian=True)
-    spread = np.empty(counted.pairs)
+    # What the errors of theta add to those of gamma, by pair.
+    from_theta = np.empty(counted.pairs)
     for at in range(0, counted.pairs, ROWS):
         block = share[at : at + ROWS].toarray()
-        spread[at : at + ROWS] = np.einsum("pt,pt->p", block @ covariance, block)
-    gamma_error = np.sqrt(1 / total + np.maximum(spread, 0))
+        from_theta[at : at + ROWS] = np.einsum("pt,pt->p", block @ covariance, block)
+    gamma_error = np.sqrt(1 / total + np.maximum(from_theta, 0))
     theta_error = np.sqrt(np.maximum(np.diag(covariance), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         return gamma_error / (1 - gamma), theta_error / (1 - theta)
@@ -153,15 +155,15 @@ def _parameters(
     return Parameter(gamma, errors[0]), Parameter(theta, errors[1])
 
 
-class PBM(_Rate):
-    """Position-based model: P = theta_k gamma_i.
+class PositionBased(_Rate):
+    """Position-based model (PBM): P = theta_k gamma_i.
 
     EM as in `debias.propensity.pbm_maximum.pbm_step`: from .5, all parameters renewed
     at once. Counts collapse to the distinct (pair, rank), so that a pass does not cost
     more when sessions repeat.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
-    >>> model = PBM.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
+    >>> model = PositionBased.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
     >>> model.value("attraction").round(4).tolist()
     [0.75, 0.4167]
     """
@@ -212,8 +214,8 @@ def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
     )
 
 
-class UBM(ClickModel):
-    """User browsing model: P(click at k | clicks above) = theta_{k,k'} gamma_i.
+class UserBrowsing(ClickModel):
+    """User browsing model (UBM): P(click at k | clicks above) = theta_{k,k'} gamma_i.
 
     k' is the rank of the last click above k, 0 without one. Dupret and Piwowarski, A
     User Browsing Model to Predict Search Engine Click Data from Past Observations,
@@ -222,7 +224,7 @@ class UBM(ClickModel):
     "examination" has shape (L, L), theta[k - 1, k'], nan where k' >= k.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
-    >>> UBM.fit(log).conditional(log).shape
+    >>> UserBrowsing.fit(log).conditional(log).shape
     (2, 2)
     """
 

@@ -39,7 +39,7 @@ def log(tmp_path_factory):
 
 def test_a_page_a_text_and_a_record(log, tmp_path):
     page = tmp_path / "report.html"
-    done = run(log, "-c", "query=q", "-o", page, "--most", 200, "--json")
+    done = run(log, "-c", "query=q", "-o", page, "--max-sessions", 200, "--json")
     record = json.loads(done.stdout)
     assert record["page"] == str(page) and record["sessions_analysed"] == 200
     text = page.read_text(encoding="utf-8")

@@ -37,7 +37,10 @@ def simulated(sessions=1500, seed=0, device=True):
 def found():
     shares = []
     diagnosis = reports.diagnose(
-        simulated(), most=1200, progress=shares.append, devices=("phone", "laptop")
+        simulated(),
+        max_sessions=1200,
+        progress=shares.append,
+        devices=("phone", "laptop"),
     )
     assert shares == sorted(shares) and shares[-1] == 1.0
     return diagnosis
@@ -85,7 +88,7 @@ def test_the_record_is_json():
 
 
 def test_the_same_seed_says_the_same():
-    options = {"most": 1200, "devices": ("phone", "laptop")}
+    options = {"max_sessions": 1200, "devices": ("phone", "laptop")}
     again = reports.report(simulated(), title="clicks <b>", **options)
     assert again == page()
 
@@ -94,7 +97,7 @@ def test_of_a_log_on_disk_all_is_counted_and_a_sample_analysed(tmp_path):
     simulated().write(tmp_path / "log", shards=2)
     shares = []
     whole = Stream(tmp_path / "log")
-    again = reports.diagnose(whole, most=100, progress=shares.append)
+    again = reports.diagnose(whole, max_sessions=100, progress=shares.append)
     assert again.sessions == 100
     np.testing.assert_equal(again.summary, found().summary)
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
@@ -103,7 +106,7 @@ def test_of_a_log_on_disk_all_is_counted_and_a_sample_analysed(tmp_path):
 
 
 def test_the_yandex_sample_is_flagged_at_rank_2():
-    log = yandex().logs[0]
+    log = yandex()[0]
     curves = {name: estimate(log, name) for name in ("ctr", "adjacent_chain", "pbm_em")}
     flagged = {"confounding": confounding(log, reports.BEST)}
     diagnosis = reports.Diagnosis(
