@@ -38,9 +38,9 @@ class Neighbours(Finding):
             where it does not vary.
         error: (2,) float64 standard error, sessions independent.
         detectable: (2,) float64 effect that the test detects with 80% power where the
-            other side has none: sqrt(noncentrality / precision) / sqrt(r), with r the
-            correlation of two halves' estimates of the neighbours' attraction. A
-            standard deviation is that of the attraction here, not of its estimate.
+            other side has none: sqrt(noncentrality / r) errors, with r the correlation
+            of two halves' estimates of the neighbours' attraction. A standard deviation
+            is that of the attraction here, not of its estimate.
         statistic: F statistic of all effects together, with as many degrees of freedom
             as there are effects and as sessions leave; nan where there are none.
         gain, gain_error: Held-out log-likelihood that attention between positions adds,
@@ -187,7 +187,6 @@ def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
     slope = bread @ np.einsum("slf,sl->f", x, rest)
     each = np.einsum("slf,sl->sf", x, grow * (rest - x @ slope))
     covariance = bread @ (each.T @ each) @ bread
-    precision = np.linalg.pinv(covariance, hermitian=True)
     # In units of the click rate, for neighbours that rise by a standard deviation.
     varied = (x != 0).any(axis=2).sum()
     scale = np.sqrt(power[varies] / varied) / log.click[log.mask].mean()
@@ -200,9 +199,11 @@ def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
     effect, error, detectable = np.full((3, 2), np.nan)
     effect[varies] = slope * scale
     error[varies] = np.sqrt(np.diag(covariance)) * scale
-    with np.errstate(divide="ignore"):
-        alone = reach * scale / np.sqrt(np.diag(precision))
-        detectable[varies] = alone / np.sqrt(agreed[varies])
+    # Without a residual, or without agreement, nothing is known of any effect.
+    known = varies & (agreed > 0) & (error > 1e-12)
+    detectable[varies] = np.inf
+    detectable[known] = reach * error[known] / np.sqrt(agreed[known])
+    precision = np.linalg.pinv(covariance, hermitian=True)
     statistic = float(slope @ precision @ slope) / free
     return _Test(effect, error, detectable, statistic, critical)
 
