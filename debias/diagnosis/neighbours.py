@@ -137,11 +137,17 @@ def _judge_strata(test: _Test) -> Finding:
     if test.statistic > test.critical:
         side = int(np.nanargmax(np.abs(test.effect) / test.error))
         way = "more" if test.effect[side] > 0 else "less"
-        verdict = (
-            f"Neighbours matter: an item is clicked {abs(test.effect[side]):.1%} {way} "
-            f"often when the items {SIDES[side]} it are more attractive by one "
-            "standard deviation."
+        effect = (
+            f"an item is clicked {abs(test.effect[side]):.1%} {way} often when the "
+            f"items {SIDES[side]} it are more attractive by one standard deviation."
         )
+        if np.nanmax(np.abs(test.effect) + 1.96 * test.error) < MATTERS:
+            verdict = (
+                f"A neighbour effect below the {MATTERS:.0%} that matter: {effect}"
+            )
+            step = "A model of each item by itself is enough."
+            return Finding(verdict=verdict, next_step=step, grade="good")
+        verdict = f"Neighbours matter: {effect}"
         step = "Compare a model with attention between positions on held-out clicks."
         return Finding(verdict=verdict, next_step=step, grade="caution")
     worst = float(np.nanmax(test.detectable))
