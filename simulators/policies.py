@@ -107,7 +107,7 @@ def weak_ranker(
     train: RankingData,
     fraction: float = 0.01,
     seed: int = 0,
-    least: int = 20,
+    min_queries: int = 20,
     ridge: float = 100.0,
 ) -> LinearRanker:
     """A production ranker that has seen few labels: ridge regression of the grades.
@@ -116,13 +116,13 @@ def weak_ranker(
         train: Graded queries to take the labels from.
         fraction: Share of the queries that it sees.
         seed: Chooses the queries.
-        least: Queries it sees at least, or all that there are.
+        min_queries: Queries it sees at least, or all that there are.
         ridge: Penalty on the squared weights of standardised features.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
     labels = expert(train)
-    seen = min(train.queries, max(least, int(np.ceil(fraction * train.queries))))
+    seen = min(train.queries, max(min_queries, int(np.ceil(fraction * train.queries))))
     chosen = generator(seed, 1).choice(train.queries, seen, replace=False)
     rows = np.concatenate([np.arange(*train.offsets[q : q + 2]) for q in chosen])
     x = symlog(train.features[rows].astype(float))
@@ -330,11 +330,11 @@ class _EpsilonGreedyShelf:
         chance = 1 - self.epsilon
         for k in range(self.list_size):
             draw = rng.random(len(query))
-            # The draw beyond 1 - epsilon, spread over the items left.
+            # The draw beyond 1 - epsilon, stretched to [0, 1), chooses an item left.
             explore = draw >= chance
-            spread = (draw - chance) / max(self.epsilon, float(_TINY))
+            stretched = (draw - chance) / max(self.epsilon, float(_TINY))
             left = np.maximum(size - k, 1)
-            nth = np.where(explore, np.minimum(spread * left, left - 1), 0)
+            nth = np.where(explore, np.minimum(stretched * left, left - 1), 0)
             here = nth.astype(np.int32)
             propensity[k] = self.epsilon / left + chance * (here == 0)
             for earlier in taken:

@@ -76,37 +76,37 @@ _THRESHOLDS = (-0.034, 1.495, 2.971, 3.745)
 def generate(
     queries: int = 2000,
     seed: int = 0,
-    least: int = 10,
-    most: int = 200,
-    median: int = 100,
+    min_items: int = 10,
+    max_items: int = 200,
+    median_items: int = 100,
 ) -> RankingData:
     """Draws queries and their graded items.
 
     Args:
         queries: How many.
         seed: Names the data. Which queries come depends on it, how hard they are not.
-        least: Items of a query at least.
-        most: Items of a query at most.
-        median: About half the queries have more items.
+        min_items, max_items: Of a query.
+        median_items: About half the queries have more.
 
     Returns:
         Data of 136 features and grades 0 to 4.
 
     Raises:
-        ValueError: There is no query, or not 1 <= least <= median <= most.
+        ValueError: There is no query, or not
+            1 <= min_items <= median_items <= max_items.
 
     >>> generate(queries=3, seed=1)
     RankingData(queries=3, items=442, feature_count=136, max_grade=4)
     """
-    return generate_graded(queries, seed, least, most, median).data
+    return generate_graded(queries, seed, min_items, max_items, median_items).data
 
 
 def generate_graded(
     queries: int = 2000,
     seed: int = 0,
-    least: int = 10,
-    most: int = 200,
-    median: int = 100,
+    min_items: int = 10,
+    max_items: int = 200,
+    median_items: int = 100,
 ) -> Graded:
     """The same data, and the relevance that noise and grading hide.
 
@@ -114,13 +114,14 @@ def generate_graded(
     """
     if queries < 1:
         raise ValueError(f"queries must be at least 1, got {queries}")
-    if not 1 <= least <= median <= most:
+    if not 1 <= min_items <= median_items <= max_items:
         raise ValueError(
-            f"items must be 1 <= least <= median <= most, got {least}, {median}, {most}"
+            "items must be 1 <= min_items <= median_items <= max_items, got "
+            f"{min_items}, {median_items}, {max_items}"
         )
     rng = generator(seed, 0)
-    spread = rng.lognormal(np.log(median), 0.5, queries)
-    sizes = np.clip(np.rint(spread), least, most).astype(np.int64)
+    drawn = rng.lognormal(np.log(median_items), 0.5, queries)
+    sizes = np.clip(np.rint(drawn), min_items, max_items).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     of_query = rng.standard_normal((queries, _QUERY), np.float32)
     items = int(offsets[-1])

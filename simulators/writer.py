@@ -84,43 +84,58 @@ def write(
         cuts = [sessions * number // shards for number in range(shards + 1)]
         width = max(5, len(str(shards - 1)))  # names sort as numbers do
         names = [f"part-{number:0{width}d}.parquet" for number in range(shards)]
+        parts = dict(zip(names, pairwise(cuts), strict=True))
         missing = [
             stop - start
-            for name, (start, stop) in zip(names, pairwise(cuts), strict=True)
+            for name, (start, stop) in parts.items()
             if not (folder / name).exists()
         ]
         _check_room(folder, int(1.1 * sum(missing) * _bytes(sample) / len(sample)))
-
-        def shard(number: int) -> dict[str, Any]:
-            path, start, stop = folder / names[number], *cuts[number : number + 2]
-            if path.exists():
-                progress(stop - start)
-            else:
-                _write_shard(simulation, path, start, stop, sample.schema, progress)
-            return {
-                "file": path.name,
-                "sessions": stop - start,
-                "bytes": path.stat().st_size,
-                "sha256": _checksum(path),
-            }
-
-        pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
-        try:
-            manifest["shards"] = list(pool.map(shard, range(shards)))
-        except OSError as error:
-            if error.errno in _FULL:
-                done = sum((folder / name).exists() for name in names)
-                raise OSError(
-                    error.errno,
-                    f"the disk is full: {done} of {shards} shards are written; make "
-                    "room and start the same run again to continue",
-                    str(folder),
-                ) from error
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+        manifest["shards"] = _write_shards(
+            simulation, folder, parts, sample.schema, workers, progress
+        )
         _write_manifest(folder, manifest)
     return manifest
+
+
+def _write_shards(
+    simulation: Simulation,
+    folder: Path,
+    parts: Mapping[str, tuple[int, int]],
+    schema: pa.Schema,
+    workers: int | None,
+    progress: Callable[[int], None],
+) -> list[dict[str, Any]]:
+    """Writes the shards that are not there; what the manifest says of all of them."""
+
+    def shard(name: str) -> dict[str, Any]:
+        path, (start, stop) = folder / name, parts[name]
+        if path.exists():
+            progress(stop - start)
+        else:
+            _write_shard(simulation, path, start, stop, schema, progress)
+        return {
+            "file": name,
+            "sessions": stop - start,
+            "bytes": path.stat().st_size,
+            "sha256": _checksum(path),
+        }
+
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
+        return list(pool.map(shard, parts))
+    except OSError as error:
+        if error.errno in _FULL:
+            done = sum((folder / name).exists() for name in parts)
+            raise OSError(
+                error.errno,
+                f"the disk is full: {done} of {len(parts)} shards are written; make "
+                "room and start the same run again to continue",
+                str(folder),
+            ) from error
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def simulated(method: str, population: str, seed: int) -> tuple[Any, Any]:
     from simulators.queries import generate
 
     kind = KINDS[population]
-    data = generate(queries=kind.queries, seed=seed, least=6, median=7, most=9)
+    sizes = {"min_items": 6, "median_items": 7, "max_items": 9}
+    data = generate(queries=kind.queries, seed=seed, **sizes)
     x = np.random.default_rng(seed).normal(size=(data.items, 3))
     attraction: Any = {
         "regression_em": 1 / (1 + np.exp(1 - x @ [1.0, 0.5, -0.5])),

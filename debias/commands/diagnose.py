@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import AsJson, print_json, share_bar
+from debias.commands.screen import AsJson, print_json, say, share_bar
 
 MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM", "unknown": "unknown"}
 
@@ -18,7 +18,7 @@ def diagnose(
         "report.html"
     ),
     memory: inputs.Memory = inputs.HELD,
-    most: Annotated[
+    max_sessions: Annotated[
         int,
         typer.Option(min=10, help="Sessions to analyse; a longer log is sampled."),
     ] = 100_000,
@@ -34,7 +34,7 @@ def diagnose(
 
     Writes one self-contained page: estimates with bands beside the raw click rates,
     which ranks can be compared, whether one population of users is enough, and what to
-    do next. Counts are of the whole log, all else of --most sessions drawn at random.
+    do next. Counts are of the whole log, all else of --max-sessions drawn at random.
     """
     from debias.data.files import atomic_write
     from debias.diagnosis import report
@@ -44,7 +44,7 @@ def diagnose(
     given = inputs.look(source, memory).open(needs_data=False)
     log, data = given.log, given.data if features else None
     with share_bar("diagnosing") as progress:
-        found = report.diagnose(log, data, most, seed, progress, given.devices)
+        found = report.diagnose(log, data, max_sessions, seed, progress, given.devices)
     inputs.check_usable(found.summary, source.log)
     with atomic_write(out) as aside:
         page = report.page(found, Path(source.log).name)
@@ -52,10 +52,16 @@ def diagnose(
     if json:
         print_json({**found.record(), "page": str(out)})
         return
-    typer.echo(f"{found.headline}\n")
+    say(f"{found.headline}\n")
     for name, one in found.findings.items():
-        typer.echo(f"{MARKS[one.grade]:>8}  {name}: {one.verdict}")
-        typer.echo(f"{'':>8}  {one.next_step}")
+        say(f"{MARKS[one.grade]:>8}  {name}: {one.verdict}")
+        say(f"{'':>8}  {one.next_step}")
+    for name, each in found.estimates.items():
+        if each.degenerate:
+            say(f"{'caution':>8}  {name}: not to be used: {each.degenerate}")
+    reasons: dict[str, list[str]] = {}
     for name, why in found.skipped.items():
-        typer.echo(f"{'?':>8}  {name}: not computed: {why}")
-    typer.echo(f"\n{out}")
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        say(f"{'?':>8}  not computed: {', '.join(names)}: {why}")
+    say(f"\n{out}")

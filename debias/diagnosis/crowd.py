@@ -23,7 +23,7 @@ from scipy.stats import t as student
 from debias.data import ClickLog
 from debias.diagnosis.finding import Finding, detectable
 from debias.propensity.cells import Cells, cells
-from debias.propensity.click_models import DBN, UBM
+from debias.propensity.click_models import DynamicBayesian, UserBrowsing
 from debias.propensity.pbm_maximum import TINY, accelerated
 
 PULL = 20.0  # impressions that a component's attraction of a pair is pulled by
@@ -32,6 +32,7 @@ EDGE = 1e-6  # probabilities stay this far from 0 and 1
 # kinds of user of simulated crowds that a mixture ranks better for differ by four
 # (Yan et al.) to ten.
 MATTERS = 10.0
+ENOUGH = 100  # held-out sessions, below which their mean gain is far from normal
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +80,9 @@ class Mixture(NamedTuple):
 
 
 def populations(
-    log: ClickLog, most: int = 4, held_out: float = 0.2, seed: int = 0
+    log: ClickLog, max_populations: int = 4, held_out: float = 0.2, seed: int = 0
 ) -> Populations:
-    """Compares mixtures of 1 to `most` populations on held-out sessions.
+    """Compares mixtures of 1 to `max_populations` populations on held-out sessions.
 
     Where more than one gain nothing, the power of that test is measured: clicks of two
     populations, one clicking ten times as often as the other, are drawn on the same
@@ -98,15 +99,16 @@ def populations(
 
     Args:
         log: The click log.
-        most: The largest K.
+        max_populations: The largest K.
         held_out: Share of the sessions to compare on.
         seed: Of the split and the starts of EM.
 
     Raises:
-        ValueError: `most` is below 1, or there are fewer than two sessions to part.
+        ValueError: `max_populations` is below 1, or there are fewer than two sessions
+            to part.
     """
-    if most < 1:
-        raise ValueError(f"most must be at least 1, got {most}")
+    if max_populations < 1:
+        raise ValueError(f"max_populations must be at least 1, got {max_populations}")
     rng = np.random.default_rng(seed)
     order = rng.permutation(log.sessions)
     size = int(held_out * log.sessions)
@@ -118,13 +120,14 @@ def populations(
     counted = cells(log)
     happened = happened_cells(counted, log.click)
     mixtures = [fit_one(tally(counted, happened[train]))]
-    for count in range(2, most + 1):
+    for count in range(2, max_populations + 1):
         mixtures.append(fit_mixture(counted, happened[train], mixtures[0], count, rng))
     likelihood = np.array([_likelihood(counted, happened[test], m) for m in mixtures])
     gain, error = _paired(likelihood - likelihood[0])
     chosen = _choose(gain, error, likelihood)
     seen, held = log.take(train), log.take(test)
-    chains = [model.fit(seen).log_probability(held).sum(axis=1) for model in (UBM, DBN)]
+    models = UserBrowsing.fit(seen, with_errors=False), DynamicBayesian.fit(seen)
+    chains = [model.log_probability(held).sum(axis=1) for model in models]
     chain = max(chains, key=np.mean)
     earlier = float((chain - likelihood[0]).mean())
     over, over_error = (
@@ -135,13 +138,13 @@ def populations(
     share = best.share[order]
     if chosen == 1:
         planted, planted_error = _planted_gain(counted, mixtures[0], train, size, rng)
-        verdict = _judge_one(planted, planted_error, _critical(most, size))
+        verdict = _judge_one(planted, planted_error, _critical(max_populations, size))
     else:
         planted = planted_error = np.nan
         gained = gain[chosen - 1], error[chosen - 1]
         verdict = _judge_several(gained, share, over, over_error)
     return Populations(
-        np.arange(1, most + 1),
+        np.arange(1, max_populations + 1),
         gain,
         error,
         chosen,
@@ -200,14 +203,17 @@ def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return difference.mean(axis=1), scatter / np.sqrt(difference.shape[1])
 
 
-def _critical(most: int, size: int) -> float:
+def _critical(counts: int, size: int) -> float:
     """Standard errors that a gain must exceed: one-sided 5%, all counts together."""
-    return float(student.ppf(1 - 0.05 / max(1, most - 1), max(1, size - 1)))
+    if size < ENOUGH:
+        return np.inf
+    return float(student.ppf(1 - 0.05 / max(1, counts - 1), max(1, size - 1)))
 
 
 def _choose(gain: np.ndarray, error: np.ndarray, likelihood: np.ndarray) -> int:
-    critical = _critical(len(gain), likelihood.shape[1])
-    if not (gain[1:] > critical * error[1:]).any():
+    size = likelihood.shape[1]
+    critical = _critical(len(gain), size)
+    if size < ENOUGH or not (gain[1:] > critical * error[1:]).any():
         return 1
     best = int(np.argmax(gain))
     short, scatter = _paired(likelihood[best] - likelihood)

@@ -22,7 +22,7 @@ from debias.diagnosis.neighbours import neighbours
 from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate
 
-MOST = 100_000
+MAX_SESSIONS = 100_000
 COST = {  # what takes long, in rough shares of the whole
     "bias_tower": 20,
     "populations": 15,
@@ -32,7 +32,7 @@ COST = {  # what takes long, in rough shares of the whole
     "pbm_mle": 4,
     "profile": 3,
 }
-AS_LONG = 50_000_000  # sessions on disk: read twice while `MOST` are analysed
+AS_LONG = 50_000_000  # sessions on disk: read twice while `MAX_SESSIONS` are analysed
 PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
 BEST = "pbm_conditional"  # reads all clicks of shared items, with an interval
 TABULAR = (
@@ -131,7 +131,7 @@ class Diagnosis:
 def diagnose(
     log: ClickLog | Stream,
     data: RankingData | None = None,
-    most: int = MOST,
+    max_sessions: int = MAX_SESSIONS,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
     devices: Sequence[str] = (),
@@ -141,7 +141,7 @@ def diagnose(
     Args:
         log: The click log, in memory or on disk; of one on disk the sample is held.
         data: Its ranking data; with it, estimators that read features run as well.
-        most: A longer log is sampled: so many sessions, all equally likely.
+        max_sessions: A longer log is sampled: so many sessions, all equally likely.
         seed: Of the sample, of held-out sessions and of training.
         progress: Called with the share of the work that is done.
         devices: Names of devices 1, 2 and so on.
@@ -155,10 +155,14 @@ def diagnose(
     summary = count(log, lambda share: progress(reading * share / 2)).summary()
     if isinstance(log, Stream):
         log = log.sample(
-            most, [seed], progress=lambda share: progress(reading * (1 + share) / 2)
+            max_sessions,
+            [seed],
+            progress=lambda share: progress(reading * (1 + share) / 2),
         )
-    elif log.sessions > most:
-        chosen = np.random.default_rng(seed).choice(log.sessions, most, replace=False)
+    elif log.sessions > max_sessions:
+        chosen = np.random.default_rng(seed).choice(
+            log.sessions, max_sessions, replace=False
+        )
         log = log.take(np.sort(chosen))
     names = {code: _escaped(name) for code, name in enumerate(devices, start=1)}
     found: dict[str, Any] = {}

@@ -243,7 +243,7 @@ def count_cells(log: ClickLog | Stream) -> Cells:
 
 
 def _by_origin(log: ClickLog, pair: np.ndarray, size: int) -> tuple[np.ndarray, int]:
-    """Pairs told apart by the rank they had before a marked swap."""
+    """Pairs, one for each rank that a pair had before a marked swap."""
     if log.swap is None or not log.swap.any():
         raise ValueError("source='swap' needs a log that marks swaps in column swap")
     origin = np.broadcast_to(np.arange(log.list_size), log.item.shape).copy()

@@ -64,7 +64,7 @@ def pages(log: ClickLog) -> Pages:
     """
     known = pairs(log)
     pair = known.index(log)
-    # Lists are told apart by a 64-bit hash: a sum of random odd multiples.
+    # Lists are compared by a 64-bit hash: a sum of random odd multiples.
     odd = np.random.default_rng(0).integers(2**62, size=log.list_size) * 2 + 1
     _, first, number = np.unique(
         (pair + 1) @ odd, return_index=True, return_inverse=True
@@ -140,7 +140,7 @@ def dla(
             moved = rest + _log_ratio(
                 *(_by_pair(v, pair, size) for v in (seen, expected))
             )
-            moved = np.maximum(moved, FLOOR)
+            moved = np.clip(moved, FLOOR, -FLOOR)
             moved -= np.log(np.exp(moved).mean())
         else:
             moved = rest + _newton(x, pair, seen, expected, total)

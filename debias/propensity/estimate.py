@@ -128,24 +128,13 @@ def estimate(
     [0, 0, 1, 1]
     """
     if by is not None:
-        contexts = _contexts(log, by)
-        curves = {}
-        for value in np.unique(contexts).tolist():
-            part = log.take(contexts == value)
-            if not part.click[:, 0].any():
-                raise ValueError(f"log has no click at rank 1 in context {value}")
-            curves[value] = estimate(
-                part,
-                method,
-                interval=interval,
-                level=level,
-                replicates=replicates,
-                seed=seed,
-                source=source,
-                features=features,
-                **options,
-            )
-        return Examination.stack(curves)
+        given: dict[str, Any] = {"interval": interval, "level": level}
+        given |= {"replicates": replicates, "seed": seed, "source": source}
+        given |= {"features": features, **options}
+        parts = _parts(log, _contexts(log, by))
+        return Examination.stack(
+            {value: estimate(part, method, **given) for value, part in parts.items()}
+        )
     if method not in ESTIMATORS:
         raise ValueError(f"method must be one of {list(ESTIMATORS)}, got {method!r}")
     estimator = ESTIMATORS[method]
@@ -239,6 +228,16 @@ def _contexts(log: ClickLog, by: str | np.ndarray) -> np.ndarray:
             "cut it into groups and pass their labels, (S,)"
         )
     return value
+
+
+def _parts(log: ClickLog, contexts: np.ndarray) -> dict[Any, ClickLog]:
+    """The sessions of each context."""
+    values = np.unique(contexts).tolist()
+    parts = {value: log.take(contexts == value) for value in values}
+    for value, part in parts.items():
+        if not part.click[:, 0].any():
+            raise ValueError(f"log has no click at rank 1 in context {value}")
+    return parts
 
 
 def _of_pairs(log: ClickLog, features: np.ndarray, source: str) -> np.ndarray:

@@ -57,7 +57,7 @@ def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
     pooled = [table.pool(k, j) for k, j in two]
     keep = [p for p in pooled if p is not None]
     if not keep:
-        return _links(counted, (), minimum)  # nothing is told
+        return _links(counted, (), minimum)  # nothing can be compared
     owner = [link for link, p in zip(two, pooled, strict=True) if p is not None]
     names = np.repeat(np.arange(len(keep)), 2)
     ranks = np.array(owner, dtype=np.int64).reshape(-1)

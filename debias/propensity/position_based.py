@@ -82,7 +82,7 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
     Models, Journal of Econometrics 1999, of which this is the Poisson case. Newton's
     method; the likelihood is concave.
 
-    Ranks are told where clicks of shared pairs, chained, weigh them against rank 1 in
+    Ranks are known where clicks of shared pairs, chained, compare them with rank 1 in
     both directions.
     """
     known = _compared(counted)

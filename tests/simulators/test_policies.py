@@ -194,7 +194,7 @@ def test_the_weak_ranker_is_weak():
 
 def test_the_weak_ranker_sees_one_query_in_a_hundred_and_at_least_twenty():
     data = generate(40, 1)
-    all_alike = weak_ranker(data, 0.01, seed=0, least=40)
+    all_alike = weak_ranker(data, 0.01, seed=0, min_queries=40)
     np.testing.assert_array_equal(
         all_alike.weights, weak_ranker(data, 1.0, seed=0).weights
     )

@@ -87,7 +87,7 @@ def test_a_seed_names_the_data():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"queries": 0}, {"least": 0}, {"median": 300}, {"seed": -1}]
+    "wrong", [{"queries": 0}, {"min_items": 0}, {"median_items": 300}, {"seed": -1}]
 )
 def test_impossible_data(wrong):
     with pytest.raises(ValueError, match=r"queries|items|seed"):

@@ -2,26 +2,33 @@
 
 `MODELS[name].fit(log)` returns a frozen model that predicts clicks with and without
 those above (`conditional`, `marginal`) and scores itself on a log (`log_likelihood`,
-`perplexity`).
+`perplexity`). Their classes bear the names of the behaviours in `simulators` that click
+as they say.
 
 The defaults are the settings under which perplexities of PBM, UBM and the baselines are
 published: 40 passes of EM from .5 that renew all parameters at once, each (expected
 successes + 1) / (expected trials + 2), .5 for what the fit never saw; perplexity is
 2^(-mean log2 P) at each rank given the clicks above, and its mean over ranks the score:
 
-    UBM.fit(train).perplexity(test).mean()
+    UserBrowsing.fit(train).perplexity(test).mean()
 
 Entering a class in `MODELS` brings it to the tests.
 """
 
 from debias.propensity.click_models.base import ClickModel, Parameter
-from debias.propensity.click_models.chain import CCM, DBN, DCM, SDBN, Cascade
+from debias.propensity.click_models.chain import (
+    Cascade,
+    ClickChain,
+    DependentClick,
+    DynamicBayesian,
+    SimplifiedDBN,
+)
 from debias.propensity.click_models.factored import (
-    PBM,
-    UBM,
     DocumentCTR,
     GlobalCTR,
+    PositionBased,
     RankCTR,
+    UserBrowsing,
 )
 
 MODELS: dict[str, type[ClickModel]] = {
@@ -30,28 +37,28 @@ MODELS: dict[str, type[ClickModel]] = {
         GlobalCTR,
         RankCTR,
         DocumentCTR,
-        PBM,
-        UBM,
+        PositionBased,
+        UserBrowsing,
         Cascade,
-        DCM,
-        CCM,
-        DBN,
-        SDBN,
+        DependentClick,
+        ClickChain,
+        DynamicBayesian,
+        SimplifiedDBN,
     )
 }
 
 __all__ = [
-    "CCM",
-    "DBN",
-    "DCM",
     "MODELS",
-    "PBM",
-    "SDBN",
-    "UBM",
     "Cascade",
+    "ClickChain",
     "ClickModel",
+    "DependentClick",
     "DocumentCTR",
+    "DynamicBayesian",
     "GlobalCTR",
     "Parameter",
+    "PositionBased",
     "RankCTR",
+    "SimplifiedDBN",
+    "UserBrowsing",
 ]

@@ -121,6 +121,7 @@ def look_back(
         tau: (L, s) P(goes on | examined, no click), 1 at padding.
     """
     ranks = len(attraction)
+    # From the last rank up: what is ahead stays without a click.
     ahead = np.empty_like(attraction)
     x = np.ones(attraction.shape[1])
     stay = np.empty_like(attraction)  # 1 - tau + tau X, no click after a skip
@@ -128,6 +129,7 @@ def look_back(
         ahead[k] = x
         stay[k] = 1 - tau[k] * (1 - x)
         x = (1 - attraction[k]) * stay[k]
+    # From the top down: the reader went on with the posterior of phi or tau.
     end = 1 - phi * (1 - ahead)
     on = np.where(part.final, phi, tau) * ahead
     on /= np.maximum(np.where(part.final, end, stay), TINY)
@@ -140,6 +142,20 @@ def look_back(
 
 
 Counts = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Scores(NamedTuple):
+    """Sums over sessions; N parameters that are not of pairs, P pairs and padding.
+
+    Attributes:
+        own: By name of a parameter of pairs, (P + 1,) squared scores.
+        cross: By the same names, (N, P + 1) scores times those of the N.
+        joint: (N, N) scores of the N times each other.
+    """
+
+    own: dict[str, np.ndarray]
+    cross: dict[str, np.ndarray]
+    joint: np.ndarray
 
 
 class Chain(ClickModel):
@@ -182,7 +198,9 @@ class Chain(ClickModel):
 
     @classmethod
     def _expect(cls, part: Chunk, values: Mapping[str, np.ndarray]) -> Counts:
+        """Expected successes and trials of all parameters: the E-step of a chunk."""
         own = cls._values(values, part.pair)
+        # How the reader moves on, and what the clicks say of how far.
         phi, tau = cls.moves(own)
         tau = np.where(part.shown, tau, 1.0)
         hidden = look_back(
@@ -205,6 +223,7 @@ class Chain(ClickModel):
         fixed: Sequence[str] = (),
     ) -> dict[str, np.ndarray]:
         """One EM pass: (expected successes + n) / (expected trials + d)."""
+        # E-step: successes and trials, summed by pair or by rank.
         totals: dict[str, np.ndarray] = {}
         for part in sessions:
             for name, counts in cls._expect(part, values).items():
@@ -212,6 +231,7 @@ class Chain(ClickModel):
                     totals[name] = np.zeros((2, values[name].size + 1))
                 for total, count in zip(totals[name], counts, strict=True):
                     _add(total, count, part.pair, name in cls.of_pairs)
+        # M-step: smoothed rates.
         renewed = dict(values)
         for name in totals.keys() - set(fixed):
             total = totals[name]
@@ -257,13 +277,42 @@ class Chain(ClickModel):
         d value (1 - value). That of a parameter of pairs takes the others as known;
         those of the rest are joint and have the pairs' part taken out of them.
         """
-        own = {n: np.zeros(sessions.pairs + 1) for n in cls.of_pairs}
         rest = [n for n in values if n not in cls.of_pairs and n not in fixed]
-        sizes = [values[n].size for n in rest]
-        cross = {n: np.zeros((sum(sizes), sessions.pairs + 1)) for n in cls.of_pairs}
-        joint = np.zeros((sum(sizes), sum(sizes)))
+        sums = cls._scores(sessions, values, rest)
+        errors = {name: np.zeros_like(values[name]) for name in fixed}
+        joint = sums.joint
+        for name in cls.of_pairs:
+            value = values[name]
+            information = sums.own[name][:-1] + prior[1] * value * (1 - value)
+            errors[name] = logit_error(information)
+            # What the other parameters share with this pair's is not theirs alone.
+            line = sums.cross[name][:, :-1]
+            joint = joint - (line / np.maximum(information, TINY)) @ line.T
+        if rest:
+            value = np.concatenate([values[n].ravel() for n in rest])
+            joint = joint + np.diag(prior[1] * value * (1 - value))
+            # Parameters without information are left out of the inverse.
+            used = np.diag(joint) > TINY
+            error = np.full(len(value), np.inf)
+            inverse = np.linalg.pinv(joint[np.ix_(used, used)], hermitian=True)
+            error[used] = np.sqrt(np.maximum(np.diag(inverse), 0))
+            parts = np.split(error, np.cumsum([values[n].size for n in rest])[:-1])
+            for name, each in zip(rest, parts, strict=True):
+                errors[name] = each.reshape(values[name].shape)
+        return errors
+
+    @classmethod
+    def _scores(
+        cls, sessions: Sessions, values: dict[str, np.ndarray], rest: Sequence[str]
+    ) -> "Scores":
+        """Sums of products of the sessions' scores."""
+        own = {n: np.zeros(sessions.pairs + 1) for n in cls.of_pairs}
+        size = sum(values[n].size for n in rest)
+        cross = {n: np.zeros((size, sessions.pairs + 1)) for n in cls.of_pairs}
+        joint = np.zeros((size, size))
         for part in sessions:
             counts = cls._expect(part, values)
+            # Scores of the parameters that are not of pairs, (size, s).
             scores = []
             for name in rest:
                 value = values[name].reshape(-1, 1, 1)
@@ -271,6 +320,7 @@ class Chain(ClickModel):
                 scores.append((won - value * tried).sum(axis=1))
             score = np.concatenate(scores) if scores else np.zeros((0, 1))
             joint += score @ score.T
+            # Of each pair shown, and its products with the others.
             for name in cls.of_pairs:
                 won, tried = counts[name]
                 value = np.append(values[name], 0.0)[part.pair]
@@ -278,26 +328,10 @@ class Chain(ClickModel):
                 _add(own[name], np.square(mine), part.pair, True)
                 for line, each in zip(cross[name], score, strict=True):
                     _add(line, mine * each, part.pair, True)
-        errors = {name: np.zeros_like(values[name]) for name in fixed}
-        for name in cls.of_pairs:
-            value = values[name]
-            information = own[name][:-1] + prior[1] * value * (1 - value)
-            errors[name] = logit_error(information)
-            line = cross[name][:, :-1]
-            joint -= (line / np.maximum(information, TINY)) @ line.T
-        if rest:
-            value = np.concatenate([values[n].ravel() for n in rest])
-            joint += np.diag(prior[1] * value * (1 - value))
-            used = np.diag(joint) > TINY
-            spread = np.full(len(value), np.inf)
-            inverse = np.linalg.pinv(joint[np.ix_(used, used)], hermitian=True)
-            spread[used] = np.sqrt(np.maximum(np.diag(inverse), 0))
-            parts = np.split(spread, np.cumsum(sizes)[:-1])
-            for name, each in zip(rest, parts, strict=True):
-                errors[name] = each.reshape(values[name].shape)
-        return errors
+        return Scores(own, cross, joint)
 
     def _predict(self, log: ClickLog, given: bool) -> np.ndarray:
+        """P(click) rank by rank, given the clicks above or not; ranks come first."""
         shown = np.ascontiguousarray(log.mask.T)
         own: dict[str, np.ndarray] = {}
         for name, parameter in self.parameters.items():
@@ -313,6 +347,7 @@ class Chain(ClickModel):
         examined = np.ones(log.sessions)
         for k in range(len(a)):
             click[k] = a[k] * examined
+            # On to the next rank: after no click with tau, after a click with phi.
             skip = examined * (1 - a[k]) * tau[k]
             if given:
                 skip /= np.maximum(1 - click[k], TINY)
@@ -360,6 +395,7 @@ class Cascade(Chain):
         check(1, prior)
         known = pairs(log)
         pair = known.index(log)
+        # Read is what has no click above it.
         above = np.cumsum(log.click, axis=1) - log.click
         read = log.mask & (above == 0)
         shown = np.bincount(pair[read], minlength=len(known))
@@ -382,13 +418,13 @@ class Cascade(Chain):
         return {}
 
 
-class DCM(Chain):
-    """Dependent click model: after a click at rank k the reader goes on with lambda_k.
+class DependentClick(Chain):
+    """Dependent click model (DCM): after a click at rank k goes on with lambda_k.
 
     "continuation" (L,) is lambda; that of the last rank is never observed.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
-    >>> DCM.fit(log).value("continuation").shape
+    >>> DependentClick.fit(log).value("continuation").shape
     (2,)
     """
 
@@ -422,14 +458,14 @@ class DCM(Chain):
         }
 
 
-class CCM(Chain):
-    """Click chain model: an item that satisfies is one that attracts, independently.
+class ClickChain(Chain):
+    """Click chain model (CCM): what satisfies is what attracts, independently.
 
     "continuation" (3,) is t1 after no click, t2 after a click that did not satisfy, t3
     after one that did; a click satisfies with the attraction of the item.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
-    >>> CCM.fit(log).value("continuation").shape
+    >>> ClickChain.fit(log).value("continuation").shape
     (3,)
     """
 
@@ -472,14 +508,14 @@ class CCM(Chain):
         return {"attraction": (liked, tried), "continuation": continuation}
 
 
-class DBN(Chain):
-    """Dynamic Bayesian network: a click satisfies with s_i, and ends the session then.
+class DynamicBayesian(Chain):
+    """Dynamic Bayesian network (DBN): a click satisfies with s_i, and ends it then.
 
     "satisfaction" (P,) is s, "continuation" () gamma, the chance that an unsatisfied
     reader goes on.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
-    >>> float(DBN.fit(log, continuation=0.9).value("continuation"))
+    >>> float(DynamicBayesian.fit(log, continuation=0.9).value("continuation"))
     0.9
     """
 
@@ -522,15 +558,15 @@ class DBN(Chain):
         }
 
 
-class SDBN(DBN):
-    """Simplified dynamic Bayesian network: an unsatisfied reader always goes on.
+class SimplifiedDBN(DynamicBayesian):
+    """Simplified dynamic Bayesian network (SDBN): always goes on while unsatisfied.
 
     The DBN with its continuation held at 1, by EM like the others. The count of last
     clicks that often goes by this name takes every last click for a satisfied one,
     also where the reader went on in vain.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
-    >>> float(SDBN.fit(log).value("continuation"))
+    >>> float(SimplifiedDBN.fit(log).value("continuation"))
     1.0
     """
 

@@ -127,6 +127,7 @@ def product_errors(
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.nan_to_num(prior[1] * gamma / (1 - gamma), posinf=1e300)
         top = np.nan_to_num(prior[1] * theta / (1 - theta), posinf=1e300)
+    # gamma is eliminated from the information of both: what is left is theta's.
     total = np.maximum(counted.by_pair(weight) + own, 1e-300)
     place = (counted.pair, counted.rank)
     size = (counted.pairs, counted.ranks)
@@ -135,33 +136,36 @@ def product_errors(
     information = np.diag(counted.by_rank(weight) + top) - (table.T @ share).toarray()
     covariance = np.zeros_like(information)
     covariance[1:, 1:] = np.linalg.pinv(information[1:, 1:], hermitian=True)
-    spread = np.empty(counted.pairs)
+    # What the errors of theta add to those of gamma, by pair.
+    from_theta = np.empty(counted.pairs)
     for at in range(0, counted.pairs, ROWS):
         block = share[at : at + ROWS].toarray()
-        spread[at : at + ROWS] = np.einsum("pt,pt->p", block @ covariance, block)
-    gamma_error = np.sqrt(1 / total + np.maximum(spread, 0))
+        from_theta[at : at + ROWS] = np.einsum("pt,pt->p", block @ covariance, block)
+    gamma_error = np.sqrt(1 / total + np.maximum(from_theta, 0))
     theta_error = np.sqrt(np.maximum(np.diag(covariance), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         return gamma_error / (1 - gamma), theta_error / (1 - theta)
 
 
 def _parameters(
-    counted: Cells, iterations: int, prior: Prior
+    counted: Cells, iterations: int, prior: Prior, with_errors: bool = True
 ) -> tuple[Parameter, Parameter]:
     gamma, theta = _maximise(counted, iterations, prior)
-    errors = product_errors(counted, gamma, theta, prior)
+    errors = np.full_like(gamma, np.nan), np.full_like(theta, np.nan)
+    if with_errors:
+        errors = product_errors(counted, gamma, theta, prior)
     return Parameter(gamma, errors[0]), Parameter(theta, errors[1])
 
 
-class PBM(_Rate):
-    """Position-based model: P = theta_k gamma_i.
+class PositionBased(_Rate):
+    """Position-based model (PBM): P = theta_k gamma_i.
 
     EM as in `debias.propensity.pbm_maximum.pbm_step`: from .5, all parameters renewed
     at once. Counts collapse to the distinct (pair, rank), so that a pass does not cost
     more when sessions repeat.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
-    >>> model = PBM.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
+    >>> model = PositionBased.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
     >>> model.value("attraction").round(4).tolist()
     [0.75, 0.4167]
     """
@@ -212,8 +216,8 @@ def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
     )
 
 
-class UBM(ClickModel):
-    """User browsing model: P(click at k | clicks above) = theta_{k,k'} gamma_i.
+class UserBrowsing(ClickModel):
+    """User browsing model (UBM): P(click at k | clicks above) = theta_{k,k'} gamma_i.
 
     k' is the rank of the last click above k, 0 without one. Dupret and Piwowarski, A
     User Browsing Model to Predict Search Engine Click Data from Past Observations,
@@ -222,17 +226,25 @@ class UBM(ClickModel):
     "examination" has shape (L, L), theta[k - 1, k'], nan where k' >= k.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
-    >>> UBM.fit(log).conditional(log).shape
+    >>> UserBrowsing.fit(log).conditional(log).shape
     (2, 2)
     """
 
     name = "ubm"
 
     @classmethod
-    def fit(cls, log: ClickLog, iterations: int = 40, prior: Prior = PRIOR) -> Self:
+    def fit(
+        cls,
+        log: ClickLog,
+        iterations: int = 40,
+        prior: Prior = PRIOR,
+        with_errors: bool = True,
+    ) -> Self:
+        """Estimates the model; errors, of L (L + 1) / 2 examinations, cost the cube."""
         check(iterations, prior)
         known = pairs(log)
-        gamma, theta = _parameters(ubm_cells(log, known), iterations, prior)
+        counted = ubm_cells(log, known)
+        gamma, theta = _parameters(counted, iterations, prior, with_errors)
         lower = np.tril_indices(log.list_size)
         square = (log.list_size, log.list_size)
         value, error = np.full(square, np.nan), np.full(square, np.nan)

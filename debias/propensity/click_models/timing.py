@@ -7,11 +7,21 @@ import numpy as np
 
 from debias.data import ClickLog
 from debias.propensity.cells import cells, pairs
-from debias.propensity.click_models.chain import CCM, DBN, DCM, SDBN, Chain, lay_out
+from debias.propensity.click_models.chain import (
+    Chain,
+    ClickChain,
+    DependentClick,
+    DynamicBayesian,
+    SimplifiedDBN,
+    lay_out,
+)
 from debias.propensity.click_models.factored import PRIOR, ubm_cells
 from debias.propensity.pbm_maximum import pbm_step
 
-CHAINS: dict[str, type[Chain]] = {m.name: m for m in (DCM, CCM, DBN, SDBN)}
+CHAINS: dict[str, type[Chain]] = {
+    model.name: model
+    for model in (DependentClick, ClickChain, DynamicBayesian, SimplifiedDBN)
+}
 
 
 def prepared_pass(log: ClickLog, name: str) -> Callable[[], Any]:

@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
 def test_inspect_counts_what_is_there(folder):
     found = run_json("inspect", folder / "log.parquet", *MAPPED)
     assert found["sessions"] == 900 and found["features"] == 4 and found["graded"]
-    assert found["lists"] == len(np.unique(LOG.query))
+    assert found["queries"] == len(np.unique(LOG.query))
     np.testing.assert_allclose(found["ctr"], LOG.click.mean(axis=0), atol=1e-6)
     own = run_json("inspect", folder / "own.parquet")
     assert own["ctr"] == found["ctr"] and own["moved"] == found["moved"] > 0

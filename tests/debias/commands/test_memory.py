@@ -21,7 +21,8 @@ evaluation.PIECE, evaluation.SOME = 1_250, 1_000
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # threads take memory
 folder = Path(sys.argv[1])
 own = ["--data", str(folder / "items.parquet"), "--memory"]
-page = ["-o", str(folder / "page.html"), "--force", "--most", "60", "--no-features"]
+page = ["-o", str(folder / "page.html"), "--force", "--no-features"]
+page += ["--max-sessions", "60"]
 
 def run(command, log, memory):
     given = [str(folder / log), *own, str(memory), "--json"]

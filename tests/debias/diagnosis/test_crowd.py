@@ -21,7 +21,7 @@ from simulators.policies import PlackettLuce, expert
 from simulators.populations import Population
 from simulators.queries import generate
 
-DATA = generate(queries=6, seed=3, least=5, median=6, most=8)
+DATA = generate(queries=6, seed=3, min_items=5, median_items=6, max_items=8)
 THETA = np.array([1.0, 0.8, 0.6, 0.5])
 
 
@@ -87,7 +87,7 @@ def test_thin_logs_are_unknown(name):
     else:
         item = rng.permuted(np.tile(np.arange(6), (2000, 1)), axis=1)[:, :4]
         log = ClickLog(np.zeros(2000, int), item, rng.random(item.shape) < 0.005)
-    found = populations(log, most=2)
+    found = populations(log, max_populations=2)
     assert found.grade == "unknown" and found.verdict.startswith("Unknown")
 
 
@@ -107,7 +107,7 @@ def test_one_component_from_counts_is_a_fixed_point_of_em():
 
 
 def test_two_tastes_are_two_populations():
-    found = populations(tastes(), most=3)
+    found = populations(tastes(), max_populations=3)
     assert found.chosen == 2 and found.verdict.startswith("More than one population: 2")
     np.testing.assert_allclose(found.share, [0.6, 0.4], atol=0.06)
     np.testing.assert_allclose(found.examination, [THETA, THETA], atol=0.12)
@@ -121,7 +121,7 @@ def test_readers_who_stop_are_not_taken_for_a_crowd():
     click = rng.random(item.shape) < np.linspace(0.2, 0.7, 6)[item]
     gone = np.cumsum(click, axis=1) - click > 0
     log = ClickLog(np.zeros(3000, int), item, click & ~gone)
-    found = populations(log, most=2)
+    found = populations(log, max_populations=2)
     assert found.earlier > 0.1 and found.over_earlier < 0
     assert not found.verdict.startswith("More than one population")
 
@@ -160,7 +160,8 @@ def test_more_components_fit_no_worse():
 
 
 @pytest.mark.parametrize(
-    "options, wrong", [({"most": 0}, "most"), ({"held_out": 0.0}, "held_out")]
+    "options, wrong",
+    [({"max_populations": 0}, "max_populations"), ({"held_out": 0.0}, "held_out")],
 )
 def test_rejects(options, wrong):
     with pytest.raises(ValueError, match=wrong):

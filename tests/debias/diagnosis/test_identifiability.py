@@ -21,7 +21,7 @@ from simulators.populations import Population
 from simulators.queries import generate
 from tests.debias.propensity.real import yandex
 
-DATA = generate(queries=20, seed=3, least=5, median=6, most=8)
+DATA = generate(queries=20, seed=3, min_items=5, median_items=6, max_items=8)
 THETA = (1.0, 0.7, 0.5, 0.35, 0.25)
 
 
@@ -186,7 +186,7 @@ def test_confounding_that_would_not_show_is_unknown():
 
 
 def test_the_yandex_sample():
-    log = yandex().logs[0]
+    log = yandex()[0]
     found = confounding(log)
     assert found.flagged[1] and found.z[1] > 5
     assert connectivity(log).connected

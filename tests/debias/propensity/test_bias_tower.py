@@ -13,7 +13,7 @@ from simulators.policies import PlackettLuce, expert
 from simulators.populations import Population
 from simulators.queries import generate
 
-DATA = generate(queries=8, seed=3, least=6, median=7, most=9)
+DATA = generate(queries=8, seed=3, min_items=6, median_items=7, max_items=9)
 THETA = (1.0, 0.6, 0.3)
 X = np.random.default_rng(0).normal(size=(DATA.items, 3)).astype("float32")
 

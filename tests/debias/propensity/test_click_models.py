@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 
 from debias.data import ClickLog
+from debias.propensity import click_models
 from debias.propensity.click_models import (
-    CCM,
-    DBN,
-    DCM,
     MODELS,
-    PBM,
-    SDBN,
-    UBM,
     Cascade,
     DocumentCTR,
     Parameter,
     RankCTR,
 )
 from debias.propensity.click_models.timing import prepared_pass
+from simulators import behaviours
 from simulators.behaviours import (
     ClickChain,
     DependentClick,
@@ -36,8 +32,19 @@ from simulators.populations import Population
 from simulators.queries import generate
 from tests.debias.propensity.real import yandex
 
+# Models and behaviours bear the same names: here the models go by their initials.
+PBM, UBM = click_models.PositionBased, click_models.UserBrowsing
+DCM, CCM = click_models.DependentClick, click_models.ClickChain
+DBN, SDBN = click_models.DynamicBayesian, click_models.SimplifiedDBN
+
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 ITERATED = [m for m in MODELS.values() if m in (PBM, UBM, DCM, CCM, DBN, SDBN)]
+
+
+def test_models_bear_the_names_of_the_behaviours_that_click_so():
+    known = {"GlobalCTR", "SimplifiedDBN"}  # a rate, and a behaviour's parameter
+    for model in MODELS.values():
+        assert hasattr(behaviours, model.__name__) or model.__name__ in known
 
 
 def small_log(sessions=60, seed=0, holes=True):
@@ -277,7 +284,7 @@ def test_an_item_under_two_queries_is_two_pairs(model):
     assert len(fitted.pairs) == 4
 
 
-DATA = generate(queries=12, seed=5, least=10, median=12, most=15)
+DATA = generate(queries=12, seed=5, min_items=10, median_items=12, max_items=15)
 TRUE = {
     PBM: PositionBased(),
     UBM: user_browsing(),
@@ -414,6 +421,6 @@ def test_rejects_the_rest():
     [("ubm", 1.3964), ("pbm", 1.4338), ("document_ctr", 1.4479), ("rank_ctr", 1.4880)],
 )
 def test_published_perplexity_of_the_yandex_sample(name, published):
-    train, test = yandex().logs
+    train, test = yandex()
     perplexity = MODELS[name].fit(train).perplexity(test)
     assert round(float(perplexity.mean()), 4) == published

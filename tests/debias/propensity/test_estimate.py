@@ -18,7 +18,7 @@ from simulators.populations import Population
 from simulators.queries import generate
 from tests.debias.propensity.real import yandex
 
-DATA = generate(queries=8, seed=3, least=6, median=7, most=9)
+DATA = generate(queries=8, seed=3, min_items=6, median_items=7, max_items=9)
 THETA = (1.0, 0.7, 0.5, 0.35, 0.25)
 X = np.random.default_rng(0).normal(size=(DATA.items, 3))
 LOGISTIC = (1 / (1 + np.exp(1 - X @ [1.0, 0.5, -0.5]))).astype(np.float32)
@@ -493,8 +493,15 @@ PUBLISHED = {
 }
 
 
+def test_the_yandex_sample_has_the_published_counts():
+    train, test = yandex()
+    assert (train.sessions, test.sessions) == (35_064, 21_413)
+    assert (train.click.sum(), test.click.sum()) == (42_703, 31_243)
+    assert len(np.unique(np.r_[train.query, test.query])) == 20
+
+
 @pytest.mark.parametrize("method", PUBLISHED)
 def test_published_curves_of_the_yandex_sample(method):
-    found = estimate(yandex().logs[0], method)
+    found = estimate(yandex()[0], method)
     wanted = [1.0, *map(float, PUBLISHED[method].split())]
     assert found.examination.round(3).tolist() == pytest.approx(wanted, abs=1e-9)
