@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from debias.layers import BiasTower
+from debias.layers import BiasTower, Standardize
 from debias.models import BilinearModel, Dot, Naive, ranker
 from tests.debias.models.registry import of_rows, relevance
 from tests.debias.models.test_click_models import FEATURES, batch_of, built, numbers
@@ -73,6 +73,20 @@ def test_preprocessing_is_called_on_rows_too():
     half = keras.Input((7,))
     halve = keras.Model(half, keras.layers.Rescaling(0.5)(half))
     np.testing.assert_allclose(numbers(ranker(model, halve)(FEATURES)), found, 1e-6)
+
+
+def test_raw_features_keep_their_range_in_half_precision():
+    """Beyond 65504, the largest float16."""
+    raw = 1e6 * FEATURES
+    scale = Standardize().adapt(raw.reshape(-1, 7))
+    expected = numbers(ranker(built("naive"), scale)(raw))
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        scale = Standardize().adapt(raw.reshape(-1, 7))
+        found = numbers(ranker(built("naive"), scale)(raw))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.01)
 
 
 @pytest.mark.parametrize("packed", [False, True])
