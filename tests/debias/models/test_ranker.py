@@ -66,6 +66,16 @@ def test_a_tower_of_lists_of_one_length_is_refused_in_words():
         Naive(tower).call(batch_of(FEATURES))
 
 
+def test_a_tower_of_lists_sees_lists_of_one_item():
+    """One that adds the mean of the list to each item adds the item to itself."""
+    inputs, own = keras.Input((None, 7)), keras.layers.Dense(1)
+    mean = keras.ops.mean(own(inputs), axis=1, keepdims=True)
+    model = Naive(keras.Model(inputs, own(inputs) + mean))
+    expected = 2 * numbers(own(FEATURES))[..., 0]
+    np.testing.assert_allclose(numbers(model(batch_of(FEATURES))), expected, 1e-5)
+    np.testing.assert_allclose(numbers(model.score(FEATURES)), expected, 1e-5)
+
+
 def test_preprocessing_is_called_on_rows_too():
     model, scale = built("naive"), keras.Sequential([keras.layers.Rescaling(0.5)])
     found = numbers(ranker(model, scale)(FEATURES))
