@@ -13,12 +13,12 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.summary import Summary, count
 from debias.diagnosis.calibration import calibration
-from debias.diagnosis.crowd import populations
 from debias.diagnosis.devices import devices as compare_devices
 from debias.diagnosis.devices import label
 from debias.diagnosis.finding import Finding
 from debias.diagnosis.identifiability import confounding, connectivity, overlap, profile
 from debias.diagnosis.neighbours import neighbours
+from debias.diagnosis.populations import populations
 from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate
 
@@ -59,15 +59,15 @@ NAMES = {
     "bias_tower": "bias tower",
 }
 TITLES = {
-    "connectivity": "Are the ranks tied?",
-    "profile": "Would the clicks notice another bias?",
+    "connectivity": "Can the ranks be compared?",
+    "profile": "Is the bias of each rank identified?",
     "confounding": "Do raw click rates mislead?",
     "overlap": "Does the policy move items?",
     "devices": "Do devices read alike?",
     "populations": "Is one population enough?",
     "neighbours": "Do neighbours matter?",
     "calibration": "Do predictions come true?",
-    "weighting": "What would weighting leave?",
+    "weighting": "What do inverse weights cost?",
 }
 
 
@@ -99,10 +99,10 @@ class Diagnosis:
     def headline(self) -> str:
         """The answer in one sentence."""
         grades = {name: found.grade for name, found in self.findings.items()}
-        tied = [grades.get(name, "bad") for name in ("connectivity", "profile")]
-        if "bad" in tied:
+        known = [grades.get(name, "bad") for name in ("connectivity", "profile")]
+        if "bad" in known:
             return "This log cannot tell examination from relevance at every rank."
-        sure = "can" if "caution" not in tied else "can, with wide margins,"
+        sure = "can" if "caution" not in known else "can, with wide margins,"
         if grades.get("confounding") == "caution":
             return (
                 f"This log {sure} tell examination from relevance; raw click rates "
@@ -205,7 +205,7 @@ def _runs(
     runs: dict[str, Callable[[], Any]] = {}
     for method in (*TABULAR, *(WITH_FEATURES if data is not None else ())):
         own = features if method in (*WITH_FEATURES, "dla") else None
-        # To the width of a line: tabular DLA creeps where items have few clicks.
+        # Solved to the width of a line: tabular DLA converges slowly on thin logs.
         rough: dict[str, Any] = {}
         if method == "dla":
             rough = {"tolerance": 1e-4, "iterations": 150}
@@ -234,8 +234,8 @@ def _needed(found: Mapping[str, Any], name: str) -> Examination:
 def _with_device(found: Finding | None) -> Finding | None:
     """The finding on populations where devices differ.
 
-    One bias tower then does not serve all sessions; and two kinds of device tie the
-    clicks of a session together as two populations do.
+    One bias tower then does not serve all sessions; and clicks of a session depend on
+    each other through its device, as they do in two populations.
     """
     if found is None or found.grade == "unknown":
         return found
