@@ -354,7 +354,7 @@ def _table_mutant(
     path = folder / f"mutant.{kind}"
     try:
         raw = _WRITERS[kind](table)
-    except (pa.ArrowException, ValueError, TypeError):  # no such file can be
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):  # no such file
         raw, fault = _WRITERS[kind](base_table()), ""
     if not fault or rng.random() < 0.1:
         change = mutated_bytes

@@ -72,6 +72,14 @@ def bytes_of(array: pa.Array, entry: int) -> str:
     return f"that of its {kind}"
 
 
+def value_at(array: pa.Array, entry: int) -> str:
+    """An entry for a message; a time too far away for Python as its number."""
+    try:
+        return quoted(array[entry].as_py())
+    except (OverflowError, ValueError):
+        return quoted(array.slice(entry, 1).cast(pa.int64())[0].as_py())
+
+
 def first_fault(array: pa.Array, test: Callable[[pa.Array], object]) -> int:
     """The first entry that a test of arrays refuses with `pa.ArrowInvalid`."""
     low, high = 0, len(array)  # the first fault lies in [low, high)

@@ -52,7 +52,15 @@ def read_features(
         raise ValueError(f"{name}: holds no row; fill or remove it")
     table = pa.Table.from_batches(batches).select(list(read))
     ids = _ids(name, id, table.column(id))
-    return {ID: ids, **{n: _values(one_array(table.column(n))) for n in read[1:]}}
+    values = {}
+    for column in read[1:]:
+        try:
+            values[column] = _values(one_array(table.column(column)))
+        except (pa.ArrowException, UnicodeError, OverflowError) as error:
+            raise ValueError(
+                f"{name}: column {printable(column)} holds what is no value: {error}"
+            ) from error
+    return {ID: ids, **values}
 
 
 def _chosen(parts: Sequence[Part], id: str, features: Sequence[str]) -> tuple[str, ...]:

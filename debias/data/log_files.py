@@ -209,9 +209,12 @@ def longest_list(found: Sequence[Shard]) -> int:
         if pa.types.is_fixed_size_list(kind):
             longest = max(longest, kind.list_size)
         elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            with _open(shard.path, shard.footer) as file:
-                for batch in file.iter_batches(BATCH, columns=["item"]):
-                    longest = max(longest, list_size_of(batch.column(0)))
+            try:
+                with _open(shard.path, shard.footer) as file:
+                    for batch in file.iter_batches(BATCH, columns=["item"]):
+                        longest = max(longest, list_size_of(batch.column(0)))
+            except DAMAGED as error:
+                raise broken(shard.path, "Parquet", error) from error
         else:
             raise ValueError(f"{shard.path}: item must be lists, got {kind}")
     return longest

@@ -13,10 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import bytes_of, first_fault, first_no_text, is_list, plain
+from debias.data.arrays import (
+    bytes_of,
+    first_fault,
+    first_no_text,
+    is_list,
+    plain,
+    value_at,
+)
 from debias.data.lists import rectangle
 from debias.data.tables import Part
-from debias.data.text import printable, quoted
+from debias.data.text import printable
 
 NAMES = ("session", "query", "item", "user", "device")
 _OF_ITEM = (
@@ -355,5 +362,5 @@ def _cast(
         raise batch.fault(role, 0, what, todo, column) from None
     except pa.ArrowInvalid:
         entry = first_fault(array, lambda some: some.cast(kind))
-        what = f"{rule}, got {quoted(array[entry].as_py())}"
+        what = f"{rule}, got {value_at(array, entry)}"
         raise batch.fault(role, entry, what, todo or REMEDIES[role], column) from None

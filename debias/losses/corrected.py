@@ -31,11 +31,11 @@ def corrected_clicks(
     alpha: Tensor,
     beta: Tensor | float = 0.0,
     guess: Tensor | float = 0.0,
-    least: float = 0.1,
+    clip: float = 10.0,
 ) -> Tensor:
     """Unbiased estimates of attraction, `(batch, list_size)`: labels to train on.
 
-    g + (c - beta - alpha g) / max(alpha, least). With beta = g = 0 this is inverse
+    g + (c - beta - alpha g) / max(alpha, 1 / clip). With beta = g = 0 this is inverse
     propensity weighting, with g = 0 the affine correction for trust bias; with a guess
     g of the attraction it is doubly robust: unbiased if either alpha and beta or g are
     right. Estimates may be below 0 or above 1.
@@ -50,7 +50,7 @@ def corrected_clicks(
             model the examination. Broadcasts.
         beta: Click probability at attraction 0.
         guess: Attraction as some other model has it.
-        least: Divisors below it are raised to it: weights reach 1 / least at most.
+        clip: Largest weight: divisors below 1 / clip are raised to it.
 
     >>> found = corrected_clicks([[1, 0, -1]], [[0.5, 0.5, 0.5]], guess=0.25)
     >>> [round(float(x), 4) for x in found[0]]  # 1/4 + (1 - 1/8) / (1/2), and so on
@@ -61,7 +61,7 @@ def corrected_clicks(
         ops.cast(ops.convert_to_tensor(x), c.dtype) for x in (alpha, beta, guess)
     )
     surprise = c - beta - alpha * guess
-    estimate = guess + surprise / ops.maximum(alpha, least)
+    estimate = guess + surprise / ops.maximum(alpha, 1 / clip)
     return ops.where(mask, estimate, -1.0)
 
 
@@ -133,7 +133,7 @@ def dual_learning(
     relevance: Tensor,
     bias: Tensor,
     first: Tensor,
-    most: float = 10.0,
+    clip: float = 10.0,
 ) -> Tensor:
     """Dual learning: two listwise softmax losses, each weighted by the other's belief.
 
@@ -149,7 +149,7 @@ def dual_learning(
         relevance: Scores f, `(batch, list_size)`.
         bias: Logits g of the places, `(batch, list_size)`.
         first: bool `(batch, list_size)`, where the first place is.
-        most: Weights above it are lowered to it.
+        clip: Largest weight.
 
     Returns:
         `(batch,)`.
@@ -162,7 +162,7 @@ def dual_learning(
     def weights(logits: Tensor) -> Tensor:
         top = ops.sum(ops.where(first, logits, 0.0), axis=1, keepdims=True)
         ratio = ops.exp(ops.minimum(top - logits, 30.0))
-        return ops.stop_gradient(ops.minimum(ratio, most))
+        return ops.stop_gradient(ops.minimum(ratio, clip))
 
     relevance, bias = ops.convert_to_tensor(relevance), ops.convert_to_tensor(bias)
     of_items = softmax_cross_entropy(clicks, relevance, weights(bias))

@@ -62,7 +62,7 @@ class InverseWeighted(OneTowerClickModel):
         beta: Click probability of attraction 0 at each position, above 0 where users
             trust high ranks; None is 0.
         listwise: Softmax cross-entropy in place of a cross-entropy of each item.
-        least: Divisors below it are raised to it: weights reach 1 / least at most.
+        clip: Largest weight: divisors below 1 / clip are raised to it.
 
     Source: Joachims et al., WSDM 2017; Vardasbi et al., CIKM 2020.
 
@@ -82,11 +82,11 @@ class InverseWeighted(OneTowerClickModel):
         alpha: Sequence[float],
         beta: Sequence[float] | None = None,
         listwise: bool = False,
-        least: float = 0.1,
+        clip: float = 10.0,
         **kwargs: Any,
     ):
-        if least <= 0:
-            raise ValueError(f"least must be above 0, got {least}")
+        if clip <= 0:
+            raise ValueError(f"clip must be above 0, got {clip}")
         beta = [0.0] * len(alpha) if beta is None else beta
         self._alpha, self._beta = (
             _by_position("alpha", alpha),
@@ -102,11 +102,11 @@ class InverseWeighted(OneTowerClickModel):
             "alpha": [float(a) for a in alpha],
             "beta": [float(b) for b in beta],
             "listwise": listwise,
-            "least": least,
+            "clip": clip,
         }
         self.predicts_clicks = not listwise
         self.listwise = listwise
-        self.least = least
+        self.clip = clip
 
     def click_logits(self, batch: Batch, outputs: Tensor) -> Tensor:
         if self.listwise:
@@ -122,7 +122,7 @@ class InverseWeighted(OneTowerClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        labels = corrected_clicks(clicks, *self.places(batch), least=self.least)
+        labels = corrected_clicks(clicks, *self.places(batch), clip=self.clip)
         loss = soft_softmax if self.listwise else soft_cross_entropy
         return loss(labels, outputs, ops.convert_to_tensor(clicks) >= 0)
 
@@ -138,7 +138,7 @@ class DoublyRobust(InverseWeighted):
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`, the ranker.
         direct: Layer of the same shapes, the guess.
-        alpha, beta, listwise, least: As in `InverseWeighted`.
+        alpha, beta, listwise, clip: As in `InverseWeighted`.
 
     Source: after Oosterhuis, TOIS 2023.
 
@@ -157,10 +157,10 @@ class DoublyRobust(InverseWeighted):
         alpha: Sequence[float],
         beta: Sequence[float] | None = None,
         listwise: bool = False,
-        least: float = 0.1,
+        clip: float = 10.0,
         **kwargs: Any,
     ):
-        super().__init__(relevance, alpha, beta, listwise, least, **kwargs)
+        super().__init__(relevance, alpha, beta, listwise, clip, **kwargs)
         self._arguments["direct"] = direct
         self.direct = direct
 
@@ -186,7 +186,7 @@ class DoublyRobust(InverseWeighted):
         p = ops.clip(beta + alpha * guess, 1e-6, 1 - 1e-6)
         direct = click_cross_entropy(clicks, ops.log(p) - ops.log1p(-p))
         guess = ops.stop_gradient(guess)
-        labels = corrected_clicks(clicks, alpha, beta, guess, self.least)
+        labels = corrected_clicks(clicks, alpha, beta, guess, self.clip)
         loss = soft_softmax if self.listwise else soft_cross_entropy
         mask = ops.convert_to_tensor(clicks) >= 0
         return direct + loss(labels, outputs["relevance"], mask)
@@ -235,7 +235,7 @@ class DualLearning(TwoTowerClickModel):
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
         bias: Layer from the batch's dict to `(batch, list_size, 1)`.
-        most: Weights above it are lowered to it.
+        clip: Largest weight.
 
     Source: Ai et al., SIGIR 2018.
 
@@ -254,14 +254,14 @@ class DualLearning(TwoTowerClickModel):
         self,
         relevance: keras.layers.Layer,
         bias: keras.layers.Layer,
-        most: float = 10.0,
+        clip: float = 10.0,
         **kwargs: Any,
     ):
-        if most <= 0:
-            raise ValueError(f"most must be above 0, got {most}")
+        if clip <= 0:
+            raise ValueError(f"clip must be above 0, got {clip}")
         super().__init__(relevance, bias, **kwargs)
-        self._arguments["most"] = most
-        self.most = most
+        self._arguments["clip"] = clip
+        self.clip = clip
 
     def combine(self, relevance: Tensor, bias: Tensor) -> dict[str, Tensor]:
         return {"relevance": relevance, "bias": bias + ops.zeros_like(relevance)}
@@ -278,7 +278,7 @@ class DualLearning(TwoTowerClickModel):
     ) -> Tensor:
         first = ops.convert_to_tensor(batch["position"]) == 1
         return dual_learning(
-            clicks, outputs["relevance"], outputs["bias"], first, self.most
+            clicks, outputs["relevance"], outputs["bias"], first, self.clip
         )
 
 
@@ -292,7 +292,7 @@ class PairDebias(OneTowerClickModel):
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
         positions: The largest position.
-        memory: Part of the old ratios that a batch leaves.
+        momentum: Share of the old ratios that a batch leaves.
         power: p, 0 or more: how much ratios are drawn to 1.
 
     Source: Hu et al., WWW 2019.
@@ -312,20 +312,24 @@ class PairDebias(OneTowerClickModel):
         self,
         relevance: keras.layers.Layer,
         positions: int,
-        memory: float = 0.95,
+        momentum: float = 0.95,
         power: float = 1.0,
         **kwargs: Any,
     ):
         if positions < 1:
             raise ValueError(f"positions must be at least 1, got {positions}")
-        if not 0 <= memory < 1:
-            raise ValueError(f"memory must be in [0, 1), got {memory}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         if power < 0:
             raise ValueError(f"power must be 0 or more, got {power}")
         super().__init__(relevance, **kwargs)
-        self._arguments |= {"positions": positions, "memory": memory, "power": power}
+        self._arguments |= {
+            "positions": positions,
+            "momentum": momentum,
+            "power": power,
+        }
         self.positions = positions
-        self.memory = memory
+        self.momentum = momentum
         self.power = power
         self.plus, self.minus = (
             self.add_weight(
@@ -367,5 +371,5 @@ class PairDebias(OneTowerClickModel):
         known = (sums > 0) & (sums[1] > 0)
         ratio = sums / ops.where(sums[1] > 0, sums[1], 1.0)
         ratio = ops.where(known, ratio, 1.0) ** (1 / (self.power + 1))
-        moved = self.memory * table + (1 - self.memory) * ratio
+        moved = self.momentum * table + (1 - self.momentum) * ratio
         return ops.where(known, moved, table)

@@ -55,7 +55,7 @@ class Disentangled(TwoTowerClickModel):
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
         bias: Layer from the batch's dict to `(batch, list_size, E)`.
-        rate: In [0, 1), chance that a training step drops the bias logit of a cell.
+        dropout: In [0, 1), chance that a training step drops the bias logit of a cell.
         strength: 0 or more; times -1 what the gradient of the guess is multiplied by on
             its way to z.
         seed: int or None. Names the initial weights and the dropout.
@@ -65,7 +65,7 @@ class Disentangled(TwoTowerClickModel):
     loss in training alone: evaluation is the likelihood of the clicks.
 
     Raises:
-        ValueError: `rate` or `strength` is out of range.
+        ValueError: `dropout` or `strength` is out of range.
 
     Source: after Zhang et al., Towards Disentangling Relevance and Bias in Unbiased
     Learning to Rank, KDD 2023.
@@ -82,17 +82,17 @@ class Disentangled(TwoTowerClickModel):
         self,
         relevance: keras.layers.Layer,
         bias: keras.layers.Layer,
-        rate: float = 0.5,
+        dropout: float = 0.5,
         strength: float = 1.0,
         seed: int | None = None,
         **kwargs: Any,
     ):
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate must be in [0, 1), got {rate}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         reverse = GradientReversal(strength)
         super().__init__(relevance, bias, **kwargs)
-        self._arguments |= {"rate": rate, "strength": strength, "seed": seed}
-        self.rate = rate
+        self._arguments |= {"dropout": dropout, "strength": strength, "seed": seed}
+        self.dropout = dropout
         self.strength = strength
         self.draw = keras.random.SeedGenerator(seed)
         initial = [glorot(seed, place) for place in range(3)]
@@ -116,8 +116,8 @@ class Disentangled(TwoTowerClickModel):
         place = self.bias(batch, training=training)
         everywhere = ops.zeros_like(relevance)  # a place may be one for a whole list
         bias = only_output(self.own_place, self.own_place(place)) + everywhere
-        if training and self.rate:
-            kept = keras.random.uniform(ops.shape(bias), seed=self.draw) >= self.rate
+        if training and self.dropout:
+            kept = keras.random.uniform(ops.shape(bias), seed=self.draw) >= self.dropout
             bias = ops.where(kept, bias, 0.0)
         outputs = {"relevance": relevance, "bias": bias}
         if self.head is not None:

@@ -30,7 +30,7 @@ from debias.models.click_model import ClickModel
 from debias.types import Batch, Place, Tensor
 
 Serving = Literal["click", "relevance"]
-MEMORY = 0.99  # of the running mean of shares that depend on context
+MOMENTUM = 0.99  # of the running mean of shares that depend on context
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -117,7 +117,7 @@ class Mixture(ClickModel):
             name="prior_logits",
         )
         # The temperature of the moment: a weight, for a compiled step to see it change.
-        self.heat = self.add_weight(
+        self.current_temperature = self.add_weight(
             shape=(),
             initializer=keras.initializers.Constant(temperature),
             trainable=False,
@@ -143,8 +143,8 @@ class Mixture(ClickModel):
         logits = self.prior(batch["context"], training=training)
         log_prior = ops.log_softmax(exact(logits))
         if training:
-            shares = MEMORY * ops.exp(self.log_prior())
-            shares = shares + (1 - MEMORY) * ops.mean(ops.exp(log_prior), axis=0)
+            shares = MOMENTUM * ops.exp(self.log_prior())
+            shares = shares + (1 - MOMENTUM) * ops.mean(ops.exp(log_prior), axis=0)
             self.prior_logits.assign(ops.log(ops.maximum(shares, 1e-30)))
         return log_prior
 
@@ -174,7 +174,9 @@ class Mixture(ClickModel):
 
         Training divides by the temperature inside it; evaluation is exact.
         """
-        temperature = ops.convert_to_tensor(self.heat) if training else 1.0
+        temperature = (
+            ops.convert_to_tensor(self.current_temperature) if training else 1.0
+        )
         each = self._losses_of_parts(batch, clicks, outputs, training)
         return mixture_likelihood(each, outputs["log_prior"], temperature)
 
@@ -236,7 +238,7 @@ class Annealing(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         own = self.model.temperature
-        self.model.heat.assign(self.temperatures(own, epoch + 1)[-1])
+        self.model.current_temperature.assign(self.temperatures(own, epoch + 1)[-1])
 
 
 class WatchComponents(keras.callbacks.Callback):

@@ -53,6 +53,16 @@ def test_the_log_appears_to_whoever_asks_for_it(tmp_path):
     assert started(tmp_path, "", TF_CPP_MIN_LOG_LEVEL="0").stderr == NOISE
 
 
+def test_keras_is_quietened_too_and_what_it_made_is_not_collected_again(tmp_path):
+    (tmp_path / "keras.py").write_text("import tensorflow\nmade = [[]]")
+    look = (
+        "import gc, keras; "
+        "print(gc.isenabled(), any(o is keras.made for o in gc.get_objects()))"
+    )
+    done = started(tmp_path, "", IMPORT + look)
+    assert (done.stdout, done.stderr) == ("True False\n", "")
+
+
 def test_a_closed_standard_error_is_no_hindrance(tmp_path):
     closed = f"import os; os.close(2); {IMPORT}import tensorflow"
     done = started(tmp_path, "print(7)", closed, log="")

@@ -54,6 +54,12 @@ def test_ids_of_any_type(kind):
     assert read_features(coded)["id"] == ["3", "4"]
 
 
+def test_times_beyond_all_calendars_name_their_column():
+    far = pa.array([2**62], pa.timestamp("s"))
+    with pytest.raises(ValueError, match="table: column x holds what is no value"):
+        read_features(pa.table({"id": ["a"], "x": far}))
+
+
 def test_parts_must_be_alike(tmp_path):
     for number, x in enumerate((["a"], [1])):
         table = pa.table({"id": [f"i{number}"], "x": x})

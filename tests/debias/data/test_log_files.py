@@ -350,6 +350,19 @@ def test_sessions_that_the_footer_promises_must_be_there(tmp_path, monkeypatch):
         ClickLog.open(path)
 
 
+def test_damaged_lists_of_other_programs_name_the_file(tmp_path):
+    path = tmp_path / "a.parquet"
+    ragged = pa.table(
+        {"item": [[1, 2]] * 99, "query": range(99), "click": [[0, 1]] * 99}
+    )
+    pq.write_table(ragged, path, write_page_checksum=True, compression="none")
+    whole = bytearray(path.read_bytes())
+    whole[60] ^= 1  # within the first page, that of the items
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"a\.parquet: not a whole Parquet file"):
+        ClickLog.open(path)
+
+
 def test_odd_files_name_themselves(tmp_path):
     os.mkfifo(tmp_path / "pipe.parquet")
     for path in (tmp_path, tmp_path / "pipe.parquet"):

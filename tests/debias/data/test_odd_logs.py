@@ -345,6 +345,16 @@ def test_what_is_no_time_is_refused(times, message):
         read_log(table, COLUMNS)
 
 
+def test_times_beyond_all_calendars_are_no_names_and_no_traceback():
+    far = pa.array([2**62] * 8, pa.timestamp("s"))
+    for name in ("click", "position", "f_a"):
+        at = TABLE.schema.get_field_index(name)
+        with pytest.raises(ValueError, match=f"table: column {name}"):
+            read_log(TABLE.set_column(at, name, far), COLUMNS)
+    reading = read_log(TABLE.set_column(10, "timestamp", far), COLUMNS)
+    assert len(reading.timestamps) == 4
+
+
 def test_times_in_one_file_and_numbers_in_another(tmp_path):
     numbers = TABLE.set_column(10, "timestamp", pa.array(range(8)))
     stamps = TABLE.set_column(10, "timestamp", pa.array(MOMENTS[[0] * 8]))

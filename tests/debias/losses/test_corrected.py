@@ -55,15 +55,15 @@ def test_doubly_robust_is_unbiased_by_its_guess_alone_too():
     p = wrong * ATTRACTION  # as the wrong factors have it
     mean = expectation(
         lambda clicks: numbers(
-            corrected_clicks(clicks, wrong, 0.0, ATTRACTION, least=0.9)
+            corrected_clicks(clicks, wrong, 0.0, ATTRACTION, clip=10 / 9)
         ),
         p,
     )
     np.testing.assert_allclose(mean[0], ATTRACTION, rtol=1e-5)
 
 
-def test_weights_stop_at_the_inverse_of_least():
-    found = numbers(corrected_clicks([[1.0, 1.0]], [[0.01, 0.5]], least=0.25))
+def test_weights_are_clipped():
+    found = numbers(corrected_clicks([[1.0, 1.0]], [[0.01, 0.5]], clip=4.0))
     np.testing.assert_allclose(found, [[4.0, 2.0]])
 
 
@@ -121,7 +121,7 @@ def test_dual_learning_by_hand_and_padding_adds_nothing():
     for filler in (0.0, 50.0):
         loss = dual_learning([[0, 1, -1]], [[*f, filler]], [[*g, filler]], first)
         np.testing.assert_allclose(numbers(loss), [of_items + of_places], rtol=1e-5)
-    clipped = dual_learning([[0, 1, -1]], [[*f, 0.0]], [[*g, 0.0]], first, most=1.0)
+    clipped = dual_learning([[0, 1, -1]], [[*f, 0.0]], [[*g, 0.0]], first, clip=1.0)
     expected = of_items / exp(1) + of_places / exp(1)
     np.testing.assert_allclose(numbers(clipped), [expected], rtol=1e-5)
 

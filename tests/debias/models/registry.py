@@ -79,7 +79,7 @@ CLICK_MODELS = {
     "product": lambda s, r=relevance: Product(r(s), bias(s)),
     "additive": lambda s, r=relevance: Additive(r(s), bias(s, dropout=0.1)),
     "disentangled": lambda s, r=relevance: Disentangled(
-        r(s), bias(s, 3), rate=0.2, strength=0.5, seed=s
+        r(s), bias(s, 3), dropout=0.2, strength=0.5, seed=s
     ),
     "dot": lambda s, r=relevance: Dot(r(s, 4), bias(s, 4), reference=2),
     "bilinear": lambda s, r=relevance: BilinearModel(r(s, 4), bias(s, 3), seed=s),
@@ -105,12 +105,12 @@ CLICK_MODELS = {
     "xpa": lambda s, r=relevance: XPA(r(s, 4), bias(s, 3), seed=s),
     "inverse_weighted": lambda s, r=relevance: InverseWeighted(r(s), EXAMINATION),
     "affine_listwise": lambda s, r=relevance: InverseWeighted(
-        r(s), EXAMINATION, TRUST, listwise=True, least=0.2
+        r(s), EXAMINATION, TRUST, listwise=True, clip=5.0
     ),
     "doubly_robust": lambda s, r=relevance: DoublyRobust(
         r(s), r(s + 1), EXAMINATION, TRUST
     ),
     "regression_em": lambda s, r=relevance: RegressionEM(r(s), bias(s)),
-    "dual_learning": lambda s, r=relevance: DualLearning(r(s), bias(s), most=5.0),
+    "dual_learning": lambda s, r=relevance: DualLearning(r(s), bias(s), clip=5.0),
     "pair_debias": lambda s, r=relevance: PairDebias(r(s), POSITIONS, power=0.5),
 }

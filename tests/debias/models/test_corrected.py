@@ -67,7 +67,7 @@ def test_the_ranker_does_not_teach_the_guess():
 def test_ratios_of_pairs_move_by_hand():
     """One session, click at 2, skip at 1: no ratio against place 1 of clicks, so only
     the skips' ratio of place 1, which is 1 by construction, is known."""
-    model = PairDebias(relevance(1), positions=3, memory=0.5, power=1.0)
+    model = PairDebias(relevance(1), positions=3, momentum=0.5, power=1.0)
     batch = batch_of(FEATURES[:2, :3])
     clicks = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     z = numbers(model(batch))
@@ -97,10 +97,10 @@ def test_ratios_of_pairs_move_by_hand():
         (lambda: InverseWeighted(relevance(0), []), "alpha"),
         (lambda: InverseWeighted(relevance(0), [1.0, np.nan]), "alpha"),
         (lambda: InverseWeighted(relevance(0), [1.0], beta=[0.0, 0.1]), "beta"),
-        (lambda: InverseWeighted(relevance(0), [1.0], least=0.0), "least"),
-        (lambda: DualLearning(relevance(0), bias(0), most=0.0), "most"),
+        (lambda: InverseWeighted(relevance(0), [1.0], clip=0.0), "clip"),
+        (lambda: DualLearning(relevance(0), bias(0), clip=0.0), "clip"),
         (lambda: PairDebias(relevance(0), 0), "positions"),
-        (lambda: PairDebias(relevance(0), 3, memory=1.0), "memory"),
+        (lambda: PairDebias(relevance(0), 3, momentum=1.0), "momentum"),
         (lambda: PairDebias(relevance(0), 3, power=-1.0), "power"),
     ],
 )

@@ -23,8 +23,8 @@ class Given(keras.layers.Layer):
         return batch["place"]
 
 
-def model_of(strength, rate=0.0):
-    model = Disentangled(relevance(1), Given(), rate, strength, seed=1)
+def model_of(strength, dropout=0.0):
+    model = Disentangled(relevance(1), Given(), dropout, strength, seed=1)
     model({"features": FEATURES, "place": PLACES.astype("float32")})
     return model
 
@@ -99,8 +99,8 @@ def test_evaluation_and_both_parts_off_are_the_additive_model():
     assert model_of(0.0).head is None
 
 
-def test_the_rate_drops_single_cells_and_scales_nothing():
-    model = model_of(1.0, rate=0.25)
+def test_dropout_drops_single_cells_and_scales_nothing():
+    model = model_of(1.0, dropout=0.25)
     places = np.ones((3000, 4, 3), "float32")
     batch = {"features": np.zeros((3000, 4, 7), "float32"), "place": places}
     kept = numbers(model(batch)["bias"])
@@ -113,13 +113,15 @@ def test_the_rate_drops_single_cells_and_scales_nothing():
 
 
 def test_a_place_of_a_whole_list_is_one_for_its_cells():
-    model = Disentangled(relevance(1), bias(1, 3), rate=0.5, seed=1)
+    model = Disentangled(relevance(1), bias(1, 3), dropout=0.5, seed=1)
     batch = {**batch_of(FEATURES), "position": np.full((5, 1), 2, "int32")}
     shapes = {name: x.shape for name, x in model(batch, training=True).items()}
     assert set(shapes.values()) == {FEATURES.shape[:2]}
 
 
-@pytest.mark.parametrize("bad", [{"rate": 1.0}, {"rate": -0.1}, {"strength": -1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"dropout": 1.0}, {"dropout": -0.1}, {"strength": -1.0}]
+)
 def test_rejects(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Disentangled(relevance(0), bias(0, 3), **bad)

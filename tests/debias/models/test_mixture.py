@@ -122,7 +122,9 @@ def test_towers_may_be_partly_shared():
     mixture = Mixture([Naive(head) for head in heads])
     mixture(batch_of(FEATURES))
     trunk_weights = 7 * 8 + 8
-    assert mixture.count_params() == trunk_weights + 2 * (8 + 1) + 3  # prior, heat
+    assert (
+        mixture.count_params() == trunk_weights + 2 * (8 + 1) + 3
+    )  # prior, temperature
 
 
 def test_evaluation_is_exact_whatever_the_temperature():
@@ -146,7 +148,9 @@ def test_annealing_cools_to_the_models_own_temperature():
     batch, clicks = batch_of(np.zeros((4, 2, 1), "float32")), np.zeros((4, 2))
     heats = []
     watch = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: heats.append(float(mixture.heat))
+        on_epoch_end=lambda epoch, logs: heats.append(
+            float(mixture.current_temperature)
+        )
     )
     mixture.compile(keras.optimizers.SGD(0.0))
     callbacks = [Annealing(start=8.0, epochs=2), watch]
