@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import AsJson, print_json, share_bar
+from debias.commands.screen import AsJson, print_json, say, share_bar
 
 MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM", "unknown": "unknown"}
 
@@ -52,10 +52,16 @@ def diagnose(
     if json:
         print_json({**found.record(), "page": str(out)})
         return
-    typer.echo(f"{found.headline}\n")
+    say(f"{found.headline}\n")
     for name, one in found.findings.items():
-        typer.echo(f"{MARKS[one.grade]:>8}  {name}: {one.verdict}")
-        typer.echo(f"{'':>8}  {one.next_step}")
+        say(f"{MARKS[one.grade]:>8}  {name}: {one.verdict}")
+        say(f"{'':>8}  {one.next_step}")
+    for name, each in found.estimates.items():
+        if each.degenerate:
+            say(f"{'caution':>8}  {name}: not to be used: {each.degenerate}")
+    reasons: dict[str, list[str]] = {}
     for name, why in found.skipped.items():
-        typer.echo(f"{'?':>8}  {name}: not computed: {why}")
-    typer.echo(f"\n{out}")
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        say(f"{'?':>8}  not computed: {', '.join(names)}: {why}")
+    say(f"\n{out}")

@@ -24,7 +24,7 @@ class Summary(NamedTuple):
 
     Attributes:
         sessions: How many there are.
-        lists: Queries that were asked.
+        queries: Queries that were asked.
         items: Items that were shown, one under two queries counted twice.
         impressions: Shown items over all sessions.
         clicks: Clicks over all sessions.
@@ -40,7 +40,7 @@ class Summary(NamedTuple):
     """
 
     sessions: int
-    lists: int
+    queries: int
     items: int
     impressions: int
     clicks: int
@@ -54,14 +54,14 @@ class Summary(NamedTuple):
     def record(self) -> dict[str, Any]:
         """The summary as JSON values, nan as None."""
         ctr = [None if np.isnan(rate) else round(float(rate), 6) for rate in self.ctr]
-        lists = {
+        plain = {
             "shown": self.shown.tolist(),
             "ctr": ctr,
             "columns": list(self.columns),
             "problems": list(self.problems),
             "warnings": list(self.warnings),
         }
-        return {**self._asdict(), **lists}
+        return {**self._asdict(), **plain}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ class Counts:
             )
         return Summary(
             sessions=self.sessions,
-            lists=int(np.count_nonzero(self.asked)),
+            queries=int(np.count_nonzero(self.asked)),
             items=items,
             impressions=impressions,
             clicks=clicks,
@@ -232,7 +232,7 @@ def summarize(log: ClickLog | Stream) -> Summary:
 
     >>> log = ClickLog([0, 0, 1], [[4, 5], [5, 4], [6, -1]], [[1, 0], [1, 0], [0, 0]])
     >>> found = summarize(log)
-    >>> found.sessions, found.lists, found.items, found.ctr.round(3).tolist()
+    >>> found.sessions, found.queries, found.items, found.ctr.round(3).tolist()
     (3, 2, 3, [0.667, 0.0])
     >>> round(found.moved, 3), found.problems
     (0.667, ())

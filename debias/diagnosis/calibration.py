@@ -20,6 +20,7 @@ FINE = 0.01  # an error of one click in a hundred impressions moves no decision
 # off by a quarter confuse a rank with the next.
 MATTERS = 0.25
 COVERED = 0.5  # share of the impressions that a verdict on the log must rest on
+CLICKS = 10  # of a rank in the fitted half, below which chance is not known
 DRAWS = 30  # logs drawn from the model, to see what errors chance makes
 
 
@@ -34,7 +35,7 @@ class Calibration(Finding):
         lower, upper: (K,) float64 ends of its interval, freed of the part that chance
             adds, at least 0.
         chance: (K,) float64 what a perfectly calibrated model exceeds at no rank with
-            chance `level`.
+            chance `level`; nan where a rank has fewer than 10 clicks to fit.
         detectable: (K,) float64 error of all bins alike that would exceed `chance` with
             80% power.
         rate: (K,) float64 click rate of the same impressions.
@@ -109,6 +110,8 @@ def calibration(
     tail = (1 - level) / 2
     low, high = np.quantile(again, [tail, 1 - tail], axis=0)
     chance, detectable = _chance(fitted, other, bins, level, rng)
+    few = fitted.by_rank(fitted.clicked) < CLICKS
+    chance, detectable = (np.where(few, np.nan, each) for each in (chance, detectable))
     covered = float(table.impressions.sum() / impressions)
     rate = (weight * np.nan_to_num(table.observed)).sum(axis=1)
     return Calibration(
@@ -224,7 +227,7 @@ def _judge(
     if not shown.any():
         verdict = "Unknown: no item was shown often enough to hold predictions against."
         return Finding(verdict=verdict, next_step=longer, grade="unknown")
-    wrong = np.nan_to_num(error) > np.nan_to_num(chance)
+    wrong = np.nan_to_num(error) > np.nan_to_num(chance, nan=np.inf)
     # At a rate of .004 an error of .01 is no small one.
     large = wrong & (np.nan_to_num(error) > np.minimum(FINE, MATTERS * rate))
     worst = int(np.nanargmax(np.where(large, error, -1)))

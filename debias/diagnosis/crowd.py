@@ -32,6 +32,7 @@ EDGE = 1e-6  # probabilities stay this far from 0 and 1
 # kinds of user of simulated crowds that a mixture ranks better for differ by four
 # (Yan et al.) to ten.
 MATTERS = 10.0
+ENOUGH = 100  # held-out sessions, below which their mean gain is far from normal
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +126,8 @@ def populations(
     gain, error = _paired(likelihood - likelihood[0])
     chosen = _choose(gain, error, likelihood)
     seen, held = log.take(train), log.take(test)
-    chains = [
-        model.fit(seen).log_probability(held).sum(axis=1)
-        for model in (UserBrowsing, DynamicBayesian)
-    ]
+    models = UserBrowsing.fit(seen, with_errors=False), DynamicBayesian.fit(seen)
+    chains = [model.log_probability(held).sum(axis=1) for model in models]
     chain = max(chains, key=np.mean)
     earlier = float((chain - likelihood[0]).mean())
     over, over_error = (
@@ -206,12 +205,15 @@ def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _critical(counts: int, size: int) -> float:
     """Standard errors that a gain must exceed: one-sided 5%, all counts together."""
+    if size < ENOUGH:
+        return np.inf
     return float(student.ppf(1 - 0.05 / max(1, counts - 1), max(1, size - 1)))
 
 
 def _choose(gain: np.ndarray, error: np.ndarray, likelihood: np.ndarray) -> int:
-    critical = _critical(len(gain), likelihood.shape[1])
-    if not (gain[1:] > critical * error[1:]).any():
+    size = likelihood.shape[1]
+    critical = _critical(len(gain), size)
+    if size < ENOUGH or not (gain[1:] > critical * error[1:]).any():
         return 1
     best = int(np.argmax(gain))
     short, scatter = _paired(likelihood[best] - likelihood)

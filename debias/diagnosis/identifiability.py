@@ -255,19 +255,23 @@ def profile(
     critical = chi2.ppf(level, 1)
     below = int(np.flatnonzero(moves < 0)[-1])
     above = int(np.flatnonzero(moves > 0)[0])
-    shown = log.mask.any(axis=0)
+    shown = np.any(log.mask, axis=0)
     identified = np.all(statistic[:, [below, above]] > critical, axis=1)
-    identified = np.where(np.arange(ranks) == 0, shown, identified)
+    identified[0] = shown[0]
     lost = np.flatnonzero(shown & ~identified) + 1
+    grade: Grade = "bad"
     theta[~free] = np.nan
     theta[0] = 0.0
-    if lost.size:
+    if not shown[1:].any():
+        verdict, step = "One rank only: there is nothing to compare.", "Log more ranks."
+    elif lost.size:
         verdict = (
             f"Not identified in practice: rank {words(lost)} could be moved by "
             f"{moves[above]:g} logits without the clicks contradicting it."
         )
         step = "Exchange items between these ranks and the others, or log longer."
     else:
+        grade = "good"
         verdict = (
             "Identified in practice: moving any rank's bias by "
             f"{moves[above]:g} logits is contradicted by the clicks."
@@ -281,7 +285,7 @@ def profile(
         identified,
         verdict=verdict,
         next_step=step,
-        grade="bad" if lost.size else "good",
+        grade=grade,
     )
 
 
@@ -325,7 +329,9 @@ def _additive(
         slope = counted.by_rank(pull) - share.T @ own
         step = np.zeros_like(theta)
         inner = np.ix_(free, free)
-        step[free] = np.linalg.pinv(curve[inner], 1e-9, hermitian=True) @ slope[free]
+        # What no click pins down has no slope: a ridge leaves it where it is.
+        ridge = 1e-9 * np.diag(curve).max(initial=TINY) * np.eye(int(free.sum()))
+        step[free] = np.linalg.solve(curve[inner] + ridge, slope[free])
         rise = own / total - share @ step
         # Far from the maximum a full step overshoots.
         scale = min(

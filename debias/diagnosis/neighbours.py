@@ -38,9 +38,9 @@ class Neighbours(Finding):
             where it does not vary.
         error: (2,) float64 standard error, sessions independent.
         detectable: (2,) float64 effect that the test detects with 80% power where the
-            other side has none: sqrt(noncentrality / precision) / sqrt(r), with r the
-            correlation of two halves' estimates of the neighbours' attraction. A
-            standard deviation is that of the attraction here, not of its estimate.
+            other side has none: sqrt(noncentrality / r) errors, with r the correlation
+            of two halves' estimates of the neighbours' attraction. A standard deviation
+            is that of the attraction here, not of its estimate.
         statistic: F statistic of all effects together, with as many degrees of freedom
             as there are effects and as sessions leave; nan where there are none.
         gain, gain_error: Held-out log-likelihood that attention between positions adds,
@@ -137,11 +137,17 @@ def _judge_strata(test: _Test) -> Finding:
     if test.statistic > test.critical:
         side = int(np.nanargmax(np.abs(test.effect) / test.error))
         way = "more" if test.effect[side] > 0 else "less"
-        verdict = (
-            f"Neighbours matter: an item is clicked {abs(test.effect[side]):.1%} {way} "
-            f"often when the items {SIDES[side]} it are more attractive by one "
-            "standard deviation."
+        effect = (
+            f"an item is clicked {abs(test.effect[side]):.1%} {way} often when the "
+            f"items {SIDES[side]} it are more attractive by one standard deviation."
         )
+        if np.nanmax(np.abs(test.effect) + 1.96 * test.error) < MATTERS:
+            verdict = (
+                f"A neighbour effect below the {MATTERS:.0%} that matter: {effect}"
+            )
+            step = "A model of each item by itself is enough."
+            return Finding(verdict=verdict, next_step=step, grade="good")
+        verdict = f"Neighbours matter: {effect}"
         step = "Compare a model with attention between positions on held-out clicks."
         return Finding(verdict=verdict, next_step=step, grade="caution")
     worst = float(np.nanmax(test.detectable))
@@ -187,7 +193,6 @@ def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
     slope = bread @ np.einsum("slf,sl->f", x, rest)
     each = np.einsum("slf,sl->sf", x, grow * (rest - x @ slope))
     covariance = bread @ (each.T @ each) @ bread
-    precision = np.linalg.pinv(covariance, hermitian=True)
     # In units of the click rate, for neighbours that rise by a standard deviation.
     varied = (x != 0).any(axis=2).sum()
     scale = np.sqrt(power[varies] / varied) / log.click[log.mask].mean()
@@ -200,9 +205,11 @@ def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
     effect, error, detectable = np.full((3, 2), np.nan)
     effect[varies] = slope * scale
     error[varies] = np.sqrt(np.diag(covariance)) * scale
-    with np.errstate(divide="ignore"):
-        alone = reach * scale / np.sqrt(np.diag(precision))
-        detectable[varies] = alone / np.sqrt(agreed[varies])
+    # Without a residual, or without agreement, nothing is known of any effect.
+    known = varies & (agreed > 0) & (error > 1e-12)
+    detectable[varies] = np.inf
+    detectable[known] = reach * error[known] / np.sqrt(agreed[known])
+    precision = np.linalg.pinv(covariance, hermitian=True)
     statistic = float(slope @ precision @ slope) / free
     return _Test(effect, error, detectable, statistic, critical)
 

@@ -140,7 +140,7 @@ def dla(
             moved = rest + _log_ratio(
                 *(_by_pair(v, pair, size) for v in (seen, expected))
             )
-            moved = np.maximum(moved, FLOOR)
+            moved = np.clip(moved, FLOOR, -FLOOR)
             moved -= np.log(np.exp(moved).mean())
         else:
             moved = rest + _newton(x, pair, seen, expected, total)

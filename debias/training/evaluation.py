@@ -276,7 +276,7 @@ def conditional_logits(
             np.asarray(model.conditional_click_logits(batch, clicks, model(batch)))
             for batch, clicks in feed
         ]
-    collect(table)
+    collect(seen, table)
     return np.concatenate(parts)
 
 

@@ -34,7 +34,8 @@ from debias.training.splits import Learners, Part, Prepared, prepare, standardiz
 
 OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
 JUDGED = 1024  # sessions judged at once
-LARGE = 1 << 26  # bytes of features that are freed as soon as may be
+LARGE = 1 << 26  # bytes that cycles may hold
+_held = 0  # bytes that they may hold now, in this process
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,17 @@ class Fitted(Printed):
         return "The last pass was the best: more passes (epochs) may do better."
 
 
-def collect(data: RankingData) -> None:
-    """Frees the copies of features that datasets hold, if they are large.
+def collect(log: ClickLog, data: RankingData) -> None:
+    """Frees what the datasets of a log hold, once all since the last time is large.
 
-    A dataset of TensorFlow is a cycle that holds a copy of the features. To look for
-    cycles takes up to a second in a large process.
+    A dataset of TensorFlow is a cycle that holds copies of features and log. To look
+    for cycles takes up to a second in a large process, so that it waits for `LARGE`.
     """
-    if data.features.nbytes >= LARGE:
+    global _held
+    _held += data.features.nbytes + sum(v.nbytes for v in log.columns().values())
+    if _held >= LARGE:
         gc.collect()
+        _held = 0
 
 
 def session_log_likelihoods(
@@ -297,7 +301,7 @@ class _Run:
             callbacks=[steps],
         )
         del feed
-        collect(train.data)
+        collect(some, train.data)
         self.done += len(some) * self.together
         return len(some), history.history["loss"][-1]
 

@@ -148,10 +148,12 @@ def product_errors(
 
 
 def _parameters(
-    counted: Cells, iterations: int, prior: Prior
+    counted: Cells, iterations: int, prior: Prior, with_errors: bool = True
 ) -> tuple[Parameter, Parameter]:
     gamma, theta = _maximise(counted, iterations, prior)
-    errors = product_errors(counted, gamma, theta, prior)
+    errors = np.full_like(gamma, np.nan), np.full_like(theta, np.nan)
+    if with_errors:
+        errors = product_errors(counted, gamma, theta, prior)
     return Parameter(gamma, errors[0]), Parameter(theta, errors[1])
 
 
@@ -231,10 +233,18 @@ class UserBrowsing(ClickModel):
     name = "ubm"
 
     @classmethod
-    def fit(cls, log: ClickLog, iterations: int = 40, prior: Prior = PRIOR) -> Self:
+    def fit(
+        cls,
+        log: ClickLog,
+        iterations: int = 40,
+        prior: Prior = PRIOR,
+        with_errors: bool = True,
+    ) -> Self:
+        """Estimates the model; errors, of L (L + 1) / 2 examinations, cost the cube."""
         check(iterations, prior)
         known = pairs(log)
-        gamma, theta = _parameters(ubm_cells(log, known), iterations, prior)
+        counted = ubm_cells(log, known)
+        gamma, theta = _parameters(counted, iterations, prior, with_errors)
         lower = np.tril_indices(log.list_size)
         square = (log.list_size, log.list_size)
         value, error = np.full(square, np.nan), np.full(square, np.nan)

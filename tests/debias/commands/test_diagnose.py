@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
@@ -50,6 +51,23 @@ def test_a_page_a_text_and_a_record(log, tmp_path):
     again = run(log, "-c", "query=q", "-o", page, "--force")
     assert record["headline"] not in again.stderr and "connectivity:" in again.stdout
     assert "All 300 sessions" in page.read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_computed_or_trusted_is_said_once(log, tmp_path):
+    table = pq.read_table(log)
+    names = table.column_names
+    late = pc.multiply(
+        table["click"], pc.cast(pc.greater(table["position"], 1), pa.int64())
+    )
+    path = tmp_path / "late.parquet"
+    pq.write_table(table.set_column(names.index("click"), "click", late), path)
+    said = run(path, "-c", "query=q", "-o", tmp_path / "late.html").stdout
+    assert said.count("no click at rank 1, to which examination is relative") == 1
+    assert "not computed: ctr, pivot, adjacent_chain," in said
+    few = tmp_path / "few.parquet"
+    pq.write_table(table.slice(0, 120), few)
+    said = run(few, "-c", "query=q", "-o", tmp_path / "few.html").stdout
+    assert "dla: not to be used: half of the clicks are on items with at most" in said
 
 
 def test_a_log_without_a_click_is_refused(log, tmp_path):

@@ -15,9 +15,9 @@ import contextlib, io, json, os, resource, sys
 from pathlib import Path
 import typer
 from debias.__main__ import app
-from debias.commands import evaluate
+from debias.training import evaluation
 
-evaluate.PIECE, evaluate.SOME = 1_250, 1_000
+evaluation.PIECE, evaluation.SOME = 1_250, 1_000
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # threads take memory
 folder = Path(sys.argv[1])
 own = ["--data", str(folder / "items.parquet"), "--memory"]

@@ -445,7 +445,8 @@ def test_what_cannot_be_trained_on_is_read_and_said():
 
 def test_summary_by_hand():
     found = summarize(read_log(FLAT, COLUMNS).log)
-    assert (found.sessions, found.lists, found.items, found.impressions) == (3, 2, 4, 6)
+    assert (found.sessions, found.queries) == (3, 2)
+    assert (found.items, found.impressions) == (4, 6)
     assert found.shown.tolist() == [3, 2, 0, 1] and found.clicks == 2
     np.testing.assert_array_equal(found.ctr, [1 / 3, 1 / 2, np.nan, 0])
     assert found.moved == 2 / 4  # a and b under q1

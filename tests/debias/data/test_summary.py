@@ -37,7 +37,7 @@ def test_a_summary_is_what_a_loop_counts(log):
                 places[item].add(rank)
                 shown[rank] += 1
                 clicked[rank] += click
-    assert (found.sessions, found.lists) == (len(log), len(set(log.query.tolist())))
+    assert (found.sessions, found.queries) == (len(log), len(set(log.query.tolist())))
     assert (found.items, found.impressions) == (len(places), sum(shown))
     assert found.shown.tolist() == shown and found.clicks == sum(clicked)
     rates = [c / n if n else np.nan for c, n in zip(clicked, shown, strict=True)]

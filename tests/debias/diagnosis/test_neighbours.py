@@ -33,11 +33,13 @@ def above(item):
     return (mean - (ATTRACTION.sum() - own) / 4) * [0, 1, 1]
 
 
+def claimed(found):
+    """Whether an effect is said to be there, of whatever size."""
+    return found.verdict.startswith(("Neighbours matter", "A neighbour effect"))
+
+
 def test_no_effect_is_claimed_no_oftener_than_it_says():
-    claims = [
-        neighbours(shown(400, seed), level=0.9).verdict.startswith("Neighbours matter")
-        for seed in range(150)
-    ]
+    claims = [claimed(neighbours(shown(400, seed), level=0.9)) for seed in range(150)]
     low, high = binom.ppf([0.001, 0.999], 150, 0.1)
     assert low <= sum(claims) <= high
 
@@ -61,8 +63,7 @@ def test_an_effect_said_to_be_detectable_is_detected():
     deviation *= np.sqrt(2 / 3)
     slope = reach * log.click.mean() / deviation
     hits = [
-        neighbours(shown(400, seed, slope=slope)).verdict.startswith("Neighbours")
-        for seed in range(100, 200)
+        claimed(neighbours(shown(400, seed, slope=slope))) for seed in range(100, 200)
     ]
     low, high = binom.ppf([0.001, 0.999], 100, 0.8)
     assert low <= sum(hits) <= high
@@ -104,6 +105,12 @@ def test_a_well_powered_log_says_what_it_would_have_found():
     assert found.grade == "good" and found.verdict.startswith("No neighbour effect")
     assert found.detectable.max() < 0.04
     assert f"{found.detectable.max():.1%} would have been found" in found.verdict
+
+
+def test_a_small_effect_is_found_and_said_to_be_small():
+    found = neighbours(shown(40_000, 0, hurt=0.08))
+    assert found.statistic > 5 and found.grade == "good"
+    assert found.verdict.startswith("A neighbour effect below the 10% that matter: an")
 
 
 def test_noise_in_the_attraction_hides_an_effect():

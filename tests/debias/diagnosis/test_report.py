@@ -209,6 +209,76 @@ def test_names_are_escaped():
     assert r"\x1b" in json.loads(json.dumps(found.record()))["devices"]["2"]
 
 
+def odd_logs():
+    """Logs of shapes that people have, or that nobody should have, by name."""
+    rng = np.random.default_rng(0)
+    size = 120
+    item = rng.permuted(np.tile(np.arange(5), (size, 1)), axis=1)[:, :4]
+    click, query = rng.random(item.shape) < 0.3, np.zeros(size, int)
+    one, other = np.zeros((2, *item.shape), bool)
+    one[0, 0] = other[0, 3] = True
+    device = rng.integers(1, 3, size)
+    short = np.where(np.arange(4) < rng.integers(1, 5, size)[:, None], item, -1)
+    holes = np.where((rng.random(item.shape) < 0.7) | (np.arange(4) == 0), item, -1)
+    long = rng.permuted(np.tile(np.arange(60), (40, 1)), axis=1)[:, :50]
+    grid = {"row": [[1, 1, 2, 2]] * size, "column": [[1, 2, 1, 2]] * size}
+    numbers = np.arange(4 * size).reshape(size, 4)
+    first = [True, False, False, False]
+
+    def padded(*places):
+        """Columns at these places that show nothing."""
+        wide = np.insert(item, places, -1, axis=1), np.insert(click, places, 0, axis=1)
+        return ClickLog(query, *wide)
+
+    return {
+        "all clicked": ClickLog(query, item, np.ones_like(click)),
+        "all but one clicked": ClickLog(query, item, ~one),
+        "one click": ClickLog(query, item, one),
+        "one click at the last rank": ClickLog(query, item, other),
+        "clicks at rank 1 alone": ClickLog(query, item, click & first),
+        "no click at rank 1": ClickLog(query, item, click & ~np.array(first)),
+        "one position": ClickLog(query, item[:, :1], click[:, :1]),
+        "one session": ClickLog([0], [[0, 1, 2]], [[1, 0, 1]]),
+        "two sessions": ClickLog([0, 0], [[0, 1], [1, 0]], [[1, 0], [0, 1]]),
+        "one item": ClickLog(query, item[:, :1] * 0, click[:, :1]),
+        "one item twice a list": ClickLog(query, [[0, 1, 0, 1]] * size, click),
+        "devices": ClickLog(query, item, click, device=device),
+        "a device of one session": ClickLog(
+            query, item, click, device=np.r_[3, np.ones(size - 1, int)]
+        ),
+        "a silent device": ClickLog(
+            query, item, click & (device == 1)[:, None], device=device
+        ),
+        "many devices": ClickLog(query, item, click, device=np.arange(size) + 1),
+        "unknown devices": ClickLog(query, item, click, device=query),
+        "a grid": ClickLog(query, item, click, **grid),
+        "short lists": ClickLog(query, short, click & (short >= 0)),
+        "holes": ClickLog(query, holes, click & (holes >= 0)),
+        "nothing at rank 1": padded(0),
+        "nothing at rank 3": padded(2),
+        "nothing at the end": padded(4, 4),
+        "a query each": ClickLog(np.arange(size), item, click),
+        "items shown once": ClickLog(query, numbers, click),
+        "long lists": ClickLog(query[:40], long, rng.random(long.shape) < 0.2),
+        "large numbers": ClickLog(query + 2**31 - 5, item + 2**20, click),
+    }
+
+
+@pytest.mark.parametrize("name", odd_logs())
+def test_odd_logs_are_diagnosed(name):
+    """No traceback, no warning, valid JSON; nothing is good that is too thin to be."""
+    log = odd_logs()[name]
+    found = reports.diagnose(log)
+    record = json.loads(json.dumps(found.record(), allow_nan=False))
+    assert record["sessions_analysed"] == len(log)
+    for grade in ("populations", "neighbours"):
+        assert grade in found.skipped or found.findings[grade].grade == "unknown"
+    if name in ("one position", "one session", "one item", "all clicked", "one click"):
+        assert found.headline.startswith("This log cannot tell")
+        text = reports.page(found)
+        assert found.headline in text and "nan" not in re.sub("<svg.*?</svg>", "", text)
+
+
 def browse(path, *flags):
     command = [
         CHROMIUM,

@@ -46,7 +46,15 @@ def streamed_fit(folder, die_in_round):
 
     keras.utils.set_random_seed(3)
     model = build("product", layout_of(judges), 3)
-    training.fit(model, log, judges, data, settings, checkpoint, progress)
+    training.fit(
+        model,
+        log,
+        data,
+        validation=judges,
+        config=settings,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
     return model
 
 
