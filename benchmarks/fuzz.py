@@ -573,10 +573,9 @@ def run(
         str, typer.Option(help=f"Some of {' '.join(COMMANDS)}, with commas.")
     ] = "inspect",
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    show: Annotated[int, typer.Option(help="Findings to show in full.")] = 20,
 ) -> None:
     """Gives damaged and odd files to the commands and counts what they do."""
-    found: list[tuple[str, Verdict]] = []
+    found: list[str] = []
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         trained = None
         for command in commands.split(","):
@@ -588,18 +587,16 @@ def run(
             for verdict in verdicts(command, range(seed, seed + mutants), trained):
                 counts[verdict.outcome] += 1
                 if verdict.outcome in FAULTS:
-                    found.append((command, verdict))
+                    found.append(f"{command} {verdict.seed}")
+                    typer.echo(
+                        f"{command} seed {verdict.seed}: {verdict.outcome}, of "
+                        f"{verdict.fault}\n{verdict.said}\n"
+                    )
             seconds = time.perf_counter() - begun
             counted = ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
             typer.echo(f"{command}: {counted}; {seconds:.0f} s")
-    for command, verdict in found[:show]:
-        typer.echo(
-            f"\n{command} seed {verdict.seed}: {verdict.outcome}, of {verdict.fault}\n"
-            f"{verdict.said}"
-        )
     if found:
-        seeds = ", ".join(f"{command} {v.seed}" for command, v in found)
-        typer.echo(f"\n{len(found)} findings: {seeds}")
+        typer.echo(f"{len(found)} findings: {', '.join(found)}")
         raise typer.Exit(1)
 
 

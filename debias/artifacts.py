@@ -41,7 +41,7 @@ def load(path: str | Path) -> Any:
     | folder of `debias train` | `Trained`: ranker, click model, report |
     | `.keras` file | the ranker, click model or retrieval model |
     | `.onnx` file or SavedModel | `Scorer`: features (items, F) to scores (items,) |
-    | folder of versions | the current `Version` to retrieve from |
+    | folder of versions, or of one | the current `Version`, or that one |
 
     Raises:
         ValueError: The path is missing, is of none of these kinds, or is damaged.
@@ -58,7 +58,7 @@ def load(path: str | Path) -> Any:
         return load_keras(path)
     if path.suffix == ".onnx" or (path / "saved_model.pb").exists():
         return open_scorer(path)
-    if (path / "CURRENT").exists():
+    if (path / "CURRENT").exists() or (path / "manifest.json").exists():
         from debias.retrieval.serving import versions
 
         return versions.load(path)

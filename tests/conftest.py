@@ -1,10 +1,26 @@
 """Fixtures that several folders of tests share."""
 
 import gc
+from pathlib import Path
 
 import pytest
 
 gc.disable()
+# Files that take longest begin first, so that no process ends long after another.
+LONGEST = (
+    "acceptance/test_documents.py",
+    "acceptance/test_rankers.py",
+    "acceptance/test_retrieval.py",
+    "debias/engine/test_distributed.py",
+    "test_readme.py",
+    "test_jax.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Each file goes to one process (`--dist loadfile`), in the order of collection."""
+    first = {Path(__file__).parent / name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
 def pytest_collection_finish():

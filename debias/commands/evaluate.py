@@ -62,9 +62,14 @@ def evaluate(
     from debias.training import evaluate as evaluated
 
     trained = load(folder)
+    assert given.data is not None
+    try:
+        items = given.data.arranged(trained.feature_names)
+    except ValueError as error:
+        raise ValueError(f"{source.log}: {error}") from error
     with share_bar("evaluating") as progress:
         found = evaluated(
-            *(trained.model, given.log, given.data),
+            *(trained.model, given.log, items),
             ranker=trained.ranker,
             temperature=temperature,
             clip=clip,

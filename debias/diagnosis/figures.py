@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
 from debias.diagnosis.calibration import Calibration
-from debias.diagnosis.crowd import Populations
 from debias.diagnosis.identifiability import WEAK, Connectivity, Profile
+from debias.diagnosis.populations import Populations
 from debias.propensity.examination import Examination
 
 # Stand-ins, by CSS variable; no drawing uses these colours for themselves.
 INK, SOFT, GRID, PAPER, BAD = (f"#0100{i:02x}" for i in range(5))
 SERIES = tuple(f"#0200{i:02x}" for i in range(9))
-# Kin have kindred colours: harvesting, position-based models, and the rest.
+# Similar methods have similar colours: harvesting, position-based models, others.
 METHODS = (
     *("pivot", "adjacent_chain", "all_pairs"),
     *("pbm_em", "pbm_mle", "pbm_conditional"),
@@ -183,7 +183,7 @@ def _top(estimates: list[Examination]) -> float:
 
 
 def graph(found: Connectivity, width: int = 760) -> str:
-    """Ranks on a line, an arc for each tie, the firmer the darker; dashed: missing."""
+    """Ranks on a line, arcs for links, darker where more precise, dashed if missing."""
     ranks = len(found.component)
     with _drawing("graph", width, 260 if width > 500 else 220) as (_, axes, out):
         axes.set_axis_off()

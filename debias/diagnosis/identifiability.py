@@ -1,9 +1,9 @@
 """Can this log tell examination from relevance? Each answer ends in a verdict.
 
-An item that was shown at two ranks ties their examinations together; ranks that no
-chain of such items ties cannot be compared, whatever the model. Chen et al.,
-Identifiability Matters: Revealing the Hidden Recoverable Condition in Unbiased Learning
-to Rank, ICML 2024.
+An item that was shown at two ranks links them: its click rates compare their
+examinations. Ranks without a chain of links cannot be compared, whatever the model.
+Chen et al., Identifiability Matters: Revealing the Hidden Recoverable Condition in
+Unbiased Learning to Rank, ICML 2024.
 """
 
 from collections.abc import Sequence
@@ -30,19 +30,19 @@ TINY = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Connectivity(Finding):
-    """The graph whose nodes are ranks, tied where a pair was shown at both. K ranks.
+    """The graph of ranks, with a link where a pair was shown at both. K ranks.
 
     Attributes:
         pairs: (K, K) int64 pairs shown at both ranks; the diagonal counts those of one.
         error: (K, K) float64 standard error that the log ratio of two examinations has
             when only pairs shown at both speak, sqrt(1 / clicks + 1 / clicks) with
             impressions evened out between the ranks; inf without clicks, 0 diagonal.
-        component: (K,) int64 which ranks are tied, numbered by their first rank; -1
-            for ranks that show nothing.
-        swaps: Ranks (from 1) to exchange in some sessions so that all would be tied;
+        component: (K,) int64 which ranks are connected, numbered by their first rank;
+            -1 for ranks that show nothing.
+        swaps: Ranks (from 1) to exchange in some sessions to connect all;
             the nearest ranks of components that lie next to each other.
-        weakest: The two ranks (from 1) of the weakest tie on the best way to connect
-            all that is connected, None where there is no tie.
+        weakest: The two ranks (from 1) of the weakest link on the best way to connect
+            all that is connected, None where there is no link.
     """
 
     pairs: np.ndarray
@@ -53,12 +53,12 @@ class Connectivity(Finding):
 
     @property
     def connected(self) -> bool:
-        """Whether every rank that shows something is tied to every other."""
+        """Whether every rank that shows something is connected to every other."""
         return not self.swaps
 
 
 def connectivity(log: ClickLog, minimum: int = 1, source: str = "all") -> Connectivity:
-    """Which ranks are tied by pairs shown at both, and how firmly.
+    """Which ranks are linked by pairs shown at both, and how precisely.
 
     Args:
         log: The click log.
@@ -109,7 +109,7 @@ def _components(counted: Cells, enough: np.ndarray) -> np.ndarray:
 
 
 def _swaps(component: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """The cheapest set of exchanges, by distance of ranks, that ties all components."""
+    """The exchanges of nearest ranks that connect all components."""
     used = np.flatnonzero(component >= 0)
     apart = np.not_equal.outer(component[used], component[used])
     distance = np.abs(used[:, None] - used) + 0.0
@@ -150,7 +150,7 @@ def _judge(
     if swaps:
         groups = [words(np.flatnonzero(component == c) + 1) for c in range(count)]
         exchanges = " and ".join(f"{a} with {b}" for a, b in swaps)
-        verdict = f"Not identified: no item ties the ranks {'; '.join(groups)}."
+        verdict = f"Not identified: no item links the ranks {'; '.join(groups)}."
         step = (
             f"Exchange the items of ranks {exchanges} in a small share of sessions; "
             "where that cannot be, let ranks that are alike share a bias "
@@ -159,20 +159,20 @@ def _judge(
     elif weakest is None and count == 1 and (component >= 0).sum() == 1:
         verdict, step = "One rank only: there is nothing to compare.", "Log more ranks."
     elif weakest is None:
-        verdict = "Not identified: no tie has clicks at both ends."
+        verdict = "Not identified: no link has clicks at both ends."
         step = "Collect more clicks."
     elif worst > WEAK:
         grade = "caution"
         verdict = (
-            f"Weakly connected: the tie of ranks {pair} leaves their log ratio a "
+            f"Weakly connected: the link of ranks {pair} leaves their log ratio a "
             f"standard error of {worst:.2f}."
         )
         step = f"Exchange the items of ranks {pair} in more sessions, or log longer."
     else:
         grade = "good"
         verdict = (
-            f"Connected: all ranks are tied, the weakest tie ({pair}) with a standard "
-            f"error of {worst:.2f}."
+            f"Connected: all ranks are linked, the weakest link ({pair}) with a "
+            f"standard error of {worst:.2f}."
         )
         step = "Estimate examination; nothing needs to be randomised."
     return Finding(verdict=verdict, next_step=step, grade=grade)
@@ -192,7 +192,7 @@ def words(ranks: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Profile(Finding):
-    """How much the log minds when one rank's bias is moved and the rest refitted.
+    """Fall in likelihood when one rank's bias is moved and the rest refitted.
 
     Attributes:
         position: (K,) int64 rank from 1.
@@ -239,10 +239,10 @@ def profile(
         raise ValueError(f"level must be in (0, 1), got {level}")
     counted = _telling(cells(log, source))
     ranks = counted.ranks
-    nobody = np.full(counted.pairs, np.nan)
+    unfitted = np.full(counted.pairs, np.nan)
     free = counted.by_rank(counted.shown) > 0
     free[0] = False
-    theta, gamma, best = _additive(counted, np.zeros(ranks), free, nobody)
+    theta, gamma, best = _additive(counted, np.zeros(ranks), free, unfitted)
     statistic = np.zeros((ranks, len(moves)))
     for k in np.flatnonzero(free):
         rest = free.copy()

@@ -1,7 +1,7 @@
 """Do clicks on an item depend on what stands around it?
 
-A position-based reader minds an item and its rank alone. Two answers: from counts, by
-comparing an item with itself at the same rank under more and less attractive
+In a position-based model clicks depend on the item and its rank alone. Two tests: from
+counts, by comparing an item with itself at the same rank under more and less attractive
 neighbours; and, where items have features, by the held-out clicks of a model with
 attention between positions (Zhuang et al., Cross-Positional Attention for Debiasing
 Clicks, WWW 2021) against one without.

@@ -12,13 +12,14 @@ import numpy as np
 
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.summary import Summary, count
+from debias.data.text import printable
 from debias.diagnosis.calibration import calibration
-from debias.diagnosis.crowd import populations
 from debias.diagnosis.devices import devices as compare_devices
 from debias.diagnosis.devices import label
 from debias.diagnosis.finding import Finding
 from debias.diagnosis.identifiability import confounding, connectivity, overlap, profile
 from debias.diagnosis.neighbours import neighbours
+from debias.diagnosis.populations import populations
 from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate
 
@@ -59,15 +60,15 @@ NAMES = {
     "bias_tower": "bias tower",
 }
 TITLES = {
-    "connectivity": "Are the ranks tied?",
-    "profile": "Would the clicks notice another bias?",
+    "connectivity": "Can the ranks be compared?",
+    "profile": "Is the bias of each rank identified?",
     "confounding": "Do raw click rates mislead?",
     "overlap": "Does the policy move items?",
     "devices": "Do devices read alike?",
     "populations": "Is one population enough?",
     "neighbours": "Do neighbours matter?",
     "calibration": "Do predictions come true?",
-    "weighting": "What would weighting leave?",
+    "weighting": "What do inverse weights cost?",
 }
 
 
@@ -99,10 +100,10 @@ class Diagnosis:
     def headline(self) -> str:
         """The answer in one sentence."""
         grades = {name: found.grade for name, found in self.findings.items()}
-        tied = [grades.get(name, "bad") for name in ("connectivity", "profile")]
-        if "bad" in tied:
+        known = [grades.get(name, "bad") for name in ("connectivity", "profile")]
+        if "bad" in known:
             return "This log cannot tell examination from relevance at every rank."
-        sure = "can" if "caution" not in tied else "can, with wide margins,"
+        sure = "can" if "caution" not in known else "can, with wide margins,"
         if grades.get("confounding") == "caution":
             return (
                 f"This log {sure} tell examination from relevance; raw click rates "
@@ -164,7 +165,7 @@ def diagnose(
             log.sessions, max_sessions, replace=False
         )
         log = log.take(np.sort(chosen))
-    names = {code: _escaped(name) for code, name in enumerate(devices, start=1)}
+    names = {code: printable(name) for code, name in enumerate(devices, start=1)}
     found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     runs = _runs(log, data, seed, names, found)
@@ -205,7 +206,7 @@ def _runs(
     runs: dict[str, Callable[[], Any]] = {}
     for method in (*TABULAR, *(WITH_FEATURES if data is not None else ())):
         own = features if method in (*WITH_FEATURES, "dla") else None
-        # To the width of a line: tabular DLA creeps where items have few clicks.
+        # Solved to the width of a line: tabular DLA converges slowly on thin logs.
         rough: dict[str, Any] = {}
         if method == "dla":
             rough = {"tolerance": 1e-4, "iterations": 150}
@@ -234,8 +235,8 @@ def _needed(found: Mapping[str, Any], name: str) -> Examination:
 def _with_device(found: Finding | None) -> Finding | None:
     """The finding on populations where devices differ.
 
-    One bias tower then does not serve all sessions; and two kinds of device tie the
-    clicks of a session together as two populations do.
+    One bias tower then does not serve all sessions; and clicks of a session depend on
+    each other through its device, as they do in two populations.
     """
     if found is None or found.grade == "unknown":
         return found
@@ -300,7 +301,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
     for name, why in found.skipped.items():
         skipped.setdefault(why, []).append(labels.get(name, name))
     return environment.get_template("report.html").render(
-        title=_escaped(title),
+        title=printable(title),
         found=found,
         summary=found.summary,
         estimates={n: e for n, e in found.estimates.items() if not e.degenerate},
@@ -321,17 +322,6 @@ def _drawable(curves: Mapping[str, Examination]) -> dict[str, Examination]:
         for name, curve in curves.items()
         if not curve.degenerate and np.isfinite(curve.examination[1:]).any()
     }
-
-
-def _escaped(text: str) -> str:
-    """The text with what cannot be printed escaped as in a literal of Python.
-
-    >>> print(_escaped("a" + chr(27) + "[31m"))
-    a\\x1b[31m
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 def report(

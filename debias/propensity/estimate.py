@@ -259,7 +259,7 @@ def _dla(
     page = pages(log)
     solution = dla(page, **options)
     state, ranks = solution.state, counted.ranks
-    if "features" not in options:  # ranks without a shared pair are anybody's guess
+    if "features" not in options:  # ranks without a shared pair have no scale
         tie = components(counted)
         state[:ranks][tie != tie[0]] = np.nan
 

@@ -103,7 +103,7 @@ def pbm_maximum(
     """Where EM ends: (K,) log theta over rank 1, and (P,) gamma times theta_1.
 
     Only products are known, so that the scale is put where theta_1 = 1. Ranks that no
-    chain of shared pairs ties to rank 1 are nan: their scale is anybody's choice.
+    chain of shared pairs ties to rank 1 are nan: they have no common scale.
 
     >>> cell = Cells(np.array([0, 0]), np.array([0, 1]), np.array([100.0, 100.0]),
     ...     np.array([40.0, 20.0]), 1, 2)

@@ -1,6 +1,6 @@
 """Weights that undo what the logging policy knew when it placed the items.
 
-A click model that is well specified does not mind a policy that shows good items high.
+A well-specified click model is unbiased under a policy that shows good items high.
 One that is not lets its bias tower learn some of their relevance, the more so the
 surer the policy is. Weighing each impression by 1 / pi(rank | query, item) makes rank
 and relevance independent again, at the cost of variance, and only where chance has

@@ -189,7 +189,7 @@ class Chain(ClickModel):
         gathered = {}
         for name, value in values.items():
             if name in cls.of_pairs:
-                # Padding reads 0: nobody clicks there.
+                # Padding reads 0: no click is possible there.
                 unknown = np.append(value, 0.0)
                 gathered[name] = unknown[pair]
             else:
@@ -208,7 +208,7 @@ class Chain(ClickModel):
         )
         counts = cls.expect(part, own, hidden)
         if "attraction" not in counts:
-            # Attractive though not clicked: only where nobody looked.
+            # Attractive though not clicked: only where it was not examined.
             a = own["attraction"]
             liked = part.click + ~part.click * (1 - hidden.examined) * a
             counts["attraction"] = (liked, part.shown)

@@ -273,6 +273,10 @@ def test_odd_logs_are_diagnosed(name):
     assert record["sessions_analysed"] == len(log)
     for grade in ("populations", "neighbours"):
         assert grade in found.skipped or found.findings[grade].grade == "unknown"
+    if name.startswith("one click"):
+        assert found.findings["calibration"].grade == "unknown"
+    if name in ("one position", "one item"):
+        assert found.findings["profile"].verdict.startswith("One rank only")
     if name in ("one position", "one session", "one item", "all clicked", "one click"):
         assert found.headline.startswith("This log cannot tell")
         text = reports.page(found)

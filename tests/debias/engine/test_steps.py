@@ -44,7 +44,7 @@ def test_fit_is_that_of_keras_to_the_bit(jit):
     )
     for fit in (Product.fit, keras.Model.fit):
         model, data = made(jit), feed(packed=not jit)
-        held = feed(shuffle=False)
+        held = None if jit else feed(shuffle=False)  # slow to compile by XLA
         for epochs in (3, 2):  # the second goes on where orders of the first ended
             done = fit(
                 model,
@@ -74,11 +74,10 @@ def test_logs_of_other_sizes_and_on_disk_are_fitted_in_turn(tmp_path):
             {"sessions": 41, "packed": True},
             {"folder": tmp_path / "log", "packed": True},
             {"sessions": 50, "list_size": 3},
-            {"sessions": 60},
         ):
             fit(model, feed(**logs), epochs=2, shuffle=False, verbose=0)
         weights.append(model.get_weights())
-    assert int(model.optimizer.iterations) == 2 * (12 + 6 + 12 + 7 + 8)
+    assert int(model.optimizer.iterations) == 2 * (12 + 6 + 12 + 7)
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

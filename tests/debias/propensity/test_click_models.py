@@ -323,6 +323,41 @@ def test_recovers_the_simulated_users(model):
         assert (high - low < 0.25).all()
 
 
+@pytest.mark.parametrize("model", [DCM, CCM, DBN], ids=lambda m: m.name)
+def test_errors_are_those_of_the_scores(model):
+    """Scores of each session by differences of its log-likelihood in every logit."""
+    log = small_log(holes=False)
+    fitted = model.fit(log)
+    values = {name: p.value for name, p in fitted.parameters.items()}
+
+    def likelihood(name, at, move):
+        moved = {n: v.copy() for n, v in values.items()}
+        logit = np.log(moved[name][at] / (1 - moved[name][at])) + move
+        moved[name][at] = 1 / (1 + np.exp(-logit))
+        parameters = {n: Parameter(v, v) for n, v in moved.items()}
+        return model(fitted.pairs, parameters).log_probability(log).sum(axis=1)
+
+    def scores(name):
+        places = [at for at in np.ndindex(values[name].shape)]
+        up, down = ([likelihood(name, at, s) for at in places] for s in (1e-5, -1e-5))
+        return (np.array(up) - np.array(down)) / 2e-5
+
+    rest = scores("continuation")
+    value = values["continuation"].ravel()
+    information = rest @ rest.T + np.diag(2 * value * (1 - value))  # prior of 2 trials
+    for name in model.of_pairs:
+        own, value = scores(name), values[name]
+        known = (own**2).sum(axis=1) + 2 * value * (1 - value)
+        np.testing.assert_allclose(
+            fitted.parameters[name].error, 1 / np.sqrt(known), rtol=1e-4
+        )
+        information -= (rest @ own.T / known) @ (own @ rest.T)
+    used = np.diag(information) > 1e-6
+    wanted = np.sqrt(np.diag(np.linalg.inv(information[np.ix_(used, used)])))
+    found = fitted.parameters["continuation"].error.ravel()
+    np.testing.assert_allclose(found[used], wanted, rtol=1e-3)
+
+
 @pytest.mark.parametrize("model", [PBM, UBM, DCM, CCM, DBN], ids=lambda m: m.name)
 def test_intervals_of_attraction_cover(model):
     inside, shown = [], 0

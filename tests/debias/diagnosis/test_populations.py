@@ -1,11 +1,11 @@
-"""Tests of debias.diagnosis.crowd."""
+"""Tests of debias.diagnosis.populations."""
 
 import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
 from debias.data import ClickLog
-from debias.diagnosis.crowd import (
+from debias.diagnosis.populations import (
     Mixture,
     chances,
     fit_mixture,

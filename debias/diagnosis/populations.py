@@ -1,14 +1,14 @@
 """Is one population of users enough to explain the clicks?
 
-Sessions of one population click independently at each rank, given the items; several
-populations tie the clicks of a session together, since what was clicked above says who
-is reading. Mixtures of K position-based models,
+In one population the clicks of a session are independent given the items; in several
+they depend on each other, since a click says who is reading. Mixtures of K
+position-based models,
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
 are fitted by EM to some sessions and compared on the others. Readers by position,
 clickers by rank (gamma the same for all items) and readers of everything (theta the
-same at all ranks) are each one such component: the crowds of Yan et al., Revisiting
+same at all ranks) are each one such component: the users of Yan et al., Revisiting
 Two-tower Models for Unbiased Learning to Rank, SIGIR 2022.
 """
 
@@ -29,7 +29,7 @@ from debias.propensity.pbm_maximum import TINY, accelerated
 PULL = 20.0  # impressions that a component's attraction of a pair is pulled by
 EDGE = 1e-6  # probabilities stay this far from 0 and 1
 # Ratio of the click rates of two populations that a test must be able to show. The
-# kinds of user of simulated crowds that a mixture ranks better for differ by four
+# kinds of user of simulated populations that a mixture ranks better for differ by four
 # (Yan et al.) to ten.
 MATTERS = 10.0
 ENOUGH = 100  # held-out sessions, below which their mean gain is far from normal
@@ -95,7 +95,7 @@ def populations(
     of few impressions a pair may need more than one and not show it. A gain says that
     clicks of a session depend on each other, or on the items otherwise than one product
     says; a reader who stops after a click does the same to them, hence the comparison
-    with models of one population that minds what it clicked above.
+    with models of one population whose clicks depend on those above.
 
     Args:
         log: The click log.
@@ -250,7 +250,7 @@ def _judge_several(
     chosen = len(share)
     shares = ", ".join(f"{each:.0%}" for each in share)
     gained = f"{gain[0]:.3f} ± {1.96 * gain[1]:.3f} nats a session"
-    rival = "one population that minds what it clicked above"
+    rival = "one population whose clicks depend on those above"
     if over > 1.96 * scatter:
         verdict = (
             f"More than one population: {chosen} ({shares}) gain {gained} over one, "
