@@ -114,6 +114,8 @@ def load_keras(path: str | Path) -> Any:
         ValueError: The file is missing or damaged, or holds a class that is neither
             Keras's nor this library's.
     """
+    from zipfile import is_zipfile
+
     import keras
 
     import debias.layers
@@ -123,6 +125,8 @@ def load_keras(path: str | Path) -> Any:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: does not exist")
+    if not is_zipfile(path):
+        raise ValueError(f"{path}: is damaged: expected a Keras archive (.zip inside)")
     try:
         return keras.models.load_model(path, compile=False)
     except TypeError as error:
@@ -153,4 +157,7 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
                 else "is no folder that debias train wrote"
             )
         )
-    return read_record(path, keys)
+    try:
+        return read_record(path, keys)
+    except ValueError as error:
+        raise ValueError(f"{error}; train again with --force") from error
