@@ -116,9 +116,8 @@ def evaluate(
             that `data` lacks.
     """
     policy = NewPolicy(temperature, clip, examination)
-    if isinstance(model, Fitted):
-        if log is None:
-            return _evaluate_tests(model, policy, name, progress)
+    if isinstance(model, Fitted) and log is None:
+        return _evaluate_tests(model, policy, name, progress)
     if not isinstance(model, ClickModel):  # of a fit, or of a folder of debias train
         ranker, model = ranker or model.ranker, model.model
     if log is None or data is None:
