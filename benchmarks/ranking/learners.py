@@ -19,7 +19,7 @@ from benchmarks.ranking.protocol import Split, World
 from benchmarks.ranking.variants import VARIANTS
 from debias.data import ClickLog, RankingData
 from debias.data.layout import Layout, layout_of
-from debias.engine.tensors import Tensor, lookup
+from debias.engine.tensors import lookup
 from debias.layers import BiasTower, Tower
 from debias.models import (
     ClickModel,
@@ -35,6 +35,7 @@ from debias.models.builders import INIT_STD, relevance
 from debias.models.click_model import to_cells
 from debias.presets import PRESETS
 from debias.propensity import estimate, policy_weights
+from debias.types import Tensor
 from simulators.behaviours import Behaviour
 from simulators.oracle import click_probability
 

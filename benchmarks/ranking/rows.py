@@ -26,8 +26,8 @@ from benchmarks.ranking.protocol import (
 )
 from benchmarks.ranking.settings import Size
 from benchmarks.ranking.truths import beliefs
-from debias.engine.tensors import Tensor
 from debias.models import ClickModel, Mixture
+from debias.types import Tensor
 from simulators.clicks import item_attraction
 from simulators.oracle import conditional_click_probability, ideal_score
 from simulators.populations import Observed

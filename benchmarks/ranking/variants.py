@@ -27,7 +27,6 @@ from keras import ops
 
 from benchmarks.ranking.settings import part_seed
 from debias.data.layout import Layout
-from debias.engine.tensors import Tensor
 from debias.layers import BiasTower, Tower
 from debias.models import (
     XPA,
@@ -47,7 +46,7 @@ from debias.models.builders import (
     product,
     relevance,
 )
-from debias.models.click_model import Batch
+from debias.types import Batch, Tensor
 
 Kind = Callable[[keras.layers.Layer, keras.layers.Layer], ClickModel]
 

@@ -13,9 +13,8 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from debias.data import RankingData
-from debias.engine.tensors import Tensor
 from debias.models import ClickModel
-from debias.models.click_model import Place
+from debias.types import Place, Tensor
 
 PIECE = 1 << 14  # items scored at once
 

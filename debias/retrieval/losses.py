@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import keras
 from keras import ops
 
-Tensor = Any  # debias.layers is above this module
+from debias.types import Tensor
 
 LOWEST = -1e8
 

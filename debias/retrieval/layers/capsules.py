@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from debias.engine.seeds import split_seed
-from debias.engine.tensors import Tensor
+from debias.types import Tensor
 
 
 def squash(z: Tensor) -> Tensor:

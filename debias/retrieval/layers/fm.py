@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from debias.engine.tensors import Tensor
+from debias.types import Tensor
 
 
 def fm_sum(fields: Tensor) -> Tensor:

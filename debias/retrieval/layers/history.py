@@ -10,8 +10,8 @@ import keras
 from keras import ops
 
 from debias.engine.seeds import split_seed
-from debias.engine.tensors import Tensor
 from debias.layers.embedding import masked_mean
+from debias.types import Tensor
 
 
 def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from debias.engine.tensors import Tensor
+from debias.types import Tensor
 
 MASKED = -1e9
 

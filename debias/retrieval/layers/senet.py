@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from debias.engine.seeds import split_seed
-from debias.engine.tensors import Tensor
+from debias.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="debias")

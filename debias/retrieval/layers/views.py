@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor
+from debias.types import Tensor
 
 TRANSFORMS = ("mask", "dropout", "complementary", "correlated")
 

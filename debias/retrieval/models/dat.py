@@ -11,10 +11,10 @@ import keras
 from keras import ops
 
 from debias.engine.seeds import split_seed
-from debias.engine.tensors import Tensor
 from debias.layers.embedding import RowEmbedding
 from debias.retrieval.models.encoder import Encoder
 from debias.retrieval.models.two_tower import RetrievalModel, Schema
+from debias.types import Tensor
 
 
 def mimic_loss(

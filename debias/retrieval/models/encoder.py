@@ -8,12 +8,12 @@ import numpy as np
 from keras import ops
 
 from debias.engine.seeds import split_seed
-from debias.engine.tensors import Tensor
 from debias.layers.embedding import FeatureEmbedding, RowEmbedding
 from debias.layers.tower import Tower
 from debias.retrieval.layers.fm import fm_sum
 from debias.retrieval.layers.history import History
 from debias.retrieval.layers.senet import SENet
+from debias.types import Tensor
 
 COMBINES = ("mlp", "fm", "senet")
 HISTORY = "history"

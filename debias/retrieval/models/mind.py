@@ -7,7 +7,6 @@ import keras
 from keras import ops
 
 from debias.engine.seeds import split_seed
-from debias.engine.tensors import Tensor
 from debias.layers.embedding import FeatureEmbedding, RowEmbedding
 from debias.layers.tower import Tower
 from debias.retrieval.layers.capsules import (
@@ -25,6 +24,7 @@ from debias.retrieval.models.encoder import (
     with_shared_table,
 )
 from debias.retrieval.models.two_tower import RetrievalModel, Schema
+from debias.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="debias")

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.tensors import Tensor
 from debias.retrieval.models.two_tower import RetrievalModel
+from debias.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="debias")

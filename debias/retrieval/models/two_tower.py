@@ -11,7 +11,6 @@ from keras import ops
 from debias.engine.optimizers import RowWiseAdam
 from debias.engine.seeds import split_seed
 from debias.engine.steps import Execution, SteppingModel, loop_over_stack
-from debias.engine.tensors import Tensor
 from debias.retrieval.layers.logq import (
     StreamingFrequency,
     accidental_hits,
@@ -21,6 +20,7 @@ from debias.retrieval.layers.logq import (
 from debias.retrieval.layers.views import FeatureViews, contrastive
 from debias.retrieval.losses import RetrievalLoss
 from debias.retrieval.models.encoder import Encoder, encode
+from debias.types import Tensor
 
 Schema = Mapping[str, Mapping[str, Any]]
 
