@@ -41,7 +41,7 @@ def load(path: str | Path) -> Any:
     | folder of `debias train` | `Trained`: ranker, click model, report |
     | `.keras` file | the ranker, click model or retrieval model |
     | `.onnx` file or SavedModel | `Scorer`: features (items, F) to scores (items,) |
-    | folder of versions | the current `Version` to retrieve from |
+    | folder of versions, or of one | the current `Version`, or that one |
 
     Raises:
         ValueError: The path is missing, is of none of these kinds, or is damaged.
@@ -58,7 +58,7 @@ def load(path: str | Path) -> Any:
         return load_keras(path)
     if path.suffix == ".onnx" or (path / "saved_model.pb").exists():
         return open_scorer(path)
-    if (path / "CURRENT").exists():
+    if (path / "CURRENT").exists() or (path / "manifest.json").exists():
         from debias.retrieval.serving import versions
 
         return versions.load(path)
@@ -114,6 +114,8 @@ def load_keras(path: str | Path) -> Any:
         ValueError: The file is missing or damaged, or holds a class that is neither
             Keras's nor this library's.
     """
+    from zipfile import is_zipfile
+
     import keras
 
     import debias.layers
@@ -123,6 +125,8 @@ def load_keras(path: str | Path) -> Any:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: does not exist")
+    if not is_zipfile(path):
+        raise ValueError(f"{path}: is damaged: expected a Keras archive (.zip inside)")
     try:
         return keras.models.load_model(path, compile=False)
     except TypeError as error:
@@ -153,4 +157,7 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
                 else "is no folder that debias train wrote"
             )
         )
-    return read_record(path, keys)
+    try:
+        return read_record(path, keys)
+    except ValueError as error:
+        raise ValueError(f"{error}; train again with --force") from error

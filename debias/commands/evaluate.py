@@ -43,7 +43,7 @@ def evaluate(
     from debias.artifacts import RANKED, report_of
     from debias.data.records import read_record
 
-    report = report_of(folder, RANKED)
+    report = report_of(folder, (*RANKED, "list_size"))
     asked = read_record(folder / "train.json", ("source", "contents", "streamed"))
     theta = None if examination is None else _numbers(examination)
     same = source.contents() == asked["contents"]
@@ -62,9 +62,15 @@ def evaluate(
     from debias.training import evaluate as evaluated
 
     trained = load(folder)
+    assert given.data is not None
+    _check_lists(source, report, given.log.list_size, trained.model)
+    try:
+        items = given.data.arranged(trained.feature_names)
+    except ValueError as error:
+        raise ValueError(f"{source.log}: {error}") from error
     with share_bar("evaluating") as progress:
         found = evaluated(
-            *(trained.model, given.log, given.data),
+            *(trained.model, given.log, items),
             ranker=trained.ranker,
             temperature=temperature,
             clip=clip,
@@ -77,6 +83,18 @@ def evaluate(
         print_json(vars(found))
     else:
         print_result(found)
+
+
+def _check_lists(
+    source: inputs.Source, report: dict[str, Any], positions: int, model: Any
+) -> None:
+    """Refuses lists that are longer than those a model of clicks has learned from."""
+    known = report["list_size"]
+    if positions > known and model.predicts_clicks:
+        raise ValueError(
+            f"{source.log}: has lists of {positions} positions, and the model learned "
+            f"the bias of {known}: say --list-size {known}, or train on such lists"
+        )
 
 
 def _numbers(text: str) -> list[float]:

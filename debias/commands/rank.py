@@ -150,7 +150,7 @@ def rank_rows(
                 start += len(rows)
 
     batches = scored() if query is None else _ranked(scored(), query, source)
-    return _write(out, batches, progress)
+    return _write(source, out, batches, progress)
 
 
 def _query_column(file: str, schema: Any, asked: str | None) -> str | None:
@@ -273,7 +273,10 @@ def rank_sessions(
         for number, part in enumerate(parts):
             start = 0
             for rows, share in part.read(schema.names, ()):
-                item, _ = rectangle(rows.column("item"), None, -1)
+                try:
+                    item, _ = rectangle(rows.column("item"), None, -1)
+                except ValueError as error:
+                    raise ValueError(f"{part.name}: column item {error}") from error
                 if item.max() >= len(scores):
                     row = start + int(np.argmax((item >= len(scores)).any(axis=1)))
                     raise ValueError(
@@ -296,7 +299,7 @@ def rank_sessions(
                 yield table, (number + share) / len(parts)
                 start += len(rows)
 
-    return _write(out, ranked(), progress)
+    return _write(source, out, ranked(), progress)
 
 
 def _check_output(name: str, schema: Any) -> None:
@@ -306,6 +309,7 @@ def _check_output(name: str, schema: Any) -> None:
 
 
 def _write(
+    source: str,
     out: Path,
     tables: Iterator[tuple["pa.Table", float]],
     progress: Callable[[float], None],
@@ -316,9 +320,12 @@ def _write(
 
     first, share = next(tables, (None, 0.0))
     if first is None:
-        raise ValueError(f"{out}: there is no row to write")
+        raise ValueError(f"{source}: holds no row to rank")
     rows = len(first)
-    with atomic_write(out) as aside, pq.ParquetWriter(aside, first.schema) as file:
+    with (
+        atomic_write(out) as aside,
+        pq.ParquetWriter(aside, first.schema, write_page_checksum=True) as file,
+    ):
         file.write_table(first)
         for table, share in tables:
             file.write_table(table)

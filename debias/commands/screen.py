@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands.start import INTERRUPTED
+from debias.data.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,26 +37,9 @@ Version = Annotated[
 ]
 
 
-def plain(text: str, kept: str = "") -> str:
-    """The text without control characters, which could rule the terminal.
-
-    Characters that `str.isprintable` denies, but for those in `kept`, are escaped as in
-    a literal of Python: escape sequences, line breaks, marks that turn the direction.
-
-    >>> print(plain("\\x1b[31mred\\x07 \\u202etxt.exe \\ud800"))
-    \\x1b[31mred\\x07 \\u202etxt.exe \\ud800
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or c in kept else c.encode("unicode_escape").decode()
-        for c in text
-    )
-
-
 def say(text: str, err: bool = False) -> None:
     """Prints lines of text; what they quote from files cannot rule the terminal."""
-    typer.echo(plain(text, kept="\n\t"), err=err)
+    typer.echo(printable(text, kept="\n\t"), err=err)
 
 
 @contextmanager
@@ -137,10 +121,10 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(title=plain(title), title_justify="left", box=box.SIMPLE)
+    table = Table(title=printable(title), title_justify="left", box=box.SIMPLE)
     for name, value in (rows[0] if rows else {}).items():
         table.add_column(
-            plain(name.replace("_", " ")),
+            printable(name.replace("_", " ")),
             justify="left" if isinstance(value, str) else "right",
             overflow="fold",  # an id that is cut names nothing
         )
@@ -159,7 +143,7 @@ def print_result(result: Any) -> None:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else plain(str(value))
+    return f"{value:.5g}" if isinstance(value, float) else printable(str(value))
 
 
 def _plain(value: Any) -> Any:

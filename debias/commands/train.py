@@ -135,7 +135,7 @@ def _print(report: dict[str, Any], out: Path) -> None:
     if report["note"]:
         typer.echo(report["note"])
     typer.echo(
-        f"{report['log_likelihood']:.5f} nats a held-out session; "
+        f"{report['log_likelihood']:.5f} nats a test session; "
         f"{report['sessions_per_second']:,.0f} sessions/s, "
         f"{report['seconds']:.0f} s, peak memory {report['peak_memory_gb'] or 0:.2f} "
         f"GB; written to {out}"

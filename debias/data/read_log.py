@@ -111,6 +111,8 @@ def read_log(
         raise ValueError(
             f"first_position must be in -{FARTHEST}..{FARTHEST}, got {first_position}"
         )
+    if not isinstance(columns, Columns | None):
+        raise TypeError(f"columns must be debias.Columns(...), got {columns!r}")
     asked = columns or Columns()
     table = None if items is None else read_items(items, asked)
     if table is not None:

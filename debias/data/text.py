@@ -8,11 +8,11 @@ from typing import Any
 _NAMED = 30  # names that a message lists
 
 
-def printable(text: str) -> str:
-    r"""The text with all that could rule a terminal escaped, line breaks included.
+def printable(text: str, kept: str = "") -> str:
+    r"""The text with all that could rule a terminal escaped, but what is in `kept`.
 
     Control characters, ANSI escapes, marks that turn the direction of text and lone
-    surrogates stand as in a literal of Python.
+    surrogates stand as in a literal of Python; so do line breaks, unless kept.
 
     >>> print(printable("\x1b[31mred \udcff \u202e é"))
     \x1b[31mred \udcff \u202e é
@@ -20,7 +20,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() or c in kept else c.encode("unicode_escape").decode()
+        for c in text
     )
 
 

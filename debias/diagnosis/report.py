@@ -12,6 +12,7 @@ import numpy as np
 
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.summary import Summary, count
+from debias.data.text import printable
 from debias.diagnosis.calibration import calibration
 from debias.diagnosis.devices import devices as compare_devices
 from debias.diagnosis.devices import label
@@ -164,7 +165,7 @@ def diagnose(
             log.sessions, max_sessions, replace=False
         )
         log = log.take(np.sort(chosen))
-    names = {code: _escaped(name) for code, name in enumerate(devices, start=1)}
+    names = {code: printable(name) for code, name in enumerate(devices, start=1)}
     found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     runs = _runs(log, data, seed, names, found)
@@ -300,7 +301,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
     for name, why in found.skipped.items():
         skipped.setdefault(why, []).append(labels.get(name, name))
     return environment.get_template("report.html").render(
-        title=_escaped(title),
+        title=printable(title),
         found=found,
         summary=found.summary,
         estimates={n: e for n, e in found.estimates.items() if not e.degenerate},
@@ -321,17 +322,6 @@ def _drawable(curves: Mapping[str, Examination]) -> dict[str, Examination]:
         for name, curve in curves.items()
         if not curve.degenerate and np.isfinite(curve.examination[1:]).any()
     }
-
-
-def _escaped(text: str) -> str:
-    """The text with what cannot be printed escaped as in a literal of Python.
-
-    >>> print(_escaped("a" + chr(27) + "[31m"))
-    a\\x1b[31m
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 def report(

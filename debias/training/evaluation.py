@@ -73,12 +73,12 @@ class Evaluation(Printed):
     def words(self) -> str:
         found = f"{self.model} on {self.sessions:,} sessions: {self.of}."
         if self.off_policy_note:
-            found += f" No estimate by propensity: {self.off_policy_note}."
+            found += f" No estimate by logged propensities: {self.off_policy_note}."
         return found
 
 
 def evaluate(
-    model: ClickModel | Fitted,
+    model: Any,
     log: ClickLog | Stream | None = None,
     data: RankingData | None = None,
     *,
@@ -96,7 +96,8 @@ def evaluate(
     estimated from at most 100,000 of a log on disk.
 
     Args:
-        model: A trained click model, or what `fit` gave.
+        model: A trained click model, or what `fit` or `debias.load` of a folder of
+            `debias train` gave.
         log: Sessions; of what `fit` gave, None takes those that it held out to test,
             and judges clicks alone.
         data: Features of the items as they come, and grades where there are any.
@@ -115,13 +116,14 @@ def evaluate(
             that `data` lacks.
     """
     policy = NewPolicy(temperature, clip, examination)
-    if isinstance(model, Fitted):
-        ranker = model.ranker if ranker is None else ranker
-        if log is None:
-            return _evaluate_tests(model, policy, name, progress)
-        model = model.model
+    if isinstance(model, Fitted) and log is None:
+        return _evaluate_tests(model, policy, name, progress)
+    if not isinstance(model, ClickModel):  # of a fit, or of a folder of debias train
+        ranker, model = ranker or model.ranker, model.model
     if log is None or data is None:
-        raise ValueError("evaluate needs a log and its ranking data")
+        raise ValueError(
+            "evaluate needs a log and its ranking data: evaluate(model, log, data)"
+        )
     preprocess = None if ranker is None else ranker.preprocess
     data = data if ranker is None else data.arranged(ranker.feature_names)
     scores = score_items(model.score if ranker is None else ranker, data.features)

@@ -69,8 +69,8 @@ class Fitted(Printed):
 
     def words(self) -> str:
         found = (
-            f"{type(self.model).__name__}: {self.log_likelihood:.5f} nats a held-out "
-            f"session after pass {self.epoch}."
+            f"{type(self.model).__name__}: {self.log_likelihood:.5f} nats a "
+            f"validation session after pass {self.epoch}."
         )
         return f"{found} {self.note}".rstrip()
 
@@ -111,7 +111,7 @@ def session_log_likelihoods(
 def fit(
     model: ClickModel | str,
     log: ClickLog | Stream,
-    data: RankingData,
+    data: RankingData | None = None,
     *,
     validation: ClickLog | None = None,
     config: TrainingConfig | None = None,
@@ -151,6 +151,11 @@ def fit(
     5
     """
     config = TrainingConfig() if config is None else config
+    if data is None:
+        raise ValueError(
+            "fit needs the ranking data of the items: fit(model, log, data), or of "
+            "debias.read_log: fit(model, reading.log, reading.data)"
+        )
     if validation is None:
         if weight is not None:
             raise ValueError(

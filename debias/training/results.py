@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from io import StringIO
 from typing import Any
 
+from debias.data.text import printable
+
 Section = tuple[str, Sequence[dict[str, Any]]]  # a title, and rows with the same keys
 
 
@@ -79,7 +81,7 @@ def text(value: Any) -> str:
     """
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else printable(str(value))
 
 
 def _names(rows: Sequence[dict[str, Any]]) -> list[str]:

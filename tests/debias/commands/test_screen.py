@@ -6,7 +6,8 @@ import sys
 import pytest
 import typer
 
-from debias.commands.screen import messages, plain, print_table, say
+from debias.commands.screen import messages, print_table, say
+from debias.data.text import printable
 
 EVIL = "\x1b]0;title\x07[bold]id[/bold]\x1b[2J\u202e\x9b31m\n"
 TAME = (
@@ -15,9 +16,9 @@ TAME = (
 
 
 def test_control_characters_are_escaped_and_letters_are_not():
-    assert plain(EVIL) == TAME
-    assert plain("Käse 奶酪 [1] \\n 'a'") == "Käse 奶酪 [1] \\n 'a'"
-    assert plain("\ud800") == r"\ud800"  # which could not be encoded
+    assert printable(EVIL) == TAME
+    assert printable("Käse 奶酪 [1] \\n 'a'") == "Käse 奶酪 [1] \\n 'a'"
+    assert printable("\ud800") == r"\ud800"  # which could not be encoded
 
 
 def test_tables_escape_titles_names_and_values(capsys):

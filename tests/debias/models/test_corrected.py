@@ -8,6 +8,7 @@ from debias.models import (
     DoublyRobust,
     DualLearning,
     InverseWeighted,
+    Mixture,
     Naive,
     PairDebias,
     Product,
@@ -89,6 +90,16 @@ def test_ratios_of_pairs_move_by_hand():
     before = numbers(model.plus)
     model.compute_loss(batch, clicks, model(batch), training=False)
     assert (numbers(model.plus) == before).all()  # evaluation moves nothing
+
+
+def test_a_mixture_moves_the_ratios_of_its_components():
+    parts = [PairDebias(relevance(s), POSITIONS) for s in (1, 2)]
+    mixture, batch = Mixture(parts, serving="relevance"), batch_of(FEATURES)
+    mixture.compute_loss(batch, CLICKS, mixture(batch))
+    alone = PairDebias(relevance(2), POSITIONS)
+    alone.compute_loss(batch, CLICKS, alone(batch))
+    np.testing.assert_array_equal(numbers(parts[1].plus), numbers(alone.plus))
+    assert (numbers(alone.plus) != 1).any()
 
 
 @pytest.mark.parametrize(

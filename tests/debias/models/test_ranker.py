@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from debias.layers import BiasTower
+from debias.layers import BiasTower, Standardize
 from debias.models import BilinearModel, Dot, Naive, ranker
 from tests.debias.models.registry import of_rows, relevance
 from tests.debias.models.test_click_models import FEATURES, batch_of, built, numbers
@@ -66,6 +66,16 @@ def test_a_tower_of_lists_of_one_length_is_refused_in_words():
         Naive(tower).call(batch_of(FEATURES))
 
 
+def test_a_tower_of_lists_sees_lists_of_one_item():
+    """One that adds the mean of the list to each item adds the item to itself."""
+    inputs, own = keras.Input((None, 7)), keras.layers.Dense(1)
+    mean = keras.ops.mean(own(inputs), axis=1, keepdims=True)
+    model = Naive(keras.Model(inputs, own(inputs) + mean))
+    expected = 2 * numbers(own(FEATURES))[..., 0]
+    np.testing.assert_allclose(numbers(model(batch_of(FEATURES))), expected, 1e-5)
+    np.testing.assert_allclose(numbers(model.score(FEATURES)), expected, 1e-5)
+
+
 def test_preprocessing_is_called_on_rows_too():
     model, scale = built("naive"), keras.Sequential([keras.layers.Rescaling(0.5)])
     found = numbers(ranker(model, scale)(FEATURES))
@@ -73,6 +83,20 @@ def test_preprocessing_is_called_on_rows_too():
     half = keras.Input((7,))
     halve = keras.Model(half, keras.layers.Rescaling(0.5)(half))
     np.testing.assert_allclose(numbers(ranker(model, halve)(FEATURES)), found, 1e-6)
+
+
+def test_raw_features_keep_their_range_in_half_precision():
+    """Beyond 65504, the largest float16."""
+    raw = 1e6 * FEATURES
+    scale = Standardize().adapt(raw.reshape(-1, 7))
+    expected = numbers(ranker(built("naive"), scale)(raw))
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        scale = Standardize().adapt(raw.reshape(-1, 7))
+        found = numbers(ranker(built("naive"), scale)(raw))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.01)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -49,7 +49,7 @@ def test_selecting_fits_the_chosen_model():
     assert [row["model"] for row in found.choice.table] == ["naive", "product"]
     assert type(found.fitted.model).__name__.lower() == found.choice.name
     assert found.choice.name in str(found) and "<table>" in found._repr_html_()
-    assert "nats a held-out session" in found.words()
+    assert "nats a validation session" in found.words()
 
 
 def test_what_was_tried_is_not_tried_again(tmp_path, monkeypatch):
