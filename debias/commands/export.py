@@ -7,7 +7,7 @@ import typer
 
 from debias.commands.evaluate import Folder
 from debias.commands.inputs import Force, options
-from debias.commands.screen import AsJson, print_json
+from debias.commands.screen import AsJson, print_json, say
 
 
 @options()
@@ -41,4 +41,4 @@ def export(
     if json:
         print_json(found)
     else:
-        typer.echo(f"{report['model']} written to {made} ({format})")
+        say(f"{report['model']} written to {made} ({format})")

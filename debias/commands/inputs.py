@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from debias.commands.screen import messages
+from debias.commands.screen import messages, say
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData
@@ -320,7 +320,7 @@ def check_usable(summary: "Summary", name: str) -> None:
         problems = "; ".join(summary.problems)
         raise ValueError(f"{name}: cannot be learned from: {problems}")
     for warning in getattr(summary, "warnings", ()):
-        typer.echo(f"warning: {name}: {warning}", err=True)
+        say(f"warning: {name}: {warning}", err=True)
 
 
 def ranking_data(path: Path) -> "RankingData":

@@ -10,7 +10,7 @@ import typer
 
 from debias.commands import inputs
 from debias.commands.evaluate import Folder
-from debias.commands.screen import AsJson, print_json, share_bar
+from debias.commands.screen import AsJson, print_json, say, share_bar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +74,7 @@ def rank(
     if json:
         print_json(found)
     else:
-        typer.echo(
+        say(
             f"{rows:,} rows in {out}; {found['rows_per_second']:,.0f} rows/s, "
             f"peak memory {found['peak_memory_gb']:.2f} GB"
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import AsJson, bar, print_json, print_table
+from debias.commands.screen import AsJson, bar, print_json, print_table, say
 from debias.presets import PRESETS
 from debias.training.config import ROUND, TrainingConfig
 
@@ -120,7 +120,7 @@ def train(
         start(out, asked, force)
         report = learn(prepared, devices, out, model, config, tensorboard)
     else:
-        typer.echo(f"{out}: is finished; --force trains anew", err=True)
+        say(f"{out}: is finished; --force trains anew", err=True)
     if json:
         print_json(report)
     else:
@@ -131,10 +131,10 @@ def _print(report: dict[str, Any], out: Path) -> None:
     if report["candidates"]:
         print_table("Candidates, on held-out clicks", report["candidates"])
     print_table("Passes", report["history"])
-    typer.echo(f"{report['model']}: {report['why']}")
+    say(f"{report['model']}: {report['why']}")
     if report["note"]:
-        typer.echo(report["note"])
-    typer.echo(
+        say(report["note"])
+    say(
         f"{report['log_likelihood']:.5f} nats a test session; "
         f"{report['sessions_per_second']:,.0f} sessions/s, "
         f"{report['seconds']:.0f} s, peak memory {report['peak_memory_gb'] or 0:.2f} "
