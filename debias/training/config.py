@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 ROUND = 1 << 19  # sessions
 PASSES = 16  # unless a log is so small that more are needed
-FEWEST_STEPS = 50  # of a round, for beginning one costs as much as several steps
+FEWEST_STEPS = 10  # of a round, for beginning one costs as much as several steps
 
 
 @dataclass(frozen=True)
