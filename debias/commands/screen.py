@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands.start import INTERRUPTED
-from debias.data.text import printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 FAILED = 1
 
@@ -39,6 +38,8 @@ Version = Annotated[
 
 def say(text: str, err: bool = False) -> None:
     """Prints lines of text; what they quote from files cannot rule the terminal."""
+    from debias.data.text import printable  # loads NumPy, which a help does not need
+
     typer.echo(printable(text, kept="\n\t"), err=err)
 
 
@@ -109,28 +110,14 @@ def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """
     from rich.console import Console
 
+    from debias.training.results import table as made
+
     console = Console(markup=False, highlight=False, emoji=False)
-    table = _table(title, rows)
+    table = made(title, rows)
     wide = console.measure(table, options=console.options.update(width=1_000)).maximum
     if len(rows) == 1 and wide > console.width:
-        table = _table(title, [{"what": k, "value": v} for k, v in rows[0].items()])
+        table = made(title, [{"what": k, "value": v} for k, v in rows[0].items()])
     console.print(table)
-
-
-def _table(title: str, rows: Sequence[dict[str, Any]]) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=printable(title), title_justify="left", box=box.SIMPLE)
-    for name, value in (rows[0] if rows else {}).items():
-        table.add_column(
-            printable(name.replace("_", " ")),
-            justify="left" if isinstance(value, str) else "right",
-            overflow="fold",  # an id that is cut names nothing
-        )
-    for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
-    return table
 
 
 def print_result(result: Any) -> None:
@@ -138,12 +125,6 @@ def print_result(result: Any) -> None:
     from rich.console import Console
 
     Console(markup=False, highlight=False, emoji=False).print(result)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else printable(str(value))
 
 
 def _plain(value: Any) -> Any:

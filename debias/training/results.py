@@ -64,10 +64,13 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=Text(title), title_justify="left", box=box.SIMPLE)
+    made = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE)
     for name, value in (rows[0] if rows else {}).items():
-        side = "left" if isinstance(value, str) else "right"
-        made.add_column(Text(_head(name)), justify=side)  # type: ignore[arg-type]
+        made.add_column(
+            Text(printable(_head(name))),
+            justify="left" if isinstance(value, str) else "right",
+            overflow="fold",  # an id that is cut names nothing
+        )
     for row in rows:
         made.add_row(*(Text(text(value)) for value in row.values()))
     return made

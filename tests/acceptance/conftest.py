@@ -35,7 +35,7 @@ def once(path):
     """Yields whether this process is to make `path`; the others wait until it is."""
     lock, ready = path.with_suffix(".lock"), path.with_suffix(".ready")
     try:
-        lock.mkdir()
+        lock.mkdir()  # and it stays, so that who comes later makes nothing again
     except FileExistsError:
         while not ready.exists():
             assert lock.exists(), f"another process failed to make {path}"
@@ -45,8 +45,9 @@ def once(path):
     try:
         yield True
         ready.touch()
-    finally:
+    except BaseException:
         lock.rmdir()
+        raise
 
 
 def build_wheel(folder):
