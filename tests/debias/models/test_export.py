@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import h5py
+import keras
 import numpy as np
 import pytest
 
+from debias.artifacts import open_scorer
 from debias.layers import Standardize
 from debias.models import ranker
 from debias.models.export import export, format_of
@@ -117,3 +121,34 @@ def test_formats_and_names():
         export(trained("naive"), "x", "tflite", features=WIDTH)
     with pytest.raises(ValueError, match=r"must end with \.keras"):
         export(trained("naive"), "x", "keras", features=WIDTH)
+
+
+def test_what_only_training_needs_is_not_exported(tmp_path):
+    """Keras would store optimiser, loss and metrics of the click model within."""
+    scorer = trained("product")
+    scorer.model.compile("adam")
+    assert "Adam" in json.dumps(keras.saving.serialize_keras_object(scorer))
+    path = export(scorer, tmp_path / "ranker.keras", features=WIDTH)
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode()
+        archive.extract("model.weights.h5", tmp_path)
+    assert "adam" not in config.lower() and "optimizer" not in config.lower()
+    with h5py.File(tmp_path / "model.weights.h5") as weights:
+        names: list[str] = []
+        weights.visit(names.append)
+    assert not [name for name in names if "optimizer" in name]
+    assert scorer.model.optimizer is not None  # training can go on
+
+
+@pytest.mark.parametrize("name", ["ranker.keras", "ranker.onnx", "saved"])
+def test_every_format_carries_the_names_of_features(name, tmp_path):
+    names = tuple(f"feature {i}" for i in range(WIDTH))
+    scorer = trained("naive")
+    scorer = ranker(scorer.model, scorer.preprocess, names)
+    path = export(scorer, tmp_path / name)  # and so their count is known
+    opened = open_scorer(path)
+    assert opened.feature_names == names
+    flat = FEATURES.reshape(-1, WIDTH)
+    np.testing.assert_allclose(opened(flat), scorer(flat), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=f"reads {WIDTH} features, got"):
+        opened(flat[:, :1])  # which would be broadcast
