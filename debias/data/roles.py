@@ -78,9 +78,8 @@ class Columns:
         for text in texts:
             part, equals, name = text.partition("=")
             if not equals or part not in known:
-                raise ValueError(
-                    f"{quoted(text)} is not PART=NAME: {near(part, known)}"
-                )
+                advice = f"write {part}=NAME" if part in known else near(part, known)
+                raise ValueError(f"{quoted(text)} is not PART=NAME: {advice}")
             before = given.get(part)
             if part in SEVERAL:
                 held = (before,) if isinstance(before, str) else before or ()

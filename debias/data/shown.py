@@ -127,9 +127,7 @@ def shown_batches(
             )
             start += batch.num_rows
         if start == 0:
-            raise ValueError(
-                f"{part.name}: an empty partition, it holds no row; remove or fill it"
-            )
+            raise ValueError(f"{part.name}: holds no row; remove or fill it")
 
 
 def _plain(batch: Batch) -> Batch:

@@ -193,7 +193,7 @@ def _within(folder: Path) -> list[Path]:
     parts = files + [path for each in folders for path in _within(each)]
     if not parts:
         raise ValueError(
-            f"{folder}: an empty partition, without a file "
+            f"{folder}: holds no file "
             f"{' '.join(kind for kind in _KINDS if kind != '.json')}; remove or fill it"
         )
     return parts
@@ -368,7 +368,7 @@ def _fault(path: Path, error: Exception, seen: int = 0) -> Exception:
     if isinstance(error, PermissionError):
         return PermissionError(error.errno, "Permission denied", str(path))
     if re.search("Empty (CSV|JSON) (file|stream)", str(error)):
-        return ValueError(f"{path}: an empty partition; remove or fill it")
+        return ValueError(f"{path}: is empty; remove or fill it")
     if path.suffix in _PACKED and re.search("inflate|ompress", str(error)):
         return ValueError(
             f"{path}: not a whole {path.suffix[1:]} file; write or copy it again "

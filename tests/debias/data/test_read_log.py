@@ -248,7 +248,7 @@ BAD = {
     "queries": (changed("q", 1, "q2"), "q .query. differs from the row .* at row 1"),
     "chance": (changed("propensity", 2, 0.0), "in .0, 1., got 0 at row 2"),
     "null": (changed("doc", 3, None), "doc .item. is NULL at row 3"),
-    "empty": (FLAT.slice(0, 0), "an empty partition"),
+    "empty": (FLAT.slice(0, 0), "holds no row"),
     "missing": (FLAT.rename_columns({"clicked": "clickd"}), "mean clickd"),
 }
 
@@ -316,17 +316,17 @@ def test_damaged_files_and_empty_partitions(tmp_path):
         read_log(path, COLUMNS)
     path.write_bytes(whole)
     (tmp_path / "day=2").mkdir()
-    with pytest.raises(ValueError, match="day=2: an empty partition"):
+    with pytest.raises(ValueError, match="day=2: holds no file"):
         read_log(tmp_path, COLUMNS)
     pq.write_table(FLAT.slice(0, 0), tmp_path / "day=2" / "log.parquet")
-    with pytest.raises(ValueError, match=r"day=2/log\.parquet: an empty partition"):
+    with pytest.raises(ValueError, match=r"day=2/log\.parquet: holds no row"):
         read_log(tmp_path, COLUMNS)
     (tmp_path / "log.csv").write_text("sid,q,doc,rank,clicked\ns,q,a,1\n")
     with pytest.raises(ValueError, match=r"log\.csv.*Expected 5 columns"):
         read_log(tmp_path / "log.csv", COLUMNS)
     for kind in ("csv", "jsonl"):
         (tmp_path / f"empty.{kind}").touch()
-        with pytest.raises(ValueError, match=f"empty.{kind}: an empty partition; rem"):
+        with pytest.raises(ValueError, match=f"empty.{kind}: is empty; rem"):
             read_log(tmp_path / f"empty.{kind}", COLUMNS)
     with pytest.raises(FileNotFoundError, match=r"nothing.csv"):
         read_log(tmp_path / "nothing.csv")
