@@ -67,7 +67,8 @@ def evaluate(
     try:
         items = given.data.arranged(trained.feature_names)
     except ValueError as error:
-        raise ValueError(f"{source.log}: {error}") from error
+        where = source.items or source.data or source.log
+        raise ValueError(f"{where}: {error}") from error
     with share_bar("evaluating") as progress:
         found = evaluated(
             *(trained.model, given.log, items),
