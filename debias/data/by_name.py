@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from debias.data.arrays import is_list, one_array
-from debias.data.shown import Batch, numbers_of
+from debias.data.shown import REMEDIES, Batch, numbers_of
 from debias.data.tables import near
 
 NAMES = b"feature_names"  # of a schema's metadata: names of the list `features`, JSON
@@ -155,4 +155,4 @@ def _check_finite(batch: Batch, found: np.ndarray, places: Sequence[_Place]) -> 
         number = places[feature].number
         place = "" if number is None else f"number {number} "
         what = f"{place}must be finite, got {found[row, feature]:g}"
-        raise batch.fault("features", int(row), what, "", column)
+        raise batch.fault("features", int(row), what, REMEDIES["features"], column)

@@ -52,7 +52,7 @@ REMEDIES = {
     "propensity": "write the chance that the item had, or do without: propensity=",
     "label": "write the grade, or do without: label=",
     "context": "write a number, or leave the column out of context=NAMES",
-    "features": "write a number, or leave the column out of features=NAMES",
+    "features": "write a number, or train without it, left out of features=NAMES",
     "timestamp": "write the time, or do without: timestamp=",
 }
 

@@ -95,12 +95,12 @@ def _check_target(path: Path, format: str, overwrite: bool) -> None:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if format == "keras" and path.suffix != ".keras":
         raise ValueError(f"{path}: the name of a Keras file must end with .keras")
+    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
+        raise ValueError(f"{path}: holds what is no SavedModel; choose another name")
     if path.exists() and not overwrite:
         raise ValueError(
             f"{path}: exists; choose another name or say overwrite=True (--force)"
         )
-    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
-        raise ValueError(f"{path}: holds what is no SavedModel; choose another name")
 
 
 def _feature_count(ranker: Ranker) -> int:

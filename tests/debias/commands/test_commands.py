@@ -166,6 +166,13 @@ def test_features_are_looked_up_by_name(folder, tmp_path):
         scores.append(pq.read_table(out)["score"].to_numpy())
         evaluated.append(run_json("evaluate", folder / "trained", path, *MAPPED))
     np.testing.assert_array_equal(*scores)
+    there = pq.read_table(tmp_path / "table.parquet")
+    backwards = there.take(np.arange(len(there))[::-1])
+    pq.write_table(backwards, tmp_path / "backwards.parquet")
+    out = tmp_path / "ranked_backwards.parquet"
+    run("rank", folder / "trained", tmp_path / "backwards.parquet", "-o", out)
+    found = pq.read_table(out)["score"].to_numpy()
+    np.testing.assert_array_equal(found[::-1], scores[1])
     assert evaluated[0] == evaluated[1]
     few = [*MAPPED[:-1], "features=f_1"]
     done = run("evaluate", folder / "trained", path, *few, code=1)
