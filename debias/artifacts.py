@@ -157,6 +157,19 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
                 else "is no folder that debias train wrote"
             )
         )
+    return _record(path, keys)
+
+
+def plan_of(folder: str | Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """What `debias train` was asked for in this folder, `train.json`.
+
+    Raises:
+        ValueError: The file is missing or damaged.
+    """
+    return _record(Path(folder) / "train.json", keys)
+
+
+def _record(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
         return read_record(path, keys)
     except ValueError as error:

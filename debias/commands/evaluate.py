@@ -40,11 +40,10 @@ def evaluate(
     the new ranking would get are estimated, of a streamed log from 100,000 sessions
     drawn at random.
     """
-    from debias.artifacts import RANKED, report_of
-    from debias.data.records import read_record
+    from debias.artifacts import RANKED, plan_of, report_of
 
     report = report_of(folder, (*RANKED, "list_size"))
-    asked = read_record(folder / "train.json", ("source", "contents", "streamed"))
+    asked = plan_of(folder, ("source", "contents", "streamed", "settings"))
     theta = None if examination is None else _numbers(examination)
     same = source.contents() == asked["contents"]
     own = same and source.how() == asked["source"]

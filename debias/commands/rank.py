@@ -82,9 +82,9 @@ def rank(
 
 def trained_columns(folder: Path, given: Sequence[str] = ()) -> list[str]:
     """What the training called features and query, but for what is given here."""
-    from debias.data.records import read_record
+    from debias.artifacts import plan_of
 
-    asked = read_record(folder / "train.json", ("source",))
+    asked = plan_of(folder, ("source",))
     columns = asked["source"]["column"]
     wanted = {"features", "query"} - {text.partition("=")[0] for text in given}
     return [text for text in columns if text.partition("=")[0] in wanted]

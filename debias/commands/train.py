@@ -154,8 +154,8 @@ def finished(
         ValueError: The folder holds another run, or files of somebody else's; or the
             report lacks one of `keys`.
     """
-    from debias.artifacts import report_of
-    from debias.data.records import plain, read_record
+    from debias.artifacts import plan_of, report_of
+    from debias.data.records import plain
 
     plan = folder / "train.json"
     if folder.exists() and not folder.is_dir():
@@ -167,7 +167,7 @@ def finished(
         raise ValueError(f"{folder}: holds {strange[0].name}; choose a new folder")
     if force or not plan.exists():
         return None
-    there = read_record(plan, tuple(asked))
+    there = plan_of(folder, tuple(asked))
     if there != plain(asked):
         raise ValueError(
             f"{folder}: holds another run, with {_difference(there, plain(asked))}; "
