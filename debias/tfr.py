@@ -91,7 +91,7 @@ def load() -> ModuleType:
         )
     if importlib.util.find_spec("tensorflow_ranking") is None:
         raise ImportError(
-            "TensorFlow Ranking is not installed: pip install debias-ranking[tfr]"
+            "TensorFlow Ranking is not installed: pip install tensorflow-ranking"
         )
     if "tensorflow_ranking" in sys.modules:
         return sys.modules["tensorflow_ranking"]
