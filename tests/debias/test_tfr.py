@@ -285,7 +285,7 @@ def test_rejects_an_unknown_loss():
         tfr.RankingLoss("ndcg")
 
 
-def test_without_tensorflow_ranking_the_extra_is_named(monkeypatch):
+def test_without_tensorflow_ranking_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install debias-ranking\[tfr\]"):
+    with pytest.raises(ImportError, match="pip install tensorflow-ranking"):
         tfr.load()
