@@ -268,6 +268,8 @@ def look(source: Source, memory: float) -> Found:
         and {"query", "item", "click"} <= set(schema.names) <= set(COLUMNS)
         and hasattr(item, "value_type")
         and pa.types.is_integer(item.value_type)
+        # Wider numbers are ids of somebody's, unless they are said to be of --data.
+        and (source.data is not None or item.value_type.bit_width <= 32)
         and pa.types.is_integer(schema.field("query").type)
     )
     if not own:

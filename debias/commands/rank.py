@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -15,6 +15,7 @@ from debias.commands.screen import AsJson, print_json, say, share_bar
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from debias.data.read_log import Columns
     from debias.engine.scoring import Scorer
 
 
@@ -34,7 +35,7 @@ def rank(
         typer.Option(
             "--column",
             "-c",
-            help="query=NAME; by default as in training. Or features="
+            help="session=NAME or query=NAME; by default as in training. Or features="
             "NAME where the model does not know the names of its features.",
         ),
     ] = None,
@@ -42,10 +43,11 @@ def rank(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Adds `score` to every row and, where there is a query, `rank` within it from 1.
+    """Adds `score` to every row and, where there is a group, `rank` within it from 1.
 
-    Features are looked up by their names in training, whatever the order of columns.
-    Rows of a query must be consecutive. Sessions get lists, ranked within the session.
+    A group is a session, or a query where the table has no column of sessions. Its rows
+    must be consecutive. Features are looked up by their names in training, whatever the
+    order of columns. Sessions in a row each get lists, ranked within the session.
     """
     from debias.artifacts import RANKED, open_scorer, report_of
 
@@ -58,7 +60,7 @@ def rank(
     begun = time.perf_counter()
     with share_bar("ranking") as progress:
         if data is None:
-            mapping = [*trained_columns(folder, column or ()), *(column or ())]
+            mapping = [*trained_columns(folder, table, column or ()), *(column or ())]
             rows = rank_rows(table, out, score, report["features"], mapping, progress)
         else:
             rows = rank_sessions(table, out, score, data, progress)
@@ -80,14 +82,24 @@ def rank(
         )
 
 
-def trained_columns(folder: Path, given: Sequence[str] = ()) -> list[str]:
-    """What the training called features and query, but for what is given here."""
-    from debias.artifacts import plan_of
+def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list[str]:
+    """What the training called features, session and query, but for what is given.
 
-    asked = plan_of(folder, ("source",))
-    columns = asked["source"]["column"]
-    wanted = {"features", "query"} - {text.partition("=")[0] for text in given}
-    return [text for text in columns if text.partition("=")[0] in wanted]
+    A column of sessions that only the training's log had is left out: candidates that
+    nobody was shown have none. With a query given, that alone groups the rows.
+    """
+    from debias.artifacts import plan_of
+    from debias.data.tables import open_parts
+
+    told = {text.partition("=")[0] for text in given}
+    if "query" in told and "session" not in told:
+        return [*trained_columns(folder, table, ("session=", *given)), "session="]
+    wanted = {"features", "query", "session"} - told
+    asked = plan_of(folder, ("source",))["source"]["column"]
+    columns = [text for text in asked if text.partition("=")[0] in wanted]
+    there = open_parts(table)[0].schema.names
+    absent = [c for c in columns if c.startswith("session=") and c[8:] not in there]
+    return [text for text in columns if text not in absent]
 
 
 def rank_rows(
@@ -100,16 +112,17 @@ def rank_rows(
 ) -> int:
     """Scores a table of items and writes it with the columns score and rank.
 
-    Memory is that of a batch and of the longest query, whatever the length of the
-    table, but for the names of the queries seen, which show whether one comes back.
+    Memory is that of a batch and of the longest group, whatever the length of the
+    table, but for the names of the groups seen, which show whether one comes back.
 
     Args:
         source: Parquet, CSV or JSON lines: a file, a folder or a glob.
         out: Parquet file, whole or absent.
         score: From features (items, F) to scores (items,); knows their names or not.
         feature_count: F.
-        column: Texts PART=NAME for query and, where `score` knows no names, features;
-            without a column of the query's name there is no rank.
+        column: Texts PART=NAME for session, query and, where `score` knows no names,
+            features. Rows are ranked within their session or, without that column,
+            within their query; without both there is no rank.
         progress: Called with the share of the work done.
 
     Returns:
@@ -117,7 +130,7 @@ def rank_rows(
 
     Raises:
         ValueError: A column is missing or comes twice, a feature is not finite, or a
-            query comes back after another; names file, column and row.
+            group comes back after another; names file, column and row.
     """
     import pyarrow as pa
 
@@ -128,10 +141,11 @@ def rank_rows(
     parts, asked = open_parts(source), Columns.of(column)
     schema = parts[0].schema
     _check_output(parts[0].name, schema)
-    query = _query_column(parts[0].name, schema, asked.query)
+    group = _group(parts[0].name, schema, asked)
     names = score.feature_names
     if names is None:
-        names = _numbered(parts[0].name, schema, asked.features, query)
+        keys = {str(asked.session), str(asked.query)}
+        names = _numbered(parts[0].name, schema, asked.features, keys)
     numbers = columns_of(schema, names, parts[0].name)
 
     def scored() -> Iterator[tuple[pa.Table, float]]:
@@ -149,32 +163,43 @@ def rank_rows(
                 yield table, (number + share) / len(parts)
                 start += len(rows)
 
-    batches = scored() if query is None else _ranked(scored(), query, source)
+    batches = scored() if group is None else _ranked(scored(), group, source)
     return _write(source, out, batches, progress)
 
 
-def _query_column(file: str, schema: Any, asked: str | None) -> str | None:
-    """The column of queries; None where there is none and none was asked for."""
+class _Group(NamedTuple):
+    """The column whose runs are ranked, and the part that it plays."""
+
+    column: str
+    role: str
+
+
+def _group(file: str, schema: Any, asked: "Columns") -> _Group | None:
+    """What to rank within; None where nothing is there and nothing was asked for."""
     from debias.data.read_log import Columns
     from debias.data.tables import near
 
-    if asked in schema.names or asked in (None, Columns.query):
-        return asked if asked in schema.names else None
-    raise ValueError(
-        f"{file}: no column {asked} for query: {near(str(asked), schema.names)}; say "
-        "-c query=NAME"
-    )
+    for role in ("session", "query"):
+        column = getattr(asked, role)
+        if column in schema.names:
+            return _Group(column, role)
+        if column not in (None, getattr(Columns, role)):
+            raise ValueError(
+                f"{file}: no column {column} for {role}: {near(column, schema.names)}; "
+                f"say -c {role}=NAME"
+            )
+    return None
 
 
 def _numbered(
-    file: str, schema: Any, asked: str | tuple[str, ...] | None, query: str | None
+    file: str, schema: Any, asked: str | tuple[str, ...] | None, keys: set[str]
 ) -> tuple[str, ...]:
     """The columns that features without names are read from, in the order asked."""
     from debias.data.shown import matching
     from debias.data.tables import near
 
     wanted = (asked,) if isinstance(asked, str) else asked or ()
-    found = matching(wanted, schema.names, {"query", "item", "label", str(query)})
+    found = matching(wanted, schema.names, {"session", "query", "item", "label", *keys})
     if not found:
         raise ValueError(
             f"{file}: no column {' '.join(wanted)} for features: "
@@ -184,9 +209,9 @@ def _numbered(
 
 
 def _ranked(
-    batches: Iterator[tuple["pa.Table", float]], query: str, source: str
+    batches: Iterator[tuple["pa.Table", float]], group: _Group, source: str
 ) -> Iterator[tuple["pa.Table", float]]:
-    """Appends rank; holds a batch's last query back until it is known to be over."""
+    """Appends rank; holds a batch's last group back until it is known to be over."""
     import pyarrow as pa
 
     seen: set[Any] = set()
@@ -195,15 +220,15 @@ def _ranked(
     for table, share in batches:
         if held is not None:
             table = pa.concat_tables([held, table])
-        starts = _run_starts(table.column(query))
+        starts = _run_starts(table.column(group.column))
         if len(starts) > 1:
             over = table.slice(0, starts[-1])
-            yield _with_rank(over, query, seen, source, row), share
+            yield _with_rank(over, group, seen, source, row), share
             row += len(over)
             table = table.slice(starts[-1])
         held = table
     if held is not None:
-        yield _with_rank(held, query, seen, source, row), share
+        yield _with_rank(held, group, seen, source, row), share
 
 
 def _run_starts(column: Any) -> np.ndarray:
@@ -217,20 +242,23 @@ def _run_starts(column: Any) -> np.ndarray:
 
 
 def _with_rank(
-    table: "pa.Table", query: str, seen: set[Any], source: str, row: int
+    table: "pa.Table", group: _Group, seen: set[Any], source: str, row: int
 ) -> "pa.Table":
     """The table with a column rank; `row` is its first in the source."""
     import pyarrow as pa
 
-    column = table.column(query)
+    from debias.data.shown import known_as
+    from debias.data.text import quoted
+
+    column = table.column(group.column)
     starts = _run_starts(column)
     for start, name in zip(
         starts, column.take(pa.array(starts)).to_pylist(), strict=True
     ):
         if name in seen:
             raise ValueError(
-                f"{source}: column {query} (query): {name!r} comes back after another "
-                f"at row {row + start}; sort the table by it"
+                f"{source}: column {known_as(*group)}: {quoted(name)} comes back after "
+                f"another at row {row + start}; sort the table by it"
             )
         seen.add(name)
     sizes = np.diff(starts, append=len(table))

@@ -26,7 +26,8 @@ class Columns:
         session: What the shown items of a session share; not read where a row is a
             session.
         query: What was asked: a search, a page, a slot. A session has one.
-        item: What was shown. NULL in a list, or a negative number, is padding.
+        item: What was shown: text or whole numbers of any sign. In a list, NULL is
+            padding; so is -1 in lists of a fixed size, which this library writes.
         click: 0 or 1, or a bool.
         position: Rank from 1, from the top. Without it, the order in which rows (or a
             session's list) come, or of row and column.

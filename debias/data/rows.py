@@ -145,10 +145,6 @@ class _Collected:
             del values["context"]
         session = codes.pop("session", np.zeros(0, np.int32))
         session = values.pop("session", session)
-        if "rank" in values and pa.types.is_signed_integer(names["item"].type):
-            # In a list, a negative number is padding.
-            negative = np.append(names["item"].to_numpy() < 0, True)
-            codes["item"] = np.where(negative[codes["item"]], -1, codes["item"])
         return Rows(
             session,
             codes,

@@ -158,7 +158,16 @@ def _exploded(batch: Batch) -> Batch:
         arrays[role] = [
             _flat(batch, role, number, size, len(at)) for number in range(len(columns))
         ]
+    if pa.types.is_fixed_size_list(item.type):
+        arrays["item"] = [_without_padding(arrays["item"][0])]
     return batch._replace(arrays=arrays, at=at)
+
+
+def _without_padding(item: pa.Array) -> pa.Array:
+    """Items of lists of a fixed size, such as this library writes: NULL where -1."""
+    if not pa.types.is_signed_integer(item.type):
+        return item
+    return pc.if_else(pc.equal(item, -1), pa.scalar(None, item.type), item)
 
 
 def _flat(
@@ -181,11 +190,8 @@ def _flat(
 
 
 def is_padding(item: pa.Array) -> np.ndarray:
-    """(n,) bool, where a list of items shows none: NULL or a negative number."""
-    gaps = item.is_null()
-    if pa.types.is_integer(item.type):
-        gaps = pc.or_(gaps, pc.less(item, 0).fill_null(True))
-    return gaps.to_numpy(zero_copy_only=False)
+    """(n,) bool, where a list of items shows none."""
+    return item.is_null().to_numpy(zero_copy_only=False)
 
 
 # Values

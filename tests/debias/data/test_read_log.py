@@ -206,8 +206,20 @@ def test_a_log_that_this_library_wrote_can_be_read_as_any_other(tmp_path):
     found = read_log(tmp_path / "own.parquet").log
     assert found.item.tolist() == [[0, 1], [2, -1]]
     assert found.click.tolist() == log.click.tolist()
-    row = {"query": [1], "item": [[3, -1]], "click": [[1, 0]], "propensity": [[0.5, 0]]}
-    assert read_log(pa.table(row)).log.item.tolist() == [[0]]
+    pair = pa.list_(pa.int32(), 2)
+    row = {"query": [1], "click": [[1, 0]], "propensity": [[0.5, 0]]}
+    table = pa.table({**row, "item": pa.array([[3, -1]], pair)})
+    assert read_log(table).log.item.tolist() == [[0]]
+
+
+def test_ids_below_zero_are_items_and_null_is_padding():
+    items = [[-5, -1, 3], [3, None, -5], [-(2**63)]]
+    clicks = [[1, 0, 0], [0, None, 1], [1]]
+    table = pa.table({"query": ["q"] * 3, "item": items, "click": clicks})
+    reading = read_log(table)
+    assert reading.items.tolist() == [-5, -1, 3, -(2**63)]
+    assert reading.log.item.tolist() == [[0, 1, 2], [2, -1, 0], [3, -1, -1]]
+    assert reading.log.click.sum() == 3
 
 
 def changed(column, row, value):

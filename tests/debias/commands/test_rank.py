@@ -1,0 +1,69 @@
+"""What `debias rank` ranks within, and what it was told in training."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from debias.commands.rank import rank_rows, trained_columns
+from debias.data.records import write_record
+
+# Query a is asked twice, in sessions 1 and 3.
+SHOWN = pa.table(
+    {
+        "sid": [1, 1, 2, 3, 3, 3],
+        "q": ["a", "a", "b", "a", "a", "a"],
+        "f": [1.0, 2.0, 5.0, 3.0, 1.0, 2.0],
+    }
+)
+
+
+class Scorer:
+    """A ranker whose score is the feature."""
+
+    feature_names = ("f",)
+
+    def __call__(self, features):
+        return np.asarray(features)[:, 0]
+
+
+def ranks(table, column, tmp_path):
+    pq.write_table(table, tmp_path / "table.parquet")
+    out = tmp_path / "out.parquet"
+    rank_rows(str(tmp_path / "table.parquet"), out, Scorer(), 1, column)
+    ranked = pq.read_table(out)
+    return ranked["rank"].to_pylist() if "rank" in ranked.column_names else None
+
+
+def test_a_query_may_come_back_in_another_session(tmp_path):
+    asked = ["session=sid", "query=q"]
+    assert ranks(SHOWN, asked, tmp_path) == [2, 1, 1, 1, 3, 2]
+    with pytest.raises(ValueError, match=r"column q \(query\): 'a' comes back .*row 3"):
+        ranks(SHOWN, ["query=q", "session="], tmp_path)
+    again = SHOWN.take([0, 2, 1])
+    with pytest.raises(ValueError, match=r"column sid \(session\): 1 comes .* row 2"):
+        ranks(again, asked, tmp_path)
+
+
+def test_candidates_without_a_session_are_ranked_within_the_query(tmp_path):
+    some = SHOWN.slice(0, 3).drop(["sid"])
+    assert ranks(some, ["query=q"], tmp_path) == [2, 1, 1]
+    assert ranks(some.drop(["q"]), [], tmp_path) is None
+    with pytest.raises(ValueError, match="no column sid for session"):
+        ranks(some, ["session=sid", "query=q"], tmp_path)
+
+
+def test_what_training_was_told_holds_where_nothing_else_is_said(tmp_path):
+    columns = ["session=sid", "query=q", "features=f_*", "item=doc"]
+    plan = {"source": {"column": columns}}
+    write_record(tmp_path / "train.json", plan)
+    for name, table in (("log", SHOWN), ("candidates", SHOWN.drop(["sid"]))):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    log, candidates = (str(tmp_path / f"{n}.parquet") for n in ("log", "candidates"))
+    assert trained_columns(tmp_path, log) == columns[:3]
+    assert trained_columns(tmp_path, candidates) == columns[1:3]
+    assert trained_columns(tmp_path, log, ["query=other"]) == [
+        "features=f_*",
+        "session=",
+    ]
+    assert trained_columns(tmp_path, log, ["session=s"]) == columns[1:3]
