@@ -15,9 +15,9 @@ from debias.data.shown import (
     names_of,
     numbers_of,
     shown_batches,
-    times_of,
 )
 from debias.data.tables import Part
+from debias.data.times import Times
 
 LONGEST = 1000  # positions of a session unless the caller wants more
 
@@ -76,6 +76,7 @@ class _Collected:
     def __init__(self) -> None:
         self._names: dict[str, list[pa.DictionaryArray | int]] = {}
         self._times: list[np.ndarray | int] = []
+        self._clock = Times()
         self._pieces: dict[str, list[np.ndarray]] = {}
         self._batches: list[Batch] = []
         self._sizes: list[int] = []
@@ -88,7 +89,7 @@ class _Collected:
             nothing = arrays[0].null_count == len(arrays[0]) and role in _MAY_MISS
             if role == "timestamp":
                 size = len(arrays[0])
-                self._times.append(size if nothing else times_of(batch, arrays[0]))
+                self._times.append(size if nothing else self._clock.read(batch))
             elif role in NAMES:
                 self._add_names(batch, role, arrays[0], nothing)
             elif role == "context":
@@ -152,7 +153,8 @@ class _Collected:
             values,
             self._batches,
             np.cumsum(self._sizes),
-            notices(self._batches[0], [*empty, *self._present.empty]),
+            notices(self._batches[0], [*empty, *self._present.empty])
+            + self._clock.notices,
         )
 
     def _joined_times(self) -> np.ndarray:

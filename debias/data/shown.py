@@ -327,28 +327,6 @@ def side_by_side(values: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([v.reshape(len(v), -1) for v in values], axis=1)
 
 
-def times_of(batch: Batch, array: pa.Array) -> np.ndarray:
-    """Times as NumPy times, of a zone as those of UTC; or as the numbers they are."""
-    kind = array.type
-    if pa.types.is_string(kind):
-        rule = "must be a time such as 2024-05-01 12:00:00"
-        try:
-            array = array.cast(pa.timestamp("us", "UTC"))  # all of them with a zone
-        except pa.ArrowInvalid:
-            array = _cast(batch, "timestamp", array, pa.timestamp("us"), rule)
-    elif pa.types.is_decimal(kind):
-        array = array.cast(pa.float64())
-    elif not (
-        pa.types.is_timestamp(kind)
-        or pa.types.is_date(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-    ):
-        what = f"must be times or numbers, got {kind}"
-        raise batch.fault("timestamp", 0, what, REMEDIES["timestamp"])
-    return array.to_numpy(zero_copy_only=False)
-
-
 def _cast(
     batch: Batch,
     role: str,

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from debias.data.shown import Batch, names_of, numbers_of, times_of
+from debias.data.shown import Batch, names_of, numbers_of
 from debias.data.tables import Part, Source, near, open_parts
+from debias.data.times import Times
 from debias.retrieval.data.interactions import (
     FIRST,
     ID,
@@ -157,7 +158,7 @@ def _events_of(
 def _seconds(batch: Batch) -> np.ndarray:
     array = batch.arrays["timestamp"][0]
     if pa.types.is_string(array.type) and len(array) and _is_time(array[0].as_py()):
-        times = times_of(batch, array)
+        times = Times().read(batch)
     elif pa.types.is_temporal(array.type):
         times = array.to_numpy(zero_copy_only=False)
     elif pa.types.is_integer(array.type) and not array.null_count:

@@ -325,10 +325,10 @@ def test_times(kind):
     "times, message",
     [
         (["soon"] * 8, "must be a time such as .*, got 'soon' at row 0"),
-        (
-            ["2024-05-01 10:00:00"] * 7 + ["2024-05-01T10:00:00Z"],
-            "got '2024-05-01T10:00:00Z' at row 7",
-        ),
+        (["2024-05-01 10:00:00Z"] * 7 + ["soon"], "got 'soon' at row 7"),
+        ([1_700_000_000] * 7 + [1_700_000_000_000], "1700000000000.* at row 7"),
+        ([1.7e9] * 7 + [-1.7e18], "is of nanoseconds, at row 7"),
+        ([1, 2, 3, 4, 5, 6, 7, 10**9], "is of seconds, at row 7"),
         (["2024-02-30 10:00:00"] * 8, "got '2024-02-30 10:00:00' at row 0"),
         (pa.array([1] * 8, pa.time32("s")), r"times or numbers, got time32\[s\] at"),
         (pa.array([1] * 8, pa.duration("s")), "times or numbers, got duration"),

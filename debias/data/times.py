@@ -1,0 +1,165 @@
+"""Times of a column in whatever form: text, numbers since 1970, or times."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from debias.data.arrays import first_fault, value_at
+from debias.data.shown import REMEDIES, Batch, known_as
+
+ROLE = "timestamp"
+# The magnitude from which a number since 1970 is one of this unit: of seconds 1973 and
+# of all others 1973 as well, so that no date before the year 5138 has two readings.
+_UNITS = {"ns": 1e17, "us": 1e14, "ms": 1e11, "s": 1e8}
+_CALLED = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+}
+_RULE = "must be a time such as 2024-05-01 12:00:00Z or a number since 1970"
+# A basic form, with what else Arrow does not read in the extended one.
+_FORMS = (
+    (r"^\s+|\s+$", ""),
+    (r"(?i)\s*(utc|gmt)$", "Z"),
+    ("z$", "Z"),
+    (r"^(\d{4}-\d\d-\d\d)t", r"\1T"),
+    (r"^(\d{4})(\d\d)(\d\d)(?:[T ]?(\d\d)(\d\d)(\d\d)?)?", r"\1-\2-\3 \4:\5:\6"),
+    (r"^(\d{4}-\d\d-\d\d)(?: ::)?([zZ]|$)", r"\1 00:00:00\2"),
+    (r"^(\S+ \d\d:\d\d):([^\d]|$)", r"\1:00\2"),
+    (r"^(\S+[T ]\d\d:\d\d:\d\d),", r"\1."),
+    (r"(\.\d{9})\d+", r"\1"),
+    (r"\s+([+-]\d)", r"\1"),
+    # Without a zone it is of UTC, as those of columns that name none.
+    (r"^([^TZ ]+[T ][^+\-Z]+)$", r"\1Z"),
+)
+
+
+class Times:
+    """Reads the times of a column, batch by batch, all of them in one unit.
+
+    Text is ISO 8601, extended or basic, of any zone, with up to nine digits of a
+    second; without a zone it is UTC. Numbers count from 1970, and their magnitude tells
+    seconds, milliseconds, microseconds and nanoseconds apart. Numbers below 1e8 are of
+    no calendar and stay numbers, which order events as well.
+    """
+
+    def __init__(self) -> None:
+        self._unit: str | None = None  # "" is that of numbers of no calendar
+        self._first: Batch | None = None
+
+    def read(self, batch: Batch) -> np.ndarray:
+        """(n,) datetime64, or float64 or int64 of numbers of no calendar; NULL is NaT.
+
+        Raises:
+            ValueError: A value is no time, or of another unit than those before; names
+                file, column and row.
+        """
+        array = batch.arrays[ROLE][0]
+        if pa.types.is_string(array.type):
+            array = _numbers(array)
+            if pa.types.is_string(array.type):
+                return _parsed(batch, array)
+        kind = array.type
+        if pa.types.is_decimal(kind):
+            array = array.cast(pa.float64())
+        elif pa.types.is_uint64(kind) or pa.types.is_float16(kind):
+            array = array.cast(pa.float64(), safe=False)
+        elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            return array.to_numpy(zero_copy_only=False)
+        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            what = f"must be times or numbers, got {kind}"
+            raise batch.fault(ROLE, 0, what, REMEDIES[ROLE])
+        return self._since_1970(batch, array)
+
+    def _since_1970(self, batch: Batch, array: pa.Array) -> np.ndarray:
+        gaps = array.is_null().to_numpy(zero_copy_only=False)
+        values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
+        if values.dtype.kind == "f":
+            gaps = gaps | np.isnan(values)
+            values = np.where(gaps, 0.0, values)
+        size = np.abs(values.astype(np.float64))
+        if self._unit is None and size.any():  # the first one but 0 decides
+            self._unit, self._first = _unit_of(float(size[size > 0][0])), batch
+        unit = self._unit or ""
+        wrong = (size > 0) & (size < _UNITS[unit]) if unit else size >= _UNITS["s"]
+        higher = [low for low in _UNITS.values() if unit and low > _UNITS[unit]]
+        wrong |= size >= min(higher, default=np.inf)
+        if wrong.any():
+            entry = int(np.argmax(wrong))
+            what = (
+                f"holds {_called(unit)} since 1970 and then {values[entry]}, which is "
+                f"of {_called(_unit_of(float(size[entry])))},"
+            )
+            todo = f"write one unit; {REMEDIES[ROLE]}"
+            raise batch.fault(ROLE, entry, what, todo)
+        if not unit:
+            return np.where(gaps, np.nan, values) if gaps.any() else values
+        if values.dtype.kind == "f":
+            # A fraction of a float64 is known to a microsecond, or less.
+            scale = {"s": 1e6, "ms": 1e3}.get(unit, 1.0)
+            values = np.rint(values * scale)
+            unit = "us" if scale > 1 else unit
+        times = values.astype(np.int64).astype(f"datetime64[{unit}]")
+        times[gaps] = np.datetime64("NaT")
+        return times if unit == "ns" else times.astype("datetime64[us]")
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What numbers were taken for, in words; nothing of text and of times."""
+        if self._first is None:
+            return ()
+        name = known_as(self._first.chosen[ROLE][0], ROLE)
+        read = f"{self._first.part}: column {name} is read as"
+        if not self._unit:
+            return (f"{read} numbers that order the events, of no calendar",)
+        return (f"{read} {_called(self._unit)} since 1970",)
+
+
+def _unit_of(size: float) -> str:
+    return next((unit for unit, low in _UNITS.items() if size >= low), "")
+
+
+def _called(unit: str) -> str:
+    return _CALLED.get(unit, "no calendar")
+
+
+def _numbers(text: pa.Array) -> pa.Array:
+    """Text as numbers where all of it is; of a basic date it is not."""
+    first = next((t for t in text.slice(0, 100).to_pylist() if t is not None), "")
+    digits = first.strip().removeprefix("-").replace(".", "", 1)
+    if not digits.isdecimal() or (len(digits) in (8, 14) and digits[:2] in _CENTURY):
+        return text
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            return pc.utf8_trim_whitespace(text).cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    return text
+
+
+_CENTURY = ("19", "20")
+
+
+def _parsed(batch: Batch, text: pa.Array) -> np.ndarray:
+    for kind in (pa.timestamp("us", "UTC"), pa.timestamp("us")):
+        try:
+            return text.cast(kind).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:
+            continue
+    plain = _extended(text)
+    for unit in ("us", "ns"):
+        try:
+            return plain.cast(pa.timestamp(unit, "UTC")).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:
+            continue
+    entry = first_fault(plain, lambda some: some.cast(pa.timestamp("ns", "UTC")))
+    what = f"{_RULE}, got {value_at(text, entry)}"
+    raise batch.fault(ROLE, entry, what, REMEDIES[ROLE])
+
+
+def _extended(text: pa.Array) -> pa.Array:
+    """ISO 8601 as Arrow reads it: extended, with a zone."""
+    for pattern, form in _FORMS:
+        text = pc.replace_substring_regex(text, pattern, form)
+    return text
