@@ -2,18 +2,21 @@
 
 A line is an item: `grade qid:query index:value ... # comment`. scikit-learn's reader
 does the work, whole arrays are checked, and only when something is wrong is the text
-read line by line to say where. A file is parsed once: its arrays are kept, as plain
+read line by line to say where. Ids of queries that are no numbers are numbered on the
+way, and comments name the items. A file is parsed once: its arrays are kept, as plain
 .npy files that are memory-mapped, in a folder named by the hash of its content.
 """
 
+import bz2
 import gzip
 import re
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,7 +24,7 @@ from debias.data.files import cached, check_regular, content_hash
 from debias.data.ranking import RankingData, runs
 from debias.data.text import quoted
 
-_FORMAT = 1  # of the cached copies; raise it when what is cached changes
+_FORMAT = 2  # of the cached copies; raise it when what is cached changes
 _LARGE = 1 << 30  # bytes of features that may be nearly all 0
 _LARGEST = float(np.finfo(np.float32).max)
 _GROUP_SUFFIXES = (".query", ".group")
@@ -30,6 +33,10 @@ _SPLITS = {
     "vali": ("vali", "valid", "validation", "val", "dev"),
     "test": ("test", "testing"),
 }
+_PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+_BOM = b"\xef\xbb\xbf"
+_QID = re.compile(rb"(?<=\sqid:)[^\s#]+")
+_NAMED = re.compile(r"\bdocid\s*=\s*(\S+)")  # of a comment, in LETOR 3.0 and 4.0
 _DATA_SUFFIXES = ("", ".txt", ".svm", ".svmlight", ".libsvm", ".letor", ".dat")
 
 
@@ -40,10 +47,12 @@ def read_letor(
     max_grade: int = 4,
     cache: str | Path | None = None,
 ) -> RankingData:
-    """Reads one LETOR file, plain or gzip.
+    """Reads one LETOR file, plain or packed by gzip or bzip2.
 
-    Queries come from `qid:`, or, in files without it, from the sizes in a file beside
-    it that has its name and ends in .query, as LightGBM has them, or .group.
+    Queries come from `qid:`, numbers or text, or, in files without it, from the sizes
+    in a file beside it that has its name and ends in .query, as LightGBM has them, or
+    .group. A comment names the item of its line: by its `docid = NAME`, or else as a
+    whole.
 
     Args:
         path: The file.
@@ -68,6 +77,8 @@ def read_letor(
     RankingData(queries=2, items=3, feature_count=3, max_grade=4)
     >>> data.features[0].tolist(), data.labels.tolist(), data.qid.tolist()
     ([0.5, 0.0, 1.0], [2, 0, 1], [7, 9])
+    >>> data.item_id.tolist()
+    ['best', '', '']
     """
     path = Path(path)
     if path.is_dir():
@@ -82,7 +93,7 @@ def read_letor(
 
     def build(folder: Path) -> None:
         parsed.append(_parse(path, groups, feature_count, zero_based, max_grade))
-        for name in ("features", "labels", "offsets", "qid"):
+        for name in ("features", "labels", "offsets", "qid", "item_id"):
             value = getattr(parsed[0], name)
             if value is not None:
                 np.save(folder / f"{name}.npy", value)
@@ -96,12 +107,17 @@ def read_letor(
             f"{path}: parsed, but its copy is not kept: {error}", stacklevel=2
         )
         return parsed[0]
+    optional: dict[str, Any] = {
+        name: _mapped(folder / f"{name}.npy")
+        for name in ("qid", "item_id")
+        if (folder / f"{name}.npy").exists()
+    }
     return RankingData.trusted(
         _mapped(folder / "features.npy"),
         _mapped(folder / "labels.npy"),
         _mapped(folder / "offsets.npy"),
-        _mapped(folder / "qid.npy") if (folder / "qid.npy").exists() else None,
-        max_grade,
+        max_grade=max_grade,
+        **optional,
     )
 
 
@@ -115,7 +131,7 @@ def read_letor_folder(
     """Reads the splits of a folder, one file each, with one feature count for all.
 
     A data file has no suffix or one of .txt .svm .svmlight .libsvm .letor .dat, also
-    with .gz behind it. Its split is the word in its name that says so: train or
+    with .gz or .bz2 behind it. Its split is the word in its name that says so: train or
     training; vali, valid, validation, val or dev, all called vali; test or testing. So
     `Fold1/train.txt`, `rank.train` and `set1.test.txt.gz` are understood, and files
     beside them without such a word are not read. Where no name holds such a word each
@@ -148,7 +164,12 @@ def _widened(data: RankingData, feature_count: int) -> RankingData:
         return data
     features = np.pad(data.features, ((0, 0), (0, more)))
     return RankingData.trusted(
-        features, data.labels, data.offsets, data.qid, data.max_grade
+        features,
+        data.labels,
+        data.offsets,
+        data.qid,
+        data.max_grade,
+        item_id=data.item_id,
     )
 
 
@@ -182,7 +203,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
 
 
 def _may_be_data(file: Path, words: dict[str, str]) -> bool:
-    suffix = Path(file.name.removesuffix(".gz")).suffix
+    suffix = _plain(file).suffix
     known = suffix in _DATA_SUFFIXES or suffix[1:].lower() in words
     return file.is_file() and file.name[0] != "." and known
 
@@ -192,7 +213,12 @@ def _words(file: Path) -> list[str]:
 
 
 def _stem(file: Path) -> str:
-    return Path(file.name.removesuffix(".gz")).stem
+    return _plain(file).stem
+
+
+def _plain(file: Path) -> Path:
+    """The name of a file without that of its packing."""
+    return file.with_suffix("") if file.suffix in _PACKED else file
 
 
 def _mapped(path: Path) -> np.ndarray:
@@ -203,7 +229,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _group_file(path: Path) -> Path | None:
-    names = (path.name.removesuffix(".gz") + suffix for suffix in _GROUP_SUFFIXES)
+    names = (_plain(path).name + suffix for suffix in _GROUP_SUFFIXES)
     return next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
 
 
@@ -215,16 +241,8 @@ def _parse(
     max_grade: int,
 ) -> RankingData:
     """Parses with scikit-learn; whatever is wrong is explained by `_find_fault`."""
-    from sklearn.datasets import load_svmlight_file
-
     try:
-        features, labels, query = load_svmlight_file(
-            str(path),
-            n_features=feature_count,
-            dtype=np.float32,
-            zero_based=zero_based,
-            query_id=True,
-        )
+        features, labels, query, names = _loaded(path, feature_count, zero_based)
         if len(labels) == 0:
             raise ValueError("holds no item")
         if features.nnz == 0 and feature_count is None:
@@ -232,17 +250,104 @@ def _parse(
         if not (np.isfinite(labels) & (labels == np.rint(labels))).all():
             raise ValueError("grades must be whole numbers")
         _check_density(path, features, feature_count)
-        offsets, qid = _queries(query, groups, len(labels))
+        offsets, qid = _queries(query, groups, len(labels), names)
         return RankingData(
-            features.toarray(), labels.astype(np.int64), offsets, qid, max_grade
+            features.toarray(),
+            labels.astype(np.int64),
+            offsets,
+            qid,
+            max_grade,
+            item_id=_item_ids(path, len(labels)),
         )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path}: not a whole gzip file; write or copy it again ({error})"
-        ) from error
+        raise _not_whole(path, error) from error
+    except OSError as error:  # what bz2 raises on damage has no number
+        if error.errno is not None:
+            raise
+        raise _not_whole(path, error) from error
     except (ValueError, OverflowError) as error:
         _find_fault(path, feature_count, zero_based, max_grade)
         raise ValueError(f"{path}: {error}") from error
+
+
+def _not_whole(path: Path, error: Exception) -> ValueError:
+    kind = {".bz2": "bzip2"}.get(path.suffix, "gzip")
+    return ValueError(
+        f"{path}: not a whole {kind} file; write or copy it again ({error})"
+    )
+
+
+def _loaded(
+    path: Path, feature_count: int | None, zero_based: bool
+) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Features, grades and queries of the lines, and the queries' names if text."""
+    from sklearn.datasets import load_svmlight_file
+
+    def load(lines: Any) -> Any:
+        return load_svmlight_file(
+            lines,
+            n_features=feature_count,
+            dtype=np.float32,
+            zero_based=zero_based,
+            query_id=True,
+        )
+
+    try:
+        with _opened(path) as file:
+            return *load(file), None
+    except (ValueError, OverflowError):
+        with _opened(path) as file:
+            numbered = _Numbered(file)
+            if not numbered.needed():
+                raise
+        with _opened(path) as file:
+            numbered = _Numbered(file)
+            return *load(numbered), np.array(list(numbered.names))
+
+
+class _Numbered:
+    """Lines of a file with a number for each query's name, by first appearance."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.names: dict[str, int] = {}
+        self.read = file.read  # scikit-learn takes what can be read for a file
+        self._file = file
+
+    def needed(self) -> bool:
+        """Whether a query is no number of 64 bits."""
+        for line in self._file:
+            found = _QID.search(line.partition(b"#")[0])
+            if found and not _is_number(found[0]):
+                return True
+        return False
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._file:
+            yield _QID.sub(self._number, line.partition(b"#")[0], count=1)
+
+    def _number(self, found: re.Match[bytes]) -> bytes:
+        name = found[0].decode()
+        return str(self.names.setdefault(name, len(self.names))).encode()
+
+
+def _is_number(word: bytes) -> bool:
+    try:
+        return abs(int(word)) < 1 << 63
+    except ValueError:
+        return False
+
+
+def _item_ids(path: Path, items: int) -> np.ndarray | None:
+    """(items,) what comments call the items, "" without one; None without any."""
+    ids = []
+    with _opened(path) as file:
+        for line in file:
+            words, _, comment = line.partition(b"#")
+            if words.strip():
+                text = comment.decode(errors="replace").strip()
+                named = _NAMED.search(text)
+                ids.append(named[1] if named else text)
+    return np.array(ids) if any(ids) and len(ids) == items else None
 
 
 def _check_density(path: Path, features: Any, feature_count: int | None) -> None:
@@ -261,10 +366,12 @@ def _check_density(path: Path, features: Any, feature_count: int | None) -> None
 
 
 def _queries(
-    query: np.ndarray, groups: Path | None, items: int
+    query: np.ndarray, groups: Path | None, items: int, names: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Offsets and ids, from the qid of every line or from the sizes in `groups`."""
     offsets, qid = runs(query) if len(query) else (None, None)
+    if qid is not None and names is not None:
+        qid = names[qid]
     if groups is None:
         if offsets is None:
             raise ValueError("lines have no qid, and no file beside it has group sizes")
@@ -308,7 +415,9 @@ def _find_fault(
                 raise ValueError("some lines have a qid and some have none")
             has_qid = given
             if given:
-                qid = str(_whole(words[1][4:], "qid"))
+                qid = words[1][4:]
+                if not qid:
+                    raise ValueError("qid: must name a query")
                 if qid != current and qid in seen:
                     raise ValueError(f"qid {qid} comes back after another")
                 seen.add(qid)
@@ -322,12 +431,20 @@ def _find_fault(
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Numbers, from 1, and words of the lines that hold an item."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", errors="replace") as handle:
-        for number, line in enumerate(handle, start=1):
-            words = line.partition("#")[0].split()
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            words = line.partition(b"#")[0].decode(errors="replace").split()
             if words:
                 yield number, words
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked, behind its byte order mark."""
+    with _PACKED.get(path.suffix, open)(path, "rb") as file:
+        if file.peek(len(_BOM)).startswith(_BOM):
+            file.read(len(_BOM))
+        yield file
 
 
 def _number(word: str, what: str) -> float:

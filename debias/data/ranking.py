@@ -33,6 +33,7 @@ class RankingData:
         max_grade: Highest grade, at most 127. 4 in MSLR-WEB30K, Yahoo and Istella.
         feature_names: (F,) what the source calls the features, all different; None
             where they have numbers alone, as in LETOR files and simulated data.
+        item_id: (items,) what the source calls the items, or None.
 
     Raises:
         ValueError: An array has the wrong shape or type, or a value is not allowed. The
@@ -51,6 +52,7 @@ class RankingData:
     qid: np.ndarray | None = None
     max_grade: int = 4
     feature_names: tuple[str, ...] | None = None
+    item_id: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_grade <= 127:
@@ -63,6 +65,7 @@ class RankingData:
             ("labels", _checked_labels(self.labels, len(features), self.max_grade)),
             ("qid", _checked_qid(self.qid, len(offsets) - 1)),
             ("feature_names", _checked_names(self.feature_names, features.shape[1])),
+            ("item_id", _checked_ids(self.item_id, len(features))),
         ):
             object.__setattr__(self, name, value)
 
@@ -75,10 +78,11 @@ class RankingData:
         qid: np.ndarray | None = None,
         max_grade: int = 4,
         feature_names: tuple[str, ...] | None = None,
+        item_id: np.ndarray | None = None,
     ) -> Self:
         """Ranking data from arrays that were checked before; nothing is read."""
         data = object.__new__(cls)
-        values = (features, labels, offsets, qid, max_grade, feature_names)
+        values = (features, labels, offsets, qid, max_grade, feature_names, item_id)
         for field, value in zip(fields(cls), values, strict=True):
             object.__setattr__(data, field.name, value)
         return data
@@ -181,6 +185,7 @@ class RankingData:
             None if self.qid is None else self.qid[queries],
             self.max_grade,
             self.feature_names,
+            item_id=None if self.item_id is None else self.item_id[item],
         )
 
     def arranged(self, names: Sequence[str] | None) -> Self:
@@ -222,6 +227,7 @@ class RankingData:
             self.qid,
             self.max_grade,
             wanted,
+            item_id=self.item_id,
         )
 
     def split(
@@ -389,6 +395,15 @@ def _checked_qid(qid: np.ndarray | None, queries: int) -> np.ndarray | None:
         twice = names[np.argmax(count > 1)]
         raise ValueError(f"qid must name each query once, got {twice} again")
     return qid
+
+
+def _checked_ids(item_id: np.ndarray | None, items: int) -> np.ndarray | None:
+    if item_id is None:
+        return None
+    item_id = np.asarray(item_id)
+    if item_id.shape != (items,):
+        raise ValueError(f"item_id must have shape ({items},), got {item_id.shape}")
+    return item_id
 
 
 def _checked_names(names: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
