@@ -30,10 +30,11 @@ EXTRAS["serve"] = [
     *EXTRAS["retrieval"],
     "fastapi>=0.115",
     "fastapi-offline>=1.7",  # the page of the interface, without a content network
-    "uvicorn>=0.30",
+    "uvicorn>=0.54",
     "uvloop>=0.20; sys_platform != 'win32'",
     "httptools>=0.6",
     "prometheus-client>=0.20",
+    "msgspec>=0.19",
 ]
 EXTRAS["peers"] = [  # in an environment of their own: CLAX wants an older JAX
     *EXTRAS["baselines"],

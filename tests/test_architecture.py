@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "debias.training": {*MODELS, "debias.propensity"},
     "debias.diagnosis": FITTED,
     "debias.retrieval": MODELS,
-    "debias.serve": {"debias", *MODELS, "debias.retrieval"},
+    "debias.serve": {"debias", *MODELS, "debias.retrieval", "debias.artifacts"},
     "debias.commands": {"debias", *WINGS, "debias.serve", "debias.artifacts"},
     "debias.__main__": {"debias.commands"},
     "simulators": {"debias.data", "debias.retrieval.data"},

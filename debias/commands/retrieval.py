@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from debias.commands.screen import (
+    FAILED,
     AsJson,
     bar,
     messages,
@@ -307,6 +308,13 @@ def publish(
             help=f"One of {' '.join(INDEXES)}; or annoy, with the extra annoy."
         ),
     ] = "exact",
+    ranker: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `debias export` wrote as .onnx: orders what is retrieved, and "
+            "is switched with it."
+        ),
+    ] = None,
     keep: Kept = 3,
     json: AsJson = False,
 ) -> None:
@@ -336,6 +344,7 @@ def publish(
                 applied,
                 how,
                 about=about,
+                ranker=ranker,
                 keep=keep,
                 progress=progress,
             )
@@ -436,6 +445,32 @@ def _update(
             start=lambda count: stack.enter_context(bar("updating", count, "events/s")),
         )
         return [report._asdict() for report in reports]
+
+
+@app.command()
+def check(
+    root: Annotated[
+        Path, typer.Argument(help="Folder of published versions, or of one version.")
+    ],
+    json: AsJson = False,
+) -> None:
+    """Reads every byte of every version and names the files that are damaged.
+
+    Ends with status 1 if a version is damaged.
+    """
+    with messages():
+        from debias.retrieval.serving import versions
+
+        found = [each._asdict() for each in versions.check(root)]
+    if json:
+        print_json(found)
+    else:
+        for each in found:
+            size = "" if each["megabytes"] is None else f"{each['megabytes']:.1f} MB, "
+            served = ", served" if each["current"] else ""
+            say(f"{each['version']}{served}: {size}{each['damage'] or 'whole'}")
+    if any(each["damage"] for each in found):
+        raise typer.Exit(FAILED)
 
 
 @app.command()

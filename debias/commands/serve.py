@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from debias.commands.screen import messages
+from debias.commands.screen import FAILED, messages
 
 
 def serve(
@@ -18,42 +18,103 @@ def serve(
     ranker: Annotated[
         Path | None,
         typer.Option(
-            help="What `debias export` wrote, to answer /rank; .onnx loads fastest."
+            help="What `debias export` wrote, to answer /rank and /recommend of "
+            "versions that hold no ranker; .onnx loads fastest."
         ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default this machine only.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name by which clients reach the service, beside --host; may be "
+            "repeated. '*' for any."
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="Processes, which share the memory of a version."),
+    ] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of each that compute answers.")
+    ] = 4,
     body: Annotated[
         float, typer.Option(min=0.001, help="Largest request, in megabytes.")
     ] = 4.0,
     seconds: Annotated[float, typer.Option(min=0.01, help="Longest request.")] = 2.0,
-    threads: Annotated[
-        int, typer.Option(min=1, help="Threads that compute answers.")
-    ] = 4,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of a bearer token that all but /live and /ready ask for. Or set "
+            "the variable DEBIAS_TOKEN."
+        ),
+    ] = None,
+    ssl_certfile: Annotated[
+        Path | None, typer.Option(help="Certificate in PEM: serves HTTPS.")
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None, typer.Option(help="Its key, unless that is in the same file.")
+    ] = None,
+    ssl_ca_certs: Annotated[
+        Path | None,
+        typer.Option(help="PEM; clients must show a certificate signed by these."),
+    ] = None,
+    access_log: Annotated[
+        str | None,
+        typer.Option(
+            help="File that gets a line of JSON for each request; - standard output."
+        ),
+    ] = None,
 ) -> None:
-    """Answers POST /retrieve and, with --ranker, POST /rank; a page to try it is at /.
+    """Answers POST /retrieve and, with a ranker, POST /rank and /recommend.
 
-    Also /health, /metrics for Prometheus, and the interface described at /docs. There
-    is no authentication: give another --host only behind something that has.
+    A page to try it is at /, the interface described at /docs, counters for Prometheus
+    at /metrics, what is served at /health; /live and /ready are for probes. A worker
+    that dies is started again on the last good version. The password of an encrypted
+    key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
     """
     with messages():
         for option, value in (("--body", body), ("--seconds", seconds)):
             if not value < 1e6:  # NaN is not, and passes the check for the least
                 raise ValueError(f"{option} must be below 1,000,000, got {value}")
         try:
-            import uvicorn
-
-            from debias.serve.app import service
+            from debias.serve import running
+            from debias.serve.guards import hosts_of
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"{error.name} is needed: pip install 'debias-ranking[serve]'"
             ) from error
-        from debias.artifacts import open_scorer
+        import os
 
-        scorer = None if ranker is None else open_scorer(ranker)
-        app = service(
-            versions, scorer, body=int(body * 1e6), seconds=seconds, threads=threads
+        password = os.environ.get("DEBIAS_SSL_KEYFILE_PASSWORD")
+        tls = running.Tls(ssl_certfile, ssl_keyfile, password, ssl_ca_certs)
+        application = running.Application(
+            versions,
+            ranker,
+            int(body * 1e6),
+            seconds,
+            threads,
+            hosts_of(host, allow_host or ()),
+            _token(token_file, os.environ.get("DEBIAS_TOKEN")),
         )
-        uvicorn.run(app, host=host, port=port, access_log=False, ws="none")
+        if access_log not in (None, "-"):
+            Path(access_log).open("a").close()  # says now that it cannot be written
+        served = running.run(application, host, port, workers, tls, access_log)
+    if not served:
+        raise typer.Exit(FAILED)
+
+
+def _token(file: Path | None, variable: str | None) -> str | None:
+    """The token of a file, else of the variable; None where neither is given."""
+    if file is None and variable is None:
+        return None
+    where = "DEBIAS_TOKEN" if file is None else str(file)
+    text = variable or "" if file is None else file.read_text("utf-8", "replace")
+    token = text.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError(
+            f"{where}: must hold a token of printable ASCII without blanks"
+        )
+    return token

@@ -1,48 +1,57 @@
-"""The service: `POST /retrieve`, `POST /rank`, `/health`, `/metrics`, `/docs`, a page.
+"""The service: `POST /retrieve`, `/rank`, `/recommend`; `/health`, `/metrics`, `/docs`.
 
 One process answers from memory. Each request takes the version that is served when its
-work begins and sees no other. Threads do the work, so that a slow answer can be given
-up and a new version be read meanwhile.
+work begins and sees no other. Threads parse, compute and write answers, so that a slow
+one can be given up and a new version be read meanwhile.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
+import msgspec
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from jinja2 import Environment
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import debias
 from debias.engine.scoring import Scorer
 from debias.retrieval.serving.query import retrieve
-from debias.serve.guards import Counted, Limited
+from debias.retrieval.serving.versions import Version
+from debias.serve import answers
+from debias.serve.guards import Admitted, Counted, Limited
 from debias.serve.live import Live
 from debias.serve.schemas import (
-    REFUSALS,
     Health,
     RankAnswer,
     RankRequest,
+    Ready,
+    RecommendAnswer,
+    RecommendRequest,
     RetrieveAnswer,
     RetrieveRequest,
+    decoded,
+    described,
 )
+from debias.serve.schemas import Request as Asked
+from debias.serve.workers import Workers
 
-WAITING = 256  # requests at work or waiting for it; more are refused
 EXAMPLES = 12  # users that the page offers
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 
-T = TypeVar("T")
+log = logging.getLogger("debias.serve")
+T = TypeVar("T", bound=Asked)
 
 
 def service(
@@ -53,22 +62,27 @@ def service(
     seconds: float = 2.0,
     poll: float = 0.5,
     threads: int = 4,
+    hosts: Collection[str] = ("*",),
+    token: str | None = None,
 ) -> FastAPI:
     """The application, for any ASGI server.
 
     Args:
         root: Folder that `debias.retrieval.serving.versions.publish` writes to.
-        ranker: As `debias.artifacts.open_scorer` gives it; None: `/rank` is absent.
+        ranker: As `debias.artifacts.open_scorer` gives it, for versions that were
+            published without one. Where neither is there, `/rank` and `/recommend`
+            answer 404.
         body: Largest request in bytes.
         seconds: Longest request.
         poll: Seconds between looks for a new version.
         threads: How many compute answers.
+        hosts, token: As for `debias.serve.guards.Admitted`.
 
     Raises:
         ValueError: There is no complete version to serve.
     """
     live, workers = Live(root), Workers(threads)
-    registry, request_seconds = _counters(live)
+    request_seconds, registry = _counters(live)
     app = FastAPIOffline(
         redoc_url=None,
         title="debias",
@@ -76,39 +90,13 @@ def service(
         version=debias.__version__,
         lifespan=_following(live, workers, poll),
     )
-    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _refused)  # FastAPI's inherit it
     _Routes(live, ranker, workers, registry).add_to(app)
-    app.add_middleware(Limited, body=body, seconds=seconds)
+    app.add_middleware(Limited, body=body, seconds=seconds, check=workers.check)
+    app.add_middleware(Admitted, hosts=hosts, token=token)
     paths = frozenset(app.openapi()["paths"])
     app.add_middleware(Counted, seconds=request_seconds, paths=paths)
     return app
-
-
-class Workers:
-    """Threads that compute answers; with `WAITING` requests at work they refuse more.
-
-    Args:
-        threads: How many.
-    """
-
-    def __init__(self, threads: int):
-        self.pool, self.waiting = ThreadPoolExecutor(threads, "answer"), 0
-
-    async def run(self, compute: Callable[[], T]) -> T:
-        """The value of `compute`; a ValueError becomes answer 422."""
-        if self.waiting >= WAITING:
-            raise HTTPException(503, "too many requests at once; try again")
-        self.waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.pool, compute)
-        except ValueError as error:
-            raise HTTPException(422, str(error)) from error
-        finally:
-            self.waiting -= 1
-
-    def close(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Routes:
@@ -125,54 +113,102 @@ class _Routes:
         self.workers, self.registry = workers, registry
         text = files("debias.serve").joinpath("page.html").read_text(encoding="utf-8")
         self.template = Environment(autoescape=True).from_string(text)
+        self.schemas: dict[str, Any] = {}
 
     def add_to(self, app: FastAPI) -> None:
-        answers: dict[str, Any] = {"responses": REFUSALS}
-        app.post("/retrieve", response_model=RetrieveAnswer, **answers)(self.retrieve)
-        if self.ranker is not None:
-            app.post("/rank", response_model=RankAnswer, **answers)(self.rank)
-        app.get("/health", response_model=Health)(self.health)
+        for path, route, answer, request in (
+            ("/retrieve", self.retrieve, RetrieveAnswer, RetrieveRequest),
+            ("/rank", self.rank, RankAnswer, RankRequest),
+            ("/recommend", self.recommend, RecommendAnswer, RecommendRequest),
+            ("/health", self.health, Health, None),
+            ("/ready", self.ready, Ready, None),
+        ):
+            about, schemas = described(answer, request)
+            self.schemas.update(schemas)
+            add = app.get if request is None else app.post
+            add(path, openapi_extra=about)(route)
+        app.get("/live", response_class=PlainTextResponse)(self.alive)
         app.get("/metrics", response_class=PlainTextResponse)(self.metrics)
         page = app.get("/", response_class=HTMLResponse, include_in_schema=False)
         page(self.page)
+        app.openapi()["components"] = {"schemas": self.schemas}  # FastAPI keeps it
 
-    async def retrieve(self, asked: RetrieveRequest) -> RetrieveAnswer:
+    async def retrieve(self, request: Request) -> Response:
         """The items to retrieve for a user, known or new."""
 
-        def compute() -> RetrieveAnswer:
-            version = self.live.version
-            answer = retrieve(version, **dict(asked))
-            return RetrieveAnswer.model_construct(
-                version=version.name, **answer._asdict()
-            )
+        def answer(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
+            return answers.retrieved(version, asked)
 
-        return await self.workers.run(compute)
+        return await self._answered(request, RetrieveRequest, answer)
 
-    async def rank(self, asked: RankRequest) -> RankAnswer:
+    async def rank(self, request: Request) -> Response:
         """Relevance of items, free of the bias of the clicks that taught it."""
-        ranker = self.ranker
-        assert ranker is not None
 
-        def compute() -> RankAnswer:
-            features = matrix(asked.features)
-            if asked.names is not None:
-                features = features[:, columns(asked.names, features, ranker)]
-            scores = ranker(features)
-            order = np.argsort(-scores, kind="stable")
-            return RankAnswer(scores=scores.tolist(), order=order.tolist())
+        def answer(version: Version, asked: RankRequest) -> RankAnswer:
+            return answers.ranked(version, self._ranker(version), asked)
+
+        return await self._answered(request, RankRequest, answer)
+
+    async def recommend(self, request: Request) -> Response:
+        """The best items for a user: retrieved by the towers, ordered by the ranker."""
+
+        def answer(version: Version, asked: RecommendRequest) -> RecommendAnswer:
+            return answers.recommended(version, self._ranker(version), asked)
+
+        return await self._answered(request, RecommendRequest, answer)
+
+    def _ranker(self, version: Version) -> Scorer:
+        ranker = version.ranker or self.ranker
+        if ranker is None:
+            reason = "no ranker: publish one with the version, or give --ranker"
+            raise StarletteHTTPException(404, reason)
+        return ranker
+
+    async def _answered(
+        self, request: Request, kind: type[T], answer: Callable[[Version, T], Any]
+    ) -> Response:
+        """What a thread makes of the body, by the version of that moment."""
+        given = request.headers.get("content-type", "").partition(";")[0].strip()
+        if given.lower() != "application/json":
+            return said(415, "send the header content-type: application/json")
+        body = await request.body()
+
+        def compute() -> Response:
+            try:
+                asked = decoded(kind, body)
+                found = msgspec.json.encode(answer(self.live.version, asked))
+            except ValueError as error:
+                malformed = isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
+                return said(400 if malformed else 422, str(error))
+            return Response(found, media_type="application/json")
 
         return await self.workers.run(compute)
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self) -> Response:
         """What is served, and whether that is the latest version."""
+        version, ranker = self.live.version, self.live.version.ranker or self.ranker
+        about = version.manifest
+        found = Health(
+            version.name,
+            about["created"],
+            about["items"],
+            about["users"],
+            ranker is not None,
+            answers.feature_names(ranker),
+            self.live.refused,
+        )
+        return Response(msgspec.json.encode(found), media_type="application/json")
+
+    async def ready(self) -> Response:
+        """Whether a request would be answered: a thread tries one."""
         version = self.live.version
-        return {
-            **version.manifest,
-            "version": version.name,
-            "ranker": self.ranker is not None,
-            "feature_names": feature_names(self.ranker),
-            "refused": self.live.refused,
-        }
+        await self.workers.run(lambda: retrieve(version, k=1))
+        found = msgspec.json.encode(Ready(True, version.name))
+        return Response(found, media_type="application/json")
+
+    async def alive(self) -> PlainTextResponse:
+        """Whether the process answers at all."""
+        return PlainTextResponse("alive\n")
 
     async def metrics(self) -> PlainTextResponse:
         """Counters in the text format of Prometheus."""
@@ -185,25 +221,44 @@ class _Routes:
         return HTMLResponse(self.template.render(found))
 
 
-def _counters(live: Live) -> tuple[CollectorRegistry, Histogram]:
-    """A registry of counters, and the one of the seconds of requests."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+class _Gauges:
+    """What the process that is asked serves."""
+
+    def __init__(self, live: Live):
+        self.live = live
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        version = self.live.version
+        for name, about, value in (
+            ("version", "The version that is served.", int(version.name)),
+            ("items", "Items of that version.", len(version.items)),
+            ("switches", "Versions taken over since the start.", self.live.switches),
+            ("refused", "1 if a newer one is damaged.", bool(self.live.refused)),
+        ):
+            yield GaugeMetricFamily(f"debias_{name}", about, float(value))
+
+
+def _counters(live: Live) -> tuple[Histogram, CollectorRegistry]:
+    """The seconds of requests, and what /metrics shows.
+
+    Of several workers, which share the folder PROMETHEUS_MULTIPROC_DIR, the requests
+    are those of all.
+    """
+    own = CollectorRegistry()
     request_seconds = Histogram(
         "debias_request_seconds",
         "Seconds of a request.",
         ["path", "status"],
         buckets=BUCKETS,
-        registry=registry,
+        registry=own,
     )
-    for name, about, value in (
-        ("version", "The version that is served.", lambda: int(live.version.name)),
-        ("items", "Items of that version.", lambda: len(live.version.items)),
-        ("switches", "Versions taken over since the start.", lambda: live.switches),
-        ("refused", "1 if a newer one is damaged.", lambda: bool(live.refused)),
-    ):
-        Gauge(f"debias_{name}", about, registry=registry).set_function(value)
-    return registry, request_seconds
+    shown = own
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        shown = CollectorRegistry()
+        MultiProcessCollector(shown)
+    ProcessCollector(registry=shown)
+    shown.register(_Gauges(live))
+    return request_seconds, shown
 
 
 def _following(
@@ -214,7 +269,10 @@ def _following(
     async def forever() -> None:
         while True:
             await asyncio.sleep(poll)
-            await asyncio.to_thread(live.follow)
+            try:
+                await asyncio.to_thread(live.follow)
+            except Exception:  # the next look may do better
+                log.exception("cannot look for a new version")
 
     @asynccontextmanager
     async def following(_: FastAPI) -> AsyncIterator[None]:
@@ -226,77 +284,8 @@ def _following(
     return following
 
 
-async def _invalid(_: Request, error: Any) -> JSONResponse:
-    problems = error.errors()
-    status = 400 if problems[0]["type"] == "json_invalid" else 422
-    return said(status, "; ".join(map(worded, problems[:3])))
-
-
 async def _refused(_: Request, error: Any) -> JSONResponse:
     return said(error.status_code, error.detail, error.headers)
-
-
-def matrix(rows: list[list[float]]) -> np.ndarray:
-    """(items, F) float32.
-
-    Raises:
-        ValueError: Rows differ in length, or a number is too large.
-
-    >>> matrix([[1, 2], [3, 4]]).shape
-    (2, 2)
-    """
-    lengths = {len(row) for row in rows}
-    if len(lengths) > 1:
-        raise ValueError(f"features must be rows of one length, got {sorted(lengths)}")
-    features = np.array(rows, np.float64)
-    if (np.abs(features) > np.finfo(np.float32).max).any():
-        raise ValueError("features must be numbers that float32 can hold")
-    return features.astype(np.float32)
-
-
-def feature_names(ranker: Any) -> list[str] | None:
-    """The names of the features of a ranker in order; None where it has none."""
-    names = getattr(ranker, "feature_names", None)
-    return None if names is None else list(names)
-
-
-def columns(names: Sequence[str], features: np.ndarray, ranker: Any) -> list[int]:
-    """The column of each feature of the ranker among the columns called `names`.
-
-    Raises:
-        ValueError: The ranker has no names, or a feature is missing or comes twice.
-
-    >>> ranker = Scorer(lambda x: x[..., 0], ("a", "b"))
-    >>> columns(["b", "c", "a"], np.zeros((1, 3)), ranker)
-    [2, 0]
-    """
-    wanted = feature_names(ranker)
-    if wanted is None:
-        raise ValueError(
-            "names: the ranker does not know the names of its features; leave names "
-            "out and give features in the order of training"
-        )
-    if len(names) != features.shape[1]:
-        raise ValueError(
-            f"names must name all {features.shape[1]} features of a row, got "
-            f"{len(names)}"
-        )
-    times, place = Counter(names), {name: at for at, name in enumerate(names)}
-    for name in wanted:
-        if times[name] != 1:
-            what = f"comes {times[name]} times" if times[name] else "is missing"
-            raise ValueError(f"names: the feature {name} {what}")
-    return [place[name] for name in wanted]
-
-
-def worded(problem: Any) -> str:
-    """One finding of a validation, without the value, which may be anything.
-
-    >>> worded({"loc": ("body", "k"), "msg": "Input should be at least 1"})
-    'k: Input should be at least 1'
-    """
-    where = ".".join(str(part) for part in problem["loc"][1:])
-    return f"{where}: {problem['msg']}" if where else problem["msg"]
 
 
 def said(

@@ -1,38 +1,68 @@
-"""What every request passes first: limits on its body and time, and counters."""
+"""What every request passes first: who may ask, how much, how long; and the log."""
 
 import asyncio
+import hmac
+import ipaddress
 import json
+import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import Histogram
+
+from debias.serve.workers import Busy
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
+BODIES = 16  # so many bodies of the largest size are held at once
+OPEN = frozenset({"/live", "/ready"})  # ask for no token
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+access = logging.getLogger("debias.access")
+
 
 class Limited:
     """Answers 413 to a body that is too large, 408 or 503 to what takes too long.
 
     The rest of a large body is read and dropped, so that its sender reads the answer
-    instead of a broken pipe. The time includes that of receiving the body.
+    instead of a broken pipe. The time includes that of receiving the body. A POST is
+    refused before its body is read while there is too much to do, and a body where
+    others fill the memory for them.
 
     Args:
         app: The application behind.
         body: Most bytes of a body.
         seconds: Most seconds of a request.
+        check: Raises Busy while there is too much to do.
     """
 
-    def __init__(self, app: App, body: int, seconds: float):
-        self.app, self.body, self.seconds = app, body, seconds
+    def __init__(
+        self,
+        app: App,
+        body: int,
+        seconds: float,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.app, self.body, self.seconds, self.check = app, body, seconds, check
+        self.held = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        try:
+            if scope["method"] == "POST":
+                self.check()
+            await self._answer(scope, receive, send)
+        except Busy as busy:
+            await refuse(send, 503, str(busy), retry=True)
+
+    async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         chunks: list[bytes] = []
         size, complete, begun = 0, False, False
 
@@ -48,6 +78,7 @@ class Limited:
             begun = True
             await send(message)
 
+        own = 0
         try:
             async with asyncio.timeout(self.seconds):
                 while not complete:
@@ -57,9 +88,14 @@ class Limited:
                     piece = message.get("body", b"")
                     size += len(piece)
                     complete = not message.get("more_body")
-                    chunks.append(piece)
                     if size > self.body:
                         chunks.clear()
+                        continue
+                    own += len(piece)
+                    self.held += len(piece)
+                    if self.held > BODIES * self.body:
+                        raise Busy("too many large requests at once; try again")
+                    chunks.append(piece)
                 if size <= self.body:
                     await self.app(scope, replay, watched)
         except TimeoutError:
@@ -69,17 +105,94 @@ class Limited:
                 late = "the answer was not ready"
                 if not complete:
                     late = "the body did not come"
-                await _refuse(
-                    send, 503 if complete else 408, f"{late} within {self.seconds:g} s"
-                )
+                status = 503 if complete else 408
+                await refuse(send, status, f"{late} within {self.seconds:g} s")
+        finally:
+            self.held -= own
         if size > self.body:
-            await _refuse(
-                send, 413, f"the body is larger than {self.body:,} bytes, the limit"
-            )
+            reason = f"the body is larger than {self.body:,} bytes, the limit"
+            await refuse(send, 413, reason)
+
+
+class Admitted:
+    """Answers 400 to a Host that is not served here, 401 where the token is not given.
+
+    A page of another site whose name is made to resolve to this machine (DNS rebinding)
+    sends that name as Host. `OPEN` paths, for the probes of an orchestrator, need no
+    token.
+
+    Args:
+        app: The application behind.
+        hosts: Names and addresses to answer to; "*" is any, "addresses" any that is no
+            name.
+        token: Bearer token; None: none is asked for.
+    """
+
+    def __init__(self, app: App, hosts: Collection[str], token: str | None = None):
+        self.app, self.hosts = app, frozenset(host.lower() for host in hosts)
+        self.token = None if token is None else f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = scope["headers"]
+        hosts = [value for name, value in headers if name == b"host"]
+        if "*" not in self.hosts and not (
+            len(hosts) == 1 and served_here(hosts[0].decode("latin-1"), self.hosts)
+        ):
+            reason = "this Host is not served here; --allow-host names further ones"
+            await refuse(send, 400, reason)
+            return
+        given = [value for name, value in headers if name == b"authorization"]
+        if self.token is not None and scope["path"] not in OPEN:
+            same = [hmac.compare_digest(value, self.token) for value in given]
+            if same != [True]:
+                reason = "the bearer token is missing or wrong"
+                await refuse(send, 401, reason, challenge=True)
+                return
+        await self.app(scope, receive, send)
+
+
+def served_here(host: str, hosts: Collection[str]) -> bool:
+    """Whether a Host header names one of `hosts`; the port does not matter.
+
+    >>> served_here("LOCALHOST:8000", {"localhost"}), served_here("evil.test", {"::1"})
+    (True, False)
+    >>> served_here("[::1]:8000", {"::1"}), served_here("10.0.0.7", {"addresses"})
+    (True, True)
+    """
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, port = host, "0"
+    if not port.isdecimal():
+        return False
+    name = name.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+    if name in hosts:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return "addresses" in hosts
+
+
+def hosts_of(host: str, further: Collection[str] = ()) -> frozenset[str]:
+    """The Host headers to answer to, of an address to listen on.
+
+    One that stands for all addresses of the machine answers to any address, since it is
+    a name that rebinding needs.
+
+    >>> sorted(hosts_of("127.0.0.1", ["recall.example"]))
+    ['127.0.0.1', '::1', 'localhost', 'recall.example']
+    """
+    if host in ("0.0.0.0", "::", ""):
+        return frozenset({"addresses", *LOOPBACK, *further})
+    return frozenset({host, *further, *(LOOPBACK if host in LOOPBACK else ())})
 
 
 class Counted:
-    """Observes the seconds of each request by path and status.
+    """Observes the seconds of each request by path and status, and logs it.
 
     Args:
         app: The application behind.
@@ -94,26 +207,55 @@ class Counted:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 500
+        begun, status, size = time.perf_counter(), 0, 0
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, size
             status = message.get("status", status)
+            size += len(message.get("body", b""))
             await send(message)
 
         try:
             await self.app(scope, receive, watched)
+        except Exception:
+            status = status or 500
+            raise
         finally:
             path = scope["path"] if scope["path"] in self.paths else "other"
             taken = time.perf_counter() - begun
-            self.seconds.labels(path, str(status)).observe(taken)
+            # 499, as nginx has it: the client left before the answer.
+            self.seconds.labels(path, str(status or 499)).observe(taken)
+            if access.isEnabledFor(logging.INFO):
+                access.info(_line(scope, status or 499, taken, size))
 
 
-async def _refuse(send: Send, status: int, reason: str) -> None:
+def _line(scope: Any, status: int, taken: float, size: int) -> str:
+    """A request as one line of JSON, in ASCII."""
+    client = scope.get("client")
+    return json.dumps(
+        {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "client": client[0] if client else None,
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "status": status,
+            "ms": round(1e3 * taken, 3),
+            "bytes": size,
+        }
+    )
+
+
+async def refuse(
+    send: Send, status: int, reason: str, retry: bool = False, challenge: bool = False
+) -> None:
+    """An answer with a reason; all but busy ones close the connection."""
     body = json.dumps({"error": reason}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
+        (b"retry-after", b"1") if retry else (b"connection", b"close"),
     ]
+    if challenge:
+        headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

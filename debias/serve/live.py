@@ -16,7 +16,9 @@ class Live:
 
     An answer reads `version` once and uses nothing else. The next version is loaded
     completely before one assignment puts it there; the old one lives until the last
-    answer from it is done.
+    answer from it is done. Where the version that CURRENT names is damaged, at the
+    start or because a file of it is written to later, the latest good one before it is
+    served.
 
     Attributes:
         version: What is served.
@@ -29,28 +31,57 @@ class Live:
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
-        self.refused: str | None = None
         self.switches = 0
         self._read = self._stamp()
-        self.version = ready(versions.load(root))
+        version, self.refused = last_good(root)
+        self.version = ready(version)
+        self._files = stamps(version)
 
     def follow(self) -> None:
         """Takes over a version that has been published or rolled back to since.
 
         A damaged one is refused, and not tried again until CURRENT is rewritten.
         """
+        if self._changed():
+            return
         if (stamp := self._stamp()) == self._read:
             return
         try:
             if versions.current(self.root) != self.version.name:
-                self.version = ready(versions.load(self.root))
-                self.switches += 1
-                log.info("serving version %s", self.version.name)
+                self._serve(versions.load(self.root))
             self.refused = None
         except (ValueError, OSError) as error:
             self.refused = str(error)
             log.error("still serving version %s: %s", self.version.name, error)
         self._read = stamp
+
+    def _serve(self, version: Version) -> None:
+        files = stamps(version)
+        self.version = ready(version)
+        self._files = files
+        self.switches += 1
+        log.info("serving version %s", version.name)
+
+    def _changed(self) -> bool:
+        """Whether a file of the version was written to; then another one is served.
+
+        A version that was removed, as old ones are, is served on from memory.
+        """
+        now = stamps(self.version)
+        if all(now.get(name, stamp) == stamp for name, stamp in self._files.items()):
+            return False
+        self._files = now
+        why = f"{self.version.path}: was written to while it was served"
+        try:
+            version, damage = last_good(self.root)
+        except (ValueError, OSError) as error:
+            self.refused = str(error)
+            log.error("%s, and there is no other: %s", why, error)
+            return True
+        self.refused = damage
+        log.error("%s", damage or why)
+        self._serve(version)
+        return True
 
     def _stamp(self) -> tuple[int, int] | None:
         """What changes whenever CURRENT is written; None where it is absent."""
@@ -59,6 +90,42 @@ class Live:
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns
+
+
+def last_good(root: str | Path) -> tuple[Version, str | None]:
+    """The current version; where it is damaged, the latest good one before it, and why.
+
+    Raises:
+        ValueError: There is none; the message is that of the current one.
+    """
+    try:
+        return versions.load(root), None
+    except (ValueError, OSError) as error:
+        first = error
+    try:
+        name = int(versions.current(root))
+    except ValueError:
+        raise first from None  # a version rolled back from must not come again
+    for older in reversed([one for one in versions.names(root) if int(one) < name]):
+        try:
+            version = versions.load(root, older)
+        except (ValueError, OSError):
+            continue
+        log.error("serving version %s: %s", older, first)
+        return version, str(first)
+    raise first
+
+
+def stamps(version: Version) -> dict[str, tuple[int, int, int]]:
+    """For each file of a version what changes when it is written to."""
+    found = {}
+    for name in version.manifest["files"]:
+        try:
+            about = os.stat(version.path / name)
+        except OSError:
+            continue
+        found[name] = (about.st_ino, about.st_size, about.st_mtime_ns)
+    return found
 
 
 def ready(version: Version) -> Version:

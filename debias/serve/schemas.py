@@ -1,95 +1,256 @@
-"""Requests and answers of the service, and the limits on them."""
+"""Requests and answers of the service, and the limits on them.
 
-from typing import Annotated, Any
+A request is decoded and validated in one pass that ends at the first error, so a body
+costs no more than its bytes, whatever is in it.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 MOST = 1_000  # items of an answer, of a history, of a filter, of a list to rank
 NAMES = 100  # features in a request
 WIDE = 10_000  # features of an item to rank
 
-Id = Annotated[StrictStr, Field(max_length=500)] | StrictInt
-Value = Id | FiniteFloat | None
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class RetrieveRequest(Strict):
-    user: dict[str, Value | Annotated[list[Id], Field(max_length=MOST)]] = Field(
-        {},
+Id = Annotated[str, Meta(max_length=500)] | int
+Value = Id | float | None
+Raw = dict[str, Value | Annotated[list[Id], Meta(max_length=MOST)]]
+User = Annotated[
+    Raw,
+    Meta(
         max_length=NAMES,
         description="Raw features, `id` among them. What is left out is looked up for "
         "a known user.",
         examples=[{"id": "u1"}],
-    )
-    history: Annotated[list[Id], Field(max_length=MOST)] | None = Field(
-        None,
+    ),
+]
+History = Annotated[
+    Annotated[list[Id], Meta(max_length=MOST)] | None,
+    Meta(
         description="Latest items, most recent first; left out: those published of a "
-        "known user.",
-    )
-    k: int = Field(100, strict=True, ge=1, le=MOST, description="How many items.")
-    seen: bool = Field(False, description="Whether items of the history may return.")
-    where: dict[str, Annotated[list[Value], Field(max_length=MOST)]] = Field(
-        {},
+        "known user."
+    ),
+]
+Count = Annotated[int, Meta(ge=1, le=MOST, description="How many items.")]
+Where = Annotated[
+    dict[str, Annotated[list[Value], Meta(max_length=MOST)]],
+    Meta(
         max_length=NAMES,
         description="Item feature to the values it may have; of a number to [least, "
         "most], null for no bound.",
         examples=[{}],
-    )
+    ),
+]
+Context = Annotated[
+    Raw,
+    Meta(
+        max_length=WIDE,
+        description="Features that all items of the request share, by name.",
+        examples=[{}],
+    ),
+]
+Versioned = Annotated[str, Meta(description="The version that answers.")]
 
 
-class RetrieveAnswer(BaseModel):
-    version: str
+class Request(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What all requests are: an object without unknown keys."""
+
+
+class RetrieveRequest(Request, kw_only=True):
+    user: User = {}
+    history: History = None
+    k: Count = 100
+    seen: Annotated[
+        bool, Meta(description="Whether items of the history may return.")
+    ] = False
+    where: Where = {}
+
+
+class RetrieveAnswer(Struct):
+    version: Versioned
     items: list[str]
     scores: list[float]
-    known: bool = Field(description="Whether the user's id is known.")
-    passed_over: list[str] = Field(
-        description="Ids of the history not in the catalogue."
-    )
+    known: Annotated[bool, Meta(description="Whether the user's id is known.")]
+    passed_over: Annotated[
+        list[str], Meta(description="Ids of the history not in the catalogue.")
+    ]
 
 
-class RankRequest(Strict):
-    features: list[list[FiniteFloat]] = Field(
-        min_length=1,
-        max_length=MOST,
-        description="A row an item, as many numbers each as the ranker was trained on.",
-    )
-    names: Annotated[list[StrictStr], Field(max_length=WIDE)] | None = Field(
-        None,
-        description="Names of the columns of `features`, in any order; left out: those "
-        "of training, in its order.",
-    )
+class RankRequest(Request, kw_only=True):
+    features: (
+        Annotated[
+            list[list[float]],
+            Meta(
+                min_length=1,
+                max_length=MOST,
+                description="A row an item, as many numbers each as the ranker was "
+                "trained on.",
+                examples=[[[0.5, 1.0]]],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    names: Annotated[
+        Annotated[list[str], Meta(max_length=WIDE)] | None,
+        Meta(
+            description="Names of the columns of `features`, in any order; left out: "
+            "those of training, in its order."
+        ),
+    ] = None
+    items: (
+        Annotated[
+            list[Annotated[Raw, Meta(max_length=WIDE)]],
+            Meta(
+                min_length=1,
+                max_length=MOST,
+                description="Instead of `features`: an item each, features by name.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    ids: (
+        Annotated[
+            list[Id],
+            Meta(
+                min_length=1,
+                max_length=MOST,
+                description="Instead of `features`: ids, whose features the version "
+                "has in its table of items.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    context: Context = {}
 
 
-class RankAnswer(BaseModel):
-    scores: list[float] = Field(description="A relevance for each item, as given.")
-    order: list[int] = Field(description="Items from best to worst, numbered from 0.")
+class RankAnswer(Struct):
+    version: Versioned
+    scores: Annotated[
+        list[float], Meta(description="A relevance for each item, as given.")
+    ]
+    order: Annotated[
+        list[int], Meta(description="Items from best to worst, numbered from 0.")
+    ]
 
 
-class Health(BaseModel):
+class RecommendRequest(RetrieveRequest, kw_only=True):
+    k: Count = 10
+    candidates: Annotated[
+        int, Meta(ge=1, le=MOST, description="How many items are retrieved to rank.")
+    ] = 500
+    context: Context = {}
+
+
+class RecommendAnswer(Struct):
+    version: Versioned
+    items: list[str]
+    scores: Annotated[list[float], Meta(description="Relevance, by which they stand.")]
+    retrieved: Annotated[list[float], Meta(description="Score of the retrieval.")]
+    known: Annotated[bool, Meta(description="Whether the user's id is known.")]
+    passed_over: Annotated[
+        list[str], Meta(description="Ids of the history not in the catalogue.")
+    ]
+
+
+class Health(Struct):
     version: str
     created: str
     items: int
     users: int
     ranker: bool
-    feature_names: list[str] | None = Field(
-        description="Names of the features that the ranker reads, if it knows them."
-    )
-    refused: str | None = Field(description="Why a newer version is not served.")
+    feature_names: Annotated[
+        list[str] | None,
+        Meta(
+            description="Names of the features that the ranker reads, if it knows them."
+        ),
+    ]
+    refused: Annotated[
+        str | None, Meta(description="Why a newer version is not served.")
+    ]
 
 
-class Error(BaseModel):
+class Ready(Struct):
+    ready: bool
+    version: str
+
+
+class Error(Struct):
     error: str
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error, "description": reason}
-    for status, reason in {
-        400: "Not JSON",
-        413: "Body too large",
-        422: "Bad value; the message names it",
-        503: "Too busy or too slow",
-    }.items()
+REFUSALS = {
+    400: "Not JSON",
+    413: "Body too large",
+    415: "Not application/json",
+    422: "Bad value; the message names it",
+    503: "Too busy or too slow",
 }
+OPEN_REFUSALS = {503: "No answer within the time of a request"}
+
+WAYS = ("features", "items", "ids")  # to say what is to be ranked
+
+T = TypeVar("T", bound=Request)
+
+
+def decoded(kind: type[T], body: bytes) -> T:
+    """A request of this kind.
+
+    Raises:
+        msgspec.DecodeError: The body is no JSON.
+        ValueError: A value is of another type or size; the message names it.
+
+    >>> decoded(RetrieveRequest, b'{"k": 3}').k
+    3
+    >>> decoded(RetrieveRequest, b'{"history": [1.5]}')
+    Traceback (most recent call last):
+    ValueError: history[0]: expected `int | str`, got `float`
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(worded(str(error))) from None
+
+
+def worded(message: str) -> str:
+    """A finding of msgspec with its place first.
+
+    >>> worded("Expected `int` >= 1 - at `$.k`")
+    'k: expected `int` >= 1'
+    >>> worded("Object contains unknown field `n`")
+    'unknown field `n`'
+    """
+    message = message.removeprefix("Object contains ")
+    what, _, place = message.partition(" - at `")
+    place = place.removesuffix("`").removeprefix("$").removeprefix(".")
+    return f"{place}: {what[:1].lower()}{what[1:]}" if place else what
+
+
+def described(
+    answer: type[Struct], request: type[Request] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How OpenAPI describes a route, and the schemas that it refers to."""
+    kinds = [answer, Error, *([] if request is None else [request])]
+    references, schemas = msgspec.json.schema_components(
+        kinds, ref_template="#/components/schemas/{name}"
+    )
+
+    if request is RankRequest:
+        schemas["RankRequest"]["oneOf"] = [{"required": [way]} for way in WAYS]
+
+    def content(place: int) -> dict[str, Any]:
+        return {"content": {"application/json": {"schema": references[place]}}}
+
+    refusals = OPEN_REFUSALS if request is None else REFUSALS
+    route: dict[str, Any] = {
+        "responses": {
+            "200": {"description": "The answer", **content(0)},
+            **{
+                str(status): {"description": reason, **content(1)}
+                for status, reason in refusals.items()
+            },
+        }
+    }
+    if request is not None:
+        route["requestBody"] = {"required": True, **content(2)}
+    return route, schemas

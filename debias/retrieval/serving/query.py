@@ -14,6 +14,7 @@ from debias.retrieval.serving.versions import Version
 
 Raw = str | int
 Range = tuple[float | None, float | None]
+Where = Mapping[str, Sequence[Raw] | Range | Sequence[Raw | float | None]]
 
 
 class Answer(NamedTuple):
@@ -39,7 +40,7 @@ def retrieve(
     k: int = 100,
     *,
     seen: bool = False,
-    where: Mapping[str, Sequence[Raw] | Range] | None = None,
+    where: Where | None = None,
 ) -> Answer:
     """The items to retrieve for one user.
 
@@ -92,7 +93,7 @@ def retrieve(
     return Answer(ids[rows].tolist(), scores.tolist(), row >= 0, passed_over)
 
 
-def allowed(version: Version, where: Mapping[str, Sequence[Raw] | Range]) -> np.ndarray:
+def allowed(version: Version, where: Where) -> np.ndarray:
     """(items,) bool: the items that a filter lets pass; see `retrieve`.
 
     Raises:

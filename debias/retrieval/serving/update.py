@@ -207,6 +207,7 @@ def publish_full(
     how: How = None,
     *,
     about: Mapping[str, Any] | None = None,
+    ranker: Path | None = None,
     keep: int = 3,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Served:
@@ -218,6 +219,7 @@ def publish_full(
         applied: The marks of all events that it learned from.
         how: Makes the searcher, as for `debias.retrieval.serving.index.build`.
         about: Further entries of the manifest, JSON values.
+        ranker: As for `debias.retrieval.serving.versions.publish`.
         keep: Versions to keep.
         progress: Called with the share that is done.
     """
@@ -240,6 +242,7 @@ def publish_full(
         index,
         {**(about or {}), "kind": "full", **state, "full": state},
         keep,
+        ranker,
     )
 
 
@@ -274,7 +277,7 @@ def publish_increment(
         tower = Path(folder) / "tower.onnx"
         fits = replace_tables(served.tower, increment.before, increment.after, tower)
         side = tower if fits else learner.model.user
-        return _publish(root, learner, side, index, about, keep)
+        return _publish(root, learner, side, index, about, keep, _ranker(served))
 
 
 def replace_tables(
@@ -320,6 +323,7 @@ def _publish(
     index: Index,
     about: dict[str, Any],
     keep: int,
+    ranker: Path | None,
 ) -> Served:
     log = learner.log
     histories, _ = log.histories(learner.config.length, np.arange(len(log.users)))
@@ -330,12 +334,19 @@ def _publish(
         log.items,
         index,
         histories=histories,
+        ranker=ranker,
         extra=about,
         keep=keep,
     )
     _prune(root)
     about = versions.manifest(root, name)["extra"]
     return Served(name, root / "versions" / name / "tower.onnx", index, about)
+
+
+def _ranker(served: Served) -> Path | None:
+    """The ranker of the served version, which its successors keep."""
+    path = served.tower.with_name("ranker.onnx")
+    return path if path.exists() else None
 
 
 # The training state, beside the versions
@@ -486,7 +497,13 @@ def _apply_full(step: _Step, applied: Mapping[str, Mark], served: Served) -> App
         step.learner, step.events, step.users, step.items, step.progress
     )
     served = publish_full(
-        step.root, step.learner, applied, step.how, about=served.about, keep=step.keep
+        step.root,
+        step.learner,
+        applied,
+        step.how,
+        about=served.about,
+        ranker=_ranker(served),
+        keep=step.keep,
     )
     return appended, (len(appended.log.users), len(appended.log.items)), served
 

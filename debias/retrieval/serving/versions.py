@@ -9,12 +9,14 @@
         index.faiss         searches them; or index.annoy, or neither
         fresh.npy           rows that have changed since the index was built
         histories.npy       the users' latest items, if known
+        ranker.onnx         orders what was retrieved, if published with it
         manifest.json       sizes and SHA-256 of all these, and entries of the publisher
 
 A version is written to a hidden folder, synced to disk and renamed. Then one rename of
 CURRENT makes it the version to serve. A crash at any moment leaves the last version in
 service, and a reader takes tower, vectors and index from one folder. The next publisher
-removes what a killed one left. For POSIX file systems.
+removes what a killed one left. Files of a version are read-only: they are mapped into
+memory, and one that is written to would fail its readers. For POSIX file systems.
 """
 
 import fcntl
@@ -28,11 +30,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from debias.data.files import atomic_folder, atomic_write
+from debias.engine.scoring import Scorer, read_onnx
 from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
 from debias.retrieval.serving.index import Index, Report, open_searcher
 from debias.retrieval.serving.tower import UserTower, write_tower
@@ -53,6 +56,7 @@ class Version:
         index: Finds the items.
         histories: (users, L) int32 id codes of items, most recent first; or None.
         manifest: "created", "extra" and the rest of `manifest.json`.
+        ranker: Orders items by features of their own names; or None.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Version:
     index: Index
     histories: np.ndarray | None
     manifest: dict[str, Any]
+    ranker: Scorer | None = None
 
     @cached_property
     def user_codes(self) -> dict[str, dict[str, int]]:
@@ -95,6 +100,7 @@ def publish(
     index: Index,
     *,
     histories: np.ndarray | None = None,
+    ranker: str | Path | None = None,
     extra: Mapping[str, Any] | None = None,
     keep: int = 3,
 ) -> str:
@@ -108,6 +114,8 @@ def publish(
         index: Over the vectors of `items`, row by row.
         histories: (users, L) as `Interactions.histories` gives them: the latest items
             of a known user who sends no history. None: nothing.
+        ranker: Path of a ranker that `debias export` wrote as ONNX, switched with all
+            the rest.
         extra: JSON values of the caller's, switched with all the rest; e.g. how far a
             log of events has been applied.
         keep: How many versions to keep, this one included. Versions that were rolled
@@ -139,7 +147,7 @@ def publish(
         before = int(current(root)) if (root / "CURRENT").exists() else 0
         name = f"{int((names(root) or ['0'])[-1]) + 1:06d}"
         with atomic_folder(root / "versions" / name) as aside:
-            _write(aside, tower, users, items, index, histories, about)
+            _write(aside, tower, users, items, index, histories, ranker, about)
         sync(root / "versions")
         _switch(root, name)
         _drop_old(root, name, before, keep)
@@ -185,6 +193,7 @@ def _write(
     items: FeatureTable,
     index: Index,
     histories: np.ndarray | None,
+    ranker: str | Path | None,
     about: dict[str, Any],
 ) -> None:
     """Writes all files of a version, the manifest last, and syncs them to disk."""
@@ -198,6 +207,9 @@ def _write(
     np.save(folder / "fresh.npy", index.fresh)
     if histories is not None:
         np.save(folder / "histories.npy", histories.astype(np.int32))
+    if ranker is not None:
+        _open_ranker(Path(ranker))
+        shutil.copyfile(ranker, folder / "ranker.onnx")
     if index.searcher is not None:
         index.searcher.save(folder)
     _check_tower(UserTower(folder / "tower.onnx"), users, index)
@@ -207,8 +219,16 @@ def _write(
     }
     text = json.dumps({**about, "sha256": _seal(about)}, indent=1)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
-    for file in (*folder.iterdir(), folder):
+    for file in folder.iterdir():
+        file.chmod(file.stat().st_mode & ~0o222)
         sync(file)
+    sync(folder)
+
+
+def _open_ranker(path: Path) -> Scorer:
+    if not path.exists():
+        raise ValueError(f"{path}: does not exist; debias export writes rankers")
+    return Scorer(*read_onnx(path), name=str(path))
 
 
 def _drop_old(root: Path, name: str, before: int, keep: int) -> None:
@@ -325,8 +345,53 @@ def roll_back(root: str | Path, name: str | None = None) -> str:
     return name
 
 
-def _read(folder: Path) -> Version:
-    about = _manifest(folder)
+class Checked(NamedTuple):
+    """What `check` found of one version.
+
+    Attributes:
+        version: Its name.
+        current: Whether CURRENT names it.
+        megabytes: Of its files, as its manifest has them; None without a manifest.
+        damage: What is wrong, by file; None: nothing.
+    """
+
+    version: str
+    current: bool
+    megabytes: float | None
+    damage: str | None
+
+
+def check(path: str | Path) -> list[Checked]:
+    """Reads every byte of every version in a folder, oldest first, and opens each.
+
+    Args:
+        path: Folder of the versions, or of one.
+
+    Raises:
+        ValueError: The folder holds no version, or CURRENT is damaged or names a
+            version that is absent.
+    """
+    root = Path(path)
+    if (root / "manifest.json").exists():
+        return [_checked(root, False)]
+    served, kept = current(root), names(root)
+    if served not in kept:
+        raise ValueError(f"{root / 'CURRENT'}: names {served}, kept are {kept}")
+    return [_checked(root / "versions" / name, name == served) for name in kept]
+
+
+def _checked(folder: Path, current: bool) -> Checked:
+    size = None
+    try:
+        files = _manifest(folder)["files"]
+        size = sum(file["bytes"] for file in files.values()) / 1e6
+        _read(folder)
+    except (ValueError, OSError) as error:
+        return Checked(folder.name, current, size, str(error))
+    return Checked(folder.name, current, size, None)
+
+
+def _check_files(folder: Path, about: Mapping[str, Any]) -> None:
     for file, expected in about["files"].items():
         path = folder / file
         if not path.exists():
@@ -338,6 +403,14 @@ def _read(folder: Path) -> Version:
             )
         if _digest(path) != expected["sha256"]:
             raise ValueError(f"{path}: does not have its checksum; {_ADVICE}")
+    for path in folder.iterdir():
+        if path.name not in (*about["files"], "manifest.json") and path.name[0] != ".":
+            raise ValueError(f"{path}: is not in the manifest; {_ADVICE}")
+
+
+def _read(folder: Path) -> Version:
+    about = _manifest(folder)
+    _check_files(folder, about)
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     if vectors.shape != (about["items"], about["dimension"]):
         raise ValueError(
@@ -358,7 +431,11 @@ def _read(folder: Path) -> Version:
         raise ValueError(f"{folder}: {error}; {_ADVICE}") from None
     path = folder / "histories.npy"
     histories = np.load(path, mmap_mode="r") if path.exists() else None
-    return Version(folder.name, folder, tower, users, items, index, histories, about)
+    path = folder / "ranker.onnx"
+    ranker = _open_ranker(path) if path.exists() else None
+    return Version(
+        folder.name, folder, tower, users, items, index, histories, about, ranker
+    )
 
 
 def _check_tower(tower: UserTower, users: FeatureTable, index: Index) -> None:

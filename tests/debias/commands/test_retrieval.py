@@ -224,3 +224,21 @@ def test_a_stream_whose_applied_rows_have_changed_is_refused(folder):
     done = run("update", folder / "root", path, code=1)
     path.write_text(text)
     assert "its first 200 rows are not those" in " ".join(done.output.split())
+
+
+def test_check_names_a_damaged_file_and_ends_with_status_1(tmp_path):
+    from tests.debias.retrieval import worlds
+
+    root = tmp_path / "root"
+    worlds.publish(root, tmp_path, 1)
+    worlds.publish(root, tmp_path, 2)
+    said = run("check", root).output.splitlines()
+    assert said == ["000001: 0.0 MB, whole", "000002, served: 0.0 MB, whole"]
+    worlds.overwrite(root / "versions" / "000001" / "items.npz", b"no")
+    said = run("check", root, code=1).output
+    assert "items.npz: has 2 bytes, the manifest says" in said
+    done = run("check", root, "--json", code=1)
+    first, second = json.loads(done.stdout)
+    assert "items.npz" in first["damage"] and second["damage"] is None
+    done = run("check", tmp_path / "absent", code=1)
+    assert "holds no published version" in done.output

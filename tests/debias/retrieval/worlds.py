@@ -85,3 +85,9 @@ def publish(root, folder, number=1, **options):
     return versions.publish(
         root, *parts(folder, number), histories=histories, **options
     )
+
+
+def overwrite(path, content):
+    """Writes into a file of a version, which is read-only."""
+    path.chmod(0o644)
+    (path.write_text if isinstance(content, str) else path.write_bytes)(content)

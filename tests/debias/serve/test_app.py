@@ -12,6 +12,7 @@ from debias.artifacts import open_scorer
 from debias.engine.scoring import Scorer
 from debias.retrieval.serving import versions
 from debias.serve.app import service
+from debias.serve.live import last_good
 from tests.debias.retrieval import worlds
 from tests.debias.serve.running import running
 
@@ -66,7 +67,11 @@ def test_retrieval_of_a_known_user_who_says_nothing_else(client):
 def test_rank_orders_by_the_score_of_the_ranker(client):
     features = [[1.0, 9.0], [3.0, 0.0], [3.0, 1.0], [-1.0, 0.0]]
     found = client.post("/rank", json={"features": features})
-    assert found.json() == {"scores": [2, 6, 6, -2], "order": [1, 2, 0, 3]}
+    assert found.json() == {
+        "version": "000001",
+        "scores": [2, 6, 6, -2],
+        "order": [1, 2, 0, 3],
+    }
 
 
 def test_health_and_metrics(client):
@@ -93,30 +98,32 @@ def test_the_page_and_the_interface_need_no_other_machine(client):
 @pytest.mark.parametrize(
     "body, status, reason",
     [
-        ("{", 400, "JSON"),
-        ('{"k": 0}', 422, "k: .* greater than or equal to 1"),
-        ('{"k": 1000000}', 422, "k: .* less than or equal to 1000"),
-        ('{"k": 1.5}', 422, "k: .*integer"),
-        ('{"k": "9"}', 422, "k: .*integer"),
-        ('{"n": 9}', 422, "n: Extra inputs"),
-        ("[]", 422, "dictionary"),
-        ("", 422, "required"),
-        ('{"history": [NaN]}', 422, "history.0"),
-        ('{"history": [1.5]}', 422, "history.0"),
-        ('{"history": [null]}', 422, "history.0"),
-        ('{"user": {"age": NaN}}', 422, "user.age.*finite"),
-        ('{"user": {"age": 1e999}}', 422, "user.age.*finite"),
+        ("{", 400, "truncated"),
+        ("", 400, "truncated"),
+        ('{"k": 1} x', 400, "trailing"),
+        ('{"history": [NaN]}', 400, "JSON"),
+        ('{"user": {"\\ud800": 1}}', 400, ""),
+        (b'{"user": {"\xff": 1}}', 400, ""),
+        ('{"k": 0}', 422, "k: expected `int` >= 1"),
+        ('{"k": 1000000}', 422, "k: expected `int` <= 1000"),
+        ('{"k": 1.5}', 422, "k: expected `int`"),
+        ('{"k": "9"}', 422, "k: expected `int`"),
+        ('{"k": ' + "9" * 9_000 + "}", 422, "k: integer value out of range"),
+        ('{"n": 9}', 422, "unknown field `n`"),
+        ("[]", 422, "xpected `object`"),
+        ("[" * 9_000, 422, "xpected `object`"),
+        ('{"where": ' + '{"a":' * 3_000, 422, "where.*expected `array`"),
+        ('{"history": [1.5]}', 422, r"history\[0\]"),
+        ('{"history": [null]}', 422, r"history\[0\]"),
+        ('{"user": {"age": 1e999}}', 422, "out of range"),
         ('{"user": {"age": 1e39}}', 422, "'age' must be a finite number"),
         ('{"user": {"age": "old"}}', 422, "'age' must be a finite number"),
         ('{"user": {"shoe": 1}}', 422, "unknown features"),
-        ('{"user": {"\\ud800": 1}}', 422, "unknown features"),
-        ('{"\\ud800": 1}', 422, "string"),
         ('{"where": {"shoe": [1]}}', 422, "unknown feature 'shoe'"),
         ('{"where": {"price": [1]}}', 422, "least, most"),
-        ("[" * 9_000, 400, ""),
-        ('{"k": ' + "9" * 9_000 + "}", 400, ""),
-        (json.dumps({"history": ["x"] * 1001}), 422, "at most 1000"),
-        (json.dumps({"history": ["x" * 501]}), 422, "at most 500"),
+        (json.dumps({"history": ["x"] * 1001}), 422, "length <= 1000"),
+        (json.dumps({"history": ["x" * 501]}), 422, "length <= 500"),
+        (json.dumps({"user": {str(n): 1 for n in range(101)}}), 422, "length <= 100"),
         (json.dumps({"history": ["x" * 30_000]}), 413, "larger than 20,000 bytes"),
     ],
 )
@@ -132,12 +139,12 @@ def test_bad_input_is_refused_with_a_reason(client, body, status, reason):
 @pytest.mark.parametrize(
     "features, reason",
     [
-        ([], "at least 1 item"),
+        ([], "length >= 1"),
         ([[1.0, 2.0], [1.0]], "one length"),
         ([[1.0, 2.0, 3.0]], "other than 2 features"),
         ([[1e39, 0.0]], "float32"),
-        ([["a", 0.0]], "number"),
-        ([[0.0, 1.0]] * 1001, "at most 1000"),
+        ([["a", 0.0]], "expected `float`, got `str`"),
+        ([[0.0, 1.0]] * 1001, "length <= 1000"),
     ],
 )
 def test_rank_refuses(client, features, reason):
@@ -168,6 +175,103 @@ def test_rank_finds_features_by_name_in_any_order(root):
         assert found.status_code == 422 and "reads 2 features" in found.json()["error"]
 
 
+def test_rank_by_name_and_by_id(root):
+    # The items of the version have a price, which is their row.
+    ranker = Scorer(lambda x: x[..., 0] - 10 * x[..., 1], ("price", "hour"))
+    with running(service(root, ranker)) as client:
+
+        def rank(**asked):
+            return client.post("/rank", json=asked)
+
+        plain = rank(features=[[4, 2], [11, 2]]).json()
+        assert plain["scores"] == [4 - 20, 11 - 20] and plain["order"] == [1, 0]
+        items = [{"price": 4, "x": "rum", "hour": 2}, {"hour": 2, "price": 11.0}]
+        assert rank(items=items).json() == plain
+        shared = {"items": [{"price": 4}, {"price": 11}], "context": {"hour": 2}}
+        assert rank(**shared).json() == plain
+        assert rank(ids=["1-4", "1-11"], context={"hour": 2}).json() == plain
+        for asked, reason in (
+            ({}, "give one of features, items and ids, got none"),
+            ({"ids": ["1-4"], "items": items}, "got items and ids"),
+            ({"ids": ["1-4", "9-9"]}, r"ids\[1\]: '9-9' is no item of version 000001"),
+            ({"ids": ["1-4"]}, "the feature hour of the ranker is missing"),
+            ({"ids": ["1-4"], "context": {"hour": 2, "price": 1}}, "price as well"),
+            (
+                {"items": [{"price": 4, "hour": 1}, {"hour": 1}]},
+                r"items\[1\]: .* price",
+            ),
+            ({"items": [{"price": "a", "hour": 1}]}, r"items\[0\]: .* price must be a"),
+            ({"items": [{"price": 10**40, "hour": 1}]}, "float32 can hold"),
+            ({"ids": ["1-4"], "context": {"hour": None}}, "context: .* hour must be"),
+            ({"features": [[1, 2]], "context": {"hour": 2}}, "context: goes with"),
+            ({"ids": []}, "ids: expected `array` of length >= 1"),
+        ):
+            found = rank(**asked)
+            assert found.status_code == 422, found.text
+            assert re.search(reason, found.json()["error"])
+
+
+def test_recommend_orders_what_is_retrieved(root):
+    ranker = Scorer(lambda x: x[..., 1] - x[..., 0], ("price", "retrieval_score"))
+    with running(service(root, ranker)) as client:
+        # Age 1: items 0, 4 and 8 score 1, 1.04 and 1.08, and cost 0, 4 and 8.
+        asked = {"user": {"age": 1}, "k": 2, "candidates": 3}
+        found = client.post("/recommend", json=asked)
+        assert found.json() == {
+            "version": "000001",
+            "items": ["1-0", "1-4"],
+            "scores": pytest.approx([1.0, 1.04 - 4]),
+            "retrieved": pytest.approx([1.0, 1.04]),
+            "known": False,
+            "passed_over": [],
+        }
+        asked["where"] = {"price": [1, None]}
+        found = client.post("/recommend", json=asked).json()
+        assert found["items"][0] == "1-1"  # cheapest of 8, 4 and, by row, 1
+        assert client.post("/recommend", json={"k": 0}).status_code == 422
+
+
+def test_a_ranker_is_switched_with_its_version(root, tmp_path):
+    def export(path, weight):
+        from onnx import TensorProto, helper, numpy_helper, save
+
+        table = np.array([[weight]], np.float32)
+        nodes = [
+            helper.make_node("MatMul", ["features", "weight"], ["product"]),
+            helper.make_node("Squeeze", ["product", "last"], ["scores"]),
+        ]
+        given = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            nodes,
+            "ranker",
+            [given("features", TensorProto.FLOAT, [None, None, 1])],
+            [given("scores", TensorProto.FLOAT, [None, None])],
+            [
+                numpy_helper.from_array(table, "weight"),
+                numpy_helper.from_array(np.array([2]), "last"),
+            ],
+        )
+        opset = [helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        helper.set_model_props(model, {"feature_names": '["price"]'})
+        save(model, path)
+        return path
+
+    own = export(tmp_path / "own.onnx", 3)
+    service_ranker = Scorer(lambda x: x[..., 0], ("price",))
+    with running(service(root, service_ranker, poll=0.02)) as client:
+        for number, weight in ((1, 1), (2, 3)):
+            found = client.post("/rank", json={"ids": [f"{number}-5"]}).json()
+            assert found["scores"] == [5.0 * weight]
+            if number == 1:
+                worlds.publish(root, tmp_path, 2, ranker=own)
+                until(lambda: client.get("/health").json()["version"] == "000002")
+    loaded = versions.load(root)
+    assert loaded.ranker is not None and loaded.ranker.feature_names == ("price",)
+    with pytest.raises(ValueError, match=r"absent\.onnx: does not exist"):
+        worlds.publish(root, tmp_path, 3, ranker=tmp_path / "absent.onnx")
+
+
 def test_names_need_a_ranker_that_knows_its_own(client):
     body = {"features": [[1.0, 2.0]], "names": ["a", "b"]}
     found = client.post("/rank", json=body)
@@ -176,8 +280,12 @@ def test_names_need_a_ranker_that_knows_its_own(client):
 
 def test_no_ranker_no_rank_and_no_such_place(root):
     with running(service(root)) as client:
-        for found in (client.post("/rank", json={}), client.get("/nowhere")):
-            assert found.status_code == 404 and found.json() == {"error": "Not Found"}
+        asked = {"features": [[1.0]]}
+        for path in ("/rank", "/recommend"):
+            found = client.post(path, json=asked if path == "/rank" else {})
+            assert found.status_code == 404 and "no ranker" in found.json()["error"]
+        found = client.get("/nowhere")
+        assert found.status_code == 404 and found.json() == {"error": "Not Found"}
         assert client.get("/retrieve").headers["allow"] == "POST"
 
 
@@ -188,7 +296,7 @@ def test_what_takes_too_long_is_given_up_and_too_many_are_sent_away(root, monkey
         held.wait(20)
         return features[:, 0]
 
-    monkeypatch.setattr("debias.serve.app.WAITING", 1)
+    monkeypatch.setattr("debias.serve.workers.WAITING", 1)
     with running(service(root, slow, seconds=0.3)) as client:
         found = []
 
@@ -204,6 +312,8 @@ def test_what_takes_too_long_is_given_up_and_too_many_are_sent_away(root, monkey
         reasons = sorted(each.json()["error"] for each in found)
         assert [each.status_code for each in found] == [503, 503]
         assert reasons[0].startswith("the answer was not ready within 0.3 s")
+        busy = next(each for each in found if "too many" in each.text)
+        assert busy.headers["retry-after"] == "1"
         assert reasons[1].startswith("too many requests")
         assert client.get("/health").status_code == 200
 
@@ -225,7 +335,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_serves_on(client, root, tm
 
     def damaged(root, name):
         path = root / "versions" / name / "manifest.json"
-        path.write_text(path.read_text()[:100])
+        worlds.overwrite(path, path.read_text()[:100])
         publish(root, name)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -238,6 +348,49 @@ def test_a_damaged_version_is_refused_and_the_old_one_serves_on(client, root, tm
     worlds.publish(root, tmp_path, 3)
     until(lambda: client.get("/health").json()["version"] == "000003")
     assert client.get("/health").json()["refused"] is None
+
+
+def cut(root, name):
+    """Damages a version as nobody should: it writes into a file of it."""
+    path = root / "versions" / name / "vectors.npy"
+    worlds.overwrite(path, path.read_bytes()[:-4])
+
+
+def test_a_version_that_is_written_to_gives_way_to_the_last_good_one(
+    client, root, tmp_path
+):
+    worlds.publish(root, tmp_path, 2)
+    until(lambda: client.get("/health").json()["version"] == "000002")
+    cut(root, "000002")
+    until(lambda: client.get("/health").json()["version"] == "000001")
+    assert "000002/vectors.npy: has" in client.get("/health").json()["refused"]
+    assert retrieve(client, k=1).json()["version"] == "000001"
+    cut(root, "000001")  # of those that are left, the one in memory is served on
+    until(lambda: "000002" in client.get("/health").json()["refused"])
+    assert retrieve(client, k=1).json()["version"] == "000001"
+    worlds.publish(root, tmp_path, 3)
+    until(lambda: client.get("/health").json()["version"] == "000003")
+    assert client.get("/health").json()["refused"] is None
+
+
+def test_it_starts_on_the_last_good_version(root, tmp_path):
+    worlds.publish(root, tmp_path, 2)
+    worlds.publish(root, tmp_path, 3)
+    cut(root, "000002")
+    cut(root, "000003")
+    version, why = last_good(root)
+    assert version.name == "000001" and "000003/vectors.npy: has" in why
+    cut(root, "000001")
+    with pytest.raises(ValueError, match=r"000003/vectors\.npy: has"):
+        last_good(root)
+
+
+def test_a_version_rolled_back_from_does_not_come_again(root, tmp_path):
+    worlds.publish(root, tmp_path, 2)
+    versions.roll_back(root)
+    cut(root, "000001")
+    with pytest.raises(ValueError, match=r"000001/vectors\.npy: has"):
+        last_good(root)
 
 
 def test_nothing_to_serve(tmp_path):

@@ -1,8 +1,10 @@
 """Tests of `debias serve` as a process: killed, switched, asked too much."""
 
+import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,12 +21,15 @@ ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
-def serving(root):
+def serving(root, *options, verify=None, token=None):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "debias", "serve", str(root), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    env = {**os.environ, **({} if token is None else {"DEBIAS_TOKEN": token})}
+    process = subprocess.Popen(
+        [*command, *options], cwd=ROOT, stderr=subprocess.DEVNULL, env=env
+    )
 
     def up():
         assert process.poll() is None
@@ -33,7 +38,12 @@ def serving(root):
         except httpx.ConnectError:
             return False
 
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    url = f"http{'s' if verify else ''}://127.0.0.1:{port}"
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    trusted = ssl.create_default_context(cafile=verify)
+    with httpx.Client(
+        base_url=url, timeout=30, headers=headers, verify=trusted
+    ) as client:
         try:
             until(up, 60)
             yield process, client

@@ -93,13 +93,52 @@ def test_a_damaged_file_is_named(root, file, harm):
     if harm == "absent":
         path.unlink()
     else:
-        path.write_bytes(content if harm == "flipped" else content[:-1])
+        worlds.overwrite(path, bytes(content if harm == "flipped" else content[:-1]))
     said = {
         "flipped": "its checksum",
         "cut": "the manifest says",
         "absent": "is absent",
     }
     with pytest.raises(ValueError, match=rf"{file}: .*{said[harm]}.*; roll back"):
+        versions.load(root)
+
+
+def test_check_reads_every_version_and_names_what_is_damaged(root, tmp_path):
+    for number in (2, 3):
+        worlds.publish(root, tmp_path, number)
+    versions.roll_back(root)
+    found = versions.check(root)
+    assert [(each.version, each.current, each.damage) for each in found] == [
+        ("000001", False, None),
+        ("000002", True, None),
+        ("000003", False, None),
+    ]
+    folder = root / "versions" / "000001"
+    files = [path for path in folder.iterdir() if path.name != "manifest.json"]
+    assert found[0].megabytes == sum(path.stat().st_size for path in files) / 1e6
+    worlds.overwrite(folder / "items.npz", b"")
+    worlds.overwrite(root / "versions" / "000003" / "manifest.json", "{}")
+    first, second, third = versions.check(root)
+    assert "000001/items.npz: has 0 bytes" in first.damage and second.damage is None
+    assert "000003/manifest.json: is damaged" in third.damage
+    assert third.megabytes is None
+    assert versions.check(folder)[0].damage == first.damage
+    shutil.rmtree(root / "versions" / "000002")
+    with pytest.raises(ValueError, match="CURRENT: names 000002, kept are"):
+        versions.check(root)
+
+
+def test_files_of_a_version_are_read_only(root):
+    files = list((root / "versions" / "000001").iterdir())
+    assert len(files) == 7 and not any(path.stat().st_mode & 0o222 for path in files)
+
+
+def test_a_file_that_the_manifest_lacks_is_refused(root):
+    folder = root / "versions" / "000001"
+    (folder / ".nfs0001").write_text("what a file system leaves")
+    versions.load(root)
+    (folder / "index.faiss").write_text("of another version")
+    with pytest.raises(ValueError, match=r"index\.faiss: is not in the manifest"):
         versions.load(root)
 
 
@@ -118,7 +157,7 @@ def test_a_damaged_file_is_named(root, file, harm):
 )
 def test_a_damaged_manifest_is_named(root, harm, message):
     path = root / "versions" / "000001" / "manifest.json"
-    path.write_text(harm(json.loads(path.read_text())))
+    worlds.overwrite(path, harm(json.loads(path.read_text())))
     with pytest.raises(ValueError, match=rf"manifest\.json: .*{message}"):
         versions.load(root)
 
@@ -126,6 +165,7 @@ def test_a_damaged_manifest_is_named(root, harm, message):
 def test_a_version_that_is_whole_but_does_not_fit_itself_is_refused(root):
     """A tower of other size, and a manifest that says so of all files."""
     folder = root / "versions" / "000001"
+    (folder / "tower.onnx").unlink()
     worlds.write_tower(folder / "tower.onnx", np.zeros((14, 5)))
     about = versions.manifest(root)
     about["files"]["tower.onnx"] = {
@@ -133,7 +173,7 @@ def test_a_version_that_is_whole_but_does_not_fit_itself_is_refused(root):
         "sha256": versions._digest(folder / "tower.onnx"),
     }
     text = json.dumps({**about, "sha256": versions._seal(about)})
-    (folder / "manifest.json").write_text(text)
+    worlds.overwrite(folder / "manifest.json", text)
     with pytest.raises(ValueError, match="vectors of size 5, the index has 4"):
         versions.load(root)
 
@@ -200,7 +240,7 @@ def test_the_folder_of_one_version_loads_wherever_it_lies(root, tmp_path):
     assert one.name == "000001" and versions.load(root).name == "000002"
     copy = shutil.copytree(one.path, tmp_path / "copy")
     assert retrieve(versions.load(copy), {"age": 1.0}, k=2).items == ["1-8", "1-4"]
-    (copy / "users.npz").write_bytes(b"")
+    worlds.overwrite(copy / "users.npz", b"")
     with pytest.raises(ValueError, match=r"copy/users\.npz: has 0 bytes"):
         versions.load(copy)
 

@@ -1,0 +1,256 @@
+"""Answers of the service from a version and a ranker: functions without HTTP."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from msgspec import UNSET
+
+from debias.engine.scoring import Scorer
+from debias.retrieval.data.interactions import FIRST, ID
+from debias.retrieval.serving.query import Answer, retrieve
+from debias.retrieval.serving.versions import Version
+from debias.serve.schemas import (
+    WAYS,
+    RankAnswer,
+    RankRequest,
+    RecommendAnswer,
+    RecommendRequest,
+    RetrieveAnswer,
+    RetrieveRequest,
+)
+
+LARGEST = float(np.finfo(np.float32).max)
+RETRIEVED = "retrieval_score"  # a feature that `recommend` knows of every item
+
+
+def retrieved(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
+    """The items to retrieve for a user, known or new."""
+    return RetrieveAnswer(version.name, *_retrieve(version, asked, asked.k))
+
+
+def _retrieve(version: Version, asked: RetrieveRequest, k: int) -> Answer:
+    return retrieve(
+        version, asked.user, asked.history, k, seen=asked.seen, where=asked.where
+    )
+
+
+def ranked(version: Version, ranker: Scorer, asked: RankRequest) -> RankAnswer:
+    """Relevance of items, free of the bias of the clicks that taught it.
+
+    Raises:
+        ValueError: Not exactly one of features, items and ids is given, or a feature is
+            missing, of another kind or given twice.
+    """
+    given = [way for way in WAYS if getattr(asked, way) is not UNSET]
+    if len(given) != 1:
+        raise ValueError(
+            f"give one of features, items and ids, got {' and '.join(given) or 'none'}"
+        )
+    if asked.features is not UNSET:
+        features = matrix(asked.features)
+        if asked.context:
+            raise ValueError("context: goes with items and ids, which have names")
+        if asked.names is not None:
+            features = features[:, columns(asked.names, features, ranker)]
+    elif asked.items is not UNSET:
+        features = named(ranker, by_name(asked.items), asked.context, len(asked.items))
+    else:
+        rows = rows_of(version, asked.ids if asked.ids is not UNSET else ())
+        table = item_features(version, rows, feature_names(ranker) or ())
+        features = named(ranker, table, asked.context, len(rows))
+    scores = _scores(ranker, features)
+    order = np.argsort(-scores, kind="stable")
+    return RankAnswer(version.name, scores.tolist(), order.tolist())
+
+
+def recommended(
+    version: Version, ranker: Scorer, asked: RecommendRequest
+) -> RecommendAnswer:
+    """The best by relevance of the items that are retrieved for a user.
+
+    The ranker reads the features of its names from the version's table of items, from
+    `context`, and `RETRIEVED`, the score of the retrieval.
+
+    Raises:
+        ValueError: As for `ranked` and `retrieve`.
+    """
+    found = _retrieve(version, asked, max(asked.candidates, asked.k))
+    rows = rows_of(version, found.items)
+    table = item_features(version, rows, feature_names(ranker) or ())
+    table = {RETRIEVED: np.array(found.scores, np.float32), **table}
+    scores = _scores(ranker, named(ranker, table, asked.context, len(rows)))
+    order = np.argsort(-scores, kind="stable")[: asked.k]
+    return RecommendAnswer(
+        version.name,
+        [found.items[place] for place in order],
+        scores[order].tolist(),
+        [found.scores[place] for place in order],
+        found.known,
+        found.passed_over,
+    )
+
+
+def _scores(ranker: Scorer, features: np.ndarray) -> np.ndarray:
+    scores = np.asarray(ranker(features), np.float64)
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"the ranker gives item {int(np.argmin(np.isfinite(scores)))} no finite "
+            "score"
+        )
+    return scores
+
+
+def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
+    """The row of each item in the version's table.
+
+    Raises:
+        ValueError: An id is unknown; the message names its place.
+    """
+    codes = version.item_codes[ID]
+    rows = np.array([codes.get(str(one), FIRST - 1) - FIRST for one in ids], np.int64)
+    if (rows < 0).any():
+        place = int(np.argmax(rows < 0))
+        raise ValueError(
+            f"ids[{place}]: {ids[place]!a} is no item of version {version.name}"
+        )
+    return rows
+
+
+def item_features(
+    version: Version, rows: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Those of the named features that the version's table of items has as numbers."""
+    return {
+        name: version.items.columns[name][rows]
+        for name in names
+        if name in version.items.columns
+        and version.items.columns[name].dtype.kind == "f"
+    }
+
+
+def by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """A column for each feature that an item has; one that an item lacks is None there.
+
+    >>> by_name([{"price": 2.5}, {"price": 3, "age": 1}])
+    {'price': [2.5, 3], 'age': [None, 1]}
+    """
+    names = dict.fromkeys(name for item in items for name in item)
+    return {name: [item.get(name) for item in items] for name in names}
+
+
+def named(
+    ranker: Scorer,
+    table: Mapping[str, Sequence[Any] | np.ndarray],
+    context: Mapping[str, Any],
+    items: int,
+) -> np.ndarray:
+    """(items, F) float32: the ranker's features, from columns by name.
+
+    Args:
+        ranker: Knows the names of its features.
+        table: A value an item.
+        context: A value for all items.
+        items: How many.
+
+    Raises:
+        ValueError: The ranker knows no names; or a feature is missing, is no finite
+            number, or is in the table and the context.
+
+    >>> ranker = Scorer(lambda x: x[..., 0], ("price", "hour"))
+    >>> named(ranker, {"price": [2.5, 3]}, {"hour": 9}, 2).tolist()
+    [[2.5, 9.0], [3.0, 9.0]]
+    """
+    wanted = feature_names(ranker)
+    if wanted is None:
+        raise ValueError(
+            "the ranker does not know the names of its features; give features, in the "
+            "order of training"
+        )
+    features = np.empty((items, len(wanted)), np.float64)
+    for place, name in enumerate(wanted):
+        if name in table and name in context:
+            raise ValueError(f"context: items have the feature {name} as well")
+        if name not in table and name not in context:
+            raise ValueError(
+                f"the feature {name} of the ranker is missing; give it with the items "
+                "or in context"
+            )
+        features[:, place] = _numbers(name, table.get(name, context.get(name)))
+    return _float32(features)
+
+
+def _numbers(name: str, values: Any) -> Any:
+    """A number or numbers; raises ValueError that names the first that is none."""
+    if isinstance(values, np.ndarray):
+        return values
+    if not isinstance(values, list):
+        return _number("context", name, values)
+    return [_number(f"items[{at}]", name, value) for at, value in enumerate(values)]
+
+
+def _number(where: str, name: str, value: Any) -> float:
+    if isinstance(value, int | float) and abs(value) <= LARGEST:
+        return float(value)
+    got = "none" if value is None else f"{value!a:.50}"
+    raise ValueError(
+        f"{where}: the feature {name} must be a number that float32 can hold, got {got}"
+    )
+
+
+def matrix(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    """(items, F) float32.
+
+    Raises:
+        ValueError: Rows differ in length, or a number is too large.
+
+    >>> matrix([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:
+        some = sorted(lengths)[:3]
+        raise ValueError(f"features must be rows of one length, got {some}")
+    return _float32(np.array(rows, np.float64))
+
+
+def _float32(features: np.ndarray) -> np.ndarray:
+    if not (np.abs(features) <= LARGEST).all():
+        raise ValueError("features must be finite numbers that float32 can hold")
+    return features.astype(np.float32)
+
+
+def feature_names(ranker: Any) -> list[str] | None:
+    """The names of the features of a ranker in order; None where it has none."""
+    names = getattr(ranker, "feature_names", None)
+    return None if names is None else list(names)
+
+
+def columns(names: Sequence[str], features: np.ndarray, ranker: Any) -> list[int]:
+    """The column of each feature of the ranker among the columns called `names`.
+
+    Raises:
+        ValueError: The ranker has no names, or a feature is missing or comes twice.
+
+    >>> ranker = Scorer(lambda x: x[..., 0], ("a", "b"))
+    >>> columns(["b", "c", "a"], np.zeros((1, 3)), ranker)
+    [2, 0]
+    """
+    wanted = feature_names(ranker)
+    if wanted is None:
+        raise ValueError(
+            "names: the ranker does not know the names of its features; leave names "
+            "out and give features in the order of training"
+        )
+    if len(names) != features.shape[1]:
+        raise ValueError(
+            f"names must name all {features.shape[1]} features of a row, got "
+            f"{len(names)}"
+        )
+    times, place = Counter(names), {name: at for at, name in enumerate(names)}
+    for name in wanted:
+        if times[name] != 1:
+            what = f"comes {times[name]} times" if times[name] else "is missing"
+            raise ValueError(f"names: the feature {name} {what}")
+    return [place[name] for name in wanted]

@@ -1,0 +1,232 @@
+"""The service as processes: workers behind one socket, started again when they die."""
+
+import copy
+import dataclasses
+import gc
+import multiprocessing
+import os
+import resource
+import signal
+import ssl
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from debias.artifacts import open_scorer
+from debias.retrieval.serving import versions
+from debias.serve.app import service
+from debias.serve.protocol import CONNECTIONS, Prompt
+
+HANDLES = CONNECTIONS + 256  # open files of a process
+
+
+@dataclass(frozen=True)
+class Application:
+    """Makes the application in a worker.
+
+    Attributes:
+        root, body, seconds, threads, hosts, token: As for `debias.serve.app.service`.
+        ranker: Path of an exported ranker, or None.
+    """
+
+    root: Path
+    ranker: Path | None
+    body: int
+    seconds: float
+    threads: int
+    hosts: frozenset[str]
+    token: str | None = field(default=None, repr=False)
+
+    def __call__(self) -> FastAPI:
+        """The application; a fault ends the process in a way that is not retried."""
+        _end_with_parent()
+        options = {
+            each.name: getattr(self, each.name)
+            for each in dataclasses.fields(self)
+            if each.name not in ("root", "ranker")
+        }
+        try:
+            scorer = None if self.ranker is None else open_scorer(self.ranker)
+            app = service(self.root, scorer, **options)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            from debias.data.text import printable
+
+            print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
+            sys.exit(STARTUP_FAILURE)
+        gc.collect()
+        gc.freeze()  # the tables of a version are never looked through again
+        return app
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files of a certificate, as uvicorn takes them.
+
+    Attributes:
+        ssl_certfile, ssl_keyfile: PEM; the key may stand in the first.
+        ssl_keyfile_password: Of the key.
+        ssl_ca_certs: PEM; clients must show a certificate that these have signed.
+
+    Raises:
+        ValueError: A file is missing, is none, or does not fit the other.
+    """
+
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    ssl_keyfile_password: str | None = field(default=None, repr=False)
+    ssl_ca_certs: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.ssl_certfile is None:
+            if self.ssl_keyfile or self.ssl_ca_certs:
+                raise ValueError("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile")
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        named = (self.ssl_certfile, self.ssl_keyfile, self.ssl_ca_certs)
+        for path in filter(None, named):
+            if not path.is_file():
+                raise ValueError(f"{path}: does not exist, or is no file")
+        try:
+            # A key with a password and none given would ask at the terminal.
+            context.load_cert_chain(
+                self.ssl_certfile,
+                self.ssl_keyfile,
+                lambda: self.ssl_keyfile_password or "",
+            )
+        except (ssl.SSLError, OSError) as error:
+            files = " and ".join(str(path) for path in filter(None, named[:2]))
+            raise ValueError(
+                f"{files}: is no certificate with its key in PEM, or the password of "
+                f"the key is wrong: {error}"
+            ) from None
+        if self.ssl_ca_certs:
+            try:
+                context.load_verify_locations(self.ssl_ca_certs)
+            except (ssl.SSLError, OSError) as error:
+                raise ValueError(
+                    f"{self.ssl_ca_certs}: holds no certificate in PEM: {error}"
+                ) from None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of uvicorn."""
+        found: dict[str, Any] = dataclasses.asdict(self)
+        if self.ssl_ca_certs:
+            found["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+        return found
+
+
+def run(
+    application: Application,
+    host: str,
+    port: int,
+    workers: int = 1,
+    tls: Tls = Tls(),
+    access_log: str | None = None,
+) -> bool:
+    """Serves until it is told to end; open requests are answered first.
+
+    A worker that dies, as one does whose mapped file is cut short, is started again, on
+    the last good version.
+
+    Args:
+        application: What each worker serves.
+        host, port: To listen on.
+        workers: Processes. They share the pages of the files of a version.
+        tls: Without a certificate it is plain HTTP.
+        access_log: File that gets a line of JSON for each request, "-" standard output;
+            None: nowhere.
+
+    Returns:
+        Whether it served: False where a worker could not begin.
+
+    Raises:
+        ValueError: There is no version to serve.
+    """
+    versions.current(application.root)  # before anything is started
+    _raise_file_limit()
+    config = uvicorn.Config(
+        application,
+        host,
+        port,
+        factory=True,
+        http=partial(Prompt, header_seconds=application.seconds),  # type: ignore[arg-type]
+        ws="none",
+        access_log=False,
+        log_config=_logging(access_log),
+        server_header=False,
+        workers=workers,
+        timeout_graceful_shutdown=int(application.seconds) + 1,
+        timeout_worker_healthcheck=30,
+        **tls.options(),
+    )
+    with _shared_counters(workers):
+        supervisor = Multiprocess(config, [config.bind_socket()])
+        supervisor.run()
+    return all(each.exitcode != STARTUP_FAILURE for each in supervisor.processes)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its supervisor is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = HANDLES if hard == resource.RLIM_INFINITY else min(HANDLES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextmanager
+def _shared_counters(workers: int) -> Iterator[None]:
+    """A folder in which several workers count their requests together."""
+    if workers == 1 or "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
+
+
+def _logging(access_log: str | None) -> dict[str, Any]:
+    """uvicorn's logging and this library's beside it."""
+    found = copy.deepcopy(LOGGING_CONFIG)
+    found["loggers"]["debias.serve"] = {"handlers": ["default"], "level": "INFO"}
+    if access_log is None:
+        return found
+    handler: dict[str, Any] = {"formatter": "plain", "class": "logging.FileHandler"}
+    if access_log == "-":
+        handler = {
+            "formatter": "plain",
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+        }
+    else:
+        handler["filename"] = access_log
+    found["formatters"]["plain"] = {"format": "%(message)s"}
+    found["handlers"]["requests"] = handler
+    found["loggers"]["debias.access"] = {
+        "handlers": ["requests"],
+        "level": "INFO",
+        "propagate": False,
+    }
+    return found

@@ -1,0 +1,71 @@
+"""Threads that compute answers, and that refuse what they could not answer in time."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+WAITING = 256  # requests at work or waiting for it; more are refused
+PATIENCE = 0.2  # seconds that a request may expect to wait
+MEMORY = 0.05  # weight of the latest answer in the mean of their seconds
+
+T = TypeVar("T")
+
+
+class Busy(Exception):
+    """There is too much to do already."""
+
+
+class Workers:
+    """Threads that compute answers.
+
+    They refuse a request whose answer would begin later than `PATIENCE`, judged by the
+    number of requests before it and the seconds that answers have taken. A request
+    whose sender gave up still counts until its thread is done with it.
+
+    Args:
+        threads: How many.
+    """
+
+    def __init__(self, threads: int):
+        self.pool, self.threads = ThreadPoolExecutor(threads, "answer"), threads
+        self.waiting, self.seconds = 0, 0.0
+
+    def check(self) -> None:
+        """Raises Busy where a request of now would be refused."""
+        wait = (self.waiting - self.threads) * self.seconds / self.threads
+        if self.waiting >= WAITING or wait > PATIENCE:
+            raise Busy("too many requests at once; try again")
+
+    async def run(self, compute: Callable[[], T]) -> T:
+        """The value of `compute`.
+
+        Raises:
+            Busy: See `check`.
+        """
+        self.check()
+        loop = asyncio.get_running_loop()
+
+        def timed() -> T:
+            begun = time.perf_counter()
+            try:
+                return compute()
+            finally:
+                taken = time.perf_counter() - begun
+                self.seconds += MEMORY * (taken - self.seconds)
+
+        def done(_: Future[T]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._done)
+
+        self.waiting += 1
+        future = self.pool.submit(timed)
+        future.add_done_callback(done)
+        return await asyncio.wrap_future(future)
+
+    def _done(self) -> None:
+        self.waiting -= 1
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,114 @@
+"""Tests of debias.serve.running: certificates, and workers that die."""
+
+import json
+import signal
+import subprocess
+
+import httpx
+import psutil
+import pytest
+
+from debias.commands.serve import _token
+from debias.serve.running import Tls
+from tests.debias.retrieval import worlds
+from tests.debias.serve.test_app import cut, until
+from tests.debias.serve.test_process import serving
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    command = "openssl rsa -in key.pem -aes128 -passout pass:x -out locked.pem"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_a_certificate_that_is_wrong_is_named(certificate, tmp_path):
+    cert, key = certificate
+    Tls(cert, key)
+    Tls(cert, key.with_name("locked.pem"), "x")
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no")
+    for arguments, reason in (
+        ((tmp_path / "absent.pem", key), "absent.pem: does not exist"),
+        ((cert, cert), "is no certificate with its key"),
+        ((bad, key), "bad.pem and .*is no certificate"),
+        ((cert, key.with_name("locked.pem"), "y"), "password of the key is wrong"),
+        ((cert, key.with_name("locked.pem")), "password of the key is wrong"),
+        ((None, key), "need --ssl-certfile"),
+        ((cert, key, None, bad), "bad.pem: holds no certificate"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            Tls(*arguments)
+
+
+def test_workers_that_die_are_started_on_the_last_good_version(tmp_path):
+    root = tmp_path / "root"
+    worlds.publish(root, tmp_path, 1)
+    worlds.publish(root, tmp_path, 2)
+    options = ["--workers", "2", "--access-log", str(tmp_path / "log")]
+    with serving(root, *options) as (process, client):
+        assert client.get("/ready").json() == {"ready": True, "version": "000002"}
+        cut(root, "000002")
+        children = psutil.Process(process.pid).children()
+        workers = [
+            each for each in children if "spawn_main" in " ".join(each.cmdline())
+        ]
+        assert len(workers) == 2
+        for worker in workers:
+            worker.send_signal(signal.SIGBUS)
+
+        def again():
+            try:
+                return client.get("/health").json()["version"] == "000001"
+            except httpx.TransportError:
+                return False
+
+        until(again, 30)
+        until(lambda: "debias_version 1.0" in client.get("/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert {"/ready", "/health"} <= {line["path"] for line in lines}
+
+
+def test_workers_end_with_their_supervisor(tmp_path):
+    worlds.publish(tmp_path / "root", tmp_path)
+    with serving(tmp_path / "root") as (process, _):
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert alive == []
+
+
+def test_https_and_a_token_from_the_environment(certificate, tmp_path):
+    worlds.publish(tmp_path / "root", tmp_path)
+    cert, key = certificate
+    options = ["--ssl-certfile", str(cert), "--ssl-keyfile", str(key)]
+    with serving(tmp_path / "root", *options, verify=str(cert), token="sesame") as (
+        _,
+        client,
+    ):
+        assert client.get("/health").json()["version"] == "000001"
+        del client.headers["authorization"]
+        assert client.get("/health").status_code == 401
+        assert client.get("/ready").status_code == 200
+
+
+@pytest.mark.parametrize("text", ["", "two words", "caf\xe9", "a\x00b"])
+def test_a_token_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "token").write_text(text)
+    with pytest.raises(ValueError, match="token: must hold a token of printable ASCII"):
+        _token(tmp_path / "token", None)
+    with pytest.raises(ValueError, match="DEBIAS_TOKEN: must hold"):
+        _token(None, text)
+
+
+def test_the_token_of_a_file_goes_before_that_of_the_environment(tmp_path):
+    (tmp_path / "token").write_text("sesame\n")
+    assert _token(tmp_path / "token", "other") == "sesame"
+    assert _token(None, "other") == "other" and _token(None, None) is None
