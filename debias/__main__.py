@@ -6,6 +6,8 @@ from debias.commands.diagnose import diagnose
 from debias.commands.evaluate import evaluate
 from debias.commands.export import export
 from debias.commands.inspect import inspect
+from debias.commands.judge import judge
+from debias.commands.propensities import propensities
 from debias.commands.rank import rank
 from debias.commands.retrieval import app as retrieval
 from debias.commands.screen import Version
@@ -19,7 +21,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="From a click log to a ranker without its bias.",
 )
-for command in (inspect, diagnose, train, evaluate, export, rank, serve):
+COMMANDS = (
+    *(inspect, diagnose, propensities, judge),
+    *(train, evaluate, export, rank, serve),
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(retrieval, name="retrieval")
 

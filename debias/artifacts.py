@@ -97,6 +97,16 @@ def open_scorer(path: str | Path) -> "Scorer":
     return Scorer(run, names, str(path))
 
 
+def open_ranker(folder: str | Path) -> "Scorer":
+    """The ranker of a folder that `debias train` wrote.
+
+    Raises:
+        ValueError: The folder is none, its training did not finish, or it is damaged.
+    """
+    report_of(folder)
+    return open_scorer(Path(folder) / "ranker.keras")
+
+
 def _ranker(path: Path) -> "Opened":
     from debias.engine.scoring import scored_by
     from debias.models import Ranker

@@ -1,18 +1,28 @@
 """Examination estimated from a click log, and classic click models, in NumPy."""
 
 from debias.propensity.cells import count_cells
+from debias.propensity.choice import propensities
 from debias.propensity.estimate import ESTIMATORS, estimate, estimate_counts
 from debias.propensity.examination import Examination
+from debias.propensity.judgment_files import write_judgments
+from debias.propensity.judgments import Judgments, judge
 from debias.propensity.merging import merge_places
+from debias.propensity.places import Propensities, read_propensities
 from debias.propensity.policy_weights import PolicyWeights, policy_weights
 
 __all__ = [
     "ESTIMATORS",
     "Examination",
+    "Judgments",
     "PolicyWeights",
+    "Propensities",
     "count_cells",
     "estimate",
     "estimate_counts",
+    "judge",
     "merge_places",
     "policy_weights",
+    "propensities",
+    "read_propensities",
+    "write_judgments",
 ]

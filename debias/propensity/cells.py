@@ -176,7 +176,7 @@ class Cells:
         return np.bincount(self.pair, value, minlength=self.pairs)
 
 
-def cells(log: ClickLog, source: str = "all") -> Cells:
+def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -> Cells:
     """Counts a log.
 
     Args:
@@ -185,6 +185,8 @@ def cells(log: ClickLog, source: str = "all") -> Cells:
             "swap" trusts marked interventions alone: the pair and the rank that it
             would have had without the swap make the stratum, so that its rank differs
             within a stratum only where an intervention moved it.
+        place: (S, L) ints from 0 to count by instead of ranks, such as a rank on a
+            device; a cell below 0 is left out.
 
     Raises:
         ValueError: The log holds no session, `source` is unknown, or it is "swap" and
@@ -201,8 +203,10 @@ def cells(log: ClickLog, source: str = "all") -> Cells:
         pair, size = _by_origin(log, pair, size)
     elif source != "all":
         raise ValueError(f"source must be all or swap, got {source!r}")
-    mask = log.mask
-    key = (pair * ranks + np.arange(ranks))[mask]
+    mask, rank = log.mask, np.broadcast_to(np.arange(ranks), log.item.shape)
+    if place is not None:
+        mask, rank, ranks = mask & (place >= 0), place, int(place.max()) + 1
+    key = (pair * ranks + rank)[mask]
     value, number = distinct(key, size * ranks)
     index = np.full(log.item.shape, len(value))
     index[mask] = number

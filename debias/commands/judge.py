@@ -1,0 +1,138 @@
+"""`debias judge`: judgments of query and item from clicks, without their position."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from debias.commands import inputs, places
+from debias.commands.screen import AsJson, print_json, print_table, say
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from debias.propensity.judgments import Judgments
+
+
+@inputs.options(source=inputs.Source.of)
+def judge(
+    source: inputs.Source,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="csv: all numbers, or Parquet or JSON as the name ends; letor: "
+            "graded lines, with features if there are any; srw: what the Search "
+            "Relevance Workbench of OpenSearch imports."
+        ),
+    ] = "csv",
+    given: places.Given = "auto",
+    by: places.By = "",
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of `debias train`: its scores stand in for few impressions, "
+            "and for items that were never shown."
+        ),
+    ] = None,
+    graded: Annotated[
+        bool,
+        typer.Option("--grades", help="Grades 0 to 4 as well; letor always has them."),
+    ] = False,
+    level: Annotated[float, typer.Option(help="Chance that intervals cover.")] = 0.95,
+    force: inputs.Force = False,
+    json: AsJson = False,
+) -> None:
+    """Writes how attractive each item is to each query, had it stood at rank 1.
+
+    Clicks over the examination of the ranks where they could happen, with a standard
+    error, drawn towards the query's mean by empirical Bayes where impressions are few.
+    Beside it are COEC, clicks over those expected by rank, and the raw click rate.
+    """
+    from debias.propensity import judge as judged
+    from debias.propensity.judgment_files import FORMATS, write_judgments
+
+    if format not in FORMATS:
+        raise ValueError(f"--format must be one of {' '.join(FORMATS)}, got {format!r}")
+    places.check_free(out, force)
+    log, read = places.opened(source)
+    known = places.found_or_read(given, log, read, by)
+    scores = offsets = None
+    if model is not None:
+        scores, offsets = _scored(model, source, read)
+    found = judged(
+        log,
+        known,
+        names=places.names_of(read),
+        scores=scores,
+        offsets=offsets,
+        level=level,
+    )
+    reading = read.reading
+    items, queries = (
+        (None, None) if reading is None else (reading.items, reading.queries)
+    )
+    write_judgments(
+        *(found, out, format, items, queries),
+        data=read.data,
+        graded=graded,
+        name=Path(source.log).name,
+    )
+    record = _record(found, out, str(known.method[0]))
+    if json:
+        print_json(record)
+        return
+    print_table(
+        "Judgments",
+        [{"what": k.replace("_", " "), "value": v} for k, v in record.items()],
+    )
+    if found.left_out:
+        say(
+            f"note: {found.left_out:.1%} of the impressions stand at ranks of unknown "
+            "examination and are left out"
+        )
+
+
+def _record(found: "Judgments", out: Path, method: str) -> dict[str, Any]:
+    """What a judgment came to, and how far the usual measures are from it."""
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    shown = found.impressions > 0
+    record: dict[str, Any] = {
+        "path": str(out),
+        "pairs": len(found),
+        "queries": len(np.unique(found.query)),
+        "never_shown": int((~shown).sum()),
+        "propensities": method,
+        "mean_attraction": float(found.attraction.mean()),
+        "median_standard_error": float(np.median(found.standard_error)),
+        "left_out": found.left_out,
+    }
+    if shown.sum() > 2:
+        for name in ("coec", "ctr"):
+            other = getattr(found, name)[shown]
+            agreed = spearmanr(found.attraction[shown], other).statistic
+            record[f"rank_correlation_with_{name}"] = float(agreed)
+    return record
+
+
+def _scored(
+    model: Path, source: inputs.Source, read: inputs.Opened
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """Scores of all items of the log by a trained ranker, and their offsets."""
+    from debias.artifacts import RANKED, open_ranker, report_of
+
+    report_of(model, RANKED)
+    if read.data is None:
+        raise ValueError(
+            f"{source.log}: has no features to score by: -c features=NAME or "
+            "--items FILE"
+        )
+    score = open_ranker(model)
+    try:
+        items = read.data.arranged(score.feature_names)
+    except ValueError as error:
+        where = source.items or source.data or source.log
+        raise ValueError(f"{where}: {error}") from error
+    return score(items.features), items.offsets

@@ -1,0 +1,96 @@
+"""How the commands are told what examination is at each place of a log."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from debias.commands import inputs
+from debias.commands.screen import say
+
+if TYPE_CHECKING:
+    from debias.data import ClickLog
+    from debias.propensity.places import Propensities
+
+ALL = float("inf")  # GB: the log is held, for every pair of it is judged
+
+Given = Annotated[
+    str,
+    typer.Option(
+        "--propensities",
+        help="File that `debias propensities` wrote, or an estimator to find them by: "
+        "auto pbm_conditional adjacent_chain ...",
+    ),
+]
+By = Annotated[
+    str,
+    typer.Option(
+        help="Columns of the log that tell places of a rank apart, such as "
+        "device,badge; their names with commas between."
+    ),
+]
+
+
+def opened(source: inputs.Source) -> tuple["ClickLog", inputs.Opened]:
+    """The log in memory, and what belongs to it.
+
+    Raises:
+        ValueError: As the readers do; or the log has nothing to learn from.
+    """
+    from debias.data import ClickLog
+    from debias.data.summary import summarize
+
+    given = inputs.look(source, ALL).open(needs_data=False)
+    assert isinstance(given.log, ClickLog)
+    inputs.check_usable(summarize(given.log), source.log)
+    return given.log, given
+
+
+def listed(by: str) -> list[str]:
+    """The names of a list with commas."""
+    return [name.strip() for name in by.split(",") if name.strip()]
+
+
+def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
+    """Labels of codes, by column."""
+    return {"device": given.devices} if given.devices else {}
+
+
+def found_or_read(
+    asked: str, log: "ClickLog", given: inputs.Opened, by: str = ""
+) -> "Propensities":
+    """Propensities by an estimator's name, or else from a file.
+
+    Raises:
+        ValueError: There is neither such an estimator nor such a file; `by` goes with a
+            file, which says that itself.
+    """
+    from debias.propensity import ESTIMATORS, propensities, read_propensities
+
+    if asked == "auto" or asked in ESTIMATORS:
+        features = None if given.data is None else given.data.features
+        found = propensities(
+            log, asked, by=listed(by), names=names_of(given), features=features
+        )
+        for note in found.notes:
+            say(f"note: {note}", err=True)
+        return found
+    if not Path(asked).exists():
+        raise ValueError(
+            f"--propensities must be a file or one of auto {' '.join(ESTIMATORS)}, "
+            f"got {asked}"
+        )
+    if by:
+        raise ValueError("--by goes with an estimator; a file has its own columns")
+    return read_propensities(asked)
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Does nothing if the file may be written.
+
+    Raises:
+        ValueError: It exists, and `force` is not set.
+    """
+    if out.exists() and not force:
+        raise ValueError(f"{out}: exists; --force replaces it")

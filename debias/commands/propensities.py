@@ -1,0 +1,77 @@
+"""`debias propensities`: examination at each place of a log, as a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from debias.commands import inputs, places
+from debias.commands.screen import AsJson, print_json, print_table, say
+
+UNKNOWN = 3  # exit status of --strict
+
+
+@inputs.options(source=inputs.Source.of)
+def propensities(
+    source: inputs.Source,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="NAME.csv, NAME.parquet or NAME.json.")
+    ],
+    by: places.By = "",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="auto, or ctr pivot adjacent_chain all_pairs pbm_em pbm_mle "
+            "pbm_conditional regression_em dla."
+        ),
+    ] = "auto",
+    level: Annotated[float, typer.Option(help="Chance that intervals cover.")] = 0.95,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Exit with 3 where the log does not tell some place."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    force: inputs.Force = False,
+    json: AsJson = False,
+) -> None:
+    """Writes how likely users examine each rank, over rank 1, with a verdict for each.
+
+    What an inverse propensity, a judgment or a ranker of any library needs to know of a
+    log. A place that the log does not tell has no number and says so.
+    """
+    import numpy as np
+
+    from debias.propensity import propensities as found_of
+
+    places.check_free(out, force)
+    log, given = places.opened(source)
+    features = None if given.data is None else given.data.features
+    found = found_of(
+        log,
+        method,
+        by=places.listed(by),
+        names=places.names_of(given),
+        features=features,
+        level=level,
+        seed=seed,
+    )
+    found.write(out)
+    unknown = int(np.isnan(found.examination).sum())
+    if json:
+        record = {"path": str(out), "why": found.why, "notes": list(found.notes)}
+        print_json({**record, "unknown": unknown, "places": found.records()})
+    else:
+        shown = [
+            {name: value for name, value in row.items() if name not in ("n", "method")}
+            for row in found.records()
+        ]
+        print_table(f"Examination over rank 1, by {found.method[0]}", shown)
+        say(found.why)
+        for note in found.notes:
+            say(f"note: {note}")
+        say(f"{len(found)} places, {unknown} of them not identified; written to {out}")
+    if strict and unknown:
+        say(f"error: {unknown} of {len(found)} places are not identified", err=True)
+        raise typer.Exit(UNKNOWN)

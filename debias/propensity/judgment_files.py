@@ -1,0 +1,138 @@
+"""Judgments in the forms that search engines and rankers read."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from debias.data import RankingData
+from debias.data.files import atomic_write
+from debias.data.text import printable
+from debias.propensity.judgments import Judgments
+from debias.propensity.places import write_table
+
+FORMATS = ("letor", "srw", "csv")
+ENDS = {"letor": ".txt", "srw": ".json", "csv": ".csv"}
+
+
+def write_judgments(
+    found: Judgments,
+    path: str | Path,
+    format: str,
+    items: Sequence[Any] | np.ndarray | None = None,
+    queries: Sequence[Any] | np.ndarray | None = None,
+    *,
+    data: RankingData | None = None,
+    graded: bool = False,
+    name: str = "debias",
+) -> None:
+    """Writes judgments, whole or absent.
+
+    Args:
+        found: Of `judge`.
+        path: File to write.
+        format: "letor": a line a pair, `grade qid:N 1:VALUE ... # item query`, with
+            features where `data` has them; without, the judgment list of Elasticsearch
+            LTR. "srw": the body that imports judgments into OpenSearch's Search
+            Relevance Workbench. "csv": all numbers; Parquet or JSON where the name ends
+            so.
+        items: (items,) what the log calls each item; None for its number.
+        queries: (queries,) what it calls each query; None for its number.
+        data: Features of the items, for "letor".
+        graded: Whether ratings are grades from 0 to 4, and a table has them as well;
+            those of "letor" are always.
+        name: Of the judgments in the workbench.
+
+    Raises:
+        ValueError: An unknown format; a name of the file that no table can have.
+    """
+    query = _named(queries, found.query).tolist()
+    item = _named(items, found.item).tolist()
+    if format == "csv":
+        import pyarrow as pa
+
+        columns = {**found.columns(), "query": query, "item": item}
+        if graded:
+            columns["grade"] = found.grades()
+        table = {n: pa.array(v, from_pandas=True) for n, v in columns.items()}
+        write_table(pa.table(table), path)
+        return
+    if format == "srw":
+        body = workbench(found, item, query, graded, name)
+        text = json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+    elif format == "letor":
+        text = "".join(_letor(found, item, query, data))
+    else:
+        raise ValueError(f"format must be one of {' '.join(FORMATS)}, got {format!r}")
+    with atomic_write(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def workbench(
+    found: Judgments,
+    item: Sequence[Any],
+    query: Sequence[Any],
+    graded: bool = False,
+    name: str = "debias",
+) -> dict[str, Any]:
+    """The body of PUT _plugins/_search_relevance/judgments of OpenSearch.
+
+    Args:
+        found: Of `judge`.
+        item, query: (P,) names of each pair.
+        graded: Whether ratings are grades; else attraction.
+        name: Of the judgments.
+
+    >>> from debias.data import ClickLog
+    >>> from debias.propensity import Propensities, judge
+    >>> log = ClickLog([0] * 40, [[0, 1], [1, 0]] * 20, [[1, 0], [0, 0]] * 20)
+    >>> found = judge(log, Propensities.of([1.0, 0.5]))
+    >>> body = workbench(found, ["a", "b"], ["red dress"] * 2, graded=True)
+    >>> body["judgmentRatings"][0]["query"], body["judgmentRatings"][0]["ratings"][0]
+    ('red dress', {'docId': 'a', 'rating': '4'})
+    """
+    rating = found.grades() if graded else found.attraction
+    form = "{:d}" if graded else "{:.6f}"
+    lists: dict[str, list[dict[str, str]]] = {}
+    for each, document, value in zip(query, item, rating, strict=True):
+        one = {"docId": str(document), "rating": form.format(value)}
+        lists.setdefault(str(each), []).append(one)
+    return {
+        "name": name,
+        "description": "Debiased attraction of clicked and skipped documents",
+        "type": "IMPORT_JUDGMENT",
+        "judgmentRatings": [
+            {"query": each, "ratings": ratings} for each, ratings in lists.items()
+        ],
+    }
+
+
+def _letor(
+    found: Judgments,
+    item: Sequence[Any],
+    query: Sequence[Any],
+    data: RankingData | None,
+) -> list[str]:
+    """Lines of a LETOR file; its comments name queries and items on one line each."""
+    lines = []
+    first = np.flatnonzero(np.diff(found.query, prepend=-1))
+    if data is None:
+        lines += [
+            f"# qid:{found.query[k] + 1}: {printable(str(query[k]))}\n"
+            for k in first.tolist()
+        ]
+    for k, grade in enumerate(found.grades()):
+        values = ""
+        if data is not None:
+            own = data.features[found.item[k]]
+            kept = np.flatnonzero(own)
+            values = "".join(f" {i + 1}:{own[i]:.9g}" for i in kept) or " 1:0"
+        name = printable(f"{item[k]} {query[k]}")
+        lines.append(f"{grade} qid:{found.query[k] + 1}{values} # {name}\n")
+    return lines
+
+
+def _named(names: Any, number: np.ndarray) -> np.ndarray:
+    return number if names is None else np.asarray(names)[number]

@@ -1,0 +1,323 @@
+"""A table of propensities: what was found of examination at each place, to be shipped.
+
+A place is a rank, or a rank within a context such as a device, or a rank under another
+column of the page such as a badge. The table is written by `debias propensities` and
+read by whatever weighs clicks: judgments, weights of impressions, corrected rankers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from debias.data import ClickLog
+from debias.data.files import atomic_write
+from debias.data.text import near, printable, quoted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Labels = Mapping[str, Sequence[str]]
+UNKNOWN = "unknown"  # label of code 0
+RANKS = ("rank", "position")  # names that the column of ranks may have in a file
+NUMBERS = ("examination", "low", "high", "standard_error", "n")
+LONGEST = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Propensities:
+    """Examination of R places over that of the first, and what to think of it.
+
+    Attributes:
+        rank: (R,) int64 from 1.
+        examination: (R,) float64, 1 at rank 1; nan where the log cannot tell.
+        low, high: (R,) float64 ends of the interval; nan without one.
+        standard_error: (R,) float64 of the examination.
+        n: (R,) int64 impressions that the estimate used.
+        method: (R,) name of the estimator.
+        verdict: (R,) in words, "identified" where nothing speaks against a number.
+        by: Columns that tell places of one rank apart: name to (R,) labels.
+        trust: (R,) click probability of an item without attraction, beta of
+            P(click) = beta + examination * attraction; None is 0 everywhere.
+        why: Why this estimator.
+        notes: What else a user should know.
+    """
+
+    rank: np.ndarray
+    examination: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    standard_error: np.ndarray
+    n: np.ndarray
+    method: np.ndarray
+    verdict: np.ndarray
+    by: Mapping[str, np.ndarray] = field(default_factory=dict)
+    trust: np.ndarray | None = None
+    why: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rank)
+
+    @property
+    def identified(self) -> bool:
+        """Whether any place but the first was compared with it."""
+        return bool(np.isfinite(self.examination[self.rank > 1]).any())
+
+    @classmethod
+    def of(
+        cls, examination: Sequence[float] | np.ndarray, trust: Any = None
+    ) -> "Propensities":
+        """Propensities that are known, one a rank.
+
+        >>> Propensities.of([1.0, 0.5]).verdict.tolist()
+        ['given', 'given']
+        """
+        theta = np.asarray(examination, float)
+        if (
+            theta.ndim != 1
+            or not theta.size
+            or not (theta[np.isfinite(theta)] > 0).all()
+        ):
+            raise ValueError(
+                f"examination must be numbers above 0, one a rank, got {examination}"
+            )
+        size = len(theta)
+        word = np.full(size, "given")
+        nothing = np.full(size, np.nan)
+        count = np.zeros(size, np.int64)
+        rank = np.arange(1, size + 1)
+        beta = None if trust is None else np.asarray(trust, float)
+        return cls(
+            *(rank, theta, nothing, nothing, nothing, count, word, word), trust=beta
+        )
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The table as columns, one row a place."""
+        found = {**self.by, "rank": self.rank}
+        found |= {name: getattr(self, name) for name in NUMBERS}
+        found |= {"method": self.method, "verdict": self.verdict}
+        return found if self.trust is None else found | {"trust": self.trust}
+
+    def records(self) -> list[dict[str, Any]]:
+        """The table as one dict a place; what is not known is None."""
+        from debias.data.records import plain
+
+        table = {name: plain(value) for name, value in self.columns().items()}
+        rows = zip(*table.values(), strict=True)
+        return [dict(zip(table, row, strict=True)) for row in rows]
+
+    def to_arrow(self) -> "pa.Table":
+        """The table as an Arrow table, NULL where nothing is known."""
+        import pyarrow as pa
+
+        return pa.table(
+            {
+                name: pa.array(v, from_pandas=v.dtype.kind == "f")
+                for name, v in self.columns().items()
+            }
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Writes Parquet, CSV or JSON, as the name ends; whole or absent.
+
+        Raises:
+            ValueError: The name ends otherwise.
+        """
+        write_table(self.to_arrow(), path)
+
+    def at(self, log: ClickLog, names: Labels | None = None) -> np.ndarray:
+        """(S, L) int64 row of each cell of a log; -1 at padding and unknown places.
+
+        Args:
+            log: With the columns of `by`.
+            names: Labels of codes 1, 2 and so on, by column; without, codes are labels.
+
+        Raises:
+            ValueError: The log lacks a column, or its lists are longer than the table.
+
+        >>> log = ClickLog([0], [[4, 2, -1]], [[0, 1, 0]])
+        >>> Propensities.of([1.0, 0.5, 0.25]).at(log).tolist()
+        [[0, 1, -1]]
+        """
+        longest = int(self.rank.max())
+        if log.mask[:, longest:].any():
+            raise ValueError(
+                f"propensities end at rank {longest}, the log has {log.list_size} "
+                "ranks: estimate them from such a log"
+            )
+        number: dict[tuple[Any, ...], int] = {}
+        columns = [value.astype(str) for value in self.by.values()]
+        rows = zip(*columns, self.rank, strict=True)
+        for row, key in enumerate(rows):
+            if number.setdefault(key, row) != row:
+                raise ValueError(f"propensities have rank {key[-1]} twice")
+        labels = [labels_of(log, name, names) for name in self.by]
+        rank = np.broadcast_to(np.arange(1, log.list_size + 1), log.item.shape)
+        found = np.full(log.item.shape, -1)
+        for key, row in number.items():
+            here = (rank == key[-1]) & log.mask
+            for label, value in zip(labels, key[:-1], strict=True):
+                here &= label == value
+            found[here] = row
+        return found
+
+
+def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarray:
+    """(S, L) or (S, 1) str labels of a column of the log.
+
+    Raises:
+        ValueError: There is no such column, or it holds no whole numbers.
+
+    >>> log = ClickLog([0, 0], [[4], [4]], [[0], [1]], device=[2, 0])
+    >>> labels_of(log, "device", {"device": ("phone", "laptop")}).tolist()
+    [['laptop'], ['unknown']]
+    """
+    columns = {n: v for n, v in log.columns().items() if n not in NO_PLACES}
+    if name not in columns:
+        raise ValueError(
+            f"this log has no column {quoted(name)}: {near(name, [*columns])}"
+        )
+    value = columns[name]
+    value = value[:, None] if value.ndim == 1 else value
+    if (value.dtype.kind == "f" and (value != np.round(value)).any()) or (
+        value.shape[1] not in (1, log.list_size)
+    ):
+        raise ValueError(
+            f"column {name} must be one whole number a session or a cell: cut it into "
+            "groups first"
+        )
+    code = value.astype(np.int64)
+    known = (names or {}).get(name)
+    if known is None:
+        return code.astype(str)
+    return np.array([UNKNOWN, *known])[np.where(code <= len(known), code, 0)]
+
+
+NO_PLACES = (
+    *("query", "item", "click", "logging_propensity", "swap"),
+    *("user_type", "examination", "attraction", "satisfaction"),
+)
+
+
+def write_table(table: "pa.Table", path: str | Path) -> None:
+    """Writes an Arrow table as Parquet, CSV or JSON, as the name ends; whole or absent.
+
+    Raises:
+        ValueError: The name ends otherwise.
+    """
+    import json
+
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    from debias.data.records import plain
+
+    path = Path(path)
+    if path.suffix not in (".parquet", ".csv", ".json"):
+        raise ValueError(f"{path}: the name must end with .parquet, .csv or .json")
+    with atomic_write(path) as aside:
+        if path.suffix == ".parquet":
+            pq.write_table(table, aside, write_page_checksum=True)
+        elif path.suffix == ".csv":
+            pyarrow.csv.write_csv(table, aside)
+        else:
+            text = json.dumps(plain(table.to_pylist()), indent=1, allow_nan=False)
+            aside.write_text(text + "\n", encoding="utf-8")
+
+
+def read_propensities(path: str | Path) -> Propensities:
+    """Reads a table of propensities, of this library's or anybody's.
+
+    Args:
+        path: Parquet, CSV or JSON with a column `rank` (or `position`) from 1 and a
+            column `examination`; and, where there are any, `trust`, `low`, `high`,
+            `standard_error`, `n`, `method` and `verdict`. Every other column tells
+            places of one rank apart and bears the name of a column of the log.
+
+    Raises:
+        ValueError: The file is none of these, a column is missing or of the wrong type,
+            or a value is not allowed; names file, column and row.
+    """
+    path = Path(path)
+    table = _table(path)
+    rank_name = next((name for name in RANKS if name in table), None)
+    for name in ("rank" if rank_name is None else rank_name, "examination"):
+        if name not in table:
+            raise ValueError(f"{path}: no column {name}: {near(name, [*table])}")
+    assert rank_name is not None
+    rank = _numbers(path, rank_name, table.pop(rank_name))
+    whole = (rank >= 1) & (rank <= LONGEST) & (rank == np.round(rank))
+    _refuse(path, rank_name, rank, ~whole, f"a whole number from 1 to {LONGEST}")
+    theta = _numbers(path, "examination", table["examination"])
+    wrong = ~(theta > 0) & ~np.isnan(theta)
+    _refuse(path, "examination", theta, wrong, "above 0, or empty where unknown")
+    found: dict[str, Any] = {}
+    for name in NUMBERS:
+        value = table.pop(name, None)
+        found[name] = np.full(len(rank), np.nan if name != "n" else 0)
+        if value is not None:
+            found[name] = _numbers(path, name, value)
+    found["n"] = np.nan_to_num(found["n"]).astype(np.int64)
+    for name in ("method", "verdict"):
+        words = table.pop(name, None)
+        found[name] = np.array([str(w) for w in words or ["given"] * len(rank)])
+    trust, given = None, table.pop("trust", None)
+    if given is not None:
+        trust = _numbers(path, "trust", given)
+        _refuse(path, "trust", trust, ~((trust >= 0) & (trust < 1)), "in [0, 1)")
+    by = {name: np.array([str(v) for v in values]) for name, values in table.items()}
+    return Propensities(rank=rank.astype(np.int64), **found, by=by, trust=trust)
+
+
+def _table(path: Path) -> dict[str, list[Any]]:
+    """The columns of a small table as lists."""
+    from debias.data.tables import open_parts
+
+    if path.suffix == ".json":
+        import json
+
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: cannot be read: {error}") from error
+        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+            raise ValueError(f"{path}: expected a list of one object a place")
+        names = dict.fromkeys(name for row in rows for name in row)
+        table = {name: [row.get(name) for row in rows] for name in names}
+    else:
+        (part,) = open_parts(path)
+        batches = [rows for rows, _ in part.read(part.schema.names, ())]
+        table = {
+            name: [v for rows in batches for v in rows.column(name).to_pylist()]
+            for name in part.schema.names
+        }
+    if not table or not len(next(iter(table.values()))):
+        raise ValueError(f"{path}: holds no place")
+    return table
+
+
+def _numbers(path: Path, name: str, values: Sequence[Any]) -> np.ndarray:
+    found = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        try:
+            found[row] = np.nan if value in (None, "") else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{path}: column {name} must be numbers, got {quoted(value)} at row "
+                f"{row}"
+            ) from None
+    return found
+
+
+def _refuse(
+    path: Path, name: str, values: np.ndarray, wrong: np.ndarray, expected: str
+) -> None:
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{path}: column {printable(name)} must be {expected}, got "
+            f"{values[row]:g} at row {row}"
+        )

@@ -1,0 +1,105 @@
+"""`debias propensities` and `debias judge` at a prompt."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from debias.__main__ import app
+from debias.propensity import read_propensities
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two logs of 600 sessions: items that change places, and items that never do."""
+    folder = tmp_path_factory.mktemp("judge")
+    rng = np.random.default_rng(0)
+    still = np.tile(np.arange(3), (600, 1))
+    for name, item in (("moved", rng.permuted(still, axis=1)), ("still", still)):
+        p = np.array([0.8, 0.5, 0.2])[item] * [1, 0.6, 0.3]
+        columns = {
+            "session": np.repeat(np.arange(600), 3),
+            "query": np.repeat(["red", "blue"], 900),
+            "item": item.ravel(),
+            "position": np.tile([1, 2, 3], 600),
+            "click": (rng.random(p.shape) < p).ravel().astype(int),
+            "device": np.repeat(np.where(np.arange(600) < 590, "phone", "watch"), 3),
+        }
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    return folder
+
+
+def test_propensities_as_a_file_and_on_the_screen(folder, tmp_path):
+    out = tmp_path / "p.csv"
+    done = run("propensities", folder / "moved.parquet", "-o", out, "--strict")
+    assert "reference" in done.output and "not identified" in done.output
+    found = read_propensities(out)
+    assert found.rank.tolist() == [1, 2, 3] and found.examination[0] == 1
+    assert (
+        "--force"
+        in run("propensities", folder / "moved.parquet", "-o", out, code=1).output
+    )
+    again = ["-o", out, "--force", "--by", "device", "--json"]
+    record = json.loads(run("propensities", folder / "moved.parquet", *again).stdout)
+    assert {row["device"] for row in record["places"]} == {"phone", "watch"}
+    assert record["notes"] == [
+        "device=watch has 30 impressions, too few to estimate from"
+    ]
+
+
+def test_a_log_that_moved_nothing_exits_with_3_where_that_is_asked(folder, tmp_path):
+    out = tmp_path / "p.json"
+    done = run("propensities", folder / "still.parquet", "-o", out)
+    assert "debias plan" in done.output
+    rows = json.loads(out.read_text())
+    assert {row["verdict"] for row in rows} == {"not identified"}
+    assert {row["examination"] for row in rows} == {None}
+    strict = ["-o", out, "--force", "--strict"]
+    run("propensities", folder / "still.parquet", *strict, code=3)
+
+
+def test_judgments_by_estimator_and_by_file(folder, tmp_path):
+    out = tmp_path / "j.csv"
+    done = run("judge", folder / "moved.parquet", "-o", out, "--grades")
+    assert "rank correlation with coec" in done.output
+    table = pyarrow.csv.read_csv(out)
+    assert (
+        table["query"].to_pylist()[:3] == ["red"] * 3 and "grade" in table.column_names
+    )
+    assert table["item"].to_pylist()[:3] == [0, 1, 2]
+    given = tmp_path / "p.csv"
+    given.write_text("rank,examination\n1,1\n2,0.6\n3,0.3\n")
+    arguments = ["--propensities", given, "--format", "srw", "--json"]
+    record = json.loads(
+        run(
+            "judge", folder / "moved.parquet", "-o", tmp_path / "j.json", *arguments
+        ).stdout
+    )
+    assert record["pairs"] == 6 and record["propensities"] == "given"
+    body = json.loads((tmp_path / "j.json").read_text())
+    assert body["name"] == "moved.parquet" and len(body["judgmentRatings"]) == 2
+
+
+def test_what_cannot_be_judged_leaves_no_file(folder, tmp_path):
+    out = tmp_path / "j.csv"
+    said = run("judge", folder / "still.parquet", "-o", out, code=1).output
+    assert "no click stands at a rank of known examination" in said
+    log = folder / "moved.parquet"
+    for arguments, message in (
+        (["--propensities", "nowhere.csv"], "must be a file or one of auto"),
+        (["--format", "xml"], "--format must be one of letor srw csv"),
+        (["--by", "badge"], "no column 'badge'"),
+        (["--model", "nowhere"], "is no folder that debias train wrote"),
+    ):
+        assert message in run("judge", log, "-o", out, *arguments, code=1).output
+    assert not out.exists()
