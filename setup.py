@@ -24,6 +24,7 @@ EXTRAS = {
     "onnx": ["onnx>=1.16", "tf2onnx>=1.16"],
     "baselines": ["implicit>=0.7.2"],
     "retrieval": ["faiss-cpu>=1.8", "onnxruntime>=1.18"],
+    "trees": ["lightgbm>=4.3", "xgboost-cpu>=2.1"],
     "annoy": ["annoy>=1.17.3"],  # is compiled where it is installed
 }
 EXTRAS["serve"] = [
@@ -52,6 +53,7 @@ EXTRAS["test"] = [
     *EXTRAS["onnx"],
     *EXTRAS["baselines"],
     *EXTRAS["serve"],
+    *EXTRAS["trees"],
     "httpx>=0.27",
     "aiohttp>=3.9",
     "schemathesis>=4",

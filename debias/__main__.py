@@ -14,6 +14,7 @@ from debias.commands.screen import Version
 from debias.commands.serve import serve
 from debias.commands.start import quiet_start, stoppable
 from debias.commands.train import train
+from debias.commands.weights import weights
 
 app = typer.Typer(
     add_completion=False,
@@ -22,7 +23,7 @@ app = typer.Typer(
     help="From a click log to a ranker without its bias.",
 )
 COMMANDS = (
-    *(inspect, diagnose, propensities, judge),
+    *(inspect, diagnose, propensities, judge, weights),
     *(train, evaluate, export, rank, serve),
 )
 for command in COMMANDS:

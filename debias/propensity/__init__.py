@@ -4,6 +4,8 @@ from debias.propensity.cells import count_cells
 from debias.propensity.choice import propensities
 from debias.propensity.estimate import ESTIMATORS, estimate, estimate_counts
 from debias.propensity.examination import Examination
+from debias.propensity.impression_files import write_impressions
+from debias.propensity.impressions import Impressions, choose_clip, impressions
 from debias.propensity.judgment_files import write_judgments
 from debias.propensity.judgments import Judgments, judge
 from debias.propensity.merging import merge_places
@@ -13,16 +15,20 @@ from debias.propensity.policy_weights import PolicyWeights, policy_weights
 __all__ = [
     "ESTIMATORS",
     "Examination",
+    "Impressions",
     "Judgments",
     "PolicyWeights",
     "Propensities",
+    "choose_clip",
     "count_cells",
     "estimate",
     "estimate_counts",
+    "impressions",
     "judge",
     "merge_places",
     "policy_weights",
     "propensities",
     "read_propensities",
+    "write_impressions",
     "write_judgments",
 ]

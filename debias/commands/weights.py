@@ -1,0 +1,98 @@
+"""`debias weights`: impressions with weights, for rankers of other libraries."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from debias.commands import inputs, places
+from debias.commands.screen import AsJson, print_json, say
+
+
+@inputs.options(source=inputs.Source.of)
+def weights(
+    source: inputs.Source,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="NAME.parquet; NAME.tfrecord for tfr; or a new folder of text as "
+            "lightgbm and xgboost read it.",
+        ),
+    ],
+    library: Annotated[str, typer.Option("--for", help="lightgbm, xgboost or tfr.")],
+    given: places.Given = "auto",
+    by: places.By = "",
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest weight; by default the largest at which the weighted clicks "
+            "are worth half of their number."
+        ),
+    ] = None,
+    correction: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            help="What a folder of text corrects by, since LightGBM takes all that is "
+            "there: weight, position (LightGBM) or init_score.",
+        ),
+    ] = "weight",
+    force: inputs.Force = False,
+    json: AsJson = False,
+) -> None:
+    """Writes one row an impression, with label, weight, position, init_score, features.
+
+    The weight of a click is 1 / examination of its rank, clipped. Train with the
+    weight, or with LightGBM's `position`, or with the bias logit as `init_score`: with
+    one of them.
+    """
+    from debias.propensity import impressions, write_impressions
+
+    places.check_free(out, force)
+    log, read = places.opened(source)
+    if read.data is None:
+        raise ValueError(
+            f"{source.log}: has no features for a ranker: -c features=NAME or "
+            "--items FILE"
+        )
+    known = places.found_or_read(given, log, read, by)
+    found = impressions(log, known, names=places.names_of(read), clip=clip)
+    names = read.reading
+    write_impressions(
+        *(found, out, library, read.data),
+        None if names is None else names.items,
+        None if names is None else names.queries,
+        correction,
+    )
+    record = {
+        "path": str(out),
+        "rows": len(found),
+        "groups": len(found.group_sizes),
+        "clicks": found.clicks,
+        "clip": found.clip,
+        "effective_clicks": found.effective,
+        "effective_clicks_without_clip": found.unclipped,
+        "left_out": found.left_out,
+        "propensities": str(known.method[0]),
+    }
+    if json:
+        print_json(record)
+        return
+    say(
+        f"{len(found):,} rows in {len(found.group_sizes):,} groups; {found.clicks:,} "
+        f"clicks, weighted worth {found.effective:,.0f} (clip {found.clip:.3g}), "
+        f"without a clip {found.unclipped:,.0f}; written to {out}"
+    )
+    if found.effective < found.clicks / 4:
+        say(
+            "warning: the weights leave less than a quarter of the clicks: a few decide "
+            "all. Lower --clip, or randomise more (debias plan)",
+            err=True,
+        )
+    if found.left_out:
+        say(
+            f"note: {found.left_out:.1%} of the impressions stand at ranks of unknown "
+            "examination and are left out"
+        )

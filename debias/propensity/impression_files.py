@@ -1,0 +1,195 @@
+"""Impressions as files that LightGBM, XGBoost and TensorFlow Ranking read."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from debias.data import RankingData
+from debias.data.files import atomic_folder, atomic_write
+from debias.propensity.impressions import Impressions
+
+LIBRARIES = ("lightgbm", "xgboost", "tfr")
+CORRECTIONS = ("weight", "position", "init_score")
+COLUMNS = ("group", "query", "item", "position", "label", "weight", "init_score")
+PIECE = 1 << 16  # rows written at once
+ROWS = "rows.txt"  # of a folder of text
+
+
+def write_impressions(
+    found: Impressions,
+    path: str | Path,
+    library: str,
+    data: RankingData,
+    items: Sequence[Any] | np.ndarray | None = None,
+    queries: Sequence[Any] | np.ndarray | None = None,
+    correction: str = "weight",
+) -> None:
+    """Writes the rows with their features, whole or absent.
+
+    | name | form |
+    |---|---|
+    | NAME.parquet | a table with all corrections, for any library |
+    | NAME.tfrecord | lists as TensorFlow Ranking reads them (ELWC) |
+    | NAME, no ending | a new folder of text: `rows.txt` and the files beside it |
+
+    LightGBM finds `rows.txt.query`, and by `correction` `.weight`, `.position` or
+    `.init`, by itself; only one is written, since it takes all that is there. XGBoost
+    reads the groups from `qid:` of each row; what `.weight`, one a group, or
+    `.base_margin` hold is set by `DMatrix.set_weight` or `set_base_margin`.
+
+    Args:
+        found: Of `impressions`.
+        path: File or folder to write.
+        library: "lightgbm", "xgboost" or "tfr".
+        data: Features of the items.
+        items: (items,) what the log calls each item; None for its number.
+        queries: (queries,) what it calls each query; None for its number.
+        correction: "weight", "position" or "init_score".
+
+    Raises:
+        ValueError: An unknown library or correction, or one that the library lacks; the
+            name does not go with it; a feature has the name of another column.
+    """
+    path = Path(path)
+    if library not in LIBRARIES:
+        raise ValueError(
+            f"library must be one of {' '.join(LIBRARIES)}, got {library!r}"
+        )
+    if correction not in CORRECTIONS:
+        raise ValueError(
+            f"correction must be one of {' '.join(CORRECTIONS)}, got {correction!r}"
+        )
+    if path.suffix == ".parquet":
+        _write_parquet(found, path, data, items, queries)
+    elif library == "tfr":
+        if path.suffix != ".tfrecord":
+            raise ValueError(f"{path}: the name must end with .tfrecord or .parquet")
+        _write_lists(found, path, data, queries)
+    elif path.suffix:
+        raise ValueError(
+            f"{path}: the name must end with .parquet, or have no ending for a folder "
+            "of text"
+        )
+    elif library == "xgboost" and correction == "position":
+        raise ValueError(
+            "xgboost takes no positions: correction must be weight or init_score, or "
+            "train with lambdarank_unbiased on the rows as they are"
+        )
+    else:
+        _write_text(found, path, library, data, correction)
+
+
+def _feature_names(data: RankingData, taken: Sequence[str]) -> list[str]:
+    names = data.feature_names or tuple(f"f{i}" for i in range(data.feature_count))
+    for name in names:
+        if name in taken:
+            raise ValueError(
+                f"feature {name} has the name of a column that is written: rename it"
+            )
+    return list(names)
+
+
+def _named(names: Any, number: np.ndarray) -> np.ndarray:
+    return number if names is None else np.asarray(names)[number]
+
+
+def _write_parquet(
+    found: Impressions, path: Path, data: RankingData, items: Any, queries: Any
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = _feature_names(data, COLUMNS)
+
+    def table(part: Impressions) -> pa.Table:
+        columns: dict[str, Any] = {name: getattr(part, name) for name in COLUMNS}
+        columns["query"] = _named(queries, part.query)
+        columns["item"] = _named(items, part.item)
+        values = data.features[part.item]
+        columns |= {name: values[:, i] for i, name in enumerate(names)}
+        return pa.table({name: pa.array(v) for name, v in columns.items()})
+
+    pieces = map(table, found.pieces(PIECE))
+    first = next(pieces)
+    with (
+        atomic_write(path) as aside,
+        pq.ParquetWriter(aside, first.schema, write_page_checksum=True) as file,
+    ):
+        file.write_table(first)
+        for each in pieces:
+            file.write_table(each)
+
+
+def _write_text(
+    found: Impressions, path: Path, library: str, data: RankingData, correction: str
+) -> None:
+    """A folder of rows in LibSVM's form, features counted from 0, and files beside."""
+    lightgbm = library == "lightgbm"
+    beside: dict[str, np.ndarray] = {"query": found.group_sizes} if lightgbm else {}
+    if correction == "weight":
+        beside["weight"] = found.weight if lightgbm else found.group_weight
+    elif correction == "position":
+        beside["position"] = found.position - 1
+    else:
+        beside["init" if lightgbm else "base_margin"] = found.init_score
+    with atomic_folder(path) as aside:
+        with open(aside / ROWS, "w", encoding="ascii") as file:
+            for part in found.pieces(PIECE):
+                _write_rows(file, part, data.features, not lightgbm)
+        for name, values in beside.items():
+            form = "%d" if values.dtype.kind in "iu" else "%.9g"
+            np.savetxt(aside / f"{ROWS}.{name}", values, fmt=form)
+
+
+def _write_rows(
+    file: TextIO, part: Impressions, features: np.ndarray, named: bool
+) -> None:
+    rows = zip(part.label, part.item, part.group, strict=True)
+    for label, item, group in rows:
+        own = features[item]
+        # The last column is written even where it is 0: readers count columns by it.
+        kept = np.append(np.flatnonzero(own[:-1]), len(own) - 1)
+        words = " ".join(f"{i}:{own[i]:.9g}" for i in kept)
+        qid = f" qid:{group}" if named else ""
+        file.write(f"{label}{qid} {words}\n")
+
+
+def _write_lists(
+    found: Impressions, path: Path, data: RankingData, queries: Any
+) -> None:
+    """A record a session: an ExampleListWithContext with its query and its items."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import input_pb2
+
+    names = _feature_names(data, COLUMNS)
+
+    def example(values: dict[str, Any]) -> Any:
+        features = {
+            name: tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+            for name, value in values.items()
+        }
+        return tf.train.Example(features=tf.train.Features(feature=features))
+
+    def record(part: Impressions, start: int, end: int) -> bytes:
+        name = str(_named(queries, part.query[start])).encode()
+        query = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name]))
+        context = tf.train.Features(feature={"query": query})
+        lists = input_pb2.ExampleListWithContext(
+            context=tf.train.Example(features=context)
+        )
+        for row in range(start, end):
+            own = dict(zip(names, data.features[part.item[row]].tolist(), strict=True))
+            for column in ("label", "weight", "position"):
+                own[column] = float(getattr(part, column)[row])
+            lists.examples.append(example(own))
+        encoded: bytes = lists.SerializeToString()
+        return encoded
+
+    with atomic_write(path) as aside, tf.io.TFRecordWriter(str(aside)) as file:
+        for part in found.pieces(PIECE):
+            edges = np.flatnonzero(np.diff(part.group, prepend=-1, append=-1)).tolist()
+            for start, end in pairwise(edges):
+                file.write(record(part, start, end))
