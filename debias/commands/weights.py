@@ -87,8 +87,8 @@ def weights(
     )
     if found.effective < found.clicks / 4:
         say(
-            "warning: the weights leave less than a quarter of the clicks: a few decide "
-            "all. Lower --clip, or randomise more (debias plan)",
+            "warning: the weights leave less than a quarter of the clicks: a few "
+            "decide all. Lower --clip, or randomise more (debias plan)",
             err=True,
         )
     if found.left_out:

@@ -70,7 +70,8 @@ def test_weights_that_would_explode_are_clipped_and_counted():
 
 def test_unknown_places_are_left_out():
     found = impressions(LOG, Propensities.of([1.0, np.nan, 0.1]))
-    assert found.position.tolist() == [1, 1, 3, 1] and found.left_out == pytest.approx(3 / 7)
+    assert found.position.tolist() == [1, 1, 3, 1]
+    assert found.left_out == pytest.approx(3 / 7)
     assert found.group_sizes.tolist() == [1, 2, 1]
     with pytest.raises(ValueError, match="no click stands at a rank of known"):
         impressions(LOG, Propensities.of([np.nan] * 3))
