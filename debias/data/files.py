@@ -8,8 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from debias.data.stores import AnyPath
 
 _PART = ".part"  # end of the names of what is being written
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -186,7 +190,7 @@ def cached(
     return folder
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: "AnyPath") -> None:
     """Does nothing if the path is a file that can be read from its beginning again.
 
     Raises:

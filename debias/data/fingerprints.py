@@ -8,8 +8,9 @@ import pyarrow as pa
 from debias.data.files import array_hash, sampled_hash
 from debias.data.log import ClickLog
 from debias.data.ranking import RankingData
+from debias.data.stores import AnyPath, located
 from debias.data.stream import Stream
-from debias.data.tables import Source, files_of
+from debias.data.tables import Source, files_of, in_memory, table_of
 
 
 def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
@@ -40,15 +41,15 @@ def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
         return source.fingerprint
     if isinstance(source, ClickLog):
         return array_hash(source.columns())
-    if isinstance(source, pa.Table):
-        return _of_table(source)
+    if in_memory(source):
+        return _of_table(table_of(source))
     files = source.path if isinstance(source, Stream) else source
-    if isinstance(files, str | Path) and Path(files).is_file():
-        return _of_files([Path(files)])  # of whatever kind
+    if isinstance(files, str | Path) and (path := located(files)).is_file():
+        return _of_files([path])  # of whatever kind
     return _of_files(files_of(files))
 
 
-def _of_files(paths: list[Path]) -> str:
+def _of_files(paths: list[AnyPath]) -> str:
     sizes = [path.stat().st_size for path in paths]
 
     def read(part: int, start: int, stop: int) -> bytes:

@@ -1,21 +1,26 @@
 """Tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow in memory.
 
-Arrow parses; this module finds the files, names what is wrong with one of them, and
-holds one batch at a time. A row is counted from 0 within its file, a header is no row.
+Arrow parses; this module finds the files, on disk or in an object store, names what is
+wrong with one of them, and holds one batch at a time. A row is counted from 0 within
+its file, a header is no row.
 """
 
 import io
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from debias.data.arrays import bytes_of, first_no_text
 from debias.data.files import check_regular
+from debias.data.nested import pruned, top
+from debias.data.stores import AnyPath, Remote, located, readable, refused, store_url
 from debias.data.text import near, printable, quoted
 
 __all__ = [
@@ -26,6 +31,7 @@ __all__ = [
     "broken",
     "check_names",
     "files_of",
+    "in_memory",
     "kind_of",
     "near",
     "open_parts",
@@ -51,7 +57,19 @@ _PACKED = (".gz", ".bz2", ".zst")
 DAMAGED = (pa.ArrowException, OSError, UnicodeError, OverflowError)
 
 Batches = Iterator[tuple[pa.RecordBatch, float]]
-Source: TypeAlias = str | Path | pa.Table | Sequence[str | Path]
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """A table of any library that speaks Arrow's C stream protocol.
+
+    Data frames of pandas (from 2.2) and polars, relations of DuckDB, Arrow's tables.
+    """
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any: ...
+
+
+Source: TypeAlias = str | Path | Streamed | Sequence[str | Path]
 
 
 class Part(NamedTuple):
@@ -62,7 +80,8 @@ class Part(NamedTuple):
         schema: The columns; those of a CSV file are text until they are cast.
         read: From the columns wanted, and which of them are numbers whatever their
             first rows look like, to batches, each with the share of the part that is
-            read once it came. Errors name the part.
+            read once it came. A name such as a.b.c reads the column a, and what else
+            that holds may be left out. Errors name the part.
     """
 
     name: str
@@ -77,7 +96,10 @@ def open_parts(source: Source) -> list[Part]:
         source: A file .parquet, .feather, .arrow, .csv, .tsv, .jsonl (text may be
             packed, .gz) or .json; Parquet and Feather also by any other name; a folder
             of such, at any depth, but for .json and for names that begin with a dot or
-            an underscore; a glob; several paths; or an Arrow table.
+            an underscore; a glob; an URL of an object store, s3://bucket/key or gs://,
+            of any of these; several paths; or a table in memory, of any library that
+            speaks Arrow's C stream protocol, or an Arrow dataset. Where every file
+            stands in folders NAME=VALUE, these are columns of text.
 
     Raises:
         FileNotFoundError: Nothing is there.
@@ -88,10 +110,12 @@ def open_parts(source: Source) -> list[Part]:
     >>> [(batch.num_rows, share) for batch, share in part.read(["a"], ())]
     [(2, 1.0)]
     """
-    if isinstance(source, pa.Table):
-        parts = [_of_table(source)]
+    if in_memory(source):
+        parts = [_of_memory(source)]
     else:
-        parts = [_OPEN[kind_of(path)](path) for path in files_of(source)]
+        parts = _partitioned(
+            [(path, _OPEN[kind_of(path)](path)) for path in files_of(source)]
+        )
     for part in parts:
         check_names(part.name, part.schema.names)
     return [part._replace(read=partial(_read_text, part)) for part in parts]
@@ -133,40 +157,50 @@ def check_names(file: str, names: Sequence[str]) -> None:
 # Files
 
 
-def files_of(source: str | Path | Sequence[str | Path]) -> list[Path]:
+def files_of(source: Any) -> list[AnyPath]:
     """The files that `open_parts` opens, in order; opens none to the end.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: There is no file, or one of an unknown kind; names it.
+        ValueError: There is no file, or one of an unknown kind; names it. Or the source
+            is neither paths nor a table.
     """
-    several = [source] if isinstance(source, str | Path) else list(source)
+    one = isinstance(source, str | Path) or not isinstance(source, Iterable)
+    several = [source] if one else list(source)
+    if not all(isinstance(each, str | Path) for each in several):
+        raise ValueError(
+            f"source must be paths, or one table, got {type(source).__name__}; a table "
+            "must speak Arrow's C stream protocol, as those of pandas 2.2 do"
+        )
     paths = [path for each in several for path in _files(each)]
     if not paths:
         raise ValueError("source names no file")
     return paths
 
 
-def kind_of(path: Path) -> str | None:
+def kind_of(path: AnyPath) -> str | None:
     """What a file is, parquet, feather, csv or json, by its first bytes or its name.
 
     Raises:
         FileNotFoundError: Nothing is there.
         ValueError: It is no file but a folder, a pipe or a device.
     """
+    path = located(path)
     check_regular(path)
     with path.open("rb") as file:
         magic = _MAGIC.get(file.read(4))
     return magic or _named_kind(path)
 
 
-def _named_kind(path: Path) -> str | None:
+def _named_kind(path: AnyPath) -> str | None:
     plain = path.with_suffix("") if path.suffix in _PACKED else path
     return _KINDS.get(plain.suffix)
 
 
-def _files(source: str | Path) -> list[Path]:
-    path = Path(source)
+def _files(source: str | Path) -> list[AnyPath]:
+    if (url := store_url(source)) is not None and has_magic(url.partition("?")[0]):
+        return _matching_urls(url)
+    path = located(source)
     if has_magic(str(source)) and not path.exists():
         found = sorted(Path(name) for name in glob(str(source), recursive=True))
         if not found:
@@ -179,7 +213,29 @@ def _files(source: str | Path) -> list[Path]:
     return [path]
 
 
-def _within(folder: Path) -> list[Path]:
+def _matching_urls(url: str) -> list[AnyPath]:
+    """The files of a store whose keys match a pattern, below the folder before it."""
+    pattern, _, options = url.partition("?")
+    if "=" not in options:  # a question mark of the pattern
+        pattern, options = url, ""
+    before = pattern.split("/")
+    fixed = next(n for n, part in enumerate(before) if has_magic(part))
+    folder = located("/".join(before[:fixed]) + (f"?{options}" if options else ""))
+    assert isinstance(folder, Remote)
+    wanted = pattern.partition("://")[2].replace("**/", "*")
+    found = [
+        path
+        for path in folder.inside(recursive=True)
+        if path.is_file()
+        and fnmatchcase(path.path, wanted)
+        and ("**" in pattern or path.path.count("/") == wanted.count("/"))
+    ]
+    if not found:
+        raise FileNotFoundError(f"{pattern}: no file has such a name")
+    return list(found)
+
+
+def _within(folder: AnyPath) -> list[AnyPath]:
     inside = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
     folders = [path for path in inside if path.is_dir()]
     # A .json beside the parts is a manifest more often than a part.
@@ -199,10 +255,60 @@ def _within(folder: Path) -> list[Path]:
     return parts
 
 
+def _partitioned(found: Sequence[tuple[AnyPath, Part]]) -> list[Part]:
+    """The parts with the columns that the names of their folders are, NAME=VALUE.
+
+    They count where every file has the same ones, and no column of their names.
+    """
+    values = [
+        {
+            name: unquote(value)
+            for name, equals, value in (p.partition("=") for p in path.parts[:-1])
+            if equals and name
+        }
+        for path, _ in found
+    ]
+    names = [n for n in values[0] if all(n in each for each in values)]
+    names = [n for n in names if not any(n in p.schema.names for _, p in found)]
+    if not names or any(each.keys() != values[0].keys() for each in values):
+        return [part for _, part in found]
+    return [
+        _with_columns(part, {name: each[name] for name in names})
+        for (_, part), each in zip(found, values, strict=True)
+    ]
+
+
+def _with_columns(part: Part, values: dict[str, str]) -> Part:
+    """The part with columns of one value each."""
+
+    def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        asked = [name for name in columns if name not in values]
+        asked = asked or part.schema.names[:1]  # to count the rows
+        for batch, share in part.read(asked, numbers):
+            for name in columns:
+                if name in values:
+                    value = None if values[name] == _NO_VALUE else values[name]
+                    column = pa.repeat(pa.scalar(value, pa.string()), len(batch))
+                    batch = batch.append_column(name, column)
+            yield batch.select(_tops(batch.schema.names, columns)), share
+
+    fields = [pa.field(name, pa.string()) for name in values]
+    return part._replace(schema=pa.schema([*part.schema, *fields]), read=read)
+
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+def _tops(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The columns that these names begin in, each once."""
+    found = (top(names, column) or column for column in columns)
+    return list(dict.fromkeys(found))
+
+
 # Parquet and Feather
 
 
-def _of_parquet(path: Path) -> Part:
+def _of_parquet(path: AnyPath) -> Part:
     import pyarrow.parquet as pq
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
@@ -210,31 +316,59 @@ def _of_parquet(path: Path) -> Part:
         try:
             # Buffered reads, not a map: pages that were read do not stay resident.
             with pq.ParquetFile(
-                path, pre_buffer=False, page_checksum_verification=True
+                readable(path), pre_buffer=False, page_checksum_verification=True
             ) as file:
-                for batch in file.iter_batches(BATCH, columns=list(columns)):
+                leaves = _leaves(file, columns)
+                for batch in file.iter_batches(BATCH, columns=leaves):
                     seen += batch.num_rows
                     yield batch, seen / max(file.metadata.num_rows, 1)
         except DAMAGED as error:
             raise broken(path, "Parquet", error, seen) from error
 
     try:
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(readable(path))
         _ = schema.names
     except DAMAGED as error:
         raise broken(path, "Parquet", error) from error
     return Part(str(path), schema, read)
 
 
-def _of_feather(path: Path) -> Part:
+def _leaves(file: Any, columns: Sequence[str]) -> list[str]:
+    """What Parquet calls the columns, and what of them names with dots need."""
+    schema = file.schema
+    stored = [schema.column(number).path for number in range(len(schema.names))]
+    names = file.schema_arrow.names
+    leaves: dict[str, None] = {}
+    for column in columns:
+        if column in names or top(names, column) is None:
+            leaves[column] = None
+            continue
+        below: list[str] = []
+        path = column
+        while not below:
+            below = [
+                leaf for leaf in stored if f"{_cleaned(leaf)}.".startswith(f"{path}.")
+            ]
+            path = path.rpartition(".")[0]
+        leaves |= dict.fromkeys(below)
+    return list(leaves)
+
+
+def _cleaned(leaf: str) -> str:
+    """The path of a leaf without what Parquet puts between a list and its items."""
+    return re.sub(r"\.(list\.(element|item)|bag\.array_element|key_value)\b", "", leaf)
+
+
+def _of_feather(path: AnyPath) -> Part:
     from pyarrow import ipc
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         seen = 0
         try:
-            with ipc.open_file(str(path)) as file:
+            with ipc.open_file(_mapped(path)) as file:
                 for number in range(file.num_record_batches):
-                    whole = file.get_batch(number).select(list(columns))
+                    whole = file.get_batch(number)
+                    whole = whole.select(_tops(whole.schema.names, columns))
                     for start in range(0, len(whole), BATCH):
                         batch = whole.slice(start, BATCH)
                         seen += batch.num_rows
@@ -244,7 +378,7 @@ def _of_feather(path: Path) -> Part:
             raise broken(path, "Feather", error, seen) from error
 
     try:
-        with ipc.open_file(str(path)) as file:
+        with ipc.open_file(_mapped(path)) as file:
             schema = file.schema
             _ = schema.names
     except DAMAGED as error:
@@ -252,8 +386,14 @@ def _of_feather(path: Path) -> Part:
     return Part(str(path), schema, read)
 
 
-def broken(path: Path, kind: str, error: Exception, seen: int = 0) -> Exception:
+def _mapped(path: AnyPath) -> Any:
+    return readable(path) if isinstance(path, Remote) else str(path)
+
+
+def broken(path: AnyPath, kind: str, error: Exception, seen: int = 0) -> Exception:
     """The error that names a file that is damaged or may not be read."""
+    if isinstance(path, Remote) and (told := refused(str(path), error)) is not None:
+        return told
     if isinstance(error, PermissionError):
         return PermissionError(error.errno, "Permission denied", str(path))
     where = f", from row {seen} on" if seen else ""
@@ -266,14 +406,14 @@ def broken(path: Path, kind: str, error: Exception, seen: int = 0) -> Exception:
 # Text
 
 
-def _of_csv(path: Path) -> Part:
+def _of_csv(path: AnyPath) -> Part:
     from pyarrow import csv
 
     tab = ".tsv" in path.suffixes[-2:]
 
     def opened(columns: Sequence[str] | None, threads: bool) -> csv.CSVStreamingReader:
         return csv.open_csv(
-            path,
+            _unpacked(path),
             csv.ReadOptions(block_size=_BLOCK, use_threads=threads),
             csv.ParseOptions(delimiter="\t" if tab else ","),
             csv.ConvertOptions(
@@ -286,6 +426,7 @@ def _of_csv(path: Path) -> Part:
         )
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        columns = _tops(names, columns)
         try:
             yield from _blocks(path, lambda: opened(list(columns), True))
         except ValueError as error:
@@ -301,12 +442,21 @@ def _of_csv(path: Path) -> Part:
     return Part(str(path), pa.schema([(name, pa.string()) for name in names]), read)
 
 
-def _of_json(path: Path) -> Part:
+def _unpacked(path: AnyPath) -> Any:
+    """What a text is read from; Arrow unpacks files on disk by their names."""
+    if not isinstance(path, Remote):
+        return path
+    kinds = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+    kind = kinds.get(path.suffix)
+    return path.open() if kind is None else pa.CompressedInputStream(path.open(), kind)
+
+
+def _of_json(path: AnyPath) -> Part:
     from pyarrow import json
 
     def opened(schema: pa.Schema | None) -> pa.RecordBatchReader:
         return json.open_json(
-            path,
+            _unpacked(path),
             json.ReadOptions(block_size=_BLOCK),
             json.ParseOptions(
                 explicit_schema=schema,
@@ -315,16 +465,17 @@ def _of_json(path: Path) -> Part:
         )
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        some = pruned(schema, columns)
         fields = [
-            pa.field(n, _as_float(schema.field(n).type))
+            pa.field(n, _as_float(some.field(n).type))
             if n in numbers
             # What the first rows leave out must be something: text fits all names.
-            else pa.field(n, _known(schema.field(n).type))
-            for n in columns
+            else pa.field(n, _known(some.field(n).type))
+            for n in some.names
         ]
         wanted = pa.schema(fields)
         for batch, share in _blocks(path, lambda: opened(wanted)):
-            yield batch.select(list(columns)), share
+            yield batch.select(wanted.names), share
 
     try:
         schema = opened(None).schema
@@ -342,10 +493,14 @@ def _as_float(kind: pa.DataType) -> pa.DataType:
 
 
 def _known(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_known(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _known(field.type)) for field in kind])
     return pa.string() if pa.types.is_null(kind) else kind
 
 
-def _blocks(path: Path, opened: Callable[[], pa.RecordBatchReader]) -> Batches:
+def _blocks(path: AnyPath, opened: Callable[[], pa.RecordBatchReader]) -> Batches:
     seen = read = 0
     size = max(path.stat().st_size, 1)
     try:
@@ -359,12 +514,14 @@ def _blocks(path: Path, opened: Callable[[], pa.RecordBatchReader]) -> Batches:
         raise _fault(path, error, seen) from error
 
 
-def _fault(path: Path, error: Exception, seen: int = 0) -> Exception:
+def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
     """What Arrow says of a text, with rows counted from its first instead of a block's.
 
     >>> _fault(Path("a.jsonl"), ValueError("Column(/x) is odd in row 2"), 8)
     ValueError('a.jsonl: column x is odd in row 10; repair that line')
     """
+    if isinstance(path, Remote) and (told := refused(str(path), error)) is not None:
+        return told
     if isinstance(error, PermissionError):
         return PermissionError(error.errno, "Permission denied", str(path))
     if re.search("Empty (CSV|JSON) (file|stream)", str(error)):
@@ -387,10 +544,11 @@ def _fault(path: Path, error: Exception, seen: int = 0) -> Exception:
     return ValueError(f"{path}{where}: {printable(text)}; repair that line")
 
 
-def _no_utf8(path: Path) -> ValueError:
+def _no_utf8(path: AnyPath) -> ValueError:
     """Names the first line of a text that is no UTF-8."""
     header = _named_kind(path) == "csv"
-    with io.BufferedReader(pa.input_stream(str(path))) as stream:  # unpacked
+    source = _unpacked(path) if isinstance(path, Remote) else str(path)
+    with io.BufferedReader(pa.input_stream(source)) as stream:  # unpacked
         for number, line in enumerate(stream):
             try:
                 line.decode()
@@ -407,17 +565,77 @@ def _no_utf8(path: Path) -> ValueError:
 # Memory
 
 
-def _of_table(table: pa.Table) -> Part:
+def in_memory(source: Any) -> bool:
+    """Whether a source is a table rather than paths."""
+    return isinstance(source, Streamed) or _is_dataset(source)
+
+
+def _is_dataset(source: Any) -> bool:
+    return hasattr(source, "get_fragments")  # without an import of pyarrow.dataset
+
+
+def table_of(source: Any) -> pa.Table:
+    """A table in memory as an Arrow table."""
+    if isinstance(source, pa.Table):
+        return source
+    if isinstance(source, pa.RecordBatch):
+        return pa.Table.from_batches([source])
+    return source.to_table() if _is_dataset(source) else _streamed(source).read_all()
+
+
+def _streamed(source: Any) -> pa.RecordBatchReader:
+    """The stream of a table of whatever library, from its first row.
+
+    Raises:
+        ValueError: The library cannot hand it over, such as columns of mixed objects.
+    """
+    try:
+        return pa.RecordBatchReader.from_stream(source)
+    except (pa.ArrowException, TypeError) as error:
+        raise ValueError(
+            f"table: {type(source).__name__} is no table that Arrow can take over "
+            f"({printable(str(error))}); give each column one type"
+        ) from error
+
+
+def _of_memory(source: Any) -> Part:
+    """A table, which is asked for anew for each pass; a reader is read once."""
+    if isinstance(source, pa.Table | pa.RecordBatch | pa.RecordBatchReader):
+        source = table_of(source)
+    rows = source.count_rows() if _is_dataset(source) else _length(source)
+
+    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        wanted = _tops(schema.names, columns)
+        if isinstance(source, pa.Table):
+            yield from source.select(wanted).to_batches(BATCH)
+        elif _is_dataset(source):
+            yield from source.to_batches(columns=wanted, batch_size=BATCH)
+        else:
+            for batch in _streamed(source):
+                yield batch.select(wanted)
+
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         seen = 0
-        for batch in table.select(list(columns)).to_batches(BATCH):
-            seen += batch.num_rows
-            yield batch, seen / len(table)
+        for whole in batches(columns):
+            for start in range(0, len(whole), BATCH):
+                batch = whole.slice(start, BATCH)
+                seen += batch.num_rows
+                yield batch, min(1.0, seen / max(rows or seen, 1))
 
-    return Part("table", table.schema, read)
+    has_schema = isinstance(source, pa.Table) or _is_dataset(source)
+    schema = source.schema if has_schema else _streamed(source).schema
+    return Part("table", schema, read)
 
 
-_OPEN: dict[Any, Callable[[Path], Part]] = {
+def _length(source: Any) -> int | None:
+    """How many rows a table has, where it knows without being asked to run."""
+    try:
+        return len(source)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+_OPEN: dict[Any, Callable[[AnyPath], Part]] = {
     "parquet": _of_parquet,
     "feather": _of_feather,
     "csv": _of_csv,

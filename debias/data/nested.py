@@ -1,0 +1,177 @@
+"""Values within nested columns, by names such as `event_attributes.object.object_id`.
+
+A dot goes into a struct, into each struct of a list, or to the value of a key where a
+list holds keys and values, as analytics exports have their parameters.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from debias.data.arrays import is_list, plain
+
+_WRAP = "_source"  # what search engines' dumps put their documents into
+_KEYS = ("key", "name")
+_VALUES = ("value", "val")
+
+
+def top(names: Sequence[str], path: str) -> str | None:
+    """The column that a path begins in; None if there is none.
+
+    >>> top(["a", "b.c"], "a.x"), top(["a", "b.c"], "b.c"), top(["a"], "b")
+    ('a', 'b.c', None)
+    """
+    if path in names:
+        return path
+    first = path.partition(".")[0]
+    return first if first in names else None
+
+
+def resolved(schema: pa.Schema, path: str) -> str | None:
+    """The path as this schema has it, within `_source` too; None if it has not.
+
+    >>> schema = pa.schema({"_source": pa.struct({"a": pa.int64()})})
+    >>> resolved(schema, "a"), resolved(schema, "b")
+    ('_source.a', None)
+    """
+    for tried in (path, f"{_WRAP}.{path}"):
+        column = top(schema.names, tried)
+        if column is not None:
+            rest = tried[len(column) + 1 :]
+            if _reaches(schema.field(column).type, rest.split(".") if rest else []):
+                return tried
+    return None
+
+
+def _reaches(kind: pa.DataType, path: Sequence[str]) -> bool:
+    if not path:
+        return True
+    if pa.types.is_dictionary(kind):
+        return _reaches(kind.value_type, path)
+    if pa.types.is_map(kind):
+        return len(path) == 1
+    if is_list(kind):
+        if pa.types.is_struct(kind.value_type) and not _has(kind.value_type, path[0]):
+            return _pair(kind.value_type) is not None and len(path) == 1
+        return _reaches(kind.value_type, path)
+    return (
+        pa.types.is_struct(kind)
+        and _has(kind, path[0])
+        and _reaches(kind.field(path[0]).type, path[1:])
+    )
+
+
+def _has(kind: pa.StructType, name: str) -> bool:
+    return kind.get_field_index(name) >= 0
+
+
+def _pair(kind: pa.StructType) -> tuple[str, str] | None:
+    """What a struct calls key and value; None if it holds none."""
+    found = [next((n for n in some if _has(kind, n)), "") for some in (_KEYS, _VALUES)]
+    return (found[0], found[1]) if all(found) else None
+
+
+def pruned(schema: pa.Schema, paths: Iterable[str]) -> pa.Schema:
+    """The columns of these paths, and within them no more than the paths need.
+
+    >>> schema = pa.schema({"a": pa.struct({"b": pa.int64(), "c": pa.string()})})
+    >>> pruned(schema, ["a.c"])
+    a: struct<c: string>
+      child 0, c: string
+    """
+    within: dict[str, list[list[str]]] = {}
+    for path in paths:
+        column = top(schema.names, path)
+        if column is not None:
+            rest = path[len(column) + 1 :]
+            within.setdefault(column, []).append(rest.split(".") if rest else [])
+    return pa.schema(
+        [pa.field(n, _pruned(schema.field(n).type, some)) for n, some in within.items()]
+    )
+
+
+def _pruned(kind: pa.DataType, paths: Sequence[Sequence[str]]) -> pa.DataType:
+    if not all(paths):
+        return kind
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_type
+        if pa.types.is_struct(inner) and all(_has(inner, path[0]) for path in paths):
+            return pa.list_(_pruned(inner, paths))
+        return kind
+    if not pa.types.is_struct(kind) or not all(_has(kind, path[0]) for path in paths):
+        return kind
+    rest: dict[str, list[Sequence[str]]] = {}
+    for first, *more in paths:
+        rest.setdefault(first, []).append(more)
+    return pa.struct([(n, _pruned(kind.field(n).type, p)) for n, p in rest.items()])
+
+
+def value_of(rows: pa.RecordBatch, path: str) -> pa.Array:
+    """The values of a path, one a row; lists where the path goes through a list.
+
+    Keys of a list of keys and values are looked up; the first of a row is taken. Where
+    a value is a struct with a field for each type, it is the text of the one that is
+    there.
+
+    >>> kept = {"key": "term", "value": {"text": "shoe", "int": None}}
+    >>> rows = pa.RecordBatch.from_pylist([{"params": [kept]}, {"params": []}])
+    >>> value_of(rows, "params.term").to_pylist()
+    ['shoe', None]
+    >>> rows = pa.RecordBatch.from_pylist([{"items": [{"id": 3}, {"id": 5}]}])
+    >>> value_of(rows, "items.id").to_pylist()
+    [[3, 5]]
+    """
+    column = top(rows.schema.names, path)
+    assert column is not None
+    rest = path[len(column) + 1 :]
+    return _within(rows.column(column), rest.split(".") if rest else [])
+
+
+def _within(array: pa.Array, path: Sequence[str]) -> pa.Array:
+    array = plain(array)
+    if not path:
+        return array
+    kind = array.type
+    if pa.types.is_map(kind):
+        return plain(pc.map_lookup(array, path[0], "first"))
+    if is_list(kind):
+        if pa.types.is_struct(kind.value_type) and not _has(kind.value_type, path[0]):
+            return _looked_up(array, path[0])
+        inner = _within(pc.list_flatten(array), path)
+        ends = np.concatenate([[0], np.cumsum(list_sizes(array))]).astype(np.int32)
+        gaps = array.is_null() if array.null_count else None
+        return pa.ListArray.from_arrays(pa.array(ends), inner, mask=gaps)
+    return _within(pc.struct_field(array, path[0]), path[1:])
+
+
+def list_sizes(array: pa.Array) -> np.ndarray:
+    """(n,) int64 lengths of lists, 0 of NULL."""
+    return pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
+
+
+def _looked_up(array: pa.Array, key: str) -> pa.Array:
+    """The value of a key, of lists of structs of key and value."""
+    flat = pc.list_flatten(array)
+    pair = _pair(flat.type)
+    assert pair is not None
+    row = np.repeat(np.arange(len(array)), list_sizes(array))
+    mask = pc.equal(plain(pc.struct_field(flat, pair[0])), key).fill_null(False)
+    found = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+    values = _one_type(pc.struct_field(flat, pair[1]).take(pa.array(found)))
+    place = np.full(len(array), -1)
+    place[row[found[::-1]]] = np.arange(len(found))[::-1]  # of several, the first
+    return values.take(pa.array(place, mask=place < 0))
+
+
+def _one_type(array: pa.Array) -> pa.Array:
+    """Structs with a field for each type as text of the first that is there."""
+    if not pa.types.is_struct(array.type):
+        return plain(array)
+    fields = [plain(pc.struct_field(array, field.name)) for field in array.type]
+    some = [field for field in fields if field.null_count < len(field)]
+    if len(some) == 1 and not is_list(some[0].type):
+        return some[0].cast(pa.string())
+    plain_ones = [f.cast(pa.string()) for f in some if not pa.types.is_nested(f.type)]
+    return pc.coalesce(*plain_ones) if plain_ones else pa.nulls(len(array), pa.string())

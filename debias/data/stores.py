@@ -1,0 +1,189 @@
+"""Files on disk and in object stores: what a path or an URL names.
+
+URLs are those of Arrow's file systems: s3://bucket/key, gs://bucket/key, file:///path.
+Options stand behind a question mark, such as
+s3://bucket/key?endpoint_override=localhost:9000&scheme=http. Credentials come from the
+environment, as the stores' own tools have them.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
+
+import pyarrow as pa
+from pyarrow import fs
+
+_URL = re.compile(r"^([a-z][a-z0-9+.]*):/{1,2}(?=[^/])", re.I)
+_STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+
+
+class _Stat(NamedTuple):
+    st_size: int
+    st_mtime_ns: int
+
+
+def store_url(path: str | Path) -> str | None:
+    """The URL that a path is, also where `Path` took one of its slashes; else None.
+
+    >>> store_url("s3://bucket/key"), store_url(Path("s3://bucket/key"))
+    ('s3://bucket/key', 's3://bucket/key')
+    >>> store_url("log.parquet")
+    """
+    found = _URL.match(str(path))
+    if found is None or found[1].lower() not in _STORES:
+        return None
+    return f"{found[1].lower()}://{str(path)[found.end() :]}"
+
+
+@dataclass(frozen=True, order=True)
+class Remote:
+    """A file or folder of an object store, with what `Path` has for reading.
+
+    Attributes:
+        scheme: Of its URL.
+        path: Bucket and key.
+        store: The file system.
+    """
+
+    scheme: str
+    path: str
+    store: fs.FileSystem = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.path}"
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.path).suffix
+
+    @property
+    def suffixes(self) -> list[str]:
+        return PurePosixPath(self.path).suffixes
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PurePosixPath(self.path).parts
+
+    def with_suffix(self, suffix: str) -> "Remote":
+        path = PurePosixPath(self.path).with_suffix(suffix)
+        return Remote(self.scheme, str(path), self.store)
+
+    def resolve(self) -> "Remote":
+        return self
+
+    @cached_property
+    def _info(self) -> fs.FileInfo:
+        with naming_store(self):
+            return self.store.get_file_info(self.path)
+
+    def exists(self) -> bool:
+        return self._info.type != fs.FileType.NotFound
+
+    def is_dir(self) -> bool:
+        return self._info.type == fs.FileType.Directory
+
+    def is_file(self) -> bool:
+        return self._info.type == fs.FileType.File
+
+    def stat(self) -> _Stat:
+        return _Stat(self._info.size or 0, self._info.mtime_ns or 0)
+
+    def inside(self, recursive: bool = False) -> "list[Remote]":
+        """What the folder holds, or all that is below it, in the order of names."""
+        chosen = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
+        with naming_store(self):
+            found = self.store.get_file_info(chosen)
+        return sorted(Remote(self.scheme, info.path, self.store) for info in found)
+
+    def iterdir(self) -> "Iterator[Remote]":
+        return iter(self.inside())
+
+    def glob(self, pattern: str) -> "list[Remote]":
+        """Files of the folder whose names match."""
+        return [
+            each for each in self.inside() if PurePosixPath(each.path).match(pattern)
+        ]
+
+    def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
+        with naming_store(self):
+            return self.store.open_input_file(self.path)
+
+
+AnyPath: TypeAlias = "Path | Remote"
+
+
+class naming_store:
+    """Names the URL in the errors of a store, and says what to do about them."""
+
+    def __init__(self, place: "Remote | str") -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if not isinstance(error, OSError | pa.ArrowException):
+            return
+        told = refused(str(self._place), error)
+        if told is not None:
+            raise told from error
+
+
+def refused(url: str, error: Exception) -> OSError | None:
+    """What a store's error means in words; None if it is none of a store."""
+    text = str(error)
+    if isinstance(error, FileNotFoundError) or "NOT_FOUND" in text or "404" in text:
+        return FileNotFoundError(f"{url}: no such file or folder in the store")
+    denied = "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|401|403|InvalidAccessKeyId"
+    if isinstance(error, PermissionError) or re.search(denied, text, re.I):
+        return PermissionError(
+            f"{url}: the store refuses these credentials; for s3 set AWS_PROFILE, or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, of somebody who may read it"
+        )
+    if re.search(r"AWS Error|NETWORK_CONNECTION|curlCode|google::cloud", text):
+        return OSError(f"{url}: the store cannot be reached or read: {text}")
+    return None
+
+
+def located(path: "str | Path | Remote") -> AnyPath:
+    """What a path or an URL names; nothing is looked at yet.
+
+    Raises:
+        ValueError: The URL is no whole one.
+
+    >>> located("log.parquet")
+    PosixPath('log.parquet')
+    """
+    if isinstance(path, Remote):
+        return path
+    url = store_url(path)
+    if url is None:
+        return Path(path)
+    try:
+        store, key = fs.FileSystem.from_uri(url)
+    except (pa.ArrowException, OSError) as error:
+        shown = url.partition("?")[0]
+        raise ValueError(f"{shown}: is no URL of a store: {error}") from error
+    return Remote(url.partition(":")[0], key.rstrip("/"), store)
+
+
+def readable(path: AnyPath) -> Any:
+    """What Arrow reads a file from: its path, or an open file of a store."""
+    return path.open() if isinstance(path, Remote) else path
+
+
+def whole_path(path: str | Path) -> str:
+    """A path that means the same from another folder; URLs already do.
+
+    >>> whole_path("s3://bucket/key"), whole_path("/a")
+    ('s3://bucket/key', '/a')
+    """
+    return store_url(path) or os.path.abspath(path)
