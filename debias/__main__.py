@@ -5,6 +5,7 @@ import typer
 from debias.commands.diagnose import diagnose
 from debias.commands.evaluate import evaluate
 from debias.commands.export import export
+from debias.commands.importing import import_events
 from debias.commands.inspect import inspect
 from debias.commands.judge import judge
 from debias.commands.propensities import propensities
@@ -28,6 +29,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.command("import")(import_events)
 app.add_typer(retrieval, name="retrieval")
 
 

@@ -8,6 +8,7 @@ its file, a header is no row.
 import io
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from glob import glob, has_magic
@@ -119,6 +120,30 @@ def open_parts(source: Source) -> list[Part]:
     for part in parts:
         check_names(part.name, part.schema.names)
     return [part._replace(read=partial(_read_text, part)) for part in parts]
+
+
+@contextmanager
+def unchanged(parts: Sequence[Part]) -> Iterator[None]:
+    """Holds the files of parts to their sizes while they are read within.
+
+    Raises:
+        ValueError: A file has another size at the end; names it.
+    """
+    sizes = {part.name: _size(part.name) for part in parts}
+    try:
+        yield
+    finally:
+        for name, size in sizes.items():
+            if (now := _size(name)) != size:
+                raise ValueError(
+                    f"{name}: changed while it was read, from {size} bytes to {now}; "
+                    "read it once it is written, or a copy of it"
+                )
+
+
+def _size(name: str) -> int | None:
+    path = Path(name)
+    return path.stat().st_size if path.is_file() else None
 
 
 def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> Batches:

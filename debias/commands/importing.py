@@ -1,0 +1,131 @@
+"""`debias import`: from events to a log of shown lists."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from debias.commands import inputs
+from debias.commands.screen import AsJson, print_json, print_table, say, share_bar
+
+if TYPE_CHECKING:
+    from debias.data.events import EventColumns
+
+PARTS = (
+    "event impression click target session query item shown position timestamp user "
+    "device keep"
+)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@inputs.options()
+def import_events(
+    events: Annotated[
+        list[str],
+        typer.Argument(
+            help="Parquet, CSV or JSON lines (.gz too), a row an event: files, folders "
+            "or globs, such as one of queries and one of events."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder to write, or one file NAME.parquet."),
+    ],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="What columns are called: ubi (OpenSearch User Behavior Insights), "
+            "ga4 (export of an analytics property) or generic."
+        ),
+    ] = "generic",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            "-c",
+            help="PART=NAME, as -c event=action_name -c click=click,add_to_cart -c "
+            "item=attributes.object.id; names with dots go into nested columns. Parts: "
+            f"{PARTS}.",
+        ),
+    ] = None,
+    first_position: Annotated[
+        int | None,
+        typer.Option(
+            help="What the events call the first position; by default 0 if any has it."
+        ),
+    ] = None,
+    gap: Annotated[
+        str,
+        typer.Option(
+            help="Pause that ends a list where nothing else does, as 90s, 30m or 1h."
+        ),
+    ] = "30m",
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Time after an impression within which actions count; by default any "
+            "where lists have an id, and the pause where they have none."
+        ),
+    ] = None,
+    memory: Annotated[
+        float, typer.Option(min=0.001, help="GB to join events in, about.")
+    ] = 0.5,
+    force: inputs.Force = False,
+    json: AsJson = False,
+) -> None:
+    """Joins impressions and actions to a log of shown lists, one row a list.
+
+    All other commands read the log without -c. A run that was interrupted or killed
+    continues when the same command is given again.
+    """
+    from debias.data.events import import_events
+
+    columns = _columns(preset, column or [])
+    pause, within = _seconds(gap), None if window is None else _seconds(window)
+    with share_bar("importing") as progress:
+        found = import_events(
+            events,
+            out,
+            columns,
+            first_position=first_position,
+            gap=pause,
+            window=within,
+            memory=memory,
+            force=force,
+            progress=progress,
+        )
+    record = found._asdict()
+    if json:
+        print_json(record)
+        return
+    for notice in record.pop("notices"):
+        say(f"note: {notice}", err=True)
+    counts = record.pop("counts") | {"by": record.pop("by")}
+    events_by_name, targets = record.pop("events"), record.pop("targets")
+    rows: list[dict[str, Any]] = [{"what": k, "value": v} for k, v in record.items()]
+    rows += [{"what": k, "value": v} for k, v in {**targets, **counts}.items()]
+    print_table("Log", rows)
+    print_table("Events", [{"event": k, "count": v} for k, v in events_by_name.items()])
+
+
+def _columns(preset: str, texts: list[str]) -> "EventColumns":
+    from debias.data.events import PRESETS
+    from debias.data.text import near, quoted
+
+    if preset not in PRESETS:
+        advice = near(preset, list(PRESETS))
+        raise ValueError(f"--preset {quoted(preset)}: no such preset: {advice}")
+    return PRESETS[preset].told(texts)
+
+
+def _seconds(text: str) -> float:
+    """Seconds of a text such as 30m.
+
+    >>> _seconds("90"), _seconds("1.5h")
+    (90.0, 5400.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if found is None:
+        raise ValueError(f"a time must be as 90s, 30m or 1h, got {text!r}")
+    return float(found[1]) * _UNITS[found[2] or "s"]

@@ -1,0 +1,416 @@
+"""Events of any shape as flat rows: one row an event on an item."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from debias.data.arrays import first_fault, is_list, plain, value_at
+from debias.data.events.roles import EventColumns
+from debias.data.nested import list_sizes, resolved, value_of
+from debias.data.shown import Batch
+from debias.data.tables import Part
+from debias.data.text import near, printable
+from debias.data.times import Times
+
+# Kinds of rows. Those from FIRST_TARGET on count further targets.
+QUERY, IMPRESSION, SHOWN, CLICK, FIRST_TARGET = -1, 0, 1, 2, 3
+_IGNORED, _BLANK = -3, -2
+NO_TIME = np.iinfo(np.int64).min
+PART_BITS = 40  # of a row's origin, below the number of its part
+NAMES = ("key", "item", "query", "user", "device")
+
+
+@dataclass
+class Found:
+    """What a part holds, in numbers; adds up over parts.
+
+    Attributes:
+        rows: All of them.
+        actions: Events by their name.
+        blank: Rows without an event and without a query, such as the lines
+            `{"index": ...}` of a bulk request.
+        without_item, without_session: Events that name none; and the first such row.
+        calendar: Whether times are of a calendar; None where there are none.
+        least: The least position of an impression.
+        listed: Whether an event has a list of items.
+        first: The first row of each fault, by its name.
+        notices: What was taken for what.
+    """
+
+    rows: int = 0
+    actions: Counter = field(default_factory=Counter)
+    blank: int = 0
+    without_item: int = 0
+    without_session: int = 0
+    calendar: bool | None = None
+    least: int | None = None
+    listed: bool = False
+    first: dict[str, int] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+    def note(self, what: str, rows: np.ndarray) -> None:
+        """Keeps the first row of a fault."""
+        if len(rows):
+            least = int(rows.min())
+            self.first[what] = min(least, self.first.get(what, least))
+
+
+class Paths(NamedTuple):
+    """The columns of a part that play each part, as the part has them."""
+
+    of: dict[str, tuple[str, ...]]
+
+    def every(self) -> list[str]:
+        return list(dict.fromkeys(path for paths in self.of.values() for path in paths))
+
+    def __contains__(self, role: object) -> bool:
+        return role in self.of
+
+
+def paths_in(part: Part, columns: EventColumns) -> Paths:
+    """Which of the columns a part has; `session` counts where it has all of them."""
+    found = {}
+    for role, names in columns.paths().items():
+        some = [resolved(part.schema, name) for name in names]
+        there = tuple(path for path in some if path is not None)
+        if there and (role != "session" or len(there) == len(names)):
+            found[role] = there
+    return Paths(found)
+
+
+def check_columns(
+    parts: Sequence[Part], paths: Sequence[Paths], columns: EventColumns
+) -> None:
+    """Does nothing if the parts together have events on items.
+
+    Raises:
+        ValueError: A column that events need, or that was asked for, is in no part; or
+            only some parts have the column of the session. Names file and column.
+    """
+    need = {"event", *columns.asked()}
+    if not any("shown" in each for each in paths):
+        need.add("item")
+    for role in sorted(need):
+        names = columns.paths()[role]
+        if names and not any(role in each for each in paths):
+            first = parts[0]
+            raise ValueError(
+                f"{first.name}: no column {printable(names[0])} to be the {role}: "
+                f"{near(names[0].partition('.')[0], first.schema.names)}; say "
+                f"-c {role}=NAME"
+            )
+    having = [
+        part for part, each in zip(parts, paths, strict=True) if "session" in each
+    ]
+    for part in parts:
+        if having and part not in having:
+            raise ValueError(
+                f"{part.name}: no column {printable(' '.join(columns.session))} to be "
+                f"the session, which {having[0].name} has: "
+                f"{near(columns.session[0], part.schema.names)}; leave the file out, "
+                "or say -c session=NAME"
+            )
+
+
+class Flattener:
+    """Makes the rows of one part flat."""
+
+    def __init__(self, part: Part, number: int, columns: EventColumns) -> None:
+        self._part = part
+        self._number = number
+        self._columns = columns
+        self._paths = paths_in(part, columns)
+        self._clock = Times()
+        self.found = Found()
+        kinds = {name: IMPRESSION for name in columns.impression}
+        kinds |= {name: CLICK for name in columns.click}
+        for place, name in enumerate(columns.target):
+            kinds.setdefault(name, FIRST_TARGET + place)
+        self._kinds = kinds
+        self._numbered = "session" in self._paths
+
+    def batches(self) -> Iterator[tuple[pa.RecordBatch, float]]:
+        """Flat batches, and the share of the part that is read.
+
+        Raises:
+            ValueError: A value is not allowed; names file, column and row.
+        """
+        start = 0
+        for rows, share in self._part.read(self._paths.every(), ()):
+            for flat in self._flat(rows, start):
+                yield flat, share
+            start += len(rows)
+        self.found.rows = start
+        self.found.notices = list(self._clock.notices)
+
+    def _flat(self, rows: pa.RecordBatch, start: int) -> Iterator[pa.RecordBatch]:
+        kind = self._kinds_of(rows)
+        number = np.arange(start, start + len(rows))
+        for some in (kind >= 0, kind == QUERY):
+            if some.any():
+                kept = rows if some.all() else rows.filter(pa.array(some))
+                yield from self._rows(kept, kind[some], number[some])
+
+    def _kinds_of(self, rows: pa.RecordBatch) -> np.ndarray:
+        """(n,) kind of each row; counts the events."""
+        if "event" not in self._paths:
+            return np.full(len(rows), QUERY, np.int8)
+        event = value_of(rows, self._paths.of["event"][0])
+        if not pa.types.is_string(event.type):
+            event = event.cast(pa.string())
+        coded = event.dictionary_encode()
+        names = coded.dictionary.to_pylist()
+        codes = coded.indices.fill_null(len(names)).to_numpy()
+        counts = np.bincount(codes, minlength=len(names) + 1)
+        self.found.actions.update(dict(zip(names, counts.tolist(), strict=False)))
+        kinds = [self._kinds.get(name, _IGNORED) for name in names]
+        kind = np.array([*kinds, QUERY], np.int8)[codes]
+        if counts[-1]:
+            blank = kind == QUERY
+            for role in ("query", "shown", "session"):
+                for path in self._paths.of.get(role, ()):
+                    there = value_of(rows, path).is_valid()
+                    blank &= ~there.to_numpy(zero_copy_only=False)
+            kind[blank] = _BLANK
+            self.found.blank += int(blank.sum())
+        return kind
+
+    def _rows(
+        self, rows: pa.RecordBatch, kind: np.ndarray, number: np.ndarray
+    ) -> Iterator[pa.RecordBatch]:
+        """Flat rows of events, or of queries with what these showed."""
+        origin = number + (self._number << PART_BITS)
+        plain_columns = {
+            "key": self._key(rows, origin),
+            "time": pa.array(self._times(rows, number)),
+            **{role: self._names(rows, role) for role in ("query", "user", "device")},
+        }
+        if kind[0] == QUERY:
+            nothing = pa.nulls(len(rows), pa.string())
+            yield self._batch(plain_columns, kind, origin, nothing, None, {}, None)
+            if "shown" not in self._paths:
+                return
+            item, kind = self._first(rows, "shown"), np.full(len(rows), SHOWN, np.int8)
+        else:
+            item = self._first(rows, "item")
+            item = pa.nulls(len(rows), pa.string()) if item is None else item
+        assert item is not None
+        position = None if kind[0] == SHOWN else self._first(rows, "position")
+        keep = {}
+        for path in self._paths.of.get("keep", ()) if kind[0] != SHOWN else ():
+            keep[path.rpartition(".")[2]] = value_of(rows, path)
+        at = None
+        if is_list(item.type):
+            sizes = list_sizes(item)
+            self.found.listed |= kind[0] != SHOWN
+            at = np.repeat(np.arange(len(rows)), sizes)
+            position = self._flat_of(position, item, at, number, "position")
+            if not self._numbered:
+                plain_columns["key"] = _filled(plain_columns["key"], origin)
+            keep = {
+                n: self._flat_of(v, item, at, number, "keep") for n, v in keep.items()
+            }
+            item = plain(pc.list_flatten(item))
+        yield self._batch(plain_columns, kind, origin, item, position, keep, at)
+
+    def _batch(
+        self,
+        columns: dict[str, pa.Array],
+        kind: np.ndarray,
+        origin: np.ndarray,
+        item: pa.Array,
+        position: pa.Array | None,
+        keep: dict[str, pa.Array],
+        at: np.ndarray | None,
+    ) -> pa.RecordBatch:
+        """A flat batch of the rows that name an item and a session."""
+        if at is not None:
+            columns = {n: array.take(pa.array(at)) for n, array in columns.items()}
+            kind, origin = kind[at], origin[at]
+        item = self._as_names(item, "item", origin)
+        place = self._places(position, origin, kind)
+        no_key = columns["key"].is_null().to_numpy(zero_copy_only=False)
+        no_item = item.is_null().to_numpy(zero_copy_only=False) & (kind != QUERY)
+        self.found.without_session += int((no_key & (kind >= 0)).sum())
+        self.found.note("without_session", origin[no_key & (kind >= 0)])
+        self.found.without_item += int((no_item & ~no_key & (kind != SHOWN)).sum())
+        self.found.note("without_item", origin[no_item & ~no_key])
+        columns = {
+            **columns,
+            "kind": pa.array(kind),
+            "row": pa.array(origin),
+            "item": item,
+            "place": place,
+            **{f"keep:{name}": plain(array) for name, array in keep.items()},
+        }
+        flat = pa.RecordBatch.from_pydict(columns)
+        wrong = no_key | no_item
+        return flat.filter(pa.array(~wrong)) if wrong.any() else flat
+
+    def _first(self, rows: pa.RecordBatch, role: str) -> pa.Array | None:
+        """The values of the first column of a part that holds something."""
+        arrays = [
+            self._there(value_of(rows, path)) for path in self._paths.of.get(role, ())
+        ]
+        some = [each for each in arrays if each.null_count < len(each)] or arrays[:1]
+        if not some:
+            return None
+        if len(some) > 1 and len({each.type for each in some}) > 1:
+            flat = [_first_of_lists(each) for each in some]
+            some = [each.cast(pa.string()) for each in flat]
+        return some[0] if len(some) == 1 else pc.coalesce(*some)
+
+    def _there(self, array: pa.Array) -> pa.Array:
+        """The array without what stands for no value."""
+        if not self._columns.missing or not pa.types.is_string(array.type):
+            return array
+        gaps = pc.is_in(array, pa.array(self._columns.missing))
+        return pc.if_else(gaps, pa.scalar(None, pa.string()), array)
+
+    def _names(self, rows: pa.RecordBatch, role: str) -> pa.Array:
+        array = self._first(rows, role)
+        if array is None:
+            return pa.nulls(len(rows), pa.string())
+        return self._as_names(_first_of_lists(array), role, None)
+
+    def _as_names(
+        self, array: pa.Array, role: str, origin: np.ndarray | None
+    ) -> pa.Array:
+        """Ids as text or whole numbers."""
+        array = self._there(array)
+        kind = array.type
+        if pa.types.is_string(kind) or pa.types.is_uint64(kind):
+            return array
+        if pa.types.is_integer(kind):
+            return array.cast(pa.int64())
+        if pa.types.is_null(kind):
+            return array.cast(pa.string())
+        try:
+            return array.cast(pa.int64() if pa.types.is_floating(kind) else pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            what = f"must be text or whole numbers, got {kind}"
+            raise self._fault(role, origin, 0, what, f"say {role}=NAME") from None
+
+    def _key(self, rows: pa.RecordBatch, origin: np.ndarray) -> pa.Array:
+        """What parts the events into those that may belong together, as text."""
+        role = "session" if self._numbered else "user"
+        arrays = [
+            _first_of_lists(value_of(rows, path))
+            for path in self._paths.of.get(role, ())
+        ]
+        if not self._numbered:
+            arrays = arrays[:1] if len(arrays) < 2 else [pc.coalesce(*_as_text(arrays))]
+        if not arrays:
+            return pa.nulls(len(rows), pa.string())
+        text = _as_text(arrays)
+        return text[0] if len(text) == 1 else pc.binary_join_element_wise(*text, "\x1f")
+
+    def _times(self, rows: pa.RecordBatch, number: np.ndarray) -> np.ndarray:
+        """(n,) int64 microseconds since 1970, or millionths of what numbers count."""
+        array = self._first(rows, "timestamp")
+        if array is None or array.null_count == len(array):
+            return np.full(len(rows), NO_TIME)
+        path = self._paths.of["timestamp"][0]
+        chosen: dict[str, tuple[str, ...]] = {"timestamp": (path,)}
+        batch = Batch(self._part.name, 0, {"timestamp": [array]}, number, chosen)
+        times = self._clock.read(batch)
+        self.found.calendar = times.dtype.kind == "M"
+        if self.found.calendar:
+            return times.astype("datetime64[us]").astype(np.int64)  # NaT is the least
+        gaps = np.isnan(times)
+        micro = np.rint(np.where(gaps, 0, times) * 1e6).astype(np.int64)
+        return np.where(gaps, NO_TIME, micro)
+
+    def _places(
+        self, position: pa.Array | None, origin: np.ndarray, kind: np.ndarray
+    ) -> pa.Array:
+        """Ranks as the log counts them, NULL where it has none."""
+        if position is None:
+            return pa.nulls(len(origin), pa.int32())
+        position = self._there(position)
+        if pa.types.is_floating(position.type):
+            position = pc.if_else(pc.is_nan(position), None, position)
+        try:
+            place = position.cast(pa.int32())
+        except pa.ArrowNotImplementedError:
+            what = f"must be whole numbers, got {position.type}"
+            raise self._fault("position", origin, 0, what) from None
+        except pa.ArrowInvalid:
+            entry = first_fault(position, lambda some: some.cast(pa.int32()))
+            what = f"must be a whole number, got {value_at(position, entry)}"
+            raise self._fault("position", origin, entry, what) from None
+        shown = place.filter(pa.array(kind <= SHOWN))
+        least = pc.min(shown).as_py()
+        if least is not None:
+            if least < 0:
+                entry = int(np.argmax(place.fill_null(0).to_numpy() < 0))
+                what = f"must be a rank from 0 or 1, got {place[entry]}"
+                raise self._fault("position", origin, entry, what)
+            before = self.found.least
+            self.found.least = least if before is None else min(least, before)
+        return place
+
+    def _flat_of(
+        self,
+        values: pa.Array | None,
+        item: pa.Array,
+        at: np.ndarray,
+        number: np.ndarray,
+        role: str,
+    ) -> pa.Array | None:
+        """Values of lists as long as those of the items, or one value for all."""
+        if values is None or not is_list(values.type):
+            if values is None or role == "position":
+                return None  # of the event, not of its items
+            return values.take(pa.array(at))
+        sizes, wanted = list_sizes(values), list_sizes(item)
+        if (sizes != wanted).any():
+            if values.null_count == len(values):
+                return None
+            row = int(np.argmax(sizes != wanted))
+            what = f"has {sizes[row]} entries for {wanted[row]} items"
+            raise self._fault(role, number, row, what, "write one for each item")
+        return plain(pc.list_flatten(values))
+
+    def _fault(
+        self,
+        role: str,
+        number: np.ndarray | None,
+        entry: int,
+        what: str,
+        todo: str = "",
+    ) -> ValueError:
+        row = 0 if number is None else int(number[entry]) & ((1 << PART_BITS) - 1)
+        path = self._paths.of[role][0]
+        todo = todo or f"repair it, or do without: {role}="
+        return ValueError(
+            f"{self._part.name}: column {printable(path)} ({role}) {what} at row "
+            f"{row}; {todo}"
+        )
+
+
+def _first_of_lists(array: pa.Array) -> pa.Array:
+    """The first entry of each list; what is no list stays."""
+    if not is_list(array.type):
+        return array
+    sizes = list_sizes(array)
+    starts = np.cumsum(sizes) - sizes
+    flat = plain(pc.list_flatten(array))
+    return flat.take(pa.array(starts, mask=sizes == 0))
+
+
+def _filled(key: pa.Array, origin: np.ndarray) -> pa.Array:
+    """Keys, of rows without one a key of their own."""
+    if not key.null_count:
+        return key
+    own = pc.binary_join_element_wise("\x1e", pa.array(origin).cast(pa.string()), "")
+    return pc.coalesce(key, own)
+
+
+def _as_text(arrays: Sequence[pa.Array]) -> list[pa.Array]:
+    return [a if pa.types.is_string(a.type) else a.cast(pa.string()) for a in arrays]

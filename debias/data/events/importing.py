@@ -1,0 +1,552 @@
+"""From event logs to a log of shown lists, in bounded memory, in steps that resume.
+
+First each part of the source is made flat and parted by what its events may share; then
+the events of some buckets at a time become lists. What is done so far lies in a hidden
+folder beside the output, which takes its place when all is done.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from debias.data.events.flat import (
+    IMPRESSION,
+    NO_TIME,
+    PART_BITS,
+    SHOWN,
+    Found,
+    check_columns,
+    paths_in,
+)
+from debias.data.events.joining import Counts, Events, How, Lists, join
+from debias.data.events.roles import PRESETS, EventColumns
+from debias.data.events.spill import (
+    Spilled,
+    common_schema,
+    groups,
+    read_buckets,
+    spill,
+)
+from debias.data.files import atomic_write
+from debias.data.records import plain, read_record, write_record
+from debias.data.stores import located
+from debias.data.tables import Part, Source, in_memory, open_parts, unchanged
+from debias.data.text import near, printable, quoted
+
+PAUSE = 1800.0  # seconds
+_ROW = 400  # bytes in memory of an event that is joined
+_REPORT = "_import.json"  # readers of Parquet pass over names like this
+
+
+class Imported(NamedTuple):
+    """A log that was made of events.
+
+    Attributes:
+        path: Where it lies.
+        lists, impressions: What it shows.
+        clicks: Click events on what was shown.
+        clicked: Shown items that were clicked, once or more often.
+        targets: Further actions on what was shown, by their name.
+        events: All events of the source by their name.
+        by: What makes a list: "key" (an id), "row" (an event) or "gap" (pauses).
+        first_position: What the source called the first rank.
+        counts: What was merged, passed over and moved, by its name.
+        notices: The same in words, with the first row of each.
+    """
+
+    path: str
+    lists: int
+    impressions: int
+    clicks: int
+    clicked: int
+    targets: dict[str, int]
+    events: dict[str, int]
+    by: str
+    first_position: int
+    counts: dict[str, int]
+    notices: tuple[str, ...]
+
+
+def import_events(
+    source: Source,
+    out: str | Path,
+    columns: EventColumns | str = "generic",
+    *,
+    first_position: int | None = None,
+    gap: float = PAUSE,
+    window: float | None = None,
+    memory: float = 0.5,
+    force: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Imported:
+    """Makes a log of shown lists of events, and writes it as Parquet.
+
+    The log has a row a list: `item`, `position` and `click` are lists, and so are the
+    counts of each target and the columns that are kept; `session`, `query`, `user`,
+    `device` and `timestamp` are there where the source has them. `read_log` and all
+    commands read it without being told what is what.
+
+    Args:
+        source: As for `debias.data.tables.open_parts`; of several files, all together,
+            such as one of queries and one of events.
+        out: A new folder of Parquet files, or one file NAME.parquet.
+        columns: What the source calls things: a preset, ubi, ga4 or generic, or
+            `PRESETS["ubi"].told(["click=click,add_to_cart"])`.
+        first_position: What it calls the first rank; None: 0 if any item stands there.
+        gap: Seconds without an event of the user's that end a list, where nothing else
+            tells lists apart.
+        window: Seconds within which an action belongs to an impression; None: any where
+            lists have an id, `gap` where they have none.
+        memory: GB to join events in, about.
+        force: Whether to replace what is at `out`.
+        progress: Called with the share of the work done.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        ValueError: A column is missing, a value is not allowed, a file grew while it
+            was read, no event shows an item, or `out` exists; names file, column and
+            row.
+
+    >>> import tempfile
+    >>> table = pa.table({
+    ...     "session": ["a", "a", "a"], "event": ["impression", "impression", "click"],
+    ...     "item": ["x", "y", "y"], "position": [1, 2, 2], "query": ["q"] * 3,
+    ... })
+    >>> found = import_events(table, tempfile.mkdtemp() + "/log")
+    >>> found.lists, found.impressions, found.clicks, found.clicked
+    (1, 2, 1, 1)
+    """
+    out = Path(out)
+    columns = _columns(columns)
+    parts = open_parts(source)
+    paths = [paths_in(part, columns) for part in parts]
+    check_columns(parts, paths, columns)
+    asked = {
+        "columns": plain(vars(columns)),
+        "settings": plain([first_position, gap, window, memory]),
+        "files": [] if in_memory(source) else [_state(part) for part in parts],
+    }
+    finished = _finished(out, asked, force)
+    if finished is not None:
+        return finished
+    with unchanged(parts):
+        work = _begun(out, asked)
+        spilled = []
+        for number, part in enumerate(parts):
+            share = _share(progress, number, len(parts))
+            spilled.append(spill(part, number, columns, work / "spill", share))
+    made = _Making(parts, columns, spilled, first_position, gap, window)
+    counts = made.write(work / "parts", int(memory * 1e9 / _ROW), progress)
+    report = made.report(out, counts)
+    write_record(work / "parts" / _REPORT, {**report._asdict(), "asked": asked})
+    _publish(work, out, force)
+    return report
+
+
+def _columns(columns: EventColumns | str) -> EventColumns:
+    if isinstance(columns, EventColumns):
+        return columns
+    if columns not in PRESETS:
+        raise ValueError(f"no preset {quoted(columns)}: {near(columns, list(PRESETS))}")
+    return PRESETS[columns]
+
+
+def _share(
+    progress: Callable[[float], None], number: int, count: int
+) -> Callable[[float], None]:
+    return lambda share: progress(0.8 * (number + share) / count)
+
+
+# The folder of a run
+
+
+def _state(part: Part) -> list[Any]:
+    """What changes when a file does."""
+    path = located(part.name)
+    if not path.exists():
+        return [part.name]
+    return [part.name, path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def _work(out: Path) -> Path:
+    return out.parent / f".{out.name}.importing"
+
+
+def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
+    """The report of a run that was asked for the same; None where one is to begin.
+
+    Raises:
+        ValueError: Something else is at `out`.
+    """
+    if force or not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    report = out / _REPORT
+    if out.is_dir() and report.exists():
+        told = read_record(report, ("asked", *Imported._fields))
+        if told["asked"] == plain(asked) and asked["files"]:
+            found = {name: told[name] for name in Imported._fields}
+            return Imported(**{**found, "notices": tuple(told["notices"])})
+    raise ValueError(f"{out}: exists; --force (force=True) replaces it")
+
+
+def _begun(out: Path, asked: dict[str, Any]) -> Path:
+    """The folder of a run, with what it has done so far if it was the same."""
+    work = _work(out)
+    plan = work / "plan.json"
+    try:
+        same = read_record(plan, ("files",)) == plain(asked) and bool(asked["files"])
+    except ValueError:
+        same = False
+    if not same:
+        shutil.rmtree(work, ignore_errors=True)
+        (work / "parts").mkdir(parents=True)
+        (work / "spill").mkdir()
+        write_record(plan, asked)
+    return work
+
+
+def _publish(work: Path, out: Path, force: bool) -> None:
+    """Puts what was made in the place of `out`."""
+    if out.suffix in (".parquet", ".pq"):
+        _in_one_file(work / "parts", out)
+    else:
+        if out.exists():
+            if not force and any(out.iterdir()):
+                raise ValueError(f"{out}: exists; --force (force=True) replaces it")
+            out.rename(work / "replaced")
+        (work / "parts").rename(out)
+    shutil.rmtree(work)
+
+
+def _in_one_file(folder: Path, out: Path) -> None:
+    files = sorted(folder.glob("*.parquet"))
+    with atomic_write(out) as aside:
+        schema = pq.read_schema(files[0])
+        with pq.ParquetWriter(aside, schema, write_page_checksum=True) as writer:
+            for path in files:
+                writer.write_table(pq.read_table(path))
+
+
+# Lists
+
+
+class _Making:
+    """Makes lists of spilled events, some buckets at a time."""
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        columns: EventColumns,
+        spilled: Sequence[Spilled],
+        first_position: int | None,
+        gap: float,
+        window: float | None,
+    ) -> None:
+        self._parts = parts
+        self._columns = columns
+        self._spilled = spilled
+        self._found = [each.found for each in spilled]
+        self._schema = common_schema(spilled)
+        self.how = self._how(first_position, gap, window)
+        self._check()
+
+    def _how(self, first: int | None, gap: float, window: float | None) -> How:
+        paths = [paths_in(part, self._columns) for part in self._parts]
+        events: Counter = Counter()
+        for found in self._found:
+            events.update(found.actions)
+        showing = any(events[name] for name in self._columns.impression)
+        if any("session" in each for each in paths):
+            by = "key"
+        else:
+            by = "row" if any(found.listed for found in self._found) else "gap"
+        least = [found.least for found in self._found if found.least is not None]
+        counted = min(least, default=1)
+        if first is not None and counted < first:
+            raise ValueError(
+                f"{self._parts[0].name}: a position is {counted} where the first was "
+                f"said to be {first}; say --first-position {counted} "
+                f"(first_position={counted})"
+            )
+        if window is None and by != "key":
+            window = gap
+        return How(
+            by,
+            IMPRESSION if showing else SHOWN,
+            min(counted, 1) if first is None else first,
+            int(gap * 1e6),
+            None if window is None else int(window * 1e6),
+            len(self._columns.target),
+        )
+
+    def _check(self) -> None:
+        events = sorted({n for found in self._found for n in found.actions})
+        name = self._parts[0].name
+        shown = any("shown" in paths_in(p, self._columns) for p in self._parts)
+        if not len(self._schema) or (self.how.shown == SHOWN and not shown):
+            raise ValueError(
+                f"{name}: no event shows an item: column "
+                f"{printable(self._columns.event)} has {_some(events)}, and none of "
+                f"{printable(' '.join(self._columns.impression))}; say "
+                "-c impression=NAME, or -c shown=COLUMN where a column holds all that "
+                "was shown"
+            )
+        timed = any(found.calendar is not None for found in self._found)
+        if self.how.by == "gap" and not timed:
+            raise ValueError(
+                f"{name}: no column says which shown list an event belongs to, and "
+                "none when it was; say -c session=NAME, or -c timestamp=NAME to part "
+                "lists by pauses"
+            )
+
+    def write(
+        self, folder: Path, most: int, progress: Callable[[float], None]
+    ) -> list[Counts]:
+        """Writes a file for each group of buckets; what is there stays."""
+        ranges = groups(self._spilled, max(most, 1))
+        every = []
+        for number, (low, high) in enumerate(ranges):
+            path = folder / f"part-{number:05d}.parquet"
+            record = folder.parent / f"{path.stem}.json"
+            if not record.exists():
+                rows = read_buckets(self._spilled, low, high, self._schema)
+                table, counts = self.lists(rows)
+                if len(table):
+                    with atomic_write(path) as aside:
+                        pq.write_table(
+                            table, aside, compression="lz4", write_page_checksum=True
+                        )
+                write_record(record, vars(counts))
+            every.append(Counts(**read_record(record, ("lists",))))
+            progress(0.8 + 0.2 * (number + 1) / len(ranges))
+        if not any(counts.lists for counts in every):
+            raise ValueError(f"{self._parts[0].name}: no event shows an item")
+        return every
+
+    def lists(self, rows: pa.Table) -> tuple[pa.Table, Counts]:
+        """The lists of some events, as a table."""
+        order = np.argsort(rows.column("row").to_numpy(), kind="stable")
+        codes = {n: _codes(rows.column(n))[order] for n in ("key", "item", "query")}
+        time = rows.column("time").to_numpy()[order]
+        events = Events(
+            rows.column("kind").to_numpy()[order],
+            codes["key"],
+            codes["item"],
+            rows.column("place").fill_null(-1).to_numpy().astype(np.int64)[order],
+            time,
+            rows.column("row").to_numpy()[order],
+            codes["query"],
+        )
+        lists, counts = join(events, self.how)
+        return self._table(rows, order, events, lists), counts
+
+    def _table(
+        self, rows: pa.Table, order: np.ndarray, events: Events, lists: Lists
+    ) -> pa.Table:
+        first = lists.cell[lists.ends[:-1]]
+        ends = pa.array(lists.ends.astype(np.int32))
+        columns: dict[str, pa.Array] = {}
+        if self.how.by == "key":
+            columns["session"] = _taken(rows, "key", order[first])
+        for role in filter(self._has, ("query", "user", "device")):
+            known = self._known(rows, role, order, events, first)
+            columns[role] = _taken(rows, role, order[known])
+        if self._has("query"):
+            columns["query"] = columns["query"].cast(pa.string()).fill_null("")
+        if self._has("timestamp"):
+            columns["timestamp"] = self._times(events.time, lists)
+        cells = {
+            "item": _taken(rows, "item", order[lists.cell]),
+            "position": pa.array(lists.rank.astype(np.int32)),
+            "click": pa.array(lists.made[:, 0] > 0),
+        }
+        for name in self._targets():
+            number = self._columns.target.index(name)
+            cells[name] = pa.array(lists.made[:, 1 + number].astype(np.int32))
+        for name in rows.column_names:
+            if name.startswith("keep:"):
+                cells[name[5:]] = _taken(rows, name, order[lists.cell])
+        for name, values in cells.items():
+            columns[name] = pa.ListArray.from_arrays(ends, values)
+        return pa.table(columns)
+
+    def _targets(self) -> list[str]:
+        """Further targets; those that only a preset names where they occur."""
+        asked = self._columns.target not in {each.target for each in PRESETS.values()}
+        return [
+            name
+            for name in self._columns.target
+            if asked or any(found.actions[name] for found in self._found)
+        ]
+
+    def _has(self, role: str) -> bool:
+        return any(role in paths_in(part, self._columns) for part in self._parts)
+
+    def _known(
+        self,
+        rows: pa.Table,
+        role: str,
+        order: np.ndarray,
+        events: Events,
+        first: np.ndarray,
+    ) -> np.ndarray:
+        """(lists,) an event that knows a value of each list."""
+        there = rows.column(role).is_valid().to_numpy()[order]
+        if self.how.by != "key" or there[first].all():
+            return first
+        known = np.flatnonzero(there)
+        row = np.full(events.key.max(initial=0) + 1, -1)
+        row[events.key[known[::-1]]] = known[::-1]
+        found = row[events.key[first]]
+        return np.where(found >= 0, found, first)
+
+    def _times(self, time: np.ndarray, lists: Lists) -> pa.Array:
+        """(lists,) when each was first seen."""
+        times = time[lists.cell]
+        latest = np.iinfo(np.int64).max
+        times = np.where(times == NO_TIME, latest, times)
+        if not len(times):
+            return pa.array([], pa.timestamp("us", "UTC"))
+        least = np.minimum.reduceat(times, lists.ends[:-1])
+        gaps = least == latest
+        if all(found.calendar is not False for found in self._found):
+            return pa.array(least, mask=gaps).cast(pa.timestamp("us", "UTC"))
+        return pa.array(least / 1e6, mask=gaps)
+
+    def report(self, out: Path, every: Sequence[Counts]) -> Imported:
+        """What all came to."""
+        total, found = _added(every), _found(self._found)
+        made = dict(zip(self._columns.target, total.joined[1:], strict=True))
+        targets = {name: made[name] for name in self._targets()}
+        named = {*self._columns.impression, *self._columns.click, *self._columns.target}
+        counts = {
+            name: getattr(total, name)
+            for name in (
+                "duplicates",
+                "reranked",
+                "orphans",
+                "early",
+                "late",
+                "unshown",
+            )
+        }
+        others = [name for name in found.actions if name not in named]
+        counts |= {
+            "without_item": found.without_item,
+            "without_session": found.without_session,
+            "blank": found.blank,
+            "other_events": sum(found.actions[name] for name in others),
+        }
+        first = {**found.first, **total.first}
+        return Imported(
+            str(out),
+            total.lists,
+            total.impressions,
+            total.joined[0],
+            total.clicked,
+            targets,
+            dict(found.actions.most_common()),
+            self.how.by,
+            self.how.first,
+            counts,
+            tuple(self._notices(counts, first, found, others)),
+        )
+
+    def _notices(
+        self,
+        counts: dict[str, int],
+        first: dict[str, int],
+        found: Found,
+        others: Sequence[str],
+    ) -> list[str]:
+        said = [
+            f"{_WORDS[name]}: {count:,}{self._place(first.get(name))}"
+            for name, count in counts.items()
+            if count
+        ]
+        if others:
+            said[-1] += f" ({printable(', '.join(others[:20]))})"
+        if self.how.first == 0:
+            said.append("positions count from 0")
+        if self.how.shown == SHOWN:
+            said.append(
+                "no event is an impression: what was shown is what the queries "
+                "returned, whether or not anybody saw it"
+            )
+        return [*said, *dict.fromkeys(found.notices)]
+
+    def _place(self, origin: int | None) -> str:
+        """Where a row was read, in words."""
+        if origin is None:
+            return ""
+        row = origin & ((1 << PART_BITS) - 1)
+        return f", the first at {self._parts[origin >> PART_BITS].name} row {row}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return printable(" ".join(names[:20])) or "no event"
+
+
+_WORDS = {
+    "duplicates": "impressions of an item that its list had shown before, merged",
+    "reranked": "lists whose ranks repeat or are partly missing, ranked by time",
+    "orphans": "actions on an item that was not shown before, left out",
+    "early": "actions before the impression of their item, kept",
+    "late": "actions after the window, left out",
+    "unshown": "queries of which nothing was shown, left out",
+    "without_item": "events without an item, left out",
+    "without_session": "events without a session or user, left out",
+    "blank": "rows without an event, such as lines of a bulk request, passed over",
+    "other_events": "events of other names, passed over",
+}
+
+
+def _added(every: Sequence[Counts]) -> Counts:
+    total = Counts(joined=[0] * len(every[0].joined))
+    for each in every:
+        for name, value in vars(each).items():
+            if name == "joined":
+                total.joined = [a + b for a, b in zip(total.joined, value, strict=True)]
+            elif name == "first":
+                for what, row in value.items():
+                    total.first[what] = min(row, total.first.get(what, row))
+            else:
+                setattr(total, name, getattr(total, name) + value)
+    return total
+
+
+def _found(every: Sequence[Found]) -> Found:
+    total = Found()
+    for each in every:
+        total = replace(
+            total,
+            rows=total.rows + each.rows,
+            actions=total.actions + each.actions,
+            blank=total.blank + each.blank,
+            without_item=total.without_item + each.without_item,
+            without_session=total.without_session + each.without_session,
+            first={**each.first, **total.first},
+            notices=[*total.notices, *each.notices],
+        )
+    return total
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) int64 numbers of names, -1 for none."""
+    coded = column.combine_chunks().dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.combine_chunks()
+    return coded.indices.fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _taken(rows: pa.Table, name: str, at: np.ndarray) -> pa.Array:
+    taken = rows.column(name).take(pa.array(at))
+    whole = taken.combine_chunks()
+    return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole

@@ -1,0 +1,262 @@
+"""Impressions and actions as lists of shown items, with what was done to each."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from debias.data.events.flat import (
+    CLICK,
+    FIRST_TARGET,
+    IMPRESSION,
+    NO_TIME,
+    QUERY,
+    SHOWN,
+)
+
+_NO_PLACE = -1
+
+
+class Events(NamedTuple):
+    """Flat events that may belong together, n of them, codes from 0 and -1 for none.
+
+    Attributes:
+        kind: (n,) int8, see `debias.data.events.flat`.
+        key: (n,) int64 code of the session, or of the user where sessions have no id.
+        item: (n,) int64 code of the item.
+        place: (n,) int64 rank as the log has it, -1 for none.
+        time: (n,) int64, `NO_TIME` for none.
+        row: (n,) int64 where it was read.
+        query: (n,) int64 code of the query.
+    """
+
+    kind: np.ndarray
+    key: np.ndarray
+    item: np.ndarray
+    place: np.ndarray
+    time: np.ndarray
+    row: np.ndarray
+    query: np.ndarray
+
+
+class How(NamedTuple):
+    """What makes a list, and which actions belong to it.
+
+    Attributes:
+        by: "key": impressions of a key; "row": those of one event; "gap": those of a
+            key and a query without a pause of more than `gap`.
+        shown: The kind of rows that show items: IMPRESSION or SHOWN.
+        first: What the log calls the first rank.
+        gap: Microseconds.
+        window: Microseconds from an impression within which actions count; None: any.
+        targets: How many further targets there are.
+    """
+
+    by: str
+    shown: int = IMPRESSION
+    first: int = 1
+    gap: int = 1_800_000_000
+    window: int | None = None
+    targets: int = 0
+
+
+@dataclass
+class Counts:
+    """What joining came to, in numbers; adds up over parts of a log.
+
+    Attributes:
+        lists, impressions: How many there are.
+        clicked: Shown items that were clicked.
+        duplicates: Impressions of an item that its list had shown before.
+        reranked: Lists whose ranks repeated, or were there for some items only.
+        joined: Actions that belong to a shown item, by their kind.
+        orphans: Actions on an item that no list of theirs showed.
+        early: Actions before the impression that they belong to, of those joined.
+        late: Actions after the window.
+        unshown: Sessions with a query or an action, of which nothing was shown.
+        first: The first row of each of these, by its name.
+    """
+
+    lists: int = 0
+    impressions: int = 0
+    clicked: int = 0
+    duplicates: int = 0
+    reranked: int = 0
+    joined: list[int] = field(default_factory=list)
+    orphans: int = 0
+    early: int = 0
+    late: int = 0
+    unshown: int = 0
+    first: dict[str, int] = field(default_factory=dict)
+
+    def note(self, what: str, rows: np.ndarray) -> int:
+        """Keeps the first row of a kind; how many there are."""
+        if len(rows):
+            least = int(rows.min())
+            self.first[what] = min(least, self.first.get(what, least))
+        return len(rows)
+
+
+class Lists(NamedTuple):
+    """Lists of shown items, in the order in which they were read.
+
+    Attributes:
+        ends: (lists + 1,) where each list ends in the arrays of cells.
+        cell: (cells,) number of the event that shows each cell, list by list, by rank.
+        rank: (cells,) from 1.
+        made: (cells, 1 + targets) int64 clicks and further actions on each cell.
+    """
+
+    ends: np.ndarray
+    cell: np.ndarray
+    rank: np.ndarray
+    made: np.ndarray
+
+
+def join(events: Events, how: How) -> tuple[Lists, Counts]:
+    """Lists of what was shown and the actions on them.
+
+    An item that a list shows twice keeps its first place. Where ranks of a list repeat
+    or are missing, its items are ranked by time, then by rank, then by row. An action
+    belongs to the last impression of its item at or before it, of the same key; where
+    the key names the list, also to a later one, for clocks differ.
+
+    >>> zero, one = np.zeros(3, int), np.ones(3, int)
+    >>> events = Events(np.array([0, 0, 2]), zero, np.array([5, 6, 6]),
+    ...                 np.array([1, 2, -1]), np.array([1, 1, 9]), np.arange(3), zero)
+    >>> lists, counts = join(events, How("key"))
+    >>> lists.rank.tolist(), lists.made.ravel().tolist(), counts.orphans
+    ([1, 2], [0, 1], 0)
+    """
+    counts = Counts()
+    shown = np.flatnonzero(events.kind == how.shown)
+    number = _numbered(events, shown, how)
+    shown, number = _once(events, shown, number, counts)
+    shown, number, rank = _ranked(events, shown, number, how, counts)
+    ends = np.concatenate([np.flatnonzero(np.diff(number, prepend=-1)), [len(number)]])
+    lists = Lists(ends, shown, rank, _made(events, shown, how, counts))
+    counts.lists, counts.impressions = len(ends) - 1, len(shown)
+    counts.clicked = int(np.count_nonzero(lists.made[:, 0]))
+    if how.by == "key":
+        bare = np.flatnonzero(events.kind == QUERY)
+        bare = bare[~np.isin(events.key[bare], events.key[shown])]
+        counts.unshown = counts.note("unshown", events.row[bare])
+    return lists, counts
+
+
+def _numbered(events: Events, shown: np.ndarray, how: How) -> np.ndarray:
+    """(shown,) which list each impression belongs to; any numbers."""
+    if how.by == "key":
+        return events.key[shown]
+    if how.by == "row":
+        return events.row[shown]
+    key, query, time = (each[shown] for each in (events.key, events.query, events.time))
+    order = np.lexsort((events.row[shown], time, query, key))
+    new = np.ones(len(order), bool)
+    for values in (key, query):
+        new[1:] &= values[order][1:] == values[order][:-1]
+    new[1:] &= np.diff(time[order]) <= how.gap
+    new[:1] = False
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(~new)
+    return number
+
+
+def _once(
+    events: Events, shown: np.ndarray, number: np.ndarray, counts: Counts
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first impression of each item of a list, in the order of the rows."""
+    item, time = events.item[shown], events.time[shown]
+    order = np.lexsort((np.arange(len(shown)), time, item, number))
+    again = np.zeros(len(order), bool)
+    again[1:] = (np.diff(number[order]) == 0) & (np.diff(item[order]) == 0)
+    counts.duplicates = counts.note("duplicates", events.row[shown[order[again]]])
+    stay = np.sort(order[~again])
+    return shown[stay], number[stay]
+
+
+def _ranked(
+    events: Events, shown: np.ndarray, number: np.ndarray, how: How, counts: Counts
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cells list by list in their ranks, with the list's number by first appearance."""
+    _, first, number = np.unique(number, return_index=True, return_inverse=True)
+    by_first = np.empty(len(first), np.int64)
+    by_first[np.argsort(first, kind="stable")] = np.arange(len(first))
+    number = by_first[number]
+    place = events.place[shown]
+    order = np.lexsort((place, number))
+    same = np.zeros(len(order), bool)
+    same[1:] = np.diff(number[order]) == 0
+    repeats = np.zeros(len(order), bool)
+    repeats[1:] = same[1:] & (np.diff(place[order]) == 0)
+    odd = np.zeros(len(first), bool)
+    odd[number[order[repeats | (place[order] == _NO_PLACE)]]] = True
+    placed = np.zeros(len(first), bool)
+    placed[number[place != _NO_PLACE]] = True
+    fault = order[odd[number[order]] & placed[number[order]] & repeats]
+    counts.reranked = int(np.count_nonzero(odd & placed))
+    counts.note("reranked", events.row[shown[fault]])
+    anew = odd[number]
+    time = np.where(anew, events.time[shown], 0)
+    order = np.lexsort((np.arange(len(shown)), place, time, number))
+    shown, number, place, anew = shown[order], number[order], place[order], anew[order]
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    sizes = np.diff(starts, append=len(number))
+    counted = np.arange(len(number)) - np.repeat(starts, sizes)
+    return shown, number, np.where(anew, counted, place - how.first) + 1
+
+
+def _made(events: Events, cells: np.ndarray, how: How, counts: Counts) -> np.ndarray:
+    """(cells, 1 + targets) how often each action was made on each cell."""
+    acts = np.flatnonzero(events.kind >= CLICK)
+    cell, early = _cell_of(events, cells, acts)
+    if how.by != "key":
+        cell = np.where(early, -1, cell)
+        early &= False
+    orphan = cell < 0
+    counts.orphans = counts.note("orphans", events.row[acts[orphan]])
+    late = np.zeros(len(acts), bool)
+    if how.window is not None and len(cells):
+        times, since = events.time[acts], events.time[cells[cell]]
+        known = (times != NO_TIME) & (since != NO_TIME) & ~orphan
+        late = known & (
+            np.where(known, times, 0) - np.where(known, since, 0) > how.window
+        )
+    counts.late = counts.note("late", events.row[acts[late]])
+    fine = ~(orphan | late)
+    counts.early = counts.note("early", events.row[acts[early & fine]])
+    kind = events.kind[acts[fine]].astype(np.int64) - CLICK
+    width = 1 + how.targets
+    counts.joined = np.bincount(kind, minlength=width).tolist()
+    flat = np.bincount(cell[fine] * width + kind, minlength=len(cells) * width)
+    return flat.reshape(len(cells), width)
+
+
+def _cell_of(
+    events: Events, cells: np.ndarray, acts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(acts,) the cell that each action belongs to, -1 for none; whether it is early.
+
+    The last of its key and item at or before it, else the first one after it.
+    """
+    both = np.concatenate([cells, acts])
+    pair = events.key[both] * (events.item.max(initial=0) + 1) + events.item[both]
+    act = np.arange(len(both)) >= len(cells)
+    order = np.lexsort((act, events.time[both], pair))
+    pair, act = pair[order], act[order]
+    place = np.arange(len(order))
+    before = np.maximum.accumulate(np.where(act, -1, place))
+    after = np.minimum.accumulate(np.where(act, len(order), place)[::-1])[::-1]
+    low, high = before.clip(0), after.clip(max=len(order) - 1)
+    at_or_before = (before >= 0) & (pair[low] == pair)
+    behind = (after < len(order)) & (pair[high] == pair) & ~at_or_before
+    found = np.where(at_or_before, low, np.where(behind, high, -1))
+    cell = np.where(found >= 0, order[found], -1)
+    result, early = np.empty(len(acts), np.int64), np.empty(len(acts), bool)
+    result[order[act] - len(cells)] = cell[act]
+    early[order[act] - len(cells)] = behind[act]
+    timeless = events.time[acts] == NO_TIME
+    return result, early & ~timeless
+
+
+assert FIRST_TARGET == CLICK + 1 and SHOWN < CLICK
