@@ -471,7 +471,7 @@ def test_bad_events_name_file_column_and_row(tmp_path):
         table.drop(["session", "timestamp"]).append_column("user", [["u", "u"]]),
         "no column says which shown list .* say -c session=NAME",
     )
-    refused(table, "no preset ubo", "ubo")
+    refused(table, "no preset 'ubo'", "ubo")
     pq.write_table(table, tmp_path / "0.parquet")
     pq.write_table(table.drop(["session"]), tmp_path / "1.parquet")
     both = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
