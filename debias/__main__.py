@@ -8,6 +8,7 @@ from debias.commands.export import export
 from debias.commands.importing import import_events
 from debias.commands.inspect import inspect
 from debias.commands.judge import judge
+from debias.commands.plan import plan
 from debias.commands.propensities import propensities
 from debias.commands.rank import rank
 from debias.commands.retrieval import app as retrieval
@@ -24,7 +25,7 @@ app = typer.Typer(
     help="From a click log to a ranker without its bias.",
 )
 COMMANDS = (
-    *(inspect, diagnose, propensities, judge, weights),
+    *(inspect, diagnose, plan, propensities, judge, weights),
     *(train, evaluate, export, rank, serve),
 )
 for command in COMMANDS:

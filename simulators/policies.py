@@ -386,7 +386,8 @@ class RandPair:
     sessions swapped and not swapped tells examination apart from relevance.
 
     Args:
-        pairs: "adjacent" (k, k + 1), "pivot" (1, k) or "all".
+        pairs: "adjacent" (k, k + 1), "pivot" (1, k) or "all"; or the pairs themselves,
+            ranks from 1 and the upper one first.
 
     After Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
     Personal Search, WSDM 2018.
@@ -394,7 +395,7 @@ class RandPair:
 
     ranker: Ranker
     rate: float = 1.0
-    pairs: str = "adjacent"
+    pairs: str | Sequence[tuple[int, int]] = "adjacent"
 
     def prepare(self, data: RankingData, list_size: int) -> Shelf:
         _check_list_size(list_size)
@@ -406,10 +407,19 @@ class RandPair:
             "pivot": [(i, j) for i, j in every if i == 0],
             "all": every,
         }
-        if self.pairs not in kinds:
+        if not isinstance(self.pairs, str):
+            wanted = [(one - 1, two - 1) for one, two in self.pairs]
+            if not wanted or not set(wanted) <= set(every):
+                raise ValueError(
+                    f"pairs must be ranks from 1 to {list_size}, the upper one first, "
+                    f"got {self.pairs}"
+                )
+            kinds["own"] = wanted
+        kind = self.pairs if isinstance(self.pairs, str) else "own"
+        if kind not in kinds:
             raise ValueError(f"pairs must be one of {[*kinds]}, got {self.pairs!r}")
         # By their lower rank: the pairs that a shorter list has come first.
-        pairs = np.array(sorted(kinds[self.pairs], key=lambda pair: pair[1]), np.int16)
+        pairs = np.array(sorted(kinds[kind], key=lambda pair: pair[1]), np.int16)
         order, _ = _sorted_items(self.ranker, data)
         top = _top(order, data, list_size)
         shown = np.minimum(np.diff(data.offsets), list_size)

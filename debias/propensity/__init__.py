@@ -10,6 +10,7 @@ from debias.propensity.judgment_files import write_judgments
 from debias.propensity.judgments import Judgments, judge
 from debias.propensity.merging import merge_places
 from debias.propensity.places import Propensities, read_propensities
+from debias.propensity.planning import Plan, plan
 from debias.propensity.policy_weights import PolicyWeights, policy_weights
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Examination",
     "Impressions",
     "Judgments",
+    "Plan",
     "PolicyWeights",
     "Propensities",
     "choose_clip",
@@ -26,6 +28,7 @@ __all__ = [
     "impressions",
     "judge",
     "merge_places",
+    "plan",
     "policy_weights",
     "propensities",
     "read_propensities",

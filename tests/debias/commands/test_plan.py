@@ -1,0 +1,45 @@
+"""`debias plan` at a prompt."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from typer.testing import CliRunner
+
+from debias.__main__ import app
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(app, ["plan", *map(str, arguments)])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+def test_a_log_in_one_order_gets_a_plan(tmp_path):
+    rng = np.random.default_rng(0)
+    click = rng.random((600, 3)) < [0.5, 0.3, 0.1]
+    columns = {
+        "session": np.repeat(np.arange(600), 3),
+        "query": np.repeat(["red", "blue"], 900),
+        "item": np.tile(["a", "b", "c"], 600),
+        "position": np.tile([1, 2, 3], 600),
+        "click": click.ravel().astype(int),
+    }
+    log, out = tmp_path / "log.parquet", tmp_path / "plan.json"
+    pq.write_table(pa.table(columns), log)
+    done = run(log, "-o", out, "--se", "0.2")
+    assert "bounds that hold whatever users examine" in done.output
+    assert "1 with 2" in done.output and "100% of the traffic" in done.output
+    record = json.loads(out.read_text())
+    assert record["query_names"] == ["red", "blue"]
+    assert record["promised_standard_error"] == 0.2
+    assert max(record["expected_standard_error"]) < 0.2
+    assert "--force" in run(log, "-o", out, code=1).output
+    given = tmp_path / "p.csv"
+    given.write_text("rank,examination\n1,1\n2,0.7\n3,0.4\n")
+    known = json.loads(run(log, "--propensities", given, "--json").stdout)
+    assert known["sessions"] > 0 and known["why"].startswith(
+        "Errors and clicks lost are"
+    )
+    assert "se must be in (0, 1)" in run(log, "--se", "2", code=1).output
