@@ -40,7 +40,7 @@ def load(path: str | Path) -> Any:
     |---|---|
     | folder of `debias train` | `Trained`: ranker, click model, report |
     | `.keras` file | the ranker, click model or retrieval model |
-    | `.onnx` file or SavedModel | `Scorer`: features (items, F) to scores (items,) |
+    | `.onnx` file or SavedModel | `Scorer`: features or raw rows to scores (items,) |
     | folder of versions, or of one | the current `Version`, or that one |
 
     Raises:
@@ -89,12 +89,12 @@ def open_scorer(path: str | Path) -> "Scorer":
     if not path.exists():
         raise ValueError(f"{path}: does not exist; debias export writes rankers")
     try:
-        run, names = openers.get(path.suffix, read_saved_model)(path)
+        run, names, kinds = openers.get(path.suffix, read_saved_model)(path)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # each runtime has classes of its own
         raise ValueError(f"{path}: is no ranker, or damaged: {error}") from error
-    return Scorer(run, names, str(path))
+    return Scorer(run, names, str(path), kinds)
 
 
 def open_ranker(folder: str | Path) -> "Scorer":
@@ -114,7 +114,7 @@ def _ranker(path: Path) -> "Opened":
     model = load_keras(path)
     if not isinstance(model, Ranker):
         raise ValueError(f"holds a {type(model).__name__}, which is no ranker")
-    return scored_by(model), model.feature_names
+    return scored_by(model), model.feature_names, model.kinds
 
 
 def load_keras(path: str | Path) -> Any:

@@ -64,7 +64,7 @@ def evaluate(
     assert given.data is not None
     _check_lists(source, report, given.log.list_size, trained.model)
     try:
-        items = given.data.arranged(trained.feature_names)
+        items = given.data.arranged(trained.feature_names, trained.ranker.kinds)
     except ValueError as error:
         where = source.items or source.data or source.log
         raise ValueError(f"{where}: {error}") from error

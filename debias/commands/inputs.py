@@ -31,7 +31,8 @@ Column = Annotated[
         "-c",
         help="PART=NAME, which column plays which part, such as item=doc_id or "
         "features='f_*'; may be repeated. Parts: session query item click position row "
-        "column features label timestamp user device context propensity.",
+        "column features categories numbers label timestamp user device context "
+        "propensity.",
     ),
 ]
 Items = Annotated[

@@ -29,8 +29,11 @@ def inspect(
     shown, ctr = found.pop("shown"), found.pop("ctr")
     problems, warnings = found.pop("problems"), found.pop("warnings")
     del found["notices"]  # said when the log was read
+    kinds = found.pop("kinds")
     rows = [{"what": k.replace("_", " "), "value": _text(v)} for k, v in found.items()]
     print_table(Path(source.log).name, rows)
+    if kinds:
+        print_table("Features (-c categories=NAME reads one as a category)", kinds)
     numbers = zip(shown, ctr, strict=True)
     rows = [
         {"position": k, "shown": n, "ctr": r} for k, (n, r) in enumerate(numbers, 1)
@@ -68,10 +71,20 @@ def summary(
     return {
         **counted.record(),
         "features": 0 if data is None else data.feature_count,
+        "kinds": kinds_of(data),
         "graded": data is not None and data.labels is not None,
         "devices": list(devices),
         "notices": [],
     }
+
+
+def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
+    """A row a feature, where some are missing or no numbers."""
+    from debias.data.kinds import described
+
+    if data is None or data.kinds is None:
+        return []
+    return described(data.kinds, data.features)
 
 
 def _text(value: Any) -> str:

@@ -47,7 +47,8 @@ def rank(
 
     A group is a session, or a query where the table has no column of sessions. Its rows
     must be consecutive. Features are looked up by their names in training, whatever the
-    order of columns. Sessions in a row each get lists, ranked within the session.
+    order of columns, and may be raw: text, missing values, lists and dates as in the
+    log trained on. Sessions in a row each get lists, ranked within the session.
     """
     from debias.artifacts import RANKED, open_scorer, report_of
 
@@ -146,13 +147,14 @@ def rank_rows(
     if names is None:
         keys = {str(asked.session), str(asked.query)}
         names = _numbered(parts[0].name, schema, asked.features, keys)
-    numbers = columns_of(schema, names, parts[0].name)
+    coded = {each.name for each in score.kinds or () if each.coded}
+    numbers = set(columns_of(schema, names, parts[0].name)) - coded
 
     def scored() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):
             start = 0
             for rows, share in part.read(schema.names, numbers):
-                values = matrix(rows, names, part.name, start)
+                values = matrix(rows, names, part.name, start, score.kinds)
                 if values.shape[1] != feature_count:
                     raise ValueError(
                         f"{part.name}: column {' '.join(names)}: the model reads "
@@ -294,7 +296,7 @@ def rank_sessions(
     _check_output(parts[0].name, schema)
     if "item" not in schema.names:
         raise ValueError(f"{parts[0].name}: no column item")
-    items = inputs.ranking_data(data).arranged(score.feature_names)
+    items = inputs.ranking_data(data).arranged(score.feature_names, score.kinds)
     scores = score(items.features)
 
     def ranked() -> Iterator[tuple[pa.Table, float]]:

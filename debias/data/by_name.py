@@ -9,10 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from debias.data.arrays import is_list, one_array
+from debias.data.coded import encoded
+from debias.data.kinds import Feature, Features, of_records, recoded
+from debias.data.lists import rectangle
 from debias.data.shown import REMEDIES, Batch, numbers_of
 from debias.data.tables import near
 
 NAMES = b"feature_names"  # of a schema's metadata: names of the list `features`, JSON
+KINDS = b"feature_kinds"  # likewise: what they are
 
 
 class _Place(NamedTuple):
@@ -20,15 +24,6 @@ class _Place(NamedTuple):
 
     column: str
     number: int | None
-
-
-def list_features(column: str, count: int) -> tuple[str, ...]:
-    """The names of features that one column of lists holds.
-
-    >>> list_features("vector", 2)
-    ('vector[0]', 'vector[1]')
-    """
-    return tuple(f"{column}[{number}]" for number in range(count))
 
 
 def columns_of(
@@ -52,6 +47,7 @@ def matrix(
     names: Sequence[str],
     where: str = "table",
     start: int = 0,
+    kinds: Features | None = None,
 ) -> np.ndarray:
     """Features as (n, F) float32 in the order of `names`.
 
@@ -64,6 +60,8 @@ def matrix(
         names: The features, F different ones.
         where: What errors call the table.
         start: What errors call its first row.
+        kinds: What the features are, with their vocabularies, so that rows may be raw:
+            text becomes codes, and missing numbers NaN. None: finite numbers.
 
     Raises:
         ValueError: A feature is not there, comes twice, or is no finite number; or a
@@ -71,15 +69,18 @@ def matrix(
 
     >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
     [[3.0, 1.0], [4.0, 2.0]]
+    >>> brand = Feature("brand", "category", ("acme", "birch"))
+    >>> raw = pa.table({"brand": ["birch", None, "new"]})
+    >>> matrix(raw, ["brand"], kinds=(brand,)).ravel().tolist()
+    [3.0, 0.0, 1.0]
     """
     places = _places(table.schema, names, where)
     if len(table) == 0:  # lists of no row have no width
         return np.zeros((0, len(places)), np.float32)
+    if kinds is not None:
+        return _raw(table, kinds, where, start)
     columns = list(dict.fromkeys(place.column for place in places))
-    arrays = [one_array(table.column(name)) for name in columns]
-    batch = Batch(
-        where, start, {"features": arrays}, None, {"features": tuple(columns)}
-    )
+    batch = batch_of(table, columns, where, start)
     held = {}
     with np.errstate(over="ignore"):  # reported as not finite
         for number, name in enumerate(columns):
@@ -91,6 +92,37 @@ def matrix(
         found[:, feature] = held[place.column][:, place.number or 0]
     _check_finite(batch, found, places)
     return found
+
+
+def _raw(
+    table: pa.Table | pa.RecordBatch, kinds: Features, where: str, start: int
+) -> np.ndarray:
+    """Features of any kind as numbers and codes."""
+    here = kinds_in(table.schema)
+    if here is not None:  # codes of another vocabulary
+        listed, gaps = rectangle(one_array(table.column("features")), None, np.nan)
+        return recoded(listed.astype(np.float32, copy=False), here, kinds)
+    whole = set(table.schema.names)
+    alone = [each for each in kinds if each.name in whole]
+    batch = batch_of(table, [each.name for each in alone], where, start)
+    found = {
+        each.name: encoded(batch, each, place) for place, each in enumerate(alone)
+    }
+    listed_names = [each.name for each in kinds if each.name not in whole]
+    if listed_names:  # numbers of a column of lists
+        values = matrix(table, listed_names, where, start)
+        found |= dict(zip(listed_names, np.hsplit(values, values.shape[1]), strict=True))
+    return np.concatenate([found[each.name] for each in kinds], axis=1, dtype="float32")
+
+
+def batch_of(
+    table: pa.Table | pa.RecordBatch, columns: Sequence[str], where: str, start: int
+) -> Batch:
+    """Columns of a table as those of features of a batch."""
+    arrays = [one_array(table.column(name)) for name in columns]
+    return Batch(
+        where, start, {"features": arrays}, None, {"features": tuple(columns)}
+    )
 
 
 def _places(schema: pa.Schema, names: Sequence[str], where: str) -> list[_Place]:
@@ -128,6 +160,17 @@ def names_in(schema: pa.Schema) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise ValueError("the metadata feature_names must be a list of names")
     return tuple(names)
+
+
+def kinds_in(schema: pa.Schema) -> Features | None:
+    """What a file of ranking data says that its features are; None: plain numbers."""
+    text = (schema.metadata or {}).get(KINDS)
+    if text is None or "features" not in schema.names:
+        return None
+    try:
+        return of_records(json.loads(text))
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError("the metadata feature_kinds must be a list of kinds") from error
 
 
 def _is_list_column(schema: pa.Schema, name: str) -> bool:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from debias.data.kinds import Features
 from debias.data.log import ClickLog
 
 
@@ -14,10 +15,12 @@ class Layout(NamedTuple):
     Attributes:
         columns: The layout columns and their largest ids, as `BiasTower` takes them.
         places: Each place of a list on each device, by the columns that name it.
+        kinds: What the features of its items are; None: numbers alone.
     """
 
     columns: Mapping[str, int]
     places: list[dict[str, int]]
+    kinds: Features | None = None
 
 
 def layout_of(log: ClickLog) -> Layout:

@@ -7,13 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from debias.data.coded import LONGEST as CUT
+from debias.data.coded import OtherKind, Reader, kinds_of
+from debias.data.kinds import Features, column_names, starts
 from debias.data.present import Present, notices
 from debias.data.ranking import RankingData
 from debias.data.roles import Chosen, Columns
 from debias.data.rows import Rows, read_rows
-from debias.data.shown import Batch, matching, shown_batches
+from debias.data.shown import Batch, listed, matching, shown_batches
 from debias.data.tables import Part, Source, open_parts
 from debias.data.text import near, printable, quoted
+from debias.data.versions import Distinct
 
 HIGHEST = 127  # grade that ranking data can hold
 
@@ -83,19 +87,23 @@ def _key(rows: Rows) -> np.ndarray:
 
 
 class Known(NamedTuple):
-    """What is known of P pairs of a query and an item.
+    """What is known of P pairs of a query and an item, in rows of features.
 
     Attributes:
-        features: (P, F) float32.
-        names: (F,) what the source calls them.
-        label: (P,) grades, None without.
-        notices: Columns that were passed over because they are empty, in words.
+        features: (R, F) float32, the rows of a pair side by side.
+        kinds: What the features are.
+        label: (R,) grades, None without.
+        notices: What a user should know of the columns, in words.
+        pair: (R,) pair of each row, ascending; each has one unless its features change.
+        number: (n,) row of each shown item, -1 for none.
     """
 
     features: np.ndarray
-    names: tuple[str, ...]
+    kinds: Features
     label: np.ndarray | None
     notices: tuple[str, ...]
+    pair: np.ndarray
+    number: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Known":
         """What is known of these pairs, in this order."""
@@ -117,72 +125,181 @@ def read_known(
         parts, chosen: As for the first pass.
         number: (n,) pair of each shown item, -1 for none.
         count: P, how many pairs there are.
-        first_features: Whether rows of a pair may differ; the first one's are kept.
+        first_features: Whether only the first row of a pair counts. Else each distinct
+            row of features that a pair was shown with is kept.
         progress: Called with the share of the parts that is read.
 
     Raises:
-        ValueError: A value is not allowed, rows of a pair differ, or the features are
+        ValueError: A value is not allowed, grades of a pair differ, or the features are
             NULL in every row; names file, column and row.
     """
-    tables = _Tables(count, first_features)
-    first: Batch | None = None
-    start = 0
-    roles = ("item", "features", "label")
-    for batch, share in shown_batches(parts, dict(chosen), roles):
-        first = first or batch
-        stop = start + len(batch.arrays["item"][0])
-        tables.add(batch, number[start:stop])
-        start = stop
-        progress(share)
-    assert first is not None
-    if not tables.names:
-        what = "is NULL in every row, and there are no other features"
-        raise first.fault("features", 0, what, "say features=NAME, or features=")
-    label = tables.held.get("label", np.zeros((0, 0)))
-    return Known(
-        tables.held["features"],
-        tables.names,
-        label[:, 0] if label.shape[1] else None,
-        notices(first, tables.present.empty),
+    asked = chosen.get("numbers", ())
+    kinds = kinds_of(
+        parts,
+        chosen["features"],
+        listed(parts[0], dict(chosen)),
+        chosen.get("categories", ()),
+        asked,
     )
+    while True:
+        tables = _Tables(count, first_features, Reader(kinds, asked))
+        try:
+            tables.read(parts, chosen, number, progress)
+            return tables.known(number)
+        except OtherKind as found:
+            kinds = {**kinds, found.column: found.kind}
 
 
 class _Tables:
-    """Features and grades of P pairs, as rows come that show them.
+    """Features and grades of P pairs, as rows come that show them."""
 
-    Attributes:
-        held: (P, columns) float32 of each role.
-        names: What the features are called.
-        present: Which columns hold anything.
-    """
-
-    def __init__(self, count: int, first_features: bool) -> None:
-        self.held: dict[str, np.ndarray] = {}
-        self.names: tuple[str, ...] = ()
-        self.present = Present()
+    def __init__(self, count: int, first_features: bool, reader: Reader) -> None:
+        self._count, self._first, self._reader = count, first_features, reader
+        self._held: dict[str, np.ndarray] = {}  # (P, columns) float32 by role
+        self._present = Present()  # of grades
         self._have = np.zeros(count, bool)
-        self._first = first_features
+        self._batch: Batch | None = None  # the first
+        self._changed: list[np.ndarray] = []  # shown items with other features
+        self._rows: Distinct | None = None  # pairs and features of these
 
-    def add(self, batch: Batch, number: np.ndarray) -> None:
+    def read(
+        self,
+        parts: Sequence[Part],
+        chosen: Chosen,
+        number: np.ndarray,
+        progress: Callable[[float], None],
+    ) -> None:
+        """Takes in all batches."""
+        start = 0
+        roles = ("item", "features", "label", "categories")
+        for batch, share in shown_batches(parts, dict(chosen), roles):
+            self._batch = self._batch or batch._replace(arrays={})
+            stop = start + len(batch.arrays["item"][0])
+            self._add(batch, number[start:stop], start)
+            start = stop
+            progress(share)
+
+    def _add(self, batch: Batch, number: np.ndarray, start: int) -> None:
         """Takes in a batch, of which `number` (n,) are the pairs, -1 for none."""
         entries = np.flatnonzero(number >= 0)
         if not len(entries):
             return
         pair = number[entries]
-        new = np.flatnonzero(~self._have[pair])
-        for role in [role for role in batch.arrays if role != "item"]:
-            values = self.present.matrix(batch, role)[entries]
-            high = HIGHEST if role == "label" else None
-            self.present.check_finite(batch, role, values, entries, high)
-            if role not in self.held:
-                shape = len(self._have), values.shape[1]
-                self.held[role] = np.zeros(shape, np.float32)
-            table = self.held[role]
-            table[pair[new[::-1]]] = values[new[::-1]]  # of several, the first stays
+        new = np.flatnonzero(~self._have[pair])[::-1]  # of several, the first stays
+        if "label" in batch.arrays:
+            values = self._present.matrix(batch, "label")[entries]
+            self._present.check_finite(batch, "label", values, entries, HIGHEST)
+            grades = self._table("label", values, pair[new], values[new])
             if not self._first:
-                _check_same(self.present, batch, role, values, table[pair], entries)
-        self.names = self.names or self.present.names(batch, "features")
+                known = grades[pair]
+                _check_same(self._present, batch, "label", values, known, entries)
+        values = self._reader.matrix(batch)[entries]
+        table = self._table("features", values, pair[new], values[new])
         self._have[pair] = True
+        if not self._first:
+            self._keep_changed(values, table[pair], pair, entries + start)
+
+    def _table(
+        self, role: str, like: np.ndarray, pairs: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
+        """The table of a role, with the values of new pairs."""
+        if role not in self._held:
+            self._held[role] = np.zeros((self._count, like.shape[1]), np.float32)
+        self._held[role][pairs] = values
+        return self._held[role]
+
+    def _keep_changed(
+        self,
+        values: np.ndarray,
+        known: np.ndarray,
+        pair: np.ndarray,
+        entries: np.ndarray,
+    ) -> None:
+        """Keeps the rows that differ from the first of their pair."""
+        differs = (values.view(np.int32) != known.view(np.int32)).any(axis=1)
+        if not differs.any():
+            return
+        self._rows = self._rows or Distinct(values.shape[1] + 1)
+        bits = values[differs].view(np.int32)
+        self._rows.add(np.concatenate([pair[differs, None], bits], axis=1))
+        self._changed.append(entries[differs])
+
+    def known(self, number: np.ndarray) -> Known:
+        """All that was read.
+
+        Raises:
+            ValueError: The features are NULL in every row.
+        """
+        assert self._batch is not None
+        batch = self._batch
+        matrix, pair, number, said = self._with_changed(number)
+        features, kinds, notes = trimmed(matrix, self._reader, batch)
+        if not kinds:
+            what = "is NULL in every row, and there are no other features"
+            raise batch.fault("features", 0, what, "say features=NAME, or features=")
+        label = self._held.get("label", np.zeros((0, 0)))
+        notes = (*notices(batch, self._present.empty), *notes, *said)
+        grades = label[pair, 0] if label.shape[1] else None
+        return Known(features, kinds, grades, notes, pair, number)
+
+    def _with_changed(
+        self, number: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+        """Features, pairs of the rows, rows of the shown items, and what to say."""
+        matrix, pair = self._held["features"], np.arange(self._count)
+        if self._rows is None:
+            return matrix, pair, number, ()
+        assert self._batch is not None
+        code, rows = self._rows.found()
+        pair = np.concatenate([pair, rows[:, 0]])
+        order = np.argsort(pair, kind="stable")
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
+        row = np.where(number >= 0, place[number], np.int32(-1))
+        row[np.concatenate(self._changed)] = place[self._count + code]
+        matrix = np.concatenate([matrix, rows[:, 1:].view(np.float32)])[order]
+        note = (
+            f"{self._batch.part}: {len(np.unique(rows[:, 0])):,} of {self._count:,} "
+            "items of a query change their features between sessions: "
+            f"{len(order):,} rows of features are kept, "
+            f"{matrix.nbytes / 1e6:,.1f} MB; first_features=True (--first-features) "
+            "keeps the first of each"
+        )
+        return matrix, pair[order], row, (note,)
+
+
+def trimmed(
+    matrix: np.ndarray, reader: Reader, batch: Batch
+) -> tuple[np.ndarray, Features, tuple[str, ...]]:
+    """A matrix without columns that hold nothing, its features, and what to say.
+
+    Args:
+        matrix: (R, F) of `reader`.
+        reader: What read it.
+        batch: Where.
+    """
+    chosen = batch.chosen["features"]
+    kinds = reader.features(chosen)
+    columns: list[int] = []
+    found, empty = [], []
+    for each, start in zip(kinds, starts(kinds).values(), strict=True):
+        block = matrix[:, start : start + each.width]
+        gone = (block == 0).all() if each.coded else np.isnan(block).all()
+        if gone and each.name in chosen:
+            empty.append(("features", chosen.index(each.name)))
+            continue
+        if each.kind == "categories":
+            each = each._replace(width=max(1, reader.width(each.name)))
+        found.append(each)
+        columns += range(start, start + each.width)
+    notes = [
+        f"{batch.part}: column {printable(name)} (features) lists more than {CUT} "
+        f"values in {count:,} rows: the first {CUT} are kept"
+        for name, count in reader.cut.items()
+    ]
+    if len(columns) < matrix.shape[1]:
+        matrix = matrix[:, columns]
+    return matrix, tuple(found), (*notices(batch, empty), *notes)
 
 
 def _check_same(
@@ -200,10 +317,7 @@ def _check_same(
             f"is {values[row, cell]:g} where the same item under the same query "
             f"had {known[row, cell]:g} before,"
         )
-        todo = (
-            "say first_features=True (--first-features) to keep the first, or put what "
-            "changes it into the name of the item"
-        )
+        todo = "say first_features=True (--first-features) to keep the first"
         raise present.fault(batch, role, int(entries[row]), int(cell), what, todo)
 
 
@@ -214,8 +328,27 @@ def ranking_of(pairs: Pairs, known: Known) -> RankingData:
         label = label.astype(np.int8)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs.query))])
     highest = 4 if label is None else max(4, int(np.ceil(label.max())))
+    numeric = all(each.kind in ("number", "boolean") for each in known.kinds)
+    whole = numeric and not np.isnan(known.features.sum(dtype=np.float64))
     return RankingData(
-        known.features, label, offsets, pairs.queries, highest, known.names
+        known.features,
+        label,
+        offsets,
+        pairs.queries,
+        highest,
+        column_names(known.kinds),
+        kinds=None if whole else known.kinds,
+    )
+
+
+def in_rows(pairs: Pairs, known: Known) -> Pairs:
+    """The pairs, of which one with several rows of features counts several times."""
+    return Pairs(
+        known.number,
+        pairs.query[known.pair],
+        pairs.items[known.pair],
+        pairs.queries,
+        pairs.key[known.pair],
     )
 
 

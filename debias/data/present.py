@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from debias.data.arrays import is_list
-from debias.data.by_name import list_features
+from debias.data.kinds import list_features
 from debias.data.shown import (
     REMEDIES,
     Batch,
@@ -46,15 +46,22 @@ class Present:
 
     def matrix(self, batch: Batch, role: str) -> np.ndarray:
         """(n, C) float32 numbers of all columns of a role that hold something."""
+        columns = range(len(batch.arrays[role]))
+        found = (self.column(batch, role, column) for column in columns)
         values = [np.zeros((len(batch.arrays["item"][0]), 0), np.float32)]
+        values += [each for each in found if each is not None]
         with np.errstate(over="ignore"):  # reported as not finite
-            for column in range(len(batch.arrays[role])):
-                if self.holds(batch, role, column):
-                    width = self._width[role, column] or None
-                    found = numbers_of(batch, role, column, width)
-                    self._width[role, column] = found[0:1].size
-                    values.append(found)
             return side_by_side(values).astype(np.float32, copy=False)
+
+    def column(self, batch: Batch, role: str, column: int) -> np.ndarray | None:
+        """(n,) or (n, C) numbers of one column, None while it holds nothing."""
+        if not self.holds(batch, role, column):
+            return None
+        width = self._width[role, column] or None
+        with np.errstate(over="ignore"):
+            found = numbers_of(batch, role, column, width)
+        self._width[role, column] = found[0:1].size
+        return found
 
     def names(self, batch: Batch, role: str) -> tuple[str, ...]:
         """What the columns of `matrix` are called; those of lists with their number."""

@@ -13,7 +13,9 @@ from typing import Self
 
 import numpy as np
 
+from debias.data import kinds as of_kinds
 from debias.data.files import array_hash
+from debias.data.kinds import Features
 from debias.data.splits import random_parts
 
 _ROWS_AT_ONCE = 1 << 16  # items a check reads at once, so its temporaries stay small
@@ -34,6 +36,9 @@ class RankingData:
         feature_names: (F,) what the source calls the features, all different; None
             where they have numbers alone, as in LETOR files and simulated data.
         item_id: (items,) what the source calls the items, or None.
+        kinds: What the features are, where not all are numbers that are always there:
+            see `debias.data.kinds`. Codes of categories stand before numbers, and a
+            missing number is NaN. None: F finite numbers.
 
     Raises:
         ValueError: An array has the wrong shape or type, or a value is not allowed. The
@@ -53,18 +58,22 @@ class RankingData:
     max_grade: int = 4
     feature_names: tuple[str, ...] | None = None
     item_id: np.ndarray | None = None
+    kinds: Features | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_grade <= 127:
             raise ValueError(f"max_grade must be in 1..127, got {self.max_grade}")
-        features = _checked_features(self.features)
+        features = _checked_features(self.features, self.kinds)
+        names = self.feature_names
+        if self.kinds is not None:
+            names = of_kinds.column_names(self.kinds)
         offsets = _checked_offsets(self.offsets, len(features))
         for name, value in (
             ("features", features),
             ("offsets", offsets),
             ("labels", _checked_labels(self.labels, len(features), self.max_grade)),
             ("qid", _checked_qid(self.qid, len(offsets) - 1)),
-            ("feature_names", _checked_names(self.feature_names, features.shape[1])),
+            ("feature_names", _checked_names(names, features.shape[1])),
             ("item_id", _checked_ids(self.item_id, len(features))),
         ):
             object.__setattr__(self, name, value)
@@ -79,10 +88,12 @@ class RankingData:
         max_grade: int = 4,
         feature_names: tuple[str, ...] | None = None,
         item_id: np.ndarray | None = None,
+        kinds: Features | None = None,
     ) -> Self:
         """Ranking data from arrays that were checked before; nothing is read."""
         data = object.__new__(cls)
-        values = (features, labels, offsets, qid, max_grade, feature_names, item_id)
+        named = (qid, max_grade, feature_names, item_id, kinds)
+        values = (features, labels, offsets, *named)
         for field, value in zip(fields(cls), values, strict=True):
             object.__setattr__(data, field.name, value)
         return data
@@ -186,14 +197,19 @@ class RankingData:
             self.max_grade,
             self.feature_names,
             item_id=None if self.item_id is None else self.item_id[item],
+            kinds=self.kinds,
         )
 
-    def arranged(self, names: Sequence[str] | None) -> Self:
+    def arranged(
+        self, names: Sequence[str] | None, kinds: Features | None = None
+    ) -> Self:
         """The data with these features in this order.
 
         Args:
             names: Features of the data, some or all. Where they or those of the data
                 are None, features go by their number and only their count is compared.
+            kinds: What they are, with the vocabularies that codes are of; None: finite
+                numbers.
 
         Raises:
             ValueError: A feature is not there or asked for twice, or the counts differ.
@@ -202,6 +218,10 @@ class RankingData:
         >>> data.arranged(["b", "a"]).features.tolist()
         [[2.0, 1.0]]
         """
+        if kinds is not None:
+            return self._coded_as(kinds)
+        if self.kinds is not None:
+            self._check_plain(names)
         if names is None or self.feature_names is None:
             count = self.feature_count if names is None else len(names)
             if count != self.feature_count:
@@ -229,6 +249,41 @@ class RankingData:
             wanted,
             item_id=self.item_id,
         )
+
+    def _coded_as(self, kinds: Features) -> Self:
+        """The data with these features and codes of their vocabularies."""
+        if self.kinds == kinds:
+            return self
+        have = self.kinds or of_kinds.plain(self.feature_names, self.features)
+        return self.trusted(
+            of_kinds.recoded(self.features, have, kinds),
+            self.labels,
+            self.offsets,
+            self.qid,
+            self.max_grade,
+            of_kinds.column_names(kinds),
+            self.item_id,
+            kinds,
+        )
+
+    def _check_plain(self, names: Sequence[str] | None) -> None:
+        """Does nothing if these features are finite numbers."""
+        place = of_kinds.starts(self.kinds or ())
+        for each in self.kinds or ():
+            if names is not None and each.name not in names:
+                continue
+            if each.coded:
+                raise ValueError(
+                    f"the feature {each.name} holds categories, and the model reads it "
+                    "as a number; read the items with numbers=NAME"
+                )
+            gone = np.isnan(self.features[:, place[each.name]])
+            if gone.any():
+                raise ValueError(
+                    f"the feature {each.name} is missing at item {np.argmax(gone)}, "
+                    "and the model was trained where it never was; fill it, or train "
+                    "on a log in which it is missing sometimes"
+                )
 
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator
@@ -267,6 +322,7 @@ class RankingData:
             qid,
             self.max_grade,
             self.feature_names,
+            self.kinds,
         )
         write_rows(rows, path)
 
@@ -296,6 +352,7 @@ class RankingData:
                 None if rows.qid is None else ids,
                 rows.max_grade if max_grade is None else max_grade,
                 rows.names,
+                kinds=rows.kinds,
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
@@ -324,7 +381,7 @@ def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return offsets, qid
 
 
-def _checked_features(features: np.ndarray) -> np.ndarray:
+def _checked_features(features: np.ndarray, kinds: Features | None) -> np.ndarray:
     given = np.asarray(features)
     if given.ndim != 2 or given.shape[1] == 0 or given.dtype.kind not in "fiub":
         raise ValueError(
@@ -333,6 +390,9 @@ def _checked_features(features: np.ndarray) -> np.ndarray:
         )
     with np.errstate(over="ignore"):  # too large for float32 is reported just below
         features = np.ascontiguousarray(given, dtype=np.float32)
+    if kinds is not None:
+        of_kinds.check_matrix(features, kinds)
+        return features
     for start in range(0, len(features), _ROWS_AT_ONCE):
         finite = np.isfinite(features[start : start + _ROWS_AT_ONCE])
         if not finite.all():

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from debias.data.arrays import one_array
-from debias.data.by_name import NAMES, names_in
+from debias.data.by_name import KINDS, NAMES, kinds_in, names_in
 from debias.data.files import array_hash, atomic_write, check_regular
+from debias.data.kinds import Features, as_records
 from debias.data.lists import filled, lists_of, rectangle
 from debias.data.tables import DAMAGED, broken, check_names
 from debias.data.text import printable
@@ -30,6 +31,7 @@ class Rows(NamedTuple):
         qid: (items,) what the source calls it; None where queries have no ids.
         max_grade: Highest grade.
         names: (F,) names of the features, or None.
+        kinds: What the features are, or None.
     """
 
     features: np.ndarray
@@ -38,10 +40,13 @@ class Rows(NamedTuple):
     qid: np.ndarray | None
     max_grade: int
     names: tuple[str, ...] | None
+    kinds: Features | None = None
 
     def content(self) -> str:
         """A hash of everything, beyond 256 MB of a sample: see `sampled_hash`."""
         plain = [*(self.names or ()), str(self.max_grade)]
+        if self.kinds is not None:
+            plain.append(json.dumps(as_records(self.kinds)))
         given = {
             "features": self.features,
             "labels": self.labels,
@@ -76,6 +81,8 @@ def write_rows(rows: Rows, path: str | Path) -> None:
     }
     if rows.names is not None:
         metadata[NAMES] = json.dumps(rows.names).encode()
+    if rows.kinds is not None:
+        metadata[KINDS] = json.dumps(as_records(rows.kinds)).encode()
     schema = pa.schema(
         [pa.field(name, array.type, nullable=False) for name, array in arrays.items()],
         metadata,
@@ -165,6 +172,7 @@ def _from_table(table: pa.Table) -> Rows:
         query if "qid" in names else None,
         int((table.schema.metadata or {}).get(_MAX_GRADE, b"4")),
         (names_in(table.schema) or None) if listed else tuple(plain),
+        kinds_in(table.schema) if listed else None,
     )
 
 

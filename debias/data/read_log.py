@@ -17,6 +17,7 @@ import pyarrow as pa
 from debias.data.log import ClickLog
 from debias.data.pairs import (
     Pairs,
+    in_rows,
     index_in,
     join,
     pair_up,
@@ -85,8 +86,8 @@ def read_log(
             are those of the ranking data, shown or not.
         list_size: Positions to keep, the first ones; None keeps all, 1000 at most.
         first_position: What the log calls the first position, row and column.
-        first_features: Whether the features of a pair may differ from row to row; its
-            first row's are kept then.
+        first_features: Whether to keep the features that a pair was first shown with.
+            Else each distinct row of features is an item of its own.
         devices: Names of devices 1, 2, ..., others become 0; None for those of the log
             in alphabetical order. A log to be scored by a model that reads devices
             needs those that the model was trained with.
@@ -126,7 +127,7 @@ def read_log(
     known = None if table is None else table.known
     if table is not None:
         pairs, data = join(rows, pairs, table)
-    log, first = _log(rows, pairs, position, devices)
+    log, first, rectangle_of = _log(rows, pairs, position, devices)
     if passes == 2:
         known = read_known(
             parts,
@@ -136,6 +137,9 @@ def read_log(
             first_features,
             lambda share: progress((1 + share) / 2),
         )
+        if known.number is not pairs.number:  # features change between sessions
+            pairs = in_rows(pairs, known)
+            log = replace(log, item=rectangle_of(pairs.number, -1))
         data = ranking_of(pairs, known)
     more = {"users": rows.codes.get("user"), "timestamps": rows.values.get("timestamp")}
     read = {name for names in chosen.values() for name in names}
@@ -156,8 +160,8 @@ def _log(
     pairs: Pairs,
     position: np.ndarray,
     devices: Sequence[str] | None,
-) -> tuple[ClickLog, np.ndarray]:
-    """The log, and the first row of each of its sessions."""
+) -> tuple[ClickLog, np.ndarray, Callable[[np.ndarray, float], np.ndarray]]:
+    """The log, the first row of each session, and what puts rows into its cells."""
     kept = np.flatnonzero(pairs.number >= 0)
     everything = len(kept) == len(pairs.number)
     session = rows.session if everything else rows.session[kept]
@@ -195,7 +199,7 @@ def _log(
         log["device"] = np.where(device >= 0, number[device], 0)
     if "context" in rows.values:
         log["context"] = rows.values["context"][first]
-    return ClickLog(**log), first
+    return ClickLog(**log), first, rectangle_of
 
 
 def _device_names(rows: Rows, devices: Sequence[str] | None) -> tuple[str, ...]:

@@ -32,8 +32,11 @@ class Columns:
         position: Rank from 1, from the top. Without it, the order in which rows (or a
             session's list) come, or of row and column.
         row, column: Place on a grid, from 1.
-        features: One column of lists of numbers; or columns, a pattern such as "f_*"
-            or several names and patterns.
+        features: One column of lists of numbers; or columns of any type, a pattern such
+            as "f_*" or several names and patterns.
+        categories: Features that are categories whatever their type: names and
+            patterns, of `features` or beside them.
+        numbers: Features that are numbers whatever their type, likewise.
         label: A grade of the pair of query and item, 0 up.
         timestamp: When.
         user: Who.
@@ -61,12 +64,15 @@ class Columns:
     device: str | None = "device"
     context: str | tuple[str, ...] | None = "context"
     propensity: str | None = "propensity"
+    categories: str | tuple[str, ...] | None = None
+    numbers: str | tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
         """Columns from texts PART=NAME; PART= alone switches a part off.
 
-        Features and context may be given several times, and commas part their names.
+        Features, context, categories and numbers may be given several times, and commas
+        part their names.
 
         Raises:
             ValueError: A text is no PART=NAME, or another part is given two names.
@@ -105,6 +111,10 @@ def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
     chosen = _single(parts[0], asked)
     taken = {column for columns in chosen.values() for column in columns}
     chosen |= _several(parts[0], asked, taken)
+    more = [*chosen.get("categories", ()), *chosen.get("numbers", ())]
+    if more:
+        features = dict.fromkeys([*chosen.get("features", ()), *more])
+        chosen["features"] = tuple(features)
     name, names = parts[0].name, parts[0].schema.names
     if not listed(parts[0], chosen) and "session" not in chosen:
         raise ValueError(

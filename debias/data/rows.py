@@ -20,6 +20,7 @@ from debias.data.tables import Part
 from debias.data.times import Times
 
 LONGEST = 1000  # positions of a session unless the caller wants more
+LATER = ("features", "label", "categories", "numbers")  # of the second pass
 
 
 @dataclass
@@ -59,7 +60,7 @@ def read_rows(
     Raises:
         ValueError: A value is not allowed; names file, column and row.
     """
-    roles = [role for role in chosen if role not in ("features", "label")]
+    roles = [role for role in chosen if role not in LATER]
     collected = _Collected()
     for batch, share in shown_batches(parts, dict(chosen), roles):
         collected.add(batch)

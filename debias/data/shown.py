@@ -36,7 +36,7 @@ _OF_ITEM = (
     "label",
     "features",
 )
-SEVERAL = ("features", "context")
+SEVERAL = ("features", "context", "categories", "numbers")
 # What to do about a value that is missing or wrong. Never to remove the row: it is an
 # impression, and without it the ranks below it move.
 REMEDIES = {
@@ -53,6 +53,8 @@ REMEDIES = {
     "label": "write the grade, or do without: label=",
     "context": "write a number, or leave the column out of context=NAMES",
     "features": "write a number, or train without it, left out of features=NAMES",
+    "categories": "write text or whole numbers",
+    "numbers": "write a number, or leave the cell empty",
     "timestamp": "write the time, or do without: timestamp=",
 }
 
@@ -115,7 +117,8 @@ def shown_batches(
     roles = [role for role in roles if role in chosen]
     columns = list(dict.fromkeys(name for role in roles for name in chosen[role]))
     numbers = {n for role in roles if role not in NAMES for n in chosen[role]}
-    numbers -= {*chosen.get("timestamp", ()), *chosen.get("click", ())}
+    for role in ("timestamp", "click", "categories"):
+        numbers -= {*chosen.get(role, ())}
     for number, part in enumerate(parts):
         start = 0
         for batch, share in part.read(columns, numbers):

@@ -8,30 +8,42 @@ from typing import Any
 
 import numpy as np
 
+from debias.data.kinds import Features, of_records
+
 EXTRA = Path("assets.extra") / "debias.json"  # of a SavedModel
+CARRIED = ("feature_names", "kinds")  # what an export says of its features
 ITEMS = 1 << 14  # items scored at once: what fits a cache
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """From features (items, F) float32 to scores (items,).
+    """From features (items, F) float32, or from raw rows, to scores (items,).
 
     Attributes:
         run: From (1, items, F) to (1, items), by the runtime of the format.
         feature_names: Names of the features in order; None where they have none.
         name: Of the file, for messages.
+        kinds: What the features are, with their vocabularies; None: numbers alone.
     """
 
     run: Callable[[np.ndarray], Any]
     feature_names: tuple[str, ...] | None = None
     name: str = "ranker"
+    kinds: Features | None = None
 
-    def __call__(self, features: np.ndarray) -> np.ndarray:
+    def __call__(self, features: Any) -> np.ndarray:
         """Scores (items,) of features (items, F), in pieces.
 
+        Args:
+            features: Numbers and codes in the order of training; or an Arrow table of
+                raw rows, or a dict of columns, in which features are found by name.
+
         Raises:
-            ValueError: The ranker reads another number of features.
+            ValueError: The ranker reads another number of features, or a feature is
+                missing or no number where one is needed.
         """
+        if isinstance(features, Mapping) or hasattr(features, "schema"):
+            features = self.encoded(features)
         features = np.ascontiguousarray(features, np.float32)
         names = self.feature_names
         if names is not None and features.shape[1:] != (len(names),):
@@ -41,6 +53,20 @@ class Scorer:
         starts = range(0, len(features), ITEMS)
         parts = [self._score(features[start : start + ITEMS]) for start in starts]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def encoded(self, rows: Any) -> np.ndarray:
+        """(items, F) float32 of raw rows: an Arrow table, or a dict of columns."""
+        import pyarrow as pa
+
+        from debias.data.by_name import matrix
+
+        if self.feature_names is None:
+            raise ValueError(
+                f"{self.name}: does not know the names of its features; give numbers "
+                "(items, F) in the order of training"
+            )
+        table = pa.table(dict(rows)) if isinstance(rows, Mapping) else rows
+        return matrix(table, self.feature_names, "rows", kinds=self.kinds)
 
     def _score(self, features: np.ndarray) -> np.ndarray:
         try:
@@ -53,8 +79,10 @@ class Scorer:
             ) from error
 
 
-Opened = tuple[Callable[[np.ndarray], Any], tuple[str, ...] | None]
-"""A function of (1, items, F), and the names of the features."""
+Opened = tuple[
+    Callable[[np.ndarray], Any], tuple[str, ...] | None, Features | None
+]
+"""A function of (1, items, F), and the names and kinds of the features."""
 
 
 def open_onnx(path: Path) -> Any:
@@ -83,12 +111,13 @@ def open_onnx(path: Path) -> Any:
 def read_onnx(path: Path) -> Opened:
     session = open_onnx(path)
     (given,) = session.get_inputs()
-    stored = session.get_modelmeta().custom_metadata_map.get("feature_names")
+    stored = session.get_modelmeta().custom_metadata_map
+    extra = {key: json.loads(stored[key]) for key in CARRIED if key in stored}
 
     def run(features: np.ndarray) -> Any:
         return session.run(None, {given.name: features})[0]
 
-    return run, _names(None if stored is None else json.loads(stored))
+    return run, _names(extra.get("feature_names")), of_records(extra.get("kinds"))
 
 
 def read_saved_model(path: Path) -> Opened:
@@ -102,7 +131,7 @@ def read_saved_model(path: Path) -> Opened:
     def run(features: np.ndarray) -> Any:
         return model.serve(tf.constant(features)).numpy()
 
-    return run, _names(extra.get("feature_names"))
+    return run, _names(extra.get("feature_names")), of_records(extra.get("kinds"))
 
 
 def scored_by(ranker: Any) -> Callable[[np.ndarray], Any]:

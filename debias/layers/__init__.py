@@ -3,6 +3,7 @@
 from debias.layers.attention import CrossPositionAttention
 from debias.layers.bias import BiasTower
 from debias.layers.combination import Bilinear, additive, dot, product
+from debias.layers.features import Features
 from debias.layers.reversal import GradientReversal, reversed_gradient
 from debias.layers.tower import Standardize, Tower, symlog
 
@@ -10,6 +11,7 @@ __all__ = [
     "BiasTower",
     "Bilinear",
     "CrossPositionAttention",
+    "Features",
     "GradientReversal",
     "Standardize",
     "Tower",

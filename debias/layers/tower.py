@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from debias.data.kinds import Feature, coded_columns, starts
 from debias.engine.seeds import seed_at
 from debias.engine.tensors import glorot, rowwise
 from debias.types import Tensor
@@ -32,18 +33,49 @@ class Standardize(keras.layers.Layer):
     front of the serving model (`ranker(model, preprocess=...)`), which reads raw
     features. A feature that never varies becomes 0.
 
-    Shapes: `(..., F)` to `(..., F)`.
+    Of data with `kinds`, codes of categories stand first and are left alone, and a
+    missing number, NaN, becomes the mean, 0; a column of 0 and 1 behind all others says
+    where it was missing, for each number that is missing anywhere in the table.
+
+    Args:
+        codes: How many columns, the first ones, hold codes.
+        linear: Columns of dates, which are scaled without symlog.
+        missing: Columns that get a further one of where they are missing, set by
+            `adapt`; None: numbers are always there, and a NaN stays one.
+
+    Shapes: `(..., F)` to `(..., F + len(missing))`.
 
     >>> layer = Standardize()
     >>> scaled = np.asarray(layer.adapt(np.array([[0.0], [1.0], [9.0]]))(
     ...     np.array([[0.0], [1.0], [9.0]])))
     >>> bool(abs(scaled.mean()) < 1e-6), bool(abs(scaled.std() - 1) < 1e-6)
     (True, True)
+    >>> layer = Standardize(codes=1, missing=())
+    >>> rows = np.array([[7.0, 0.0], [9.0, np.nan], [8.0, 2.0]])
+    >>> np.round(np.asarray(layer.adapt(rows)(rows)), 3).tolist()
+    [[7.0, -1.0, 0.0], [9.0, 0.0, 1.0], [8.0, 1.0, 0.0]]
     """
 
-    def __init__(self, **kwargs: Any):
+    def __init__(
+        self,
+        codes: int = 0,
+        linear: Sequence[int] = (),
+        missing: Sequence[int] | None = None,
+        **kwargs: Any,
+    ):
         # Raw features need their range, whatever the towers compute in.
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.codes, self.linear = codes, tuple(linear)
+        self.missing = None if missing is None else tuple(missing)
+
+    @classmethod
+    def of(cls, features: Sequence[Feature] | None) -> "Standardize":
+        """The layer for these features of a table, `RankingData.kinds`."""
+        if features is None:
+            return cls()
+        start = starts(tuple(features))
+        dates = [start[each.name] for each in features if each.kind == "date"]
+        return cls(coded_columns(tuple(features)), dates, ())
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         size = (input_shape[-1],)
@@ -64,12 +96,29 @@ class Standardize(keras.layers.Layer):
             self.build((None, np.shape(features)[1]))
             self.built: bool = True
         squeezed = np.sign(features) * np.log1p(np.abs(features))
-        deviation = squeezed.std(axis=0, dtype="float64")
-        self.mean.assign(squeezed.mean(axis=0, dtype="float64"))
+        if self.missing is None:
+            mean = squeezed.mean(axis=0, dtype="float64")
+            deviation = squeezed.std(axis=0, dtype="float64")
+        else:
+            mean, deviation = self._of_known(features, squeezed)
+        self.mean.assign(mean)
         self.scale.assign(
             np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
         )
         return self
+
+    def _of_known(
+        self, features: np.ndarray, squeezed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of the numbers that are there; notes which are not."""
+        columns = list(self.linear)
+        squeezed[:, columns] = features[:, columns]
+        gone = np.isnan(features)
+        self.missing = tuple(np.flatnonzero(gone.any(axis=0)).tolist())
+        count = np.maximum((~gone).sum(axis=0), 1)
+        mean = np.where(gone, 0, squeezed).sum(axis=0, dtype="float64") / count
+        square = np.where(gone, 0, squeezed - mean) ** 2
+        return mean, np.sqrt(square.sum(axis=0, dtype="float64") / count)
 
     def call(self, features: Tensor) -> Tensor:
         if features.shape[-1] != self.mean.shape[0]:  # which would broadcast
@@ -77,7 +126,28 @@ class Standardize(keras.layers.Layer):
                 f"this layer scales {self.mean.shape[0]} features, got "
                 f"{features.shape[-1]}"
             )
-        return (symlog(features) - self.mean) * self.scale
+        if self.missing is None:
+            return (symlog(features) - self.mean) * self.scale
+        gone = ops.isnan(features)
+        known = ops.where(gone, 0.0, features)
+        dates = np.isin(np.arange(self.mean.shape[0]), self.linear)
+        squeezed = ops.where(dates, known, symlog(known))
+        scaled = ops.where(gone, 0.0, (squeezed - self.mean) * self.scale)
+        parts = [features[..., : self.codes], scaled[..., self.codes :]]
+        if self.missing:
+            marks = ops.take(gone, np.array(self.missing), axis=-1)
+            parts.append(ops.cast(marks, scaled.dtype))
+        return ops.concatenate(parts, axis=-1)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        *lead, last = input_shape
+        return (*lead, None if last is None else last + len(self.missing or ()))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"codes": self.codes, "linear": self.linear, "missing": self.missing}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="debias")

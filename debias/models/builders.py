@@ -3,8 +3,11 @@
 A builder takes the layout of a log and a seed. All models share one relevance tower.
 """
 
+import keras
+
+from debias.data.kinds import Features as Kinds
 from debias.data.layout import Layout
-from debias.layers import BiasTower, Tower
+from debias.layers import BiasTower, Features, Tower
 from debias.models import (
     XPA,
     Additive,
@@ -24,55 +27,60 @@ INIT_STD = 0.5  # of embeddings of places that multiply, and of parts of a mixtu
 TYPES = 3
 
 
-def relevance(seed: int, out: int = 1) -> Tower:
-    """The relevance tower of every candidate."""
-    return Tower(HIDDEN, out=out, seed=seed)
+def relevance(
+    seed: int, out: int = 1, kinds: Kinds | None = None
+) -> keras.layers.Layer:
+    """The relevance tower of every candidate; categories pass `Features` first."""
+    tower = Tower(HIDDEN, out=out, seed=seed)
+    if not any(each.coded for each in kinds or ()):
+        return tower
+    return keras.Sequential([Features(kinds or (), seed=seed), tower])
 
 
 def naive(layout: Layout, seed: int) -> ClickModel:
-    return Naive(relevance(seed))
+    return Naive(relevance(seed, kinds=layout.kinds))
 
 
 def additive(layout: Layout, seed: int) -> ClickModel:
-    return Additive(relevance(seed), BiasTower(layout.columns, dropout=0.1, seed=seed))
+    return Additive(relevance(seed, kinds=layout.kinds), BiasTower(layout.columns, dropout=0.1, seed=seed))
 
 
 def product(layout: Layout, seed: int) -> ClickModel:
-    return Product(relevance(seed), BiasTower(layout.columns, seed=seed))
+    return Product(relevance(seed, kinds=layout.kinds), BiasTower(layout.columns, seed=seed))
 
 
 def position_feature(layout: Layout, seed: int) -> ClickModel:
     place = BiasTower(layout.columns, out=4, dropout=0.15, init_std=INIT_STD, seed=seed)
-    return PositionFeature(relevance(seed), place)
+    return PositionFeature(relevance(seed, kinds=layout.kinds), place)
 
 
 def dot(layout: Layout, seed: int) -> ClickModel:
     # Embeddings of a place are sums over its columns: together they start around 1.
     center = 1 / len(layout.columns)
     place = BiasTower(layout.columns, out=EMBEDDING, center=center, seed=seed)
-    return Dot(relevance(seed, EMBEDDING), place, layout.places)
+    return Dot(relevance(seed, EMBEDDING, layout.kinds), place, layout.places)
 
 
 def bilinear(layout: Layout, seed: int) -> ClickModel:
     place = BiasTower(layout.columns, out=EMBEDDING, init_std=INIT_STD, seed=seed)
-    return BilinearModel(relevance(seed, EMBEDDING), place, layout.places, seed)
+    return BilinearModel(relevance(seed, EMBEDDING, layout.kinds), place, layout.places, seed)
 
 
 def mixture(layout: Layout, seed: int) -> ClickModel:
     seeds = [TYPES * seed + kind for kind in range(TYPES)]
     biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     parts = zip(seeds, biases, strict=True)
-    return Mixture([Product(relevance(s), bias) for s, bias in parts])
+    return Mixture([Product(relevance(s, kinds=layout.kinds), bias) for s, bias in parts])
 
 
 def xpa(layout: Layout, seed: int) -> ClickModel:
     place = BiasTower(layout.columns, out=EMBEDDING, init_std=INIT_STD, seed=seed)
-    return XPA(relevance(seed, EMBEDDING), place, seed=seed)
+    return XPA(relevance(seed, EMBEDDING, layout.kinds), place, seed=seed)
 
 
 def listwise(layout: Layout, seed: int) -> ClickModel:
     bias = BiasTower(layout.columns, init_std=INIT_STD, seed=seed)
-    return Listwise(Additive(relevance(seed), bias))
+    return Listwise(Additive(relevance(seed, kinds=layout.kinds), bias))
 
 
 def listwise_mixture(layout: Layout, seed: int) -> ClickModel:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from debias.data.kinds import Features, as_records, of_records
 from debias.engine.steps import MakesExecutions, SteppingModel, loop_over_log
 from debias.engine.tensors import rowwise
 from debias.losses import click_cross_entropy
@@ -306,6 +307,8 @@ class Ranker(keras.Model):
         model: A click model that was built.
         preprocess: A layer that raw features pass first, or None.
         feature_names: Names of the F features in order; None where they have none.
+        kinds: What they are, as `RankingData.kinds`, with the vocabularies of training,
+            so that raw rows can be encoded: `debias.data.matrix`. None: numbers alone.
     """
 
     def __init__(
@@ -313,6 +316,7 @@ class Ranker(keras.Model):
         model: ClickModel,
         preprocess: keras.layers.Layer | None = None,
         feature_names: Sequence[str] | None = None,
+        kinds: Features | None = None,
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)  # raw features need their range
@@ -320,6 +324,7 @@ class Ranker(keras.Model):
         self.preprocess = preprocess
         self._rank = 0  # of what `predict` was last given
         self.feature_names = None if feature_names is None else tuple(feature_names)
+        self.kinds = None if kinds is None else tuple(kinds)
 
     def call(self, features: Tensor) -> Tensor:
         names, count = self.feature_names, features.shape[-1]
@@ -351,13 +356,14 @@ class Ranker(keras.Model):
     def get_config(self) -> dict[str, Any]:
         names = None if self.feature_names is None else list(self.feature_names)
         own = {"model": self.model, "preprocess": self.preprocess}
-        return {**own, "feature_names": names, "name": self.name}
+        kinds = as_records(self.kinds)
+        return {**own, "feature_names": names, "kinds": kinds, "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        names = config.pop("feature_names", None)
+        names, kinds = config.pop("feature_names", None), config.pop("kinds", None)
         layers = {name: _restored(value) for name, value in config.items()}
-        return cls(**layers, feature_names=names)
+        return cls(**layers, feature_names=names, kinds=of_records(kinds))
 
 
 def _restored(value: Any) -> Any:
@@ -373,6 +379,7 @@ def ranker(
     model: ClickModel,
     preprocess: keras.layers.Layer | None = None,
     feature_names: Sequence[str] | None = None,
+    kinds: Features | None = None,
 ) -> Ranker:
     """The relevance-only model of a trained click model.
 
@@ -381,6 +388,7 @@ def ranker(
         preprocess: A layer that raw features pass first, such as the `Standardize` that
             prepared the training table.
         feature_names: Names of the features in order, which exports carry along.
+        kinds: What they are, likewise; None: numbers alone.
 
     Raises:
         ValueError: If the model was never built.
@@ -396,4 +404,4 @@ def ranker(
     """
     if not model.built:
         raise ValueError("model has no weights yet: fit it, or call it on a batch")
-    return Ranker(model, preprocess, feature_names)
+    return Ranker(model, preprocess, feature_names, kinds)

@@ -7,6 +7,11 @@ no optimiser, and carries the names of its features:
 - `.keras`: `Ranker.feature_names`;
 - SavedModel: `assets.extra/debias.json`, {"feature_names": [...]};
 - ONNX: the metadata property `feature_names`, a JSON list.
+
+Where features are of other kinds than numbers, `kinds` stands beside `feature_names`
+and says of each what it is and, of a category, its vocabulary: code 0 is missing, 1
+unknown, and 2 the first value; a missing number is NaN. `debias.load` of an export
+takes raw rows and encodes them so.
 """
 
 import json
@@ -19,6 +24,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from debias.data.kinds import as_records
 from debias.engine.scoring import EXTRA
 from debias.models.click_model import Ranker
 
@@ -122,18 +128,21 @@ def _write(ranker: Ranker, path: Path, format: Format, features: int) -> None:
     signature = [
         keras.InputSpec(dtype="float32", shape=(None, None, features), name="features")
     ]
-    names = ranker.feature_names
+    extra: dict[str, Any] = {}
+    if ranker.feature_names is not None:
+        extra["feature_names"] = list(ranker.feature_names)
+    if ranker.kinds is not None:
+        extra["kinds"] = as_records(ranker.kinds)
     if format == "onnx":
         write_onnx(ranker, path, signature)
-        if names is not None:
-            _name_onnx(path, names)
+        if extra:
+            _describe_onnx(path, extra)
         return
     ranker.export(path, "tf_saved_model", False, signature)
-    if names is not None:
-        extra = path / EXTRA
-        extra.parent.mkdir(exist_ok=True)
-        record = json.dumps({"feature_names": list(names)})
-        extra.write_text(record + "\n", encoding="utf-8")
+    if extra:
+        file = path / EXTRA
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(extra) + "\n", encoding="utf-8")
 
 
 def save(model: keras.Model, path: str | Path) -> None:
@@ -170,12 +179,13 @@ def _uncompiled(config: Any) -> Any:
     return [_uncompiled(v) for v in config] if isinstance(config, list) else config
 
 
-def _name_onnx(path: Path, names: tuple[str, ...]) -> None:
-    """Stores the names of the features among the properties of an ONNX file."""
+def _describe_onnx(path: Path, extra: dict[str, Any]) -> None:
+    """Stores names and kinds of the features among the properties of an ONNX file."""
     import onnx
 
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {"feature_names": json.dumps(list(names))})
+    texts = {name: json.dumps(value) for name, value in extra.items()}
+    onnx.helper.set_model_props(model, texts)
     onnx.save(model, path)
 
 

@@ -19,18 +19,27 @@ import numpy as np
 
 from debias.data import ClickLog, RankingData
 from debias.data.files import atomic_write
+from debias.data.kinds import Features as Kinds
+from debias.data.kinds import column_names
 from debias.data.layout import layout_of
 from debias.data.stream import Stream
 from debias.engine import distributed
 from debias.engine.optimizers import RowWiseAdam
-from debias.layers import BiasTower
+from debias.layers import BiasTower, Features
 from debias.models import ClickModel, Ranker, ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
 from debias.presets import build
 from debias.training.config import TrainingConfig
 from debias.training.results import Printed
-from debias.training.splits import Learners, Part, Prepared, prepare, standardized
+from debias.training.splits import (
+    Learners,
+    Part,
+    Prepared,
+    prepare,
+    standardized,
+    with_vocabulary,
+)
 
 OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
 JUDGED = 1024  # sessions judged at once
@@ -164,9 +173,10 @@ def fit(
             )
         prepared = prepare(log, data, config.seed, preprocess)
     else:
-        layer, scaled = standardized(data.features, preprocess)
-        names = data.feature_names
-        layout = layout_of(validation)
+        features, kinds = with_vocabulary(data.features, data.kinds, log)
+        layer, scaled = standardized(features, preprocess, kinds)
+        names = data.feature_names if kinds is None else column_names(kinds)
+        layout = layout_of(validation)._replace(kinds=kinds)
         train, judges = Learners(log, scaled, weight), Part(validation, scaled)
         prepared = Prepared(train, judges, None, "caller", layout, layer, names)
     return fit_prepared(model, prepared, config, checkpoint, progress)
@@ -205,6 +215,7 @@ def fit_prepared(
     if isinstance(model, str):
         keras.utils.set_random_seed(config.seed)
         model = build(model, prepared.layout, config.seed)
+    check_reads(model, prepared.layout.kinds)
     run = _Run(model, prepared, config, checkpoint, progress)
     run.resume()
     while run.state["round"] < run.passes * run.rounds and not run.is_over():
@@ -213,6 +224,21 @@ def fit_prepared(
             report(len(run.state["history"]) - 1, metrics)
         run.write_checkpoint()
     return run.finish()
+
+
+def check_reads(model: ClickModel, kinds: Kinds | None) -> None:
+    """Does nothing if the towers of a model can read features of these kinds.
+
+    Raises:
+        ValueError: There are categories, and no tower has a layer that embeds them.
+    """
+    names = [each.name for each in kinds or () if each.coded]
+    if names and not any(isinstance(e, Features) for e in model._flatten_layers()):
+        raise ValueError(
+            f"the features {' '.join(names[:8])} are categories, whose codes a tower "
+            "would take for numbers: put a layer in front of it, "
+            "keras.Sequential([debias.layers.Features(data.kinds), tower])"
+        )
 
 
 class _Run:
@@ -358,7 +384,12 @@ class _Run:
         model.set_weights(self.best)
         return Fitted(
             model,
-            ranker(model, self.prepared.preprocess, self.prepared.feature_names),
+            ranker(
+                model,
+                self.prepared.preprocess,
+                self.prepared.feature_names,
+                self.prepared.layout.kinds,
+            ),
             state["log_likelihood"],
             self.together * (state["best"] + 1),
             state["history"],

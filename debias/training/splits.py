@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from debias.data import ClickLog, RankingData, Stream
+from debias.data.kinds import Features, column_names, recoded, trained
 from debias.data.layout import Layout, layout_of
 from debias.data.splits import random_parts
 from debias.layers import Standardize
@@ -51,6 +52,8 @@ class Prepared(NamedTuple):
         layout: The layout columns of the log and their largest ids.
         preprocess: The layer that raw features pass before the model reads them.
         feature_names: Names of the features in order; None where they have none.
+
+    What the features are stands in `layout.kinds`, with the vocabularies of `train`.
     """
 
     train: Learners
@@ -63,8 +66,9 @@ class Prepared(NamedTuple):
 
     @property
     def features(self) -> int:
-        """F, how many features an item has."""
-        return self.train.data.feature_count
+        """F, how many columns the features of an item have before they are scaled."""
+        names = self.feature_names
+        return self.train.data.feature_count if names is None else len(names)
 
 
 def prepare(
@@ -98,9 +102,12 @@ def prepare(
         )
         layout = layout_of(ClickLog.concatenate([validation, test]))
         features = data.features
-    names = data.feature_names
+    names, kinds = data.feature_names, data.kinds
     del data  # features are held once from here on if the caller lets go of them
-    scale, scaled = standardized(features, preprocess)
+    features, kinds = with_vocabulary(features, kinds, train)
+    layout = layout._replace(kinds=kinds)
+    names = names if kinds is None else column_names(kinds)
+    scale, scaled = standardized(features, preprocess, kinds)
     judges, tests = Part(validation, scaled), Part(test, scaled)
     return Prepared(Learners(train, scaled), judges, tests, by, layout, scale, names)
 
@@ -195,16 +202,41 @@ def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
     return ClickLog.trusted(**columns), data.features[seen[:-1]]
 
 
+def with_vocabulary(
+    features: np.ndarray, kinds: Features | None, train: ClickLog | Stream
+) -> tuple[np.ndarray, Features | None]:
+    """Features with codes of the vocabularies that training sessions show.
+
+    A value that they show less than `debias.data.kinds.RARE` times is out of
+    vocabulary. Of sessions on disk, all items count as shown often enough.
+
+    Args:
+        features: (items, F) of all items.
+        kinds: What they are; None: numbers alone, which stay as they are.
+        train: The sessions to learn from.
+    """
+    if kinds is None:
+        return features, None
+    times = None
+    if isinstance(train, ClickLog):
+        times = np.bincount(train.item[train.mask], minlength=len(features))
+    wanted = trained(kinds, features, times)
+    return recoded(features, kinds, wanted), wanted
+
+
 def standardized(
-    features: np.ndarray, layer: keras.layers.Layer | None = None
+    features: np.ndarray,
+    layer: keras.layers.Layer | None = None,
+    kinds: Features | None = None,
 ) -> tuple[keras.layers.Layer, RankingData]:
     """Scaled features as ranking data of one query, and the layer that scales them.
 
     Args:
         features: (items, F) as they come.
         layer: Scales them; None: a `Standardize` adapted to them.
+        kinds: What they are; None: numbers alone.
     """
-    layer = Standardize().adapt(features) if layer is None else layer
+    layer = Standardize.of(kinds).adapt(features) if layer is None else layer
     scaled = applied(layer, features)
     return layer, RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
 

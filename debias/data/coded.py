@@ -1,0 +1,406 @@
+"""Columns of any type as a matrix of features: numbers, and codes of categories.
+
+What a column is follows from its type: numbers, decimals and booleans are numbers,
+dates are days since 1970, a list of text is several categories, and a list of numbers a
+vector. Text is what its first rows can be read as, and else a category: in CSV all is
+text. NULL and NaN are missing values, and so is an empty text.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from debias.data.arrays import first_fault, is_list, plain, value_at
+from debias.data.kinds import (
+    FIRST,
+    MISSING,
+    UNKNOWN,
+    Feature,
+    Features,
+    list_features,
+    number_text,
+)
+from debias.data.present import Present
+from debias.data.shown import REMEDIES, Batch
+from debias.data.tables import Part
+from debias.data.text import printable
+
+LONGEST = 16  # values of one item that are kept of a list
+LARGEST = 1 << 24  # codes that float32 holds exactly
+DAY = {"s": 86_400, "ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9}
+FARTHEST = 3_652_059  # days from 1970 that a date may be: ten thousand years
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+
+
+# Kinds
+
+
+def kinds_of(
+    parts: Sequence[Part],
+    columns: Iterable[str],
+    listed: bool = False,
+    categories: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+) -> dict[str, str]:
+    """What each column holds, by its types in all parts and by what the caller says.
+
+    Args:
+        parts: The files of a table.
+        columns: Those of features.
+        listed: Whether a row is a session, and columns are lists with an entry an item.
+        categories: Columns that are categories whatever their type.
+        numbers: Columns that are numbers whatever their type.
+
+    Returns:
+        For each column a kind of `debias.data.kinds`, "vector" for a list of numbers,
+        or "guess" for text that may be anything.
+
+    Raises:
+        ValueError: A type can be no feature; names part and column.
+
+    >>> from debias.data.tables import open_parts
+    >>> table = pa.table({"brand": ["a"], "price": [1.5], "size": [3]})
+    >>> kinds_of(open_parts(table), table.column_names, categories=["size"])
+    {'brand': 'guess', 'price': 'number', 'size': 'category'}
+    """
+    found = {}
+    for column in columns:
+        kinds = {_kind(part, column, listed) for part in parts} - {"nothing"}
+        several = bool(kinds & {"vector", "categories"})
+        if column in categories:
+            found[column] = "categories" if several else "category"
+        elif column in numbers:
+            found[column] = "vector" if several else "number"
+        elif len(kinds) > 1:  # such as text in one file and numbers in another
+            numeric = kinds <= {"number", "boolean"}
+            text = "categories" if several else "guess"
+            found[column] = "number" if numeric else text
+        else:
+            found[column] = kinds.pop() if kinds else "number"
+    return found
+
+
+def _kind(part: Part, column: str, listed: bool) -> str:
+    kind = _layout(part.schema.field(column).type)
+    if listed and is_list(kind):
+        kind = _layout(kind.value_type)
+    if is_list(kind):
+        return "categories" if _is_text(_layout(kind.value_type)) else "vector"
+    if pa.types.is_null(kind):
+        return "nothing"
+    if _is_text(kind):
+        return "guess"
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "date"
+    if any(getattr(pa.types, f"is_{t}")(kind) for t in ("integer", "floating")):
+        return "number"
+    if pa.types.is_decimal(kind):
+        return "number"
+    raise ValueError(
+        f"{part.name}: column {printable(column)} (features) holds {kind}, which can "
+        "be no feature; leave it out of features=NAMES"
+    )
+
+
+def _layout(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, whatever their layout."""
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _layout(kind.value_type)
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    tests = ("string", "large_string", "string_view", "binary", "large_binary")
+    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
+
+
+class OtherKind(Exception):
+    """A column turned out to be of another kind than was thought: read it again."""
+
+    def __init__(self, column: str, kind: str):
+        super().__init__(column, kind)
+        self.column, self.kind = column, kind
+
+
+# Reading
+
+
+class Reader:
+    """Makes matrices of features from batches of a table, with growing vocabularies.
+
+    Args:
+        kinds: As `kinds_of` has them, of the columns of the batches' features.
+        asked: Columns that are numbers because the caller said so.
+    """
+
+    def __init__(self, kinds: Mapping[str, str], asked: Sequence[str] = ()):
+        self.kinds, self.asked = dict(kinds), set(asked)
+        self.cut: dict[str, int] = {}  # items whose lists are longer than is kept
+        self._codes: dict[str, dict[str, int]] = {}
+        self._widths: dict[str, int] = {}  # longest list so far
+        self._vectors: dict[str, int] = {}
+        self._present = Present()
+
+    def matrix(self, batch: Batch) -> np.ndarray:
+        """(n, F) float32 of the shown items of a batch, codes before numbers.
+
+        Raises:
+            ValueError: A value is not allowed; names file, column and row.
+            OtherKind: A column of text is no longer what it seemed.
+        """
+        names = batch.chosen["features"]
+        coded, numbers = [], []
+        for place, name in enumerate(names):
+            kind = self.kinds[name]
+            if kind == "category":
+                coded.append(self._category(batch, place)[:, None])
+            elif kind == "categories":
+                coded.append(self._several(batch, place))
+            elif kind == "vector":
+                numbers.append(self._vector(batch, place))
+            else:
+                numbers.append(self.numbers(batch, place)[:, None])
+        found = np.concatenate([*coded, *numbers], axis=1, dtype=np.float32)
+        found += 0.0  # one zero, and below one NaN: rows are compared by their bits
+        found[np.isnan(found)] = np.nan
+        return found
+
+    def features(self, columns: Sequence[str]) -> Features:
+        """What the columns of the matrices were, lists at their full width."""
+        coded, numbers = [], []
+        for name in columns:
+            kind = self.kinds[name]
+            if kind in ("category", "categories"):
+                several = kind == "categories"
+                values = tuple(self._codes.get(name, ()))
+                width = LONGEST if several else 1
+                coded.append(Feature(name, kind, values, width))
+            elif kind == "vector":
+                names = list_features(name, self._vectors.get(name, 0))
+                numbers += [Feature(each) for each in names]
+            else:
+                numbers.append(Feature(name, "number" if kind == "guess" else kind))
+        return (*coded, *numbers)
+
+    def width(self, name: str) -> int:
+        """The longest list of a column that was seen, at most `LONGEST`."""
+        return min(self._widths.get(name, 0), LONGEST)
+
+    def _vector(self, batch: Batch, place: int) -> np.ndarray:
+        found = self._present.column(batch, "features", place)
+        name = batch.chosen["features"][place]
+        if found is None:
+            return np.zeros((len(batch.arrays["features"][place]), 0), np.float32)
+        if np.isinf(found).any():
+            entry = int(np.argmax(np.isinf(found).reshape(len(found), -1).any(axis=1)))
+            what = "must be finite, got inf"
+            raise batch.fault("features", entry, what, REMEDIES["features"], place)
+        self._vectors[name] = found.shape[1]
+        return found
+
+    def _category(self, batch: Batch, place: int) -> np.ndarray:
+        name, array = _named(batch, place)
+        if is_list(array.type):
+            what = "holds lists where other rows hold single values,"
+            raise batch.fault("features", 0, what, "write them alike", place)
+        return self._code(batch, place, name, array)
+
+    def _code(
+        self, batch: Batch, place: int, name: str, array: pa.Array
+    ) -> np.ndarray:
+        """(n,) codes of values, new ones numbered on."""
+        encoded = array.dictionary_encode()
+        known = self._codes.setdefault(name, {})
+        codes = [
+            known.setdefault(text, FIRST + len(known)) if text else MISSING
+            for text in map(text_of, encoded.dictionary.to_pylist())
+        ]
+        if len(known) > LARGEST - FIRST:
+            what = f"holds more than {LARGEST:,} values"
+            todo = "leave it out of features=NAMES"
+            raise batch.fault("features", 0, what, todo, place)
+        index = encoded.indices.fill_null(len(codes)).to_numpy().astype(np.int64)
+        return np.array([*codes, MISSING], np.float32)[index]
+
+    def _several(self, batch: Batch, place: int) -> np.ndarray:
+        name, array = _named(batch, place)
+        if not is_list(array.type):  # of a file where each has one value, or none
+            found = np.zeros((len(array), LONGEST), np.float32)
+            found[:, 0] = self._code(batch, place, name, array)
+            self._widths[name] = max(self._widths.get(name, 0), 1)
+            return found
+        flat = self._code(batch, place, name, plain(pc.list_flatten(array)))
+        found, longest, cut = spread(array, flat)
+        self._widths[name] = max(self._widths.get(name, 0), longest)
+        if cut:
+            self.cut[name] = self.cut.get(name, 0) + cut
+        return found
+
+    def numbers(self, batch: Batch, place: int) -> np.ndarray:
+        """(n,) float32 of one column, NaN where a number is missing."""
+        name, array = _named(batch, place)
+        kind = self.kinds[name]
+        if kind == "guess" and array.null_count < len(array):
+            kind = "number"
+            if pa.types.is_string(array.type):  # not of a file where it is a number
+                kind = self.kinds[name] = guessed(array)
+            if kind == "category":
+                raise OtherKind(name, kind)
+        try:
+            found = values_of(array, kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise self._conflict(batch, place, array, kind) from None
+        with np.errstate(over="ignore"):
+            found = found.astype(np.float32)
+        wrong = np.isinf(found)
+        if wrong.any():
+            entry = int(np.argmax(wrong))
+            what = f"must be finite, got {value_at(array, entry).strip(chr(39))}"
+            raise batch.fault("features", entry, what, REMEDIES["features"], place)
+        return found
+
+    def _conflict(
+        self, batch: Batch, place: int, array: pa.Array, kind: str
+    ) -> Exception:
+        """What to raise where values are none of the kind that was expected."""
+        name = batch.chosen["features"][place]
+        if not pa.types.is_string(array.type):
+            what = f"must be a finite number or a date, got {array.type}"
+            return batch.fault("features", 0, what, REMEDIES["features"], place)
+        if kind in ("boolean", "date") and name not in self.asked:
+            return OtherKind(name, "category")
+        entry = first_fault(array, lambda some: some.cast(pa.float64()))
+        what = f"must be a finite number, got {value_at(array, entry)}"
+        todo = (
+            "write a number, leave the cell empty, or read the column as a category, "
+            "categories=NAME"
+        )
+        return batch.fault("features", entry, what, todo, place)
+
+
+def _named(batch: Batch, place: int) -> tuple[str, pa.Array]:
+    return batch.chosen["features"][place], batch.arrays["features"][place]
+
+
+def spread(array: pa.Array, flat: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Codes of flattened lists as (n, LONGEST), the longest list, and how many are cut.
+
+    >>> spread(pa.array([["a"], None, ["b", "a"]]), np.array([2, 3, 2]))[0][2, :3]
+    array([3., 2., 0.], dtype=float32)
+    """
+    size = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
+    at = np.repeat(np.arange(len(size)), size)
+    number = np.arange(len(at)) - np.repeat(np.cumsum(size) - size, size)
+    kept = number < LONGEST
+    found = np.zeros((len(size), LONGEST), np.float32)
+    found[at[kept], number[kept]] = flat[kept]
+    return found, int(size.max(initial=0)), int((size > LONGEST).sum())
+
+
+def text_of(value: Any) -> str:
+    """A value as the name of a category; empty where it is missing.
+
+    >>> [text_of(value) for value in (True, 3.0, "a", None, float("nan"))]
+    ['true', '3', 'a', '', '']
+    """
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def guessed(array: pa.Array) -> str:
+    """What text is: "number", "boolean", "date" or "category".
+
+    Numbers where more than half of the values are, so that a word among them is an
+    error rather than a category.
+
+    >>> [guessed(pa.array(v)) for v in (["1", "x", "2"], ["true", None], ["a"])]
+    ['number', 'boolean', 'category']
+    """
+    some = array.drop_null()
+    numeric = pc.sum(pc.match_substring_regex(some, _NUMBER)).as_py() or 0
+    if 2 * numeric > len(some):
+        return "number"
+    for kind in ("boolean", "date"):
+        try:
+            values_of(some, kind)
+            return kind
+        except pa.ArrowInvalid:
+            continue
+    return "category"
+
+
+def values_of(array: pa.Array, kind: str) -> np.ndarray:
+    """(n,) float64 of numbers, booleans or dates, NaN where one is missing.
+
+    Raises:
+        pa.ArrowInvalid: A text is none.
+
+    >>> values_of(pa.array(["1970-01-02", None]), "date").tolist()
+    [1.0, nan]
+    """
+    if pa.types.is_string(array.type):
+        array = pc.if_else(pc.equal(array, ""), None, array)
+        if kind == "boolean":
+            array = array.cast(pa.bool_())
+    if kind == "date":
+        return _days(array)
+    try:
+        cast = array.cast(pa.float64(), safe=False)
+    except pa.ArrowInvalid:
+        if not pa.types.is_string(array.type):
+            raise
+        # "NaN" of a data frame and spaces around numbers.
+        cast = pc.utf8_trim_whitespace(array).cast(pa.float64())
+    return cast.to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def _days(array: pa.Array) -> np.ndarray:
+    if pa.types.is_string(array.type):
+        try:
+            array = array.cast(pa.timestamp("us", "UTC"))
+        except pa.ArrowInvalid:
+            array = array.cast(pa.timestamp("us"))
+    if pa.types.is_date(array.type):
+        array = array.cast(pa.date32()).cast(pa.int32())
+        return array.to_numpy(zero_copy_only=False).astype(np.float64)
+    if not pa.types.is_timestamp(array.type):
+        raise pa.ArrowInvalid("no date")
+    days = array.cast(pa.int64()).to_numpy(zero_copy_only=False) / DAY[array.type.unit]
+    if np.nanmax(np.abs(days), initial=0) > FARTHEST:
+        raise pa.ArrowInvalid("beyond all calendars")
+    return days
+
+
+# Serving
+
+
+def encoded(batch: Batch, feature: Feature, place: int) -> np.ndarray:
+    """(n, width) codes or numbers of a column by the vocabulary of a feature.
+
+    Raises:
+        ValueError: A value is no number where one is needed; names file and row.
+    """
+    if not feature.coded:
+        reader = Reader({feature.name: feature.kind}, [feature.name])
+        return reader.numbers(batch, place)[:, None]
+    array = batch.arrays["features"][place]
+    several = is_list(array.type)
+    flat = plain(pc.list_flatten(array)) if several else array
+    dictionary = flat.dictionary_encode()
+    texts = [text_of(value) for value in dictionary.dictionary.to_pylist()]
+    found = pc.index_in(pa.array(texts, pa.string()), pa.array(feature.values))
+    codes = found.fill_null(UNKNOWN - FIRST).to_numpy() + FIRST
+    codes = np.where([bool(text) for text in texts], codes, MISSING)
+    index = dictionary.indices.fill_null(len(codes)).to_numpy().astype(np.int64)
+    cells = np.append(codes, MISSING).astype(np.float32)[index]
+    if several:
+        return spread(array, cells)[0][:, : feature.width]
+    return np.pad(cells[:, None], ((0, 0), (0, feature.width - 1)))

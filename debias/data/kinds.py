@@ -1,0 +1,253 @@
+"""What the features of an item are: numbers, dates, booleans, one or more categories.
+
+A table of features is one matrix of floats. A category stands in it as a code: 0 is a
+missing value, 1 a value out of vocabulary, and values count from 2. Codes stand before
+all numbers, so that scaling need know no more than how many columns to leave alone. A
+missing number is NaN.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MISSING, UNKNOWN, FIRST = 0, 1, 2  # codes of categories
+CODED = ("category", "categories")
+KINDS = ("number", "boolean", "date", *CODED)
+RARE = 10  # times that a value is shown in training; below, it is out of vocabulary
+MOST = 100_000  # values of a vocabulary, the most frequent ones
+
+
+class Feature(NamedTuple):
+    """A feature of an item: a column of somebody's table.
+
+    Attributes:
+        name: What the source calls it.
+        kind: "number", "boolean" (0 or 1), "date" (days since 1970), "category", or
+            "categories": several of one item, in a list.
+        values: The vocabulary of a category: code 2 is the first, and so on.
+        width: Columns of the matrix that it takes: as many as the longest list.
+    """
+
+    name: str
+    kind: str = "number"
+    values: tuple[str, ...] = ()
+    width: int = 1
+
+    @property
+    def coded(self) -> bool:
+        """Whether the matrix holds codes of it."""
+        return self.kind in CODED
+
+    @property
+    def size(self) -> int:
+        """How many codes there are, missing and unknown included."""
+        return FIRST + len(self.values)
+
+
+Features = tuple[Feature, ...]  # of a matrix, in the order of its columns
+
+
+def list_features(column: str, count: int) -> tuple[str, ...]:
+    """The names of features that one column of lists holds.
+
+    >>> list_features("vector", 2)
+    ('vector[0]', 'vector[1]')
+    """
+    return tuple(f"{column}[{number}]" for number in range(count))
+
+
+def column_names(features: Features) -> tuple[str, ...]:
+    """What the columns of the matrix are called.
+
+    >>> column_names((Feature("tag", "categories", ("a",), 2), Feature("price")))
+    ('tag[0]', 'tag[1]', 'price')
+    """
+    names: list[str] = []
+    for each in features:
+        several = each.kind == "categories"
+        names += list_features(each.name, each.width) if several else [each.name]
+    return tuple(names)
+
+
+def starts(features: Features) -> dict[str, int]:
+    """The first column of each feature, by its name."""
+    ends = np.cumsum([0, *(each.width for each in features)])
+    return {each.name: int(end) for each, end in zip(features, ends, strict=False)}
+
+
+def coded_columns(features: Features) -> int:
+    """How many columns of the matrix hold codes; they stand before all others."""
+    return sum(each.width for each in features if each.coded)
+
+
+def check_matrix(matrix: np.ndarray, features: Features) -> None:
+    """Does nothing if a matrix (items, F) may hold these features.
+
+    Raises:
+        ValueError: The count differs, codes stand behind numbers, a code is out of its
+            vocabulary, or a number is infinite; names the feature and the item.
+    """
+    kinds = [each.coded for each in features]
+    width = sum(each.width for each in features)
+    if kinds != sorted(kinds, reverse=True) or matrix.shape[1:] != (width,):
+        raise ValueError(
+            f"kinds must describe the columns of features (items, {width}), categories "
+            f"before numbers, got features of shape {matrix.shape}"
+        )
+    for each, start in zip(features, starts(features).values(), strict=True):
+        if each.kind not in KINDS:
+            raise ValueError(f"{each.name}: kind must be one of {' '.join(KINDS)}")
+        block = matrix[:, start : start + each.width]
+        if each.coded:
+            wrong = ~((block >= 0) & (block < each.size) & (block == np.floor(block)))
+        else:
+            wrong = np.isinf(block)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            rule = f"a code below {each.size}" if each.coded else "finite or missing"
+            raise ValueError(
+                f"the feature {each.name} must be {rule}, got {block[row, column]} at "
+                f"item {row}"
+            )
+
+
+def as_records(features: Features | None) -> list[dict[str, Any]] | None:
+    """The features as JSON values.
+
+    >>> as_records((Feature("brand", "category", ("acme",)),))
+    [{'name': 'brand', 'kind': 'category', 'values': ['acme'], 'width': 1}]
+    """
+    if features is None:
+        return None
+    return [{**each._asdict(), "values": list(each.values)} for each in features]
+
+
+def of_records(records: Iterable[Mapping[str, Any]] | None) -> Features | None:
+    """The features that `as_records` gave."""
+    if records is None:
+        return None
+    given = ({**each, "values": tuple(each["values"])} for each in records)
+    return tuple(Feature(**each) for each in given)
+
+
+# Vocabularies
+
+
+def trained(
+    features: Features,
+    matrix: np.ndarray,
+    times: np.ndarray | None = None,
+    rare: int = RARE,
+    most: int = MOST,
+) -> Features:
+    """The features with the vocabulary of a training part.
+
+    Args:
+        features: Those of `matrix`.
+        matrix: (items, F) of all items.
+        times: (items,) how often training shows each item; None counts each once.
+        rare: Values that training shows less often are out of vocabulary.
+        most: Values to keep of a feature at most, the most frequent ones.
+
+    >>> brand = Feature("brand", "category", ("acme", "birch"))
+    >>> trained((brand,), np.array([[2.0], [3.0]]), np.array([12, 3]))[0].values
+    ('acme',)
+    """
+    weight = np.ones(len(matrix)) if times is None else times
+    floor = rare if times is not None else 1
+    found = []
+    for each, start in zip(features, starts(features).values(), strict=True):
+        if each.coded:
+            block = matrix[:, start : start + each.width].astype(np.int64)
+            count = np.zeros(each.size)
+            for column in block.T:
+                count += np.bincount(column, weight, each.size)
+            kept = np.flatnonzero(count[FIRST:] >= floor)
+            if len(kept) > most:
+                order = np.argsort(-count[FIRST:][kept], kind="stable")
+                kept = np.sort(kept[order[:most]])
+            each = each._replace(values=tuple(each.values[code] for code in kept))
+        found.append(each)
+    return tuple(found)
+
+
+def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
+    """A matrix (items, F) of some features as that of others, found by name.
+
+    A value that the wanted vocabulary lacks becomes code 1, and lists are cut to the
+    wanted length. A number whose feature is wanted as a category is found by its text.
+
+    Raises:
+        ValueError: A wanted feature is not there, or is a category and wanted as a
+            number; names it.
+
+    >>> have, want = Feature("b", "category", ("x", "y")), Feature("b", "category", "y")
+    >>> recoded(np.array([[0.0], [1.0], [2.0], [3.0]]), (have,), (want,)).tolist()
+    [[0.0], [1.0], [1.0], [2.0]]
+    """
+    if have == want:
+        return matrix
+    place, known = starts(have), {each.name: each for each in have}
+    out = np.zeros((len(matrix), sum(each.width for each in want)), np.float32)
+    for each, start in zip(want, starts(want).values(), strict=True):
+        there = known.get(each.name)
+        if there is None:
+            raise ValueError(
+                f"the items have no feature {each.name}; there are "
+                f"{' '.join(known)[:300]}"
+            )
+        block = matrix[:, place[each.name] :][:, : min(there.width, each.width)]
+        if there.coded and not each.coded:
+            raise ValueError(
+                f"the feature {each.name} holds categories, and the model reads it as "
+                "a number; read the items with numbers=NAME"
+            )
+        if each.coded and each.values != there.values:
+            block = _recoded(block, there, each)
+        out[:, start : start + block.shape[1]] = block
+    return out
+
+
+def _recoded(block: np.ndarray, have: Feature, want: Feature) -> np.ndarray:
+    number = {value: code for code, value in enumerate(want.values, FIRST)}
+    if have.coded:
+        codes = [number.get(value, UNKNOWN) for value in have.values]
+        return np.array([MISSING, UNKNOWN, *codes], np.float32)[block.astype(np.int64)]
+    values, inverse = np.unique(block, return_inverse=True)
+    codes = [
+        MISSING if np.isnan(v) else number.get(number_text(v), UNKNOWN) for v in values
+    ]
+    return np.array(codes, np.float32)[inverse].reshape(block.shape)
+
+
+def number_text(value: float) -> str:
+    """A number as the name of a category: whole ones without a fraction.
+
+    >>> number_text(3.0), number_text(0.5)
+    ('3', '0.5')
+    """
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def described(features: Features, matrix: np.ndarray) -> list[dict[str, Any]]:
+    """A row a feature: name, kind, share of items without it, size of vocabulary."""
+    rows = []
+    for each, start in zip(features, starts(features).values(), strict=True):
+        block = matrix[:, start : start + each.width]
+        gone = (block == MISSING).all(axis=1) if each.coded else np.isnan(block[:, 0])
+        rows.append(
+            {
+                "feature": each.name,
+                "kind": each.kind,
+                "missing": round(float(gone.mean()), 6),
+                "values": len(each.values) if each.coded else None,
+            }
+        )
+    return rows
+
+
+def plain(names: Sequence[str] | None, matrix: np.ndarray) -> Features:
+    """The features of a matrix of numbers alone."""
+    count = matrix.shape[1]
+    return tuple(Feature(n) for n in names or [f"f{i}" for i in range(count)])
