@@ -48,7 +48,8 @@ def rank(
     A group is a session, or a query where the table has no column of sessions. Its rows
     must be consecutive. Features are looked up by their names in training, whatever the
     order of columns, and may be raw: text, missing values, lists and dates as in the
-    log trained on. Sessions in a row each get lists, ranked within the session.
+    log trained on. Sessions in a row each get lists, ranked within the session. In a
+    table that has a column `rank` already, such as a log, the new one is `new_rank`.
     """
     from debias.artifacts import RANKED, open_scorer, report_of
 
@@ -141,7 +142,8 @@ def rank_rows(
 
     parts, asked = open_parts(source), Columns.of(column)
     schema = parts[0].schema
-    _check_output(parts[0].name, schema)
+    called = "new_rank" if "rank" in schema.names else "rank"
+    _check_output(parts[0].name, schema, ("score", called))
     group = _group(parts[0].name, schema, asked)
     names = score.feature_names
     if names is None:
@@ -165,7 +167,7 @@ def rank_rows(
                 yield table, (number + share) / len(parts)
                 start += len(rows)
 
-    batches = scored() if group is None else _ranked(scored(), group, source)
+    batches = scored() if group is None else _ranked(scored(), group, source, called)
     return _write(source, out, batches, progress)
 
 
@@ -211,9 +213,12 @@ def _numbered(
 
 
 def _ranked(
-    batches: Iterator[tuple["pa.Table", float]], group: _Group, source: str
+    batches: Iterator[tuple["pa.Table", float]],
+    group: _Group,
+    source: str,
+    called: str,
 ) -> Iterator[tuple["pa.Table", float]]:
-    """Appends rank; holds a batch's last group back until it is known to be over."""
+    """Appends ranks; holds a batch's last group back until it is known to be over."""
     import pyarrow as pa
 
     seen: set[Any] = set()
@@ -225,12 +230,12 @@ def _ranked(
         starts = _run_starts(table.column(group.column))
         if len(starts) > 1:
             over = table.slice(0, starts[-1])
-            yield _with_rank(over, group, seen, source, row), share
+            yield _with_rank(over, group, seen, source, row, called), share
             row += len(over)
             table = table.slice(starts[-1])
         held = table
     if held is not None:
-        yield _with_rank(held, group, seen, source, row), share
+        yield _with_rank(held, group, seen, source, row, called), share
 
 
 def _run_starts(column: Any) -> np.ndarray:
@@ -244,9 +249,14 @@ def _run_starts(column: Any) -> np.ndarray:
 
 
 def _with_rank(
-    table: "pa.Table", group: _Group, seen: set[Any], source: str, row: int
+    table: "pa.Table",
+    group: _Group,
+    seen: set[Any],
+    source: str,
+    row: int,
+    called: str,
 ) -> "pa.Table":
-    """The table with a column rank; `row` is its first in the source."""
+    """The table with a column of ranks; `row` is its first in the source."""
     import pyarrow as pa
 
     from debias.data.shown import known_as
@@ -268,7 +278,7 @@ def _with_rank(
     order = np.lexsort((-table.column("score").to_numpy(), run))
     rank = np.empty(len(table), np.int32)
     rank[order] = np.arange(len(table)) - np.repeat(starts, sizes) + 1
-    return table.append_column("rank", pa.array(rank))
+    return table.append_column(called, pa.array(rank))
 
 
 def rank_sessions(
@@ -332,8 +342,10 @@ def rank_sessions(
     return _write(source, out, ranked(), progress)
 
 
-def _check_output(name: str, schema: Any) -> None:
-    for column in ("score", "rank"):
+def _check_output(
+    name: str, schema: Any, columns: Sequence[str] = ("score", "rank")
+) -> None:
+    for column in columns:
         if column in schema.names:
             raise ValueError(f"{name}: has a column {column} already; rename it")
 

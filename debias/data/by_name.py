@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from debias.data.arrays import is_list, one_array
 from debias.data.coded import encoded
-from debias.data.kinds import Feature, Features, of_records, recoded
+from debias.data.kinds import Features, of_records, recoded
 from debias.data.lists import rectangle
 from debias.data.shown import REMEDIES, Batch, numbers_of
 from debias.data.tables import near
@@ -100,18 +100,18 @@ def _raw(
     """Features of any kind as numbers and codes."""
     here = kinds_in(table.schema)
     if here is not None:  # codes of another vocabulary
-        listed, gaps = rectangle(one_array(table.column("features")), None, np.nan)
+        listed, _ = rectangle(one_array(table.column("features")), None, np.nan)
         return recoded(listed.astype(np.float32, copy=False), here, kinds)
     whole = set(table.schema.names)
     alone = [each for each in kinds if each.name in whole]
     batch = batch_of(table, [each.name for each in alone], where, start)
-    found = {
-        each.name: encoded(batch, each, place) for place, each in enumerate(alone)
-    }
+    found = {each.name: encoded(batch, each, place) for place, each in enumerate(alone)}
     listed_names = [each.name for each in kinds if each.name not in whole]
     if listed_names:  # numbers of a column of lists
         values = matrix(table, listed_names, where, start)
-        found |= dict(zip(listed_names, np.hsplit(values, values.shape[1]), strict=True))
+        found |= dict(
+            zip(listed_names, np.hsplit(values, values.shape[1]), strict=True)
+        )
     return np.concatenate([found[each.name] for each in kinds], axis=1, dtype="float32")
 
 
@@ -120,9 +120,7 @@ def batch_of(
 ) -> Batch:
     """Columns of a table as those of features of a batch."""
     arrays = [one_array(table.column(name)) for name in columns]
-    return Batch(
-        where, start, {"features": arrays}, None, {"features": tuple(columns)}
-    )
+    return Batch(where, start, {"features": arrays}, None, {"features": tuple(columns)})
 
 
 def _places(schema: pa.Schema, names: Sequence[str], where: str) -> list[_Place]:
@@ -170,7 +168,9 @@ def kinds_in(schema: pa.Schema) -> Features | None:
     try:
         return of_records(json.loads(text))
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError("the metadata feature_kinds must be a list of kinds") from error
+        raise ValueError(
+            "the metadata feature_kinds must be a list of kinds"
+        ) from error
 
 
 def _is_list_column(schema: pa.Schema, name: str) -> bool:

@@ -210,9 +210,7 @@ class Reader:
             raise batch.fault("features", 0, what, "write them alike", place)
         return self._code(batch, place, name, array)
 
-    def _code(
-        self, batch: Batch, place: int, name: str, array: pa.Array
-    ) -> np.ndarray:
+    def _code(self, batch: Batch, place: int, name: str, array: pa.Array) -> np.ndarray:
         """(n,) codes of values, new ones numbered on."""
         encoded = array.dictionary_encode()
         known = self._codes.setdefault(name, {})

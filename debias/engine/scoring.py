@@ -79,9 +79,7 @@ class Scorer:
             ) from error
 
 
-Opened = tuple[
-    Callable[[np.ndarray], Any], tuple[str, ...] | None, Features | None
-]
+Opened = tuple[Callable[[np.ndarray], Any], tuple[str, ...] | None, Features | None]
 """A function of (1, items, F), and the names and kinds of the features."""
 
 

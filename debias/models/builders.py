@@ -42,11 +42,16 @@ def naive(layout: Layout, seed: int) -> ClickModel:
 
 
 def additive(layout: Layout, seed: int) -> ClickModel:
-    return Additive(relevance(seed, kinds=layout.kinds), BiasTower(layout.columns, dropout=0.1, seed=seed))
+    return Additive(
+        relevance(seed, kinds=layout.kinds),
+        BiasTower(layout.columns, dropout=0.1, seed=seed),
+    )
 
 
 def product(layout: Layout, seed: int) -> ClickModel:
-    return Product(relevance(seed, kinds=layout.kinds), BiasTower(layout.columns, seed=seed))
+    return Product(
+        relevance(seed, kinds=layout.kinds), BiasTower(layout.columns, seed=seed)
+    )
 
 
 def position_feature(layout: Layout, seed: int) -> ClickModel:
@@ -63,14 +68,18 @@ def dot(layout: Layout, seed: int) -> ClickModel:
 
 def bilinear(layout: Layout, seed: int) -> ClickModel:
     place = BiasTower(layout.columns, out=EMBEDDING, init_std=INIT_STD, seed=seed)
-    return BilinearModel(relevance(seed, EMBEDDING, layout.kinds), place, layout.places, seed)
+    return BilinearModel(
+        relevance(seed, EMBEDDING, layout.kinds), place, layout.places, seed
+    )
 
 
 def mixture(layout: Layout, seed: int) -> ClickModel:
     seeds = [TYPES * seed + kind for kind in range(TYPES)]
     biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     parts = zip(seeds, biases, strict=True)
-    return Mixture([Product(relevance(s, kinds=layout.kinds), bias) for s, bias in parts])
+    return Mixture(
+        [Product(relevance(s, kinds=layout.kinds), bias) for s, bias in parts]
+    )
 
 
 def xpa(layout: Layout, seed: int) -> ClickModel:

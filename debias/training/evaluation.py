@@ -125,9 +125,7 @@ def evaluate(
             "evaluate needs a log and its ranking data: evaluate(model, log, data)"
         )
     preprocess = None if ranker is None else ranker.preprocess
-    data = data if ranker is None else data.arranged(
-        ranker.feature_names, ranker.kinds
-    )
+    data = data if ranker is None else data.arranged(ranker.feature_names, ranker.kinds)
     scores = score_items(model.score if ranker is None else ranker, data.features)
     name = name or type(model).__name__
     return scoreboards(model, preprocess, log, data, scores, policy, name, of, progress)

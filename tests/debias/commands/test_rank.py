@@ -22,6 +22,7 @@ class Scorer:
     """A ranker whose score is the feature."""
 
     feature_names = ("f",)
+    kinds = None
 
     def __call__(self, features):
         return np.asarray(features)[:, 0]

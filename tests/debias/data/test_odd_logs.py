@@ -122,7 +122,8 @@ def test_all_features_empty_are_no_features(stored):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in ROWS if name not in ("user", "device", "timestamp")]
+    "name",
+    [n for n in ROWS if n not in ("user", "device", "timestamp", "f_a", "f_b")],
 )
 def test_a_single_gap_names_file_column_and_row_and_does_not_advise_to_remove_it(
     name, stored

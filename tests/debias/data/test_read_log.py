@@ -244,15 +244,11 @@ BAD = {
     ),
     "below": (changed("rank", 5, -2), "count from 1, got -2 at row 5; write the rank"),
     "far": (changed("rank", 4, 5000), "position 5000.* at row 4; say list_size"),
-    "nan": (
-        changed("f_1", 3, np.nan),
-        "f_1 .features. must be finite, got nan at row 3",
-    ),
     "inf": (
         changed("f_0", 5, np.inf),
         "f_0 .features. must be finite, got inf at row 5",
     ),
-    "differs": (changed("f_0", 2, 7.0), "f_0 .features. is 7 where .* had 2 .* row 2"),
+    "differs": (changed("grade", 2, 7), "grade .label. is 7 where .* had 2 .* row 2"),
     "grade": (
         changed("grade", 3, 300),
         "grade .label. must be a grade in 0..127.* row 3",

@@ -1,0 +1,97 @@
+"""A shop's table as it is: trained on, ranked and exported from raw rows."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from debias.artifacts import load
+from tests.debias.commands.test_commands import run, run_json
+
+ITEMS, SESSIONS, PLACES = 24, 240, 4
+PARTS = (
+    "session=session_id query=term item=sku position=rank click=clicked timestamp=ts"
+)
+NAMED = [word for part in [*PARTS.split(), "features=f_*"] for word in ("-c", part)]
+NAMED += ["--first-position", "0"]
+FAST = ["--model", "product", "--epochs", "1"]
+
+
+def shop():
+    """Text, gaps, booleans, dates and lists; items of brand acme are clicked most."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for session in range(SESSIONS):
+        for rank, item in enumerate(rng.choice(ITEMS, PLACES, replace=False)):
+            chance = (0.8 if item % 3 == 0 else 0.2) / (1 + rank)
+            rows.append(
+                {
+                    "session_id": f"s{session}",
+                    "term": f"term {session % 6}",
+                    "sku": f"SKU-{item:03d}",
+                    "rank": rank,
+                    "clicked": bool(rng.random() < chance),
+                    "ts": f"2026-03-{1 + session % 28:02d}T08:00:05Z",
+                    "badge": ["none", "sponsored"][int(item % 4 == 0)],
+                    "f_brand": ["acme", "birch", None][item % 3],
+                    "f_price": None if item % 7 == 0 else 5.0 + item,
+                    "f_stock": bool(item % 5),
+                    "f_since": f"2025-01-{1 + item:02d}",
+                }
+            )
+    return pa.Table.from_pylist(rows)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    table = shop()
+    pq.write_table(table, folder / "shop.parquet")
+    pyarrow.csv.write_csv(table, folder / "shop.csv")
+    run("train", folder / "shop.csv", *NAMED, "-o", folder / "trained", *FAST)
+    return folder
+
+
+def test_inspect_shows_what_the_features_are(folder):
+    found = [
+        run_json("inspect", folder / f"shop.{k}", *NAMED) for k in ("csv", "parquet")
+    ]
+    assert found[0]["kinds"] == found[1]["kinds"]
+    kinds = {row["feature"]: row["kind"] for row in found[0]["kinds"]}
+    assert kinds == {
+        "f_brand": "category",
+        "f_price": "number",
+        "f_stock": "boolean",
+        "f_since": "date",
+    }
+    assert found[0]["kinds"][0]["values"] == 2
+    assert "f_brand category" in " ".join(
+        run("inspect", folder / "shop.csv", *NAMED).output.split()
+    )
+
+
+def test_raw_rows_are_ranked_and_every_export_gives_the_same_scores(folder):
+    out = folder / "ranked.parquet"
+    run("rank", folder / "trained", folder / "shop.parquet", "-o", out)
+    ranked = pq.read_table(out)
+    assert ranked["new_rank"].to_pylist()[:4] != [0, 1, 2, 3]
+    assert sorted(ranked["new_rank"].to_pylist()[:4]) == [1, 2, 3, 4]
+    raw = pq.read_table(folder / "shop.parquet").slice(0, 9)
+    expected = ranked["score"].to_numpy()[:9]
+    for name in ("ranker.onnx", "ranker.keras"):
+        run("export", folder / "trained", "-o", folder / name)
+    scorer = load(folder / "ranker.onnx")
+    np.testing.assert_allclose(scorer(raw), expected, atol=1e-5)
+    columns = {name: raw[name].to_pylist() for name in raw.column_names}
+    np.testing.assert_allclose(scorer(columns), expected, atol=1e-5)
+    unseen = {**columns, "f_brand": ["a brand of tomorrow"] * 9}
+    unseen["f_price"] = [None] * 9
+    assert np.isfinite(scorer(unseen)).all()
+    kinds = {each.name: each for each in load(folder / "ranker.keras").kinds}
+    assert set(kinds["f_brand"].values) == {"acme", "birch"}
+
+
+def test_a_trained_folder_is_evaluated_from_another_format(folder):
+    done = run("evaluate", folder / "trained", folder / "shop.parquet", *NAMED)
+    assert "sessions" in done.output
