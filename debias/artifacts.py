@@ -94,7 +94,7 @@ def open_scorer(path: str | Path) -> "Scorer":
         raise
     except Exception as error:  # each runtime has classes of its own
         raise ValueError(f"{path}: is no ranker, or damaged: {error}") from error
-    return Scorer(run, names, str(path), kinds)
+    return Scorer(run, names, kinds, str(path))
 
 
 def open_ranker(folder: str | Path) -> "Scorer":

@@ -22,14 +22,14 @@ class Scorer:
     Attributes:
         run: From (1, items, F) to (1, items), by the runtime of the format.
         feature_names: Names of the features in order; None where they have none.
-        name: Of the file, for messages.
         kinds: What the features are, with their vocabularies; None: numbers alone.
+        name: Of the file, for messages.
     """
 
     run: Callable[[np.ndarray], Any]
     feature_names: tuple[str, ...] | None = None
-    name: str = "ranker"
     kinds: Features | None = None
+    name: str = "ranker"
 
     def __call__(self, features: Any) -> np.ndarray:
         """Scores (items,) of features (items, F), in pieces.
