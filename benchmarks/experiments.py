@@ -14,7 +14,7 @@ from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
 from benchmarks.ranking import coverage
 from benchmarks.ranking.settings import Logging, Size
-from benchmarks.rates import ann, costs, growth, large, service_load
+from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
 from benchmarks.rates import retrieval as retrieval_speed
 from benchmarks.rates.speed import CASES
 from benchmarks.retrieval import clicks, updates
@@ -424,7 +424,7 @@ COSTS = Table(
 SERVING = Table(
     name="serving",
     title="Search and the retrieval service: what is found, how fast",
-    experiments=(*ann.CASES, *service_load.CASES),
+    experiments=(*ann.CASES, *service_load.CASES, *service_attack.CASES),
     metrics=(
         "recall@100",
         "p50_ms",
@@ -435,6 +435,11 @@ SERVING = Table(
         "cpu_ms",
         "failed",
         "mixed",
+        "wrong",
+        "held",
+        "shed_share",
+        "attack_freeze_ms",
+        "load_freeze_ms",
         "memory_mb",
         "growth_mb",
     ),

@@ -42,7 +42,7 @@ class Load:
         milliseconds: Of each answer.
         failed, mixed: Numbers of answers.
         versions: Names of those that answered.
-        memory: (seconds, megabytes) of the service.
+        memory: (seconds, megabytes) that the processes of the service hold.
         processor: Seconds that the service computed meanwhile.
     """
 
@@ -82,13 +82,13 @@ def publish(root: Path, seed: int, again: Path | None = None) -> versions.Versio
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[tuple[str, int]]:
+def serving(root: Path, *options: str) -> Iterator[tuple[str, int]]:
     """`debias serve` as a process: its address and its id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "debias", "serve", str(root), "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
     try:
         yield f"http://127.0.0.1:{port}", process.pid
     finally:
@@ -99,9 +99,8 @@ def serving(root: Path) -> Iterator[tuple[str, int]]:
 async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Load:
     """Keeps `CONNECTIONS` busy for some seconds; calls `halfway` in a thread then."""
     import aiohttp
-    import psutil
 
-    load, service = Load(), psutil.Process(pid)
+    load = Load()
     rng = np.random.default_rng(seed)
     bodies = [
         {
@@ -112,7 +111,7 @@ async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Lo
         for rows in rng.integers(ITEMS, size=(1_000, HISTORY)).tolist()
     ]
     async with aiohttp.ClientSession(url) as session:
-        await _up(session)
+        await up(session)
         begun = time.perf_counter()
 
         async def one(offset: int) -> None:
@@ -137,7 +136,7 @@ async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Lo
         async def watch() -> None:
             for _ in range(SAMPLES):
                 passed = time.perf_counter() - begun
-                load.memory.append((passed, service.memory_info().rss / 1e6))
+                load.memory.append((passed, memory_mb(pid)))
                 await asyncio.sleep(seconds / SAMPLES)
 
         async def switch() -> None:
@@ -145,13 +144,31 @@ async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Lo
             await asyncio.to_thread(halfway)
 
         connections = (one(101 * n) for n in range(CONNECTIONS))
-        idle = sum(service.cpu_times()[:2])
+        idle = processor(pid)
         await asyncio.gather(*connections, watch(), switch())
-        load.processor = sum(service.cpu_times()[:2]) - idle
+        load.processor = processor(pid) - idle
     return load
 
 
-async def _up(session: Any) -> None:
+def tree(pid: int) -> list[Any]:
+    """A process and those that it started: the service's supervisor and workers."""
+    import psutil
+
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def memory_mb(pid: int) -> float:
+    """What a process and its children hold for themselves, in megabytes."""
+    return sum(each.memory_full_info().uss for each in tree(pid)) / 1e6
+
+
+def processor(pid: int) -> float:
+    """Seconds that a process and its children have computed."""
+    return sum(sum(each.cpu_times()[:2]) for each in tree(pid))
+
+
+async def up(session: Any) -> None:
     import aiohttp
 
     for _ in range(600):

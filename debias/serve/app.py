@@ -276,9 +276,10 @@ def _following(
 
     @asynccontextmanager
     async def following(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(forever())
+        tasks = [asyncio.create_task(each) for each in (forever(), workers.watch())]
         yield
-        task.cancel()
+        for task in tasks:
+            task.cancel()
         workers.close()
 
     return following

@@ -6,6 +6,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEADERS = 1 << 16  # bytes of a request's line and headers
+GRACE = 0.05  # seconds to read what came in time
 CONNECTIONS = 4_096  # of a process
 
 
@@ -59,13 +60,17 @@ class Prompt(HttpToolsProtocol):
     def _expect_headers(self) -> None:
         if self.late is None:
             self.header_bytes = 0
-            self.late = self.loop.call_later(self.header_seconds, self._drop)
+            self.late = self.loop.call_later(self.header_seconds, self._look_once_more)
 
     def _headers_are_complete(self) -> None:
         self.header_bytes = None
         if self.late is not None:
             self.late.cancel()
             self.late = None
+
+    def _look_once_more(self) -> None:
+        # A loop that was busy runs its timers before it reads what has come meanwhile.
+        self.late = self.loop.call_later(GRACE, self._drop)
 
     def _drop(self) -> None:
         self.late = None

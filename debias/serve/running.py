@@ -28,6 +28,7 @@ from debias.retrieval.serving import versions
 from debias.serve.app import service
 from debias.serve.protocol import CONNECTIONS, Prompt
 
+SWITCH = 5e-4  # seconds
 HANDLES = CONNECTIONS + 256  # open files of a process
 
 
@@ -64,6 +65,8 @@ class Application:
 
             print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
             sys.exit(STARTUP_FAILURE)
+        # Threads that compute hold the one that receives and sends for so long at most.
+        sys.setswitchinterval(SWITCH)
         gc.collect()
         gc.freeze()  # the tables of a version are never looked through again
         return app

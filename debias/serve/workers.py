@@ -8,6 +8,7 @@ from typing import TypeVar
 
 WAITING = 256  # requests at work or waiting for it; more are refused
 PATIENCE = 0.2  # seconds that a request may expect to wait
+LOOK = 0.05  # seconds between looks at how late the event loop is
 MEMORY = 0.05  # weight of the latest answer in the mean of their seconds
 
 T = TypeVar("T")
@@ -21,8 +22,9 @@ class Workers:
     """Threads that compute answers.
 
     They refuse a request whose answer would begin later than `PATIENCE`, judged by the
-    number of requests before it and the seconds that answers have taken. A request
-    whose sender gave up still counts until its thread is done with it.
+    number of requests before it and the seconds that answers have taken, or by how late
+    the event loop is. A request whose sender gave up still counts until its thread is
+    done with it.
 
     Args:
         threads: How many.
@@ -30,13 +32,21 @@ class Workers:
 
     def __init__(self, threads: int):
         self.pool, self.threads = ThreadPoolExecutor(threads, "answer"), threads
-        self.waiting, self.seconds = 0, 0.0
+        self.waiting, self.seconds, self.late = 0, 0.0, 0.0
 
     def check(self) -> None:
         """Raises Busy where a request of now would be refused."""
         wait = (self.waiting - self.threads) * self.seconds / self.threads
-        if self.waiting >= WAITING or wait > PATIENCE:
+        if self.waiting >= WAITING or max(wait, self.late) > PATIENCE:
             raise Busy("too many requests at once; try again")
+
+    async def watch(self) -> None:
+        """Measures, for ever, how late the event loop comes to what is due."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LOOK
+            await asyncio.sleep(LOOK)
+            self.late = loop.time() - due
 
     async def run(self, compute: Callable[[], T]) -> T:
         """The value of `compute`.
