@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
-from benchmarks.ranking import coverage
+from benchmarks.ranking import coverage, judgments
 from benchmarks.ranking.settings import Logging, Size
 from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
 from benchmarks.rates import retrieval as retrieval_speed
@@ -461,6 +461,28 @@ COVERAGE = Table(
     seeds=10,
 )
 
+JUDGMENTS = Table(
+    name="judgments",
+    title="Order of judgments from clicks, held against true attraction, by crowd",
+    experiments=judgments.JUDGMENTS,
+    metrics=("tau", "tau@16", "tau_b", "coverage", "coverage@16"),
+    baseline="ctr",
+    paired=("tau", "tau@16", "tau_b"),
+    clicks="",
+    bounds=("judge_told",),
+)
+PLANS = Table(
+    name="plan",
+    title="Whether logs that follow a plan tell what it promised, 10 logs a seed",
+    experiments=judgments.PLANS,
+    metrics=(
+        *("reached", "worst_error", "worst_off", "sessions"),
+        *("clicks_lost", "clicks_lost_at_most"),
+    ),
+    paired=(),
+    clicks="",
+)
+
 RETRIEVAL = (*retrieval.TABLES, clicks.TABLE, updates.TABLE)
 
 TABLES: dict[str, Table] = {
@@ -483,5 +505,7 @@ TABLES: dict[str, Table] = {
         COSTS,
         SERVING,
         COVERAGE,
+        JUDGMENTS,
+        PLANS,
     )
 }

@@ -38,6 +38,7 @@ from debias.propensity import estimate, policy_weights
 from debias.types import Tensor
 from simulators.behaviours import Behaviour
 from simulators.oracle import click_probability
+from simulators.populations import Population
 
 Builder = Callable[[int, World], ClickModel]
 
@@ -62,9 +63,16 @@ def known_examination(world: World) -> tuple[list[float], list[float]]:
 
     Exact where items do not compete for clicks; elsewhere, of items shown alone.
     """
-    alone = np.eye(world.train.log.list_size)  # attraction 1 at one place, else 0
+    return examination_of(world.population, world.train.log.list_size)
+
+
+def examination_of(
+    population: Population, list_size: int
+) -> tuple[list[float], list[float]]:
+    """`known_examination` of a crowd."""
+    alone = np.eye(list_size)  # attraction 1 at one place, else 0
     low, high = (
-        click_probability(world.population, attraction).diagonal()
+        click_probability(population, attraction).diagonal()
         for attraction in (0 * alone, alone)
     )
     return (high - low).tolist(), low.tolist()

@@ -1,0 +1,204 @@
+"""Judgments from clicks beside the measures of search engines, and plans kept.
+
+A judgment is as good as the order that it puts the items of a query in, held against
+the attraction that the simulated users act on. A plan is kept if a log that follows it
+tells every rank to the standard error that was promised.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.ranking.settings import part_seed
+
+QUERIES, SESSIONS = 200, 50_000
+TEMPERATURE = 0.5  # of the policy that shows the lists
+ENOUGH = 16  # impressions of a pair
+REPLICATIONS = 10  # logs by one plan
+
+
+class Judged(NamedTuple):
+    """One simulated log, its judgments, and the truth of each judged pair."""
+
+    found: Any  # Judgments by the log's own propensities
+    told: Any  # by the true examination and trust of the crowd
+    rank: np.ndarray  # (P,) mean rank at which the pair was shown
+    attraction: np.ndarray  # (P,) that users act on
+    at_top: np.ndarray  # (P,) click probability at rank 1
+
+
+@lru_cache(maxsize=1)
+def judged(population: str, seed: int) -> Judged:
+    """The judgments of one seed; the last ones are kept for the next row."""
+    from benchmarks.ranking.learners import examination_of
+    from debias.propensity import Propensities, judge, propensities
+    from debias.propensity.cells import cells
+    from simulators.clicks import item_attraction, simulate
+    from simulators.policies import PlackettLuce, weak_ranker
+    from simulators.populations import named
+    from simulators.queries import generate
+
+    data = generate(QUERIES, seed)
+    policy, crowd = (
+        PlackettLuce(weak_ranker(data, seed=seed), TEMPERATURE),
+        named(population),
+    )
+    log = simulate(data, policy, crowd, SESSIONS, seed)
+    alpha, beta = (np.array(v) for v in examination_of(crowd, log.list_size))
+    found = judge(log, propensities(log))
+    told = judge(log, Propensities.of(alpha, trust=beta))
+    counted = cells(log)
+    rank = counted.by_pair(counted.shown * counted.rank) / counted.by_pair(
+        counted.shown
+    )
+    assert counted.names is not None
+    mean = np.zeros(data.items)
+    mean[counted.names.item] = rank
+    attraction = item_attraction(data)
+    order = {item: k for k, item in enumerate(told.item.tolist())}
+    same = [order[item] for item in found.item.tolist()]
+    own = attraction[found.item]
+    return Judged(
+        found, told.attraction[same], mean[found.item], own, beta[0] + alpha[0] * own
+    )
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One measure of query and item, on one crowd."""
+
+    row: str
+    population: str
+
+    def settings(self) -> dict[str, Any]:
+        size = {"queries": QUERIES, "sessions": SESSIONS, "temperature": TEMPERATURE}
+        return {**size, "revision": 1}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        every = judged(self.population, seed)
+        found = every.found
+        values: Mapping[str, np.ndarray] = {
+            "judge": found.attraction,
+            "judge_grades": found.grades(),
+            "judge_told": every.told,
+            "coec": found.coec,
+            "ctr": found.ctr,
+            "shown": -every.rank,
+        }
+        value = values[self.row]
+        tau, tau_b = taus(found.query, value, every.attraction)
+        clicked = found.impressions >= ENOUGH
+        some = taus(found.query[clicked], value[clicked], every.attraction[clicked])
+        result = {"tau": tau, "tau_b": tau_b, f"tau@{ENOUGH}": some[0]}
+        if self.row == "judge":
+            inside = (found.low <= every.at_top) & (every.at_top <= found.high)
+            result["coverage"] = float(inside.mean())
+            result[f"coverage@{ENOUGH}"] = float(inside[clicked].mean())
+        return result
+
+
+def taus(
+    query: np.ndarray, value: np.ndarray, truth: np.ndarray
+) -> tuple[float, float]:
+    """Mean over queries of two of Kendall's coefficients, C - D over a count of pairs.
+
+    The first divides by the pairs that the truth orders, so that a measure which ties
+    two items gains nothing by them, as if it ordered them by lot; it is Somers' D. The
+    second, tau-b, divides by the root of that and of the pairs that the measure orders.
+
+    Args:
+        query: (P,) ascending.
+        value, truth: (P,).
+
+    >>> taus(np.zeros(3, int), np.array([2.0, 1.0, 1.0]), np.array([3.0, 2.0, 1.0]))
+    (0.6666666666666666, 0.816496580927726)
+    """
+    found = []
+    for rows in np.split(np.arange(len(query)), np.flatnonzero(np.diff(query)) + 1):
+        one, two = (
+            np.sign(np.subtract.outer(v[rows], v[rows])) for v in (value, truth)
+        )
+        agree, ordered, own = (one * two).sum(), np.abs(two).sum(), np.abs(one).sum()
+        if ordered:
+            root = np.sqrt(ordered * own)
+            found.append((agree / ordered, agree / root if root else 0.0))
+    mean = np.mean(found, axis=0)
+    return float(mean[0]), float(mean[1])
+
+
+JUDGMENTS = tuple(
+    Judgment(row, population)
+    for population in ("pbm", "mixed", "trust")
+    for row in ("judge", "judge_grades", "coec", "ctr", "shown", "judge_told")
+)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Whether logs that follow a plan tell what was promised.
+
+    The population says what the plan knows beside a log in one order: "bounds" nothing,
+    "known" examination.
+    """
+
+    se: float
+    population: str
+
+    @property
+    def row(self) -> str:
+        return f"se-{self.se:g}"
+
+    def settings(self) -> dict[str, Any]:
+        return {"queries": 50, "sessions": 20_000, "replications": REPLICATIONS}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from debias.propensity import Propensities, estimate, plan
+        from simulators.behaviours import PositionBased
+        from simulators.clicks import simulate
+        from simulators.policies import (
+            Deterministic,
+            Interleaved,
+            RandPair,
+            weak_ranker,
+        )
+        from simulators.queries import generate
+
+        queries = generate(50, seed)
+        ranker = weak_ranker(queries, seed=seed)
+        still = Deterministic(ranker)
+        before = simulate(queries, still, "pbm", 20_000, seed)
+        truth = np.array(PositionBased().theta)
+        known = None if self.population == "bounds" else Propensities.of(truth)
+        found = plan(before, self.se, known=known)
+        parts = [(e.share, RandPair(ranker, 1.0, (e.ranks,))) for e in found.exchanges]
+        rest = 1 - sum(share for share, _ in parts)
+        mixed = Interleaved(((rest, still), *parts))
+        errors, off, lost = [], [], []
+        for number in range(REPLICATIONS):
+            own = part_seed(seed, number, REPLICATIONS)
+            log = simulate(queries, mixed, "pbm", found.sessions, 10_000 + own)
+            told = estimate(log, "pbm_conditional", source="swap")
+            error = told.standard_error / told.examination
+            errors.append(np.nan_to_num(error, nan=np.inf).max())
+            off.append(np.log(told.examination * truth[0] / truth))
+            assert log.swap is not None
+            clicks = log.click.sum(axis=1)
+            lost.append(1 - clicks.mean() / clicks[log.swap[:, 0] == 0].mean())
+        return {
+            "reached": float(np.mean(np.array(errors) <= self.se)),
+            "worst_error": float(np.mean(errors) / self.se),
+            "worst_off": float(
+                np.sqrt(np.nanmean(np.square(off), axis=0).max()) / self.se
+            ),
+            "sessions": float(found.sessions),
+            "clicks_lost": float(np.mean(lost)),
+            "clicks_lost_at_most": found.cost_share,
+        }
+
+
+PLANS = tuple(
+    Kept(se, population) for population in ("bounds", "known") for se in (0.1, 0.2)
+)
