@@ -131,7 +131,7 @@ def _scored(
         )
     score = open_ranker(model)
     try:
-        items = read.data.arranged(score.feature_names)
+        items = read.data.arranged(score.feature_names, score.kinds)
     except ValueError as error:
         where = source.items or source.data or source.log
         raise ValueError(f"{where}: {error}") from error

@@ -46,7 +46,8 @@ def write_judgments(
         name: Of the judgments in the workbench.
 
     Raises:
-        ValueError: An unknown format; a name of the file that no table can have.
+        ValueError: An unknown format; a name of the file that no table can have; for
+            "letor", features that are no numbers or are missing.
     """
     query = _named(queries, found.query).tolist()
     item = _named(items, found.item).tolist()
@@ -63,6 +64,8 @@ def write_judgments(
         body = workbench(found, item, query, graded, name)
         text = json.dumps(body, indent=1, ensure_ascii=False) + "\n"
     elif format == "letor":
+        if data is not None:
+            data = data.arranged(data.feature_names)  # which refuses what is no number
         text = "".join(_letor(found, item, query, data))
     else:
         raise ValueError(f"format must be one of {' '.join(FORMATS)}, got {format!r}")
