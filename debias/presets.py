@@ -81,16 +81,76 @@ PRESETS: Mapping[str, Preset] = {
 }
 """Models by name; the simplest first."""
 
+_CORRECTIONS = "debias.models.corrections"
+
+
+class Correction(NamedTuple):
+    """A ranker on corrected clicks.
+
+    Attributes:
+        about: What it is, in a line.
+        path: Module and name of its builder.
+        needs: What it must be told of the log: examination, trust.
+    """
+
+    about: str
+    path: str
+    needs: tuple[str, ...] = ()
+
+
+_LISTWISE = "; softmax over the list"
+_IPS = "clicks over the examination of their rank (inverse propensity)"
+_AFFINE = "clicks less the trust in their rank, over its examination"
+_ROBUST = "what a direct model does not explain, over examination, and its guess"
+CORRECTIONS: Mapping[str, Correction] = {
+    "ips": Correction(_IPS, f"{_CORRECTIONS}.ips", ("examination",)),
+    "ips_listwise": Correction(
+        _IPS + _LISTWISE, f"{_CORRECTIONS}.ips_listwise", ("examination",)
+    ),
+    "affine": Correction(_AFFINE, f"{_CORRECTIONS}.affine", ("examination", "trust")),
+    "affine_listwise": Correction(
+        _AFFINE + _LISTWISE,
+        f"{_CORRECTIONS}.affine_listwise",
+        ("examination", "trust"),
+    ),
+    "doubly_robust": Correction(
+        _ROBUST, f"{_CORRECTIONS}.doubly_robust", ("examination",)
+    ),
+    "doubly_robust_listwise": Correction(
+        _ROBUST + _LISTWISE,
+        f"{_CORRECTIONS}.doubly_robust_listwise",
+        ("examination",),
+    ),
+    "regression_em": Correction(
+        "examination and relevance by EM", f"{_CORRECTIONS}.regression_em"
+    ),
+    "dual_learning": Correction(
+        "ranker and bias tower weigh each other's clicks",
+        f"{_CORRECTIONS}.dual_learning",
+    ),
+    "pair_debias": Correction(
+        "pairs of click and skip over ratios of their ranks",
+        f"{_CORRECTIONS}.pair_debias",
+    ),
+}
+"""Corrections by name; `debias.training.correction` builds them."""
+
 
 def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
     """The model that the table calls `name`, new.
 
     Raises:
-        ValueError: No model has this name.
+        ValueError: No model has this name, or it is a correction, which must be told
+            what is known of examination.
 
     >>> sorted(name for name, each in PRESETS.items() if not each.predicts_clicks)
     ['listwise', 'listwise_mixture', 'listwise_xpa']
     """
+    if name in CORRECTIONS:
+        raise ValueError(
+            f"{name} corrects clicks by what is known of the log: give "
+            f"debias.training.correction({name!r}, log)"
+        )
     if name not in PRESETS:
         raise ValueError(f"model must be one of {' '.join(PRESETS)}, got {name!r}")
     return PRESETS[name].build(layout, seed)

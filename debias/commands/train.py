@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from debias.commands import inputs
+from debias.commands import inputs, places
 from debias.commands.screen import AsJson, bar, print_json, print_table, say
-from debias.presets import PRESETS
+from debias.presets import CORRECTIONS, PRESETS
 from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
-    from debias.training import Prepared
+    from debias.training import Correction, Prepared
 
 CLICKED = " ".join(n for n, each in PRESETS.items() if each.predicts_clicks)
 RANKED = " ".join(n for n, each in PRESETS.items() if not each.predicts_clicks)
-MODELS = f"auto {CLICKED} {RANKED}"
+CORRECTED = " ".join(CORRECTIONS)
+MODELS = f"auto {CLICKED} {RANKED} {CORRECTED}"
 OURS = (
     "train.json",
     "checkpoint.npz",
@@ -85,9 +86,18 @@ def train(
         str,
         typer.Option(
             help=f"One of {CLICKED}, which predict clicks (auto tries them all), or of "
-            f"{RANKED}, which only rank."
+            f"{RANKED}, which only rank. Or a correction of clicks by propensities: "
+            f"{CORRECTED}."
         ),
     ] = "auto",
+    given: places.Given = "auto",
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest weight of a correction; by default weighted clicks are worth "
+            "half of their number."
+        ),
+    ] = None,
     memory: inputs.Memory = inputs.HELD,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for a log that TensorBoard shows.")
@@ -110,6 +120,7 @@ def train(
         "contents": source.contents(),
         "model": model,
         "settings": vars(config),
+        **_correction_asked(model, given, clip),
         # Which sessions are held out hangs on it.
         "streamed": log.stream is not None,
     }
@@ -118,13 +129,51 @@ def train(
         # The folder is begun only after the log was read without a fault.
         prepared, devices = read(log, config.seed)
         start(out, asked, force)
-        report = learn(prepared, devices, out, model, config, tensorboard)
+        corrected = _corrected(model, prepared, given, clip)
+        report = learn(
+            prepared, devices, out, model, config, tensorboard, corrected=corrected
+        )
     else:
         say(f"{out}: is finished; --force trains anew", err=True)
     if json:
         print_json(report)
     else:
         _print(report, out)
+
+
+def _correction_asked(model: str, given: str, clip: float | None) -> dict[str, Any]:
+    """What a run with a correction is known by; nothing of other models.
+
+    Raises:
+        ValueError: An option goes with corrections alone.
+    """
+    from debias.data import fingerprint
+
+    if model not in CORRECTIONS:
+        if clip is not None or given != "auto":
+            raise ValueError(
+                f"--propensities and --clip go with corrections: --model {CORRECTED}"
+            )
+        return {}
+    told = fingerprint(given) if Path(given).exists() else given
+    return {"propensities": told, "clip": clip}
+
+
+def _corrected(
+    model: str, prepared: "Prepared", given: str, clip: float | None
+) -> "Correction | None":
+    """The correction that was asked for, told what it needs by the sessions to learn
+    from, or by a file."""
+    from debias import training
+    from debias.propensity import read_propensities
+
+    if model not in CORRECTIONS:
+        return None
+    train = prepared.train
+    known = read_propensities(given) if Path(given).exists() else given
+    return training.correction(
+        model, train.log, known, clip=clip, features=train.data.features
+    )
 
 
 def _print(report: dict[str, Any], out: Path) -> None:
@@ -234,6 +283,7 @@ def learn(
     model: str,
     config: TrainingConfig,
     tensorboard: Path | None = None,
+    corrected: "Correction | None" = None,
 ) -> dict[str, Any]:
     """Trains in a folder that was started, from where it stands; the report.
 
@@ -261,7 +311,7 @@ def learn(
     with bar(choice.name, total, "sessions/s") as progress:
         checkpoint = folder / "checkpoint.npz"
         fitted = training.fit_prepared(
-            choice.name, prepared, config, checkpoint, progress, report
+            corrected or choice.name, prepared, config, checkpoint, progress, report
         )
     seconds = time.perf_counter() - fitting
     assert prepared.test is not None
@@ -276,7 +326,8 @@ def learn(
     record = {
         "model": choice.name,
         "why": choice.why,
-        "note": fitted.note,
+        "note": fitted.note if corrected is None else corrected.words,
+        "correction": None if corrected is None else vars(corrected),
         "candidates": choice.table,
         "log_likelihood": float(tested.mean()),
         "validation_log_likelihood": fitted.log_likelihood,

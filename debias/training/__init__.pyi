@@ -1,8 +1,11 @@
+from . import corrections as corrections
 from . import evaluation as evaluation
 from . import fitting as fitting
 from . import selection as selection
 from . import splits as splits
 from .config import TrainingConfig as TrainingConfig
+from .corrections import Correction as Correction
+from .corrections import correction as correction
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .evaluation import score_items as score_items

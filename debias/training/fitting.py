@@ -31,6 +31,7 @@ from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
 from debias.presets import build
 from debias.training.config import TrainingConfig
+from debias.training.corrections import Correction
 from debias.training.results import Printed
 from debias.training.splits import (
     Learners,
@@ -118,7 +119,7 @@ def session_log_likelihoods(
 
 
 def fit(
-    model: ClickModel | str,
+    model: ClickModel | Correction | str,
     log: ClickLog | Stream,
     data: RankingData | None = None,
     *,
@@ -133,7 +134,7 @@ def fit(
 
     Args:
         model: A new click model, of the same seed each time a fit is started again; or
-            the name of one of `debias.presets`.
+            the name of one of `debias.presets`, or a `correction` of clicks.
         log: Sessions, in memory or on disk.
         data: Features of the items as they come; they are scaled here.
         validation: Sessions to judge each pass by, of the same items. None: a tenth of
@@ -184,7 +185,7 @@ def fit(
 
 @distributed.lost_process()  # of all of it: a step's error may come when it is read
 def fit_prepared(
-    model: ClickModel | str,
+    model: ClickModel | Correction | str,
     prepared: Prepared,
     config: TrainingConfig,
     checkpoint: str | Path | None = None,
@@ -212,9 +213,13 @@ def fit_prepared(
     Raises:
         ValueError: As `fit` does.
     """
-    if isinstance(model, str):
+    if isinstance(model, str | Correction):
         keras.utils.set_random_seed(config.seed)
-        model = build(model, prepared.layout, config.seed)
+        layout = prepared.layout
+        if isinstance(model, Correction):
+            model = model.build(layout, config.seed)
+        else:
+            model = build(model, layout, config.seed)
     check_reads(model, prepared.layout.kinds)
     run = _Run(model, prepared, config, checkpoint, progress)
     run.resume()

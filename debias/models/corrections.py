@@ -1,0 +1,83 @@
+"""How each correction of the table `debias.presets.CORRECTIONS` is put together.
+
+A builder takes the layout of a log, a seed, and what is known of examination. All share
+the relevance tower of the click models.
+"""
+
+from typing import NamedTuple
+
+from debias.data.layout import Layout
+from debias.layers import BiasTower
+from debias.models.builders import relevance
+from debias.models.click_model import ClickModel
+from debias.models.corrected import (
+    DoublyRobust,
+    DualLearning,
+    InverseWeighted,
+    PairDebias,
+    RegressionEM,
+)
+
+APART = 1_000_000  # between the seeds of two towers of a model
+
+
+class Known(NamedTuple):
+    """What a correction is told: P(click) = beta_k + alpha_k attraction at rank k.
+
+    Attributes:
+        alpha: Examination of each rank; empty where nothing is known.
+        beta: Click probability without attraction; None is 0.
+        clip: Largest weight.
+    """
+
+    alpha: tuple[float, ...] = ()
+    beta: tuple[float, ...] | None = None
+    clip: float = 10.0
+
+
+def ips(layout: Layout, seed: int, known: Known) -> ClickModel:
+    return _weighted(layout, seed, known._replace(beta=None))
+
+
+def ips_listwise(layout: Layout, seed: int, known: Known) -> ClickModel:
+    return _weighted(layout, seed, known._replace(beta=None), listwise=True)
+
+
+def affine(layout: Layout, seed: int, known: Known) -> ClickModel:
+    return _weighted(layout, seed, known)
+
+
+def affine_listwise(layout: Layout, seed: int, known: Known) -> ClickModel:
+    return _weighted(layout, seed, known, listwise=True)
+
+
+def doubly_robust(
+    layout: Layout, seed: int, known: Known, listwise: bool = False
+) -> ClickModel:
+    ranks, guesses = (relevance(s, kinds=layout.kinds) for s in (seed, seed + APART))
+    return DoublyRobust(ranks, guesses, known.alpha, known.beta, listwise, known.clip)
+
+
+def doubly_robust_listwise(layout: Layout, seed: int, known: Known) -> ClickModel:
+    return doubly_robust(layout, seed, known, listwise=True)
+
+
+def _weighted(
+    layout: Layout, seed: int, known: Known, listwise: bool = False
+) -> ClickModel:
+    tower = relevance(seed, kinds=layout.kinds)
+    return InverseWeighted(tower, known.alpha, known.beta, listwise, known.clip)
+
+
+def regression_em(layout: Layout, seed: int, known: Known) -> ClickModel:
+    bias = BiasTower(layout.columns, seed=seed)
+    return RegressionEM(relevance(seed, kinds=layout.kinds), bias)
+
+
+def dual_learning(layout: Layout, seed: int, known: Known) -> ClickModel:
+    bias = BiasTower(layout.columns, seed=seed)
+    return DualLearning(relevance(seed, kinds=layout.kinds), bias, clip=known.clip)
+
+
+def pair_debias(layout: Layout, seed: int, known: Known) -> ClickModel:
+    return PairDebias(relevance(seed, kinds=layout.kinds), layout.columns["position"])
