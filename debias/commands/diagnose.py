@@ -47,7 +47,7 @@ def diagnose(
         found = report.diagnose(log, data, max_sessions, seed, progress, given.devices)
     inputs.check_usable(found.summary, source.log)
     with atomic_write(out) as aside:
-        page = report.page(found, Path(source.log).name)
+        page = report.page(found, inputs.name_of(source.log))
         aside.write_text(page, encoding="utf-8")
     if json:
         print_json({**found.record(), "page": str(out)})

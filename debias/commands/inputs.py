@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from debias.commands.mirror import local
 from debias.commands.screen import messages, say
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 Log = Annotated[
     str,
     typer.Argument(
-        help="Parquet, CSV or JSON lines: a file, a folder or a glob; one row a shown "
-        "item or one row a session. Or a log that this library wrote."
+        help="Parquet, CSV or JSON lines: a file, a folder, a glob, an URL of s3:// or "
+        "gs://; one row a shown item or one row a session. Or a log of this library."
     ),
 ]
 Column = Annotated[
@@ -88,7 +89,7 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
         given = [p.replace(kind=p.KEYWORD_ONLY) for p in given]
 
         def called(**values: Any) -> None:
-            with messages():
+            with messages(), local(values) as values:
                 made = {
                     name: makers[name](**{p.name: values.pop(p.name) for p in group})
                     for name, group in groups.items()
@@ -126,10 +127,12 @@ class Source(NamedTuple):
         first_features: FirstFeatures = False,
     ) -> "Source":
         """A source with whole paths, which mean the same from another folder."""
+        from debias.data.stores import whole_path
+
         return Source(
-            str(Path(log).absolute()),
+            whole_path(log),
             list(column or ()),
-            None if items is None else str(Path(items).absolute()),
+            None if items is None else whole_path(items),
             None if data is None else str(data.absolute()),
             list_size,
             first_position,
@@ -147,6 +150,13 @@ class Source(NamedTuple):
 
         paths = {"log": self.log, "items": self.items, "data": self.data}
         return {k: fingerprint(v) for k, v in paths.items() if v is not None}
+
+
+def name_of(path: str) -> str:
+    """The last name of a path or an URL."""
+    from debias.data import stores
+
+    return stores.name_of(path)
 
 
 class Opened(NamedTuple):

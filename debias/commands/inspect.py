@@ -1,7 +1,6 @@
 """`debias inspect`: what a log holds and what can be done with it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debias.commands import inputs
@@ -31,7 +30,7 @@ def inspect(
     del found["notices"]  # said when the log was read
     kinds = found.pop("kinds")
     rows = [{"what": k.replace("_", " "), "value": _text(v)} for k, v in found.items()]
-    print_table(Path(source.log).name, rows)
+    print_table(inputs.name_of(source.log), rows)
     if kinds:
         print_table("Features (-c categories=NAME reads one as a category)", kinds)
     numbers = zip(shown, ctr, strict=True)

@@ -76,7 +76,7 @@ def judge(
         *(found, out, format, items, queries),
         data=read.data,
         graded=graded,
-        name=Path(source.log).name,
+        name=inputs.name_of(source.log),
     )
     record = _record(found, out, str(known.method[0]))
     if json:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from debias.commands import inputs
 from debias.commands.screen import (
     FAILED,
     AsJson,
@@ -129,6 +130,7 @@ class Columns(NamedTuple):
 
 
 @app.command()
+@inputs.options()
 def train(
     events: EventFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
@@ -178,11 +180,13 @@ def train(
         temperature = _checked("--temperature", temperature, 1000.0)
         recipe = Recipe(tower, dim, _sizes(hidden), temperature, seed, config)
         mapping = Columns.of(column or ())
+        from debias.data.stores import whole_path
+
         asked = {
             "source": {
-                "events": str(Path(events).absolute()),
-                "users": None if users is None else str(Path(users).absolute()),
-                "items": None if items is None else str(Path(items).absolute()),
+                "events": whole_path(events),
+                "users": None if users is None else whole_path(users),
+                "items": None if items is None else whole_path(items),
                 "column": list(column or ()),
             },
             "model": "retrieval",
@@ -271,6 +275,7 @@ def _check_name(option: str, name: str, known: Sequence[str]) -> None:
 
 
 @app.command()
+@inputs.options()
 def evaluate(
     folder: Trained,
     events: EventFile,
@@ -299,6 +304,7 @@ def evaluate(
 
 
 @app.command()
+@inputs.options()
 def publish(
     folder: Trained,
     root: Root,
@@ -373,6 +379,7 @@ def _searcher(name: str) -> Any:
 
 
 @app.command()
+@inputs.options()
 def update(
     root: Root,
     events: EventFile,
@@ -448,6 +455,7 @@ def _update(
 
 
 @app.command()
+@inputs.options()
 def check(
     root: Annotated[
         Path, typer.Argument(help="Folder of published versions, or of one version.")
@@ -474,6 +482,7 @@ def check(
 
 
 @app.command()
+@inputs.options()
 def query(
     root: Root,
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,

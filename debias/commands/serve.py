@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from debias.commands import inputs
 from debias.commands.screen import FAILED, messages
 
 
+@inputs.options()
 def serve(
     versions: Annotated[
         Path,

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from debias.data.columns import COLUMNS, REQUIRED, check_items, checked
 from debias.data.files import atomic_folder, atomic_write, cached, check_regular
 from debias.data.lists import filled, list_size_of, lists_of, rectangle
+from debias.data.stores import AnyPath, located, readable
 from debias.data.tables import DAMAGED, broken, check_names
 from debias.data.text import printable
 
@@ -149,7 +150,7 @@ def write_columns(
 class Shard(NamedTuple):
     """A Parquet file of a log, as its footer describes it."""
 
-    path: Path
+    path: AnyPath
     schema: pa.Schema
     footer: pq.FileMetaData
 
@@ -175,10 +176,10 @@ def shards(path: str | Path) -> list[Shard]:
         ValueError: The folder holds no Parquet file, a file is damaged or has no row,
             or its columns are not those of the first file; names the file.
     """
-    path = Path(path)
-    files = [path]
-    if path.is_dir():
-        every = sorted(path.glob("*.parquet"))
+    place = located(path)
+    files: list[AnyPath] = [place]
+    if place.is_dir():
+        every: list[AnyPath] = sorted(place.glob("*.parquet"))
         files = [file for file in every if file.name[0] not in "._"]
         if not files:
             raise ValueError(f"{path}: holds no file *.parquet")
@@ -347,14 +348,17 @@ def _chosen(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     return [name for name in COLUMNS if name in wanted]
 
 
-def _open(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+def _open(path: AnyPath, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
     # Buffered reads, not a map: as fast, and pages read once do not stay resident.
     return pq.ParquetFile(
-        path, metadata=footer, pre_buffer=False, page_checksum_verification=True
+        readable(path),
+        metadata=footer,
+        pre_buffer=False,
+        page_checksum_verification=True,
     )
 
 
-def _shard(path: Path) -> Shard:
+def _shard(path: AnyPath) -> Shard:
     check_regular(path)
     try:
         with _open(path) as file:

@@ -117,7 +117,7 @@ class Remote:
             return self.store.open_input_file(self.path)
 
 
-AnyPath: TypeAlias = "Path | Remote"
+AnyPath: TypeAlias = Path | Remote
 
 
 class naming_store:
@@ -157,7 +157,8 @@ def located(path: "str | Path | Remote") -> AnyPath:
     """What a path or an URL names; nothing is looked at yet.
 
     Raises:
-        ValueError: The URL is no whole one.
+        OSError: The store cannot be reached.
+        ValueError: The URL is no whole one, or holds credentials.
 
     >>> located("log.parquet")
     PosixPath('log.parquet')
@@ -167,10 +168,17 @@ def located(path: "str | Path | Remote") -> AnyPath:
     url = store_url(path)
     if url is None:
         return Path(path)
+    if "@" in url.partition("?")[0]:
+        raise ValueError(
+            f"{url.partition(':')[0]}://...: an URL must not hold credentials, which "
+            "belong into the environment"
+        )
     try:
         store, key = fs.FileSystem.from_uri(url)
     except (pa.ArrowException, OSError) as error:
         shown = url.partition("?")[0]
+        if (told := refused(shown, error)) is not None:
+            raise told from error
         raise ValueError(f"{shown}: is no URL of a store: {error}") from error
     return Remote(url.partition(":")[0], key.rstrip("/"), store)
 
@@ -178,6 +186,15 @@ def located(path: "str | Path | Remote") -> AnyPath:
 def readable(path: AnyPath) -> Any:
     """What Arrow reads a file from: its path, or an open file of a store."""
     return path.open() if isinstance(path, Remote) else path
+
+
+def name_of(path: str | Path) -> str:
+    """The last name of a path or an URL.
+
+    >>> name_of("s3://bucket/log.parquet?scheme=http"), name_of("a/b.csv")
+    ('log.parquet', 'b.csv')
+    """
+    return PurePosixPath((store_url(path) or str(path)).partition("?")[0]).name
 
 
 def whole_path(path: str | Path) -> str:

@@ -83,11 +83,13 @@ class Part(NamedTuple):
             first rows look like, to batches, each with the share of the part that is
             read once it came. A name such as a.b.c reads the column a, and what else
             that holds may be left out. Errors name the part.
+        file: Where it lies; None of a table in memory.
     """
 
     name: str
     schema: pa.Schema
     read: Callable[[Sequence[str], Collection[str]], Batches]
+    file: AnyPath | None = None
 
 
 def open_parts(source: Source) -> list[Part]:
@@ -114,8 +116,9 @@ def open_parts(source: Source) -> list[Part]:
     if in_memory(source):
         parts = [_of_memory(source)]
     else:
+        paths = files_of(source)
         parts = _partitioned(
-            [(path, _OPEN[kind_of(path)](path)) for path in files_of(source)]
+            [(path, _OPEN[kind_of(path)](path)) for path in paths], source
         )
     for part in parts:
         check_names(part.name, part.schema.names)
@@ -129,21 +132,17 @@ def unchanged(parts: Sequence[Part]) -> Iterator[None]:
     Raises:
         ValueError: A file has another size at the end; names it.
     """
-    sizes = {part.name: _size(part.name) for part in parts}
+    files = [part.file for part in parts if isinstance(part.file, Path)]
+    sizes = [path.stat().st_size for path in files]
     try:
         yield
     finally:
-        for name, size in sizes.items():
-            if (now := _size(name)) != size:
+        for path, size in zip(files, sizes, strict=True):
+            if (now := path.stat().st_size) != size:
                 raise ValueError(
-                    f"{name}: changed while it was read, from {size} bytes to {now}; "
+                    f"{path}: changed while it was read, from {size} bytes to {now}; "
                     "read it once it is written, or a copy of it"
                 )
-
-
-def _size(name: str) -> int | None:
-    path = Path(name)
-    return path.stat().st_size if path.is_file() else None
 
 
 def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> Batches:
@@ -226,7 +225,7 @@ def _files(source: str | Path) -> list[AnyPath]:
     if (url := store_url(source)) is not None and has_magic(url.partition("?")[0]):
         return _matching_urls(url)
     path = located(source)
-    if has_magic(str(source)) and not path.exists():
+    if isinstance(path, Path) and has_magic(str(source)) and not path.exists():
         found = sorted(Path(name) for name in glob(str(source), recursive=True))
         if not found:
             raise FileNotFoundError(f"{source}: no file has such a name")
@@ -280,25 +279,26 @@ def _within(folder: AnyPath) -> list[AnyPath]:
     return parts
 
 
-def _partitioned(found: Sequence[tuple[AnyPath, Part]]) -> list[Part]:
+def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Part]:
     """The parts with the columns that the names of their folders are, NAME=VALUE.
 
-    They count where every file has the same ones, and no column of their names.
+    They count below the folder asked for, where every file has the same ones and no
+    column of their names.
     """
-    values = [
-        {
-            name: unquote(value)
-            for name, equals, value in (p.partition("=") for p in path.parts[:-1])
-            if equals and name
-        }
-        for path, _ in found
-    ]
+    asked = [source] if isinstance(source, str | Path) else source
+    roots = [re.split(r"[*?\[]", store_url(each) or str(each))[0] for each in asked]
+    values = []
+    for path, _ in found:
+        root = max((r for r in roots if str(path).startswith(r)), key=len, default="")
+        below = str(path)[len(root) :].split("/")[:-1]
+        pairs = (part.partition("=") for part in below)
+        values.append(
+            {name: unquote(v) for name, equals, v in pairs if equals and name}
+        )
     names = [n for n in values[0] if all(n in each for each in values)]
     names = [n for n in names if not any(n in p.schema.names for _, p in found)]
-    if not names or any(each.keys() != values[0].keys() for each in values):
-        return [part for _, part in found]
     return [
-        _with_columns(part, {name: each[name] for name in names})
+        _with_columns(part, {name: each[name] for name in names}) if names else part
         for (_, part), each in zip(found, values, strict=True)
     ]
 
@@ -355,7 +355,7 @@ def _of_parquet(path: AnyPath) -> Part:
         _ = schema.names
     except DAMAGED as error:
         raise broken(path, "Parquet", error) from error
-    return Part(str(path), schema, read)
+    return Part(str(path), schema, read, path)
 
 
 def _leaves(file: Any, columns: Sequence[str]) -> list[str]:
@@ -408,7 +408,7 @@ def _of_feather(path: AnyPath) -> Part:
             _ = schema.names
     except DAMAGED as error:
         raise broken(path, "Feather", error) from error
-    return Part(str(path), schema, read)
+    return Part(str(path), schema, read, path)
 
 
 def _mapped(path: AnyPath) -> Any:
@@ -464,7 +464,8 @@ def _of_csv(path: AnyPath) -> Part:
         names = opened(None, False).schema.names
     except DAMAGED as error:
         raise _fault(path, error) from error
-    return Part(str(path), pa.schema([(name, pa.string()) for name in names]), read)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return Part(str(path), schema, read, path)
 
 
 def _unpacked(path: AnyPath) -> Any:
@@ -507,7 +508,7 @@ def _of_json(path: AnyPath) -> Part:
         _ = schema.names
     except DAMAGED as error:
         raise _fault(path, error) from error
-    return Part(str(path), schema, read)
+    return Part(str(path), schema, read, path)
 
 
 def _as_float(kind: pa.DataType) -> pa.DataType:

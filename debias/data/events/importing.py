@@ -36,7 +36,6 @@ from debias.data.events.spill import (
 )
 from debias.data.files import atomic_write
 from debias.data.records import plain, read_record, write_record
-from debias.data.stores import located
 from debias.data.tables import Part, Source, in_memory, open_parts, unchanged
 from debias.data.text import near, printable, quoted
 
@@ -169,10 +168,10 @@ def _share(
 
 def _state(part: Part) -> list[Any]:
     """What changes when a file does."""
-    path = located(part.name)
-    if not path.exists():
+    if part.file is None:
         return [part.name]
-    return [part.name, path.stat().st_size, path.stat().st_mtime_ns]
+    stat = part.file.stat()
+    return [part.name, stat.st_size, stat.st_mtime_ns]
 
 
 def _work(out: Path) -> Path:

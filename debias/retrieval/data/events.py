@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from debias.data.shown import Batch, names_of, numbers_of
-from debias.data.tables import Part, Source, near, open_parts
+from debias.data.stores import store_url
+from debias.data.tables import Part, Source, in_memory, near, open_parts
 from debias.data.times import Times
 from debias.retrieval.data.interactions import (
     FIRST,
@@ -123,8 +124,8 @@ _NONE = Events(np.empty(0, str), np.empty(0, str), np.empty(0, np.int64))
 
 
 def _check_end(path: Path) -> None:
-    if path.suffix not in _TEXT or not path.stat().st_size:
-        return
+    if path.suffix not in _TEXT or store_url(path) or not path.stat().st_size:
+        return  # an object of a store is whole or absent
     with path.open("rb") as file:
         file.seek(-1, 2)
         if file.read() != b"\n":
@@ -214,7 +215,9 @@ def pending(
     """
     marks = dict(applied)
     for name, events in read_events(source, columns, progress):
-        key = name if isinstance(source, pa.Table) else str(Path(name).resolve())
+        key = (
+            name if in_memory(source) else store_url(name) or str(Path(name).resolve())
+        )
         mark = marks.get(key, Mark(0, ""))
         rows, total = mark.rows, hashlib.sha256()
         _digest(total, events.part(0, rows))

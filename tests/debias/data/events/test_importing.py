@@ -331,7 +331,7 @@ def oracle(rows):
     }
 
 
-@pytest.mark.parametrize("memory", [0.5, 1e-6], ids=["one group", "many groups"])
+@pytest.mark.parametrize("memory", [0.5, 1e-5], ids=["one group", "many groups"])
 def test_random_events_against_plain_python(memory, tmp_path):
     rng = np.random.default_rng(3)
     rows = []
@@ -351,7 +351,7 @@ def test_random_events_against_plain_python(memory, tmp_path):
         pq.write_table(generic(rows[n::3]), path)
     columns = EventColumns(target=("buy",))
     found = import_events(tmp_path / "events", tmp_path / "log", columns, memory=memory)
-    assert len(list((tmp_path / "log").glob("*.parquet"))) > 50 * (memory < 0.1)
+    assert len(list((tmp_path / "log").glob("*.parquet"))) > 20 * (memory < 0.1)
     got = {
         int(row["session"]): {
             item: (place, click, buy)

@@ -1,0 +1,121 @@
+"""Paths of object stores that a command takes: worked on as copies on disk.
+
+Tables are streamed from a store. All else, such as a folder with a model, is fetched
+first, and what a command has written or changed is put back when it has ended well. A
+file of a store is whole or absent, and those that say that others are whole come last.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_LAST = ("report.json", "manifest.json", "_import.json", "CURRENT")
+_STATE = "fetched.json"
+
+
+@contextmanager
+def local(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Arguments of a command with paths on disk in place of those of stores.
+
+    Raises:
+        OSError: A store cannot be reached, or refuses; names the URL.
+    """
+    from debias.data.stores import store_url
+
+    mirrors = {
+        name: _Mirror(url)
+        for name, value in values.items()
+        if isinstance(value, Path) and (url := store_url(value)) is not None
+    }
+    yield {**values, **{name: mirror.fetch() for name, mirror in mirrors.items()}}
+    for mirror in mirrors.values():
+        mirror.put_back()
+
+
+class _Mirror:
+    """A file or folder of a store and its copy in the cache."""
+
+    def __init__(self, url: str) -> None:
+        from debias.data.files import cache_folder
+        from debias.data.stores import Remote, located
+
+        remote = located(url)
+        assert isinstance(remote, Remote)
+        self._remote = remote
+        digest = hashlib.blake2b(url.encode(), digest_size=12).hexdigest()
+        self._home = cache_folder() / "stores" / digest
+        self._copy = self._home / (remote.name or "root")
+
+    def fetch(self) -> Path:
+        """The path of the copy, with what the store has."""
+        from debias.data.records import write_record
+        from debias.data.stores import Remote
+
+        known, found = self._known(), {}
+        remote = self._remote
+        files = [remote] if remote.is_file() else remote.inside(recursive=True)
+        for file in files:
+            if isinstance(file, Remote) and file.is_file():
+                key, state = self._key(file), list(file.stat())
+                target = self._target(key)
+                if known.get(key) != state or not target.exists():
+                    self._download(file, target)
+                found[key] = [*state, target.stat().st_mtime_ns]
+        self._home.mkdir(parents=True, exist_ok=True)
+        write_record(self._home / _STATE, {k: v[:2] for k, v in found.items()})
+        self._fetched = {key: state[2] for key, state in found.items()}
+        return self._copy
+
+    def put_back(self) -> None:
+        """Writes to the store what is new or changed on disk."""
+        from debias.data.stores import naming_store
+
+        if self._copy.is_file():
+            files = [self._copy]
+        else:
+            files = [path for path in self._copy.rglob("*") if path.is_file()]
+        files = [path for path in files if path.name[0] != "."]
+        for path in sorted(files, key=lambda path: (path.name in _LAST, path)):
+            key = "" if path == self._copy else path.relative_to(self._copy).as_posix()
+            if self._fetched.get(key) != path.stat().st_mtime_ns:
+                with naming_store(self._remote):
+                    self._upload(path, f"{self._remote.path}/{key}".rstrip("/"))
+
+    def _known(self) -> dict[str, Any]:
+        from debias.data.records import read_record
+
+        try:
+            return read_record(self._home / _STATE, ())
+        except ValueError:
+            return {}
+
+    def _key(self, file: Any) -> str:
+        return file.path[len(self._remote.path) :].lstrip("/")
+
+    def _target(self, key: str) -> Path:
+        return self._copy / key if key else self._copy
+
+    def _download(self, file: Any, target: Path) -> None:
+        import shutil
+
+        from debias.data.files import atomic_write
+        from debias.data.stores import naming_store
+
+        with (
+            naming_store(file),
+            file.open() as source,
+            atomic_write(target) as aside,
+            aside.open("wb") as copy,
+        ):
+            shutil.copyfileobj(source, copy, 1 << 20)
+
+    def _upload(self, path: Path, key: str) -> None:
+        import shutil
+
+        with (
+            path.open("rb") as source,
+            self._remote.store.open_output_stream(key, compression=None) as target,
+        ):
+            shutil.copyfileobj(source, target, 1 << 20)

@@ -1,0 +1,83 @@
+"""Tables of other libraries and folders of files give the same log as their rows."""
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from debias.data import fingerprint
+from debias.data.read_log import Columns, read_log
+from debias.data.tables import open_parts
+from tests.debias.data.test_read_log import COLUMNS, FLAT, LISTED, LISTS, expected
+
+
+def relation(table):
+    return duckdb.connect().from_arrow(table)
+
+
+LIBRARIES = {
+    "arrow": lambda table: table,
+    "batch": lambda table: table.combine_chunks().to_batches()[0],
+    "reader": lambda table: table.to_reader(2),
+    "dataset": pa.dataset.dataset,
+    "pandas": lambda table: table.to_pandas(),
+    "pandas of Arrow": lambda table: table.to_pandas(types_mapper=pd.ArrowDtype),
+    "polars": pl.from_arrow,
+    "duckdb": relation,
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_tables_of_any_library(library):
+    made = LIBRARIES[library]
+    expected(read_log(made(FLAT), COLUMNS))
+    expected(read_log(made(LISTS), LISTED))
+    assert len(fingerprint(made(FLAT))) == 32
+
+
+def test_a_reader_is_read_once_and_a_stream_for_each_pass():
+    part, again = open_parts(FLAT.to_reader(2))[0], open_parts(pl.from_arrow(FLAT))[0]
+    for each in (part, again):
+        for _ in range(2):
+            rows = [batch.num_rows for batch, _ in each.read(["doc"], ())]
+            assert sum(rows) == len(FLAT)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+def test_folders_of_files(kind, tmp_path):
+    write = {"parquet": pq.write_table, "feather": pyarrow.feather.write_feather}[kind]
+    for number in range(3):
+        write(FLAT.slice(2 * number, 2), tmp_path / f"{number}.{kind}")
+    expected(read_log(tmp_path, COLUMNS))
+
+
+def test_folders_that_name_columns(tmp_path):
+    for device in ("phone", "tv", "__HIVE_DEFAULT_PARTITION__"):
+        named = None if device.startswith("__") else device
+        at = [
+            row for row, each in enumerate(FLAT["device"].to_pylist()) if each == named
+        ]
+        folder = tmp_path / "log" / f"device={device}"
+        folder.mkdir(parents=True)
+        pq.write_table(FLAT.take(at).drop(["device"]), folder / "part.parquet")
+    found = read_log(tmp_path / "log", COLUMNS)
+    assert found.devices == ("phone", "tv") and found.log.device.tolist() == [0, 1, 2]
+    assert found.log.click.sum() == sum(FLAT["clicked"].to_pylist())
+    inside = read_log(tmp_path / "log" / "device=tv", COLUMNS)
+    assert inside.log.device is None  # what stands above is no part of it
+
+
+@pytest.mark.parametrize("source", [7, [FLAT], {"a": [1]}.values(), None])
+def test_what_is_no_table_is_refused_with_a_word_on_what_is(source):
+    with pytest.raises(ValueError, match="source must be paths, or one table, got"):
+        read_log(source, COLUMNS)
+
+
+def test_columns_of_mixed_objects_are_refused():
+    frame = pd.DataFrame({"session": [1, 2], "item": ["a", 7]}).astype({"item": object})
+    with pytest.raises(ValueError, match=r"table: DataFrame is no table .* one type"):
+        read_log(frame, Columns())
