@@ -69,6 +69,7 @@ def matrix(
 
     >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
     [[3.0, 1.0], [4.0, 2.0]]
+    >>> from debias.data.kinds import Feature
     >>> brand = Feature("brand", "category", ("acme", "birch"))
     >>> raw = pa.table({"brand": ["birch", None, "new"]})
     >>> matrix(raw, ["brand"], kinds=(brand,)).ravel().tolist()
