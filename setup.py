@@ -23,7 +23,7 @@ EXTRAS = {
     "jax": ["jax>=0.4.30"],
     "onnx": ["onnx>=1.16", "tf2onnx>=1.16"],
     "baselines": ["implicit>=0.7.2"],
-    "retrieval": ["faiss-cpu>=1.8", "onnxruntime>=1.18"],
+    "retrieval": ["faiss-cpu>=1.11", "onnxruntime>=1.18"],
     "trees": ["lightgbm>=4.3", "xgboost-cpu>=2.1"],
     "annoy": ["annoy>=1.17.3"],  # is compiled where it is installed
 }

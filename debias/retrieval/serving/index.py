@@ -8,9 +8,12 @@ remain it compares all, so an answer is short only where fewer items are allowed
 """
 
 import importlib
+import inspect
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +25,10 @@ EXACT = 20_000  # so few rows are compared one by one: about a millisecond
 DEEPEST = 4_096  # more rows are never asked of a searcher
 SPARE = 1.25  # how much more than expected a filtered search asks for
 PIECE = 1 << 16  # vectors handled at a time
+RECALL = 0.95  # what a searcher is to find of the best
+DOUBLINGS = 3  # of the effort of one that finds less
+SAMPLE = 200  # queries to measure it with
+ALIKE = 0.01  # share of vectors that others equal, from which each is kept once
 
 Rows = np.ndarray
 Progress = Callable[[float], None]
@@ -81,22 +88,62 @@ class Searcher(Protocol):
 
 
 class Faiss:
-    """A Faiss index over `lifted` vectors."""
+    """A Faiss index over `lifted` vectors, or over the vectors themselves.
 
-    def __init__(self, index: Any, dim: int):
-        self.index, self.dim, self.size = index, dim, index.ntotal
+    Args:
+        index: As Faiss has it.
+        dim: d, of the vectors and queries that are given.
+        place: (N,) for each vector its row in the index, where equal ones share one;
+            None: row r of the index is vector r.
+    """
+
+    def __init__(self, index: Any, dim: int, place: Rows | None = None):
+        self.index, self.dim, self.place = index, dim, place
         # Codes are approximate: more than k candidates are scored exactly.
         self.deeper = 4 if hasattr(index, "pq") else 1
+        self.size = index.ntotal if place is None else len(place)
+        if place is not None:
+            self.members = np.argsort(place, kind="stable")
+            self.starts = np.searchsorted(place[self.members], range(index.ntotal + 1))
+
+    @property
+    def effort(self) -> int:
+        """Candidates that a graph keeps, or lists that are read."""
+        graph = getattr(self.index, "hnsw", None)
+        return self.index.nprobe if graph is None else graph.efSearch
+
+    @effort.setter
+    def effort(self, effort: int) -> None:
+        if hasattr(self.index, "hnsw"):
+            self.index.hnsw.efSearch = effort
+        else:
+            self.index.nprobe = effort
 
     def rows(self, queries: np.ndarray, k: int) -> Rows:
         queries = np.pad(queries, ((0, 0), (0, self.index.d - self.dim)))
-        return self.index.search(queries, min(self.deeper * k, self.size))[1]
+        most = min(self.deeper * k, self.index.ntotal)
+        found = self.index.search(queries, most)[1]
+        return found if self.place is None else self._all_of(found, k)
+
+    def _all_of(self, found: Rows, k: int) -> Rows:
+        """The vectors that share each row that was found, k a query at least."""
+        rows = np.full((len(found), 2 * k), -1, np.int64)
+        for row, kept in zip(rows, found, strict=True):
+            filled = 0
+            for one in kept[kept >= 0]:
+                same = self.members[self.starts[one] : self.starts[one + 1]][:k]
+                row[filled : filled + len(same)] = same
+                if (filled := filled + len(same)) >= k:
+                    break
+        return rows
 
     def __str__(self) -> str:
         return type(self.index).__name__
 
     def save(self, folder: Path) -> None:
         _extra("faiss").write_index(self.index, str(folder / "index.faiss"))
+        if self.place is not None:
+            np.save(folder / "place.npy", self.place)
 
 
 class Annoy:
@@ -141,10 +188,12 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
     """
     if (path := folder / "index.faiss").exists():
         faiss = _extra("faiss")
-        try:
-            return Faiss(faiss.read_index(str(path)), dim)
+        try:  # mapped into memory, of which processes share one copy
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise ValueError(f"{path}: is no Faiss index: {error}") from None
+        places = folder / "place.npy"
+        return Faiss(index, dim, np.load(places) if places.exists() else None)
     if (path := folder / "index.annoy").exists():
         forest = _extra("annoy").AnnoyIndex(dim, "dot")
         try:
@@ -176,12 +225,96 @@ def lifted(vectors: np.ndarray) -> np.ndarray:
     return np.hstack([vectors, rest[:, None]]).astype(vectors.dtype)
 
 
-def _filled(index: Any, vectors: np.ndarray, dim: int, progress: Progress) -> Faiss:
+def distinct(vectors: np.ndarray) -> tuple[Rows, Rows]:
+    """The first row of each distinct vector, rising, and which of them each row is.
+
+    >>> first, place = distinct(np.array([[1, 2], [3, 4], [1, 2]], "float32"))
+    >>> first.tolist(), place.tolist()
+    ([0, 1], [0, 1, 0])
+    """
+    bits = np.ascontiguousarray(vectors, np.float32).view(np.uint32)
+    odd = np.random.default_rng(0).integers(1 << 63, size=bits.shape[1], dtype="u8")
+    odd = 2 * odd + 1
+    pieces = np.split(bits, range(PIECE, len(bits), PIECE))
+    sums = np.concatenate([(piece * odd).sum(axis=1) for piece in pieces])
+    _, first, place = np.unique(sums, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    first, place = first[order], rank[place]
+    if (bits[first[place]] != bits).any():  # two vectors of one sum
+        return np.arange(len(bits)), np.arange(len(bits))
+    return first, place
+
+
+def found_share(
+    searcher: Searcher, vectors: np.ndarray, queries: np.ndarray, k: int
+) -> float:
+    """Mean share of the exact k best that a searcher names; equal ones are alike."""
+    _, truth = exact(queries, vectors, k)
+    rows = searcher.rows(queries, k)
+    scores = np.einsum("qd,qkd->qk", queries, vectors[rows])
+    wanted = truth[:, -1:] - 1e-5 * np.abs(truth).max(axis=1, keepdims=True)
+    good = np.sum((rows >= 0) & (scores >= wanted), axis=1)
+    return float(np.mean(np.minimum(good / truth.shape[1], 1.0)))
+
+
+class Asked(NamedTuple):
+    """What a searcher is to find, and for whom.
+
+    Attributes:
+        queries: (Q, d) or (Q, K, d) vectors of users; None: `SAMPLE` of the items,
+            evenly spaced.
+        k: How many best items are compared with the exact ones.
+        recall: The share of them to find.
+    """
+
+    queries: np.ndarray | None = None
+    k: int = 100
+    recall: float = RECALL
+
+    def measure(self, searcher: Searcher, vectors: np.ndarray) -> float:
+        """What it finds, by at most `SAMPLE` single vectors."""
+        queries = vectors if self.queries is None else self.queries
+        single = np.asarray(queries, np.float32).reshape(-1, vectors.shape[1])
+        single = single[single.any(axis=1)]
+        single = single[:: max(1, len(single) // SAMPLE)][:SAMPLE]
+        if not len(single):
+            return 1.0
+        return found_share(searcher, vectors, single, min(self.k, len(vectors)))
+
+    def meet(self, searcher: Faiss, vectors: np.ndarray, share: float) -> Faiss:
+        """Doubles the effort of a searcher that finds less, while that helps."""
+        effort, first = searcher.effort, share
+        for _ in range(DOUBLINGS):
+            if share >= self.recall:
+                break
+            searcher.effort *= 2
+            before, share = share, self.measure(searcher, vectors)
+            if share <= before:
+                searcher.effort //= 2
+                break
+        if first < self.recall:
+            warnings.warn(
+                f"{searcher}: finds {first:.3f} of the best {self.k}, asked for were "
+                f"{self.recall}; with effort {searcher.effort} instead of {effort} it "
+                f"finds {share:.3f}",
+                stacklevel=2,
+            )
+        return searcher
+
+
+ASKED = Asked()
+
+
+def _filled(
+    index: Any, vectors: np.ndarray, progress: Progress, dim: int, place: Rows | None
+) -> Faiss:
     index.train(vectors)
     for start in range(0, len(vectors), PIECE):
         index.add(vectors[start : start + PIECE])
         progress(min(start + PIECE, len(vectors)) / len(vectors))
-    return Faiss(index, dim)
+    return Faiss(index, dim, place)
 
 
 def hnsw(
@@ -191,8 +324,15 @@ def hnsw(
     links: int = 32,
     effort: int = 384,
     build_effort: int = 200,
+    asked: Asked = ASKED,
 ) -> Faiss:
     """A graph of near neighbours (Faiss): fast, exact to a few per cent, never small.
+
+    Of vectors of unequal length there are two graphs: by distance over `lifted` ones
+    and by the inner product itself. Which finds more depends on the vectors: of lengths
+    that vary at random, the first finds a third; of clusters, the second less. The
+    first is built, and the second where the first finds less than is asked for. Vectors
+    that are equal are one point of a graph, in which they would see nobody else.
 
     Source: Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor
     Search Using Hierarchical Navigable Small World Graphs, TPAMI 2020.
@@ -201,13 +341,37 @@ def hnsw(
         vectors: (N, d) float32.
         progress: Called with the share that is built.
         links: M, of each vector.
-        effort: efSearch, candidates that a search keeps; at least k counts.
+        effort: efSearch, candidates that a search keeps; at least k counts. Is doubled,
+            with a warning, where it finds less than is asked for.
         build_effort: efConstruction.
+        asked: What to find.
     """
-    near = lifted(vectors)
-    index = _extra("faiss").IndexHNSWFlat(near.shape[1], links)
-    index.hnsw.efConstruction, index.hnsw.efSearch = build_effort, effort
-    return _filled(index, near, vectors.shape[1], progress)
+    faiss, dim = _extra("faiss"), vectors.shape[1]
+    first, place = distinct(vectors)
+    shared: Rows | None = place
+    points = vectors[first]
+    if len(first) > (1 - ALIKE) * len(vectors):
+        points, shared = vectors, None
+    near = lifted(points)
+    graphs = [(near, faiss.METRIC_L2)]
+    if near is not points:
+        graphs.append((points, faiss.METRIC_INNER_PRODUCT))
+    tried: list[tuple[float, Faiss]] = []
+    for number, (given, metric) in enumerate(graphs):
+        index = faiss.IndexHNSWFlat(given.shape[1], links, metric)
+        index.hnsw.efConstruction, index.hnsw.efSearch = build_effort, effort
+        part = partial(_part_done, progress, number, len(graphs))
+        made = _filled(index, given, part, dim, shared)
+        tried.append((asked.measure(made, vectors), made))
+        if tried[-1][0] >= asked.recall:
+            break
+    progress(1.0)
+    share, made = max(tried, key=lambda pair: pair[0])
+    return asked.meet(made, vectors, share)
+
+
+def _part_done(progress: Progress, number: int, parts: int, share: float) -> None:
+    progress((number + share) / parts)
 
 
 def ivf(
@@ -216,15 +380,16 @@ def ivf(
     *,
     lists: int | None = None,
     probes: int = 64,
+    asked: Asked = ASKED,
 ) -> Faiss:
     """Lists about centres, of which the nearest are searched (Faiss): built quickly.
 
     Args:
-        vectors, progress: As in `hnsw`.
+        vectors, progress, asked: As in `hnsw`.
         lists: Number of centres; None: 4 sqrt(N).
-        probes: Lists that a search reads.
+        probes: Lists that a search reads; is doubled as the effort in `hnsw`.
     """
-    return _lists(vectors, progress, lists, probes)
+    return _lists(vectors, progress, lists, probes, asked)
 
 
 def pq(
@@ -234,19 +399,20 @@ def pq(
     lists: int | None = None,
     probes: int = 64,
     parts: int | None = None,
+    asked: Asked = ASKED,
 ) -> Faiss:
     """`ivf` with each vector as `parts` bytes (Faiss): small.
 
     Source: Jégou et al., Product Quantization for Nearest Neighbor Search, TPAMI 2011.
 
     Args:
-        vectors, progress, lists, probes: As in `ivf`.
+        vectors, progress, lists, probes, asked: As in `ivf`.
         parts: Bytes a vector; None: one for every two entries.
     """
     if len(vectors) < 256:
         raise ValueError(f"pq needs at least 256 vectors, got {len(vectors)}")
     parts = -(-vectors.shape[1] // 2) if parts is None else parts
-    return _lists(vectors, progress, lists, probes, parts)
+    return _lists(vectors, progress, lists, probes, asked, parts)
 
 
 def _lists(
@@ -254,6 +420,7 @@ def _lists(
     progress: Progress,
     lists: int | None,
     probes: int,
+    asked: Asked,
     parts: int = 0,
 ) -> Faiss:
     near = lifted(vectors)
@@ -264,7 +431,8 @@ def _lists(
     code = f"PQ{parts}np" if parts else "Flat"
     index = _extra("faiss").index_factory(near.shape[1], f"IVF{lists},{code}")
     index.nprobe = probes
-    return _filled(index, near, vectors.shape[1], progress)
+    made = _filled(index, near, progress, vectors.shape[1], None)
+    return asked.meet(made, vectors, asked.measure(made, vectors))
 
 
 def annoy(
@@ -470,12 +638,16 @@ class Index:
 
 def build(
     vectors: np.ndarray,
-    how: Callable[[np.ndarray, Progress], Searcher] | None = hnsw,
+    how: Callable[..., Searcher] | None = hnsw,
     queries: np.ndarray | None = None,
     k: int = 100,
     progress: Progress = lambda share: None,
+    recall: float = RECALL,
 ) -> Index:
     """An index over all vectors, its recall and latency measured.
+
+    A searcher of Faiss that finds less than `recall` says so, in a warning, and doubles
+    its effort up to three times.
 
     Args:
         vectors: (N, d) float32.
@@ -484,6 +656,7 @@ def build(
             evenly spaced, for which the search is harder or easier than for users.
         k: How many best items are compared with the exact ones.
         progress: Called with the share that is built.
+        recall: Share of them that the searcher is to find.
 
     Raises:
         ValueError: A vector is not finite; the message names its row.
@@ -497,9 +670,13 @@ def build(
     if bad.any():
         raise ValueError(f"vectors must be finite, row {int(np.argmax(bad))} is not")
     if queries is None:
-        queries = vectors[:: max(1, len(vectors) // 200)][:200]
+        queries = vectors[:: max(1, len(vectors) // SAMPLE)][:SAMPLE]
     begun = time.perf_counter()
-    searcher = None if how is None else how(vectors, progress)
+    searcher = None
+    if how is not None:
+        knows = "asked" in inspect.signature(how).parameters
+        options = {"asked": Asked(queries, k, recall)} if knows else {}
+        searcher = how(vectors, progress, **options)
     seconds = time.perf_counter() - begun
     index = Index(vectors, searcher)
     if not len(vectors):

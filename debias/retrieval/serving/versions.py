@@ -7,6 +7,7 @@
         items.npz           the same of items
         vectors.npy         (items, d) float32
         index.faiss         searches them; or index.annoy, or neither
+        place.npy           rows of equal vectors, where an index.faiss has them once
         fresh.npy           rows that have changed since the index was built
         histories.npy       the users' latest items, if known
         ranker.onnx         orders what was retrieved, if published with it

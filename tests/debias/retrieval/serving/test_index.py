@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from debias.retrieval.serving import index as module
 from debias.retrieval.serving.index import (
+    Asked,
     Index,
     annoy,
     build,
+    distinct,
     exact,
+    found_share,
     hnsw,
     ivf,
     lifted,
@@ -109,6 +112,77 @@ def test_a_saved_searcher_answers_alike(how, tmp_path):
     read = open_searcher(tmp_path, 8)
     assert (read.dim, read.size, str(read)) == (8, len(UNEQUAL), str(made))
     assert (read.rows(CLUSTERED[:5], 7) == made.rows(CLUSTERED[:5], 7)).all()
+
+
+SMALL = {"links": 8, "effort": 32, "build_effort": 40}
+
+
+def isotropic(count, dim):
+    """Vectors of length 1 in random directions, and queries."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(count, dim))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype("float32"), rng.normal(size=(100, dim)).astype("float32")
+
+
+def test_a_graph_of_unequal_lengths_is_that_which_finds_more():
+    vectors, queries = isotropic(4_000, 16)
+    lengths = np.exp(0.3 * np.random.default_rng(1).normal(size=(4_000, 1)))
+    vectors *= lengths.astype("float32")
+    graph = hnsw(vectors, **SMALL, asked=Asked(queries, 10, 0.9))
+    assert graph.index.d == 16 and graph.effort == 32  # of the inner product
+    assert found_share(graph, vectors, queries, 10) > 0.9
+    # Of clusters it is the lifted one, whose queries are the items themselves.
+    assert hnsw(UNEQUAL, asked=Asked(k=10)).index.d == 9
+
+
+def test_equal_vectors_are_one_point_of_a_graph(tmp_path):
+    vectors, queries = isotropic(4_000, 16)
+    vectors[500:2_500] = vectors[0]
+    graph = hnsw(vectors, **SMALL, asked=Asked(queries, 10, 0.9))
+    assert (graph.size, graph.index.ntotal) == (4_000, 2_000)
+    assert found_share(graph, vectors, queries, 10) > 0.9
+    rows = graph.rows(vectors[:1], 2_100)[0]
+    assert set(rows[rows >= 0]) >= {0, *range(500, 2_500)}
+    graph.save(tmp_path)
+    read = open_searcher(tmp_path, 16)
+    assert (read.rows(queries, 30) == graph.rows(queries, 30)).all()
+    assert read.size == 4_000
+
+
+def test_distinct_vectors_by_hand():
+    rows = np.array([[1, 2], [3, 4], [1, 2], [0, 9], [3, 4], [2, 1]], "float32")
+    first, place = distinct(rows)
+    assert first.tolist() == [0, 1, 3, 5] and place.tolist() == [0, 1, 0, 2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "how", [partial(hnsw, links=4, effort=16, build_effort=16), partial(ivf, probes=2)]
+)
+def test_a_searcher_that_finds_too_little_says_so_and_doubles_its_effort(how):
+    vectors, queries = isotropic(2_000, 16)
+    asked = Asked(queries, 10, 0.99)
+    with pytest.warns(
+        UserWarning, match=r"finds 0\.\d+ of the best 10, asked for were"
+    ):
+        searcher = how(vectors, asked=asked)
+    own = how.keywords.get("effort", how.keywords.get("probes"))
+    assert searcher.effort == 8 * own
+    more = found_share(searcher, vectors, queries, 10)
+    searcher.effort = own
+    assert found_share(searcher, vectors, queries, 10) < more - 0.1
+
+
+def test_build_asks_for_its_queries_and_a_searcher_without_recall_is_left_alone():
+    seen = []
+
+    def how(vectors, progress, *, asked):
+        seen.append(asked)
+        return Knows(vectors)
+
+    build(CLUSTERED, how, CLUSTERED[:3], k=7, recall=0.8)
+    assert seen[0].k == 7 and seen[0].recall == 0.8 and len(seen[0].queries) == 3
+    assert build(CLUSTERED, lambda vectors, progress: Knows(vectors)).searcher.dim == 8
 
 
 def test_a_searcher_that_is_damaged_or_absent(tmp_path):
