@@ -48,12 +48,19 @@ EXTRAS["peers"] = [  # in an environment of their own: CLAX wants an older JAX
     "torch>=2.6",
     "torch-rechub>=0.9",
 ]
+EXTRAS["docs"] = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=0.26",
+]
 EXTRAS["test"] = [
     *EXTRAS["jax"],
     *EXTRAS["onnx"],
     *EXTRAS["baselines"],
     *EXTRAS["serve"],
     *EXTRAS["trees"],
+    *EXTRAS["docs"],
+    "codespell>=2.3",
     "httpx>=0.27",
     "aiohttp>=3.9",
     "schemathesis>=4",

@@ -2,6 +2,7 @@
 
 import typer
 
+from debias.commands.demo import demo
 from debias.commands.diagnose import diagnose
 from debias.commands.evaluate import evaluate
 from debias.commands.export import export
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="From a click log to a ranker without its bias.",
 )
 COMMANDS = (
-    *(inspect, diagnose, plan, propensities, judge, weights),
+    *(demo, inspect, diagnose, plan, propensities, judge, weights),
     *(train, evaluate, export, rank, serve),
 )
 for command in COMMANDS:

@@ -13,6 +13,7 @@ LONGEST = (
     "acceptance/test_retrieval.py",
     "debias/engine/test_distributed.py",
     "test_readme.py",
+    "test_site.py",
     "test_jax.py",
 )
 

@@ -8,6 +8,7 @@ one of 4 ms.
 """
 
 from collections.abc import Callable, Generator
+from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 
 import keras
@@ -36,7 +37,8 @@ class SteppingModel(keras.Model):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
-        self._loops: dict[Any, Any] = {}
+        # In an object that TensorFlow does not look into: an export saves no loop.
+        self._loops = SimpleNamespace(made={})
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras compiles none that it loads whose `compile` is not its own.
@@ -83,9 +85,10 @@ class SteppingModel(keras.Model):
             super().make_train_function(force)
             return
         make, executions = self._executions
-        if make not in self._loops:
-            self._loops[make] = make(self)
-        loop = self._loops[make]
+        made = self._loops.made
+        if make not in made:
+            made[make] = make(self)
+        loop = made[make]
         self.train_function = lambda counted: loop(*next(executions))
 
 

@@ -19,11 +19,12 @@ from simulators.chance import bernoulli
 class UserBrowsing(Behaviour):
     """Examination depends on the rank and on the rank of the last click above.
 
-    P(c_k | c_1 .. c_{k-1}) = theta[k][j] gamma_k, j the rank of the last click above k,
-    0 where there is none. The marginal carries the distribution of j down the list.
+    P(c_k | c_1 .. c_{k-1}) = `theta[k][j]` gamma_k. j is the rank of the last click
+    above k, 0 where there is none. The marginal carries the distribution of j down the
+    list.
 
     Args:
-        theta: theta[k - 1][j] for ranks k = 1, 2, ... and 0 <= j < k.
+        theta: `theta[k - 1][j]` for ranks k = 1, 2, ... and 0 <= j < k.
 
     Source: Dupret and Piwowarski, A User Browsing Model to Predict Search Engine Click
     Data from Past Observations, SIGIR 2008.
@@ -98,7 +99,7 @@ class UserBrowsing(Behaviour):
 def user_browsing(eta: float = 0.7, positions: int = 20) -> UserBrowsing:
     """UBM whose examination falls with the distance from the last click.
 
-    theta[k][j] = (k - j) ** -eta; without a click the distance counts from the top.
+    `theta[k][j] = (k - j) ** -eta`; without a click the distance counts from the top.
 
     >>> user_browsing(1.0, 2).theta
     ((1.0,), (0.5, 1.0))

@@ -7,8 +7,9 @@ import pytest
 from debias.data import ClickLog, RankingData
 from debias.engine.steps import loop_over_log
 from debias.layers import BiasTower, Tower
-from debias.models import Product
+from debias.models import Product, ranker
 from debias.models.batches import batches
+from debias.models.export import export
 
 SESSIONS, BATCH, STEPS = 90, 8, 5  # twelve batches: two executions and a rest
 
@@ -86,7 +87,7 @@ def test_logs_of_ever_other_sizes_are_not_traced_anew_for_ever():
     model, traced = made(), []
     for sessions in (90, 41, 60, 70):
         model.fit(feed(sessions=sessions), verbose=0)
-        (loop,) = model._loops.values()
+        (loop,) = model._loops.made.values()
         traced.append(loop.experimental_get_tracing_count())
     assert traced[1] == traced[2] == traced[3]
 
@@ -95,10 +96,10 @@ def test_a_loop_takes_the_steps_of_a_log_in_memory_alone(tmp_path):
     model = made()
     model.fit(feed(folder=tmp_path / "log"), verbose=0)
     model.fit(feed().map(lambda batch, clicks: (batch, clicks)), verbose=0)
-    assert not model._loops and model.train_function is not None
+    assert not model._loops.made and model.train_function is not None
     usual = model.train_function
     model.fit(feed(), verbose=0)
-    assert set(model._loops) == {loop_over_log} and model.train_function is usual
+    assert set(model._loops.made) == {loop_over_log} and model.train_function is usual
 
 
 def test_what_is_stopped_or_interrupted_can_be_fitted_again():
@@ -145,3 +146,10 @@ def test_compile_is_heeded_by_the_next_fit():
     model.fit(data, verbose=0)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_a_model_that_was_just_fitted_can_be_exported(tmp_path):
+    """Its compiled loops are no part of it."""
+    model = made()
+    model.fit(feed(), verbose=0)
+    export(ranker(model), tmp_path / "saved", features=world()[0].feature_count)

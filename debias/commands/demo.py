@@ -1,0 +1,163 @@
+"""`debias demo`: the first minute, on a simulated shop whose truth is known."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from debias.commands import inputs
+from debias.commands.screen import AsJson, print_json, print_table, say, share_bar
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from debias.data import ClickLog, RankingData
+
+MODELS = ("naive", "product")
+POSITIONS = 8
+NEXT = """
+{page} shows what the log can tell. The same on your own files:
+
+  debias diagnose {log} -c "features=f_*" -o page.html
+  debias train {log} -c "features=f_*" -o trained
+  debias rank trained {products} -o ranked.parquet
+"""
+
+
+@inputs.options()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path(
+        "demo"
+    ),
+    sessions: Annotated[
+        int, typer.Option(min=500, help="Sessions to simulate.")
+    ] = 2_000,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    show: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = True,
+    force: inputs.Force = False,
+    json: AsJson = False,
+) -> None:
+    """Shows in a minute what debiasing does: simulates, diagnoses, trains, compares.
+
+    A simulated shop shows its oldest products first. Users click what stands on top.
+    The folder gets the log (clicks.csv), products to rank (products.csv) and the page
+    of `debias diagnose` (report.html). The table compares rankings of unseen queries
+    with the truth, which only a simulator knows.
+    """
+    from debias.data.files import atomic_write
+    from debias.diagnosis import report
+
+    if out.exists() and not force:
+        raise ValueError(f"{out} exists: name another with -o, or --force")
+    paths = {name: out / name for name in ("clicks.csv", "products.csv", "report.html")}
+    with share_bar("demo") as progress:
+        train, test, log = shop_log(sessions, seed)
+        out.mkdir(parents=True, exist_ok=True)
+        _write_csv(shown_rows(log, train), paths["clicks.csv"])
+        _write_csv(product_rows(test, first=train.queries), paths["products.csv"])
+        progress(0.1)
+        found = report.diagnose(log, seed=seed, progress=lambda s: progress(s * 0.4))
+        with atomic_write(paths["report.html"]) as aside:
+            aside.write_text(report.page(found, "clicks.csv"), encoding="utf-8")
+        rows = compared(log, train, test, seed, lambda s: progress(0.4 + 0.6 * s))
+    if json:
+        print_json({"headline": found.headline, "rankings": rows, **_named(paths)})
+        return
+    say(f"{found.headline}\n")
+    print_table("Rankings of unseen queries against the truth", rows)
+    say(NEXT.format(**_named(paths)).strip("\n"))
+    if show:
+        typer.launch(str(paths["report.html"].absolute()))
+
+
+def _named(paths: dict[str, Path]) -> dict[str, str]:
+    log, products, page = map(str, paths.values())
+    return {"log": log, "products": products, "page": page}
+
+
+def shop_log(
+    sessions: int, seed: int
+) -> tuple["RankingData", "RankingData", "ClickLog"]:
+    """Products that were shown, products of other queries, and what was clicked."""
+    import numpy as np
+
+    import simulators
+    from simulators.shop import longest_listed, shop
+
+    train, test = shop(seed=seed).split((0.75, 0.25), np.random.default_rng(seed))
+    policy = simulators.PlackettLuce(longest_listed, temperature=0.5)
+    log = simulators.simulate(train, policy, "pbm", sessions, seed, POSITIONS)
+    return train, test, log
+
+
+def compared(
+    log: "ClickLog", train: "RankingData", test: "RankingData", seed: int, progress: Any
+) -> list[dict[str, Any]]:
+    """NDCG of the shop's own order and of models, on queries that no model has seen."""
+    import numpy as np
+
+    from debias import metrics, training
+    from simulators.shop import longest_listed
+
+    orders = {"as the shop shows them": longest_listed(test)}
+    about = {"naive": "naive: clicks as they are", "product": "product: debiased"}
+    for number, name in enumerate(MODELS, 1):
+        config = training.TrainingConfig(epochs=10, batch_size=128, seed=seed)
+        fitted = training.fit(name, log, train, config=config)
+        orders[about[name]] = np.asarray(fitted.ranker(test.features))
+        progress(number / len(MODELS))
+    assert test.labels is not None
+    rows = []
+    for name, scores in orders.items():
+        each = metrics.ndcg(test.labels, scores, (1, 5), offsets=test.offsets)
+        one, five = (metrics.estimate(each[:, k]).mean for k in (0, 1))
+        rows.append({"ranking": name, "ndcg@1": one, "ndcg@5": five})
+    return rows
+
+
+def shown_rows(log: "ClickLog", data: "RankingData") -> "pa.Table":
+    """The log as a shop would have it: one row a shown product."""
+    import numpy as np
+    import pyarrow as pa
+
+    session, _ = np.nonzero(log.mask)
+    item = log.item[log.mask]
+    columns = {
+        "session": session,
+        "query": _names("q", log.query[session]),
+        "item": _names("p", item),
+        "position": log.position[log.mask],
+        "click": log.click[log.mask].astype(int),
+    }
+    return pa.table(columns | _features(data, item))
+
+
+def product_rows(data: "RankingData", first: int) -> "pa.Table":
+    """Products to rank, of queries numbered from `first`."""
+    import numpy as np
+    import pyarrow as pa
+
+    items = np.arange(data.items)
+    query = _names("q", first + data.query_of_item())
+    return pa.table({"query": query, "item": items} | _features(data, items))
+
+
+def _features(data: "RankingData", item: Any) -> dict[str, Any]:
+    names = data.feature_names or ()
+    rows = data.features[item].astype(float).round(2)
+    return dict(zip(names, rows.T, strict=True))
+
+
+def _names(letter: str, numbers: Any) -> list[str]:
+    return [f"{letter}{number}" for number in numbers]
+
+
+def _write_csv(table: "pa.Table", path: Path) -> None:
+    from pyarrow import csv
+
+    from debias.data.files import atomic_write
+
+    with atomic_write(path) as aside:
+        csv.write_csv(table, aside)

@@ -1,0 +1,78 @@
+"""Runs the code of pages of the site as a reader would: `python pages.py PAGE...`.
+
+The Python and the shell blocks of a page run in order, in a folder and with names of
+their own. Commands of this package run within this process, which has loaded its
+libraries once; all others run in a shell.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# What is shown there is done here with less of everything.
+SMALLER = {
+    "debias demo": "debias demo --sessions 600",
+    "debias train demo/clicks.csv": "debias train demo/clicks.csv --epochs 4",
+}
+BLOCK = re.compile(r"^( *)```(python|bash)\b[^\n]*\n(.*?)^ *```", re.S | re.M)
+
+
+def blocks(text):
+    """Language and code of each block, without the indentation of a list or a tab."""
+    for indent, language, code in BLOCK.findall(text):
+        yield language, re.sub(rf"^{indent}", "", code, flags=re.M)
+
+
+def run_page(page):
+    names = {"__name__": "__main__"}
+    for number, (language, code) in enumerate(blocks(page.read_text("utf-8")), 1):
+        if language == "python":
+            exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+        else:
+            for line in code.replace("\\\n", " ").splitlines():
+                run_line(line)
+
+
+def run_line(line):
+    for usual, smaller in SMALLER.items():
+        line = line.replace(usual, smaller)
+    words = shlex.split(line, comments=True)
+    if words[:1] == ["debias"]:
+        from debias.__main__ import app
+
+        given = words[1:]
+    elif words[:3] == ["python", "-m", "simulators"]:
+        from simulators.__main__ import app
+
+        given = words[3:]
+    else:
+        if words:
+            subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True)
+        return
+    code = app(given, standalone_mode=False)
+    assert code in (None, 0), f"{line}: exit status {code}"
+
+
+def main(pages):
+    for page in [Path(page).resolve() for page in pages]:
+        started = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            print(f"{page.name} ...", file=sys.stderr)
+            try:
+                run_page(page)
+            finally:
+                os.chdir(page.parent)
+        print(
+            f"{page.name}: {time.process_time() - started:.1f} s of CPU",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

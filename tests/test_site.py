@@ -1,0 +1,122 @@
+"""The site builds, needs no network, names what is promised, and its code runs."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from debias.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+# Starts processes of a backend of its own: `test_readme` and `acceptance` run its code.
+OTHER = {DOCS / "scaling.md"}
+PAGES = sorted({*DOCS.rglob("*.md")} - OTHER)
+WITH_CODE = [p for p in PAGES if re.search("```(python|bash)\n", p.read_text("utf-8"))]
+# What a browser loads by itself.
+LOADED = re.compile(
+    r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=\"?(?:https?:)?//[^\s>\"]+"
+)
+
+
+def test_site_builds_without_a_warning_and_loads_nothing_from_a_network(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    built = list(tmp_path.rglob("*.html"))
+    assert {p.stem for p in PAGES} <= {p.stem for p in built}
+    for path in built:
+        text = path.read_text(encoding="utf-8")
+        assert not LOADED.search(text), (path, LOADED.search(text))
+        assert "Traceback" not in text and "&gt;&gt;&gt; &gt;" not in text
+    styles = [p.read_text("utf-8") for p in tmp_path.rglob("*.css")]
+    assert not any(re.search(r"url\(\"?https?:", style) for style in styles)
+
+
+def documented():
+    """The names that the pages of reference describe."""
+    lines = [p.read_text("utf-8") for p in (DOCS / "reference").glob("*.md")]
+    return set(re.findall(r"^::: (\S+)$", "\n".join(lines), re.M))
+
+
+def promised():
+    """The names under "Promised names" in ARCHITECTURE.md, with their module."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    text = text.split("## Promised names")[1].split("\n## ")[0]
+    for entry in re.split(r"^- ", text, flags=re.M)[1:]:
+        for sentence in re.split(r"(?<=\.)\s", entry):
+            module, _, names = sentence.partition(":")
+            for name in re.findall(r"`(\w+)`", names):
+                yield f"{module.strip().strip('`')}.{name}"
+
+
+def test_list_of_promised_names_and_stub_and_site_agree():
+    tree = ast.parse((ROOT / "debias" / "__init__.pyi").read_text(encoding="utf-8"))
+    names = {
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    listed = set(promised())
+    assert {f"debias.{name}" for name in names} == {
+        name for name in listed if re.fullmatch(r"debias\.\w+", name)
+    }
+    assert "debias.Product" in listed and "debias.layers.GradientReversal" in listed
+    pages = {name.rpartition(".")[2] for name in documented()}
+    missing = {name.rpartition(".")[2] for name in listed} - pages
+    assert missing <= {"click_models", "__all__"}, missing  # of modules as a whole
+
+
+@pytest.mark.parametrize("package", ["losses", "metrics", "retrieval", "simulators"])
+def test_site_has_all_of_a_package_that_promises_all(package):
+    from importlib import import_module
+
+    name = package if package == "simulators" else f"debias.{package}"
+    own = {f"{name}.{each}" for each in import_module(name).__all__}
+    assert own == {each for each in documented() if each.rpartition(".")[0] == name}
+
+
+def test_page_on_models_names_every_preset():
+    text = (DOCS / "models.md").read_text(encoding="utf-8")
+    named = set(
+        re.findall(r"`(\w+)`", text.split("## The models")[1].split("\n## ")[0])
+    )
+    assert set(PRESETS) <= named
+
+
+def test_code_of_the_pages_runs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "pages.py", *WITH_CODE],
+        env={
+            "PYTHONPATH": str(ROOT),
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "TYPER_STANDARD_TRACEBACK": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+
+
+def test_no_word_is_misspelt():
+    pytest.importorskip("codespell_lib", reason="codespell is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "codespell_lib"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
