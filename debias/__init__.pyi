@@ -14,6 +14,8 @@ from .artifacts import load as load
 from .data import ClickLog as ClickLog
 from .data import RankingData as RankingData
 from .data import read_letor as read_letor
+from .data.elwc import read_elwc as read_elwc
+from .data.elwc import write_elwc as write_elwc
 from .data.events import EventColumns as EventColumns
 from .data.events import import_events as import_events
 from .data.read_log import Columns as Columns

@@ -43,7 +43,7 @@ Items = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Ranking data that a log of this library refers to: Parquet or LETOR."
+        help="Ranking data of a log that this library wrote: Parquet, LETOR or ELWC."
     ),
 ]
 ListSize = Annotated[
@@ -337,10 +337,11 @@ def check_usable(summary: "Summary", name: str) -> None:
 
 
 def ranking_data(path: Path) -> "RankingData":
-    """Ranking data from Parquet, by its first bytes or its name, or else from LETOR."""
-    from debias.data import RankingData, read_letor
+    """Ranking data from Parquet or ELWC, by bytes or name, or else from LETOR."""
+    from debias.data import RankingData, read_elwc, read_letor
     from debias.data.tables import kind_of
 
-    if kind_of(path) == "parquet":
+    kind = kind_of(path)
+    if kind == "parquet":
         return RankingData.read_parquet(path)
-    return read_letor(path)
+    return read_elwc(path) if kind == "tfrecord" else read_letor(path)

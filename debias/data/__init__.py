@@ -17,7 +17,10 @@ _ARROW = {  # they load Arrow
     "fingerprint": "debias.data.fingerprints",
     "matrix": "debias.data.by_name",
     "read_batches": "debias.data.stream",
+    "read_elwc": "debias.data.elwc",
     "shuffled_batches": "debias.data.stream",
+    "write_elwc": "debias.data.elwc",
+    "write_examples": "debias.data.examples",
 }
 
 __all__ = [
@@ -28,9 +31,12 @@ __all__ = [
     "fingerprint",
     "matrix",
     "read_batches",
+    "read_elwc",
     "read_letor",
     "read_letor_folder",
     "shuffled_batches",
+    "write_elwc",
+    "write_examples",
 ]
 
 

@@ -50,6 +50,8 @@ _KINDS = {
     ".jsonl": "json",
     ".ndjson": "json",
     ".json": "json",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
 }
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "feather"}
 _PACKED = (".gz", ".bz2", ".zst")
@@ -97,12 +99,12 @@ def open_parts(source: Source) -> list[Part]:
 
     Args:
         source: A file .parquet, .feather, .arrow, .csv, .tsv, .jsonl (text may be
-            packed, .gz) or .json; Parquet and Feather also by any other name; a folder
-            of such, at any depth, but for .json and for names that begin with a dot or
-            an underscore; a glob; an URL of an object store, s3://bucket/key or gs://,
-            of any of these; several paths; or a table in memory, of any library that
-            speaks Arrow's C stream protocol, or an Arrow dataset. Where every file
-            stands in folders NAME=VALUE, these are columns of text.
+            packed, .gz), .json or .tfrecord, of examples; Parquet and Feather also by
+            any other name; a folder of such, at any depth, but for .json and for names
+            that begin with a dot or an underscore; a glob; an URL of an object store,
+            s3://bucket/key or gs://, of any of these; several paths; or a table in
+            memory, of any library that speaks Arrow's C stream protocol, or an Arrow
+            dataset. Where every file stands in folders NAME=VALUE, these are columns.
 
     Raises:
         FileNotFoundError: Nothing is there.
@@ -661,9 +663,27 @@ def _length(source: Any) -> int | None:
         return None
 
 
+def _of_examples(path: AnyPath) -> Part:
+    """A TFRecord file of examples; loads TensorFlow."""
+    from debias.data.examples import batches_of, schema_of
+
+    if isinstance(path, Remote):
+        raise ValueError(f"{path}: TFRecord files are read from disk; copy it first")
+    schema = schema_of(path)
+
+    def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        seen, size = 0, max(path.stat().st_size, 1)
+        for batch, length in batches_of(path, schema, _tops(schema.names, columns)):
+            seen += length
+            yield batch, min(seen / size, 1.0)
+
+    return Part(str(path), schema, read, path)
+
+
 _OPEN: dict[Any, Callable[[AnyPath], Part]] = {
     "parquet": _of_parquet,
     "feather": _of_feather,
     "csv": _of_csv,
     "json": _of_json,
+    "tfrecord": _of_examples,
 }

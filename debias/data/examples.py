@@ -1,0 +1,229 @@
+"""TFRecord files of `tf.train.Example`: their rows as Arrow batches, and back.
+
+A feature of which the first rows hold one value each, or none, is a column of values,
+and any other a column of lists. TensorFlow is loaded when such a file is opened.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from debias.data.arrays import is_list, plain
+from debias.data.files import atomic_write
+from debias.data.text import printable
+
+_FIRST = 1000  # records that tell what a feature is
+_ROWS = 4096  # records parsed at once
+_KINDS = {
+    "bytes_list": pa.binary(),
+    "float_list": pa.float32(),
+    "int64_list": pa.int64(),
+}
+
+
+def records(path: str | Path, rows: int = _ROWS) -> Iterator[Any]:
+    """The records of a TFRecord file, plain or .gz, as tensors of so many.
+
+    Raises:
+        ValueError: The file is damaged or cut; names it.
+    """
+    import tensorflow as tf
+
+    packed = "GZIP" if Path(path).suffix == ".gz" else ""
+    with _naming(path):
+        yield from tf.data.TFRecordDataset(str(path), packed).batch(rows)
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
+        text = printable(error.message.partition(" [")[0])
+        raise ValueError(
+            f"{path}: not a whole TFRecord file; write or copy it again ({text})"
+        ) from error
+
+
+def schema_of(path: str | Path) -> pa.Schema:
+    """The columns of a file of examples, by its first 1000.
+
+    Raises:
+        ValueError: It is no TFRecord file, holds nothing, or no examples; names it.
+    """
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    found: dict[str, pa.DataType] = {}
+    listed: set[str] = set()
+    count = 0
+    for raw in islice((raw for some in records(path) for raw in some.numpy()), _FIRST):
+        try:
+            example = tf.train.Example.FromString(raw)
+        except DecodeError:
+            example = tf.train.Example()
+        features = example.features.feature
+        if not features or not all(name.isprintable() for name in features):
+            raise ValueError(
+                f"{path}: record {count} is no tf.train.Example with features; lists "
+                "with a context (ELWC) are read by debias.read_elwc"
+            )
+        for name, feature in features.items():
+            kind = feature.WhichOneof("kind")
+            if kind is not None:
+                found.setdefault(name, _KINDS[kind])
+                if len(getattr(feature, kind).value) > 1:
+                    listed.add(name)
+        count += 1
+    if not count:
+        whole = Path(path).stat().st_size == 0
+        raise ValueError(
+            f"{path}: is empty; remove or fill it"
+            if whole
+            else f"{path}: not a whole TFRecord file; write or copy it again"
+        )
+    kinds = {n: pa.list_(k) if n in listed else k for n, k in sorted(found.items())}
+    return pa.schema(list(kinds.items()))
+
+
+def batches_of(
+    path: str | Path, schema: pa.Schema, columns: Sequence[str]
+) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """The rows of a file of examples, and the bytes that each batch took.
+
+    Args:
+        path, schema: As `schema_of` has them.
+        columns: Which to read; what an example lacks is NULL.
+
+    Raises:
+        ValueError: The file is damaged, or a feature is of another type or longer than
+            in the first rows; names file, feature and row.
+    """
+    start = 0
+    for raw in records(path):
+        yield _parsed(path, schema, columns, raw, start)
+        start += len(raw)
+
+
+def _parsed(
+    path: str | Path, schema: pa.Schema, columns: Sequence[str], raw: Any, start: int
+) -> tuple[pa.RecordBatch, int]:
+    import tensorflow as tf
+
+    kinds = {pa.binary(): tf.string, pa.float32(): tf.float32, pa.int64(): tf.int64}
+    spec = {}
+    for name in columns:
+        kind = schema.field(name).type
+        inner = kind.value_type if is_list(kind) else kind
+        spec[name] = tf.io.RaggedFeature(kinds[inner])
+    try:
+        parsed = tf.io.parse_example(raw, spec)
+    except tf.errors.InvalidArgumentError as error:
+        text = printable(error.message.partition("[[")[0].strip())
+        raise ValueError(
+            f"{path}: at or behind row {start}, an example is of other types than the "
+            f"first ones ({text}); write each feature as one type"
+        ) from error
+    arrays = []
+    for name in columns:
+        kind = schema.field(name).type
+        values = pa.array(parsed[name].values.numpy())
+        splits = parsed[name].row_splits.numpy()
+        if is_list(kind):
+            flat = values.cast(kind.value_type)
+            arrays.append(pa.ListArray.from_arrays(pa.array(splits, pa.int32()), flat))
+            continue
+        sizes = np.diff(splits)
+        if sizes.size and sizes.max() > 1:
+            row = int(np.argmax(sizes > 1))
+            raise ValueError(
+                f"{path}: column {printable(name)} holds {sizes[row]} values at row "
+                f"{start + row} where the first rows held one; write one, or lists in "
+                "the first rows too"
+            )
+        place = pa.array(splits[:-1], mask=sizes == 0)
+        arrays.append(values.cast(kind).take(place))
+    size = int(tf.reduce_sum(tf.strings.length(raw))) + 16 * len(raw)
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns)), size
+
+
+def write_examples(table: pa.Table, path: str | Path) -> None:
+    """Writes a table as a TFRecord file of examples, .gz packed; whole or absent.
+
+    Whole numbers and booleans become int64, other numbers float, text and bytes bytes,
+    and times microseconds since 1970. NULL is left out.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "events.tfrecord"
+    >>> write_examples(pa.table({"user": ["u"], "item": [7], "time": [2.5]}), path)
+    >>> [(field.name, str(field.type)) for field in schema_of(path)]
+    [('item', 'int64'), ('time', 'float'), ('user', 'binary')]
+    """
+    columns = {}
+    for name in table.column_names:
+        array = plain(table.column(name).combine_chunks())
+        columns[name] = _values(array)
+    rows = zip(*columns.values(), strict=True)
+    write_records((_example(columns, row).SerializeToString() for row in rows), path)
+
+
+def write_records(raw: Iterator[bytes], path: str | Path) -> None:
+    """Writes serialized records as a TFRecord file, .gz packed; whole or absent."""
+    import tensorflow as tf
+
+    packed = "GZIP" if Path(path).suffix == ".gz" else ""
+    with (
+        atomic_write(path) as aside,
+        tf.io.TFRecordWriter(str(aside), packed) as writer,
+    ):
+        for each in raw:
+            writer.write(each)
+
+
+def _values(array: pa.Array) -> list[Any]:
+    """Python's values of what an example can hold."""
+    kind = array.type
+    if is_list(kind):
+        return [_values_of(each) if each.is_valid else None for each in array]
+    if pa.types.is_timestamp(kind):
+        array = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+    elif pa.types.is_decimal(kind):
+        array = array.cast(pa.float64())
+    elif pa.types.is_date(kind) or pa.types.is_uint64(kind):
+        array = array.cast(pa.string())
+    return array.to_pylist()
+
+
+def _values_of(cell: pa.Scalar) -> list[Any]:
+    return [value for value in _values(plain(cell.values)) if value is not None]
+
+
+def _example(names: Sequence[str] | dict[str, Any], row: Sequence[Any]) -> Any:
+    import tensorflow as tf
+
+    features = {
+        name: feature_of(value)
+        for name, value in zip(names, row, strict=True)
+        if value is not None
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def feature_of(value: Any) -> Any:
+    """A value, or a list of values of one type, as a feature of an example."""
+    import tensorflow as tf
+
+    values = value if isinstance(value, list) else [value]
+    if all(isinstance(each, str | bytes) for each in values):
+        raw = [each.encode() if isinstance(each, str) else each for each in values]
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=raw))
+    if all(isinstance(each, int) for each in values):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
