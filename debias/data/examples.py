@@ -225,5 +225,5 @@ def feature_of(value: Any) -> Any:
         raw = [each.encode() if isinstance(each, str) else each for each in values]
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=raw))
     if all(isinstance(each, int) for each in values):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=map(int, values)))
     return tf.train.Feature(float_list=tf.train.FloatList(value=values))
