@@ -136,6 +136,9 @@ CORRECTIONS: Mapping[str, Correction] = {
 """Corrections by name; `debias.training.correction` builds them."""
 
 
+READS_CONTEXT = ("mixture", "listwise_mixture")  # what is known of a session
+
+
 def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
     """The model that the table calls `name`, new.
 

@@ -41,6 +41,7 @@ def evaluate(
     drawn at random.
     """
     from debias.artifacts import RANKED, plan_of, report_of
+    from debias.data.presentation import of_records
 
     report = report_of(folder, (*RANKED, "list_size"))
     asked = plan_of(folder, ("source", "contents", "streamed", "settings"))
@@ -49,7 +50,8 @@ def evaluate(
     own = same and source.how() == asked["source"]
     if own and asked["streamed"]:
         memory = 0.0  # else other sessions would be held out than in training
-    given = inputs.look(source, memory).open(report["devices"])
+    scales = of_records(report.get("scales"))
+    given = inputs.look(source, memory).open(report["devices"], scales=scales)
     assert given.data is not None
     of = "all sessions"
     if own:

@@ -14,6 +14,7 @@ from debias.commands.screen import messages, say
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData
+    from debias.data.presentation import Scales
     from debias.data.read_log import Reading
     from debias.data.stream import Stream
     from debias.data.summary import Summary
@@ -33,7 +34,7 @@ Column = Annotated[
         help="PART=NAME, which column plays which part, such as item=doc_id or "
         "features='f_*'; may be repeated. Parts: session query item click position row "
         "column features categories numbers label timestamp user device context "
-        "propensity.",
+        "propensity presentation target.",
     ),
 ]
 Items = Annotated[
@@ -189,13 +190,17 @@ class Found(NamedTuple):
     stream: "Stream | None"
 
     def open(
-        self, devices: Sequence[str] | None = None, needs_data: bool = True
+        self,
+        devices: Sequence[str] | None = None,
+        needs_data: bool = True,
+        scales: "Scales | None" = None,
     ) -> Opened:
         """Reads the log, or leaves it on disk.
 
         Args:
             devices: Names of devices that a model knows; None for those of the log.
             needs_data: Whether a log without features is an error.
+            scales: What the codes of presentation columns mean to that model.
 
         Raises:
             ValueError: As the readers do; or there are no features.
@@ -209,7 +214,7 @@ class Found(NamedTuple):
                 "library wrote; give the features of your own with --items or "
                 "-c features=NAME"
             )
-        opened = self._own() if self.own else _read_table(source, devices)
+        opened = self._own() if self.own else _read_table(source, devices, scales)
         pa.default_memory_pool().release_unused()  # what the parser holds on to
         if needs_data and opened.data is None:
             where = "--data FILE"
@@ -268,6 +273,7 @@ def look(source: Source, memory: float) -> Found:
     import pyarrow as pa
 
     from debias.data.log import COLUMNS, TRUTH
+    from debias.data.log_files import noted_others
     from debias.data.stream import Stream
     from debias.data.tables import open_parts
 
@@ -276,7 +282,8 @@ def look(source: Source, memory: float) -> Found:
     own = (
         not source.column
         and source.items is None
-        and {"query", "item", "click"} <= set(schema.names) <= set(COLUMNS)
+        and {"query", "item", "click"} <= set(schema.names)
+        and set(schema.names) <= {*COLUMNS, *noted_others(schema)}
         and hasattr(item, "value_type")
         and pa.types.is_integer(item.value_type)
         # Wider numbers are ids of somebody's, unless they are said to be of --data.
@@ -286,7 +293,8 @@ def look(source: Source, memory: float) -> Found:
     if not own:
         return Found(source, False, None)
     stream = Stream(source.log)
-    kept = tuple(n for n in COLUMNS if n in schema.names and n not in TRUTH)
+    own_names = (*COLUMNS, *noted_others(schema))
+    kept = tuple(n for n in own_names if n in schema.names and n not in TRUTH)
     stream = replace(stream, columns=kept)
     first = next(stream.group(0))
     bytes_each = sum(v.nbytes for v in first.columns().values()) / len(first)
@@ -294,7 +302,9 @@ def look(source: Source, memory: float) -> Found:
     return Found(source, True, stream if too_large else None)
 
 
-def _read_table(source: Source, devices: Sequence[str] | None) -> Opened:
+def _read_table(
+    source: Source, devices: Sequence[str] | None, scales: "Scales | None"
+) -> Opened:
     """Somebody else's log, with a bar on the screen."""
     from debias.commands.screen import say, share_bar
     from debias.data.read_log import Columns, read_log
@@ -308,6 +318,7 @@ def _read_table(source: Source, devices: Sequence[str] | None) -> Opened:
             first_position=source.first_position,
             first_features=source.first_features,
             devices=devices,
+            scales=scales,
             progress=progress,
         )
     for notice in reading.notices:

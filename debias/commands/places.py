@@ -54,7 +54,10 @@ def listed(by: str) -> list[str]:
 
 def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
     """Labels of codes, by column."""
-    return {"device": given.devices} if given.devices else {}
+    names = {"device": given.devices} if given.devices else {}
+    if given.reading is not None:
+        names |= {n: each.labels for n, each in given.reading.scales.items()}
+    return names
 
 
 def found_or_read(
@@ -69,7 +72,7 @@ def found_or_read(
     from debias.propensity import ESTIMATORS, propensities, read_propensities
 
     if asked == "auto" or asked in ESTIMATORS:
-        features = None if given.data is None else given.data.features
+        features = None if given.data is None else given.data.dense()
         found = propensities(
             log, asked, by=listed(by), names=names_of(given), features=features
         )

@@ -47,7 +47,7 @@ def propensities(
 
     places.check_free(out, force)
     log, given = places.opened(source)
-    features = None if given.data is None else given.data.features
+    features = None if given.data is None else given.data.dense()
     found = found_of(
         log,
         method,

@@ -16,7 +16,7 @@ import typer
 
 from debias.commands import inputs, places
 from debias.commands.screen import AsJson, bar, print_json, print_table, say
-from debias.presets import CORRECTIONS, PRESETS
+from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT
 from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
@@ -127,11 +127,11 @@ def train(
     report = finished(out, asked, force)
     if report is None:
         # The folder is begun only after the log was read without a fault.
-        prepared, devices = read(log, config.seed)
+        prepared, names = read(log, config.seed, model)
         start(out, asked, force)
         corrected = _corrected(model, prepared, given, clip)
         report = learn(
-            prepared, devices, out, model, config, tensorboard, corrected=corrected
+            prepared, names, out, model, config, tensorboard, corrected=corrected
         )
     else:
         say(f"{out}: is finished; --force trains anew", err=True)
@@ -254,31 +254,42 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
     return f"{name} {there} where this has {here}"
 
 
-def read(log: inputs.Found, seed: int) -> tuple["Prepared", list[str]]:
-    """The log, held out and scaled, and the names of its devices.
+def read(
+    log: inputs.Found, seed: int, model: str
+) -> tuple["Prepared", dict[str, Any]]:
+    """The log, held out and scaled, and what the codes of its columns mean.
 
     Raises:
-        ValueError: As `Found.open` and `check_usable` do.
+        ValueError: As `Found.open` and `check_usable` do; or the log has context that
+            the model does not read.
     """
     from debias.data import ClickLog
+    from debias.data.presentation import as_records
     from debias.data.summary import summarize
     from debias.training import prepare
 
-    sessions, data, devices, _ = log.open()
+    sessions, data, devices, reading = log.open()
     assert data is not None
     if isinstance(sessions, ClickLog):
         inputs.check_usable(summarize(sessions), log.source.log)
     prepared = prepare(sessions, data, seed)
+    if prepared.layout.context and model != "auto" and model not in READS_CONTEXT:
+        raise ValueError(
+            f"--model {model} does not read the context of a session; "
+            f"{' and '.join(READS_CONTEXT)} do. Leave context out (-c context=), or "
+            "name it as -c presentation= where it changes how items are examined"
+        )
     if not isinstance(sessions, ClickLog):
         assert prepared.test is not None
         some = [prepared.validation.log, prepared.test.log]
         inputs.check_usable(summarize(ClickLog.concatenate(some)), log.source.log)
-    return prepared, list(devices)
+    scales = {} if reading is None else as_records(reading.scales)
+    return prepared, {"devices": list(devices), "scales": scales}
 
 
 def learn(
     prepared: "Prepared",
-    devices: list[str],
+    names: dict[str, Any],
     folder: Path,
     model: str,
     config: TrainingConfig,
@@ -342,7 +353,7 @@ def learn(
         "features": prepared.features,
         "feature_names": prepared.feature_names,
         "list_size": prepared.validation.log.list_size,
-        "devices": devices,
+        **names,
         "sessions_per_second": fitted.sessions / seconds,
         "seconds": time.perf_counter() - started,
         "peak_memory_gb": peak_memory(),

@@ -136,10 +136,16 @@ class Reader:
     Args:
         kinds: As `kinds_of` has them, of the columns of the batches' features.
         asked: Columns that are numbers because the caller said so.
+        role: The part that the columns play in the batches.
     """
 
-    def __init__(self, kinds: Mapping[str, str], asked: Sequence[str] = ()):
-        self.kinds, self.asked = dict(kinds), set(asked)
+    def __init__(
+        self,
+        kinds: Mapping[str, str],
+        asked: Sequence[str] = (),
+        role: str = "features",
+    ):
+        self.kinds, self.asked, self.role = dict(kinds), set(asked), role
         self.cut: dict[str, int] = {}  # items whose lists are longer than is kept
         self._codes: dict[str, dict[str, int]] = {}
         self._widths: dict[str, int] = {}  # longest list so far
@@ -153,7 +159,7 @@ class Reader:
             ValueError: A value is not allowed; names file, column and row.
             OtherKind: A column of text is no longer what it seemed.
         """
-        names = batch.chosen["features"]
+        names = batch.chosen[self.role]
         coded, numbers = [], []
         for place, name in enumerate(names):
             kind = self.kinds[name]
@@ -192,22 +198,22 @@ class Reader:
         return min(self._widths.get(name, 0), LONGEST)
 
     def _vector(self, batch: Batch, place: int) -> np.ndarray:
-        found = self._present.column(batch, "features", place)
-        name = batch.chosen["features"][place]
+        found = self._present.column(batch, self.role, place)
+        name = batch.chosen[self.role][place]
         if found is None:
-            return np.zeros((len(batch.arrays["features"][place]), 0), np.float32)
+            return np.zeros((len(batch.arrays[self.role][place]), 0), np.float32)
         if np.isinf(found).any():
             entry = int(np.argmax(np.isinf(found).reshape(len(found), -1).any(axis=1)))
             what = "must be finite, got inf"
-            raise batch.fault("features", entry, what, REMEDIES["features"], place)
+            raise batch.fault(self.role, entry, what, REMEDIES[self.role], place)
         self._vectors[name] = found.shape[1]
         return found
 
     def _category(self, batch: Batch, place: int) -> np.ndarray:
-        name, array = _named(batch, place)
+        name, array = _named(batch, self.role, place)
         if is_list(array.type):
             what = "holds lists where other rows hold single values,"
-            raise batch.fault("features", 0, what, "write them alike", place)
+            raise batch.fault(self.role, 0, what, "write them alike", place)
         return self._code(batch, place, name, array)
 
     def _code(self, batch: Batch, place: int, name: str, array: pa.Array) -> np.ndarray:
@@ -221,12 +227,12 @@ class Reader:
         if len(known) > LARGEST - FIRST:
             what = f"holds more than {LARGEST:,} values"
             todo = "leave it out of features=NAMES"
-            raise batch.fault("features", 0, what, todo, place)
+            raise batch.fault(self.role, 0, what, todo, place)
         index = encoded.indices.fill_null(len(codes)).to_numpy().astype(np.int64)
         return np.array([*codes, MISSING], np.float32)[index]
 
     def _several(self, batch: Batch, place: int) -> np.ndarray:
-        name, array = _named(batch, place)
+        name, array = _named(batch, self.role, place)
         if not is_list(array.type):  # of a file where each has one value, or none
             found = np.zeros((len(array), LONGEST), np.float32)
             found[:, 0] = self._code(batch, place, name, array)
@@ -241,7 +247,7 @@ class Reader:
 
     def numbers(self, batch: Batch, place: int) -> np.ndarray:
         """(n,) float32 of one column, NaN where a number is missing."""
-        name, array = _named(batch, place)
+        name, array = _named(batch, self.role, place)
         kind = self.kinds[name]
         if kind == "guess" and array.null_count < len(array):
             kind = "number"
@@ -259,17 +265,17 @@ class Reader:
         if wrong.any():
             entry = int(np.argmax(wrong))
             what = f"must be finite, got {value_at(array, entry).strip(chr(39))}"
-            raise batch.fault("features", entry, what, REMEDIES["features"], place)
+            raise batch.fault(self.role, entry, what, REMEDIES[self.role], place)
         return found
 
     def _conflict(
         self, batch: Batch, place: int, array: pa.Array, kind: str
     ) -> Exception:
         """What to raise where values are none of the kind that was expected."""
-        name = batch.chosen["features"][place]
+        name = batch.chosen[self.role][place]
         if not pa.types.is_string(array.type):
             what = f"must be a finite number or a date, got {array.type}"
-            return batch.fault("features", 0, what, REMEDIES["features"], place)
+            return batch.fault(self.role, 0, what, REMEDIES[self.role], place)
         if kind in ("boolean", "date") and name not in self.asked:
             return OtherKind(name, "category")
         entry = first_fault(array, lambda some: some.cast(pa.float64()))
@@ -278,11 +284,11 @@ class Reader:
             "write a number, leave the cell empty, or read the column as a category, "
             "categories=NAME"
         )
-        return batch.fault("features", entry, what, todo, place)
+        return batch.fault(self.role, entry, what, todo, place)
 
 
-def _named(batch: Batch, place: int) -> tuple[str, pa.Array]:
-    return batch.chosen["features"][place], batch.arrays["features"][place]
+def _named(batch: Batch, role: str, place: int) -> tuple[str, pa.Array]:
+    return batch.chosen[role][place], batch.arrays[role][place]
 
 
 def spread(array: pa.Array, flat: np.ndarray) -> tuple[np.ndarray, int, int]:

@@ -4,7 +4,7 @@ The rules are functions of plain arrays, so that the readers of files and `Click
 share them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,12 +44,18 @@ COLUMNS: Mapping[str, Column] = {
     "attraction": Column(np.float32, "SL", low=0, high=1),
     "satisfaction": Column(np.float32, "SL", low=0, high=1),
 }
+PRESENTATION = Column(np.int16, "SL", low=0, padding=0)  # or "S", one a list
+TARGET = Column(np.float32, "SL")
+RESERVED = {"features", "position", "mask", "cell", "weight", "session"}
 REQUIRED = ("query", "item", "click")
 TRUTH = ("user_type", "examination", "attraction", "satisfaction")
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The columns of a log as arrays of their types, in the order of `COLUMNS`.
+
+    Columns of other names stand behind: whole numbers say how an item or a list was
+    presented, numbers of type float32 are further targets.
 
     Args:
         given: Values by name of column; None for a column that is not there.
@@ -77,7 +83,7 @@ def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         raise ValueError(f"item shows nothing at row {row}")
     sizes = {"S": len(item), "L": item.shape[1], "2": 2}
     columns = {}
-    for name in sorted(given, key=lambda name: list(COLUMNS).index(known(name))):
+    for name in [*(n for n in COLUMNS if n in given), *others(given)]:
         columns[name] = item if name == "item" else _kept(name, given[name])
         if name != "item":
             _check_shape(name, columns[name], sizes)
@@ -108,10 +114,57 @@ def known(name: str) -> str:
     return name
 
 
+def others(names: Iterable[str]) -> list[str]:
+    """The names that are not of `COLUMNS`, in their order."""
+    return [name for name in names if name not in COLUMNS]
+
+
+def spec(name: str, value: np.ndarray) -> Column:
+    """What a column of any name may hold.
+
+    >>> spec("badge", np.array([1, 2])).shape, spec("carts", np.array([[0.5]])).dtype
+    ('S', <class 'numpy.float32'>)
+    """
+    if name in COLUMNS:
+        return COLUMNS[name]
+    if value.dtype.kind == "f":
+        return TARGET
+    return PRESENTATION._replace(shape="S" if value.ndim == 1 else "SL")
+
+
+def extra(
+    role: str, given: Mapping[str, Any] | None, dtype: type
+) -> dict[str, np.ndarray] | None:
+    """Columns of a caller's own names, as arrays; None where there are none.
+
+    Raises:
+        ValueError: A name is that of another column, or values are no whole numbers
+            where they must be.
+    """
+    if not given:
+        return None
+    for name in given:
+        if name in COLUMNS or name in RESERVED:
+            raise ValueError(
+                f"{role} {name!r} bears the name of a column that logs have already; "
+                "rename it"
+            )
+    if dtype is np.float32:
+        return {name: np.asarray(value, dtype) for name, value in given.items()}
+    found = {name: np.asarray(value) for name, value in given.items()}
+    for name, value in found.items():
+        if value.dtype.kind not in "biu":
+            raise ValueError(
+                f"{role} {name} must be codes, whole numbers from 1, 0 for none, got "
+                f"{value.dtype}"
+            )
+    return found
+
+
 def _kept(name: str, value: Any) -> np.ndarray:
     """The value as an array of the column's type; only lossless casts."""
     value = np.asarray(value)
-    dtype = np.dtype(COLUMNS[name].dtype)
+    dtype = np.dtype(spec(name, value).dtype)
     if value.dtype == dtype:
         return value
     allowed = {"b": "biu", "i": "biu", "f": "biuf"}[dtype.kind]
@@ -125,7 +178,7 @@ def _kept(name: str, value: Any) -> np.ndarray:
 
 
 def _check_shape(name: str, value: np.ndarray, sizes: Mapping[str, int]) -> None:
-    axes = COLUMNS[name].shape
+    axes = spec(name, value).shape
     fits = value.ndim == len(axes) and all(
         size == sizes.get(axis, size)
         for axis, size in zip(axes, value.shape, strict=True)
@@ -138,7 +191,7 @@ def _check_shape(name: str, value: np.ndarray, sizes: Mapping[str, int]) -> None
 def _check_values(name: str, value: np.ndarray, padding: np.ndarray | None) -> None:
     if value.size == 0:
         return
-    column = COLUMNS[name]
+    column = spec(name, value)
     inner = column.shape == "SL"
     _, _, low, high, above, at_padding = column
     if value.dtype.kind != "b":

@@ -15,6 +15,7 @@ MISSING, UNKNOWN, FIRST = 0, 1, 2  # codes of categories
 CODED = ("category", "categories")
 KINDS = ("number", "boolean", "date", *CODED)
 RARE = 10  # times that a value is shown in training; below, it is out of vocabulary
+FREQUENT = 20  # values of a category that get a column of their own where need be
 MOST = 100_000  # values of a vocabulary, the most frequent ones
 
 
@@ -228,6 +229,33 @@ def number_text(value: float) -> str:
     ('3', '0.5')
     """
     return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.ndarray:
+    """(items, D) float32 without codes and gaps: values counted, numbers imputed.
+
+    Args:
+        matrix: (items, F) of the features.
+        features: What they are.
+        most: Values of a category that get a column, the most frequent ones.
+
+    >>> brand = Feature("brand", "category", ("a", "b"))
+    >>> rows = np.array([[2, 1.0], [3, np.nan], [2, 3.0]])
+    >>> dense(rows, (brand, Feature("price"))).tolist()
+    [[1.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 0.0, 3.0]]
+    """
+    columns = []
+    for each, start in zip(features, starts(features).values(), strict=True):
+        block = matrix[:, start : start + each.width]
+        if each.coded:
+            count = np.bincount(block.astype(np.int64).ravel(), minlength=each.size)
+            kept = np.argsort(-count[FIRST:], kind="stable")[:most] + FIRST
+            columns += [(block == code).sum(axis=1) for code in np.sort(kept)]
+        else:
+            gone = np.isnan(block[:, 0])
+            mean = block[~gone, 0].mean() if not gone.all() else 0.0
+            columns.append(np.where(gone, mean, block[:, 0]))
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def described(features: Features, matrix: np.ndarray) -> list[dict[str, Any]]:

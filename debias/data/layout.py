@@ -9,18 +9,28 @@ from debias.data.kinds import Features
 from debias.data.log import ClickLog
 
 
+CROSSED = 12  # values of a presentation column that each position has a bias of
+
+
 class Layout(NamedTuple):
-    """Where items of a log stand.
+    """Where items of a log stand, and how they are presented there.
 
     Attributes:
-        columns: The layout columns and their largest ids, as `BiasTower` takes them.
-        places: Each place of a list on each device, by the columns that name it.
+        columns: The layout columns and their largest ids, as `BiasTower` takes them:
+            position first, presentation columns last.
+        places: Each place of a list on each device, by the columns that name it, with
+            the presentation that is most frequent.
         kinds: What the features of its items are; None: numbers alone.
+        cross: Pairs of columns that bias together, as `BiasTower` takes them: position
+            and each presentation column of few values.
+        context: Columns of what is known of a session.
     """
 
     columns: Mapping[str, int]
     places: list[dict[str, int]]
     kinds: Features | None = None
+    cross: tuple[tuple[str, str], ...] = ()
+    context: int = 0
 
 
 def layout_of(log: ClickLog) -> Layout:
@@ -45,4 +55,14 @@ def layout_of(log: ClickLog) -> Layout:
         columns["device"] = int(log.device.max())
         devices = range(1, columns["device"] + 1)
         places = [{**place, "device": on} for on in devices for place in places]
-    return Layout(columns, places)
+    cross = []
+    for name, codes in (log.presentation or {}).items():
+        if codes.max(initial=0) == 0:
+            continue
+        columns[name] = int(codes.max())
+        usual = int(np.bincount(codes[codes > 0]).argmax())
+        places = [{**place, name: usual} for place in places]
+        if columns[name] <= CROSSED:
+            cross.append(("position", name))
+    context = 0 if log.context is None else log.context.shape[1]
+    return Layout(columns, places, None, tuple(cross), context)

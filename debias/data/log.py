@@ -5,7 +5,7 @@ sessions of ten items take half a gigabyte. The columns are the table
 `debias.data.columns.COLUMNS`; a column is added by entering it there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -18,7 +18,10 @@ from debias.data.columns import (
     TRUTH,
     check_items,
     checked,
+    extra,
     known,
+    others,
+    spec,
 )
 from debias.data.splits import random_parts
 
@@ -55,6 +58,11 @@ class ClickLog:
             clicks of this session above k).
         attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
         satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked) of the items.
+        presentation: Columns of any name that say how items were presented, such as a
+            badge, a media type or a height in bins: int16 codes from 1, 0 = none, (S,)
+            of a list or (S, L) of a cell, 0 at padding.
+        targets: Columns of any name of what else users did with an item, such as carts
+            or seconds: (S, L) float32, finite.
         items_fingerprint: `RankingData.fingerprint` of the items whose numbers `item`
             holds, so that the log is not read against others; None if unknown.
 
@@ -83,10 +91,27 @@ class ClickLog:
     attraction: np.ndarray | None = None
     satisfaction: np.ndarray | None = None
     items_fingerprint: str | None = None
+    presentation: Mapping[str, np.ndarray] | None = None
+    targets: Mapping[str, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in checked(self.columns()).items():
-            object.__setattr__(self, name, value)
+        shown = extra("presentation", self.presentation, np.int16)
+        targets = extra("target", self.targets, np.float32)
+        both = {*(shown or {})} & {*(targets or {})}
+        if both:
+            raise ValueError(f"presentation and targets both hold {min(both)!r}")
+        object.__setattr__(self, "presentation", shown)
+        object.__setattr__(self, "targets", targets)
+        self._set(checked(self.columns()))
+
+    def _set(self, columns: Mapping[str, np.ndarray | None]) -> None:
+        """Takes checked columns of all names, and no others."""
+        for name in COLUMNS:
+            object.__setattr__(self, name, columns.get(name))
+        rest = {name: v for name in others(columns) if (v := columns[name]) is not None}
+        for role, floats in (("presentation", False), ("targets", True)):
+            some = {n: v for n, v in rest.items() if (v.dtype.kind == "f") == floats}
+            object.__setattr__(self, role, some or None)
 
     @classmethod
     def trusted(
@@ -94,8 +119,7 @@ class ClickLog:
     ) -> Self:
         """A log of columns that were checked before; nothing is read."""
         log = object.__new__(cls)
-        for name in COLUMNS:
-            object.__setattr__(log, name, columns.get(name))
+        log._set(columns)
         object.__setattr__(log, "items_fingerprint", items_fingerprint)
         return log
 
@@ -140,9 +164,10 @@ class ClickLog:
         )
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The columns that the log has, by name, in the order of `COLUMNS`."""
+        """The columns that the log has, by name: of `COLUMNS`, then of other names."""
         every = ((name, getattr(self, name)) for name in COLUMNS)
-        return {name: value for name, value in every if value is not None}
+        found = {name: value for name, value in every if value is not None}
+        return {**found, **(self.presentation or {}), **(self.targets or {})}
 
     def select(self, *names: str) -> Self:
         """The log with these optional columns and no other.
@@ -151,11 +176,12 @@ class ClickLog:
         >>> log.select("device")
         ClickLog(sessions=1, list_size=1, query item click device)
         """
+        columns = self.columns()
         for name in names:
-            if getattr(self, known(name)) is None:
+            if name not in columns and known(name):
                 raise ValueError(f"this log has no column {name}")
         keep = {*REQUIRED, *names}
-        return self._with({n: v for n, v in self.columns().items() if n in keep})
+        return self._with({n: v for n, v in columns.items() if n in keep})
 
     def check(self, items: "int | RankingData") -> Self:
         """Holds the log against ranking data, or against how many items it has.
@@ -350,7 +376,7 @@ def _pad(log: ClickLog, list_size: int) -> dict[str, np.ndarray]:
     fill = {"item": -1, "logging_propensity": 1}
     return {
         name: np.pad(value, ((0, 0), (0, more)), constant_values=fill.get(name, 0))
-        if COLUMNS[name].shape == "SL"
+        if spec(name, value).shape == "SL"
         else value
         for name, value in log.columns().items()
     }

@@ -10,6 +10,7 @@ shard.
 Any other program's Parquet with columns of these names is read too: see `from_arrow`.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,13 +18,23 @@ from functools import partial
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from debias.data.columns import COLUMNS, REQUIRED, check_items, checked
+from debias.data.arrays import is_list
+from debias.data.columns import (
+    COLUMNS,
+    PRESENTATION,
+    REQUIRED,
+    TARGET,
+    Column,
+    check_items,
+    checked,
+    others,
+)
 from debias.data.files import atomic_folder, atomic_write, cached, check_regular
 from debias.data.lists import filled, list_size_of, lists_of, rectangle
 from debias.data.stores import AnyPath, located, readable
@@ -37,6 +48,7 @@ PLAIN = {"use_dictionary": False, "write_statistics": False}
 # What NULL becomes. Only these columns may be NULL of a session that shows an item.
 UNKNOWN = {"item": -1, "device": 0, "swap": 0}
 _ITEMS = b"items_fingerprint"
+_OTHERS = b"other_columns"  # names and roles of columns that `COLUMNS` lacks, JSON
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # checked columns of a log, by name
 
@@ -51,10 +63,35 @@ def to_arrow(columns: Mapping[str, np.ndarray], items: str | None = None) -> pa.
     """
     arrays = {name: lists_of(value) for name, value in columns.items()}
     schema = [pa.field(n, array.type, nullable=False) for n, array in arrays.items()]
-    metadata = None if items is None else {_ITEMS: items.encode()}
+    metadata = {} if items is None else {_ITEMS: items.encode()}
+    if rest := others(columns):
+        roles = {name: _role(columns[name]) for name in rest}
+        metadata[_OTHERS] = json.dumps(roles).encode()
     return pa.Table.from_arrays(
-        list(arrays.values()), schema=pa.schema(schema, metadata)
+        list(arrays.values()), schema=pa.schema(schema, metadata or None)
     )
+
+
+def _role(value: np.ndarray) -> str:
+    return "target" if value.dtype.kind == "f" else "presentation"
+
+
+def noted_others(schema: pa.Schema) -> dict[str, str]:
+    """Columns of other names than `COLUMNS` has, and what each is: as `to_arrow` notes.
+
+    >>> noted_others(to_arrow({"badge": np.array([1])}).schema)
+    {'badge': 'presentation'}
+    """
+    noted = (schema.metadata or {}).get(_OTHERS, b"{}")
+    try:
+        found = json.loads(noted)
+    except ValueError as error:
+        raise ValueError("the metadata of columns is damaged; copy it again") from error
+    return {
+        name: role
+        for name, role in dict(found).items()
+        if name in schema.names and name not in COLUMNS
+    }
 
 
 def noted_items(schema: pa.Schema) -> str | None:
@@ -67,6 +104,7 @@ def from_arrow(
     table: pa.Table | pa.RecordBatch,
     columns: Sequence[str] | None = None,
     list_size: int | None = None,
+    roles: Mapping[str, str] | None = None,
 ) -> Arrays:
     """Checked columns of a log from an Arrow table of any program.
 
@@ -80,6 +118,8 @@ def from_arrow(
         columns: Optional columns to take; None takes all, and then a column that
             `ClickLog` does not know is an error.
         list_size: Cells of a session; None for the longest list of the table.
+        roles: Columns of other names, "presentation" or "target"; None for those that
+            the table's metadata names.
 
     Raises:
         ValueError: A column is missing, unknown, of the wrong type, or holds a value
@@ -89,24 +129,27 @@ def from_arrow(
     >>> from_arrow(ragged, list_size=3)["item"].tolist()
     [[8, 9, -1]]
     """
-    names = _chosen(table.schema.names, columns)
+    roles = noted_others(table.schema) if roles is None else roles
+    names = _chosen(table.schema.names, columns, roles)
     sizes = {"SL": list_size, "S2": 2}
     gaps: dict[str, np.ndarray] = {}
     arrays: dict[str, np.ndarray] = {}
     for name in names:
-        column, spec = table.column(name), COLUMNS[name]
+        column, spec = table.column(name), _spec(name, roles)
         fill = UNKNOWN.get(name, math.nan if spec.dtype is np.float32 else 0)
         try:
-            if spec.shape == "S":
+            if spec.shape == "S" or (name in roles and not is_list(column.type)):
                 found = filled(column, fill)
             else:
                 found = rectangle(column, sizes.get(spec.shape), fill)
         except ValueError as error:
             raise ValueError(f"{name} {error}") from error
         arrays[name] = found.values
+        if roles.get(name) == "target":
+            arrays[name] = np.where(np.isnan(found.values), 0, found.values).astype("f4")
         if name == "item":  # before all other lists, and says how long they are
             sizes["SL"] = found.values.shape[1]
-        if found.gaps is not None and name not in UNKNOWN:
+        if found.gaps is not None and name not in UNKNOWN and name not in roles:
             gaps[name] = found.gaps
     for name, gap in gaps.items():
         wrong = gap & (arrays["item"] >= 0) if COLUMNS[name].shape == "SL" else gap
@@ -246,10 +289,11 @@ def read_group(
     start = shard.sessions_before(group)
     end = start + shard.footer.row_group(group).num_rows
     try:
-        names = _chosen(shard.schema.names, columns)
+        roles = noted_others(shard.schema)
+        names = _chosen(shard.schema.names, columns, roles)
         with _open(shard.path, shard.footer) as file:
             for batch in file.iter_batches(sessions, row_groups=[group], columns=names):
-                found = from_arrow(batch, columns, list_size)
+                found = from_arrow(batch, columns, list_size, roles)
                 if items is not None:
                     check_items(found["item"], items)
                 yield found
@@ -291,11 +335,16 @@ def open_columns(
     list_size = longest_list(found)
     total = sum(shard.sessions for shard in found)
     shapes = _shapes(found[0], columns, list_size, total)
+    roles = noted_others(found[0].schema)
     pieces = partial(read_pieces, path, columns=columns)
-    if sum(_bytes(name, shape) for name, shape in shapes.items()) <= memory:
-        return _held(pieces(), shapes)
+    kinds = {name: np.dtype(_spec(name, roles).dtype) for name in shapes}
+    sizes = (math.prod(s) * kinds[name].itemsize for name, s in shapes.items())
+    if sum(sizes) <= memory:
+        return _held(pieces(), shapes, kinds)
     folder = cached(
-        _key(found, list(shapes)), lambda aside: _copy(pieces(), shapes, aside), cache
+        _key(found, list(shapes)),
+        lambda aside: _copy(pieces(), shapes, kinds, aside),
+        cache,
     )
     return {
         name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
@@ -303,10 +352,19 @@ def open_columns(
     }
 
 
-def _held(pieces: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> Arrays:
-    arrays: Arrays = {
-        n: np.empty(shape, COLUMNS[n].dtype) for n, shape in shapes.items()
-    }
+def _spec(name: str, roles: Mapping[str, str]) -> Column:
+    if name not in roles:
+        return COLUMNS[name]
+    return TARGET if roles[name] == "target" else PRESENTATION
+
+
+Kinds: TypeAlias = Mapping[str, np.dtype[Any]]
+
+
+def _held(
+    pieces: Iterator[Arrays], shapes: dict[str, tuple[int, ...]], kinds: Kinds
+) -> Arrays:
+    arrays: Arrays = {n: np.empty(shape, kinds[n]) for n, shape in shapes.items()}
     start = 0
     for piece in pieces:
         stop = start + len(piece["item"])
@@ -317,14 +375,17 @@ def _held(pieces: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> Array
 
 
 def _copy(
-    pieces: Iterator[Arrays], shapes: dict[str, tuple[int, ...]], folder: Path
+    pieces: Iterator[Arrays],
+    shapes: dict[str, tuple[int, ...]],
+    kinds: Kinds,
+    folder: Path,
 ) -> None:
     """Writes each column as NAME.npy, piece by piece."""
     with ExitStack() as stack:
         handles = {}
         for name, shape in shapes.items():
             handle = stack.enter_context((folder / f"{name}.npy").open("wb"))
-            kind = np.lib.format.dtype_to_descr(np.dtype(COLUMNS[name].dtype))
+            kind = np.lib.format.dtype_to_descr(kinds[name])
             header = {"descr": kind, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(handle, header)
             handles[name] = handle
@@ -333,19 +394,22 @@ def _copy(
                 np.ascontiguousarray(value).tofile(handles[name])
 
 
-def _chosen(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
+def _chosen(
+    names: Sequence[str], columns: Sequence[str] | None, roles: Mapping[str, str]
+) -> list[str]:
     """Which columns of these to read, in the order of `COLUMNS`."""
     wanted = {*REQUIRED, *(names if columns is None else columns)}
-    for name in COLUMNS:
+    every = [*COLUMNS, *roles]
+    for name in every:
         if name in wanted and name not in names:
             raise ValueError(f"no column {name}, only {printable(' '.join(names))}")
-    strange = wanted - set(COLUMNS)
+    strange = wanted - set(every)
     if strange:
         raise ValueError(
             f"unknown column {printable(' '.join(sorted(strange)))}: name the columns "
-            f"to read, of {' '.join(COLUMNS)}"
+            f"to read, of {' '.join(every)}"
         )
-    return [name for name in COLUMNS if name in wanted]
+    return [name for name in every if name in wanted]
 
 
 def _open(path: AnyPath, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
@@ -386,10 +450,6 @@ def _shapes(
     if first is None:
         raise ValueError(f"{shard.path}: damaged, holds no session; copy it again")
     return {n: (sessions, *value.shape[1:]) for n, value in first.items()}
-
-
-def _bytes(name: str, shape: tuple[int, ...]) -> int:
-    return math.prod(shape) * np.dtype(COLUMNS[name].dtype).itemsize
 
 
 def _key(found: Sequence[Shard], names: Sequence[str]) -> str:

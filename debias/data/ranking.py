@@ -139,6 +139,16 @@ class RankingData:
         """
         return array_hash({"features": self.features, "offsets": self.offsets})
 
+    def dense(self) -> np.ndarray:
+        """(items, D) float32 finite features, for estimators that read numbers alone.
+
+        Missing numbers are the mean, and a category is a column for each of its most
+        frequent values; without `kinds` these are `features` themselves.
+        """
+        if self.kinds is None:
+            return self.features
+        return of_kinds.dense(self.features, self.kinds)
+
     def query_of_item(self) -> np.ndarray:
         """(items,) int32, the query that owns each item.
 

@@ -9,6 +9,7 @@ from, so that a log costs a few bytes a shown item.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +26,11 @@ from debias.data.pairs import (
     read_items,
     read_known,
 )
+from debias.data.presentation import Scales, codes_of, scale_of
 from debias.data.ranking import RankingData
 from debias.data.roles import Columns, choose
 from debias.data.rows import LONGEST, Rows, positions, read_rows
+from debias.data.shown import REMEDIES
 from debias.data.tables import Source, open_parts
 
 __all__ = ["Columns", "Reading", "read_log"]
@@ -48,6 +51,7 @@ class Reading(NamedTuple):
         devices: Names of devices 1, 2 and so on.
         users: (S,) number of each session's user, None without users.
         timestamps: (S,) the first of each session's, None without.
+        scales: What the codes of the log's presentation columns mean, by name.
         unused: Columns of the source that were not read.
         notices: What else a user should know, such as columns that are empty, in words.
     """
@@ -59,6 +63,7 @@ class Reading(NamedTuple):
     devices: tuple[str, ...] = ()
     users: np.ndarray | None = None
     timestamps: np.ndarray | None = None
+    scales: Scales = MappingProxyType({})
     unused: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
@@ -72,6 +77,7 @@ def read_log(
     first_position: int = 1,
     first_features: bool = False,
     devices: Sequence[str] | None = None,
+    scales: Scales | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Reading:
     """Reads a log of any make, with its ranking data where it has features.
@@ -91,6 +97,8 @@ def read_log(
         devices: Names of devices 1, 2, ..., others become 0; None for those of the log
             in alphabetical order. A log to be scored by a model that reads devices
             needs those that the model was trained with.
+        scales: What the codes of presentation columns mean, likewise; None for labels
+            and bins of the log.
         progress: Called with the share of the work done.
 
     Raises:
@@ -128,6 +136,7 @@ def read_log(
     if table is not None:
         pairs, data = join(rows, pairs, table)
     log, first, rectangle_of = _log(rows, pairs, position, devices)
+    log, scales = _with_many(log, rows, first, rectangle_of, scales)
     if passes == 2:
         known = read_known(
             parts,
@@ -150,6 +159,7 @@ def read_log(
         pairs.queries,
         _device_names(rows, devices),
         **{name: v if v is None else v[first] for name, v in more.items()},
+        scales=scales,
         unused=tuple(name for name in parts[0].schema.names if name not in read),
         notices=rows.notices + (() if known is None else known.notices),
     )
@@ -200,6 +210,46 @@ def _log(
     if "context" in rows.values:
         log["context"] = rows.values["context"][first]
     return ClickLog(**log), first, rectangle_of
+
+
+def _with_many(
+    log: ClickLog,
+    rows: Rows,
+    first: np.ndarray,
+    rectangle_of: Callable[[np.ndarray, float], np.ndarray],
+    scales: Scales | None,
+) -> tuple[ClickLog, Scales]:
+    """The log with presentation columns and further targets, and what codes mean.
+
+    A column that is the same at every shown item of every list is one of lists.
+    """
+    shown: dict[str, np.ndarray] = {}
+    found = {}
+    for number, feature in enumerate(rows.many.get("presentation", ())):
+        if feature.kind == "categories":
+            column = rows.batches[0].chosen["presentation"].index(feature.name)
+            what, todo = "holds several values a cell", REMEDIES["presentation"]
+            raise rows.batches[0].fault("presentation", 0, what, todo, column)
+        values = rows.values["presentation"][:, number]
+        scale = (scales or {}).get(feature.name)
+        scale = scale_of(feature, values) if scale is None else scale
+        codes = codes_of(feature, values, scale)
+        cells, top = rectangle_of(codes, 0), codes[first]
+        alike = (cells == top[:, None]) | ~log.mask
+        shown[feature.name] = top if alike.all() else cells
+        found[feature.name] = scale
+    targets = {}
+    for number, feature in enumerate(rows.many.get("target", ())):
+        if feature.coded:
+            column = rows.batches[0].chosen["target"].index(feature.name)
+            raise rows.batches[0].fault(
+                "target", 0, "must be numbers, got text", REMEDIES["target"], column
+            )
+        values = np.nan_to_num(rows.values["target"][:, number])
+        targets[feature.name] = rectangle_of(values, 0)
+    if shown or targets:
+        log = replace(log, presentation=shown or None, targets=targets or None)
+    return log, found
 
 
 def _device_names(rows: Rows, devices: Sequence[str] | None) -> tuple[str, ...]:

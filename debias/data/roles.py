@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from debias.data.shown import SEVERAL, listed, matching
+from debias.data.shown import MANY, SEVERAL, listed, matching
 from debias.data.tables import Part
 from debias.data.text import near, printable, quoted
 
@@ -42,6 +42,10 @@ class Columns:
         user: Who.
         device: On what: any names; `Reading.devices` numbers them.
         context: What else is known of a session: numbers, named as features are.
+        presentation: How items, or lists, were presented: columns of text or numbers,
+            such as a badge, a media type or a height. Bias towers read them, and no
+            ranker does; numbers are cut into bins. `ClickLog` has them by their names.
+        target: What else users did with an item: counts or seconds, NULL for none.
         propensity: Chance, in (0, 1], that the logging policy puts this item at this
             position given the items above.
 
@@ -64,6 +68,8 @@ class Columns:
     device: str | None = "device"
     context: str | tuple[str, ...] | None = "context"
     propensity: str | None = "propensity"
+    presentation: str | tuple[str, ...] | None = None
+    target: str | tuple[str, ...] | None = None
     categories: str | tuple[str, ...] | None = None
     numbers: str | tuple[str, ...] | None = None
 
@@ -71,8 +77,8 @@ class Columns:
     def of(cls, texts: Sequence[str]) -> Self:
         """Columns from texts PART=NAME; PART= alone switches a part off.
 
-        Features, context, categories and numbers may be given several times, and commas
-        part their names.
+        Features, context, presentation, target, categories and numbers may be given
+        several times, and commas part their names.
 
         Raises:
             ValueError: A text is no PART=NAME, or another part is given two names.
@@ -156,6 +162,7 @@ def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str
         found = matching(patterns, part.schema.names, taken)
         if found is not None:
             chosen[role] = found
+            taken = taken | {*found} if role in MANY else taken
         elif wanted != getattr(Columns, role):
             absent = [
                 p for p in patterns if not matching([p], part.schema.names, taken)

@@ -1,17 +1,21 @@
 """The shown items of a log, all but their features: one pass over its files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from debias.data.coded import OtherKind, Reader, kinds_of
+from debias.data.kinds import Features
 from debias.data.present import Present, notices
 from debias.data.roles import Chosen
 from debias.data.shown import (
+    MANY,
     NAMES,
     REMEDIES,
     Batch,
+    listed,
     names_of,
     numbers_of,
     shown_batches,
@@ -35,6 +39,7 @@ class Rows:
         batches: Where they were read; without the columns.
         ends: How many shown items there are up to the end of each batch.
         notices: Columns that were passed over because they are empty, in words.
+        many: What the columns of `values` of "presentation" and "target" hold.
     """
 
     session: np.ndarray
@@ -44,6 +49,7 @@ class Rows:
     batches: list[Batch]
     ends: np.ndarray
     notices: tuple[str, ...]
+    many: dict[str, Features]
 
     def fault(self, role: str, entry: int, what: str, todo: str = "") -> ValueError:
         """The error that names the place of a shown item."""
@@ -61,11 +67,22 @@ def read_rows(
         ValueError: A value is not allowed; names file, column and row.
     """
     roles = [role for role in chosen if role not in LATER]
-    collected = _Collected()
-    for batch, share in shown_batches(parts, dict(chosen), roles):
-        collected.add(batch)
-        progress(share)
-    return collected.rows()
+    rows_are_lists = listed(parts[0], dict(chosen))
+    kinds = {
+        role: kinds_of(parts, chosen[role], rows_are_lists)
+        for role in MANY
+        if role in chosen
+    }
+    while True:
+        collected = _Collected({r: Reader(k, (), r) for r, k in kinds.items()})
+        try:
+            for batch, share in shown_batches(parts, dict(chosen), roles):
+                collected.add(batch)
+                progress(share)
+            return collected.rows()
+        except OtherKind as found:
+            for role in kinds:
+                kinds[role] |= {c: found.kind for c in kinds[role] if c == found.column}
 
 
 _MAY_MISS = ("user", "device", "timestamp")  # NULL of a session where it is unknown
@@ -74,7 +91,8 @@ _MAY_MISS = ("user", "device", "timestamp")  # NULL of a session where it is unk
 class _Collected:
     """Batches as they come, as small arrays; a number stands for so many NULLs."""
 
-    def __init__(self) -> None:
+    def __init__(self, readers: Mapping[str, Reader]) -> None:
+        self._readers = readers
         self._names: dict[str, list[pa.DictionaryArray | int]] = {}
         self._times: list[np.ndarray | int] = []
         self._clock = Times()
@@ -95,6 +113,8 @@ class _Collected:
                 self._add_names(batch, role, arrays[0], nothing)
             elif role == "context":
                 self._add(role, self._present.matrix(batch, role))
+            elif role in self._readers:
+                self._add(role, self._readers[role].matrix(batch))
             elif role == "click" or self._present.holds(batch, role):
                 self._add(role, numbers_of(batch, role))
         self._sizes.append(len(batch.arrays["item"][0]))
@@ -133,6 +153,7 @@ class _Collected:
 
     def rows(self) -> Rows:
         """All that was added."""
+        chosen = self._batches[0].chosen
         codes: dict[str, np.ndarray] = {}
         names: dict[str, pa.Array] = {}
         empty = [(role, 0) for role in self._names if not _types(self._names[role])]
@@ -156,6 +177,7 @@ class _Collected:
             np.cumsum(self._sizes),
             notices(self._batches[0], [*empty, *self._present.empty])
             + self._clock.notices,
+            {r: each.features(chosen[r]) for r, each in self._readers.items()},
         )
 
     def _joined_times(self) -> np.ndarray:

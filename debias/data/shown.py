@@ -35,8 +35,10 @@ _OF_ITEM = (
     "propensity",
     "label",
     "features",
+    "target",
 )
-SEVERAL = ("features", "context", "categories", "numbers")
+MANY = ("presentation", "target")  # columns that a log calls by their own names
+SEVERAL = (*MANY, "features", "context", "categories", "numbers")
 # What to do about a value that is missing or wrong. Never to remove the row: it is an
 # impression, and without it the ranks below it move.
 REMEDIES = {
@@ -55,6 +57,8 @@ REMEDIES = {
     "features": "write a number, or train without it, left out of features=NAMES",
     "categories": "write text or whole numbers",
     "numbers": "write a number, or leave the cell empty",
+    "presentation": "write text or numbers, or leave the column out of presentation=",
+    "target": "write a number, such as a count or seconds, or leave the cell empty",
     "timestamp": "write the time, or do without: timestamp=",
 }
 
@@ -117,7 +121,7 @@ def shown_batches(
     roles = [role for role in roles if role in chosen]
     columns = list(dict.fromkeys(name for role in roles for name in chosen[role]))
     numbers = {n for role in roles if role not in NAMES for n in chosen[role]}
-    for role in ("timestamp", "click", "categories"):
+    for role in ("timestamp", "click", "categories", "presentation"):
         numbers -= {*chosen.get(role, ())}
     for number, part in enumerate(parts):
         start = 0
@@ -155,11 +159,12 @@ def _exploded(batch: Batch) -> Batch:
     at = np.repeat(np.arange(len(size)), size)
     arrays = {}
     for role, columns in batch.arrays.items():
-        if role not in _OF_ITEM:
-            arrays[role] = [column.take(pa.array(at)) for column in columns]
-            continue
+        # How a list was presented stands once in it, how an item was, in a list.
         arrays[role] = [
-            _flat(batch, role, number, size, len(at)) for number in range(len(columns))
+            _flat(batch, role, number, size, len(at))
+            if role in _OF_ITEM or (role == "presentation" and is_list(column.type))
+            else column.take(pa.array(at))
+            for number, column in enumerate(columns)
         ]
     if pa.types.is_fixed_size_list(item.type):
         arrays["item"] = [_without_padding(arrays["item"][0])]

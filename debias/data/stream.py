@@ -21,6 +21,7 @@ from debias.data.log_files import (
     Shard,
     longest_list,
     noted_items,
+    noted_others,
     read_group,
     read_pieces,
     shards,
@@ -85,6 +86,13 @@ class Stream:
     def list_size(self) -> int:
         """Cells of a session."""
         return longest_list([shard for shard, group in self.groups if group == 0])
+
+    @property
+    def others(self) -> dict[str, str]:
+        """Columns of other names that are read: "presentation" or "target" of each."""
+        found = noted_others(self.groups[0][0].schema)
+        wanted = found if self.columns is None else self.columns
+        return {name: role for name, role in found.items() if name in wanted}
 
     @property
     def items_fingerprint(self) -> str | None:

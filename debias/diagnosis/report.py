@@ -202,7 +202,7 @@ def _runs(
     found: Mapping[str, Any],
 ) -> dict[str, Callable[[], Any]]:
     """What is computed, by name and in order; later ones may read `found`."""
-    features = None if data is None else data.features
+    features = None if data is None else data.dense()
     runs: dict[str, Callable[[], Any]] = {}
     for method in (*TABULAR, *(WITH_FEATURES if data is not None else ())):
         own = features if method in (*WITH_FEATURES, "dla") else None

@@ -21,7 +21,9 @@ class BiasTower(keras.layers.Layer):
     """One embedding a layout column, then an optional perceptron over them.
 
     With no hidden layer the output is the sum over columns c of table_c[id_c]: a single
-    column `{"position": 10}` is the classic theta_k. Id 0 means missing (and padding)
+    column `{"position": 10}` is the classic theta_k. Columns that are crossed add a table
+    of their pairs of ids, so that a badge may do more at one rank than at another. Id 0
+    means missing (and padding)
     and has a row of its own; an id above a column's size is an error, inside a
     TensorFlow graph too. Where XLA compiles, as in every `fit` on JAX, values cannot be
     looked at, and only a list longer than the table of positions is seen.
@@ -38,6 +40,7 @@ class BiasTower(keras.layers.Layer):
         center: Mean of the initial tables. Away from 0, places that multiply relevance
             start out agreeing on it.
         seed: int or None. Names the initial tables and the dropout.
+        cross: Pairs of columns, such as `[("position", "badge")]`.
         merge: Column name to the id that each id from 0 to the largest reads in its
             place, as `{"position": [0, 1, 2, 2]}`: places that share a bias because no
             item ties them, see `debias.propensity.merge_places`.
@@ -66,6 +69,7 @@ class BiasTower(keras.layers.Layer):
         center: float = 0.0,
         seed: int | None = None,
         merge: Mapping[str, Sequence[int]] | None = None,
+        cross: Sequence[Sequence[str]] = (),
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -83,6 +87,9 @@ class BiasTower(keras.layers.Layer):
             name: _merged(name, ids, self.columns)
             for name, ids in (merge or {}).items()
         }
+        self.cross = [(one, other) for one, other in cross]
+        for name in {name for pair in self.cross for name in pair} - {*columns}:
+            raise ValueError(f"cross names column {name!r}, columns has {[*columns]}")
         self.hidden = tuple(hidden)
         self.out = out
         self.dropout = dropout
@@ -102,22 +109,31 @@ class BiasTower(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         width = self.hidden[0] if self.hidden else self.out
+        sizes = {name: size + 1 for name, size in self.columns.items()}
         self.tables = {
-            name: self.add_weight(
-                shape=(size + 1, width),
-                initializer=keras.initializers.RandomNormal(
-                    mean=self.center,
-                    stddev=self.init_std,
-                    seed=seed_at(self.seed, place),
-                ),
-                name=name,
-            )
-            for place, (name, size) in enumerate(self.columns.items())
+            name: self._table(name, size, width, place, self.center)
+            for place, (name, size) in enumerate(sizes.items())
         }
-        shape: tuple[int | None, ...] = (None, None, width * len(self.columns))
+        # Around 0: what the two columns do together beyond what each does alone.
+        self.crossed = [
+            self._table(
+                f"{one}_{other}", sizes[one] * sizes[other], width, 100 + place, 0.0
+            )
+            for place, (one, other) in enumerate(self.cross)
+        ]
+        inputs = width * (len(self.columns) + len(self.cross))
+        shape: tuple[int | None, ...] = (None, None, inputs)
         for layer in self.perceptron:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
+
+    def _table(
+        self, name: str, size: int, width: int, place: int, mean: float
+    ) -> Any:
+        initializer = keras.initializers.RandomNormal(
+            mean=mean, stddev=self.init_std, seed=seed_at(self.seed, place)
+        )
+        return self.add_weight(shape=(size, width), initializer=initializer, name=name)
 
     def ids(self, batch: Mapping[str, Tensor], name: str) -> Tensor:
         """The column `name` as ints `(batch, list_size or 1)`, checked and merged."""
@@ -146,6 +162,9 @@ class BiasTower(keras.layers.Layer):
             shown = keras.random.uniform((lists, 1), seed=self.draw) >= self.dropout
             ids = {name: ops.where(shown, column, 0) for name, column in ids.items()}
         rows = [lookup(self.tables[name], column) for name, column in ids.items()]
+        for (one, other), table in zip(self.cross, self.crossed, strict=True):
+            both = ids[one] * (self.columns[other] + 1) + ids[other]
+            rows.append(lookup(table, both))
         if not self.perceptron:
             return sum(rows[1:], rows[0])
         longest = max(rows, key=lambda row: row.shape[1] or 0)
@@ -165,6 +184,7 @@ class BiasTower(keras.layers.Layer):
             "center": self.center,
             "seed": self.seed,
             "merge": self.merge,
+            "cross": self.cross,
         }
         return {**super().get_config(), **own}
 

@@ -3,6 +3,8 @@
 A builder takes the layout of a log and a seed. All models share one relevance tower.
 """
 
+from typing import Any
+
 import keras
 
 from debias.data.kinds import Features as Kinds
@@ -37,6 +39,20 @@ def relevance(
     return keras.Sequential([Features(kinds or (), seed=seed), tower])
 
 
+def bias(layout: Layout, **options: Any) -> BiasTower:
+    """The bias tower of every candidate: all layout columns of the log."""
+    return BiasTower(layout.columns, cross=layout.cross, **options)
+
+
+def prior(layout: Layout, seed: int) -> Any:
+    """Shares of the kinds of users: by the context of a session where there is one."""
+    if not layout.context:
+        return "learned"
+    # Context comes as it is, of any scale.
+    scale = keras.layers.BatchNormalization(momentum=0.9)
+    return keras.Sequential([scale, Tower((16,), TYPES, seed=seed)])
+
+
 def naive(layout: Layout, seed: int) -> ClickModel:
     return Naive(relevance(seed, kinds=layout.kinds))
 
@@ -44,30 +60,30 @@ def naive(layout: Layout, seed: int) -> ClickModel:
 def additive(layout: Layout, seed: int) -> ClickModel:
     return Additive(
         relevance(seed, kinds=layout.kinds),
-        BiasTower(layout.columns, dropout=0.1, seed=seed),
+        bias(layout, dropout=0.1, seed=seed),
     )
 
 
 def product(layout: Layout, seed: int) -> ClickModel:
     return Product(
-        relevance(seed, kinds=layout.kinds), BiasTower(layout.columns, seed=seed)
+        relevance(seed, kinds=layout.kinds), bias(layout, seed=seed)
     )
 
 
 def position_feature(layout: Layout, seed: int) -> ClickModel:
-    place = BiasTower(layout.columns, out=4, dropout=0.15, init_std=INIT_STD, seed=seed)
+    place = bias(layout, out=4, dropout=0.15, init_std=INIT_STD, seed=seed)
     return PositionFeature(relevance(seed, kinds=layout.kinds), place)
 
 
 def dot(layout: Layout, seed: int) -> ClickModel:
     # Embeddings of a place are sums over its columns: together they start around 1.
     center = 1 / len(layout.columns)
-    place = BiasTower(layout.columns, out=EMBEDDING, center=center, seed=seed)
+    place = bias(layout, out=EMBEDDING, center=center, seed=seed)
     return Dot(relevance(seed, EMBEDDING, layout.kinds), place, layout.places)
 
 
 def bilinear(layout: Layout, seed: int) -> ClickModel:
-    place = BiasTower(layout.columns, out=EMBEDDING, init_std=INIT_STD, seed=seed)
+    place = bias(layout, out=EMBEDDING, init_std=INIT_STD, seed=seed)
     return BilinearModel(
         relevance(seed, EMBEDDING, layout.kinds), place, layout.places, seed
     )
@@ -75,26 +91,25 @@ def bilinear(layout: Layout, seed: int) -> ClickModel:
 
 def mixture(layout: Layout, seed: int) -> ClickModel:
     seeds = [TYPES * seed + kind for kind in range(TYPES)]
-    biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
-    parts = zip(seeds, biases, strict=True)
-    return Mixture(
-        [Product(relevance(s, kinds=layout.kinds), bias) for s, bias in parts]
-    )
+    places = [bias(layout, init_std=INIT_STD, seed=s) for s in seeds]
+    towers = [relevance(s, kinds=layout.kinds) for s in seeds]
+    parts = [Product(*pair) for pair in zip(towers, places, strict=True)]
+    return Mixture(parts, prior(layout, seed))
 
 
 def xpa(layout: Layout, seed: int) -> ClickModel:
-    place = BiasTower(layout.columns, out=EMBEDDING, init_std=INIT_STD, seed=seed)
+    place = bias(layout, out=EMBEDDING, init_std=INIT_STD, seed=seed)
     return XPA(relevance(seed, EMBEDDING, layout.kinds), place, seed=seed)
 
 
 def listwise(layout: Layout, seed: int) -> ClickModel:
-    bias = BiasTower(layout.columns, init_std=INIT_STD, seed=seed)
-    return Listwise(Additive(relevance(seed, kinds=layout.kinds), bias))
+    place = bias(layout, init_std=INIT_STD, seed=seed)
+    return Listwise(Additive(relevance(seed, kinds=layout.kinds), place))
 
 
 def listwise_mixture(layout: Layout, seed: int) -> ClickModel:
     parts = [listwise(layout, TYPES * seed + kind) for kind in range(TYPES)]
-    return Mixture(parts, serving="relevance")
+    return Mixture(parts, prior(layout, seed), serving="relevance")
 
 
 def listwise_xpa(layout: Layout, seed: int) -> ClickModel:

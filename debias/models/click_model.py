@@ -17,6 +17,7 @@ from keras import ops
 from debias.data.kinds import Features, as_records, of_records
 from debias.engine.steps import MakesExecutions, SteppingModel, loop_over_log
 from debias.engine.tensors import rowwise
+from debias.layers import BiasTower
 from debias.losses import click_cross_entropy
 from debias.losses.lists import exact
 from debias.types import Batch, Place, Tensor
@@ -56,7 +57,9 @@ class ClickModel(SteppingModel):
         """
         alone = ops.reshape(features, (-1, 1, features.shape[-1]))  # lists of one item
         nowhere = ops.cast(ops.zeros_like(alone[..., 0]), "int32")
-        layout = {name: nowhere + id for name, id in layout_of(place).items()}
+        towers = [e for e in self._flatten_layers() if isinstance(e, BiasTower)]
+        read = [name for tower in towers for name in tower.columns]
+        layout = {name: nowhere + id for name, id in layout_of(place, read).items()}
         batch = {"features": alone, "mask": nowhere == 0, **layout}
         return ops.reshape(
             self.click_logits(batch, self(batch)), ops.shape(features)[:-1]
@@ -233,15 +236,19 @@ def _refuse_class_weight(class_weight: Any) -> None:
         )
 
 
-def layout_of(place: Place) -> dict[str, int]:
+def layout_of(place: Place, read: Sequence[str] = ()) -> dict[str, int]:
     """The id of every layout column at a place; what the place leaves out is 0.
+
+    Args:
+        place: One id for position, row and column, or a dict that names columns.
+        read: Further columns that a bias tower reads, such as presentation columns.
 
     >>> layout_of(2)
     {'position': 2, 'row': 2, 'column': 2, 'device': 0}
     """
     if not isinstance(place, Mapping):
         place = dict.fromkeys(("position", "row", "column"), place)
-    return {name: place.get(name, 0) for name in LAYOUT}
+    return {name: place.get(name, 0) for name in (*LAYOUT, *read, *place)}
 
 
 def on_rows(

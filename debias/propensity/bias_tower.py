@@ -97,9 +97,9 @@ def _fit(
 def _place(log: ClickLog, k: int) -> dict[str, int]:
     """Where an item at column k of the log mostly stands."""
     place = {"position": k + 1}
-    for name in LAYOUT:
-        values = getattr(log, name)
-        if values is not None:
+    shown = {n: v for n in LAYOUT if (v := getattr(log, n)) is not None}
+    for name, values in {**shown, **(log.presentation or {})}.items():
+        if values.any():
             own = values if values.ndim == 1 else values[log.mask[:, k], k]
             place[name] = int(np.bincount(own).argmax())
     return place

@@ -107,8 +107,10 @@ def estimate(
         source: "all" rank changes, or "swap" for marked interventions alone.
         features: (items, F) of the ranking data, for the methods that read them.
         by: One curve for each context: a column of the log with one integer a session,
-            such as "device", or an array (S,) of labels. Sessions of different
-            contexts share nothing, attraction least of all.
+            such as "device", or an array (S,) of labels; or a presentation column, with
+            one a session or a cell, such as a badge. Contexts share nothing, attraction
+            least of all, and each curve is relative to rank 1 of its own context;
+            `propensities` compares the labels of cells with each other.
         **options: What else the method takes, such as `minimum` of harvesting or
             `prior` and `iterations` of EM.
 
@@ -131,7 +133,7 @@ def estimate(
         given: dict[str, Any] = {"interval": interval, "level": level}
         given |= {"replicates": replicates, "seed": seed, "source": source}
         given |= {"features": features, **options}
-        parts = _parts(log, _contexts(log, by))
+        parts = _parts(log, *_contexts(log, by))
         return Examination.stack(
             {value: estimate(part, method, **given) for value, part in parts.items()}
         )
@@ -211,14 +213,15 @@ def estimate_counts(
     return result(fit, None, method, "none", 0.95, ESTIMATORS[method].confounded)
 
 
-def _contexts(log: ClickLog, by: str | np.ndarray) -> np.ndarray:
-    """(S,) labels of the sessions' contexts."""
-    value = getattr(log, by, None) if isinstance(by, str) else np.asarray(by)
+def _contexts(log: ClickLog, by: str | np.ndarray) -> tuple[np.ndarray, bool]:
+    """(S,) labels of the sessions' contexts, or (S, L) of cells; whether of cells."""
+    value = log.columns().get(by) if isinstance(by, str) else np.asarray(by)
     if value is None:
         raise ValueError(f"this log has no column {by}")
     if value.ndim == 2 and value.shape[1] == 1:
         value = value[:, 0]
-    if value.shape != (log.sessions,):
+    cells = isinstance(by, str) and by in (log.presentation or ()) and value.ndim == 2
+    if not cells and value.shape != (log.sessions,):
         raise ValueError(
             f"by must be one label a session, ({log.sessions},), got {value.shape}"
         )
@@ -227,17 +230,28 @@ def _contexts(log: ClickLog, by: str | np.ndarray) -> np.ndarray:
             f"by has {len(np.unique(value))} values, at most {MOST_CONTEXTS} contexts: "
             "cut it into groups and pass their labels, (S,)"
         )
-    return value
+    return value, cells
 
 
-def _parts(log: ClickLog, contexts: np.ndarray) -> dict[Any, ClickLog]:
-    """The sessions of each context."""
-    values = np.unique(contexts).tolist()
-    parts = {value: log.take(contexts == value) for value in values}
+def _parts(log: ClickLog, contexts: np.ndarray, cells: bool) -> dict[Any, ClickLog]:
+    """The sessions, or the cells, of each context."""
+    values = np.unique(contexts[log.mask] if cells else contexts).tolist()
+    part = _cells_of if cells else lambda log, here: log.take(here)
+    parts = {value: part(log, contexts == value) for value in values}
     for value, part in parts.items():
         if not part.click[:, 0].any():
             raise ValueError(f"log has no click at rank 1 in context {value}")
     return parts
+
+
+def _cells_of(log: ClickLog, here: np.ndarray) -> ClickLog:
+    """The log with all other cells as padding, without lists that show nothing then."""
+    here = here & log.mask
+    columns = {"item": np.where(here, log.item, -1), "click": log.click & here}
+    plain = {"query": log.query} if log.swap is None else {
+        "query": log.query, "swap": log.swap
+    }
+    return ClickLog.trusted(**plain, **columns).take(here.any(axis=1))
 
 
 def _of_pairs(log: ClickLog, features: np.ndarray, source: str) -> np.ndarray:

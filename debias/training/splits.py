@@ -18,6 +18,7 @@ PARTS = (0.8, 0.1, 0.1)  # to learn from, to judge passes by, to test
 JUDGES = 250_000  # sessions of a stream that are held in memory to judge or test by
 ROW_GROUPS = 48  # row groups of a stream that those are drawn from
 PIECE = 1 << 14  # items scaled at once
+LAYOUT = ("row", "column", "device", "context")
 
 
 class Part(NamedTuple):
@@ -91,12 +92,14 @@ def prepare(
             query that `data` lacks.
     """
     if isinstance(log, ClickLog):
-        columns = [n for n in ("row", "column", "device", "context") if _has(log, n)]
+        columns = [n for n in LAYOUT if _has(log, n)]
+        columns += log.presentation or ()
         seen, features = shown_only(log.select(*columns), data)
         (train, validation, test), by = held_out(seen, seed)
         layout = layout_of(seen)
     else:
-        stored = [n for n in ("row", "column", "device", "context") if _stores(log, n)]
+        stored = [n for n in LAYOUT if _stores(log, n)]
+        stored += [n for n, role in log.others.items() if role == "presentation"]
         (train, validation, test), by = held_out_of_stream(
             replace(log, columns=tuple(stored)), data.queries, seed
         )

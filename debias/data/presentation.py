@@ -1,0 +1,107 @@
+"""Columns that say how items were presented, as codes: labels, or bins of numbers."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from debias.data.kinds import FIRST, MISSING, Feature, number_text
+
+MOST = 100  # labels of a column, the most frequent ones
+WHOLE = 12  # different numbers that are labels of their own; more are cut into bins
+BINS = 8
+
+
+class Scale(NamedTuple):
+    """What the codes 1, 2 and so on of a column mean; 0 is none, or none of these.
+
+    Attributes:
+        labels: One of each code.
+        edges: Of numbers in bins, where the second bin and each further one begins.
+    """
+
+    labels: tuple[str, ...]
+    edges: tuple[float, ...] = ()
+
+
+Scales: TypeAlias = Mapping[str, Scale]  # by name of column
+
+
+def scale_of(feature: Feature, values: np.ndarray) -> Scale:
+    """The codes for a column that was read as a feature.
+
+    Labels are in alphabetical order, numbers in theirs. More than 12 different numbers
+    are cut into 8 bins of equally many; more than 100 labels keep the most frequent.
+
+    Args:
+        feature: What the column holds.
+        values: (n,) its codes or numbers.
+
+    >>> badge = Feature("badge", "category", ("sponsored", "none"))
+    >>> scale_of(badge, np.array([2.0, 3.0, 0.0])).labels
+    ('none', 'sponsored')
+    >>> scale_of(Feature("height"), np.arange(100.0)).labels[:2]
+    ('below 12.5', '12.5 to 25')
+    """
+    if feature.coded:
+        count = np.bincount(values.astype(np.int64), minlength=feature.size)[FIRST:]
+        kept = np.argsort(-count, kind="stable")[:MOST]
+        return Scale(tuple(sorted(feature.values[k] for k in kept if count[k])))
+    known = values[~np.isnan(values)]
+    distinct = np.unique(known)
+    if len(distinct) <= WHOLE:
+        if feature.kind == "boolean":
+            names = ["true" if value else "false" for value in distinct]
+        else:
+            names = [number_text(float(value)) for value in distinct]
+        return Scale(tuple(names))
+    inner = np.unique(np.quantile(known, np.arange(1, BINS) / BINS))
+    edges = tuple(float(e) for e in inner if e > distinct[0])
+    middle = [f"{a:.4g} to {b:.4g}" for a, b in zip(edges, edges[1:], strict=False)]
+    labels = [f"below {edges[0]:.4g}", *middle, f"from {edges[-1]:.4g}"]
+    return Scale(tuple(labels), edges)
+
+
+def codes_of(feature: Feature, values: np.ndarray, scale: Scale) -> np.ndarray:
+    """(n,) int16 codes of a column by a scale; 0 what is missing or unknown to it.
+
+    >>> scale = Scale(("below 5", "from 5"), (5.0,))
+    >>> codes_of(Feature("height"), np.array([4.0, 5.0, np.nan]), scale).tolist()
+    [1, 2, 0]
+    """
+    number = {label: code for code, label in enumerate(scale.labels, 1)}
+    if feature.coded:
+        names = [number.get(value, 0) for value in feature.values]
+        table = np.array([MISSING, 0, *names], np.int16)
+        return table[values.astype(np.int64)]
+    gone = np.isnan(values)
+    if scale.edges:
+        codes = 1 + np.searchsorted(scale.edges, values, side="right")
+        return np.where(gone, 0, codes).astype(np.int16)
+    distinct, inverse = np.unique(values, return_inverse=True)
+    words = {0.0: "false", 1.0: "true"} if feature.kind == "boolean" else {}
+    texts = [words.get(float(v)) or number_text(float(v)) for v in distinct if v == v]
+    found = np.zeros(len(distinct), np.int16)  # NaN, if any, is the last
+    found[: len(texts)] = [number.get(text, 0) for text in texts]
+    return found[inverse.ravel()]
+
+
+def as_records(scales: Scales) -> dict[str, dict[str, list[str] | list[float]]]:
+    """The scales as JSON values."""
+    return {
+        name: {"labels": list(each.labels), "edges": list(each.edges)}
+        for name, each in scales.items()
+    }
+
+
+def of_records(records: Mapping[str, Mapping[str, list]] | None) -> dict[str, Scale]:
+    """The scales that `as_records` gave.
+
+    >>> scales = {"badge": Scale(("none", "sponsored"))}
+    >>> of_records(as_records(scales)) == scales
+    True
+    """
+    return {
+        name: Scale(tuple(each["labels"]), tuple(each["edges"]))
+        for name, each in (records or {}).items()
+    }
