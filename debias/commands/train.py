@@ -254,9 +254,7 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
     return f"{name} {there} where this has {here}"
 
 
-def read(
-    log: inputs.Found, seed: int, model: str
-) -> tuple["Prepared", dict[str, Any]]:
+def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str, Any]]:
     """The log, held out and scaled, and what the codes of its columns mean.
 
     Raises:

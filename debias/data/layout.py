@@ -8,7 +8,6 @@ import numpy as np
 from debias.data.kinds import Features
 from debias.data.log import ClickLog
 
-
 CROSSED = 12  # values of a presentation column that each position has a bias of
 
 

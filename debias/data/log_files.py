@@ -146,7 +146,9 @@ def from_arrow(
             raise ValueError(f"{name} {error}") from error
         arrays[name] = found.values
         if roles.get(name) == "target":
-            arrays[name] = np.where(np.isnan(found.values), 0, found.values).astype("f4")
+            arrays[name] = np.where(np.isnan(found.values), 0, found.values).astype(
+                "f4"
+            )
         if name == "item":  # before all other lists, and says how long they are
             sizes["SL"] = found.values.shape[1]
         if found.gaps is not None and name not in UNKNOWN and name not in roles:

@@ -1,6 +1,7 @@
 """Columns that say how items were presented, as codes: labels, or bins of numbers."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -57,7 +58,7 @@ def scale_of(feature: Feature, values: np.ndarray) -> Scale:
         return Scale(tuple(names))
     inner = np.unique(np.quantile(known, np.arange(1, BINS) / BINS))
     edges = tuple(float(e) for e in inner if e > distinct[0])
-    middle = [f"{a:.4g} to {b:.4g}" for a, b in zip(edges, edges[1:], strict=False)]
+    middle = [f"{a:.4g} to {b:.4g}" for a, b in pairwise(edges)]
     labels = [f"below {edges[0]:.4g}", *middle, f"from {edges[-1]:.4g}"]
     return Scale(tuple(labels), edges)
 

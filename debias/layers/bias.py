@@ -21,10 +21,9 @@ class BiasTower(keras.layers.Layer):
     """One embedding a layout column, then an optional perceptron over them.
 
     With no hidden layer the output is the sum over columns c of table_c[id_c]: a single
-    column `{"position": 10}` is the classic theta_k. Columns that are crossed add a table
-    of their pairs of ids, so that a badge may do more at one rank than at another. Id 0
-    means missing (and padding)
-    and has a row of its own; an id above a column's size is an error, inside a
+    column `{"position": 10}` is the classic theta_k. Columns that are crossed add a
+    table of their pairs of ids, so that a badge may do more at one rank than at
+    another. Id 0 means missing (and padding) and has a row of its own; an id above a column's size is an error, inside a
     TensorFlow graph too. Where XLA compiles, as in every `fit` on JAX, values cannot be
     looked at, and only a list longer than the table of positions is seen.
 
@@ -127,9 +126,7 @@ class BiasTower(keras.layers.Layer):
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
 
-    def _table(
-        self, name: str, size: int, width: int, place: int, mean: float
-    ) -> Any:
+    def _table(self, name: str, size: int, width: int, place: int, mean: float) -> Any:
         initializer = keras.initializers.RandomNormal(
             mean=mean, stddev=self.init_std, seed=seed_at(self.seed, place)
         )

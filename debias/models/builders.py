@@ -65,9 +65,7 @@ def additive(layout: Layout, seed: int) -> ClickModel:
 
 
 def product(layout: Layout, seed: int) -> ClickModel:
-    return Product(
-        relevance(seed, kinds=layout.kinds), bias(layout, seed=seed)
-    )
+    return Product(relevance(seed, kinds=layout.kinds), bias(layout, seed=seed))
 
 
 def position_feature(layout: Layout, seed: int) -> ClickModel:

@@ -236,11 +236,13 @@ def _contexts(log: ClickLog, by: str | np.ndarray) -> tuple[np.ndarray, bool]:
 def _parts(log: ClickLog, contexts: np.ndarray, cells: bool) -> dict[Any, ClickLog]:
     """The sessions, or the cells, of each context."""
     values = np.unique(contexts[log.mask] if cells else contexts).tolist()
-    part = _cells_of if cells else lambda log, here: log.take(here)
-    parts = {value: part(log, contexts == value) for value in values}
-    for value, part in parts.items():
+    parts = {}
+    for value in values:
+        here = contexts == value
+        part = _cells_of(log, here) if cells else log.take(here)
         if not part.click[:, 0].any():
             raise ValueError(f"log has no click at rank 1 in context {value}")
+        parts[value] = part
     return parts
 
 
@@ -248,10 +250,8 @@ def _cells_of(log: ClickLog, here: np.ndarray) -> ClickLog:
     """The log with all other cells as padding, without lists that show nothing then."""
     here = here & log.mask
     columns = {"item": np.where(here, log.item, -1), "click": log.click & here}
-    plain = {"query": log.query} if log.swap is None else {
-        "query": log.query, "swap": log.swap
-    }
-    return ClickLog.trusted(**plain, **columns).take(here.any(axis=1))
+    some = ClickLog.trusted(query=log.query, swap=log.swap, **columns)
+    return some.take(np.flatnonzero(here.any(axis=1)))
 
 
 def _of_pairs(log: ClickLog, features: np.ndarray, source: str) -> np.ndarray:

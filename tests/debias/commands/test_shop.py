@@ -1,5 +1,8 @@
 """A shop's table as it is: trained on, ranked and exported from raw rows."""
 
+import json
+
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -14,7 +17,7 @@ PARTS = (
     "session=session_id query=term item=sku position=rank click=clicked timestamp=ts"
 )
 NAMED = [word for part in [*PARTS.split(), "features=f_*"] for word in ("-c", part)]
-NAMED += ["--first-position", "0"]
+NAMED += ["-c", "presentation=badge", "--first-position", "0"]
 FAST = ["--model", "product", "--epochs", "1"]
 
 
@@ -90,6 +93,31 @@ def test_raw_rows_are_ranked_and_every_export_gives_the_same_scores(folder):
     assert np.isfinite(scorer(unseen)).all()
     kinds = {each.name: each for each in load(folder / "ranker.keras").kinds}
     assert set(kinds["f_brand"].values) == {"acme", "birch"}
+
+
+def test_the_bias_tower_reads_the_badge_and_the_ranker_does_not(folder):
+    report = json.loads((folder / "trained" / "report.json").read_text())
+    assert report["scales"] == {"badge": {"labels": ["none", "sponsored"], "edges": []}}
+    trained = load(folder / "trained")
+    assert trained.model.bias.columns == {"position": PLACES, "badge": 2}
+    assert trained.model.bias.cross == [("position", "badge")]
+    assert "badge" not in trained.feature_names
+
+
+def test_context_goes_to_models_that_read_it_or_is_refused(folder):
+    table = pq.read_table(folder / "shop.parquet")
+    hour = pa.array([float(s[1:]) for s in table["session_id"].to_pylist()])
+    pq.write_table(table.append_column("hour", hour), folder / "hours.parquet")
+    named = [*NAMED, "-c", "context=hour"]
+    out = folder / "by_hour"
+    refused = run("train", folder / "hours.parquet", *named, "-o", out, *FAST, code=1)
+    words = " ".join(refused.output.split())
+    assert "product does not read the context of a session; mixture and" in words
+    run(
+        *("train", folder / "hours.parquet", *named, "-o", out, "--epochs", "1"),
+        *("--model", "mixture"),
+    )
+    assert isinstance(load(out).model.prior, keras.Sequential)
 
 
 def test_a_trained_folder_is_evaluated_from_another_format(folder):

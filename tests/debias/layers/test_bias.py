@@ -143,3 +143,21 @@ def test_config_round_trip_keeps_every_argument():
 def test_rejects(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         BiasTower(**{"columns": {"position": 2}, **bad})
+
+
+def test_crossed_columns_add_a_bias_of_each_pair_of_ids():
+    tower = BiasTower(
+        {"position": 2, "badge": 1}, init_std=0.5, seed=3, cross=[("position", "badge")]
+    )
+    position, badge = np.array([[1, 2, 0]]), np.array([[1, 0, 0]])
+    found = np.asarray(tower({"position": position, "badge": badge}))[0, :, 0]
+    one, other = (np.asarray(table)[:, 0] for table in tower.tables.values())
+    both = np.asarray(tower.crossed[0])[:, 0]
+    expected = [one[1] + other[1] + both[3], one[2] + other[0] + both[4]]
+    np.testing.assert_allclose(found[:2], expected, rtol=1e-6)
+    again = BiasTower.from_config(tower.get_config())
+    assert again.cross == [("position", "badge")]
+    by_list = np.asarray(tower({"position": position, "badge": np.array([1])}))
+    np.testing.assert_allclose(by_list[0, 0, 0], found[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="cross names column 'row'"):
+        BiasTower({"position": 2}, cross=[("position", "row")])

@@ -231,3 +231,21 @@ def test_a_streamed_log_of_other_data_is_refused(shards):
         batches(shards[1], DATA, weight=np.ones((23, 3)))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         batches("nowhere", DATA)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_presentation_columns_come_by_their_names(packed, tmp_path):
+    log = ClickLog(
+        query=[0, 0],
+        item=[[0, 1], [1, -1]],
+        click=[[0, 1], [0, 0]],
+        presentation={"badge": [[1, 2], [1, 0]], "skin": [2, 1]},
+        targets={"cart": [[0, 1], [0, 0]]},
+    )
+    data = RankingData([[0.0], [1.0]], None, [0, 2])
+    log.write(tmp_path / "log.parquet")
+    for source in (log, tmp_path / "log.parquet"):
+        batch, _ = next(iter(batches(source, data, shuffle=False, packed=packed)))
+        assert batch["badge"].numpy().tolist() == [[1, 2], [1, 0]]
+        assert batch["skin"].numpy().tolist() == [2, 1]
+        assert "cart" not in batch

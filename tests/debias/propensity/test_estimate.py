@@ -505,3 +505,21 @@ def test_published_curves_of_the_yandex_sample(method):
     found = estimate(yandex()[0], method)
     wanted = [1.0, *map(float, PUBLISHED[method].split())]
     assert found.examination.round(3).tolist() == pytest.approx(wanted, abs=1e-9)
+
+
+def test_one_curve_for_each_label_of_the_cells():
+    # Without a badge rank 2 has half the clicks of rank 1, with one as many.
+    item = np.tile([[0, 1], [1, 0]], (40, 1))
+    plain = np.tile([[1, 0], [0, 0], [1, 1], [0, 0]], (10, 1))
+    both = np.tile([[1, 1], [1, 1]], (20, 1))
+    log = ClickLog(
+        np.zeros(80, int),
+        item,
+        np.concatenate([plain, both]),
+        presentation={"badge": np.repeat([[1, 1], [2, 2]], 40, axis=0)},
+    )
+    found = estimate(log, by="badge")
+    assert found.context.tolist() == [1, 1, 2, 2]
+    assert found.examination.tolist() == [1, 0.5, 1, 1]
+    with pytest.raises(ValueError, match="no column height"):
+        estimate(log, by="height")
