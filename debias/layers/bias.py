@@ -23,9 +23,10 @@ class BiasTower(keras.layers.Layer):
     With no hidden layer the output is the sum over columns c of table_c[id_c]: a single
     column `{"position": 10}` is the classic theta_k. Columns that are crossed add a
     table of their pairs of ids, so that a badge may do more at one rank than at
-    another. Id 0 means missing (and padding) and has a row of its own; an id above a column's size is an error, inside a
-    TensorFlow graph too. Where XLA compiles, as in every `fit` on JAX, values cannot be
-    looked at, and only a list longer than the table of positions is seen.
+    another. Id 0 means missing (and padding) and has a row of its own; an id above a
+    column's size is an error, inside a TensorFlow graph too. Where XLA compiles, as in
+    every `fit` on JAX, values cannot be looked at, and only a list longer than the
+    table of positions is seen.
 
     Args:
         columns: Column name to its largest id, as `{"position": 10, "device": 3}`.
