@@ -26,6 +26,7 @@ EXTRAS = {
     "retrieval": ["faiss-cpu>=1.11", "onnxruntime>=1.18"],
     "trees": ["lightgbm>=4.3", "xgboost-cpu>=2.1"],
     "annoy": ["annoy>=1.17.3"],  # is compiled where it is installed
+    "milvus": ["pymilvus>=3.0", "milvus-lite>=3.2"],  # the second is embedded
 }
 EXTRAS["serve"] = [
     *EXTRAS["retrieval"],
@@ -61,6 +62,7 @@ EXTRAS["test"] = [
     *EXTRAS["trees"],
     *EXTRAS["docs"],
     "codespell>=2.3",
+    *EXTRAS["milvus"],
     "httpx>=0.27",
     "aiohttp>=3.9",
     "schemathesis>=4",

@@ -8,6 +8,7 @@ version of it, `update` applies a stream of events to the version, and `query` a
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from debias.retrieval.serving.versions import Version
 
 INDEXES = ("exact", "hnsw", "ivf", "pq")
-EXTRA_INDEXES = ("annoy",)  # with an extra of its own
+EXTRA_INDEXES = ("annoy", "milvus")  # with extras of their own
 REPORTED = ("tower", "recipe", "passes", "held_out", "applied")
 PARTS = "user item time user_features item_features"
 
@@ -311,9 +312,17 @@ def publish(
     index: Annotated[
         str,
         typer.Option(
-            help=f"One of {' '.join(INDEXES)}; or annoy, with the extra annoy."
+            help=f"One of {' '.join(INDEXES)}; or, each with the extra of its name, "
+            f"{' '.join(EXTRA_INDEXES)}."
         ),
     ] = "exact",
+    milvus_uri: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a cluster, such as http://milvus:19530; without it, Milvus "
+            "is embedded. A token is read from MILVUS_TOKEN."
+        ),
+    ] = None,
     ranker: Annotated[
         Path | None,
         typer.Option(
@@ -326,7 +335,7 @@ def publish(
 ) -> None:
     """Makes a trained model a version that is served: tower, vectors and index."""
     with messages():
-        how = _searcher(index)
+        how = _searcher(index, milvus_uri)
         from debias.retrieval.serving import versions
         from debias.retrieval.serving.update import LEARNERS, publish_full
         from debias.retrieval.training.runs import open_run
@@ -341,6 +350,7 @@ def publish(
             "recipe": run.report["recipe"],
             "column": run.request["source"]["column"],
             "index": index,
+            "milvus_uri": milvus_uri,
         }
         applied = run.report["applied"]
         with versions.alone(root / LEARNERS), share_bar("publishing") as progress:
@@ -370,9 +380,15 @@ def publish(
         print_table("Index", [found["index"]])
 
 
-def _searcher(name: str) -> Any:
+def _searcher(name: str, milvus_uri: str | None = None) -> Any:
     """What makes the searcher of an index, None for exact search."""
     _check_name("--index", name, (*INDEXES, *EXTRA_INDEXES))
+    if name == "milvus":
+        from debias.retrieval.serving.milvus import milvus
+
+        return partial(milvus, uri=milvus_uri)
+    if milvus_uri is not None:
+        raise ValueError("--milvus-uri goes with --index milvus")
     from debias.retrieval.serving import index
 
     return None if name == "exact" else getattr(index, name)
@@ -447,7 +463,7 @@ def _update(
             max_events=every,
             users=tables[0],
             items=tables[1],
-            how=_searcher(about["index"]),
+            how=_searcher(about["index"], about.get("milvus_uri")),
             keep=keep,
             start=lambda count: stack.enter_context(bar("updating", count, "events/s")),
         )

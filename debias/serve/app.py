@@ -180,6 +180,9 @@ class _Routes:
             except ValueError as error:
                 malformed = isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
                 return said(400 if malformed else 422, str(error))
+            except OSError as error:  # a cluster of Milvus that does not answer
+                log.error("%s", error)
+                return said(503, "the index does not answer; try again")
             return Response(found, media_type="application/json")
 
         return await self.workers.run(compute)

@@ -1,7 +1,8 @@
 """The items of largest inner product with a user's vector, or with one of several.
 
-`exact` compares all. A `Searcher` (Faiss, made by `hnsw`, `ivf` or `pq`; Annoy, made by
-`annoy`, with an extra of its own) finds likely rows much faster. An `Index` is served:
+`exact` compares all. A `Searcher` (Faiss, made by `hnsw`, `ivf` or `pq`; with extras of
+their own Annoy, made by `annoy`, and Milvus, embedded or a cluster, made by
+`debias.retrieval.serving.milvus`) finds likely rows much faster. An `Index` is served:
 all vectors, a searcher, and the rows that have changed since it was built. It scores
 the rows of the searcher exactly and drops those that a filter excludes. Where too few
 remain it compares all, so an answer is short only where fewer items are allowed.
@@ -201,6 +202,10 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
         except OSError as error:
             raise ValueError(f"{path}: is no Annoy index: {error}") from None
         return Annoy(forest)
+    if (path := folder / "index.milvus").exists():
+        from debias.retrieval.serving.milvus import open_milvus
+
+        return open_milvus(path, dim)
     return None
 
 

@@ -6,7 +6,7 @@
         users.npz           table of users: features, and raw id <-> row
         items.npz           the same of items
         vectors.npy         (items, d) float32
-        index.faiss         searches them; or index.annoy, or neither
+        index.faiss         searches them; or index.annoy, index.milvus, or none
         place.npy           rows of equal vectors, where an index.faiss has them once
         fresh.npy           rows that have changed since the index was built
         histories.npy       the users' latest items, if known
