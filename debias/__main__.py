@@ -5,6 +5,7 @@ import typer
 from debias.commands.demo import demo
 from debias.commands.diagnose import diagnose
 from debias.commands.evaluate import evaluate
+from debias.commands.examples import explain
 from debias.commands.export import export
 from debias.commands.importing import import_events
 from debias.commands.inspect import inspect
@@ -20,19 +21,22 @@ from debias.commands.train import train
 from debias.commands.weights import weights
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     help="From a click log to a ranker without its bias.",
+    epilog="Begin with: debias demo",
 )
 COMMANDS = (
-    *(demo, inspect, diagnose, plan, propensities, judge, weights),
-    *(train, evaluate, export, rank, serve),
+    *(demo, inspect, diagnose, plan, train, evaluate, rank, export),
+    *(propensities, judge, weights, serve),
 )
 for command in COMMANDS:
     app.command()(command)
 app.command("import")(import_events)
-app.add_typer(retrieval, name="retrieval")
+app.add_typer(retrieval, name="retrieval", rich_help_panel="Serve")
+explain(app)
+explain(retrieval, "retrieval ")
 
 
 @app.callback()

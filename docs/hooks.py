@@ -17,6 +17,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 RESULTS = "benchmarks/README.md"
 METHOD = "results/index.md"
+WIDE = "---\nhide: [toc]\n---\n\n"  # tables want the room
 FIRST = ("logs", "layouts", "towers", "trees", "deploying", "other-libraries")
 PROJECT = {
     "CONTRIBUTING.md": "project/contributing.md",
@@ -53,7 +54,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages and the figures."""
     method, *_ = _split()
     pages = {METHOD: moved(method, RESULTS, METHOD)}
-    pages |= {path: moved(text, RESULTS, path) for path, _, text in sections()}
+    for path, _, text in sections():
+        pages[path] = WIDE + moved(text, RESULTS, path)
     for source, path in PROJECT.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         pages[path] = moved(text, source, path)

@@ -4,13 +4,14 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from debias.commands.mirror import local
-from debias.commands.screen import messages, say
+from debias.commands.screen import messages, say, silenced
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData
@@ -26,9 +27,10 @@ Log = Annotated[
         "gs://; one row a shown item or one row a session. Or a log of this library."
     ),
 ]
+_reading = partial(typer.Option, rich_help_panel="How the log is read")
 Column = Annotated[
     list[str] | None,
-    typer.Option(
+    _reading(
         "--column",
         "-c",
         help="PART=NAME, which column plays which part, such as item=doc_id or "
@@ -39,31 +41,36 @@ Column = Annotated[
 ]
 Items = Annotated[
     str | None,
-    typer.Option(help="Table of items with their features, joined by item and query."),
+    _reading(
+        help="Table of items with their features, joined by item and query.",
+    ),
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(
+    _reading(
         help="Ranking data of a log that this library wrote: Parquet, LETOR or ELWC."
     ),
 ]
 ListSize = Annotated[
-    int | None, typer.Option(min=1, help="Positions to keep, the first ones.")
+    int | None,
+    _reading(min=1, help="Positions to keep, the first ones."),
 ]
 FirstPosition = Annotated[
-    int, typer.Option(help="What the log calls the first position.")
+    int,
+    _reading(help="What the log calls the first position."),
 ]
 FirstFeatures = Annotated[
     bool,
-    typer.Option(
-        "--first-features", help="Keep the first of an item's differing features."
+    _reading(
+        "--first-features",
+        help="Keep the first of an item's differing features.",
     ),
 ]
 
 HELD = 0.5  # GB; the commands hold a log up to about four times
 Memory = Annotated[
     float,
-    typer.Option(
+    _reading(
         min=0,
         help="GB; a log of this library that takes more is streamed and never held.",
     ),
@@ -71,12 +78,24 @@ Memory = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
+_QUIET = inspect.Parameter(
+    "quiet",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print errors alone, and JSON if asked."),
+    ],
+)
+
+
 def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any]:
     """Gives a command the options of `makers` in place of the arguments of their names.
 
     A command that takes `source` and is decorated with `options(source=Source.of)` has
     all options of `Source.of` at the prompt and receives what that returns. What the
-    user can put right is printed as a message, without a traceback.
+    user can put right is printed as a message, without a traceback. Every command has
+    the option `--quiet`.
     """
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
@@ -87,10 +106,10 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
         }
         given = [each for p in own for each in groups.get(p.name, [p])]
         # Arguments without a default come first, as in any signature of Python.
-        given = [p.replace(kind=p.KEYWORD_ONLY) for p in given]
+        given = [p.replace(kind=p.KEYWORD_ONLY) for p in [*given, _QUIET]]
 
         def called(**values: Any) -> None:
-            with messages(), local(values) as values:
+            with silenced(values.pop("quiet")), messages(), local(values) as values:
                 made = {
                     name: makers[name](**{p.name: values.pop(p.name) for p in group})
                     for name, group in groups.items()

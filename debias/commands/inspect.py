@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from debias.commands import inputs
-from debias.commands.screen import AsJson, print_json, print_table, say, share_bar
+from debias.commands.screen import (
+    AsJson,
+    complain,
+    print_json,
+    print_table,
+    say,
+    share_bar,
+)
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData, Stream
@@ -39,7 +46,7 @@ def inspect(
     ]
     print_table("Clicks by position (better items may stand higher)", rows)
     for problem in problems:
-        say(f"{source.log}: cannot be learned from: {problem}", err=True)
+        complain(f"{source.log}: cannot be learned from: {problem}")
     for warning in warnings:
         say(f"warning: {source.log}: {warning}", err=True)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from debias.commands import inputs, places
-from debias.commands.screen import AsJson, print_json, print_table, say
+from debias.commands.screen import AsJson, complain, print_json, print_table, say
 
 UNKNOWN = 3  # exit status of --strict
 
@@ -73,5 +73,5 @@ def propensities(
             say(f"note: {note}")
         say(f"{len(found)} places, {unknown} of them not identified; written to {out}")
     if strict and unknown:
-        say(f"error: {unknown} of {len(found)} places are not identified", err=True)
+        complain(f"error: {unknown} of {len(found)} places are not identified")
         raise typer.Exit(UNKNOWN)

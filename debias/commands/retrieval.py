@@ -39,7 +39,7 @@ PARTS = "user item time user_features item_features"
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     help="Retrieval models: train, evaluate, publish, update and query.",
 )
 

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +37,26 @@ Version = Annotated[
 ]
 
 
+_quiet = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def silenced(asked: bool) -> Iterator[None]:
+    """Prints nothing within, if so asked, but errors and JSON."""
+    token = _quiet.set(asked)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
 def say(text: str, err: bool = False) -> None:
+    """Prints lines of text, unless silenced; see `complain`."""
+    if not _quiet.get():
+        complain(text, err)
+
+
+def complain(text: str, err: bool = True) -> None:
     """Prints lines of text; what they quote from files cannot rule the terminal."""
     from debias.data.text import printable  # loads NumPy, which a help does not need
 
@@ -49,10 +69,10 @@ def messages() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        say(f"error: {error}", err=True)
+        complain(f"error: {error}")
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
-        say("interrupted; nothing is half written, give the command again", err=True)
+        complain("interrupted; nothing is half written, give the command again")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -77,7 +97,7 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Callable[[float], 
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=_quiet.get() or not sys.stderr.isatty(),
         transient=True,
     ) as progress:
         task = progress.add_task(label, total=total)
@@ -108,6 +128,8 @@ def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
     One row that is wider than the screen stands as lines of a name and a value.
     """
+    if _quiet.get():
+        return
     from rich.console import Console
 
     from debias.training.results import table as made
@@ -122,6 +144,8 @@ def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 def print_result(result: Any) -> None:
     """A result of the library as it prints itself: tables, then words."""
+    if _quiet.get():
+        return
     from rich.console import Console
 
     Console(markup=False, highlight=False, emoji=False).print(result)

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ CLICKED = " ".join(n for n, each in PRESETS.items() if each.predicts_clicks)
 RANKED = " ".join(n for n, each in PRESETS.items() if not each.predicts_clicks)
 CORRECTED = " ".join(CORRECTIONS)
 MODELS = f"auto {CLICKED} {RANKED} {CORRECTED}"
+_learning = partial(typer.Option, rich_help_panel="How the model learns")
 OURS = (
     "train.json",
     "checkpoint.npz",
@@ -41,27 +43,46 @@ OURS = (
 def config_of(
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Passes at most; by default 16, more on small logs."),
+        _learning(
+            min=1,
+            help="Passes at most; by default 16, more on small logs.",
+        ),
     ] = None,
     patience: Annotated[
-        int, typer.Option(min=1, help="Judgments without gain before the end.")
+        int,
+        _learning(
+            min=1,
+            help="Judgments without gain before the end.",
+        ),
     ] = TrainingConfig.patience,
     rate: Annotated[
-        float, typer.Option(help="Learning rate of Adam, above 0 and at most 1.")
+        float,
+        _learning(
+            help="Learning rate of Adam, above 0 and at most 1.",
+        ),
     ] = TrainingConfig.rate,
     decay: Annotated[
         float,
-        typer.Option(help="Weight decay of relevance towers; 0 to 1 is usual."),
+        _learning(
+            help="Weight decay of relevance towers; 0 to 1 is usual.",
+        ),
     ] = TrainingConfig.decay,
     average: Annotated[
-        bool, typer.Option(help="Whether to average weights over the last steps.")
+        bool,
+        _learning(
+            help="Whether to average weights over the last steps.",
+        ),
     ] = True,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Sessions a step.")
+        int, _learning(min=1, help="Sessions a step.")
     ] = TrainingConfig.batch_size,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: Annotated[int, _learning(min=0, help="Random seed.")] = 0,
     every: Annotated[
-        int, typer.Option(min=1, help="Sessions between two checkpoints, at most.")
+        int,
+        _learning(
+            min=1,
+            help="Sessions between two checkpoints, at most.",
+        ),
     ] = ROUND,
 ) -> TrainingConfig:
     """How long and how fast to learn, checked before a log is read."""

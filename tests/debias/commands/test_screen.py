@@ -1,11 +1,14 @@
 """What commands print: nothing that a file holds rules the terminal."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from debias.__main__ import app
 from debias.commands.screen import messages, print_table, say
 from debias.data.text import printable
 
@@ -58,3 +61,16 @@ def test_commands_tell_their_version(package):
     import debias
 
     assert (done.returncode, done.stdout) == (0, f"debias {debias.__version__}\n")
+
+
+def test_silenced_commands_print_errors_and_json_alone(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("session,query,item,click\n0,a,x,1\n0,a,y,0\n1,a,y,1\n1,a,x,0\n")
+    command = ["inspect", str(path), "--quiet"]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.output) == (0, "")
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert json.loads(done.output)["sessions"] == 2
+    done = CliRunner().invoke(app, ["inspect", "nowhere.csv", "-q"])
+    assert done.exit_code == 1 and "error: " in done.output
+    assert "sessions" in CliRunner().invoke(app, command[:2]).output  # loud again

@@ -1,0 +1,56 @@
+"""What the help says beside the options: an example of each command, and its group."""
+
+from collections.abc import Mapping
+from inspect import getdoc
+
+import typer
+
+PANELS: Mapping[str, str] = {
+    "Begin": "demo import inspect",
+    "What a log can tell": "diagnose plan",
+    "Train and rank": "train evaluate rank export",
+    "For trainers of your own": "propensities judge weights",
+    "Serve": "serve retrieval",
+}
+
+EXAMPLES: Mapping[str, str] = {
+    "demo": "debias demo -o demo",
+    "import": "debias import events.csv -c user=visitor -o log.parquet",
+    "inspect": "debias inspect log.parquet -c session=sid -c item=doc",
+    "diagnose": "debias diagnose log.parquet -c 'features=f_*' -o report.html",
+    "plan": "debias plan log.parquet",
+    "propensities": "debias propensities log.parquet -o propensities.csv",
+    "judge": "debias judge log.parquet -o judgments.csv",
+    "weights": "debias weights log.parquet --for lightgbm -o impressions.parquet",
+    "train": "debias train log.parquet -c 'features=f_*' --model product -o trained",
+    "evaluate": "debias evaluate trained log.parquet -c 'features=f_*'",
+    "export": "debias export trained -o ranker.onnx",
+    "rank": "debias rank trained candidates.parquet -o ranked.parquet",
+    "serve": "debias serve published --ranker ranker.onnx --port 8000",
+    "retrieval train": "debias retrieval train events.parquet -o towers",
+    "retrieval evaluate": "debias retrieval evaluate towers later.parquet",
+    "retrieval publish": "debias retrieval publish towers published",
+    "retrieval update": "debias retrieval update published new.parquet",
+    "retrieval check": "debias retrieval check published",
+    "retrieval query": "debias retrieval query published --user u1 -k 5",
+}
+"""By what is typed after `debias`."""
+
+
+def explain(app: typer.Typer, prefix: str = "") -> None:
+    """Gives the commands of `app` their words, their example and their group.
+
+    Args:
+        app: A group of commands, each of which was added to it.
+        prefix: What is typed before the names of these commands, as "retrieval ".
+    """
+    panels = {name: panel for panel, names in PANELS.items() for name in names.split()}
+    for each in app.registered_commands:
+        name = str(each.name or getattr(each.callback, "__name__", ""))
+        # Lines of a paragraph flow together, whatever the width of the terminal.
+        paragraphs = (getdoc(each.callback) or "").split("\n\n")
+        each.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+        if example := EXAMPLES.get(prefix + name):
+            each.epilog = f"Example: {example}"
+        if not prefix:
+            each.rich_help_panel = panels.get(name)
