@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import UNSET
 
 from debias.engine.scoring import Scorer
-from debias.retrieval.data.interactions import FIRST, ID
+from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
 from debias.retrieval.serving.query import Answer, retrieve
 from debias.retrieval.serving.versions import Version
 from debias.serve.schemas import (
@@ -22,6 +22,7 @@ from debias.serve.schemas import (
 )
 
 LARGEST = float(np.finfo(np.float32).max)
+Column = list[Any] | np.ndarray  # a value an item
 RETRIEVED = "retrieval_score"  # a feature that `recommend` knows of every item
 
 
@@ -58,7 +59,7 @@ def ranked(version: Version, ranker: Scorer, asked: RankRequest) -> RankAnswer:
         features = named(ranker, by_name(asked.items), asked.context, len(asked.items))
     else:
         rows = rows_of(version, asked.ids if asked.ids is not UNSET else ())
-        table = item_features(version, rows, feature_names(ranker) or ())
+        table = item_features(version, rows, wanted_names(ranker) or ())
         features = named(ranker, table, asked.context, len(rows))
     scores = _scores(ranker, features)
     order = np.argsort(-scores, kind="stable")
@@ -78,7 +79,7 @@ def recommended(
     """
     found = _retrieve(version, asked, max(asked.candidates, asked.k))
     rows = rows_of(version, found.items)
-    table = item_features(version, rows, feature_names(ranker) or ())
+    table = item_features(version, rows, wanted_names(ranker) or ())
     table = {RETRIEVED: np.array(found.scores, np.float32), **table}
     scores = _scores(ranker, named(ranker, table, asked.context, len(rows)))
     order = np.argsort(-scores, kind="stable")[: asked.k]
@@ -120,17 +121,29 @@ def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
 
 def item_features(
     version: Version, rows: np.ndarray, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Those of the named features that the version's table of items has as numbers."""
+) -> dict[str, Column]:
+    """Those of the named features that the version's table of items has, by name.
+
+    Of a category the words; None for a missing or unknown one.
+    """
     return {
-        name: version.items.columns[name][rows]
+        name: _raw(version.items, name, rows)
         for name in names
         if name in version.items.columns
-        and version.items.columns[name].dtype.kind == "f"
     }
 
 
-def by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _raw(items: FeatureTable, name: str, rows: np.ndarray) -> Column:
+    codes = items.columns[name][rows]
+    if codes.dtype.kind == "f":
+        return codes
+    words = [None] * FIRST + items.vocabularies[name].tolist()
+    if codes.ndim == 1:
+        return [words[code] for code in codes]
+    return [[words[code] for code in row if code >= FIRST] for row in codes]
+
+
+def by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     """A column for each feature that an item has; one that an item lacks is None there.
 
     >>> by_name([{"price": 2.5}, {"price": 3, "age": 1}])
@@ -142,34 +155,34 @@ def by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def named(
     ranker: Scorer,
-    table: Mapping[str, Sequence[Any] | np.ndarray],
+    table: Mapping[str, Column],
     context: Mapping[str, Any],
     items: int,
 ) -> np.ndarray:
     """(items, F) float32: the ranker's features, from columns by name.
 
     Args:
-        ranker: Knows the names of its features.
+        ranker: Knows the names of its features. One that knows their kinds takes raw
+            values: text, and None for missing ones.
         table: A value an item.
         context: A value for all items.
         items: How many.
 
     Raises:
-        ValueError: The ranker knows no names; or a feature is missing, is no finite
-            number, or is in the table and the context.
+        ValueError: The ranker knows no names; or a feature is missing, is of another
+            kind, or is in the table and the context.
 
     >>> ranker = Scorer(lambda x: x[..., 0], ("price", "hour"))
     >>> named(ranker, {"price": [2.5, 3]}, {"hour": 9}, 2).tolist()
     [[2.5, 9.0], [3.0, 9.0]]
     """
-    wanted = feature_names(ranker)
-    if wanted is None:
+    names = wanted_names(ranker)
+    if names is None:
         raise ValueError(
             "the ranker does not know the names of its features; give features, in the "
             "order of training"
         )
-    features = np.empty((items, len(wanted)), np.float64)
-    for place, name in enumerate(wanted):
+    for name in names:
         if name in table and name in context:
             raise ValueError(f"context: items have the feature {name} as well")
         if name not in table and name not in context:
@@ -177,8 +190,45 @@ def named(
                 f"the feature {name} of the ranker is missing; give it with the items "
                 "or in context"
             )
-        features[:, place] = _numbers(name, table.get(name, context.get(name)))
+    if getattr(ranker, "kinds", None) is not None:
+        columns = {
+            name: table[name] if name in table else [context[name]] * items
+            for name in names
+        }
+        return encoded(ranker, columns)
+    features = np.empty((items, len(names)), np.float64)
+    for place, name in enumerate(names):
+        value = table[name] if name in table else context[name]
+        features[:, place] = _numbers(name, value)
     return _float32(features)
+
+
+def encoded(ranker: Scorer, columns: Mapping[str, Column]) -> np.ndarray:
+    """(items, F) float32 of raw values, by the kinds and vocabularies of the ranker."""
+    import pyarrow as pa
+
+    from debias.data.by_name import matrix
+
+    arrays = {}
+    for name, values in columns.items():
+        try:
+            arrays[name] = pa.array(values)
+        except (pa.ArrowException, OverflowError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"the feature {name} must have values of one type: {reason}"
+            ) from None
+    table, names = pa.table(arrays), ranker.feature_names or ()
+    return matrix(table, names, "items", kinds=ranker.kinds)
+
+
+def wanted_names(ranker: Any) -> list[str] | None:
+    """What a ranker's features are called where they come from; None: it has no names.
+
+    Several categories of one item are one feature there and columns of the matrix.
+    """
+    kinds = getattr(ranker, "kinds", None)
+    return feature_names(ranker) if kinds is None else [each.name for each in kinds]
 
 
 def _numbers(name: str, values: Any) -> Any:
