@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from debias.engine.scoring import Scorer
 from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
-from debias.retrieval.serving.query import Answer, retrieve
+from debias.retrieval.serving.query import find, retrieve
 from debias.retrieval.serving.versions import Version
 from debias.serve.schemas import (
     WAYS,
@@ -28,13 +28,10 @@ RETRIEVED = "retrieval_score"  # a feature that `recommend` knows of every item
 
 def retrieved(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
     """The items to retrieve for a user, known or new."""
-    return RetrieveAnswer(version.name, *_retrieve(version, asked, asked.k))
-
-
-def _retrieve(version: Version, asked: RetrieveRequest, k: int) -> Answer:
-    return retrieve(
-        version, asked.user, asked.history, k, seen=asked.seen, where=asked.where
+    answer = retrieve(
+        version, asked.user, asked.history, asked.k, seen=asked.seen, where=asked.where
     )
+    return RetrieveAnswer(version.name, *answer)
 
 
 def ranked(version: Version, ranker: Scorer, asked: RankRequest) -> RankAnswer:
@@ -77,17 +74,19 @@ def recommended(
     Raises:
         ValueError: As for `ranked` and `retrieve`.
     """
-    found = _retrieve(version, asked, max(asked.candidates, asked.k))
-    rows = rows_of(version, found.items)
-    table = item_features(version, rows, wanted_names(ranker) or ())
-    table = {RETRIEVED: np.array(found.scores, np.float32), **table}
-    scores = _scores(ranker, named(ranker, table, asked.context, len(rows)))
+    k = max(asked.candidates, asked.k)
+    found = find(
+        version, asked.user, asked.history, k, seen=asked.seen, where=asked.where
+    )
+    table = item_features(version, found.rows, wanted_names(ranker) or ())
+    table = {RETRIEVED: found.scores, **table}
+    scores = _scores(ranker, named(ranker, table, asked.context, len(found.rows)))
     order = np.argsort(-scores, kind="stable")[: asked.k]
     return RecommendAnswer(
         version.name,
-        [found.items[place] for place in order],
+        version.items.vocabularies[ID][found.rows[order]].tolist(),
         scores[order].tolist(),
-        [found.scores[place] for place in order],
+        found.scores[order].tolist(),
         found.known,
         found.passed_over,
     )

@@ -33,6 +33,15 @@ class Answer(NamedTuple):
     passed_over: list[str]
 
 
+class Found(NamedTuple):
+    """An `Answer` before rows of the version's items have become raw ids."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+    known: bool
+    passed_over: list[str]
+
+
 def retrieve(
     version: Version,
     user: Mapping[str, Any] | None = None,
@@ -61,6 +70,21 @@ def retrieve(
         ValueError: A feature is unknown or of the wrong kind, a number is not finite,
             k is less than 1. The message names it.
     """
+    found = find(version, user, history, k, seen=seen, where=where)
+    ids = version.items.vocabularies[ID][found.rows].tolist()
+    return Answer(ids, found.scores.tolist(), found.known, found.passed_over)
+
+
+def find(
+    version: Version,
+    user: Mapping[str, Any] | None = None,
+    history: Sequence[Raw] | None = None,
+    k: int = 100,
+    *,
+    seen: bool = False,
+    where: Where | None = None,
+) -> Found:
+    """As `retrieve`, by row."""
     user = dict(user or {})
     row = version.user_codes[ID].get(_word(ID, user.get(ID)), UNKNOWN) - FIRST
     features = {
@@ -89,8 +113,7 @@ def retrieve(
         seen=() if seen else np.array(codes, np.int64) - FIRST,
         allowed=allowed(version, where) if where else None,
     )
-    ids = version.items.vocabularies[ID]
-    return Answer(ids[rows].tolist(), scores.tolist(), row >= 0, passed_over)
+    return Found(rows, scores, row >= 0, passed_over)
 
 
 def allowed(version: Version, where: Where) -> np.ndarray:

@@ -228,6 +228,8 @@ def test_recommend_orders_what_is_retrieved(root):
         asked["where"] = {"price": [1, None]}
         found = client.post("/recommend", json=asked).json()
         assert found["items"][0] == "1-1"  # cheapest of 8, 4 and, by row, 1
+        nothing = client.post("/recommend", json={"where": {"price": [99, None]}})
+        assert nothing.status_code == 200 and nothing.json()["items"] == []
         assert client.post("/recommend", json={"k": 0}).status_code == 422
 
 
