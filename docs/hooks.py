@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = "benchmarks/README.md"
 METHOD = "results/index.md"
 WIDE = "---\nhide: [toc]\n---\n\n"  # tables want the room
-FIRST = ("logs", "layouts", "towers", "trees", "deploying", "other-libraries")
+FIRST = (
+    *("logs", "events", "layouts", "towers", "propensities", "trees"),
+    *("deploying", "other-libraries"),
+)
 PROJECT = {
     "CONTRIBUTING.md": "project/contributing.md",
     "ARCHITECTURE.md": "project/architecture.md",
