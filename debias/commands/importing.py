@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PARTS = (
     "event impression click target session query item shown position timestamp user "
-    "device keep"
+    "device id keep"
 )
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

@@ -151,6 +151,39 @@ def list_sizes(array: pa.Array) -> np.ndarray:
     return pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
 
 
+def first_there(arrays: Sequence[pa.Array]) -> pa.Array:
+    """Of several columns the first that holds something in a row.
+
+    Lists and single values mix: where any is a list, a single value is one of it.
+
+    >>> listed, single = pa.array([["a", "b"], None]), pa.array([None, "c"])
+    >>> first_there([listed, single]).to_pylist()
+    [['a', 'b'], ['c']]
+    """
+    kinds = {
+        each.type.value_type if is_list(each.type) else each.type for each in arrays
+    }
+    if not any(is_list(each.type) for each in arrays):
+        same = len(kinds) == 1
+        return pc.coalesce(*(a if same else a.cast(pa.string()) for a in arrays))
+    flats, sizes = [], []
+    for each in arrays:
+        listed = is_list(each.type)
+        flat = plain(pc.list_flatten(each)) if listed else each.drop_null()
+        flats.append(flat if len(kinds) == 1 else flat.cast(pa.string()))
+        there = pc.is_valid(each).to_numpy(zero_copy_only=False)
+        sizes.append(list_sizes(each) if listed else there.astype(np.int64))
+    table = np.stack(sizes)
+    chosen = np.argmax(table > 0, axis=0)
+    starts = np.cumsum(table.ravel()).reshape(table.shape) - table
+    rows = np.arange(len(chosen))
+    size, start = table[chosen, rows], starts[chosen, rows]
+    ends = np.concatenate([[0], np.cumsum(size)])
+    at = np.repeat(start - ends[:-1], size) + np.arange(ends[-1])
+    values = pa.concat_arrays(flats).take(pa.array(at))
+    return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values)
+
+
 def _looked_up(array: pa.Array, key: str) -> pa.Array:
     """The value of a key, of lists of structs of key and value."""
     flat = pc.list_flatten(array)

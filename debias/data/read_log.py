@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from debias.data.log import ClickLog
 from debias.data.pairs import (
+    Items,
     Pairs,
     in_rows,
     index_in,
@@ -31,7 +32,7 @@ from debias.data.ranking import RankingData
 from debias.data.roles import Columns, choose
 from debias.data.rows import LONGEST, Rows, positions, read_rows
 from debias.data.shown import REMEDIES
-from debias.data.tables import Source, open_parts
+from debias.data.tables import Part, Source, open_parts, unchanged
 
 __all__ = ["Columns", "Reading", "read_log"]
 
@@ -103,8 +104,9 @@ def read_log(
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: A column is missing or of the wrong type, a value is not allowed, or
-            rows contradict each other; names file, column and first row, from 0.
+        ValueError: A column is missing or of the wrong type, a value is not allowed,
+            rows contradict each other, or a file grew while it was read; names file,
+            column and first row, from 0.
 
     >>> table = pa.table({
     ...     "session": [7, 7, 8], "query": ["a", "a", "b"], "item": ["x", "y", "x"],
@@ -127,6 +129,29 @@ def read_log(
     if table is not None:
         asked = replace(asked, features=None, label=None)
     parts = open_parts(source)
+    with unchanged(parts):
+        return _reading(
+            parts,
+            asked,
+            table,
+            list_size,
+            first_position,
+            first_features,
+            devices,
+            progress,
+        )
+
+
+def _reading(
+    parts: Sequence[Part],
+    asked: Columns,
+    table: Items | None,
+    list_size: int | None,
+    first_position: int,
+    first_features: bool,
+    devices: Sequence[str] | None,
+    progress: Callable[[float], None],
+) -> Reading:
     chosen = choose(parts, asked)
     passes = 2 if "features" in chosen else 1
     rows = read_rows(parts, chosen, lambda share: progress(share / passes))

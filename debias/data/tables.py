@@ -40,6 +40,7 @@ __all__ = [
 
 BATCH = 1 << 16  # rows
 _BLOCK = 1 << 24  # bytes of text parsed at once
+_SAMPLES = 16  # places in a JSON file where columns are looked for
 _KINDS = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -506,11 +507,41 @@ def _of_json(path: AnyPath) -> Part:
             yield batch.select(wanted.names), share
 
     try:
-        schema = opened(None).schema
+        schema = _sampled(path, opened(None).schema)
         _ = schema.names
     except DAMAGED as error:
         raise _fault(path, error) from error
     return Part(str(path), schema, read, path)
+
+
+def _sampled(path: AnyPath, schema: pa.Schema) -> pa.Schema:
+    """The schema of the first block, with what lines further down have besides.
+
+    Some lines of a large file on disk are looked at; what they have by another type
+    stays as the first block has it.
+    """
+    from pyarrow import json
+
+    if path.suffix in _PACKED or isinstance(path, Remote):
+        return schema
+    size = path.stat().st_size
+    if size <= _BLOCK:
+        return schema
+    with path.open("rb") as file:
+        for start in range(_BLOCK, size, max(_BLOCK, size // _SAMPLES)):
+            file.seek(start)
+            file.readline()
+            lines = b"".join(file.readlines(_BLOCK >> 6))
+            try:
+                more = json.read_json(io.BytesIO(lines)).schema
+                new = [field for field in more if field.name not in schema.names]
+                schema = pa.unify_schemas(
+                    [schema, pa.schema(new)], promote_options="permissive"
+                )
+                schema = pa.unify_schemas([schema, more], promote_options="permissive")
+            except DAMAGED:
+                continue  # what is wrong with it is said when it is read
+    return schema
 
 
 def _as_float(kind: pa.DataType) -> pa.DataType:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from debias.data.arrays import first_fault, is_list, plain, value_at
 from debias.data.events.roles import EventColumns
-from debias.data.nested import list_sizes, resolved, value_of
+from debias.data.nested import first_there, list_sizes, resolved, value_of
 from debias.data.shown import Batch
 from debias.data.tables import Part
 from debias.data.text import near, printable
@@ -22,7 +22,7 @@ QUERY, IMPRESSION, SHOWN, CLICK, FIRST_TARGET = -1, 0, 1, 2, 3
 _IGNORED, _BLANK = -3, -2
 NO_TIME = np.iinfo(np.int64).min
 PART_BITS = 40  # of a row's origin, below the number of its part
-NAMES = ("key", "item", "query", "user", "device")
+NAMES = ("key", "item", "query", "user", "device", "id")
 
 
 @dataclass
@@ -190,6 +190,8 @@ class Flattener:
             "time": pa.array(self._times(rows, number)),
             **{role: self._names(rows, role) for role in ("query", "user", "device")},
         }
+        if "id" in self._paths:
+            plain_columns["id"] = self._names(rows, "id")
         if kind[0] == QUERY:
             nothing = pa.nulls(len(rows), pa.string())
             yield self._batch(plain_columns, kind, origin, nothing, None, {}, None)
@@ -258,12 +260,11 @@ class Flattener:
             self._there(value_of(rows, path)) for path in self._paths.of.get(role, ())
         ]
         some = [each for each in arrays if each.null_count < len(each)] or arrays[:1]
-        if not some:
-            return None
-        if len(some) > 1 and len({each.type for each in some}) > 1:
-            flat = [_first_of_lists(each) for each in some]
-            some = [each.cast(pa.string()) for each in flat]
-        return some[0] if len(some) == 1 else pc.coalesce(*some)
+        if len(some) < 2:
+            return some[0] if some else None
+        if role not in ("item", "shown", "position"):  # one value a row
+            some = [_first_of_lists(each) for each in some]
+        return first_there(some)
 
     def _there(self, array: pa.Array) -> pa.Array:
         """The array without what stands for no value."""
@@ -369,13 +370,16 @@ class Flattener:
                 return None  # of the event, not of its items
             return values.take(pa.array(at))
         sizes, wanted = list_sizes(values), list_sizes(item)
-        if (sizes != wanted).any():
-            if values.null_count == len(values):
-                return None
-            row = int(np.argmax(sizes != wanted))
+        wrong = (sizes != wanted) & (sizes > 0)
+        if wrong.any():
+            row = int(np.argmax(wrong))
             what = f"has {sizes[row]} entries for {wanted[row]} items"
             raise self._fault(role, number, row, what, "write one for each item")
-        return plain(pc.list_flatten(values))
+        starts = np.repeat(np.cumsum(sizes) - sizes, wanted)
+        within = np.arange(len(at)) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+        gaps = np.repeat(sizes == 0, wanted)  # an event that has none of its items
+        flat = plain(pc.list_flatten(values))
+        return flat.take(pa.array(starts + within, mask=gaps)) if gaps.any() else flat
 
     def _fault(
         self,

@@ -331,7 +331,10 @@ class _Making:
 
     def lists(self, rows: pa.Table) -> tuple[pa.Table, Counts]:
         """The lists of some events, as a table."""
-        order = np.argsort(rows.column("row").to_numpy(), kind="stable")
+        row = rows.column("row").to_numpy()
+        order = np.argsort(row, kind="stable")
+        copies = _copies(rows, row, order)
+        order = order[~copies]
         codes = {n: _codes(rows.column(n))[order] for n in ("key", "item", "query")}
         time = rows.column("time").to_numpy()[order]
         events = Events(
@@ -344,6 +347,7 @@ class _Making:
             codes["query"],
         )
         lists, counts = join(events, self.how)
+        counts.copies = counts.note("copies", np.sort(row)[copies])
         return self._table(rows, order, events, lists), counts
 
     def _table(
@@ -428,6 +432,7 @@ class _Making:
         counts = {
             name: getattr(total, name)
             for name in (
+                "copies",
                 "duplicates",
                 "reranked",
                 "orphans",
@@ -494,6 +499,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 _WORDS = {
+    "copies": "events whose id came before, left out",
     "duplicates": "impressions of an item that its list had shown before, merged",
     "reranked": "lists whose ranks repeat or are partly missing, ranked by time",
     "orphans": "actions on an item that was not shown before, left out",
@@ -543,6 +549,16 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.combine_chunks()
     return coded.indices.fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _copies(rows: pa.Table, row: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(n,) in this order, which events have the id of one in a row before."""
+    if "id" not in rows.column_names or not len(rows):
+        return np.zeros(len(order), bool)
+    code, row = _codes(rows.column("id"))[order], row[order]
+    first = np.full(code.max(initial=0) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, code[code >= 0], row[code >= 0])
+    return (code >= 0) & (first[code] < row)
 
 
 def _taken(rows: pa.Table, name: str, at: np.ndarray) -> pa.Array:

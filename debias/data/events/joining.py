@@ -73,6 +73,7 @@ class Counts:
         orphans: Actions on an item that no list of theirs showed.
         early: Actions before the impression that they belong to, of those joined.
         late: Actions after the window.
+        copies: Events whose id came before.
         unshown: Sessions with a query or an action, of which nothing was shown.
         first: The first row of each of these, by its name.
     """
@@ -87,6 +88,7 @@ class Counts:
     early: int = 0
     late: int = 0
     unshown: int = 0
+    copies: int = 0
     first: dict[str, int] = field(default_factory=dict)
 
     def note(self, what: str, rows: np.ndarray) -> int:

@@ -34,6 +34,7 @@ class EventColumns:
         timestamp: When.
         user: Who; several as those of `query`.
         device: On what; several as those of `query`.
+        id: What names an event; one that comes again is a copy, and left out.
         keep: What else to keep of an impression, as a column of the name behind the
             last dot: features, presentation.
         missing: Text that stands for no value.
@@ -55,6 +56,7 @@ class EventColumns:
     timestamp: Names = ("timestamp",)
     user: Names = ("user",)
     device: Names = ("device",)
+    id: Names = ()
     keep: Names = ()
     missing: Names = ()
 

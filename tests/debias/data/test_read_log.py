@@ -459,3 +459,17 @@ def test_summary_by_hand():
     np.testing.assert_array_equal(found.ctr, [1 / 3, 1 / 2, np.nan, 0])
     assert found.moved == 2 / 4  # a and b under q1
     assert found.record()["ctr"][2] is None and found.problems == ()
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path):
+    jsonl(FLAT, tmp_path / "log.jsonl")
+    row = json.dumps(FLAT.to_pylist()[0]) + "\n"
+
+    def grow(share):
+        with (tmp_path / "log.jsonl").open("a") as file:
+            file.write(row)
+
+    with pytest.raises(
+        ValueError, match=r"log\.jsonl: changed while it was read, from"
+    ):
+        read_log(tmp_path / "log.jsonl", COLUMNS, progress=grow)

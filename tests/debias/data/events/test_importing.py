@@ -495,3 +495,65 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"e\.jsonl: changed while it was read, from"):
         import_events(path, tmp_path / "log", UBI.told(["query="]), progress=grow)
     assert not (tmp_path / "log").exists()
+
+
+def test_a_tracker_whose_lists_and_clicks_differ_in_shape(tmp_path):
+    """Lists as a product array, clicks with one product, ids of delivery."""
+    events = []
+    for s in range(12):
+        item, clicked, _ = shown(s)
+        products = [
+            {"product_id": int(i), "position": k + 1} for k, i in enumerate(item)
+        ]
+        at = 1_772_000_000_000 + 60_000 * s
+        events.append(
+            {
+                "messageId": f"m{s}",
+                "event": "Product List Viewed",
+                "anonymousId": f"u{s % 4}",
+                "sentAt": at,
+                "properties": {"category": f"c{s % 3}", "products": products},
+            }
+        )
+        events += [
+            {
+                "messageId": f"m{s}-{k}",
+                "event": "Product Clicked",
+                "anonymousId": f"u{s % 4}",
+                "sentAt": at + 1000,
+                "properties": {"product_id": int(item[k])},
+            }
+            for k in np.flatnonzero(clicked)
+        ]
+    path = lines(tmp_path / "events.jsonl", [*events, *events[:5]])  # some came twice
+    columns = EventColumns().told(
+        [
+            "impression=Product List Viewed",
+            "click=Product Clicked",
+            "session=",
+            "item=properties.products.product_id,properties.product_id",
+            "position=properties.products.position",
+            "query=properties.category",
+            "timestamp=sentAt",
+            "user=anonymousId",
+            "id=messageId",
+        ]
+    )
+    found = import_events(path, tmp_path / "log", columns)
+    clicks = sum(int(shown(s)[1].sum()) for s in range(12))
+    assert (found.by, found.lists, found.impressions) == ("row", 12, 48)
+    assert found.clicks == found.clicked == clicks and found.counts["copies"] == 5
+    assert any("milliseconds since 1970" in notice for notice in found.notices)
+    rows = sorted(rows_of(tmp_path / "log"), key=lambda row: row["timestamp"])
+    assert [row["item"] for row in rows] == [shown(s)[0].tolist() for s in range(12)]
+    assert [row["click"] for row in rows] == [shown(s)[1].tolist() for s in range(12)]
+    assert [row["query"] for row in rows] == [f"c{s % 3}" for s in range(12)]
+
+
+def test_columns_that_begin_far_down_a_file_are_found(tmp_path, monkeypatch):
+    from debias.data import tables
+
+    queries, events = ubi()
+    path = lines(tmp_path / "all.jsonl", [*queries, *events])
+    monkeypatch.setattr(tables, "_BLOCK", 1 << 11)  # holds queries alone
+    check(import_events(path, tmp_path / "log", "ubi"), tmp_path / "log")
