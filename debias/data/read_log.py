@@ -138,6 +138,7 @@ def read_log(
             first_position,
             first_features,
             devices,
+            scales,
             progress,
         )
 
@@ -150,6 +151,7 @@ def _reading(
     first_position: int,
     first_features: bool,
     devices: Sequence[str] | None,
+    scales: Scales | None,
     progress: Callable[[float], None],
 ) -> Reading:
     chosen = choose(parts, asked)

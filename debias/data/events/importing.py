@@ -347,7 +347,7 @@ class _Making:
             codes["query"],
         )
         lists, counts = join(events, self.how)
-        counts.copies = counts.note("copies", np.sort(row)[copies])
+        counts.copies = counts.note("copies", np.unique(np.sort(row)[copies]))
         return self._table(rows, order, events, lists), counts
 
     def _table(
