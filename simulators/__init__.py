@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # what the lazy attributes below resolve to
     from simulators.populations import by_query as by_query
     from simulators.populations import logistic_share as logistic_share
     from simulators.populations import named as named
+    from simulators.presentation import with_badge as with_badge
     from simulators.queries import generate as generate
 
 _HOME = {
@@ -69,6 +70,7 @@ _HOME = {
     "RandTopN expert weak_ranker worst_first",
     "populations": "POPULATIONS Population Situation by_device by_query logistic_share "
     "named",
+    "presentation": "with_badge",
     "queries": "generate",
 }
 _MODULE_OF = {name: home for home, names in _HOME.items() for name in names.split()}

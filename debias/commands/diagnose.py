@@ -43,8 +43,13 @@ def diagnose(
         raise ValueError(f"{out} exists: name another with -o, or --force")
     given = inputs.look(source, memory).open(needs_data=False)
     log, data = given.log, given.data if features else None
+    reading = given.reading
+    scales = {} if reading is None else reading.scales
+    labels = {name: scale.labels for name, scale in scales.items()}
     with share_bar("diagnosing") as progress:
-        found = report.diagnose(log, data, max_sessions, seed, progress, given.devices)
+        found = report.diagnose(
+            log, data, max_sessions, seed, progress, given.devices, labels
+        )
     inputs.check_usable(found.summary, source.log)
     with atomic_write(out) as aside:
         page = report.page(found, inputs.name_of(source.log))

@@ -15,13 +15,13 @@ from debias.propensity.examination import Examination
 MATTERS = 1.5
 
 
-def label(code: int, names: Mapping[int, str]) -> str:
-    """What a device is called in words.
+def label(code: int, names: Mapping[int, str], column: str = "device") -> str:
+    """What a device, or another context, is called in words.
 
     >>> label(2, {2: "phone"}), label(3, {}), label(0, {})
     ('phone', 'device 3', 'device unknown')
     """
-    return names.get(code, f"device {code}" if code else "device unknown")
+    return names.get(code, f"{column} {code}" if code else f"{column} unknown")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,10 @@ class Devices(Finding):
 
 
 def devices(
-    by_device: Examination, names: Mapping[int, str] | None = None, level: float = 0.95
+    by_device: Examination,
+    names: Mapping[int, str] | None = None,
+    level: float = 0.95,
+    column: str = "device",
 ) -> Devices:
     """Compares the examination curves of the devices rank by rank.
 
@@ -56,6 +59,7 @@ def devices(
         by_device: Curves with intervals, `estimate(log, method, by="device")`.
         names: Names of the devices by code.
         level: Chance that no difference is claimed where there is none.
+        column: What the contexts are, for the words of the verdict.
 
     Raises:
         ValueError: There are fewer than two devices, or `level` is not in (0, 1).
@@ -90,41 +94,45 @@ def devices(
     if compared.any():
         reach = float(np.exp(detectable(error[compared].max(), critical)))
     codes = np.array(list(curves))
-    labels = [label(int(code), names or {}) for code in codes]
+    labels = [label(int(code), names or {}, column) for code in codes]
     return Devices(
         codes[pair],
         log_ratio,
         error,
         differ,
         reach,
-        **vars(_judge(pair, np.where(differ, log_ratio, 0.0), labels, reach)),
+        **vars(_judge(pair, np.where(differ, log_ratio, 0.0), labels, reach, column)),
     )
 
 
 def _judge(
-    pair: np.ndarray, log_ratio: np.ndarray, labels: list[str], reach: float
+    pair: np.ndarray,
+    log_ratio: np.ndarray,
+    labels: list[str],
+    reach: float,
+    column: str,
 ) -> Finding:
     """The verdict on log ratios that are 0 where devices do not differ."""
     if log_ratio.any():
         at, k = np.unravel_index(np.argmax(np.abs(log_ratio)), log_ratio.shape)
         more, less = pair[at] if log_ratio[at, k] < 0 else pair[at][::-1]
         verdict = (
-            f"Devices differ: at rank {k + 1} {labels[more]} examines "
+            f"{column.capitalize()}s differ: at rank {k + 1} {labels[more]} examines "
             f"{np.exp(np.abs(log_ratio[at, k])):.2f} times as often as {labels[less]}."
         )
-        step = "Let the bias tower read the device: name its column when you train."
+        step = f"Let the bias tower read the {column}: name its column in training."
         return Finding(verdict=verdict, next_step=step, grade="caution")
     if not reach <= MATTERS:
         size = f"below {reach:.1f}" if np.isfinite(reach) else "of any size"
         verdict = (
-            f"Unknown: a ratio {size} between the examinations of two devices would "
+            f"Unknown: a ratio {size} between the examinations of two {column}s would "
             f"not show in this log, and {MATTERS} matters."
         )
-        step = "Log longer; the device may be read by the bias tower meanwhile."
+        step = f"Log longer; the {column} may be read by the bias tower meanwhile."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     verdict = (
-        "Devices do not differ: their curves agree at every rank, and a ratio of "
-        f"{reach:.2f} would have been found (80% power)."
+        f"{column.capitalize()}s do not differ: their curves agree at every rank, and "
+        f"a ratio of {reach:.2f} would have been found (80% power)."
     )
-    step = "One curve serves all devices."
+    step = f"One curve serves all {column}s."
     return Finding(verdict=verdict, next_step=step, grade="good")

@@ -20,6 +20,7 @@ from debias.diagnosis.finding import Finding
 from debias.diagnosis.identifiability import confounding, connectivity, overlap, profile
 from debias.diagnosis.neighbours import neighbours
 from debias.diagnosis.populations import populations
+from debias.diagnosis.presented import Presented, presented
 from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate
 
@@ -85,6 +86,7 @@ class Diagnosis:
         findings: By name, in the order of `TITLES`.
         skipped: Why something could not be computed, by name.
         devices: Names of devices by code.
+        shown: Examination by label of each presentation column, by its name.
     """
 
     summary: Summary
@@ -95,6 +97,13 @@ class Diagnosis:
     findings: Mapping[str, Finding]
     skipped: Mapping[str, str]
     devices: Mapping[int, str] = field(default_factory=dict)
+    shown: Mapping[str, Mapping[str, Examination]] = field(default_factory=dict)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The question that each finding answers, in order."""
+        columns = [n for n in self.findings if n not in TITLES]
+        return TITLES | {n: f"Does {n} change examination?" for n in columns}
 
     @property
     def headline(self) -> str:
@@ -136,6 +145,7 @@ def diagnose(
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
     devices: Sequence[str] = (),
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Diagnosis:
     """Runs every estimator and every diagnosis that the log allows.
 
@@ -146,6 +156,7 @@ def diagnose(
         seed: Of the sample, of held-out sessions and of training.
         progress: Called with the share of the work that is done.
         devices: Names of devices 1, 2 and so on.
+        labels: Those of codes 1, 2 and so on of presentation columns, by name.
 
     Raises:
         ValueError: The log has no session; a file on disk is damaged.
@@ -169,6 +180,10 @@ def diagnose(
     found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     runs = _runs(log, data, seed, names, found)
+    columns = {printable(name): name for name in log.presentation or ()}
+    for called, name in columns.items():
+        words = [printable(text) for text in (labels or {}).get(name, ())]
+        runs[called] = partial(presented, log, name, words)
     cost = COST if data is None else COST | {"neighbours": 15}
     total, done = sum(cost.get(name, 1) for name in runs), 0
     for name, run in runs.items():
@@ -178,7 +193,12 @@ def diagnose(
             skipped[name] = str(error)
         done += cost.get(name, 1)
         progress(reading + (1 - reading) * done / total)
-    findings = {name: found[name] for name in TITLES if name in found}
+    findings = {name: found[name] for name in (*TITLES, *columns) if name in found}
+    shown = {
+        name: each.curves
+        for name, each in findings.items()
+        if isinstance(each, Presented)
+    }
     if "devices" in findings and findings["devices"].grade == "caution":
         findings["populations"] = _with_device(findings.get("populations"))
     estimates = {name: found[name] for name in NAMES if name in found}
@@ -191,6 +211,7 @@ def diagnose(
         {name: each for name, each in findings.items() if each is not None},
         skipped,
         names,
+        shown,
     )
 
 
@@ -287,6 +308,10 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
     if parts:
         drawn["by_device"] = both(figures.examination, parts, nothing, "device")
         legends["by_device"] = figures.legend(parts)
+    for column, values in found.shown.items():
+        if parts := _drawable(dict(values), whole=True):
+            drawn[column] = both(figures.examination, parts, nothing, "label")
+            legends[column] = figures.legend(parts)
     # What a drawing would show; without it the page says so in words.
     for name, draw, shown in (
         ("connectivity", figures.graph, "component"),
@@ -308,19 +333,22 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
         degenerate={n: e for n, e in found.estimates.items() if e.degenerate},
         flagged=flags.tolist(),
         skipped=skipped,
-        titles=TITLES,
+        titles=found.titles,
         names=NAMES,
         figures=drawn,
         legends=legends,
     )
 
 
-def _drawable(curves: Mapping[str, Examination]) -> dict[str, Examination]:
-    """The curves that may be trusted and know more than rank 1."""
+def _drawable(
+    curves: Mapping[str, Examination], whole: bool = False
+) -> dict[str, Examination]:
+    """The curves that may be trusted and know more than rank 1, or `whole`: any."""
     return {
         name: curve
         for name, curve in curves.items()
-        if not curve.degenerate and np.isfinite(curve.examination[1:]).any()
+        if not curve.degenerate
+        and np.isfinite(curve.examination[0 if whole else 1 :]).any()
     }
 
 

@@ -1,0 +1,146 @@
+"""Does a presentation column, such as a badge, change how items are examined?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from debias.data import ClickLog
+from debias.diagnosis.devices import MATTERS, devices
+from debias.diagnosis.finding import Finding, detectable
+from debias.propensity import Propensities, estimate, propensities
+from debias.propensity.examination import Examination
+
+BEST = "pbm_conditional"
+
+
+@dataclass(frozen=True, eq=False)
+class Presented(Finding):
+    """The labels of a column compared with the most frequent one. V labels.
+
+    Attributes:
+        labels: (V,) the others.
+        usual: The most frequent label.
+        ratio: (V,) float64 examination over that under the usual label, at equal rank:
+            the mean of its logs over ranks, weighed by their precision.
+        error: (V,) float64 standard error of its log.
+        curves: Examination by rank under each label, relative to rank 1 of the usual.
+    """
+
+    labels: tuple[str, ...]
+    usual: str
+    ratio: np.ndarray
+    error: np.ndarray
+    curves: dict[str, Examination]
+
+
+def presented(
+    log: ClickLog, name: str, labels: Sequence[str] = (), level: float = 0.95
+) -> Finding:
+    """What a presentation column does to examination.
+
+    Of a column of cells the position-based model is fitted with a place for each rank
+    and label, so that all labels share the attraction of the items; z is the mean log
+    ratio over its standard error, with critical values by Bonferroni's bound over
+    labels. Of a column of lists the curves are compared as those of devices.
+
+    Args:
+        log: Its `presentation` has the column.
+        name: Of the column.
+        labels: Of codes 1, 2 and so on.
+        level: Chance that no difference is claimed where there is none.
+
+    Raises:
+        ValueError: The column is not there or has one label; or no item was shown under
+            two places.
+    """
+    codes = (log.presentation or {})[name]
+    words = {code: text for code, text in enumerate(labels, start=1)}
+    if codes.ndim == 1:
+        return devices(estimate(log, BEST, by=name), words, level, name)
+    found = propensities(log, BEST, by=[name], names={name: labels} if labels else None)
+    curves = _curves(found, name, level)
+    usual, others = next(iter(curves)), list(curves)[1:]
+    if not others:
+        raise ValueError(f"{name} has one label, {usual}")
+    pooled = [_pooled(curves[usual], curves[other]) for other in others]
+    log_ratio, error = np.array(pooled).T
+    return Presented(
+        labels=tuple(others),
+        usual=usual,
+        ratio=np.exp(log_ratio),
+        error=error,
+        curves=curves,
+        **vars(_judge(name, usual, others, log_ratio, error, level)),
+    )
+
+
+def _curves(found: Propensities, name: str, level: float) -> dict[str, Examination]:
+    """One curve a label over ranks 1 to K, the usual label's first."""
+    label = found.by[name]
+    usual = label[found.verdict == "reference"]
+    order = sorted(np.unique(label).tolist(), key=lambda v: (v not in usual, v))
+    size = int(found.rank.max())
+    curves = {}
+    for each in order:
+        here = label == each
+        at = found.rank[here] - 1
+        columns = [np.full(size, np.nan) for _ in range(4)] + [np.zeros(size, int)]
+        fields = ("examination", "standard_error", "low", "high", "n")
+        for column, field in zip(columns, fields, strict=True):
+            column[at] = getattr(found, field)[here]
+        theta, error, low, high, n = columns
+        rank = np.arange(1, size + 1)
+        curves[each] = Examination(rank, theta, error, low, high, n, BEST, level=level)
+    return curves
+
+
+def _pooled(usual: Examination, other: Examination) -> tuple[float, float]:
+    """Mean log ratio over ranks, weighed by precision, and its standard error."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log(other.examination) - np.log(usual.examination)
+        errors = [each.standard_error / each.examination for each in (usual, other)]
+    error = np.hypot(*errors)
+    known = np.isfinite(ratio) & np.isfinite(error) & (error > 0)
+    if not known.any():
+        return np.nan, np.inf
+    weight = error[known] ** -2
+    return float(ratio[known] @ weight / weight.sum()), float(weight.sum() ** -0.5)
+
+
+def _judge(
+    name: str,
+    usual: str,
+    others: Sequence[str],
+    log_ratio: np.ndarray,
+    error: np.ndarray,
+    level: float,
+) -> Finding:
+    critical = float(norm.ppf(1 - (1 - level) / 2 / len(others)))
+    size = np.where(np.isfinite(log_ratio), np.abs(log_ratio), 0.0)
+    differ = size > critical * error
+    if differ.any():
+        at = int(np.argmax(np.where(differ, size, -1)))
+        verdict = (
+            f"{name} matters: at equal rank an item with {others[at]} is examined "
+            f"{np.exp(log_ratio[at]):.2f} times as often as with {usual}."
+        )
+        step = f"Use it: train with -c presentation={name}, which bias towers read."
+        return Finding(verdict=verdict, next_step=step, grade="caution")
+    reach = float(np.exp(detectable(error.max(), critical)))
+    if not reach <= MATTERS:
+        much = f"below {reach:.1f}" if np.isfinite(reach) else "of any size"
+        verdict = (
+            f"Unknown: a ratio {much} between the examinations of two labels of {name} "
+            f"would not show in this log, and {MATTERS} matters."
+        )
+        step = "Show the same items with and without it, or log longer."
+        return Finding(verdict=verdict, next_step=step, grade="unknown")
+    verdict = (
+        f"{name} does not matter: items are examined alike whatever it is, and a ratio "
+        f"of {reach:.2f} would have been found (80% power)."
+    )
+    return Finding(
+        verdict=verdict, next_step="It can be left out of training.", grade="good"
+    )

@@ -1,0 +1,72 @@
+"""How items are presented beside their rank: a badge that draws the eye."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from debias.data import ClickLog
+from simulators.chance import bernoulli, generator
+
+_GIVEN, _CLICKED = 21, 22  # the two streams
+CHANCE = (0.1, 0.7)
+
+
+def with_badge(
+    log: ClickLog,
+    seed: int,
+    boost: float = 2.0,
+    merit: np.ndarray | None = None,
+    chance: tuple[float, float] = CHANCE,
+    name: str = "badge",
+) -> ClickLog:
+    """A simulated log in which some items wear a badge that multiplies examination.
+
+    An item of merit m wears it in a session with chance low + (high - low) m, so that
+    better items wear it more often. Examination without it is what it was over
+    `boost`, and with it what it was; clicks are drawn anew,
+
+        P(click) = examination * attraction,
+
+    which is right for users whose examination no click changes, such as "pbm".
+
+    Args:
+        log: With its truth, `examination` and `attraction`.
+        seed: Of badges and clicks.
+        boost: How many times as often an item with a badge is examined, 1 or more.
+        merit: (items,) in [0, 1], what badges are given by; None: attraction. A merit
+            that features do not tell confounds the badge with relevance.
+        chance: Low and high, of merit 0 and 1.
+        name: Of the presentation column: 1 is no badge, 2 a badge.
+
+    Raises:
+        ValueError: The log has no truth, or a number is out of range.
+
+    >>> from simulators import generate, simulate, worst_first, Deterministic
+    >>> data = generate(queries=20, seed=1)
+    >>> log = simulate(data, Deterministic(worst_first), "pbm", sessions=99, seed=1)
+    >>> sorted(np.unique(with_badge(log, seed=1).presentation["badge"]).tolist())
+    [1, 2]
+    """
+    if log.examination is None or log.attraction is None:
+        raise ValueError("log must be a simulated one, with examination and attraction")
+    low, high = chance
+    if not boost >= 1:
+        raise ValueError(f"boost must be 1 or more, got {boost}")
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"chance must be two numbers in [0, 1], got {chance}")
+    by = log.attraction
+    if merit is not None:
+        by = np.where(log.mask, np.asarray(merit, np.float32)[log.item], 0)
+    if not ((by >= 0) & (by <= 1)).all():
+        raise ValueError(f"merit must be in [0, 1], got {by.min()} to {by.max()}")
+    worn = bernoulli(low + (high - low) * by, generator(seed, _GIVEN))
+    examination = np.where(worn, log.examination, log.examination / boost)
+    examination = examination.astype(np.float32)
+    click = bernoulli(examination * log.attraction, generator(seed, _CLICKED))
+    badge = np.where(log.mask, 1 + worn, 0).astype(np.int16)
+    return replace(
+        log,
+        click=click & log.mask,
+        examination=examination,
+        presentation={**(log.presentation or {}), name: badge},
+    )
