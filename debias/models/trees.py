@@ -1,0 +1,702 @@
+"""Boosted trees as the relevance of a click model, by LightGBM or XGBoost.
+
+P(click on item i at place k) = theta_k sigmoid(f(x_i)), as in the product model, with f
+a sum of trees. A round adds a tree that follows the likelihood of the clicks, counted
+by item and place; between rounds theta takes a step of EM. With theta 1 at the first
+place, f is the logit of a click there.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, get_args
+
+import numpy as np
+from scipy.special import expit
+
+from debias.data import ClickLog
+from debias.data.files import atomic_write
+from debias.data.kinds import Features, as_records, of_records
+from debias.data.records import read_record
+
+Library = Literal["lightgbm", "xgboost"]
+TINY = 1e-9
+LOWEST = 1e-4  # examination that EM may end at
+KEYS = ("library", "booster", "base", "theta", "list_size", "feature_names", "kinds")
+
+
+class Counts(NamedTuple):
+    """How often items were shown and clicked at places. M cells that occur.
+
+    Attributes:
+        row: (M,) row of the item's features.
+        place: (M,) int from 0.
+        shown, clicked: (M,) float.
+    """
+
+    row: np.ndarray
+    place: np.ndarray
+    shown: np.ndarray
+    clicked: np.ndarray
+
+
+@dataclass(frozen=True)
+class TreesConfig:
+    """How trees grow.
+
+    Attributes:
+        library: "lightgbm" or "xgboost".
+        rounds: Trees at most.
+        rate: Share of a tree's values that is taken.
+        leaves: Leaves of a tree at most.
+        items: Items of a leaf at least.
+        patience: Rounds without gain on held-out clicks before the end.
+        seed: Of the library; the trees here take all rows and columns.
+        threads: Of the library; with several, sums depend on chance.
+    """
+
+    library: Library = "lightgbm"
+    rounds: int = 600
+    rate: float = 0.05
+    leaves: int = 15
+    items: int = 20
+    patience: int = 40
+    seed: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.library not in get_args(Library):
+            raise ValueError(
+                f"library must be lightgbm or xgboost, got {self.library!r}"
+            )
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate must be in (0, 1], got {self.rate}")
+        for name in ("rounds", "items", "patience", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if self.leaves < 2:
+            raise ValueError(f"leaves must be at least 2, got {self.leaves}")
+
+
+def likelihood(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> float:
+    """Log-likelihood of the counted clicks, sum of c log p + (n - c) log(1 - p).
+
+    Args:
+        logit: (R,) f of each row.
+        theta: (K,) examination of each place.
+        counts: Of rows and places.
+
+    >>> one = Counts(np.array([0]), np.array([0]), np.array([4.0]), np.array([1.0]))
+    >>> round(likelihood(np.zeros(1), np.array([0.5]), one), 6)  # log 1/4 + 3 log 3/4
+    -2.249341
+    """
+    p = _clicks(logit, theta, counts)
+    rest = counts.shown - counts.clicked
+    return float((counts.clicked * np.log(p) + rest * np.log1p(-p)).sum())
+
+
+def slopes(
+    logit: np.ndarray, theta: np.ndarray, counts: Counts
+) -> tuple[np.ndarray, np.ndarray]:
+    """(R,) gradient of minus `likelihood` by f, and its expected curvature.
+
+    dL/df = sum (c - n p) (1 - s) / (1 - p) with s = sigmoid(f), p = theta s; the
+    information is sum n p (1 - s)^2 / (1 - p).
+    """
+    rows = len(logit)
+    p = _clicks(logit, theta, counts)
+    rest = expit(-logit)[counts.row]
+    pull = (counts.clicked - counts.shown * p) * rest / (1 - p)
+    bend = counts.shown * p * np.square(rest) / (1 - p)
+    gradient = -np.bincount(counts.row, pull, rows)
+    return gradient, np.maximum(np.bincount(counts.row, bend, rows), 1e-6)
+
+
+def examined(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> np.ndarray:
+    """(K,) theta after a step of EM; the first stays 1, which is the scale.
+
+    An impression without a click was examined with probability
+    theta (1 - s) / (1 - theta s); theta becomes the mean over its impressions.
+    """
+    s, t = expit(logit)[counts.row], theta[counts.place]
+    unseen = (counts.shown - counts.clicked) * t * (1 - s) / np.maximum(1 - t * s, TINY)
+    total = np.bincount(counts.place, counts.shown, len(theta))
+    found = np.bincount(counts.place, counts.clicked + unseen, len(theta))
+    found = np.where(total > 0, found / np.maximum(total, TINY), theta)
+    found[0] = 1.0
+    return np.clip(found, LOWEST, 1.0)
+
+
+def _clicks(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> np.ndarray:
+    p = theta[counts.place] * expit(logit)[counts.row]
+    return np.clip(p, TINY, 1 - TINY)
+
+
+@dataclass(frozen=True, eq=False)
+class Trees:
+    """A ranker of boosted trees, and the click model that it is part of.
+
+    Attributes:
+        library: That of the booster.
+        booster: `lightgbm.Booster` or `xgboost.Booster`.
+        base: What the trees add to.
+        theta: (K,) examination of each place: rank by rank, device by device; None for
+            a ranker that predicts no click.
+        list_size: Ranks of a list.
+        feature_names: Names of the features in order; None where they have none.
+        kinds: What the features are; None: numbers alone. Codes of categories are read
+            as numbers.
+    """
+
+    library: Library
+    booster: Any = field(repr=False)
+    base: float = 0.0
+    theta: np.ndarray | None = None
+    list_size: int = 0
+    feature_names: tuple[str, ...] | None = None
+    kinds: Features | None = None
+    preprocess: None = None  # trees read features as they come
+
+    @property
+    def predicts_clicks(self) -> bool:
+        """Whether it is a click model."""
+        return self.theta is not None
+
+    def __call__(self, features: Any) -> np.ndarray:
+        """Scores (...,) float32 of features (..., F): logits of a click at rank 1."""
+        given = np.asarray(features, np.float32)
+        rows = given.reshape(-1, given.shape[-1])
+        if not len(rows):
+            return np.zeros(given.shape[:-1], np.float32)
+        found = self.base + _engine(self.library).predict(self.booster, rows)
+        return found.astype(np.float32).reshape(given.shape[:-1])
+
+    def click_logits(self, log: ClickLog, features: np.ndarray) -> np.ndarray:
+        """(S, L) logits of each click.
+
+        Args:
+            log: Of lists no longer than those learned from.
+            features: (items, F).
+
+        Raises:
+            ValueError: The trees predict no click, or a place was not learned.
+        """
+        if self.theta is None:
+            raise ValueError("this ranker predicts no click")
+        place = places(log, self.list_size)
+        if place.max() >= len(self.theta):
+            raise ValueError(
+                f"the trees learned the bias of {len(self.theta) // self.list_size} "
+                "devices, and the log has more"
+            )
+        attraction = expit(self(features).astype(float))
+        p = self.theta[np.maximum(place, 0)] * attraction[log.item]
+        p = np.clip(p, TINY, 1 - TINY)
+        return np.log(p) - np.log1p(-p)
+
+    def write(self, path: str | Path) -> None:
+        """Writes one JSON file, which `debias.load` opens; the name ends with .trees.
+
+        Raises:
+            ValueError: It ends otherwise.
+        """
+        path = Path(path)
+        if path.suffix != ".trees":
+            raise ValueError(f"{path}: the name must end with .trees")
+        names = self.feature_names
+        record = {
+            "library": self.library,
+            "booster": _engine(self.library).text(self.booster),
+            "base": self.base,
+            "theta": None if self.theta is None else self.theta.tolist(),
+            "list_size": self.list_size,
+            "feature_names": None if names is None else list(names),
+            "kinds": as_records(self.kinds),
+        }
+        with atomic_write(path) as aside:
+            aside.write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Trees":
+        """What `write` wrote.
+
+        Raises:
+            ValueError: The file is missing or damaged.
+            ModuleNotFoundError: The extra `trees` is not installed.
+        """
+        record = read_record(path, KEYS)
+        if record["library"] not in get_args(Library):
+            raise ValueError(f"{path}: is damaged: of library {record['library']!r}")
+        engine = _engine(record["library"])
+        try:
+            booster = engine.read(record["booster"])
+            names, theta = record["feature_names"], record["theta"]
+            return cls(
+                record["library"],
+                booster,
+                float(record["base"]),
+                None if theta is None else np.array(theta, float),
+                int(record["list_size"]),
+                None if names is None else tuple(names),
+                of_records(record["kinds"]),
+            )
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # each library has classes of its own
+            raise ValueError(f"{path}: is damaged: {error}") from error
+
+
+def places(log: ClickLog, list_size: int) -> np.ndarray:
+    """(S, L) int64 place of each cell: its rank from 0, and L more for each device.
+
+    -1 at padding.
+
+    Raises:
+        ValueError: The lists are longer.
+    """
+    if log.mask[:, list_size:].any():
+        raise ValueError(
+            f"lists of {log.list_size} positions, and the trees learned the bias of "
+            f"{list_size}: cut the lists, or train on such lists"
+        )
+    place = np.broadcast_to(np.arange(log.list_size), log.item.shape)
+    if log.device is not None:
+        place = place + list_size * log.device.astype(np.int64)[:, None]
+    return np.where(log.mask, place, -1)
+
+
+def boost(
+    features: np.ndarray,
+    counts: Counts,
+    judges: Counts,
+    theta: np.ndarray,
+    config: TreesConfig,
+    progress: Callable[[int], None] = lambda rounds: None,
+) -> tuple[Any, float, np.ndarray, list[float]]:
+    """Grows trees until held-out clicks get no more likely.
+
+    Args:
+        features: (R, F) of the items that either counts name.
+        counts: Clicks to learn from.
+        judges: Held-out clicks.
+        theta: (K,) examination to start from, 1 at the first place.
+        config: How.
+        progress: Called with rounds done since the last call.
+
+    Returns:
+        The booster with its best number of trees, the base, theta at that number, and
+        the mean log-likelihood of a held-out impression after each round.
+    """
+    rate = counts.clicked.sum() / (counts.shown * theta[counts.place]).sum()
+    base = float(np.log(rate) - np.log1p(-rate)) if rate < 1 else 4.0
+    learned = np.flatnonzero(np.bincount(counts.row, counts.shown, len(features)))
+    own = counts._replace(row=np.searchsorted(learned, counts.row))
+    growing = _engine(config.library).grow(features[learned], features, config)
+    best = (-np.inf, 0, theta)
+    history: list[float] = []
+    total = judges.shown.sum()
+    some, every = np.full(len(learned), base), np.full(len(features), base)
+    for number in range(config.rounds):
+        some, every = growing.send(slopes(some, theta, own), base)
+        theta = examined(some, theta, own)
+        value = likelihood(every, theta, judges) / total
+        history.append(value)
+        progress(1)
+        if value > best[0]:
+            best = (value, number + 1, theta)
+        elif number + 1 - best[1] >= config.patience:
+            break
+    return growing.cut(best[1]), base, best[2], history
+
+
+class _Growing(Protocol):
+    """A booster between two rounds."""
+
+    def send(
+        self, slope: tuple[np.ndarray, np.ndarray], base: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Adds a tree for gradient and curvature; base plus trees of all rows."""
+
+    def cut(self, rounds: int) -> Any:
+        """The booster of the first rounds."""
+
+
+class _Engine(Protocol):
+    """What differs between the libraries."""
+
+    def grow(
+        self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
+    ) -> _Growing: ...
+
+    def predict(self, booster: Any, rows: np.ndarray) -> np.ndarray: ...
+
+    def text(self, booster: Any) -> str: ...
+
+    def read(self, text: str) -> Any: ...
+
+    def nodes(self, booster: Any) -> "list[Node]": ...
+
+
+def _engine(library: str) -> _Engine:
+    return _LightGBM() if library == "lightgbm" else _XGBoost()
+
+
+def _module(name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{name} is needed: pip install 'debias-ranking[trees]'"
+        ) from error
+
+
+class Node(NamedTuple):
+    """A node of a tree, as float32 rankers read it.
+
+    Attributes:
+        value: Of a leaf; None of a split.
+        feature: Its number.
+        threshold: float32; a row goes left where feature <= threshold.
+        left, right: What follows.
+        missing_left: Where NaN goes.
+    """
+
+    value: float | None
+    feature: int = 0
+    threshold: float = 0.0
+    left: "Node | None" = None
+    right: "Node | None" = None
+    missing_left: bool = False
+
+
+def below(threshold: float, inclusive: bool) -> float:
+    """The largest float32 that goes left at a threshold of a library.
+
+    >>> below(0.5, inclusive=True), below(0.5, inclusive=False) < 0.5
+    (0.5, True)
+    """
+    found = np.float32(threshold)
+    if float(found) > threshold or (not inclusive and float(found) == threshold):
+        found = np.nextafter(found, np.float32(-np.inf))
+    return float(found)
+
+
+class _LightGBM:
+    """Trees by LightGBM, told gradients."""
+
+    def grow(
+        self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
+    ) -> "_GrowingLightGBM":
+        return _GrowingLightGBM(rows, every, config)
+
+    def predict(self, booster: Any, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(booster.predict(rows, raw_score=True, num_threads=1), float)
+
+    def text(self, booster: Any) -> str:
+        return str(booster.model_to_string())
+
+    def read(self, text: str) -> Any:
+        return _module("lightgbm").Booster(model_str=text)
+
+    def nodes(self, booster: Any) -> list[Node]:
+        found = booster.dump_model()["tree_info"]
+        return [self._node(each["tree_structure"]) for each in found]
+
+    def _node(self, tree: Mapping[str, Any]) -> Node:
+        if "split_feature" not in tree:
+            return Node(float(tree["leaf_value"]))
+        if tree["decision_type"] != "<=":
+            raise ValueError("trees that split categories cannot be exported")
+        threshold = float(tree["threshold"])
+        # Without missing values in training, LightGBM takes them for 0.
+        default = bool(tree["default_left"])
+        missing = threshold >= 0.0 if tree["missing_type"] == "None" else default
+        return Node(
+            None,
+            int(tree["split_feature"]),
+            below(threshold, inclusive=True),
+            self._node(tree["left_child"]),
+            self._node(tree["right_child"]),
+            missing,
+        )
+
+
+class _GrowingLightGBM:
+    def __init__(self, rows: np.ndarray, every: np.ndarray, config: TreesConfig):
+        lightgbm = _module("lightgbm")
+        asked = {
+            "objective": "none",
+            "learning_rate": config.rate,
+            "num_leaves": config.leaves,
+            "min_data_in_leaf": config.items,
+            "lambda_l2": 1.0,
+            "seed": config.seed,
+            "num_threads": config.threads,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbose": -1,
+        }
+        self.rows = lightgbm.Dataset(rows, np.zeros(len(rows)), params=asked)
+        other = self.rows.create_valid(every, np.zeros(len(every)))
+        self.booster = lightgbm.Booster(asked, self.rows)
+        self.booster.add_valid(other, "every")
+        self.count = len(every)
+
+    def send(
+        self, slope: tuple[np.ndarray, np.ndarray], base: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        seen: dict[str, np.ndarray] = {}
+
+        def keep(name: str) -> Callable[..., tuple[str, float, bool]]:
+            def read(values: np.ndarray, rows: Any) -> tuple[str, float, bool]:
+                seen[name] = np.array(values)
+                return name, 0.0, True
+
+            return read
+
+        self.booster.update(fobj=lambda values, rows: slope)
+        self.booster.eval_train(keep("some"))
+        self.booster.eval_valid(keep("every"))
+        return base + seen["some"], base + seen["every"]
+
+    def cut(self, rounds: int) -> Any:
+        text = self.booster.model_to_string(num_iteration=rounds)
+        return _LightGBM().read(text)
+
+
+class _XGBoost:
+    """Trees by XGBoost, told gradients."""
+
+    def grow(
+        self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
+    ) -> "_GrowingXGBoost":
+        return _GrowingXGBoost(rows, every, config)
+
+    def predict(self, booster: Any, rows: np.ndarray) -> np.ndarray:
+        found = booster.inplace_predict(rows, predict_type="margin")
+        return np.asarray(found, float)
+
+    def text(self, booster: Any) -> str:
+        return bytes(booster.save_raw("json")).decode()
+
+    def read(self, text: str) -> Any:
+        booster = _module("xgboost").Booster()
+        booster.load_model(bytearray(text.encode()))
+        return booster
+
+    def nodes(self, booster: Any) -> list[Node]:
+        return [
+            self._node(json.loads(each))
+            for each in booster.get_dump(dump_format="json")
+        ]
+
+    def _node(self, tree: Mapping[str, Any]) -> Node:
+        if "leaf" in tree:
+            return Node(float(tree["leaf"]))
+        children = {each["nodeid"]: each for each in tree["children"]}
+        return Node(
+            None,
+            int(str(tree["split"]).removeprefix("f")),
+            below(float(np.float32(tree["split_condition"])), inclusive=False),
+            self._node(children[tree["yes"]]),
+            self._node(children[tree["no"]]),
+            tree["missing"] == tree["yes"],
+        )
+
+
+class _GrowingXGBoost:
+    def __init__(self, rows: np.ndarray, every: np.ndarray, config: TreesConfig):
+        xgboost = _module("xgboost")
+        self.rows = xgboost.DMatrix(rows, np.zeros(len(rows)))
+        self.every = xgboost.DMatrix(every)
+        asked = {
+            "tree_method": "hist",
+            "grow_policy": "lossguide",
+            "max_depth": 0,
+            "max_leaves": config.leaves,
+            "eta": config.rate,
+            "lambda": 1.0,
+            "min_child_weight": 1.0,
+            "base_score": 0.0,
+            "seed": config.seed,
+            "nthread": config.threads,
+        }
+        self.booster = xgboost.Booster(asked, [self.rows, self.every])
+        self.round = 0
+
+    def send(
+        self, slope: tuple[np.ndarray, np.ndarray], base: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.booster.boost(self.rows, self.round, grad=slope[0], hess=slope[1])
+        self.round += 1
+        some, every = (
+            self.booster.predict(rows, output_margin=True)
+            for rows in (self.rows, self.every)
+        )
+        return base + some.astype(float), base + every.astype(float)
+
+    def cut(self, rounds: int) -> Any:
+        return self.booster[:rounds]
+
+
+# Exports
+
+
+def ltr(trees: Trees) -> list[dict[str, Any]]:
+    """The trees as the learning-to-rank plugins of Elasticsearch and OpenSearch read
+    them: XGBoost's JSON dump, with names of features.
+
+    A row goes to `yes` where the feature is below `split_condition`. The base is not
+    part of it, which changes no order.
+
+    Raises:
+        ValueError: The features have no names.
+    """
+    if trees.feature_names is None:
+        raise ValueError(
+            "features need names, by which the search engine knows them: train on a "
+            "log whose features are columns"
+        )
+    names = trees.feature_names
+    return [
+        _ltr(node, names, iter(range(1 << 31)), 0)
+        for node in _engine(trees.library).nodes(trees.booster)
+    ]
+
+
+def _ltr(
+    node: Node, names: Sequence[str], number: Iterator[int], depth: int
+) -> dict[str, Any]:
+    own = next(number)
+    if node.value is not None:
+        return {"nodeid": own, "leaf": node.value}
+    assert node.left is not None and node.right is not None
+    left = _ltr(node.left, names, number, depth + 1)
+    right = _ltr(node.right, names, number, depth + 1)
+    first = np.nextafter(np.float32(node.threshold), np.float32(np.inf))
+    return {
+        "nodeid": own,
+        "depth": depth,
+        "split": names[node.feature],
+        "split_condition": float(first),
+        "yes": left["nodeid"],
+        "no": right["nodeid"],
+        "missing": (left if node.missing_left else right)["nodeid"],
+        "children": [left, right],
+    }
+
+
+def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
+    """Writes an ONNX model from features (lists, items, F) to scores (lists, items).
+
+    The thresholds are the largest float32 that go left, so that every row falls into
+    the leaves that it falls into here.
+
+    Raises:
+        ModuleNotFoundError: The extra `onnx` is not installed.
+    """
+    onnx = _onnx()
+    helper, kind = onnx.helper, onnx.TensorProto
+    ensemble = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["rows"],
+        ["sums"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        base_values=[trees.base],
+        **_ensemble(_engine(trees.library).nodes(trees.booster)),
+    )
+    constants = {"flat": [-1, features], "from": [0], "to": [2], "axis": [0]}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["features", "flat"], ["rows"]),
+            ensemble,
+            helper.make_node("Shape", ["features"], ["whole"]),
+            helper.make_node("Slice", ["whole", "from", "to", "axis"], ["lists"]),
+            helper.make_node("Reshape", ["sums", "lists"], ["scores"]),
+        ],
+        "trees",
+        [
+            helper.make_tensor_value_info(
+                "features", kind.FLOAT, ["lists", "items", features]
+            )
+        ],
+        [helper.make_tensor_value_info("scores", kind.FLOAT, ["lists", "items"])],
+        [
+            helper.make_tensor(name, kind.INT64, [len(v)], v)
+            for name, v in constants.items()
+        ],
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[
+            helper.make_opsetid("", 17),
+            helper.make_opsetid("ai.onnx.ml", 3),
+        ],
+        ir_version=8,
+    )
+    extra: dict[str, str] = {}
+    if trees.feature_names is not None:
+        extra["feature_names"] = json.dumps(list(trees.feature_names))
+    if trees.kinds is not None:
+        extra["kinds"] = json.dumps(as_records(trees.kinds))
+    helper.set_model_props(model, extra)
+    onnx.checker.check_model(model)
+    with atomic_write(path) as aside:
+        aside.write_bytes(model.SerializeToString())
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "onnx is needed: pip install 'debias-ranking[onnx]'"
+        ) from error
+    return onnx
+
+
+def _ensemble(roots: Sequence[Node]) -> dict[str, list[Any]]:
+    """The attributes of ONNX's TreeEnsembleRegressor."""
+    found: dict[str, list[Any]] = {
+        f"nodes_{name}": []
+        for name in (
+            *("treeids", "nodeids", "featureids", "modes", "values"),
+            *("truenodeids", "falsenodeids", "missing_value_tracks_true"),
+        )
+    }
+    found |= {f"target_{n}": [] for n in ("treeids", "nodeids", "ids", "weights")}
+
+    def add(tree: int, node: Node, number: Iterator[int]) -> int:
+        own = next(number)
+        at = len(found["nodes_nodeids"])
+        leaf = node.value is not None
+        for name, value in (
+            ("treeids", tree),
+            ("nodeids", own),
+            ("featureids", node.feature),
+            ("modes", "LEAF" if leaf else "BRANCH_LEQ"),
+            ("values", node.threshold),
+            ("truenodeids", 0),
+            ("falsenodeids", 0),
+            ("missing_value_tracks_true", int(node.missing_left)),
+        ):
+            found[f"nodes_{name}"].append(value)
+        if leaf:
+            of_leaf = {"treeids": tree, "nodeids": own, "ids": 0, "weights": node.value}
+            for name, each in of_leaf.items():
+                found[f"target_{name}"].append(each)
+            return own
+        assert node.left is not None and node.right is not None
+        found["nodes_truenodeids"][at] = add(tree, node.left, number)
+        found["nodes_falsenodeids"][at] = add(tree, node.right, number)
+        return own
+
+    for tree, root in enumerate(roots):
+        add(tree, root, iter(range(1 << 31)))
+    return found
