@@ -9,6 +9,7 @@ from debias.data.records import read_record
 if TYPE_CHECKING:
     from debias.engine.scoring import Opened, Scorer
 
+TREES = "ranker.trees"  # in a folder of debias train
 RANKED = ("model", "features", "devices")  # what the report of a click model holds
 
 
@@ -40,6 +41,7 @@ def load(path: str | Path) -> Any:
     |---|---|
     | folder of `debias train` | `Trained`: ranker, click model, report |
     | `.keras` file | the ranker, click model or retrieval model |
+    | `.trees` file | `Trees`, ranker and click model |
     | `.onnx` file or SavedModel | `Scorer`: features or raw rows to scores (items,) |
     | folder of versions, or of one | the current `Version`, or that one |
 
@@ -56,6 +58,8 @@ def load(path: str | Path) -> Any:
         raise ValueError(f"{path}: does not exist")
     if path.suffix == ".keras":
         return load_keras(path)
+    if path.suffix == ".trees":
+        return load_trees(path)
     if path.suffix == ".onnx" or (path / "saved_model.pb").exists():
         return open_scorer(path)
     if (path / "CURRENT").exists() or (path / "manifest.json").exists():
@@ -63,14 +67,13 @@ def load(path: str | Path) -> Any:
 
         return versions.load(path)
     if (path / "report.json").exists() or (path / "train.json").exists():
-        return Trained(
-            load_keras(path / "ranker.keras"),
-            load_keras(path / "model.keras"),
-            report_of(path, RANKED),
-        )
+        ranker, report = ranker_of(path), report_of(path, RANKED)
+        trees = (path / TREES).exists()
+        model = ranker if trees else load_keras(path / "model.keras")
+        return Trained(ranker, model, report)
     raise ValueError(
         f"{path}: holds nothing that this library wrote: expected a folder of debias "
-        "train, a .keras or .onnx file, a SavedModel or a folder of versions"
+        "train, a .keras, .trees or .onnx file, a SavedModel or a folder of versions"
     )
 
 
@@ -85,7 +88,10 @@ def open_scorer(path: str | Path) -> "Scorer":
     """
     from debias.engine.scoring import Scorer, read_onnx, read_saved_model
 
-    path, openers = Path(path), {".onnx": read_onnx, ".keras": _ranker}
+    path, openers = (
+        Path(path),
+        {".onnx": read_onnx, ".keras": _ranker, ".trees": _trees},
+    )
     if not path.exists():
         raise ValueError(f"{path}: does not exist; debias export writes rankers")
     try:
@@ -104,7 +110,32 @@ def open_ranker(folder: str | Path) -> "Scorer":
         ValueError: The folder is none, its training did not finish, or it is damaged.
     """
     report_of(folder)
-    return open_scorer(Path(folder) / "ranker.keras")
+    trees = Path(folder) / TREES
+    return open_scorer(trees if trees.exists() else Path(folder) / "ranker.keras")
+
+
+def ranker_of(folder: Path) -> Any:
+    """The ranker of a folder of `debias train` as its own class: Keras's, or trees."""
+    if (folder / TREES).exists():
+        return load_trees(folder / TREES)
+    return load_keras(folder / "ranker.keras")
+
+
+def load_trees(path: str | Path) -> Any:
+    """Trees from a `.trees` file.
+
+    Raises:
+        ValueError: The file is missing or damaged.
+        ModuleNotFoundError: The extra `trees` is not installed.
+    """
+    from debias.models.trees import Trees
+
+    return Trees.read(path)
+
+
+def _trees(path: Path) -> "Opened":
+    trees = load_trees(path)
+    return trees, trees.feature_names, trees.kinds
 
 
 def _ranker(path: Path) -> "Opened":

@@ -135,6 +135,13 @@ CORRECTIONS: Mapping[str, Correction] = {
 }
 """Corrections by name; `debias.training.correction` builds them."""
 
+TREES: Mapping[str, str] = {
+    "trees": "the product model with boosted trees for relevance, by LightGBM",
+    "trees_xgboost": "the same by XGBoost",
+    "lambdamart": "LambdaMART on judgments from debiased clicks, by LightGBM",
+}
+"""Rankers of trees by name; `debias.training.fit_trees` fits them."""
+
 
 READS_CONTEXT = ("mixture", "listwise_mixture")  # what is known of a session
 
@@ -154,6 +161,8 @@ def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
             f"{name} corrects clicks by what is known of the log: give "
             f"debias.training.correction({name!r}, log)"
         )
+    if name in TREES:
+        raise ValueError(f"{name} is fitted by debias.training.fit_trees(log, data)")
     if name not in PRESETS:
         raise ValueError(f"model must be one of {' '.join(PRESETS)}, got {name!r}")
     return PRESETS[name].build(layout, seed)

@@ -8,35 +8,47 @@ import typer
 from debias.commands.evaluate import Folder
 from debias.commands.inputs import Force, options
 from debias.commands.screen import AsJson, print_json, say
+from debias.presets import TREES
 
 
 @options()
 def export(
     folder: Folder,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="NAME.keras, NAME.onnx or a folder.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="NAME.keras, NAME.onnx or a folder; of trees "
+            "NAME.onnx, NAME.txt or NAME.json.",
+        ),
     ],
     format: Annotated[
         str | None,
-        typer.Option(help="keras, saved_model or onnx; by default as the name ends."),
+        typer.Option(
+            help="keras, saved_model or onnx; of trees onnx, lightgbm, xgboost, or ltr "
+            "for search engines; by default as the name ends."
+        ),
     ] = None,
     force: Force = False,
     json: AsJson = False,
 ) -> None:
     """Writes the relevance-only model: features in, scores out, for any list length."""
-    from debias.artifacts import RANKED, load_keras, report_of
+    from debias.artifacts import RANKED, ranker_of, report_of
     from debias.models.export import export as write
     from debias.models.export import format_of
+    from debias.models.tree_exports import tree_format
 
     report = report_of(folder, RANKED)
     made = write(
-        load_keras(folder / "ranker.keras"),
+        ranker_of(folder),
         out,
         format,  # type: ignore[arg-type]
         features=report["features"],
         overwrite=force,
     )
-    format = format or format_of(out)
+    named = tree_format if report["model"] in TREES else format_of
+    format = format or named(out)
     found = {"path": str(made), "format": format, "features": report["features"]}
     if json:
         print_json(found)

@@ -51,14 +51,14 @@ def rank(
     log trained on. Sessions in a row each get lists, ranked within the session. In a
     table that has a column `rank` already, such as a log, the new one is `new_rank`.
     """
-    from debias.artifacts import RANKED, open_scorer, report_of
+    from debias.artifacts import RANKED, open_ranker, report_of
 
     report = report_of(folder, RANKED)
     if out.exists() and not force:
         raise ValueError(f"{out}: exists; --force replaces it")
     if out.suffix not in (".parquet", ".pq"):
         raise ValueError(f"{out}: the name must end with .parquet")
-    score = open_scorer(folder / "ranker.keras")
+    score = open_ranker(folder)
     begun = time.perf_counter()
     with share_bar("ranking") as progress:
         if data is None:

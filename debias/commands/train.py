@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ import typer
 
 from debias.commands import inputs, places
 from debias.commands.screen import AsJson, bar, print_json, print_table, say
-from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT
+from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT, TREES
 from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 CLICKED = " ".join(n for n, each in PRESETS.items() if each.predicts_clicks)
 RANKED = " ".join(n for n, each in PRESETS.items() if not each.predicts_clicks)
 CORRECTED = " ".join(CORRECTIONS)
-MODELS = f"auto {CLICKED} {RANKED} {CORRECTED}"
+GROWN = " ".join(TREES)
+MODELS = f"auto {CLICKED} {RANKED} {CORRECTED} {GROWN}"
 _learning = partial(typer.Option, rich_help_panel="How the model learns")
 OURS = (
     "train.json",
@@ -36,6 +38,7 @@ OURS = (
     "losses.json",
     "model.keras",
     "ranker.keras",
+    "ranker.trees",
     "report.json",
 )
 
@@ -108,7 +111,7 @@ def train(
         typer.Option(
             help=f"One of {CLICKED}, which predict clicks (auto tries them all), or of "
             f"{RANKED}, which only rank. Or a correction of clicks by propensities: "
-            f"{CORRECTED}."
+            f"{CORRECTED}. Or boosted trees: {GROWN}."
         ),
     ] = "auto",
     given: places.Given = "auto",
@@ -135,6 +138,11 @@ def train(
     """
     if model not in MODELS.split():
         raise ValueError(f"--model must be one of {MODELS}, got {model!r}")
+    if model in TREES and replace(config, seed=0) != TrainingConfig():
+        raise ValueError(
+            "trees have a recipe of their own: of the options of learning, only --seed "
+            "goes with them"
+        )
     log = inputs.look(source, memory)
     asked = {
         "source": source.how(),
@@ -146,7 +154,9 @@ def train(
         "streamed": log.stream is not None,
     }
     report = finished(out, asked, force)
-    if report is None:
+    if report is None and model in TREES:
+        report = _grow(log, out, asked, model, config.seed, force)
+    elif report is None:
         # The folder is begun only after the log was read without a fault.
         prepared, names = read(log, config.seed, model)
         start(out, asked, force)
@@ -204,8 +214,10 @@ def _print(report: dict[str, Any], out: Path) -> None:
     say(f"{report['model']}: {report['why']}")
     if report["note"]:
         say(report["note"])
+    likely = report["log_likelihood"]
+    if likely is not None and likely == likely:  # what predicts no click has none
+        say(f"{likely:.5f} nats a test session")
     say(
-        f"{report['log_likelihood']:.5f} nats a test session; "
         f"{report['sessions_per_second']:,.0f} sessions/s, "
         f"{report['seconds']:.0f} s, peak memory {report['peak_memory_gb'] or 0:.2f} "
         f"GB; written to {out}"
@@ -375,6 +387,60 @@ def learn(
         **names,
         "sessions_per_second": fitted.sessions / seconds,
         "seconds": time.perf_counter() - started,
+        "peak_memory_gb": peak_memory(),
+    }
+    write_record(folder / "report.json", record)
+    return record
+
+
+def _grow(
+    log: inputs.Found,
+    folder: Path,
+    asked: dict[str, Any],
+    model: str,
+    seed: int,
+    force: bool,
+) -> dict[str, Any]:
+    """Fits trees and writes their folder; the report."""
+    from debias import training
+    from debias.artifacts import TREES as FILE
+    from debias.data import ClickLog
+    from debias.data.records import write_record
+    from debias.data.summary import summarize
+    from debias.models.trees import TreesConfig
+
+    started = time.perf_counter()
+    sessions, data, devices, _ = log.open()
+    assert data is not None
+    if isinstance(sessions, ClickLog):
+        inputs.check_usable(summarize(sessions), log.source.log)
+    own = TreesConfig(seed=seed)
+    config = replace(own, library="xgboost") if model == "trees_xgboost" else own
+    start(folder, asked, force)
+    with bar(model, config.rounds, "trees/s") as progress:
+        fitted = training.fit_trees(
+            sessions, data, config, progress, judged=model == "lambdamart"
+        )
+    fitted.model.write(folder / FILE)
+    names = fitted.model.feature_names
+    seconds = time.perf_counter() - started
+    record = {
+        "model": model,
+        "why": "as asked",
+        "note": "",
+        "candidates": [],
+        "log_likelihood": fitted.test_log_likelihood,
+        "validation_log_likelihood": fitted.log_likelihood,
+        "best_epoch": fitted.rounds,
+        "history": fitted.history,
+        "sessions": fitted.sessions,
+        "held_out_by": fitted.held_out_by,
+        "features": data.feature_count if names is None else len(names),
+        "feature_names": names,
+        "list_size": fitted.model.list_size,
+        "devices": list(devices),
+        "sessions_per_second": fitted.sessions["train"] / seconds,
+        "seconds": seconds,
         "peak_memory_gb": peak_memory(),
     }
     write_record(folder / "report.json", record)

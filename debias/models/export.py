@@ -27,6 +27,8 @@ import numpy as np
 from debias.data.kinds import as_records
 from debias.engine.scoring import EXTRA
 from debias.models.click_model import Ranker
+from debias.models.tree_exports import export_trees
+from debias.models.trees import Trees
 
 Format = Literal["keras", "saved_model", "onnx"]
 BOOL = 9  # of onnx.TensorProto
@@ -55,7 +57,8 @@ def export(
 
     Args:
         ranker: As `debias.ranker` gives it, preprocessing included; or what has one as
-            its attribute `ranker`, such as the result of `debias.fit`.
+            its attribute `ranker`, such as the result of `debias.fit`; or trees, whose
+            formats are those of `debias.models.tree_exports.export_trees`.
         path: Where to. A `.keras` file must be called so.
         format: "keras", which `debias.load` opens; "saved_model", for TensorFlow
             Serving and `tf.saved_model.load(path).serve`; "onnx", for ONNX runtimes,
@@ -81,6 +84,8 @@ def export(
     9
     """
     path = Path(path)
+    if isinstance(trees := getattr(ranker, "ranker", ranker), Trees):
+        return export_trees(trees, path, format, overwrite=overwrite)
     format = format_of(path) if format is None else format
     _check_target(path, format, overwrite)
     ranker = getattr(ranker, "ranker", ranker)

@@ -7,7 +7,7 @@ place, f is the logit of a click there.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -50,7 +50,7 @@ class TreesConfig:
         rounds: Trees at most.
         rate: Share of a tree's values that is taken.
         leaves: Leaves of a tree at most.
-        items: Items of a leaf at least.
+        items: Items of a leaf at least, by LightGBM; fewer where there are few.
         patience: Rounds without gain on held-out clicks before the end.
         seed: Of the library; the trees here take all rows and columns.
         threads: Of the library; with several, sums depend on chance.
@@ -79,6 +79,10 @@ class TreesConfig:
                 )
         if self.leaves < 2:
             raise ValueError(f"leaves must be at least 2, got {self.leaves}")
+
+    def least(self, rows: int) -> int:
+        """Items of a leaf at least where there are so many rows: a twentieth of few."""
+        return min(self.items, max(1, rows // 20))
 
 
 def likelihood(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> float:
@@ -171,10 +175,10 @@ class Trees:
         rows = given.reshape(-1, given.shape[-1])
         if not len(rows):
             return np.zeros(given.shape[:-1], np.float32)
-        found = self.base + _engine(self.library).predict(self.booster, rows)
+        found = self.base + engine_of(self.library).predict(self.booster, rows)
         return found.astype(np.float32).reshape(given.shape[:-1])
 
-    def click_logits(self, log: ClickLog, features: np.ndarray) -> np.ndarray:
+    def place_logits(self, log: ClickLog, features: np.ndarray) -> np.ndarray:
         """(S, L) logits of each click.
 
         Args:
@@ -209,7 +213,7 @@ class Trees:
         names = self.feature_names
         record = {
             "library": self.library,
-            "booster": _engine(self.library).text(self.booster),
+            "booster": engine_of(self.library).text(self.booster),
             "base": self.base,
             "theta": None if self.theta is None else self.theta.tolist(),
             "list_size": self.list_size,
@@ -230,7 +234,7 @@ class Trees:
         record = read_record(path, KEYS)
         if record["library"] not in get_args(Library):
             raise ValueError(f"{path}: is damaged: of library {record['library']!r}")
-        engine = _engine(record["library"])
+        engine = engine_of(record["library"])
         try:
             booster = engine.read(record["booster"])
             names, theta = record["feature_names"], record["theta"]
@@ -294,7 +298,7 @@ def boost(
     base = float(np.log(rate) - np.log1p(-rate)) if rate < 1 else 4.0
     learned = np.flatnonzero(np.bincount(counts.row, counts.shown, len(features)))
     own = counts._replace(row=np.searchsorted(learned, counts.row))
-    growing = _engine(config.library).grow(features[learned], features, config)
+    growing = engine_of(config.library).grow(features[learned], features, config)
     best = (-np.inf, 0, theta)
     history: list[float] = []
     total = judges.shown.sum()
@@ -339,8 +343,10 @@ class _Engine(Protocol):
 
     def nodes(self, booster: Any) -> "list[Node]": ...
 
+    def features(self, booster: Any) -> int: ...
 
-def _engine(library: str) -> _Engine:
+
+def engine_of(library: str) -> _Engine:
     return _LightGBM() if library == "lightgbm" else _XGBoost()
 
 
@@ -380,6 +386,8 @@ def below(threshold: float, inclusive: bool) -> float:
     >>> below(0.5, inclusive=True), below(0.5, inclusive=False) < 0.5
     (0.5, True)
     """
+    largest = float(np.finfo(np.float32).max)  # splits of NaN have 1e300
+    threshold = min(max(threshold, -largest), largest)
     found = np.float32(threshold)
     if float(found) > threshold or (not inclusive and float(found) == threshold):
         found = np.nextafter(found, np.float32(-np.inf))
@@ -402,6 +410,9 @@ class _LightGBM:
 
     def read(self, text: str) -> Any:
         return _module("lightgbm").Booster(model_str=text)
+
+    def features(self, booster: Any) -> int:
+        return int(booster.num_feature())
 
     def nodes(self, booster: Any) -> list[Node]:
         found = booster.dump_model()["tree_info"]
@@ -433,7 +444,7 @@ class _GrowingLightGBM:
             "objective": "none",
             "learning_rate": config.rate,
             "num_leaves": config.leaves,
-            "min_data_in_leaf": config.items,
+            "min_data_in_leaf": config.least(len(rows)),
             "lambda_l2": 1.0,
             "seed": config.seed,
             "num_threads": config.threads,
@@ -489,6 +500,9 @@ class _XGBoost:
         booster.load_model(bytearray(text.encode()))
         return booster
 
+    def features(self, booster: Any) -> int:
+        return int(booster.num_features())
+
     def nodes(self, booster: Any) -> list[Node]:
         return [
             self._node(json.loads(each))
@@ -542,161 +556,3 @@ class _GrowingXGBoost:
 
     def cut(self, rounds: int) -> Any:
         return self.booster[:rounds]
-
-
-# Exports
-
-
-def ltr(trees: Trees) -> list[dict[str, Any]]:
-    """The trees as the learning-to-rank plugins of Elasticsearch and OpenSearch read
-    them: XGBoost's JSON dump, with names of features.
-
-    A row goes to `yes` where the feature is below `split_condition`. The base is not
-    part of it, which changes no order.
-
-    Raises:
-        ValueError: The features have no names.
-    """
-    if trees.feature_names is None:
-        raise ValueError(
-            "features need names, by which the search engine knows them: train on a "
-            "log whose features are columns"
-        )
-    names = trees.feature_names
-    return [
-        _ltr(node, names, iter(range(1 << 31)), 0)
-        for node in _engine(trees.library).nodes(trees.booster)
-    ]
-
-
-def _ltr(
-    node: Node, names: Sequence[str], number: Iterator[int], depth: int
-) -> dict[str, Any]:
-    own = next(number)
-    if node.value is not None:
-        return {"nodeid": own, "leaf": node.value}
-    assert node.left is not None and node.right is not None
-    left = _ltr(node.left, names, number, depth + 1)
-    right = _ltr(node.right, names, number, depth + 1)
-    first = np.nextafter(np.float32(node.threshold), np.float32(np.inf))
-    return {
-        "nodeid": own,
-        "depth": depth,
-        "split": names[node.feature],
-        "split_condition": float(first),
-        "yes": left["nodeid"],
-        "no": right["nodeid"],
-        "missing": (left if node.missing_left else right)["nodeid"],
-        "children": [left, right],
-    }
-
-
-def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
-    """Writes an ONNX model from features (lists, items, F) to scores (lists, items).
-
-    The thresholds are the largest float32 that go left, so that every row falls into
-    the leaves that it falls into here.
-
-    Raises:
-        ModuleNotFoundError: The extra `onnx` is not installed.
-    """
-    onnx = _onnx()
-    helper, kind = onnx.helper, onnx.TensorProto
-    ensemble = helper.make_node(
-        "TreeEnsembleRegressor",
-        ["rows"],
-        ["sums"],
-        domain="ai.onnx.ml",
-        n_targets=1,
-        base_values=[trees.base],
-        **_ensemble(_engine(trees.library).nodes(trees.booster)),
-    )
-    constants = {"flat": [-1, features], "from": [0], "to": [2], "axis": [0]}
-    graph = helper.make_graph(
-        [
-            helper.make_node("Reshape", ["features", "flat"], ["rows"]),
-            ensemble,
-            helper.make_node("Shape", ["features"], ["whole"]),
-            helper.make_node("Slice", ["whole", "from", "to", "axis"], ["lists"]),
-            helper.make_node("Reshape", ["sums", "lists"], ["scores"]),
-        ],
-        "trees",
-        [
-            helper.make_tensor_value_info(
-                "features", kind.FLOAT, ["lists", "items", features]
-            )
-        ],
-        [helper.make_tensor_value_info("scores", kind.FLOAT, ["lists", "items"])],
-        [
-            helper.make_tensor(name, kind.INT64, [len(v)], v)
-            for name, v in constants.items()
-        ],
-    )
-    model = helper.make_model(
-        graph,
-        opset_imports=[
-            helper.make_opsetid("", 17),
-            helper.make_opsetid("ai.onnx.ml", 3),
-        ],
-        ir_version=8,
-    )
-    extra: dict[str, str] = {}
-    if trees.feature_names is not None:
-        extra["feature_names"] = json.dumps(list(trees.feature_names))
-    if trees.kinds is not None:
-        extra["kinds"] = json.dumps(as_records(trees.kinds))
-    helper.set_model_props(model, extra)
-    onnx.checker.check_model(model)
-    with atomic_write(path) as aside:
-        aside.write_bytes(model.SerializeToString())
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "onnx is needed: pip install 'debias-ranking[onnx]'"
-        ) from error
-    return onnx
-
-
-def _ensemble(roots: Sequence[Node]) -> dict[str, list[Any]]:
-    """The attributes of ONNX's TreeEnsembleRegressor."""
-    found: dict[str, list[Any]] = {
-        f"nodes_{name}": []
-        for name in (
-            *("treeids", "nodeids", "featureids", "modes", "values"),
-            *("truenodeids", "falsenodeids", "missing_value_tracks_true"),
-        )
-    }
-    found |= {f"target_{n}": [] for n in ("treeids", "nodeids", "ids", "weights")}
-
-    def add(tree: int, node: Node, number: Iterator[int]) -> int:
-        own = next(number)
-        at = len(found["nodes_nodeids"])
-        leaf = node.value is not None
-        for name, value in (
-            ("treeids", tree),
-            ("nodeids", own),
-            ("featureids", node.feature),
-            ("modes", "LEAF" if leaf else "BRANCH_LEQ"),
-            ("values", node.threshold),
-            ("truenodeids", 0),
-            ("falsenodeids", 0),
-            ("missing_value_tracks_true", int(node.missing_left)),
-        ):
-            found[f"nodes_{name}"].append(value)
-        if leaf:
-            of_leaf = {"treeids": tree, "nodeids": own, "ids": 0, "weights": node.value}
-            for name, each in of_leaf.items():
-                found[f"target_{name}"].append(each)
-            return own
-        assert node.left is not None and node.right is not None
-        found["nodes_truenodeids"][at] = add(tree, node.left, number)
-        found["nodes_falsenodeids"][at] = add(tree, node.right, number)
-        return own
-
-    for tree, root in enumerate(roots):
-        add(tree, root, iter(range(1 << 31)))
-    return found

@@ -3,6 +3,7 @@ from . import evaluation as evaluation
 from . import fitting as fitting
 from . import selection as selection
 from . import splits as splits
+from . import trees as trees
 from .config import TrainingConfig as TrainingConfig
 from .corrections import Correction as Correction
 from .corrections import correction as correction
@@ -28,3 +29,5 @@ from .splits import held_out_of_stream as held_out_of_stream
 from .splits import prepare as prepare
 from .splits import shown_only as shown_only
 from .splits import standardized as standardized
+from .trees import FittedTrees as FittedTrees
+from .trees import fit_trees as fit_trees

@@ -15,6 +15,7 @@ from debias.engine.scoring import Scorer, scored_by
 from debias.models import ClickModel, Ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
+from debias.models.trees import Trees
 from debias.propensity import off_policy
 from debias.training.fitting import Fitted, collect
 from debias.training.results import Printed
@@ -82,7 +83,7 @@ def evaluate(
     log: ClickLog | Stream | None = None,
     data: RankingData | None = None,
     *,
-    ranker: Ranker | None = None,
+    ranker: Ranker | Trees | None = None,
     temperature: float = 0.5,
     clip: float = 10.0,
     examination: Sequence[float] | None = None,
@@ -118,7 +119,9 @@ def evaluate(
     policy = NewPolicy(temperature, clip, examination)
     if isinstance(model, Fitted) and log is None:
         return _evaluate_tests(model, policy, name, progress)
-    if not isinstance(model, ClickModel):  # of a fit, or of a folder of debias train
+    if isinstance(trees := getattr(model, "model", model), Trees):
+        ranker, model = ranker or trees, trees
+    elif not isinstance(model, ClickModel):  # of a fit, or of a folder of debias train
         ranker, model = ranker or model.ranker, model.model
     if log is None or data is None:
         raise ValueError(
@@ -162,7 +165,7 @@ def _evaluate_tests(
 
 
 def scoreboards(
-    model: ClickModel,
+    model: ClickModel | Trees,
     preprocess: keras.layers.Layer | None,
     log: ClickLog | Stream,
     data: RankingData,
@@ -219,7 +222,7 @@ def clicks_to_expect(
 
 
 def click_scoreboard(
-    model: ClickModel,
+    model: ClickModel | Trees,
     preprocess: keras.layers.Layer | None,
     log: ClickLog | Stream,
     data: RankingData,
@@ -262,13 +265,15 @@ def click_scoreboard(
 
 
 def conditional_logits(
-    model: ClickModel,
+    model: ClickModel | Trees,
     preprocess: keras.layers.Layer | None,
     log: ClickLog,
     data: RankingData,
     batch_size: int = 1024,
 ) -> np.ndarray:
     """(S, L) logits of each click, given those above it."""
+    if isinstance(model, Trees):
+        return model.place_logits(log, data.features)
     seen, features = shown_only(log, data)
     scaled = applied(preprocess, features)
     table = RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
@@ -305,4 +310,6 @@ def score_items(ranker: Callable[[Any], Any], features: np.ndarray) -> np.ndarra
     Args:
         ranker: From features (..., F) to scores (...), a Keras model or function.
     """
+    if isinstance(ranker, Trees):
+        return ranker(features)
     return Scorer(scored_by(ranker))(features)

@@ -1,6 +1,6 @@
 """Fitting trees to a log: the likelihood of its clicks, or its judgments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from debias.data.kinds import column_names
 from debias.models.trees import Counts, Trees, TreesConfig, boost, likelihood, places
 from debias.propensity.cells import cells
 from debias.propensity.choice import propensities
+from debias.propensity.judgments import judge
 from debias.training.results import Printed
 from debias.training.splits import held_out, with_vocabulary
 
@@ -56,20 +57,27 @@ def fit_trees(
     data: RankingData,
     config: TreesConfig | None = None,
     progress: Callable[[int], None] = lambda rounds: None,
+    *,
+    judged: bool = False,
 ) -> FittedTrees:
-    """Fits a product model whose relevance is a sum of trees.
+    """Fits a ranker of boosted trees to clicks.
 
-    Sessions are held out as by `debias.fit`. Examination starts from what the log tells
-    of it, and takes a step of EM after each tree.
+    A product model whose relevance is a sum of trees: examination starts from what the
+    log tells of it, and takes a step of EM after each tree. Or LambdaMART on judgments
+    of the log. Sessions are held out as by `debias.fit`.
 
     Args:
         log: Sessions; one on disk is read into memory, where it is counted.
         data: Features of the items as they come.
         config: How trees grow.
         progress: Called with rounds done since the last call.
+        judged: Whether to rank by LambdaMART, of LightGBM, on the grades that
+            `debias.propensity.judge` gives, each weighted by its information; the trees
+            predict no click.
 
     Raises:
-        ValueError: The log is too small to hold sessions out, or has no click.
+        ValueError: The log is too small to hold sessions out, or has no click; or
+            judgments are asked of a log that tells no examination.
         ModuleNotFoundError: The extra `trees` is not installed.
 
     >>> import simulators
@@ -85,12 +93,19 @@ def fit_trees(
         log = ClickLog.concatenate(list(log.pieces()))
     log.check(data)
     parts, by = held_out(log, config.seed)
-    train, validation, test = parts
+    train = parts[0]
     features, kinds = with_vocabulary(data.features, data.kinds, train)
     names = data.feature_names if kinds is None else column_names(kinds)
     # Only shown items take part, in rows of their own.
     shown = np.unique(np.concatenate([part.item[part.mask] for part in parts]))
     rows = np.asarray(features[shown], np.float32)
+    sizes = dict(zip(("train", "validation", "test"), map(len, parts), strict=True))
+    if judged:
+        booster, rounds, history = _lambdamart(rows, shown, parts, config, progress)
+        kind = Trees("lightgbm", booster, 0.0, None, log.list_size, names, kinds)
+        nan = float("nan")
+        told = _history(history, rounds, "ndcg@10")
+        return FittedTrees(kind, nan, nan, rounds, told, sizes, by)
     count = 1 if log.device is None else int(log.device.max()) + 1
     counts = [_counts(part, shown, log.list_size) for part in parts]
     booster, base, theta, history = boost(
@@ -102,18 +117,72 @@ def fit_trees(
         likelihood(logits, theta, each) / len(part)
         for each, part in zip(counts, parts, strict=True)
     ]
-    every = max(1, len(history) // 10)
     best = int(np.argmax(history)) + 1
-    kept = sorted({*range(every, len(history) + 1, every), best, len(history)})
-    return FittedTrees(
-        trees,
-        float(means[1]),
-        float(means[2]),
-        best,
-        [{"round": r, "log_likelihood_per_item": history[r - 1]} for r in kept],
-        {"train": len(train), "validation": len(validation), "test": len(test)},
-        by,
+    told = _history(history, best, "log_likelihood_per_item")
+    return FittedTrees(trees, means[1], means[2], best, told, sizes, by)
+
+
+def _history(values: list[float], best: int, name: str) -> list[dict[str, Any]]:
+    """About ten of the rounds, the best and the last among them."""
+    every = max(1, len(values) // 10)
+    kept = sorted({*range(every, len(values) + 1, every), best, len(values)})
+    return [{"round": each, name: values[each - 1]} for each in kept]
+
+
+def _lambdamart(
+    rows: np.ndarray,
+    shown: np.ndarray,
+    parts: Sequence[ClickLog],
+    config: TreesConfig,
+    progress: Callable[[int], None],
+) -> tuple[Any, int, list[float]]:
+    """A booster on judgments of the first part, stopped by those of the second."""
+    import lightgbm
+
+    known = propensities(parts[0])
+    asked = {
+        "objective": "lambdarank",
+        "metric": "ndcg",
+        "eval_at": [10],
+        "learning_rate": config.rate,
+        "num_leaves": config.leaves,
+        "min_data_in_leaf": config.least(len(rows)),
+        "seed": config.seed,
+        "num_threads": config.threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+    }
+    sets: list[Any] = []
+    for part in parts[:2]:
+        found = judge(part, known)
+        inform = 1 / np.square(np.maximum(found.standard_error, 1e-3))
+        sets.append(
+            lightgbm.Dataset(
+                rows[np.searchsorted(shown, found.item)],
+                found.grades(),
+                weight=inform / inform.mean(),
+                group=np.unique(found.query, return_counts=True)[1],
+                params=asked,
+                reference=sets[0] if sets else None,
+            )
+        )
+    history: dict[str, Any] = {}
+    booster = lightgbm.train(
+        asked,
+        sets[0],
+        config.rounds,
+        valid_sets=[sets[1]],
+        callbacks=[
+            lightgbm.early_stopping(config.patience, verbose=False),
+            lightgbm.record_evaluation(history),
+            lambda state: progress(1),
+        ],
     )
+    values = [float(v) for v in history["valid_0"]["ndcg@10"]]
+    best = int(np.argmax(values)) + 1
+    text = booster.model_to_string(num_iteration=best)
+    return lightgbm.Booster(model_str=text), best, values
 
 
 def _counts(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:

@@ -1,0 +1,238 @@
+"""Trees in the formats of others: LightGBM, XGBoost, search engines, ONNX."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from debias.data.files import atomic_write
+from debias.data.kinds import as_records
+from debias.models.trees import Node, Trees, engine_of
+
+TreeFormat = Literal["trees", "onnx", "lightgbm", "xgboost", "ltr"]
+ENDINGS = {".trees": "trees", ".onnx": "onnx", ".txt": "lightgbm", ".json": "ltr"}
+
+
+def tree_format(path: str | Path) -> TreeFormat:
+    """The format that a name asks for.
+
+    Raises:
+        ValueError: It asks for none of trees.
+
+    >>> tree_format("ranker.onnx"), tree_format("ranker.json")
+    ('onnx', 'ltr')
+    """
+    found = ENDINGS.get(Path(path).suffix)
+    if found is None:
+        raise ValueError(
+            f"{path}: trees are written as .onnx, .txt (LightGBM), .json (for the "
+            "ranking plugins of Elasticsearch and OpenSearch) or .trees"
+        )
+    return found  # type: ignore[return-value]
+
+
+def export_trees(
+    trees: Trees,
+    path: str | Path,
+    format: str | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Writes trees; the file is whole or absent.
+
+    Args:
+        trees: Of `debias.training.fit_trees`, or its attribute `ranker`.
+        path: Where to.
+        format: "trees", which `debias.load` opens; "onnx"; "lightgbm", the text of a
+            LightGBM model, or "xgboost", the JSON of an XGBoost model, for trees of
+            that library; "ltr", see `ltr`. None goes by the name.
+        overwrite: Whether what is at `path` may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: The format is unknown or another library's, or something is there.
+    """
+    path = Path(path)
+    format = tree_format(path) if format is None else format
+    if format not in get_args(TreeFormat):
+        known = ", ".join(get_args(TreeFormat))
+        raise ValueError(f"format of trees must be one of {known}, got {format!r}")
+    if path.exists() and not overwrite:
+        raise ValueError(
+            f"{path}: exists; choose another name or say overwrite=True (--force)"
+        )
+    if format in ("lightgbm", "xgboost") and format != trees.library:
+        raise ValueError(
+            f"these trees are of {trees.library}: {format} cannot read them; write "
+            "onnx or ltr, or train with the other library"
+        )
+    if format == "trees":
+        trees.write(path)
+    elif format == "onnx":
+        write_onnx(trees, path, engine_of(trees.library).features(trees.booster))
+    else:
+        own = engine_of(trees.library).text(trees.booster)
+        text = json.dumps(ltr(trees)) if format == "ltr" else own
+        with atomic_write(path) as aside:
+            aside.write_text(text, encoding="utf-8")
+    return path
+
+
+def ltr(trees: Trees) -> list[dict[str, Any]]:
+    """The trees as the learning-to-rank plugins of Elasticsearch and OpenSearch read
+    them: XGBoost's JSON dump, with names of features.
+
+    A row goes to `yes` where the feature is below `split_condition`. The base is not
+    part of it, which changes no order.
+
+    Raises:
+        ValueError: The features have no names.
+    """
+    if trees.feature_names is None:
+        raise ValueError(
+            "features need names, by which the search engine knows them: train on a "
+            "log whose features are columns"
+        )
+    names = trees.feature_names
+    return [
+        _ltr(node, names, iter(range(1 << 31)), 0)
+        for node in engine_of(trees.library).nodes(trees.booster)
+    ]
+
+
+def _ltr(
+    node: Node, names: Sequence[str], number: Iterator[int], depth: int
+) -> dict[str, Any]:
+    own = next(number)
+    if node.value is not None:
+        return {"nodeid": own, "leaf": node.value}
+    assert node.left is not None and node.right is not None
+    left = _ltr(node.left, names, number, depth + 1)
+    right = _ltr(node.right, names, number, depth + 1)
+    largest = np.finfo(np.float32).max
+    first = np.nextafter(np.float32(node.threshold), largest)
+    return {
+        "nodeid": own,
+        "depth": depth,
+        "split": names[node.feature],
+        "split_condition": float(first),
+        "yes": left["nodeid"],
+        "no": right["nodeid"],
+        "missing": (left if node.missing_left else right)["nodeid"],
+        "children": [left, right],
+    }
+
+
+def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
+    """Writes an ONNX model from features (lists, items, F) to scores (lists, items).
+
+    The thresholds are the largest float32 that go left, so that every row falls into
+    the leaves that it falls into here.
+
+    Raises:
+        ModuleNotFoundError: The extra `onnx` is not installed.
+    """
+    onnx = _onnx()
+    helper, kind = onnx.helper, onnx.TensorProto
+    ensemble = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["rows"],
+        ["sums"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        base_values=[trees.base],
+        **_ensemble(engine_of(trees.library).nodes(trees.booster)),
+    )
+    constants = {"flat": [-1, features], "from": [0], "to": [2], "axis": [0]}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["features", "flat"], ["rows"]),
+            ensemble,
+            helper.make_node("Shape", ["features"], ["whole"]),
+            helper.make_node("Slice", ["whole", "from", "to", "axis"], ["lists"]),
+            helper.make_node("Reshape", ["sums", "lists"], ["scores"]),
+        ],
+        "trees",
+        [
+            helper.make_tensor_value_info(
+                "features", kind.FLOAT, ["lists", "items", features]
+            )
+        ],
+        [helper.make_tensor_value_info("scores", kind.FLOAT, ["lists", "items"])],
+        [
+            helper.make_tensor(name, kind.INT64, [len(v)], v)
+            for name, v in constants.items()
+        ],
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[
+            helper.make_opsetid("", 17),
+            helper.make_opsetid("ai.onnx.ml", 3),
+        ],
+        ir_version=8,
+    )
+    extra: dict[str, str] = {}
+    if trees.feature_names is not None:
+        extra["feature_names"] = json.dumps(list(trees.feature_names))
+    if trees.kinds is not None:
+        extra["kinds"] = json.dumps(as_records(trees.kinds))
+    helper.set_model_props(model, extra)
+    onnx.checker.check_model(model)
+    with atomic_write(path) as aside:
+        aside.write_bytes(model.SerializeToString())
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "onnx is needed: pip install 'debias-ranking[onnx]'"
+        ) from error
+    return onnx
+
+
+def _ensemble(roots: Sequence[Node]) -> dict[str, list[Any]]:
+    """The attributes of ONNX's TreeEnsembleRegressor."""
+    found: dict[str, list[Any]] = {
+        f"nodes_{name}": []
+        for name in (
+            *("treeids", "nodeids", "featureids", "modes", "values"),
+            *("truenodeids", "falsenodeids", "missing_value_tracks_true"),
+        )
+    }
+    found |= {f"target_{n}": [] for n in ("treeids", "nodeids", "ids", "weights")}
+
+    def add(tree: int, node: Node, number: Iterator[int]) -> int:
+        own = next(number)
+        at = len(found["nodes_nodeids"])
+        leaf = node.value is not None
+        for name, value in (
+            ("treeids", tree),
+            ("nodeids", own),
+            ("featureids", node.feature),
+            ("modes", "LEAF" if leaf else "BRANCH_LEQ"),
+            ("values", node.threshold),
+            ("truenodeids", 0),
+            ("falsenodeids", 0),
+            ("missing_value_tracks_true", int(node.missing_left)),
+        ):
+            found[f"nodes_{name}"].append(value)
+        if leaf:
+            of_leaf = {"treeids": tree, "nodeids": own, "ids": 0, "weights": node.value}
+            for name, each in of_leaf.items():
+                found[f"target_{name}"].append(each)
+            return own
+        assert node.left is not None and node.right is not None
+        found["nodes_truenodeids"][at] = add(tree, node.left, number)
+        found["nodes_falsenodeids"][at] = add(tree, node.right, number)
+        return own
+
+    for tree, root in enumerate(roots):
+        add(tree, root, iter(range(1 << 31)))
+    return found

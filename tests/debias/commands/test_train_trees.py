@@ -1,0 +1,84 @@
+"""`debias train --model trees`: trained, ranked, evaluated, exported, loaded."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import debias
+from debias.__main__ import app
+
+pytest.importorskip("lightgbm")
+pytest.importorskip("xgboost")
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trees")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2))
+    item = np.argsort(rng.random((600, 8)), axis=1)[:, :3]
+    query = rng.integers(0, 5, 600)
+    item += 8 * query[:, None]
+    p = np.where(x[item, 0] > 0, 0.8, 0.2) * [1, 0.6, 0.3]
+    columns = {
+        "session": np.repeat(np.arange(600), 3),
+        "query": np.repeat(query, 3),
+        "item": item.ravel(),
+        "position": np.tile([1, 2, 3], 600),
+        "click": (rng.random(p.shape) < p).ravel().astype(int),
+        "f_a": x[item, 0].ravel(),
+        "f_b": x[item, 1].ravel(),
+    }
+    pq.write_table(pa.table(columns), folder / "log.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["trees", "trees_xgboost", "lambdamart"])
+def test_from_a_log_to_a_search_engine(folder, tmp_path, model):
+    log, out = folder / "log.parquet", tmp_path / "trained"
+    command = ["train", log, "-o", out, "--model", model, "-c", "features=f_*"]
+    done = run(*command)
+    assert f"{model}: as asked" in done.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["feature_names"] == ["f_a", "f_b"] and report["model"] == model
+    assert "is finished" in run(*command).output
+    ranked = tmp_path / "ranked.parquet"
+    run("rank", out, log, "-o", ranked)
+    table = pq.read_table(ranked)
+    scores, a = table["score"].to_numpy(), table["f_a"].to_numpy()
+    assert scores[a > 0].mean() > scores[a < 0].mean() + 0.1
+    trained = debias.load(out)
+    features = np.stack([a, table["f_b"].to_numpy()], axis=1)
+    np.testing.assert_allclose(trained.ranker(features), scores, rtol=1e-5)
+    record = json.loads(
+        run("evaluate", out, log, "-c", "features=f_*", "--json").stdout
+    )
+    assert ("perplexity" in record["clicks"]) == (model != "lambdamart")
+    made = tmp_path / "ranker.onnx"
+    assert "(onnx)" in run("export", out, "-o", made).output
+    np.testing.assert_allclose(debias.load(made)(features), scores, rtol=1e-4)
+    run("export", out, "-o", tmp_path / "model.json")
+    assert json.loads((tmp_path / "model.json").read_text())[0]["split"] == "f_a"
+
+
+def test_options_of_towers_do_not_go_with_trees(folder, tmp_path):
+    command = [
+        "train",
+        folder / "log.parquet",
+        "-o",
+        tmp_path / "t",
+        "--model",
+        "trees",
+    ]
+    said = run(*command, "-c", "features=f_*", "--epochs", "3", code=1).output
+    assert "only --seed" in said and not (tmp_path / "t").exists()

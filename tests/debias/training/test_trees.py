@@ -1,0 +1,45 @@
+"""Fits of trees to a log, as `debias.fit` holds sessions out."""
+
+import numpy as np
+import pytest
+
+import debias
+from debias.models.trees import TreesConfig
+from debias.training import fit_trees
+from tests.debias.training.worlds import DATA, LOG
+
+pytest.importorskip("lightgbm")
+FAST = TreesConfig(rounds=8, rate=0.2, items=5)
+
+
+def test_a_fit_of_clicks_ranks_predicts_and_is_evaluated():
+    fitted = fit_trees(LOG, DATA, FAST)
+    assert sum(fitted.sessions.values()) == len(LOG) and fitted.held_out_by == "query"
+    assert fitted.model.predicts_clicks and fitted.model.theta[0] == 1
+    assert fitted.rounds <= 8 and "trees" in fitted.words() and "Rounds" in str(fitted)
+    again = fit_trees(LOG, DATA, FAST)
+    np.testing.assert_array_equal(
+        again.model(DATA.features), fitted.model(DATA.features)
+    )
+    found = debias.evaluate(fitted, LOG, DATA)
+    assert np.isfinite(found.clicks["log_likelihood_per_session"])
+    assert {row["metric"] for row in found.ranking} >= {"ndcg@10"}
+    mean = LOG.click.mean()
+    constant = mean * np.log(mean) + (1 - mean) * np.log1p(-mean)
+    assert found.clicks["log_likelihood_per_item"] > constant
+
+
+def test_a_fit_of_judgments_only_ranks():
+    fitted = fit_trees(LOG, DATA, FAST, judged=True)
+    assert not fitted.model.predicts_clicks and np.isnan(fitted.log_likelihood)
+    assert "ndcg@10" in fitted.history[0]
+    found = debias.evaluate(fitted, LOG, DATA)
+    assert set(found.clicks) == {"click_mrr"}
+
+
+def test_progress_and_presets():
+    rounds = []
+    fit_trees(LOG, DATA, FAST, rounds.append)
+    assert sum(rounds) <= 8
+    with pytest.raises(ValueError, match="fitted by debias"):
+        debias.fit("trees", LOG, DATA)
