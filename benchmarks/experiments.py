@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
-from benchmarks.ranking import coverage, judgments
+from benchmarks.ranking import coverage, judgments, tree_rows
 from benchmarks.ranking.settings import Logging, Size
 from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
 from benchmarks.rates import retrieval as retrieval_speed
@@ -471,6 +471,19 @@ JUDGMENTS = Table(
     clicks="",
     bounds=("judge_told",),
 )
+TREES = Table(
+    name="trees",
+    title="Rankers of trees on the same clicks, by crowd",
+    experiments=tuple(
+        tree_rows.TreeTrial(row, crowd, QUARTER)
+        for crowd in ("pbm", "mixed", "trust")
+        for row in ("logging", *tree_rows.ROWS)
+    ),
+    metrics=("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks"),
+    baseline="position",
+    clicks="",
+    bounds=("logging", "full_information"),
+)
 PLANS = Table(
     name="plan",
     title="Whether logs that follow a plan tell what it promised, 10 logs a seed",
@@ -506,6 +519,7 @@ TABLES: dict[str, Table] = {
         SERVING,
         COVERAGE,
         JUDGMENTS,
+        TREES,
         PLANS,
     )
 }

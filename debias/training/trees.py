@@ -107,9 +107,9 @@ def fit_trees(
         told = _history(history, rounds, "ndcg@10")
         return FittedTrees(kind, nan, nan, rounds, told, sizes, by)
     count = 1 if log.device is None else int(log.device.max()) + 1
-    counts = [_counts(part, shown, log.list_size) for part in parts]
+    counts = [counts_of(part, shown, log.list_size) for part in parts]
     booster, base, theta, history = boost(
-        rows, counts[0], counts[1], _start(train, count), config, progress
+        rows, counts[0], counts[1], start_of(train, count), config, progress
     )
     trees = Trees(config.library, booster, base, theta, log.list_size, names, kinds)
     logits = trees(rows).astype(float)
@@ -185,7 +185,7 @@ def _lambdamart(
     return lightgbm.Booster(model_str=text), best, values
 
 
-def _counts(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
+def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
     """Counts by item, whatever it was asked by, and place."""
     counted = cells(log, "all", places(log, list_size))
     assert counted.names is not None
@@ -193,7 +193,7 @@ def _counts(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
     return Counts(row, counted.rank, counted.shown, counted.clicked)
 
 
-def _start(log: ClickLog, devices: int) -> np.ndarray:
+def start_of(log: ClickLog, devices: int) -> np.ndarray:
     """(K,) examination of each place that the log tells; else by click rates."""
     clicks = log.click.sum(axis=0)
     shown = np.maximum(log.mask.sum(axis=0), 1)

@@ -1,0 +1,191 @@
+"""Rankers of trees on the same clicks: what the libraries offer, and what is here.
+
+All rows but `trees` are LambdaMART with one recipe, LightGBM's but for the row of
+XGBoost; they differ in labels, weights and corrections. `trees` is the product model
+whose relevance is a sum of trees.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ranking.settings import Size
+
+ROUNDS, RATE, LEAVES, ITEMS = 100, 0.1, 15, 50
+LIGHTGBM: Mapping[str, Any] = {
+    "objective": "lambdarank",
+    "learning_rate": RATE,
+    "num_leaves": LEAVES,
+    "min_data_in_leaf": ITEMS,
+    "max_bin": 63,
+    "num_threads": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbose": -1,
+}
+XGBOOST: Mapping[str, Any] = {
+    "objective": "rank:ndcg",
+    "eta": RATE,
+    "tree_method": "hist",
+    "grow_policy": "lossguide",
+    "max_depth": 0,
+    "max_leaves": LEAVES,
+    "max_bin": 63,
+    "nthread": 1,
+}
+
+
+@dataclass(frozen=True)
+class TreeTrial:
+    """A ranker of trees, trained on the clicks of one crowd."""
+
+    row: str
+    population: str
+    size: Size
+
+    def settings(self) -> dict[str, Any]:
+        recipe = {"rounds": ROUNDS, "rate": RATE, "leaves": LEAVES, "items": ITEMS}
+        return {**asdict(self.size), **recipe, "revision": 1}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from benchmarks.ranking.protocol import ranking_metrics, world
+
+        found = world(self.population, seed, data, self.size)
+        if self.row == "logging":
+            return ranking_metrics(found, found.test.logging)
+        score = ROWS[self.row](found)
+        return ranking_metrics(found, score(found.test.data.features))
+
+
+Score = Callable[[np.ndarray], np.ndarray]
+
+
+def _lambdamart(
+    features: np.ndarray, label: np.ndarray, groups: np.ndarray, **more: Any
+) -> Score:
+    import lightgbm
+
+    asked = {**LIGHTGBM, **more.pop("asked", {})}
+    rows = lightgbm.Dataset(features, label, group=groups, params=asked, **more)
+    booster = lightgbm.train(asked, rows, ROUNDS)
+    return lambda x: np.asarray(booster.predict(x, num_threads=1))
+
+
+def _rows(world: Any) -> Any:
+    """The impressions of the training log, weighed by what the log tells."""
+    from debias.propensity import impressions, propensities
+
+    return impressions(world.train.log, propensities(world.train.log))
+
+
+def clicks(world: Any) -> Score:
+    """Clicks are labels: no correction."""
+    found = _rows(world)
+    return _lambdamart(
+        world.train.data.features[found.item], found.label, found.group_sizes
+    )
+
+
+def position(world: Any) -> Score:
+    """LightGBM's own correction: biases of positions learned beside the trees."""
+    found = _rows(world)
+    features = world.train.data.features[found.item]
+    at = found.position - 1
+    return _lambdamart(features, found.label, found.group_sizes, position=at)
+
+
+def weights(world: Any) -> Score:
+    """The weights of `debias weights`."""
+    found = _rows(world)
+    features = world.train.data.features[found.item]
+    return _lambdamart(features, found.label, found.group_sizes, weight=found.weight)
+
+
+def xgboost_unbiased(world: Any) -> Score:
+    """XGBoost's own correction: ratios of positions after Unbiased LambdaMART.
+
+    It takes the order of the rows of a group for the order in which they were shown.
+    """
+    import xgboost
+
+    found = _rows(world)
+    rows = xgboost.DMatrix(
+        world.train.data.features[found.item], found.label, qid=found.group
+    )
+    asked = {**XGBOOST, "lambdarank_unbiased": True, "lambdarank_pair_method": "topk"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        booster = xgboost.train(asked, rows, ROUNDS)
+    return lambda x: booster.inplace_predict(x)
+
+
+def rates(world: Any) -> Score:
+    """Raw click rates of pairs, as grades like those of judgments."""
+    return _judged(world, "ctr")
+
+
+def judgments(world: Any) -> Score:
+    """The grades of `debias judge`, each pair weighed by its information."""
+    return _judged(world, "attraction")
+
+
+def _judged(world: Any, name: str) -> Score:
+    from dataclasses import replace
+
+    from debias.propensity import judge, propensities
+
+    log = world.train.log
+    found = judge(log, propensities(log))
+    inform = 1 / np.square(np.maximum(found.standard_error, 1e-3))
+    if name == "ctr":
+        found = replace(found, attraction=found.ctr)
+        inform = found.impressions.astype(float)
+    groups = np.unique(found.query, return_counts=True)[1]
+    features = world.train.data.features[found.item]
+    weight = inform / inform.mean()
+    asked = {"min_data_in_leaf": 20}
+    return _lambdamart(features, found.grades(), groups, weight=weight, asked=asked)
+
+
+def trees(world: Any) -> Score:
+    """The product model with trees for relevance, as `debias train --model trees`."""
+    from debias.models.trees import Trees, TreesConfig, boost
+    from debias.training.trees import counts_of, start_of
+
+    config = TreesConfig()
+    logs = [world.train.log, world.validation.log]
+    tables = [world.train.data.features, world.validation.data.features]
+    shown = [np.unique(log.item[log.mask]) for log in logs]
+    features = np.concatenate(
+        [table[items] for table, items in zip(tables, shown, strict=True)]
+    )
+    counts, judges = (
+        counts_of(log, items, log.list_size)
+        for log, items in zip(logs, shown, strict=True)
+    )
+    judges = judges._replace(row=judges.row + len(shown[0]))
+    start = start_of(logs[0], 1)
+    booster, base, theta, _ = boost(features, counts, judges, start, config)
+    return Trees("lightgbm", booster, base, theta, logs[0].list_size)
+
+
+def full_information(world: Any) -> Score:
+    """The true grades of the training queries."""
+    data = world.train.data
+    asked = {"min_data_in_leaf": 20}
+    return _lambdamart(data.features, data.labels, data.sizes, asked=asked)
+
+
+ROWS: Mapping[str, Callable[[Any], Score]] = {
+    "clicks": clicks,
+    "rates": rates,
+    "position": position,
+    "xgboost_unbiased": xgboost_unbiased,
+    "weights": weights,
+    "judgments": judgments,
+    "trees": trees,
+    "full_information": full_information,
+}
