@@ -7,8 +7,7 @@ the relevance tower of the click models.
 from typing import NamedTuple
 
 from debias.data.layout import Layout
-from debias.layers import BiasTower
-from debias.models.builders import relevance
+from debias.models.builders import bias, relevance
 from debias.models.click_model import ClickModel
 from debias.models.corrected import (
     DoublyRobust,
@@ -70,13 +69,13 @@ def _weighted(
 
 
 def regression_em(layout: Layout, seed: int, known: Known) -> ClickModel:
-    bias = BiasTower(layout.columns, seed=seed)
-    return RegressionEM(relevance(seed, kinds=layout.kinds), bias)
+    tower = relevance(seed, kinds=layout.kinds)
+    return RegressionEM(tower, bias(layout, seed=seed))
 
 
 def dual_learning(layout: Layout, seed: int, known: Known) -> ClickModel:
-    bias = BiasTower(layout.columns, seed=seed)
-    return DualLearning(relevance(seed, kinds=layout.kinds), bias, clip=known.clip)
+    tower = relevance(seed, kinds=layout.kinds)
+    return DualLearning(tower, bias(layout, seed=seed), clip=known.clip)
 
 
 def pair_debias(layout: Layout, seed: int, known: Known) -> ClickModel:

@@ -175,7 +175,8 @@ def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarr
     >>> labels_of(log, "device", {"device": ("phone", "laptop")}).tolist()
     [['laptop'], ['unknown']]
     """
-    columns = {n: v for n, v in log.columns().items() if n not in NO_PLACES}
+    no_places = {*NO_PLACES, *(log.targets or {})}
+    columns = {n: v for n, v in log.columns().items() if n not in no_places}
     if name not in columns:
         raise ValueError(
             f"this log has no column {quoted(name)}: {near(name, [*columns])}"

@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
             "item": item.ravel(),
             "position": np.tile([1, 2, 3], 600),
             "click": (rng.random(p.shape) < p).ravel().astype(int),
+            "badge": np.where(rng.random(1800) < 0.3, "sponsored", "plain"),
             "device": np.repeat(np.where(np.arange(600) < 590, "phone", "watch"), 3),
         }
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
@@ -55,6 +56,19 @@ def test_propensities_as_a_file_and_on_the_screen(folder, tmp_path):
     assert record["notes"] == [
         "device=watch has 30 impressions, too few to estimate from"
     ]
+
+
+def test_a_badge_is_a_place_of_its_own(folder, tmp_path):
+    out, log = tmp_path / "p.csv", folder / "moved.parquet"
+    column = ["-c", "presentation=badge"]
+    run("propensities", log, "-o", out, *column, "--by", "badge")
+    found = read_propensities(out)
+    assert sorted(set(found.by["badge"])) == ["plain", "sponsored"] and len(found) == 6
+    told = ["--propensities", out, "--json"]
+    judged = run("judge", log, "-o", tmp_path / "j.csv", *column, *told)
+    assert json.loads(judged.stdout)["left_out"] == 0
+    said = run("judge", log, "-o", tmp_path / "k.csv", *told, code=1).output
+    assert "no column 'badge'" in said
 
 
 def test_a_log_that_moved_nothing_exits_with_3_where_that_is_asked(folder, tmp_path):

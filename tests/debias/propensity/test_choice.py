@@ -92,6 +92,9 @@ def test_a_column_of_cells_multiplies_the_rank():
     click = rng.random(item.shape) < np.array([0.8, 0.5, 0.3])[item] * theta
     log = ClickLog(np.zeros(sessions, int), item, click, row=row)
     found = propensities(log, by=["row"])
+    shown = ClickLog(log.query, item, click, presentation={"badge": row})
+    same = propensities(shown, by=["badge"])
+    np.testing.assert_array_equal(same.examination, found.examination)
     assert found.by["row"].tolist() == ["1", "2"] * 3
     truth = np.array([1.0, 0.5, 0.6, 0.3, 0.3, 0.15])
     assert np.all((found.low <= truth) & (truth <= found.high))
