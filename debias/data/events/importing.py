@@ -40,7 +40,7 @@ from debias.data.tables import Part, Source, in_memory, open_parts, unchanged
 from debias.data.text import near, printable, quoted
 
 PAUSE = 1800.0  # seconds
-_ROW = 400  # bytes in memory of an event that is joined
+_ROW = 600  # bytes in memory of an event that is joined
 _REPORT = "_import.json"  # readers of Parquet pass over names like this
 
 
@@ -150,11 +150,22 @@ def import_events(
 
 
 def _columns(columns: EventColumns | str) -> EventColumns:
-    if isinstance(columns, EventColumns):
-        return columns
-    if columns not in PRESETS:
-        raise ValueError(f"no preset {quoted(columns)}: {near(columns, list(PRESETS))}")
-    return PRESETS[columns]
+    if not isinstance(columns, EventColumns):
+        if columns not in PRESETS:
+            advice = near(columns, list(PRESETS))
+            raise ValueError(f"no preset {quoted(columns)}: {advice}")
+        columns = PRESETS[columns]
+    taken = ["session", "query", "user", "device", "timestamp", "item", "position"]
+    taken += ["click", *columns.target]
+    for path in columns.keep:
+        name = path.rpartition(".")[2]
+        if name in taken:
+            raise ValueError(
+                f"keep={printable(path)}: the log has another column "
+                f"{printable(name)}; rename it, or leave it out of keep"
+            )
+        taken.append(name)
+    return columns
 
 
 def _share(
@@ -404,11 +415,12 @@ class _Making:
         there = rows.column(role).is_valid().to_numpy()[order]
         if self.how.by != "key" or there[first].all():
             return first
+        # Of what the list does not say, the session may know.
         known = np.flatnonzero(there)
         row = np.full(events.key.max(initial=0) + 1, -1)
         row[events.key[known[::-1]]] = known[::-1]
         found = row[events.key[first]]
-        return np.where(found >= 0, found, first)
+        return np.where(there[first] | (found < 0), first, found)
 
     def _times(self, time: np.ndarray, lists: Lists) -> pa.Array:
         """(lists,) when each was first seen."""
@@ -439,6 +451,7 @@ class _Making:
                 "early",
                 "late",
                 "unshown",
+                "parted",
             )
         }
         others = [name for name in found.actions if name not in named]
@@ -506,6 +519,7 @@ _WORDS = {
     "early": "actions before the impression of their item, kept",
     "late": "actions after the window, left out",
     "unshown": "queries of which nothing was shown, left out",
+    "parted": "lists more than sessions, as these asked for more than one query",
     "without_item": "events without an item, left out",
     "without_session": "events without a session or user, left out",
     "blank": "rows without an event, such as lines of a bulk request, passed over",

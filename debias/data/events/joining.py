@@ -43,8 +43,9 @@ class How(NamedTuple):
     """What makes a list, and which actions belong to it.
 
     Attributes:
-        by: "key": impressions of a key; "row": those of one event; "gap": those of a
-            key and a query without a pause of more than `gap`.
+        by: "key": impressions of a key and, if they have one, a query; "row": those of
+            one event; "gap": those of a key and a query without a pause of more than
+            `gap`.
         shown: The kind of rows that show items: IMPRESSION or SHOWN.
         first: What the log calls the first rank.
         gap: Microseconds.
@@ -73,6 +74,7 @@ class Counts:
         orphans: Actions on an item that no list of theirs showed.
         early: Actions before the impression that they belong to, of those joined.
         late: Actions after the window.
+        parted: Lists more than sessions, for a list has one query.
         copies: Events whose id came before.
         unshown: Sessions with a query or an action, of which nothing was shown.
         first: The first row of each of these, by its name.
@@ -88,6 +90,7 @@ class Counts:
     early: int = 0
     late: int = 0
     unshown: int = 0
+    parted: int = 0
     copies: int = 0
     first: dict[str, int] = field(default_factory=dict)
 
@@ -133,6 +136,9 @@ def join(events: Events, how: How) -> tuple[Lists, Counts]:
     counts = Counts()
     shown = np.flatnonzero(events.kind == how.shown)
     number = _numbered(events, shown, how)
+    if how.by == "key":
+        keys = np.unique(events.key[shown])
+        counts.parted = len(np.unique(number)) - len(keys)
     shown, number = _once(events, shown, number, counts)
     shown, number, rank = _ranked(events, shown, number, how, counts)
     ends = np.concatenate([np.flatnonzero(np.diff(number, prepend=-1)), [len(number)]])
@@ -149,7 +155,8 @@ def join(events: Events, how: How) -> tuple[Lists, Counts]:
 def _numbered(events: Events, shown: np.ndarray, how: How) -> np.ndarray:
     """(shown,) which list each impression belongs to; any numbers."""
     if how.by == "key":
-        return events.key[shown]
+        asked = events.query[shown]
+        return events.key[shown] * (asked.max(initial=0) + 2) + asked
     if how.by == "row":
         return events.row[shown]
     key, query, time = (each[shown] for each in (events.key, events.query, events.time))

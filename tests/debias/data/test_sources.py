@@ -1,6 +1,9 @@
 """Tables of other libraries and folders of files give the same log as their rows."""
 
+import json
+
 import duckdb
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -8,7 +11,9 @@ import pyarrow.dataset
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from debias.__main__ import app
 from debias.data import fingerprint
 from debias.data.read_log import Columns, read_log
 from debias.data.tables import open_parts
@@ -81,3 +86,35 @@ def test_columns_of_mixed_objects_are_refused():
     frame = pd.DataFrame({"session": [1, 2], "item": ["a", 7]}).astype({"item": object})
     with pytest.raises(ValueError, match=r"table: DataFrame is no table .* one type"):
         read_log(frame, Columns())
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()], ids=str)
+@pytest.mark.parametrize("suffix", ["parquet", "feather"])
+def test_hashed_ids_of_lists_are_items_at_a_prompt_and_in_python(
+    kind, suffix, tmp_path
+):
+    rng = np.random.default_rng(5)
+    info = np.iinfo(kind.to_pandas_dtype())
+    names = rng.integers(info.min, info.max, 12, dtype=info.dtype, endpoint=True)
+    shown = [rng.choice(names, 4, replace=False) for _ in range(60)]
+    clicks = [(rng.random(4) < 0.3).tolist() for _ in shown]
+    table = pa.table(
+        {
+            "query": rng.integers(0, 3, 60),  # as a log of this library has it
+            "item": pa.array([row.tolist() for row in shown], pa.list_(kind)),
+            "click": clicks,
+        }
+    )
+    path = tmp_path / f"log.{suffix}"
+    {"parquet": pq.write_table, "feather": pyarrow.feather.write_feather}[suffix](
+        table, path
+    )
+    reading = read_log(path)
+    named = reading.items[reading.log.item]  # NULL nowhere: all lists are full
+    assert named.tolist() == [row.tolist() for row in shown]
+    assert reading.log.click.sum() == np.sum(clicks)
+    done = CliRunner().invoke(app, ["inspect", str(path), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["sessions"], found["impressions"]) == (60, 240)
+    assert found["clicks"] == np.sum(clicks)

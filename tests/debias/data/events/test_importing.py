@@ -316,6 +316,22 @@ def test_each_odd_event_has_one_policy_and_a_sentence(tmp_path):
     assert everything.counts["late"] == 0 and everything.clicks == 2
 
 
+def test_a_visit_that_asks_several_queries_is_a_list_each(tmp_path):
+    rows = [
+        ("impression", "visit", "a", "x", 1, 0),
+        ("impression", "visit", "a", "y", 2, 0),
+        ("impression", "visit", "b", "y", 1, 50),
+        ("click", "visit", None, "y", None, 60),  # the list that it was seen in last
+    ]
+    found = import_events(generic(rows), tmp_path / "log")
+    assert found.counts["parted"] == 1 and found.lists == 2
+    assert [(r["query"], r["click"]) for r in rows_of(tmp_path / "log")] == [
+        ("a", [False, False]),
+        ("b", [True]),
+    ]
+    assert any("more than one query" in notice for notice in found.notices)
+
+
 def oracle(rows):
     """Lists and counts of events with a session, event by event, in plain Python."""
     lists, acts = defaultdict(dict), defaultdict(Counter)
@@ -471,6 +487,7 @@ def test_bad_events_name_file_column_and_row(tmp_path):
         table.drop(["session", "timestamp"]).append_column("user", [["u", "u"]]),
         "no column says which shown list .* say -c session=NAME",
     )
+    refused(table, "keep=item: the log has another", EventColumns(keep=("item",)))
     refused(table, "no preset 'ubo'", "ubo")
     pq.write_table(table, tmp_path / "0.parquet")
     pq.write_table(table.drop(["session"]), tmp_path / "1.parquet")
