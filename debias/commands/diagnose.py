@@ -57,7 +57,7 @@ def diagnose(
     if json:
         print_json({**found.record(), "page": str(out)})
         return
-    say(f"{found.headline}\n")
+    say("\n".join([found.headline, *found.advice]) + "\n")
     for name, one in found.findings.items():
         say(f"{MARKS[one.grade]:>8}  {name}: {one.verdict}")
         say(f"{'':>8}  {one.next_step}")

@@ -3,6 +3,7 @@
 `diagnose` computes, `page` renders, `report` does both; none of them touches a file.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.summary import Summary, count
 from debias.data.text import printable
+from debias.diagnosis.advice import advice
 from debias.diagnosis.calibration import calibration
 from debias.diagnosis.devices import devices as compare_devices
 from debias.diagnosis.devices import label
@@ -59,6 +61,23 @@ NAMES = {
     "dla": "DLA",
     "regression_em": "regression-EM",
     "bias_tower": "bias tower",
+}
+EXPLAINED = {
+    "ctr": "Clicks over impressions of each rank, over those of rank 1. Mixes how "
+    "often a rank is looked at with how good its items are.",
+    "pivot": "Compares items that were shown at rank 1 and at the other rank.",
+    "adjacent_chain": "Compares items shown at two neighbouring ranks, and multiplies "
+    "the ratios down the list.",
+    "all_pairs": "Compares items shown at any two ranks, all pairs of ranks together.",
+    "pbm_em": "Position-based model of every query and item, by expectation "
+    "maximisation. Drawn towards the middle where impressions are few.",
+    "pbm_mle": "Position-based model of every query and item, at its maximum "
+    "likelihood. Biased where items have few impressions.",
+    BEST: "Position-based model given the number of clicks of each item. Reads every "
+    "click of the items that moved; its interval holds. The one to use.",
+    "dla": "Dual learning: a ranker and inverse propensities, each from the other.",
+    "regression_em": "Position-based model with a regression of features as relevance.",
+    "bias_tower": "The bias tower of a two-tower model of the features.",
 }
 TITLES = {
     "connectivity": "Can the ranks be compared?",
@@ -120,6 +139,11 @@ class Diagnosis:
             )
         return f"This log {sure} tell examination from relevance."
 
+    @property
+    def advice(self) -> tuple[str, str, str]:
+        """What the log allows and what to do next, see `advice`."""
+        return advice(self.findings)
+
     def record(self) -> dict[str, Any]:
         """All of it as JSON values; what is not known is None."""
         estimates = list(self.estimates.values())
@@ -127,6 +151,7 @@ class Diagnosis:
             estimates.append(self.by_device)
         return {
             "headline": self.headline,
+            "advice": list(self.advice),
             "summary": self.summary.record(),
             "sessions_analysed": self.sessions,
             "seed": self.seed,
@@ -289,6 +314,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = _number
+    environment.filters["code"] = _code
     environment.filters["percent"] = lambda value: f"{value:.1%}"
 
     def both(draw: Callable[..., str], *arguments: Any) -> list[tuple[str, str]]:
@@ -325,11 +351,15 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
     skipped: dict[str, list[str]] = {}
     for name, why in found.skipped.items():
         skipped.setdefault(why, []).append(labels.get(name, name))
+    usable = {n: e for n, e in found.estimates.items() if not e.degenerate}
+    known = {n: e for n, e in usable.items() if np.isfinite(e.examination[1:]).any()}
     return environment.get_template("report.html").render(
         title=printable(title),
         found=found,
         summary=found.summary,
-        estimates={n: e for n, e in found.estimates.items() if not e.degenerate},
+        estimates=known,
+        blind=[NAMES[name] for name in usable if name not in known],
+        explained=EXPLAINED,
         degenerate={n: e for n, e in found.estimates.items() if e.degenerate},
         flagged=flags.tolist(),
         skipped=skipped,
@@ -360,6 +390,17 @@ def report(
 ) -> str:
     """The page of a log; `options` are those of `diagnose`."""
     return page(diagnose(log, data, **options), title)
+
+
+def _code(text: str) -> Any:
+    """Text whose `words` are code, as HTML.
+
+    >>> str(_code("try `a<b`"))
+    'try <code>a&lt;b</code>'
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _number(value: float, digits: int = 3) -> str:

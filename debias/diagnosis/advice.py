@@ -1,0 +1,77 @@
+"""What a log allows and what to do next, in three sentences."""
+
+from collections.abc import Mapping
+
+from debias.diagnosis.finding import Finding
+
+LIMITS = {  # what a finding of grade "caution" says of a log, in a few words
+    "confounding": "raw click rates mislead",
+    "devices": "devices are read differently",
+    "populations": "clicks of a session depend on each other, as with several kinds of "
+    "users",
+    "neighbours": "an item's clicks depend on its neighbours",
+    "calibration": "one position-based model does not fit all ranks",
+    "overlap": "few items move",
+    "weighting": "inverse weights are large",
+}
+
+
+def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
+    """Three sentences: whether items moved enough, what else was found, what to do.
+
+    Args:
+        findings: By name, as `debias.diagnosis.report.Diagnosis` has them.
+
+    >>> good = Finding(verdict="", next_step="", grade="good")
+    >>> advice({"connectivity": good, "profile": good})[1]
+    'Nothing was found that a position-based model cannot say.'
+    """
+    grades = {name: each.grade for name, each in findings.items()}
+    known = [grades.get(name, "bad") for name in ("connectivity", "profile")]
+    found = [words for name, words in LIMITS.items() if grades.get(name) == "caution"]
+    unknown = sum(grade == "unknown" for grade in grades.values())
+    if found:
+        second = f"Beside that, {_listed(found)}."
+    elif unknown:
+        second = f"For {unknown} of the questions below the log is too small."
+    else:
+        second = "Nothing was found that a position-based model cannot say."
+    if "bad" in known:
+        return (
+            "Too few items moved between ranks: a click may come from the rank or from "
+            "the item, and no model can tell which.",
+            second,
+            "Next: exchange items at random in a small share of sessions; `debias "
+            "plan` says which ranks, in how many sessions, and what that costs in "
+            "clicks.",
+        )
+    first = "Items moved enough between ranks that an item can be compared with itself."
+    if "caution" in known:
+        first = (
+            "Items moved between ranks, but so few of them that estimates have wide "
+            "margins: more sessions or more exchanges would narrow them."
+        )
+    return first, second, f"Next: {_models(grades)}"
+
+
+def _models(grades: Mapping[str, str]) -> str:
+    """Which models to train."""
+    if grades.get("neighbours") == "caution":
+        return "train `xpa`, which sees neighbours, and compare it with `product`."
+    if grades.get("populations") == "caution":
+        return (
+            "train `mixture` and `product`, and keep the one that predicts held-out "
+            "clicks better."
+        )
+    return (
+        "train `product` and `listwise`, and compare them with a ranker of raw clicks."
+    )
+
+
+def _listed(parts: list[str]) -> str:
+    """Parts of a sentence with commas and an "and".
+
+    >>> _listed(["a", "b", "c"]), _listed(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

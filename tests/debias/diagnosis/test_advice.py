@@ -1,0 +1,42 @@
+"""Tests of debias.diagnosis.advice."""
+
+import pytest
+
+from debias.diagnosis.advice import LIMITS, advice
+from debias.diagnosis.finding import Finding
+from debias.diagnosis.report import TITLES
+
+
+def graded(**grades):
+    grades = {"connectivity": "good", "profile": "good", **grades}
+    return {
+        name: Finding(verdict="", next_step="", grade=grade)
+        for name, grade in grades.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "grades, words",
+    [
+        ({}, ("moved enough", "Nothing was found", "`product` and `listwise`")),
+        ({"connectivity": "bad"}, ("Too few items", "Nothing", "`debias plan`")),
+        ({"profile": "caution"}, ("wide margins", "Nothing", "`product`")),
+        ({"overlap": "unknown"}, ("enough", "For 1 of the questions", "`product`")),
+        ({"populations": "caution"}, ("enough", "several kinds", "`mixture`")),
+        (
+            {"neighbours": "caution", "confounding": "caution"},
+            ("enough", "rates mislead and an item's clicks depend", "`xpa`"),
+        ),
+    ],
+)
+def test_advice_follows_the_findings(grades, words):
+    for sentence, part in zip(advice(graded(**grades)), words, strict=True):
+        assert part in sentence and sentence.endswith(".") and len(sentence) < 200
+
+
+def test_a_log_without_findings_cannot_tell():
+    assert "no model can tell" in advice({})[0]
+
+
+def test_limits_are_named_as_the_findings_are():
+    assert set(LIMITS) | {"connectivity", "profile"} == set(TITLES)
