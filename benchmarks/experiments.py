@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
-from benchmarks.ranking import coverage, judgments, tree_rows
+from benchmarks.ranking import columns, coverage, judgments, tree_rows
 from benchmarks.ranking.settings import Logging, Size
 from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
 from benchmarks.rates import retrieval as retrieval_speed
@@ -451,6 +451,31 @@ SERVING = Table(
     threads=None,
 )
 
+BADGE = ("no_badge", "with_column", "without_column")
+KINDS = ("one_hot", "category", "dropped")
+SMALL = {"sessions": 6_000, "queries": 100}
+
+PRESENTATION = Table(
+    name="presentation",
+    title="A badge that doubles examination: read by the bias tower, or not",
+    experiments=columns.rows("badge", *BADGE),
+    metrics=("ndcg@5", "position_error", "badge_error"),
+    baseline="no_badge",
+    clicks="",
+    lower=("position_error", "badge_error"),
+    quick=columns.rows("badge", *BADGE, **SMALL),
+)
+
+CATEGORIES = Table(
+    name="categories",
+    title="A category that decides relevance: embedded, one-hot by hand, or left out",
+    experiments=columns.rows("category", *KINDS),
+    metrics=("ndcg@5",),
+    baseline="one_hot",
+    clicks="",
+    quick=columns.rows("category", *KINDS, **SMALL),
+)
+
 COVERAGE = Table(
     name="coverage",
     title="How often intervals of 95% hold the true examination, 20 logs a seed",
@@ -517,6 +542,8 @@ TABLES: dict[str, Table] = {
         LARGE,
         COSTS,
         SERVING,
+        PRESENTATION,
+        CATEGORIES,
         COVERAGE,
         JUDGMENTS,
         TREES,
