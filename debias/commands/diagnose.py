@@ -41,7 +41,7 @@ def diagnose(
 
     if out.exists() and not force:
         raise ValueError(f"{out} exists: name another with -o, or --force")
-    given = inputs.look(source, memory).open(needs_data=False)
+    given = inputs.look(source, memory).open(needs_data=False).by_pair()
     log, data = given.log, given.data if features else None
     reading = given.reading
     scales = {} if reading is None else reading.scales

@@ -194,6 +194,13 @@ class Opened(NamedTuple):
     devices: Sequence[str] = ()
     reading: "Reading | None" = None
 
+    def by_pair(self) -> "Opened":
+        """With one item for each query and item, whatever features change."""
+        if self.reading is None:
+            return self
+        reading = self.reading.by_pair()
+        return self._replace(log=reading.log, data=reading.data, reading=reading)
+
 
 class Found(NamedTuple):
     """What a source turns out to be, before its sessions are read.

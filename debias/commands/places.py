@@ -32,8 +32,14 @@ By = Annotated[
 ]
 
 
-def opened(source: inputs.Source) -> tuple["ClickLog", inputs.Opened]:
+def opened(
+    source: inputs.Source, by_pair: bool = True
+) -> tuple["ClickLog", inputs.Opened]:
     """The log in memory, and what belongs to it.
+
+    Args:
+        source: What and how.
+        by_pair: Whether an item is one whatever features change between sessions.
 
     Raises:
         ValueError: As the readers do; or the log has nothing to learn from.
@@ -42,6 +48,7 @@ def opened(source: inputs.Source) -> tuple["ClickLog", inputs.Opened]:
     from debias.data.summary import summarize
 
     given = inputs.look(source, ALL).open(needs_data=False)
+    given = given.by_pair() if by_pair else given
     assert isinstance(given.log, ClickLog)
     inputs.check_usable(summarize(given.log), source.log)
     return given.log, given

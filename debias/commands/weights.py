@@ -51,7 +51,7 @@ def weights(
     from debias.propensity import impressions, write_impressions
 
     places.check_free(out, force)
-    log, read = places.opened(source)
+    log, read = places.opened(source, by_pair=False)
     if read.data is None:
         raise ValueError(
             f"{source.log}: has no features for a ranker: -c features=NAME or "

@@ -218,17 +218,16 @@ class Reader:
 
     def _code(self, batch: Batch, place: int, name: str, array: pa.Array) -> np.ndarray:
         """(n,) codes of values, new ones numbered on."""
-        encoded = array.dictionary_encode()
+        texts, index = _texts(batch, self.role, place, array)
         known = self._codes.setdefault(name, {})
         codes = [
             known.setdefault(text, FIRST + len(known)) if text else MISSING
-            for text in map(text_of, encoded.dictionary.to_pylist())
+            for text in texts
         ]
         if len(known) > LARGEST - FIRST:
             what = f"holds more than {LARGEST:,} values"
             todo = "leave it out of features=NAMES"
             raise batch.fault(self.role, 0, what, todo, place)
-        index = encoded.indices.fill_null(len(codes)).to_numpy().astype(np.int64)
         return np.array([*codes, MISSING], np.float32)[index]
 
     def _several(self, batch: Batch, place: int) -> np.ndarray:
@@ -285,6 +284,21 @@ class Reader:
             "categories=NAME"
         )
         return batch.fault(self.role, entry, what, todo, place)
+
+
+def _texts(
+    batch: Batch, role: str, place: int, array: pa.Array
+) -> tuple[list[str], np.ndarray]:
+    """The different values as text, and the number (n,) of each; their count is NULL."""
+    try:
+        encoded = array.dictionary_encode()
+        texts = [text_of(value) for value in encoded.dictionary.to_pylist()]
+    except (pa.ArrowNotImplementedError, OverflowError):
+        what = f"must be text or numbers, got {array.type}"
+        todo = f"leave it out of {role}=NAMES"
+        raise batch.fault(role, 0, what, todo, place) from None
+    index = encoded.indices.fill_null(len(texts)).to_numpy()
+    return texts, index.astype(np.int64)
 
 
 def _named(batch: Batch, role: str, place: int) -> tuple[str, pa.Array]:
@@ -398,12 +412,10 @@ def encoded(batch: Batch, feature: Feature, place: int) -> np.ndarray:
     array = batch.arrays["features"][place]
     several = is_list(array.type)
     flat = plain(pc.list_flatten(array)) if several else array
-    dictionary = flat.dictionary_encode()
-    texts = [text_of(value) for value in dictionary.dictionary.to_pylist()]
+    texts, index = _texts(batch, "features", place, flat)
     found = pc.index_in(pa.array(texts, pa.string()), pa.array(feature.values))
     codes = found.fill_null(UNKNOWN - FIRST).to_numpy() + FIRST
     codes = np.where([bool(text) for text in texts], codes, MISSING)
-    index = dictionary.indices.fill_null(len(codes)).to_numpy().astype(np.int64)
     cells = np.append(codes, MISSING).astype(np.float32)[index]
     if several:
         return spread(array, cells)[0][:, : feature.width]

@@ -53,6 +53,8 @@ class Reading(NamedTuple):
         users: (S,) number of each session's user, None without users.
         timestamps: (S,) the first of each session's, None without.
         scales: What the codes of the log's presentation columns mean, by name.
+        pair: (items,) number of the query and item that each row of features is of,
+            where some have several rows because their features change; else None.
         unused: Columns of the source that were not read.
         notices: What else a user should know, such as columns that are empty, in words.
     """
@@ -65,8 +67,32 @@ class Reading(NamedTuple):
     users: np.ndarray | None = None
     timestamps: np.ndarray | None = None
     scales: Scales = MappingProxyType({})
+    pair: np.ndarray | None = None
     unused: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+    def by_pair(self) -> "Reading":
+        """The reading with one item for each query and item, of its first features.
+
+        What examination is estimated from: an item is the same whatever its price.
+        """
+        if self.pair is None or self.data is None:
+            return self
+        data = self.data
+        _, first = np.unique(self.pair, return_index=True)
+        counts = np.bincount(data.query_of_item()[first])
+        fewer = RankingData.trusted(
+            data.features[first],
+            None if data.labels is None else data.labels[first],
+            np.concatenate([[0], np.cumsum(counts)]),
+            data.qid,
+            data.max_grade,
+            data.feature_names,
+            kinds=data.kinds,
+        )
+        item = np.where(self.log.mask, self.pair[self.log.item], -1).astype(np.int32)
+        log = replace(self.log, item=item).of_items(fewer)
+        return self._replace(log=log, data=fewer, items=self.items[first], pair=None)
 
 
 def read_log(
@@ -160,6 +186,7 @@ def _reading(
     position = positions(rows, first_position, list_size)
     pairs, data = pair_up(rows, position <= (list_size or LONGEST)), None
     known = None if table is None else table.known
+    rows_of_pairs = None
     if table is not None:
         pairs, data = join(rows, pairs, table)
     log, first, rectangle_of = _log(rows, pairs, position, devices)
@@ -174,7 +201,7 @@ def _reading(
             lambda share: progress((1 + share) / 2),
         )
         if known.number is not pairs.number:  # features change between sessions
-            pairs = in_rows(pairs, known)
+            pairs, rows_of_pairs = in_rows(pairs, known), known.pair
             log = replace(log, item=rectangle_of(pairs.number, -1))
         data = ranking_of(pairs, known)
     more = {"users": rows.codes.get("user"), "timestamps": rows.values.get("timestamp")}
@@ -187,6 +214,7 @@ def _reading(
         _device_names(rows, devices),
         **{name: v if v is None else v[first] for name, v in more.items()},
         scales=scales,
+        pair=rows_of_pairs,
         unused=tuple(name for name in parts[0].schema.names if name not in read),
         notices=rows.notices + (() if known is None else known.notices),
     )

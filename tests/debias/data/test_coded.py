@@ -151,6 +151,11 @@ def test_long_lists_are_cut_and_empty_columns_left_out_and_both_are_said():
 def test_what_can_be_no_feature_is_refused():
     with pytest.raises(ValueError, match=r"f_s .features. holds struct.*leave it out"):
         read({"f_s": [{"a": 1}] * 4})
+    far = pa.array([2**62] * 4, pa.timestamp("s"))
+    for values in ([[["a"]]] * 4, far):
+        table = pa.table({**BASE, "f_c": values})
+        with pytest.raises(ValueError, match=r"f_c .features. must be text or number"):
+            read_log(table, Columns(categories="f_c", query=None))
     with pytest.raises(ValueError, match=r"f_n .features. must be finite, got inf"):
         read({"f_n": [1.0, np.inf, 2.0, 3.0]})
 
@@ -176,6 +181,17 @@ def test_features_that_change_make_a_row_of_their_own():
     assert found.log.item.tolist() == [[0, 1], [2, 0], [3, -1]]
     (note,) = found.notices
     assert "1 of 3 items of a query change" in note and "4 rows of features" in note
+    found.log.check(found.data)
+
+
+def test_examination_is_estimated_by_pairs_whatever_features_change():
+    reading = read_log(pa.table(PRICES), BY_QUERY)
+    assert reading.pair.tolist() == [0, 1, 1, 2]
+    found = reading.by_pair()
+    assert found.log.item.tolist() == [[0, 1], [1, 0], [2, -1]]
+    assert found.data.features[:, 1].tolist() == [1, 2, 1]
+    assert found.data.offsets.tolist() == [0, 2, 3]
+    assert found.items.tolist() == ["a", "b", "a"] and found.pair is None
     found.log.check(found.data)
 
 
