@@ -289,7 +289,7 @@ class Reader:
 def _texts(
     batch: Batch, role: str, place: int, array: pa.Array
 ) -> tuple[list[str], np.ndarray]:
-    """The different values as text, and the number (n,) of each; their count is NULL."""
+    """The different values as text, and the number (n,) of each; their count: NULL."""
     try:
         encoded = array.dictionary_encode()
         texts = [text_of(value) for value in encoded.dictionary.to_pylist()]
