@@ -149,6 +149,13 @@ def train(
     window_events: Annotated[
         int, typer.Option(min=1, help="Latest events kept of each user.")
     ] = 200,
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            help="hash or quotient_remainder: ids share --rows rows of their tables."
+        ),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="See --compress.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     hold_out: Annotated[
         bool,
@@ -179,7 +186,13 @@ def train(
             "seed": seed,
         }
         temperature = _checked("--temperature", temperature, 1000.0)
-        recipe = Recipe(tower, dim, _sizes(hidden), temperature, seed, config)
+        if (compress is None) != (rows is None):
+            raise ValueError("--compress and --rows go together")
+        if compress is not None:
+            _check_name("--compress", compress, ("hash", "quotient_remainder"))
+        recipe = Recipe(
+            tower, dim, _sizes(hidden), temperature, seed, config, compress, rows
+        )
         mapping = Columns.of(column or ())
         from debias.data.stores import whole_path
 

@@ -4,6 +4,7 @@ The codes are those of `debias.retrieval.data.interactions.FeatureTable`: 0 miss
 padding, 1 out of vocabulary, values from 2.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from keras import ops
 
 from debias.types import Tensor
 
-UNKNOWN = 1
+UNKNOWN, FIRST = 1, 2
+COMPRESS = ("hash", "quotient_remainder")
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -27,11 +29,26 @@ class RowEmbedding(keras.layers.Layer):
     Code 0 always gives the zero vector. The vector of code 1, out of vocabulary, starts
     at zero: a value that training never saw adds nothing rather than noise.
 
+    A vocabulary that memory cannot hold shares `rows` rows. With n = code - 2:
+
+        "hash":                vector = row[n mod rows]
+        "quotient_remainder":  vector = row[n mod rows] * quotient[n div rows]
+
+    The second gives every code a vector of its own, of ceil(size / rows) more rows.
+    Codes number the values of a vocabulary, so n mod rows is a hash of the value in
+    which the first `rows` values share no row.
+
+    Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML
+    2009; Shi et al., Compositional Embeddings Using Complementary Partitions for
+    Memory-Efficient Recommendation Systems, KDD 2020.
+
     Args:
         size: Number of codes, the two reserved ones included.
         dim: Size of a vector.
         scale: Standard deviation of the initial vectors.
         seed: int or None. Names the initial vectors.
+        compress: One of `COMPRESS`, or None: a row a code.
+        rows: That codes share, where they do.
 
     Shapes: ids of any shape `(...)` to `(..., dim)`.
 
@@ -45,6 +62,8 @@ class RowEmbedding(keras.layers.Layer):
         dim: int,
         scale: float = 0.05,
         seed: int | None = None,
+        compress: str | None = None,
+        rows: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -52,11 +71,24 @@ class RowEmbedding(keras.layers.Layer):
             raise ValueError(
                 f"size must be at least 2 and dim at least 1, got {size} and {dim}"
             )
+        check_compress(compress, rows)
         self.size, self.dim, self.scale, self.seed = size, dim, scale, seed
+        self.compress, self.rows = compress, rows
         # Full precision always: an autocast would read, and so copy, the whole table.
         self.table = self.add_weight(
-            shape=(size, dim), initializer=self._start, autocast=False, name="table"
+            shape=(size if rows is None else FIRST + rows, dim),
+            initializer=self._start,
+            autocast=False,
+            name="table",
         )
+        self.quotients: Any = None
+        if compress == "quotient_remainder" and rows is not None:
+            self.quotients = self.add_weight(
+                shape=(max(1, math.ceil((size - FIRST) / rows)), dim),
+                initializer=self._spread,
+                autocast=False,
+                name="quotients",
+            )
         self.built = True
 
     def _start(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
@@ -65,16 +97,24 @@ class RowEmbedding(keras.layers.Layer):
         )
         return ops.concatenate([ops.zeros((2, shape[1]), dtype), draw])
 
+    def _spread(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        """Of variance 1, so that products have the variance of the rows."""
+        seed = None if self.seed is None else self.seed + 1
+        return keras.random.normal(shape, dtype=dtype, seed=seed)
+
     def call(self, ids: Tensor) -> Tensor:
         ids = ops.cast(ids, "int32")
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            rows = tf.gather(self.table.value, ids)
+        if self.rows is None:
+            vectors = _gathered(self.table, ids)
         else:
-            rows = ops.take(self.table, ids, axis=0)
-        rows = ops.where(ops.expand_dims(ids, -1) > 0, rows, 0.0)
-        return ops.cast(rows, self.compute_dtype)
+            value = ops.maximum(ids - FIRST, 0)
+            shared = ops.where(ids < FIRST, ids, FIRST + ops.mod(value, self.rows))
+            vectors = _gathered(self.table, shared)
+            if self.quotients is not None:
+                part = _gathered(self.quotients, ops.floor_divide(value, self.rows))
+                vectors = vectors * part
+        vectors = ops.where(ops.expand_dims(ids, -1) > 0, vectors, 0.0)
+        return ops.cast(vectors, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         own = {
@@ -82,8 +122,45 @@ class RowEmbedding(keras.layers.Layer):
             "dim": self.dim,
             "scale": self.scale,
             "seed": self.seed,
+            "compress": self.compress,
+            "rows": self.rows,
         }
         return {**super().get_config(), **own}
+
+
+def _gathered(table: Any, ids: Tensor) -> Tensor:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(table.value, ids)
+    return ops.take(table, ids, axis=0)
+
+
+def check_compress(compress: str | None, rows: int | None) -> None:
+    """Does nothing if these two arguments fit each other, else raises ValueError."""
+    if compress is None and rows is None:
+        return
+    if compress not in COMPRESS:
+        raise ValueError(
+            f"compress must be one of {COMPRESS} or None, got {compress!r}"
+        )
+    if rows is None or rows < 1:
+        raise ValueError(f"rows must be at least 1 with compress, got {rows}")
+
+
+def compressed(
+    schema: Mapping[str, Mapping[str, Any]], compress: str | None, rows: int | None
+) -> dict[str, dict[str, Any]]:
+    """A schema whose feature "id" shares rows; see `RowEmbedding`.
+
+    >>> compressed({"id": {"kind": "categorical", "size": 9}}, "hash", 4)["id"]["rows"]
+    4
+    """
+    check_compress(compress, rows)
+    found = {name: dict(kind) for name, kind in schema.items()}
+    if compress is not None and "id" in found:
+        found["id"] |= {"compress": compress, "rows": rows}
+    return found
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
@@ -107,7 +184,8 @@ class FeatureEmbedding(keras.layers.Layer):
     vectors, zero if it has none; a numeric one is its value times a learned vector.
 
     Args:
-        schema: As `FeatureTable.schema` gives it.
+        schema: As `FeatureTable.schema` gives it; or, with "compress" and "rows" of a
+            categorical feature, as `compressed` does.
         dim: Size of every field.
         unknown_rate: Chance that a training step hides an id (feature "id") behind the
             out-of-vocabulary code, whose vector so learns to stand for unseen ones.
@@ -151,7 +229,13 @@ class FeatureEmbedding(keras.layers.Layer):
             # A numeric feature has one vector, that of code 2.
             size = 3 if kind["kind"] == "numeric" else kind["size"]
             self.tables[name] = RowEmbedding(
-                size, dim, scale, own_seed, name=f"{name}_embedding"
+                size,
+                dim,
+                scale,
+                own_seed,
+                kind.get("compress"),
+                kind.get("rows"),
+                name=f"{name}_embedding",
             )
         self.built = True
 

@@ -70,7 +70,9 @@ def table_of_history(
         raise ValueError(
             "history needs a size, or a history_table: the id_table of the item encoder"
         )
-    return RowEmbedding(history["size"], dim, scale, seed, name="history_embedding")
+    shared_rows = history.get("compress"), history.get("rows")
+    name = "history_embedding"
+    return RowEmbedding(history["size"], dim, scale, seed, *shared_rows, name=name)
 
 
 def history_of(features: Mapping[str, Tensor]) -> Tensor:
@@ -113,7 +115,8 @@ class Encoder(keras.layers.Layer):
         hidden: Hidden sizes of the tower.
         embedding: Size of a field; None: `dim`.
         history: Keyword arguments of `debias.retrieval.layers.history.History`, and
-            "size", the number of item id codes, for a table of its own. None: no
+            "size", the number of item id codes, for a table of its own, with
+            "compress" and "rows" as for `RowEmbedding`. None: no
             history is read. A history is the entry "history" of the features, (B, L)
             id codes.
         history_table: Looks up the items of a history instead of a table of its own:
@@ -185,7 +188,8 @@ class Encoder(keras.layers.Layer):
             self.history_table = table_of_history(
                 self.history, history_table, embedding, scale, seeds[1]
             )
-            pooling = {k: v for k, v in self.history.items() if k != "size"}
+            own = ("size", "compress", "rows")
+            pooling = {k: v for k, v in self.history.items() if k not in own}
             self.pool = History(**{"seed": seeds[2], **pooling}, name="pool")
         self.reweigh = SENet(reduction, seed=seeds[3]) if combine == "senet" else None
         self.mix = None

@@ -121,10 +121,13 @@ def init_rows(tables: Iterable[RowEmbedding], first: int, last: int) -> None:
     """Sets the rows of codes first .. last - 1 to the mean of the rows of known ids.
 
     The mean is the best guess for an id without events; noise would rank it at random.
+    A table whose codes share rows stays as it is.
     """
     if first >= last or first <= FIRST:
         return
     for layer in tables:
+        if layer.compress is not None:
+            continue
         value = np.array(layer.table)
         value[first:last] = value[FIRST:first].mean(axis=0)
         layer.table.assign(value)

@@ -11,6 +11,7 @@ from keras import ops
 from debias.engine.optimizers import RowWiseAdam
 from debias.engine.seeds import split_seed
 from debias.engine.steps import Execution, SteppingModel, loop_over_stack
+from debias.layers.embedding import compressed
 from debias.retrieval.layers.logq import (
     StreamingFrequency,
     accidental_hits,
@@ -348,9 +349,8 @@ def _two_tower(
     seed: int | None,
     options: Mapping[str, Any],
 ) -> TwoTower:
-    past = None
-    if history is not None:
-        past = {"kind": history, "length": length, "size": items["id"]["size"]}
+    users, items, options = _with_compress(users, items, options)
+    past = None if history is None else _past(history, length, items)
     seeds = split_seed(seed, 2)
     own = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
     return TwoTower(
@@ -359,6 +359,21 @@ def _two_tower(
         temperature,
         **{k: v for k, v in options.items() if k in MODEL_OPTIONS},
     )
+
+
+def _with_compress(
+    users: Schema, items: Schema, options: Mapping[str, Any]
+) -> tuple[Schema, Schema, dict[str, Any]]:
+    """The schemas as `compress` and `rows` of the options have them, and the rest."""
+    rest = dict(options)
+    how, rows = rest.pop("compress", None), rest.pop("rows", None)
+    return compressed(users, how, rows), compressed(items, how, rows), rest
+
+
+def _past(kind: str, length: int, items: Schema) -> dict[str, Any]:
+    """A history with a table like that of the items."""
+    table = {k: v for k, v in items["id"].items() if k != "kind"}
+    return {"kind": kind, "length": length, **table}
 
 
 def dssm(
@@ -381,8 +396,9 @@ def dssm(
         users, items: Schemas.
         history: A kind of `debias.retrieval.layers.history.HISTORIES`, or None.
         length: The longest history.
-        **options: Further arguments of `Encoder`, for both sides, and `frequency`,
-            `views`, `self_weight` of `TwoTower`.
+        **options: Further arguments of `Encoder`, for both sides; `compress` and `rows`
+            of `debias.layers.embedding.RowEmbedding`, for all tables of ids; and
+            `frequency`, `views`, `self_weight` of `TwoTower`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> dssm(schema, schema, history=None).user.combine
@@ -446,7 +462,8 @@ def youtube_dnn(
     2016.
     """
     seeds = split_seed(seed, 2)
-    past = {"kind": "mean", "length": length, "size": items["id"]["size"]}
+    users, items, options = _with_compress(users, items, options)
+    past = _past("mean", length, items)
     of_model = {k: v for k, v in options.items() if k in MODEL_OPTIONS}
     of_user = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
     of_item = {k: v for k, v in of_user.items() if k not in ("dropout", "embedding")}

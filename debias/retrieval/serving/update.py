@@ -116,9 +116,16 @@ def incremental_update(
         learner, events, users, items, progress: As for `full_update`.
 
     Raises:
+        ValueError: Ids share rows of their tables.
         RuntimeError: A dense weight moved all the same. Load the learner again and
             publish nothing of it.
     """
+    tables = id_tables(learner.model)
+    if any(table.compress for side in tables for table in side):
+        raise ValueError(
+            "ids of this model share rows (compress=), so that an event moves others' "
+            "vectors as well: make full updates"
+        )
     before = _values(learner.model)
     dense = checksum(dense_weights(learner.model))
     known = len(learner.log.items)

@@ -26,6 +26,7 @@ class Recipe(NamedTuple):
         temperature: Divides the cosines.
         seed: Determines the initial weights.
         config: The fields of a `debias.retrieval.training.learner.TrainingConfig`.
+        compress, rows: As for `debias.layers.embedding.RowEmbedding`, of ids.
     """
 
     tower: str
@@ -34,6 +35,8 @@ class Recipe(NamedTuple):
     temperature: float
     seed: int
     config: dict[str, Any]
+    compress: str | None = None
+    rows: int | None = None
 
     def build(self) -> "Build":
         """What makes the model from schemas of users and items."""
@@ -49,6 +52,10 @@ class Recipe(NamedTuple):
             given["hidden"] = self.hidden
         if self.tower == "dat":
             given["category"] = None
+        if self.compress is not None:
+            if self.tower in ("mind", "dat"):
+                raise ValueError(f"the tower {self.tower} cannot share rows of ids")
+            given |= {"compress": self.compress, "rows": self.rows}
         return partial(getattr(models, TOWERS[self.tower]), **given)
 
     def training_config(self) -> "TrainingConfig":

@@ -68,6 +68,34 @@ def test_an_absent_feature_is_named():
         FeatureEmbedding(SCHEMA, 2)({"id": ops.array([2]), "tags": ops.array([[2]])})
 
 
+def test_ids_that_share_rows_by_hand():
+    codes = np.array([[0, 1, 2], [3, 5, 8]])
+    table = np.arange(10.0).reshape(5, 2)  # of codes 0 and 1, and three rows
+    quotients = np.array([[1.0, 1.0], [10.0, 100.0], [-1.0, 0.5]])
+    layer = RowEmbedding(9, 2, compress="hash", rows=3)
+    layer.table.assign(table)
+    # Codes 2, 3, 5, 8 are n = 0, 1, 3, 6: the rows 0, 1, 0, 0 of those shared.
+    shared = table[[[0, 1, 2], [3, 2, 2]]]
+    shared[0, 0] = 0
+    np.testing.assert_array_equal(arrays(layer(codes)), shared)
+    layer = RowEmbedding(9, 2, compress="quotient_remainder", rows=3)
+    assert tuple(layer.quotients.shape) == (3, 2)  # n of 7 values: 0 to 6
+    layer.table.assign(table)
+    layer.quotients.assign(quotients)
+    shared *= quotients[[[0, 0, 0], [0, 1, 2]]]
+    np.testing.assert_array_equal(arrays(layer(codes)), shared)
+
+
+@pytest.mark.parametrize("compress", ["hash", "quotient_remainder"])
+def test_shared_rows_start_with_the_scale_and_unknown_at_zero(compress):
+    layer = RowEmbedding(8_002, 8, 0.1, seed=0, compress=compress, rows=100)
+    vectors = arrays(layer(np.arange(8_002)))
+    assert (vectors[:2] == 0).all()
+    assert vectors[2:].std() == pytest.approx(0.1, rel=0.1)
+    distinct = len(np.unique(vectors[2:], axis=0))
+    assert distinct == (100 if compress == "hash" else 8_000)
+
+
 def test_masked_mean_gradient_reaches_only_the_kept():
     mask = ops.array([[1, 0, 1]])
     slope = gradient(
@@ -108,6 +136,7 @@ def test_a_fresh_senet_nearly_passes_through_and_differs_by_input():
     "layer, given",
     [
         (RowEmbedding, {"size": 7, "dim": 3, "scale": 0.2, "seed": 4}),
+        (RowEmbedding, {"size": 7, "dim": 3, "compress": "hash", "rows": 4}),
         (
             FeatureEmbedding,
             {"schema": SCHEMA, "dim": 3, "unknown_rate": 0.1, "scale": 0.2, "seed": 4},
@@ -124,6 +153,9 @@ def test_config_round_trip_keeps_every_argument(layer, given):
     "function, message",
     [
         (lambda: RowEmbedding(1, 2), "size"),
+        (lambda: RowEmbedding(9, 2, compress="hsh", rows=3), "compress must be one of"),
+        (lambda: RowEmbedding(9, 2, rows=3), "compress must be one of"),
+        (lambda: RowEmbedding(9, 2, compress="hash"), "rows must be at least 1"),
         (lambda: FeatureEmbedding({}, 2), "schema"),
         (lambda: FeatureEmbedding(SCHEMA, 2, unknown_rate=1.0), "unknown_rate"),
         (lambda: SENet(reduction=0), "reduction"),

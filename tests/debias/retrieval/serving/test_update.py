@@ -6,6 +6,7 @@ And what a kill leaves.
 import multiprocessing
 import shutil
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import onnx
@@ -238,3 +239,18 @@ def test_a_killed_update_neither_loses_nor_repeats_an_event(first, tmp_path):
         == (versions.manifest(whole)["extra"]["applied"])
     )
     assert len(now(root).log) == len(LOG) + 48
+
+
+def test_ids_that_share_rows_are_published_and_updated_in_full_alone(tmp_path):
+    build = partial(BUILD, compress="quotient_remainder", rows=8)
+    learner = learners.new_learner(build, LOG, CONFIG)
+    publish_full(tmp_path / "root", learner, {})
+    version = versions.load(tmp_path / "root")
+    rows = np.arange(len(LOG.users))
+    features = learner.user_features(rows)
+    wanted = learner.model.user_vectors(features)
+    np.testing.assert_allclose(version.tower(features), wanted, atol=1e-5)
+    ((_, events),) = read_events(stream(tmp_path / "events.csv"))
+    with pytest.raises(ValueError, match=r"share rows .*: make full updates"):
+        incremental_update(learner, events)
+    assert full_update(learner, events).users == 3

@@ -1,7 +1,9 @@
 """Tests of debias.retrieval.training.recipe: names of towers, and what they make."""
 
+import numpy as np
 import pytest
 
+from debias.retrieval.models.ids import id_tables
 from debias.retrieval.training.learner import TrainingConfig
 from debias.retrieval.training.recipe import TOWERS, Recipe
 from tests.debias.retrieval.models.registry import ITEMS, USERS
@@ -15,3 +17,24 @@ def test_every_name_makes_a_model_by_its_settings(name):
     assert model.temperature == 0.25 and model.user.history["length"] == 5
     assert model.item_vectors({key: [2] for key in ITEMS}).shape == (1, 4)
     assert recipe.training_config() == TrainingConfig(length=5)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_ids_share_rows_in_every_table_of_ids_or_the_tower_refuses(name):
+    config = TrainingConfig(length=5)._asdict()
+    recipe = Recipe(name, 4, [6], 0.25, 1, config, "quotient_remainder", 2)
+    if name in ("mind", "dat"):
+        with pytest.raises(ValueError, match=f"the tower {name} cannot share rows"):
+            recipe.build()
+        return
+    model = recipe.build()(USERS, ITEMS)
+    tables = [table for side in id_tables(model) for table in side]
+    assert len(tables) >= 2 and {tuple(t.table.shape) for t in tables} == {(4, 4)}
+    past = np.array([[2, 3, 0, 0, 0]], np.int32)
+    users = {**{key: np.array([2]) for key in USERS}, "history": past}
+    loaded = type(model).from_config(model.get_config())
+    for each in (model, loaded):
+        each.build(None)
+    loaded.set_weights(model.get_weights())
+    wanted = model.user_vectors(users)
+    np.testing.assert_allclose(loaded.user_vectors(users), wanted, atol=1e-6)
