@@ -2,6 +2,8 @@
 
 import json
 
+from tests.acceptance.conftest import PACKAGES, ROOT, SOURCES
+
 
 def test_the_wheel_is_imported_and_not_the_tree(prompt_in, environment):
     prompt = prompt_in("package")
@@ -25,3 +27,25 @@ def test_each_command_says_what_it_is(prompt_in):
         assert prompt.run("python", "-m", package, "--version") == version
     assert "main: " in prompt.run("python", "-m", "benchmarks", "list")
     assert "ndcg@5" in prompt.run("python", "-m", "benchmarks", "table", "main")
+
+
+def test_the_wheel_says_what_it_is_for(prompt_in):
+    code = (
+        "import importlib.metadata, json\n"
+        "found = importlib.metadata.metadata('debias-ranking').json\n"
+        "print(json.dumps(found))"
+    )
+    found = json.loads(prompt_in("package").run("python", "-c", code))
+    assert found["license"] == "Apache-2.0" and found["author"]
+    assert "position bias" in str(found["keywords"])
+    for line in ("Typing :: Typed", "Programming Language :: Python :: 3.12"):
+        assert line in found["classifier"]
+    assert found["description"].startswith("# debias")
+
+
+def test_the_image_copies_every_package():
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    for name in (*PACKAGES, *SOURCES):
+        assert any(line.startswith("COPY") and name in line for line in lines), name
+        assert f"!{name}" in ignored
