@@ -23,6 +23,7 @@ from scipy.special import expit
 
 ITEMS, BRANDS, NUMBERS = 20, 30, 6  # items of a query; values; numeric features
 POSITIONS = 10
+WORN = (0.05, 0.95)  # chance of a badge at merit 0 and 1
 MISTAKEN = 0.8  # of what badges are given by that has nothing to do with relevance
 
 
@@ -47,7 +48,7 @@ class Columns:
     epochs: int | None = None
 
     def settings(self) -> Mapping[str, Any]:
-        shared = {"items": ITEMS, "brands": BRANDS, "mistaken": MISTAKEN}
+        shared = {"items": ITEMS, "brands": BRANDS, "mistaken": MISTAKEN, "worn": WORN}
         return {**asdict(self), **shared}
 
     def measure(self, seed: int, data: str | None) -> Mapping[str, float]:
@@ -77,7 +78,8 @@ class Columns:
         if self.population != "badge":
             return log.select()
         boost = 1.0 if self.row == "no_badge" else 2.0
-        log = simulators.with_badge(log, seed, boost, items.merit.astype(np.float32))
+        merit = items.merit.astype(np.float32)
+        log = simulators.with_badge(log, seed, boost, merit, WORN)
         return log.select("badge") if self.row == "with_column" else log.select()
 
     def _data(self, items: Items) -> Any:

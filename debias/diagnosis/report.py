@@ -248,7 +248,12 @@ def _runs(
     found: Mapping[str, Any],
 ) -> dict[str, Callable[[], Any]]:
     """What is computed, by name and in order; later ones may read `found`."""
-    features = None if data is None else data.dense()
+    if data is not None and data.kinds is not None:
+        # Estimators and small models here read numbers alone.
+        data = RankingData(
+            data.dense(), data.labels, data.offsets, data.qid, data.max_grade
+        )
+    features = None if data is None else data.features
     runs: dict[str, Callable[[], Any]] = {}
     for method in (*TABULAR, *(WITH_FEATURES if data is not None else ())):
         own = features if method in (*WITH_FEATURES, "dla") else None

@@ -11,6 +11,7 @@ from debias.layers.embedding import FeatureEmbedding
 from debias.types import Tensor
 
 DIM = 8  # of a category's vector
+EXACT = {"float16": 2048, "bfloat16": 256}  # whole numbers that a type tells apart
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -67,6 +68,14 @@ class Features(keras.layers.Layer):
         self.built = True
 
     def call(self, features: Tensor) -> Tensor:
+        dtype = keras.backend.standardize_dtype(features.dtype)
+        exact = EXACT.get(dtype)
+        if exact is not None and max(e["size"] for e in self.features) > exact:
+            raise ValueError(
+                f"{dtype} holds codes below {exact} exactly, and a vocabulary "
+                "has more: give the model, and what stands in front of this layer, "
+                "dtype='float32'"
+            )
         codes: dict[str, Tensor] = {}
         start = 0
         for place, each in enumerate(self.features):

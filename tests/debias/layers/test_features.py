@@ -63,6 +63,14 @@ def test_it_stands_in_front_of_any_tower_and_is_saved_with_it(kind, tmp_path):
     np.testing.assert_allclose(np.asarray(back(ROWS[None]))[0], score, rtol=1e-6)
 
 
+def test_codes_that_a_half_float_cannot_hold_are_refused():
+    many = Features((Feature("sku", "category", tuple(map(str, range(3000)))),))
+    half = keras.ops.convert_to_tensor(ROWS, "float16")
+    with pytest.raises(ValueError, match="float16 holds codes below 2048 exactly"):
+        many.call(half)
+    assert tuple(Features(KINDS).call(half).shape) == (3, 18)
+
+
 def test_numbers_alone_need_no_layer():
     with pytest.raises(ValueError, match="got numbers alone"):
         Features((Feature("price"),))
