@@ -200,6 +200,7 @@ FULL = Size()
 QUICK = Size(queries=1000, sessions=40_000, epochs=6)
 HALF = Size(queries=1500, sessions=50_000, epochs=6)
 QUARTER = Size(queries=800, sessions=20_000, epochs=6)
+EIGHTH = Size(queries=500, sessions=10_000)
 
 TUNING_MAIN = tuning("main", CROWDS, LEARNERS, FULL)
 TUNED = tuned(TUNING_MAIN.name)
@@ -500,14 +501,15 @@ TREES = Table(
     name="trees",
     title="Rankers of trees on the same clicks, by crowd",
     experiments=tuple(
-        tree_rows.TreeTrial(row, crowd, QUARTER)
-        for crowd in ("pbm", "mixed", "trust")
+        tree_rows.TreeTrial(row, crowd, EIGHTH)
+        for crowd in ("pbm", "trust", "mixed")
         for row in ("logging", *tree_rows.ROWS)
     ),
     metrics=("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks"),
     baseline="position",
     clicks="",
     bounds=("logging", "full_information"),
+    seeds=5,
 )
 PLANS = Table(
     name="plan",

@@ -30,23 +30,28 @@ class Judged(NamedTuple):
     at_top: np.ndarray  # (P,) click probability at rank 1
 
 
+def simulated(population: str, seed: int) -> tuple[Any, Any]:
+    """The items and the log of one seed."""
+    from simulators.clicks import simulate
+    from simulators.policies import PlackettLuce, weak_ranker
+    from simulators.queries import generate
+
+    data = generate(QUERIES, seed)
+    policy = PlackettLuce(weak_ranker(data, seed=seed), TEMPERATURE)
+    return data, simulate(data, policy, population, SESSIONS, seed)
+
+
 @lru_cache(maxsize=1)
 def judged(population: str, seed: int) -> Judged:
     """The judgments of one seed; the last ones are kept for the next row."""
     from benchmarks.ranking.learners import examination_of
     from debias.propensity import Propensities, judge, propensities
     from debias.propensity.cells import cells
-    from simulators.clicks import item_attraction, simulate
-    from simulators.policies import PlackettLuce, weak_ranker
+    from simulators.clicks import item_attraction
     from simulators.populations import named
-    from simulators.queries import generate
 
-    data = generate(QUERIES, seed)
-    policy, crowd = (
-        PlackettLuce(weak_ranker(data, seed=seed), TEMPERATURE),
-        named(population),
-    )
-    log = simulate(data, policy, crowd, SESSIONS, seed)
+    data, log = simulated(population, seed)
+    crowd = named(population)
     alpha, beta = (np.array(v) for v in examination_of(crowd, log.list_size))
     found = judge(log, propensities(log))
     told = judge(log, Propensities.of(alpha, trust=beta))
@@ -78,11 +83,16 @@ class Judgment:
         return {**size, "revision": 1}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        if self.row == "impressions":
+            query, count, truth = shown_often(self.population, seed)
+            kept = count >= ENOUGH
+            tau, tau_b = taus(query, count, truth)
+            often = taus(query[kept], count[kept], truth[kept])[0]
+            return {"tau": tau, "tau_b": tau_b, f"tau@{ENOUGH}": often}
         every = judged(self.population, seed)
         found = every.found
         values: Mapping[str, np.ndarray] = {
             "judge": found.attraction,
-            "judge_grades": found.grades(),
             "judge_told": every.told,
             "coec": found.coec,
             "ctr": found.ctr,
@@ -100,6 +110,22 @@ class Judgment:
         return result
 
 
+def shown_often(
+    population: str, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query, impressions and attraction (P,) of each pair: what the policy knew."""
+    from debias.propensity.cells import cells
+    from simulators.clicks import item_attraction
+
+    data, log = simulated(population, seed)
+    counted = cells(log)
+    assert counted.names is not None
+    order = np.argsort(counted.names.query, kind="stable")
+    names = counted.names
+    count = counted.by_pair(counted.shown)
+    return names.query[order], count[order], item_attraction(data)[names.item[order]]
+
+
 def taus(
     query: np.ndarray, value: np.ndarray, truth: np.ndarray
 ) -> tuple[float, float]:
@@ -113,8 +139,9 @@ def taus(
         query: (P,) ascending.
         value, truth: (P,).
 
-    >>> taus(np.zeros(3, int), np.array([2.0, 1.0, 1.0]), np.array([3.0, 2.0, 1.0]))
-    (0.6666666666666666, 0.816496580927726)
+    >>> found = taus(np.zeros(3, int), np.array([2.0, 1, 1]), np.array([3.0, 2, 1]))
+    >>> np.round(found, 3).tolist()
+    [0.667, 0.816]
     """
     found = []
     for rows in np.split(np.arange(len(query)), np.flatnonzero(np.diff(query)) + 1):
@@ -132,7 +159,14 @@ def taus(
 JUDGMENTS = tuple(
     Judgment(row, population)
     for population in ("pbm", "mixed", "trust")
-    for row in ("judge", "judge_grades", "coec", "ctr", "shown", "judge_told")
+    for row in (
+        "judge",
+        "coec",
+        "ctr",
+        "shown",
+        "impressions",
+        "judge_told",
+    )
 )
 
 

@@ -25,7 +25,13 @@ def evaluate(
             "the scores, in their standard deviations."
         ),
     ] = 0.5,
-    clip: Annotated[float, typer.Option(help="Largest weight of a session.")] = 10.0,
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest weight of a session; by default weights are worth a tenth "
+            "of their number."
+        ),
+    ] = None,
     examination: Annotated[
         str | None,
         typer.Option(help="Examination probability per position, such as 1,0.6,0.4."),

@@ -18,7 +18,7 @@ from debias.propensity.cells import Cells, cells
 from debias.propensity.places import Labels, Propensities
 
 GRADES = 4  # the highest
-TOP = 0.99  # quantile of attraction that earns the highest grade
+ENDS = (0.01, 0.99)  # quantiles of attraction of the lowest grade and the highest
 NODES = np.linspace(-6.0, 6.0, 49)  # of a posterior, in its standard deviations
 GRID = np.linspace(-4.0, 7.0, 111)  # of the prior, in logits from its centre
 SPREADS = np.geomspace(0.3, 2.4, 7)  # of the normal prior that EM starts from
@@ -68,16 +68,19 @@ class Judgments:
     def grades(self, highest: int = GRADES) -> np.ndarray:
         """(P,) int64 grades from 0 to `highest`, whose gain is linear in attraction.
 
-        grade = log2(1 + (2^highest - 1) a), rounded, with a the attraction over its 99%
-        quantile: NDCG's gain 2^grade - 1 is then proportional to attraction.
+        grade = log2(1 + (2^highest - 1) a), rounded, with a how far attraction is on
+        its way from its 1% to its 99% quantile: NDCG's gain 2^grade - 1 is then linear
+        in it. Where all pairs are alike, the highest.
 
         >>> log = ClickLog([0] * 40, [[0, 1]] * 40, [[1, 0], [1, 1]] * 20)
         >>> judge(log, Propensities.of([1.0, 0.5])).grades().tolist()
-        [4, 4]
+        [4, 0]
         """
         if not 1 <= highest <= 31:
             raise ValueError(f"highest must be in 1..31, got {highest}")
-        share = np.minimum(self.attraction / np.quantile(self.attraction, TOP), 1.0)
+        low, high = np.quantile(self.attraction, ENDS)
+        share = np.clip((self.attraction - low) / (high - low or 1.0), 0.0, 1.0)
+        share = share if high > low else np.ones(len(self))
         return np.round(np.log2(1 + (2.0**highest - 1) * share)).astype(np.int64)
 
     def columns(self) -> dict[str, np.ndarray]:

@@ -12,6 +12,9 @@ from scipy.stats import norm
 
 from debias.data import ClickLog, RankingData
 from debias.metrics import effective_sample_size
+from debias.propensity.impressions import choose_clip
+
+WORTH = 0.1  # of their number, that weights of a chosen clip are worth
 
 
 class OffPolicy(NamedTuple):
@@ -26,6 +29,8 @@ class OffPolicy(NamedTuple):
             where they are worth least.
         clipped: Share of the weights that were clipped. Clipping biases towards the
             logging policy.
+        clip: Largest weight.
+        unclipped: `value` without a clip.
     """
 
     estimator: str
@@ -38,6 +43,8 @@ class OffPolicy(NamedTuple):
     gain_high: float
     effective: float
     clipped: float
+    clip: float = np.inf
+    unclipped: float = np.nan
 
 
 def plackett_luce(
@@ -84,22 +91,30 @@ def plackett_luce(
 
 
 def cascade_ips(
-    log: ClickLog, chance: np.ndarray, clip: float = 10.0, confidence: float = 0.95
+    log: ClickLog,
+    chance: np.ndarray,
+    clip: float | None = 10.0,
+    confidence: float = 0.95,
+    normalised: bool = True,
 ) -> OffPolicy:
     """Clicks a session of another policy, from chances of the logging policy.
 
     Weight of session s at rank k: w_sk = min(clip, prod_{j<=k} chance_sj / p_sj), p the
     log's `logging_propensity`; value = sum_k (sum_s w_sk c_sk / sum_s w_sk). It is
     self-normalised at each rank, and consistent (but for clipping) if a click at a rank
-    depends on nothing below it. Source: McInerney et al., Counterfactual
-    Evaluation of Slate Recommendations with Sequential Reward Interactions, KDD 2020.
+    depends on nothing below it. Plain, it is sum_k sum_s w_sk c_sk / S: unbiased (but
+    for clipping), of more variance, and equal to other libraries' IPW. Source:
+    McInerney et al., Counterfactual Evaluation of Slate Recommendations with Sequential
+    Reward Interactions, KDD 2020.
     The interval is normal, by the delta method over sessions.
 
     Args:
         log: With `logging_propensity`.
         chance: (S, L) that the other policy puts the item there given those above.
-        clip: Largest weight.
+        clip: Largest weight; None is the largest at which the weights of all ranks
+            are worth a tenth of their number, see `debias.propensity.choose_clip`.
         confidence: Of the intervals.
+        normalised: Whether weights are divided by their sum, or by the sessions.
 
     Raises:
         ValueError: The log has no propensities, all of them are 1, or no session has
@@ -122,6 +137,9 @@ def cascade_ips(
     chance = _checked_chance(chance, log)
     ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
     raw = np.cumprod(ratio, axis=1, dtype=float)
+    if clip is None:
+        shown = raw[log.mask & (raw > 0)]
+        clip = max(choose_clip(shown, WORTH), 1.0) if shown.size else 1.0
     weight = np.minimum(raw, clip)
     total = weight.sum(axis=0)
     if not (total > 0).all():
@@ -130,24 +148,33 @@ def cascade_ips(
             f"the other policy never shows what the log shows down to rank {rank}: "
             "give it a higher temperature"
         )
-    rates = (weight * log.click).sum(axis=0) / total
-    influence = (weight * (log.click - rates) / (total / len(log))).sum(axis=1)
-    return _estimated(
-        "self-normalised clipped cascade IPS",
-        float(rates.sum()),
+    if normalised:
+        rates = (weight * log.click).sum(axis=0) / total
+        influence = (weight * (log.click - rates) / (total / len(log))).sum(axis=1)
+        value = float(rates.sum())
+        unclipped = float(((raw * log.click).sum(axis=0) / raw.sum(axis=0)).sum())
+    else:
+        earned = (weight * log.click).sum(axis=1)
+        value = float(earned.mean())
+        influence = earned - value
+        unclipped = float((raw * log.click).sum(axis=1).mean())
+    found = _estimated(
+        f"{'self-normalised' if normalised else 'plain'} clipped cascade IPS",
+        value,
         influence,
         log,
         float((total**2 / (weight**2).sum(axis=0)).min()),
         float((raw > clip)[log.mask].mean()),
         confidence,
     )
+    return found._replace(clip=float(clip), unclipped=unclipped)
 
 
 def examination_ips(
     log: ClickLog,
     scores: ArrayLike,
     examination: ArrayLike,
-    clip: float = 10.0,
+    clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
     """Clicks a session once each list is ordered by score, from examination by rank.
@@ -162,7 +189,8 @@ def examination_ips(
         scores: (items,).
         examination: (L,) in (0, 1]. Only ratios count: divide an estimate relative to
             rank 1 by its largest value.
-        clip: Largest weight.
+        clip: Largest weight; None is the largest at which the weights of clicks are
+            worth a tenth of their number.
         confidence: Of the intervals.
 
     Raises:
@@ -183,11 +211,14 @@ def examination_ips(
     # The places of a list with holes are those that it has, from the top.
     places = np.argsort(~log.mask, axis=1, kind="stable")
     raw = theta[np.take_along_axis(places, place, axis=1)] / theta
+    if clip is None:
+        clip = max(choose_clip(raw[log.click], WORTH), 1.0) if log.click.any() else 1.0
     weight = np.where(log.mask, np.minimum(raw, clip), 0.0)
     earned = (weight * log.click).sum(axis=1)
     used = weight[log.click]
     effective = effective_sample_size(used) if used.any() else 0.0
-    return _estimated(
+    unclipped = float(np.where(log.click, raw, 0.0).sum(axis=1).mean())
+    found = _estimated(
         "clipped IPS by examination",
         float(earned.mean()),
         earned - earned.mean(),
@@ -196,6 +227,7 @@ def examination_ips(
         float((raw > clip)[log.mask].mean()),
         confidence,
     )
+    return found._replace(clip=float(clip), unclipped=unclipped)
 
 
 def _checked_examination(examination: ArrayLike, ranks: int) -> np.ndarray:
@@ -243,8 +275,8 @@ def _checked_chance(chance: np.ndarray, log: ClickLog) -> np.ndarray:
     return values
 
 
-def _check_options(clip: float, confidence: float) -> None:
-    if not clip >= 1:
+def _check_options(clip: float | None, confidence: float) -> None:
+    if clip is not None and not clip >= 1:
         raise ValueError(f"clip must be at least 1, got {clip}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")

@@ -85,7 +85,7 @@ def evaluate(
     *,
     ranker: Ranker | Trees | None = None,
     temperature: float = 0.5,
-    clip: float = 10.0,
+    clip: float | None = None,
     examination: Sequence[float] | None = None,
     name: str = "",
     of: str = "all sessions",
@@ -106,7 +106,8 @@ def evaluate(
             are scaled, for it knows the scaling. None: features go in as they are.
         temperature: Of the policy whose clicks are estimated: a Plackett-Luce draw from
             the scores, in their standard deviations.
-        clip: Largest weight of a session.
+        clip: Largest weight of a session; None chooses it so that weights are worth
+            a tenth of their number. Estimates say what they are without a clip.
         examination: Examination probability of each position, to estimate clicks by.
         name: What to call the model; by default its class.
         of: Which sessions these are, in words.
@@ -139,12 +140,13 @@ class NewPolicy:
     """A ranking whose clicks are estimated, and how, see `evaluate`."""
 
     temperature: float = 0.5
-    clip: float = 10.0
+    clip: float | None = None
     examination: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("temperature", "clip"):
-            if not 0 < getattr(self, name) < np.inf:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
                 raise ValueError(
                     f"{name} must be above 0 and finite, got {getattr(self, name)}"
                 )
@@ -213,7 +215,10 @@ def clicks_to_expect(
         note = "all propensities are 1: the logging policy never varied its rankings"
     else:
         chance = off_policy.plackett_luce(log, data, scores, policy.temperature)
-        estimates.append(off_policy.cascade_ips(log, chance, policy.clip))
+        estimates += [
+            off_policy.cascade_ips(log, chance, policy.clip, normalised=normalised)
+            for normalised in (True, False)
+        ]
     if policy.examination is not None:
         theta = list(policy.examination)
         by_rank = off_policy.examination_ips(log, scores, theta, policy.clip)

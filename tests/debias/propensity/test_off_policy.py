@@ -149,3 +149,32 @@ def test_chances_out_of_range_are_refused(wrong):
         cascade_ips(LOG, chance)
     with pytest.raises(ValueError, match="chance must have the shape"):
         cascade_ips(LOG, chance[:, :2])
+
+
+def test_plain_weights_and_a_clip_that_is_chosen():
+    """One item a session: sum of chance / p over S, and the same over its weights."""
+    p = np.array([[0.5], [0.5], [0.1], [0.5]])
+    log = ClickLog(
+        [0] * 4, [[0], [1], [2], [0]], [[1], [0], [1], [0]], logging_propensity=p
+    )
+    chance = np.array([[0.2], [0.3], [0.5], [0.2]])
+    weight = (chance / p).ravel()  # .4 .6 5 .4
+    plain = cascade_ips(log, chance, clip=1e9, normalised=False)
+    assert plain.value == pytest.approx((0.4 + 5) / 4) and "plain" in plain.estimator
+    earned = np.array([0.4, 0, 5, 0])
+    assert plain.high - plain.value == pytest.approx(1.959964 * earned.std() / 2)
+    own = cascade_ips(log, chance, clip=1e9)
+    assert own.value == pytest.approx(5.4 / weight.sum())
+    chosen = cascade_ips(log, chance, clip=None, normalised=False)
+    # Worth 6.4^2 / 25.68 = 1.6 of 4 as they are, which is a tenth and more.
+    assert chosen.clip == pytest.approx(5) and chosen.value == plain.value
+    assert chosen.unclipped == plain.value
+    clipped = cascade_ips(log, chance, clip=2.0, normalised=False)
+    assert clipped.value == pytest.approx(2.4 / 4) and clipped.unclipped == plain.value
+
+
+def test_a_chosen_clip_of_examination_is_told():
+    log = ClickLog([0] * 50, [[0, 1]] * 50, [[1, 0]] * 49 + [[0, 1]])
+    found = examination_ips(log, [0.0, 1.0], [1.0, 1e-4], clip=None)
+    assert found.unclipped == pytest.approx((49 * 1e-4 + 1e4) / 50)
+    assert 1 <= found.clip < 1e4 and found.value < found.unclipped
