@@ -251,9 +251,11 @@ def _parse(
             raise ValueError("grades must be whole numbers")
         _check_density(path, features, feature_count)
         offsets, qid = _queries(query, groups, len(labels), names)
+        with np.errstate(invalid="ignore"):  # grades beyond all whole numbers
+            labels = labels.astype(np.int64)
         return RankingData(
             features.toarray(),
-            labels.astype(np.int64),
+            labels,
             offsets,
             qid,
             max_grade,

@@ -167,6 +167,21 @@ def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> 
         yield batch, share
 
 
+def read_names(kind: pa.Schema | pa.DataType) -> None:
+    """Has Arrow decode the names of all columns, within structs and lists too.
+
+    Raises:
+        UnicodeError: One is no UTF-8.
+    """
+    if isinstance(kind, pa.DataType):
+        kinds = [kind.field(number) for number in range(kind.num_fields)]
+    else:
+        kinds = [kind.field(number) for number in range(len(kind))]
+    for field in kinds:
+        _ = field.name
+        read_names(field.type)
+
+
 def check_names(file: str, names: Sequence[str]) -> None:
     """Does nothing if all columns of a file have names of their own.
 
@@ -355,7 +370,7 @@ def _of_parquet(path: AnyPath) -> Part:
 
     try:
         schema = pq.read_schema(readable(path))
-        _ = schema.names
+        read_names(schema)
     except DAMAGED as error:
         raise broken(path, "Parquet", error) from error
     return Part(str(path), schema, read, path)
@@ -408,7 +423,7 @@ def _of_feather(path: AnyPath) -> Part:
     try:
         with ipc.open_file(_mapped(path)) as file:
             schema = file.schema
-            _ = schema.names
+            read_names(schema)
     except DAMAGED as error:
         raise broken(path, "Feather", error) from error
     return Part(str(path), schema, read, path)
@@ -508,7 +523,7 @@ def _of_json(path: AnyPath) -> Part:
 
     try:
         schema = _sampled(path, opened(None).schema)
-        _ = schema.names
+        read_names(schema)
     except DAMAGED as error:
         raise _fault(path, error) from error
     return Part(str(path), schema, read, path)

@@ -574,3 +574,24 @@ def test_columns_that_begin_far_down_a_file_are_found(tmp_path, monkeypatch):
     path = lines(tmp_path / "all.jsonl", [*queries, *events])
     monkeypatch.setattr(tables, "_BLOCK", 1 << 11)  # holds queries alone
     check(import_events(path, tmp_path / "log", "ubi"), tmp_path / "log")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_events_are_read_or_refused_by_name(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    queries, events = ubi(6)
+    lines(tmp_path / "q.jsonl", queries)
+    text = bytearray(lines(tmp_path / "e.jsonl", events).read_bytes())
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(len(text)))
+        stop = at + int(rng.choice([0, 1, 5]))
+        text[at:stop] = rng.choice([b"\xff", b"null", b"[", b"}", b'"x":1,', b"\n"])
+    (tmp_path / "e.jsonl").write_bytes(bytes(text))
+    try:
+        found = import_events(
+            [tmp_path / "q.jsonl", tmp_path / "e.jsonl"], tmp_path / "l", "ubi"
+        )
+    except ValueError as error:
+        assert str(tmp_path) in str(error) and not (tmp_path / "l").exists()
+    else:
+        assert found.lists and read_log(tmp_path / "l").log.sessions == found.lists
