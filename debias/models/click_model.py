@@ -8,10 +8,11 @@ and nothing else: `ranker` wraps that into a model of its own to save and serve.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from debias.data.kinds import Features, as_records, of_records
@@ -303,6 +304,19 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
     return exact(ops.squeeze(outputs, -1))
 
 
+def without_gradient(features: Any) -> AbstractContextManager[Any]:
+    """On torch, no gradient of what is computed from NumPy arrays.
+
+    Torch turns no tensor that has one into an array, and who gives arrays wants those.
+    """
+    if keras.backend.backend() != "torch" or not isinstance(features, np.ndarray):
+        return nullcontext()
+    import torch
+
+    without: AbstractContextManager[Any] = torch.no_grad()
+    return without
+
+
 @keras.saving.register_keras_serializable(package="debias")
 class Ranker(keras.Model):
     """The position-free model that serves: features in, score out.
@@ -332,6 +346,10 @@ class Ranker(keras.Model):
         self._rank = 0  # of what `predict` was last given
         self.feature_names = None if feature_names is None else tuple(feature_names)
         self.kinds = None if kinds is None else tuple(kinds)
+
+    def __call__(self, features: Any, *args: Any, **kwargs: Any) -> Any:
+        with without_gradient(features):
+            return super().__call__(features, *args, **kwargs)
 
     def call(self, features: Tensor) -> Tensor:
         names, count = self.feature_names, features.shape[-1]

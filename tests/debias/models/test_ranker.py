@@ -1,5 +1,8 @@
 """Tests of the ranker and of reference places, beyond the properties of every model."""
 
+import sys
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -112,3 +115,21 @@ def test_a_model_of_rows_is_fitted_and_served(packed):
     model.fit(feed, epochs=3, verbose=0)
     assert (numbers(model(batch)) != before).any()
     assert ranker(model)(ROWS).shape == (6,) and ranker(model)(FEATURES).shape == (5, 6)
+
+
+def test_on_torch_arrays_are_scored_without_a_gradient(monkeypatch):
+    """Torch refuses to make an array of a tensor that has one."""
+    from types import SimpleNamespace
+
+    from debias.models.click_model import without_gradient
+
+    fake = SimpleNamespace(no_grad=lambda: nullcontext("no gradient"))
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with without_gradient(np.zeros((2, 3))) as taken:
+        assert taken == "no gradient"
+    with without_gradient(object()) as taken:  # a tensor, whose gradient may be asked
+        assert taken is None
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with without_gradient(np.zeros((2, 3))) as taken:
+        assert taken is None
