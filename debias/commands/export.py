@@ -30,6 +30,13 @@ def export(
             "for search engines; by default as the name ends."
         ),
     ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Of ONNX: an input for each feature by its name, text for a category.",
+        ),
+    ] = False,
     force: Force = False,
     json: AsJson = False,
 ) -> None:
@@ -45,6 +52,7 @@ def export(
         out,
         format,  # type: ignore[arg-type]
         features=report["features"],
+        raw=raw,
         overwrite=force,
     )
     named = tree_format if report["model"] in TREES else format_of

@@ -231,6 +231,27 @@ def number_text(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
+def raw_inputs(matrix: np.ndarray, features: Features) -> dict[str, np.ndarray]:
+    """Columns (..., F) of a matrix as raw features by name, text for codes.
+
+    >>> brand = Feature("brand", "category", ("acme",))
+    >>> rows = np.array([[2, 0.5], [0, 1.5], [1, 2.5]])
+    >>> found = raw_inputs(rows, (brand, Feature("p")))
+    >>> found["brand"].tolist(), found["p"].tolist()
+    (['acme', '', '\\ufffd'], [0.5, 1.5, 2.5])
+    """
+    found = {}
+    for each, start in zip(features, starts(features).values(), strict=True):
+        block = matrix[..., start : start + each.width]
+        if each.coded:
+            words = np.array(["", "\ufffd", *each.values], dtype=object)
+            block = words[block.astype(np.int64)]
+        else:
+            block = block.astype(np.float32)
+        found[each.name] = block if each.kind == "categories" else block[..., 0]
+    return found
+
+
 def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.ndarray:
     """(items, D) float32 without codes and gaps: values counted, numbers imputed.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from debias.data.kinds import Features, of_records
+from debias.data.kinds import Features, of_records, raw_inputs
 
 EXTRA = Path("assets.extra") / "debias.json"  # of a SavedModel
 CARRIED = ("feature_names", "kinds")  # what an export says of its features
@@ -108,14 +108,18 @@ def open_onnx(path: Path) -> Any:
 
 def read_onnx(path: Path) -> Opened:
     session = open_onnx(path)
-    (given,) = session.get_inputs()
+    given = session.get_inputs()
     stored = session.get_modelmeta().custom_metadata_map
     extra = {key: json.loads(stored[key]) for key in CARRIED if key in stored}
+    kinds = of_records(extra.get("kinds"))
 
     def run(features: np.ndarray) -> Any:
-        return session.run(None, {given.name: features})[0]
+        inputs = {given[0].name: features}
+        if kinds is not None and given[0].name != "features":
+            inputs = raw_inputs(features, kinds)
+        return session.run(None, inputs)[0]
 
-    return run, _names(extra.get("feature_names")), of_records(extra.get("kinds"))
+    return run, _names(extra.get("feature_names")), kinds
 
 
 def read_saved_model(path: Path) -> Opened:

@@ -24,9 +24,10 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from debias.data.kinds import as_records
+from debias.data.kinds import Feature, as_records
 from debias.engine.scoring import EXTRA
 from debias.models.click_model import Ranker
+from debias.models.raw_inputs import with_raw_inputs
 from debias.models.tree_exports import export_trees
 from debias.models.trees import Trees
 
@@ -51,6 +52,7 @@ def export(
     format: Format | None = None,
     *,
     features: int | None = None,
+    raw: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Writes a ranker; the file, or folder of a SavedModel, is whole or absent.
@@ -64,6 +66,9 @@ def export(
             Serving and `tf.saved_model.load(path).serve`; "onnx", for ONNX runtimes,
             which needs the extra `onnx`. None goes by the name.
         features: F, how many features an item has; None where the ranker knows.
+        raw: Whether an ONNX file has an input for each feature by its name, text where
+            it is a category, see `debias.models.raw_inputs`; else it has the one input
+            `features`.
         overwrite: Whether what is at `path` may be replaced.
 
     Returns:
@@ -85,16 +90,25 @@ def export(
     """
     path = Path(path)
     if isinstance(trees := getattr(ranker, "ranker", ranker), Trees):
+        if raw:
+            raise ValueError("raw inputs are for ONNX of towers, not of trees")
         return export_trees(trees, path, format, overwrite=overwrite)
     format = format_of(path) if format is None else format
     _check_target(path, format, overwrite)
     ranker = getattr(ranker, "ranker", ranker)
+    if raw and (format != "onnx" or ranker.feature_names is None):
+        raise ValueError("raw inputs are for ONNX, and for features that have names")
     count = _feature_count(ranker) if features is None else features
     ranker(keras.ops.zeros((1, 1, count)))  # has its weights, whoever made it
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         aside = Path(folder) / path.name
         _write(ranker, aside, format, count)
+        if raw:
+            kinds = ranker.kinds or tuple(map(Feature, ranker.feature_names))
+            with_raw_inputs(aside, kinds)
+            names = list(ranker.feature_names)
+            _describe_onnx(aside, {"feature_names": names, "kinds": as_records(kinds)})
         if path.is_dir():
             shutil.rmtree(path)
         aside.replace(path)

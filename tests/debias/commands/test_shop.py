@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -82,17 +83,36 @@ def test_raw_rows_are_ranked_and_every_export_gives_the_same_scores(folder):
     assert sorted(ranked["new_rank"].to_pylist()[:4]) == [1, 2, 3, 4]
     raw = pq.read_table(folder / "shop.parquet").slice(0, 9)
     expected = ranked["score"].to_numpy()[:9]
-    for name in ("ranker.onnx", "ranker.keras"):
-        run("export", folder / "trained", "-o", folder / name)
+    for name, *more in (("ranker.onnx",), ("ranker.keras",), ("raw.onnx", "--raw")):
+        run("export", folder / "trained", "-o", folder / name, *more)
     scorer = load(folder / "ranker.onnx")
     np.testing.assert_allclose(scorer(raw), expected, atol=1e-5)
     columns = {name: raw[name].to_pylist() for name in raw.column_names}
     np.testing.assert_allclose(scorer(columns), expected, atol=1e-5)
+    np.testing.assert_allclose(load(folder / "raw.onnx")(raw), expected, atol=1e-5)
     unseen = {**columns, "f_brand": ["a brand of tomorrow"] * 9}
     unseen["f_price"] = [None] * 9
     assert np.isfinite(scorer(unseen)).all()
     kinds = {each.name: each for each in load(folder / "ranker.keras").kinds}
     assert set(kinds["f_brand"].values) == {"acme", "birch"}
+
+
+def test_any_runtime_of_onnx_reads_text_and_gaps_by_name(folder):
+    session = onnxruntime.InferenceSession(str(folder / "raw.onnx"))
+    kinds = {each.name: each.type for each in session.get_inputs()}
+    assert kinds["f_brand"] == "tensor(string)" and kinds["f_price"] == "tensor(float)"
+    ranked = pq.read_table(folder / "ranked.parquet").slice(0, 5)
+    since = np.array(ranked["f_since"].to_pylist(), "datetime64[D]").astype(np.float32)
+    given = {
+        "f_brand": np.array([[each or "" for each in ranked["f_brand"].to_pylist()]]),
+        "f_price": ranked["f_price"].to_numpy(zero_copy_only=False)[None],
+        "f_stock": ranked["f_stock"].to_numpy(zero_copy_only=False)[None],
+        "f_since": since[None],
+    }
+    text = given.pop("f_brand")
+    numbers = {name: value.astype(np.float32) for name, value in given.items()}
+    (found,) = session.run(None, {"f_brand": text, **numbers})
+    np.testing.assert_allclose(found[0], ranked["score"].to_numpy(), atol=1e-5)
 
 
 def test_the_bias_tower_reads_the_badge_and_the_ranker_does_not(folder):
