@@ -333,6 +333,7 @@ class RankingData:
             self.max_grade,
             self.feature_names,
             self.kinds,
+            self.item_id,
         )
         write_rows(rows, path)
 
@@ -341,9 +342,9 @@ class RankingData:
         """Reads what `write_parquet` wrote, or a like table of another program's.
 
         Args:
-            path: A file with a column qid or query; optionally label; and features, as
-                one column of lists of equal length or as columns f0, f1, ... Other
-                columns are an error.
+            path: A file with a column qid or query; optionally label and item_id; and
+                features, as one column of lists of equal length or as columns f0, f1,
+                ... Other columns are an error.
             max_grade: Highest grade; None for what the file says, else 4.
 
         Raises:
@@ -363,6 +364,7 @@ class RankingData:
                 rows.max_grade if max_grade is None else max_grade,
                 rows.names,
                 kinds=rows.kinds,
+                item_id=rows.item_id,
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

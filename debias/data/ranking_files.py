@@ -32,6 +32,7 @@ class Rows(NamedTuple):
         max_grade: Highest grade.
         names: (F,) names of the features, or None.
         kinds: What the features are, or None.
+        item_id: (items,) what the source calls the items, or None.
     """
 
     features: np.ndarray
@@ -41,6 +42,7 @@ class Rows(NamedTuple):
     max_grade: int
     names: tuple[str, ...] | None
     kinds: Features | None = None
+    item_id: np.ndarray | None = None
 
     def content(self) -> str:
         """A hash of everything, beyond 256 MB of a sample: see `sampled_hash`."""
@@ -52,6 +54,7 @@ class Rows(NamedTuple):
             "labels": self.labels,
             "query": np.asarray(self.query if self.qid is None else self.qid),
             "names": np.array(plain),
+            "item_id": self.item_id,
         }
         arrays = {n: array for n, array in given.items() if array is not None}
         for name, array in arrays.items():
@@ -61,7 +64,7 @@ class Rows(NamedTuple):
 
 
 def write_rows(rows: Rows, path: str | Path) -> None:
-    """Writes the columns qid, or query where queries have no ids, label and features.
+    """Writes qid, or query where queries have no ids, label, item_id and features.
 
     `features` is a list of fixed size. The highest grade, the names of the features and
     a hash of the content stand in the metadata of the file: pages have checksums of
@@ -74,6 +77,8 @@ def write_rows(rows: Rows, path: str | Path) -> None:
         arrays["qid"] = _ids(rows.qid, path)
     if rows.labels is not None:
         arrays["label"] = pa.array(rows.labels)
+    if rows.item_id is not None:
+        arrays["item_id"] = _ids(rows.item_id, path)
     arrays["features"] = lists_of(rows.features)
     metadata = {
         _MAX_GRADE: str(rows.max_grade).encode(),
@@ -105,8 +110,8 @@ def _ids(qid: np.ndarray, path: str | Path) -> pa.Array:
         half = re.compile("[\ud800-\udfff]")
         wrong = next((q for q in map(str, qid) if half.search(q)), "")
         raise ValueError(
-            f"{path}: the qid {printable(wrong)} is no text that a file can hold, it "
-            "has half of a surrogate pair; rename the query"
+            f"{path}: the id {printable(wrong)} is no text that a file can hold, it "
+            "has half of a surrogate pair; rename it"
         ) from error
 
 
@@ -151,7 +156,7 @@ def _from_table(table: pa.Table) -> Rows:
     if len({"qid", "query"}.intersection(names)) != 1:
         raise ValueError("needs a column qid or a column query")
     feature_columns = ["features"] if listed else plain
-    strange = set(names) - {"qid", "query", "label", *feature_columns}
+    strange = set(names) - {"qid", "query", "label", "item_id", *feature_columns}
     if strange:
         raise ValueError(f"unknown column {printable(' '.join(sorted(strange)))}")
     if len(table) == 0:
@@ -173,11 +178,12 @@ def _from_table(table: pa.Table) -> Rows:
         int((table.schema.metadata or {}).get(_MAX_GRADE, b"4")),
         (names_in(table.schema) or None) if listed else tuple(plain),
         kinds_in(table.schema) if listed else None,
+        _query(table.column("item_id")) if "item_id" in names else None,
     )
 
 
 def _query(column: pa.ChunkedArray) -> np.ndarray:
-    """Names of queries, of whatever layout."""
+    """Names of queries or items, of whatever layout."""
     array = one_array(column)
     array.validate(full=True)  # that text is UTF-8
     return array.to_numpy(zero_copy_only=False)

@@ -266,7 +266,7 @@ def test_names_of_queries_of_any_layout(tmp_path):
 
 def test_half_a_surrogate_pair_is_no_id(tmp_path):
     data = RankingData(**GOOD, qid=["a", "b\ud800"])
-    with pytest.raises(ValueError, match=r"a\.parquet: the qid b.ud800 is no text"):
+    with pytest.raises(ValueError, match=r"a\.parquet: the id b.ud800 is no text"):
         data.write_parquet(tmp_path / "a.parquet")
     assert not list(tmp_path.iterdir())
 
@@ -320,3 +320,14 @@ def test_a_wrong_table_names_the_file(tmp_path, columns, message):
     pq.write_table(table(**columns), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=f"a.parquet: .*{message}"):
         RankingData.read_parquet(tmp_path / "a.parquet")
+
+
+def test_ids_of_items_are_written_and_read(tmp_path):
+    ids = np.array(["a", "ü", ""])
+    data = RankingData([[0.5], [2.0], [1.0]], [0, 4, 1], [0, 2, 3], item_id=ids)
+    data.write_parquet(tmp_path / "items.parquet")
+    again = RankingData.read_parquet(tmp_path / "items.parquet")
+    assert again.item_id.tolist() == ids.tolist()
+    assert again.select([1]).item_id.tolist() == [""]
+    with pytest.raises(ValueError, match=r"item_id must have shape \(3,\), got \(2,\)"):
+        RankingData([[0.5], [2.0], [1.0]], None, [0, 3], item_id=["a", "b"])
