@@ -34,6 +34,7 @@ FLOOR = -20.0  # log attraction of an item that is never clicked
 # with fewer, ranks were off by a factor of two and more, up to 10^5 without a cap.
 FEW = 50
 CAP = 10.0  # of the weights where there are fewer, as usual in inverse weighting
+PIECE = 1 << 14  # lists at a time
 MOVE = 2.0  # logits that f or g moves by in one pass, at most
 
 
@@ -299,6 +300,13 @@ def _jacobian(page: Pages, own: Beliefs, click: np.ndarray) -> Jacobian:
     return Jacobian(gg, gf, fg, ff)
 
 
+def _rows(values: np.ndarray, pair: np.ndarray, size: int) -> sparse.csr_array:
+    """(lists, size) the value of each cell in the column of its pair."""
+    lists, places = pair.shape
+    ends = np.arange(0, lists * places + 1, places)
+    return sparse.csr_array((values.ravel(), pair.ravel(), ends), (lists, size))
+
+
 def _newton(
     x: np.ndarray,
     pair: np.ndarray,
@@ -312,8 +320,11 @@ def _newton(
     pull = np.bincount(flat, (seen - expected).ravel(), minlength=len(table))
     mass = np.bincount(flat, expected.ravel(), minlength=len(table))
     share = np.divide(expected, total, out=np.zeros_like(expected), where=total > 0)
-    mean = np.einsum("ul,ulf->uf", share, table[pair])
-    curve = (table.T * mass) @ table - (mean.T * total[:, 0]) @ mean
+    curve = (table.T * mass) @ table
+    for start in range(0, len(pair), PIECE):  # features of all cells fill no memory
+        part = slice(start, start + PIECE)
+        mean = _rows(share[part], pair[part], len(table)) @ table
+        curve -= (mean.T * total[part, 0]) @ mean
     move = np.linalg.lstsq(curve, table.T @ pull, rcond=1e-10)[0]
     reach = np.abs(table @ move).max(initial=0.0)
     return move * min(1.0, 2.0 / max(reach, 1e-12))
