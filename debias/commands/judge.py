@@ -68,10 +68,7 @@ def judge(
         offsets=offsets,
         level=level,
     )
-    reading = read.reading
-    items, queries = (
-        (None, None) if reading is None else (reading.items, reading.queries)
-    )
+    items, queries = places.source_names(read)
     write_judgments(
         *(found, out, format, items, queries),
         data=read.data,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -65,6 +65,14 @@ def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
     if given.reading is not None:
         names |= {n: each.labels for n, each in given.reading.scales.items()}
     return names
+
+
+def source_names(given: inputs.Opened) -> tuple[Any, Any]:
+    """What the source calls its items and its queries; None where they are numbers."""
+    if given.reading is not None:
+        return given.reading.items, given.reading.queries
+    data = given.data
+    return (None, None) if data is None else (data.item_id, data.qid)
 
 
 def found_or_read(

@@ -59,13 +59,8 @@ def weights(
         )
     known = places.found_or_read(given, log, read, by)
     found = impressions(log, known, names=places.names_of(read), clip=clip)
-    names = read.reading
-    write_impressions(
-        *(found, out, library, read.data),
-        None if names is None else names.items,
-        None if names is None else names.queries,
-        correction,
-    )
+    items, queries = places.source_names(read)
+    write_impressions(*(found, out, library, read.data), items, queries, correction)
     record = {
         "path": str(out),
         "rows": len(found),
