@@ -4,6 +4,7 @@ The pages of results are the sections of `benchmarks/README.md`, whose tables ar
 rendered from `benchmarks/results/`. The pages on the project are its own files.
 """
 
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -34,9 +35,11 @@ DOCTEST = re.compile(r"(?:^|(?<=\n\n))>>> .*?(?=\n\n|\Z)", re.S)
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Enters the pages of results and all guides into the navigation."""
     results = [{title: path} for path, title, _ in sections()]
+    notebooks = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
     parts = {
         "Results": [{"How results are made": METHOD}, *results],
         "Guides": guides(),
+        "Notebooks": [f"notebooks/{path.stem}.md" for path in notebooks],
     }
     for entry in config.nav or ():
         for name, pages in parts.items():
@@ -62,6 +65,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, path in PROJECT.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         pages[path] = moved(text, source, path)
+    for notebook in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        pages[f"notebooks/{notebook.stem}.md"] = as_page(notebook)
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     for figure in sorted((ROOT / "benchmarks" / "figures").glob("*.svg")):
@@ -69,6 +74,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             File.generated(config, f"figures/{figure.name}", abs_src_path=str(figure))
         )
     return files
+
+
+def as_page(notebook: Path) -> str:
+    """An executed notebook as Markdown: its cells, and what they printed or drew."""
+    parts = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+            continue
+        parts.append(f"```python\n{text}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                png = "".join(data["image/png"]).replace("\n", "")
+                parts.append(f"![figure](data:image/png;base64,{png})")
+            else:
+                said = output.get("text") or data.get("text/plain", "")
+                parts.append(f"```text\n{''.join(said).rstrip()}\n```")
+    return "\n\n".join(parts)
 
 
 def sections() -> Iterator[tuple[str, str, str]]:

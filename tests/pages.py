@@ -1,10 +1,11 @@
-"""Runs the code of pages of the site as a reader would: `python pages.py PAGE...`.
+"""Runs the code of pages and notebooks as a reader would: `python pages.py PAGE...`.
 
 The Python and the shell blocks of a page run in order, in a folder and with names of
 their own. Commands of this package run within this process, which has loaded its
 libraries once; all others run in a shell.
 """
 
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ SMALLER = {
     "debias demo": "debias demo --sessions 600",
     "debias train demo/clicks.csv": "debias train demo/clicks.csv --epochs 4",
 }
+QUICK, LARGE = re.compile(r"epochs=\d+"), re.compile(r"(sessions=)\d\d_000")
 BLOCK = re.compile(r"^( *)```(python|bash)\b[^\n]*\n(.*?)^ *```", re.S | re.M)
 
 
@@ -28,9 +30,20 @@ def blocks(text):
         yield language, re.sub(rf"^{indent}", "", code, flags=re.M)
 
 
+def code_of(page):
+    text = page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return blocks(text)
+    cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    codes = ["".join(cell["source"]) for cell in cells]
+    return [
+        ("python", LARGE.sub(r"\g<1>1_000", QUICK.sub("epochs=1", c))) for c in codes
+    ]
+
+
 def run_page(page):
     names = {"__name__": "__main__"}
-    for number, (language, code) in enumerate(blocks(page.read_text("utf-8")), 1):
+    for number, (language, code) in enumerate(code_of(page), 1):
         if language == "python":
             exec(compile(code, f"{page.name}, block {number}", "exec"), names)
         else:

@@ -1,6 +1,7 @@
 """The site builds, needs no network, names what is promised, and its code runs."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ DOCS = ROOT / "docs"
 OTHER = {DOCS / "scaling.md"}
 PAGES = sorted({*DOCS.rglob("*.md")} - OTHER)
 WITH_CODE = [p for p in PAGES if re.search("```(python|bash)\n", p.read_text("utf-8"))]
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 # What a browser loads by itself.
 LOADED = re.compile(
     r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=\"?(?:https?:)?//[^\s>\"]+"
@@ -98,11 +100,12 @@ def test_page_on_models_names_every_preset():
 
 def test_code_of_the_pages_runs(tmp_path):
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "pages.py", *WITH_CODE],
+        [sys.executable, ROOT / "tests" / "pages.py", *WITH_CODE, *NOTEBOOKS],
         env={
             "PYTHONPATH": str(ROOT),
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
+            "MPLBACKEND": "agg",
             "TYPER_STANDARD_TRACEBACK": "1",
         },
         capture_output=True,
@@ -110,6 +113,17 @@ def test_code_of_the_pages_runs(tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+
+
+def test_notebooks_are_small_and_were_executed_without_an_error():
+    assert len(NOTEBOOKS) == 6
+    for path in NOTEBOOKS:
+        assert path.stat().st_size < 100_000, path
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        counts = [c["execution_count"] for c in cells if c["cell_type"] == "code"]
+        assert counts == list(range(1, len(counts) + 1)), path
+        kinds = {out["output_type"] for c in cells for out in c.get("outputs", ())}
+        assert "error" not in kinds, path
 
 
 def test_no_word_is_misspelt():

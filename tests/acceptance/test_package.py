@@ -40,7 +40,8 @@ def test_the_wheel_says_what_it_is_for(prompt_in):
     assert found["License"] == "Apache-2.0" and found["Author"]
     assert "position bias" in found["Keywords"].split(",")
     classifiers = [value for name, value in said if name == "Classifier"]
-    assert {"Typing :: Typed", "Programming Language :: Python :: 3.12"} < {*classifiers}
+    for line in ("Typing :: Typed", "Programming Language :: Python :: 3.12"):
+        assert line in classifiers
 
 
 def test_the_image_copies_every_package():
