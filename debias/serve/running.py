@@ -129,6 +129,15 @@ class Tls:
         return found
 
 
+class Supervisor(Multiprocess):
+    """uvicorn's, which notices at once that a worker died while it was being asked."""
+
+    def keep_subprocess_alive(self) -> None:
+        for each in self.processes:
+            each.child_conn.close()  # else the pipe has an open end without the worker
+        super().keep_subprocess_alive()
+
+
 def run(
     application: Application,
     host: str,
@@ -174,7 +183,7 @@ def run(
         **tls.options(),
     )
     with _shared_counters(workers):
-        supervisor = Multiprocess(config, [config.bind_socket()])
+        supervisor = Supervisor(config, [config.bind_socket()])
         supervisor.run()
     return all(each.exitcode != STARTUP_FAILURE for each in supervisor.processes)
 

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 
 import httpx
 import psutil
@@ -73,6 +74,28 @@ def test_workers_that_die_are_started_on_the_last_good_version(tmp_path):
         assert process.wait(20) == 0
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert {"/ready", "/health"} <= {line["path"] for line in lines}
+
+
+def test_a_worker_that_dies_while_it_is_asked_is_noticed_at_once(tmp_path):
+    """A stopped one leaves the question open, then is killed: no wait of 30 s."""
+    worlds.publish(tmp_path / "root", tmp_path)
+    with serving(tmp_path / "root") as (process, client):
+        (worker,) = (
+            each
+            for each in psutil.Process(process.pid).children()
+            if "spawn_main" in " ".join(each.cmdline())
+        )
+        worker.suspend()
+        time.sleep(1.5)  # it is asked twice a second
+        worker.kill()
+
+        def again():
+            try:
+                return client.get("/live").status_code == 200
+            except httpx.TransportError:  # the connection ended with the worker
+                return False
+
+        until(again, 25)
 
 
 def test_workers_end_with_their_supervisor(tmp_path):
