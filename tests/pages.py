@@ -21,6 +21,8 @@ SMALLER = {
     "debias train demo/clicks.csv": "debias train demo/clicks.csv --epochs 4",
 }
 QUICK, LARGE = re.compile(r"epochs=\d+"), re.compile(r"(sessions=)\d\d_000")
+PLAIN = {"sid": "session", "doc": "item"}
+MAKE_LOGS = ("events", "logs", "propensities")  # pages that write a log themselves
 BLOCK = re.compile(r"^( *)```(python|bash)\b[^\n]*\n(.*?)^ *```", re.S | re.M)
 
 
@@ -41,7 +43,21 @@ def code_of(page):
     ]
 
 
+def write_files():
+    """A log and candidates with plain names, which some pages take for given."""
+    from tests.acceptance import worlds
+
+    for path, columns in (
+        ("log.parquet", worlds.shown(queries=30)),
+        ("candidates.parquet", worlds.candidates()),
+    ):
+        plain = {PLAIN.get(name, name): value for name, value in columns.items()}
+        worlds.write(Path(path), plain)
+
+
 def run_page(page):
+    if "log.parquet" in page.read_text(encoding="utf-8") and page.stem not in MAKE_LOGS:
+        write_files()
     names = {"__name__": "__main__"}
     for number, (language, code) in enumerate(code_of(page), 1):
         if language == "python":
