@@ -290,7 +290,7 @@ def _run(
         records = store.read(path)
         finished = () if again else store.newest(records).keys()
         todo = scheduler.plan(
-            name, experiments, range(count), wanted.dataset, data, finished
+            name, experiments, wanted.seeds_of(count), wanted.dataset, data, finished
         )
     console = Console(stderr=True)
     if have := len(experiments) * count - len(todo):

@@ -13,37 +13,37 @@ from typing import Any
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
 from benchmarks.ranking import columns, coverage, judgments, tree_rows
-from benchmarks.ranking.settings import Logging, Size
+from benchmarks.ranking.settings import Logging, Size, adam_alone, identity
 from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
 from benchmarks.rates import retrieval as retrieval_speed
 from benchmarks.rates.speed import CASES
 from benchmarks.retrieval import clicks, updates
 from benchmarks.retrieval import rows as retrieval
+from debias.training.config import TrainingConfig
 
 RESULTS = Path(__file__).with_name("results")
 
 LEARNERS = (
-    "naive",
-    "softmax_naive",
-    "position_feature",
-    "product",
-    "additive",
-    "dot",
-    "bilinear",
-    "mixture",
-    "xpa",
-    "listwise",
-    "listwise_mixture",
+    *("naive", "position_feature", "product", "product_three", "additive", "dot"),
+    *("bilinear", "mixture", "mixture_2", "xpa", "softmax_naive"),
+    *("softmax_naive_three", "listwise", "listwise_three", "listwise_mixture"),
     "listwise_xpa",
-    "full_information",
-    "oracle_examination",
 )
-BOUNDS = (
-    *("logging", "naive", "softmax_naive"),
-    *("full_information", "oracle_examination", "ceiling"),
+TOLD = (
+    *("oracle_examination", "oracle_listwise", "full_information"),
+    "full_information_softmax",
+)
+BOUNDS = ("logging", *TOLD, "ceiling")
+FEWER = (
+    *("naive", "product", "additive", "dot", "mixture", "xpa", "softmax_naive"),
+    *("listwise", "listwise_three", "listwise_mixture"),
 )
 CROWDS = ("mixed", "grid", "pbm")
 
+QUICK_ROWS = (
+    *("naive", "softmax_naive", "additive", "product", "listwise"),
+    "full_information",
+)
 ESTIMATORS = (
     "naive",
     "softmax_naive",
@@ -65,8 +65,11 @@ ESTIMATORS = (
     "full_information",
 )
 
-RATES = (0.005, 0.02)
+DECAYS = (0.1, 0.3, 1.0, 3.0)
 TUNING_SEED = 1000  # the worlds of tuning are those of no other table
+FRESH = (
+    100  # the first seed of tables whose settings were fixed before it was looked at
+)
 REVISIONS = {"dot": 3, "bilinear": 3}  # of a row; raise it when its results change
 
 
@@ -80,13 +83,13 @@ class Trial:
     row: str
     population: str
     size: Size
-    rate: float
+    config: TrainingConfig
     crowd: str = ""
     logging: Logging | None = None
 
     def settings(self) -> dict[str, Any]:
         revision = REVISIONS.get(self.row, 1)
-        found = {**asdict(self.size), "rate": self.rate, "revision": revision}
+        found = {**asdict(self.size), **identity(self.config), "revision": revision}
         if self.crowd:
             found["crowd"] = self.crowd
         return found if self.logging is None else found | asdict(self.logging)
@@ -98,121 +101,152 @@ class Trial:
         forget()
         crowd = self.crowd or self.population
         found = world(crowd, seed, data, self.size, self.logging)
-        return measure(self.row, found, self.size, seed, self.rate)
+        return measure(self.row, found, replace(self.config, seed=seed))
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """One learner at one learning rate, judged by validation clicks alone."""
+    """One learner at one weight decay, judged by validation clicks alone."""
 
     learner: str
     population: str
     size: Size
-    rate: float
+    decay: float
 
     @property
     def row(self) -> str:
-        return f"{self.learner}@{self.rate}"
+        return f"{self.learner}@{self.decay}"
+
+    @property
+    def config(self) -> TrainingConfig:
+        return TrainingConfig(decay=self.decay)
 
     def settings(self) -> dict[str, Any]:
-        return {**asdict(self.size), "revision": 1}
+        return {**asdict(self.size), **identity(self.config), "revision": 1}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         from benchmarks.ranking.protocol import world
         from benchmarks.ranking.rows import fit
 
         forget()
-        seed += TUNING_SEED
         found = world(self.population, seed, data, self.size)
-        fitted = fit(self.learner, found, self.size, seed, self.rate)
+        fitted = fit(self.learner, found, replace(self.config, seed=seed))
         return {"validation": fitted.validation}
 
 
 def tuning(of: str, crowds: Iterable[str], rows: Iterable[str], size: Size) -> Table:
-    """The table that chooses the learning rates of table `of`."""
+    """Weight decays of the rows of table `of`, to hold the default against."""
     return Table(
         name=f"tuning-{of}",
-        title=f"Validation likelihood by learning rate, for table {of}",
+        title=f"Validation likelihood by weight decay, for table {of}",
         experiments=tuple(
-            Tuning(row, name, size, rate)
+            Tuning(row, name, size, decay)
             for name in crowds
             for row in rows
-            for rate in RATES
+            for decay in DECAYS
         ),
         metrics=("validation",),
         paired=(),
         clicks="",
+        first_seed=TUNING_SEED,
         seeds=1,
     )
 
 
-Rates = Mapping[str, Mapping[str, float]]
+Tuned = Mapping[str, Mapping[str, float]]
 
 
-def tuned(table: str) -> Rates:
-    """Row to population to the rate that predicted validation clicks best.
+def tuned(table: str) -> Tuned:
+    """Row to population to the setting that predicted validation clicks best.
 
-    Read off the published results of the tuning table, so that a rate is always the
-    one that won. Under "" stands the rate of the best mean over the populations.
+    Read off the published results of the tuning table, so that a setting is always the
+    one that won. Under "" stands the setting of the best mean over the populations.
     """
     path = RESULTS / f"{table}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found: dict[str, dict[str, dict[float, float]]] = {}
     for record in map(json.loads, lines):
-        row, rate = record["row"].split("@")
+        row, setting = record["row"].split("@")
         value = record["metrics"]["validation"]
         each = found.setdefault(row, {})
-        each.setdefault(record["population"], {})[float(rate)] = value
+        each.setdefault(record["population"], {})[float(setting)] = value
     for each in found.values():
         every = list(each.values())
         common = set(every[0]).intersection(*every)
-        each[""] = {rate: sum(of[rate] for of in every) for rate in common}
+        each[""] = {setting: sum(of[setting] for of in every) for setting in common}
     return {
-        row: {name: max(rates, key=rates.__getitem__) for name, rates in each.items()}
+        row: {name: max(by, key=by.__getitem__) for name, by in each.items()}
         for row, each in found.items()
     }
 
 
-def rate_of(rates: Rates, row: str, population: str) -> float:
-    """The rate of a row on a population: tuned there, else best on those it was.
+def setting_of(settings: Tuned, row: str, population: str, otherwise: float) -> float:
+    """The setting of a row on a population: tuned there, else best on those it was.
 
-    A variant learns at the rate of what it varies, `xpa_self` at that of `xpa`. Before
-    the tuning table has been run and published, all rows learn at the lower rate.
+    A variant learns as what it varies, `xpa_self` as `xpa`. Where a row was not tuned,
+    `otherwise` is taken.
     """
     other = {"disentangled": "additive", "per_item": "product"}
     stem = other.get(row, row.partition("_")[0])
-    each = rates.get(row, rates.get(stem, {}))
-    return each.get(population, each.get("", RATES[0]))
+    plain = row.removesuffix("_three")
+    each = settings.get(row, settings.get(plain, settings.get(stem, {})))
+    return each.get(population, each.get("", otherwise))
 
 
-def trials(
-    rates: Rates, crowds: Iterable[str], rows: Iterable[str], size: Size
-) -> tuple[Trial, ...]:
-    """Every row on every crowd, at its tuned rate, between the bounds."""
+def trials(crowds: Iterable[str], rows: Iterable[str], size: Size) -> tuple[Trial, ...]:
+    """Every row on every crowd, as `debias.fit` trains it, between the bounds."""
     return tuple(
-        Trial(row, name, size, rate_of(rates, row, name))
+        Trial(row, name, size, TrainingConfig())
+        for name in crowds
+        for row in ("logging", *rows, "ceiling")
+    )
+
+
+def adam_trials(
+    settings: Tuned,
+    crowds: Iterable[str],
+    rows: Iterable[str],
+    size: Size,
+    epochs: int = 6,
+) -> tuple[Trial, ...]:
+    """The same, trained by Adam alone at a tuned learning rate."""
+    return tuple(
+        Trial(
+            row, name, size, adam_alone(setting_of(settings, row, name, 0.005), epochs)
+        )
         for name in crowds
         for row in ("logging", *rows, "ceiling")
     )
 
 
 FULL = Size()
-QUICK = Size(queries=1000, sessions=40_000, epochs=6)
-HALF = Size(queries=1500, sessions=50_000, epochs=6)
-QUARTER = Size(queries=800, sessions=20_000, epochs=6)
+QUICK = Size(queries=1000, sessions=40_000)
+HALF = Size(queries=1500, sessions=50_000)
+QUARTER = Size(queries=800, sessions=20_000)
 EIGHTH = Size(queries=500, sessions=10_000)
 
-TUNING_MAIN = tuning("main", CROWDS, LEARNERS, FULL)
-TUNED = tuned(TUNING_MAIN.name)
+# On half as many clicks as the table has, for its cost.
+TUNING_MAIN = tuning(
+    "main",
+    ("mixed", "pbm"),
+    [row for row in (*LEARNERS, *TOLD) if not row.endswith(("_three", "_2"))],
+    HALF,
+)
+RATED = tuned("tuning-rates")  # learning rates of the tables trained by Adam alone
 
 MAIN = Table(
     name="main",
     title="What a ranker learns from biased clicks, by model and by crowd",
-    experiments=trials(TUNED, CROWDS, LEARNERS, FULL),
+    experiments=(
+        *trials(("mixed",), (*LEARNERS, "auto", *TOLD), FULL),
+        *trials(("grid", "pbm"), (*FEWER, "auto", *TOLD), FULL),
+    ),
     metrics=("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "click_log_likelihood"),
-    baseline="additive",
+    baseline="softmax_naive",
     bounds=BOUNDS,
-    quick=trials(TUNED, ("mixed",), LEARNERS, QUICK),
+    quick=trials(("mixed",), QUICK_ROWS, QUICK),
+    first_seed=FRESH,
+    holm=True,
 )
 
 RANKING = ("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks")
@@ -228,8 +262,10 @@ MIXED_USERS = Table(
     name="mixed-users",
     title="One kind of users or several, by model",
     experiments=(
-        *trials(TUNED, ("pbm", "two-depths", "mixed", "impatient-picky"), USERS, HALF),
-        *trials(TUNED, ("context",), (*USERS, "mixture_context"), HALF),
+        *adam_trials(
+            RATED, ("pbm", "two-depths", "mixed", "impatient-picky"), USERS, HALF
+        ),
+        *adam_trials(RATED, ("context",), (*USERS, "mixture_context"), HALF),
     ),
     metrics=(*RANKING, *CLICKS, *RERANKED, "type_rand_index", "examination_error"),
     baseline="additive",
@@ -241,8 +277,8 @@ CROSS_POSITION = Table(
     name="cross-position",
     title="Items that compete for clicks, in lists and in grids, by model",
     experiments=(
-        *trials(TUNED, ("grid",), NEIGHBOURS, FULL),
-        *trials(TUNED, ("pbm", "cascade", "dbn", "carousel"), NEIGHBOURS, QUARTER),
+        *adam_trials(RATED, ("grid",), NEIGHBOURS, FULL, epochs=8),
+        *adam_trials(RATED, ("pbm", "cascade", "dbn", "carousel"), NEIGHBOURS, QUARTER),
     ),
     metrics=(*RANKING, *CLICKS, *RERANKED, "attention_correlation"),
     baseline="additive",
@@ -265,7 +301,14 @@ CONFOUNDED = (
 def logged(rows: Iterable[str], names: Iterable[str], size: Size) -> tuple[Trial, ...]:
     """Every row on position-based users who see each of the logs `names`."""
     return tuple(
-        Trial(row, name, size, rate_of(TUNED, row, "pbm"), "pbm", LOGGED[name])
+        Trial(
+            row,
+            name,
+            size,
+            adam_alone(setting_of(RATED, row, "pbm", 0.005), 6),
+            "pbm",
+            LOGGED[name],
+        )
         for name in names
         for row in rows
     )
@@ -290,7 +333,7 @@ CONFOUNDING_RICH = Table(
     experiments=logged(
         ("logging", "per_item"),
         LOGGED,
-        Size(queries=100, sessions=50_000, epochs=6),
+        Size(queries=100, sessions=50_000),
     ),
     metrics=CONFOUNDING.metrics,
     paired=(),
@@ -314,7 +357,7 @@ ABLATION = Table(
     name="ablation",
     title="What each part of a mixture, and of cross-position attention, buys",
     experiments=tuple(
-        Trial(row, crowd, QUARTER, rate_of(TUNED, row, crowd))
+        Trial(row, crowd, QUARTER, adam_alone(setting_of(RATED, row, crowd, 0.005), 6))
         for crowd, rows in PARTS.items()
         for row in rows
     ),
@@ -325,7 +368,7 @@ ABLATION = Table(
     baseline="additive",
 )
 
-LENGTHS = {"1e3": 40, "1e4": 20, "1e6": 2}  # passes at most, by sessions
+LENGTHS = ("1e3", "1e4", "3e5")
 SESSIONS = Table(
     name="sessions",
     title="What more clicks bring; 100,000 sessions are those of the main table",
@@ -333,25 +376,27 @@ SESSIONS = Table(
         Trial(
             row,
             sessions,
-            replace(FULL, sessions=int(float(sessions)), epochs=epochs),
-            rate_of(TUNED, row, "mixed"),
+            replace(FULL, sessions=int(float(sessions))),
+            TrainingConfig(),
             "mixed",
         )
-        for sessions, epochs in LENGTHS.items()
-        for row in ("naive", "additive", "product", "mixture")
+        for sessions in LENGTHS
+        for row in ("naive", "softmax_naive", "additive", "product", "listwise")
     ),
     metrics=(*RANKING, *CLICKS[:2]),
-    baseline="additive",
+    baseline="softmax_naive",
+    first_seed=FRESH,
     seeds=5,
+    holm=True,
 )
 
 TRUSTING = ("pbm", "trust")
-TUNING_ESTIMATORS = tuning("estimators", TRUSTING, ESTIMATORS, QUARTER)
-
 CORRECTIONS = Table(
     name="estimators",
     title="Corrections of the field beside click models, by crowd",
-    experiments=trials(tuned(TUNING_ESTIMATORS.name), TRUSTING, ESTIMATORS, QUARTER),
+    experiments=adam_trials(
+        tuned("tuning-estimator-rates"), TRUSTING, ESTIMATORS, QUARTER
+    ),
     metrics=("ndcg@1", "ndcg@5", "ndcg@10", "click_log_likelihood"),
     baseline="product",
     bounds=("logging", "naive", "full_information", "ceiling"),
@@ -535,7 +580,6 @@ TABLES: dict[str, Table] = {
         ABLATION,
         SESSIONS,
         CORRECTIONS,
-        TUNING_ESTIMATORS,
         *RETRIEVAL,
         SPEED,
         GROWTH,

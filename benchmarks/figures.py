@@ -30,8 +30,6 @@ from benchmarks.experiments import (
     MAIN,
     RESULTS,
     SESSIONS,
-    TUNED,
-    rate_of,
 )
 from benchmarks.harness import store
 from benchmarks.harness.plan import Table
@@ -45,6 +43,7 @@ from debias.data.files import atomic_write
 from debias.metrics import Estimate
 from debias.models import XPA, ClickModel, Mixture
 from debias.models.batches import batches
+from debias.training.config import TrainingConfig
 
 STYLE: Any = {"svg.hashsalt": "debias", "font.size": 9, "axes.titlesize": 10}
 
@@ -56,8 +55,9 @@ def of_model(row: str, crowd: str, draw: Draw, seed: int, size: Size) -> Figure:
     """What is drawn of a row of the main table, trained in world `seed`."""
     keras.backend.clear_session()
     found = world(crowd, seed, None, size)
-    build, rate = LEARNERS[row].build, rate_of(TUNED, row, crowd)
-    model, _ = trained(found, size, seed, lambda s: build(s, found), rate)
+    build = LEARNERS[row].build
+    config = TrainingConfig(seed=seed)
+    model, _ = trained(found, lambda s: build(s, found), config)
     return draw(model, found)
 
 

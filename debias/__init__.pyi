@@ -32,6 +32,7 @@ from .models import Disentangled as Disentangled
 from .models import Dot as Dot
 from .models import DoublyRobust as DoublyRobust
 from .models import DualLearning as DualLearning
+from .models import Ensemble as Ensemble
 from .models import InverseWeighted as InverseWeighted
 from .models import Listwise as Listwise
 from .models import Mixture as Mixture

@@ -45,6 +45,13 @@ PRESETS: Mapping[str, Preset] = {
         "P(click) = P(examined) P(attracted), position-based model (PAL)",
         f"{_BUILDERS}.product",
     ),
+    "product_linear": Preset(
+        "the product with relevance linear in the features, for few queries",
+        f"{_BUILDERS}.product_linear",
+    ),
+    "product_three": Preset(
+        "three product models, averaged", f"{_BUILDERS}.product_three"
+    ),
     "position_feature": Preset(
         "position is a feature in training and fixed in serving",
         f"{_BUILDERS}.position_feature",
@@ -63,9 +70,24 @@ PRESETS: Mapping[str, Preset] = {
         "cross-position attention: neighbours change the click (XPA)",
         f"{_BUILDERS}.xpa",
     ),
+    "softmax_naive": Preset(
+        "softmax over the list of relevance alone; clicks are taken for relevance",
+        f"{_BUILDERS}.softmax_naive",
+        predicts_clicks=False,
+    ),
     "listwise": Preset(
         "softmax over the list of relevance + bias",
         f"{_BUILDERS}.listwise",
+        predicts_clicks=False,
+    ),
+    "listwise_linear": Preset(
+        "listwise with relevance linear in the features, for few queries",
+        f"{_BUILDERS}.listwise_linear",
+        predicts_clicks=False,
+    ),
+    "listwise_three": Preset(
+        "three listwise models, averaged",
+        f"{_BUILDERS}.listwise_three",
         predicts_clicks=False,
     ),
     "listwise_mixture": Preset(
@@ -153,8 +175,8 @@ def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
         ValueError: No model has this name, or it is a correction, which must be told
             what is known of examination.
 
-    >>> sorted(name for name, each in PRESETS.items() if not each.predicts_clicks)
-    ['listwise', 'listwise_mixture', 'listwise_xpa']
+    >>> [name for name, each in PRESETS.items() if not each.predicts_clicks][:3]
+    ['softmax_naive', 'listwise', 'listwise_linear']
     """
     if name in CORRECTIONS:
         raise ValueError(

@@ -53,8 +53,9 @@ class Table:
         bounds: Rows shown apart, since they are not models to choose from.
         lower: The metrics of which less is better.
         quick: The experiments of a short version that answers in minutes.
-        seeds: Seeds 0 to `seeds` - 1 are run.
+        seeds: How many seeds are run.
         quick_seeds: The same of the short version.
+        first_seed: The first of them.
         dataset: Name of the data that experiments use where no path is given.
         workers: The most processes that may measure at once, 1 for timings; None for
             no limit.
@@ -81,6 +82,7 @@ class Table:
     quick: tuple[Experiment, ...] = ()
     seeds: int = 10
     quick_seeds: int = 3
+    first_seed: int = 0
     dataset: str = "generated"
     workers: int | None = None
     threads: int | None = 1
@@ -122,6 +124,10 @@ class Table:
         """The names of the populations, in order."""
         every = (*self.experiments, *self.quick)
         return tuple(dict.fromkeys(e.population for e in every))
+
+    def seeds_of(self, count: int) -> range:
+        """The first `count` seeds."""
+        return range(self.first_seed, self.first_seed + count)
 
     def variant(self, quick: bool) -> tuple[Experiment, ...]:
         """The experiments of the short version, or of the full one."""

@@ -20,7 +20,8 @@ from benchmarks.ranking.variants import VARIANTS
 from debias.data import ClickLog, RankingData
 from debias.data.layout import Layout, layout_of
 from debias.engine.tensors import lookup
-from debias.layers import BiasTower, Tower
+from debias.layers import BiasTower
+from debias.losses import click_cross_entropy, softmax_cross_entropy
 from debias.models import (
     ClickModel,
     Disentangled,
@@ -35,8 +36,9 @@ from debias.models.builders import INIT_STD, relevance
 from debias.models.click_model import to_cells
 from debias.presets import PRESETS
 from debias.propensity import estimate, policy_weights
-from debias.types import Tensor
+from debias.types import Batch, Tensor
 from simulators.behaviours import Behaviour
+from simulators.clicks import item_attraction
 from simulators.oracle import click_probability
 from simulators.populations import Population
 
@@ -89,12 +91,6 @@ def estimated_examination(world: World) -> list[float]:
     return values.tolist()
 
 
-def softmax_naive(seed: int, world: World) -> ClickModel:
-    """The ranker that takes clicks for relevance, listwise."""
-    seen = [1.0] * world.train.log.list_size
-    return InverseWeighted(relevance(seed), seen, listwise=True)
-
-
 def ips_known(seed: int, world: World, listwise: bool = False) -> ClickModel:
     alpha, _ = known_examination(world)
     return InverseWeighted(relevance(seed), alpha, listwise=listwise)
@@ -126,11 +122,6 @@ def dual_learning(seed: int, world: World) -> ClickModel:
 
 def pair_debias(seed: int, world: World) -> ClickModel:
     return PairDebias(relevance(seed), world.train.log.list_size)
-
-
-def product_linear(seed: int, world: World) -> ClickModel:
-    """A product whose relevance is linear in the features: too simple for them."""
-    return Product(Tower((), seed=seed), bias(seed, world))
 
 
 def disentangled(seed: int, world: World) -> ClickModel:
@@ -169,19 +160,86 @@ class Known(ClickModel):
     come packed in `context`, `(batch, 3 list_size)`.
     """
 
-    def __init__(self, relevance: keras.layers.Layer):
+    def __init__(self, relevance: keras.layers.Layer, listwise: bool = False):
         super().__init__({"relevance": relevance})
-        self.relevance = relevance
+        self.relevance, self.listwise = relevance, listwise
+        self.predicts_clicks = not listwise
 
     def call(self, batch: Mapping[str, Tensor], training: bool = False) -> Tensor:
         examination, low, high = ops.split(batch["context"], 3, axis=-1)
         logits = self.relevance(batch["features"])[..., 0]
         wanted = ops.sigmoid(to_cells(logits, batch))
         p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
-        return ops.log(p) - ops.log1p(-p)
+        return ops.log(p) if self.listwise else ops.log(p) - ops.log1p(-p)
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
+    ) -> Tensor:
+        """Of clicks, or if `listwise`, of which items of a list they fall on."""
+        if self.listwise:
+            return softmax_cross_entropy(clicks, outputs)
+        return super().session_losses(batch, clicks, outputs, training)
 
     def score(self, features: Tensor) -> Tensor:
         return self.relevance(features)[..., 0]
+
+
+class Told(ClickModel):
+    """The tower that is told the attraction of every item, shown or not.
+
+    It learns what clicks without any bias and without end would say. Attractions come
+    packed in `context`, `(batch, list_size)`.
+    """
+
+    def __init__(self, relevance: keras.layers.Layer, listwise: bool = False):
+        super().__init__({"relevance": relevance})
+        self.relevance, self.listwise = relevance, listwise
+        self.predicts_clicks = not listwise
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        return to_cells(self.relevance(batch["features"])[..., 0], batch)
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
+    ) -> Tensor:
+        """Cross-entropy of attraction, or if `listwise`, of its shares of a list."""
+        wanted = ops.where(clicks < 0, -1.0, batch["context"])
+        loss = softmax_cross_entropy if self.listwise else click_cross_entropy
+        return loss(wanted, outputs)
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.relevance(features)[..., 0]
+
+
+DEALS = 5  # times that the items of a query are dealt into lists
+
+
+def graded(world: World) -> World:
+    """All items of every query in lists of ten, dealt by lot, with their attraction.
+
+    The test split stays as it is.
+    """
+
+    def dealt(split: Split, number: int) -> Split:
+        data, log = split.data, split.log
+        rng = np.random.default_rng([number, data.items])
+        query, item = [], []
+        for _ in range(DEALS):
+            shuffled = np.lexsort((rng.random(data.items), data.query_of_item()))
+            for q, own in enumerate(np.split(shuffled, data.offsets[1:-1])):
+                rows = -(-len(own) // log.list_size)
+                lists = np.full(rows * log.list_size, -1, np.int32)
+                lists[: len(own)] = own
+                item.append(lists.reshape(rows, log.list_size))
+                query.append(np.full(rows, q))
+        items = np.concatenate(item)
+        told = np.where(items < 0, 0.0, item_attraction(data)[items])
+        unclicked = np.zeros(items.shape, bool)
+        dealt_log = ClickLog(np.concatenate(query), items, unclicked, context=told)
+        return split._replace(log=dealt_log)
+
+    train, validation = dealt(world.train, 0), dealt(world.validation, 1)
+    return world._replace(train=train, validation=validation)
 
 
 def known_context(log: ClickLog, behaviours: tuple[Behaviour, ...]) -> np.ndarray:
@@ -242,7 +300,6 @@ def _of_clicks(build: Callable[[Layout, int], ClickModel]) -> Builder:
 BUILDERS: Mapping[str, Builder] = {
     **{name: _of_clicks(preset.build) for name, preset in PRESETS.items()},
     **{name: _of_clicks(build) for name, build in VARIANTS.items()},
-    "softmax_naive": softmax_naive,
     "ips_known": ips_known,
     "ips_estimated": ips_estimated,
     "ips_known_softmax": lambda seed, world: ips_known(seed, world, True),
@@ -258,11 +315,15 @@ BUILDERS: Mapping[str, Builder] = {
 LEARNERS: Mapping[str, Learner] = {
     **{name: Learner(build) for name, build in BUILDERS.items()},
     "oracle_examination": Learner(lambda seed, _: Known(relevance(seed)), informed),
+    "oracle_listwise": Learner(lambda seed, _: Known(relevance(seed), True), informed),
+    "full_information": Learner(lambda seed, _: Told(relevance(seed)), graded),
+    "full_information_softmax": Learner(
+        lambda seed, _: Told(relevance(seed), True), graded
+    ),
     "mixture_clicked": Learner(BUILDERS["mixture"], clicked),
     "product_weighted": Learner(BUILDERS["product"], weighted),
-    "product_linear": Learner(product_linear),
-    "product_linear_weighted": Learner(product_linear, weighted),
+    "product_linear_weighted": Learner(BUILDERS["product_linear"], weighted),
     "disentangled": Learner(disentangled),
     "per_item": Learner(per_item, numbered),
 }
-"""Every row that learns from clicks; `full_information` learns from grades."""
+"""Every row that learns; `full_information` and its like learn from grades."""

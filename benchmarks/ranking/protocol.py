@@ -9,10 +9,10 @@ The protocol, the same for every row of a table:
    as rankings in production move from day to day. Where a trial says `Logging`, every
    query keeps ten items, drawn at random, and an expert shows all ten by their grades,
    best or worst first; a share of the sessions sees them in random order instead.
-3. A row sees features, layout and clicks of the training log. Each of its candidate
-   settings is trained for at most `epochs` passes; the weights of the pass with the
-   best click likelihood on the validation log are kept, and so is the best setting.
-   Grades are never looked at.
+3. A row sees features, layout and clicks of the training log, and is fitted by
+   `debias.training.fit_prepared` as users' models are. The averaged weights of the
+   judgment with the best click likelihood on the validation log are kept. Grades are
+   never looked at.
 4. Ranking metrics: all items of the test queries, ordered by the relevance-only score,
    against true grades. Click metrics: sessions of the test queries, logged by the same
    ranker. `expected_clicks`: the crowd is shown the ten best by the row's own score and
@@ -22,7 +22,7 @@ The protocol, the same for every row of a table:
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,9 @@ from simulators.policies import (
     worst_first,
 )
 from simulators.populations import Population, named
+
+if TYPE_CHECKING:
+    from debias.training import TrainingConfig
 
 LIST_SIZE = 10
 CUTOFFS = (1, 3, 5, 10)
@@ -204,27 +207,13 @@ def predicted_logits(model: Any, split: Split) -> np.ndarray:
     return conditional_logits(model, None, split.log, split.data)
 
 
-def trained(
-    world: World,
-    size: Size,
-    seed: int,
-    build: Callable[[int], Any],
-    rate: float,
-) -> tuple[Any, float]:
-    """The model and its best validation likelihood, fitted as `debias.fit` does.
-
-    Args:
-        build: From a seed to a click model.
-        rate: Learning rate of Adam.
-    """
-    import keras
-
+def prepared(world: World) -> Any:
+    """Training and validation clicks, as `debias.training` takes them."""
     from debias.data.layout import layout_of
-    from debias.training import Learners, Part, Prepared, TrainingConfig, fit_prepared
+    from debias.training import Learners, Part, Prepared
 
-    keras.utils.set_random_seed(seed)
     train, judges = world.train, world.validation
-    prepared = Prepared(
+    return Prepared(
         Learners(train.log, train.data, train.weight),
         Part(judges.log, judges.data),
         None,
@@ -232,18 +221,32 @@ def trained(
         layout_of(train.log),
         None,  # the world's features are scaled
     )
-    config = TrainingConfig(
-        epochs=size.epochs,
-        patience=size.patience,
-        rate=rate,
-        decay=0.0,
-        averaging=None,
-        batch_size=size.batch_size,
-        min_steps=0,
-        seed=seed,
-    )
-    fitted = fit_prepared(build(seed), prepared, config)
+
+
+def trained(
+    world: World, build: Callable[[int], Any], config: "TrainingConfig"
+) -> tuple[Any, float]:
+    """The model and its best validation likelihood, fitted as `debias.fit` does.
+
+    Args:
+        world: Features and clicks to learn from and to judge by.
+        build: From a seed to a click model.
+        config: How long and how fast; its seed names the initial weights.
+    """
+    import keras
+
+    from debias.training import fit_prepared
+
+    keras.utils.set_random_seed(config.seed)
+    fitted = fit_prepared(build(config.seed), prepared(world), config)
     return fitted.model, fitted.log_likelihood
+
+
+def chosen(world: World, config: "TrainingConfig") -> str:
+    """The model that `debias.select` chooses by validation clicks."""
+    from debias.training import try_all
+
+    return try_all(prepared(world), config).name
 
 
 def scores(score: Callable[[Any], Any], data: RankingData) -> np.ndarray:

@@ -1,32 +1,32 @@
 """The rows of the tables of rankers: bounds, and how any row is fitted and measured.
 
 A row is fitted in a world and then measured. All learning rows share one relevance
-tower, one optimiser and one budget; only the learning rate is a row's own, chosen in
-a tuning table on worlds that no other table uses. `benchmarks.ranking.learners` builds
+tower, one optimiser and one budget; only the weight decay is a row's own, chosen in a
+tuning table on worlds that no other table uses. `benchmarks.ranking.learners` builds
 them.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
 from scipy import special
 
-from benchmarks.ranking.learners import LEARNERS, relevance
+from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import (
     LIST_SIZE,
     World,
+    chosen,
     click_metrics,
     predicted_logits,
     ranking_metrics,
     scores,
     trained,
 )
-from benchmarks.ranking.settings import Size
 from benchmarks.ranking.truths import beliefs
 from debias.models import ClickModel, Mixture
+from debias.training import TrainingConfig
 from debias.types import Tensor
 from simulators.clicks import item_attraction
 from simulators.oracle import conditional_click_probability, ideal_score
@@ -37,33 +37,30 @@ class Fit(NamedTuple):
     """A fitted row, and the world as it saw it."""
 
     validation: float  # mean log-likelihood of its target on the validation split
-    score: Callable[[Tensor], Tensor]  # of features
-    model: ClickModel | None  # None of a row that did not learn from clicks
+    model: ClickModel
     world: World
 
 
-def fit(row: str, world: World, size: Size, seed: int, rate: float) -> Fit:
-    """Trains one learning row at one learning rate."""
-    if row == "full_information":
-        return _full_information(world, size, seed, rate)
+def fit(row: str, world: World, config: TrainingConfig) -> Fit:
+    """Trains one learning row; `auto` is the one that `debias.select` chooses."""
+    if row == "auto":
+        row = chosen(world, config)
     build, view = LEARNERS[row]
     seen = view(world)
-    model, validation = trained(seen, size, seed, lambda s: build(s, seen), rate)
-    return Fit(validation, model.score, model, seen)
+    model, validation = trained(seen, lambda seed: build(seed, seen), config)
+    return Fit(validation, model, seen)
 
 
-def measure(
-    row: str, world: World, size: Size, seed: int, rate: float
-) -> dict[str, float]:
+def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
     """The metrics of one row in one world."""
     if row == "logging":
         return ranking_metrics(world, world.test.logging)
     if row == "ceiling":
         return _ceiling(world)
-    _, score, model, seen = fit(row, world, size, seed, rate)
+    _, model, seen = fit(row, world, config)
     data = seen.test.data
-    found = ranking_metrics(seen, scores(score, data))
-    if model is None:
+    found = ranking_metrics(seen, scores(model.score, data))
+    if row.startswith("full_information"):
         return found
     found |= beliefs(model, seen)
     for rule, other in alternatives(model).items():
@@ -111,36 +108,3 @@ def _ceiling(world: World) -> dict[str, float]:
     logits = special.logit(np.clip(p, 1e-12, 1 - 1e-12))
     score = ideal_score(world.population, gamma)
     return ranking_metrics(world, score) | click_metrics(log, logits)
-
-
-def _full_information(world: World, size: Size, seed: int, rate: float) -> Fit:
-    """The same tower fitted to the grades of all training items.
-
-    It learns the attraction of each grade by cross-entropy: what clicks without any
-    bias and without end would say of every item, shown or not.
-    """
-    keras.utils.set_random_seed(seed)
-    tower = relevance(seed)
-    model = keras.Sequential([tower])
-    model.compile(
-        keras.optimizers.Adam(rate),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=False,
-        steps_per_execution=50,
-    )
-    known = [item_attraction(part.data)[:, None] for part in world[1:3]]
-    stop = keras.callbacks.EarlyStopping(
-        patience=size.patience, restore_best_weights=True
-    )
-    history = model.fit(
-        world.train.data.features,
-        known[0],
-        validation_data=(world.validation.data.features, known[1]),
-        batch_size=2 * size.batch_size,
-        validation_batch_size=8192,
-        epochs=2 * size.epochs,
-        callbacks=[stop],
-        verbose=0,
-    )
-    validation = -min(history.history["val_loss"])
-    return Fit(validation, lambda features: tower(features)[..., 0], None, world)

@@ -1,17 +1,30 @@
-"""How large a trial is, what its log shows, and the seeds of its parts."""
+"""How large a trial is, how it learns, what its log shows; the seeds of its parts."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from debias.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a trial is: queries generated, training sessions, training length."""
+    """How large a trial is: queries generated, training sessions."""
 
     queries: int = 3000
     sessions: int = 100_000
-    batch_size: int = 512
-    epochs: int = 8
-    patience: int = 2
+
+
+def adam_alone(rate: float, epochs: int) -> TrainingConfig:
+    """Without averaged weights and decay: how some tables are still trained."""
+    return TrainingConfig(
+        epochs=epochs, patience=2, rate=rate, decay=0.0, averaging=None, min_steps=0
+    )
+
+
+def identity(config: TrainingConfig) -> dict[str, Any]:
+    """All of a training that decides its result, but the seed."""
+    found = asdict(config)
+    return {n: v for n, v in found.items() if n not in ("seed", "round")}
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@
 | `mixture_of_kinds` | three products: a product, places only, items only |
 | `mixture_clicked` | all sessions: those without a click are dropped |
 | `mixture_context` | shares that are the same whatever is known of the session |
-| `product_wide`, `product_three` | a mixture: its capacity without hidden kinds |
-| `listwise_three` | a listwise mixture: the same |
+| `product_wide` | a mixture: its capacity without hidden kinds |
+| `softmax_naive_three` | one tower: three, averaged |
 | `additive_plain` | position dropout |
 | `xpa_own`, `xpa_places`, `xpa_relevance` | both attentions: none, or one of them |
 | `xpa_self` | attention to others alone |
@@ -32,6 +32,7 @@ from debias.models import (
     XPA,
     Additive,
     ClickModel,
+    Ensemble,
     Mixture,
     Naive,
     PositionOnly,
@@ -42,11 +43,10 @@ from debias.models.builders import (
     HIDDEN,
     INIT_STD,
     TYPES,
-    listwise,
-    product,
     relevance,
+    softmax_naive,
 )
-from debias.types import Batch, Tensor
+from debias.types import Tensor
 
 Kind = Callable[[keras.layers.Layer, keras.layers.Layer], ClickModel]
 
@@ -109,37 +109,8 @@ def product_wide(layout: Layout, seed: int) -> ClickModel:
     return Product(wide, BiasTower(layout.columns, seed=seed))
 
 
-class Ensemble(ClickModel):
-    """Click models of one kind that learn apart; served is the mean of their scores."""
-
-    def __init__(self, parts: Sequence[ClickModel]):
-        super().__init__({"parts": list(parts)})
-        self.parts = list(parts)
-        self.predicts_clicks = self.parts[0].predicts_clicks
-
-    def call(self, batch: Batch, training: bool = False) -> list[Tensor]:
-        return [part(batch, training=training) for part in self.parts]
-
-    def click_logits(self, batch: Batch, outputs: list[Tensor]) -> Tensor:
-        return sum(outputs[1:], outputs[0]) / len(outputs)
-
-    def session_losses(
-        self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
-    ) -> Tensor:
-        if not training:
-            outputs = [self.click_logits(batch, outputs)]
-        each = zip(self.parts, outputs, strict=False)
-        return sum(part.session_losses(batch, clicks, z) for part, z in each)
-
-    def score(self, features: Tensor) -> Tensor:
-        return ops.mean(ops.stack([p.score(features) for p in self.parts]), axis=0)
-
-
-def three(
-    layout: Layout, seed: int, part: Callable[[Layout, int], ClickModel]
-) -> ClickModel:
-    seeds = [part_seed(seed, number, TYPES) for number in range(TYPES)]
-    return Ensemble([part(layout, each) for each in seeds])
+def softmax_naive_three(layout: Layout, seed: int) -> ClickModel:
+    return Ensemble([softmax_naive(layout, TYPES * seed + k) for k in range(TYPES)])
 
 
 def additive_plain(layout: Layout, seed: int) -> ClickModel:
@@ -166,8 +137,7 @@ VARIANTS: Mapping[str, Callable[[Layout, int], ClickModel]] = {
     "mixture_additive": partial(mixture, parts=(Additive,) * TYPES),
     "mixture_of_kinds": partial(mixture, parts=(Product, places_only, items_only)),
     "product_wide": product_wide,
-    "product_three": partial(three, part=product),
-    "listwise_three": partial(three, part=listwise),
+    "softmax_naive_three": softmax_naive_three,
     "additive_plain": additive_plain,
     "xpa_own": partial(xpa, hears=()),
     "xpa_places": partial(xpa, hears=("places",)),

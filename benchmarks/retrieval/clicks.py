@@ -232,17 +232,15 @@ def fitted(
         scores,
         trained,
     )
-    from benchmarks.ranking.settings import Size
+    from benchmarks.ranking.settings import adam_alone
 
     found, tables = world(crowd, seed, size)
     if bias == "unbiased":
         size = replace(size, sessions=sessions_of_as_many_clicks(found.train))
         found, tables = world(UNBIASED_CROWD, seed, size)
-    budget = Size(
-        size.queries, size.sessions, size.batch_size, size.epochs, size.patience
-    )
+    config = replace(adam_alone(rate, size.epochs), seed=seed)
     model, _ = trained(
-        found, budget, seed, lambda s: click_model(kind, bias, tables, size, s), rate
+        found, lambda s: click_model(kind, bias, tables, size, s), config
     )
     metrics = preference_metrics(found, tables, scores(model.score, found.test.data))
     if bias != "unbiased":

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,15 @@ from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT, TREES
 from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
-    from debias.training import Correction, Prepared
+    from debias.training import Choice, Correction, Prepared
+
+
+class Rule(StrEnum):
+    """What a model is chosen by."""
+
+    RANKING = "ranking"
+    CLICKS = "clicks"
+
 
 CLICKED = " ".join(n for n, each in PRESETS.items() if each.predicts_clicks)
 RANKED = " ".join(n for n, each in PRESETS.items() if not each.predicts_clicks)
@@ -65,11 +74,12 @@ def config_of(
         ),
     ] = TrainingConfig.rate,
     decay: Annotated[
-        float,
+        float | None,
         _learning(
-            help="Weight decay of relevance towers; 0 to 1 is usual.",
+            help="Weight decay of relevance towers; by default the root of 100,000 / "
+            "sessions."
         ),
-    ] = TrainingConfig.decay,
+    ] = None,
     average: Annotated[
         bool,
         _learning(
@@ -109,9 +119,9 @@ def train(
     model: Annotated[
         str,
         typer.Option(
-            help=f"One of {CLICKED}, which predict clicks (auto tries them all), or of "
-            f"{RANKED}, which only rank. Or a correction of clicks by propensities: "
-            f"{CORRECTED}. Or boosted trees: {GROWN}."
+            help=f"auto tries several and chooses. Predict clicks: {CLICKED}. Only "
+            f"rank: {RANKED}. Corrections of clicks by propensities: {CORRECTED}. "
+            f"Boosted trees: {GROWN}."
         ),
     ] = "auto",
     given: places.Given = "auto",
@@ -122,6 +132,13 @@ def train(
             "half of their number."
         ),
     ] = None,
+    select: Annotated[
+        Rule,
+        typer.Option(
+            help="What auto chooses by: ranking (how held-out clicks are ordered), or "
+            "clicks (how likely they were), for click probabilities."
+        ),
+    ] = Rule.RANKING,
     memory: inputs.Memory = inputs.HELD,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for a log that TensorBoard shows.")
@@ -148,6 +165,7 @@ def train(
         "source": source.how(),
         "contents": source.contents(),
         "model": model,
+        "select": select.value,
         "settings": vars(config),
         **_correction_asked(model, given, clip),
         # Which sessions are held out hangs on it.
@@ -162,7 +180,13 @@ def train(
         start(out, asked, force)
         corrected = _corrected(model, prepared, given, clip)
         report = learn(
-            prepared, names, out, model, config, tensorboard, corrected=corrected
+            prepared,
+            names,
+            out,
+            (model, select),
+            config,
+            tensorboard,
+            corrected=corrected,
         )
     else:
         say(f"{out}: is finished; --force trains anew", err=True)
@@ -322,12 +346,14 @@ def learn(
     prepared: "Prepared",
     names: dict[str, Any],
     folder: Path,
-    model: str,
+    model: tuple[str, str],
     config: TrainingConfig,
     tensorboard: Path | None = None,
     corrected: "Correction | None" = None,
 ) -> dict[str, Any]:
     """Trains in a folder that was started, from where it stands; the report.
+
+    `model` is its name, or "auto" and what to choose by.
 
     Raises:
         ValueError: Training diverged, or a checkpoint is damaged.
@@ -337,15 +363,7 @@ def learn(
     from debias.models.export import export, save
 
     started = time.perf_counter()
-    choice = training.Choice(model, "as asked", [])
-    if model == "auto":
-        total = training.trial_sessions(
-            prepared, config, len(training.selection.CANDIDATES)
-        )
-        with bar("candidates", total, "sessions/s") as progress:
-            choice = training.try_all(
-                prepared, config, folder=folder / "candidates", progress=progress
-            )
+    choice = _chosen(prepared, folder, model, config)
     fitting = time.perf_counter()
     sessions = len(prepared.train.log)
     total = config.passes(sessions) * sessions
@@ -391,6 +409,23 @@ def learn(
     }
     write_record(folder / "report.json", record)
     return record
+
+
+def _chosen(
+    prepared: "Prepared", folder: Path, model: tuple[str, str], config: TrainingConfig
+) -> "Choice":
+    """The model that was asked for, or that held-out clicks choose."""
+    from debias import training
+
+    name, by = model
+    rule: Any = by
+    if name != "auto":
+        return training.Choice(name, "as asked", [])
+    total = training.trial_sessions(prepared, config, rule)
+    with bar("candidates", total, "sessions/s") as progress:
+        return training.try_all(
+            prepared, config, folder=folder / "candidates", progress=progress, by=rule
+        )
 
 
 def _grow(

@@ -22,9 +22,11 @@ order, padding given by `mask` or by -1. Likelihoods are in nats.
 """
 
 from debias.metrics.clicks import (
+    click_concordance,
     click_log_likelihood,
     click_mrr,
     click_share,
+    concordant_pairs,
     item_log_likelihood,
     perplexity,
     perplexity_per_rank,
@@ -43,9 +45,11 @@ __all__ = [
     "Cutoff",
     "Difference",
     "Estimate",
+    "click_concordance",
     "click_log_likelihood",
     "click_mrr",
     "click_share",
+    "concordant_pairs",
     "dcg",
     "effective_sample_size",
     "estimate",

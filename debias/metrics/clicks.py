@@ -190,3 +190,77 @@ def click_share(
         return np.nan * share[0] if share.ndim == 2 else float("nan")
     value = (total[some] @ share[some]) / total.sum()
     return value if share.ndim == 2 else float(value)
+
+
+def concordant_pairs(
+    clicks: ArrayLike,
+    scores: ArrayLike,
+    stratum: ArrayLike,
+    mask: ArrayLike | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each stratum, how many pairs of a clicked and another item are in order.
+
+    Let the strata be query x place: then all items of a stratum were examined alike,
+    whatever the examination is, and the one that is clicked more often is the more
+    attractive one. So the comparison has no position bias and needs no propensities, as
+    long as a click is examination of the place times attraction of the item.
+
+    Args:
+        clicks: `(sessions, list_size)` 0 or 1, or bool.
+        scores: Of the same shape, finite. Tied pairs count one half.
+        stratum: Of the same shape, ints of 0 or more.
+        mask: Which cells are items. None: those with clicks other than -1.
+
+    Returns:
+        The strata that have items `(K,)`, their pairs in order `(K,)`, and all their
+        pairs `(K,)`; both over the cells of the stratum, so that every cell counts
+        alike however many sessions a query has.
+
+    Source: AUC within groups, Zhu et al., Optimized Cost per Click in Taobao Display
+    Advertising, KDD 2017, with groups of equal examination.
+
+    >>> clicks, scores = [[1, 0], [0, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.5], [0.9, 0.3]]
+    >>> stratum, concordant, pairs = concordant_pairs(clicks, scores, [[0, 1]] * 3)
+    >>> stratum.tolist(), (3 * concordant).tolist(), (3 * pairs).round().tolist()
+    ([0, 1], [1.5, 1.0], [2.0, 2.0])
+    """
+    clicked, others, valid = _sessions(clicks, scores, mask, "scores")
+    group = np.asarray(stratum)
+    if group.shape != valid.shape:
+        raise ValueError(
+            f"stratum must have the shape of clicks {valid.shape}, got {group.shape}"
+        )
+    s, c, g = others[valid].astype(float), clicked[valid], group[valid]
+    if not np.isfinite(s).all():
+        raise ValueError("scores must be finite: mask the items that have none")
+    order = np.lexsort((s, g))
+    s, c, g = s[order], c[order], g[order]
+    found, start, size = np.unique(g, return_index=True, return_counts=True)
+    number = np.repeat(np.arange(len(found)), size)
+    # Mann and Whitney: the ranks of the clicked cells in their stratum, of tied cells
+    # the mean of theirs, less the ranks that they have among themselves.
+    rank = np.arange(1.0, len(g) + 1) - start[number]
+    tied = np.cumsum(np.diff(g, prepend=-1).astype(bool) | (np.diff(s, prepend=0) != 0))
+    tied -= 1 if len(tied) else 0
+    middle = (np.bincount(tied, rank) / np.maximum(np.bincount(tied), 1))[tied]
+    ones = np.bincount(number, c, len(found))
+    sums = np.bincount(number, middle * c, len(found))
+    return found, (sums - ones * (ones + 1) / 2) / size, ones * (size - ones) / size
+
+
+def click_concordance(
+    clicks: ArrayLike,
+    scores: ArrayLike,
+    stratum: ArrayLike,
+    mask: ArrayLike | None = None,
+) -> float:
+    """Share of the pairs of `concordant_pairs` that are in order; chance is .5.
+
+    nan where no stratum has both a clicked item and another.
+
+    >>> click_concordance([[1], [0]], [[0.9], [0.2]], [[0], [0]])
+    1.0
+    """
+    _, concordant, pairs = concordant_pairs(clicks, scores, stratum, mask)
+    total = pairs.sum()
+    return float(concordant.sum() / total) if total else float("nan")

@@ -15,6 +15,7 @@ from debias.models.corrected import (
     RegressionEM,
 )
 from debias.models.disentangled import Disentangled
+from debias.models.ensemble import Ensemble
 from debias.models.listwise import Listwise
 from debias.models.mixture import Annealing, Mixture, WatchComponents
 from debias.models.towers import (
@@ -38,6 +39,7 @@ __all__ = [
     "Dot",
     "DoublyRobust",
     "DualLearning",
+    "Ensemble",
     "InverseWeighted",
     "Listwise",
     "Mixture",

@@ -16,6 +16,7 @@ from debias.models import (
     BilinearModel,
     ClickModel,
     Dot,
+    Ensemble,
     Listwise,
     Mixture,
     Naive,
@@ -55,6 +56,10 @@ def prior(layout: Layout, seed: int) -> Any:
 
 def naive(layout: Layout, seed: int) -> ClickModel:
     return Naive(relevance(seed, kinds=layout.kinds))
+
+
+def softmax_naive(layout: Layout, seed: int) -> ClickModel:
+    return Listwise(Naive(relevance(seed)))
 
 
 def additive(layout: Layout, seed: int) -> ClickModel:
@@ -105,9 +110,26 @@ def listwise(layout: Layout, seed: int) -> ClickModel:
     return Listwise(Additive(relevance(seed, kinds=layout.kinds), place))
 
 
+def product_three(layout: Layout, seed: int) -> ClickModel:
+    return Ensemble([product(layout, TYPES * seed + k) for k in range(TYPES)])
+
+
+def listwise_three(layout: Layout, seed: int) -> ClickModel:
+    return Ensemble([listwise(layout, TYPES * seed + k) for k in range(TYPES)])
+
+
 def listwise_mixture(layout: Layout, seed: int) -> ClickModel:
     parts = [listwise(layout, TYPES * seed + kind) for kind in range(TYPES)]
     return Mixture(parts, prior(layout, seed), serving="relevance")
+
+
+def product_linear(layout: Layout, seed: int) -> ClickModel:
+    return Product(Tower((), seed=seed), BiasTower(layout.columns, seed=seed))
+
+
+def listwise_linear(layout: Layout, seed: int) -> ClickModel:
+    bias = BiasTower(layout.columns, init_std=INIT_STD, seed=seed)
+    return Listwise(Additive(Tower((), seed=seed), bias))
 
 
 def listwise_xpa(layout: Layout, seed: int) -> ClickModel:

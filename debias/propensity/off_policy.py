@@ -16,6 +16,8 @@ from debias.propensity.impressions import choose_clip
 
 WORTH = 0.1  # of their number, that weights of a chosen clip are worth
 
+FEW = 20  # queries; below, sessions are the units of standard errors
+
 
 class OffPolicy(NamedTuple):
     """Clicks a session under another policy, and how far to trust the number.
@@ -106,7 +108,8 @@ def cascade_ips(
     for clipping), of more variance, and equal to other libraries' IPW. Source:
     McInerney et al., Counterfactual Evaluation of Slate Recommendations with Sequential
     Reward Interactions, KDD 2020.
-    The interval is normal, by the delta method over sessions.
+    The interval is normal, by the delta method, with queries as units where there are
+    20 or more, else with sessions.
 
     Args:
         log: With `logging_propensity`.
@@ -182,7 +185,8 @@ def examination_ips(
     value = mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)): unbiased, but
     for clipping, where clicks follow the position-based model with this examination.
     Source: Joachims et al., Unbiased Learning-to-Rank with Biased Feedback, WSDM 2017.
-    The interval is normal over sessions. Equal scores keep the logged order.
+    The interval is normal, with queries as units where there are 20 or more, else with
+    sessions. Equal scores keep the logged order.
 
     Args:
         log: What was shown and clicked.
@@ -282,6 +286,20 @@ def _check_options(clip: float | None, confidence: float) -> None:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
 
 
+def _standard_error(values: np.ndarray, query: np.ndarray) -> float:
+    """Of the mean of (S,) values. Sessions of a query are alike, so queries are units.
+
+    SE = sqrt(G / (G - 1) sum_g e_g^2) / S, with e_g the sum of value - mean over the
+    sessions of query g of G. Below `FEW` queries, sessions are the units.
+    """
+    _, unit = np.unique(query, return_inverse=True)
+    if unit.max() + 1 < FEW:
+        unit = np.arange(len(values))
+    sums = np.bincount(unit, values - values.mean())
+    units = len(sums) / max(len(sums) - 1, 1)
+    return float(np.sqrt(units * (sums**2).sum()) / len(values))
+
+
 def _estimated(
     estimator: str,
     value: float,
@@ -294,9 +312,9 @@ def _estimated(
     """The intervals, from what each session adds to the error of the value."""
     clicks = log.click.sum(axis=1)
     logged = float(clicks.mean())
-    z = norm.ppf((1 + confidence) / 2) / np.sqrt(len(log))
-    reach = float(z * influence.std())
-    apart = float(z * (influence - (clicks - logged)).std())
+    z = float(norm.ppf((1 + confidence) / 2))
+    reach = z * _standard_error(influence, log.query)
+    apart = z * _standard_error(influence - (clicks - logged), log.query)
     gain = value - logged
     return OffPolicy(
         estimator,

@@ -1,9 +1,13 @@
+from . import choice as choice
 from . import corrections as corrections
 from . import evaluation as evaluation
 from . import fitting as fitting
 from . import selection as selection
 from . import splits as splits
 from . import trees as trees
+from .choice import Choice as Choice
+from .choice import choose as choose
+from .choice import choose_ranking as choose_ranking
 from .config import TrainingConfig as TrainingConfig
 from .corrections import Correction as Correction
 from .corrections import correction as correction
@@ -15,9 +19,8 @@ from .fitting import Fitted as Fitted
 from .fitting import fit as fit
 from .fitting import fit_prepared as fit_prepared
 from .fitting import session_log_likelihoods as session_log_likelihoods
-from .selection import Choice as Choice
 from .selection import Selected as Selected
-from .selection import choose as choose
+from .selection import candidates_of as candidates_of
 from .selection import select as select
 from .selection import trial_sessions as trial_sessions
 from .selection import try_all as try_all

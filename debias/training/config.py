@@ -1,8 +1,11 @@
 """How long and how fast a click model learns; loads no TensorFlow."""
 
+import math
 from dataclasses import dataclass
 
 ROUND = 1 << 19  # sessions
+USUAL = 100_000  # sessions of a log for which a decay of 1 is best
+MOST_DECAY = 20.0
 PASSES = 16  # unless a log is so small that more are needed
 FEWEST_STEPS = 10  # of a round, for beginning one costs as much as several steps
 
@@ -19,7 +22,8 @@ class TrainingConfig:
         rate: Learning rate of Adam, in (0, 1].
         decay: Decoupled weight decay of the kernels of relevance towers, 0 or more; a
             step takes rate x decay of them. Tables of places, embeddings, biases and
-            priors do not decay.
+            priors do not decay. None: the root of 100,000 / sessions, at most 20, for
+            the fewer the clicks, the sooner a tower overfits.
         averaging: The weights that are judged, kept and served are averages over a
             window that grows with training, see `RowWiseAdam`; None: the weights as
             they are.
@@ -35,7 +39,7 @@ class TrainingConfig:
     epochs: int | None = None
     patience: int = 3
     rate: float = 0.01
-    decay: float = 0.3
+    decay: float | None = None
     averaging: float | None = 3.0
     batch_size: int = 512
     min_steps: int = 400
@@ -48,22 +52,34 @@ class TrainingConfig:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("seed", "min_steps", "decay"):
-            if not 0 <= getattr(self, name) < float("inf"):  # nan is not either
-                raise ValueError(
-                    f"{name} must be 0 or more and finite, got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):  # nan is not either
+                raise ValueError(f"{name} must be 0 or more and finite, got {value}")
         if not 0 < self.rate <= 1:
             raise ValueError(
                 f"rate must be above 0 and at most 1, got {self.rate}; .001 to .02 "
                 "are usual"
             )
-        if self.rate * self.decay >= 1:
+        if self.decay is not None and self.rate * self.decay >= 1:
             raise ValueError(
                 f"decay {self.decay} at rate {self.rate} removes all of a weight in a "
-                "step: rate x decay must be below 1; decays of 0 to 1 are usual"
+                "step: rate x decay must be below 1; decays of 0 to 10 are usual"
             )
         if self.averaging is not None and not 0 <= self.averaging < float("inf"):
             raise ValueError(f"averaging must be 0 or more, got {self.averaging}")
+
+    def decay_of(self, sessions: int) -> float:
+        """The decay for a log of so many sessions.
+
+        >>> TrainingConfig().decay_of(100_000), TrainingConfig().decay_of(25_000)
+        (1.0, 2.0)
+        >>> TrainingConfig(decay=0.5).decay_of(25_000)
+        0.5
+        """
+        if self.decay is not None:
+            return self.decay
+        most = min(MOST_DECAY, 0.5 / self.rate)  # else a step takes half of a weight
+        return min(most, math.sqrt(USUAL / max(sessions, 1)))
 
     def passes(self, sessions: int, usual: int = PASSES) -> int:
         """Passes at most over a log of so many sessions.

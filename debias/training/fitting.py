@@ -280,7 +280,7 @@ class _Run:
         # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX
         # would take every operation by itself.
         model.compile(
-            _optimizer(model, config),
+            _optimizer(model, config, self.sessions),
             jit_compile=keras.backend.backend() == "jax",
             steps_per_execution=min(50, steps),
         )
@@ -404,15 +404,16 @@ class _Run:
         )
 
 
-def _optimizer(model: ClickModel, config: TrainingConfig) -> RowWiseAdam:
+def _optimizer(model: ClickModel, config: TrainingConfig, sessions: int) -> RowWiseAdam:
     """Adam whose decay spares all but the kernels of the relevance towers."""
+    decay = config.decay_of(sessions)
     optimizer = RowWiseAdam(
         config.rate,
-        weight_decay=config.decay or None,
+        weight_decay=decay or None,
         averaging=config.averaging,
         overwrite_at_end=False,  # a fit goes on from the weights as they are
     )
-    if config.decay:
+    if decay:
         decayed = {id(v) for v in decaying(model)}
         spared = [v for v in model.trainable_variables if id(v) not in decayed]
         optimizer.exclude_from_weight_decay(var_list=spared)

@@ -1,10 +1,16 @@
-"""The choice of a model by held-out clicks."""
+"""The choice of a model: candidates are tried, and held-out clicks decide.
+
+By default they are judged by how they rank. All candidates learn from a small part of
+the log, the best few from a larger one, and the winner from all of it: successive
+halving, Jamieson and Talwalkar, Non-stochastic Best Arm Identification and
+Hyperparameter Optimization, AISTATS 2016.
+"""
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -12,7 +18,10 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.files import atomic_write
 from debias.presets import PRESETS
+from debias.training.choice import BASELINE, Choice, Verdict, choose, choose_ranking
+from debias.training.choice import verdict as judged
 from debias.training.config import TrainingConfig
+from debias.training.evaluation import score_items
 from debias.training.fitting import (
     Diverged,
     Fitted,
@@ -22,10 +31,25 @@ from debias.training.fitting import (
 from debias.training.results import Printed
 from debias.training.splits import ROW_GROUPS, Prepared, prepare
 
-TRIAL = 100_000  # sessions that each candidate learns from
-TRIAL_EPOCHS = 3
+By = Literal["ranking", "clicks"]
+
+RUNGS = (20_000, 60_000)  # sessions that candidates learn from, and those that remain
+REMAIN = 2
+TRIAL = 100_000  # sessions that candidates of a choice by clicks learn from
+TRIAL_EPOCHS = 3  # of a choice by clicks, at most
 JUDGES = 50_000  # held-out sessions that candidates are judged by
+STOPPED_BY = 8  # sessions learned from for each that says when to stop
+LINEAR = 200  # queries to learn from; with fewer, linear towers are candidates too
+
+RANKERS = (*("listwise", "listwise_mixture", "xpa", "product", "mixture", BASELINE),)
+"""Candidates of a choice by ranking, the one to prefer first.
+
+Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) are none
+of them, for their order hangs on that place.
+"""
+
 CANDIDATES = tuple(name for name, each in PRESETS.items() if each.predicts_clicks)
+"""Candidates of a choice by clicks, the simplest first."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +61,7 @@ class Selected(Printed):
         fitted: The chosen model, trained on all that is not held out.
     """
 
-    choice: "Choice"
+    choice: Choice
     fitted: Fitted
 
     def sections(self) -> Any:
@@ -52,36 +76,66 @@ def select(
     log: ClickLog | Stream,
     data: RankingData,
     *,
+    by: By = "ranking",
     candidates: Iterable[str] | None = None,
     config: TrainingConfig | None = None,
     preprocess: keras.layers.Layer | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
 ) -> Selected:
-    """Tries every candidate at one budget, chooses by held-out clicks, and fits it.
+    """Tries the candidates, chooses by held-out clicks, and fits the one chosen.
 
     Args:
         log: Sessions, in memory or on disk.
         data: Features of the items as they come.
-        candidates: Names of `debias.presets` that predict clicks, the simplest first;
-            None: all of them.
-        config: How long and how fast the chosen model learns.
+        by: "ranking": by how candidates order items that were examined alike, see
+            `debias.training.choose_ranking`; "clicks": by the likelihood of clicks, for
+            those who want click probabilities.
+        candidates: Names of `debias.presets`, the one to prefer first; None: those of
+            `debias.training.candidates`.
+        config: How long and how fast models learn.
         preprocess: As for `fit`.
         progress: Called with sessions done since the last call.
 
     Raises:
-        ValueError: As `fit` does; a candidate is unknown or predicts no clicks; or none
-            has a finite likelihood.
+        ValueError: As `fit` does; a candidate is unknown, or predicts no clicks where
+            these decide; or no candidate learned.
     """
     config = TrainingConfig() if config is None else config
     prepared = prepare(log, data, config.seed, preprocess)
-    choice = try_all(prepared, config, candidates, progress=progress)
+    choice = try_all(prepared, config, candidates, by=by, progress=progress)
     return Selected(choice, fit_prepared(choice.name, prepared, config, None, progress))
 
 
-def trial_sessions(prepared: Prepared, config: TrainingConfig, candidates: int) -> int:
-    """Sessions that `try_all` learns from, passes and candidates counted."""
-    learned = min(TRIAL, len(prepared.train.log))
-    return candidates * config.passes(learned, TRIAL_EPOCHS) * learned
+def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
+    """The candidates for a log, the one to prefer first.
+
+    Where there are few queries to learn from, models whose relevance is linear in the
+    features come first, for towers overfit there.
+    """
+    if by == "clicks":
+        return CANDIDATES
+    log = prepared.train.log
+    few = isinstance(log, ClickLog) and np.unique(log.query).size < LINEAR
+    return ("listwise_linear", "product_linear", *RANKERS) if few else RANKERS
+
+
+def trial_sessions(
+    prepared: Prepared, config: TrainingConfig, by: By = "ranking"
+) -> int:
+    """Sessions that `try_all` learns from at most, passes and candidates counted."""
+    count = len(candidates_of(prepared, by))
+    if by == "clicks":
+        learned = min(TRIAL, len(prepared.train.log))
+        return count * config.passes(learned, TRIAL_EPOCHS) * learned
+    rungs = _rungs(len(prepared.train.log))
+    each = [config.passes(sessions) * sessions for sessions in rungs]
+    return sum(n * cost for n, cost in zip((count, REMAIN), each, strict=False))
+
+
+def _rungs(sessions: int) -> tuple[int, ...]:
+    """How many sessions are learned from: all, where a second rung adds little."""
+    first, last = RUNGS
+    return (sessions,) if sessions <= 2 * first else (first, min(last, sessions))
 
 
 def try_all(
@@ -90,144 +144,148 @@ def try_all(
     candidates: Iterable[str] | None = None,
     folder: Path | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
-) -> "Choice":
-    """Fits every candidate at the same small budget; which to take.
+    by: By = "ranking",
+) -> Choice:
+    """Fits the candidates to parts of the log; which to take.
 
     Args:
         prepared: Of `prepare`.
-        config: Of the fit to come; its passes are cut to those of a trial.
+        config: Of the fit to come.
         candidates: As for `select`.
-        folder: Where each candidate's result is kept, to resume from; None: nowhere.
+        folder: Where each candidate's verdict is kept, to resume from; None: nowhere.
         progress: Called with sessions done since the last call.
+        by: As for `select`.
     """
-    names = list(CANDIDATES if candidates is None else candidates)
+    if by not in get_args(By):
+        raise ValueError(f"by must be one of {' '.join(get_args(By))}, got {by!r}")
+    names = list(candidates_of(prepared, by) if candidates is None else candidates)
+    _check(names, by)
+    most = TRIAL if by == "clicks" else RUNGS[-1]
+    trial = _sample(prepared, config.seed, most)
+    sessions, queries = len(trial.train.log), trial.validation.log.query
+    if by == "clicks":
+        passes = config.passes(sessions, TRIAL_EPOCHS)
+        # On a small log as many passes as a fit may take, else a few.
+        budget = config if passes > TRIAL_EPOCHS else replace(config, epochs=passes)
+        trying = _Trying(trial, budget, folder, progress)
+        verdicts = {name: trying.verdict(name) for name in names}
+        return choose({n: _likelihood(v) for n, v in verdicts.items()}, queries)
+    if BASELINE not in names:
+        names.append(BASELINE)  # what all are compared with
+    rungs = _rungs(len(prepared.train.log))
+    table: list[dict[str, Any]] = []
+    decides = None  # the first rung, with all candidates, says what can decide
+    for number, size in enumerate(rungs):
+        rung = trial if size >= sessions else _sample(trial, config.seed, size)
+        trying = _Trying(rung, config, folder, progress)
+        choice = choose_ranking({n: trying.verdict(n) for n in names}, queries, decides)
+        decides = choice.by
+        table = [{**row, "sessions": size} for row in choice.table] + table
+        if number + 1 < len(rungs):
+            names = _remaining(names, choice)
+    return choice._replace(table=table)
+
+
+def _remaining(names: list[str], choice: Choice) -> list[str]:
+    """The best few of a rung, in the order of preference, and the baseline."""
+    rows = choice.table
+    if choice.by == "clicks":
+        rows = [row for row in rows if row["log_likelihood"] is not None]
+        rows.sort(key=lambda row: -row["log_likelihood"])
+    order = [choice.name, *(row["model"] for row in rows)]
+    best = list(dict.fromkeys(order))[:REMAIN]
+    return [name for name in names if name in best or name == BASELINE]
+
+
+def _check(names: list[str], by: By) -> None:
+    known = CANDIDATES if by == "clicks" else tuple(PRESETS)
+    if not names:
+        raise ValueError(f"candidates must be some of {' '.join(known)}, got none")
     for name in names:
-        if name not in PRESETS or not PRESETS[name].predicts_clicks:
+        if name not in known:
             raise ValueError(
-                f"candidates must be some of {' '.join(CANDIDATES)}, got {name!r}"
+                f"candidates must be some of {' '.join(known)}, got {name!r}"
             )
-    trial = _sample(prepared, config.seed)
-    sessions = len(trial.train.log)
-    passes = config.passes(sessions, TRIAL_EPOCHS)
-    # On a small log as many passes as a fit may take, else a few.
-    budget = config if passes > TRIAL_EPOCHS else replace(config, epochs=passes)
-    judges = trial.validation
-    likelihoods = {}
-    for name in names:
-        done = None if folder is None else folder / f"{name}.npy"
-        if done is not None and done.exists():
-            progress(passes * sessions)
-            likelihoods[name] = np.load(done)
-            continue
-        part = None if done is None else done.with_suffix(".npz")
+
+
+def _likelihood(verdict: Verdict) -> np.ndarray:
+    assert verdict.likelihood is not None
+    return verdict.likelihood
+
+
+@dataclass
+class _Trying:
+    """Fits candidates to one part of a log and keeps what held-out clicks say."""
+
+    trial: Prepared
+    config: TrainingConfig
+    folder: Path | None
+    progress: Callable[[int], None]
+
+    def verdict(self, name: str) -> Verdict:
+        """What held-out clicks say of a candidate, nan where it diverged."""
+        sessions = len(self.trial.train.log)
+        done = None
+        if self.folder is not None:
+            done = self.folder / f"{name}-{sessions}.npz"
+            if done.exists():
+                self.progress(self.config.passes(sessions) * sessions)
+                return _read(done)
+        part = None if done is None else done.with_suffix(".part.npz")
+        judges = self.trial.validation
+        few = judges.log.take(np.arange(min(len(judges.log), sessions // STOPPED_BY)))
+        short = self.trial._replace(validation=judges._replace(log=few))
         try:
-            fitted = fit_prepared(name, trial, budget, part, progress)
-            found = session_log_likelihoods(fitted.model, judges.log, judges.data)
+            fitted = fit_prepared(name, short, self.config, part, self.progress)
+            found = self._judge(fitted)
             del fitted
         except Diverged:
-            found = np.full(len(judges.log), np.nan)
+            lost = judged(judges.log, np.zeros(judges.data.items), self._columns())
+            nothing = np.full(len(judges.log), np.nan)
+            likely = nothing if PRESETS[name].predicts_clicks else None
+            found = Verdict(np.full(lost.pairs.shape, np.nan), lost.pairs, likely)
         if done is not None and part is not None:
-            with atomic_write(done) as aside, aside.open("wb") as file:
-                np.save(file, found)
+            _write(done, found)
             part.unlink(missing_ok=True)
-        likelihoods[name] = found
         keras.backend.clear_session()  # else the graphs of all would stay
         gc.collect()
-    return choose(likelihoods, judges.log.query)
+        return found
+
+    def _judge(self, fitted: Fitted) -> Verdict:
+        log, data = self.trial.validation
+        likely = None
+        if fitted.model.predicts_clicks:
+            likely = session_log_likelihoods(fitted.model, log, data)
+        scores = score_items(fitted.model.score, data.features)
+        return judged(log, scores, self._columns(), likely)
+
+    def _columns(self) -> tuple[str, ...]:
+        """The layout columns that strata are made of, beside the rank."""
+        return tuple(n for n in self.trial.layout.columns if n != "position")
 
 
-def _sample(prepared: Prepared, seed: int) -> Prepared:
-    """At most `TRIAL` sessions to learn from and `JUDGES` to judge by, by lot."""
+def _write(path: Path, verdict: Verdict) -> None:
+    arrays = {n: v for n, v in verdict._asdict().items() if v is not None}
+    with atomic_write(path) as aside, aside.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _read(path: Path) -> Verdict:
+    with np.load(path) as found:
+        return Verdict(*(found.get(n) for n in Verdict._fields))
+
+
+def _sample(prepared: Prepared, seed: int, most: int) -> Prepared:
+    """At most so many sessions to learn from and `JUDGES` to judge by, by lot."""
     rng = np.random.default_rng([seed, 1])
     learners, judges = prepared.train.log, prepared.validation.log
     if isinstance(learners, Stream):
-        learners = learners.sample(TRIAL, [seed, 1], ROW_GROUPS)
+        learners = learners.sample(most, [seed, 1], ROW_GROUPS)
     some, few = (
-        log.take(np.sort(rng.permutation(len(log))[:most]))
-        for log, most in ((learners, TRIAL), (judges, JUDGES))
+        log.take(np.sort(rng.permutation(len(log))[:count]))
+        for log, count in ((learners, most), (judges, JUDGES))
     )
     train, validation = prepared.train, prepared.validation
     return prepared._replace(
         train=train._replace(log=some), validation=validation._replace(log=few)
-    )
-
-
-class Choice(NamedTuple):
-    """Which candidate was chosen.
-
-    Attributes:
-        name: The candidate.
-        why: In words.
-        table: Of each candidate, its mean held-out log-likelihood a session, how far
-            that lies below the best, and the standard error of that difference.
-    """
-
-    name: str
-    why: str
-    table: list[dict[str, Any]]
-
-
-def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
-    """The simplest candidate within one standard error of the most likely.
-
-    The difference d_s of two candidates' log-likelihoods of session s is paired; its
-    mean has the standard error sqrt(G / (G - 1) sum_g e_g^2) / S, with e_g the sum of
-    d_s - mean over the sessions of query g of G, for these depend on each other; where
-    there is one query, over single sessions. The rule of one standard error: Breiman et
-    al., Classification and Regression Trees, 1984, section 3.4.3.
-
-    Args:
-        likelihoods: (S,) held-out log-likelihoods by candidate, the simplest first.
-        query: (S,) query of each session.
-
-    A candidate whose likelihoods are not all finite is out, and `why` says so.
-
-    Raises:
-        ValueError: No candidate has finite likelihoods.
-
-    >>> same = np.array([0.0, 0.1, -0.1, 0.0])
-    >>> likelihoods = {"plain": -2 + same, "rich": -2 - same, "poor": same - 5}
-    >>> choose(likelihoods, np.arange(4)).name
-    'plain'
-    """
-    finite = {n: v for n, v in likelihoods.items() if np.isfinite(v).all()}
-    out = [name for name in likelihoods if name not in finite]
-    if not finite:
-        raise ValueError(
-            f"no candidate of {' '.join(likelihoods)} learned: every held-out "
-            "likelihood is nan or infinite; try a lower rate"
-        )
-    means = {name: float(value.mean()) for name, value in finite.items()}
-    best = max(means, key=lambda name: means[name])
-    _, group = np.unique(query, return_inverse=True)
-    group = group if group.max() > 0 else np.arange(len(query))
-    table: list[dict[str, Any]] = []
-    for name, value in finite.items():
-        apart = np.asarray(finite[best] - value, dtype=float)
-        sums = np.bincount(group, apart - apart.mean())
-        error = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / len(apart)
-        below = float(apart.mean())
-        row = {"model": name, "log_likelihood": means[name]}
-        table.append({**row, "below_best": below, "standard_error": float(error)})
-    near = [row for row in table if row["below_best"] <= row["standard_error"]]
-    name = near[0]["model"]
-    why = _why(name, best, near)
-    if out:
-        why += f"; {' '.join(out)} diverged and is out"
-        empty = {"log_likelihood": None, "below_best": None, "standard_error": None}
-        table += [{"model": each, **empty} for each in out]
-    return Choice(name, why, table)
-
-
-def _why(name: str, best: str, near: list[dict[str, Any]]) -> str:
-    """The reason for `name`, given the candidates within one standard error."""
-    if name == best:
-        why = f"{name} makes held-out clicks most likely"
-        if len(near) == 1:
-            why += " and no simpler model comes within one standard error"
-        return why
-    return (
-        f"{name} is the simplest within one standard error of {best}: "
-        f"{near[0]['below_best']:.5f} nats a session below, error "
-        f"{near[0]['standard_error']:.5f}"
     )

@@ -110,7 +110,7 @@ def prepare(
     features, kinds = with_vocabulary(features, kinds, train)
     layout = layout._replace(kinds=kinds)
     names = names if kinds is None else column_names(kinds)
-    scale, scaled = standardized(features, preprocess, kinds)
+    scale, scaled = standardized(features, preprocess, kinds, train)
     judges, tests = Part(validation, scaled), Part(test, scaled)
     return Prepared(Learners(train, scaled), judges, tests, by, layout, scale, names)
 
@@ -231,6 +231,7 @@ def standardized(
     features: np.ndarray,
     layer: keras.layers.Layer | None = None,
     kinds: Features | None = None,
+    train: ClickLog | Stream | None = None,
 ) -> tuple[keras.layers.Layer, RankingData]:
     """Scaled features as ranking data of one query, and the layer that scales them.
 
@@ -238,8 +239,16 @@ def standardized(
         features: (items, F) as they come.
         layer: Scales them; None: a `Standardize` adapted to them.
         kinds: What they are; None: numbers alone.
+        train: The sessions to learn from, whose items the layer is adapted to; None, or
+            sessions on disk: all items.
     """
-    layer = Standardize.of(kinds).adapt(features) if layer is None else layer
+    if layer is None:
+        known = features
+        if isinstance(train, ClickLog):
+            shown = np.zeros(len(features), bool)
+            shown[train.item[train.mask]] = True
+            known = features[shown]
+        layer = Standardize.of(kinds).adapt(known)
     scaled = applied(layer, features)
     return layer, RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
 

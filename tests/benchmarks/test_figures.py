@@ -11,7 +11,7 @@ from benchmarks.ranking.settings import Size
 from debias.models.batches import batches
 from simulators.populations import named
 
-TINY = Size(queries=60, sessions=600, batch_size=128, epochs=1, patience=1)
+TINY = Size(queries=60, sessions=600)
 
 
 @pytest.mark.parametrize("name", FIGURES)

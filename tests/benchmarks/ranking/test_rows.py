@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.experiments import ESTIMATORS, LEARNERS, TABLES, Trial
+from benchmarks.experiments import ESTIMATORS, LEARNERS, TABLES, TOLD, Trial
 from benchmarks.ranking import protocol, rows
+from benchmarks.ranking.learners import DEALS, known_context
 from benchmarks.ranking.learners import LEARNERS as BUILT
-from benchmarks.ranking.learners import known_context
 from benchmarks.ranking.protocol import (
     LIST_SIZE,
     World,
@@ -25,12 +25,14 @@ from debias.data.layout import layout_of
 from debias.losses import click_cross_entropy
 from debias.models.batches import batches
 from debias.propensity import policy_weights
+from debias.training import TrainingConfig
 from simulators.clicks import item_attraction
 from simulators.oracle import expected_clicks, expected_log_likelihood
 
-ROWS = ("logging", *LEARNERS, *ESTIMATORS, "ceiling")
+ROWS = ("logging", *LEARNERS, *TOLD, *ESTIMATORS, "ceiling")
 SCORES_ONLY = (
-    *("dual_learning", "pair_debias", "softmax_naive"),
+    *("dual_learning", "pair_debias", "softmax_naive", "softmax_naive_three"),
+    *("oracle_listwise", "full_information", "full_information_softmax"),
     *(row for row in LEARNERS if row.startswith("listwise")),
     *(row for row in ESTIMATORS if row.endswith("_softmax")),
 )
@@ -38,7 +40,8 @@ BELIEFS = {
     *("type_rand_index", "attention_correlation", "examination_error"),
     *("reference_tau", "ndcg@5_by_relevance", "ndcg@5_by_places", "ndcg@5_by_largest"),
 }
-TINY = Size(queries=60, sessions=600, batch_size=128, epochs=1, patience=1)
+TINY = Size(queries=60, sessions=600)
+CONFIG = TrainingConfig(epochs=1, batch_size=128, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +53,8 @@ def mixed() -> World:
 def untrained(monkeypatch):
     """Models as they start, with their loss on a batch: fits are tested elsewhere."""
 
-    def built(world, size, seed, build, rate):
-        model = build(seed)
+    def built(world, build, config):
+        model = build(config.seed)
         batch, clicks = next(iter(batches(world.train.log, world.train.data, 16)))
         losses = model.session_losses(batch, clicks, model(batch))
         return model, -float(np.mean(losses))
@@ -62,22 +65,28 @@ def untrained(monkeypatch):
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("row", [*dict.fromkeys(ROWS)])
 def test_every_row_yields_its_metrics(row, mixed):
-    found = measure(row, mixed, TINY, 3, 0.01)
+    found = measure(row, mixed, CONFIG)
     ranking = {"ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "mrr", "expected_clicks"}
     ranking |= {"click_mrr", "click_share@3"}
     clicks = {"click_log_likelihood", "click_skill", "perplexity"}
-    silent = ("logging", "full_information", *SCORES_ONLY)
+    silent = ("logging", *SCORES_ONLY)
     expected = ranking | (set() if row in silent else clicks)
     assert set(found) - BELIEFS == expected
     assert np.isfinite(list(found.values())).all()
 
 
+@pytest.mark.usefixtures("untrained")
+def test_the_row_auto_is_the_one_that_is_chosen(mixed, monkeypatch):
+    monkeypatch.setattr(rows, "chosen", lambda world, config: "product")
+    assert measure("auto", mixed, CONFIG) == measure("product", mixed, CONFIG)
+
+
 def test_a_row_is_fitted_to_clicks():
     """Its model predicts held-out clicks better than before; grades are not read."""
-    size = replace(TINY, sessions=4000, epochs=2)
+    size = replace(TINY, sessions=4000)
     crowd, *splits = protocol.world("mixed", 3, None, size)
     world = World(crowd, *(ungraded(split) for split in splits))
-    fitted = fit("product", world, size, 3, 0.02)
+    fitted = fit("product", world, replace(CONFIG, epochs=2, rate=0.02))
     start = BUILT["product"].build(3, world)
     before, after = (
         click_metrics(world.test.log, predicted_logits(model, world.test))
@@ -110,7 +119,7 @@ def test_every_row_of_a_table_can_be_built():
         for trial in (*table.experiments, *table.quick)
         if isinstance(trial, Trial)
     }
-    assert rows - {"logging", "ceiling", "full_information"} <= set(BUILT)
+    assert rows - {"logging", "ceiling", "auto"} <= set(BUILT)
 
 
 def test_rows_that_drop_sessions_without_clicks_keep_the_test_log(mixed):
@@ -191,7 +200,7 @@ def test_nobody_predicts_clicks_better_than_the_crowd_itself(mixed):
     log = mixed.test.log
     gamma = np.where(log.mask, item_attraction(mixed.test.data)[log.item], 0.0)
     exact = expected_log_likelihood(mixed.population, gamma, log.mask)
-    found = measure("ceiling", mixed, TINY, 3, 0.01)
+    found = measure("ceiling", mixed, CONFIG)
     error = 4 * 0.5 / np.sqrt(log.mask.sum())  # of cells whose nats vary by less
     assert abs(found["click_log_likelihood"] - exact.sum() / log.mask.sum()) < error
     assert found["ndcg@10"] == 1
@@ -252,6 +261,49 @@ def test_the_oracle_is_told_the_truth(mixed):
     expected = np.where(log.mask, log.examination * log.attraction, 0)
     found = np.where(log.mask, examination * (low + (high - low) * gamma), 0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_full_information_is_told_the_attraction_of_every_item(mixed):
+    seen = BUILT["full_information"].view(mixed)
+    log, data = seen.train.log, mixed.train.data
+    shown = log.item[log.mask]
+    assert (np.bincount(shown, minlength=data.items) == DEALS).all()
+    assert (data.query_of_item()[shown] == np.repeat(log.query, log.mask.sum(1))).all()
+    gamma = item_attraction(data)
+    np.testing.assert_array_equal(log.context[log.mask], gamma[shown])
+    assert seen.test is mixed.test
+
+
+@pytest.mark.parametrize("row", ["full_information", "full_information_softmax"])
+def test_loss_of_full_information_by_hand(row, mixed):
+    seen = BUILT[row].view(mixed)
+    model = BUILT[row].build(3, seen)
+    batch, clicks = next(iter(batches(seen.train.log, seen.train.data, 4)))
+    outputs = model(batch)
+    z, wanted = np.asarray(outputs, float), np.asarray(batch["context"], float)
+    mask = np.asarray(batch["mask"])
+    if row == "full_information":
+        each = np.where(mask, np.logaddexp(0, z) - wanted * z, 0)
+        expected = each.sum(axis=1)
+    else:
+        total = np.log(np.where(mask, np.exp(z), 0).sum(axis=1, keepdims=True))
+        expected = -np.where(mask, wanted * (z - total), 0).sum(axis=1)
+    found = model.session_losses(batch, clicks, outputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_oracles_rank_by_the_loss_of_their_family_by_hand(mixed):
+    """The listwise one asks where in a list the clicks fall, given examination."""
+    seen = BUILT["oracle_listwise"].view(mixed)
+    model = BUILT["oracle_listwise"].build(3, seen)
+    batch, clicks = next(iter(batches(seen.train.log, seen.train.data, 4)))
+    examination, low, high = np.split(np.asarray(batch["context"], float), 3, axis=1)
+    wanted = 1 / (1 + np.exp(-np.asarray(model.score(batch["features"]), float)))
+    p = examination * (low + (high - low) * wanted) * np.asarray(batch["mask"])
+    share = np.log(np.maximum(p, 1e-6) / p.sum(axis=1, keepdims=True))
+    expected = -np.where(np.asarray(clicks) > 0, share, 0).sum(axis=1)
+    found = model.session_losses(batch, clicks, model(batch))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def letor(path, queries, open_=open):

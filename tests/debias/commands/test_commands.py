@@ -353,13 +353,15 @@ def test_killed_training_ends_as_if_nothing_had_happened(folder, tmp_path):
 
 def test_auto_tries_every_candidate_once_and_says_why(folder, tmp_path, monkeypatch):
     """Two candidates stand for all; what was tried before a stop is not tried again."""
-    few = ("naive", "additive")
-    monkeypatch.setattr("debias.training.selection.CANDIDATES", few)
+    few = ("additive", "naive")
+    monkeypatch.setattr("debias.training.selection.RANKERS", few)
+    monkeypatch.setattr("debias.training.selection.LINEAR", 0)
     command = ["train", folder / "log.parquet", "-o", tmp_path / "auto", *MAPPED]
     command += ["--epochs", "1", "--batch-size", "64"]
     found = run_json(*command)
-    assert [row["model"] for row in found["candidates"]] == ["naive", "additive"]
-    assert found["model"] in few and found["model"] in found["why"]
+    tried = {row["model"] for row in found["candidates"]}
+    assert tried == {*few, "softmax_naive"}
+    assert found["model"] in tried and found["model"] in found["why"]
     (tmp_path / "auto" / "report.json").unlink()
     monkeypatch.setattr("debias.training.selection.fit_prepared", pytest.fail)
     assert run_json(*command)["candidates"] == found["candidates"]

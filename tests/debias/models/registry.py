@@ -14,6 +14,7 @@ from debias.models import (
     Dot,
     DoublyRobust,
     DualLearning,
+    Ensemble,
     InverseWeighted,
     Listwise,
     Mixture,
@@ -101,6 +102,12 @@ CLICK_MODELS = {
     "listwise_mixture": lambda s, r=relevance: Mixture(
         [Listwise(Additive(r(s), bias(s))), Listwise(Dot(r(s, 2), bias(s, 2)))],
         serving="relevance",
+    ),
+    "ensemble": lambda s, r=relevance: Ensemble(
+        [Product(r(s), bias(s)), Product(r(s + 1), bias(s + 1))]
+    ),
+    "listwise_ensemble": lambda s, r=relevance: Ensemble(
+        [Listwise(Additive(r(s + k), bias(s + k))) for k in (0, 1)]
     ),
     "xpa": lambda s, r=relevance: XPA(r(s, 4), bias(s, 3), seed=s),
     "inverse_weighted": lambda s, r=relevance: InverseWeighted(r(s), EXAMINATION),

@@ -53,6 +53,22 @@ def test_the_logging_policy_itself_earns_what_was_logged():
     assert abs(found.gain_high) < 1e-6
 
 
+def test_queries_are_the_units_of_intervals():
+    """Sessions of a query are copies, so a hundred of them say what one says."""
+    rng = np.random.default_rng(0)
+    click = rng.random((50, 1)) < 0.3
+    one = ClickLog(np.arange(50), np.zeros((50, 1), int), click)
+    many = ClickLog(
+        np.repeat(np.arange(50), 100),
+        np.zeros((5000, 1), int),
+        np.repeat(click, 100, axis=0),
+    )
+    few, lots = (examination_ips(log, [0.0], [1.0]) for log in (one, many))
+    assert lots.high - lots.low == pytest.approx(few.high - few.low)
+    error = click.std(ddof=1) / np.sqrt(50)
+    assert few.high - few.low == pytest.approx(2 * 1.959964 * error, rel=1e-5)
+
+
 def test_cascade_by_hand():
     """Rank 1 weights 2, .5 with clicks 1, 0; rank 2 weights 4, .25 with clicks 0, 1."""
     log = ClickLog(

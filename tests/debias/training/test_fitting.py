@@ -26,7 +26,7 @@ from simulators import simulate
 from tests.debias.training.worlds import DATA, LOG, POLICY, SHOWN, prepared, written
 
 CONFIG = TrainingConfig(
-    epochs=3, patience=3, batch_size=64, min_steps=0, round=400, seed=5
+    epochs=3, patience=3, decay=0.3, batch_size=64, min_steps=0, round=400, seed=5
 )
 
 

@@ -4,50 +4,17 @@ import numpy as np
 import pytest
 
 from debias import training
-from debias.training import TrainingConfig, choose
+from debias.training import TrainingConfig
+from debias.training.choice import Verdict
 from tests.debias.training.worlds import DATA, LOG, prepared
 
 FAST = TrainingConfig(epochs=1, batch_size=64, min_steps=0)
 
 
-def test_choice_is_the_simplest_within_one_standard_error():
-    """Errors by hand: differences (+-.1) by query sum to 0 or add up."""
-    rng = np.random.default_rng(0)
-    base = rng.normal(size=400)
-    noise = np.repeat(rng.normal(size=40), 10)  # what sessions of a query share
-    query = np.repeat(np.arange(40), 10)
-    likelihoods = {"simple": base, "rich": base + 0.1 + noise}
-    by_query = choose(likelihoods, query)
-    by_session = choose(likelihoods, np.arange(400))
-    error = [found.table[0]["standard_error"] for found in (by_query, by_session)]
-    wanted = np.std(noise.reshape(40, 10)[:, 0], ddof=1) / np.sqrt(40)
-    assert error[0] == pytest.approx(wanted)
-    assert error[1] == pytest.approx(np.std(noise, ddof=1) / np.sqrt(400))
-    below = by_query.table[0]["below_best"]
-    assert (by_query.name == "simple") == (below <= error[0])
-    clear = choose({"simple": base, "rich": base + 0.1}, query)
-    assert clear.name == "rich" and clear.table[1]["below_best"] == 0
-
-
-def test_a_candidate_that_diverged_is_out_and_said():
-    rng = np.random.default_rng(0)
-    base, lost = rng.normal(size=40), np.full(40, np.nan)
-    found = choose({"lost": lost, "plain": base}, np.arange(40))
-    assert found.name == "plain" and "lost diverged and is out" in found.why
-    assert found.table[-1] == {
-        "model": "lost",
-        "log_likelihood": None,
-        "below_best": None,
-        "standard_error": None,
-    }
-    with pytest.raises(ValueError, match="no candidate of lost learned"):
-        choose({"lost": lost}, np.arange(40))
-
-
 def test_selecting_fits_the_chosen_model():
     found = training.select(LOG, DATA, candidates=["naive", "product"], config=FAST)
-    assert [row["model"] for row in found.choice.table] == ["naive", "product"]
-    assert type(found.fitted.model).__name__.lower() == found.choice.name
+    tried = {row["model"] for row in found.choice.table}
+    assert tried == {"naive", "product", "softmax_naive"} and found.choice.name in tried
     assert found.choice.name in str(found) and "<table>" in found._repr_html_()
     assert "nats a validation session" in found.words()
 
@@ -58,7 +25,52 @@ def test_what_was_tried_is_not_tried_again(tmp_path, monkeypatch):
     assert training.try_all(prepared(), FAST, ["naive", "product"], tmp_path) == tried
 
 
-@pytest.mark.parametrize("name", ["listwise", "best"])
-def test_candidates_predict_clicks(name):
+def test_the_naive_ranker_is_always_compared_with():
+    found = training.try_all(prepared(), FAST, ["product"])
+    assert {row["model"] for row in found.table} == {"product", "softmax_naive"}
+
+
+def test_halving_keeps_the_best_few_and_the_naive_ranker(monkeypatch):
+    """Verdicts of a stand-in: what is preferred is worse in the first rung."""
+    asked = []
+
+    def verdict(self, name):
+        asked.append((name, len(self.trial.train.log)))
+        rank = ["softmax_naive", "naive", "additive", "product", "xpa"].index(name)
+        return Verdict(np.full(30, 5.0 + rank), np.full(30, 10.0))
+
+    monkeypatch.setattr("debias.training.selection._Trying.verdict", verdict)
+    monkeypatch.setattr("debias.training.selection.RUNGS", (100, 200))
+    names = ["naive", "additive", "product", "xpa"]
+    found = training.try_all(prepared(), FAST, names)
+    first, second = ([n for n, size in asked if size == s] for s in (100, 200))
+    assert first == [*names, "softmax_naive"]
+    assert second == ["product", "xpa", "softmax_naive"]
+    assert found.name == "xpa" and found.by == "ranking"
+    assert [row["sessions"] for row in found.table] == [200] * 3 + [100] * 5
+
+
+@pytest.mark.parametrize(("by", "name"), [("clicks", "listwise"), ("ranking", "best")])
+def test_candidates_are_known_and_predict_clicks_where_these_decide(by, name):
     with pytest.raises(ValueError, match=f"candidates must be.*got '{name}'"):
-        training.try_all(prepared(), FAST, [name])
+        training.try_all(prepared(), FAST, [name], by=by)
+
+
+def test_rules_have_names():
+    with pytest.raises(ValueError, match="by must be one of ranking clicks"):
+        training.try_all(prepared(), FAST, by="luck")
+
+
+def test_choice_by_clicks_takes_a_click_model():
+    found = training.try_all(prepared(), FAST, ["naive", "product"], by="clicks")
+    assert set(found.table[0]) == {
+        *("model", "log_likelihood", "below_best", "standard_error"),
+    }
+
+
+def test_linear_towers_are_candidates_where_queries_are_few(monkeypatch):
+    few = training.candidates_of(prepared())
+    monkeypatch.setattr("debias.training.selection.LINEAR", 1)
+    many = training.candidates_of(prepared())
+    assert set(few) - set(many) == {"listwise_linear", "product_linear"}
+    assert not {"dot", "bilinear", "position_feature"} & set(few)

@@ -18,7 +18,10 @@ def test_a_prepared_log_is_scaled_and_parted():
     assert found.held_out_by == "query" and found.layout.columns == {"position": 4}
     scaled = found.train.data.features
     assert found.train.data is found.validation.data
-    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
+    log = found.train.log
+    learned = scaled[np.unique(log.item[log.mask])]  # held-out items do not count
+    assert len(learned) < len(scaled)
+    np.testing.assert_allclose(learned.mean(axis=0), 0, atol=1e-4)
     wanted = np.asarray(found.preprocess(FEATURES[:5]))
     np.testing.assert_allclose(scaled[:5], wanted, rtol=1e-6)
 

@@ -1,0 +1,77 @@
+"""Several click models of one kind that learn apart and serve together.
+
+Their errors differ, so the mean of their scores has less noise than each. A mixture of
+as many towers is compared with it: what the mixture adds to it is not capacity.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from debias.models.click_model import ClickModel
+from debias.types import Batch, Tensor
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class Ensemble(ClickModel):
+    """The mean of click models that are trained side by side, each by its own loss.
+
+    score(x) = (1 / K) sum_k score_k(x), and click logits are the mean of theirs. In
+    training the loss of a session is the sum of the losses of all models, so that none
+    sees the errors of another; judged is the mean logit.
+
+    Args:
+        parts: K models of one class that return click logits. Give them different
+            seeds: alike models stay alike, and their mean is no better.
+
+    Raises:
+        ValueError: There is no part, or some predict clicks and others do not.
+
+    Source: Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty
+    Estimation using Deep Ensembles, NeurIPS 2017.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> from debias.models import Product
+    >>> parts = [Product(Tower(seed=k), BiasTower({"position": 10})) for k in (0, 1)]
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> [tuple(logits.shape) for logits in Ensemble(parts)(batch)]
+    [(2, 10), (2, 10)]
+    """
+
+    def __init__(self, parts: Sequence[ClickModel], **kwargs: Any):
+        if len({part.predicts_clicks for part in parts}) != 1:
+            raise ValueError(
+                "parts must be click models of one kind, that all predict clicks or "
+                f"all do not, got {[type(part).__name__ for part in parts]}"
+            )
+        super().__init__({"parts": list(parts)}, **kwargs)
+        self.parts = list(parts)
+        self.predicts_clicks = self.parts[0].predicts_clicks
+        self.takes_weight = all(part.takes_weight for part in self.parts)
+
+    def call(self, batch: Batch, training: bool = False) -> list[Tensor]:
+        return [part(batch, training=training) for part in self.parts]
+
+    def click_logits(self, batch: Batch, outputs: list[Tensor]) -> Tensor:
+        return sum(outputs[1:], outputs[0]) / len(outputs)
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
+    ) -> Tensor:
+        """In training the sum of the parts' losses, `(batch,)`; else of the mean."""
+        if not training:
+            mean = self.click_logits(batch, outputs)
+            return self.parts[0].session_losses(batch, clicks, mean)
+        each = zip(self.parts, outputs, strict=True)
+        losses = [part.session_losses(batch, clicks, z, True) for part, z in each]
+        return sum(losses[1:], losses[0])
+
+    def learn_from(self, batch: Batch, clicks: Tensor, outputs: list[Tensor]) -> None:
+        for part, logits in zip(self.parts, outputs, strict=True):
+            part.learn_from(batch, clicks, logits)
+
+    def score(self, features: Tensor) -> Tensor:
+        scores = [part.score(features) for part in self.parts]
+        return sum(scores[1:], scores[0]) / len(scores)

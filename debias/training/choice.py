@@ -1,0 +1,279 @@
+"""Which of several models to take, by what held-out clicks say of them; NumPy only."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from debias.data import ClickLog
+
+BASELINE = "softmax_naive"
+CLEAR = 2.5  # standard errors by which the best must lie above the worst
+FEW = 20  # queries; below, places are the units of standard errors
+
+
+class Choice(NamedTuple):
+    """Which candidate was chosen.
+
+    Attributes:
+        name: The candidate.
+        why: In words.
+        table: What every candidate got, see `choose` and `choose_ranking`.
+        by: "ranking" or "clicks", which of the two decided.
+    """
+
+    name: str
+    why: str
+    table: list[dict[str, Any]]
+    by: str = "clicks"
+
+
+def strata(log: ClickLog, columns: tuple[str, ...]) -> np.ndarray:
+    """(S, L) number of the query and place of each cell; places by layout columns.
+
+    Cells that share a number were examined alike, however users examine places.
+
+    Args:
+        log: Sessions.
+        columns: Layout columns beside the rank, such as "device".
+    """
+    shape = log.item.shape
+    parts = [log.query[:, None], np.arange(shape[1])[None, :]]
+    for name in columns:
+        value = getattr(log, name, None)
+        if value is not None:
+            value = np.asarray(value)
+            parts.append(value[:, None] if value.ndim == 1 else value)
+    number = np.zeros(shape, np.int64)
+    for part in parts:
+        values, codes = np.unique(part, return_inverse=True)
+        number = number * len(values) + codes.reshape(part.shape)
+    return number
+
+
+class Verdict(NamedTuple):
+    """What held-out clicks say of a ranking, by unit; a unit is a query.
+
+    Attributes:
+        concordant: (G,) pairs in order, see `debias.metrics.concordant_pairs`.
+        pairs: (G,) all pairs; the same for every candidate.
+        likelihood: (S,) log-likelihood of each session; None of a model that predicts
+            no clicks.
+    """
+
+    concordant: np.ndarray
+    pairs: np.ndarray
+    likelihood: np.ndarray | None = None
+
+
+def verdict(
+    log: ClickLog,
+    scores: np.ndarray,
+    columns: tuple[str, ...] = (),
+    likelihood: np.ndarray | None = None,
+) -> Verdict:
+    """Judges the scores (items,) of a model by the clicks of a log."""
+    from debias.metrics import concordant_pairs
+
+    number = strata(log, columns)
+    shown = np.where(log.mask, np.asarray(scores)[log.item], 0.0)
+    found, concordant, pairs = concordant_pairs(log.click, shown, number, log.mask)
+    queries, of_session = np.unique(log.query, return_inverse=True)
+    if len(queries) < FEW:
+        return Verdict(concordant, pairs, likelihood)
+    query = np.zeros(len(found), np.int64)
+    cells = np.searchsorted(found, number[log.mask])
+    query[cells] = np.broadcast_to(of_session[:, None], number.shape)[log.mask]
+    one, both = (np.bincount(query, n, len(queries)) for n in (concordant, pairs))
+    return Verdict(one, both, likelihood)
+
+
+def choose_ranking(
+    verdicts: Mapping[str, Verdict],
+    query: np.ndarray | None = None,
+    by: str | None = None,
+) -> Choice:
+    """The first candidate within one standard error of the best ranking.
+
+    A ranking is judged by the share of pairs of a clicked and another item that it has
+    in order, among items that stood at the same place for the same query, for these
+    were examined alike. Differences d_g between candidates are paired by query; their
+    mean sum_g d_g / sum_g n_g has the standard error of a ratio.
+
+    Where the best does not lie 2.5 standard errors above the worst, clicks are too few
+    to compare rankings. Then the click likelihood decides among the candidates that
+    predict clicks, by `choose`.
+
+    Args:
+        verdicts: By candidate, the one to prefer first; `softmax_naive` among them.
+        query: (S,) query of each session that likelihoods are of.
+        by: "ranking" or "clicks": what decides; None: "ranking" where clicks can.
+
+    Returns:
+        The choice; its table has for each candidate the share of pairs in order, the
+        best first, its difference from `softmax_naive` and that difference's error.
+
+    Raises:
+        ValueError: No candidate has finite scores and likelihoods.
+    """
+    finite = {n: v for n, v in verdicts.items() if np.isfinite(v.concordant).all()}
+    out = [name for name in verdicts if name not in finite]
+    if not finite:
+        raise ValueError(
+            f"no candidate of {' '.join(verdicts)} learned: every score is nan or "
+            "infinite; try a lower rate"
+        )
+    pairs = next(iter(finite.values())).pairs
+    sums = {name: float(v.concordant.sum()) for name, v in finite.items()}
+    best, worst = (pick(sums, key=sums.__getitem__) for pick in (max, min))
+    base = BASELINE if BASELINE in finite else worst
+    table = _table(finite, base, pairs)
+    told = f"; {' '.join(out)} diverged and is out" if out else ""
+    if by is None:
+        apart = difference(finite[best], finite[worst], pairs)
+        by = "ranking" if apart[0] > CLEAR * apart[1] else "clicks"
+    if by == "clicks":
+        return _by_likelihood(finite, query, table, bool(pairs.sum()), told)
+    near = [
+        name
+        for name, value in finite.items()
+        if name == best or _within(difference(finite[best], value, pairs))
+    ]
+    name = near[0]
+    gain, error = difference(finite[name], finite[base], pairs)
+    share = sums[name] / pairs.sum()
+    why = (
+        f"{name} has {share:.2%} of comparable pairs of held-out clicks in order, "
+        f"{base} {sums[base] / pairs.sum():.2%} (difference {100 * gain:+.2f} points, "
+        f"standard error {100 * error:.2f})"
+    )
+    if name != best:
+        why += f"; {best} is not better by more than a standard error"
+    return Choice(name, why + told, table, "ranking")
+
+
+def _within(apart: tuple[float, float]) -> bool:
+    return apart[0] <= apart[1]
+
+
+def difference(
+    one: Verdict, other: Verdict, pairs: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Share of pairs in order of one less the other, and its standard error."""
+    pairs = one.pairs if pairs is None else pairs
+    total, apart = pairs.sum(), one.concordant - other.concordant
+    units = np.count_nonzero(pairs)
+    if units < 2:
+        return 0.0, float("inf")
+    mean = apart.sum() / total
+    spread = np.sum((apart - mean * pairs) ** 2)
+    return float(mean), float(np.sqrt(units / (units - 1) * spread) / total)
+
+
+def _table(
+    finite: Mapping[str, Verdict], base: str, pairs: np.ndarray
+) -> list[dict[str, Any]]:
+    rows = []
+    total = pairs.sum()
+    for name, value in finite.items():
+        gain, error = difference(value, finite[base], pairs)
+        likely = None if value.likelihood is None else float(value.likelihood.mean())
+        rows.append(
+            {
+                "model": name,
+                "pairs_in_order": float(value.concordant.sum() / total)
+                if total
+                else None,
+                "above_naive": gain if np.isfinite(error) else None,
+                "standard_error": error if np.isfinite(error) else None,
+                "log_likelihood": likely,
+            }
+        )
+    return sorted(rows, key=lambda row: -(row["pairs_in_order"] or 0.0))
+
+
+def _by_likelihood(
+    finite: Mapping[str, Verdict],
+    query: np.ndarray | None,
+    table: list[dict[str, Any]],
+    comparable: bool,
+    told: str,
+) -> Choice:
+    """The choice where held-out clicks cannot compare rankings."""
+    reason = (
+        "held-out clicks are too few to tell the rankings of the candidates apart"
+        if comparable
+        else "no two items were held out at one place of one query with other clicks, "
+        "so that no ranking can be judged (debias diagnose says what to randomise)"
+    )
+    likely = {n: v.likelihood for n, v in finite.items() if v.likelihood is not None}
+    if not likely or query is None:
+        name = next(iter(finite))
+        return Choice(name, f"{reason}; {name} is the first of them{told}", table)
+    chosen = choose(likely, query)
+    why = f"{reason}; by click likelihood, {chosen.why}{told}"
+    return Choice(chosen.name, why, table)
+
+
+def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
+    """The simplest candidate within one standard error of the most likely.
+
+    The difference d_s of two candidates' log-likelihoods of session s is paired; its
+    mean has the standard error sqrt(G / (G - 1) sum_g e_g^2) / S, with e_g the sum of
+    d_s - mean over the sessions of query g of G, for these depend on each other; where
+    there is one query, over single sessions. The rule of one standard error: Breiman et
+    al., Classification and Regression Trees, 1984, section 3.4.3.
+
+    Args:
+        likelihoods: (S,) held-out log-likelihoods by candidate, the simplest first.
+        query: (S,) query of each session.
+
+    Raises:
+        ValueError: No candidate has finite likelihoods.
+
+    >>> same = np.array([0.0, 0.1, -0.1, 0.0])
+    >>> likelihoods = {"plain": -2 + same, "rich": -2 - same, "poor": same - 5}
+    >>> choose(likelihoods, np.arange(4)).name
+    'plain'
+    """
+    finite = {n: v for n, v in likelihoods.items() if np.isfinite(v).all()}
+    out = [name for name in likelihoods if name not in finite]
+    if not finite:
+        raise ValueError(
+            f"no candidate of {' '.join(likelihoods)} learned: every held-out "
+            "likelihood is nan or infinite; try a lower rate"
+        )
+    means = {name: float(value.mean()) for name, value in finite.items()}
+    best = max(means, key=lambda name: means[name])
+    _, group = np.unique(query, return_inverse=True)
+    group = group if group.max() > 0 else np.arange(len(query))
+    table: list[dict[str, Any]] = []
+    for name, value in finite.items():
+        apart = np.asarray(finite[best] - value, dtype=float)
+        sums = np.bincount(group, apart - apart.mean())
+        error = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / len(apart)
+        below = float(apart.mean())
+        row = {"model": name, "log_likelihood": means[name]}
+        table.append({**row, "below_best": below, "standard_error": float(error)})
+    near = [row for row in table if row["below_best"] <= row["standard_error"]]
+    name = near[0]["model"]
+    why = _why(name, best, near)
+    if out:
+        why += f"; {' '.join(out)} diverged and is out"
+        empty = {"log_likelihood": None, "below_best": None, "standard_error": None}
+        table += [{"model": each, **empty} for each in out]
+    return Choice(name, why, table)
+
+
+def _why(name: str, best: str, near: list[dict[str, Any]]) -> str:
+    """The reason for `name`, given the candidates within one standard error."""
+    if name == best:
+        why = f"{name} makes held-out clicks most likely"
+        if len(near) == 1:
+            why += " and no simpler model comes within one standard error"
+        return why
+    return (
+        f"{name} is the simplest within one standard error of {best}: "
+        f"{near[0]['below_best']:.5f} nats a session below, error "
+        f"{near[0]['standard_error']:.5f}"
+    )
