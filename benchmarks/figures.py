@@ -27,7 +27,6 @@ from benchmarks.experiments import (
     CONFOUNDED,
     CONFOUNDING,
     FULL,
-    MAIN,
     RESULTS,
     SESSIONS,
 )
@@ -152,15 +151,11 @@ def published(table: Table) -> Views:
 def sessions(found: Views) -> Figure:
     """NDCG@5 by number of training sessions, with intervals."""
     at = {float(name): view for name, view in found.items()}
-    at[float(FULL.sessions)] = published(MAIN)["mixed"]
     sizes = sorted(at)
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for row in SESSIONS.rows:
         _band(axes, sizes, [at[size].mean(row, "ndcg@5") for size in sizes], row)
-    best = at[float(FULL.sessions)].mean("full_information", "ndcg@5")
-    assert best is not None
-    axes.axhline(best.mean, color="gray", linestyle="dotted", label="full information")
     axes.set_xscale("log")
     axes.set_xlabel("training sessions")
     axes.set_ylabel("NDCG@5, mean and 95% interval")
