@@ -18,7 +18,7 @@ TINY = Size(queries=60, sessions=600)
 def test_figures_are_drawn_as_png_and_svg(name, tmp_path, monkeypatch):
     """Of models as they start: how they learn does not show in the files."""
     monkeypatch.setattr(
-        figures, "trained", lambda world, size, seed, build, rate: (build(seed), 0.0)
+        figures, "trained", lambda world, build, config: (build(config.seed), 0.0)
     )
     save(name, tmp_path, seed=3, size=TINY)
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
