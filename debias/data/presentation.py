@@ -42,7 +42,7 @@ def scale_of(feature: Feature, values: np.ndarray) -> Scale:
     >>> scale_of(badge, np.array([2.0, 3.0, 0.0])).labels
     ('none', 'sponsored')
     >>> scale_of(Feature("height"), np.arange(100.0)).labels[:2]
-    ('below 12.5', '12.5 to 25')
+    ('below 12.38', '12.38 to 24.75')
     """
     if feature.coded:
         count = np.bincount(values.astype(np.int64), minlength=feature.size)[FIRST:]

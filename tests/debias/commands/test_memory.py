@@ -45,7 +45,7 @@ def taken():
 
 with contextlib.redirect_stdout(io.StringIO()):
     app(
-        ["train", str(folder / "small.parquet"), *own, "0", "--model", "additive",
+        ["train", str(folder / "small.parquet"), *own, "0", "--model", "mixture",
          "-o", str(folder / "trained"), "--epochs", "1"],
         standalone_mode=False,
     )

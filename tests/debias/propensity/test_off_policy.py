@@ -178,7 +178,7 @@ def test_plain_weights_and_a_clip_that_is_chosen():
     plain = cascade_ips(log, chance, clip=1e9, normalised=False)
     assert plain.value == pytest.approx((0.4 + 5) / 4) and "plain" in plain.estimator
     earned = np.array([0.4, 0, 5, 0])
-    assert plain.high - plain.value == pytest.approx(1.959964 * earned.std() / 2)
+    assert plain.high - plain.value == pytest.approx(1.959964 * earned.std(ddof=1) / 2)
     own = cascade_ips(log, chance, clip=1e9)
     assert own.value == pytest.approx(5.4 / weight.sum())
     chosen = cascade_ips(log, chance, clip=None, normalised=False)
