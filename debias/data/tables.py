@@ -449,6 +449,9 @@ def broken(path: AnyPath, kind: str, error: Exception, seen: int = 0) -> Excepti
 # Text
 
 
+SEPARATORS = (";", "\t", "|")  # of other dialects than ours
+
+
 def _of_csv(path: AnyPath) -> Part:
     from pyarrow import csv
 
@@ -482,6 +485,12 @@ def _of_csv(path: AnyPath) -> Part:
         names = opened(None, False).schema.names
     except DAMAGED as error:
         raise _fault(path, error) from error
+    if len(names) == 1 and any(sign in names[0] for sign in SEPARATORS):
+        sign = next(sign for sign in SEPARATORS if sign in names[0])
+        raise ValueError(
+            f"{path}: has one column, whose name holds {sign!r}: columns must be "
+            "separated by ',' (or by tabs in a file called .tsv); write it again so"
+        )
     schema = pa.schema([(name, pa.string()) for name in names])
     return Part(str(path), schema, read, path)
 

@@ -3,6 +3,7 @@
 A builder takes the layout of a log and a seed. All models share one relevance tower.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -31,10 +32,13 @@ TYPES = 3
 
 
 def relevance(
-    seed: int, out: int = 1, kinds: Kinds | None = None
+    seed: int,
+    out: int = 1,
+    kinds: Kinds | None = None,
+    hidden: Sequence[int] = HIDDEN,
 ) -> keras.layers.Layer:
     """The relevance tower of every candidate; categories pass `Features` first."""
-    tower = Tower(HIDDEN, out=out, seed=seed)
+    tower = Tower(hidden, out=out, seed=seed)
     if not any(each.coded for each in kinds or ()):
         return tower
     return keras.Sequential([Features(kinds or (), seed=seed), tower])
@@ -59,7 +63,7 @@ def naive(layout: Layout, seed: int) -> ClickModel:
 
 
 def softmax_naive(layout: Layout, seed: int) -> ClickModel:
-    return Listwise(Naive(relevance(seed)))
+    return Listwise(Naive(relevance(seed, kinds=layout.kinds)))
 
 
 def additive(layout: Layout, seed: int) -> ClickModel:
@@ -124,12 +128,13 @@ def listwise_mixture(layout: Layout, seed: int) -> ClickModel:
 
 
 def product_linear(layout: Layout, seed: int) -> ClickModel:
-    return Product(Tower((), seed=seed), BiasTower(layout.columns, seed=seed))
+    linear = relevance(seed, kinds=layout.kinds, hidden=())
+    return Product(linear, bias(layout, seed=seed))
 
 
 def listwise_linear(layout: Layout, seed: int) -> ClickModel:
-    bias = BiasTower(layout.columns, init_std=INIT_STD, seed=seed)
-    return Listwise(Additive(Tower((), seed=seed), bias))
+    linear = relevance(seed, kinds=layout.kinds, hidden=())
+    return Listwise(Additive(linear, bias(layout, init_std=INIT_STD, seed=seed)))
 
 
 def listwise_xpa(layout: Layout, seed: int) -> ClickModel:

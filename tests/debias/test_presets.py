@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from debias.data import ClickLog
+from debias.data.kinds import Feature
 from debias.data.layout import layout_of
 from debias.presets import PRESETS, build
 
@@ -30,6 +31,19 @@ def test_layout_of_a_grid_and_devices():
 def test_columns_that_are_all_missing_are_no_layout():
     log = ClickLog([0], [[0, 1]], [[0, 1]], device=[0])
     assert layout_of(log)[:2] == ({"position": 2}, [{"position": 1}, {"position": 2}])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_candidates_embed_categories(name):
+    """Codes come as numbers; items that differ in their brand alone differ in score."""
+    kinds = (Feature("price"), Feature("brand", "category", ("a", "b")))
+    model = build(name, layout_of(GRID)._replace(kinds=kinds), 0)
+    features = np.array([[[1.0, 2.0], [1.0, 3.0]]] * 2, "float32")
+    places = {n: getattr(GRID, n) for n in ("row", "column", "device", "mask")}
+    position = np.array([[1, 2], [1, 2]])
+    model({"features": features, "position": position, **places})
+    first, second = np.asarray(model.score(features))[0]
+    assert np.isfinite([first, second]).all() and first != second
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -308,6 +308,14 @@ class _Making:
                 "-c impression=NAME, or -c shown=COLUMN where a column holds all that "
                 "was shown"
             )
+        named = {*self._columns.impression, *self._columns.click, *self._columns.target}
+        others = [event for event in events if event not in named]
+        if others and not {*events} & {*self._columns.click}:
+            raise ValueError(
+                f"{name}: no event is a click: column {printable(self._columns.event)} "
+                f"has {_some(others)}, and none of "
+                f"{printable(' '.join(self._columns.click))}; say -c click=NAME"
+            )
         timed = any(found.calendar is not None for found in self._found)
         if self.how.by == "gap" and not timed:
             raise ValueError(

@@ -468,6 +468,11 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     refused(table, "no column f to be the keep", EventColumns(keep=("f",)))
     refused(
         table,
+        "no event is a click: column event has click, and none of tap; say -c click=",
+        EventColumns(click=("tap",)),
+    )
+    refused(
+        table,
         r"no event shows an item: column event has click impression.*none of view",
         EventColumns(impression=("view",)),
     )
