@@ -6,7 +6,7 @@ tuning table on worlds that no other table uses. `benchmarks.ranking.learners` b
 them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,6 @@ from scipy import special
 
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import (
-    LIST_SIZE,
     World,
     chosen,
     click_metrics,
@@ -25,9 +24,10 @@ from benchmarks.ranking.protocol import (
     trained,
 )
 from benchmarks.ranking.truths import beliefs
+from debias.data.layout import layout_of
 from debias.models import ClickModel, Mixture
 from debias.training import TrainingConfig
-from debias.types import Tensor
+from debias.types import Place, Tensor
 from simulators.clicks import item_attraction
 from simulators.oracle import conditional_click_probability, ideal_score
 from simulators.populations import Observed
@@ -63,7 +63,8 @@ def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
     if row.startswith("full_information"):
         return found
     found |= beliefs(model, seen)
-    for rule, other in alternatives(model).items():
+    stands = layout_of(seen.train.log).places
+    for rule, other in alternatives(model, stands).items():
         ranking = ranking_metrics(seen, scores(other, data))
         found[f"ndcg@5_by_{rule}"] = ranking["ndcg@5"]
     if model.predicts_clicks:
@@ -71,7 +72,9 @@ def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
     return found
 
 
-def alternatives(model: ClickModel) -> dict[str, Callable[[Tensor], Tensor]]:
+def alternatives(
+    model: ClickModel, stands: Sequence[Place]
+) -> dict[str, Callable[[Tensor], Tensor]]:
     """What else could be served of a mixture than clicks at the first place."""
     if not (isinstance(model, Mixture) and model.predicts_clicks):
         return {}
@@ -83,8 +86,8 @@ def alternatives(model: ClickModel) -> dict[str, Callable[[Tensor], Tensor]]:
         return sum(p * part.score(features) for p, part in each)
 
     def places(features: Tensor) -> Tensor:
-        each = range(1, LIST_SIZE + 1)
-        return sum(ops.sigmoid(model.logits_at(features, place)) for place in each)
+        each = (model.logits_at(features, place) for place in stands)
+        return sum(ops.sigmoid(logits) for logits in each)
 
     largest = parts[int(share.argmax())].score
     return {"relevance": relevance, "places": places, "largest": largest}

@@ -72,7 +72,7 @@ def neighbours(
 
     Args:
         log: The click log.
-        data: Its ranking data; with it, `XPA` is trained against `Additive` as well.
+        data: Its ranking data; with it, `XPA` is trained with attention and without.
         level: Chance that no effect is claimed where there is none.
         sessions, epochs: Most sessions, and passes over them, of that training.
         seed: Of halves and training.
@@ -121,9 +121,14 @@ def _judge(test: _Test, gain: float, gain_error: float) -> Finding:
         step = "Train with attention between positions: debias.models.XPA."
     if np.isfinite(gain):
         word = "gains" if attends else "does not gain"
+        if attends and found.grade == "good":
+            verdict = (
+                "The mean attraction of the items above and below shows no effect, but "
+                "clicks depend on other items in another way."
+            )
         verdict += (
-            f" Attention between positions {word} on held-out clicks "
-            f"({gain:+.4f} ± {1.96 * gain_error:.4f} nats a session)."
+            f" Attention between positions {word} on held-out clicks, over the same "
+            f"model without it ({gain:+.4f} ± {1.96 * gain_error:.4f} nats a session)."
         )
     return Finding(verdict=verdict, next_step=step, grade=grade)
 
@@ -277,11 +282,15 @@ def _strata(
 def _attention(
     log: ClickLog, data: RankingData, sessions: int, epochs: int, seed: int
 ) -> tuple[float, float]:
-    """Held-out gain of `XPA` over `Additive`, nats a session, and its error."""
+    """Held-out gain of attention in `XPA`, nats a session, and its error.
+
+    Both models are the same but for what each place hears of the others, so that the
+    gain is that of neighbours and not of another way to combine relevance and bias.
+    """
     import keras
 
     from debias.layers import BiasTower, Tower
-    from debias.models import XPA, Additive, ClickModel
+    from debias.models import XPA
     from debias.models.batches import batches
     from debias.training import session_log_likelihoods, shown_only, standardized
 
@@ -294,14 +303,15 @@ def _attention(
     _, scaled = standardized(features)
     train, stop, test = log.split((0.6, 0.1, 0.3), rng)
     places = {"position": log.list_size}
-    models: tuple[ClickModel, ...] = (
-        Additive(Tower((32,), seed=seed), BiasTower(places, seed=seed)),
+    models = [
         XPA(
             Tower((32,), out=8, seed=seed),
             BiasTower(places, out=8, init_std=0.5, seed=seed),
             seed=seed,
-        ),
-    )
+            hears=hears,
+        )
+        for hears in ((), ("places", "relevance"))
+    ]
     scores = []
     for model in models:
         model.compile(keras.optimizers.Adam(0.005))

@@ -185,14 +185,21 @@ def test_alternatives_to_serve_of_a_mixture(mixed):
     model.prior_logits.assign(np.log([0.2, 0.5, 0.3]))
     x = mixed.test.data.features[:7]
     parts = [np.asarray(part.score(x)) for part in model.components]
-    found = {rule: np.asarray(f(x)) for rule, f in alternatives(model).items()}
+    stands = layout_of(mixed.train.log).places
+    found = {rule: np.asarray(f(x)) for rule, f in alternatives(model, stands).items()}
     expected = 0.2 * parts[0] + 0.5 * parts[1] + 0.3 * parts[2]
     np.testing.assert_allclose(found["relevance"], expected, rtol=1e-5)
     np.testing.assert_allclose(found["largest"], parts[1], rtol=1e-6)
     each = [np.asarray(model.logits_at(x, k)) for k in range(1, LIST_SIZE + 1)]
     expected = np.sum([1 / (1 + np.exp(-logit)) for logit in each], axis=0)
     np.testing.assert_allclose(found["places"], expected, rtol=1e-5)
-    assert alternatives(BUILT["product"].build(3, mixed)) == {}
+    assert alternatives(BUILT["product"].build(3, mixed), stands) == {}
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_mixture_is_served_at_the_places_of_a_grid():
+    grid = protocol.world("grid", 3, None, TINY)
+    assert np.isfinite(measure("mixture", grid, CONFIG)["ndcg@5_by_places"])
 
 
 def test_nobody_predicts_clicks_better_than_the_crowd_itself(mixed):

@@ -479,5 +479,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path):
 def test_another_separator_is_named(tmp_path, sign):
     path = tmp_path / "log.csv"
     path.write_text(f"query{sign}item{sign}click\n0{sign}1{sign}1\n")
-    with pytest.raises(ValueError, match=r"log.csv: has one column, .* separated by ','"):
+    with pytest.raises(
+        ValueError, match=r"log.csv: has one column, .* separated by ','"
+    ):
         read_log(path)
