@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,12 @@ NEVER = {
     "a control character": re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]"),
 }
 
+# A shell that runs the tests in the background has SIGINT ignored. Set before exec, and
+# not by `preexec_fn`, which would fork a process that has threads.
+UNIGNORED = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
 MAPPED = ["-c", "session=sid", "-c", "item=doc", "-c", "features=f_*"]
 
 
@@ -73,15 +80,13 @@ class Prompt:
     def started(self, *command, **variables):
         """A process in a group of its own, which is killed at the end."""
         process = subprocess.Popen(
-            [str(each) for each in command],
+            [sys.executable, "-c", UNIGNORED, *(str(each) for each in command)],
             cwd=self.folder,
             env=self.variables(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # A shell that runs the tests in the background has it ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             yield process

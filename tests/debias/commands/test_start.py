@@ -72,7 +72,10 @@ def test_a_closed_standard_error_is_no_hindrance(tmp_path):
 def interrupted(body, times=1):
     """Exit status and standard error of a command that gets SIGINT once it is ready."""
     program = (
-        "import gc, hashlib, time, typer\n"
+        "import gc, hashlib, signal, time, typer\n"
+        # Whoever starts the tests may have it ignored. Set here, for setting it before
+        # the program starts would fork a process that has threads.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from debias.commands.screen import messages\n"
         "from debias.commands.start import stoppable\n"
         "app = typer.Typer()\n"
@@ -88,7 +91,6 @@ def interrupted(body, times=1):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout.readline() == "ready\n"
