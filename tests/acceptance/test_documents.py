@@ -33,7 +33,7 @@ def smaller(block):
         block = re.sub(
             rf"(?<={option} )\d+", lambda n, k=most: min(n[0], str(k), key=int), block
         )
-    return block
+    return re.sub(r"debias train (?!.*--epochs)", "debias train --epochs 2 ", block)
 
 
 @pytest.fixture(params=PAGES, ids=lambda page: page.stem)
