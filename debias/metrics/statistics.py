@@ -123,6 +123,29 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
+def grouped_standard_error(values: ArrayLike, group: ArrayLike) -> float:
+    """Standard error of the mean of values that depend on each other within a group.
+
+    SE = sqrt(G / (G - 1) sum_g e_g^2) / n, with e_g the sum of value - mean over the
+    members of group g of G; 0 of one group.
+
+    Args:
+        values: `(n,)`.
+        group: `(n,)`, which group each is of, such as the query of a session.
+
+    Source: the cluster-robust variance of Liang and Zeger, Longitudinal Data Analysis
+    Using Generalized Linear Models, Biometrika 1986, of a mean.
+
+    >>> round(grouped_standard_error([0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1]), 4)
+    0.5
+    """
+    each = np.asarray(values, dtype=float)
+    _, number = np.unique(group, return_inverse=True)
+    sums = np.bincount(number, each - each.mean())
+    share = len(sums) / max(len(sums) - 1, 1)
+    return float(np.sqrt(share * np.sum(sums**2)) / len(each))
+
+
 def effective_sample_size(weights: ArrayLike) -> float:
     """How many equal weights would average as precisely: (sum w)^2 / sum w^2 (Kish).
 

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from debias.data import ClickLog, RankingData
 from debias.metrics import effective_sample_size
+from debias.metrics.statistics import grouped_standard_error
 from debias.propensity.impressions import choose_clip
 
 WORTH = 0.1  # of their number, that weights of a chosen clip are worth
@@ -286,20 +287,6 @@ def _check_options(clip: float | None, confidence: float) -> None:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
 
 
-def _standard_error(values: np.ndarray, query: np.ndarray) -> float:
-    """Of the mean of (S,) values. Sessions of a query are alike, so queries are units.
-
-    SE = sqrt(G / (G - 1) sum_g e_g^2) / S, with e_g the sum of value - mean over the
-    sessions of query g of G. Below `FEW` queries, sessions are the units.
-    """
-    _, unit = np.unique(query, return_inverse=True)
-    if unit.max() + 1 < FEW:
-        unit = np.arange(len(values))
-    sums = np.bincount(unit, values - values.mean())
-    units = len(sums) / max(len(sums) - 1, 1)
-    return float(np.sqrt(units * (sums**2).sum()) / len(values))
-
-
 def _estimated(
     estimator: str,
     value: float,
@@ -313,8 +300,11 @@ def _estimated(
     clicks = log.click.sum(axis=1)
     logged = float(clicks.mean())
     z = float(norm.ppf((1 + confidence) / 2))
-    reach = z * _standard_error(influence, log.query)
-    apart = z * _standard_error(influence - (clicks - logged), log.query)
+    # Sessions of a query are alike.
+    few = len(np.unique(log.query)) < FEW
+    units = np.arange(len(log)) if few else log.query
+    reach = z * grouped_standard_error(influence, units)
+    apart = z * grouped_standard_error(influence - (clicks - logged), units)
     gain = value - logged
     return OffPolicy(
         estimator,

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debias.data import ClickLog
+from debias.metrics.statistics import grouped_standard_error
+from debias.presets import PRESETS
 
 BASELINE = "softmax_naive"
 CLEAR = 2.5  # standard errors by which the best must lie above the worst
@@ -35,14 +37,14 @@ def strata(log: ClickLog, columns: tuple[str, ...]) -> np.ndarray:
 
     Args:
         log: Sessions.
-        columns: Layout columns beside the rank, such as "device".
+        columns: Names of layout and presentation columns beside the rank, such as
+            "device"; those that the log lacks tell nothing apart.
     """
-    shape = log.item.shape
+    shape, there = log.item.shape, log.columns()
     parts = [log.query[:, None], np.arange(shape[1])[None, :]]
     for name in columns:
-        value = getattr(log, name, None)
-        if value is not None:
-            value = np.asarray(value)
+        if name in there:
+            value = there[name]
             parts.append(value[:, None] if value.ndim == 1 else value)
     number = np.zeros(shape, np.int64)
     for part in parts:
@@ -127,40 +129,43 @@ def choose_ranking(
     sums = {name: float(v.concordant.sum()) for name, v in finite.items()}
     best, worst = (pick(sums, key=sums.__getitem__) for pick in (max, min))
     base = BASELINE if BASELINE in finite else worst
-    table = _table(finite, base, pairs)
+    table = _table(finite, base)
     told = f"; {' '.join(out)} diverged and is out" if out else ""
     if by is None:
-        apart = difference(finite[best], finite[worst], pairs)
-        by = "ranking" if apart[0] > CLEAR * apart[1] else "clicks"
+        apart, error = difference(finite[best], finite[worst])
+        by = "ranking" if apart > CLEAR * error else "clicks"
     if by == "clicks":
         return _by_likelihood(finite, query, table, bool(pairs.sum()), told)
-    near = [
-        name
-        for name, value in finite.items()
-        if name == best or _within(difference(finite[best], value, pairs))
-    ]
-    name = near[0]
-    gain, error = difference(finite[name], finite[base], pairs)
-    share = sums[name] / pairs.sum()
+    name = best
+    for each, value in finite.items():
+        apart, error = difference(finite[best], value)
+        if apart <= error:  # of the best itself both are 0
+            name = each
+            break
+    why = _why_ranking(name, best, base, finite) + told
+    return Choice(name, why, table, "ranking")
+
+
+def _why_ranking(
+    name: str, best: str, base: str, verdicts: Mapping[str, Verdict]
+) -> str:
+    """The reason for `name`, which ranks like the best, against the baseline."""
+    both = verdicts[name], verdicts[base]
+    own, other = (each.concordant.sum() / each.pairs.sum() for each in both)
+    gain, error = difference(*both)
     why = (
-        f"{name} has {share:.2%} of comparable pairs of held-out clicks in order, "
-        f"{base} {sums[base] / pairs.sum():.2%} (difference {100 * gain:+.2f} points, "
-        f"standard error {100 * error:.2f})"
+        f"{name} has {own:.2%} of comparable pairs of held-out clicks in order, "
+        f"{base} {other:.2%} (difference {100 * gain:+.2f} points, standard error "
+        f"{100 * error:.2f})"
     )
     if name != best:
         why += f"; {best} is not better by more than a standard error"
-    return Choice(name, why + told, table, "ranking")
+    return why
 
 
-def _within(apart: tuple[float, float]) -> bool:
-    return apart[0] <= apart[1]
-
-
-def difference(
-    one: Verdict, other: Verdict, pairs: np.ndarray | None = None
-) -> tuple[float, float]:
+def difference(one: Verdict, other: Verdict) -> tuple[float, float]:
     """Share of pairs in order of one less the other, and its standard error."""
-    pairs = one.pairs if pairs is None else pairs
+    pairs = one.pairs
     total, apart = pairs.sum(), one.concordant - other.concordant
     units = np.count_nonzero(pairs)
     if units < 2:
@@ -170,20 +175,18 @@ def difference(
     return float(mean), float(np.sqrt(units / (units - 1) * spread) / total)
 
 
-def _table(
-    finite: Mapping[str, Verdict], base: str, pairs: np.ndarray
-) -> list[dict[str, Any]]:
+def _table(finite: Mapping[str, Verdict], base: str) -> list[dict[str, Any]]:
+    """What each candidate got, the best ranking first."""
     rows = []
-    total = pairs.sum()
     for name, value in finite.items():
-        gain, error = difference(value, finite[base], pairs)
+        total = value.pairs.sum()
+        gain, error = difference(value, finite[base])
         likely = None if value.likelihood is None else float(value.likelihood.mean())
+        share = float(value.concordant.sum() / total) if total else None
         rows.append(
             {
                 "model": name,
-                "pairs_in_order": float(value.concordant.sum() / total)
-                if total
-                else None,
+                "pairs_in_order": share,
                 "above_naive": gain if np.isfinite(error) else None,
                 "standard_error": error if np.isfinite(error) else None,
                 "log_likelihood": likely,
@@ -206,7 +209,10 @@ def _by_likelihood(
         else "no two items were held out at one place of one query with other clicks, "
         "so that no ranking can be judged (debias diagnose says what to randomise)"
     )
-    likely = {n: v.likelihood for n, v in finite.items() if v.likelihood is not None}
+    # `choose` takes the first that is near the best: simple models first.
+    simplest = sorted(finite, key=[*PRESETS, *finite].index)
+    each = {name: finite[name].likelihood for name in simplest}
+    likely = {name: value for name, value in each.items() if value is not None}
     if not likely or query is None:
         name = next(iter(finite))
         return Choice(name, f"{reason}; {name} is the first of them{told}", table)
@@ -245,16 +251,14 @@ def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
         )
     means = {name: float(value.mean()) for name, value in finite.items()}
     best = max(means, key=lambda name: means[name])
-    _, group = np.unique(query, return_inverse=True)
-    group = group if group.max() > 0 else np.arange(len(query))
+    units = query if np.ptp(query) > 0 else np.arange(len(query))
     table: list[dict[str, Any]] = []
     for name, value in finite.items():
         apart = np.asarray(finite[best] - value, dtype=float)
-        sums = np.bincount(group, apart - apart.mean())
-        error = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / len(apart)
+        error = grouped_standard_error(apart, units)
         below = float(apart.mean())
         row = {"model": name, "log_likelihood": means[name]}
-        table.append({**row, "below_best": below, "standard_error": float(error)})
+        table.append({**row, "below_best": below, "standard_error": error})
     near = [row for row in table if row["below_best"] <= row["standard_error"]]
     name = near[0]["model"]
     why = _why(name, best, near)

@@ -72,6 +72,10 @@ def test_strata_are_queries_by_rank_by_layout_column():
     log = ClickLog([7, 7, 9], log.item, log.click, device=[1, 2, 1])
     number = strata(log, ("device",))
     assert np.unique(number).size == 6
+    badge = {"badge": np.array([[1, 2], [2, 2], [1, 1]])}
+    log = ClickLog([7, 7, 9], log.item, log.click, presentation=badge)
+    number = strata(log, ("badge", "device"))
+    assert np.unique(number).size == 5 and number[0, 1] == number[1, 1]
 
 
 def test_pairs_of_a_verdict_by_hand(world):
@@ -156,6 +160,18 @@ def test_where_rankings_cannot_be_told_apart_likelihood_decides(world):
     found = choose_ranking(verdicts, few.query)
     assert found.name == "product" and found.by == "clicks"
     assert "too few" in found.why
+
+
+def test_of_equal_likelihoods_the_simplest_model_is_taken(world):
+    """Whatever the order of preference among rankings."""
+    log, attraction = world
+    few = log.take(np.arange(90))
+    same = np.random.default_rng(0).normal(-2, 0.1, len(few))
+    equal = verdict(few, attraction, (), same)
+    found = choose_ranking(
+        {"xpa": equal, "mixture": equal, "product": equal}, few.query
+    )
+    assert found.name == "product"
 
 
 def test_of_a_log_in_one_fixed_order_nothing_is_judged():
