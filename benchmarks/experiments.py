@@ -197,8 +197,7 @@ def setting_of(settings: Tuned, row: str, population: str, otherwise: float) -> 
     """
     other = {"disentangled": "additive", "per_item": "product"}
     stem = other.get(row, row.partition("_")[0])
-    plain = row.removesuffix("_three")
-    each = settings.get(row, settings.get(plain, settings.get(stem, {})))
+    each = settings.get(row, settings.get(stem, {}))
     return each.get(population, each.get("", otherwise))
 
 

@@ -24,6 +24,7 @@ from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
     from debias.training import Choice, Correction, Prepared
+    from debias.training.selection import By
 
 
 class Rule(StrEnum):
@@ -418,7 +419,7 @@ def _chosen(
     from debias import training
 
     name, by = model
-    rule: Any = by
+    rule: By = "clicks" if by == Rule.CLICKS else "ranking"
     if name != "auto":
         return training.Choice(name, "as asked", [])
     total = training.trial_sessions(prepared, config, rule)
