@@ -46,7 +46,7 @@ def test_the_default_decay_is_near_what_validation_clicks_choose():
         learner, decay = line["row"].split("@")
         of = found.setdefault((line["population"], learner), {})
         of[float(decay)] = line["metrics"]["validation"]
-    assert all(set(of) <= set(DECAYS) for of in found.values())
+    assert all(set(of) == set(DECAYS) for of in found.values())
     usual = TrainingConfig().decay_of(TUNING_MAIN.experiments[0].size.sessions)
     for row, of in found.items():
         best = max(of, key=of.__getitem__)
