@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from debias.data.features import ID
+from debias.retrieval.data.taken import Ragged, Taken, joined
 
 MISSING, UNKNOWN, FIRST = 0, 1, 2
 
@@ -246,6 +247,8 @@ class Interactions:
         users: Table of users.
         items: Table of items, the catalogue.
         weight: (E,) float32 or None, a rating or a count.
+        before: What users took before these events, which `latest` has dropped; None:
+            nothing.
     """
 
     user: np.ndarray
@@ -254,6 +257,7 @@ class Interactions:
     users: FeatureTable
     items: FeatureTable
     weight: np.ndarray | None = None
+    before: Taken | None = None
     _sorted: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -306,11 +310,20 @@ class Interactions:
             self._sorted["offsets"] = np.concatenate([[0], np.cumsum(counts)])
         return self._sorted["order"], self._sorted["offsets"]
 
-    def seen(self, users: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The items of each user, with repetition, as (rows, offsets).
+    def seen(self, users: np.ndarray | None = None) -> Ragged:
+        """The items of each user, with repetition, in order of time: (rows, offsets).
 
         Query q, all users in order or `users[q]`, owns `rows[offsets[q]:offsets[q+1]]`.
+        Those of `before` are among them.
         """
+        own = self._own(users)
+        if self.before is None:
+            return own
+        which = np.arange(len(self.users)) if users is None else users
+        return joined(self.before.select(which).with_repetition(), own)
+
+    def _own(self, users: np.ndarray | None) -> Ragged:
+        """The same of the events that are here."""
         order, offsets = self.by_user()
         if users is None:
             return self.item[order], offsets
@@ -350,17 +363,25 @@ class Interactions:
     def latest(self, count: int) -> "Interactions":
         """Each user's `count` latest events, in the order they stand in.
 
+        What the others took stays known in `before`.
+
         >>> table = FeatureTable.build({"id": ["a", "b"]})
         >>> events = np.array([[0, 0, 1], [1, 0, 1], [6, 5, 7]])
         >>> log = Interactions(*events, table, table)
         >>> log.latest(1).time.tolist()
         [6, 7]
+        >>> log.latest(1).seen()[0].tolist() == log.seen()[0].tolist()
+        True
         """
         if count < 1:
             raise ValueError(f"count must be at least 1, got {count}")
         order, offsets = self.by_user()
         from_end = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(self))
-        return self.take(np.sort(order[from_end <= count]))
+        dropped = order[from_end > count]
+        if not len(dropped):
+            return self
+        before = Taken.of(*self.take(np.sort(dropped)).seen())
+        return replace(self.take(np.sort(order[from_end <= count])), before=before)
 
     def distinct(self, keep: str = "first") -> "Interactions":
         """One event a (user, item) pair, the first or the last in time.
@@ -407,8 +428,14 @@ class Interactions:
         part = self.take(inside)
         user_rows, user = np.unique(part.user, return_inverse=True)
         item_rows, item = np.unique(part.item, return_inverse=True)
+        before = self.before
+        if before is not None:
+            number = np.full(len(self.items), -1)
+            number[item_rows] = np.arange(len(item_rows))
+            before = before.select(user_rows).renumbered(number)
         return replace(
             part,
+            before=before,
             user=user.astype(np.int32),
             item=item.astype(np.int32),
             users=_rows_of(self.users, user_rows),

@@ -2,8 +2,8 @@
 
 Plain NumPy, in blocks of queries: memory is bounded, and matrix products take most of
 the time. The rank of a target is 1 + #greater + #equal / 2 among the items that the
-query has not seen. A collapsed model, which scores all items alike, so gets the middle
-rank and not the first.
+policy of repeats leaves to the query (`debias.retrieval.data.repeats`). A collapsed
+model, which scores all items alike, so gets the middle rank and not the first.
 """
 
 import warnings
@@ -14,6 +14,8 @@ import numpy as np
 
 from debias.retrieval.data.events import Events
 from debias.retrieval.data.interactions import FIRST, ID, Interactions
+from debias.retrieval.data.repeats import Repeat
+from debias.retrieval.data.taken import is_taken
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 CUTOFFS = (10, 50, 100)
@@ -45,23 +47,27 @@ def ranks(
     seen: tuple[np.ndarray, np.ndarray],
     block: int = 512,
     top: int = 0,
+    repeat: str | Repeat = "exclude",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Half-tie rank of each target, and each query's best unseen items.
+    """Half-tie rank of each target, and each query's best items.
 
-    rank = 1 + #{unseen: score > s} + #{other unseen: score = s} / 2. A target that is
-    itself among the seen items is ranked all the same, against the unseen.
+    rank = 1 + #{left: score > s} + #{other left: score = s} / 2, by the scores as the
+    policy has them. Where that excludes what a query has seen, a target among it is no
+    answer: its rank is infinite.
 
     Args:
         score: Maps query numbers (B,) to scores (B, N) over the catalogue.
         query: (T,) int, in 0..Q-1: the query that each target belongs to.
         target: (T,) int rows of the catalogue.
-        seen: (rows, offsets): query q has seen `rows[offsets[q]:offsets[q + 1]]`.
+        seen: (rows, offsets): query q has seen `rows[offsets[q]:offsets[q + 1]]`, with
+            repetition, in order of time.
         block: Queries scored at a time.
         top: How many best items to list; more than the catalogue has is cut to it.
+        repeat: What becomes of seen items: "exclude", "allow", or a `Repeat`.
 
     Returns:
         (T,) float64 ranks; (Q, min(top, N)) int32 rows in falling order of score, -1
-        where a query has fewer unseen items.
+        where a query has fewer items left.
 
     Raises:
         ValueError: A score is NaN; shapes do not fit.
@@ -69,10 +75,10 @@ def ranks(
     >>> scores = np.array([[3.0, 2.0, 2.0, 1.0]])
     >>> ranks(lambda q: scores[q], np.zeros(3, int), np.array([0, 1, 3]),
     ...       (np.array([0]), np.array([0, 1])))[0].tolist()
-    [1.0, 1.5, 3.0]
+    [inf, 1.5, 3.0]
     """
-    rows, offsets = seen
-    queries = len(offsets) - 1
+    rows, offsets = (np.asarray(part) for part in seen)
+    repeat, queries = Repeat.of(repeat), len(offsets) - 1
     _check_queries(query, target, queries)
     order = np.argsort(query, kind="stable")
     bounds = np.searchsorted(query[order], np.arange(0, queries + block, block))
@@ -81,17 +87,18 @@ def ranks(
         stop = min(start + block, queries)
         scores = _block_scores(score, start, stop)
         here = order[bounds[number] : bounds[number + 1]]
-        own = scores[query[here] - start, target[here]]
-        # Seen items leave the competition.
-        lengths = np.diff(offsets[start : stop + 1])
-        row = np.repeat(np.arange(stop - start), lengths)
-        scores[row, rows[offsets[start] : offsets[stop]]] = -np.inf
-        against = scores[query[here] - start]
-        against[np.arange(len(here)), target[here]] = -np.inf
+        bounds_here = offsets[start : stop + 1]
+        taken = rows[bounds_here[0] : bounds_here[-1]], bounds_here - bounds_here[0]
+        repeat.settle(scores, taken)
+        place, wanted = query[here] - start, target[here]
+        own, against = scores[place, wanted], scores[place]
+        against[np.arange(len(here)), wanted] = -np.inf
         greater = (against > own[:, None]).sum(axis=1)
         equal = (against == own[:, None]).sum(axis=1)
         # A score of minus infinity ties with what was removed, and with nothing else.
         rank[here] = 1 + greater + np.where(np.isneginf(own), 0, equal) / 2
+        if repeat.policy == "exclude":
+            rank[here[is_taken(place, wanted, taken)]] = np.inf
         if top:
             lists.append(best(scores, top))
     items = np.concatenate(lists) if lists else np.empty((queries, 0), np.int32)
@@ -151,6 +158,7 @@ def recall_metrics(
     query: np.ndarray,
     cutoffs: Sequence[int] = CUTOFFS,
     scale: int = 10,
+    target: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Means over queries of what their targets' ranks are worth.
 
@@ -161,10 +169,21 @@ def recall_metrics(
 
     Queries without a target are not counted. Without any target, every metric is NaN.
 
+    Args:
+        rank: (T,) of each target; infinite of one that is no answer.
+        query: (T,) int, which query each belongs to.
+        cutoffs: The k.
+        scale: Of `mrr/scale`.
+        target: (T,) which item each is. A query's target counts once, however often it
+            is given. None: targets of a query that have the same rank are one.
+
     >>> both = recall_metrics(np.array([1.0, 12.0]), np.array([0, 1]), [10])
     >>> [round(both[name], 3) for name in ("hr@10", "ndcg@10", "mrr", "mrr/10")]
     [0.5, 0.5, 0.542, 0.75]
     """
+    if len(rank):
+        once = _distinct(query, rank if target is None else target)
+        rank, query = rank[once], query[once]
     _, group, counts = np.unique(query, return_inverse=True, return_counts=True)
     if not len(rank):
         names = [f"{name}@{k}" for name in ("hr", "recall", "ndcg") for k in cutoffs]
@@ -183,6 +202,13 @@ def recall_metrics(
     metrics["mrr"] = float((1 / best).mean())
     metrics[f"mrr/{scale}"] = float((1 / np.ceil(best / scale)).mean())
     return metrics
+
+
+def _distinct(query: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """The places, rising, where each pair of a query and a key stands first."""
+    order = np.lexsort((key, query))
+    q, k = query[order], key[order]
+    return np.sort(order[np.append(True, (q[1:] != q[:-1]) | (k[1:] != k[:-1]))])
 
 
 def head_items(popularity: np.ndarray, share: float = 0.2) -> np.ndarray:
@@ -206,38 +232,40 @@ def evaluate_scores(
     cutoffs: Sequence[int] = CUTOFFS,
     block: int = 512,
     head_share: float = 0.2,
+    repeat: str | Repeat = "exclude",
 ) -> dict[str, float]:
     """All metrics of any scores over the catalogue, of a tower or of a baseline.
 
     Beside `recall_metrics`:
 
-        coverage@k         share of the catalogue that is among the k best unseen items
-                           of at least one query; k is the second cutoff, or the only
+        coverage@k         share of the catalogue that is among the k best items of at
+                           least one query; k is the second cutoff, or the only
         head_hr@k, ...     hr over targets among the most popular `head_share` of items
         tail_hr@k, ...     hr over all other targets
 
     Warns where an hr is below that of ranking by popularity.
 
     Args:
-        score, query, target, seen, block: As in `ranks`.
+        score, query, target, seen, block, repeat: As in `ranks`.
         popularity: (N,) counts of the training events of each item.
         cutoffs: The k, rising.
+        head_share: Share of items that are popular.
 
     Raises:
         ValueError: As `ranks`; also where there is no target at all.
     """
     if not len(query):
         raise ValueError("query must hold at least one target, got none")
-    middle = cutoffs[min(1, len(cutoffs) - 1)]
-    rank, listed = ranks(score, query, target, seen, block, middle)
-    metrics = recall_metrics(rank, query, cutoffs)
+    middle, repeat = cutoffs[min(1, len(cutoffs) - 1)], Repeat.of(repeat)
+    rank, listed = ranks(score, query, target, seen, block, middle, repeat)
+    metrics = recall_metrics(rank, query, cutoffs, target=target)
     shown = np.unique(listed[listed >= 0])
     metrics[f"coverage@{middle}"] = len(shown) / len(popularity)
     in_head = head_items(popularity, head_share)[target]
     for name, part in (("head", in_head), ("tail", ~in_head)):
-        own = recall_metrics(rank[part], query[part], cutoffs)
+        own = recall_metrics(rank[part], query[part], cutoffs, target=target[part])
         metrics |= {f"{name}_hr@{k}": own[f"hr@{k}"] for k in cutoffs}
-    _warn_below_popularity(metrics, query, target, seen, popularity, cutoffs)
+    _warn_below_popularity(metrics, query, target, seen, popularity, cutoffs, repeat)
     return metrics
 
 
@@ -248,14 +276,21 @@ def _warn_below_popularity(
     seen: tuple[np.ndarray, np.ndarray],
     popularity: np.ndarray,
     cutoffs: Sequence[int],
+    repeat: Repeat,
 ) -> None:
     counts = popularity.astype(np.float32)
+    # Counts have no units in which a bonus could be given.
+    plain = "exclude" if repeat.policy == "exclude" else "allow"
     rank, _ = ranks(
-        lambda q: np.broadcast_to(counts, (len(q), len(counts))), query, target, seen
+        lambda q: np.broadcast_to(counts, (len(q), len(counts))),
+        query,
+        target,
+        seen,
+        repeat=plain,
     )
     worse = []
     for k in cutoffs:
-        popular = recall_metrics(rank, query, [k])[f"hr@{k}"]
+        popular = recall_metrics(rank, query, [k], target=target)[f"hr@{k}"]
         if metrics[f"hr@{k}"] < popular:
             worse.append(f"hr@{k} {metrics[f'hr@{k}']:.4f} < {popular:.4f}")
     if worse:
@@ -295,23 +330,29 @@ def evaluate(
     log: Interactions,
     events: Events | Interactions,
     cutoffs: Sequence[int] = CUTOFFS,
+    repeat: str | Repeat = "exclude",
 ) -> dict[str, float]:
     """How well a model predicts events that it has not learned from.
 
-    The items of each user among `events` are ranked among all that it has not taken
-    before, from its history in `log`. A user that the log does not know has an unknown
-    id, no features and no history. An item that the log does not know has no rank and
-    counts as missed.
+    The items of each user among `events` are ranked as the model is served: among all
+    items, those that the user took as `repeat` says, from its history in `log`. A user
+    that the log does not know has an unknown id, no features and no history. An item
+    that the log does not know has no rank and counts as missed. So does, where repeats
+    are excluded, one that the user has taken, even if that is its whole history.
+
+    Warns where events are among those of the log.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`.
         log: What users have taken so far; its tables are those of the model.
-        events: What they take next, by raw ids.
+        events: What they take next, by raw ids. An item that a user takes twice counts
+            once.
         cutoffs: The k of the metrics.
+        repeat: "exclude", "allow", or a `Repeat`.
 
     Returns:
-        `recall_metrics` over users, and the counts "users", "events", "unknown_users"
-        and "unknown_items".
+        `recall_metrics` over users, and the counts "users", "events", "repeated" (of
+        items that their user took before), "unknown_users" and "unknown_items".
 
     Raises:
         ValueError: There is no event.
@@ -325,20 +366,44 @@ def evaluate(
     users = model.user_vectors(queries.features)
     target = log.items.encode({ID: events.item})[0][ID] - FIRST
     there = target >= 0
+    _warn_learned(log, events)
     rank = np.full(len(target), np.inf)
     rank[there], _ = ranks(
         lambda q: dot_scores(users[q], vectors),
         queries.query[there],
         target[there],
         queries.seen,
+        repeat=repeat,
     )
+    again = is_taken(queries.query[there], target[there], queries.seen)
+    _, name = np.unique(events.item, return_inverse=True)
     return {
-        **recall_metrics(rank, queries.query, cutoffs),
+        **recall_metrics(rank, queries.query, cutoffs, target=name),
         "users": len(users),
         "events": len(target),
+        "repeated": int(again.sum()),
         "unknown_users": queries.unknown,
         "unknown_items": int((~there).sum()),
     }
+
+
+def _warn_learned(log: Interactions, events: Events) -> None:
+    """Warns where events are of the same user, item and time as some of the log."""
+    size = np.int64(len(log.items) + 1)
+    user = log.users.encode({ID: events.user})[0][ID] - FIRST
+    item = log.items.encode({ID: events.item})[0][ID] - FIRST
+    pair, learned = (u * size + i for u, i in ((user, item), (log.user, log.item)))
+    mine = np.isin(learned, pair)  # few, but of repeats
+    known = set(zip(learned[mine].tolist(), log.time[mine].tolist(), strict=True))
+    asked = zip(pair.tolist(), events.time.tolist(), strict=True)
+    again = sum(event in known for event in asked)
+    if again:
+        warnings.warn(
+            f"{again:,} of {len(user):,} events are among those that the model may "
+            "have learned from: this is no evaluation; give later events, or train "
+            "with the last ones held out (--hold-out)",
+            stacklevel=3,
+        )
 
 
 def history_length(model: Encodes) -> int:
@@ -355,8 +420,8 @@ def _queries(log: Interactions, user: np.ndarray, length: int) -> _Queries:
         features[name][known] = column
     features["history"] = np.zeros((len(names), max(length, 1)), np.int32)
     features["history"][known], _ = log.histories(max(length, 1), row[known])
-    taken, _ = log.seen(row[known])
+    taken, offsets = log.seen(row[known])
     counts = np.zeros(len(names), int)
-    counts[known] = np.bincount(log.user, minlength=len(log.users))[row[known]]
+    counts[known] = np.diff(offsets)
     seen = taken, np.append(0, np.cumsum(counts))
     return _Queries(features, seen, query, int((~known).sum()))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from debias.retrieval.data.events import Events
-from debias.retrieval.data.interactions import leave_last_out
+from debias.retrieval.data.interactions import from_columns, leave_last_out
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training.evaluation import (
     dot_scores,
     evaluate,
@@ -27,9 +28,11 @@ def by_hand(scores, query, target, seen):
     rows, offsets = seen
     found = []
     for q, t in zip(query, target, strict=True):
-        others = (
-            set(range(scores.shape[1])) - {t} - set(rows[offsets[q] : offsets[q + 1]])
-        )
+        taken = set(rows[offsets[q] : offsets[q + 1]])
+        if t in taken:
+            found.append(np.inf)
+            continue
+        others = set(range(scores.shape[1])) - {t} - taken
         above = sum(scores[q, i] > scores[q, t] for i in others)
         tied = sum(scores[q, i] == scores[q, t] for i in others)
         found.append(1 + above + tied / 2)
@@ -51,6 +54,41 @@ def test_ranks_against_the_definition(block):
         top = np.sort(scores[q][unseen])[::-1][:4]
         assert scores[q][best[q]].tolist() == top.tolist()
         assert not set(best[q]) & set(seen[0][seen[1][q] : seen[1][q + 1]])
+
+
+def test_ranks_by_policy():
+    # One user took item 2 twice, then item 0 once.
+    scores, seen = np.array([[1.0, 2.0, 3.0, 4.0]]), (np.array([2, 2, 0]), [0, 3])
+    query, target = np.zeros(4, int), np.arange(4)
+
+    def of(repeat):
+        rank, best = ranks(lambda q: scores[q], query, target, seen, 512, 4, repeat)
+        return rank.tolist(), best[0].tolist()
+
+    inf = float("inf")
+    assert of("exclude") == ([inf, 2, inf, 1], [3, 1, -1, -1])
+    assert of("allow") == ([4, 3, 2, 1], [3, 2, 1, 0])
+    # Item 0 is first, 1 + 5 = 6; item 2 second, 3 + 5 + log 2 - 7 log 2 = 3.84.
+    model = Repeat("model", (5.0, 1.0, -7.0))
+    assert of(model) == ([1, 4, 3, 2], [0, 3, 2, 1])
+    with pytest.raises(ValueError, match="'model' needs weights"):
+        of("model")
+
+
+def test_a_target_that_is_given_twice_counts_once():
+    twice = recall_metrics(np.array([1.0, 1.0]), np.array([0, 0]), [1, 10])
+    assert twice["ndcg@1"] == twice["ndcg@10"] == twice["recall@10"] == 1.0
+    # Two targets of one rank are two where their names say so: of 1.5, both or none.
+    tied = np.array([1.5, 1.5]), np.array([0, 0])
+    both = recall_metrics(*tied, [10], target=np.array([4, 7]))
+    expected = 2 / np.log2(2.5) / (1 + 1 / np.log2(3))
+    assert both["ndcg@10"] == pytest.approx(expected) and expected < 1
+    scores = np.array([[0.0, 1.0, 2.0]])
+    given = np.array([0, 0]), np.array([1, 1]), nothing_seen(1), np.ones(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that popularity, all alike, is above
+        found = evaluate_scores(lambda q: scores[q], *given, [10])
+    assert found["ndcg@10"] == pytest.approx(1 / np.log2(3))
 
 
 def test_a_collapsed_model_is_at_chance_not_at_the_top():
@@ -188,3 +226,52 @@ def test_events_of_a_log_are_those_of_its_ids():
     assert found["users"] == found["events"] == 60
     with pytest.raises(ValueError, match="at least one event"):
         evaluate(model, rest, last.take(np.zeros(60, bool)))
+
+
+class Counter:
+    """A model without TensorFlow: item i scores i for everybody."""
+
+    class user:
+        history = None
+
+    def user_vectors(self, features):
+        return np.ones((len(features["id"]), 1), np.float32)
+
+    def item_vectors(self, features):
+        return features["id"][:, None].astype(np.float32)
+
+
+TAKES = from_columns(
+    ["u", "u", "v", "w"], ["a", "c", "c", "b"], [1, 2, 3, 4], items={"id": list("abc")}
+)
+
+
+def test_repeats_are_judged_as_they_are_served():
+    # User v took nothing but c, and takes it again; u takes b, and a again.
+    names = np.array(["v", "u", "u", "u"]), np.array(["c", "b", "a", "a"])
+    later = Events(*names, np.array([7, 8, 9, 10]))
+    found = evaluate(Counter(), TAKES, later, [1, 3])
+    assert (found["users"], found["events"], found["repeated"]) == (2, 4, 3)
+    # u has b left and nothing else: one of its two targets, first. v has missed.
+    assert found["hr@1"] == 0.5 and found["recall@3"] == 0.25
+    free = evaluate(Counter(), TAKES, later, [1, 3], repeat="allow")
+    assert free["hr@1"] == 0.5 and free["recall@3"] == 1.0  # v's c is first
+    late = Repeat("model", (9.0, 0.0, 0.0))
+    assert evaluate(Counter(), TAKES, later, [1], repeat=late)["hr@1"] == 0.5
+    assert evaluate(Counter(), TAKES, later, [2], repeat=late)["hr@2"] == 1.0
+
+
+def test_events_of_the_training_are_no_evaluation():
+    with pytest.warns(UserWarning, match="2 of 3 events are among those that the mo"):
+        evaluate(
+            Counter(),
+            TAKES,
+            Events(
+                np.array(["u", "v", "u"]),
+                np.array(["c", "c", "c"]),
+                np.array([2, 3, 9]),
+            ),
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(Counter(), *leave_last_out(TAKES))

@@ -1,0 +1,154 @@
+"""Whether users take again what they took before, and what follows from it.
+
+One policy holds in training, evaluation, publishing and serving:
+
+    exclude   what a user took is no answer, and no negative of that user's events
+    allow     it competes like any other item
+    model     the same, and its score gets a bonus for how often and how lately
+
+The bonus of an item that the user took n times, the p-th most recent of the user's
+distinct items, is
+
+    w0 + w1 log n + w2 log p
+
+on the logits, so that the odds of an item are multiplied by e^w0 n^w1 p^w2. That
+chances of repeat consumption rise with the count and fall with recency like powers is
+the finding of Anderson, Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat
+Consumption, WWW 2014; the weights are those of a conditional logit over all items
+(`debias.retrieval.training.repeating.fit_repeat`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from debias.retrieval.data.interactions import Interactions, leave_last_out
+from debias.retrieval.data.taken import Ragged, Taken, is_taken, owners
+
+POLICIES = ("exclude", "allow", "model")
+LEAST = 0.05  # share of held-out events that repeat, from which repeats are modelled
+
+
+class Repeat(NamedTuple):
+    """A policy, and of "model" the weights of its bonus.
+
+    Attributes:
+        policy: One of `POLICIES`.
+        weights: w0, w1, w2 in the units of the scores; None of other policies.
+    """
+
+    policy: str = "exclude"
+    weights: tuple[float, float, float] | None = None
+
+    @classmethod
+    def of(cls, given: "str | Repeat | Mapping[str, Any]") -> "Repeat":
+        """A policy by its name, or as `_asdict` gave it.
+
+        Raises:
+            ValueError: The policy is unknown, or "model" has no three finite weights.
+
+        >>> Repeat.of("allow")
+        Repeat(policy='allow', weights=None)
+        """
+        if isinstance(given, str):
+            given = cls(given)
+        policy, weights = (
+            given if isinstance(given, Repeat) else (given["policy"], given["weights"])
+        )
+        if policy not in POLICIES:
+            raise ValueError(
+                f"repeat must be one of {' '.join(POLICIES)}, got {policy!r}"
+            )
+        if policy != "model":
+            return cls(policy)
+        if weights is None or len(weights) != 3 or not np.isfinite(weights).all():
+            raise ValueError(
+                "repeat 'model' needs weights, three numbers: give what "
+                "debias.retrieval.training.repeating.fit_repeat returns"
+            )
+        return cls(policy, (float(weights[0]), float(weights[1]), float(weights[2])))
+
+    def bonus(self, counts: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """(P,) float32, what is added to the scores of items that were taken.
+
+        >>> once = np.array([1])
+        >>> Repeat("model", (1.0, 2.0, -1.0)).bonus(once, once).tolist()  # log 1 = 0
+        [1.0]
+        """
+        if self.weights is None:
+            return np.zeros(len(counts), np.float32)
+        base, often, late = self.weights
+        return (base + often * np.log(counts) + late * np.log(places)).astype("float32")
+
+    def settle(self, scores: np.ndarray, taken: Ragged) -> None:
+        """Applies the policy to scores (Q, N), in place.
+
+        Args:
+            scores: Of Q queries over all items.
+            taken: (rows, offsets): what each query has taken, with repetition, in order
+                of time.
+
+        >>> scores = np.zeros((1, 3))
+        >>> Repeat("exclude").settle(scores, (np.array([1]), np.array([0, 1])))
+        >>> scores.tolist()
+        [[0.0, -inf, 0.0]]
+        """
+        rows, offsets = taken
+        if self.policy == "exclude":
+            scores[owners(offsets), rows] = -np.inf
+        elif self.policy == "model":
+            once = Taken.of(rows, offsets)
+            extra = self.bonus(once.counts, once.places)
+            scores[owners(once.offsets), once.rows] += extra
+
+
+class Inferred(NamedTuple):
+    """What a log says of repeats.
+
+    Attributes:
+        policy: "model" where the share is at least `least`, else "exclude".
+        repeated: Held-out events whose item the user had taken before.
+        events: Held-out events.
+        least: The share asked for.
+    """
+
+    policy: str
+    repeated: int
+    events: int
+    least: float
+
+    def __str__(self) -> str:
+        share = self.repeated / max(self.events, 1)
+        way = "at least" if self.policy == "model" else "below"
+        return (
+            f"repeat {self.policy}: {self.repeated:,} of {self.events:,} held-out "
+            f"events ({share:.1%}, {way} {self.least:.0%}) are of an item that the "
+            "user took before"
+        )
+
+
+def infer_repeat(
+    log: Interactions, held_out: Interactions | None = None, least: float = LEAST
+) -> Inferred:
+    """The policy of a log: whether the events held out of it repeat earlier ones.
+
+    Where many do, excluding what was taken loses them all; where few do, it makes room
+    for what can be hit.
+
+    Args:
+        log: What users took.
+        held_out: What they took next. None: each user's last event, held out of `log`.
+        least: Share of repeats from which they are modelled.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns(["u", "u", "v", "v"], ["i", "i", "i", "j"], [1, 2, 1, 2])
+    >>> infer_repeat(log).policy, infer_repeat(log).repeated, infer_repeat(log).events
+    ('model', 1, 2)
+    """
+    if held_out is None:
+        log, held_out = leave_last_out(log)
+    again = is_taken(held_out.user.astype(np.int64), held_out.item, log.seen())
+    share = float(again.mean()) if len(again) else 0.0
+    policy = "model" if share >= least else "exclude"
+    return Inferred(policy, int(again.sum()), len(again), least)

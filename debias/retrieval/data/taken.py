@@ -1,0 +1,121 @@
+"""What users have taken, each item once: how often, and in which order."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+Ragged = tuple[np.ndarray, np.ndarray]  # (rows, offsets)
+
+
+class Taken(NamedTuple):
+    """The distinct items of each of Q users, the most recently taken first.
+
+    Attributes:
+        rows: (P,) int32 rows of items; user q has `rows[offsets[q]:offsets[q + 1]]`.
+        counts: (P,) int32, how often the user took each.
+        offsets: (Q + 1,) int64.
+
+    >>> taken = Taken.of(np.array([7, 5, 7, 9]), np.array([0, 3, 4]))
+    >>> taken.rows.tolist(), taken.counts.tolist(), taken.offsets.tolist()
+    ([7, 5, 9], [2, 1, 1], [0, 2, 3])
+    >>> taken.places.tolist()
+    [1, 2, 1]
+    """
+
+    rows: np.ndarray
+    counts: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray, offsets: np.ndarray) -> "Taken":
+        """Of events with repetition, each user's in order of time."""
+        owner = owners(offsets)
+        key = owner * (int(rows.max(initial=0)) + 1) + rows
+        _, back, counts = np.unique(key[::-1], return_index=True, return_counts=True)
+        last = len(rows) - 1 - back
+        order = np.lexsort((-last, owner[last]))
+        last = last[order]
+        sizes = np.bincount(owner[last], minlength=len(offsets) - 1)
+        return cls(
+            rows[last].astype(np.int32),
+            counts[order].astype(np.int32),
+            np.append(0, np.cumsum(sizes)),
+        )
+
+    @property
+    def places(self) -> np.ndarray:
+        """(P,) int64: 1 of a user's most recent item, 2 of the one before, and on."""
+        sizes = np.diff(self.offsets)
+        return np.arange(1, len(self.rows) + 1) - np.repeat(self.offsets[:-1], sizes)
+
+    def part(self, user: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and counts of one user."""
+        inside = slice(self.offsets[user], self.offsets[user + 1])
+        return self.rows[inside], self.counts[inside]
+
+    def select(self, users: np.ndarray) -> "Taken":
+        """Those of some users, in their order; one beyond the last has taken nothing.
+
+        >>> Taken.of(np.array([7, 5]), np.array([0, 1, 2])).select([9, 1]).offsets
+        array([0, 0, 1])
+        """
+        users = np.asarray(users)
+        more = max(int(users.max(initial=-1)) + 2 - len(self.offsets), 0)
+        offsets = np.pad(self.offsets, (0, more), mode="edge")
+        start, sizes = offsets[users], np.diff(offsets)[users]
+        ends = np.append(0, np.cumsum(sizes))
+        at = np.arange(ends[-1]) + np.repeat(start - ends[:-1], sizes)
+        return Taken(self.rows[at], self.counts[at], ends)
+
+    def renumbered(self, row: np.ndarray) -> "Taken":
+        """With items numbered anew: `row[i]` is that of item i, below 0 of one to drop.
+
+        >>> taken = Taken.of(np.array([2, 0]), np.array([0, 2]))
+        >>> taken.renumbered(np.array([-1, -1, 5])).rows.tolist()
+        [5]
+        """
+        rows = row[self.rows]
+        kept = np.append(0, np.cumsum(rows >= 0))
+        inside = rows >= 0
+        return Taken(
+            rows[inside].astype(np.int32), self.counts[inside], kept[self.offsets]
+        )
+
+    def with_repetition(self) -> Ragged:
+        """Rows and offsets of which `of` gives these again."""
+        back = np.lexsort((-np.arange(len(self.rows)), owners(self.offsets)))
+        times = np.append(0, np.cumsum(self.counts[back], dtype=np.int64))
+        return np.repeat(self.rows[back], self.counts[back]), times[self.offsets]
+
+
+def owners(offsets: np.ndarray) -> np.ndarray:
+    """(P,) int64: the query that each entry belongs to.
+
+    >>> owners(np.array([0, 2, 2, 3])).tolist()
+    [0, 0, 2]
+    """
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def joined(older: Ragged, newer: Ragged) -> Ragged:
+    """The entries of both, query by query, the older ones first.
+
+    >>> [x.tolist() for x in joined(([1, 2], [0, 0, 2]), ([3, 4], [0, 1, 2]))]
+    [[3, 1, 2, 4], [0, 1, 4]]
+    """
+    owner = np.concatenate([owners(np.asarray(part[1])) for part in (older, newer)])
+    rows = np.concatenate([older[0], newer[0]])
+    offsets = np.asarray(older[1]) + np.asarray(newer[1])
+    return rows[np.argsort(owner, kind="stable")], offsets
+
+
+def is_taken(query: np.ndarray, item: np.ndarray, taken: Ragged) -> np.ndarray:
+    """(T,) bool: whether each query, a row of `taken`, has taken the item.
+
+    >>> taken = np.array([7, 5]), np.array([0, 1, 2])
+    >>> is_taken(np.array([0, 1]), np.array([7, 7]), taken).tolist()
+    [True, False]
+    """
+    rows, offsets = taken
+    size = max(int(rows.max(initial=0)), int(item.max(initial=0))) + 1
+    return np.isin(query * np.int64(size) + item, owners(offsets) * size + rows)
