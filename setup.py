@@ -108,7 +108,7 @@ setup(
             "py.typed",
             "*.pyi",
             "*/*.pyi",
-            "diagnosis/templates/*.html",
+            "*/templates/*.html",
             "serve/page.html",
         ],
         "simulators": ["py.typed"],

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from debias.commands import inputs
-from debias.commands.screen import AsJson, print_json, print_result, share_bar
+from debias.commands import inputs, pages
+from debias.commands.screen import AsJson, print_json, print_result, say, share_bar
 
 if TYPE_CHECKING:
-    pass
+    from debias.artifacts import Trained
+    from debias.training import Evaluation
 
 Folder = Annotated[Path, typer.Argument(help="Folder that `debias train` wrote.")]
 
@@ -37,37 +38,25 @@ def evaluate(
         typer.Option(help="Examination probability per position, such as 1,0.6,0.4."),
     ] = None,
     memory: inputs.Memory = inputs.HELD,
+    page: pages.Report = None,
+    force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
     """Scores a trained model on a log; on held-out sessions of the one it learned from.
 
-    The click scoreboard and, where there are grades, the ranking scoreboard can
-    disagree. Where the log has propensities or --examination is given, the clicks that
-    the new ranking would get are estimated, of a streamed log from 100,000 sessions
-    drawn at random.
+    The log is read as in training where nothing else is said (-c, --list-size). The
+    click scoreboard and, where there are grades, the ranking scoreboard can disagree.
+    Where the log has propensities or --examination is given, the clicks that the new
+    ranking would get are estimated, of a streamed log from 100,000 sessions drawn at
+    random.
     """
-    from debias.artifacts import RANKED, plan_of, report_of
-    from debias.data.presentation import of_records
-
-    report = report_of(folder, (*RANKED, "list_size"))
-    asked = plan_of(folder, ("source", "contents", "streamed", "settings"))
-    theta = None if examination is None else _numbers(examination)
-    same = source.contents() == asked["contents"]
-    own = same and source.how() == asked["source"]
-    if own and asked["streamed"]:
-        memory = 0.0  # else other sessions would be held out than in training
-    scales = of_records(report.get("scales"))
-    given = inputs.look(source, memory).open(report["devices"], scales=scales)
-    assert given.data is not None
-    of = "all sessions"
-    if own:
-        given, of = tests_of(given, asked, folder)
-    elif same:
-        of += ", also those it learned from; read the log as in training to leave them "
-        of += "out"
-    from debias.artifacts import load
+    from debias.artifacts import RANKED, load, report_of
     from debias.training import evaluate as evaluated
 
+    pages.check(page, force)
+    report = report_of(folder, (*RANKED, "list_size"))
+    theta = None if examination is None else _numbers(examination)
+    given, of = _opened(folder, source, memory, report)
     trained = load(folder)
     assert given.data is not None
     _check_lists(source, report, given.log.list_size, trained.model)
@@ -91,6 +80,66 @@ def evaluate(
         print_json(vars(found))
     else:
         print_result(found)
+    if page is not None:
+        _write_page(page, found, trained, given._replace(data=items), source.log)
+
+
+def _write_page(
+    path: Path,
+    found: "Evaluation",
+    trained: "Trained",
+    given: inputs.Opened,
+    log: str,
+) -> None:
+    """The scoreboards, examination as the model has it, and lists before and after."""
+    from debias.data import ClickLog
+    from debias.training import score_items
+
+    assert given.data is not None
+    features = given.data.features
+    sections = list(found.sections())
+    if isinstance(given.log, ClickLog):
+        scores = score_items(trained.ranker, features)
+        names = None if given.reading is None else given.reading.items
+        sections += pages.examples(given.log, scores, names)
+    drawn = pages.examination(given.log, trained, features)
+    pages.write(path, inputs.name_of(log), found.words(), [], sections, drawn)
+
+
+def _opened(
+    folder: Path, source: inputs.Source, memory: float, report: dict[str, Any]
+) -> tuple[inputs.Opened, str]:
+    """The sessions to judge a trained folder by, and what to call them."""
+    from debias.artifacts import plan_of
+    from debias.data.presentation import of_records
+
+    asked = plan_of(folder, ("source", "contents", "streamed", "settings"))
+    found = inputs.look(source, memory)
+    if not found.own:
+        source = as_trained(source, asked["source"])
+    same = source.contents() == asked["contents"]
+    own = same and source.how() == asked["source"]
+    if own and asked["streamed"]:
+        found = inputs.look(source, 0.0)  # else other sessions would be held out
+    scales = of_records(report.get("scales"))
+    given = found._replace(source=source).open(report["devices"], scales=scales)
+    if own:
+        return tests_of(given, asked, folder)
+    if same:
+        return given, (
+            "all sessions, also those it learned from; read the log as in training to "
+            "leave them out"
+        )
+    return given, "all sessions"
+
+
+def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
+    """`Source.as_trained`, with a line that says what it added."""
+    read = source.as_trained(asked)
+    added = [each for each in read.options() if each not in source.options()]
+    if added:
+        say(f"note: read as in training: {' '.join(added)}", err=True)
+    return read
 
 
 def _check_lists(

@@ -16,6 +16,19 @@ PARTS = (
     "event impression click target session query item shown position timestamp user "
     "device id keep"
 )
+MADE = {
+    "path": "where the log lies",
+    "lists": "shown lists, a row each",
+    "impressions": "items shown in them",
+    "clicks": "click events on shown items",
+    "clicked": "shown items with a click or several",
+    "first_position": "what the source calls the first rank",
+}
+MAKES = {
+    "key": "what makes a list: an id",
+    "row": "what makes a list: an event",
+    "gap": "what makes a list: a pause before it and behind it",
+}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -79,7 +92,7 @@ def import_events(
     All other commands read the log without -c. A run that was interrupted or killed
     continues when the same command is given again.
     """
-    from debias.data.events import import_events
+    from debias.data.events import COUNTED, import_events
 
     columns = _columns(preset, column or [])
     pause, within = _seconds(gap), None if window is None else _seconds(window)
@@ -101,12 +114,19 @@ def import_events(
         return
     for notice in record.pop("notices"):
         say(f"note: {notice}", err=True)
-    counts = record.pop("counts") | {"by": record.pop("by")}
-    events_by_name, targets = record.pop("events"), record.pop("targets")
-    rows: list[dict[str, Any]] = [{"what": k, "value": v} for k, v in record.items()]
-    rows += [{"what": k, "value": v} for k, v in {**targets, **counts}.items()]
+    counts, events_by_name = record.pop("counts"), record.pop("events")
+    targets, about = record.pop("targets"), {**MADE, "by": MAKES[record["by"]]}
+    rows = [_row(name, value, about[name]) for name, value in record.items()]
+    rows += [_row(n, v, "further actions on shown items") for n, v in targets.items()]
     print_table("Log", rows)
+    rows = [_row(name, value, COUNTED[name]) for name, value in counts.items()]
+    print_table("What was merged, moved or left out", rows)
     print_table("Events", [{"event": k, "count": v} for k, v in events_by_name.items()])
+
+
+def _row(name: str, value: Any, about: str) -> dict[str, Any]:
+    """A number and what it is, for a table."""
+    return {"what": name, "value": value, "which is": about}
 
 
 def _columns(preset: str, texts: list[str]) -> "EventColumns":

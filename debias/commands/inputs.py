@@ -1,7 +1,7 @@
 """How the commands are told what log to read, and options that several share."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -158,6 +158,35 @@ class Source(NamedTuple):
             first_position,
             first_features,
         )
+
+    def as_trained(self, asked: Mapping[str, Any]) -> "Source":
+        """The source, read as a training read its log where nothing else is said.
+
+        Args:
+            asked: What `how` gave of that log.
+
+        >>> asked = {"column": ["query=q", "item=doc"], "list_size": 5}
+        >>> given = Source("a.csv", ["item=sku"], None, None, None, 1, False)
+        >>> given.as_trained({**asked, "first_features": False})[1:5:3]
+        (['query=q', 'item=sku'], 5)
+        """
+        told = {text.partition("=")[0] for text in self.column}
+        kept = [t for t in asked["column"] if t.partition("=")[0] not in told]
+        column = [*kept, *self.column]
+        if sorted(column) == sorted(asked["column"]):
+            column = asked["column"]  # in another order
+        return self._replace(
+            column=column,
+            list_size=self.list_size or asked["list_size"],
+            first_features=self.first_features or asked["first_features"],
+        )
+
+    def options(self) -> list[str]:
+        """How the log is read, as one would say it at the prompt."""
+        found = [f"-c {text}" for text in self.column]
+        if self.list_size is not None:
+            found.append(f"--list-size {self.list_size}")
+        return [*found, "--first-features"] if self.first_features else found
 
     def how(self) -> dict[str, Any]:
         """How the log is read, wherever it lies."""

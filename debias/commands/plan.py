@@ -1,12 +1,15 @@
 """`debias plan`: what to randomise so that a log tells examination."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from debias.commands import inputs, places
 from debias.commands.screen import AsJson, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from debias.propensity.planning import Plan
 
 
 @inputs.options(source=inputs.Source.of)
@@ -58,12 +61,22 @@ def plan(
     if json:
         print_json({**record, "path": None if out is None else str(out)})
         return
+    if found.exchanges:
+        _print(found)
+        say(record["how"])
+    else:
+        say(found.why)
+    if out is not None:
+        say(f"written to {out}")
+
+
+def _print(found: "Plan") -> None:
     rows = [
         {
             "exchange": f"{each.ranks[0]} with {each.ranks[1]}",
             "share of sessions": each.share,
             "sessions": each.sessions,
-            "clicks lost": each.cost,
+            "clicks lost in all of them": each.cost,
         }
         for each in found.exchanges
     ]
@@ -71,10 +84,7 @@ def plan(
     say(found.why)
     say(
         f"{found.sessions:,} sessions of {len(found.queries):,} queries, "
-        f"{found.traffic:.0%} of the traffic; {found.cost_share:.2%} of their clicks "
-        f"are lost; the worst standard error expected is "
-        f"{found.standard_error.max():.3f}."
+        f"{found.traffic:.0%} of the traffic. About {found.cost:,.0f} clicks are lost, "
+        f"{found.cost_share:.2%} of the clicks of these sessions. The worst standard "
+        f"error expected, of log examination, is {found.standard_error.max():.3f}."
     )
-    say(record["how"])
-    if out is not None:
-        say(f"written to {out}")

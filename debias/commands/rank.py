@@ -10,6 +10,8 @@ import typer
 
 from debias.commands import inputs
 from debias.commands.evaluate import Folder
+from debias.commands.places import check_free
+from debias.commands.runs import peak_memory
 from debias.commands.screen import AsJson, print_json, say, share_bar
 
 if TYPE_CHECKING:
@@ -50,12 +52,12 @@ def rank(
     order of columns, and may be raw: text, missing values, lists and dates as in the
     log trained on. Sessions in a row each get lists, ranked within the session. In a
     table that has a column `rank` already, such as a log, the new one is `new_rank`.
+    Columns of CSV that hold numbers alone are written as numbers.
     """
     from debias.artifacts import RANKED, open_ranker, report_of
 
     report = report_of(folder, RANKED)
-    if out.exists() and not force:
-        raise ValueError(f"{out}: exists; --force replaces it")
+    check_free(out, force)
     if out.suffix not in (".parquet", ".pq"):
         raise ValueError(f"{out}: the name must end with .parquet")
     score = open_ranker(folder)
@@ -67,8 +69,6 @@ def rank(
         else:
             rows = rank_sessions(table, out, score, data, progress)
     seconds = time.perf_counter() - begun
-    from debias.commands.train import peak_memory
-
     found = {
         "path": str(out),
         "rows": rows,
@@ -114,8 +114,9 @@ def rank_rows(
 ) -> int:
     """Scores a table of items and writes it with the columns score and rank.
 
-    Memory is that of a batch and of the longest group, whatever the length of the
-    table, but for the names of the groups seen, which show whether one comes back.
+    CSV is read twice, to learn first which of its columns hold numbers. Memory is that
+    of a batch and of the longest group, whatever the length of the table, but for the
+    names of the groups seen, which show whether one comes back.
 
     Args:
         source: Parquet, CSV or JSON lines: a file, a folder or a glob.
@@ -137,6 +138,7 @@ def rank_rows(
     import pyarrow as pa
 
     from debias.data.by_name import columns_of, matrix
+    from debias.data.numbers import typed, types_of
     from debias.data.read_log import Columns
     from debias.data.tables import open_parts
 
@@ -151,6 +153,7 @@ def rank_rows(
         names = _numbered(parts[0].name, schema, asked.features, keys)
     coded = {each.name for each in score.kinds or () if each.coded}
     numbers = set(columns_of(schema, names, parts[0].name)) - coded
+    types = types_of(parts)
 
     def scored() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):
@@ -162,7 +165,7 @@ def rank_rows(
                         f"{part.name}: column {' '.join(names)}: the model reads "
                         f"{feature_count} features, got {values.shape[1]}"
                     )
-                table = pa.Table.from_batches([rows])
+                table = pa.Table.from_batches([typed(rows, types)])
                 table = table.append_column("score", pa.array(score(values)))
                 yield table, (number + share) / len(parts)
                 start += len(rows)

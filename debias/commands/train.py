@@ -5,25 +5,24 @@ The folder holds `train.json` (what was asked for), `checkpoint.npz` and `candid
 and `report.json`, whose presence says that the others are whole.
 """
 
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from debias.commands import inputs, places
-from debias.commands.screen import AsJson, bar, print_json, print_table, say
+from debias.commands import inputs, pages, places
+from debias.commands.runs import finished, peak_memory, start
+from debias.commands.screen import AsJson, bar, print_json, print_table, say, silenced
 from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT, TREES
 from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
-    from debias.training import Choice, Correction, Prepared
+    from debias.training import Choice, Correction, Fitted, Prepared
     from debias.training.selection import By
 
 
@@ -40,17 +39,6 @@ CORRECTED = " ".join(CORRECTIONS)
 GROWN = " ".join(TREES)
 MODELS = f"auto {CLICKED} {RANKED} {CORRECTED} {GROWN}"
 _learning = partial(typer.Option, rich_help_panel="How the model learns")
-OURS = (
-    "train.json",
-    "checkpoint.npz",
-    "candidates",
-    "passes",
-    "losses.json",
-    "model.keras",
-    "ranker.keras",
-    "ranker.trees",
-    "report.json",
-)
 
 
 def config_of(
@@ -112,38 +100,97 @@ def config_of(
     )
 
 
-@inputs.options(source=inputs.Source.of, config=config_of)
+class Wanted(NamedTuple):
+    """Which model to train, and what it is told or chosen by.
+
+    Attributes:
+        model: Its name, or "auto".
+        given: What a correction takes propensities from: a file or an estimator.
+        clip: Largest weight of a correction.
+        select: What auto chooses by.
+    """
+
+    model: str
+    given: str
+    clip: float | None
+    select: Rule
+
+    @staticmethod
+    def of(
+        model: Annotated[
+            str,
+            typer.Option(
+                help=f"auto tries several and chooses. Predict clicks: {CLICKED}. Only "
+                f"rank: {RANKED}. Corrections of clicks by propensities: {CORRECTED}. "
+                f"Boosted trees: {GROWN}."
+            ),
+        ] = "auto",
+        given: places.Given = "auto",
+        clip: Annotated[
+            float | None,
+            typer.Option(
+                help="Largest weight of a correction; by default weighted clicks are "
+                "worth half of their number."
+            ),
+        ] = None,
+        select: Annotated[
+            Rule,
+            typer.Option(
+                help="What auto chooses by: ranking (how held-out clicks are ordered), "
+                "or clicks (how likely they were), for click probabilities."
+            ),
+        ] = Rule.RANKING,
+    ) -> "Wanted":
+        """The model, checked before a log is read.
+
+        Raises:
+            ValueError: There is no such model, or an option goes with corrections.
+        """
+        if model not in MODELS.split():
+            raise ValueError(f"--model must be one of {MODELS}, got {model!r}")
+        if model not in CORRECTIONS and (clip is not None or given != "auto"):
+            raise ValueError(
+                f"--propensities and --clip go with corrections: --model {CORRECTED}"
+            )
+        return Wanted(model, given, clip, select)
+
+    def record(self) -> dict[str, Any]:
+        """What a run is known by."""
+        from debias.data import fingerprint
+
+        found = {"model": self.model, "select": self.select.value}
+        if self.model not in CORRECTIONS:
+            return found
+        given = fingerprint(self.given) if Path(self.given).exists() else self.given
+        return {**found, "propensities": given, "clip": self.clip}
+
+    def correction(self, prepared: "Prepared") -> "Correction | None":
+        """The correction that was asked for, told what it needs by the sessions to
+        learn from, or by a file."""
+        from debias import training
+        from debias.propensity import read_propensities
+
+        if self.model not in CORRECTIONS:
+            return None
+        log, data = prepared.train.log, prepared.train.data
+        there = Path(self.given).exists()
+        known = read_propensities(self.given) if there else self.given
+        return training.correction(
+            self.model, log, known, clip=self.clip, features=data.features
+        )
+
+
+@inputs.options(source=inputs.Source.of, wanted=Wanted.of, config=config_of)
 def train(
     source: inputs.Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    wanted: Wanted,
     config: TrainingConfig,
-    model: Annotated[
-        str,
-        typer.Option(
-            help=f"auto tries several and chooses. Predict clicks: {CLICKED}. Only "
-            f"rank: {RANKED}. Corrections of clicks by propensities: {CORRECTED}. "
-            f"Boosted trees: {GROWN}."
-        ),
-    ] = "auto",
-    given: places.Given = "auto",
-    clip: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest weight of a correction; by default weighted clicks are worth "
-            "half of their number."
-        ),
-    ] = None,
-    select: Annotated[
-        Rule,
-        typer.Option(
-            help="What auto chooses by: ranking (how held-out clicks are ordered), or "
-            "clicks (how likely they were), for click probabilities."
-        ),
-    ] = Rule.RANKING,
     memory: inputs.Memory = inputs.HELD,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for a log that TensorBoard shows.")
     ] = None,
+    page: pages.Report = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace another run in the folder.")
     ] = False,
@@ -154,88 +201,71 @@ def train(
     A tenth of the queries is held out to judge by, another for `evaluate`. A run that
     was interrupted or killed continues when the same command is given again.
     """
-    if model not in MODELS.split():
-        raise ValueError(f"--model must be one of {MODELS}, got {model!r}")
-    if model in TREES and replace(config, seed=0) != TrainingConfig():
+    if wanted.model in TREES and replace(config, seed=0) != TrainingConfig():
         raise ValueError(
             "trees have a recipe of their own: of the options of learning, only --seed "
             "goes with them"
         )
+    pages.check(page, force)
     log = inputs.look(source, memory)
     asked = {
         "source": source.how(),
         "contents": source.contents(),
-        "model": model,
-        "select": select.value,
+        **wanted.record(),
         "settings": vars(config),
-        **_correction_asked(model, given, clip),
         # Which sessions are held out hangs on it.
         "streamed": log.stream is not None,
     }
     report = finished(out, asked, force)
-    if report is None and model in TREES:
-        report = _grow(log, out, asked, model, config.seed, force)
-    elif report is None:
-        # The folder is begun only after the log was read without a fault.
-        prepared, names = read(log, config.seed, model)
-        start(out, asked, force)
-        corrected = _corrected(model, prepared, given, clip)
-        report = learn(
-            prepared,
-            names,
-            out,
-            (model, select),
-            config,
-            tensorboard,
-            corrected=corrected,
-        )
-    else:
+    if report is not None:
         say(f"{out}: is finished; --force trains anew", err=True)
+    elif wanted.model in TREES:
+        report = _grow(log, out, asked, wanted.model, config.seed, force)
+    else:
+        # The folder is begun only after the log was read without a fault.
+        prepared, names = read(log, config.seed, wanted.model)
+        start(out, asked, force)
+        report = learn(prepared, names, out, wanted, config, tensorboard)
     if json:
         print_json(report)
     else:
         _print(report, out)
+    if page is not None:
+        _write_page(page, report, out, log)
 
 
-def _correction_asked(model: str, given: str, clip: float | None) -> dict[str, Any]:
-    """What a run with a correction is known by; nothing of other models.
+def _write_page(
+    path: Path, report: dict[str, Any], out: Path, log: inputs.Found
+) -> None:
+    """What a training came to, and examination as its model has it."""
+    from debias.artifacts import load
+    from debias.data.presentation import of_records
 
-    Raises:
-        ValueError: An option goes with corrections alone.
-    """
-    from debias.data import fingerprint
+    drawn = []
+    if log.stream is None:
+        with silenced(True):  # it was read before
+            scales = of_records(report.get("scales"))
+            given = log.open(report["devices"], scales=scales)
+        trained = load(out)
+        assert given.data is not None
+        items = given.data.arranged(trained.feature_names, trained.ranker.kinds)
+        drawn = pages.examination(given.log, trained, items.features)
+    words = [report["why"], report["note"]]
+    sections = [("Sessions", [report["sessions"]]), *_sections(report)]
+    headline = f"{report['model']}, trained on {inputs.name_of(log.source.log)}"
+    pages.write(path, str(out), headline, list(filter(None, words)), sections, drawn)
 
-    if model not in CORRECTIONS:
-        if clip is not None or given != "auto":
-            raise ValueError(
-                f"--propensities and --clip go with corrections: --model {CORRECTED}"
-            )
-        return {}
-    told = fingerprint(given) if Path(given).exists() else given
-    return {"propensities": told, "clip": clip}
 
-
-def _corrected(
-    model: str, prepared: "Prepared", given: str, clip: float | None
-) -> "Correction | None":
-    """The correction that was asked for, told what it needs by the sessions to learn
-    from, or by a file."""
-    from debias import training
-    from debias.propensity import read_propensities
-
-    if model not in CORRECTIONS:
-        return None
-    train = prepared.train
-    known = read_propensities(given) if Path(given).exists() else given
-    return training.correction(
-        model, train.log, known, clip=clip, features=train.data.features
-    )
+def _sections(report: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Titles and rows of what a training prints."""
+    found = [("Candidates, on held-out clicks", report["candidates"])]
+    return [*found, ("Passes", report["history"])]
 
 
 def _print(report: dict[str, Any], out: Path) -> None:
-    if report["candidates"]:
-        print_table("Candidates, on held-out clicks", report["candidates"])
-    print_table("Passes", report["history"])
+    for title, rows in _sections(report):
+        if rows:
+            print_table(title, rows)
     say(f"{report['model']}: {report['why']}")
     if report["note"]:
         say(report["note"])
@@ -247,69 +277,6 @@ def _print(report: dict[str, Any], out: Path) -> None:
         f"{report['seconds']:.0f} s, peak memory {report['peak_memory_gb'] or 0:.2f} "
         f"GB; written to {out}"
     )
-
-
-def finished(
-    folder: Path,
-    asked: dict[str, Any],
-    force: bool,
-    keys: tuple[str, ...] = ("model",),
-) -> dict[str, Any] | None:
-    """The report of a finished run; None where one is to begin or to resume.
-
-    Raises:
-        ValueError: The folder holds another run, or files of somebody else's; or the
-            report lacks one of `keys`.
-    """
-    from debias.artifacts import plan_of, report_of
-    from debias.data.records import plain
-
-    plan = folder / "train.json"
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; choose a new folder")
-    strange = (
-        [p for p in folder.iterdir() if p.name not in OURS] if folder.exists() else []
-    )
-    if strange and not plan.exists():
-        raise ValueError(f"{folder}: holds {strange[0].name}; choose a new folder")
-    if force or not plan.exists():
-        return None
-    there = plan_of(folder, tuple(asked))
-    if there != plain(asked):
-        raise ValueError(
-            f"{folder}: holds another run, with {_difference(there, plain(asked))}; "
-            "choose a new folder or --force"
-        )
-    return report_of(folder, keys) if (folder / "report.json").exists() else None
-
-
-def start(folder: Path, asked: dict[str, Any], force: bool) -> None:
-    """Writes the plan of a run; with `force`, removes what another one left.
-
-    A run of the same plan that was interrupted is no other: it resumes.
-    """
-    from debias.data.records import plain, read_record, write_record
-
-    plan, report = folder / "train.json", folder / "report.json"
-    try:
-        same = plan.exists() and read_record(plan, ()) == plain(asked)
-    except ValueError:  # a damaged plan is replaced by force
-        same = False
-    if force and not (same and not report.exists()):
-        for name in reversed(OURS):  # the report first: without it nothing is finished
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    write_record(plan, asked)
-
-
-def _difference(there: Any, here: Any, name: str = "") -> str:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            if there.get(key) != here.get(key):
-                return _difference(there.get(key), here.get(key), key)
-    if name in ("log", "items", "data"):
-        return f"other contents of the {name}"
-    return f"{name} {there} where this has {here}"
 
 
 def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str, Any]]:
@@ -347,14 +314,11 @@ def learn(
     prepared: "Prepared",
     names: dict[str, Any],
     folder: Path,
-    model: tuple[str, str],
+    wanted: Wanted,
     config: TrainingConfig,
     tensorboard: Path | None = None,
-    corrected: "Correction | None" = None,
 ) -> dict[str, Any]:
     """Trains in a folder that was started, from where it stands; the report.
-
-    `model` is its name, or "auto" and what to choose by.
 
     Raises:
         ValueError: Training diverged, or a checkpoint is damaged.
@@ -364,7 +328,8 @@ def learn(
     from debias.models.export import export, save
 
     started = time.perf_counter()
-    choice = _chosen(prepared, folder, model, config)
+    corrected = wanted.correction(prepared)
+    choice = _chosen(prepared, folder, wanted, config)
     fitting = time.perf_counter()
     sessions = len(prepared.train.log)
     total = config.passes(sessions) * sessions
@@ -375,8 +340,6 @@ def learn(
             corrected or choice.name, prepared, config, checkpoint, progress, report
         )
     seconds = time.perf_counter() - fitting
-    assert prepared.test is not None
-    tested = training.session_log_likelihoods(fitted.model, *prepared.test)
     save(fitted.model, folder / "model.keras")
     export(
         fitted.ranker,
@@ -385,6 +348,26 @@ def learn(
         overwrite=True,
     )
     record = {
+        **_found(choice, fitted, corrected),
+        **names,
+        "sessions_per_second": fitted.sessions / seconds,
+        "seconds": time.perf_counter() - started,
+        "peak_memory_gb": peak_memory(),
+    }
+    write_record(folder / "report.json", record)
+    return record
+
+
+def _found(
+    choice: "Choice", fitted: "Fitted", corrected: "Correction | None"
+) -> dict[str, Any]:
+    """What a training came to, but for its costs."""
+    from debias import training
+
+    prepared = fitted.prepared
+    assert prepared.test is not None
+    tested = training.session_log_likelihoods(fitted.model, *prepared.test)
+    return {
         "model": choice.name,
         "why": choice.why,
         "note": fitted.note if corrected is None else corrected.words,
@@ -403,29 +386,22 @@ def learn(
         "features": prepared.features,
         "feature_names": prepared.feature_names,
         "list_size": prepared.validation.log.list_size,
-        **names,
-        "sessions_per_second": fitted.sessions / seconds,
-        "seconds": time.perf_counter() - started,
-        "peak_memory_gb": peak_memory(),
     }
-    write_record(folder / "report.json", record)
-    return record
 
 
 def _chosen(
-    prepared: "Prepared", folder: Path, model: tuple[str, str], config: TrainingConfig
+    prepared: "Prepared", folder: Path, wanted: Wanted, config: TrainingConfig
 ) -> "Choice":
     """The model that was asked for, or that held-out clicks choose."""
     from debias import training
 
-    name, by = model
-    rule: By = "clicks" if by == Rule.CLICKS else "ranking"
-    if name != "auto":
-        return training.Choice(name, "as asked", [])
-    total = training.trial_sessions(prepared, config, rule)
+    if wanted.model != "auto":
+        return training.Choice(wanted.model, "as asked", [])
+    by: By = "clicks" if wanted.select == Rule.CLICKS else "ranking"
+    total = training.trial_sessions(prepared, config, by)
     with bar("candidates", total, "sessions/s") as progress:
         return training.try_all(
-            prepared, config, folder=folder / "candidates", progress=progress, by=rule
+            prepared, config, folder=folder / "candidates", progress=progress, by=by
         )
 
 
@@ -499,18 +475,3 @@ def _curves(folder: Path) -> Callable[[int, dict[str, float]], None]:
         writer.flush()
 
     return report
-
-
-def peak_memory() -> float:
-    """The most memory this process has held so far, in GB; nan where nobody counts."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux `getrusage` counts the process that started it too
-        found = status.read_text(encoding="ascii").split("VmHWM:")
-        return int(found[1].split()[0]) * 1024 / 1e9
-    if os.name == "nt":
-        return float("nan")
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9

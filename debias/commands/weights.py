@@ -46,7 +46,7 @@ def weights(
 
     The weight of a click is 1 / examination of its rank, clipped. Train with the
     weight, or with LightGBM's `position`, or with the bias logit as `init_score`: with
-    one of them.
+    one of them. Text is codes but in a table; features.json says what they mean.
     """
     from debias.propensity import impressions, write_impressions
 

@@ -296,6 +296,24 @@ def described(features: Features, matrix: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
+def legend(features: Features) -> list[dict[str, Any]]:
+    """What each column of the matrix is, as JSON values: number, name, kind, codes.
+
+    >>> legend((Feature("brand", "category", ("acme",)),))[0]["codes"]
+    {'0': 'missing', '1': 'out of vocabulary', '2': 'acme'}
+    """
+    rows: list[dict[str, Any]] = []
+    kinds = (each for each in features for _ in range(each.width))
+    for number, (each, name) in enumerate(
+        zip(kinds, column_names(features), strict=True)
+    ):
+        rows.append({"column": number, "name": name, "kind": each.kind})
+        if each.coded:
+            words = ("missing", "out of vocabulary", *each.values)
+            rows[-1]["codes"] = {str(code): word for code, word in enumerate(words)}
+    return rows
+
+
 def plain(names: Sequence[str] | None, matrix: np.ndarray) -> Features:
     """The features of a matrix of numbers alone."""
     count = matrix.shape[1]

@@ -16,6 +16,7 @@ from debias.data.log import ClickLog
 from debias.data.stream import Stream
 
 FEW = 100  # clicks, or shown items without one: a rate of fewer is 10% off or more
+AGAIN = 2  # times that items were shown, on average, for an order to count as fixed
 UNSEEN = np.iinfo(np.int32).max  # a place below all others
 
 
@@ -36,7 +37,8 @@ class Summary(NamedTuple):
         columns: Columns of the log.
         problems: What keeps a log from being trained on, in words; empty if nothing.
         warnings: Why next to nothing can be learned from it, in words: fewer than 100
-            clicks, or fewer than 100 shown items that were not clicked.
+            clicks, or fewer than 100 shown items that were not clicked; or why its
+            clicks cannot tell position from relevance: no item ever moved.
     """
 
     sessions: int
@@ -143,7 +145,10 @@ class Counts:
             moved=moved / items if items else float("nan"),
             columns=self.columns,
             problems=tuple(problems),
-            warnings=_warnings(clicks, impressions),
+            warnings=(
+                *_warnings(clicks, impressions),
+                *_fixed(int(np.count_nonzero(self.shown)), items, moved, impressions),
+            ),
         )
 
 
@@ -170,6 +175,23 @@ def _warnings(clicks: int, impressions: int) -> tuple[str, ...]:
             f"{100 / few**0.5:.0f}% or more",
         )
     return ()
+
+
+def _fixed(positions: int, items: int, moved: int, impressions: int) -> tuple[str, ...]:
+    """What is said of a log that shows each query in one order.
+
+    Where items were shown once each, nothing says that their order is fixed.
+
+    >>> _fixed(2, 10, 1, 20), _fixed(2, 10, 0, 10), len(_fixed(2, 10, 0, 20))
+    ((), (), 1)
+    """
+    if positions < 2 or moved or impressions < AGAIN * items:
+        return ()
+    return (
+        "every query always shows its items in one order: clicks alone cannot tell how "
+        "far a position is examined from how relevant its items are, and models guess "
+        "both by features; debias plan says what to exchange",
+    )
 
 
 def _merged(

@@ -616,6 +616,10 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
         )
     if isinstance(error, UnicodeError):  # in the names of the columns
         return _no_utf8(path)
+    if (
+        odd := re.search(r"JSON to (\w+), couldn't parse:(.*)", str(error))
+    ) is not None:
+        return _odd_value(path, odd[1], odd[2].strip(), seen)
     # A list in a column is /column/[].
     text = re.sub(r"Column\(/(.+?)(/\[\])*\)", r"column \1", str(error))
     if "Column() changed from object" in text:
@@ -627,11 +631,45 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
     return ValueError(f"{path}{where}: {printable(text)}; repair that line")
 
 
+_PLAIN = {"int64": "whole numbers", "double": "numbers", "bool": "true and false"}
+
+
+def _odd_value(path: AnyPath, kind: str, value: str, seen: int) -> ValueError:
+    """Names the first value behind row `seen` that is written so.
+
+    Arrow took the column for whole numbers, as in the rows before, and says no more.
+    """
+    import json
+
+    usual = _PLAIN.get(kind, kind)
+    with _lines(path) as stream:
+        for row, line in enumerate(filter(bytes.strip, stream)):
+            if row < seen:
+                continue
+            plain = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+            for name, own in plain.items():
+                if value in (own if isinstance(own, list) else [own]):
+                    return ValueError(
+                        f"{path}: column {printable(name)} holds {usual} in the rows "
+                        f"before, got {printable(value)} at row {row}; "
+                        "write all of its numbers alike, and null where there is none"
+                    )
+    return ValueError(
+        f"{path} at or behind row {seen}: got {printable(value)} in a column that "
+        f"holds {usual} before; write all of its numbers alike"
+    )
+
+
+def _lines(path: AnyPath) -> io.BufferedReader:
+    """The lines of a text, unpacked."""
+    source = _unpacked(path) if isinstance(path, Remote) else str(path)
+    return io.BufferedReader(pa.input_stream(source))
+
+
 def _no_utf8(path: AnyPath) -> ValueError:
     """Names the first line of a text that is no UTF-8."""
     header = _named_kind(path) == "csv"
-    source = _unpacked(path) if isinstance(path, Remote) else str(path)
-    with io.BufferedReader(pa.input_stream(source)) as stream:  # unpacked
+    with _lines(path) as stream:
         for number, line in enumerate(stream):
             try:
                 line.decode()

@@ -18,10 +18,12 @@ MATTERS = 1.5
 def label(code: int, names: Mapping[int, str], column: str = "device") -> str:
     """What a device, or another context, is called in words.
 
-    >>> label(2, {2: "phone"}), label(3, {}), label(0, {})
-    ('phone', 'device 3', 'device unknown')
+    >>> label(2, {2: "phone"}), label(3, {}), label(0, {}), label(0, {}, "badge")
+    ('phone', 'device 3', 'device unknown', 'no badge')
     """
-    return names.get(code, f"{column} {code}" if code else f"{column} unknown")
+    if not code and column != "device":
+        return f"no {column}"
+    return names.get(code, f"{column} {code}" if code else "device unknown")
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from debias.diagnosis.devices import MATTERS, devices
 from debias.diagnosis.finding import Finding, detectable
 from debias.propensity import Propensities, estimate, propensities
 from debias.propensity.examination import Examination
+from debias.propensity.places import absent_label
 
 BEST = "pbm_conditional"
 
@@ -61,6 +62,8 @@ def presented(
         return devices(estimate(log, BEST, by=name), words, level, name)
     found = propensities(log, BEST, by=[name], names={name: labels} if labels else None)
     curves = _curves(found, name, level)
+    absent = absent_label(name, labels) if labels else "0"
+    curves = {f"no {name}" if n == absent else n: each for n, each in curves.items()}
     usual, others = next(iter(curves)), list(curves)[1:]
     if not others:
         raise ValueError(f"{name} has one label, {usual}")

@@ -25,6 +25,7 @@ from debias.diagnosis.populations import populations
 from debias.diagnosis.presented import Presented, presented
 from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate
+from debias.training import pages
 
 MAX_SESSIONS = 100_000
 COST = {  # what takes long, in rough shares of the whole
@@ -307,25 +308,16 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
         found: What it shows.
         title: Name of the log.
     """
-    import jinja2
-
     from debias.diagnosis import figures
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("debias.diagnosis", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = pages.environment("debias.diagnosis")
     environment.filters["number"] = _number
     environment.filters["code"] = _code
     environment.filters["percent"] = lambda value: f"{value:.1%}"
 
     def both(draw: Callable[..., str], *arguments: Any) -> list[tuple[str, str]]:
         """One drawing for laptops and one for phones."""
-        widths = {"wide": 760, "narrow": 350}
-        return [(name, draw(*arguments, width=w)) for name, w in widths.items()]
+        return [(name, draw(*arguments, width=w)) for name, w in pages.WIDTHS.items()]
 
     own, drawn, legends = found.findings, {}, {}
     nothing = np.zeros(found.summary.ctr.shape, bool)

@@ -9,6 +9,8 @@ import numpy as np
 
 from debias.data import RankingData
 from debias.data.files import atomic_folder, atomic_write
+from debias.data.kinds import UNKNOWN, Features, legend, plain
+from debias.data.records import write_record
 from debias.propensity.impressions import Impressions
 
 LIBRARIES = ("lightgbm", "xgboost", "tfr")
@@ -16,6 +18,7 @@ CORRECTIONS = ("weight", "position", "init_score")
 COLUMNS = ("group", "query", "item", "position", "label", "weight", "init_score")
 PIECE = 1 << 16  # rows written at once
 ROWS = "rows.txt"  # of a folder of text
+LEGEND = "features.json"  # what its columns are
 
 
 def write_impressions(
@@ -34,6 +37,10 @@ def write_impressions(
     | NAME.parquet | a table with all corrections, for any library |
     | NAME.tfrecord | lists as TensorFlow Ranking reads them (ELWC) |
     | NAME, no ending | a new folder of text: `rows.txt` and the files beside it |
+
+    Categories are text in a table, which data frames read as categories. Elsewhere they
+    are codes. `features.json` in the folder, and NAME.features.json beside lists with
+    codes, say what each column is called and what its codes mean.
 
     LightGBM finds `rows.txt.query`, and by `correction` `.weight`, `.position` or
     `.init`, by itself; only one is written, since it takes all that is there. XGBoost
@@ -110,6 +117,10 @@ def _write_parquet(
         columns["item"] = _named(items, part.item)
         values = data.features[part.item]
         columns |= {name: values[:, i] for i, name in enumerate(names)}
+        for row in legend(_kinds(data)):
+            if codes := row.get("codes"):
+                words = pa.array([*codes.values()][UNKNOWN:])
+                columns[row["name"]] = _words(columns[row["name"]], words)
         return pa.table({name: pa.array(v) for name, v in columns.items()})
 
     pieces = map(table, found.pieces(PIECE))
@@ -121,6 +132,18 @@ def _write_parquet(
         file.write_table(first)
         for each in pieces:
             file.write_table(each)
+
+
+def _kinds(data: RankingData) -> Features:
+    return data.kinds or plain(data.feature_names, data.features)
+
+
+def _words(codes: np.ndarray, words: Any) -> Any:
+    """Codes as the words that they stand for, NULL where a value is missing."""
+    import pyarrow as pa
+
+    number = pa.array(codes.astype(np.int32) - UNKNOWN, mask=codes < UNKNOWN)
+    return pa.DictionaryArray.from_arrays(number, words)
 
 
 def _write_text(
@@ -142,6 +165,7 @@ def _write_text(
         for name, values in beside.items():
             form = "%d" if values.dtype.kind in "iu" else "%.9g"
             np.savetxt(aside / f"{ROWS}.{name}", values, fmt=form)
+        write_record(aside / LEGEND, {"features": legend(_kinds(data))})
 
 
 def _write_rows(
@@ -188,6 +212,9 @@ def _write_lists(
         encoded: bytes = lists.SerializeToString()
         return encoded
 
+    if data.kinds is not None and any(each.coded for each in data.kinds):
+        beside = path.with_name(f"{path.stem}.{LEGEND}")
+        write_record(beside, {"features": legend(data.kinds)})
     with atomic_write(path) as aside, tf.io.TFRecordWriter(str(aside)) as file:
         for part in found.pieces(PIECE):
             edges = np.flatnonzero(np.diff(part.group, prepend=-1, append=-1)).tolist()

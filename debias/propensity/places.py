@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Labels = Mapping[str, Sequence[str]]
-UNKNOWN = "unknown"  # label of code 0
 RANKS = ("rank", "position")  # names that the column of ranks may have in a file
 NUMBERS = ("examination", "low", "high", "standard_error", "n")
 LONGEST = 1000
@@ -194,7 +193,17 @@ def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarr
     known = (names or {}).get(name)
     if known is None:
         return code.astype(str)
-    return np.array([UNKNOWN, *known])[np.where(code <= len(known), code, 0)]
+    labels = np.array([absent_label(name, known), *known])
+    return labels[np.where(code <= len(known), code, 0)]
+
+
+def absent_label(name: str, labels: Sequence[str]) -> str:
+    """What code 0 of a column is called: a device is unknown, a badge is not there.
+
+    >>> absent_label("badge", ["sale"]), absent_label("badge", ["none", "sale"])
+    ('none', 'unknown')
+    """
+    return "unknown" if name == "device" or "none" in labels else "none"
 
 
 NO_PLACES = (

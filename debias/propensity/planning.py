@@ -54,7 +54,7 @@ class Plan:
     """An experiment that identifies examination. K ranks.
 
     Attributes:
-        exchanges: What to exchange.
+        exchanges: What to exchange; nothing where the log tells every rank well enough.
         sessions: How long the experiment runs, in sessions of its queries, the
             unchanged ones counted.
         queries: (Q,) numbers of the queries in the log that take part.
@@ -172,6 +172,11 @@ def plan(
     if known is None:
         known = propensities(log)
     theta = _usable(known, log.list_size)
+    if theta is not None and _enough(known, theta, se):
+        error = known.standard_error / theta
+        why = _why(known, theta, se)
+        traffic = len(some) / len(log)
+        return Plan((), 0, chosen, traffic, error, se, 0.0, 0.0, True, why)
     pairs = np.array(list(combinations(range(log.list_size), 2)))
     worth, loss = _worth(rate, pairs, theta)
     wanted = se / (1 + _margin(se, log.list_size))
@@ -200,7 +205,7 @@ def plan(
         float(lost.sum()),
         float(lost.sum() / (rate.sum() * sessions)),
         theta is not None,
-        _why(known, theta, se, log),
+        _why(known, theta, se),
     )
 
 
@@ -329,16 +334,20 @@ def _sized(
     return part, int(np.ceil(sessions)), np.sqrt(variance / sessions)
 
 
-def _why(
-    known: Propensities, theta: np.ndarray | None, se: float, log: ClickLog
-) -> str:
+def _enough(known: Propensities, theta: np.ndarray, se: float) -> bool:
+    """Whether every rank is known to the wanted error; what was given has no error."""
+    error = np.nan_to_num(known.standard_error) / theta
+    return bool((error <= se).all() and known.standard_error[-1] > 0)
+
+
+def _why(known: Propensities, theta: np.ndarray | None, se: float) -> str:
     if theta is None:
         return (
             "The log does not tell examination at every rank: errors and clicks lost "
             "are bounds that hold whatever users examine."
         )
-    error = np.nan_to_num(known.standard_error) / theta
-    if (error <= se).all() and known.standard_error[-1] > 0:
+    if _enough(known, theta, se):
+        error = known.standard_error / theta
         return (
             f"The log tells every rank to {error.max():.3f} already: nothing needs to "
             "be randomised for that."

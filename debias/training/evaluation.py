@@ -72,10 +72,14 @@ class Evaluation(Printed):
             yield title, [{"what": k, "value": v} for k, v in estimate.items()]
 
     def words(self) -> str:
-        found = f"{self.model} on {self.sessions:,} sessions: {self.of}."
-        if self.off_policy_note:
-            found += f" No estimate by logged propensities: {self.off_policy_note}."
-        return found
+        found = f"{self.model} was judged on {self.sessions:,} sessions ({self.of})."
+        if not self.off_policy_note:
+            return found
+        how = "are not estimated", ", and no examination was given (--examination)"
+        if self.off_policy:
+            how = "are estimated by the examination given alone", ""
+        note = f"{how[0]}: {self.off_policy_note}{how[1]}"
+        return f"{found} Clicks under the new ranking {note}."
 
 
 def evaluate(

@@ -7,7 +7,7 @@ resumes after the last completed round and reproduces the uninterrupted result.
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ from debias.training.splits import (
 OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
 JUDGED = 1024  # sessions judged at once
 LARGE = 1 << 26  # bytes that cycles may hold
+LATE = 0.05  # of the gain of a fit that must come late for more passes to be advised
 _held = 0  # bytes that they may hold now, in this process
 
 
@@ -62,7 +63,7 @@ class Fitted(Printed):
             log-likelihood; on a small log, of the last of every few passes.
         sessions: Trained on by this process, passes counted; the rest was done before.
         prepared: What it learned from, was judged by, and may be tested on.
-        at_end: Whether the last pass allowed was the best, so that more may be better.
+        at_end: Whether the last pass allowed was the best.
     """
 
     model: ClickModel
@@ -87,9 +88,33 @@ class Fitted(Printed):
     @property
     def note(self) -> str:
         """What to try next, or nothing."""
-        if not self.at_end:
+        likely = [each["log_likelihood"] for each in self.history]
+        if not (self.at_end and still_rising(likely)):
             return ""
-        return "The last pass was the best: more passes (epochs) may do better."
+        passes = self.epoch
+        found = f"Held-out clicks grew likelier until the last of {passes} passes"
+        if passes == 1:
+            found = "One pass does not tell whether it was enough"
+        return f"{found}: try more, such as {2 * passes} (--epochs; epochs in Python)."
+
+
+def still_rising(likelihoods: Sequence[float]) -> bool:
+    """Whether the last quarter of the passes brought more than a twentieth of all.
+
+    Averaged weights creep on for ever; then the last pass is the best, and no more
+    passes are worth their time. After one judgment nothing is known: true.
+
+    Args:
+        likelihoods: Held-out log-likelihood after each pass.
+
+    >>> still_rising([-2.0, -1.5, -1.2, -1.0]), still_rising([-2.0, -1.01, -1.0, -1.0])
+    (True, False)
+    """
+    if len(likelihoods) < 2:
+        return True
+    last = likelihoods[-1]
+    before = likelihoods[3 * len(likelihoods) // 4 - 1]
+    return last - before > LATE * (last - likelihoods[0])
 
 
 def collect(log: ClickLog, data: RankingData) -> None:
@@ -166,21 +191,32 @@ def fit(
             "fit needs the ranking data of the items: fit(model, log, data), or of "
             "debias.read_log: fit(model, reading.log, reading.data)"
         )
+    if validation is None and weight is not None:
+        raise ValueError(
+            "weight goes with validation: hold sessions out yourself, then weigh "
+            "those to learn from"
+        )
     if validation is None:
-        if weight is not None:
-            raise ValueError(
-                "weight goes with validation: hold sessions out yourself, then weigh "
-                "those to learn from"
-            )
         prepared = prepare(log, data, config.seed, preprocess)
     else:
-        features, kinds = with_vocabulary(data.features, data.kinds, log)
-        layer, scaled = standardized(features, preprocess, kinds)
-        names = data.feature_names if kinds is None else column_names(kinds)
-        layout = layout_of(validation)._replace(kinds=kinds)
-        train, judges = Learners(log, scaled, weight), Part(validation, scaled)
-        prepared = Prepared(train, judges, None, "caller", layout, layer, names)
+        prepared = _split(log, validation, data, preprocess, weight)
     return fit_prepared(model, prepared, config, checkpoint, progress)
+
+
+def _split(
+    log: ClickLog | Stream,
+    validation: ClickLog,
+    data: RankingData,
+    preprocess: keras.layers.Layer | None,
+    weight: np.ndarray | None,
+) -> Prepared:
+    """`prepare` where the caller has held sessions out."""
+    features, kinds = with_vocabulary(data.features, data.kinds, log)
+    layer, scaled = standardized(features, preprocess, kinds)
+    names = data.feature_names if kinds is None else column_names(kinds)
+    layout = layout_of(validation)._replace(kinds=kinds)
+    train, judges = Learners(log, scaled, weight), Part(validation, scaled)
+    return Prepared(train, judges, None, "caller", layout, layer, names)
 
 
 @distributed.lost_process()  # of all of it: a step's error may come when it is read

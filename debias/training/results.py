@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
+from debias.data.files import atomic_write
 from debias.data.text import printable
+from debias.training.pages import head, page, text
 
 Section = tuple[str, Sequence[dict[str, Any]]]  # a title, and rows with the same keys
+SHORT = 24  # letters of a name that no table breaks
 
 
 class Printed:
@@ -20,13 +24,20 @@ class Printed:
         """A sentence or two on what was found."""
         return ""
 
+    def report(self, path: str | Path, title: str = "") -> None:
+        """Writes the result as one self-contained HTML page, whole or absent."""
+        named = title or type(self).__name__
+        made = page(named, self.words(), [], list(self.sections()))
+        with atomic_write(path) as aside:
+            aside.write_text(made, encoding="utf-8")
+
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         for title, rows in self.sections():
             yield table(title, rows)
-        if text := self.words():
+        if words := self.words():
             from rich.text import Text
 
-            yield Text(text)
+            yield Text(words)
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -40,7 +51,7 @@ class Printed:
 
         parts = []
         for title, rows in self.sections():
-            heads = "".join(f"<th>{escape(_head(n))}</th>" for n in _names(rows))
+            heads = "".join(f"<th>{escape(head(n))}</th>" for n in _names(rows))
             body = "".join(
                 "<tr>"
                 + "".join(f"<td>{escape(text(v))}</td>" for v in row.values())
@@ -66,30 +77,23 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
 
     made = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE)
     for name, value in (rows[0] if rows else {}).items():
+        named = isinstance(value, str)
         made.add_column(
-            Text(printable(_head(name))),
-            justify="left" if isinstance(value, str) else "right",
+            Text(printable(head(name))),
+            justify="left" if named else "right",
             overflow="fold",  # an id that is cut names nothing
+            # Where the table is narrow, headings and numbers give way to names.
+            no_wrap=named and all(_short(row[name]) for row in rows),
         )
     for row in rows:
         made.add_row(*(Text(text(value)) for value in row.values()))
     return made
 
 
-def text(value: Any) -> str:
-    """A value in a cell: five digits, and nothing for None.
-
-    >>> text(0.123456), text(None), text(3)
-    ('0.12346', '', '3')
-    """
-    if value is None:
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else printable(str(value))
+def _short(value: Any) -> bool:
+    """Whether a value is one word, and no long one."""
+    return len(text(value)) <= SHORT and " " not in text(value)
 
 
 def _names(rows: Sequence[dict[str, Any]]) -> list[str]:
     return list(rows[0]) if rows else []
-
-
-def _head(name: str) -> str:
-    return name.replace("_", " ")

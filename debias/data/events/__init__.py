@@ -1,6 +1,6 @@
 """Event logs, where impressions and actions are rows of their own, as click logs."""
 
-from debias.data.events.importing import Imported, import_events
+from debias.data.events.importing import COUNTED, Imported, import_events
 from debias.data.events.roles import PRESETS, EventColumns
 
-__all__ = ["PRESETS", "EventColumns", "Imported", "import_events"]
+__all__ = ["COUNTED", "PRESETS", "EventColumns", "Imported", "import_events"]

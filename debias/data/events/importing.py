@@ -43,6 +43,22 @@ PAUSE = 1800.0  # seconds
 _ROW = 600  # bytes in memory of an event that is joined
 _REPORT = "_import.json"  # readers of Parquet pass over names like this
 
+COUNTED = {
+    "copies": "events whose id came before, left out",
+    "duplicates": "impressions of an item that its list had shown before, merged",
+    "reranked": "lists whose ranks repeat or are partly missing, ranked by time",
+    "orphans": "actions on an item that was not shown before, left out",
+    "early": "actions before the impression of their item, kept",
+    "late": "actions after the window, left out",
+    "unshown": "queries of which nothing was shown, left out",
+    "parted": "lists more than sessions, as these asked for more than one query",
+    "without_item": "events without an item, left out",
+    "without_session": "events without a session or user, left out",
+    "blank": "rows without an event, such as lines of a bulk request, passed over",
+    "other_events": "events of other names, passed over",
+}
+"""What the numbers of `Imported.counts` are, in words."""
+
 
 class Imported(NamedTuple):
     """A log that was made of events.
@@ -492,7 +508,7 @@ class _Making:
         others: Sequence[str],
     ) -> list[str]:
         said = [
-            f"{_WORDS[name]}: {count:,}{self._place(first.get(name))}"
+            f"{COUNTED[name]}: {count:,}{self._place(first.get(name))}"
             for name, count in counts.items()
             if count
         ]
@@ -517,22 +533,6 @@ class _Making:
 
 def _some(names: Sequence[str]) -> str:
     return printable(" ".join(names[:20])) or "no event"
-
-
-_WORDS = {
-    "copies": "events whose id came before, left out",
-    "duplicates": "impressions of an item that its list had shown before, merged",
-    "reranked": "lists whose ranks repeat or are partly missing, ranked by time",
-    "orphans": "actions on an item that was not shown before, left out",
-    "early": "actions before the impression of their item, kept",
-    "late": "actions after the window, left out",
-    "unshown": "queries of which nothing was shown, left out",
-    "parted": "lists more than sessions, as these asked for more than one query",
-    "without_item": "events without an item, left out",
-    "without_session": "events without a session or user, left out",
-    "blank": "rows without an event, such as lines of a bulk request, passed over",
-    "other_events": "events of other names, passed over",
-}
 
 
 def _added(every: Sequence[Counts]) -> Counts:

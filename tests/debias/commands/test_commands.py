@@ -153,6 +153,36 @@ def test_evaluate_takes_held_out_sessions_of_its_own_log(folder):
     assert "perplexity" in run(*command, *MAPPED).output
 
 
+def test_evaluate_reads_a_log_as_in_training_and_says_so(folder, tmp_path):
+    command = ["evaluate", folder / "trained", folder / "log.parquet"]
+    told, plain = run_json(*command, *MAPPED), run(*command, "--json")
+    assert json.loads(plain.stdout) == told
+    said = "note: read as in training: -c session=sid -c query=q -c features=f_*"
+    assert said in plain.stderr and said not in run(*command, *MAPPED).stderr
+    renamed = [{"q": "term"}.get(name, name) for name in flat().column_names]
+    pq.write_table(flat().rename_columns(renamed), tmp_path / "other.parquet")
+    done = run(*command[:2], tmp_path / "other.parquet", "-c", "query=term")
+    assert "training: -c session=sid -c features=f_*\n" in done.stderr
+
+
+def test_pages_of_a_training_and_an_evaluation(folder, tmp_path):
+    page = tmp_path / "page.html"
+    log = [folder / "log.parquet", "--report", page]
+    run("train", *log, "-o", folder / "trained", *MAPPED, *FAST)  # which is finished
+    text = page.read_text(encoding="utf-8")
+    assert "additive, trained on log.parquet" in text and "Passes</h2>" in text
+    assert "</i>the model</li>" in text and "<svg" in text
+    found = run_json("evaluate", folder / "trained", *log)  # a page of ours is replaced
+    text = page.read_text(encoding="utf-8")
+    assert f"additive was judged on {found['sessions']} sessions" in text
+    assert "A list before and after" in text and "(clicked)" in text
+    page.write_text("years of work")
+    refused = run("evaluate", folder / "trained", *log, code=1)
+    assert "exists; --force replaces it" in refused.output
+    log[-1] = tmp_path / "page.pdf"
+    assert "must end with .html" in run("evaluate", folder, *log, code=1).output
+
+
 def test_features_are_looked_up_by_name(folder, tmp_path):
     """Columns in another order give the same scores, to the bit."""
     orders = [[0, 1, 2, 3], [3, 1, 0, 2]]
@@ -403,7 +433,7 @@ def test_ranking_data_comes_from_letor_too(folder, tmp_path):
 
 
 def test_force_goes_on_with_an_interrupted_run_and_wipes_any_other(tmp_path):
-    from debias.commands.train import start
+    from debias.commands.runs import start
 
     asked = {"model": "additive"}
     start(tmp_path / "run", asked, True)

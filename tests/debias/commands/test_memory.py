@@ -100,6 +100,6 @@ def test_a_log_above_the_limit_is_judged_and_one_held_is_not(tmp_path, monkeypat
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only getrusage tells")
 def test_the_peak_is_not_that_of_the_process_that_started_this_one():
     large = bytearray(b"1") * 400_000_000
-    code = "from debias.commands.train import peak_memory; print(peak_memory())"
+    code = "from debias.commands.runs import peak_memory; print(peak_memory())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 0 < float(done.stdout) < len(large) / 1e9, done.stderr

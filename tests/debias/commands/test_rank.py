@@ -68,3 +68,17 @@ def test_what_training_was_told_holds_where_nothing_else_is_said(tmp_path):
         "session=",
     ]
     assert trained_columns(tmp_path, log, ["session=s"]) == columns[1:3]
+
+
+def test_numbers_of_a_csv_are_written_as_numbers(tmp_path):
+    (tmp_path / "table.csv").write_text("q,sku,price,f\na,007,1.50,1\na,12,2,2\n")
+    out = tmp_path / "out.parquet"
+    rank_rows(str(tmp_path / "table.csv"), out, Scorer(), 1, ["query=q"])
+    ranked = pq.read_table(out)
+    assert ranked.drop(["score"]).to_pydict() == {
+        "q": ["a", "a"],
+        "sku": ["007", "12"],  # no number is written so
+        "price": [1.5, 2.0],
+        "f": [1, 2],
+        "rank": [2, 1],
+    }

@@ -53,6 +53,21 @@ def test_one_wide_row_stands_upright(capsys):
     assert "pass   loss" in capsys.readouterr().out
 
 
+def test_names_are_whole_where_a_table_is_narrow(capsys):
+    names = ["listwise_mixture", "product_linear", "softmax_naive"]
+    numbers = ("pairs_in_order", "above_naive", "standard_error", "log_likelihood")
+    rows = [
+        {"model": name, **dict.fromkeys(numbers, 0.12345), "sessions": 60_000}
+        for name in names
+    ]
+    print_table("Candidates, on held-out clicks", rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in names:
+        (line,) = (line for line in lines if name in line)
+        assert line.split() == [name, *4 * ["0.12345"], "60000"]
+
+
 @pytest.mark.parametrize("package", ["debias", "simulators", "benchmarks"])
 def test_commands_tell_their_version(package):
     done = subprocess.run(

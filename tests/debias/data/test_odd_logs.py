@@ -10,6 +10,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from debias.data import tables
 from debias.data.read_log import Columns, read_log
 from debias.data.summary import summarize
 
@@ -469,6 +470,19 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     assert same(read_log(path, COLUMNS), read_log(TABLE, COLUMNS))
 
 
+@pytest.mark.parametrize("odd", ["NaN", "7.5"])
+def test_a_number_of_another_kind_in_a_later_block_names_its_row(
+    odd, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tables, "_BLOCK", 1 << 10)
+    row = '{"session": 1, "query": "q", "item": %d, "click": 0, "timestamp": %s}\n'
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(row % (k, odd if k == 90 else k) for k in range(99)))
+    wanted = f"log.jsonl: column timestamp holds whole numbers .*, got {odd} at row 90;"
+    with pytest.raises(ValueError, match=wanted):
+        read_log(path)
+
+
 def test_lone_surrogates_are_refused(tmp_path):
     path = tmp_path / "log.jsonl"
     jsonl(TABLE, path)
@@ -511,7 +525,7 @@ def test_a_log_that_can_teach_next_to_nothing_is_warned_of(clicked, shown, messa
         {
             "session": np.arange(shown) // 2,
             "query": np.zeros(shown, int),
-            "item": np.arange(shown) % 2,
+            "item": (np.arange(shown) + np.arange(shown) // 2) % 2,  # in turns
             "click": np.random.default_rng(0).permutation(click),
         }
     )

@@ -69,3 +69,15 @@ def test_a_log_on_disk_is_summarised_as_in_memory(tmp_path, monkeypatch):
     assert shares == [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0]
     with pytest.raises(ValueError, match=r"same columns.*device and query item click$"):
         counts + count(log.select())
+
+
+def test_a_log_of_fixed_order_is_warned_of_and_no_other():
+    lists = np.arange(12).reshape(4, 3)
+    query = np.repeat(np.arange(4), 5)
+    click = np.random.default_rng(0).random((20, 3)) < 0.4
+    fixed = ClickLog(query, lists[query], click)
+    assert any("one order" in each for each in summarize(fixed).warnings)
+    once = fixed.take(np.arange(0, 20, 5))  # of which nobody knows
+    moved = ClickLog(query, np.r_[lists[query[:19]], [[10, 9, 11]]], click)
+    for log in (once, moved):
+        assert not any("one order" in each for each in summarize(log).warnings)

@@ -1,5 +1,7 @@
 """What a presentation column does to examination, from simulated crowds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,11 +44,18 @@ def test_a_log_that_cannot_tell_says_so(log):
 
 
 def test_a_column_of_lists_is_compared_as_devices_are(log):
-    from dataclasses import replace
-
     halves = np.arange(len(log)) % 2 + 1
     found = presented(replace(log, presentation={"skin": halves}), "skin", ("a", "b"))
     assert found.verdict.startswith("Skins do not differ")
+
+
+@pytest.mark.parametrize("labels", [("sale",), ()])
+def test_what_has_no_badge_is_not_called_unknown(log, labels):
+    bare = with_badge(log, seed=1)
+    code = {"badge": np.maximum(bare.presentation["badge"] - 1, 0)}
+    found = presented(replace(bare, presentation=code), "badge", labels)
+    assert found.usual == "no badge" and found.labels == (labels or ("1",))
+    assert found.verdict.endswith("times as often as with no badge.")
 
 
 def test_the_page_has_a_curve_for_each_label(log, monkeypatch):

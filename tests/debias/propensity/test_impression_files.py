@@ -5,6 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from debias.data import ClickLog, RankingData
+from debias.data.kinds import Feature
+from debias.data.records import read_record
 from debias.propensity import Propensities, impressions, write_impressions
 
 lightgbm = pytest.importorskip("lightgbm")
@@ -131,6 +133,42 @@ def test_what_cannot_be_written(tmp_path, name, library, correction, message):
     with pytest.raises(ValueError, match=message):
         write_impressions(FOUND, tmp_path / name, library, DATA, correction=correction)
     assert not any(tmp_path.iterdir())
+
+
+KINDS = (Feature("brand", "category", ("acme", "birch")), Feature("price"))
+CODES = np.array([[2, 0.5], [3, 1.5], [0, 2.5], [1, 3.5]] * 10)
+SHOP = RankingData(
+    CODES, None, DATA.offsets, feature_names=("brand", "price"), kinds=KINDS
+)
+BRANDS = ["acme", "birch", None, "out of vocabulary"]
+
+
+def test_categories_are_words_in_a_table(tmp_path):
+    write_impressions(FOUND, tmp_path / "a.parquet", "lightgbm", SHOP)
+    table = pq.read_table(tmp_path / "a.parquet")
+    wanted = [BRANDS[item % 4] for item in FOUND.item]
+    assert table["brand"].to_pylist() == wanted
+    assert table.to_pandas()["brand"].dtype == "category"
+    np.testing.assert_array_equal(table["price"], 0.5 + FOUND.item % 4)
+
+
+def test_codes_come_with_a_legend(tmp_path):
+    columns = [
+        {
+            "column": 0,
+            "name": "brand",
+            "kind": "category",
+            "codes": {
+                **{"0": "missing", "1": "out of vocabulary"},
+                **{"2": "acme", "3": "birch"},
+            },
+        },
+        {"column": 1, "name": "price", "kind": "number"},
+    ]
+    write_impressions(FOUND, tmp_path / "rows", "lightgbm", SHOP)
+    write_impressions(FOUND, tmp_path / "lists.tfrecord", "tfr", SHOP)
+    for path in (tmp_path / "rows" / "features.json", tmp_path / "lists.features.json"):
+        assert read_record(path, ["features"])["features"] == columns
 
 
 def test_a_feature_with_the_name_of_a_column_is_refused(tmp_path):

@@ -106,8 +106,12 @@ def test_a_log_that_tells_enough_is_told_so():
     rng = np.random.default_rng(0)
     item = rng.permuted(np.tile(np.arange(4), (30_000, 1)), axis=1)
     click = rng.random(item.shape) < np.array([0.5, 0.4, 0.3, 0.2])[item] * THETA
-    found = plan(ClickLog(np.zeros(len(item), int), item, click))
+    log = ClickLog(np.zeros(len(item), int), item, click)
+    found = plan(log)
     assert found.known and "nothing needs to be randomised" in found.why
+    assert (found.exchanges, found.sessions, found.cost) == ((), 0, 0)
+    assert 0 < found.standard_error.max() <= 0.1
+    assert plan(log, found.standard_error.max() / 2).exchanges  # which is not told
 
 
 @pytest.mark.parametrize(

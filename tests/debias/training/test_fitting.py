@@ -14,6 +14,7 @@ from debias.models import Product
 from debias.models.batches import batches
 from debias.presets import build
 from debias.training import (
+    Fitted,
     TrainingConfig,
     fit,
     fit_prepared,
@@ -84,7 +85,23 @@ def test_the_best_pass_is_kept(world, unbroken):
     again = session_log_likelihoods(found.model, *world.validation).mean()
     assert again == pytest.approx(found.log_likelihood, abs=1e-5)
     assert found.at_end == (found.epoch == 3)
-    assert ("The last pass was the best" in found.words()) == found.at_end
+
+
+@pytest.mark.parametrize(
+    "likelihoods, at_end, said",
+    [
+        ([-2.0, -1.5, -1.2, -1.0], True, "until the last of 4 passes: try more, such"),
+        ([-2.0, -1.5, -1.2, -1.0], False, ""),
+        ([-2.0, -1.0, -0.98, -0.97], True, ""),  # .01 of 1.03 came late
+        ([-2.0], True, "One pass does not tell whether it was enough: try more, such"),
+    ],
+)
+def test_more_passes_are_advised_where_they_may_help(likelihoods, at_end, said):
+    history = [{"epoch": k, "log_likelihood": v} for k, v in enumerate(likelihoods, 1)]
+    *_, last = history
+    found = Fitted(None, None, -1.0, last["epoch"], history, 0, None, at_end)
+    assert said in found.note
+    assert bool(found.note) == bool(said)
 
 
 def test_a_checkpoint_of_another_model_is_refused(world, unbroken):

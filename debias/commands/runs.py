@@ -1,0 +1,96 @@
+"""The folder of a run that resumes: begun by a plan, finished by a report."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+OURS = (
+    "train.json",
+    "checkpoint.npz",
+    "candidates",
+    "passes",
+    "losses.json",
+    "model.keras",
+    "ranker.keras",
+    "ranker.trees",
+    "report.json",
+)
+
+
+def finished(
+    folder: Path,
+    asked: dict[str, Any],
+    force: bool,
+    keys: tuple[str, ...] = ("model",),
+) -> dict[str, Any] | None:
+    """The report of a finished run; None where one is to begin or to resume.
+
+    Raises:
+        ValueError: The folder holds another run, or files of somebody else's; or the
+            report lacks one of `keys`.
+    """
+    from debias.artifacts import plan_of, report_of
+    from debias.data.records import plain
+
+    plan = folder / "train.json"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; choose a new folder")
+    strange = (
+        [p for p in folder.iterdir() if p.name not in OURS] if folder.exists() else []
+    )
+    if strange and not plan.exists():
+        raise ValueError(f"{folder}: holds {strange[0].name}; choose a new folder")
+    if force or not plan.exists():
+        return None
+    there = plan_of(folder, tuple(asked))
+    if there != plain(asked):
+        raise ValueError(
+            f"{folder}: holds another run, with {_difference(there, plain(asked))}; "
+            "choose a new folder or --force"
+        )
+    return report_of(folder, keys) if (folder / "report.json").exists() else None
+
+
+def start(folder: Path, asked: dict[str, Any], force: bool) -> None:
+    """Writes the plan of a run; with `force`, removes what another one left.
+
+    A run of the same plan that was interrupted is no other: it resumes.
+    """
+    from debias.data.records import plain, read_record, write_record
+
+    plan, report = folder / "train.json", folder / "report.json"
+    try:
+        same = plan.exists() and read_record(plan, ()) == plain(asked)
+    except ValueError:  # a damaged plan is replaced by force
+        same = False
+    if force and not (same and not report.exists()):
+        for name in reversed(OURS):  # the report first: without it nothing is finished
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    write_record(plan, asked)
+
+
+def _difference(there: Any, here: Any, name: str = "") -> str:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here}):
+            if there.get(key) != here.get(key):
+                return _difference(there.get(key), here.get(key), key)
+    if name in ("log", "items", "data"):
+        return f"other contents of the {name}"
+    return f"{name} {there} where this has {here}"
+
+
+def peak_memory() -> float:
+    """The most memory this process has held so far, in GB; nan where nobody counts."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux `getrusage` counts the process that started it too
+        found = status.read_text(encoding="ascii").split("VmHWM:")
+        return int(found[1].split()[0]) * 1024 / 1e9
+    if os.name == "nt":
+        return float("nan")
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
