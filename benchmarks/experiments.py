@@ -422,6 +422,8 @@ CORRECTIONS = Table(
     bounds=("logging", "naive", "ceiling"),
 )
 
+# What is timed has the machine for itself.
+ALONE: dict[str, Any] = {"paired": (), "clicks": "", "workers": 1, "threads": None}
 SPEED = Table(
     name="speed",
     title="Rates by second, ours and a peer's in the same process",
@@ -437,11 +439,8 @@ SPEED = Table(
         *(f"{peer}_ratio" for peer in ("jax", "clax", "sklearn", "tfr", "rax", "ranx")),
         *(f"{peer}_ratio" for peer in ("torch", "keras_rs", "tfrs", "rechub")),
     ),
-    paired=(),
-    clicks="",
     seeds=3,
-    workers=1,
-    threads=None,
+    **ALONE,
 )
 
 GROWTH = Table(
@@ -449,11 +448,8 @@ GROWTH = Table(
     title="How cost grows: exponents, and milliseconds a thousand sessions",
     experiments=growth.CASES,
     metrics=("exponent", "first_ms", "last_ms"),
-    paired=(),
-    clicks="",
     seeds=3,
-    workers=1,
-    threads=None,
+    **ALONE,
 )
 
 LARGE = Table(
@@ -462,11 +458,8 @@ LARGE = Table(
     experiments=large.CASES,
     metrics=("rate", "cpu_seconds", "peak_gb", "limit_gb", "log_likelihood"),
     lower=("cpu_seconds", "peak_gb"),
-    paired=(),
-    clicks="",
     seeds=1,
-    workers=1,
-    threads=None,
+    **ALONE,
 )
 
 COSTS = Table(
@@ -480,11 +473,8 @@ COSTS = Table(
         *("disk_gb", "product_hours", "jax_product_hours", "jax_mixture_hours"),
         *("retrieval_hours", "encode_hours", "hnsw_hours", "hnsw_gb", "sent_kb"),
     ),
-    paired=(),
-    clicks="",
     seeds=3,
-    workers=1,
-    threads=None,
+    **ALONE,
 )
 
 SERVING = Table(
@@ -510,11 +500,8 @@ SERVING = Table(
         "growth_mb",
     ),
     lower=("p50_ms", "p99_ms", "build_seconds", "file_mb", "failed", "mixed"),
-    paired=(),
-    clicks="",
     seeds=1,
-    workers=1,
-    threads=None,
+    **ALONE,
 )
 
 BADGE = ("no_badge", "with_column", "without_column")

@@ -6,7 +6,7 @@ One model, one epoch a call, variables and Adam by hand, nothing that is not nee
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,17 +22,22 @@ def initial(sizes: Sequence[int], length: int, seed: int) -> list[np.ndarray]:
     return [*weights, np.zeros(length, "float32")]
 
 
-def in_tensorflow(
-    features: np.ndarray,
-    item: np.ndarray,
-    click: np.ndarray,
-    hidden: Sequence[int],
-    batch: int,
-    seed: int,
-) -> Callable[[], list[np.ndarray]]:
+class Job(NamedTuple):
+    """What a loop learns from, and how: tower of `hidden` units, sessions a step."""
+
+    features: np.ndarray
+    item: np.ndarray
+    click: np.ndarray
+    hidden: Sequence[int]
+    batch: int
+    seed: int
+
+
+def in_tensorflow(job: Job) -> Callable[[], list[np.ndarray]]:
     """A function that trains one epoch and returns the weights."""
     import tensorflow as tf
 
+    features, item, click, hidden, batch, seed = job
     width, length = features.shape[1], item.shape[1]
     weights = [tf.Variable(w) for w in initial((width, *hidden, 1), length, seed)]
     first = [tf.Variable(tf.zeros_like(w)) for w in weights]
@@ -73,20 +78,14 @@ def in_tensorflow(
     return run
 
 
-def in_jax(
-    features: np.ndarray,
-    item: np.ndarray,
-    click: np.ndarray,
-    hidden: Sequence[int],
-    batch: int,
-    seed: int,
-) -> Callable[[], list[np.ndarray]]:
+def in_jax(job: Job) -> Callable[[], list[np.ndarray]]:
     """The same; sessions must be a multiple of the batch."""
     from functools import partial
 
     import jax
     import jax.numpy as jnp
 
+    features, item, click, hidden, batch, seed = job
     width, length = features.shape[1], item.shape[1]
     table, shown = jnp.asarray(features), jnp.asarray(item)
     clicked = jnp.asarray(click, jnp.float32)

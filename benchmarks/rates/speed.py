@@ -184,7 +184,7 @@ def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float
     Args:
         queries: Of the simulated log; None: items are drawn from all alike.
     """
-    from benchmarks.rates.hand_written import in_jax, in_tensorflow
+    from benchmarks.rates.hand_written import Job, in_jax, in_tensorflow
     from debias.layers import BiasTower, Tower
     from debias.models import Additive
 
@@ -194,7 +194,7 @@ def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float
         drawn = simulated_sessions(queries, seed)
     model = Additive(Tower(HIDDEN), BiasTower({"position": LIST_SIZE}))
     loops = [
-        timed(loop(*drawn, HIDDEN, BATCH, seed))
+        timed(loop(Job(*drawn, HIDDEN, BATCH, seed)))
         for loop in (in_tensorflow, in_jax)
         if loop is in_tensorflow or find_spec("jax")
     ]

@@ -2,15 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from debias.commands import inputs
 from debias.commands.screen import AsJson, print_json, print_table, say, share_bar
-
-if TYPE_CHECKING:
-    from debias.data.events import EventColumns
 
 PARTS = (
     "event impression click target session query item shown position timestamp user "
@@ -32,19 +29,7 @@ MAKES = {
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-@inputs.options()
-def import_events(
-    events: Annotated[
-        list[str],
-        typer.Argument(
-            help="Parquet, CSV or JSON lines (.gz too), a row an event: files, folders "
-            "or globs, such as one of queries and one of events."
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="Folder to write, or one file NAME.parquet."),
-    ],
+def columns_of(
     preset: Annotated[
         str,
         typer.Option(
@@ -62,6 +47,35 @@ def import_events(
             f"{PARTS}.",
         ),
     ] = None,
+) -> Any:
+    """What the events call things, as `EventColumns`.
+
+    Raises:
+        ValueError: There is no such preset, or a part is unknown.
+    """
+    from debias.data.events import PRESETS
+    from debias.data.text import near, quoted
+
+    if preset not in PRESETS:
+        advice = near(preset, list(PRESETS))
+        raise ValueError(f"--preset {quoted(preset)}: no such preset: {advice}")
+    return PRESETS[preset].told(column or [])
+
+
+@inputs.options(columns=columns_of)
+def import_events(
+    events: Annotated[
+        list[str],
+        typer.Argument(
+            help="Parquet, CSV or JSON lines (.gz too), a row an event: files, folders "
+            "or globs, such as one of queries and one of events."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder to write, or one file NAME.parquet."),
+    ],
+    columns: Any,
     first_position: Annotated[
         int | None,
         typer.Option(
@@ -92,9 +106,8 @@ def import_events(
     All other commands read the log without -c. A run that was interrupted or killed
     continues when the same command is given again.
     """
-    from debias.data.events import COUNTED, import_events
+    from debias.data.events import import_events
 
-    columns = _columns(preset, column or [])
     pause, within = _seconds(gap), None if window is None else _seconds(window)
     with share_bar("importing") as progress:
         found = import_events(
@@ -108,10 +121,15 @@ def import_events(
             force=force,
             progress=progress,
         )
-    record = found._asdict()
     if json:
-        print_json(record)
-        return
+        print_json(found._asdict())
+    else:
+        _print(found._asdict())
+
+
+def _print(record: dict[str, Any]) -> None:
+    from debias.data.events import COUNTED
+
     for notice in record.pop("notices"):
         say(f"note: {notice}", err=True)
     counts, events_by_name = record.pop("counts"), record.pop("events")
@@ -127,16 +145,6 @@ def import_events(
 def _row(name: str, value: Any, about: str) -> dict[str, Any]:
     """A number and what it is, for a table."""
     return {"what": name, "value": value, "which is": about}
-
-
-def _columns(preset: str, texts: list[str]) -> "EventColumns":
-    from debias.data.events import PRESETS
-    from debias.data.text import near, quoted
-
-    if preset not in PRESETS:
-        advice = near(preset, list(PRESETS))
-        raise ValueError(f"--preset {quoted(preset)}: no such preset: {advice}")
-    return PRESETS[preset].told(texts)
 
 
 def _seconds(text: str) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands import inputs, places
-from debias.commands.screen import AsJson, print_json, print_table, say
+from debias.commands.screen import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,11 +83,7 @@ def judge(
         "Judgments",
         [{"what": k.replace("_", " "), "value": v} for k, v in record.items()],
     )
-    if found.left_out:
-        say(
-            f"note: {found.left_out:.1%} of the impressions stand at ranks of unknown "
-            "examination and are left out"
-        )
+    places.say_left_out(found.left_out)
 
 
 def _record(found: "Judgments", out: Path, method: str) -> dict[str, Any]:

@@ -104,6 +104,15 @@ def found_or_read(
     return read_propensities(asked)
 
 
+def say_left_out(share: float) -> None:
+    """Says what share of the impressions could not be used, if any."""
+    if share:
+        say(
+            f"note: {share:.1%} of the impressions stand at ranks of unknown "
+            "examination and are left out"
+        )
+
+
 def check_free(out: Path, force: bool) -> None:
     """Does nothing if the file may be written.
 

@@ -1,15 +1,79 @@
 """`debias serve`: retrieval and ranking over HTTP."""
 
+import os
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import FAILED, messages
+from debias.commands.screen import FAILED
+
+if TYPE_CHECKING:
+    from debias.serve.running import Tls
+
+_access = partial(typer.Option, rich_help_panel="Who may connect")
 
 
-@inputs.options()
+class Access(NamedTuple):
+    """Who reaches the service, under which name, and with what certificate."""
+
+    host: str
+    names: list[str]
+    token: str | None
+    certfile: Path | None
+    keyfile: Path | None
+    ca_certs: Path | None
+
+    @staticmethod
+    def of(
+        host: Annotated[
+            str, _access(help="Address to listen on; by default this machine only.")
+        ] = "127.0.0.1",
+        allow_host: Annotated[
+            list[str] | None,
+            _access(
+                help="Name by which clients reach the service, beside --host; may be "
+                "repeated. '*' for any."
+            ),
+        ] = None,
+        token_file: Annotated[
+            Path | None,
+            _access(
+                help="File of a bearer token that all but /live and /ready ask for. Or "
+                "set the variable DEBIAS_TOKEN."
+            ),
+        ] = None,
+        ssl_certfile: Annotated[
+            Path | None, _access(help="Certificate in PEM: serves HTTPS.")
+        ] = None,
+        ssl_keyfile: Annotated[
+            Path | None, _access(help="Its key, unless that is in the same file.")
+        ] = None,
+        ssl_ca_certs: Annotated[
+            Path | None,
+            _access(help="PEM; clients must show a certificate signed by these."),
+        ] = None,
+    ) -> "Access":
+        """What the options say.
+
+        Raises:
+            ValueError: The token is none.
+        """
+        token = _token(token_file, os.environ.get("DEBIAS_TOKEN"))
+        files = ssl_certfile, ssl_keyfile, ssl_ca_certs
+        return Access(host, list(allow_host or ()), token, *files)
+
+    def tls(self) -> "Tls":
+        """The certificate, as the service takes it; the password is a variable."""
+        from debias.serve.running import Tls
+
+        password = os.environ.get("DEBIAS_SSL_KEYFILE_PASSWORD")
+        return Tls(self.certfile, self.keyfile, password, self.ca_certs)
+
+
+@inputs.options(access=Access.of)
 def serve(
     versions: Annotated[
         Path,
@@ -17,6 +81,7 @@ def serve(
             help="Folder of published versions; new ones are taken over as they come."
         ),
     ],
+    access: Access,
     ranker: Annotated[
         Path | None,
         typer.Option(
@@ -24,17 +89,7 @@ def serve(
             "versions that hold no ranker; .onnx loads fastest."
         ),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; by default this machine only.")
-    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Name by which clients reach the service, beside --host; may be "
-            "repeated. '*' for any."
-        ),
-    ] = None,
     workers: Annotated[
         int,
         typer.Option(min=1, help="Processes, which share the memory of a version."),
@@ -46,23 +101,6 @@ def serve(
         float, typer.Option(min=0.001, help="Largest request, in megabytes.")
     ] = 4.0,
     seconds: Annotated[float, typer.Option(min=0.01, help="Longest request.")] = 2.0,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of a bearer token that all but /live and /ready ask for. Or set "
-            "the variable DEBIAS_TOKEN."
-        ),
-    ] = None,
-    ssl_certfile: Annotated[
-        Path | None, typer.Option(help="Certificate in PEM: serves HTTPS.")
-    ] = None,
-    ssl_keyfile: Annotated[
-        Path | None, typer.Option(help="Its key, unless that is in the same file.")
-    ] = None,
-    ssl_ca_certs: Annotated[
-        Path | None,
-        typer.Option(help="PEM; clients must show a certificate signed by these."),
-    ] = None,
     access_log: Annotated[
         str | None,
         typer.Option(
@@ -77,33 +115,30 @@ def serve(
     that dies is started again on the last good version. The password of an encrypted
     key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
     """
-    with messages():
-        for option, value in (("--body", body), ("--seconds", seconds)):
-            if not value < 1e6:  # NaN is not, and passes the check for the least
-                raise ValueError(f"{option} must be below 1,000,000, got {value}")
-        try:
-            from debias.serve import running
-            from debias.serve.guards import hosts_of
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"{error.name} is needed: pip install 'debias-ranking[serve]'"
-            ) from error
-        import os
-
-        password = os.environ.get("DEBIAS_SSL_KEYFILE_PASSWORD")
-        tls = running.Tls(ssl_certfile, ssl_keyfile, password, ssl_ca_certs)
-        application = running.Application(
-            versions,
-            ranker,
-            int(body * 1e6),
-            seconds,
-            threads,
-            hosts_of(host, allow_host or ()),
-            _token(token_file, os.environ.get("DEBIAS_TOKEN")),
-        )
-        if access_log not in (None, "-"):
-            Path(access_log).open("a").close()  # says now that it cannot be written
-        served = running.run(application, host, port, workers, tls, access_log)
+    for option, value in (("--body", body), ("--seconds", seconds)):
+        if not value < 1e6:  # NaN is not, and passes the check for the least
+            raise ValueError(f"{option} must be below 1,000,000, got {value}")
+    try:
+        from debias.serve import running
+        from debias.serve.guards import hosts_of
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is needed: pip install 'debias-ranking[serve]'"
+        ) from error
+    application = running.Application(
+        versions,
+        ranker,
+        int(body * 1e6),
+        seconds,
+        threads,
+        hosts_of(access.host, access.names),
+        access.token,
+    )
+    if access_log not in (None, "-"):
+        Path(access_log).open("a").close()  # says now that it cannot be written
+    served = running.run(
+        application, access.host, port, workers, access.tls(), access_log
+    )
     if not served:
         raise typer.Exit(FAILED)
 

@@ -1,12 +1,16 @@
 """`debias weights`: impressions with weights, for rankers of other libraries."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from debias.commands import inputs, places
 from debias.commands.screen import AsJson, print_json, say
+
+if TYPE_CHECKING:
+    from debias.propensity import Propensities
+    from debias.propensity.impressions import Impressions
 
 
 @inputs.options(source=inputs.Source.of)
@@ -61,7 +65,14 @@ def weights(
     found = impressions(log, known, names=places.names_of(read), clip=clip)
     items, queries = places.source_names(read)
     write_impressions(*(found, out, library, read.data), items, queries, correction)
-    record = {
+    if json:
+        print_json(_record(found, out, known))
+    else:
+        _print(found, out)
+
+
+def _record(found: "Impressions", out: Path, known: "Propensities") -> dict[str, Any]:
+    return {
         "path": str(out),
         "rows": len(found),
         "groups": len(found.group_sizes),
@@ -72,9 +83,9 @@ def weights(
         "left_out": found.left_out,
         "propensities": str(known.method[0]),
     }
-    if json:
-        print_json(record)
-        return
+
+
+def _print(found: "Impressions", out: Path) -> None:
     say(
         f"{len(found):,} rows in {len(found.group_sizes):,} groups; {found.clicks:,} "
         f"clicks, weighted worth {found.effective:,.0f} (clip {found.clip:.3g}), "
@@ -86,8 +97,4 @@ def weights(
             "decide all. Lower --clip, or randomise more (debias plan)",
             err=True,
         )
-    if found.left_out:
-        say(
-            f"note: {found.left_out:.1%} of the impressions stand at ranks of unknown "
-            "examination and are left out"
-        )
+    places.say_left_out(found.left_out)

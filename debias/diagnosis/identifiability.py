@@ -258,35 +258,34 @@ def profile(
     shown = np.any(log.mask, axis=0)
     identified = np.all(statistic[:, [below, above]] > critical, axis=1)
     identified[0] = shown[0]
-    lost = np.flatnonzero(shown & ~identified) + 1
-    grade: Grade = "bad"
     theta[~free] = np.nan
     theta[0] = 0.0
+    found = _judge_profile(identified, shown, moves[above])
+    return Profile(
+        *(np.arange(1, ranks + 1), theta, moves, statistic, identified), **vars(found)
+    )
+
+
+def _judge_profile(identified: np.ndarray, shown: np.ndarray, move: float) -> Finding:
+    """The verdict on ranks whose bias may be moved so far without contradiction."""
+    lost = np.flatnonzero(shown & ~identified) + 1
+    grade: Grade = "bad"
     if not shown[1:].any():
         verdict, step = "One rank only: there is nothing to compare.", "Log more ranks."
     elif lost.size:
         verdict = (
             f"Not identified in practice: rank {words(lost)} could be moved by "
-            f"{moves[above]:g} logits without the clicks contradicting it."
+            f"{move:g} logits without the clicks contradicting it."
         )
         step = "Exchange items between these ranks and the others, or log longer."
     else:
         grade = "good"
         verdict = (
             "Identified in practice: moving any rank's bias by "
-            f"{moves[above]:g} logits is contradicted by the clicks."
+            f"{move:g} logits is contradicted by the clicks."
         )
         step = "Estimate examination; the intervals say how precisely."
-    return Profile(
-        np.arange(1, ranks + 1),
-        theta,
-        moves,
-        statistic,
-        identified,
-        verdict=verdict,
-        next_step=step,
-        grade=grade,
-    )
+    return Finding(verdict=verdict, next_step=step, grade=grade)
 
 
 def _telling(counted: Cells) -> Cells:

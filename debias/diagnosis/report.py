@@ -191,17 +191,9 @@ def diagnose(
     if isinstance(log, Stream):
         reading = log.total / (log.total + AS_LONG)
     summary = count(log, lambda share: progress(reading * share / 2)).summary()
-    if isinstance(log, Stream):
-        log = log.sample(
-            max_sessions,
-            [seed],
-            progress=lambda share: progress(reading * (1 + share) / 2),
-        )
-    elif log.sessions > max_sessions:
-        chosen = np.random.default_rng(seed).choice(
-            log.sessions, max_sessions, replace=False
-        )
-        log = log.take(np.sort(chosen))
+    log = _some(
+        log, max_sessions, seed, lambda share: progress(reading * (1 + share) / 2)
+    )
     names = {code: printable(name) for code, name in enumerate(devices, start=1)}
     found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
@@ -239,6 +231,21 @@ def diagnose(
         names,
         shown,
     )
+
+
+def _some(
+    log: ClickLog | Stream,
+    most: int,
+    seed: int,
+    progress: Callable[[float], None],
+) -> ClickLog:
+    """At most so many sessions, drawn at random, in memory."""
+    if isinstance(log, Stream):
+        return log.sample(most, [seed], progress=progress)
+    if log.sessions <= most:
+        return log
+    chosen = np.random.default_rng(seed).choice(log.sessions, most, replace=False)
+    return log.take(np.sort(chosen))
 
 
 def _runs(

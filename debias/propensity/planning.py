@@ -148,6 +148,45 @@ def plan(
     >>> [each.ranks for each in found.exchanges], bool(found.standard_error[1] <= 0.1)
     ([(1, 2)], True)
     """
+    chosen = _taking_part(log, se, share, minimum)
+    some = log.take(np.isin(log.query, chosen))
+    counted = cells(some)
+    rate = counted.by_rank(counted.clicked) / some.sessions
+    if not (rate > 0).all():
+        raise ValueError(
+            f"rank {int(np.argmin(rate > 0)) + 1} has no click: log longer, or keep "
+            "fewer ranks (--list-size)"
+        )
+    if known is None:
+        known = propensities(log)
+    theta = _usable(known, log.list_size)
+    traffic, why = len(some) / len(log), _why(known, theta, se)
+    if theta is not None and _enough(known, theta, se):
+        error = known.standard_error / theta
+        return Plan((), 0, chosen, traffic, error, se, 0.0, 0.0, True, why)
+    pairs = np.array(list(combinations(range(log.list_size), 2)))
+    worth, loss = _worth(rate, pairs, theta)
+    wanted = se / (1 + _margin(se, log.list_size))
+    shares = _cheapest(worth, np.maximum(loss, PRICE * rate.sum()), pairs)
+    shares, sessions, error = _sized(
+        shares, worth, pairs, wanted, share, some.sessions, counted
+    )
+    lost = shares * loss * sessions
+    exchanges = tuple(
+        Exchange((int(a) + 1, int(b) + 1), float(x), int(np.ceil(x * sessions)), cost)
+        for (a, b), x, cost in zip(pairs, shares, lost.tolist(), strict=True)
+        if x > 0
+    )
+    cost, cost_share = float(lost.sum()), float(lost.sum() / (rate.sum() * sessions))
+    known_by_log = theta is not None
+    return Plan(
+        *(exchanges, sessions, chosen, traffic, error, se),
+        *(cost, cost_share, known_by_log, why),
+    )
+
+
+def _taking_part(log: ClickLog, se: float, share: float, minimum: int) -> np.ndarray:
+    """Queries with sessions enough, once the arguments of `plan` are checked."""
     if not 0 < se < 1:
         raise ValueError(f"se must be in (0, 1), got {se}")
     if not 0 < share <= 0.5:
@@ -161,52 +200,7 @@ def plan(
             f"no query has {minimum} sessions, the most has {count.max()}: log longer, "
             "or lower the minimum"
         )
-    some = log.take(np.isin(log.query, chosen))
-    counted = cells(some)
-    rate = counted.by_rank(counted.clicked) / some.sessions
-    if not (rate > 0).all():
-        raise ValueError(
-            f"rank {int(np.argmin(rate > 0)) + 1} has no click: log longer, or keep "
-            "fewer ranks (--list-size)"
-        )
-    if known is None:
-        known = propensities(log)
-    theta = _usable(known, log.list_size)
-    if theta is not None and _enough(known, theta, se):
-        error = known.standard_error / theta
-        why = _why(known, theta, se)
-        traffic = len(some) / len(log)
-        return Plan((), 0, chosen, traffic, error, se, 0.0, 0.0, True, why)
-    pairs = np.array(list(combinations(range(log.list_size), 2)))
-    worth, loss = _worth(rate, pairs, theta)
-    wanted = se / (1 + _margin(se, log.list_size))
-    shares = _cheapest(worth, np.maximum(loss, PRICE * rate.sum()), pairs)
-    shares, sessions, error = _sized(
-        shares, worth, pairs, wanted, share, some.sessions, counted
-    )
-    lost = shares * loss * sessions
-    exchanges = tuple(
-        Exchange(
-            (int(a) + 1, int(b) + 1),
-            float(part),
-            int(np.ceil(part * sessions)),
-            float(cost),
-        )
-        for (a, b), part, cost in zip(pairs, shares, lost, strict=True)
-        if part > 0
-    )
-    return Plan(
-        exchanges,
-        sessions,
-        chosen,
-        len(some) / len(log),
-        error,
-        se,
-        float(lost.sum()),
-        float(lost.sum() / (rate.sum() * sessions)),
-        theta is not None,
-        _why(known, theta, se),
-    )
+    return chosen
 
 
 def _usable(known: Propensities, ranks: int) -> np.ndarray | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.rates import speed
-from benchmarks.rates.hand_written import in_jax, in_tensorflow, initial
+from benchmarks.rates.hand_written import Job, in_jax, in_tensorflow, initial
 from benchmarks.rates.peer_process import PYTHON, Peer
 from simulators.behaviours import EYE_TRACKING
 from simulators.oracle import click_probability
@@ -94,7 +94,7 @@ def test_a_hand_written_loop_learns_what_fit_learns():
     features = rng.normal(size=(50, 3)).astype("float32")
     item = rng.integers(0, 50, (4096, 10), np.int32)
     click = (features[item, 0] > 0) & (np.arange(10) < 5)
-    epoch = in_tensorflow(features, item, click, (8,), 32, 0)
+    epoch = in_tensorflow(Job(features, item, click, (8,), 32, 0))
     for _ in range(5):
         weights = epoch()
     *tower, bias = weights
@@ -109,7 +109,7 @@ def test_hand_written_loops_start_alike_and_step_alike():
     rng = np.random.default_rng(0)
     item = rng.integers(0, 20, (16, 10), np.int32)
     drawn = rng.normal(size=(20, 3)).astype("float32"), item, rng.random((16, 10)) < 0.3
-    one, other = (loop(*drawn, (8,), 16, 3)() for loop in (in_tensorflow, in_jax))
+    one, other = (loop(Job(*drawn, (8,), 16, 3))() for loop in (in_tensorflow, in_jax))
     for a, b, start in zip(one, other, initial((3, 8, 1), 10, 3), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
         assert np.abs(a - start).max() == pytest.approx(1e-3, rel=0.02)
