@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
+from benchmarks.questions import graph, horizons, kinds, offline, production
 from benchmarks.ranking import columns, coverage, judgments, tree_rows
 from benchmarks.ranking.settings import Logging, Size, adam_alone, identity
 from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
@@ -574,6 +575,7 @@ PLANS = Table(
 )
 
 RETRIEVAL = (*retrieval.TABLES, clicks.TABLE, updates.TABLE)
+QUESTIONS = tuple(each.TABLE for each in (horizons, offline, graph, kinds, production))
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -601,5 +603,6 @@ TABLES: dict[str, Table] = {
         JUDGMENTS,
         TREES,
         PLANS,
+        *QUESTIONS,
     )
 }

@@ -8,11 +8,12 @@
 | `sessions` | what more clicks bring: NDCG by number of training sessions |
 | `confounding` | NDCG by how much of a log is random, best and worst first |
 | `updates` | hit rate of retrieval day by day, by how it is kept up to date |
+| `repair` | relevance by components of the graph of ranks, and its repair |
 
 The first two are of a model trained for the purpose, the others of published results.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,16 @@ from benchmarks.experiments import (
     SESSIONS,
 )
 from benchmarks.harness import store
+from benchmarks.harness.drawing import band
 from benchmarks.harness.plan import Table
 from benchmarks.harness.tables import View, views
+from benchmarks.questions import drawings, graph
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import World, trained, world
 from benchmarks.ranking.settings import Size
 from benchmarks.ranking.truths import neighbours
 from benchmarks.retrieval import updates
 from debias.data.files import atomic_write
-from debias.metrics import Estimate
 from debias.models import XPA, ClickModel, Mixture
 from debias.models.batches import batches
 from debias.training.config import TrainingConfig
@@ -155,7 +157,7 @@ def sessions(found: Views) -> Figure:
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for row in SESSIONS.rows:
-        _band(axes, sizes, [at[size].mean(row, "ndcg@5") for size in sizes], row)
+        band(axes, sizes, [at[size].mean(row, "ndcg@5") for size in sizes], row)
     axes.set_xscale("log")
     axes.set_xlabel("training sessions")
     axes.set_ylabel("NDCG@5, mean and 95% interval")
@@ -176,7 +178,7 @@ def confounding(found: Views) -> Figure:
         names = sorted(share, key=share.__getitem__)
         for row in CONFOUNDED:
             means = [found[name].mean(row, "ndcg@10") for name in names]
-            _band(axes, [share[name] for name in names], means, row)
+            band(axes, [share[name] for name in names], means, row)
         axes.set_title(f"{way} first")
         axes.set_xlabel("share of sessions in random order")
     figure.axes[0].set_ylabel("NDCG@10, mean and 95% interval")
@@ -192,7 +194,7 @@ def by_day(found: Views) -> Figure:
     for axes, (population, view) in zip(panels, found.items(), strict=True):
         for row in updates.ROWS:
             means = [view.mean(row, f"hr@50-day-{day}") for day in days]
-            _band(axes, days, means, row)
+            band(axes, days, means, row)
         axes.set_title(population)
         axes.set_xlabel("day")
         axes.set_xticks(days)
@@ -201,24 +203,12 @@ def by_day(found: Views) -> Figure:
     return figure
 
 
-def _band(
-    axes: Any, x: Sequence[float], means: Sequence[Estimate | None], row: str
-) -> None:
-    """A line through the means that there are, and its intervals."""
-    points = [(at, mean) for at, mean in zip(x, means, strict=True) if mean]
-    at = [point[0] for point in points]
-    (line,) = axes.plot(
-        at, [m.mean for _, m in points], marker="o", markersize=3, label=row
-    )
-    low, high = ([getattr(m, end) for _, m in points] for end in ("low", "high"))
-    axes.fill_between(at, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-
-
 FIGURES: Mapping[str, Callable[[int, Size], Figure]] = {
     "attention": partial(of_model, "xpa", "grid", attention),
     "examination": partial(of_model, "mixture", "mixed", examination),
     "sessions": partial(of_results, SESSIONS, sessions),
     "confounding": partial(of_results, CONFOUNDING, confounding),
     "updates": partial(of_results, updates.TABLE, by_day),
+    "repair": partial(of_results, graph.TABLE, drawings.repairs),
 }
 """Entering a figure here has it drawn and tested."""

@@ -166,19 +166,21 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
 
 
 def shown_clicks(world: World, score: np.ndarray) -> float:
+    """`clicks_of` the test queries of a world."""
+    return clicks_of(world.population, world.test.data, score)
+
+
+def clicks_of(population: Population, data: RankingData, score: np.ndarray) -> float:
     """Exact expected clicks a list when the crowd sees the ten best by `score`.
 
     Ties are broken at random, in the same way for every row.
     """
-    data = world.test.data
     tie_break = np.random.default_rng(0).permutation(data.items)
     order = np.lexsort((tie_break, -np.asarray(score, float), data.query_of_item()))
     place = data.padded(LIST_SIZE)
     gamma = item_attraction(data)[order[np.maximum(place, 0)]]
     mask = place >= 0
-    return float(
-        expected_clicks(world.population, np.where(mask, gamma, 0), mask).mean()
-    )
+    return float(expected_clicks(population, np.where(mask, gamma, 0), mask).mean())
 
 
 def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,151 @@
+"""Mixtures told apart: do held-out clicks say how many kinds of users there are?
+
+Protocol, fixed before any result was looked at:
+
+1. Small worlds, 5,000 sessions of the production ranker. Populations of one to three
+   kinds of users: `one` position-based; `two` of .5 and .5 that differ in depth and in
+   taste, `uneven` the same of .9 and .1; `depths` that differ in depth alone; `three`
+   position-based, by rank alone, by item alone, a third each.
+2. Rows: `kinds_1` to `kinds_4` are mixtures of so many product models with learned
+   shares, as `debias.fit` fits with its defaults but in batches of 128 (`kinds_1` is
+   `product`); `chosen` is the one of the four with the best click likelihood on the
+   held-out sessions that also chose its weights; `averaged` is three product models
+   that learn apart, the size of `kinds_3`.
+3. `kinds` is the number of components of the row, `right` whether it is the true one.
+   `type_rand_index` is the adjusted Rand index of most likely components and true
+   kinds; NDCG@5 and clicks to expect are on the test queries, click likelihood on
+   5,000 test sessions.
+4. Ten seeds from 100 on; the baseline is `kinds_1`; Holm's correction is over all
+   differences of the table.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from benchmarks.harness.memory import forget
+from benchmarks.harness.plan import Table
+from benchmarks.questions.settings import config, learning
+
+SESSIONS = 5_000
+MOST = 4  # components
+TRUE: Mapping[str, int] = {"one": 1, "two": 2, "uneven": 2, "depths": 2, "three": 3}
+FITTED = (*(f"kinds_{k}" for k in range(1, MOST + 1)), "averaged")
+ROWS = (*FITTED[:MOST], "chosen", "averaged")
+
+
+def crowd(name: str) -> Any:
+    """The population of that name."""
+    from simulators.behaviours import PositionBased, power_law
+    from simulators.populations import Population, named
+
+    if name in ("two", "uneven"):
+        share = 0.5 if name == "two" else 0.9
+        picky = PositionBased(power_law(2.0), pickiness=3.0)
+        return Population(((share, PositionBased(power_law(0.5))), (1 - share, picky)))
+    return named({"one": "pbm", "depths": "two-depths", "three": "mixed"}[name])
+
+
+class Result(NamedTuple):
+    """What a fitted row came to."""
+
+    validation: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """So many kinds of users in the model, on a crowd of so many."""
+
+    row: str
+    population: str
+
+    def settings(self) -> dict[str, Any]:
+        size = {"sessions": SESSIONS, "most": MOST}
+        return {**size, **learning()}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        if self.row == "averaged":
+            return results(self.population, seed)["averaged"].metrics
+        every = {k: results(self.population, seed)[k] for k in FITTED[:MOST]}
+        name = self.row
+        if name == "chosen":
+            name = max(every, key=lambda row: every[row].validation)
+        kinds = int(name.removeprefix("kinds_"))
+        right = float(kinds == TRUE[self.population])
+        return {**every[name].metrics, "kinds": float(kinds), "right": right}
+
+
+@lru_cache(maxsize=1)
+def results(population: str, seed: int) -> dict[str, Result]:
+    """Every fitted row of one world; those of the last world are kept."""
+    from benchmarks.questions.worlds import logged, parts, stochastic
+
+    three = parts(seed)
+    scores = [part.production for part in three]
+    found = logged(crowd(population), three, scores, stochastic, SESSIONS, seed)
+    return {row: measured(row, found, seed) for row in FITTED}
+
+
+def measured(row: str, found: Any, seed: int) -> Result:
+    """One row, fitted to the clicks of a world and held against its truth."""
+    from benchmarks.ranking.protocol import (
+        click_metrics,
+        predicted_logits,
+        ranking_metrics,
+        scores,
+        trained,
+    )
+    from benchmarks.ranking.truths import type_rand_index
+
+    forget()
+    model, validation = trained(found, builder(row, found), config(seed))
+    metrics = ranking_metrics(found, scores(model.score, found.test.data))
+    logits = predicted_logits(model, found.test)
+    metrics |= click_metrics(found.test.log, logits)
+    if row not in ("kinds_1", "averaged") and len(found.population.types) > 1:
+        metrics["type_rand_index"] = type_rand_index(model, found.test)
+    return Result(validation, metrics)
+
+
+def builder(row: str, found: Any) -> Callable[[int], Any]:
+    """From a seed to the click model of a row."""
+    from debias.data.layout import layout_of
+    from debias.models import Mixture, Product
+    from debias.models.builders import INIT_STD, bias, product, product_three, relevance
+
+    layout = layout_of(found.train.log)
+    if row == "averaged":
+        return lambda seed: product_three(layout, seed)
+    kinds = int(row.removeprefix("kinds_"))
+    if kinds == 1:
+        return lambda seed: product(layout, seed)
+
+    def mixture(seed: int) -> Any:
+        seeds = [kinds * seed + kind for kind in range(kinds)]
+        return Mixture(
+            [
+                Product(relevance(s), bias(layout, init_std=INIT_STD, seed=s))
+                for s in seeds
+            ],
+            "learned",
+        )
+
+    return mixture
+
+
+TABLE = Table(
+    name="kinds",
+    title="How many kinds of users, chosen by held-out clicks, by crowd",
+    experiments=tuple(Kinds(row, population) for population in TRUE for row in ROWS),
+    metrics=(
+        *("ndcg@5", "expected_clicks", "click_log_likelihood"),
+        *("type_rand_index", "kinds", "right"),
+    ),
+    baseline="kinds_1",
+    paired=("ndcg@5", "click_log_likelihood"),
+    clicks="click_log_likelihood",
+    first_seed=100,
+    holm=True,
+)

@@ -1,0 +1,277 @@
+"""How wrong is offline evaluation on clicks: which number should a team watch?
+
+Protocol, fixed before any result was looked at:
+
+1. Ten rankers are to be compared in each small world: seven models fitted to 5,000
+   sessions of the production ranker as `debias.fit` fits, in batches of 128 (`naive`,
+   `position_feature`, `additive`, `product`, `xpa`, `softmax_naive`, `listwise`), and
+   ridge regressions on the grades of 20 queries (the one in production), 72 and all.
+2. A scoreboard gives each ranker a number, from 5,000 sessions that the production
+   ranker logged of the test queries:
+
+| row | number |
+|---|---|
+| `log_likelihood` | of clicks given those above; of the five that predict clicks |
+| `concordance` | share of pairs of a click and a skip in order, same query and place |
+| `click_ndcg` | NDCG@10 of the logged lists in the new order, clicks for relevance |
+| `click_ndcg_ips` | DCG@10 of the same, each click over the examination of its rank |
+| `examination_ips` | clicks to expect by examination, `debias.propensity.off_policy` |
+| `policy_ips` | clicks to expect by logged propensities, self-normalised, clipped |
+| `interleaving` | sessions won less lost in 5,000 team drafts against production |
+| `ab_test` | mean clicks of 5,000 sessions that are shown its best ten |
+
+   Examination is estimated from the training log. The last two need traffic of their
+   own for each ranker: they are no offline numbers, and stand apart.
+3. Truth, on the test queries: exact clicks to expect of the ten best, and NDCG@10 by
+   grades. `tau_clicks` and `tau_ndcg` are Kendall's correlations over the rankers of a
+   scoreboard with both. `tau_clicks_five` is over the five that predict clicks, for
+   every scoreboard. `clicks_lost` is the share of the clicks of the best ranker that is
+   lost by the choice of the scoreboard, among the rankers that it can judge.
+4. Crowds: position-based, mixed, trusting. Ten seeds from 100 on; the baseline is
+   `click_ndcg`; Holm's correction is over all differences of the table.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.harness.memory import forget
+from benchmarks.harness.plan import Table
+from benchmarks.questions.settings import config, learning
+
+SESSIONS = 5_000
+CROWDS = ("pbm", "mixed", "trust")
+PREDICTING = ("naive", "position_feature", "additive", "product", "xpa")
+FITTED = (*PREDICTING, "softmax_naive", "listwise")
+GRADED: Mapping[str, float] = {"production": 0.01, "ridge_30": 0.3, "ridge_100": 1.0}
+SCOREBOARDS = (
+    *("log_likelihood", "concordance", "click_ndcg", "click_ndcg_ips"),
+    *("examination_ips", "policy_ips"),
+)
+ONLINE = ("interleaving", "ab_test")
+
+Numbers = Mapping[str, float]  # by ranker
+
+
+class Judged(NamedTuple):
+    """What every scoreboard says of every ranker of one world, and the truth."""
+
+    boards: Mapping[str, Numbers]
+    clicks: Numbers
+    ndcg: Numbers
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """One way of judging rankers by clicks, on one crowd."""
+
+    row: str
+    population: str
+
+    def settings(self) -> dict[str, Any]:
+        rankers = {"rankers": [*FITTED, *GRADED], "sessions": SESSIONS}
+        return {**rankers, **learning()}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        return agreement(judged(self.population, seed), self.row)
+
+
+def agreement(found: Judged, board: str) -> dict[str, float]:
+    """How a scoreboard agrees with the truth over the rankers that it judges."""
+    numbers = found.boards[board]
+    names = list(numbers)
+    best = max(names, key=numbers.__getitem__)
+    most = max(found.clicks[name] for name in names)
+    return {
+        "tau_clicks": tau(names, numbers, found.clicks),
+        "tau_ndcg": tau(names, numbers, found.ndcg),
+        "tau_clicks_five": tau(PREDICTING, numbers, found.clicks),
+        "clicks_lost": 1 - found.clicks[best] / most,
+    }
+
+
+def tau(names: Any, one: Numbers, other: Numbers) -> float:
+    """Kendall's correlation of two numbers over some rankers.
+
+    >>> tau("abc", {"a": 1, "b": 2, "c": 3}, {"a": 10, "b": 30, "c": 20})
+    0.3333333333333333
+    """
+    from scipy.stats import kendalltau
+
+    pair = ([of[name] for name in names] for of in (one, other))
+    return float(kendalltau(*pair).statistic)
+
+
+@lru_cache(maxsize=1)
+def judged(crowd: str, seed: int) -> Judged:
+    """All rankers of one world, judged; the last world is kept for the next row."""
+    from benchmarks.questions.worlds import world
+    from benchmarks.ranking.protocol import clicks_of
+    from debias import metrics
+
+    found = world(crowd, seed, SESSIONS)
+    scores, likely = rankers(found, seed)
+    data, log, labels = found.test.data, found.test.log, found.test.data.labels
+    assert labels is not None
+    boards: dict[str, dict[str, float]] = {
+        name: {ranker: board(score) for ranker, score in scores.items()}
+        for name, board in by_clicks(found).items()
+    }
+    boards["log_likelihood"] = likely
+    boards |= online(found, scores, seed, len(log))
+
+    def ndcg(score: np.ndarray) -> float:
+        value = metrics.ndcg(labels, score, (10,), offsets=data.offsets)
+        return metrics.estimate(value[:, 0]).mean
+
+    return Judged(
+        boards,
+        {n: clicks_of(found.population, data, score) for n, score in scores.items()},
+        {n: ndcg(score) for n, score in scores.items()},
+    )
+
+
+def rankers(found: Any, seed: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Scores of the test items by ranker, and the click likelihood of some."""
+    from benchmarks.questions.worlds import parts
+    from benchmarks.ranking.protocol import click_metrics, predicted_logits, scores
+    from benchmarks.ranking.rows import fit
+
+    every: dict[str, np.ndarray] = {}
+    likely: dict[str, float] = {}
+    for name in FITTED:
+        forget()
+        model = fit(name, found, config(seed)).model
+        every[name] = scores(model.score, found.test.data)
+        if name in PREDICTING:
+            logits = predicted_logits(model, found.test)
+            value = click_metrics(found.test.log, logits)
+            likely[name] = value["click_log_likelihood"]
+    for name, labels in GRADED.items():
+        every[name] = parts(seed, labels)[2].production
+    return every, likely
+
+
+def by_clicks(found: Any) -> dict[str, Callable[[np.ndarray], float]]:
+    """Scoreboards that read the test log alone: from scores (items,) to a number."""
+    from benchmarks.ranking.learners import estimated_examination
+    from benchmarks.ranking.protocol import TEMPERATURE
+    from debias import metrics
+    from debias.propensity import off_policy
+    from debias.training.choice import strata
+
+    log, data = found.test.log, found.test.data
+    theta = np.array(estimated_examination(found))
+    theta = (theta / theta.max()).clip(1e-3)
+    number = strata(log, ())
+    clicks = log.click.astype(np.int8)
+
+    def concordance(score: np.ndarray) -> float:
+        return metrics.click_concordance(log.click, score[log.item], number, log.mask)
+
+    def click_ndcg(score: np.ndarray) -> float:
+        value = metrics.ndcg(clicks, score[log.item], (10,), mask=log.mask)
+        return metrics.estimate(value[:, 0]).mean
+
+    def click_ndcg_ips(score: np.ndarray) -> float:
+        order = np.argsort(-score[log.item], axis=1, kind="stable")
+        gain = np.take_along_axis(log.click / theta, order, axis=1)
+        return float((gain / np.log2(2 + np.arange(log.list_size))).sum(axis=1).mean())
+
+    def examination_ips(score: np.ndarray) -> float:
+        return off_policy.examination_ips(log, score, theta, None).value
+
+    def policy_ips(score: np.ndarray) -> float:
+        chance = off_policy.plackett_luce(log, data, score, TEMPERATURE)
+        return off_policy.cascade_ips(log, chance, None).value
+
+    return {
+        "concordance": concordance,
+        "click_ndcg": click_ndcg,
+        "click_ndcg_ips": click_ndcg_ips,
+        "examination_ips": examination_ips,
+        "policy_ips": policy_ips,
+    }
+
+
+def online(
+    found: Any, scores: Mapping[str, np.ndarray], seed: int, sessions: int
+) -> dict[str, dict[str, float]]:
+    """What live traffic says: team drafts against production, and an A/B test."""
+    from benchmarks.ranking.protocol import LIST_SIZE
+    from simulators.clicks import item_attraction
+    from simulators.policies import Deterministic
+    from simulators.populations import visit
+
+    data, gamma = found.test.data, item_attraction(found.test.data)
+    longest = int(data.sizes.max())
+
+    def ordered(score: np.ndarray) -> np.ndarray:
+        """(Q, longest) items from the best, -1 behind the last."""
+        every = Deterministic(lambda _: score).prepare(data, longest)
+        query = np.arange(data.queries)
+        return every.show(query, np.random.default_rng(0)).item
+
+    orders = {name: ordered(score) for name, score in scores.items()}
+    drafts: dict[str, float] = {}
+    means: dict[str, float] = {}
+    for number, (name, order) in enumerate(orders.items()):
+        rng = np.random.default_rng([seed, 63, number])
+        query = rng.integers(0, data.queries, sessions)
+        best = order[query, :LIST_SIZE]
+        means[name] = float(
+            visit(found.population, gamma[best], rng).click.sum(axis=1).mean()
+        )
+        drafted = [team_draft(order[q], orders["production"][q], rng) for q in query]
+        item, mine = (np.stack(each) for each in zip(*drafted, strict=True))
+        click = visit(found.population, gamma[item], rng).click
+        won = (click & mine).sum(axis=1) - (click & ~mine).sum(axis=1)
+        drafts[name] = 0.0 if name == "production" else float(np.sign(won).mean())
+    return {"interleaving": drafts, "ab_test": means}
+
+
+def team_draft(
+    one: np.ndarray, other: np.ndarray, rng: np.random.Generator, size: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """A list of two rankings, and which of its items are of the first.
+
+    In each round both teams choose their best item left, in an order drawn by lot.
+    Source: Radlinski, Kurup and Joachims, How Does Clickthrough Data Reflect Retrieval
+    Quality?, CIKM 2008.
+
+    Args:
+        one, other: Items from the best, the same ones; -1 behind the last.
+        rng: Draws who is first in a round.
+        size: Items of the list, at most as many as there are; even.
+    """
+    chosen: list[int] = []
+    teams: list[bool] = []
+    places = [0, 0]
+    for first in rng.integers(0, 2, size // 2):
+        for team in (first, 1 - first):
+            ranking = (one, other)[team]
+            while ranking[places[team]] in chosen:
+                places[team] += 1
+            chosen.append(ranking[places[team]])
+            teams.append(team == 0)
+    return np.array(chosen), np.array(teams)
+
+
+TABLE = Table(
+    name="offline",
+    title="Which scoreboard of clicks orders rankers as the truth does, by crowd",
+    experiments=tuple(
+        Scoreboard(row, crowd) for crowd in CROWDS for row in (*SCOREBOARDS, *ONLINE)
+    ),
+    metrics=("tau_clicks", "tau_ndcg", "tau_clicks_five", "clicks_lost"),
+    baseline="click_ndcg",
+    paired=("tau_clicks", "tau_ndcg"),
+    clicks="",
+    bounds=ONLINE,
+    lower=("clicks_lost",),
+    first_seed=100,
+    holm=True,
+)

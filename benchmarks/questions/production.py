@@ -1,0 +1,82 @@
+"""When does debiasing stop paying? By the strength of the ranker that made the log.
+
+Protocol, fixed before any result was looked at:
+
+1. Small worlds. The production ranker is ridge regression on the grades of 1%, 10% or
+   100% of the queries to learn from (3, 24 or 240), and its log has 1,000 or 10,000
+   sessions to learn from, a quarter of that to choose weights by. Populations are named
+   CROWD-LABELS-SESSIONS, such as `pbm-100-1e3`.
+2. Rows: `softmax_naive`, `product` and `listwise`, as `debias.fit` fits them with its
+   defaults but in batches of 128; `production` goes on as it is.
+3. NDCG@5 by grades and exact clicks to expect, on the test queries. The map says, of
+   each population, the difference of every row from `softmax_naive`, paired by seed.
+4. Ten seeds from 100 on; Holm's correction is over all differences of the table.
+
+After Niu et al., SIGIR 2025, who find that corrections often fail to outperform naive
+learning where the production ranker is strong and sessions are few.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.harness.memory import forget
+from benchmarks.harness.plan import Table
+from benchmarks.questions.settings import config, learning
+
+CROWDS = ("pbm", "mixed", "trust")
+LABELS = (1, 10, 100)  # percent
+SESSIONS = ("1e3", "1e4")
+LEARNERS = ("softmax_naive", "product", "listwise")
+BOUNDS = ("production",)
+FEWEST = 2  # queries whose grades the weakest production ranker has seen
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One model on the log of a production ranker of some strength."""
+
+    row: str
+    crowd: str
+    labels: int
+    sessions: str
+
+    @property
+    def population(self) -> str:
+        return f"{self.crowd}-{self.labels}-{self.sessions}"
+
+    def settings(self) -> dict[str, Any]:
+        size = {"labels": self.labels, "sessions": int(float(self.sessions))}
+        return {**size, **learning(), "fewest": FEWEST}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from benchmarks.questions.worlds import world
+        from benchmarks.ranking.protocol import ranking_metrics, scores
+        from benchmarks.ranking.rows import fit
+
+        forget()
+        sessions = int(float(self.sessions))
+        found = world(self.crowd, seed, sessions, self.labels / 100, FEWEST)
+        if self.row == "production":
+            return ranking_metrics(found, found.test.logging)
+        model = fit(self.row, found, config(seed)).model
+        return ranking_metrics(found, scores(model.score, found.test.data))
+
+
+TABLE = Table(
+    name="production",
+    title="Whether debiasing pays, by strength of the production ranker and sessions",
+    experiments=tuple(
+        Learned(row, crowd, labels, sessions)
+        for crowd in CROWDS
+        for labels in LABELS
+        for sessions in SESSIONS
+        for row in (*LEARNERS, *BOUNDS)
+    ),
+    metrics=("ndcg@5", "ndcg@10", "expected_clicks"),
+    baseline="softmax_naive",
+    paired=("ndcg@5", "expected_clicks"),
+    clicks="",
+    bounds=BOUNDS,
+    first_seed=100,
+    holm=True,
+)

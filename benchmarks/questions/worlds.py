@@ -1,0 +1,111 @@
+"""Small worlds, which the tables of open questions share.
+
+400 queries are generated as for the tables of rankers, but with 10 to 40 items, 20 in
+the median, and are split 60 : 20 : 20 into queries to learn from, to choose weights by,
+and to test on. A production ranker, ridge regression on the grades of some of the
+queries to learn from, orders the items, and a policy shows ten of them a session.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.ranking.protocol import LIST_SIZE, TEMPERATURE, Split, World
+from benchmarks.ranking.settings import part_seed
+from debias.data import RankingData
+from simulators.clicks import simulate
+from simulators.policies import PlackettLuce, Policy, Ranker, weak_ranker
+from simulators.populations import Population, named
+from simulators.queries import generate
+
+QUERIES = 400
+ITEMS = {"min_items": 10, "median_items": 20, "max_items": 40}
+FEWEST = 20  # queries whose grades a weak production ranker has seen
+
+MakePolicy = Callable[[Ranker], Policy]
+
+
+class Part(NamedTuple):
+    """Queries of one split, with their standardised features."""
+
+    data: RankingData
+    production: np.ndarray  # (items,) scores of the production ranker
+
+
+def parts(
+    seed: int, labels: float = 0.01, fewest: int = FEWEST, queries: int = QUERIES
+) -> list[Part]:
+    """The three splits of one seed.
+
+    Args:
+        seed: Names queries, items, grades and split.
+        labels: Share of the first split whose grades the production ranker has seen.
+        fewest: Queries that it has seen at least.
+        queries: How many there are.
+    """
+    from debias.layers import Standardize
+
+    rng = np.random.default_rng([seed, 62])
+    raw = list(generate(queries, seed, **ITEMS).split((0.6, 0.2, 0.2), rng))
+    production = weak_ranker(raw[0], labels, seed, fewest)
+    scale = Standardize().adapt(raw[0].features)
+    return [
+        Part(replace(each, features=np.asarray(scale(each.features))), production(each))
+        for each in raw
+    ]
+
+
+def stochastic(ranker: Ranker) -> Policy:
+    """A draw from the scores, as rankings in production move from day to day."""
+    return PlackettLuce(ranker, TEMPERATURE)
+
+
+def logged(
+    crowd: Population,
+    three: Sequence[Part],
+    scores: Sequence[np.ndarray],
+    policy: MakePolicy,
+    sessions: int,
+    seed: int,
+) -> World:
+    """A log of each split: of the second a quarter of the sessions of the others.
+
+    Args:
+        crowd: Who clicks.
+        three: The splits.
+        scores: (items,) of each split, by which the policy ranks.
+        policy: From a ranker to what shows its lists.
+        sessions: To learn from, and to test on.
+        seed: Of all three logs.
+    """
+    splits = []
+    counts = (sessions, sessions // 4, sessions)
+    for place, (part, score, count) in enumerate(
+        zip(three, scores, counts, strict=True)
+    ):
+        shown = policy(_giving(score))
+        own = part_seed(seed, place, len(counts))
+        log = simulate(part.data, shown, crowd, count, own, LIST_SIZE)
+        splits.append(Split(part.data, score, log))
+    return World(crowd, *splits)
+
+
+def _giving(score: np.ndarray) -> Ranker:
+    return lambda data: score
+
+
+@lru_cache(maxsize=1)
+def world(
+    crowd: str,
+    seed: int,
+    sessions: int,
+    labels: float = 0.01,
+    fewest: int = FEWEST,
+) -> World:
+    """The logs of the production ranker in one seed; the last is kept."""
+    three = parts(seed, labels, fewest)
+    scores = [part.production for part in three]
+    return logged(named(crowd), three, scores, stochastic, sessions, seed)
