@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
 from benchmarks.questions import graph, horizons, kinds, offline, production
-from benchmarks.ranking import columns, coverage, judgments, tree_rows
+from benchmarks.ranking import columns, coverage, judgments, targets, tree_rows
 from benchmarks.ranking.settings import Logging, Size, adam_alone, identity
 from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
 from benchmarks.rates import retrieval as retrieval_speed
@@ -530,6 +530,18 @@ CATEGORIES = Table(
     quick=columns.rows("category", *KINDS, **SMALL),
 )
 
+TARGETS = Table(
+    name="targets",
+    title="Ranked for orders, at two orders in a hundred clicks",
+    experiments=targets.rows(),
+    metrics=("ndcg@1", "ndcg@5", "ndcg@10", "orders"),
+    baseline="click_only",
+    clicks="",
+    bounds=("logging",),
+    quick=targets.rows(sessions=10_000, queries=100),
+    first_seed=FRESH,
+)
+
 COVERAGE = Table(
     name="coverage",
     title="How often intervals of 95% hold the true examination, 20 logs a seed",
@@ -599,6 +611,7 @@ TABLES: dict[str, Table] = {
         SERVING,
         PRESENTATION,
         CATEGORIES,
+        TARGETS,
         COVERAGE,
         JUDGMENTS,
         TREES,

@@ -36,6 +36,7 @@ from .models import Ensemble as Ensemble
 from .models import InverseWeighted as InverseWeighted
 from .models import Listwise as Listwise
 from .models import Mixture as Mixture
+from .models import MultiTarget as MultiTarget
 from .models import Naive as Naive
 from .models import PairDebias as PairDebias
 from .models import PositionFeature as PositionFeature

@@ -70,6 +70,10 @@ PRESETS: Mapping[str, Preset] = {
         "cross-position attention: neighbours change the click (XPA)",
         f"{_BUILDERS}.xpa",
     ),
+    "multi_target": Preset(
+        "clicks, and the targets of the log by conversion (after ESMM)",
+        f"{_BUILDERS}.multi_target",
+    ),
     "softmax_naive": Preset(
         "softmax over the list of relevance alone; clicks are taken for relevance",
         f"{_BUILDERS}.softmax_naive",
@@ -166,6 +170,7 @@ TREES: Mapping[str, str] = {
 
 
 READS_CONTEXT = ("mixture", "listwise_mixture")  # what is known of a session
+READS_TARGETS = ("multi_target",)  # what users did beside clicks; no choice by clicks
 
 
 def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":

@@ -57,6 +57,8 @@ if TYPE_CHECKING:  # what the lazy attributes below resolve to
     from simulators.populations import named as named
     from simulators.presentation import with_badge as with_badge
     from simulators.queries import generate as generate
+    from simulators.targets import with_dwell as with_dwell
+    from simulators.targets import with_orders as with_orders
 
 _HOME = {
     "behaviours": "BEHAVIOURS Behaviour BottomUp Carousel Cascade ClickChain "
@@ -72,6 +74,7 @@ _HOME = {
     "named",
     "presentation": "with_badge",
     "queries": "generate",
+    "targets": "with_dwell with_orders",
 }
 _MODULE_OF = {name: home for home, names in _HOME.items() for name in names.split()}
 

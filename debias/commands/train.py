@@ -18,11 +18,11 @@ import typer
 from debias.commands import inputs, pages, places
 from debias.commands.runs import finished, peak_memory, start
 from debias.commands.screen import AsJson, bar, print_json, print_table, say, silenced
-from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT, TREES
+from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT, READS_TARGETS, TREES
 from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
-    from debias.training import Choice, Correction, Fitted, Prepared
+    from debias.training import Choice, Correction, Fitted, Prepared, Targets
     from debias.training.selection import By
 
 
@@ -108,12 +108,16 @@ class Wanted(NamedTuple):
         given: What a correction takes propensities from: a file or an estimator.
         clip: Largest weight of a correction.
         select: What auto chooses by.
+        worth: What targets are worth, by name.
+        levels: What targets must pass, by name.
     """
 
     model: str
     given: str
     clip: float | None
     select: Rule
+    worth: dict[str, float]
+    levels: dict[str, list[float]]
 
     @staticmethod
     def of(
@@ -140,11 +144,25 @@ class Wanted(NamedTuple):
                 "or clicks (how likely they were), for click probabilities."
             ),
         ] = Rule.RANKING,
+        worth: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="NAME=VALUE, what a target, or click, is worth to multi_target; "
+                "may be repeated. By default each target 1, a click by itself nothing."
+            ),
+        ] = None,
+        levels: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="NAME=A,B, what a target must pass, such as dwell=10,60; may be "
+                "repeated. By default 0."
+            ),
+        ] = None,
     ) -> "Wanted":
         """The model, checked before a log is read.
 
         Raises:
-            ValueError: There is no such model, or an option goes with corrections.
+            ValueError: There is no such model, or an option goes with others.
         """
         if model not in MODELS.split():
             raise ValueError(f"--model must be one of {MODELS}, got {model!r}")
@@ -152,13 +170,22 @@ class Wanted(NamedTuple):
             raise ValueError(
                 f"--propensities and --clip go with corrections: --model {CORRECTED}"
             )
-        return Wanted(model, given, clip, select)
+        if model not in READS_TARGETS and (worth or levels):
+            raise ValueError(
+                f"--worth and --levels go with --model {' '.join(READS_TARGETS)}"
+            )
+        prices = {n: found[0] for n, found in _numbers("worth", worth, 1).items()}
+        return Wanted(
+            model, given, clip, select, prices, _numbers("levels", levels, 99)
+        )
 
     def record(self) -> dict[str, Any]:
         """What a run is known by."""
         from debias.data import fingerprint
 
-        found = {"model": self.model, "select": self.select.value}
+        found: dict[str, Any] = {"model": self.model, "select": self.select.value}
+        if self.model in READS_TARGETS:
+            return {**found, "worth": self.worth, "levels": self.levels}
         if self.model not in CORRECTIONS:
             return found
         given = fingerprint(self.given) if Path(self.given).exists() else self.given
@@ -178,6 +205,29 @@ class Wanted(NamedTuple):
         return training.correction(
             self.model, log, known, clip=self.clip, features=data.features
         )
+
+
+    def targets(self) -> "Targets | None":
+        """What targets are worth and must pass, to a model that learns from them."""
+        from debias.training import Targets
+
+        reads = self.model in READS_TARGETS
+        return Targets(self.worth, self.levels) if reads else None
+
+
+def _numbers(option: str, texts: list[str] | None, most: int) -> dict[str, list[float]]:
+    """Numbers by name, of texts NAME=A,B."""
+    wanted = "a number" if most == 1 else "numbers, such as 10,60"
+    found = {}
+    for text in texts or ():
+        name, _, values = text.partition("=")
+        try:
+            found[name] = [float(each) for each in values.split(",")]
+        except ValueError:
+            found[name] = []
+        if not name or not 1 <= len(found[name]) <= most:
+            raise ValueError(f"--{option} must be NAME= and {wanted}, got {text!r}")
+    return found
 
 
 @inputs.options(source=inputs.Source.of, wanted=Wanted.of, config=config_of)
@@ -269,6 +319,9 @@ def _print(report: dict[str, Any], out: Path) -> None:
     say(f"{report['model']}: {report['why']}")
     if report["note"]:
         say(report["note"])
+    if targets := report.get("targets"):
+        worth = targets["worth"].items()
+        say("ranks by worth: " + ", ".join(f"{n} {value:g}" for n, value in worth))
     likely = report["log_likelihood"]
     if likely is not None and likely == likely:  # what predicts no click has none
         say(f"{likely:.5f} nats a test session")
@@ -295,7 +348,12 @@ def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str
     assert data is not None
     if isinstance(sessions, ClickLog):
         inputs.check_usable(summarize(sessions), log.source.log)
-    prepared = prepare(sessions, data, seed)
+    prepared = prepare(sessions, data, seed, targets=model in READS_TARGETS)
+    if model in READS_TARGETS and not prepared.layout.targets:
+        raise ValueError(
+            f"--model {model} learns from targets, and {log.source.log} has none: name "
+            "the columns of what users did beside clicks, -c target=order"
+        )
     if prepared.layout.context and model != "auto" and model not in READS_CONTEXT:
         raise ValueError(
             f"--model {model} does not read the context of a session; "
@@ -337,7 +395,12 @@ def learn(
     with bar(choice.name, total, "sessions/s") as progress:
         checkpoint = folder / "checkpoint.npz"
         fitted = training.fit_prepared(
-            corrected or choice.name, prepared, config, checkpoint, progress, report
+            corrected or wanted.targets() or choice.name,
+            prepared,
+            config,
+            checkpoint,
+            progress,
+            report,
         )
     seconds = time.perf_counter() - fitting
     save(fitted.model, folder / "model.keras")
@@ -372,6 +435,7 @@ def _found(
         "why": choice.why,
         "note": fitted.note if corrected is None else corrected.words,
         "correction": None if corrected is None else vars(corrected),
+        "targets": _priced(fitted.model),
         "candidates": choice.table,
         "log_likelihood": float(tested.mean()),
         "validation_log_likelihood": fitted.log_likelihood,
@@ -387,6 +451,15 @@ def _found(
         "feature_names": prepared.feature_names,
         "list_size": prepared.validation.log.list_size,
     }
+
+
+def _priced(model: Any) -> dict[str, Any] | None:
+    """Levels of targets, and what clicks and targets are worth to a model of them."""
+    from debias.models import MultiTarget
+
+    if not isinstance(model, MultiTarget):
+        return None
+    return {"levels": dict(model.targets), "worth": dict(model.worth)}
 
 
 def _chosen(

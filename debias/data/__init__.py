@@ -10,6 +10,7 @@ from typing import Any
 from debias.data.letor import read_letor, read_letor_folder
 from debias.data.log import ClickLog
 from debias.data.ranking import RankingData
+from debias.data.targets import amount_weights
 
 _ARROW = {  # they load Arrow
     "Stream": "debias.data.stream",
@@ -27,6 +28,7 @@ __all__ = [
     "ClickLog",
     "RankingData",
     "Stream",
+    "amount_weights",
     "count_sessions",
     "fingerprint",
     "matrix",

@@ -23,6 +23,7 @@ class Layout(NamedTuple):
         cross: Pairs of columns that bias together, as `BiasTower` takes them: position
             and each presentation column of few values.
         context: Columns of what is known of a session.
+        targets: Names of the columns of what users did beside clicks.
     """
 
     columns: Mapping[str, int]
@@ -30,6 +31,7 @@ class Layout(NamedTuple):
     kinds: Features | None = None
     cross: tuple[tuple[str, str], ...] = ()
     context: int = 0
+    targets: tuple[str, ...] = ()
 
 
 def layout_of(log: ClickLog) -> Layout:
@@ -64,4 +66,5 @@ def layout_of(log: ClickLog) -> Layout:
         if columns[name] <= CROSSED:
             cross.append(("position", name))
     context = 0 if log.context is None else log.context.shape[1]
-    return Layout(columns, places, None, tuple(cross), context)
+    targets = tuple(log.targets or ())
+    return Layout(columns, places, None, tuple(cross), context, targets)

@@ -5,6 +5,7 @@ from debias.layers.bias import BiasTower
 from debias.layers.combination import Bilinear, additive, dot, product
 from debias.layers.features import Features
 from debias.layers.reversal import GradientReversal, reversed_gradient
+from debias.layers.shared import SharedBottom
 from debias.layers.tower import Standardize, Tower, symlog
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "CrossPositionAttention",
     "Features",
     "GradientReversal",
+    "SharedBottom",
     "Standardize",
     "Tower",
     "additive",

@@ -18,6 +18,7 @@ from debias.models.disentangled import Disentangled
 from debias.models.ensemble import Ensemble
 from debias.models.listwise import Listwise
 from debias.models.mixture import Annealing, Mixture, WatchComponents
+from debias.models.targets import MultiTarget
 from debias.models.towers import (
     Additive,
     BilinearModel,
@@ -43,6 +44,7 @@ __all__ = [
     "InverseWeighted",
     "Listwise",
     "Mixture",
+    "MultiTarget",
     "Naive",
     "PairDebias",
     "PositionFeature",

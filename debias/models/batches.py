@@ -69,8 +69,8 @@ def batches(
         Dataset of a dict with `features` (batch, list_size, F) float32, `position`
         (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
         `weight` (batch, list_size) float32 if it was given, and the log's `row`,
-        `column`, `device`, `context` and presentation columns, by their names and with
-        as many axes, where it has them; and of clicks (batch,
+        `column`, `device`, `context`, presentation columns and targets, by their names
+        and with as many axes, where it has them; and of clicks (batch,
         list_size) float32, -1 at padding. If packed, `features` are (U, F), the rows of
         the batch's U distinct items, and `cell` (batch, list_size) int32 says which of
         them a cell shows, at padding any.
@@ -216,7 +216,7 @@ def _batch(cells: Cells, table: tf.Tensor, packed: bool) -> tuple[Cells, tf.Tens
         found["cell"] = tf.reshape(cell, tf.shape(item))
     found["features"] = tf.gather(table, row)
     for name in cells.keys() - {"item", "click"}:
-        dtype = "float32" if name in ("context", "weight") else "int32"
+        dtype = "float32" if cells[name].dtype.is_floating else "int32"
         found[name] = tf.cast(cells[name], dtype)
     return found, tf.cast(cells["click"], "float32")
 
@@ -225,7 +225,7 @@ def _cells(log: ClickLog) -> dict[str, np.ndarray]:
     """Clicks and padding share one small integer, so that a batch gathers it once."""
     click = np.where(log.mask, log.click, -1).astype("int8")
     layout = {n: v for n, v in log.columns().items() if n in LAYOUT}
-    layout |= log.presentation or {}
+    layout |= {**(log.presentation or {}), **(log.targets or {})}
     return {"item": log.item, "click": click, **layout}
 
 
@@ -253,7 +253,7 @@ def _streamed(
     """The cells of a log on disk, in pieces that Python is asked for."""
     first = next(read_batches(path, 1))
     columns = [name for name in LAYOUT if name in first.columns()]
-    columns += first.presentation or ()
+    columns += [*(first.presentation or ()), *(first.targets or ())]
     signature = {
         name: tf.TensorSpec((None, *value.shape[1:]), value.dtype)
         for name, value in _cells(first).items()

@@ -3,14 +3,14 @@
 A builder takes the layout of a log and a seed. All models share one relevance tower.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from debias.data.kinds import Features as Kinds
 from debias.data.layout import Layout
-from debias.layers import BiasTower, Features, Tower
+from debias.layers import BiasTower, Features, SharedBottom, Tower
 from debias.models import (
     XPA,
     Additive,
@@ -20,6 +20,7 @@ from debias.models import (
     Ensemble,
     Listwise,
     Mixture,
+    MultiTarget,
     Naive,
     PositionFeature,
     Product,
@@ -38,7 +39,13 @@ def relevance(
     hidden: Sequence[int] = HIDDEN,
 ) -> keras.layers.Layer:
     """The relevance tower of every candidate; categories pass `Features` first."""
-    tower = Tower(hidden, out=out, seed=seed)
+    return embedded(Tower(hidden, out=out, seed=seed), seed, kinds)
+
+
+def embedded(
+    tower: keras.layers.Layer, seed: int, kinds: Kinds | None
+) -> keras.layers.Layer:
+    """The tower; where there are categories, behind `Features`."""
     if not any(each.coded for each in kinds or ()):
         return tower
     return keras.Sequential([Features(kinds or (), seed=seed), tower])
@@ -135,6 +142,30 @@ def product_linear(layout: Layout, seed: int) -> ClickModel:
 def listwise_linear(layout: Layout, seed: int) -> ClickModel:
     linear = relevance(seed, kinds=layout.kinds, hidden=())
     return Listwise(Additive(linear, bias(layout, init_std=INIT_STD, seed=seed)))
+
+
+def multi_target(
+    layout: Layout,
+    seed: int,
+    worth: Mapping[str, float] | None = None,
+    levels: Mapping[str, Sequence[float]] | None = None,
+) -> ClickModel:
+    """Clicks and all targets of a log; `levels` of those that have others than 0."""
+    if not layout.targets:
+        raise ValueError(
+            "the log has no target to learn beside clicks: name the columns of what "
+            "users did, -c target=order, or Columns(target='order')"
+        )
+    for name in levels or ():
+        if name not in layout.targets:
+            raise ValueError(
+                f"levels name {name!r}, expected some of {' '.join(layout.targets)}"
+            )
+    targets = {name: (0.0,) for name in layout.targets} | dict(levels or {})
+    shared, *own = HIDDEN
+    tower = SharedBottom((shared,), own, 1 + len(targets), seed=seed)
+    towers = embedded(tower, seed, layout.kinds), bias(layout, seed=seed)
+    return MultiTarget(*towers, targets, worth)
 
 
 def listwise_xpa(layout: Layout, seed: int) -> ClickModel:

@@ -1,7 +1,8 @@
 """What another ranking would earn, estimated from a log of this one.
 
-Two estimators, for what a log knows of itself: chances of the logging policy
-(`cascade_ips`), or examination by rank (`examination_ips`).
+By what a log knows of itself: chances of the logging policy (`cascade_ips`), or
+examination by rank (`examination_ips`). `debias.propensity.slates` has estimators that
+know more: a guess of each click, or where items stand on average.
 """
 
 from typing import NamedTuple
@@ -34,6 +35,8 @@ class OffPolicy(NamedTuple):
             logging policy.
         clip: Largest weight.
         unclipped: `value` without a clip.
+        unsupported: Share of what the other policy shows that the log never shows, and
+            that counts as if it were never clicked; 0 where it cannot be told.
     """
 
     estimator: str
@@ -48,6 +51,7 @@ class OffPolicy(NamedTuple):
     clipped: float
     clip: float = np.inf
     unclipped: float = np.nan
+    unsupported: float = 0.0
 
 
 def plackett_luce(
@@ -70,6 +74,25 @@ def plackett_luce(
     >>> plackett_luce(log, data, [0.0, np.log(3.0)], temperature=2 / np.log(3)).round(6)
     array([[0.75, 1.  ]])
     """
+    weight = item_weights(data, scores, temperature)
+    total = np.add.reduceat(weight, data.offsets[:-1])[log.query]
+    own = np.where(log.mask, weight[log.item], 0.0)
+    above = np.cumsum(own, axis=1) - own
+    # What is left holds at least the items shown from here on, however it is rounded.
+    shown_below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]
+    left = np.maximum(total[:, None] - above, shown_below)
+    return np.where(log.mask, own / np.where(left > 0, left, 1.0), 1.0)
+
+
+def item_weights(
+    data: RankingData, scores: ArrayLike, temperature: float
+) -> np.ndarray:
+    """(items,) w_i of `plackett_luce`, 1 for the best item of each query.
+
+    Raises:
+        ValueError: The temperature is not above 0, or there is not one finite score for
+            each item.
+    """
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     scores = np.asarray(scores, float)
@@ -83,14 +106,7 @@ def plackett_luce(
     )
     logit = centred / ((centred.std() or 1.0) * temperature)
     logit -= np.repeat(np.maximum.reduceat(logit, starts), data.sizes)
-    weight = np.exp(logit)
-    total = np.add.reduceat(weight, starts)[log.query]
-    own = np.where(log.mask, weight[log.item], 0.0)
-    above = np.cumsum(own, axis=1) - own
-    # What is left holds at least the items shown from here on, however it is rounded.
-    shown_below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]
-    left = np.maximum(total[:, None] - above, shown_below)
-    return np.where(log.mask, own / np.where(left > 0, left, 1.0), 1.0)
+    return np.exp(logit)
 
 
 def cascade_ips(
@@ -137,8 +153,8 @@ def cascade_ips(
             "every logging_propensity is 1: a policy that leaves nothing to chance "
             "does not tell what another would earn"
         )
-    _check_options(clip, confidence)
-    chance = _checked_chance(chance, log)
+    check_options(clip, confidence)
+    chance = checked_chance(chance, log)
     ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
     raw = np.cumprod(ratio, axis=1, dtype=float)
     if clip is None:
@@ -162,7 +178,7 @@ def cascade_ips(
         value = float(earned.mean())
         influence = earned - value
         unclipped = float((raw * log.click).sum(axis=1).mean())
-    found = _estimated(
+    found = estimated(
         f"{'self-normalised' if normalised else 'plain'} clipped cascade IPS",
         value,
         influence,
@@ -207,9 +223,9 @@ def examination_ips(
     >>> found.value, found.logged  # (1 / .5 + .5 / 1) / 2
     (1.25, 1.0)
     """
-    theta = _checked_examination(examination, log.list_size)
-    scores = _checked_scores(scores, log)
-    _check_options(clip, confidence)
+    theta = checked_examination(examination, log.list_size)
+    scores = checked_scores(scores, log)
+    check_options(clip, confidence)
     shown = np.where(log.mask, scores[log.item], -np.inf)
     order = np.argsort(-shown, axis=1, kind="stable")
     place = np.argsort(order, axis=1, kind="stable")
@@ -223,7 +239,7 @@ def examination_ips(
     used = weight[log.click]
     effective = effective_sample_size(used) if used.any() else 0.0
     unclipped = float(np.where(log.click, raw, 0.0).sum(axis=1).mean())
-    found = _estimated(
+    found = estimated(
         "clipped IPS by examination",
         float(earned.mean()),
         earned - earned.mean(),
@@ -235,7 +251,7 @@ def examination_ips(
     return found._replace(clip=float(clip), unclipped=unclipped)
 
 
-def _checked_examination(examination: ArrayLike, ranks: int) -> np.ndarray:
+def checked_examination(examination: ArrayLike, ranks: int) -> np.ndarray:
     theta = np.asarray(examination, float)
     if theta.shape != (ranks,):
         raise ValueError(
@@ -251,7 +267,7 @@ def _checked_examination(examination: ArrayLike, ranks: int) -> np.ndarray:
     return theta
 
 
-def _checked_scores(scores: ArrayLike, log: ClickLog) -> np.ndarray:
+def checked_scores(scores: ArrayLike, log: ClickLog) -> np.ndarray:
     values = np.asarray(scores, float)
     if values.ndim != 1:
         raise ValueError(f"scores must be one number an item, got shape {values.shape}")
@@ -263,7 +279,7 @@ def _checked_scores(scores: ArrayLike, log: ClickLog) -> np.ndarray:
     return values
 
 
-def _checked_chance(chance: np.ndarray, log: ClickLog) -> np.ndarray:
+def checked_chance(chance: np.ndarray, log: ClickLog) -> np.ndarray:
     values = np.asarray(chance, float)
     if values.shape != log.item.shape:
         raise ValueError(
@@ -280,14 +296,14 @@ def _checked_chance(chance: np.ndarray, log: ClickLog) -> np.ndarray:
     return values
 
 
-def _check_options(clip: float | None, confidence: float) -> None:
+def check_options(clip: float | None, confidence: float) -> None:
     if clip is not None and not clip >= 1:
         raise ValueError(f"clip must be at least 1, got {clip}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
 
 
-def _estimated(
+def estimated(
     estimator: str,
     value: float,
     influence: np.ndarray,

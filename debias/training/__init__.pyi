@@ -4,6 +4,7 @@ from . import evaluation as evaluation
 from . import fitting as fitting
 from . import selection as selection
 from . import splits as splits
+from . import targets as targets
 from . import trees as trees
 from .choice import Choice as Choice
 from .choice import choose as choose
@@ -32,5 +33,6 @@ from .splits import held_out_of_stream as held_out_of_stream
 from .splits import prepare as prepare
 from .splits import shown_only as shown_only
 from .splits import standardized as standardized
+from .targets import Targets as Targets
 from .trees import FittedTrees as FittedTrees
 from .trees import fit_trees as fit_trees

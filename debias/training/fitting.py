@@ -26,10 +26,10 @@ from debias.data.stream import Stream
 from debias.engine import distributed
 from debias.engine.optimizers import RowWiseAdam
 from debias.layers import BiasTower, Features
-from debias.models import ClickModel, Ranker, ranker
+from debias.models import ClickModel, MultiTarget, Ranker, ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
-from debias.presets import build
+from debias.presets import READS_TARGETS, build
 from debias.training.config import TrainingConfig
 from debias.training.corrections import Correction
 from debias.training.results import Printed
@@ -41,6 +41,7 @@ from debias.training.splits import (
     standardized,
     with_vocabulary,
 )
+from debias.training.targets import Targets
 
 OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
 JUDGED = 1024  # sessions judged at once
@@ -144,7 +145,7 @@ def session_log_likelihoods(
 
 
 def fit(
-    model: ClickModel | Correction | str,
+    model: ClickModel | Correction | Targets | str,
     log: ClickLog | Stream,
     data: RankingData | None = None,
     *,
@@ -159,7 +160,7 @@ def fit(
 
     Args:
         model: A new click model, of the same seed each time a fit is started again; or
-            the name of one of `debias.presets`, or a `correction` of clicks.
+            the name of one of `debias.presets`, a `correction` of clicks, or `Targets`.
         log: Sessions, in memory or on disk.
         data: Features of the items as they come; they are scaled here.
         validation: Sessions to judge each pass by, of the same items. None: a tenth of
@@ -197,7 +198,8 @@ def fit(
             "those to learn from"
         )
     if validation is None:
-        prepared = prepare(log, data, config.seed, preprocess)
+        reads = reads_targets(model)
+        prepared = prepare(log, data, config.seed, preprocess, reads)
     else:
         prepared = _split(log, validation, data, preprocess, weight)
     return fit_prepared(model, prepared, config, checkpoint, progress)
@@ -221,7 +223,7 @@ def _split(
 
 @distributed.lost_process()  # of all of it: a step's error may come when it is read
 def fit_prepared(
-    model: ClickModel | Correction | str,
+    model: ClickModel | Correction | Targets | str,
     prepared: Prepared,
     config: TrainingConfig,
     checkpoint: str | Path | None = None,
@@ -249,13 +251,13 @@ def fit_prepared(
     Raises:
         ValueError: As `fit` does.
     """
-    if isinstance(model, str | Correction):
+    if not isinstance(model, ClickModel):
         keras.utils.set_random_seed(config.seed)
         layout = prepared.layout
-        if isinstance(model, Correction):
-            model = model.build(layout, config.seed)
-        else:
+        if isinstance(model, str):
             model = build(model, layout, config.seed)
+        else:
+            model = model.build(layout, config.seed)
     check_reads(model, prepared.layout.kinds)
     run = _Run(model, prepared, config, checkpoint, progress)
     run.resume()
@@ -265,6 +267,15 @@ def fit_prepared(
             report(len(run.state["history"]) - 1, metrics)
         run.write_checkpoint()
     return run.finish()
+
+
+def reads_targets(model: ClickModel | Correction | Targets | str) -> bool:
+    """Whether a model learns from the targets of a log.
+
+    >>> reads_targets("multi_target"), reads_targets("product")
+    (True, False)
+    """
+    return isinstance(model, Targets | MultiTarget) or model in READS_TARGETS
 
 
 def check_reads(model: ClickModel, kinds: Kinds | None) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.files import atomic_write
-from debias.presets import PRESETS
+from debias.presets import PRESETS, READS_TARGETS
 from debias.training.choice import BASELINE, Choice, Verdict, choose, choose_ranking
 from debias.training.choice import verdict as judged
 from debias.training.config import TrainingConfig
@@ -48,7 +48,8 @@ Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) ar
 of them, for their order hangs on that place.
 """
 
-CANDIDATES = tuple(name for name, each in PRESETS.items() if each.predicts_clicks)
+CHOSEN = tuple(name for name in PRESETS if name not in READS_TARGETS)
+CANDIDATES = tuple(name for name in CHOSEN if PRESETS[name].predicts_clicks)
 """Candidates of a choice by clicks, the simplest first."""
 
 
@@ -198,7 +199,7 @@ def _remaining(names: list[str], choice: Choice) -> list[str]:
 
 
 def _check(names: list[str], by: By) -> None:
-    known = CANDIDATES if by == "clicks" else tuple(PRESETS)
+    known = CANDIDATES if by == "clicks" else CHOSEN
     if not names:
         raise ValueError(f"candidates must be some of {' '.join(known)}, got none")
     for name in names:

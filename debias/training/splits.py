@@ -77,6 +77,7 @@ def prepare(
     data: RankingData,
     seed: int = 0,
     preprocess: keras.layers.Layer | None = None,
+    targets: bool = False,
 ) -> Prepared:
     """Holds sessions out and scales the features of the items that are shown.
 
@@ -86,6 +87,7 @@ def prepare(
         seed: Names the split.
         preprocess: The layer that scales features; None: a `Standardize` that takes
             mean and deviation from the features.
+        targets: Whether the model reads the targets of the log.
 
     Raises:
         ValueError: The log has too few sessions to hold some out, or names an item or
@@ -94,12 +96,14 @@ def prepare(
     if isinstance(log, ClickLog):
         columns = [n for n in LAYOUT if _has(log, n)]
         columns += log.presentation or ()
+        columns += (targets and log.targets) or ()
         seen, features = shown_only(log.select(*columns), data)
         (train, validation, test), by = held_out(seen, seed)
         layout = layout_of(seen)
     else:
         stored = [n for n in LAYOUT if _stores(log, n)]
-        stored += [n for n, role in log.others.items() if role == "presentation"]
+        roles = ("presentation", "target") if targets else ("presentation",)
+        stored += [n for n, role in log.others.items() if role in roles]
         (train, validation, test), by = held_out_of_stream(
             replace(log, columns=tuple(stored)), data.queries, seed
         )

@@ -15,6 +15,7 @@ GRID = ClickLog(
     row=[[1, 2], [1, 2]],
     column=[[1, 1], [1, 1]],
     device=[0, 2],
+    targets={"order": [[0, 1], [0, 0]]},
 )
 
 

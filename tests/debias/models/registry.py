@@ -18,6 +18,7 @@ from debias.models import (
     InverseWeighted,
     Listwise,
     Mixture,
+    MultiTarget,
     Naive,
     PairDebias,
     PositionFeature,
@@ -119,5 +120,11 @@ CLICK_MODELS = {
     ),
     "regression_em": lambda s, r=relevance: RegressionEM(r(s), bias(s)),
     "dual_learning": lambda s, r=relevance: DualLearning(r(s), bias(s), clip=5.0),
+    "multi_target": lambda s, r=relevance: MultiTarget(
+        r(s, 3),
+        bias(s),
+        {"order": (0,), "dwell": (10, 60)},
+        {"click": 0.5, "order": 50, "dwell": 1},
+    ),
     "pair_debias": lambda s, r=relevance: PairDebias(r(s), POSITIONS, power=0.5),
 }

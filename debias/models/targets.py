@@ -1,0 +1,217 @@
+"""Click models of more than the click: orders, carts, seconds, grades."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import keras
+from keras import ops
+
+from debias.layers import product
+from debias.losses import click_cross_entropy
+from debias.losses.lists import exact
+from debias.models.click_model import ClickModel, on_rows, only_output, to_cells
+from debias.types import Batch, Tensor
+
+Levels = Mapping[str, Sequence[float]]
+FIRST_STEP = math.log(math.e - 1)  # softplus of it is 1, between two levels at first
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class MultiTarget(ClickModel):
+    """Clicks by examination and attraction, and what follows on them by conversion.
+
+    With e(place) the examination, a(x) the attraction and v(x) the conversion,
+
+        P(click) = e(place) a(x),
+        P(click and target > level) = e(place) a(x) v(x; level),
+
+    over all impressions, so that conversion is not learned from clicked items alone.
+    Of several levels, v(x; level j) = sigmoid(u(x) - b_j) with b_1 = 0 < b_2 < ...: an
+    ordinal target. The loss of a session is the sum of the cross-entropies of clicks
+    and of each level of each target. Whatever stands in a target where nothing was
+    clicked is not read.
+
+    Items are ranked by the log of what an examined impression is worth,
+
+        score(x) = log a(x) + log(w_click + sum_t w_t sum_j v_t(x; level j)).
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1 + T)`: logits of attraction and of the
+            conversion of each target, such as `SharedBottom` or `Tower(out=1 + T)`.
+        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+        targets: Names of the T target columns; or by name the levels, rising, that a
+            target must pass. Names alone mean the level 0.
+        worth: What a click, under "click", and each level that a target passes are
+            worth, 0 or more. None: each level is worth 1, a click by itself nothing.
+
+    Raises:
+        ValueError: There is no target, levels do not rise, a worth is negative, all are
+            0, or one is of no target; when called, a batch lacks a target.
+
+    Source: after Ma et al., Entire Space Multi-Task Model, SIGIR 2018, with the
+    examination of `Product`; levels after McCullagh, Regression Models for Ordinal
+    Data, 1980.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> model = MultiTarget(Tower(out=2), BiasTower({"position": 10}), ["order"])
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> {name: tuple(logits.shape) for name, logits in model(batch).items()}
+    {'click': (2, 10), 'order': (2, 10, 1)}
+    """
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        bias: keras.layers.Layer,
+        targets: Levels | Sequence[str],
+        worth: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ):
+        levels = rising(targets)
+        prices = priced(worth, levels)
+        arguments = {"relevance": relevance, "bias": bias}
+        super().__init__({**arguments, "targets": levels, "worth": prices}, **kwargs)
+        self.relevance = relevance
+        self.bias = bias
+        self.targets = levels
+        self.worth = prices
+        initial = keras.initializers.Constant(FIRST_STEP)
+        self.steps = {
+            name: self.add_weight(
+                shape=(len(each) - 1,), initializer=initial, name=f"steps_{place}"
+            )
+            for place, (name, each) in enumerate(levels.items())
+            if len(each) > 1
+        }
+
+    def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
+        relevance = self._logits(batch["features"], training)
+        relevance = to_cells(relevance, batch)
+        bias = only_output(self.bias, self.bias(batch, training=training))
+        click = product(relevance[..., 0], bias)
+        outputs = {"click": click}
+        for place, name in enumerate(self.targets, 1):
+            passed = self._passed(name, relevance[..., place])
+            outputs[name] = product(ops.expand_dims(click, -1), passed)
+        return outputs
+
+    def click_logits(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
+        return outputs["click"]
+
+    def session_losses(
+        self,
+        batch: Batch,
+        clicks: Tensor,
+        outputs: Mapping[str, Tensor],
+        training: bool = False,
+    ) -> Tensor:
+        """Cross-entropies of clicks and targets of each session in nats, `(batch,)`."""
+        weight = batch.get("weight")
+        losses = click_cross_entropy(clicks, outputs["click"], weight)
+        for name, levels in self.targets.items():
+            value = self._value(batch, name)
+            for place, level in enumerate(levels):
+                short = ops.cast(value > level, "float32")
+                label = ops.where(clicks > 0, short * clicks, clicks)
+                logits = outputs[name][..., place]
+                losses += click_cross_entropy(label, logits, weight)
+        return losses
+
+    def probabilities(self, features: Tensor) -> dict[str, Tensor]:
+        """What an examined item leads to: P(click) `(...)`, and of each target
+        P(click and target > level) `(..., levels)`, of features `(..., F)`."""
+        logits = self._logits(features)
+        click = ops.log_sigmoid(logits[..., 0])
+        found = {"click": ops.exp(click)}
+        for place, name in enumerate(self.targets, 1):
+            passed = ops.log_sigmoid(self._passed(name, logits[..., place]))
+            found[name] = ops.exp(ops.expand_dims(click, -1) + passed)
+        return found
+
+    def score(self, features: Tensor) -> Tensor:
+        logits = self._logits(features)
+        click = ops.log_sigmoid(logits[..., :1])
+        worth = []  # logs of the terms of the sum
+        if self.worth["click"] > 0:
+            worth.append(click * 0.0 + math.log(self.worth["click"]))
+        for place, name in enumerate(self.targets, 1):
+            if self.worth[name] > 0:
+                passed = ops.log_sigmoid(self._passed(name, logits[..., place]))
+                worth.append(passed + math.log(self.worth[name]))
+        terms = ops.concatenate(worth, axis=-1)
+        return click[..., 0] + ops.logsumexp(terms, axis=-1)
+
+    def _logits(self, features: Tensor, training: bool = False) -> Tensor:
+        logits = exact(on_rows(self.relevance, features, training))
+        wanted = 1 + len(self.targets)
+        if logits.shape[-1] != wanted:
+            raise ValueError(
+                f"{self.relevance.name} must have {wanted} outputs an item, one of "
+                f"attraction and one of each of {' '.join(self.targets)}, got "
+                f"{logits.shape[-1]}"
+            )
+        return logits
+
+    def _passed(self, name: str, logits: Tensor) -> Tensor:
+        """Logits `(..., levels)` of passing each level of a target once clicked."""
+        logits = ops.expand_dims(logits, -1)
+        if name not in self.steps:
+            return logits
+        steps = ops.cumsum(ops.softplus(exact(self.steps[name])))
+        return ops.concatenate([logits, logits - steps], axis=-1)
+
+    def _value(self, batch: Batch, name: str) -> Tensor:
+        if name not in batch:
+            raise ValueError(
+                f"the batch has no target {name!r}: the log must have it, such as "
+                f"debias.read_log(path, Columns(target={name!r}))"
+            )
+        return exact(batch[name])
+
+
+def rising(targets: Levels | Sequence[str]) -> dict[str, list[float]]:
+    """The levels of each target; names alone have the level 0.
+
+    >>> rising(["order"]), rising({"dwell": (10, 30)})
+    ({'order': [0.0]}, {'dwell': [10.0, 30.0]})
+    """
+    if isinstance(targets, str):
+        targets = [targets]
+    if not isinstance(targets, Mapping):
+        targets = {name: (0.0,) for name in targets}
+    if not targets:
+        raise ValueError("targets must name at least one target column, got none")
+    found = {name: [float(level) for level in each] for name, each in targets.items()}
+    for name, levels in found.items():
+        apart = all(low < high for low, high in pairwise(levels))
+        if not levels or not apart or not all(map(math.isfinite, levels)):
+            raise ValueError(
+                f"levels of target {name!r} must be numbers that rise, got {levels}"
+            )
+    return found
+
+
+def priced(worth: Mapping[str, float] | None, targets: Levels) -> dict[str, float]:
+    """What a click and a level of each target are worth.
+
+    >>> priced({"order": 50}, {"order": [0.0], "dwell": [10.0]})
+    {'click': 0.0, 'order': 50.0, 'dwell': 0.0}
+    """
+    if worth is None:
+        worth = dict.fromkeys(targets, 1.0)
+    known = ("click", *targets)
+    strange = [name for name in worth if name not in known]
+    if strange:
+        raise ValueError(
+            f"worth names {strange[0]!r}, expected some of {' '.join(known)}"
+        )
+    found = {name: float(worth.get(name, 0.0)) for name in known}
+    for name, value in found.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"worth of {name} must be 0 or more, got {value:g}")
+    if not any(found.values()):
+        raise ValueError("worth must be above 0 for a click or for a target")
+    return found

@@ -1,0 +1,414 @@
+"""What another ranking would earn, from more than chances: guesses and placements.
+
+| estimator | needs | holds where |
+|---|---|---|
+| `cascade_dr` | logged chances, guesses of clicks | clicks depend on nothing below |
+| `pbm_ips` | examination, placements under both policies | clicks are position-based |
+| `pseudo_inverse` | placements under both policies | clicks add up over places |
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from debias.data import ClickLog, RankingData
+from debias.metrics import effective_sample_size
+from debias.propensity.impressions import choose_clip
+from debias.propensity.off_policy import (
+    WORTH,
+    OffPolicy,
+    check_options,
+    checked_chance,
+    checked_examination,
+    estimated,
+    item_weights,
+)
+
+DRAWS = 256  # lists of a policy by which placements are counted
+
+
+def placements(
+    data: RankingData,
+    scores: ArrayLike,
+    temperature: float,
+    ranks: int,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> np.ndarray:
+    """(items, ranks) share of lists in which an item stands at a rank.
+
+    Counted in `draws` lists of each query under `off_policy.plackett_luce`: the
+    standard error of a share p is the root of p (1 - p) / draws.
+
+    Args:
+        data: All items of the queries.
+        scores: (items,).
+        temperature: As there.
+        ranks: L, ranks of a list.
+        draws: How many lists.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: As for `plackett_luce`; or `draws` or `ranks` is below 1.
+
+    >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
+    >>> placements(data, [0.0, 5.0], temperature=0.01, ranks=2).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    if draws < 1 or ranks < 1:
+        raise ValueError(f"draws and ranks must be at least 1, got {draws} and {ranks}")
+    with np.errstate(divide="ignore"):
+        logit = np.log(item_weights(data, scores, temperature))
+    rng, query = np.random.default_rng(seed), data.query_of_item()
+    count = np.zeros((data.items, ranks))
+    first = np.repeat(data.offsets[:-1], data.sizes)
+    rank = np.arange(data.items) - first
+    for _ in range(draws):
+        # The order of logits with Gumbel noise is a Plackett-Luce draw.
+        order = np.lexsort((-(logit + rng.gumbel(size=data.items)), query))
+        shown = rank < ranks
+        count[order[shown], rank[shown]] += 1
+    return count / draws
+
+
+def logged_placements(log: ClickLog, items: int) -> np.ndarray:
+    """(items, L) share of the sessions of its query in which an item stood at a rank.
+
+    >>> log = ClickLog([0, 0], [[1, 0], [1, 2]], [[0, 0], [1, 0]])
+    >>> logged_placements(log, items=3).tolist()
+    [[0.0, 0.5], [1.0, 0.0], [0.0, 0.5]]
+    """
+    log.check(items)
+    count = np.zeros((items, log.list_size))
+    row, rank = np.nonzero(log.mask)
+    np.add.at(count, (log.item[row, rank], rank), 1)
+    sessions = np.zeros(items)
+    asked = np.bincount(log.query)
+    sessions[log.item[row, rank]] = asked[log.query[row]]
+    return count / np.maximum(sessions, 1)[:, None]
+
+
+def guesses(
+    log: ClickLog,
+    data: RankingData,
+    scores: ArrayLike,
+    temperature: float,
+    click: np.ndarray,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`taken` and `expected` of `cascade_dr`, for `off_policy.plackett_luce`.
+
+    With q(i, k) the guess `click` and h_k the clicks below rank k that the other policy
+    earns by it on average over the lists of the query,
+
+        taken = q(a_k, k) + h_k,
+        expected = E[q(a_k, k) | items above] + h_k,
+
+    the expectation exact, h_k by `placements`. Any guess leaves the estimate unbiased.
+
+    Args:
+        log: What was shown.
+        data: All items of the queries.
+        scores, temperature: Of the other policy, as there.
+        click: (items, L) guessed P(click) of each item at each rank.
+        draws, seed: Of `placements`.
+
+    Raises:
+        ValueError: As for `placements`; or a guess is outside [0, 1].
+    """
+    click = np.asarray(click, float)
+    if click.shape != (data.items, log.list_size):
+        raise ValueError(
+            f"click must have shape ({data.items}, {log.list_size}), one guess for "
+            f"each item and rank, got {click.shape}"
+        )
+    if not ((click >= 0) & (click <= 1)).all():
+        raise ValueError("click must be probabilities in [0, 1]")
+    weight = item_weights(data, scores, temperature)
+    starts, mask = data.offsets[:-1], log.mask
+    own = np.where(mask, weight[log.item], 0.0)
+    above = np.cumsum(own, axis=1) - own
+    below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]  # own included
+    total = np.add.reduceat(weight, starts)[log.query]
+    # What is left holds at least the items shown from here on, however it is rounded.
+    left = np.maximum(total[:, None] - above, below)
+    gain = np.add.reduceat(weight[:, None] * click, starts)[log.query]
+    expected = np.zeros(mask.shape)
+    for k in range(log.list_size):
+        worth = own * np.where(mask, click[log.item, k], 0.0)
+        rest = gain[:, k] - worth[:, :k].sum(axis=1)
+        rest = np.clip(rest, worth[:, k:].sum(axis=1), left[:, k])
+        expected[:, k] = rest / np.where(left[:, k] > 0, left[:, k], 1.0)
+    share = placements(data, scores, temperature, log.list_size, draws, seed)
+    by_rank = np.add.reduceat(share * click, starts)[log.query]
+    rest_below = np.cumsum(by_rank[:, ::-1], axis=1)[:, ::-1] - by_rank
+    taken = np.where(mask, click[log.item, np.arange(log.list_size)], 0.0) + rest_below
+    return np.where(mask, taken, 0.0), np.where(mask, expected + rest_below, 0.0)
+
+
+def cascade_dr(
+    log: ClickLog,
+    chance: np.ndarray,
+    taken: np.ndarray,
+    expected: np.ndarray,
+    clip: float | None = 10.0,
+    confidence: float = 0.95,
+) -> OffPolicy:
+    """Clicks a session of another policy, by chances around a guess of each click.
+
+    With w_sk = min(clip, prod_{j<=k} chance_sj / p_sj) as in `cascade_ips`, w_s0 = 1,
+
+        value = mean_s sum_k [w_sk (c_sk - taken_sk) + w_s,k-1 expected_sk].
+
+    Where taken_sk is a function of the items at ranks 1 to k and expected_sk its mean
+    over the item that the other policy puts at k, it is as unbiased as `cascade_ips`,
+    and the better the guess, the less it varies. Source: Kiyohara et al., Doubly Robust
+    Off-Policy Evaluation for Ranking Policies under the Cascade Behavior Model, WSDM
+    2022. The interval is that of `cascade_ips`.
+
+    Args:
+        log: With `logging_propensity`.
+        chance: (S, L) that the other policy puts the item there given those above.
+        taken: (S, L) guess of the clicks from rank k on, given the items down to k.
+        expected: (S, L) its mean under the other policy; both from `guesses`.
+        clip: Largest weight; None as for `cascade_ips`.
+        confidence: Of the intervals.
+
+    Raises:
+        ValueError: The log has no propensities, an array has another shape or a number
+            is out of its range.
+
+    >>> log = ClickLog([0, 0], [[0], [1]], [[1], [0]], logging_propensity=[[.5], [.5]])
+    >>> chance = np.array([[0.9], [0.1]])
+    >>> found = cascade_dr(log, chance, [[0.8], [0.1]], [[0.73], [0.73]])
+    >>> round(found.value, 6)  # (1.8 * .2 + .73 - .2 * .1 + .73) / 2
+    0.9
+    """
+    if log.logging_propensity is None:
+        raise ValueError("log has no column logging_propensity")
+    check_options(clip, confidence)
+    chance = checked_chance(chance, log)
+    guess = [np.asarray(each, float) for each in (taken, expected)]
+    for name, each in zip(("taken", "expected"), guess, strict=True):
+        if each.shape != log.item.shape or not np.isfinite(each[log.mask]).all():
+            raise ValueError(
+                f"{name} must be finite numbers of shape {log.item.shape}, got shape "
+                f"{each.shape}"
+            )
+    ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
+    raw = np.cumprod(ratio, axis=1, dtype=float)
+    if clip is None:
+        shown = raw[log.mask & (raw > 0)]
+        clip = max(choose_clip(shown, WORTH), 1.0) if shown.size else 1.0
+
+    def earned(weight: np.ndarray) -> np.ndarray:
+        before = np.concatenate([np.ones((len(log), 1)), weight[:, :-1]], axis=1)
+        terms = weight * (log.click - guess[0]) + before * guess[1]
+        return np.where(log.mask, terms, 0.0).sum(axis=1)
+
+    weight = np.minimum(raw, clip)
+    each = earned(weight)
+    total = weight.sum(axis=0)
+    found = estimated(
+        "clipped doubly robust cascade",
+        float(each.mean()),
+        each - each.mean(),
+        log,
+        float((total**2 / np.maximum((weight**2).sum(axis=0), 1e-300)).min()),
+        float((raw > clip)[log.mask].mean()),
+        confidence,
+    )
+    unclipped = float(earned(raw).mean())
+    return found._replace(clip=float(clip), unclipped=unclipped)
+
+
+def pbm_ips(
+    log: ClickLog,
+    target: np.ndarray,
+    examination: ArrayLike,
+    logged: np.ndarray | None = None,
+    clip: float | None = 10.0,
+    confidence: float = 0.95,
+) -> OffPolicy:
+    """Clicks a session of another policy, from how often each item is examined.
+
+    A click of item i weighs min(clip, sum_k theta_k target_ik / sum_k theta_k
+    logged_ik): its expected examination under the other policy over that of the log;
+    value is the mean over sessions of the weights of their clicks. Unbiased, but for
+    clipping, where clicks follow the position-based model with this examination. It
+    varies less than any weight of whole lists, for it asks of a rank only how well it
+    is seen. Source: Li et al., Offline Evaluation of Ranking Policies with Click
+    Models, KDD 2018. The interval takes placements and examination for known.
+
+    Args:
+        log: What was shown and clicked.
+        target: (items, L) share of lists in which the other policy shows an item at a
+            rank, from `placements`.
+        examination: (L,) in (0, 1]; only ratios count.
+        logged: The same of the logging policy; None counts it in the log.
+        clip: Largest weight; None is the largest at which the weights of clicks are
+            worth a tenth of their number.
+        confidence: Of the intervals.
+
+    Raises:
+        ValueError: A share is outside [0, 1], arrays differ in shape, an item was shown
+            that `logged` never shows, or an option is out of its range.
+
+    >>> log = ClickLog([0, 0], [[0, 1], [1, 0]], [[1, 0], [0, 1]])
+    >>> always = np.array([[1.0, 0.0], [0.0, 1.0]])  # item 0 first
+    >>> round(pbm_ips(log, always, [1.0, 0.5]).value, 4)  # 2 clicks, 1 / .75 each
+    1.3333
+    """
+    theta = checked_examination(examination, log.list_size)
+    check_options(clip, confidence)
+    target = _checked_shares("target", target, log)
+    if logged is None:
+        logged = logged_placements(log, len(target))
+    logged = _checked_shares("logged", logged, log, len(target))
+    new, old = target @ theta, logged @ theta
+    shown = np.unique(log.item[log.mask])
+    if not (old[shown] > 0).all():
+        item = shown[np.argmin(old[shown] > 0)]
+        raise ValueError(f"logged says that item {item} is never shown; the log has it")
+    ratio = np.divide(new, old, out=np.zeros(len(new)), where=old > 0)
+    raw = np.where(log.mask, ratio[log.item], 0.0)
+    if clip is None:
+        clip = max(choose_clip(raw[log.click], WORTH), 1.0) if log.click.any() else 1.0
+    weight = np.minimum(raw, clip)
+    earned = (weight * log.click).sum(axis=1)
+    used = weight[log.click]
+    found = estimated(
+        "clipped IPS by examined placements",
+        float(earned.mean()),
+        earned - earned.mean(),
+        log,
+        effective_sample_size(used) if used.any() else 0.0,
+        float((raw > clip)[log.mask].mean()),
+        confidence,
+    )
+    return found._replace(
+        clip=float(clip),
+        unclipped=float((raw * log.click).sum(axis=1).mean()),
+        unsupported=_unsupported(log, new, theta),
+    )
+
+
+def pseudo_inverse(
+    log: ClickLog,
+    target: np.ndarray,
+    lists: ClickLog | None = None,
+    confidence: float = 0.95,
+) -> OffPolicy:
+    """Clicks a session of another policy, where clicks of a list add up by place.
+
+    With 1_s the indicator of the (item, rank) pairs of the list of session s, and Gamma
+    = E[1_s 1_s'] over the lists that the logging policy shows to its query,
+
+        weight_s = target' Gamma^+ 1_s,   value = mean_s weight_s clicks_s.
+
+    Unbiased where the expected clicks of a list are a sum of terms of (item, rank)
+    pairs, and the log shows every pair that the other policy does. Weights may be
+    negative. Source: Swaminathan et al., Off-policy Evaluation for Slate
+    Recommendation, NIPS 2017. The interval takes Gamma for known.
+
+    Args:
+        log: What was shown and clicked.
+        target: (items, L) as in `pbm_ips`.
+        lists: Lists that Gamma is the mean of, whose clicks are not read: draws of the
+            logging policy, as many as it can be asked for. None: those of the log,
+            which need several sessions for each pair; with fewer it is the regression
+            of smallest norm, and its interval is too short.
+        confidence: Of the intervals.
+
+    Raises:
+        ValueError: A share is outside [0, 1], `lists` lack a query of the log, or the
+            confidence is not in (0, 1).
+
+    >>> log = ClickLog([0, 0], [[0], [1]], [[1], [0]])
+    >>> found = pseudo_inverse(log, np.array([[0.9], [0.1]]))
+    >>> round(found.value, 6)  # Gamma = diag(.5, .5): weights 1.8 and .2
+    0.9
+    """
+    check_options(None, confidence)
+    target = _checked_shares("target", target, log)
+    lists = log if lists is None else lists
+    weight, covered = np.zeros(len(log)), np.zeros(len(log))
+    of_query = _rows_by_query(lists)
+    for query, rows in _rows_by_query(log).items():
+        if query not in of_query:
+            raise ValueError(f"lists must show every query of the log, not {query}")
+        drawn = lists.item[of_query[query]]
+        weight[rows], covered[rows] = _pair_weights(drawn, log.item[rows], target)
+    clicks = log.click.sum(axis=1)
+    earned = weight * clicks
+    found = estimated(
+        "pseudo-inverse",
+        float(earned.mean()),
+        earned - earned.mean(),
+        log,
+        float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300)),
+        0.0,
+        confidence,
+    )
+    return found._replace(
+        clip=np.inf, unclipped=found.value, unsupported=1.0 - float(covered.mean())
+    )
+
+
+def _pair_weights(
+    drawn: np.ndarray, asked: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """target' Gamma^+ 1_s of the lists `asked` (S, L) of a query, by lists `drawn`
+    (D, L); and the share of the target's placements that these show."""
+    ranks = drawn.shape[1]
+    code = np.where(drawn >= 0, drawn * ranks + np.arange(ranks), -1)
+    pairs, number = np.unique(code[code >= 0], return_inverse=True)
+    shown = np.zeros((len(drawn), len(pairs)))
+    shown[np.nonzero(code >= 0)[0], number] = 1.0
+    goal = target[pairs // ranks, pairs % ranks]
+    if len(drawn) >= len(pairs):
+        values, vectors = np.linalg.eigh(shown.T @ shown)
+    else:  # the eigenvectors of other values than 0
+        _, singular, rows = np.linalg.svd(shown, full_matrices=False)
+        values, vectors = singular**2, rows.T
+    kept = values > 1e-10 * values.max()
+    inner = (vectors[:, kept].T @ goal) * len(drawn) / values[kept]
+    each = vectors[:, kept] @ inner
+    own = np.where(asked >= 0, asked * ranks + np.arange(ranks), -1)
+    place = np.minimum(np.searchsorted(pairs, own), len(pairs) - 1)
+    weight = np.where(pairs[place] == own, each[place], 0.0).sum(axis=1)
+    return weight, float(goal.sum() / (drawn >= 0).sum(axis=1).max())
+
+
+def _rows_by_query(log: ClickLog) -> dict[int, np.ndarray]:
+    order = np.argsort(log.query, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(log.query[order])) + 1)
+    return {int(log.query[rows[0]]): rows for rows in parts}
+
+
+def _unsupported(log: ClickLog, new: np.ndarray, theta: np.ndarray) -> float:
+    """Share of the examination of another policy that falls on what the log lacks."""
+    seen = total = 0.0
+    for rows in _rows_by_query(log).values():
+        shown = np.unique(log.item[rows])
+        longest = int(log.mask[rows].any(axis=0).sum())
+        seen += len(rows) * new[shown[shown >= 0]].sum()
+        total += len(rows) * theta[:longest].sum()
+    return max(0.0, 1.0 - seen / total)
+
+
+def _checked_shares(
+    name: str, shares: np.ndarray, log: ClickLog, items: int | None = None
+) -> np.ndarray:
+    """(items, L) shares as floats."""
+    values = np.asarray(shares, float)
+    wanted = values.shape[:1] if items is None else (items,)
+    if values.ndim != 2 or values.shape != (*wanted, log.list_size):
+        raise ValueError(
+            f"{name} must have a row for each item and {log.list_size} ranks, got "
+            f"shape {values.shape}"
+        )
+    log.check(len(values))
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"{name} must be shares in [0, 1]")
+    return values

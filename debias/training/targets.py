@@ -1,0 +1,37 @@
+"""What targets of a log are worth, for `debias.fit` and `debias train`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from debias.data.layout import Layout
+from debias.models import ClickModel
+from debias.models.builders import multi_target
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The preset "multi_target" with other worths or levels; `debias.fit` takes it.
+
+    Attributes:
+        worth: What a click, under "click", and each level that a target passes are
+            worth; empty: each level 1, a click by itself nothing.
+        levels: What targets must pass, by name, rising; of those left out, 0.
+
+    >>> from debias.data import ClickLog
+    >>> from debias.data.layout import layout_of
+    >>> log = ClickLog([0], [[4]], [[1]], targets={"order": [[2.0]], "seconds": [[9]]})
+    >>> asked = Targets({"click": 1, "order": 50}, {"seconds": (10, 60)})
+    >>> asked.build(layout_of(log), seed=0).worth
+    {'click': 1.0, 'order': 50.0, 'seconds': 0.0}
+    """
+
+    worth: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def build(self, layout: Layout, seed: int) -> ClickModel:
+        """A new model for logs of this layout; the seed names its initial weights.
+
+        Raises:
+            ValueError: The log has no target, or a name, worth or level is wrong.
+        """
+        return multi_target(layout, seed, self.worth or None, self.levels)

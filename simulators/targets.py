@@ -1,0 +1,107 @@
+"""What users do after a click: orders, and seconds that they stay."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from debias.data import ClickLog
+from simulators.chance import bernoulli, generator
+from simulators.oracle import checked_probability
+
+_ORDERED, _STAYED = 23, 24  # the two streams
+
+
+def with_orders(
+    log: ClickLog,
+    seed: int,
+    conversion: np.ndarray | float,
+    value: np.ndarray | float = 1.0,
+    name: str = "order",
+) -> ClickLog:
+    """A log whose clicks may end in an order, which no place changes.
+
+        P(order | click) = conversion of the item,
+
+    so that an examined impression is worth attraction * conversion * value.
+
+    Args:
+        log: With clicks.
+        seed: Of the orders.
+        conversion: (items,) in [0, 1], or one number for all.
+        value: (items,) what an order is worth, or one number: what the target holds
+            where there is one; it holds 0 elsewhere.
+        name: Of the target.
+
+    Raises:
+        ValueError: A conversion is no probability, a value is negative or not finite,
+            or there is not one for each item of the log.
+
+    >>> log = ClickLog([0, 0], [[1, 0], [0, 1]], [[1, 1], [0, 1]])
+    >>> with_orders(log, seed=0, conversion=np.array([0.0, 1.0])).targets["order"]
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
+    chance = _of_cells("conversion", conversion, log)
+    checked_probability("conversion", chance)
+    worth = _of_cells("value", value, log)
+    ordered = bernoulli(chance, generator(seed, _ORDERED)) & log.click
+    return _with(log, name, np.where(ordered, worth, 0.0))
+
+
+def with_dwell(
+    log: ClickLog,
+    seed: int,
+    seconds: np.ndarray | float,
+    spread: float = 1.0,
+    name: str = "dwell",
+) -> ClickLog:
+    """A log that knows how many seconds a user stayed after each click.
+
+    Seconds are log-normal: P(seconds > t | click) = Phi(log(median / t) / spread).
+
+    Args:
+        log: With clicks.
+        seed: Of the seconds.
+        seconds: (items,) median, above 0, or one number for all.
+        spread: Standard deviation of the logarithm of seconds, 0 or more.
+        name: Of the target, which is 0 where nothing was clicked.
+
+    Raises:
+        ValueError: A median is not above 0, the spread is negative, or there is not one
+            median for each item of the log.
+
+    >>> log = ClickLog([0, 0], [[1, 0], [0, 1]], [[1, 1], [0, 1]])
+    >>> with_dwell(log, 0, np.array([8.0, 2.0]), spread=0.0).targets["dwell"].tolist()
+    [[2.0, 8.0], [0.0, 2.0]]
+    """
+    if not 0 <= spread < np.inf:
+        raise ValueError(f"spread must be 0 or more, got {spread}")
+    median = _of_cells("seconds", seconds, log)
+    if not (median > 0).all():
+        raise ValueError(f"seconds must be above 0, got {median.min():g}")
+    drawn = generator(seed, _STAYED).standard_normal(log.item.shape)
+    return _with(log, name, np.where(log.click, median * np.exp(spread * drawn), 0.0))
+
+
+def _of_cells(name: str, values: np.ndarray | float, log: ClickLog) -> np.ndarray:
+    """(S, L) the value of each shown item; of one at padding that is allowed."""
+    values = np.asarray(values, float)
+    if values.ndim == 0:
+        values = np.full(log.item.max() + 1, values)
+    if values.ndim != 1 or len(values) <= log.item.max():
+        raise ValueError(
+            f"{name} must be one number, or one for each of {log.item.max() + 1} "
+            f"items, got shape {values.shape}"
+        )
+    wrong = ~((values >= 0) & np.isfinite(values))
+    if wrong.any():
+        item = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name} must be 0 or more and finite, got {values[item]:g} of item {item}"
+        )
+    found: np.ndarray = values[np.maximum(log.item, 0)]
+    return found
+
+
+def _with(log: ClickLog, name: str, values: np.ndarray) -> ClickLog:
+    return replace(log, targets={**(log.targets or {}), name: values})
