@@ -234,7 +234,7 @@ def test_a_streamed_log_of_other_data_is_refused(shards):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_presentation_columns_come_by_their_names(packed, tmp_path):
+def test_presentation_columns_and_targets_come_by_their_names(packed, tmp_path):
     log = ClickLog(
         query=[0, 0],
         item=[[0, 1], [1, -1]],
@@ -248,4 +248,4 @@ def test_presentation_columns_come_by_their_names(packed, tmp_path):
         batch, _ = next(iter(batches(source, data, shuffle=False, packed=packed)))
         assert batch["badge"].numpy().tolist() == [[1, 2], [1, 0]]
         assert batch["skin"].numpy().tolist() == [2, 1]
-        assert "cart" not in batch
+        assert batch["cart"].numpy().tolist() == [[0, 1], [0, 0]]
