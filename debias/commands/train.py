@@ -206,7 +206,6 @@ class Wanted(NamedTuple):
             self.model, log, known, clip=self.clip, features=data.features
         )
 
-
     def targets(self) -> "Targets | None":
         """What targets are worth and must pass, to a model that learns from them."""
         from debias.training import Targets

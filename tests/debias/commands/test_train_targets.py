@@ -70,9 +70,9 @@ def test_targets_are_learned_ranked_and_exported(log, tmp_path):
     [
         (["--model", "product", "--worth", "order=1"], "go with --model multi_target"),
         (["--model", "multi_target"], "has none: name the columns"),
-        ([*MODEL, "--worth", "order"], "--worth must be NAME= and a number, got 'order'"),
-        ([*MODEL, "--worth", "order=a"], "--worth must be NAME= and a number, got 'order=a'"),
-        ([*MODEL, "--levels", "order="], "must be NAME= and numbers, such as 10,60, got 'order='"),
+        ([*MODEL, "--worth", "order"], "NAME= and a number, got 'order'"),
+        ([*MODEL, "--worth", "order=a"], "NAME= and a number, got 'order=a'"),
+        ([*MODEL, "--levels", "order="], "such as 10,60, got 'order='"),
         ([*MODEL, "--worth", "ordr=1"], "worth names 'ordr', expected some of click"),
     ],
 )
