@@ -302,13 +302,14 @@ def evaluate(
     """
     with messages():
         given = None if column is None else Columns.of(column)
+        from debias.retrieval.data.events import read_all
         from debias.retrieval.training import runs
         from debias.retrieval.training.evaluation import evaluate as evaluated
 
         run = runs.open_run(folder)
         mapping = given or Columns.of(run.request["source"]["column"])
         with share_bar("reading") as progress:
-            every = runs.read_all(events, mapping.events, progress)
+            every = read_all(events, mapping.events, progress)
         metrics = evaluated(run.learner.model, run.learner.log, every)
         found = {"tower": run.report["tower"], **metrics}
     if json:

@@ -20,17 +20,20 @@ def read_features(
     id: str = ID,
     features: Sequence[str] = ("*",),
     progress: Callable[[float], None] = lambda share: None,
+    first: bool = False,
 ) -> dict[str, Any]:
     """Raw columns for `FeatureTable.build` and `FeatureTable.append`, "id" first.
 
-    Lists are multi-valued, numbers with a fraction numeric, all else categorical; of
-    CSV, a column counts as numbers if all of its values are.
+    Lists are multi-valued, numbers with a fraction and decimals numeric, all else
+    categorical; of CSV, a column counts as numbers if all of its values are. NULL is
+    missing, in a list as well.
 
     Args:
         source: As for `debias.data.tables.open_parts`, a row a user or an item.
         id: The column of ids.
         features: Names and patterns of the columns to read.
         progress: Called with the share that is read.
+        first: Whether an id may come more than once; its first row counts.
 
     Raises:
         ValueError: A column is missing, an id is empty or comes twice, or the file is
@@ -52,6 +55,14 @@ def read_features(
         raise ValueError(f"{name}: holds no row; fill or remove it")
     table = pa.Table.from_batches(batches).select(list(read))
     ids = _ids(name, id, table.column(id))
+    _, once = np.unique(ids, return_index=True)
+    once.sort()
+    if len(once) < len(ids) and not first:
+        row = int(np.setdiff1d(np.arange(len(ids)), once)[0])
+        raise ValueError(
+            f"{name}: column {printable(id)} has {quoted(ids[row])} a second time at "
+            f"row {row}; keep one row of each id"
+        )
     values = {}
     for column in read[1:]:
         try:
@@ -60,7 +71,7 @@ def read_features(
             raise ValueError(
                 f"{name}: column {printable(column)} holds what is no value: {error}"
             ) from error
-    return {ID: ids, **values}
+    return {name: [x[row] for row in once] for name, x in {ID: ids, **values}.items()}
 
 
 def _chosen(parts: Sequence[Part], id: str, features: Sequence[str]) -> tuple[str, ...]:
@@ -92,26 +103,23 @@ def _chosen(parts: Sequence[Part], id: str, features: Sequence[str]) -> tuple[st
 
 
 def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
-    """Ids as text, all there and all different."""
+    """Ids as text, all there; whole numbers that became floats are whole again."""
     try:
         array = one_array(column)
         array.validate(full=True)  # that text is UTF-8
-        ids = array.cast(pa.string()).to_pylist()
+        if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+            array = array.cast(pa.int64())
+        ids: list[str] = array.cast(pa.string()).to_pylist()
     except pa.ArrowException:
         raise ValueError(
-            f"{name}: column {id} must be text in UTF-8 or whole numbers, got "
-            f"{column.type}"
+            f"{name}: column {printable(id)} must be text in UTF-8 or whole numbers, "
+            f"got {column.type}"
         ) from None
     for row, each in enumerate(ids):
         if not each:
-            raise ValueError(f"{name}: column {id} is empty at row {row}; fill it")
-    words, first = np.unique(ids, return_index=True)
-    if len(words) < len(ids):
-        row = int(np.setdiff1d(np.arange(len(ids)), first)[0])
-        raise ValueError(
-            f"{name}: column {id} has {quoted(ids[row])} a second time at row {row}; "
-            "keep one row of each id"
-        )
+            raise ValueError(
+                f"{name}: column {printable(id)} is empty at row {row}; fill it"
+            )
     return ids
 
 
@@ -120,6 +128,8 @@ def _values(column: pa.Array) -> list[Any]:
         column = _numbers(column)
     if is_list(column.type):
         return [value or [] for value in column.to_pylist()]
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
     if pa.types.is_floating(column.type):
         return pc.fill_null(column, np.nan).to_pylist()
     return column.to_pylist()

@@ -7,7 +7,7 @@ them: no event is lost or applied twice.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from debias.data.arrays import first_fault, plain, value_at
+from debias.data.features import read_features
 from debias.data.shown import Batch, names_of, numbers_of
 from debias.data.stores import store_url
 from debias.data.tables import Part, Source, in_memory, near, open_parts
@@ -25,6 +27,8 @@ from debias.retrieval.data.interactions import (
     UNKNOWN,
     FeatureTable,
     Interactions,
+    from_columns,
+    whole_times,
 )
 
 _TEXT = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -35,7 +39,7 @@ class Events(NamedTuple):
 
     Attributes:
         user, item: (E,) strings.
-        time: (E,) int64, any unit.
+        time: (E,) int64, or float64 where times have fractions; any unit.
     """
 
     user: np.ndarray
@@ -89,8 +93,9 @@ def read_events(
     Args:
         source: As for `debias.data.tables.open_parts`: CSV, Parquet, JSON lines or an
             Arrow table, a row an event.
-        columns: Their names. Ids are text or whole numbers; times are numbers, of which
-            the fraction is cut off, or times, which become seconds since 1970.
+        columns: Their names. Ids are text or whole numbers, and text keeps its zeros;
+            times are numbers, or times, which become seconds since 1970. Fractions are
+            kept, those of times to a microsecond.
         progress: Called with the share that is read.
 
     Raises:
@@ -142,7 +147,7 @@ def _events_of(
         role: (name,)
         for role, name in zip(("user", "item", "timestamp"), columns, strict=True)
     }
-    arrays = {role: [rows.column(name[0])] for role, name in chosen.items()}
+    arrays = {role: [plain(rows.column(name[0]))] for role, name in chosen.items()}
     batch = Batch(part.name, start, arrays, None, chosen)
 
     def names(role: str) -> np.ndarray:
@@ -153,17 +158,22 @@ def _events_of(
             raise batch.fault(role, row, "is empty", "fill or remove the row")
         return text.astype(str)
 
-    return Events(names("user"), names("item"), _seconds(batch))
+    return Events(names("user"), names("item"), _times(batch))
 
 
-def _seconds(batch: Batch) -> np.ndarray:
+def _times(batch: Batch) -> np.ndarray:
+    """Numbers as they are, and times as seconds since 1970."""
     array = batch.arrays["timestamp"][0]
-    if pa.types.is_string(array.type) and len(array) and _is_time(array[0].as_py()):
+    first = next((t for t in array.slice(0, 100).to_pylist() if t is not None), None)
+    if pa.types.is_string(array.type) and _is_time(first):
         times = Times().read(batch)
-    elif pa.types.is_temporal(array.type):
+    elif pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
         times = array.to_numpy(zero_copy_only=False)
     elif pa.types.is_integer(array.type) and not array.null_count:
-        return array.to_numpy().astype(np.int64)
+        whole = array.to_numpy()
+        if whole.max(initial=0) < 2**63:
+            return whole.astype(np.int64)
+        times = numbers_of(batch, "timestamp")
     else:
         times = numbers_of(batch, "timestamp")
     missing = np.isnat(times) if times.dtype.kind == "M" else ~np.isfinite(times)
@@ -172,8 +182,8 @@ def _seconds(batch: Batch) -> np.ndarray:
         what = f"must be a finite number or a time, got {times[row]}"
         raise batch.fault("timestamp", row, what, "repair or remove the row")
     if times.dtype.kind == "M":
-        times = times.astype("datetime64[s]")
-    return times.astype(np.int64)
+        times = times.astype("datetime64[us]").astype(np.int64) / 1e6
+    return whole_times(times)
 
 
 def _is_time(text: str | None) -> bool:
@@ -183,6 +193,89 @@ def _is_time(text: str | None) -> bool:
     except ValueError:
         return True
     return False
+
+
+def read_all(
+    source: Source,
+    columns: EventColumns = PLAIN,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Events:
+    """All events of a source, by raw ids; arguments as of `read_events`.
+
+    Raises:
+        ValueError: There is none, or a file is damaged.
+    """
+    every = joined_events([each for _, each in read_events(source, columns, progress)])
+    if not len(every.user):
+        name = "table" if in_memory(source) else source
+        raise ValueError(f"{name}: holds no event")
+    return every
+
+
+def joined_events(parts: Sequence[Events]) -> Events:
+    """The events of all parts, one after another."""
+    return Events(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def read_interactions(
+    source: Source,
+    user: str = "user",
+    item: str = "item",
+    time: str = "time",
+    weight: str | None = None,
+    user_features: Sequence[str] = (),
+    item_features: Sequence[str] = (),
+    min_count: int = 1,
+) -> Interactions:
+    """Interactions from one table, a row an event, which may describe user and item.
+
+    Args:
+        source, user, item, time: As for `read_events`.
+        weight: The column of a rating or a count.
+        user_features, item_features: Names of columns that describe the user or the
+            item; the value of its first row counts. Kinds as in `read_features`.
+        min_count: As in `from_columns`.
+
+    Raises:
+        ValueError: As `read_events` and `read_features`; or a weight is no number.
+
+    >>> table = pa.table({"user": ["007", "7"], "item": [1, 1], "time": [1.5, 1.25]})
+    >>> log = read_interactions(table)
+    >>> log.users.vocabularies["id"].tolist(), log.time.tolist()
+    (['007', '7'], [1.5, 1.25])
+    """
+    every = read_all(source, EventColumns(user, item, time))
+    users, items = (
+        read_features(source, id, names, first=True) if names else None
+        for id, names in ((user, user_features), (item, item_features))
+    )
+    weights = None if weight is None else _weights(source, weight)
+    return from_columns(*every, users, items, weights, min_count)
+
+
+def _weights(source: Source, name: str) -> np.ndarray:
+    pieces = []
+    for part in open_parts(source):
+        if name not in part.schema.names:
+            hint = near(name, part.schema.names)
+            raise ValueError(f"{part.name}: no column {name} for weight: {hint}")
+        start = 0
+        for rows, _ in part.read((name,), (name,)):
+            array = plain(rows.column(name))
+            chosen: dict[str, tuple[str, ...]] = {"weight": (name,)}
+            batch = Batch(part.name, start, {"weight": [array]}, None, chosen)
+            try:
+                values = array.cast(pa.float64())
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                row = first_fault(array, lambda some: some.cast(pa.float64()))
+                what = f"must be a number, got {value_at(array, row)}"
+                raise batch.fault("weight", row, what) from None
+            if values.null_count:
+                row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+                raise batch.fault("weight", row, "is empty", "fill or remove the row")
+            pieces.append(values.to_numpy())
+            start += len(rows)
+    return np.concatenate(pieces)
 
 
 def pending(
@@ -238,7 +331,9 @@ def pending(
 
 def _digest(total: Any, events: Events) -> None:
     lines = zip(*(column.tolist() for column in events), strict=True)
-    total.update("".join(f"{u}\0{i}\0{t}\n" for u, i, t in lines).encode())
+    # A whole time reads alike, whether or not others of its file have fractions.
+    text = "".join(f"{u}\0{i}\0{int(t) if t == int(t) else t}\n" for u, i, t in lines)
+    total.update(text.encode())
 
 
 class Appended(NamedTuple):
@@ -292,7 +387,7 @@ def append_events(
     item_table, bare_items = _with_rows(log.items, events.item, items, "items")
     user = user_table.encode({ID: events.user})[0][ID] - FIRST
     item = item_table.encode({ID: events.item})[0][ID] - FIRST
-    time = events.time.astype(np.int64)
+    time = events.time
     new = _first_times(log, user, item, time)
     weight = None
     if log.weight is not None:

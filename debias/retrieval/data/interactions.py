@@ -7,9 +7,9 @@ other, under the name "id", so row r has the id code r + 2 and a user or an item
 seen before has the code 1.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,8 @@ class FeatureTable:
         """A table, with its vocabularies, from raw columns.
 
         Strings, integers and None are categorical; sequences of them multi-valued;
-        floats numeric, with NaN for missing and 0 in its place. The vocabulary keeps
+        floats and decimals numeric, with NaN for missing and 0 in its place. None in a
+        sequence is no value. The vocabulary keeps
         values seen at least `min_count` times (an int, or one a column), in order of
         first appearance; ids are all kept and must differ.
         """
@@ -199,7 +200,7 @@ def _stacked(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _is_numeric(values: Sequence[Any] | np.ndarray) -> bool:
     if isinstance(values, np.ndarray) and values.dtype != object:
         return values.dtype.kind == "f"
-    return any(isinstance(value, float | np.floating) for value in values)
+    return any(isinstance(value, float | np.floating | Decimal) for value in values)
 
 
 def _flatten(
@@ -216,7 +217,7 @@ def _flatten(
     if not all(nested):
         row = nested.index(False)
         raise ValueError(f"column {name!r} mixes sequences and values, e.g. row {row}")
-    flat = [str(value) for row in values for value in row]
+    flat = ["" if v is None else str(v) for row in values for v in row]
     return np.array(flat, str), np.array([len(row) for row in values])
 
 
@@ -243,7 +244,8 @@ class Interactions:
     Attributes:
         user: (E,) int32 rows of `users`.
         item: (E,) int32 rows of `items`.
-        time: (E,) int64, any unit. Events of equal time keep the order they stand in.
+        time: (E,) int64, or float64 where times have fractions; any unit. Events of
+            equal time keep the order they stand in.
         users: Table of users.
         items: Table of items, the catalogue.
         weight: (E,) float32 or None, a rating or a count.
@@ -485,6 +487,26 @@ def time_split(log: Interactions, at: float) -> tuple[Interactions, Interactions
     return log.take(log.time < at), log.take(log.time >= at)
 
 
+def whole_times(time: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Times as int64; as float64 where any has a fraction, which orders events too.
+
+    Raises:
+        ValueError: A time is not finite; names the event.
+
+    >>> whole_times([3.0, 4.0]).tolist(), whole_times([3, 4.5]).tolist()
+    ([3, 4], [3.0, 4.5])
+    """
+    times = np.asarray(time)
+    if times.dtype.kind != "f":
+        return times.astype(np.int64)
+    if not np.isfinite(times).all():
+        row = int(np.argmin(np.isfinite(times)))
+        raise ValueError(f"time must be finite, got {times[row]} at event {row}")
+    if ((times == np.rint(times)) & (np.abs(times) < 2.0**62)).all():
+        return times.astype(np.int64)
+    return times.astype(np.float64)
+
+
 def from_columns(
     user: Sequence[Any] | np.ndarray,
     item: Sequence[Any] | np.ndarray,
@@ -498,7 +520,7 @@ def from_columns(
 
     Args:
         user, item: (E,) ids, strings or integers.
-        time: (E,) numbers.
+        time: (E,) numbers or times, as for `whole_times`.
         users, items: Raw feature columns, "id" among them; rows for ids without events
             are kept, a table without a row for some event's id is an error. None: the
             ids themselves are the only feature.
@@ -526,67 +548,10 @@ def from_columns(
     return Interactions(
         rows[0],
         rows[1],
-        np.asarray(time).astype(np.int64),
+        whole_times(time),
         tables[0],
         tables[1],
         None if weight is None else np.asarray(weight, np.float32),
-    )
-
-
-def read_interactions(
-    path: str | Path,
-    user: str = "user",
-    item: str = "item",
-    time: str = "time",
-    weight: str | None = None,
-    user_features: Sequence[str] = (),
-    item_features: Sequence[str] = (),
-    convert: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
-    min_count: int = 1,
-) -> Interactions:
-    """Interactions from one CSV or Parquet file, one row an event.
-
-    Args:
-        path: File; `.parquet` is Parquet, anything else CSV with a header.
-        user, item, time, weight: Names of the columns that hold them.
-        user_features, item_features: Names of columns that describe the user or the
-            item; the value of its first row counts.
-        convert: Name of a column to a function of its array, e.g. a parser of dates.
-        min_count: As in `from_columns`.
-    """
-    path = Path(path)
-    names = [user, item, time, *user_features, *item_features]
-    names += [weight] if weight else []
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.read_table(path)
-    else:
-        import pyarrow.csv
-
-        table = pyarrow.csv.read_csv(path)
-    absent = [name for name in names if name not in table.column_names]
-    if absent:
-        raise ValueError(f"{path} has columns {table.column_names}, not {absent}")
-    columns = {
-        name: table[name].to_numpy()
-        if name not in (convert or {})
-        else (convert or {})[name](table[name].to_numpy())
-        for name in dict.fromkeys(names)
-    }
-
-    def describe(key: str, features: Sequence[str]) -> dict[str, np.ndarray]:
-        ids, first = np.unique(columns[key].astype(str), return_index=True)
-        return {ID: ids, **{name: columns[name][first] for name in features}}
-
-    return from_columns(
-        columns[user],
-        columns[item],
-        columns[time],
-        describe(user, user_features),
-        describe(item, item_features),
-        columns[weight] if weight else None,
-        min_count,
     )
 
 

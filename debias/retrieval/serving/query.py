@@ -14,7 +14,7 @@ from debias.retrieval.serving.versions import Version
 
 Raw = str | int
 Range = tuple[float | None, float | None]
-Where = Mapping[str, Sequence[Raw] | Range | Sequence[Raw | float | None]]
+Where = Mapping[str, Raw | Sequence[Raw] | Range | Sequence[Raw | float | None]]
 
 
 class Answer(NamedTuple):
@@ -63,8 +63,9 @@ def retrieve(
             user.
         k: At least 1.
         seen: Whether items of the history may be retrieved again.
-        where: Feature of items to the values of which one must be there; of a numeric
-            feature to the least and the most, None for no bound. All must hold.
+        where: Feature of items to the value, or the values of which one, must be there;
+            of a numeric feature to the least and the most, None for no bound. All must
+            hold.
 
     Raises:
         ValueError: A feature is unknown or of the wrong kind, a number is not finite,
@@ -133,6 +134,8 @@ def allowed(version: Version, where: Where) -> np.ndarray:
         if column.dtype.kind == "f":
             passing &= _between(name, column, wanted)
             continue
+        if isinstance(wanted, str | int | np.integer):  # else each letter is a value
+            wanted = [wanted]
         known = version.item_codes[name]
         chosen = np.zeros(version.items.size(name), bool)
         chosen[[known[w] for v in wanted if (w := _word(name, v)) in known]] = True
@@ -142,10 +145,10 @@ def allowed(version: Version, where: Where) -> np.ndarray:
 
 
 def _between(name: str, column: np.ndarray, wanted: Any) -> np.ndarray:
-    bounds = [bound for bound in wanted if bound is not None]
-    if len(wanted) != 2 or not all(_is_number(bound) for bound in bounds):
+    bounds = list(wanted) if isinstance(wanted, list | tuple | np.ndarray) else []
+    if len(bounds) != 2 or not all(b is None or _is_number(b) for b in bounds):
         raise ValueError(
-            f"where {name!r} must be [least, most] of numbers, got {list(wanted)}"
+            f"where {name!r} must be [least, most] of numbers, got {wanted!a:.50}"
         )
     least, most = wanted
     passing = np.ones(len(column), bool)
@@ -181,11 +184,12 @@ def _word(name: str, value: Any) -> str:
     """A raw value as vocabularies hold it; None is the empty word, which none holds."""
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
         raise ValueError(f"{name} must be strings or integers, got {value!r}")
     return str(value)
 
 
 def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= float(np.finfo(np.float32).max)
+    number = isinstance(value, int | float | np.integer | np.floating)
+    most = float(np.finfo(np.float32).max)
+    return number and not isinstance(value, bool) and bool(abs(value) <= most)

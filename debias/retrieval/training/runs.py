@@ -18,10 +18,9 @@ import numpy as np
 from debias.data.records import read_record, write_record
 from debias.retrieval.data.events import (
     EventColumns,
-    Events,
     append_events,
+    joined_events,
     pending,
-    read_events,
 )
 from debias.retrieval.data.interactions import (
     ID,
@@ -73,9 +72,9 @@ def read_log(
     chunks = list(pending(source, {}, columns, progress=progress))
     if not chunks:
         raise ValueError(f"{source}: holds no event")
-    every = _concatenated([events for events, _ in chunks])
+    every = joined_events([events for events, _ in chunks])
     none = np.empty(0, np.int32)
-    empty = Interactions(none, none, none.astype(np.int64), user_table, item_table)
+    empty = Interactions(none, none, every.time[:0], user_table, item_table)
     appended = append_events(empty, every)
     return appended.log, {
         "applied": chunks[-1][1],
@@ -85,25 +84,6 @@ def read_log(
         "items": len(appended.log.items),
         "bare": appended.bare,
     }
-
-
-def read_all(
-    source: str, columns: EventColumns, progress: Callable[[float], None] = _nothing
-) -> Events:
-    """All events of a source, by raw ids.
-
-    Raises:
-        ValueError: There is none, or a file is damaged.
-    """
-    found = [events for _, events in read_events(source, columns, progress)]
-    every = _concatenated(found)
-    if not len(every.user):
-        raise ValueError(f"{source}: holds no event")
-    return every
-
-
-def _concatenated(parts: list[Events]) -> Events:
-    return Events(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def train(

@@ -1,5 +1,7 @@
 """Tests of debias.data.features."""
 
+from decimal import Decimal
+
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -52,6 +54,28 @@ def test_ids_of_any_type(kind):
     assert read_features(pa.table({"id": ids, "x": ids}))["id"] == ["3", "4"]
     coded = pa.table({"id": ids.cast(pa.string()).dictionary_encode(), "x": [1, 2]})
     assert read_features(coded)["id"] == ["3", "4"]
+
+
+def test_decimals_are_numbers_and_null_in_a_list_is_missing():
+    rows = {
+        "id": [1.0, 2.0],  # what a data frame makes of whole numbers
+        "price": [Decimal("0.25"), None],
+        "tags": [["x", None], None],
+    }
+    raw = read_features(pa.table(rows))
+    assert raw["id"] == ["1", "2"] and raw["tags"] == [["x", None], []]
+    table = FeatureTable.build(raw)
+    assert table.columns["price"].tolist() == [0.25, 0.0]
+    assert table.vocabularies["tags"].tolist() == ["x"]
+    with pytest.raises(ValueError, match="column id must be text in UTF-8 or whole nu"):
+        read_features(pa.table({**rows, "id": [1.5, 2.0]}))
+
+
+def test_the_first_row_of_an_id_counts_if_others_may_follow():
+    rows = pa.table({"id": ["b", "a", "b"], "x": ["1", "2", "3.5"]})
+    assert read_features(rows, first=True) == {"id": ["b", "a"], "x": [1.0, 2.0]}
+    with pytest.raises(ValueError, match="'b' a second time at row 2"):
+        read_features(rows)
 
 
 def test_times_beyond_all_calendars_name_their_column():

@@ -1,6 +1,7 @@
 """Tests of debias.retrieval.data.events: streams that grow, stop, lie and repeat."""
 
 import datetime
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from debias.retrieval.data.events import (
     append_events,
     pending,
     read_events,
+    read_interactions,
 )
 from debias.retrieval.data.interactions import FeatureTable, Interactions
 
@@ -63,18 +65,29 @@ def test_reads_by_column_mapping(tmp_path, suffix):
 @pytest.mark.parametrize(
     "times, expected",
     [
-        (pa.array([1.9, -3.0]), [1, -3]),
-        (pa.array(["12", "7.5"]), [12, 7]),
+        (pa.array([1.9, -3.0]), [1.9, -3]),
+        (pa.array([4.0, -3.0]), [4, -3]),
+        (pa.array(["12", "7.5"]), [12, 7.5]),
+        (pa.array([Decimal("2.50"), Decimal("3.00")]), [2.5, 3]),
         (pa.array(["1970-01-01 00:01:00", "1970-01-02 00:00:00"]), [60, 86400]),
         (pa.array([datetime.datetime(1970, 1, 1, 1)] * 2), [3600, 3600]),
+        (
+            pa.array(["1970-01-01T00:01:00.25Z", "1970-01-01T00:01:00Z"]),
+            [60.25, 60],
+        ),
+        (pa.array([60_000_001, 60_000_000], pa.timestamp("us")), [60.000001, 60]),
         (pa.array([2**60, 2**60 + 1]), [2**60, 2**60 + 1]),
+        (pa.array([2**60, 2**60 + 1], pa.uint64()), [2**60, 2**60 + 1]),
+        (pa.array(["60", "61"], pa.large_string()), [60, 61]),
     ],
-    ids=["fractions", "text", "time-text", "times", "nanoseconds"],
+    ids=str,
 )
 def test_times_are_numbers_or_seconds(times, expected):
     given = pa.table({"user": ["u", "v"], "item": ["i", "j"], "time": times})
     ((_, found),) = read_events(given)
     assert found.time.tolist() == expected
+    whole = all(isinstance(time, int) for time in expected)
+    assert found.time.dtype == (np.int64 if whole else np.float64)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +152,64 @@ def test_rejects_a_file_whose_applied_rows_have_changed(rows):
     (_, marks), *_ = pending(table(3), {})
     with pytest.raises(ValueError, match="its first 3 rows are not those"):
         list(pending(table(5).take(rows), marks))
+
+
+def test_a_fraction_that_comes_later_leaves_the_marks_of_whole_times_valid():
+    times = [3.0, 4.0, 4.5]
+    rows = {"user": ["u", "v", "w"], "item": ["i", "i", "i"], "time": times}
+    ((_, marks),) = pending(pa.table(rows).slice(0, 2), {})
+    ((lot, _),) = pending(pa.table(rows), marks)
+    assert triples(lot) == [("w", "i", 4.5)]
+    assert append_events(LOG, lot).log.time.tolist() == [5, 6, 9, 4.5]
+
+
+def takes(folder):
+    """Events of which 007 and 7 are users, times within a second, items come twice."""
+    path = folder / "takes.csv"
+    rows = [f"{u:03d},i{(7 * u + j * j) % 30},{1.7e9 + 100 * u + j / 10}"
+            for u in range(60) for j in range(12)]  # fmt: skip
+    rows += ["007,i3,1700100000.9", "7,i4,1700100000.1"]
+    rows += ["000,i0,1700100001", "000,i0,1700100002"]
+    path.write_text("\n".join(["user,item,time", *rows]) + "\n")
+    return path
+
+
+def test_ids_and_times_are_read_as_they_are_written(tmp_path):
+    log = read_interactions(takes(tmp_path))
+    assert (len(log), len(log.users), len(log.items)) == (724, 61, 30)
+    names = log.users.vocabularies["id"].tolist()
+    assert {"007", "7"} <= set(names)
+    _, counts = np.unique(
+        np.stack([log.user, log.item]), axis=1, return_counts=True
+    )
+    assert (counts > 1).sum() == 121
+    # Twelve takes within two seconds, in order of their tenths; then one a day later.
+    history, _ = log.histories(13, np.array([names.index("007")]))
+    items = [log.items.vocabularies["id"][code - 2] for code in history[0]]
+    expected = [f"i{(49 + j * j) % 30}" for j in range(12)]
+    assert items == ["i3", *reversed(expected)]
+
+
+def test_features_of_events_are_those_of_the_first_row(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("u,i,t,stars,shelf,price\n07,p,3,5,top,1\n7,p,1,4.5,low,2.5\n")
+    log = read_interactions(path, "u", "i", "t", "stars", item_features=["shelf", "p*"])
+    assert log.weight.tolist() == [5, 4.5]
+    assert log.items.vocabularies["shelf"].tolist() == ["top"]
+    assert log.items.columns["price"].tolist() == [1.0]
+    assert log.users.vocabularies["id"].tolist() == ["07", "7"]
+    assert len(read_interactions(path, "u", "u", "t")) == 2
+    with pytest.raises(ValueError, match=r"no column star for weight: did you mean st"):
+        read_interactions(path, "u", "i", "t", "star")
+    for values, message in (
+        (["1", "much"], "column stars .weight. must be a number, got 'much' at row 1"),
+        ([1.0, None], "column stars .weight. is empty at row 1"),
+    ):
+        rows = {"u": ["a", "b"], "i": ["a", "b"], "t": [1, 2], "stars": values}
+        with pytest.raises(ValueError, match=message):
+            read_interactions(pa.table(rows), "u", "i", "t", "stars")
+    with pytest.raises(ValueError, match="holds no event"):
+        read_interactions(pa.table({"user": [], "item": [], "time": []}))
 
 
 def test_events_join_in_any_order_of_time():

@@ -1,9 +1,8 @@
 """Tests of debias.retrieval.data.interactions."""
 
+from decimal import Decimal
+
 import numpy as np
-import pyarrow
-import pyarrow.csv
-import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +13,6 @@ from debias.retrieval.data.interactions import (
     from_columns,
     leave_last_out,
     mutual_information,
-    read_interactions,
     time_split,
 )
 
@@ -174,36 +172,31 @@ def test_rejects(function, message):
         function()
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_reads_a_file_by_column_mapping(tmp_path, suffix):
-    table = pyarrow.table(
+def test_missing_values_of_lists_and_decimals():
+    table = FeatureTable.build(
         {
-            "who": ["u", "v", "u"],
-            "what": ["p", "p", "q"],
-            "when": [3, 1, 2],
-            "stars": [5.0, 4.0, 1.0],
-            "shelf": ["top", "top", "low"],
+            "id": ["a", "b", "c"],
+            "tags": [["x", None], ["x", None, "y"], [None]],
+            "price": [Decimal("1.25"), None, Decimal("3")],
         }
     )
-    path = tmp_path / f"events{suffix}"
-    if suffix == ".csv":
-        pyarrow.csv.write_csv(table, path)
-    else:
-        pyarrow.parquet.write_table(table, path)
-    read = read_interactions(
-        path,
-        "who",
-        "what",
-        "when",
-        "stars",
-        item_features=["shelf"],
-        convert={"when": lambda column: column * 10},
-    )
-    assert read.time.tolist() == [30, 10, 20] and read.weight.tolist() == [5, 4, 1]
-    assert read.item.tolist() == [0, 0, 1]
-    assert read.items.vocabularies["shelf"].tolist() == ["top", "low"]
-    with pytest.raises(ValueError, match="absent"):
-        read_interactions(path, "absent", "what", "when")
+    assert table.vocabularies["tags"].tolist() == ["x", "y"]
+    assert table.columns["tags"].tolist() == [[2, 0, 0], [2, 0, 3], [0, 0, 0]]
+    assert table.columns["price"].tolist() == [1.25, 0.0, 3.0]
+    coded, unknown = table.encode({"tags": [[None, "z"]], "price": [Decimal("2")]})
+    assert coded["tags"].tolist() == [[0, 1]] and unknown == {
+        "id": 0,
+        "tags": 1,
+        "price": 0,
+    }
+    assert coded["price"].tolist() == [2.0]
+
+
+def test_times_keep_their_fractions_and_must_be_numbers():
+    log = from_columns(["u", "u"], ["i", "j"], [1.75, 1.5])
+    assert log.items.vocabularies["id"][log.histories(2)[0] - 2].tolist()[1][0] == "j"
+    with pytest.raises(ValueError, match="time must be finite, got nan at event 1"):
+        from_columns(["u", "u"], ["i", "j"], [1.0, float("nan")])
 
 
 def test_mutual_information_by_hand():

@@ -53,6 +53,17 @@ def test_ids_that_the_catalogue_lacks_are_passed_over(version):
     assert answer.items == ["1-9"] and answer.passed_over == ["gone", "7"]
 
 
+def test_numbers_of_numpy_are_numbers(version):
+    plain = retrieve(version, {"id": "7", "age": 1.0}, ["1-1"], k=2)
+    assert retrieve(version, {"id": np.int64(7), "age": np.float32(1)}, ["1-1"], 2) == (
+        plain
+    )
+    with pytest.raises(ValueError, match="'age' must be a finite number"):
+        retrieve(version, {"age": np.float32("nan")})
+    with pytest.raises(ValueError, match="'age' must be a finite number"):
+        retrieve(version, {"age": np.True_})
+
+
 @pytest.mark.parametrize(
     "where, rows",
     [
@@ -60,6 +71,10 @@ def test_ids_that_the_catalogue_lacks_are_passed_over(version):
         ({"kind": ["odd", "even", "new"]}, range(12)),
         ({"kind": []}, []),
         ({"tags": ["top"]}, range(6, 12)),
+        ({"kind": "odd"}, range(1, 12, 2)),
+        ({"tags": "top"}, range(6, 12)),
+        ({"id": np.array(["1-3"])}, [3]),
+        ({"price": np.array([3.0, 5.5])}, [3, 4, 5]),
         ({"id": ["1-3", "1-4"]}, [3, 4]),
         ({"price": [3, 5.5]}, [3, 4, 5]),
         ({"price": [None, 2]}, [0, 1, 2]),
@@ -111,6 +126,8 @@ def test_codes_reach_the_tower(version):
         ({"history": [float("nan")]}, "history must be strings or integers, got nan"),
         ({"where": {"shoe": ["3"]}}, "unknown feature 'shoe'"),
         ({"where": {"price": [3]}}, "'price' must be .least, most. of numbers"),
+        ({"where": {"price": 3}}, "'price' must be .least, most. of numbers, got 3"),
+        ({"where": {"price": "12"}}, "'price' must be .least, most. of numbers"),
         ({"where": {"price": ["a", "b"]}}, "'price' must be .least, most. of numbers"),
         ({"where": {"price": [float("nan"), 3]}}, "'price' must be .least, most."),
         ({"where": {"kind": [1.5]}}, "kind must be strings or integers"),

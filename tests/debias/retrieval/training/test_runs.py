@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from debias.data.records import write_record
-from debias.retrieval.data.events import EventColumns
+from debias.retrieval.data.events import EventColumns, read_all
 from debias.retrieval.data.interactions import from_columns
 from debias.retrieval.training import runs
 from debias.retrieval.training.learner import TrainingConfig
@@ -125,8 +125,8 @@ def test_events_of_a_source():
     log, facts = runs.read_log(table, columns, items={"id": ["y", "x"], "n": [1.0, 2]})
     assert (facts["events"], facts["duplicates"], facts["bare"]) == (2, 1, 0)
     assert log.items.vocabularies["id"].tolist() == ["y", "x"]
-    assert runs.read_all(table, columns).time.tolist() == [1, 2, 1]
-    for read in (runs.read_log, runs.read_all):
+    assert read_all(table, columns).time.tolist() == [1, 2, 1]
+    for read in (runs.read_log, read_all):
         with pytest.raises(ValueError, match="holds no event"):
             read(table.slice(0, 0), columns)
     assert np.isfinite(log.items.columns["n"]).all()
