@@ -154,3 +154,27 @@ class RowWiseAdam(keras.optimizers.Adam):
             "overwrite_at_end": self.overwrite_at_end,
         }
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class RowLossScale(keras.optimizers.LossScaleOptimizer):
+    """Loss scaling for float16 that sees every gradient of a row.
+
+    Keras's own, on TensorFlow, looks at one occurrence of each row of a batch, and
+    steps by the infinite gradients of the others.
+
+    >>> RowLossScale(RowWiseAdam(0.01)).inner_optimizer.name
+    'row_wise_adam'
+    """
+
+    def __init__(
+        self,
+        inner_optimizer: Any,
+        initial_scale: float = 2.0**10,
+        dynamic_growth_steps: int = 2000,
+        **kwargs: Any,
+    ):
+        super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, **kwargs)
+
+    def check_finite(self, grads: Any) -> Tensor:
+        return super().check_finite([getattr(g, "values", g) for g in grads])

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.losses.lists import exact
 from debias.types import Tensor
 
 UNKNOWN, FIRST = 1, 2
@@ -214,7 +215,7 @@ class FeatureEmbedding(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})
         if not schema:
             raise ValueError("schema must name at least one feature, got none")
         if not 0.0 <= unknown_rate < 1.0:
@@ -250,9 +251,8 @@ class FeatureEmbedding(keras.layers.Layer):
             values, table = features[name], self.tables[name]
             if kind["kind"] == "numeric":
                 vector = table(ops.full((1,), 2, "int32"))[0]
-                fields.append(
-                    ops.expand_dims(ops.cast(values, vector.dtype), -1) * vector
-                )
+                wide = ops.expand_dims(exact(values), -1) * exact(vector)
+                fields.append(ops.cast(wide, vector.dtype))
             elif kind["kind"] == "multivalued":
                 fields.append(masked_mean(table(values), values > 0))
             else:

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from debias.engine.seeds import split_seed
+from debias.losses.lists import exact
 from debias.types import Tensor
 
 
@@ -166,19 +167,22 @@ class InterestCapsules(keras.layers.Layer):
         self.bilinear = self.add_weight(
             shape=(dim, dim),
             initializer=keras.initializers.Orthogonal(seed=seeds[0]),
+            autocast=False,
             name="bilinear",
         )
         self.logits = self.add_weight(
             shape=(self.interests, self.length),
             initializer=keras.initializers.RandomNormal(0.0, 1.0, seeds[1]),
             trainable=False,
+            autocast=False,
             name="logits",
         )
 
     def call(self, vectors: Tensor, mask: Tensor) -> Tensor:
         count = interest_count(ops.sum(ops.cast(mask, "int32"), -1), self.interests)
-        messages = ops.matmul(vectors, self.bilinear)
-        return route(messages, mask, self.logits, count, self.iterations)
+        messages = ops.matmul(exact(vectors), self.bilinear)
+        found = route(messages, mask, self.logits, count, self.iterations)
+        return ops.cast(found, self.compute_dtype)
 
     def compute_output_shape(self, vectors_shape: Any, mask_shape: Any = None) -> Any:
         return (vectors_shape[0], self.interests, vectors_shape[-1])

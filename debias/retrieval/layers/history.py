@@ -7,6 +7,7 @@ without a history gets zero vectors.
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from debias.engine.seeds import split_seed
@@ -24,8 +25,8 @@ def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
     >>> float(recency_sum(ops.ones((3, 1)), ops.array([1, 1, 0]), 0.5)[0])  # 1 + .5
     1.5
     """
-    weight = ops.power(decay, ops.arange(vectors.shape[-2], dtype=vectors.dtype))
-    weight = weight * ops.cast(mask, vectors.dtype)
+    ages = np.power(decay, np.arange(vectors.shape[-2]))
+    weight = ops.cast(ages, vectors.dtype) * ops.cast(mask, vectors.dtype)
     return ops.sum(vectors * ops.expand_dims(weight, -1), axis=-2)
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from debias.losses.lists import exact
 from debias.types import Tensor
 
 TRANSFORMS = ("mask", "dropout", "complementary", "correlated")
@@ -49,7 +50,7 @@ def contrastive(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
     """
     one, other = (
         x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), -1, keepdims=True), 1e-12))
-        for x in (one, other)
+        for x in (exact(one), exact(other))
     )
     scores = ops.matmul(one, ops.transpose(other)) / temperature
     return ops.logsumexp(scores, axis=-1) - ops.sum(one * other, -1) / temperature
@@ -96,7 +97,7 @@ class FeatureViews(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})
         strange = [name for name in transforms if name not in TRANSFORMS]
         if strange or not transforms:
             raise ValueError(

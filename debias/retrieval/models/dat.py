@@ -12,6 +12,7 @@ from keras import ops
 
 from debias.engine.seeds import split_seed
 from debias.layers.embedding import RowEmbedding
+from debias.losses.lists import exact
 from debias.retrieval.models.encoder import Encoder
 from debias.retrieval.models.two_tower import RetrievalModel, Schema
 from debias.types import Tensor
@@ -38,9 +39,10 @@ def mimic_loss(
     >>> float(mimic_loss(ops.array([[1.0, 0.0]]), ops.array([[0.0, 2.0]])))
     2.5
     """
-    apart = ops.mean(ops.square(augmented - ops.stop_gradient(other)), axis=-1)
+    augmented, other = exact(augmented), ops.stop_gradient(exact(other))
+    apart = ops.mean(ops.square(augmented - other), axis=-1)
     if weight is not None:
-        apart = apart * ops.stop_gradient(weight)
+        apart = apart * ops.stop_gradient(exact(weight))
     return ops.mean(apart)
 
 
@@ -65,6 +67,7 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
     >>> float(alignment_loss(vectors, ops.array([2, 2, 2, 3, 3]), 4))  # (1 - 8)^2
     49.0
     """
+    vectors = exact(vectors)
     member = ops.one_hot(category, categories, dtype=vectors.dtype)
     present = ops.cast(ops.arange(categories) > 0, vectors.dtype)
     count = ops.sum(member, axis=0) * present
@@ -93,7 +96,7 @@ class AugmentedEncoder(keras.layers.Layer):
     """
 
     def __init__(self, encoder: Encoder, seed: int | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})
         if "id" not in encoder.schema:
             raise ValueError(f"schema must have 'id', got {list(encoder.schema)}")
         if encoder.embedding != encoder.dim:

@@ -10,6 +10,7 @@ from keras import ops
 from debias.engine.seeds import split_seed
 from debias.layers.embedding import FeatureEmbedding, RowEmbedding
 from debias.layers.tower import Tower
+from debias.losses.lists import exact
 from debias.retrieval.layers.fm import fm_sum
 from debias.retrieval.layers.history import History
 from debias.retrieval.layers.senet import SENet
@@ -22,9 +23,12 @@ HISTORY = "history"
 def unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1 over the last axis; a zero vector stays zero.
 
+    In single precision at least: of half precision, squares vanish and overflow.
+
     >>> [round(float(x), 4) for x in unit(ops.array([3.0, 4.0]))]
     [0.6, 0.8]
     """
+    vectors = exact(vectors)
     square = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
     return vectors * ops.rsqrt(ops.maximum(square, 1e-12))
 
@@ -162,7 +166,7 @@ class Encoder(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})
         embedding = dim if embedding is None else embedding
         _check_encoder(combine, dim, embedding, extra_fields)
         if not schema and history is None:
@@ -265,8 +269,8 @@ class Encoder(keras.layers.Layer):
         if self.mix is not None:
             vectors = self.mix(flat(fields), training=training)
         else:
-            vectors = fm_sum(self.drop(fields, training=training))
-        return unit(vectors) if self.normalize else vectors
+            vectors = fm_sum(exact(self.drop(fields, training=training)))
+        return unit(vectors) if self.normalize else exact(vectors)
 
     def compute_output_shape(self, *_: Any, **__: Any) -> tuple[int | None, ...]:
         return (None, self.dim)
@@ -338,4 +342,4 @@ def encode(
         )
         for i in range(0, max(rows, 1), block)
     ]
-    return np.concatenate(parts)
+    return np.concatenate(parts).astype(np.float32, copy=False)

@@ -9,6 +9,7 @@ from keras import ops
 from debias.engine.seeds import split_seed
 from debias.layers.embedding import FeatureEmbedding, RowEmbedding
 from debias.layers.tower import Tower
+from debias.losses.lists import exact
 from debias.retrieval.layers.capsules import (
     InterestCapsules,
     interest_count,
@@ -67,7 +68,7 @@ class InterestEncoder(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})
         self.schema = {name: dict(kind) for name, kind in schema.items()}
         self.history = dict(history)
         self.dim, self.interests, self.iterations = dim, interests, iterations
@@ -111,7 +112,7 @@ class InterestEncoder(keras.layers.Layer):
             known = ops.repeat(known, self.interests, axis=1)
             x = ops.concatenate([x, known], axis=-1)
         x = self.mix(x, training=training)
-        x = unit(x) if self.normalize else x
+        x = unit(x) if self.normalize else exact(x)
         return x * ops.expand_dims(ops.cast(self.live(features), x.dtype), -1)
 
     def compute_output_shape(self, *_: Any, **__: Any) -> tuple[int | None, ...]:

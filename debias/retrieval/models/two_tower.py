@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.engine.optimizers import RowWiseAdam
+from debias.engine.optimizers import RowLossScale, RowWiseAdam
 from debias.engine.seeds import split_seed
 from debias.engine.steps import Execution, SteppingModel, loop_over_stack
 from debias.layers.embedding import compressed
@@ -56,7 +56,7 @@ class RetrievalModel(SteppingModel):
         self_weight: float = 0.1,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         if self_weight < 0:
@@ -68,10 +68,13 @@ class RetrievalModel(SteppingModel):
         """As Keras's; by default row-wise Adam and the softmax, without XLA.
 
         XLA, which Keras may turn on by itself, would make the gradients of the tables
-        dense.
+        dense. Under the policy mixed_float16 the loss is scaled (`RowLossScale`).
         """
         kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
         optimizer = RowWiseAdam() if optimizer is None else optimizer
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if self.dtype_policy.name == "mixed_float16" and not scaled:
+            optimizer = RowLossScale(keras.optimizers.get(optimizer))
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:

@@ -39,7 +39,7 @@ class UserTower:
 
 
 def write_tower(layer: Any, path: Path) -> None:
-    """Writes the user side of a retrieval model, a Keras layer.
+    """Writes the user side of a retrieval model, a Keras layer, in single precision.
 
     Raises:
         ValueError: It has no ONNX form.
@@ -50,7 +50,7 @@ def write_tower(layer: Any, path: Path) -> None:
     from debias.models.export import write_onnx
     from debias.retrieval.models.encoder import tower
 
-    model = tower(layer)
+    model = tower(_exact(layer))
     model(
         {
             given.name: keras.ops.zeros([n or 1 for n in given.shape], given.dtype)
@@ -62,3 +62,21 @@ def write_tower(layer: Any, path: Path) -> None:
         for given in model.inputs
     }
     write_onnx(model, path, [signature])
+
+
+def _exact(layer: Any) -> Any:
+    """The layer, or of one in half precision, which runtimes lack, one in single."""
+    import keras
+
+    if layer.compute_dtype in ("float32", "float64"):
+        return layer
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        made = type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+        made.build(None)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for new, old in zip(made.variables, layer.variables, strict=True):
+        new.assign(old)
+    return made

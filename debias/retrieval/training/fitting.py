@@ -71,7 +71,9 @@ def fit(
         batches = Batches(log, batch_size, history=length, learned=learned, seed=seed)
     if optimizer is None:
         optimizer = model.optimizer if model.compiled else RowWiseAdam(LEARNING_RATE)
-    if not model.compiled or model.optimizer is not optimizer:
+    compiled = model.optimizer if model.compiled else None
+    # In half precision, one that scales the loss stands around it.
+    if optimizer not in (compiled, getattr(compiled, "inner_optimizer", None)):
         model.compile(optimizer)
     watch = _Watch(progress, batches.batch_size)
     done = model.fit(batches, epochs=epochs, verbose=0, callbacks=[watch])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from debias.engine.optimizers import RowWiseAdam
+from debias.engine.optimizers import RowLossScale, RowWiseAdam
 from debias.layers.embedding import RowEmbedding
 
 tensorflow_only = pytest.mark.skipif(
@@ -185,3 +185,16 @@ def test_a_step_does_not_read_the_whole_table():
 
     # A dense Adam reads and writes 3 tables of 64 MB a step at the larger size.
     assert seconds(1_000_000) < 3 * seconds(10_000)
+
+
+def test_a_loss_scale_sees_each_occurrence_of_a_row():
+    import tensorflow as tf
+
+    table = keras.Variable(np.ones((3, 1), "float32"))
+    optimizer = RowLossScale(keras.optimizers.SGD(1.0), initial_scale=8.0)
+    for first, moved, scale in ((float("inf"), 1.0, 4.0), (8.0, 1 - 16 / 4, 4.0)):
+        values = tf.constant([[first], [8.0]])
+        slices = tf.IndexedSlices(values, tf.constant([1, 1]), tf.constant([3, 1]))
+        optimizer.apply([slices], [table])
+        assert np.asarray(table)[:, 0].tolist() == [1.0, moved, 1.0]
+        assert float(optimizer.dynamic_scale) == scale

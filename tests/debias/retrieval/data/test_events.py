@@ -179,9 +179,7 @@ def test_ids_and_times_are_read_as_they_are_written(tmp_path):
     assert (len(log), len(log.users), len(log.items)) == (724, 61, 30)
     names = log.users.vocabularies["id"].tolist()
     assert {"007", "7"} <= set(names)
-    _, counts = np.unique(
-        np.stack([log.user, log.item]), axis=1, return_counts=True
-    )
+    _, counts = np.unique(np.stack([log.user, log.item]), axis=1, return_counts=True)
     assert (counts > 1).sum() == 121
     # Twelve takes within two seconds, in order of their tenths; then one a day later.
     history, _ = log.histories(13, np.array([names.index("007")]))

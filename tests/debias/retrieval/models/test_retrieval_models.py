@@ -10,6 +10,7 @@ from keras import ops
 from debias.engine.optimizers import RowWiseAdam
 from debias.retrieval.data.interactions import leave_last_out
 from debias.retrieval.data.negatives import Queue, uniform
+from debias.retrieval.layers.history import recency_sum
 from debias.retrieval.layers.logq import StreamingFrequency
 from debias.retrieval.losses import RetrievalLoss
 from debias.retrieval.models import (
@@ -23,6 +24,7 @@ from debias.retrieval.models import (
     tower,
 )
 from debias.retrieval.models.dat import AugmentedEncoder
+from debias.retrieval.models.encoder import unit
 from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.evaluation import dot_scores, evaluate_scores
 from tests.debias.retrieval.models.registry import (
@@ -85,6 +87,48 @@ def test_calls_repeat_and_training_compares_the_vectors_that_are_exported(name):
     read = {feature: batch["item"][feature] for feature in model.item.schema}
     exported = tower(model.item)(read)
     np.testing.assert_array_equal(items, arrays(exported))
+
+
+@pytest.fixture
+def policy(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+@every_model
+def test_half_precision_trains_as_single_does(name, policy):
+    batch = batches(packed=name != "bare")[0]  # which learns from the stream
+
+    def trained():
+        model = MODELS[name]()
+        model.build()  # so that all its parts are there
+        for layer in model._flatten_layers():
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0
+        model.compile(RowWiseAdam(0.01), run_eagerly=True)
+        return model, [float(model.train_on_batch(*batch)) for _ in range(3)]
+
+    model, losses = trained()
+    vectors = model.item_vectors(TRAIN.items.columns)
+    assert vectors.dtype == np.float32 and np.isfinite(vectors).all()
+    if name != "bare":
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    keras.config.set_dtype_policy("float32")
+    single = trained()[1]
+    assert losses[0] == pytest.approx(single[0], rel=0.01)
+    assert losses[-1] - single[-1] < 0.1 * (single[0] - single[-1])
+
+
+def test_a_zero_vector_stays_zero_in_half_precision():
+    for half in ("float16", "bfloat16"):
+        small = ops.cast(np.array([[0.0, 0.0], [1e-4, 0.0], [300.0, 400.0]]), half)
+        expected = [[0, 0], [1, 0], [0.6, 0.8]]
+        np.testing.assert_allclose(arrays(unit(small)), expected, atol=1e-3)
+        mask = np.array([1, 1, 0])
+        once = recency_sum(ops.ones((3, 1), half), mask, 0.5)
+        assert once.dtype == half and float(once[0]) == 1.5
 
 
 @every_model

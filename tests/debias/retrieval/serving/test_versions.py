@@ -350,6 +350,29 @@ def test_a_tower_of_keras_gives_the_vectors_of_the_model(root, tmp_path):
         assert answer.items == items.vocabularies["id"][rows].tolist()
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_tower_in_half_precision_is_published_in_single(root, tmp_path, policy):
+    import keras
+
+    from debias.retrieval.models import MIND, dssm
+
+    users, items = worlds.tables()
+    features = {**users.take(np.array([0, 1])), "history": [[3, 4, 0], [0, 0, 0]]}
+    features["history"] = np.array(features["history"], np.int32)
+    for tower in (MIND, dssm):
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = tower(users.schema, items.schema, dim=4, length=3, seed=0)
+            model.build()
+            index = Index(model.item_vectors(items.columns))
+            versions.publish(root, model.user, users, items, index)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        found = versions.load(root).tower(features)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, model.user_vectors(features), atol=0.03)
+
+
 def test_a_file_that_is_no_tower(tmp_path):
     (tmp_path / "tower.onnx").write_text("no")
     with pytest.raises(ValueError, match=r"tower\.onnx: is no ONNX model"):
