@@ -142,7 +142,8 @@ def test_tables_fit_a_terminal_of_80_columns(folder, tmp_path, monkeypatch):
 def test_later_events_judge_a_model(folder):
     found = run_json("evaluate", folder / "model", folder / "day2.csv")
     assert found["users"] == 20 and found["events"] == 100
-    assert found["hr@50"] == 1.0  # of 25 items
+    # Of 25 items all are found, but those that their user had taken before.
+    assert 0 < found["repeated"] < 100 and 0.5 < found["hr@50"] < 1
 
 
 def test_updates_follow_the_stream_and_the_next_query_knows(folder):
