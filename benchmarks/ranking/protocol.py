@@ -21,6 +21,7 @@ The protocol, the same for every row of a table:
 
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -163,6 +164,38 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
     found["click_mrr"] = metrics.click_mrr(log.click, shown, log.mask)
     found["click_share@3"] = float(metrics.click_share(log.click, shown, 3, log.mask))
     return found
+
+
+def check_ndcg(data: RankingData, score: np.ndarray) -> None:
+    """Holds our NDCG of a ranking against TensorFlow Ranking's, where that is at hand.
+
+    Ties are broken first, by order, and queries without a relevant item are left out:
+    there the two have policies of their own.
+
+    Raises:
+        RuntimeError: They differ by more than 1e-5.
+    """
+    import keras
+
+    from debias import tfr
+
+    if keras.backend.backend() != "tensorflow" or not find_spec("tensorflow_ranking"):
+        return
+
+    assert data.labels is not None
+    place = data.padded()
+    order = np.argsort(np.argsort(-np.asarray(score, float), kind="stable"))
+    labels = np.where(place < 0, -1, data.labels[place]).astype(np.float32)
+    labels, place = (each[labels.max(axis=1) > 0] for each in (labels, place))
+    distinct = -order[place].astype(np.float32)
+    for k in CUTOFFS:
+        ours = metrics.ndcg(labels, distinct, k).mean()
+        theirs = float(tfr.load().keras.metrics.NDCGMetric(topn=k)(labels, distinct))
+        if abs(ours - theirs) > 1e-5:
+            raise RuntimeError(
+                f"NDCG@{k} of the logging policy is {ours}, TensorFlow Ranking has "
+                f"{theirs}"
+            )
 
 
 def shown_clicks(world: World, score: np.ndarray) -> float:

@@ -21,6 +21,7 @@ from benchmarks.ranking.protocol import (
 from benchmarks.ranking.rows import alternatives, fit, measure
 from benchmarks.ranking.settings import Logging, Size
 from benchmarks.ranking.variants import VARIANTS
+from debias import metrics
 from debias.data.layout import layout_of
 from debias.losses import click_cross_entropy
 from debias.models.batches import batches
@@ -76,6 +77,16 @@ def test_every_row_yields_its_metrics(row, mixed):
 
 
 @pytest.mark.usefixtures("untrained")
+def test_the_logging_row_is_held_to_tensorflow_ranking(mixed, monkeypatch):
+    pytest.importorskip("tensorflow_ranking")
+    right = metrics.ndcg
+    measure("logging", mixed, CONFIG)
+    wrong = lambda *given, **more: 1.001 * right(*given, **more)  # noqa: E731
+    monkeypatch.setattr("benchmarks.ranking.protocol.metrics.ndcg", wrong)
+    with pytest.raises(RuntimeError, match="NDCG@1 of the logging policy is"):
+        measure("logging", mixed, CONFIG)
+
+
 def test_the_row_auto_is_the_one_that_is_chosen(mixed, monkeypatch):
     monkeypatch.setattr(rows, "chosen", lambda world, config: "product")
     assert measure("auto", mixed, CONFIG) == measure("product", mixed, CONFIG)
