@@ -14,8 +14,8 @@ makes the loss nan. Logits of half precision are computed with in single.
 Softplus and logsumexp throughout, never `ops.logaddexp`: its gradient on the TensorFlow
 backend is wrong where the arguments tie, as they do in zero-initialised towers.
 
-To add a loss, write the function and its shell, and enter the shell in `LOSSES`: the
-property tests pick it up from there.
+To add a loss, write the function and its shell in a file of their own, and enter the
+shell in `LOSSES`: the property tests pick it up from there.
 """
 
 from debias.losses.click import click_cross_entropy
@@ -23,11 +23,11 @@ from debias.losses.keras import (
     LOSSES,
     ApproxNDCG,
     ClickCrossEntropy,
-    ListLoss,
     MixtureLikelihood,
     PairwiseLogistic,
     SoftmaxCrossEntropy,
 )
+from debias.losses.lists import ListLoss
 from debias.losses.mixture import (
     component_losses,
     conditional_logits,

@@ -1,46 +1,11 @@
 """The losses as `keras.losses.Loss`, to be given to `compile`."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import keras
-from keras import ops
 
 from debias.losses.click import click_cross_entropy
-from debias.losses.lists import require_positive, serializable
+from debias.losses.lists import ListLoss, serializable
 from debias.losses.mixture import mixture_of_logits
 from debias.losses.ranking import approx_ndcg, pairwise_logistic, softmax_cross_entropy
-from debias.types import Tensor
-
-
-class ListLoss(keras.losses.Loss):
-    """Shell of a loss of lists: calls `function` with the arguments it was built with.
-
-    `sample_weight` of shape `(batch,)` or `(batch, 1)` weighs lists, of shape
-    `(batch, list_size)` items. Keras alone would multiply the latter into losses of
-    shape `(batch,)` and, where batch and list size are equal, without a word.
-    """
-
-    function: Any
-
-    def __init__(self, reduction: str, name: str | None, **arguments: Any):
-        super().__init__(name=name, reduction=reduction)
-        require_positive(**{k: v for k, v in arguments.items() if k == "temperature"})
-        self.arguments = arguments
-
-    def __call__(
-        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
-    ) -> Tensor:
-        if sample_weight is not None and len(ops.shape(sample_weight)) == 2:
-            return super().__call__((y_true, sample_weight), y_pred)
-        return super().__call__(y_true, y_pred, sample_weight)
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        y_true, weights = y_true if isinstance(y_true, tuple) else (y_true, None)
-        return self.function(y_true, y_pred, weights=weights, **self.arguments)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.arguments}
 
 
 @serializable

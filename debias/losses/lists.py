@@ -1,4 +1,4 @@
-"""How losses read labels, logits and weights of lists that are padded."""
+"""How losses read labels, logits and weights of padded lists; the base of shells."""
 
 from typing import Any
 
@@ -71,3 +71,33 @@ def require_positive(**arguments: Any) -> None:
     for name, value in arguments.items():
         if isinstance(value, (int, float)) and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
+
+
+class ListLoss(keras.losses.Loss):
+    """Shell of a loss of lists: calls `function` with the arguments it was built with.
+
+    `sample_weight` of shape `(batch,)` or `(batch, 1)` weighs lists, of shape
+    `(batch, list_size)` items. Keras alone would multiply the latter into losses of
+    shape `(batch,)` and, where batch and list size are equal, without a word.
+    """
+
+    function: Any
+
+    def __init__(self, reduction: str, name: str | None, **arguments: Any):
+        super().__init__(name=name, reduction=reduction)
+        require_positive(**{k: v for k, v in arguments.items() if k == "temperature"})
+        self.arguments = arguments
+
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        if sample_weight is not None and len(ops.shape(sample_weight)) == 2:
+            return super().__call__((y_true, sample_weight), y_pred)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true, weights = y_true if isinstance(y_true, tuple) else (y_true, None)
+        return self.function(y_true, y_pred, weights=weights, **self.arguments)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.arguments}

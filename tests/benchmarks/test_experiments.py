@@ -27,7 +27,8 @@ def test_the_main_table_has_the_promised_rows():
         "listwise_three listwise_mixture listwise_xpa auto oracle_examination "
         "oracle_listwise full_information full_information_softmax ceiling"
     )
-    assert TABLES["main"].rows == tuple(rows.split())
+    promised = rows.split()
+    assert [row for row in TABLES["main"].rows if row in promised] == promised
     assert TABLES["main"].seeds >= 10 and TABLES["main"].quick_seeds >= 3
 
 
