@@ -59,6 +59,7 @@ class Horizon:
         from simulators.policies import EpsilonGreedy
         from simulators.populations import named
 
+        forget()
         crowd, three = named(CROWD), parts(seed)
         test, epsilon = three[2].data, EXPLORED[self.population]
         scores = [part.production for part in three]
@@ -92,7 +93,6 @@ class Horizon:
         from benchmarks.ranking.protocol import scores
         from benchmarks.ranking.rows import fit
 
-        forget()
         model = fit(self.row, served, config(seed)).model
         return [scores(model.score, part.data) for part in three]
 

@@ -3,12 +3,11 @@
 Protocol, fixed before any result was looked at:
 
 1. Small worlds, 5,000 sessions of the production ranker. Populations of one to three
-   kinds of users: `one` position-based; `two` of .5 and .5 that differ in depth and in
-   taste, `uneven` the same of .9 and .1; `depths` that differ in depth alone; `three`
-   position-based, by rank alone, by item alone, a third each.
-2. Rows: `kinds_1` to `kinds_4` are mixtures of so many product models with learned
+   kinds of users: `one` position-based; `two` of a half each that differ in depth and
+   in taste; `three` position-based, by rank alone, by item alone, a third each.
+2. Rows: `kinds_1` to `kinds_3` are mixtures of so many product models with learned
    shares, as `debias.fit` fits with its defaults but in batches of 128 (`kinds_1` is
-   `product`); `chosen` is the one of the four with the best click likelihood on the
+   `product`); `chosen` is the one of the three with the best click likelihood on the
    held-out sessions that also chose its weights; `averaged` is three product models
    that learn apart, the size of `kinds_3`.
 3. `kinds` is the number of components of the row, `right` whether it is the true one.
@@ -29,22 +28,11 @@ from benchmarks.harness.plan import Table
 from benchmarks.questions.settings import config, learning
 
 SESSIONS = 5_000
-MOST = 4  # components
-TRUE: Mapping[str, int] = {"one": 1, "two": 2, "uneven": 2, "depths": 2, "three": 3}
+MOST = 3  # components
+TRUE: Mapping[str, int] = {"one": 1, "two": 2, "three": 3}
+CROWDS = {"one": "pbm", "two": "impatient-picky", "three": "mixed"}
 FITTED = (*(f"kinds_{k}" for k in range(1, MOST + 1)), "averaged")
 ROWS = (*FITTED[:MOST], "chosen", "averaged")
-
-
-def crowd(name: str) -> Any:
-    """The population of that name."""
-    from simulators.behaviours import PositionBased, power_law
-    from simulators.populations import Population, named
-
-    if name in ("two", "uneven"):
-        share = 0.5 if name == "two" else 0.9
-        picky = PositionBased(power_law(2.0), pickiness=3.0)
-        return Population(((share, PositionBased(power_law(0.5))), (1 - share, picky)))
-    return named({"one": "pbm", "depths": "two-depths", "three": "mixed"}[name])
 
 
 class Result(NamedTuple):
@@ -80,11 +68,10 @@ class Kinds:
 @lru_cache(maxsize=1)
 def results(population: str, seed: int) -> dict[str, Result]:
     """Every fitted row of one world; those of the last world are kept."""
-    from benchmarks.questions.worlds import logged, parts, stochastic
+    from benchmarks.questions.worlds import world
 
-    three = parts(seed)
-    scores = [part.production for part in three]
-    found = logged(crowd(population), three, scores, stochastic, SESSIONS, seed)
+    forget()
+    found = world(CROWDS[population], seed, SESSIONS)
     return {row: measured(row, found, seed) for row in FITTED}
 
 
@@ -99,7 +86,6 @@ def measured(row: str, found: Any, seed: int) -> Result:
     )
     from benchmarks.ranking.truths import type_rand_index
 
-    forget()
     model, validation = trained(found, builder(row, found), config(seed))
     metrics = ranking_metrics(found, scores(model.score, found.test.data))
     logits = predicted_logits(model, found.test)
