@@ -38,6 +38,9 @@ if TYPE_CHECKING:  # what the lazy attributes below resolve to
     from simulators.clicks import item_satisfaction as item_satisfaction
     from simulators.clicks import prepare as prepare
     from simulators.clicks import simulate as simulate
+    from simulators.interleaving import interleave as interleave
+    from simulators.interleaving import sessions_needed as sessions_needed
+    from simulators.interleaving import team_draft as team_draft
     from simulators.oracle import expected_clicks as expected_clicks
     from simulators.policies import Deterministic as Deterministic
     from simulators.policies import EpsilonGreedy as EpsilonGreedy
@@ -67,6 +70,7 @@ _HOME = {
     "trust_vardasbi user_browsing",
     "clicks": "ATTRACTIONS SATISFACTIONS item_attraction item_satisfaction prepare "
     "simulate",
+    "interleaving": "interleave sessions_needed team_draft",
     "oracle": "expected_clicks",
     "policies": "Deterministic EpsilonGreedy Interleaved PlackettLuce RandPair "
     "RandTopN expert weak_ranker worst_first",

@@ -394,7 +394,7 @@ def _unsupported(log: ClickLog, new: np.ndarray, theta: np.ndarray) -> float:
         longest = int(log.mask[rows].any(axis=0).sum())
         seen += len(rows) * new[shown[shown >= 0]].sum()
         total += len(rows) * theta[:longest].sum()
-    return max(0.0, 1.0 - seen / total)
+    return max(0.0, float(1.0 - seen / total))
 
 
 def _checked_shares(

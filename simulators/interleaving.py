@@ -1,0 +1,243 @@
+"""Two rankings in one list: which one users prefer, and how soon that is known."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm
+
+from debias.data import RankingData
+from simulators.chance import generator
+from simulators.clicks import Graded, item_attraction
+from simulators.policies import Ranker
+from simulators.populations import Observed, Population, named, visit
+
+_DRAFTED, _VISITED = 31, 32  # the two streams
+FIRST, SECOND = 1, 2
+
+
+class Interleaving(NamedTuple):
+    """Which of two rankings got more clicks, session by session.
+
+    Attributes:
+        sessions: How many were shown.
+        first, second: Sessions in which that ranking got more clicks; the rest are
+            ties.
+        preference: (first - second) / sessions, with its normal interval.
+        p_value: Two-sided, of the sign test of the sessions that are no ties.
+        needed: Sessions after which a preference as large is found with the power
+            asked for, see `sessions_needed`; inf where there is none.
+    """
+
+    sessions: int
+    first: int
+    second: int
+    preference: float
+    low: float
+    high: float
+    p_value: float
+    needed: float
+
+
+def team_draft(
+    first: np.ndarray, second: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists drafted from two rankings, and which of the two gave each item.
+
+    The ranking that has given fewer items gives its best that is not there yet; where
+    both gave as many, a coin says which. So each gives one of every two items, and
+    those of one stand above those of the other as often as below.
+
+    Args:
+        first, second: (S, L) item numbers in order, -1 behind the last.
+        rng: The only source of chance.
+
+    Returns:
+        Items (S, L), -1 behind the last, and teams (S, L) int8: 1, 2, 0 at padding.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Source: Radlinski, Kurup and Joachims, How Does Clickthrough Data Reflect Retrieval
+    Quality?, CIKM 2008.
+
+    >>> one, other = np.array([[4, 5]]), np.array([[6, 4]])
+    >>> item, team = team_draft(one, other, np.random.default_rng(0))
+    >>> sorted(item[0].tolist()), sorted(team[0].tolist())
+    ([4, 6], [1, 2])
+    """
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(
+            f"rankings must both be (sessions, ranks), got {first.shape} and "
+            f"{second.shape}"
+        )
+    rows = np.arange(len(first))
+    item = np.full(first.shape, -1, np.int32)
+    team = np.zeros(first.shape, np.int8)
+    given = np.zeros((2, len(first)), int)
+    for rank in range(first.shape[1]):
+        best = np.stack([_best_left(each, item[:, :rank]) for each in (first, second)])
+        ahead = given[0] - given[1]
+        coin = rng.random(len(first)) < 0.5
+        turn = np.where(ahead == 0, coin, ahead > 0).astype(int)  # 1: the second's
+        turn = np.where(best[turn, rows] < 0, 1 - turn, turn)  # it has no more
+        item[:, rank] = best[turn, rows]
+        shown = item[:, rank] >= 0
+        team[:, rank] = np.where(shown, turn + FIRST, 0)
+        given[turn, rows] += shown
+    return item, team
+
+
+def _best_left(ranking: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """(S,) the first item of each ranking (S, L) that is not shown (S, k), or -1."""
+    there = (ranking[:, :, None] == shown[:, None, :]).any(axis=2) | (ranking < 0)
+    place = np.argmin(there, axis=1)
+    rows = np.arange(len(ranking))
+    found: np.ndarray = np.where(there[rows, place], -1, ranking[rows, place])
+    return found
+
+
+def interleave(
+    data: RankingData,
+    first: Ranker,
+    second: Ranker,
+    population: Population | str,
+    sessions: int,
+    seed: int,
+    list_size: int = 10,
+    attraction: Graded = "graded",
+    power: float = 0.8,
+    confidence: float = 0.95,
+) -> Interleaving:
+    """Shows drafts of two rankings to a crowd and counts which one gets its clicks.
+
+    Each session is of a query drawn evenly; a click counts for the ranking that gave
+    the item.
+
+    Args:
+        data: Queries and items.
+        first, second: From ranking data to a score an item; equal scores stand in the
+            order of the data.
+        population: Who reads the lists, of one situation, or the name of a preset.
+        sessions: How many.
+        seed: Of queries, drafts and clicks.
+        list_size: Ranks of a list.
+        attraction: As for `simulate`.
+        power: Of `needed`.
+        confidence: Of the interval and of `needed`.
+
+    Raises:
+        ValueError: `sessions` is not positive, power or confidence is not in (0, 1), or
+            the population has several situations.
+
+    >>> from simulators import expert, generate, worst_first
+    >>> data = generate(queries=30, seed=1)
+    >>> found = interleave(data, expert, worst_first, "pbm", sessions=500, seed=1)
+    >>> found.low > 0, found.needed < 100
+    (True, True)
+    """
+    crowd = named(population) if isinstance(population, str) else population
+    if sessions < 1:
+        raise ValueError(f"sessions must be at least 1, got {sessions}")
+    if len(crowd.situations) > 1:
+        raise ValueError("interleave shows lists in one situation, got several")
+    rng = generator(seed, _DRAFTED)
+    query = rng.integers(0, data.queries, sessions, np.int32)
+    one, other = (
+        _ranked(data, ranker(data), list_size)[query] for ranker in (first, second)
+    )
+    item, team = team_draft(one, other, rng)
+    gamma = item_attraction(data, attraction)
+    rng = generator(seed, _VISITED)
+    balance = np.zeros(sessions)
+    size = (item >= 0).sum(axis=1)
+    for length in np.unique(size):  # behaviours know no padding
+        rows = np.flatnonzero(size == length)
+        shown = gamma[item[rows, :length]]
+        seen = visit(crowd, shown, rng, Observed(query[rows]), truth=False)
+        sides = np.where(team[rows, :length] == FIRST, 1, -1)
+        balance[rows] = (seen.click * sides).sum(axis=1)
+    won, lost = int((balance > 0).sum()), int((balance < 0).sum())
+    return compared(won, lost, sessions, power, confidence)
+
+
+def _ranked(data: RankingData, scores: np.ndarray, list_size: int) -> np.ndarray:
+    """(queries, L) the best items of each query in order, -1 behind the last."""
+    order = np.lexsort((-np.asarray(scores, float), data.query_of_item()))
+    place = data.padded(list_size)
+    return np.where(place >= 0, order[np.maximum(place, 0)], -1)
+
+
+def compared(
+    first: int,
+    second: int,
+    sessions: int,
+    power: float = 0.8,
+    confidence: float = 0.95,
+) -> Interleaving:
+    """What so many sessions for one ranking and for the other come to.
+
+    Args:
+        first, second: Sessions in which the ranking got more clicks than the other.
+        sessions: All of them, ties included.
+        power, confidence: As for `sessions_needed`.
+
+    >>> found = compared(first=60, second=40, sessions=200)
+    >>> round(found.preference, 2), round(found.p_value, 4)  # z = 20 / 10
+    (0.1, 0.0455)
+    """
+    preference, decided = (first - second) / sessions, (first + second) / sessions
+    z = float(norm.ppf((1 + confidence) / 2))
+    reach = z * math.sqrt(max(decided - preference**2, 0.0) / sessions)
+    score = abs(first - second) / math.sqrt(first + second) if decided else 0.0
+    needed = math.inf
+    if preference:
+        needed = sessions_needed(preference, decided, power, confidence)
+    return Interleaving(
+        sessions,
+        first,
+        second,
+        preference,
+        preference - reach,
+        preference + reach,
+        float(2 * norm.sf(score)),
+        needed,
+    )
+
+
+def sessions_needed(
+    preference: float,
+    decided: float,
+    power: float = 0.8,
+    confidence: float = 0.95,
+) -> int:
+    """Sessions after which a sign test finds a preference, with this power.
+
+        n = (z_{1 - a/2} sqrt(d) + z_power sqrt(d - p^2))^2 / p^2,
+
+    with p the preference, d the share of sessions that are no ties, a = 1 - confidence.
+    Without a preference the variance of a session is d, with it d - p^2.
+
+    Args:
+        preference: Share of sessions won less share lost, not 0.
+        decided: Share of sessions that are no ties, at least the preference.
+        power: Chance to find it, in (0, 1).
+        confidence: Of the two-sided test, in (0, 1).
+
+    Raises:
+        ValueError: A number is out of its range.
+
+    >>> sessions_needed(0.1, 0.5)  # (1.96 sqrt(.5) + .8416 sqrt(.49))^2 / .01
+    391
+    """
+    if not 0 < abs(preference) <= decided <= 1:
+        raise ValueError(
+            "preference must not be 0 and its size at most decided, which is at most "
+            f"1, got {preference} and {decided}"
+        )
+    for name, value in (("power", power), ("confidence", confidence)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} must be in (0, 1), got {value}")
+    by_chance = norm.ppf((1 + confidence) / 2) * math.sqrt(decided)
+    by_power = norm.ppf(power) * math.sqrt(decided - preference**2)
+    return math.ceil(((by_chance + by_power) / preference) ** 2)
