@@ -103,7 +103,8 @@ def _write_page(
         names = None if given.reading is None else given.reading.items
         sections += pages.examples(given.log, scores, names)
     drawn = pages.examination(given.log, trained, features)
-    pages.write(path, inputs.name_of(log), found.words(), [], sections, drawn)
+    headline = f"{found.model}, judged on {inputs.name_of(log)}"
+    pages.write(path, log, headline, [found.words()], sections, drawn)
 
 
 def _opened(

@@ -66,7 +66,7 @@ def config_of(
         float | None,
         _learning(
             help="Weight decay of relevance towers; by default the root of 100,000 / "
-            "sessions."
+            "sessions, less where features are few."
         ),
     ] = None,
     average: Annotated[
@@ -299,7 +299,8 @@ def _write_page(
         assert given.data is not None
         items = given.data.arranged(trained.feature_names, trained.ranker.kinds)
         drawn = pages.examination(given.log, trained, items.features)
-    words = [report["why"], report["note"]]
+    why = f"{report['model']}: {report['why']}." if report["candidates"] else ""
+    words = [why, report["note"]]
     sections = [("Sessions", [report["sessions"]]), *_sections(report)]
     headline = f"{report['model']}, trained on {inputs.name_of(log.source.log)}"
     pages.write(path, str(out), headline, list(filter(None, words)), sections, drawn)

@@ -27,6 +27,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import debias
 from debias.engine.scoring import Scorer
+from debias.retrieval.data.interactions import FIRST
 from debias.retrieval.serving.query import retrieve
 from debias.retrieval.serving.versions import Version
 from debias.serve import answers
@@ -218,10 +219,22 @@ class _Routes:
         return PlainTextResponse(generate_latest(self.registry))
 
     async def page(self) -> HTMLResponse:
+        """A page to try the answers on some users."""
         version = self.live.version
-        users = version.users.vocabularies["id"][:EXAMPLES].tolist()
-        found = {"version": version, "users": users}
+        ranked = (version.ranker or self.ranker) is not None
+        found = {"version": version, "users": _users(version), "ranked": ranked}
         return HTMLResponse(self.template.render(found))
+
+
+def _users(version: Version) -> list[tuple[str, list[str]]]:
+    """Some users with their published histories, the latest item first."""
+    names = version.users.vocabularies["id"][:EXAMPLES].tolist()
+    items = version.items.vocabularies["id"]
+    if version.histories is None:
+        return [(name, []) for name in names]
+    codes = version.histories[: len(names)]
+    known = (row[row >= FIRST] - FIRST for row in codes)
+    return [(n, items[rows].tolist()) for n, rows in zip(names, known, strict=True)]
 
 
 class _Gauges:

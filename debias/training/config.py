@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 ROUND = 1 << 19  # sessions
 USUAL = 100_000  # sessions of a log for which a decay of 1 is best
-MOST_DECAY = 20.0
+WIDE = 136  # features of the worlds that decays were tuned on
+MOST_DECAY = 20.0  # of so many features
 PASSES = 16  # unless a log is so small that more are needed
 FEWEST_STEPS = 10  # of a round, for beginning one costs as much as several steps
 
@@ -22,8 +23,10 @@ class TrainingConfig:
         rate: Learning rate of Adam, in (0, 1].
         decay: Decoupled weight decay of the kernels of relevance towers, 0 or more; a
             step takes rate x decay of them. Tables of places, embeddings, biases and
-            priors do not decay. None: the root of 100,000 / sessions, at most 20, for
-            the fewer the clicks, the sooner a tower overfits.
+            priors do not decay. None: the root of 100,000 / sessions, for the fewer
+            the clicks, the sooner a tower overfits; at most 20, and of F < 136 features
+            20 times the root of F / 136, but at least 1, for towers of few features
+            overfit less.
         averaging: The weights that are judged, kept and served are averages over a
             window that grows with training, see `RowWiseAdam`; None: the weights as
             they are.
@@ -68,17 +71,23 @@ class TrainingConfig:
         if self.averaging is not None and not 0 <= self.averaging < float("inf"):
             raise ValueError(f"averaging must be 0 or more, got {self.averaging}")
 
-    def decay_of(self, sessions: int) -> float:
-        """The decay for a log of so many sessions.
+    def decay_of(self, sessions: int, features: int = WIDE) -> float:
+        """The decay for a log of so many sessions, of items with so many features.
 
         >>> TrainingConfig().decay_of(100_000), TrainingConfig().decay_of(25_000)
         (1.0, 2.0)
+        >>> round(TrainingConfig().decay_of(500), 1)
+        14.1
+        >>> round(TrainingConfig().decay_of(500, features=4), 1)
+        3.4
         >>> TrainingConfig(decay=0.5).decay_of(25_000)
         0.5
         """
         if self.decay is not None:
             return self.decay
-        most = min(MOST_DECAY, 0.5 / self.rate)  # else a step takes half of a weight
+        narrow = math.sqrt(min(features / WIDE, 1.0))
+        # Else a step takes half of a weight.
+        most = min(max(1.0, MOST_DECAY * narrow), 0.5 / self.rate)
         return min(most, math.sqrt(USUAL / max(sessions, 1)))
 
     def passes(self, sessions: int, usual: int = PASSES) -> int:

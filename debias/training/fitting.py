@@ -326,8 +326,9 @@ class _Run:
         steps = -(-self.sessions // self.rounds // config.batch_size)
         # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX
         # would take every operation by itself.
+        decay = config.decay_of(self.sessions, judges.data.feature_count)
         model.compile(
-            _optimizer(model, config, self.sessions),
+            _optimizer(model, decay, config),
             jit_compile=keras.backend.backend() == "jax",
             steps_per_execution=min(50, steps),
         )
@@ -451,9 +452,8 @@ class _Run:
         )
 
 
-def _optimizer(model: ClickModel, config: TrainingConfig, sessions: int) -> RowWiseAdam:
+def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWiseAdam:
     """Adam whose decay spares all but the kernels of the relevance towers."""
-    decay = config.decay_of(sessions)
     optimizer = RowWiseAdam(
         config.rate,
         weight_decay=decay or None,

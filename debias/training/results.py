@@ -26,8 +26,8 @@ class Printed:
 
     def report(self, path: str | Path, title: str = "") -> None:
         """Writes the result as one self-contained HTML page, whole or absent."""
-        named = title or type(self).__name__
-        made = page(named, self.words(), [], list(self.sections()))
+        name = type(self).__name__
+        made = page(title or "debias", name, [self.words()], list(self.sections()))
         with atomic_write(path) as aside:
             aside.write_text(made, encoding="utf-8")
 

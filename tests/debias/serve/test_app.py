@@ -90,9 +90,20 @@ def test_health_and_metrics(client):
 
 def test_the_page_and_the_interface_need_no_other_machine(client):
     page, docs = client.get("/").text, client.get("/docs").text
-    assert "Version 000001" in page and "<option>ann</option>" in page
+    assert "Version 000001" in page and ">ann</option>" in page
     assert "http" not in page and "://" not in docs
     assert {"/retrieve", "/rank"} <= client.get("/openapi.json").json()["paths"].keys()
+
+
+def test_the_page_shows_histories_and_both_stages(client, root):
+    version = versions.load(root)
+    page = client.get("/").text
+    shown = re.search(r'<option data-history="([^"]*)">ann<', page)[1]
+    codes = version.histories[0][version.histories[0] >= 2] - 2
+    assert shown == ", ".join(version.items.vocabularies["id"][codes]) != ""
+    assert 'name="rank"' in page and 'fetch(ranks ? "recommend" : "retrieve"' in page
+    with running(service(root, poll=0.02)) as bare:  # without a ranker
+        assert 'name="rank"' not in bare.get("/").text
 
 
 @pytest.mark.parametrize(

@@ -90,4 +90,4 @@ def test_a_result_writes_itself(tmp_path):
     found.report(tmp_path / "page.html", "log.csv")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "naive was judged on 9 sessions (all sessions)." in text
-    assert "<td>perplexity</td><td>1.5</td>" in text and "log.csv" in text
+    assert '<td class="text">perplexity</td><td>1.5</td>' in text and "log.csv" in text
