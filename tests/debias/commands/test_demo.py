@@ -35,7 +35,7 @@ def test_queries_to_rank_are_those_that_were_not_shown():
 
 def test_demo_writes_its_files_and_refuses_to_replace_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = ["demo", "--no-open", "--sessions", "2000", "--json"]
+    command = ["demo", "--no-open", "--sessions", "500", "--json"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
