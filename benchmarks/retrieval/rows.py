@@ -101,6 +101,7 @@ class RetrievalConfig:
     length: int = 20
     features: bool = True
     temperature: float = 0.1
+    normalize_users: bool = True
     dropout: float = 0.0
     unknown_rate: float = 0.0
     batch_size: int = 512
@@ -313,6 +314,7 @@ def build(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
         "dim": config.dim,
         "length": config.length,
         "temperature": config.temperature,
+        "normalize_users": config.normalize_users,
         "unknown_rate": config.unknown_rate,
         "seed": seed,
         **config.options,

@@ -26,12 +26,19 @@ from debias.commands.screen import (
     share_bar,
 )
 from debias.commands.train import finished, peak_memory, start
-from debias.retrieval.training.recipe import TOWERS, Recipe
+from debias.retrieval.training.recipe import (
+    KINDS,
+    TOWERS,
+    Recipe,
+    candidates,
+    recipe_of,
+)
 
 if TYPE_CHECKING:
     from debias.retrieval.data.events import EventColumns
     from debias.retrieval.serving.versions import Version
 
+AUTO = "auto"
 INDEXES = ("exact", "hnsw", "ivf", "pq")
 EXTRA_INDEXES = ("annoy", "milvus")  # with extras of their own
 REPORTED = ("tower", "recipe", "passes", "held_out", "applied")
@@ -138,12 +145,30 @@ def train(
     column: Column = None,
     users: Users = None,
     items: Items = None,
-    tower: Annotated[str, typer.Option(help=f"One of {' '.join(TOWERS)}.")] = "dssm",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="auto chooses among all towers by held-out users. "
+            f"Or one or several of {' '.join(TOWERS)}, separated by commas."
+        ),
+    ] = "auto",
+    history: Annotated[
+        str,
+        typer.Option(
+            help="How a history is read: auto chooses. recency: recent items weigh "
+            "more; mean: all the same. youtube and mind have a way of their own."
+        ),
+    ] = AUTO,
     dim: Annotated[int, typer.Option(min=1, help="Size of a vector.")] = 64,
     hidden: Annotated[str, typer.Option(help="Hidden sizes, such as 128,64.")] = "128",
     length: Annotated[int, typer.Option(min=1, help="Items of a history.")] = 20,
-    temperature: Annotated[float, typer.Option(help="Divides the cosines.")] = 0.1,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes.")] = 3,
+    temperature: Annotated[
+        float, typer.Option(help="Divides the products of vectors.")
+    ] = 0.3,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes; chosen by held-out users if not given."),
+    ] = None,
     rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.003,
     batch_size: Annotated[int, typer.Option(min=2, help="Events a step.")] = 512,
     window_events: Annotated[
@@ -171,12 +196,16 @@ def train(
 ) -> None:
     """Trains a retrieval model on interactions.
 
-    The id's column of a table of features is named as in the events. A user or an item
-    that no table describes is known by its id alone. A run that was interrupted or
-    killed resumes after its last full pass when the command is given again.
+    The tower, how it reads a history, and the passes are chosen by events held out of
+    the log; the choice then learns from the whole log. Popularity, item kNN and EASE,
+    tuned on the same events, are compared with it. The id's column of a table of
+    features is named as in the events. A user or an item that no table describes is
+    known by its id alone. A run that was interrupted or killed resumes after its last
+    full pass when the command is given again.
     """
     with messages():
-        _check_name("--tower", tower, tuple(TOWERS))
+        towers = _towers(model)
+        _check_name("--history", history, (AUTO, *KINDS))
         config = {
             "length": length,
             "batch_size": batch_size,
@@ -191,8 +220,9 @@ def train(
         if compress is not None:
             _check_name("--compress", compress, ("hash", "quotient_remainder"))
         recipe = Recipe(
-            tower, dim, _sizes(hidden), temperature, seed, config, compress, rows
+            towers[0], dim, _sizes(hidden), temperature, seed, config, compress, rows
         )
+        recipes = candidates(recipe, towers, None if history == AUTO else history)
         mapping = Columns.of(column or ())
         from debias.data.stores import whole_path
 
@@ -204,11 +234,17 @@ def train(
                 "column": list(column or ()),
             },
             "model": "retrieval",
-            "settings": {**recipe._asdict(), "epochs": epochs, "hold_out": hold_out},
+            "settings": {
+                **recipe._asdict(),
+                "tower": towers,
+                "history": history,
+                "epochs": epochs,
+                "hold_out": hold_out,
+            },
         }
         found = finished(out, asked, force, REPORTED)
         if found is None:
-            found = _train(out, asked, force, events, mapping, recipe)
+            found = _train(out, asked, force, events, mapping, recipes)
         else:
             say(f"{out}: is finished; --force trains anew", err=True)
     _print_training(found, out, json)
@@ -220,7 +256,7 @@ def _train(
     force: bool,
     events: str,
     mapping: Columns,
-    recipe: Recipe,
+    recipes: list[Recipe],
 ) -> dict[str, Any]:
     """Reads the events, trains in the folder and writes its report."""
     from debias.data.records import write_record
@@ -232,8 +268,10 @@ def _train(
         log, facts = runs.read_log(events, mapping.events, *tables, progress=progress)
     start(out, asked, force)  # only now: the events were read without a fault
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
-    with bar(recipe.tower, epochs * len(log), "events/s") as advance:
-        found = runs.train(out, log, recipe, epochs, hold_out, advance)
+    name = recipes[0].tower if len(recipes) == 1 else "choosing"
+    total = runs.most_passes(recipes, epochs) * len(log)
+    with bar(name, total, "events/s") as advance:
+        found = runs.train(out, log, recipes, epochs, hold_out, advance)
     report = {
         **found,
         **facts,
@@ -248,6 +286,8 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
     if json:
         print_json(found)
         return
+    if found["choice"]:
+        _print_choice(found["choice"])
     print_table("Passes", found["passes"])
     if found["held_out"]:
         print_table("Held-out events", [found["held_out"]])
@@ -259,6 +299,35 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
         + (f", peak memory {memory:.2f} GB" if memory else "")
         + f"; written to {out}"
     )
+
+
+def _print_choice(choice: dict[str, Any]) -> None:
+    """What was compared on the held-out events, and by how much rivals are ahead."""
+    where = {
+        "last": "the last event of each user",
+        "period": "the last tenth of the log, as users take several items at a time",
+    }[choice["rule"]]
+    print_table(f"Chosen by {where}", choice["trials"])
+    if choice["rivals"]:
+        print_table("What takes no training", choice["rivals"])
+    for each in choice["rivals"]:
+        if each["ahead"] > 0:
+            say(
+                f"{each['name']} is ahead of the chosen tower by {each['ahead']:.4f} "
+                f"+-{1.96 * each['ahead_se']:.4f} (95%) in NDCG@50 of "
+                f"{choice['users']:,} held-out users: consider it instead, or give the "
+                "towers features of items and users"
+            )
+
+
+def _towers(text: str) -> list[str]:
+    """The towers that --model names."""
+    if text == AUTO:
+        return list(TOWERS)
+    names = text.split(",")
+    for name in names:
+        _check_name("--model", name, (AUTO, *TOWERS))
+    return list(dict.fromkeys(names))
 
 
 def _checked(option: str, value: float, largest: float) -> float:
@@ -310,7 +379,9 @@ def evaluate(
         mapping = given or Columns.of(run.request["source"]["column"])
         with share_bar("reading") as progress:
             every = read_all(events, mapping.events, progress)
-        metrics = evaluated(run.learner.model, run.learner.log, every)
+        learner = run.learner
+        prior = recipe_of(run.report["recipe"]).prior(learner.log)
+        metrics = evaluated(learner.model, learner.log, every, prior=prior)
         found = {"tower": run.report["tower"], **metrics}
     if json:
         print_json(found)
@@ -464,7 +535,7 @@ def _update(
     about = versions.manifest(root)["extra"]
     if "recipe" not in about:
         raise ValueError(f"{root}: was not published by debias retrieval publish")
-    recipe, mapping = Recipe(**about["recipe"]), Columns.of(about["column"])
+    recipe, mapping = recipe_of(about["recipe"]), Columns.of(about["column"])
     tables = mapping.features(users, items)
     with ExitStack() as stack:
         reports = updates(

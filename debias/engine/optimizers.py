@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from debias.types import Tensor
@@ -42,6 +43,13 @@ class RowWiseAdam(keras.optimizers.Adam):
     there were. `overwrite_at_end` says whether Keras's `fit` replaces the weights by
     their average when it returns.
 
+    A table that is stepped row by row is averaged row by row, and exactly: with
+    G(t) = 1/(eta + 2) 2/(eta + 3) ... t/(t + eta + 1) the difference of average and
+    weights shrinks by G(t) / G(s) from step s to step t while a row is absent. So
+    D = (average - weights) / G is kept instead of the average; it stands still for
+    absent rows, and a step that moves a row by x subtracts x / G(t - 1). With
+    `weight_decay`, which moves all rows, the whole table is averaged.
+
     Source: Kingma and Ba, Adam, ICLR 2015; the lazy form as in Abadi et al.,
     TensorFlow: A System for Large-Scale Machine Learning, OSDI 2016, section 4.2; decay
     as in Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019;
@@ -78,25 +86,97 @@ class RowWiseAdam(keras.optimizers.Adam):
         if averaging is not None:
             if not 0 <= averaging < float("inf"):
                 raise ValueError(f"averaging must be 0 or more, got {averaging}")
+            if kwargs.get("ema_overwrite_frequency"):
+                raise ValueError(
+                    "ema_overwrite_frequency goes with use_ema, not with averaging, "
+                    "whose average is meant for the end"
+                )
             kwargs["use_ema"] = True
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
         self.dense_rows = dense_rows
         self.averaging = averaging
         self.overwrite_at_end = overwrite_at_end
 
+    def build(self, variables: Any) -> None:
+        already = self.built
+        super().build(variables)
+        if already or self.averaging is None:
+            return
+        self._rowwise: set[int] = set()  # places of tables, found by tracing a step
+        # The same as a state, so that an optimiser that was loaded knows it.
+        self._averaged_by_rows = self.add_variable(
+            shape=(len(variables),), initializer="zeros", name="averaged_by_rows"
+        )
+        self._average_start = self.add_variable(
+            shape=(), initializer="zeros", dtype="int64", name="average_start"
+        )
+
+    def _averaged_steps(self) -> Tensor:
+        """t: steps since the average was begun."""
+        return ops.cast(self.iterations, "int64") - self._average_start
+
     def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
         if self.averaging is None:
             super()._update_model_variables_moving_average(trainable_variables)
             return
-        last = self.averaging + 1
+        last, step = self.averaging + 1, self._averaged_steps()
         averages = self._model_variables_moving_average
-        for variable, average in zip(trainable_variables, averages, strict=True):
-            weight = last / (ops.cast(self.iterations, variable.dtype) + last)
-            average.assign(average + weight * (variable - average))
+        for place, variable in enumerate(trainable_variables):
+            if place not in self._rowwise:
+                weight = last / (ops.cast(step, variable.dtype) + last)
+                average = averages[place]
+                average.assign(average + weight * (variable - average))
+        if self._rowwise:
+            marks = [float(p in self._rowwise) for p in range(len(averages))]
+            self._averaged_by_rows.assign(marks)
+
+    def _shrinkage(self, steps: Tensor) -> Tensor:
+        """G of float64 `steps`: product over s = 1 .. steps of s / (s + eta + 1)."""
+        import tensorflow as tf
+
+        eta = self.averaging or 0.0
+        steps = tf.cast(steps, tf.float64)
+        log = tf.math.lgamma(steps + 1) - tf.math.lgamma(steps + eta + 2)
+        return tf.exp(log + tf.math.lgamma(tf.constant(eta + 2, tf.float64)))
+
+    def _average_rows(self, place: int, rows: Tensor, move: Tensor) -> None:
+        """Adds the subtracted `move` (R, d) of rows to D, divided by G(t - 1)."""
+        import tensorflow as tf
+
+        self._rowwise.add(place)
+        step = tf.cast(self._averaged_steps(), tf.float64)
+        # After the first step the average is the weights themselves, so D stays 0.
+        share = tf.where(step > 0, 1 / self._shrinkage(tf.maximum(step - 1, 0)), 0.0)
+        change = move * tf.cast(share, move.dtype)
+        difference = self._model_variables_moving_average[place].value
+        difference.scatter_add(tf.IndexedSlices(change, rows))
 
     def finalize_variable_values(self, var_list: Any) -> None:
         if self.overwrite_at_end:
-            super().finalize_variable_values(var_list)
+            if self.averaging is None:
+                super().finalize_variable_values(var_list)
+            else:
+                self.keep_averages()
+
+    def keep_averages(self) -> None:
+        """Replaces the trainable variables by their averages, and begins anew.
+
+        Raises:
+            ValueError: No average over a growing window is taken.
+        """
+        if self.averaging is None:
+            raise ValueError("no average over a growing window: give averaging=3")
+        averages = self.averages()
+        for place, (variable, kept) in enumerate(
+            zip(self._trainable_variables, averages, strict=True)
+        ):
+            variable.assign(kept)
+            own = self._model_variables_moving_average[place]
+            own.assign(ops.zeros_like(own) if self._by_rows(place) else kept)
+        self._average_start.assign(ops.cast(self.iterations, "int64"))
+
+    def _by_rows(self, place: int) -> bool:
+        return bool(np.asarray(self._averaged_by_rows)[place])
 
     def averages(self) -> list[Tensor]:
         """The averages of the trainable variables, in their order.
@@ -106,7 +186,16 @@ class RowWiseAdam(keras.optimizers.Adam):
         """
         if not self.use_ema:
             raise ValueError("no average is taken: give averaging=3 or use_ema=True")
-        return list(self._model_variables_moving_average)
+        averages = list(self._model_variables_moving_average)
+        if self.averaging is None:
+            return averages
+        for place, variable in enumerate(self._trainable_variables):
+            if self._by_rows(place):
+                last = ops.maximum(self._averaged_steps() - 1, 0)
+                shrunk = self._shrinkage(last)
+                difference = ops.cast(shrunk, variable.dtype) * averages[place]
+                averages[place] = variable + difference
+        return averages
 
     def update_step(
         self, gradient: Tensor, variable: Tensor, learning_rate: Tensor
@@ -146,6 +235,8 @@ class RowWiseAdam(keras.optimizers.Adam):
         moment.scatter_update(tf.IndexedSlices(m, rows))
         velocity.scatter_update(tf.IndexedSlices(v, rows))
         variable.scatter_sub(tf.IndexedSlices(move, rows))
+        if self.averaging is not None and self.weight_decay is None:
+            self._average_rows(place, rows, move)
 
     def get_config(self) -> dict[str, Any]:
         own = {

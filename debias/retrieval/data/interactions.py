@@ -454,21 +454,32 @@ def _rows_of(table: FeatureTable, rows: np.ndarray) -> FeatureTable:
     return FeatureTable(columns, vocabularies)
 
 
-def leave_last_out(log: Interactions, last: int = 1) -> tuple[Interactions, ...]:
+def leave_last_out(
+    log: Interactions, last: int = 1, seed: int = 0
+) -> tuple[Interactions, Interactions]:
     """Holds out each user's latest events: (the rest, the `last` latest).
 
-    A user with no more than `last` events keeps them all in the rest: there is nothing
-    to predict them from. For a validation set, split the rest again.
+    Which of several events at the same time is the later one is drawn by lot: their
+    order in a file says nothing, or gives the items away. A user with no more than
+    `last` events keeps them all in the rest: there is nothing to predict them from. For
+    a validation set, split the rest again.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0, 1, 0], [1, 1, 0], [9, 8, 7]]), table, table)
     >>> rest, held_out = leave_last_out(log)
     >>> rest.time.tolist(), held_out.time.tolist()
     ([8, 7], [9])
+
+    Args:
+        log: The events.
+        last: How many of each user to hold out, at least 1.
+        seed: Determines the lots.
     """
     if last < 1:
         raise ValueError(f"last must be at least 1, got {last}")
-    order, offsets = log.by_user()
+    _, offsets = log.by_user()
+    lots = np.random.default_rng(seed).permutation(len(log))
+    order = np.lexsort((lots, log.time, log.user))
     counts = np.diff(offsets)
     from_end = np.repeat(offsets[1:], counts) - np.arange(len(log))
     out = np.zeros(len(log), bool)

@@ -14,7 +14,7 @@ from debias.engine.seeds import split_seed
 from debias.layers.embedding import RowEmbedding
 from debias.losses.lists import exact
 from debias.retrieval.models.encoder import Encoder
-from debias.retrieval.models.two_tower import RetrievalModel, Schema
+from debias.retrieval.models.two_tower import TEMPERATURE, RetrievalModel, Schema
 from debias.types import Tensor
 
 
@@ -167,7 +167,8 @@ class DAT(RetrievalModel):
         mimic: Weight of each mimic loss.
         alignment: Weight of the alignment.
         temperature, **kwargs: As in `TwoTower`.
-        **options: `normalize`, `dropout`, `scale`, `unknown_rate` of `Encoder`.
+        normalize_users: As in `dssm`.
+        **options: `dropout`, `scale`, `unknown_rate` of `Encoder`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> model = DAT(schema, schema, category=None, dim=4, history=None)
@@ -188,10 +189,11 @@ class DAT(RetrievalModel):
         mimic: float = 0.5,
         alignment: float = 1.0,
         combine: str = "mlp",
+        normalize_users: bool = False,
         dropout: float = 0.0,
         unknown_rate: float = 0.0,
         scale: float = 0.05,
-        temperature: float = 0.1,
+        temperature: float = TEMPERATURE,
         seed: int | None = None,
         **kwargs: Any,
     ):
@@ -208,6 +210,7 @@ class DAT(RetrievalModel):
             "mimic": mimic,
             "alignment": alignment,
             "combine": combine,
+            "normalize_users": normalize_users,
             "dropout": dropout,
             "unknown_rate": unknown_rate,
             "scale": scale,
@@ -229,7 +232,14 @@ class DAT(RetrievalModel):
             "extra_fields": 1,
         }
         self.user = AugmentedEncoder(
-            Encoder(users, history=past, seed=seeds[0], **common), seeds[1]
+            Encoder(
+                users,
+                history=past,
+                normalize=normalize_users,
+                seed=seeds[0],
+                **common,
+            ),
+            seeds[1],
         )
         self.item = AugmentedEncoder(Encoder(items, seed=seeds[2], **common), seeds[3])
 

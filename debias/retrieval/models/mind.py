@@ -24,7 +24,7 @@ from debias.retrieval.models.encoder import (
     unit,
     with_shared_table,
 )
-from debias.retrieval.models.two_tower import RetrievalModel, Schema
+from debias.retrieval.models.two_tower import TEMPERATURE, RetrievalModel, Schema
 from debias.types import Tensor
 
 
@@ -151,6 +151,8 @@ class MIND(RetrievalModel):
         hidden: Of the tower over each interest.
         item_features: Whether an item is more than its id.
         share_items: Whether the history looks items up in the item tower's id table.
+        normalize, normalize_users: Whether the vectors of items, of users, have length
+            1.
         temperature, **kwargs: As in `TwoTower`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -173,9 +175,10 @@ class MIND(RetrievalModel):
         item_features: bool = False,
         share_items: bool = True,
         normalize: bool = True,
+        normalize_users: bool = False,
         unknown_rate: float = 0.0,
         scale: float = 0.05,
-        temperature: float = 0.1,
+        temperature: float = TEMPERATURE,
         seed: int | None = None,
         **kwargs: Any,
     ):
@@ -194,19 +197,18 @@ class MIND(RetrievalModel):
             "item_features": item_features,
             "share_items": share_items,
             "normalize": normalize,
+            "normalize_users": normalize_users,
             "unknown_rate": unknown_rate,
             "scale": scale,
             "seed": seed,
         }
         self.power = power
         seeds = split_seed(seed, 2)
-        common: dict[str, Any] = {
-            "normalize": normalize,
-            "unknown_rate": unknown_rate,
-            "scale": scale,
-        }
+        common: dict[str, Any] = {"unknown_rate": unknown_rate, "scale": scale}
         read = items if item_features else {"id": items["id"]}
-        self.item = Encoder(read, dim, "fm", seed=seeds[1], **common)
+        self.item = Encoder(
+            read, dim, "fm", normalize=normalize, seed=seeds[1], **common
+        )
         self.user = InterestEncoder(
             users,
             {"length": length, "size": items["id"]["size"]},
@@ -215,6 +217,7 @@ class MIND(RetrievalModel):
             interests,
             iterations,
             hidden,
+            normalize_users,
             seed=seeds[0],
             **common,
         )

@@ -24,6 +24,7 @@ from debias.retrieval.models.encoder import Encoder, encode
 from debias.types import Tensor
 
 Schema = Mapping[str, Mapping[str, Any]]
+TEMPERATURE = 0.3
 
 
 class RetrievalModel(SteppingModel):
@@ -50,7 +51,7 @@ class RetrievalModel(SteppingModel):
 
     def __init__(
         self,
-        temperature: float = 0.1,
+        temperature: float = TEMPERATURE,
         frequency: StreamingFrequency | None = None,
         views: FeatureViews | None = None,
         self_weight: float = 0.1,
@@ -294,7 +295,8 @@ class TwoTower(RetrievalModel):
         user, item: Encoders; layers that map a dict of features to vectors of one size.
             To share the table of item ids, make the item encoder first and give the
             user encoder its `id_table` as `history_table`.
-        temperature: Divides the scores; with cosines about .1, with free lengths 1.
+        temperature: Divides the scores; with cosines about .1, with user vectors of
+            free length .3.
         frequency: Learns log q from the stream; None: the batch's `log_q` is used.
         views: Draws the views of self-supervision, of the batch's "self".
         self_weight: Weight of that loss.
@@ -311,7 +313,7 @@ class TwoTower(RetrievalModel):
         self,
         user: keras.layers.Layer,
         item: keras.layers.Layer,
-        temperature: float = 0.1,
+        temperature: float = TEMPERATURE,
         **kwargs: Any,
     ):
         super().__init__(temperature, **kwargs)
@@ -355,13 +357,20 @@ def _two_tower(
     users, items, options = _with_compress(users, items, options)
     past = None if history is None else _past(history, length, items)
     seeds = split_seed(seed, 2)
-    own = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
+    of_user, of_item = _sides(options)
     return TwoTower(
-        Encoder(users, combine=combine, history=past, seed=seeds[0], **own),
-        Encoder(items, combine=combine, seed=seeds[1], **own),
+        Encoder(users, combine=combine, history=past, seed=seeds[0], **of_user),
+        Encoder(items, combine=combine, seed=seeds[1], **of_item),
         temperature,
         **{k: v for k, v in options.items() if k in MODEL_OPTIONS},
     )
+
+
+def _sides(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of `Encoder` for users and for items."""
+    not_of_items = (*MODEL_OPTIONS, "normalize_users")
+    item = {k: v for k, v in options.items() if k not in not_of_items}
+    return {**item, "normalize": options.get("normalize_users", False)}, item
 
 
 def _with_compress(
@@ -386,11 +395,11 @@ def dssm(
     hidden: Sequence[int] = (128,),
     history: str | None = "recency",
     length: int = 50,
-    temperature: float = 0.1,
+    temperature: float = TEMPERATURE,
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """DSSM: on each side embeddings, concatenated, then an MLP; cosine.
+    """DSSM: on each side embeddings, concatenated, then an MLP.
 
     Source: Huang et al., Learning Deep Structured Semantic Models for Web Search using
     Clickthrough Data, CIKM 2013.
@@ -399,8 +408,10 @@ def dssm(
         users, items: Schemas.
         history: A kind of `debias.retrieval.layers.history.HISTORIES`, or None.
         length: The longest history.
-        **options: Further arguments of `Encoder`, for both sides; `compress` and `rows`
-            of `debias.layers.embedding.RowEmbedding`, for all tables of ids; and
+        **options: Further arguments of `Encoder`, for both sides; `normalize_users`,
+            whether the vectors of users have length 1 as those of items have (False:
+            the length says how sharp the taste of a user is); `compress` and `rows` of
+            `debias.layers.embedding.RowEmbedding`, for all tables of ids; and
             `frequency`, `views`, `self_weight` of `TwoTower`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -417,7 +428,7 @@ def fm_tower(
     dim: int = 64,
     history: str | None = "recency",
     length: int = 50,
-    temperature: float = 0.1,
+    temperature: float = TEMPERATURE,
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
@@ -436,7 +447,7 @@ def senet_tower(
     hidden: Sequence[int] = (128,),
     history: str | None = "recency",
     length: int = 50,
-    temperature: float = 0.1,
+    temperature: float = TEMPERATURE,
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
@@ -453,7 +464,7 @@ def youtube_dnn(
     dim: int = 64,
     hidden: Sequence[int] = (128,),
     length: int = 50,
-    temperature: float = 0.1,
+    temperature: float = TEMPERATURE,
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
@@ -468,8 +479,8 @@ def youtube_dnn(
     users, items, options = _with_compress(users, items, options)
     past = _past("mean", length, items)
     of_model = {k: v for k, v in options.items() if k in MODEL_OPTIONS}
-    of_user = {k: v for k, v in options.items() if k not in MODEL_OPTIONS}
-    of_item = {k: v for k, v in of_user.items() if k not in ("dropout", "embedding")}
+    of_user, of_item = _sides(options)
+    of_item = {k: v for k, v in of_item.items() if k not in ("dropout", "embedding")}
     return TwoTower(
         Encoder(users, dim, "mlp", hidden, history=past, seed=seeds[0], **of_user),
         Encoder({"id": items["id"]}, dim, "fm", seed=seeds[1], **of_item),

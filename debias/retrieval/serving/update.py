@@ -43,6 +43,7 @@ from debias.retrieval.training.learner import (
     TrainingConfig,
     add_events,
     drop_old_events,
+    keep_averages,
     learn,
     load,
     reset_id_optimizer,
@@ -78,6 +79,7 @@ def full_update(
     reset_id_optimizer(learner)
     if appended.events:
         learn(learner, _new_events(appended), progress=progress)
+        keep_averages(learner)
     drop_old_events(learner)
     return appended
 

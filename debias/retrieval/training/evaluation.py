@@ -211,6 +211,21 @@ def _distinct(query: np.ndarray, key: np.ndarray) -> np.ndarray:
     return np.sort(order[np.append(True, (q[1:] != q[:-1]) | (k[1:] != k[:-1]))])
 
 
+def ndcg_by_query(rank: np.ndarray, query: np.ndarray, cutoff: int) -> np.ndarray:
+    """(Q,) ndcg@cutoff of each query that has a target, in the order of query numbers.
+
+    As in `recall_metrics`, which gives the mean.
+
+    >>> ndcg_by_query(np.array([1.0, 3.0, 9.0]), np.array([5, 7, 5]), 4).round(3)
+    array([0.613, 0.5  ])
+    """
+    _, group, counts = np.unique(query, return_inverse=True, return_counts=True)
+    ideal = np.cumsum(1 / np.log2(1 + np.arange(1, cutoff + 1)))
+    gain = np.where(rank <= cutoff, 1 / np.log2(1 + rank), 0.0)
+    total = np.bincount(group, gain, minlength=len(counts))
+    return np.asarray(total / ideal[np.minimum(counts, cutoff) - 1])
+
+
 def head_items(popularity: np.ndarray, share: float = 0.2) -> np.ndarray:
     """(N,) bool: the round(share * N) most popular items; ties by row.
 
@@ -331,6 +346,7 @@ def evaluate(
     events: Events | Interactions,
     cutoffs: Sequence[int] = CUTOFFS,
     repeat: str | Repeat = "exclude",
+    prior: np.ndarray | None = None,
 ) -> dict[str, float]:
     """How well a model predicts events that it has not learned from.
 
@@ -349,6 +365,7 @@ def evaluate(
             once.
         cutoffs: The k of the metrics.
         repeat: "exclude", "allow", or a `Repeat`.
+        prior: (items,) what is added to the scores of items; None: nothing.
 
     Returns:
         `recall_metrics` over users, and the counts "users", "events", "repeated" (of
@@ -369,7 +386,7 @@ def evaluate(
     _warn_learned(log, events)
     rank = np.full(len(target), np.inf)
     rank[there], _ = ranks(
-        lambda q: dot_scores(users[q], vectors),
+        lambda q: dot_scores(users[q], vectors) + (0.0 if prior is None else prior),
         queries.query[there],
         target[there],
         queries.seen,

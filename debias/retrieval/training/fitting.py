@@ -13,6 +13,31 @@ from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.evaluation import history_length
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 512, 0.003
+DENSE_ROWS = 1 << 15  # tables up to this size are stepped whole
+AVERAGING = 3.0  # the average spans, about, the last quarter of all steps
+XLA_STEPS = 100  # fewer do not pay for compiling
+
+
+def optimizer_of(rate: float = LEARNING_RATE) -> RowWiseAdam:
+    """The optimiser of the recipe: Adam whose averaged weights are kept at the end."""
+    return RowWiseAdam(rate, dense_rows=DENSE_ROWS, averaging=AVERAGING)
+
+
+def xla_pays(model: RetrievalModel, steps: int) -> bool:
+    """Whether so many steps of a model are faster as one XLA program.
+
+    Not where a table is stepped row by row, which XLA would do densely, or where
+    dropout draws: on a CPU that is ten times slower under XLA.
+    """
+    sizes = [weight.shape[0] for weight in model.trainable_variables if weight.shape]
+    drawn = any(
+        isinstance(layer, keras.layers.Dropout | keras.layers.MultiHeadAttention)
+        and getattr(layer, "rate", getattr(layer, "_dropout", 0))
+        for layer in model._flatten_layers()
+    )
+    tensorflow = keras.backend.backend() == "tensorflow"
+    small = max(sizes, default=0) <= DENSE_ROWS
+    return steps >= XLA_STEPS and tensorflow and small and not drawn
 
 
 class Diverged(ValueError):
@@ -32,8 +57,12 @@ def fit(
 ) -> list[float]:
     """Trains a retrieval model by in-batch softmax with logQ; changes it in place.
 
-    Compile the model yourself for another loss. Keras's own `model.fit` with `Batches`
-    works as well, with any callback.
+    The weights that the model has in the end are averages over, about, the last quarter
+    of all steps (see `debias.engine.optimizers.RowWiseAdam`). How many passes, and
+    which tower, `debias.retrieval.select` finds out.
+
+    Compile the model yourself for another loss or optimiser. Keras's own `model.fit`
+    with `Batches` works as well, with any callback.
 
     Args:
         model: Built for the tables of `log`.
@@ -41,8 +70,7 @@ def fit(
             say, which also have the batch size, the events to learn from and the seed.
         epochs: Passes over the events, each in an order drawn anew.
         batch_size: Events a step.
-        optimizer: The optimiser; None: that of the compiled model, or `RowWiseAdam` at
-            .003.
+        optimizer: The optimiser; None: that of the compiled model, or `optimizer_of()`.
         learned: (E,) bool, the events to learn from; the others only tell what users
             took before. None: all.
         seed: Determines the order of events; one or more non-negative integers.
@@ -70,11 +98,13 @@ def fit(
         length = history_length(model)
         batches = Batches(log, batch_size, history=length, learned=learned, seed=seed)
     if optimizer is None:
-        optimizer = model.optimizer if model.compiled else RowWiseAdam(LEARNING_RATE)
+        optimizer = model.optimizer if model.compiled else optimizer_of()
     compiled = model.optimizer if model.compiled else None
     # In half precision, one that scales the loss stands around it.
     if optimizer not in (compiled, getattr(compiled, "inner_optimizer", None)):
-        model.compile(optimizer)
+        model.build(None)
+        steps = epochs * len(batches)
+        model.compile(optimizer, jit_compile=xla_pays(model, steps))
     watch = _Watch(progress, batches.batch_size)
     done = model.fit(batches, epochs=epochs, verbose=0, callbacks=[watch])
     return [float(loss) for loss in done.history["loss"]]

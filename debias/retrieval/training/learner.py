@@ -26,7 +26,13 @@ from debias.retrieval.models.ids import (
     with_room,
 )
 from debias.retrieval.models.two_tower import RetrievalModel, Schema
-from debias.retrieval.training.fitting import BATCH_SIZE, LEARNING_RATE, fit
+from debias.retrieval.training.fitting import (
+    AVERAGING,
+    BATCH_SIZE,
+    DENSE_ROWS,
+    LEARNING_RATE,
+    fit,
+)
 
 Build = Callable[[Schema, Schema], RetrievalModel]
 
@@ -39,6 +45,7 @@ class TrainingConfig(NamedTuple):
         batch_size: Events a step.
         learning_rate: Of Adam.
         id_learning_rate: The same where only embeddings of ids move.
+        averaging, dense_rows: As of `RowWiseAdam`, where all weights move.
         window_events: Events kept of each user, the latest; older ones are dropped.
         seed: Determines the order of events.
     """
@@ -47,6 +54,8 @@ class TrainingConfig(NamedTuple):
     batch_size: int = BATCH_SIZE
     learning_rate: float = LEARNING_RATE
     id_learning_rate: float = LEARNING_RATE
+    averaging: float | None = AVERAGING
+    dense_rows: int = DENSE_ROWS
     window_events: int = 200
     seed: int = 0
 
@@ -95,7 +104,12 @@ def new_learner(
     """A learner that has learned nothing yet."""
     model = build(with_room(log.users.schema), with_room(log.items.schema))
     model.build(None)
-    optimizer = RowWiseAdam(config.learning_rate)
+    optimizer = RowWiseAdam(
+        config.learning_rate,
+        dense_rows=config.dense_rows,
+        averaging=config.averaging,
+        overwrite_at_end=False,  # a training goes on from the weights as they are
+    )
     id_optimizer = RowWiseAdam(config.id_learning_rate)
     optimizer.build(model.trainable_variables)
     with frozen(dense_weights(model)):
@@ -131,6 +145,27 @@ def frozen(weights: Sequence[Any]) -> Iterator[None]:
             weight.trainable = True
 
 
+@contextmanager
+def averaged(learner: Learner) -> Iterator[None]:
+    """Inside it, the model has the averaged weights, if an average is taken."""
+    if learner.config.averaging is None:
+        yield
+        return
+    variables = learner.model.trainable_variables
+    raw = [np.asarray(variable) for variable in variables]
+    copy_into(variables, learner.optimizer.averages())
+    try:
+        yield
+    finally:
+        copy_into(variables, raw)
+
+
+def keep_averages(learner: Learner) -> None:
+    """Ends a training: the averaged weights, if there are any, become the model's."""
+    if learner.config.averaging is not None:
+        learner.optimizer.keep_averages()
+
+
 def learn(
     learner: Learner,
     learned: np.ndarray | None = None,
@@ -139,6 +174,8 @@ def learn(
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[float]:
     """Passes over events of the learner's log, each in an order drawn anew.
+
+    The model has the weights of the last step: `keep_averages` ends the training.
 
     Args:
         learner: Is changed.

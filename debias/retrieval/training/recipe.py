@@ -1,18 +1,31 @@
 """Towers by name, and the settings that make one: plain values, no TensorFlow."""
 
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from debias.retrieval.data.interactions import Interactions
     from debias.retrieval.training.learner import Build, TrainingConfig
 
 TOWERS = {  # name to the function or class of `debias.retrieval.models`
-    "dssm": "dssm",
     "fm": "fm_tower",
+    "dssm": "dssm",
     "senet": "senet_tower",
     "youtube": "youtube_dnn",
     "mind": "MIND",
     "dat": "DAT",
+}
+TRENDS = ((0.5, 0.2), (0.5, 0.05))  # among which a choice is made
+KINDS = ("recency", "mean")
+HISTORIES = {  # how each tower may read a history; None: it has a way of its own
+    "fm": KINDS,
+    "dssm": KINDS,
+    "senet": KINDS,
+    "youtube": (None,),
+    "mind": (None,),
+    "dat": KINDS,
 }
 
 
@@ -23,10 +36,14 @@ class Recipe(NamedTuple):
         tower: A name of `TOWERS`.
         dim: Size of a vector.
         hidden: Hidden sizes of the towers; "fm" has none.
-        temperature: Divides the cosines.
+        temperature: Divides the products of vectors.
         seed: Determines the initial weights.
         config: The fields of a `debias.retrieval.training.learner.TrainingConfig`.
         compress, rows: As for `debias.layers.embedding.RowEmbedding`, of ids.
+        history: How a history is read, one of `HISTORIES` of the tower.
+        normalize_users: Whether the vectors of users have length 1.
+        trend: Weight and share of `debias.retrieval.data.trend.trend`, which is added
+            to the logits of a trained model; None: it is not.
     """
 
     tower: str
@@ -37,6 +54,9 @@ class Recipe(NamedTuple):
     config: dict[str, Any]
     compress: str | None = None
     rows: int | None = None
+    history: str | None = "recency"
+    normalize_users: bool = False
+    trend: tuple[float, float] | None = None
 
     def build(self) -> "Build":
         """What makes the model from schemas of users and items."""
@@ -47,18 +67,63 @@ class Recipe(NamedTuple):
             "temperature": self.temperature,
             "seed": self.seed,
             "length": self.config["length"],
+            "normalize_users": self.normalize_users,
         }
         if self.tower != "fm":
             given["hidden"] = self.hidden
-        if self.tower == "dat":
-            given["category"] = None
+        if HISTORIES[self.tower] != (None,):
+            given["history"] = self.history
         if self.compress is not None:
             if self.tower in ("mind", "dat"):
                 raise ValueError(f"the tower {self.tower} cannot share rows of ids")
             given |= {"compress": self.compress, "rows": self.rows}
-        return partial(getattr(models, TOWERS[self.tower]), **given)
+        make = getattr(models, TOWERS[self.tower])
+
+        def build(users: Any, items: Any) -> Any:
+            if self.tower == "dat":  # aligns categories where the items have them
+                kind = items.get("category", {}).get("kind")
+                category = "category" if kind == "categorical" else None
+                return make(users, items, **given, category=category)
+            return make(users, items, **given)
+
+        return build
+
+    def prior(self, log: "Interactions") -> "np.ndarray | None":
+        """(items,) what is added to the products of vectors; None: nothing."""
+        if self.trend is None:
+            return None
+        from debias.retrieval.data.trend import trend
+
+        weight, share = self.trend
+        return self.temperature * weight * trend(log, share)
 
     def training_config(self) -> "TrainingConfig":
         from debias.retrieval.training.learner import TrainingConfig
 
         return TrainingConfig(**self.config)
+
+
+def recipe_of(stored: dict[str, Any]) -> Recipe:
+    """The recipe that a report or a manifest holds.
+
+    Those written before histories were chosen say nothing of them: there the history
+    was weighted by recency, and the vectors of users had length 1.
+    """
+    return Recipe(**{"history": "recency", "normalize_users": True, **stored})
+
+
+def candidates(
+    recipe: Recipe, towers: Sequence[str], history: str | None = None
+) -> list[Recipe]:
+    """The recipe for each tower, and for each way in which it may read a history.
+
+    >>> base = Recipe("fm", 4, [], 0.3, 0, {})
+    >>> [(each.tower, each.history) for each in candidates(base, ["fm", "mind"])]
+    [('fm', 'recency'), ('fm', 'mean'), ('mind', None)]
+    """
+    return [
+        recipe._replace(tower=tower, history=how)
+        for tower in towers
+        for how in HISTORIES[tower]
+        if history is None or how in (None, history)
+    ]

@@ -1,15 +1,17 @@
 """A training run in a folder; after an interruption it resumes at the last full pass.
 
     train.json    the request: source of the events, settings
+    choice.json   which recipe was chosen, and among which
     passes/N      the learner after pass N; only the last is there
     losses.json   the mean loss of each pass
+    learner       the learner after the last pass, with averaged weights
     report.json   what the training came to; its presence says that the run is finished
 
 Each file is complete or absent, whenever the process is killed.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +33,14 @@ from debias.retrieval.data.interactions import (
 from debias.retrieval.training.evaluation import evaluate
 from debias.retrieval.training.learner import (
     Learner,
+    keep_averages,
     learn,
     load,
     new_learner,
     save,
 )
-from debias.retrieval.training.recipe import Recipe
+from debias.retrieval.training.recipe import Recipe, recipe_of
+from debias.retrieval.training.selection import MAX_PASSES, Choice, select
 
 Raw = Mapping[str, Any] | None
 
@@ -89,23 +93,23 @@ def read_log(
 def train(
     folder: Path,
     log: Interactions,
-    recipe: Recipe,
-    epochs: int,
+    recipes: Sequence[Recipe],
+    passes: int | None = None,
     hold_out: bool = False,
     progress: Callable[[int], None] = _nothing,
 ) -> dict[str, Any]:
     """Trains in a folder from its last full pass, and saves the learner of each pass.
 
     Args:
-        folder: Where `passes` and `losses.json` are written.
+        folder: Where the files above are written, all but the first and the last.
         log: What users took.
-        recipe: The model and its training.
-        epochs: Passes.
+        recipes: The model and its training; of several, `select` chooses one.
+        passes: How many; None: as many as `select` finds best.
         hold_out: Whether to hold out each user's last event and evaluate on it.
         progress: Called with the number of events done since the last call.
 
     Returns:
-        "tower", "recipe", "passes" and "held_out" of the report.
+        "tower", "recipe", "passes", "choice" and "held_out" of the report.
 
     Raises:
         ValueError: No event can be held out, a saved pass is damaged, or the loss
@@ -114,29 +118,76 @@ def train(
     known, held_out = leave_last_out(log) if hold_out else (log, None)
     if held_out is not None and not len(held_out):
         raise ValueError("no user has two events, so none can be held out")
+    recipe, choice = recipes[0], None
+    if len(recipes) > 1 or passes is None:
+        choice = _chosen(folder / "choice.json", known, recipes, passes, progress)
+        recipe, passes = recipe_of(choice["recipe"]), choice["passes"]
+    assert passes is not None
+    learner, history = _trained(folder, known, recipe, passes, progress)
+    judged = None
+    if held_out is not None:
+        prior = recipe.prior(known)
+        judged = evaluate(learner.model, known, held_out, prior=prior)
+    return {
+        "tower": recipe.tower,
+        "recipe": recipe._asdict(),
+        "passes": history,
+        "choice": choice,
+        "held_out": judged,
+    }
+
+
+def most_passes(recipes: Sequence[Recipe], passes: int | None) -> int:
+    """How many passes `train` makes at most, those of the choice among them."""
+    each = passes or MAX_PASSES
+    return each if passes and len(recipes) == 1 else each * (len(recipes) + 1)
+
+
+def _chosen(
+    path: Path,
+    log: Interactions,
+    recipes: Sequence[Recipe],
+    passes: int | None,
+    progress: Callable[[int], None],
+) -> dict[str, Any]:
+    """The choice of a file, made and written where it is not there yet."""
+    if not path.exists():
+        found = select(log, recipes, passes, progress=progress)
+        write_record(path, {**found._asdict(), "recipe": found.recipe._asdict()})
+    return read_record(path, list(Choice._fields))
+
+
+def _trained(
+    folder: Path,
+    log: Interactions,
+    recipe: Recipe,
+    epochs: int,
+    progress: Callable[[int], None],
+) -> tuple[Learner, list[dict[str, Any]]]:
+    """The learner after all passes, and the loss of each."""
     build, config = recipe.build(), recipe.training_config()
     passes, losses = folder / "passes", folder / "losses.json"
+    if (folder / "learner").exists():
+        learner = load(folder / "learner", build, config)
+        return learner, read_record(losses, ["passes"])["passes"]
     done = max((int(p.name) for p in passes.glob("*") if p.name.isdigit()), default=0)
     history: list[dict[str, Any]] = []
     if done:
         learner = load(passes / str(done), build, config)
         history = read_record(losses, ["passes"])["passes"]
     else:
-        learner = new_learner(build, known, config)
-    progress(done * len(known))
+        learner = new_learner(build, log, config)
+    progress(done * len(log))
     for number in range(done + 1, epochs + 1):
         (loss,) = learn(learner, progress=progress)
         history = [*history[: number - 1], {"pass": number, "loss": loss}]
         write_record(losses, {"passes": history})
         save(learner, passes / str(number))
         shutil.rmtree(passes / str(number - 1), ignore_errors=True)
-    judged = None if held_out is None else evaluate(learner.model, known, held_out)
-    return {
-        "tower": recipe.tower,
-        "recipe": recipe._asdict(),
-        "passes": history,
-        "held_out": judged,
-    }
+    keep_averages(learner)
+    save(learner, folder / "learner")
+    shutil.rmtree(passes)
+    return learner, history
 
 
 class Run(NamedTuple):
@@ -179,9 +230,8 @@ def open_run(folder: Path) -> Run:
     report = read_record(report_path, ["tower", "recipe", "passes", "applied"])
     request = read_record(request_path, ["source", "settings"])
     try:
-        recipe = Recipe(**report["recipe"])
+        recipe = recipe_of(report["recipe"])
         build, config = recipe.build(), recipe.training_config()
     except (TypeError, KeyError) as error:
         raise ValueError(f"{report_path}: is damaged: {error}; train again") from None
-    last = folder / "passes" / str(len(report["passes"]))
-    return Run(load(last, build, config), report, request)
+    return Run(load(folder / "learner", build, config), report, request)

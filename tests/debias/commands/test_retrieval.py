@@ -17,6 +17,7 @@ pytestmark = [
 ]
 MAPPED = ["-c", "user=uid", "-c", "item=sku", "-c", "time=ts"]
 SMALL = ["--dim", "4", "--hidden", "4", "--length", "4", "--batch-size", "64"]
+SMALL += ["--model", "dssm", "--history", "recency"]
 
 
 def run(*arguments, code=0):
@@ -112,10 +113,11 @@ def test_a_loss_that_is_no_number_says_what_to_try_and_reports_nothing(
     from debias.retrieval.training.fitting import RowWiseAdam
 
     monkeypatch.setattr(
-        "debias.retrieval.training.learner.RowWiseAdam", lambda rate: RowWiseAdam(1e38)
+        "debias.retrieval.training.learner.RowWiseAdam",
+        lambda rate, **given: RowWiseAdam(1e38, **given),
     )
     given = [folder / "day1.csv", *MAPPED, *SMALL, "-o", tmp_path / "model"]
-    done = run("train", *given, "--rate", "1", code=1)
+    done = run("train", *given, "--rate", "1", "--epochs", "1", code=1)
     said = " ".join(done.output.split())
     assert re.search("diverged: loss (nan|inf) at step .*try a lower rate", said)
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"train.json"}
@@ -163,7 +165,7 @@ def test_updates_follow_the_stream_and_the_next_query_knows(folder):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["train", "day1.csv", "-o", "x", "--tower", "eiffel"], "--tower must be one"),
+        (["train", "day1.csv", "-o", "x", "--model", "eiffel"], "--model must be one"),
         (
             ["train", "none.csv", "-o", "x", "--rate", "nan"],
             "--rate must be above 0.*nan",

@@ -20,7 +20,8 @@ def url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
     worlds.publish(folder / "root", folder)
     ranker = Scorer(lambda features: features.sum(axis=-1), ("price",))
-    app = service(folder / "root", ranker)
+    # A minute: what is slow here is the machine, and 503 would say so.
+    app = service(folder / "root", ranker, seconds=60.0)
     with running(app) as client:
         yield f"{client.base_url}/openapi.json"
 

@@ -400,7 +400,7 @@ def test_mind_scores_by_the_best_interest_and_trains_by_the_label():
     live = arrays(model.user.live(batch["user"]))
     each = np.where(live[:, :, None], users @ items.T, -np.inf)
     np.testing.assert_allclose(
-        arrays(model(batch)), each.max(axis=1) / 0.1, rtol=1e-4, atol=1e-4
+        arrays(model(batch)), each.max(axis=1) / model.temperature, rtol=1e-4, atol=1e-4
     )
     assert (users[~live] == 0).all() and set(live.sum(axis=1)) == {1, 2}
 

@@ -5,7 +5,7 @@ import pytest
 
 from debias.engine.optimizers import RowWiseAdam
 from debias.retrieval.training.batches import Batches
-from debias.retrieval.training.fitting import Diverged, fit
+from debias.retrieval.training.fitting import Diverged, fit, optimizer_of, xla_pays
 from tests.debias.retrieval.models.registry import LENGTH, LOG, MODELS
 
 pytestmark = [
@@ -22,13 +22,45 @@ def test_fit_is_the_fit_of_keras_over_the_batches():
     one, other = MODELS["fm"](), MODELS["fm"]()
     events = []
     losses = fit(one, LOG, epochs=2, batch_size=100, seed=3, progress=events.append)
-    other.compile(RowWiseAdam(0.003))
+    other.compile(optimizer_of())
     batches = Batches(LOG, 100, history=LENGTH, seed=3)
     history = other.fit(batches, epochs=2, verbose=0).history
     assert losses == history["loss"]
     for a, b in zip(weights(one), weights(other), strict=True):
         np.testing.assert_array_equal(a, b)
     assert events == [100] * 10  # of 480 events, five steps a pass
+
+
+def test_the_weights_kept_are_the_average_over_a_growing_window():
+    """Step t = 0, 1, ... moves the average by 4 / (t + 4) towards the weights."""
+    raw = {}
+    model = MODELS["fm"]()
+    optimizer = RowWiseAdam(0.003, dense_rows=1 << 15)
+    model.compile(optimizer)
+
+    def note(events):
+        raw[len(raw)] = weights(model)
+
+    fit(model, LOG, epochs=2, batch_size=160, seed=1, progress=note)
+    averages = raw[0]
+    for step in range(1, len(raw)):
+        share = 4 / (step + 4)
+        averages = [
+            a + share * (w - a) for a, w in zip(averages, raw[step], strict=True)
+        ]
+    kept = MODELS["fm"]()
+    fit(kept, LOG, epochs=2, batch_size=160, seed=1)
+    for a, b in zip(averages, weights(kept), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_xla_pays_for_many_steps_without_dropout_on_small_tables():
+    model = MODELS["fm"]()
+    model.build(None)
+    assert xla_pays(model, 100) and not xla_pays(model, 99)
+    transformer = MODELS["transformer"]()  # drops
+    transformer.build(None)
+    assert not xla_pays(transformer, 1000)
 
 
 def test_batches_decide_for_themselves():

@@ -10,9 +10,10 @@ import pytest
 from debias.data.records import write_record
 from debias.retrieval.data.events import EventColumns, read_all
 from debias.retrieval.data.interactions import from_columns
+from debias.retrieval.models.baselines import BASELINES
 from debias.retrieval.training import runs
 from debias.retrieval.training.learner import TrainingConfig
-from debias.retrieval.training.recipe import Recipe
+from debias.retrieval.training.recipe import KINDS, Recipe
 from tests.debias.retrieval.models.registry import LOG
 
 pytestmark = [
@@ -26,7 +27,7 @@ RECIPE = Recipe("fm", 4, [], 0.1, 0, CONFIG._asdict())
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    found = runs.train(folder, LOG, RECIPE, 2)
+    found = runs.train(folder, LOG, [RECIPE], 2)
     write_record(folder / "report.json", {**found, "applied": {}})
     request = {"source": {"column": []}, "settings": {}}
     write_record(folder / "train.json", request)
@@ -36,20 +37,45 @@ def trained(tmp_path_factory):
 def test_a_finished_run_opens_with_its_learner(trained):
     run = runs.open_run(trained)
     assert [each["pass"] for each in run.report["passes"]] == [1, 2]
-    assert [path.name for path in (trained / "passes").iterdir()] == ["2"]
+    assert not (trained / "passes").exists() and run.report["choice"] is None
     assert int(run.learner.optimizer.iterations) == 2 * 2
     assert run.request["settings"] == {} and run.report["held_out"] is None
 
 
 def test_a_run_resumes_at_its_last_pass_and_comes_to_the_same(trained, tmp_path):
-    first = runs.train(tmp_path, LOG, RECIPE, 1)
     events = []
-    again = runs.train(tmp_path, LOG, RECIPE, 2, progress=events.append)
-    assert first["passes"] == again["passes"][:1]
+
+    def stop(count):
+        events.append(count)
+        if sum(events) > len(LOG):  # in the second pass
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(tmp_path, LOG, [RECIPE], 2, progress=stop)
+    assert [path.name for path in (tmp_path / "passes").iterdir()] == ["1"]
+    events.clear()
+    again = runs.train(tmp_path, LOG, [RECIPE], 2, progress=events.append)
+    assert sum(events) == 2 * len(LOG)  # the first pass is reported at once
     assert (
         again["passes"] == json.loads((trained / "losses.json").read_text())["passes"]
     )
-    assert sum(events) == 2 * len(LOG)  # the first pass is reported at once
+    whole = (trained / "learner" / "variables.npz").read_bytes()
+    assert (tmp_path / "learner" / "variables.npz").read_bytes() == whole
+
+
+def test_a_choice_is_made_once_and_its_recipe_is_trained(tmp_path, monkeypatch):
+    recipes = [RECIPE, RECIPE._replace(history="mean")]
+    found = runs.train(tmp_path, LOG, recipes)
+    choice = json.loads((tmp_path / "choice.json").read_text())
+    assert found["choice"] == choice and found["recipe"]["history"] in KINDS
+    assert len(found["passes"]) == choice["passes"]
+    assert [row["ndcg@50"] for row in choice["trials"]] == sorted(
+        (row["ndcg@50"] for row in choice["trials"]), reverse=True
+    )
+    assert {row["name"] for row in choice["rivals"]} == set(BASELINES)
+    monkeypatch.setattr(runs, "select", None)  # is not asked again
+    again = runs.train(tmp_path, LOG, recipes)
+    assert again["passes"] == found["passes"]
 
 
 @pytest.mark.parametrize(
@@ -61,10 +87,10 @@ def test_a_run_resumes_at_its_last_pass_and_comes_to_the_same(trained, tmp_path)
         ("report.json", None),
         ("train.json", "{}"),
         ("train.json", "\\xff"),
-        ("passes/2/log.npz", None),
-        ("passes/2/variables.npz", None),
-        ("passes/2/variables.npz", "no archive"),
-        ("passes/2/variables.npz", ""),
+        ("learner/log.npz", None),
+        ("learner/variables.npz", None),
+        ("learner/variables.npz", "no archive"),
+        ("learner/variables.npz", ""),
     ],
 )
 def test_a_damaged_file_is_named(trained, tmp_path, name, content):
@@ -91,7 +117,7 @@ def test_a_pass_whose_losses_are_damaged_is_named(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     (folder / "losses.json").write_text("[")
     with pytest.raises(ValueError, match=r"losses\.json: is damaged"):
-        runs.train(folder, LOG, RECIPE, 3)
+        runs.train(folder, LOG, [RECIPE], 2)
 
 
 def test_folders_that_hold_no_run(tmp_path):
@@ -109,14 +135,14 @@ def test_a_loss_that_is_no_number_saves_nothing(tmp_path):
     config = CONFIG._replace(learning_rate=1e38)._asdict()
     recipe = RECIPE._replace(config=config)
     with pytest.raises(ValueError, match=r"diverged: loss (nan|inf) at step \d, learn"):
-        runs.train(tmp_path, LOG, recipe, 2)
+        runs.train(tmp_path, LOG, [recipe], 2)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_users_of_one_event_each_leave_none_to_hold_out(tmp_path):
     log = from_columns(["u", "v"], ["i", "j"], [1, 2])
     with pytest.raises(ValueError, match="no user has two events"):
-        runs.train(tmp_path, log, RECIPE, 1, hold_out=True)
+        runs.train(tmp_path, log, [RECIPE], 1, hold_out=True)
 
 
 def test_events_of_a_source():

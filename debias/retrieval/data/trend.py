@@ -1,0 +1,44 @@
+"""What is in fashion: a prior of the items, by the latest part of a log."""
+
+import numpy as np
+
+from debias.retrieval.data.interactions import Interactions
+
+STRENGTH = (
+    1000.0  # events that the share in the whole log stands for in the latest part
+)
+
+
+def trend(log: Interactions, share: float) -> np.ndarray:
+    """(items,) float32: how much more often each item is taken lately, as a log.
+
+    With q_i = (n_i + 1) / (N + I) the item's share of all N events over I items, and
+    r_i of the R latest ones its own,
+
+        t_i = log((r_i + m q_i) / (R + m)) - log(q_i),   m = `STRENGTH`
+
+    so that an item that sells as ever has about 0, one that has come up more, and few
+    events say little. A tower learns what users take over the whole log; a multiple of
+    t on its logits says what they take now. It is the prior correction of a classifier
+    to other class frequencies (Saerens et al., Adjusting the Outputs of a Classifier to
+    New a Priori Probabilities, Neural Computation 2002).
+
+    Args:
+        log: What users took.
+        share: The latest part of its events, above 0 and at most 1; by quantile of
+            time.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> item = np.repeat(["old", "new", "old"], [3000, 2000, 1000])
+    >>> time = np.repeat([1, 2, 3], [3000, 2000, 1000])
+    >>> log = from_columns(np.arange(6000), item, time)
+    >>> [round(float(t), 2) for t in trend(log, 0.25)]  # of "new" and of "old"
+    [-0.69, 0.22]
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}")
+    counts = log.popularity()
+    often = (counts + 1) / (len(log) + len(counts))
+    latest = log.take(log.time > np.quantile(log.time, 1 - share)).popularity()
+    now = (latest + STRENGTH * often) / (latest.sum() + STRENGTH)
+    return (np.log(now) - np.log(often)).astype(np.float32)

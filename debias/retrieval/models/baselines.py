@@ -1,0 +1,211 @@
+"""What a tower must beat: rankings of the catalogue that take no gradient steps.
+
+Each function fits a `Scorer`, which maps rows of users to scores (B, N) over the items.
+`GRIDS` are the settings among which `tuned` chooses on held-out events, so that a tower
+is compared with the best of its rivals and not with their defaults.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from debias.retrieval.data.interactions import Interactions
+
+Scorer = Callable[[np.ndarray], np.ndarray]
+
+
+def taken(log: Interactions, decay: float = 1.0) -> Any:
+    """(users, items) sparse float32: decay^k of the k-th latest event of its user.
+
+    Of several events of a pair the latest counts. k = 0 for the latest event; with
+    `decay` 1 the matrix is 1 where a user has taken an item.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
+    >>> taken(log, 0.5).toarray().tolist()
+    [[0.5, 1.0], [0.0, 1.0]]
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must be above 0 and at most 1, got {decay}")
+    latest = log.distinct("last")
+    order, offsets = latest.by_user()
+    back = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(latest))
+    value = np.asarray(decay**back, np.float32)
+    shape = (len(log.users), len(log.items))
+    return sparse.csr_matrix((value, (latest.user[order], latest.item[order])), shape)
+
+
+def _constant(scores: np.ndarray) -> Scorer:
+    scores = scores.astype(np.float32)
+    return lambda users: np.broadcast_to(scores, (len(users), len(scores)))
+
+
+def popularity(log: Interactions, share: float = 1.0) -> Scorer:
+    """Counts of events of each item in the latest `share` of the log, the same for all.
+
+    Items with equal counts there are ordered by their counts in the whole log.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns(["u", "v", "u", "v"], ["i", "i", "j", "k"], [1, 2, 3, 4])
+    >>> popularity(log)(np.array([0]))[0].tolist()
+    [2.0, 1.0, 1.0]
+    >>> popularity(log, 0.5)(np.array([0]))[0].round(2).tolist()
+    [0.5, 1.25, 1.25]
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}")
+    counts = log.popularity()
+    if share == 1:
+        return _constant(counts)
+    recent = log.take(log.time > np.quantile(log.time, 1 - share)).popularity()
+    return _constant(recent + counts / max(len(log), 1))
+
+
+def ease(log: Interactions, regularisation: float, decay: float = 1.0) -> Scorer:
+    """EASE: item weights B = -P / diag(P), P = (X'X + lambda I)^-1, diagonal 0.
+
+    A user's score of an item is x B, with x as `taken` gives it: with `decay` below 1,
+    recent items say more. Memory: two float64 matrices of items x items.
+
+    Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
+    >>> scores = ease(log, 1.0)(np.array([1]))  # P = [[3, -1], [-1, 2]] / 5
+    >>> scores.astype(float).round(3).tolist()
+    [[0.333, 0.0]]
+    """
+    weight = _ease_weights(taken(log), regularisation)
+    asked = taken(log, decay)
+    return lambda users: asked[users] @ weight
+
+
+def _ease_weights(seen: Any, regularisation: float) -> np.ndarray:
+    gram = (seen.T @ seen).toarray().astype(np.float64)
+    gram[np.diag_indices_from(gram)] += regularisation
+    inverse = np.linalg.inv(gram)
+    weight = (-inverse / np.diag(inverse)).astype(np.float32)
+    np.fill_diagonal(weight, 0.0)
+    return weight
+
+
+def item_knn(
+    log: Interactions, neighbours: int, shrink: float = 10.0, decay: float = 1.0
+) -> Scorer:
+    """Item kNN: a user's score of an item is the sum of its similarities to theirs.
+
+    s_ij = n_ij / (sqrt(n_i n_j) + shrink), with n_ij the users who took both; of each
+    item j the `neighbours` most similar i count. Weights of a user's items as in
+    `ease`.
+
+    Source: Deshpande and Karypis, Item-Based Top-N Recommendation Algorithms, ACM TOIS
+    2004; shrinkage as in Ferrari Dacrema et al., Are We Really Making Much Progress?,
+    RecSys 2019.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
+    >>> scores = item_knn(log, 1, 0.0)(np.array([1]))  # 1 / sqrt(1 x 2)
+    >>> scores.astype(float).round(3).tolist()
+    [[0.707, 0.0]]
+    """
+    if neighbours < 1:
+        raise ValueError(f"neighbours must be at least 1, got {neighbours}")
+    seen = taken(log)
+    counts = np.asarray(seen.sum(axis=0)).ravel()
+    both = (seen.T @ seen).tocoo()
+    row, column = both.row, both.col
+    similar = both.data / (np.sqrt(counts[row] * counts[column]) + shrink)
+    similar[row == column] = 0.0
+    # The `neighbours` largest of each column.
+    order = np.lexsort((-similar, column))
+    first = np.searchsorted(column[order], np.arange(both.shape[1]))
+    place = np.arange(len(order)) - first[column[order]]
+    kept = order[place < neighbours]
+    weight = sparse.csr_matrix((similar[kept], (row[kept], column[kept])), both.shape)
+    asked = taken(log, decay)
+    return lambda users: (asked[users] @ weight).toarray()
+
+
+def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
+    """What a user took before, the latest first; items of others by popularity.
+
+    Score: the sum of decay^k over the events k of the pair, counted back from the
+    user's latest, plus the item's share of all events.
+
+    Source: the repeat baseline of Hu et al., Modeling Personalized Item Frequency
+    Information for Next-basket Recommendation, SIGIR 2020.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns(["u", "u", "u", "v"], ["i", "j", "i", "k"], [1, 2, 3, 4])
+    >>> own_repeats(log, 0.5)(np.array([0])).tolist()
+    [[1.75, 0.75, 0.25]]
+    """
+    order, offsets = log.by_user()
+    back = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(log))
+    shape = (len(log.users), len(log.items))
+    own = sparse.csr_matrix((decay**back, (log.user[order], log.item[order])), shape)
+    share = log.popularity() / max(len(log), 1)
+    return lambda users: own[users].toarray() + share
+
+
+BASELINES: Mapping[str, Callable[..., Scorer]] = {
+    "popularity": popularity,
+    "recent_popularity": popularity,
+    "item_knn": item_knn,
+    "ease": ease,
+    "own_repeats": own_repeats,
+}
+GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
+    "popularity": {},
+    "recent_popularity": {"share": (0.02, 0.05, 0.1, 0.2, 0.5)},
+    "item_knn": {
+        "neighbours": (20, 100, 500),
+        "shrink": (0.0, 10.0, 100.0),
+        "decay": (0.8, 0.95, 1.0),
+    },
+    "ease": {
+        "regularisation": (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0),
+        "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
+    },
+    "own_repeats": {"decay": (0.8, 0.9, 0.95, 1.0)},
+}
+
+
+class Tuned(NamedTuple):
+    """A baseline at the settings that held-out events chose.
+
+    Attributes:
+        name: Of `BASELINES`.
+        settings: Of its grid.
+        value: What `judge` said of it.
+        fit: Fits it at these settings to another log.
+    """
+
+    name: str
+    settings: dict[str, float]
+    value: float
+    fit: Callable[[Interactions], Scorer]
+
+
+def tuned(name: str, log: Interactions, judge: Callable[[Scorer], float]) -> Tuned:
+    """The best settings of a baseline, found one after another along its grid.
+
+    The first setting is chosen with the others at the last value of their lists, the
+    next with the chosen one, and so on.
+
+    Args:
+        name: Of `BASELINES`.
+        log: The events to fit to.
+        judge: What a scorer is worth on events that `log` does not hold; higher is
+            better. Of equal ones the first of the grid is taken.
+    """
+    make, grid = BASELINES[name], GRIDS[name]
+    settings = {setting: values[-1] for setting, values in grid.items()}
+    best = -np.inf if grid else judge(make(log))
+    for setting, values in grid.items():
+        worth = {v: judge(make(log, **settings | {setting: v})) for v in values}
+        settings[setting] = max(worth, key=lambda v: worth[v])
+        best = worth[settings[setting]]
+    return Tuned(name, settings, best, lambda other: make(other, **settings))

@@ -1,0 +1,282 @@
+"""Which tower, how it reads a history, and after how many passes: by held-out users.
+
+Each candidate learns from a log less the events held out of it, and is judged by NDCG
+at 50 after every pass; the passes end where that has not risen for two of them. The
+best candidate then learns from the whole log, with the passes that were best for it.
+
+Rivals that take no gradient steps are tuned on the same events, so that one knows
+whether a tower was worth it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from debias.retrieval.data.interactions import Interactions, leave_last_out, time_split
+from debias.retrieval.models.baselines import BASELINES, Scorer, tuned
+from debias.retrieval.training.evaluation import dot_scores, ndcg_by_query, ranks
+from debias.retrieval.training.learner import (
+    Learner,
+    averaged,
+    keep_averages,
+    learn,
+    new_learner,
+)
+from debias.retrieval.training.recipe import TRENDS, Recipe
+
+CUTOFF = 50
+MAX_PASSES, PATIENCE = 8, 2
+PERIOD = 0.1  # of the events, the least that the last period holds
+USERS = 10_000  # judged at most
+EASE_ITEMS = 10_000  # with more, its matrices would take more than 1.6 GB
+
+
+def _nothing(events: int) -> None:
+    return
+
+
+class HeldOut(NamedTuple):
+    """A log in two.
+
+    Attributes:
+        known: What candidates learn from.
+        held: What they are judged by.
+        rule: "last" or "period".
+    """
+
+    known: Interactions
+    held: Interactions
+    rule: str
+
+
+def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
+    """Events to choose by: each user's last one, or the last period of baskets.
+
+    Where most users with two events took the last two at the same time, they buy in
+    baskets. What else was in the basket would then give the last event away, so the
+    latest tenth of the log is held out instead, by users who were there before.
+
+    Args:
+        seed: Draws which of a user's latest events is the last, where several share
+            the time.
+
+    Raises:
+        ValueError: No event can be held out.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns(["u", "u", "v", "v"], ["i", "j", "i", "k"], [1, 2, 3, 4])
+    >>> hold_out(log).rule, hold_out(log).held.time.tolist()
+    ('last', [2, 4])
+    >>> log = from_columns(["u"] * 4, ["i", "j", "i", "k"], [1, 1, 2, 2])
+    >>> hold_out(log).rule, hold_out(log).held.time.tolist()
+    ('period', [2, 2])
+    """
+    order, offsets = log.by_user()
+    last = offsets[1:][np.diff(offsets) >= 2] - 1
+    if not len(last):
+        raise ValueError("no user has two events, so none can be held out")
+    time = log.time[order]
+    if (time[last] == time[last - 1]).mean() > 0.5:
+        start = np.quantile(log.time, 1 - PERIOD, method="lower")
+        if start == log.time.min():
+            start = log.time.max()
+        known, held = time_split(log, start)
+        held = held.take(np.isin(held.user, known.user))
+        if len(held):
+            return HeldOut(known, held, "period")
+    return HeldOut(*leave_last_out(log, seed=seed), "last")
+
+
+def judge(held: HeldOut) -> Callable[[Scorer], np.ndarray]:
+    """A function that gives the NDCG at 50 of a scorer for each held-out user.
+
+    Of more than `USERS`, some are drawn, the same ones each time.
+    """
+    users = np.unique(held.held.user)
+    if len(users) > USERS:
+        users = np.sort(np.random.default_rng(0).choice(users, USERS, replace=False))
+    inside = np.isin(held.held.user, users)
+    query = np.searchsorted(users, held.held.user[inside])
+    target, seen = held.held.item[inside], held.known.seen(users)
+
+    def values(score: Scorer) -> np.ndarray:
+        rank, _ = ranks(lambda q: score(users[q]), query, target, seen)
+        return ndcg_by_query(rank, query, CUTOFF)
+
+    return values
+
+
+def scorer(learner: Learner, prior: np.ndarray | None = None) -> Scorer:
+    """Scores users, as of the end of the learner's log, over its catalogue."""
+    items = learner.model.item_vectors(learner.log.items.columns)
+
+    def score(users: np.ndarray) -> np.ndarray:
+        vectors = learner.model.user_vectors(learner.user_features(users))
+        scores = dot_scores(vectors, items)
+        return scores if prior is None else scores + prior
+
+    return score
+
+
+class Trial(NamedTuple):
+    """A candidate, judged: plain values but for the last.
+
+    Attributes:
+        recipe: Its settings.
+        passes: How many were best; at least 1.
+        curve: NDCG at 50 after each pass.
+        values: (users,) NDCG at 50 of each held-out user after the best pass.
+    """
+
+    recipe: Recipe
+    passes: int
+    curve: list[float]
+    values: np.ndarray
+
+
+def trial(
+    recipe: Recipe,
+    held: HeldOut,
+    passes: int | None = None,
+    progress: Callable[[int], None] = _nothing,
+) -> Trial:
+    """How well a candidate does on what was held out.
+
+    Args:
+        recipe: Its settings.
+        held: What to learn from, and what to be judged by.
+        passes: How many; None: as many as are best, at most `MAX_PASSES`.
+        progress: Called after each step with its number of events.
+    """
+    values_of = judge(held)
+    learner = new_learner(recipe.build(), held.known, recipe.training_config())
+    best, curve = Trial(recipe, 0, [], np.array([-1.0])), []
+    for number in range(1, (passes or MAX_PASSES) + 1):
+        learn(learner, progress=progress)
+        if passes and number < passes:
+            continue
+        with averaged(learner):
+            values = values_of(scorer(learner))
+            curve.append(float(values.mean()))
+            if curve[-1] > best.values.mean():
+                best = Trial(recipe, number, curve, values)
+                weights = learner.model.get_weights()
+        if number - best.passes >= PATIENCE:
+            break
+    learner.model.set_weights(weights)
+    return _with_trend(best, learner, values_of)
+
+
+def _with_trend(
+    best: Trial, learner: Learner, values_of: Callable[[Scorer], np.ndarray]
+) -> Trial:
+    """The trial with the best of `TRENDS`, if it helps by more than a standard error.
+
+    Adding it to the scores costs no training.
+    """
+    found, gain = best, 0.0
+    for trend in TRENDS:
+        recipe = best.recipe._replace(trend=trend)
+        values = values_of(scorer(learner, recipe.prior(learner.log)))
+        ahead = row("gain", values - best.values)
+        if ahead["ndcg@50"] > max(gain, ahead["se"]):
+            found, gain = best._replace(recipe=recipe, values=values), ahead["ndcg@50"]
+    return found
+
+
+def rivals(held: HeldOut) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
+    """Each baseline at its best settings: name, settings, and values as of a trial."""
+    values_of = judge(held)
+    for name in BASELINES:
+        if name == "ease" and len(held.known.items) > EASE_ITEMS:
+            continue
+        best = tuned(name, held.known, lambda score: float(values_of(score).mean()))
+        yield name, best.settings, values_of(best.fit(held.known))
+
+
+def row(name: str, values: np.ndarray, **more: Any) -> dict[str, Any]:
+    """A row of a choice: the mean over users and its standard error."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return {"name": name, "ndcg@50": float(values.mean()), "se": float(error), **more}
+
+
+class Choice(NamedTuple):
+    """What `select` found out; plain values, but for the recipe.
+
+    Attributes:
+        recipe: The best candidate.
+        passes: How many were best for it.
+        rule: Of `HeldOut`.
+        users: Held-out users that judged.
+        trials: A row a candidate, as `row` makes it, in falling order.
+        rivals: A row a baseline, with "ahead", its NDCG less that of the best
+            candidate, and "ahead_se", the standard error by paired users.
+    """
+
+    recipe: Recipe
+    passes: int
+    rule: str
+    users: int
+    trials: list[dict[str, Any]]
+    rivals: list[dict[str, Any]]
+
+    @property
+    def beaten_by(self) -> list[str]:
+        """Baselines that are ahead of the best candidate."""
+        return [each["name"] for each in self.rivals if each["ahead"] > 0]
+
+
+def select(
+    log: Interactions,
+    recipes: Sequence[Recipe],
+    passes: int | None = None,
+    compare: bool = True,
+    progress: Callable[[int], None] = _nothing,
+) -> Choice:
+    """Chooses among recipes by events held out of a log.
+
+    Args:
+        log: What users took.
+        recipes: The candidates, as `debias.retrieval.training.recipe.candidates` gives
+            them.
+        passes: How many each makes; None: as many as are best for it.
+        compare: Whether baselines are tuned and compared as well.
+        progress: Called after each step with its number of events.
+
+    Raises:
+        ValueError: No event can be held out, or there is no candidate.
+    """
+    if not recipes:
+        raise ValueError("recipes must hold at least one candidate, got none")
+    held = hold_out(log)
+    trials = [trial(recipe, held, passes, progress) for recipe in recipes]
+    # Of equal ones the first: `sorted` keeps their order.
+    trials = sorted(trials, key=lambda each: -float(each.values.mean()))
+    best, rows = trials[0], []
+    if compare:
+        for name, settings, values in rivals(held):
+            ahead = row(name, values - best.values)
+            more = {"ahead": ahead["ndcg@50"], "ahead_se": ahead["se"]}
+            rows.append(row(name, values, settings=settings, **more))
+    tried = [row(t.recipe.tower, t.values, **_facts(t)) for t in trials]
+    return Choice(best.recipe, best.passes, held.rule, len(best.values), tried, rows)
+
+
+def _facts(trial: Trial) -> dict[str, Any]:
+    """What tells the rows of a choice apart."""
+    recipe = trial.recipe
+    return {"history": recipe.history, "trend": recipe.trend, "passes": trial.passes}
+
+
+def trained(
+    log: Interactions,
+    recipe: Recipe,
+    passes: int,
+    progress: Callable[[int], None] = _nothing,
+) -> Learner:
+    """A learner that has learned from a whole log and holds its averaged weights."""
+    learner = new_learner(recipe.build(), log, recipe.training_config())
+    learn(learner, epochs=passes, progress=progress)
+    keep_averages(learner)
+    return learner
