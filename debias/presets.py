@@ -116,7 +116,7 @@ class Correction(NamedTuple):
     Attributes:
         about: What it is, in a line.
         path: Module and name of its builder.
-        needs: What it must be told of the log: examination, trust.
+        needs: What it must know of the log: examination, trust.
     """
 
     about: str
@@ -177,7 +177,7 @@ def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
     """The model that the table calls `name`, new.
 
     Raises:
-        ValueError: No model has this name, or it is a correction, which must be told
+        ValueError: No model has this name, or it is a correction, which needs
             what is known of examination.
 
     >>> [name for name, each in PRESETS.items() if not each.predicts_clicks][:3]

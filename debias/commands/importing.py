@@ -59,7 +59,7 @@ def columns_of(
     if preset not in PRESETS:
         advice = near(preset, list(PRESETS))
         raise ValueError(f"--preset {quoted(preset)}: no such preset: {advice}")
-    return PRESETS[preset].told(column or [])
+    return PRESETS[preset].replaced(column or [])
 
 
 @inputs.options(columns=columns_of)

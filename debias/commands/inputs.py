@@ -1,4 +1,4 @@
-"""How the commands are told what log to read, and options that several share."""
+"""Which log the commands read and how, and options that several share."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -170,8 +170,8 @@ class Source(NamedTuple):
         >>> given.as_trained({**asked, "first_features": False})[1:5:3]
         (['query=q', 'item=sku'], 5)
         """
-        told = {text.partition("=")[0] for text in self.column}
-        kept = [t for t in asked["column"] if t.partition("=")[0] not in told]
+        given = {text.partition("=")[0] for text in self.column}
+        kept = [t for t in asked["column"] if t.partition("=")[0] not in given]
         column = [*kept, *self.column]
         if sorted(column) == sorted(asked["column"]):
             column = asked["column"]  # in another order

@@ -1,4 +1,4 @@
-"""How the commands are told what examination is at each place of a log."""
+"""How the commands learn the examination of each place of a log."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -93,10 +93,10 @@ def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list
     from debias.artifacts import plan_of
     from debias.data.tables import open_parts
 
-    told = {text.partition("=")[0] for text in given}
-    if "query" in told and "session" not in told:
+    named = {text.partition("=")[0] for text in given}
+    if "query" in named and "session" not in named:
         return [*trained_columns(folder, table, ("session=", *given)), "session="]
-    wanted = {"features", "query", "session"} - told
+    wanted = {"features", "query", "session"} - named
     asked = plan_of(folder, ("source",))["source"]["column"]
     columns = [text for text in asked if text.partition("=")[0] in wanted]
     there = open_parts(table)[0].schema.names

@@ -106,7 +106,7 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Callable[[float], 
 
 @contextmanager
 def share_bar(label: str) -> Iterator[Callable[[float], None]]:
-    """A bar that is told the share of the work that is done."""
+    """A bar of the share of the work that is done."""
     with bar(label, 1.0) as advance:
         done = 0.0
 

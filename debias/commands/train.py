@@ -101,7 +101,7 @@ def config_of(
 
 
 class Wanted(NamedTuple):
-    """Which model to train, and what it is told or chosen by.
+    """Which model to train, what it is given, and what it is chosen by.
 
     Attributes:
         model: Its name, or "auto".
@@ -192,8 +192,8 @@ class Wanted(NamedTuple):
         return {**found, "propensities": given, "clip": self.clip}
 
     def correction(self, prepared: "Prepared") -> "Correction | None":
-        """The correction that was asked for, told what it needs by the sessions to
-        learn from, or by a file."""
+        """The correction that was asked for, with propensities of the sessions to
+        learn from, or of a file."""
         from debias import training
         from debias.propensity import read_propensities
 

@@ -132,9 +132,9 @@ class naming_store:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if not isinstance(error, OSError | pa.ArrowException):
             return
-        told = refused(str(self._place), error)
-        if told is not None:
-            raise told from error
+        refusal = refused(str(self._place), error)
+        if refusal is not None:
+            raise refusal from error
 
 
 def refused(url: str, error: Exception) -> OSError | None:
@@ -177,8 +177,8 @@ def located(path: "str | Path | Remote") -> AnyPath:
         store, key = fs.FileSystem.from_uri(url)
     except (pa.ArrowException, OSError) as error:
         shown = url.partition("?")[0]
-        if (told := refused(shown, error)) is not None:
-            raise told from error
+        if (refusal := refused(shown, error)) is not None:
+            raise refusal from error
         raise ValueError(f"{shown}: is no URL of a store: {error}") from error
     return Remote(url.partition(":")[0], key.rstrip("/"), store)
 

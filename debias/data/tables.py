@@ -435,8 +435,8 @@ def _mapped(path: AnyPath) -> Any:
 
 def broken(path: AnyPath, kind: str, error: Exception, seen: int = 0) -> Exception:
     """The error that names a file that is damaged or may not be read."""
-    if isinstance(path, Remote) and (told := refused(str(path), error)) is not None:
-        return told
+    if isinstance(path, Remote) and (refusal := refused(str(path), error)) is not None:
+        return refusal
     if isinstance(error, PermissionError):
         return PermissionError(error.errno, "Permission denied", str(path))
     where = f", from row {seen} on" if seen else ""
@@ -603,8 +603,8 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
     >>> _fault(Path("a.jsonl"), ValueError("Column(/x) is odd in row 2"), 8)
     ValueError('a.jsonl: column x is odd in row 10; repair that line')
     """
-    if isinstance(path, Remote) and (told := refused(str(path), error)) is not None:
-        return told
+    if isinstance(path, Remote) and (refusal := refused(str(path), error)) is not None:
+        return refusal
     if isinstance(error, PermissionError):
         return PermissionError(error.errno, "Permission denied", str(path))
     if re.search("Empty (CSV|JSON) (file|stream)", str(error)):

@@ -21,7 +21,7 @@ APART = 1_000_000  # between the seeds of two towers of a model
 
 
 class Known(NamedTuple):
-    """What a correction is told: P(click) = beta_k + alpha_k attraction at rank k.
+    """What a correction knows: P(click) = beta_k + alpha_k attraction at rank k.
 
     Attributes:
         alpha: Examination of each rank; empty where nothing is known.

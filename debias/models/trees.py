@@ -395,7 +395,7 @@ def below(threshold: float, inclusive: bool) -> float:
 
 
 class _LightGBM:
-    """Trees by LightGBM, told gradients."""
+    """Trees by LightGBM, from gradients."""
 
     def grow(
         self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
@@ -481,7 +481,7 @@ class _GrowingLightGBM:
 
 
 class _XGBoost:
-    """Trees by XGBoost, told gradients."""
+    """Trees by XGBoost, from gradients."""
 
     def grow(
         self, rows: np.ndarray, every: np.ndarray, config: TreesConfig

@@ -130,19 +130,19 @@ def choose_ranking(
     best, worst = (pick(sums, key=sums.__getitem__) for pick in (max, min))
     base = BASELINE if BASELINE in finite else worst
     table = _table(finite, base)
-    told = f"; {' '.join(out)} diverged and is out" if out else ""
+    lost = f"; {' '.join(out)} diverged and is out" if out else ""
     if by is None:
         apart, error = difference(finite[best], finite[worst])
         by = "ranking" if apart > CLEAR * error else "clicks"
     if by == "clicks":
-        return _by_likelihood(finite, query, table, bool(pairs.sum()), told)
+        return _by_likelihood(finite, query, table, bool(pairs.sum()), lost)
     name = best
     for each, value in finite.items():
         apart, error = difference(finite[best], value)
         if apart <= error:  # of the best itself both are 0
             name = each
             break
-    why = _why_ranking(name, best, base, finite) + told
+    why = _why_ranking(name, best, base, finite) + lost
     return Choice(name, why, table, "ranking")
 
 
@@ -171,8 +171,8 @@ def difference(one: Verdict, other: Verdict) -> tuple[float, float]:
     if units < 2:
         return 0.0, float("inf")
     mean = apart.sum() / total
-    spread = np.sum((apart - mean * pairs) ** 2)
-    return float(mean), float(np.sqrt(units / (units - 1) * spread) / total)
+    scatter = np.sum((apart - mean * pairs) ** 2)
+    return float(mean), float(np.sqrt(units / (units - 1) * scatter) / total)
 
 
 def _table(finite: Mapping[str, Verdict], base: str) -> list[dict[str, Any]]:
@@ -200,7 +200,7 @@ def _by_likelihood(
     query: np.ndarray | None,
     table: list[dict[str, Any]],
     comparable: bool,
-    told: str,
+    lost: str,
 ) -> Choice:
     """The choice where held-out clicks cannot compare rankings."""
     reason = (
@@ -215,9 +215,9 @@ def _by_likelihood(
     likely = {name: value for name, value in each.items() if value is not None}
     if not likely or query is None:
         name = next(iter(finite))
-        return Choice(name, f"{reason}; {name} is the first of them{told}", table)
+        return Choice(name, f"{reason}; {name} is the first of them{lost}", table)
     chosen = choose(likely, query)
-    why = f"{reason}; by click likelihood, {chosen.why}{told}"
+    why = f"{reason}; by click likelihood, {chosen.why}{lost}"
     return Choice(chosen.name, why, table)
 
 

@@ -1,4 +1,4 @@
-"""Corrections of clicks, told what a log or a file knows of examination."""
+"""Corrections of clicks, by what a log or a file knows of examination."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SOME = 200_000  # sessions of a log on disk that propensities are estimated from
 
 @dataclass(frozen=True)
 class Correction:
-    """A correction that is told what it needs; `debias.fit` takes it for a model.
+    """A correction with the propensities that it needs; a model for `debias.fit`.
 
     Attributes:
         name: In `debias.presets.CORRECTIONS`.

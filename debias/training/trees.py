@@ -104,8 +104,8 @@ def fit_trees(
         booster, rounds, history = _lambdamart(rows, shown, parts, config, progress)
         kind = Trees("lightgbm", booster, 0.0, None, log.list_size, names, kinds)
         nan = float("nan")
-        told = _history(history, rounds, "ndcg@10")
-        return FittedTrees(kind, nan, nan, rounds, told, sizes, by)
+        passes = _history(history, rounds, "ndcg@10")
+        return FittedTrees(kind, nan, nan, rounds, passes, sizes, by)
     count = 1 if log.device is None else int(log.device.max()) + 1
     counts = [counts_of(part, shown, log.list_size) for part in parts]
     booster, base, theta, history = boost(
@@ -118,8 +118,8 @@ def fit_trees(
         for each, part in zip(counts, parts, strict=True)
     ]
     best = int(np.argmax(history)) + 1
-    told = _history(history, best, "log_likelihood_per_item")
-    return FittedTrees(trees, means[1], means[2], best, told, sizes, by)
+    passes = _history(history, best, "log_likelihood_per_item")
+    return FittedTrees(trees, means[1], means[2], best, passes, sizes, by)
 
 
 def _history(values: list[float], best: int, name: str) -> list[dict[str, Any]]:
@@ -200,8 +200,8 @@ def start_of(log: ClickLog, devices: int) -> np.ndarray:
     rate = np.maximum(clicks / shown, 1e-3)
     theta = rate / max(rate[0], 1e-3)
     if log.click[:, 0].any():
-        told = propensities(log).examination
-        theta = np.where(np.isfinite(told), told, theta)
+        known = propensities(log).examination
+        theta = np.where(np.isfinite(known), known, theta)
     theta = np.clip(theta, 1e-3, 1.0)
     theta[0] = 1.0
     return np.tile(theta, devices)

@@ -106,14 +106,14 @@ def import_events(
     The log has a row a list: `item`, `position` and `click` are lists, and so are the
     counts of each target and the columns that are kept; `session`, `query`, `user`,
     `device` and `timestamp` are there where the source has them. `read_log` and all
-    commands read it without being told what is what.
+    commands read it without any -c.
 
     Args:
         source: As for `debias.data.tables.open_parts`; of several files, all together,
             such as one of queries and one of events.
         out: A new folder of Parquet files, or one file NAME.parquet.
         columns: What the source calls things: a preset, ubi, ga4 or generic, or
-            `PRESETS["ubi"].told(["click=click,add_to_cart"])`.
+            `PRESETS["ubi"].replaced(["click=click,add_to_cart"])`.
         first_position: What it calls the first rank; None: 0 if any item stands there.
         gap: Seconds without an event of the user's that end a list, where nothing else
             tells lists apart.
@@ -215,10 +215,10 @@ def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
         return None
     report = out / _REPORT
     if out.is_dir() and report.exists():
-        told = read_record(report, ("asked", *Imported._fields))
-        if told["asked"] == plain(asked) and asked["files"]:
-            found = {name: told[name] for name in Imported._fields}
-            return Imported(**{**found, "notices": tuple(told["notices"])})
+        before = read_record(report, ("asked", *Imported._fields))
+        if before["asked"] == plain(asked) and asked["files"]:
+            found = {name: before[name] for name in Imported._fields}
+            return Imported(**{**found, "notices": tuple(before["notices"])})
     raise ValueError(f"{out}: exists; --force (force=True) replaces it")
 
 

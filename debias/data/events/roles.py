@@ -39,7 +39,7 @@ class EventColumns:
             last dot: features, presentation.
         missing: Text that stands for no value.
 
-    >>> columns = PRESETS["ubi"].told(["click=click,add_to_cart", "target="])
+    >>> columns = PRESETS["ubi"].replaced(["click=click,add_to_cart", "target="])
     >>> columns.click, columns.target, columns.session
     (('click', 'add_to_cart'), (), ('query_id',))
     """
@@ -60,7 +60,7 @@ class EventColumns:
     keep: Names = ()
     missing: Names = ()
 
-    def told(self, texts: Sequence[str]) -> Self:
+    def replaced(self, texts: Sequence[str]) -> Self:
         """These columns, but for what texts PART=NAME,NAME say; PART= is none.
 
         Raises:

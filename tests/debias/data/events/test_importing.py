@@ -220,7 +220,7 @@ def test_an_analytics_export(text, tmp_path):
     if text:
         events[0]["items"][1]["item_list_index"] = "(not set)"
     path = lines(tmp_path / "events.jsonl", events)
-    columns = PRESETS["ga4"].told(["keep=items.price"])
+    columns = PRESETS["ga4"].replaced(["keep=items.price"])
     found = import_events(path, tmp_path / "log", columns)
     clicks = sum(int(shown(s)[1].sum()) for s in range(30))
     assert (found.lists, found.impressions, found.clicked) == (30, 120, clicks)
@@ -416,8 +416,8 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     assert not (tmp_path / ".log.importing").exists()
     check(import_events(files, out, "ubi"), out)  # is finished
     with pytest.raises(ValueError, match="log: exists; --force"):
-        import_events(files, out, UBI.told(["target="]))
-    import_events(files, out, UBI.told(["target="]), force=True)
+        import_events(files, out, UBI.replaced(["target="]))
+    import_events(files, out, UBI.replaced(["target="]), force=True)
     assert "add_to_cart" not in pq.read_schema(out / "part-00000.parquet").names
 
 
@@ -429,10 +429,10 @@ def test_names_of_folders_are_columns(tmp_path):
         folder.mkdir(parents=True)
         some = [{k: v for k, v in e.items() if k != "action_name"} for e in some]
         pq.write_table(pa.Table.from_pylist(some), folder / "0.parquet")
-    columns = UBI.told(["event=action"])
+    columns = UBI.replaced(["event=action"])
     lines(tmp_path / "queries.jsonl", queries)
     found = import_events(
-        tmp_path / "events", tmp_path / "log", columns.told(["query="])
+        tmp_path / "events", tmp_path / "log", columns.replaced(["query="])
     )
     clicked, clicks, carts = expected()
     assert (found.clicked, found.clicks) == (clicked, clicks)
@@ -503,7 +503,7 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     with pytest.raises(
         ValueError, match="'sesion=a' is not PART=NAME: did you mean sess"
     ):
-        EventColumns().told(["sesion=a"])
+        EventColumns().replaced(["sesion=a"])
 
 
 def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path):
@@ -515,7 +515,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path):
             file.write("\n")
 
     with pytest.raises(ValueError, match=r"e\.jsonl: changed while it was read, from"):
-        import_events(path, tmp_path / "log", UBI.told(["query="]), progress=grow)
+        import_events(path, tmp_path / "log", UBI.replaced(["query="]), progress=grow)
     assert not (tmp_path / "log").exists()
 
 
@@ -548,7 +548,7 @@ def test_a_tracker_whose_lists_and_clicks_differ_in_shape(tmp_path):
             for k in np.flatnonzero(clicked)
         ]
     path = lines(tmp_path / "events.jsonl", [*events, *events[:5]])  # some came twice
-    columns = EventColumns().told(
+    columns = EventColumns().replaced(
         [
             "impression=Product List Viewed",
             "click=Product Clicked",
