@@ -32,6 +32,8 @@ def test_a_log_in_one_order_gets_a_plan(tmp_path):
     assert "bounds that hold whatever users examine" in done.output
     assert "1 with 2" in done.output and "100% of the traffic" in done.output
     record = json.loads(out.read_text())
+    lost = f"About {record['clicks_lost']:,.0f} clicks are lost, "
+    assert lost in " ".join(done.output.split())
     assert record["query_names"] == ["red", "blue"]
     assert record["promised_standard_error"] == 0.2
     assert max(record["expected_standard_error"]) < 0.2
@@ -43,3 +45,20 @@ def test_a_log_in_one_order_gets_a_plan(tmp_path):
         "Errors and clicks lost are"
     )
     assert "se must be in (0, 1)" in run(log, "--se", "2", code=1).output
+
+
+def test_a_log_that_tells_enough_gets_no_plan(tmp_path):
+    rng = np.random.default_rng(0)
+    item = rng.permuted(np.tile(np.arange(2), (9_000, 1)), axis=1)
+    click = rng.random(item.shape) < np.array([0.5, 0.4])[item] * [1, 0.6]
+    columns = {
+        "session": np.repeat(np.arange(9_000), 2),
+        "query": np.zeros(18_000, int),
+        "item": item.ravel(),
+        "position": np.tile([1, 2], 9_000),
+        "click": click.ravel().astype(int),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    done = run(tmp_path / "log.parquet")
+    assert "nothing needs to be randomised" in " ".join(done.stdout.split())
+    assert "xchange" not in done.stdout and "lost" not in done.stdout

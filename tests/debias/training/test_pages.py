@@ -91,3 +91,16 @@ def test_a_result_writes_itself(tmp_path):
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "naive was judged on 9 sessions (all sessions)." in text
     assert '<td class="text">perplexity</td><td>1.5</td>' in text and "log.csv" in text
+
+
+@pytest.mark.parametrize(
+    "note, estimates, said",
+    [
+        (None, [], ""),
+        ("the log has none", [], "are not estimated: the log has none, and no examin"),
+        ("the log has none", [{"value": 1.0}], "by the examination given alone: the "),
+    ],
+)
+def test_what_clicks_are_estimated_by_is_said(note, estimates, said):
+    found = Evaluation("naive", "all", 9, {}, [], estimates, 9, note).words()
+    assert said in found and ("new ranking" in found) == bool(said)
