@@ -475,9 +475,15 @@ def test_a_number_of_another_kind_in_a_later_block_names_its_row(
     odd, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(tables, "_BLOCK", 1 << 10)
-    row = '{"session": 1, "query": "q", "item": %d, "click": 0, "timestamp": %s}\n'
+    row = '{"session": 1, "query": "q", "item": %d, "click": 0, "timestamp": %s, %s}\n'
     path = tmp_path / "log.jsonl"
-    path.write_text("".join(row % (k, odd if k == 90 else k) for k in range(99)))
+    other = {2: f'"more": {odd}'}  # the same number in another column, further up
+    path.write_text(
+        "".join(
+            row % (k, odd if k == 90 else k, other.get(k, '"more": 0.5'))
+            for k in range(99)
+        )
+    )
     wanted = f"log.jsonl: column timestamp holds whole numbers .*, got {odd} at row 90;"
     with pytest.raises(ValueError, match=wanted):
         read_log(path)
