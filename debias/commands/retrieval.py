@@ -6,6 +6,7 @@ version of it, `update` applies a stream of events to the version, and `query` a
 """
 
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -19,6 +20,7 @@ from debias.commands.screen import (
     FAILED,
     AsJson,
     bar,
+    complain,
     messages,
     print_json,
     print_table,
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 INDEXES = ("exact", "hnsw", "ivf", "pq")
 EXTRA_INDEXES = ("annoy", "milvus")  # with extras of their own
-REPORTED = ("tower", "recipe", "passes", "held_out", "applied")
+REPEATS = (AUTO, "exclude", "allow", "model")
+REPORTED = ("tower", "recipe", "passes", "held_out", "repeat", "repeats", "applied")
 PARTS = "user item time user_features item_features"
 
 app = typer.Typer(
@@ -181,6 +184,14 @@ def train(
         ),
     ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="See --compress.")] = None,
+    repeat: Annotated[
+        str,
+        typer.Option(
+            help="Items that a user took before are left out of its answers (exclude), "
+            "compete like any other (allow), or with a learned bonus (model). auto "
+            "asks the last events."
+        ),
+    ] = AUTO,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     hold_out: Annotated[
         bool,
@@ -213,7 +224,9 @@ def train(
             "id_learning_rate": rate,
             "window_events": window_events,
             "seed": seed,
+            "repeat": repeat,
         }
+        _check_name("--repeat", repeat, REPEATS)
         temperature = _checked("--temperature", temperature, 1000.0)
         if (compress is None) != (rows is None):
             raise ValueError("--compress and --rows go together")
@@ -260,6 +273,8 @@ def _train(
 ) -> dict[str, Any]:
     """Reads the events, trains in the folder and writes its report."""
     from debias.data.records import write_record
+    from debias.retrieval.data.interactions import leave_last_out
+    from debias.retrieval.data.repeats import infer_repeat
     from debias.retrieval.training import runs
 
     begun = time.perf_counter()
@@ -268,6 +283,12 @@ def _train(
         log, facts = runs.read_log(events, mapping.events, *tables, progress=progress)
     start(out, asked, force)  # only now: the events were read without a fault
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
+    known = leave_last_out(log)[0] if hold_out else log
+    inferred, policy = infer_repeat(known), recipes[0].config["repeat"]
+    why = f"repeat {policy}, as asked: {inferred.finding}"
+    if policy == AUTO:
+        policy, why = inferred.policy, str(inferred)
+    recipes = [r._replace(config={**r.config, "repeat": policy}) for r in recipes]
     name = recipes[0].tower if len(recipes) == 1 else "choosing"
     total = runs.most_passes(recipes, epochs) * len(log)
     with bar(name, total, "events/s") as advance:
@@ -275,6 +296,7 @@ def _train(
     report = {
         **found,
         **facts,
+        "repeats": why,
         "seconds": time.perf_counter() - begun,
         "peak_memory_gb": peak_memory(),
     }
@@ -292,6 +314,10 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
     if found["held_out"]:
         print_table("Held-out events", [found["held_out"]])
     memory = found["peak_memory_gb"]
+    say(found["repeats"])
+    if weights := found["repeat"]["weights"]:
+        said = ", ".join(f"{weight:.2f}" for weight in weights)
+        say(f"weights of a repeat, of its count and of its recency: {said}")
     say(
         f"{found['tower']}: {found['users']:,} users, {found['items']:,} items, "
         f"{found['events']:,} events, {found['duplicates']:,} duplicates left out, "
@@ -381,7 +407,12 @@ def evaluate(
             every = read_all(events, mapping.events, progress)
         learner = run.learner
         prior = recipe_of(run.report["recipe"]).prior(learner.log)
-        metrics = evaluated(learner.model, learner.log, every, prior=prior)
+        with warnings.catch_warnings(record=True, action="always") as noticed:
+            metrics = evaluated(
+                learner.model, learner.log, every, repeat=run.repeat, prior=prior
+            )
+        for notice in noticed:
+            complain(f"warning: {notice.message}")
         found = {"tower": run.report["tower"], **metrics}
     if json:
         print_json(found)
@@ -445,6 +476,7 @@ def publish(
                 applied,
                 how,
                 about=about,
+                repeat=run.repeat,
                 ranker=ranker,
                 keep=keep,
                 progress=progress,
@@ -596,6 +628,13 @@ def query(
         typer.Option(help="Ids of its latest items, the most recent first: a,b,c."),
     ] = None,
     k: Annotated[int, typer.Option("-k", help="Items to retrieve.")] = 10,
+    repeat: Annotated[
+        str | None,
+        typer.Option(
+            help="exclude, allow or model: what becomes of items that the user took; "
+            "by default as the model was trained."
+        ),
+    ] = None,
     version: Annotated[str | None, typer.Option(help="By default the current.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -613,7 +652,7 @@ def query(
         loaded = versions.load(root, version)
         about = {name: _value(loaded, name, text) for name, text in pairs.items()}
         ids = None if history is None else [i for i in history.split(",") if i]
-        answer = retrieve(loaded, about, ids, k)
+        answer = retrieve(loaded, about, ids, k, repeat=repeat)
         found = {"version": loaded.name, **answer._asdict()}
     if json:
         print_json(found)

@@ -28,9 +28,8 @@ RETRIEVED = "retrieval_score"  # a feature that `recommend` knows of every item
 
 def retrieved(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
     """The items to retrieve for a user, known or new."""
-    answer = retrieve(
-        version, asked.user, asked.history, asked.k, seen=asked.seen, where=asked.where
-    )
+    how: Any = {"repeat": asked.repeat, "where": asked.where}
+    answer = retrieve(version, asked.user, asked.history, asked.k, **how)
     return RetrieveAnswer(version.name, *answer)
 
 
@@ -75,9 +74,8 @@ def recommended(
         ValueError: As for `ranked` and `retrieve`.
     """
     k = max(asked.candidates, asked.k)
-    found = find(
-        version, asked.user, asked.history, k, seen=asked.seen, where=asked.where
-    )
+    how: Any = {"repeat": asked.repeat, "where": asked.where}
+    found = find(version, asked.user, asked.history, k, **how)
     table = item_features(version, found.rows, wanted_names(ranker) or ())
     table = {RETRIEVED: found.scores, **table}
     scores = _scores(ranker, named(ranker, table, asked.context, len(found.rows)))

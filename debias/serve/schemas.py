@@ -4,7 +4,7 @@ A request is decoded and validated in one pass that ends at the first error, so 
 costs no more than its bytes, whatever is in it.
 """
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -61,9 +61,14 @@ class RetrieveRequest(Request, kw_only=True):
     user: User = {}
     history: History = None
     k: Count = 100
-    seen: Annotated[
-        bool, Meta(description="Whether items of the history may return.")
-    ] = False
+    repeat: Annotated[
+        Literal["exclude", "allow", "model"] | None,
+        Meta(
+            description="What becomes of items that the user took: left out, as good "
+            "as any, or with a bonus, where the version has its weights; left out: as "
+            "the version was published."
+        ),
+    ] = None
     where: Where = {}
 
 

@@ -119,12 +119,16 @@ class Inferred(NamedTuple):
     least: float
 
     def __str__(self) -> str:
-        share = self.repeated / max(self.events, 1)
         way = "at least" if self.policy == "model" else "below"
+        return f"repeat {self.policy}, for {way} {self.least:.0%}: {self.finding}"
+
+    @property
+    def finding(self) -> str:
+        """What was counted, as a clause."""
+        share = self.repeated / max(self.events, 1)
         return (
-            f"repeat {self.policy}: {self.repeated:,} of {self.events:,} held-out "
-            f"events ({share:.1%}, {way} {self.least:.0%}) are of an item that the "
-            "user took before"
+            f"{self.repeated:,} of {self.events:,} last events ({share:.1%}) are of an "
+            "item that the user took before"
         )
 
 

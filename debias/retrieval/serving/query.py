@@ -4,13 +4,16 @@ The tower of the version computes the user's vector from the request, so a user 
 the first time gets an answer.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from debias.retrieval.data.interactions import FIRST, ID, MISSING, UNKNOWN
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.serving.versions import Version
+from debias.retrieval.training.evaluation import dot_scores
 
 Raw = str | int
 Range = tuple[float | None, float | None]
@@ -22,7 +25,8 @@ class Answer(NamedTuple):
 
     Attributes:
         items: Raw ids, best first.
-        scores: Inner products, of the largest of a user's several vectors.
+        scores: Inner products, of the largest of a user's several vectors; where
+            repeats are modelled, with the bonus of what the user took.
         known: Whether the user's id is one that the version knows.
         passed_over: Ids of the history that the catalogue lacks.
     """
@@ -48,7 +52,7 @@ def retrieve(
     history: Sequence[Raw] | None = None,
     k: int = 100,
     *,
-    seen: bool = False,
+    repeat: str | None = None,
     where: Where | None = None,
 ) -> Answer:
     """The items to retrieve for one user.
@@ -61,17 +65,19 @@ def retrieve(
         history: Raw ids of the user's latest items, most recent first. Ids that the
             catalogue lacks are passed over. None: the published history of a known
             user.
-        k: At least 1.
-        seen: Whether items of the history may be retrieved again.
+        k: At least 1. Where fewer items are left, all of them are the answer.
+        repeat: What becomes of items that the user took, which are those of `history`
+            and, of a known user, all that were published: "exclude", "allow", or
+            "model" where the version has weights. None: as the version was published.
         where: Feature of items to the value, or the values of which one, must be there;
             of a numeric feature to the least and the most, None for no bound. All must
             hold.
 
     Raises:
         ValueError: A feature is unknown or of the wrong kind, a number is not finite,
-            k is less than 1. The message names it.
+            k is less than 1, the policy unknown. The message names it.
     """
-    found = find(version, user, history, k, seen=seen, where=where)
+    found = find(version, user, history, k, repeat=repeat, where=where)
     ids = version.items.vocabularies[ID][found.rows].tolist()
     return Answer(ids, found.scores.tolist(), found.known, found.passed_over)
 
@@ -82,7 +88,7 @@ def find(
     history: Sequence[Raw] | None = None,
     k: int = 100,
     *,
-    seen: bool = False,
+    repeat: str | None = None,
     where: Where | None = None,
 ) -> Found:
     """As `retrieve`, by row."""
@@ -108,13 +114,58 @@ def find(
     latest = np.zeros((1, length), np.int32)
     latest[0, : len(codes[:length])] = codes[:length]
     vectors = version.tower({**features, "history": latest})[0]
-    rows, scores = version.index.search(
-        vectors,
-        k,
-        seen=() if seen else np.array(codes, np.int64) - FIRST,
-        allowed=allowed(version, where) if where else None,
-    )
+    policy = _policy(version, repeat)
+    # A published history is among what was taken, where that was published.
+    named = codes if history is not None or version.taken is None else []
+    taken = {} if policy.policy == "allow" else _taken(version, row, named)
+    open_to = allowed(version, where) if where else None
+    rows, scores = version.index.search(vectors, k, [*taken], open_to)
+    if policy.policy == "model":
+        own, extra = _repeated(version, policy, vectors, taken, open_to)
+        rows, scores = np.append(rows, own), np.append(scores, extra)
+        order = np.argsort(-scores, kind="stable")[:k]
+        rows, scores = rows[order], scores[order]
     return Found(rows, scores, row >= 0, passed_over)
+
+
+def _policy(version: Version, asked: str | None) -> Repeat:
+    if asked is None or asked == version.repeat.policy:
+        return version.repeat
+    if asked == "model":
+        raise ValueError(
+            f"repeat 'model' needs weights, and version {version.name} was published "
+            f"with {version.repeat.policy!r}; train with --repeat model"
+        )
+    return Repeat.of(asked)
+
+
+def _taken(version: Version, row: int, codes: Sequence[int]) -> dict[int, int]:
+    """Row of each item that a user took, most recent first, and how often.
+
+    What a request names may be among what was published: the larger count is the one.
+    """
+    taken = dict(Counter(code - FIRST for code in codes))
+    if version.taken is not None and row >= 0:
+        rows, counts = version.taken.part(row)
+        for item, count in zip(rows.tolist(), counts.tolist(), strict=True):
+            taken[item] = max(count, taken.get(item, 0))
+    return taken
+
+
+def _repeated(
+    version: Version,
+    policy: Repeat,
+    vectors: np.ndarray,
+    taken: Mapping[int, int],
+    open_to: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and scores, with their bonus, of what was taken and may be an answer."""
+    rows = np.array([*taken], np.int64)
+    extra = policy.bonus(np.array([*taken.values()]), np.arange(1, len(rows) + 1))
+    if open_to is not None:
+        rows, extra = rows[open_to[rows]], extra[open_to[rows]]
+    queries = np.asarray(vectors, np.float32)[None]
+    return rows, dot_scores(queries, version.index.vectors[rows])[0] + extra
 
 
 def allowed(version: Version, where: Where) -> np.ndarray:

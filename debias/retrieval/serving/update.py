@@ -32,6 +32,7 @@ from debias.retrieval.data.events import (
     pending,
 )
 from debias.retrieval.data.interactions import FIRST
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.models.ids import checksum, dense_weights, id_tables
 from debias.retrieval.models.two_tower import RetrievalModel
 from debias.retrieval.serving import versions
@@ -201,12 +202,14 @@ class Served:
             name of the folder of the training state; "applied", the marks; "full",
             learner and marks of the full update under the increments; and the entries
             of the caller.
+        repeat: What becomes of items that a user took before.
     """
 
     name: str
     tower: Path
     index: Index
     about: dict[str, Any]
+    repeat: Repeat
 
 
 def publish_full(
@@ -216,6 +219,7 @@ def publish_full(
     how: How = None,
     *,
     about: Mapping[str, Any] | None = None,
+    repeat: str | Repeat = "exclude",
     ranker: Path | None = None,
     keep: int = 3,
     progress: Callable[[float], None] = lambda share: None,
@@ -228,6 +232,7 @@ def publish_full(
         applied: The marks of all events that it learned from.
         how: Makes the searcher, as for `debias.retrieval.serving.index.build`.
         about: Further entries of the manifest, JSON values.
+        repeat: As for `debias.retrieval.serving.versions.publish`.
         ranker: As for `debias.retrieval.serving.versions.publish`.
         keep: Versions to keep.
         progress: Called with the share that is done.
@@ -252,6 +257,7 @@ def publish_full(
         {**(about or {}), "kind": "full", **state, "full": state},
         keep,
         ranker,
+        Repeat.of(repeat),
     )
 
 
@@ -286,7 +292,8 @@ def publish_increment(
         tower = Path(folder) / "tower.onnx"
         fits = replace_tables(served.tower, increment.before, increment.after, tower)
         side = tower if fits else learner.model.user
-        return _publish(root, learner, side, index, about, keep, _ranker(served))
+        kept = keep, _ranker(served), served.repeat
+        return _publish(root, learner, side, index, about, *kept)
 
 
 def replace_tables(
@@ -333,6 +340,7 @@ def _publish(
     about: dict[str, Any],
     keep: int,
     ranker: Path | None,
+    repeat: Repeat,
 ) -> Served:
     log = learner.log
     histories, _ = log.histories(learner.config.length, np.arange(len(log.users)))
@@ -343,13 +351,15 @@ def _publish(
         log.items,
         index,
         histories=histories,
+        taken=log.seen(),
+        repeat=repeat,
         ranker=ranker,
         extra=about,
         keep=keep,
     )
     _prune(root)
     about = versions.manifest(root, name)["extra"]
-    return Served(name, root / "versions" / name / "tower.onnx", index, about)
+    return Served(name, root / "versions" / name / "tower.onnx", index, about, repeat)
 
 
 def _ranker(served: Served) -> Path | None:
@@ -511,6 +521,7 @@ def _apply_full(step: _Step, applied: Mapping[str, Mark], served: Served) -> App
         applied,
         step.how,
         about=served.about,
+        repeat=served.repeat,
         ranker=_ranker(served),
         keep=step.keep,
     )
@@ -540,7 +551,8 @@ def _trained_manifest(root: Path) -> dict[str, Any]:
 def _served(root: Path) -> Served:
     version = versions.load(root)
     about = version.manifest["extra"]
-    return Served(version.name, version.path / "tower.onnx", version.index, about)
+    tower = version.path / "tower.onnx"
+    return Served(version.name, tower, version.index, about, version.repeat)
 
 
 def _marks(state: Mapping[str, Any]) -> dict[str, Mark]:

@@ -10,8 +10,11 @@
         place.npy           rows of equal vectors, where an index.faiss has them once
         fresh.npy           rows that have changed since the index was built
         histories.npy       the users' latest items, if known
+        taken.npy           all that each user took, and how often, if known
+        taken_offsets.npy   whose row of taken.npy is whose
         ranker.onnx         orders what was retrieved, if published with it
-        manifest.json       sizes and SHA-256 of all these, and entries of the publisher
+        manifest.json       sizes and SHA-256 of all these, the policy of repeats, and
+                            entries of the publisher
 
 A version is written to a hidden folder, synced to disk and renamed. Then one rename of
 CURRENT makes it the version to serve. A crash at any moment leaves the last version in
@@ -38,6 +41,8 @@ import numpy as np
 from debias.data.files import atomic_folder, atomic_write
 from debias.engine.scoring import Scorer, read_onnx
 from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
+from debias.retrieval.data.repeats import Repeat
+from debias.retrieval.data.taken import Ragged, Taken
 from debias.retrieval.serving.index import Index, Report, open_searcher
 from debias.retrieval.serving.tower import UserTower, write_tower
 
@@ -57,6 +62,7 @@ class Version:
         index: Finds the items.
         histories: (users, L) int32 id codes of items, most recent first; or None.
         manifest: "created", "extra" and the rest of `manifest.json`.
+        taken: All that each user took, by rows of `items`; or None.
         ranker: Orders items by features of their own names; or None.
     """
 
@@ -69,6 +75,12 @@ class Version:
     histories: np.ndarray | None
     manifest: dict[str, Any]
     ranker: Scorer | None = None
+    taken: Taken | None = None
+
+    @cached_property
+    def repeat(self) -> Repeat:
+        """What becomes of items that a user took before."""
+        return Repeat.of(self.manifest.get("repeat", "exclude"))
 
     @cached_property
     def user_codes(self) -> dict[str, dict[str, int]]:
@@ -101,6 +113,8 @@ def publish(
     index: Index,
     *,
     histories: np.ndarray | None = None,
+    taken: Ragged | None = None,
+    repeat: str | Repeat = "exclude",
     ranker: str | Path | None = None,
     extra: Mapping[str, Any] | None = None,
     keep: int = 3,
@@ -115,6 +129,9 @@ def publish(
         index: Over the vectors of `items`, row by row.
         histories: (users, L) as `Interactions.histories` gives them: the latest items
             of a known user who sends no history. None: nothing.
+        taken: All that users took, as `Interactions.seen` gives it, which is longer
+            than a history. None: what the histories hold.
+        repeat: What becomes of it: "exclude", "allow", or a `Repeat`.
         ranker: Path of a ranker that `debias export` wrote as ONNX, switched with all
             the rest.
         extra: JSON values of the caller's, switched with all the rest; e.g. how far a
@@ -132,6 +149,7 @@ def publish(
     """
     root = Path(root)
     _check_parts(users, items, index, histories, keep)
+    once = _checked_taken(taken, users, items)
     about: dict[str, Any] = {
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -140,6 +158,7 @@ def publish(
         "dimension": index.dim,
         "dtype": str(index.vectors.dtype),
         "index": index.report and _plain("index.report", index.report._asdict()),
+        "repeat": Repeat.of(repeat)._asdict(),
         "extra": _plain("extra", dict(extra or {})),
     }
     with alone(root):
@@ -148,7 +167,7 @@ def publish(
         before = int(current(root)) if (root / "CURRENT").exists() else 0
         name = f"{int((names(root) or ['0'])[-1]) + 1:06d}"
         with atomic_folder(root / "versions" / name) as aside:
-            _write(aside, tower, users, items, index, histories, ranker, about)
+            _write(aside, tower, users, items, index, histories, once, ranker, about)
         sync(root / "versions")
         _switch(root, name)
         _drop_old(root, name, before, keep)
@@ -173,6 +192,29 @@ def _check_parts(
         raise ValueError(f"index has {len(index)} items, the table {len(items)}")
     if histories is not None and histories.shape[:1] != (len(users),):
         raise ValueError(f"histories must be ({len(users)}, L), got {histories.shape}")
+    if histories is not None and histories.max(initial=0) >= items.size(ID):
+        raise ValueError(
+            f"histories hold the code {histories.max()}, the table of items has codes "
+            f"below {items.size(ID)}: give histories over these items"
+        )
+
+
+def _checked_taken(
+    taken: Ragged | None, users: FeatureTable, items: FeatureTable
+) -> Taken | None:
+    if taken is None:
+        return None
+    rows, offsets = taken
+    if len(offsets) != len(users) + 1:
+        raise ValueError(
+            f"taken must be of {len(users)} users, got those of {len(offsets) - 1}"
+        )
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(items):
+        raise ValueError(
+            f"taken must hold rows of {len(items)} items, got {rows.min()} to "
+            f"{rows.max()}: give what was taken of these items"
+        )
+    return Taken.of(rows, offsets)
 
 
 def _check_text(where: str, words: np.ndarray) -> None:
@@ -194,6 +236,7 @@ def _write(
     items: FeatureTable,
     index: Index,
     histories: np.ndarray | None,
+    taken: Taken | None,
     ranker: str | Path | None,
     about: dict[str, Any],
 ) -> None:
@@ -208,6 +251,9 @@ def _write(
     np.save(folder / "fresh.npy", index.fresh)
     if histories is not None:
         np.save(folder / "histories.npy", histories.astype(np.int32))
+    if taken is not None:
+        np.save(folder / "taken.npy", np.stack([taken.rows, taken.counts]))
+        np.save(folder / "taken_offsets.npy", taken.offsets)
     if ranker is not None:
         _open_ranker(Path(ranker))
         shutil.copyfile(ranker, folder / "ranker.onnx")
@@ -432,11 +478,16 @@ def _read(folder: Path) -> Version:
         raise ValueError(f"{folder}: {error}; {_ADVICE}") from None
     path = folder / "histories.npy"
     histories = np.load(path, mmap_mode="r") if path.exists() else None
+    path = folder / "taken.npy"
+    taken = None
+    if path.exists():
+        rows, counts = np.load(path, mmap_mode="r")
+        ends = np.load(folder / "taken_offsets.npy", mmap_mode="r")
+        taken = Taken(rows, counts, ends)
     path = folder / "ranker.onnx"
     ranker = _open_ranker(path) if path.exists() else None
-    return Version(
-        folder.name, folder, tower, users, items, index, histories, about, ranker
-    )
+    parts = tower, users, items, index, histories, about, ranker, taken
+    return Version(folder.name, folder, *parts)
 
 
 def _check_tower(tower: UserTower, users: FeatureTable, index: Index) -> None:

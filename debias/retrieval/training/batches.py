@@ -31,6 +31,7 @@ from scipy import sparse
 
 from debias.retrieval.data.interactions import Interactions
 from debias.retrieval.data.negatives import Queue, Sampler, Weighted
+from debias.retrieval.data.taken import owners
 from debias.retrieval.layers.logq import MASKED
 
 CANDIDATES = ("batch", "catalogue", "own")
@@ -126,7 +127,9 @@ def known_items(log: Interactions) -> Any:
     [[1, 0], [0, 1]]
     """
     shape = (len(log.users), len(log.items))
-    known = sparse.csr_matrix((np.ones(len(log), bool), (log.user, log.item)), shape)
+    rows, offsets = log.seen()
+    pairs = (owners(offsets), rows)
+    known = sparse.csr_matrix((np.ones(len(rows), bool), pairs), shape)
     return known.toarray() if shape[0] * shape[1] <= DENSE else known
 
 
@@ -151,7 +154,8 @@ class Batches(keras.utils.PyDataset):
         log_q: Whether shared candidates carry `log_q`: the items' share of the events
             for candidates of the batch, that of the sampler for those it draws, mixed
             in the ratio of their numbers.
-        exclude_known: Whether a user's other positives are excluded from the negatives.
+        exclude_known: Whether a user's other positives are excluded from the negatives:
+            the policy of repeats "exclude", see `debias.retrieval.data.repeats`.
         history: L; 0 for none.
         self_items: How many items are drawn for self-supervision; 0 for none.
         min_history: Events with fewer earlier ones of their user are left out.

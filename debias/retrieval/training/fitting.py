@@ -53,6 +53,7 @@ def fit(
     optimizer: Any = None,
     learned: np.ndarray | None = None,
     seed: int | Sequence[int] = 0,
+    repeat: str = "exclude",
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[float]:
     """Trains a retrieval model by in-batch softmax with logQ; changes it in place.
@@ -74,6 +75,9 @@ def fit(
         learned: (E,) bool, the events to learn from; the others only tell what users
             took before. None: all.
         seed: Determines the order of events; one or more non-negative integers.
+        repeat: The policy of repeats; "exclude": what a user took is no negative of
+            its events. With "model", `debias.retrieval.training.repeating.fit_repeat`
+            is to follow.
         progress: Called after each step with its number of events.
 
     Returns:
@@ -96,7 +100,14 @@ def fit(
         batches = log
     else:
         length = history_length(model)
-        batches = Batches(log, batch_size, history=length, learned=learned, seed=seed)
+        batches = Batches(
+            log,
+            batch_size,
+            exclude_known=repeat == "exclude",
+            history=length,
+            learned=learned,
+            seed=seed,
+        )
     if optimizer is None:
         optimizer = model.optimizer if model.compiled else optimizer_of()
     compiled = model.optimizer if model.compiled else None

@@ -17,6 +17,7 @@ from debias.data.files import atomic_folder
 from debias.engine.optimizers import RowWiseAdam
 from debias.retrieval.data.events import Appended, Events, append_events
 from debias.retrieval.data.interactions import FeatureTable, Interactions
+from debias.retrieval.data.taken import Taken
 from debias.retrieval.models.ids import (
     copy_into,
     dense_weights,
@@ -48,6 +49,7 @@ class TrainingConfig(NamedTuple):
         averaging, dense_rows: As of `RowWiseAdam`, where all weights move.
         window_events: Events kept of each user, the latest; older ones are dropped.
         seed: Determines the order of events.
+        repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
     """
 
     length: int = 20
@@ -58,6 +60,7 @@ class TrainingConfig(NamedTuple):
     dense_rows: int = DENSE_ROWS
     window_events: int = 200
     seed: int = 0
+    repeat: str = "exclude"
 
 
 CONFIG = TrainingConfig()
@@ -203,6 +206,7 @@ def learn(
             learned=learned,
             # Another order than in earlier passes, and the same one in a rerun.
             seed=(config.seed, int(optimizer.iterations)),
+            repeat=config.repeat,
             progress=progress,
         )
 
@@ -219,7 +223,12 @@ def _users_with_events(
     inside = np.isin(log.user, log.user[learned])
     rows, user = np.unique(log.user[inside], return_inverse=True)
     users = FeatureTable(log.users.take(rows), log.users.vocabularies)
-    part = replace(log.take(inside), user=user.astype(np.int32), users=users)
+    part = replace(
+        log.take(inside),
+        user=user.astype(np.int32),
+        users=users,
+        before=None if log.before is None else log.before.select(rows),
+    )
     return part, learned[inside]
 
 
@@ -263,7 +272,7 @@ def _make_room(learner: Learner) -> None:
 
 
 def drop_old_events(learner: Learner) -> None:
-    """Keeps the latest `window_events` of each user."""
+    """Keeps the latest `window_events` of each user, and what the others took."""
     learner.log = learner.log.latest(learner.config.window_events)
 
 
@@ -283,6 +292,8 @@ def save(learner: Learner, folder: Path) -> None:
             held |= {f"{side}.names.{n}": c for n, c in table.vocabularies.items()}
         if log.weight is not None:
             held["weight"] = log.weight
+        if log.before is not None:
+            held |= {f"before.{n}": c for n, c in log.before._asdict().items()}
         np.savez(aside / "log.npz", **held)  # type: ignore[arg-type]
 
 
@@ -307,6 +318,7 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
             users=tables[0],
             items=tables[1],
             weight=held["weight"] if "weight" in held.files else None,
+            before=Taken(**before) if (before := _named(held, "before.")) else None,
         )
     with _arrays(folder / "variables.npz") as held:
         stored = [held[f"v{i}"] for i in range(len(held.files))]

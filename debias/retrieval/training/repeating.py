@@ -15,6 +15,25 @@ USERS = 5_000  # held-out events that the weights are fitted on, at most
 PRIOR = 0.01  # precision of the normal prior on each weight, which holds them finite
 
 
+def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndarray:
+    """(E,) bool: events to fit weights on, which the model is not to learn from.
+
+    The last event of users, evenly spaced among those that have two: `share` of them,
+    at least `least` and at most `USERS`.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> withheld(from_columns(["u", "u", "v"], ["i", "j", "i"], [2, 1, 1])).tolist()
+    [True, False, False]
+    """
+    order, offsets = log.by_user()
+    users = np.flatnonzero(np.diff(offsets) > 1)
+    count = min(len(users), USERS, max(least, round(share * len(users))))
+    some = users[np.linspace(0, len(users) - 1, count).astype(int)]
+    out = np.zeros(len(log), bool)
+    out[order[offsets[some + 1] - 1]] = True
+    return out
+
+
 class Choices(NamedTuple):
     """Held-out events as choices among what the user had taken and all the rest.
 
@@ -77,6 +96,7 @@ def fit_repeat(
     model: Encodes,
     log: Interactions,
     held_out: Interactions,
+    prior: np.ndarray | None = None,
     most: int = USERS,
     block: int = 512,
 ) -> Repeat:
@@ -87,6 +107,7 @@ def fit_repeat(
             took competes with all else; its temperature makes logits of its scores.
         log: What users took before the held-out events.
         held_out: Over the tables of `log`.
+        prior: (items,) what is added to the scores of items; None: nothing.
         most: Held-out events to fit on, evenly spaced.
         block: Users scored at a time.
 
@@ -106,7 +127,8 @@ def fit_repeat(
     for start in range(0, len(held_out), block):
         some = slice(start, start + block)
         users = model.user_vectors({name: x[some] for name, x in features.items()})
-        scores = np.asarray(dot_scores(users, vectors), np.float64) / temperature
+        scores = np.asarray(dot_scores(users, vectors), np.float64)
+        scores = (scores + (0.0 if prior is None else prior)) / temperature
         here = taken.select(np.arange(len(held_out))[some])
         logit.append(scores[owners(here.offsets), here.rows])
         Repeat("exclude").settle(scores, here.with_repetition())

@@ -30,6 +30,7 @@ from debias.retrieval.data.interactions import (
     Interactions,
     leave_last_out,
 )
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training.evaluation import evaluate
 from debias.retrieval.training.learner import (
     Learner,
@@ -40,6 +41,7 @@ from debias.retrieval.training.learner import (
     save,
 )
 from debias.retrieval.training.recipe import Recipe, recipe_of
+from debias.retrieval.training.repeating import fit_repeat, withheld
 from debias.retrieval.training.selection import MAX_PASSES, Choice, select
 
 Raw = Mapping[str, Any] | None
@@ -100,6 +102,9 @@ def train(
 ) -> dict[str, Any]:
     """Trains in a folder from its last full pass, and saves the learner of each pass.
 
+    Where repeats are modelled, the last event of some users is withheld from training,
+    and the weights of repeats are fitted on these.
+
     Args:
         folder: Where the files above are written, all but the first and the last.
         log: What users took.
@@ -109,7 +114,7 @@ def train(
         progress: Called with the number of events done since the last call.
 
     Returns:
-        "tower", "recipe", "passes", "choice" and "held_out" of the report.
+        "tower", "recipe", "passes", "choice", "held_out" and "repeat" of the report.
 
     Raises:
         ValueError: No event can be held out, a saved pass is damaged, or the loss
@@ -123,17 +128,19 @@ def train(
         choice = _chosen(folder / "choice.json", known, recipes, passes, progress)
         recipe, passes = recipe_of(choice["recipe"]), choice["passes"]
     assert passes is not None
-    learner, history = _trained(folder, known, recipe, passes, progress)
-    judged = None
+    last = withheld(known) if recipe.training_config().repeat == "model" else None
+    learner, history = _trained(folder, known, recipe, passes, last, progress)
+    repeat, judged = _repeat(learner, recipe, last), None
     if held_out is not None:
         prior = recipe.prior(known)
-        judged = evaluate(learner.model, known, held_out, prior=prior)
+        judged = evaluate(learner.model, known, held_out, repeat=repeat, prior=prior)
     return {
         "tower": recipe.tower,
         "recipe": recipe._asdict(),
         "passes": history,
         "choice": choice,
         "held_out": judged,
+        "repeat": repeat._asdict(),
     }
 
 
@@ -162,9 +169,10 @@ def _trained(
     log: Interactions,
     recipe: Recipe,
     epochs: int,
+    last: np.ndarray | None,
     progress: Callable[[int], None],
 ) -> tuple[Learner, list[dict[str, Any]]]:
-    """The learner after all passes, and the loss of each."""
+    """The learner after all passes over all but the last events; the loss of each."""
     build, config = recipe.build(), recipe.training_config()
     passes, losses = folder / "passes", folder / "losses.json"
     if (folder / "learner").exists():
@@ -178,8 +186,9 @@ def _trained(
     else:
         learner = new_learner(build, log, config)
     progress(done * len(log))
+    learned = None if last is None else ~last
     for number in range(done + 1, epochs + 1):
-        (loss,) = learn(learner, progress=progress)
+        (loss,) = learn(learner, learned=learned, progress=progress)
         history = [*history[: number - 1], {"pass": number, "loss": loss}]
         write_record(losses, {"passes": history})
         save(learner, passes / str(number))
@@ -188,6 +197,15 @@ def _trained(
     save(learner, folder / "learner")
     shutil.rmtree(passes)
     return learner, history
+
+
+def _repeat(learner: Learner, recipe: Recipe, last: np.ndarray | None) -> Repeat:
+    """The policy of a recipe, its weights fitted on the events that were withheld."""
+    if last is None:
+        return Repeat(learner.config.repeat)
+    rest = learner.log.take(~last)
+    prior = recipe.prior(learner.log)
+    return fit_repeat(learner.model, rest, learner.log.take(last), prior)
 
 
 class Run(NamedTuple):
@@ -202,6 +220,11 @@ class Run(NamedTuple):
     learner: Learner
     report: dict[str, Any]
     request: dict[str, Any]
+
+    @property
+    def repeat(self) -> Repeat:
+        """The policy of repeats, with its weights."""
+        return Repeat.of(self.report.get("repeat", "exclude"))
 
 
 def open_run(folder: Path) -> Run:

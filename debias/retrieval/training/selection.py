@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debias.retrieval.data.interactions import Interactions, leave_last_out, time_split
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.models.baselines import BASELINES, Scorer, tuned
 from debias.retrieval.training.evaluation import dot_scores, ndcg_by_query, ranks
 from debias.retrieval.training.learner import (
@@ -24,6 +25,7 @@ from debias.retrieval.training.learner import (
     new_learner,
 )
 from debias.retrieval.training.recipe import TRENDS, Recipe
+from debias.retrieval.training.repeating import fit_repeat
 
 CUTOFF = 50
 MAX_PASSES, PATIENCE = 8, 2
@@ -88,8 +90,13 @@ def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
     return HeldOut(*leave_last_out(log, seed=seed), "last")
 
 
-def judge(held: HeldOut) -> Callable[[Scorer], np.ndarray]:
+Judge = Callable[[Scorer, Repeat], np.ndarray]
+
+
+def judge(held: HeldOut) -> Judge:
     """A function that gives the NDCG at 50 of a scorer for each held-out user.
+
+    What becomes of items that users took before is its second argument.
 
     Of more than `USERS`, some are drawn, the same ones each time.
     """
@@ -100,8 +107,8 @@ def judge(held: HeldOut) -> Callable[[Scorer], np.ndarray]:
     query = np.searchsorted(users, held.held.user[inside])
     target, seen = held.held.item[inside], held.known.seen(users)
 
-    def values(score: Scorer) -> np.ndarray:
-        rank, _ = ranks(lambda q: score(users[q]), query, target, seen)
+    def values(score: Scorer, repeat: Repeat) -> np.ndarray:
+        rank, _ = ranks(lambda q: score(users[q]), query, target, seen, repeat=repeat)
         return ndcg_by_query(rank, query, CUTOFF)
 
     return values
@@ -157,7 +164,7 @@ def trial(
         if passes and number < passes:
             continue
         with averaged(learner):
-            values = values_of(scorer(learner))
+            values = values_of(scorer(learner), policy(recipe, learner, held))
             curve.append(float(values.mean()))
             if curve[-1] > best.values.mean():
                 best = Trial(recipe, number, curve, values)
@@ -165,11 +172,20 @@ def trial(
         if number - best.passes >= PATIENCE:
             break
     learner.model.set_weights(weights)
-    return _with_trend(best, learner, values_of)
+    return _with_trend(best, learner, held, values_of)
+
+
+def policy(recipe: Recipe, learner: Learner, held: HeldOut) -> Repeat:
+    """The policy of repeats of a recipe, with weights that fit what was held out."""
+    name = learner.config.repeat
+    if name != "model":
+        return Repeat(name)
+    prior = recipe.prior(learner.log)
+    return fit_repeat(learner.model, held.known, held.held, prior)
 
 
 def _with_trend(
-    best: Trial, learner: Learner, values_of: Callable[[Scorer], np.ndarray]
+    best: Trial, learner: Learner, held: HeldOut, values_of: Judge
 ) -> Trial:
     """The trial with the best of `TRENDS`, if it helps by more than a standard error.
 
@@ -178,16 +194,26 @@ def _with_trend(
     found, gain = best, 0.0
     for trend in TRENDS:
         recipe = best.recipe._replace(trend=trend)
-        values = values_of(scorer(learner, recipe.prior(learner.log)))
+        prior = recipe.prior(learner.log)
+        values = values_of(scorer(learner, prior), policy(recipe, learner, held))
         ahead = row("gain", values - best.values)
         if ahead["ndcg@50"] > max(gain, ahead["se"]):
             found, gain = best._replace(recipe=recipe, values=values), ahead["ndcg@50"]
     return found
 
 
-def rivals(held: HeldOut) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
-    """Each baseline at its best settings: name, settings, and values as of a trial."""
-    values_of = judge(held)
+def rivals(
+    held: HeldOut, repeat: str = "exclude"
+) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
+    """Each baseline at its best settings: name, settings, and values as of a trial.
+
+    Their scores have no units for a bonus: unless repeats are excluded, they compete.
+    """
+    of, plain = judge(held), Repeat("exclude" if repeat == "exclude" else "allow")
+
+    def values_of(score: Scorer) -> np.ndarray:
+        return of(score, plain)
+
     for name in BASELINES:
         if name == "ease" and len(held.known.items) > EASE_ITEMS:
             continue
@@ -255,7 +281,8 @@ def select(
     trials = sorted(trials, key=lambda each: -float(each.values.mean()))
     best, rows = trials[0], []
     if compare:
-        for name, settings, values in rivals(held):
+        repeat = best.recipe.training_config().repeat
+        for name, settings, values in rivals(held, repeat):
             ahead = row(name, values - best.values)
             more = {"ahead": ahead["ndcg@50"], "ahead_se": ahead["se"]}
             rows.append(row(name, values, settings=settings, **more))

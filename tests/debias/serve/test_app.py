@@ -64,6 +64,19 @@ def test_retrieval_of_a_known_user_who_says_nothing_else(client):
     assert found["known"] and found["items"] == ["1-9"]
 
 
+def test_a_request_says_what_becomes_of_what_was_taken(client):
+    asked = {"user": {"id": "ann"}, "k": 1}  # took item 1, says the version
+    assert retrieve(client, **asked, history=["1-9"]).json()["items"] == ["1-5"]
+    free = retrieve(client, **asked, history=["1-9"], repeat="allow").json()
+    assert free["items"] == ["1-9"]
+    refused = retrieve(client, **asked, repeat="model")
+    assert refused.status_code == 422
+    assert "was published with 'exclude'" in refused.json()["error"]
+    assert retrieve(client, **asked, repeat="often").status_code == 422
+    every = [f"1-{j}" for j in range(12)]
+    assert retrieve(client, k=5, history=every[2:]).json()["items"] == ["1-0", "1-1"]
+
+
 def test_rank_orders_by_the_score_of_the_ranker(client):
     features = [[1.0, 9.0], [3.0, 0.0], [3.0, 1.0], [-1.0, 0.0]]
     found = client.post("/rank", json={"features": features})

@@ -18,7 +18,7 @@ def test_last_events_tell_whether_a_log_repeats():
     found = infer_repeat(log_of("aba", "abb", "abc", "a"))
     assert found == ("model", 2, 3, 0.05)
     assert str(found) == (
-        "repeat model: 2 of 3 held-out events (66.7%, at least 5%) are of an item that "
+        "repeat model, for at least 5%: 2 of 3 last events (66.7%) are of an item that "
         "the user took before"
     )
     assert infer_repeat(log_of("aba", "abb", "abc"), least=0.7).policy == "exclude"

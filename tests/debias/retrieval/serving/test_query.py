@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.query import allowed, retrieve
 from tests.debias.retrieval import worlds
@@ -38,7 +39,7 @@ def test_what_a_known_user_does_not_say_was_published(version):
 
 def test_seen_items_return_only_if_they_are_asked_for(version):
     assert retrieve(version, history=["1-9"], k=1).items == ["1-5"]
-    assert retrieve(version, history=["1-9"], k=1, seen=True).items == ["1-9"]
+    assert retrieve(version, history=["1-9"], k=1, repeat="allow").items == ["1-9"]
     assert len(retrieve(version, history=["1-9"], k=50).items) == 11
 
 
@@ -46,6 +47,56 @@ def test_only_the_latest_of_a_history_are_read_and_all_of_it_is_seen(version):
     answer = retrieve(version, history=["1-1", "1-5", "1-9", "1-0", "1-4"], k=12)
     assert answer.scores[0] == 0 and len(answer.items) == 7
     assert not {"1-0", "1-4", "1-9"} & set(answer.items)
+
+
+@pytest.fixture(scope="module")
+def modelled(tmp_path_factory):
+    """Ann's history is item 1; she took 9 once, then 1 twice, then 5 once."""
+    folder = tmp_path_factory.mktemp("modelled")
+    taken = np.array([9, 1, 1, 5]), np.array([0, 4, 4])
+    repeat = Repeat("model", (0.5, 1.0, -2.0))
+    worlds.publish(folder / "root", folder, taken=taken, repeat=repeat)
+    return versions.load(folder / "root")
+
+
+def test_all_that_a_known_user_took_is_left_out(modelled):
+    asked = {"id": "ann"}  # the vector is (.5, 1.01, 0, 0)
+    answer = retrieve(modelled, asked, k=20, repeat="exclude")
+    assert answer.items[:3] == ["1-8", "1-4", "1-0"] and len(answer.items) == 9
+    # What the request names is left out beside it, and asked of the tower instead.
+    answer = retrieve(modelled, asked, ["1-8"], k=20, repeat="exclude")
+    assert answer.items[0] == "1-4" and len(answer.items) == 8
+    assert len(retrieve(modelled, {"id": "bob"}, k=20, repeat="exclude").items) == 12
+    free = retrieve(modelled, asked, k=3, repeat="allow")
+    assert free.items == ["1-9", "1-5", "1-1"]
+
+
+def test_what_was_taken_has_its_bonus(modelled):
+    answer = retrieve(modelled, {"id": "ann"}, k=20)
+    assert len(answer.items) == 12 and answer.items[:3] == ["1-5", "1-1", "1-8"]
+    twice = 1.01 * 1.01 + 0.5 + np.log(2) - 2 * np.log(2)
+    expected = [1.01 * 1.05 + 0.5, twice, 0.5 * 1.08]
+    np.testing.assert_allclose(answer.scores[:3], expected, rtol=1e-5)
+    last = 1.01 * 1.09 + 0.5 - 2 * np.log(3)
+    assert answer.items[-1] == "1-9"
+    np.testing.assert_allclose(answer.scores[-1], last, rtol=1e-5)
+    only = retrieve(modelled, {"id": "ann"}, k=20, where={"id": ["1-9", "1-8"]})
+    assert only.items == ["1-8", "1-9"]
+    # Of a request, 9 is the latest and stays one take; 1 is now third.
+    later = retrieve(modelled, {"id": "ann"}, ["1-9"], k=20)
+    scores = dict(zip(later.items, later.scores, strict=True))
+    np.testing.assert_allclose(scores["1-9"], 1.09 * 1.09 + 0.5, rtol=1e-5)
+    third = 1.09 * 1.01 + 0.5 + np.log(2) - 2 * np.log(3)
+    np.testing.assert_allclose(scores["1-1"], third, rtol=1e-5)
+
+
+def test_where_fewer_than_k_are_left_the_answer_is_short(modelled):
+    every = [f"1-{j}" for j in range(12)]
+    assert retrieve(modelled, {}, every[1:], k=5, repeat="exclude").items == ["1-0"]
+    assert retrieve(modelled, {}, every, k=5, repeat="exclude").items == []
+    odd = {"kind": "odd"}
+    found = retrieve(modelled, {"id": "ann"}, k=9, repeat="exclude", where=odd)
+    assert sorted(found.items) == ["1-11", "1-3", "1-7"]
 
 
 def test_ids_that_the_catalogue_lacks_are_passed_over(version):
@@ -101,9 +152,10 @@ def test_codes_reach_the_tower(version):
         tower=tower,
         **{
             name: getattr(version, name)
-            for name in ("users", "items", "index", "histories", "user_codes")
+            for name in ("users", "items", "index", "histories", "taken", "repeat")
         },
         item_codes=version.item_codes,
+        user_codes=version.user_codes,
     )
     retrieve(spied, {"id": "bob", "likes": ["rum", "gin"]}, ["1-3"], k=1)
     retrieve(spied, {"id": "eve", "likes": []}, k=1)
@@ -132,6 +184,8 @@ def test_codes_reach_the_tower(version):
         ({"where": {"price": [float("nan"), 3]}}, "'price' must be .least, most."),
         ({"where": {"kind": [1.5]}}, "kind must be strings or integers"),
         ({"k": 0}, "k must be at least 1"),
+        ({"repeat": "often"}, "one of exclude allow model, got 'often'"),
+        ({"repeat": "model"}, "version 000001 was published with 'exclude'"),
     ],
 )
 def test_rejects(version, asked, message):

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from debias.retrieval.data.events import read_events
+from debias.retrieval.data.events import Events, read_events
 from debias.retrieval.models.ids import checksum, dense_weights, id_tables
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.query import retrieve
@@ -173,6 +173,24 @@ def test_what_is_published_is_what_was_learned(root, events):
     answer = retrieve(new, {"id": "31"}, k=5)
     assert answer.known and len(answer.items) == 5
     assert not retrieve(old, {"id": "31"}, k=5).known
+
+
+def test_what_users_took_is_no_answer_however_short_the_windows(root, events):
+    """The tower reads 4 items, the learner keeps 3 events; users took 6 and more."""
+    config = CONFIG._replace(window_events=3)
+    known = Events.of(LOG)
+    for full in (False, True):
+        list(update(root, events, BUILD, config, full, max_events=30, items=RAW_ITEMS))
+        log = now(root).log
+        assert np.bincount(log.user).max() == 3
+        version = versions.load(root)
+        names = set(version.items.vocabularies["id"].tolist())
+        users = np.append(known.user, of(events).user)
+        items = np.append(known.item, of(events).item)
+        for user in ("0", "5", "31"):
+            answer = retrieve(version, {"id": user}, k=100)
+            assert set(answer.items) == names - set(items[users == user])
+        version.items.vocabularies["id"][log.seen()[0]]  # all are rows of the version
 
 
 def test_only_tables_of_ids_differ_between_towers(root, tmp_path):

@@ -317,7 +317,7 @@ def test_killed_at_any_moment_it_leaves_a_whole_version(root, tmp_path):
         served.append(found.name)
         # All parts of what is served carry one number.
         (of,) = {item.split("-")[0] for item in found.items.vocabularies["id"]}
-        answer = retrieve(found, {"age": 0.0}, [f"{of}-0"], k=1, seen=True)
+        answer = retrieve(found, {"age": 0.0}, [f"{of}-0"], k=1, repeat="allow")
         assert answer.scores == pytest.approx([int(of) ** 2 * 1.08])
         assert found.manifest["extra"] == ({"number": 3} if of == "3" else {})
         assert int(of) == int(found.name)
@@ -346,7 +346,7 @@ def test_a_tower_of_keras_gives_the_vectors_of_the_model(root, tmp_path):
         np.testing.assert_allclose(read.tower(features), wanted, atol=1e-5)
         scores = wanted[0].reshape(-1, 4) @ index.vectors.T
         rows = np.argsort(-scores.max(axis=0), kind="stable")[:3]
-        answer = retrieve(read, {"id": "ann"}, ["1-1", "1-2"], k=3, seen=True)
+        answer = retrieve(read, {"id": "ann"}, ["1-1", "1-2"], k=3, repeat="allow")
         assert answer.items == items.vocabularies["id"][rows].tolist()
 
 
@@ -371,6 +371,29 @@ def test_a_tower_in_half_precision_is_published_in_single(root, tmp_path, policy
         found = versions.load(root).tower(features)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, model.user_vectors(features), atol=0.03)
+
+
+def test_what_users_took_belongs_to_the_items_of_the_version(root, tmp_path):
+    tower, users, items, index = worlds.parts(tmp_path, 1)
+    few = worlds.parts(tmp_path, 1, items=6)
+    for options, message in (
+        ({"histories": np.array([[13, 0, 0], [2, 0, 0]])}, "hold the code 13, the tab"),
+        (
+            {"taken": (np.array([6]), np.array([0, 1, 1]))},
+            "rows of 6 items, got 6 to 6",
+        ),
+        ({"taken": (np.array([-1]), np.array([0, 1, 1]))}, "rows of 6 items, got -1"),
+        ({"taken": (np.array([1]), np.array([0, 1]))}, "of 2 users, got those of 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            versions.publish(root, tower, users, few[2], few[3], **options)
+    taken = np.array([11, 5, 5]), np.array([0, 0, 3])
+    name = versions.publish(root, tower, users, items, index, taken=taken)
+    rows, counts = versions.load(root, name).taken.part(1)
+    assert (rows.tolist(), counts.tolist()) == ([5, 11], [2, 1])
+    versions.publish(root, tower, users, items, index)
+    assert versions.load(root).taken is None
+    assert versions.load(root).repeat == ("exclude", None)
 
 
 def test_a_file_that_is_no_tower(tmp_path):

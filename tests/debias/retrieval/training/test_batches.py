@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from debias.retrieval.data.interactions import from_columns
 from debias.retrieval.data.negatives import Listed, Queue, Weighted, uniform
 from debias.retrieval.training import batches
 from debias.retrieval.training.batches import Batches
@@ -263,3 +264,11 @@ def test_packed_batches_have_shared_candidates_alone():
     ):
         with pytest.raises(ValueError, match="packed batches have shared candidates"):
             make(packed=True, **bad)
+
+
+def test_what_a_window_dropped_is_no_negative():
+    log = from_columns(["u"] * 4 + ["v"], list("abcda"), [1, 2, 3, 4, 5])
+    short = log.latest(2)
+    for packed in (False, True):
+        known = Batches(short, 3, packed=packed, history=0).known
+        assert np.asarray(known).astype(int).tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]

@@ -108,3 +108,24 @@ def test_a_loss_that_is_no_number_stops_at_its_step(value):
 def test_rejects_no_pass():
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         fit(MODELS["fm"](), LOG, epochs=0)
+
+
+@pytest.mark.parametrize("repeat", ["exclude", "allow", "model"])
+def test_only_where_repeats_are_excluded_what_was_taken_is_no_negative(
+    repeat, monkeypatch
+):
+    from debias.retrieval.training import fitting
+
+    asked = {}
+
+    class Stop(Exception):
+        pass
+
+    def batches(*given, **options):
+        asked.update(options)
+        raise Stop
+
+    monkeypatch.setattr(fitting, "Batches", type("B", (), {"__new__": batches}))
+    with pytest.raises(Stop):
+        fit(MODELS["fm"](), LOG, repeat=repeat)
+    assert asked["exclude_known"] == (repeat == "exclude")

@@ -42,6 +42,28 @@ def test_a_finished_run_opens_with_its_learner(trained):
     assert run.request["settings"] == {} and run.report["held_out"] is None
 
 
+def test_the_weights_of_repeats_are_fitted_on_events_that_were_not_learned(
+    tmp_path, monkeypatch
+):
+    learned = []
+
+    def watched(learner, **options):
+        learned.append(options["learned"])
+        return learn(learner, **options)
+
+    learn = runs.learn
+    monkeypatch.setattr(runs, "learn", watched)
+    recipe = RECIPE._replace(config=CONFIG._replace(repeat="model")._asdict())
+    found = runs.train(tmp_path, LOG, recipe, 2, hold_out=True)
+    # Each of the 60 users has 8 events, the last held out and the one before withheld.
+    assert [(mask.size, (~mask).sum()) for mask in learned] == [(420, 60)] * 2
+    repeat = found["repeat"]
+    assert repeat["policy"] == "model" and np.isfinite(repeat["weights"]).all()
+    assert found["held_out"]["users"] == 60
+    plain = runs.train(tmp_path / "other", LOG, RECIPE, 1)
+    assert plain["repeat"] == {"policy": "exclude", "weights": None}
+
+
 def test_a_run_resumes_at_its_last_pass_and_comes_to_the_same(trained, tmp_path):
     events = []
 
