@@ -547,6 +547,11 @@ def update(
         print_table(
             "Published", [{name: each[name] for name in shown} for each in found]
         )
+        if late := sum(each["late"] for each in found):
+            say(
+                f"{late:,} events are older than one that was known of their user; "
+                "histories are in order of time"
+            )
     else:
         say(f"{root}: has applied all of {events} already")
 

@@ -346,6 +346,7 @@ class Appended(NamedTuple):
             same time.
         users, items: How many rows are new.
         bare: How many of these rows have none of the features that others have.
+        late: How many new events are older than one that the log had of their user.
     """
 
     log: Interactions
@@ -354,6 +355,7 @@ class Appended(NamedTuple):
     users: int
     items: int
     bare: int
+    late: int = 0
 
 
 def append_events(
@@ -364,8 +366,10 @@ def append_events(
 ) -> Appended:
     """The log with further events; unknown ids get rows at the end.
 
-    Events may come in any order of time: histories are sorted. A user or an item that
-    no table describes has all its features missing.
+    Events may come in any order of time, also where a clock went back: a history is in
+    order of the times, and `late` counts. An event of a time far ahead is the latest of
+    its user until others pass it. A user or an item that no table describes has all its
+    features missing.
 
     Args:
         log: The log so far.
@@ -374,7 +378,8 @@ def append_events(
             rows of known ids change nothing.
 
     Raises:
-        ValueError: A table lacks a feature of the log's, or has another; names it.
+        ValueError: A table lacks a feature of the log's, has another, or has one of
+            another kind: the model could not read it. Names the feature.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)
@@ -409,7 +414,15 @@ def append_events(
         len(user_table) - len(log.users),
         len(item_table) - len(log.items),
         bare_users + bare_items,
+        _late(log, user[new], time[new]),
     )
+
+
+def _late(log: Interactions, user: np.ndarray, time: np.ndarray) -> int:
+    known = user < len(log.users)
+    latest = np.full(len(log.users), -np.inf)
+    np.maximum.at(latest, log.user, log.time)
+    return int((time[known] < latest[user[known]]).sum())
 
 
 def _first_times(
@@ -449,12 +462,16 @@ def _with_rows(
 
 
 def _check_features(table: FeatureTable, raw: Mapping[str, Any], side: str) -> None:
-    for what, names in (
-        ("lacks the features", table.columns.keys() - raw.keys()),
-        ("has the unknown features", raw.keys() - table.columns.keys()),
+    for what, names, todo in (
+        ("lacks the features", table.columns.keys() - raw.keys(), "add them, empty"),
+        (
+            "has the unknown features",
+            raw.keys() - table.columns.keys(),
+            "leave them out (-c item_features=NAMES)",
+        ),
     ):
         if names:
             raise ValueError(
                 f"the table of {side} {what} {sorted(names)}; the model reads "
-                f"{list(table.columns)}"
+                f"{list(table.columns)}: {todo}, or train anew"
             )

@@ -158,6 +158,9 @@ class FeatureTable:
         A feature that `raw` lacks is missing in every row. Returns the columns, and for
         each the number of values that are out of vocabulary; numeric columns count the
         values that are not finite.
+
+        Raises:
+            ValueError: A column is unknown, or of another kind than the table's.
         """
         lengths = {len(values) for values in raw.values()}
         strange = set(raw) - set(self.columns)
@@ -173,11 +176,11 @@ class FeatureTable:
                 columns[name] = np.zeros((rows, *column.shape[1:]), column.dtype)
                 unknown[name] = 0
             elif column.dtype.kind == "f":
-                values = np.asarray(raw[name], np.float32)
+                values = _floats(name, raw[name])
                 unknown[name] = int((~np.isfinite(values)).sum())
                 columns[name] = np.where(np.isfinite(values), values, np.float32(0))
             else:
-                flat, counts = _flatten(name, raw[name])
+                flat, counts = _flatten(name, _words(name, raw[name]))
                 if column.ndim == 1 and counts is not None:
                     raise ValueError(f"column {name!r} takes one value a row")
                 if column.ndim == 2 and counts is None:
@@ -201,6 +204,30 @@ def _is_numeric(values: Sequence[Any] | np.ndarray) -> bool:
     if isinstance(values, np.ndarray) and values.dtype != object:
         return values.dtype.kind == "f"
     return any(isinstance(value, float | np.floating | Decimal) for value in values)
+
+
+def _floats(name: str, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"column {name!r} must be numbers, as it was in training: {error}"
+        ) from None
+
+
+def _words(name: str, values: Sequence[Any] | np.ndarray) -> Sequence[Any] | np.ndarray:
+    """Values of a category; whole numbers that became floats are whole again."""
+    if not _is_numeric(values):
+        return values
+    numbers = _floats(name, values).astype(np.float64)
+    there = np.isfinite(numbers)
+    if (numbers[there] != np.rint(numbers[there])).any():
+        row = int(np.argmax(there & (numbers != np.rint(numbers))))
+        raise ValueError(
+            f"column {name!r} must be categories, as it was in training, got "
+            f"{values[row]} in row {row}"
+        )
+    return [int(n) if ok else None for n, ok in zip(numbers, there, strict=True)]
 
 
 def _flatten(

@@ -404,6 +404,7 @@ class Report(NamedTuple):
         duplicates: Left out: applied before.
         new_users, new_items: That got a row.
         bare: New users and items without any feature.
+        late: Events older than one that was known of their user.
         moved_users, moved_items: Published again.
         seconds: That learning and publishing took.
     """
@@ -415,6 +416,7 @@ class Report(NamedTuple):
     new_users: int
     new_items: int
     bare: int
+    late: int
     moved_users: int
     moved_items: int
     seconds: float
@@ -441,6 +443,9 @@ def update(
     publishes one version, learned from the state of the last full update and all events
     since, those of the increments included. Kill it at any moment and call it again: no
     published version is lost, and no event is lost or applied twice.
+
+    Items are added and never leave: to withdraw one, filter it out (`where`), or train
+    anew and publish over a smaller catalogue.
 
     Args:
         root: Folder of the versions, with one that `publish_full` wrote.
@@ -490,6 +495,7 @@ def update(
                 appended.users,
                 appended.items,
                 appended.bare,
+                appended.late,
                 *moved,
                 time.perf_counter() - begun,
             )

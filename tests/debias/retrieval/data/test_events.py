@@ -218,6 +218,45 @@ def test_events_join_in_any_order_of_time():
     assert history.tolist() == [[3, 2, 3], [2, 3, 0]]  # by time, not by arrival
 
 
+def test_a_clock_that_goes_back_changes_no_history_and_is_counted():
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{u}", f"i{i}", t) for t, (u, i) in enumerate(rng.integers(4, size=(40, 2)))
+    ]
+    empty = Interactions(*np.zeros((3, 0), int), *[FeatureTable.build({"id": []})] * 2)
+    straight = append_events(empty, events(*rows)).log
+    mixed, late = empty, 0
+    latest = {}
+    for part in np.array_split(rng.permutation(40), 5):
+        lot = [rows[row] for row in part]
+        taken = append_events(mixed, events(*lot))
+        late += sum(t < latest.get(u, -1) for u, _, t in lot)
+        for u, _, t in lot:
+            latest[u] = max(t, latest.get(u, -1))
+        mixed = taken.log
+        assert taken.events == 8
+        late -= taken.late
+    assert late == 0
+    for user in range(4):
+        found = []
+        for log in (straight, mixed):
+            row = log.users.vocabularies["id"].tolist().index(f"u{user}")
+            codes = log.histories(40, np.array([row]))[0][0]
+            words = log.items.vocabularies["id"]
+            found.append([words[code - 2] for code in codes if code])
+        assert found[0] == found[1]
+
+
+def test_a_late_event_beyond_the_window_stays_taken():
+    log = append_events(LOG, events(("a", "p", 20), ("a", "r", 30))).log.latest(2)
+    taken = append_events(log, events(("a", "s", 1)))
+    short = taken.log.latest(2)
+    assert taken.late == 1
+    words = short.items.vocabularies["id"]
+    assert sorted(words[short.item[short.user == 0]]) == ["p", "r"]
+    assert sorted(set(words[short.seen(np.array([0]))[0]])) == ["p", "q", "r", "s"]
+
+
 def test_duplicates_count_once_whether_old_or_new():
     taken = append_events(LOG, events(("b", "p", 6), ("a", "p", 7), ("a", "p", 7)))
     assert (taken.events, taken.duplicates) == (1, 2)
@@ -266,15 +305,23 @@ def test_columns_of_new_features_may_come_in_any_order():
         np.testing.assert_array_equal(one[name], other[name])
 
 
+def test_whole_numbers_that_became_floats_are_the_categories_they_were():
+    items = FeatureTable.build({"id": ["p"], "year": [1999]})
+    coded, unknown = items.encode({"id": ["q", "r"], "year": [1999.0, float("nan")]})
+    assert coded["year"].tolist() == [2, 0] and unknown["year"] == 0
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"price": None}, r"table of items lacks the features \['price'\]"),
         ({"colour": ["red"]}, r"table of items has the unknown features \['colour'\]"),
+        ({"price": ["cheap"]}, "column 'price' must be numbers, as it was in training"),
+        ({"tags": [2.5]}, "column 'tags' must be categories.*got 2.5 in row 0"),
     ],
 )
 def test_a_table_that_lacks_a_feature_or_has_another_is_refused(change, message):
     raw = {"id": ["r"], "tags": [["y"]], "price": [9.0], **change}
     raw = {name: values for name, values in raw.items() if values is not None}
     with pytest.raises(ValueError, match=message):
-        append_events(LOG, events(("a", "p", 1)), items=raw)
+        append_events(LOG, events(("a", "r", 1)), items=raw)

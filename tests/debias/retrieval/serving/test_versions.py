@@ -373,6 +373,22 @@ def test_a_tower_in_half_precision_is_published_in_single(root, tmp_path, policy
         np.testing.assert_allclose(found, model.user_vectors(features), atol=0.03)
 
 
+def test_a_catalogue_that_shrinks_between_versions(root, tmp_path):
+    """Each version answers from its own items; what it lacks is passed over."""
+    worlds.publish(root, tmp_path, 1, taken=(np.array([11, 1]), np.array([0, 2, 2])))
+    few = worlds.parts(tmp_path, 1)[0], *worlds.parts(tmp_path, 1, items=6)[1:]
+    options = {"histories": np.array([[3, 0, 0], [0, 0, 0]], np.int32)}
+    versions.publish(root, *few, **options, taken=(np.array([1]), np.array([0, 1, 1])))
+    answer = retrieve(versions.load(root), {"id": "ann"}, ["1-11", "1-1"], k=9)
+    assert answer.passed_over == ["1-11"] and len(answer.items) == 5
+    assert "1-1" not in answer.items
+    with pytest.raises(ValueError, match="unknown feature 'weight'"):
+        retrieve(versions.load(root), where={"weight": [1, 2]})
+    versions.roll_back(root)
+    answer = retrieve(versions.load(root), {"id": "ann"}, ["1-11"], k=20)
+    assert answer.passed_over == [] and len(answer.items) == 10
+
+
 def test_what_users_took_belongs_to_the_items_of_the_version(root, tmp_path):
     tower, users, items, index = worlds.parts(tmp_path, 1)
     few = worlds.parts(tmp_path, 1, items=6)
