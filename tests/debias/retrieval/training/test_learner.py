@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from debias.retrieval.training import learner as learners
 from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.learner import (
     TrainingConfig,
@@ -96,3 +97,21 @@ def test_only_the_window_of_events_is_kept_of_each_user():
     expected = [set(LOG.item[order[end - 2 : end]]) for end in offsets[1:]]
     kept = [set(found.log.item[found.log.user == user]) for user in range(29)]
     assert kept == expected
+
+
+def test_what_a_window_dropped_is_saved_and_goes_with_its_users(learner, tmp_path):
+    short = new_learner(BUILD, LOG, CONFIG._replace(window_events=2))
+    drop_old_events(short)
+    save(short, tmp_path / "short")
+    again = load(tmp_path / "short", BUILD, CONFIG)
+    for log in (short.log, again.log):
+        assert len(log) == 2 * 29
+        for one, other in zip(log.seen(), LOG.seen(), strict=True):
+            assert one.tolist() == other.tolist()  # no item twice, so in this order
+    # Of two users alone, as an increment learns from them.
+    mask = np.isin(again.log.user, [3, 7])
+    part, learned = learners._users_with_events(again.log, mask)
+    assert learned.all() and len(part.users) == 2
+    for row, user in enumerate((3, 7)):
+        rows, _ = part.seen(np.array([row]))
+        assert rows.tolist() == LOG.seen(np.array([user]))[0].tolist()
