@@ -54,13 +54,13 @@ def test_the_weights_of_repeats_are_fitted_on_events_that_were_not_learned(
     learn = runs.learn
     monkeypatch.setattr(runs, "learn", watched)
     recipe = RECIPE._replace(config=CONFIG._replace(repeat="model")._asdict())
-    found = runs.train(tmp_path, LOG, recipe, 2, hold_out=True)
+    found = runs.train(tmp_path, LOG, [recipe], 2, hold_out=True)
     # Each of the 60 users has 8 events, the last held out and the one before withheld.
     assert [(mask.size, (~mask).sum()) for mask in learned] == [(420, 60)] * 2
     repeat = found["repeat"]
     assert repeat["policy"] == "model" and np.isfinite(repeat["weights"]).all()
     assert found["held_out"]["users"] == 60
-    plain = runs.train(tmp_path / "other", LOG, RECIPE, 1)
+    plain = runs.train(tmp_path / "other", LOG, [RECIPE], 1)
     assert plain["repeat"] == {"policy": "exclude", "weights": None}
 
 
