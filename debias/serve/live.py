@@ -55,9 +55,11 @@ class Live:
             log.error("still serving version %s: %s", self.version.name, error)
         self._read = stamp
 
-    def _serve(self, version: Version) -> None:
+    def _serve(self, version: Version, refused: str | None = None) -> None:
         files = stamps(version)
-        self.version = ready(version)
+        version = ready(version)
+        self.refused = refused  # first: who sees the new version sees why it is served
+        self.version = version
         self._files = files
         self.switches += 1
         log.info("serving version %s", version.name)
@@ -78,9 +80,8 @@ class Live:
             self.refused = str(error)
             log.error("%s, and there is no other: %s", why, error)
             return True
-        self.refused = damage
         log.error("%s", damage or why)
-        self._serve(version)
+        self._serve(version, damage)
         return True
 
     def _stamp(self) -> tuple[int, int] | None:
