@@ -16,11 +16,18 @@ import numpy as np
 from keras import ops
 
 from benchmarks.ranking.protocol import Split, World
+from benchmarks.ranking.two_stage import (
+    CellWeighted,
+    ControlFunction,
+    Unconfounded,
+    examined_by_dcm,
+    first_stage,
+)
 from benchmarks.ranking.variants import VARIANTS
 from debias.data import ClickLog, RankingData
 from debias.data.layout import Layout, layout_of
 from debias.engine.tensors import lookup
-from debias.layers import BiasTower
+from debias.layers import BiasTower, Tower
 from debias.losses import click_cross_entropy, softmax_cross_entropy
 from debias.models import (
     ClickModel,
@@ -28,6 +35,7 @@ from debias.models import (
     DoublyRobust,
     DualLearning,
     InverseWeighted,
+    Listwise,
     PairDebias,
     Product,
     RegressionEM,
@@ -122,6 +130,17 @@ def dual_learning(seed: int, world: World) -> ClickModel:
 
 def pair_debias(seed: int, world: World) -> ClickModel:
     return PairDebias(relevance(seed), world.train.log.list_size)
+
+
+def control_function(seed: int, world: World) -> ClickModel:
+    stage = first_stage(world.train)
+    return ControlFunction(relevance(seed), stage.slope, stage.constant, stage.error)
+
+
+def upe(seed: int, world: World) -> ClickModel:
+    stage, positions = first_stage(world.train), world.train.log.list_size
+    told = positions, stage.slope, stage.constant, stage.ranks
+    return Unconfounded(relevance(seed), Tower((8,), seed=seed), *told)
 
 
 def disentangled(seed: int, world: World) -> ClickModel:
@@ -310,6 +329,11 @@ BUILDERS: Mapping[str, Builder] = {
     "regression_em": regression_em,
     "dual_learning": dual_learning,
     "pair_debias": pair_debias,
+    "control_function": control_function,
+    "control_function_softmax": lambda seed, world: Listwise(
+        control_function(seed, world)
+    ),
+    "upe": upe,
 }
 
 LEARNERS: Mapping[str, Learner] = {
@@ -325,5 +349,8 @@ LEARNERS: Mapping[str, Learner] = {
     "product_linear_weighted": Learner(BUILDERS["product_linear"], weighted),
     "disentangled": Learner(disentangled),
     "per_item": Learner(per_item, numbered),
+    "ips_dcm_softmax": Learner(
+        lambda seed, _: CellWeighted(relevance(seed)), examined_by_dcm
+    ),
 }
 """Every row that learns; `full_information` and its like learn from grades."""

@@ -32,7 +32,7 @@ from simulators.oracle import expected_clicks, expected_log_likelihood
 
 ROWS = ("logging", *LEARNERS, *TOLD, *ESTIMATORS, "ceiling")
 SCORES_ONLY = (
-    *("dual_learning", "pair_debias", "softmax_naive", "softmax_naive_three"),
+    *("dual_learning", "pair_debias", "softmax_naive", "softmax_naive_three", "upe"),
     *("oracle_listwise", "full_information", "full_information_softmax"),
     *(row for row in LEARNERS if row.startswith("listwise")),
     *(row for row in ESTIMATORS if row.endswith("_softmax")),

@@ -1,0 +1,260 @@
+"""Corrections that look at how a log came about before they look at its clicks.
+
+| row | first | then |
+|---|---|---|
+| `control_function` | the logged rank by features | clicks by features and residual |
+| `control_function_softmax` | the same | the same, by a softmax over the list |
+| `upe` | the same | dual learning, propensities averaged over logging scores |
+| `ips_dcm_softmax` | the dependent click model, by EM | clicks over its examination |
+
+A residual of rank is what features do not tell of where an item stood: chance, or what
+the logging ranker knew beside them. Serving sets it to 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from benchmarks.ranking.protocol import Split, World
+from debias.engine.tensors import lookup
+from debias.losses.corrected import corrected_clicks, dual_learning, soft_softmax
+from debias.losses.lists import exact
+from debias.models import ClickModel
+from debias.models.click_model import on_rows, only_output, to_cells
+from debias.propensity.click_models import DependentClick
+from debias.types import Batch, Tensor
+
+RIDGE = 10.0  # impressions, of standardised features
+QUANTILES = 9  # logging scores that propensities are averaged over
+
+
+class Stage(NamedTuple):
+    """A linear model of the logged rank: rank = constant + x . slope + error.
+
+    Attributes:
+        slope: (F,) of standardised features.
+        constant: Rank of the mean item.
+        error: Standard deviation of the residual.
+        ranks: (QUANTILES,) expected ranks of the impressions, evenly spaced in their
+            distribution.
+    """
+
+    slope: list[float]
+    constant: float
+    error: float
+    ranks: list[float]
+
+
+def first_stage(split: Split) -> Stage:
+    """Ridge regression of the rank on features, over the impressions of a log."""
+    row, column = np.nonzero(split.log.mask)
+    item, rank = split.log.item[row, column], column + 1.0
+    shown = np.bincount(item, minlength=split.data.items).astype(float)
+    total = np.bincount(item, rank, minlength=split.data.items)
+    x = split.data.features.astype(float)
+    mean = shown @ x / shown.sum()
+    centred = x - mean
+    gram = centred.T @ (shown[:, None] * centred) + RIDGE * np.eye(x.shape[1])
+    slope = np.linalg.solve(gram, centred.T @ (total - shown * rank.mean()))
+    constant = float(rank.mean() - mean @ slope)
+    expected = x @ slope + constant
+    error = float((rank - expected[item]).std())
+    places = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    ranks = np.quantile(expected[item], places)
+    return Stage(slope.tolist(), constant, error, ranks.tolist())
+
+
+class ControlFunction(ClickModel):
+    """logit P(click) = r(x, v), v the residual of the logged rank; ranks by r(x, 0).
+
+    v = (rank - constant - x . slope) / error. Where rank moves by chance that features
+    do not tell, v carries what position does to clicks, and r(x, 0) is relevance at
+    the rank that each item is expected at.
+
+    Args:
+        relevance: Layer `(..., F + 1)` to `(..., 1)`.
+        slope, constant, error: Of `first_stage`.
+
+    Source: after Petrin and Train, A Control Function Approach to Endogeneity in
+    Consumer Choice Models, Journal of Marketing Research 2010, with rank for price.
+    """
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        slope: Sequence[float],
+        constant: float,
+        error: float,
+        **kwargs: Any,
+    ):
+        own = {"slope": list(slope), "constant": constant, "error": error}
+        super().__init__({"relevance": relevance, **own}, **kwargs)
+        self.relevance = relevance
+        self.slope, self.constant, self.error = np.asarray(slope), constant, error
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        features = to_cells(batch["features"], batch)
+        rank = exact(batch["position"])
+        residual = (rank - _expected(features, self.slope, self.constant)) / self.error
+        return self._logits(features, residual, training)
+
+    def score(self, features: Tensor) -> Tensor:
+        return self._logits(features, ops.zeros_like(features[..., 0]), False)
+
+    def _logits(self, features: Tensor, residual: Tensor, training: bool) -> Tensor:
+        own = ops.cast(ops.expand_dims(residual, -1), features.dtype)
+        seen = ops.concatenate([features, own], axis=-1)
+        return only_output(self.relevance, on_rows(self.relevance, seen, training))
+
+
+def _expected(features: Tensor, slope: np.ndarray, constant: float) -> Tensor:
+    return ops.sum(exact(features) * slope.astype("float32"), axis=-1) + constant
+
+
+class Unconfounded(ClickModel):
+    """Dual learning whose propensities are those of a rank, whatever was put there.
+
+    Dual learning gives a rank the relevance of what the logging ranker puts there. Here
+    the bias logit g(k, s) reads rank and logging score s, so that what s says of
+    relevance is not the rank's; and the ranker's clicks are weighed by the rank alone,
+
+        theta_k = mean over logging scores s of exp g(k, s),
+
+    the adjustment for a confounder that is observed.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        bias: Layer `(..., positions + 2)` to `(..., 1)`, of one-hot rank and score.
+        positions: The largest rank.
+        slope, constant, ranks: Of `first_stage`.
+        clip: Largest weight.
+
+    Source: after Luo et al., Unconfounded Propensity Estimation for Unbiased Ranking,
+    SIGIR 2024; here the logging score is linear, fitted beforehand and held fixed.
+    """
+
+    predicts_clicks = False
+    takes_weight = False
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        bias: keras.layers.Layer,
+        positions: int,
+        slope: Sequence[float],
+        constant: float,
+        ranks: Sequence[float],
+        clip: float = 10.0,
+        **kwargs: Any,
+    ):
+        own = {"positions": positions, "slope": list(slope), "constant": constant}
+        own |= {"ranks": list(ranks), "clip": clip}
+        super().__init__({"relevance": relevance, "bias": bias, **own}, **kwargs)
+        self.relevance, self.bias, self.positions = relevance, bias, positions
+        self.slope, self.constant, self.clip = np.asarray(slope), constant, clip
+        self.ranks = np.asarray(ranks, "float32")
+
+    def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
+        features = batch["features"]
+        relevance = only_output(
+            self.relevance, on_rows(self.relevance, features, training)
+        )
+        expected = to_cells(_expected(features, self.slope, self.constant), batch)
+        position = ops.convert_to_tensor(batch["position"])
+        return {
+            "relevance": to_cells(relevance, batch),
+            "bias": self._bias(position, expected),
+            "rank_alone": self._alone(position),
+        }
+
+    def click_logits(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
+        return outputs["relevance"] + outputs["bias"]
+
+    def session_losses(
+        self,
+        batch: Batch,
+        clicks: Tensor,
+        outputs: Mapping[str, Tensor],
+        training: bool = False,
+    ) -> Tensor:
+        first = ops.convert_to_tensor(batch["position"]) == 1
+        relevance, bias, alone = (
+            outputs[name] for name in ("relevance", "bias", "rank_alone")
+        )
+        held = ops.stop_gradient
+        ranker = dual_learning(clicks, relevance, held(alone), first, self.clip)
+        return ranker + dual_learning(clicks, held(relevance), bias, first, self.clip)
+
+    def score(self, features: Tensor) -> Tensor:
+        return only_output(self.relevance, on_rows(self.relevance, features))
+
+    def _bias(self, position: Tensor, expected: Tensor) -> Tensor:
+        """g of ranks and of the ranks that were expected, of one shape."""
+        hot = ops.one_hot(position, self.positions + 1, dtype="float32")
+        score = ops.expand_dims(expected / self.positions, -1)
+        seen = ops.concatenate([hot, exact(score)], axis=-1)
+        return only_output(self.bias, self.bias(seen))
+
+    def _alone(self, position: Tensor) -> Tensor:
+        """log theta of ranks, of their shape."""
+        ranks = ops.repeat(ops.arange(self.positions + 1)[:, None], len(self.ranks), 1)
+        scores = ops.zeros_like(exact(ranks)) + self.ranks
+        by_score = self._bias(ranks, scores)
+        theta = ops.logsumexp(by_score, axis=1) - np.log(len(self.ranks))
+        return lookup(theta[:, None], position)[..., 0]
+
+
+class CellWeighted(ClickModel):
+    """A softmax ranker on clicks over an examination of each cell, in `context`.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        clip: Largest weight.
+    """
+
+    predicts_clicks = False
+    takes_weight = False
+
+    def __init__(
+        self, relevance: keras.layers.Layer, clip: float = 10.0, **kwargs: Any
+    ):
+        super().__init__({"relevance": relevance, "clip": clip}, **kwargs)
+        self.relevance, self.clip = relevance, clip
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        relevance = on_rows(self.relevance, batch["features"], training)
+        return to_cells(only_output(self.relevance, relevance), batch)
+
+    def session_losses(
+        self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
+    ) -> Tensor:
+        labels = corrected_clicks(clicks, batch["context"], clip=self.clip)
+        return soft_softmax(labels, outputs, ops.convert_to_tensor(clicks) >= 0)
+
+    def score(self, features: Tensor) -> Tensor:
+        return only_output(self.relevance, on_rows(self.relevance, features))
+
+
+def examined_by_dcm(world: World) -> World:
+    """Training and validation sessions come with examination by a click model.
+
+    Each split has a fit of its own, for their queries differ. Source: Vardasbi, de
+    Rijke and Markov, Cascade Model-based Propensity Estimation for Counterfactual
+    Learning to Rank, SIGIR 2020.
+    """
+
+    def with_examination(split: Split) -> Split:
+        model = DependentClick.fit(split.log)
+        attraction = model.gather("attraction", split.log)
+        examined = model.conditional(split.log) / np.maximum(attraction, 1e-9)
+        examined = np.where(split.log.mask, np.clip(examined, 0.0, 1.0), 1.0)
+        return split._replace(
+            log=replace(split.log, context=examined.astype("float32"))
+        )
+
+    train, validation = map(with_examination, (world.train, world.validation))
+    return world._replace(train=train, validation=validation)
