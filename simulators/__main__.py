@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from debias.commands.screen import Version, bar, messages, say
+from debias.commands.inputs import options
+from debias.commands.screen import Version, bar, say
 from debias.commands.start import stoppable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -29,11 +30,7 @@ def _show_presets(show: bool) -> None:
     raise typer.Exit
 
 
-@app.command()
-def main(
-    out: Annotated[
-        Path, typer.Argument(help="Folder to write: new, empty, or to be continued.")
-    ],
+def run_of(
     population: Annotated[
         str,
         typer.Option(help="Preset, or a Python file that sets `population`."),
@@ -42,18 +39,6 @@ def main(
         str, typer.Option(help="`generator`, or a LETOR file with labels.")
     ] = "generator",
     queries: Annotated[int, typer.Option(help="Queries of the generator.")] = 2000,
-    sessions: Annotated[int, typer.Option(help="Sessions to write.")] = 1_000_000,
-    shards: Annotated[
-        int | None, typer.Option(help="Files; by default a million sessions each.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Names the log.")] = 0,
-    items: Annotated[
-        Path | None,
-        typer.Option(
-            help="Parquet file for the items that the log points into: what "
-            "`debias ... --data` reads."
-        ),
-    ] = None,
     policy: Annotated[
         str,
         typer.Option(
@@ -64,7 +49,6 @@ def main(
         float | None,
         typer.Option(help="Temperature, epsilon or rate of the policy; 1, .1 or 1."),
     ] = None,
-    list_size: Annotated[int, typer.Option(help="Items shown at most.")] = 10,
     attraction: Annotated[
         str, typer.Option(help="How grades attract clicks.")
     ] = "graded",
@@ -73,6 +57,40 @@ def main(
         str | None,
         typer.Option(help="How grades satisfy; by default as behaviours say."),
     ] = None,
+) -> dict[str, Any]:
+    """What a run is known by, beside its seed and its length."""
+    return {
+        "population": population,
+        "data": data,
+        "queries": queries if data == "generator" else None,
+        "policy": policy,
+        "randomness": randomness,
+        "attraction": attraction,
+        "noise": noise,
+        "satisfaction": satisfaction,
+    }
+
+
+@app.command()
+@options(run=run_of)
+def main(
+    out: Annotated[
+        Path, typer.Argument(help="Folder to write: new, empty, or to be continued.")
+    ],
+    run: dict[str, Any],
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            help="Parquet file for the items that the log points into: what "
+            "`debias ... --data` reads."
+        ),
+    ] = None,
+    sessions: Annotated[int, typer.Option(help="Sessions to write.")] = 1_000_000,
+    shards: Annotated[
+        int | None, typer.Option(help="Files; by default a million sessions each.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Names the log.")] = 0,
+    list_size: Annotated[int, typer.Option(help="Items shown at most.")] = 10,
     workers: Annotated[
         int | None, typer.Option(help="Threads; by default one per core.")
     ] = None,
@@ -89,26 +107,8 @@ def main(
     The same arguments give the same bytes. A run that was killed continues when it is
     started again.
     """
-    with stoppable(), messages():
-        _run(
-            out,
-            items,
-            {
-                "population": population,
-                "data": data,
-                "queries": queries if data == "generator" else None,
-                "policy": policy,
-                "randomness": randomness,
-                "attraction": attraction,
-                "noise": noise,
-                "satisfaction": satisfaction,
-            },
-            seed,
-            sessions,
-            shards,
-            list_size,
-            workers,
-        )
+    with stoppable():
+        _run(out, items, run, seed, sessions, shards, list_size, workers)
 
 
 def _run(

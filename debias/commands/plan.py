@@ -1,5 +1,6 @@
 """`debias plan`: what to randomise so that a log tells examination."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,12 +72,13 @@ def plan(
 
 
 def _print(found: "Plan") -> None:
+    lost = f"{'about' if found.known else 'at most'} {math.ceil(found.cost):,.0f}"
     rows = [
         {
             "exchange": f"{each.ranks[0]} with {each.ranks[1]}",
             "share of sessions": each.share,
             "sessions": each.sessions,
-            "clicks lost in all of them": each.cost,
+            "clicks lost in all": round(each.cost, 1),
         }
         for each in found.exchanges
     ]
@@ -84,7 +86,7 @@ def _print(found: "Plan") -> None:
     say(found.why)
     say(
         f"{found.sessions:,} sessions of {len(found.queries):,} queries, "
-        f"{found.traffic:.0%} of the traffic. About {found.cost:,.0f} clicks are lost, "
+        f"{found.traffic:.0%} of the traffic. They cost {lost} clicks, "
         f"{found.cost_share:.2%} of the clicks of these sessions. The worst standard "
         f"error expected, of log examination, is {found.standard_error.max():.3f}."
     )
