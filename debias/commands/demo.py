@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands import inputs
+from debias.commands.places import check_free
 from debias.commands.screen import AsJson, print_json, print_table, say, share_bar
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def demo(
     from debias.data.files import atomic_write
     from debias.diagnosis import report
 
-    if out.exists() and not force:
-        raise ValueError(f"{out} exists: name another with -o, or --force")
+    check_free(out, force)
     paths = {name: out / name for name in ("clicks.csv", "products.csv", "report.html")}
     with share_bar("demo") as progress:
         train, test, log = shop_log(sessions, seed)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from debias.commands import inputs
+from debias.commands.places import check_free
 from debias.commands.screen import AsJson, print_json, say, share_bar
 
 MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM", "unknown": "unknown"}
@@ -39,8 +40,7 @@ def diagnose(
     from debias.data.files import atomic_write
     from debias.diagnosis import report
 
-    if out.exists() and not force:
-        raise ValueError(f"{out} exists: name another with -o, or --force")
+    check_free(out, force)
     given = inputs.look(source, memory).open(needs_data=False).by_pair()
     log, data = given.log, given.data if features else None
     reading = given.reading

@@ -180,8 +180,8 @@ def tests_of(
         return given._replace(log=tests), f"the sessions held out by {by}"
     if not asked["streamed"]:
         raise ValueError(
-            f"{folder}: was trained with this log in memory, which is what tells the "
-            "sessions that it did not learn from: raise --memory, or train with less"
+            f"{folder}: was trained with this log in memory, and the sessions that it "
+            "held out depend on that: raise --memory, or train with less"
         )
     assert given.data is not None
     (_, _, tests), by = training.held_out_of_stream(given.log, given.data.queries, seed)

@@ -120,4 +120,4 @@ def check_free(out: Path, force: bool) -> None:
         ValueError: It exists, and `force` is not set.
     """
     if out.exists() and not force:
-        raise ValueError(f"{out}: exists; --force replaces it")
+        raise ValueError(f"{out}: exists; --force replaces it, or name another")

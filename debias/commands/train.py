@@ -252,8 +252,8 @@ def train(
     """
     if wanted.model in TREES and replace(config, seed=0) != TrainingConfig():
         raise ValueError(
-            "trees have a recipe of their own: of the options of learning, only --seed "
-            "goes with them"
+            "trees learn by settings of their own: of the options of learning, only "
+            "--seed applies to them"
         )
     pages.check(page, force)
     log = inputs.look(source, memory)

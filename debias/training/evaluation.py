@@ -75,7 +75,7 @@ class Evaluation(Printed):
         found = f"{self.model} was judged on {self.sessions:,} sessions ({self.of})."
         if not self.off_policy_note:
             return found
-        how = "are not estimated", ", and no examination was given (--examination)"
+        how = "are not estimated", ", and no examination was given"
         if self.off_policy:
             how = "are estimated by the examination given alone", ""
         note = f"{how[0]}: {self.off_policy_note}{how[1]}"

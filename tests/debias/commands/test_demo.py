@@ -44,7 +44,7 @@ def test_demo_writes_its_files_and_refuses_to_replace_them(tmp_path, monkeypatch
     for name in ("log", "products", "page"):
         assert (tmp_path / found[name]).exists()
     again = CliRunner().invoke(app, command)
-    assert again.exit_code == 1 and "demo exists: name another" in again.output
+    assert again.exit_code == 1 and "demo: exists; --force replaces it" in again.output
 
 
 @pytest.mark.parametrize("wrong", ["499", "many"])
