@@ -33,6 +33,7 @@ def placements(
     ranks: int,
     draws: int = DRAWS,
     seed: int = 0,
+    queries: np.ndarray | None = None,
 ) -> np.ndarray:
     """(items, ranks) share of lists in which an item stands at a rank.
 
@@ -46,6 +47,7 @@ def placements(
         ranks: L, ranks of a list.
         draws: How many lists.
         seed: Of the draws.
+        queries: Numbers of those to draw lists of; items of others get 0. None: all.
 
     Raises:
         ValueError: As for `plackett_luce`; or `draws` or `ranks` is below 1.
@@ -59,13 +61,15 @@ def placements(
     with np.errstate(divide="ignore"):
         logit = np.log(item_weights(data, scores, temperature))
     rng, query = np.random.default_rng(seed), data.query_of_item()
-    count = np.zeros((data.items, ranks))
-    first = np.repeat(data.offsets[:-1], data.sizes)
-    rank = np.arange(data.items) - first
+    rank = np.arange(data.items) - np.repeat(data.offsets[:-1], data.sizes)
+    item = np.arange(data.items)
+    if queries is not None:
+        item = np.flatnonzero(np.isin(query, queries))
+    logit, query, rank = logit[item], query[item], rank[item]
+    shown, count = rank < ranks, np.zeros((data.items, ranks))
     for _ in range(draws):
         # The order of logits with Gumbel noise is a Plackett-Luce draw.
-        order = np.lexsort((-(logit + rng.gumbel(size=data.items)), query))
-        shown = rank < ranks
+        order = item[np.lexsort((-(logit + rng.gumbel(size=len(item))), query))]
         count[order[shown], rank[shown]] += 1
     return count / draws
 
@@ -139,7 +143,8 @@ def guesses(
         rest = gain[:, k] - worth[:, :k].sum(axis=1)
         rest = np.clip(rest, worth[:, k:].sum(axis=1), left[:, k])
         expected[:, k] = rest / np.where(left[:, k] > 0, left[:, k], 1.0)
-    share = placements(data, scores, temperature, log.list_size, draws, seed)
+    asked = np.unique(log.query)
+    share = placements(data, scores, temperature, log.list_size, draws, seed, asked)
     by_rank = np.add.reduceat(share * click, starts)[log.query]
     rest_below = np.cumsum(by_rank[:, ::-1], axis=1)[:, ::-1] - by_rank
     taken = np.where(mask, click[log.item, np.arange(log.list_size)], 0.0) + rest_below
@@ -198,8 +203,7 @@ def cascade_dr(
     ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
     raw = np.cumprod(ratio, axis=1, dtype=float)
     if clip is None:
-        shown = raw[log.mask & (raw > 0)]
-        clip = max(choose_clip(shown, WORTH), 1.0) if shown.size else 1.0
+        clip = _chosen(raw[log.mask])
 
     def earned(weight: np.ndarray) -> np.ndarray:
         before = np.concatenate([np.ones((len(log), 1)), weight[:, :-1]], axis=1)
@@ -273,7 +277,7 @@ def pbm_ips(
     ratio = np.divide(new, old, out=np.zeros(len(new)), where=old > 0)
     raw = np.where(log.mask, ratio[log.item], 0.0)
     if clip is None:
-        clip = max(choose_clip(raw[log.click], WORTH), 1.0) if log.click.any() else 1.0
+        clip = _chosen(raw[log.click])
     weight = np.minimum(raw, clip)
     earned = (weight * log.click).sum(axis=1)
     used = weight[log.click]
@@ -353,6 +357,12 @@ def pseudo_inverse(
     return found._replace(
         clip=np.inf, unclipped=found.value, unsupported=1.0 - float(covered.mean())
     )
+
+
+def _chosen(weights: np.ndarray) -> float:
+    """The largest clip, 1 or more, at which weights are worth a tenth of them."""
+    used = weights[weights > 0]
+    return max(choose_clip(used, WORTH), 1.0) if used.size else 1.0
 
 
 def _pair_weights(

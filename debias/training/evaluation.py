@@ -16,7 +16,7 @@ from debias.models import ClickModel, Ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
 from debias.models.trees import Trees
-from debias.propensity import off_policy
+from debias.training.expected import NewPolicy, clicks_to_expect, guessed_by
 from debias.training.fitting import Fitted, collect
 from debias.training.results import Printed
 from debias.training.splits import applied, shown_only
@@ -139,25 +139,8 @@ def evaluate(
     return scoreboards(model, preprocess, log, data, scores, policy, name, of, progress)
 
 
-@dataclass(frozen=True)
-class NewPolicy:
-    """A ranking whose clicks are estimated, and how, see `evaluate`."""
-
-    temperature: float = 0.5
-    clip: float | None = None
-    examination: Sequence[float] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("temperature", "clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                raise ValueError(
-                    f"{name} must be above 0 and finite, got {getattr(self, name)}"
-                )
-
-
 def _evaluate_tests(
-    fitted: Fitted, policy: "NewPolicy", name: str, progress: Progress
+    fitted: Fitted, policy: NewPolicy, name: str, progress: Progress
 ) -> Evaluation:
     """`evaluate` on the sessions that a fit held out, whose features are scaled."""
     part, by = fitted.prepared.test, fitted.prepared.held_out_by
@@ -176,7 +159,7 @@ def scoreboards(
     log: ClickLog | Stream,
     data: RankingData,
     scores: np.ndarray,
-    policy: "NewPolicy",
+    policy: NewPolicy,
     name: str,
     of: str = "all sessions",
     progress: Progress = _silent,
@@ -187,7 +170,8 @@ def scoreboards(
         some = log
     else:
         some = log.sample(SOME, [0], progress=lambda share: progress(0.1 + 0.1 * share))
-    estimates, note = clicks_to_expect(some, data, scores, policy)
+    guess = guessed_by(model, preprocess, data, log.list_size)
+    estimates, note = clicks_to_expect(some, data, scores, policy, guess)
     clicks = click_scoreboard(
         model, preprocess, log, data, scores, lambda share: progress(0.2 + 0.8 * share)
     )
@@ -202,32 +186,6 @@ def scoreboards(
         len(some),
         note,
     )
-
-
-def clicks_to_expect(
-    log: ClickLog,
-    data: RankingData,
-    scores: np.ndarray,
-    policy: "NewPolicy",
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Estimates of the clicks a session under the new ranking; why one is missing."""
-    estimates, note = [], None
-    chances = log.logging_propensity
-    if chances is None:
-        note = "the log has no propensities"
-    elif (chances[log.mask] >= 1).all():
-        note = "all propensities are 1: the logging policy never varied its rankings"
-    else:
-        chance = off_policy.plackett_luce(log, data, scores, policy.temperature)
-        estimates += [
-            off_policy.cascade_ips(log, chance, policy.clip, normalised=normalised)
-            for normalised in (True, False)
-        ]
-    if policy.examination is not None:
-        theta = list(policy.examination)
-        by_rank = off_policy.examination_ips(log, scores, theta, policy.clip)
-        estimates.append(by_rank)
-    return [estimate._asdict() for estimate in estimates], note
 
 
 def click_scoreboard(

@@ -130,11 +130,12 @@ def test_evaluate_takes_held_out_sessions_of_its_own_log(folder):
     names = [row["metric"] for row in found["ranking"]]
     assert names == ["ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "mrr"]
     assert all(row["low"] < row["mean"] < row["high"] for row in found["ranking"])
-    cascade, plain, by_examination = found["off_policy"]
+    cascade, plain, robust, by_examination, by_placement = found["off_policy"]
     assert plain["estimator"].startswith("plain") and cascade["clip"] >= 1
     assert found["off_policy_note"] is None
     assert cascade["low"] < cascade["value"] < cascade["high"]
-    assert by_examination["logged"] == cascade["logged"]
+    assert by_examination["logged"] == cascade["logged"] == by_placement["logged"]
+    assert abs(robust["value"] - plain["value"]) < 2 * (plain["high"] - plain["low"])
     # A copy is the log it learned from; the same sessions in other bytes are not.
     shutil.copy(folder / "log.parquet", folder / "copy.parquet")
     copy = ["evaluate", folder / "trained", folder / "copy.parquet", *MAPPED]

@@ -152,6 +152,17 @@ def test_placements_are_those_of_the_policy():
     assert found.sum(axis=0).tolist() == [1, 1]
 
 
+def test_placements_of_some_queries_leave_the_others_out():
+    scores = better(DATA)
+    found = placements(DATA, scores, 1.0, 5, draws=30, queries=np.array([3, 7]))
+    of = DATA.query_of_item()
+    for query in (3, 7):
+        assert found[of == query].sum(axis=0) == pytest.approx([1] * 5)
+    assert not found[~np.isin(of, [3, 7])].any()
+    cold = placements(DATA, scores, 0.001, 1, draws=2, queries=np.array([3]))
+    assert np.argmax(cold[:, 0]) == np.flatnonzero(of == 3)[scores[of == 3].argmax()]
+
+
 def test_pbm_ips_is_unbiased_for_users_who_read_by_rank():
     def estimator(log):
         return pbm_ips(log, shares(NEW), THETA, shares(LOGGING), clip=1e9)
@@ -170,6 +181,9 @@ def test_pbm_ips_counts_the_log_and_says_what_it_cannot_know():
     # Item 1 is examined 1 in place of .25 + .375, item 0 no more; item 1 has 2 clicks.
     assert found.value == pytest.approx(2 / 0.625 / 4)
     assert found.unsupported == pytest.approx(0.5 / 1.5)
+    assert pbm_ips(log, target, [1.0, 0.5], clip=None).value == found.value
+    nothing = np.zeros((3, 2))  # a policy of which no list was drawn
+    assert pbm_ips(log, nothing, [1.0, 0.5], clip=None).value == 0
 
 
 def test_pseudo_inverse_is_unbiased_where_clicks_add_up_over_places():

@@ -1,0 +1,134 @@
+"""Clicks that a new ranking would get, by all that a log and a model know."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.special import expit
+
+from debias.data import ClickLog, RankingData
+from debias.engine.scoring import Scorer, scored_by
+from debias.models import ClickModel
+from debias.models.trees import Trees
+from debias.propensity import off_policy, slates
+from debias.training.splits import applied
+
+ITEMS = 2_000_000  # of ranking data for which each click is guessed
+WORK = 20_000_000  # items drawn at most, to count placements
+FEWEST = 8  # lists of a query drawn at least
+
+Guess = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class NewPolicy:
+    """A ranking whose clicks are estimated, and how, see `debias.evaluate`."""
+
+    temperature: float = 0.5
+    clip: float | None = None
+    examination: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise ValueError(
+                    f"{name} must be above 0 and finite, got {getattr(self, name)}"
+                )
+
+
+def clicks_to_expect(
+    log: ClickLog,
+    data: RankingData,
+    scores: np.ndarray,
+    policy: NewPolicy,
+    guess: Guess | None = None,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Estimates of the clicks a session under the new ranking; why one is missing.
+
+    Args:
+        log: Sessions in memory.
+        data: All items of its queries. Where it does not tell queries apart, nothing
+            is estimated that asks for what was not shown.
+        scores: (items,) of the new ranking.
+        policy: How it shows them.
+        guess: From numbers of items (n,) to P(click) at each rank (n, L); None leaves
+            out the doubly robust estimate.
+    """
+    estimates, note = [], None
+    chances = log.logging_propensity
+    if chances is None:
+        note = "the log has no propensities"
+    elif (chances[log.mask] >= 1).all():
+        note = "all propensities are 1: the logging policy never varied its rankings"
+    else:
+        chance = off_policy.plackett_luce(log, data, scores, policy.temperature)
+        estimates += [
+            off_policy.cascade_ips(log, chance, policy.clip, normalised=normalised)
+            for normalised in (True, False)
+        ]
+        if guess is not None and data.items <= ITEMS:
+            estimates.append(_robust(log, data, scores, policy, chance, guess))
+    if policy.examination is not None:
+        theta = list(policy.examination)
+        by_rank = off_policy.examination_ips(log, scores, theta, policy.clip)
+        estimates.append(by_rank)
+        if log.query.max() < data.queries:
+            asked, ranks = np.unique(log.query), log.list_size
+            draws = _draws(int(data.sizes[asked].sum()))
+            share = slates.placements(
+                data, scores, policy.temperature, ranks, draws, queries=asked
+            )
+            estimates.append(slates.pbm_ips(log, share, theta, clip=policy.clip))
+    return [estimate._asdict() for estimate in estimates], note
+
+
+def _robust(
+    log: ClickLog,
+    data: RankingData,
+    scores: np.ndarray,
+    policy: NewPolicy,
+    chance: np.ndarray,
+    guess: Guess,
+) -> off_policy.OffPolicy:
+    """The doubly robust estimate, around guesses of what is asked for."""
+    asked = np.flatnonzero(np.isin(data.query_of_item(), log.query))
+    click = np.zeros((data.items, log.list_size))
+    click[asked] = guess(asked)
+    temperature, draws = policy.temperature, _draws(len(asked))
+    told = slates.guesses(log, data, scores, temperature, click, draws)
+    return slates.cascade_dr(log, chance, *told, clip=policy.clip)
+
+
+def _draws(items: int) -> int:
+    return int(np.clip(WORK // max(items, 1), FEWEST, slates.DRAWS))
+
+
+def guessed_by(
+    model: ClickModel | Trees,
+    preprocess: keras.layers.Layer | None,
+    data: RankingData,
+    ranks: int,
+) -> Guess | None:
+    """Clicks as a model guesses them, of items alone at each rank; None if it cannot.
+
+    Args:
+        model: A click model; those that predict no clicks, and trees, guess none.
+        preprocess: What features pass first.
+        data: The items, with features as they come.
+        ranks: L.
+    """
+    if isinstance(model, Trees) or not model.predicts_clicks:
+        return None
+
+    def guess(items: np.ndarray) -> np.ndarray:
+        features = applied(preprocess, data.features[items])
+        at = (partial(model.logits_at, place={"position": k + 1}) for k in range(ranks))
+        logits = [Scorer(scored_by(each))(features) for each in at]
+        found: np.ndarray = expit(np.stack(logits, axis=1).astype(float))
+        return found
+
+    return guess
