@@ -56,7 +56,7 @@ def test_batches_of_any_log_carry_its_targets():
 
 def test_attraction_and_conversion_are_recovered():
     """Of held-out items of a world in which both are linear in the features."""
-    fitted = fit("multi_target", made(30_000), DATA, config=TrainingConfig(epochs=8))
+    fitted = fit("multi_target", made(12_000), DATA, config=TrainingConfig(epochs=8))
     rng = np.random.default_rng(9)
     x = rng.normal(size=(400, 3)).astype(np.float32)
     scaled = fitted.prepared.preprocess(x)
