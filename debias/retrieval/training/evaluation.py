@@ -181,22 +181,22 @@ def recall_metrics(
     >>> [round(both[name], 3) for name in ("hr@10", "ndcg@10", "mrr", "mrr/10")]
     [0.5, 0.5, 0.542, 0.75]
     """
+    rank, query = np.asarray(rank), np.asarray(query)
     if len(rank):
-        once = _distinct(query, rank if target is None else target)
+        once = _distinct(query, rank if target is None else np.asarray(target))
         rank, query = rank[once], query[once]
     _, group, counts = np.unique(query, return_inverse=True, return_counts=True)
     if not len(rank):
         names = [f"{name}@{k}" for name in ("hr", "recall", "ndcg") for k in cutoffs]
         return dict.fromkeys([*names, "mrr", f"mrr/{scale}"], float("nan"))
     metrics = {}
-    ideal = np.cumsum(1 / np.log2(1 + np.arange(1, max(*counts, 1) + 1)))
     for k in cutoffs:
         inside = rank <= k
         hits = np.bincount(group, inside)
-        gain = np.bincount(group, np.where(inside, 1 / np.log2(1 + rank), 0.0))
         metrics[f"hr@{k}"] = float((hits > 0).mean())
         metrics[f"recall@{k}"] = float((hits / counts).mean())
-        metrics[f"ndcg@{k}"] = float((gain / ideal[np.minimum(counts, k) - 1]).mean())
+        ndcg = ndcg_by_query(rank, query, k, target=np.arange(len(rank)))
+        metrics[f"ndcg@{k}"] = float(ndcg.mean())
     best = np.full(len(counts), np.inf)
     np.minimum.at(best, group, rank)
     metrics["mrr"] = float((1 / best).mean())
@@ -211,14 +211,21 @@ def _distinct(query: np.ndarray, key: np.ndarray) -> np.ndarray:
     return np.sort(order[np.append(True, (q[1:] != q[:-1]) | (k[1:] != k[:-1]))])
 
 
-def ndcg_by_query(rank: np.ndarray, query: np.ndarray, cutoff: int) -> np.ndarray:
+def ndcg_by_query(
+    rank: np.ndarray,
+    query: np.ndarray,
+    cutoff: int,
+    target: np.ndarray | None = None,
+) -> np.ndarray:
     """(Q,) ndcg@cutoff of each query that has a target, in the order of query numbers.
 
-    As in `recall_metrics`, which gives the mean.
+    Arguments as of `recall_metrics`, which gives the mean.
 
     >>> ndcg_by_query(np.array([1.0, 3.0, 9.0]), np.array([5, 7, 5]), 4).round(3)
     array([0.613, 0.5  ])
     """
+    once = _distinct(query, rank if target is None else target)
+    rank, query = rank[once], query[once]
     _, group, counts = np.unique(query, return_inverse=True, return_counts=True)
     ideal = np.cumsum(1 / np.log2(1 + np.arange(1, cutoff + 1)))
     gain = np.where(rank <= cutoff, 1 / np.log2(1 + rank), 0.0)

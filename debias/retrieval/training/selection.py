@@ -109,7 +109,7 @@ def judge(held: HeldOut) -> Judge:
 
     def values(score: Scorer, repeat: Repeat) -> np.ndarray:
         rank, _ = ranks(lambda q: score(users[q]), query, target, seen, repeat=repeat)
-        return ndcg_by_query(rank, query, CUTOFF)
+        return ndcg_by_query(rank, query, CUTOFF, target)
 
     return values
 

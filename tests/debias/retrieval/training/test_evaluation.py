@@ -13,6 +13,7 @@ from debias.retrieval.training.evaluation import (
     evaluate,
     evaluate_scores,
     head_items,
+    ndcg_by_query,
     ranks,
     recall_metrics,
 )
@@ -76,8 +77,9 @@ def test_ranks_by_policy():
 
 
 def test_a_target_that_is_given_twice_counts_once():
-    twice = recall_metrics(np.array([1.0, 1.0]), np.array([0, 0]), [1, 10])
+    twice = recall_metrics([1, 1], [0, 0], [1, 10])
     assert twice["ndcg@1"] == twice["ndcg@10"] == twice["recall@10"] == 1.0
+    assert ndcg_by_query(np.array([3.0, 3.0]), np.array([0, 0]), 9).tolist() == [0.5]
     # Two targets of one rank are two where their names say so: of 1.5, both or none.
     tied = np.array([1.5, 1.5]), np.array([0, 0])
     both = recall_metrics(*tied, [10], target=np.array([4, 7]))

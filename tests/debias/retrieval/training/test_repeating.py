@@ -1,5 +1,7 @@
 """Tests of debias.retrieval.training.repeating."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
@@ -7,7 +9,8 @@ from scipy.optimize import approx_fprime, minimize
 from debias.retrieval.data.interactions import from_columns, leave_last_out
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.data.taken import Taken, owners
-from debias.retrieval.training.evaluation import evaluate
+from debias.retrieval.training import selection
+from debias.retrieval.training.evaluation import evaluate, ndcg_by_query, ranks
 from debias.retrieval.training.repeating import Choices, fit_repeat, fit_weights
 
 ITEMS, USERS = 30, 400
@@ -111,3 +114,22 @@ def test_without_a_repeat_the_weights_are_finite_and_push_away():
     assert Repeat.of(found) == found
     with pytest.raises(ValueError, match="at least one event"):
         fit_repeat(Tastes(np.zeros((2, ITEMS))), rest, held_out.take([]))
+
+
+@pytest.mark.parametrize("policy", ["exclude", "allow", "model"])
+def test_a_choice_judges_by_the_policy_of_its_recipe(drawn, policy):
+    log, held_out, model = drawn
+    held = selection.HeldOut(log, held_out, "last")
+    config = SimpleNamespace(repeat=policy)
+    learner = SimpleNamespace(model=model, log=log, config=config)
+    found = selection.policy(SimpleNamespace(prior=lambda log: None), learner, held)
+    assert found.policy == policy and (found.weights is None) == (policy != "model")
+
+    def score(users):
+        return model.temperature * model.logits[users]
+
+    values = selection.judge(held)(score, found)
+    query = held_out.user  # all users have held-out events, so they number the queries
+    rank, _ = ranks(score, query, held_out.item, log.seen(), repeat=found)
+    np.testing.assert_allclose(values, ndcg_by_query(rank, query, 50, held_out.item))
+    assert np.isinf(rank).any() == (policy == "exclude")
