@@ -393,7 +393,8 @@ def evaluate(
 ) -> None:
     """Evaluates a trained model on later events.
 
-    Items are ranked among all that a user has not taken. Unknown items count as missed.
+    Items are ranked as they are served: what users took before as the training said
+    (--repeat). Unknown items count as missed.
     """
     with messages():
         given = None if column is None else Columns.of(column)

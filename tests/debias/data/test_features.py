@@ -64,6 +64,7 @@ def test_decimals_are_numbers_and_null_in_a_list_is_missing():
     }
     raw = read_features(pa.table(rows))
     assert raw["id"] == ["1", "2"] and raw["tags"] == [["x", None], []]
+    assert [type(price) for price in raw["price"]] == [float, float]
     table = FeatureTable.build(raw)
     assert table.columns["price"].tolist() == [0.25, 0.0]
     assert table.vocabularies["tags"].tolist() == ["x"]
