@@ -79,10 +79,8 @@ def judge(
     if json:
         print_json(record)
         return
-    print_table(
-        "Judgments",
-        [{"what": k.replace("_", " "), "value": v} for k, v in record.items()],
-    )
+    named = {name.replace("_", " "): value for name, value in record.items()}
+    print_table("Judgments", [{"what": k, "value": v} for k, v in named.items()])
     places.say_left_out(found.left_out)
 
 

@@ -1,8 +1,8 @@
 """`debias train`: from a log to a folder with a click model and its ranker.
 
 The folder holds `train.json` (what was asked for), `checkpoint.npz` and `candidates/`
-(what is done so far), and at the end `model.keras` (clicks), `ranker.keras` (scores)
-and `report.json`, whose presence says that the others are whole.
+(what is done so far). At the end it holds `model.keras` (clicks), `ranker.keras`
+(scores) and `report.json`, which is written last.
 """
 
 import time

@@ -49,10 +49,9 @@ def read_letor(
 ) -> RankingData:
     """Reads one LETOR file, plain or packed by gzip or bzip2.
 
-    Queries come from `qid:`, numbers or text, or, in files without it, from the sizes
-    in a file beside it that has its name and ends in .query, as LightGBM has them, or
-    .group. A comment names the item of its line: by its `docid = NAME`, or else as a
-    whole.
+    Queries come from `qid:`, numbers or text. Files without it have a file of sizes
+    beside them, of the same name and ending in .query, as LightGBM has them, or .group.
+    A comment names the item of its line: by its `docid = NAME`, or else as a whole.
 
     Args:
         path: The file.

@@ -10,9 +10,9 @@ def random_parts(
 ) -> list[np.ndarray]:
     """Parts the numbers 0..count-1 at random, each part in ascending order.
 
-    Part j receives the numbers between round(count * sum of the fractions before j)
-    and the same up to and with j, so sizes differ from their share by less than one
-    and no number is lost.
+    Part j receives the numbers between round(count * sum of the fractions before j) and
+    the same up to and with j. So sizes differ from their share by less than one, and no
+    number is lost.
 
     Args:
         count: How many numbers there are.

@@ -66,9 +66,9 @@ def neighbours(
     """Tests whether an item's clicks depend on its neighbours.
 
     Within a stratum of one pair at one rank, clicks are regressed on the mean
-    attraction of the items above and of those below, each estimated by a position-based
-    model on the other half of the sessions. Neither a wrong model of the item nor of
-    its rank can pass for an effect, since both are the same within a stratum.
+    attraction of the items above and of those below. A position-based model estimates
+    attractions on the other half of the sessions. Neither a wrong model of the item nor
+    of its rank can pass for an effect, since both are the same within a stratum.
 
     Args:
         log: The click log.

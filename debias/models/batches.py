@@ -1,8 +1,8 @@
 """From a click log to training batches: features stay in one table, found by index.
 
 The log holds item numbers. A step of the pipeline draws a batch of sessions, from the
-log in memory or from shards on disk, and then takes the rows of the feature table that
-their items name, so a million sessions cost the memory of their indices at most and no
+log in memory or from shards on disk. It then takes the rows of the feature table that
+their items name. So a million sessions cost the memory of their indices at most, and no
 feature is stored twice.
 """
 

@@ -2,7 +2,7 @@
 clicked at each rank.
 
 Most estimators read a log through these counts alone, so that their cost does not grow
-with the number of sessions, and counts of parts of a log add up to those of the whole.
+with the number of sessions. Counts of parts of a log add up to those of all of it.
 """
 
 from dataclasses import dataclass, replace

@@ -21,10 +21,10 @@ class Busy(Exception):
 class Workers:
     """Threads that compute answers.
 
-    They refuse a request whose answer would begin later than `PATIENCE`, judged by the
-    number of requests before it and the seconds that answers have taken, or by how late
-    the event loop is. A request whose sender gave up still counts until its thread is
-    done with it.
+    They refuse a request whose answer would begin later than `PATIENCE`. They judge
+    that by the number of requests before it and the seconds that answers have taken, or
+    by how late the event loop is. A request whose sender gave up still counts until its
+    thread is done with it.
 
     Args:
         threads: How many.

@@ -97,10 +97,10 @@ def choose_ranking(
 ) -> Choice:
     """The first candidate within one standard error of the best ranking.
 
-    A ranking is judged by the share of pairs of a clicked and another item that it has
-    in order, among items that stood at the same place for the same query, for these
-    were examined alike. Differences d_g between candidates are paired by query; their
-    mean sum_g d_g / sum_g n_g has the standard error of a ratio.
+    A ranking is judged by its share of ordered pairs of a clicked and another item.
+    Pairs are of items that stood at the same place for the same query, for these were
+    examined alike. Differences d_g between candidates are paired by query; their mean
+    sum_g d_g / sum_g n_g has the standard error of a ratio.
 
     Where the best does not lie 2.5 standard errors above the worst, clicks are too few
     to compare rankings. Then the click likelihood decides among the candidates that
