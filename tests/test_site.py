@@ -42,7 +42,7 @@ def test_site_builds_without_a_warning_and_loads_nothing_from_a_network(tmp_path
         assert not LOADED.search(text), (path, LOADED.search(text))
         # A doctest that is taken for Markdown is a quotation of a quotation.
         assert not re.search(r"<blockquote>\s*<blockquote>", text), path
-        # Names the search and lets a keyboard scroll code: axe-core finds no fault then.
+        # It names the search and lets a keyboard scroll code.
         assert "assets/access.js" in text, path
     styles = [p.read_text("utf-8") for p in tmp_path.rglob("*.css")]
     assert not any(re.search(r"url\(\"?https?:", style) for style in styles)
