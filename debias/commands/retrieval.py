@@ -488,12 +488,16 @@ def publish(
             "version": served.name,
             "users": len(log.users),
             "items": len(log.items),
+            "repeat": served.repeat.policy,
             "index": None if measured is None else measured._asdict(),
         }
     if json:
         print_json(found)
         return
-    say(f"version {served.name}: {len(log.users):,} users, {len(log.items):,} items")
+    say(
+        f"version {served.name}: {len(log.users):,} users, {len(log.items):,} items, "
+        f"repeat {served.repeat.policy}"
+    )
     if found["index"]:
         print_table("Index", [found["index"]])
 

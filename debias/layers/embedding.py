@@ -251,7 +251,8 @@ class FeatureEmbedding(keras.layers.Layer):
             values, table = features[name], self.tables[name]
             if kind["kind"] == "numeric":
                 vector = table(ops.full((1,), 2, "int32"))[0]
-                wide = ops.expand_dims(exact(values), -1) * exact(vector)
+                wide = exact(vector)  # a number may be beyond half precision
+                wide = ops.expand_dims(ops.cast(values, wide.dtype), -1) * wide
                 fields.append(ops.cast(wide, vector.dtype))
             elif kind["kind"] == "multivalued":
                 fields.append(masked_mean(table(values), values > 0))

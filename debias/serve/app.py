@@ -199,6 +199,7 @@ class _Routes:
             about["users"],
             ranker is not None,
             answers.feature_names(ranker),
+            version.repeat.policy,
             self.live.refused,
         )
         return Response(msgspec.json.encode(found), media_type="application/json")

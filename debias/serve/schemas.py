@@ -170,6 +170,9 @@ class Health(Struct):
             description="Names of the features that the ranker reads, if it knows them."
         ),
     ]
+    repeat: Annotated[
+        str, Meta(description="What becomes of items that a user took before.")
+    ]
     refused: Annotated[
         str | None, Meta(description="Why a newer version is not served.")
     ]

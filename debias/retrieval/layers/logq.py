@@ -28,7 +28,7 @@ def correct(scores: Tensor, log_q: Tensor) -> Tensor:
     >>> [round(float(score), 4) for score in corrected]  # 2 + log 2, 2 + log 4
     [2.6931, 3.3863]
     """
-    return scores - log_q
+    return scores - ops.cast(log_q, scores.dtype)
 
 
 def mask_columns(scores: Tensor, mask: Tensor) -> Tensor:

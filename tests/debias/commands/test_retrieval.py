@@ -180,7 +180,7 @@ def test_a_policy_of_repeats_goes_from_training_to_answers(folder, tmp_path):
         said = run("train", *given, "-o", model, "--repeat", policy).output
         assert f"repeat {policy}, as asked: " in " ".join(said.split())
         assert ("weights" in said) == (policy == "model")
-        run("publish", model, root)
+        assert f"items, repeat {policy}\n" in run("publish", model, root).output
         for command in ("query", "update"):  # the version before, and that after it
             if command == "update":
                 run("update", root, folder / "day2.csv")

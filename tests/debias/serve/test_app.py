@@ -94,7 +94,7 @@ def test_health_and_metrics(client):
     assert health.pop("created").startswith("20")
     counts = {"version": "000001", "items": 12, "users": 2}
     ranker = {"ranker": True, "feature_names": None}
-    assert health == {**counts, **ranker, "refused": None}
+    assert health == {**counts, **ranker, "repeat": "exclude", "refused": None}
     lines = client.get("/metrics").text.splitlines()
     assert 'debias_request_seconds_count{path="/retrieve",status="200"} 1.0' in lines
     assert 'debias_request_seconds_count{path="/retrieve",status="422"} 1.0' in lines

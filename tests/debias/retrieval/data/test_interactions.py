@@ -172,6 +172,17 @@ def test_rejects(function, message):
         function()
 
 
+def test_a_core_keeps_what_was_taken_before_of_its_users_and_items():
+    """User u took a, b and then twice c; v took c. The core of one event is all."""
+    log = from_columns(list("uuuuvw"), list("abcccd"), [1, 2, 3, 4, 5, 6])
+    short = log.latest(1)
+    part = short.take(short.user != 2).core(1, 1)  # without w and d
+    words = part.items.vocabularies["id"]
+    assert words.tolist() == ["c"]  # a and b have no event left
+    assert [words[row] for row in part.seen()[0]] == ["c", "c", "c"]
+    assert part.seen()[1].tolist() == [0, 2, 3]
+
+
 def test_missing_values_of_lists_and_decimals():
     table = FeatureTable.build(
         {

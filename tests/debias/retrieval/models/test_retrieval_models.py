@@ -121,6 +121,13 @@ def test_half_precision_trains_as_single_does(name, policy):
     assert losses[-1] - single[-1] < 0.1 * (single[0] - single[-1])
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
+def test_numbers_beyond_half_precision_are_read(policy):
+    schema = {"price": {"kind": "numeric"}}
+    vectors = arrays(Encoder(schema, 4, "fm", seed=0)({"price": np.array([1e5, 1.0])}))
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-2)  # of one direction
+
+
 def test_a_zero_vector_stays_zero_in_half_precision():
     for half in ("float16", "bfloat16"):
         small = ops.cast(np.array([[0.0, 0.0], [1e-4, 0.0], [300.0, 400.0]]), half)
