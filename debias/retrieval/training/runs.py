@@ -123,12 +123,19 @@ def train(
     known, held_out = leave_last_out(log) if hold_out else (log, None)
     if held_out is not None and not len(held_out):
         raise ValueError("no user has two events, so none can be held out")
+    last = None
+    if recipes[0].training_config().repeat == "model":
+        last = withheld(known)
+        if not last.any():
+            raise ValueError(
+                "repeat 'model' needs users of two events and more, to fit its weights "
+                "on; exclude or allow what was taken (--repeat)"
+            )
     recipe, choice = recipes[0], None
     if len(recipes) > 1 or passes is None:
         choice = _chosen(folder / "choice.json", known, recipes, passes, progress)
         recipe, passes = recipe_of(choice["recipe"]), choice["passes"]
     assert passes is not None
-    last = withheld(known) if recipe.training_config().repeat == "model" else None
     learner, history = _trained(folder, known, recipe, passes, last, progress)
     repeat, judged = _repeat(learner, recipe, last), None
     if held_out is not None:

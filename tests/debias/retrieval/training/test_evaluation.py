@@ -158,6 +158,24 @@ def test_head_tail_and_coverage():
     assert metrics["coverage@1"] == 0.2
 
 
+def test_scores_of_any_kind_are_judged_by_the_policy():
+    """One user took item 1 and takes it again; both rank it first where they may."""
+    given = np.array([0]), np.array([1]), (np.array([1]), np.array([0, 1]))
+    scores, counts = np.array([[0.0, 9.0, 1.0]]), np.array([1, 3, 2])
+    for repeat, hit, listed in (
+        ("exclude", 0.0, 1 / 3),
+        ("allow", 1.0, 1 / 3),
+        (Repeat("model", (-10.0, 0.0, 0.0)), 0.0, 1 / 3),
+    ):
+        with warnings.catch_warnings(record=True, action="always") as noticed:
+            found = evaluate_scores(
+                lambda q: scores[q], *given, counts, [1], repeat=repeat
+            )
+        assert (found["hr@1"], found["coverage@1"]) == (hit, pytest.approx(listed))
+        # Popularity, which competes with the plain counts, is then ahead of the model.
+        assert bool(noticed) == isinstance(repeat, Repeat)
+
+
 def test_warns_below_popularity_and_only_there():
     popularity = np.arange(20, 0, -1)
     arguments = (np.arange(5), np.zeros(5, int), nothing_seen(5), popularity, [1])
