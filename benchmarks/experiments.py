@@ -18,7 +18,7 @@ from benchmarks.ranking.settings import Logging, Size, adam_alone, identity
 from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
 from benchmarks.rates import retrieval as retrieval_speed
 from benchmarks.rates.speed import CASES
-from benchmarks.retrieval import clicks, updates
+from benchmarks.retrieval import clicks, recipes, updates
 from benchmarks.retrieval import rows as retrieval
 from debias.training.config import TrainingConfig
 
@@ -590,7 +590,7 @@ PLANS = Table(
     clicks="",
 )
 
-RETRIEVAL = (*retrieval.TABLES, clicks.TABLE, updates.TABLE)
+RETRIEVAL = (recipes.TABLE, *retrieval.TABLES, clicks.TABLE, updates.TABLE)
 QUESTIONS = tuple(each.TABLE for each in (horizons, offline, graph, kinds, production))
 
 TABLES: dict[str, Table] = {

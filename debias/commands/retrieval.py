@@ -407,7 +407,7 @@ def evaluate(
         with share_bar("reading") as progress:
             every = read_all(events, mapping.events, progress)
         learner = run.learner
-        prior = recipe_of(run.report["recipe"]).prior(learner.log)
+        prior = learner.prior()
         with warnings.catch_warnings(record=True, action="always") as noticed:
             metrics = evaluated(
                 learner.model, learner.log, every, repeat=run.repeat, prior=prior

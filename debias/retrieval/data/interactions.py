@@ -482,7 +482,7 @@ def _rows_of(table: FeatureTable, rows: np.ndarray) -> FeatureTable:
 
 
 def leave_last_out(
-    log: Interactions, last: int = 1, seed: int = 0
+    log: Interactions, last: int = 1, seed: int | None = 0
 ) -> tuple[Interactions, Interactions]:
     """Holds out each user's latest events: (the rest, the `last` latest).
 
@@ -500,12 +500,14 @@ def leave_last_out(
     Args:
         log: The events.
         last: How many of each user to hold out, at least 1.
-        seed: Determines the lots.
+        seed: Determines the lots. None: the order that events stand in decides.
     """
     if last < 1:
         raise ValueError(f"last must be at least 1, got {last}")
     _, offsets = log.by_user()
-    lots = np.random.default_rng(seed).permutation(len(log))
+    lots = np.arange(len(log))
+    if seed is not None:
+        lots = np.random.default_rng(seed).permutation(lots)
     order = np.lexsort((lots, log.time, log.user))
     counts = np.diff(offsets)
     from_end = np.repeat(offsets[1:], counts) - np.arange(len(log))

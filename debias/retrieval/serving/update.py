@@ -147,7 +147,7 @@ def incremental_update(
         appended,
         users_moved,
         rows,
-        learner.model.item_vectors(log.items.take(rows)),
+        learner.item_vectors(rows),
         [*before.users, *before.past],
         [*after.users, *after.past],
         dense,
@@ -237,14 +237,14 @@ def publish_full(
         keep: Versions to keep.
         progress: Called with the share that is done.
     """
-    log, model = learner.log, learner.model
-    some = np.unique(np.linspace(0, len(log.users) - 1, 200).astype(int))
-    vectors = model.item_vectors(log.items.columns)
+    users = len(learner.log.users)
+    some = np.unique(np.linspace(0, users - 1, 200).astype(int))
+    vectors = learner.item_vectors()
     progress(0.1)
     index = build(
         vectors,
         how,
-        queries=model.user_vectors(learner.user_features(some)),
+        queries=learner.user_vectors(some),
         progress=lambda share: progress(0.1 + 0.5 * share),
     )
     progress(0.6)  # writing the tower and the rest takes about as long
@@ -252,7 +252,7 @@ def publish_full(
     return _publish(
         Path(root),
         learner,
-        model.user,
+        learner.user_tower(),
         index,
         {**(about or {}), "kind": "full", **state, "full": state},
         keep,
@@ -291,7 +291,7 @@ def publish_increment(
     with tempfile.TemporaryDirectory() as folder:
         tower = Path(folder) / "tower.onnx"
         fits = replace_tables(served.tower, increment.before, increment.after, tower)
-        side = tower if fits else learner.model.user
+        side = tower if fits else learner.user_tower()
         kept = keep, _ranker(served), served.repeat
         return _publish(root, learner, side, index, about, *kept)
 

@@ -18,6 +18,8 @@ from debias.engine.optimizers import RowWiseAdam
 from debias.retrieval.data.events import Appended, Events, append_events
 from debias.retrieval.data.interactions import FeatureTable, Interactions
 from debias.retrieval.data.taken import Taken
+from debias.retrieval.data.trend import trend
+from debias.retrieval.models.encoder import WithOne, with_one, with_prior
 from debias.retrieval.models.ids import (
     copy_into,
     dense_weights,
@@ -50,6 +52,8 @@ class TrainingConfig(NamedTuple):
         window_events: Events kept of each user, the latest; older ones are dropped.
         seed: Determines the order of events.
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
+        trend: Weight and share of `debias.retrieval.data.trend.trend`, which is added
+            to the logits of a trained model; None: it is not.
     """
 
     length: int = 20
@@ -61,6 +65,7 @@ class TrainingConfig(NamedTuple):
     window_events: int = 200
     seed: int = 0
     repeat: str = "exclude"
+    trend: tuple[float, float] | None = None
 
 
 CONFIG = TrainingConfig()
@@ -99,6 +104,31 @@ class Learner:
         """What the user tower reads of users as of now."""
         history, _ = self.log.histories(self.config.length, rows)
         return {**self.log.users.take(rows), "history": history}
+
+    def prior(self) -> np.ndarray | None:
+        """(items,) what is added to the products of vectors; None: nothing."""
+        if self.config.trend is None:
+            return None
+        weight, share = self.config.trend
+        return self.model.temperature * weight * trend(self.log, share)
+
+    def item_vectors(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """(n, d) of items, or (n, d + 1) with the prior last; for a product."""
+        columns = self.log.items.columns if rows is None else self.log.items.take(rows)
+        vectors, prior = self.model.item_vectors(columns), self.prior()
+        if prior is None:
+            return vectors
+        return with_prior(vectors, prior if rows is None else prior[rows])
+
+    def user_vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Of users as of now, in the form that `item_vectors` is to be met with."""
+        vectors = self.model.user_vectors(self.user_features(rows))
+        return vectors if self.config.trend is None else np.asarray(with_one(vectors))
+
+    def user_tower(self) -> Any:
+        """The layer whose vectors are `user_vectors`."""
+        user = self.model.user
+        return user if self.config.trend is None else WithOne(user)
 
 
 def new_learner(

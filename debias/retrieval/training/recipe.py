@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from debias.retrieval.data.interactions import Interactions
     from debias.retrieval.training.learner import Build, TrainingConfig
 
 TOWERS = {  # name to the function or class of `debias.retrieval.models`
@@ -42,8 +39,6 @@ class Recipe(NamedTuple):
         compress, rows: As for `debias.layers.embedding.RowEmbedding`, of ids.
         history: How a history is read, one of `HISTORIES` of the tower.
         normalize_users: Whether the vectors of users have length 1.
-        trend: Weight and share of `debias.retrieval.data.trend.trend`, which is added
-            to the logits of a trained model; None: it is not.
     """
 
     tower: str
@@ -56,7 +51,6 @@ class Recipe(NamedTuple):
     rows: int | None = None
     history: str | None = "recency"
     normalize_users: bool = False
-    trend: tuple[float, float] | None = None
 
     def build(self) -> "Build":
         """What makes the model from schemas of users and items."""
@@ -87,15 +81,6 @@ class Recipe(NamedTuple):
             return make(users, items, **given)
 
         return build
-
-    def prior(self, log: "Interactions") -> "np.ndarray | None":
-        """(items,) what is added to the products of vectors; None: nothing."""
-        if self.trend is None:
-            return None
-        from debias.retrieval.data.trend import trend
-
-        weight, share = self.trend
-        return self.temperature * weight * trend(log, share)
 
     def training_config(self) -> "TrainingConfig":
         from debias.retrieval.training.learner import TrainingConfig

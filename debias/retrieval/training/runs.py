@@ -139,7 +139,7 @@ def train(
     learner, history = _trained(folder, known, recipe, passes, last, progress)
     repeat, judged = _repeat(learner, recipe, last), None
     if held_out is not None:
-        prior = recipe.prior(known)
+        prior = learner.prior()
         judged = evaluate(learner.model, known, held_out, repeat=repeat, prior=prior)
     return {
         "tower": recipe.tower,

@@ -114,16 +114,10 @@ def judge(held: HeldOut) -> Judge:
     return values
 
 
-def scorer(learner: Learner, prior: np.ndarray | None = None) -> Scorer:
+def scorer(learner: Learner) -> Scorer:
     """Scores users, as of the end of the learner's log, over its catalogue."""
-    items = learner.model.item_vectors(learner.log.items.columns)
-
-    def score(users: np.ndarray) -> np.ndarray:
-        vectors = learner.model.user_vectors(learner.user_features(users))
-        scores = dot_scores(vectors, items)
-        return scores if prior is None else scores + prior
-
-    return score
+    items = learner.item_vectors()
+    return lambda users: dot_scores(learner.user_vectors(users), items)
 
 
 class Trial(NamedTuple):
@@ -193,9 +187,9 @@ def _with_trend(
     """
     found, gain = best, 0.0
     for trend in TRENDS:
-        recipe = best.recipe._replace(trend=trend)
-        prior = recipe.prior(learner.log)
-        values = values_of(scorer(learner, prior), policy(recipe, learner, held))
+        recipe = best.recipe._replace(config={**best.recipe.config, "trend": trend})
+        learner.config = recipe.training_config()
+        values = values_of(scorer(learner), policy(recipe, learner, held))
         ahead = row("gain", values - best.values)
         if ahead["ndcg@50"] > max(gain, ahead["se"]):
             found, gain = best._replace(recipe=recipe, values=values), ahead["ndcg@50"]
@@ -293,7 +287,8 @@ def select(
 def _facts(trial: Trial) -> dict[str, Any]:
     """What tells the rows of a choice apart."""
     recipe = trial.recipe
-    return {"history": recipe.history, "trend": recipe.trend, "passes": trial.passes}
+    trend = recipe.config["trend"]
+    return {"history": recipe.history, "trend": trend, "passes": trial.passes}
 
 
 def trained(
