@@ -333,17 +333,34 @@ def _print_choice(choice: dict[str, Any]) -> None:
         "last": "the last event of each user",
         "period": "the last tenth of the log, as users take several items at a time",
     }[choice["rule"]]
-    print_table(f"Chosen by {where}", choice["trials"])
-    if choice["rivals"]:
-        print_table("What takes no training", choice["rivals"])
-    for each in choice["rivals"]:
-        if each["ahead"] > 0:
-            say(
-                f"{each['name']} is ahead of the chosen tower by {each['ahead']:.4f} "
-                f"+-{1.96 * each['ahead_se']:.4f} (95%) in NDCG@50 of "
-                f"{choice['users']:,} held-out users: consider it instead, or give the "
-                "towers features of items and users"
-            )
+    trials = [
+        {**row, "trend": row["trend"] and f"latest {row['trend'][1]:.0%}"}
+        for row in choice["trials"]
+    ]
+    print_table(f"Chosen by {where}", trials)
+    print_table("What takes no training", [_rival(row) for row in choice["rivals"]])
+    for row in choice["rivals"]:
+        if row["ahead"] <= 0:
+            continue
+        half = 1.96 * (row["ahead_se"] or 0.0)
+        sure = "beats" if row["ahead"] > half else "is level with or above"
+        say(
+            f"{row['name']} {sure} the chosen tower: NDCG@50 is {row['ahead']:.4f} "
+            f"+-{half:.4f} (95%) higher over {choice['users']:,} held-out users. Give "
+            "the towers features of items and users, or serve it instead"
+        )
+
+
+def _rival(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a baseline that fits a screen."""
+    settings = ", ".join(f"{k[:6]} {v:g}" for k, v in row["settings"].items())
+    return {
+        "name": row["name"],
+        "ndcg@50": row["ndcg@50"],
+        "ahead": row["ahead"],
+        "se": row["ahead_se"],
+        "settings": settings,
+    }
 
 
 def _towers(text: str) -> list[str]:

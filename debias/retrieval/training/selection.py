@@ -287,7 +287,7 @@ def select(
 def _facts(trial: Trial) -> dict[str, Any]:
     """What tells the rows of a choice apart."""
     recipe = trial.recipe
-    trend = recipe.config["trend"]
+    trend = recipe.config.get("trend")
     return {"history": recipe.history, "trend": trend, "passes": trial.passes}
 
 

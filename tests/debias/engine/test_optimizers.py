@@ -198,3 +198,39 @@ def test_a_loss_scale_sees_each_occurrence_of_a_row():
         optimizer.apply([slices], [table])
         assert np.asarray(table)[:, 0].tolist() == [1.0, moved, 1.0]
         assert float(optimizer.dynamic_scale) == scale
+
+
+@tensorflow_only
+@pytest.mark.parametrize("dense_rows", [0, 100])
+def test_a_table_is_averaged_over_a_growing_window_though_rows_are_absent(dense_rows):
+    """After step t the average moves by 4 / (t + 4) towards all rows; twice begun."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    table = keras.Variable(rng.normal(size=(7, 3)).astype("float32"))
+    kernel = keras.Variable(np.ones((2, 2), "float32"))
+    optimizer = RowWiseAdam(0.1, averaging=3.0, dense_rows=dense_rows)
+    optimizer.build([table, kernel])
+    for _ in range(2):
+        average = None
+        for t in range(25):
+            rows = rng.integers(0, 5 if t < 5 else 3, size=4)  # 3 to 6 are absent later
+            values = tf.constant(rng.normal(size=(4, 3)).astype("float32"))
+            rows = tf.IndexedSlices(values, tf.constant(rows), tf.constant([7, 3]))
+            optimizer.apply([rows, 0.1 * tf.ones((2, 2))])
+            weights = np.asarray(table)
+            average = weights if t == 0 else average + 4 / (t + 4) * (weights - average)
+            kept = np.asarray(optimizer.averages()[0])
+            np.testing.assert_allclose(kept, average, atol=1e-5)
+        assert np.abs(average - np.asarray(table)).max() > 0.01
+        optimizer.keep_averages()
+        np.testing.assert_allclose(np.asarray(table), average, atol=1e-5)
+        optimizer.keep_averages()  # nothing more to keep
+        np.testing.assert_allclose(np.asarray(table), average, atol=1e-5)
+
+
+def test_keeping_an_average_asks_for_one():
+    with pytest.raises(ValueError, match="give averaging=3"):
+        RowWiseAdam(0.1).keep_averages()
+    with pytest.raises(ValueError, match="ema_overwrite_frequency goes with use_ema"):
+        RowWiseAdam(0.1, averaging=3.0, ema_overwrite_frequency=10)

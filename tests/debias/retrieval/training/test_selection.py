@@ -1,0 +1,125 @@
+"""Tests of debias.retrieval.training.selection: choosing by what was held out."""
+
+import numpy as np
+import pytest
+
+from debias.retrieval.data.interactions import from_columns
+from debias.retrieval.models.baselines import popularity
+from debias.retrieval.training import selection
+from debias.retrieval.training.evaluation import evaluate
+from debias.retrieval.training.learner import TrainingConfig
+from debias.retrieval.training.recipe import Recipe, candidates
+from debias.retrieval.training.selection import hold_out, judge, select, trained, trial
+from simulators.interactions import drifting_interactions
+from tests.debias.retrieval.models.registry import LOG
+
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
+CONFIG = TrainingConfig(length=4, batch_size=240)
+RECIPE = Recipe("fm", 4, [4], 0.3, 0, CONFIG._asdict())
+
+
+def test_the_last_event_of_each_user_is_held_out():
+    held = hold_out(LOG)
+    assert held.rule == "last" and len(held.held) == len(LOG.users)
+    assert len(held.known) + len(held.held) == len(LOG)
+    for user in (0, 7):
+        mine = LOG.time[LOG.user == user]
+        assert held.held.time[held.held.user == user] == mine.max()
+
+
+def test_buyers_of_baskets_are_judged_by_the_last_period():
+    baskets = from_columns(
+        np.repeat(np.arange(20), 6),
+        np.tile(np.arange(6), 20),
+        np.tile([1, 1, 1, 9, 9, 9], 20),
+    )
+    held = hold_out(baskets)
+    assert held.rule == "period" and set(held.held.time) == {9}
+
+
+def test_a_log_in_which_nothing_can_be_held_out_is_refused():
+    with pytest.raises(ValueError, match="no user has two events"):
+        hold_out(from_columns(["u", "v"], ["i", "i"], [1, 2]))
+    with pytest.raises(ValueError, match="at least one candidate"):
+        select(LOG, [])
+
+
+def test_each_held_out_user_is_worth_what_its_rank_says():
+    held = hold_out(LOG)
+    values = judge(held)(popularity(held.known))
+    counts = np.bincount(held.known.item, minlength=len(LOG.items)).astype(float)
+    for user in (0, 11):
+        mine = held.known.item[held.known.user == user]
+        free = np.setdiff1d(np.arange(len(LOG.items)), mine)
+        (target,) = held.held.item[held.held.user == user]
+        others = counts[free[free != target]]
+        ahead, level = others > counts[target], others == counts[target]
+        rank = 1 + ahead.sum() + level.sum() / 2
+        assert values[user] == pytest.approx(1 / np.log2(1 + rank))
+
+
+def test_many_users_are_judged_by_some_of_them(monkeypatch):
+    monkeypatch.setattr(selection, "USERS", 7)
+    held = hold_out(LOG)
+    values = judge(held)(popularity(held.known))
+    assert len(values) == 7
+    np.testing.assert_array_equal(values, judge(held)(popularity(held.known)))
+
+
+def test_passes_end_two_after_the_best_and_the_best_is_kept(monkeypatch):
+    worth = iter([0.1, 0.4, 0.3, 0.2, 0.9])
+    monkeypatch.setattr(selection, "TRENDS", ())
+    monkeypatch.setattr(
+        selection, "judge", lambda held: lambda score: np.array([next(worth)] * 3)
+    )
+    found = trial(RECIPE, hold_out(LOG))
+    assert found.passes == 2 and found.curve == pytest.approx([0.1, 0.4, 0.3, 0.2])
+    assert found.values.tolist() == [0.4] * 3
+
+
+def test_the_best_candidate_is_chosen_and_rivals_are_compared_by_users():
+    recipes = candidates(RECIPE, ["fm", "mind"])
+    choice = select(LOG, recipes, passes=2)
+    tried = [trial(each, hold_out(LOG), 2) for each in recipes]
+    best = max(tried, key=lambda each: each.values.mean())
+    assert (choice.recipe, choice.passes) == (best.recipe, best.passes)
+    assert [row["ndcg@50"] for row in choice.trials] == sorted(
+        (each.values.mean() for each in tried), reverse=True
+    )
+    held = hold_out(LOG)
+    apart = judge(held)(popularity(held.known)) - best.values
+    row = next(each for each in choice.rivals if each["name"] == "popularity")
+    assert row["ahead"] == pytest.approx(apart.mean())
+    assert row["ahead_se"] == pytest.approx(apart.std(ddof=1) / np.sqrt(len(apart)))
+    assert set(choice.beaten_by) == {r["name"] for r in choice.rivals if r["ahead"] > 0}
+
+
+def test_fashion_is_chosen_where_there_is_one_and_moves_every_score_by_the_prior():
+    rng = np.random.default_rng(1)
+    log = drifting_interactions(rng, 300, 150, 20, 2, 4, fashion=5.0, fading=3.0)
+    choice = select(log, [RECIPE], passes=2, compare=False)
+    trend = choice.recipe.config["trend"]
+    assert trend in selection.TRENDS
+    learner = trained(log, choice.recipe, choice.passes)
+    users = np.arange(4)
+    plain = learner.model.user_vectors(learner.user_features(users))
+    plain = plain @ learner.model.item_vectors(log.items.columns).T
+    scores = selection.scorer(learner)(users)
+    np.testing.assert_allclose(scores, plain + learner.prior(), atol=1e-4)
+    served = learner.user_tower()(learner.user_features(users))
+    np.testing.assert_allclose(
+        np.asarray(served) @ learner.item_vectors().T, scores, atol=1e-4
+    )
+    without = trial(choice.recipe._replace(config=CONFIG._asdict()), hold_out(log), 2)
+    assert without.recipe == choice.recipe  # the choice does not hang on the start
+
+
+def test_what_a_command_evaluates_is_what_a_scorer_ranks():
+    held = hold_out(LOG)
+    learner = trained(held.known, RECIPE, 2)
+    found = evaluate(learner.model, held.known, held.held, (50,))
+    values = judge(held)(selection.scorer(learner))
+    assert found["ndcg@50"] == pytest.approx(values.mean())
