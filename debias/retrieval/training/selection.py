@@ -15,7 +15,7 @@ import numpy as np
 
 from debias.retrieval.data.interactions import Interactions, leave_last_out, time_split
 from debias.retrieval.data.repeats import Repeat
-from debias.retrieval.models.baselines import BASELINES, Scorer, tuned
+from debias.retrieval.training.baselines import BASELINES, Scorer, tuned
 from debias.retrieval.training.evaluation import dot_scores, ndcg_by_query, ranks
 from debias.retrieval.training.learner import (
     Learner,
@@ -158,7 +158,7 @@ def trial(
         if passes and number < passes:
             continue
         with averaged(learner):
-            values = values_of(scorer(learner), policy(recipe, learner, held))
+            values = values_of(scorer(learner), policy(learner, held))
             curve.append(float(values.mean()))
             if curve[-1] > best.values.mean():
                 best = Trial(recipe, number, curve, values)
@@ -169,13 +169,12 @@ def trial(
     return _with_trend(best, learner, held, values_of)
 
 
-def policy(recipe: Recipe, learner: Learner, held: HeldOut) -> Repeat:
-    """The policy of repeats of a recipe, with weights that fit what was held out."""
+def policy(learner: Learner, held: HeldOut) -> Repeat:
+    """The policy of repeats of a learner, with weights that fit what was held out."""
     name = learner.config.repeat
     if name != "model":
         return Repeat(name)
-    prior = recipe.prior(learner.log)
-    return fit_repeat(learner.model, held.known, held.held, prior)
+    return fit_repeat(learner.model, held.known, held.held, learner.prior())
 
 
 def _with_trend(
@@ -189,7 +188,7 @@ def _with_trend(
     for trend in TRENDS:
         recipe = best.recipe._replace(config={**best.recipe.config, "trend": trend})
         learner.config = recipe.training_config()
-        values = values_of(scorer(learner), policy(recipe, learner, held))
+        values = values_of(scorer(learner), policy(learner, held))
         ahead = row("gain", values - best.values)
         if ahead["ndcg@50"] > max(gain, ahead["se"]):
             found, gain = best._replace(recipe=recipe, values=values), ahead["ndcg@50"]
@@ -299,6 +298,7 @@ def trained(
 ) -> Learner:
     """A learner that has learned from a whole log and holds its averaged weights."""
     learner = new_learner(recipe.build(), log, recipe.training_config())
-    learn(learner, epochs=passes, progress=progress)
+    for _ in range(passes):  # one by one, as in a trial and in a run that may resume
+        learn(learner, progress=progress)
     keep_averages(learner)
     return learner

@@ -10,8 +10,8 @@ import pytest
 from debias.data.records import write_record
 from debias.retrieval.data.events import EventColumns, read_all
 from debias.retrieval.data.interactions import from_columns
-from debias.retrieval.models.baselines import BASELINES
 from debias.retrieval.training import runs
+from debias.retrieval.training.baselines import BASELINES
 from debias.retrieval.training.learner import TrainingConfig
 from debias.retrieval.training.recipe import KINDS, Recipe
 from tests.debias.retrieval.models.registry import LOG

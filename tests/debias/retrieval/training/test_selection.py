@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from debias.retrieval.data.interactions import from_columns
-from debias.retrieval.models.baselines import popularity
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training import selection
+from debias.retrieval.training.baselines import popularity
 from debias.retrieval.training.evaluation import evaluate
 from debias.retrieval.training.learner import TrainingConfig
 from debias.retrieval.training.recipe import Recipe, candidates
@@ -49,7 +50,7 @@ def test_a_log_in_which_nothing_can_be_held_out_is_refused():
 
 def test_each_held_out_user_is_worth_what_its_rank_says():
     held = hold_out(LOG)
-    values = judge(held)(popularity(held.known))
+    values = judge(held)(popularity(held.known), Repeat())
     counts = np.bincount(held.known.item, minlength=len(LOG.items)).astype(float)
     for user in (0, 11):
         mine = held.known.item[held.known.user == user]
@@ -64,16 +65,18 @@ def test_each_held_out_user_is_worth_what_its_rank_says():
 def test_many_users_are_judged_by_some_of_them(monkeypatch):
     monkeypatch.setattr(selection, "USERS", 7)
     held = hold_out(LOG)
-    values = judge(held)(popularity(held.known))
+    values = judge(held)(popularity(held.known), Repeat())
     assert len(values) == 7
-    np.testing.assert_array_equal(values, judge(held)(popularity(held.known)))
+    np.testing.assert_array_equal(values, judge(held)(popularity(held.known), Repeat()))
 
 
 def test_passes_end_two_after_the_best_and_the_best_is_kept(monkeypatch):
     worth = iter([0.1, 0.4, 0.3, 0.2, 0.9])
     monkeypatch.setattr(selection, "TRENDS", ())
     monkeypatch.setattr(
-        selection, "judge", lambda held: lambda score: np.array([next(worth)] * 3)
+        selection,
+        "judge",
+        lambda held: lambda score, repeat: np.array([next(worth)] * 3),
     )
     found = trial(RECIPE, hold_out(LOG))
     assert found.passes == 2 and found.curve == pytest.approx([0.1, 0.4, 0.3, 0.2])
@@ -90,7 +93,7 @@ def test_the_best_candidate_is_chosen_and_rivals_are_compared_by_users():
         (each.values.mean() for each in tried), reverse=True
     )
     held = hold_out(LOG)
-    apart = judge(held)(popularity(held.known)) - best.values
+    apart = judge(held)(popularity(held.known), Repeat()) - best.values
     row = next(each for each in choice.rivals if each["name"] == "popularity")
     assert row["ahead"] == pytest.approx(apart.mean())
     assert row["ahead_se"] == pytest.approx(apart.std(ddof=1) / np.sqrt(len(apart)))
@@ -121,5 +124,5 @@ def test_what_a_command_evaluates_is_what_a_scorer_ranks():
     held = hold_out(LOG)
     learner = trained(held.known, RECIPE, 2)
     found = evaluate(learner.model, held.known, held.held, (50,))
-    values = judge(held)(selection.scorer(learner))
+    values = judge(held)(selection.scorer(learner), Repeat())
     assert found["ndcg@50"] == pytest.approx(values.mean())

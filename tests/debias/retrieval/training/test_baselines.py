@@ -1,9 +1,9 @@
-"""Tests of debias.retrieval.models.baselines against arithmetic written out."""
+"""Tests of debias.retrieval.training.baselines against arithmetic written out."""
 
 import numpy as np
 import pytest
 
-from debias.retrieval.models.baselines import (
+from debias.retrieval.training.baselines import (
     BASELINES,
     GRIDS,
     ease,
