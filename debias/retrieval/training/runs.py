@@ -72,13 +72,15 @@ def read_log(
     Raises:
         ValueError: There is no event, or a file is damaged.
     """
-    user_table, item_table = (
-        FeatureTable.build(raw or {ID: np.empty(0, str)}) for raw in (users, items)
-    )
     chunks = list(pending(source, {}, columns, progress=progress))
     if not chunks:
         raise ValueError(f"{source}: holds no event")
     every = joined_events([events for events, _ in chunks])
+    # In order of their ids, as `from_columns` has them: rows decide initial weights.
+    user_table, item_table = (
+        FeatureTable.build(raw or {ID: np.unique(ids)})
+        for raw, ids in ((users, every.user), (items, every.item))
+    )
     none = np.empty(0, np.int32)
     empty = Interactions(none, none, every.time[:0], user_table, item_table)
     appended = append_events(empty, every)

@@ -146,7 +146,7 @@ def test_settings_are_json_and_tell_configurations_apart():
         settings = [json.dumps(e.settings(), sort_keys=True) for e in rows(configs)]
         assert len(set(settings)) == len(settings)
     assert [t.name for t in TABLES] == [
-        *("retrieval", "losses", "negatives", "self-supervision", "senet")
+        *("towers", "losses", "negatives", "self-supervision", "senet")
     ]
     assert {*BASELINES, *TOWERS} - {"transformer"} <= set(TABLES[0].rows)
 

@@ -121,8 +121,8 @@ def test_a_choice_judges_by_the_policy_of_its_recipe(drawn, policy):
     log, held_out, model = drawn
     held = selection.HeldOut(log, held_out, "last")
     config = SimpleNamespace(repeat=policy)
-    learner = SimpleNamespace(model=model, log=log, config=config)
-    found = selection.policy(SimpleNamespace(prior=lambda log: None), learner, held)
+    learner = SimpleNamespace(model=model, log=log, config=config, prior=lambda: None)
+    found = selection.policy(learner, held)
     assert found.policy == policy and (found.weights is None) == (policy != "model")
 
     def score(users):
