@@ -268,4 +268,5 @@ class RowLossScale(keras.optimizers.LossScaleOptimizer):
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, **kwargs)
 
     def check_finite(self, grads: Any) -> Tensor:
-        return super().check_finite([getattr(g, "values", g) for g in grads])
+        every = [g.values if hasattr(g, "dense_shape") else g for g in grads]
+        return super().check_finite(every)
