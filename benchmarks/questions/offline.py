@@ -17,7 +17,9 @@ Protocol, fixed before any result was looked at:
 | `click_ndcg` | NDCG@10 of the logged lists in the new order, clicks for relevance |
 | `click_ndcg_ips` | DCG@10 of the same, each click over the examination of its rank |
 | `examination_ips` | clicks to expect by examination, `debias.propensity.off_policy` |
+| `placement_ips` | the same by examined placements, weights of 10 at most |
 | `policy_ips` | clicks to expect by logged propensities, self-normalised, clipped |
+| `policy_dr` | the same around the guesses of `product`, doubly robust |
 | `interleaving` | sessions won less lost in 5,000 team drafts against production |
 | `ab_test` | mean clicks of 5,000 sessions that are shown its best ten |
 
@@ -42,7 +44,7 @@ import numpy as np
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
 from benchmarks.questions.settings import config
-from benchmarks.ranking.settings import identity
+from benchmarks.ranking.settings import identity, part_seed
 
 SESSIONS, PASSES = 5_000, 4
 CROWDS = ("pbm", "mixed", "trust")
@@ -51,7 +53,7 @@ FITTED = (*PREDICTING, "softmax_naive", "listwise")
 GRADED: Mapping[str, float] = {"production": 0.01, "ridge_30": 0.3, "ridge_100": 1.0}
 SCOREBOARDS = (
     *("log_likelihood", "concordance", "click_ndcg", "click_ndcg_ips"),
-    *("examination_ips", "policy_ips"),
+    *("examination_ips", "placement_ips", "policy_ips", "policy_dr"),
 )
 ONLINE = ("interleaving", "ab_test")
 
@@ -115,12 +117,12 @@ def judged(crowd: str, seed: int) -> Judged:
     from debias import metrics
 
     found = world(crowd, seed, SESSIONS)
-    scores, likely = rankers(found, seed)
+    scores, likely, guess = rankers(found, seed)
     data, log, labels = found.test.data, found.test.log, found.test.data.labels
     assert labels is not None
     boards: dict[str, dict[str, float]] = {
         name: {ranker: board(score) for ranker, score in scores.items()}
-        for name, board in by_clicks(found).items()
+        for name, board in by_clicks(found, guess).items()
     }
     boards["log_likelihood"] = likely
     boards |= online(found, scores, seed, len(log))
@@ -136,14 +138,20 @@ def judged(crowd: str, seed: int) -> Judged:
     )
 
 
-def rankers(found: Any, seed: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Scores of the test items by ranker, and the click likelihood of some."""
+def rankers(
+    found: Any, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
+    """Scores of the test items by ranker, the click likelihood of some, and a guess.
+
+    The guess (items, L) is the click probability of an item at a rank by `product`.
+    """
     from benchmarks.questions.worlds import parts
     from benchmarks.ranking.protocol import click_metrics, predicted_logits, scores
     from benchmarks.ranking.rows import fit
 
     every: dict[str, np.ndarray] = {}
     likely: dict[str, float] = {}
+    guess = np.zeros((found.test.data.items, found.test.log.list_size))
     forget()
     for name in FITTED:
         model = fit(name, found, replace(config(seed), epochs=PASSES)).model
@@ -152,17 +160,35 @@ def rankers(found: Any, seed: int) -> tuple[dict[str, np.ndarray], dict[str, flo
             logits = predicted_logits(model, found.test)
             value = click_metrics(found.test.log, logits)
             likely[name] = value["click_log_likelihood"]
+        if name == "product":
+            guess = guessed(model, found.test.data.features, guess.shape[1])
     for name, labels in GRADED.items():
         every[name] = parts(seed, labels)[2].production
-    return every, likely
+    return every, likely, guess
 
 
-def by_clicks(found: Any) -> dict[str, Callable[[np.ndarray], float]]:
-    """Scoreboards that read the test log alone: from scores (items,) to a number."""
+def guessed(model: Any, features: np.ndarray, ranks: int) -> np.ndarray:
+    """(items, ranks) click probabilities of a model, at each rank."""
+    from scipy.special import expit
+
+    places = range(1, ranks + 1)
+    logits = [np.asarray(model.logits_at(features, place)) for place in places]
+    return expit(np.stack(logits, axis=1).astype(float))
+
+
+def by_clicks(
+    found: Any, guess: np.ndarray
+) -> dict[str, Callable[[np.ndarray], float]]:
+    """Scoreboards that read the test log alone: from scores (items,) to a number.
+
+    Args:
+        found: The world.
+        guess: (items, L) of clicks, for `policy_dr`.
+    """
     from benchmarks.ranking.learners import estimated_examination
     from benchmarks.ranking.protocol import TEMPERATURE
     from debias import metrics
-    from debias.propensity import off_policy
+    from debias.propensity import off_policy, slates
     from debias.training.choice import strata
 
     log, data = found.test.log, found.test.data
@@ -186,16 +212,27 @@ def by_clicks(found: Any) -> dict[str, Callable[[np.ndarray], float]]:
     def examination_ips(score: np.ndarray) -> float:
         return off_policy.examination_ips(log, score, theta, None).value
 
+    def placement_ips(score: np.ndarray) -> float:
+        target = slates.placements(data, score, TEMPERATURE, log.list_size)
+        return slates.pbm_ips(log, target, theta).value
+
     def policy_ips(score: np.ndarray) -> float:
         chance = off_policy.plackett_luce(log, data, score, TEMPERATURE)
         return off_policy.cascade_ips(log, chance, None).value
+
+    def policy_dr(score: np.ndarray) -> float:
+        chance = off_policy.plackett_luce(log, data, score, TEMPERATURE)
+        both = slates.guesses(log, data, score, TEMPERATURE, guess)
+        return slates.cascade_dr(log, chance, *both, None).value
 
     return {
         "concordance": concordance,
         "click_ndcg": click_ndcg,
         "click_ndcg_ips": click_ndcg_ips,
         "examination_ips": examination_ips,
+        "placement_ips": placement_ips,
         "policy_ips": policy_ips,
+        "policy_dr": policy_dr,
     }
 
 
@@ -203,63 +240,26 @@ def online(
     found: Any, scores: Mapping[str, np.ndarray], seed: int, sessions: int
 ) -> dict[str, dict[str, float]]:
     """What live traffic says: team drafts against production, and an A/B test."""
-    from benchmarks.ranking.protocol import LIST_SIZE
-    from simulators.clicks import item_attraction
+    from simulators.clicks import simulate
+    from simulators.interleaving import interleave
     from simulators.policies import Deterministic
-    from simulators.populations import visit
 
-    data, gamma = found.test.data, item_attraction(found.test.data)
-    longest = int(data.sizes.max())
-
-    def ordered(score: np.ndarray) -> np.ndarray:
-        """(Q, longest) items from the best, -1 behind the last."""
-        every = Deterministic(lambda _: score).prepare(data, longest)
-        query = np.arange(data.queries)
-        return every.show(query, np.random.default_rng(0)).item
-
-    orders = {name: ordered(score) for name, score in scores.items()}
+    data, crowd = found.test.data, found.population
     drafts: dict[str, float] = {}
     means: dict[str, float] = {}
-    for number, (name, order) in enumerate(orders.items()):
-        rng = np.random.default_rng([seed, 63, number])
-        query = rng.integers(0, data.queries, sessions)
-        best = order[query, :LIST_SIZE]
-        means[name] = float(
-            visit(found.population, gamma[best], rng).click.sum(axis=1).mean()
+    for number, (name, score) in enumerate(scores.items()):
+        own = part_seed(seed, number, len(scores))
+
+        def ranker(data: Any, score: np.ndarray = score) -> np.ndarray:
+            return score
+
+        shown = simulate(data, Deterministic(ranker), crowd, sessions, own)
+        means[name] = float(shown.click.sum(axis=1).mean())
+        against = interleave(
+            data, ranker, lambda data: scores["production"], crowd, sessions, own
         )
-        drafted = [team_draft(order[q], orders["production"][q], rng) for q in query]
-        item, mine = (np.stack(each) for each in zip(*drafted, strict=True))
-        click = visit(found.population, gamma[item], rng).click
-        won = (click & mine).sum(axis=1) - (click & ~mine).sum(axis=1)
-        drafts[name] = 0.0 if name == "production" else float(np.sign(won).mean())
+        drafts[name] = 0.0 if name == "production" else against.preference
     return {"interleaving": drafts, "ab_test": means}
-
-
-def team_draft(
-    one: np.ndarray, other: np.ndarray, rng: np.random.Generator, size: int = 10
-) -> tuple[np.ndarray, np.ndarray]:
-    """A list of two rankings, and which of its items are of the first.
-
-    In each round both teams choose their best item left, in an order drawn by lot.
-    Source: Radlinski, Kurup and Joachims, How Does Clickthrough Data Reflect Retrieval
-    Quality?, CIKM 2008.
-
-    Args:
-        one, other: Items from the best, the same ones; -1 behind the last.
-        rng: Draws who is first in a round.
-        size: Items of the list, at most as many as there are; even.
-    """
-    chosen: list[int] = []
-    teams: list[bool] = []
-    places = [0, 0]
-    for first in rng.integers(0, 2, size // 2):
-        for team in (first, 1 - first):
-            ranking = (one, other)[team]
-            while ranking[places[team]] in chosen:
-                places[team] += 1
-            chosen.append(ranking[places[team]])
-            teams.append(team == 0)
-    return np.array(chosen), np.array(teams)
 
 
 TABLE = Table(

@@ -9,9 +9,9 @@ from benchmarks.questions.offline import (
     Judged,
     agreement,
     by_clicks,
+    guessed,
     online,
     tau,
-    team_draft,
 )
 from benchmarks.questions.worlds import logged, parts, stochastic
 from simulators.clicks import item_attraction
@@ -42,23 +42,12 @@ def test_agreement_by_hand():
 
 def test_every_scoreboard_prefers_the_truth_to_its_reverse(found):
     truth = item_attraction(found.test.data).astype(float)
-    boards = by_clicks(found)
+    log, data = found.train.log, found.test.data
+    rate = log.click[log.mask].mean()
+    boards = by_clicks(found, np.full((data.items, log.list_size), rate))
     assert {*boards, "log_likelihood"} == {*SCOREBOARDS}
     for name, board in boards.items():
         assert board(truth) > board(-truth), name
-
-
-def test_drafts_take_turns():
-    one, other = np.array([1, 2, 3, 4, 5, 6]), np.array([6, 5, 4, 3, 2, 1])
-    item, mine = team_draft(one, other, np.random.default_rng(0), 4)
-    assert {*item[mine]} == {1, 2} and {*item[~mine]} == {5, 6}
-    assert mine[:2].sum() == mine[2:].sum() == 1
-
-
-def test_equal_rankings_share_the_drafts():
-    one = np.arange(12)
-    item, mine = team_draft(one, one, np.random.default_rng(0))
-    assert item.tolist() == [*range(10)] and mine.sum() == 5
 
 
 def test_live_traffic_prefers_the_truth(found):
@@ -68,3 +57,13 @@ def test_live_traffic_prefers_the_truth(found):
     for board in boards.values():
         assert board["truth"] > board["production"] > board["reverse"]
     assert boards["interleaving"]["production"] == 0
+
+
+def test_guesses_are_those_of_the_model_at_each_rank():
+    class Model:
+        def logits_at(self, features, place):
+            return features[:, 0] - place
+
+    found = guessed(Model(), np.array([[1.0], [2.0]]), 2)
+    sigmoid = [[0.5, 1 / (1 + np.e)], [1 / (1 + 1 / np.e), 0.5]]
+    np.testing.assert_allclose(found, sigmoid)
