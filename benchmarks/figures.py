@@ -9,6 +9,7 @@
 | `confounding` | NDCG by how much of a log is random, best and worst first |
 | `updates` | hit rate of retrieval day by day, by how it is kept up to date |
 | `repair` | relevance by components of the graph of ranks, and its repair |
+| `horizons` | NDCG after each of ten rounds of learning from one's own log |
 
 The first two are of a model trained for the purpose, the others of published results.
 """
@@ -35,7 +36,7 @@ from benchmarks.harness import store
 from benchmarks.harness.drawing import band
 from benchmarks.harness.plan import Table
 from benchmarks.harness.tables import View, views
-from benchmarks.questions import drawings, graph
+from benchmarks.questions import drawings, graph, horizons
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import World, trained, world
 from benchmarks.ranking.settings import Size
@@ -210,5 +211,6 @@ FIGURES: Mapping[str, Callable[[int, Size], Figure]] = {
     "confounding": partial(of_results, CONFOUNDING, confounding),
     "updates": partial(of_results, updates.TABLE, by_day),
     "repair": partial(of_results, graph.TABLE, drawings.repairs),
+    "horizons": partial(of_results, horizons.TABLE, drawings.by_round),
 }
 """Entering a figure here has it drawn and tested."""

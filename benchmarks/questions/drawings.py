@@ -20,11 +20,13 @@ def by_round(found: Views) -> Figure:
     for axes, (population, view) in zip(panels, found.items(), strict=True):
         for row in (*horizons.LEARNERS, *horizons.BOUNDS):
             means = [view.mean(row, f"ndcg@5-round-{turn}") for turn in rounds]
-            band(axes, rounds, means, row)
+            if any(means):
+                band(axes, rounds, means, row)
         axes.set_title(population)
         axes.set_xlabel("round")
     panels[0].set_ylabel("NDCG@5, mean and 95% interval")
-    panels[-1].legend(frameon=False)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
