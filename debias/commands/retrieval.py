@@ -571,8 +571,8 @@ def update(
         )
         if late := sum(each["late"] for each in found):
             say(
-                f"{late:,} events are older than one that was known of their user; "
-                "histories are in order of time"
+                f"older than one that was known of their user: {late:,}; histories are "
+                "in order of time"
             )
     else:
         say(f"{root}: has applied all of {events} already")
