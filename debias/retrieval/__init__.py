@@ -7,6 +7,7 @@
 | samplers of negatives | `uniform`, `by_popularity`, `by_ranker`, `from_ranking`, |
 | | `Weighted`, `Listed`, `Mixture`, `Queue`, and their protocol `Sampler` |
 | training | `Batches`, `fit`, `evaluate` |
+| choosing | `Recipe`, `candidates`, `select`, `trained` |
 | index | `build` with `hnsw`, `ivf` or `pq` |
 | serving | `publish`, `load`, `roll_back`, `retrieve`, `update` |
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from debias.retrieval.training.evaluation import evaluate
     from debias.retrieval.training.fitting import fit
     from debias.retrieval.training.mining import by_ranker
+    from debias.retrieval.training.recipe import Recipe, candidates
+    from debias.retrieval.training.selection import select, trained
 
 __all__ = [
     "DAT",
@@ -54,11 +57,13 @@ __all__ = [
     "Mixture",
     "PairRelevance",
     "Queue",
+    "Recipe",
     "Sampler",
     "Weighted",
     "build",
     "by_popularity",
     "by_ranker",
+    "candidates",
     "dssm",
     "evaluate",
     "fit",
@@ -71,7 +76,9 @@ __all__ = [
     "publish",
     "retrieve",
     "roll_back",
+    "select",
     "senet_tower",
+    "trained",
     "uniform",
     "update",
     "youtube_dnn",
@@ -88,6 +95,8 @@ _MODULES = {
     "training.evaluation": "evaluate",
     "training.fitting": "fit",
     "training.mining": "by_ranker",
+    "training.recipe": "Recipe candidates",
+    "training.selection": "select trained",
 }
 _PACKAGES = ("data", "layers", "losses", "models", "serving", "training")
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -1,15 +1,17 @@
 """What a tower must beat: rankings of the catalogue that take no gradient steps.
 
-Each function fits a `Scorer`, which maps rows of users to scores (B, N) over the items.
+Each fits a `Scorer`, which maps rows of users to scores (B, N) over the items.
 `GRIDS` are the settings among which `tuned` chooses on held-out events, so that a tower
 is compared with the best of its rivals and not with their defaults.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import lapack
 
 from debias.retrieval.data.interactions import Interactions
 
@@ -63,42 +65,59 @@ def popularity(log: Interactions, share: float = 1.0) -> Scorer:
     return _constant(recent + counts / max(len(log), 1))
 
 
-def ease(log: Interactions, regularisation: float, decay: float = 1.0) -> Scorer:
+class Ease:
     """EASE: item weights B = -P / diag(P), P = (X'X + lambda I)^-1, diagonal 0.
 
     A user's score of an item is x B, with x as `taken` gives it: with `decay` below 1,
-    recent items say more. Memory: two float64 matrices of items x items.
+    recent items say more. Memory: a float64 and a float32 matrix of items x items; the
+    inverse, of items^3 operations, is kept for the next call with the same lambda.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
-    >>> scores = ease(log, 1.0)(np.array([1]))  # P = [[3, -1], [-1, 2]] / 5
+    >>> scores = Ease(log)(1.0)(np.array([1]))  # P = [[3, -1], [-1, 2]] / 5
     >>> scores.astype(float).round(3).tolist()
     [[0.333, 0.0]]
     """
-    weight = _ease_weights(taken(log), regularisation)
-    asked = taken(log, decay)
-    return lambda users: asked[users] @ weight
+
+    def __init__(self, log: Interactions):
+        self.log = log
+        self._last: tuple[float, np.ndarray] | None = None
+
+    def __call__(self, regularisation: float, decay: float = 1.0) -> Scorer:
+        if self._last is None or self._last[0] != regularisation:
+            self._last = None  # frees the old one first
+            self._last = regularisation, ease_weights(taken(self.log), regularisation)
+        weight, asked = self._last[1], taken(self.log, decay)
+        return lambda users: asked[users] @ weight
 
 
-def _ease_weights(seen: Any, regularisation: float) -> np.ndarray:
-    gram = (seen.T @ seen).toarray().astype(np.float64)
+def ease_weights(seen: Any, regularisation: float) -> np.ndarray:
+    """(items, items) float32, B of `Ease`.
+
+    Raises:
+        ValueError: The regularisation is not positive.
+    """
+    if not regularisation > 0:
+        raise ValueError(f"regularisation must be above 0, got {regularisation}")
+    gram = (seen.T @ seen).toarray(order="F").astype(np.float64)
     gram[np.diag_indices_from(gram)] += regularisation
-    inverse = np.linalg.inv(gram)
-    weight = (-inverse / np.diag(inverse)).astype(np.float32)
-    np.fill_diagonal(weight, 0.0)
+    # By Cholesky, in place; both fill the upper triangle alone.
+    factor, _ = lapack.dpotrf(gram, lower=0, overwrite_a=1)
+    inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
+    scale = -1 / np.diag(inverse)
+    upper = np.triu(inverse, 1).astype(np.float32)
+    weight: np.ndarray = (upper + upper.T) * scale.astype(np.float32)
     return weight
 
 
-def item_knn(
-    log: Interactions, neighbours: int, shrink: float = 10.0, decay: float = 1.0
-) -> Scorer:
+class ItemKNN:
     """Item kNN: a user's score of an item is the sum of its similarities to theirs.
 
     s_ij = n_ij / (sqrt(n_i n_j) + shrink), with n_ij the users who took both; of each
     item j the `neighbours` most similar i count. Weights of a user's items as in
-    `ease`.
+    `Ease`.
 
     Source: Deshpande and Karypis, Item-Based Top-N Recommendation Algorithms, ACM TOIS
     2004; shrinkage as in Ferrari Dacrema et al., Are We Really Making Much Progress?,
@@ -106,26 +125,33 @@ def item_knn(
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
-    >>> scores = item_knn(log, 1, 0.0)(np.array([1]))  # 1 / sqrt(1 x 2)
+    >>> scores = ItemKNN(log)(1, 0.0)(np.array([1]))  # 1 / sqrt(1 x 2)
     >>> scores.astype(float).round(3).tolist()
     [[0.707, 0.0]]
     """
-    if neighbours < 1:
-        raise ValueError(f"neighbours must be at least 1, got {neighbours}")
-    seen = taken(log)
-    counts = np.asarray(seen.sum(axis=0)).ravel()
-    both = (seen.T @ seen).tocoo()
-    row, column = both.row, both.col
-    similar = both.data / (np.sqrt(counts[row] * counts[column]) + shrink)
-    similar[row == column] = 0.0
-    # The `neighbours` largest of each column.
-    order = np.lexsort((-similar, column))
-    first = np.searchsorted(column[order], np.arange(both.shape[1]))
-    place = np.arange(len(order)) - first[column[order]]
-    kept = order[place < neighbours]
-    weight = sparse.csr_matrix((similar[kept], (row[kept], column[kept])), both.shape)
-    asked = taken(log, decay)
-    return lambda users: (asked[users] @ weight).toarray()
+
+    def __init__(self, log: Interactions):
+        self.log, seen = log, taken(log)
+        self.counts = np.asarray(seen.sum(axis=0)).ravel()
+        self.both = (seen.T @ seen).tocoo()
+
+    def __call__(
+        self, neighbours: int, shrink: float = 10.0, decay: float = 1.0
+    ) -> Scorer:
+        if neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, got {neighbours}")
+        row, column, counts = self.both.row, self.both.col, self.counts
+        similar = self.both.data / (np.sqrt(counts[row] * counts[column]) + shrink)
+        similar[row == column] = 0.0
+        # The `neighbours` largest of each column.
+        order = np.lexsort((-similar, column))
+        first = np.searchsorted(column[order], np.arange(self.both.shape[1]))
+        place = np.arange(len(order)) - first[column[order]]
+        kept = order[place < neighbours]
+        parts = similar[kept], (row[kept], column[kept])
+        weight = sparse.csr_matrix(parts, self.both.shape)
+        asked = taken(self.log, decay)
+        return lambda users: (asked[users] @ weight).toarray()
 
 
 def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
@@ -150,12 +176,13 @@ def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
     return lambda users: own[users].toarray() + share
 
 
-BASELINES: Mapping[str, Callable[..., Scorer]] = {
-    "popularity": popularity,
-    "recent_popularity": popularity,
-    "item_knn": item_knn,
-    "ease": ease,
-    "own_repeats": own_repeats,
+# Name to what a log makes: a function of the settings, which keeps what they share.
+BASELINES: Mapping[str, Callable[[Interactions], Callable[..., Scorer]]] = {
+    "popularity": lambda log: partial(popularity, log),
+    "recent_popularity": lambda log: partial(popularity, log),
+    "item_knn": ItemKNN,
+    "ease": Ease,
+    "own_repeats": lambda log: partial(own_repeats, log),
 }
 GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "popularity": {},
@@ -201,11 +228,11 @@ def tuned(name: str, log: Interactions, judge: Callable[[Scorer], float]) -> Tun
         judge: What a scorer is worth on events that `log` does not hold; higher is
             better. Of equal ones the first of the grid is taken.
     """
-    make, grid = BASELINES[name], GRIDS[name]
+    make, grid = BASELINES[name](log), GRIDS[name]
     settings = {setting: values[-1] for setting, values in grid.items()}
-    best = -np.inf if grid else judge(make(log))
+    best = -np.inf if grid else judge(make())
     for setting, values in grid.items():
-        worth = {v: judge(make(log, **settings | {setting: v})) for v in values}
+        worth = {v: judge(make(**settings | {setting: v})) for v in values}
         settings[setting] = max(worth, key=lambda v: worth[v])
         best = worth[settings[setting]]
-    return Tuned(name, settings, best, lambda other: make(other, **settings))
+    return Tuned(name, settings, best, lambda other: BASELINES[name](other)(**settings))

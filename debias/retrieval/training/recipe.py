@@ -1,6 +1,7 @@
 """Towers by name, and the settings that make one: plain values, no TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -35,18 +36,19 @@ class Recipe(NamedTuple):
         hidden: Hidden sizes of the towers; "fm" has none.
         temperature: Divides the products of vectors.
         seed: Determines the initial weights.
-        config: The fields of a `debias.retrieval.training.learner.TrainingConfig`.
+        config: Fields of `debias.retrieval.training.learner.TrainingConfig` that differ
+            from its defaults.
         compress, rows: As for `debias.layers.embedding.RowEmbedding`, of ids.
         history: How a history is read, one of `HISTORIES` of the tower.
         normalize_users: Whether the vectors of users have length 1.
     """
 
-    tower: str
-    dim: int
-    hidden: list[int]
-    temperature: float
-    seed: int
-    config: dict[str, Any]
+    tower: str = "fm"
+    dim: int = 64
+    hidden: Sequence[int] = (128,)
+    temperature: float = 0.3
+    seed: int = 0
+    config: Mapping[str, Any] = MappingProxyType({})
     compress: str | None = None
     rows: int | None = None
     history: str | None = "recency"
@@ -60,11 +62,11 @@ class Recipe(NamedTuple):
             "dim": self.dim,
             "temperature": self.temperature,
             "seed": self.seed,
-            "length": self.config["length"],
+            "length": self.training_config().length,
             "normalize_users": self.normalize_users,
         }
         if self.tower != "fm":
-            given["hidden"] = self.hidden
+            given["hidden"] = tuple(self.hidden)
         if HISTORIES[self.tower] != (None,):
             given["history"] = self.history
         if self.compress is not None:
@@ -102,8 +104,8 @@ def candidates(
 ) -> list[Recipe]:
     """The recipe for each tower, and for each way in which it may read a history.
 
-    >>> base = Recipe("fm", 4, [], 0.3, 0, {})
-    >>> [(each.tower, each.history) for each in candidates(base, ["fm", "mind"])]
+    >>> tried = candidates(Recipe(), ["fm", "mind"])
+    >>> [(each.tower, each.history) for each in tried]
     [('fm', 'recency'), ('fm', 'mean'), ('mind', None)]
     """
     return [

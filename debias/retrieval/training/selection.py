@@ -31,7 +31,7 @@ CUTOFF = 50
 MAX_PASSES, PATIENCE = 8, 2
 PERIOD = 0.1  # of the events, the least that the last period holds
 USERS = 10_000  # judged at most
-EASE_ITEMS = 10_000  # with more, its matrices would take more than 1.6 GB
+EASE_ITEMS = 6_000  # with more, its inverses would take minutes
 
 
 def _nothing(events: int) -> None:

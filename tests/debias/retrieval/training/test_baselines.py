@@ -6,8 +6,8 @@ import pytest
 from debias.retrieval.training.baselines import (
     BASELINES,
     GRIDS,
-    ease,
-    item_knn,
+    Ease,
+    ItemKNN,
     own_repeats,
     popularity,
     taken,
@@ -26,13 +26,13 @@ def test_ease_is_a_ridge_regression_of_each_item_on_the_others():
         gram = others.T @ others + strength * np.eye(others.shape[1])
         weights = np.linalg.solve(gram, others.T @ x[:, item])
         wanted[:, item] = np.insert(weights, item, 0.0)
-    scores = ease(LOG, strength)(EVERYBODY)
+    scores = Ease(LOG)(strength)(EVERYBODY)
     np.testing.assert_allclose(scores, x @ wanted, atol=1e-4)
 
 
 def test_recent_items_say_more_in_the_query_alone():
-    recent = ease(LOG, 7.0, decay=0.5)(EVERYBODY)
-    weights = ease(LOG, 7.0)(EVERYBODY)
+    recent = Ease(LOG)(7.0, decay=0.5)(EVERYBODY)
+    weights = Ease(LOG)(7.0)(EVERYBODY)
     assert not np.allclose(recent, weights)
     order, offsets = LOG.by_user()
     mine = LOG.item[order[offsets[3] : offsets[4]]][::-1]
@@ -52,7 +52,7 @@ def test_item_knn_keeps_the_nearest_neighbours_of_each_item():
         top = sorted(similar.values(), reverse=True)[:k]
         for i, s in similar.items():
             wanted[i, j] = s if s > top[-1] + 1e-9 or s in top else 0.0
-    scores = item_knn(LOG, k, shrink)(EVERYBODY)
+    scores = ItemKNN(LOG)(k, shrink)(EVERYBODY)
     # Where neighbours tie, which of them counts is open: compare items without ties.
     free = [
         j
@@ -99,7 +99,8 @@ def test_tuning_takes_what_judges_best_and_fits_it_to_another_log(name):
     [
         (lambda: taken(LOG, 0.0), "decay must be above 0 and at most 1, got 0.0"),
         (lambda: popularity(LOG, 2.0), "share must be above 0 and at most 1, got 2.0"),
-        (lambda: item_knn(LOG, 0), "neighbours must be at least 1, got 0"),
+        (lambda: Ease(LOG)(0.0), "regularisation must be above 0, got 0.0"),
+        (lambda: ItemKNN(LOG)(0), "neighbours must be at least 1, got 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, said):
