@@ -1,6 +1,7 @@
 """A training run in a folder; after an interruption it resumes at the last full pass.
 
     train.json    the request: source of the events, settings
+    trials/N.npz  how candidate N was judged, until all are
     choice.json   which recipe was chosen, and among which
     passes/N      the learner after pass N; only the last is there
     losses.json   the mean loss of each pass
@@ -168,8 +169,10 @@ def _chosen(
 ) -> dict[str, Any]:
     """The choice of a file, made and written where it is not there yet."""
     if not path.exists():
-        found = select(log, recipes, passes, progress=progress)
+        trials = path.with_name("trials")
+        found = select(log, recipes, passes, keep=trials, progress=progress)
         write_record(path, {**found._asdict(), "recipe": found.recipe._asdict()})
+        shutil.rmtree(trials, ignore_errors=True)
     return read_record(path, list(Choice._fields))
 
 

@@ -9,10 +9,12 @@ whether a tower was worth it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from debias.data.files import atomic_write
 from debias.retrieval.data.interactions import Interactions, leave_last_out, time_split
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training.baselines import BASELINES, Scorer, tuned
@@ -251,6 +253,7 @@ def select(
     recipes: Sequence[Recipe],
     passes: int | None = None,
     compare: bool = True,
+    keep: str | Path | None = None,
     progress: Callable[[int], None] = _nothing,
 ) -> Choice:
     """Chooses among recipes by events held out of a log.
@@ -261,6 +264,9 @@ def select(
             them.
         passes: How many each makes; None: as many as are best for it.
         compare: Whether baselines are tuned and compared as well.
+        keep: A folder in which each candidate's trial is kept, so that a choice that
+            was interrupted goes on from the last; None: nowhere. For one log and one
+            set of candidates.
         progress: Called after each step with its number of events.
 
     Raises:
@@ -269,7 +275,16 @@ def select(
     if not recipes:
         raise ValueError("recipes must hold at least one candidate, got none")
     held = hold_out(log)
-    trials = [trial(recipe, held, passes, progress) for recipe in recipes]
+    trials = []
+    for number, recipe in enumerate(recipes):
+        path = None if keep is None else Path(keep) / f"{number}.npz"
+        if path is not None and path.exists():
+            trials.append(_read(path, recipe))
+            progress(len(trials[-1].curve) * len(held.known))
+            continue
+        trials.append(trial(recipe, held, passes, progress))
+        if path is not None:
+            _write(path, trials[-1])
     # Of equal ones the first: `sorted` keeps their order.
     trials = sorted(trials, key=lambda each: -float(each.values.mean()))
     best, rows = trials[0], []
@@ -281,6 +296,30 @@ def select(
             rows.append(row(name, values, settings=settings, **more))
     tried = [row(t.recipe.tower, t.values, **_facts(t)) for t in trials]
     return Choice(best.recipe, best.passes, held.rule, len(best.values), tried, rows)
+
+
+def _write(path: Path, trial: Trial) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trend = trial.recipe.config.get("trend") or ()
+    with atomic_write(path) as aside, aside.open("wb") as file:
+        np.savez(
+            file,
+            passes=np.array(trial.passes),
+            curve=np.array(trial.curve),
+            values=trial.values,
+            trend=np.array(trend),
+        )
+
+
+def _read(path: Path, recipe: Recipe) -> Trial:
+    try:
+        with np.load(path) as held:
+            passes, curve = int(held["passes"]), held["curve"].tolist()
+            values, trend = held["values"], tuple(held["trend"].tolist())
+    except Exception as error:  # of zipfile and NumPy
+        raise ValueError(f"{path}: is damaged: {error}; remove it") from error
+    config = {**recipe.config, "trend": trend} if trend else recipe.config
+    return Trial(recipe._replace(config=config), passes, curve, values)
 
 
 def _facts(trial: Trial) -> dict[str, Any]:

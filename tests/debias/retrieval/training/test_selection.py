@@ -126,3 +126,32 @@ def test_what_a_command_evaluates_is_what_a_scorer_ranks():
     found = evaluate(learner.model, held.known, held.held, (50,))
     values = judge(held)(selection.scorer(learner), Repeat())
     assert found["ndcg@50"] == pytest.approx(values.mean())
+
+
+def test_a_choice_that_was_interrupted_goes_on_from_the_last_trial(
+    tmp_path, monkeypatch
+):
+    recipes, made = candidates(RECIPE, ["fm", "mind"]), []
+
+    def stopped(recipe, *given):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(trial(recipe, *given))
+        return made[-1]
+
+    monkeypatch.setattr(selection, "trial", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        select(LOG, recipes, 2, False, tmp_path)
+    tried = []
+    monkeypatch.setattr(
+        selection, "trial", lambda recipe, *given: tried.append(recipe) or made[0]
+    )
+    events = []
+    resumed = select(LOG, recipes, 2, False, tmp_path, progress=events.append)
+    assert tried == recipes[2:]
+    assert events == [len(each.curve) * len(hold_out(LOG).known) for each in made]
+    known = {row["history"]: row["ndcg@50"] for row in resumed.trials if row["history"]}
+    assert known["mean"] == made[1].values.mean()
+    (tmp_path / "0.npz").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"0\.npz: is damaged"):
+        select(LOG, recipes, 2, False, tmp_path)
