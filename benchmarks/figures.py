@@ -10,6 +10,7 @@
 | `updates` | hit rate of retrieval day by day, by how it is kept up to date |
 | `repair` | relevance by components of the graph of ranks, and its repair |
 | `horizons` | NDCG after each of ten rounds of learning from one's own log |
+| `offline` | how each scoreboard of clicks agrees with the truth |
 
 The first two are of a model trained for the purpose, the others of published results.
 """
@@ -36,7 +37,7 @@ from benchmarks.harness import store
 from benchmarks.harness.drawing import band
 from benchmarks.harness.plan import Table
 from benchmarks.harness.tables import View, views
-from benchmarks.questions import drawings, graph, horizons
+from benchmarks.questions import drawings, graph, horizons, offline
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import World, trained, world
 from benchmarks.ranking.settings import Size
@@ -212,5 +213,6 @@ FIGURES: Mapping[str, Callable[[int, Size], Figure]] = {
     "updates": partial(of_results, updates.TABLE, by_day),
     "repair": partial(of_results, graph.TABLE, drawings.repairs),
     "horizons": partial(of_results, horizons.TABLE, drawings.by_round),
+    "offline": partial(of_results, offline.TABLE, drawings.scoreboards),
 }
 """Entering a figure here has it drawn and tested."""

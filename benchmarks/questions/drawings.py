@@ -53,9 +53,11 @@ def scoreboards(found: Views) -> Figure:
         axes.axvline(0, color="grey", linewidth=0.5)
         axes.set_title(title)
         axes.set_xlabel("Kendall's tau, mean and 95% interval")
+        axes.set_xlim(-1, 1)
     panels[0].set_yticks(range(len(rows)), rows)
     panels[0].invert_yaxis()
-    panels[-1].legend(frameon=False)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
