@@ -6,8 +6,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.harness.drawing import band
 from benchmarks.harness.tables import View
-from benchmarks.questions import graph, horizons, kinds, offline, production
-from debias.metrics import Difference
+from benchmarks.questions import graph, horizons, offline
 
 Views = Mapping[str, View]  # by population
 
@@ -75,59 +74,3 @@ def repairs(found: Views) -> Figure:
     axes.set_ylabel("correlation with true relevance")
     axes.legend(frameon=False)
     return figure
-
-
-def kinds_of_users(found: Views) -> Figure:
-    """Difference in NDCG@5 from one kind of users, by kinds in the model."""
-    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    counts = range(2, kinds.MOST + 1)
-    for population, view in found.items():
-        label = f"{population} ({kinds.TRUE[population]})"
-        differences = [view.paired(f"kinds_{k}", "ndcg@5", True) for k in counts]
-        band(axes, counts, differences, label)
-    axes.axhline(0, color="grey", linewidth=0.5)
-    axes.set_xticks(counts)
-    axes.set_xlabel("kinds of users in the model")
-    axes.set_ylabel("NDCG@5 over one kind, % and 95% interval")
-    axes.legend(frameon=False, title="crowd (kinds)")
-    return figure
-
-
-def map_of_winners(found: Views) -> Figure:
-    """Difference in NDCG@5 from `softmax_naive`, by labels and sessions."""
-    rows = ("product", "listwise", "production")
-    figure = Figure(figsize=(7.2, 6.0), layout="constrained")
-    panels = figure.subplots(len(production.CROWDS), len(rows), squeeze=False)
-    for line, crowd in zip(panels, production.CROWDS, strict=True):
-        for axes, row in zip(line, rows, strict=True):
-            grid = [
-                [
-                    _gain(found, crowd, labels, sessions, row)
-                    for labels in production.LABELS
-                ]
-                for sessions in production.SESSIONS
-            ]
-            means = [[each.mean if each else 0.0 for each in some] for some in grid]
-            axes.imshow(means, cmap="RdBu", vmin=-20, vmax=20, aspect="auto")
-            for y, some in enumerate(grid):
-                for x, each in enumerate(some):
-                    if each:
-                        sure = each.low > 0 or each.high < 0
-                        text = f"{each.mean:+.1f}%"
-                        weight = "bold" if sure else "normal"
-                        axes.text(x, y, text, ha="center", va="center", weight=weight)
-            axes.set_xticks(range(len(production.LABELS)), production.LABELS)
-            axes.set_yticks(range(len(production.SESSIONS)), production.SESSIONS)
-            axes.set_title(f"{row}, {crowd}")
-    figure.supxlabel("% of the labels that the production ranker has seen")
-    figure.supylabel("sessions")
-    return figure
-
-
-def _gain(
-    found: Views, crowd: str, labels: int, sessions: str, row: str
-) -> Difference | None:
-    """Difference in NDCG@5 from the baseline in percent, where it was measured."""
-    view = found.get(f"{crowd}-{labels}-{sessions}")
-    return None if view is None else view.paired(row, "ndcg@5", True)
