@@ -158,8 +158,7 @@ def cascade_ips(
     ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
     raw = np.cumprod(ratio, axis=1, dtype=float)
     if clip is None:
-        shown = raw[log.mask & (raw > 0)]
-        clip = max(choose_clip(shown, WORTH), 1.0) if shown.size else 1.0
+        clip = chosen_clip(raw[log.mask])
     weight = np.minimum(raw, clip)
     total = weight.sum(axis=0)
     if not (total > 0).all():
@@ -188,6 +187,12 @@ def cascade_ips(
         confidence,
     )
     return found._replace(clip=float(clip), unclipped=unclipped)
+
+
+def chosen_clip(weights: np.ndarray) -> float:
+    """The largest clip, 1 or more, at which the weights above 0 are worth a tenth."""
+    used = weights[weights > 0]
+    return max(choose_clip(used, WORTH), 1.0) if used.size else 1.0
 
 
 def examination_ips(
@@ -233,7 +238,7 @@ def examination_ips(
     places = np.argsort(~log.mask, axis=1, kind="stable")
     raw = theta[np.take_along_axis(places, place, axis=1)] / theta
     if clip is None:
-        clip = max(choose_clip(raw[log.click], WORTH), 1.0) if log.click.any() else 1.0
+        clip = chosen_clip(raw[log.click])
     weight = np.where(log.mask, np.minimum(raw, clip), 0.0)
     earned = (weight * log.click).sum(axis=1)
     used = weight[log.click]

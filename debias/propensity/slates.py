@@ -12,13 +12,12 @@ from numpy.typing import ArrayLike
 
 from debias.data import ClickLog, RankingData
 from debias.metrics import effective_sample_size
-from debias.propensity.impressions import choose_clip
 from debias.propensity.off_policy import (
-    WORTH,
     OffPolicy,
     check_options,
     checked_chance,
     checked_examination,
+    chosen_clip,
     estimated,
     item_weights,
 )
@@ -203,7 +202,7 @@ def cascade_dr(
     ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
     raw = np.cumprod(ratio, axis=1, dtype=float)
     if clip is None:
-        clip = _chosen(raw[log.mask])
+        clip = chosen_clip(raw[log.mask])
 
     def earned(weight: np.ndarray) -> np.ndarray:
         before = np.concatenate([np.ones((len(log), 1)), weight[:, :-1]], axis=1)
@@ -277,7 +276,7 @@ def pbm_ips(
     ratio = np.divide(new, old, out=np.zeros(len(new)), where=old > 0)
     raw = np.where(log.mask, ratio[log.item], 0.0)
     if clip is None:
-        clip = _chosen(raw[log.click])
+        clip = chosen_clip(raw[log.click])
     weight = np.minimum(raw, clip)
     earned = (weight * log.click).sum(axis=1)
     used = weight[log.click]
@@ -357,12 +356,6 @@ def pseudo_inverse(
     return found._replace(
         clip=np.inf, unclipped=found.value, unsupported=1.0 - float(covered.mean())
     )
-
-
-def _chosen(weights: np.ndarray) -> float:
-    """The largest clip, 1 or more, at which weights are worth a tenth of them."""
-    used = weights[weights > 0]
-    return max(choose_clip(used, WORTH), 1.0) if used.size else 1.0
 
 
 def _pair_weights(
