@@ -339,16 +339,20 @@ def _print_choice(choice: dict[str, Any]) -> None:
     ]
     print_table(f"Chosen by {where}", trials)
     print_table("What takes no training", [_rival(row) for row in choice["rivals"]])
+    sure, level = [], []
     for row in choice["rivals"]:
-        if row["ahead"] <= 0:
-            continue
-        half = 1.96 * (row["ahead_se"] or 0.0)
-        sure = "beats" if row["ahead"] > half else "is level with or above"
+        if row["ahead"] > 1.96 * (row["ahead_se"] or 0.0):
+            sure.append(row["name"])
+        elif row["ahead"] > 0:
+            level.append(row["name"])
+    if sure:
         say(
-            f"{row['name']} {sure} the chosen tower: NDCG@50 is {row['ahead']:.4f} "
-            f"+-{half:.4f} (95%) higher over {choice['users']:,} held-out users. Give "
-            "the towers features of items and users, or serve it instead"
+            f"{', '.join(sure)}: better than the chosen tower beyond chance (95%, "
+            f"{choice['users']:,} users, paired); try a larger --dim, all towers "
+            "(--model auto), or features of items and users"
         )
+    if level:
+        say(f"{', '.join(level)}: level with the chosen tower, within chance")
 
 
 def _rival(row: dict[str, Any]) -> dict[str, Any]:
@@ -368,8 +372,9 @@ def _towers(text: str) -> list[str]:
     if text == AUTO:
         return list(TOWERS)
     names = text.split(",")
+    known = (AUTO, *TOWERS) if len(names) == 1 else tuple(TOWERS)
     for name in names:
-        _check_name("--model", name, (AUTO, *TOWERS))
+        _check_name("--model", name, known)
     return list(dict.fromkeys(names))
 
 

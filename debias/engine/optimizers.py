@@ -9,6 +9,14 @@ from keras import ops
 from debias.types import Tensor
 
 
+def _assigned(variable: Any, value: Tensor) -> Tensor:
+    """Assigns inside a branch of `tf.cond`, which asks for a tensor."""
+    import tensorflow as tf
+
+    with tf.control_dependencies([variable.assign(value)]):
+        return tf.constant(True)
+
+
 @keras.saving.register_keras_serializable(package="debias")
 class RowWiseAdam(keras.optimizers.Adam):
     """Adam that steps only the rows of an embedding table that a batch has looked up.
@@ -139,16 +147,27 @@ class RowWiseAdam(keras.optimizers.Adam):
         log = tf.math.lgamma(steps + 1) - tf.math.lgamma(steps + eta + 2)
         return tf.exp(log + tf.math.lgamma(tf.constant(eta + 2, tf.float64)))
 
-    def _average_rows(self, place: int, rows: Tensor, move: Tensor) -> None:
-        """Adds the subtracted `move` (R, d) of rows to D, divided by G(t - 1)."""
+    def _average_rows(
+        self, place: int, variable: Any, rows: Tensor, move: Tensor
+    ) -> None:
+        """Adds `move` (R, d), about to be subtracted, to D of rows by G(t - 1)."""
         import tensorflow as tf
 
         self._rowwise.add(place)
         step = tf.cast(self._averaged_steps(), tf.float64)
         # After the first step the average is the weights themselves, so D stays 0.
         share = tf.where(step > 0, 1 / self._shrinkage(tf.maximum(step - 1, 0)), 0.0)
-        change = move * tf.cast(share, move.dtype)
         difference = self._model_variables_moving_average[place].value
+        share = tf.cast(share, move.dtype)
+        # A table that has outgrown `dense_rows` still has its average here.
+        tf.cond(
+            self._averaged_by_rows.value[place] > 0,
+            lambda: tf.constant(False),
+            lambda: _assigned(
+                difference, share * (difference - tf.convert_to_tensor(variable))
+            ),
+        )
+        change = move * share
         difference.scatter_add(tf.IndexedSlices(change, rows))
 
     def finalize_variable_values(self, var_list: Any) -> None:
@@ -166,6 +185,8 @@ class RowWiseAdam(keras.optimizers.Adam):
         """
         if self.averaging is None:
             raise ValueError("no average over a growing window: give averaging=3")
+        if int(self._averaged_steps()) < 1:
+            return  # no step was taken: there is no average yet
         averages = self.averages()
         for place, (variable, kept) in enumerate(
             zip(self._trainable_variables, averages, strict=True)
@@ -234,9 +255,9 @@ class RowWiseAdam(keras.optimizers.Adam):
         move = rate * m / (tf.sqrt(v) + self.epsilon)
         moment.scatter_update(tf.IndexedSlices(m, rows))
         velocity.scatter_update(tf.IndexedSlices(v, rows))
-        variable.scatter_sub(tf.IndexedSlices(move, rows))
         if self.averaging is not None and self.weight_decay is None:
-            self._average_rows(place, rows, move)
+            self._average_rows(place, variable, rows, move)
+        variable.scatter_sub(tf.IndexedSlices(move, rows))
 
     def get_config(self) -> dict[str, Any]:
         own = {

@@ -131,7 +131,14 @@ class FeatureTable:
         columns, vocabularies = {}, {}
         for name, values in raw.items():
             if _is_numeric(values):
-                columns[name] = np.nan_to_num(np.asarray(values, np.float32))
+                numbers = np.asarray(values, np.float32)
+                if np.isinf(numbers).any():
+                    raise ValueError(
+                        f"{name!r} of row {int(np.argmax(np.isinf(numbers)))} is "
+                        "infinite or beyond single precision: give a finite number, or "
+                        "none where it is not known"
+                    )
+                columns[name] = np.nan_to_num(numbers)
                 continue
             flat, lengths = _flatten(name, values)
             if name == ID and (lengths is not None or len(np.unique(flat)) < len(flat)):

@@ -9,6 +9,20 @@ STRENGTH = (
 )
 
 
+def late_events(log: Interactions, count: int) -> Interactions:
+    """The `count` latest events, and those at the time of the earliest of these.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns(["u"] * 4, ["i", "j", "k", "l"], [1, 2, 2, 3])
+    >>> late_events(log, 2).time.tolist()
+    [2, 2, 3]
+    """
+    count = min(max(count, 1), len(log))
+    if not count:
+        return log
+    return log.take(log.time >= np.partition(log.time, -count)[-count])
+
+
 def trend(log: Interactions, share: float) -> np.ndarray:
     """(items,) float32: how much more often each item is taken lately, as a log.
 
@@ -25,8 +39,8 @@ def trend(log: Interactions, share: float) -> np.ndarray:
 
     Args:
         log: What users took.
-        share: The latest part of its events, above 0 and at most 1; by quantile of
-            time.
+        share: The latest part of its events, above 0 and at most 1. Events that share
+            the time of the earliest of them count as well.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> item = np.repeat(["old", "new", "old"], [3000, 2000, 1000])
@@ -38,7 +52,10 @@ def trend(log: Interactions, share: float) -> np.ndarray:
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}")
     counts = log.popularity()
-    often = (counts + 1) / (len(log) + len(counts))
-    latest = log.take(log.time > np.quantile(log.time, 1 - share)).popularity()
+    if log.before is not None:  # what a window dropped was taken all the same
+        dropped = log.before.counts.astype(float)
+        counts = counts + np.bincount(log.before.rows, dropped, len(counts))
+    often = (counts + 1) / (counts.sum() + len(counts))
+    latest = late_events(log, round(share * counts.sum())).popularity()
     now = (latest + STRENGTH * often) / (latest.sum() + STRENGTH)
     return (np.log(now) - np.log(often)).astype(np.float32)

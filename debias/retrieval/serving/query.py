@@ -61,7 +61,8 @@ def retrieve(
         version: As `debias.retrieval.serving.versions.load` gives it.
         user: Raw features, "id" among them if it has one. A feature left out is looked
             up for a known user and missing for another. A value never seen before is
-            out of vocabulary.
+            out of vocabulary. Without a known id, a history and a feature, the answer
+            is that of the version's `stranger`, the mean of its users.
         history: Raw ids of the user's latest items, most recent first. Ids that the
             catalogue lacks are passed over. None: the published history of a known
             user.
@@ -113,7 +114,11 @@ def find(
     length = version.tower.length
     latest = np.zeros((1, length), np.int32)
     latest[0, : len(codes[:length])] = codes[:length]
-    vectors = version.tower({**features, "history": latest})[0]
+    known = row >= 0 or codes or any(user[name] is not None for name in {*user} - {ID})
+    if known or version.stranger is None:
+        vectors = version.tower({**features, "history": latest})[0]
+    else:
+        vectors = version.stranger
     policy = _policy(version, repeat)
     # A published history is among what was taken, where that was published.
     named = codes if history is not None or version.taken is None else []

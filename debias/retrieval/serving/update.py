@@ -282,7 +282,8 @@ def publish_increment(
         applied: The marks, those of the events of the increment included.
         served: What is published now.
     """
-    index = served.index.upsert(increment.items, increment.vectors)
+    vectors = _with_served_prior(learner, increment, served.index)
+    index = served.index.upsert(increment.items, vectors)
     if len(index.fresh) > REBUILD * len(index):
         index = build(index.vectors, how)
     root = Path(root)
@@ -294,6 +295,20 @@ def publish_increment(
         side = tower if fits else learner.user_tower()
         kept = keep, _ranker(served), served.repeat
         return _publish(root, learner, side, index, about, *kept)
+
+
+def _with_served_prior(
+    learner: Learner, increment: Increment, index: Index
+) -> np.ndarray:
+    """The vectors of an increment; what is in fashion stands still until a full update.
+
+    The prior of every item changes with the log, and an increment upserts those alone
+    that it touched: with priors of their own time they would compete by two measures.
+    """
+    vectors, known = increment.vectors.copy(), increment.items < len(index)
+    if learner.config.trend is not None:
+        vectors[known, -1] = np.asarray(index.vectors)[increment.items[known], -1]
+    return vectors
 
 
 def replace_tables(
@@ -354,6 +369,7 @@ def _publish(
         taken=log.seen(),
         repeat=repeat,
         ranker=ranker,
+        stranger=learner.typical_user(),
         extra=about,
         keep=keep,
     )

@@ -83,6 +83,12 @@ class Version:
         return Repeat.of(self.manifest.get("repeat", "exclude"))
 
     @cached_property
+    def stranger(self) -> np.ndarray | None:
+        """(d,) the vector of a user of whom nothing is known; None: the tower's."""
+        given = self.manifest.get("stranger")
+        return None if given is None else np.array(given, np.float32)
+
+    @cached_property
     def user_codes(self) -> dict[str, dict[str, int]]:
         """For each feature of users that has codes: raw value to code."""
         return codes(self.users)
@@ -116,6 +122,7 @@ def publish(
     taken: Ragged | None = None,
     repeat: str | Repeat = "exclude",
     ranker: str | Path | None = None,
+    stranger: np.ndarray | None = None,
     extra: Mapping[str, Any] | None = None,
     keep: int = 3,
 ) -> str:
@@ -134,6 +141,8 @@ def publish(
         repeat: What becomes of it: "exclude", "allow", or a `Repeat`.
         ranker: Path of a ranker that `debias export` wrote as ONNX, switched with all
             the rest.
+        stranger: (d,) vector of a user of whom nothing is known, neither id nor history
+            nor features, such as the mean of all users; None: what the tower gives.
         extra: JSON values of the caller's, switched with all the rest; e.g. how far a
             log of events has been applied.
         keep: How many versions to keep, this one included. Versions that were rolled
@@ -159,6 +168,7 @@ def publish(
         "dtype": str(index.vectors.dtype),
         "index": index.report and _plain("index.report", index.report._asdict()),
         "repeat": Repeat.of(repeat)._asdict(),
+        "stranger": None if stranger is None else _checked_stranger(stranger, index),
         "extra": _plain("extra", dict(extra or {})),
     }
     with alone(root):
@@ -197,6 +207,16 @@ def _check_parts(
             f"histories hold the code {histories.max()}, the table of items has codes "
             f"below {items.size(ID)}: give histories over these items"
         )
+
+
+def _checked_stranger(vector: np.ndarray, index: Index) -> list[float]:
+    vector = np.asarray(vector, np.float32)
+    if vector.shape != (index.dim,) or not np.isfinite(vector).all():
+        raise ValueError(
+            f"stranger must be ({index.dim},) finite numbers, as the vectors of the "
+            f"index are, got {vector.shape}"
+        )
+    return [float(x) for x in vector]
 
 
 def _checked_taken(

@@ -14,6 +14,7 @@ from scipy import sparse
 from scipy.linalg import lapack
 
 from debias.retrieval.data.interactions import Interactions
+from debias.retrieval.data.trend import late_events
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 
@@ -61,7 +62,7 @@ def popularity(log: Interactions, share: float = 1.0) -> Scorer:
     counts = log.popularity()
     if share == 1:
         return _constant(counts)
-    recent = log.take(log.time > np.quantile(log.time, 1 - share)).popularity()
+    recent = late_events(log, round(share * len(log))).popularity()
     return _constant(recent + counts / max(len(log), 1))
 
 
@@ -104,7 +105,12 @@ def ease_weights(seen: Any, regularisation: float) -> np.ndarray:
     gram = (seen.T @ seen).toarray(order="F").astype(np.float64)
     gram[np.diag_indices_from(gram)] += regularisation
     # By Cholesky, in place; both fill the upper triangle alone.
-    factor, _ = lapack.dpotrf(gram, lower=0, overwrite_a=1)
+    factor, wrong = lapack.dpotrf(gram, lower=0, overwrite_a=1)
+    if wrong:
+        raise ValueError(
+            f"regularisation {regularisation:g} is too small, X'X + lambda I is "
+            "singular: give more"
+        )
     inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
     scale = -1 / np.diag(inverse)
     upper = np.triu(inverse, 1).astype(np.float32)

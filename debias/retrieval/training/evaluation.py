@@ -359,7 +359,7 @@ def evaluate(
 
     The items of each user among `events` are ranked as the model is served: among all
     items, those that the user took as `repeat` says, from its history in `log`. A user
-    that the log does not know has an unknown id, no features and no history. An item
+    that the log does not know stands for the `typical_user`. An item
     that the log does not know has no rank and counts as missed. So does, where repeats
     are excluded, one that the user has taken, even if that is its whole history.
 
@@ -388,6 +388,10 @@ def evaluate(
     queries = _queries(log, events.user, history_length(model))
     vectors = model.item_vectors(log.items.columns)
     users = model.user_vectors(queries.features)
+    nobody = queries.features[ID] < FIRST
+    if nobody.any():
+        users[nobody] = 0.0
+        users[(nobody, 0) if users.ndim == 3 else nobody] = typical_user(model, log)
     target = log.items.encode({ID: events.item})[0][ID] - FIRST
     there = target >= 0
     _warn_learned(log, events)
@@ -428,6 +432,30 @@ def _warn_learned(log: Interactions, events: Events) -> None:
             "with the last ones held out (--hold-out)",
             stacklevel=3,
         )
+
+
+def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndarray:
+    """(d,) the mean vector of users, which stands for one of whom nothing is known.
+
+    Its products are the mean scores of users, so that it orders items by how much they
+    are liked in general. What a tower gives for a user without id, history and features
+    has never been trained, and orders them at random.
+
+    Args:
+        model: A `debias.retrieval.models.RetrievalModel`.
+        log: What users took so far.
+        most: Users to average over, evenly spaced. Of several vectors of a user, those
+            count that are not zero.
+    """
+    active = np.unique(log.user)
+    if not len(active):
+        active = np.arange(len(log.users))
+    some = active[np.linspace(0, len(active) - 1, min(most, len(active))).astype(int)]
+    history, _ = log.histories(max(history_length(model), 1), some)
+    vectors = model.user_vectors({**log.users.take(some), "history": history})
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    rows = rows[rows.any(axis=1)]
+    return rows.mean(axis=0) if len(rows) else np.zeros(vectors.shape[-1], np.float32)
 
 
 def history_length(model: Encodes) -> int:

@@ -4,6 +4,7 @@ A `Learner` is the towers, what users took so far, and the state of both optimis
 Saved to a folder and loaded again, it learns on as if it had never stopped.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from debias.retrieval.models.ids import (
     with_room,
 )
 from debias.retrieval.models.two_tower import RetrievalModel, Schema
+from debias.retrieval.training.evaluation import typical_user
 from debias.retrieval.training.fitting import (
     AVERAGING,
     BATCH_SIZE,
@@ -125,6 +127,15 @@ class Learner:
         vectors = self.model.user_vectors(self.user_features(rows))
         return vectors if self.config.trend is None else np.asarray(with_one(vectors))
 
+    def typical_user(self) -> np.ndarray:
+        """(d,) or (d + 1,) what stands for a user of whom nothing is known."""
+        vector = typical_user(self.model, self.log)
+        return (
+            vector
+            if self.config.trend is None
+            else np.append(vector, vector.dtype.type(1))
+        )
+
     def user_tower(self) -> Any:
         """The layer whose vectors are `user_vectors`."""
         user = self.model.user
@@ -195,8 +206,15 @@ def averaged(learner: Learner) -> Iterator[None]:
 
 def keep_averages(learner: Learner) -> None:
     """Ends a training: the averaged weights, if there are any, become the model's."""
-    if learner.config.averaging is not None:
-        learner.optimizer.keep_averages()
+    if learner.config.averaging is None:
+        return
+    if not int(learner.optimizer.iterations):
+        warnings.warn(
+            "no step was taken, since gradients overflowed in half precision: give "
+            "more passes, or train in single precision",
+            stacklevel=2,
+        )
+    learner.optimizer.keep_averages()
 
 
 def learn(
@@ -355,7 +373,10 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
     learner = new_learner(build, log, config)
     shapes = [tuple(variable.shape) for variable in learner.variables]
     if [value.shape for value in stored] != shapes:
-        raise ValueError(f"{folder}: was saved from another model; build the same one")
+        raise ValueError(
+            f"{folder}: was saved from another model, or by an earlier edition of this "
+            "library; train and publish again"
+        )
     for variable, value in zip(learner.variables, stored, strict=True):
         variable.assign(value)
     return learner

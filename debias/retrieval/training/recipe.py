@@ -16,6 +16,7 @@ TOWERS = {  # name to the function or class of `debias.retrieval.models`
     "dat": "DAT",
 }
 TRENDS = ((0.5, 0.2), (0.5, 0.05))  # among which a choice is made
+UNSHARED = ("mind", "dat")  # whose ids cannot share rows of their tables
 KINDS = ("recency", "mean")
 HISTORIES = {  # how each tower may read a history; None: it has a way of its own
     "fm": KINDS,
@@ -70,7 +71,7 @@ class Recipe(NamedTuple):
         if HISTORIES[self.tower] != (None,):
             given["history"] = self.history
         if self.compress is not None:
-            if self.tower in ("mind", "dat"):
+            if self.tower in UNSHARED:
                 raise ValueError(f"the tower {self.tower} cannot share rows of ids")
             given |= {"compress": self.compress, "rows": self.rows}
         make = getattr(models, TOWERS[self.tower])
@@ -96,6 +97,10 @@ def recipe_of(stored: dict[str, Any]) -> Recipe:
     Those written before histories were chosen say nothing of them: there the history
     was weighted by recency, and the vectors of users had length 1.
     """
+    older = {"averaging": None, "dense_rows": 0}
+    config = stored.get("config", {})
+    if "averaging" not in config and "history" not in stored:
+        stored = {**stored, "config": {**older, **config}}
     return Recipe(**{"history": "recency", "normalize_users": True, **stored})
 
 
@@ -104,10 +109,20 @@ def candidates(
 ) -> list[Recipe]:
     """The recipe for each tower, and for each way in which it may read a history.
 
+    Where ids share rows (`compress`), those of `UNSHARED` are left out.
+
+    Raises:
+        ValueError: None is left.
+
     >>> tried = candidates(Recipe(), ["fm", "mind"])
     >>> [(each.tower, each.history) for each in tried]
     [('fm', 'recency'), ('fm', 'mean'), ('mind', None)]
     """
+    if recipe.compress is not None:
+        able = [tower for tower in towers if tower not in UNSHARED]
+        if not able:
+            raise ValueError(f"the tower {towers[0]} cannot share rows of ids")
+        towers = able
     return [
         recipe._replace(tower=tower, history=how)
         for tower in towers

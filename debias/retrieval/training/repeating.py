@@ -18,8 +18,10 @@ PRIOR = 0.01  # precision of the normal prior on each weight, which holds them f
 def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndarray:
     """(E,) bool: events to fit weights on, which the model is not to learn from.
 
-    The last event of users, evenly spaced among those that have two: `share` of them,
-    at least `least` and at most `USERS`.
+    What users took last, evenly spaced among those that have two events: `share` of
+    them, at least `least` and at most `USERS`. What a user took at the same time is
+    withheld together: the rest of a basket would pass for the latest items, of which
+    none is taken next. A user whose events all share their time gives one.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> withheld(from_columns(["u", "u", "v"], ["i", "j", "i"], [2, 1, 1])).tolist()
@@ -29,8 +31,14 @@ def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndar
     users = np.flatnonzero(np.diff(offsets) > 1)
     count = min(len(users), USERS, max(least, round(share * len(users))))
     some = users[np.linspace(0, len(users) - 1, count).astype(int)]
+    time, last = log.time[order], offsets[1:] - 1
+    inside = time == np.repeat(time[last], np.diff(offsets))
+    counts = np.bincount(log.user[order], inside, minlength=len(log.users))
+    one = np.arange(len(log)) == np.repeat(last, np.diff(offsets))
+    whole = np.repeat(counts == np.diff(offsets), np.diff(offsets))
+    inside = np.where(whole, one, inside) & np.isin(log.user[order], some)
     out = np.zeros(len(log), bool)
-    out[order[offsets[some + 1] - 1]] = True
+    out[order] = inside
     return out
 
 

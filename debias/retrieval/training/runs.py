@@ -269,4 +269,7 @@ def open_run(folder: Path) -> Run:
         build, config = recipe.build(), recipe.training_config()
     except (TypeError, KeyError) as error:
         raise ValueError(f"{report_path}: is damaged: {error}; train again") from None
-    return Run(load(folder / "learner", build, config), report, request)
+    last = folder / "learner"
+    if not last.exists():  # of an earlier edition
+        last = folder / "passes" / str(len(report["passes"]))
+    return Run(load(last, build, config), report, request)

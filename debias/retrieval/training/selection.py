@@ -8,6 +8,7 @@ Rivals that take no gradient steps are tuned on the same events, so that one kno
 whether a tower was worth it.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from debias.retrieval.data.interactions import Interactions, leave_last_out, tim
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training.baselines import BASELINES, Scorer, tuned
 from debias.retrieval.training.evaluation import dot_scores, ndcg_by_query, ranks
+from debias.retrieval.training.fitting import Diverged
 from debias.retrieval.training.learner import (
     Learner,
     averaged,
@@ -79,7 +81,10 @@ def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
     order, offsets = log.by_user()
     last = offsets[1:][np.diff(offsets) >= 2] - 1
     if not len(last):
-        raise ValueError("no user has two events, so none can be held out")
+        raise ValueError(
+            "no user has two events, so none can be held out to choose by: give one "
+            "tower, one history and the passes (--model, --history, --epochs)"
+        )
     time = log.time[order]
     if (time[last] == time[last - 1]).mean() > 0.5:
         start = np.quantile(log.time, 1 - PERIOD, method="lower")
@@ -192,7 +197,8 @@ def _with_trend(
         learner.config = recipe.training_config()
         values = values_of(scorer(learner), policy(learner, held))
         ahead = row("gain", values - best.values)
-        if ahead["ndcg@50"] > max(gain, ahead["se"]):
+        # Of one user the error is NaN, and nothing is above it.
+        if ahead["ndcg@50"] > gain and ahead["ndcg@50"] > ahead["se"]:
             found, gain = best._replace(recipe=recipe, values=values), ahead["ndcg@50"]
     return found
 
@@ -212,6 +218,8 @@ def rivals(
     for name in BASELINES:
         if name == "ease" and len(held.known.items) > EASE_ITEMS:
             continue
+        if name == "own_repeats" and repeat == "exclude":
+            continue  # what is left of it is popularity
         best = tuned(name, held.known, lambda score: float(values_of(score).mean()))
         yield name, best.settings, values_of(best.fit(held.known))
 
@@ -275,16 +283,29 @@ def select(
     if not recipes:
         raise ValueError("recipes must hold at least one candidate, got none")
     held = hold_out(log)
-    trials = []
+    trials: list[Trial] = []
+    diverged: Diverged | None = None
     for number, recipe in enumerate(recipes):
         path = None if keep is None else Path(keep) / f"{number}.npz"
         if path is not None and path.exists():
             trials.append(_read(path, recipe))
             progress(len(trials[-1].curve) * len(held.known))
             continue
-        trials.append(trial(recipe, held, passes, progress))
+        try:
+            trials.append(trial(recipe, held, passes, progress))
+        except Diverged as error:
+            warnings.warn(
+                f"{recipe.tower} with history {recipe.history} is left out of the "
+                f"choice: {error}",
+                stacklevel=2,
+            )
+            diverged = error
+            continue
         if path is not None:
             _write(path, trials[-1])
+    if not trials:
+        assert diverged is not None
+        raise diverged
     # Of equal ones the first: `sorted` keeps their order.
     trials = sorted(trials, key=lambda each: -float(each.values.mean()))
     best, rows = trials[0], []

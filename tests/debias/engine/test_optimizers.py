@@ -234,3 +234,43 @@ def test_keeping_an_average_asks_for_one():
         RowWiseAdam(0.1).keep_averages()
     with pytest.raises(ValueError, match="ema_overwrite_frequency goes with use_ema"):
         RowWiseAdam(0.1, averaging=3.0, ema_overwrite_frequency=10)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_table_that_outgrows_dense_rows_keeps_its_average(fresh):
+    """The state of a table that was stepped whole, in an optimiser that steps rows."""
+    import tensorflow as tf
+
+    def gradient(seed):
+        values = tf.constant(
+            np.random.default_rng(seed).normal(size=(4, 3)), tf.float32
+        )
+        return tf.IndexedSlices(values, tf.constant([0, 1, 1, 2]), tf.constant([7, 3]))
+
+    start = np.random.default_rng(9).normal(size=(7, 3)).astype("float32")
+    small, large = keras.Variable(start), keras.Variable(start)
+    one = RowWiseAdam(0.1, averaging=3.0, dense_rows=100)
+    other = RowWiseAdam(0.1, averaging=3.0)
+    one.build([small]), other.build([large])
+    for seed in range(3):
+        one.apply([gradient(seed)])
+    if fresh:
+        one.keep_averages()
+    large.assign(small)
+    for new, old in zip(other.variables, one.variables, strict=True):
+        new.assign(old)
+    average = np.asarray(one.averages()[0])
+    for t in range(2):
+        other.apply([gradient(5 + t)])
+        share = 4 / (t + 4) if fresh else 4 / (3 + t + 4)
+        average = average + share * (np.asarray(large) - average)
+    np.testing.assert_allclose(np.asarray(other.averages()[0]), average, atol=1e-5)
+
+
+def test_without_a_step_there_is_no_average_to_keep():
+    table = keras.Variable(np.ones((3, 2), "float32"))
+    optimizer = RowWiseAdam(0.1, averaging=3.0)
+    optimizer.build([table])
+    optimizer.keep_averages()
+    assert (np.asarray(table) == 1).all()

@@ -28,3 +28,21 @@ def test_a_share_is_a_share(share):
     log = from_columns(["u"], ["i"], [1])
     with pytest.raises(ValueError, match="share must be above 0 and at most 1"):
         trend(log, share)
+
+
+def test_times_as_coarse_as_days_count_their_last_day_whole():
+    """A tenth of the events are of the last day, all of another item."""
+    day = np.repeat(np.arange(10), 1000)
+    item = np.where(day == 9, "new", "old")
+    log = from_columns(np.arange(10_000), item, day)
+    new, old = trend(log, 0.05)
+    often = np.array([1001, 9001]) / 10_002
+    wanted = np.log((np.array([1000, 0]) + STRENGTH * often) / 2000 / often)
+    np.testing.assert_allclose([new, old], wanted, atol=1e-6)
+
+
+def test_what_a_window_drops_counts_among_all_events():
+    user = np.repeat(np.arange(10), 300)
+    item = np.tile(np.repeat(["a", "b"], [200, 100]), 10)
+    log = from_columns(user, item, np.tile(np.arange(300), 10))
+    np.testing.assert_allclose(trend(log.latest(150), 0.1), trend(log, 0.1), atol=1e-6)

@@ -16,6 +16,7 @@ from debias.retrieval.training.evaluation import (
     ndcg_by_query,
     ranks,
     recall_metrics,
+    typical_user,
 )
 from tests.debias.retrieval.models.registry import LENGTH, LOG, MODELS
 
@@ -295,3 +296,20 @@ def test_events_of_the_training_are_no_evaluation():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(Counter(), *leave_last_out(TAKES))
+
+
+def test_a_user_of_whom_nothing_is_known_is_as_all_users_are():
+    """Products with the mean vector are the mean products."""
+    model = MODELS["fm"]()
+    log = LOG.take(LOG.user != 5)
+    vector = typical_user(model, log)
+    some = np.unique(log.user)
+    history, _ = log.histories(LENGTH, some)
+    users = model.user_vectors({**log.users.take(some), "history": history})
+    np.testing.assert_allclose(vector, users.mean(axis=0), atol=1e-6)
+    items = model.item_vectors(log.items.columns)
+    target = int(np.argmax(items @ vector))
+    name = log.items.vocabularies["id"][target]
+    later = Events(np.array(["stranger"]), np.array([name]), np.array([99.0]))
+    found = evaluate(model, log, later)
+    assert found["mrr"] == 1.0 and found["unknown_users"] == 1

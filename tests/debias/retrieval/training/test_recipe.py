@@ -5,7 +5,7 @@ import pytest
 
 from debias.retrieval.models.ids import id_tables
 from debias.retrieval.training.learner import TrainingConfig
-from debias.retrieval.training.recipe import TOWERS, Recipe
+from debias.retrieval.training.recipe import TOWERS, Recipe, candidates, recipe_of
 from tests.debias.retrieval.models.registry import ITEMS, USERS
 
 
@@ -38,3 +38,22 @@ def test_ids_share_rows_in_every_table_of_ids_or_the_tower_refuses(name):
     loaded.set_weights(model.get_weights())
     wanted = model.user_vectors(users)
     np.testing.assert_allclose(loaded.user_vectors(users), wanted, atol=1e-6)
+
+
+def test_towers_whose_ids_cannot_share_rows_are_left_out_of_a_choice():
+    shared = Recipe(compress="hash", rows=4)
+    found = {each.tower for each in candidates(shared, list(TOWERS))}
+    assert found == set(TOWERS) - {"mind", "dat"}
+    with pytest.raises(ValueError, match="the tower mind cannot share rows"):
+        candidates(shared, ["mind"])
+
+
+def test_a_recipe_of_before_histories_were_chosen_learns_as_it_did():
+    stored = Recipe("dssm", 4, [6], 0.1, 1, {"length": 5})._asdict()
+    stored = {
+        k: v for k, v in stored.items() if k not in ("history", "normalize_users")
+    }
+    old = recipe_of(stored)
+    assert old.history == "recency" and old.normalize_users
+    config = old.training_config()
+    assert config.averaging is None and config.dense_rows == 0 and config.length == 5

@@ -11,7 +11,12 @@ from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.data.taken import Taken, owners
 from debias.retrieval.training import selection
 from debias.retrieval.training.evaluation import evaluate, ndcg_by_query, ranks
-from debias.retrieval.training.repeating import Choices, fit_repeat, fit_weights
+from debias.retrieval.training.repeating import (
+    Choices,
+    fit_repeat,
+    fit_weights,
+    withheld,
+)
 
 ITEMS, USERS = 30, 400
 TRUE = np.array([1.5, 1.0, -0.8])
@@ -133,3 +138,14 @@ def test_a_choice_judges_by_the_policy_of_its_recipe(drawn, policy):
     rank, _ = ranks(score, query, held_out.item, log.seen(), repeat=found)
     np.testing.assert_allclose(values, ndcg_by_query(rank, query, 50, held_out.item))
     assert np.isinf(rank).any() == (policy == "exclude")
+
+
+def test_a_basket_is_withheld_whole():
+    """u ends with two at once, v with one; all of w is one basket."""
+    log = from_columns(
+        ["u", "u", "u", "v", "v", "w", "w"],
+        ["i", "j", "k", "i", "j", "i", "j"],
+        [1, 2, 2, 1, 2, 5, 5],
+    )
+    out = withheld(log)
+    assert out[:5].tolist() == [False, True, True, False, True] and out[5:].sum() == 1

@@ -8,6 +8,7 @@ from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training import selection
 from debias.retrieval.training.baselines import popularity
 from debias.retrieval.training.evaluation import evaluate
+from debias.retrieval.training.fitting import Diverged
 from debias.retrieval.training.learner import TrainingConfig
 from debias.retrieval.training.recipe import Recipe, candidates
 from debias.retrieval.training.selection import hold_out, judge, select, trained, trial
@@ -155,3 +156,22 @@ def test_a_choice_that_was_interrupted_goes_on_from_the_last_trial(
     (tmp_path / "0.npz").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"0\.npz: is damaged"):
         select(LOG, recipes, 2, False, tmp_path)
+
+
+def test_a_candidate_that_diverges_is_left_out(monkeypatch):
+    wild = RECIPE._replace(history="mean")
+
+    def tried(recipe, *given):
+        if recipe == wild:
+            raise Diverged("diverged: loss nan at step 3")
+        return trial(recipe, *given)
+
+    monkeypatch.setattr(selection, "trial", tried)
+    with pytest.warns(UserWarning, match="fm with history mean is left out.*diverged"):
+        choice = select(LOG, [RECIPE, wild], 1, False)
+    assert [row["history"] for row in choice.trials] == ["recency"]
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(Diverged, match="diverged: loss"),
+    ):
+        select(LOG, [wild], 1, False)
