@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debias.data.files import atomic_write
+from debias.metrics.statistics import grouped_standard_error
 from debias.retrieval.data.interactions import Interactions, leave_last_out, time_split
 from debias.retrieval.data.repeats import Repeat
+from debias.retrieval.data.taken import Ragged
 from debias.retrieval.training.baselines import BASELINES, Scorer, tuned
 from debias.retrieval.training.evaluation import dot_scores, ndcg_by_query, ranks
 from debias.retrieval.training.fitting import Diverged
@@ -97,28 +99,46 @@ def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
     return HeldOut(*leave_last_out(log, seed=seed), "last")
 
 
-Judge = Callable[[Scorer, Repeat], np.ndarray]
+class Judge(NamedTuple):
+    """Held-out events, as questions to a scorer.
+
+    Attributes:
+        users: (Q,) rows of users.
+        query: (E,) which of them each event is of.
+        target: (E,) rows of items.
+        seen: What each user took before, as `Interactions.seen` gives it.
+    """
+
+    users: np.ndarray
+    query: np.ndarray
+    target: np.ndarray
+    seen: Ragged
+
+    def __call__(self, score: Scorer, repeat: Repeat) -> np.ndarray:
+        """(Q,) the NDCG at 50 of each user, by a policy of repeats."""
+        rank = self.ranks(score, repeat)
+        return ndcg_by_query(rank, self.query, CUTOFF, self.target)
+
+    def ranks(self, score: Scorer, repeat: Repeat) -> np.ndarray:
+        """(E,) the rank of each event's item."""
+        rank, _ = ranks(
+            lambda q: score(self.users[q]),
+            self.query,
+            self.target,
+            self.seen,
+            repeat=repeat,
+        )
+        return rank
 
 
 def judge(held: HeldOut) -> Judge:
-    """A function that gives the NDCG at 50 of a scorer for each held-out user.
-
-    What becomes of items that users took before is its second argument.
-
-    Of more than `USERS`, some are drawn, the same ones each time.
-    """
+    """What held-out events ask. Of more than `USERS` users some count, always the same."""
     users = np.unique(held.held.user)
     if len(users) > USERS:
         users = np.sort(np.random.default_rng(0).choice(users, USERS, replace=False))
     inside = np.isin(held.held.user, users)
     query = np.searchsorted(users, held.held.user[inside])
-    target, seen = held.held.item[inside], held.known.seen(users)
-
-    def values(score: Scorer, repeat: Repeat) -> np.ndarray:
-        rank, _ = ranks(lambda q: score(users[q]), query, target, seen, repeat=repeat)
-        return ndcg_by_query(rank, query, CUTOFF, target)
-
-    return values
+    return Judge(users, query, held.held.item[inside], held.known.seen(users))
 
 
 def scorer(learner: Learner) -> Scorer:
@@ -187,20 +207,34 @@ def policy(learner: Learner, held: HeldOut) -> Repeat:
 def _with_trend(
     best: Trial, learner: Learner, held: HeldOut, values_of: Judge
 ) -> Trial:
-    """The trial with the best of `TRENDS`, if it helps by more than a standard error.
+    """The trial with the best of `TRENDS`, if it helps by more than chance.
 
-    Adding it to the scores costs no training.
+    Adding it to the scores costs no training. What is in fashion is drawn by items, not
+    by users: one best seller of the held-out days would move thousands of users at
+    once. So the gain has to exceed two standard errors with items as units.
     """
-    found, gain = best, 0.0
+    found, plain = best, learner.config
     for trend in TRENDS:
-        recipe = best.recipe._replace(config={**best.recipe.config, "trend": trend})
-        learner.config = recipe.training_config()
-        values = values_of(scorer(learner), policy(learner, held))
-        ahead = row("gain", values - best.values)
-        # Of one user the error is NaN, and nothing is above it.
-        if ahead["ndcg@50"] > gain and ahead["ndcg@50"] > ahead["se"]:
-            found, gain = best._replace(recipe=recipe, values=values), ahead["ndcg@50"]
+        config = {**best.recipe.config, "trend": trend}
+        learner.config = plain
+        before = values_of.ranks(scorer(learner), policy(learner, held))
+        learner.config = plain._replace(trend=trend)
+        repeat = policy(learner, held)
+        after = values_of.ranks(scorer(learner), repeat)
+        gain = _gain(after) - _gain(before)
+        error = grouped_standard_error(gain, values_of.target)
+        if error == 0 or not gain.mean() > 2 * error:
+            continue
+        values = values_of(scorer(learner), repeat)
+        if values.mean() > found.values.mean():
+            recipe = best.recipe._replace(config=config)
+            found = best._replace(recipe=recipe, values=values)
     return found
+
+
+def _gain(rank: np.ndarray) -> np.ndarray:
+    """What each rank adds to a DCG at 50."""
+    return np.where(rank <= CUTOFF, 1 / np.log2(1 + rank), 0.0)
 
 
 def rivals(
