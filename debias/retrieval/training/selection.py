@@ -132,7 +132,7 @@ class Judge(NamedTuple):
 
 
 def judge(held: HeldOut) -> Judge:
-    """What held-out events ask. Of more than `USERS` users some count, always the same."""
+    """What held-out events ask; of more than `USERS` users some count, always those."""
     users = np.unique(held.held.user)
     if len(users) > USERS:
         users = np.sort(np.random.default_rng(0).choice(users, USERS, replace=False))
