@@ -34,11 +34,11 @@ History = Annotated[
 ]
 Count = Annotated[int, Meta(ge=1, le=MOST, description="How many items.")]
 Where = Annotated[
-    dict[str, Annotated[list[Value], Meta(max_length=MOST)]],
+    dict[str, Id | Annotated[list[Value], Meta(max_length=MOST)]],
     Meta(
         max_length=NAMES,
-        description="Item feature to the values it may have; of a number to [least, "
-        "most], null for no bound.",
+        description="Item feature to its value, or to the values it may have; of a "
+        "number to [least, most], null for no bound.",
         examples=[{}],
     ),
 ]

@@ -191,3 +191,23 @@ def test_codes_reach_the_tower(version):
 def test_rejects(version, asked, message):
     with pytest.raises(ValueError, match=message):
         retrieve(version, **asked)
+
+
+def test_who_is_a_stranger_gets_the_answer_that_was_published_for_one(tmp_path):
+    """Neither id nor history nor feature; a word of any of them asks the tower."""
+    vectors = worlds.vectors(1)
+    stranger = -vectors[3]
+    worlds.publish(tmp_path / "root", tmp_path, stranger=stranger)
+    version = versions.load(tmp_path / "root")
+    best = np.argsort(-(vectors @ stranger), kind="stable")[:3]
+    names = version.items.vocabularies["id"][best].tolist()
+    for user in (None, {"id": "nobody"}, {"id": "nobody", "age": None}):
+        assert retrieve(version, user, k=3).items == names
+    for asked in (
+        {"user": {"age": 1.0}},
+        {"history": [names[0]]},
+        {"user": {"id": "ann"}},
+    ):
+        assert retrieve(version, **asked, k=3).items != names
+    with pytest.raises(ValueError, match=r"stranger must be \(4,\).*got \(3,\)"):
+        worlds.publish(tmp_path / "root", tmp_path, 2, stranger=np.zeros(3))

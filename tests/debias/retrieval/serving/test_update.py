@@ -22,6 +22,7 @@ from debias.retrieval.serving.update import (
     full_update,
     incremental_update,
     publish_full,
+    publish_increment,
     update,
 )
 from debias.retrieval.training import learner as learners
@@ -275,3 +276,19 @@ def test_ids_that_share_rows_are_published_and_updated_in_full_alone(tmp_path):
     with pytest.raises(ValueError, match=r"share rows .*: make full updates"):
         incremental_update(learner, events)
     assert full_update(learner, events).users == 3
+
+
+def test_fashion_stands_still_between_full_updates(learner, events, tmp_path):
+    """Else items that an increment touched would have priors of another time."""
+    learner.config = learner.config._replace(trend=(0.5, 0.2))
+    served = publish_full(tmp_path / "root", learner, {})
+    before = np.array(served.index.vectors)
+    step = incremental_update(learner, of(events))
+    after = publish_increment(tmp_path / "root", learner, step, {}, served)
+    now, known = np.array(after.index.vectors), len(before)
+    assert known < len(now) and (learner.prior()[:known] != before[:, -1]).any()
+    np.testing.assert_array_equal(now[:known, -1], before[:, -1])
+    np.testing.assert_allclose(now[known:, -1], learner.prior()[known:], atol=1e-6)
+    assert (now[:known, :-1] != before[:, :-1]).any()
+    version = versions.load(tmp_path / "root")
+    np.testing.assert_allclose(version.stranger, learner.typical_user(), atol=1e-6)
