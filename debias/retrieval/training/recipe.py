@@ -15,7 +15,7 @@ TOWERS = {  # name to the function or class of `debias.retrieval.models`
     "mind": "MIND",
     "dat": "DAT",
 }
-TRENDS = ((0.5, 0.2), (0.5, 0.05))  # among which a choice is made
+TRENDS = ((0.5, 0.2),)  # that a choice tries, beside none
 UNSHARED = ("mind", "dat")  # whose ids cannot share rows of their tables
 KINDS = ("recency", "mean")
 HISTORIES = {  # how each tower may read a history; None: it has a way of its own

@@ -10,6 +10,7 @@ whether a tower was worth it.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from debias.metrics.statistics import grouped_standard_error
 from debias.retrieval.data.interactions import Interactions, leave_last_out, time_split
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.data.taken import Ragged
+from debias.retrieval.data.trend import trend
 from debias.retrieval.training.baselines import BASELINES, Scorer, tuned
 from debias.retrieval.training.evaluation import dot_scores, ndcg_by_query, ranks
 from debias.retrieval.training.fitting import Diverged
@@ -37,6 +39,7 @@ CUTOFF = 50
 MAX_PASSES, PATIENCE = 8, 2
 PERIOD = 0.1  # of the events, the least that the last period holds
 USERS = 10_000  # judged at most
+PERIODS, ASKED = 5, 1000  # in which fashion has to last, and users asked in each
 EASE_ITEMS = 6_000  # with more, its inverses would take minutes
 
 
@@ -131,11 +134,11 @@ class Judge(NamedTuple):
         return rank
 
 
-def judge(held: HeldOut) -> Judge:
-    """What held-out events ask; of more than `USERS` users some count, always those."""
-    users = np.unique(held.held.user)
-    if len(users) > USERS:
-        users = np.sort(np.random.default_rng(0).choice(users, USERS, replace=False))
+def judge(held: HeldOut, most: int | None = None) -> Judge:
+    """What held-out events ask; of more than `most` users some count, always those."""
+    users, most = np.unique(held.held.user), most or USERS
+    if len(users) > most:
+        users = np.sort(np.random.default_rng(0).choice(users, most, replace=False))
     inside = np.isin(held.held.user, users)
     query = np.searchsorted(users, held.held.user[inside])
     return Judge(users, query, held.held.item[inside], held.known.seen(users))
@@ -211,14 +214,17 @@ def _with_trend(
 
     Adding it to the scores costs no training. What is in fashion is drawn by items, not
     by users: one best seller of the held-out days would move thousands of users at
-    once. So the gain has to exceed two standard errors with items as units.
+    once. So the gain has to exceed two standard errors with items as units, and fashion
+    has to have lasted in earlier periods as well.
     """
     found, plain = best, learner.config
-    for trend in TRENDS:
-        config = {**best.recipe.config, "trend": trend}
+    for tried in TRENDS:
+        if not fashion_lasts(held.known, *tried):
+            continue
+        config = {**best.recipe.config, "trend": tried}
         learner.config = plain
         before = values_of.ranks(scorer(learner), policy(learner, held))
-        learner.config = plain._replace(trend=trend)
+        learner.config = plain._replace(trend=tried)
         repeat = policy(learner, held)
         after = values_of.ranks(scorer(learner), repeat)
         gain = _gain(after) - _gain(before)
@@ -230,6 +236,39 @@ def _with_trend(
             recipe = best.recipe._replace(config=config)
             found = best._replace(recipe=recipe, values=values)
     return found
+
+
+def fashion_lasts(log: Interactions, weight: float, share: float) -> bool:
+    """Whether what came into fashion was still bought in the period that followed.
+
+    The latter half of the log is cut into periods of a tenth. Before each, items are
+    ordered by popularity alone, and by popularity and `trend`. The mean gain in DCG at
+    50 has to exceed two standard errors over the periods: a holiday is one of them.
+
+    Args:
+        log: What users took; nothing is learned from it.
+        weight, share: Of the trend.
+    """
+    gains = []
+    cuts = np.quantile(log.time, np.linspace(0.5, 1.0, PERIODS + 1))
+    for start, stop in pairwise(cuts):
+        known, later = time_split(log, start)
+        inside = (later.time <= stop) & np.isin(later.user, known.user)
+        if not len(known) or inside.sum() < PERIODS:
+            continue
+        asked = judge(HeldOut(known, later.take(inside), "period"), ASKED)
+        often = np.log(known.popularity() + 1.0)
+        late = often + weight * trend(known, share)
+        plain, moved = (asked.ranks(_same(s), Repeat()) for s in (often, late))
+        gains.append(float(np.mean(_gain(moved) - _gain(plain))))
+    if len(gains) < 3:
+        return False
+    return bool(np.mean(gains) > 2 * np.std(gains, ddof=1) / np.sqrt(len(gains)))
+
+
+def _same(scores: np.ndarray) -> Scorer:
+    """The same scores (items,) for every user."""
+    return lambda users: np.tile(scores, (len(users), 1))
 
 
 def _gain(rank: np.ndarray) -> np.ndarray:
