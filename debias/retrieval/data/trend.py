@@ -46,7 +46,7 @@ def trend(log: Interactions, share: float) -> np.ndarray:
     >>> item = np.repeat(["old", "new", "old"], [3000, 2000, 1000])
     >>> time = np.repeat([1, 2, 3], [3000, 2000, 1000])
     >>> log = from_columns(np.arange(6000), item, time)
-    >>> [round(float(t), 2) for t in trend(log, 0.25)]  # of "new" and of "old"
+    >>> [round(float(t), 2) for t in trend(log, 0.15)]  # of "new" and of "old"
     [-0.69, 0.22]
     """
     if not 0 < share <= 1:

@@ -28,7 +28,7 @@ def batch_of(features, shown=None):
         shown = np.ones(features.shape[:2], bool)
     position = np.where(shown, np.arange(1, features.shape[1] + 1), 0)
     context = np.linspace(-1, 1, len(features) * CONTEXT).reshape(-1, CONTEXT)
-    wanted = features[..., 1].astype("float32")
+    wanted = features[..., min(1, features.shape[-1] - 1)].astype("float32")
     return {
         "order": (wanted > 0).astype("float32") * shown,
         "dwell": 40 * wanted * shown,
