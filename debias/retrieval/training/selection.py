@@ -171,6 +171,7 @@ def trial(
     held: HeldOut,
     passes: int | None = None,
     progress: Callable[[int], None] = _nothing,
+    trends: Sequence[tuple[float, float]] | None = None,
 ) -> Trial:
     """How well a candidate does on what was held out.
 
@@ -179,6 +180,7 @@ def trial(
         held: What to learn from, and what to be judged by.
         passes: How many; None: as many as are best, at most `MAX_PASSES`.
         progress: Called after each step with its number of events.
+        trends: What `lasting_trends` gives, where it is known; None: it is asked.
     """
     values_of = judge(held)
     learner = new_learner(recipe.build(), held.known, recipe.training_config())
@@ -196,7 +198,8 @@ def trial(
         if number - best.passes >= PATIENCE:
             break
     learner.model.set_weights(weights)
-    return _with_trend(best, learner, held, values_of)
+    trends = lasting_trends(held.known) if trends is None else trends
+    return _with_trend(best, learner, held, values_of, trends)
 
 
 def policy(learner: Learner, held: HeldOut) -> Repeat:
@@ -208,19 +211,20 @@ def policy(learner: Learner, held: HeldOut) -> Repeat:
 
 
 def _with_trend(
-    best: Trial, learner: Learner, held: HeldOut, values_of: Judge
+    best: Trial,
+    learner: Learner,
+    held: HeldOut,
+    values_of: Judge,
+    trends: Sequence[tuple[float, float]],
 ) -> Trial:
-    """The trial with the best of `TRENDS`, if it helps by more than chance.
+    """The trial with the best of some trends, if it helps by more than chance.
 
     Adding it to the scores costs no training. What is in fashion is drawn by items, not
     by users: one best seller of the held-out days would move thousands of users at
-    once. So the gain has to exceed two standard errors with items as units, and fashion
-    has to have lasted in earlier periods as well.
+    once. So the gain has to exceed two standard errors with items as units.
     """
     found, plain = best, learner.config
-    for tried in TRENDS:
-        if not fashion_lasts(held.known, *tried):
-            continue
+    for tried in trends:
         config = {**best.recipe.config, "trend": tried}
         learner.config = plain
         before = values_of.ranks(scorer(learner), policy(learner, held))
@@ -236,6 +240,11 @@ def _with_trend(
             recipe = best.recipe._replace(config=config)
             found = best._replace(recipe=recipe, values=values)
     return found
+
+
+def lasting_trends(log: Interactions) -> list[tuple[float, float]]:
+    """Those of `TRENDS` that lasted in earlier periods; the same for all trials."""
+    return [tried for tried in TRENDS if fashion_lasts(log, *tried)]
 
 
 def fashion_lasts(log: Interactions, weight: float, share: float) -> bool:
@@ -356,6 +365,7 @@ def select(
     if not recipes:
         raise ValueError("recipes must hold at least one candidate, got none")
     held = hold_out(log)
+    trends = lasting_trends(held.known)
     trials: list[Trial] = []
     diverged: Diverged | None = None
     for number, recipe in enumerate(recipes):
@@ -365,7 +375,7 @@ def select(
             progress(len(trials[-1].curve) * len(held.known))
             continue
         try:
-            trials.append(trial(recipe, held, passes, progress))
+            trials.append(trial(recipe, held, passes, progress, trends))
         except Diverged as error:
             warnings.warn(
                 f"{recipe.tower} with history {recipe.history} is left out of the "
