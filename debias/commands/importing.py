@@ -11,7 +11,7 @@ from debias.commands.screen import AsJson, print_json, print_table, say, share_b
 
 PARTS = (
     "event impression click target session query item shown position timestamp user "
-    "device id keep"
+    "device id keep missing"
 )
 MADE = {
     "path": "where the log lies",
@@ -34,7 +34,8 @@ def columns_of(
         str,
         typer.Option(
             help="What columns are called: ubi (OpenSearch User Behavior Insights), "
-            "ga4 (export of an analytics property) or generic."
+            "ga4 (export of an analytics property), segment, snowplow, algolia or "
+            "generic."
         ),
     ] = "generic",
     column: Annotated[

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from debias.data.arrays import bytes_of, first_no_text
 from debias.data.files import check_regular
+from debias.data.json_text import Odd, Parsed, as_lines, holding_json, is_lines, learnt
 from debias.data.nested import pruned, top
 from debias.data.stores import AnyPath, Remote, located, readable, refused, store_url
 from debias.data.text import near, printable, quoted
@@ -507,9 +508,12 @@ def _unpacked(path: AnyPath) -> Any:
 def _of_json(path: AnyPath) -> Part:
     from pyarrow import json
 
+    odd: Odd = {}
+
     def opened(schema: pa.Schema | None) -> pa.RecordBatchReader:
+        bare = lines and not odd
         return json.open_json(
-            _unpacked(path),
+            _unpacked(path) if bare else as_lines(_lines(path), str(path), odd),
             json.ReadOptions(block_size=_BLOCK),
             json.ParseOptions(
                 explicit_schema=schema,
@@ -531,7 +535,16 @@ def _of_json(path: AnyPath) -> Part:
             yield batch.select(wanted.names), share
 
     try:
-        schema = _sampled(path, opened(None).schema)
+        with _lines(path) as stream:
+            lines = is_lines(stream)
+        while True:
+            try:
+                schema = opened(None).schema
+                break
+            except pa.ArrowInvalid as error:
+                if not learnt(odd, error):
+                    raise
+        schema = _sampled(path, schema) if lines else schema
         read_names(schema)
     except DAMAGED as error:
         raise _fault(path, error) from error
@@ -628,7 +641,10 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
     # Of CSV, Arrow counts lines from 1, the header's being the first.
     text = re.sub(r"Row #(\d+)", lambda m: f"in row {int(m[1]) - 2}", text)
     where = f" at or behind row {seen}" if seen and "in row" not in text else ""
-    return ValueError(f"{path}{where}: {printable(text)}; repair that line")
+    todo = "repair that line"
+    if " changed from " in text:
+        todo = "write all of its values as one type, such as text"
+    return ValueError(f"{path}{where}: {printable(text)}; {todo}")
 
 
 _PLAIN = {"int64": "whole numbers", "double": "numbers", "bool": "true and false"}
@@ -681,6 +697,40 @@ def _no_utf8(path: AnyPath) -> ValueError:
                     f"{path}: {where} is no UTF-8, at {some}; write the file as UTF-8"
                 )
     return ValueError(f"{path}: is no UTF-8; write the file as UTF-8")
+
+
+def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) -> Part:
+    """The part, where text that holds JSON is what it holds.
+
+    Args:
+        part: As `open_parts` gave it.
+        inside: Names with dots: where one goes into a column of text, that is parsed.
+        lists: Columns that may hold lists.
+    """
+    columns = holding_json(part.schema, inside, lists)
+    first = next(part.read(columns, ()), None) if columns else None
+    if first is None:
+        return part
+    parsers, schema = {}, part.schema
+    for name in columns:
+        parser = Parsed(part.name, name)
+        kind = parser.kind(first[0].column(name))
+        if kind is not None:
+            parsers[name] = parser
+            schema = schema.set(schema.names.index(name), pa.field(name, kind))
+
+    def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
+        start = 0
+        for batch, share in part.read(_tops(part.schema.names, columns), numbers):
+            for name in parsers.keys() & set(batch.schema.names):
+                number = batch.schema.names.index(name)
+                table = parsers[name](batch.column(number), start)
+                value = table.column(0).combine_chunks()
+                batch = batch.set_column(number, name, value)
+            start += len(batch)
+            yield batch, share
+
+    return part._replace(schema=schema, read=read) if parsers else part
 
 
 # Memory

@@ -40,7 +40,8 @@ class Times:
 
     Text is ISO 8601, extended or basic, of any zone, with up to nine digits of a
     second; without a zone it is UTC. Numbers count from 1970, and their magnitude tells
-    seconds, milliseconds, microseconds and nanoseconds apart. Numbers below 1e8 are of
+    seconds, milliseconds, microseconds and nanoseconds apart; a column of text may hold
+    both. Numbers below 1e8 are of
     no calendar and stay numbers, which order events as well.
     """
 
@@ -59,7 +60,7 @@ class Times:
         if pa.types.is_string(array.type):
             array = _numbers(array)
             if pa.types.is_string(array.type):
-                return _parsed(batch, array)
+                return self._of_text(batch, array)
         kind = array.type
         if pa.types.is_decimal(kind):
             array = array.cast(pa.float64())
@@ -71,6 +72,16 @@ class Times:
             what = f"must be times or numbers, got {kind}"
             raise batch.fault(ROLE, 0, what, REMEDIES[ROLE])
         return self._since_1970(batch, array)
+
+    def _of_text(self, batch: Batch, text: pa.Array) -> np.ndarray:
+        """Times of text, some of which may be numbers since 1970."""
+        counts = pc.match_substring_regex(text, _COUNT).fill_null(False)
+        if not pc.any(counts).as_py():
+            return _parsed(batch, text)
+        nothing = pa.scalar(None, pa.string())
+        since = self._since_1970(batch, _numbers(pc.if_else(counts, text, nothing)))
+        times = _parsed(batch, pc.if_else(counts, nothing, text))
+        return np.where(counts.to_numpy(zero_copy_only=False), since, times)
 
     def _since_1970(self, batch: Batch, array: pa.Array) -> np.ndarray:
         gaps = array.is_null().to_numpy(zero_copy_only=False)
@@ -126,7 +137,10 @@ def _called(unit: str) -> str:
 
 def _numbers(text: pa.Array) -> pa.Array:
     """Text as numbers where all of it is; of a basic date it is not."""
-    first = next((t for t in text.slice(0, 100).to_pylist() if t is not None), "")
+    first = next((t for t in text.slice(0, 100).to_pylist() if t is not None), None)
+    if first is None:
+        there = text.drop_null()
+        first = there[0].as_py() if len(there) else ""
     digits = first.strip().removeprefix("-").replace(".", "", 1)
     if not digits.isdecimal() or (len(digits) in (8, 14) and digits[:2] in _CENTURY):
         return text
@@ -139,6 +153,7 @@ def _numbers(text: pa.Array) -> pa.Array:
 
 
 _CENTURY = ("19", "20")
+_COUNT = r"^\s*(\d{9,13}|\d{15,})(\.\d*)?\s*$"  # what no basic date is
 
 
 def _parsed(batch: Batch, text: pa.Array) -> np.ndarray:

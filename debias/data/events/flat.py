@@ -101,8 +101,8 @@ def check_columns(
             first = parts[0]
             raise ValueError(
                 f"{first.name}: no column {printable(names[0])} to be the {role}: "
-                f"{near(names[0].partition('.')[0], first.schema.names)}; say "
-                f"-c {role}=NAME"
+                f"{near(names[0].partition('.')[0], first.schema.names)}; "
+                f"{_other_ways(first.schema, names[0], role)}"
             )
     having = [
         part for part, each in zip(parts, paths, strict=True) if "session" in each
@@ -115,6 +115,21 @@ def check_columns(
                 f"{near(columns.session[0], part.schema.names)}; leave the file out, "
                 "or say -c session=NAME"
             )
+
+
+def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
+    for column in schema.names:
+        if resolved(schema, f"{column}.{name}") and is_list(schema.field(column).type):
+            return (
+                f"each row holds a list of events; write these a line each, as jq -c "
+                f"'.{printable(column)}[]' does"
+            )
+    if role == "event":
+        return (
+            "say -c event=NAME, or put the files of each event into a folder of its "
+            "own, event=impression and event=click"
+        )
+    return f"say -c {role}=NAME"
 
 
 class Flattener:
@@ -301,7 +316,7 @@ class Flattener:
         """What parts the events into those that may belong together, as text."""
         role = "session" if self._numbered else "user"
         arrays = [
-            _first_of_lists(value_of(rows, path))
+            self._there(_first_of_lists(value_of(rows, path)))
             for path in self._paths.of.get(role, ())
         ]
         if not self._numbered:

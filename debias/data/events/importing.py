@@ -36,7 +36,7 @@ from debias.data.events.spill import (
 )
 from debias.data.files import atomic_write
 from debias.data.records import plain, read_record, write_record
-from debias.data.tables import Part, Source, in_memory, open_parts, unchanged
+from debias.data.tables import Part, Source, in_memory, open_parts, unchanged, with_json
 from debias.data.text import near, printable, quoted
 
 PAUSE = 1800.0  # seconds
@@ -140,7 +140,10 @@ def import_events(
     """
     out = Path(out)
     columns = _columns(columns)
-    parts = open_parts(source)
+    names = columns.paths()
+    inside = [path for some in names.values() for path in some]
+    lists = {*names["item"], *names["shown"], *names["position"]}
+    parts = [with_json(part, inside, lists) for part in open_parts(source)]
     paths = [paths_in(part, columns) for part in parts]
     check_columns(parts, paths, columns)
     asked = {

@@ -121,8 +121,9 @@ class Lists(NamedTuple):
 def join(events: Events, how: How) -> tuple[Lists, Counts]:
     """Lists of what was shown and the actions on them.
 
-    An item that a list shows twice keeps its first place. Where ranks of a list repeat
-    or are missing, its items are ranked by time, then by rank, then by row. An action
+    An item that a list shows twice keeps its first place. Where ranks of a list repeat,
+    its items are ranked by time, then by rank, then by row; where some are missing, by
+    time, then by row. An action
     belongs to the last impression of its item at or before it, of the same key; where
     the key names the list, also to a later one, for clocks differ.
 
@@ -155,8 +156,12 @@ def join(events: Events, how: How) -> tuple[Lists, Counts]:
 def _numbered(events: Events, shown: np.ndarray, how: How) -> np.ndarray:
     """(shown,) which list each impression belongs to; any numbers."""
     if how.by == "key":
-        asked = events.query[shown]
-        return events.key[shown] * (asked.max(initial=0) + 2) + asked
+        asked, key = events.query[shown], events.key[shown]
+        some = np.flatnonzero(asked >= 0)[::-1]
+        of_key = np.full(key.max(initial=0) + 1, -1)
+        of_key[key[some]] = asked[some]  # the first one, for those that name none
+        asked = np.where(asked < 0, of_key[key], asked)
+        return key * (asked.max(initial=0) + 2) + asked
     if how.by == "row":
         return events.row[shown]
     key, query, time = (each[shown] for each in (events.key, events.query, events.time))
@@ -206,8 +211,11 @@ def _ranked(
     counts.reranked = int(np.count_nonzero(odd & placed))
     counts.note("reranked", events.row[shown[fault]])
     anew = odd[number]
+    holes = np.zeros(len(first), bool)
+    holes[number[place == _NO_PLACE]] = True
+    within = np.where(holes[number], 0, place)  # of such, the order of the rows
     time = np.where(anew, events.time[shown], 0)
-    order = np.lexsort((np.arange(len(shown)), place, time, number))
+    order = np.lexsort((np.arange(len(shown)), within, time, number))
     shown, number, place, anew = shown[order], number[order], place[order], anew[order]
     starts = np.flatnonzero(np.diff(number, prepend=-1))
     sizes = np.diff(starts, append=len(number))

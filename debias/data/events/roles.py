@@ -37,7 +37,7 @@ class EventColumns:
         id: What names an event; one that comes again is a copy, and left out.
         keep: What else to keep of an impression, as a column of the name behind the
             last dot: features, presentation.
-        missing: Text that stands for no value.
+        missing: Text that stands for no value; -c missing=NA is that beside "".
 
     >>> columns = PRESETS["ubi"].replaced(["click=click,add_to_cart", "target="])
     >>> columns.click, columns.target, columns.session
@@ -58,7 +58,7 @@ class EventColumns:
     device: Names = ("device",)
     id: Names = ()
     keep: Names = ()
-    missing: Names = ()
+    missing: Names = ("",)
 
     def replaced(self, texts: Sequence[str]) -> Self:
         """These columns, but for what texts PART=NAME,NAME say; PART= is none.
@@ -75,7 +75,8 @@ class EventColumns:
                 raise ValueError(f"{quoted(text)} is not PART=NAME: {advice}")
             several = tuple(name for name in names.split(",") if name)
             if part != "event":
-                given[part] = (*given.get(part, ()), *several)
+                before = self.missing if part == "missing" else ()
+                given[part] = (*given.get(part, before), *several)
             elif several:
                 given[part] = names
             else:
@@ -106,7 +107,7 @@ _UBI = EventColumns(
     target=("add_to_cart", "purchase", "watch"),
     session=("query_id",),
     query=("user_query",),
-    item=("event_attributes.object.object_id",),
+    item=("event_attributes.object.object_id", "event_attributes.object_id"),
     shown=(
         "query_response_hit_ids",
         "query_response_object_ids",
@@ -115,6 +116,48 @@ _UBI = EventColumns(
     position=("event_attributes.position.ordinal", "event_attributes.position.index"),
     user=("client_id", "user_id"),
     click=("click", "click_through"),
+)
+# https://segment.com/docs/connections/spec/ecommerce/v2
+_SEGMENT = EventColumns(
+    impression=("Product List Viewed", "Product List Filtered"),
+    click=("Product Clicked",),
+    target=("Product Added", "Order Completed"),
+    session=(),
+    query=("properties.query", "properties.category", "properties.list_id"),
+    item=("properties.products.product_id", "properties.product_id"),
+    position=("properties.products.position", "properties.position"),
+    user=("anonymousId", "userId"),
+    device=("context.device.type",),
+    id=("messageId",),
+)
+# https://docs.snowplow.io/docs/events/ootb-data/ecommerce-interactions
+_SCHEMAS = "com_snowplowanalytics_snowplow_ecommerce"
+_ACTION = f"unstruct_event_{_SCHEMAS}_snowplow_ecommerce_action_1"
+_PRODUCT = f"contexts_{_SCHEMAS}_product_1"
+_SNOWPLOW = EventColumns(
+    event=f"{_ACTION}.type",
+    impression=("list_view",),
+    click=("list_click",),
+    target=("add_to_cart", "transaction"),
+    session=(),
+    query=(f"{_ACTION}.name",),
+    item=(f"{_PRODUCT}.id",),
+    position=(f"{_PRODUCT}.position",),
+    timestamp=("derived_tstamp",),
+    user=("domain_userid", "user_id"),
+    device=("dvce_type",),
+    id=("event_id",),
+)
+# https://www.algolia.com/doc/rest-api/insights/push-events
+_ALGOLIA = EventColumns(
+    event="eventType",
+    impression=("view",),
+    target=("conversion",),
+    session=("queryID",),
+    query=("query",),
+    item=("objectIDs",),
+    position=("positions",),
+    user=("userToken", "authenticatedUserToken"),
 )
 # https://support.google.com/analytics/answer/7029846 and .../ga4/reference/events
 _GA4 = EventColumns(
@@ -141,4 +184,7 @@ PRESETS: Mapping[str, EventColumns] = {
     "generic": EventColumns(),
     "ubi": _UBI,
     "ga4": _GA4,
+    "segment": _SEGMENT,
+    "snowplow": _SNOWPLOW,
+    "algolia": _ALGOLIA,
 }

@@ -301,12 +301,12 @@ def test_mixed_types_in_json_and_between_files(tmp_path):
     rows[4]["rank"] = "three"
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(ValueError, match=r"log\.jsonl: .*column rank .* in row 4"):
+    with pytest.raises(ValueError, match=r"log\.jsonl: .*column rank .* row 4"):
         read_log(path, COLUMNS)
     rows = LISTS.to_pylist()
     rows[2]["clicked"] = ["yes"]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(ValueError, match=r"column clicked changed .* row 2; repair"):
+    with pytest.raises(ValueError, match=r"column clicked .* row 2"):
         read_log(path, LISTED)
     pq.write_table(FLAT, tmp_path / "1.parquet")
     numbers = FLAT.set_column(2, "doc", [[1, 2, 3, 4, 5, 6]])

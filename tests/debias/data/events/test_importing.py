@@ -600,3 +600,120 @@ def test_damaged_events_are_read_or_refused_by_name(seed, tmp_path):
         assert str(tmp_path) in str(error) and not (tmp_path / "l").exists()
     else:
         assert found.lists and read_log(tmp_path / "l").log.sessions == found.lists
+
+
+def tracker(preset, s):
+    """Events of one list of a tracker, as its documentation writes them."""
+    item, clicked, carted = shown(s)
+    at, user = f"2026-03-01T10:{s:02d}", f"u{s % 4}"
+    ids, places = [str(i) for i in item], [k + 1 for k in range(len(item))]
+    names = {
+        "segment": ("Product List Viewed", "Product Clicked", "Product Added"),
+        "snowplow": ("list_view", "list_click", "add_to_cart"),
+        "algolia": ("view", "click", "conversion"),
+    }[preset]
+    acts = [(names[0], range(len(item)))]
+    acts += [(names[1], [k]) for k in np.flatnonzero(clicked)]
+    acts += [(names[2], [k]) for k in np.flatnonzero(carted)]
+    for number, (name, cells) in enumerate(acts):
+        seen = [ids[k] for k in cells]
+        if preset == "segment":
+            products = [{"product_id": ids[k], "position": places[k]} for k in cells]
+            properties = {"category": f"term {s % 5}"} | (
+                products[0] if number else {"products": products}
+            )
+            common = {"anonymousId": user, "timestamp": f"{at}:{number:02d}.000Z"}
+            yield common | {"event": name, "type": "track", "properties": properties}
+        elif preset == "snowplow":
+            schemas = "com_snowplowanalytics_snowplow_ecommerce"
+            yield {
+                "event_id": f"{s}-{number}",
+                "derived_tstamp": f"{at}:{number:02d}.000Z",
+                "domain_userid": user,
+                f"unstruct_event_{schemas}_snowplow_ecommerce_action_1": {
+                    "type": name,
+                    "name": f"term {s % 5}",
+                },
+                f"contexts_{schemas}_product_1": [
+                    {"id": ids[k], "position": places[k]} for k in cells
+                ],
+            }
+        else:
+            more = {"positions": [places[k] for k in cells]} if name == "click" else {}
+            common = {"queryID": f"q{s}", "userToken": user, "objectIDs": seen} | more
+            yield common | {"eventType": name, "timestamp": 10**12 + number}
+
+
+@pytest.mark.parametrize("preset", ["segment", "snowplow", "algolia"])
+def test_what_other_trackers_write(preset, tmp_path):
+    rows = [event for s in range(40) for event in tracker(preset, s)]
+    (tmp_path / "events.json").write_text(json.dumps(rows, indent=1))
+    found = import_events(tmp_path / "events.json", tmp_path / "log", preset)
+    clicked, _, carts = expected()
+    assert (found.lists, found.impressions) == (40, 160)
+    assert found.clicks == found.clicked == clicked
+    assert list(found.targets.values()) == [carts] and not found.counts["orphans"]
+
+
+def test_ids_and_times_of_two_types_in_one_file(tmp_path):
+    queries, events = ubi()
+    for number, event in enumerate(events):
+        if number % 2:
+            place = event["event_attributes"].get("position", {"ordinal": 1})
+            place["ordinal"] = str(place["ordinal"])
+    for query in queries:  # the search engine counts milliseconds
+        moment = np.datetime64(query["timestamp"][:-1], "ms")
+        query["timestamp"] = int(moment.astype(np.int64))
+    path = lines(tmp_path / "all.jsonl", [*queries, *events])
+    check(import_events(path, tmp_path / "log", "ubi"), tmp_path / "log")
+
+
+def test_files_of_one_event_each_in_folders(tmp_path):
+    """Searches with their results, and clicks, by a column of JSON in a CSV."""
+    searches = {"id": ["s1", "s2"], "hits": ['["a", "b"]', '["c"]']}
+    clicks = {"id": ["s1", "s9"], "doc": ["b", "c"], "rank": [2, 1]}
+    for event, columns in (("search", searches), ("click", clicks)):
+        (tmp_path / "in" / f"event={event}").mkdir(parents=True)
+        pyarrow.csv.write_csv(
+            pa.table(columns), tmp_path / "in" / f"event={event}" / "part.csv"
+        )
+    columns = EventColumns().replaced(
+        ["impression=search", "session=id", "item=hits,doc", "position=rank"]
+    )
+    found = import_events(tmp_path / "in", tmp_path / "log", columns)
+    assert (found.lists, found.clicks, found.counts["orphans"]) == (2, 1, 1)
+    rows = sorted(rows_of(tmp_path / "log"), key=lambda row: row["session"])
+    assert [row["item"] for row in rows] == [["a", "b"], ["c"]]
+    assert [row["click"] for row in rows] == [[False, True], [False]]
+
+
+def test_empty_ids_name_no_session_and_an_event_may_lack_its_query(tmp_path):
+    table = generic(
+        [
+            ("impression", "s", "shoes", "a", 1, 5),
+            ("impression", "s", None, "b", 2, 5),
+            ("impression", "", "hats", "c", 1, 5),
+            ("impression", "", "shoes", "d", 1, 5),
+            ("click", "s", "", "b", 2, 6),
+        ]
+    )
+    found = import_events(table, tmp_path / "log")
+    assert (found.lists, found.impressions, found.clicks) == (1, 2, 1)
+    assert found.counts["without_session"] == 2
+
+
+def test_a_rank_that_is_missing_among_equal_times_is_that_of_its_row(tmp_path):
+    rows = [("a", 1), ("b", None), ("c", 3)]
+    table = generic([("impression", "s", "q", item, k, 5) for item, k in rows])
+    found = import_events(
+        pa.concat_tables([table, generic([("click", "s", "q", "b", 2, 6)])]),
+        tmp_path / "log",
+    )
+    assert rows_of(tmp_path / "log")[0]["item"] == ["a", "b", "c"]
+    assert found.counts["reranked"] == 1
+
+
+def test_a_document_of_events_says_how_to_write_lines(tmp_path):
+    (tmp_path / "e.json").write_text(json.dumps({"data": [{"event": "click"}]}))
+    with pytest.raises(ValueError, match=r"e\.json: .*jq -c '\.data\[\]'"):
+        import_events(tmp_path / "e.json", tmp_path / "log")

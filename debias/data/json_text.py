@@ -1,0 +1,220 @@
+"""JSON as people write it, as the lines that Arrow parses.
+
+Arrow wants an object on each line and one type in each place. Exports are arrays,
+objects over several lines, ids that are numbers in one row and text in the next, and
+columns of text that hold JSON.
+"""
+
+import io
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, BinaryIO, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from debias.data.nested import top
+from debias.data.text import printable
+
+Odd: TypeAlias = dict[tuple[str, ...], str]  # "text" or "empty" by path
+_CHUNK = 1 << 20  # characters
+_LARGEST = 1 << 26  # of one object
+_BETWEEN = re.compile(r"[\s,\[\]]*")
+_CLASH = re.compile(r"Column\(/(.+?)\) changed from (\w+) to (\w+)")
+
+
+def is_lines(stream: BinaryIO) -> bool:
+    """Whether a text has an object on each line, as its beginning looks.
+
+    >>> [is_lines(io.BytesIO(text)) for text in (b'{"a": 1}', b"[{}]", b"{\\n}")]
+    [True, False, False]
+    """
+    head = stream.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    line, end, _ = head.partition(b"\n")
+    return not head.startswith(b"[") and (not end or line.rstrip().endswith(b"}"))
+
+
+def learnt(odd: Odd, error: Exception) -> bool:
+    """Enters the place that Arrow calls of two types; whether that is news.
+
+    >>> odd, text = {}, "Column(/a/[]/b) changed from string to number in row 6"
+    >>> learnt(odd, ValueError(text)), odd
+    (True, {('a', 'b'): 'text'})
+    """
+    found = _CLASH.search(str(error))
+    if found is None:
+        return False
+    path = tuple(name for name in found[1].split("/") if name != "[]")
+    if path in odd:
+        return False
+    odd[path] = "empty" if {found[2], found[3]} & {"object", "array"} else "text"
+    return True
+
+
+def as_lines(stream: BinaryIO, name: str, odd: Odd) -> io.RawIOBase:
+    """A text of any layout as a stream of lines, of which odd places have one type.
+
+    Args:
+        stream: Objects on lines or not, or arrays of them.
+        name: Of its file, for messages.
+        odd: Of "text", numbers are written as text; of "empty", what holds nothing is
+            null, as PHP has [] for an object without fields.
+
+    >>> text = io.BytesIO(b'[{"a": 1, "b": []},\\n {"a": "x", "b": {"c": 2}}]')
+    >>> as_lines(text, "", {("a",): "text", ("b",): "empty"}).read()
+    b'{"a": "1", "b": null}\\n{"a": "x", "b": {"c": 2}}\\n'
+    """
+    tree: dict[str, Any] = {}
+    for path, mode in odd.items():
+        place = tree
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+            if isinstance(place, str):
+                break
+        else:
+            place[path[-1]] = mode
+    return _Stream(
+        json.dumps(_one_type(value, tree)).encode() + b"\n"
+        for value in _objects(stream, name)
+    )
+
+
+class _Stream(io.RawIOBase):
+    """Lines as a file."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines, self._held = lines, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        held, size = [self._held], len(self._held)
+        while size < len(buffer) and (line := next(self._lines, b"")):
+            held.append(line)
+            size += len(line)
+        whole, size = b"".join(held), min(size, len(buffer))
+        buffer[:size], self._held = whole[:size], whole[size:]
+        return size
+
+
+def _objects(stream: BinaryIO, name: str) -> Iterator[Any]:
+    """The objects of a text, one after the other."""
+    decoder, reader = json.JSONDecoder(), io.TextIOWrapper(stream, "utf-8-sig")
+    text, at, row = "", 0, 0
+    while True:
+        more = reader.read(_CHUNK)
+        text, at = text[at:] + more, 0
+        while (at := _BETWEEN.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+            try:
+                value, at = decoder.raw_decode(text, at)
+            except ValueError as error:
+                if more and len(text) < _LARGEST:
+                    break  # it goes on behind this chunk
+                raise ValueError(
+                    f"{name}: no JSON at row {row}: {printable(str(error))}; repair it"
+                ) from None
+            yield value
+            row += 1
+        if not more:
+            return
+
+
+def _one_type(value: Any, tree: Any) -> Any:
+    if tree == "empty" and value in ("", [], {}):
+        return None
+    if isinstance(value, list):
+        return [_one_type(each, tree) for each in value]
+    if tree == "text":
+        return value if value is None or isinstance(value, str) else json.dumps(value)
+    if isinstance(value, dict) and isinstance(tree, dict):
+        for name in tree.keys() & value.keys():
+            value[name] = _one_type(value[name], tree[name])
+    return value
+
+
+# Text that holds JSON
+
+
+def holding_json(
+    schema: pa.Schema, inside: Iterable[str], lists: Collection[str]
+) -> list[str]:
+    """The columns of text that paths go into, or that are to hold lists."""
+    found: dict[str, None] = {}
+    for path in [*inside, *lists]:
+        column = top(schema.names, path)
+        if column is not None and (column != path or path in lists):
+            kind = schema.field(column).type
+            if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+                found[column] = None
+    return list(found)
+
+
+class Parsed:
+    """Parses columns of text that hold JSON, batch by batch, as the first rows have it.
+
+    Args:
+        name: Of the file, for messages.
+        column: Of text.
+    """
+
+    def __init__(self, name: str, column: str) -> None:
+        self._name, self._column = name, column
+        self._odd: Odd = {}
+        self._schema: pa.Schema | None = None
+
+    def kind(self, text: pa.Array) -> pa.DataType | None:
+        """The type that the first rows have; None where they hold no JSON."""
+        there = text.drop_null()
+        try:
+            first = json.loads(there[0].as_py()) if len(there) else None
+        except ValueError:
+            return None
+        if not isinstance(first, list | dict):
+            return None
+        self._schema = self(text, 0).schema
+        return self._schema.field(0).type
+
+    def __call__(self, text: pa.Array, start: int) -> pa.Table:
+        """A table of one column, from rows that begin at `start` of the file.
+
+        Raises:
+            ValueError: A value is no JSON; names file, column and row.
+        """
+        from pyarrow import json as arrow_json
+
+        plain = pc.replace_substring_regex(text.cast(pa.string()), r"[\r\n]", " ")
+        lines = pc.binary_join_element_wise(
+            '{"value": ', plain.fill_null("null"), "}\n", ""
+        )
+        joined = "".join(lines.to_pylist()).encode()
+        options = arrow_json.ParseOptions(
+            explicit_schema=self._schema,
+            unexpected_field_behavior="ignore" if self._schema else "infer",
+        )
+        while True:
+            source: Any = io.BytesIO(joined)
+            source = as_lines(source, self._name, self._odd) if self._odd else source
+            try:
+                return arrow_json.read_json(
+                    source,
+                    arrow_json.ReadOptions(block_size=max(len(joined), 1) * 2),
+                    parse_options=options,
+                )
+            except pa.ArrowInvalid as error:
+                if not learnt(self._odd, error):
+                    raise self._fault(plain, start) from error
+
+    def _fault(self, text: pa.Array, start: int) -> ValueError:
+        entry, what = 0, "is of another type than in the rows before"
+        for number, value in enumerate(text.to_pylist()):
+            try:
+                json.loads(value or "null")
+            except ValueError as error:
+                entry, what = number, f"is no JSON ({error})"
+                break
+        return ValueError(
+            f"{self._name}: column {printable(self._column)} {what}, at row "
+            f"{start + entry}; repair it, or leave that row out"
+        )
