@@ -296,7 +296,7 @@ def _run(
     if have := len(experiments) * count - len(todo):
         console.print(f"{have} of {have + len(todo)} results are in {path} already.")
     most = min(_jobs(jobs), wanted.workers or _jobs(jobs))
-    earlier = store.read(RESULTS / f"{name}.jsonl")
+    earlier = [r for each in sorted(RESULTS.glob("*.jsonl")) for r in store.read(each)]
     clock = scheduler.Clock([*earlier, *records])
     threads = wanted.threads or machine.cores()
     outcome = _measure(console, todo, path, most, clock, threads)
@@ -349,9 +349,11 @@ def _measure(
     """Runs the jobs, and says beforehand what they are expected to cost."""
     expected = sum(map(clock.expect, todo)) / max(min(most, len(todo)), 1)
     if todo and not math.isnan(expected):
+        seeds = len({job.seed for job in todo})
+        each = f" ({about(expected / seeds)} a seed)" if seeds > 1 else ""
         console.print(
-            f"{plural(len(todo), 'result')} at --jobs {most}: {about(expected)}, by "
-            "what earlier runs took."
+            f"{plural(len(todo), 'result')} at --jobs {most}: {about(expected)}{each}, "
+            "by what earlier runs took."
         )
     with progress(console, len(todo)) as report:
         return scheduler.run(todo, path, most, clock, report, threads)
@@ -398,8 +400,12 @@ def _show(
             console.print(tables.terminal(view, console.width))
     if found and not as_markdown:
         console.print(f"\n{wanted.title}. Results: {path}", soft_wrap=True)
-        if old := tables.outdated(wanted, records):
-            console.print(f"Left out: {old} results of settings no experiment has now.")
+        old = tables.outdated(wanted, records)
+        if old and not found[0].former:
+            console.print(
+                f"Left out: {plural(len(old), 'result')} of settings no experiment has "
+                "now."
+            )
     return bool(found)
 
 

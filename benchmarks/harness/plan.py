@@ -63,6 +63,9 @@ class Table:
             for rates: with several, the last digits of a result are left to chance.
         holm: Whether differences that survive Holm's correction over all those of the
             table are marked.
+        former: The baseline of results of earlier settings, "" for none. These are
+            shown, and said to be so, until there is one of the present settings; None:
+            they are not shown.
 
     Raises:
         ValueError: A row, population or metric name holds a space; the baseline or a
@@ -87,6 +90,7 @@ class Table:
     workers: int | None = None
     threads: int | None = 1
     holm: bool = False
+    former: str | None = None
 
     def __post_init__(self) -> None:
         for kind, names in (

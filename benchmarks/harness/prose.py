@@ -111,7 +111,7 @@ def _table(words: Sequence[str], tables: Mapping[str, Table], records: Results) 
     rows = list(filter(None, options.get("rows", "").split(",")))
     found = _views(names[0], tables, records, options)
     for row in rows:
-        _among("row", row, found[0].table.rows)
+        _among("row", row, _rows(found))
     metrics = {m for view in found for values in view.values.values() for m in values}
     for column in columns:
         kind, _, metric = column.rpartition(":")
@@ -129,7 +129,7 @@ def _figure(words: Sequence[str], tables: Mapping[str, Table], records: Results)
     name, population, row, metric, statistic = names
     given = {"population": population, "baseline": options.get("to", "")}
     (view,) = _views(name, tables, records, given)
-    _among("row", row, view.table.rows)
+    _among("row", row, _rows([view]))
     digits = options.get("digits")
     return number(view, row, metric, statistic, None if digits is None else int(digits))
 
@@ -144,15 +144,17 @@ def _views(
     _among("table", name, tables)
     table = tables[name]
     population, baseline = options.get("population", ""), options.get("baseline", "")
-    if population:
-        _among("population", population, table.populations)
-    if baseline:
-        _among("row", baseline, table.rows)
-    found = [
+    every = [
         view
         for view in views(table, records.get(name, []), baseline=baseline)
-        if view.dataset == table.dataset and population in ("", view.population)
+        if view.dataset == table.dataset
     ]
+    if population:
+        there = (*table.populations, *(view.population for view in every))
+        _among("population", population, dict.fromkeys(there))
+    if baseline:
+        _among("row", baseline, _rows(every, table))
+    found = [view for view in every if population in ("", view.population)]
     if not found:
         where = f" on {population}" if population else ""
         raise ValueError(
@@ -160,6 +162,12 @@ def _views(
             "experiments have now"
         )
     return found
+
+
+def _rows(views: Sequence[View], *tables: Table) -> list[str]:
+    """The rows of the views and of their tables; the former may have others."""
+    of_tables = [row for t in (*tables, *(v.table for v in views)) for row in t.rows]
+    return [*dict.fromkeys([*of_tables, *(row for v in views for row in v.values)])]
 
 
 def _options(

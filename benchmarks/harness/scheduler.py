@@ -149,8 +149,16 @@ def plan(
     return sorted(todo, key=lambda job: (job.seed, first[job.log]))
 
 
+SIZES = {"queries", "sessions", "crowd"}  # settings that training is alike without
+
+
 class Clock:
-    """Expected seconds of a job, from what measurements of its kind took."""
+    """Expected seconds of a job, from what measurements of its kind took.
+
+    The most alike are those of its settings on its population, then of its settings;
+    then, of any table, those that differ in size alone, in proportion to the sessions:
+    of its row, else of all rows; then those of its row, then of its table.
+    """
 
     def __init__(self, records: Iterable[store.Record] = ()) -> None:
         self._seen: dict[tuple[str, ...], list[float]] = {}
@@ -160,23 +168,31 @@ class Clock:
     @staticmethod
     def _kinds(
         table: str, row: str, population: str, config: Mapping[str, Any]
-    ) -> list[tuple[str, ...]]:
-        """From the most alike to anything of the table at all."""
+    ) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Kinds from the most alike on, and how large a measurement is of its kind."""
         settings = store.key(table, row, "", "", 0, config)
-        return [(settings, population), (settings,), (table, row), (table,)]
+        yield (settings, population), 1.0
+        yield (settings,), 1.0
+        if "sessions" in config:
+            alike = {name: v for name, v in config.items() if name not in SIZES}
+            size = float(config["sessions"])
+            yield ("of size", row, store.key("", "", "", "", 0, alike)), size
+            yield ("of size", store.key("", "", "", "", 0, alike)), size
+        yield (table, row), 1.0
+        yield (table,), 1.0
 
     def saw(self, record: store.Record) -> None:
         """Learns from one measurement."""
         of = record
-        for kind in self._kinds(of.table, of.row, of.population, of.config):
-            self._seen.setdefault(kind, []).append(record.seconds)
+        for kind, size in self._kinds(of.table, of.row, of.population, of.config):
+            self._seen.setdefault(kind, []).append(record.seconds / size)
 
     def expect(self, job: Job) -> float:
         """Mean seconds of the most alike measurements, nan where there are none."""
         of = job.experiment
-        for kind in self._kinds(job.table, of.row, of.population, job.config):
+        for kind, size in self._kinds(job.table, of.row, of.population, job.config):
             if seen := self._seen.get(kind):
-                return sum(seen) / len(seen)
+                return size * sum(seen) / len(seen)
         return math.nan
 
 

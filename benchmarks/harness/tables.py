@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import store
-from benchmarks.harness.plan import Table, unknown
+from benchmarks.harness.plan import Experiment, Table, unknown
 
 if TYPE_CHECKING:
     import rich.table
@@ -22,6 +22,7 @@ LEVEL = 0.95
 ABSENT = "–"
 FLAG = "⚑"
 MARK = "*"
+DIVERGED = "diverged"  # metric of a row whose training came to no result
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class View:
     `values[row][metric][seed]`; rows are in the order of the table, those without
     results are in `missing`. The time of a measurement is the metric `seconds`.
     `survivors` holds (row, metric) of the differences that survive Holm's correction.
+    Where `former`, they are results of settings that the table has no longer.
     """
 
     table: Table
@@ -40,6 +42,7 @@ class View:
     values: Mapping[str, Mapping[str, Mapping[int, float]]]
     missing: tuple[str, ...]
     survivors: frozenset[tuple[str, str]] = frozenset()
+    former: bool = False
 
     @property
     def title(self) -> str:
@@ -120,12 +123,18 @@ def current(
     return [r for r in kept if r.config.get("data") == content[r.dataset]]
 
 
-def outdated(table: Table, records: Iterable[store.Record]) -> int:
-    """How many results have settings that no experiment of the table has any more."""
+def outdated(
+    table: Table, records: Iterable[store.Record]
+) -> list[store.Record]:
+    """The results of settings that no experiment of the table has any more.
+
+    Of each row, population and seed the last one.
+    """
     experiments = (*table.experiments, *table.quick)
     known = {_identity(e.row, e.population, e.settings()) for e in experiments}
     newest = store.newest(records).values()
-    return sum(_identity(r.row, r.population, r.config) not in known for r in newest)
+    old = [r for r in newest if _identity(r.row, r.population, r.config) not in known]
+    return [*{(r.dataset, r.population, r.row, r.seed): r for r in old}.values()]
 
 
 def _identity(row: str, population: str, settings: Mapping[str, object]) -> str:
@@ -147,24 +156,41 @@ def views(
         quick: Whether the short version is shown.
         baseline: A row to compare with instead of the table's.
     """
+    kept = current(table, records := list(records), quick)
+    former = not kept and not quick and table.former is not None
+    if former:
+        kept = outdated(table, records)
     found: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
-    for r in current(table, records, quick):
+    for r in kept:
         of_row = found.setdefault((r.dataset, r.population, r.row), {})
         for metric, value in (*r.metrics.items(), ("seconds", r.seconds)):
             of_row.setdefault(metric, {})[r.seed] = value
-    experiments, base = table.variant(quick), baseline or table.baseline
+    usual = table.former if former else table.baseline
+    rows = _rows_by_population(kept if former else table.variant(quick))
     made: list[View] = []
     for dataset in dict.fromkeys(key[0] for key in found):
         own = []
-        for population in dict.fromkeys(e.population for e in experiments):
-            rows = [e.row for e in experiments if e.population == population]
-            keys = {row: (dataset, population, row) for row in rows}
-            values = {row: found[keys[row]] for row in rows if keys[row] in found}
-            missing = tuple(row for row in rows if row not in values)
+        for population, names in rows.items():
+            keys = {row: (dataset, population, row) for row in names}
+            values = {row: found[keys[row]] for row in names if keys[row] in found}
+            missing = tuple(row for row in names if row not in values)
             if values:
-                own.append(View(table, dataset, population, base, values, missing))
-        made += _corrected(own) if table.holm else own
+                view = View(
+                    table, dataset, population, baseline or usual or "", values, missing
+                )
+                own.append(replace(view, former=former))
+        made += _corrected(own) if table.holm and not former else own
     return made
+
+
+def _rows_by_population(
+    each: Iterable[store.Record | Experiment],
+) -> dict[str, list[str]]:
+    """The rows of each population, both in the order in which they first appear."""
+    found: dict[str, dict[str, None]] = {}
+    for one in each:
+        found.setdefault(one.population, {})[one.row] = None
+    return {population: [*rows] for population, rows in found.items()}
 
 
 def _corrected(views: Sequence[View]) -> list[View]:
@@ -315,7 +341,12 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
     if any(":" in column for column in columns):
         text += f"; differences from {view.baseline} are paired by seed"
     found = [f"{text}."]
-    if view.table.holm and any(c.startswith("difference:") for c in columns):
+    if view.former:
+        found.append(
+            "These are results of earlier settings; by the present ones the table has "
+            "not been measured yet."
+        )
+    elif view.table.holm and any(c.startswith("difference:") for c in columns):
         found.append(
             f"{MARK} Significant at {_number(1 - LEVEL, 2)} after Holm's correction "
             "over all differences of the table."
@@ -328,11 +359,18 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
             f"{view.table.paired[0]} and {view.table.clicks}, worse in the other, "
             "both beyond the interval."
         )
+    if lost := [f"{row} {n}" for row in seeds if (n := len(_diverged(view, row)))]:
+        found.append(f"Seeds at which training diverged: {', '.join(lost)}.")
     if fewer := [f"{row} {n}" for row, n in seeds.items() if n < most]:
         found.append(f"Fewer seeds: {', '.join(fewer)}.")
     if view.missing:
         found.append(f"No results yet: {', '.join(view.missing)}.")
     return found
+
+
+def _diverged(view: View, row: str) -> Mapping[int, float]:
+    """The seeds at which training of a row diverged; they have no other metric."""
+    return view.values[row].get(DIVERGED, {})
 
 
 # Renderings: Markdown, the terminal, one number for prose.

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 from scipy import special
 
+from benchmarks.harness.tables import DIVERGED
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import (
     World,
@@ -28,6 +29,7 @@ from benchmarks.ranking.truths import beliefs
 from debias.data.layout import layout_of
 from debias.models import ClickModel, Mixture
 from debias.training import TrainingConfig
+from debias.training.fitting import Diverged
 from debias.types import Place, Tensor
 from simulators.clicks import item_attraction
 from simulators.oracle import conditional_click_probability, ideal_score
@@ -53,13 +55,16 @@ def fit(row: str, world: World, config: TrainingConfig) -> Fit:
 
 
 def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
-    """The metrics of one row in one world."""
+    """The metrics of one row in one world; only `diverged` where it came to nothing."""
     if row == "logging":  # trains nothing, so that a second NDCG costs least here
         check_ndcg(world.test.data, world.test.logging)
         return ranking_metrics(world, world.test.logging)
     if row == "ceiling":
         return _ceiling(world)
-    _, model, seen = fit(row, world, config)
+    try:
+        _, model, seen = fit(row, world, config)
+    except Diverged:
+        return {DIVERGED: 1.0}
     data = seen.test.data
     found = ranking_metrics(seen, scores(model.score, data))
     if row.startswith("full_information"):

@@ -122,9 +122,23 @@ class InverseWeighted(OneTowerClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
+        """In training of corrected clicks; outside it, a loss that is at least 0.
+
+        Labels below 0 or above 1 leave the first without a lower bound, so that it says
+        nothing of a fit. A pointwise model is judged by the likelihood of the clicks, a
+        listwise one by its softmax over the labels above 0.
+        """
+        if not (training or self.listwise):
+            return click_cross_entropy(clicks, self.click_logits(batch, outputs))
         labels = corrected_clicks(clicks, *self.places(batch), clip=self.clip)
+        return self._loss(labels, clicks, outputs, training)
+
+    def _loss(
+        self, labels: Tensor, clicks: Tensor, scores: Tensor, training: bool
+    ) -> Tensor:
         loss = soft_softmax if self.listwise else soft_cross_entropy
-        return loss(labels, outputs, ops.convert_to_tensor(clicks) >= 0)
+        labels = labels if training else ops.maximum(labels, 0.0)
+        return loss(labels, scores, ops.convert_to_tensor(clicks) >= 0)
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -185,11 +199,13 @@ class DoublyRobust(InverseWeighted):
         guess = ops.sigmoid(outputs["direct"])
         p = ops.clip(beta + alpha * guess, 1e-6, 1 - 1e-6)
         direct = click_cross_entropy(clicks, ops.log(p) - ops.log1p(-p))
+        if not (training or self.listwise):
+            return direct + click_cross_entropy(
+                clicks, self.click_logits(batch, outputs)
+            )
         guess = ops.stop_gradient(guess)
         labels = corrected_clicks(clicks, alpha, beta, guess, self.clip)
-        loss = soft_softmax if self.listwise else soft_cross_entropy
-        mask = ops.convert_to_tensor(clicks) >= 0
-        return direct + loss(labels, outputs["relevance"], mask)
+        return direct + self._loss(labels, clicks, outputs["relevance"], training)
 
 
 @keras.saving.register_keras_serializable(package="debias")

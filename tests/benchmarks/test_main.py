@@ -297,6 +297,8 @@ def test_a_run_tells_its_cost_before_it_starts(monkeypatch, place):
     assert "results at" not in call("run", "main", "--seeds", "1")
     output = call("run", "main", "--seeds", "2", "--jobs", "3")
     assert "4 results at --jobs 3: about 10 s, by what earlier runs took." in output
+    output = call("run", "main", "--seeds", "4", "--jobs", "3")
+    assert "8 results at --jobs 3: about 10 s (about 10 s a seed), by what" in output
 
 
 def test_verify_measures_a_sample_again_and_fails_on_a_difference(monkeypatch, place):

@@ -212,6 +212,34 @@ def test_expected_seconds_come_from_the_most_alike():
     assert math.isnan(clock.expect(job(table="other")))
 
 
+@dataclasses.dataclass(frozen=True)
+class Sized:
+    """An experiment of so many sessions."""
+
+    row: str
+    sessions: int
+    population: str = "mixed"
+
+    def settings(self):
+        return {"sessions": self.sessions, "queries": self.sessions // 50, "rate": 0.1}
+
+
+def test_expected_seconds_grow_with_the_sessions_of_the_same_training():
+    def sized(row, sessions, table):
+        return Job(table, Sized(row, sessions), "generated", 5)
+
+    def took(row, sessions, seconds, table):
+        config = Sized(row, sessions).settings()
+        return store.Record(table, row, "", "mixed", 0, {}, seconds, config, {})
+
+    clock = Clock([took("a", 1000, 8.0, "one"), took("b", 1000, 4.0, "one")])
+    assert clock.expect(sized("a", 500, "one")) == 4.0
+    assert clock.expect(sized("a", 250, "other")) == 2.0
+    assert clock.expect(sized("c", 500, "other")) == 3.0  # as all rows, 6 ms a session
+    clock.saw(took("a", 500, 7.0, "one"))
+    assert clock.expect(sized("a", 500, "one")) == 7.0
+
+
 def test_data_reach_the_experiment_and_name_the_result(path, tmp_path):
     data = tmp_path / "set"
     data.mkdir()

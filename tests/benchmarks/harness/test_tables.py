@@ -117,7 +117,35 @@ def test_only_the_newest_results_of_the_present_settings_count():
     found = _table(Fake("additive"))
     (only,) = tables.views(found, [*first, *second, *old])
     assert only.values["additive"]["ndcg@5"] == {0: 0.4, 1: 0.3}
-    assert tables.outdated(found, [*first, *second, *old]) == 2
+    assert tables.outdated(found, [*first, *second, *old]) == old
+
+
+def test_results_of_earlier_settings_stand_until_there_is_one_of_the_present():
+    """With their own rows and baseline, without Holm's correction, and said to be so."""
+    old = [
+        record
+        for row, values in (("plain", BASE), ("dot", BETTER))
+        for record in records(values, row, value=0.123)
+    ]
+    new = records({0: 0.4}, "additive")
+    given = {"holm": True, "former": "plain", "quick": ()}
+    rows = (Fake("additive"), Fake("dot"))
+    (only,) = tables.views(_table(*rows, **given), old)
+    assert only.former and [*only.values] == ["plain", "dot"]
+    assert only.paired("dot", "ndcg@5").mean == pytest.approx(0.04)
+    text = tables.markdown(only)
+    assert "results of earlier settings" in text and "Holm" not in text
+    (only,) = tables.views(_table(*rows, **given), [*old, *new])
+    assert not only.former and [*only.values] == ["additive"]
+    assert "earlier" not in tables.markdown(only)
+    assert tables.views(_table(*rows, **{**given, "former": None}), old) == []
+
+
+def test_a_row_that_diverged_is_told_from_one_that_is_bad():
+    lost = {"diverged": 1.0}
+    found = view(("additive", BASE), ("dot", {0: {"ndcg@5": 0.4}, 1: lost, 2: lost}))
+    assert found.mean("dot", "ndcg@5").mean == 0.4
+    assert "Seeds at which training diverged: dot 2." in tables.markdown(found)
 
 
 def test_only_the_last_content_of_a_file_counts():

@@ -92,6 +92,15 @@ def test_the_row_auto_is_the_one_that_is_chosen(mixed, monkeypatch):
     assert measure("auto", mixed, CONFIG) == measure("product", mixed, CONFIG)
 
 
+def test_a_row_that_diverges_says_so_and_has_no_other_metric(mixed):
+    """At a rate at which the first steps leave what numbers can hold."""
+    wild = replace(CONFIG, rate=1.0, decay=0.0)
+    huge = mixed.train.data.features * np.float32(1e30)
+    train = mixed.train._replace(data=replace(mixed.train.data, features=huge))
+    lost = measure("naive", mixed._replace(train=train), wild)
+    assert lost == {"diverged": 1.0}
+
+
 def test_a_row_is_fitted_to_clicks():
     """Its model predicts held-out clicks better than before; grades are not read."""
     size = replace(TINY, sessions=4000)

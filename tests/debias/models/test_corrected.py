@@ -48,6 +48,26 @@ def test_examination_of_one_changes_nothing():
     )
 
 
+@pytest.mark.parametrize("listwise", [False, True])
+@pytest.mark.parametrize("robust", [False, True])
+def test_what_a_fit_is_judged_by_has_a_bound_where_its_loss_has_none(robust, listwise):
+    """Scores that grow without end: labels of -2 and +5 pay for them for ever."""
+    towers = [relevance(1), relevance(2)][: 1 + robust]
+    kind = DoublyRobust if robust else InverseWeighted
+    model = kind(*towers, [0.2] * 2, [0.4] * 2, listwise=listwise)
+    batch = batch_of(FEATURES[:1, :2])
+    clicks = np.array([[1.0, 0.0]])
+    z = np.array([[500.0, -500.0]], "float32")
+    outputs = {"relevance": z, "direct": 0 * z} if robust else z
+    learned, judged = (
+        numbers(model.session_losses(batch, clicks, outputs, training))[0]
+        for training in (True, False)
+    )
+    assert learned < -900 and judged >= 0
+    if not listwise and not robust:  # P(click) is .6 and .4
+        np.testing.assert_allclose(judged, -2 * np.log(0.6), rtol=1e-5)
+
+
 def test_click_logits_are_affine_in_attraction():
     alpha, beta = np.linspace(0.8, 0.3, POSITIONS), np.linspace(0.1, 0.0, POSITIONS)
     model = InverseWeighted(relevance(1), alpha, beta)
