@@ -26,13 +26,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import special, stats
 
-from benchmarks.experiments import (
-    CONFOUNDED,
-    CONFOUNDING,
-    FULL,
-    RESULTS,
-    SESSIONS,
-)
+from benchmarks.experiments import RESULTS
 from benchmarks.harness import store
 from benchmarks.harness.drawing import band
 from benchmarks.harness.plan import Table
@@ -41,6 +35,7 @@ from benchmarks.questions import drawings, graph, horizons, offline
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import World, trained, world
 from benchmarks.ranking.settings import Size
+from benchmarks.ranking.tables import CONFOUNDED, CONFOUNDING, FULL, SESSIONS
 from benchmarks.ranking.truths import neighbours
 from benchmarks.retrieval import updates
 from debias.data.files import atomic_write
@@ -159,7 +154,9 @@ def sessions(found: Views) -> Figure:
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for row in SESSIONS.rows:
-        band(axes, sizes, [at[size].mean(row, "ndcg@5") for size in sizes], row)
+        of = [size for size in sizes if row in at[size].values]
+        if of:
+            band(axes, of, [at[size].mean(row, "ndcg@5") for size in of], row)
     axes.set_xscale("log")
     axes.set_xlabel("training sessions")
     axes.set_ylabel("NDCG@5, mean and 95% interval")
@@ -179,6 +176,8 @@ def confounding(found: Views) -> Figure:
         share["random-order"] = 1.0
         names = sorted(share, key=share.__getitem__)
         for row in CONFOUNDED:
+            if any(row not in found[name].values for name in names):
+                continue  # not measured yet
             means = [found[name].mean(row, "ndcg@10") for name in names]
             band(axes, [share[name] for name in names], means, row)
         axes.set_title(f"{way} first")

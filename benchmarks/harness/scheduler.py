@@ -149,7 +149,7 @@ def plan(
     return sorted(todo, key=lambda job: (job.seed, first[job.log]))
 
 
-SIZES = {"queries", "sessions", "crowd"}  # settings that training is alike without
+SIZES = {"queries", "sessions", "crowd", "best_first", "random"}  # not of training
 
 
 class Clock:

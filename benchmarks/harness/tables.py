@@ -6,7 +6,7 @@ all read it, so they cannot disagree.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -123,9 +123,7 @@ def current(
     return [r for r in kept if r.config.get("data") == content[r.dataset]]
 
 
-def outdated(
-    table: Table, records: Iterable[store.Record]
-) -> list[store.Record]:
+def outdated(table: Table, records: Iterable[store.Record]) -> list[store.Record]:
     """The results of settings that no experiment of the table has any more.
 
     Of each row, population and seed the last one.
@@ -159,7 +157,7 @@ def views(
     kept = current(table, records := list(records), quick)
     former = not kept and not quick and table.former is not None
     if former:
-        kept = outdated(table, records)
+        kept = sorted(outdated(table, records), key=_place_in(table))
     found: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
     for r in kept:
         of_row = found.setdefault((r.dataset, r.population, r.row), {})
@@ -181,6 +179,21 @@ def views(
                 own.append(replace(view, former=former))
         made += _corrected(own) if table.holm and not former else own
     return made
+
+
+def _place_in(table: Table) -> Callable[[store.Record], tuple[int, int]]:
+    """Where a record stands among the populations and rows of a table."""
+    places = [
+        {name: place for place, name in enumerate(names)}
+        for names in (table.populations, table.rows)
+    ]
+
+    def place(of: store.Record) -> tuple[int, int]:
+        each = zip(places, (of.population, of.row), strict=True)
+        population, row = (known.get(name, len(known)) for known, name in each)
+        return population, row
+
+    return place
 
 
 def _rows_by_population(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.experiments import DECAYS, TABLES, TUNING_MAIN
+from benchmarks.experiments import TABLES
+from benchmarks.ranking.tables import DECAYS, TUNING_MAIN
 from debias.training import TrainingConfig
 from simulators.oracle import click_table, singular_ratio
 from simulators.populations import named

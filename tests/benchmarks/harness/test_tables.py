@@ -121,7 +121,7 @@ def test_only_the_newest_results_of_the_present_settings_count():
 
 
 def test_results_of_earlier_settings_stand_until_there_is_one_of_the_present():
-    """With their own rows and baseline, without Holm's correction, and said to be so."""
+    """With rows and a baseline of their own, without Holm's correction, and said so."""
     old = [
         record
         for row, values in (("plain", BASE), ("dot", BETTER))
@@ -131,7 +131,7 @@ def test_results_of_earlier_settings_stand_until_there_is_one_of_the_present():
     given = {"holm": True, "former": "plain", "quick": ()}
     rows = (Fake("additive"), Fake("dot"))
     (only,) = tables.views(_table(*rows, **given), old)
-    assert only.former and [*only.values] == ["plain", "dot"]
+    assert only.former and [*only.values] == ["dot", "plain"]
     assert only.paired("dot", "ndcg@5").mean == pytest.approx(0.04)
     text = tables.markdown(only)
     assert "results of earlier settings" in text and "Holm" not in text

@@ -81,7 +81,7 @@ def test_a_sample_is_drawn_by_its_seed_from_what_can_be_measured(tmp_path):
     "name, row, population",
     [
         ("coverage", "adjacent_chain/delta", "many"),
-        ("confounding-rich", "logging", "best-first-0.33"),
+        ("trees", "logging", "pbm"),
     ],
 )
 def test_a_cheap_published_result_comes_out_again(name, row, population):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.experiments import ESTIMATORS, LEARNERS, TABLES, TOLD, Trial
+from benchmarks.experiments import TABLES
 from benchmarks.ranking import protocol, rows
 from benchmarks.ranking.learners import DEALS, known_context
 from benchmarks.ranking.learners import LEARNERS as BUILT
@@ -20,6 +20,8 @@ from benchmarks.ranking.protocol import (
 )
 from benchmarks.ranking.rows import alternatives, fit, measure
 from benchmarks.ranking.settings import Logging, Size
+from benchmarks.ranking.tables import ESTIMATORS, LEARNERS, TOLD
+from benchmarks.ranking.trials import Trial
 from benchmarks.ranking.variants import VARIANTS
 from debias import metrics
 from debias.data.layout import layout_of

@@ -1,0 +1,254 @@
+"""The tables of rankers that learn from clicks: which rows, on which crowds, how large.
+
+Every row is trained as `debias.fit` trains by default, and compared with
+`softmax_naive`, which takes clicks for relevance: what many teams have today. Tables
+with `former` show results of earlier settings until they are measured anew.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.harness.plan import Table
+from benchmarks.ranking.settings import Logging, Size, adam_alone
+from benchmarks.ranking.trials import FRESH, Trial, trials, tuning
+from debias.training.config import TrainingConfig
+
+LEARNERS = (
+    *("naive", "position_feature", "product", "product_three", "additive", "dot"),
+    *("bilinear", "mixture", "mixture_2", "xpa", "softmax_naive"),
+    *("softmax_naive_three", "listwise", "listwise_three", "listwise_mixture"),
+    "listwise_xpa",
+)
+TOLD = (
+    *("oracle_examination", "oracle_listwise", "full_information"),
+    "full_information_softmax",
+)
+BOUNDS = ("logging", *TOLD, "ceiling")
+FEWER = (
+    *("naive", "product", "additive", "dot", "mixture", "xpa", "softmax_naive"),
+    *("listwise", "listwise_three", "listwise_mixture"),
+)
+CROWDS = ("mixed", "grid", "pbm")
+QUICK_ROWS = (
+    *("naive", "softmax_naive", "additive", "product", "listwise"),
+    "full_information",
+)
+
+FULL = Size()
+QUICK = Size(queries=1000, sessions=40_000)
+HALF = Size(queries=1500, sessions=50_000)
+QUARTER = Size(queries=800, sessions=20_000)
+
+# On half as many clicks as the main table has, for its cost.
+DECAYS = (0.1, 0.3, 1.0, 3.0)
+TUNING_MAIN = tuning(
+    "tuning-main",
+    "weight decay, for table main",
+    ("mixed", "pbm"),
+    [row for row in (*LEARNERS, *TOLD) if not row.endswith(("_three", "_2"))],
+    HALF,
+    {decay: TrainingConfig(decay=decay) for decay in DECAYS},
+)
+
+MAIN = Table(
+    name="main",
+    title="What a ranker learns from biased clicks, by model and by crowd",
+    experiments=(
+        *trials(("mixed",), (*LEARNERS, "auto", *TOLD), FULL),
+        *trials(("grid", "pbm"), (*FEWER, "auto", *TOLD), FULL),
+    ),
+    metrics=("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "click_log_likelihood"),
+    baseline="softmax_naive",
+    bounds=BOUNDS,
+    quick=trials(("mixed",), QUICK_ROWS, QUICK),
+    first_seed=FRESH,
+    holm=True,
+)
+
+BASELINE = "softmax_naive"
+ANEW: dict[str, Any] = {"baseline": BASELINE, "first_seed": FRESH, "holm": True}
+"""What tables have in common that are measured by the recipe, after `main`."""
+
+RANKING = ("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks")
+CLICKS = ("click_log_likelihood", "click_skill", "perplexity")
+RERANKED = ("click_mrr", "click_share@3")
+FEWER_BOUNDS = ("logging", "ceiling")
+
+USERS = (
+    *("naive", BASELINE, "additive", "product", "xpa", "mixture", "listwise"),
+    *("listwise_mixture", "auto"),
+)
+MIXED_USERS = Table(
+    name="mixed-users",
+    title="One kind of users or several, by model",
+    experiments=(
+        *trials(("pbm", "two-depths", "mixed", "impatient-picky"), USERS, HALF),
+        *trials(("context",), (*USERS, "mixture_context"), HALF),
+    ),
+    metrics=(*RANKING, *CLICKS, *RERANKED, "type_rand_index", "examination_error"),
+    bounds=FEWER_BOUNDS,
+    former="additive",
+    **ANEW,
+)
+
+NEIGHBOURS = ("naive", BASELINE, "additive", "product", "xpa", "listwise_xpa")
+CROSS_POSITION = Table(
+    name="cross-position",
+    title="Items that compete for clicks, in lists and in grids, by model",
+    experiments=(
+        *trials(("grid",), NEIGHBOURS, HALF),
+        *trials(("pbm", "cascade", "dbn", "carousel"), NEIGHBOURS, QUARTER),
+    ),
+    metrics=(*RANKING, *CLICKS, *RERANKED, "attention_correlation"),
+    paired=("ndcg@5", "expected_clicks", "click_skill"),
+    bounds=FEWER_BOUNDS,
+    former="additive",
+    **ANEW,
+)
+
+LOGGED = {
+    **{f"best-first-{t:.2f}": Logging(True, t) for t in (0.0, 1 / 3, 2 / 3)},
+    "random-order": Logging(True, 1.0),
+    **{f"worst-first-{t:.2f}": Logging(False, t) for t in (2 / 3, 1 / 3, 0.0)},
+}
+"""From always the best first over any order to always the worst first."""
+CONFOUNDED = (
+    *("naive", BASELINE, "product", "product_weighted", "product_linear"),
+    *("product_linear_weighted", "disentangled", "per_item", "listwise"),
+)
+
+
+def logged(rows: Iterable[str], names: Iterable[str], size: Size) -> tuple[Trial, ...]:
+    """Every row on position-based users who see each of the logs `names`."""
+    return tuple(
+        Trial(row, name, size, TrainingConfig(), "pbm", LOGGED[name])
+        for name in names
+        for row in rows
+    )
+
+
+CONFOUNDING = Table(
+    name="confounding",
+    title="Logs that show the best first, the worst first, or any order",
+    experiments=logged(("logging", *CONFOUNDED), LOGGED, QUARTER),
+    metrics=("ndcg@5", "ndcg@10", "click_log_likelihood", "examination_error"),
+    paired=("ndcg@10",),
+    bounds=("logging",),
+    former="product",
+    **ANEW,
+)
+CONFOUNDING_RICH = Table(
+    name="confounding-rich",
+    title="The same logs with hundreds of sessions a query, a logit for each item",
+    experiments=logged(
+        ("logging", "per_item"), LOGGED, Size(queries=100, sessions=50_000)
+    ),
+    metrics=CONFOUNDING.metrics,
+    paired=(),
+    bounds=("logging",),
+    first_seed=FRESH,
+    former="",
+)
+
+PARTS = {
+    "mixed": (
+        *(BASELINE, "additive", "product", "product_wide", "product_three"),
+        *("mixture", "mixture_2", "mixture_5", "mixture_uniform", "mixture_tempered"),
+        *("mixture_shared", "mixture_trunk", "mixture_additive", "mixture_of_kinds"),
+        *("mixture_clicked", "dot", "bilinear", "additive_plain", "listwise"),
+    ),
+    "grid": (
+        *(BASELINE, "additive", "xpa", "xpa_own", "xpa_places", "xpa_relevance"),
+        *("xpa_self", "xpa_positions"),
+    ),
+}
+ABLATION = Table(
+    name="ablation",
+    title="What each part of a mixture, and of cross-position attention, buys",
+    experiments=tuple(
+        Trial(row, crowd, QUARTER, TrainingConfig())
+        for crowd, rows in PARTS.items()
+        for row in rows
+    ),
+    metrics=(
+        *("ndcg@5", "expected_clicks", *CLICKS[:2]),
+        *("type_rand_index", "attention_correlation", "reference_tau"),
+    ),
+    former="additive",
+    **ANEW,
+)
+
+MANY = ("naive", BASELINE, "product", "listwise")
+LENGTHS = {
+    "1e3": (*MANY, "additive", "mixture", "listwise_mixture"),
+    "1e4": (*MANY, "additive", "mixture", "listwise_mixture"),
+    "1e6": MANY,  # for their cost
+}
+SESSIONS = Table(
+    name="sessions",
+    title="What more clicks bring",
+    experiments=tuple(
+        Trial(
+            row,
+            sessions,
+            replace(FULL, sessions=int(float(sessions))),
+            TrainingConfig(),
+            "mixed",
+        )
+        for sessions, rows in LENGTHS.items()
+        for row in rows
+    ),
+    metrics=(*RANKING, *CLICKS[:2]),
+    seeds=5,
+    former="additive",
+    **ANEW,
+)
+
+TRUSTING = ("pbm", "trust")
+ESTIMATORS = (
+    *("naive", BASELINE, "ips_known", "ips_estimated", "affine_known"),
+    *("doubly_robust_known", "ips_known_softmax", "ips_estimated_softmax"),
+    *("affine_known_softmax", "dual_learning", "regression_em", "pair_debias"),
+    *("control_function", "control_function_softmax", "upe", "ips_dcm_softmax"),
+    *("product", "additive", "mixture", "listwise", "listwise_mixture"),
+)
+CORRECTIONS = Table(
+    name="estimators",
+    title="Corrections of the field beside click models, by crowd",
+    experiments=trials(TRUSTING, ESTIMATORS, HALF),
+    metrics=("ndcg@1", "ndcg@5", "ndcg@10", "click_log_likelihood"),
+    bounds=("logging", "naive", "ceiling"),
+    former="product",
+    **ANEW,
+)
+
+# How learning rates were chosen of the results that `former` shows.
+RATES = (0.005, 0.02)
+RATED = (
+    *("naive", BASELINE, "position_feature", "product", "additive", "dot"),
+    *("bilinear", "mixture", "xpa", "listwise", "listwise_mixture", "listwise_xpa"),
+    "oracle_examination",
+)
+TUNING_RATES = tuning(
+    "tuning-rates",
+    "learning rate, for tables trained by Adam alone",
+    CROWDS,
+    RATED,
+    FULL,
+    {rate: adam_alone(rate, 8) for rate in RATES},
+)
+TUNING_ESTIMATORS = tuning(
+    "tuning-estimator-rates",
+    "learning rate, for table estimators",
+    TRUSTING,
+    ESTIMATORS,
+    QUARTER,
+    {rate: adam_alone(rate, 6) for rate in RATES},
+)
+
+RANKERS = (
+    *(MAIN, TUNING_MAIN, TUNING_RATES, TUNING_ESTIMATORS, MIXED_USERS),
+    *(CROSS_POSITION, CONFOUNDING, CONFOUNDING_RICH, ABLATION, SESSIONS),
+    CORRECTIONS,
+)

@@ -1,0 +1,114 @@
+"""Trials: a row of a table of rankers on one crowd, and tuning by validation clicks.
+
+Loads no TensorFlow. The tables themselves are in `benchmarks.ranking.tables`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from benchmarks.harness.memory import forget
+from benchmarks.harness.plan import Table
+from benchmarks.ranking.settings import Logging, Size, identity
+from debias.training.config import TrainingConfig
+
+TUNING_SEED = 1000  # the worlds of tuning are those of no other table
+FRESH = 100  # the first seed of tables whose settings were fixed before it was seen
+REVISIONS = {"dot": 3, "bilinear": 3}  # of a row; raise it when its results change
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row of a table of rankers: a model trained on the clicks of one crowd.
+
+    Where `crowd` is given, `population` names what else is special: size or `logging`.
+    Where `learner` is given, `row` names what is special of its training.
+    """
+
+    row: str
+    population: str
+    size: Size
+    config: TrainingConfig
+    crowd: str = ""
+    logging: Logging | None = None
+    learner: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        revision = REVISIONS.get(self.learner or self.row, 1)
+        found = {**asdict(self.size), **identity(self.config), "revision": revision}
+        if self.crowd:
+            found["crowd"] = self.crowd
+        if self.learner:
+            found["learner"] = self.learner
+        return found if self.logging is None else found | asdict(self.logging)
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from benchmarks.ranking.protocol import world
+        from benchmarks.ranking.rows import measure
+
+        forget()
+        crowd = self.crowd or self.population
+        found = world(crowd, seed, data, self.size, self.logging)
+        return measure(self.learner or self.row, found, replace(self.config, seed=seed))
+
+
+def trials(crowds: Iterable[str], rows: Iterable[str], size: Size) -> tuple[Trial, ...]:
+    """Every row on every crowd, as `debias.fit` trains it, between the bounds."""
+    return tuple(
+        Trial(row, name, size, TrainingConfig())
+        for name in crowds
+        for row in ("logging", *rows, "ceiling")
+    )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One learner in one setting, judged by validation clicks alone."""
+
+    learner: str
+    population: str
+    size: Size
+    setting: float
+    config: TrainingConfig
+
+    @property
+    def row(self) -> str:
+        return f"{self.learner}@{self.setting}"
+
+    def settings(self) -> dict[str, Any]:
+        return {**asdict(self.size), **identity(self.config), "revision": 1}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from benchmarks.ranking.protocol import world
+        from benchmarks.ranking.rows import fit
+
+        forget()
+        found = world(self.population, seed, data, self.size)
+        fitted = fit(self.learner, found, replace(self.config, seed=seed))
+        return {"validation": fitted.validation}
+
+
+def tuning(
+    name: str,
+    title: str,
+    crowds: Iterable[str],
+    rows: Iterable[str],
+    size: Size,
+    settings: Mapping[float, TrainingConfig],
+) -> Table:
+    """Rows in several settings, by validation clicks on worlds of no other table."""
+    return Table(
+        name=name,
+        title=f"Validation likelihood by {title}",
+        experiments=tuple(
+            Tuning(row, crowd, size, setting, config)
+            for crowd in crowds
+            for row in rows
+            for setting, config in settings.items()
+        ),
+        metrics=("validation",),
+        paired=(),
+        clicks="",
+        first_seed=TUNING_SEED,
+        seeds=1,
+    )
