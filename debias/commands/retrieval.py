@@ -62,7 +62,10 @@ EventFile = Annotated[
 Trained = Annotated[
     Path, typer.Argument(help="Folder that `debias retrieval train` wrote.")
 ]
-Root = Annotated[Path, typer.Argument(help="Folder of published versions.")]
+Root = Annotated[
+    str,
+    typer.Argument(help="Folder of published versions, or an URL of s3:// or gs://."),
+]
 Column = Annotated[
     list[str] | None,
     typer.Option(
@@ -492,7 +495,7 @@ def publish(
             "milvus_uri": milvus_uri,
         }
         applied = run.report["applied"]
-        with versions.alone(root / LEARNERS), share_bar("publishing") as progress:
+        with versions.alone(root, LEARNERS), share_bar("publishing") as progress:
             served = publish_full(
                 root,
                 run.learner,
@@ -584,7 +587,7 @@ def update(
 
 
 def _update(
-    root: Path,
+    root: str,
     events: str,
     full: bool,
     every: int,
@@ -623,7 +626,8 @@ def _update(
 @inputs.options()
 def check(
     root: Annotated[
-        Path, typer.Argument(help="Folder of published versions, or of one version.")
+        str,
+        typer.Argument(help="Folder or URL of published versions, or of one version."),
     ],
     json: AsJson = False,
 ) -> None:

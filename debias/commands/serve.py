@@ -76,9 +76,10 @@ class Access(NamedTuple):
 @inputs.options(access=Access.of)
 def serve(
     versions: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="Folder of published versions; new ones are taken over as they come."
+            help="Folder of published versions, or an URL of s3:// or gs://; new ones "
+            "are taken over as they come."
         ),
     ],
     access: Access,

@@ -6,8 +6,10 @@ s3://bucket/key?endpoint_override=localhost:9000&scheme=http. Credentials come f
 environment, as the stores' own tools have them.
 """
 
+import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,7 +43,7 @@ def store_url(path: str | Path) -> str | None:
 
 @dataclass(frozen=True, order=True)
 class Remote:
-    """A file or folder of an object store, with what `Path` has for reading.
+    """A file or folder of an object store, with some of what `Path` has.
 
     Attributes:
         scheme: Of its URL.
@@ -116,6 +118,27 @@ class Remote:
         with naming_store(self):
             return self.store.open_input_file(self.path)
 
+    def __truediv__(self, name: str) -> "Remote":
+        return Remote(self.scheme, f"{self.path}/{name}", self.store)
+
+    def read_bytes(self) -> bytes:
+        with naming_store(self), self.store.open_input_stream(self.path) as file:
+            return file.read()
+
+    def put(self, source: BinaryIO) -> None:
+        """Writes the file whole: readers see the old one, or none, until it is."""
+        with (
+            naming_store(self),
+            self.store.open_output_stream(self.path, compression=None) as target,
+        ):
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    def remove(self) -> None:
+        """Removes the folder and all that is in it, if it is there."""
+        with naming_store(self):
+            if self.store.get_file_info(self.path).type != fs.FileType.NotFound:
+                self.store.delete_dir(self.path)
+
 
 AnyPath: TypeAlias = Path | Remote
 
@@ -140,13 +163,17 @@ class naming_store:
 def refused(url: str, error: Exception) -> OSError | None:
     """What a store's error means in words; None if it is none of a store."""
     text = str(error)
+    if "NO_SUCH_BUCKET" in text or "NoSuchBucket" in text:
+        return FileNotFoundError(f"{url}: the store has no such bucket")
+    if re.search(r"HTTP status 507|StorageFull|QuotaExceeded|Insufficient", text):
+        return OSError(errno.ENOSPC, f"{url}: the store is full: {text}")
     if isinstance(error, FileNotFoundError) or "NOT_FOUND" in text or "404" in text:
         return FileNotFoundError(f"{url}: no such file or folder in the store")
     denied = "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|401|403|InvalidAccessKeyId"
     if isinstance(error, PermissionError) or re.search(denied, text, re.I):
         return PermissionError(
             f"{url}: the store refuses these credentials; for s3 set AWS_PROFILE, or "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, of somebody who may read it"
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, of somebody who may use it"
         )
     if re.search(r"AWS Error|NETWORK_CONNECTION|curlCode|google::cloud", text):
         return OSError(f"{url}: the store cannot be reached or read: {text}")

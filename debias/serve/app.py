@@ -29,6 +29,7 @@ import debias
 from debias.engine.scoring import Scorer
 from debias.retrieval.data.interactions import FIRST
 from debias.retrieval.serving.query import retrieve
+from debias.retrieval.serving.storage import Disk
 from debias.retrieval.serving.versions import Version
 from debias.serve import answers
 from debias.serve.guards import Admitted, Counted, Limited
@@ -61,7 +62,7 @@ def service(
     *,
     body: int = 1 << 22,
     seconds: float = 2.0,
-    poll: float = 0.5,
+    poll: float | None = None,
     threads: int = 4,
     hosts: Collection[str] = ("*",),
     token: str | None = None,
@@ -69,20 +70,22 @@ def service(
     """The application, for any ASGI server.
 
     Args:
-        root: Folder that `debias.retrieval.serving.versions.publish` writes to.
+        root: Folder or URL that `debias.retrieval.serving.versions.publish` writes to.
         ranker: As `debias.artifacts.open_scorer` gives it, for versions that were
             published without one. Where neither is there, `/rank` and `/recommend`
             answer 404.
         body: Largest request in bytes.
         seconds: Longest request.
-        poll: Seconds between looks for a new version.
+        poll: Seconds between looks for a new version; None: .5 on disk, 5 in a store.
         threads: How many compute answers.
         hosts, token: As for `debias.serve.guards.Admitted`.
 
     Raises:
+        OSError: The store cannot be reached, and nothing of it was served here.
         ValueError: There is no complete version to serve.
     """
     live, workers = Live(root), Workers(threads)
+    poll = poll or (0.5 if isinstance(live.place, Disk) else 5.0)
     request_seconds, registry = _counters(live)
     app = FastAPIOffline(
         redoc_url=None,

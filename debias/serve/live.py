@@ -2,10 +2,12 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.query import retrieve
+from debias.retrieval.serving.storage import Store, storage
 from debias.retrieval.serving.versions import Version
 
 log = logging.getLogger("debias.serve")
@@ -18,21 +20,28 @@ class Live:
     completely before one assignment puts it there; the old one lives until the last
     answer from it is done. Where the version that CURRENT names is damaged, at the
     start or because a file of it is written to later, the latest good one before it is
-    served.
+    served. While a store cannot be reached, what it served last is served on.
+
+    Args:
+        root: Folder or URL of the versions.
 
     Attributes:
         version: What is served.
-        refused: Why the version that CURRENT names is not served; None if it is.
+        refused: Why the version that CURRENT names is not served, or that it is not
+            known which; None if it is served.
         switches: How often the version has changed.
 
     Raises:
+        OSError: The store cannot be reached, and nothing of it was served here before.
         ValueError: There is no complete version to begin with.
     """
 
     def __init__(self, root: str | Path):
-        self.root = Path(root)
+        self.root, self.place = root, storage(root)
         self.switches = 0
-        self._read = self._stamp()
+        self._read: tuple[object, ...] | None = ()
+        with suppress(OSError):
+            self._read = self.place.stamp()
         version, self.refused = last_good(root)
         self.version = ready(version)
         self._files = stamps(version)
@@ -44,16 +53,26 @@ class Live:
         """
         if self._changed():
             return
-        if (stamp := self._stamp()) == self._read:
+        try:
+            stamp = self.place.stamp()
+        except OSError as error:
+            if self.refused != str(error):
+                self._refuse(error)
+            self._read = ()  # CURRENT is looked at once the store answers
+            return
+        if stamp == self._read:
             return
         try:
             if versions.current(self.root) != self.version.name:
                 self._serve(versions.load(self.root))
             self.refused = None
         except (ValueError, OSError) as error:
-            self.refused = str(error)
-            log.error("still serving version %s: %s", self.version.name, error)
+            self._refuse(error)
         self._read = stamp
+
+    def _refuse(self, error: Exception) -> None:
+        self.refused = str(error)
+        log.error("still serving version %s: %s", self.version.name, error)
 
     def _serve(self, version: Version, refused: str | None = None) -> None:
         files = stamps(version)
@@ -84,25 +103,26 @@ class Live:
         self._serve(version, damage)
         return True
 
-    def _stamp(self) -> tuple[int, int] | None:
-        """What changes whenever CURRENT is written; None where it is absent."""
-        try:
-            found = os.stat(self.root / "CURRENT")
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
-
 
 def last_good(root: str | Path) -> tuple[Version, str | None]:
     """The current version; where it is damaged, the latest good one before it, and why.
 
+    Of a store that does not answer, the version that was last read of it here.
+
     Raises:
+        OSError: The store does not answer, and nothing of it was read here.
         ValueError: There is none; the message is that of the current one.
     """
     try:
         return versions.load(root), None
     except (ValueError, OSError) as error:
         first = error
+    place = storage(root)
+    if isinstance(place, Store) and isinstance(first, OSError):
+        try:
+            return versions.load(place.copies), str(first)
+        except ValueError:
+            raise first from None
     try:
         name = int(versions.current(root))
     except ValueError:

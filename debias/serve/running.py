@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ class Application:
         ranker: Path of an exported ranker, or None.
     """
 
-    root: Path
+    root: str | Path
     ranker: Path | None
     body: int
     seconds: float
@@ -165,7 +165,8 @@ def run(
     Raises:
         ValueError: There is no version to serve.
     """
-    versions.current(application.root)  # before anything is started
+    with suppress(OSError):  # of a store; workers may have served of it before
+        versions.current(application.root)  # before anything is started
     _raise_file_limit()
     config = uvicorn.Config(
         application,

@@ -12,7 +12,6 @@ publishes both. A process that is killed at any moment leaves a complete version
 next run applies exactly the events that are not in it.
 """
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +36,7 @@ from debias.retrieval.models.ids import checksum, dense_weights, id_tables
 from debias.retrieval.models.two_tower import RetrievalModel
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.index import Index, build
+from debias.retrieval.serving.storage import storage
 from debias.retrieval.training.learner import (
     CONFIG,
     Build,
@@ -227,7 +227,7 @@ def publish_full(
     """Publishes the user tower, all item vectors and a new index.
 
     Args:
-        root: Folder of the versions.
+        root: Folder or URL of the versions.
         learner: After a full update.
         applied: The marks of all events that it learned from.
         how: Makes the searcher, as for `debias.retrieval.serving.index.build`.
@@ -248,9 +248,9 @@ def publish_full(
         progress=lambda share: progress(0.1 + 0.5 * share),
     )
     progress(0.6)  # writing the tower and the rest takes about as long
-    state = {"learner": _keep(Path(root), learner), "applied": applied}
+    state = {"learner": _keep(root, learner), "applied": applied}
     return _publish(
-        Path(root),
+        root,
         learner,
         learner.user_tower(),
         index,
@@ -286,7 +286,6 @@ def publish_increment(
     index = served.index.upsert(increment.items, vectors)
     if len(index.fresh) > REBUILD * len(index):
         index = build(index.vectors, how)
-    root = Path(root)
     state = {"learner": _keep(root, learner), "applied": applied}
     about = {**served.about, "kind": "increment", **state}
     with tempfile.TemporaryDirectory() as folder:
@@ -348,7 +347,7 @@ def replace_tables(
 
 
 def _publish(
-    root: Path,
+    root: str | Path,
     learner: Learner,
     tower: Any,
     index: Index,
@@ -375,7 +374,8 @@ def _publish(
     )
     _prune(root)
     about = versions.manifest(root, name)["extra"]
-    return Served(name, root / "versions" / name / "tower.onnx", index, about, repeat)
+    tower = storage(root).folder(f"{versions.KIND}/{name}") / "tower.onnx"
+    return Served(name, tower, index, about, repeat)
 
 
 def _ranker(served: Served) -> Path | None:
@@ -387,24 +387,23 @@ def _ranker(served: Served) -> Path | None:
 # The training state, beside the versions
 
 
-def _keep(root: Path, learner: Learner) -> str:
+def _keep(root: str | Path, learner: Learner) -> str:
     """Saves the learner to a new folder, on the disk for good; the name."""
-    folder = root / LEARNERS
-    taken = [int(path.name) for path in folder.glob("[0-9]*")]
-    name = f"{max(taken, default=0) + 1:06d}"
-    save(learner, folder / name)
-    for path in (*(folder / name).iterdir(), folder / name, folder):
-        versions.sync(path)
+    place = storage(root)
+    name = f"{int((place.folders(LEARNERS) or ['0'])[-1]) + 1:06d}"
+    with place.new(f"{LEARNERS}/{name}") as aside:
+        save(learner, aside)
     return name
 
 
-def _prune(root: Path) -> None:
+def _prune(root: str | Path) -> None:
     """Removes training states that no kept version names."""
     extras = [versions.manifest(root, name)["extra"] for name in versions.names(root)]
     used = {state["learner"] for about in extras for state in (about, about["full"])}
-    for path in (root / LEARNERS).iterdir():
-        if path.is_dir() and path.name not in used:
-            shutil.rmtree(path)
+    place = storage(root)
+    for name in set(place.folders(LEARNERS)) - used:
+        place.drop(f"{LEARNERS}/{name}")
+    place.tidy(LEARNERS)
 
 
 # A stream, from where the published version stands
@@ -464,7 +463,7 @@ def update(
     anew and publish over a smaller catalogue.
 
     Args:
-        root: Folder of the versions, with one that `publish_full` wrote.
+        root: Folder or URL of the versions, with one that `publish_full` wrote.
         source, columns: The stream, as for `debias.retrieval.data.events.pending`.
         build_model, config: Those of the learner that was published.
         full: Whether to make a full update.
@@ -482,9 +481,8 @@ def update(
         ValueError: Nothing is published here, another update is running, or the stream
             lacks events that are applied already.
     """
-    root = Path(root)
     _trained_manifest(root)
-    with versions.alone(root / LEARNERS):
+    with versions.alone(root, LEARNERS):
         about = _trained_manifest(root)
         state = about["full"] if full else about
         chunks = list(pending(source, _marks(state), columns, max_events))
@@ -493,7 +491,8 @@ def update(
         progress = start(sum(len(events.user) for events, _ in chunks))
         if not chunks:
             return
-        learner = load(root / LEARNERS / state["learner"], build_model, config)
+        folder = storage(root).folder(f"{LEARNERS}/{state['learner']}")
+        learner = load(folder, build_model, config)
         served = _served(root)
         apply = _apply_full if full else _apply_increment
         for events, applied in chunks:
@@ -520,7 +519,7 @@ def update(
 class _Step(NamedTuple):
     """What one update applies, and how; as the arguments of `update`."""
 
-    root: Path
+    root: str | Path
     learner: Learner
     events: Events
     users: Mapping[str, Any] | None
@@ -562,7 +561,7 @@ def _apply_increment(
     return moved.appended, (len(moved.users), len(moved.items)), served
 
 
-def _trained_manifest(root: Path) -> dict[str, Any]:
+def _trained_manifest(root: str | Path) -> dict[str, Any]:
     """The "extra" of the current version, which must name a training state."""
     about: dict[str, Any] = versions.manifest(root)["extra"]
     if "learner" not in about:
@@ -570,7 +569,7 @@ def _trained_manifest(root: Path) -> dict[str, Any]:
     return about
 
 
-def _served(root: Path) -> Served:
+def _served(root: str | Path) -> Served:
     version = versions.load(root)
     about = version.manifest["extra"]
     tower = version.path / "tower.onnx"

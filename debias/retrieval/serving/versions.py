@@ -20,16 +20,17 @@ A version is written to a hidden folder, synced to disk and renamed. Then one re
 CURRENT makes it the version to serve. A crash at any moment leaves the last version in
 service, and a reader takes tower, vectors and index from one folder. The next publisher
 removes what a killed one left. Files of a version are read-only: they are mapped into
-memory, and one that is written to would fail its readers. For POSIX file systems.
+memory, and one that is written to would fail its readers.
+
+ROOT may be an URL of an object store, such as s3://bucket/folder: a version is uploaded
+whole and CURRENT is one write. It is read from a copy on disk, whose every byte is
+compared with its checksum (`debias.retrieval.serving.storage`).
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -38,16 +39,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from debias.data.files import atomic_folder, atomic_write
 from debias.engine.scoring import Scorer, read_onnx
 from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.data.taken import Ragged, Taken
 from debias.retrieval.serving.index import Index, Report, open_searcher
+from debias.retrieval.serving.storage import ADVICE as _ADVICE
+from debias.retrieval.serving.storage import MANIFEST, Disk, Storage, alone, storage
 from debias.retrieval.serving.tower import UserTower, write_tower
 
 SCHEMA = 1
-_ADVICE = "roll back to another version or publish again"
+KIND = "versions"  # the folder of theirs
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def publish(
     """Writes a version and makes it the one that is served.
 
     Args:
-        root: Folder of the versions; made if absent.
+        root: Folder of the versions, made if absent; or an URL of a store.
         tower: The user side of a retrieval model, a Keras layer, which needs the extra
             `onnx`; or the path of a `tower.onnx` to publish once more.
         users, items: Tables with "id", by which the tower's inputs are coded.
@@ -152,11 +154,12 @@ def publish(
         The name of the version.
 
     Raises:
+        OSError: The store cannot be reached, refuses or is full, or the disk is.
         ValueError: The parts do not fit each other, a value is no valid text, `extra`
             is no JSON, or another process is publishing here. The version in service
             stays.
     """
-    root = Path(root)
+    place = storage(root)
     _check_parts(users, items, index, histories, keep)
     once = _checked_taken(taken, users, items)
     about: dict[str, Any] = {
@@ -172,15 +175,15 @@ def publish(
         "extra": _plain("extra", dict(extra or {})),
     }
     with alone(root):
-        for part in (*root.glob(".*.part"), *root.glob("versions/.*.part")):
-            _remove(part)
-        before = int(current(root)) if (root / "CURRENT").exists() else 0
-        name = f"{int((names(root) or ['0'])[-1]) + 1:06d}"
-        with atomic_folder(root / "versions" / name) as aside:
+        place.tidy(KIND)
+        before = _served(place)
+        name = f"{int((place.folders(KIND) or ['0'])[-1]) + 1:06d}"
+        with place.new(f"{KIND}/{name}") as aside:
             _write(aside, tower, users, items, index, histories, once, ranker, about)
-        sync(root / "versions")
-        _switch(root, name)
-        _drop_old(root, name, before, keep)
+        if _served(place) != before:
+            raise ValueError(f"{root}: another process published meanwhile; try again")
+        _switch(place, name)
+        _drop_old(place, name, before or name, keep)
     return name
 
 
@@ -285,11 +288,9 @@ def _write(
         for file in sorted(folder.iterdir())
     }
     text = json.dumps({**about, "sha256": _seal(about)}, indent=1)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     for file in folder.iterdir():
         file.chmod(file.stat().st_mode & ~0o222)
-        sync(file)
-    sync(folder)
 
 
 def _open_ranker(path: Path) -> Scorer:
@@ -298,36 +299,43 @@ def _open_ranker(path: Path) -> Scorer:
     return Scorer(*read_onnx(path), name=str(path))
 
 
-def _drop_old(root: Path, name: str, before: int, keep: int) -> None:
+def _drop_old(place: Storage, name: str, before: str, keep: int) -> None:
     """Removes all versions but `keep`; those rolled back from go first."""
-    kept = [one for one in names(root) if one == name or int(one) <= before]
-    for old in set(names(root)) - set(kept[-keep:]):
-        # Renamed first: a folder that is listed is complete.
-        hidden = root / "versions" / f".{old}.part"
-        (root / "versions" / old).rename(hidden)
-        _remove(hidden)
+    names = place.complete(KIND)
+    kept = [one for one in names if one == name or int(one) <= int(before)]
+    for old in set(names) - set(kept[-keep:]):
+        place.drop(f"{KIND}/{old}")
 
 
 def names(root: str | Path) -> list[str]:
     """The versions that are kept, oldest first; [] where nothing was published."""
-    found = (path.name for path in Path(root).glob("versions/*"))
-    return sorted((name for name in found if name.isdigit()), key=int)
+    return storage(root).complete(KIND)
 
 
 def current(root: str | Path) -> str:
     """The name of the version to serve.
 
     Raises:
+        OSError: The store cannot be reached or refuses.
         ValueError: Nothing was published here, or CURRENT is damaged.
     """
-    path = Path(root) / "CURRENT"
-    try:
-        name = path.read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError):
+    place = storage(root)
+    name = _served(place)
+    if name is None:
         raise ValueError(
-            f"{root}: holds no published version (there is no {path.name})"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
+            f"{place.root}: holds no published version (there is no CURRENT)"
+        )
+    return name
+
+
+def _served(place: Storage) -> str | None:
+    """The name in CURRENT, None where there is none."""
+    path = place.root / "CURRENT"
+    try:
+        name = place.read("CURRENT").decode().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except place.damage as error:
         raise ValueError(f"{path}: is damaged: {error}; {_ADVICE}") from None
     if not name.isdigit():
         raise ValueError(
@@ -341,20 +349,27 @@ def manifest(root: str | Path, name: str | None = None) -> dict[str, Any]:
     """The manifest of a version, the current one or `name`; no other file is read.
 
     Raises:
+        OSError: The store cannot be reached or refuses.
         ValueError: There is no such version, or its manifest is damaged.
     """
     name = current(root) if name is None else name
-    if name not in (kept := names(root)):
-        raise ValueError(f"{root}: has no version {name!r}, it keeps {kept}")
-    return _manifest(Path(root) / "versions" / name)
+    return _manifest(*_kept(storage(root), name))
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
+def _kept(place: Storage, name: str) -> tuple[Storage, str]:
+    """Where a version is and its key; ValueError if there is none of that name."""
+    if name not in (kept := place.complete(KIND)):
+        raise ValueError(f"{place.root}: has no version {name!r}, it keeps {kept}")
+    return place, f"{KIND}/{name}"
+
+
+def _manifest(place: Storage, key: str = "") -> dict[str, Any]:
+    file = f"{key}/{MANIFEST}".lstrip("/")
+    path = place.root / file
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(place.read(file))
         seal = about.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except place.damage as error:
         raise ValueError(f"{path}: is damaged: {error!r}; {_ADVICE}") from None
     if about.get("schema") != SCHEMA:
         raise ValueError(
@@ -370,25 +385,35 @@ def load(path: str | Path, name: str | None = None) -> Version:
     """A version in memory, every byte checked.
 
     Args:
-        path: Folder of the versions, of which the current one or `name` is loaded; or
-            the folder of one version, wherever it lies.
+        path: Folder or URL of the versions, of which the current one or `name` is
+            loaded; or the folder of one version, wherever it lies.
 
     Raises:
+        OSError: The store cannot be reached or refuses.
         ValueError: There is no such version; or a file is absent, damaged or does not
             fit the others, and the message names it.
     """
-    root = Path(path)
-    if name is None and (root / "manifest.json").exists():
-        return _read(root)
-    chosen = current(root) if name is None else name
+    place = storage(path)
+    if name is None and _is_version(place):
+        return _read(Path(path))
+    chosen = current(path) if name is None else name
     try:
-        manifest(root, chosen)  # its message names the versions there are
-        return _read(root / "versions" / chosen)
+        place, key = _kept(place, chosen)
+        _manifest(place, key)  # its message names the store
+        version = _read(place.folder(key))
+        if name is None:
+            place.remember(chosen)
+        return version
     except (OSError, ValueError):
         # A newer version may have been published and this one removed meanwhile.
-        if name is None and current(root) != chosen:
-            return load(root)
+        if name is None and current(path) != chosen:
+            return load(path)
         raise
+
+
+def _is_version(place: Storage) -> bool:
+    """Whether this is the folder of one version itself."""
+    return isinstance(place, Disk) and (place.root / MANIFEST).exists()
 
 
 def roll_back(root: str | Path, name: str | None = None) -> str:
@@ -397,18 +422,18 @@ def roll_back(root: str | Path, name: str | None = None) -> str:
     It is checked first. The newer ones stay until the next is published.
 
     Raises:
+        OSError: The store cannot be reached or refuses.
         ValueError: There is none, or it is damaged; what was served is served on.
     """
-    root = Path(root)
     with alone(root):
         if name is None:
             older = [one for one in names(root) if int(one) < int(current(root))]
             if not older:
                 raise ValueError(f"{root}: keeps no version before {current(root)}")
             name = older[-1]
-        manifest(root, name)
-        _read(root / "versions" / name)
-        _switch(root, name)
+        place, key = _kept(storage(root), name)
+        _read(place.folder(key))
+        _switch(place, name)
     return name
 
 
@@ -432,30 +457,32 @@ def check(path: str | Path) -> list[Checked]:
     """Reads every byte of every version in a folder, oldest first, and opens each.
 
     Args:
-        path: Folder of the versions, or of one.
+        path: Folder or URL of the versions, or the folder of one.
 
     Raises:
+        OSError: The store cannot be reached or refuses.
         ValueError: The folder holds no version, or CURRENT is damaged or names a
             version that is absent.
     """
-    root = Path(path)
-    if (root / "manifest.json").exists():
-        return [_checked(root, False)]
-    served, kept = current(root), names(root)
+    place = storage(path)
+    if _is_version(place):
+        return [_checked(place, "", False)]
+    served, kept = current(path), names(path)
     if served not in kept:
-        raise ValueError(f"{root / 'CURRENT'}: names {served}, kept are {kept}")
-    return [_checked(root / "versions" / name, name == served) for name in kept]
+        raise ValueError(f"{place.root / 'CURRENT'}: names {served}, kept are {kept}")
+    return [_checked(place, f"{KIND}/{name}", name == served) for name in kept]
 
 
-def _checked(folder: Path, current: bool) -> Checked:
-    size = None
+def _checked(place: Storage, key: str, current: bool) -> Checked:
+    name, size = (place.root / key).name, None
     try:
-        files = _manifest(folder)["files"]
+        files = _manifest(place, key)["files"]
         size = sum(file["bytes"] for file in files.values()) / 1e6
-        _read(folder)
+        with place.afresh(key) as folder:
+            _read(folder)
     except (ValueError, OSError) as error:
-        return Checked(folder.name, current, size, str(error))
-    return Checked(folder.name, current, size, None)
+        return Checked(name, current, size, str(error))
+    return Checked(name, current, size, None)
 
 
 def _check_files(folder: Path, about: Mapping[str, Any]) -> None:
@@ -471,12 +498,12 @@ def _check_files(folder: Path, about: Mapping[str, Any]) -> None:
         if _digest(path) != expected["sha256"]:
             raise ValueError(f"{path}: does not have its checksum; {_ADVICE}")
     for path in folder.iterdir():
-        if path.name not in (*about["files"], "manifest.json") and path.name[0] != ".":
+        if path.name not in (*about["files"], MANIFEST) and path.name[0] != ".":
             raise ValueError(f"{path}: is not in the manifest; {_ADVICE}")
 
 
 def _read(folder: Path) -> Version:
-    about = _manifest(folder)
+    about = _manifest(Disk(folder))
     _check_files(folder, about)
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     if vectors.shape != (about["items"], about["dimension"]):
@@ -562,35 +589,5 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _switch(root: Path, name: str) -> None:
-    with atomic_write(root / "CURRENT") as aside:
-        aside.write_text(name + "\n", encoding="utf-8")
-        sync(aside)
-    sync(root)
-
-
-def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Holds a lock, which the system frees when the process ends, however it ends."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{root}: another process is publishing here") from None
-        yield
+def _switch(place: Storage, name: str) -> None:
+    place.switch(name)

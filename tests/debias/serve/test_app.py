@@ -359,10 +359,10 @@ def test_a_new_version_and_a_roll_back_are_taken_over(client, root, tmp_path):
 def test_a_damaged_version_is_refused_and_the_old_one_serves_on(client, root, tmp_path):
     publish = versions._switch
 
-    def damaged(root, name):
+    def damaged(place, name):
         path = root / "versions" / name / "manifest.json"
         worlds.overwrite(path, path.read_text()[:100])
-        publish(root, name)
+        publish(place, name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(versions, "_switch", damaged)

@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from pyarrow import fs
 
 from debias.retrieval.data.events import Events, read_events
 from debias.retrieval.models.ids import checksum, dense_weights, id_tables
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.query import retrieve
+from debias.retrieval.serving.storage import storage
 from debias.retrieval.serving.update import (
     LEARNERS,
     full_update,
@@ -27,6 +29,7 @@ from debias.retrieval.serving.update import (
 )
 from debias.retrieval.training import learner as learners
 from debias.retrieval.training.learner import load, save
+from tests.debias.data.test_stores import server  # noqa: F401 (a fixture)
 from tests.debias.retrieval.streams import (
     BUILD,
     CONFIG,
@@ -220,6 +223,23 @@ def test_a_stream_that_lacks_applied_events_cannot_replace_them(root, tmp_path):
 def test_one_update_at_a_time(root, events):
     with versions.alone(root / LEARNERS), pytest.raises(ValueError, match="another"):
         list(update(root, events, BUILD, CONFIG))
+
+
+def test_a_stream_updates_what_lies_in_a_store(root, events, server, monkeypatch):  # noqa: F811
+    store, options = server
+    store.create_dir("logs/updated")
+    fs.copy_files(str(root), "logs/updated", destination_filesystem=store)
+    url = f"s3://logs/updated{options}"
+    monkeypatch.setenv("DEBIAS_CACHE", str(root / "cache"))
+    for at in (url, root):
+        assert len(list(update(at, events, BUILD, CONFIG, max_events=30, keep=1))) == 2
+    one, other = versions.load(url), versions.load(root)
+    sums = [each.manifest["files"] for each in (one, other)]
+    for each in sums:
+        del each["tower.onnx"]  # an export numbers its layers through the process
+    assert sums[0] == sums[1] and one.manifest["extra"] == other.manifest["extra"]
+    kept = storage(url).folders(LEARNERS)
+    assert kept == storage(root).folders(LEARNERS) == ["000001", "000003"]
 
 
 def test_nothing_published_is_an_error_that_says_so(tmp_path, events):

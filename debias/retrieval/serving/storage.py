@@ -1,0 +1,284 @@
+"""Where versions and training states lie: in a folder on disk, or in an object store.
+
+Both hold folders KIND/000007, such as `versions/000007`, and the file CURRENT. A new
+folder is written aside and appears whole. In a store it is uploaded file by file, its
+manifest last, and CURRENT is one write. Whatever is read of a store is copied to the
+cache first, `$DEBIAS_CACHE`, and every byte compared with its checksum.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+from uuid import uuid4
+
+from debias.data.files import atomic_folder, atomic_write, cache_folder
+from debias.data.stores import Remote, located, whole_path
+
+MANIFEST = "manifest.json"
+_UNREADABLE = (ValueError, KeyError, AttributeError, TypeError)
+ADVICE = "roll back to another version or publish again"
+
+
+class Disk:
+    """Folders below one on disk; for POSIX file systems.
+
+    Attributes:
+        root: That folder.
+        damage: Errors of reading a file which mean that it is damaged.
+    """
+
+    damage = (OSError, *_UNREADABLE)
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, key: str) -> bytes:
+        """The bytes of a file; FileNotFoundError if it is absent."""
+        return (self.root / key).read_bytes()
+
+    def stamp(self) -> tuple[object, ...] | None:
+        """What changes whenever CURRENT is written; None where it is absent."""
+        try:
+            found = os.stat(self.root / "CURRENT")
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def folders(self, kind: str) -> list[str]:
+        """Names of the folders KIND/NAME, oldest first."""
+        return _numbers(path.name for path in self.root.glob(f"{kind}/*"))
+
+    def complete(self, kind: str) -> list[str]:
+        """Those that can be read, which on disk are all."""
+        return self.folders(kind)
+
+    def folder(self, key: str) -> Path:
+        """A folder to read, on disk."""
+        return self.root / key
+
+    @contextmanager
+    def afresh(self, key: str) -> Iterator[Path]:
+        """A folder as it is now, whatever was read of it before."""
+        yield self.root / key
+
+    @contextmanager
+    def new(self, key: str) -> Iterator[Path]:
+        """Yields an empty folder; makes it KEY once the block ends well, for good."""
+        with atomic_folder(self.root / key) as aside:
+            yield aside
+            for file in (*aside.iterdir(), aside):
+                _sync(file)
+        _sync((self.root / key).parent)
+
+    def switch(self, name: str) -> None:
+        """Makes CURRENT name another version."""
+        with atomic_write(self.root / "CURRENT") as aside:
+            aside.write_text(name + "\n", encoding="utf-8")
+            _sync(aside)
+        _sync(self.root)
+
+    def remember(self, name: str) -> None:
+        """Has the copies on disk name what CURRENT does, if there are any."""
+
+    def drop(self, key: str) -> None:
+        path = self.root / key
+        hidden = path.with_name(f".{path.name}.part")
+        path.rename(hidden)  # first: a folder that is listed is complete
+        shutil.rmtree(hidden)
+
+    def tidy(self, kind: str) -> None:
+        """Removes what a killed process left of a folder or of CURRENT."""
+        for part in (*self.root.glob(".*.part"), *self.root.glob(f"{kind}/.*.part")):
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
+
+
+class Store:
+    """The same in an object store, with copies on disk of what was read of it.
+
+    Attributes:
+        root: Its folder in the store.
+        copies: Its folder in the cache.
+        damage: Errors which mean that a file is damaged; others say what is wrong with
+            the store.
+    """
+
+    damage = (FileNotFoundError, *_UNREADABLE)
+
+    def __init__(self, root: Remote, url: str) -> None:
+        self.root = root
+        self.copies = _copies(url)
+
+    def read(self, key: str) -> bytes:
+        return (self.root / key).read_bytes()
+
+    def stamp(self) -> tuple[object, ...] | None:
+        path = self.root / "CURRENT"
+        try:  # several writes of one second have one time
+            return path.read_bytes(), path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def folders(self, kind: str) -> list[str]:
+        return _numbers(path.name for path in (self.root / kind).iterdir())
+
+    def complete(self, kind: str) -> list[str]:
+        """Those whose upload has ended."""
+        found = (self.root / kind).inside(recursive=True)
+        return _numbers(each.parts[-2] for each in found if each.name == MANIFEST)
+
+    def folder(self, key: str) -> Path:
+        """A copy on disk, whole; what it has of an earlier reading is checked by it.
+
+        Raises:
+            OSError: The store cannot be reached or refuses, or the disk is full.
+            ValueError: A file is damaged in the store; the message names it.
+        """
+        copy = self.copies / key
+        with _held(self.copies, wait=True):
+            if self._same(copy, key):
+                return copy
+            shutil.rmtree(copy, ignore_errors=True)
+            with atomic_folder(copy) as aside:
+                self._fetch(key, aside)
+            for old in Disk(self.copies).folders(copy.parent.name):
+                if int(old) < min(map(int, self.folders(copy.parent.name)), default=0):
+                    shutil.rmtree(copy.with_name(old))
+        return copy
+
+    @contextmanager
+    def afresh(self, key: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as aside:
+            self._fetch(key, Path(aside))
+            yield Path(aside)
+
+    def _same(self, copy: Path, key: str) -> bool:
+        """Whether the copy is of what is there now, and whole."""
+        try:
+            manifest = (copy / MANIFEST).read_bytes()
+            return manifest == self.read(f"{key}/{MANIFEST}") and all(
+                _digest(copy / name) == file["sha256"]
+                for name, file in json.loads(manifest)["files"].items()
+            )
+        except FileNotFoundError:
+            return False
+
+    def _fetch(self, key: str, into: Path) -> None:
+        """Copies a folder of the store, and compares it with its manifest if any."""
+        where = self.root / key
+        for file in where.inside():
+            if file.is_file() and file.name[0] != ".":
+                with file.open() as source, (into / file.name).open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+        if not (into / MANIFEST).exists():
+            return
+        try:
+            files = json.loads((into / MANIFEST).read_bytes())["files"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{where / MANIFEST}: is damaged: {error!r}; {ADVICE}"
+            ) from None
+        for name, file in files.items():
+            path = into / name
+            if not path.exists() or _digest(path) != file["sha256"]:
+                why = "does not have its checksum" if path.exists() else "is absent"
+                raise ValueError(f"{where / name}: {why}; {ADVICE}")
+
+    @contextmanager
+    def new(self, key: str) -> Iterator[Path]:
+        copy = self.copies / key
+        shutil.rmtree(copy, ignore_errors=True)  # of an upload that failed
+        with atomic_folder(copy) as aside:
+            yield aside
+        self._claim(self.root / key)
+        files = [path for path in copy.iterdir() if path.name[0] != "."]
+        for path in sorted(files, key=lambda path: path.name == MANIFEST):
+            with path.open("rb") as source:
+                (self.root / key / path.name).put(source)
+
+    def _claim(self, folder: Remote) -> None:
+        """Makes sure that no other machine is about to write the same new folder."""
+        (folder / f".{uuid4().hex}").put(io.BytesIO())
+        if len(folder.inside()) > 1:
+            raise ValueError(f"{folder}: another process is publishing here; try again")
+
+    def switch(self, name: str) -> None:
+        (self.root / "CURRENT").put(io.BytesIO(f"{name}\n".encode()))
+
+    def remember(self, name: str) -> None:
+        Disk(self.copies).switch(name)
+
+    def drop(self, key: str) -> None:
+        (self.root / key).remove()
+        shutil.rmtree(self.copies / key, ignore_errors=True)
+
+    def tidy(self, kind: str) -> None:
+        """Removes uploads that were never ended, all before the latest that was."""
+        whole = self.complete(kind)
+        for name in set(self.folders(kind)) - set(whole):
+            if int(name) < int(whole[-1] if whole else 0):
+                self.drop(f"{kind}/{name}")
+
+
+Storage: TypeAlias = Disk | Store
+
+
+def storage(root: str | Path) -> Storage:
+    """What a path or an URL names."""
+    path = located(root)
+    return Store(path, whole_path(root)) if isinstance(path, Remote) else Disk(path)
+
+
+@contextmanager
+def alone(root: str | Path, kind: str = "") -> Iterator[None]:
+    """Holds a lock, which the system frees when the process ends, however it ends.
+
+    Of a store, it keeps out other processes of this machine.
+    """
+    path = located(root)
+    home = _copies(whole_path(root)) / "locks" if isinstance(path, Remote) else path
+    try:
+        with _held(home / kind):
+            yield
+    except BlockingIOError:
+        raise ValueError(f"{path}: another process is publishing here") from None
+
+
+@contextmanager
+def _held(folder: Path, wait: bool = False) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def _copies(url: str) -> Path:
+    digest = hashlib.blake2b(url.encode(), digest_size=12).hexdigest()
+    return cache_folder() / "versions" / digest
+
+
+def _numbers(names: Iterator[str]) -> list[str]:
+    return sorted((name for name in names if name.isdigit()), key=int)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
