@@ -48,6 +48,7 @@ def matrix(
     where: str = "table",
     start: int = 0,
     kinds: Features | None = None,
+    missing: bool = False,
 ) -> np.ndarray:
     """Features as (n, F) float32 in the order of `names`.
 
@@ -61,7 +62,8 @@ def matrix(
         where: What errors call the table.
         start: What errors call its first row.
         kinds: What the features are, with their vocabularies, so that rows may be raw:
-            text becomes codes, and missing numbers NaN. None: finite numbers.
+            text becomes codes, and missing numbers NaN. None: numbers.
+        missing: Whether numbers may be missing, and are NaN then.
 
     Raises:
         ValueError: A feature is not there, comes twice, or is no finite number; or a
@@ -85,13 +87,16 @@ def matrix(
     held = {}
     with np.errstate(over="ignore"):  # reported as not finite
         for number, name in enumerate(columns):
-            values = numbers_of(batch, "features", number).reshape(len(table), -1)
+            empty = batch.arrays["features"][number].null_count == len(table)
+            width = sum(place.column == name for place in places) if empty else None
+            values = numbers_of(batch, "features", number, width)
+            values = values.reshape(len(table), -1)
             held[name] = values.astype(np.float32, copy=False)
     _check_widths(held, places, where)
     found = np.empty((len(table), len(places)), np.float32)
     for feature, place in enumerate(places):
         found[:, feature] = held[place.column][:, place.number or 0]
-    _check_finite(batch, found, places)
+    _check_finite(batch, found, places, missing)
     return found
 
 
@@ -109,7 +114,7 @@ def _raw(
     found = {each.name: encoded(batch, each, place) for place, each in enumerate(alone)}
     listed_names = [each.name for each in kinds if each.name not in whole]
     if listed_names:  # numbers of a column of lists
-        values = matrix(table, listed_names, where, start)
+        values = matrix(table, listed_names, where, start, missing=True)
         found |= dict(
             zip(listed_names, np.hsplit(values, values.shape[1]), strict=True)
         )
@@ -191,8 +196,10 @@ def _check_widths(
             )
 
 
-def _check_finite(batch: Batch, found: np.ndarray, places: Sequence[_Place]) -> None:
-    wrong = ~np.isfinite(found)
+def _check_finite(
+    batch: Batch, found: np.ndarray, places: Sequence[_Place], missing: bool
+) -> None:
+    wrong = np.isinf(found) if missing else ~np.isfinite(found)
     if wrong.any():
         row, feature = np.argwhere(wrong)[0]
         column = batch.chosen["features"].index(places[feature].column)

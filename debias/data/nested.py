@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from debias.data.arrays import is_list, plain
+from debias.data.text import near, printable
 
 _WRAP = "_source"  # what search engines' dumps put their documents into
 _KEYS = ("key", "name")
@@ -71,6 +72,26 @@ def _pair(kind: pa.StructType) -> tuple[str, str] | None:
     """What a struct calls key and value; None if it holds none."""
     found = [next((n for n in some if _has(kind, n)), "") for some in (_KEYS, _VALUES)]
     return (found[0], found[1]) if all(found) else None
+
+
+def near_path(path: str, schema: pa.Schema) -> str:
+    """What somebody who wrote a path may have meant, where it leaves the schema.
+
+    >>> near_path("a.x", pa.schema({"a": pa.struct({"b": pa.int64()})}))
+    'within a there are b'
+    """
+    names, within = schema.names, top(schema.names, path)
+    if within is None or within == path:
+        return near(path.partition(".")[0], names)
+    kind, rest = schema.field(within).type, path[len(within) + 1 :].split(".")
+    while rest:
+        while is_list(kind):
+            kind = kind.value_type
+        if not pa.types.is_struct(kind) or not _has(kind, rest[0]):
+            break
+        within, kind = f"{within}.{rest[0]}", kind.field(rest.pop(0)).type
+    inner = kind.names if pa.types.is_struct(kind) else []
+    return f"within {printable(within)} {near(rest[0] if rest else path, inner)}"
 
 
 def pruned(schema: pa.Schema, paths: Iterable[str]) -> pa.Schema:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from debias.data.coded import LONGEST as CUT
 from debias.data.coded import OtherKind, Reader, kinds_of
-from debias.data.kinds import Features, column_names, starts
+from debias.data.kinds import MOST, RARE, Features, column_names, starts
 from debias.data.present import Present, notices
 from debias.data.ranking import RankingData
 from debias.data.roles import Chosen, Columns
@@ -296,6 +296,14 @@ def trimmed(
         f"{batch.part}: column {printable(name)} (features) lists more than {CUT} "
         f"values in {count:,} rows: the first {CUT} are kept"
         for name, count in reader.cut.items()
+    ]
+    notes += [
+        f"{batch.part}: column {printable(each.name)} (features) is a category of "
+        f"{len(each.values):,} values: a model tells the {MOST:,} most frequent apart, "
+        f"and none that training shows fewer than {RARE} times; leave ids out of "
+        "features=NAMES"
+        for each in found
+        if len(each.values) > MOST
     ]
     if len(columns) < matrix.shape[1]:
         matrix = matrix[:, columns]

@@ -145,10 +145,19 @@ def _single(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
         elif wanted != field.default or field.name in ("query", "item", "click"):
             raise ValueError(
                 f"{part.name}: no column {printable(wanted)} to be the {field.name}: "
-                f"{near(wanted, names)}; say {field.name}=NAME"
-                + (", or query= where all ask the same" * (field.name == "query"))
+                f"{near(wanted, names)}; {_todo(part, field.name)}"
             )
     return chosen
+
+
+def _todo(part: Part, role: str) -> str:
+    from debias.data.events.roles import tracker_of
+
+    tracker = tracker_of(part.schema)
+    if tracker is not None:
+        return f"for a log of events, debias import --preset {tracker} comes first"
+    also = ", or query= where all ask the same" if role == "query" else ""
+    return f"say {role}=NAME{also}"
 
 
 def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str, ...]]:

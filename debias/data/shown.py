@@ -323,6 +323,9 @@ def _lists_of_numbers(
     padding = batch.padding() if role in _OF_ITEM else None
     if gaps is not None and padding is not None:
         gaps = gaps & ~padding[:, None]
+    if gaps is not None and role == "features":  # of a whole list, one is missing
+        length = pc.list_value_length(array).fill_null(0).to_numpy()
+        gaps = gaps & ((length > 0) & (length < values.shape[1]))[:, None]
     if gaps is not None and gaps.any():
         entry, number = np.argwhere(gaps)[0]
         what = f"lacks number {number} of {values.shape[1]}"

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from debias.data.arrays import first_fault, is_list, plain, value_at
-from debias.data.events.roles import EventColumns
-from debias.data.nested import first_there, list_sizes, resolved, value_of
+from debias.data.events.roles import EventColumns, tracker_of
+from debias.data.nested import first_there, list_sizes, near_path, resolved, value_of
 from debias.data.shown import Batch
 from debias.data.tables import Part
 from debias.data.text import near, printable
@@ -101,7 +101,7 @@ def check_columns(
             first = parts[0]
             raise ValueError(
                 f"{first.name}: no column {printable(names[0])} to be the {role}: "
-                f"{near(names[0].partition('.')[0], first.schema.names)}; "
+                f"{near_path(names[0], first.schema)}; "
                 f"{_other_ways(first.schema, names[0], role)}"
             )
     having = [
@@ -119,11 +119,16 @@ def check_columns(
 
 def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
     for column in schema.names:
-        if resolved(schema, f"{column}.{name}") and is_list(schema.field(column).type):
+        kind = schema.field(column).type
+        inner = kind.value_type if is_list(kind) else kind
+        if is_list(kind) and pa.types.is_struct(inner) and name in inner.names:
             return (
                 f"each row holds a list of events; write these a line each, as jq -c "
                 f"'.{printable(column)}[]' does"
             )
+    tracker = tracker_of(schema)
+    if role == "event" and tracker is not None:
+        return f"these are events as --preset {tracker} reads them"
     if role == "event":
         return (
             "say -c event=NAME, or put the files of each event into a folder of its "

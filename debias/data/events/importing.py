@@ -47,6 +47,7 @@ COUNTED = {
     "copies": "events whose id came before, left out",
     "duplicates": "impressions of an item that its list had shown before, merged",
     "reranked": "lists whose ranks repeat or are partly missing, ranked by time",
+    "holes": "lists whose ranks leave some out, kept as they are",
     "orphans": "actions on an item that was not shown before, left out",
     "early": "actions before the impression of their item, kept",
     "late": "actions after the window, left out",
@@ -58,6 +59,18 @@ COUNTED = {
     "other_events": "events of other names, passed over",
 }
 """What the numbers of `Imported.counts` are, in words."""
+_ROLES = {
+    "copies": "id",
+    "duplicates": "item",
+    "reranked": "position",
+    "holes": "position",
+    "orphans": "item",
+    "early": "timestamp",
+    "late": "timestamp",
+    "parted": "query",
+    "without_item": "item",
+    "without_session": "session",
+}  # the columns that say so
 
 
 class Imported(NamedTuple):
@@ -474,6 +487,7 @@ class _Making:
                 "copies",
                 "duplicates",
                 "reranked",
+                "holes",
                 "orphans",
                 "early",
                 "late",
@@ -511,7 +525,7 @@ class _Making:
         others: Sequence[str],
     ) -> list[str]:
         said = [
-            f"{COUNTED[name]}: {count:,}{self._place(first.get(name))}"
+            f"{COUNTED[name]}: {count:,}{self._place(name, first.get(name))}"
             for name, count in counts.items()
             if count
         ]
@@ -526,12 +540,17 @@ class _Making:
             )
         return [*said, *dict.fromkeys(found.notices)]
 
-    def _place(self, origin: int | None) -> str:
-        """Where a row was read, in words."""
+    def _place(self, what: str, origin: int | None) -> str:
+        """Where the first of a kind was read, in words."""
         if origin is None:
             return ""
+        part = self._parts[origin >> PART_BITS]
+        paths = paths_in(part, self._columns).of
+        role = _ROLES.get(what, "")
+        columns = paths.get(role, paths.get("user", ()) if role == "session" else ())
+        column = f", column {printable(columns[0])}," if columns else ""
         row = origin & ((1 << PART_BITS) - 1)
-        return f", the first at {self._parts[origin >> PART_BITS].name} row {row}"
+        return f", the first at {part.name}{column} row {row}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -70,6 +70,7 @@ class Counts:
         clicked: Shown items that were clicked.
         duplicates: Impressions of an item that its list had shown before.
         reranked: Lists whose ranks repeated, or were there for some items only.
+        holes: Lists whose ranks leave some out.
         joined: Actions that belong to a shown item, by their kind.
         orphans: Actions on an item that no list of theirs showed.
         early: Actions before the impression that they belong to, of those joined.
@@ -85,6 +86,7 @@ class Counts:
     clicked: int = 0
     duplicates: int = 0
     reranked: int = 0
+    holes: int = 0
     joined: list[int] = field(default_factory=list)
     orphans: int = 0
     early: int = 0
@@ -220,7 +222,11 @@ def _ranked(
     starts = np.flatnonzero(np.diff(number, prepend=-1))
     sizes = np.diff(starts, append=len(number))
     counted = np.arange(len(number)) - np.repeat(starts, sizes)
-    return shown, number, np.where(anew, counted, place - how.first) + 1
+    rank = np.where(anew, counted, place - how.first) + 1
+    ends = starts + sizes - 1
+    holed = ends[rank[ends] > sizes]
+    counts.holes = counts.note("holes", events.row[shown[holed]])
+    return shown, number, rank
 
 
 def _made(events: Events, cells: np.ndarray, how: How, counts: Counts) -> np.ndarray:

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+import pyarrow as pa
+
+from debias.data.nested import resolved
 from debias.data.text import near, quoted
 
 Names = tuple[str, ...]
@@ -188,3 +191,17 @@ PRESETS: Mapping[str, EventColumns] = {
     "snowplow": _SNOWPLOW,
     "algolia": _ALGOLIA,
 }
+
+
+def tracker_of(schema: pa.Schema) -> str | None:
+    """The preset whose events a schema has; None if it is of none.
+
+    >>> text = pa.string()
+    >>> tracker_of(pa.schema({"eventType": text, "objectIDs": pa.list_(text)}))
+    'algolia'
+    """
+    for name, preset in PRESETS.items():
+        items = [resolved(schema, path) for path in preset.item]
+        if resolved(schema, preset.event) is not None and any(items):
+            return name
+    return None

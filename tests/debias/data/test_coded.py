@@ -10,6 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from debias.data import pairs
 from debias.data.by_name import matrix
 from debias.data.kinds import Feature
 from debias.data.read_log import Columns, read_log
@@ -115,6 +116,25 @@ def test_a_word_among_numbers_is_an_error_and_a_number_among_words_is_none():
     with pytest.raises(ValueError, match=r"got 'many' at row 2; write a number.*categ"):
         read(values)
     assert kinds(read({"f_n": ["a", "b", "3", "c"]})) == {"f_n": "category"}
+
+
+def test_null_in_a_list_of_numbers_is_missing_and_a_short_list_is_refused():
+    vectors = [[1.0, None], [2.0, 3.0], None, [2.0, 2.0]]
+    found = read({"f_v": vectors}).data
+    rows = {tuple(row) for row in np.nan_to_num(found.features, nan=-1).tolist()}
+    assert rows == {(1, -1), (2, 3), (-1, -1), (2, 2)}
+    raw = pa.table({"f_v": pa.array([None, [None, 7]], pa.list_(pa.int64()))})
+    again = matrix(raw, ["f_v[0]", "f_v[1]"], kinds=found.kinds)
+    np.testing.assert_array_equal(again, np.array([[np.nan, np.nan], [np.nan, 7]]))
+    with pytest.raises(ValueError, match=r"column f_v .* lacks number 1 of 2 at row 2"):
+        read({"f_v": [[1, 2], [1, 2], [1], [1, 2]]})
+
+
+def test_a_category_of_more_values_than_a_vocabulary_holds_is_said(monkeypatch):
+    monkeypatch.setattr(pairs, "MOST", 3)
+    (said,) = read({"f_id": ["a", "b", "c", "d"]}).notices
+    assert "column f_id (features) is a category of 4 values" in said
+    assert not read({"f_id": ["a", "b", "c", "a"]}).notices
 
 
 def test_text_in_one_shard_and_numbers_in_the_next_are_a_category(tmp_path):

@@ -126,7 +126,8 @@ def test_search_events_of_every_format(kind, tmp_path):
     row = (
         2 * (len(queries) + len(events)) - 1 if kind == "one file" else len(events) - 1
     )
-    assert said.endswith(f"{files[-1]} row {row}")
+    column = "event_attributes.object.object_id"
+    assert said.endswith(f"{files[-1]}, column {column}, row {row}")
 
 
 def test_dumps_that_wrap_documents_and_ranks_from_zero(tmp_path):
@@ -299,6 +300,7 @@ def test_each_odd_event_has_one_policy_and_a_sentence(tmp_path):
     assert counts == {
         "duplicates": 1,
         "reranked": 1,
+        "holes": 1,
         "orphans": 1,
         "early": 1,
         "late": 1,
@@ -307,7 +309,10 @@ def test_each_odd_event_has_one_policy_and_a_sentence(tmp_path):
         "other_events": 1,
     }
     first = [n.rpartition("row ")[2] for n in found.notices if "first at table" in n]
-    assert first == ["2", "6", "10", "0", "4", "7", "8"]
+    assert first == ["2", "6", "3", "10", "0", "4", "7", "8"]
+    said = "\n".join(found.notices)
+    for role in ("item", "position", "timestamp", "session"):
+        assert f"the first at table, column {role}, row" in said
     assert any("passed over: 1 (scroll)" in notice for notice in found.notices)
     s, t = rows_of(tmp_path / "log")
     assert (s["item"], s["position"], s["click"]) == (["x", "y"], [1, 4], [True, False])
@@ -717,3 +722,18 @@ def test_a_document_of_events_says_how_to_write_lines(tmp_path):
     (tmp_path / "e.json").write_text(json.dumps({"data": [{"event": "click"}]}))
     with pytest.raises(ValueError, match=r"e\.json: .*jq -c '\.data\[\]'"):
         import_events(tmp_path / "e.json", tmp_path / "log")
+
+
+def test_events_under_names_of_another_tracker_say_which_preset(tmp_path):
+    queries, events = ubi(2)
+    path = lines(tmp_path / "e.jsonl", [*queries, *events])
+    for refused in (
+        lambda: import_events(path, tmp_path / "log"),
+        lambda: import_events(path, tmp_path / "log", "ga4"),
+        lambda: read_log(path),
+    ):
+        with pytest.raises(ValueError, match=r"e\.jsonl: no column .*--preset ubi"):
+            refused()
+    columns = UBI.replaced(["item=event_attributes.object.sku"])
+    with pytest.raises(ValueError, match="within event_attributes.object there are ob"):
+        import_events(path, tmp_path / "log", columns)
