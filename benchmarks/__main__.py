@@ -122,11 +122,14 @@ def table(
         wanted.variant(quick)
     folders = [out] if out else [RESULTS] if publish else [LOCAL, RESULTS]
     for folder in folders:
-        path = folder / f"{name}.jsonl"
-        if _show(wanted, path, quick, population, baseline or "", as_markdown=markdown):
+        if _show(
+            wanted, folder, quick, population, baseline or "", as_markdown=markdown
+        ):
             return
     places = " or ".join(str(folder) for folder in folders)
-    typer.echo(f"no results of {name} in {places}: python -m benchmarks run {name}")
+    run = " ".join(f"python -m benchmarks run {each};" for each in wanted.sources)
+    run = run.rstrip(";") or f"python -m benchmarks run {name}"
+    typer.echo(f"no results of {name} in {places}: {run}")
     raise typer.Exit(FAILED)
 
 
@@ -283,7 +286,13 @@ def _run(
     wanted = _table(name)
     _each("row", only, wanted.rows)
     _each("population", population, wanted.populations)
-    path = _folder(out, publish, quick) / f"{name}.jsonl"
+    if wanted.sources:
+        raise typer.BadParameter(
+            f"table {name} is made of the results of {' and '.join(wanted.sources)}: "
+            f"run these, then python -m benchmarks table {name}"
+        )
+    folder = _folder(out, publish, quick)
+    path = folder / f"{name}.jsonl"
     count = seeds or (wanted.quick_seeds if quick else wanted.seeds)
     with _bad_input():
         experiments = _chosen(wanted, quick, only, population)
@@ -311,7 +320,7 @@ def _run(
         )
         raise typer.Exit(INTERRUPTED)
     dataset = wanted.dataset if data is None else data.resolve().name
-    _show(wanted, path, quick, population, dataset=dataset)
+    _show(wanted, folder, quick, population, dataset=dataset)
     report_failures(console, outcome)
     if outcome.failures:
         raise typer.Exit(FAILED)
@@ -375,17 +384,18 @@ def _folder(out: Path | None, publish: bool, quick: bool) -> Path:
 
 def _show(
     wanted: Table,
-    path: Path,
+    folder: Path,
     quick: bool,
     populations: list[str] | None = None,
     baseline: str = "",
     dataset: str = "",
     as_markdown: bool = False,
 ) -> bool:
-    """Prints the views that a file has results for; whether there were any."""
+    """Prints the views that a folder has results for; whether there were any."""
     console = Console()
+    names = wanted.sources or (wanted.name,)
     with _bad_input():
-        records = store.read(path)
+        records = wanted.records(store.read_all(folder, names))
         found = [
             view
             for view in tables.views(wanted, records, quick, baseline)
@@ -399,7 +409,8 @@ def _show(
             console.print()
             console.print(tables.terminal(view, console.width))
     if found and not as_markdown:
-        console.print(f"\n{wanted.title}. Results: {path}", soft_wrap=True)
+        paths = ", ".join(str(folder / f"{name}.jsonl") for name in names)
+        console.print(f"\n{wanted.title}. Results: {paths}", soft_wrap=True)
         old = tables.outdated(wanted, records)
         if old and not found[0].former:
             console.print(

@@ -9,7 +9,14 @@ from typing import Any
 
 from benchmarks.harness.plan import Table
 from benchmarks.questions import graph, horizons, kinds, offline, production
-from benchmarks.ranking import columns, coverage, judgments, targets, tree_rows
+from benchmarks.ranking import (
+    columns,
+    coverage,
+    judgments,
+    selection,
+    targets,
+    tree_rows,
+)
 from benchmarks.ranking.settings import Size
 from benchmarks.ranking.tables import RANKERS
 from benchmarks.ranking.trials import FRESH
@@ -192,6 +199,7 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         *RANKERS,
+        selection.TABLE,
         *RETRIEVAL,
         SPEED,
         GROWTH,

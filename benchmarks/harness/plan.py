@@ -5,9 +5,11 @@ scheduler, the rendering and the check all read it from there.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from benchmarks.harness.store import Record
 
 
 class Experiment(Protocol):
@@ -37,6 +39,20 @@ class Experiment(Protocol):
 
 
 @dataclass(frozen=True)
+class Derived:
+    """A row and population of a table that is made of the records of others."""
+
+    row: str
+    population: str
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def measure(self, seed: int, data: str | None) -> Mapping[str, float]:
+        raise ValueError(f"row {self.row} is made of other tables, and not measured")
+
+
+@dataclass(frozen=True)
 class Table:
     """A results table.
 
@@ -63,6 +79,10 @@ class Table:
             for rates: with several, the last digits of a result are left to chance.
         holm: Whether differences that survive Holm's correction over all those of the
             table are marked.
+        sources: Tables of whose records `derive` makes those of this table, which is
+            never run itself.
+        derive: From the records of each of `sources` to those of this table, which have
+            empty settings.
         former: The baseline of results of earlier settings, "" for none. These are
             shown, and said to be so, until there is one of the present settings; None:
             they are not shown.
@@ -90,6 +110,8 @@ class Table:
     workers: int | None = None
     threads: int | None = 1
     holm: bool = False
+    sources: tuple[str, ...] = ()
+    derive: Callable[[Mapping[str, Sequence[Record]]], list[Record]] | None = None
     former: str | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +150,12 @@ class Table:
         """The names of the populations, in order."""
         every = (*self.experiments, *self.quick)
         return tuple(dict.fromkeys(e.population for e in every))
+
+    def records(self, found: Mapping[str, Sequence[Record]]) -> list[Record]:
+        """Its records, given those of every table by name."""
+        if self.derive is None:
+            return [*found.get(self.name, ())]
+        return self.derive({name: found.get(name, ()) for name in self.sources})
 
     def seeds_of(self, count: int) -> range:
         """The first `count` seeds."""

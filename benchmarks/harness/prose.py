@@ -146,7 +146,7 @@ def _views(
     population, baseline = options.get("population", ""), options.get("baseline", "")
     every = [
         view
-        for view in views(table, records.get(name, []), baseline=baseline)
+        for view in views(table, table.records(records), baseline=baseline)
         if view.dataset == table.dataset
     ]
     if population:

@@ -131,6 +131,11 @@ def read(path: Path) -> list[Record]:
     return records
 
 
+def read_all(folder: Path, tables: Iterable[str]) -> dict[str, list[Record]]:
+    """The records of each table, from its file in a folder."""
+    return {name: read(folder / f"{name}.jsonl") for name in tables}
+
+
 def newest(records: Iterable[Record]) -> dict[str, Record]:
     """The last record of each key, in the order in which the keys first appear."""
     return {record.key: record for record in records}
