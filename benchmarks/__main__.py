@@ -291,6 +291,10 @@ def _run(
             f"table {name} is made of the results of {' and '.join(wanted.sources)}: "
             f"run these, then python -m benchmarks table {name}"
         )
+    if wanted.needs_data and data is None:
+        raise typer.BadParameter(
+            f"table {name} needs graded data: --data, a LETOR file or folder"
+        )
     folder = _folder(out, publish, quick)
     path = folder / f"{name}.jsonl"
     count = seeds or (wanted.quick_seeds if quick else wanted.seeds)

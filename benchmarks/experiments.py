@@ -13,6 +13,7 @@ from benchmarks.ranking import (
     columns,
     coverage,
     judgments,
+    real,
     selection,
     targets,
     tree_rows,
@@ -200,6 +201,7 @@ TABLES: dict[str, Table] = {
     for table in (
         *RANKERS,
         selection.TABLE,
+        real.TABLE,
         *RETRIEVAL,
         SPEED,
         GROWTH,

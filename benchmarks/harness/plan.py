@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from benchmarks.harness.store import Record
 
+UNIT = "/"  # METRIC/QUERY names the value of a metric on one query
+
 
 class Experiment(Protocol):
     """One row of a table on one population.
@@ -79,6 +81,7 @@ class Table:
             for rates: with several, the last digits of a result are left to chance.
         holm: Whether differences that survive Holm's correction over all those of the
             table are marked.
+        needs_data: Whether it is measured on given data alone, see `dataset`.
         sources: Tables of whose records `derive` makes those of this table, which is
             never run itself.
         derive: From the records of each of `sources` to those of this table, which have
@@ -110,6 +113,7 @@ class Table:
     workers: int | None = None
     threads: int | None = 1
     holm: bool = False
+    needs_data: bool = False
     sources: tuple[str, ...] = ()
     derive: Callable[[Mapping[str, Sequence[Record]]], list[Record]] | None = None
     former: str | None = None

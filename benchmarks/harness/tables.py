@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import store
-from benchmarks.harness.plan import Experiment, Table, unknown
+from benchmarks.harness.plan import UNIT, Experiment, Table, unknown
 
 if TYPE_CHECKING:
     import rich.table
@@ -52,10 +52,17 @@ class View:
         return f"{self.table.name}: {self.population}, {self.dataset}, {count}"
 
     def mean(self, row: str, metric: str) -> "Estimate | None":
-        """Mean over seeds and its 95% t interval; None where there are no values."""
+        """Mean over seeds and its 95% interval; None where there are no values.
+
+        Of a metric that is known by query the interval is of `bootstrap.crossed`, else
+        a t interval over seeds.
+        """
+        from benchmarks.harness import bootstrap
         from debias.metrics import estimate
 
         values = self.values.get(row, {}).get(metric)
+        if values and (each := bootstrap.by_query(self.values[row], metric)):
+            return bootstrap.estimate(bootstrap.matrix(each, sorted(values)), LEVEL)
         return estimate([*values.values()], LEVEL) if values else None
 
     def paired(
@@ -66,6 +73,7 @@ class View:
         In percent it is divided by the size of the baseline's mean over these seeds,
         and nan where that is 0.
         """
+        from benchmarks.harness import bootstrap
         from debias.metrics import paired_difference
 
         values = self.values.get(row, {}).get(metric, {})
@@ -74,7 +82,15 @@ class View:
         if row == self.baseline or not seeds:
             return None
         own, other = ([of[seed] for seed in seeds] for of in (values, base))
-        found = paired_difference(own, other, LEVEL)
+        mine, theirs = (
+            bootstrap.by_query(self.values[name], metric)
+            for name in (row, self.baseline)
+        )
+        if mine and mine.keys() == theirs.keys():
+            apart = [bootstrap.matrix(each, seeds) for each in (mine, theirs)]
+            found = bootstrap.crossed(apart[0] - apart[1], LEVEL)
+        else:
+            found = paired_difference(own, other, LEVEL)
         if not percent:
             return found
         size = abs(math.fsum(other)) / len(seeds)
@@ -351,8 +367,13 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
     text = f"Mean ± half of the 95% t interval over {most} seeds"
     if most < 2:
         text = "One seed, so without intervals"
+    each = "seed"
+    if any(UNIT in name for line in shown for name in view.values[line.row]):
+        over = f"queries and {most} seeds" if most > 1 else "queries, of one seed"
+        text = f"Mean ± half of the 95% bootstrap interval over {over}"
+        each = "seed and query"
     if any(":" in column for column in columns):
-        text += f"; differences from {view.baseline} are paired by seed"
+        text += f"; differences from {view.baseline} are paired by {each}"
     found = [f"{text}."]
     if view.former:
         found.append(

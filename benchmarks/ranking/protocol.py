@@ -80,9 +80,19 @@ def world(
     logging: Logging | None = None,
 ) -> World:
     """The simulated world of one seed; the last one is kept for the next row."""
+    return world_of(_split_queries(data, seed, size), population, seed, size, logging)
+
+
+def world_of(
+    parts: list[RankingData],
+    population: str,
+    seed: int,
+    size: Size,
+    logging: Logging | None = None,
+) -> World:
+    """The simulated world of training, validation and test queries."""
     from debias.layers import Standardize
 
-    parts = _split_queries(data, seed, size)
     production: Ranker = weak_ranker(parts[0], seed=seed)
     policy: Policy = PlackettLuce(production, TEMPERATURE)
     if logging is not None:

@@ -54,6 +54,20 @@ def fit(row: str, world: World, config: TrainingConfig) -> Fit:
     return Fit(validation, model, seen)
 
 
+def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
+    """(items,) by what a row orders the items of the test queries.
+
+    Raises:
+        Diverged: Its training came to nothing.
+    """
+    if row == "logging":
+        return world.test.logging
+    if row == "ceiling":
+        return _ideal(world)
+    _, model, seen = fit(row, world, config)
+    return scores(model.score, seen.test.data)
+
+
 def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
     """The metrics of one row in one world; only `diverged` where it came to nothing."""
     if row == "logging":  # trains nothing, so that a second NDCG costs least here
@@ -116,5 +130,9 @@ def _ceiling(world: World) -> dict[str, float]:
         observed=seen,
     )
     logits = special.logit(np.clip(p, 1e-12, 1 - 1e-12))
-    score = ideal_score(world.population, gamma)
-    return ranking_metrics(world, score) | click_metrics(log, logits)
+    return ranking_metrics(world, _ideal(world)) | click_metrics(log, logits)
+
+
+def _ideal(world: World) -> np.ndarray:
+    """(items,) true attraction of the test items, as the population has it."""
+    return ideal_score(world.population, item_attraction(world.test.data))

@@ -1,0 +1,72 @@
+"""Intervals of means over seeds and queries, where every seed tests all queries."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from benchmarks.harness.plan import UNIT
+from debias.metrics.statistics import Difference, Estimate
+
+DRAWS = 9_999
+
+
+def by_query(
+    values: Mapping[str, Mapping[int, float]], metric: str
+) -> dict[str, Mapping[int, float]]:
+    """The values of a metric by query and seed; empty where only its mean is known.
+
+    >>> by_query({"ndcg": {0: 0.5}, "ndcg/7": {0: 0.4}, "ndcg/9": {0: 0.6}}, "ndcg")
+    {'7': {0: 0.4}, '9': {0: 0.6}}
+    """
+    start = f"{metric}{UNIT}"
+    each = values.items()
+    return {n.removeprefix(start): of for n, of in each if n.startswith(start)}
+
+
+def crossed(values: np.ndarray, level: float, draws: int = DRAWS) -> Difference:
+    """The mean of values (seeds, queries), its interval, and the p-value of mean 0.
+
+    Every draw takes as many seeds and as many queries with replacement, independently,
+    and all values where they cross; nan is left out. The interval lies between
+    percentiles, p is twice the share of draws on the other side of 0. It is cautious:
+    it counts the scatter of single values three times. Source: Owen, The Pigeonhole
+    Bootstrap, Annals of Applied Statistics 2007, of which this is the crossed design.
+
+    >>> crossed(np.full((3, 20), 0.25), 0.95)[:4]
+    (0.25, 0.25, 0.25, 0.0002)
+    """
+    return _crossed(values.astype(float).tobytes(), values.shape, level, draws)
+
+
+@lru_cache(maxsize=256)  # a table asks for each mean several times
+def _crossed(
+    packed: bytes, shape: tuple[int, int], level: float, draws: int
+) -> Difference:
+    values = np.frombuffer(packed).reshape(shape)
+    seeds, queries = shape
+    there = np.isfinite(values)
+    rng = np.random.default_rng(0)
+    some = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws).astype(float)
+    other = rng.multinomial(queries, np.full(queries, 1 / queries), draws)
+    known = np.where(there, values, 0.0)
+    sums = ((some @ known) * other).sum(axis=1)
+    counts = ((some @ there.astype(float)) * other).sum(axis=1)
+    means = sums / np.maximum(counts, 1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    mean = float(known.sum() / max(there.sum(), 1))
+    beyond = min((means <= 0).sum(), (means >= 0).sum())
+    p = min(1.0, 2 * (1 + int(beyond)) / (draws + 1))
+    return Difference(mean, float(low), float(high), p, seeds, int((~there).sum()))
+
+
+def estimate(values: np.ndarray, level: float) -> Estimate:
+    """The mean of values (seeds, queries) and its interval by `crossed`."""
+    found = crossed(values, level)
+    return Estimate(found.mean, found.low, found.high, found.n, found.left_out)
+
+
+def matrix(values: Mapping[str, Mapping[int, float]], seeds: list[int]) -> np.ndarray:
+    """(seeds, queries) of values by query and seed, queries by name, nan for none."""
+    names = sorted(values)
+    return np.array([[values[n].get(seed, np.nan) for n in names] for seed in seeds])

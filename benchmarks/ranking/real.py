@@ -1,0 +1,139 @@
+"""Rankers on real features: few queries, every one of them tested once a seed.
+
+The queries of a LETOR file or folder are dealt into five folds, the same for every
+seed. Each fold is tested by models that learned from clicks on three others and were
+judged by clicks on the fifth. A seed names the production ranker, the clicks and the
+initial weights. Every query counts once, so that intervals are over queries and seeds
+together, see `benchmarks.harness.bootstrap`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.harness.memory import forget
+from benchmarks.harness.plan import UNIT, Table
+from benchmarks.ranking.settings import Size, identity, part_seed
+from benchmarks.ranking.tables import ANEW, CROWDS, FEWER, TOLD
+from debias.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from debias.data import RankingData
+
+FOLDS = 5
+SESSIONS = 20_000
+METRIC, CUTOFF = "ndcg@5", 5
+DIGITS = 4  # of the values of single queries
+
+
+@dataclass(frozen=True)
+class RealTrial:
+    """A row on the clicks of one crowd, over all folds."""
+
+    row: str
+    population: str
+    size: Size
+    config: TrainingConfig
+
+    def settings(self) -> dict[str, Any]:
+        folds = {"folds": FOLDS, "revision": 1}
+        return {"sessions": self.size.sessions, **identity(self.config), **folds}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        """NDCG@5 by query, over all of them, and `diverged` where training did."""
+        from benchmarks.harness.tables import DIVERGED
+        from benchmarks.ranking.rows import test_scores
+        from debias import metrics
+        from debias.training.fitting import Diverged
+
+        if data is None:
+            raise ValueError("rankers on real features need graded data: --data")
+        every = read(data)
+        found: dict[str, float] = {}
+        for fold, folds in enumerate(dealt(every.queries)):
+            forget()
+            place = part_seed(seed, fold, FOLDS)
+            world = _world(data, self.population, seed, fold, self.size)
+            try:
+                score = test_scores(self.row, world, replace(self.config, seed=place))
+            except Diverged:
+                return {DIVERGED: 1.0}
+            test = world.test.data
+            each = metrics.ndcg(test.labels, score, CUTOFF, offsets=test.offsets)
+            for query, value in zip(folds[2], each.tolist(), strict=True):
+                if np.isfinite(value):  # else it has no relevant item
+                    found[f"{METRIC}{UNIT}{query}"] = round(value, DIGITS)
+        return {METRIC: sum(found.values()) / len(found), **found}
+
+
+def dealt(queries: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Training, validation and test queries of each fold.
+
+    >>> train, validation, test = dealt(10)[0]
+    >>> len(train), len(validation), len(test)
+    (6, 2, 2)
+    """
+    order = np.random.default_rng(0).permutation(queries)
+    folds = [np.sort(each) for each in np.array_split(order, FOLDS)]
+    found = []
+    for number in range(FOLDS):
+        turned = folds[number:] + folds[:number]
+        found.append((np.sort(np.concatenate(turned[2:])), turned[1], turned[0]))
+    return found
+
+
+@lru_cache(maxsize=1)
+def read(data: str) -> "RankingData":
+    """All queries of a LETOR file, or of the splits of a folder together."""
+    from debias.data import read_letor, read_letor_folder
+
+    if Path(data).is_dir():
+        return joined([*read_letor_folder(data).values()])
+    return read_letor(data)
+
+
+def joined(parts: Sequence["RankingData"]) -> "RankingData":
+    """The queries of all parts, in order; their features are the same."""
+    from debias.data import RankingData
+
+    sizes = np.concatenate([part.sizes for part in parts])
+    labels = [part.labels for part in parts if part.labels is not None]
+    return RankingData(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate(labels),
+        np.concatenate([[0], np.cumsum(sizes)]),
+        max_grade=max(part.max_grade for part in parts),
+    )
+
+
+@lru_cache(maxsize=FOLDS)
+def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
+    """The world of one fold; those of a seed are kept for the next row."""
+    from benchmarks.ranking.protocol import world_of
+
+    every = read(data)
+    parts = [every.select(some) for some in dealt(every.queries)[fold]]
+    return world_of(parts, crowd, part_seed(seed, fold, FOLDS), size)
+
+
+ROWS = (*FEWER, "product_linear", "listwise_linear", "auto")
+TABLE = Table(
+    name="main-real",
+    title="What a ranker learns on real features, by model and crowd",
+    experiments=tuple(
+        RealTrial(row, crowd, Size(sessions=SESSIONS), TrainingConfig())
+        for crowd in CROWDS
+        for row in ("logging", *ROWS, *TOLD, "ceiling")
+    ),
+    metrics=(METRIC,),
+    clicks="",
+    bounds=("logging", *TOLD, "ceiling"),
+    seeds=3,
+    dataset="lightgbm_rank",
+    needs_data=True,
+    **ANEW,
+)
