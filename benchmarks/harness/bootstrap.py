@@ -16,7 +16,7 @@ def by_query(
 ) -> dict[str, Mapping[int, float]]:
     """The values of a metric by query and seed; empty where only its mean is known.
 
-    >>> by_query({"ndcg": {0: 0.5}, "ndcg/7": {0: 0.4}, "ndcg/9": {0: 0.6}}, "ndcg")
+    >>> by_query({"ndcg": {0: 0.5}, "ndcg#7": {0: 0.4}, "ndcg#9": {0: 0.6}}, "ndcg")
     {'7': {0: 0.4}, '9': {0: 0.6}}
     """
     start = f"{metric}{UNIT}"

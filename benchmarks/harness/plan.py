@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from benchmarks.harness.store import Record
 
-UNIT = "/"  # METRIC/QUERY names the value of a metric on one query
+UNIT = "#"  # METRIC#QUERY names the value of a metric on one query
 
 
 class Experiment(Protocol):

@@ -38,7 +38,7 @@ def test_what_is_missing_is_left_out():
 def test_a_table_that_knows_its_queries_has_intervals_over_both():
     def of(row, gain):
         each = {
-            seed: {"ndcg@5/a": 0.2 + gain, "ndcg@5/b": 0.6 + gain + 0.1 * seed}
+            seed: {"ndcg@5#a": 0.2 + gain, "ndcg@5#b": 0.6 + gain + 0.1 * seed}
             for seed in (0, 1)
         }
         means = {s: sum(v.values()) / 2 for s, v in each.items()}

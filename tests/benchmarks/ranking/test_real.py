@@ -55,7 +55,7 @@ def test_a_row_is_measured_on_all_queries(tmp_path, monkeypatch):
     assert calls == [35, 36, 37, 38, 39]
     for query, value in enumerate(expected):
         if np.isfinite(value):
-            assert found[f"ndcg@5/{query}"] == pytest.approx(value, abs=1e-4)
+            assert found[f"ndcg@5#{query}"] == pytest.approx(value, abs=1e-4)
     assert len(found) == 1 + np.isfinite(expected).sum()
     assert found["ndcg@5"] == pytest.approx(np.nanmean(expected), abs=1e-4)
 
