@@ -47,6 +47,7 @@ STYLE: Any = {"svg.hashsalt": "debias", "font.size": 9, "axes.titlesize": 10}
 
 
 Draw = Callable[[ClickModel, World], Figure]
+Curves = Mapping[str, np.ndarray]  # (L,) by label
 
 
 def of_model(row: str, crowd: str, draw: Draw, seed: int, size: Size) -> Figure:
@@ -104,28 +105,34 @@ def examination(model: ClickModel, found: World) -> Figure:
     batch, _ = next(iter(batches(log, found.test.data, log.sessions, shuffle=False)))
     p = special.expit(np.asarray(model(batch)["logits"])).mean(axis=0)
     share = np.exp(np.asarray(model.log_prior()))
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    ranks = np.arange(1, log.list_size + 1)
+    types, components = {}, {}
     for weight, behaviour in found.population.types:
-        curve = behaviour.click_probability(alike)[0]
         label = f"{type(behaviour).__name__}, {weight:.0%}"
-        left.plot(ranks, curve / curve[0], marker="o", markersize=3, label=label)
+        types[label] = behaviour.click_probability(alike)[0]
     for component in np.argsort(-share):
-        curve = p[:, component]
-        right.plot(
-            ranks,
-            curve / curve[0],
-            marker="o",
-            markersize=3,
-            label=f"component {component + 1}, {share[component]:.0%}",
-        )
-    for axes, title in ((left, "kinds of users"), (right, "components of the mixture")):
+        label = f"component {component + 1}, {share[component]:.0%}"
+        components[label] = p[:, component]
+    return kinds_and_components(types, components)
+
+
+def kinds_and_components(types: Curves, components: Curves) -> Figure:
+    """Click probabilities by rank of both, over that at the first, side by side.
+
+    The first line is the widest, so that an equal one over it does not hide it.
+    """
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    drawn = {"kinds of users": types, "components of the mixture": components}
+    for axes, (title, curves) in zip(
+        figure.subplots(1, 2, sharey=True), drawn.items(), strict=True
+    ):
+        for number, (label, curve) in enumerate(curves.items()):
+            ranks, width = np.arange(1, len(curve) + 1), 1.6 if number else 4
+            axes.plot(ranks, curve / curve[0], marker="o", ms=3, lw=width, label=label)
         axes.set_title(title)
         axes.set_xlabel("rank")
         axes.set_xticks(ranks)
         axes.legend(frameon=False)
-    left.set_ylabel("clicks over those at rank 1")
+    figure.axes[0].set_ylabel("clicks over those at rank 1")
     return figure
 
 

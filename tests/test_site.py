@@ -128,6 +128,19 @@ def test_notebooks_are_small_and_were_executed_without_an_error():
         assert "error" not in kinds, path
 
 
+def test_what_the_extra_test_brings_is_explained():
+    entries = re.search(
+        r'EXTRAS\["test"\] = \[(.*?)\n\]', (ROOT / "setup.py").read_text("utf-8"), re.S
+    )[1]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = text.split("## What `[test]` brings")[1].split("\n## ")[0]
+    extras = set(re.findall(r'EXTRAS\["(\w+)"\]', entries))
+    packages = set(re.findall(r'^ *"([\w-]+)', entries, re.M))
+    assert "docs" in extras and "pandas" in packages
+    assert {f"`{name}`" for name in extras} <= set(re.findall(r"`\w+`", text))
+    assert packages <= set(re.findall(r"[\w-]+", text))
+
+
 def test_no_word_is_misspelt():
     pytest.importorskip("codespell_lib", reason="codespell is not installed")
     done = subprocess.run(

@@ -81,7 +81,8 @@ def evaluate(
     else:
         print_result(found)
     if page is not None:
-        _write_page(page, found, trained, given._replace(data=items), source.log)
+        given = given._replace(data=items)
+        _write_page(page, found, trained, given, source.log, str(folder))
 
 
 def _write_page(
@@ -90,6 +91,7 @@ def _write_page(
     trained: "Trained",
     given: inputs.Opened,
     log: str,
+    title: str,
 ) -> None:
     """The scoreboards, examination as the model has it, and lists before and after."""
     from debias.data import ClickLog
@@ -104,7 +106,7 @@ def _write_page(
         sections += pages.examples(given.log, scores, names)
     drawn = pages.examination(given.log, trained, features)
     headline = f"{found.model}, judged on {inputs.name_of(log)}"
-    pages.write(path, log, headline, [found.words()], sections, drawn)
+    pages.write(path, title, headline, [found.words()], sections, drawn)
 
 
 def _opened(

@@ -10,7 +10,8 @@ LIMITS = {  # what a finding of grade "caution" says of a log, in a few words
     "populations": "clicks of a session depend on each other, as with several kinds of "
     "users",
     "neighbours": "an item's clicks depend on its neighbours",
-    "calibration": "one position-based model does not fit all ranks",
+    "calibration": "predicted clicks do not come true, or cannot be checked, at some "
+    "ranks",
     "overlap": "few items move",
     "weighting": "inverse weights are large",
 }

@@ -170,8 +170,9 @@ def examination(
 
 
 def _top(estimates: list[Examination]) -> float:
-    """Where the axis ends: above all curves, but for one that leaves the others far
-    below, which then leaves the drawing.
+    """Where the axis ends: above all curves and their bands.
+
+    A curve or a band that would leave the others far below leaves the drawing.
 
     >>> ranks = np.array([1, 2])
     >>> def curve(second):
@@ -180,7 +181,9 @@ def _top(estimates: list[Examination]) -> float:
     (2.1, 3.0)
     """
     tops = np.array([np.nanmax(each.examination) for each in estimates])
-    return max(1.05, float(np.minimum(1.05 * tops, 3 * np.median(tops)).max()))
+    bands = [np.nan_to_num(each.upper).max() for each in estimates]
+    ends = np.maximum(tops, np.minimum(bands, 1.5 * tops))
+    return max(1.05, float(np.minimum(1.05 * ends, 3 * np.median(tops)).max()))
 
 
 def graph(found: Connectivity, width: int = 760) -> str:

@@ -149,7 +149,7 @@ def _judge(
     grade: Grade = "bad"
     if swaps:
         groups = [words(np.flatnonzero(component == c) + 1) for c in range(count)]
-        exchanges = " and ".join(f"{a} with {b}" for a, b in swaps)
+        exchanges = ", ".join(f"{a} with {b}" for a, b in swaps)
         verdict = f"Not identified: no item links the ranks {'; '.join(groups)}."
         step = (
             f"Exchange the items of ranks {exchanges} in a small share of sessions; "

@@ -3,7 +3,6 @@
 `diagnose` computes, `page` renders, `report` does both; none of them touches a file.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
@@ -319,7 +318,6 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
 
     environment = pages.environment("debias.diagnosis")
     environment.filters["number"] = _number
-    environment.filters["code"] = _code
     environment.filters["percent"] = lambda value: f"{value:.1%}"
 
     def both(draw: Callable[..., str], *arguments: Any) -> list[tuple[str, str]]:
@@ -394,17 +392,6 @@ def report(
 ) -> str:
     """The page of a log; `options` are those of `diagnose`."""
     return page(diagnose(log, data, **options), title)
-
-
-def _code(text: str) -> Any:
-    """Text whose `words` are code, as HTML.
-
-    >>> str(_code("try `a<b`"))
-    'try <code>a&lt;b</code>'
-    """
-    from markupsafe import Markup, escape
-
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from scipy.special import expit
 
 from debias import metrics
 from debias.data import ClickLog, RankingData, Stream
@@ -22,6 +23,7 @@ from debias.training.results import Printed
 from debias.training.splits import applied, shown_only
 
 CUTOFFS = (1, 3, 5, 10)
+PER_RANK = ("click_rate", "predicted", "perplexity")
 PIECE = 1 << 17  # sessions judged at once
 SOME = 100_000  # sessions on disk that clicks of another ranking are estimated from
 
@@ -59,10 +61,19 @@ class Evaluation(Printed):
 
     def sections(self) -> Any:
         clicks = dict(self.clicks)
-        ranks = enumerate(clicks.pop("perplexity_per_rank", []), 1)
+        columns = {
+            name: clicks.pop(f"{name}_per_rank")
+            for name in PER_RANK
+            if f"{name}_per_rank" in clicks
+        }
         yield "Clicks", [{"metric": k, "value": v} for k, v in clicks.items()]
-        if rows := [{"position": k, "perplexity": v} for k, v in ranks]:
-            yield "Perplexity", rows
+        if columns:
+            ranks = enumerate(zip(*columns.values(), strict=True), 1)
+            rows = [
+                {"position": k, **dict(zip(columns, row, strict=True))}
+                for k, row in ranks
+            ]
+            yield "Clicks by position, as they happened and as predicted", rows
         if self.ranking:
             yield "Ranking, against grades, with 95% intervals", self.ranking
         title = "Clicks a session under the new ranking"
@@ -202,7 +213,7 @@ def click_scoreboard(
     number is made of sums over sessions, so that a log on disk is judged by pieces.
     """
     reciprocal, clicked = 0.0, 0
-    likelihood, shown = np.zeros(log.list_size), np.zeros(log.list_size)
+    likelihood, shown, happened, predicted = np.zeros((4, log.list_size))
     pieces = [log] if isinstance(log, ClickLog) else log.pieces()
     done, total = 0, len(log)
     for piece in even_pieces(pieces, PIECE):
@@ -215,6 +226,8 @@ def click_scoreboard(
             value = metrics.item_log_likelihood(piece.click, logits, piece.mask)
             likelihood += value.sum(axis=0, dtype=float)
             shown += piece.mask.sum(axis=0)
+            happened += (piece.click & piece.mask).sum(axis=0)
+            predicted += np.where(piece.mask, expit(logits), 0).sum(axis=0, dtype=float)
         done += len(piece)
         progress(done / total)
     reranked = {"click_mrr": reciprocal / clicked if clicked else None}
@@ -222,11 +235,15 @@ def click_scoreboard(
         return reranked
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was shown
         per_rank = np.exp(-likelihood / shown)
+        rates = happened / shown, predicted / shown, per_rank
     return {
         "log_likelihood_per_item": float(likelihood.sum() / shown.sum()),
         "log_likelihood_per_session": float(likelihood.sum() / done),
         "perplexity": float(np.nanmean(per_rank)),
-        "perplexity_per_rank": [None if np.isnan(p) else float(p) for p in per_rank],
+        **{
+            f"{name}_per_rank": [None if np.isnan(p) else float(p) for p in values]
+            for name, values in zip(PER_RANK, rates, strict=True)
+        },
         **reranked,
     }
 

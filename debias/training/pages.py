@@ -1,15 +1,34 @@
 """Results as one self-contained HTML page; the diagnosis shares its looks."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from debias.data.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 MARK = b'<meta name="generator" content="debias">'
 WIDTHS = {"wide": 760, "narrow": 350}  # pixels: a drawing for laptops, one for phones
+EXPLAINED = {  # names that a table may show, with or without a cutoff such as @10
+    "log_likelihood": "Mean log-probability of the held-out clicks of a session, in "
+    "nats. The nearer to 0, the better.",
+    "log_likelihood_per_item": "Mean log-probability of a click, or of none, on an "
+    "item, in nats. The nearer to 0, the better.",
+    "log_likelihood_per_session": "The same, summed over the items of a session.",
+    "perplexity": "1 is certain and right; 2 is the toss of a coin.",
+    "click_mrr": "Mean of 1 / rank of the first clicked item, if the model orders what "
+    "was shown. It keeps the bias of the clicks.",
+    "predicted": "Mean click probability that the model predicts at this position. "
+    "A calibrated model comes near the click rate.",
+    "ndcg": "Gain of the ranking over that of the best one, by grades, from 0 to 1.",
+    "mrr": "Mean of 1 / rank of the first relevant item, by grades.",
+    "loss": "What training lowers, mean of a pass.",
+    "effective": "Sessions that the weighted ones are worth.",
+    "unsupported": "Share of the new ranking that the log never shows.",
+}
 
 
 class Figure(NamedTuple):
@@ -33,13 +52,15 @@ def environment(package: str = "debias.training") -> "Environment":
     import jinja2
 
     loaders = [jinja2.PackageLoader(each) for each in (package, "debias.training")]
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    made.filters["code"] = code
+    return made
 
 
 def page(
@@ -64,13 +85,43 @@ def page(
     """
     made = environment()
     made.filters |= {"text": text, "head": lambda name: printable(head(name))}
+    tables = [rows for _, rows in sections]
     return made.get_template("results.html").render(
+        explained=explained(tables),
         title=printable(title),
         headline=printable(headline),
         words=[printable(each) for each in words],
         sections=[(printable(name), rows) for name, rows in sections],
         figures=figures,
     )
+
+
+def explained(tables: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
+    """What the names in the heads and cells of tables mean, where they are known.
+
+    >>> explained([[{"metric": "ndcg@5", "value": 0.5}]])["ndcg"][:4]
+    'Gain'
+    """
+    names = {
+        word.partition("@")[0]
+        for rows in tables
+        for row in rows
+        for word in (*row, *row.values())
+        if isinstance(word, str)
+    }
+    return {name: means for name, means in EXPLAINED.items() if name in names}
+
+
+def code(words: str) -> "Markup":
+    """A sentence as HTML whose `words` and --options are code.
+
+    >>> str(code("try `a<b` (--rate)"))
+    'try <code>a&lt;b</code> (<code>--rate</code>)'
+    """
+    from markupsafe import Markup, escape
+
+    marked = re.sub(r"(?<![\w`-])(--[a-z][\w-]*)", r"`\1`", words)
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(marked))))
 
 
 def text(value: Any) -> str:

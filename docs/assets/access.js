@@ -1,5 +1,6 @@
 // What the theme leaves out for screen readers and keyboards.
 document$.subscribe(() => {
   document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
-  for (const code of document.querySelectorAll("pre > code")) code.tabIndex = 0;
+  const scrolling = "pre > code, p:has(> img[src*='figures/'])";
+  for (const each of document.querySelectorAll(scrolling)) each.tabIndex = 0;
 });

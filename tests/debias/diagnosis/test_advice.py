@@ -22,6 +22,7 @@ def graded(**grades):
         ({"connectivity": "bad"}, ("Too few items", "Nothing", "`debias plan`")),
         ({"profile": "caution"}, ("wide margins", "Nothing", "`product`")),
         ({"overlap": "unknown"}, ("enough", "For 1 of the questions", "`product`")),
+        ({"calibration": "caution"}, ("enough", "or cannot be checked", "`product`")),
         ({"populations": "caution"}, ("enough", "several kinds", "`mixture`")),
         (
             {"neighbours": "caution", "confounding": "caution"},

@@ -195,6 +195,14 @@ def test_one_wild_curve_does_not_set_the_axis():
     assert figures._top(list(curves.values())) == pytest.approx(3.0, abs=0.1)
 
 
+def test_a_band_is_drawn_to_its_end_unless_it_is_wild():
+    ranks, one = np.arange(1, 3), np.array([1.0, 0.5])
+    for end, top in ((1.3, 1.05 * 1.3), (50.0, 1.05 * 1.5), (np.nan, 1.05)):
+        upper = np.array([1.0, end])
+        curve = Examination(ranks, one, one, one, upper, ranks, "pivot")
+        assert figures._top([curve]) == pytest.approx(top)
+
+
 def test_names_are_escaped():
     rng = np.random.default_rng(0)
     names = ("<script>alert(1)</script>", "tab\x1b[31m & co\ud800")

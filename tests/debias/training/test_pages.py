@@ -27,6 +27,14 @@ def test_tables_figures_and_words_are_there_and_escaped():
     assert MARK in text.encode()[:1000]  # by which a page of ours is known
 
 
+def test_numbers_are_explained_and_options_are_code():
+    rows = [{"metric": "ndcg@5", "value": 0.5}, {"metric": "odd", "value": 1}]
+    text = page("log.csv", "naive", ["try --epochs 8, not `2`"], [("Ranking", rows)])
+    assert "try <code>--epochs</code> 8, not <code>2</code>" in text
+    assert "<dt>ndcg</dt><dd>Gain of the ranking" in text and "<dt>odd" not in text
+    assert "<details" not in page("log.csv", "naive", [], [("Ranking", rows[1:])])
+
+
 def test_nothing_is_loaded_from_elsewhere():
     tags = "".join(re.findall("<[^>]*>", made()))
     assert not re.search(r"(src|href)=|@import|url\((?!#)", tags)

@@ -1,0 +1,30 @@
+"""Tests of debias.training.evaluation: what the scoreboards count."""
+
+import numpy as np
+import pytest
+
+from debias.data import ClickLog
+from debias.training import evaluation
+
+
+class Constant:
+    """Predicts one click probability for all."""
+
+    predicts_clicks = True
+
+
+def test_clicks_by_position_are_compared_with_their_predictions(monkeypatch):
+    item = np.array([[0, 1, 2], [1, 0, -1], [2, 1, -1]])
+    click = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], bool)
+    log = ClickLog(np.zeros(3, int), item, click)
+    logits = np.full(item.shape, np.log(0.2 / 0.8))
+    monkeypatch.setattr(evaluation, "conditional_logits", lambda *_: logits)
+    found = evaluation.click_scoreboard(Constant(), None, log, None, np.zeros(3))
+    # Three, three and one item shown; two, one and none clicked.
+    assert found["click_rate_per_rank"] == pytest.approx([2 / 3, 1 / 3, 0])
+    assert found["predicted_per_rank"] == pytest.approx([0.2] * 3)
+    told = evaluation.Evaluation("naive", "all sessions", 3, found)
+    title, rows = list(told.sections())[1]
+    assert title == "Clicks by position, as they happened and as predicted"
+    assert list(rows[2]) == ["position", "click_rate", "predicted", "perplexity"]
+    assert rows[2]["position"] == 3 and rows[2]["click_rate"] == 0
