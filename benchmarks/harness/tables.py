@@ -377,8 +377,8 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
     found = [f"{text}."]
     if view.former:
         found.append(
-            "These are results of earlier settings; by the present ones the table has "
-            "not been measured yet."
+            "These results are of earlier settings; the table has not been measured "
+            "with the present ones yet."
         )
     elif view.table.holm and any(c.startswith("difference:") for c in columns):
         found.append(
@@ -389,9 +389,9 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
         found.append("Bounds are reference rows, not candidate models.")
     if any(line.flag for line in shown):
         found.append(
-            f"{FLAG} The scoreboards disagree: better than {view.baseline} in one of "
-            f"{view.table.paired[0]} and {view.table.clicks}, worse in the other, "
-            "both beyond the interval."
+            f"{FLAG} The scoreboards disagree: one of {view.table.paired[0]} and "
+            f"{view.table.clicks} is better than that of {view.baseline}, the other "
+            "worse, both beyond the interval."
         )
     if lost := [f"{row} {n}" for row in seeds if (n := len(_diverged(view, row)))]:
         found.append(f"Seeds at which training diverged: {', '.join(lost)}.")
