@@ -157,7 +157,7 @@ class Clock:
 
     The most alike are those of its settings on its population, then of its settings;
     then, of any table, those that differ in size alone, in proportion to the sessions:
-    of its row, else of all rows; then those of its row, then of its table.
+    of its row, else of all rows; then those of its row, then of its table, then all.
     """
 
     def __init__(self, records: Iterable[store.Record] = ()) -> None:
@@ -180,6 +180,8 @@ class Clock:
             yield ("of size", store.key("", "", "", "", 0, alike)), size
         yield (table, row), 1.0
         yield (table,), 1.0
+        if "sessions" in config:
+            yield ("of size",), float(config["sessions"])
 
     def saw(self, record: store.Record) -> None:
         """Learns from one measurement."""

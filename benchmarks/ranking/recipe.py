@@ -1,0 +1,48 @@
+"""What each part of the training recipe is worth, on the worlds of tuning.
+
+One thing is changed at a time: the average of the weights, their decay, batch, rate, or
+the number of passes. `adam_alone` is how these tables were trained before. A population
+is a learner on a crowd, for a row is a part.
+"""
+
+from collections.abc import Mapping
+
+from benchmarks.harness.plan import Table
+from benchmarks.ranking.settings import adam_alone
+from benchmarks.ranking.tables import CROWDS, HALF
+from benchmarks.ranking.trials import TUNING_SEED, Trial
+from debias.training.config import TrainingConfig
+
+WHOLE = "whole"
+PARTS: Mapping[str, TrainingConfig] = {
+    WHOLE: TrainingConfig(),
+    "no_average": TrainingConfig(averaging=None),
+    "short_window": TrainingConfig(averaging=15.0),
+    "no_decay": TrainingConfig(decay=0.0),
+    "neither": TrainingConfig(averaging=None, decay=0.0),
+    "adam_alone": adam_alone(0.005, 8),
+    "batch_128": TrainingConfig(batch_size=128),
+    "batch_2048": TrainingConfig(batch_size=2048),
+    "rate_.003": TrainingConfig(rate=0.003),
+    "rate_.03": TrainingConfig(rate=0.03),
+    **{f"passes_{n}": TrainingConfig(epochs=n) for n in (1, 2, 4, 8)},
+}
+LEARNERS = ("softmax_naive", "product", "listwise")
+
+TABLE = Table(
+    name="recipe",
+    title="What each part of the training recipe is worth, by learner and crowd",
+    experiments=tuple(
+        Trial(part, f"{learner}-{crowd}", HALF, config, crowd, learner=learner)
+        for learner in LEARNERS
+        for crowd in CROWDS
+        for part, config in PARTS.items()
+    ),
+    metrics=("ndcg@5", "ndcg@10", "click_log_likelihood", "seconds"),
+    baseline=WHOLE,
+    clicks="",
+    lower=("seconds",),
+    seeds=3,
+    first_seed=TUNING_SEED,
+    holm=True,
+)
