@@ -26,6 +26,7 @@ EXTRAS = {
     "retrieval": ["faiss-cpu>=1.11", "onnxruntime>=1.18"],
     "trees": ["lightgbm>=4.3", "xgboost-cpu>=2.1"],
     "annoy": ["annoy>=1.17.3"],  # is compiled where it is installed
+    "cluster": ["distributed>=2024.8"],
     "milvus": ["pymilvus>=3.0", "milvus-lite>=3.2"],  # the second is embedded
 }
 EXTRAS["serve"] = [
@@ -60,6 +61,7 @@ EXTRAS["test"] = [
     *EXTRAS["baselines"],
     *EXTRAS["serve"],
     *EXTRAS["trees"],
+    *EXTRAS["cluster"],
     *EXTRAS["docs"],
     "codespell>=2.3",
     *EXTRAS["milvus"],

@@ -94,6 +94,14 @@ def main(
     workers: Annotated[
         int | None, typer.Option(help="Threads; by default one per core.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Dask scheduler, as tcp://HOST:PORT, whose workers write the shards, "
+            "or local:N for N processes here; they all see the folder. Needs the extra "
+            "`cluster`."
+        ),
+    ] = None,
     presets: Annotated[
         bool,
         typer.Option(
@@ -108,7 +116,7 @@ def main(
     started again.
     """
     with stoppable():
-        _run(out, items, run, seed, sessions, shards, list_size, workers)
+        _run(out, items, run, seed, sessions, shards, list_size, workers, cluster)
 
 
 def _run(
@@ -120,7 +128,9 @@ def _run(
     shards: int | None,
     list_size: int,
     workers: int | None,
+    cluster: str | None,
 ) -> None:
+    from debias.engine.cluster import joined
     from simulators import clicks, populations, writer
     from simulators.policies import POLICIES, Deterministic
 
@@ -148,8 +158,13 @@ def _run(
     shown = f"{run['population']} users, lists of {name}{_chance(policy)}"
     only_list = isinstance(policy, Deterministic)
     del data, policy  # the features, most of all
-    with bar("simulating", sessions, "sessions/s") as progress:
-        writer.write(ready, out, sessions, shards, run, workers, progress)
+    with (
+        joined(cluster) as found,
+        bar("simulating", sessions, "sessions/s") as progress,
+    ):
+        over = None if cluster is None else found
+        whole = Path(out).absolute()  # workers stand in folders of their own
+        writer.write(ready, whole, sessions, shards, run, workers, progress, over)
     say(f"{sessions:,} sessions in {out}: {shown}")
     if only_list:
         say(

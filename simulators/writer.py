@@ -14,7 +14,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from debias.data.log_files import COMPRESSION, PLAIN, ROW_GROUP
+from debias.types import Over
 from simulators.clicks import BLOCK, Simulation
 
 MANIFEST = "manifest.json"
@@ -40,6 +42,7 @@ def write(
     run: Mapping[str, Any] | None = None,
     workers: int | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
+    over: Over | None = None,
 ) -> dict[str, Any]:
     """Writes sessions 0 to `sessions` - 1, or what an earlier start left undone.
 
@@ -57,6 +60,8 @@ def write(
             of the run's identity.
         workers: Threads; None for one per core. Each holds about 131,072 sessions.
         progress: Called with the number of sessions written since the last call.
+        over: Writes the shards in place of threads: a `map`, such as of a cluster whose
+            workers see the folder.
 
     Returns:
         The manifest.
@@ -91,39 +96,49 @@ def write(
             if not (folder / name).exists()
         ]
         _check_room(folder, int(1.1 * sum(missing) * _bytes(sample) / len(sample)))
-        manifest["shards"] = _write_shards(
-            simulation, folder, parts, sample.schema, workers, progress
-        )
+        shard = partial(_shard, simulation, folder)
+        if over is None:
+            told = partial(shard, progress=progress)
+            manifest["shards"] = _by_threads(told, folder, parts, workers)
+        else:
+            manifest["shards"] = []
+            for made in over(shard, list(parts.items())):
+                manifest["shards"].append(made)
+                progress(made["sessions"])
         _write_manifest(folder, manifest)
     return manifest
 
 
-def _write_shards(
+def _shard(
     simulation: Simulation,
     folder: Path,
+    part: tuple[str, tuple[int, int]],
+    progress: Callable[[int], None] = lambda sessions: None,
+) -> dict[str, Any]:
+    """Writes a shard if it is not there; what the manifest says of it."""
+    name, (start, stop) = part
+    path = folder / name
+    if path.exists():
+        progress(stop - start)
+    else:
+        _write_shard(simulation, path, start, stop, progress)
+    return {
+        "file": name,
+        "sessions": stop - start,
+        "bytes": path.stat().st_size,
+        "sha256": _checksum(path),
+    }
+
+
+def _by_threads(
+    shard: Callable[[tuple[str, tuple[int, int]]], dict[str, Any]],
+    folder: Path,
     parts: Mapping[str, tuple[int, int]],
-    schema: pa.Schema,
     workers: int | None,
-    progress: Callable[[int], None],
 ) -> list[dict[str, Any]]:
-    """Writes the shards that are not there; what the manifest says of all of them."""
-
-    def shard(name: str) -> dict[str, Any]:
-        path, (start, stop) = folder / name, parts[name]
-        if path.exists():
-            progress(stop - start)
-        else:
-            _write_shard(simulation, path, start, stop, schema, progress)
-        return {
-            "file": name,
-            "sessions": stop - start,
-            "bytes": path.stat().st_size,
-            "sha256": _checksum(path),
-        }
-
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
-        return list(pool.map(shard, parts))
+        return list(pool.map(shard, parts.items()))
     except OSError as error:
         if error.errno in _FULL:
             done = sum((folder / name).exists() for name in parts)
@@ -284,13 +299,14 @@ def _write_shard(
     path: Path,
     start: int,
     stop: int,
-    schema: pa.Schema,
     progress: Callable[[int], None],
 ) -> None:
-    with _aside(path) as aside, _parquet(aside, schema) as file:
+    with _aside(path) as aside, ExitStack() as opened:
+        file = None
         for first in range(start, stop, ROW_GROUP):
             last = min(first + ROW_GROUP, stop)
             table = simulation.sessions(first, last).to_arrow()
+            file = file or opened.enter_context(_parquet(aside, table.schema))
             file.write_table(table, row_group_size=ROW_GROUP)
             progress(last - first)
 

@@ -36,8 +36,9 @@ MAY_IMPORT = {
     "debias.commands": {"debias", *WINGS, "debias.serve", "debias.artifacts"},
     "debias.commands.demo": {"debias", *WINGS, "debias.commands", "simulators"},
     "debias.__main__": {"debias.commands", "debias.commands.demo"},
-    "simulators": {"debias.data", "debias.retrieval.data"},
-    "simulators.__main__": {"simulators", "debias.data", "debias.commands"},
+    "simulators": {"debias.data", "debias.retrieval.data", "debias.types"},
+    "simulators.__main__": {"simulators", "debias.data", "debias.commands"}
+    | {"debias.engine"},
     "debias.retrieval.data": {"debias.types", "debias.data"},
     "benchmarks.__main__": {"benchmarks", "debias.commands"},
     "benchmarks": {"debias", *WINGS, "debias.tfr", "debias.serve", "simulators"}

@@ -19,6 +19,7 @@ def diagnose(
         "report.html"
     ),
     memory: inputs.Memory = inputs.HELD,
+    cluster: inputs.Cluster = None,
     max_sessions: Annotated[
         int,
         typer.Option(min=10, help="Sessions to analyse; a longer log is sampled."),
@@ -41,15 +42,16 @@ def diagnose(
     from debias.diagnosis import report
 
     check_free(out, force)
-    given = inputs.look(source, memory).open(needs_data=False).by_pair()
-    log, data = given.log, given.data if features else None
-    reading = given.reading
-    scales = {} if reading is None else reading.scales
-    labels = {name: scale.labels for name, scale in scales.items()}
-    with share_bar("diagnosing") as progress:
-        found = report.diagnose(
-            log, data, max_sessions, seed, progress, given.devices, labels
-        )
+    with inputs.opened_over(source, memory, cluster) as (opened, over):
+        given = opened.by_pair()
+        log, data = given.log, given.data if features else None
+        reading = given.reading
+        scales = {} if reading is None else reading.scales
+        labels = {name: scale.labels for name, scale in scales.items()}
+        with share_bar("diagnosing") as progress:
+            found = report.diagnose(
+                log, data, max_sessions, seed, progress, given.devices, labels, over
+            )
     inputs.check_usable(found.summary, source.log)
     with atomic_write(out) as aside:
         page = report.page(found, inputs.name_of(source.log))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from debias.data.read_log import Reading
     from debias.data.stream import Stream
     from debias.data.summary import Summary
+    from debias.types import Over
 
 Log = Annotated[
     str,
@@ -73,6 +74,13 @@ Memory = Annotated[
     _reading(
         min=0,
         help="GB; a log of this library that takes more is streamed and never held.",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Dask scheduler, as tcp://HOST:PORT, whose workers read the files of the "
+        "log, or local:N for N processes here; needs the extra `cluster`.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
@@ -355,6 +363,33 @@ def look(source: Source, memory: float) -> Found:
     bytes_each = sum(v.nbytes for v in first.columns().values()) / len(first)
     too_large = stream.total * bytes_each > memory * 1e9
     return Found(source, True, stream if too_large else None)
+
+
+@contextmanager
+def opened_over(
+    source: Source, memory: float, cluster: str | None
+) -> Iterator[tuple[Opened, "Over"]]:
+    """The log, and the `map` that reads its files: of a cluster, if one is named.
+
+    Raises:
+        ValueError: As for `look`, `Found.open` and `debias.engine.cluster.joined`; or a
+            cluster is to read a log that this library did not write.
+    """
+    from debias.engine.cluster import joined
+
+    if cluster is not None:  # whose workers stand in folders of their own
+        from debias.data.stores import whole_path
+
+        source, memory = source._replace(log=whole_path(source.log)), 0
+    found = look(source, memory)
+    if cluster is not None and not found.own:
+        raise ValueError(
+            f"{source.log}: --cluster goes with a log that this library wrote, such as "
+            "`debias import` does of events"
+        )
+    given = found.open(needs_data=False)
+    with joined(cluster) as over:
+        yield given, over
 
 
 def _read_table(

@@ -16,18 +16,22 @@ from debias.commands.screen import (
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData, Stream
     from debias.data.read_log import Reading
+    from debias.types import Over
 
 
 @inputs.options(source=inputs.Source.of)
 def inspect(
-    source: inputs.Source, memory: inputs.Memory = inputs.HELD, json: AsJson = False
+    source: inputs.Source,
+    memory: inputs.Memory = inputs.HELD,
+    cluster: inputs.Cluster = None,
+    json: AsJson = False,
 ) -> None:
     """Reads and checks a log and prints what it holds."""
-    given = inputs.look(source, memory).open(needs_data=False)
-    if given.reading is None:
-        found = summary(given.log, given.data, given.devices)
-    else:
-        found = described(given.reading)
+    with inputs.opened_over(source, memory, cluster) as (given, over):
+        if given.reading is None:
+            found = summary(given.log, given.data, given.devices, over)
+        else:
+            found = described(given.reading)
     if json:
         print_json(found)
         return
@@ -67,13 +71,16 @@ def described(reading: "Reading") -> dict[str, Any]:
 
 
 def summary(
-    log: "ClickLog | Stream", data: "RankingData | None", devices: Sequence[str]
+    log: "ClickLog | Stream",
+    data: "RankingData | None",
+    devices: Sequence[str],
+    over: "Over" = map,
 ) -> dict[str, Any]:
     """The summary of a log, in memory or on disk, and of its data, as JSON values."""
     from debias.data.summary import count
 
     with share_bar("counting") as progress:
-        counted = count(log, progress).summary()
+        counted = count(log, progress, over).summary()
     return {
         **counted.record(),
         "features": 0 if data is None else data.feature_count,

@@ -1,7 +1,8 @@
 """`debias rank`: scores a table of items, or of sessions, batch by batch."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from debias.data.read_log import Columns
+    from debias.data.tables import Part
     from debias.engine.scoring import Scorer
+    from debias.types import Over
 
 
 @inputs.options()
@@ -31,7 +34,14 @@ def rank(
             "that this library wrote: Parquet, CSV or JSON lines."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="NAME.parquet, one file; or a folder, with one for each file read.",
+        ),
+    ],
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,6 +52,7 @@ def rank(
         ),
     ] = None,
     data: inputs.Data = None,
+    cluster: inputs.Cluster = None,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
@@ -52,22 +63,31 @@ def rank(
     order of columns, and may be raw: text, missing values, lists and dates as in the
     log trained on. Sessions in a row each get lists, ranked within the session. In a
     table that has a column `rank` already, such as a log, the new one is `new_rank`.
-    Columns of CSV that hold numbers alone are written as numbers.
+    Columns of CSV that hold numbers alone are written as numbers. Where a folder is
+    written, a group lies within one file of the table.
     """
     from debias.artifacts import RANKED, open_ranker, report_of
+    from debias.engine.cluster import joined
 
     report = report_of(folder, RANKED)
     check_free(out, force)
-    if out.suffix not in (".parquet", ".pq"):
-        raise ValueError(f"{out}: the name must end with .parquet")
-    score = open_ranker(folder)
+    if out.suffix not in (".parquet", ".pq", ""):
+        raise ValueError(f"{out}: the name must end with .parquet, or is a folder's")
+    if cluster is not None and out.suffix:
+        raise ValueError(f"{out}: --cluster writes a folder; leave out {out.suffix}")
+    mapping = list(column or ())
+    if data is None:
+        mapping = [*trained_columns(folder, table, mapping), *mapping]
     begun = time.perf_counter()
-    with share_bar("ranking") as progress:
-        if data is None:
-            mapping = [*trained_columns(folder, table, column or ()), *(column or ())]
+    with joined(cluster) as over, share_bar("ranking") as progress:
+        if not out.suffix:
+            model = Model.of(folder, report["features"], mapping, data)
+            rows = rank_files(table, out, model, progress, over)
+        elif data is None:
+            score = open_ranker(folder)
             rows = rank_rows(table, out, score, report["features"], mapping, progress)
         else:
-            rows = rank_sessions(table, out, score, data, progress)
+            rows = rank_sessions(table, out, open_ranker(folder), data, progress)
     seconds = time.perf_counter() - begun
     found = {
         "path": str(out),
@@ -104,6 +124,126 @@ def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list
     return [text for text in columns if text not in absent]
 
 
+class Model(NamedTuple):
+    """A ranker and how it reads a table, as a worker of a cluster opens it.
+
+    Attributes:
+        folder: That `debias train` wrote.
+        features, column: As for `rank_rows`.
+        data: Ranking data of a log of item numbers, or None.
+        contents: Of the files, which a worker has opened once and may meet again.
+        types: Of the columns of CSV.
+    """
+
+    folder: Path
+    features: int
+    column: tuple[str, ...]
+    data: Path | None
+    contents: str
+    types: tuple[tuple[str, Any], ...] = ()
+
+    @staticmethod
+    def of(
+        folder: Path, features: int, column: Sequence[str], data: Path | None
+    ) -> "Model":
+        from debias.data.files import content_hash
+
+        folder = folder.absolute()
+        data = None if data is None else data.absolute()
+        files = [path for path in folder.glob("ranker.*") if path.is_file()]
+        files += [] if data is None else [data]
+        return Model(folder, features, tuple(column), data, content_hash(*files))
+
+
+def rank_files(
+    source: str,
+    out: Path,
+    model: Model,
+    progress: Callable[[float], None] = lambda share: None,
+    over: "Over" = map,
+) -> int:
+    """`rank_rows` or `rank_sessions` of each file of a table by itself.
+
+    Args:
+        source: As for `rank_rows`.
+        out: A new folder, whole or absent; part-00000.parquet is of the first file.
+        model: Ranker and columns.
+        progress: Called with the share of the files that are done.
+        over: Ranks the files: a `map`, such as of a cluster whose workers see them.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        ValueError: As for those; or a group is in two files, or `out` exists.
+    """
+    from debias.data.files import atomic_folder
+    from debias.data.numbers import types_of
+    from debias.data.stores import whole_path
+    from debias.data.tables import open_parts
+
+    parts = open_parts(whole_path(source))
+    model = model._replace(types=tuple(types_of(parts).items()))
+    rows, names = 0, []
+    with atomic_folder(out.absolute()) as aside:
+        asked = [
+            (part, aside / f"part-{number:05d}.parquet")
+            for number, part in enumerate(parts)
+        ]
+        for count, seen in over(partial(_rank_file, model), asked):
+            rows += count
+            names.append(seen)
+            progress(len(names) / len(parts))
+        _check_apart(source, [each for each in names if len(each)])
+    return rows
+
+
+def _check_apart(source: str, names: Sequence["pa.Array"]) -> None:
+    """Raises ValueError where a group is in several files; `names` are theirs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from debias.data.text import quoted
+
+    if not names:
+        return
+    counted = pc.value_counts(pa.concat_arrays(names))
+    twice = counted.filter(pc.greater(counted.field("counts"), 1))
+    if len(twice):
+        raise ValueError(
+            f"{source}: {quoted(twice[0]['values'].as_py())} is in several files; "
+            "write each session or query into one file, or rank to NAME.parquet"
+        )
+
+
+def _rank_file(model: Model, asked: tuple["Part", Path]) -> tuple[int, "pa.Array"]:
+    """How many rows a file has, and the names of its groups."""
+    import pyarrow as pa
+
+    part, out = asked
+    if model.data is not None:
+        scores = _item_scores(model._replace(types=()))
+        return _rank_sessions([part], part.name, out, scores, model.data), pa.array([])
+    seen: set[Any] = set()
+    score, types = _opened(model.folder, model.contents), dict(model.types)
+    arguments = model.features, model.column, lambda share: None, types, seen
+    rows = _rank_rows([part], part.name, out, score, *arguments)
+    return rows, pa.array(seen)
+
+
+@lru_cache(1)
+def _opened(folder: Path, contents: str) -> "Scorer":
+    from debias.artifacts import open_ranker
+
+    return open_ranker(folder)
+
+
+@lru_cache(1)
+def _item_scores(model: Model) -> np.ndarray:
+    assert model.data is not None
+    return item_scores(_opened(model.folder, model.contents), model.data)
+
+
 def rank_rows(
     source: str,
     out: Path,
@@ -135,14 +275,34 @@ def rank_rows(
         ValueError: A column is missing or comes twice, a feature is not finite, or a
             group comes back after another; names file, column and row.
     """
+    from debias.data.numbers import types_of
+    from debias.data.tables import open_parts
+
+    parts = open_parts(source)
+    seen: set[Any] = set()
+    arguments = feature_count, column, progress, types_of(parts), seen
+    return _rank_rows(parts, source, out, score, *arguments)
+
+
+def _rank_rows(
+    parts: Sequence["Part"],
+    source: str,
+    out: Path,
+    score: "Scorer",
+    feature_count: int,
+    column: Sequence[str],
+    progress: Callable[[float], None],
+    types: Mapping[str, Any],
+    seen: set[Any],
+) -> int:
+    """`rank_rows` of parts; `seen` gets the names of the groups."""
     import pyarrow as pa
 
     from debias.data.by_name import columns_of, matrix
-    from debias.data.numbers import typed, types_of
+    from debias.data.numbers import typed
     from debias.data.read_log import Columns
-    from debias.data.tables import open_parts
 
-    parts, asked = open_parts(source), Columns.of(column)
+    asked = Columns.of(column)
     schema = parts[0].schema
     called = "new_rank" if "rank" in schema.names else "rank"
     _check_output(parts[0].name, schema, ("score", called))
@@ -153,7 +313,6 @@ def rank_rows(
         names = _numbered(parts[0].name, schema, asked.features, keys)
     coded = {each.name for each in score.kinds or () if each.coded}
     numbers = set(columns_of(schema, names, parts[0].name)) - coded
-    types = types_of(parts)
 
     def scored() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):
@@ -170,7 +329,9 @@ def rank_rows(
                 yield table, (number + share) / len(parts)
                 start += len(rows)
 
-    batches = scored() if group is None else _ranked(scored(), group, source, called)
+    batches = scored()
+    if group is not None:
+        batches = _ranked(batches, group, source, called, seen)
     return _write(source, out, batches, progress)
 
 
@@ -220,11 +381,11 @@ def _ranked(
     group: _Group,
     source: str,
     called: str,
+    seen: set[Any],
 ) -> Iterator[tuple["pa.Table", float]]:
     """Appends ranks; holds a batch's last group back until it is known to be over."""
     import pyarrow as pa
 
-    seen: set[Any] = set()
     held: pa.Table | None = None
     share, row = 0.0, 0
     for table, share in batches:
@@ -299,18 +460,35 @@ def rank_sessions(
     Raises:
         ValueError: An item number is beyond the ranking data; names file and row.
     """
+    from debias.data.tables import open_parts
+
+    scores = item_scores(score, data)
+    return _rank_sessions(open_parts(source), source, out, scores, data, progress)
+
+
+def item_scores(score: "Scorer", data: Path) -> np.ndarray:
+    """(items,) the scores of ranking data."""
+    items = inputs.ranking_data(data).arranged(score.feature_names, score.kinds)
+    return score(items.features)
+
+
+def _rank_sessions(
+    parts: Sequence["Part"],
+    source: str,
+    out: Path,
+    scores: np.ndarray,
+    data: Path,
+    progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """`rank_sessions` of parts, by the scores of their items."""
     import pyarrow as pa
 
     from debias.data.lists import rectangle
-    from debias.data.tables import open_parts
 
-    parts = open_parts(source)
     schema = parts[0].schema
     _check_output(parts[0].name, schema)
     if "item" not in schema.names:
         raise ValueError(f"{parts[0].name}: no column item")
-    items = inputs.ranking_data(data).arranged(score.feature_names, score.kinds)
-    scores = score(items.features)
 
     def ranked() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):

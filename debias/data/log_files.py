@@ -209,7 +209,7 @@ class Shard(NamedTuple):
         return sum(self.footer.row_group(g).num_rows for g in range(group))
 
 
-def shards(path: str | Path) -> list[Shard]:
+def shards(path: str | AnyPath) -> list[Shard]:
     """The Parquet files of a log, in the order of their names; reads footers only.
 
     Args:

@@ -8,10 +8,10 @@ SIGMOD 2022.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -27,8 +27,11 @@ from debias.data.log_files import (
     shards,
 )
 from debias.data.ranking import RankingData
+from debias.data.stores import AnyPath
+from debias.types import Over
 
 WINDOW = 1 << 21  # sessions
+T = TypeVar("T")
 
 Keep = Callable[[ClickLog, tuple[int, int]], np.ndarray]
 
@@ -64,7 +67,7 @@ class Stream:
     [4, 2]
     """
 
-    path: str | Path
+    path: str | AnyPath
     columns: Sequence[str] | None = None
     window: int = WINDOW
     keep: Keep | None = None
@@ -163,12 +166,37 @@ class Stream:
             yield from self.group(number)
             progress((number + 1) / len(self.groups))
 
+    def files(self) -> "list[Stream]":
+        """The part of each file as a stream of its own, for processes that share them.
+
+        Raises:
+            ValueError: The part has sessions chosen by row group.
+        """
+        if self.keep is not None:
+            raise ValueError("only all sessions of a log are read file by file")
+        return [
+            replace(self, path=shard.path) for shard, group in self.groups if group == 0
+        ]
+
+    def over(
+        self,
+        function: "Callable[[Stream], T]",
+        over: Over,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> "Iterator[T]":
+        """The function of each file, in order; `progress` gets the share that came."""
+        files = self.files()
+        for number, found in enumerate(over(function, files), 1):
+            progress(number / len(files))
+            yield found
+
     def sample(
         self,
         most: int,
         key: Sequence[int],
         groups: int | None = None,
         progress: Callable[[float], None] = lambda share: None,
+        over: Over = map,
     ) -> ClickLog:
         """At most `most` sessions of the part, drawn without replacement, in order.
 
@@ -179,12 +207,21 @@ class Stream:
                 enough to begin soon, and all of them give every session of the part
                 the same chance.
             progress: Called with the share of those row groups that are done.
+            over: Reads the files; of all sessions and row groups alone.
 
         Raises:
             ValueError: The part is empty.
         """
         rng = np.random.default_rng(key)
         order = np.sort(rng.permutation(len(self.groups))[:groups])
+        if over is not map:
+            files = self.files()
+            asked = zip(files, self._lowest(most, rng), strict=True)
+            found = []
+            for number, some in enumerate(over(_taken, list(asked)), 1):
+                found.append(some)
+                progress(number / len(files))
+            return ClickLog.concatenate(found)
         held: ClickLog | None = None
         chance = np.empty(0)  # of each session, a number; the lowest stay
         for done, group in enumerate(order, 1):
@@ -198,6 +235,35 @@ class Stream:
         if held is None or not len(held):
             raise ValueError(f"{self.path}: has no session of the part asked for")
         return held
+
+    def _lowest(self, most: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """The rows of each file that `sample` keeps: those that draw the lowest."""
+        ends = np.cumsum([s.sessions for s, group in self.groups if group == 0])
+        row, chance, start = np.empty(0, np.int64), np.empty(0), 0
+        for end in ends:
+            row = np.append(row, np.arange(start, end))
+            chance = np.append(chance, rng.random(end - start))
+            if len(row) > most:
+                stay = np.argpartition(chance, most)[:most]
+                row, chance = row[stay], chance[stay]
+            start = end
+        parts = np.split(np.sort(row), np.searchsorted(np.sort(row), ends[:-1]))
+        return [r - e for r, e in zip(parts, [0, *ends[:-1]], strict=True)]
+
+
+def _taken(asked: tuple[Stream, np.ndarray]) -> ClickLog:
+    """These rows of a stream; row groups without any of them are not read."""
+    stream, rows = asked
+    found, start = [next(stream.group(0)).take(rows[:0])], 0
+    for number, (shard, group) in enumerate(stream.groups):
+        end = start + shard.footer.row_group(group).num_rows
+        if ((rows >= start) & (rows < end)).any():
+            for piece in stream.group(number):
+                inside = (rows >= start) & (rows < start + len(piece))
+                found.append(piece.take(rows[inside] - start))
+                start += len(piece)
+        start = end
+    return ClickLog.concatenate(found)
 
 
 def read_batches(

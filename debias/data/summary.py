@@ -14,6 +14,7 @@ import numpy as np
 
 from debias.data.log import ClickLog
 from debias.data.stream import Stream
+from debias.types import Over
 
 FEW = 100  # clicks, or shown items without one: a rate of fewer is 10% off or more
 AGAIN = 2  # times that items were shown, on average, for an order to count as fixed
@@ -207,13 +208,17 @@ def _merged(
 
 
 def count(
-    log: ClickLog | Stream, progress: Callable[[float], None] = lambda share: None
+    log: ClickLog | Stream,
+    progress: Callable[[float], None] = lambda share: None,
+    over: Over = map,
 ) -> Counts:
     """Counts the sessions, items and clicks of a log, one on disk in one pass.
 
     Args:
         log: In memory or on disk, of which it holds a piece at a time.
         progress: Called with the share of the work that is done.
+        over: Counts the files of a log on disk, such as on a cluster, with the same
+            result.
 
     Raises:
         ValueError: A file on disk is damaged.
@@ -223,7 +228,9 @@ def count(
     ([1, 1], [1, 2])
     """
     if isinstance(log, Stream):
-        return reduce(add, map(count, log.pieces(progress)))
+        if over is map:
+            return reduce(add, map(count, log.pieces(progress)))
+        return reduce(add, log.over(count, over, progress))
     items = 1 + int(log.item.max(initial=-1))
     first, last = np.full(items, UNSEEN, np.int32), np.zeros(items, np.int32)
     shown = np.zeros(log.list_size, np.int64)

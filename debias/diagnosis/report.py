@@ -25,6 +25,7 @@ from debias.diagnosis.presented import Presented, presented
 from debias.diagnosis.weighting import weighting
 from debias.propensity import Examination, estimate
 from debias.training import pages
+from debias.types import Over
 
 MAX_SESSIONS = 100_000
 COST = {  # what takes long, in rough shares of the whole
@@ -171,6 +172,7 @@ def diagnose(
     progress: Callable[[float], None] = lambda share: None,
     devices: Sequence[str] = (),
     labels: Mapping[str, Sequence[str]] | None = None,
+    over: Over = map,
 ) -> Diagnosis:
     """Runs every estimator and every diagnosis that the log allows.
 
@@ -182,6 +184,8 @@ def diagnose(
         progress: Called with the share of the work that is done.
         devices: Names of devices 1, 2 and so on.
         labels: Those of codes 1, 2 and so on of presentation columns, by name.
+        over: Counts and samples the files of a log on disk, such as on a cluster, with
+            the same result.
 
     Raises:
         ValueError: The log has no session; a file on disk is damaged.
@@ -189,10 +193,13 @@ def diagnose(
     reading = 0.0  # share of the work
     if isinstance(log, Stream):
         reading = log.total / (log.total + AS_LONG)
-    summary = count(log, lambda share: progress(reading * share / 2)).summary()
-    log = _some(
-        log, max_sessions, seed, lambda share: progress(reading * (1 + share) / 2)
-    )
+    counted = count(log, lambda share: progress(reading * share / 2), over)
+    summary = counted.summary()
+
+    def sampled(share: float) -> None:
+        progress(reading * (1 + share) / 2)
+
+    log = _some(log, max_sessions, seed, sampled, over)
     names = {code: printable(name) for code, name in enumerate(devices, start=1)}
     found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
@@ -237,10 +244,11 @@ def _some(
     most: int,
     seed: int,
     progress: Callable[[float], None],
+    over: Over,
 ) -> ClickLog:
     """At most so many sessions, drawn at random, in memory."""
     if isinstance(log, Stream):
-        return log.sample(most, [seed], progress=progress)
+        return log.sample(most, [seed], progress=progress, over=over)
     if log.sessions <= most:
         return log
     chosen = np.random.default_rng(seed).choice(log.sessions, most, replace=False)

@@ -15,6 +15,7 @@ from scipy.sparse import csgraph
 
 from debias.data import ClickLog, Stream
 from debias.data.stream import even_pieces
+from debias.types import Over
 
 PIECE = 1 << 18  # sessions of a log on disk that are counted at once
 DENSE = 4  # a table of at most this many entries for each one counted is worth its room
@@ -225,7 +226,7 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
     return replace(counted, shown=shown, clicked=clicked)
 
 
-def count_cells(log: ClickLog | Stream) -> Cells:
+def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
     """Counts that hold no session: small, to be sent, stored and added up.
 
     The sum of the counts of all shards is that of the whole log; see
@@ -233,6 +234,8 @@ def count_cells(log: ClickLog | Stream) -> Cells:
 
     Args:
         log: In memory, or on disk, of which it holds a piece at a time.
+        over: Counts the files of a log on disk, such as on a cluster, with the same
+            result.
 
     Raises:
         ValueError: The log holds no session, or a file on disk is damaged.
@@ -241,6 +244,8 @@ def count_cells(log: ClickLog | Stream) -> Cells:
     >>> (count_cells(log) + count_cells(log)).shown.tolist()
     [2.0, 2.0, 2.0, 2.0]
     """
+    if isinstance(log, Stream) and over is not map:
+        return reduce(add, log.over(count_cells, over))
     if isinstance(log, Stream):
         return reduce(add, map(count_cells, even_pieces(log.pieces(), PIECE)))
     return replace(cells(log), index=None)

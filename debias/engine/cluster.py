@@ -1,0 +1,140 @@
+"""Work over the files of a log by a Dask cluster, in the order of one process.
+
+>>> with joined(None) as over:
+...     list(over(abs, [-1, 2]))
+[1, 2]
+"""
+
+import pickle
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from debias.types import Over
+
+T = TypeVar("T")
+R = TypeVar("R")
+SECONDS = 20.0  # that a scheduler, and a first worker, may take to answer
+
+
+@contextmanager
+def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
+    """`map` over the workers of a cluster, which do again what a killed one had begun.
+
+    Function and things are pickled. Workers see the same paths, on a file system that
+    all share or in an object store.
+
+    Args:
+        address: Of a Dask scheduler, such as tcp://10.0.0.7:8786; or local:N, which
+            starts N processes here; None: `map` itself, in this process.
+        seconds: That the scheduler, and a first worker, may take to answer.
+
+    Raises:
+        ModuleNotFoundError: The extra `cluster` is not installed.
+        ValueError: The address is none, no scheduler or no worker is there, or a worker
+            has another version of this library or of what it writes with.
+    """
+    if address is None:
+        yield map
+        return
+    try:
+        from distributed import Client, LocalCluster
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is needed: pip install 'debias-ranking[cluster]'"
+        ) from error
+    kind, _, rest = address.partition(":")
+    if kind == "local" and rest.isdigit() and int(rest):
+        quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": "CRITICAL"}
+        with (
+            LocalCluster(n_workers=int(rest), threads_per_worker=1, **quiet) as started,
+            Client(started) as client,
+        ):
+            yield _checked(client, address, seconds)
+        return
+    if not rest.startswith("//"):
+        raise ValueError(
+            f"--cluster must be tcp://HOST:PORT or local:PROCESSES, got {address!r}"
+        )
+    try:
+        client = Client(address, timeout=seconds)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--cluster {address}: no Dask scheduler answers there: {error}"
+        ) from error
+    with client:
+        yield _checked(client, address, seconds)
+
+
+def edition() -> dict[str, str]:
+    """Versions on which bytes and numbers depend."""
+    import numpy as np
+    import pyarrow as pa
+
+    import debias
+
+    return {
+        "debias": debias.__version__,
+        "numpy": np.__version__,
+        "pyarrow": pa.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _checked(client: Any, address: str, seconds: float) -> Over:
+    """The map of a cluster whose workers are of our edition."""
+    try:
+        client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError:
+        raise ValueError(f"--cluster {address}: the scheduler has no worker") from None
+    try:
+        found = client.run(edition)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--cluster {address}: a worker lacks {error.name}; install what is here"
+        ) from error
+    for worker, theirs in found.items():
+        _check(theirs, worker)
+    return partial(_over, client)
+
+
+def _check(theirs: dict[str, str], worker: str) -> None:
+    for name, ours in edition().items():
+        if theirs.get(name) != ours:
+            raise ValueError(
+                f"worker {worker}: has {name} {theirs.get(name)}, here it is {ours}; "
+                "the same versions give the same bytes"
+            )
+
+
+def _over(
+    client: Any, function: Callable[[T], R], things: Iterable[T], /
+) -> Iterator[R]:
+    import cloudpickle
+    from distributed.scheduler import KilledWorker
+
+    # The function is a task too: sent once, and made again where a worker is lost.
+    shared = client.submit(pickle.loads, cloudpickle.dumps(function), pure=False)
+    tasks = [
+        client.submit(_call, shared, thing, edition(), pure=False) for thing in things
+    ]
+    try:
+        while tasks:  # each result is let go of as soon as it was taken
+            yield tasks.pop(0).result()
+    except KilledWorker as error:
+        raise ValueError(
+            f"a piece of the work ended {error.allowed_failures + 1} workers, the last "
+            f"{error.last_worker.address}; give workers more memory, or write the log "
+            "in more shards"
+        ) from error
+    finally:
+        client.cancel(tasks)
+
+
+def _call(function: Callable[[T], R], thing: T, ours: dict[str, str]) -> R:
+    """In a worker, which may have joined later than others."""
+    if (here := edition()) != ours:
+        raise ValueError(f"a worker has {here}, asked is {ours}")
+    return function(thing)

@@ -1,0 +1,146 @@
+"""Work over a Dask cluster: real worker processes on loopback."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from debias.__main__ import app
+from debias.commands import rank
+from debias.data import Stream
+from debias.data.summary import count
+from debias.engine import cluster
+from debias.propensity import count_cells
+from simulators import writer
+from simulators.clicks import prepare
+from simulators.policies import EpsilonGreedy, expert
+from simulators.queries import generate
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+SESSIONS = 20_000
+
+
+@pytest.fixture(scope="module")
+def over():
+    with cluster.joined("local:2") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def ready():
+    return prepare(generate(20, 1), EpsilonGreedy(expert, 0.2), "mixed", seed=4)
+
+
+@pytest.fixture(scope="module")
+def log(ready, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster") / "log"
+    writer.write(ready, folder, SESSIONS, shards=5)
+    return folder
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def once(folder, number):
+    """Ends its process the first time that it is asked for 3."""
+    mark = folder / "killed"
+    if number == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    return number * number
+
+
+def refusing(number):
+    raise ValueError(f"no {number}")
+
+
+def test_a_killed_worker_is_replaced_and_its_piece_done_again(over, tmp_path):
+    assert list(over(partial(once, tmp_path), range(9))) == [k * k for k in range(9)]
+    with pytest.raises(ValueError, match="no 0"):
+        list(over(refusing, range(3)))
+
+
+def test_a_simulation_has_the_bytes_of_one_process(over, ready, log, tmp_path):
+    told = []
+    writer.write(ready, tmp_path / "log", SESSIONS, 5, None, None, told.append, over)
+    assert bytes_of(tmp_path / "log") == bytes_of(log)
+    assert told == [4000] * 5
+
+
+def test_counts_and_samples_are_those_of_one_process(over, log):
+    stream, shares = Stream(log), []
+    one, other = count(stream), count(stream, shares.append, over)
+    assert shares == [0.2, 0.4, 0.6, 0.8, 1.0]
+    for name, value in vars(one).items():
+        assert np.array_equal(getattr(other, name), value), name
+    one, other = count_cells(stream), count_cells(stream, over)
+    for name in ("pair", "rank", "shown", "clicked"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    for most in (50, SESSIONS + 1):
+        one, other = stream.sample(most, [7]), stream.sample(most, [7], over=over)
+        for name, value in one.columns().items():
+            assert np.array_equal(other.columns()[name], value), name
+
+
+class Half:
+    """A ranker for workers that need no TensorFlow."""
+
+    feature_names, kinds = ("b",), None
+
+    def __call__(self, features):
+        return features[:, 0] / 2
+
+
+def use_half():
+    rank._opened = lambda folder, contents: Half()
+
+
+def test_ranks_are_those_of_one_file(over, tmp_path):
+    over.args[0].run(use_half)  # in each worker
+    table = tmp_path / "table"
+    table.mkdir()
+    value = np.random.default_rng(1).random(60).round(1)  # some are tied
+    whole = pa.table({"session": np.arange(60) // 6, "a": np.arange(60), "b": value})
+    for number in range(5):
+        pq.write_table(whole.slice(12 * number, 12), table / f"{number}.parquet")
+    model = rank.Model(tmp_path, 1, ("session=session",), None, "")
+    assert rank.rank_files(table, tmp_path / "out", model, over=over) == 60
+    rank.rank_rows(table, tmp_path / "one.parquet", Half(), 1, ["session=session"])
+    one, several = (pq.read_table(tmp_path / n) for n in ("one.parquet", "out"))
+    assert several.equals(one)
+    pq.write_table(whole.slice(54, 6), table / "5.parquet")
+    with pytest.raises(ValueError, match="9 is in several files; write each session"):
+        rank.rank_files(table, tmp_path / "again", model, over=over)
+    assert not (tmp_path / "again").exists()
+
+
+def test_commands_say_what_is_wrong_with_a_cluster(log, tmp_path, monkeypatch):
+    def run(*words):
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    monkeypatch.setattr(cluster, "SECONDS", 1)
+    done = run("inspect", log, "--cluster", "10.0.0.1:8786")
+    assert done.exit_code == 1 and "must be tcp://HOST:PORT or local:" in done.output
+    with (
+        pytest.raises(ValueError, match="no Dask scheduler answers there"),
+        cluster.joined("tcp://127.0.0.1:1", seconds=0.5),
+    ):
+        pass
+    (tmp_path / "log.csv").write_text("session,item,click\n1,2,0\n")
+    done = run("inspect", tmp_path / "log.csv", "--cluster", "local:2")
+    assert done.exit_code == 1 and "goes with a log that this library" in done.output
+
+
+def test_a_worker_of_another_version_is_named(monkeypatch):
+    theirs = cluster.edition()
+    monkeypatch.setattr("debias.__version__", "9.9")
+    with pytest.raises(ValueError, match=r"worker w: has debias .*, here it is 9\.9"):
+        cluster._check(theirs, "w")
+    with pytest.raises(ValueError, match="a worker has"):
+        cluster._call(abs, -1, {})
