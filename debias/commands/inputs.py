@@ -384,8 +384,8 @@ def opened_over(
     found = look(source, memory)
     if cluster is not None and not found.own:
         raise ValueError(
-            f"{source.log}: --cluster goes with a log that this library wrote, such as "
-            "`debias import` does of events"
+            f"{source.log}: --cluster goes with a log of item numbers of this library: "
+            "read_log(...).log.write(FOLDER, shards=N) writes one, or the simulator"
         )
     given = found.open(needs_data=False)
     with joined(cluster) as over:

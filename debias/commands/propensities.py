@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from debias.commands import inputs, places
-from debias.commands.screen import AsJson, complain, print_json, print_table, say
+from debias.commands.screen import (
+    AsJson,
+    complain,
+    print_json,
+    print_table,
+    say,
+    share_bar,
+)
 
 UNKNOWN = 3  # exit status of --strict
 
@@ -33,6 +40,7 @@ def propensities(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    cluster: inputs.Cluster = None,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
@@ -43,20 +51,29 @@ def propensities(
     """
     import numpy as np
 
+    from debias.data.summary import count
     from debias.propensity import propensities as found_of
 
     places.check_free(out, force)
-    log, given = places.opened(source)
-    features = None if given.data is None else given.data.dense()
-    found = found_of(
-        log,
-        method,
-        by=places.listed(by),
-        names=places.names_of(given),
-        features=features,
-        level=level,
-        seed=seed,
-    )
+    columns = places.listed(by)
+    if cluster is None:
+        log, given = places.opened(source)
+        features = None if given.data is None else given.data.dense()
+        found = found_of(
+            log,
+            method,
+            by=columns,
+            names=places.names_of(given),
+            features=features,
+            level=level,
+            seed=seed,
+        )
+    else:
+        with inputs.opened_over(source, 0, cluster) as (given, over):
+            with share_bar("counting") as progress:
+                counted = count(given.log, progress, over)
+            inputs.check_usable(counted.summary(), source.log)
+            found = found_of(given.log, method, by=columns, level=level, over=over)
     found.write(out)
     unknown = int(np.isnan(found.examination).sum())
     if json:

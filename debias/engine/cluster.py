@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
+from warnings import catch_warnings
 
 from debias.types import Over
 
@@ -116,7 +117,8 @@ def _over(
     from distributed.scheduler import KilledWorker
 
     # The function is a task too: sent once, and made again where a worker is lost.
-    shared = client.submit(pickle.loads, cloudpickle.dumps(function), pure=False)
+    with catch_warnings(action="ignore"):  # that it is large, as counts may be
+        shared = client.submit(pickle.loads, cloudpickle.dumps(function), pure=False)
     tasks = [
         client.submit(_call, shared, thing, edition(), pure=False) for thing in things
     ]

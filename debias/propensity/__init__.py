@@ -2,7 +2,12 @@
 
 from debias.propensity.cells import count_cells
 from debias.propensity.choice import propensities
-from debias.propensity.estimate import ESTIMATORS, estimate, estimate_counts
+from debias.propensity.estimate import (
+    ESTIMATORS,
+    estimate,
+    estimate_counts,
+    estimate_stream,
+)
 from debias.propensity.examination import Examination
 from debias.propensity.impression_files import write_impressions
 from debias.propensity.impressions import Impressions, choose_clip, impressions
@@ -25,6 +30,7 @@ __all__ = [
     "count_cells",
     "estimate",
     "estimate_counts",
+    "estimate_stream",
     "impressions",
     "judge",
     "merge_places",

@@ -251,6 +251,20 @@ def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
     return replace(cells(log), index=None)
 
 
+def located(counted: Cells, log: ClickLog) -> Cells:
+    """Counts of a whole log with the `index` of some of its sessions.
+
+    >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
+    >>> located(count_cells(log), log.take([1])).index.tolist()
+    [[2, 1]]
+    """
+    assert counted.names is not None
+    pair, rank = counted.names.index(log), np.arange(log.list_size)
+    wanted = np.where(pair < counted.pairs, pair * counted.ranks + rank, -1)
+    at = np.searchsorted(counted.pair * counted.ranks + counted.rank, wanted)
+    return replace(counted, index=np.where(wanted < 0, len(counted.rank), at))
+
+
 def _by_origin(log: ClickLog, pair: np.ndarray, size: int) -> tuple[np.ndarray, int]:
     """Pairs, one for each rank that a pair had before a marked swap."""
     if log.swap is None or not log.swap.any():

@@ -6,12 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from debias.data import ClickLog
+from debias.data import ClickLog, Stream
 from debias.propensity.cells import cells
-from debias.propensity.estimate import ESTIMATORS, MOST_CONTEXTS, UNCLICKED, estimate
+from debias.propensity.estimate import (
+    ESTIMATORS,
+    MOST_CONTEXTS,
+    UNCLICKED,
+    estimate,
+    estimate_stream,
+)
 from debias.propensity.examination import Examination, delta_variance, result
 from debias.propensity.places import Labels, Propensities, labels_of
 from debias.propensity.position_based import pbm_conditional
+from debias.types import Over
 
 BEST = "pbm_conditional"  # reads all clicks of shared items, with an interval
 WEAK = 0.25  # standard error of a log ratio: its 95% interval is a factor of 1.6 wide
@@ -21,10 +28,15 @@ NO_MOVE = (
     "no item was shown at two ranks: nothing in this log tells examination from "
     "relevance. `debias plan` says what to exchange"
 )
+NO_CLICKS = "no rank has clicks to compare by"
+WHY = (
+    f"{BEST}: of the estimators whose interval holds, it reads the most clicks of "
+    "items that moved"
+)
 
 
 def propensities(
-    log: ClickLog,
+    log: ClickLog | Stream,
     method: str = "auto",
     *,
     by: Sequence[str] = (),
@@ -32,6 +44,7 @@ def propensities(
     features: np.ndarray | None = None,
     level: float = 0.95,
     seed: int = 0,
+    over: Over = map,
 ) -> Propensities:
     """Examination at each place of a log, each with a verdict.
 
@@ -41,7 +54,8 @@ def propensities(
     them. An item that never moved tells nothing, whatever the estimator.
 
     Args:
-        log: The click log.
+        log: The click log; of one on disk two passes are made, file by file, and no
+            column tells its places apart.
         method: "auto", or a name in `debias.propensity.ESTIMATORS`.
         by: Columns of the log that tell places of a rank apart. One label a session,
             such as "device": each context has a curve of its own, 1 at its rank 1. One
@@ -51,6 +65,7 @@ def propensities(
         features: (items, F) of the ranking data, for methods that read them.
         level: Chance that an interval is to cover.
         seed: Of a bootstrap.
+        over: Reads the files of a log on disk, such as on a cluster.
 
     Raises:
         ValueError: An unknown method; a column that the log lacks or that has more than
@@ -70,6 +85,8 @@ def propensities(
         raise ValueError(
             f"method must be one of {['auto', *ESTIMATORS]}, got {method!r}"
         )
+    if isinstance(log, Stream):
+        return _of_stream(log, method, by, level, over)
     sessions, within = _split_columns(log, by, names)
     if within and method not in ("auto", BEST):
         raise ValueError(
@@ -108,21 +125,38 @@ def propensities(
         parts.append(found)
     joined = _joined(parts, [*sessions, *within])
     if not joined.identified:
-        notes.append(NO_MOVE if not _moved(log) else "no rank has clicks to compare by")
+        notes.append(NO_MOVE if not _moved(log) else NO_CLICKS)
     return Propensities(**{**vars(joined), "why": why, "notes": tuple(notes)})
+
+
+def _of_stream(
+    log: Stream, method: str, by: Sequence[str], level: float, over: Over
+) -> Propensities:
+    """The ranks of a log on disk."""
+    if by:
+        raise ValueError(
+            f"places by {' '.join(by)} are told apart in a log in memory alone; leave "
+            "out --cluster, or by"
+        )
+    why = f"{method} was asked for"
+    if method == "auto":
+        method, why = BEST, WHY
+    found = _judged(estimate_stream(log, method, level=level, over=over))
+    notes = []
+    if not found.identified:
+        notes.append(f"{NO_MOVE}; or {NO_CLICKS}")
+    if "swap" in log.groups[0][0].schema.names and why == WHY:
+        notes.append("swaps that the log marks are read as all else")
+    return Propensities(**{**vars(found), "why": why, "notes": tuple(notes)})
 
 
 def _supported(log: ClickLog) -> tuple[str, str, str]:
     """The estimator that "auto" is for a log, its source, and why."""
-    why = (
-        f"{BEST}: of the estimators whose interval holds, it reads the most clicks of "
-        "items that moved"
-    )
     if log.swap is not None and log.swap.any() and log.click[:, 0].any():
         found = estimate(log, BEST, source="swap")
         if np.isfinite(found.examination).all() and (_log_error(found) <= WEAK).all():
             return BEST, "swap", f"{BEST} of the marked swaps alone, which chance made"
-    return BEST, "all", why
+    return BEST, "all", WHY
 
 
 def _log_error(found: Examination) -> np.ndarray:
@@ -171,7 +205,7 @@ def _curve(
 ) -> Propensities:
     """The places of one context."""
     if not within:
-        return _judged(estimate(log, method, source=source, **asked), log)
+        return _judged(estimate(log, method, source=source, **asked))
     if not log.click[:, 0].any():
         raise ValueError(UNCLICKED)
     rank, labels, place = _places(log, within)
@@ -179,7 +213,7 @@ def _curve(
     fit = pbm_conditional(counted)
     variance = delta_variance(fit, counted, log.click)
     found = result(fit, variance, method, "delta", asked["level"])
-    judged = _judged(found, log)
+    judged = _judged(found)
     order = np.lexsort((*reversed([labels[name] for name in within]), rank))
     table: dict[str, Any] = {name: getattr(judged, name)[order] for name in _ROWS}
     table["rank"] = rank[order]
@@ -218,7 +252,7 @@ def _places(
     return known // len(every) + 1, labels, np.where(key >= 0, number[key], -1)
 
 
-def _judged(found: Examination, log: ClickLog) -> Propensities:
+def _judged(found: Examination) -> Propensities:
     """An estimate with a verdict at each place."""
     known = np.isfinite(found.examination)
     error = _log_error(found)

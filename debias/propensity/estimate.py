@@ -5,13 +5,24 @@ tests.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial, reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from debias.data import ClickLog
+from debias.data import ClickLog, Stream
+from debias.data.stream import even_pieces
 from debias.propensity import harvest
-from debias.propensity.cells import Cells, cells, components, pairs
+from debias.propensity.cells import (
+    PIECE,
+    Cells,
+    cells,
+    components,
+    count_cells,
+    located,
+    pairs,
+)
 from debias.propensity.dla import FEW, Solution, dla, dla_variance, pages
 from debias.propensity.examination import (
     Examination,
@@ -28,6 +39,7 @@ from debias.propensity.position_based import (
     point,
     regression_em,
 )
+from debias.types import Over
 
 MOST_CONTEXTS = 50
 SETTLED = 0.05  # what one more pass may move its log examination by
@@ -204,13 +216,64 @@ def estimate_counts(
     >>> estimate_counts(count_cells(first) + count_cells(second)).examination.tolist()
     [1.0, 0.5]
     """
+    fit = _fit(counted, method, options)
+    return result(fit, None, method, "none", 0.95, ESTIMATORS[method].confounded)
+
+
+def _fit(counted: Cells, method: str, options: Mapping[str, Any]) -> Fit:
     fits = {name: each.fit for name, each in ESTIMATORS.items() if each.fit is not None}
     if method not in fits:
         raise ValueError(f"method must be one of {list(fits)}, got {method!r}")
     if not counted.by_rank(counted.clicked)[0]:
         raise ValueError(UNCLICKED)
-    fit = fits[method](counted, **options)
-    return result(fit, None, method, "none", 0.95, ESTIMATORS[method].confounded)
+    return fits[method](counted, **options)
+
+
+def estimate_stream(
+    log: Stream,
+    method: str = "pbm_conditional",
+    *,
+    interval: str | None = None,
+    level: float = 0.95,
+    over: Over = map,
+    **options: Any,
+) -> Examination:
+    """`estimate` of a log on disk, which two passes read file by file.
+
+    The first counts; the second adds up the variance. Both are sums over sessions, so
+    that the result is that of `estimate` of the whole log, the interval to rounding.
+
+    Args:
+        log: All of its sessions.
+        method, options: As for `estimate_counts`.
+        interval: "delta" or "none"; the first that the method offers unless given.
+        level: Chance that an interval is to cover.
+        over: Reads the files, such as on a cluster.
+
+    Raises:
+        ValueError: As for `estimate_counts`; or the interval needs sessions in memory.
+    """
+    counted = count_cells(log, over)
+    fit, estimator = _fit(counted, method, options), ESTIMATORS[method]
+    interval = estimator.intervals[0] if interval is None else interval
+    if interval not in {"delta", "none"} & set(estimator.intervals):
+        raise ValueError(
+            f"interval of {method} of a log on disk cannot be {interval!r}: delta, "
+            "where the method has it, or none"
+        )
+    variance = None
+    if interval == "delta":
+        variance = reduce(add, log.over(partial(_variance, fit, counted), over))
+    return result(fit, variance, method, interval, level, estimator.confounded)
+
+
+def _variance(fit: Fit, counted: Cells, log: Stream) -> np.ndarray:
+    """(K,) what the sessions of a file add to the variances of `delta_variance`."""
+    found = (
+        delta_variance(fit, located(counted, piece), piece.click)
+        for piece in even_pieces(log.pieces(), PIECE)
+    )
+    return reduce(add, found)
 
 
 def _contexts(log: ClickLog, by: str | np.ndarray) -> tuple[np.ndarray, bool]:

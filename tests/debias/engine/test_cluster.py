@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from debias.__main__ import app
 from debias.commands import rank
-from debias.data import Stream
+from debias.data import ClickLog, Stream
 from debias.data.summary import count
 from debias.engine import cluster
-from debias.propensity import count_cells
+from debias.propensity import count_cells, estimate_stream, propensities
 from simulators import writer
 from simulators.clicks import prepare
 from simulators.policies import EpsilonGreedy, expert
@@ -88,6 +88,17 @@ def test_counts_and_samples_are_those_of_one_process(over, log):
             assert np.array_equal(other.columns()[name], value), name
 
 
+def test_propensities_are_those_of_one_process(over, log):
+    one = propensities(ClickLog.open(log))
+    other = propensities(Stream(log), over=over)
+    assert one.identified and other.verdict.tolist() == one.verdict.tolist()
+    for name in ("examination", "n"):
+        assert np.array_equal(getattr(other, name), getattr(one, name)), name
+    np.testing.assert_allclose(other.low, one.low, rtol=1e-9)
+    with pytest.raises(ValueError, match="cannot be 'bootstrap'"):
+        estimate_stream(Stream(log), interval="bootstrap")
+
+
 class Half:
     """A ranker for workers that need no TensorFlow."""
 
@@ -134,7 +145,7 @@ def test_commands_say_what_is_wrong_with_a_cluster(log, tmp_path, monkeypatch):
         pass
     (tmp_path / "log.csv").write_text("session,item,click\n1,2,0\n")
     done = run("inspect", tmp_path / "log.csv", "--cluster", "local:2")
-    assert done.exit_code == 1 and "goes with a log that this library" in done.output
+    assert done.exit_code == 1 and "goes with a log of item numbers" in done.output
 
 
 def test_a_worker_of_another_version_is_named(monkeypatch):
