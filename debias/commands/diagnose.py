@@ -28,7 +28,9 @@ def diagnose(
         bool,
         typer.Option(help="Whether to train models that read features, if there are."),
     ] = True,
-    seed: Annotated[int, typer.Option(help="Of samples and held-out sessions.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of samples and held-out sessions.")
+    ] = 0,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:

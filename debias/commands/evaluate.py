@@ -22,8 +22,8 @@ def evaluate(
     temperature: Annotated[
         float,
         typer.Option(
-            help="Of the policy whose clicks are estimated: a Plackett-Luce draw from "
-            "the scores, in their standard deviations."
+            help="The clicks of a Plackett-Luce draw from the scores are estimated; "
+            "its temperature, in standard deviations of the scores."
         ),
     ] = 0.5,
     clip: Annotated[
@@ -44,11 +44,10 @@ def evaluate(
 ) -> None:
     """Scores a trained model on a log; on held-out sessions of the one it learned from.
 
-    The log is read as in training where nothing else is said (-c, --list-size). The
-    click scoreboard and, where there are grades, the ranking scoreboard can disagree.
-    Where the log has propensities or --examination is given, the clicks that the new
-    ranking would get are estimated, of a streamed log from 100,000 sessions drawn at
-    random.
+    The log is read as in training unless -c or --list-size say otherwise. The click
+    scoreboard and, if there are grades, the ranking scoreboard can disagree. If the log
+    has propensities or --examination is given, the clicks that the new ranking would
+    get are estimated. For a streamed log, 100,000 random sessions are used for that.
     """
     from debias.artifacts import RANKED, load, report_of
     from debias.training import evaluate as evaluated

@@ -34,7 +34,8 @@ def export(
         bool,
         typer.Option(
             "--raw",
-            help="Of ONNX: an input for each feature by its name, text for a category.",
+            help="For ONNX: one input for each feature, by its name; categories as "
+            "text.",
         ),
     ] = False,
     force: Force = False,

@@ -43,8 +43,8 @@ def columns_of(
         typer.Option(
             "--column",
             "-c",
-            help="PART=NAME, as -c event=action_name -c click=click,add_to_cart -c "
-            "item=attributes.object.id; names with dots go into nested columns. Parts: "
+            help="ROLE=COLUMN, as -c event=action_name -c click=click,add_to_cart -c "
+            "item=attributes.object.id; names with dots go into nested columns. Roles: "
             f"{PARTS}.",
         ),
     ] = None,
@@ -97,7 +97,7 @@ def import_events(
         ),
     ] = None,
     memory: Annotated[
-        float, typer.Option(min=0.001, help="GB to join events in, about.")
+        float, typer.Option(min=0.001, help="GB of memory to join events in, roughly.")
     ] = 0.5,
     force: inputs.Force = False,
     json: AsJson = False,

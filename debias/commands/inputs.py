@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Log = Annotated[
     str,
     typer.Argument(
-        help="Parquet, CSV or JSON lines: a file, a folder, a glob, an URL of s3:// or "
+        help="Parquet, CSV or JSON lines: a file, a folder, a glob, a URL of s3:// or "
         "gs://; one row a shown item or one row a session. Or a log of this library."
     ),
 ]
@@ -34,8 +34,8 @@ Column = Annotated[
     _reading(
         "--column",
         "-c",
-        help="PART=NAME, which column plays which part, such as item=doc_id or "
-        "features='f_*'; may be repeated. Parts: session query item click position row "
+        help="ROLE=COLUMN, which column plays which role, such as item=doc_id or "
+        "features='f_*'; may be repeated. Roles: session query item click position row "
         "column features categories numbers label timestamp user device context "
         "propensity presentation target.",
     ),
@@ -58,7 +58,7 @@ ListSize = Annotated[
 ]
 FirstPosition = Annotated[
     int,
-    _reading(help="What the log calls the first position."),
+    _reading(help="Number that the log gives the first position."),
 ]
 FirstFeatures = Annotated[
     bool,
@@ -73,7 +73,7 @@ Memory = Annotated[
     float,
     _reading(
         min=0,
-        help="GB; a log of this library that takes more is streamed and never held.",
+        help="GB of memory; a log of this library that takes more is streamed.",
     ),
 ]
 Cluster = Annotated[
@@ -210,7 +210,7 @@ class Source(NamedTuple):
 
 
 def name_of(path: str) -> str:
-    """The last name of a path or an URL."""
+    """The last name of a path or a URL."""
     from debias.data import stores
 
     return stores.name_of(path)

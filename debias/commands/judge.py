@@ -39,7 +39,7 @@ def judge(
         bool,
         typer.Option("--grades", help="Grades 0 to 4 as well; letor always has them."),
     ] = False,
-    level: Annotated[float, typer.Option(help="Chance that intervals cover.")] = 0.95,
+    level: Annotated[float, typer.Option(help="Confidence level of intervals.")] = 0.95,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:

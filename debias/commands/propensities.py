@@ -32,11 +32,11 @@ def propensities(
             "pbm_conditional regression_em dla."
         ),
     ] = "auto",
-    level: Annotated[float, typer.Option(help="Chance that intervals cover.")] = 0.95,
+    level: Annotated[float, typer.Option(help="Confidence level of intervals.")] = 0.95,
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Exit with 3 where the log does not tell some place."
+            "--strict", help="Exit with status 3 if the log cannot tell some place."
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -46,8 +46,8 @@ def propensities(
 ) -> None:
     """Writes how likely users examine each rank, over rank 1, with a verdict for each.
 
-    What an inverse propensity, a judgment or a ranker of any library needs to know of a
-    log. A place that the log does not tell has no number and says so.
+    Inverse propensities, judgments and rankers of any library start from this. A place
+    that the log cannot tell has no number, and its verdict says so.
     """
     import numpy as np
 

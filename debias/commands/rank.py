@@ -263,7 +263,7 @@ def rank_rows(
         out: Parquet file, whole or absent.
         score: From features (items, F) to scores (items,); knows their names or not.
         feature_count: F.
-        column: Texts PART=NAME for session, query and, where `score` knows no names,
+        column: Texts ROLE=COLUMN for session, query and, where `score` knows no names,
             features. Rows are ranked within their session or, without that column,
             within their query; without both there is no rank.
         progress: Called with the share of the work done.

@@ -64,23 +64,23 @@ Trained = Annotated[
 ]
 Root = Annotated[
     str,
-    typer.Argument(help="Folder of published versions, or an URL of s3:// or gs://."),
+    typer.Argument(help="Folder of published versions, or a URL of s3:// or gs://."),
 ]
 Column = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
         "-c",
-        help="PART=NAME, which column plays which part, such as item=product_id or "
-        "item_features='p_*'. The features parts may be repeated, the others given "
-        f"once. Parts: {PARTS}.",
+        help="ROLE=COLUMN, which column plays which role, such as item=product_id or "
+        "item_features='p_*'. The roles of features may be repeated, the others given "
+        f"once. Roles: {PARTS}.",
     ),
 ]
 Users = Annotated[
     str | None,
     typer.Option(help="Table of users with their features; all columns but the id's."),
 ]
-Items = Annotated[str | None, typer.Option(help="The same of items.")]
+Items = Annotated[str | None, typer.Option(help="The same for items.")]
 Kept = Annotated[int, typer.Option(min=1, help="Versions to keep.")]
 
 
@@ -95,7 +95,7 @@ class Columns(NamedTuple):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Columns":
-        """Of texts PART=NAME.
+        """Of texts ROLE=COLUMN.
 
         >>> Columns.of(["item=sku", "item_features=price", "item_features=kind"])[1:5:3]
         ('sku', ('price', 'kind'))
@@ -105,7 +105,7 @@ class Columns(NamedTuple):
             part, equals, name = text.partition("=")
             if part not in cls._fields or not equals or not name:
                 raise ValueError(
-                    f"--column must be PART=NAME with a part of {PARTS}, got {text!r}"
+                    f"--column must be ROLE=COLUMN with a role of {PARTS}, got {text!r}"
                 )
             if part.endswith("features"):
                 if name in found.get(part, ()):
@@ -210,12 +210,12 @@ def train(
 ) -> None:
     """Trains a retrieval model on interactions.
 
-    The tower, how it reads a history, and the passes are chosen by events held out of
-    the log; the choice then learns from the whole log. Popularity, item kNN and EASE,
-    tuned on the same events, are compared with it. The id's column of a table of
-    features is named as in the events. A user or an item that no table describes is
-    known by its id alone. A run that was interrupted or killed resumes after its last
-    full pass when the command is given again.
+    Events held out of the log choose the tower, its way to read a history and its
+    passes. The choice then learns from the whole log. It is compared with popularity,
+    item kNN and EASE, tuned on the same events. In a table of features, the column of
+    ids has the name that it has in the events. A user or an item that no table
+    describes is known by its id alone. An interrupted or killed run resumes after its
+    last full pass when the command is given again.
     """
     with messages():
         towers = _towers(model)
@@ -461,8 +461,8 @@ def publish(
     milvus_uri: Annotated[
         str | None,
         typer.Option(
-            help="Of a cluster, such as http://milvus:19530; without it, Milvus "
-            "is embedded. A token is read from MILVUS_TOKEN."
+            help="Address of a Milvus cluster, such as http://milvus:19530; without "
+            "it, Milvus is embedded. A token is read from MILVUS_TOKEN."
         ),
     ] = None,
     ranker: Annotated[
@@ -565,8 +565,8 @@ def update(
     """Applies the events that the published version has not seen, and publishes.
 
     Files of events may only grow at their end: how many rows of each are applied is
-    part of the version. Interrupted or killed, give the command again: no event is lost
-    or applied twice. Columns are named as in training.
+    part of the version. If the command is interrupted or killed, give it again: no
+    event is lost or applied twice. Columns are named as in training.
     """
     with messages():
         found = _update(root, events, full, every, users, items, keep)
@@ -667,11 +667,13 @@ def query(
     repeat: Annotated[
         str | None,
         typer.Option(
-            help="exclude, allow or model: what becomes of items that the user took; "
-            "by default as the model was trained."
+            help="exclude, allow or model, for items that the user took before; by "
+            "default as the model was trained."
         ),
     ] = None,
-    version: Annotated[str | None, typer.Option(help="By default the current.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="By default the one served.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Retrieves items for one user from a published version.

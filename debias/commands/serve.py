@@ -78,7 +78,7 @@ def serve(
     versions: Annotated[
         str,
         typer.Argument(
-            help="Folder of published versions, or an URL of s3:// or gs://; new ones "
+            help="Folder of published versions, or a URL of s3:// or gs://; new ones "
             "are taken over as they come."
         ),
     ],

@@ -39,8 +39,8 @@ def weights(
         str,
         typer.Option(
             "--with",
-            help="What a folder of text corrects by, since LightGBM takes all that is "
-            "there: weight, position (LightGBM) or init_score.",
+            help="Correction that a folder of text holds, since LightGBM reads every "
+            "file there: weight, position (LightGBM) or init_score.",
         ),
     ] = "weight",
     force: inputs.Force = False,
@@ -50,7 +50,8 @@ def weights(
 
     The weight of a click is 1 / examination of its rank, clipped. Train with the
     weight, or with LightGBM's `position`, or with the bias logit as `init_score`: with
-    one of them. Text is codes but in a table; features.json says what they mean.
+    one of them. Text features stay text in a table; elsewhere they are codes, which
+    features.json explains.
     """
     from debias.propensity import impressions, write_impressions
 

@@ -75,13 +75,13 @@ class Columns:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
-        """Columns from texts PART=NAME; PART= alone switches a part off.
+        """Columns from texts ROLE=COLUMN; ROLE= alone switches a role off.
 
         Features, context, presentation, target, categories and numbers may be given
         several times, and commas part their names.
 
         Raises:
-            ValueError: A text is no PART=NAME, or another part is given two names.
+            ValueError: A text is no ROLE=COLUMN, or another part is given two names.
 
         >>> Columns.of(["features=f_0", "features=f_1"]).features
         ('f_0', 'f_1')
@@ -92,7 +92,7 @@ class Columns:
             part, equals, name = text.partition("=")
             if not equals or part not in known:
                 advice = f"write {part}=NAME" if part in known else near(part, known)
-                raise ValueError(f"{quoted(text)} is not PART=NAME: {advice}")
+                raise ValueError(f"{quoted(text)} is not ROLE=COLUMN: {advice}")
             before = given.get(part)
             if part in SEVERAL:
                 held = (before,) if isinstance(before, str) else before or ()

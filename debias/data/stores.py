@@ -1,4 +1,4 @@
-"""Files on disk and in object stores: what a path or an URL names.
+"""Files on disk and in object stores: what a path or a URL names.
 
 URLs are those of Arrow's file systems: s3://bucket/key, gs://bucket/key, file:///path.
 Options stand behind a question mark, such as
@@ -181,7 +181,7 @@ def refused(url: str, error: Exception) -> OSError | None:
 
 
 def located(path: "str | Path | Remote") -> AnyPath:
-    """What a path or an URL names; nothing is looked at yet.
+    """What a path or a URL names; nothing is looked at yet.
 
     Raises:
         OSError: The store cannot be reached.
@@ -197,7 +197,7 @@ def located(path: "str | Path | Remote") -> AnyPath:
         return Path(path)
     if "@" in url.partition("?")[0]:
         raise ValueError(
-            f"{url.partition(':')[0]}://...: an URL must not hold credentials, which "
+            f"{url.partition(':')[0]}://...: a URL must not hold credentials, which "
             "belong into the environment"
         )
     try:
@@ -216,7 +216,7 @@ def readable(path: AnyPath) -> Any:
 
 
 def name_of(path: str | Path) -> str:
-    """The last name of a path or an URL.
+    """The last name of a path or a URL.
 
     >>> name_of("s3://bucket/log.parquet?scheme=http"), name_of("a/b.csv")
     ('log.parquet', 'b.csv')

@@ -64,10 +64,10 @@ class EventColumns:
     missing: Names = ("",)
 
     def replaced(self, texts: Sequence[str]) -> Self:
-        """These columns, but for what texts PART=NAME,NAME say; PART= is none.
+        """These columns, but for what texts ROLE=COLUMN,COLUMN say; ROLE= is none.
 
         Raises:
-            ValueError: A text is no PART=NAME.
+            ValueError: A text is no ROLE=COLUMN.
         """
         known = [field.name for field in fields(self)]
         given: dict[str, Any] = {}
@@ -75,7 +75,7 @@ class EventColumns:
             part, equals, names = text.partition("=")
             if not equals or part not in known:
                 advice = f"write {part}=NAME" if part in known else near(part, known)
-                raise ValueError(f"{quoted(text)} is not PART=NAME: {advice}")
+                raise ValueError(f"{quoted(text)} is not ROLE=COLUMN: {advice}")
             several = tuple(name for name in names.split(",") if name)
             if part != "event":
                 before = self.missing if part == "missing" else ()

@@ -234,7 +234,7 @@ Storage: TypeAlias = Disk | Store
 
 
 def storage(root: str | Path) -> Storage:
-    """What a path or an URL names."""
+    """What a path or a URL names."""
     path = located(root)
     return Store(path, whole_path(root)) if isinstance(path, Remote) else Disk(path)
 

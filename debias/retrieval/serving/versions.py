@@ -22,7 +22,7 @@ service, and a reader takes tower, vectors and index from one folder. The next p
 removes what a killed one left. Files of a version are read-only: they are mapped into
 memory, and one that is written to would fail its readers.
 
-ROOT may be an URL of an object store, such as s3://bucket/folder: a version is uploaded
+ROOT may be a URL of an object store, such as s3://bucket/folder: a version is uploaded
 whole and CURRENT is one write. It is read from a copy on disk, whose every byte is
 compared with its checksum (`debias.retrieval.serving.storage`).
 """
@@ -131,7 +131,7 @@ def publish(
     """Writes a version and makes it the one that is served.
 
     Args:
-        root: Folder of the versions, made if absent; or an URL of a store.
+        root: Folder of the versions, made if absent; or a URL of a store.
         tower: The user side of a retrieval model, a Keras layer, which needs the extra
             `onnx`; or the path of a `tower.onnx` to publish once more.
         users, items: Tables with "id", by which the tower's inputs are coded.

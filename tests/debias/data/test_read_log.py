@@ -437,7 +437,7 @@ def test_bad_lists_and_joins():
 
 def test_mapping_of_columns():
     with pytest.raises(
-        ValueError, match=r"'itme=x' is not PART=NAME: did you mean item"
+        ValueError, match=r"'itme=x' is not ROLE=COLUMN: did you mean item"
     ):
         Columns.of(["itme=x"])
     with pytest.raises(ValueError, match=r"no column device_ to be the device.*device"):

@@ -506,7 +506,7 @@ def test_bad_events_name_file_column_and_row(tmp_path):
         both, r"1\.parquet: no column session to be the session, which .*0\.parquet"
     )
     with pytest.raises(
-        ValueError, match="'sesion=a' is not PART=NAME: did you mean sess"
+        ValueError, match="'sesion=a' is not ROLE=COLUMN: did you mean sess"
     ):
         EventColumns().replaced(["sesion=a"])
 
