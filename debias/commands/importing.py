@@ -99,6 +99,7 @@ def import_events(
     memory: Annotated[
         float, typer.Option(min=0.001, help="GB of memory to join events in, roughly.")
     ] = 0.5,
+    cluster: inputs.Cluster = None,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
@@ -108,9 +109,14 @@ def import_events(
     continues when the same command is given again.
     """
     from debias.data.events import import_events
+    from debias.engine.cluster import joined
 
+    if cluster is not None:  # whose workers stand in folders of their own
+        from debias.data.stores import whole_path
+
+        events, out = [whole_path(each) for each in events], out.absolute()
     pause, within = _seconds(gap), None if window is None else _seconds(window)
-    with share_bar("importing") as progress:
+    with joined(cluster) as over, share_bar("importing") as progress:
         found = import_events(
             events,
             out,
@@ -121,6 +127,7 @@ def import_events(
             memory=memory,
             force=force,
             progress=progress,
+            over=over,
         )
     if json:
         print_json(found._asdict())

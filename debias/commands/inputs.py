@@ -79,8 +79,8 @@ Memory = Annotated[
 Cluster = Annotated[
     str | None,
     typer.Option(
-        help="Dask scheduler, as tcp://HOST:PORT, whose workers read the files of the "
-        "log, or local:N for N processes here; needs the extra `cluster`.",
+        help="Dask scheduler, as tcp://HOST:PORT, whose workers read the files, or "
+        "local:N for N processes here; needs the extra `cluster`.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

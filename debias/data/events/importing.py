@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from debias.data.files import atomic_write
 from debias.data.records import plain, read_record, write_record
 from debias.data.tables import Part, Source, in_memory, open_parts, unchanged, with_json
 from debias.data.text import near, printable, quoted
+from debias.types import Over
 
 PAUSE = 1800.0  # seconds
 _ROW = 600  # bytes in memory of an event that is joined
@@ -113,6 +115,7 @@ def import_events(
     memory: float = 0.5,
     force: bool = False,
     progress: Callable[[float], None] = lambda share: None,
+    over: Over = map,
 ) -> Imported:
     """Makes a log of shown lists of events, and writes it as Parquet.
 
@@ -135,6 +138,8 @@ def import_events(
         memory: GB to join events in, about.
         force: Whether to replace what is at `out`.
         progress: Called with the share of the work done.
+        over: Reads the files and makes the lists, such as on a cluster whose workers
+            see all paths.
 
     Raises:
         FileNotFoundError: Nothing is there.
@@ -169,12 +174,9 @@ def import_events(
         return finished
     with unchanged(parts):
         work = _begun(out, asked)
-        spilled = []
-        for number, part in enumerate(parts):
-            share = _share(progress, number, len(parts))
-            spilled.append(spill(part, number, columns, work / "spill", share))
+        spilled = _spilled(parts, columns, work / "spill", progress, over)
     made = _Making(parts, columns, spilled, first_position, gap, window)
-    counts = made.write(work / "parts", int(memory * 1e9 / _ROW), progress)
+    counts = made.write(work / "parts", int(memory * 1e9 / _ROW), progress, over)
     report = made.report(out, counts)
     write_record(work / "parts" / _REPORT, {**report._asdict(), "asked": asked})
     _publish(work, out, force)
@@ -198,6 +200,31 @@ def _columns(columns: EventColumns | str) -> EventColumns:
             )
         taken.append(name)
     return columns
+
+
+def _spilled(
+    parts: Sequence[Part],
+    columns: EventColumns,
+    folder: Path,
+    progress: Callable[[float], None],
+    over: Over,
+) -> list[Spilled]:
+    """The flat events of each part, on disk."""
+    if over is map:
+        return [
+            spill(part, number, columns, folder, _share(progress, number, len(parts)))
+            for number, part in enumerate(parts)
+        ]
+    found = []
+    asked = list(zip(parts, range(len(parts)), strict=True))
+    for each in over(partial(_spill, columns, folder), asked):
+        found.append(each)
+        progress(0.8 * len(found) / len(parts))
+    return found
+
+
+def _spill(columns: EventColumns, folder: Path, asked: tuple[Part, int]) -> Spilled:
+    return spill(*asked, columns, folder, lambda share: None)
 
 
 def _share(
@@ -357,28 +384,33 @@ class _Making:
             )
 
     def write(
-        self, folder: Path, most: int, progress: Callable[[float], None]
+        self, folder: Path, most: int, progress: Callable[[float], None], over: Over
     ) -> list[Counts]:
         """Writes a file for each group of buckets; what is there stays."""
         ranges = groups(self._spilled, max(most, 1))
         every = []
-        for number, (low, high) in enumerate(ranges):
-            path = folder / f"part-{number:05d}.parquet"
-            record = folder.parent / f"{path.stem}.json"
-            if not record.exists():
-                rows = read_buckets(self._spilled, low, high, self._schema)
-                table, counts = self.lists(rows)
-                if len(table):
-                    with atomic_write(path) as aside:
-                        pq.write_table(
-                            table, aside, compression="lz4", write_page_checksum=True
-                        )
-                write_record(record, vars(counts))
-            every.append(Counts(**read_record(record, ("lists",))))
-            progress(0.8 + 0.2 * (number + 1) / len(ranges))
+        for counts in over(partial(self._group, folder), list(enumerate(ranges))):
+            every.append(counts)
+            progress(0.8 + 0.2 * len(every) / len(ranges))
         if not any(counts.lists for counts in every):
             raise ValueError(f"{self._parts[0].name}: no event shows an item")
         return every
+
+    def _group(self, folder: Path, asked: tuple[int, tuple[int, int]]) -> Counts:
+        """Writes the file of some buckets, unless it is there."""
+        number, (low, high) = asked
+        path = folder / f"part-{number:05d}.parquet"
+        record = folder.parent / f"{path.stem}.json"
+        if not record.exists():
+            rows = read_buckets(self._spilled, low, high, self._schema)
+            table, counts = self.lists(rows)
+            if len(table):
+                with atomic_write(path) as aside:
+                    pq.write_table(
+                        table, aside, compression="lz4", write_page_checksum=True
+                    )
+            write_record(record, vars(counts))
+        return Counts(**read_record(record, ("lists",)))
 
     def lists(self, rows: pa.Table) -> tuple[pa.Table, Counts]:
         """The lists of some events, as a table."""

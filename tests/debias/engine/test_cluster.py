@@ -1,11 +1,13 @@
 """Work over a Dask cluster: real worker processes on loopback."""
 
+import json
 import os
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from debias.__main__ import app
 from debias.commands import rank
 from debias.data import ClickLog, Stream
+from debias.data.events import PRESETS, import_events
 from debias.data.summary import count
 from debias.engine import cluster
 from debias.propensity import count_cells, estimate_stream, propensities
@@ -97,6 +100,42 @@ def test_propensities_are_those_of_one_process(over, log):
     np.testing.assert_allclose(other.low, one.low, rtol=1e-9)
     with pytest.raises(ValueError, match="cannot be 'bootstrap'"):
         estimate_stream(Stream(log), interval="bootstrap")
+
+
+def test_an_import_has_the_bytes_of_one_process(over, tmp_path):
+    rng, source = np.random.default_rng(2), tmp_path / "events"
+    source.mkdir()
+    for number in range(3):
+        rows = {
+            "session": rng.integers(0, 40, 300).astype(str),
+            "event": rng.choice(["impression", "click"], 300),
+            "item": rng.integers(0, 9, 300),
+            "time": np.arange(300) + 300 * number,
+        }
+        path = source / f"{number}.{('csv', 'jsonl', 'parquet')[number]}"
+        table = pa.table(rows)
+        if path.suffix == ".csv":
+            pyarrow.csv.write_csv(table, path)
+        elif path.suffix == ".parquet":
+            pq.write_table(table, path)
+        else:
+            path.write_text(
+                "".join(json.dumps(row) + "\n" for row in table.to_pylist())
+            )
+    columns = PRESETS["generic"].replaced(["timestamp=time"])
+    few, shares = 1e-5, []  # GB, so that there are several groups of buckets
+    one = import_events(source, tmp_path / "one", columns, memory=few)
+    other = import_events(
+        source,
+        tmp_path / "other",
+        columns,
+        memory=few,
+        progress=shares.append,
+        over=over,
+    )
+    assert other == one._replace(path=other.path) and shares[-1] == 1
+    files = {n: b for n, b in bytes_of(tmp_path / "one").items() if n != "_import.json"}
+    assert len(files) > 1 and files.items() <= bytes_of(tmp_path / "other").items()
 
 
 class Half:
