@@ -415,6 +415,8 @@ def _show(
     if found and not as_markdown:
         paths = ", ".join(str(folder / f"{name}.jsonl") for name in names)
         console.print(f"\n{wanted.title}. Results: {paths}", soft_wrap=True)
+        if quick and wanted.quick_note:
+            console.print(wanted.quick_note, highlight=False)
         old = tables.outdated(wanted, records)
         if old and not found[0].former:
             console.print(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what the lazy attributes below resolve to
     from simulators.behaviours import DocumentCTR as DocumentCTR
     from simulators.behaviours import DynamicBayesian as DynamicBayesian
     from simulators.behaviours import Grid as Grid
+    from simulators.behaviours import LogitAdditive as LogitAdditive
     from simulators.behaviours import PositionBased as PositionBased
     from simulators.behaviours import RankCTR as RankCTR
     from simulators.behaviours import TrustBiased as TrustBiased
@@ -65,9 +66,9 @@ if TYPE_CHECKING:  # what the lazy attributes below resolve to
 
 _HOME = {
     "behaviours": "BEHAVIOURS Behaviour BottomUp Carousel Cascade ClickChain "
-    "DependentClick DocumentCTR DynamicBayesian Grid PositionBased RankCTR TrustBiased "
-    "UserBrowsing eye_tracking power_law simplified_dbn trust_oosterhuis "
-    "trust_vardasbi user_browsing",
+    "DependentClick DocumentCTR DynamicBayesian Grid LogitAdditive PositionBased "
+    "RankCTR TrustBiased UserBrowsing eye_tracking power_law simplified_dbn "
+    "trust_oosterhuis trust_vardasbi user_browsing",
     "clicks": "ATTRACTIONS SATISFACTIONS item_attraction item_satisfaction prepare "
     "simulate",
     "interleaving": "interleave sessions_needed team_draft",

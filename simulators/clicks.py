@@ -33,16 +33,18 @@ ATTRACTIONS: dict[str, tuple[float, ...]] = {
     "graded": tuple(0.1 + 0.9 * (2**y - 1) / 15 for y in range(5)),
     "binarised": (0.1, 0.1, 0.1, 1.0, 1.0),
     "linear": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "linear-noisy": tuple(0.1 + 0.9 * y / 4 for y in range(5)),
     "perfect": (0.0, 0.2, 0.4, 0.8, 1.0),
     "navigational": (0.05, 0.3, 0.5, 0.7, 0.95),
     "informational": (0.4, 0.6, 0.7, 0.8, 0.9),
     "graded-dbn": (0.1, 0.25, 0.5, 0.75, 1.0),
 }
-"""Published ways from grades 0 to 4 to P(click | examined).
+"""Ways from grades 0 to 4 to P(click | examined).
 
-`graded` is eps + (1 - eps) (2 ** y - 1) / (2 ** 4 - 1) with eps = .1; `binarised` is 1
+`graded` is eps + (1 - eps) (2 ** y - 1) / (2 ** 4 - 1) with eps = .1, affine in NDCG's
+gain; `linear-noisy` is eps + (1 - eps) y / 4, affine in the grade; `binarised` is 1
 above grade 2 and .1 else; `perfect`, `navigational` and `informational` are the cascade
-users of the online learning to rank literature.
+users of the online learning to rank literature. All but `linear-noisy` are published.
 """
 
 SATISFACTIONS: dict[str, tuple[float, ...]] = {

@@ -42,6 +42,7 @@ from simulators.behaviours import (
     DocumentCTR,
     DynamicBayesian,
     Grid,
+    LogitAdditive,
     PositionBased,
     RankCTR,
     eye_tracking,
@@ -398,6 +399,7 @@ POPULATIONS: dict[str, Population] = {
     "navigational": _alone(DynamicBayesian(1.0, NAVIGATIONAL)),
     "informational": _alone(DynamicBayesian(1.0, INFORMATIONAL)),
     "ubm": _alone(user_browsing()),
+    "logit-additive": _alone(LogitAdditive()),
     "trust": _alone(trust_oosterhuis()),
     "trust-vardasbi": _alone(trust_vardasbi()),
     "mixed-direction": Population(

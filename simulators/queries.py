@@ -7,9 +7,11 @@ features are correlated, and most have heavy tails. Relevance is a nonlinear fun
 the latent numbers plus noise that no feature knows of.
 
 Mixing and relevance are constants of this module, not of the seed: a seed draws other
-queries from the same world, and no seed is harder than another.
+queries from the same world, and no seed is harder than another. Other worlds have
+numbers, by which another mixing and another relevance are drawn.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,10 +40,10 @@ class Graded(NamedTuple):
     score: np.ndarray  # (items,) float32 relevance before noise and grading
 
 
-@lru_cache(maxsize=1)
-def _mixing() -> np.ndarray:
+@lru_cache(maxsize=4)
+def _mixing(world: int) -> np.ndarray:
     """(latent, features): a feature shows three to six latent numbers, one well."""
-    rng = generator(_WORLD, 1)
+    rng = generator(world, 1)
     mixing = np.zeros((_LATENT, FEATURES), np.float32)
     for feature in range(FEATURES):
         parts = rng.choice(_LATENT, rng.integers(3, 7), replace=False)
@@ -66,7 +68,70 @@ def _relevance(z: np.ndarray) -> np.ndarray:
     return linear + together + middle + better + kind + 0.3 * z[:, 15]
 
 
+class _World(NamedTuple):
+    """What is constant in a world."""
+
+    mixing: np.ndarray  # (latent, features)
+    relevance: Callable[[np.ndarray], np.ndarray]  # of (items, 16), (items,)
+    thresholds: tuple[float, ...]  # of noisy relevance, between grades
+
+
+_KINDS: tuple[Callable[..., np.ndarray], ...] = (
+    lambda a, b, query: a * b,
+    lambda a, b, query: -np.abs(a),
+    lambda a, b, query: np.maximum(a, b),
+    lambda a, b, query: np.tanh(2 * a),
+    lambda a, b, query: b + (query > 0) * (a - b),
+)
+_PARTS = 5  # of a drawn relevance, beside its linear part
+_SAMPLE = 200_000  # items by which a drawn relevance is scaled and cut into grades
+
+
+@lru_cache(maxsize=4)
+def _world(number: int | None) -> _World:
+    """The world of a number; None: that of this module's constants."""
+    if number is None:
+        return _World(_mixing(_WORLD), _relevance, _THRESHOLDS)
+    rng = generator(number, 2)
+    raw = _drawn(rng)
+    z = rng.standard_normal((_SAMPLE, _LATENT), np.float32)
+    score = raw(z)
+    centre, scale = score.mean(), _SPREAD / score.std()
+
+    def relevance(z: np.ndarray) -> np.ndarray:
+        return scale * (raw(z) - centre)
+
+    noisy = relevance(z) + _NOISE * rng.standard_normal(_SAMPLE)
+    cuts = np.quantile(noisy, np.cumsum(GRADES[:-1]))
+    return _World(_mixing(number), relevance, tuple(cuts.tolist()))
+
+
+def _drawn(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    """A relevance like `_relevance`: a linear part, and parts of kinds drawn by lot."""
+    of_item = _MATCH + _QUALITY
+    line = np.zeros(_LATENT, np.float32)
+    four = rng.choice(of_item, 4, replace=False)
+    line[four] = rng.uniform(0.2, 0.5, 4) * rng.choice([-1, 1], 4)
+    parts = [
+        (
+            np.float32(rng.uniform(0.5, 0.8) * rng.choice([-1, 1])),
+            _KINDS[rng.integers(len(_KINDS))],
+            (*rng.choice(of_item, 2, replace=False), of_item + rng.integers(_QUERY)),
+        )
+        for _ in range(_PARTS)
+    ]
+
+    def relevance(z: np.ndarray) -> np.ndarray:
+        found: np.ndarray = z @ line
+        for weight, kind, (a, b, query) in parts:
+            found = found + weight * kind(z[:, a], z[:, b], z[:, query])
+        return found
+
+    return relevance
+
+
 _NOISE = 0.9  # of relevance, against a standard deviation of 1.37 without it
+_SPREAD = 1.37
 _FEATURE_NOISE = 0.8  # of a feature, against 1 without it
 # Quantiles of relevance with noise at the cumulated shares of `GRADES`, once measured
 # on ten million items. As constants, they make grades mean the same for every seed.
@@ -79,6 +144,7 @@ def generate(
     min_items: int = 10,
     max_items: int = 200,
     median_items: int = 100,
+    world: int | None = None,
 ) -> RankingData:
     """Draws queries and their graded items.
 
@@ -87,6 +153,8 @@ def generate(
         seed: Names the data. Which queries come depends on it, how hard they are not.
         min_items, max_items: Of a query.
         median_items: About half the queries have more.
+        world: Number of another world: which features show which of the numbers behind
+            an item, and what makes it relevant, are drawn for it. None: the usual one.
 
     Returns:
         Data of 136 features and grades 0 to 4.
@@ -98,7 +166,8 @@ def generate(
     >>> generate(queries=3, seed=1)
     RankingData(queries=3, items=442, feature_count=136, max_grade=4)
     """
-    return generate_graded(queries, seed, min_items, max_items, median_items).data
+    found = generate_graded(queries, seed, min_items, max_items, median_items, world)
+    return found.data
 
 
 def generate_graded(
@@ -107,6 +176,7 @@ def generate_graded(
     min_items: int = 10,
     max_items: int = 200,
     median_items: int = 100,
+    world: int | None = None,
 ) -> Graded:
     """The same data, and the relevance that noise and grading hide.
 
@@ -120,6 +190,7 @@ def generate_graded(
             f"{min_items}, {median_items}, {max_items}"
         )
     rng = generator(seed, 0)
+    of = _world(world)
     drawn = rng.lognormal(np.log(median_items), 0.5, queries)
     sizes = np.clip(np.rint(drawn), min_items, max_items).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
@@ -134,18 +205,18 @@ def generate_graded(
         count = rows.stop - start
         own = rng.standard_normal((count, _MATCH + _QUALITY), np.float32)
         z = np.concatenate([own, of_query[query[rows]]], axis=1)
-        score[rows] = _relevance(z)
+        score[rows] = of.relevance(z)
         noisy[rows] = score[rows] + _NOISE * rng.standard_normal(count, np.float32)
-        features[rows] = _shown(z, rng)
-    labels = np.searchsorted(_THRESHOLDS, noisy).astype(np.int8)
+        features[rows] = _shown(z, of.mixing, rng)
+    labels = np.searchsorted(of.thresholds, noisy).astype(np.int8)
     return Graded(RankingData(features, labels, offsets), score)
 
 
-def _shown(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shown(z: np.ndarray, mixing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(items, 136) features of latent numbers (items, 16)."""
     x = rng.standard_normal((len(z), FEATURES), np.float32)
     x *= np.float32(_FEATURE_NOISE)
-    x += z @ _mixing()
+    x += z @ mixing
     start = 0
     for family, count in _FAMILIES:
         part = x[:, start : start + count]

@@ -71,6 +71,7 @@ class Table:
         bounds: Rows shown apart, since they are not models to choose from.
         lower: The metrics of which less is better.
         quick: The experiments of a short version that answers in minutes.
+        quick_note: What the short version has less of, and what to do next.
         seeds: How many seeds are run.
         quick_seeds: The same of the short version.
         first_seed: The first of them.
@@ -106,6 +107,7 @@ class Table:
     bounds: tuple[str, ...] = ()
     lower: tuple[str, ...] = ("perplexity", "examination_error")
     quick: tuple[Experiment, ...] = ()
+    quick_note: str = ""
     seeds: int = 10
     quick_seeds: int = 3
     first_seed: int = 0

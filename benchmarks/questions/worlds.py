@@ -90,7 +90,8 @@ def logged(
         own = part_seed(seed, place, len(counts))
         log = simulate(part.data, shown, crowd, count, own, LIST_SIZE)
         splits.append(Split(part.data, score, log))
-    return World(crowd, *splits)
+    train, validation, test = splits
+    return World(crowd, train, validation, test)
 
 
 def _giving(score: np.ndarray) -> Ranker:

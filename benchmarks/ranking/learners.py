@@ -252,7 +252,8 @@ def graded(world: World) -> World:
                 item.append(lists.reshape(rows, log.list_size))
                 query.append(np.full(rows, q))
         items = np.concatenate(item)
-        told = np.where(items < 0, 0.0, item_attraction(data)[items])
+        attraction = item_attraction(data, world.attraction)
+        told = np.where(items < 0, 0.0, attraction[items])
         unclicked = np.zeros(items.shape, bool)
         dealt_log = ClickLog(np.concatenate(query), items, unclicked, context=told)
         return split._replace(log=dealt_log)
@@ -281,7 +282,8 @@ def informed(world: World) -> World:
         context = known_context(split.log, behaviours)
         return split._replace(log=replace(split.log, context=context))
 
-    return World(world.population, *map(with_context, world[1:]))
+    train, validation, test = map(with_context, world.splits)
+    return world._replace(train=train, validation=validation, test=test)
 
 
 class PerItem(keras.layers.Layer):
@@ -303,9 +305,8 @@ def numbered(world: World) -> World:
     count = log.sessions
     ends = [0, 2 * count // 3, 5 * count // 6, count]
     logs = [log.take(np.arange(start, end)) for start, end in pairwise(ends)]
-    return World(
-        world.population, *(Split(items, world.train.logging, part) for part in logs)
-    )
+    train, validation, test = (Split(items, world.train.logging, part) for part in logs)
+    return world._replace(train=train, validation=validation, test=test)
 
 
 def per_item(seed: int, world: World) -> ClickModel:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.ranking.settings import Logging, Size, part_seed
+from benchmarks.ranking.settings import Drawn, Logging, Size, part_seed
 from debias import metrics
 from debias.data import ClickLog, RankingData
 from simulators.clicks import item_attraction, simulate
@@ -69,6 +69,11 @@ class World(NamedTuple):
     train: Split
     validation: Split
     test: Split
+    attraction: str = "graded"  # how it follows the grade
+
+    @property
+    def splits(self) -> tuple[Split, Split, Split]:
+        return self.train, self.validation, self.test
 
 
 @lru_cache(maxsize=1)
@@ -78,9 +83,12 @@ def world(
     data: str | None,
     size: Size,
     logging: Logging | None = None,
+    drawn: Drawn | None = None,
 ) -> World:
     """The simulated world of one seed; the last one is kept for the next row."""
-    return world_of(_split_queries(data, seed, size), population, seed, size, logging)
+    parts = _split_queries(data, seed, size, drawn is not None)
+    attraction = "graded" if drawn is None else drawn.attraction
+    return world_of(parts, population, seed, size, logging, attraction)
 
 
 def world_of(
@@ -89,6 +97,7 @@ def world_of(
     seed: int,
     size: Size,
     logging: Logging | None = None,
+    attraction: str = "graded",
 ) -> World:
     """The simulated world of training, validation and test queries."""
     from debias.layers import Standardize
@@ -113,13 +122,15 @@ def world_of(
             sessions=count,
             seed=part_seed(seed, place, len(parts)),
             list_size=LIST_SIZE,
+            attraction=attraction,
         )
         features = np.asarray(scale(part.features))
         scaled = RankingData(
             features, part.labels, part.offsets, part.qid, part.max_grade
         )
         splits.append(Split(scaled, production(part), log))
-    return World(crowd, *splits)
+    train, validation, test = splits
+    return World(crowd, train, validation, test, attraction)
 
 
 def _candidates(data: RankingData, rng: np.random.Generator) -> RankingData:
@@ -134,22 +145,25 @@ def _candidates(data: RankingData, rng: np.random.Generator) -> RankingData:
     )
 
 
-def _split_queries(data: str | None, seed: int, size: Size) -> list[RankingData]:
+def _split_queries(
+    data: str | None, seed: int, size: Size, drawn: bool = False
+) -> list[RankingData]:
     rng = np.random.default_rng([seed, 60])
     if data is None:
         from simulators.queries import generate
 
-        return list(generate(size.queries, seed).split((0.6, 0.2, 0.2), rng))
+        found = generate(size.queries, seed, world=seed if drawn else None)
+        return list(found.split((0.6, 0.2, 0.2), rng))
     from debias.data import read_letor, read_letor_folder
 
     if not Path(data).is_dir():
         return list(read_letor(data).split((0.6, 0.2, 0.2), rng))
-    found = read_letor_folder(data)
-    if "train" not in found or "test" not in found:
-        raise ValueError(f"{data}: expected files of train and test, got {list(found)}")
-    if "vali" in found:
-        return [found["train"], found["vali"], found["test"]]
-    return [*found["train"].split((0.75, 0.25), rng), found["test"]]
+    files = read_letor_folder(data)
+    if "train" not in files or "test" not in files:
+        raise ValueError(f"{data}: expected files of train and test, got {list(files)}")
+    if "vali" in files:
+        return [files["train"], files["vali"], files["test"]]
+    return [*files["train"].split((0.75, 0.25), rng), files["test"]]
 
 
 # Metrics
@@ -210,10 +224,15 @@ def check_ndcg(data: RankingData, score: np.ndarray) -> None:
 
 def shown_clicks(world: World, score: np.ndarray) -> float:
     """`clicks_of` the test queries of a world."""
-    return clicks_of(world.population, world.test.data, score)
+    return clicks_of(world.population, world.test.data, score, world.attraction)
 
 
-def clicks_of(population: Population, data: RankingData, score: np.ndarray) -> float:
+def clicks_of(
+    population: Population,
+    data: RankingData,
+    score: np.ndarray,
+    attraction: str = "graded",
+) -> float:
     """Exact expected clicks a list when the crowd sees the ten best by `score`.
 
     Ties are broken at random, in the same way for every row.
@@ -221,7 +240,7 @@ def clicks_of(population: Population, data: RankingData, score: np.ndarray) -> f
     tie_break = np.random.default_rng(0).permutation(data.items)
     order = np.lexsort((tie_break, -np.asarray(score, float), data.query_of_item()))
     place = data.padded(LIST_SIZE)
-    gamma = item_attraction(data)[order[np.maximum(place, 0)]]
+    gamma = item_attraction(data, attraction)[order[np.maximum(place, 0)]]
     mask = place >= 0
     return float(expected_clicks(population, np.where(mask, gamma, 0), mask).mean())
 

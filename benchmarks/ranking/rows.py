@@ -119,7 +119,7 @@ def alternatives(
 
 def _ceiling(world: World) -> dict[str, float]:
     """Upper bound: the true attraction, and the population's own probabilities."""
-    log, gamma = world.test.log, item_attraction(world.test.data)
+    log, gamma = world.test.log, _attraction(world)
     assert log.query is not None
     seen = Observed(log.query, log.device, log.context)
     p = conditional_click_probability(
@@ -135,4 +135,8 @@ def _ceiling(world: World) -> dict[str, float]:
 
 def _ideal(world: World) -> np.ndarray:
     """(items,) true attraction of the test items, as the population has it."""
-    return ideal_score(world.population, item_attraction(world.test.data))
+    return ideal_score(world.population, _attraction(world))
+
+
+def _attraction(world: World) -> np.ndarray:
+    return item_attraction(world.test.data, world.attraction)

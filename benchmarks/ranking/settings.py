@@ -35,6 +35,13 @@ class Logging:
     random: float
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A world of each seed's own: what makes an item relevant is drawn by the seed."""
+
+    attraction: str = "graded"  # how it follows the grade, of `simulators.ATTRACTIONS`
+
+
 def part_seed(seed: int, part: int, parts: int) -> int:
     """A seed for each of `parts` parts that no part of another seed has.
 

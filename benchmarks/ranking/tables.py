@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.harness.plan import Table
-from benchmarks.ranking.settings import Logging, Size, adam_alone
+from benchmarks.ranking.settings import Drawn, Logging, Size, adam_alone
 from benchmarks.ranking.trials import FRESH, Trial, trials, tuning
 from debias.training.config import TrainingConfig
 
@@ -36,7 +36,8 @@ QUICK_ROWS = (
 )
 
 FULL = Size()
-QUICK = Size(queries=1000, sessions=40_000)
+QUICK = Size(queries=1000, sessions=20_000)
+QUICK_PASSES = 6
 HALF = Size(queries=1500, sessions=50_000)
 QUARTER = Size(queries=800, sessions=20_000)
 
@@ -61,7 +62,15 @@ MAIN = Table(
     metrics=("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "click_log_likelihood"),
     baseline="softmax_naive",
     bounds=BOUNDS,
-    quick=trials(("mixed",), QUICK_ROWS, QUICK),
+    quick=trials(("mixed",), QUICK_ROWS, QUICK, TrainingConfig(epochs=QUICK_PASSES)),
+    quick_seeds=5,
+    quick_note=(
+        f"The full table has {FULL.queries:,} queries for {QUICK.queries:,} here, "
+        f"{FULL.sessions:,} sessions for {QUICK.sessions:,}, 16 passes for "
+        f"{QUICK_PASSES}, ten worlds for five, three crowds and more rows; NDCG is "
+        "higher there. See it: "
+        "python -m benchmarks table main --published. Try your own log: debias train."
+    ),
     first_seed=FRESH,
     holm=True,
 )
@@ -223,6 +232,34 @@ CORRECTIONS = Table(
     **ANEW,
 )
 
+STRANGERS = ("mixed", "pbm", "ubm", "dbn", "logit-additive")
+GRADED, LINEAR = Drawn(), Drawn("linear-noisy")
+WORLDS = Table(
+    name="worlds",
+    title="A world of each seed's own; attraction by NDCG's gain, or by the grade",
+    experiments=tuple(
+        Trial(
+            row,
+            f"{crowd}{'' if drawn == GRADED else '-linear'}",
+            HALF,
+            TrainingConfig(),
+            crowd,
+            drawn=drawn,
+        )
+        for crowd, drawn in (
+            *((crowd, GRADED) for crowd in STRANGERS[:2]),
+            *((crowd, LINEAR) for crowd in STRANGERS),
+        )
+        for row in (
+            *("logging", "naive", BASELINE, "additive", "product", "mixture"),
+            *("listwise", "listwise_mixture", "full_information", "ceiling"),
+        )
+    ),
+    metrics=("ndcg@1", "ndcg@5", "ndcg@10", "click_log_likelihood"),
+    bounds=("logging", "full_information", "ceiling"),
+    **ANEW,
+)
+
 # How learning rates were chosen of the results that `former` shows.
 RATES = (0.005, 0.02)
 RATED = (
@@ -250,5 +287,5 @@ TUNING_ESTIMATORS = tuning(
 RANKERS = (
     *(MAIN, TUNING_MAIN, TUNING_RATES, TUNING_ESTIMATORS, MIXED_USERS),
     *(CROSS_POSITION, CONFOUNDING, CONFOUNDING_RICH, ABLATION, SESSIONS),
-    CORRECTIONS,
+    *(CORRECTIONS, WORLDS),
 )

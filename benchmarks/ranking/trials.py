@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
-from benchmarks.ranking.settings import Logging, Size, identity
+from benchmarks.ranking.settings import Drawn, Logging, Size, identity
 from debias.training.config import TrainingConfig
 
 TUNING_SEED = 1000  # the worlds of tuning are those of no other table
@@ -22,7 +22,8 @@ class Trial:
     """A row of a table of rankers: a model trained on the clicks of one crowd.
 
     Where `crowd` is given, `population` names what else is special: size or `logging`.
-    Where `learner` is given, `row` names what is special of its training.
+    Where `learner` is given, `row` names what is special of its training. Where `drawn`
+    is, the seed draws a world, rather than queries of one world.
     """
 
     row: str
@@ -32,6 +33,7 @@ class Trial:
     crowd: str = ""
     logging: Logging | None = None
     learner: str = ""
+    drawn: Drawn | None = None
 
     def settings(self) -> dict[str, Any]:
         revision = REVISIONS.get(self.learner or self.row, 1)
@@ -40,6 +42,8 @@ class Trial:
             found["crowd"] = self.crowd
         if self.learner:
             found["learner"] = self.learner
+        if self.drawn is not None:
+            found |= {"world": "drawn", **asdict(self.drawn)}
         return found if self.logging is None else found | asdict(self.logging)
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
@@ -48,14 +52,19 @@ class Trial:
 
         forget()
         crowd = self.crowd or self.population
-        found = world(crowd, seed, data, self.size, self.logging)
+        found = world(crowd, seed, data, self.size, self.logging, self.drawn)
         return measure(self.learner or self.row, found, replace(self.config, seed=seed))
 
 
-def trials(crowds: Iterable[str], rows: Iterable[str], size: Size) -> tuple[Trial, ...]:
+def trials(
+    crowds: Iterable[str],
+    rows: Iterable[str],
+    size: Size,
+    config: TrainingConfig | None = None,
+) -> tuple[Trial, ...]:
     """Every row on every crowd, as `debias.fit` trains it, between the bounds."""
     return tuple(
-        Trial(row, name, size, TrainingConfig())
+        Trial(row, name, size, config or TrainingConfig())
         for name in crowds
         for row in ("logging", *rows, "ceiling")
     )

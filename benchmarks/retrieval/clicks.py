@@ -122,7 +122,8 @@ def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
         (log.users.schema, log.items.schema),
         truth.preference.argmax(axis=1),
     )
-    return World(named(crowd), *splits), tables
+    train, validation, test = splits
+    return World(named(crowd), train, validation, test), tables
 
 
 def tower(kind: str, tables: Tables, size: ClickSize, seed: int) -> Any:

@@ -60,6 +60,7 @@ from simulators.behaviours.independent import (
     trust_oosterhuis,
     trust_vardasbi,
 )
+from simulators.behaviours.logit import LogitAdditive
 
 __all__ = [
     "BAIDU",
@@ -81,6 +82,7 @@ __all__ = [
     "Grid",
     "Independent",
     "Knots",
+    "LogitAdditive",
     "PositionBased",
     "RankCTR",
     "TrustBiased",
@@ -111,6 +113,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "dbn-informational": DynamicBayesian(1.0, INFORMATIONAL),
     "dbn-graded": DynamicBayesian(0.8, GRADED_DBN),
     "ubm": user_browsing(),
+    "logit-additive": LogitAdditive(),
     "bottom-up": BottomUp(DynamicBayesian(0.7)),
     "bottom-up-cascade": BottomUp(Cascade()),
     "grid": Grid(),

@@ -62,6 +62,7 @@ def table(*experiments: Fake, name: str = "main", **options: Any) -> Table:
         "quick": experiments,
         "seeds": 3,
         "quick_seeds": 2,
+        "quick_note": "The full table has more.",
     }
     return Table(name=name, experiments=experiments, **{**given, **options})
 

@@ -78,6 +78,7 @@ def wait_for(count, table):
 def test_without_arguments_the_quick_main_table_is_run_and_printed():
     output = call()
     assert "main: mixed, generated, 2 seeds" in output
+    assert "The full table has more." in output
     assert re.search(r"dot .*\.6065 ±\.0826", output)
     assert len(results()) == 8
     assert Path(".benchmarks/.gitignore").read_text() == "*\n"

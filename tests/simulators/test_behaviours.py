@@ -16,6 +16,7 @@ from simulators.behaviours import (
     DocumentCTR,
     DynamicBayesian,
     Grid,
+    LogitAdditive,
     PositionBased,
     RankCTR,
     TrustBiased,
@@ -291,6 +292,12 @@ STORIES = {
     ),
     "sdbn": (simplified_dbn(), dbn_story(1.0, lambda g: g / 2)),
     "ubm": (user_browsing(0.7), ubm_story),
+    "logit-additive": (
+        LogitAdditive((0.9, 0.5, 0.4, 0.2), most=0.8),
+        cells_story(
+            lambda k, g: (w := (0.9, 0.5, 0.4, 0.2)[k] * 0.8 * g) / (1 - 0.8 * g + w)
+        ),
+    ),
     "bottom-up": (
         BottomUp(DynamicBayesian(0.7)),
         upside_down(dbn_story(0.7, lambda g: g / 2)),

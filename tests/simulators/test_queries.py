@@ -92,3 +92,24 @@ def test_a_seed_names_the_data():
 def test_impossible_data(wrong):
     with pytest.raises(ValueError, match=r"queries|items|seed"):
         generate(**{"queries": 2, **wrong})
+
+
+def test_other_worlds_have_other_relevance_and_the_same_grades():
+    """As hard as the usual one: what can be reached at best is about the same."""
+    reachable = []
+    for world in (1, 2, 3):
+        data, score = generate_graded(queries=300, seed=5, world=world)
+        shares = np.bincount(data.labels, minlength=5) / data.items
+        np.testing.assert_allclose(shares, GRADES, atol=0.02)
+        reachable.append(ndcg10(data, score))
+    assert 0.72 < min(reachable) < max(reachable) < 0.88
+    usual, one, two = (
+        generate_graded(queries=20, seed=5, world=world) for world in (None, 1, 2)
+    )
+    assert usual.data.items == one.data.items == two.data.items
+    again = generate_graded(queries=20, seed=5, world=1)
+    np.testing.assert_array_equal(again.data.features, one.data.features)
+    for other in (one, two):
+        assert abs(np.corrcoef(usual.score, other.score)[0, 1]) < 0.6
+        assert (other.data.features != usual.data.features).mean() > 0.9
+    assert abs(np.corrcoef(one.score, two.score)[0, 1]) < 0.6

@@ -2,6 +2,7 @@
 
 import gzip
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from benchmarks.ranking.protocol import (
     shown_clicks,
 )
 from benchmarks.ranking.rows import alternatives, fit, measure
-from benchmarks.ranking.settings import Logging, Size
+from benchmarks.ranking.settings import Drawn, Logging, Size
 from benchmarks.ranking.tables import ESTIMATORS, LEARNERS, TOLD
 from benchmarks.ranking.trials import Trial
 from benchmarks.ranking.variants import VARIANTS
@@ -106,8 +107,8 @@ def test_a_row_that_diverges_says_so_and_has_no_other_metric(mixed):
 def test_a_row_is_fitted_to_clicks():
     """Its model predicts held-out clicks better than before; grades are not read."""
     size = replace(TINY, sessions=4000)
-    crowd, *splits = protocol.world("mixed", 3, None, size)
-    world = World(crowd, *(ungraded(split) for split in splits))
+    found = protocol.world("mixed", 3, None, size)
+    world = World(found.population, *(ungraded(split) for split in found.splits))
     fitted = fit("product", world, replace(CONFIG, epochs=2, rate=0.02))
     start = BUILT["product"].build(3, world)
     before, after = (
@@ -155,9 +156,9 @@ def test_rows_that_drop_sessions_without_clicks_keep_the_test_log(mixed):
 
 def test_rows_of_items_by_number_know_the_same_queries(mixed):
     seen = BUILT["per_item"].view(mixed)
-    assert all(split.data is seen.train.data for split in seen[1:])
+    assert all(split.data is seen.train.data for split in seen.splits)
     assert seen.train.data.features[:, 0].tolist() == [*range(mixed.train.data.items)]
-    logs = [split.log.item for split in seen[1:]]
+    logs = [split.log.item for split in seen.splits]
     assert (np.concatenate(logs) == mixed.train.log.item).all()
     assert [len(log) for log in logs] == [400, 100, 100]
 
@@ -245,10 +246,10 @@ def test_rows_read_a_grid_by_row_and_column():
 
 
 def test_splits_share_no_query_and_no_session(mixed):
-    sizes = [split.data.queries for split in mixed[1:]]
+    sizes = [split.data.queries for split in mixed.splits]
     assert sizes == [36, 12, 12]
     train, validation, test = (
-        {row.tobytes() for row in split.data.features} for split in mixed[1:]
+        {row.tobytes() for row in split.data.features} for split in mixed.splits
     )
     assert not train & validation and not train & test and not validation & test
     assert not np.array_equal(mixed.validation.log.click, mixed.test.log.click)
@@ -260,6 +261,28 @@ def test_a_seed_names_the_world_and_only_a_seed():
     first = protocol.world.__wrapped__("mixed", 3, None, TINY)
     assert (again.train.log.click == first.train.log.click).all()
     assert (other.train.log.item != first.train.log.item).any()
+
+
+def test_a_world_of_its_own_has_attraction_as_it_is_told():
+    """Clicks of a sure reader at the first place, and all that is measured by truth."""
+    drawn = protocol.world("document-ctr", 3, None, TINY, None, Drawn("linear-noisy"))
+    usual = protocol.world.__wrapped__("document-ctr", 3, None, TINY)
+    assert drawn.attraction == "linear-noisy"
+    log, data = drawn.train.log, drawn.train.data
+    expected = 0.1 + 0.9 * data.labels[log.item] / 4
+    np.testing.assert_allclose(log.attraction[log.mask], expected[log.mask], rtol=1e-6)
+    assert not np.array_equal(drawn.train.data.labels, usual.train.data.labels)
+    told = BUILT["full_information"].view(drawn).train
+    gamma = 0.1 + 0.9 * told.data.labels[told.log.item] / 4
+    np.testing.assert_allclose(
+        told.log.context[told.log.mask], gamma[told.log.mask], rtol=1e-6
+    )
+    best = shown_clicks(drawn, drawn.test.data.labels.astype(float))
+    tops = [
+        np.sort(0.1 + 0.9 * drawn.test.data.labels[a:b] / 4)[::-1][:LIST_SIZE].sum()
+        for a, b in pairwise(drawn.test.data.offsets)
+    ]
+    assert best == pytest.approx(np.mean(tops), rel=1e-5)
 
 
 def test_true_grades_rank_best_and_reversed_grades_worst(mixed):
