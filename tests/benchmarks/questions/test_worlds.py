@@ -31,7 +31,7 @@ def test_logs_are_of_the_scores_that_are_given():
     three = parts(3, queries=60)
     best = [part.data.labels.astype(float) for part in three]
     found = logged(named("pbm"), three, best, stochastic, 400, 3)
-    assert [split.log.sessions for split in found[1:]] == [400, 100, 400]
+    assert [split.log.sessions for split in found.splits] == [400, 100, 400]
     log, labels = found.train.log, found.train.data.labels
     grade = labels[log.item].mean(axis=0)
     assert grade[0] > grade[9] + 1 and found.train.logging is best[0]
