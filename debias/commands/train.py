@@ -346,9 +346,12 @@ def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str
 
     sessions, data, devices, reading = log.open()
     assert data is not None
+    scales = {} if reading is None else as_records(reading.scales)
     if isinstance(sessions, ClickLog):
         inputs.check_usable(summarize(sessions), log.source.log)
-    prepared = prepare(sessions, data, seed, targets=model in READS_TARGETS)
+    given = [data]
+    del data, reading  # what `prepare` lets go of is held by nobody else
+    prepared = prepare(sessions, given.pop(), seed, targets=model in READS_TARGETS)
     if model in READS_TARGETS and not prepared.layout.targets:
         raise ValueError(
             f"--model {model} learns from targets, and {log.source.log} has none: name "
@@ -364,7 +367,6 @@ def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str
         assert prepared.test is not None
         some = [prepared.validation.log, prepared.test.log]
         inputs.check_usable(summarize(ClickLog.concatenate(some)), log.source.log)
-    scales = {} if reading is None else as_records(reading.scales)
     return prepared, {"devices": list(devices), "scales": scales}
 
 

@@ -19,6 +19,7 @@ from debias.data.tables import Part, Source, open_parts
 from debias.data.text import near, printable, quoted
 from debias.data.versions import Distinct
 
+_PIECE = 1 << 16  # rows of a matrix
 HIGHEST = 127  # grade that ranking data can hold
 
 
@@ -65,7 +66,7 @@ def pair_up(rows: Rows, kept: np.ndarray) -> Pairs:
     return Pairs(
         number,
         query,
-        _array(rows.names["item"].take(pa.array(unique % count))),
+        _array(rows.names["item"])[unique % count],  # one object of each name
         None if queries is None else _array(queries.take(pa.array(present))),
         unique,
     )
@@ -305,9 +306,21 @@ def trimmed(
         for each in found
         if len(each.values) > MOST
     ]
-    if len(columns) < matrix.shape[1]:
-        matrix = matrix[:, columns]
-    return matrix, tuple(found), (*notices(batch, empty), *notes)
+    return _narrowed(matrix, columns), tuple(found), (*notices(batch, empty), *notes)
+
+
+def _narrowed(matrix: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+    """Some columns, ascending, of a matrix that is given up, in the memory of it."""
+    width, rows = len(columns), len(matrix)
+    if width == matrix.shape[1] or not matrix.flags.owndata:
+        return matrix[:, columns] if width < matrix.shape[1] else matrix
+    flat = matrix.ravel()
+    for start in range(0, rows, _PIECE):
+        piece = matrix[start : start + _PIECE, columns]
+        flat[start * width : start * width + piece.size] = piece.ravel()
+    del flat
+    matrix.resize((rows, width), refcheck=False)
+    return matrix
 
 
 def _check_same(

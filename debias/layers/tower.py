@@ -3,7 +3,7 @@
 Any Keras layer that maps `(..., F)` to `(..., out)` can stand in for `Tower`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,8 @@ from debias.data.kinds import Feature, coded_columns, starts
 from debias.engine.seeds import seed_at
 from debias.engine.tensors import glorot, rowwise
 from debias.types import Tensor
+
+_PIECE = 1 << 17  # items that mean and deviation are taken of at once
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -86,8 +88,15 @@ class Standardize(keras.layers.Layer):
             shape=size, initializer="ones", trainable=False, name="scale"
         )
 
-    def adapt(self, features: np.ndarray) -> "Standardize":
-        """Takes mean and deviation from `features` (N, F); returns itself."""
+    def adapt(
+        self, features: np.ndarray, rows: np.ndarray | None = None
+    ) -> "Standardize":
+        """Takes mean and deviation from `features` (N, F); returns itself.
+
+        Args:
+            features: Of all items.
+            rows: (N,) bool, the items that count; None counts all.
+        """
         if np.ndim(features) != 2 or len(features) == 0:
             raise ValueError(
                 f"features must be (items, F) with items > 0, got {np.shape(features)}"
@@ -95,30 +104,42 @@ class Standardize(keras.layers.Layer):
         if not self.weights:
             self.build((None, np.shape(features)[1]))
             self.built: bool = True
-        squeezed = np.sign(features) * np.log1p(np.abs(features))
-        if self.missing is None:
-            mean = squeezed.mean(axis=0, dtype="float64")
-            deviation = squeezed.std(axis=0, dtype="float64")
-        else:
-            mean, deviation = self._of_known(features, squeezed)
+        mean, deviation = self._moments(features, rows)
         self.mean.assign(mean)
         self.scale.assign(
             np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
         )
         return self
 
-    def _of_known(
-        self, features: np.ndarray, squeezed: np.ndarray
+    def _moments(
+        self, features: np.ndarray, rows: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of the numbers that are there; notes which are not."""
-        columns = list(self.linear)
-        squeezed[:, columns] = features[:, columns]
-        gone = np.isnan(features)
-        self.missing = tuple(np.flatnonzero(gone.any(axis=0)).tolist())
-        count = np.maximum((~gone).sum(axis=0), 1)
-        mean = np.where(gone, 0, squeezed).sum(axis=0, dtype="float64") / count
-        square = np.where(gone, 0, squeezed - mean) ** 2
-        return mean, np.sqrt(square.sum(axis=0, dtype="float64") / count)
+        columns, missing = list(self.linear), self.missing is not None
+
+        def pieces() -> Iterator[tuple[np.ndarray, np.ndarray | bool]]:
+            for start in range(0, len(features), _PIECE):
+                piece = np.asarray(features[start : start + _PIECE])
+                if rows is not None:
+                    piece = piece[rows[start : start + _PIECE]]
+                squeezed = np.sign(piece) * np.log1p(np.abs(piece))
+                squeezed[:, columns] = piece[:, columns]
+                yield squeezed, np.isnan(piece) if missing else False
+
+        width = np.shape(features)[1]
+        total, count = np.zeros(width), np.zeros(width, int)
+        for squeezed, gone in pieces():
+            total += np.where(gone, 0, squeezed).sum(axis=0, dtype="float64")
+            count += len(squeezed) - np.sum(gone, axis=0)
+        if missing:
+            every = len(features) if rows is None else int(rows.sum())
+            self.missing = tuple(np.flatnonzero(count < every).tolist())
+        count = np.maximum(count, 1)
+        mean, square = total / count, np.zeros(width)
+        for squeezed, gone in pieces():
+            squares = np.where(gone, 0, squeezed - mean) ** 2
+            square += squares.sum(axis=0, dtype="float64")
+        return mean, np.sqrt(square / count)
 
     def call(self, features: Tensor) -> Tensor:
         if features.shape[-1] != self.mean.shape[0]:  # which would broadcast

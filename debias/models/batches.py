@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -193,10 +194,15 @@ class LogBatches(tf.data.Dataset):
                 yield epoch, count, tf.constant(first)
 
 
+_TABLES: WeakKeyDictionary[RankingData, tf.Tensor] = WeakKeyDictionary()
+
+
 def _table(data: RankingData, preprocess: keras.layers.Layer | None) -> tf.Tensor:
     """The features of all items (items, F), preprocessed in pieces."""
-    if preprocess is None:
-        return tf.constant(data.features)
+    if preprocess is None:  # one copy for training, validation and test
+        if data not in _TABLES:
+            _TABLES[data] = tf.constant(data.features)
+        return _TABLES[data]
     pieces = (data.features[i : i + PIECE] for i in range(0, data.items, PIECE))
     return tf.concat([tf.convert_to_tensor(preprocess(p)) for p in pieces], 0)
 

@@ -206,7 +206,9 @@ def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
     seen[-1] = False
     number = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
     columns = {**log.columns(), "item": number[log.item]}
-    return ClickLog.trusted(**columns), data.features[seen[:-1]]
+    every = seen[:-1].all()
+    features = data.features if every else data.features[seen[:-1]]
+    return ClickLog.trusted(**columns), features
 
 
 def with_vocabulary(
@@ -247,12 +249,11 @@ def standardized(
             sessions on disk: all items.
     """
     if layer is None:
-        known = features
+        shown = None
         if isinstance(train, ClickLog):
             shown = np.zeros(len(features), bool)
             shown[train.item[train.mask]] = True
-            known = features[shown]
-        layer = Standardize.of(kinds).adapt(known)
+        layer = Standardize.of(kinds).adapt(features, shown)
     scaled = applied(layer, features)
     return layer, RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
 
