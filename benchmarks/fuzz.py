@@ -33,7 +33,7 @@ import typer
 
 from debias.data import ClickLog, RankingData
 
-COMMANDS = ("inspect", "train", "evaluate", "rank", "diagnose")
+COMMANDS = ("inspect", "train", "evaluate", "rank", "diagnose", "import")
 SLOW = 20.0  # seconds
 COLUMNS = ["features=f_*", "context=hour"]
 ACCEPTED, REFUSED = "accepted", "refused"
@@ -70,6 +70,16 @@ def base_table(seed: int = 0, sessions: int = 60) -> pa.Table:
             **{f"f_{k}": feature[query, item, k] for k in range(3)},
         }
     )
+
+
+def events() -> pa.Table:
+    """The impressions and clicks of that log as rows of their own."""
+    names = ["session", "query", "item", "position", "timestamp", "user"]
+    table = base_table()
+    clicked = table.filter(table["click"].cast(pa.bool_())).select(names)
+    rows = [(table.select(names), "impression"), (clicked, "click")]
+    named = [t.append_column("event", [[name] * len(t)]) for t, name in rows]
+    return pa.concat_tables(named).sort_by("timestamp")
 
 
 def own_log(seed: int = 0) -> tuple[ClickLog, RankingData]:
@@ -307,7 +317,7 @@ class Mutant(NamedTuple):
 def make(command: str, seed: int, folder: Path, trained: Path | None) -> Mutant:
     """The mutant of a command and a seed, written into a folder."""
     rng = np.random.default_rng([seed, COMMANDS.index(command)])
-    own = rng.random() < (0.15 if command == "rank" else 0.35)
+    own = rng.random() < {"rank": 0.15, "import": 0}.get(command, 0.35)
     maker = _own_mutant if own else _table_mutant
     path, fault, log = maker(command, rng, folder)
     out = str(folder / "out")
@@ -323,6 +333,7 @@ def make(command: str, seed: int, folder: Path, trained: Path | None) -> Mutant:
             f"{out}.html",
             "--no-features",
         ],
+        "import": lambda: ["import", *log, "-o", f"{out}.parquet"],
     }
     return Mutant(seed, path, fault, more[command]())
 
@@ -333,9 +344,9 @@ _TRAIN = ["--model", "naive", "--epochs", "1"]
 def _table_mutant(
     command: str, rng: Generator, folder: Path
 ) -> tuple[Path, str, list[str]]:
-    """Another program's log, or the table of its items."""
-    table = base_table()
-    apart = rng.random() < 0.2 and command != "rank"
+    """Another program's log, or the table of its items; or events."""
+    whole = table = events() if command == "import" else base_table()
+    apart = rng.random() < 0.2 and command not in ("rank", "import")
     if apart:  # features are in a table of their own
         names = ["query", "item", "label", "f_0", "f_1", "f_2"]
         items = (
@@ -355,7 +366,7 @@ def _table_mutant(
     try:
         raw = _WRITERS[kind](table)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):  # no such file
-        raw, fault = _WRITERS[kind](base_table()), ""
+        raw, fault = _WRITERS[kind](whole), ""
     if not fault or rng.random() < 0.1:
         change = mutated_bytes
         if kind != "parquet" and rng.random() < 0.6:
@@ -364,7 +375,7 @@ def _table_mutant(
         fault = "; ".join(filter(None, (fault, more)))
     path.write_bytes(raw)
     columns = [each for text in COLUMNS for each in ("-c", text)]
-    if command == "rank":
+    if command in ("rank", "import"):
         return path, fault, [str(path)]
     if apart:
         return (

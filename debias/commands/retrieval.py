@@ -7,7 +7,7 @@ version of it, `update` applies a stream of events to the version, and `query` a
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ INDEXES = ("exact", "hnsw", "ivf", "pq")
 EXTRA_INDEXES = ("annoy", "milvus")  # with extras of their own
 REPEATS = (AUTO, "exclude", "allow", "model")
 REPORTED = ("tower", "recipe", "passes", "held_out", "repeat", "repeats", "applied")
-PARTS = "user item time user_features item_features"
+PARTS = "user item time user_features item_features user_numbers item_numbers"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,8 +72,9 @@ Column = Annotated[
         "--column",
         "-c",
         help="ROLE=COLUMN, which column plays which role, such as item=product_id or "
-        "item_features='p_*'. The roles of features may be repeated, the others given "
-        f"once. Roles: {PARTS}.",
+        "item_features='p_*'. The roles of features and numbers may be repeated, the "
+        "others given once; whole numbers are categories but for those that "
+        f"item_numbers=price names. Roles: {PARTS}.",
     ),
 ]
 Users = Annotated[
@@ -92,6 +93,8 @@ class Columns(NamedTuple):
     time: str = "time"
     user_features: tuple[str, ...] = ("*",)
     item_features: tuple[str, ...] = ("*",)
+    user_numbers: tuple[str, ...] = ()
+    item_numbers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Columns":
@@ -107,7 +110,7 @@ class Columns(NamedTuple):
                 raise ValueError(
                     f"--column must be ROLE=COLUMN with a role of {PARTS}, got {text!r}"
                 )
-            if part.endswith("features"):
+            if part.endswith(("features", "numbers")):
                 if name in found.get(part, ()):
                     raise ValueError(f"--column names {part}={name} twice")
                 found[part] = (*found.get(part, ()), name)
@@ -126,21 +129,33 @@ class Columns(NamedTuple):
         return EventColumns(self.user, self.item, self.time)
 
     def features(
-        self, users: str | None, items: str | None
+        self,
+        users: str | None,
+        items: str | None,
+        notice: Callable[[str], None] = lambda text: None,
     ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """Raw columns of both tables, None of one that is not given."""
         from debias.data.features import read_features
 
-        def read(source: str | None, id: str, names: tuple[str, ...]) -> Any:
+        def read(source: str | None, side: str) -> Any:
             if source is None:
                 return None
+            id, names, numbers = (
+                getattr(self, f"{side}{part}") for part in ("", "_features", "_numbers")
+            )
             with share_bar("features") as progress:
-                return read_features(source, id, names, progress)
+                return read_features(
+                    source,
+                    id,
+                    names,
+                    progress,
+                    numbers=numbers,
+                    notice=lambda text: notice(
+                        f"{text}; numbers: -c {side}_numbers=NAME"
+                    ),
+                )
 
-        return (
-            read(users, self.user, self.user_features),
-            read(items, self.item, self.item_features),
-        )
+        return read(users, "user"), read(items, "item")
 
 
 @app.command()
@@ -281,7 +296,11 @@ def _train(
     from debias.retrieval.training import runs
 
     begun = time.perf_counter()
-    tables = mapping.features(asked["source"]["users"], asked["source"]["items"])
+    tables = mapping.features(
+        asked["source"]["users"],
+        asked["source"]["items"],
+        lambda text: say(f"note: {text}", err=True),
+    )
     with share_bar("reading") as progress:
         log, facts = runs.read_log(events, mapping.events, *tables, progress=progress)
     start(out, asked, force)  # only now: the events were read without a fault
@@ -582,6 +601,15 @@ def update(
                 f"older than one that was known of their user: {late:,}; histories are "
                 "in order of time"
             )
+        for side in ("users", "items"):
+            lacking = [each["lacks"][side] for each in found if side in each["lacks"]]
+            if lacking:
+                count = sum(each["count"] for each in lacking)
+                names = " ".join(lacking[0]["features"])
+                say(
+                    f"new {side} without features: {count:,}, which have no {names}; "
+                    f"say --{side} with a table that describes them"
+                )
     else:
         say(f"{root}: has applied all of {events} already")
 

@@ -2,19 +2,18 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from debias.commands.start import INTERRUPTED
 
-if TYPE_CHECKING:
-    pass
-
 FAILED = 1
+EVERY = 10.0  # seconds between two lines of progress
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of tables, for programs.")
@@ -78,7 +77,13 @@ def messages() -> Iterator[None]:
 
 @contextmanager
 def bar(label: str, total: float, unit: str = "") -> Iterator[Callable[[float], None]]:
-    """A bar with the time left on standard error; yields what moves it on."""
+    """A bar with the time left on standard error; yields what moves it on.
+
+    Where standard error is no screen, a line each `EVERY` seconds says the same.
+    """
+    if not sys.stderr.isatty():
+        yield _lines(label, total)
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -97,11 +102,28 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Callable[[float], 
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=_quiet.get() or not sys.stderr.isatty(),
+        disable=_quiet.get(),
         transient=True,
     ) as progress:
         task = progress.add_task(label, total=total)
         yield lambda step: progress.advance(task, step)
+
+
+def _lines(label: str, total: float) -> Callable[[float], None]:
+    """What says how far it is, for a file or a pipe."""
+    begun = said = time.monotonic()
+    done = 0.0
+
+    def advance(step: float) -> None:
+        nonlocal said, done
+        done += step
+        now = time.monotonic()
+        if now - said >= EVERY and 0 < done < total:
+            left = (now - begun) * (total - done) / done
+            say(f"{label}: {done / total:.0%}, {left:,.0f} s left", err=True)
+            said = now
+
+    return advance
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from debias.data.shown import matching
 from debias.data.tables import Part, Source, open_parts
 from debias.data.text import near, printable, quoted
 
+MANY = 100  # whole numbers that categories seldom have
 ID = "id"  # the feature that names a user or an item
 
 
@@ -21,12 +22,15 @@ def read_features(
     features: Sequence[str] = ("*",),
     progress: Callable[[float], None] = lambda share: None,
     first: bool = False,
+    numbers: Sequence[str] = (),
+    notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Raw columns for `FeatureTable.build` and `FeatureTable.append`, "id" first.
 
     Lists are multi-valued, numbers with a fraction and decimals numeric, all else
-    categorical; of CSV, a column counts as numbers if all of its values are. NULL is
-    missing, in a list as well.
+    categorical, so that whole numbers are names unless `numbers` says otherwise; of
+    CSV, a column counts as numbers if all of its values are. NULL is missing, in a list
+    as well.
 
     Args:
         source: As for `debias.data.tables.open_parts`, a row a user or an item.
@@ -34,17 +38,20 @@ def read_features(
         features: Names and patterns of the columns to read.
         progress: Called with the share that is read.
         first: Whether an id may come more than once; its first row counts.
+        numbers: Columns of whole numbers that are quantities.
+        notice: Called with a sentence on each column of so many different whole numbers
+            that they may be quantities.
 
     Raises:
-        ValueError: A column is missing, an id is empty or comes twice, or the file is
-            damaged; names it.
+        ValueError: A column is missing, an id is empty or comes twice, one of `numbers`
+            holds none, or the file is damaged; names it.
 
     >>> table = pa.table({"sku": [7, 8], "price": ["1.5", "2"], "kind": ["a", None]})
     >>> read_features(table, "sku")
     {'id': ['7', '8'], 'price': [1.5, 2.0], 'kind': ['a', None]}
     """
     parts = open_parts(source)
-    read = _chosen(parts, id, features)
+    read = _chosen(parts, id, features, numbers)
     batches = []
     for number, part in enumerate(parts):
         for batch, share in part.read(read, ()):
@@ -66,20 +73,35 @@ def read_features(
     values = {}
     for column in read[1:]:
         try:
-            values[column] = _values(one_array(table.column(column)))
+            array = one_array(table.column(column))
+            values[column] = _values(array, column in numbers)
         except (pa.ArrowException, UnicodeError, OverflowError) as error:
             raise ValueError(
                 f"{name}: column {printable(column)} holds what is no value: {error}"
             ) from error
+        count = 0 if column in numbers else _different(array)
+        if count > MANY:
+            notice(
+                f"{name}: column {printable(column)} holds {count:,} different whole "
+                "numbers, read as categories"
+            )
     return {name: [x[row] for row in once] for name, x in {ID: ids, **values}.items()}
 
 
-def _chosen(parts: Sequence[Part], id: str, features: Sequence[str]) -> tuple[str, ...]:
+def _chosen(
+    parts: Sequence[Part], id: str, features: Sequence[str], numbers: Sequence[str]
+) -> tuple[str, ...]:
     """The column of ids and those of features; all parts must have them alike."""
     name, schema = parts[0].name, parts[0].schema
     if id not in schema.names:
         raise ValueError(
             f"{name}: no column {printable(id)} of ids: {near(id, schema.names)}"
+        )
+    absent = next((each for each in numbers if each not in schema.names), None)
+    if absent is not None:
+        raise ValueError(
+            f"{name}: no column {printable(absent)} of numbers: "
+            f"{near(absent, schema.names)}"
         )
     found = matching(features, schema.names, {id})
     if found is None:
@@ -123,7 +145,20 @@ def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
     return ids
 
 
-def _values(column: pa.Array) -> list[Any]:
+def _different(column: pa.Array) -> int:
+    """How many different whole numbers a column holds; 0 of anything else."""
+    kind = column.type
+    if pa.types.is_string(kind) and column.null_count < len(column):
+        try:
+            column = column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return 0
+    return pc.count_distinct(column).as_py() if pa.types.is_integer(column.type) else 0
+
+
+def _values(column: pa.Array, number: bool = False) -> list[Any]:
+    if number and not is_list(column.type):
+        column = column.cast(pa.float64(), safe=False)
     if pa.types.is_string(column.type):
         column = _numbers(column)
     if is_list(column.type):

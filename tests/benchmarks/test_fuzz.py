@@ -38,9 +38,10 @@ def test_mutants_are_of_all_kinds_and_differ(tmp_path):
     assert len({mutant.fault for mutant in made}) > 50
 
 
+@pytest.mark.parametrize("command", ["inspect", "import"])
 @pytest.mark.parametrize("seed", range(8))
-def test_inspect_reads_or_refuses_by_name(seed, tmp_path):
-    verdict = fuzz.judged(fuzz.make("inspect", seed, tmp_path, None))
+def test_a_log_is_read_or_refused_by_name(seed, command, tmp_path):
+    verdict = fuzz.judged(fuzz.make(command, seed, tmp_path, None))
     assert verdict.outcome in (fuzz.ACCEPTED, fuzz.REFUSED), verdict.said
 
 

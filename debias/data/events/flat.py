@@ -162,6 +162,8 @@ class Flattener:
         """
         start = 0
         for rows, share in self._part.read(self._paths.every(), ()):
+            names, columns = rows.schema.names, map(plain, rows.columns)
+            rows = pa.RecordBatch.from_arrays(list(columns), names=names)
             for flat in self._flat(rows, start):
                 yield flat, share
             start += len(rows)
@@ -181,8 +183,10 @@ class Flattener:
         if "event" not in self._paths:
             return np.full(len(rows), QUERY, np.int8)
         event = value_of(rows, self._paths.of["event"][0])
-        if not pa.types.is_string(event.type):
-            event = event.cast(pa.string())
+        if is_list(event.type) or pa.types.is_struct(event.type):
+            what = f"must name an event, got {event.type}"
+            raise self._fault("event", None, 0, what, "say -c event=NAME")
+        event = _as_text([event])[0]
         coded = event.dictionary_encode()
         names = coded.dictionary.to_pylist()
         codes = coded.indices.fill_null(len(names)).to_numpy()

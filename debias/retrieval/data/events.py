@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -347,6 +348,8 @@ class Appended(NamedTuple):
         users, items: How many rows are new.
         bare: How many of these rows have none of the features that others have.
         late: How many new events are older than one that the log had of their user.
+        lacks: Of "users" and "items" of which some are bare, their "count" and the
+            names of the "features" that they lack.
     """
 
     log: Interactions
@@ -356,6 +359,7 @@ class Appended(NamedTuple):
     items: int
     bare: int
     late: int = 0
+    lacks: Mapping[str, Any] = MappingProxyType({})
 
 
 def append_events(
@@ -415,6 +419,14 @@ def append_events(
         len(item_table) - len(log.items),
         bare_users + bare_items,
         _late(log, user[new], time[new]),
+        {
+            side: {"count": count, "features": [n for n in table.columns if n != ID]}
+            for side, table, count in (
+                ("users", user_table, bare_users),
+                ("items", item_table, bare_items),
+            )
+            if count
+        },
     )
 
 

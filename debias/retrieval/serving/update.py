@@ -419,6 +419,7 @@ class Report(NamedTuple):
         duplicates: Left out: applied before.
         new_users, new_items: That got a row.
         bare: New users and items without any feature.
+        lacks: The same of each side, with what they lack, as `Appended` has it.
         late: Events older than one that was known of their user.
         moved_users, moved_items: Published again.
         seconds: That learning and publishing took.
@@ -431,6 +432,7 @@ class Report(NamedTuple):
     new_users: int
     new_items: int
     bare: int
+    lacks: Mapping[str, Any]
     late: int
     moved_users: int
     moved_items: int
@@ -510,6 +512,7 @@ def update(
                 appended.users,
                 appended.items,
                 appended.bare,
+                appended.lacks,
                 appended.late,
                 *moved,
                 time.perf_counter() - begun,

@@ -166,6 +166,26 @@ def test_updates_follow_the_stream_and_the_next_query_knows(folder):
     assert "not known" in run("query", root, "--user", "nobody").output
 
 
+def test_an_update_says_what_new_items_lack(folder, tmp_path):
+    root = tmp_path / "root"
+    run("publish", folder / "model", root)
+    new = pa.table({"uid": ["u1", "u1"], "sku": ["new", "newer"], "ts": [900, 901]})
+    pyarrow.csv.write_csv(new, tmp_path / "new.csv")
+    pyarrow.csv.write_csv(
+        pa.table({"sku": ["newer"], "kind": [1]}), tmp_path / "items.csv"
+    )
+    found = run("update", root, tmp_path / "new.csv").output
+    said = "new items without features: 2, which have no kind; say --items"
+    assert said in " ".join(found.split())
+    new = new.set_column(2, "ts", [[902, 903]]).slice(1)
+    new = new.set_column(1, "sku", [["newer"]])
+    pyarrow.csv.write_csv(new, tmp_path / "more.csv")
+    found = run(
+        "update", root, tmp_path / "more.csv", "--items", tmp_path / "items.csv"
+    )
+    assert "without features" not in found.output
+
+
 def took(*paths):
     """What user u3 took, in some files of events."""
     lines = [line for path in paths for line in path.read_text().splitlines()]

@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from debias.__main__ import app
+from debias.commands import screen
 from debias.commands.screen import messages, print_table, say
 from debias.data.text import printable
 
@@ -89,3 +90,13 @@ def test_silenced_commands_print_errors_and_json_alone(tmp_path):
     done = CliRunner().invoke(app, ["inspect", "nowhere.csv", "-q"])
     assert done.exit_code == 1 and "error: " in done.output
     assert "sessions" in CliRunner().invoke(app, command[:2]).output  # loud again
+
+
+def test_a_pipe_gets_lines_of_progress(capsys, monkeypatch):
+    clock = iter([0.0, 4.0, 12.0, 15.0, 30.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    with screen.bar("training", 200.0) as advance:
+        for _ in range(4):
+            advance(50.0)
+    captured = capsys.readouterr()
+    assert captured.err == "training: 50%, 12 s left\n" and captured.out == ""

@@ -104,6 +104,8 @@ def test_parts_must_be_alike(tmp_path):
         ("id,x\n1,2\n,3\n", {}, "column id is empty at row 1"),
         ("id,x\n1,2\n3,4\n1,2\n", {}, "'1' a second time at row 2"),
         ("id,x\n1,2\n3\n", {}, "row 1"),
+        ("id,x\n1,2\n", {"numbers": ["y"]}, "no column y of numbers"),
+        ("id,x\n1,a\n", {"numbers": ["x"]}, "column x holds what is no value"),
     ],
 )
 def test_rejects(tmp_path, text, options, message):
@@ -111,3 +113,18 @@ def test_rejects(tmp_path, text, options, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=f"items.csv.*{message}"):
         read_features(path, **options)
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["numbers", "text"])
+def test_many_whole_numbers_are_categories_which_is_said_or_numbers(text):
+    whole = [str(n) if text else n for n in range(101)]
+    table = pa.table(
+        {"id": range(101), "price": whole, "size": [n % 9 for n in range(101)]}
+    )
+    said = []
+    raw = read_features(table, notice=said.append)
+    assert raw["price"] == whole and len(said) == 1
+    assert said[0].startswith("table: column price holds 101 different whole numbers")
+    raw = read_features(table, numbers=["price"], notice=said.append)
+    assert raw["price"] == [float(n) for n in range(101)] and len(said) == 1
+    assert FeatureTable.build(raw).schema["price"] == {"kind": "numeric"}

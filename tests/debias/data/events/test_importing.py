@@ -692,6 +692,20 @@ def test_files_of_one_event_each_in_folders(tmp_path):
     assert [row["click"] for row in rows] == [[False, True], [False]]
 
 
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.binary()])
+def test_text_of_other_libraries(kind, tmp_path):
+    table = generic(
+        [("impression", "s", "q", "a", 1, 5), ("click", "s", None, "a", 1, 6)]
+    )
+    table = table.set_column(0, "event", table["event"].cast(kind))
+    table = table.set_column(3, "item", table["item"].cast(kind))
+    assert import_events(table, tmp_path / "log").clicks == 1
+    lists = pa.table({**dict(zip(table.column_names, table.columns, strict=True))})
+    lists = lists.set_column(0, "event", [[["click"], ["x"]]])
+    with pytest.raises(ValueError, match="must name an event, got list"):
+        import_events(lists, tmp_path / "two")
+
+
 def test_empty_ids_name_no_session_and_an_event_may_lack_its_query(tmp_path):
     table = generic(
         [
