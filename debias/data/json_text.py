@@ -8,7 +8,7 @@ columns of text that hold JSON.
 import io
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
@@ -35,7 +35,7 @@ def is_lines(stream: BinaryIO) -> bool:
     return not head.startswith(b"[") and (not end or line.rstrip().endswith(b"}"))
 
 
-def learnt(odd: Odd, error: Exception) -> bool:
+def learnt(odd: Odd, error: BaseException | None) -> bool:
     """Enters the place that Arrow calls of two types; whether that is news.
 
     >>> odd, text = {}, "Column(/a/[]/b) changed from string to number in row 6"
@@ -50,6 +50,30 @@ def learnt(odd: Odd, error: Exception) -> bool:
         return False
     odd[path] = "empty" if {found[2], found[3]} & {"object", "array"} else "text"
     return True
+
+
+def with_text(schema: pa.Schema, path: Sequence[str]) -> pa.Schema:
+    """The schema with text at a place, through lists as well, if it holds values.
+
+    >>> with_text(pa.schema({"a": pa.list_(pa.struct({"b": pa.int64()}))}), ["a", "b"])
+    a: list<item: struct<b: string>>
+      child 0, item: struct<b: string>
+          child 0, b: string
+    """
+
+    def changed(field: pa.Field, rest: Sequence[str]) -> pa.Field:
+        kind = field.type
+        if pa.types.is_list(kind):
+            inner = pa.field("item", kind.value_type)
+            return field.with_type(pa.list_(changed(inner, rest).type))
+        if pa.types.is_struct(kind):
+            return field.with_type(pa.struct(among(kind, rest)))
+        return field if rest else field.with_type(pa.string())
+
+    def among(fields: Iterable[pa.Field], rest: Sequence[str]) -> list[pa.Field]:
+        return [changed(f, rest[1:]) if f.name in rest[:1] else f for f in fields]
+
+    return pa.schema(among(schema, path))
 
 
 def as_lines(stream: BinaryIO, name: str, odd: Odd) -> io.RawIOBase:

@@ -32,7 +32,7 @@ from debias.data.ranking import RankingData
 from debias.data.roles import Columns, choose
 from debias.data.rows import LONGEST, Rows, positions, read_rows
 from debias.data.shown import REMEDIES
-from debias.data.tables import Part, Source, open_parts, unchanged
+from debias.data.tables import Part, Retyped, Source, open_parts, unchanged
 
 __all__ = ["Columns", "Reading", "read_log"]
 
@@ -155,18 +155,13 @@ def read_log(
     if table is not None:
         asked = replace(asked, features=None, label=None)
     parts = open_parts(source)
+    how = list_size, first_position, first_features, devices, scales, progress
     with unchanged(parts):
-        return _reading(
-            parts,
-            asked,
-            table,
-            list_size,
-            first_position,
-            first_features,
-            devices,
-            scales,
-            progress,
-        )
+        while True:
+            try:
+                return _reading(parts, asked, table, *how)
+            except Retyped:
+                continue
 
 
 def _reading(

@@ -20,7 +20,15 @@ import pyarrow as pa
 
 from debias.data.arrays import bytes_of, first_no_text
 from debias.data.files import check_regular
-from debias.data.json_text import Odd, Parsed, as_lines, holding_json, is_lines, learnt
+from debias.data.json_text import (
+    Odd,
+    Parsed,
+    as_lines,
+    holding_json,
+    is_lines,
+    learnt,
+    with_text,
+)
 from debias.data.nested import pruned, top
 from debias.data.stores import AnyPath, Remote, located, readable, refused, store_url
 from debias.data.text import near, printable, quoted
@@ -29,6 +37,7 @@ __all__ = [
     "BATCH",
     "DAMAGED",
     "Part",
+    "Retyped",
     "Source",
     "broken",
     "check_names",
@@ -62,6 +71,10 @@ _PACKED = (".gz", ".bz2", ".zst")
 DAMAGED = (pa.ArrowException, OSError, UnicodeError, OverflowError)
 
 Batches = Iterator[tuple[pa.RecordBatch, float]]
+
+
+class Retyped(ValueError):
+    """A place of a file turned out to have two types: read the part again as text."""
 
 
 @runtime_checkable
@@ -523,6 +536,8 @@ def _of_json(path: AnyPath) -> Part:
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         some = pruned(schema, columns)
+        for place, mode in odd.items():
+            some = with_text(some, place) if mode == "text" else some
         fields = [
             pa.field(n, _as_float(some.field(n).type))
             if n in numbers
@@ -531,8 +546,13 @@ def _of_json(path: AnyPath) -> Part:
             for n in some.names
         ]
         wanted = pa.schema(fields)
-        for batch, share in _blocks(path, lambda: opened(wanted)):
-            yield batch.select(wanted.names), share
+        try:
+            for batch, share in _blocks(path, lambda: opened(wanted)):
+                yield batch.select(wanted.names), share
+        except ValueError as error:
+            if learnt(odd, error.__cause__):
+                raise Retyped(str(error)) from error
+            raise
 
     try:
         with _lines(path) as stream:
@@ -545,6 +565,7 @@ def _of_json(path: AnyPath) -> Part:
                 if not learnt(odd, error):
                     raise
         schema = _sampled(path, schema) if lines else schema
+        schema = pa.schema([f.with_type(_untimed(f.type)) for f in schema])
         read_names(schema)
     except DAMAGED as error:
         raise _fault(path, error) from error
@@ -579,6 +600,15 @@ def _sampled(path: AnyPath, schema: pa.Schema) -> pa.Schema:
             except DAMAGED:
                 continue  # what is wrong with it is said when it is read
     return schema
+
+
+def _untimed(kind: pa.DataType) -> pa.DataType:
+    """Times become text: later rows may have fractions, or be no times."""
+    if pa.types.is_list(kind):
+        return pa.list_(_untimed(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _untimed(field.type)) for field in kind])
+    return pa.string() if pa.types.is_timestamp(kind) else kind
 
 
 def _as_float(kind: pa.DataType) -> pa.DataType:
@@ -629,15 +659,20 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
         )
     if isinstance(error, UnicodeError):  # in the names of the columns
         return _no_utf8(path)
+    if "straddl" in str(error):
+        return ValueError(
+            f"{path} at or behind row {seen}: a line is longer than {_BLOCK >> 20} MB; "
+            "write each object on a line of its own"
+        )
     if (
         odd := re.search(r"JSON to (\w+), couldn't parse:(.*)", str(error))
     ) is not None:
         return _odd_value(path, odd[1], odd[2].strip(), seen)
     # A list in a column is /column/[].
     text = re.sub(r"Column\(/(.+?)(/\[\])*\)", r"column \1", str(error))
+    text = re.sub(r"in row (\d+)", lambda m: f"in row {seen + int(m[1])}", text)
     if "Column() changed from object" in text:
         return ValueError(f"{path}: must hold a JSON object on each line: {text}")
-    text = re.sub(r"in row (\d+)", lambda m: f"in row {seen + int(m[1])}", text)
     # Of CSV, Arrow counts lines from 1, the header's being the first.
     text = re.sub(r"Row #(\d+)", lambda m: f"in row {int(m[1]) - 2}", text)
     where = f" at or behind row {seen}" if seen and "in row" not in text else ""

@@ -117,15 +117,27 @@ def check_columns(
             )
 
 
-def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
-    for column in schema.names:
-        kind = schema.field(column).type
+def _list_with(fields: pa.Schema | pa.StructType, name: str) -> str | None:
+    """The path of a list whose structs have such a field; None if there is none."""
+    for each in fields:
+        kind = each.type
         inner = kind.value_type if is_list(kind) else kind
-        if is_list(kind) and pa.types.is_struct(inner) and name in inner.names:
-            return (
-                f"each row holds a list of events; write these a line each, as jq -c "
-                f"'.{printable(column)}[]' does"
-            )
+        if not pa.types.is_struct(inner):
+            continue
+        if is_list(kind) and resolved(pa.schema(list(inner)), name) is not None:
+            return str(each.name)
+        if not is_list(kind) and (below := _list_with(inner, name)) is not None:
+            return f"{each.name}.{below}"
+    return None
+
+
+def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
+    within = _list_with(schema, name)
+    if within is not None:
+        return (
+            "each row holds a list of events; write these a line each, as jq -c "
+            f"'.{printable(within)}[]' does"
+        )
     tracker = tracker_of(schema)
     if role == "event" and tracker is not None:
         return f"these are events as --preset {tracker} reads them"

@@ -359,6 +359,16 @@ class _Making:
         events = sorted({n for found in self._found for n in found.actions})
         name = self._parts[0].name
         shown = any("shown" in paths_in(p, self._columns) for p in self._parts)
+        if self.how.shown == IMPRESSION and not len(self._schema):
+            found = _found(self._found)
+            role, what = "item", "an item"
+            if found.without_session:
+                role, what = "session", "a session or a user"
+            place = self._place(f"without_{role}", found.first[f"without_{role}"])
+            raise ValueError(
+                f"{name}: no event names {what}{place}; say -c {role}=NAME"
+                + (", or -c session= to part lists by pauses" * (role == "session"))
+            )
         if not len(self._schema) or (self.how.shown == SHOWN and not shown):
             raise ValueError(
                 f"{name}: no event shows an item: column "

@@ -18,7 +18,7 @@ from debias.data.events.flat import NAMES, Flattener, Found
 from debias.data.events.roles import EventColumns
 from debias.data.files import atomic_write
 from debias.data.records import read_record, write_record
-from debias.data.tables import Part
+from debias.data.tables import Part, Retyped
 
 BUCKETS = 128
 _CHUNK = 1 << 18  # rows parted at once
@@ -52,9 +52,14 @@ def spill(
     path = folder / f"{number:05d}.arrow"
     record = path.with_suffix(".json")
     if not record.exists():
-        flattener = Flattener(part, number, columns)
-        with atomic_write(path) as aside:
-            buckets, rows = _write(aside, flattener, progress)
+        while True:
+            flattener = Flattener(part, number, columns)
+            try:
+                with atomic_write(path) as aside:
+                    buckets, rows = _write(aside, flattener, progress)
+                break
+            except Retyped:
+                continue
         found = flattener.found
         first = {"first": found.first, "actions": dict(found.actions)}
         counts = {"batches": buckets, "bucket_rows": rows.tolist()}

@@ -733,9 +733,56 @@ def test_a_rank_that_is_missing_among_equal_times_is_that_of_its_row(tmp_path):
 
 
 def test_a_document_of_events_says_how_to_write_lines(tmp_path):
-    (tmp_path / "e.json").write_text(json.dumps({"data": [{"event": "click"}]}))
-    with pytest.raises(ValueError, match=r"e\.json: .*jq -c '\.data\[\]'"):
-        import_events(tmp_path / "e.json", tmp_path / "log")
+    path, event = tmp_path / "e.json", {"event": "click"}
+    for document, list_of in (
+        ({"data": [event]}, r"\.data"),
+        ({"hits": {"total": 1, "hits": [{"_source": event}]}}, r"\.hits\.hits"),
+    ):
+        path.write_text(json.dumps(document))
+        with pytest.raises(ValueError, match=rf"e\.json: .*jq -c '{list_of}\[\]'"):
+            import_events(path, tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"timestamp": "2026-03-01T12:00:00.25Z"},
+        {"timestamp": 1_772_359_200_000},
+        {"user_query": 7, "extra": []},
+        {"event_attributes": {"object": {"object_id": 7}, "position": {"ordinal": 2}}},
+        {
+            "event_attributes": {
+                "object": {"object_id": "7"},
+                "position": {"ordinal": "2"},
+            }
+        },
+    ],
+)
+def test_a_type_that_changes_far_down_a_file(change, tmp_path, monkeypatch):
+    from debias.data import tables
+
+    monkeypatch.setattr(tables, "_BLOCK", 1 << 11)
+    monkeypatch.setattr(tables, "_sampled", lambda path, schema: schema)
+    first = {
+        "action_name": "impression",
+        "query_id": "q",
+        "timestamp": "2026-03-01T12:00:00Z",
+        "user_query": "2026-01-01",
+        "extra": {},
+        "event_attributes": {"object": {"object_id": "a"}, "position": {"ordinal": 1}},
+    }
+    more = [first | {"query_id": f"q{n}"} for n in range(30)]
+    last = first | {"query_id": "last"} | change
+    acts = [{**row, "action_name": "click"} for row in (first, last)]
+    path = lines(tmp_path / "e.ndjson", [first, *more, last, *acts])
+    found = import_events(path, tmp_path / "log", "ubi")
+    assert (found.lists, found.impressions, found.clicks) == (32, 32, 2)
+
+
+def test_events_without_a_session_say_so(tmp_path):
+    table = generic([("impression", None, "q", "a", 1, 5)])
+    with pytest.raises(ValueError, match="column session, row 0; say -c session=NAME"):
+        import_events(table, tmp_path / "log")
 
 
 def test_events_under_names_of_another_tracker_say_which_preset(tmp_path):
