@@ -40,7 +40,7 @@ def inspect(
     problems, warnings = found.pop("problems"), found.pop("warnings")
     del found["notices"]  # said when the log was read
     kinds = found.pop("kinds")
-    rows = [{"what": k.replace("_", " "), "value": _text(v)} for k, v in found.items()]
+    rows = [{"what": _called(k), "value": _text(v)} for k, v in found.items()]
     print_table(inputs.name_of(source.log), rows)
     if kinds:
         print_table("Features (-c categories=NAME reads one as a category)", kinds)
@@ -98,6 +98,13 @@ def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
     if data is None or data.kinds is None:
         return []
     return described(data.kinds, data.features)
+
+
+def _called(name: str) -> str:
+    """What a number is called on the screen."""
+    if name == "moved":
+        return "share of items at several ranks"
+    return name.replace("_", " ")
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,9 @@ from debias.data.text import near, printable, quoted
 Chosen = Mapping[str, tuple[str, ...]]  # the columns of each role
 
 
+NEEDED = ("query", "item", "click")  # no log is read without them
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which column of a table plays which part.
@@ -142,22 +145,28 @@ def _single(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
             continue
         if wanted in names:
             chosen[field.name] = (wanted,)
-        elif wanted != field.default or field.name in ("query", "item", "click"):
+        elif wanted != field.default or field.name in NEEDED:
+            absent = [
+                role
+                for role in NEEDED
+                if role != field.name and getattr(asked, role) not in (None, *names)
+            ]
             raise ValueError(
                 f"{part.name}: no column {printable(wanted)} to be the {field.name}: "
-                f"{near(wanted, names)}; {_todo(part, field.name)}"
+                f"{near(wanted, names)}; {_todo(part, field.name, absent)}"
             )
     return chosen
 
 
-def _todo(part: Part, role: str) -> str:
+def _todo(part: Part, role: str, absent: Sequence[str]) -> str:
     from debias.data.events.roles import tracker_of
 
     tracker = tracker_of(part.schema)
     if tracker is not None:
         return f"for a log of events, debias import --preset {tracker} comes first"
+    named = " ".join(f"{each}=NAME" for each in (role, *absent))
     also = ", or query= where all ask the same" if role == "query" else ""
-    return f"say {role}=NAME{also}"
+    return f"say {named} (each with -c at the prompt){also}"
 
 
 def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str, ...]]:

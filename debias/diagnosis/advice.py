@@ -38,13 +38,16 @@ def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
     else:
         second = "Nothing was found that a position-based model cannot say."
     if "bad" in known:
+        few = "Too few items moved between ranks"
+        if known[0] != "bad":
+            few = "Items moved between ranks, but too few of them or too seldom clicked"
         return (
-            "Too few items moved between ranks: a click may come from the rank or from "
-            "the item, and no model can tell which.",
+            f"{few}: a click may come from the rank or from the item, and no model can "
+            "tell which.",
             second,
-            "Next: exchange items at random in a small share of sessions; `debias "
-            "plan` says which ranks, in how many sessions, and what that costs in "
-            "clicks.",
+            f"Next: {'log longer, or ' if known[0] != 'bad' else ''}exchange items at "
+            "random in a small share of sessions; `debias plan` says which ranks, in "
+            "how many sessions, and what that costs in clicks.",
         )
     first = "Items moved enough between ranks that an item can be compared with itself."
     if "caution" in known:

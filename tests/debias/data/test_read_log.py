@@ -440,6 +440,11 @@ def test_mapping_of_columns():
         ValueError, match=r"'itme=x' is not ROLE=COLUMN: did you mean item"
     ):
         Columns.of(["itme=x"])
+    foreign = pa.table({"visit": [1], "search": ["a"], "sku": ["x"], "clicked": [1]})
+    with pytest.raises(ValueError, match="say query=NAME item=NAME click=NAME"):
+        read_log(foreign)
+    with pytest.raises(ValueError, match=r"say query=NAME click=NAME \(each"):
+        read_log(foreign, Columns(item="sku"))
     with pytest.raises(ValueError, match=r"no column device_ to be the device.*device"):
         read_log(FLAT, Columns.of([*NAMED, "device=device_"]))
 

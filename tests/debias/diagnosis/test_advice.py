@@ -20,6 +20,7 @@ def graded(**grades):
     [
         ({}, ("moved enough", "Nothing was found", "`product` and `listwise`")),
         ({"connectivity": "bad"}, ("Too few items", "Nothing", "`debias plan`")),
+        ({"profile": "bad"}, ("Items moved", "Nothing", "Next: log longer, or exch")),
         ({"profile": "caution"}, ("wide margins", "Nothing", "`product`")),
         ({"overlap": "unknown"}, ("enough", "For 1 of the questions", "`product`")),
         ({"calibration": "caution"}, ("enough", "or cannot be checked", "`product`")),
