@@ -42,6 +42,22 @@ def plain(array: pa.Array) -> pa.Array:
     return array
 
 
+def whole(array: pa.Array) -> pa.Array:
+    """Text of whole numbers that a data frame wrote with a fraction, as numbers.
+
+    >>> whole(pa.array(["1.0", None])).to_pylist(), whole(pa.array(["1"])).to_pylist()
+    ([1, None], ['1'])
+    """
+    if not pa.types.is_string(array.type):
+        return array
+    if not pc.any(pc.match_substring_regex(array, r"\.0*$")).as_py():
+        return array
+    try:
+        return array.cast(pa.float64()).cast(pa.int64())
+    except pa.ArrowInvalid:
+        return array
+
+
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """A column in one piece, as `plain` has it."""
     if isinstance(column, pa.ChunkedArray):

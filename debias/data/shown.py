@@ -20,6 +20,7 @@ from debias.data.arrays import (
     is_list,
     plain,
     value_at,
+    whole,
 )
 from debias.data.lists import rectangle
 from debias.data.tables import Part
@@ -269,6 +270,8 @@ def numbers_of(
     if role in SEVERAL and is_list(array.type):
         return _lists_of_numbers(batch, role, column, width)
     rule = _RULES[role]
+    if rule.cast == pa.int64():
+        array = whole(array)
     if role == "click" and pa.types.is_string(array.type):  # also true and false
         array = _cast(batch, role, array, pa.bool_(), rule.words, column=column)
     array = _cast(batch, role, array, rule.cast, rule.words, column=column)

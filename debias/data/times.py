@@ -19,8 +19,14 @@ _CALLED = {
 }
 _RULE = "must be a time such as 2024-05-01 12:00:00Z or a number since 1970"
 # A basic form, with what else Arrow does not read in the extended one.
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _FORMS = (
     (r"^\s+|\s+$", ""),
+    *(  # Mar 1, 2026 @ 10:00:01.003, as dashboards of search engines export them
+        (rf"^{name} (\d+), (\d{{4}}) @ ", rf"\2-{number:02d}-\1 ")
+        for number, name in enumerate(_MONTHS, 1)
+    ),
+    (r"^(\d{4}-\d\d-)(\d) ", r"\10\2 "),
     (r"(?i)\s*(utc|gmt)$", "Z"),
     ("z$", "Z"),
     (r"^(\d{4}-\d\d-\d\d)t", r"\1T"),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import first_fault, is_list, plain, value_at
+from debias.data.arrays import first_fault, is_list, plain, value_at, whole
 from debias.data.events.roles import EventColumns, tracker_of
 from debias.data.nested import first_there, list_sizes, near_path, resolved, value_of
 from debias.data.shown import Batch
@@ -372,6 +372,7 @@ class Flattener:
         position = self._there(position)
         if pa.types.is_floating(position.type):
             position = pc.if_else(pc.is_nan(position), None, position)
+        position = whole(position)
         try:
             place = position.cast(pa.int32())
         except pa.ArrowNotImplementedError:

@@ -549,3 +549,17 @@ def test_a_first_piece_that_shows_nothing_decides_nothing():
     first = LISTS.slice(0, 1).set_column(at, "item", nothing)
     table = pa.concat_tables([first, LISTS])
     assert same(read_log(table, COLUMNS), read_log(TABLE, COLUMNS))
+
+
+def test_whole_numbers_that_a_data_frame_wrote_with_a_fraction(tmp_path):
+    table = TABLE.select(["session", "query", "item", "click", "position", "f_a"])
+    for name in ("click", "position"):
+        number = table.column_names.index(name)
+        text = [f"{value}.0" for value in ROWS[name]]
+        table = table.set_column(number, name, [text])
+    pyarrow.csv.write_csv(table, tmp_path / "log.csv")
+    found = read_log(tmp_path / "log.csv", Columns(features="f_*")).log
+    assert found.click.ravel().tolist() == [bool(c) for c in ROWS["click"]]
+    table = table.set_column(4, "position", [["1.0", "1.5"] * 4])
+    with pytest.raises(ValueError, match=r"must be a whole number, got '1.5' at row 1"):
+        read_log(table, Columns(features="f_*"))
