@@ -46,14 +46,14 @@ def whole(array: pa.Array) -> pa.Array:
     """Text of whole numbers that a data frame wrote with a fraction, as numbers.
 
     >>> whole(pa.array(["1.0", None])).to_pylist(), whole(pa.array(["1"])).to_pylist()
-    ([1, None], ['1'])
+    ([1.0, None], ['1'])
     """
     if not pa.types.is_string(array.type):
         return array
     if not pc.any(pc.match_substring_regex(array, r"\.0*$")).as_py():
         return array
     try:
-        return array.cast(pa.float64()).cast(pa.int64())
+        return array.cast(pa.float64())
     except pa.ArrowInvalid:
         return array
 

@@ -19,7 +19,20 @@ _CALLED = {
 }
 _RULE = "must be a time such as 2024-05-01 12:00:00Z or a number since 1970"
 # A basic form, with what else Arrow does not read in the extended one.
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = [
+    "Jan",
+    "Feb",
+    "Mar",
+    "Apr",
+    "May",
+    "Jun",
+    "Jul",
+    "Aug",
+    "Sep",
+    "Oct",
+    "Nov",
+    "Dec",
+]
 _FORMS = (
     (r"^\s+|\s+$", ""),
     *(  # Mar 1, 2026 @ 10:00:01.003, as dashboards of search engines export them

@@ -561,5 +561,5 @@ def test_whole_numbers_that_a_data_frame_wrote_with_a_fraction(tmp_path):
     found = read_log(tmp_path / "log.csv", Columns(features="f_*")).log
     assert found.click.ravel().tolist() == [bool(c) for c in ROWS["click"]]
     table = table.set_column(4, "position", [["1.0", "1.5"] * 4])
-    with pytest.raises(ValueError, match=r"must be a whole number, got '1.5' at row 1"):
+    with pytest.raises(ValueError, match=r"must be a whole number, got 1.5 at row 1"):
         read_log(table, Columns(features="f_*"))
