@@ -27,7 +27,7 @@ from scipy import sparse
 from debias.data import ClickLog
 from debias.propensity.cells import Pairs, pairs, typical
 from debias.propensity.pbm_maximum import accelerated
-from debias.propensity.position_based import design
+from debias.propensity.position_based import design, squared
 
 FLOOR = -20.0  # log attraction of an item that is never clicked
 # Clicks of the item of the median click that the tabular form needs. On simulated logs
@@ -320,11 +320,11 @@ def _newton(
     pull = np.bincount(flat, (seen - expected).ravel(), minlength=len(table))
     mass = np.bincount(flat, expected.ravel(), minlength=len(table))
     share = np.divide(expected, total, out=np.zeros_like(expected), where=total > 0)
-    curve = (table.T * mass) @ table
+    curve = squared(table, mass)
     for start in range(0, len(pair), PIECE):  # features of all cells fill no memory
         part = slice(start, start + PIECE)
         mean = _rows(share[part], pair[part], len(table)) @ table
-        curve -= (mean.T * total[part, 0]) @ mean
+        curve -= squared(mean, total[part, 0])
     move = np.linalg.lstsq(curve, table.T @ pull, rcond=1e-10)[0]
     reach = np.abs(table @ move).max(initial=0.0)
     return move * min(1.0, 2.0 / max(reach, 1e-12))
