@@ -107,8 +107,9 @@ def rank(
 def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list[str]:
     """What the training called features, session and query, but for what is given.
 
-    A column of sessions that only the training's log had is left out: candidates that
-    nobody was shown have none. With a query given, that alone groups the rows.
+    A column of sessions or items that only the training's log had is left out:
+    candidates that nobody was shown have no session. With a query given, that alone
+    groups the rows.
     """
     from debias.artifacts import plan_of
     from debias.data.tables import open_parts
@@ -116,12 +117,13 @@ def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list
     named = {text.partition("=")[0] for text in given}
     if "query" in named and "session" not in named:
         return [*trained_columns(folder, table, ("session=", *given)), "session="]
-    wanted = {"features", "query", "session"} - named
+    wanted = {"features", "query", "session", "item"} - named
     asked = plan_of(folder, ("source",))["source"]["column"]
     columns = [text for text in asked if text.partition("=")[0] in wanted]
     there = open_parts(table)[0].schema.names
-    absent = [c for c in columns if c.startswith("session=") and c[8:] not in there]
-    return [text for text in columns if text not in absent]
+    optional = ("session", "item")
+    pairs = [text.partition("=")[::2] for text in columns]
+    return [f"{r}={c}" for r, c in pairs if r not in optional or c in there]
 
 
 class Model(NamedTuple):
@@ -265,7 +267,8 @@ def rank_rows(
         feature_count: F.
         column: Texts ROLE=COLUMN for session, query and, where `score` knows no names,
             features. Rows are ranked within their session or, without that column,
-            within their query; without both there is no rank.
+            within their query; without both there is no rank. Where the items of a
+            row are a list, so are its features, and score and rank.
         progress: Called with the share of the work done.
 
     Returns:
@@ -298,6 +301,7 @@ def _rank_rows(
     """`rank_rows` of parts; `seen` gets the names of the groups."""
     import pyarrow as pa
 
+    from debias.data.arrays import is_list
     from debias.data.by_name import columns_of, matrix
     from debias.data.numbers import typed
     from debias.data.read_log import Columns
@@ -306,26 +310,39 @@ def _rank_rows(
     schema = parts[0].schema
     called = "new_rank" if "rank" in schema.names else "rank"
     _check_output(parts[0].name, schema, ("score", called))
-    group = _group(parts[0].name, schema, asked)
+    listed = asked.item in schema.names and is_list(schema.field(asked.item).type)
+    group = None if listed else _group(parts[0].name, schema, asked)
     names = score.feature_names
     if names is None:
         keys = {str(asked.session), str(asked.query)}
         names = _numbered(parts[0].name, schema, asked.features, keys)
     coded = {each.name for each in score.kinds or () if each.coded}
-    numbers = set(columns_of(schema, names, parts[0].name)) - coded
+    columns = columns_of(schema, names, parts[0].name)
+    numbers = set(columns) - coded
+
+    def features(rows: pa.RecordBatch, where: str, start: int) -> np.ndarray:
+        values = matrix(rows, names, where, start, score.kinds)
+        if values.shape[1] != feature_count:
+            raise ValueError(
+                f"{where}: column {' '.join(names)}: the model reads "
+                f"{feature_count} features, got {values.shape[1]}"
+            )
+        return values
 
     def scored() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):
             start = 0
             for rows, share in part.read(schema.names, numbers):
-                values = matrix(rows, names, part.name, start, score.kinds)
-                if values.shape[1] != feature_count:
-                    raise ValueError(
-                        f"{part.name}: column {' '.join(names)}: the model reads "
-                        f"{feature_count} features, got {values.shape[1]}"
-                    )
                 table = pa.Table.from_batches([typed(rows, types)])
-                table = table.append_column("score", pa.array(score(values)))
+                if listed:
+                    at, flat, gaps = _shown(rows, asked.item, columns, part.name, start)
+                    values = _in_lists(features, flat, at, part.name, start)
+                    lists = _as_lists(score(values), at, len(rows), gaps)
+                    for name, column in zip(("score", called), lists, strict=True):
+                        table = table.append_column(name, column)
+                else:
+                    values = features(rows, part.name, start)
+                    table = table.append_column("score", pa.array(score(values)))
                 yield table, (number + share) / len(parts)
                 start += len(rows)
 
@@ -333,6 +350,60 @@ def _rank_rows(
     if group is not None:
         batches = _ranked(batches, group, source, called, seen)
     return _write(source, out, batches, progress)
+
+
+def _shown(
+    rows: "pa.RecordBatch", item: str, columns: Sequence[str], where: str, start: int
+) -> tuple[np.ndarray, "pa.RecordBatch", np.ndarray]:
+    """The row of each item of lists, columns with an entry for each, and padding."""
+    import pyarrow as pa
+
+    from debias.data.arrays import plain
+    from debias.data.shown import Batch, exploded, is_padding
+
+    arrays = {
+        "item": [plain(rows.column(item))],
+        "features": [plain(rows.column(name)) for name in columns],
+    }
+    chosen = {"item": (item,), "features": tuple(columns)}
+    found = exploded(Batch(where, start, arrays, None, chosen))
+    assert found.at is not None
+    flat = pa.RecordBatch.from_arrays(found.arrays["features"], names=list(columns))
+    return found.at, flat, is_padding(found.arrays["item"][0])
+
+
+def _in_lists(
+    features: Callable[["pa.RecordBatch", str, int], np.ndarray],
+    flat: "pa.RecordBatch",
+    at: np.ndarray,
+    where: str,
+    start: int,
+) -> np.ndarray:
+    """Features of all shown items; a fault names the list and the place within it."""
+    try:
+        return features(flat, where, 0)
+    except ValueError:
+        for row in range(int(at[-1]) + 1):
+            first, stop = np.searchsorted(at, [row, row + 1])
+            some = flat.slice(first, stop - first)
+            features(some, f"{where}: list {start + row}", 0)
+        raise
+
+
+def _as_lists(
+    scores: np.ndarray, at: np.ndarray, count: int, gaps: np.ndarray
+) -> tuple["pa.Array", "pa.Array"]:
+    """Scores and ranks as lists; padding has the score NULL and the rank 0."""
+    import pyarrow as pa
+
+    order = np.lexsort((np.where(gaps, np.inf, -scores), at))
+    starts = np.searchsorted(at, np.arange(count + 1))
+    rank = np.empty(len(at), np.int32)
+    rank[order] = np.arange(len(at)) - starts[at] + 1
+    ends = pa.array(starts.astype(np.int32))
+    values = pa.array(scores, mask=gaps), pa.array(np.where(gaps, 0, rank))
+    score, place = (pa.ListArray.from_arrays(ends, each) for each in values)
+    return score, place
 
 
 class _Group(NamedTuple):

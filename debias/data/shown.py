@@ -130,7 +130,7 @@ def shown_batches(
             arrays = {r: [batch.column(n) for n in chosen[r]] for r in roles}
             found = _plain(Batch(part.name, start, arrays, None, chosen))
             yield (
-                _plain(_exploded(found)) if listed(part, chosen) else found,
+                _plain(exploded(found)) if listed(part, chosen) else found,
                 (number + share) / len(parts),
             )
             start += batch.num_rows
@@ -150,8 +150,12 @@ def _plain(batch: Batch) -> Batch:
     return batch._replace(arrays=arrays)
 
 
-def _exploded(batch: Batch) -> Batch:
-    """A batch with a row a session as one with an entry a shown item."""
+def exploded(batch: Batch) -> Batch:
+    """A batch with a row a session as one with an entry a shown item.
+
+    Raises:
+        ValueError: A list is empty, or of another length than that of the items.
+    """
     item = batch.arrays["item"][0]
     size = pc.list_value_length(item).fill_null(0).to_numpy().astype(np.int64)
     if size.size and size.min() == 0:

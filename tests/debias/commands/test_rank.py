@@ -54,6 +54,25 @@ def test_candidates_without_a_session_are_ranked_within_the_query(tmp_path):
         ranks(some, ["session=sid", "query=q"], tmp_path)
 
 
+def test_lists_of_a_log_are_ranked_row_by_row(tmp_path):
+    table = pa.table(
+        {
+            "session": ["s", "t", "s"],
+            "item": [["a", "b"], ["c"], ["a", None, "d"]],
+            "f": [[1.0, 2.0], [5.0], [3.0, 9.0, 4.0]],
+        }
+    )
+    assert ranks(table, [], tmp_path) == [[2, 1], [1], [2, 0, 1]]
+    scores = pq.read_table(tmp_path / "out.parquet")["score"].to_pylist()
+    assert scores == [[1.0, 2.0], [5.0], [3.0, None, 4.0]]
+    for wrong, message in (
+        ([[1.0], [5.0], [3.0, 9.0, 4.0]], "column f .features. has 1 entries for 2 it"),
+        ([[1.0, 2.0], [np.inf], [3.0, 9.0, 4.0]], "list 1: column f .*finite, got inf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ranks(table.set_column(2, "f", [wrong]), [], tmp_path)
+
+
 def test_what_training_was_told_holds_where_nothing_else_is_said(tmp_path):
     columns = ["session=sid", "query=q", "features=f_*", "item=doc"]
     plan = {"source": {"column": columns}}
