@@ -6,7 +6,7 @@ The folder holds `train.json` (what was asked for), `checkpoint.npz` and `candid
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -299,7 +299,7 @@ def _write_page(
         assert given.data is not None
         items = given.data.arranged(trained.feature_names, trained.ranker.kinds)
         drawn = pages.examination(given.log, trained, items.features)
-    why = f"{report['model']}: {report['why']}." if report["candidates"] else ""
+    why = f"{_reason(report)}." if report["candidates"] else ""
     words = [why, report["note"]]
     sections = [("Sessions", [report["sessions"]]), *_sections(report)]
     headline = f"{report['model']}, trained on {inputs.name_of(log.source.log)}"
@@ -312,11 +312,23 @@ def _sections(report: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
     return [*found, ("Passes", report["history"])]
 
 
+def _reason(report: Mapping[str, Any]) -> str:
+    """The model and why it was taken, its name once.
+
+    >>> _reason({"model": "xpa", "why": "as asked"})
+    'xpa: as asked'
+    >>> _reason({"model": "xpa", "why": "xpa has 60% of the pairs in order"})
+    'xpa has 60% of the pairs in order'
+    """
+    model, why = report["model"], report["why"]
+    return why if why.startswith(f"{model} ") else f"{model}: {why}"
+
+
 def _print(report: dict[str, Any], out: Path) -> None:
     for title, rows in _sections(report):
         if rows:
             print_table(title, rows)
-    say(f"{report['model']}: {report['why']}")
+    say(_reason(report))
     if report["note"]:
         say(report["note"])
     if targets := report.get("targets"):

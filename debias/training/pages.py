@@ -23,6 +23,9 @@ EXPLAINED = {  # names that a table may show, with or without a cutoff such as @
     "was shown. It keeps the bias of the clicks.",
     "predicted": "Mean click probability that the model predicts at this position. "
     "A calibrated model comes near the click rate.",
+    "pairs_in_order": "Share of the comparable pairs of held-out clicks that the model "
+    "puts in order. A pair stood at the same place for the same query.",
+    "above_naive": "Lead over `softmax_naive` in that share, with its standard error.",
     "ndcg": "Gain of the ranking over that of the best one, by grades, from 0 to 1.",
     "mrr": "Mean of 1 / rank of the first relevant item, by grades.",
     "loss": "What training lowers, mean of a pass.",

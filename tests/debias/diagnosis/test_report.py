@@ -341,16 +341,19 @@ def test_in_a_browser(width, tmp_path):
             drawn.filter(each => each.clientWidth > 0).length,
             Math.min(...heights.filter(height => height > 0)),
             inner.querySelector(".scroll").scrollWidth,
-            inner.querySelector(".scroll").clientWidth];
+            inner.querySelector(".scroll").clientWidth,
+            Math.max(0, ...[...inner.querySelectorAll(".words span")]
+              .map(words => words.getBoundingClientRect().right))];
         }};</script>""",
         encoding="utf-8",
     )
     title = re.search(r"<title>([^<]*)", browse(path, "--dump-dom"))[1]
-    scroll, client, figures, least, table, seen = map(float, title.split(","))
+    scroll, client, figures, least, table, seen, words = map(float, title.split(","))
     assert scroll == client == width
     assert figures == 6  # of the two drawings of each, one
     assert least > 8  # pixels of the smallest letters
     assert table == seen or width < 1180  # all estimates at once where there is room
+    assert words <= width  # sentences of a table are read without scrolling
 
 
 def test_where_devices_differ_one_bias_tower_does_not_suffice():
