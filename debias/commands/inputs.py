@@ -79,7 +79,7 @@ Memory = Annotated[
 Cluster = Annotated[
     str | None,
     typer.Option(
-        help="Dask scheduler, as tcp://HOST:PORT, whose workers read the files, or "
+        help="Dask scheduler, as tcp://HOST:PORT, whose workers share the work, or "
         "local:N for N processes here; needs the extra `cluster`.",
     ),
 ]

@@ -492,14 +492,16 @@ def publish(
         ),
     ] = None,
     keep: Kept = 3,
+    cluster: inputs.Cluster = None,
     json: AsJson = False,
 ) -> None:
     """Makes a trained model a version that is served: tower, vectors and index."""
     with messages():
         how = _searcher(index, milvus_uri)
+        from debias.engine.cluster import joined
         from debias.retrieval.serving import versions
         from debias.retrieval.serving.update import LEARNERS, publish_full
-        from debias.retrieval.training.runs import open_run
+        from debias.retrieval.training.runs import encoded, open_run
 
         run = open_run(folder)
         if run.request["settings"].get("hold_out"):
@@ -513,7 +515,10 @@ def publish(
             "index": index,
             "milvus_uri": milvus_uri,
         }
-        applied = run.report["applied"]
+        applied, vectors = run.report["applied"], None
+        if cluster is not None:
+            with joined(cluster) as over:
+                vectors = encoded(folder, len(run.learner.log.items), over)
         with versions.alone(root, LEARNERS), share_bar("publishing") as progress:
             served = publish_full(
                 root,
@@ -525,6 +530,7 @@ def publish(
                 ranker=ranker,
                 keep=keep,
                 progress=progress,
+                vectors=vectors,
             )
         measured = served.index.report
         log = run.learner.log

@@ -223,6 +223,7 @@ def publish_full(
     ranker: Path | None = None,
     keep: int = 3,
     progress: Callable[[float], None] = lambda share: None,
+    vectors: np.ndarray | None = None,
 ) -> Served:
     """Publishes the user tower, all item vectors and a new index.
 
@@ -236,10 +237,12 @@ def publish_full(
         ranker: As for `debias.retrieval.serving.versions.publish`.
         keep: Versions to keep.
         progress: Called with the share that is done.
+        vectors: Of all items, as `Learner.item_vectors` gives them; None: encoded here.
     """
     users = len(learner.log.users)
     some = np.unique(np.linspace(0, users - 1, 200).astype(int))
-    vectors = learner.item_vectors()
+    if vectors is None:
+        vectors = learner.item_vectors()
     progress(0.1)
     index = build(
         vectors,

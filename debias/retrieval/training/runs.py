@@ -13,11 +13,13 @@ Each file is complete or absent, whenever the process is killed.
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from debias.data.files import content_hash
 from debias.data.records import read_record, write_record
 from debias.retrieval.data.events import (
     EventColumns,
@@ -44,8 +46,10 @@ from debias.retrieval.training.learner import (
 from debias.retrieval.training.recipe import Recipe, recipe_of
 from debias.retrieval.training.repeating import fit_repeat, withheld
 from debias.retrieval.training.selection import MAX_PASSES, Choice, select
+from debias.types import Over
 
 Raw = Mapping[str, Any] | None
+PIECE = 1 << 16  # items that a worker encodes at a time, whole blocks of a tower
 
 
 def _nothing(amount: float) -> None:
@@ -237,6 +241,34 @@ class Run(NamedTuple):
     def repeat(self) -> Repeat:
         """The policy of repeats, with its weights."""
         return Repeat.of(self.report.get("repeat", "exclude"))
+
+
+def encoded(folder: Path, items: int, over: Over, piece: int = PIECE) -> np.ndarray:
+    """(items, d) the vectors of all items of a run, such as by workers of a cluster.
+
+    The numbers of `Learner.item_vectors`: a tower takes the same blocks of items.
+
+    Args:
+        folder: As for `open_run`; all workers see it.
+        items: How many there are.
+        over: Encodes the pieces.
+        piece: Items of one.
+    """
+    run = folder.absolute()
+    contents = content_hash(run / "report.json", *sorted((run / "learner").glob("*")))
+    every = range(items)
+    asked = [every[start : start + piece] for start in every[::piece]]
+    return np.concatenate(list(over(partial(_encoded, run, contents), asked)))
+
+
+def _encoded(folder: Path, contents: str, rows: range) -> np.ndarray:
+    return _opened(folder, contents).learner.item_vectors(np.asarray(rows))
+
+
+@lru_cache(1)
+def _opened(folder: Path, contents: str) -> Run:
+    """A run, read once by each worker; `contents` is another where it was replaced."""
+    return open_run(folder)
 
 
 def open_run(folder: Path) -> Run:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from debias.__main__ import app
+from debias.retrieval.training import runs
 
 pytestmark = [
     pytest.mark.usefixtures("eagerly"),
@@ -43,6 +44,12 @@ def write(path, start, stop):
     )
     pyarrow.csv.write_csv(table.slice(start, stop - start), path)
     return path
+
+
+def test_items_are_encoded_in_pieces(folder):
+    learner = runs.open_run(folder / "model").learner
+    found = runs.encoded(folder / "model", 25, lambda f, some: map(f, some), piece=8)
+    np.testing.assert_allclose(found, learner.item_vectors(), rtol=1e-6, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
