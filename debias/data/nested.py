@@ -150,6 +150,17 @@ def value_of(rows: pa.RecordBatch, path: str) -> pa.Array:
     return _within(rows.column(column), rest.split(".") if rest else [])
 
 
+def type_at(schema: pa.Schema, path: str) -> pa.DataType:
+    """The type of the values of a path; of lists, that of their entries.
+
+    >>> items = pa.list_(pa.struct({"id": pa.int64()}))
+    >>> type_at(pa.schema({"items": items}), "items.id")
+    DataType(int64)
+    """
+    kind = value_of(pa.RecordBatch.from_pylist([], schema), path).type
+    return kind.value_type if is_list(kind) else kind
+
+
 def _within(array: pa.Array, path: Sequence[str]) -> pa.Array:
     array = plain(array)
     if not path:

@@ -36,6 +36,7 @@ from debias.data.events.spill import (
     spill,
 )
 from debias.data.files import atomic_write
+from debias.data.nested import type_at
 from debias.data.records import plain, read_record, write_record
 from debias.data.tables import Part, Source, in_memory, open_parts, unchanged, with_json
 from debias.data.text import near, printable, quoted
@@ -580,7 +581,28 @@ class _Making:
                 "no event is an impression: what was shown is what the queries "
                 "returned, whether or not anybody saw it"
             )
-        return [*said, *dict.fromkeys(found.notices)]
+        return [*said, *self._retyped(), *dict.fromkeys(found.notices)]
+
+    def _retyped(self) -> list[str]:
+        """Names that are numbers in one file and text in another, in words."""
+        said = []
+        for role in ("session", "item", "query", "user", "device"):
+            first: dict[bool, str] = {}  # by whether it is text
+            for part in self._parts:
+                paths = paths_in(part, self._columns).of
+                shown = paths.get("shown", ()) if role == "item" else ()
+                for path in (*paths.get(role, ()), *shown):
+                    kind = type_at(part.schema, path)
+                    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+                    if not pa.types.is_null(kind):
+                        where = f"{printable(path)} in {part.name}"
+                        first.setdefault(not number, where)
+            if len(first) > 1:
+                said.append(
+                    f"the {role} is numbers in column {first[False]} and text in "
+                    f"column {first[True]}: read as text"
+                )
+        return said
 
     def _place(self, what: str, origin: int | None) -> str:
         """Where the first of a kind was read, in words."""

@@ -454,6 +454,11 @@ def test_numbers_in_one_shard_and_text_in_another_are_one_name(tmp_path):
         [tmp_path / "0.parquet", tmp_path / "1.parquet"], tmp_path / "log"
     )
     assert found.clicked == 1 and rows_of(tmp_path / "log")[0]["item"] == ["5"]
+    said = [notice for notice in found.notices if "read as text" in notice]
+    assert len(said) == 2 and said[1] == (
+        f"the item is numbers in column item in {tmp_path}/0.parquet and text in "
+        f"column item in {tmp_path}/1.parquet: read as text"
+    )
 
 
 def test_bad_events_name_file_column_and_row(tmp_path):
