@@ -80,7 +80,8 @@ def import_events(
     first_position: Annotated[
         int | None,
         typer.Option(
-            help="What the events call the first position; by default 0 if any has it."
+            help="What the events call the first position; by default 0 or 1, as lists "
+            "have it."
         ),
     ] = None,
     gap: Annotated[

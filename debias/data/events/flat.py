@@ -37,6 +37,7 @@ class Found:
         without_item, without_session: Events that name none; and the first such row.
         calendar: Whether times are of a calendar; None where there are none.
         least: The least position of an impression.
+        zeros, ones: Impressions at position 0 and at position 1.
         listed: Whether an event has a list of items.
         first: The first row of each fault, by its name.
         notices: What was taken for what.
@@ -49,6 +50,8 @@ class Found:
     without_session: int = 0
     calendar: bool | None = None
     least: int | None = None
+    zeros: int = 0
+    ones: int = 0
     listed: bool = False
     first: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
@@ -389,6 +392,8 @@ class Flattener:
                 entry = int(np.argmax(place.fill_null(0).to_numpy() < 0))
                 what = f"must be a rank from 0 or 1, got {place[entry]}"
                 raise self._fault("position", origin, entry, what)
+            self.found.zeros += pc.sum(pc.equal(shown, 0)).as_py()
+            self.found.ones += pc.sum(pc.equal(shown, 1)).as_py()
             before = self.found.least
             self.found.least = least if before is None else min(least, before)
         return place

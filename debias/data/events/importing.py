@@ -131,7 +131,8 @@ def import_events(
         out: A new folder of Parquet files, or one file NAME.parquet.
         columns: What the source calls things: a preset, ubi, ga4 or generic, or
             `PRESETS["ubi"].replaced(["click=click,add_to_cart"])`.
-        first_position: What it calls the first rank; None: 0 if any item stands there.
+        first_position: What it calls the first rank; None: 0 if at least half as many
+            items stand there as at 1.
         gap: Seconds without an event of the user's that end a list, where nothing else
             tells lists apart.
         window: Seconds within which an action belongs to an impression; None: any where
@@ -347,10 +348,17 @@ class _Making:
             )
         if window is None and by != "key":
             window = gap
+        zeros, ones = (
+            sum(getattr(found, name) for found in self._found)
+            for name in ("zeros", "ones")
+        )
+        if first is None:  # a list that counts from 0 has an item there, and one at 1
+            first = 0 if zeros and 2 * zeros >= ones else 1
+        self._strays = zeros if first == 1 else 0
         return How(
             by,
             IMPRESSION if showing else SHOWN,
-            min(counted, 1) if first is None else first,
+            first,
             int(gap * 1e6),
             None if window is None else int(window * 1e6),
             len(self._columns.target),
@@ -435,7 +443,7 @@ class _Making:
             rows.column("kind").to_numpy()[order],
             codes["key"],
             codes["item"],
-            rows.column("place").fill_null(-1).to_numpy().astype(np.int64)[order],
+            self._places(rows)[order],
             time,
             rows.column("row").to_numpy()[order],
             codes["query"],
@@ -443,6 +451,11 @@ class _Making:
         lists, counts = join(events, self.how)
         counts.copies = counts.note("copies", np.unique(np.sort(row)[copies]))
         return self._table(rows, order, events, lists), counts
+
+    def _places(self, rows: pa.Table) -> np.ndarray:
+        """(n,) int64 ranks as the source has them, -1 for none."""
+        place = rows.column("place").fill_null(-1).to_numpy().astype(np.int64)
+        return np.where(place < self.how.first, -1, place)
 
     def _table(
         self, rows: pa.Table, order: np.ndarray, events: Events, lists: Lists
@@ -576,6 +589,11 @@ class _Making:
             said[-1] += f" ({printable(', '.join(others[:20]))})"
         if self.how.first == 0:
             said.append("positions count from 0")
+        if self._strays:
+            said.append(
+                f"{self._strays:,} items stand at position 0 where lists count from 1: "
+                "read as without a rank; first_position=0 (--first-position 0) keeps it"
+            )
         if self.how.shown == SHOWN:
             said.append(
                 "no event is an impression: what was shown is what the queries "

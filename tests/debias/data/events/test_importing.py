@@ -737,6 +737,22 @@ def test_a_rank_that_is_missing_among_equal_times_is_that_of_its_row(tmp_path):
     assert found.counts["reranked"] == 1
 
 
+def test_a_stray_position_0_moves_no_other_list(tmp_path):
+    rows = [("impression", s, "q", f"i{k}", k, k) for s in "stu" for k in (1, 2, 3)]
+    stray = ("impression", "t", "q", "i0", 0, 9)
+    table = generic([*rows, stray])
+    found = import_events(table, tmp_path / "log")
+    assert found.first_position == 1 and found.counts["reranked"] == 1
+    assert any("1 items stand at position 0" in notice for notice in found.notices)
+    by = {row["session"]: row for row in rows_of(tmp_path / "log")}
+    assert by["s"]["position"] == [1, 2, 3] and by["t"]["item"][-1] == "i0"
+    found = import_events(table, tmp_path / "zero", first_position=0)
+    by = {row["session"]: row for row in rows_of(tmp_path / "zero")}
+    assert by["s"]["position"] == [2, 3, 4] and by["t"]["position"] == [1, 2, 3, 4]
+    only = generic([(*row[:4], row[4] - 1, row[5]) for row in rows])
+    assert import_events(only, tmp_path / "only").first_position == 0
+
+
 def test_a_document_of_events_says_how_to_write_lines(tmp_path):
     path, event = tmp_path / "e.json", {"event": "click"}
     for document, list_of in (
