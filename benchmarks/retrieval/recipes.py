@@ -91,8 +91,16 @@ def trial_of(recipe: Recipe, name: str, seed: int) -> Any:
         if any(known[:2] != (name, seed) for known in _TRIALS):
             _TRIALS.clear()
         held = selection.hold_out(split(name)[0])
-        _TRIALS[key] = selection.trial(recipe, held)
+        _TRIALS[key] = selection.trial(recipe, held, parts=parts_of(name))
     return _TRIALS[key]
+
+
+@lru_cache(maxsize=1)
+def parts_of(name: str) -> Any:
+    """What trials on a set may add to a tower, found once a process."""
+    from debias.retrieval.training import selection
+
+    return selection.parts_of(selection.hold_out(split(name)[0]))
 
 
 _TRIALS: dict[tuple[Any, ...], Any] = {}
@@ -119,6 +127,7 @@ def measure_towers(
     chosen = {
         "passes": float(best.passes),
         "mean_history": float(best.recipe.history == "mean"),
+        "linear": float((best.recipe.config["linear"] or (0.0,))[0]),
         "trend": float(best.recipe.config["trend"] is not None),
         "held_ndcg@50": float(best.values.mean()),
     }
@@ -166,7 +175,8 @@ class RecipeExperiment:
     population: str
 
     def settings(self) -> Mapping[str, Any]:
-        return {"model": self.row, "recipe": 1}
+        towers = self.row == "auto" or self.row in TOWERS
+        return {"model": self.row, "recipe": 2 if towers else 1}
 
     def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
         from benchmarks.harness.memory import forget
@@ -208,7 +218,7 @@ ROWS = (*(name for name in BASELINES if name != "own_repeats"), "wals", *TOWERS,
 COLUMNS = (
     *("hr@10", "hr@50", "ndcg@10", "mrr", "tail_hr@50", "coverage@50"),
     *("rest_hr@50", "rest_ndcg@10", "top_users", "held_ndcg@50"),
-    *("passes", "mean_history", "trend", "train_seconds"),
+    *("passes", "mean_history", "linear", "trend", "train_seconds"),
 )
 TABLE = Table(
     name="retrieval",

@@ -451,11 +451,8 @@ def evaluate(
         with share_bar("reading") as progress:
             every = read_all(events, mapping.events, progress)
         learner = run.learner
-        prior = learner.prior()
         with warnings.catch_warnings(record=True, action="always") as noticed:
-            metrics = evaluated(
-                learner.model, learner.log, every, repeat=run.repeat, prior=prior
-            )
+            metrics = evaluated(learner.served, learner.log, every, repeat=run.repeat)
         for notice in noticed:
             complain(f"warning: {notice.message}")
         found = {"tower": run.report["tower"], **metrics}

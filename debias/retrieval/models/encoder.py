@@ -287,59 +287,6 @@ class Encoder(keras.layers.Layer):
         return cls(**with_shared_table(config))
 
 
-def with_prior(vectors: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """(n, d + 1): item vectors and, last, what is added to their products with users.
-
-    >>> with_prior(np.ones((2, 1), "float32"), np.array([0.5, 2.0])).tolist()
-    [[1.0, 0.5], [1.0, 2.0]]
-    """
-    return np.concatenate([vectors, prior[:, None].astype(vectors.dtype)], axis=1)
-
-
-def with_one(vectors: Tensor) -> Tensor:
-    """User vectors (..., d) with a last entry of 1, which meets the prior of an item.
-
-    Of several vectors (n, K, d), those that are all zero stay so, but for the first: a
-    user does not have them.
-
-    >>> ops.convert_to_numpy(with_one(np.array([[[2.0], [3.0], [0.0]]]))).tolist()
-    [[[2.0, 1.0], [3.0, 1.0], [0.0, 0.0]]]
-    """
-    one = ops.ones_like(vectors[..., :1])
-    if len(vectors.shape) == 3:
-        live = ops.any(ops.not_equal(vectors, 0), axis=-1, keepdims=True)
-        first = ops.expand_dims(ops.arange(vectors.shape[1]) == 0, -1)
-        one = one * ops.cast(ops.logical_or(live, first), one.dtype)
-    return ops.concatenate([vectors, one], axis=-1)
-
-
-@keras.saving.register_keras_serializable(package="debias")
-class WithOne(keras.layers.Layer):
-    """`with_one` of what an encoder of users gives."""
-
-    def __init__(self, encoder: Any, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.encoder = encoder
-        self.schema, self.history = encoder.schema, encoder.history
-
-    def build(self, input_shape: Any = None) -> None:
-        if not self.encoder.built:
-            self.encoder.build(None)
-            self.encoder.built = True
-
-    def call(self, features: Mapping[str, Tensor]) -> Tensor:
-        return with_one(self.encoder(features))
-
-    def get_config(self) -> dict[str, Any]:
-        encoder = keras.saving.serialize_keras_object(self.encoder)
-        return {**super().get_config(), "encoder": encoder}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "WithOne":
-        encoder = keras.saving.deserialize_keras_object(config["encoder"])
-        return cls(**{**config, "encoder": encoder})
-
-
 def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Symbolic Keras inputs, by name, of what an encoder reads."""
     inputs = {}

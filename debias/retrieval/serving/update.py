@@ -2,10 +2,10 @@
 
 A full update starts from the parameters of the last full one, makes one pass over all
 events since then, shuffled, and publishes everything. Between two of them, incremental
-updates move only embeddings of ids. Dense weights stay the same to the byte, so vectors
-of before and after remain comparable, and little is published: the rows of ids in the
-user tower and the vectors of touched items. A full update replaces the increments since
-the last one.
+updates move only embeddings of ids. Dense weights, the trend and the linear part stay
+the same to the byte, so vectors of before and after remain comparable, and little is
+published: the rows of ids in the user tower and the vectors of touched items. A full
+update replaces the increments since the last one.
 
 The manifest of a version says how far the stream is applied in it, and one switch
 publishes both. A process that is killed at any moment leaves a complete version; the
@@ -44,7 +44,7 @@ from debias.retrieval.training.learner import (
     TrainingConfig,
     add_events,
     drop_old_events,
-    keep_averages,
+    finish,
     learn,
     load,
     reset_id_optimizer,
@@ -80,7 +80,7 @@ def full_update(
     reset_id_optimizer(learner)
     if appended.events:
         learn(learner, _new_events(appended), progress=progress)
-        keep_averages(learner)
+        finish(learner)
     drop_old_events(learner)
     return appended
 
@@ -285,8 +285,7 @@ def publish_increment(
         applied: The marks, those of the events of the increment included.
         served: What is published now.
     """
-    vectors = _with_served_prior(learner, increment, served.index)
-    index = served.index.upsert(increment.items, vectors)
+    index = served.index.upsert(increment.items, increment.vectors)
     if len(index.fresh) > REBUILD * len(index):
         index = build(index.vectors, how)
     state = {"learner": _keep(root, learner), "applied": applied}
@@ -297,20 +296,6 @@ def publish_increment(
         side = tower if fits else learner.user_tower()
         kept = keep, _ranker(served), served.repeat
         return _publish(root, learner, side, index, about, *kept)
-
-
-def _with_served_prior(
-    learner: Learner, increment: Increment, index: Index
-) -> np.ndarray:
-    """The vectors of an increment; what is in fashion stands still until a full update.
-
-    The prior of every item changes with the log, and an increment upserts those alone
-    that it touched: with priors of their own time they would compete by two measures.
-    """
-    vectors, known = increment.vectors.copy(), increment.items < len(index)
-    if learner.config.trend is not None:
-        vectors[known, -1] = np.asarray(index.vectors)[increment.items[known], -1]
-    return vectors
 
 
 def replace_tables(
@@ -360,7 +345,7 @@ def _publish(
     repeat: Repeat,
 ) -> Served:
     log = learner.log
-    histories, _ = log.histories(learner.config.length, np.arange(len(log.users)))
+    histories, _ = log.histories(learner.history_length, np.arange(len(log.users)))
     name = versions.publish(
         root,
         tower,

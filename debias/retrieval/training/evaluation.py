@@ -353,7 +353,6 @@ def evaluate(
     events: Events | Interactions,
     cutoffs: Sequence[int] = CUTOFFS,
     repeat: str | Repeat = "exclude",
-    prior: np.ndarray | None = None,
 ) -> dict[str, float]:
     """How well a model predicts events that it has not learned from.
 
@@ -366,13 +365,12 @@ def evaluate(
     Warns where events are among those of the log.
 
     Args:
-        model: A `debias.retrieval.models.RetrievalModel`.
+        model: A `debias.retrieval.models.RetrievalModel`, or what a learner serves.
         log: What users have taken so far; its tables are those of the model.
         events: What they take next, by raw ids. An item that a user takes twice counts
             once.
         cutoffs: The k of the metrics.
         repeat: "exclude", "allow", or a `Repeat`.
-        prior: (items,) what is added to the scores of items; None: nothing.
 
     Returns:
         `recall_metrics` over users, and the counts "users", "events", "repeated" (of
@@ -397,7 +395,7 @@ def evaluate(
     _warn_learned(log, events)
     rank = np.full(len(target), np.inf)
     rank[there], _ = ranks(
-        lambda q: dot_scores(users[q], vectors) + (0.0 if prior is None else prior),
+        lambda q: dot_scores(users[q], vectors),
         queries.query[there],
         target[there],
         queries.seen,

@@ -17,10 +17,10 @@ import numpy as np
 from debias.data.files import atomic_folder
 from debias.engine.optimizers import RowWiseAdam
 from debias.retrieval.data.events import Appended, Events, append_events
-from debias.retrieval.data.interactions import FeatureTable, Interactions
+from debias.retrieval.data.interactions import FIRST, FeatureTable, Interactions
 from debias.retrieval.data.taken import Taken
 from debias.retrieval.data.trend import trend
-from debias.retrieval.models.encoder import WithOne, with_one, with_prior
+from debias.retrieval.models.extended import LENGTH, Extended, Extra
 from debias.retrieval.models.ids import (
     copy_into,
     dense_weights,
@@ -30,7 +30,7 @@ from debias.retrieval.models.ids import (
     with_room,
 )
 from debias.retrieval.models.two_tower import RetrievalModel, Schema
-from debias.retrieval.training.evaluation import typical_user
+from debias.retrieval.training.evaluation import Encodes, typical_user
 from debias.retrieval.training.fitting import (
     AVERAGING,
     BATCH_SIZE,
@@ -38,6 +38,7 @@ from debias.retrieval.training.fitting import (
     LEARNING_RATE,
     fit,
 )
+from debias.retrieval.training.linear import Spectrum, ease_vectors, spectrum
 
 Build = Callable[[Schema, Schema], RetrievalModel]
 
@@ -56,6 +57,8 @@ class TrainingConfig(NamedTuple):
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
         trend: Weight and share of `debias.retrieval.data.trend.trend`, which is added
             to the logits of a trained model; None: it is not.
+        linear: Values of `debias.retrieval.training.linear.Linear`, whose scores are
+            added to the logits of a trained model; None: they are not.
     """
 
     length: int = 20
@@ -68,6 +71,7 @@ class TrainingConfig(NamedTuple):
     seed: int = 0
     repeat: str = "exclude"
     trend: tuple[float, float] | None = None
+    linear: tuple[float, float, float] | None = None
 
 
 CONFIG = TrainingConfig()
@@ -87,6 +91,7 @@ class Learner:
         model: Its tables of ids have room for more than the log knows.
         optimizer: Of all weights.
         id_optimizer: Of the embeddings of ids alone; a full update resets it.
+        extra: What is added to the products of vectors since `finish`, if anything.
     """
 
     build: Build
@@ -95,6 +100,7 @@ class Learner:
     model: RetrievalModel
     optimizer: RowWiseAdam
     id_optimizer: RowWiseAdam
+    extra: Extra | None = None
 
     @property
     def variables(self) -> list[Any]:
@@ -104,42 +110,62 @@ class Learner:
 
     def user_features(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What the user tower reads of users as of now."""
-        history, _ = self.log.histories(self.config.length, rows)
+        history, _ = self.log.histories(self.history_length, rows)
         return {**self.log.users.take(rows), "history": history}
 
-    def prior(self) -> np.ndarray | None:
-        """(items,) what is added to the products of vectors; None: nothing."""
-        if self.config.trend is None:
-            return None
-        weight, share = self.config.trend
-        return self.model.temperature * weight * trend(self.log, share)
+    @property
+    def served(self) -> Encodes:
+        """What is evaluated and published: the model, with `extra` if there is any."""
+        return self.model if self.extra is None else Extended(self.model, self.extra)
+
+    @property
+    def history_length(self) -> int:
+        """How many items of a history `served` reads, at most."""
+        linear = self.extra is not None and self.extra.past.shape[1] > 0
+        return max(self.config.length, LENGTH if linear else 0)
 
     def item_vectors(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """(n, d) of items, or (n, d + 1) with the prior last; for a product."""
+        """(n, d) of items, for products with `user_vectors`."""
         columns = self.log.items.columns if rows is None else self.log.items.take(rows)
-        vectors, prior = self.model.item_vectors(columns), self.prior()
-        if prior is None:
-            return vectors
-        return with_prior(vectors, prior if rows is None else prior[rows])
+        return self.served.item_vectors(columns)
 
     def user_vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Of users as of now, in the form that `item_vectors` is to be met with."""
-        vectors = self.model.user_vectors(self.user_features(rows))
-        return vectors if self.config.trend is None else np.asarray(with_one(vectors))
+        """(n, d) or (n, K, d) of users as of now."""
+        return self.served.user_vectors(self.user_features(rows))
 
     def typical_user(self) -> np.ndarray:
-        """(d,) or (d + 1,) what stands for a user of whom nothing is known."""
-        vector = typical_user(self.model, self.log)
-        return (
-            vector
-            if self.config.trend is None
-            else np.append(vector, vector.dtype.type(1))
-        )
+        """(d,) what stands for a user of whom nothing is known."""
+        return typical_user(self.served, self.log)
 
     def user_tower(self) -> Any:
         """The layer whose vectors are `user_vectors`."""
-        user = self.model.user
-        return user if self.config.trend is None else WithOne(user)
+        return self.served.user
+
+    def trend_prior(self) -> np.ndarray:
+        """(items,) what the trend adds to the products of vectors."""
+        if self.config.trend is None:
+            return np.zeros(len(self.log.items), np.float32)
+        weight, share = self.config.trend
+        return self.model.temperature * weight * trend(self.log, share)
+
+    def add_extra(self, of: Spectrum | None = None) -> None:
+        """Sets `extra` to what the config asks for, by the log as of now.
+
+        Args:
+            of: `spectrum` of the log, where it is known.
+        """
+        self.extra, config = None, self.config
+        if config.trend is None and config.linear is None:
+            return
+        past, items, decay = np.zeros((len(self.log.items), 0)), None, 1.0
+        if config.linear is not None:
+            weight, strength, decay = config.linear
+            past, items = ease_vectors(of or spectrum(self.log), strength)
+            items = self.model.temperature * weight * items
+        parts = (past if items is None else items, self.trend_prior()[:, None])
+        tables = np.concatenate(parts, axis=1), past
+        every, past = (np.pad(t, ((FIRST, 0), (0, 0))).astype("f4") for t in tables)
+        self.extra = Extra(every, past, decay)
 
 
 def new_learner(
@@ -173,7 +199,7 @@ def copy_state(learner: Learner, other: Learner) -> None:
     if not has_room(learner.model, *_sizes(other.log)):
         learner.log = other.log
         _make_room(learner)
-    learner.log = other.log
+    learner.log, learner.extra = other.log, other.extra
     copy_into(learner.variables, other.variables)
 
 
@@ -204,8 +230,9 @@ def averaged(learner: Learner) -> Iterator[None]:
         copy_into(variables, raw)
 
 
-def keep_averages(learner: Learner) -> None:
-    """Ends a training: the averaged weights, if there are any, become the model's."""
+def finish(learner: Learner) -> None:
+    """Ends a training: the model keeps its averaged weights, and gets its `extra`."""
+    learner.add_extra()
     if learner.config.averaging is None:
         return
     if not int(learner.optimizer.iterations):
@@ -226,7 +253,7 @@ def learn(
 ) -> list[float]:
     """Passes over events of the learner's log, each in an order drawn anew.
 
-    The model has the weights of the last step: `keep_averages` ends the training.
+    The model has the weights of the last step: `finish` ends the training.
 
     Args:
         learner: Is changed.
@@ -305,6 +332,8 @@ def add_events(
     users_before, items_before = _sizes(old)
     init_rows(tables.users, users_before, sizes[0])
     init_rows([*tables.items, *tables.past], items_before, sizes[1])
+    if learner.extra is not None:
+        learner.extra = learner.extra.grown(learner.trend_prior())
     return appended
 
 
@@ -342,6 +371,8 @@ def save(learner: Learner, folder: Path) -> None:
             held["weight"] = log.weight
         if log.before is not None:
             held |= {f"before.{n}": c for n, c in log.before._asdict().items()}
+        if learner.extra is not None:
+            held |= {f"extra.{n}": c for n, c in learner.extra._asdict().items()}
         np.savez(aside / "log.npz", **held)  # type: ignore[arg-type]
 
 
@@ -368,6 +399,7 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
             weight=held["weight"] if "weight" in held.files else None,
             before=Taken(**before) if (before := _named(held, "before.")) else None,
         )
+        added = _named(held, "extra.")
     with _arrays(folder / "variables.npz") as held:
         stored = [held[f"v{i}"] for i in range(len(held.files))]
     learner = new_learner(build, log, config)
@@ -379,6 +411,8 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
         )
     for variable, value in zip(learner.variables, stored, strict=True):
         variable.assign(value)
+    if added:
+        learner.extra = Extra(added["items"], added["past"], float(added["decay"]))
     return learner
 
 

@@ -104,7 +104,6 @@ def fit_repeat(
     model: Encodes,
     log: Interactions,
     held_out: Interactions,
-    prior: np.ndarray | None = None,
     most: int = USERS,
     block: int = 512,
 ) -> Repeat:
@@ -115,7 +114,6 @@ def fit_repeat(
             took competes with all else; its temperature makes logits of its scores.
         log: What users took before the held-out events.
         held_out: Over the tables of `log`.
-        prior: (items,) what is added to the scores of items; None: nothing.
         most: Held-out events to fit on, evenly spaced.
         block: Users scored at a time.
 
@@ -135,8 +133,7 @@ def fit_repeat(
     for start in range(0, len(held_out), block):
         some = slice(start, start + block)
         users = model.user_vectors({name: x[some] for name, x in features.items()})
-        scores = np.asarray(dot_scores(users, vectors), np.float64)
-        scores = (scores + (0.0 if prior is None else prior)) / temperature
+        scores = np.asarray(dot_scores(users, vectors), np.float64) / temperature
         here = taken.select(np.arange(len(held_out))[some])
         logit.append(scores[owners(here.offsets), here.rows])
         Repeat("exclude").settle(scores, here.with_repetition())

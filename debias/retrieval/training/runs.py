@@ -37,7 +37,7 @@ from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training.evaluation import evaluate
 from debias.retrieval.training.learner import (
     Learner,
-    keep_averages,
+    finish,
     learn,
     load,
     new_learner,
@@ -146,8 +146,7 @@ def train(
     learner, history = _trained(folder, known, recipe, passes, last, progress)
     repeat, judged = _repeat(learner, recipe, last), None
     if held_out is not None:
-        prior = learner.prior()
-        judged = evaluate(learner.model, known, held_out, repeat=repeat, prior=prior)
+        judged = evaluate(learner.served, known, held_out, repeat=repeat)
     return {
         "tower": recipe.tower,
         "recipe": recipe._asdict(),
@@ -209,7 +208,7 @@ def _trained(
         write_record(losses, {"passes": history})
         save(learner, passes / str(number))
         shutil.rmtree(passes / str(number - 1), ignore_errors=True)
-    keep_averages(learner)
+    finish(learner)
     save(learner, folder / "learner")
     shutil.rmtree(passes)
     return learner, history
@@ -220,8 +219,7 @@ def _repeat(learner: Learner, recipe: Recipe, last: np.ndarray | None) -> Repeat
     if last is None:
         return Repeat(learner.config.repeat)
     rest = learner.log.take(~last)
-    prior = learner.prior()
-    return fit_repeat(learner.model, rest, learner.log.take(last), prior)
+    return fit_repeat(learner.served, rest, learner.log.take(last))
 
 
 class Run(NamedTuple):

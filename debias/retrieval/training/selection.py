@@ -3,6 +3,7 @@
 Each candidate learns from a log less the events held out of it, and is judged by NDCG
 at 50 after every pass; the passes end where that has not risen for two of them. The
 best candidate then learns from the whole log, with the passes that were best for it.
+To each is added, at the weight that is best, a linear part: EASE in a few dimensions.
 
 Rivals that take no gradient steps are tuned on the same events, so that one knows
 whether a tower was worth it.
@@ -22,15 +23,23 @@ from debias.retrieval.data.interactions import Interactions, leave_last_out, tim
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.data.taken import Ragged
 from debias.retrieval.data.trend import trend
-from debias.retrieval.training.baselines import BASELINES, Scorer, tuned
+from debias.retrieval.training.baselines import BASELINES, Scorer, taken, tuned
 from debias.retrieval.training.evaluation import dot_scores, ndcg_by_query, ranks
 from debias.retrieval.training.fitting import Diverged
 from debias.retrieval.training.learner import (
     Learner,
     averaged,
-    keep_averages,
+    finish,
     learn,
     new_learner,
+)
+from debias.retrieval.training.linear import (
+    DECAYS,
+    STRENGTHS,
+    WEIGHTS,
+    Spectrum,
+    ease_vectors,
+    spectrum,
 )
 from debias.retrieval.training.recipe import TRENDS, Recipe
 from debias.retrieval.training.repeating import fit_repeat
@@ -40,6 +49,7 @@ MAX_PASSES, PATIENCE = 8, 2
 PERIOD = 0.1  # of the events, the least that the last period holds
 USERS = 10_000  # judged at most
 PERIODS, ASKED = 5, 1000  # in which fashion has to last, and users asked in each
+ADDED = ("linear", "trend")  # of a config, what a trial adds to a tower
 EASE_ITEMS = 6_000  # with more, its inverses would take minutes
 
 
@@ -146,8 +156,12 @@ def judge(held: HeldOut, most: int | None = None) -> Judge:
 
 def scorer(learner: Learner) -> Scorer:
     """Scores users, as of the end of the learner's log, over its catalogue."""
-    items = learner.item_vectors()
-    return lambda users: dot_scores(learner.user_vectors(users), items)
+    served, items = learner.served, learner.item_vectors()
+
+    def score(users: np.ndarray) -> np.ndarray:
+        return dot_scores(served.user_vectors(learner.user_features(users)), items)
+
+    return score
 
 
 class Trial(NamedTuple):
@@ -171,7 +185,7 @@ def trial(
     held: HeldOut,
     passes: int | None = None,
     progress: Callable[[int], None] = _nothing,
-    trends: Sequence[tuple[float, float]] | None = None,
+    parts: "Parts | None" = None,
 ) -> Trial:
     """How well a candidate does on what was held out.
 
@@ -180,9 +194,10 @@ def trial(
         held: What to learn from, and what to be judged by.
         passes: How many; None: as many as are best, at most `MAX_PASSES`.
         progress: Called after each step with its number of events.
-        trends: What `lasting_trends` gives, where it is known; None: it is asked.
+        parts: What `parts_of` gives, where it is known; None: it is asked.
     """
-    values_of = judge(held)
+    values_of, parts = judge(held), parts or parts_of(held)
+    recipe = recipe._replace(config={**recipe.config, **dict.fromkeys(ADDED)})
     learner = new_learner(recipe.build(), held.known, recipe.training_config())
     best, curve = Trial(recipe, 0, [], np.array([-1.0])), []
     for number in range(1, (passes or MAX_PASSES) + 1):
@@ -198,8 +213,8 @@ def trial(
         if number - best.passes >= PATIENCE:
             break
     learner.model.set_weights(weights)
-    trends = lasting_trends(held.known) if trends is None else trends
-    return _with_trend(best, learner, held, values_of, trends)
+    best = _with_linear(best, learner, held, values_of, parts)
+    return _with_trend(best, learner, held, values_of, parts)
 
 
 def policy(learner: Learner, held: HeldOut) -> Repeat:
@@ -207,15 +222,61 @@ def policy(learner: Learner, held: HeldOut) -> Repeat:
     name = learner.config.repeat
     if name != "model":
         return Repeat(name)
-    return fit_repeat(learner.model, held.known, held.held, learner.prior())
+    return fit_repeat(learner.served, held.known, held.held)
+
+
+class Parts(NamedTuple):
+    """What trials may add to a tower, found once for all of them.
+
+    Attributes:
+        spectrum: Of the log to learn from.
+        linear: The best regularisation and decay of a linear part by itself.
+        trends: What `lasting_trends` gives.
+    """
+
+    spectrum: Spectrum
+    linear: tuple[float, float]
+    trends: list[tuple[float, float]]
+
+
+def parts_of(held: HeldOut) -> Parts:
+    """The linear part and the trends that suit a log."""
+    of, values_of = spectrum(held.known), judge(held)
+
+    def worth(strength: float, decay: float) -> float:
+        past, items = ease_vectors(of, strength)
+        asked = taken(held.known, decay)
+        values = values_of(lambda users: (asked[users] @ past) @ items.T, Repeat())
+        return float(values.mean())
+
+    strength = max(STRENGTHS, key=lambda each: worth(each, DECAYS[0]))
+    decay = max(DECAYS, key=lambda each: worth(strength, each))
+    return Parts(of, (strength, decay), lasting_trends(held.known))
+
+
+def _with_linear(
+    best: Trial, learner: Learner, held: HeldOut, values_of: Judge, parts: Parts
+) -> Trial:
+    """The trial with the linear part at its best weight, 0 among them.
+
+    Adding it costs no training. The learner is left with what was best.
+    """
+    plain, kept = learner.config, learner.config
+    for weight in WEIGHTS if len(parts.spectrum.values) else ():
+        learner.config = plain._replace(linear=(weight, *parts.linear))
+        learner.add_extra(parts.spectrum)
+        values = values_of(scorer(learner), policy(learner, held))
+        if values.mean() > best.values.mean():
+            config = {**best.recipe.config, "linear": learner.config.linear}
+            recipe = best.recipe._replace(config=config)
+            best, kept = best._replace(recipe=recipe, values=values), learner.config
+    learner.config = kept
+    learner.add_extra(parts.spectrum)
+    return best
 
 
 def _with_trend(
-    best: Trial,
-    learner: Learner,
-    held: HeldOut,
-    values_of: Judge,
-    trends: Sequence[tuple[float, float]],
+    best: Trial, learner: Learner, held: HeldOut, values_of: Judge, parts: Parts
 ) -> Trial:
     """The trial with the best of some trends, if it helps by more than chance.
 
@@ -224,11 +285,13 @@ def _with_trend(
     once. So the gain has to exceed two standard errors with items as units.
     """
     found, plain = best, learner.config
-    for tried in trends:
+    for tried in parts.trends:
         config = {**best.recipe.config, "trend": tried}
         learner.config = plain
+        learner.add_extra(parts.spectrum)
         before = values_of.ranks(scorer(learner), policy(learner, held))
         learner.config = plain._replace(trend=tried)
+        learner.add_extra(parts.spectrum)
         repeat = policy(learner, held)
         after = values_of.ranks(scorer(learner), repeat)
         gain = _gain(after) - _gain(before)
@@ -365,7 +428,7 @@ def select(
     if not recipes:
         raise ValueError("recipes must hold at least one candidate, got none")
     held = hold_out(log)
-    trends = lasting_trends(held.known)
+    parts = parts_of(held)
     trials: list[Trial] = []
     diverged: Diverged | None = None
     for number, recipe in enumerate(recipes):
@@ -375,7 +438,7 @@ def select(
             progress(len(trials[-1].curve) * len(held.known))
             continue
         try:
-            trials.append(trial(recipe, held, passes, progress, trends))
+            trials.append(trial(recipe, held, passes, progress, parts))
         except Diverged as error:
             warnings.warn(
                 f"{recipe.tower} with history {recipe.history} is left out of the "
@@ -404,14 +467,14 @@ def select(
 
 def _write(path: Path, trial: Trial) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    trend = trial.recipe.config.get("trend") or ()
+    added = {name: trial.recipe.config.get(name) or () for name in ADDED}
     with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(
             file,
             passes=np.array(trial.passes),
             curve=np.array(trial.curve),
             values=trial.values,
-            trend=np.array(trend),
+            **{name: np.array(value) for name, value in added.items()},  # type: ignore
         )
 
 
@@ -419,18 +482,24 @@ def _read(path: Path, recipe: Recipe) -> Trial:
     try:
         with np.load(path) as held:
             passes, curve = int(held["passes"]), held["curve"].tolist()
-            values, trend = held["values"], tuple(held["trend"].tolist())
+            values = held["values"]
+            added = {name: tuple(held[name].tolist()) or None for name in ADDED}
     except Exception as error:  # of zipfile and NumPy
         raise ValueError(f"{path}: is damaged: {error}; remove it") from error
-    config = {**recipe.config, "trend": trend} if trend else recipe.config
+    config = {**recipe.config, **added}
     return Trial(recipe._replace(config=config), passes, curve, values)
 
 
 def _facts(trial: Trial) -> dict[str, Any]:
     """What tells the rows of a choice apart."""
     recipe = trial.recipe
-    trend = recipe.config.get("trend")
-    return {"history": recipe.history, "trend": trend, "passes": trial.passes}
+    linear, trend = (recipe.config.get(name) for name in ADDED)
+    return {
+        "history": recipe.history,
+        "linear": linear and linear[0],
+        "trend": trend,
+        "passes": trial.passes,
+    }
 
 
 def trained(
@@ -443,5 +512,5 @@ def trained(
     learner = new_learner(recipe.build(), log, recipe.training_config())
     for _ in range(passes):  # one by one, as in a trial and in a run that may resume
         learn(learner, progress=progress)
-    keep_averages(learner)
+    finish(learner)
     return learner

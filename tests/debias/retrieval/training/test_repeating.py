@@ -126,7 +126,7 @@ def test_a_choice_judges_by_the_policy_of_its_recipe(drawn, policy):
     log, held_out, model = drawn
     held = selection.HeldOut(log, held_out, "last")
     config = SimpleNamespace(repeat=policy)
-    learner = SimpleNamespace(model=model, log=log, config=config, prior=lambda: None)
+    learner = SimpleNamespace(served=model, log=log, config=config)
     found = selection.policy(learner, held)
     assert found.policy == policy and (found.weights is None) == (policy != "model")
 

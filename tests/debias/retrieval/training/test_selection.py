@@ -6,10 +6,11 @@ import pytest
 from debias.retrieval.data.interactions import from_columns
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training import selection
-from debias.retrieval.training.baselines import popularity
+from debias.retrieval.training.baselines import popularity, taken
 from debias.retrieval.training.evaluation import evaluate
 from debias.retrieval.training.fitting import Diverged
 from debias.retrieval.training.learner import TrainingConfig
+from debias.retrieval.training.linear import ease_vectors, spectrum
 from debias.retrieval.training.recipe import Recipe, candidates
 from debias.retrieval.training.selection import hold_out, judge, select, trained, trial
 from simulators.interactions import drifting_interactions
@@ -73,13 +74,13 @@ def test_many_users_are_judged_by_some_of_them(monkeypatch):
 
 def test_passes_end_two_after_the_best_and_the_best_is_kept(monkeypatch):
     worth = iter([0.1, 0.4, 0.3, 0.2, 0.9])
-    monkeypatch.setattr(selection, "TRENDS", ())
     monkeypatch.setattr(
         selection,
         "judge",
         lambda held: lambda score, repeat: np.array([next(worth)] * 3),
     )
-    found = trial(RECIPE, hold_out(LOG))
+    nothing = selection.Parts(spectrum(LOG, 0), (1.0, 1.0), [])
+    found = trial(RECIPE, hold_out(LOG), parts=nothing)
     assert found.passes == 2 and found.curve == pytest.approx([0.1, 0.4, 0.3, 0.2])
     assert found.values.tolist() == [0.4] * 3
 
@@ -109,10 +110,19 @@ def test_fashion_is_chosen_where_there_is_one_and_moves_every_score_by_the_prior
     assert trend in selection.TRENDS
     learner = trained(log, choice.recipe, choice.passes)
     users = np.arange(4)
-    plain = learner.model.user_vectors(learner.user_features(users))
+    features = {**learner.user_features(users)}
+    features["history"] = features["history"][:, : CONFIG.length]
+    plain = learner.model.user_vectors(features)
     plain = plain @ learner.model.item_vectors(log.items.columns).T
+    linear = np.zeros_like(plain)
+    if choice.recipe.config["linear"]:
+        weight, strength, decay = choice.recipe.config["linear"]
+        past, items = ease_vectors(spectrum(log), strength)
+        asked = taken(log.latest(50), decay)[users]
+        linear = learner.model.temperature * weight * (asked @ past) @ items.T
     scores = selection.scorer(learner)(users)
-    np.testing.assert_allclose(scores, plain + learner.prior(), atol=1e-4)
+    wanted = plain + linear + learner.trend_prior()
+    np.testing.assert_allclose(scores, wanted, atol=1e-4)
     served = learner.user_tower()(learner.user_features(users))
     np.testing.assert_allclose(
         np.asarray(served) @ learner.item_vectors().T, scores, atol=1e-4

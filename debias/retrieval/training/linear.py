@@ -1,0 +1,81 @@
+"""EASE in a few dimensions: its weights between items as products of vectors."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse.linalg import svds
+
+from debias.retrieval.data.interactions import Interactions
+from debias.retrieval.training.baselines import taken
+
+RANK = 128
+STRENGTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+DECAYS = (1.0, 0.95, 0.9, 0.8)
+WEIGHTS = (16.0, 32.0, 64.0, 128.0)  # of the linear part on the logits of a tower
+
+
+class Linear(NamedTuple):
+    """A linear part of a model, as JSON values.
+
+    Attributes:
+        weight: Multiplies its scores on the logits of the tower.
+        regularisation: Of EASE.
+        decay: Of the weights of older items in a history.
+    """
+
+    weight: float
+    regularisation: float
+    decay: float
+
+
+class Spectrum(NamedTuple):
+    """The largest eigenvalues (r,) of X'X, and their vectors (items, r)."""
+
+    vectors: np.ndarray
+    values: np.ndarray
+
+
+def spectrum(log: Interactions, rank: int = RANK) -> Spectrum:
+    """What is needed of a log, whatever the regularisation.
+
+    X (users, items) is 1 where a user has taken an item. Costs a few hundred products
+    of X with a vector; no matrix of items x items is made.
+    """
+    seen = taken(log)
+    rank = min(rank, min(seen.shape) - 1)
+    if rank < 1 or not seen.nnz:
+        return Spectrum(np.zeros((len(log.items), 0)), np.zeros(0))
+    start = np.ones(min(seen.shape), seen.dtype)
+    _, values, vectors = svds(seen, k=rank, v0=start)
+    return Spectrum(vectors.T.astype(float), values.astype(float) ** 2)
+
+
+def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
+    """(items, r) twice, F and E, float32: F_i E_j is EASE's weight of i on j.
+
+    With X'X = V diag(s) V' the inverse of EASE is
+
+        P = (X'X + lambda I)^-1 = (I - V diag(s / (s + lambda)) V') / lambda
+
+    so that with F = V diag(s / (s + lambda))^1/2, for i other than j,
+
+        B_ij = -P_ij / P_jj = F_i F_j' / (1 - |F_j|^2) = F_i E_j'
+
+    The largest s give an approximation that needs no inverse, and a small s is damped
+    anyway. EASE's B_jj = 0 has no such form: items that a user has taken get a score
+    as well.
+
+    Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> user, item = [*"uuvvw"], [*"ijjkk"]
+    >>> log = from_columns(user, item, [1, 2, 3, 4, 5])
+    >>> past, items = ease_vectors(spectrum(log), 1.0)
+    >>> past.shape
+    (3, 2)
+    """
+    if not regularisation > 0:
+        raise ValueError(f"regularisation must be above 0, got {regularisation}")
+    past = of.vectors * np.sqrt(of.values / (of.values + regularisation))
+    left = 1 - np.square(past).sum(axis=1, keepdims=True)
+    return past.astype(np.float32), (past / left).astype(np.float32)
