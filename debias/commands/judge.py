@@ -60,14 +60,8 @@ def judge(
     scores = offsets = None
     if model is not None:
         scores, offsets = _scored(model, source, read)
-    found = judged(
-        log,
-        known,
-        names=places.names_of(read),
-        scores=scores,
-        offsets=offsets,
-        level=level,
-    )
+    names = places.names_of(read)
+    found = judged(log, known, names=names, scores=scores, offsets=offsets, level=level)
     items, queries = places.source_names(read)
     write_judgments(
         *(found, out, format, items, queries),

@@ -27,23 +27,18 @@ from debias.commands.screen import (
     say,
     share_bar,
 )
+from debias.commands.towers import AUTO, Learning, check_name
 from debias.commands.train import finished, peak_memory, start
-from debias.retrieval.training.recipe import (
-    KINDS,
-    TOWERS,
-    Recipe,
-    candidates,
-    recipe_of,
-)
+from debias.retrieval.training.recipe import Recipe, recipe_of
 
 if TYPE_CHECKING:
     from debias.retrieval.data.events import EventColumns
+    from debias.retrieval.data.interactions import Interactions
+    from debias.retrieval.serving.update import Served
     from debias.retrieval.serving.versions import Version
 
-AUTO = "auto"
 INDEXES = ("exact", "hnsw", "ivf", "pq")
 EXTRA_INDEXES = ("annoy", "milvus")  # with extras of their own
-REPEATS = (AUTO, "exclude", "allow", "model")
 REPORTED = ("tower", "recipe", "passes", "held_out", "repeat", "repeats", "applied")
 PARTS = "user item time user_features item_features user_numbers item_numbers"
 
@@ -159,58 +154,14 @@ class Columns(NamedTuple):
 
 
 @app.command()
-@inputs.options()
+@inputs.options(learning=Learning.of)
 def train(
     events: EventFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    learning: Learning,
     column: Column = None,
     users: Users = None,
     items: Items = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="auto chooses among all towers by held-out users. "
-            f"Or one or several of {' '.join(TOWERS)}, separated by commas."
-        ),
-    ] = "auto",
-    history: Annotated[
-        str,
-        typer.Option(
-            help="How a history is read: auto chooses. recency: recent items weigh "
-            "more; mean: all the same. youtube and mind have a way of their own."
-        ),
-    ] = AUTO,
-    dim: Annotated[int, typer.Option(min=1, help="Size of a vector.")] = 64,
-    hidden: Annotated[str, typer.Option(help="Hidden sizes, such as 128,64.")] = "128",
-    length: Annotated[int, typer.Option(min=1, help="Items of a history.")] = 20,
-    temperature: Annotated[
-        float, typer.Option(help="Divides the products of vectors.")
-    ] = 0.3,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Passes; chosen by held-out users if not given."),
-    ] = None,
-    rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.003,
-    batch_size: Annotated[int, typer.Option(min=2, help="Events a step.")] = 512,
-    window_events: Annotated[
-        int, typer.Option(min=1, help="Latest events kept of each user.")
-    ] = 200,
-    compress: Annotated[
-        str | None,
-        typer.Option(
-            help="hash or quotient_remainder: ids share --rows rows of their tables."
-        ),
-    ] = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="See --compress.")] = None,
-    repeat: Annotated[
-        str,
-        typer.Option(
-            help="Items that a user took before are left out of its answers (exclude), "
-            "compete like any other (allow), or with a learned bonus (model). auto "
-            "asks the last events."
-        ),
-    ] = AUTO,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     hold_out: Annotated[
         bool,
         typer.Option(
@@ -232,52 +183,24 @@ def train(
     describes is known by its id alone. An interrupted or killed run resumes after its
     last full pass when the command is given again.
     """
-    with messages():
-        towers = _towers(model)
-        _check_name("--history", history, (AUTO, *KINDS))
-        config = {
-            "length": length,
-            "batch_size": batch_size,
-            "learning_rate": _checked("--rate", rate, 1.0),
-            "id_learning_rate": rate,
-            "window_events": window_events,
-            "seed": seed,
-            "repeat": repeat,
-        }
-        _check_name("--repeat", repeat, REPEATS)
-        temperature = _checked("--temperature", temperature, 1000.0)
-        if (compress is None) != (rows is None):
-            raise ValueError("--compress and --rows go together")
-        if compress is not None:
-            _check_name("--compress", compress, ("hash", "quotient_remainder"))
-        recipe = Recipe(
-            towers[0], dim, _sizes(hidden), temperature, seed, config, compress, rows
-        )
-        recipes = candidates(recipe, towers, None if history == AUTO else history)
-        mapping = Columns.of(column or ())
-        from debias.data.stores import whole_path
+    from debias.data.stores import whole_path
 
-        asked = {
-            "source": {
-                "events": whole_path(events),
-                "users": None if users is None else whole_path(users),
-                "items": None if items is None else whole_path(items),
-                "column": list(column or ()),
-            },
-            "model": "retrieval",
-            "settings": {
-                **recipe._asdict(),
-                "tower": towers,
-                "history": history,
-                "epochs": epochs,
-                "hold_out": hold_out,
-            },
-        }
-        found = finished(out, asked, force, REPORTED)
-        if found is None:
-            found = _train(out, asked, force, events, mapping, recipes)
-        else:
-            say(f"{out}: is finished; --force trains anew", err=True)
+    recipes, mapping = learning.recipes, Columns.of(column or ())
+    asked = {
+        "source": {
+            "events": whole_path(events),
+            "users": None if users is None else whole_path(users),
+            "items": None if items is None else whole_path(items),
+            "column": list(column or ()),
+        },
+        "model": "retrieval",
+        "settings": {**learning.settings(), "hold_out": hold_out},
+    }
+    found = finished(out, asked, force, REPORTED)
+    if found is None:
+        found = _train(out, asked, force, events, mapping, recipes)
+    else:
+        say(f"{out}: is finished; --force trains anew", err=True)
     _print_training(found, out, json)
 
 
@@ -389,44 +312,6 @@ def _rival(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _towers(text: str) -> list[str]:
-    """The towers that --model names."""
-    if text == AUTO:
-        return list(TOWERS)
-    names = text.split(",")
-    known = (AUTO, *TOWERS) if len(names) == 1 else tuple(TOWERS)
-    for name in names:
-        _check_name("--model", name, known)
-    return list(dict.fromkeys(names))
-
-
-def _checked(option: str, value: float, largest: float) -> float:
-    """The value, if it is above 0 and at most `largest`; NaN is neither."""
-    if not 0 < value <= largest:
-        raise ValueError(
-            f"{option} must be above 0 and at most {largest:g}, got {value}"
-        )
-    return value
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        sizes = [int(number) for number in text.split(",") if number]
-    except ValueError:
-        sizes = [0]
-    if any(size < 1 for size in sizes):
-        raise ValueError(
-            "--hidden must be whole numbers of at least 1, such as 128,64; got "
-            f"{text!r}"
-        )
-    return sizes
-
-
-def _check_name(option: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise ValueError(f"{option} must be one of {' '.join(known)}, got {name!r}")
-
-
 @app.command()
 @inputs.options()
 def evaluate(
@@ -493,51 +378,18 @@ def publish(
     json: AsJson = False,
 ) -> None:
     """Makes a trained model a version that is served: tower, vectors and index."""
-    with messages():
-        how = _searcher(index, milvus_uri)
-        from debias.engine.cluster import joined
-        from debias.retrieval.serving import versions
-        from debias.retrieval.serving.update import LEARNERS, publish_full
-        from debias.retrieval.training.runs import encoded, open_run
-
-        run = open_run(folder)
-        if run.request["settings"].get("hold_out"):
-            raise ValueError(
-                f"{folder}: was trained with --hold-out and has not learned from the "
-                "last events; train without --hold-out to publish"
-            )
-        about = {
-            "recipe": run.report["recipe"],
-            "column": run.request["source"]["column"],
-            "index": index,
-            "milvus_uri": milvus_uri,
-        }
-        applied, vectors = run.report["applied"], None
-        if cluster is not None:
-            with joined(cluster) as over:
-                vectors = encoded(folder, len(run.learner.log.items), over)
-        with versions.alone(root, LEARNERS), share_bar("publishing") as progress:
-            served = publish_full(
-                root,
-                run.learner,
-                applied,
-                how,
-                about=about,
-                repeat=run.repeat,
-                ranker=ranker,
-                keep=keep,
-                progress=progress,
-                vectors=vectors,
-            )
-        measured = served.index.report
-        log = run.learner.log
-        found: dict[str, Any] = {
-            "version": served.name,
-            "users": len(log.users),
-            "items": len(log.items),
-            "repeat": served.repeat.policy,
-            "index": None if measured is None else measured._asdict(),
-        }
+    how = _searcher(index, milvus_uri)
+    served, log = _published(
+        *(folder, root, how, ranker, keep, cluster), index=index, milvus_uri=milvus_uri
+    )
+    measured = served.index.report
+    found: dict[str, Any] = {
+        "version": served.name,
+        "users": len(log.users),
+        "items": len(log.items),
+        "repeat": served.repeat.policy,
+        "index": None if measured is None else measured._asdict(),
+    }
     if json:
         print_json(found)
         return
@@ -549,9 +401,48 @@ def publish(
         print_table("Index", [found["index"]])
 
 
+def _published(
+    folder: Path,
+    root: str,
+    how: Any,
+    ranker: Path | None,
+    keep: int,
+    cluster: str | None,
+    **about: Any,
+) -> tuple["Served", "Interactions"]:
+    """The version made of a finished run, and its log; `about` goes into it."""
+    from debias.engine.cluster import joined
+    from debias.retrieval.serving import versions
+    from debias.retrieval.serving.update import LEARNERS, publish_full
+    from debias.retrieval.training.runs import encoded, open_run
+
+    run = open_run(folder)
+    if run.request["settings"].get("hold_out"):
+        raise ValueError(
+            f"{folder}: was trained with --hold-out and has not learned from the "
+            "last events; train without --hold-out to publish"
+        )
+    of = {"recipe": run.report["recipe"], "column": run.request["source"]["column"]}
+    vectors = None
+    if cluster is not None:
+        with joined(cluster) as over:
+            vectors = encoded(folder, len(run.learner.log.items), over)
+    with versions.alone(root, LEARNERS), share_bar("publishing") as progress:
+        served = publish_full(
+            *(root, run.learner, run.report["applied"], how),
+            about={**of, **about},
+            repeat=run.repeat,
+            ranker=ranker,
+            keep=keep,
+            progress=progress,
+            vectors=vectors,
+        )
+    return served, run.learner.log
+
+
 def _searcher(name: str, milvus_uri: str | None = None) -> Any:
     """What makes the searcher of an index, None for exact search."""
-    _check_name("--index", name, (*INDEXES, *EXTRA_INDEXES))
+    check_name("--index", name, (*INDEXES, *EXTRA_INDEXES))
     if name == "milvus":
         from debias.retrieval.serving.milvus import milvus
 

@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -119,20 +119,17 @@ def serve(
     for option, value in (("--body", body), ("--seconds", seconds)):
         if not value < 1e6:  # NaN is not, and passes the check for the least
             raise ValueError(f"{option} must be below 1,000,000, got {value}")
-    try:
-        from debias.serve import running
-        from debias.serve.guards import hosts_of
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{error.name} is needed: pip install 'debias-ranking[serve]'"
-        ) from error
+    running = _running()
+    from debias.serve.guards import hosts_of
+
+    hosts = hosts_of(access.host, access.names)
     application = running.Application(
         versions,
         ranker,
         int(body * 1e6),
         seconds,
         threads,
-        hosts_of(access.host, access.names),
+        hosts,
         access.token,
     )
     if access_log not in (None, "-"):
@@ -142,6 +139,17 @@ def serve(
     )
     if not served:
         raise typer.Exit(FAILED)
+
+
+def _running() -> Any:
+    """The module that serves, where what it needs is installed."""
+    try:
+        from debias.serve import running
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is needed: pip install 'debias-ranking[serve]'"
+        ) from error
+    return running
 
 
 def _token(file: Path | None, variable: str | None) -> str | None:

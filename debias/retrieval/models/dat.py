@@ -148,6 +148,30 @@ def _check_losses(
         )
 
 
+def _encoders(
+    users: Schema,
+    items: Schema,
+    history: str | None,
+    length: int,
+    normalize_users: bool,
+    seed: int | None,
+    **settings: Any,
+) -> tuple[AugmentedEncoder, AugmentedEncoder]:
+    """Both sides of a `DAT`, of its settings."""
+    past = None
+    if history is not None:
+        past = {"kind": history, "length": length, "size": items["id"]["size"]}
+    seeds = split_seed(seed, 4)
+    names = ("dim", "combine", "hidden", "dropout", "unknown_rate", "scale")
+    common: dict[str, Any] = {name: settings[name] for name in names}
+    common["extra_fields"] = 1
+    user = Encoder(
+        users, history=past, normalize=normalize_users, seed=seeds[0], **common
+    )
+    item = Encoder(items, seed=seeds[2], **common)
+    return AugmentedEncoder(user, seeds[1]), AugmentedEncoder(item, seeds[3])
+
+
 @keras.saving.register_keras_serializable(package="debias")
 class DAT(RetrievalModel):
     """Dual augmented two-tower: loss of compile + mimic losses + category alignment.
@@ -199,7 +223,7 @@ class DAT(RetrievalModel):
     ):
         super().__init__(temperature, **kwargs)
         _check_losses(items, category, mimic, alignment)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "users": {name: dict(kind) for name, kind in users.items()},
             "items": {name: dict(kind) for name, kind in items.items()},
             "category": category,
@@ -218,30 +242,7 @@ class DAT(RetrievalModel):
         }
         self.category, self.mimic, self.alignment = category, mimic, alignment
         self.categories = items[category]["size"] if category is not None else 0
-        past = None
-        if history is not None:
-            past = {"kind": history, "length": length, "size": items["id"]["size"]}
-        seeds = split_seed(seed, 4)
-        common: dict[str, Any] = {
-            "dim": dim,
-            "combine": combine,
-            "hidden": hidden,
-            "dropout": dropout,
-            "unknown_rate": unknown_rate,
-            "scale": scale,
-            "extra_fields": 1,
-        }
-        self.user = AugmentedEncoder(
-            Encoder(
-                users,
-                history=past,
-                normalize=normalize_users,
-                seed=seeds[0],
-                **common,
-            ),
-            seeds[1],
-        )
-        self.item = AugmentedEncoder(Encoder(items, seed=seeds[2], **common), seeds[3])
+        self.user, self.item = _encoders(**self.settings)
 
     def auxiliary(
         self, batch: Mapping[str, Any], users: Tensor, items: dict[str, Tensor]

@@ -1,0 +1,156 @@
+"""The options of `debias retrieval train` that say what is learned, and how."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from debias.retrieval.training.recipe import KINDS, TOWERS, Recipe, candidates
+
+AUTO = "auto"
+REPEATS = (AUTO, "exclude", "allow", "model")
+COMPRESSIONS = ("hash", "quotient_remainder")
+
+
+class Learning(NamedTuple):
+    """What is tried, in the words of the options.
+
+    Attributes:
+        towers, history: The candidates.
+        recipe: What they have in common.
+        epochs: Passes of each; None: as many as are best.
+    """
+
+    towers: list[str]
+    history: str
+    recipe: Recipe
+    epochs: int | None
+
+    @staticmethod
+    def of(
+        model: Annotated[
+            str,
+            typer.Option(
+                help="auto chooses among all towers by held-out users. "
+                f"Or one or several of {' '.join(TOWERS)}, separated by commas."
+            ),
+        ] = AUTO,
+        history: Annotated[
+            str,
+            typer.Option(
+                help="How a history is read: auto chooses. recency: recent items weigh "
+                "more; mean: all the same. youtube and mind have a way of their own."
+            ),
+        ] = AUTO,
+        dim: Annotated[int, typer.Option(min=1, help="Size of a vector.")] = 64,
+        hidden: Annotated[
+            str, typer.Option(help="Hidden sizes, such as 128,64.")
+        ] = "128",
+        length: Annotated[int, typer.Option(min=1, help="Items of a history.")] = 20,
+        temperature: Annotated[
+            float, typer.Option(help="Divides the products of vectors.")
+        ] = 0.3,
+        epochs: Annotated[
+            int | None,
+            typer.Option(min=1, help="Passes; chosen by held-out users if not given."),
+        ] = None,
+        rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.003,
+        batch_size: Annotated[int, typer.Option(min=2, help="Events a step.")] = 512,
+        window_events: Annotated[
+            int, typer.Option(min=1, help="Latest events kept of each user.")
+        ] = 200,
+        compress: Annotated[
+            str | None,
+            typer.Option(
+                help="hash or quotient_remainder: ids share --rows rows of their "
+                "tables."
+            ),
+        ] = None,
+        rows: Annotated[int | None, typer.Option(min=1, help="See --compress.")] = None,
+        repeat: Annotated[
+            str,
+            typer.Option(
+                help="Items that a user took before are left out of its answers "
+                "(exclude), compete like any other (allow), or with a learned bonus "
+                "(model). auto asks the last events."
+            ),
+        ] = AUTO,
+        seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    ) -> "Learning":
+        """What the options say.
+
+        Raises:
+            ValueError: A value is unknown or out of its range.
+        """
+        towers = _towers(model)
+        check_name("--history", history, (AUTO, *KINDS))
+        check_name("--repeat", repeat, REPEATS)
+        if (compress is None) != (rows is None):
+            raise ValueError("--compress and --rows go together")
+        if compress is not None:
+            check_name("--compress", compress, COMPRESSIONS)
+        config = {
+            "length": length,
+            "batch_size": batch_size,
+            "learning_rate": _checked("--rate", rate, 1.0),
+            "id_learning_rate": rate,
+            "window_events": window_events,
+            "seed": seed,
+            "repeat": repeat,
+        }
+        temperature = _checked("--temperature", temperature, 1000.0)
+        sizes = _sizes(hidden)
+        recipe = Recipe(
+            towers[0], dim, sizes, temperature, seed, config, compress, rows
+        )
+        return Learning(towers, history, recipe, epochs)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The candidates."""
+        history = None if self.history == AUTO else self.history
+        return candidates(self.recipe, self.towers, history)
+
+    def settings(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        asked = {"tower": self.towers, "history": self.history, "epochs": self.epochs}
+        return {**self.recipe._asdict(), **asked}
+
+
+def _towers(text: str) -> list[str]:
+    """The towers that --model names."""
+    if text == AUTO:
+        return list(TOWERS)
+    names = text.split(",")
+    known = (AUTO, *TOWERS) if len(names) == 1 else tuple(TOWERS)
+    for name in names:
+        check_name("--model", name, known)
+    return list(dict.fromkeys(names))
+
+
+def _checked(option: str, value: float, largest: float) -> float:
+    """The value, if it is above 0 and at most `largest`; NaN is neither."""
+    if not 0 < value <= largest:
+        raise ValueError(
+            f"{option} must be above 0 and at most {largest:g}, got {value}"
+        )
+    return value
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(number) for number in text.split(",") if number]
+    except ValueError:
+        sizes = [0]
+    if any(size < 1 for size in sizes):
+        raise ValueError(
+            "--hidden must be whole numbers of at least 1, such as 128,64; got "
+            f"{text!r}"
+        )
+    return sizes
+
+
+def check_name(option: str, name: str, known: Sequence[str]) -> None:
+    """Raises ValueError where a name is not among the known ones."""
+    if name not in known:
+        raise ValueError(f"{option} must be one of {' '.join(known)}, got {name!r}")
