@@ -236,6 +236,11 @@ class Tower(keras.layers.Layer):
 
         return rowwise(outputs, features)
 
+    @property
+    def intercept(self) -> Any:
+        """The variable (out,) that is added last, once the layer is built."""
+        return self.steps[-1].bias
+
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:

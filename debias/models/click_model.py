@@ -18,7 +18,7 @@ from keras import ops
 from debias.data.kinds import Features, as_records, of_records
 from debias.engine.steps import MakesExecutions, SteppingModel, loop_over_log
 from debias.engine.tensors import rowwise
-from debias.layers import BiasTower
+from debias.layers import BiasTower, Tower
 from debias.losses import click_cross_entropy
 from debias.losses.lists import exact
 from debias.types import Batch, Place, Tensor
@@ -92,6 +92,26 @@ class ClickModel(SteppingModel):
 
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Any) -> None:
         """Moves what is learned beside the weights, once for each training batch."""
+
+    def intercepts(self) -> list[Any]:
+        """The variables that move all click logits together; none in most losses."""
+        return []
+
+    def start_at(self, rate: float) -> None:
+        """Starts intercepts that are still 0 at the logit of a click rate.
+
+        Else the first steps, at a rate of some percent, teach the towers nothing but to
+        lower all their outputs, and a tower may come out of it with units that are dead
+        or alike. `debias.fit` calls it, before any training.
+
+        Args:
+            rate: Clicks a cell; at 0 and 1 nothing happens.
+        """
+        if not 0 < rate < 1:
+            return
+        for each in self.intercepts():
+            if not np.any(ops.convert_to_numpy(each)):
+                each.assign(ops.full_like(each, np.log(rate / (1 - rate))))
 
     def compute_loss(
         self,
@@ -302,6 +322,15 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
             f"{layer.name} must have one output a item, got {outputs.shape[-1]}"
         )
     return exact(ops.squeeze(outputs, -1))
+
+
+def intercepts_of(tower: keras.layers.Layer) -> list[Any]:
+    """What a built `Tower` adds last, alone or at the end of a Sequential, in a list.
+
+    Of a layer of somebody else's nothing is known: the list is empty.
+    """
+    last = tower.layers[-1] if isinstance(tower, keras.Sequential) else tower
+    return [last.intercept] if isinstance(last, Tower) else []
 
 
 def without_gradient(features: Any) -> AbstractContextManager[Any]:

@@ -163,6 +163,9 @@ class Mixture(ClickModel):
         scores = ops.stack([part.score(features) for part in self.components], -1)
         return ops.sum(scores * ops.exp(self.log_prior()), axis=-1)
 
+    def intercepts(self) -> list[Any]:
+        return [each for part in self.components for each in part.intercepts()]
+
     def session_losses(
         self,
         batch: Batch,

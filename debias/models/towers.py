@@ -27,6 +27,7 @@ from debias.layers import Bilinear, additive, dot, product
 from debias.losses.lists import exact
 from debias.models.click_model import (
     ClickModel,
+    intercepts_of,
     layout_of,
     on_rows,
     only_output,
@@ -54,6 +55,9 @@ class OneTowerClickModel(ClickModel):
 
     def score(self, features: Tensor) -> Tensor:
         return only_output(self.relevance, on_rows(self.relevance, features))
+
+    def intercepts(self) -> list[Any]:
+        return intercepts_of(self.relevance)
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -98,6 +102,9 @@ class TwoTowerClickModel(ClickModel):
 
     def score(self, features: Tensor) -> Tensor:
         return only_output(self.relevance, on_rows(self.relevance, features))
+
+    def intercepts(self) -> list[Any]:
+        return intercepts_of(self.relevance)
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -188,6 +195,9 @@ class PositionFeature(ClickModel):
 
     def score(self, features: Tensor) -> Tensor:
         return self.logits_at(features, self.reference)
+
+    def intercepts(self) -> list[Any]:
+        return intercepts_of(self.relevance)
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -313,6 +323,9 @@ class BilinearModel(ClickModel):
         relevance = ops.expand_dims(on_rows(self.relevance, features), -2)
         place = embeddings(self.bias, self.reference)
         return log_odds_of_mean(self.meet(relevance, place))
+
+    def intercepts(self) -> list[Any]:
+        return [self.meet.constant]
 
 
 def log_odds_of_mean(logits: Tensor) -> Tensor:

