@@ -51,6 +51,32 @@ def of_towers(name, tower):
     return CLICK_MODELS[name](3, TOWERS[tower])
 
 
+STARTING = (  # those whose click logits have an intercept
+    *("naive", "product", "additive", "disentangled", "bilinear", "mixture"),
+    *("mixture_by_context", "ensemble", "xpa", "regression_em"),
+)
+
+
+@every_model
+def test_models_start_at_the_click_rate(name):
+    model, batch = built(name), batch_of(FEATURES)
+    before = numbers(model.click_logits(batch, model(batch)))
+    for rate in (0.0, 1.0):
+        model.start_at(rate)
+    np.testing.assert_array_equal(
+        numbers(model.click_logits(batch, model(batch))), before
+    )
+    model.start_at(0.02)
+    after = numbers(model.click_logits(batch, model(batch)))
+    if name in STARTING:
+        apart = special.logit(0.02)  # a product moves by about as much
+        assert abs((after - before).mean() - apart) < 1
+    model.start_at(0.5)  # it is no start any more
+    np.testing.assert_array_equal(
+        numbers(model.click_logits(batch, model(batch))), after
+    )
+
+
 @every_model
 def test_click_logits_have_the_shape_of_the_list(name):
     model, batch = built(name), batch_of(FEATURES)

@@ -192,6 +192,15 @@ def test_averaged_weights_are_judged_kept_and_served(world):
     assert averaged.history[0]["loss"] == pytest.approx(raw.history[0]["loss"])
 
 
+def test_a_fit_starts_at_the_click_rate(world):
+    config = TrainingConfig(epochs=1, rate=1e-9, averaging=None)
+    model = fit_prepared("product", world, config).model
+    judges = world.validation.log
+    rate = judges.click[judges.mask].mean()
+    start = float(np.squeeze(model.intercepts()[0]))
+    assert start == pytest.approx(np.log(rate / (1 - rate)), abs=1e-4)
+
+
 def test_only_kernels_of_relevance_towers_decay(world):
     """At weight 0 the loss has no gradient: what moves, decays, by (1 - rate decay)."""
     weight = np.zeros(world.train.log.item.shape)
