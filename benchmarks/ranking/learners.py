@@ -41,7 +41,7 @@ from debias.models import (
     RegressionEM,
 )
 from debias.models.builders import INIT_STD, relevance
-from debias.models.click_model import to_cells
+from debias.models.click_model import intercepts_of, to_cells
 from debias.presets import PRESETS
 from debias.propensity import estimate, policy_weights
 from debias.types import Batch, Tensor
@@ -190,6 +190,9 @@ class Known(ClickModel):
         wanted = ops.sigmoid(to_cells(logits, batch))
         p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
         return ops.log(p) if self.listwise else ops.log(p) - ops.log1p(-p)
+
+    def intercepts(self) -> list[Any]:
+        return [] if self.listwise else intercepts_of(self.relevance)
 
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
