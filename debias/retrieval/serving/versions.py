@@ -323,7 +323,8 @@ def current(root: str | Path) -> str:
     name = _served(place)
     if name is None:
         raise ValueError(
-            f"{place.root}: holds no published version (there is no CURRENT)"
+            f"{place.root}: holds no published version (there is no CURRENT); publish "
+            "one with debias retrieval publish"
         )
     return name
 
