@@ -74,7 +74,7 @@ class Prompt:
         return self.json("train", log, *MAPPED, *fast, *more)
 
     def json(self, *arguments):
-        return json.loads(self.debias(*arguments, "--json"))
+        return json.loads(self.debias(*arguments, "--json", "--quiet"))
 
     @contextmanager
     def started(self, *command, **variables):

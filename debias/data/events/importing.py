@@ -468,8 +468,8 @@ class _Making:
         for role in filter(self._has, ("query", "user", "device")):
             known = self._known(rows, role, order, events, first)
             columns[role] = _taken(rows, role, order[known])
-        if self._has("query"):
-            columns["query"] = columns["query"].cast(pa.string()).fill_null("")
+        query = columns.get("query", pa.nulls(len(first), pa.string()))
+        columns["query"] = query.cast(pa.string()).fill_null("")
         if self._has("timestamp"):
             columns["timestamp"] = self._times(events.time, lists)
         cells = {
@@ -589,6 +589,10 @@ class _Making:
             said[-1] += f" ({printable(', '.join(others[:20]))})"
         if self.how.first == 0:
             said.append("positions count from 0")
+        if not self._has("query"):
+            said.append(
+                "no column is the query: all lists are of one; -c query=NAME says which"
+            )
         if self._strays:
             said.append(
                 f"{self._strays:,} items stand at position 0 where lists count from 1: "

@@ -663,6 +663,10 @@ def test_what_other_trackers_write(preset, tmp_path):
     assert (found.lists, found.impressions) == (40, 160)
     assert found.clicks == found.clicked == clicked
     assert list(found.targets.values()) == [carts] and not found.counts["orphans"]
+    reading = read_log(tmp_path / "log")  # without a word on columns
+    queries = 1 if preset == "algolia" else 5  # whose events do not hold the query
+    assert reading.log.click.sum() == clicked and len(reading.queries) == queries
+    assert ("no column is the query" in " ".join(found.notices)) == (queries == 1)
 
 
 def test_ids_and_times_of_two_types_in_one_file(tmp_path):
