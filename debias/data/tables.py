@@ -115,9 +115,9 @@ def open_parts(source: Source) -> list[Part]:
     Args:
         source: A file .parquet, .feather, .arrow, .csv, .tsv, .jsonl (text may be
             packed, .gz), .json or .tfrecord, of examples; Parquet and Feather also by
-            any other name; a folder of such, at any depth, but for .json and for names
-            that begin with a dot or an underscore; a glob; a URL of an object store,
-            s3://bucket/key or gs://, of any of these; several paths; or a table in
+            any other name; a folder of such, at any depth, but for .json beside others
+            and for names that begin with a dot or an underscore; a glob; a URL of an
+            object store, s3://bucket/key or gs://, of any of these; several paths; or a table in
             memory, of any library that speaks Arrow's C stream protocol, or an Arrow
             dataset. Where every file stands in folders NAME=VALUE, these are columns.
 
@@ -294,19 +294,16 @@ def _matching_urls(url: str) -> list[AnyPath]:
 def _within(folder: AnyPath) -> list[AnyPath]:
     inside = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
     folders = [path for path in inside if path.is_dir()]
-    # A .json beside the parts is a manifest more often than a part.
-    files = [
-        path
-        for path in inside
-        if path not in folders and _named_kind(path) and ".json" not in path.suffixes
-    ]
+    named = [path for path in inside if path not in folders and _named_kind(path)]
+    # A .json beside parts of another kind is a manifest more often than a part.
+    files = [path for path in named if ".json" not in path.suffixes]
+    files = files if files or folders else named
     for path in files:
         check_regular(path)
     parts = files + [path for each in folders for path in _within(each)]
     if not parts:
         raise ValueError(
-            f"{folder}: holds no file "
-            f"{' '.join(kind for kind in _KINDS if kind != '.json')}; remove or fill it"
+            f"{folder}: holds no file {' '.join(_KINDS)}; remove or fill it"
         )
     return parts
 

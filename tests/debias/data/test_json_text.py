@@ -93,3 +93,13 @@ def test_a_column_that_holds_no_json_further_down_names_its_row(tmp_path):
     pyarrow.csv.write_csv(table, path)
     with pytest.raises(ValueError, match=r"rows\.csv: column items is no JSON .*row 1"):
         read(path, ["items.id"])
+
+
+def test_json_files_alone_in_a_folder_are_parts_and_beside_others_are_not(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.json").write_text('{"a": 1}\n')
+    assert [part.name for part in open_parts(tmp_path)] == [
+        str(tmp_path / f"{number}.json") for number in range(2)
+    ]
+    (tmp_path / "2.jsonl").write_text('{"a": 1}\n')
+    assert [part.name for part in open_parts(tmp_path)] == [str(tmp_path / "2.jsonl")]
