@@ -7,13 +7,13 @@ in which every measurement leaves a line when it begins.
 import os
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import store
-from benchmarks.harness.plan import Table
+from benchmarks.harness.plan import Derived, Table
 
 LOG = "FAKE_EXPERIMENTS_LOG"
 
@@ -53,7 +53,7 @@ class Fake:
         }
 
 
-def table(*experiments: Fake, name: str = "main", **options: Any) -> Table:
+def table(*experiments: Any, name: str = "main", **options: Any) -> Table:
     """A table of fakes; the baseline is the first row."""
     given: dict[str, Any] = {
         "title": "Fakes",
@@ -92,6 +92,15 @@ def records(
     ]
 
 
+def best_of_main(found: Mapping[str, Sequence[store.Record]]) -> list[store.Record]:
+    """The row dot of the table main as a row of its own."""
+    return [
+        replace(record, table="derived", row="best", config={})
+        for record in found["main"]
+        if (record.row, record.population) == ("dot", "mixed")
+    ]
+
+
 TABLES = {
     "main": table(
         Fake("additive", value=0.5),
@@ -111,6 +120,14 @@ TABLES = {
         seeds=1,
     ),
     "endless": table(Fake("sound"), Fake("endless", seconds=600.0), name="endless"),
+    "given": table(Fake("row"), name="given", quick=(), needs_data=True),
+    "derived": table(
+        Derived("best", "mixed"),
+        name="derived",
+        quick=(),
+        sources=("main", "speed"),
+        derive=best_of_main,
+    ),
     "broken": table(
         Fake("sound"),
         Fake("raising", fault="raise"),

@@ -171,6 +171,28 @@ def test_check_and_write_on_a_source_tree(place):
     assert "expected '| **dot**" in call("check", "--root", ".", code=1)
 
 
+def test_a_table_made_of_others_is_shown_and_never_run(monkeypatch, place):
+    monkeypatch.setattr(command, "RESULTS", place / "published")
+    output = call("run", "derived", code=2).replace("│", " ")
+    assert "made of the results of main and speed: run these" in " ".join(
+        output.split()
+    )
+    output = " ".join(call("table", "derived", code=1).split())
+    assert "run main; python -m benchmarks run speed" in output
+    call("run", "main", "--seeds", "2")
+    output = call("table", "derived")
+    assert "derived: mixed, generated, 2 seeds" in output and "best" in output
+
+
+def test_a_table_that_needs_data_says_so():
+    output = call("run", "given", code=2).replace("│", " ")
+    assert "needs graded data: --data, a LETOR file" in " ".join(output.split())
+    Path("letor.txt").write_text("1 qid:1 1:0.5\n")
+    assert "given: mixed, letor.txt, 1 seed" in call(
+        "run", "given", "--data", "letor.txt", "--seeds", "1"
+    )
+
+
 def test_a_damaged_results_file_is_named():
     call()
     path = Path(".benchmarks/main.jsonl")
