@@ -88,8 +88,8 @@ class Table:
         derive: From the records of each of `sources` to those of this table, which have
             empty settings.
         former: The baseline of results of earlier settings, "" for none. These are
-            shown, and said to be so, until there is one of the present settings; None:
-            they are not shown.
+            shown, and said to be so, until there is one of the present settings, of the
+            table or, at the same seeds, of the row; None: they are not shown.
 
     Raises:
         ValueError: A row, population or metric name holds a space; the baseline or a

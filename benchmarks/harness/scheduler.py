@@ -149,7 +149,10 @@ def plan(
     return sorted(todo, key=lambda job: (job.seed, first[job.log]))
 
 
-SIZES = {"queries", "sessions", "crowd", "best_first", "random"}  # not of training
+SIZES = {  # settings that are not of training
+    *("queries", "sessions", "crowd", "best_first", "random", "world", "attraction"),
+    "learner",
+}
 
 
 class Clock:
@@ -157,7 +160,8 @@ class Clock:
 
     The most alike are those of its settings on its population, then of its settings;
     then, of any table, those that differ in size alone, in proportion to the sessions:
-    of its row, else of all rows; then those of its row, then of its table, then all.
+    of its row, its row in other training, or all rows; then those of its row, then of
+    its table, then all.
     """
 
     def __init__(self, records: Iterable[store.Record] = ()) -> None:
@@ -176,7 +180,9 @@ class Clock:
         if "sessions" in config:
             alike = {name: v for name, v in config.items() if name not in SIZES}
             size = float(config["sessions"])
-            yield ("of size", row, store.key("", "", "", "", 0, alike)), size
+            learner = str(config.get("learner", row))
+            yield ("of size", learner, store.key("", "", "", "", 0, alike)), size
+            yield ("of size", learner), size
             yield ("of size", store.key("", "", "", "", 0, alike)), size
         yield (table, row), 1.0
         yield (table,), 1.0

@@ -32,7 +32,8 @@ class View:
     `values[row][metric][seed]`; rows are in the order of the table, those without
     results are in `missing`. The time of a measurement is the metric `seconds`.
     `survivors` holds (row, metric) of the differences that survive Holm's correction.
-    Where `former`, they are results of settings that the table has no longer.
+    Where `former`, they are results of settings that the table has no longer; those of
+    rows in `stale` are of settings that the row has no longer.
     """
 
     table: Table
@@ -43,6 +44,7 @@ class View:
     missing: tuple[str, ...]
     survivors: frozenset[tuple[str, str]] = frozenset()
     former: bool = False
+    stale: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -151,6 +153,32 @@ def outdated(table: Table, records: Iterable[store.Record]) -> list[store.Record
     return [*{(r.dataset, r.population, r.row, r.seed): r for r in old}.values()]
 
 
+def standing(
+    table: Table, records: Iterable[store.Record], quick: bool = False
+) -> tuple[list[store.Record], set[tuple[str, str]]]:
+    """`current`, and for rows without such their last results of earlier settings.
+
+    The latter at the seeds of the table, of tables with `former` where other rows have
+    results of present settings.
+
+    Returns:
+        The records, and population and row of those of earlier settings.
+    """
+    kept = current(table, records := list(records), quick)
+    if quick or table.former is None or not kept:
+        return kept, set()
+    there = {(r.dataset, r.population, r.row) for r in kept}
+    rows = {(e.population, e.row) for e in table.experiments}
+    seeds = table.seeds_of(table.seeds)
+    old = [
+        r
+        for r in outdated(table, records)
+        if (r.population, r.row) in rows and r.seed in seeds
+        if (r.dataset, r.population, r.row) not in there
+    ]
+    return [*kept, *old], {(r.population, r.row) for r in old}
+
+
 def _identity(row: str, population: str, settings: Mapping[str, object]) -> str:
     plain = {name: value for name, value in settings.items() if name != "data"}
     return store.key("", row, "", population, 0, plain)
@@ -170,7 +198,7 @@ def views(
         quick: Whether the short version is shown.
         baseline: A row to compare with instead of the table's.
     """
-    kept = current(table, records := list(records), quick)
+    kept, old = standing(table, records := list(records), quick)
     former = not kept and not quick and table.former is not None
     if former:
         kept = sorted(outdated(table, records), key=_place_in(table))
@@ -192,7 +220,8 @@ def views(
                 view = View(
                     table, dataset, population, baseline or usual or "", values, missing
                 )
-                own.append(replace(view, former=former))
+                stale = tuple(row for row in values if (population, row) in old)
+                own.append(replace(view, former=former, stale=stale))
         made += _corrected(own) if table.holm and not former else own
     return made
 
@@ -392,6 +421,11 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
             f"{FLAG} The scoreboards disagree: one of {view.table.paired[0]} and "
             f"{view.table.clicks} is better than that of {view.baseline}, the other "
             "worse, both beyond the interval."
+        )
+    if stale := [line.row for line in shown if line.row in view.stale]:
+        found.append(
+            "By earlier settings of these rows, and not measured again yet: "
+            f"{', '.join(stale)}."
         )
     if lost := [f"{row} {n}" for row in seeds if (n := len(_diverged(view, row)))]:
         found.append(f"Seeds at which training diverged: {', '.join(lost)}.")

@@ -71,6 +71,7 @@ MAIN = Table(
     ),
     first_seed=FRESH,
     holm=True,
+    former="softmax_naive",
 )
 
 BASELINE = "softmax_naive"

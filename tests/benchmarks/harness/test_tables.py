@@ -141,6 +141,20 @@ def test_results_of_earlier_settings_stand_until_there_is_one_of_the_present():
     assert tables.views(_table(*rows, **{**given, "former": None}), old) == []
 
 
+def test_a_row_without_results_of_its_present_settings_shows_its_last():
+    """At the table's own seeds, and by name."""
+    now, old = records(BASE, "additive"), records(BETTER, "dot", value=0.123)
+    rows = (Fake("additive"), Fake("dot"))
+    (only,) = tables.views(_table(*rows, former="additive", seeds=4), [*now, *old])
+    assert only.stale == ("dot",) and not only.former
+    assert only.paired("dot", "ndcg@5").mean == pytest.approx(0.04)
+    assert "not measured again yet: dot." in tables.markdown(only)
+    (only,) = tables.views(_table(*rows, former="additive", seeds=2), [*now, *old])
+    assert [*only.values["dot"]["ndcg@5"]] == [0, 1]
+    (only,) = tables.views(_table(*rows, seeds=4), [*now, *old])
+    assert [*only.values] == ["additive"]
+
+
 def test_a_row_that_diverged_is_told_from_one_that_is_bad():
     lost = {"diverged": 1.0}
     found = view(("additive", BASE), ("dot", {0: {"ndcg@5": 0.4}, 1: lost, 2: lost}))
