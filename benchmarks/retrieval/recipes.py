@@ -235,4 +235,5 @@ TABLE = Table(
     bounds=("popularity",),
     lower=("train_seconds", "passes"),
     holm=True,
+    former="ease",
 )

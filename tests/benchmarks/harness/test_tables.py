@@ -127,8 +127,8 @@ def test_results_of_earlier_settings_stand_until_there_is_one_of_the_present():
         for row, values in (("plain", BASE), ("dot", BETTER))
         for record in records(values, row, value=0.123)
     ]
-    new = records({0: 0.4}, "additive")
-    given = {"holm": True, "former": "plain", "quick": ()}
+    new = records({100: 0.4}, "additive")
+    given = {"holm": True, "former": "plain", "quick": (), "first_seed": 100}
     rows = (Fake("additive"), Fake("dot"))
     (only,) = tables.views(_table(*rows, **given), old)
     assert only.former and [*only.values] == ["dot", "plain"]
