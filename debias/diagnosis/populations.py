@@ -296,17 +296,17 @@ def chances(counted: Cells, mixture: Mixture) -> np.ndarray:
     return np.clip(p, EDGE, 1 - EDGE)
 
 
-def _joint(counted: Cells, happened: sparse.csr_array, mixture: Mixture) -> np.ndarray:
-    """(S, C) log of share times likelihood."""
-    p = chances(counted, mixture)
+def _joint(happened: sparse.csr_array, p: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(S, C) log of share times likelihood, by P(click) of each cell (M, C)."""
     table = np.concatenate([np.log1p(-p), np.log(p)])
-    return happened @ table + np.log(np.maximum(mixture.share, TINY))
+    return happened @ table + np.log(np.maximum(share, TINY))
 
 
 def _likelihood(
     counted: Cells, happened: sparse.csr_array, mixture: Mixture
 ) -> np.ndarray:
-    return logsumexp(_joint(counted, happened, mixture), axis=1)
+    joint = _joint(happened, chances(counted, mixture), mixture.share)
+    return logsumexp(joint, axis=1)
 
 
 def tally(counted: Cells, happened: sparse.csr_array) -> Cells:
@@ -366,12 +366,13 @@ def fit_mixture(
 
     def step(x: np.ndarray) -> np.ndarray:
         mixture = unpack(x)
-        # Responsibilities, and what each component clicked and did not, by cell.
-        who = softmax(_joint(counted, happened, mixture), axis=1)
-        skipped, clicked = np.split(back @ who, 2)
-        # Expected attractive, and examined, among impressions without a click.
         gamma, theta = mixture.gamma[counted.pair], mixture.theta[counted.rank]
         both = np.minimum(gamma * theta, 1 - EDGE)
+        # Responsibilities, and what each component clicked and did not, by cell.
+        joint = _joint(happened, np.maximum(both, EDGE), mixture.share)
+        who = softmax(joint, axis=1)
+        skipped, clicked = np.split(back @ who, 2)
+        # Expected attractive, and examined, among impressions without a click.
         rest, shown = skipped / (1 - both), skipped + clicked
         liked, tried = of_pair @ (clicked + rest * (gamma - both)), of_pair @ shown
         seen = of_rank @ (clicked + rest * (theta - both))
