@@ -225,12 +225,11 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
     g = np.where(dead, FLOOR, state[:ranks])
     own = _beliefs(page.pair, page.mask, g, x @ state[ranks:], np.exp(-FLOOR))
     click = np.asarray(page.clicked.sum(axis=1)).reshape(units, ranks)
-    blocks = _jacobian(page, own, click)
+    blocks = _jacobian(page, own, click, np.vstack([x, np.zeros(x.shape[1])]))
     # Rank 1 is the scale, ranks without a click have no parameter; f is projected.
     free = np.flatnonzero(~dead)[1:]
-    gg, gf = blocks.gg[np.ix_(free, free)], blocks.gf[free][:, :size] @ x
-    fg, ff = x.T @ blocks.fg[:size][:, free], x.T @ (blocks.ff[:size, :size] @ x)
-    jacobian = np.block([[gg, gf], [fg, ff]])
+    gg, gf, fg = blocks.gg[np.ix_(free, free)], blocks.gf[free], blocks.fg[:, free]
+    jacobian = np.block([[gg, gf], [fg, blocks.ff]])
     jacobian -= 1e-9 * np.diag(np.abs(np.diag(jacobian)) + 1e-9)
     # The rows of J^-1 that belong to g, by rank and by pair.
     solved = np.linalg.solve(jacobian.T, np.eye(len(jacobian), len(free))).T
@@ -249,54 +248,48 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
 
 
 class Jacobian(NamedTuple):
-    """How psi_g and psi_f move with g and with f, padding as a pair of its own."""
+    """How psi_g and psi_f move with g and with the weights of f."""
 
     gg: np.ndarray
-    gf: sparse.csr_array
-    fg: sparse.csr_array
-    ff: sparse.csr_array
+    gf: np.ndarray
+    fg: np.ndarray
+    ff: np.ndarray
 
 
-def _jacobian(page: Pages, own: Beliefs, click: np.ndarray) -> Jacobian:
-    """The blocks of J, (K, K), (K, P + 1), (P + 1, K) and (P + 1, P + 1).
+def _jacobian(
+    page: Pages, own: Beliefs, click: np.ndarray, table: np.ndarray
+) -> Jacobian:
+    """The blocks of J, (K, K), (K, F), (F, K) and (F, F); `table` (P + 1, F) is of f.
 
     d psi_g,k / dg_j = -sum_l c v (softmax(g)_k [k = j] - softmax(g)_k softmax(g)_j);
     d v_l / df is v_l at the list's first pair and -v_l at its own; the same with f for
     g and w for v, where the first rank does not move.
     """
-    units, ranks = page.pair.shape
-    size = len(page.pairs)
+    ranks = page.pair.shape[1]
     seen, liked = click * own.w, click * own.v
     much, more = seen.sum(axis=1), liked.sum(axis=1)
-    pair = page.pair
-    first = pair[np.arange(units), np.argmax(page.mask, axis=1)][:, None]
-    rank = np.broadcast_to(np.arange(ranks), pair.shape)
-
-    def scattered(
-        row: np.ndarray, column: np.ndarray, value: np.ndarray, shape: tuple[int, int]
-    ) -> sparse.csr_array:
-        at = tuple(np.broadcast_to(each, value.shape).ravel() for each in (row, column))
-        return sparse.csr_array((value.ravel(), at), shape)
-
+    first = page.pair[np.arange(len(page.pair)), np.argmax(page.mask, axis=1)]
     weighted = more[:, None] * own.g
     gg = own.g.T @ weighted - np.diag(weighted.sum(axis=0))
-    # psi_g over f: through v_k itself, and through the sum of c v.
-    shape = (ranks, size + 1)
-    gf = scattered(rank, first, liked, shape)
-    gf -= scattered(rank, pair, liked, shape)
-    gf -= scattered(rank, first, own.g * more[:, None], shape)
-    product = own.g[:, :, None] * liked[:, None, :]
-    gf += scattered(rank[:, :, None], pair[:, None, :], product, shape)
-    # psi_f over f at fixed weights.
-    shape = (size + 1, size + 1)
-    product = much[:, None, None] * own.f[:, :, None] * own.f[:, None, :]
-    ff = scattered(pair[:, :, None], pair[:, None, :], product, shape)
-    ff -= scattered(pair, pair, much[:, None] * own.f, shape)
-    # psi_f over g: through w_l itself, and through the sum of c w.
-    shape = (size + 1, ranks)
-    product = own.f[:, :, None] * seen[:, None, :]
-    fg = scattered(pair, rank, -seen, shape)
-    fg += scattered(pair[:, :, None], rank[:, None, :], product, shape)
+    # What each rank reads of its own pairs: v_k over f, and w_l over g.
+    at = np.broadcast_to(np.arange(ranks), page.pair.shape).ravel(), page.pair.ravel()
+    shape = (ranks, len(table))
+    gf = -(sparse.csr_array((liked.ravel(), at), shape) @ table)
+    fg = -(sparse.csr_array((seen.ravel(), at), shape) @ table).T
+    mass = _by_pair(much[:, None] * own.f, page.pair, len(table) - 1)
+    ff = -squared(table, np.append(mass, 0.0))
+    for start in range(
+        0, len(page.pair), PIECE
+    ):  # features of all cells fill no memory
+        part = slice(start, start + PIECE)
+        pair, g = page.pair[part], own.g[part]
+        mean = _rows(own.f[part], pair, len(table)) @ table
+        # v over f at the first pair of the list, and through the sum of c v.
+        gf += (liked[part] - g * more[part, None]).T @ table[first[part]]
+        gf += g.T @ (_rows(liked[part], pair, len(table)) @ table)
+        # f at fixed weights, and w over g through the sum of c w.
+        ff += squared(mean, much[part])
+        fg += mean.T @ seen[part]
     return Jacobian(gg, gf, fg, ff)
 
 

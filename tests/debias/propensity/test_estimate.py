@@ -308,10 +308,10 @@ def test_the_jacobian_of_dual_learning_is_the_derivative():
     step = 1e-5 * np.eye(len(x))
     wanted = np.array([(psi(x + e) - psi(x - e)) / 2e-5 for e in step]).T
     own = _beliefs(page.pair, page.mask, g, f, 1e9)
-    found = _jacobian(page, own, click)
-    rows = [(found.gg, found.gf.toarray()), (found.fg.toarray(), found.ff.toarray())]
-    full = np.block([list(row) for row in rows])
-    kept = np.r_[1:ranks, ranks : ranks + size]  # rank 1 is the scale; no padding
+    # A feature for each pair makes f its own weights; padding, the last row, has none.
+    found = _jacobian(page, own, click, np.eye(size + 1, size))
+    full = np.block([[found.gg, found.gf], [found.fg, found.ff]])
+    kept = np.r_[1 : ranks + size]  # rank 1 is the scale
     np.testing.assert_allclose(
         full[np.ix_(kept, kept)], wanted[np.ix_(kept, kept)], rtol=1e-5, atol=1e-5
     )
