@@ -117,9 +117,10 @@ def open_parts(source: Source) -> list[Part]:
             packed, .gz), .json or .tfrecord, of examples; Parquet and Feather also by
             any other name; a folder of such, at any depth, but for .json beside others
             and for names that begin with a dot or an underscore; a glob; a URL of an
-            object store, s3://bucket/key or gs://, of any of these; several paths; or a table in
-            memory, of any library that speaks Arrow's C stream protocol, or an Arrow
-            dataset. Where every file stands in folders NAME=VALUE, these are columns.
+            object store, s3://bucket/key or gs://, of any of these; several paths; or a
+            table in memory, of any library that speaks Arrow's C stream protocol, or an
+            Arrow dataset. Where every file stands in folders NAME=VALUE, these are
+            columns.
 
     Raises:
         FileNotFoundError: Nothing is there.
