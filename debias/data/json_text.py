@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
@@ -143,6 +144,41 @@ def _objects(stream: BinaryIO, name: str) -> Iterator[Any]:
             row += 1
         if not more:
             return
+
+
+def beyond(stream: BinaryIO, name: str, rows: int = 1000) -> set[tuple[str, ...]]:
+    """Places of whole numbers beyond 64 signed bits, which would become fractions.
+
+    >>> beyond(io.BytesIO(b'{"a": 9223372036854775808, "b": [{"c": 1}]}'), "")
+    {('a',)}
+    """
+
+    def places(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from places(inner, (*path, key))
+        elif isinstance(value, list):
+            for inner in value:
+                yield from places(inner, path)
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            yield path
+
+    return {
+        path
+        for each in islice(_objects(stream, name), rows)
+        for path in places(each, ())
+    }
+
+
+def leaves(fields: Iterable[pa.Field]) -> set[pa.DataType]:
+    """The types of the values within columns."""
+    found: set[pa.DataType] = set()
+    for field in fields:
+        kind = field.type
+        while pa.types.is_list(kind):
+            kind = kind.value_type
+        found |= leaves(kind) if pa.types.is_struct(kind) else {kind}
+    return found
 
 
 def _one_type(value: Any, tree: Any) -> Any:

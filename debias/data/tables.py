@@ -24,9 +24,11 @@ from debias.data.json_text import (
     Odd,
     Parsed,
     as_lines,
+    beyond,
     holding_json,
     is_lines,
     learnt,
+    leaves,
     with_text,
 )
 from debias.data.nested import pruned, top
@@ -316,7 +318,8 @@ def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Par
     column of their names.
     """
     asked = [source] if isinstance(source, str | Path) else source
-    roots = [re.split(r"[*?\[]", store_url(each) or str(each))[0] for each in asked]
+    whole = [re.split(r"[*?\[]", store_url(each) or str(each)) for each in asked]
+    roots = [w[0].rpartition("/")[0] if len(w) > 1 else w[0] for w in whole]
     values = []
     for path, _ in found:
         root = max((r for r in roots if str(path).startswith(r)), key=len, default="")
@@ -562,6 +565,10 @@ def _of_json(path: AnyPath) -> Part:
             except pa.ArrowInvalid as error:
                 if not learnt(odd, error):
                     raise
+        if pa.float64() in leaves(schema):
+            with _lines(path) as stream:
+                odd.update(dict.fromkeys(beyond(stream, str(path)), "text"))
+            schema = opened(None).schema if odd else schema
         schema = _sampled(path, schema) if lines else schema
         schema = pa.schema([f.with_type(_untimed(f.type)) for f in schema])
         read_names(schema)

@@ -37,6 +37,7 @@ class Found:
         without_item, without_session: Events that name none; and the first such row.
         calendar: Whether times are of a calendar; None where there are none.
         least: The least position of an impression.
+        unplaced: Impressions at a position below 0.
         zeros, ones: Impressions at position 0 and at position 1.
         listed: Whether an event has a list of items.
         first: The first row of each fault, by its name.
@@ -50,6 +51,7 @@ class Found:
     without_session: int = 0
     calendar: bool | None = None
     least: int | None = None
+    unplaced: int = 0
     zeros: int = 0
     ones: int = 0
     listed: bool = False
@@ -340,7 +342,7 @@ class Flattener:
         """What parts the events into those that may belong together, as text."""
         role = "session" if self._numbered else "user"
         arrays = [
-            self._there(_first_of_lists(value_of(rows, path)))
+            self._as_names(_first_of_lists(value_of(rows, path)), role, None)
             for path in self._paths.of.get(role, ())
         ]
         if not self._numbered:
@@ -385,13 +387,15 @@ class Flattener:
             entry = first_fault(position, lambda some: some.cast(pa.int32()))
             what = f"must be a whole number, got {value_at(position, entry)}"
             raise self._fault("position", origin, entry, what) from None
+        wrong = place.fill_null(0).to_numpy() < 0  # what trackers write for none
+        if wrong.any():
+            showing = wrong & (kind <= SHOWN)
+            self.found.unplaced += int(showing.sum())
+            self.found.note("unplaced", origin[showing])
+            place = pc.if_else(pa.array(wrong), pa.scalar(None, pa.int32()), place)
         shown = place.filter(pa.array(kind <= SHOWN))
         least = pc.min(shown).as_py()
         if least is not None:
-            if least < 0:
-                entry = int(np.argmax(place.fill_null(0).to_numpy() < 0))
-                what = f"must be a rank from 0 or 1, got {place[entry]}"
-                raise self._fault("position", origin, entry, what)
             self.found.zeros += pc.sum(pc.equal(shown, 0)).as_py()
             self.found.ones += pc.sum(pc.equal(shown, 1)).as_py()
             before = self.found.least

@@ -50,6 +50,7 @@ COUNTED = {
     "copies": "events whose id came before, left out",
     "duplicates": "impressions of an item that its list had shown before, merged",
     "reranked": "lists whose ranks repeat or are partly missing, ranked by time",
+    "unplaced": "impressions at a position below the first, read as without a rank",
     "holes": "lists whose ranks leave some out, kept as they are",
     "orphans": "actions on an item that was not shown before, left out",
     "early": "actions before the impression of their item, kept",
@@ -66,6 +67,7 @@ _ROLES = {
     "copies": "id",
     "duplicates": "item",
     "reranked": "position",
+    "unplaced": "position",
     "holes": "position",
     "orphans": "item",
     "early": "timestamp",
@@ -553,6 +555,7 @@ class _Making:
         }
         others = [name for name in found.actions if name not in named]
         counts |= {
+            "unplaced": found.unplaced + self._strays,
             "without_item": found.without_item,
             "without_session": found.without_session,
             "blank": found.blank,
@@ -592,11 +595,6 @@ class _Making:
         if not self._has("query"):
             said.append(
                 "no column is the query: all lists are of one; -c query=NAME says which"
-            )
-        if self._strays:
-            said.append(
-                f"{self._strays:,} items stand at position 0 where lists count from 1: "
-                "read as without a rank; first_position=0 (--first-position 0) keeps it"
             )
         if self.how.shown == SHOWN:
             said.append(
@@ -665,6 +663,7 @@ def _found(every: Sequence[Found]) -> Found:
             rows=total.rows + each.rows,
             actions=total.actions + each.actions,
             blank=total.blank + each.blank,
+            unplaced=total.unplaced + each.unplaced,
             without_item=total.without_item + each.without_item,
             without_session=total.without_session + each.without_session,
             first={**each.first, **total.first},

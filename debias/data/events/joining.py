@@ -205,11 +205,12 @@ def _ranked(
     same[1:] = np.diff(number[order]) == 0
     repeats = np.zeros(len(order), bool)
     repeats[1:] = same[1:] & (np.diff(place[order]) == 0)
+    bad = repeats | (place[order] == _NO_PLACE)
     odd = np.zeros(len(first), bool)
-    odd[number[order[repeats | (place[order] == _NO_PLACE)]]] = True
+    odd[number[order[bad]]] = True
     placed = np.zeros(len(first), bool)
     placed[number[place != _NO_PLACE]] = True
-    fault = order[odd[number[order]] & placed[number[order]] & repeats]
+    fault = order[placed[number[order]] & bad]
     counts.reranked = int(np.count_nonzero(odd & placed))
     counts.note("reranked", events.row[shown[fault]])
     anew = odd[number]

@@ -103,3 +103,21 @@ def test_json_files_alone_in_a_folder_are_parts_and_beside_others_are_not(tmp_pa
     ]
     (tmp_path / "2.jsonl").write_text('{"a": 1}\n')
     assert [part.name for part in open_parts(tmp_path)] == [str(tmp_path / "2.jsonl")]
+
+
+def test_ids_beyond_64_signed_bits_stay_exact(tmp_path):
+    ids = [2**63 + 5, 7, 2**63 + 6]
+    rows = [{"id": i, "in": [{"id": i}], "price": 0.5} for i in ids]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = read(tmp_path / "rows.jsonl", ["id", "in", "price"])
+    assert [row["id"] for row in found] == [str(i) for i in ids]
+    assert [row["in"][0]["id"] for row in found] == [str(i) for i in ids]
+    assert found[0]["price"] == 0.5
+
+
+def test_a_pattern_of_folders_names_columns(tmp_path):
+    for event in ("search", "click"):
+        (tmp_path / f"event={event}").mkdir()
+        (tmp_path / f"event={event}" / "1.csv").write_text("a\n1\n")
+    parts = open_parts(f"{tmp_path}/event=*/*.csv")
+    assert [part.schema.names for part in parts] == [["a", "event"]] * 2

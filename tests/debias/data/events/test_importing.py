@@ -12,7 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from debias.__main__ import app
-from debias.data.events import PRESETS, EventColumns, import_events, importing
+from debias.data.events import (
+    COUNTED,
+    PRESETS,
+    EventColumns,
+    import_events,
+    importing,
+)
 from debias.data.read_log import read_log
 
 UBI = PRESETS["ubi"]
@@ -490,9 +496,6 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     refused(
         odd, r"column position \(position\) must be a whole number, got 1.5 at row 0"
     )
-    refused(
-        table.set_column(4, "position", [[-1, 1]]), "must be a rank .* got -1 at row 0"
-    )
     times = table.set_column(5, "timestamp", [["2026-03-01", "soon"]])
     refused(times, r"column timestamp must be a time .* got 'soon' at row 1.*without")
     listed = table.set_column(3, "item", [[["x", "y"], ["x"]]])
@@ -747,12 +750,19 @@ def test_a_stray_position_0_moves_no_other_list(tmp_path):
     table = generic([*rows, stray])
     found = import_events(table, tmp_path / "log")
     assert found.first_position == 1 and found.counts["reranked"] == 1
-    assert any("1 items stand at position 0" in notice for notice in found.notices)
+    assert found.counts["unplaced"] == 1
+    assert any("without a rank: 1" in notice for notice in found.notices)
     by = {row["session"]: row for row in rows_of(tmp_path / "log")}
     assert by["s"]["position"] == [1, 2, 3] and by["t"]["item"][-1] == "i0"
     found = import_events(table, tmp_path / "zero", first_position=0)
     by = {row["session"]: row for row in rows_of(tmp_path / "zero")}
     assert by["s"]["position"] == [2, 3, 4] and by["t"]["position"] == [1, 2, 3, 4]
+    unknown = generic([*rows, ("impression", "t", "q", "i0", -1, 9)])
+    found = import_events(unknown, tmp_path / "unknown")
+    assert (found.first_position, found.counts["unplaced"]) == (1, 1)
+    for what in ("unplaced", "reranked"):
+        (said,) = (n for n in found.notices if n.startswith(COUNTED[what]))
+        assert said.endswith("1, the first at table, column position, row 9")
     only = generic([(*row[:4], row[4] - 1, row[5]) for row in rows])
     assert import_events(only, tmp_path / "only").first_position == 0
 
