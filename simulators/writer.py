@@ -2,9 +2,8 @@
 
 A folder is written by one run. Its manifest is there first and says what the run is; a
 shard appears under its name only when it is whole and on disk; checksums enter the
-manifest last. So a run that was killed is continued by starting it again, and what a
-folder holds in the end does not depend on how often that happened, nor on how many
-threads wrote it.
+manifest last. So a killed run is continued by starting it again. What a folder holds in
+the end depends neither on how often that happened nor on how many threads wrote it.
 """
 
 import errno

@@ -257,8 +257,8 @@ def rank_rows(
     """Scores a table of items and writes it with the columns score and rank.
 
     CSV is read twice, to learn first which of its columns hold numbers. Memory is that
-    of a batch and of the longest group, whatever the length of the table, but for the
-    names of the groups seen, which show whether one comes back.
+    of a batch and of the longest group, whatever the length of the table. The names of
+    the groups seen are held as well, to find one that comes back.
 
     Args:
         source: Parquet, CSV or JSON lines: a file, a folder or a glob.

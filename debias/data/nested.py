@@ -1,7 +1,7 @@
 """Values within nested columns, by names such as `event_attributes.object.object_id`.
 
-A dot goes into a struct, into each struct of a list, or to the value of a key where a
-list holds keys and values, as analytics exports have their parameters.
+A dot goes into a struct or into each struct of a list. If a list holds keys and values,
+as the parameters of analytics exports, it goes to the value of a key.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """What a click log holds, in numbers: the first thing to look at.
 
-A summary is made from counts that add up, so that a log on disk is counted piece by
-piece and its shards by several processes, with the very same result.
+A summary is made from counts that add up. A log on disk is counted piece by piece, or
+its shards by several processes, with exactly the same result.
 """
 
 from collections.abc import Callable

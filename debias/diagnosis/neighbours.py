@@ -284,8 +284,8 @@ def _attention(
 ) -> tuple[float, float]:
     """Held-out gain of attention in `XPA`, nats a session, and its error.
 
-    Both models are the same but for what each place hears of the others, so that the
-    gain is that of neighbours and not of another way to combine relevance and bias.
+    The models differ only in what each place hears of the others. So the gain is that
+    of neighbours, not of another way to combine relevance and bias.
     """
     import keras
 

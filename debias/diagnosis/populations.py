@@ -90,12 +90,12 @@ def populations(
     verdict is "unknown".
 
     A component's attraction of a pair is pulled towards that of one population by 20
-    impressions, and that towards the mean of all pairs, so that pairs of few
-    impressions do not make populations up; nor do they tell populations apart: a log
-    of few impressions a pair may need more than one and not show it. A gain says that
-    clicks of a session depend on each other, or on the items otherwise than one product
-    says; a reader who stops after a click does the same to them, hence the comparison
-    with models of one population whose clicks depend on those above.
+    impressions, and that towards the mean of all pairs. So pairs of few impressions do
+    not make populations up; nor do they tell populations apart: a log of few
+    impressions a pair may need more than one and not show it. A gain says that clicks
+    of a session depend on each other, or on the items otherwise than one product says;
+    a reader who stops after a click does the same to them, hence the comparison with
+    models of one population whose clicks depend on those above.
 
     Args:
         log: The click log.

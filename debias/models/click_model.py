@@ -100,9 +100,9 @@ class ClickModel(SteppingModel):
     def start_at(self, rate: float) -> None:
         """Starts intercepts that are still 0 at the logit of a click rate.
 
-        Else the first steps, at a rate of some percent, teach the towers nothing but to
-        lower all their outputs, and a tower may come out of it with units that are dead
-        or alike. `debias.fit` calls it, before any training.
+        Else the first steps, at a rate of some percent, only teach the towers to lower
+        all their outputs. A tower may then be left with units that are dead or alike.
+        `debias.fit` calls it, before any training.
 
         Args:
             rate: Clicks a cell; at 0 and 1 nothing happens.

@@ -8,8 +8,8 @@ def merge_places(component: ArrayLike, features: ArrayLike | None = None) -> np.
     """(K + 1,) int64: of each place from 1, the place whose bias it shares; 0 is 0.
 
     Biases of ranks that no chain of items ties have an unknown constant between them.
-    Beginning with the largest component, the place nearest to what is tied already is
-    given the bias of its nearest neighbour there, and its component is tied with it,
+    Merging begins with the largest component. The place nearest to what is tied already
+    gets the bias of its nearest neighbour there, and its component is tied with it,
     until all are. One place of each other component is merged, the rest keep biases of
     their own. It is an assumption in place of an intervention, and as good as the two
     places are alike. Ties go to the smaller places.

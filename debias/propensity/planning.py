@@ -121,13 +121,12 @@ def plan(
 ) -> Plan:
     """The cheapest exchanges that bring every rank to a standard error.
 
-    The comparisons form a network of ranks, in which the variance of
-    log theta_k - log theta_1 is the resistance between the two and each exchange
-    conducts as much as its sessions inform. One rank below rank 1 is the hub for those
-    below it. Hub and shares minimise the clicks lost, a changed session counted as 2%
-    of its clicks at least, at the wanted resistance of the worst rank. So many sessions
-    are planned that every rank reaches the error with a chance of 90%, by the scatter
-    of the clicks.
+    The comparisons form a network of ranks, in which each exchange conducts as much as
+    its sessions inform. The variance of log theta_k - log theta_1 is the resistance
+    between the two. One rank below rank 1 is the hub for those below it. Hub and shares
+    minimise the clicks lost, a changed session counted as 2% of its clicks at least, at
+    the wanted resistance of the worst rank. So many sessions are planned that every
+    rank reaches the error with a chance of 90%, by the scatter of the clicks.
 
     Args:
         log: Of the page as it is; it needs no randomisation.

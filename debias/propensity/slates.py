@@ -165,8 +165,8 @@ def cascade_dr(
         value = mean_s sum_k [w_sk (c_sk - taken_sk) + w_s,k-1 expected_sk].
 
     Where taken_sk is a function of the items at ranks 1 to k and expected_sk its mean
-    over the item that the other policy puts at k, it is as unbiased as `cascade_ips`,
-    and the better the guess, the less it varies. Source: Kiyohara et al., Doubly Robust
+    over the item that the other policy puts at k, it is as unbiased as `cascade_ips`.
+    The better the guess, the less it varies. Source: Kiyohara et al., Doubly Robust
     Off-Policy Evaluation for Ranking Policies under the Cascade Behavior Model, WSDM
     2022. The interval is that of `cascade_ips`.
 

@@ -2,8 +2,8 @@
 
 Each takes the column of the positive, (B,) int, and scores (B, C), already divided by
 their temperature and corrected, where columns at or below -1e8 are masked and count for
-nothing. Each returns (B,), a mean over a row's columns and never a sum over the batch,
-so that the learning rate means the same at any batch size and any number of negatives.
+nothing. Each returns (B,), a mean over a row's columns and never a sum over the batch.
+So the learning rate means the same at any batch size and any number of negatives.
 """
 
 from typing import Any, Protocol

@@ -6,9 +6,10 @@ those above (`conditional`, `marginal`) and scores itself on a log (`log_likelih
 as they say.
 
 The defaults are the settings under which perplexities of PBM, UBM and the baselines are
-published: 40 passes of EM from .5 that renew all parameters at once, each (expected
-successes + 1) / (expected trials + 2), .5 for what the fit never saw; perplexity is
-2^(-mean log2 P) at each rank given the clicks above, and its mean over ranks the score:
+published. EM makes 40 passes from .5 and renews all parameters at once, each to
+(expected successes + 1) / (expected trials + 2). What the fit never saw stays at .5.
+Perplexity is 2^(-mean log2 P) at each rank given the clicks above, and its mean over
+ranks the score:
 
     UserBrowsing.fit(train).perplexity(test).mean()
 
