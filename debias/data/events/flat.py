@@ -149,7 +149,7 @@ def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
     if role == "event":
         return (
             "say -c event=NAME, or put the files of each event into a folder of its "
-            "own, event=impression and event=click"
+            "own, event=impression and event=click, and name the folder above"
         )
     return f"say -c {role}=NAME"
 
