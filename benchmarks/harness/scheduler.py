@@ -165,7 +165,7 @@ class Clock:
     """
 
     def __init__(self, records: Iterable[store.Record] = ()) -> None:
-        self._seen: dict[tuple[str, ...], list[float]] = {}
+        self._seen: dict[tuple[str, ...], tuple[float, float]] = {}
         for record in records:
             self.saw(record)
 
@@ -193,14 +193,15 @@ class Clock:
         """Learns from one measurement."""
         of = record
         for kind, size in self._kinds(of.table, of.row, of.population, of.config):
-            self._seen.setdefault(kind, []).append(record.seconds / size)
+            seconds, sizes = self._seen.get(kind, (0.0, 0.0))
+            self._seen[kind] = seconds + record.seconds, sizes + size
 
     def expect(self, job: Job) -> float:
         """Mean seconds of the most alike measurements, nan where there are none."""
         of = job.experiment
         for kind, size in self._kinds(job.table, of.row, of.population, job.config):
             if seen := self._seen.get(kind):
-                return size * sum(seen) / len(seen)
+                return size * seen[0] / seen[1]
         return math.nan
 
 

@@ -19,6 +19,7 @@ from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import UNIT, Table
 from benchmarks.ranking.settings import Size, identity, part_seed
 from benchmarks.ranking.tables import ANEW, CROWDS, FEWER, TOLD
+from benchmarks.ranking.trials import REVISIONS
 from debias.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class RealTrial:
     config: TrainingConfig
 
     def settings(self) -> dict[str, Any]:
-        folds = {"folds": FOLDS, "revision": 1}
+        folds = {"folds": FOLDS, "revision": REVISIONS.get(self.row, 1)}
         return {"sessions": self.size.sessions, **identity(self.config), **folds}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
