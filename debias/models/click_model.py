@@ -106,12 +106,17 @@ class ClickModel(SteppingModel):
 
         Args:
             rate: Clicks a cell; at 0 and 1 nothing happens.
+
+        Raises:
+            ValueError: The model is not built yet.
         """
+        if not self.built:
+            raise ValueError("the model must be built: call it on a batch first")
         if not 0 < rate < 1:
             return
         for each in self.intercepts():
             if not np.any(ops.convert_to_numpy(each)):
-                each.assign(ops.full_like(each, np.log(rate / (1 - rate))))
+                each.assign(np.full(each.shape, np.log(rate / (1 - rate)), "float32"))
 
     def compute_loss(
         self,
@@ -325,12 +330,17 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
 
 
 def intercepts_of(tower: keras.layers.Layer) -> list[Any]:
-    """What a built `Tower` adds last, alone or at the end of a Sequential, in a list.
+    """What a built tower adds last, in a list: a `Tower`, or a linear Dense layer.
 
-    Of a layer of somebody else's nothing is known: the list is empty.
+    Either may end a Sequential. Of other layers nothing is known: the list is empty.
     """
     last = tower.layers[-1] if isinstance(tower, keras.Sequential) else tower
-    return [last.intercept] if isinstance(last, Tower) else []
+    if isinstance(last, Tower):
+        return [last.intercept]
+    linear = getattr(last, "activation", None) is keras.activations.linear
+    if isinstance(last, keras.layers.Dense) and last.use_bias and linear:
+        return [last.bias]
+    return []
 
 
 def without_gradient(features: Any) -> AbstractContextManager[Any]:

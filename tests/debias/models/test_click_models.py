@@ -69,6 +69,10 @@ def test_models_start_at_the_click_rate(name):
     model.start_at(0.02)
     after = numbers(model.click_logits(batch, model(batch)))
     if name in STARTING:
+        for tower in ("sequential", "tower"):  # a Dense layer of one's own as well
+            made = CLICK_MODELS[name](3, TOWERS[tower])
+            made(batch)
+            assert made.intercepts()
         apart = special.logit(0.02)  # a product moves by about as much
         assert abs((after - before).mean() - apart) < 1
     model.start_at(0.5)  # it is no start any more

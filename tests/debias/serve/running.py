@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import httpx
 import uvicorn
@@ -10,7 +11,11 @@ import uvicorn
 
 @contextmanager
 def running(app):
-    """Yields a client."""
+    """Yields a client.
+
+    Server and test share a process, so that an event loop comes late to what is due
+    while the test computes. Nothing is sent away for that.
+    """
     config = uvicorn.Config(app, port=0, log_level="critical", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -20,7 +25,11 @@ def running(app):
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        base = f"http://127.0.0.1:{port}"
+        with (
+            patch("debias.serve.workers.PATIENCE", 20.0),
+            httpx.Client(base_url=base, timeout=30) as client,
+        ):
             yield client
     finally:
         server.should_exit = True

@@ -210,6 +210,8 @@ def test_only_kernels_of_relevance_towers_decay(world):
     before = build("product", world.layout, 5)
     batch, _ = next(iter(batches(world.validation.log, world.train.data, 2)))
     before(batch)
+    judges = world.validation.log
+    before.start_at(judges.click[judges.mask].mean())
     found = fit_prepared("product", still, config)
     kernels = {id(v) for v in fitting.decaying(found.model)}
     assert kernels
