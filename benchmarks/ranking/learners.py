@@ -191,7 +191,7 @@ class Known(ClickModel):
         p = ops.clip(examination * (low + (high - low) * wanted), 1e-6, 1 - 1e-6)
         return ops.log(p) if self.listwise else ops.log(p) - ops.log1p(-p)
 
-    def intercepts(self) -> list[Any]:
+    def intercepts(self) -> list[tuple[Any, Any]]:
         return [] if self.listwise else intercepts_of(self.relevance)
 
     def session_losses(

@@ -93,16 +93,16 @@ class ClickModel(SteppingModel):
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Any) -> None:
         """Moves what is learned beside the weights, once for each training batch."""
 
-    def intercepts(self) -> list[Any]:
-        """The variables that move all click logits together; none in most losses."""
+    def intercepts(self) -> list[tuple[Any, Any]]:
+        """Variables, and what of each moves all click logits by 1; by default none."""
         return []
 
     def start_at(self, rate: float) -> None:
         """Starts intercepts that are still 0 at the logit of a click rate.
 
-        Else the first steps, at a rate of some percent, only teach the towers to lower
-        all their outputs. A tower may then be left with units that are dead or alike.
-        `debias.fit` calls it, before any training.
+        Else the first steps, at a rate of some percent, teach the towers nothing but to
+        lower all their outputs, and a tower may come out of it with units that are dead
+        or alike. `debias.fit` calls it, before any training.
 
         Args:
             rate: Clicks a cell; at 0 and 1 nothing happens.
@@ -114,9 +114,10 @@ class ClickModel(SteppingModel):
             raise ValueError("the model must be built: call it on a batch first")
         if not 0 < rate < 1:
             return
-        for each in self.intercepts():
+        logit = np.log(rate / (1 - rate))
+        for each, one in self.intercepts():
             if not np.any(ops.convert_to_numpy(each)):
-                each.assign(np.full(each.shape, np.log(rate / (1 - rate)), "float32"))
+                each.assign(np.broadcast_to(logit * one, each.shape).astype("float32"))
 
     def compute_loss(
         self,
@@ -329,17 +330,18 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
     return exact(ops.squeeze(outputs, -1))
 
 
-def intercepts_of(tower: keras.layers.Layer) -> list[Any]:
-    """What a built tower adds last, in a list: a `Tower`, or a linear Dense layer.
+def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
+    """What a built tower adds last, as `intercepts` has it.
 
-    Either may end a Sequential. Of other layers nothing is known: the list is empty.
+    Of a `Tower`, or of a linear Dense layer; either may end a Sequential. Of other
+    layers nothing is known: the list is empty.
     """
     last = tower.layers[-1] if isinstance(tower, keras.Sequential) else tower
     if isinstance(last, Tower):
-        return [last.intercept]
+        return [(last.intercept, 1.0)]
     linear = getattr(last, "activation", None) is keras.activations.linear
     if isinstance(last, keras.layers.Dense) and last.use_bias and linear:
-        return [last.bias]
+        return [(last.bias, 1.0)]
     return []
 
 

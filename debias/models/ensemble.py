@@ -57,7 +57,7 @@ class Ensemble(ClickModel):
     def click_logits(self, batch: Batch, outputs: list[Tensor]) -> Tensor:
         return sum(outputs[1:], outputs[0]) / len(outputs)
 
-    def intercepts(self) -> list[Any]:
+    def intercepts(self) -> list[tuple[Any, Any]]:
         return [each for part in self.parts for each in part.intercepts()]
 
     def session_losses(

@@ -163,7 +163,7 @@ class Mixture(ClickModel):
         scores = ops.stack([part.score(features) for part in self.components], -1)
         return ops.sum(scores * ops.exp(self.log_prior()), axis=-1)
 
-    def intercepts(self) -> list[Any]:
+    def intercepts(self) -> list[tuple[Any, Any]]:
         return [each for part in self.components for each in part.intercepts()]
 
     def session_losses(

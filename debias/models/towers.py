@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from debias.layers import Bilinear, additive, dot, product
@@ -56,7 +57,7 @@ class OneTowerClickModel(ClickModel):
     def score(self, features: Tensor) -> Tensor:
         return only_output(self.relevance, on_rows(self.relevance, features))
 
-    def intercepts(self) -> list[Any]:
+    def intercepts(self) -> list[tuple[Any, Any]]:
         return intercepts_of(self.relevance)
 
 
@@ -103,7 +104,7 @@ class TwoTowerClickModel(ClickModel):
     def score(self, features: Tensor) -> Tensor:
         return only_output(self.relevance, on_rows(self.relevance, features))
 
-    def intercepts(self) -> list[Any]:
+    def intercepts(self) -> list[tuple[Any, Any]]:
         return intercepts_of(self.relevance)
 
 
@@ -196,7 +197,7 @@ class PositionFeature(ClickModel):
     def score(self, features: Tensor) -> Tensor:
         return self.logits_at(features, self.reference)
 
-    def intercepts(self) -> list[Any]:
+    def intercepts(self) -> list[tuple[Any, Any]]:
         return intercepts_of(self.relevance)
 
 
@@ -273,6 +274,22 @@ class Dot(ClickModel):
         relevance = ops.expand_dims(on_rows(self.relevance, features), -2)
         return log_odds_of_mean(dot(relevance, embeddings(self.bias, self.reference)))
 
+    def intercepts(self) -> list[tuple[Any, Any]]:
+        """The tower's, along what the places have in common, if that is most of them.
+
+        With e the mean of their embeddings, e / |e|^2 moves e . r by 1.
+        """
+        columns = getattr(self.bias, "columns", None)
+        if not columns:
+            return []
+        every = range(1, max(columns.values()) + 1)
+        places = ops.convert_to_numpy(embeddings(self.bias, every)).astype(float)
+        mean = places.mean(axis=0)
+        square = float(mean @ mean)
+        if square < 0.5 * np.square(places).sum(axis=1).mean():
+            return []
+        return [(each, mean / square) for each, _ in intercepts_of(self.relevance)]
+
 
 @keras.saving.register_keras_serializable(package="debias")
 class BilinearModel(ClickModel):
@@ -324,8 +341,8 @@ class BilinearModel(ClickModel):
         place = embeddings(self.bias, self.reference)
         return log_odds_of_mean(self.meet(relevance, place))
 
-    def intercepts(self) -> list[Any]:
-        return [self.meet.constant]
+    def intercepts(self) -> list[tuple[Any, Any]]:
+        return [(self.meet.constant, 1.0)]
 
 
 def log_odds_of_mean(logits: Tensor) -> Tensor:

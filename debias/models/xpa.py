@@ -108,5 +108,5 @@ class XPA(ClickModel):
         relevance = on_rows(self.relevance, features)
         return exact(ops.squeeze(rowwise(self.own_relevance, relevance), -1))
 
-    def intercepts(self) -> list[Any]:
-        return [self.own_relevance.bias]
+    def intercepts(self) -> list[tuple[Any, Any]]:
+        return [(self.own_relevance.bias, 1.0)]

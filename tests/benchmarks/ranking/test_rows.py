@@ -374,10 +374,10 @@ def test_letor_files_and_folders(tmp_path, monkeypatch):
     letor(tmp_path / "pair" / "my.train", 40)
     letor(tmp_path / "pair" / "my.test", 10)
     pair = protocol.world.__wrapped__("mixed", 0, str(tmp_path / "pair"), TINY)
-    assert [split.data.queries for split in pair[1:4]] == [30, 10, 10]
+    assert [split.data.queries for split in pair.splits] == [30, 10, 10]
     letor(tmp_path / "one.txt.gz", 50, gzip.open)
     one = protocol.world.__wrapped__("mixed", 0, str(tmp_path / "one.txt.gz"), TINY)
-    assert [split.data.queries for split in one[1:4]] == [30, 10, 10]
+    assert [split.data.queries for split in one.splits] == [30, 10, 10]
     (tmp_path / "odd").mkdir()
     letor(tmp_path / "odd" / "train.txt", 10)
     with pytest.raises(ValueError, match=r"odd: expected files of train and test"):

@@ -8,8 +8,9 @@ import pytest
 from scipy import special
 
 from debias.data import ClickLog, RankingData
+from debias.layers import BiasTower, Tower
 from debias.losses import click_cross_entropy
-from debias.models import Mixture, PositionOnly, ranker
+from debias.models import Dot, Mixture, PositionOnly, ranker
 from debias.models.batches import batches
 from tests.debias.models.registry import CLICK_MODELS, CONTEXT, POSITIONS, TOWERS
 from tests.gradient import gradient
@@ -79,6 +80,16 @@ def test_models_start_at_the_click_rate(name):
     np.testing.assert_array_equal(
         numbers(model.click_logits(batch, model(batch))), after
     )
+
+
+@pytest.mark.parametrize("center", [0.0, 1.0])
+def test_a_dot_product_starts_at_the_click_rate_where_places_are_alike(center):
+    bias = BiasTower({"position": POSITIONS}, out=4, center=center, seed=1)
+    model, batch = Dot(Tower((8,), out=4, seed=1), bias), batch_of(FEATURES)
+    before = numbers(model(batch))
+    model.start_at(0.02)
+    moved = (numbers(model(batch)) - before).mean()
+    assert moved == pytest.approx(special.logit(0.02) * center, abs=0.5)
 
 
 @every_model

@@ -197,7 +197,7 @@ def test_a_fit_starts_at_the_click_rate(world):
     model = fit_prepared("product", world, config).model
     judges = world.validation.log
     rate = judges.click[judges.mask].mean()
-    start = float(np.squeeze(model.intercepts()[0]))
+    start = float(np.squeeze(model.intercepts()[0][0]))
     assert start == pytest.approx(np.log(rate / (1 - rate)), abs=1e-4)
 
 
