@@ -282,7 +282,10 @@ class Dot(ClickModel):
         columns = getattr(self.bias, "columns", None)
         if not columns:
             return []
-        every = range(1, max(columns.values()) + 1)
+        every = [
+            {name: min(place, size) for name, size in columns.items()}
+            for place in range(1, max(columns.values()) + 1)
+        ]
         places = ops.convert_to_numpy(embeddings(self.bias, every)).astype(float)
         mean = places.mean(axis=0)
         square = float(mean @ mean)

@@ -82,10 +82,16 @@ def test_models_start_at_the_click_rate(name):
     )
 
 
+@pytest.mark.parametrize("columns", [{"position": POSITIONS}, {"row": 2, "column": 3}])
 @pytest.mark.parametrize("center", [0.0, 1.0])
-def test_a_dot_product_starts_at_the_click_rate_where_places_are_alike(center):
-    bias = BiasTower({"position": POSITIONS}, out=4, center=center, seed=1)
+def test_a_dot_product_starts_at_the_click_rate_where_places_are_alike(columns, center):
+    bias = BiasTower(columns, out=4, center=center / len(columns), seed=1)
     model, batch = Dot(Tower((8,), out=4, seed=1), bias), batch_of(FEATURES)
+    place = np.arange(POSITIONS)
+    batch["row"], batch["column"] = (
+        np.tile(ids + 1, (len(FEATURES), 1)).astype("int32")
+        for ids in (place // 3, place % 3)
+    )
     before = numbers(model(batch))
     model.start_at(0.02)
     moved = (numbers(model(batch)) - before).mean()
