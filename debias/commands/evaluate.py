@@ -35,7 +35,10 @@ def evaluate(
     ] = None,
     examination: Annotated[
         str | None,
-        typer.Option(help="Examination probability per position, such as 1,0.6,0.4."),
+        typer.Option(
+            help="Examination probability per position, such as 1,0.6,0.4, or a file "
+            "that `debias propensities` wrote."
+        ),
     ] = None,
     memory: inputs.Memory = inputs.HELD,
     page: pages.Report = None,
@@ -54,7 +57,7 @@ def evaluate(
 
     pages.check(page, force)
     report = report_of(folder, (*RANKED, "list_size"))
-    theta = None if examination is None else _numbers(examination)
+    theta = None if examination is None else _examination(examination)
     given, of = _opened(folder, source, memory, report)
     trained = load(folder)
     assert given.data is not None
@@ -156,11 +159,27 @@ def _check_lists(
         )
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--examination must be numbers, got {text!r}") from None
+def _examination(text: str) -> list[float]:
+    """By rank, from numbers or from a file of propensities."""
+    import numpy as np
+
+    from debias.propensity import read_propensities
+
+    if not Path(text).is_file():
+        try:
+            return [float(number) for number in text.split(",")]
+        except ValueError:
+            raise ValueError(
+                "--examination must be numbers such as 1,0.6,0.4, or a file that debias "
+                f"propensities wrote, got {text!r}"
+            ) from None
+    known = read_propensities(text)
+    if known.by or not np.isfinite(known.examination).all():
+        raise ValueError(
+            f"--examination {text}: must have one known examination for each rank, "
+            "and none by further columns"
+        )
+    return [float(value) for value in known.examination[np.argsort(known.rank)]]
 
 
 def tests_of(

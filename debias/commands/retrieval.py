@@ -123,6 +123,16 @@ class Columns(NamedTuple):
 
         return EventColumns(self.user, self.item, self.time)
 
+    def check_tables(self, **tables: str | None) -> None:
+        """Raises ValueError where features of a side are named that has no table."""
+        for side, table in tables.items():
+            for part in (f"{side}_features", f"{side}_numbers"):
+                if table is None and getattr(self, part) != self._field_defaults[part]:
+                    raise ValueError(
+                        f"-c {part}= goes with --{side}s, a table of the {side}s: "
+                        "features are read from there, not from the events"
+                    )
+
     def features(
         self,
         users: str | None,
@@ -186,6 +196,7 @@ def train(
     from debias.data.stores import whole_path
 
     recipes, mapping = learning.recipes, Columns.of(column or ())
+    mapping.check_tables(user=users, item=items)
     asked = {
         "source": {
             "events": whole_path(events),
@@ -502,7 +513,8 @@ def update(
                 names = " ".join(lacking[0]["features"])
                 say(
                     f"new {side} without features: {count:,}, which have no {names}; "
-                    f"say --{side} with a table that describes them"
+                    f"give --{side}, a table that describes them, with their next "
+                    "events, or with --full"
                 )
     else:
         say(f"{root}: has applied all of {events} already")

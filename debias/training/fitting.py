@@ -25,7 +25,7 @@ from debias.data.layout import layout_of
 from debias.data.stream import Stream
 from debias.engine import distributed
 from debias.engine.optimizers import RowWiseAdam
-from debias.layers import BiasTower, Features
+from debias.layers import BiasTower, Features, Tower
 from debias.models import ClickModel, MultiTarget, Ranker, ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
@@ -473,6 +473,9 @@ def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWi
 def decaying(model: ClickModel) -> list[Any]:
     """The variables that decay: kernels of layers outside bias towers and priors.
 
+    Of a linear tower, the vectors of categories decay as well. Else they would make up
+    for the kernel behind them, and categories outweigh numbers.
+
     >>> from debias.layers import BiasTower, Tower
     >>> from debias.models import Product
     >>> model = Product(Tower((4,)), BiasTower({"position": 2}, hidden=(3,)))
@@ -486,7 +489,17 @@ def decaying(model: ClickModel) -> list[Any]:
     towers += [each for layer in layers if (each := getattr(layer, "prior", None))]
     spared = {id(v) for t in towers for v in getattr(t, "variables", ())}
     dense = [layer for layer in layers if hasattr(layer, "kernel")]
-    return [each.kernel for each in dense if id(each.kernel) not in spared]
+    kernels = [each.kernel for each in dense if id(each.kernel) not in spared]
+    return [*kernels, *(v for layer in layers for v in _linear_vectors(layer))]
+
+
+def _linear_vectors(layer: Any) -> list[Any]:
+    """The vectors of categories that a linear tower reads."""
+    if not isinstance(layer, keras.Sequential) or not layer.layers:
+        return []
+    first, last = layer.layers[0], layer.layers[-1]
+    linear = isinstance(last, Tower) and not last.hidden
+    return first.trainable_variables if linear and isinstance(first, Features) else []
 
 
 class Diverged(ValueError):

@@ -590,6 +590,12 @@ class _Making:
         ]
         if others:
             said[-1] += f" ({printable(', '.join(others[:20]))})"
+        never = [name for name in self._targets() if name not in found.actions]
+        if never:
+            said.append(
+                f"no event has the name of the target {printable(', '.join(never))}: "
+                "its column is 0 everywhere"
+            )
         if self.how.first == 0:
             said.append("positions count from 0")
         if not self._has("query"):

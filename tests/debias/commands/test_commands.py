@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from debias.__main__ import app
+from debias.commands.evaluate import _examination
 from debias.data import RankingData
 from simulators import PlackettLuce, generate, simulate, weak_ranker
 
@@ -115,6 +116,17 @@ def test_tensorboard_events_hold_the_passes(folder):
             found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
     for epoch, metrics in enumerate(report["history"]):
         assert found["loss", epoch] == pytest.approx(metrics["loss"], rel=1e-5)
+
+
+def test_examination_is_numbers_or_a_file_of_propensities(tmp_path):
+    path = tmp_path / "propensities.csv"
+    path.write_text("rank,examination\n2,0.6\n1,1\n3,0.3\n")
+    assert _examination(str(path)) == [1, 0.6, 0.3] == _examination("1,.6,.3")
+    path.write_text("rank,examination,device\n1,1,a\n1,1,b\n")
+    with pytest.raises(ValueError, match="none by further columns"):
+        _examination(str(path))
+    with pytest.raises(ValueError, match="a file that debias propensities wrote"):
+        _examination("nowhere.csv")
 
 
 def test_evaluate_takes_held_out_sessions_of_its_own_log(folder):

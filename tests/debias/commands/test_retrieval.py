@@ -182,7 +182,7 @@ def test_an_update_says_what_new_items_lack(folder, tmp_path):
         pa.table({"sku": ["newer"], "kind": [1]}), tmp_path / "items.csv"
     )
     found = run("update", root, tmp_path / "new.csv").output
-    said = "new items without features: 2, which have no kind; say --items"
+    said = "new items without features: 2, which have no kind; give --items"
     assert said in " ".join(found.split())
     new = new.set_column(2, "ts", [[902, 903]]).slice(1)
     new = new.set_column(1, "sku", [["newer"]])
@@ -255,6 +255,10 @@ def test_a_user_that_nobody_knows(folder):
         (
             ["train", "none.csv", "-o", "x", *["-c", "item_features=a"] * 2],
             "names item_features=a twice",
+        ),
+        (
+            ["train", "day1.csv", "-o", "x", "-c", "item_features=hue"],
+            "item_features= goes with --items",
         ),
         (["train", "day1.csv", "-o", "x"], "no column user for user.*say user=NAME"),
         (["train", "day1.csv", "-o", "x", "-c", "who=uid"], "--column must be ROLE"),

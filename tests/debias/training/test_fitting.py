@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 
 from debias.data import RankingData, Stream, log_files
-from debias.models import Product
+from debias.data.kinds import Feature
+from debias.layers import Features, Tower
+from debias.models import Naive, Product
 from debias.models.batches import batches
 from debias.presets import build
 from debias.training import (
@@ -218,6 +220,18 @@ def test_only_kernels_of_relevance_towers_decay(world):
     for ours, start in zip(found.model.weights, before.weights, strict=True):
         wanted = np.asarray(start) * (0.95 if id(ours) in kernels else 1.0)
         np.testing.assert_allclose(np.asarray(ours), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(), (3,)])
+def test_vectors_of_categories_decay_before_a_linear_tower_alone(hidden):
+    first = Features([Feature("brand", "category", ("acme", "birch"))], dim=2)
+    tower = keras.Sequential([first, Tower(hidden)])
+    model = Naive(tower)
+    model({"features": np.zeros((1, 2, 4), "float32")})
+    decaying = {id(v) for v in fitting.decaying(model)}
+    assert first.trainable_variables
+    for vectors in first.trainable_variables:
+        assert (id(vectors) in decaying) == (not hidden)
 
 
 def test_a_small_log_is_given_steps_enough():

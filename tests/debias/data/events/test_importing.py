@@ -256,6 +256,14 @@ def rows_of(path):
     return pq.read_table(path).to_pylist()
 
 
+def test_a_target_that_never_occurs_is_said(tmp_path):
+    rows = [("impression", 0, "q", "x", 1, 1), ("click", 0, "q", "x", None, 2)]
+    pq.write_table(generic(rows), tmp_path / "events.parquet")
+    columns = EventColumns(target=("gift",))
+    found = import_events(tmp_path / "events.parquet", tmp_path / "log", columns)
+    assert any("the name of the target gift" in each for each in found.notices)
+
+
 def test_an_action_belongs_to_the_last_impression_before_it(tmp_path):
     # The user u sees x twice, in two lists an hour apart; no list has an id.
     names = ("event", "user", "query", "item", "timestamp")
