@@ -170,8 +170,8 @@ def _examination(text: str) -> list[float]:
             return [float(number) for number in text.split(",")]
         except ValueError:
             raise ValueError(
-                "--examination must be numbers such as 1,0.6,0.4, or a file that debias "
-                f"propensities wrote, got {text!r}"
+                "--examination must be numbers such as 1,0.6,0.4, or a file that "
+                f"debias propensities wrote, got {text!r}"
             ) from None
     known = read_propensities(text)
     if known.by or not np.isfinite(known.examination).all():
