@@ -57,8 +57,9 @@ class TrainingConfig(NamedTuple):
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
         trend: Weight and share of `debias.retrieval.data.trend.trend`, which is added
             to the logits of a trained model; None: it is not.
-        linear: Values of `debias.retrieval.training.linear.Linear`, whose scores are
-            added to the logits of a trained model; None: they are not.
+        linear: Weight, regularisation and decay of a linear part, whose scores (see
+            `debias.retrieval.training.linear`) are added to the logits of a trained
+            model; None: they are not.
     """
 
     length: int = 20

@@ -11,27 +11,8 @@ from debias.retrieval.training.baselines import taken
 RANK = 128
 STRENGTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 DECAYS = (1.0, 0.95, 0.9, 0.8)
-WEIGHTS = (
-    16.0,
-    32.0,
-    64.0,
-    128.0,
-    512.0,
-)  # of the linear part on the logits of a tower
-
-
-class Linear(NamedTuple):
-    """A linear part of a model, as JSON values.
-
-    Attributes:
-        weight: Multiplies its scores on the logits of the tower.
-        regularisation: Of EASE.
-        decay: Of the weights of older items in a history.
-    """
-
-    weight: float
-    regularisation: float
-    decay: float
+# Of the linear part on the logits of a tower.
+WEIGHTS = (16.0, 32.0, 64.0, 128.0, 512.0)
 
 
 class Spectrum(NamedTuple):

@@ -13,6 +13,7 @@ Each file is complete or absent, whenever the process is killed.
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,8 +219,10 @@ def _repeat(learner: Learner, recipe: Recipe, last: np.ndarray | None) -> Repeat
     """The policy of a recipe, its weights fitted on the events that were withheld."""
     if last is None:
         return Repeat(learner.config.repeat)
-    rest = learner.log.take(~last)
-    return fit_repeat(learner.served, rest, learner.log.take(last))
+    # Nor may the linear part have seen them, else they seem likely without a bonus.
+    before = replace(learner, log=learner.log.take(~last))
+    before.add_extra()
+    return fit_repeat(before.served, before.log, learner.log.take(last))
 
 
 class Run(NamedTuple):

@@ -10,9 +10,11 @@ import pytest
 from debias.data.records import write_record
 from debias.retrieval.data.events import EventColumns, read_all
 from debias.retrieval.data.interactions import from_columns
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training import runs
 from debias.retrieval.training.baselines import BASELINES
 from debias.retrieval.training.learner import TrainingConfig
+from debias.retrieval.training.linear import ease_vectors, spectrum
 from debias.retrieval.training.recipe import KINDS, Recipe
 from tests.debias.retrieval.models.registry import LOG
 
@@ -62,6 +64,24 @@ def test_the_weights_of_repeats_are_fitted_on_events_that_were_not_learned(
     assert found["held_out"]["users"] == 60
     plain = runs.train(tmp_path / "other", LOG, [RECIPE], 1)
     assert plain["repeat"] == {"policy": "exclude", "weights": None}
+
+
+def test_the_linear_part_has_not_seen_what_weights_of_repeats_are_fitted_on(
+    tmp_path, monkeypatch
+):
+    seen = []
+
+    def fitted(model, log, held_out, *rest):
+        seen.append((model.extra, log, held_out))
+        return Repeat("model", (0.0, 0.0, 0.0))
+
+    monkeypatch.setattr(runs, "fit_repeat", fitted)
+    linear = CONFIG._replace(repeat="model", linear=(8.0, 10.0, 0.9))
+    runs.train(tmp_path, LOG, [RECIPE._replace(config=linear._asdict())], passes=1)
+    ((extra, log, held_out),) = seen
+    assert len(log) + len(held_out) == len(LOG)
+    past, _ = ease_vectors(spectrum(log), 10.0)
+    np.testing.assert_allclose(np.abs(extra.past[2:]), np.abs(past), atol=1e-4)
 
 
 def test_a_run_resumes_at_its_last_pass_and_comes_to_the_same(trained, tmp_path):
