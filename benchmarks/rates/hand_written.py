@@ -1,7 +1,8 @@
-"""The additive click model once more, by hand: what `fit` is measured against.
+"""Click models and a DSSM once more, by hand: what `fit` is measured against.
 
 One model, one epoch a call, variables and Adam by hand, nothing that is not needed.
-`in_tensorflow` compiles the epoch as one tf.function, `in_jax` as one scan.
+`by_adam` compiles the epoch as one tf.function, `in_jax` (the additive model alone) as
+one scan.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+
+Weights = Sequence[Any]
 
 
 def initial(sizes: Sequence[int], length: int, seed: int) -> list[np.ndarray]:
@@ -38,44 +41,166 @@ def in_tensorflow(job: Job) -> Callable[[], list[np.ndarray]]:
     import tensorflow as tf
 
     features, item, click, hidden, batch, seed = job
-    width, length = features.shape[1], item.shape[1]
-    weights = [tf.Variable(w) for w in initial((width, *hidden, 1), length, seed)]
+    table = tf.constant(features)
+    start = initial((features.shape[1], *hidden, 1), item.shape[1], seed)
+
+    def loss(weights: Weights, shown: tf.Tensor, clicked: tf.Tensor) -> tf.Tensor:
+        return additive_loss(weights, tf.gather(table, shown), clicked)
+
+    return by_adam(loss, start, (item, click.astype("float32")), batch)
+
+
+def by_adam(
+    loss: Callable[..., Any],
+    start: Sequence[Any],
+    columns: Sequence[np.ndarray],
+    batch: int,
+    jit: bool = False,
+) -> Callable[[], list[np.ndarray]]:
+    """A function that trains one epoch and returns the weights: Adam by hand, no more.
+
+    Args:
+        loss: Of the weights and the rows of a batch, column by column.
+        start: The weights to start from.
+        columns: Each with a row a session.
+        batch: Sessions a step; sessions are a multiple of it.
+        jit: Whether XLA compiles a step.
+    """
+    import tensorflow as tf
+
+    weights = [tf.Variable(w) for w in start]
     first = [tf.Variable(tf.zeros_like(w)) for w in weights]
     second = [tf.Variable(tf.zeros_like(w)) for w in weights]
     count = tf.Variable(0.0)
-    table, shown = tf.constant(features), tf.constant(item)
-    clicked = tf.constant(click, tf.float32)
+    tables = [tf.constant(column) for column in columns]
 
+    @tf.function(jit_compile=jit)
     def step(rows: tf.Tensor) -> None:
-        x, y = tf.gather(table, tf.gather(shown, rows)), tf.gather(clicked, rows)
+        taken = [tf.gather(table, rows) for table in tables]
         with tf.GradientTape() as tape:
-            h = tf.reshape(x, (-1, width))
-            for layer in range(len(hidden)):
-                h = tf.matmul(h, weights[2 * layer])
-                h = tf.nn.relu(tf.nn.bias_add(h, weights[2 * layer + 1]))
-            h = h @ weights[-3] + weights[-2]
-            logits = tf.reshape(h, (-1, length)) + weights[-1]
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(y, logits)
-            loss = tf.reduce_mean(tf.reduce_sum(losses, axis=1))
-        gradients = tape.gradient(loss, weights)
+            found = loss(weights, *taken)
+        gradients = tape.gradient(found, weights)
         count.assign_add(1.0)
         rate = 1e-3 * tf.sqrt(1 - 0.999**count) / (1 - 0.9**count)
         for w, m, v, g in zip(weights, first, second, gradients, strict=True):
-            m.assign_add(0.1 * (g - m))
-            v.assign_add(0.001 * (g * g - v))
+            dense = tf.convert_to_tensor(g)
+            m.assign_add(0.1 * (dense - m))
+            v.assign_add(0.001 * (dense * dense - v))
             w.assign_sub(rate * m / (tf.sqrt(v) + 1e-7))
 
     @tf.function
     def epoch() -> None:
-        order = tf.random.shuffle(tf.range(len(item)))
-        for start in tf.range(0, len(item), batch):
-            step(order[start : start + batch])
+        order = tf.random.shuffle(tf.range(len(columns[0])))
+        for place in tf.range(0, len(columns[0]), batch):
+            # XLA compiles one shape.
+            step(tf.reshape(order[place : place + batch], (batch,)))
 
     def run() -> list[np.ndarray]:
         epoch()
         return [w.numpy() for w in weights]
 
     return run
+
+
+# Losses of a batch of full lists: features (B, L, F), clicks (B, L). Weights stand in
+# the order in which the model of the same name holds its own, so that tests can set the
+# two beside each other.
+
+
+def tower(x: Any, weights: Weights) -> Any:
+    """Dense layers, kernel and bias in turn, with ReLU between them."""
+    import tensorflow as tf
+
+    *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
+    for inner, shift in hidden:
+        x = tf.nn.relu(tf.nn.bias_add(tf.matmul(x, inner), shift))
+    return x @ kernel + bias
+
+
+def relevances(x: Any, weights: Weights) -> Any:
+    """What the tower says of each item of a list, (B, L, D)."""
+    import tensorflow as tf
+
+    found = tower(tf.reshape(x, (-1, x.shape[-1])), weights)
+    return tf.reshape(found, (-1, x.shape[1], found.shape[-1]))
+
+
+def entropy(clicked: Any, logits: Any) -> Any:
+    """Nats of each session, (B,)."""
+    import tensorflow as tf
+
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(clicked, logits)
+    return tf.reduce_sum(losses, axis=1)
+
+
+def additive_loss(weights: Weights, x: Any, clicked: Any) -> Any:
+    """The last weight is the bias of each position, (L,)."""
+    import tensorflow as tf
+
+    logits = relevances(x, weights[:-1])[..., 0] + weights[-1]
+    return tf.reduce_mean(entropy(clicked, logits))
+
+
+def product_logits(weights: Weights, x: Any) -> Any:
+    """Those of sigma(r) sigma(b); the last weight is a table (L + 1, 1) of places."""
+    import tensorflow as tf
+
+    r = relevances(x, weights[:-1])[..., 0]
+    b = tf.broadcast_to(weights[-1][1:, 0], tf.shape(r))
+    # 1 / p - 1 = exp(-r) + exp(-b) + exp(-r - b)
+    return -tf.reduce_logsumexp(tf.stack([-r, -b, -r - b]), axis=0)
+
+
+def product_loss(weights: Weights, x: Any, clicked: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.reduce_mean(entropy(clicked, product_logits(weights, x)))
+
+
+def mixture_loss(weights: Weights, x: Any, clicked: Any) -> Any:
+    """Logits of the shares, then one product model after the other."""
+    import tensorflow as tf
+
+    shares, *rest = weights
+    size = len(rest) // shares.shape[0]
+    parts = [rest[i : i + size] for i in range(0, len(rest), size)]
+    likely = [-entropy(clicked, product_logits(part, x)) for part in parts]
+    joint = tf.nn.log_softmax(shares) + tf.stack(likely, axis=1)
+    return -tf.reduce_mean(tf.reduce_logsumexp(joint, axis=1))
+
+
+def xpa_loss(weights: Weights, x: Any, clicked: Any) -> Any:
+    """Tower, places, what is an item's own, and twice what it hears of neighbours."""
+    import tensorflow as tf
+
+    *inner, places, own, shift, place = weights[:-10]
+    h, z = relevances(x, inner), places[1:]
+    logits = (h @ own + shift + z @ place)[..., 0]
+    alone = tf.eye(len(z), dtype=tf.bool)
+    for values, at in ((h, -10), (z[None], -5)):
+        query, query_shift, key, key_shift, value = weights[at : at + 5 or None]
+        match = (z @ query + query_shift) @ tf.transpose(z @ key + key_shift)
+        match = tf.where(alone, -1e9, match / query.shape[1] ** 0.5)
+        logits += (tf.nn.softmax(match) @ (values @ value))[..., 0]
+    return tf.reduce_mean(entropy(clicked, logits))
+
+
+def two_tower_loss(weights: Weights, user: Any, item: Any) -> Any:
+    """In-batch softmax of a DSSM of ids: (B,) users and items, no two items alike.
+
+    Each half of the weights is a table of ids and a tower; items have length 1.
+    """
+    import tensorflow as tf
+
+    from debias.retrieval.models.two_tower import TEMPERATURE
+
+    half = len(weights) // 2
+    u = tower(tf.gather(weights[0], user), weights[1:half])
+    v = tower(tf.gather(weights[half], item), weights[half + 1 :])
+    v = tf.nn.l2_normalize(v, axis=1)
+    scores = tf.matmul(u, v, transpose_b=True) / TEMPERATURE
+    same = tf.linalg.diag_part(scores)
+    return tf.reduce_mean(tf.reduce_logsumexp(scores, axis=1) - same)
 
 
 def in_jax(job: Job) -> Callable[[], list[np.ndarray]]:

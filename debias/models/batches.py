@@ -90,18 +90,38 @@ def batches(
     >>> tuple(batch["features"].shape), batch["cell"].numpy().tolist()
     ((2, 2), [[0, 1, 1]])
     """
+    if isinstance(log, ClickLog):
+        made = log_batches(
+            log, data, batch_size, shuffle, seed, preprocess, weight, packed
+        )
+        # On a GPU the features would be copied to the device for each step.
+        gpu = tf.config.list_physical_devices("GPU")
+        return made if PACKS and not gpu else made.pipeline
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-    if not isinstance(log, ClickLog):
-        if weight is not None:
-            raise ValueError(
-                f"weight is for a log in memory, got the path {log}: open it first, "
-                "debias.ClickLog.open, or leave weight out"
-            )
-        cells = _streamed(log, data.items, shuffle, draws)
-        make = partial(_batch, table=_table(data, preprocess), packed=packed)
-        return _pipeline(cells, make, batch_size, count_sessions(log))
+    if weight is not None:
+        raise ValueError(
+            f"weight is for a log in memory, got the path {log}: open it first, "
+            "debias.ClickLog.open, or leave weight out"
+        )
+    cells = _streamed(log, data.items, shuffle, _draws(seed))
+    make = partial(_batch, table=_table(data, preprocess), packed=packed)
+    return _pipeline(cells, make, batch_size, count_sessions(log))
+
+
+def log_batches(
+    log: ClickLog,
+    data: RankingData,
+    batch_size: int = 512,
+    shuffle: bool = True,
+    seed: int = 0,
+    preprocess: keras.layers.Layer | None = None,
+    weight: np.ndarray | None = None,
+    packed: bool = False,
+) -> "LogBatches":
+    """`batches` of a log in memory, for a compiled loop wherever TensorFlow runs."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if log.sessions == 0:
         raise ValueError("log has no sessions, nothing to make a batch of")
     columns = _cells(log.check(data.items))
@@ -118,10 +138,14 @@ def batches(
     whole = Epoch(
         kept, _table(data, preprocess), tf.range(0), packed, log.list_size, batch_size
     )
+    draws = _draws(seed)
     found = _pipeline(draws.map(order), whole.batch_of, batch_size, log.sessions)
-    if not PACKS or tf.config.list_physical_devices("GPU"):
-        return found  # the features would be copied to the device for each step
     return LogBatches(found, draws, lambda draw: whole._replace(order=order(draw)))
+
+
+def _draws(seed: int) -> tf.data.Dataset:
+    """A number that names the order of an epoch, another for each."""
+    return tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
 
 
 def _pipeline(
@@ -162,7 +186,10 @@ class Epoch(NamedTuple):
 
 
 class LogBatches(tf.data.Dataset):
-    """The batches of a log in memory, which a compiled loop can make by itself."""
+    """The batches of a log in memory, which a compiled loop can make by itself.
+
+    `pipeline` makes the same beside the steps, as Keras asks for them.
+    """
 
     def __init__(
         self,
@@ -170,15 +197,15 @@ class LogBatches(tf.data.Dataset):
         draws: tf.data.Dataset,
         epoch: Callable[[tf.Tensor], Epoch],
     ):
-        self._batches, self._draws, self._epoch = batches, draws, epoch
+        self.pipeline, self._draws, self._epoch = batches, draws, epoch
         super().__init__(batches._variant_tensor)
 
     def _inputs(self) -> list[tf.data.Dataset]:
-        return [self._batches]
+        return [self.pipeline]
 
     @property
     def element_spec(self) -> Any:
-        return self._batches.element_spec
+        return self.pipeline.element_spec
 
     def executions(self, size: int) -> Generator[Execution]:
         """As `debias.engine.steps.MakesExecutions` has it, in the orders of Keras."""
