@@ -22,7 +22,15 @@ from benchmarks.ranking import (
 from benchmarks.ranking.settings import Size
 from benchmarks.ranking.tables import RANKERS
 from benchmarks.ranking.trials import FRESH
-from benchmarks.rates import ann, costs, growth, large, service_attack, service_load
+from benchmarks.rates import (
+    ann,
+    compressed,
+    costs,
+    growth,
+    large,
+    service_attack,
+    service_load,
+)
 from benchmarks.rates import retrieval as retrieval_speed
 from benchmarks.rates.speed import CASES
 from benchmarks.retrieval import clicks, recipes, updates
@@ -210,6 +218,7 @@ TABLES: dict[str, Table] = {
         LARGE,
         COSTS,
         SERVING,
+        compressed.TABLE,
         PRESENTATION,
         CATEGORIES,
         TARGETS,

@@ -1,13 +1,23 @@
 """Tables of ids that share rows: the cost of a step, and the accuracy that is left.
 
-    python -m benchmarks.rates.compressed cost 1e7      # of so many ids, each way
-    python -m benchmarks.rates.compressed cost 1e8 hash
-    python -m benchmarks.rates.compressed accuracy      # MovieLens-100K
+Three populations, and a row for each way in which ids share (`hash_16`: a sixteenth of
+the rows, by hashing):
 
-`cost` trains the embeddings of users and items of an in-batch softmax on ids drawn at
-random, each way in a process of its own, and says the milliseconds of a step and the
-most memory held. `accuracy` trains a DSSM with all rows and with a fourth and a
-sixteenth of them, and ranks the last event of each user.
+1. `movielens-100k`: the FM tower by the recipe of table `retrieval`, in 32 dimensions.
+   Its passes are chosen by held-out users, for each row apart.
+2. `1e7`: the same tower, after three passes, on a generated log of ten million items. A
+   thousand tastes have 10,000 items each, taken in proportion to 1 / (rank + 10) within
+   a taste. 200,000 users take six items each, of their own taste four times in five.
+   Nobody can hit more than a fifth at 50. The last items of 500 users are ranked among
+   all ten million.
+3. `1e8`: a thousand steps on ids drawn at random, of a hundred million items and ten
+   million users: whether it fits, and what a step costs. All rows without sharing would
+   take 38 GB.
+
+`table_mb` is the size of the tables of ids, `step_ms` of a step of 1,024 events and
+`peak_gb` the most memory held, by a process that does nothing else.
+
+    python -m benchmarks.rates.compressed 1e8 hash_16 0    # one row, one seed
 """
 
 import json
@@ -15,23 +25,107 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-WAYS: tuple[str | None, ...] = (None, "hash", "quotient_remainder")
-DIM, BATCH, STEPS, SHARED = 32, 1024, 100, 16
+import numpy as np
+
+from benchmarks.harness.plan import Table
+
+WAYS = ("hash", "quotient_remainder")
+SHARING = tuple(f"{way}_{share}" for way in WAYS for share in (4, 16))
+DIM, BATCH, STEPS = 32, 1024, 1000
+TASTES, ITEMS, USERS, EVENTS = 1000, 10_000_000, 200_000, 6
+OWN, PASSES, JUDGED = 0.8, 3, 500
 
 
-def cost(ids: int, compress: str | None, steps: int = STEPS) -> dict[str, float]:
-    """Milliseconds of a step, and gigabytes at most, of this process.
+def shared(row: str, size: int) -> tuple[str | None, int | None]:
+    """Arguments `compress` and `rows` of a row, for a table of `size` ids.
+
+    >>> shared("whole", 100), shared("hash_16", 160)
+    ((None, None), ('hash', 10))
+    """
+    if row == "whole":
+        return None, None
+    way, _, share = row.rpartition("_")
+    return way, max(1, size // int(share))
+
+
+def generated(
+    rng: np.random.Generator,
+    items: int = ITEMS,
+    users: int = USERS,
+    tastes: int = TASTES,
+) -> Any:
+    """The log that the module describes; `users` take `EVENTS` items each."""
+    from debias.retrieval.data.interactions import FeatureTable, Interactions
+
+    of_taste = items // tastes
+    weight = np.cumsum(1 / (np.arange(of_taste) + 10))
+    user = np.repeat(np.arange(users), EVENTS)
+    own = rng.integers(tastes, size=users)[user]
+    other = rng.integers(tastes, size=len(user))
+    taste = np.where(rng.random(len(user)) < OWN, own, other)
+    rank = np.searchsorted(weight, rng.random(len(user)) * weight[-1])
+    return Interactions(
+        user.astype(np.int32),
+        (rank * tastes + taste).astype(np.int32),
+        np.arange(len(user)),
+        FeatureTable.build({"id": np.arange(users)}),
+        FeatureTable.build({"id": np.arange(items)}),
+    )
+
+
+def accuracy(row: str, population: str, seed: int) -> dict[str, float]:
+    """HR and NDCG of the last item of each user, and what the tables take."""
+    from benchmarks.retrieval.recipes import split
+    from debias.retrieval.data.interactions import leave_last_out
+    from debias.retrieval.training import selection
+    from debias.retrieval.training.evaluation import evaluate_scores
+    from debias.retrieval.training.recipe import Recipe
+
+    movielens = population == "movielens-100k"
+    if movielens:
+        train, held_out = split(population)
+    else:
+        log = generated(np.random.default_rng(seed))
+        train, held_out = leave_last_out(log)
+        held_out = held_out.take(np.arange(JUDGED))
+    way, rows = shared(row, len(train.items))
+    recipe = Recipe("fm", DIM, (), seed=seed, compress=way, rows=rows)
+    passes = PASSES
+    if movielens:
+        passes = selection.trial(recipe, selection.hold_out(train)).passes
+    learner = selection.trained(train, recipe, passes)
+    users, query = np.unique(held_out.user, return_inverse=True)
+    score = selection.scorer(learner)
+    metrics = evaluate_scores(
+        lambda asked: score(users[asked]),
+        query,
+        held_out.item,
+        train.seen(users),
+        train.popularity(),
+        block=256 if movielens else 2,
+    )
+    tables = (w for w in learner.model.weights if len(w.shape) == 2)
+    sizes = [4 * w.shape[0] * w.shape[1] / 1e6 for w in tables]
+    return {
+        "hr@50": metrics["hr@50"],
+        "ndcg@50": metrics["ndcg@50"],
+        "table_mb": sum(sizes),
+    }
+
+
+def cost(row: str, items: int, steps: int, seed: int) -> dict[str, float]:
+    """Milliseconds of a step of an in-batch softmax, and the size of its tables.
 
     Args:
-        ids: Of items; there are a tenth as many users, with a row each.
-        compress: A way of `debias.layers.embedding.COMPRESS`, to a row for `SHARED`
-            items; None: a row an item.
+        row: How items share; there are a tenth as many users, who share alike.
+        items: How many.
         steps: Timed ones, after three.
     """
     import keras
-    import numpy as np
 
     from debias.layers.embedding import RowEmbedding
     from debias.retrieval.models import TwoTower
@@ -44,20 +138,21 @@ def cost(ids: int, compress: str | None, steps: int = STEPS) -> dict[str, float]
         def call(self, features: Any, training: bool = False) -> Any:
             return self.table(features["id"])
 
-    rows = None if compress is None else max(1, ids // SHARED)
-    item = RowEmbedding(2 + ids, DIM, seed=1, compress=compress, rows=rows)
-    user = RowEmbedding(2 + max(1, ids // 10), DIM, seed=0)
-    model = TwoTower(Side(user), Side(item))
+    def side(size: int) -> Side:
+        way, rows = shared(row, size)
+        return Side(RowEmbedding(2 + size, DIM, seed=seed, compress=way, rows=rows))
+
+    sizes = {"user": items // 10, "item": items}
+    model = TwoTower(side(sizes["user"]), side(sizes["item"]))
     model.compile()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
 
     def step() -> None:
-        batch = {
-            "user": {"id": rng.integers(2, user.size, BATCH)},
-            "item": {"id": rng.integers(2, item.size, BATCH)},
-            "positive": np.arange(BATCH),
+        ids = {
+            name: {"id": rng.integers(2, 2 + size, BATCH)}
+            for name, size in sizes.items()
         }
-        model.train_on_batch(batch, np.arange(BATCH))
+        model.train_on_batch({**ids, "positive": np.arange(BATCH)}, np.arange(BATCH))
 
     for _ in range(3):
         step()
@@ -65,58 +160,62 @@ def cost(ids: int, compress: str | None, steps: int = STEPS) -> dict[str, float]
     for _ in range(steps):
         step()
     taken = time.perf_counter() - begun
+    tables = [w for w in model.weights if len(w.shape) == 2]
+    return {
+        "step_ms": 1e3 * taken / steps,
+        "table_mb": sum(4 * w.shape[0] * w.shape[1] / 1e6 for w in tables),
+    }
+
+
+def measured(row: str, population: str, seed: int) -> dict[str, float]:
+    """All of a row, by this process."""
+    if population == "1e8":
+        found = cost(row, 100_000_000, STEPS, seed)
+    else:
+        found = accuracy(row, population, seed)
+        if population == "1e7":
+            found |= {"step_ms": cost(row, ITEMS, 100, seed)["step_ms"]}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # KB on Linux
-    return {"step_ms": 1e3 * taken / steps, "peak_gb": peak}
+    return {**found, "peak_gb": peak}
 
 
-def accuracy(epochs: int = 3) -> list[dict[str, Any]]:
-    """HR@50 and NDCG@50 of held-out events by the way and the rows of ids."""
-    from debias import retrieval
-    from debias.retrieval.data.datasets import movielens_100k
-    from debias.retrieval.data.interactions import leave_last_out
+@dataclass(frozen=True)
+class Compressed:
+    """A row of table `compressed`, measured by a process of its own."""
 
-    log, found = movielens_100k(), []
-    train, held_out = leave_last_out(log)
-    sizes = [log.users.schema["id"]["size"], log.items.schema["id"]["size"]]
-    for compress in WAYS:
-        for share in (4, 16) if compress else (1,):
-            options: dict[str, Any] = {}
-            if compress is not None:
-                options = {"compress": compress, "rows": max(sizes) // share}
-            model = retrieval.dssm(
-                train.users.schema,
-                train.items.schema,
-                dim=32,
-                length=20,
-                seed=0,
-                **options,
-            )
-            model.compile()
-            batches = retrieval.Batches(train, history=20, packed=True, seed=0)
-            model.fit(batches, epochs=epochs, verbose=0)
-            metrics = retrieval.evaluate(model, train, held_out)
-            held = sum(
-                w.size for w in model.weights if len(w.shape) == 2 and w.shape[0] > 99
-            )
-            found.append(
-                {
-                    "compress": compress or "none",
-                    "share": share,
-                    "floats": held,
-                    **metrics,
-                }
-            )
-            print(json.dumps(found[-1]), flush=True)
-    return found
+    row: str
+    population: str
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"dim": DIM, "batch_size": BATCH, "version": 1}
+
+    def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
+        words = [self.population, self.row, str(seed)]
+        command = [sys.executable, "-m", "benchmarks.rates.compressed", *words]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+TABLE = Table(
+    name="compressed",
+    title="Tables of ids that share rows: what they save, and what they cost",
+    experiments=(
+        *(Compressed(row, "movielens-100k") for row in ("whole", *SHARING)),
+        *(Compressed(row, "1e7") for row in ("whole", *SHARING)),
+        *(Compressed(f"{way}_16", "1e8") for way in WAYS),
+    ),
+    metrics=("hr@50", "ndcg@50", "table_mb", "step_ms", "peak_gb"),
+    baseline="whole",
+    paired=("hr@50", "ndcg@50"),
+    lower=("table_mb", "step_ms", "peak_gb"),
+    clicks="",
+    dataset="public",
+    seeds=1,
+    workers=1,
+    threads=None,
+)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "accuracy":
-        accuracy()
-    elif len(sys.argv) == 4:
-        way = None if sys.argv[3] == "none" else sys.argv[3]
-        print(json.dumps({"way": sys.argv[3], **cost(int(float(sys.argv[2])), way)}))
-    else:
-        for way in WAYS:
-            command = [sys.executable, "-m", "benchmarks.rates.compressed"]
-            subprocess.run([*command, "cost", sys.argv[2], way or "none"], check=False)
+    population, row, seed = sys.argv[1:]
+    print(json.dumps(measured(row, population, int(seed))))
