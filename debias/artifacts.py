@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from debias.engine.scoring import Opened, Scorer
 
 TREES = "ranker.trees"  # in a folder of debias train
+RECORDS = ("report.json", "train.json")  # of the same
 RANKED = ("model", "features", "devices")  # what the report of a click model holds
 
 
@@ -66,7 +67,7 @@ def load(path: str | Path) -> Any:
         from debias.retrieval.serving import versions
 
         return versions.load(path)
-    if (path / "report.json").exists() or (path / "train.json").exists():
+    if any((path / name).exists() for name in RECORDS):
         ranker, report = ranker_of(path), report_of(path, RANKED)
         trees = (path / TREES).exists()
         model = ranker if trees else load_keras(path / "model.keras")
@@ -78,7 +79,7 @@ def load(path: str | Path) -> Any:
 
 
 def open_scorer(path: str | Path) -> "Scorer":
-    """A ranker as `export` wrote it.
+    """A ranker as `export` wrote it, or that of a folder of `debias train`.
 
     ONNX loads fast and needs no TensorFlow; `.keras` and SavedModel do.
 
@@ -94,13 +95,15 @@ def open_scorer(path: str | Path) -> "Scorer":
     )
     if not path.exists():
         raise ValueError(f"{path}: does not exist; debias export writes rankers")
+    if any((path / name).exists() for name in RECORDS):
+        return open_ranker(path)
     try:
-        run, names, kinds = openers.get(path.suffix, read_saved_model)(path)
+        opened = openers.get(path.suffix, read_saved_model)(path)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # each runtime has classes of its own
         raise ValueError(f"{path}: is no ranker, or damaged: {error}") from error
-    return Scorer(run, names, kinds, str(path))
+    return Scorer(*opened, name=str(path))
 
 
 def open_ranker(folder: str | Path) -> "Scorer":
@@ -134,18 +137,21 @@ def load_trees(path: str | Path) -> Any:
 
 
 def _trees(path: Path) -> "Opened":
+    from debias.engine.scoring import Opened
+
     trees = load_trees(path)
-    return trees, trees.feature_names, trees.kinds
+    return Opened(trees, trees.feature_names, trees.kinds, trees.examination)
 
 
 def _ranker(path: Path) -> "Opened":
-    from debias.engine.scoring import scored_by
+    from debias.engine.scoring import Opened, scored_by
     from debias.models import Ranker
 
     model = load_keras(path)
     if not isinstance(model, Ranker):
         raise ValueError(f"holds a {type(model).__name__}, which is no ranker")
-    return scored_by(model), model.feature_names, model.kinds
+    names, kinds = model.feature_names, model.kinds
+    return Opened(scored_by(model), names, kinds, model.examination)
 
 
 def load_keras(path: str | Path) -> Any:

@@ -7,6 +7,7 @@ import typer
 
 from debias.commands.evaluate import Folder
 from debias.commands.inputs import Force, options
+from debias.commands.places import check_free
 from debias.commands.screen import AsJson, print_json, say
 from debias.presets import TREES
 
@@ -48,6 +49,8 @@ def export(
     from debias.models.tree_exports import tree_format
 
     report = report_of(folder, RANKED)
+    if out.is_file() or (out / "saved_model.pb").exists():
+        check_free(out, force)
     made = write(
         ranker_of(folder),
         out,

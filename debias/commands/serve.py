@@ -9,6 +9,7 @@ import typer
 
 from debias.commands import inputs
 from debias.commands.screen import FAILED
+from debias.commands.start import quiet_start
 
 if TYPE_CHECKING:
     from debias.serve.running import Tls
@@ -79,15 +80,16 @@ def serve(
         str,
         typer.Argument(
             help="Folder of published versions, or a URL of s3:// or gs://; new ones "
-            "are taken over as they come."
+            "are taken over as they come. Or a ranker: a folder of debias train, or "
+            "what debias export wrote."
         ),
     ],
     access: Access,
     ranker: Annotated[
         Path | None,
         typer.Option(
-            help="What `debias export` wrote, to answer /rank and /recommend of "
-            "versions that hold no ranker; .onnx loads fastest."
+            help="A ranker, to answer /rank and /recommend of versions that hold none; "
+            ".onnx loads fastest."
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
@@ -111,10 +113,11 @@ def serve(
 ) -> None:
     """Answers POST /retrieve and, with a ranker, POST /rank and /recommend.
 
-    A page to try it is at /, the interface described at /docs, counters for Prometheus
-    at /metrics, what is served at /health; /live and /ready are for probes. A worker
-    that dies is started again on the last good version. The password of an encrypted
-    key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
+    A ranker alone answers POST /rank. POST /explain says why an item is among the
+    answers. A page to try it is at /, the interface described at /docs, counters for
+    Prometheus at /metrics, what is served at /health; /live and /ready are for probes.
+    A worker that dies is started again on the last good version. The password of an
+    encrypted key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
     """
     for option, value in (("--body", body), ("--seconds", seconds)):
         if not value < 1e6:  # NaN is not, and passes the check for the least
@@ -123,14 +126,18 @@ def serve(
     from debias.serve.guards import hosts_of
 
     hosts = hosts_of(access.host, access.names)
+    alone = _is_ranker(Path(versions))
+    if alone and ranker is not None:
+        raise ValueError(f"--ranker: {versions} is a ranker already; give one of them")
     application = running.Application(
-        versions,
-        ranker,
+        None if alone else versions,
+        Path(versions) if alone else ranker,
         int(body * 1e6),
         seconds,
         threads,
         hosts,
         access.token,
+        quiet_start,
     )
     if access_log not in (None, "-"):
         Path(access_log).open("a").close()  # says now that it cannot be written
@@ -139,6 +146,14 @@ def serve(
     )
     if not served:
         raise typer.Exit(FAILED)
+
+
+def _is_ranker(path: Path) -> bool:
+    """Whether a folder of debias train, or an export, is there."""
+    if path.suffix in (".onnx", ".keras", ".trees"):
+        return path.is_file()
+    trained = (path / "train.json").exists() and not (path / "learner").exists()
+    return trained or (path / "saved_model.pb").exists()
 
 
 def _running() -> Any:

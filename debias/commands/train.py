@@ -419,7 +419,7 @@ def learn(
     seconds = time.perf_counter() - fitting
     save(fitted.model, folder / "model.keras")
     export(
-        fitted.ranker,
+        fitted,
         folder / "ranker.keras",
         features=prepared.features,
         overwrite=True,

@@ -1,17 +1,19 @@
 """Scores of items by an exported ranker, whatever its format; features by name."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from debias.data.kinds import Features, of_records, raw_inputs
+from debias.data.tables import Streamed
 
 EXTRA = Path("assets.extra") / "debias.json"  # of a SavedModel
-CARRIED = ("feature_names", "kinds")  # what an export says of its features
+CARRIED = ("feature_names", "kinds", "examination")  # what an export says beside scores
+Curve = tuple[float | None, ...]
 ITEMS = 1 << 14  # items scored at once: what fits a cache
 
 
@@ -23,26 +25,30 @@ class Scorer:
         run: From (1, items, F) to (1, items), by the runtime of the format.
         feature_names: Names of the features in order; None where they have none.
         kinds: What the features are, with their vocabularies; None: numbers alone.
+        examination: Examination at each rank over rank 1, of the click model that the
+            ranker is part of, None at ranks unknown to it; None where nothing is known.
         name: Of the file, for messages.
     """
 
     run: Callable[[np.ndarray], Any]
     feature_names: tuple[str, ...] | None = None
     kinds: Features | None = None
+    examination: Curve | None = None
     name: str = "ranker"
 
     def __call__(self, features: Any) -> np.ndarray:
         """Scores (items,) of features (items, F), in pieces.
 
         Args:
-            features: Numbers and codes in the order of training; or an Arrow table of
-                raw rows, or a dict of columns, in which features are found by name.
+            features: Numbers and codes in the order of training; or raw rows, in which
+                features are found by name: a data frame of pandas or polars, an Arrow
+                table, or a dict of columns.
 
         Raises:
             ValueError: The ranker reads another number of features, or a feature is
                 missing or no number where one is needed.
         """
-        if isinstance(features, Mapping) or hasattr(features, "schema"):
+        if isinstance(features, Mapping | Streamed):
             features = self.encoded(features)
         features = np.ascontiguousarray(features, np.float32)
         names = self.feature_names
@@ -55,7 +61,7 @@ class Scorer:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def encoded(self, rows: Any) -> np.ndarray:
-        """(items, F) float32 of raw rows: an Arrow table, or a dict of columns."""
+        """(items, F) float32 of raw rows: a data frame, or a dict of columns."""
         import pyarrow as pa
 
         from debias.data.by_name import matrix
@@ -65,7 +71,7 @@ class Scorer:
                 f"{self.name}: does not know the names of its features; give numbers "
                 "(items, F) in the order of training"
             )
-        table = pa.table(dict(rows)) if isinstance(rows, Mapping) else rows
+        table = pa.table(dict(rows) if isinstance(rows, Mapping) else rows)
         return matrix(table, self.feature_names, "rows", kinds=self.kinds)
 
     def _score(self, features: np.ndarray) -> np.ndarray:
@@ -79,8 +85,13 @@ class Scorer:
             ) from error
 
 
-Opened = tuple[Callable[[np.ndarray], Any], tuple[str, ...] | None, Features | None]
-"""A function of (1, items, F), and the names and kinds of the features."""
+class Opened(NamedTuple):
+    """What a file holds: the first attributes of a `Scorer`."""
+
+    run: Callable[[np.ndarray], Any]
+    feature_names: tuple[str, ...] | None
+    kinds: Features | None
+    examination: Curve | None
 
 
 def open_onnx(path: Path) -> Any:
@@ -111,7 +122,7 @@ def read_onnx(path: Path) -> Opened:
     given = session.get_inputs()
     stored = session.get_modelmeta().custom_metadata_map
     extra = {key: json.loads(stored[key]) for key in CARRIED if key in stored}
-    kinds = of_records(extra.get("kinds"))
+    names, kinds, examination = carried(extra)
 
     def run(features: np.ndarray) -> Any:
         inputs = {given[0].name: features}
@@ -119,7 +130,7 @@ def read_onnx(path: Path) -> Opened:
             inputs = raw_inputs(features, kinds)
         return session.run(None, inputs)[0]
 
-    return run, _names(extra.get("feature_names")), kinds
+    return Opened(run, names, kinds, examination)
 
 
 def read_saved_model(path: Path) -> Opened:
@@ -133,7 +144,7 @@ def read_saved_model(path: Path) -> Opened:
     def run(features: np.ndarray) -> Any:
         return model.serve(tf.constant(features)).numpy()
 
-    return run, _names(extra.get("feature_names")), of_records(extra.get("kinds"))
+    return Opened(run, *carried(extra))
 
 
 def scored_by(ranker: Any) -> Callable[[np.ndarray], Any]:
@@ -148,5 +159,17 @@ def scored_by(ranker: Any) -> Callable[[np.ndarray], Any]:
     return lambda features: keras.ops.convert_to_numpy(call(features))
 
 
-def _names(stored: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if stored is None else tuple(stored)
+def carried(
+    extra: Mapping[str, Any],
+) -> tuple[tuple[str, ...] | None, Features | None, Curve | None]:
+    """Names, kinds and examination, from the JSON values that an export holds.
+
+    >>> carried({"feature_names": ["price"], "examination": [1.0, None]})
+    (('price',), None, (1.0, None))
+    """
+    names, curve = extra.get("feature_names"), extra.get("examination")
+    return (
+        None if names is None else tuple(names),
+        of_records(extra.get("kinds")),
+        None if curve is None else tuple(curve),
+    )

@@ -371,6 +371,8 @@ class Ranker(keras.Model):
         feature_names: Names of the F features in order; None where they have none.
         kinds: What they are, as `RankingData.kinds`, with the vocabularies of training,
             so that raw rows can be encoded: `debias.data.matrix`. None: numbers alone.
+        examination: Examination at each rank over rank 1 that the click model learned,
+            None at ranks unknown to it. No score hangs on it; exports carry it along.
     """
 
     def __init__(
@@ -379,6 +381,7 @@ class Ranker(keras.Model):
         preprocess: keras.layers.Layer | None = None,
         feature_names: Sequence[str] | None = None,
         kinds: Features | None = None,
+        examination: Sequence[float | None] | None = None,
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)  # raw features need their range
@@ -387,6 +390,7 @@ class Ranker(keras.Model):
         self._rank = 0  # of what `predict` was last given
         self.feature_names = None if feature_names is None else tuple(feature_names)
         self.kinds = None if kinds is None else tuple(kinds)
+        self.examination = None if examination is None else tuple(examination)
 
     def __call__(self, features: Any, *args: Any, **kwargs: Any) -> Any:
         with without_gradient(features):
@@ -422,14 +426,17 @@ class Ranker(keras.Model):
     def get_config(self) -> dict[str, Any]:
         names = None if self.feature_names is None else list(self.feature_names)
         own = {"model": self.model, "preprocess": self.preprocess}
-        kinds = as_records(self.kinds)
-        return {**own, "feature_names": names, "kinds": kinds, "name": self.name}
+        own |= {"kinds": as_records(self.kinds), "examination": self.examination}
+        return {**own, "feature_names": names, "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        names, kinds = config.pop("feature_names", None), config.pop("kinds", None)
+        told = ("feature_names", "kinds", "examination")
+        names, kinds, curve = (config.pop(key, None) for key in told)
         layers = {name: _restored(value) for name, value in config.items()}
-        return cls(**layers, feature_names=names, kinds=of_records(kinds))
+        return cls(
+            **layers, feature_names=names, kinds=of_records(kinds), examination=curve
+        )
 
 
 def _restored(value: Any) -> Any:

@@ -1,12 +1,15 @@
 """The relevance-only model as a file to serve from: `.keras`, SavedModel or ONNX.
 
-A served model has one input, `features` (batch, list_size, F) float32, of any batch and
-any list length, and one output, the scores (batch, list_size). It knows no place, holds
-no optimiser, and carries the names of its features:
+A served model has one input, `features` (lists, items, F) float32, of any number of
+lists and items, and one output, `scores` (lists, items). It knows no place, holds no
+optimiser, and carries the names of its features:
 
 - `.keras`: `Ranker.feature_names`;
 - SavedModel: `assets.extra/debias.json`, {"feature_names": [...]};
 - ONNX: the metadata property `feature_names`, a JSON list.
+
+Beside them stands `examination`, what the click model of the ranker learned of each
+rank: P(examined at rank k) / P(examined at rank 1), null where unknown.
 
 Where features are of other kinds than numbers, `kinds` stands beside `feature_names`
 and says of each what it is and, of a category, its vocabulary: code 0 is missing, 1
@@ -28,10 +31,11 @@ from debias.data.kinds import Feature, as_records
 from debias.engine.scoring import EXTRA
 from debias.models.click_model import Ranker
 from debias.models.raw_inputs import with_raw_inputs
-from debias.models.tree_exports import export_trees
+from debias.models.tree_exports import export_trees, told
 from debias.models.trees import Trees
 
 Format = Literal["keras", "saved_model", "onnx"]
+Axes = tuple[str, ...]
 BOOL = 9  # of onnx.TensorProto
 FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx")
 
@@ -95,7 +99,9 @@ def export(
         return export_trees(trees, path, format, overwrite=overwrite)
     format = format_of(path) if format is None else format
     _check_target(path, format, overwrite)
+    examination = getattr(ranker, "examination", None)
     ranker = getattr(ranker, "ranker", ranker)
+    ranker.examination = ranker.examination or examination
     if raw and (format != "onnx" or ranker.feature_names is None):
         raise ValueError("raw inputs are for ONNX, and for features that have names")
     count = _feature_count(ranker) if features is None else features
@@ -107,8 +113,7 @@ def export(
         if raw:
             kinds = ranker.kinds or tuple(map(Feature, ranker.feature_names))
             with_raw_inputs(aside, kinds)
-            names = list(ranker.feature_names)
-            _describe_onnx(aside, {"feature_names": names, "kinds": as_records(kinds)})
+            _describe_onnx(aside, {**told(ranker), "kinds": as_records(kinds)})
         if path.is_dir():
             shutil.rmtree(path)
         aside.replace(path)
@@ -120,12 +125,12 @@ def _check_target(path: Path, format: str, overwrite: bool) -> None:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if format == "keras" and path.suffix != ".keras":
         raise ValueError(f"{path}: the name of a Keras file must end with .keras")
-    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.is_dir() and not (path / "saved_model.pb").exists():
         raise ValueError(f"{path}: holds what is no SavedModel; choose another name")
     if path.exists() and not overwrite:
-        raise ValueError(
-            f"{path}: exists; choose another name or say overwrite=True (--force)"
-        )
+        raise ValueError(f"{path}: exists; choose another name or give overwrite=True")
 
 
 def _feature_count(ranker: Ranker) -> int:
@@ -147,13 +152,9 @@ def _write(ranker: Ranker, path: Path, format: Format, features: int) -> None:
     signature = [
         keras.InputSpec(dtype="float32", shape=(None, None, features), name="features")
     ]
-    extra: dict[str, Any] = {}
-    if ranker.feature_names is not None:
-        extra["feature_names"] = list(ranker.feature_names)
-    if ranker.kinds is not None:
-        extra["kinds"] = as_records(ranker.kinds)
+    extra = told(ranker)
     if format == "onnx":
-        write_onnx(ranker, path, signature)
+        write_onnx(ranker, path, signature, "scores", ("lists", "items"))
         if extra:
             _describe_onnx(path, extra)
         return
@@ -208,13 +209,17 @@ def _describe_onnx(path: Path, extra: dict[str, Any]) -> None:
     onnx.save(model, path)
 
 
-def write_onnx(model: keras.Model, path: Path, signature: list[Any]) -> None:
+def write_onnx(
+    model: keras.Model, path: Path, signature: list[Any], output: str, axes: Axes
+) -> None:
     """Writes a model, which has been called before, as ONNX.
 
     Args:
         model: Any Keras model.
         path: Where to; what is there is replaced.
         signature: Of its inputs, as `keras.Model.export` takes it.
+        output: Name of its output.
+        axes: Names of the first axes of all inputs and of the output.
 
     Raises:
         ValueError: It has no ONNX form.
@@ -233,10 +238,28 @@ def write_onnx(model: keras.Model, path: Path, signature: list[Any]) -> None:
         # Keras asks NumPy for a name it lost, in order to put it back.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         model.export(path, "onnx", False, signature)
+    _rename(path, output, axes)
     try:
         onnx.checker.check_model(path, full_check=True)
     except Exception as error:  # what has no ONNX form was written all the same
         raise ValueError(f"this model cannot be written as ONNX: {error}") from error
+
+
+def _rename(path: Path, output: str, axes: Axes) -> None:
+    """Gives the output and the axes of an ONNX file, unk__76 and the like, names."""
+    import onnx
+
+    model = onnx.load(path)
+    graph, (made,) = model.graph, model.graph.output
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [output if name == made.name else name for name in names]
+    made.name = output
+    for value in (*graph.input, made):
+        for dim, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
+            if not dim.HasField("dim_value"):
+                dim.dim_param = name
+    onnx.save(model, path)
 
 
 class _Log1p:

@@ -1,7 +1,7 @@
 """An ONNX ranker whose inputs are raw features by name, for any ONNX runtime.
 
-Each feature is an input of its own name, (batch, list_size) and of several categories
-(batch, list_size, m): text where it is a category, "" where it is missing, and float32
+Each feature is an input of its own name, (lists, items) and of several categories
+(lists, items, m): text where it is a category, "" where it is missing, and float32
 else, NaN where it is missing. Text is encoded inside by `LabelEncoder` of ai.onnx.ml.
 """
 
@@ -37,7 +37,7 @@ def with_raw_inputs(path: str | Path, features: Features) -> None:
     axis = helper.make_tensor("raw_axis", TensorProto.INT64, [1], [-1])
     for place, each in enumerate(features):
         several = each.kind == "categories"
-        shape: list[str | int | None] = ["batch", "list_size"]
+        shape: list[str | int | None] = ["lists", "items"]
         shape += [each.width] * several
         kind = TensorProto.STRING if each.coded else TensorProto.FLOAT
         inputs.append(helper.make_tensor_value_info(each.name, kind, shape))

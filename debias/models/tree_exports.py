@@ -62,9 +62,7 @@ def export_trees(
         known = ", ".join(get_args(TreeFormat))
         raise ValueError(f"format of trees must be one of {known}, got {format!r}")
     if path.exists() and not overwrite:
-        raise ValueError(
-            f"{path}: exists; choose another name or say overwrite=True (--force)"
-        )
+        raise ValueError(f"{path}: exists; choose another name or give overwrite=True")
     if format in ("lightgbm", "xgboost") and format != trees.library:
         raise ValueError(
             f"these trees are of {trees.library}: {format} cannot read them; write "
@@ -176,15 +174,20 @@ def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
         ],
         ir_version=8,
     )
-    extra: dict[str, str] = {}
-    if trees.feature_names is not None:
-        extra["feature_names"] = json.dumps(list(trees.feature_names))
-    if trees.kinds is not None:
-        extra["kinds"] = json.dumps(as_records(trees.kinds))
-    helper.set_model_props(model, extra)
+    helper.set_model_props(model, {k: json.dumps(v) for k, v in told(trees).items()})
     onnx.checker.check_model(model)
     with atomic_write(path) as aside:
         aside.write_bytes(model.SerializeToString())
+
+
+def told(ranker: Any) -> dict[str, Any]:
+    """What an export says beside scores, as JSON values by the names of `CARRIED`."""
+    found = {
+        "feature_names": ranker.feature_names,
+        "kinds": as_records(ranker.kinds),
+        "examination": ranker.examination,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _onnx() -> Any:

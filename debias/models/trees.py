@@ -169,6 +169,14 @@ class Trees:
         """Whether it is a click model."""
         return self.theta is not None
 
+    @property
+    def examination(self) -> tuple[float, ...] | None:
+        """Examination at each rank over rank 1, on the first device."""
+        if self.theta is None:
+            return None
+        curve = self.theta[: self.list_size]
+        return tuple((curve / curve[0]).tolist())
+
     def __call__(self, features: Any) -> np.ndarray:
         """Scores (...,) float32 of features (..., F): logits of a click at rank 1."""
         given = np.asarray(features, np.float32)

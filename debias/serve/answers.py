@@ -1,5 +1,6 @@
 """Answers of the service from a version and a ranker: functions without HTTP."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
-from debias.engine.scoring import Scorer
+from debias.engine.scoring import Curve, Scorer
 from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
-from debias.retrieval.serving.query import find, retrieve
+from debias.retrieval.serving.query import Found, find, retrieve
 from debias.retrieval.serving.versions import Version
 from debias.serve.schemas import (
     WAYS,
+    ExplainAnswer,
+    Explained,
+    ExplainRequest,
+    Near,
     RankAnswer,
     RankRequest,
     RecommendAnswer,
@@ -33,8 +38,16 @@ def retrieved(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
     return RetrieveAnswer(version.name, *answer)
 
 
-def ranked(version: Version, ranker: Scorer, asked: RankRequest) -> RankAnswer:
+def ranked(
+    version: Version | None, ranker: Scorer, asked: RankRequest, name: str
+) -> RankAnswer:
     """Relevance of items, free of the bias of the clicks that taught it.
+
+    Args:
+        version: Has the items that are asked for by id; None: a ranker alone.
+        ranker: Scores them.
+        asked: The request.
+        name: Of what answers.
 
     Raises:
         ValueError: Not exactly one of features, items and ids is given, or a feature is
@@ -54,12 +67,16 @@ def ranked(version: Version, ranker: Scorer, asked: RankRequest) -> RankAnswer:
     elif asked.items is not UNSET:
         features = named(ranker, by_name(asked.items), asked.context, len(asked.items))
     else:
+        if version is None:
+            raise ValueError(
+                "ids: a ranker alone has no table of items; give items or features"
+            )
         rows = rows_of(version, asked.ids if asked.ids is not UNSET else ())
         table = item_features(version, rows, wanted_names(ranker) or ())
         features = named(ranker, table, asked.context, len(rows))
     scores = _scores(ranker, features)
     order = np.argsort(-scores, kind="stable")
-    return RankAnswer(version.name, scores.tolist(), order.tolist())
+    return RankAnswer(name, scores.tolist(), order.tolist())
 
 
 def recommended(
@@ -73,13 +90,7 @@ def recommended(
     Raises:
         ValueError: As for `ranked` and `retrieve`.
     """
-    k = max(asked.candidates, asked.k)
-    how: Any = {"repeat": asked.repeat, "where": asked.where}
-    found = find(version, asked.user, asked.history, k, **how)
-    table = item_features(version, found.rows, wanted_names(ranker) or ())
-    table = {RETRIEVED: found.scores, **table}
-    scores = _scores(ranker, named(ranker, table, asked.context, len(found.rows)))
-    order = np.argsort(-scores, kind="stable")[: asked.k]
+    found, scores, order = _both_stages(version, ranker, asked)
     return RecommendAnswer(
         version.name,
         version.items.vocabularies[ID][found.rows[order]].tolist(),
@@ -88,6 +99,91 @@ def recommended(
         found.known,
         found.passed_over,
     )
+
+
+def _both_stages(
+    version: Version, ranker: Scorer, asked: RecommendRequest
+) -> tuple[Found, np.ndarray, np.ndarray]:
+    """What is retrieved, its relevance, and the order of the best k by it."""
+    k = max(asked.candidates, asked.k)
+    how: Any = {"repeat": asked.repeat, "where": asked.where}
+    found = find(version, asked.user, asked.history, k, **how)
+    table = item_features(version, found.rows, wanted_names(ranker) or ())
+    table = {RETRIEVED: found.scores, **table}
+    scores = _scores(ranker, named(ranker, table, asked.context, len(found.rows)))
+    return found, scores, np.argsort(-scores, kind="stable")[: asked.k]
+
+
+def explained(
+    version: Version, ranker: Scorer | None, asked: ExplainRequest
+) -> ExplainAnswer:
+    """The answer of `recommended`, or of `retrieved`, and why each item stands there.
+
+    For each item: its scores in both stages, the items of the history whose vectors are
+    most like its own, and the bias of its place, which relevance is free of.
+
+    Raises:
+        ValueError: As for `recommended`; or the ranker is to order, and there is none.
+    """
+    if asked.rank and ranker is None:
+        raise ValueError("rank: there is no ranker; leave it out, or give false")
+    if ranker is None or asked.rank is False:
+        how: Any = {"repeat": asked.repeat, "where": asked.where}
+        found = find(version, asked.user, asked.history, asked.k, **how)
+        order = np.arange(len(found.rows))
+        relevance: list[float | None] = [None] * len(order)
+        curve: Curve = ()
+    else:
+        found, scores, order = _both_stages(version, ranker, asked)
+        relevance, curve = (
+            scores[order].tolist(),
+            getattr(ranker, "examination", None) or (),
+        )
+    rows = found.rows[order]
+    names = version.items.vocabularies[ID]
+    near = nearest(version.index.vectors, rows, found.history, asked.nearest)
+    items = []
+    for place, row in enumerate(rows.tolist()):
+        examination = curve[place] if place < len(curve) else None
+        items.append(
+            Explained(
+                str(names[row]),
+                float(found.scores[order[place]]),
+                int(order[place]) + 1,
+                relevance[place],
+                [
+                    Near(str(names[other]), round(alike, 6))
+                    for other, alike in near[place]
+                ],
+                examination,
+                math.log(examination) if examination else None,
+            )
+        )
+    history = names[found.history].tolist()
+    return ExplainAnswer(version.name, history, items, found.known, found.passed_over)
+
+
+def nearest(
+    vectors: np.ndarray, rows: np.ndarray, history: np.ndarray, most: int
+) -> list[list[tuple[int, float]]]:
+    """For each row the rows of a history with the largest cosines, and these.
+
+    >>> vectors = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
+    >>> nearest(vectors, np.array([0]), np.array([2, 1]), 1)[0][0][0]
+    1
+    """
+    history = np.array(list(dict.fromkeys(history.tolist())), np.int64)
+    sides = [np.asarray(vectors[each], np.float64) for each in (rows, history)]
+    sides = [
+        x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in sides
+    ]
+    cosines = sides[0] @ sides[1].T
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :most]
+    alike = np.take_along_axis(cosines, order, axis=1)
+    return [
+        list(zip(history[one].tolist(), two.tolist(), strict=True))
+        for one, two in zip(order, alike, strict=True)
+    ]
 
 
 def _scores(ranker: Scorer, features: np.ndarray) -> np.ndarray:

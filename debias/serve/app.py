@@ -1,4 +1,4 @@
-"""The service: `POST /retrieve`, `/rank`, `/recommend`; `/health`, `/metrics`, `/docs`.
+"""The service: `POST /retrieve`, `/rank`, `/recommend`, `/explain`; `/health`, `/docs`.
 
 One process answers from memory. Each request takes the version that is served when its
 work begins and sees no other. Threads parse, compute and write answers, so that a slow
@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 
 import msgspec
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+)
 from fastapi_offline import FastAPIOffline
 from jinja2 import Environment
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -32,9 +37,12 @@ from debias.retrieval.serving.query import retrieve
 from debias.retrieval.serving.storage import Disk
 from debias.retrieval.serving.versions import Version
 from debias.serve import answers
+from debias.serve.examples import examples
 from debias.serve.guards import Admitted, Counted, Limited
-from debias.serve.live import Live
+from debias.serve.live import Alone, Live
 from debias.serve.schemas import (
+    ExplainAnswer,
+    ExplainRequest,
     Health,
     RankAnswer,
     RankRequest,
@@ -50,14 +58,19 @@ from debias.serve.schemas import Request as Asked
 from debias.serve.workers import Workers
 
 EXAMPLES = 12  # users that the page offers
+ABOUT = """Requests are JSON. An error is `{"error": REASON}`, and names the value that
+is wrong. Examples can be sent as they stand: *Try it out*."""
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+
+FINDS, SCORES = "Find items for a user", "Score items without position bias"
+BOTH, WHY = "Find items and order them", "Say why each item stands where it does"
 
 log = logging.getLogger("debias.serve")
 T = TypeVar("T", bound=Asked)
 
 
 def service(
-    root: str | Path,
+    root: str | Path | None,
     ranker: Scorer | None = None,
     *,
     body: int = 1 << 22,
@@ -70,7 +83,8 @@ def service(
     """The application, for any ASGI server.
 
     Args:
-        root: Folder or URL that `debias.retrieval.serving.versions.publish` writes to.
+        root: Folder or URL that `debias.retrieval.serving.versions.publish` writes to;
+            None: the ranker is served alone, at `/rank`.
         ranker: As `debias.artifacts.open_scorer` gives it, for versions that were
             published without one. Where neither is there, `/rank` and `/recommend`
             answer 404.
@@ -82,15 +96,23 @@ def service(
 
     Raises:
         OSError: The store cannot be reached, and nothing of it was served here.
-        ValueError: There is no complete version to serve.
+        ValueError: There is no complete version to serve, nor a ranker alone.
     """
-    live, workers = Live(root), Workers(threads)
-    poll = poll or (0.5 if isinstance(live.place, Disk) else 5.0)
+    workers = Workers(threads)
+    live: Live | Alone
+    if root is not None:
+        live = Live(root)
+        poll = poll or (0.5 if isinstance(live.place, Disk) else 5.0)
+    elif ranker is not None:
+        live, poll = Alone(ranker), 3600.0
+    else:
+        raise ValueError("give a folder of versions, a ranker, or both")
     request_seconds, registry = _counters(live)
     app = FastAPIOffline(
         redoc_url=None,
         title="debias",
         summary="Retrieval from a published version; ranking without position bias.",
+        description=ABOUT,
         version=debias.__version__,
         lifespan=_following(live, workers, poll),
     )
@@ -108,7 +130,7 @@ class _Routes:
 
     def __init__(
         self,
-        live: Live,
+        live: Live | Alone,
         ranker: Scorer | None,
         workers: Workers,
         registry: CollectorRegistry,
@@ -120,56 +142,93 @@ class _Routes:
         self.schemas: dict[str, Any] = {}
 
     def add_to(self, app: FastAPI) -> None:
-        for path, route, answer, request in (
-            ("/retrieve", self.retrieve, RetrieveAnswer, RetrieveRequest),
-            ("/rank", self.rank, RankAnswer, RankRequest),
-            ("/recommend", self.recommend, RecommendAnswer, RecommendRequest),
-            ("/health", self.health, Health, None),
-            ("/ready", self.ready, Ready, None),
+        version = self.live.version
+        ranker = self.ranker if version is None else version.ranker or self.ranker
+        for path, summary, route, answer, request in (
+            ("/retrieve", FINDS, self.retrieve, RetrieveAnswer, RetrieveRequest),
+            ("/rank", SCORES, self.rank, RankAnswer, RankRequest),
+            ("/recommend", BOTH, self.recommend, RecommendAnswer, RecommendRequest),
+            ("/explain", WHY, self.explain, ExplainAnswer, ExplainRequest),
+            ("/health", "What is served", self.health, Health, None),
+            ("/ready", "Whether it can answer", self.ready, Ready, None),
         ):
             about, schemas = described(answer, request)
             self.schemas.update(schemas)
             add = app.get if request is None else app.post
-            add(path, openapi_extra=about)(route)
-        app.get("/live", response_class=PlainTextResponse)(self.alive)
-        app.get("/metrics", response_class=PlainTextResponse)(self.metrics)
+            there = version is not None or route in (self.rank, self.health, self.ready)
+            add(path, summary=summary, openapi_extra=about, include_in_schema=there)(
+                route
+            )
+        for path, summary, route in (
+            ("/live", "Whether the process answers", self.alive),
+            ("/metrics", "Counters for Prometheus", self.metrics),
+        ):
+            app.get(path, summary=summary, response_class=PlainTextResponse)(route)
         page = app.get("/", response_class=HTMLResponse, include_in_schema=False)
         page(self.page)
-        app.openapi()["components"] = {"schemas": self.schemas}  # FastAPI keeps it
+        about = app.openapi()  # FastAPI keeps it, and would drop null from examples
+        about["components"] = {"schemas": self.schemas}
+        for path, example in examples(version, ranker, self._name(version)).items():
+            example.add_to(about["paths"][path]["post"])
 
     async def retrieve(self, request: Request) -> Response:
         """The items to retrieve for a user, known or new."""
 
-        def answer(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
-            return answers.retrieved(version, asked)
+        def answer(version: Version | None, asked: RetrieveRequest) -> RetrieveAnswer:
+            return answers.retrieved(_there(version), asked)
 
         return await self._answered(request, RetrieveRequest, answer)
 
     async def rank(self, request: Request) -> Response:
-        """Relevance of items, free of the bias of the clicks that taught it."""
+        """Relevance of items, free of the bias of the clicks that taught it.
 
-        def answer(version: Version, asked: RankRequest) -> RankAnswer:
-            return answers.ranked(version, self._ranker(version), asked)
+        Give one of `items` (features by name), `features` (numbers in the order of
+        training) and `ids` (of the version's table of items).
+        """
+
+        def answer(version: Version | None, asked: RankRequest) -> RankAnswer:
+            ranker = self._ranker(version)
+            return answers.ranked(version, ranker, asked, self._name(version))
 
         return await self._answered(request, RankRequest, answer)
 
     async def recommend(self, request: Request) -> Response:
         """The best items for a user: retrieved by the towers, ordered by the ranker."""
 
-        def answer(version: Version, asked: RecommendRequest) -> RecommendAnswer:
-            return answers.recommended(version, self._ranker(version), asked)
+        def answer(version: Version | None, asked: RecommendRequest) -> RecommendAnswer:
+            return answers.recommended(_there(version), self._ranker(version), asked)
 
         return await self._answered(request, RecommendRequest, answer)
 
-    def _ranker(self, version: Version) -> Scorer:
-        ranker = version.ranker or self.ranker
+    async def explain(self, request: Request) -> Response:
+        """The answer of `/recommend`, or without a ranker of `/retrieve`, and why.
+
+        Of each item: its scores in both stages, its place before the ranker ordered,
+        the most similar items of the user's history, and the bias of its place, which
+        its relevance is free of.
+        """
+
+        def answer(version: Version | None, asked: ExplainRequest) -> ExplainAnswer:
+            there = _there(version)
+            return answers.explained(there, there.ranker or self.ranker, asked)
+
+        return await self._answered(request, ExplainRequest, answer)
+
+    def _name(self, version: Version | None) -> str:
+        return self.live.name if isinstance(self.live, Alone) else _there(version).name
+
+    def _ranker(self, version: Version | None) -> Scorer:
+        ranker = (version and version.ranker) or self.ranker
         if ranker is None:
             reason = "no ranker: publish one with the version, or give --ranker"
             raise StarletteHTTPException(404, reason)
         return ranker
 
     async def _answered(
-        self, request: Request, kind: type[T], answer: Callable[[Version, T], Any]
+        self,
+        request: Request,
+        kind: type[T],
+        answer: Callable[[Version | None, T], Any],
     ) -> Response:
         """What a thread makes of the body, by the version of that moment."""
         given = request.headers.get("content-type", "").partition(";")[0].strip()
@@ -193,25 +252,29 @@ class _Routes:
 
     async def health(self) -> Response:
         """What is served, and whether that is the latest version."""
-        version, ranker = self.live.version, self.live.version.ranker or self.ranker
-        about = version.manifest
+        version = self.live.version
+        ranker = (version and version.ranker) or self.ranker
+        about = {} if version is None else version.manifest
         found = Health(
-            version.name,
-            about["created"],
-            about["items"],
-            about["users"],
+            self._name(version),
+            about.get("created"),
+            about.get("items", 0),
+            about.get("users", 0),
             ranker is not None,
             answers.feature_names(ranker),
-            version.repeat.policy,
+            None if version is None else version.repeat.policy,
             self.live.refused,
         )
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def ready(self) -> Response:
         """Whether a request would be answered: a thread tries one."""
-        version = self.live.version
-        await self.workers.run(lambda: retrieve(version, k=1))
-        found = msgspec.json.encode(Ready(True, version.name))
+        live, version = self.live, self.live.version
+        if isinstance(live, Alone):
+            await self.workers.run(live.try_ranker)
+        else:
+            await self.workers.run(lambda: retrieve(_there(version), k=1))
+        found = msgspec.json.encode(Ready(True, self._name(version)))
         return Response(found, media_type="application/json")
 
     async def alive(self) -> PlainTextResponse:
@@ -222,12 +285,21 @@ class _Routes:
         """Counters in the text format of Prometheus."""
         return PlainTextResponse(generate_latest(self.registry))
 
-    async def page(self) -> HTMLResponse:
-        """A page to try the answers on some users."""
+    async def page(self) -> Response:
+        """A page to try the answers on some users; of a ranker alone its interface."""
         version = self.live.version
+        if version is None:
+            return RedirectResponse("docs")
         ranked = (version.ranker or self.ranker) is not None
         found = {"version": version, "users": _users(version), "ranked": ranked}
         return HTMLResponse(self.template.render(found))
+
+
+def _there(version: Version | None) -> Version:
+    if version is None:
+        reason = "a ranker is served alone, without items to retrieve; see /docs"
+        raise StarletteHTTPException(404, reason)
+    return version
 
 
 def _users(version: Version) -> list[tuple[str, list[str]]]:
@@ -244,11 +316,13 @@ def _users(version: Version) -> list[tuple[str, list[str]]]:
 class _Gauges:
     """What the process that is asked serves."""
 
-    def __init__(self, live: Live):
+    def __init__(self, live: Live | Alone):
         self.live = live
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         version = self.live.version
+        if version is None:
+            return
         for name, about, value in (
             ("version", "The version that is served.", int(version.name)),
             ("items", "Items of that version.", len(version.items)),
@@ -258,7 +332,7 @@ class _Gauges:
             yield GaugeMetricFamily(f"debias_{name}", about, float(value))
 
 
-def _counters(live: Live) -> tuple[Histogram, CollectorRegistry]:
+def _counters(live: Live | Alone) -> tuple[Histogram, CollectorRegistry]:
     """The seconds of requests, and what /metrics shows.
 
     Of several workers, which share the folder PROMETHEUS_MULTIPROC_DIR, the requests
@@ -282,7 +356,7 @@ def _counters(live: Live) -> tuple[Histogram, CollectorRegistry]:
 
 
 def _following(
-    live: Live, workers: Workers, poll: float
+    live: Live | Alone, workers: Workers, poll: float
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """The lifespan of an application that looks for new versions."""
 

@@ -5,6 +5,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
+from debias.engine.scoring import Scorer
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.query import retrieve
 from debias.retrieval.serving.storage import Store, storage
@@ -102,6 +105,35 @@ class Live:
         log.error("%s", damage or why)
         self._serve(version, damage)
         return True
+
+
+class Alone:
+    """A ranker that is served without any version: there is nothing to follow.
+
+    Args:
+        ranker: It scores some rows here, so that no user waits for its compilation.
+
+    Attributes:
+        name: Of its file or folder.
+    """
+
+    version = refused = None
+    switches = 0
+
+    def __init__(self, ranker: Scorer):
+        path = Path(ranker.name)
+        self.name = path.parent.name if path.stem == "ranker" else path.name
+        self.ranker = ranker
+        for rows in (1, 2):
+            self.try_ranker(rows)
+
+    def try_ranker(self, rows: int = 1) -> None:
+        """Scores rows of zeros, if it is known how many features they have."""
+        if self.ranker.feature_names is not None:
+            self.ranker(np.zeros((rows, len(self.ranker.feature_names)), np.float32))
+
+    def follow(self) -> None:
+        """Does nothing."""
 
 
 def last_good(root: str | Path) -> tuple[Version, str | None]:

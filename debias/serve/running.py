@@ -11,7 +11,7 @@ import ssl
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,24 +38,28 @@ class Application:
 
     Attributes:
         root, body, seconds, threads, hosts, token: As for `debias.serve.app.service`.
-        ranker: Path of an exported ranker, or None.
+        begin: Called first in each worker, such as what keeps TensorFlow silent.
+        ranker: Path of a ranker, as `debias.artifacts.open_scorer` takes it, or None.
     """
 
-    root: str | Path
+    root: str | Path | None
     ranker: Path | None
     body: int
     seconds: float
     threads: int
     hosts: frozenset[str]
     token: str | None = field(default=None, repr=False)
+    begin: Callable[[], None] | None = None
 
     def __call__(self) -> FastAPI:
         """The application; a fault ends the process in a way that is not retried."""
         _end_with_parent()
+        if self.begin is not None:
+            self.begin()
         options = {
             each.name: getattr(self, each.name)
             for each in dataclasses.fields(self)
-            if each.name not in ("root", "ranker")
+            if each.name not in ("root", "ranker", "begin")
         }
         try:
             scorer = None if self.ranker is None else open_scorer(self.ranker)
@@ -165,8 +169,9 @@ def run(
     Raises:
         ValueError: There is no version to serve.
     """
-    with suppress(OSError):  # of a store; workers may have served of it before
-        versions.current(application.root)  # before anything is started
+    if application.root is not None:
+        with suppress(OSError):  # of a store; workers may have served of it before
+            versions.current(application.root)  # before anything is started
     _raise_file_limit()
     config = uvicorn.Config(
         application,

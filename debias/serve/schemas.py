@@ -4,7 +4,7 @@ A request is decoded and validated in one pass that ends at the first error, so 
 costs no more than its bytes, whatever is in it.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -158,9 +158,71 @@ class RecommendAnswer(Struct):
     ]
 
 
+class ExplainRequest(RecommendRequest, kw_only=True):
+    rank: Annotated[
+        bool | None,
+        Meta(description="Whether the ranker orders; left out: where there is one."),
+    ] = None
+    nearest: Annotated[
+        int,
+        Meta(
+            ge=0, le=20, description="How many items of the history to name for each."
+        ),
+    ] = 3
+
+
+class Near(Struct):
+    item: str
+    similarity: Annotated[
+        float, Meta(description="Cosine of the vectors of the two items.")
+    ]
+
+
+class Explained(Struct):
+    item: str
+    retrieved: Annotated[float, Meta(description="Score of the retrieval.")]
+    candidate: Annotated[
+        int, Meta(description="Place among what was retrieved, from 1.")
+    ]
+    relevance: Annotated[
+        float | None, Meta(description="Score of the ranker, if it orders.")
+    ]
+    nearest: Annotated[
+        list[Near], Meta(description="The most similar items of the history.")
+    ]
+    examination: Annotated[
+        float | None,
+        Meta(
+            description="P(examined) at this place of the answer over that at the "
+            "first, as the click model of the ranker learned it; null: not known."
+        ),
+    ]
+    bias: Annotated[
+        float | None,
+        Meta(
+            description="Its logarithm: what the place adds to the log of a click "
+            "rate, and not to `relevance`."
+        ),
+    ]
+
+
+class ExplainAnswer(Struct):
+    version: Versioned
+    history: Annotated[
+        list[str], Meta(description="Items that the user tower read, latest first.")
+    ]
+    items: Annotated[list[Explained], Meta(description="The answer, best first.")]
+    known: Annotated[bool, Meta(description="Whether the user's id is known.")]
+    passed_over: Annotated[
+        list[str], Meta(description="Ids of the history not in the catalogue.")
+    ]
+
+
 class Health(Struct):
-    version: str
-    created: str
+    version: Annotated[
+        str, Meta(description="What is served: a version, or the name of a ranker.")
+    ]
+    created: Annotated[str | None, Meta(description="When it was published, in UTC.")]
     items: int
     users: int
     ranker: bool
@@ -171,7 +233,7 @@ class Health(Struct):
         ),
     ]
     repeat: Annotated[
-        str, Meta(description="What becomes of items that a user took before.")
+        str | None, Meta(description="What becomes of items that a user took before.")
     ]
     refused: Annotated[
         str | None, Meta(description="Why a newer version is not served.")
@@ -199,6 +261,20 @@ OPEN_REFUSALS = {503: "No answer within the time of a request"}
 WAYS = ("features", "items", "ids")  # to say what is to be ranked
 
 T = TypeVar("T", bound=Request)
+
+
+class Example(NamedTuple):
+    """A request and its answer as JSON values; None: it cannot be answered."""
+
+    request: dict[str, Any]
+    answer: dict[str, Any] | None = None
+
+    def add_to(self, route: dict[str, Any]) -> None:
+        """Puts them into what OpenAPI says of a route."""
+        route["requestBody"]["content"]["application/json"]["example"] = self.request
+        if self.answer is not None:
+            answered = route["responses"]["200"]["content"]["application/json"]
+            answered["example"] = self.answer
 
 
 def decoded(kind: type[T], body: bytes) -> T:

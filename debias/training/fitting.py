@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -30,6 +31,7 @@ from debias.models import ClickModel, MultiTarget, Ranker, ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
 from debias.presets import READS_TARGETS, build
+from debias.propensity.bias_tower import bias_tower
 from debias.training.config import TrainingConfig
 from debias.training.corrections import Correction
 from debias.training.results import Printed
@@ -85,6 +87,20 @@ class Fitted(Printed):
             f"validation session after pass {self.epoch}."
         )
         return f"{found} {self.note}".rstrip()
+
+    @cached_property
+    def examination(self) -> tuple[float | None, ...] | None:
+        """Examination at each rank over rank 1, None at ranks that held-out lists lack.
+
+        It is the mean click probability of the shown items at the rank, each alone. Of
+        a model that predicts no click nothing is known.
+        """
+        judges = self.prepared.validation
+        if not self.model.predicts_clicks:
+            return None
+        with distributed.held_alone(self.model):
+            found = bias_tower(judges.log, judges.data.features, self.model)
+        return tuple(None if np.isnan(e) else float(np.exp(e)) for e in found)
 
     @property
     def note(self) -> str:

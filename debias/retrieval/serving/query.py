@@ -38,12 +38,17 @@ class Answer(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An `Answer` before rows of the version's items have become raw ids."""
+    """An `Answer` before rows of the version's items have become raw ids.
+
+    Attributes:
+        history: Rows of the latest items that the tower read, most recent first.
+    """
 
     rows: np.ndarray
     scores: np.ndarray
     known: bool
     passed_over: list[str]
+    history: np.ndarray
 
 
 def retrieve(
@@ -130,7 +135,8 @@ def find(
         rows, scores = np.append(rows, own), np.append(scores, extra)
         order = np.argsort(-scores, kind="stable")[:k]
         rows, scores = rows[order], scores[order]
-    return Found(rows, scores, row >= 0, passed_over)
+    read = np.array(codes[:length], np.int64) - FIRST
+    return Found(rows, scores, row >= 0, passed_over, read)
 
 
 def _policy(version: Version, asked: str | None) -> Repeat:

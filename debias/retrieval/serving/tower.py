@@ -61,7 +61,7 @@ def write_tower(layer: Any, path: Path) -> None:
         given.name: keras.InputSpec(given.dtype, given.shape, name=given.name)
         for given in model.inputs
     }
-    write_onnx(model, path, [signature])
+    write_onnx(model, path, [signature], "vectors", ("users",))
 
 
 def _exact(layer: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from debias.artifacts import open_scorer
 from debias.layers import Standardize
 from debias.models import ranker
-from debias.models.export import export, format_of
+from debias.models.export import _check_target, export, format_of
 from tests.debias.models.registry import CLICK_MODELS, CONTEXT, POSITIONS
 
 ROOT = Path(__file__).parents[3]
@@ -152,3 +152,29 @@ def test_every_format_carries_the_names_of_features(name, tmp_path):
     np.testing.assert_allclose(opened(flat), scorer(flat), rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match=f"reads {WIDTH} features, got"):
         opened(flat[:, :1])  # which would be broadcast
+
+
+def test_an_onnx_file_names_its_axes_and_carries_examination(tmp_path):
+    import onnx
+
+    scorer = trained("product")
+    scorer.examination = (1.0, 0.5, None)
+    path = export(scorer, tmp_path / "ranker.onnx", features=WIDTH)
+    graph = onnx.load(path).graph
+    shapes = {
+        each.name: [d.dim_param or d.dim_value for d in each.type.tensor_type.shape.dim]
+        for each in (*graph.input, *graph.output)
+    }
+    axes = ["lists", "items"]
+    assert shapes == {"features": [*axes, WIDTH], "scores": axes}
+    assert open_scorer(path).examination == (1.0, 0.5, None)
+    keras_file = export(scorer, tmp_path / "ranker.keras", features=WIDTH)
+    assert open_scorer(keras_file).examination == (1.0, 0.5, None)
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "saved").mkdir()
+    _check_target(tmp_path / "saved", "saved_model", overwrite=False)
+    (tmp_path / "saved" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds what is no SavedModel"):
+        _check_target(tmp_path / "saved", "saved_model", overwrite=True)

@@ -18,7 +18,7 @@ KINDS = (
 
 def reader(path, given="features"):
     """A file that gives back the features it is given."""
-    shape = ["batch", "list_size", 4]
+    shape = ["lists", "items", 4]
     values = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name in (given, "seen")

@@ -6,8 +6,8 @@ import pytest
 from debias.data.kinds import Feature
 from debias.engine.scoring import Scorer
 from debias.retrieval.serving import versions
-from debias.serve.answers import ranked
-from debias.serve.schemas import RankRequest
+from debias.serve.answers import explained, ranked
+from debias.serve.schemas import ExplainRequest, RankRequest
 from tests.debias.retrieval import worlds
 
 
@@ -17,6 +17,7 @@ def version(tmp_path):
     return versions.load(tmp_path / "root")
 
 
+NAME = "a version"
 RAW = Scorer(
     # Codes count from 2; of a list of tags the first two are columns.
     lambda x: x @ np.array([1.0, 10.0, 100.0, 1000.0]),
@@ -34,14 +35,14 @@ def test_raw_features_are_coded_as_the_ranker_has_learned_them(version):
         {"tags": ["low", "new"], "kind": "odd", "price": 2},
         {"tags": [], "kind": None, "price": 0.5},
     ]
-    found = ranked(version, RAW, RankRequest(items=items)).scores
+    found = ranked(version, RAW, RankRequest(items=items), NAME).scores
     # low is 3, new is unknown: 1, odd is 3; nothing is 0.
     assert found == [3 + 10 * 1 + 100 * 3 + 1000 * 2, 500]
     # Item 7 of the version has the tags high and top and is odd; item 4 is low, even.
-    found = ranked(version, RAW, RankRequest(ids=["1-7", "1-4"])).scores
+    found = ranked(version, RAW, RankRequest(ids=["1-7", "1-4"]), NAME).scores
     assert found == [2 + 10 * 4 + 100 * 3 + 7000, 3 + 100 * 2 + 4000]
     shared = RankRequest(items=[{"tags": ["top"], "price": 1}], context={"kind": "odd"})
-    assert ranked(version, RAW, shared).scores == [4 + 100 * 3 + 1000]
+    assert ranked(version, RAW, shared, NAME).scores == [4 + 100 * 3 + 1000]
 
 
 @pytest.mark.parametrize(
@@ -56,12 +57,63 @@ def test_raw_features_are_coded_as_the_ranker_has_learned_them(version):
 )
 def test_raw_features_that_are_refused(version, item, reason):
     with pytest.raises(ValueError, match=reason):
-        ranked(version, RAW, RankRequest(items=[item]))
+        ranked(version, RAW, RankRequest(items=[item]), NAME)
 
 
 def test_a_score_that_is_no_number_is_refused(version):
     ranker = Scorer(lambda x: np.where(x[..., 0] > 1, np.nan, x[..., 0]))
     asked = RankRequest(features=[[1.0], [2.0]])
     with pytest.raises(ValueError, match="gives item 1 no finite score"):
-        ranked(version, ranker, asked)
-    assert ranked(version, ranker, RankRequest(features=[[1.0]])).scores == [1.0]
+        ranked(version, ranker, asked, NAME)
+    assert ranked(version, ranker, RankRequest(features=[[1.0]]), NAME).scores == [1.0]
+
+
+def test_an_answer_says_its_two_scores_its_neighbours_and_its_bias(version):
+    # Ann took item 1 and is .5 old: items 9, 5 and 8 score 1.01 * 1.09, 1.01 * 1.05 and
+    # .5 * 1.08. Items 5 and 9 lie on the axis of item 1, item 8 on another.
+    ranker = Scorer(lambda x: -x[..., 0], ("price",), examination=(1.0, 0.5))
+    asked = ExplainRequest(user={"id": "ann"}, k=3, candidates=3)
+    found = explained(version, ranker, asked)
+    assert found.history == ["1-1"] and found.known
+    shown = [(e.item, e.candidate, e.relevance) for e in found.items]
+    assert shown == [("1-5", 2, -5.0), ("1-8", 3, -8.0), ("1-9", 1, -9.0)]
+    retrieved = [e.retrieved for e in found.items]
+    assert retrieved == pytest.approx([1.01 * 1.05, 0.5 * 1.08, 1.01 * 1.09])
+    assert [[n.item for n in e.nearest] for e in found.items] == [["1-1"]] * 3
+    cosines = [e.nearest[0].similarity for e in found.items]
+    assert cosines == pytest.approx([1.0, 0.0, 1.0])
+    assert [e.examination for e in found.items] == [1.0, 0.5, None]
+    biases = [e.bias for e in found.items]
+    assert biases == [0.0, pytest.approx(np.log(0.5)), None]
+
+
+def test_why_without_a_ranker_and_without_a_history(version):
+    found = explained(version, None, ExplainRequest(user={"age": 1}, k=2))
+    assert [e.item for e in found.items] == ["1-8", "1-4"]
+    assert [(e.relevance, e.nearest, e.bias) for e in found.items] == [
+        (None, [], None)
+    ] * 2
+    plain = explained(version, RAW, ExplainRequest(user={"age": 1}, k=2, rank=False))
+    assert plain.items == found.items
+    with pytest.raises(ValueError, match="rank: there is no ranker"):
+        explained(version, None, ExplainRequest(rank=True))
+
+
+def test_a_ranker_alone_has_no_ids():
+    ranker = Scorer(lambda x: x[..., 0], ("price",))
+    found = ranked(None, ranker, RankRequest(items=[{"price": 2}]), "mine")
+    assert (found.version, found.scores) == ("mine", [2.0])
+    with pytest.raises(ValueError, match="ids: a ranker alone has no table"):
+        ranked(None, ranker, RankRequest(ids=["a"]), "mine")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_scorer_takes_data_frames(library):
+    frames = pytest.importorskip(library)
+    frame = frames.DataFrame({"b": [1.0, 2.0], "name": ["x", "y"], "a": [10, 20]})
+    assert Scorer(lambda x: x[..., 0] - x[..., 1], ("a", "b"))(frame).tolist() == [
+        9,
+        18,
+    ]
+    with pytest.raises(ValueError, match="does not know the names of its features"):
+        Scorer(lambda x: x[..., 0])(frame)

@@ -114,7 +114,7 @@ def test_the_page_shows_histories_and_both_stages(client, root):
     shown = re.search(r'<option data-history="([^"]*)">ann<', page)[1]
     codes = version.histories[0][version.histories[0] >= 2] - 2
     assert shown == ", ".join(version.items.vocabularies["id"][codes]) != ""
-    assert 'name="rank"' in page and 'fetch(ranks ? "recommend" : "retrieve"' in page
+    assert 'name="rank"' in page and 'fetch("explain"' in page
     with running(service(root, poll=0.02)) as bare:  # without a ranker
         assert 'name="rank"' not in bare.get("/").text
 
@@ -302,6 +302,66 @@ def test_names_need_a_ranker_that_knows_its_own(client):
     body = {"features": [[1.0, 2.0]], "names": ["a", "b"]}
     found = client.post("/rank", json=body)
     assert found.status_code == 422 and "does not know the names" in found.text
+
+
+def test_why_an_item_is_answered(root):
+    ranker = Scorer(lambda x: x[..., 0], ("price",), examination=(1.0, 0.25))
+    with running(service(root, ranker)) as client:
+        found = client.post("/explain", json={"user": {"id": "ann"}, "k": 2})
+        assert found.status_code == 200, found.text
+        first, second = found.json()["items"]
+        assert [first["item"], second["item"]] == ["1-11", "1-10"]  # the dearest
+        assert second["examination"] == 0.25 and second["nearest"][0]["item"] == "1-1"
+        assert client.post("/explain", json={"nearest": 99}).status_code == 422
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_every_endpoint_has_a_summary_and_examples_that_can_be_sent(root, alone):
+    ranker = Scorer(lambda x: x[..., 0], ("price", "hour"))
+    with running(service(None if alone else root, ranker)) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        ranking = {"/rank", "/health", "/ready", "/live", "/metrics"}
+        finding = {"/retrieve", "/recommend", "/explain"}
+        assert paths.keys() == (ranking if alone else ranking | finding)
+        for path, routes in paths.items():
+            for method, route in routes.items():
+                assert route["summary"] and route["description"], path
+                if method == "post":
+                    asked = route["requestBody"]["content"]["application/json"]
+                    answer = route["responses"]["200"]["content"]["application/json"]
+                    found = client.post(path, json=asked["example"])
+                    assert found.json() == answer["example"] and found.json()
+
+
+def test_a_ranker_alone(tmp_path):
+    seen = []
+
+    def score(features):
+        seen.append(features.shape)
+        return features[..., 0] - features[..., 1]
+
+    ranker = Scorer(score, ("price", "age"), name=str(tmp_path / "shop.onnx"))
+    with running(service(None, ranker, body=20_000)) as client:
+        assert len(seen) >= 2  # before the first request
+        asked = {"items": [{"price": 1, "age": 1}, {"age": 2, "price": 9}]}
+        found = client.post("/rank", json=asked).json()
+        assert found == {"version": "shop.onnx", "scores": [0, 7], "order": [1, 0]}
+        health = client.get("/health").json()
+        assert (health["version"], health["items"], health["created"]) == (
+            "shop.onnx",
+            0,
+            None,
+        )
+        assert client.get("/ready").json() == {"ready": True, "version": "shop.onnx"}
+        assert "debias_request_seconds" in client.get("/metrics").text
+        assert client.get("/").headers["location"] == "docs"
+        found = client.post("/retrieve", json={})
+        assert found.status_code == 404 and "served alone" in found.json()["error"]
+        large = {"items": [{"price": 1, "age": 1, "x": "y" * 400}] * 60}
+        assert client.post("/rank", json=large).status_code == 413
+        assert client.post("/rank", json={"items": [{}] * 1001}).status_code == 422
+    with pytest.raises(ValueError, match="a folder of versions, a ranker, or both"):
+        service(None)
 
 
 def test_no_ranker_no_rank_and_no_such_place(root):

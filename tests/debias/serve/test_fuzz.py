@@ -27,7 +27,7 @@ def url(tmp_path_factory):
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.name)
-@pytest.mark.parametrize("path", ["/retrieve", "/rank", "/recommend"])
+@pytest.mark.parametrize("path", ["/retrieve", "/rank", "/recommend", "/explain"])
 def test_no_request_is_an_internal_error(url, path, mode):
     operation = schemathesis.openapi.from_url(url)[path]["POST"]
     answered = set()

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from debias.commands.serve import _token
+from debias.commands.serve import _is_ranker, _token
 from debias.serve.running import Tls
 from tests.debias.retrieval import worlds
 from tests.debias.serve.test_app import cut, until
@@ -135,3 +135,14 @@ def test_the_token_of_a_file_goes_before_that_of_the_environment(tmp_path):
     (tmp_path / "token").write_text("sesame\n")
     assert _token(tmp_path / "token", "other") == "sesame"
     assert _token(None, "other") == "other" and _token(None, None) is None
+
+
+def test_what_is_a_ranker_alone(tmp_path):
+    files = ("a.onnx", "a.txt", "trained/train.json", "saved/saved_model.pb")
+    for name in (*files, "towers/train.json", "towers/learner/x", "versions/CURRENT"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    tried = {name: _is_ranker(tmp_path / name.split("/")[0]) for name in files}
+    assert tried == {**dict.fromkeys(files, True), "a.txt": False}
+    for name in ("towers", "versions", "absent.onnx"):
+        assert not _is_ranker(tmp_path / name)

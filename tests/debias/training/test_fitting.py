@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import expit
 
 from debias.data import RankingData, Stream, log_files
 from debias.data.kinds import Feature
@@ -76,6 +77,17 @@ def test_a_fit_goes_on_where_it_was_killed(world, unbroken, tmp_path):
         found.model.get_weights(), whole.model.get_weights(), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_examination_is_the_ratio_of_click_probabilities(world):
+    """Of a product it is the same for any item: here for a single one."""
+    found = fit_prepared("product", world, replace(CONFIG, epochs=1))
+    one = world.validation.data.features[:1]
+    ranks = range(1, world.validation.log.list_size + 1)
+    p = [expit(np.asarray(found.model.logits_at(one, k)))[0] for k in ranks]
+    np.testing.assert_allclose(found.examination, np.array(p) / p[0], rtol=1e-4)
+    listwise = replace(found, model=build("softmax_naive", world.layout, 0))
+    assert listwise.examination is None
 
 
 def test_the_best_pass_is_kept(world, unbroken):
