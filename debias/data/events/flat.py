@@ -97,6 +97,8 @@ def check_columns(
         ValueError: A column that events need, or that was asked for, is in no part; or
             only some parts have the column of the session. Names file and column.
     """
+    if columns.shown and not any("event" in each for each in paths):
+        _check_not_queries(parts, paths, columns)
     need = {"event", *columns.asked()}
     if not any("shown" in each for each in paths):
         need.add("item")
@@ -119,6 +121,21 @@ def check_columns(
                 f"the session, which {having[0].name} has: "
                 f"{near(columns.session[0], part.schema.names)}; leave the file out, "
                 "or say -c session=NAME"
+            )
+
+
+def _check_not_queries(
+    parts: Sequence[Part], paths: Sequence[Paths], columns: EventColumns
+) -> None:
+    """Raises ValueError where all there is says what was asked, not what was done."""
+    for part, each in zip(parts, paths, strict=True):
+        asked = [path for role in ("query", "shown") for path in each.of.get(role, ())]
+        if asked and "item" not in each:
+            raise ValueError(
+                f"{part.name}: holds queries ({printable(', '.join(asked))}), and no "
+                f"events: there is no column {printable(columns.event)}. Put the file "
+                "of the events, for UBI the export of the index ubi_events, into the "
+                "same folder, and name the folder"
             )
 
 

@@ -490,6 +490,18 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     refused(table.drop(["item"]), "table: no column item to be the item")
     refused(table, "no column page to be the session", EventColumns(session=("page",)))
     refused(table, "no column f to be the keep", EventColumns(keep=("f",)))
+    queries = {
+        "query_id": ["s"],
+        "user_query": ["q"],
+        "query_response_hit_ids": [["x"]],
+    }
+    refused(
+        pa.table(queries),
+        r"table: holds queries \(user_query, query_response_hit_ids\), and no events: "
+        "there is no column action_name. Put the file of the events, for UBI the "
+        "export of the index ubi_events, into the same folder",
+        "ubi",
+    )
     refused(
         table,
         "no event is a click: column event has click, and none of tap; say -c click=",
