@@ -99,7 +99,7 @@ def rank(
         print_json(found)
     else:
         say(
-            f"{rows:,} rows in {out}; {found['rows_per_second']:,.0f} rows/s, "
+            f"{rows:,} rows in {out}; {seconds:.0f} s, "
             f"peak memory {found['peak_memory_gb']:.2f} GB"
         )
 

@@ -273,10 +273,18 @@ class Reader:
         """What to raise where values are none of the kind that was expected."""
         name = batch.chosen[self.role][place]
         if not pa.types.is_string(array.type):
-            what = f"must be a finite number or a date, got {array.type}"
-            return batch.fault(self.role, 0, what, REMEDIES[self.role], place)
+            what, todo = "must be a finite number or a date", REMEDIES[self.role]
+            if kind == "date":
+                what, todo = "must be dates", "write text such as 2026-01-31"
+            what = f"{what}, got {array.type}"
+            return batch.fault(self.role, 0, what, todo, place)
         if kind in ("boolean", "date") and name not in self.asked:
             return OtherKind(name, "category")
+        if kind == "date":
+            entry = first_fault(array, lambda some: _days(some))
+            what = f"must be a date, got {value_at(array, entry)}"
+            todo = "write one such as 2026-01-31, or leave the cell empty"
+            return batch.fault(self.role, entry, what, todo, place)
         entry = first_fault(array, lambda some: some.cast(pa.float64()))
         what = f"must be a finite number, got {value_at(array, entry)}"
         todo = (
@@ -389,6 +397,8 @@ def _days(array: pa.Array) -> np.ndarray:
     if pa.types.is_date(array.type):
         array = array.cast(pa.date32()).cast(pa.int32())
         return array.to_numpy(zero_copy_only=False).astype(np.float64)
+    if pa.types.is_null(array.type):
+        return np.full(len(array), np.nan)
     if not pa.types.is_timestamp(array.type):
         raise pa.ArrowInvalid("no date")
     days = array.cast(pa.int64()).to_numpy(zero_copy_only=False) / DAY[array.type.unit]

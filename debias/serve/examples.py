@@ -17,6 +17,7 @@ from debias.serve.schemas import (
 )
 
 SHOWN = 3  # items of an answer
+DATE = "2026-01-31"
 
 
 def examples(
@@ -71,7 +72,7 @@ def _row(ranker: Scorer) -> dict[str, Any]:
     for each in ranker.kinds or ():
         some = list(each.values[:1])
         if not each.coded:
-            row[each.name] = 0.0
+            row[each.name] = DATE if each.kind == "date" else 0.0
         elif each.kind == "categories":
             row[each.name] = some
         else:

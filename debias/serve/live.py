@@ -122,7 +122,8 @@ class Alone:
 
     def __init__(self, ranker: Scorer):
         path = Path(ranker.name)
-        self.name = path.parent.name if path.stem == "ranker" else path.name
+        trained = path.name in ("ranker.keras", "ranker.trees") and path.parent.name
+        self.name = trained or path.name
         self.ranker = ranker
         for rows in (1, 2):
             self.try_ranker(rows)

@@ -262,5 +262,17 @@ def test_raw_rows_are_encoded_by_the_vocabulary_of_training():
     found = matrix(raw, names, kinds=features)
     expected = [[3, 1, 2, np.nan, 1, 2], [0, 0, 1, 1, 3, 4]]
     np.testing.assert_array_equal(found, np.array(expected, np.float32))
-    with pytest.raises(ValueError, match=r"f_day .features. must be a finite number"):
-        matrix(raw.set_column(1, "f_day", [["x", "y"]]), names, kinds=features)
+    for days, message in (
+        (
+            ["1970-01-02", "y"],
+            "must be a date, got 'y' at row 1; write one such as 2026",
+        ),
+        (
+            [0.5, 1.5],
+            "must be dates, got double at row 0; write text such as 2026-01-31",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"f_day .features. {message}"):
+            matrix(raw.set_column(1, "f_day", [days]), names, kinds=features)
+    gone = matrix(raw.set_column(1, "f_day", [[None, None]]), names, kinds=features)
+    assert np.isnan(gone[:, 3]).all()

@@ -7,6 +7,8 @@ from debias.data.kinds import Feature
 from debias.engine.scoring import Scorer
 from debias.retrieval.serving import versions
 from debias.serve.answers import explained, ranked
+from debias.serve.examples import examples
+from debias.serve.live import Alone
 from debias.serve.schemas import ExplainRequest, RankRequest
 from tests.debias.retrieval import worlds
 
@@ -97,6 +99,20 @@ def test_why_without_a_ranker_and_without_a_history(version):
     assert plain.items == found.items
     with pytest.raises(ValueError, match="rank: there is no ranker"):
         explained(version, None, ExplainRequest(rank=True))
+
+
+def test_examples_are_of_the_kinds_of_a_ranker():
+    some = (Feature("day", "date"), Feature("kind", "category", ("odd",)))
+    ranker = Scorer(
+        lambda x: x.sum(axis=-1), ("day", "kind"), some, name="r/ranker.onnx"
+    )
+    assert [Alone(ranker).name, examples(None, None, "")] == ["ranker.onnx", {}]
+    shown = examples(None, ranker, "x")["/rank"]
+    assert shown.request["items"][0] == {"day": "2026-01-31", "kind": "odd"}
+    # 56 years, 14 of them leap, and 30 days; odd is code 2.
+    assert shown.answer["scores"] == [56 * 365 + 14 + 30 + 2] * 2
+    trained = Scorer(ranker.run, name="/x/shop/ranker.keras")
+    assert Alone(trained).name == "shop"
 
 
 def test_a_ranker_alone_has_no_ids():
