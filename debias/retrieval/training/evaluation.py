@@ -7,7 +7,7 @@ model, which scores all items alike, so gets the middle rank and not the first.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -77,32 +77,122 @@ def ranks(
     ...       (np.array([0]), np.array([0, 1])))[0].tolist()
     [inf, 1.5, 3.0]
     """
+    repeat, rank, lists = Repeat.of(repeat), np.empty(len(query)), []
+    for here in _blocks(query, target, seen, block):
+        scores = _checked(np.array(score(here.queries)), here.queries)
+        rank[here.events] = here.settled(scores, repeat)
+        if top:
+            lists.append(best(scores, top))
+    queries = len(seen[1]) - 1
+    items = np.concatenate(lists) if lists else np.empty((queries, 0), np.int32)
+    return rank, items
+
+
+def ranks_of_each(
+    score: Callable[[np.ndarray], Iterable[np.ndarray]],
+    query: np.ndarray,
+    target: np.ndarray,
+    seen: tuple[np.ndarray, np.ndarray],
+    repeats: Sequence[Repeat],
+    block: int = 512,
+) -> np.ndarray:
+    """(R, T) the ranks of `ranks` by R scorers that share work.
+
+    Args:
+        score: Maps query numbers (B,) to R matrices of scores (B, N), one by one. Each
+            is changed before the next is asked for.
+        query, target, seen, block: As for `ranks`.
+        repeats: The policy of each.
+
+    >>> both = lambda q: (sign * np.array([[3.0, 2.0]]) for sign in (1, -1))
+    >>> nothing = np.array([], int), np.array([0, 0])
+    >>> ranks_of_each(both, np.array([0]), np.array([0]), nothing, 2 * [Repeat()])
+    array([[1.],
+           [2.]])
+    """
+    rank = np.empty((len(repeats), len(query)))
+    for here in _blocks(query, target, seen, block):
+        for row, (scores, repeat) in enumerate(
+            zip(score(here.queries), repeats, strict=True)
+        ):
+            scores = _checked(scores, here.queries)
+            rank[row, here.events] = here.settled(scores, repeat)
+    return rank
+
+
+class _Block(NamedTuple):
+    """Some queries: their numbers, events, and what they have taken.
+
+    Attributes:
+        queries: (B,) rising.
+        events: (T,) places of their targets.
+        place, wanted: (T,) the row among the B and the item of each target.
+        taken: As `ranks` has `seen`.
+    """
+
+    queries: np.ndarray
+    events: np.ndarray
+    place: np.ndarray
+    wanted: np.ndarray
+    taken: tuple[np.ndarray, np.ndarray]
+
+    def settled(self, scores: np.ndarray, repeat: Repeat) -> np.ndarray:
+        """(T,) ranks by a policy, which is applied to the scores in place."""
+        repeat.settle(scores, self.taken)
+        rank = half_tie_ranks(scores, self.place, self.wanted)
+        if repeat.policy == "exclude":
+            rank[is_taken(self.place, self.wanted, self.taken)] = np.inf
+        return rank
+
+
+def _blocks(
+    query: np.ndarray,
+    target: np.ndarray,
+    seen: tuple[np.ndarray, np.ndarray],
+    block: int,
+) -> Iterator[_Block]:
     rows, offsets = (np.asarray(part) for part in seen)
-    repeat, queries = Repeat.of(repeat), len(offsets) - 1
+    queries = len(offsets) - 1
     _check_queries(query, target, queries)
     order = np.argsort(query, kind="stable")
     bounds = np.searchsorted(query[order], np.arange(0, queries + block, block))
-    rank, lists = np.empty(len(query)), []
     for number, start in enumerate(range(0, queries, block)):
         stop = min(start + block, queries)
-        scores = _block_scores(score, start, stop)
-        here = order[bounds[number] : bounds[number + 1]]
-        bounds_here = offsets[start : stop + 1]
-        taken = rows[bounds_here[0] : bounds_here[-1]], bounds_here - bounds_here[0]
-        repeat.settle(scores, taken)
-        place, wanted = query[here] - start, target[here]
-        own, against = scores[place, wanted], scores[place]
-        against[np.arange(len(here)), wanted] = -np.inf
-        greater = (against > own[:, None]).sum(axis=1)
-        equal = (against == own[:, None]).sum(axis=1)
-        # A score of minus infinity ties with what was removed, and with nothing else.
-        rank[here] = 1 + greater + np.where(np.isneginf(own), 0, equal) / 2
-        if repeat.policy == "exclude":
-            rank[here[is_taken(place, wanted, taken)]] = np.inf
-        if top:
-            lists.append(best(scores, top))
-    items = np.concatenate(lists) if lists else np.empty((queries, 0), np.int32)
-    return rank, items
+        events = order[bounds[number] : bounds[number + 1]]
+        ends = offsets[start : stop + 1]
+        taken = rows[ends[0] : ends[-1]], ends - ends[0]
+        yield _Block(
+            np.arange(start, stop), events, query[events] - start, target[events], taken
+        )
+
+
+def half_tie_ranks(
+    scores: np.ndarray, query: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """(T,) float64: 1 + #greater + #other equal ones / 2 of each target in its row.
+
+    A score of minus infinity ties with what was removed, and with nothing else.
+
+    Args:
+        scores: (Q, N) without NaN; is not changed.
+        query, target: (T,) the row and the column of each.
+
+    >>> scores = np.array([[3.0, 2.0, 2.0, 1.0]])
+    >>> half_tie_ranks(scores, np.array([0, 0, 0]), np.array([0, 1, 3])).tolist()
+    [1.0, 2.5, 4.0]
+    """
+    own = scores[query, target][:, None]
+    alone = len(query) == len(scores) and (query == np.arange(len(query))).all()
+    against = scores if alone else scores[query]  # without a copy where it can be
+    mask = against > own
+    greater = _counts(mask)
+    equal = _counts(np.equal(against, own, out=mask)) - 1
+    return 1 + greater + np.where(np.isneginf(own[:, 0]), 0, equal) / 2
+
+
+def _counts(mask: np.ndarray) -> np.ndarray:
+    """(Q,) how many of each row are true; ten times as fast as a sum over an axis."""
+    return np.fromiter(map(np.count_nonzero, mask), np.int64, len(mask))
 
 
 def _check_queries(query: np.ndarray, target: np.ndarray, queries: int) -> None:
@@ -114,15 +204,14 @@ def _check_queries(query: np.ndarray, target: np.ndarray, queries: int) -> None:
         raise ValueError(f"query must be in [0, {queries}), got {query.max()}")
 
 
-def _block_scores(score: Scorer, start: int, stop: int) -> np.ndarray:
-    """A copy, which may be written to, of the scores of queries start to stop - 1."""
-    scores = np.array(score(np.arange(start, stop)))
-    if scores.ndim != 2 or len(scores) != stop - start:
+def _checked(scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """The scores of queries, if they have the right shape and none is NaN."""
+    if scores.ndim != 2 or len(scores) != len(queries):
         raise ValueError(
-            f"score must return ({stop - start}, items), got {scores.shape}"
+            f"score must return ({len(queries)}, items), got {scores.shape}"
         )
-    if np.isnan(scores).any():
-        bad = start + int(np.argmax(np.isnan(scores).any(axis=1)))
+    if np.isnan(scores.max(initial=-np.inf)):  # a maximum hands NaN on
+        bad = queries[int(np.argmax(np.isnan(scores).any(axis=1)))]
         raise ValueError(f"score must be a number, got NaN for query {bad}")
     return scores
 

@@ -142,11 +142,11 @@ class Learner:
         """The layer whose vectors are `user_vectors`."""
         return self.served.user
 
-    def trend_prior(self) -> np.ndarray:
-        """(items,) what the trend adds to the products of vectors."""
-        if self.config.trend is None:
+    def trend_prior(self, of: tuple[float, float] | None = None) -> np.ndarray:
+        """(items,) what the trend of the config, or another, adds to the products."""
+        if (of := of or self.config.trend) is None:
             return np.zeros(len(self.log.items), np.float32)
-        weight, share = self.config.trend
+        weight, share = of
         return self.model.temperature * weight * trend(self.log, share)
 
     def add_extra(self, of: Spectrum | None = None) -> None:

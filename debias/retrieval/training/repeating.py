@@ -1,10 +1,10 @@
 """The weights of repeats, by maximum likelihood of events that were held out."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from debias.retrieval.data.interactions import Interactions
 from debias.retrieval.data.repeats import Repeat
@@ -12,6 +12,8 @@ from debias.retrieval.data.taken import Taken, owners
 from debias.retrieval.training.evaluation import Encodes, dot_scores, history_length
 
 USERS = 5_000  # held-out events that the weights are fitted on, at most
+CUTOFF = 50  # of the NDCG that a choice is made by
+SHIFTS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 PRIOR = 0.01  # precision of the normal prior on each weight, which holds them finite
 
 
@@ -101,11 +103,7 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
 
 
 def fit_repeat(
-    model: Encodes,
-    log: Interactions,
-    held_out: Interactions,
-    most: int = USERS,
-    block: int = 512,
+    model: Encodes, log: Interactions, held_out: Interactions, most: int = USERS
 ) -> Repeat:
     """The policy "model" for a model, fitted on events that it has not learned from.
 
@@ -115,6 +113,38 @@ def fit_repeat(
         log: What users took before the held-out events.
         held_out: Over the tables of `log`.
         most: Held-out events to fit on, evenly spaced.
+
+    Raises:
+        ValueError: No event is held out.
+    """
+    vectors = model.item_vectors(log.items.columns)
+    length = max(history_length(model), 1)
+
+    def score(users: np.ndarray) -> list[np.ndarray]:
+        history, _ = log.histories(length, users)
+        features = {**log.users.take(users), "history": history}
+        return [dot_scores(model.user_vectors(features), vectors)]
+
+    temperature = float(getattr(model, "temperature", 1.0))
+    (found,) = fit_repeats(score, log, held_out, temperature, most)
+    return found
+
+
+def fit_repeats(
+    score: Callable[[np.ndarray], Iterable[np.ndarray]],
+    log: Interactions,
+    held_out: Interactions,
+    temperature: float = 1.0,
+    most: int = USERS,
+    block: int = 512,
+) -> list[Repeat]:
+    """The policy "model" for each of several scorers that share work.
+
+    Args:
+        score: Maps rows of users (B,) to matrices of scores (B, N), one of each scorer.
+            Each is changed before the next is asked for.
+        log, held_out, most: As for `fit_repeat`.
+        temperature: Divides scores, which makes logits of them.
         block: Users scored at a time.
 
     Raises:
@@ -124,29 +154,91 @@ def fit_repeat(
         raise ValueError("held_out must hold at least one event, got none")
     if len(held_out) > most:
         held_out = held_out.take(np.linspace(0, len(held_out) - 1, most).astype(int))
-    temperature = float(getattr(model, "temperature", 1.0))
-    vectors = model.item_vectors(log.items.columns)
     taken = Taken.of(*log.seen(held_out.user))
-    histories, _ = log.histories(max(history_length(model), 1), held_out.user)
-    features: dict[str, Any] = {**log.users.take(held_out.user), "history": histories}
-    rest, logit = [], []
+    found: dict[int, list[_Split]] = {}
     for start in range(0, len(held_out), block):
-        some = slice(start, start + block)
-        users = model.user_vectors({name: x[some] for name, x in features.items()})
-        scores = np.asarray(dot_scores(users, vectors), np.float64) / temperature
-        here = taken.select(np.arange(len(held_out))[some])
-        logit.append(scores[owners(here.offsets), here.rows])
-        Repeat("exclude").settle(scores, here.with_repetition())
-        rest.append(logsumexp(scores, axis=1))
+        some = np.arange(start, min(start + block, len(held_out)))
+        here, target = taken.select(some), held_out.item[some]
+        for number, scores in enumerate(score(held_out.user[some])):
+            parts = _split(scores, here, target, temperature)
+            found.setdefault(number, []).append(parts)
     owner = owners(taken.offsets)
-    choices = Choices(
-        np.concatenate(rest),
-        owner,
-        np.concatenate(logit),
-        np.stack(
-            [np.ones(len(owner)), np.log(taken.counts), np.log(taken.places)], axis=1
-        ),
-        taken.rows == held_out.item[owner],
+    x = np.stack(
+        [np.ones(len(owner)), np.log(taken.counts), np.log(taken.places)], axis=1
     )
-    base, often, late = temperature * fit_weights(choices)
-    return Repeat("model", (float(base), float(often), float(late)))
+    chosen, policies = taken.rows == held_out.item[owner], []
+    for pieces in found.values():
+        parts = _Split(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
+        choices = Choices(parts.rest, owner, parts.logit, x, chosen)
+        weights = fit_weights(choices)
+        weights[0] += best_shift(choices, weights, parts.top, parts.target)
+        base, often, late = (float(weight) for weight in temperature * weights)
+        policies.append(Repeat("model", (base, often, late)))
+    return policies
+
+
+class _Split(NamedTuple):
+    """Scores of some users, as `Choices` and `best_shift` have them."""
+
+    rest: np.ndarray
+    logit: np.ndarray
+    top: np.ndarray
+    target: np.ndarray
+
+
+def _split(
+    scores: np.ndarray, taken: Taken, target: np.ndarray, temperature: float
+) -> _Split:
+    """What is taken and what is not, as logits; the scores are lost."""
+    scores /= temperature
+    own = owners(taken.offsets), taken.rows
+    logit = scores[own].astype(np.float64)
+    scores[own] = -np.inf
+    wanted = scores[np.arange(len(scores)), target]
+    count = min(CUTOFF, scores.shape[1])
+    top = np.sort(np.partition(scores, -count, axis=1)[:, -count:], axis=1)
+    most = top[:, -1:].copy()
+    most[np.isneginf(most)] = 0.0  # nothing is left
+    scores -= most
+    total = np.exp(scores, out=scores).sum(axis=1, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        return _Split(most[:, 0] + np.log(total), logit, top, wanted)
+
+
+def best_shift(
+    choices: Choices, weights: np.ndarray, top: np.ndarray, target: np.ndarray
+) -> float:
+    """What of `SHIFTS`, added to w0, gives the highest NDCG at 50; 0 of equal ones.
+
+    The likelihood takes logits at their word. Where they are too sure of what a user
+    has not taken, a user's own items come out too low in the list, and a constant
+    mends that.
+
+    Args:
+        choices: What the weights were fitted on.
+        weights: (3,) in logits.
+        top: (E, k) the largest logits of what each user had not taken, rising; k is 50
+            or the size of the catalogue.
+        target: (E,) the logit of what the user took next; minus infinity of a repeat.
+
+    One item was taken, with a logit of -1; two others have 0 and 1. It is taken again.
+
+    >>> one = Choices(np.zeros(1), np.array([0]), -np.ones(1), np.zeros((1, 3)),
+    ...               np.array([True]))
+    >>> best_shift(one, np.zeros(3), np.array([[0.0, 1.0]]), np.array([-np.inf]))
+    3.0
+    """
+    events, owner = len(choices.rest), choices.owner
+    base = choices.logit + choices.features @ weights
+    again = np.bincount(owner[choices.chosen], minlength=events) > 0
+    fresh = (top > target[:, None]).sum(axis=1)
+
+    def worth(shift: float) -> float:
+        logit = base + shift
+        wanted = np.where(again, -np.inf, target)
+        wanted[owner[choices.chosen]] = logit[choices.chosen]
+        ahead = np.where(again, (top > wanted[:, None]).sum(axis=1), fresh)
+        ahead += np.bincount(owner, logit > wanted[owner], events).astype(int)
+        return float(np.where(ahead < CUTOFF, 1 / np.log2(2.0 + ahead), 0.0).sum())
+
+    return max(SHIFTS, key=lambda shift: (worth(shift), -abs(shift)))

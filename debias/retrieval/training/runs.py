@@ -35,6 +35,7 @@ from debias.retrieval.data.interactions import (
     leave_last_out,
 )
 from debias.retrieval.data.repeats import Repeat
+from debias.retrieval.training import selection
 from debias.retrieval.training.evaluation import evaluate
 from debias.retrieval.training.learner import (
     Learner,
@@ -46,7 +47,7 @@ from debias.retrieval.training.learner import (
 )
 from debias.retrieval.training.recipe import Recipe, recipe_of
 from debias.retrieval.training.repeating import fit_repeat, withheld
-from debias.retrieval.training.selection import MAX_PASSES, Choice, select
+from debias.retrieval.training.selection import Choice, select
 from debias.types import Over
 
 Raw = Mapping[str, Any] | None
@@ -142,7 +143,9 @@ def train(
     recipe, choice = recipes[0], None
     if len(recipes) > 1 or passes is None:
         choice = _chosen(folder / "choice.json", known, recipes, passes, progress)
+        most = passes or selection.MAX_PASSES
         recipe, passes = recipe_of(choice["recipe"]), choice["passes"]
+        progress((most - passes) * len(known))  # that the choice does not ask for
     assert passes is not None
     learner, history = _trained(folder, known, recipe, passes, last, progress)
     repeat, judged = _repeat(learner, recipe, last), None
@@ -158,10 +161,12 @@ def train(
     }
 
 
-def most_passes(recipes: Sequence[Recipe], passes: int | None) -> int:
-    """How many passes `train` makes at most, those of the choice among them."""
-    each = passes or MAX_PASSES
-    return each if passes and len(recipes) == 1 else each * (len(recipes) + 1)
+def work(log: Interactions, recipes: Sequence[Recipe], passes: int | None) -> int:
+    """The events that `train` learns from at most, and judgments as events."""
+    chosen = 0
+    if len(recipes) > 1 or passes is None:
+        chosen = selection.work(log, recipes, passes, compare=True)
+    return chosen + (passes or selection.MAX_PASSES) * len(log)
 
 
 def _chosen(

@@ -10,7 +10,7 @@ whether a tower was worth it.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +23,13 @@ from debias.retrieval.data.interactions import Interactions, leave_last_out, tim
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.data.taken import Ragged
 from debias.retrieval.data.trend import trend
-from debias.retrieval.training.baselines import BASELINES, Scorer, taken, tuned
-from debias.retrieval.training.evaluation import dot_scores, ndcg_by_query, ranks
+from debias.retrieval.training.baselines import BASELINES, GRIDS, Scorer, taken, tuned
+from debias.retrieval.training.evaluation import (
+    dot_scores,
+    ndcg_by_query,
+    ranks,
+    ranks_of_each,
+)
 from debias.retrieval.training.fitting import Diverged
 from debias.retrieval.training.learner import (
     Learner,
@@ -42,14 +47,17 @@ from debias.retrieval.training.linear import (
     spectrum,
 )
 from debias.retrieval.training.recipe import TRENDS, Recipe
-from debias.retrieval.training.repeating import fit_repeat
+from debias.retrieval.training.repeating import fit_repeats
 
 CUTOFF = 50
 MAX_PASSES, PATIENCE = 8, 2
 PERIOD = 0.1  # of the events, the least that the last period holds
-USERS = 10_000  # judged at most
+USERS, LEAST = 10_000, 2_000  # judged at most, and of whatever catalogue
+SCORES = 400_000_000  # users times items that one judgment takes, about
+AN_EVENT = 5_000  # scores that take as long as learning from an event, about
 PERIODS, ASKED = 5, 1000  # in which fashion has to last, and users asked in each
 ADDED = ("linear", "trend")  # of a config, what a trial adds to a tower
+ADDING = 3  # judgments that take as long as those of a trial's additions, about
 EASE_ITEMS = 6_000  # with more, its inverses would take minutes
 
 
@@ -120,17 +128,18 @@ class Judge(NamedTuple):
         query: (E,) which of them each event is of.
         target: (E,) rows of items.
         seen: What each user took before, as `Interactions.seen` gives it.
+        work: Of asking them all once: the events that training learns from meanwhile.
     """
 
     users: np.ndarray
     query: np.ndarray
     target: np.ndarray
     seen: Ragged
+    work: int = 0
 
     def __call__(self, score: Scorer, repeat: Repeat) -> np.ndarray:
         """(Q,) the NDCG at 50 of each user, by a policy of repeats."""
-        rank = self.ranks(score, repeat)
-        return ndcg_by_query(rank, self.query, CUTOFF, self.target)
+        return self.worth(self.ranks(score, repeat))
 
     def ranks(self, score: Scorer, repeat: Repeat) -> np.ndarray:
         """(E,) the rank of each event's item."""
@@ -143,15 +152,30 @@ class Judge(NamedTuple):
         )
         return rank
 
+    def ranks_of_each(self, score: "Scorers", repeats: Sequence[Repeat]) -> np.ndarray:
+        """(R, E) the same of each of R scorers that share work."""
+        return ranks_of_each(
+            lambda q: score(self.users[q]), self.query, self.target, self.seen, repeats
+        )
+
+    def worth(self, rank: np.ndarray) -> np.ndarray:
+        """(Q,) the NDCG at 50 of each user, by the ranks of events."""
+        return ndcg_by_query(rank, self.query, CUTOFF, self.target)
+
 
 def judge(held: HeldOut, most: int | None = None) -> Judge:
-    """What held-out events ask; of more than `most` users some count, always those."""
-    users, most = np.unique(held.held.user), most or USERS
+    """What held-out events ask; of more than `most` users some count, always those.
+
+    Of a large catalogue fewer users are asked: `SCORES` in all, but `LEAST` users.
+    """
+    users, items = np.unique(held.held.user), len(held.known.items)
+    most = most or min(USERS, max(LEAST, SCORES // max(items, 1)))
     if len(users) > most:
         users = np.sort(np.random.default_rng(0).choice(users, most, replace=False))
     inside = np.isin(held.held.user, users)
     query = np.searchsorted(users, held.held.user[inside])
-    return Judge(users, query, held.held.item[inside], held.known.seen(users))
+    asked = users, query, held.held.item[inside], held.known.seen(users)
+    return Judge(*asked, len(users) * items // AN_EVENT)
 
 
 def scorer(learner: Learner) -> Scorer:
@@ -160,6 +184,34 @@ def scorer(learner: Learner) -> Scorer:
 
     def score(users: np.ndarray) -> np.ndarray:
         return dot_scores(served.user_vectors(learner.user_features(users)), items)
+
+    return score
+
+
+Scorers = Callable[[np.ndarray], Iterable[np.ndarray]]  # of users, matrices of scores
+Addition = tuple[float, np.ndarray | None]  # weight of a linear part, and a prior
+
+
+def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
+    """Scores with several additions; tower and linear part are multiplied out once.
+
+    Args:
+        learner: Its `extra` is a linear part of weight 1 and no trend; or None.
+        added: For each matrix of scores, the weight of that linear part, and what is
+            added to the score of each item, (items,) or None.
+    """
+    served, items = learner.served, learner.item_vectors()
+    size = 0 if learner.extra is None else learner.extra.items.shape[1]
+    own, extra = np.split(items, [items.shape[1] - size], axis=1)
+
+    def score(users: np.ndarray) -> Iterator[np.ndarray]:
+        vectors = served.user_vectors(learner.user_features(users))
+        first = vectors[:, 0] if vectors.ndim == 3 else vectors
+        tower = dot_scores(vectors[..., : own.shape[1]], own)
+        linear = first[:, own.shape[1] :] @ extra.T if size else None
+        for weight, prior in added:
+            scores = tower.copy() if linear is None else tower + weight * linear
+            yield scores if prior is None else np.add(scores, prior, out=scores)
 
     return score
 
@@ -193,10 +245,11 @@ def trial(
         recipe: Its settings.
         held: What to learn from, and what to be judged by.
         passes: How many; None: as many as are best, at most `MAX_PASSES`.
-        progress: Called after each step with its number of events.
+        progress: Called with the number of events that are done, or with the work of
+            a judgment.
         parts: What `parts_of` gives, where it is known; None: it is asked.
     """
-    values_of, parts = judge(held), parts or parts_of(held)
+    asked, parts = judge(held), parts or parts_of(held)
     recipe = recipe._replace(config={**recipe.config, **dict.fromkeys(ADDED)})
     learner = new_learner(recipe.build(), held.known, recipe.training_config())
     best, curve = Trial(recipe, 0, [], np.array([-1.0])), []
@@ -205,7 +258,8 @@ def trial(
         if passes and number < passes:
             continue
         with averaged(learner):
-            values = values_of(scorer(learner), policy(learner, held))
+            values = asked.worth(_ranks(learner, held, asked, [(0.0, None)])[0])
+            progress(asked.work)
             curve.append(float(values.mean()))
             if curve[-1] > best.values.mean():
                 best = Trial(recipe, number, curve, values)
@@ -213,16 +267,30 @@ def trial(
         if number - best.passes >= PATIENCE:
             break
     learner.model.set_weights(weights)
-    best = _with_linear(best, learner, held, values_of, parts)
-    return _with_trend(best, learner, held, values_of, parts)
+    learner.config = learner.config._replace(linear=(1.0, *parts.linear))
+    learner.add_extra(parts.spectrum)
+    best = _with_linear(best, learner, held, asked, parts)
+    best = _with_trend(best, learner, held, asked, parts)
+    progress(ADDING * asked.work)
+    return best
 
 
-def policy(learner: Learner, held: HeldOut) -> Repeat:
-    """The policy of repeats of a learner, with weights that fit what was held out."""
+def _ranks(
+    learner: Learner, held: HeldOut, asked: Judge, added: Sequence[Addition]
+) -> np.ndarray:
+    """(R, E) ranks with each addition, and the policy of repeats that suits it."""
+    score = scorers(learner, added)
+    return asked.ranks_of_each(score, policies(score, learner, held, len(added)))
+
+
+def policies(
+    score: Scorers, learner: Learner, held: HeldOut, count: int
+) -> list[Repeat]:
+    """The policies of repeats of scorers, with weights that fit what was held out."""
     name = learner.config.repeat
     if name != "model":
-        return Repeat(name)
-    return fit_repeat(learner.served, held.known, held.held)
+        return [Repeat(name)] * count
+    return fit_repeats(score, held.known, held.held, learner.model.temperature)
 
 
 class Parts(NamedTuple):
@@ -239,7 +307,7 @@ class Parts(NamedTuple):
     trends: list[tuple[float, float]]
 
 
-def parts_of(held: HeldOut) -> Parts:
+def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts:
     """The linear part and the trends that suit a log."""
     of, values_of = spectrum(held.known), judge(held)
 
@@ -247,6 +315,7 @@ def parts_of(held: HeldOut) -> Parts:
         past, items = ease_vectors(of, strength)
         asked = taken(held.known, decay)
         values = values_of(lambda users: (asked[users] @ past) @ items.T, Repeat())
+        progress(values_of.work)
         return float(values.mean())
 
     strength = max(STRENGTHS, key=lambda each: worth(each, DECAYS[0]))
@@ -255,28 +324,26 @@ def parts_of(held: HeldOut) -> Parts:
 
 
 def _with_linear(
-    best: Trial, learner: Learner, held: HeldOut, values_of: Judge, parts: Parts
+    best: Trial, learner: Learner, held: HeldOut, asked: Judge, parts: Parts
 ) -> Trial:
     """The trial with the linear part at its best weight, 0 among them.
 
-    Adding it costs no training. The learner is left with what was best.
+    Adding it costs no training. The learner has it at weight 1.
     """
-    plain, kept = learner.config, learner.config
-    for weight in WEIGHTS if len(parts.spectrum.values) else ():
-        learner.config = plain._replace(linear=(weight, *parts.linear))
-        learner.add_extra(parts.spectrum)
-        values = values_of(scorer(learner), policy(learner, held))
+    if not len(parts.spectrum.values):
+        return best
+    found = _ranks(learner, held, asked, [(weight, None) for weight in WEIGHTS])
+    for weight, rank in zip(WEIGHTS, found, strict=True):
+        values = asked.worth(rank)
         if values.mean() > best.values.mean():
-            config = {**best.recipe.config, "linear": learner.config.linear}
+            config = {**best.recipe.config, "linear": (weight, *parts.linear)}
             recipe = best.recipe._replace(config=config)
-            best, kept = best._replace(recipe=recipe, values=values), learner.config
-    learner.config = kept
-    learner.add_extra(parts.spectrum)
+            best = best._replace(recipe=recipe, values=values)
     return best
 
 
 def _with_trend(
-    best: Trial, learner: Learner, held: HeldOut, values_of: Judge, parts: Parts
+    best: Trial, learner: Learner, held: HeldOut, asked: Judge, parts: Parts
 ) -> Trial:
     """The trial with the best of some trends, if it helps by more than chance.
 
@@ -284,25 +351,23 @@ def _with_trend(
     by users: one best seller of the held-out days would move thousands of users at
     once. So the gain has to exceed two standard errors with items as units.
     """
-    found, plain = best, learner.config
-    for tried in parts.trends:
-        config = {**best.recipe.config, "trend": tried}
-        learner.config = plain
-        learner.add_extra(parts.spectrum)
-        before = values_of.ranks(scorer(learner), policy(learner, held))
-        learner.config = plain._replace(trend=tried)
-        learner.add_extra(parts.spectrum)
-        repeat = policy(learner, held)
-        after = values_of.ranks(scorer(learner), repeat)
+    if not parts.trends:
+        return best
+    linear = best.recipe.config["linear"]
+    weight = linear[0] if linear else 0.0
+    priors = [learner.trend_prior(tried) for tried in parts.trends]
+    added = [(weight, prior) for prior in (None, *priors)]
+    before, *found = _ranks(learner, held, asked, added)
+    for tried, after in zip(parts.trends, found, strict=True):
         gain = _gain(after) - _gain(before)
-        error = grouped_standard_error(gain, values_of.target)
-        if error == 0 or not gain.mean() > 2 * error:
-            continue
-        values = values_of(scorer(learner), repeat)
-        if values.mean() > found.values.mean():
+        error = grouped_standard_error(gain, asked.target)
+        values = asked.worth(after)
+        lasts = error > 0 and gain.mean() > 2 * error
+        if lasts and values.mean() > best.values.mean():
+            config = {**best.recipe.config, "trend": tried}
             recipe = best.recipe._replace(config=config)
-            found = best._replace(recipe=recipe, values=values)
-    return found
+            best = best._replace(recipe=recipe, values=values)
+    return best
 
 
 def lasting_trends(log: Interactions) -> list[tuple[float, float]]:
@@ -349,7 +414,9 @@ def _gain(rank: np.ndarray) -> np.ndarray:
 
 
 def rivals(
-    held: HeldOut, repeat: str = "exclude"
+    held: HeldOut,
+    repeat: str = "exclude",
+    progress: Callable[[int], None] = _nothing,
 ) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
     """Each baseline at its best settings: name, settings, and values as of a trial.
 
@@ -358,15 +425,21 @@ def rivals(
     of, plain = judge(held), Repeat("exclude" if repeat == "exclude" else "allow")
 
     def values_of(score: Scorer) -> np.ndarray:
+        progress(of.work)
         return of(score, plain)
 
-    for name in BASELINES:
-        if name == "ease" and len(held.known.items) > EASE_ITEMS:
-            continue
-        if name == "own_repeats" and repeat == "exclude":
-            continue  # what is left of it is popularity
+    for name in compared(len(held.known.items), repeat):
         best = tuned(name, held.known, lambda score: float(values_of(score).mean()))
         yield name, best.settings, values_of(best.fit(held.known))
+
+
+def compared(items: int, repeat: str) -> list[str]:
+    """The baselines that a catalogue and a policy of repeats allow."""
+    left_out = {
+        "ease": items > EASE_ITEMS,
+        "own_repeats": repeat == "exclude",  # what is left of it is popularity
+    }
+    return [name for name in BASELINES if not left_out.get(name, False)]
 
 
 def row(name: str, values: np.ndarray, **more: Any) -> dict[str, Any]:
@@ -401,6 +474,36 @@ class Choice(NamedTuple):
         return [each["name"] for each in self.rivals if each["ahead"] > 0]
 
 
+def work(
+    log: Interactions, recipes: Sequence[Recipe], passes: int | None, compare: bool
+) -> int:
+    """What `select` has to do, about: events to learn from, and judgments as events."""
+    users, items = len(np.unique(log.user)), len(log.items)
+    once = min(users, USERS, max(LEAST, SCORES // max(items, 1))) * items // AN_EVENT
+    judgments = len(STRENGTHS) + len(DECAYS)
+    for name in compared(items, recipes[0].training_config().repeat) if compare else ():
+        judgments += 1 + (sum(map(len, GRIDS[name].values())) or 1)
+    trials = len(recipes) * _trial_work(len(log), once, passes)
+    return judgments * once + trials
+
+
+def _trial_work(events: int, once: int, passes: int | None) -> int:
+    """The most that a trial takes, where a judgment is worth `once` events."""
+    judged = ADDING + (1 if passes else MAX_PASSES)
+    return (passes or MAX_PASSES) * events + judged * once
+
+
+class _Meter:
+    """Hands progress on and adds it up."""
+
+    def __init__(self, progress: Callable[[int], None]):
+        self.progress, self.done = progress, 0
+
+    def __call__(self, events: int) -> None:
+        self.done += events
+        self.progress(events)
+
+
 def select(
     log: Interactions,
     recipes: Sequence[Recipe],
@@ -420,7 +523,8 @@ def select(
         keep: A folder in which each candidate's trial is kept, so that a choice that
             was interrupted goes on from the last; None: nowhere. For one log and one
             set of candidates.
-        progress: Called after each step with its number of events.
+        progress: Called with the number of events that are done, or with work that
+            takes as long as they: as much, in all, as `work` says.
 
     Raises:
         ValueError: No event can be held out, or there is no candidate.
@@ -428,17 +532,19 @@ def select(
     if not recipes:
         raise ValueError("recipes must hold at least one candidate, got none")
     held = hold_out(log)
-    parts = parts_of(held)
+    parts = parts_of(held, progress)
     trials: list[Trial] = []
+    each = _trial_work(len(held.known), judge(held).work, passes)
     diverged: Diverged | None = None
     for number, recipe in enumerate(recipes):
         path = None if keep is None else Path(keep) / f"{number}.npz"
         if path is not None and path.exists():
             trials.append(_read(path, recipe))
-            progress(len(trials[-1].curve) * len(held.known))
+            progress(each)
             continue
+        meter = _Meter(progress)
         try:
-            trials.append(trial(recipe, held, passes, progress, parts))
+            trials.append(trial(recipe, held, passes, meter, parts))
         except Diverged as error:
             warnings.warn(
                 f"{recipe.tower} with history {recipe.history} is left out of the "
@@ -447,6 +553,8 @@ def select(
             )
             diverged = error
             continue
+        finally:
+            progress(max(each - meter.done, 0))  # of passes that were not needed
         if path is not None:
             _write(path, trials[-1])
     if not trials:
@@ -457,7 +565,7 @@ def select(
     best, rows = trials[0], []
     if compare:
         repeat = best.recipe.training_config().repeat
-        for name, settings, values in rivals(held, repeat):
+        for name, settings, values in rivals(held, repeat, progress):
             ahead = row(name, values - best.values)
             more = {"ahead": ahead["ndcg@50"], "ahead_se": ahead["se"]}
             rows.append(row(name, values, settings=settings, **more))

@@ -126,9 +126,16 @@ def test_a_choice_judges_by_the_policy_of_its_recipe(drawn, policy):
     log, held_out, model = drawn
     held = selection.HeldOut(log, held_out, "last")
     config = SimpleNamespace(repeat=policy)
-    learner = SimpleNamespace(served=model, log=log, config=config)
-    found = selection.policy(learner, held)
+    learner = SimpleNamespace(config=config, model=model)
+
+    def scorers(users):
+        return (model.temperature * model.logits[users] for _ in range(2))
+
+    found, other = selection.policies(scorers, learner, held, 2)
+    assert found == other
     assert found.policy == policy and (found.weights is None) == (policy != "model")
+    if policy == "model":
+        assert found == fit_repeat(model, log, held_out)
 
     def score(users):
         return model.temperature * model.logits[users]
