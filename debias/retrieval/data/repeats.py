@@ -16,6 +16,9 @@ chances of repeat consumption rise with the count and fall with recency like pow
 the finding of Anderson, Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat
 Consumption, WWW 2014; the weights are those of a conditional logit over all items
 (`debias.retrieval.training.repeating.fit_repeat`).
+
+A linear part of a learner says which items go together, and an item goes with itself
+best of all: how well says nothing of repeats. So it does not count for what was taken.
 """
 
 from collections.abc import Mapping
@@ -36,10 +39,13 @@ class Repeat(NamedTuple):
     Attributes:
         policy: One of `POLICIES`.
         weights: w0, w1, w2 in the units of the scores; None of other policies.
+        linear: Of "model", coordinates of vectors, those before the last, that do not
+            count for what was taken.
     """
 
     policy: str = "exclude"
     weights: tuple[float, float, float] | None = None
+    linear: int = 0
 
     @classmethod
     def of(cls, given: "str | Repeat | Mapping[str, Any]") -> "Repeat":
@@ -49,13 +55,13 @@ class Repeat(NamedTuple):
             ValueError: The policy is unknown, or "model" has no three finite weights.
 
         >>> Repeat.of("allow")
-        Repeat(policy='allow', weights=None)
+        Repeat(policy='allow', weights=None, linear=0)
         """
-        if isinstance(given, str):
-            given = cls(given)
-        policy, weights = (
-            given if isinstance(given, Repeat) else (given["policy"], given["weights"])
-        )
+        if isinstance(given, Repeat):
+            given = given._asdict()
+        elif isinstance(given, str):
+            given = cls(given)._asdict()
+        policy, weights = given["policy"], given["weights"]
         if policy not in POLICIES:
             raise ValueError(
                 f"repeat must be one of {' '.join(POLICIES)}, got {policy!r}"
@@ -67,7 +73,9 @@ class Repeat(NamedTuple):
                 "repeat 'model' needs weights, three numbers: give what "
                 "debias.retrieval.training.repeating.fit_repeat returns"
             )
-        return cls(policy, (float(weights[0]), float(weights[1]), float(weights[2])))
+        base, often, late = (float(weight) for weight in weights)
+        # Versions of earlier editions were fitted with all coordinates.
+        return cls(policy, (base, often, late), int(given.get("linear", 0)))
 
     def bonus(self, counts: np.ndarray, places: np.ndarray) -> np.ndarray:
         """(P,) float32, what is added to the scores of items that were taken.
@@ -80,6 +88,33 @@ class Repeat(NamedTuple):
             return np.zeros(len(counts), np.float32)
         base, often, late = self.weights
         return (base + often * np.log(counts) + late * np.log(places)).astype("float32")
+
+    def own_scores(
+        self, scores: np.ndarray, users: np.ndarray, items: np.ndarray, taken: Ragged
+    ) -> None:
+        """Takes what does not count from the scores of what was taken, in place.
+
+        Args:
+            scores: (Q, N), products of the vectors.
+            users: (Q, d), or (Q, K, d) of several interests, which have the same linear
+                part.
+            items: (N, d).
+            taken: As for `settle`.
+
+        >>> user, items = np.array([[1.0, 5.0, 1.0]]), np.array([[1.0, 2.0, 0.5]])
+        >>> scores = user @ items.T
+        >>> one = np.array([0, 0]), np.array([0, 2])
+        >>> Repeat("model", (0.0, 0.0, 0.0), 1).own_scores(scores, user, items, one)
+        >>> scores.tolist()
+        [[1.5]]
+        """
+        if not self.linear:
+            return
+        rows, owner = taken[0], owners(taken[1])
+        part = slice(-1 - self.linear, -1)
+        first = (users[:, 0] if users.ndim == 3 else users)[:, part]
+        own = np.einsum("pd,pd->p", first[owner], items[rows, part])
+        scores[owner, rows] -= own  # once, however often a pair is there
 
     def settle(self, scores: np.ndarray, taken: Ragged) -> None:
         """Applies the policy to scores (Q, N), in place.

@@ -146,6 +146,11 @@ class Extended:
         if self.user.rank:
             self.user.past.assign(extra.past)
 
+    @property
+    def linear(self) -> int:
+        """r, how many coordinates the linear part has."""
+        return int(self.extra.past.shape[1])
+
     def user_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n, d + r + 1), or (n, K, d + r + 1) of several interests."""
         return encode(self.user, features)

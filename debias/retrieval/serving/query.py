@@ -175,8 +175,11 @@ def _repeated(
     extra = policy.bonus(np.array([*taken.values()]), np.arange(1, len(rows) + 1))
     if open_to is not None:
         rows, extra = rows[open_to[rows]], extra[open_to[rows]]
-    queries = np.asarray(vectors, np.float32)[None]
-    return rows, dot_scores(queries, version.index.vectors[rows])[0] + extra
+    queries, items = np.asarray(vectors, np.float32)[None], version.index.vectors[rows]
+    scores = dot_scores(queries, items)
+    every = np.arange(len(rows)), np.array([0, len(rows)])
+    policy.own_scores(scores, queries, items, every)
+    return rows, scores[0] + extra
 
 
 def allowed(version: Version, where: Where) -> np.ndarray:

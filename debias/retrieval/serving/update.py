@@ -527,13 +527,16 @@ def _apply_full(step: _Step, applied: Mapping[str, Mark], served: Served) -> App
     appended = full_update(
         step.learner, step.events, step.users, step.items, step.progress
     )
+    repeat = served.repeat
+    if repeat.linear:  # fewer where a log is small; a full update makes the part anew
+        repeat = repeat._replace(linear=getattr(step.learner.served, "linear", 0))
     served = publish_full(
         step.root,
         step.learner,
         applied,
         step.how,
         about=served.about,
-        repeat=served.repeat,
+        repeat=repeat,
         ranker=_ranker(served),
         keep=step.keep,
     )

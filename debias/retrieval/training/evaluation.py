@@ -482,13 +482,21 @@ def evaluate(
     target = log.items.encode({ID: events.item})[0][ID] - FIRST
     there = target >= 0
     _warn_learned(log, events)
-    rank = np.full(len(target), np.inf)
+    rank, policy = np.full(len(target), np.inf), Repeat.of(repeat)
+
+    def score(q: np.ndarray) -> np.ndarray:
+        scores = dot_scores(users[q], vectors)
+        ends = queries.seen[1][q[0] : q[-1] + 2]
+        some = queries.seen[0][ends[0] : ends[-1]], ends - ends[0]
+        policy.own_scores(scores, users[q], vectors, some)
+        return scores
+
     rank[there], _ = ranks(
-        lambda q: dot_scores(users[q], vectors),
+        score,
         queries.query[there],
         target[there],
         queries.seen,
-        repeat=repeat,
+        repeat=policy,
     )
     again = is_taken(queries.query[there], target[there], queries.seen)
     _, name = np.unique(events.item, return_inverse=True)

@@ -12,7 +12,7 @@ RANK = 128
 STRENGTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 DECAYS = (1.0, 0.95, 0.9, 0.8)
 # Of the linear part on the logits of a tower.
-WEIGHTS = (16.0, 32.0, 64.0, 128.0, 512.0)
+WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0)
 
 
 class Spectrum(NamedTuple):

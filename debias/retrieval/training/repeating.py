@@ -13,7 +13,7 @@ from debias.retrieval.training.evaluation import Encodes, dot_scores, history_le
 
 USERS = 5_000  # held-out events that the weights are fitted on, at most
 CUTOFF = 50  # of the NDCG that a choice is made by
-SHIFTS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+SHIFTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 PRIOR = 0.01  # precision of the normal prior on each weight, which holds them finite
 
 
@@ -117,17 +117,20 @@ def fit_repeat(
     Raises:
         ValueError: No event is held out.
     """
-    vectors = model.item_vectors(log.items.columns)
+    items = model.item_vectors(log.items.columns)
     length = max(history_length(model), 1)
+    linear = Repeat("model", linear=getattr(model, "linear", 0))
 
-    def score(users: np.ndarray) -> list[np.ndarray]:
-        history, _ = log.histories(length, users)
-        features = {**log.users.take(users), "history": history}
-        return [dot_scores(model.user_vectors(features), vectors)]
+    def score(rows: np.ndarray) -> list[np.ndarray]:
+        history, _ = log.histories(length, rows)
+        users = model.user_vectors({**log.users.take(rows), "history": history})
+        scores = dot_scores(users, items)
+        linear.own_scores(scores, users, items, log.seen(rows))
+        return [scores]
 
     temperature = float(getattr(model, "temperature", 1.0))
     (found,) = fit_repeats(score, log, held_out, temperature, most)
-    return found
+    return found._replace(linear=linear.linear)
 
 
 def fit_repeats(
@@ -208,7 +211,9 @@ def _split(
 def best_shift(
     choices: Choices, weights: np.ndarray, top: np.ndarray, target: np.ndarray
 ) -> float:
-    """What of `SHIFTS`, added to w0, gives the highest NDCG at 50; 0 of equal ones.
+    """What of `SHIFTS`, added to w0, gives the highest NDCG at 50.
+
+    0 where no gain exceeds two standard errors.
 
     The likelihood takes logits at their word. Where they are too sure of what a user
     has not taken, a user's own items come out too low in the list, and a constant
@@ -221,11 +226,12 @@ def best_shift(
             or the size of the catalogue.
         target: (E,) the logit of what the user took next; minus infinity of a repeat.
 
-    One item was taken, with a logit of -1; two others have 0 and 1. It is taken again.
+    Two users took an item, with a logit of -1; two others have 0 and 1. They repeat.
 
-    >>> one = Choices(np.zeros(1), np.array([0]), -np.ones(1), np.zeros((1, 3)),
-    ...               np.array([True]))
-    >>> best_shift(one, np.zeros(3), np.array([[0.0, 1.0]]), np.array([-np.inf]))
+    >>> two = Choices(np.zeros(2), np.array([0, 1]), -np.ones(2), np.zeros((2, 3)),
+    ...               np.array([True, True]))
+    >>> top = np.array([[0.0, 1.0], [0.0, 1.0]])
+    >>> best_shift(two, np.zeros(3), top, np.array([-np.inf, -np.inf]))
     3.0
     """
     events, owner = len(choices.rest), choices.owner
@@ -233,12 +239,17 @@ def best_shift(
     again = np.bincount(owner[choices.chosen], minlength=events) > 0
     fresh = (top > target[:, None]).sum(axis=1)
 
-    def worth(shift: float) -> float:
+    def worth(shift: float) -> np.ndarray:
         logit = base + shift
         wanted = np.where(again, -np.inf, target)
         wanted[owner[choices.chosen]] = logit[choices.chosen]
         ahead = np.where(again, (top > wanted[:, None]).sum(axis=1), fresh)
         ahead += np.bincount(owner, logit > wanted[owner], events).astype(int)
-        return float(np.where(ahead < CUTOFF, 1 / np.log2(2.0 + ahead), 0.0).sum())
+        return np.where(ahead < CUTOFF, 1 / np.log2(2.0 + ahead), 0.0)
 
-    return max(SHIFTS, key=lambda shift: (worth(shift), -abs(shift)))
+    plain, best = worth(0.0), (0.0, 0.0)
+    for shift in SHIFTS:
+        gain = worth(shift) - plain
+        if gain.mean() > max(best[0], 2 * gain.std() / np.sqrt(events)):
+            best = float(gain.mean()), shift
+    return best[1]

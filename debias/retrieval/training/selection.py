@@ -21,7 +21,7 @@ from debias.data.files import atomic_write
 from debias.metrics.statistics import grouped_standard_error
 from debias.retrieval.data.interactions import Interactions, leave_last_out, time_split
 from debias.retrieval.data.repeats import Repeat
-from debias.retrieval.data.taken import Ragged
+from debias.retrieval.data.taken import Ragged, owners
 from debias.retrieval.data.trend import trend
 from debias.retrieval.training.baselines import BASELINES, GRIDS, Scorer, taken, tuned
 from debias.retrieval.training.evaluation import (
@@ -179,11 +179,19 @@ def judge(held: HeldOut, most: int | None = None) -> Judge:
 
 
 def scorer(learner: Learner) -> Scorer:
-    """Scores users, as of the end of the learner's log, over its catalogue."""
-    served, items = learner.served, learner.item_vectors()
+    """Scores users, as of the end of the learner's log, over its catalogue.
 
-    def score(users: np.ndarray) -> np.ndarray:
-        return dot_scores(served.user_vectors(learner.user_features(users)), items)
+    Where repeats are modelled, a linear part does not count for what was taken.
+    """
+    served, items = learner.served, learner.item_vectors()
+    linear = getattr(served, "linear", 0) if learner.config.repeat == "model" else 0
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        users = served.user_vectors(learner.user_features(rows))
+        scores = dot_scores(users, items)
+        own = Repeat("model", linear=linear)
+        own.own_scores(scores, users, items, learner.log.seen(rows))
+        return scores
 
     return score
 
@@ -209,6 +217,9 @@ def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
         first = vectors[:, 0] if vectors.ndim == 3 else vectors
         tower = dot_scores(vectors[..., : own.shape[1]], own)
         linear = first[:, own.shape[1] :] @ extra.T if size else None
+        if linear is not None and learner.config.repeat == "model":
+            rows, offsets = learner.log.seen(users)
+            linear[owners(offsets), rows] = 0.0  # as `Repeat.own_scores` has it
         for weight, prior in added:
             scores = tower.copy() if linear is None else tower + weight * linear
             yield scores if prior is None else np.add(scores, prior, out=scores)

@@ -43,6 +43,19 @@ def test_the_bonus_is_a_power_of_count_and_recency():
     assert not scores[1].any()
 
 
+def test_a_linear_part_does_not_count_for_what_was_taken():
+    """Vectors of two interests: one own coordinate, two of the linear part, a prior."""
+    users = np.array([[[2.0, 3.0, 4.0, 1.0], [5.0, 3.0, 4.0, 1.0]]])
+    items = np.array([[1.0, 10.0, 0.0, 0.5], [-1.0, 0.0, 10.0, 0.0]])
+    scores = np.array([[5 + 30 + 0.5, -2.0 + 40]])
+    repeat = Repeat("model", (0.0, 0.0, 0.0), linear=2)
+    repeat.own_scores(scores, users, items, (np.array([1, 1]), np.array([0, 2])))
+    assert scores.tolist() == [[35.5, -2.0]]
+    assert Repeat.of(repeat) == repeat == Repeat.of(repeat._asdict())
+    older = {"policy": "model", "weights": [0, 0, 0]}
+    assert Repeat.of(older) == repeat._replace(linear=0)
+
+
 @pytest.mark.parametrize(
     "given, message",
     [

@@ -1,5 +1,6 @@
 """Tests of debias.retrieval.serving.query."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,6 +89,19 @@ def test_what_was_taken_has_its_bonus(modelled):
     np.testing.assert_allclose(scores["1-9"], 1.09 * 1.09 + 0.5, rtol=1e-5)
     third = 1.09 * 1.01 + 0.5 + np.log(2) - 2 * np.log(3)
     np.testing.assert_allclose(scores["1-1"], third, rtol=1e-5)
+
+
+def test_a_linear_part_does_not_count_for_what_was_taken(modelled):
+    """As if two of the four coordinates were those of a linear part."""
+    manifest = dict(modelled.manifest)
+    manifest["repeat"] = {**manifest["repeat"], "linear": 2}
+    found = retrieve(replace(modelled, manifest=manifest), {"id": "ann"}, k=20)
+    whole = retrieve(modelled, {"id": "ann"}, k=20)
+    apart = dict(zip(found.items, found.scores, strict=True))
+    for item, score in zip(whole.items, whole.scores, strict=True):
+        # The vector is (.5, 1.01, 0, 0); of items taken, coordinates 1 and 2 are out.
+        taken = {"1-1": 1.01, "1-5": 1.05, "1-9": 1.09}.get(item, 0.0)
+        np.testing.assert_allclose(apart[item], score - 1.01 * taken, atol=1e-5)
 
 
 def test_where_fewer_than_k_are_left_the_answer_is_short(modelled):

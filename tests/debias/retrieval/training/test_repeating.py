@@ -12,7 +12,9 @@ from debias.retrieval.data.taken import Taken, owners
 from debias.retrieval.training import selection
 from debias.retrieval.training.evaluation import evaluate, ndcg_by_query, ranks
 from debias.retrieval.training.repeating import (
+    SHIFTS,
     Choices,
+    best_shift,
     fit_repeat,
     fit_weights,
     withheld,
@@ -109,6 +111,34 @@ def test_weights_are_where_the_likelihood_is_highest():
     found = fit_weights(Choices(rest, owner, logits[owner, taken.rows], x, chosen))
     assert abs(approx_fprime(found, loss, 1e-6)).max() < 1e-2
     np.testing.assert_allclose(found, minimize(loss, np.zeros(3)).x, atol=1e-3)
+
+
+def test_a_constant_puts_own_items_where_ranks_are_best():
+    """Against ranks of scores with the bonus: of logits ten times too sure."""
+    rng = np.random.default_rng(3)
+    logits = 10 * rng.normal(size=(300, ITEMS))
+    own = rng.integers(0, ITEMS, 300)
+    again = rng.random(300) < 0.7
+    target = np.where(again, own, rng.integers(0, ITEMS, 300))
+    free = logits.copy()
+    free[np.arange(300), own] = -np.inf
+    rest = np.log(np.exp(free).sum(axis=1))
+    x = np.tile([1.0, 0.0, 0.0], (300, 1))
+    mine = logits[np.arange(300), own]
+    choices = Choices(rest, np.arange(300), mine, x, target == own)
+    weights = fit_weights(choices)
+    wanted = np.where(target == own, -np.inf, logits[np.arange(300), target])
+
+    def worth(shift):
+        repeat = Repeat("model", (weights[0] + shift, 0.0, 0.0))
+        query = np.arange(300)
+        rank, _ = ranks(
+            lambda q: logits[q], query, target, (own, np.arange(301)), repeat=repeat
+        )
+        return ndcg_by_query(rank, query, 50, target).mean()
+
+    found = best_shift(choices, weights, np.sort(free, axis=1), wanted)
+    assert found == max(SHIFTS, key=worth) and worth(found) > worth(0.0) + 0.05
 
 
 def test_without_a_repeat_the_weights_are_finite_and_push_away():

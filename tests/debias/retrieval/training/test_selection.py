@@ -5,6 +5,7 @@ import pytest
 
 from debias.retrieval.data.interactions import from_columns
 from debias.retrieval.data.repeats import Repeat
+from debias.retrieval.data.taken import owners
 from debias.retrieval.training import selection
 from debias.retrieval.training.baselines import popularity, taken
 from debias.retrieval.training.evaluation import evaluate
@@ -99,19 +100,36 @@ def test_a_choice_does_the_work_that_it_announces(monkeypatch):
     assert 0.8 * total < sum(done) < 1.05 * total
 
 
-def test_additions_share_the_products_and_change_nothing_else():
+@pytest.mark.parametrize("policy", ["exclude", "model"])
+def test_additions_share_the_products_and_change_nothing_else(policy):
     held = hold_out(LOG)
     learner = trained(held.known, RECIPE, 1)
-    learner.config = learner.config._replace(linear=(1.0, 30.0, 0.9))
+    config = learner.config._replace(linear=(1.0, 30.0, 0.9), repeat=policy)
+    learner.config = config
     learner.add_extra()
     prior = np.arange(len(LOG.items), dtype=np.float32)
     users = np.arange(5)
+
+    def short(users):  # what the tower itself reads
+        return {"history": held.known.histories(CONFIG.length, users)[0]}
+
     plain, added = selection.scorers(learner, [(0.0, None), (2.0, prior)])(users)
     for weight, found in ((0.0, plain), (2.0, added)):
         learner.config = learner.config._replace(linear=(weight, 30.0, 0.9))
         learner.add_extra()
         alone = selection.scorer(learner)(users) + weight / 2.0 * prior
         np.testing.assert_allclose(found, alone, atol=1e-5)
+    rows, offsets = held.known.seen(users)
+    own = owners(offsets), rows
+    tower = learner.model.user_vectors(learner.user_features(users) | short(users))
+    tower = tower @ learner.model.item_vectors(LOG.items.columns).T
+    bare = (added - 2.0 / 2.0 * prior)[own] - tower[own]
+    assert (abs(bare) < 1e-5).all() == (policy == "model")
+    if policy == "model":  # and an evaluation has the same
+        repeat = Repeat("model", (0.5, 0.1, -0.1), learner.served.linear)
+        values = judge(held)(selection.scorer(learner), repeat)
+        judged = evaluate(learner.served, held.known, held.held, (50,), repeat)
+        assert judged["ndcg@50"] == pytest.approx(values.mean())
 
 
 def test_the_best_candidate_is_chosen_and_rivals_are_compared_by_users():
