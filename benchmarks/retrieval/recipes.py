@@ -11,7 +11,7 @@ The protocol, fixed before its figures were seen, the same for every data set an
    rows.
 2. What is held out is looked at once. A row chooses its settings by events held out of
    the rest (`debias.retrieval.training.selection.hold_out`), by NDCG at 50: a tower its
-   way to read histories, its passes, the weight of a linear part (EASE in 128
+   way to read histories, its passes, the weight of a linear part (EASE in 256
    dimensions) and its trend (if the gain exceeds two standard errors with items as
    units), by the function that `debias retrieval train` calls; a baseline its settings,
    along the grids of `debias.retrieval.training.baselines.GRIDS`; WALS along `WALS`

@@ -32,6 +32,7 @@ EXAMPLES: Mapping[str, str] = {
     "retrieval publish": "debias retrieval publish towers published",
     "retrieval update": "debias retrieval update published new.parquet",
     "retrieval check": "debias retrieval check published",
+    "retrieval rollback": "debias retrieval rollback published",
     "retrieval query": "debias retrieval query published --user u1 -k 5",
 }
 """By what is typed after `debias`."""

@@ -7,6 +7,7 @@ version of it, `update` applies a stream of events to the version, and `query` a
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -39,7 +40,14 @@ if TYPE_CHECKING:
 
 INDEXES = ("exact", "hnsw", "ivf", "pq")
 EXTRA_INDEXES = ("annoy", "milvus")  # with extras of their own
-REPORTED = ("tower", "recipe", "passes", "held_out", "repeat", "repeats", "applied")
+REPORTED = (
+    *("tower", "recipe", "passes", "held_out", "beside", "repeat", "repeats"),
+    "applied",
+)
+MRR = (
+    "mrr/10: the mean of 1 / ceil(rank / 10) of each user's best answer; ranks 1 to 10 "
+    "count 1, 11 to 20 a half"
+)
 PARTS = "user item time user_features item_features user_numbers item_numbers"
 
 app = typer.Typer(
@@ -176,7 +184,8 @@ def train(
         bool,
         typer.Option(
             "--hold-out",
-            help="Hold out the last event of each user and evaluate on it.",
+            help="Hold out the last event of each user, or of baskets the last tenth "
+            "of the log, and evaluate on it, beside baselines.",
         ),
     ] = False,
     force: Annotated[
@@ -225,9 +234,9 @@ def _train(
 ) -> dict[str, Any]:
     """Reads the events, trains in the folder and writes its report."""
     from debias.data.records import write_record
-    from debias.retrieval.data.interactions import leave_last_out
     from debias.retrieval.data.repeats import infer_repeat
     from debias.retrieval.training import runs
+    from debias.retrieval.training.selection import hold_out as held_out
 
     begun = time.perf_counter()
     tables = mapping.features(
@@ -239,7 +248,7 @@ def _train(
         log, facts = runs.read_log(events, mapping.events, *tables, progress=progress)
     start(out, asked, force)  # only now: the events were read without a fault
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
-    known = leave_last_out(log)[0] if hold_out else log
+    known = held_out(log).known if hold_out else log
     inferred, policy = infer_repeat(known), recipes[0].config["repeat"]
     why = f"repeat {policy}, as asked: {inferred.finding}"
     if policy == AUTO:
@@ -269,6 +278,12 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
     print_table("Passes", found["passes"])
     if found["held_out"]:
         print_table("Held-out events", [found["held_out"]])
+        beside = [{"name": found["tower"], **found["held_out"]}, *found["beside"]]
+        shown = ("name", "hr@10", "hr@50", "ndcg@10", "ndcg@50", "mrr")
+        print_table(
+            "Beside baselines", [{name: row[name] for name in shown} for row in beside]
+        )
+        say(MRR)
     memory = found["peak_memory_gb"]
     say(found["repeats"])
     if weights := found["repeat"]["weights"]:
@@ -313,7 +328,7 @@ def _print_choice(choice: dict[str, Any]) -> None:
 
 def _rival(row: dict[str, Any]) -> dict[str, Any]:
     """A row of a baseline that fits a screen."""
-    settings = ", ".join(f"{k[:6]} {v:g}" for k, v in row["settings"].items())
+    settings = ", ".join(f"{k} {v:g}" for k, v in row["settings"].items())
     return {
         "name": row["name"],
         "ndcg@50": row["ndcg@50"],
@@ -334,7 +349,9 @@ def evaluate(
     """Evaluates a trained model on later events.
 
     Items are ranked as they are served: what users took before as the training said
-    (--repeat). Unknown items count as missed.
+    (--repeat). Unknown items count as missed. hr, recall and ndcg are means over users;
+    mrr is the mean of 1 / rank of a user's best answer, mrr/10 that of
+    1 / ceil(rank / 10).
     """
     with messages():
         given = None if column is None else Columns.of(column)
@@ -356,6 +373,7 @@ def evaluate(
         print_json(found)
     else:
         print_table("Later events", [found])
+        say(MRR)
 
 
 @app.command()
@@ -516,8 +534,22 @@ def update(
                     f"give --{side}, a table that describes them, with their next "
                     "events, or with --full"
                 )
+            _print_unknown(side, found)
     else:
         say(f"{root}: has applied all of {events} already")
+
+
+def _print_unknown(side: str, found: list[dict[str, Any]]) -> None:
+    """Values of new users or items that training had not met."""
+    counts = Counter[str]()
+    for each in found:
+        counts.update(each["unknown"].get(side, {}))
+    if counts:
+        said = ", ".join(f"{name} of {count:,}" for name, count in counts.items())
+        say(
+            f"new {side} with values that training did not know: {said}; they are read "
+            "as one unknown value until you train anew"
+        )
 
 
 def _update(
@@ -582,6 +614,31 @@ def check(
             say(f"{each['version']}{served}: {size}{each['damage'] or 'whole'}")
     if any(each["damage"] for each in found):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+@inputs.options()
+def rollback(
+    root: Root,
+    version: Annotated[
+        str | None, typer.Argument(help="By default the one before the current one.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Serves an earlier version again.
+
+    It is checked first. A running service switches to it by itself. The newer versions
+    stay until the next one is published.
+    """
+    with messages():
+        from debias.retrieval.serving import versions
+
+        before = versions.current(root)
+        found = {"version": versions.roll_back(root, version), "before": before}
+    if json:
+        print_json(found)
+    else:
+        say(f"{root}: serves version {found['version']}, not {before}")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from debias.data.shown import matching
 from debias.data.tables import Part, Source, open_parts
 from debias.data.text import near, printable, quoted
 
-MANY = 100  # whole numbers that categories seldom have
+MANY = 20  # different whole numbers, from which they may be quantities
 ID = "id"  # the feature that names a user or an item
 
 

@@ -350,6 +350,8 @@ class Appended(NamedTuple):
         late: How many new events are older than one that the log had of their user.
         lacks: Of "users" and "items" of which some are bare, their "count" and the
             names of the "features" that they lack.
+        unknown: Of "users" and "items" with values that their vocabularies lack, the
+            features and how many rows of new ones have such values of each.
     """
 
     log: Interactions
@@ -360,6 +362,7 @@ class Appended(NamedTuple):
     bare: int
     late: int = 0
     lacks: Mapping[str, Any] = MappingProxyType({})
+    unknown: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
 
 def append_events(
@@ -427,7 +430,26 @@ def append_events(
             )
             if count
         },
+        {
+            side: found
+            for side, old, new in (
+                ("users", log.users, user_table),
+                ("items", log.items, item_table),
+            )
+            if (found := _unknown(old, new))
+        },
     )
+
+
+def _unknown(old: FeatureTable, new: FeatureTable) -> dict[str, int]:
+    """Of each feature, how many rows behind the old ones have an unknown value."""
+    found = {}
+    for name, column in new.columns.items():
+        strange = (column[len(old) :] == UNKNOWN) & (column.dtype.kind != "f")
+        count = int((strange if strange.ndim == 1 else strange.any(axis=1)).sum())
+        if count:
+            found[name] = count
+    return found
 
 
 def _late(log: Interactions, user: np.ndarray, time: np.ndarray) -> int:

@@ -408,6 +408,7 @@ class Report(NamedTuple):
         new_users, new_items: That got a row.
         bare: New users and items without any feature.
         lacks: The same of each side, with what they lack, as `Appended` has it.
+        unknown: New values of categories, as `Appended` has them.
         late: Events older than one that was known of their user.
         moved_users, moved_items: Published again.
         seconds: That learning and publishing took.
@@ -421,6 +422,7 @@ class Report(NamedTuple):
     new_items: int
     bare: int
     lacks: Mapping[str, Any]
+    unknown: Mapping[str, Mapping[str, int]]
     late: int
     moved_users: int
     moved_items: int
@@ -501,6 +503,7 @@ def update(
                 appended.items,
                 appended.bare,
                 appended.lacks,
+                appended.unknown,
                 appended.late,
                 *moved,
                 time.perf_counter() - begun,

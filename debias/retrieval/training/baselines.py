@@ -196,11 +196,11 @@ GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "item_knn": {
         "neighbours": (20, 100, 500),
         "shrink": (0.0, 10.0, 100.0),
-        "decay": (0.8, 0.95, 1.0),
+        "decay": (0.4, 0.6, 0.8, 0.95, 1.0),
     },
     "ease": {
         "regularisation": (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0),
-        "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
+        "decay": (0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 1.0),
     },
     "own_repeats": {"decay": (0.8, 0.9, 0.95, 1.0)},
 }

@@ -8,9 +8,9 @@ from scipy.sparse.linalg import svds
 from debias.retrieval.data.interactions import Interactions
 from debias.retrieval.training.baselines import taken
 
-RANK = 128
+RANK = 256
 STRENGTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
-DECAYS = (1.0, 0.95, 0.9, 0.8)
+DECAYS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4)
 # Of the linear part on the logits of a tower.
 WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0)
 

@@ -32,11 +32,11 @@ from debias.retrieval.data.interactions import (
     ID,
     FeatureTable,
     Interactions,
-    leave_last_out,
 )
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training import selection
-from debias.retrieval.training.evaluation import evaluate
+from debias.retrieval.training.baselines import BASELINES, GRIDS
+from debias.retrieval.training.evaluation import evaluate, recall_metrics
 from debias.retrieval.training.learner import (
     Learner,
     finish,
@@ -119,20 +119,20 @@ def train(
         log: What users took.
         recipes: The model and its training; of several, `select` chooses one.
         passes: How many; None: as many as `select` finds best.
-        hold_out: Whether to hold out each user's last event and evaluate on it.
+        hold_out: Whether to hold events out, as `selection.hold_out` does, and evaluate
+            on them.
         progress: Called with the number of events done since the last call.
 
     Returns:
-        "tower", "recipe", "passes", "choice", "held_out" and "repeat" of the report.
+        "tower", "recipe", "passes", "choice", "held_out", "beside" (baselines on what
+        was held out) and "repeat" of the report.
 
     Raises:
         ValueError: No event can be held out, a saved pass is damaged, or the loss
             became NaN or infinite (`debias.retrieval.training.fitting.Diverged`).
     """
-    known, held_out = leave_last_out(log) if hold_out else (log, None)
-    if held_out is not None and not len(held_out):
-        raise ValueError("no user has two events, so none can be held out")
-    last = None
+    held = selection.hold_out(log) if hold_out else None
+    known, last = log if held is None else held.known, None
     if recipes[0].training_config().repeat == "model":
         last = withheld(known)
         if not last.any():
@@ -148,17 +148,41 @@ def train(
         progress((most - passes) * len(known))  # that the choice does not ask for
     assert passes is not None
     learner, history = _trained(folder, known, recipe, passes, last, progress)
-    repeat, judged = _repeat(learner, recipe, last), None
-    if held_out is not None:
-        judged = evaluate(learner.served, known, held_out, repeat=repeat)
+    repeat, judged, beside = _repeat(learner, recipe, last), None, []
+    if held is not None:
+        judged = evaluate(learner.served, known, held.held, repeat=repeat)
+        beside = _beside(held, repeat.policy, choice)
     return {
         "tower": recipe.tower,
         "recipe": recipe._asdict(),
         "passes": history,
         "choice": choice,
         "held_out": judged,
+        "beside": beside,
         "repeat": repeat._asdict(),
     }
+
+
+def _beside(
+    held: selection.HeldOut, policy: str, choice: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """What baselines come to on held-out events, with the settings of the choice.
+
+    Without a choice, those that have no settings.
+    """
+    settings = {
+        row["name"]: row["settings"] for row in (choice or {}).get("rivals", ())
+    }
+    names = settings or [name for name, grid in GRIDS.items() if not grid]
+    asked = selection.judge(held, len(held.known.users))
+    plain, rows = Repeat("exclude" if policy == "exclude" else "allow"), []
+    for name in names:
+        score = BASELINES[name](held.known)(**settings.get(name, {}))
+        rank = asked.ranks(score, plain)
+        rows.append(
+            {"name": name, **recall_metrics(rank, asked.query, target=asked.target)}
+        )
+    return rows
 
 
 def work(log: Interactions, recipes: Sequence[Recipe], passes: int | None) -> int:

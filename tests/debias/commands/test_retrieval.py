@@ -142,9 +142,10 @@ def test_tables_fit_a_terminal_of_80_columns(folder, tmp_path, monkeypatch):
         run("query", tmp_path / "root", "--user", "u1").output,
     ]
     for text in shown:
-        prose = "written to|last events"
+        prose = "written to|last events|best answer"
         tables = [line for line in text.splitlines() if not re.search(prose, line)]
         assert max(map(len, tables)) <= 80 and "…" not in text, text
+    assert "popularity" in shown[0] and "of each user's best answer" in shown[1]
     for name in ("hr@10", "recall@100", "unknown_items", "mrr/10"):
         assert name in shown[0] and name in shown[1]
     assert "p50 ms" in shown[2] and "new items" in shown[3]
@@ -191,6 +192,14 @@ def test_an_update_says_what_new_items_lack(folder, tmp_path):
         "update", root, tmp_path / "more.csv", "--items", tmp_path / "items.csv"
     )
     assert "without features" not in found.output
+    pyarrow.csv.write_csv(
+        pa.table({"sku": ["newest"], "kind": [77]}), tmp_path / "items.csv"
+    )
+    new = new.set_column(2, "ts", [[904]]).set_column(1, "sku", [["newest"]])
+    pyarrow.csv.write_csv(new, tmp_path / "last.csv")
+    given = [root, tmp_path / "last.csv", "--items", tmp_path / "items.csv"]
+    said = " ".join(run("update", *given).output.split())
+    assert "new items with values that training did not know: kind of 1;" in said
 
 
 def took(*paths):
@@ -300,7 +309,8 @@ def test_a_stream_whose_applied_rows_have_changed_is_refused(folder):
     assert "its first 200 rows are not those" in " ".join(done.output.split())
 
 
-def test_check_names_a_damaged_file_and_ends_with_status_1(tmp_path):
+def test_check_names_a_damaged_file_and_a_roll_back_refuses_it(tmp_path):
+    from debias.retrieval.serving import versions
     from tests.debias.retrieval import worlds
 
     root = tmp_path / "root"
@@ -314,5 +324,11 @@ def test_check_names_a_damaged_file_and_ends_with_status_1(tmp_path):
     done = run("check", root, "--json", code=1)
     first, second = json.loads(done.stdout)
     assert "items.npz" in first["damage"] and second["damage"] is None
+    damaged = run("rollback", root, code=1).output
+    assert "items.npz" in damaged and versions.current(root) == "000002"
+    worlds.publish(root, tmp_path, 3)
+    assert "serves version 000002, not 000003" in run("rollback", root).output
+    found = run_json("rollback", root, "000003")
+    assert found == {"version": "000003", "before": "000002"}
     done = run("check", tmp_path / "absent", code=1)
     assert "holds no published version" in done.output

@@ -275,6 +275,7 @@ def test_new_ids_get_rows_in_order_and_unknown_values_the_unknown_code():
     assert (taken.users, taken.items, taken.bare) == (2, 3, 3)
     assert taken.lacks["items"] == {"count": 1, "features": ["tags", "price"]}
     assert taken.lacks["users"] == {"count": 2, "features": ["age"]}
+    assert taken.unknown == {"items": {"tags": 1}}  # z, of s
     items = taken.log.items
     assert items.vocabularies["id"].tolist() == ["p", "q", "r", "s", "t"]
     assert items.columns["id"].tolist() == [2, 3, 4, 5, 6]
