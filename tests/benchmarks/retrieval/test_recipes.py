@@ -21,11 +21,13 @@ pytestmark = [
 
 
 def world():
-    """60 users who take 8 of 40 items, two at a time, so that the last one is a lot."""
+    """60 users who take 8 of 40 items; of 20 of them the last one is drawn by lot."""
     rng = np.random.default_rng(3)
     item = np.concatenate([rng.choice(40, 8, replace=False) for _ in range(60)])
     user = np.repeat([f"u{u}" for u in range(60)], 8)
-    return from_columns(user, item, np.tile([1, 2, 3, 4, 5, 6, 7, 7], 60))
+    time = np.tile([1, 2, 3, 4, 5, 6, 7, 8], (60, 1))
+    time[::3, -1] = 7
+    return from_columns(user, item, time.ravel())
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,7 @@ def test_the_weights_of_repeats_are_fitted_on_events_that_were_not_learned(
     assert repeat["policy"] == "model" and np.isfinite(repeat["weights"]).all()
     assert found["held_out"]["users"] == 60
     plain = runs.train(tmp_path / "other", LOG, [RECIPE], 1)
-    assert plain["repeat"] == {"policy": "exclude", "weights": None}
+    assert plain["repeat"] == Repeat("exclude")._asdict()
 
 
 def test_the_linear_part_has_not_seen_what_weights_of_repeats_are_fitted_on(
