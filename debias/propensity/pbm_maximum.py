@@ -13,6 +13,8 @@ from scipy import sparse
 from debias.propensity.cells import Cells, components
 
 TINY = 1e-12
+NEWTON, HALVINGS = 50, 20
+SETTLED = 1e-9  # what a last step of Newton's method moves a parameter by
 Prior = tuple[float, float]
 
 
@@ -103,7 +105,9 @@ def pbm_maximum(
     """Where EM ends: (K,) log theta over rank 1, and (P,) gamma times theta_1.
 
     Only products are known, so that the scale is put where theta_1 = 1. Ranks that no
-    chain of shared pairs ties to rank 1 are nan: they have no common scale.
+    chain of shared pairs ties to rank 1 are nan: they have no common scale. Without a
+    prior Newton's method comes first, since it takes a hundredth of the passes; EM then
+    says whether it has ended.
 
     >>> cell = Cells(np.array([0, 0]), np.array([0, 1]), np.array([100.0, 100.0]),
     ...     np.array([40.0, 20.0]), 1, 2)
@@ -111,6 +115,8 @@ def pbm_maximum(
     [1.0, 0.5]
     """
     gamma, theta = start or (np.full(counted.pairs, 0.5), np.full(counted.ranks, 0.5))
+    if prior == (0.0, 0.0):
+        gamma, theta = _scored(counted, gamma, theta)
 
     def step(x: np.ndarray) -> np.ndarray:
         renewed = pbm_step(counted, x[: counted.pairs], x[counted.pairs :], prior)
@@ -118,6 +124,84 @@ def pbm_maximum(
 
     x, _ = accelerated(step, np.concatenate([gamma, theta]), tolerance, iterations)
     return in_scale(counted, x[: counted.pairs], x[counted.pairs :])
+
+
+def _scored(
+    counted: Cells, gamma: np.ndarray, theta: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gamma and theta after Newton's method on log theta, never less likely.
+
+    The likelihood is concave in the logs, of which none is above 0. At each theta every
+    gamma is at its own maximum. Where that is not 1 it is eliminated, which leaves a
+    system of K equations; a theta at 1 that would grow stays there.
+    """
+    clicked, asked = counted.by_pair(counted.clicked), counted.by_rank(counted.clicked)
+    gamma, theta = np.where(clicked > 0, gamma, 0.0), np.where(asked > 0, theta, 0.0)
+    some = (clicked[counted.pair] > 0) & (asked[counted.rank] > 0)
+    pair, counted = np.unique(counted.pair[some]), counted.only(some)
+    rows = (counted.pair, counted.rank)
+    size = (counted.pairs, counted.ranks)
+    own, value = _best_attraction(counted, gamma[pair], theta)
+    for _ in range(NEWTON):
+        q = own[counted.pair] * theta[counted.rank]
+        odds = (counted.shown - counted.clicked) / np.maximum(1 - q, TINY) * q
+        slope = counted.by_rank(counted.clicked - odds)
+        free = (theta > 0) & ((theta < 1) | (slope < 0))
+        bend = odds / np.maximum(1 - q, TINY) * (own < 1)[counted.pair]
+        share = bend / np.maximum(counted.by_pair(bend), TINY)[counted.pair]
+        table = sparse.csr_array((bend, rows), size)
+        both = (table.T @ sparse.csr_array((share, rows), size)).toarray()
+        curve = np.diag(counted.by_rank(odds / np.maximum(1 - q, TINY))) - both
+        inner = np.ix_(free, free)
+        move = np.zeros(counted.ranks)
+        move[free] = np.linalg.lstsq(curve[inner], slope[free], rcond=1e-12)[0]
+        move *= min(1.0, 2.0 / max(np.abs(move).max(), TINY))
+        for _ in range(HALVINGS):
+            tried = np.minimum(theta * np.exp(move), 1.0)
+            found = _best_attraction(counted, own, tried)
+            if found[1] >= value * (1 + TINY):  # which is below 0
+                break
+            move *= 0.5
+        else:
+            break
+        change = np.abs(tried - theta).max()
+        theta, (own, value) = tried, found
+        if change < SETTLED:
+            break
+    gamma[pair] = own
+    return gamma, theta
+
+
+def _best_attraction(
+    counted: Cells, gamma: np.ndarray, theta: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """(P,) the gamma in (0, 1] that each pair is likeliest by, and the likelihood.
+
+    Every pair and rank has a click. With m impressions without one, the slope over log
+    gamma is c - sum of m q / (1 - q) at q = gamma theta, and falls. Newton's method,
+    nine tenths of the way to 1 at most; where the slope is not negative at 1, it is 1.
+    """
+    of_rank, clicked = theta[counted.rank], counted.by_pair(counted.clicked)
+    rest = counted.shown - counted.clicked
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = np.where(rest > 0, rest * of_rank / (1 - of_rank), 0.0)
+    edge = counted.by_pair(odds) <= clicked
+    gamma = np.where(edge, 1.0, np.minimum(gamma, 1 - 1e-3))
+    for _ in range(NEWTON):
+        q = gamma[counted.pair] * of_rank
+        odds = rest * q / np.maximum(1 - q, TINY)
+        slope = clicked - counted.by_pair(odds)
+        bend = counted.by_pair(odds / np.maximum(1 - q, TINY))
+        move = np.exp(np.clip(slope / np.maximum(bend, TINY), -2.0, 2.0))
+        moved = np.minimum(gamma * move, gamma + 0.9 * (1 - gamma))
+        moved[edge] = 1.0
+        change = np.abs(moved - gamma).max()
+        gamma = moved
+        if change < SETTLED:
+            break
+    q = np.maximum(gamma[counted.pair] * of_rank, TINY)
+    skipped = rest @ np.log1p(-np.minimum(q, 1 - TINY))
+    return gamma, float(counted.clicked @ np.log(q) + skipped)
 
 
 def in_scale(
