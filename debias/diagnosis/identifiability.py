@@ -17,7 +17,7 @@ from scipy.stats import chi2, norm
 from debias.data import ClickLog
 from debias.diagnosis.finding import Finding, Grade, detectable
 from debias.metrics import effective_sample_size
-from debias.propensity.cells import Cells, cells, components
+from debias.propensity.cells import Cells, cells, components, products
 from debias.propensity.estimate import estimate
 from debias.propensity.examination import Examination
 
@@ -26,6 +26,7 @@ WEAK = 0.25  # standard error of a log ratio: its 95% interval is a factor of 1.
 # much, by most published curves, so that raw rates would misplace an item by one rank.
 MATTERS = 1.5
 TINY = 1e-12
+NEAR = 1e-3  # nats to the maximum, from where one step leads there
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,10 +248,13 @@ def profile(
     for k in np.flatnonzero(free):
         rest = free.copy()
         rest[k] = False
-        for d, move in enumerate(moves):
-            start = theta.copy()
-            start[k] += move
-            statistic[k, d] = 2 * (best - _additive(counted, start, rest, gamma)[2])
+        for side in (np.flatnonzero(moves < 0)[::-1], np.flatnonzero(moves >= 0)):
+            moved, own = theta, gamma
+            for d in side:  # from near to far, each from the one before
+                start = moved.copy()
+                start[k] = theta[k] + moves[d]
+                moved, own, found = _additive(counted, start, rest, own)
+                statistic[k, d] = 2 * (best - found)
     statistic = np.maximum(statistic, 0.0)
     critical = chi2.ppf(level, 1)
     below = int(np.flatnonzero(moves < 0)[-1])
@@ -306,51 +310,50 @@ def _additive(
     clicked, shown = counted.by_pair(counted.clicked), counted.by_pair(counted.shown)
     rate = (clicked + 0.5) / (shown + 1)
     gamma = np.where(np.isnan(gamma), np.log(rate / (1 - rate)), gamma)
-
-    def likelihood(theta: np.ndarray, gamma: np.ndarray) -> float:
-        z = theta[counted.rank] + gamma[counted.pair]
-        soft = np.logaddexp(0, z)
-        return float((counted.clicked * z - counted.shown * soft).sum())
-
-    value = likelihood(theta, gamma)
+    inner = np.ix_(free, free)
+    value, p = _predicted(counted, theta, gamma)
     for _ in range(100):
-        z = np.clip(theta[counted.rank] + gamma[counted.pair], -40, 40)
-        p = 1 / (1 + np.exp(-z))
         pull = counted.clicked - counted.shown * p
         weight = counted.shown * p * (1 - p) + TINY
-        total = counted.by_pair(weight)
-        place = (counted.pair, counted.rank)
-        size = (counted.pairs, counted.ranks)
-        table = sparse.csr_array((weight, place), size)
-        share = sparse.csr_array((weight / total[counted.pair], place), size)
-        curve = np.diag(counted.by_rank(weight)) - (table.T @ share).toarray()
-        own = counted.by_pair(pull)
-        slope = counted.by_rank(pull) - share.T @ own
+        own, total = counted.by_pair(pull), counted.by_pair(weight)
+        part = weight / np.sqrt(total)[counted.pair]
+        curve = np.diag(counted.by_rank(weight)) - products(counted, part)
+        slope = counted.by_rank(pull - weight * (own / total)[counted.pair])
         step = np.zeros_like(theta)
-        inner = np.ix_(free, free)
         # What no click pins down has no slope: a ridge leaves it where it is.
         ridge = 1e-9 * np.diag(curve).max(initial=TINY) * np.eye(int(free.sum()))
         step[free] = np.linalg.solve(curve[inner] + ridge, slope[free])
-        rise = own / total - share @ step
+        rise = (own - counted.by_pair(weight * step[counted.rank])) / total
         # Far from the maximum a full step overshoots.
-        scale = min(
-            1.0,
-            4.0 / max(np.abs(step).max(initial=0), np.abs(rise).max(initial=0), TINY),
-        )
+        reach = max(np.abs(step).max(initial=0), np.abs(rise).max(initial=0), TINY)
+        scale = min(1.0, 4.0 / reach)
+        # A step has twice the gain of the parabola; near the maximum that is the gain.
+        hoped = float(own @ rise + counted.by_rank(pull)[free] @ step[free]) / 2
+        if scale == 1.0 and hoped < NEAR:
+            return theta + step, gamma + rise, value + hoped
         gain = -np.inf
         while scale > 1e-6:
             moved = theta + scale * step, gamma + scale * rise
-            gain = likelihood(*moved) - value
+            found, renewed = _predicted(counted, *moved)
+            gain = found - value
             if gain >= 0:
                 break
             scale /= 2
         if not gain > 0:
             break
-        theta, gamma = moved
-        value += gain
-        if gain < 1e-7:
-            break
+        (theta, gamma), value, p = moved, found, renewed
     return theta, gamma, value
+
+
+def _predicted(
+    counted: Cells, theta: np.ndarray, gamma: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The log-likelihood of the additive model, and (M,) P(click) of each cell."""
+    z = theta[counted.rank] + gamma[counted.pair]
+    low = np.exp(-np.abs(z))
+    p = np.where(z > 0, 1.0, low) / (1 + low)
+    soft = np.maximum(z, 0) + np.log1p(low)
+    return float(counted.clicked @ z - counted.shown @ soft), p
 
 
 @dataclass(frozen=True, eq=False)

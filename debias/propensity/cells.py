@@ -292,6 +292,22 @@ def incidence(counted: Cells) -> sparse.csr_array:
     return sparse.csr_array((ones, (cell[keep], session[keep])), shape)
 
 
+def products(counted: Cells, value: np.ndarray) -> np.ndarray:
+    """(K, K) sums over pairs of value at one rank times value at the other; of (M,).
+
+    >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
+    >>> products(cells(log), np.array([1.0, 2.0, 3.0, 4.0])).tolist()
+    [[10.0, 14.0], [14.0, 20.0]]
+    """
+    rows, size = (counted.pair, counted.rank), (counted.pairs, counted.ranks)
+    if np.prod(size) > DENSE * len(value):
+        table = sparse.csr_array((value, rows), size)
+        return (table.T @ table).toarray()
+    full = np.zeros(size)
+    full[rows] = value
+    return full.T @ full
+
+
 def typical(counts: np.ndarray) -> float:
     """The count of the pair to which the median impression, or click, belongs.
 

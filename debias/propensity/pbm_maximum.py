@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import sparse
 
-from debias.propensity.cells import Cells, components
+from debias.propensity.cells import Cells, components, products
 
 TINY = 1e-12
 NEWTON, HALVINGS = 50, 20
@@ -139,19 +139,16 @@ def _scored(
     gamma, theta = np.where(clicked > 0, gamma, 0.0), np.where(asked > 0, theta, 0.0)
     some = (clicked[counted.pair] > 0) & (asked[counted.rank] > 0)
     pair, counted = np.unique(counted.pair[some]), counted.only(some)
-    rows = (counted.pair, counted.rank)
-    size = (counted.pairs, counted.ranks)
     own, value = _best_attraction(counted, gamma[pair], theta)
     for _ in range(NEWTON):
         q = own[counted.pair] * theta[counted.rank]
         odds = (counted.shown - counted.clicked) / np.maximum(1 - q, TINY) * q
         slope = counted.by_rank(counted.clicked - odds)
         free = (theta > 0) & ((theta < 1) | (slope < 0))
-        bend = odds / np.maximum(1 - q, TINY) * (own < 1)[counted.pair]
-        share = bend / np.maximum(counted.by_pair(bend), TINY)[counted.pair]
-        table = sparse.csr_array((bend, rows), size)
-        both = (table.T @ sparse.csr_array((share, rows), size)).toarray()
-        curve = np.diag(counted.by_rank(odds / np.maximum(1 - q, TINY))) - both
+        bend = odds / np.maximum(1 - q, TINY)
+        part = bend * (own < 1)[counted.pair]
+        part /= np.sqrt(np.maximum(counted.by_pair(part), TINY))[counted.pair]
+        curve = np.diag(counted.by_rank(bend)) - products(counted, part)
         inner = np.ix_(free, free)
         move = np.zeros(counted.ranks)
         move[free] = np.linalg.lstsq(curve[inner], slope[free], rcond=1e-12)[0]
@@ -234,10 +231,8 @@ def profile_slopes(
         (weight / total[counted.pair], (counted.pair, counted.rank)),
         (counted.pairs, counted.ranks),
     )
-    table = sparse.csr_array(
-        (weight, (counted.pair, counted.rank)), (counted.pairs, counted.ranks)
-    )
-    information = np.diag(counted.by_rank(weight)) - (table.T @ share).toarray()
+    both = products(counted, weight / np.sqrt(total)[counted.pair])
+    information = np.diag(counted.by_rank(weight)) - both
     free = kept.copy()
     free[0] = False  # theta_1 = 1 is the scale
     pull = -share[counted.pair].toarray().T
