@@ -156,7 +156,7 @@ def _binned(fitted: Cells, other: Cells, bins: int) -> _Bins:
     The cells of a rank are sorted by prediction and cut into bins of about equally many
     impressions.
     """
-    p = chances(fitted, fit_one(fitted))[:, 0]
+    p = chances(fitted, fit_one(fitted))[0]
     order = np.lexsort((p, other.rank))
     rank, n = other.rank[order], other.shown[order]
     # Impressions of the rank before the middle of each cell, as a share of the rank's.
@@ -190,7 +190,7 @@ def _chance(
     The logs of the errors of a rank are about normal: `chance` is their mean plus so
     many standard deviations that no rank exceeds it with chance `level`.
     """
-    truth = chances(fitted, fit_one(fitted))[:, 0]
+    truth = chances(fitted, fit_one(fitted))[0]
     drawn = []
     for _ in range(DRAWS):
         one, two = (

@@ -12,12 +12,13 @@ same at all ranks) are each one such component: the users of Yan et al., Revisit
 Two-tower Models for Unbiased Learning to Rank, SIGIR 2022.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 from scipy.stats import t as student
 
 from debias.data import ClickLog
@@ -72,7 +73,7 @@ class Populations(Finding):
 
 
 class Mixture(NamedTuple):
-    """M components: attraction (P, M), examination (L, M), shares (M,)."""
+    """M components: attraction (M, P), examination (M, L), shares (M,)."""
 
     gamma: np.ndarray
     theta: np.ndarray
@@ -116,7 +117,11 @@ def populations(
         raise ValueError(
             f"held_out {held_out} of {log.sessions} sessions parts nothing"
         )
-    test, train = np.sort(order[:size]), np.sort(order[size:])
+    # Sessions of a query share cells: next to each other, these stay in the cache.
+    test, train = (
+        part[np.argsort(log.query[part], kind="stable")]
+        for part in (np.sort(order[:size]), np.sort(order[size:]))
+    )
     counted = cells(log)
     happened = happened_cells(counted, log.click)
     mixtures = [fit_one(tally(counted, happened[train]))]
@@ -149,7 +154,7 @@ def populations(
         error,
         chosen,
         share,
-        (best.theta / best.theta.max(axis=0)).T[order],
+        (best.theta / best.theta.max(axis=1, keepdims=True))[order],
         earlier,
         over,
         over_error,
@@ -177,7 +182,7 @@ def _planted_gain(
     """
     index = counted.index
     assert index is not None
-    p = chances(counted, one)[:, 0]
+    p = chances(counted, one)[0]
     often = np.minimum(2 * MATTERS / (1 + MATTERS) * p, (1 + p) / 2)
     kinds = np.zeros((2, len(p) + 1))  # the last cell is padding
     kinds[:, :-1] = often, 2 * p - often
@@ -291,22 +296,25 @@ def happened_cells(counted: Cells, click: np.ndarray) -> sparse.csr_array:
 
 
 def chances(counted: Cells, mixture: Mixture) -> np.ndarray:
-    """(M, C) P(click) of each cell in each component, away from 0 and 1."""
-    p = mixture.gamma[counted.pair] * mixture.theta[counted.rank]
+    """(M, C) P(click) of each of C cells in each component, away from 0 and 1."""
+    gamma = np.take(mixture.gamma, counted.pair, axis=1)
+    p = gamma * np.take(mixture.theta, counted.rank, axis=1)
     return np.clip(p, EDGE, 1 - EDGE)
 
 
 def _joint(happened: sparse.csr_array, p: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """(S, C) log of share times likelihood, by P(click) of each cell (M, C)."""
-    table = np.concatenate([np.log1p(-p), np.log(p)])
-    return happened @ table + np.log(np.maximum(share, TINY))
+    """(M, S) log of share times likelihood, by P(click) of each cell (M, C)."""
+    tables = np.concatenate([np.log1p(-p), np.log(p)], axis=1)
+    # A vector at a time: a product with a matrix of few columns is slower.
+    joint = np.stack([happened @ table for table in tables])
+    return joint + np.log(np.maximum(share, TINY)).astype(p.dtype)[:, None]
 
 
 def _likelihood(
     counted: Cells, happened: sparse.csr_array, mixture: Mixture
 ) -> np.ndarray:
     joint = _joint(happened, chances(counted, mixture), mixture.share)
-    return logsumexp(joint, axis=1)
+    return logsumexp(joint, axis=0)
 
 
 def tally(counted: Cells, happened: sparse.csr_array) -> Cells:
@@ -337,8 +345,19 @@ def fit_one(counted: Cells) -> Mixture:
 
     start = np.full(counted.pairs + counted.ranks, 0.5)
     x, _ = accelerated(step, start, 1e-3, 105)
-    gamma, theta = x[: counted.pairs, None], x[counted.pairs :, None]
+    gamma, theta = np.split(x[None], [counted.pairs], axis=1)
     return Mixture(gamma, theta, np.ones(1))
+
+
+def _shown(
+    counted: Cells, happened: sparse.csr_array
+) -> tuple[Cells, sparse.csr_array]:
+    """The cells that the sessions of `happened` show, and that in float32."""
+    size = len(counted.rank)
+    kept = np.flatnonzero(tally(counted, happened).shown)
+    pair, rank = counted.pair[kept], counted.rank[kept]
+    columns = happened[:, np.concatenate([kept, size + kept])].astype(np.float32)
+    return replace(counted, pair=pair, rank=rank, index=None), columns
 
 
 def fit_mixture(
@@ -352,46 +371,59 @@ def fit_mixture(
     """`count` components by accelerated EM.
 
     Of several starts, the one that is likeliest after a few passes is continued.
+    Expectations are float32, their sums float64.
     """
-    pairs, ranks, size = counted.pairs, counted.ranks, len(counted.rank)
-    ones, at = np.ones(size), np.arange(size)
-    of_pair = sparse.csr_array((ones, (counted.pair, at)), (pairs, size))
-    of_rank = sparse.csr_array((ones, (counted.rank, at)), (ranks, size))
-    back = happened.T.tocsr()
 
-    def unpack(x: np.ndarray) -> Mixture:
-        gamma, theta, share = np.split(x, [pairs * count, (pairs + ranks) * count])
-        share = share / share.sum()
-        return Mixture(gamma.reshape(pairs, -1), theta.reshape(ranks, -1), share)
+    def start() -> Mixture:
+        # Alike components would stay alike: each leans its own way.
+        lean = np.exp(rng.normal(0, 0.5, (2, count, 1)))
+        less = np.exp(-rng.exponential(0.1, (counted.pairs, count)).T)
+        theta = (one.theta / one.theta.max()) ** lean[1]
+        return Mixture(one.gamma ** lean[0] * less, theta, np.full(count, 1 / count))
+
+    step = _pass(counted, happened, one, count)
+    tried = [accelerated(step, _pack(start()), 1e-3, 15)[0] for _ in range(starts)]
+    found = [_unpack(x, counted.pairs, count) for x in tried]
+    scores = [_likelihood(counted, happened, each).sum() for each in found]
+    best = tried[int(np.argmax(scores))]
+    return _unpack(accelerated(step, best, 1e-3, 90)[0], counted.pairs, count)
+
+
+def _pass(
+    counted: Cells, happened: sparse.csr_array, one: Mixture, count: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A pass of EM over packed mixtures, of the sessions of `happened`."""
+    counted, happened = _shown(counted, happened)
+    back, prior = happened.T.tocsr(), PULL * one.gamma[0]
 
     def step(x: np.ndarray) -> np.ndarray:
-        mixture = unpack(x)
-        gamma, theta = mixture.gamma[counted.pair], mixture.theta[counted.rank]
-        both = np.minimum(gamma * theta, 1 - EDGE)
+        old = _unpack(x, counted.pairs, count)
         # Responsibilities, and what each component clicked and did not, by cell.
-        joint = _joint(happened, np.maximum(both, EDGE), mixture.share)
-        who = softmax(joint, axis=1)
-        skipped, clicked = np.split(back @ who, 2)
-        # Expected attractive, and examined, among impressions without a click.
-        rest, shown = skipped / (1 - both), skipped + clicked
-        liked, tried = of_pair @ (clicked + rest * (gamma - both)), of_pair @ shown
-        seen = of_rank @ (clicked + rest * (theta - both))
-        renewed = (
-            (liked + PULL * one.gamma) / (tried + PULL),
-            (seen + 1) / (of_rank @ shown + 2),
-            who.mean(axis=0),
-        )
-        return np.concatenate([each.ravel() for each in renewed])
+        both = chances(counted, old)
+        joint = _joint(happened, both, old.share)
+        who = np.exp(joint - joint.max(axis=0))
+        who /= who.sum(axis=0)
+        new = Mixture(*map(np.empty_like, old[:2]), who.mean(axis=1, dtype=float))
+        for m, own in enumerate(both):
+            skipped, clicked = np.split(back @ who[m], 2)
+            # Expected attractive, and examined, among impressions without a click.
+            rest, shown = skipped / (1 - own), skipped + clicked
+            liked = counted.by_pair(clicked + rest * (old.gamma[m, counted.pair] - own))
+            seen = counted.by_rank(clicked + rest * (old.theta[m, counted.rank] - own))
+            new.gamma[m] = (liked + prior) / (counted.by_pair(shown) + PULL)
+            new.theta[m] = (seen + 1) / (counted.by_rank(shown) + 2)
+        return _pack(new)
 
-    def start() -> np.ndarray:
-        # Alike components would stay alike: each leans its own way.
-        lean = np.exp(rng.normal(0, 0.5, (2, count)))
-        gamma = one.gamma ** lean[0] * np.exp(-rng.exponential(0.1, (pairs, count)))
-        theta = (one.theta / one.theta.max()) ** lean[1]
-        share = np.full(count, 1 / count)
-        return np.concatenate([each.ravel() for each in (gamma, theta, share)])
+    return step
 
-    tried = [accelerated(step, start(), 1e-3, 15)[0] for _ in range(starts)]
-    scores = [_likelihood(counted, happened, unpack(x)).sum() for x in tried]
-    best = tried[int(np.argmax(scores))]
-    return unpack(accelerated(step, best, 1e-3, 90)[0])
+
+def _pack(mixture: Mixture) -> np.ndarray:
+    """The parameters as one float32 vector."""
+    return np.concatenate([each.ravel() for each in mixture], dtype=np.float32)
+
+
+def _unpack(x: np.ndarray, pairs: int, count: int) -> Mixture:
+    """A packed mixture; its shares may have been moved, and sum to 1 again."""
+    gamma, theta, share = np.split(x, [pairs * count, -count])
+    shares = share / share.sum()
+    return Mixture(gamma.reshape(count, -1), theta.reshape(count, -1), shares)

@@ -35,6 +35,7 @@ FLOOR = -20.0  # log attraction of an item that is never clicked
 FEW = 50
 CAP = 10.0  # of the weights where there are fewer, as usual in inverse weighting
 PIECE = 1 << 14  # lists at a time
+CURVES = 3  # passes whose curvature is worked out
 MOVE = 2.0  # logits that f or g moves by in one pass, at most
 
 
@@ -104,7 +105,8 @@ def dla(
     """The point where neither loss wants to move.
 
     Each pass rescales exp g, and exp f in the tabular form, by observed over expected
-    weighted clicks; the linear form takes a Newton step.
+    weighted clicks; the linear form takes a Newton step. Its curvature is that of the
+    first passes: it says how far to go, not where to stop.
 
     Args:
         page: The lists.
@@ -121,13 +123,14 @@ def dla(
     some = click.any(axis=1)  # lists without a click weigh nothing
     click, pair, mask = click[some], page.pair[some], page.mask[some]
     size = len(page.pairs)
-    x = None if features is None else design(features, size)[:, :-1]
+    x = None if features is None else _table(features, size)
+    curves: list[np.ndarray] = []
     dead = click.sum(axis=0) == 0
     clicks = typical(_by_pair(click, pair, size))
     cap = CAP if x is None and clicks < FEW else np.exp(-FLOOR)
 
     def beliefs(state: np.ndarray) -> Beliefs:
-        score = state[ranks:] if x is None else x @ state[ranks:]
+        score = state[ranks:] if x is None else x[:-1] @ state[ranks:]
         return _beliefs(pair, mask, state[:ranks], score, cap)
 
     def step(state: np.ndarray) -> np.ndarray:
@@ -144,7 +147,9 @@ def dla(
             moved = np.clip(moved, FLOOR, -FLOOR)
             moved -= np.log(np.exp(moved).mean())
         else:
-            moved = rest + _newton(x, pair, seen, expected, total)
+            if len(curves) < CURVES:
+                curves.append(_curve(x, pair, expected, total))
+            moved = rest + _newton(x, pair, seen - expected, curves[-1])
         # g: the same by rank.
         liked = click * own.v
         wanted = liked.sum(axis=1, keepdims=True) * own.g
@@ -220,12 +225,12 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
     """
     units, ranks = page.pair.shape
     size = len(page.pairs)
-    x = design(features, size)[:, :-1]
+    table = _table(features, size)
     dead = np.isnan(state[:ranks])
     g = np.where(dead, FLOOR, state[:ranks])
-    own = _beliefs(page.pair, page.mask, g, x @ state[ranks:], np.exp(-FLOOR))
+    own = _beliefs(page.pair, page.mask, g, table[:-1] @ state[ranks:], np.exp(-FLOOR))
     click = np.asarray(page.clicked.sum(axis=1)).reshape(units, ranks)
-    blocks = _jacobian(page, own, click, np.vstack([x, np.zeros(x.shape[1])]))
+    blocks = _jacobian(page, own, click, table)
     # Rank 1 is the scale, ranks without a click have no parameter; f is projected.
     free = np.flatnonzero(~dead)[1:]
     gg, gf, fg = blocks.gg[np.ix_(free, free)], blocks.gf[free], blocks.fg[:, free]
@@ -235,8 +240,7 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
     solved = np.linalg.solve(jacobian.T, np.eye(len(jacobian), len(free))).T
     by_rank = np.zeros((len(free), ranks))
     by_rank[:, free] = solved[:, : len(free)]
-    by_pair = np.zeros((len(free), size + 1))
-    by_pair[:, :size] = solved[:, len(free) :] @ x.T
+    by_pair = solved[:, len(free) :] @ table.T
     # What a click at a rank of a page does, less what its list expected of it.
     variance = np.zeros(ranks)
     for k, row, line in zip(free, by_rank, by_pair, strict=True):
@@ -300,24 +304,33 @@ def _rows(values: np.ndarray, pair: np.ndarray, size: int) -> sparse.csr_array:
     return sparse.csr_array((values.ravel(), pair.ravel(), ends), (lists, size))
 
 
-def _newton(
-    x: np.ndarray,
-    pair: np.ndarray,
-    seen: np.ndarray,
-    expected: np.ndarray,
-    total: np.ndarray,
+def _table(features: np.ndarray, size: int) -> np.ndarray:
+    """(P + 1, F) float64 features of the pairs, checked, and 0 for padding."""
+    x = design(features, size)
+    table = np.zeros((size + 1, x.shape[1] - 1))
+    table[:size] = x[:, :-1]
+    return table
+
+
+def _curve(
+    table: np.ndarray, pair: np.ndarray, expected: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """A Newton step of the weighted listwise softmax loss; no logit moves over 2."""
-    table = np.vstack([x, np.zeros(x.shape[1])])
-    flat = pair.ravel()
-    pull = np.bincount(flat, (seen - expected).ravel(), minlength=len(table))
-    mass = np.bincount(flat, expected.ravel(), minlength=len(table))
+    """(F, F) curvature of the weighted listwise softmax loss."""
     share = np.divide(expected, total, out=np.zeros_like(expected), where=total > 0)
+    mass = np.bincount(pair.ravel(), expected.ravel(), minlength=len(table))
     curve = squared(table, mass)
     for start in range(0, len(pair), PIECE):  # features of all cells fill no memory
         part = slice(start, start + PIECE)
         mean = _rows(share[part], pair[part], len(table)) @ table
         curve -= squared(mean, total[part, 0])
-    move = np.linalg.lstsq(curve, table.T @ pull, rcond=1e-10)[0]
+    return curve
+
+
+def _newton(
+    table: np.ndarray, pair: np.ndarray, surprise: np.ndarray, curve: np.ndarray
+) -> np.ndarray:
+    """A Newton step of the weighted listwise softmax loss; no logit moves over 2."""
+    pull = np.bincount(pair.ravel(), surprise.ravel(), minlength=len(table))
+    move = np.linalg.lstsq(curve, pull @ table, rcond=1e-10)[0]
     reach = np.abs(table @ move).max(initial=0.0)
     return move * min(1.0, 2.0 / max(reach, 1e-12))

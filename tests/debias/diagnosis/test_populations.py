@@ -98,7 +98,7 @@ def test_one_component_from_counts_is_a_fixed_point_of_em():
     assert (tally(counted, happened).clicked == counted.clicked).all()
     assert (tally(counted, happened[:50]).shown.sum()) == log.mask[:50].sum()
     one = fit_one(counted)
-    gamma, theta = one.gamma[:, 0], one.theta[:, 0]
+    gamma, theta = one.gamma[0], one.theta[0]
     both = gamma[counted.pair] * theta[counted.rank]
     skipped = (counted.shown - counted.clicked) / (1 - both)
     seen = counted.by_rank(counted.clicked + skipped * (theta[counted.rank] - both))
@@ -133,9 +133,9 @@ def test_the_likelihood_of_a_session_by_hand():
         np.array([[0.5, 0.2], [0.4, 0.8]]),
         np.array([[1.0, 0.6], [0.5, 0.9]]),
     )
-    mixture = Mixture(gamma, theta, np.array([0.3, 0.7]))
+    mixture = Mixture(gamma.T, theta.T, np.array([0.3, 0.7]))
     happened = happened_cells(counted, log.click)
-    p = chances(counted, mixture)
+    p = chances(counted, mixture).T
     logs = happened @ np.concatenate([np.log(1 - p), np.log(p)])
     first = [0.5 * 1.0 * (1 - 0.4 * 0.5), 0.2 * 0.6 * (1 - 0.8 * 0.9)]
     second = [0.4 * 1.0, 0.8 * 0.6]  # the hole says nothing
@@ -151,7 +151,7 @@ def test_more_components_fit_no_worse():
     two = fit_mixture(counted, happened, one, 2, rng)
 
     def likelihood(mixture):
-        p = chances(counted, mixture)
+        p = chances(counted, mixture).T
         each = happened @ np.concatenate([np.log(1 - p), np.log(p)])
         return np.log((np.exp(each) * mixture.share).sum(axis=1)).sum()
 
