@@ -8,6 +8,7 @@ with the number of sessions. Counts of parts of a log add up to those of all of 
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -292,6 +293,16 @@ def incidence(counted: Cells) -> sparse.csr_array:
     return sparse.csr_array((ones, (cell[keep], session[keep])), shape)
 
 
+def by_pair_and_rank(counted: Cells, value: np.ndarray) -> Any:
+    """(P, K) of the cells' values (M,); a sparse array where most would be empty."""
+    rows, size = (counted.pair, counted.rank), (counted.pairs, counted.ranks)
+    if np.prod(size) > DENSE * len(value):
+        return sparse.csr_array((value, rows), size)
+    table = np.zeros(size)
+    table[rows] = value
+    return table
+
+
 def products(counted: Cells, value: np.ndarray) -> np.ndarray:
     """(K, K) sums over pairs of value at one rank times value at the other; of (M,).
 
@@ -299,13 +310,9 @@ def products(counted: Cells, value: np.ndarray) -> np.ndarray:
     >>> products(cells(log), np.array([1.0, 2.0, 3.0, 4.0])).tolist()
     [[10.0, 14.0], [14.0, 20.0]]
     """
-    rows, size = (counted.pair, counted.rank), (counted.pairs, counted.ranks)
-    if np.prod(size) > DENSE * len(value):
-        table = sparse.csr_array((value, rows), size)
-        return (table.T @ table).toarray()
-    full = np.zeros(size)
-    full[rows] = value
-    return full.T @ full
+    table = by_pair_and_rank(counted, value)
+    both = table.T @ table
+    return both.toarray() if sparse.issparse(both) else both
 
 
 def typical(counts: np.ndarray) -> float:

@@ -27,7 +27,7 @@ from scipy import sparse
 from debias.data import ClickLog
 from debias.propensity.cells import Pairs, pairs, typical
 from debias.propensity.pbm_maximum import accelerated
-from debias.propensity.position_based import design, squared
+from debias.propensity.position_based import checked, squared
 
 FLOOR = -20.0  # log attraction of an item that is never clicked
 # Clicks of the item of the median click that the tabular form needs. On simulated logs
@@ -71,6 +71,9 @@ def pages(log: ClickLog) -> Pages:
     _, first, number = np.unique(
         (pair + 1) @ odd, return_index=True, return_inverse=True
     )
+    # Lists of a query share pairs: next to each other, these stay in the cache.
+    order = np.argsort(pair[first, 0], kind="stable")
+    first, number = first[order], np.argsort(order)[number]
     session, rank = np.nonzero(log.click)
     clicked = sparse.csr_array(
         (np.ones(len(rank)), (number[session] * log.list_size + rank, session)),
@@ -276,10 +279,14 @@ def _jacobian(
     weighted = more[:, None] * own.g
     gg = own.g.T @ weighted - np.diag(weighted.sum(axis=0))
     # What each rank reads of its own pairs: v_k over f, and w_l over g.
-    at = np.broadcast_to(np.arange(ranks), page.pair.shape).ravel(), page.pair.ravel()
-    shape = (ranks, len(table))
-    gf = -(sparse.csr_array((liked.ravel(), at), shape) @ table)
-    fg = -(sparse.csr_array((seen.ravel(), at), shape) @ table).T
+    at = (page.pair * ranks + np.arange(ranks)).ravel()
+    size = len(table) * ranks
+
+    def read(value: np.ndarray) -> np.ndarray:
+        own = np.bincount(at, value.ravel(), minlength=size)
+        return own.reshape(-1, ranks).T @ table
+
+    gf, fg = -read(liked), -read(seen).T
     mass = _by_pair(much[:, None] * own.f, page.pair, len(table) - 1)
     ff = -squared(table, np.append(mass, 0.0))
     for start in range(
@@ -306,9 +313,9 @@ def _rows(values: np.ndarray, pair: np.ndarray, size: int) -> sparse.csr_array:
 
 def _table(features: np.ndarray, size: int) -> np.ndarray:
     """(P + 1, F) float64 features of the pairs, checked, and 0 for padding."""
-    x = design(features, size)
-    table = np.zeros((size + 1, x.shape[1] - 1))
-    table[:size] = x[:, :-1]
+    features = checked(features, size)
+    table = np.zeros((size + 1, features.shape[1]))
+    table[:size] = features
     return table
 
 

@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.special import expit
 
-from debias.propensity.cells import Cells, typical
+from debias.propensity.cells import Cells, by_pair_and_rank, products, typical
 from debias.propensity.examination import Fit
 from debias.propensity.pbm_maximum import (
     TINY,
@@ -92,21 +92,18 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
     kept = known[counted.rank]
     clicked = counted.clicked * kept
     clicks = counted.by_pair(clicked)
+    root = np.sqrt(clicks)[counted.pair]
     free = known.copy()
     free[0] = False  # theta_1 = 1 is the scale
     inner = np.ix_(free, free)
-
-    def table(value: np.ndarray) -> sparse.csr_array:
-        at = (counted.pair, counted.rank)
-        return sparse.csr_array((value, at), (counted.pairs, counted.ranks))
 
     def parts(log_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each cell: s over n, and P(click); and the inverse information (K, K)."""
         theta = np.exp(log_theta)[counted.rank] * kept
         total = np.maximum(counted.by_pair(counted.shown * theta), TINY)
         share, p = theta / total[counted.pair], theta * (clicks / total)[counted.pair]
-        both = table(counted.shown * p).T @ table(counted.shown * share)
-        information = np.diag(counted.by_rank(counted.shown * p)) - both.toarray()
+        both = products(counted, counted.shown * share * root)
+        information = np.diag(counted.by_rank(counted.shown * p)) - both
         inverse = np.zeros_like(information)
         inverse[inner] = np.linalg.pinv(information[inner], hermitian=True)
         return share, p, inverse
@@ -121,8 +118,8 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
             break
     share, p, inverse = parts(log_theta)
     # A click more pulls at its own rank, less at all ranks by their shares.
-    pull = table(counted.shown * share)[counted.pair].toarray().T
-    influence = (inverse[:, counted.rank] - inverse @ pull) * kept
+    pull = by_pair_and_rank(counted, counted.shown * share) @ inverse
+    influence = (inverse[:, counted.rank] - pull[counted.pair].T) * kept
     ties = counted.by_pair(kept)[counted.pair] > 1
     return Fit(
         np.where(known, log_theta, np.nan),
@@ -234,8 +231,7 @@ def _information(
     """(K + F, K + F) expected information of log theta and the weights; rank 1: 0."""
     weight = counted.shown * p / (1 - p)
     slope = 1 - gamma
-    at, shape = (counted.rank, counted.pair), (counted.ranks, counted.pairs)
-    both = sparse.csr_array((weight * slope[counted.pair], at), shape) @ x
+    both = by_pair_and_rank(counted, weight * slope[counted.pair]).T @ x
     ranks = np.diag(counted.by_rank(weight))
     ranks[0] = both[0] = 0.0
     pairs = squared(x, counted.by_pair(weight) * slope**2)
@@ -290,10 +286,22 @@ def _scored(counted: Cells, x: np.ndarray, state: np.ndarray) -> np.ndarray:
 
 def design(features: np.ndarray, rows: int) -> np.ndarray:
     """(rows, F + 1) float64 features with an intercept, checked."""
-    x = np.asarray(features, dtype=np.float64)
+    features = checked(features, rows)
+    x = np.ones((rows, features.shape[1] + 1))
+    x[:, :-1] = features
+    return x
+
+
+def checked(features: np.ndarray, rows: int) -> np.ndarray:
+    """(rows, F) features, which are finite.
+
+    Raises:
+        ValueError: They are not, or have another shape.
+    """
+    x = np.asarray(features)
     if x.ndim != 2 or len(x) != rows:
         raise ValueError(f"features must have shape ({rows}, F), got {x.shape}")
     if not np.isfinite(x).all():
         row, column = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(f"features must be finite, got {x[row, column]} at row {row}")
-    return np.column_stack([x, np.ones(rows)])
+    return x
