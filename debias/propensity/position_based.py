@@ -6,6 +6,8 @@ gamma_i = sigmoid(w . x_i + b) of the item's features (regression-EM, Wang et al
 Position Bias Estimation for Unbiased Learning to Rank in Personal Search, WSDM 2018).
 """
 
+from functools import partial
+
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
@@ -25,6 +27,7 @@ from debias.propensity.pbm_maximum import (
 CERTAIN = 1 - 1e-9
 ROWS = 1 << 13  # of features whose products a cache holds
 SCORINGS, HALVINGS = 50, 12
+NEAR = 1e-2  # a last step below which scoring keeps its information
 SETTLED = 1e-8  # what a last step of scoring moves a parameter by
 EDGE = 1e-3  # log ratios closer to 0 than this are no difference
 FEW = (
@@ -182,7 +185,10 @@ def regression_em(
     shown_pair = counted.by_pair(counted.shown)
     shown_rank = np.maximum(counted.by_rank(counted.shown), TINY)
 
-    def step(state: np.ndarray) -> np.ndarray:
+    def bend(gamma: np.ndarray) -> np.ndarray:
+        return squared(x, shown_pair * gamma * (1 - gamma))
+
+    def step(state: np.ndarray, curve: np.ndarray | None = None) -> np.ndarray:
         theta, beta = state[: counted.ranks], state[counted.ranks :]
         gamma = expit(x @ beta)
         g, t = gamma[counted.pair], theta[counted.rank]
@@ -191,14 +197,16 @@ def regression_em(
         seen[0] = 1.0
         liked = counted.by_pair(counted.clicked + rest * g * (1 - t))
         slope = x.T @ (liked - shown_pair * gamma)
-        curve = squared(x, shown_pair * gamma * (1 - gamma))
+        curve = bend(gamma) if curve is None else curve
         move = np.linalg.lstsq(curve, slope, rcond=1e-10)[0]
         # One Newton step may overshoot from afar: no logit moves by more than 2.
         reach = np.abs(x @ move).max(initial=0.0)
         return np.concatenate([seen, beta + move * min(1.0, 2.0 / max(reach, TINY))])
 
     start = _scored(counted, x, step(step(np.concatenate([theta, beta]))))
-    state, _ = accelerated(step, start, tolerance, iterations, low, high)
+    # Near the end one curvature serves: it says how far to go, not where to stop.
+    last = partial(step, curve=bend(expit(x @ start[counted.ranks :])))
+    state, _ = accelerated(last, start, tolerance, iterations, low, high)
     theta, beta = state[: counted.ranks], state[counted.ranks :]
     gamma = expit(x @ beta)
     known = counted.by_rank(counted.clicked) > 0
@@ -255,13 +263,15 @@ def _scored(counted: Cells, x: np.ndarray, state: np.ndarray) -> np.ndarray:
     theta = state[: counted.ranks]
     theta[counted.by_rank(counted.clicked) == 0] = TINY
     gamma, p, likelihood = at(state)
+    change, information = np.inf, np.zeros(0)
     for _ in range(SCORINGS):
         pull = (counted.clicked - counted.shown * p) / (1 - p)
         slope = np.append(
             counted.by_rank(pull), x.T @ (counted.by_pair(pull) * (1 - gamma))
         )
         slope[0] = 0.0
-        information = _information(counted, x, gamma, p)
+        if change > NEAR:
+            information = _information(counted, x, gamma, p)
         move = np.linalg.lstsq(information, slope, rcond=1e-10)[0]
         reach = np.abs(x @ move[counted.ranks :]).max(initial=0.0)
         move *= min(1.0, 2.0 / max(reach, np.abs(move[: counted.ranks]).max(), TINY))
