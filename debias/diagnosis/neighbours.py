@@ -20,6 +20,7 @@ from debias.diagnosis.finding import POWER, Finding
 from debias.propensity.cells import cells
 from debias.propensity.click_models import PositionBased
 
+BATCH, STEPS = 256, 50  # sessions a step, steps an execution
 SIDES = ("above", "below")
 # Change of the click rate by one standard deviation of the neighbours. By the measured
 # examination of Joachims et al. (SIGIR 2005), standing at rank 2 instead of 1 costs as
@@ -314,9 +315,12 @@ def _attention(
     ]
     scores = []
     for model in models:
-        model.compile(keras.optimizers.Adam(0.005))
+        steps = -(-len(train) // BATCH)
+        model.compile(
+            keras.optimizers.Adam(0.005), steps_per_execution=min(STEPS, steps)
+        )
         model.fit(
-            batches(train, scaled, 256, seed=seed),
+            batches(train, scaled, BATCH, seed=seed),
             validation_data=batches(stop, scaled, 4096, shuffle=False),
             epochs=epochs,
             callbacks=[

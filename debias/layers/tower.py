@@ -15,7 +15,7 @@ from debias.engine.seeds import seed_at
 from debias.engine.tensors import glorot, rowwise
 from debias.types import Tensor
 
-_PIECE = 1 << 17  # items that mean and deviation are taken of at once
+_PIECE = 1 << 12  # items that mean and deviation are taken of at once
 
 
 def symlog(x: Tensor) -> Tensor:

@@ -234,6 +234,20 @@ def _table(data: RankingData, preprocess: keras.layers.Layer | None) -> tf.Tenso
     return tf.concat([tf.convert_to_tensor(preprocess(p)) for p in pieces], 0)
 
 
+def applied(layer: keras.layers.Layer | None, features: np.ndarray) -> np.ndarray:
+    """Features (items, F) passed through a layer in pieces; None leaves them as is."""
+    if layer is None:
+        return features
+    starts = range(0, len(features), PIECE)
+    pieces = (np.asarray(layer(features[start : start + PIECE])) for start in starts)
+    first = next(pieces)
+    out = np.empty((len(features), *first.shape[1:]), np.float32)
+    out[: len(first)] = first
+    for start, piece in zip(starts[1:], pieces, strict=True):
+        out[start : start + len(piece)] = piece
+    return out
+
+
 def _batch(cells: Cells, table: tf.Tensor, packed: bool) -> tuple[Cells, tf.Tensor]:
     """A batch as `batches` describes it, of its cells and the features of all items."""
     item = cells["item"]

@@ -6,9 +6,10 @@ import numpy as np
 from debias.data import ClickLog, RankingData
 from debias.layers import BiasTower, Standardize, Tower
 from debias.models import Product
-from debias.models.batches import batches
+from debias.models.batches import applied, batches
 from debias.models.click_model import ClickModel
 
+BATCH, STEPS = 128, 50  # sessions a step, steps an execution
 ITEMS = 20_000  # impressions over which clicks are predicted
 LAYOUT = ("row", "column", "device")
 
@@ -55,7 +56,7 @@ def bias_tower(
     features = np.asarray(features, np.float32)
     log.check(len(features))
     if model is None:
-        features = np.asarray(Standardize().adapt(features)(features))
+        features = applied(Standardize().adapt(features), features)
         places = BiasTower({"position": log.list_size}, center=1.0, seed=seed)
         model = Product(Tower((32,), seed=seed), places)
     if not model.built:
@@ -84,9 +85,10 @@ def _fit(
     data = RankingData(features, None, np.array([0, len(features)]))
     held, rest = log.split((0.1, 0.9), np.random.default_rng(seed))
     stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
-    model.compile(keras.optimizers.Adam(rate))
+    steps = -(-(len(rest) or len(log)) // BATCH)
+    model.compile(keras.optimizers.Adam(rate), steps_per_execution=min(STEPS, steps))
     model.fit(
-        batches(rest if len(held) else log, data, 128, seed=seed),
+        batches(rest if len(held) else log, data, BATCH, seed=seed),
         validation_data=batches(held, data, 4096, shuffle=False) if len(held) else None,
         epochs=epochs,
         callbacks=[stop] if len(held) else None,

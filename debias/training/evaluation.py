@@ -14,13 +14,13 @@ from debias.data.stream import even_pieces
 from debias.data.summary import count
 from debias.engine.scoring import Scorer, scored_by
 from debias.models import ClickModel, Ranker
-from debias.models.batches import PACKS, batches
+from debias.models.batches import PACKS, applied, batches
 from debias.models.click_model import argument_errors
 from debias.models.trees import Trees
 from debias.training.expected import NewPolicy, clicks_to_expect, guessed_by
 from debias.training.fitting import Fitted, collect
 from debias.training.results import Printed
-from debias.training.splits import applied, shown_only
+from debias.training.splits import shown_only
 
 CUTOFFS = (1, 3, 5, 10)
 PER_RANK = ("click_rate", "predicted", "perplexity")

@@ -12,9 +12,9 @@ from scipy.special import expit
 from debias.data import ClickLog, RankingData
 from debias.engine.scoring import Scorer, scored_by
 from debias.models import ClickModel
+from debias.models.batches import applied
 from debias.models.trees import Trees
 from debias.propensity import off_policy, slates
-from debias.training.splits import applied
 
 ITEMS = 2_000_000  # of ranking data for which each click is guessed
 WORK = 20_000_000  # items drawn at most, to count placements

@@ -12,12 +12,12 @@ from debias.data.kinds import Features, column_names, recoded, trained
 from debias.data.layout import Layout, layout_of
 from debias.data.splits import random_parts
 from debias.layers import Standardize
+from debias.models.batches import applied
 
 FEW = 50  # queries; below, sessions are held out instead
 PARTS = (0.8, 0.1, 0.1)  # to learn from, to judge passes by, to test
 JUDGES = 250_000  # sessions of a stream that are held in memory to judge or test by
 ROW_GROUPS = 48  # row groups of a stream that those are drawn from
-PIECE = 1 << 14  # items scaled at once
 LAYOUT = ("row", "column", "device", "context")
 
 
@@ -256,17 +256,3 @@ def standardized(
         layer = Standardize.of(kinds).adapt(features, shown)
     scaled = applied(layer, features)
     return layer, RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
-
-
-def applied(layer: keras.layers.Layer | None, features: np.ndarray) -> np.ndarray:
-    """Features (items, F) passed through a layer in pieces; None leaves them as is."""
-    if layer is None:
-        return features
-    starts = range(0, len(features), PIECE)
-    pieces = (np.asarray(layer(features[start : start + PIECE])) for start in starts)
-    first = next(pieces)
-    out = np.empty((len(features), *first.shape[1:]), np.float32)
-    out[: len(first)] = first
-    for start, piece in zip(starts[1:], pieces, strict=True):
-        out[start : start + len(piece)] = piece
-    return out
