@@ -63,6 +63,22 @@ def test_keras_is_quietened_too_and_what_it_made_is_not_collected_again(tmp_path
     assert (done.stdout, done.stderr) == ("True False\n", "")
 
 
+def test_what_no_command_asks_of_keras_is_not_imported_with_it(tmp_path):
+    for name in ("jax", "pandas"):
+        (tmp_path / f"{name}.py").write_text("")
+    optional = "".join(
+        f"try:\n    import {name}\n    print({name!r})\nexcept ImportError: pass\n"
+        for name in ("jax", "pandas")
+    )
+    later = f"{IMPORT}import tensorflow, pandas; print('later', pandas.__name__)"
+    assert started(tmp_path, optional, later).stdout == "later pandas\n"
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    for more in ({"KERAS_HOME": str(tmp_path)}, {"KERAS_BACKEND": "jax"}):
+        assert (
+            started(tmp_path, optional, later, **more).stdout == "jax\nlater pandas\n"
+        )
+
+
 def test_a_closed_standard_error_is_no_hindrance(tmp_path):
     closed = f"import os; os.close(2); {IMPORT}import tensorflow"
     done = started(tmp_path, "print(7)", closed, log="")
