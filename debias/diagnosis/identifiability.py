@@ -264,9 +264,9 @@ def profile(
     identified[0] = shown[0]
     theta[~free] = np.nan
     theta[0] = 0.0
-    found = _judge_profile(identified, shown, moves[above])
+    judged = _judge_profile(identified, shown, moves[above])
     return Profile(
-        *(np.arange(1, ranks + 1), theta, moves, statistic, identified), **vars(found)
+        *(np.arange(1, ranks + 1), theta, moves, statistic, identified), **vars(judged)
     )
 
 

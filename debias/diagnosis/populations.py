@@ -403,16 +403,16 @@ def _pass(
         joint = _joint(happened, both, old.share)
         who = np.exp(joint - joint.max(axis=0))
         who /= who.sum(axis=0)
-        new = Mixture(*map(np.empty_like, old[:2]), who.mean(axis=1, dtype=float))
+        gamma, theta = np.empty_like(old.gamma), np.empty_like(old.theta)
         for m, own in enumerate(both):
             skipped, clicked = np.split(back @ who[m], 2)
             # Expected attractive, and examined, among impressions without a click.
             rest, shown = skipped / (1 - own), skipped + clicked
             liked = counted.by_pair(clicked + rest * (old.gamma[m, counted.pair] - own))
             seen = counted.by_rank(clicked + rest * (old.theta[m, counted.rank] - own))
-            new.gamma[m] = (liked + prior) / (counted.by_pair(shown) + PULL)
-            new.theta[m] = (seen + 1) / (counted.by_rank(shown) + 2)
-        return _pack(new)
+            gamma[m] = (liked + prior) / (counted.by_pair(shown) + PULL)
+            theta[m] = (seen + 1) / (counted.by_rank(shown) + 2)
+        return _pack(Mixture(gamma, theta, who.mean(axis=1, dtype=float)))
 
     return step
 
