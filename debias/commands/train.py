@@ -354,13 +354,14 @@ def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str
     from debias.data import ClickLog
     from debias.data.presentation import as_records
     from debias.data.summary import summarize
-    from debias.training import prepare
 
     sessions, data, devices, reading = log.open()
     assert data is not None
     scales = {} if reading is None else as_records(reading.scales)
     if isinstance(sessions, ClickLog):
         inputs.check_usable(summarize(sessions), log.source.log)
+    from debias.training import prepare  # TensorFlow, when the log is read and parsed
+
     given = [data]
     del data, reading  # what `prepare` lets go of is held by nobody else
     prepared = prepare(sessions, given.pop(), seed, targets=model in READS_TARGETS)

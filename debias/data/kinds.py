@@ -6,7 +6,7 @@ all numbers, so that scaling need know no more than how many columns to leave al
 missing number is NaN.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -187,10 +187,19 @@ def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
     >>> recoded(np.array([[0.0], [1.0], [2.0], [3.0]]), (have,), (want,)).tolist()
     [[0.0], [1.0], [1.0], [2.0]]
     """
+    return recoder(have, want)(matrix)
+
+
+def recoder(have: Features, want: Features) -> Callable[[np.ndarray], np.ndarray]:
+    """What `recoded` does to a matrix, so that pieces of one are prepared for once.
+
+    Raises:
+        ValueError: As for `recoded`.
+    """
     if have == want:
-        return matrix
+        return lambda matrix: matrix
     place, known = starts(have), {each.name: each for each in have}
-    out = np.zeros((len(matrix), sum(each.width for each in want)), np.float32)
+    plan = []
     for each, start in zip(want, starts(want).values(), strict=True):
         there = known.get(each.name)
         if there is None:
@@ -198,28 +207,42 @@ def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
                 f"the items have no feature {each.name}; there are "
                 f"{' '.join(known)[:300]}"
             )
-        block = matrix[:, place[each.name] :][:, : min(there.width, each.width)]
         if there.coded and not each.coded:
             raise ValueError(
                 f"the feature {each.name} holds categories, and the model reads it as "
                 "a number; read the items with numbers=NAME"
             )
-        if each.coded and each.values != there.values:
-            block = _recoded(block, there, each)
-        out[:, start : start + block.shape[1]] = block
-    return out
+        other = each.coded and each.values != there.values
+        change = _recoder(there, each) if other else None
+        plan.append((place[each.name], start, min(there.width, each.width), change))
+    size = sum(each.width for each in want)
+
+    def made(matrix: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(matrix), size), np.float32)
+        for source, start, width, change in plan:
+            block = matrix[:, source : source + width]
+            out[:, start : start + width] = block if change is None else change(block)
+        return out
+
+    return made
 
 
-def _recoded(block: np.ndarray, have: Feature, want: Feature) -> np.ndarray:
+def _recoder(have: Feature, want: Feature) -> Callable[[np.ndarray], np.ndarray]:
     number = {value: code for code, value in enumerate(want.values, FIRST)}
     if have.coded:
         codes = [number.get(value, UNKNOWN) for value in have.values]
-        return np.array([MISSING, UNKNOWN, *codes], np.float32)[block.astype(np.int64)]
-    values, inverse = np.unique(block, return_inverse=True)
-    codes = [
-        MISSING if np.isnan(v) else number.get(number_text(v), UNKNOWN) for v in values
-    ]
-    return np.array(codes, np.float32)[inverse].reshape(block.shape)
+        table = np.array([MISSING, UNKNOWN, *codes], np.float32)
+        return lambda block: table[block.astype(np.int64)]
+
+    def of_numbers(block: np.ndarray) -> np.ndarray:
+        values, inverse = np.unique(block, return_inverse=True)
+        codes = [
+            MISSING if np.isnan(v) else number.get(number_text(v), UNKNOWN)
+            for v in values
+        ]
+        return np.array(codes, np.float32)[inverse].reshape(block.shape)
+
+    return of_numbers
 
 
 def number_text(value: float) -> str:

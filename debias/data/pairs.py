@@ -28,10 +28,11 @@ class Pairs(NamedTuple):
 
     Attributes:
         number: (n,) pair of each shown item, -1 for what is not kept.
-        query: (P,) query number of each pair, ascending from 0.
+        query: (P,) int32 query number of each pair, ascending from 0.
         items: (P,) name of each pair's item.
         queries: Names of the queries, None where nothing names them.
-        key: (P,) query and item as the rows have them: query code times items + item.
+        key: (P,) query and item as the rows have them: query code times items + item;
+            empty where no table is joined.
     """
 
     number: np.ndarray
@@ -65,7 +66,7 @@ def pair_up(rows: Rows, kept: np.ndarray) -> Pairs:
     queries = rows.names.get("query")
     return Pairs(
         number,
-        query,
+        query.astype(np.int32),
         _array(rows.names["item"])[unique % count],  # one object of each name
         None if queries is None else _array(queries.take(pa.array(present))),
         unique,
@@ -247,7 +248,8 @@ class _Tables:
         self, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
         """Features, pairs of the rows, rows of the shown items, and what to say."""
-        matrix, pair = self._held["features"], np.arange(self._count)
+        matrix = self._held.pop("features")
+        pair = np.arange(self._count, dtype=np.int32)
         if self._rows is None:
             return matrix, pair, number, ()
         assert self._batch is not None
@@ -258,7 +260,7 @@ class _Tables:
         place[order] = np.arange(len(order), dtype=np.int32)
         row = np.where(number >= 0, place[number], np.int32(-1))
         row[np.concatenate(self._changed)] = place[self._count + code]
-        matrix = np.concatenate([matrix, rows[:, 1:].view(np.float32)])[order]
+        matrix = _inserted(matrix, rows[:, 1:].view(np.float32), order)
         note = (
             f"{self._batch.part}: {len(np.unique(rows[:, 0])):,} of {self._count:,} "
             "items of a query change their features between sessions: "
@@ -323,6 +325,29 @@ def _narrowed(matrix: np.ndarray, columns: Sequence[int]) -> np.ndarray:
     return matrix
 
 
+def _inserted(matrix: np.ndarray, rows: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """A matrix that is given up with rows put between its own, in the memory of it.
+
+    Args:
+        matrix: (P, F), whose rows keep their order.
+        rows: (R, F) to be put between.
+        order: (P + R,) which row of the two, one behind the other, comes at each place.
+    """
+    if not matrix.flags.owndata:
+        return np.concatenate([matrix, rows])[order]
+    count = len(matrix)
+    matrix.resize((len(order), matrix.shape[1]), refcheck=False)
+    # Rows move to higher places, if at all: from the end on, none is written over
+    # before it is read.
+    for stop in range(len(order), 0, -_PIECE):
+        some = order[max(stop - _PIECE, 0) : stop]
+        new = some >= count
+        piece = matrix[np.where(new, 0, some)]
+        piece[new] = rows[some[new] - count]
+        matrix[stop - len(some) : stop] = piece
+    return matrix
+
+
 def _check_same(
     present: Present,
     batch: Batch,
@@ -364,12 +389,10 @@ def ranking_of(pairs: Pairs, known: Known) -> RankingData:
 
 def in_rows(pairs: Pairs, known: Known) -> Pairs:
     """The pairs, of which one with several rows of features counts several times."""
-    return Pairs(
-        known.number,
-        pairs.query[known.pair],
-        pairs.items[known.pair],
-        pairs.queries,
-        pairs.key[known.pair],
+    return pairs._replace(
+        number=known.number,
+        query=pairs.query[known.pair],
+        items=pairs.items[known.pair],
     )
 
 

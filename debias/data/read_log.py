@@ -187,6 +187,10 @@ def _reading(
     log, first, rectangle_of = _log(rows, pairs, position, devices)
     log, scales = _with_many(log, rows, first, rectangle_of, scales)
     if passes == 2:
+        # Features take most of the memory: what they do not need goes before.
+        pairs = pairs._replace(key=np.zeros(0, np.int64))
+        rows.let_go("session", "query", "item", "click")
+        del position
         known = read_known(
             parts,
             chosen,
@@ -222,7 +226,7 @@ def _log(
     devices: Sequence[str] | None,
 ) -> tuple[ClickLog, np.ndarray, Callable[[np.ndarray, float], np.ndarray]]:
     """The log, the first row of each session, and what puts rows into its cells."""
-    kept = np.flatnonzero(pairs.number >= 0)
+    kept = np.flatnonzero(pairs.number >= 0).astype(np.int32)
     everything = len(kept) == len(pairs.number)
     session = rows.session if everything else rows.session[kept]
     present = np.bincount(session) > 0
@@ -231,7 +235,8 @@ def _log(
     count, list_size = int(session.max()) + 1, int(position[kept].max())
     first = np.empty(count, np.int64)
     first[session[::-1]] = kept[::-1]  # of several, the first stays
-    cell = session.astype(np.int64) * list_size + (position[kept] - 1)
+    cells_type = np.int32 if count * list_size < 1 << 31 else np.int64
+    cell = session.astype(cells_type) * list_size + (position[kept] - 1)
 
     def rectangle_of(values: np.ndarray, fill: float) -> np.ndarray:
         cells = np.full(count * list_size, fill, values.dtype)

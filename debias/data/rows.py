@@ -51,6 +51,14 @@ class Rows:
     notices: tuple[str, ...]
     many: dict[str, Features]
 
+    def let_go(self, *roles: str) -> None:
+        """Frees columns that nobody reads any more."""
+        if "session" in roles:
+            self.session = self.session[:0].copy()
+        for role in roles:
+            self.codes.pop(role, None)
+            self.values.pop(role, None)
+
     def fault(self, role: str, entry: int, what: str, todo: str = "") -> ValueError:
         """The error that names the place of a shown item."""
         number = int(np.searchsorted(self.ends, entry, side="right"))

@@ -28,6 +28,7 @@ from debias.engine.steps import Execution
 
 LAYOUT = ("row", "column", "device", "context")
 PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
+ALIGNED = 64  # bytes that the memory of a tensor begins at a multiple of
 PACKS = keras.backend.backend() == "tensorflow"  # JAX compiles for each number of items
 
 Cells = dict[str, tf.Tensor]  # of a batch: item, click with -1 at padding, layout
@@ -224,6 +225,25 @@ class LogBatches(tf.data.Dataset):
 _TABLES: WeakKeyDictionary[RankingData, tf.Tensor] = WeakKeyDictionary()
 
 
+def shareable(shape: tuple[int, ...]) -> np.ndarray:
+    """An empty float32 array whose memory a tensor can have, too: see `share`."""
+    size = int(np.prod(shape)) * 4
+    raw = np.empty(size + ALIGNED, np.uint8)
+    start = -raw.ctypes.data % ALIGNED
+    return raw[start : start + size].view(np.float32).reshape(shape)
+
+
+def share(data: RankingData) -> None:
+    """Has all batches of this data read its features where they are, without a copy.
+
+    Args:
+        data: Features are `shareable` and never change. On a GPU they are copied.
+    """
+    if data.features.size and not tf.config.list_physical_devices("GPU"):
+        # Held by the tensor as long as that lives.
+        _TABLES[data] = tf.experimental.dlpack.from_dlpack(data.features.__dlpack__())
+
+
 def _table(data: RankingData, preprocess: keras.layers.Layer | None) -> tf.Tensor:
     """The features of all items (items, F), preprocessed in pieces."""
     if preprocess is None:  # one copy for training, validation and test
@@ -234,14 +254,30 @@ def _table(data: RankingData, preprocess: keras.layers.Layer | None) -> tf.Tenso
     return tf.concat([tf.convert_to_tensor(preprocess(p)) for p in pieces], 0)
 
 
-def applied(layer: keras.layers.Layer | None, features: np.ndarray) -> np.ndarray:
-    """Features (items, F) passed through a layer in pieces; None leaves them as is."""
+def applied(
+    layer: keras.layers.Layer | None,
+    features: np.ndarray,
+    recode: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Features (items, F) passed through a layer in pieces; None leaves them as is.
+
+    Args:
+        layer: The layer.
+        features: As they come.
+        recode: What each piece passes before.
+
+    Returns:
+        An array that is `shareable`.
+    """
     if layer is None:
         return features
     starts = range(0, len(features), PIECE)
-    pieces = (np.asarray(layer(features[start : start + PIECE])) for start in starts)
+    change = recode or (lambda piece: piece)
+    pieces = (
+        np.asarray(layer(change(features[start : start + PIECE]))) for start in starts
+    )
     first = next(pieces)
-    out = np.empty((len(features), *first.shape[1:]), np.float32)
+    out = shareable((len(features), *first.shape[1:]))
     out[: len(first)] = first
     for start, piece in zip(starts[1:], pieces, strict=True):
         out[start : start + len(piece)] = piece

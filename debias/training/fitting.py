@@ -41,7 +41,7 @@ from debias.training.splits import (
     Prepared,
     prepare,
     standardized,
-    with_vocabulary,
+    vocabulary,
 )
 from debias.training.targets import Targets
 
@@ -229,8 +229,8 @@ def _split(
     weight: np.ndarray | None,
 ) -> Prepared:
     """`prepare` where the caller has held sessions out."""
-    features, kinds = with_vocabulary(data.features, data.kinds, log)
-    layer, scaled = standardized(features, preprocess, kinds)
+    kinds = vocabulary(data.features, data.kinds, log)
+    layer, scaled = standardized(data.features, preprocess, kinds, None, data.kinds)
     names = data.feature_names if kinds is None else column_names(kinds)
     layout = layout_of(validation)._replace(kinds=kinds)
     train, judges = Learners(log, scaled, weight), Part(validation, scaled)

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from debias.data import ClickLog, RankingData, Stream
-from debias.data.kinds import Features, column_names, recoded, trained
+from debias.data.kinds import Features, column_names, recoder, trained
 from debias.data.layout import Layout, layout_of
 from debias.data.splits import random_parts
 from debias.layers import Standardize
-from debias.models.batches import applied
+from debias.models.batches import applied, share
 
 FEW = 50  # queries; below, sessions are held out instead
 PARTS = (0.8, 0.1, 0.1)  # to learn from, to judge passes by, to test
@@ -109,12 +109,12 @@ def prepare(
         )
         layout = layout_of(ClickLog.concatenate([validation, test]))
         features = data.features
-    names, kinds = data.feature_names, data.kinds
+    names, coded = data.feature_names, data.kinds
     del data  # features are held once from here on if the caller lets go of them
-    features, kinds = with_vocabulary(features, kinds, train)
+    kinds = vocabulary(features, coded, train)
     layout = layout._replace(kinds=kinds)
     names = names if kinds is None else column_names(kinds)
-    scale, scaled = standardized(features, preprocess, kinds, train)
+    scale, scaled = standardized(features, preprocess, kinds, train, coded)
     judges, tests = Part(validation, scaled), Part(test, scaled)
     return Prepared(Learners(train, scaled), judges, tests, by, layout, scale, names)
 
@@ -211,26 +211,25 @@ def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
     return ClickLog.trusted(**columns), features
 
 
-def with_vocabulary(
+def vocabulary(
     features: np.ndarray, kinds: Features | None, train: ClickLog | Stream
-) -> tuple[np.ndarray, Features | None]:
-    """Features with codes of the vocabularies that training sessions show.
+) -> Features | None:
+    """Features with the vocabularies that training sessions show.
 
     A value that they show less than `debias.data.kinds.RARE` times is out of
     vocabulary. Of sessions on disk, all items count as shown often enough.
 
     Args:
         features: (items, F) of all items.
-        kinds: What they are; None: numbers alone, which stay as they are.
+        kinds: What they are; None: numbers alone, which have none.
         train: The sessions to learn from.
     """
     if kinds is None:
-        return features, None
+        return None
     times = None
     if isinstance(train, ClickLog):
         times = np.bincount(train.item[train.mask], minlength=len(features))
-    wanted = trained(kinds, features, times)
-    return recoded(features, kinds, wanted), wanted
+    return trained(kinds, features, times)
 
 
 def standardized(
@@ -238,6 +237,7 @@ def standardized(
     layer: keras.layers.Layer | None = None,
     kinds: Features | None = None,
     train: ClickLog | Stream | None = None,
+    coded: Features | None = None,
 ) -> tuple[keras.layers.Layer, RankingData]:
     """Scaled features as ranking data of one query, and the layer that scales them.
 
@@ -247,6 +247,7 @@ def standardized(
         kinds: What they are; None: numbers alone.
         train: The sessions to learn from, whose items the layer is adapted to; None, or
             sessions on disk: all items.
+        coded: What they are as they come, where `kinds` has other vocabularies.
     """
     if layer is None:
         shown = None
@@ -254,5 +255,10 @@ def standardized(
             shown = np.zeros(len(features), bool)
             shown[train.item[train.mask]] = True
         layer = Standardize.of(kinds).adapt(features, shown)
-    scaled = applied(layer, features)
-    return layer, RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
+    recode = None
+    if coded is not None and kinds is not None:
+        recode = recoder(coded, kinds)
+    scaled = applied(layer, features, recode)
+    data = RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
+    share(data)
+    return layer, data

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from debias.data import ClickLog, RankingData, Stream
-from debias.data.kinds import column_names
+from debias.data.kinds import column_names, recoded
 from debias.models.trees import Counts, Trees, TreesConfig, boost, likelihood, places
 from debias.propensity.cells import cells
 from debias.propensity.choice import propensities
 from debias.propensity.judgments import judge
 from debias.training.results import Printed
-from debias.training.splits import held_out, with_vocabulary
+from debias.training.splits import held_out, vocabulary
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ def fit_trees(
     log.check(data)
     parts, by = held_out(log, config.seed)
     train = parts[0]
-    features, kinds = with_vocabulary(data.features, data.kinds, train)
+    features, kinds = data.features, vocabulary(data.features, data.kinds, train)
+    if data.kinds is not None and kinds is not None:
+        features = recoded(features, data.kinds, kinds)
     names = data.feature_names if kinds is None else column_names(kinds)
     # Only shown items take part, in rows of their own.
     shown = np.unique(np.concatenate([part.item[part.mask] for part in parts]))

@@ -38,6 +38,21 @@ def test_unshuffled_batches_by_hand():
     assert batch["features"].dtype == clicks.dtype == np.float32
 
 
+def test_features_that_are_shared_are_read_where_they_are():
+    data = RankingData.trusted(pipeline.shareable((9, 4)), None, DATA.offsets)
+    assert data.features.ctypes.data % pipeline.ALIGNED == 0
+    pipeline.share(data)
+    data.features[:] = DATA.features
+    found, wanted = (
+        arrays(batches(LOG, each, 5, shuffle=False)) for each in (data, DATA)
+    )
+    np.testing.assert_array_equal(found[0][0]["features"], wanted[0][0]["features"])
+    plain = RankingData.trusted(np.zeros((9, 4), np.float32), None, DATA.offsets)
+    pipeline._table(plain, None)
+    plain.features[:] = 1  # somebody's own, who may
+    assert arrays(batches(LOG, plain, 5, shuffle=False))[0][0]["features"].max() == 0
+
+
 def test_packed_batches_say_which_item_a_cell_shows():
     batch, clicks = arrays(batches(LOG, DATA, 5, shuffle=False, packed=True))[0]
     plain, expected = arrays(batches(LOG, DATA, 5, shuffle=False))[0]

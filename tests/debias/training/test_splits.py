@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from debias.data import ClickLog
+from debias.data import ClickLog, RankingData
+from debias.data.kinds import Feature
+from debias.models import batches
 from debias.training import held_out, held_out_of_stream, prepare
 from tests.debias.training.worlds import DATA, FEATURES, LOG, SHOWN, written
 
@@ -24,6 +26,28 @@ def test_a_prepared_log_is_scaled_and_parted():
     np.testing.assert_allclose(learned.mean(axis=0), 0, atol=1e-4)
     wanted = np.asarray(found.preprocess(FEATURES[:5]))
     np.testing.assert_allclose(scaled[:5], wanted, rtol=1e-6)
+
+
+def test_rare_values_are_recoded_piece_by_piece(monkeypatch):
+    """As of one piece; what came is not changed."""
+    names = ("acme", "rare", "birch")
+    kinds = (Feature("brand", "category", names), Feature("price"))
+    price = FEATURES[:, 0]
+    brand = np.where(np.arange(len(price)) % 2, 2.0, 4.0)
+    brand[-1] = 3  # once
+    features = np.stack([brand, price], axis=1).astype(np.float32)
+    data = RankingData(features, None, [0, len(features)], kinds=kinds)
+    found = []
+    for size in (10_000, 7):
+        monkeypatch.setattr(batches, "PIECE", size)
+        found.append(prepare(SHOWN, data, seed=0))
+        assert found[-1].layout.kinds[0].values == ("acme", "birch")
+    one, many = (each.train.data.features for each in found)
+    np.testing.assert_allclose(one, many, rtol=1e-5)
+    wanted = np.where(np.arange(len(price)) % 2, 2, 3)
+    wanted[-1] = 1
+    assert one[:, 0].tolist() == wanted.tolist()
+    assert data.features[-1, 0] == 3
 
 
 def test_queries_are_held_out_whole_unless_there_are_few():
