@@ -17,6 +17,7 @@ from debias.data.arrays import first_fault, is_list, plain, value_at
 from debias.data.kinds import (
     FIRST,
     MISSING,
+    MOST,
     UNKNOWN,
     Feature,
     Features,
@@ -147,6 +148,7 @@ class Reader:
     ):
         self.kinds, self.asked, self.role = dict(kinds), set(asked), role
         self.cut: dict[str, int] = {}  # items whose lists are longer than is kept
+        self.beyond: dict[str, str] = {}  # where more values came than are told apart
         self._codes: dict[str, dict[str, int]] = {}
         self._widths: dict[str, int] = {}  # longest list so far
         self._vectors: dict[str, int] = {}
@@ -214,7 +216,9 @@ class Reader:
         if is_list(array.type):
             what = "holds lists where other rows hold single values,"
             raise batch.fault(self.role, 0, what, "write them alike", place)
-        return self._code(batch, place, name, array)
+        codes = self._code(batch, place, name, array)
+        self._note_beyond(batch, name, codes)
+        return codes
 
     def _code(self, batch: Batch, place: int, name: str, array: pa.Array) -> np.ndarray:
         """(n,) codes of values, new ones numbered on."""
@@ -230,14 +234,33 @@ class Reader:
             raise batch.fault(self.role, 0, what, todo, place)
         return np.array([*codes, MISSING], np.float32)[index]
 
+    def _note_beyond(
+        self, batch: Batch, name: str, codes: np.ndarray, size: np.ndarray | None = None
+    ) -> None:
+        """Keeps in mind the row of the first value that a vocabulary has no room for.
+
+        Args:
+            batch, name: Which column of what.
+            codes: Of the values, one an entry, or as many as `size` (n,) says.
+        """
+        if len(self._codes.get(name, ())) <= MOST or name in self.beyond:
+            return
+        entry = int(np.argmax(codes == FIRST + MOST))
+        if size is not None:
+            entry = int(np.searchsorted(np.cumsum(size), entry, side="right"))
+        self.beyond[name] = f"row {batch.row(entry):,} of {batch.part}"
+
     def _several(self, batch: Batch, place: int) -> np.ndarray:
         name, array = _named(batch, self.role, place)
         if not is_list(array.type):  # of a file where each has one value, or none
             found = np.zeros((len(array), LONGEST), np.float32)
             found[:, 0] = self._code(batch, place, name, array)
+            self._note_beyond(batch, name, found[:, 0])
             self._widths[name] = max(self._widths.get(name, 0), 1)
             return found
         flat = self._code(batch, place, name, plain(pc.list_flatten(array)))
+        size = pc.list_value_length(array).fill_null(0).to_numpy()
+        self._note_beyond(batch, name, flat, size)
         found, longest, cut = spread(array, flat)
         self._widths[name] = max(self._widths.get(name, 0), longest)
         if cut:

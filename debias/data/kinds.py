@@ -160,10 +160,9 @@ def trained(
     found = []
     for each, start in zip(features, starts(features).values(), strict=True):
         if each.coded:
-            block = matrix[:, start : start + each.width].astype(np.int64)
             count = np.zeros(each.size)
-            for column in block.T:
-                count += np.bincount(column, weight, each.size)
+            for column in matrix[:, start : start + each.width].T:
+                count += np.bincount(column.astype(np.int64), weight, each.size)
             kept = np.flatnonzero(count[FIRST:] >= floor)
             if len(kept) > most:
                 order = np.argsort(-count[FIRST:][kept], kind="stable")

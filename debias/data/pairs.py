@@ -145,6 +145,8 @@ def read_known(
     )
     while True:
         tables = _Tables(count, first_features, Reader(kinds, asked))
+        if not first_features:
+            tables.room = min(int((number >= 0).sum()) - count, count // 8)
         try:
             tables.read(parts, chosen, number, progress)
             return tables.known(number)
@@ -157,7 +159,8 @@ class _Tables:
 
     def __init__(self, count: int, first_features: bool, reader: Reader) -> None:
         self._count, self._first, self._reader = count, first_features, reader
-        self._held: dict[str, np.ndarray] = {}  # (P, columns) float32 by role
+        self.room = 0  # rows behind those of the pairs, for features that change
+        self._held: dict[str, np.ndarray] = {}  # (P + room, columns) float32 by role
         self._present = Present()  # of grades
         self._have = np.zeros(count, bool)
         self._batch: Batch | None = None  # the first
@@ -206,7 +209,8 @@ class _Tables:
     ) -> np.ndarray:
         """The table of a role, with the values of new pairs."""
         if role not in self._held:
-            self._held[role] = np.zeros((self._count, like.shape[1]), np.float32)
+            rows = self._count + (self.room if role == "features" else 0)
+            self._held[role] = np.zeros((rows, like.shape[1]), np.float32)
         self._held[role][pairs] = values
         return self._held[role]
 
@@ -251,7 +255,7 @@ class _Tables:
         matrix = self._held.pop("features")
         pair = np.arange(self._count, dtype=np.int32)
         if self._rows is None:
-            return matrix, pair, number, ()
+            return _cut(matrix, self._count), pair, number, ()
         assert self._batch is not None
         code, rows = self._rows.found()
         pair = np.concatenate([pair, rows[:, 0]])
@@ -260,7 +264,8 @@ class _Tables:
         place[order] = np.arange(len(order), dtype=np.int32)
         row = np.where(number >= 0, place[number], np.int32(-1))
         row[np.concatenate(self._changed)] = place[self._count + code]
-        matrix = _inserted(matrix, rows[:, 1:].view(np.float32), order)
+        changed = rows[:, 1:].view(np.float32)
+        matrix = _inserted(matrix, self._count, changed, order)
         note = (
             f"{self._batch.part}: {len(np.unique(rows[:, 0])):,} of {self._count:,} "
             "items of a query change their features between sessions: "
@@ -302,9 +307,10 @@ def trimmed(
     ]
     notes += [
         f"{batch.part}: column {printable(each.name)} (features) is a category of "
-        f"{len(each.values):,} values: a model tells the {MOST:,} most frequent apart, "
-        f"and none that training shows fewer than {RARE} times; leave ids out of "
-        "features=NAMES"
+        f"{len(each.values):,} values, one more than {MOST:,} from "
+        f"{reader.beyond[each.name]} on: a model tells the {MOST:,} most frequent "
+        f"apart, and none that training shows fewer than {RARE} times; leave ids out "
+        "of features=NAMES"
         for each in found
         if len(each.values) > MOST
     ]
@@ -325,18 +331,26 @@ def _narrowed(matrix: np.ndarray, columns: Sequence[int]) -> np.ndarray:
     return matrix
 
 
-def _inserted(matrix: np.ndarray, rows: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """A matrix that is given up with rows put between its own, in the memory of it.
+def _cut(matrix: np.ndarray, rows: int) -> np.ndarray:
+    """The first rows of a matrix that is given up, in the memory of it."""
+    if rows < len(matrix):
+        matrix.resize((rows, matrix.shape[1]), refcheck=False)
+    return matrix
+
+
+def _inserted(
+    matrix: np.ndarray, count: int, rows: np.ndarray, order: np.ndarray
+) -> np.ndarray:
+    """A matrix that is given up with rows put between its own, where it has room.
 
     Args:
-        matrix: (P, F), whose rows keep their order.
+        matrix: (P + room, F), of which the first P rows count and keep their order.
+        count: P.
         rows: (R, F) to be put between.
         order: (P + R,) which row of the two, one behind the other, comes at each place.
     """
-    if not matrix.flags.owndata:
-        return np.concatenate([matrix, rows])[order]
-    count = len(matrix)
-    matrix.resize((len(order), matrix.shape[1]), refcheck=False)
+    if len(order) > len(matrix):
+        return np.concatenate([matrix[:count], rows])[order]
     # Rows move to higher places, if at all: from the end on, none is written over
     # before it is read.
     for stop in range(len(order), 0, -_PIECE):
@@ -345,7 +359,7 @@ def _inserted(matrix: np.ndarray, rows: np.ndarray, order: np.ndarray) -> np.nda
         piece = matrix[np.where(new, 0, some)]
         piece[new] = rows[some[new] - count]
         matrix[stop - len(some) : stop] = piece
-    return matrix
+    return _cut(matrix, len(order))
 
 
 def _check_same(

@@ -105,10 +105,15 @@ class Batch(NamedTuple):
         self, role: str, entry: int, what: str, todo: str = "", column: int = 0
     ) -> ValueError:
         """The error that names the place of a shown item."""
-        row = self.start + int(entry if self.at is None else self.at[entry])
         name = known_as(self.chosen[role][column], role)
         todo = f"; {todo}" if todo else ""
-        return ValueError(f"{self.part}: column {name} {what} at row {row}{todo}")
+        return ValueError(
+            f"{self.part}: column {name} {what} at row {self.row(entry)}{todo}"
+        )
+
+    def row(self, entry: int) -> int:
+        """The row of the part that a shown item stands in."""
+        return self.start + int(entry if self.at is None else self.at[entry])
 
     def padding(self) -> np.ndarray | None:
         """(n,) which entries show no item; None where all do."""

@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from debias.data import pairs
+from debias.data import coded, pairs
 from debias.data.by_name import matrix
 from debias.data.kinds import Feature
 from debias.data.read_log import Columns, read_log
@@ -131,10 +131,14 @@ def test_null_in_a_list_of_numbers_is_missing_and_a_short_list_is_refused():
 
 
 def test_a_category_of_more_values_than_a_vocabulary_holds_is_said(monkeypatch):
-    monkeypatch.setattr(pairs, "MOST", 3)
-    (said,) = read({"f_id": ["a", "b", "c", "d"]}).notices
-    assert "column f_id (features) is a category of 4 values" in said
-    assert not read({"f_id": ["a", "b", "c", "a"]}).notices
+    monkeypatch.setattr(pairs, "MOST", 2)
+    monkeypatch.setattr(coded, "MOST", 2)
+    (said,) = read({"f_id": ["a", "b", "a", "c"]}).notices
+    assert "column f_id (features) is a category of 3 values, one more than 2" in said
+    assert "from row 3 of table on" in said
+    (said,) = read({"f_ids": [["a"], None, ["a", "b", "c"], ["d"]]}).notices
+    assert "is a category of 4 values" in said and "from row 2 of table on" in said
+    assert not read({"f_id": ["a", "b", "b", "a"]}).notices
 
 
 def test_text_in_one_shard_and_numbers_in_the_next_are_a_category(tmp_path):

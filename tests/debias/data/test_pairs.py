@@ -12,13 +12,12 @@ from debias.data import pairs
 )
 def test_rows_are_put_between_in_the_memory_of_the_others(monkeypatch, piece, order):
     monkeypatch.setattr(pairs, "_PIECE", piece)
-    matrix = np.zeros((3, 2), np.float32)
-    matrix += [[10.0], [11.0], [12.0]]
+    matrix = np.zeros((6, 2), np.float32)
+    matrix[:3] = [[10.0], [11.0], [12.0]]
     rows = np.array([[20.0, 20.0], [21.0, 21.0]], np.float32)
-    found = pairs._inserted(matrix, rows, np.array(order))
     wanted = np.array([10.0, 11.0, 12.0, 20.0, 21.0])[order]
+    no_room = matrix[:4].copy()
+    found = pairs._inserted(matrix, 3, rows, np.array(order))
     assert found is matrix and found.tolist() == [[x, x] for x in wanted]
-    part = np.array([[10.0], [11.0], [12.0]], np.float32)[:, :]  # of somebody's
-    found = pairs._inserted(part, rows[:, :1], np.array(order))
-    assert found.ravel().tolist() == wanted.tolist()
-    assert part.ravel().tolist() == [10, 11, 12]
+    found = pairs._inserted(no_room, 3, rows, np.array(order))
+    assert found is not no_room and found.tolist() == [[x, x] for x in wanted]
