@@ -1,7 +1,7 @@
 """Scores of items by an exported ranker, whatever its format; features by name."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ class Scorer:
                 missing or no number where one is needed.
         """
         if isinstance(features, Mapping | Streamed):
-            features = self.encoded(features)
+            features = encoded(features, self.feature_names, self.kinds, self.name)
         features = np.ascontiguousarray(features, np.float32)
         names = self.feature_names
         if names is not None and features.shape[1:] != (len(names),):
@@ -60,20 +60,6 @@ class Scorer:
         parts = [self._score(features[start : start + ITEMS]) for start in starts]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
-    def encoded(self, rows: Any) -> np.ndarray:
-        """(items, F) float32 of raw rows: a data frame, or a dict of columns."""
-        import pyarrow as pa
-
-        from debias.data.by_name import matrix
-
-        if self.feature_names is None:
-            raise ValueError(
-                f"{self.name}: does not know the names of its features; give numbers "
-                "(items, F) in the order of training"
-            )
-        table = pa.table(dict(rows) if isinstance(rows, Mapping) else rows)
-        return matrix(table, self.feature_names, "rows", kinds=self.kinds)
-
     def _score(self, features: np.ndarray) -> np.ndarray:
         try:
             return np.asarray(self.run(features[None]))[0]
@@ -83,6 +69,36 @@ class Scorer:
                 f"{self.name}: cannot score items of {features.shape[1]} features: "
                 f"{reason}"
             ) from error
+
+
+def encoded(
+    rows: Any, names: Sequence[str] | None, kinds: Features | None, ranker: str
+) -> np.ndarray:
+    """(items, F) float32 of raw rows: a data frame, or a dict of columns.
+
+    Args:
+        rows: A row an item; other columns are passed over.
+        names: Of the features of a ranker, in order.
+        kinds: What they are; None: numbers.
+        ranker: What errors call it.
+
+    Raises:
+        ValueError: The names are not known, or a feature is missing or of another kind.
+
+    >>> encoded({"b": [1, 2], "a": [3, 4]}, ("a", "b"), None, "ranker").tolist()
+    [[3.0, 1.0], [4.0, 2.0]]
+    """
+    import pyarrow as pa
+
+    from debias.data.by_name import matrix
+
+    if names is None:
+        raise ValueError(
+            f"{ranker}: does not know the names of its features; give numbers "
+            "(items, F) in the order of training"
+        )
+    table = pa.table(dict(rows) if isinstance(rows, Mapping) else rows)
+    return matrix(table, names, "rows", kinds=kinds)
 
 
 class Opened(NamedTuple):

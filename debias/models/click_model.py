@@ -16,6 +16,8 @@ import numpy as np
 from keras import ops
 
 from debias.data.kinds import Features, as_records, of_records
+from debias.data.tables import Streamed
+from debias.engine.scoring import encoded
 from debias.engine.steps import MakesExecutions, SteppingModel, loop_over_log
 from debias.engine.tensors import rowwise
 from debias.layers import BiasTower, Tower
@@ -363,7 +365,8 @@ class Ranker(keras.Model):
     """The position-free model that serves: features in, score out.
 
     Shapes: `(..., F)` to `(...)`; any batch, any list length, and neither place nor
-    neighbours nor padding move a score.
+    neighbours nor padding move a score. Raw rows (n), a data frame of pandas or polars,
+    an Arrow table or a dict of columns, are read by the names of the features.
 
     Args:
         model: A click model that was built.
@@ -393,6 +396,9 @@ class Ranker(keras.Model):
         self.examination = None if examination is None else tuple(examination)
 
     def __call__(self, features: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(features, Mapping | Streamed):
+            names, kinds = self.feature_names, self.kinds
+            features = encoded(features, names, kinds, self.name)
         with without_gradient(features):
             return super().__call__(features, *args, **kwargs)
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
@@ -14,6 +15,17 @@ from tests.debias.models.registry import of_rows, relevance
 from tests.debias.models.test_click_models import FEATURES, batch_of, built, numbers
 
 ROWS = FEATURES[0]
+
+
+def test_rows_are_read_by_the_names_of_the_features():
+    names = [f"f{number}" for number in range(ROWS.shape[1])]
+    served = ranker(built("naive"), feature_names=names)
+    table = {"item": ["x"] * len(ROWS)}
+    table |= {name: ROWS[:, int(name[1:])] for name in reversed(names)}
+    for rows in (table, pa.table(table)):
+        np.testing.assert_allclose(numbers(served(rows)), numbers(served(ROWS)))
+    with pytest.raises(ValueError, match="does not know the names of its features"):
+        ranker(built("naive"))(table)
 
 
 @pytest.mark.parametrize("name", ["naive", "dot", "mixture"])
