@@ -52,10 +52,15 @@ def run_of(
     attraction: Annotated[
         str, typer.Option(help="How grades attract clicks.")
     ] = "graded",
-    noise: Annotated[float, typer.Option(help="Of the logit of attraction.")] = 0.0,
+    noise: Annotated[
+        float,
+        typer.Option(help="Standard deviation of noise on the logit of attraction."),
+    ] = 0.0,
     satisfaction: Annotated[
         str | None,
-        typer.Option(help="How grades satisfy; by default as behaviours say."),
+        typer.Option(
+            help="P(satisfied given clicked) by grade; by default as behaviours say."
+        ),
     ] = None,
 ) -> dict[str, Any]:
     """What a run is known by, beside its seed and its length."""

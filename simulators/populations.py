@@ -200,7 +200,7 @@ def situate(population: Population, situation: Situation, sessions: int) -> Obse
 def by_device(
     share: float, behaviours: Mapping[int, Behaviour]
 ) -> tuple[tuple[Share, Behaviour], ...]:
-    """Types that together have one share and behave after the device they use.
+    """Types that behave by their device and together have one share.
 
     Args:
         share: Their share of the population, whatever the device.

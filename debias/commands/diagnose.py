@@ -26,7 +26,7 @@ def diagnose(
     ] = 100_000,
     features: Annotated[
         bool,
-        typer.Option(help="Whether to train models that read features, if there are."),
+        typer.Option(help="Train models that read features, if the log has features."),
     ] = True,
     seed: Annotated[
         int, typer.Option(help="Random seed of samples and held-out sessions.")

@@ -45,7 +45,7 @@ def evaluate(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Scores a trained model on a log; on held-out sessions of the one it learned from.
+    """Evaluates a trained model on a log, or on the held-out sessions of its own log.
 
     The log is read as in training unless -c or --list-size say otherwise. The click
     scoreboard and, if there are grades, the ranking scoreboard can disagree. If the log

@@ -64,7 +64,7 @@ FirstFeatures = Annotated[
     bool,
     _reading(
         "--first-features",
-        help="Keep the first of an item's differing features.",
+        help="Where features of an item differ between sessions, keep the first.",
     ),
 ]
 

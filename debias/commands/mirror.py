@@ -17,7 +17,7 @@ _STATE = "fetched.json"
 
 @contextmanager
 def local(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Arguments of a command with paths on disk in place of those of stores.
+    """Replaces paths of stores among a command's arguments by paths on disk.
 
     Raises:
         OSError: A store cannot be reached, or refuses; names the URL.

@@ -105,7 +105,7 @@ def rank(
 
 
 def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list[str]:
-    """What the training called features, session and query, but for what is given.
+    """Columns of features, session and query in training, except those given.
 
     A column of sessions or items that only the training's log had is left out:
     candidates that nobody was shown have no session. With a query given, that alone
@@ -523,7 +523,7 @@ def rank_sessions(
     data: Path,
     progress: Callable[[float], None] = lambda share: None,
 ) -> int:
-    """Scores the shown items of a log of item numbers, once an item of its data.
+    """Scores the shown items of a log whose items are row numbers, each item once.
 
     Writes the log's columns, and score and rank as lists beside item; padding has the
     score NULL and the rank 0. Equal scores keep the logged order.

@@ -42,8 +42,8 @@ class Access(NamedTuple):
         token_file: Annotated[
             Path | None,
             _access(
-                help="File of a bearer token that all but /live and /ready ask for. Or "
-                "set the variable DEBIAS_TOKEN."
+                help="File that holds a bearer token. All paths but /live and /ready "
+                "ask for it. Or set the variable DEBIAS_TOKEN."
             ),
         ] = None,
         ssl_certfile: Annotated[

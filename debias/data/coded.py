@@ -365,7 +365,7 @@ def text_of(value: Any) -> str:
 
 
 def guessed(array: pa.Array) -> str:
-    """What text is: "number", "boolean", "date" or "category".
+    """Guesses what text holds: "number", "boolean", "date" or "category".
 
     Numbers where more than half of the values are, so that a word among them is an
     error rather than a category.

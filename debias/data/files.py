@@ -205,7 +205,7 @@ def check_regular(path: "AnyPath") -> None:
 
 
 def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -> str:
-    """32 hexadecimal digits of parts that are too many bytes to read all of them.
+    """Hashes samples of parts that are too large to be read whole: 32 hex digits.
 
     Up to 256 MB in all, every byte counts. Of more, 4,096 evenly spaced blocks of
     64 KB, the last one of each part, and all sizes count: a change that keeps a part's

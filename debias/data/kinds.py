@@ -59,7 +59,7 @@ def list_features(column: str, count: int) -> tuple[str, ...]:
 
 
 def column_names(features: Features) -> tuple[str, ...]:
-    """What the columns of the matrix are called.
+    """Names of the columns of the matrix.
 
     >>> column_names((Feature("tag", "categories", ("a",), 2), Feature("price")))
     ('tag[0]', 'tag[1]', 'price')

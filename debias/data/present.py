@@ -45,7 +45,7 @@ class Present:
         return False
 
     def matrix(self, batch: Batch, role: str) -> np.ndarray:
-        """(n, C) float32 numbers of all columns of a role that hold something."""
+        """(n, C) float32: the columns of a role that are not empty."""
         columns = range(len(batch.arrays[role]))
         found = (self.column(batch, role, column) for column in columns)
         values = [np.zeros((len(batch.arrays["item"][0]), 0), np.float32)]

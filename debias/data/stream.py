@@ -103,7 +103,7 @@ class Stream:
         return noted_items(self.groups[0][0].schema)
 
     def check(self, data: RankingData) -> Self:
-        """Holds the note of the items against ranking data; reads no session.
+        """Checks ranking data against the recorded items; reads no session.
 
         Raises:
             ValueError: As for `ClickLog.check`; names the files.
@@ -167,7 +167,7 @@ class Stream:
             progress((number + 1) / len(self.groups))
 
     def files(self) -> "list[Stream]":
-        """The part of each file as a stream of its own, for processes that share them.
+        """Splits the stream into one stream a file, for processes that share the work.
 
         Raises:
             ValueError: The part has sessions chosen by row group.
@@ -269,7 +269,7 @@ def _taken(asked: tuple[Stream, np.ndarray]) -> ClickLog:
 def read_batches(
     path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
 ) -> Iterator[ClickLog]:
-    """The log in order, in validated pieces, never more than one in memory.
+    """Reads the log in order, in validated pieces, one in memory at a time.
 
     Args:
         path: A file or a folder.

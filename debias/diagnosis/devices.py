@@ -16,7 +16,7 @@ MATTERS = 1.5
 
 
 def label(code: int, names: Mapping[int, str], column: str = "device") -> str:
-    """What a device, or another context, is called in words.
+    """Name of a device, or of another context, in words.
 
     >>> label(2, {2: "phone"}), label(3, {}), label(0, {}), label(0, {}, "badge")
     ('phone', 'device 3', 'device unknown', 'no badge')

@@ -118,7 +118,7 @@ def colors(curves: Mapping[str, Examination]) -> dict[str, str]:
 
 
 def legend(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """The CSS variable that `examination` draws each curve in."""
+    """CSS variable of the colour in which `examination` draws each curve."""
     return {label: _VARIABLES[color] for label, color in colors(curves).items()}
 
 

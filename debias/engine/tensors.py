@@ -25,7 +25,7 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`function` of the rows of `x`, `(..., in)` to `(..., out)`.
+    """Applies `function` to the rows of `x`, `(..., in)` to `(..., out)`.
 
     Of a matrix alone TensorFlow fuses product, bias and activation into one step.
 

@@ -18,7 +18,7 @@ from debias.types import Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class BiasTower(keras.layers.Layer):
-    """One embedding a layout column, then an optional perceptron over them.
+    """Embeds each layout column, then applies an optional perceptron.
 
     With no hidden layer the output is the sum over columns c of table_c[id_c]: a single
     column `{"position": 10}` is the classic theta_k. Columns that are crossed add a

@@ -172,7 +172,7 @@ def dual_learning(
 def pairs_debiased(
     clicks: Tensor, scores: Tensor, plus: Tensor, minus: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """PairDebias: pairs of a clicked and an unclicked item over their places' ratios.
+    """PairDebias: losses of (clicked, unclicked) pairs over the ratios of their places.
 
     Loss sum over c_i > c_j of L_ij / (t+_i t-_j), L_ij = log(1 + exp(z_j - z_i)).
 

@@ -96,7 +96,7 @@ class ClickModel(SteppingModel):
         """Moves what is learned beside the weights, once for each training batch."""
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """Variables, and what of each moves all click logits by 1; by default none."""
+        """Pairs (variable, its change that adds 1 to all click logits), if any."""
         return []
 
     def start_at(self, rate: float) -> None:

@@ -37,7 +37,7 @@ def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Disentangled(TwoTowerClickModel):
-    """The additive model, its bias kept from what a logging policy knew of relevance.
+    """The additive model, with a bias that is kept from learning logged relevance.
 
     With z = bias(place) an embedding, logit P(click) = r(x) + D(w . z); ranks by r(x).
     Where good items were shown high, a place tells relevance, and w . z can learn what

@@ -65,8 +65,10 @@ class Impressions:
 
     @property
     def group_weight(self) -> np.ndarray:
-        """(G,) float64 one weight a session, for XGBoost's ranking: the mean of its
-        clicks', 1 where there is none."""
+        """(G,) float64, one weight a session for XGBoost's ranking.
+
+        It is the mean weight of the session's clicks, and 1 without clicks.
+        """
         clicks = np.bincount(self.group, self.label)
         total = np.bincount(self.group, self.weight * self.label)
         return np.where(clicks > 0, total / np.maximum(clicks, 1), 1.0)

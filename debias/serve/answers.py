@@ -166,7 +166,7 @@ def explained(
 def nearest(
     vectors: np.ndarray, rows: np.ndarray, history: np.ndarray, most: int
 ) -> list[list[tuple[int, float]]]:
-    """For each row the rows of a history with the largest cosines, and these.
+    """Finds, for each row, the rows of a history with the largest cosines.
 
     >>> vectors = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
     >>> nearest(vectors, np.array([0]), np.array([2, 1]), 1)[0][0][0]

@@ -23,7 +23,7 @@ DATE = "2026-01-31"
 def examples(
     version: Version | None, ranker: Scorer | None, name: str
 ) -> dict[str, Example]:
-    """For each path a request that can be sent as it stands, and its answer.
+    """Makes, for each path, a request that can be sent as it stands, and its answer.
 
     Args:
         version: What is served; None: a ranker alone.

@@ -183,6 +183,6 @@ def stamps(version: Version) -> dict[str, tuple[int, int, int]]:
 
 
 def ready(version: Version) -> Version:
-    """The version after its first answer, so that no user waits for its tables."""
+    """Answers once from a version, so that no user waits for its tables; returns it."""
     retrieve(version, k=1)
     return version

@@ -59,7 +59,7 @@ class Correction:
 
     @property
     def words(self) -> str:
-        """What the weights come to, or nothing where there are none."""
+        """Sums the weights up in words; empty if there are none."""
         if not self.clicks:
             return ""
         return (

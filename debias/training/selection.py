@@ -123,7 +123,7 @@ def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
 def trial_sessions(
     prepared: Prepared, config: TrainingConfig, by: By = "ranking"
 ) -> int:
-    """Sessions that `try_all` learns from at most, passes and candidates counted."""
+    """Upper bound of the sessions that `try_all` learns from, over all passes."""
     count = len(candidates_of(prepared, by))
     if by == "clicks":
         learned = min(TRIAL, len(prepared.train.log))

@@ -202,7 +202,7 @@ def film_trust() -> Interactions:
 
 
 def epinions() -> Interactions:
-    """Whom the users of a review site trust, without time; 3 or more on each side.
+    """Who trusts whom on a review site, without times; at least 3 events a side.
 
     As in `film_trust`, the order is drawn by lot.
 

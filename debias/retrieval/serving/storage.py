@@ -223,7 +223,7 @@ class Store:
         shutil.rmtree(self.copies / key, ignore_errors=True)
 
     def tidy(self, kind: str) -> None:
-        """Removes uploads that were never ended, all before the latest that was."""
+        """Removes unfinished uploads that are older than the latest finished one."""
         whole = self.complete(kind)
         for name in set(self.folders(kind)) - set(whole):
             if int(name) < int(whole[-1] if whole else 0):

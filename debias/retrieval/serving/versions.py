@@ -102,7 +102,7 @@ class Version:
 
 
 def codes(table: FeatureTable) -> dict[str, dict[str, int]]:
-    """Raw value to code, for each feature that has codes.
+    """Maps raw values to codes, for each feature that has codes.
 
     >>> codes(FeatureTable.build({"id": ["a", "b"]}))
     {'id': {'a': 2, 'b': 3}}

@@ -223,7 +223,7 @@ class Tuned(NamedTuple):
 
 
 def tuned(name: str, log: Interactions, judge: Callable[[Scorer], float]) -> Tuned:
-    """The best settings of a baseline, found one after another along its grid.
+    """Finds the best settings of a baseline, one after another along its grid.
 
     The first setting is chosen with the others at the last value of their lists, the
     next with the chosen one, and so on.

@@ -24,7 +24,7 @@ def optimizer_of(rate: float = LEARNING_RATE) -> RowWiseAdam:
 
 
 def xla_pays(model: RetrievalModel, steps: int) -> bool:
-    """Whether so many steps of a model are faster as one XLA program.
+    """Tells whether so many steps are faster as one XLA program.
 
     Not where a table is stepped row by row, which XLA would do densely, or where
     dropout draws: on a CPU that is ten times slower under XLA.

@@ -38,7 +38,7 @@ def spectrum(log: Interactions, rank: int = RANK) -> Spectrum:
 
 
 def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
-    """(items, r) twice, F and E, float32: F_i E_j is EASE's weight of i on j.
+    """Factors F and E, (items, r) float32: F_i E_j is EASE's weight of item i on j.
 
     With X'X = V diag(s) V' the inverse of EASE is
 

@@ -229,7 +229,7 @@ def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
 
 
 class Trial(NamedTuple):
-    """A candidate, judged: plain values but for the last.
+    """A candidate and its judgment; all fields but the last are plain values.
 
     Attributes:
         recipe: Its settings.
