@@ -80,7 +80,7 @@ class Judgment:
 
     def settings(self) -> dict[str, Any]:
         size = {"queries": QUERIES, "sessions": SESSIONS, "temperature": TEMPERATURE}
-        return {**size, "revision": 1}
+        return {**size, "revision": 2}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         if self.row == "impressions":
@@ -103,6 +103,8 @@ class Judgment:
         clicked = found.impressions >= ENOUGH
         some = taus(found.query[clicked], value[clicked], every.attraction[clicked])
         result = {"tau": tau, "tau_b": tau_b, f"tau@{ENOUGH}": some[0]}
+        both = (found.query, value, every.attraction, found.ctr)
+        result["tau_decided"] = taus(*both)[0]
         if self.row == "judge":
             inside = (found.low <= every.at_top) & (every.at_top <= found.high)
             result["coverage"] = float(inside.mean())
@@ -127,7 +129,10 @@ def shown_often(
 
 
 def taus(
-    query: np.ndarray, value: np.ndarray, truth: np.ndarray
+    query: np.ndarray,
+    value: np.ndarray,
+    truth: np.ndarray,
+    decided_by: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Mean over queries of two of Kendall's coefficients, C - D over a count of pairs.
 
@@ -138,6 +143,7 @@ def taus(
     Args:
         query: (P,) ascending.
         value, truth: (P,).
+        decided_by: (P,) a measure; pairs that it ties do not count. None: all count.
 
     >>> found = taus(np.zeros(3, int), np.array([2.0, 1, 1]), np.array([3.0, 2, 1]))
     >>> np.round(found, 3).tolist()
@@ -148,6 +154,8 @@ def taus(
         one, two = (
             np.sign(np.subtract.outer(v[rows], v[rows])) for v in (value, truth)
         )
+        if decided_by is not None:
+            two = two * (np.subtract.outer(decided_by[rows], decided_by[rows]) != 0)
         agree, ordered, own = (one * two).sum(), np.abs(two).sum(), np.abs(one).sum()
         if ordered:
             root = np.sqrt(ordered * own)

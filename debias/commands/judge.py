@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands import inputs, places
-from debias.commands.screen import AsJson, print_json, print_table
+from debias.commands.screen import AsJson, print_json, print_table, say
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from debias.data import ClickLog
     from debias.propensity.judgments import Judgments
 
 
@@ -46,8 +47,9 @@ def judge(
     """Writes how attractive each item is to each query, had it stood at rank 1.
 
     Clicks over the examination of the ranks where they could happen, with a standard
-    error, drawn towards the query's mean by empirical Bayes where impressions are few.
-    Beside it are COEC, clicks over those expected by rank, and the raw click rate.
+    error. Where impressions are few, drawn towards what the query, and how often and
+    how high the log showed the item, foretell of others (empirical Bayes). Beside it
+    are COEC, clicks over those expected by rank, and the raw click rate.
     """
     from debias.propensity import judge as judged
     from debias.propensity.judgment_files import FORMATS, write_judgments
@@ -57,11 +59,11 @@ def judge(
     places.check_free(out, force)
     log, read = places.opened(source)
     known = places.found_or_read(given, log, read, by)
-    scores = offsets = None
+    by_model: dict[str, Any] = {}
     if model is not None:
-        scores, offsets = _scored(model, source, read)
+        by_model = _scored(model, source, read) | {"fresh": _fresh(model, source, log)}
     names = places.names_of(read)
-    found = judged(log, known, names=names, scores=scores, offsets=offsets, level=level)
+    found = judged(log, known, names=names, level=level, **by_model)
     items, queries = places.source_names(read)
     write_judgments(
         *(found, out, format, items, queries),
@@ -90,6 +92,7 @@ def _record(found: "Judgments", out: Path, method: str) -> dict[str, Any]:
         "queries": len(np.unique(found.query)),
         "never_shown": int((~shown).sum()),
         "propensities": method,
+        "prior": found.prior,
         "mean_attraction": float(found.attraction.mean()),
         "median_standard_error": float(np.median(found.standard_error)),
         "left_out": found.left_out,
@@ -104,7 +107,7 @@ def _record(found: "Judgments", out: Path, method: str) -> dict[str, Any]:
 
 def _scored(
     model: Path, source: inputs.Source, read: inputs.Opened
-) -> tuple["np.ndarray", "np.ndarray"]:
+) -> dict[str, "np.ndarray"]:
     """Scores of all items of the log by a trained ranker, and their offsets."""
     from debias.artifacts import RANKED, open_ranker, report_of
 
@@ -120,4 +123,22 @@ def _scored(
     except ValueError as error:
         where = source.items or source.data or source.log
         raise ValueError(f"{where}: {error}") from error
-    return score(items.features), items.offsets
+    return {"scores": score(items.features), "offsets": items.offsets}
+
+
+def _fresh(model: Path, source: inputs.Source, log: "ClickLog") -> "np.ndarray | None":
+    """(S,) bool, sessions that the model did not learn from; None: all."""
+    from debias.artifacts import plan_of
+    from debias.training.splits import not_learned
+
+    asked = plan_of(model, ("contents", "streamed", "settings"))
+    if source.contents() != asked["contents"]:
+        return None
+    if asked["streamed"]:
+        say(
+            "note: the model was trained on this log from disk, so that intervals take "
+            "its error on clicks that it has learned from, and are too narrow: judge "
+            "a later log"
+        )
+        return None
+    return not_learned(log, asked["settings"]["seed"])

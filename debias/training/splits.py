@@ -147,6 +147,20 @@ def held_out(
     return (train, validation, test), by
 
 
+def not_learned(log: ClickLog, seed: int) -> np.ndarray:
+    """(S,) bool, the sessions that `held_out` judges and tests by.
+
+    >>> log = ClickLog([0] * 10, [[0, 1]] * 10, [[1, 0]] * 10)
+    >>> int(not_learned(log, seed=0).sum())
+    2
+    """
+    numbered = ClickLog(log.query, log.item, log.click, context=np.arange(len(log)))
+    (train, _, _), _ = held_out(numbered, seed)
+    found = np.ones(len(log), bool)
+    found[train.context] = False
+    return found
+
+
 def held_out_of_stream(
     stream: Stream, queries: int, seed: int
 ) -> tuple[tuple[Stream, ClickLog, ClickLog], str]:

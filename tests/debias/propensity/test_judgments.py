@@ -2,13 +2,21 @@
 
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, stats
 from scipy.special import expit
 
 from debias.data import ClickLog
 from debias.propensity import Propensities, judge
+from debias.propensity.attraction import (
+    BINS,
+    Around,
+    Beta,
+    Counts,
+    Normal,
+    fit_prior,
+    posteriors,
+)
 from debias.propensity.cells import cells
-from debias.propensity.judgments import GRID, _Model, _normal
 
 THETA = np.array([1.0, 0.5, 0.25])
 
@@ -42,33 +50,133 @@ def test_many_impressions_speak_for_themselves():
     assert found.ctr[own][0] == 1800 / 8000
 
 
-def test_posteriors_are_those_of_an_integral():
+def priors():
+    """log prior density of a logit x around -1 and -.5, written out."""
+    phi, mu = 4.0, expit(np.array([-1.0, -0.5]))
+    return {
+        "normal": (
+            Normal(),
+            0.8,
+            lambda x, k: -0.5 * ((x - (-1.0, -0.5)[k]) / 0.8) ** 2,
+        ),
+        "beta": (
+            Beta(),
+            0.5,
+            lambda x, k: (
+                stats.beta.logpdf(expit(x), phi * mu[k], phi * (1 - mu[k]))
+                + np.log(expit(x) * expit(-x))
+            ),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["normal", "beta"])
+def test_posteriors_are_those_of_an_integral(name):
     log = ClickLog([0] * 5, [[0, 1], [1, 0], [0, 1], [1, 0], [0, 1]], np.eye(5, 2) > 0)
     counted = cells(log)
-    model = _Model(counted, THETA[counted.rank], np.zeros(len(counted.rank)))
-    mean = np.array([-1.0, -0.5])
-    first, error, low, high = model.posterior(mean, _normal(0.8), 0.9)
+    counts = Counts(counted, THETA[counted.rank], np.zeros(len(counted.rank)))
+    shape, spread, prior = priors()[name]
+    around = Around(
+        shape, np.array([-1.0, -0.5]), np.full(2, spread), np.zeros(len(BINS))
+    )
+    first, error, low, high = posteriors(counts, around, 0.9)
 
     def density(x, pair):
         own = counted.pair == pair
         p = THETA[counted.rank[own]] * expit(x)
         c, n = counted.clicked[own], counted.shown[own]
-        return np.prod(p**c * (1 - p) ** (n - c)) * np.exp(
-            -0.5 * ((x - mean[pair]) / 0.8) ** 2
-        )
+        return np.prod(p**c * (1 - p) ** (n - c)) * np.exp(prior(x, pair))
 
     for pair in (0, 1):
-        whole = integrate.quad(density, -9, 7, args=(pair,))[0]
-        one = integrate.quad(lambda x, p=pair: expit(x) * density(x, p), -9, 7)[0]
-        two = integrate.quad(lambda x, p=pair: expit(x) ** 2 * density(x, p), -9, 7)[0]
-        assert first[pair] == pytest.approx(one / whole, rel=2e-3)
+        whole = integrate.quad(density, -15, 9, args=(pair,))[0]
+        one = integrate.quad(lambda x, p=pair: expit(x) * density(x, p), -15, 9)[0]
+        two = integrate.quad(lambda x, p=pair: expit(x) ** 2 * density(x, p), -15, 9)[0]
+        assert first[pair] == pytest.approx(one / whole, rel=5e-3)
         assert error[pair] ** 2 == pytest.approx(
             two / whole - (one / whole) ** 2, rel=0.02
         )
         for end, tail in ((low[pair], 0.05), (high[pair], 0.95)):
             at = np.log(end / (1 - end))
-            share = integrate.quad(density, -9, at, args=(pair,))[0] / whole
+            share = integrate.quad(density, -15, at, args=(pair,))[0] / whole
             assert share == pytest.approx(tail, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["normal", "beta"])
+def test_the_prior_is_found_again(name):
+    """1,500 pairs of 100 queries, drawn from the prior with w = (-2, .6), t = .4."""
+    rng = np.random.default_rng(0)
+    query = np.repeat(np.arange(100), 15)
+    known = rng.normal(size=len(query))
+    centre = -2 + 0.6 * known + rng.normal(0, 0.4, 100)[query]
+    mu = expit(centre)
+    gamma = {
+        "normal": lambda: expit(rng.normal(centre, 0.8)),
+        "beta": lambda: rng.beta(10 * mu, 10 * (1 - mu)),
+    }[name]()
+    item = np.tile(np.arange(len(query))[:, None], (100, 1))
+    log = ClickLog(np.tile(query, 100), item, rng.random(item.shape) < gamma[item])
+    counted = cells(log)
+    counts = Counts(counted, np.ones(len(counted.pair)), np.zeros(len(counted.pair)))
+    found = fit_prior(counts, query, np.stack([np.ones(len(query)), known], axis=1))
+    assert type(found.shape).__name__.lower() == name
+    np.testing.assert_allclose(found.weights, [-2, 0.6], atol=0.12)
+    assert found.query_spread == pytest.approx(0.4, abs=0.1)
+    spread = {"normal": 0.8, "beta": 10**-0.5}[name]
+    assert found.spread == pytest.approx(spread, rel=0.12)
+
+
+def shown_by_a_ranker(seed, sessions=4000):
+    """Lists of 6 of 12 items by a ranker that knows something; about 4% of clicks."""
+    rng = np.random.default_rng(seed)
+    gamma = rng.beta(1.0, 8.0, 60 * 12)
+    known = np.log(gamma) * 0.5 + rng.normal(0, 0.5, len(gamma))
+    query = rng.integers(0, 60, sessions)
+    keys = known.reshape(60, 12)[query] + 0.5 * rng.gumbel(size=(sessions, 12))
+    item = query[:, None] * 12 + np.argsort(-keys, axis=1)[:, :6]
+    theta = 1 / np.arange(1, 7)
+    click = rng.random(item.shape) < gamma[item] * theta
+    return ClickLog(query, item, click), gamma, theta
+
+
+def test_of_a_log_whose_order_tells_much_judgments_order_better_than_click_rates():
+    gains, inside = [], []
+    for seed in range(3):
+        log, gamma, theta = shown_by_a_ranker(seed)
+        found = judge(log, Propensities.of(theta))
+        truth = gamma[found.item]
+        own, raw = (
+            stats.spearmanr(value, truth).statistic
+            for value in (found.attraction, found.ctr)
+        )
+        gains.append(own - raw)
+        inside.append(((found.low <= truth) & (truth <= found.high)).mean())
+    assert min(gains) > 0.01
+    assert 0.9 < np.mean(inside) < 0.99
+
+
+def test_the_error_of_scores_on_new_clicks_is_in_the_interval():
+    """Scores that repeat the clicks of four fifths of the queries, and guess others."""
+    log, gamma, theta = shown_by_a_ranker(0)
+    counted = cells(log)
+    rate = (counted.by_pair(counted.clicked) + 0.2) / (
+        counted.by_pair(counted.shown * theta[counted.rank]) + 4
+    )
+    scores = np.random.default_rng(0).normal(-2.2, 0.5, len(gamma))
+    fresh = log.query >= 48
+    learned = counted.names.item[counted.names.query < 48]
+    scores[learned] = np.log(rate[counted.names.query < 48])
+    given = {"scores": scores, "offsets": np.arange(0, 721, 12)}
+    naive, honest = (
+        judge(log, Propensities.of(theta), **given, fresh=each)
+        for each in (None, fresh)
+    )
+    cover = [
+        ((each.low <= gamma[each.item]) & (gamma[each.item] <= each.high)).mean()
+        for each in (naive, honest)
+    ]
+    assert cover[1] > cover[0] + 0.05 and cover[1] > 0.85
+    with pytest.raises(ValueError, match="fresh must be 4000 bools"):
+        judge(log, Propensities.of(theta), **given, fresh=fresh[:7])
 
 
 def test_intervals_hold_and_beat_click_rates_in_order():
@@ -154,8 +262,3 @@ def test_gains_of_grades_are_linear_in_attraction():
     exact = np.log2(1 + 15 * share)
     assert np.abs(found.grades() - exact).max() <= 0.5
     assert np.corrcoef(gain, share)[0, 1] > 0.9
-
-
-def test_the_prior_is_a_distribution():
-    assert _normal(0.8).sum() == pytest.approx(1.0)
-    assert _normal(0.8) @ GRID == pytest.approx(0.0, abs=1e-3)
