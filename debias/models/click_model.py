@@ -99,7 +99,9 @@ class ClickModel(SteppingModel):
         """Pairs (variable, its change that adds 1 to all click logits), if any."""
         return []
 
-    def start_at(self, rate: float) -> None:
+    def start_at(
+        self, rate: float, targets: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         """Starts intercepts that are still 0 at the logit of a click rate.
 
         Else the first steps, at a rate of some percent, teach the towers nothing but to
@@ -108,6 +110,8 @@ class ClickModel(SteppingModel):
 
         Args:
             rate: Clicks a cell; at 0 and 1 nothing happens.
+            targets: Values (N,) of target columns where there was a click, by name, for
+                models that learn them.
 
         Raises:
             ValueError: The model is not built yet.
@@ -116,10 +120,8 @@ class ClickModel(SteppingModel):
             raise ValueError("the model must be built: call it on a batch first")
         if not 0 < rate < 1:
             return
-        logit = np.log(rate / (1 - rate))
         for each, one in self.intercepts():
-            if not np.any(ops.convert_to_numpy(each)):
-                each.assign(np.broadcast_to(logit * one, each.shape).astype("float32"))
+            start_intercept(each, one, rate)
 
     def compute_loss(
         self,
@@ -330,6 +332,14 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
             f"{layer.name} must have one output a item, got {outputs.shape[-1]}"
         )
     return exact(ops.squeeze(outputs, -1))
+
+
+def start_intercept(variable: Any, one: Any, rate: float) -> None:
+    """Puts an intercept that is still 0 at the logit of a rate, times `one`."""
+    value = ops.convert_to_numpy(variable)
+    if not np.any(value[np.broadcast_to(one, value.shape) != 0]):
+        logit = np.log(rate / (1 - rate))
+        variable.assign((value + logit * np.asarray(one)).astype("float32"))
 
 
 def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:

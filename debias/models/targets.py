@@ -6,16 +6,25 @@ from itertools import pairwise
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from debias.layers import product
+from debias.layers import SharedBottom, product
 from debias.losses import click_cross_entropy
 from debias.losses.lists import exact
-from debias.models.click_model import ClickModel, on_rows, only_output, to_cells
+from debias.models.click_model import (
+    ClickModel,
+    intercepts_of,
+    on_rows,
+    only_output,
+    start_intercept,
+    to_cells,
+)
 from debias.types import Batch, Tensor
 
 Levels = Mapping[str, Sequence[float]]
 FIRST_STEP = math.log(math.e - 1)  # softplus of it is 1, between two levels at first
+LEAST_STEP = 0.05  # between two levels that the same clicks pass
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -100,6 +109,39 @@ class MultiTarget(ClickModel):
 
     def click_logits(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Tensor:
         return outputs["click"]
+
+    def intercepts(self) -> list[tuple[Any, Any]]:
+        return self._intercepts(0)
+
+    def start_at(
+        self, rate: float, targets: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Starts at the click rate, and conversions at their rates given a click.
+
+        Of k of n clicks past a level, (k + 1/2) / (n + 1).
+        """
+        super().start_at(rate, targets)
+        for place, (name, levels) in enumerate(self.targets.items(), 1):
+            values = np.asarray((targets or {}).get(name, ()))
+            if not values.size:
+                continue
+            passed = (values[:, None] > levels).sum(axis=0)
+            rates = (passed + 0.5) / (len(values) + 1)
+            for each, one in self._intercepts(place):
+                start_intercept(each, one, float(rates[0]))
+            if name in self.steps:
+                logits = np.log(rates / (1 - rates))
+                apart = np.maximum(-np.diff(logits), LEAST_STEP)
+                self.steps[name].assign(np.log(np.expm1(apart)))
+
+    def _intercepts(self, place: int) -> list[tuple[Any, Any]]:
+        """As `intercepts`, of one output of the relevance."""
+        layers = getattr(self.relevance, "layers", None)  # of a Sequential
+        last = layers[-1] if layers else self.relevance
+        if isinstance(last, SharedBottom):
+            return intercepts_of(last.towers[place])
+        one = np.eye(1 + len(self.targets))[place]
+        return [(each, one) for each, _ in intercepts_of(self.relevance)]
 
     def session_losses(
         self,

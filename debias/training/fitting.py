@@ -351,7 +351,9 @@ class _Run:
         model.optimizer.build(model.trainable_variables)
         # Held-out sessions are in memory, wherever the others are.
         click, mask = np.asarray(judges.log.click), np.asarray(judges.log.mask)
-        model.start_at(float(click[mask].mean()))
+        clicked = click & mask
+        targets = {n: v[clicked] for n, v in (judges.log.targets or {}).items()}
+        model.start_at(float(click[mask].mean()), targets)
 
     def resume(self) -> None:
         """Goes back to the state of the checkpoint, if there is one."""

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from debias.layers import BiasTower, Tower
+from debias.layers import BiasTower, SharedBottom, Tower
 from debias.models import MultiTarget, Product
 from tests.gradient import gradient
 
@@ -179,3 +179,32 @@ def test_a_batch_without_the_target_is_an_error_and_so_is_a_tower_too_narrow():
     narrow = MultiTarget(Tower(out=2), FixedBias(), TARGETS)
     with pytest.raises(ValueError, match=r"must have 3 outputs.*order dwell, got 2"):
         narrow.call(BATCH)
+
+
+@pytest.mark.parametrize(
+    "tower",
+    [
+        Tower((4,), 3, seed=1),
+        SharedBottom((4,), (3,), 3, seed=1),
+        keras.Sequential([Tower((), 4, seed=2), SharedBottom((), (3,), 3, seed=1)]),
+    ],
+)
+def test_a_model_starts_at_the_rates_of_clicks_and_of_what_follows(tower):
+    """Of 9 clicks 2 end in an order, 7 last over 10 and 3 over 60: 2.5 / 10 and so on.
+
+    Where all features are 0 a new tower gives its intercept.
+    """
+    model = MultiTarget(tower, BiasTower({"position": 2}), TARGETS)
+    nothing = np.zeros((1, 2, 5), "float32")
+    model(
+        {"features": nothing, "position": np.array([[1, 2]]), "order": nothing[..., 0]}
+    )
+    dwell = np.repeat([5.0, 30.0, 90.0], [2, 4, 3])
+    model.start_at(0.04, {"order": np.repeat([0.0, 1.0], [7, 2]), "dwell": dwell})
+    found = {n: numbers(v)[0, 0] for n, v in model.probabilities(nothing).items()}
+    assert found["click"] == pytest.approx(0.04, rel=1e-4)
+    assert found["order"] == pytest.approx([0.04 * 0.25], rel=1e-4)
+    assert found["dwell"] == pytest.approx([0.04 * 0.75, 0.04 * 0.35], rel=1e-4)
+    model.start_at(0.5, {"order": np.ones(9)})  # it is no start any more
+    again = numbers(model.probabilities(nothing)["order"])[0, 0]
+    assert again == pytest.approx(found["order"])
