@@ -50,7 +50,7 @@ def weights(
 
     The weight of a click is 1 / examination of its rank, clipped. Train with the
     weight, or with LightGBM's `position`, or with the bias logit as `init_score`: with
-    one of them. Text features stay text in a table; elsewhere they are codes, which
+    one of them, and compare it with raw clicks, for weights can rank below them. Text features stay text in a table; elsewhere they are codes, which
     features.json explains.
     """
     from debias.propensity import impressions, write_impressions
@@ -81,6 +81,7 @@ def _record(found: "Impressions", out: Path, known: "Propensities") -> dict[str,
         "clip": found.clip,
         "effective_clicks": found.effective,
         "effective_clicks_without_clip": found.unclipped,
+        "verdict": found.verdict(),
         "left_out": found.left_out,
         "propensities": str(known.method[0]),
     }
@@ -89,13 +90,7 @@ def _record(found: "Impressions", out: Path, known: "Propensities") -> dict[str,
 def _print(found: "Impressions", out: Path) -> None:
     say(
         f"{len(found):,} rows in {len(found.group_sizes):,} groups; {found.clicks:,} "
-        f"clicks, weighted worth {found.effective:,.0f} (clip {found.clip:.3g}), "
-        f"without a clip {found.unclipped:,.0f}; written to {out}"
+        f"clicks, without a clip worth {found.unclipped:,.0f}; written to {out}"
     )
-    if found.effective < found.clicks / 4:
-        say(
-            "warning: the weights leave less than a quarter of the clicks: a few "
-            "decide all. Lower --clip, or randomise more (debias plan)",
-            err=True,
-        )
+    say(found.verdict())
     places.say_left_out(found.left_out)

@@ -19,6 +19,7 @@ from debias.metrics import effective_sample_size
 from debias.propensity.places import Labels, Propensities
 
 SHARE = 0.5  # of the clicks that weights are to be worth
+MILD = 0.9  # from this share on, weights change little
 MOST = 1e6  # weight without clipping: beyond it a file of floats says nothing
 
 
@@ -72,6 +73,27 @@ class Impressions:
         clicks = np.bincount(self.group, self.label)
         total = np.bincount(self.group, self.weight * self.label)
         return np.where(clicks > 0, total / np.maximum(clicks, 1), 1.0)
+
+    def verdict(self) -> str:
+        """What the weights leave of the clicks, and what that means, in words.
+
+        Rankers that pair items, such as LambdaMART, let a click with a weight of ten
+        outshout ten others, and set it against skips that nobody may have examined.
+        """
+        worth = (
+            f"weights leave {self.effective:,.0f} of {self.clicks:,} clicks' worth "
+            f"(clip {self.clip:.3g})"
+        )
+        share = self.effective / self.clicks
+        if share >= MILD:
+            return f"{worth}: a ranker learns about as from raw clicks"
+        if share < SHARE / 2:
+            worth += ", and a few clicks decide all"
+        return (
+            f"{worth}: expect a noisier ranker, perhaps below one of raw clicks. "
+            "Judgments (debias judge) or debias train --model trees pay more; so does "
+            "a lower --clip, or a log with more exchanges (debias plan)"
+        )
 
     def pieces(self, rows: int) -> "Iterator[Impressions]":
         """The same in parts of about so many rows; no session is cut."""
