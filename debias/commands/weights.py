@@ -50,8 +50,8 @@ def weights(
 
     The weight of a click is 1 / examination of its rank, clipped. Train with the
     weight, or with LightGBM's `position`, or with the bias logit as `init_score`: with
-    one of them, and compare it with raw clicks, for weights can rank below them. Text features stay text in a table; elsewhere they are codes, which
-    features.json explains.
+    one of them. Weights can rank below raw clicks: compare. Text features stay text in
+    a table; elsewhere they are codes, which features.json explains.
     """
     from debias.propensity import impressions, write_impressions
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from debias.diagnosis.finding import Finding
+from debias.training.choice import advised
 
 LIMITS = {  # what a finding of grade "caution" says of a log, in a few words
     "confounding": "raw click rates mislead",
@@ -55,21 +56,8 @@ def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
             "Items moved between ranks, but so few of them that estimates have wide "
             "margins: more sessions or more exchanges would narrow them."
         )
-    return first, second, f"Next: {_models(grades)}"
-
-
-def _models(grades: Mapping[str, str]) -> str:
-    """Which models to train."""
-    if grades.get("neighbours") == "caution":
-        return "train `xpa`, which sees neighbours, and compare it with `product`."
-    if grades.get("populations") == "caution":
-        return (
-            "train `mixture` and `product`, and keep the one that predicts held-out "
-            "clicks better."
-        )
-    return (
-        "train `product` and `listwise`, and compare them with a ranker of raw clicks."
-    )
+    cautions = [name for name, grade in grades.items() if grade == "caution"]
+    return first, second, f"Next: {advised(cautions)}"
 
 
 def _listed(parts: list[str]) -> str:

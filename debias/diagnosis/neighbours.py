@@ -27,6 +27,8 @@ SIDES = ("above", "below")
 # much: an effect below that misplaces an item by less than one rank.
 MATTERS = 0.1
 
+SEES = "`xpa`, among the candidates of `debias train --model auto`, sees neighbours."
+
 
 @dataclass(frozen=True, eq=False)
 class Neighbours(Finding):
@@ -119,7 +121,7 @@ def _judge(test: _Test, gain: float, gain_error: float) -> Finding:
     verdict, step, grade = found.verdict, found.next_step, found.grade
     if attends:
         grade = "caution"
-        step = "Train with attention between positions: debias.models.XPA."
+        step = SEES
     if np.isfinite(gain):
         word = "gains" if attends else "does not gain"
         if attends and found.grade == "good":
@@ -154,7 +156,7 @@ def _judge_strata(test: _Test) -> Finding:
             step = "A model of each item by itself is enough."
             return Finding(verdict=verdict, next_step=step, grade="good")
         verdict = f"Neighbours matter: {effect}"
-        step = "Compare a model with attention between positions on held-out clicks."
+        step = SEES
         return Finding(verdict=verdict, next_step=step, grade="caution")
     worst = float(np.nanmax(test.detectable))
     if not worst <= MATTERS:

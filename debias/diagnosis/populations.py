@@ -261,7 +261,7 @@ def _judge_several(
             f"More than one population: {chosen} ({shares}) gain {gained} over one, "
             f"and {over:.3f} over {rival}."
         )
-        step = f"Train a mixture of {chosen} components and compare held-out clicks."
+        step = "Mixtures are among the candidates of `debias train --model auto`."
     elif over < -1.96 * scatter:
         verdict = (
             f"Clicks of a session depend on each other: {chosen} populations gain "
@@ -269,8 +269,8 @@ def _judge_several(
             "it is."
         )
         step = (
-            "Let `debias train` compare a mixture with the other models on held-out "
-            "clicks, by features; and try a user browsing model."
+            "Mixtures are among the candidates of `debias train --model auto`; and try "
+            "a user browsing model."
         )
     else:
         verdict = (
@@ -279,7 +279,8 @@ def _judge_several(
             "which it is."
         )
         step = (
-            f"Compare a mixture of {chosen} and a dynamic Bayesian model on more log."
+            "Mixtures are among the candidates of `debias train --model auto`; compare "
+            "a dynamic Bayesian model on more log."
         )
     return Finding(verdict=verdict, next_step=step, grade="caution")
 

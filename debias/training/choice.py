@@ -1,6 +1,6 @@
 """Which of several models to take, by what held-out clicks say of them; NumPy only."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +10,37 @@ from debias.metrics.statistics import grouped_standard_error
 from debias.presets import PRESETS
 
 BASELINE = "softmax_naive"
+RANKERS = (*("listwise", "listwise_mixture", "xpa", "product", "mixture", BASELINE),)
+"""Candidates of a choice by ranking, the one to prefer first.
+
+Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) are none
+of them, for their order hangs on that place.
+"""
 CLEAR = 2.5  # standard errors by which the best must lie above the worst
 FEW = 20  # queries; below, places are the units of standard errors
+
+
+def advised(found: Collection[str] = ()) -> str:
+    """Which model to train on a log that tells examination from relevance.
+
+    Args:
+        found: What a diagnosis found, of "neighbours" and "populations": a reason to
+            watch some of the candidates.
+
+    >>> advised(["neighbours"])
+    'try `debias train --model auto`: it keeps what orders held-out clicks best, of \
+listwise, listwise_mixture, xpa, product, mixture and raw clicks; xpa sees neighbours.'
+    """
+    others = ", ".join(name for name in RANKERS if name != BASELINE)
+    kinds = {
+        "neighbours": "xpa sees neighbours",
+        "populations": "mixtures learn kinds of users",
+    }
+    reasons = [f"; {why}" for name, why in kinds.items() if name in found]
+    return (
+        "try `debias train --model auto`: it keeps what orders held-out clicks best, "
+        f"of {others} and raw clicks{''.join(reasons)}."
+    )
 
 
 class Choice(NamedTuple):

@@ -44,8 +44,8 @@ class Evaluation(Printed):
         sessions: How many.
         clicks: How well held-out clicks are predicted, each from those above it.
         ranking: NDCG and MRR against grades with 95% intervals; empty without grades.
-        off_policy: Clicks a session that the new ranking would get, one dict an
-            estimator; empty where none can be computed.
+        off_policy: Clicks a session that a new ranking would get, one dict an
+            estimator, with the ranking in words; empty where none can be computed.
         off_policy_sessions: Sessions that those are estimated from.
         off_policy_note: Why there is no estimate by propensity, or None.
     """
@@ -76,11 +76,12 @@ class Evaluation(Printed):
             yield "Clicks by position, as they happened and as predicted", rows
         if self.ranking:
             yield "Ranking, against grades, with 95% intervals", self.ranking
-        title = "Clicks a session under the new ranking"
+        few = ""
         if self.off_policy_sessions < self.sessions:
-            title += f", from {self.off_policy_sessions:,} sessions drawn at random"
+            few = f", from {self.off_policy_sessions:,} sessions drawn at random"
         for estimate in self.off_policy:
-            yield title, [{"what": k, "value": v} for k, v in estimate.items()]
+            rows = [{"what": k, "value": v} for k, v in estimate.items()]
+            yield f"Clicks a session with {estimate['ranking']}{few}", rows[1:]
 
     def words(self) -> str:
         found = f"{self.model} was judged on {self.sessions:,} sessions ({self.of})."

@@ -49,6 +49,9 @@ def clicks_to_expect(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Estimates of the clicks a session under the new ranking; why one is missing.
 
+    Each says in words, as "ranking", which ranking it values: what is drawn from all
+    items of a query, or the shown list in another order.
+
     Args:
         log: Sessions in memory.
         data: All items of its queries. Where it does not tell queries apart, nothing
@@ -58,7 +61,12 @@ def clicks_to_expect(
         guess: From numbers of items (n,) to P(click) at each rank (n, L); None leaves
             out the doubly robust estimate.
     """
-    estimates, note = [], None
+    drawn = (
+        "items drawn by their scores from all of the query (Plackett-Luce, temperature "
+        f"{policy.temperature:g})"
+    )
+    estimates: list[tuple[str, off_policy.OffPolicy]] = []
+    note = None
     chances = log.logging_propensity
     if chances is None:
         note = "the log has no propensities"
@@ -67,23 +75,28 @@ def clicks_to_expect(
     else:
         chance = off_policy.plackett_luce(log, data, scores, policy.temperature)
         estimates += [
-            off_policy.cascade_ips(log, chance, policy.clip, normalised=normalised)
+            (
+                drawn,
+                off_policy.cascade_ips(log, chance, policy.clip, normalised=normalised),
+            )
             for normalised in (True, False)
         ]
         if guess is not None and data.items <= ITEMS:
-            estimates.append(_robust(log, data, scores, policy, chance, guess))
+            robust = _robust(log, data, scores, policy, chance, guess)
+            estimates.append((drawn, robust))
     if policy.examination is not None:
         theta = list(policy.examination)
         by_rank = off_policy.examination_ips(log, scores, theta, policy.clip)
-        estimates.append(by_rank)
+        estimates.append(("each shown list ordered by score", by_rank))
         if log.query.max() < data.queries:
             asked, ranks = np.unique(log.query), log.list_size
             draws = _draws(int(data.sizes[asked].sum()))
             share = slates.placements(
                 data, scores, policy.temperature, ranks, draws, queries=asked
             )
-            estimates.append(slates.pbm_ips(log, share, theta, clip=policy.clip))
-    return [estimate._asdict() for estimate in estimates], note
+            by_place = slates.pbm_ips(log, share, theta, clip=policy.clip)
+            estimates.append((drawn, by_place))
+    return [{"ranking": what, **each._asdict()} for what, each in estimates], note
 
 
 def _robust(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 MARK = b'<meta name="generator" content="debias">'
+SMALLEST = 5e-5  # that four decimals show
 WIDTHS = {"wide": 760, "narrow": 350}  # pixels: a drawing for laptops, one for phones
 EXPLAINED = {  # names that a table may show, with or without a cutoff such as @10
     "log_likelihood": "Mean log-probability of the held-out clicks of a session, in "
@@ -25,6 +26,7 @@ EXPLAINED = {  # names that a table may show, with or without a cutoff such as @
     "A calibrated model comes near the click rate.",
     "pairs_in_order": "Share of the comparable pairs of held-out clicks that the model "
     "puts in order. A pair stood at the same place for the same query.",
+    "sessions_trained_on": "Sessions that the candidate learned from.",
     "above_naive": "Lead over `softmax_naive` in that share, with its standard error.",
     "ndcg": "Gain of the ranking over that of the best one, by grades, from 0 to 1.",
     "mrr": "Mean of 1 / rank of the first relevant item, by grades.",
@@ -128,14 +130,18 @@ def code(words: str) -> "Markup":
 
 
 def text(value: Any) -> str:
-    """A value in a cell: five digits, and nothing for None.
+    """A value in a cell: five digits, four decimals below .1, nothing for None.
 
-    >>> text(0.123456), text(None), text(3)
-    ('0.12346', '', '3')
+    >>> text(0.123456), text(0.00072841), text(2e-6), text(None), text(3)
+    ('0.12346', '0.0007', '2e-06', '', '3')
     """
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else printable(str(value))
+    if not isinstance(value, float):
+        return printable(str(value))
+    if 0 < abs(value) < 0.1:
+        return f"{value:.4f}" if abs(value) >= SMALLEST else f"{value:.0e}"
+    return f"{value:.5g}"
 
 
 def head(name: str) -> str:

@@ -78,12 +78,14 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
     made = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE)
     for name, value in (rows[0] if rows else {}).items():
         named = isinstance(value, str)
+        longest = max(len(text(row[name])) for row in rows)
         made.add_column(
             Text(printable(head(name))),
             justify="left" if named else "right",
             overflow="fold",  # an id that is cut names nothing
-            # Where the table is narrow, headings and numbers give way to names.
+            # Where the table is narrow, headings give way to names; no number breaks.
             no_wrap=named and all(_short(row[name]) for row in rows),
+            min_width=None if named else min(longest, SHORT),
         )
     for row in rows:
         made.add_row(*(Text(text(value)) for value in row.values()))

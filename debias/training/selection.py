@@ -18,7 +18,14 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.files import atomic_write
 from debias.presets import PRESETS, READS_TARGETS
-from debias.training.choice import BASELINE, Choice, Verdict, choose, choose_ranking
+from debias.training.choice import (
+    BASELINE,
+    RANKERS,
+    Choice,
+    Verdict,
+    choose,
+    choose_ranking,
+)
 from debias.training.choice import verdict as judged
 from debias.training.config import TrainingConfig
 from debias.training.evaluation import score_items
@@ -40,13 +47,6 @@ TRIAL_EPOCHS = 3  # of a choice by clicks, at most
 JUDGES = 50_000  # held-out sessions that candidates are judged by
 STOPPED_BY = 8  # sessions learned from for each that says when to stop
 LINEAR = 200  # queries to learn from; with fewer, linear towers are candidates too
-
-RANKERS = (*("listwise", "listwise_mixture", "xpa", "product", "mixture", BASELINE),)
-"""Candidates of a choice by ranking, the one to prefer first.
-
-Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) are none
-of them, for their order hangs on that place.
-"""
 
 CHOSEN = tuple(name for name in PRESETS if name not in READS_TARGETS)
 CANDIDATES = tuple(name for name in CHOSEN if PRESETS[name].predicts_clicks)
@@ -181,7 +181,7 @@ def try_all(
         trying = _Trying(rung, config, folder, progress)
         choice = choose_ranking({n: trying.verdict(n) for n in names}, queries, decides)
         decides = choice.by
-        table = [{**row, "sessions": size} for row in choice.table] + table
+        table = [{**row, "sessions_trained_on": size} for row in choice.table] + table
         if number + 1 < len(rungs):
             names = _remaining(names, choice)
     return choice._replace(table=table)

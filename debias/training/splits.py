@@ -154,10 +154,10 @@ def not_learned(log: ClickLog, seed: int) -> np.ndarray:
     >>> int(not_learned(log, seed=0).sum())
     2
     """
-    numbered = ClickLog(log.query, log.item, log.click, context=np.arange(len(log)))
+    numbered = ClickLog(log.query, log.item, log.click, device=np.arange(len(log)))
     (train, _, _), _ = held_out(numbered, seed)
     found = np.ones(len(log), bool)
-    found[train.context] = False
+    found[train.device] = False
     return found
 
 

@@ -18,16 +18,26 @@ def graded(**grades):
 @pytest.mark.parametrize(
     "grades, words",
     [
-        ({}, ("moved enough", "Nothing was found", "`product` and `listwise`")),
+        ({}, ("moved enough", "Nothing was found", "try `debias train --model auto`")),
         ({"connectivity": "bad"}, ("Too few items", "Nothing", "`debias plan`")),
         ({"profile": "bad"}, ("Items moved", "Nothing", "Next: log longer, or exch")),
-        ({"profile": "caution"}, ("wide margins", "Nothing", "`product`")),
-        ({"overlap": "unknown"}, ("enough", "For 1 of the questions", "`product`")),
-        ({"calibration": "caution"}, ("enough", "or cannot be checked", "`product`")),
-        ({"populations": "caution"}, ("enough", "several kinds", "`mixture`")),
+        ({"profile": "caution"}, ("wide margins", "Nothing", "--model auto")),
+        ({"overlap": "unknown"}, ("enough", "For 1 of the questions", "--model auto")),
+        (
+            {"calibration": "caution"},
+            ("enough", "or cannot be checked", "--model auto"),
+        ),
+        (
+            {"populations": "caution"},
+            ("enough", "several kinds", "mixtures learn kinds of users"),
+        ),
         (
             {"neighbours": "caution", "confounding": "caution"},
-            ("enough", "rates mislead and an item's clicks depend", "`xpa`"),
+            (
+                "enough",
+                "rates mislead and an item's clicks depend",
+                "xpa sees neighbours",
+            ),
         ),
     ],
 )

@@ -106,7 +106,11 @@ def test_a_result_writes_itself(tmp_path):
     [
         (None, [], ""),
         ("the log has none", [], "are not estimated: the log has none, and no examin"),
-        ("the log has none", [{"value": 1.0}], "by the examination given alone: the "),
+        (
+            "the log has none",
+            [{"ranking": "x", "value": 1.0}],
+            "by the examination given alone: the ",
+        ),
     ],
 )
 def test_what_clicks_are_estimated_by_is_said(note, estimates, said):

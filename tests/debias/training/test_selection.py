@@ -47,7 +47,7 @@ def test_halving_keeps_the_best_few_and_the_naive_ranker(monkeypatch):
     assert first == [*names, "softmax_naive"]
     assert second == ["product", "xpa", "softmax_naive"]
     assert found.name == "xpa" and found.by == "ranking"
-    assert [row["sessions"] for row in found.table] == [200] * 3 + [100] * 5
+    assert [row["sessions_trained_on"] for row in found.table] == [200] * 3 + [100] * 5
 
 
 @pytest.mark.parametrize(("by", "name"), [("clicks", "listwise"), ("ranking", "best")])

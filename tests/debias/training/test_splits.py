@@ -7,6 +7,7 @@ from debias.data import ClickLog, RankingData
 from debias.data.kinds import Feature
 from debias.models import batches
 from debias.training import held_out, held_out_of_stream, prepare
+from debias.training.splits import not_learned
 from tests.debias.training.worlds import DATA, FEATURES, LOG, SHOWN, written
 
 
@@ -93,3 +94,13 @@ def test_sessions_of_few_queries_are_held_out_by_a_draw(on_disk):
     assert by == "session" and sum(sizes) == len(SHOWN)
     # Standard deviations: sqrt(900 .8 .2) = 12 and sqrt(900 .1 .9) = 9.
     assert abs(sizes[0] - 720) < 48 and abs(sizes[1] - 90) < 36
+
+
+def test_what_was_not_learned_is_what_was_held_out():
+    """Of 60 queries 12 are held out, of 40 sessions of one query 8."""
+    for query in (np.repeat(np.arange(60), 3), np.zeros(40, int)):
+        item = np.arange(2 * len(query)).reshape(-1, 2)
+        log = ClickLog(query, item, item % 2 == 0)
+        (train, _, _), _ = held_out(log, seed=5)
+        kept = log.take(~not_learned(log, seed=5))
+        np.testing.assert_array_equal(kept.item, train.item)
