@@ -171,9 +171,9 @@ JUDGMENTS = Table(
     name="judgments",
     title="Order of judgments from clicks, held against true attraction, by crowd",
     experiments=judgments.JUDGMENTS,
-    metrics=("tau", "tau@16", "tau_b", "coverage", "coverage@16"),
+    metrics=("tau", "tau@16", "tau_decided", "tau_b", "coverage", "coverage@16"),
     baseline="ctr",
-    paired=("tau", "tau@16", "tau_b"),
+    paired=("tau", "tau@16", "tau_decided", "tau_b"),
     clicks="",
     bounds=("judge_told",),
 )

@@ -64,6 +64,9 @@ def test_from_a_log_to_a_search_engine(folder, tmp_path, model):
         run("evaluate", out, log, "-c", "features=f_*", "--json").stdout
     )
     assert ("perplexity" in record["clicks"]) == (model != "lambdamart")
+    judged = ["judge", log, "-o", tmp_path / "judged.csv", "--model", out, "--json"]
+    record = json.loads(run(*judged, "-c", "features=f_*").stdout)
+    assert record["pairs"] == 40 and record["prior"] in ("normal", "beta")
     made = tmp_path / "ranker.onnx"
     assert "(onnx)" in run("export", out, "-o", made).output
     np.testing.assert_allclose(debias.load(made)(features), scores, rtol=1e-4)
