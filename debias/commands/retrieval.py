@@ -48,7 +48,7 @@ MRR = (
     "mrr/10: the mean of 1 / ceil(rank / 10) of each user's best answer; ranks 1 to 10 "
     "count 1, 11 to 20 a half"
 )
-PARTS = "user item time user_features item_features user_numbers item_numbers"
+PARTS = "user item time user_features item_features user_numbers item_numbers target"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -98,6 +98,7 @@ class Columns(NamedTuple):
     item_features: tuple[str, ...] = ("*",)
     user_numbers: tuple[str, ...] = ()
     item_numbers: tuple[str, ...] = ()
+    target: str | None = None
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Columns":
@@ -129,7 +130,7 @@ class Columns(NamedTuple):
     def events(self) -> "EventColumns":
         from debias.retrieval.data.events import EventColumns
 
-        return EventColumns(self.user, self.item, self.time)
+        return EventColumns(self.user, self.item, self.time, self.target)
 
     def check_tables(self, **tables: str | None) -> None:
         """Raises ValueError where features of a side are named that has no table."""
@@ -199,13 +200,24 @@ def train(
     passes. The choice then learns from the whole log. It is compared with popularity,
     item kNN and EASE, tuned on the same events. In a table of features, the column of
     ids has the name that it has in the events. A user or an item that no table
-    describes is known by its id alone. An interrupted or killed run resumes after its
-    last full pass when the command is given again.
+    describes is known by its id alone.
+
+    Where events are of several kinds, such as clicks and orders, -c target=COLUMN says
+    which, and --worth what each is worth: the towers learn a vector for each, and items
+    are ranked by the sum of their products times their worth.
+
+    An interrupted or killed run resumes after its last full pass when the command is
+    given again.
     """
     from debias.data.stores import whole_path
 
     recipes, mapping = learning.recipes, Columns.of(column or ())
     mapping.check_tables(user=users, item=items)
+    if bool(learning.recipe.worth) != bool(mapping.target):
+        raise ValueError(
+            "-c target=COLUMN, which says what each event is, and --worth NAME=VALUE, "
+            "what each such target is worth, go together"
+        )
     asked = {
         "source": {
             "events": whole_path(events),
@@ -245,7 +257,10 @@ def _train(
         lambda text: say(f"note: {text}", err=True),
     )
     with share_bar("reading") as progress:
-        log, facts = runs.read_log(events, mapping.events, *tables, progress=progress)
+        log, facts = runs.read_log(
+            *(events, mapping.events, *tables, progress),
+            targets=tuple(recipes[0].worth or ()),
+        )
     start(out, asked, force)  # only now: the events were read without a fault
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
     known = held_out(log).known if hold_out else log

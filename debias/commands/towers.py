@@ -1,10 +1,12 @@
 """The options of `debias retrieval train` that say what is learned, and how."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from debias.commands.train import numbers_by_name
 from debias.retrieval.training.recipe import KINDS, TOWERS, Recipe, candidates
 
 AUTO = "auto"
@@ -75,6 +77,13 @@ class Learning(NamedTuple):
                 "(model). auto asks the last events."
             ),
         ] = AUTO,
+        worth: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="NAME=VALUE, what an event of target NAME is worth, such as "
+                "order=5; once for each value of the column of -c target=COLUMN."
+            ),
+        ] = None,
         seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     ) -> "Learning":
         """What the options say.
@@ -101,7 +110,8 @@ class Learning(NamedTuple):
         temperature = _checked("--temperature", temperature, 1000.0)
         sizes = _sizes(hidden)
         recipe = Recipe(
-            towers[0], dim, sizes, temperature, seed, config, compress, rows
+            *(towers[0], dim, sizes, temperature, seed, config, compress, rows),
+            worth=_worth(worth),
         )
         return Learning(towers, history, recipe, epochs)
 
@@ -115,6 +125,15 @@ class Learning(NamedTuple):
         """The same as JSON values."""
         asked = {"tower": self.towers, "history": self.history, "epochs": self.epochs}
         return {**self.recipe._asdict(), **asked}
+
+
+def _worth(texts: list[str] | None) -> dict[str, float] | None:
+    """What targets are worth, by name."""
+    found = {n: x[0] for n, x in numbers_by_name("worth", texts, 1).items()}
+    wrong = [n for n, x in found.items() if not (isfinite(x) and x >= 0)]
+    if wrong or (found and not any(found.values())):
+        raise ValueError("--worth must be numbers of at least 0, and one above 0")
+    return found or None
 
 
 def _towers(text: str) -> list[str]:

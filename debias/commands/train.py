@@ -174,9 +174,11 @@ class Wanted(NamedTuple):
             raise ValueError(
                 f"--worth and --levels go with --model {' '.join(READS_TARGETS)}"
             )
-        prices = {n: found[0] for n, found in _numbers("worth", worth, 1).items()}
+        prices = {
+            n: found[0] for n, found in numbers_by_name("worth", worth, 1).items()
+        }
         return Wanted(
-            model, given, clip, select, prices, _numbers("levels", levels, 99)
+            model, given, clip, select, prices, numbers_by_name("levels", levels, 99)
         )
 
     def record(self) -> dict[str, Any]:
@@ -214,7 +216,9 @@ class Wanted(NamedTuple):
         return Targets(self.worth, self.levels) if reads else None
 
 
-def _numbers(option: str, texts: list[str] | None, most: int) -> dict[str, list[float]]:
+def numbers_by_name(
+    option: str, texts: list[str] | None, most: int
+) -> dict[str, list[float]]:
     """Numbers by name, of texts NAME=A,B."""
     wanted = "a number" if most == 1 else "numbers, such as 10,60"
     found = {}

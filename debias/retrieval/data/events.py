@@ -21,6 +21,7 @@ from debias.data.features import read_features
 from debias.data.shown import Batch, names_of, numbers_of
 from debias.data.stores import store_url
 from debias.data.tables import Part, Source, in_memory, near, open_parts
+from debias.data.text import quoted
 from debias.data.times import Times
 from debias.retrieval.data.interactions import (
     FIRST,
@@ -41,11 +42,13 @@ class Events(NamedTuple):
     Attributes:
         user, item: (E,) strings.
         time: (E,) int64, or float64 where times have fractions; any unit.
+        target: (E,) strings, what each event is; None: not said.
     """
 
     user: np.ndarray
     item: np.ndarray
     time: np.ndarray
+    target: np.ndarray | None = None
 
     @classmethod
     def of(cls, log: Interactions) -> "Events":
@@ -57,10 +60,11 @@ class Events(NamedTuple):
         ['a']
         """
         users, items = (t.vocabularies[ID] for t in (log.users, log.items))
-        return cls(users[log.user], items[log.item], log.time)
+        target = None if log.target is None else np.array(log.targets)[log.target]
+        return cls(users[log.user], items[log.item], log.time, target)
 
     def part(self, start: int, stop: int | None = None) -> "Events":
-        return Events(*(column[start:stop] for column in self))
+        return Events(*(None if c is None else c[start:stop] for c in self))
 
 
 class Mark(NamedTuple):
@@ -74,11 +78,17 @@ Marks = Mapping[str, Mark]
 
 
 class EventColumns(NamedTuple):
-    """What a table of events calls its columns."""
+    """What a table of events calls its columns; that of targets may be absent."""
 
     user: str = "user"
     item: str = "item"
     time: str = "time"
+    target: str | None = None
+
+    @property
+    def read(self) -> dict[str, str]:
+        """Roles to columns, of those that there are."""
+        return {role: name for role, name in self._asdict().items() if name}
 
 
 PLAIN = EventColumns()
@@ -110,7 +120,7 @@ def read_events(
     """
     parts = open_parts(source)
     for part in parts:
-        for role, name in columns._asdict().items():
+        for role, name in columns.read.items():
             if name not in part.schema.names:
                 raise ValueError(
                     f"{part.name}: no column {name} for {role}: "
@@ -118,15 +128,17 @@ def read_events(
                 )
         _check_end(Path(part.name))
     for number, part in enumerate(parts):
-        pieces, start = [_NONE], 0
-        for batch, share in part.read(columns, ()):
+        pieces, start = [_nothing(columns)], 0
+        for batch, share in part.read(tuple(columns.read.values()), ()):
             pieces.append(_events_of(part, start, batch, columns))
             start += batch.num_rows
             progress((number + share) / len(parts))
-        yield part.name, Events(*map(np.concatenate, zip(*pieces, strict=True)))
+        yield part.name, joined_events(pieces)
 
 
-_NONE = Events(np.empty(0, str), np.empty(0, str), np.empty(0, np.int64))
+def _nothing(columns: EventColumns) -> Events:
+    none = np.empty(0, str)
+    return Events(none, none, np.empty(0, np.int64), none if columns.target else None)
 
 
 def _check_end(path: Path) -> None:
@@ -145,8 +157,8 @@ def _events_of(
     part: Part, start: int, rows: pa.RecordBatch, columns: EventColumns
 ) -> Events:
     chosen: dict[str, tuple[str, ...]] = {
-        role: (name,)
-        for role, name in zip(("user", "item", "timestamp"), columns, strict=True)
+        "timestamp" if role == "time" else role: (name,)
+        for role, name in columns.read.items()
     }
     arrays = {role: [plain(rows.column(name[0]))] for role, name in chosen.items()}
     batch = Batch(part.name, start, arrays, None, chosen)
@@ -159,7 +171,8 @@ def _events_of(
             raise batch.fault(role, row, "is empty", "fill or remove the row")
         return text.astype(str)
 
-    return Events(names("user"), names("item"), _times(batch))
+    target = names("target") if columns.target else None
+    return Events(names("user"), names("item"), _times(batch), target)
 
 
 def _times(batch: Batch) -> np.ndarray:
@@ -214,8 +227,13 @@ def read_all(
 
 
 def joined_events(parts: Sequence[Events]) -> Events:
-    """The events of all parts, one after another."""
-    return Events(*map(np.concatenate, zip(*parts, strict=True)))
+    """The events of all parts, one after another; all say targets, or none does."""
+    return Events(
+        *(
+            None if column[0] is None else np.concatenate(column)
+            for column in zip(*parts, strict=True)
+        )
+    )
 
 
 def read_interactions(
@@ -251,7 +269,7 @@ def read_interactions(
         for id, names in ((user, user_features), (item, item_features))
     )
     weights = None if weight is None else _weights(source, weight)
-    return from_columns(*every, users, items, weights, min_count)
+    return from_columns(*every[:3], users, items, weights, min_count)
 
 
 def _weights(source: Source, name: str) -> np.ndarray:
@@ -331,9 +349,12 @@ def pending(
 
 
 def _digest(total: Any, events: Events) -> None:
-    lines = zip(*(column.tolist() for column in events), strict=True)
+    given = [column.tolist() for column in events if column is not None]
     # A whole time reads alike, whether or not others of its file have fractions.
-    text = "".join(f"{u}\0{i}\0{int(t) if t == int(t) else t}\n" for u, i, t in lines)
+    text = "".join(
+        "\0".join([u, i, str(int(t) if t == int(t) else t), *more]) + "\n"
+        for u, i, t, *more in zip(*given, strict=True)
+    )
     total.update(text.encode())
 
 
@@ -400,7 +421,8 @@ def append_events(
     user = user_table.encode({ID: events.user})[0][ID] - FIRST
     item = item_table.encode({ID: events.item})[0][ID] - FIRST
     time = events.time
-    new = _first_times(log, user, item, time)
+    target = _target_codes(log, events)
+    new = _first_times(log, user, item, time, target)
     weight = None
     if log.weight is not None:
         weight = np.append(log.weight, np.ones(len(new), np.float32))
@@ -412,6 +434,7 @@ def append_events(
         users=user_table,
         items=item_table,
         weight=weight,
+        target=None if target is None else np.append(log.target, target[new]),
         _sorted={},
     )
     return Appended(
@@ -459,13 +482,41 @@ def _late(log: Interactions, user: np.ndarray, time: np.ndarray) -> int:
     return int((time[known] < latest[user[known]]).sum())
 
 
+def _target_codes(log: Interactions, events: Events) -> np.ndarray | None:
+    """(E,) int32 places among the targets of the log; None where it has none."""
+    if log.target is None:
+        return None
+    if events.target is None:
+        raise ValueError(
+            f"the log has the targets {' '.join(map(quoted, log.targets))}, and the "
+            "events say none: name their column (-c target=NAME)"
+        )
+    words, place = np.unique(events.target, return_inverse=True)
+    strange = [word for word in words.tolist() if word not in log.targets]
+    if strange:
+        raise ValueError(
+            f"the events have the target {quoted(strange[0])}, and the log knows "
+            f"{' '.join(map(quoted, log.targets))}: train with a worth of it (--worth "
+            "NAME=VALUE; 0 counts it for nothing), or leave such events out"
+        )
+    codes = np.array([log.targets.index(word) for word in words.tolist()], np.int32)
+    return codes[place] if len(words) else place.astype(np.int32)
+
+
 def _first_times(
-    log: Interactions, user: np.ndarray, item: np.ndarray, time: np.ndarray
+    log: Interactions,
+    user: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    target: np.ndarray | None,
 ) -> np.ndarray:
     """Rows, rising, of the events that neither the log nor an earlier one holds."""
     known = np.isin(log.user, user)
-    before = (log.user[known], log.item[known], log.time[known])
-    pairs = zip(before, (user, item, time), strict=True)
+    before = [log.user[known], log.item[known], log.time[known]]
+    given = [user, item, time]
+    if log.target is not None and target is not None:
+        before, given = [*before, log.target[known]], [*given, target]
+    pairs = zip(before, given, strict=True)
     triples = np.stack([np.concatenate(pair) for pair in pairs])
     _, first = np.unique(triples, axis=1, return_index=True)
     return np.sort(first[first >= known.sum()]) - known.sum()

@@ -285,6 +285,9 @@ class Interactions:
         weight: (E,) float32 or None, a rating or a count.
         before: What users took before these events, which `latest` has dropped; None:
             nothing.
+        target: (E,) int32 or None, what each event is, such as a click or an order, as
+            a place in `targets`.
+        targets: Names of targets.
     """
 
     user: np.ndarray
@@ -294,10 +297,12 @@ class Interactions:
     items: FeatureTable
     weight: np.ndarray | None = None
     before: Taken | None = None
+    target: np.ndarray | None = None
+    targets: tuple[str, ...] = ()
     _sorted: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("user", "item", "time", "weight"):
+        for name in ("user", "item", "time", "weight", "target"):
             column = getattr(self, name)
             if column is not None and np.shape(column) != (len(self.user),):
                 raise ValueError(
@@ -319,12 +324,14 @@ class Interactions:
     def take(self, index: np.ndarray) -> "Interactions":
         """The events at `index`, rows or a mask; the tables keep all rows."""
         weight = None if self.weight is None else self.weight[index]
+        target = None if self.target is None else self.target[index]
         return replace(
             self,
             user=self.user[index],
             item=self.item[index],
             time=self.time[index],
             weight=weight,
+            target=target,
             _sorted={},
         )
 
@@ -562,6 +569,7 @@ def from_columns(
     items: Mapping[str, Any] | None = None,
     weight: Sequence[float] | np.ndarray | None = None,
     min_count: int = 1,
+    target: Sequence[str] | np.ndarray | None = None,
 ) -> Interactions:
     """Interactions from raw ids and raw features.
 
@@ -573,6 +581,7 @@ def from_columns(
             ids themselves are the only feature.
         weight: (E,) numbers or None.
         min_count: Rarer values of a feature share the out-of-vocabulary code.
+        target: (E,) names of what each event is, such as click and order, or None.
 
     >>> items = {"id": [7], "year": [1999]}
     >>> log = from_columns(["u", "v"], [7, 7], [1, 2], items=items)
@@ -592,6 +601,11 @@ def from_columns(
             raise ValueError(f"{side}s has no row for the id {bad!r} of an event")
         rows.append(codes - FIRST)
         tables.append(table)
+    names: tuple[str, ...] = ()
+    codes_of_targets = None
+    if target is not None:
+        words, place = np.unique(np.asarray(target, str), return_inverse=True)
+        names, codes_of_targets = tuple(words.tolist()), place.astype(np.int32)
     return Interactions(
         rows[0],
         rows[1],
@@ -599,6 +613,8 @@ def from_columns(
         tables[0],
         tables[1],
         None if weight is None else np.asarray(weight, np.float32),
+        target=codes_of_targets,
+        targets=names,
     )
 
 

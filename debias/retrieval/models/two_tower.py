@@ -300,6 +300,12 @@ class TwoTower(RetrievalModel):
         frequency: Learns log q from the stream; None: the batch's `log_q` is used.
         views: Draws the views of self-supervision, of the batch's "self".
         self_weight: Weight of that loss.
+        worth: Of each target of a log, in their order. The vectors then have a part of
+            equal size for each: an event of target t moves the parts t alone, so that
+            their product says how likely such events are, and what the parts have in
+            common below the last layer learns from all. `item_vectors` multiplies each
+            part by its worth: one product of vectors is the worth of all targets,
+            sum over t of w_t <u_t, v_t>. Empty: events are of one kind.
         **kwargs: Arguments of `keras.Model`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -314,13 +320,33 @@ class TwoTower(RetrievalModel):
         user: keras.layers.Layer,
         item: keras.layers.Layer,
         temperature: float = TEMPERATURE,
+        worth: Sequence[float] = (),
         **kwargs: Any,
     ):
         super().__init__(temperature, **kwargs)
-        self.user, self.item = user, item
+        self.user, self.item, self.worth = user, item, tuple(worth)
+        if not np.isfinite(self.worth).all():
+            raise ValueError(f"worth must be finite numbers, got {list(worth)}")
+
+    def encode_user(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
+        users = super().encode_user(batch, training)
+        if not (training and self.worth and "target" in batch):
+            return users
+        return part_of_target(users, batch["target"], len(self.worth))
+
+    def item_vectors(
+        self, features: Mapping[str, np.ndarray], block: int = 4096
+    ) -> np.ndarray:
+        """(n, dim), with targets the parts of each by its worth; NumPy."""
+        vectors = super().item_vectors(features, block)
+        if not self.worth:
+            return vectors
+        size = vectors.shape[1] // len(self.worth)
+        return vectors * np.repeat(np.asarray(self.worth, vectors.dtype), size)
 
     def get_config(self) -> dict[str, Any]:
         own = {
+            "worth": list(self.worth),
             "user": keras.saving.serialize_keras_object(self.user),
             "item": keras.saving.serialize_keras_object(self.item),
             "shares_table": bool(getattr(self.user, "shares_table", False)),
@@ -341,7 +367,19 @@ class TwoTower(RetrievalModel):
         return super().from_config(config, custom_objects)
 
 
-MODEL_OPTIONS = ("frequency", "views", "self_weight")
+def part_of_target(vectors: Tensor, target: Tensor, targets: int) -> Tensor:
+    """(B, d) with zeros but in the part of each row's target, of equal parts.
+
+    >>> ops.convert_to_numpy(part_of_target(np.ones((2, 4)), np.array([0, 1]), 2))
+    array([[1., 1., 0., 0.],
+           [0., 0., 1., 1.]])
+    """
+    size = vectors.shape[-1] // targets
+    mine = ops.one_hot(ops.cast(target, "int32"), targets, dtype=vectors.dtype)
+    return vectors * ops.repeat(mine, size, axis=-1)
+
+
+MODEL_OPTIONS = ("frequency", "views", "self_weight", "worth")
 
 
 def _two_tower(
@@ -412,7 +450,8 @@ def dssm(
             whether the vectors of users have length 1 as those of items have (False:
             the length says how sharp the taste of a user is); `compress` and `rows` of
             `debias.layers.embedding.RowEmbedding`, for all tables of ids; and
-            `frequency`, `views`, `self_weight` of `TwoTower`.
+            `frequency`, `views`, `self_weight`, `worth` of `TwoTower`. With `worth`,
+            `dim` is the size of all parts together.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> dssm(schema, schema, history=None).user.combine

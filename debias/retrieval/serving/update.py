@@ -28,6 +28,7 @@ from debias.retrieval.data.events import (
     EventColumns,
     Events,
     Mark,
+    joined_events,
     pending,
 )
 from debias.retrieval.data.interactions import FIRST
@@ -588,5 +589,4 @@ def _joined(
                 f"{name}: increments have applied {mark.rows} of its rows, which a "
                 "full update replaces and must be given again"
             )
-    columns = zip(*(events for events, _ in chunks), strict=True)
-    return Events(*map(np.concatenate, columns)), marks
+    return joined_events([events for events, _ in chunks]), marks

@@ -3,6 +3,7 @@
 A batch is a dict that a `debias.retrieval.models` model reads:
 
     user      dict of the users' features (B,) or (B, m), and "history" (B, L)
+    target    (B,) int32, what each row's event is, where the log says that
     item      dict of the features of C candidates that all rows share
     own       dict of the features of S candidates of each row's own, (B, S[, m])
     log_q     (C,) log of the chance that a shared candidate is drawn, if corrected
@@ -207,6 +208,9 @@ class Batches(keras.utils.PyDataset):
         # Events stand user by user in order of time, as their histories do.
         order, _ = log.by_user()
         self.user, self.item = log.user[order], log.item[order]
+        self.target = None if log.target is None else log.target[order]
+        if packed and self.target is not None:
+            raise ValueError("a log with targets needs packed=False")
         histories, before = log.histories(max(history, 1))
         self.histories = histories if history else None
         counted = log if learned is None else log.take(learned)
@@ -336,6 +340,8 @@ class Batches(keras.utils.PyDataset):
             positive = np.zeros(len(rows), np.int32)
         batch = self._features(rows, user, shared, views)
         batch["positive"] = positive
+        if self.target is not None:
+            batch["target"] = self.target[rows]
         if own.shape[1]:
             batch["own"] = self.log.items.take(own)
         if log_q is not None:

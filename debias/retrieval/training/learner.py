@@ -370,6 +370,8 @@ def save(learner: Learner, folder: Path) -> None:
             held |= {f"{side}.names.{n}": c for n, c in table.vocabularies.items()}
         if log.weight is not None:
             held["weight"] = log.weight
+        if log.target is not None:
+            held |= {"target": log.target, "targets": np.array(log.targets)}
         if log.before is not None:
             held |= {f"before.{n}": c for n, c in log.before._asdict().items()}
         if learner.extra is not None:
@@ -399,6 +401,8 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
             items=tables[1],
             weight=held["weight"] if "weight" in held.files else None,
             before=Taken(**before) if (before := _named(held, "before.")) else None,
+            target=held["target"] if "target" in held.files else None,
+            targets=tuple(held["targets"].tolist()) if "target" in held.files else (),
         )
         added = _named(held, "extra.")
     with _arrays(folder / "variables.npz") as held:

@@ -16,6 +16,7 @@ TOWERS = {  # name to the function or class of `debias.retrieval.models`
     "dat": "DAT",
 }
 TRENDS = ((0.5, 0.2),)  # that a choice tries, beside none
+HEADED = ("dssm", "senet")  # with a last layer on both sides, a part of it a target
 UNSHARED = ("mind", "dat")  # whose ids cannot share rows of their tables
 KINDS = ("recency", "mean")
 HISTORIES = {  # how each tower may read a history; None: it has a way of its own
@@ -42,6 +43,8 @@ class Recipe(NamedTuple):
         compress, rows: As for `debias.layers.embedding.RowEmbedding`, of ids.
         history: How a history is read, one of `HISTORIES` of the tower.
         normalize_users: Whether the vectors of users have length 1.
+        worth: Of each target of the events; each has a vector of `dim`, and what is
+            served are all of them, one after another. None: events are of one kind.
     """
 
     tower: str = "fm"
@@ -54,6 +57,7 @@ class Recipe(NamedTuple):
     rows: int | None = None
     history: str | None = "recency"
     normalize_users: bool = False
+    worth: Mapping[str, float] | None = None
 
     def build(self) -> "Build":
         """What makes the model from schemas of users and items."""
@@ -74,6 +78,15 @@ class Recipe(NamedTuple):
             if self.tower in UNSHARED:
                 raise ValueError(f"the tower {self.tower} cannot share rows of ids")
             given |= {"compress": self.compress, "rows": self.rows}
+        if self.worth:
+            if self.tower not in HEADED:
+                raise ValueError(
+                    f"the tower {self.tower} has no parts for targets; those that have "
+                    f"are {' '.join(HEADED)}"
+                )
+            worth = tuple(self.worth.values())
+            given |= {"dim": self.dim * len(worth), "embedding": self.dim}
+            given["worth"] = worth
         make = getattr(models, TOWERS[self.tower])
 
         def build(users: Any, items: Any) -> Any:
@@ -109,7 +122,8 @@ def candidates(
 ) -> list[Recipe]:
     """The recipe for each tower, and for each way in which it may read a history.
 
-    Where ids share rows (`compress`), those of `UNSHARED` are left out.
+    Where ids share rows (`compress`), those of `UNSHARED` are left out; where events
+    have targets (`worth`), those that are not of `HEADED`.
 
     Raises:
         ValueError: None is left.
@@ -122,6 +136,14 @@ def candidates(
         able = [tower for tower in towers if tower not in UNSHARED]
         if not able:
             raise ValueError(f"the tower {towers[0]} cannot share rows of ids")
+        towers = able
+    if recipe.worth:
+        able = [tower for tower in towers if tower in HEADED]
+        if not able:
+            raise ValueError(
+                f"the tower {towers[0]} has no parts for targets; those that have are "
+                f"{' '.join(HEADED)}"
+            )
         towers = able
     return [
         recipe._replace(tower=tower, history=how)

@@ -64,6 +64,7 @@ def read_log(
     users: Raw = None,
     items: Raw = None,
     progress: Callable[[float], None] = _nothing,
+    targets: Sequence[str] = (),
 ) -> tuple[Interactions, dict[str, Any]]:
     """All events of a source over tables of users and items.
 
@@ -71,6 +72,7 @@ def read_log(
         source, columns, progress: As for `debias.retrieval.data.events.read_events`.
         users, items: Raw features, as `debias.data.features.read_features` gives them;
             None: the ids alone.
+        targets: What events may be, where `columns` names a column of targets.
 
     Returns:
         The log, and what to report of it: "applied", the marks of the files; "events",
@@ -89,7 +91,11 @@ def read_log(
         for raw, ids in ((users, every.user), (items, every.item))
     )
     none = np.empty(0, np.int32)
-    empty = Interactions(none, none, every.time[:0], user_table, item_table)
+    empty = Interactions(
+        *(none, none, every.time[:0], user_table, item_table),
+        target=none if targets else None,
+        targets=tuple(targets),
+    )
     appended = append_events(empty, every)
     return appended.log, {
         "applied": chunks[-1][1],

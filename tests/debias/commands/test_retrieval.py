@@ -232,6 +232,42 @@ def test_a_policy_of_repeats_goes_from_training_to_answers(folder, tmp_path):
     assert "was published with 'exclude'; train with --repeat" in done.output
 
 
+def test_targets_are_learned_apart_served_as_one_and_updated(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    names = ("uid", "sku", "ts", "what")
+
+    def write_events(path, start, count):
+        bought = rng.random(count) < 0.3
+        user = rng.integers(0, 20, count)
+        item = np.where(bought, 12, 0) + (user + rng.integers(0, 4, count)) % 12
+        what = np.where(bought, "order", "click")
+        rows = zip(user, item, range(start, start + count), what, strict=True)
+        lines = [",".join(map(str, row)) for row in (names, *rows)]
+        path.write_text("\n".join(lines) + "\n")
+
+    write_events(tmp_path / "one.csv", 0, 300)
+    given = [tmp_path / "one.csv", *MAPPED, *SMALL, "--epochs", "1"]
+    worth = ["--worth", "click=1", "--worth", "order=0"]
+    target = ["-c", "target=what"]
+    for lone in (worth, target):
+        done = run("train", *given, *lone, "-o", tmp_path / "x", code=1)
+        assert "what each such target is worth, go together" in done.output
+    done = run("train", *given, *worth[:2], *target, "-o", tmp_path / "x", code=1)
+    assert "train with a worth of it (--worth NAME=VALUE;" in " ".join(
+        done.output.split()
+    )
+    for bad in ("click=-1", "click=nan", "click=0", "click=x", "5"):
+        done = run("train", *given, *target, "--worth", bad, "-o", tmp_path, code=1)
+        assert "--worth must be" in done.output
+    found = run_json("train", *given, *worth, *target, "-o", tmp_path / "model")
+    assert found["recipe"]["worth"] == {"click": 1.0, "order": 0.0}
+    root = tmp_path / "root"
+    run("publish", tmp_path / "model", root)
+    write_events(tmp_path / "two.csv", 300, 50)
+    assert run_json("update", root, tmp_path / "two.csv")[0]["events"] == 50
+    assert len(run_json("query", root, "--user", "3", "-k", "5")["items"]) == 5
+
+
 def test_a_user_that_nobody_knows(folder):
     root = folder / "root"
     assert "not known" in run("query", root, "--user", "nobody").output

@@ -19,7 +19,11 @@ from debias.retrieval.data.events import (
     read_events,
     read_interactions,
 )
-from debias.retrieval.data.interactions import FeatureTable, Interactions
+from debias.retrieval.data.interactions import (
+    FeatureTable,
+    Interactions,
+    from_columns,
+)
 
 USERS = FeatureTable.build({"id": ["a", "b"], "age": ["old", "young"]})
 ITEMS = FeatureTable.build(
@@ -40,7 +44,7 @@ def table(count=5):
 
 
 def triples(found):
-    return list(zip(*(column.tolist() for column in found), strict=True))
+    return list(zip(*(column.tolist() for column in found[:3]), strict=True))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
@@ -328,3 +332,34 @@ def test_a_table_that_lacks_a_feature_or_has_another_is_refused(change, message)
     raw = {name: values for name, values in raw.items() if values is not None}
     with pytest.raises(ValueError, match=message):
         append_events(LOG, events(("a", "r", 1)), items=raw)
+
+
+def test_targets_are_read_told_apart_and_marked():
+    """The same user, item and time as a click and as an order are two events."""
+    table = pa.table(
+        {
+            "user": ["a", "a", "b"],
+            "item": ["p", "p", "q"],
+            "time": [1, 1, 2],
+            "what": ["click", "order", "click"],
+        }
+    )
+    columns = EventColumns(target="what")
+    ((new, marks),) = pending(table, {}, columns)
+    assert new.target.tolist() == ["click", "order", "click"]
+    assert not list(pending(table, marks, columns))
+    # What was applied as a click is no order now.
+    changed = table.set_column(3, "what", [["order", "order", "click"]])
+    with pytest.raises(ValueError, match="are not those that were applied"):
+        list(pending(changed, marks, columns))
+    log = from_columns(["a"], ["p"], [0], target=["order"])
+    with pytest.raises(ValueError, match="target 'click', and the log knows 'order'"):
+        append_events(log, new)
+    with pytest.raises(ValueError, match=r"name their column \(-c target=NAME\)"):
+        append_events(log, new._replace(target=None))
+    log = from_columns(["a", "a"], ["p", "p"], [0, 1], target=["click", "order"])
+    grown = append_events(log, new)
+    assert (grown.events, grown.duplicates) == (2, 1)  # the order of time 1 is known
+    assert grown.log.target.tolist() == [0, 1, 0, 0]
+    assert grown.log.take(grown.log.user == 1).target.tolist() == [0]
+    assert Events.of(grown.log).target.tolist() == ["click", "order", "click", "click"]

@@ -1,6 +1,7 @@
 """Tests of debias.retrieval.models: what holds for every model, and for each alone."""
 
 import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -25,6 +26,7 @@ from debias.retrieval.models import (
 )
 from debias.retrieval.models.dat import AugmentedEncoder
 from debias.retrieval.models.encoder import unit
+from debias.retrieval.training import fitting
 from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.evaluation import dot_scores, evaluate_scores
 from tests.debias.retrieval.models.registry import (
@@ -32,6 +34,7 @@ from tests.debias.retrieval.models.registry import (
     LENGTH,
     LOG,
     MODELS,
+    SMALL,
     TRUTH,
     USERS,
 )
@@ -493,3 +496,34 @@ def test_dat_without_its_mechanisms_adds_nothing():
 def test_rejects(function, message):
     with pytest.raises(ValueError, match=message):
         function()
+
+
+def test_parts_of_targets_learn_apart_and_serve_as_one_sum():
+    """An event of target 1 moves the last layer's part 1 alone; worth weighs parts."""
+    log = replace(LOG, target=np.ones(len(LOG), np.int32), targets=("click", "order"))
+    model = dssm(USERS, ITEMS, **SMALL, hidden=(8,), worth=(1.0, 5.0))
+    assert model.user.dim == 8  # two parts of 4
+    history, _ = log.histories(LENGTH, np.arange(60))
+    asked = {**log.users.columns, "history": history}
+    users = model.user_vectors(asked)
+    items = model.item(log.items.columns).numpy()
+    served = users @ model.item_vectors(log.items.columns).T
+    apart = users[:, :4] @ items[:, :4].T + 5 * users[:, 4:] @ items[:, 4:].T
+    np.testing.assert_allclose(served, apart, atol=1e-5)
+    batch, _ = Batches(log, 16, history=LENGTH, exclude_known=False)[0]
+    assert batch["target"].tolist() == [1] * 16
+    rows = model.encode_user(batch, training=True).numpy()
+    assert not rows[:, :4].any() and rows[:, 4:].any()
+    whole = model.encode_user(batch, training=False).numpy()
+    np.testing.assert_array_equal(whole[:, 4:], rows[:, 4:])
+    kernel = next(w for w in model.user.trainable_variables[::-1] if w.shape == (8, 8))
+    before = kernel.numpy()
+    fitting.fit(model, log, epochs=1, batch_size=64)
+    moved = abs(kernel.numpy() - before).max(axis=0)
+    assert (moved[:4] == 0).all() and (moved[4:] > 0).all()
+    again = TwoTower.from_config(model.get_config())
+    assert again.worth == model.worth
+    with pytest.raises(ValueError, match="worth must be finite"):
+        dssm(USERS, ITEMS, **SMALL, worth=(1.0, float("nan")))
+    with pytest.raises(ValueError, match="a log with targets needs packed=False"):
+        Batches(log, 16, packed=True)

@@ -6,7 +6,7 @@ import pytest
 from debias.retrieval.models.ids import id_tables
 from debias.retrieval.training.learner import TrainingConfig
 from debias.retrieval.training.recipe import TOWERS, Recipe, candidates, recipe_of
-from tests.debias.retrieval.models.registry import ITEMS, USERS
+from tests.debias.retrieval.models.registry import ITEMS, LOG, USERS
 
 
 @pytest.mark.parametrize("name", TOWERS)
@@ -46,6 +46,20 @@ def test_towers_whose_ids_cannot_share_rows_are_left_out_of_a_choice():
     assert found == set(TOWERS) - {"mind", "dat"}
     with pytest.raises(ValueError, match="the tower mind cannot share rows"):
         candidates(shared, ["mind"])
+
+
+def test_targets_have_parts_of_their_own_or_the_tower_refuses():
+    worth = {"click": 1.0, "order": 5.0}
+    tried = candidates(Recipe(dim=4, worth=worth), list(TOWERS))
+    assert {each.tower for each in tried} == {"dssm", "senet"}
+    model = tried[0].build()(USERS, ITEMS)
+    assert model.worth == (1.0, 5.0)
+    assert model.item_vectors(LOG.items.columns).shape == (len(LOG.items), 2 * 4)
+    assert recipe_of(tried[0]._asdict()) == tried[0]
+    with pytest.raises(ValueError, match="the tower fm has no parts for targets"):
+        candidates(Recipe(worth=worth), ["fm"])
+    with pytest.raises(ValueError, match="the tower fm has no parts for targets"):
+        Recipe("fm", worth=worth).build()
 
 
 def test_a_recipe_of_before_histories_were_chosen_learns_as_it_did():

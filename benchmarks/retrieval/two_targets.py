@@ -1,0 +1,115 @@
+"""Table `retrieval-targets`: towers that learn clicks and orders, or one of them.
+
+Users take items of the genre that they like, as `generate_interactions` has it. What
+they take is an order with chance .4 to .02, the more the cheaper its class of price,
+and else a click. So what is clicked and what is ordered differ, orders are a sixth of
+the events, and both tell which genre a user likes.
+
+Rows are towers with the same settings. `clicks` and `orders` learn from one kind of
+event; `together` takes both for one kind; of `both`, each target has a part of the
+vectors (`debias.retrieval.models.TwoTower`, `worth`), and orders are worth 5 clicks; of
+`both_orders` clicks are worth nothing. Each user takes 30 items; what follows the first
+24 is held out.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.plan import Table
+from benchmarks.retrieval.rows import evaluate_on, scorer
+from debias.retrieval.data.interactions import Interactions, from_columns, time_split
+from simulators.interactions import generate_interactions
+
+WORTH = {"both": (1.0, 5.0), "both_orders": (0.0, 1.0)}
+ROWS = ("clicks", "orders", "together", *WORTH)
+LENGTH, PASSES, DIM = 20, 4, 32
+CHANCE = np.array([0.4, 0.2, 0.1, 0.05, 0.02])  # of an order, by class of price
+
+
+@lru_cache(maxsize=1)
+def world(
+    seed: int, users: int = 1500, items: int = 500
+) -> tuple[Interactions, Interactions]:
+    """Clicks and orders to learn from, and those that follow."""
+    rng = np.random.default_rng((seed, 5))
+    log, _ = generate_interactions(rng, users, items, 30, genres=25)
+    price = rng.integers(len(CHANCE), size=items)
+    ordered = rng.random(len(log)) < CHANCE[price[log.item]]
+    both = from_columns(
+        log.user,
+        log.item,
+        log.time,
+        users={"id": np.arange(users)},
+        items={
+            "id": np.arange(items),
+            "genre": log.items.columns["genre"],
+            "price": price,
+        },
+        target=np.where(ordered, "order", "click"),
+    )
+    return time_split(both, 24)
+
+
+def learned_from(row: str, log: Interactions) -> Interactions:
+    """The events that a row learns from, as it takes them."""
+    if row in ("clicks", "orders"):
+        log = log.take(log.target == log.targets.index(row[:-1]))
+    return log if row in WORTH else replace(log, target=None, targets=())
+
+
+@dataclass(frozen=True)
+class TargetExperiment:
+    """A row of the table, as `benchmarks.harness.plan.Experiment` wants it."""
+
+    row: str
+    population: str = "two-targets"
+
+    def settings(self) -> Mapping[str, Any]:
+        worth = list(WORTH.get(self.row, ()))
+        return {"row": self.row, "passes": PASSES, "dim": DIM, "worth": worth}
+
+    def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
+        from debias.retrieval.models import dssm
+        from debias.retrieval.training.fitting import fit
+
+        known, later = world(seed)
+        log, worth = learned_from(self.row, known), WORTH.get(self.row, ())
+        begun = time.perf_counter()
+        model = dssm(
+            log.users.schema,
+            log.items.schema,
+            DIM * max(len(worth), 1),
+            length=LENGTH,
+            temperature=0.3,
+            seed=seed,
+            embedding=DIM,
+            worth=worth,
+        )
+        fit(model, log, epochs=PASSES, seed=seed, repeat="allow")
+        found = {"train_seconds": time.perf_counter() - begun}
+        score = scorer(model, log, LENGTH)
+        for place, name in enumerate(known.targets):
+            metrics = evaluate_on(score, known, later.take(later.target == place))
+            found |= {f"{name}_{k}": metrics[k] for k in ("hr@10", "hr@50", "ndcg@10")}
+        return found
+
+
+TABLE = Table(
+    name="retrieval-targets",
+    title="Clicks and orders: one vector of two parts, or towers of one target",
+    experiments=tuple(TargetExperiment(row) for row in ROWS),
+    baseline="together",
+    metrics=(
+        *("click_hr@10", "click_hr@50", "click_ndcg@10"),
+        *("order_hr@10", "order_hr@50", "order_ndcg@10", "train_seconds"),
+    ),
+    paired=("click_hr@50", "order_hr@50"),
+    clicks="",
+    seeds=5,
+    lower=("train_seconds",),
+)
