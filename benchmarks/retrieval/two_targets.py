@@ -58,7 +58,7 @@ def world(
 def learned_from(row: str, log: Interactions) -> Interactions:
     """The events that a row learns from, as it takes them."""
     if row in ("clicks", "orders"):
-        log = log.take(log.target == log.targets.index(row[:-1]))
+        log = log.of_target(row[:-1])
     return log if row in WORTH else replace(log, target=None, targets=())
 
 
@@ -93,8 +93,8 @@ class TargetExperiment:
         fit(model, log, epochs=PASSES, seed=seed, repeat="allow")
         found = {"train_seconds": time.perf_counter() - begun}
         score = scorer(model, log, LENGTH)
-        for place, name in enumerate(known.targets):
-            metrics = evaluate_on(score, known, later.take(later.target == place))
+        for name in known.targets:
+            metrics = evaluate_on(score, known, later.of_target(name))
             found |= {f"{name}_{k}": metrics[k] for k in ("hr@10", "hr@50", "ndcg@10")}
         return found
 

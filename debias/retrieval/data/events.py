@@ -64,7 +64,9 @@ class Events(NamedTuple):
         return cls(users[log.user], items[log.item], log.time, target)
 
     def part(self, start: int, stop: int | None = None) -> "Events":
-        return Events(*(None if c is None else c[start:stop] for c in self))
+        some = slice(start, stop)
+        target = None if self.target is None else self.target[some]
+        return Events(self.user[some], self.item[some], self.time[some], target)
 
 
 class Mark(NamedTuple):
@@ -228,11 +230,12 @@ def read_all(
 
 def joined_events(parts: Sequence[Events]) -> Events:
     """The events of all parts, one after another; all say targets, or none does."""
+    targets = [part.target for part in parts if part.target is not None]
     return Events(
-        *(
-            None if column[0] is None else np.concatenate(column)
-            for column in zip(*parts, strict=True)
-        )
+        np.concatenate([part.user for part in parts]),
+        np.concatenate([part.item for part in parts]),
+        np.concatenate([part.time for part in parts]),
+        np.concatenate(targets) if targets else None,
     )
 
 
@@ -434,7 +437,7 @@ def append_events(
         users=user_table,
         items=item_table,
         weight=weight,
-        target=None if target is None else np.append(log.target, target[new]),
+        target=_longer(log.target, target, new),
         _sorted={},
     )
     return Appended(
@@ -480,6 +483,14 @@ def _late(log: Interactions, user: np.ndarray, time: np.ndarray) -> int:
     latest = np.full(len(log.users), -np.inf)
     np.maximum.at(latest, log.user, log.time)
     return int((time[known] < latest[user[known]]).sum())
+
+
+def _longer(
+    old: np.ndarray | None, more: np.ndarray | None, new: np.ndarray
+) -> np.ndarray | None:
+    if old is None or more is None:
+        return None
+    return np.append(old, more[new]).astype(np.int32)
 
 
 def _target_codes(log: Interactions, events: Events) -> np.ndarray | None:

@@ -335,6 +335,17 @@ class Interactions:
             _sorted={},
         )
 
+    def of_target(self, name: str) -> "Interactions":
+        """The events of one target.
+
+        >>> log = from_columns(["u", "u"], ["i", "j"], [1, 2], target=["buy", "see"])
+        >>> log.of_target("see").time.tolist()
+        [2]
+        """
+        if self.target is None or name not in self.targets:
+            raise ValueError(f"target must be one of {self.targets}, got {name!r}")
+        return self.take(self.target == self.targets.index(name))
+
     def popularity(self) -> np.ndarray:
         """(items,) int64: how many events each item has."""
         return np.bincount(self.item, minlength=len(self.items))
