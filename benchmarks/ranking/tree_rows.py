@@ -48,7 +48,8 @@ class TreeTrial:
 
     def settings(self) -> dict[str, Any]:
         recipe = {"rounds": ROUNDS, "rate": RATE, "leaves": LEAVES, "items": ITEMS}
-        return {**asdict(self.size), **recipe, "revision": 1}
+        revision = 2 if self.row == "judgments" else 1
+        return {**asdict(self.size), **recipe, "revision": revision}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         from benchmarks.ranking.protocol import ranking_metrics, world
@@ -128,7 +129,7 @@ def rates(world: Any) -> Score:
 
 
 def judgments(world: Any) -> Score:
-    """The grades of `debias judge`, each pair weighed by its information."""
+    """The grades of `debias judge`; they are shrunk, and need no weight beside it."""
     return _judged(world, "attraction")
 
 
@@ -138,14 +139,12 @@ def _judged(world: Any, name: str) -> Score:
     from debias.propensity import judge, propensities
 
     log = world.train.log
-    found = judge(log, propensities(log))
-    inform = 1 / np.square(np.maximum(found.standard_error, 1e-3))
+    found, weight = judge(log, propensities(log)), None
     if name == "ctr":
         found = replace(found, attraction=found.ctr)
-        inform = found.impressions.astype(float)
+        weight = found.impressions / found.impressions.mean()
     groups = np.unique(found.query, return_counts=True)[1]
     features = world.train.data.features[found.item]
-    weight = inform / inform.mean()
     asked = {"min_data_in_leaf": 20}
     return _lambdamart(features, found.grades(), groups, weight=weight, asked=asked)
 

@@ -91,8 +91,8 @@ class Impressions:
             worth += ", and a few clicks decide all"
         return (
             f"{worth}: expect a noisier ranker, perhaps below one of raw clicks. "
-            "Judgments (debias judge) or debias train --model trees pay more; so does "
-            "a lower --clip, or a log with more exchanges (debias plan)"
+            "Judgments (debias judge) pay more, debias train --model trees more still; "
+            "or take a lower --clip, or exchange more items (debias plan)"
         )
 
     def pieces(self, rows: int) -> "Iterator[Impressions]":

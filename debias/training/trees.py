@@ -72,8 +72,8 @@ def fit_trees(
         config: How trees grow.
         progress: Called with rounds done since the last call.
         judged: Whether to rank by LambdaMART, of LightGBM, on the grades that
-            `debias.propensity.judge` gives, each weighted by its information; the trees
-            predict no click.
+            `debias.propensity.judge` gives; the trees predict no click. Grades of few
+            impressions are drawn to their prior, and need no weight beside it.
 
     Raises:
         ValueError: The log is too small to hold sessions out, or has no click; or
@@ -158,12 +158,10 @@ def _lambdamart(
     sets: list[Any] = []
     for part in parts[:2]:
         found = judge(part, known)
-        inform = 1 / np.square(np.maximum(found.standard_error, 1e-3))
         sets.append(
             lightgbm.Dataset(
                 rows[np.searchsorted(shown, found.item)],
                 found.grades(),
-                weight=inform / inform.mean(),
                 group=np.unique(found.query, return_counts=True)[1],
                 params=asked,
                 reference=sets[0] if sets else None,
