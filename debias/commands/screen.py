@@ -146,22 +146,19 @@ def print_json(record: Any) -> None:
 
 
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows with the same keys as a table; numbers to the right, five digits.
+    """Rows with the same keys as a table, or a table each where the screen is narrow.
 
-    One row that is wider than the screen stands as lines of a name and a value.
+    Numbers stand to the right, in five digits; see `debias.training.results.tables`.
     """
     if _quiet.get():
         return
     from rich.console import Console
 
-    from debias.training.results import table as made
+    from debias.training.results import tables
 
     console = Console(markup=False, highlight=False, emoji=False)
-    table = made(title, rows)
-    wide = console.measure(table, options=console.options.update(width=1_000)).maximum
-    if len(rows) == 1 and wide > console.width:
-        table = made(title, [{"what": k, "value": v} for k, v in rows[0].items()])
-    console.print(table)
+    for made in tables(title, rows, console):
+        console.print(made)
 
 
 def print_result(result: Any) -> None:

@@ -33,7 +33,7 @@ class Printed:
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         for title, rows in self.sections():
-            yield table(title, rows)
+            yield from tables(title, rows, console)
         if words := self.words():
             from rich.text import Text
 
@@ -65,6 +65,22 @@ class Printed:
         return "".join(parts) + f"<p>{escape(self.words())}</p>"
 
 
+def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator[Any]:
+    """The rows as a table that the console has room for, or one row a table.
+
+    One row that is wider than the screen stands as lines of a name and a value; so do
+    several, where the screen is too narrow for their numbers.
+    """
+    made = table(title, rows)
+    needs = console.measure(made, options=console.options.update(width=1_000))
+    most = needs.maximum if len(rows) == 1 else needs.minimum
+    if most <= console.width:
+        yield made
+        return
+    for row in rows:
+        yield table(title, [{"what": k, "value": v} for k, v in row.items()])
+
+
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
     """Rows with the same keys as a rich table; numbers stand to the right.
 
@@ -78,14 +94,14 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
     made = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE)
     for name, value in (rows[0] if rows else {}).items():
         named = isinstance(value, str)
-        longest = max(len(text(row[name])) for row in rows)
+        words = [*(text(row[name]) for row in rows), *head(name).split()]
         made.add_column(
             Text(printable(head(name))),
             justify="left" if named else "right",
             overflow="fold",  # an id that is cut names nothing
             # Where the table is narrow, headings give way to names; no number breaks.
             no_wrap=named and all(_short(row[name]) for row in rows),
-            min_width=None if named else min(longest, SHORT),
+            min_width=None if named else min(max(map(len, words)), SHORT),
         )
     for row in rows:
         made.add_row(*(Text(text(value)) for value in row.values()))
