@@ -104,6 +104,9 @@ def speed(
 def table(
     name: Name,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="HTML page to write, such as page.html.")
+    ] = None,
     population: Population = None,
     out: Out = None,
     publish: Annotated[
@@ -123,7 +126,13 @@ def table(
     folders = [out] if out else [RESULTS] if publish else [LOCAL, RESULTS]
     for folder in folders:
         if _show(
-            wanted, folder, quick, population, baseline or "", as_markdown=markdown
+            wanted,
+            folder,
+            quick,
+            population,
+            baseline or "",
+            as_markdown=markdown,
+            html=html,
         ):
             return
     places = " or ".join(str(folder) for folder in folders)
@@ -394,8 +403,12 @@ def _show(
     baseline: str = "",
     dataset: str = "",
     as_markdown: bool = False,
+    html: Path | None = None,
 ) -> bool:
-    """Prints the views that a folder has results for; whether there were any."""
+    """Prints the views that a folder has results for; whether there were any.
+
+    With `html` they go to a page of this path instead.
+    """
     console = Console()
     names = wanted.sources or (wanted.name,)
     with _bad_input():
@@ -406,6 +419,10 @@ def _show(
             if dataset in ("", view.dataset)
             and (not populations or view.population in populations)
         ]
+    if found and html is not None:
+        tables.write_page(html, wanted, found)
+        typer.echo(f"page written to {html}")
+        return True
     for view in found:
         if as_markdown:
             typer.echo(tables.markdown(view, title=len(found) > 1) + "\n")

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import store
@@ -472,6 +473,28 @@ def markdown(
     text = [f"**{view.title}**", ""] if title else []
     text += [f"| {' | '.join(row)} |" for row in grid]
     return "\n".join([*text, "", " ".join(notes(view, found, columns))])
+
+
+def write_page(path: Path, table: Table, views: Sequence[View]) -> None:
+    """Writes the views of a table as one self-contained HTML page."""
+    from debias.data.files import atomic_write
+    from debias.training.pages import page
+
+    columns = [each for each in columns_of(table) if not each.startswith("p:")]
+    sections, words = [], []
+    for view in views:
+        found = lines(view, columns)
+        heads = [heading(view, each).replace("\n", " ") for each in columns]
+        rows = [
+            {"model": line.row, **dict(zip(heads, line.cells, strict=True))}
+            for line in found
+        ]
+        sections.append((view.title, rows))
+        words.append(f"{view.population}: {' '.join(notes(view, found, columns))}")
+    headline = f"{table.name}: {table.title}"
+    with atomic_write(path) as aside:
+        text = page("benchmarks", headline, words, sections)
+        aside.write_text(text, encoding="utf-8")
 
 
 def terminal(view: View, width: int) -> "rich.table.Table":

@@ -158,6 +158,9 @@ def test_table_shows_own_results_then_published_ones(monkeypatch, place):
     assert "1 seed" in call("table", "main", "--published")
     assert "| **dot** ⚑ | **.6065 ±.0826** |" in call("table", "main", "--markdown")
     assert "vs dot" in call("table", "main", "--baseline", "dot")
+    assert "page written" in call("table", "main", "--html", "page.html")
+    page = Path("page.html").read_text()
+    assert '<td class="text">.6065 ±.0826</td>' in page and "2 seeds" in page
 
 
 def test_check_and_write_on_a_source_tree(place):
