@@ -21,6 +21,7 @@ from debias.propensity.cells import cells
 from debias.propensity.click_models import PositionBased
 
 BATCH, STEPS = 256, 50  # sessions a step, steps an execution
+JUDGED = 1024  # held-out sessions at once
 SIDES = ("above", "below")
 # Change of the click rate by one standard deviation of the neighbours. By the measured
 # examination of Joachims et al. (SIGIR 2005), standing at rank 2 instead of 1 costs as
@@ -323,7 +324,7 @@ def _attention(
         )
         model.fit(
             batches(train, scaled, BATCH, seed=seed),
-            validation_data=batches(stop, scaled, 4096, shuffle=False),
+            validation_data=batches(stop, scaled, JUDGED, shuffle=False),
             epochs=epochs,
             callbacks=[
                 keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)

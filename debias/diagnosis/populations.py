@@ -395,7 +395,7 @@ def _pass(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A pass of EM over packed mixtures, of the sessions of `happened`."""
     counted, happened = _shown(counted, happened)
-    back, prior = happened.T.tocsr(), PULL * one.gamma[0]
+    back, prior = happened.T, PULL * one.gamma[0]
 
     def step(x: np.ndarray) -> np.ndarray:
         old = _unpack(x, counted.pairs, count)

@@ -29,14 +29,15 @@ from debias.types import Over
 
 MAX_SESSIONS = 100_000
 COST = {  # what takes long, in rough shares of the whole
-    "bias_tower": 20,
-    "populations": 15,
+    "bias_tower": 15,
+    "populations": 20,
     "dla": 6,
+    "regression_em": 6,
     "neighbours": 2,
-    "calibration": 4,
-    "pbm_mle": 4,
-    "profile": 3,
+    "calibration": 2,
+    "profile": 6,
 }
+TRAINED = ("bias_tower", "neighbours")  # last: TensorFlow stays in memory
 AS_LONG = 50_000_000  # sessions on disk: read twice while `MAX_SESSIONS` are analysed
 PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
 BEST = "pbm_conditional"  # reads all clicks of shared items, with an interval
@@ -210,9 +211,9 @@ def diagnose(
         runs[called] = partial(presented, log, name, words)
     cost = COST if data is None else COST | {"neighbours": 15}
     total, done = sum(cost.get(name, 1) for name in runs), 0
-    for name, run in runs.items():
+    for name in sorted(runs, key=lambda name: name in TRAINED):
         try:
-            found[name] = run()
+            found[name] = runs[name]()
         except ValueError as error:
             skipped[name] = str(error)
         done += cost.get(name, 1)

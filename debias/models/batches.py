@@ -29,6 +29,7 @@ from debias.engine.steps import Execution
 LAYOUT = ("row", "column", "device", "context")
 PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
 ALIGNED = 64  # bytes that the memory of a tensor begins at a multiple of
+SCALED = 1 << 12  # items that a layer is applied to at once
 PACKS = keras.backend.backend() == "tensorflow"  # JAX compiles for each number of items
 
 Cells = dict[str, tf.Tensor]  # of a batch: item, click with -1 at padding, layout
@@ -271,10 +272,10 @@ def applied(
     """
     if layer is None:
         return features
-    starts = range(0, len(features), PIECE)
+    starts = range(0, len(features), SCALED)
     change = recode or (lambda piece: piece)
     pieces = (
-        np.asarray(layer(change(features[start : start + PIECE]))) for start in starts
+        np.asarray(layer(change(features[start : start + SCALED]))) for start in starts
     )
     first = next(pieces)
     out = shareable((len(features), *first.shape[1:]))

@@ -10,6 +10,7 @@ from debias.models.batches import applied, batches
 from debias.models.click_model import ClickModel
 
 BATCH, STEPS = 128, 50  # sessions a step, steps an execution
+JUDGED = 1024  # held-out sessions at once
 ITEMS = 20_000  # impressions over which clicks are predicted
 LAYOUT = ("row", "column", "device")
 
@@ -89,7 +90,7 @@ def _fit(
     model.compile(keras.optimizers.Adam(rate), steps_per_execution=min(STEPS, steps))
     model.fit(
         batches(rest if len(held) else log, data, BATCH, seed=seed),
-        validation_data=batches(held, data, 4096, shuffle=False) if len(held) else None,
+        validation_data=batches(held, data, JUDGED, shuffle=False) if len(held) else None,
         epochs=epochs,
         callbacks=[stop] if len(held) else None,
         verbose=0,
