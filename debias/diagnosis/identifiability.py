@@ -6,7 +6,7 @@ Chen et al., Identifiability Matters: Revealing the Hidden Recoverable Condition
 Unbiased Learning to Rank, ICML 2024.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -454,7 +454,10 @@ class Confounding(Finding):
 
 
 def confounding(
-    log: ClickLog, method: str = "adjacent_chain", level: float = 0.95
+    log: ClickLog,
+    method: str = "adjacent_chain",
+    level: float = 0.95,
+    known: Mapping[str, Examination] | None = None,
 ) -> Confounding:
     """Where click rates by rank mislead, because better items were shown there.
 
@@ -463,8 +466,10 @@ def confounding(
         method: The estimator to hold them against.
         level: Chance that no rank is flagged in a log without confounding, by
             Bonferroni's bound.
+        known: Estimates of this log by method, which need not be made again.
     """
-    raw, free = estimate(log, "ctr"), estimate(log, method)
+    known = known or {}
+    raw, free = (known.get(m) or estimate(log, m) for m in ("ctr", method))
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = np.log(raw.examination) - np.log(free.examination)
         errors = [e.standard_error / e.examination for e in (raw, free)]

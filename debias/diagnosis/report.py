@@ -284,7 +284,7 @@ def _runs(
     return runs | {
         "connectivity": lambda: connectivity(log),
         "profile": lambda: profile(log, PROFILE),
-        "confounding": lambda: confounding(log, BEST),
+        "confounding": lambda: confounding(log, BEST, known=found),
         "overlap": lambda: overlap(log),
         "populations": lambda: populations(log, seed=seed),
         "neighbours": lambda: neighbours(log, data, seed=seed),

@@ -90,7 +90,9 @@ def _fit(
     model.compile(keras.optimizers.Adam(rate), steps_per_execution=min(STEPS, steps))
     model.fit(
         batches(rest if len(held) else log, data, BATCH, seed=seed),
-        validation_data=batches(held, data, JUDGED, shuffle=False) if len(held) else None,
+        validation_data=batches(held, data, JUDGED, shuffle=False)
+        if len(held)
+        else None,
         epochs=epochs,
         callbacks=[stop] if len(held) else None,
         verbose=0,

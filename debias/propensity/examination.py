@@ -202,7 +202,7 @@ def delta_variance(fit: Fit, counted: Cells, click: np.ndarray) -> np.ndarray:
     keep = fit.influence.any(axis=1) & ~np.isnan(fit.log_examination)
     # Padding reads a last cell of influence 0.
     weight = np.zeros((keep.sum(), len(fit.expected) + 1))
-    weight[:, :-1] = fit.influence[keep] * np.sqrt(fit.inflation)
+    np.multiply(fit.influence[keep], np.sqrt(fit.inflation), out=weight[:, :-1])
     expected = np.append(fit.expected, 0.0)
     total = np.zeros(keep.sum())
     step = max(1, CHUNK // counted.index.shape[1])

@@ -122,7 +122,9 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
     share, p, inverse = parts(log_theta)
     # A click more pulls at its own rank, less at all ranks by their shares.
     pull = by_pair_and_rank(counted, counted.shown * share) @ inverse
-    influence = (inverse[:, counted.rank] - pull[counted.pair].T) * kept
+    influence = inverse[:, counted.rank]
+    influence -= pull[counted.pair].T
+    influence *= kept
     ties = counted.by_pair(kept)[counted.pair] > 1
     return Fit(
         np.where(known, log_theta, np.nan),
