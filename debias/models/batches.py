@@ -238,11 +238,16 @@ def share(data: RankingData) -> None:
     """Has all batches of this data read its features where they are, without a copy.
 
     Args:
-        data: Features are `shareable` and never change. On a GPU they are copied.
+        data: Features never change. On a GPU, or where they are not `shareable`, they
+            are copied.
     """
-    if data.features.size and not tf.config.list_physical_devices("GPU"):
+    features = data.features  # NumPy lends nothing that is read-only
+    aligned = features.flags.carray and features.ctypes.data % ALIGNED == 0
+    if not features.size or not aligned:
+        return
+    if not tf.config.list_physical_devices("GPU"):
         # Held by the tensor as long as that lives.
-        _TABLES[data] = tf.experimental.dlpack.from_dlpack(data.features.__dlpack__())
+        _TABLES[data] = tf.experimental.dlpack.from_dlpack(features.__dlpack__())
 
 
 def _table(data: RankingData, preprocess: keras.layers.Layer | None) -> tf.Tensor:

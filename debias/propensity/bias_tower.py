@@ -6,7 +6,7 @@ import numpy as np
 from debias.data import ClickLog, RankingData
 from debias.layers import BiasTower, Standardize, Tower
 from debias.models import Product
-from debias.models.batches import applied, batches
+from debias.models.batches import applied, batches, share
 from debias.models.click_model import ClickModel
 
 BATCH, STEPS = 128, 50  # sessions a step, steps an execution
@@ -84,6 +84,7 @@ def _fit(
     seed: int,
 ) -> None:
     data = RankingData(features, None, np.array([0, len(features)]))
+    share(data)
     held, rest = log.split((0.1, 0.9), np.random.default_rng(seed))
     stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
     steps = -(-(len(rest) or len(log)) // BATCH)

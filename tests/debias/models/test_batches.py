@@ -53,6 +53,19 @@ def test_features_that_are_shared_are_read_where_they_are():
     assert arrays(batches(LOG, plain, 5, shuffle=False))[0][0]["features"].max() == 0
 
 
+def test_features_that_cannot_be_shared_are_copied():
+    for spoil in ("fortran", "read-only"):
+        features = pipeline.shareable((9, 4))
+        features[:] = DATA.features
+        if spoil == "fortran":
+            features = np.asfortranarray(features)
+        features.flags.writeable = spoil != "read-only"
+        data = RankingData.trusted(features, None, DATA.offsets)
+        pipeline.share(data)
+        found = arrays(batches(LOG, data, 5, shuffle=False))
+        np.testing.assert_array_equal(found[0][0]["features"][0, 1], DATA.features[1])
+
+
 def test_packed_batches_say_which_item_a_cell_shows():
     batch, clicks = arrays(batches(LOG, DATA, 5, shuffle=False, packed=True))[0]
     plain, expected = arrays(batches(LOG, DATA, 5, shuffle=False))[0]
