@@ -11,6 +11,7 @@
 | `repair` | relevance by components of the graph of ranks, and its repair |
 | `horizons` | NDCG after each of ten rounds of learning from one's own log |
 | `offline` | how each scoreboard of clicks agrees with the truth |
+| `production` | what debiasing adds, by strength of the ranker that made the log |
 
 The first two are of a model trained for the purpose, the others of published results.
 """
@@ -31,7 +32,7 @@ from benchmarks.harness import store
 from benchmarks.harness.drawing import band
 from benchmarks.harness.plan import Table
 from benchmarks.harness.tables import View, views
-from benchmarks.questions import drawings, graph, horizons, offline
+from benchmarks.questions import drawings, graph, horizons, offline, production
 from benchmarks.ranking.learners import LEARNERS
 from benchmarks.ranking.protocol import World, trained, world
 from benchmarks.ranking.settings import Size
@@ -220,5 +221,6 @@ FIGURES: Mapping[str, Callable[[int, Size], Figure]] = {
     "repair": partial(of_results, graph.TABLE, drawings.repairs),
     "horizons": partial(of_results, horizons.TABLE, drawings.by_round),
     "offline": partial(of_results, offline.TABLE, drawings.scoreboards),
+    "production": partial(of_results, production.TABLE, drawings.gains),
 }
 """Entering a figure here has it drawn and tested."""

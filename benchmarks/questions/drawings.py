@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.harness.drawing import band
 from benchmarks.harness.tables import View
-from benchmarks.questions import graph, horizons, offline
+from benchmarks.questions import graph, horizons, offline, production
 
 Views = Mapping[str, View]  # by population
 
@@ -73,4 +73,43 @@ def repairs(found: Views) -> Figure:
     axes.set_xlabel("components of the graph of ranks")
     axes.set_ylabel("correlation with true relevance")
     axes.legend(frameon=False)
+    return figure
+
+
+def gains(found: Views) -> Figure:
+    """What debiasing adds to raw clicks, by strength of the production ranker.
+
+    A panel a crowd; dashed where sessions are few.
+    """
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(production.CROWDS), sharey=True)
+    for axes, crowd in zip(panels, production.CROWDS, strict=True):
+        for number, row in enumerate(production.DEBIASED):
+            for sessions, style in zip(production.SESSIONS, ("--", "-"), strict=True):
+                names = {x: f"{crowd}-{x}-{sessions}" for x in production.LABELS}
+                means = {
+                    x: found[name].paired(row, "ndcg@5")
+                    for x, name in names.items()
+                    if name in found
+                }
+                at = [x * (0.9 + 0.2 * number) for x, mean in means.items() if mean]
+                known = [mean for mean in means.values() if mean]
+                axes.errorbar(
+                    at,
+                    [mean.mean for mean in known],
+                    yerr=[mean.high - mean.mean for mean in known],
+                    color=f"C{number}",
+                    linestyle=style,
+                    marker="o",
+                    markersize=3,
+                    label=f"{row}, {float(sessions):,.0f} sessions",
+                )
+        axes.axhline(0, color="grey", linewidth=0.5)
+        axes.set_xscale("log")
+        axes.set_xticks(production.LABELS, [f"{x}%" for x in production.LABELS])
+        axes.set_title(crowd)
+    panels[1].set_xlabel("labels that the production ranker has seen")
+    panels[0].set_ylabel("NDCG@5 less that of softmax_naive")
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -26,7 +26,8 @@ from benchmarks.questions.settings import config, learning
 CROWDS = ("pbm", "mixed", "trust")
 LABELS = (1, 10, 100)  # percent
 SESSIONS = ("1e3", "1e4")
-LEARNERS = ("softmax_naive", "product", "listwise")
+DEBIASED = ("product", "listwise")
+LEARNERS = ("softmax_naive", *DEBIASED)
 BOUNDS = ("production",)
 FEWEST = 2  # queries whose grades the weakest production ranker has seen
 

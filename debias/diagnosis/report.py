@@ -13,7 +13,7 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.summary import Summary, count
 from debias.data.text import printable
-from debias.diagnosis.advice import advice
+from debias.diagnosis.advice import KNOWN, advice, expectation
 from debias.diagnosis.calibration import calibration
 from debias.diagnosis.devices import devices as compare_devices
 from debias.diagnosis.devices import label
@@ -130,7 +130,7 @@ class Diagnosis:
     def headline(self) -> str:
         """The answer in one sentence."""
         grades = {name: found.grade for name, found in self.findings.items()}
-        known = [grades.get(name, "bad") for name in ("connectivity", "profile")]
+        known = [grades.get(name, "bad") for name in KNOWN]
         if "bad" in known:
             return "This log cannot tell examination from relevance at every rank."
         sure = "can" if "caution" not in known else "can, with wide margins,"
@@ -142,9 +142,17 @@ class Diagnosis:
         return f"This log {sure} tell examination from relevance."
 
     @property
-    def advice(self) -> tuple[str, str, str]:
-        """What the log allows and what to do next, see `advice`."""
-        return advice(self.findings)
+    def advice(self) -> tuple[str, ...]:
+        """What the log allows, what to expect and to do next, see `advice`.
+
+        What to expect is said of logs that tell examination from relevance.
+        """
+        first, second, last = advice(self.findings)
+        grades = [self.findings[name].grade for name in KNOWN if name in self.findings]
+        if len(grades) < len(KNOWN) or "bad" in grades:
+            return first, second, last
+        expected = expectation(self.summary.sessions, self.summary.queries)
+        return first, second, expected, last
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON values; what is not known is None."""

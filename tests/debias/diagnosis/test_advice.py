@@ -2,7 +2,7 @@
 
 import pytest
 
-from debias.diagnosis.advice import LIMITS, advice
+from debias.diagnosis.advice import KNOWN, LIMITS, advice, expectation
 from debias.diagnosis.finding import Finding
 from debias.diagnosis.report import TITLES
 
@@ -51,4 +51,12 @@ def test_a_log_without_findings_cannot_tell():
 
 
 def test_limits_are_named_as_the_findings_are():
-    assert set(LIMITS) | {"connectivity", "profile"} == set(TITLES)
+    assert set(LIMITS) | set(KNOWN) == set(TITLES)
+
+
+@pytest.mark.parametrize(
+    "sessions, words",
+    [(1_000, "4.2 sessions a query: expect no gain"), (10_000, "42 sessions a query")],
+)
+def test_sessions_a_query_say_what_to_expect(sessions, words):
+    assert words in expectation(sessions, 240)
