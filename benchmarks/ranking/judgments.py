@@ -80,7 +80,7 @@ class Judgment:
 
     def settings(self) -> dict[str, Any]:
         size = {"queries": QUERIES, "sessions": SESSIONS, "temperature": TEMPERATURE}
-        return {**size, "revision": 2}
+        return {**size, "revision": 3}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         if self.row == "impressions":

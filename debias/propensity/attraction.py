@@ -31,15 +31,15 @@ from debias.propensity.cells import Cells
 
 NODES = np.linspace(-6.0, 6.0, 49)  # of a posterior, in its standard deviations
 GRID = np.linspace(-11.0, 7.0, 91)  # logits, to fit the prior by
-STEPS = 40  # of the fit
+STEPS = 40  # of the fit, at most
+CLOSE = 0.01  # logits that a last step moves at most
 SPREADS = (0.1, 5.0)  # of s and phi^-1/2; the upper end of t
 LOOSE, TIGHT = 0.01, 1.0  # prior precision of the constant and of the other weights
 BINS = (np.arange(60) + 0.5) / 60  # of the prior's distribution function
 WORTH = 50.0  # pairs that the shape is worth beside those of the log
 PASSES = 60  # of EM, few enough to leave the density smooth
 SAMPLE = 12_000  # pairs that the prior is fitted to, of whole queries
-QUERIES = 100  # fitted at once
-PIECE = 4_000  # pairs whose posteriors are held at once
+PIECE = 20_000  # pairs that are held at once, about
 TINY = 1e-9
 
 Array = np.ndarray
@@ -264,9 +264,10 @@ def with_queries(
     none, wide = np.zeros(size), np.full(size, prior.query_spread**2)
     found = replace(prior, query=none, variance=wide)
     useful = counts.exposure > 0
-    names = np.unique(query[useful])
-    for start in range(0, len(names), QUERIES):
-        part = useful & np.isin(query, names[start : start + QUERIES])
+    before = np.cumsum(np.bincount(query[useful], minlength=size))
+    piece = np.where(useful, ((before - 1) // PIECE)[query], -1)
+    for number in np.unique(piece[useful]):
+        part = piece == number
         told = counts.some(part).likelihood(GRID[:, None])
         given = _Given(told, query[part], design[part])
         found = _fitted(found, given, whole=False)
@@ -303,6 +304,9 @@ def _fitted(prior: Prior, given: _Given, whole: bool = True) -> Prior:
         found = _expectations(prior.shape, mean, s, given.likelihood)
         step, turn, bend = _scored(given, found, w, u, t, whole)
         moved = float(np.abs(given.design @ step + turn[given.query]).max())
+        damp = min(1.0, 2.0 / max(moved, TINY))
+        w = w + damp * step
+        u[here] += damp * turn[here]  # the mode at this t, which a step of t needs
         variance[here] = 1 / bend[here]
         if whole:
             evidence = found.evidence + 0.5 * float(
@@ -313,10 +317,8 @@ def _fitted(prior: Prior, given: _Given, whole: bool = True) -> Prior:
             s, one = _stretched(s, found.spread_pull, found.spread_told)
             t, two = _stretched(t, pull.sum(), 2 * np.square(told).sum())
             moved = max(moved, one, two)
-        if moved < 0.01:
+        if moved < (CLOSE if whole else CLOSE / 100):
             break
-        damp = min(1.0, 2.0 / moved)
-        w, u = w + damp * step, u + damp * turn
     return Prior(prior.shape, w, u, variance, s, t, evidence, prior.bent)
 
 
