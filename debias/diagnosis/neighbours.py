@@ -21,6 +21,7 @@ from debias.propensity.cells import cells
 from debias.propensity.click_models import PositionBased
 
 BATCH, STEPS = 256, 50  # sessions a step, steps an execution
+FEW = 20  # steps of a pass, for which a loop is not worth its compiling
 JUDGED = 1024  # held-out sessions at once
 SIDES = ("above", "below")
 # Change of the click rate by one standard deviation of the neighbours. By the measured
@@ -319,9 +320,8 @@ def _attention(
     scores = []
     for model in models:
         steps = -(-len(train) // BATCH)
-        model.compile(
-            keras.optimizers.Adam(0.005), steps_per_execution=min(STEPS, steps)
-        )
+        together = min(STEPS, steps) if steps > FEW else 1
+        model.compile(keras.optimizers.Adam(0.005), steps_per_execution=together)
         model.fit(
             batches(train, scaled, BATCH, seed=seed),
             validation_data=batches(stop, scaled, JUDGED, shuffle=False),

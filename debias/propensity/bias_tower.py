@@ -10,6 +10,7 @@ from debias.models.batches import applied, batches, share
 from debias.models.click_model import ClickModel
 
 BATCH, STEPS = 128, 50  # sessions a step, steps an execution
+FEW = 20  # steps of a pass, for which a loop is not worth its compiling
 JUDGED = 1024  # held-out sessions at once
 ITEMS = 20_000  # impressions over which clicks are predicted
 LAYOUT = ("row", "column", "device")
@@ -88,7 +89,8 @@ def _fit(
     held, rest = log.split((0.1, 0.9), np.random.default_rng(seed))
     stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
     steps = -(-(len(rest) or len(log)) // BATCH)
-    model.compile(keras.optimizers.Adam(rate), steps_per_execution=min(STEPS, steps))
+    together = min(STEPS, steps) if steps > FEW else 1
+    model.compile(keras.optimizers.Adam(rate), steps_per_execution=together)
     model.fit(
         batches(rest if len(held) else log, data, BATCH, seed=seed),
         validation_data=batches(held, data, JUDGED, shuffle=False)
