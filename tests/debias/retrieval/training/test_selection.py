@@ -151,7 +151,7 @@ def test_the_best_candidate_is_chosen_and_rivals_are_compared_by_users():
 
 def test_fashion_is_chosen_where_there_is_one_and_moves_every_score_by_the_prior():
     rng = np.random.default_rng(1)
-    log = drifting_interactions(rng, 300, 150, 20, 2, 4, fashion=5.0, fading=3.0)
+    log = drifting_interactions(rng, 120, 150, 20, 2, 4, fashion=5.0, fading=3.0)
     choice = select(log, [RECIPE], passes=2, compare=False)
     trend = choice.recipe.config["trend"]
     assert trend in selection.TRENDS
