@@ -178,7 +178,7 @@ class RecipeExperiment:
 
     def settings(self) -> Mapping[str, Any]:
         towers = self.row == "auto" or self.row in TOWERS
-        return {"model": self.row, "recipe": 2 if towers else 1}
+        return {"model": self.row, "recipe": 3 if towers else 2}
 
     def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
         from benchmarks.harness.memory import forget
