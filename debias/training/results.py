@@ -71,9 +71,15 @@ def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator
     One row that is wider than the screen stands as lines of a name and a value; so do
     several, where the screen is too narrow for their numbers.
     """
-    made = table(title, rows)
-    needs = console.measure(made, options=console.options.update(width=1_000))
-    most = needs.maximum if len(rows) == 1 else needs.minimum
+    made, wide = table(title, rows), console.options.update(width=1_000)
+    if len(rows) == 1:
+        most = console.measure(made, options=wide).maximum
+    else:  # long words, such as paths, fold
+        folded = [
+            {k: v[:SHORT] if isinstance(v, str) else v for k, v in row.items()}
+            for row in rows
+        ]
+        most = console.measure(table(title, folded), options=wide).minimum
     if most <= console.width:
         yield made
         return

@@ -226,13 +226,14 @@ def best_shift(
             or the size of the catalogue.
         target: (E,) the logit of what the user took next; minus infinity of a repeat.
 
-    Two users took an item, with a logit of -1; two others have 0 and 1. They repeat.
+    Two users took an item, with a logit of -1, and repeat it; two other items have 0
+    and 1. A constant of 2 puts theirs level with the first.
 
     >>> two = Choices(np.zeros(2), np.array([0, 1]), -np.ones(2), np.zeros((2, 3)),
     ...               np.array([True, True]))
     >>> top = np.array([[0.0, 1.0], [0.0, 1.0]])
     >>> best_shift(two, np.zeros(3), top, np.array([-np.inf, -np.inf]))
-    3.0
+    2.0
     """
     events, owner = len(choices.rest), choices.owner
     base = choices.logit + choices.features @ weights

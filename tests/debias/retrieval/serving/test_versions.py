@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.index import Index, build, hnsw
 from debias.retrieval.serving.query import retrieve
@@ -409,7 +410,7 @@ def test_what_users_took_belongs_to_the_items_of_the_version(root, tmp_path):
     assert (rows.tolist(), counts.tolist()) == ([5, 11], [2, 1])
     versions.publish(root, tower, users, items, index)
     assert versions.load(root).taken is None
-    assert versions.load(root).repeat == ("exclude", None)
+    assert versions.load(root).repeat == Repeat("exclude")
 
 
 def test_a_file_that_is_no_tower(tmp_path):
