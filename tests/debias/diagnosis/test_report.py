@@ -85,6 +85,7 @@ def test_the_record_is_json():
     assert rows[0]["method"] == "ctr" and rows[0]["confounded"] is True
     assert record["findings"]["profile"]["statistic"][1][0] > 3.84
     assert record["headline"] == found().headline
+    assert [each for each in record["advice"] if "sessions a query" in each]
 
 
 def test_the_same_seed_says_the_same():
@@ -140,6 +141,7 @@ def test_what_a_poor_log_does_not_allow_is_said(log, wrong):
     diagnosis = reports.diagnose(log)
     text = reports.page(diagnosis)
     assert diagnosis.headline.startswith("This log cannot tell")
+    assert "sessions a query" not in " ".join(diagnosis.advice)
     assert any(wrong in why for why in diagnosis.skipped.values()) or not wrong
     for why in diagnosis.skipped.values():
         assert why in text
