@@ -64,15 +64,26 @@ Publish = Annotated[
     bool, typer.Option("--publish", help="Write the results of the source tree.")
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="The short version of the table.")]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        help="HTML page to write with figures and tables, such as page.html.",
+        dir_okay=False,
+    ),
+]
 Again = Annotated[
     bool, typer.Option("--again", help="Measure also what has a result already.")
 ]
 
 
 @app.callback(invoke_without_command=True)
-def quick(context: typer.Context, version: Version = False) -> None:
+def quick(context: typer.Context, html: Html = None, version: Version = False) -> None:
     if context.invoked_subcommand is None:
-        _run(MAIN, quick=True)
+        _run(MAIN, quick=True, html=html)
+    elif html is not None:
+        raise typer.BadParameter(
+            f"--html goes after the command: {context.invoked_subcommand} --html {html}"
+        )
 
 
 @app.command()
@@ -87,9 +98,10 @@ def run(
     publish: Publish = False,
     quick: Quick = False,
     again: Again = False,
+    html: Html = None,
 ) -> None:
     """Measure what a table lacks and print it; once interrupted, go on from there."""
-    _run(name, data, seeds, jobs, only, population, out, publish, quick, again)
+    _run(name, data, seeds, jobs, only, population, out, publish, quick, again, html)
 
 
 @app.command()
@@ -104,9 +116,7 @@ def speed(
 def table(
     name: Name,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
-    html: Annotated[
-        Path | None, typer.Option(help="HTML page to write, such as page.html.")
-    ] = None,
+    html: Html = None,
     population: Population = None,
     out: Out = None,
     publish: Annotated[
@@ -291,6 +301,7 @@ def _run(
     publish: bool = False,
     quick: bool = False,
     again: bool = False,
+    html: Path | None = None,
 ) -> None:
     wanted = _table(name)
     _each("row", only, wanted.rows)
@@ -304,6 +315,8 @@ def _run(
         raise typer.BadParameter(
             f"table {name} needs graded data: --data, a LETOR file or folder"
         )
+    if html is not None and not html.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--html {html}: there is no folder {html.parent}")
     folder = _folder(out, publish, quick)
     path = folder / f"{name}.jsonl"
     count = seeds or (wanted.quick_seeds if quick else wanted.seeds)
@@ -334,6 +347,8 @@ def _run(
         raise typer.Exit(INTERRUPTED)
     dataset = wanted.dataset if data is None else data.resolve().name
     _show(wanted, folder, quick, population, dataset=dataset)
+    if html is not None:
+        _show(wanted, folder, quick, population, dataset=dataset, html=html)
     report_failures(console, outcome)
     if outcome.failures:
         raise typer.Exit(FAILED)

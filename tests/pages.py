@@ -1,11 +1,10 @@
-"""Runs the code of pages and notebooks as a reader would: `python pages.py PAGE...`.
+"""Runs the code of pages as a reader would: `python pages.py PAGE...`.
 
 The Python and the shell blocks of a page run in order, in a folder and with names of
 their own. Commands of this package run within this process, which has loaded its
 libraries once; all others run in a shell.
 """
 
-import json
 import os
 import re
 import shlex
@@ -20,7 +19,6 @@ SMALLER = {
     "debias demo": "debias demo --sessions 600",
     "debias train demo/clicks.csv": "debias train demo/clicks.csv --epochs 4",
 }
-QUICK, LARGE = re.compile(r"epochs=\d+"), re.compile(r"(sessions=)\d\d_000")
 PLAIN = {"sid": "session", "doc": "item"}
 MAKE_LOGS = ("events", "logs", "propensities")  # pages that write a log themselves
 BLOCK = re.compile(r"^( *)```(python|bash)\b[^\n]*\n(.*?)^ *```", re.S | re.M)
@@ -30,17 +28,6 @@ def blocks(text):
     """Language and code of each block, without the indentation of a list or a tab."""
     for indent, language, code in BLOCK.findall(text):
         yield language, re.sub(rf"^{indent}", "", code, flags=re.M)
-
-
-def code_of(page):
-    text = page.read_text(encoding="utf-8")
-    if page.suffix != ".ipynb":
-        return blocks(text)
-    cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
-    codes = ["".join(cell["source"]) for cell in cells]
-    return [
-        ("python", LARGE.sub(r"\g<1>1_000", QUICK.sub("epochs=1", c))) for c in codes
-    ]
 
 
 def write_files():
@@ -56,10 +43,11 @@ def write_files():
 
 
 def run_page(page):
-    if "log.parquet" in page.read_text(encoding="utf-8") and page.stem not in MAKE_LOGS:
+    text = page.read_text(encoding="utf-8")
+    if "log.parquet" in text and page.stem not in MAKE_LOGS:
         write_files()
     names = {"__name__": "__main__"}
-    for number, (language, code) in enumerate(code_of(page), 1):
+    for number, (language, code) in enumerate(blocks(text), 1):
         if language == "python":
             exec(compile(code, f"{page.name}, block {number}", "exec"), names)
         else:

@@ -1,6 +1,6 @@
 """What figures of several tables are drawn with."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,3 +21,35 @@ def band(
     )
     low, high = ([getattr(m, end) for _, m in points] for end in ("low", "high"))
     axes.fill_between(at, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+
+
+def dots(
+    means: "Mapping[str, Estimate]",
+    bounds: Collection[str],
+    metric: str,
+    name: str,
+    width: int,
+) -> str:
+    """A mean and its interval by row, as inline SVG; those of bounds are hollow.
+
+    Args:
+        means: By row, from top to bottom.
+        bounds: Rows that are no models.
+        metric: What the means are of.
+        name: Of the drawing, another than that of any other on the page.
+        width: Pixels.
+    """
+    from debias.diagnosis.figures import GRID, PAPER, SERIES, drawing
+
+    with drawing(name, width, 24 * len(means) + 50) as (_, axes, out):
+        for place, (row, mean) in enumerate(means.items()):
+            # Of one seed there is a mean and no interval.
+            axes.plot([mean.low, mean.high], [place] * 2, color=SERIES[0], lw=1.5)
+            fill = PAPER if row in bounds else SERIES[0]
+            axes.plot(mean.mean, place, "o", ms=5, mec=SERIES[0], mfc=fill)
+        axes.set_yticks(range(len(means)), [row.replace("_", " ") for row in means])
+        axes.set_ylim(len(means) - 0.5, -0.5)
+        axes.grid(axis="x", color=GRID)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(metric.replace("_", " "))
+    return out[0]

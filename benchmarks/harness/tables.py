@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     import rich.table
 
     from debias.metrics.statistics import Difference, Estimate
+    from debias.training.pages import Figure
 
 LEVEL = 0.95
 ABSENT = "–"
 FLAG = "⚑"
 MARK = "*"
+FAR = 1.5  # ranges of the models, from the nearest of them
 DIVERGED = "diverged"  # metric of a row whose training came to no result
 
 
@@ -481,7 +483,7 @@ def write_page(path: Path, table: Table, views: Sequence[View]) -> None:
     from debias.training.pages import page
 
     columns = [each for each in columns_of(table) if not each.startswith("p:")]
-    sections, words = [], []
+    sections, figures, words = [], [], []
     for view in views:
         found = lines(view, columns)
         heads = [heading(view, each).replace("\n", " ") for each in columns]
@@ -490,11 +492,44 @@ def write_page(path: Path, table: Table, views: Sequence[View]) -> None:
             for line in found
         ]
         sections.append((view.title, rows))
-        words.append(f"{view.population}: {' '.join(notes(view, found, columns))}")
+        about = " ".join(notes(view, found, columns))
+        if drawn := _figure(view, about):
+            figures.append(drawn)
+        else:
+            words.append(f"{view.population}: {about}")
     headline = f"{table.name}: {table.title}"
     with atomic_write(path) as aside:
-        text = page("benchmarks", headline, words, sections)
+        text = page("benchmarks", headline, words, sections, figures)
         aside.write_text(text, encoding="utf-8")
+
+
+def _figure(view: View, about: str) -> "Figure | None":
+    """Each row's mean and interval of the metric that the table compares first.
+
+    Bounds far from all models are left out, for they would press these together.
+    """
+    from benchmarks.harness.drawing import dots
+    from debias.training.pages import WIDTHS, Figure
+
+    metric = (*view.table.paired, *view.table.metrics)[0]
+    means = {row: mean for row in view.values if (mean := view.mean(row, metric))}
+    models = [m.mean for row, m in means.items() if row not in view.table.bounds]
+    if not models:
+        return None
+    low, high = min(models), max(models)
+    near = FAR * (high - low)
+    out = [r for r, m in means.items() if not low - near <= m.mean <= high + near]
+    shown = {row: mean for row, mean in means.items() if row not in out}
+    words = f"{metric.replace('_', ' ')} of {view.population} by model."
+    if view.table.bounds:
+        words += " Hollow dots are bounds."
+    if out:
+        words += f" Too far away to be drawn: {', '.join(out)}."
+    drawings = [
+        (kind, dots(shown, view.table.bounds, metric, view.population, width))
+        for kind, width in WIDTHS.items()
+    ]
+    return Figure(view.title, f"{words} {about}", drawings, {})
 
 
 def terminal(view: View, width: int) -> "rich.table.Table":

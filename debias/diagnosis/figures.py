@@ -66,10 +66,15 @@ _STYLE = {
 
 
 @contextmanager
-def _drawing(
+def drawing(
     name: str, width: int, height: int
 ) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """A figure to draw on; its SVG is the list's one entry afterwards."""
+    """A figure to draw on; its SVG is the list's one entry afterwards.
+
+    Args:
+        name: Names the ids of the SVG, so of each drawing of a page another.
+        width, height: Pixels.
+    """
     out: list[str] = []
     style: Any = {**_STYLE, "svg.hashsalt": f"{name} {width}"}
     with matplotlib.rc_context(style):
@@ -132,7 +137,7 @@ def examination(
     ringed.
     """
     estimates = list(curves.values())
-    with _drawing(name, width, 380 if width > 500 else 320) as (_, axes, out):
+    with drawing(name, width, 380 if width > 500 else 320) as (_, axes, out):
         for each, color in zip(estimates, colors(curves).values(), strict=True):
             raw = each.confounded
             if np.isfinite(each.lower[1:]).any():
@@ -189,7 +194,7 @@ def _top(estimates: list[Examination]) -> float:
 def graph(found: Connectivity, width: int = 760) -> str:
     """Ranks on a line, arcs for links, darker where more precise, dashed if missing."""
     ranks = len(found.component)
-    with _drawing("graph", width, 260 if width > 500 else 220) as (_, axes, out):
+    with drawing("graph", width, 260 if width > 500 else 220) as (_, axes, out):
         axes.set_axis_off()
         reach = max([b - a for a, b in found.swaps], default=1)
         for one in range(ranks):
@@ -241,7 +246,7 @@ def _arc(
 
 def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
     """Twice the fall in log-likelihood as each rank's bias is moved; dashed: 3.84."""
-    with _drawing("profile", width, 330 if width > 500 else 290) as (_, axes, out):
+    with drawing("profile", width, 330 if width > 500 else 290) as (_, axes, out):
         middle = np.searchsorted(found.deltas, 0)
         moves = np.insert(found.deltas, middle, 0.0)
         ranks = np.flatnonzero(~np.isnan(found.bias))[1:]
@@ -273,7 +278,7 @@ def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
 
 def calibration(found: Calibration, width: int = 760) -> str:
     """Error with its interval at each rank, and a tick for what chance explains."""
-    with _drawing("calibration", width, 260) as (_, axes, out):
+    with drawing("calibration", width, 260) as (_, axes, out):
         x = found.position
         axes.vlines(x, found.lower, found.upper, color=SERIES[0], lw=5, alpha=0.25)
         wrong = found.error > found.chance
@@ -288,7 +293,7 @@ def calibration(found: Calibration, width: int = 760) -> str:
 
 def populations(found: Populations, width: int = 760) -> str:
     """Held-out gain over one population with 95% intervals; dashed: clicks above."""
-    with _drawing("populations", width, 260) as (_, axes, out):
+    with drawing("populations", width, 260) as (_, axes, out):
         reach = 1.96 * found.error
         axes.axhline(0, color=SOFT, lw=0.8)
         axes.axhline(found.earlier, color=INK, lw=1, ls=(0, (4, 3)))

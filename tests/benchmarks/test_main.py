@@ -161,6 +161,16 @@ def test_table_shows_own_results_then_published_ones(monkeypatch, place):
     assert "page written" in call("table", "main", "--html", "page.html")
     page = Path("page.html").read_text()
     assert '<td class="text">.6065 ±.0826</td>' in page and "2 seeds" in page
+    assert page.count("<svg") == 4  # two populations, for wide and narrow screens
+
+
+def test_run_writes_a_page_beside_the_table(place):
+    assert "dot" in call("run", "main", "--seeds", "1", "--html", "page.html")
+    assert "<svg" in Path("page.html").read_text()
+    assert "there is no folder" in call(
+        "run", "main", "--html", "nowhere/page.html", code=2
+    )
+    assert "goes after the command" in call("--html", "a.html", "list", code=2)
 
 
 def test_check_and_write_on_a_source_tree(place):

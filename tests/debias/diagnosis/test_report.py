@@ -4,8 +4,6 @@ import functools
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -17,9 +15,8 @@ from debias.diagnosis import figures
 from debias.diagnosis import report as reports
 from debias.diagnosis.identifiability import confounding
 from debias.propensity import Examination, estimate
+from tests.browser import CHROMIUM, browse
 from tests.debias.propensity.real import yandex
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def simulated(sessions=1500, seed=0, device=True):
@@ -291,21 +288,6 @@ def test_odd_logs_are_diagnosed(name):
         assert found.headline.startswith("This log cannot tell")
         text = reports.page(found)
         assert found.headline in text and "nan" not in re.sub("<svg.*?</svg>", "", text)
-
-
-def browse(path, *flags):
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        f"--user-data-dir={path.parent / 'profile'}",
-        *flags,
-        path.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    return done.stdout.decode()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
