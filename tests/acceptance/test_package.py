@@ -44,6 +44,14 @@ def test_the_wheel_says_what_it_is_for(prompt_in):
         assert line in classifiers
 
 
+def test_there_is_one_version(prompt_in):
+    version = prompt_in("package").debias("--version").split()[1]
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changed = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\nversion: {version}\n" in cited
+    assert changed.startswith(f"# Changelog\n\n## {version}\n")
+
+
 def test_the_image_copies_every_package():
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
