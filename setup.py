@@ -78,6 +78,7 @@ EXTRAS["test"] = [
     "duckdb>=1.1",
     "moto[s3]>=5",  # an S3 server on loopback, with the next one
     "flask-cors>=5",
+    "gcp-storage-emulator>=2026.7",  # a store of Google's kind on loopback
     "psutil>=5.9",
     "ruff>=0.6",
     "mypy>=1.11",

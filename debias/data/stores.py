@@ -3,7 +3,7 @@
 URLs are those of Arrow's file systems: s3://bucket/key, gs://bucket/key, file:///path.
 Options stand behind a question mark, such as
 s3://bucket/key?endpoint_override=localhost:9000&scheme=http. Credentials come from the
-environment, as the stores' own tools have them.
+environment, as the stores' own tools have them; gs://anonymous@bucket/key needs none.
 """
 
 import errno
@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,16 @@ from pyarrow import fs
 
 _URL = re.compile(r"^([a-z][a-z0-9+.]*):/{1,2}(?=[^/])", re.I)
 _STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+_GOOGLE = ("gs", "gcs")
+_PATIENCE = 30  # seconds that a store of Google is tried; Arrow would take 15 minutes
+_WHO_MAY = {
+    "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, of "
+    "somebody who may use it",
+    "gs": "run gcloud auth application-default login, or set "
+    "GOOGLE_APPLICATION_CREDENTIALS to the key file of somebody who may use it; a "
+    "public bucket is gs://anonymous@BUCKET",
+}
+_WHO_MAY["gcs"] = _WHO_MAY["gs"]
 
 
 class _Stat(NamedTuple):
@@ -100,10 +111,15 @@ class Remote:
 
     def inside(self, recursive: bool = False) -> "list[Remote]":
         """What the folder holds, or all that is below it, in the order of names."""
-        chosen = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
+        # Arrow lists a folder of Google's only where an object bears its name.
+        whole = recursive or self.scheme in _GOOGLE
+        chosen = fs.FileSelector(self.path, allow_not_found=True, recursive=whole)
         with naming_store(self):
-            found = self.store.get_file_info(chosen)
-        return sorted(Remote(self.scheme, info.path, self.store) for info in found)
+            found = {info.path for info in self.store.get_file_info(chosen)}
+        if not recursive:
+            depth = len(self.parts) + 1
+            found = {"/".join(PurePosixPath(path).parts[:depth]) for path in found}
+        return sorted(Remote(self.scheme, path, self.store) for path in found)
 
     def iterdir(self) -> "Iterator[Remote]":
         return iter(self.inside())
@@ -136,7 +152,13 @@ class Remote:
     def remove(self) -> None:
         """Removes the folder and all that is in it, if it is there."""
         with naming_store(self):
-            if self.store.get_file_info(self.path).type != fs.FileType.NotFound:
+            if self.store.get_file_info(self.path).type == fs.FileType.NotFound:
+                return
+            if self.scheme in _GOOGLE:  # where a folder need not be an object itself
+                for each in self.inside(recursive=True):
+                    with suppress(FileNotFoundError):
+                        self.store.delete_file(each.path)
+            else:
                 self.store.delete_dir(self.path)
 
 
@@ -162,19 +184,21 @@ class naming_store:
 
 def refused(url: str, error: Exception) -> OSError | None:
     """What a store's error means in words; None if it is none of a store."""
-    text = str(error)
+    text, scheme = str(error), url.partition(":")[0]
+    if found := re.search(r"last message of (.*?)(?: error_info=|$)", text):
+        text = f"{found[1]}, google::cloud"  # the rest repeats it for programmers
     if "NO_SUCH_BUCKET" in text or "NoSuchBucket" in text:
         return FileNotFoundError(f"{url}: the store has no such bucket")
     if re.search(r"HTTP status 507|StorageFull|QuotaExceeded|Insufficient", text):
         return OSError(errno.ENOSPC, f"{url}: the store is full: {text}")
-    if isinstance(error, FileNotFoundError) or "NOT_FOUND" in text or "404" in text:
+    gone = r"NOT_FOUND|status\D{1,8}404"
+    if isinstance(error, FileNotFoundError) or re.search(gone, text):
         return FileNotFoundError(f"{url}: no such file or folder in the store")
-    denied = "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|401|403|InvalidAccessKeyId"
+    denied = r"ACCESS_DENIED|INVALID_?ACCESS_?KEY|SIGNATURE|status\D{1,8}40[13]|OAuth2"
     if isinstance(error, PermissionError) or re.search(denied, text, re.I):
-        return PermissionError(
-            f"{url}: the store refuses these credentials; for s3 set AWS_PROFILE, or "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, of somebody who may use it"
-        )
+        advice = _WHO_MAY.get(scheme, "give those of somebody who may use it")
+        found_none = "finds no" if "OAuth2" in text else "refuses these"
+        return PermissionError(f"{url}: the store {found_none} credentials; {advice}")
     if re.search(r"AWS Error|NETWORK_CONNECTION|curlCode|google::cloud", text):
         return OSError(f"{url}: the store cannot be reached or read: {text}")
     return None
@@ -195,11 +219,15 @@ def located(path: "str | Path | Remote") -> AnyPath:
     url = store_url(path)
     if url is None:
         return Path(path)
-    if "@" in url.partition("?")[0]:
+    scheme, _, rest = url.partition("://")
+    who, at, _ = re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")
+    if at and (scheme not in _GOOGLE or who != "anonymous"):
         raise ValueError(
-            f"{url.partition(':')[0]}://...: a URL must not hold credentials, which "
-            "belong into the environment"
+            f"{scheme}://...: a URL must not hold credentials, which belong into the "
+            "environment"
         )
+    if scheme in _GOOGLE and "retry_limit_seconds=" not in url:
+        url += f"{'&' if '?' in url else '?'}retry_limit_seconds={_PATIENCE}"
     try:
         store, key = fs.FileSystem.from_uri(url)
     except (pa.ArrowException, OSError) as error:
@@ -207,7 +235,7 @@ def located(path: "str | Path | Remote") -> AnyPath:
         if (refusal := refused(shown, error)) is not None:
             raise refusal from error
         raise ValueError(f"{shown}: is no URL of a store: {error}") from error
-    return Remote(url.partition(":")[0], key.rstrip("/"), store)
+    return Remote(scheme, key.rstrip("/"), store)
 
 
 def readable(path: AnyPath) -> Any:

@@ -281,7 +281,7 @@ def _matching_urls(url: str) -> list[AnyPath]:
     fixed = next(n for n, part in enumerate(before) if has_magic(part))
     folder = located("/".join(before[:fixed]) + (f"?{options}" if options else ""))
     assert isinstance(folder, Remote)
-    wanted = pattern.partition("://")[2].replace("**/", "*")
+    wanted = "/".join([folder.path, *before[fixed:]]).replace("**/", "*")
     found = [
         path
         for path in folder.inside(recursive=True)
@@ -318,7 +318,10 @@ def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Par
     column of their names.
     """
     asked = [source] if isinstance(source, str | Path) else source
-    whole = [re.split(r"[*?\[]", store_url(each) or str(each)) for each in asked]
+    named = [
+        (store_url(each) or str(each)).replace("//anonymous@", "//") for each in asked
+    ]
+    whole = [re.split(r"[*?\[]", name) for name in named]
     roots = [w[0].rpartition("/")[0] if len(w) > 1 else w[0] for w in whole]
     values = []
     for path, _ in found:

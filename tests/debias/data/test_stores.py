@@ -1,8 +1,13 @@
-"""Logs and folders in an object store: an S3 server on loopback."""
+"""Logs and folders in object stores: servers of S3 and of Google's kind on loopback."""
 
 import json
 import logging
-import os
+import re
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -27,38 +32,69 @@ WHO = {
 }
 
 
-@pytest.fixture(scope="module")
-def server():
-    """A store, and the options of URLs to it."""
+class Store(NamedTuple):
+    files: fs.FileSystem
+    root: str  # of URLs to the bucket
+    options: str  # behind them
+    named: str  # the root in messages
+
+    def url(self, key):
+        return f"{self.root}{key}{self.options}"
+
+
+@contextmanager
+def amazon():
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    before = {name: os.environ.get(name) for name in WHO}
-    os.environ.update(WHO)
     made = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     made.start()
     host, port = made.get_host_and_port()
     options = f"?endpoint_override={host}:{port}&scheme=http"
-    store, _ = fs.FileSystem.from_uri(f"s3://logs{options}&allow_bucket_creation=true")
-    store.create_dir("logs")
-    yield store, options
+    files, _ = fs.FileSystem.from_uri(f"s3://logs{options}&allow_bucket_creation=true")
+    files.create_dir("logs")
+    yield Store(files, "s3://logs/", options, "s3://logs/")
     made.stop()
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+
+
+@contextmanager
+def google():
+    """In a process of its own: Arrow holds the lock of the interpreter as it waits."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = ["start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
+    command = [sys.executable, "-m", "gcp_storage_emulator", *start]
+    process = subprocess.Popen(
+        [*command, "--default-bucket", "logs"], stderr=subprocess.DEVNULL
+    )
+    try:
+        options = f"?endpoint_override=127.0.0.1:{port}&scheme=http"
+        files, _ = fs.FileSystem.from_uri(f"gs://anonymous@logs{options}")
+        files.get_file_info("logs")  # waits until it is there
+        yield Store(files, "gs://anonymous@logs/", options, "gs://logs/")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module", params=[amazon, google])
+def server(request):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in WHO.items():
+            patch.setenv(name, value)
+        with request.param() as store:
+            yield store
 
 
 @pytest.fixture
 def put(server, tmp_path):
     """Puts what a function writes to a path at a key of the store; its URL."""
-    store, options = server
 
     def put(key, write):
         path = tmp_path / "put"
         write(path)
-        with store.open_output_stream(f"logs/{key}", compression=None) as file:
+        with server.files.open_output_stream(f"logs/{key}", compression=None) as file:
             file.write(path.read_bytes())
-        return f"s3://logs/{key}{options}"
+        return server.url(key)
 
     return put
 
@@ -82,14 +118,15 @@ MAPPED = [word for name in NAMED for word in ("-c", name)]
 
 
 def test_files_folders_and_patterns(server, put):
-    _, options = server
     expected(read_log(put("one/log.parquet", parquet(FLAT)), COLUMNS))
     expected(read_log(put("one/log.csv", csv(FLAT)), COLUMNS))
     for number in range(2):
         put(f"folder/day={number}/{number}.parquet", parquet(FLAT.slice(3 * number, 3)))
-    expected(read_log(f"s3://logs/folder{options}", COLUMNS)._replace(unused=()))
+    folder = read_log(server.url("folder"), COLUMNS)
+    assert folder.unused == ("day",)
+    expected(folder._replace(unused=()))
     for pattern in ("folder/*/*.parquet", "folder/**/*.parquet"):
-        found = read_log(f"s3://logs/{pattern}{options}", COLUMNS)
+        found = read_log(server.url(pattern), COLUMNS)
         expected(found._replace(unused=()))
     packed = put(
         "one/log.csv.gz",
@@ -119,7 +156,6 @@ def test_logs_of_this_library(server, put):
 
 def test_commands_read_and_write_urls(server, put, tmp_path, monkeypatch):
     monkeypatch.setenv("DEBIAS_CACHE", str(tmp_path / "cache"))
-    _, options = server
     log = put("shop/log.parquet", parquet(FLAT))
     found = json.loads(run("inspect", log, *MAPPED, "--json").stdout)
     assert found["sessions"] == 3
@@ -131,12 +167,10 @@ def test_commands_read_and_write_urls(server, put, tmp_path, monkeypatch):
     }
     events = put("shop/events.csv", csv(pa.table(rows)))
     for name in ("lists", "lists.parquet"):
-        out = f"s3://logs/made/{name}{options}"
+        out = server.url(f"made/{name}")
         run("import", events, "-o", out)
         assert read_log(out).log.click.tolist() == [[False, True]]
-    again = run(
-        "import", events, "-o", f"s3://logs/made/lists.parquet{options}", code=1
-    )
+    again = run("import", events, "-o", server.url("made/lists.parquet"), code=1)
     assert "exists; --force" in again.output
     data = RankingData([[1.0], [2.0]], None, [0, 2])
     items = put("own/items.parquet", data.write_parquet)
@@ -145,41 +179,68 @@ def test_commands_read_and_write_urls(server, put, tmp_path, monkeypatch):
     assert found["features"] == 1
 
 
-def test_what_a_store_lacks_or_refuses_is_named(server, put, tmp_path, monkeypatch):
-    _, options = server
-    with pytest.raises(FileNotFoundError, match=r"^s3://logs/nope\.parquet: no such"):
-        read_log(f"s3://logs/nope.parquet{options}", COLUMNS)
-    with pytest.raises(FileNotFoundError, match=r"s3://logs/nope/\*\.csv: no file has"):
-        read_log(f"s3://logs/nope/*.csv{options}", COLUMNS)
-    done = run("inspect", f"s3://logs/nope.parquet{options}", code=1)
-    assert "s3://logs/nope.parquet: no such file" in done.output
+def test_what_a_store_lacks_or_refuses_is_named(server, put):
+    at = re.escape(server.named)
+    with pytest.raises(FileNotFoundError, match=rf"^{at}nope\.parquet: no such"):
+        read_log(server.url("nope.parquet"), COLUMNS)
+    with pytest.raises(FileNotFoundError, match=r"nope/\*\.csv: no file has"):
+        read_log(server.url("nope/*.csv"), COLUMNS)
+    done = run("inspect", server.url("nope.parquet"), code=1)
+    assert f"{server.named}nope.parquet: no such file" in done.output
     broken = put("bad/log.parquet", lambda path: path.write_bytes(b"PAR1 half"))
-    with pytest.raises(
-        ValueError, match=r"s3://logs/bad/log\.parquet: not a whole Parq"
-    ):
+    with pytest.raises(ValueError, match=rf"{at}bad/log\.parquet: not a whole Parq"):
         read_log(broken, COLUMNS)
-    with pytest.raises(ValueError, match="must not hold credentials") as caught:
-        located("s3://me:secret@logs/log.parquet")
-    assert "secret" not in str(caught.value)
     bad = put("bad/log.csv", csv(FLAT.drop(["clicked"])))
-    with pytest.raises(ValueError, match=r"s3://logs/bad/log\.csv: no column clicked"):
+    with pytest.raises(ValueError, match=rf"{at}bad/log\.csv: no column clicked"):
         read_log(bad, COLUMNS)
 
 
-def test_refused_credentials_say_what_to_set(put):
-    url = put("shop/log2.parquet", parquet(FLAT))
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_urls_hold_no_credentials(scheme):
+    with pytest.raises(ValueError, match="must not hold credentials") as caught:
+        located(f"{scheme}://me:secret@logs/log.parquet")
+    assert "secret" not in str(caught.value)
+    key = located(f"{scheme}://logs/me@home.parquet?{NOWHERE[scheme]}")
+    assert str(key) == f"{scheme}://logs/me@home.parquet"
 
+
+NOWHERE = {
+    "s3": "region=us-east-1&endpoint_override=127.0.0.1:9&scheme=http",
+    "gs": "retry_limit_seconds=1&endpoint_override=127.0.0.1:9&scheme=http",
+}
+
+
+def test_a_store_that_is_not_there_is_no_missing_file():
+    place = located(f"gs://anonymous@logs/404.csv?{NOWHERE['gs']}")
+    with pytest.raises(OSError, match=r"^gs://logs/404\.csv: the store cannot be rea"):
+        place.exists()
+
+
+def test_missing_credentials_say_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    done = run("inspect", "gs://logs/log.parquet", code=1)
+    said = " ".join(done.output.split())
+    assert "gs://logs/log.parquet: the store finds no credentials; run gcloud" in said
+    assert "google::cloud" not in said
+
+
+@pytest.mark.parametrize(
+    "scheme, error, advice",
+    [
+        ("s3", OSError("AWS Error ACCESS_DENIED during HeadObject operation"), "AWS_P"),
+        ("s3", OSError("AWS Error UNKNOWN (HTTP status 403) during"), "AWS_PROFILE"),
+        ("gs", PermissionError(13, "google::cloud::Status(PERMISSION_DENIED"), "GOOG"),
+        ("gs", PermissionError(13, "google::cloud::Status(UNAUTHENTICATED"), "GOOGLE_"),
+    ],
+)
+def test_refused_credentials_say_what_to_set(scheme, error, advice):
     def refuse(*_):
-        raise OSError(
-            "When getting information for key 'log2.parquet' in bucket 'logs': AWS "
-            "Error ACCESS_DENIED during HeadObject operation: No response body."
-        )
+        raise error
 
-    place = located(url)
-    with pytest.raises(
-        PermissionError, match=r"^s3://logs/shop/log2\.parquet: .*AWS_PROF"
-    ):
-        Remote(place.scheme, place.path, Refusing(refuse)).exists()
+    place = Remote(scheme, "logs/log.parquet", Refusing(refuse))
+    refused = rf"^{scheme}://logs/log\.parquet: the store refuses these .*{advice}"
+    with pytest.raises(PermissionError, match=refused):
+        place.exists()
 
 
 class Refusing:

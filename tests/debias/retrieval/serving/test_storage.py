@@ -1,4 +1,4 @@
-"""Versions in an object store: an S3 server on loopback."""
+"""Versions in object stores: servers of S3 and of Google's kind on loopback."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from tests.debias.retrieval import worlds
 @pytest.fixture
 def url(server, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setenv("DEBIAS_CACHE", str(tmp_path / "cache"))
-    return f"s3://logs/{tmp_path.name}{server[1]}"
+    return server.url(tmp_path.name)
 
 
 def elsewhere(monkeypatch, tmp_path, name="other"):
@@ -78,7 +78,7 @@ def test_a_server_follows_a_store_and_refuses_what_is_damaged(
     done = CliRunner().invoke(app, ["retrieval", "check", url, "--json"])
     checked = json.loads(done.stdout)
     assert done.exit_code == 1 and [row["current"] for row in checked] == [False, True]
-    assert checked[0]["damage"] is None and "s3://logs/" in checked[1]["damage"]
+    assert checked[0]["damage"] is None and "://logs/" in checked[1]["damage"]
     elsewhere(monkeypatch, tmp_path, "third")  # a server that begins now
     with caplog.at_level(logging.CRITICAL):
         assert Live(url).version.name == "000001"
@@ -143,10 +143,10 @@ def test_a_store_that_does_not_answer(url, tmp_path, monkeypatch, caplog):
 
 
 def test_a_store_that_is_absent_or_empty(url, tmp_path):
-    with pytest.raises(ValueError, match=r"^s3://logs/.*: holds no published version"):
+    with pytest.raises(ValueError, match=r"^\w+://logs/.*: holds no published"):
         versions.load(url)
-    with pytest.raises(FileNotFoundError, match="no such bucket"):
-        worlds.publish(url.replace("s3://logs/", "s3://nowhere/"), tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no such (bucket|file or folder)"):
+        worlds.publish(url.replace("logs/", "nowhere/"), tmp_path)
 
 
 def test_two_machines_do_not_mix_their_files(url, tmp_path, monkeypatch):

@@ -226,10 +226,8 @@ def test_one_update_at_a_time(root, events):
 
 
 def test_a_stream_updates_what_lies_in_a_store(root, events, server, monkeypatch):  # noqa: F811
-    store, options = server
-    store.create_dir("logs/updated")
-    fs.copy_files(str(root), "logs/updated", destination_filesystem=store)
-    url = f"s3://logs/updated{options}"
+    fs.copy_files(str(root), "logs/updated", destination_filesystem=server.files)
+    url = server.url("updated")
     monkeypatch.setenv("DEBIAS_CACHE", str(root / "cache"))
     for at in (url, root):
         assert len(list(update(at, events, BUILD, CONFIG, max_events=30, keep=1))) == 2
