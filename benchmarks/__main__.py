@@ -61,7 +61,7 @@ Out = Annotated[
     Path | None, typer.Option(help=f"Folder of the results; by default {LOCAL}.")
 ]
 Publish = Annotated[
-    bool, typer.Option("--publish", help="Write the results of the source tree.")
+    bool, typer.Option("--publish", help="Write to the published results.")
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="The short version of the table.")]
 Html = Annotated[
@@ -71,9 +71,7 @@ Html = Annotated[
         dir_okay=False,
     ),
 ]
-Again = Annotated[
-    bool, typer.Option("--again", help="Measure also what has a result already.")
-]
+Again = Annotated[bool, typer.Option("--again", help="Measure existing results again.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -120,7 +118,7 @@ def table(
     population: Population = None,
     out: Out = None,
     publish: Annotated[
-        bool, typer.Option("--published", help="The results of the source tree.")
+        bool, typer.Option("--published", help="Only the published results.")
     ] = False,
     quick: Quick = False,
     baseline: Annotated[

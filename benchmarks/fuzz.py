@@ -46,7 +46,7 @@ Generator = np.random.Generator
 
 
 def base_table(seed: int = 0, sessions: int = 60) -> pa.Table:
-    """A log with a row a shown item and a column for every part."""
+    """A log with a row per shown item and a column for every part."""
     rng = np.random.default_rng(seed)
     count = 3 * sessions
     session = np.repeat(np.arange(sessions), 3)

@@ -42,7 +42,7 @@ def run_of(
     policy: Annotated[
         str,
         typer.Option(
-            help="Logging policy; weak, expert and worst-first leave no chance."
+            help="Logging policy; weak, expert and worst-first are deterministic."
         ),
     ] = "plackett-luce",
     randomness: Annotated[
@@ -59,7 +59,8 @@ def run_of(
     satisfaction: Annotated[
         str | None,
         typer.Option(
-            help="P(satisfied given clicked) by grade; by default as behaviours say."
+            help="P(satisfied given clicked) by grade; by default, that of each "
+            "behaviour."
         ),
     ] = None,
 ) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def main(
     shards: Annotated[
         int | None, typer.Option(help="Files; by default a million sessions each.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Names the log.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     list_size: Annotated[int, typer.Option(help="Items shown at most.")] = 10,
     workers: Annotated[
         int | None, typer.Option(help="Threads; by default one per core.")

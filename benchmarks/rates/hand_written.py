@@ -62,7 +62,7 @@ def by_adam(
     Args:
         loss: Of the weights and the rows of a batch, column by column.
         start: The weights to start from.
-        columns: Each with a row a session.
+        columns: Each with a row per session.
         batch: Sessions a step; sessions are a multiple of it.
         jit: Whether XLA compiles a step.
     """

@@ -118,7 +118,7 @@ def compared(
 
 
 def shown_rows(log: "ClickLog", data: "RankingData") -> "pa.Table":
-    """The log as a shop would have it: one row a shown product."""
+    """The log as a shop would have it: one row per shown product."""
     import numpy as np
     import pyarrow as pa
 

@@ -68,8 +68,8 @@ def import_events(
     events: Annotated[
         list[str],
         typer.Argument(
-            help="Parquet, CSV or JSON lines (.gz too), a row an event: files, folders "
-            "or globs, such as one of queries and one of events."
+            help="Files, folders or globs of Parquet, CSV or JSON lines (.gz too), "
+            "with a row per event. Queries and events may be in separate files."
         ),
     ],
     out: Annotated[
@@ -80,21 +80,21 @@ def import_events(
     first_position: Annotated[
         int | None,
         typer.Option(
-            help="What the events call the first position; by default 0 or 1, as lists "
-            "have it."
+            help="Number of the first position in the events; by default 0 or 1, "
+            "whichever the lists start with."
         ),
     ] = None,
     gap: Annotated[
         str,
         typer.Option(
-            help="Pause that ends a list where nothing else does, as 90s, 30m or 1h."
+            help="Pause that ends a list if the events have no list id: 90s, 30m or 1h."
         ),
     ] = "30m",
     window: Annotated[
         str | None,
         typer.Option(
-            help="Time after an impression within which actions count; by default any "
-            "where lists have an id, and the pause where they have none."
+            help="Longest time from an impression to an action that counts. By "
+            "default unlimited if lists have an id, else --gap."
         ),
     ] = None,
     memory: Annotated[
@@ -104,7 +104,7 @@ def import_events(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Joins impressions and actions to a log of shown lists, one row a list.
+    """Joins impressions and actions to a log of shown lists, one row per list.
 
     All other commands read the log without -c. A run that was interrupted or killed
     continues when the same command is given again.

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 Log = Annotated[
     str,
     typer.Argument(
-        help="Parquet, CSV or JSON lines: a file, a folder, a glob, a URL of s3:// or "
-        "gs://; one row a shown item or one row a session. Or a log of this library."
+        help="Parquet, CSV or JSON lines, with one row per shown item or per session: "
+        "a file, a folder, a glob, or a URL of s3:// or gs://. A log of this library "
+        "works too."
     ),
 ]
 _reading = partial(typer.Option, rich_help_panel="How the log is read")

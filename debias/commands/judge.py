@@ -46,10 +46,11 @@ def judge(
 ) -> None:
     """Writes how attractive each item is to each query, had it stood at rank 1.
 
-    Clicks over the examination of the ranks where they could happen, with a standard
-    error. Where impressions are few, drawn towards what the query, and how often and
-    how high the log showed the item, foretell of others (empirical Bayes). Beside it
-    are COEC, clicks over those expected by rank, and the raw click rate.
+    The estimate is clicks / summed examination of the ranks where the item was shown,
+    with a standard error. Estimates from few impressions are shrunk towards a
+    prediction from the query and from how often and how high the log showed the item
+    (empirical Bayes). Beside it are COEC, clicks over those expected by rank, and the
+    raw click rate.
     """
     from debias.propensity import judge as judged
     from debias.propensity.judgment_files import FORMATS, write_judgments

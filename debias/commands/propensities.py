@@ -44,10 +44,10 @@ def propensities(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes how likely users examine each rank, over rank 1, with a verdict for each.
+    """Writes the examination of each rank relative to rank 1, with a verdict for each.
 
     Inverse propensities, judgments and rankers of any library start from this. A place
-    that the log cannot tell has no number, and its verdict says so.
+    that the log does not identify has no number, and its verdict says so.
     """
     import numpy as np
 

@@ -30,7 +30,7 @@ def rank(
     table: Annotated[
         str,
         typer.Argument(
-            help="Table with a row an item and its features, or, with --data, a log "
+            help="Table with one row per item and its features, or, with --data, a log "
             "that this library wrote: Parquet, CSV or JSON lines."
         ),
     ],
@@ -61,10 +61,10 @@ def rank(
     A group is a session, or a query where the table has no column of sessions. Its rows
     must be consecutive. Features are looked up by their names in training, whatever the
     order of columns, and may be raw: text, missing values, lists and dates as in the
-    log trained on. Sessions in a row each get lists, ranked within the session. In a
-    table that has a column `rank` already, such as a log, the new one is `new_rank`.
-    Columns of CSV that hold numbers alone are written as numbers. Where a folder is
-    written, a group lies within one file of the table.
+    log trained on. For a table with one row per session, `score` and `rank` are lists.
+    In a table that has a column `rank` already, such as a log, the new one is
+    `new_rank`. Columns of CSV that hold numbers alone are written as numbers. Where a
+    folder is written, a group lies within one file of the table.
     """
     from debias.artifacts import RANKED, open_ranker, report_of
     from debias.engine.cluster import joined

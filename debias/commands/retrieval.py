@@ -59,7 +59,7 @@ app = typer.Typer(
 EventFile = Annotated[
     str,
     typer.Argument(
-        help="Parquet, CSV or JSON lines: a file, a folder or a glob; a row an event."
+        help="Parquet, CSV or JSON lines: a file, a folder or a glob; a row per event."
     ),
 ]
 Trained = Annotated[
@@ -82,9 +82,9 @@ Column = Annotated[
 ]
 Users = Annotated[
     str | None,
-    typer.Option(help="Table of users with their features; all columns but the id's."),
+    typer.Option(help="Table of users; every column but the id is a feature."),
 ]
-Items = Annotated[str | None, typer.Option(help="The same for items.")]
+Items = Annotated[str | None, typer.Option(help="Table of items, in the same way.")]
 Kept = Annotated[int, typer.Option(min=1, help="Versions to keep.")]
 
 
@@ -185,8 +185,8 @@ def train(
         bool,
         typer.Option(
             "--hold-out",
-            help="Hold out the last event of each user, or of baskets the last tenth "
-            "of the log, and evaluate on it, beside baselines.",
+            help="Hold out the last event of each user, or the last tenth of a log of "
+            "baskets. Evaluate on it and compare with baselines.",
         ),
     ] = False,
     force: Annotated[
@@ -202,9 +202,9 @@ def train(
     ids has the name that it has in the events. A user or an item that no table
     describes is known by its id alone.
 
-    Where events are of several kinds, such as clicks and orders, -c target=COLUMN says
-    which, and --worth what each is worth: the towers learn a vector for each, and items
-    are ranked by the sum of their products times their worth.
+    If the log has several kinds of events, such as clicks and orders, name their column
+    by -c target=COLUMN and their worth by --worth. The towers learn a vector for each
+    kind. Items are ranked by the sum of the inner products, each times its worth.
 
     An interrupted or killed run resumes after its last full pass when the command is
     given again.
@@ -363,9 +363,9 @@ def evaluate(
 ) -> None:
     """Evaluates a trained model on later events.
 
-    Items are ranked as they are served: what users took before as the training said
-    (--repeat). Unknown items count as missed. hr, recall and ndcg are means over users;
-    mrr is the mean of 1 / rank of a user's best answer, mrr/10 that of
+    Items are ranked as in serving: --repeat of the training decides about items that a
+    user took before. Unknown items count as missed. hr, recall and ndcg are means over
+    users; mrr is the mean of 1 / rank of a user's best answer, mrr/10 that of
     1 / ceil(rank / 10).
     """
     with messages():

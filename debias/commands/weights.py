@@ -46,7 +46,7 @@ def weights(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes one row an impression, with label, weight, position, init_score, features.
+    """Writes a row per impression: label, weight, position, init_score, features.
 
     The weight of a click is 1 / examination of its rank, clipped. Train with the
     weight, or with LightGBM's `position`, or with the bias logit as `init_score`: with

@@ -57,7 +57,7 @@ def matrix(
     have the names that `RankingData.write_parquet` gave them.
 
     Args:
-        table: A row an item; other columns are passed over.
+        table: A row per item; other columns are passed over.
         names: The features, F different ones.
         where: What errors call the table.
         start: What errors call its first row.

@@ -33,7 +33,7 @@ def read_features(
     as well.
 
     Args:
-        source: As for `debias.data.tables.open_parts`, a row a user or an item.
+        source: As for `debias.data.tables.open_parts`, a row per user or item.
         id: The column of ids.
         features: Names and patterns of the columns to read.
         progress: Called with the share that is read.

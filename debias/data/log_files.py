@@ -114,7 +114,7 @@ def from_arrow(
     error.
 
     Args:
-        table: One row a session, columns named as in `ClickLog`.
+        table: One row per session, columns named as in `ClickLog`.
         columns: Optional columns to take; None takes all, and then a column that
             `ClickLog` does not know is an error.
         list_size: Cells of a session; None for the longest list of the table.

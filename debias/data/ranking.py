@@ -316,7 +316,7 @@ class RankingData:
         return tuple(self.select(part) for part in parts)
 
     def write_parquet(self, path: str | Path) -> None:
-        """Writes one row an item: qid, label where graded, features as a fixed list.
+        """Writes one row per item: qid, label where graded, features as a fixed list.
 
         Queries without ids are a column query of their numbers. The file is whole or
         absent: it is written aside and renamed.

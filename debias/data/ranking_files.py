@@ -22,7 +22,7 @@ _CONTENT = b"content"
 
 
 class Rows(NamedTuple):
-    """The columns of a file, a row an item.
+    """The columns of a file, a row per item.
 
     Attributes:
         features: (items, F) numbers.

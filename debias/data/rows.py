@@ -151,7 +151,7 @@ class _Collected:
         chunks.append(chunk)
 
     def _add_ranks(self, at: np.ndarray) -> None:
-        """Of a row a session: the session is the row, the rank its place in it."""
+        """Of a row per session: the session is the row, the rank its place in it."""
         rows = int(at[-1]) + 1 if len(at) else 0
         start = np.flatnonzero(np.diff(at, prepend=-1))
         rank = np.arange(len(at)) - start[at]

@@ -1,6 +1,6 @@
 """Shown items as batches of columns, whatever the table they come from.
 
-A table may have a row a shown item, or a row a session and lists; here an entry is a
+A table may have a row per shown item, or a row per session with lists; an entry is a
 shown item. Each column plays a part ("role"), and a value that its part does not allow
 is an error that names the file, the column and the row.
 """
@@ -156,7 +156,7 @@ def _plain(batch: Batch) -> Batch:
 
 
 def exploded(batch: Batch) -> Batch:
-    """A batch with a row a session as one with an entry a shown item.
+    """A batch with a row per session as one with an entry per shown item.
 
     Raises:
         ValueError: A list is empty, or of another length than that of the items.

@@ -77,7 +77,7 @@ def encoded(
     """(items, F) float32 of raw rows: a data frame, or a dict of columns.
 
     Args:
-        rows: A row an item; other columns are passed over.
+        rows: A row per item; other columns are passed over.
         names: Of the features of a ranker, in order.
         kinds: What they are; None: numbers.
         ranker: What errors call it.

@@ -48,7 +48,7 @@ class RowEmbedding(keras.layers.Layer):
         dim: Size of a vector.
         scale: Standard deviation of the initial vectors.
         seed: int or None. Names the initial vectors.
-        compress: One of `COMPRESS`, or None: a row a code.
+        compress: One of `COMPRESS`, or None: a row per code.
         rows: That codes share, where they do.
 
     Shapes: ids of any shape `(...)` to `(..., dim)`.

@@ -1,4 +1,4 @@
-"""Losses of click models and rankers, in `keras.ops`: one number a list.
+"""Losses of click models and rankers, in `keras.ops`: one number per list.
 
 Every loss is a pure function of `y_true`, shape `(batch, list_size)` with -1 at
 padding, and of logits `y_pred`. It returns shape `(batch,)`, so that the mean over the
@@ -7,7 +7,7 @@ left out before anything is computed: it adds exactly 0 to a loss and to its gra
 whatever its logit, and a list that is all padding has loss 0. Any other negative label
 makes the loss nan. Logits of half precision are computed with in single.
 
-`weights` is one number a list, `(batch,)` or `(batch, 1)`, or one an item,
+`weights` is one number per list, `(batch,)` or `(batch, 1)`, or one per item,
 `(batch, list_size)`, such as inverse propensities. The shells take them as
 `sample_weight`, so `model.fit(x, y, sample_weight=weights)` works with either.
 

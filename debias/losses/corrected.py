@@ -2,7 +2,7 @@
 
 A click model explains clicks; a correction trains a ranker on clicks as if users had
 examined everything. Pure functions in `keras.ops` of clicks `(batch, list_size)`, -1 at
-padding, and of scores of that shape; one number a list, as in `debias.losses`.
+padding, and of scores of that shape; one number per list, as in `debias.losses`.
 
 | correction | what a click counts | needs |
 |---|---|---|

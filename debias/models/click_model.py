@@ -133,7 +133,7 @@ class ClickModel(SteppingModel):
     ) -> Tensor:
         """The mean of `session_losses`, unless `compile` was given another loss.
 
-        `sample_weight` is one number a session, `(batch,)` or `(batch, 1)`, or one a
+        `sample_weight` is one number per session, `(batch,)` or `(batch, 1)`, or one per
         cell, `(batch, list_size)`, which multiplies the batch's `weight`.
 
         Raises:

@@ -94,7 +94,7 @@ class InverseWeighted(OneTowerClickModel):
         )
         if len(self._alpha) != len(self._beta):
             raise ValueError(
-                f"alpha and beta must have one number a position, got {len(alpha)} "
+                f"alpha and beta must have one number per position, got {len(alpha)} "
                 f"and {len(beta)}"
             )
         super().__init__(relevance, **kwargs)

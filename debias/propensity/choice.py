@@ -135,8 +135,8 @@ def _of_stream(
     """The ranks of a log on disk."""
     if by:
         raise ValueError(
-            f"places by {' '.join(by)} are told apart in a log in memory alone; leave "
-            "out --cluster, or by"
+            f"places by {' '.join(by)} need a log in memory; leave out --cluster, or "
+            "leave out by"
         )
     why = f"{method} was asked for"
     if method == "auto":

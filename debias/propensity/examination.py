@@ -85,7 +85,7 @@ class Examination:
         return len(self.position)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The table as columns, one row a rank (and context, where there are several);
+        """The table as columns, one row per rank, and per context if there are several;
         `method`, `confounded` and whether it is degenerate repeat."""
         table = {name: getattr(self, name) for name in ROWS}
         if self.context is not None:

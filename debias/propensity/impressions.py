@@ -1,4 +1,4 @@
-"""One row an impression, with what a ranker of another library corrects clicks by.
+"""One row per impression, with what a ranker of another library corrects clicks by.
 
 | correction | column | goes to |
 |---|---|---|

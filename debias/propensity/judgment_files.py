@@ -33,7 +33,7 @@ def write_judgments(
     Args:
         found: Of `judge`.
         path: File to write.
-        format: "letor": a line a pair, `grade qid:N 1:VALUE ... # item query`, with
+        format: "letor": a line per pair, `grade qid:N 1:VALUE ... # item query`, with
             features where `data` has them; without, the judgment list of Elasticsearch
             LTR. "srw": the body that imports judgments into OpenSearch's Search
             Relevance Workbench. "csv": all numbers; Parquet or JSON where the name ends

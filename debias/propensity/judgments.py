@@ -85,7 +85,7 @@ class Judgments:
         return np.round(np.log2(1 + (2.0**highest - 1) * share)).astype(np.int64)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The table as columns, one row a pair; numbers of query and item."""
+        """The table as columns, one row per pair; numbers of query and item."""
         names = (
             *("query", "item", "attraction", "standard_error", "low", "high"),
             *("impressions", "clicks", "coec", "ctr"),

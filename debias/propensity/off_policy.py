@@ -275,7 +275,9 @@ def checked_examination(examination: ArrayLike, ranks: int) -> np.ndarray:
 def checked_scores(scores: ArrayLike, log: ClickLog) -> np.ndarray:
     values = np.asarray(scores, float)
     if values.ndim != 1:
-        raise ValueError(f"scores must be one number an item, got shape {values.shape}")
+        raise ValueError(
+            f"scores must be one number per item, got shape {values.shape}"
+        )
     log.check(len(values))
     wrong = log.mask & ~np.isfinite(values[log.item])
     if wrong.any():

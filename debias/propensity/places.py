@@ -94,7 +94,7 @@ class Propensities:
         )
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The table as columns, one row a place."""
+        """The table as columns, one row per place."""
         found = {**self.by, "rank": self.rank}
         found |= {name: getattr(self, name) for name in NUMBERS}
         found |= {"method": self.method, "verdict": self.verdict}
@@ -186,7 +186,8 @@ def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarr
         value.shape[1] not in (1, log.list_size)
     ):
         raise ValueError(
-            f"column {name} must be one whole number a session or a cell: cut it into "
+            f"column {name} must be one whole number per session or per cell: cut it "
+            "into "
             "groups first"
         )
     code = value.astype(np.int64)

@@ -89,7 +89,7 @@ class RankRequest(Request, kw_only=True):
             Meta(
                 min_length=1,
                 max_length=MOST,
-                description="A row an item, as many numbers each as the ranker was "
+                description="A row per item, as many numbers each as the ranker was "
                 "trained on.",
                 examples=[[[0.5, 1.0]]],
             ),

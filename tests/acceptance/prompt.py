@@ -1,4 +1,4 @@
-"""A prompt of somebody who installed the package: one process a command."""
+"""A prompt of somebody who installed the package: one process per command."""
 
 import json
 import os

@@ -18,7 +18,7 @@ def catalogue(queries, seed=0):
 
 
 def shown(sessions=400, queries=20, length=4, seed=0, uneven=False):
-    """Columns of a log, one row a shown item, by a position-based model.
+    """Columns of a log, one row per shown item, by a position-based model.
 
     P(click) = sigmoid(w x) / rank, and every list is drawn at random.
     """
@@ -50,7 +50,7 @@ def on_a_grid(columns):
 
 
 def candidates(queries=20):
-    """Items to rank: a row an item, features in another order than in the logs."""
+    """Items to rank: a row per item, features in another order than in the logs."""
     features = catalogue(queries).reshape(-1, FEATURES)
     columns = {
         "query": np.repeat([f"{EVIL}q{query}" for query in range(queries)], 8),

@@ -1,4 +1,4 @@
-"""Events of any shape as flat rows: one row an event on an item."""
+"""Events of any shape as flat rows: one row per event on an item."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

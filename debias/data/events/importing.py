@@ -122,7 +122,7 @@ def import_events(
 ) -> Imported:
     """Makes a log of shown lists of events, and writes it as Parquet.
 
-    The log has a row a list: `item`, `position` and `click` are lists, and so are the
+    The log has a row per list: `item`, `position` and `click` are lists, and so are the
     counts of each target and the columns that are kept; `session`, `query`, `user`,
     `device` and `timestamp` are there where the source has them. `read_log` and all
     commands read it without any -c.
@@ -344,8 +344,8 @@ class _Making:
         counted = min(least, default=1)
         if first is not None and counted < first:
             raise ValueError(
-                f"{self._parts[0].name}: a position is {counted} where the first was "
-                f"said to be {first}; say --first-position {counted} "
+                f"{self._parts[0].name}: a position is {counted}, below the given "
+                f"first position {first}; say --first-position {counted} "
                 f"(first_position={counted})"
             )
         if window is None and by != "key":

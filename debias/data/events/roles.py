@@ -83,7 +83,9 @@ class EventColumns:
             elif several:
                 given[part] = names
             else:
-                raise ValueError("event= names no column; say which says what happened")
+                raise ValueError(
+                    "event= names no column; name the column that says what happened"
+                )
         return replace(self, **given)
 
     def asked(self) -> set[str]:

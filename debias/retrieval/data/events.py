@@ -105,7 +105,7 @@ def read_events(
 
     Args:
         source: As for `debias.data.tables.open_parts`: CSV, Parquet, JSON lines or an
-            Arrow table, a row an event.
+            Arrow table, a row per event.
         columns: Their names. Ids are text or whole numbers, and text keeps its zeros;
             times are numbers, or times, which become seconds since 1970. Fractions are
             kept, those of times to a microsecond.
@@ -249,7 +249,7 @@ def read_interactions(
     item_features: Sequence[str] = (),
     min_count: int = 1,
 ) -> Interactions:
-    """Interactions from one table, a row an event, which may describe user and item.
+    """Interactions from one table, a row per event, which may describe user and item.
 
     Args:
         source, user, item, time: As for `read_events`.

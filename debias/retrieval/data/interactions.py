@@ -22,7 +22,7 @@ MISSING, UNKNOWN, FIRST = 0, 1, 2
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """One row a user or an item, one column a feature.
+    """One row per user or item, one column per feature.
 
     A column's kind is read off its array: (n,) int32 is categorical, (n, m) int32 is
     multi-valued and padded with 0, (n,) float32 is numeric.

@@ -17,7 +17,7 @@ ID, FIRST = "id", 2  # as in debias.retrieval.data.interactions
 
 
 class IdTables(NamedTuple):
-    """The tables that have a row an id.
+    """The tables that have a row per id.
 
     Attributes:
         users: Of the user tower, by the codes of users.
@@ -32,7 +32,7 @@ class IdTables(NamedTuple):
 
 
 def id_tables(model: RetrievalModel) -> IdTables:
-    """Every table of a model that has a row an id.
+    """Every table of a model that has a row per id.
 
     >>> from debias.retrieval.models import fm_tower
     >>> schema = {"id": {"kind": "categorical", "size": 9}}

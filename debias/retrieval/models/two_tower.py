@@ -221,7 +221,7 @@ class RetrievalModel(SteppingModel):
         if "excluded" in batch:
             scores = mask_columns(scores, ops.cast(batch["excluded"], "bool"))
         negatives = ops.logsumexp(scores, axis=-1)
-        if "event" in batch:  # from one row a distinct user to one row an event
+        if "event" in batch:  # from one row per distinct user to one row per event
             users, negatives, features = keras.tree.map_structure(
                 lambda of: ops.take(of, batch["event"], axis=0),
                 (users, negatives, dict(batch["user"])),

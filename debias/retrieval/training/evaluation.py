@@ -424,7 +424,7 @@ class _Queries(NamedTuple):
     """Users of events, as a model reads them.
 
     Attributes:
-        features: What the user tower reads, a row a user.
+        features: What the user tower reads, a row per user.
         seen: (rows, offsets), the items that each has taken.
         query: (E,) which user each event is of.
         unknown: Users that the log does not know.

@@ -28,7 +28,7 @@ FAST = ["--epochs", "2", "--model", "additive", "--every", "300", "--batch-size"
 
 
 def flat(log=LOG, data=DATA):
-    """The log as somebody else's table, a row a shown item."""
+    """The log as somebody else's table, a row per shown item."""
     session, rank = np.nonzero(log.mask)
     item = log.item[log.mask]
     columns = {

@@ -131,7 +131,7 @@ def test_scores_that_are_no_numbers_are_refused(wrong):
         plackett_luce(LOG, DATA, scores, 1.0)
     with pytest.raises(ValueError, match="item must be below 1"):
         examination_ips(LOG, scores[:1], np.ones(5))
-    with pytest.raises(ValueError, match="one number an item"):
+    with pytest.raises(ValueError, match="one number per item"):
         examination_ips(LOG, scores[:, None], np.ones(5))
 
 
