@@ -142,7 +142,9 @@ def test_dumps_that_wrap_documents_and_ranks_from_zero(tmp_path):
     found = import_events(lines(tmp_path / "a.jsonl", wrapped), tmp_path / "log", "ubi")
     check(found, tmp_path / "log", first_position=0)
     assert "positions count from 0" in found.notices
-    with pytest.raises(ValueError, match=r"a\.jsonl: a position is 0, below .* position 1"):
+    with pytest.raises(
+        ValueError, match=r"a\.jsonl: a position is 0, below .* position 1"
+    ):
         import_events(tmp_path / "a.jsonl", tmp_path / "log2", "ubi", first_position=1)
 
 
