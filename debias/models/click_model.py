@@ -133,8 +133,8 @@ class ClickModel(SteppingModel):
     ) -> Tensor:
         """The mean of `session_losses`, unless `compile` was given another loss.
 
-        `sample_weight` is one number per session, `(batch,)` or `(batch, 1)`, or one per
-        cell, `(batch, list_size)`, which multiplies the batch's `weight`.
+        `sample_weight` is one number per session, `(batch,)` or `(batch, 1)`, or one
+        per cell, `(batch, list_size)`, which multiplies the batch's `weight`.
 
         Raises:
             ValueError: There is a weight of each cell that this loss would leave out.

@@ -187,8 +187,7 @@ def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarr
     ):
         raise ValueError(
             f"column {name} must be one whole number per session or per cell: cut it "
-            "into "
-            "groups first"
+            "into groups first"
         )
     code = value.astype(np.int64)
     known = (names or {}).get(name)

@@ -14,7 +14,7 @@ NAMES = 100  # features in a request
 WIDE = 10_000  # features of an item to rank
 
 Id = Annotated[str, Meta(max_length=500)] | int
-Value = Id | float | None
+Value = Id | float | bool | None
 Raw = dict[str, Value | Annotated[list[Id], Meta(max_length=MOST)]]
 User = Annotated[
     Raw,

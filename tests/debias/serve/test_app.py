@@ -211,6 +211,7 @@ def test_rank_by_name_and_by_id(root):
         assert plain["scores"] == [4 - 20, 11 - 20] and plain["order"] == [1, 0]
         items = [{"price": 4, "x": "rum", "hour": 2}, {"hour": 2, "price": 11.0}]
         assert rank(items=items).json() == plain
+        assert rank(items=[{"price": True, "hour": False}]).json()["scores"] == [1]
         shared = {"items": [{"price": 4}, {"price": 11}], "context": {"hour": 2}}
         assert rank(**shared).json() == plain
         assert rank(ids=["1-4", "1-11"], context={"hour": 2}).json() == plain
