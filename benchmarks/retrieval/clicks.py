@@ -11,8 +11,8 @@ The protocol, the same for every row:
    are clicked there, whatever they are worth.
 3. A tower is the relevance of a click model (`debias.retrieval.models.PairRelevance`);
    the bias tower beside it, if there is one, reads the position. It sees user and item
-   features, what each user took before, and clicks. The weights of the pass with the
-   best click likelihood on validation sessions are kept; the truth is never looked at.
+   features, what each user took before, and clicks. It learns as `debias.fit` does by
+   default; validation clicks say when to stop, and the truth is never looked at.
 4. `ndcg@k`: the whole catalogue ranked for every user by the tower alone, against the
    true grades. `hr@50`: the share of users whose favourite stands among the first 50.
 5. `recovered`: (ndcg@10 - naive) / (unbiased - naive), of one tower, crowd and seed.
@@ -29,6 +29,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.harness.plan import Table
+from benchmarks.ranking.settings import identity
+from debias.retrieval.training.recipe import Recipe
+from debias.training.config import TrainingConfig
 
 CROWDS = ("pbm", "mixed")
 UNBIASED_CROWD = "document-ctr"
@@ -47,10 +50,13 @@ class ClickSize:
     taken: int = 10
     sessions: int = 60_000
     batch_size: int = 512
-    epochs: int = 12
-    patience: int = 2
+    epochs: int | None = None
     dim: int = 16
     length: int = 10
+
+    def config(self, seed: int) -> TrainingConfig:
+        """How every tower learns: as `debias.fit` does by default."""
+        return TrainingConfig(epochs=self.epochs, batch_size=self.batch_size, seed=seed)
 
 
 class Tables(NamedTuple):
@@ -127,25 +133,27 @@ def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
 
 
 def tower(kind: str, tables: Tables, size: ClickSize, seed: int) -> Any:
-    """A retrieval model, or the ranker that reads the same and need not be an index."""
+    """A retrieval model, or the ranker that reads the same and need not be an index.
+
+    Products of vectors are those of `debias retrieval train`: items of unit length,
+    users of any. FM takes inner products, for they made the validation clicks of seed
+    1000 likelier.
+    """
     from debias.retrieval.models import DAT, dssm, fm_tower, senet_tower
 
-    given: dict[str, Any] = {
-        "dim": size.dim,
-        "length": size.length,
-        "temperature": 0.2,
-        "seed": seed,
-    }
+    if kind == "ranker":
+        return _crossed()(*_sides(tables, size, seed), temperature=1.0)
+    given: dict[str, Any] = {"dim": size.dim, "length": size.length, "seed": seed}
     if kind == "fm":
+        given |= {"temperature": 1.0, "normalize": False, "normalize_users": False}
         return fm_tower(*tables.schemas, **given)
-    given["hidden"] = (2 * size.dim,)
+    given |= {"hidden": (2 * size.dim,), "normalize_users": False}
+    given["temperature"] = Recipe().temperature
     if kind == "dat":
         return DAT(*tables.schemas, "genre", **given)
     builders: dict[str, Callable[..., Any]] = {"dssm": dssm, "senet": senet_tower}
     if kind in builders:
         return builders[kind](*tables.schemas, **given)
-    if kind == "ranker":
-        return _crossed()(*_sides(tables, size, seed), temperature=1.0)
     raise ValueError(f"tower must be one of {list(TOWERS)}, got {kind!r}")
 
 
@@ -224,7 +232,7 @@ def sessions_of_as_many_clicks(split: Any) -> int:
 
 @cache
 def fitted(
-    kind: str, bias: str, crowd: str, seed: int, size: ClickSize, rate: float
+    kind: str, bias: str, crowd: str, seed: int, size: ClickSize
 ) -> dict[str, float]:
     """Trains one row and measures it; kept, for others refer to it."""
     from benchmarks.ranking.protocol import (
@@ -233,15 +241,13 @@ def fitted(
         scores,
         trained,
     )
-    from benchmarks.ranking.settings import adam_alone
 
     found, tables = world(crowd, seed, size)
     if bias == "unbiased":
         size = replace(size, sessions=sessions_of_as_many_clicks(found.train))
         found, tables = world(UNBIASED_CROWD, seed, size)
-    config = replace(adam_alone(rate, size.epochs), seed=seed)
     model, _ = trained(
-        found, lambda s: click_model(kind, bias, tables, size, s), config
+        found, lambda s: click_model(kind, bias, tables, size, s), size.config(seed)
     )
     metrics = preference_metrics(found, tables, scores(model.score, found.test.data))
     if bias != "unbiased":
@@ -275,14 +281,14 @@ class RetrievalTrial:
     bias: str
     population: str
     size: ClickSize = ClickSize()
-    rate: float = 0.02
 
     @property
     def row(self) -> str:
         return self.tower if not self.bias else f"{self.tower}-{self.bias}"
 
     def settings(self) -> dict[str, Any]:
-        return {**asdict(self.size), "rate": self.rate, "revision": 2}
+        learned = identity(self.size.config(0))
+        return {**asdict(self.size), **learned, "revision": 3}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         from benchmarks.harness.memory import forget
@@ -293,8 +299,7 @@ class RetrievalTrial:
             return preference_metrics(found, tables, found.test.logging)
 
         def of(bias: str) -> dict[str, float]:
-            place = (self.population, seed, self.size, self.rate)
-            return fitted(self.tower, bias, *place)
+            return fitted(self.tower, bias, self.population, seed, self.size)
 
         metrics = dict(of(self.bias))
         if self.bias not in ("naive", "unbiased"):

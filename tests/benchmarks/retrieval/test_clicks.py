@@ -79,7 +79,7 @@ def test_the_unbiased_tower_learns_from_users_who_read_everything(monkeypatch, s
     monkeypatch.setattr("benchmarks.ranking.protocol.trained", stop)
     fewer = clicks.sessions_of_as_many_clicks(small[0].train)
     with pytest.raises(KeyboardInterrupt):
-        clicks.fitted.__wrapped__("fm", "unbiased", "mixed", 0, SMALL, 0.1)
+        clicks.fitted.__wrapped__("fm", "unbiased", "mixed", 0, SMALL)
     assert asked == [("mixed", SMALL.sessions), ("document-ctr", fewer)]
 
 
