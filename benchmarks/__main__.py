@@ -448,7 +448,7 @@ def _show(
         if quick and wanted.quick_note:
             console.print(wanted.quick_note, highlight=False)
         old = tables.outdated(wanted, records)
-        if old and not found[0].former:
+        if old:
             console.print(
                 f"Left out: {plural(len(old), 'result')} of settings no experiment has "
                 "now."

@@ -87,9 +87,6 @@ class Table:
             never run itself.
         derive: From the records of each of `sources` to those of this table, which have
             empty settings.
-        former: The baseline of results of earlier settings, "" for none. These are
-            shown, and said to be so, until there is one of the present settings, of the
-            table or, at the same seeds, of the row; None: they are not shown.
 
     Raises:
         ValueError: A row, population or metric name holds a space; the baseline or a
@@ -118,7 +115,6 @@ class Table:
     needs_data: bool = False
     sources: tuple[str, ...] = ()
     derive: Callable[[Mapping[str, Sequence[Record]]], list[Record]] | None = None
-    former: str | None = None
 
     def __post_init__(self) -> None:
         for kind, names in (

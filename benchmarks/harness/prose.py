@@ -165,9 +165,9 @@ def _views(
 
 
 def _rows(views: Sequence[View], *tables: Table) -> list[str]:
-    """The rows of the views and of their tables; the former may have others."""
-    of_tables = [row for t in (*tables, *(v.table for v in views)) for row in t.rows]
-    return [*dict.fromkeys([*of_tables, *(row for v in views for row in v.values)])]
+    """The rows of the tables, and of those of the views."""
+    every = (*tables, *(view.table for view in views))
+    return [*dict.fromkeys(row for table in every for row in table.rows)]
 
 
 def _options(

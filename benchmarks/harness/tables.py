@@ -6,7 +6,7 @@ all read it, so they cannot disagree.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +35,6 @@ class View:
     `values[row][metric][seed]`; rows are in the order of the table, those without
     results are in `missing`. The time of a measurement is the metric `seconds`.
     `survivors` holds (row, metric) of the differences that survive Holm's correction.
-    Where `former`, they are results of settings that the table has no longer; those of
-    rows in `stale` are of settings that the row has no longer.
     """
 
     table: Table
@@ -46,8 +44,6 @@ class View:
     values: Mapping[str, Mapping[str, Mapping[int, float]]]
     missing: tuple[str, ...]
     survivors: frozenset[tuple[str, str]] = frozenset()
-    former: bool = False
-    stale: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -156,32 +152,6 @@ def outdated(table: Table, records: Iterable[store.Record]) -> list[store.Record
     return [*{(r.dataset, r.population, r.row, r.seed): r for r in old}.values()]
 
 
-def standing(
-    table: Table, records: Iterable[store.Record], quick: bool = False
-) -> tuple[list[store.Record], set[tuple[str, str]]]:
-    """`current`, and for rows without such their last results of earlier settings.
-
-    The latter at the seeds of the table, of tables with `former` where other rows have
-    results of present settings.
-
-    Returns:
-        The records, and population and row of those of earlier settings.
-    """
-    kept = current(table, records := list(records), quick)
-    if quick or table.former is None or not kept:
-        return kept, set()
-    there = {(r.dataset, r.population, r.row) for r in kept}
-    rows = {(e.population, e.row) for e in table.experiments}
-    seeds = table.seeds_of(table.seeds)
-    old = [
-        r
-        for r in outdated(table, records)
-        if (r.population, r.row) in rows and r.seed in seeds
-        if (r.dataset, r.population, r.row) not in there
-    ]
-    return [*kept, *old], {(r.population, r.row) for r in old}
-
-
 def _identity(row: str, population: str, settings: Mapping[str, object]) -> str:
     plain = {name: value for name, value in settings.items() if name != "data"}
     return store.key("", row, "", population, 0, plain)
@@ -201,17 +171,12 @@ def views(
         quick: Whether the short version is shown.
         baseline: A row to compare with instead of the table's.
     """
-    kept, old = standing(table, records := list(records), quick)
-    former = not kept and not quick and table.former is not None
-    if former:
-        kept = sorted(outdated(table, records), key=_place_in(table))
     found: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
-    for r in kept:
+    for r in current(table, records, quick):
         of_row = found.setdefault((r.dataset, r.population, r.row), {})
         for metric, value in (*r.metrics.items(), ("seconds", r.seconds)):
             of_row.setdefault(metric, {})[r.seed] = value
-    usual = table.former if former else table.baseline
-    rows = _rows_by_population(kept if former else table.variant(quick))
+    rows = _rows_by_population(table.variant(quick))
     made: list[View] = []
     for dataset in dict.fromkeys(key[0] for key in found):
         own = []
@@ -220,32 +185,14 @@ def views(
             values = {row: found[keys[row]] for row in names if keys[row] in found}
             missing = tuple(row for row in names if row not in values)
             if values:
-                view = View(
-                    table, dataset, population, baseline or usual or "", values, missing
-                )
-                stale = tuple(row for row in values if (population, row) in old)
-                own.append(replace(view, former=former, stale=stale))
-        made += _corrected(own) if table.holm and not former else own
+                usual = baseline or table.baseline
+                own.append(View(table, dataset, population, usual, values, missing))
+        made += _corrected(own) if table.holm else own
     return made
 
 
-def _place_in(table: Table) -> Callable[[store.Record], tuple[int, int]]:
-    """Where a record stands among the populations and rows of a table."""
-    places = [
-        {name: place for place, name in enumerate(names)}
-        for names in (table.populations, table.rows)
-    ]
-
-    def place(of: store.Record) -> tuple[int, int]:
-        each = zip(places, (of.population, of.row), strict=True)
-        population, row = (known.get(name, len(known)) for known, name in each)
-        return population, row
-
-    return place
-
-
 def _rows_by_population(
-    each: Iterable[store.Record | Experiment],
+    each: Iterable[Experiment],
 ) -> dict[str, list[str]]:
     """The rows of each population, both in the order in which they first appear."""
     found: dict[str, dict[str, None]] = {}
@@ -407,12 +354,7 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
     if any(":" in column for column in columns):
         text += f"; differences from {view.baseline} are paired by {each}"
     found = [f"{text}."]
-    if view.former:
-        found.append(
-            "These results are of earlier settings; the table has not been measured "
-            "with the present ones yet."
-        )
-    elif view.table.holm and any(c.startswith("difference:") for c in columns):
+    if view.table.holm and any(c.startswith("difference:") for c in columns):
         found.append(
             f"{MARK} Significant at {_number(1 - LEVEL, 2)} after Holm's correction "
             "over all differences of the table."
@@ -424,11 +366,6 @@ def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str
             f"{FLAG} The scoreboards disagree: one of {view.table.paired[0]} and "
             f"{view.table.clicks} is better than that of {view.baseline}, the other "
             "worse, both beyond the interval."
-        )
-    if stale := [line.row for line in shown if line.row in view.stale]:
-        found.append(
-            "By earlier settings of these rows, and not measured again yet: "
-            f"{', '.join(stale)}."
         )
     if lost := [f"{row} {n}" for row in seeds if (n := len(_diverged(view, row)))]:
         found.append(f"Seeds at which training diverged: {', '.join(lost)}.")

@@ -1,14 +1,13 @@
 """What each part of the training recipe is worth, on the worlds of tuning.
 
 One thing is changed at a time: the average of the weights, their decay, batch, rate, or
-the number of passes. `adam_alone` is how these tables were trained before. A population
-is a learner on a crowd, for a row is a part.
+the number of passes. `adam_alone` has neither average nor decay, a low rate and few
+passes. A population is a learner on a crowd, for a row is a part.
 """
 
 from collections.abc import Mapping
 
 from benchmarks.harness.plan import Table
-from benchmarks.ranking.settings import adam_alone
 from benchmarks.ranking.tables import CROWDS, HALF
 from benchmarks.ranking.trials import TUNING_SEED, Trial
 from debias.training.config import TrainingConfig
@@ -20,7 +19,9 @@ PARTS: Mapping[str, TrainingConfig] = {
     "short_window": TrainingConfig(averaging=15.0),
     "no_decay": TrainingConfig(decay=0.0),
     "neither": TrainingConfig(averaging=None, decay=0.0),
-    "adam_alone": adam_alone(0.005, 8),
+    "adam_alone": TrainingConfig(
+        epochs=8, patience=2, rate=0.005, decay=0.0, averaging=None, min_steps=0
+    ),
     "batch_128": TrainingConfig(batch_size=128),
     "batch_2048": TrainingConfig(batch_size=2048),
     "rate_.003": TrainingConfig(rate=0.003),

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from benchmarks.harness.plan import Derived, Table
 from benchmarks.harness.store import Record
-from benchmarks.harness.tables import standing
+from benchmarks.harness.tables import current
 from benchmarks.ranking.tables import BASELINE, CROWDS, FRESH, MAIN, MIXED_USERS
 
 NAME, EVERY, METRIC = "selection", "all", "ndcg@5"
@@ -49,7 +49,7 @@ def derive(records: Mapping[str, Sequence[Record]]) -> list[Record]:
 def _of_crowd(table: Table, crowd: str, records: Sequence[Record]) -> ByRow:
     """The rows of one crowd at the seeds that all have; none without `auto`."""
     by_row: ByRow = {}
-    for record in standing(table, records)[0]:
+    for record in current(table, records):
         here = (record.dataset, record.population) == (table.dataset, crowd)
         if here and record.row not in table.bounds and METRIC in record.metrics:
             by_row.setdefault(record.row, {})[record.seed] = record

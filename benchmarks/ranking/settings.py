@@ -14,13 +14,6 @@ class Size:
     sessions: int = 100_000
 
 
-def adam_alone(rate: float, epochs: int) -> TrainingConfig:
-    """Without averaged weights and decay: how some tables are still trained."""
-    return TrainingConfig(
-        epochs=epochs, patience=2, rate=rate, decay=0.0, averaging=None, min_steps=0
-    )
-
-
 def identity(config: TrainingConfig) -> dict[str, Any]:
     """All of a training that decides its result, but the seed."""
     found = asdict(config)

@@ -1,8 +1,7 @@
 """The tables of rankers that learn from clicks: which rows, on which crowds, how large.
 
 Every row is trained as `debias.fit` trains by default, and compared with
-`softmax_naive`, which takes clicks for relevance: what many teams have today. Tables
-with `former` show results of earlier settings until they are measured anew.
+`softmax_naive`, which takes clicks for relevance: what many teams have today.
 """
 
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.harness.plan import Table
-from benchmarks.ranking.settings import Drawn, Logging, Size, adam_alone
+from benchmarks.ranking.settings import Drawn, Logging, Size
 from benchmarks.ranking.trials import FRESH, Trial, trials, tuning
 from debias.training.config import TrainingConfig
 
@@ -71,12 +70,11 @@ MAIN = Table(
     ),
     first_seed=FRESH,
     holm=True,
-    former="softmax_naive",
 )
 
 BASELINE = "softmax_naive"
 ANEW: dict[str, Any] = {"baseline": BASELINE, "first_seed": FRESH, "holm": True}
-"""What tables have in common that are measured by the recipe, after `main`."""
+"""What the tables after `main` have in common."""
 
 RANKING = ("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks")
 CLICKS = ("click_log_likelihood", "click_skill", "perplexity")
@@ -96,7 +94,6 @@ MIXED_USERS = Table(
     ),
     metrics=(*RANKING, *CLICKS, *RERANKED, "type_rand_index", "examination_error"),
     bounds=FEWER_BOUNDS,
-    former="additive",
     **ANEW,
 )
 
@@ -111,7 +108,6 @@ CROSS_POSITION = Table(
     metrics=(*RANKING, *CLICKS, *RERANKED, "attention_correlation"),
     paired=("ndcg@5", "expected_clicks", "click_skill"),
     bounds=FEWER_BOUNDS,
-    former="additive",
     **ANEW,
 )
 
@@ -143,7 +139,6 @@ CONFOUNDING = Table(
     metrics=("ndcg@5", "ndcg@10", "click_log_likelihood", "examination_error"),
     paired=("ndcg@10",),
     bounds=("logging",),
-    former="product",
     **ANEW,
 )
 CONFOUNDING_RICH = Table(
@@ -156,7 +151,6 @@ CONFOUNDING_RICH = Table(
     paired=(),
     bounds=("logging",),
     first_seed=FRESH,
-    former="",
 )
 
 PARTS = {
@@ -183,7 +177,6 @@ ABLATION = Table(
         *("ndcg@5", "expected_clicks", *CLICKS[:2]),
         *("type_rand_index", "attention_correlation", "reference_tau"),
     ),
-    former="additive",
     **ANEW,
 )
 
@@ -209,7 +202,6 @@ SESSIONS = Table(
     ),
     metrics=(*RANKING, *CLICKS[:2]),
     seeds=5,
-    former="additive",
     **ANEW,
 )
 
@@ -227,7 +219,6 @@ CORRECTIONS = Table(
     experiments=trials(TRUSTING, ESTIMATORS, HALF),
     metrics=("ndcg@1", "ndcg@5", "ndcg@10", "click_log_likelihood"),
     bounds=("logging", "naive", "ceiling"),
-    former="product",
     **ANEW,
 )
 
@@ -259,32 +250,8 @@ WORLDS = Table(
     **ANEW,
 )
 
-# How learning rates were chosen of the results that `former` shows.
-RATES = (0.005, 0.02)
-RATED = (
-    *("naive", BASELINE, "position_feature", "product", "additive", "dot"),
-    *("bilinear", "mixture", "xpa", "listwise", "listwise_mixture", "listwise_xpa"),
-    "oracle_examination",
-)
-TUNING_RATES = tuning(
-    "tuning-rates",
-    "learning rate, for tables trained by Adam alone",
-    CROWDS,
-    RATED,
-    FULL,
-    {rate: adam_alone(rate, 8) for rate in RATES},
-)
-TUNING_ESTIMATORS = tuning(
-    "tuning-estimator-rates",
-    "learning rate, for table estimators",
-    TRUSTING,
-    ESTIMATORS,
-    QUARTER,
-    {rate: adam_alone(rate, 6) for rate in RATES},
-)
-
 RANKERS = (
-    *(MAIN, TUNING_MAIN, TUNING_RATES, TUNING_ESTIMATORS, MIXED_USERS),
-    *(CROSS_POSITION, CONFOUNDING, CONFOUNDING_RICH, ABLATION, SESSIONS),
+    *(MAIN, TUNING_MAIN, MIXED_USERS, CROSS_POSITION),
+    *(CONFOUNDING, CONFOUNDING_RICH, ABLATION, SESSIONS),
     *(CORRECTIONS, WORLDS),
 )

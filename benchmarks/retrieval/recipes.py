@@ -235,5 +235,4 @@ TABLE = Table(
     bounds=("popularity",),
     lower=("train_seconds", "passes"),
     holm=True,
-    former="ease",
 )

@@ -151,17 +151,3 @@ def test_markers_in_other_folders_are_checked(tree):
         "benchmarks/page.md",
         "docs/deep/page.md",
     ]
-
-
-def test_rows_and_populations_of_earlier_settings_may_be_named(tree):
-    """While a table has no results of its present settings."""
-    now = table(Fake("product"), former="additive")
-    text = "<!-- number: main mixed dot ndcg@5 difference -->+.0400<!-- /number -->\n"
-    (tree / "README.md").write_text(
-        text + "<!-- table:main rows=dot columns=ndcg@5 baseline=dot -->\n"
-        "<!-- /table -->\n"
-    )
-    (problem,) = check(tree, {"main": now}, tree / "results")
-    assert "table main rows=dot" in problem and "expected '| model" in problem
-    assert check(tree, {"main": now}, tree / "results", write=True) == []
-    assert "earlier settings" in (tree / "README.md").read_text()

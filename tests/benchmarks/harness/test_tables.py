@@ -120,41 +120,6 @@ def test_only_the_newest_results_of_the_present_settings_count():
     assert tables.outdated(found, [*first, *second, *old]) == old
 
 
-def test_results_of_earlier_settings_stand_until_there_is_one_of_the_present():
-    """With rows and a baseline of their own, without Holm's correction, and said so."""
-    old = [
-        record
-        for row, values in (("plain", BASE), ("dot", BETTER))
-        for record in records(values, row, value=0.123)
-    ]
-    new = records({100: 0.4}, "additive")
-    given = {"holm": True, "former": "plain", "quick": (), "first_seed": 100}
-    rows = (Fake("additive"), Fake("dot"))
-    (only,) = tables.views(_table(*rows, **given), old)
-    assert only.former and [*only.values] == ["dot", "plain"]
-    assert only.paired("dot", "ndcg@5").mean == pytest.approx(0.04)
-    text = tables.markdown(only)
-    assert "are of earlier settings" in text and "Holm" not in text
-    (only,) = tables.views(_table(*rows, **given), [*old, *new])
-    assert not only.former and [*only.values] == ["additive"]
-    assert "earlier" not in tables.markdown(only)
-    assert tables.views(_table(*rows, **{**given, "former": None}), old) == []
-
-
-def test_a_row_without_results_of_its_present_settings_shows_its_last():
-    """At the table's own seeds, and by name."""
-    now, old = records(BASE, "additive"), records(BETTER, "dot", value=0.123)
-    rows = (Fake("additive"), Fake("dot"))
-    (only,) = tables.views(_table(*rows, former="additive", seeds=4), [*now, *old])
-    assert only.stale == ("dot",) and not only.former
-    assert only.paired("dot", "ndcg@5").mean == pytest.approx(0.04)
-    assert "not measured again yet: dot." in tables.markdown(only)
-    (only,) = tables.views(_table(*rows, former="additive", seeds=2), [*now, *old])
-    assert [*only.values["dot"]["ndcg@5"]] == [0, 1]
-    (only,) = tables.views(_table(*rows, seeds=4), [*now, *old])
-    assert [*only.values] == ["additive"]
-
-
 def test_a_row_that_diverged_is_told_from_one_that_is_bad():
     lost = {"diverged": 1.0}
     found = view(("additive", BASE), ("dot", {0: {"ndcg@5": 0.4}, 1: lost, 2: lost}))
