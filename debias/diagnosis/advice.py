@@ -42,8 +42,8 @@ def expectation(sessions: int, queries: int) -> str:
             "that made this log is good; in simulations 4 were too few, and 42 enough."
         )
     return (
-        f"{counted} sessions a query: expect a gain over raw clicks, the smaller the "
-        "better the ranker is that made this log."
+        f"{counted} sessions a query: expect a gain over raw clicks. The better the "
+        "ranker that made this log, the smaller the gain."
     )
 
 
