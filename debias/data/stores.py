@@ -197,8 +197,8 @@ def refused(url: str, error: Exception) -> OSError | None:
     denied = r"ACCESS_DENIED|INVALID_?ACCESS_?KEY|SIGNATURE|status\D{1,8}40[13]|OAuth2"
     if isinstance(error, PermissionError) or re.search(denied, text, re.I):
         advice = _WHO_MAY.get(scheme, "give those of somebody who may use it")
-        found_none = "finds no" if "OAuth2" in text else "refuses these"
-        return PermissionError(f"{url}: the store {found_none} credentials; {advice}")
+        what = "there are no" if "OAuth2" in text else "the store refuses these"
+        return PermissionError(f"{url}: {what} credentials; {advice}")
     if re.search(r"AWS Error|NETWORK_CONNECTION|curlCode|google::cloud", text):
         return OSError(f"{url}: the store cannot be reached or read: {text}")
     return None

@@ -235,6 +235,19 @@ def test_narrow_terminals_lose_columns_and_never_digits(width):
     assert ("(p)" in text) == (width >= 120)
 
 
+def test_a_page_draws_bounds_that_are_near_the_models(tmp_path):
+    """Those within 1.5 ranges of the models, which reach from .40 to .44."""
+    rows = [("additive", BASE), ("dot", BETTER), ("xpa", dict.fromkeys(BASE, 0.499))]
+    bounds = ("xpa", "naive")
+    found = view(*rows, ("naive", dict.fromkeys(BASE, 0.501)), bounds=bounds)
+    tables.write_page(tmp_path / "page.html", found.table, [found])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Too far away to be drawn: naive." in text
+    drawn = text[text.index("<svg") : text.rindex("</svg>")]
+    assert ">dot<" in drawn and ">xpa<" in drawn and ">naive<" not in drawn
+    assert drawn.count("fill: var(--paper)") == 2  # the hollow dot, for both widths
+
+
 def test_bounds_stand_apart_and_below():
     text = printed(wide_view(), 100)
     assert text.index("position_feature") < text.index("logging  ")

@@ -220,7 +220,7 @@ def test_missing_credentials_say_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     done = run("inspect", "gs://logs/log.parquet", code=1)
     said = " ".join(done.output.split())
-    assert "gs://logs/log.parquet: the store finds no credentials; run gcloud" in said
+    assert "gs://logs/log.parquet: there are no credentials; run gcloud" in said
     assert "google::cloud" not in said
 
 
