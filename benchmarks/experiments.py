@@ -181,14 +181,14 @@ TREES = Table(
     name="trees",
     title="Rankers of trees on the same clicks, by crowd",
     experiments=tuple(
-        tree_rows.TreeTrial(row, "pbm", Size(500, 10_000))
+        tree_rows.TreeTrial(row, crowd, Size(500, 10_000))
+        for crowd in ("pbm", "mixed", "trust")
         for row in ("logging", *tree_rows.ROWS)
     ),
     metrics=("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks"),
     baseline="position",
     clicks="",
     bounds=("logging", "full_information"),
-    seeds=5,
 )
 PLANS = Table(
     name="plan",

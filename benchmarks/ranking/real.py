@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import UNIT, Table
+from benchmarks.ranking import tree_rows
 from benchmarks.ranking.settings import Size, identity, part_seed
 from benchmarks.ranking.tables import ANEW, CROWDS, FEWER, TOLD
 from benchmarks.ranking.trials import REVISIONS
@@ -59,11 +60,15 @@ class RealTrial:
             forget()
             place = part_seed(seed, fold, FOLDS)
             world = _world(data, self.population, seed, fold, self.size)
+            test = world.test.data
             try:
-                score = test_scores(self.row, world, replace(self.config, seed=place))
+                if self.row in TREES:
+                    score = tree_rows.ROWS[self.row](world)(test.features)
+                else:
+                    config = replace(self.config, seed=place)
+                    score = test_scores(self.row, world, config)
             except Diverged:
                 return {DIVERGED: 1.0}
-            test = world.test.data
             each = metrics.ndcg(test.labels, score, CUTOFF, offsets=test.offsets)
             for query, value in zip(folds[2], each.tolist(), strict=True):
                 if np.isfinite(value):  # else it has no relevant item
@@ -121,7 +126,8 @@ def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
     return world_of(parts, crowd, part_seed(seed, fold, FOLDS), size)
 
 
-ROWS = (*FEWER, "product_linear", "listwise_linear", "auto")
+TREES = ("lambdamart", "position", "xgboost_unbiased", "trees")
+ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
 TABLE = Table(
     name="main-real",
     title="What a ranker learns on real features, by model and crowd",

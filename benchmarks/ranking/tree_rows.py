@@ -82,7 +82,7 @@ def _rows(world: Any) -> Any:
     return impressions(world.train.log, propensities(world.train.log))
 
 
-def clicks(world: Any) -> Score:
+def lambdamart(world: Any) -> Score:
     """Clicks are labels: no correction."""
     found = _rows(world)
     return _lambdamart(
@@ -179,7 +179,7 @@ def full_information(world: Any) -> Score:
 
 
 ROWS: Mapping[str, Callable[[Any], Score]] = {
-    "clicks": clicks,
+    "lambdamart": lambdamart,
     "rates": rates,
     "position": position,
     "xgboost_unbiased": xgboost_unbiased,

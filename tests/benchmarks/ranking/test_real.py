@@ -64,3 +64,15 @@ def test_it_needs_data():
     trial = real.RealTrial("naive", "pbm", Size(sessions=200), TrainingConfig())
     with pytest.raises(ValueError, match="--data"):
         trial.measure(0, None)
+
+
+def test_a_row_of_trees_is_measured_by_what_it_orders(tmp_path, monkeypatch):
+    """Trees that learned nothing but the third feature, over all folds."""
+    data = generate(queries=30, seed=3)
+    letor(tmp_path / "all.txt", data)
+    learners = {"trees": lambda world: lambda features: features[:, 2]}
+    monkeypatch.setattr(real.tree_rows, "ROWS", learners)
+    trial = real.RealTrial("trees", "pbm", Size(sessions=200), TrainingConfig())
+    found = trial.measure(0, str(tmp_path / "all.txt"))
+    expected = metrics.ndcg(data.labels, data.features[:, 2], 5, offsets=data.offsets)
+    assert found["ndcg@5"] == pytest.approx(np.nanmean(expected), abs=1e-4)
