@@ -303,7 +303,7 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
     say(found["repeats"])
     if weights := found["repeat"]["weights"]:
         said = ", ".join(f"{weight:.2f}" for weight in weights)
-        say(f"weights of a repeat, of its count and of its recency: {said}")
+        say(f"weights of a repeat, of its count, recency and score: {said}")
     say(
         f"{found['tower']}: {found['users']:,} users, {found['items']:,} items, "
         f"{found['events']:,} events, {found['duplicates']:,} duplicates left out, "

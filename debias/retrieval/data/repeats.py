@@ -7,11 +7,13 @@ One policy holds in training, evaluation, publishing and serving:
     model     the same, and its score gets a bonus for how often and how lately
 
 The bonus of an item that the user took n times, the p-th most recent of the user's
-distinct items, is
+distinct items, and to which the model gives the logit s, is
 
-    w0 + w1 log n + w2 log p
+    w0 + w1 log n + w2 log p + w3 s
 
-on the logits, so that the odds of an item are multiplied by e^w0 n^w1 p^w2. That
+on the logits. So the odds are multiplied by e^w0 n^w1 p^w2, and s counts 1 + w3 times.
+A model has learned from the very events by which an item was taken. Its scores of such
+items say less of what comes next than its scores of others, and w3 is below 0. That
 chances of repeat consumption rise with the count and fall with recency like powers is
 the finding of Anderson, Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat
 Consumption, WWW 2014; the weights are those of a conditional logit over all items
@@ -38,24 +40,29 @@ class Repeat(NamedTuple):
 
     Attributes:
         policy: One of `POLICIES`.
-        weights: w0, w1, w2 in the units of the scores; None of other policies.
+        weights: w0, w1, w2 in the units of the scores, and w3, which has none; None of
+            other policies.
         linear: Of "model", coordinates of vectors, those before the last, that do not
             count for what was taken.
     """
 
     policy: str = "exclude"
-    weights: tuple[float, float, float] | None = None
+    weights: tuple[float, float, float, float] | None = None
     linear: int = 0
 
     @classmethod
     def of(cls, given: "str | Repeat | Mapping[str, Any]") -> "Repeat":
         """A policy by its name, or as `_asdict` gave it.
 
+        Of three weights, as versions of earlier editions have them, w3 is 0.
+
         Raises:
-            ValueError: The policy is unknown, or "model" has no three finite weights.
+            ValueError: The policy is unknown, or "model" has no four finite weights.
 
         >>> Repeat.of("allow")
         Repeat(policy='allow', weights=None, linear=0)
+        >>> Repeat.of({"policy": "model", "weights": [1, 2, -1]}).weights
+        (1.0, 2.0, -1.0, 0.0)
         """
         if isinstance(given, Repeat):
             given = given._asdict()
@@ -68,26 +75,30 @@ class Repeat(NamedTuple):
             )
         if policy != "model":
             return cls(policy)
-        if weights is None or len(weights) != 3 or not np.isfinite(weights).all():
+        size = 0 if weights is None else len(weights)
+        if weights is None or size not in (3, 4) or not np.isfinite(weights).all():
             raise ValueError(
-                "repeat 'model' needs weights, three numbers: give what "
+                "repeat 'model' needs weights, four numbers: give what "
                 "debias.retrieval.training.repeating.fit_repeat returns"
             )
-        base, often, late = (float(weight) for weight in weights)
+        base, often, late, own = (float(w) for w in (*weights, 0.0)[:4])
         # Versions of earlier editions were fitted with all coordinates.
-        return cls(policy, (base, often, late), int(given.get("linear", 0)))
+        return cls(policy, (base, often, late, own), int(given.get("linear", 0)))
 
-    def bonus(self, counts: np.ndarray, places: np.ndarray) -> np.ndarray:
+    def bonus(
+        self, counts: np.ndarray, places: np.ndarray, scores: np.ndarray
+    ) -> np.ndarray:
         """(P,) float32, what is added to the scores of items that were taken.
 
-        >>> once = np.array([1])
-        >>> Repeat("model", (1.0, 2.0, -1.0)).bonus(once, once).tolist()  # log 1 = 0
-        [1.0]
+        >>> once, three = np.array([1]), np.array([3.0])
+        >>> Repeat("model", (1.0, 2.0, -1.0, -0.5)).bonus(once, once, three).tolist()
+        [-0.5]
         """
         if self.weights is None:
             return np.zeros(len(counts), np.float32)
-        base, often, late = self.weights
-        return (base + often * np.log(counts) + late * np.log(places)).astype("float32")
+        base, often, late, own = self.weights
+        extra = base + often * np.log(counts) + late * np.log(places) + own * scores
+        return extra.astype(np.float32)
 
     def own_scores(
         self, scores: np.ndarray, users: np.ndarray, items: np.ndarray, taken: Ragged
@@ -104,7 +115,7 @@ class Repeat(NamedTuple):
         >>> user, items = np.array([[1.0, 5.0, 1.0]]), np.array([[1.0, 2.0, 0.5]])
         >>> scores = user @ items.T
         >>> one = np.array([0, 0]), np.array([0, 2])
-        >>> Repeat("model", (0.0, 0.0, 0.0), 1).own_scores(scores, user, items, one)
+        >>> Repeat("model", linear=1).own_scores(scores, user, items, one)
         >>> scores.tolist()
         [[1.5]]
         """
@@ -134,8 +145,8 @@ class Repeat(NamedTuple):
             scores[owners(offsets), rows] = -np.inf
         elif self.policy == "model":
             once = Taken.of(rows, offsets)
-            extra = self.bonus(once.counts, once.places)
-            scores[owners(once.offsets), once.rows] += extra
+            own = owners(once.offsets), once.rows
+            scores[own] += self.bonus(once.counts, once.places, scores[own])
 
 
 class Inferred(NamedTuple):

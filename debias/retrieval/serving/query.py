@@ -172,14 +172,15 @@ def _repeated(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows and scores, with their bonus, of what was taken and may be an answer."""
     rows = np.array([*taken], np.int64)
-    extra = policy.bonus(np.array([*taken.values()]), np.arange(1, len(rows) + 1))
+    counts, places = np.array([*taken.values()]), np.arange(1, len(rows) + 1)
     if open_to is not None:
-        rows, extra = rows[open_to[rows]], extra[open_to[rows]]
+        passing = open_to[rows]
+        rows, counts, places = rows[passing], counts[passing], places[passing]
     queries, items = np.asarray(vectors, np.float32)[None], version.index.vectors[rows]
     scores = dot_scores(queries, items)
     every = np.arange(len(rows)), np.array([0, len(rows)])
     policy.own_scores(scores, queries, items, every)
-    return rows, scores[0] + extra
+    return rows, scores[0] + policy.bonus(counts, places, scores[0])
 
 
 def allowed(version: Version, where: Where) -> np.ndarray:

@@ -51,7 +51,7 @@ class Choices(NamedTuple):
         rest: (E,) log-sum-exp of the logits of what the user had not taken.
         owner: (P,) the event that each taken item belongs to.
         logit: (P,) of it.
-        features: (P, 3) its 1, log n and log p, as the bonus has them.
+        features: (P, 4) its 1, log n, log p and logit, as the bonus has them.
         chosen: (P,) bool, whether it is what the user took next.
     """
 
@@ -63,7 +63,7 @@ class Choices(NamedTuple):
 
 
 def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
-    """(3,) the weights of the bonus in logits: those of a conditional logit.
+    """(4,) the weights of the bonus in logits: those of a conditional logit.
 
     With x the features and z the logits of taken items, they maximise
 
@@ -75,7 +75,7 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
     One taken item an event, as good as all the rest: a third repeats, so e^w0 = 1/2.
 
     >>> one = np.ones(3)
-    >>> x = np.stack([one, 0 * one, 0 * one], axis=1)
+    >>> x = np.stack([one, 0 * one, 0 * one, 0 * one], axis=1)
     >>> chosen = np.array([True, False, False])
     >>> three = Choices(0 * one, np.arange(3), 0 * one, x, chosen)
     >>> round(float(np.exp(fit_weights(three, 0.0)[0])), 3)
@@ -98,7 +98,8 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
             (slope + prior * weights) / events,
         )
 
-    found: np.ndarray = minimize(loss, np.zeros(3), jac=True, method="BFGS").x
+    start = np.zeros(choices.features.shape[1])
+    found: np.ndarray = minimize(loss, start, jac=True, method="BFGS").x
     return found
 
 
@@ -166,17 +167,16 @@ def fit_repeats(
             parts = _split(scores, here, target, temperature)
             found.setdefault(number, []).append(parts)
     owner = owners(taken.offsets)
-    x = np.stack(
-        [np.ones(len(owner)), np.log(taken.counts), np.log(taken.places)], axis=1
-    )
+    past = np.ones(len(owner)), np.log(taken.counts), np.log(taken.places)
     chosen, policies = taken.rows == held_out.item[owner], []
     for pieces in found.values():
         parts = _Split(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
-        choices = Choices(parts.rest, owner, parts.logit, x, chosen)
+        features = np.stack([*past, parts.logit], axis=1)
+        choices = Choices(parts.rest, owner, parts.logit, features, chosen)
         weights = fit_weights(choices)
         weights[0] += best_shift(choices, weights, parts.top, parts.target)
-        base, often, late = (float(weight) for weight in temperature * weights)
-        policies.append(Repeat("model", (base, often, late)))
+        base, often, late = (float(weight) for weight in temperature * weights[:3])
+        policies.append(Repeat("model", (base, often, late, float(weights[3]))))
     return policies
 
 
@@ -221,7 +221,7 @@ def best_shift(
 
     Args:
         choices: What the weights were fitted on.
-        weights: (3,) in logits.
+        weights: (4,) in logits.
         top: (E, k) the largest logits of what each user had not taken, rising; k is 50
             or the size of the catalogue.
         target: (E,) the logit of what the user took next; minus infinity of a repeat.
@@ -229,10 +229,10 @@ def best_shift(
     Two users took an item, with a logit of -1, and repeat it; two other items have 0
     and 1. A constant of 2 puts theirs level with the first.
 
-    >>> two = Choices(np.zeros(2), np.array([0, 1]), -np.ones(2), np.zeros((2, 3)),
+    >>> two = Choices(np.zeros(2), np.array([0, 1]), -np.ones(2), np.zeros((2, 4)),
     ...               np.array([True, True]))
     >>> top = np.array([[0.0, 1.0], [0.0, 1.0]])
-    >>> best_shift(two, np.zeros(3), top, np.array([-np.inf, -np.inf]))
+    >>> best_shift(two, np.zeros(4), top, np.array([-np.inf, -np.inf]))
     2.0
     """
     events, owner = len(choices.rest), choices.owner

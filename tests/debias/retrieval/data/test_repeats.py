@@ -43,12 +43,19 @@ def test_the_bonus_is_a_power_of_count_and_recency():
     assert not scores[1].any()
 
 
+def test_scores_of_what_was_taken_count_less():
+    half = Repeat.of({"policy": "model", "weights": [0.5, 0.0, 0.0, -0.5]})
+    scores = np.array([[4.0, -2.0, 3.0]])
+    half.settle(scores, (np.array([1, 0, 0]), np.array([0, 3])))  # 0 twice: once halved
+    assert scores.tolist() == [[0.5 + 4 / 2, 0.5 - 2 / 2, 3.0]]
+
+
 def test_a_linear_part_does_not_count_for_what_was_taken():
     """Vectors of two interests: one own coordinate, two of the linear part, a prior."""
     users = np.array([[[2.0, 3.0, 4.0, 1.0], [5.0, 3.0, 4.0, 1.0]]])
     items = np.array([[1.0, 10.0, 0.0, 0.5], [-1.0, 0.0, 10.0, 0.0]])
     scores = np.array([[5 + 30 + 0.5, -2.0 + 40]])
-    repeat = Repeat("model", (0.0, 0.0, 0.0), linear=2)
+    repeat = Repeat("model", (0.0, 0.0, 0.0, 0.0), linear=2)
     repeat.own_scores(scores, users, items, (np.array([1, 1]), np.array([0, 2])))
     assert scores.tolist() == [[35.5, -2.0]]
     assert Repeat.of(repeat) == repeat == Repeat.of(repeat._asdict())
@@ -62,7 +69,8 @@ def test_a_linear_part_does_not_count_for_what_was_taken():
         ("maybe", "exclude allow model, got 'maybe'"),
         ("model", "needs weights"),
         ({"policy": "model", "weights": [1.0, float("nan"), 0.0]}, "needs weights"),
-        (Repeat("model", (1.0, 2.0)), "needs weights"),
+        (Repeat("model", (1.0, 2.0)), "needs weights, four numbers"),
+        (Repeat("model", (1.0, 2.0, 3.0, 4.0, 5.0)), "needs weights, four numbers"),
     ],
 )
 def test_rejects(given, message):

@@ -55,7 +55,7 @@ def modelled(tmp_path_factory):
     """Ann's history is item 1; she took 9 once, then 1 twice, then 5 once."""
     folder = tmp_path_factory.mktemp("modelled")
     taken = np.array([9, 1, 1, 5]), np.array([0, 4, 4])
-    repeat = Repeat("model", (0.5, 1.0, -2.0))
+    repeat = Repeat("model", (0.5, 1.0, -2.0, 0.0))
     worlds.publish(folder / "root", folder, taken=taken, repeat=repeat)
     return versions.load(folder / "root")
 
@@ -89,6 +89,28 @@ def test_what_was_taken_has_its_bonus(modelled):
     np.testing.assert_allclose(scores["1-9"], 1.09 * 1.09 + 0.5, rtol=1e-5)
     third = 1.09 * 1.01 + 0.5 + np.log(2) - 2 * np.log(3)
     np.testing.assert_allclose(scores["1-1"], third, rtol=1e-5)
+
+
+def test_the_score_of_what_was_taken_counts_as_the_version_says(modelled):
+    weights = [0.5, 1.0, -2.0]  # of a version that an earlier edition wrote
+
+    def asked(weights, **how):
+        manifest = {
+            **modelled.manifest,
+            "repeat": {"policy": "model", "weights": weights},
+        }
+        found = retrieve(
+            replace(modelled, manifest=manifest), {"id": "ann"}, k=20, **how
+        )
+        return dict(zip(found.items, found.scores, strict=True))
+
+    older, half = asked(weights), asked([*weights, -0.5])
+    assert older == asked([*weights, 0.0]) and half["1-8"] == older["1-8"]
+    for item, product in (("1-5", 1.05), ("1-1", 1.01), ("1-9", 1.09)):
+        expected = older[item] - 0.5 * 1.01 * product
+        np.testing.assert_allclose(half[item], expected, rtol=1e-5)
+    only = asked([*weights, -0.5], where={"id": ["1-9", "1-8"]})
+    assert only == {item: half[item] for item in ("1-8", "1-9")}
 
 
 def test_a_linear_part_does_not_count_for_what_was_taken(modelled):

@@ -71,7 +71,7 @@ def test_ranks_by_policy():
     assert of("exclude") == ([inf, 2, inf, 1], [3, 1, -1, -1])
     assert of("allow") == ([4, 3, 2, 1], [3, 2, 1, 0])
     # Item 0 is first, 1 + 5 = 6; item 2 second, 3 + 5 + log 2 - 7 log 2 = 3.84.
-    model = Repeat("model", (5.0, 1.0, -7.0))
+    model = Repeat("model", (5.0, 1.0, -7.0, 0.0))
     assert of(model) == ([1, 4, 3, 2], [0, 3, 2, 1])
     with pytest.raises(ValueError, match="'model' needs weights"):
         of("model")
@@ -166,7 +166,7 @@ def test_scores_of_any_kind_are_judged_by_the_policy():
     for repeat, hit, listed in (
         ("exclude", 0.0, 1 / 3),
         ("allow", 1.0, 1 / 3),
-        (Repeat("model", (-10.0, 0.0, 0.0)), 0.0, 1 / 3),
+        (Repeat("model", (-10.0, 0.0, 0.0, 0.0)), 0.0, 1 / 3),
     ):
         with warnings.catch_warnings(record=True, action="always") as noticed:
             found = evaluate_scores(
@@ -277,7 +277,7 @@ def test_repeats_are_judged_as_they_are_served():
     assert found["hr@1"] == 0.5 and found["recall@3"] == 0.25
     free = evaluate(Counter(), TAKES, later, [1, 3], repeat="allow")
     assert free["hr@1"] == 0.5 and free["recall@3"] == 1.0  # v's c is first
-    late = Repeat("model", (9.0, 0.0, 0.0))
+    late = Repeat("model", (9.0, 0.0, 0.0, 0.0))
     assert evaluate(Counter(), TAKES, later, [1], repeat=late)["hr@1"] == 0.5
     assert evaluate(Counter(), TAKES, later, [2], repeat=late)["hr@2"] == 1.0
 

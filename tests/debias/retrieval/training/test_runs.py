@@ -73,7 +73,7 @@ def test_the_linear_part_has_not_seen_what_weights_of_repeats_are_fitted_on(
 
     def fitted(model, log, held_out, *rest):
         seen.append((model.extra, log, held_out))
-        return Repeat("model", (0.0, 0.0, 0.0))
+        return Repeat("model", (0.0, 0.0, 0.0, 0.0))
 
     monkeypatch.setattr(runs, "fit_repeat", fitted)
     linear = CONFIG._replace(repeat="model", linear=(8.0, 10.0, 0.9))

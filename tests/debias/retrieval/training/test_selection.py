@@ -126,7 +126,7 @@ def test_additions_share_the_products_and_change_nothing_else(policy):
     bare = (added - 2.0 / 2.0 * prior)[own] - tower[own]
     assert (abs(bare) < 1e-5).all() == (policy == "model")
     if policy == "model":  # and an evaluation has the same
-        repeat = Repeat("model", (0.5, 0.1, -0.1), learner.served.linear)
+        repeat = Repeat("model", (0.5, 0.1, -0.1, -0.7), learner.served.linear)
         values = judge(held)(selection.scorer(learner), repeat)
         judged = evaluate(learner.served, held.known, held.held, (50,), repeat)
         assert judged["ndcg@50"] == pytest.approx(values.mean())
