@@ -2,12 +2,14 @@
 
 Protocol, fixed before any result was looked at:
 
-1. Small worlds, 5,000 sessions of the production ranker. Populations of one to three
-   kinds of users: `one` position-based; `two` of a half each that differ in depth and
-   in taste; `three` position-based, by rank alone, by item alone, a third each.
-2. Rows: `kinds_1` to `kinds_3` are mixtures of so many product models with learned
+1. Small worlds, 5,000 sessions of the production ranker. Populations of one to four
+   kinds of users: `one` position-based; `depths` and `two` of a half each, who differ
+   in depth alone, or in depth and in taste; `uneven` as `two` with 90% and 10%; `three`
+   position-based, by rank alone, by item alone, a third each; `four` these and the
+   picky ones of `two`, a quarter each.
+2. Rows: `kinds_1` to `kinds_4` are mixtures of so many product models with learned
    shares, as `debias.fit` fits with its defaults but in batches of 128 (`kinds_1` is
-   `product`); `chosen` is the one of the three with the best click likelihood on the
+   `product`); `chosen` is the one of the four with the best click likelihood on the
    held-out sessions that also chose its weights; `averaged` is three product models
    that learn apart, the size of `kinds_3`.
 3. `kinds` is the number of components of the row, `right` whether it is the true one.
@@ -21,16 +23,25 @@ Protocol, fixed before any result was looked at:
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.harness.memory import forget
 from benchmarks.harness.plan import Table
 from benchmarks.questions.settings import config, learning
 
+if TYPE_CHECKING:
+    from simulators.populations import Population
+
 SESSIONS = 5_000
-MOST = 3  # components
-TRUE: Mapping[str, int] = {"one": 1, "two": 2, "three": 3}
-CROWDS = {"one": "pbm", "two": "impatient-picky", "three": "mixed"}
+MOST = 4  # components
+TRUE: Mapping[str, int] = {
+    **{"one": 1, "depths": 2, "two": 2},
+    **{"uneven": 2, "three": 3, "four": 4},
+}
+PRESETS = {
+    **{"one": "pbm", "depths": "two-depths", "two": "impatient-picky"},
+    "three": "mixed",
+}
 FITTED = (*(f"kinds_{k}" for k in range(1, MOST + 1)), "averaged")
 ROWS = (*FITTED[:MOST], "chosen", "averaged")
 
@@ -68,11 +79,26 @@ class Kinds:
 @lru_cache(maxsize=1)
 def results(population: str, seed: int) -> dict[str, Result]:
     """Every fitted row of one world; those of the last world are kept."""
-    from benchmarks.questions.worlds import world
+    from benchmarks.questions.worlds import logged, parts, stochastic
 
     forget()
-    found = world(CROWDS[population], seed, SESSIONS)
+    three = parts(seed)
+    scores = [part.production for part in three]
+    found = logged(crowd(population), three, scores, stochastic, SESSIONS, seed)
     return {row: measured(row, found, seed) for row in FITTED}
+
+
+def crowd(name: str) -> "Population":
+    """Who clicks in the world of that name."""
+    from simulators.populations import Population, named
+
+    if name in PRESETS:
+        return named(PRESETS[name])
+    (_, impatient), (_, picky) = named("impatient-picky").types
+    if name == "uneven":
+        return Population(((0.9, impatient), (0.1, picky)))
+    users = [*(user for _, user in named("mixed").types), picky]
+    return Population(tuple((1 / len(users), user) for user in users))
 
 
 def measured(row: str, found: Any, seed: int) -> Result:
