@@ -151,7 +151,14 @@ def session_log_likelihoods(
     model: ClickModel, log: ClickLog, data: RankingData
 ) -> np.ndarray:
     """(S,) log-likelihood of each session's clicks, in nats."""
-    feed = batches(log, data, JUDGED, shuffle=False, packed=PACKS)
+    return _likelihoods(model, _judged(log, data))
+
+
+def _judged(log: ClickLog, data: RankingData) -> Any:
+    return batches(log, data, JUDGED, shuffle=False, packed=PACKS)
+
+
+def _likelihoods(model: ClickModel, feed: Any) -> np.ndarray:
     with argument_errors(), distributed.held_alone(model):
         parts = [
             -np.asarray(model.session_losses(batch, clicks, model(batch)))
@@ -333,6 +340,8 @@ class _Run:
         self.state |= {"waited": 0}  # judgments since the best
         self._compile()
         self.best = model.get_weights()
+        # Making a dataset takes longer than to judge a small log by it.
+        self.judges = _judged(prepared.validation.log, prepared.validation.data)
 
     def _compile(self) -> None:
         model, config, judges = self.model, self.config, self.prepared.validation
@@ -412,9 +421,9 @@ class _Run:
 
     def _judge(self, epoch: int) -> float:
         """Mean held-out log-likelihood; keeps the weights if it is the best."""
-        state, judges = self.state, self.prepared.validation
+        state = self.state
         with self._averaged():
-            found = session_log_likelihoods(self.model, judges.log, judges.data)
+            found = _likelihoods(self.model, self.judges)
             likely = float(found.mean(dtype=float))
             if not np.isfinite(likely):
                 what = f"held-out log-likelihood {likely}"

@@ -15,7 +15,6 @@ from debias.retrieval.training import selection
 
 pytestmark = [
     pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
     pytest.mark.filterwarnings("ignore:the model falls below popularity"),
 ]
 

@@ -23,10 +23,7 @@ from benchmarks.retrieval.rows import (
 from debias.retrieval.data.interactions import FeatureTable, Interactions
 from simulators.interactions import generate_interactions
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture(autouse=True)
@@ -173,15 +170,6 @@ def test_rejects(function, message):
         function()
 
 
-@pytest.fixture
-def eagerly():
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def test_hard_negatives_by_a_ranker_are_what_it_puts_low_and_nobody_took(monkeypatch):
     from benchmarks.retrieval import ranker as ranker_rows
 
@@ -200,8 +188,7 @@ def test_hard_negatives_by_a_ranker_are_what_it_puts_low_and_nobody_took(monkeyp
     assert not len(hard.rows) and hard.fallback.log_q is not None
 
 
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-def test_a_click_ranker_learns_what_was_starred(eagerly):
+def test_a_click_ranker_learns_what_was_starred():
     from benchmarks.retrieval.ranker import candidates, click_ranker
 
     train, _ = retrieval.split("movielens-100k")

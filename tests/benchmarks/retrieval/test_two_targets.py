@@ -7,7 +7,6 @@ from benchmarks.retrieval.two_targets import TABLE, learned_from
 
 pytestmark = [
     pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
     pytest.mark.filterwarnings("ignore:the model falls below popularity"),
 ]
 

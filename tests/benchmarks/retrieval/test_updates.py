@@ -16,10 +16,7 @@ from benchmarks.retrieval.updates import (
     world,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 SMALL = UpdateSize(
     60, 40, events=2, before=4, dim=4, hidden=(4,), length=4, batch_size=64, epochs=1
 )

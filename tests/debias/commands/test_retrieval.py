@@ -12,10 +12,7 @@ from typer.testing import CliRunner
 from debias.__main__ import app
 from debias.retrieval.training import runs
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 MAPPED = ["-c", "user=uid", "-c", "item=sku", "-c", "time=ts"]
 SMALL = ["--dim", "4", "--hidden", "4", "--length", "4", "--batch-size", "64"]
 SMALL += ["--model", "dssm", "--history", "recency"]

@@ -13,6 +13,7 @@ import pytest
 from debias.artifacts import load
 from tests.debias.commands.test_commands import run, run_json
 
+pytestmark = pytest.mark.usefixtures("eagerly")
 ITEMS, SESSIONS, PLACES = 24, 240, 4
 PARTS = (
     "session=session_id query=term item=sku position=rank click=clicked timestamp=ts"

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 import debias
 from debias.__main__ import app
 
+# Small fits, of which a trace would cost more than the steps.
+pytestmark = pytest.mark.usefixtures("eagerly")
 FAST = ["--epochs", "1", "--batch-size", "100", "-c", "features=f_*"]
 MODEL = ["--model", "multi_target", "-c", "target=order"]
 

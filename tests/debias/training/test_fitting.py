@@ -371,11 +371,11 @@ def test_a_long_pass_is_judged_within_and_its_best_weights_stay(
     """Two passes of five rounds: judged after each, after every other, at ends only."""
     seen = []
 
-    def judged(model, log, data):
+    def judged(model, feed):
         seen.append(model.get_weights())
         return np.array([likelihoods[len(seen) - 1]])
 
-    monkeypatch.setattr(fitting, "session_log_likelihoods", judged)
+    monkeypatch.setattr(fitting, "_likelihoods", judged)
     monkeypatch.setattr(fitting, "OFTEN", often)
     config = replace(CONFIG, epochs=2, patience=20, round=150)
     found = fit_prepared("additive", world, config)

@@ -8,6 +8,7 @@ from debias.training import TrainingConfig
 from debias.training.choice import Verdict
 from tests.debias.training.worlds import DATA, LOG, prepared
 
+pytestmark = pytest.mark.usefixtures("eagerly")
 FAST = TrainingConfig(epochs=1, batch_size=64, min_steps=0)
 
 

@@ -11,10 +11,7 @@ from debias.retrieval.models import DAT, PairRelevance
 from debias.retrieval.models.dat import mimic_loss
 from tests.debias.retrieval.models.registry import LENGTH, LOG, MODELS
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 USERS = {
     **LOG.users.columns,
     "history": LOG.histories(LENGTH, np.arange(len(LOG.users)))[0],

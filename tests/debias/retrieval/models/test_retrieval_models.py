@@ -1,6 +1,5 @@
 """Tests of debias.retrieval.models: what holds for every model, and for each alone."""
 
-import warnings
 from dataclasses import replace
 
 import keras
@@ -50,9 +49,7 @@ def eager():
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Even though the `tf.config")
-        yield
+    yield
     tf.config.run_functions_eagerly(False)
 
 

@@ -8,10 +8,7 @@ from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.fitting import Diverged, fit, optimizer_of, xla_pays
 from tests.debias.retrieval.models.registry import LENGTH, LOG, MODELS
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 def weights(model):

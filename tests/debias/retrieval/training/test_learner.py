@@ -16,10 +16,7 @@ from debias.retrieval.training.learner import (
 )
 from tests.debias.retrieval.streams import BUILD, CONFIG, LOG
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,7 @@ from debias.retrieval.training.linear import ease_vectors, spectrum
 from debias.retrieval.training.recipe import KINDS, Recipe
 from tests.debias.retrieval.models.registry import LOG
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 CONFIG = TrainingConfig(length=3, batch_size=240)
 RECIPE = Recipe("fm", 4, [], 0.1, 0, CONFIG._asdict())
 

@@ -17,10 +17,7 @@ from debias.retrieval.training.selection import hold_out, judge, select, trained
 from simulators.interactions import drifting_interactions
 from tests.debias.retrieval.models.registry import LOG
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 CONFIG = TrainingConfig(length=4, batch_size=240)
 RECIPE = Recipe("fm", 4, [4], 0.3, 0, CONFIG._asdict())
 
