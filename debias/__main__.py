@@ -1,4 +1,4 @@
-"""`debias`, or `python -m debias`: from a click log to a ranker without its bias."""
+"""`debias`, or `python -m debias`: rankers from clicks without position bias."""
 
 import typer
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="From a click log to a ranker without its bias.",
+    help="Trains rankers on click logs and removes position bias.",
     epilog="Begin with: debias demo",
 )
 COMMANDS = (

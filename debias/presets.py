@@ -191,5 +191,7 @@ def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
     if name in TREES:
         raise ValueError(f"{name} is fitted by debias.training.fit_trees(log, data)")
     if name not in PRESETS:
-        raise ValueError(f"model must be one of {' '.join(PRESETS)}, got {name!r}")
+        from debias.data.text import one_of  # loads NumPy, which a help does not need
+
+        raise ValueError(one_of("model", PRESETS, name))
     return PRESETS[name].build(layout, seed)

@@ -26,6 +26,7 @@ from typing import Any
 
 import keras
 
+from debias.data.text import one_of
 from debias.types import Tensor
 
 # What TF-Ranking calls a loss, and the class that computes it.
@@ -147,7 +148,7 @@ class RankingLoss(keras.losses.Loss):
         **arguments: Any,
     ):
         if loss not in LOSSES:
-            raise ValueError(f"loss must be one of {list(LOSSES)}, got {loss!r}")
+            raise ValueError(one_of("loss", LOSSES, loss))
         super().__init__(name=name or loss, reduction=reduction)
         self.loss = loss
         self.lambda_weight = lambda_weight

@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from debias.data import RankingData
+from debias.data.text import one_of
 from simulators.chance import categorical, generator
 
 Ranker = Callable[[RankingData], np.ndarray]
@@ -417,7 +418,7 @@ class RandPair:
             kinds["own"] = wanted
         kind = self.pairs if isinstance(self.pairs, str) else "own"
         if kind not in kinds:
-            raise ValueError(f"pairs must be one of {[*kinds]}, got {self.pairs!r}")
+            raise ValueError(one_of("pairs", kinds, self.pairs))
         # By their lower rank: the pairs that a shorter list has come first.
         pairs = np.array(sorted(kinds[kind], key=lambda pair: pair[1]), np.int16)
         order, _ = _sorted_items(self.ranker, data)

@@ -1,4 +1,4 @@
-"""`debias demo`: the first minute, on a simulated shop whose truth is known."""
+"""`debias demo`: a one-minute demonstration on a simulated shop with known truth."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MODELS = ("naive", "product")
 POSITIONS = 8
 NEXT = """
-{page} shows what the log can tell. The same on your own files:
+{page} is the diagnosis of the log. Run the same on your own files:
 
   debias diagnose {log} -c "features=f_*" -o page.html
   debias train {log} -c "features=f_*" -o trained
@@ -31,7 +31,7 @@ def demo(
         "demo"
     ),
     sessions: Annotated[
-        int, typer.Option(min=500, help="Sessions to simulate.")
+        int, typer.Option(min=500, help="Number of sessions to simulate.")
     ] = 2_000,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     show: Annotated[
@@ -40,12 +40,12 @@ def demo(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Shows in a minute what debiasing does: simulates, diagnoses, trains, compares.
+    """Demonstrates debiasing in a minute: simulates, diagnoses, trains and compares.
 
-    A simulated shop shows its oldest products first. Users click what stands on top.
-    The folder gets the log (clicks.csv), products to rank (products.csv) and the page
-    of `debias diagnose` (report.html). The table compares rankings of unseen queries
-    with the truth, which only a simulator knows.
+    A simulated shop shows its oldest products first, and users mostly click the top
+    products. The command writes the log (clicks.csv), products to rank (products.csv)
+    and the page of `debias diagnose` (report.html). It prints a table that compares
+    rankings of unseen queries with the true relevance, which only a simulator knows.
     """
     from debias.data.files import atomic_write
     from debias.diagnosis import report

@@ -1,4 +1,4 @@
-"""`debias diagnose`: can this log identify its bias? One page says so."""
+"""`debias diagnose`: writes a page on whether a log identifies its bias."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,30 +15,36 @@ MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM", "unknown": "unkno
 @inputs.options(source=inputs.Source.of)
 def diagnose(
     source: inputs.Source,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="HTML page to write.")
+    ] = Path("report.html"),
     memory: inputs.Memory = inputs.HELD,
     cluster: inputs.Cluster = None,
     max_sessions: Annotated[
         int,
-        typer.Option(min=10, help="Sessions to analyse; a longer log is sampled."),
+        typer.Option(
+            min=10,
+            help="Largest number of sessions to analyse; a longer log is sampled.",
+        ),
     ] = 100_000,
     features: Annotated[
         bool,
-        typer.Option(help="Train models that read features, if the log has features."),
+        typer.Option(
+            help="Also use estimators that train models on the features of the log."
+        ),
     ] = True,
     seed: Annotated[
-        int, typer.Option(help="Random seed of samples and held-out sessions.")
+        int, typer.Option(help="Random seed for the sample and the held-out sessions.")
     ] = 0,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Estimates examination in every way the log allows and says what can be known.
+    """Tests whether a log can separate relevance from position bias.
 
-    Writes one self-contained page: estimates with bands beside the raw click rates,
-    which ranks can be compared, whether one population of users is enough, and what to
-    do next. Counts are of the whole log, all else of --max-sessions drawn at random.
+    Writes one self-contained page. It shows estimates of examination beside the raw
+    click rates, which ranks can be compared, whether there are several kinds of users,
+    and what to do next. Counts use the whole log. Everything else uses a random sample
+    of --max-sessions sessions.
     """
     from debias.data.files import atomic_write
     from debias.diagnosis import report
@@ -67,7 +73,7 @@ def diagnose(
         say(f"{'':>8}  {one.next_step}")
     for name, each in found.estimates.items():
         if each.degenerate:
-            say(f"{'caution':>8}  {name}: not to be used: {each.degenerate}")
+            say(f"{'caution':>8}  {name}: do not use: {each.degenerate}")
     reasons: dict[str, list[str]] = {}
     for name, why in found.skipped.items():
         reasons.setdefault(why, []).append(name)

@@ -1,4 +1,4 @@
-"""`debias evaluate`: predicted clicks, rankings against grades, clicks to expect."""
+"""`debias evaluate`: click metrics, ranking metrics and expected clicks of a model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,15 +22,15 @@ def evaluate(
     temperature: Annotated[
         float,
         typer.Option(
-            help="The clicks of a Plackett-Luce draw from the scores are estimated; "
-            "its temperature, in standard deviations of the scores."
+            help="Temperature, in standard deviations of the scores, of the "
+            "Plackett-Luce ranking whose clicks are estimated."
         ),
     ] = 0.5,
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Largest weight of a session; by default weights are worth a tenth "
-            "of their number."
+            help="Largest weight of a session. By default, the effective number of "
+            "sessions is at least a tenth of their number."
         ),
     ] = None,
     examination: Annotated[
@@ -45,12 +45,13 @@ def evaluate(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Evaluates a trained model on a log, or on the held-out sessions of its own log.
+    """Evaluates a trained model on a log, or on held-out sessions of its training log.
 
-    The log is read as in training unless -c or --list-size say otherwise. The click
-    scoreboard and, if there are grades, the ranking scoreboard can disagree. If the log
-    has propensities or --examination is given, the clicks that the new ranking would
-    get are estimated. For a streamed log, 100,000 random sessions are used for that.
+    The log is read with the options of the training, unless you give -c or --list-size.
+    Click metrics measure predicted clicks; ranking metrics need grades. The two can
+    disagree. If the log has propensities, or with --examination, the command also
+    estimates the clicks of the new ranking. For a streamed log, this estimate uses
+    100,000 random sessions.
     """
     from debias.artifacts import RANKED, load, report_of
     from debias.training import evaluate as evaluated
@@ -132,8 +133,8 @@ def _opened(
         return tests_of(given, asked, folder)
     if same:
         return given, (
-            "all sessions, also those it learned from; read the log as in training to "
-            "leave them out"
+            "all sessions, also those of the training; give no other -c than in "
+            "training to leave them out"
         )
     return given, "all sessions"
 
@@ -143,7 +144,7 @@ def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
     read = source.as_trained(asked)
     added = [each for each in read.options() if each not in source.options()]
     if added:
-        say(f"note: read as in training: {' '.join(added)}", err=True)
+        say(f"note: options of the training: {' '.join(added)}", err=True)
     return read
 
 
@@ -155,7 +156,7 @@ def _check_lists(
     if positions > known and model.predicts_clicks:
         raise ValueError(
             f"{source.log}: has lists of {positions} positions, and the model learned "
-            f"the bias of {known}: say --list-size {known}, or train on such lists"
+            f"the bias of {known}: give --list-size {known}, or train on such lists"
         )
 
 

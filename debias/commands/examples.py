@@ -7,9 +7,9 @@ import typer
 
 PANELS: Mapping[str, str] = {
     "Begin": "demo import inspect",
-    "What a log can tell": "diagnose plan",
+    "Examine a log": "diagnose plan",
     "Train and rank": "train evaluate rank export",
-    "For trainers of your own": "propensities judge weights",
+    "For your own trainer": "propensities judge weights",
     "Serve": "serve retrieval",
 }
 

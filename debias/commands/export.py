@@ -1,4 +1,4 @@
-"""`debias export`: the ranker of a trained folder in a format to serve."""
+"""`debias export`: writes the ranker of a trained folder in a serving format."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,29 +20,29 @@ def export(
         typer.Option(
             "--out",
             "-o",
-            help="NAME.keras, NAME.onnx or a folder; of trees "
+            help="NAME.keras, NAME.onnx or a folder (SavedModel); for trees "
             "NAME.onnx, NAME.txt or NAME.json.",
         ),
     ],
     format: Annotated[
         str | None,
         typer.Option(
-            help="keras, saved_model or onnx; of trees onnx, lightgbm, xgboost, or ltr "
-            "for search engines; by default as the name ends."
+            help="keras, saved_model or onnx. For trees: onnx, lightgbm, xgboost, or "
+            "ltr for search engines. The default depends on the ending of the "
+            "name."
         ),
     ] = None,
     raw: Annotated[
         bool,
         typer.Option(
             "--raw",
-            help="For ONNX: one input for each feature, by its name; categories as "
-            "text.",
+            help="ONNX only: give each feature a named input, with categories as text.",
         ),
     ] = False,
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes the relevance-only model: features in, scores out, for any list length."""
+    """Exports the ranker: it maps features to scores, for lists of any length."""
     from debias.artifacts import RANKED, ranker_of, report_of
     from debias.models.export import export as write
     from debias.models.export import format_of

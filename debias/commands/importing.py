@@ -1,4 +1,4 @@
-"""`debias import`: from events to a log of shown lists."""
+"""`debias import`: joins events into a log of shown lists."""
 
 import re
 from pathlib import Path
@@ -14,17 +14,17 @@ PARTS = (
     "device id keep missing"
 )
 MADE = {
-    "path": "where the log lies",
-    "lists": "shown lists, a row each",
-    "impressions": "items shown in them",
+    "path": "path of the log",
+    "lists": "number of lists, one row each",
+    "impressions": "shown items in these lists",
     "clicks": "click events on shown items",
-    "clicked": "shown items with a click or several",
-    "first_position": "what the source calls the first rank",
+    "clicked": "shown items with at least one click",
+    "first_position": "number of the first rank in the events",
 }
 MAKES = {
-    "key": "what makes a list: an id",
-    "row": "what makes a list: an event",
-    "gap": "what makes a list: a pause before it and behind it",
+    "key": "how lists are separated: by an id",
+    "row": "how lists are separated: one event is one list",
+    "gap": "how lists are separated: by pauses",
 }
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -33,9 +33,9 @@ def columns_of(
     preset: Annotated[
         str,
         typer.Option(
-            help="What columns are called: ubi (OpenSearch User Behavior Insights), "
-            "ga4 (export of an analytics property), segment, snowplow, algolia or "
-            "generic."
+            help="Column names of an event tracker: ubi (OpenSearch User Behavior "
+            "Insights), ga4 (Google Analytics export), segment, snowplow, "
+            "algolia or generic."
         ),
     ] = "generic",
     column: Annotated[
@@ -43,9 +43,9 @@ def columns_of(
         typer.Option(
             "--column",
             "-c",
-            help="ROLE=COLUMN, as -c event=action_name -c click=click,add_to_cart -c "
-            "item=attributes.object.id; names with dots go into nested columns. Roles: "
-            f"{PARTS}.",
+            help="Column for a role, as ROLE=COLUMN, such as event=action_name, "
+            "click=click,add_to_cart or item=attributes.object.id; may be "
+            f"repeated. Names with dots read nested columns. Roles: {PARTS}.",
         ),
     ] = None,
 ) -> Any:
@@ -68,8 +68,8 @@ def import_events(
     events: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders or globs of Parquet, CSV or JSON lines (.gz too), "
-            "with a row per event. Queries and events may be in separate files."
+            help="Files, folders or globs of Parquet, CSV or JSON lines (also .gz), "
+            "with one row per event. Queries and events may be in separate files."
         ),
     ],
     out: Annotated[
@@ -80,34 +80,37 @@ def import_events(
     first_position: Annotated[
         int | None,
         typer.Option(
-            help="Number of the first position in the events; by default 0 or 1, "
-            "whichever the lists start with."
+            help="Number of the first position in the events. The default is 0 if at "
+            "least half as many items have position 0 as 1, else 1."
         ),
     ] = None,
     gap: Annotated[
         str,
         typer.Option(
-            help="Pause that ends a list if the events have no list id: 90s, 30m or 1h."
+            help="Pause of a user that ends a list, such as 90s, 30m or 1h. It "
+            "applies only if the events have no session id and each event has "
+            "one item."
         ),
     ] = "30m",
     window: Annotated[
         str | None,
         typer.Option(
-            help="Longest time from an impression to an action that counts. By "
-            "default unlimited if lists have an id, else --gap."
+            help="Longest time from an impression to an action on it. The default is "
+            "unlimited if the events have a session id, else --gap."
         ),
     ] = None,
     memory: Annotated[
-        float, typer.Option(min=0.001, help="GB of memory to join events in, roughly.")
+        float,
+        typer.Option(min=0.001, help="Approximate memory for joining events, in GB."),
     ] = 0.5,
     cluster: inputs.Cluster = None,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Joins impressions and actions to a log of shown lists, one row per list.
+    """Joins impressions and actions into a log of shown lists, with one row per list.
 
-    All other commands read the log without -c. A run that was interrupted or killed
-    continues when the same command is given again.
+    All other commands read this log without -c. To resume an interrupted run, give the
+    same command again.
     """
     from debias.data.events import import_events
     from debias.engine.cluster import joined
@@ -147,7 +150,7 @@ def _print(record: dict[str, Any]) -> None:
     rows += [_row(n, v, "further actions on shown items") for n, v in targets.items()]
     print_table("Log", rows)
     rows = [_row(name, value, COUNTED[name]) for name, value in counts.items()]
-    print_table("What was merged, moved or left out", rows)
+    print_table("Events that were merged, moved or left out", rows)
     print_table("Events", [{"event": k, "count": v} for k, v in events_by_name.items()])
 
 
@@ -164,5 +167,5 @@ def _seconds(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if found is None:
-        raise ValueError(f"a time must be as 90s, 30m or 1h, got {text!r}")
+        raise ValueError(f"a time must look like 90s, 30m or 1h, got {text!r}")
     return float(found[1]) * _UNITS[found[2] or "s"]

@@ -1,7 +1,7 @@
 """Which log the commands read and how, and options that several share."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 Log = Annotated[
     str,
     typer.Argument(
-        help="Parquet, CSV or JSON lines, with one row per shown item or per session: "
-        "a file, a folder, a glob, or a URL of s3:// or gs://. A log of this library "
-        "works too."
+        help="Click log in Parquet, CSV or JSON lines, with one row per shown item or "
+        "per session. Give a file, a folder, a glob, or an s3:// or gs:// URL. "
+        "Logs that this library wrote work as well."
     ),
 ]
 _reading = partial(typer.Option, rich_help_panel="How the log is read")
@@ -35,37 +35,39 @@ Column = Annotated[
     _reading(
         "--column",
         "-c",
-        help="ROLE=COLUMN, which column plays which role, such as item=doc_id or "
-        "features='f_*'; may be repeated. Roles: session query item click position row "
-        "column features categories numbers label timestamp user device context "
-        "propensity presentation target.",
+        help="Column for a role, as ROLE=COLUMN, such as item=doc_id or "
+        "features='f_*'; may be repeated. Roles: session query item click "
+        "position row column features categories numbers label timestamp user "
+        "device context propensity presentation target.",
     ),
 ]
 Items = Annotated[
     str | None,
     _reading(
-        help="Table of items with their features, joined by item and query.",
+        help="Table with the features of the items; joined by item and, if it has "
+        "one, query.",
     ),
 ]
 Data = Annotated[
     Path | None,
     _reading(
-        help="Ranking data of a log that this library wrote: Parquet, LETOR or ELWC."
+        help="Ranking data (Parquet, LETOR or ELWC) that belongs to a log of this "
+        "library."
     ),
 ]
 ListSize = Annotated[
     int | None,
-    _reading(min=1, help="Positions to keep, the first ones."),
+    _reading(min=1, help="Number of positions to keep, from the top."),
 ]
 FirstPosition = Annotated[
     int,
-    _reading(help="Number that the log gives the first position."),
+    _reading(help="Number of the first position in the log, usually 0 or 1."),
 ]
 FirstFeatures = Annotated[
     bool,
     _reading(
         "--first-features",
-        help="Where features of an item differ between sessions, keep the first.",
+        help="If the features of an item differ between sessions, keep the first ones.",
     ),
 ]
 
@@ -74,17 +76,18 @@ Memory = Annotated[
     float,
     _reading(
         min=0,
-        help="GB of memory; a log of this library that takes more is streamed.",
+        help="Memory for the log, in GB. A log of this library that needs more is "
+        "streamed.",
     ),
 ]
 Cluster = Annotated[
     str | None,
     typer.Option(
-        help="Dask scheduler, as tcp://HOST:PORT, whose workers share the work, or "
-        "local:N for N processes here; needs the extra `cluster`.",
+        help="Dask cluster that shares the work: tcp://HOST:PORT of a scheduler, or "
+        "local:N for N processes on this machine. Needs the extra `cluster`.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
 
 
 _QUIET = inspect.Parameter(
@@ -93,7 +96,7 @@ _QUIET = inspect.Parameter(
     default=False,
     annotation=Annotated[
         bool,
-        typer.Option("--quiet", "-q", help="Print errors alone, and JSON if asked."),
+        typer.Option("--quiet", "-q", help="Print only errors, and JSON if requested."),
     ],
 )
 
@@ -423,6 +426,18 @@ def _check_list_size(source: Source, list_size: int) -> None:
             f"--list-size goes with a log of your own; {source.log} was written by "
             "this library and is read as it is"
         )
+
+
+def check_name(option: str, name: str, known: Iterable[str]) -> None:
+    """Does nothing if `name` is among the known names.
+
+    Raises:
+        ValueError: It is not; names the option and the most similar names.
+    """
+    if name not in (names := list(known)):
+        from debias.data.text import one_of  # loads NumPy, which a help does not need
+
+        raise ValueError(one_of(option, names, name))
 
 
 def check_usable(summary: "Summary", name: str) -> None:

@@ -1,4 +1,4 @@
-"""`debias inspect`: what a log holds and what can be done with it."""
+"""`debias inspect`: a summary of a log and its problems."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ def inspect(
     cluster: inputs.Cluster = None,
     json: AsJson = False,
 ) -> None:
-    """Reads and checks a log and prints what it holds."""
+    """Reads and checks a log and prints a summary."""
     with inputs.opened_over(source, memory, cluster) as (given, over):
         if given.reading is None:
             found = summary(given.log, given.data, given.devices, over)

@@ -1,4 +1,4 @@
-"""`debias judge`: judgments of query and item from clicks, without their position."""
+"""`debias judge`: debiased judgments of queries and items from clicks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,9 +22,9 @@ def judge(
     format: Annotated[
         str,
         typer.Option(
-            help="csv: all numbers, or Parquet or JSON as the name ends; letor: "
-            "graded lines, with features if there are any; srw: what the Search "
-            "Relevance Workbench of OpenSearch imports."
+            help="csv: all numbers, as CSV, Parquet or JSON by the ending of the "
+            "name. letor: graded lines, with features if the log has them. srw: "
+            "judgments for OpenSearch's Search Relevance Workbench."
         ),
     ] = "csv",
     given: places.Given = "auto",
@@ -32,31 +32,34 @@ def judge(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of `debias train`: its scores stand in for few impressions, "
-            "and for items that were never shown."
+            help="Folder of `debias train`. Its scores set the prior, which matters "
+            "for items with few impressions or none."
         ),
     ] = None,
     graded: Annotated[
         bool,
-        typer.Option("--grades", help="Grades 0 to 4 as well; letor always has them."),
+        typer.Option(
+            "--grades", help="Also write grades from 0 to 4; letor always has them."
+        ),
     ] = False,
-    level: Annotated[float, typer.Option(help="Confidence level of intervals.")] = 0.95,
+    level: Annotated[
+        float, typer.Option(help="Confidence level of the intervals.")
+    ] = 0.95,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes how attractive each item is to each query, had it stood at rank 1.
+    """Writes the click probability that each item would have at rank 1, by query.
 
-    The estimate is clicks / summed examination of the ranks where the item was shown,
-    with a standard error. Estimates from few impressions are shrunk towards a
-    prediction from the query and from how often and how high the log showed the item
-    (empirical Bayes). Beside it are COEC, clicks over those expected by rank, and the
-    raw click rate.
+    The estimate is the number of clicks divided by the sum of examination over the
+    item's impressions. It has a standard error. Estimates from few impressions are
+    shrunk towards a prior (empirical Bayes). The prior depends on the query, and on how
+    often and how high the log showed the item. The file also has COEC (clicks over
+    expected clicks by rank) and the raw click rate.
     """
     from debias.propensity import judge as judged
     from debias.propensity.judgment_files import FORMATS, write_judgments
 
-    if format not in FORMATS:
-        raise ValueError(f"--format must be one of {' '.join(FORMATS)}, got {format!r}")
+    inputs.check_name("--format", format, FORMATS)
     places.check_free(out, force)
     log, read = places.opened(source)
     known = places.found_or_read(given, log, read, by)
@@ -137,9 +140,9 @@ def _fresh(model: Path, source: inputs.Source, log: "ClickLog") -> "np.ndarray |
         return None
     if asked["streamed"]:
         say(
-            "note: the model was trained on this log from disk, so that intervals take "
-            "its error on clicks that it has learned from, and are too narrow: judge "
-            "a later log"
+            "note: the model was trained on this log, streamed from disk. The "
+            "intervals are too narrow, as they measure the model's error on its own "
+            "training clicks: judge a later log"
         )
         return None
     return not_learned(log, asked["settings"]["seed"])

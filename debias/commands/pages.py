@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Report = Annotated[
     Path | None,
-    typer.Option("--report", help="HTML page to write as well, such as page.html."),
+    typer.Option("--report", help="Also write an HTML page, such as page.html."),
 ]
 EXAMPLES = 3  # lists that are shown before and after
 LONGEST = 10  # items of them

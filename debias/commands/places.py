@@ -19,15 +19,15 @@ Given = Annotated[
     str,
     typer.Option(
         "--propensities",
-        help="File that `debias propensities` wrote, or an estimator to find them by: "
-        "auto pbm_conditional adjacent_chain ...",
+        help="File that `debias propensities` wrote, or the name of an estimator: "
+        "auto, pbm_conditional, adjacent_chain and so on.",
     ),
 ]
 By = Annotated[
     str,
     typer.Option(
-        help="Columns of the log that tell places of a rank apart, such as "
-        "device,badge; their names with commas between."
+        help="Columns by which examination differs within a rank, separated by "
+        "commas, such as device,badge."
     ),
 ]
 
@@ -84,6 +84,7 @@ def found_or_read(
         ValueError: There is neither such an estimator nor such a file; `by` goes with a
             file, which says that itself.
     """
+    from debias.data.text import near, quoted
     from debias.propensity import ESTIMATORS, propensities, read_propensities
 
     if asked == "auto" or asked in ESTIMATORS:
@@ -96,8 +97,8 @@ def found_or_read(
         return found
     if not Path(asked).exists():
         raise ValueError(
-            f"--propensities must be a file or one of auto {' '.join(ESTIMATORS)}, "
-            f"got {asked}"
+            f"--propensities must be a file or an estimator, got {quoted(asked)}: "
+            f"{near(asked, ['auto', *ESTIMATORS])}"
         )
     if by:
         raise ValueError("--by goes with an estimator; a file has its own columns")
@@ -108,7 +109,7 @@ def say_left_out(share: float) -> None:
     """Says what share of the impressions could not be used, if any."""
     if share:
         say(
-            f"note: {share:.1%} of the impressions stand at ranks of unknown "
+            f"note: {share:.1%} of the impressions are at ranks with unknown "
             "examination and are left out"
         )
 
@@ -120,4 +121,4 @@ def check_free(out: Path, force: bool) -> None:
         ValueError: It exists, and `force` is not set.
     """
     if out.exists() and not force:
-        raise ValueError(f"{out}: exists; --force replaces it, or name another")
+        raise ValueError(f"{out}: exists; --force replaces it, or choose another name")

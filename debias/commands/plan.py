@@ -1,4 +1,4 @@
-"""`debias plan`: what to randomise so that a log tells examination."""
+"""`debias plan`: plans exchanges of ranks so that a log identifies examination."""
 
 import math
 from pathlib import Path
@@ -18,33 +18,42 @@ def plan(
     source: inputs.Source,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="JSON file for the team that shows lists."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="JSON file of the plan, for the team that serves the lists.",
+        ),
     ] = None,
     se: Annotated[
         float,
         typer.Option(help="Wanted standard error of log examination at every rank."),
     ] = 0.1,
     share: Annotated[
-        float, typer.Option(help="Sessions that are changed at most, as a share.")
+        float, typer.Option(help="Largest share of sessions that may be changed.")
     ] = 0.2,
     minimum: Annotated[
-        int, typer.Option(min=2, help="Sessions of a query that takes part.")
+        int,
+        typer.Option(
+            min=2, help="Only queries with at least this many sessions take part."
+        ),
     ] = 20,
     given: Annotated[
         str | None,
         typer.Option(
             "--propensities",
-            help="File of `debias propensities`, if examination is known; by default "
-            "that of the log, or bounds that hold for any.",
+            help="File of `debias propensities`, or the name of an estimator. By "
+            "default, the plan uses examination that the log identifies, and "
+            "otherwise bounds that hold for any examination.",
         ),
     ] = None,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Says which ranks to exchange in how many sessions, and what that costs in clicks.
+    """Plans which ranks to exchange, in how many sessions, and the clicks that costs.
 
-    Plans from click rates by rank, which any log has. With a chance of 90%, every rank
-    reaches the wanted error; errors and costs are bounds where nothing else is known.
+    The plan uses click rates by rank, which any log has. With a probability of 90%,
+    every rank reaches the wanted error. If examination is unknown, errors and costs are
+    upper bounds.
     """
     from debias.data.records import write_record
     from debias.propensity import plan as planned
@@ -86,7 +95,7 @@ def _print(found: "Plan") -> None:
     say(found.why)
     say(
         f"{found.sessions:,} sessions of {len(found.queries):,} queries, "
-        f"{found.traffic:.0%} of the traffic. They cost {lost} clicks, "
+        f"{found.traffic:.0%} of the traffic. The exchanges cost {lost} clicks, "
         f"{found.cost_share:.2%} of the clicks of these sessions. The worst standard "
         f"error expected, of log examination, is {found.standard_error.max():.3f}."
     )

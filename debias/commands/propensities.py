@@ -1,4 +1,4 @@
-"""`debias propensities`: examination at each place of a log, as a file."""
+"""`debias propensities`: writes the examination of each place of a log."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,21 +22,27 @@ UNKNOWN = 3  # exit status of --strict
 def propensities(
     source: inputs.Source,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="NAME.csv, NAME.parquet or NAME.json.")
+        Path,
+        typer.Option(
+            "--out", "-o", help="File to write: NAME.csv, NAME.parquet or NAME.json."
+        ),
     ],
     by: places.By = "",
     method: Annotated[
         str,
         typer.Option(
-            help="auto, or ctr pivot adjacent_chain all_pairs pbm_em pbm_mle "
-            "pbm_conditional regression_em dla."
+            help="Estimator: auto, or one of ctr pivot adjacent_chain all_pairs "
+            "pbm_em pbm_mle pbm_conditional regression_em dla."
         ),
     ] = "auto",
-    level: Annotated[float, typer.Option(help="Confidence level of intervals.")] = 0.95,
+    level: Annotated[
+        float, typer.Option(help="Confidence level of the intervals.")
+    ] = 0.95,
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Exit with status 3 if the log cannot tell some place."
+            "--strict",
+            help="Exit with status 3 if the log does not identify every place.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -44,16 +50,19 @@ def propensities(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes the examination of each rank relative to rank 1, with a verdict for each.
+    """Writes the examination of each rank relative to rank 1, with a verdict.
 
-    Inverse propensities, judgments and rankers of any library start from this. A place
-    that the log does not identify has no number, and its verdict says so.
+    Use the file for inverse propensity weighting in any library, or for `debias judge`
+    and `debias weights`. A place that the log does not identify has no number, and its
+    verdict says so.
     """
     import numpy as np
 
     from debias.data.summary import count
+    from debias.propensity import ESTIMATORS
     from debias.propensity import propensities as found_of
 
+    inputs.check_name("--method", method, ("auto", *ESTIMATORS))
     places.check_free(out, force)
     columns = places.listed(by)
     if cluster is None:

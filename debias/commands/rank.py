@@ -1,4 +1,4 @@
-"""`debias rank`: scores a table of items, or of sessions, batch by batch."""
+"""`debias rank`: scores and ranks a table of items or sessions, in batches."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +30,8 @@ def rank(
     table: Annotated[
         str,
         typer.Argument(
-            help="Table with one row per item and its features, or, with --data, a log "
-            "that this library wrote: Parquet, CSV or JSON lines."
+            help="Table in Parquet, CSV or JSON lines with the features of one item "
+            "per row. With --data: a log that this library wrote."
         ),
     ],
     out: Annotated[
@@ -39,7 +39,8 @@ def rank(
         typer.Option(
             "--out",
             "-o",
-            help="NAME.parquet, one file; or a folder, with one for each file read.",
+            help="NAME.parquet for one file, or a folder with one file for each input "
+            "file.",
         ),
     ],
     column: Annotated[
@@ -47,8 +48,8 @@ def rank(
         typer.Option(
             "--column",
             "-c",
-            help="session=NAME or query=NAME; by default as in training. Or features="
-            "NAME where the model does not know the names of its features.",
+            help="Column for a role: session=NAME or query=NAME. The default is as in "
+            "training. If the model stores no feature names, also features=NAME.",
         ),
     ] = None,
     data: inputs.Data = None,
@@ -56,15 +57,15 @@ def rank(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Adds `score` to every row and, where there is a group, `rank` within it from 1.
+    """Scores every row of a table and ranks the rows within each group.
 
-    A group is a session, or a query where the table has no column of sessions. Its rows
-    must be consecutive. Features are looked up by their names in training, whatever the
-    order of columns, and may be raw: text, missing values, lists and dates as in the
-    log trained on. For a table with one row per session, `score` and `rank` are lists.
-    In a table that has a column `rank` already, such as a log, the new one is
-    `new_rank`. Columns of CSV that hold numbers alone are written as numbers. Where a
-    folder is written, a group lies within one file of the table.
+    The output is the table with the columns `score` and `rank` (from 1). A group is a
+    session, or a query if the table has no column of sessions. The rows of a group must
+    be consecutive, and for a folder as output they must be in one file. Features are
+    looked up by name and may be raw: text, missing values, lists and dates as in the
+    training log. If the table has one row per session, `score` and `rank` are lists. If
+    it already has a column `rank`, the new column is `new_rank`. CSV columns that hold
+    only numbers are written as numbers.
     """
     from debias.artifacts import RANKED, open_ranker, report_of
     from debias.engine.cluster import joined

@@ -1,8 +1,8 @@
-"""`debias retrieval`: from interactions to a published model that is kept fresh.
+"""`debias retrieval`: trains, publishes, updates and queries retrieval models.
 
 `train` writes a folder (see `debias.retrieval.training.runs`). `publish` makes a
-version of it, `update` applies a stream of events to the version, and `query` asks it.
-`debias serve` answers over HTTP.
+version from the folder, `update` applies new events to the version, and `query`
+retrieves items from it. `debias serve` answers over HTTP.
 """
 
 import time
@@ -28,7 +28,7 @@ from debias.commands.screen import (
     say,
     share_bar,
 )
-from debias.commands.towers import AUTO, Learning, check_name
+from debias.commands.towers import AUTO, Learning
 from debias.commands.train import finished, peak_memory, start
 from debias.retrieval.training.recipe import Recipe, recipe_of
 
@@ -45,21 +45,22 @@ REPORTED = (
     "applied",
 )
 MRR = (
-    "mrr/10: the mean of 1 / ceil(rank / 10) of each user's best answer; ranks 1 to 10 "
-    "count 1, 11 to 20 a half"
+    "mrr/10: mean of 1 / ceil(rank / 10) of each user's best hit; ranks 1 to 10 count "
+    "1, ranks 11 to 20 count 1/2"
 )
 PARTS = "user item time user_features item_features user_numbers item_numbers target"
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Retrieval models: train, evaluate, publish, update and query.",
+    help="Trains, evaluates, publishes, updates and queries retrieval models.",
 )
 
 EventFile = Annotated[
     str,
     typer.Argument(
-        help="Parquet, CSV or JSON lines: a file, a folder or a glob; a row per event."
+        help="Events in Parquet, CSV or JSON lines, one row per event: a file, a "
+        "folder or a glob."
     ),
 ]
 Trained = Annotated[
@@ -67,25 +68,28 @@ Trained = Annotated[
 ]
 Root = Annotated[
     str,
-    typer.Argument(help="Folder of published versions, or a URL of s3:// or gs://."),
+    typer.Argument(help="Folder or s3:// or gs:// URL of published versions."),
 ]
 Column = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
         "-c",
-        help="ROLE=COLUMN, which column plays which role, such as item=product_id or "
-        "item_features='p_*'. The roles of features and numbers may be repeated, the "
-        "others given once; whole numbers are categories but for those that "
-        f"item_numbers=price names. Roles: {PARTS}.",
+        help="Column for a role, as ROLE=COLUMN, such as item=product_id or "
+        "item_features='p_*'; roles of features and numbers may be repeated. "
+        "Features of whole numbers are categories, unless item_numbers=NAME or "
+        f"user_numbers=NAME names them. Roles: {PARTS}.",
     ),
 ]
 Users = Annotated[
     str | None,
-    typer.Option(help="Table of users; every column but the id is a feature."),
+    typer.Option(help="Table of users; every column except the id is a feature."),
 ]
-Items = Annotated[str | None, typer.Option(help="Table of items, in the same way.")]
-Kept = Annotated[int, typer.Option(min=1, help="Versions to keep.")]
+Items = Annotated[
+    str | None,
+    typer.Option(help="Table of items; every column except the id is a feature."),
+]
+Kept = Annotated[int, typer.Option(min=1, help="Number of versions to keep.")]
 
 
 class Columns(NamedTuple):
@@ -138,8 +142,8 @@ class Columns(NamedTuple):
             for part in (f"{side}_features", f"{side}_numbers"):
                 if table is None and getattr(self, part) != self._field_defaults[part]:
                     raise ValueError(
-                        f"-c {part}= goes with --{side}s, a table of the {side}s: "
-                        "features are read from there, not from the events"
+                        f"-c {part}= needs --{side}s, a table of the {side}s: features "
+                        "are read from that table, not from the events"
                     )
 
     def features(
@@ -185,8 +189,9 @@ def train(
         bool,
         typer.Option(
             "--hold-out",
-            help="Hold out the last event of each user, or the last tenth of a log of "
-            "baskets. Evaluate on it and compare with baselines.",
+            help="Hold out the last event of each user, or the last tenth of the log "
+            "if users take several items at a time. Evaluate on these events and "
+            "compare with baselines.",
         ),
     ] = False,
     force: Annotated[
@@ -196,18 +201,17 @@ def train(
 ) -> None:
     """Trains a retrieval model on interactions.
 
-    Events held out of the log choose the tower, its way to read a history and its
-    passes. The choice then learns from the whole log. It is compared with popularity,
-    item kNN and EASE, tuned on the same events. In a table of features, the column of
-    ids has the name that it has in the events. A user or an item that no table
-    describes is known by its id alone.
+    The command chooses the tower, how it reads histories and the number of passes by
+    held-out events. It compares them with popularity, item kNN and EASE, tuned on the
+    same events. Then it trains the choice on the whole log. In a table of features, the
+    column of ids must have the same name as in the events. A user or item without a row
+    in its table is represented by its id alone.
 
-    If the log has several kinds of events, such as clicks and orders, name their column
-    by -c target=COLUMN and their worth by --worth. The towers learn a vector for each
-    kind. Items are ranked by the sum of the inner products, each times its worth.
+    If the log has several kinds of events, such as clicks and orders, give their column
+    with -c target=COLUMN and their worth with --worth. The towers learn a vector for
+    each kind. Items are ranked by the sum of the inner products, each times its worth.
 
-    An interrupted or killed run resumes after its last full pass when the command is
-    given again.
+    To resume an interrupted run after its last full pass, give the same command again.
     """
     from debias.data.stores import whole_path
 
@@ -215,8 +219,8 @@ def train(
     mapping.check_tables(user=users, item=items)
     if bool(learning.recipe.worth) != bool(mapping.target):
         raise ValueError(
-            "-c target=COLUMN, which says what each event is, and --worth NAME=VALUE, "
-            "what each such target is worth, go together"
+            "give both or neither: -c target=COLUMN (the kind of each event) and "
+            "--worth NAME=VALUE (the worth of each kind)"
         )
     asked = {
         "source": {
@@ -232,7 +236,7 @@ def train(
     if found is None:
         found = _train(out, asked, force, events, mapping, recipes)
     else:
-        say(f"{out}: is finished; --force trains anew", err=True)
+        say(f"{out}: training is finished; --force trains again", err=True)
     _print_training(found, out, json)
 
 
@@ -296,7 +300,8 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
         beside = [{"name": found["tower"], **found["held_out"]}, *found["beside"]]
         shown = ("name", "hr@10", "hr@50", "ndcg@10", "ndcg@50", "mrr")
         print_table(
-            "Beside baselines", [{name: row[name] for name in shown} for row in beside]
+            "Comparison with baselines",
+            [{name: row[name] for name in shown} for row in beside],
         )
         say(MRR)
     memory = found["peak_memory_gb"]
@@ -324,7 +329,7 @@ def _print_choice(choice: dict[str, Any]) -> None:
         for row in choice["trials"]
     ]
     print_table(f"Chosen by {where}", trials)
-    print_table("What takes no training", [_rival(row) for row in choice["rivals"]])
+    print_table("Baselines without training", [_rival(row) for row in choice["rivals"]])
     sure, level = [], []
     for row in choice["rivals"]:
         if row["ahead"] > 1.96 * (row["ahead_se"] or 0.0):
@@ -333,12 +338,12 @@ def _print_choice(choice: dict[str, Any]) -> None:
             level.append(row["name"])
     if sure:
         say(
-            f"{', '.join(sure)}: better than the chosen tower beyond chance (95%, "
+            f"{', '.join(sure)}: significantly better than the chosen tower (95%, "
             f"{choice['users']:,} users, paired); try a larger --dim, all towers "
             "(--model auto), or features of items and users"
         )
     if level:
-        say(f"{', '.join(level)}: level with the chosen tower, within chance")
+        say(f"{', '.join(level)}: not significantly better than the chosen tower")
 
 
 def _rival(row: dict[str, Any]) -> dict[str, Any]:
@@ -363,10 +368,10 @@ def evaluate(
 ) -> None:
     """Evaluates a trained model on later events.
 
-    Items are ranked as in serving: --repeat of the training decides about items that a
-    user took before. Unknown items count as missed. hr, recall and ndcg are means over
-    users; mrr is the mean of 1 / rank of a user's best answer, mrr/10 that of
-    1 / ceil(rank / 10).
+    Items are ranked as in serving, with the --repeat of the training for items that a
+    user took before. Unknown items count as missed. The metrics hr, recall and ndcg are
+    means over users. For a user's best hit at a rank, mrr is the mean of 1 / rank, and
+    mrr/10 the mean of 1 / ceil(rank / 10).
     """
     with messages():
         given = None if column is None else Columns.of(column)
@@ -399,29 +404,29 @@ def publish(
     index: Annotated[
         str,
         typer.Option(
-            help=f"One of {' '.join(INDEXES)}; or, each with the extra of its name, "
-            f"{' '.join(EXTRA_INDEXES)}."
+            help=f"Index of the item vectors: {' '.join(INDEXES)}; or "
+            f"{' '.join(EXTRA_INDEXES)}, which need extras of the same names."
         ),
     ] = "exact",
     milvus_uri: Annotated[
         str | None,
         typer.Option(
-            help="Address of a Milvus cluster, such as http://milvus:19530; without "
-            "it, Milvus is embedded. A token is read from MILVUS_TOKEN."
+            help="Address of a Milvus cluster, such as http://milvus:19530. Without "
+            "it, Milvus is embedded. The token is read from MILVUS_TOKEN."
         ),
     ] = None,
     ranker: Annotated[
         Path | None,
         typer.Option(
-            help="What `debias export` wrote as .onnx: orders what is retrieved, and "
-            "is switched with it."
+            help="Ranker that `debias export` wrote as .onnx. It becomes part of the "
+            "version and ranks the retrieved items."
         ),
     ] = None,
     keep: Kept = 3,
     cluster: inputs.Cluster = None,
     json: AsJson = False,
 ) -> None:
-    """Makes a trained model a version that is served: tower, vectors and index."""
+    """Publishes a trained model as a version to serve: tower, vectors and index."""
     how = _searcher(index, milvus_uri)
     served, log = _published(
         *(folder, root, how, ranker, keep, cluster), index=index, milvus_uri=milvus_uri
@@ -463,8 +468,8 @@ def _published(
     run = open_run(folder)
     if run.request["settings"].get("hold_out"):
         raise ValueError(
-            f"{folder}: was trained with --hold-out and has not learned from the "
-            "last events; train without --hold-out to publish"
+            f"{folder}: was trained with --hold-out, so without the latest events; to "
+            "publish, train without --hold-out"
         )
     of = {"recipe": run.report["recipe"], "column": run.request["source"]["column"]}
     vectors = None
@@ -486,13 +491,13 @@ def _published(
 
 def _searcher(name: str, milvus_uri: str | None = None) -> Any:
     """What makes the searcher of an index, None for exact search."""
-    check_name("--index", name, (*INDEXES, *EXTRA_INDEXES))
+    inputs.check_name("--index", name, (*INDEXES, *EXTRA_INDEXES))
     if name == "milvus":
         from debias.retrieval.serving.milvus import milvus
 
         return partial(milvus, uri=milvus_uri)
     if milvus_uri is not None:
-        raise ValueError("--milvus-uri goes with --index milvus")
+        raise ValueError("--milvus-uri needs --index milvus")
     from debias.retrieval.serving import index
 
     return None if name == "exact" else getattr(index, name)
@@ -507,23 +512,24 @@ def update(
         bool,
         typer.Option(
             "--full",
-            help="One pass over all events since the last full update, which replaces "
-            "the increments; without it, only embeddings of ids move.",
+            help="Train all weights for one pass over the events since the last full "
+            "update; this replaces the increments. Without it, only embeddings "
+            "of ids are updated.",
         ),
     ] = False,
     every: Annotated[
-        int, typer.Option(min=1, help="Events of one increment, at most.")
+        int, typer.Option(min=1, help="Largest number of events per increment.")
     ] = 4096,
     users: Users = None,
     items: Items = None,
     keep: Kept = 3,
     json: AsJson = False,
 ) -> None:
-    """Applies the events that the published version has not seen, and publishes.
+    """Applies new events to the published version and publishes the result.
 
-    Files of events may only grow at their end: how many rows of each are applied is
-    part of the version. If the command is interrupted or killed, give it again: no
-    event is lost or applied twice. Columns are named as in training.
+    Files of events may only grow at their end, because the version stores how many rows
+    of each file are applied. If the command is interrupted, give it again: no event is
+    lost or applied twice. Columns have the same names as in training.
     """
     with messages():
         found = _update(root, events, full, every, users, items, keep)
@@ -536,8 +542,8 @@ def update(
         )
         if late := sum(each["late"] for each in found):
             say(
-                f"older than one that was known of their user: {late:,}; histories are "
-                "in order of time"
+                f"events older than the latest known event of their user: {late:,}; "
+                "histories are sorted by time"
             )
         for side in ("users", "items"):
             lacking = [each["lacks"][side] for each in found if side in each["lacks"]]
@@ -545,13 +551,13 @@ def update(
                 count = sum(each["count"] for each in lacking)
                 names = " ".join(lacking[0]["features"])
                 say(
-                    f"new {side} without features: {count:,}, which have no {names}; "
-                    f"give --{side}, a table that describes them, with their next "
-                    "events, or with --full"
+                    f"new {side} without features: {count:,} lack {names}; give a "
+                    f"table with their features, --{side}, with the next events or "
+                    "with --full"
                 )
             _print_unknown(side, found)
     else:
-        say(f"{root}: has applied all of {events} already")
+        say(f"{root}: all events of {events} were applied before")
 
 
 def _print_unknown(side: str, found: list[dict[str, Any]]) -> None:
@@ -562,8 +568,8 @@ def _print_unknown(side: str, found: list[dict[str, Any]]) -> None:
     if counts:
         said = ", ".join(f"{name} of {count:,}" for name, count in counts.items())
         say(
-            f"new {side} with values that training did not know: {said}; they are read "
-            "as one unknown value until you train anew"
+            f"new {side} with values that training did not know: {said}; all are "
+            "treated as one unknown value until you train again"
         )
 
 
@@ -608,13 +614,15 @@ def _update(
 def check(
     root: Annotated[
         str,
-        typer.Argument(help="Folder or URL of published versions, or of one version."),
+        typer.Argument(
+            help="Folder or URL of published versions, or of a single version."
+        ),
     ],
     json: AsJson = False,
 ) -> None:
-    """Reads every byte of every version and names the files that are damaged.
+    """Reads every byte of every version and lists damaged files.
 
-    Ends with status 1 if a version is damaged.
+    The exit status is 1 if a version is damaged.
     """
     with messages():
         from debias.retrieval.serving import versions
@@ -636,14 +644,17 @@ def check(
 def rollback(
     root: Root,
     version: Annotated[
-        str | None, typer.Argument(help="By default the one before the current one.")
+        str | None,
+        typer.Argument(
+            help="Version to serve. The default is the one before the current one."
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Serves an earlier version again.
 
-    It is checked first. A running service switches to it by itself. The newer versions
-    stay until the next one is published.
+    The command checks that version first. A running service switches to it by itself.
+    The newer versions stay until the next one is published.
     """
     with messages():
         from debias.retrieval.serving import versions
@@ -667,24 +678,25 @@ def query(
     ] = None,
     history: Annotated[
         str | None,
-        typer.Option(help="Ids of its latest items, the most recent first: a,b,c."),
+        typer.Option(help="Ids of the user's latest items, most recent first: a,b,c."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Items to retrieve.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Number of items to retrieve.")] = 10,
     repeat: Annotated[
         str | None,
         typer.Option(
-            help="exclude, allow or model, for items that the user took before; by "
-            "default as the model was trained."
+            help="Policy for items that the user took before: exclude, allow or "
+            "model. The default is that of the training."
         ),
     ] = None,
     version: Annotated[
-        str | None, typer.Option(help="By default the one served.")
+        str | None,
+        typer.Option(help="Version to query. The default is the one served."),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Retrieves items for one user from a published version.
 
-    A user that it has never seen gets an answer from features and history alone.
+    For an unknown user, the answer depends only on features and history.
     """
     with messages():
         if k < 1:

@@ -38,7 +38,7 @@ def finished(
 
     plan = folder / "train.json"
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; choose a new folder")
+        raise ValueError(f"{folder}: is a file; choose another name for the folder")
     strange = (
         [p for p in folder.iterdir() if p.name not in OURS] if folder.exists() else []
     )
@@ -80,7 +80,7 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
             if there.get(key) != here.get(key):
                 return _difference(there.get(key), here.get(key), key)
     if name in ("log", "items", "data"):
-        return f"other contents of the {name}"
+        return f"different contents of the {name}"
     return f"{name} {there} where this has {here}"
 
 

@@ -15,9 +15,7 @@ from debias.commands.start import INTERRUPTED
 FAILED = 1
 EVERY = 10.0  # seconds between two lines of progress
 
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON instead of tables, for programs.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -71,7 +69,10 @@ def messages() -> Iterator[None]:
         complain(f"error: {error}")
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
-        complain("interrupted; nothing is half written, give the command again")
+        complain(
+            "interrupted; no output is incomplete. Give the same command again "
+            "to resume"
+        )
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -30,31 +30,41 @@ class Access(NamedTuple):
     @staticmethod
     def of(
         host: Annotated[
-            str, _access(help="Address to listen on; by default this machine only.")
+            str,
+            _access(
+                help="Address to listen on. The default accepts only "
+                "connections from this machine."
+            ),
         ] = "127.0.0.1",
         allow_host: Annotated[
             list[str] | None,
             _access(
-                help="Name by which clients reach the service, beside --host; may be "
-                "repeated. '*' for any."
+                help="Further host name that clients may use, beside --host; may be "
+                "repeated. '*' allows any."
             ),
         ] = None,
         token_file: Annotated[
             Path | None,
             _access(
-                help="File that holds a bearer token. All paths but /live and /ready "
-                "ask for it. Or set the variable DEBIAS_TOKEN."
+                help="File with a bearer token, which all paths except /live and "
+                "/ready then require. The variable DEBIAS_TOKEN does the same."
             ),
         ] = None,
         ssl_certfile: Annotated[
-            Path | None, _access(help="Certificate in PEM: serves HTTPS.")
+            Path | None, _access(help="PEM file with the certificate, for HTTPS.")
         ] = None,
         ssl_keyfile: Annotated[
-            Path | None, _access(help="Its key, unless that is in the same file.")
+            Path | None,
+            _access(
+                help="PEM file with the key, if it is not in the certificate's file."
+            ),
         ] = None,
         ssl_ca_certs: Annotated[
             Path | None,
-            _access(help="PEM; clients must show a certificate signed by these."),
+            _access(
+                help="PEM file with certificate authorities; clients must then "
+                "have a certificate signed by one."
+            ),
         ] = None,
     ) -> "Access":
         """What the options say.
@@ -79,45 +89,51 @@ def serve(
     versions: Annotated[
         str,
         typer.Argument(
-            help="Folder of published versions, or a URL of s3:// or gs://; new ones "
-            "are taken over as they come. Or a ranker: a folder of debias train, or "
-            "what debias export wrote."
+            help="Folder or s3:// or gs:// URL of published versions; the service "
+            "switches to new versions by itself. Or a ranker: a folder of "
+            "`debias train`, or a file or folder of `debias export`."
         ),
     ],
     access: Access,
     ranker: Annotated[
         Path | None,
         typer.Option(
-            help="A ranker, to answer /rank and /recommend of versions that hold none; "
-            ".onnx loads fastest."
+            help="Ranker for versions that contain none, to answer /rank and "
+            "/recommend. An .onnx file loads fastest."
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     workers: Annotated[
         int,
-        typer.Option(min=1, help="Processes, which share the memory of a version."),
+        typer.Option(
+            min=1, help="Number of processes; they share the memory of a version."
+        ),
     ] = 1,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads of each that compute answers.")
+        int, typer.Option(min=1, help="Threads per process that compute answers.")
     ] = 4,
     body: Annotated[
-        float, typer.Option(min=0.001, help="Largest request, in megabytes.")
+        float, typer.Option(min=0.001, help="Largest request body, in megabytes.")
     ] = 4.0,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Longest request.")] = 2.0,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.01, help="Time limit of a request, in seconds."),
+    ] = 2.0,
     access_log: Annotated[
         str | None,
         typer.Option(
-            help="File that gets a line of JSON for each request; - standard output."
+            help="File for one line of JSON per request; - is standard output."
         ),
     ] = None,
 ) -> None:
-    """Answers POST /retrieve and, with a ranker, POST /rank and /recommend.
+    """Serves retrieval and, with a ranker, ranking over HTTP.
 
-    A ranker alone answers POST /rank. POST /explain says why an item is among the
-    answers. A page to try it is at /, the interface described at /docs, counters for
-    Prometheus at /metrics, what is served at /health; /live and /ready are for probes.
-    A worker that dies is started again on the last good version. The password of an
-    encrypted key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
+    Published versions answer POST /retrieve, and with a ranker also POST /rank and
+    /recommend. A ranker alone answers POST /rank. POST /explain gives the reasons for
+    an item. The path / is a page to try the service, and /docs documents the interface.
+    /metrics has counters for Prometheus, /health names the version, and /live and
+    /ready are probes. If a worker dies, it is restarted on the last good version. The
+    password of an encrypted key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
     """
     for option, value in (("--body", body), ("--seconds", seconds)):
         if not value < 1e6:  # NaN is not, and passes the check for the least
@@ -128,7 +144,7 @@ def serve(
     hosts = hosts_of(access.host, access.names)
     alone = _is_ranker(Path(versions))
     if alone and ranker is not None:
-        raise ValueError(f"--ranker: {versions} is a ranker already; give one of them")
+        raise ValueError(f"--ranker: {versions} is a ranker itself; leave out --ranker")
     application = running.Application(
         None if alone else versions,
         Path(versions) if alone else ranker,

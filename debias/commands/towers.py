@@ -1,11 +1,11 @@
-"""The options of `debias retrieval train` that say what is learned, and how."""
+"""The options of `debias retrieval train` for the models to try and their training."""
 
-from collections.abc import Sequence
 from math import isfinite
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from debias.commands.inputs import check_name
 from debias.commands.train import numbers_by_name
 from debias.retrieval.training.recipe import KINDS, TOWERS, Recipe, candidates
 
@@ -15,7 +15,7 @@ COMPRESSIONS = ("hash", "quotient_remainder")
 
 
 class Learning(NamedTuple):
-    """What is tried, in the words of the options.
+    """The models to try, by the values of the options.
 
     Attributes:
         towers, history: The candidates.
@@ -33,55 +33,66 @@ class Learning(NamedTuple):
         model: Annotated[
             str,
             typer.Option(
-                help="auto chooses among all towers by held-out users. "
-                f"Or one or several of {' '.join(TOWERS)}, separated by commas."
+                help=f"Towers to try, separated by commas: {' '.join(TOWERS)}. auto "
+                "tries all. Held-out users decide."
             ),
         ] = AUTO,
         history: Annotated[
             str,
             typer.Option(
-                help="How a history is read: auto chooses. recency: recent items weigh "
-                "more; mean: all the same. youtube and mind have a way of their own."
+                help="How a history is read: recency (recent items weigh more), mean "
+                "(all weigh the same), or auto, which chooses. youtube and mind "
+                "have their own way."
             ),
         ] = AUTO,
-        dim: Annotated[int, typer.Option(min=1, help="Size of a vector.")] = 64,
+        dim: Annotated[int, typer.Option(min=1, help="Dimension of the vectors.")] = 64,
         hidden: Annotated[
-            str, typer.Option(help="Hidden sizes, such as 128,64.")
+            str, typer.Option(help="Sizes of the hidden layers, such as 128,64.")
         ] = "128",
-        length: Annotated[int, typer.Option(min=1, help="Items of a history.")] = 20,
+        length: Annotated[int, typer.Option(min=1, help="Items in a history.")] = 20,
         temperature: Annotated[
-            float, typer.Option(help="Divides the products of vectors.")
+            float,
+            typer.Option(
+                help="Temperature that divides the inner products of the vectors."
+            ),
         ] = 0.3,
         epochs: Annotated[
             int | None,
-            typer.Option(min=1, help="Passes; chosen by held-out users if not given."),
+            typer.Option(
+                min=1, help="Number of passes. By default, held-out users choose it."
+            ),
         ] = None,
         rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.003,
-        batch_size: Annotated[int, typer.Option(min=2, help="Events a step.")] = 512,
+        batch_size: Annotated[int, typer.Option(min=2, help="Events per step.")] = 512,
         window_events: Annotated[
-            int, typer.Option(min=1, help="Latest events kept of each user.")
+            int, typer.Option(min=1, help="Number of latest events to keep per user.")
         ] = 200,
         compress: Annotated[
             str | None,
             typer.Option(
-                help="hash or quotient_remainder: ids share --rows rows of their "
-                "tables."
+                help="Let ids share embedding rows, by hash or quotient_remainder. "
+                "Needs --rows."
             ),
         ] = None,
-        rows: Annotated[int | None, typer.Option(min=1, help="See --compress.")] = None,
+        rows: Annotated[
+            int | None,
+            typer.Option(
+                min=1, help="Number of embedding rows per table with --compress."
+            ),
+        ] = None,
         repeat: Annotated[
             str,
             typer.Option(
-                help="Items that a user took before are left out of its answers "
-                "(exclude), compete like any other (allow), or with a learned bonus "
-                "(model). auto asks the last events."
+                help="Policy for items that a user took before: exclude them from "
+                "answers, allow them, or model a learned bonus. auto decides by "
+                "each user's last event."
             ),
         ] = AUTO,
         worth: Annotated[
             list[str] | None,
             typer.Option(
-                help="NAME=VALUE, what an event of target NAME is worth, such as "
-                "order=5; once for each value of the column of -c target=COLUMN."
+                help="Worth of a kind of event, as NAME=VALUE, such as order=5; once "
+                "for each value of the column in -c target=COLUMN."
             ),
         ] = None,
         seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -95,7 +106,7 @@ class Learning(NamedTuple):
         check_name("--history", history, (AUTO, *KINDS))
         check_name("--repeat", repeat, REPEATS)
         if (compress is None) != (rows is None):
-            raise ValueError("--compress and --rows go together")
+            raise ValueError("--compress and --rows must be given together")
         if compress is not None:
             check_name("--compress", compress, COMPRESSIONS)
         config = {
@@ -132,7 +143,9 @@ def _worth(texts: list[str] | None) -> dict[str, float] | None:
     found = {n: x[0] for n, x in numbers_by_name("worth", texts, 1).items()}
     wrong = [n for n, x in found.items() if not (isfinite(x) and x >= 0)]
     if wrong or (found and not any(found.values())):
-        raise ValueError("--worth must be numbers of at least 0, and one above 0")
+        raise ValueError(
+            "--worth must be numbers of at least 0, at least one of them above 0"
+        )
     return found or None
 
 
@@ -167,9 +180,3 @@ def _sizes(text: str) -> list[int]:
             f"{text!r}"
         )
     return sizes
-
-
-def check_name(option: str, name: str, known: Sequence[str]) -> None:
-    """Raises ValueError where a name is not among the known ones."""
-    if name not in known:
-        raise ValueError(f"{option} must be one of {' '.join(known)}, got {name!r}")

@@ -46,14 +46,15 @@ def config_of(
         int | None,
         _learning(
             min=1,
-            help="Passes at most; by default 16, more on small logs.",
+            help="Largest number of passes over the log. The default is 16, or more "
+            "for small logs.",
         ),
     ] = None,
     patience: Annotated[
         int,
         _learning(
             min=1,
-            help="Judgments without gain before the end.",
+            help="Training stops after this many evaluations without gain.",
         ),
     ] = TrainingConfig.patience,
     rate: Annotated[
@@ -65,25 +66,25 @@ def config_of(
     decay: Annotated[
         float | None,
         _learning(
-            help="Weight decay of relevance towers; by default the root of 100,000 / "
-            "sessions, less where features are few."
+            help="Weight decay of relevance towers. The default is the square root of "
+            "100,000 / sessions, and less for few features."
         ),
     ] = None,
     average: Annotated[
         bool,
         _learning(
-            help="Whether to average weights over the last steps.",
+            help="Average the weights over the last steps.",
         ),
     ] = True,
     batch_size: Annotated[
-        int, _learning(min=1, help="Sessions a step.")
+        int, _learning(min=1, help="Sessions per training step.")
     ] = TrainingConfig.batch_size,
     seed: Annotated[int, _learning(min=0, help="Random seed.")] = 0,
     every: Annotated[
         int,
         _learning(
             min=1,
-            help="Sessions between two checkpoints, at most.",
+            help="Largest number of sessions between two checkpoints.",
         ),
     ] = ROUND,
 ) -> TrainingConfig:
@@ -124,38 +125,40 @@ class Wanted(NamedTuple):
         model: Annotated[
             str,
             typer.Option(
-                help=f"auto tries several and chooses. Predict clicks: {CLICKED}. Only "
-                f"rank: {RANKED}. Corrections of clicks by propensities: {CORRECTED}. "
-                f"Boosted trees: {GROWN}."
+                help="Model to train; auto tries several and chooses by held-out "
+                f"clicks. Models that predict clicks: {CLICKED}. Models that only "
+                f"rank: {RANKED}. Corrections of clicks by propensities: "
+                f"{CORRECTED}. Boosted trees: {GROWN}."
             ),
         ] = "auto",
         given: places.Given = "auto",
         clip: Annotated[
             float | None,
             typer.Option(
-                help="Largest weight of a correction; by default weighted clicks are "
-                "worth half of their number."
+                help="Largest weight of a correction. By default, the effective "
+                "number of clicks is at least half of their number."
             ),
         ] = None,
         select: Annotated[
             Rule,
             typer.Option(
-                help="What auto chooses by: ranking (how held-out clicks are ordered), "
-                "or clicks (how likely they were), for click probabilities."
+                help="Criterion of --model auto: ranking (order of held-out clicks), "
+                "or clicks (their likelihood), if you need click probabilities."
             ),
         ] = Rule.RANKING,
         worth: Annotated[
             list[str] | None,
             typer.Option(
-                help="NAME=VALUE, what a target, or click, is worth to multi_target; "
-                "may be repeated. By default each target 1, a click by itself nothing."
+                help="Worth of a target, or of click, for multi_target, as "
+                "NAME=VALUE; may be repeated. The default is 1 for each target "
+                "and 0 for a click."
             ),
         ] = None,
         levels: Annotated[
             list[str] | None,
             typer.Option(
-                help="NAME=A,B, what a target must pass, such as dwell=10,60; may be "
-                "repeated. By default 0."
+                help="Levels that a numeric target must exceed, as NAME=A,B, such as "
+                "dwell=10,60; may be repeated. The default is 0."
             ),
         ] = None,
     ) -> "Wanted":
@@ -164,15 +167,14 @@ class Wanted(NamedTuple):
         Raises:
             ValueError: There is no such model, or an option goes with others.
         """
-        if model not in MODELS.split():
-            raise ValueError(f"--model must be one of {MODELS}, got {model!r}")
+        inputs.check_name("--model", model, MODELS.split())
         if model not in CORRECTIONS and (clip is not None or given != "auto"):
             raise ValueError(
-                f"--propensities and --clip go with corrections: --model {CORRECTED}"
+                f"--propensities and --clip need a correction: --model {CORRECTED}"
             )
         if model not in READS_TARGETS and (worth or levels):
             raise ValueError(
-                f"--worth and --levels go with --model {' '.join(READS_TARGETS)}"
+                f"--worth and --levels need --model {' '.join(READS_TARGETS)}"
             )
         prices = {
             n: found[0] for n, found in numbers_by_name("worth", worth, 1).items()
@@ -241,7 +243,7 @@ def train(
     config: TrainingConfig,
     memory: inputs.Memory = inputs.HELD,
     tensorboard: Annotated[
-        Path | None, typer.Option(help="Folder for a log that TensorBoard shows.")
+        Path | None, typer.Option(help="Folder for a TensorBoard log.")
     ] = None,
     page: pages.Report = None,
     force: Annotated[
@@ -249,15 +251,16 @@ def train(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Trains a click model, chosen by held-out clicks, and writes its ranker.
+    """Trains a click model and writes its ranker; by default it chooses the model.
 
-    A tenth of the queries is held out to judge by, another for `evaluate`. A run that
-    was interrupted or killed continues when the same command is given again.
+    The command holds out a tenth of the queries to choose the model and the number of
+    passes, and another tenth for `debias evaluate`. To resume an interrupted run, give
+    the same command again.
     """
     if wanted.model in TREES and replace(config, seed=0) != TrainingConfig():
         raise ValueError(
-            "trees learn by settings of their own: of the options of learning, only "
-            "--seed applies to them"
+            "of the options of learning, only --seed applies to trees: leave out the "
+            "others"
         )
     pages.check(page, force)
     log = inputs.look(source, memory)
@@ -271,7 +274,7 @@ def train(
     }
     report = finished(out, asked, force)
     if report is not None:
-        say(f"{out}: is finished; --force trains anew", err=True)
+        say(f"{out}: training is finished; --force trains again", err=True)
     elif wanted.model in TREES:
         report = _grow(log, out, asked, wanted.model, config.seed, force)
     else:
@@ -312,7 +315,7 @@ def _write_page(
 
 def _sections(report: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Titles and rows of what a training prints."""
-    found = [("Candidates, on held-out clicks", report["candidates"])]
+    found = [("Candidates on held-out clicks", report["candidates"])]
     return [*found, ("Passes", report["history"])]
 
 
@@ -340,7 +343,7 @@ def _print(report: dict[str, Any], out: Path) -> None:
         say("ranks by worth: " + ", ".join(f"{n} {value:g}" for n, value in worth))
     likely = report["log_likelihood"]
     if likely is not None and likely == likely:  # what predicts no click has none
-        say(f"{likely:.5f} nats a test session")
+        say(f"{likely:.5f} nats per test session")
     say(
         f"{report['sessions_per_second']:,.0f} sessions/s, "
         f"{report['seconds']:.0f} s, peak memory {report['peak_memory_gb'] or 0:.2f} "
@@ -371,14 +374,15 @@ def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str
     prepared = prepare(sessions, given.pop(), seed, targets=model in READS_TARGETS)
     if model in READS_TARGETS and not prepared.layout.targets:
         raise ValueError(
-            f"--model {model} learns from targets, and {log.source.log} has none: name "
-            "the columns of what users did beside clicks, -c target=order"
+            f"--model {model} learns from targets, but {log.source.log} has none: name "
+            "their columns, such as -c target=order"
         )
     if prepared.layout.context and model != "auto" and model not in READS_CONTEXT:
         raise ValueError(
             f"--model {model} does not read the context of a session; "
-            f"{' and '.join(READS_CONTEXT)} do. Leave context out (-c context=), or "
-            "name it as -c presentation= where it changes how items are examined"
+            f"{' and '.join(READS_CONTEXT)} do. Leave the context out (-c context=). "
+            "If it changes how items are examined, name it with -c presentation= "
+            "instead"
         )
     if not isinstance(sessions, ClickLog):
         assert prepared.test is not None

@@ -1,4 +1,4 @@
-"""`debias weights`: impressions with weights, for rankers of other libraries."""
+"""`debias weights`: weighted impressions for rankers of other libraries."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,40 +21,50 @@ def weights(
         typer.Option(
             "--out",
             "-o",
-            help="NAME.parquet; NAME.tfrecord for tfr; or a new folder of text as "
-            "lightgbm and xgboost read it.",
+            help="NAME.parquet; NAME.tfrecord with --for tfr; or a new folder of text "
+            "files that lightgbm and xgboost read.",
         ),
     ],
-    library: Annotated[str, typer.Option("--for", help="lightgbm, xgboost or tfr.")],
+    library: Annotated[
+        str,
+        typer.Option(
+            "--for", help="Library that trains on the output: lightgbm, xgboost or tfr."
+        ),
+    ],
     given: places.Given = "auto",
     by: places.By = "",
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Largest weight; by default the largest at which the weighted clicks "
-            "are worth half of their number."
+            help="Largest weight. The default is the largest that keeps the effective "
+            "number of clicks at half of their number or more."
         ),
     ] = None,
     correction: Annotated[
         str,
         typer.Option(
             "--with",
-            help="Correction that a folder of text holds, since LightGBM reads every "
-            "file there: weight, position (LightGBM) or init_score.",
+            help="Correction to write into a folder of text: weight, position "
+            "(LightGBM) or init_score. LightGBM reads every file there, so only "
+            "one is written.",
         ),
     ] = "weight",
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes a row per impression: label, weight, position, init_score, features.
+    """Writes one row per impression: label, weight, position, init_score and features.
 
-    The weight of a click is 1 / examination of its rank, clipped. Train with the
-    weight, or with LightGBM's `position`, or with the bias logit as `init_score`: with
-    one of them. Weights can rank below raw clicks: compare. Text features stay text in
-    a table; elsewhere they are codes, which features.json explains.
+    The weight of a click is 1 / examination of its rank, clipped. Train with only one
+    of these corrections: the weight, LightGBM's `position`, or the bias logit as
+    `init_score`. Weights can make a ranker worse, so compare it with one trained on raw
+    clicks. Text features stay text in Parquet. In other formats they become codes,
+    which features.json explains.
     """
     from debias.propensity import impressions, write_impressions
+    from debias.propensity.impression_files import CORRECTIONS, LIBRARIES
 
+    inputs.check_name("--for", library, LIBRARIES)
+    inputs.check_name("--with", correction, CORRECTIONS)
     places.check_free(out, force)
     log, read = places.opened(source, by_pair=False)
     if read.data is None:
@@ -90,7 +100,8 @@ def _record(found: "Impressions", out: Path, known: "Propensities") -> dict[str,
 def _print(found: "Impressions", out: Path) -> None:
     say(
         f"{len(found):,} rows in {len(found.group_sizes):,} groups; {found.clicks:,} "
-        f"clicks, without a clip worth {found.unclipped:,.0f}; written to {out}"
+        f"clicks, whose effective number without a clip is {found.unclipped:,.0f}; "
+        f"written to {out}"
     )
     say(found.verdict())
     places.say_left_out(found.left_out)

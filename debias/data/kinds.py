@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from debias.data.text import one_of
+
 MISSING, UNKNOWN, FIRST = 0, 1, 2  # codes of categories
 CODED = ("category", "categories")
 KINDS = ("number", "boolean", "date", *CODED)
@@ -98,7 +100,7 @@ def check_matrix(matrix: np.ndarray, features: Features) -> None:
         )
     for each, start in zip(features, starts(features).values(), strict=True):
         if each.kind not in KINDS:
-            raise ValueError(f"{each.name}: kind must be one of {' '.join(KINDS)}")
+            raise ValueError(f"{each.name}: {one_of('kind', KINDS, each.kind)}")
         block = matrix[:, start : start + each.width]
         if each.coded:
             wrong = ~((block >= 0) & (block < each.size) & (block == np.floor(block)))

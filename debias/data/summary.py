@@ -127,13 +127,13 @@ class Counts:
         problems = []
         if not self.clicked.any():
             problems.append(
-                "no click: there is nothing to learn from; is the column of the clicks "
-                "the right one (click=NAME says another)?"
+                "no click: a model needs clicks to learn from; check the column of "
+                "clicks, which click=NAME gives"
             )
         if np.count_nonzero(self.shown) == 1:
             problems.append(
-                "one position only: its bias cannot be told from relevance; is the "
-                "column of the session the right one (session=NAME says another)?"
+                "one position only: its bias cannot be separated from relevance; "
+                "check the column of sessions, which session=NAME gives"
             )
         return Summary(
             sessions=self.sessions,
@@ -164,16 +164,16 @@ def _warnings(clicks: int, impressions: int) -> tuple[str, ...]:
     unclicked = impressions - clicks
     if impressions and not unclicked:
         return (
-            f"all {impressions:,} shown items are clicked: clicks cannot tell items or "
-            "positions apart, and nothing can be learned; is the column of the clicks "
-            "the right one (click=NAME says another)?",
+            f"all {impressions:,} shown items are clicked: such clicks do not "
+            "distinguish items or positions, so nothing can be learned; check the "
+            "column of clicks, which click=NAME gives",
         )
     few, what = min((clicks, "clicked"), (unclicked, "not clicked"))
     if 0 < few < FEW:
         return (
             f"only {few:,} of {impressions:,} shown items are {what}, fewer than "
-            f"{FEW}: almost nothing can be learned, as any rate of so few is off by "
-            f"{100 / few**0.5:.0f}% or more",
+            f"{FEW}: almost nothing can be learned, because a rate of so few events is "
+            f"off by {100 / few**0.5:.0f}% or more",
         )
     return ()
 
@@ -189,9 +189,10 @@ def _fixed(positions: int, items: int, moved: int, impressions: int) -> tuple[st
     if positions < 2 or moved or impressions < AGAIN * items:
         return ()
     return (
-        "every query always shows its items in one order: clicks alone cannot tell how "
-        "far a position is examined from how relevant its items are, and models guess "
-        "both by features; debias plan says what to exchange",
+        "every query always shows its items in one order: clicks alone cannot "
+        "separate the examination of a position from the relevance of its items, so "
+        "models have to guess both from features; debias plan says which ranks to "
+        "exchange",
     )
 
 

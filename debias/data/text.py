@@ -1,7 +1,7 @@
 """Text from input files as messages quote it, and suggestions of names."""
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -42,8 +42,27 @@ def near(name: str, names: Sequence[str]) -> str:
     >>> near("qurey", ["query", "item"])
     'did you mean query? There are query item'
     """
-    close = get_close_matches(name, names, n=2, cutoff=0.5)
-    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    meant = _meant(name, names)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     there = " ".join(names[:_NAMED]) or "no columns"
     return printable(f"{meant}{'There' if meant else 'there'} are {there}{more}")
+
+
+def one_of(what: str, names: Iterable[str], given: Any) -> str:
+    """Message that `given` is not among `names`; it suggests the most similar names.
+
+    >>> one_of("--model", ["additive", "product"], "prodct")
+    "--model must be one of additive product, got 'prodct': did you mean product?"
+    >>> one_of("format", ["csv", "letor"], None)
+    'format must be one of csv letor, got None'
+    """
+    known = list(names)
+    meant = _meant(str(given), known).strip()
+    advice = f": {meant}" if meant else ""
+    return f"{what} must be one of {' '.join(known)}, got {quoted(given)}{advice}"
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    """A question that suggests up to two names similar to `name`, or the empty text."""
+    close = get_close_matches(name, names, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}? " if close else ""

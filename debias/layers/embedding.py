@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from debias.data.text import one_of
 from debias.losses.lists import exact
 from debias.types import Tensor
 
@@ -142,9 +143,7 @@ def check_compress(compress: str | None, rows: int | None) -> None:
     if compress is None and rows is None:
         return
     if compress not in COMPRESS:
-        raise ValueError(
-            f"compress must be one of {COMPRESS} or None, got {compress!r}"
-        )
+        raise ValueError(one_of("compress", COMPRESS, compress))
     if rows is None or rows < 1:
         raise ValueError(f"rows must be at least 1 with compress, got {rows}")
 

@@ -28,6 +28,7 @@ import keras
 import numpy as np
 
 from debias.data.kinds import Feature, as_records
+from debias.data.text import one_of
 from debias.engine.scoring import EXTRA
 from debias.models.click_model import Ranker
 from debias.models.raw_inputs import with_raw_inputs
@@ -122,7 +123,7 @@ def export(
 
 def _check_target(path: Path, format: str, overwrite: bool) -> None:
     if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+        raise ValueError(one_of("format", FORMATS, format))
     if format == "keras" and path.suffix != ".keras":
         raise ValueError(f"{path}: the name of a Keras file must end with .keras")
     if path.is_dir() and not any(path.iterdir()):

@@ -9,6 +9,7 @@ import numpy as np
 
 from debias.data.files import atomic_write
 from debias.data.kinds import as_records
+from debias.data.text import one_of
 from debias.models.trees import Node, Trees, engine_of
 
 TreeFormat = Literal["trees", "onnx", "lightgbm", "xgboost", "ltr"]
@@ -59,8 +60,7 @@ def export_trees(
     path = Path(path)
     format = tree_format(path) if format is None else format
     if format not in get_args(TreeFormat):
-        known = ", ".join(get_args(TreeFormat))
-        raise ValueError(f"format of trees must be one of {known}, got {format!r}")
+        raise ValueError(one_of("format of trees", get_args(TreeFormat), format))
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: exists; choose another name or give overwrite=True")
     if format in ("lightgbm", "xgboost") and format != trees.library:

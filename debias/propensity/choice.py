@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from debias.data import ClickLog, Stream
+from debias.data.text import one_of
 from debias.propensity.cells import cells
 from debias.propensity.estimate import (
     ESTIMATORS,
@@ -82,9 +83,7 @@ def propensities(
     ['not identified', 'not identified']
     """
     if method != "auto" and method not in ESTIMATORS:
-        raise ValueError(
-            f"method must be one of {['auto', *ESTIMATORS]}, got {method!r}"
-        )
+        raise ValueError(one_of("method", ["auto", *ESTIMATORS], method))
     if isinstance(log, Stream):
         return _of_stream(log, method, by, level, over)
     sessions, within = _split_columns(log, by, names)

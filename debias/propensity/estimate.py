@@ -13,6 +13,7 @@ import numpy as np
 
 from debias.data import ClickLog, Stream
 from debias.data.stream import even_pieces
+from debias.data.text import one_of
 from debias.propensity import harvest
 from debias.propensity.cells import (
     PIECE,
@@ -150,16 +151,13 @@ def estimate(
             {value: estimate(part, method, **given) for value, part in parts.items()}
         )
     if method not in ESTIMATORS:
-        raise ValueError(f"method must be one of {list(ESTIMATORS)}, got {method!r}")
+        raise ValueError(one_of("method", ESTIMATORS, method))
     estimator = ESTIMATORS[method]
     if features is None and estimator.features == "may":
         estimator = estimator._replace(intervals=("none",))
     interval = estimator.intervals[0] if interval is None else interval
     if interval not in estimator.intervals:
-        raise ValueError(
-            f"interval of {method} must be one of {list(estimator.intervals)}, "
-            f"got {interval!r}"
-        )
+        raise ValueError(one_of(f"interval of {method}", estimator.intervals, interval))
     if not log.click[:, 0].any():
         raise ValueError(UNCLICKED)
     if features is not None and estimator.features == "no":
@@ -223,7 +221,7 @@ def estimate_counts(
 def _fit(counted: Cells, method: str, options: Mapping[str, Any]) -> Fit:
     fits = {name: each.fit for name, each in ESTIMATORS.items() if each.fit is not None}
     if method not in fits:
-        raise ValueError(f"method must be one of {list(fits)}, got {method!r}")
+        raise ValueError(one_of("method", fits, method))
     if not counted.by_rank(counted.clicked)[0]:
         raise ValueError(UNCLICKED)
     return fits[method](counted, **options)

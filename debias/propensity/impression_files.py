@@ -11,6 +11,7 @@ from debias.data import RankingData
 from debias.data.files import atomic_folder, atomic_write
 from debias.data.kinds import UNKNOWN, Features, legend, plain
 from debias.data.records import write_record
+from debias.data.text import one_of
 from debias.propensity.impressions import Impressions
 
 LIBRARIES = ("lightgbm", "xgboost", "tfr")
@@ -62,13 +63,9 @@ def write_impressions(
     """
     path = Path(path)
     if library not in LIBRARIES:
-        raise ValueError(
-            f"library must be one of {' '.join(LIBRARIES)}, got {library!r}"
-        )
+        raise ValueError(one_of("library", LIBRARIES, library))
     if correction not in CORRECTIONS:
-        raise ValueError(
-            f"correction must be one of {' '.join(CORRECTIONS)}, got {correction!r}"
-        )
+        raise ValueError(one_of("correction", CORRECTIONS, correction))
     if path.suffix == ".parquet":
         _write_parquet(found, path, data, items, queries)
     elif library == "tfr":

@@ -9,7 +9,7 @@ import numpy as np
 
 from debias.data import RankingData
 from debias.data.files import atomic_write
-from debias.data.text import printable
+from debias.data.text import one_of, printable
 from debias.propensity.judgments import Judgments
 from debias.propensity.places import write_table
 
@@ -68,7 +68,7 @@ def write_judgments(
             data = data.arranged(data.feature_names)  # which refuses what is no number
         text = "".join(_letor(found, item, query, data))
     else:
-        raise ValueError(f"format must be one of {' '.join(FORMATS)}, got {format!r}")
+        raise ValueError(one_of("format", FORMATS, format))
     with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")
 

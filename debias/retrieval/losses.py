@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 from keras import ops
 
+from debias.data.text import one_of
 from debias.types import Tensor
 
 LOWEST = -1e8
@@ -127,9 +128,7 @@ class RetrievalLoss(keras.losses.Loss):
     ):
         super().__init__(name=name, **kwargs)
         if kind not in RETRIEVAL_LOSSES:
-            raise ValueError(
-                f"kind must be one of {list(RETRIEVAL_LOSSES)}, got {kind!r}"
-            )
+            raise ValueError(one_of("kind", RETRIEVAL_LOSSES, kind))
         if margin < 0 or sigma <= 0:
             raise ValueError(
                 f"margin must be >= 0 and sigma > 0, got {margin} and {sigma}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from debias.data import ClickLog, Stream
 from debias.data.layout import Layout
+from debias.data.text import one_of
 from debias.metrics import effective_sample_size
 from debias.models import ClickModel
 from debias.presets import CORRECTIONS
@@ -96,7 +97,7 @@ def correction(
     ((1.0, 0.25), 4.0, '2 clicks, weighted worth 1 with clip 4, 1 without one')
     """
     if name not in CORRECTIONS:
-        raise ValueError(f"model must be one of {' '.join(CORRECTIONS)}, got {name!r}")
+        raise ValueError(one_of("model", CORRECTIONS, name))
     if clip is not None and not clip >= 1:
         raise ValueError(f"clip must be at least 1, got {clip}")
     needs = CORRECTIONS[name].needs

@@ -17,6 +17,7 @@ import numpy as np
 
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.files import atomic_write
+from debias.data.text import one_of
 from debias.presets import PRESETS, READS_TARGETS
 from debias.training.choice import (
     BASELINE,
@@ -158,7 +159,7 @@ def try_all(
         by: As for `select`.
     """
     if by not in get_args(By):
-        raise ValueError(f"by must be one of {' '.join(get_args(By))}, got {by!r}")
+        raise ValueError(one_of("by", get_args(By), by))
     names = list(candidates_of(prepared, by) if candidates is None else candidates)
     _check(names, by)
     most = TRIAL if by == "clicks" else RUNGS[-1]

@@ -97,4 +97,4 @@ def test_ctrl_c_stops_a_fit(prompt):
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert said == "interrupted; nothing is half written, give the command again\n"
+    assert said == "interrupted; no file is half written: give the command again\n"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from debias.data import ClickLog
+from debias.data.text import one_of
 from debias.propensity.cells import cells, pairs
 from debias.propensity.click_models.chain import (
     Chain,
@@ -42,8 +43,7 @@ def prepared_pass(log: ClickLog, name: str) -> Callable[[], Any]:
         gamma, theta = np.full(counted.pairs, 0.5), np.full(counted.ranks, 0.5)
         return lambda: pbm_step(counted, gamma, theta, PRIOR)
     if name not in CHAINS:
-        names = ["pbm", "ubm", *CHAINS]
-        raise ValueError(f"name must be one of {names}, got {name!r}")
+        raise ValueError(one_of("name", ["pbm", "ubm", *CHAINS], name))
     model, sessions = CHAINS[name], lay_out(log, known)
     values = {n: np.full(len(known), 0.5) for n in model.of_pairs}
     size = {"dcm": (log.list_size,), "ccm": (3,)}.get(name, ())

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from debias.data.features import ID
+from debias.data.text import one_of
 from debias.retrieval.data.taken import Ragged, Taken, joined
 
 MISSING, UNKNOWN, FIRST = 0, 1, 2
@@ -343,7 +344,7 @@ class Interactions:
         [2]
         """
         if self.target is None or name not in self.targets:
-            raise ValueError(f"target must be one of {self.targets}, got {name!r}")
+            raise ValueError(one_of("target", self.targets or (), name))
         return self.take(self.target == self.targets.index(name))
 
     def popularity(self) -> np.ndarray:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from debias.data.text import one_of
 from debias.retrieval.data.interactions import Interactions, leave_last_out
 from debias.retrieval.data.taken import Ragged, Taken, is_taken, owners
 
@@ -70,9 +71,7 @@ class Repeat(NamedTuple):
             given = cls(given)._asdict()
         policy, weights = given["policy"], given["weights"]
         if policy not in POLICIES:
-            raise ValueError(
-                f"repeat must be one of {' '.join(POLICIES)}, got {policy!r}"
-            )
+            raise ValueError(one_of("repeat", POLICIES, policy))
         if policy != "model":
             return cls(policy)
         size = 0 if weights is None else len(weights)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from debias.data.text import one_of
 from debias.engine.seeds import split_seed
 from debias.layers.embedding import masked_mean
 from debias.types import Tensor
@@ -175,7 +176,7 @@ class History(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if kind not in HISTORIES:
-            raise ValueError(f"kind must be one of {list(HISTORIES)}, got {kind!r}")
+            raise ValueError(one_of("kind", HISTORIES, kind))
         if not 0.0 < decay <= 1.0:
             raise ValueError(f"decay must be in (0, 1], got {decay}")
         self.kind, self.length, self.decay = kind, length, decay

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from debias.data.text import one_of
 from debias.engine.seeds import split_seed
 from debias.layers.embedding import FeatureEmbedding, RowEmbedding
 from debias.layers.tower import Tower
@@ -42,7 +43,7 @@ def flat(fields: Tensor) -> Tensor:
 
 def _check_encoder(combine: str, dim: int, embedding: int, extra_fields: int) -> None:
     if combine not in COMBINES:
-        raise ValueError(f"combine must be one of {list(COMBINES)}, got {combine!r}")
+        raise ValueError(one_of("combine", COMBINES, combine))
     if combine == "fm" and embedding != dim:
         raise ValueError(
             f"embedding must be dim, {dim}, where fields are summed; got {embedding}"

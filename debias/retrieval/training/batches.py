@@ -30,6 +30,7 @@ import keras
 import numpy as np
 from scipy import sparse
 
+from debias.data.text import one_of
 from debias.retrieval.data.interactions import Interactions
 from debias.retrieval.data.negatives import Queue, Sampler, Weighted
 from debias.retrieval.data.taken import owners
@@ -101,9 +102,7 @@ def _check_candidates(
 ) -> None:
     """Raises ValueError where the arguments of `Batches` contradict each other."""
     if candidates not in CANDIDATES:
-        raise ValueError(
-            f"candidates must be one of {list(CANDIDATES)}, got {candidates!r}"
-        )
+        raise ValueError(one_of("candidates", CANDIDATES, candidates))
     if min(negatives, own_negatives) < 0:
         raise ValueError(
             "negatives and own_negatives must not be negative, got "

@@ -155,7 +155,7 @@ def test_evaluate_takes_held_out_sessions_of_its_own_log(folder):
     pq.write_table(flat(), folder / "other.parquet", compression="none")
     whole = run_json("evaluate", folder / "trained", folder / "other.parquet", *MAPPED)
     again = run_json(*command, *MAPPED, "-c", "label=")
-    assert "those it learned from" in again["of"] and again["sessions"] == 900
+    assert "those of the training" in again["of"] and again["sessions"] == 900
     silent = flat().drop(["click"]).append_column("click", pa.array([0] * 3600))
     pq.write_table(silent, folder / "silent.parquet")
     silent = run_json(
@@ -170,7 +170,7 @@ def test_evaluate_reads_a_log_as_in_training_and_says_so(folder, tmp_path):
     command = ["evaluate", folder / "trained", folder / "log.parquet"]
     told, plain = run_json(*command, *MAPPED), run(*command, "--json")
     assert json.loads(plain.stdout) == told
-    said = "note: read as in training: -c session=sid -c query=q -c features=f_*"
+    said = "note: options of the training: -c session=sid -c query=q -c features=f_*"
     assert said in plain.stderr and said not in run(*command, *MAPPED).stderr
     renamed = [{"q": "term"}.get(name, name) for name in flat().column_names]
     pq.write_table(flat().rename_columns(renamed), tmp_path / "other.parquet")
@@ -367,6 +367,23 @@ def test_train_keeps_off_what_is_not_its_own(tmp_path):
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
     wrong = run("train", tmp_path / "log.parquet", "-o", "x", "--model", "best", code=1)
     assert "--model must be one of auto naive" in wrong.output
+
+
+@pytest.mark.parametrize(
+    "command, meant",
+    [
+        ("train LOG -o x --model prodct", "product"),
+        ("judge LOG -o x.csv --format lettor", "letor"),
+        ("propensities LOG -o x.csv --method all_pair", "all_pairs"),
+        ("weights LOG -o x --for lightgb", "lightgbm"),
+        ("weights LOG -o x --for xgboost --with wieght", "weight"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest(command, meant, tmp_path):
+    said = run(*command.replace("LOG", str(tmp_path / "log.csv")).split(), code=1)
+    option, typed = command.split()[-2:]
+    assert f"{option} must be one of" in said.output
+    assert f"got '{typed}': did you mean {meant}" in said.output
 
 
 def test_killed_training_ends_as_if_nothing_had_happened(folder, tmp_path):

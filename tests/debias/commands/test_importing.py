@@ -23,7 +23,7 @@ def test_every_number_is_explained(tmp_path):
     done = CliRunner().invoke(app, [str(each) for each in command])
     assert done.exit_code == 0, done.output
     said = " ".join(done.stdout.split())
-    assert "clicked 1 shown items with a click or several" in said
+    assert "clicked 1 shown items with at least one click" in said
     assert "cart 1 further actions on shown items" in said
     assert f"by key {MAKES['key']}" in said
     for name in COUNTED:

@@ -110,7 +110,7 @@ def test_what_cannot_be_judged_leaves_no_file(folder, tmp_path):
     assert "no click stands at a rank of known examination" in said
     log = folder / "moved.parquet"
     for arguments, message in (
-        (["--propensities", "nowhere.csv"], "must be a file or one of auto"),
+        (["--propensities", "nowhere.csv"], "must be a file or an estimator"),
         (["--format", "xml"], "--format must be one of letor srw csv"),
         (["--by", "badge"], "no column 'badge'"),
         (["--model", "nowhere"], "is no folder that debias train wrote"),

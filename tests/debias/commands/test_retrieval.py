@@ -248,7 +248,7 @@ def test_targets_are_learned_apart_served_as_one_and_updated(folder, tmp_path):
     target = ["-c", "target=what"]
     for lone in (worth, target):
         done = run("train", *given, *lone, "-o", tmp_path / "x", code=1)
-        assert "what each such target is worth, go together" in done.output
+        assert "give both or neither: -c target=COLUMN" in done.output
     done = run("train", *given, *worth[:2], *target, "-o", tmp_path / "x", code=1)
     assert "train with a worth of it (--worth NAME=VALUE;" in " ".join(
         done.output.split()

@@ -54,7 +54,7 @@ def test_a_correction_is_trained_by_a_file_and_ranks(log, tmp_path):
 def test_options_of_corrections_go_with_corrections(log, tmp_path):
     out = tmp_path / "trained"
     said = run("train", log, "-o", out, *FAST, "--clip", "5", code=1).output
-    assert "--propensities and --clip go with corrections" in said
+    assert "--propensities and --clip need a correction" in said
     model = ["--model", "affine"]
     said = run("train", log, "-o", out, *FAST, *model, code=1).output
     assert "affine needs a column trust" in said
