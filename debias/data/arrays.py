@@ -58,6 +58,40 @@ def whole(array: pa.Array) -> pa.Array:
         return array
 
 
+def whole_with_gaps(array: pa.Array) -> pa.Array:
+    """Fractions as whole numbers where all are, and some are missing.
+
+    A data frame has no whole numbers with gaps, and makes fractions of them.
+
+    >>> whole_with_gaps(pa.array([7.0, None])).to_pylist()
+    [7, None]
+    >>> whole_with_gaps(pa.array([7.0, 8.0])).to_pylist()
+    [7.0, 8.0]
+    """
+    if not pa.types.is_floating(array.type):
+        return array
+    missing = pc.is_null(array, nan_is_null=True)
+    if not pc.any(missing).as_py() or pc.all(missing).as_py():
+        return array
+    try:
+        return pc.if_else(missing, pa.scalar(None, array.type), array).cast(pa.int64())
+    except pa.ArrowInvalid:
+        return array
+
+
+def whole_names(array: pa.Array) -> pa.Array:
+    """Names with 7.0 as 7: what a data frame writes of whole numbers with gaps.
+
+    >>> whole_names(pa.array(["7.0", "007.0", "v1.0", "7.5", None])).to_pylist()
+    ['7', '007.0', 'v1.0', '7.5', None]
+    """
+    if not pa.types.is_string(array.type):
+        return array
+    if not pc.any(pc.ends_with(array, ".0")).as_py():
+        return array
+    return pc.replace_substring_regex(array, r"^(-?[1-9][0-9]*|0)\.0$", r"\1")
+
+
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """A column in one piece, as `plain` has it."""
     if isinstance(column, pa.ChunkedArray):

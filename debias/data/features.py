@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import is_list, one_array
+from debias.data.arrays import is_list, one_array, whole_names, whole_with_gaps
 from debias.data.shown import matching
 from debias.data.tables import Part, Source, open_parts
 from debias.data.text import near, printable, quoted
@@ -30,7 +30,8 @@ def read_features(
     Lists are multi-valued, numbers with a fraction and decimals numeric, all else
     categorical, so that whole numbers are names unless `numbers` says otherwise; of
     CSV, a column counts as numbers if all of its values are. NULL is missing, in a list
-    as well.
+    as well. A data frame makes 7.0 of a whole number 7 in a column with gaps: such a
+    column holds whole numbers, and an id 7.0 is the id 7, in text as well.
 
     Args:
         source: As for `debias.data.tables.open_parts`, a row per user or item.
@@ -74,6 +75,8 @@ def read_features(
     for column in read[1:]:
         try:
             array = one_array(table.column(column))
+            if column not in numbers:
+                array = whole_with_gaps(_numbers(array))
             values[column] = _values(array, column in numbers)
         except (pa.ArrowException, UnicodeError, OverflowError) as error:
             raise ValueError(
@@ -131,7 +134,7 @@ def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
         array.validate(full=True)  # that text is UTF-8
         if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
             array = array.cast(pa.int64())
-        ids: list[str] = array.cast(pa.string()).to_pylist()
+        ids: list[str] = whole_names(array.cast(pa.string())).to_pylist()
     except pa.ArrowException:
         raise ValueError(
             f"{name}: column {printable(id)} must be text in UTF-8 or whole numbers, "
@@ -159,8 +162,6 @@ def _different(column: pa.Array) -> int:
 def _values(column: pa.Array, number: bool = False) -> list[Any]:
     if number and not is_list(column.type):
         column = column.cast(pa.float64(), safe=False)
-    if pa.types.is_string(column.type):
-        column = _numbers(column)
     if is_list(column.type):
         return [value or [] for value in column.to_pylist()]
     if pa.types.is_decimal(column.type):
@@ -172,6 +173,8 @@ def _values(column: pa.Array, number: bool = False) -> list[Any]:
 
 def _numbers(column: pa.Array) -> pa.Array:
     """Text as fractions where it is, and as it stands where it is not."""
+    if not pa.types.is_string(column.type):
+        return column
     for kind, made in ((pa.int64(), column), (pa.float64(), None)):
         try:
             cast = column.cast(kind)

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from debias.data.arrays import first_fault, plain, value_at
+from debias.data.arrays import first_fault, plain, value_at, whole_names
 from debias.data.features import read_features
 from debias.data.shown import Batch, names_of, numbers_of
 from debias.data.stores import store_url
@@ -106,9 +107,10 @@ def read_events(
     Args:
         source: As for `debias.data.tables.open_parts`: CSV, Parquet, JSON lines or an
             Arrow table, a row per event.
-        columns: Their names. Ids are text or whole numbers, and text keeps its zeros;
-            times are numbers, or times, which become seconds since 1970. Fractions are
-            kept, those of times to a microsecond.
+        columns: Their names. Ids are text or whole numbers. Text keeps its zeros, but
+            an id 7.0, of which a data frame made a fraction, is the id 7. None may be
+            missing. Times are numbers, or times, which become seconds since 1970.
+            Fractions are kept, those of times to a microsecond.
         progress: Called with the share that is read.
 
     Raises:
@@ -166,12 +168,14 @@ def _events_of(
     batch = Batch(part.name, start, arrays, None, chosen)
 
     def names(role: str) -> np.ndarray:
-        array = names_of(batch, role, arrays[role][0])
-        text = array.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False)
-        if not all(text):
-            row = int(np.argmax(text == ""))
+        array = arrays[role][0]
+        missing = pc.is_null(array, nan_is_null=True)
+        if pa.types.is_string(array.type):
+            missing = pc.or_kleene(missing, pc.equal(array, ""))
+        if (row := pc.index(missing, True).as_py()) >= 0:
             raise batch.fault(role, row, "is empty", "fill or remove the row")
-        return text.astype(str)
+        text = whole_names(names_of(batch, role, array).cast(pa.string()))
+        return text.to_numpy(zero_copy_only=False).astype(str)
 
     target = names("target") if columns.target else None
     return Events(names("user"), names("item"), _times(batch), target)

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import pandas
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -70,6 +71,29 @@ def test_decimals_are_numbers_and_null_in_a_list_is_missing():
     assert table.vocabularies["tags"].tolist() == ["x"]
     with pytest.raises(ValueError, match="column id must be text in UTF-8 or whole nu"):
         read_features(pa.table({**rows, "id": [1.5, 2.0]}))
+
+
+@pytest.mark.parametrize("suffix", ["frame", "csv", "parquet", "arrow"])
+def test_whole_numbers_with_gaps_are_names_wherever_they_come_from(tmp_path, suffix):
+    columns = {"id": [7, 8], "brand": [3, None], "price": [1.5, None], "size": [2, 4]}
+    frame, path = pandas.DataFrame(columns), tmp_path / f"items.{suffix}"
+    frame = frame.astype({"id": float, "size": float})
+    assert frame.brand.dtype == float
+    source = {"frame": frame, "arrow": pa.table(columns)}.get(suffix, path)
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+        assert path.read_text().endswith("\n7.0,3.0,1.5,2.0\n8.0,,,4.0\n")
+    elif suffix == "parquet":
+        frame.to_parquet(path)
+    raw = read_features(source)
+    assert raw["id"] == ["7", "8"] and raw["brand"] == [3, None]
+    table = FeatureTable.build(raw)
+    assert table.vocabularies["brand"].tolist() == ["3"]
+    kind = "categorical" if suffix == "arrow" else "numeric"  # 2.0 and 4.0, no gap
+    kinds = {name: about["kind"] for name, about in table.schema.items()}
+    assert (kinds["size"], kinds["price"]) == (kind, "numeric")
+    asked = read_features(source, numbers=["brand"])
+    assert FeatureTable.build(asked).schema["brand"] == {"kind": "numeric"}
 
 
 def test_the_first_row_of_an_id_counts_if_others_may_follow():

@@ -4,6 +4,7 @@ import datetime
 from decimal import Decimal
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -66,6 +67,32 @@ def test_reads_by_column_mapping(tmp_path, suffix):
     assert triples(found) == [("7", "p", 3), ("8", "q", 4)]
 
 
+@pytest.mark.parametrize("suffix", ["frame", "csv", "parquet", "jsonl"])
+def test_ids_that_a_data_frame_made_fractions_of_are_whole(tmp_path, suffix):
+    """Whole numbers with a gap, of which the row without an id was then removed."""
+    frame = pandas.DataFrame(
+        {"user": [7, None, 8], "item": [1, 2, 3], "time": [1, 2, 3]}
+    )
+    frame, path = frame.dropna().reset_index(drop=True), tmp_path / f"events.{suffix}"
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+        assert path.read_text() == "user,item,time\n7.0,1,1\n8.0,3,3\n"
+    elif suffix == "parquet":
+        frame.to_parquet(path)
+    elif suffix == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    ((_, found),) = read_events(frame if suffix == "frame" else path)
+    assert triples(found) == [("7", "1", 1), ("8", "3", 3)]
+
+
+def test_other_ids_are_as_they_are_written():
+    names = ["007", "007.0", "7.50", "v1.0", "-0.0", "-3.0", "10.0", "1.0.0"]
+    given = pa.table({"user": names, "item": names, "time": [1] * len(names)})
+    ((_, found),) = read_events(given)
+    expected = ["007", "007.0", "7.50", "v1.0", "-0.0", "-3", "10", "1.0.0"]
+    assert found.item.tolist() == expected
+
+
 @pytest.mark.parametrize(
     "times, expected",
     [
@@ -101,7 +128,10 @@ def test_times_are_numbers_or_seconds(times, expected):
         ("time", [1, None, 2], "column time.*at row 1"),
         ("time", ["1", "2", "soon"], "column time.*'soon' at row 2"),
         ("user", ["u", None, "v"], "column user is empty at row 1"),
-        ("item", ["", "i", "j"], "column item is empty at row 0"),
+        ("item", ["", "i", "j"], "column item is empty at row 0; fill or remove"),
+        ("item", [1, 2, None], "column item is empty at row 2; fill or remove"),
+        ("user", [1.0, float("nan"), 2.0], "column user is empty at row 1; fill or"),
+        ("user", [1.0, 2.5, 2.0], "column user must be a whole number.*2.5 at row 1"),
     ],
 )
 def test_rejects_values_by_file_column_and_row(column, values, message):
