@@ -142,13 +142,14 @@ def trained(
     click: np.ndarray,
     seed: int,
     jit: bool = False,
+    kinds: Any = None,
 ) -> Round:
     """An epoch of `fit` of a click model: of packed batches, or compiled by XLA."""
     from debias.data import ClickLog, RankingData
     from debias.engine.optimizers import RowWiseAdam
     from debias.models.batches import batches
 
-    data = RankingData(features, None, np.array([0, len(features)]))
+    data = RankingData(features, None, np.array([0, len(features)]), kinds=kinds)
     log = ClickLog(np.zeros(len(item), np.int32), item, click)
     model.compile(RowWiseAdam(), jit_compile=jit, steps_per_execution=50)
     feed = batches(log, data, BATCH, seed=seed, packed=not jit)
@@ -214,6 +215,45 @@ def distinct_share(item: np.ndarray) -> float:
     """
     parts = item.reshape(-1, BATCH * item.shape[1])
     return float(np.mean([len(np.unique(part)) / part.size for part in parts]))
+
+
+BRANDS = 1000
+
+
+def train_kinds(kind: str, seed: int, rounds: int) -> dict[str, float]:
+    """Lists a second of the default `product`, against its tower without `Features`.
+
+    Args:
+        kind: Of the first of the 136 features: "number" as all others, or "category",
+            of a thousand values, which the layer `Features` embeds. The peer reads 136
+            numbers.
+    """
+    from debias.data.kinds import Feature
+    from debias.data.layout import Layout
+    from debias.layers import BiasTower, Tower
+    from debias.models import Product
+    from debias.models.builders import HIDDEN as USUAL
+    from debias.models.builders import product
+
+    features, item, click = sessions_of(FEATURES, seed)
+    values = tuple(map(str, range(BRANDS))) if kind == "category" else ()
+    names = [f"feature {number}" for number in range(FEATURES)]
+    kinds = (Feature(names[0], kind, values), *map(Feature, names[1:]))
+    mixed = features.copy()
+    if values:
+        mixed[:, 0] = np.random.default_rng(seed).integers(
+            kinds[0].size, size=len(mixed)
+        )
+    bare = Product(Tower(USUAL, seed=seed), BiasTower({"position": LIST_SIZE}))
+    ours = product(Layout({"position": LIST_SIZE}, [], kinds), seed)
+    most = matrix_rate() / (distinct_share(item) * operations_per_list(FEATURES, USUAL))
+    return beside(
+        BATCH * STEPS,
+        most,
+        trained(ours, mixed, item, click, seed, kinds=kinds),
+        trained(bare, features, item, click, seed),
+        times=rounds,
+    )
 
 
 SMALL_FEATURES, SMALL_HIDDEN, KINDS = 32, (32, 32), 3  # of what CLAX is compared on
@@ -671,6 +711,8 @@ class Speed:
             if self.population == FEW:
                 return train(seed, self.rounds, queries=200)
             return train_small(self.population, seed)
+        if self.row.startswith("train_"):
+            return train_kinds(self.row.removeprefix("train_"), seed, self.rounds)
         if self.row == "evaluate":
             return evaluate(seed)
         if self.row == "score":
@@ -687,6 +729,8 @@ CASES = (
     Speed("train", "mixture", "CLAX mixture"),
     Speed("train", "xpa", "none"),
     Speed("train", ONE_CORE, "hand-written tf.function loop", MANY_ROUNDS),
+    Speed("train_number", "features", "the same without Features", MANY_ROUNDS),
+    Speed("train_category", "features", "136 numbers, no Features", MANY_ROUNDS),
     Speed("score", "additive", "bare products in TensorFlow"),
     Speed("score", ONE_CORE, "bare products in TensorFlow"),
     Speed("read", "letor", "scikit-learn"),

@@ -105,7 +105,10 @@ def check_columns(
     for role in sorted(need):
         names = columns.paths()[role]
         if names and not any(role in each for each in paths):
-            first = parts[0]
+            having = [
+                p for p, each in zip(parts, paths, strict=True) if "event" in each
+            ]
+            first = (having or parts)[0]
             raise ValueError(
                 f"{first.name}: no column {printable(names[0])} to be the {role}: "
                 f"{near_path(names[0], first.schema)}; "

@@ -106,19 +106,29 @@ class EventColumns:
 
 
 # OpenSearch User Behavior Insights: https://github.com/o19s/ubi, schema 1.3.0, whose
-# queries hold hits as query_response_hit_ids, and before 1.1 as ..._objects_ids.
+# queries hold hits as query_response_hit_ids, and before 1.1 as ..._objects_ids. Its
+# generator of samples writes ranks as event_attributes.rank, and flat columns as CSV.
 _UBI = EventColumns(
     event="action_name",
     target=("add_to_cart", "purchase", "watch"),
     session=("query_id",),
     query=("user_query",),
-    item=("event_attributes.object.object_id", "event_attributes.object_id"),
+    item=(
+        "event_attributes.object.object_id",
+        "event_attributes.object_id",
+        "object_id",
+    ),
     shown=(
         "query_response_hit_ids",
         "query_response_object_ids",
         "query_response_objects_ids",
     ),
-    position=("event_attributes.position.ordinal", "event_attributes.position.index"),
+    position=(
+        "event_attributes.position.ordinal",
+        "event_attributes.position.index",
+        "event_attributes.rank",
+        "rank",
+    ),
     user=("client_id", "user_id"),
     click=("click", "click_through"),
 )

@@ -136,6 +136,39 @@ def test_search_events_of_every_format(kind, tmp_path):
     assert said.endswith(f"{files[-1]}, column {column}, row {row}")
 
 
+@pytest.mark.parametrize("kind", ["ndjson", "csv"])
+def test_a_sample_of_the_generator_of_search_events(kind, tmp_path):
+    """It ranks from 0 as `rank`, beside the object; its CSV has no nested names."""
+    queries, events = ubi(first=0)
+    for event in events:
+        inner = event["event_attributes"]
+        if "position" in inner:
+            inner["rank"] = inner.pop("position")["ordinal"]
+    rng = np.random.default_rng(4)
+    events = [events[k] for k in rng.permutation(len(events))]
+    files = [tmp_path / f"{name}.{kind}" for name in ("queries", "events")]
+    if kind == "ndjson":
+        for path, rows in zip(files, (queries, events), strict=True):
+            lines(path, rows)
+    else:
+        table = flat(events)
+        names = [name.rpartition(".")[2] for name in table.column_names]
+        pyarrow.csv.write_csv(flat(queries), files[0])
+        pyarrow.csv.write_csv(table.rename_columns(names), files[1])
+    found = import_events(files, tmp_path / "log", "ubi")
+    check(found, tmp_path / "log", first_position=0)
+
+
+def test_a_missing_item_is_said_of_the_file_of_events(tmp_path):
+    queries, events = ubi()
+    files = [lines(tmp_path / "q.jsonl", queries), tmp_path / "e.jsonl"]
+    for event in events:
+        event["event_attributes"] = {"sku": "7"}
+    lines(files[1], events)
+    with pytest.raises(ValueError, match=r"e\.jsonl: no column event_attributes\.obj"):
+        import_events(files, tmp_path / "log", "ubi")
+
+
 def test_dumps_that_wrap_documents_and_ranks_from_zero(tmp_path):
     queries, events = ubi(first=0)
     wrapped = [{"_index": "ubi", "_source": row} for row in [*queries, *events]]
