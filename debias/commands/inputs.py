@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from debias.commands.mirror import local
-from debias.commands.screen import messages, say, silenced
+from debias.commands.screen import messages, naming_urls, say, silenced
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData
@@ -121,7 +121,8 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
         given = [p.replace(kind=p.KEYWORD_ONLY) for p in [*given, _QUIET]]
 
         def called(**values: Any) -> None:
-            with silenced(values.pop("quiet")), messages(), local(values) as values:
+            quiet = silenced(values.pop("quiet"))
+            with quiet, naming_urls(), messages(), local(values) as values:
                 made = {
                     name: makers[name](**{p.name: values.pop(p.name) for p in group})
                     for name, group in groups.items()

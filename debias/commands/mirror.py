@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from debias.commands.screen import called
+
 _LAST = ("report.json", "manifest.json", "_import.json", "CURRENT")
 _STATE = "fetched.json"
 
@@ -34,6 +36,11 @@ def local(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
         mirror.put_back()
 
 
+def fetched(url: str) -> Path:
+    """A copy on disk of a file or folder of a store, which the command only reads."""
+    return _Mirror(url).fetch()
+
+
 class _Mirror:
     """A file or folder of a store and its copy in the cache."""
 
@@ -47,6 +54,7 @@ class _Mirror:
         digest = hashlib.blake2b(url.encode(), digest_size=12).hexdigest()
         self._home = cache_folder() / "stores" / digest
         self._copy = self._home / (remote.name or "root")
+        called(self._copy, str(remote))
 
     def fetch(self) -> Path:
         """The path of the copy, with what the store has."""

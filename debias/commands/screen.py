@@ -35,6 +35,35 @@ Version = Annotated[
 
 
 _quiet = ContextVar("quiet", default=False)
+_urls = ContextVar[dict[str, str] | None]("urls", default=None)
+
+
+@contextmanager
+def naming_urls() -> Iterator[None]:
+    """Has what is printed within name a URL where `called` says so."""
+    token = _urls.set({})
+    try:
+        yield
+    finally:
+        _urls.reset(token)
+
+
+def called(copy: Any, url: str) -> None:
+    """From now on, what is printed names the URL in place of its copy on disk."""
+    urls = _urls.get()
+    if urls is not None:
+        urls[str(copy)] = url
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, str):
+        for copy, url in (_urls.get() or {}).items():
+            value = value.replace(copy, url)
+    elif isinstance(value, dict):
+        return {key: _renamed(each) for key, each in value.items()}
+    elif isinstance(value, list | tuple):
+        return [_renamed(each) for each in value]
+    return value
 
 
 @contextmanager
@@ -57,7 +86,7 @@ def complain(text: str, err: bool = True) -> None:
     """Prints lines of text; what they quote from files cannot rule the terminal."""
     from debias.data.text import printable  # loads NumPy, which a help does not need
 
-    typer.echo(printable(text, kept="\n\t"), err=err)
+    typer.echo(printable(_renamed(text), kept="\n\t"), err=err)
 
 
 @contextmanager
@@ -143,7 +172,7 @@ def share_bar(label: str) -> Iterator[Callable[[float], None]]:
 
 def print_json(record: Any) -> None:
     """A record on standard output, one document."""
-    typer.echo(json.dumps(record, indent=1, default=_plain))
+    typer.echo(json.dumps(_renamed(record), indent=1, default=_plain))
 
 
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -158,7 +187,7 @@ def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
     from debias.training.results import tables
 
     console = Console(markup=False, highlight=False, emoji=False)
-    for made in tables(title, rows, console):
+    for made in tables(title, _renamed(rows), console):
         console.print(made)
 
 

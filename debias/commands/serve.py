@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from debias.commands import inputs
+from debias.commands.mirror import fetched
 from debias.commands.screen import FAILED
 from debias.commands.start import quiet_start
 
@@ -142,12 +143,12 @@ def serve(
     from debias.serve.guards import hosts_of
 
     hosts = hosts_of(access.host, access.names)
-    alone = _is_ranker(Path(versions))
-    if alone and ranker is not None:
+    alone = _ranker(versions)
+    if alone is not None and ranker is not None:
         raise ValueError(f"--ranker: {versions} is a ranker itself; leave out --ranker")
     application = running.Application(
-        None if alone else versions,
-        Path(versions) if alone else ranker,
+        versions if alone is None else None,
+        alone or ranker,
         int(body * 1e6),
         seconds,
         threads,
@@ -164,12 +165,24 @@ def serve(
         raise typer.Exit(FAILED)
 
 
-def _is_ranker(path: Path) -> bool:
-    """Whether a folder of debias train, or an export, is there."""
-    if path.suffix in (".onnx", ".keras", ".trees"):
-        return path.is_file()
-    trained = (path / "train.json").exists() and not (path / "learner").exists()
-    return trained or (path / "saved_model.pb").exists()
+def _ranker(path: str) -> Path | None:
+    """Where a ranker lies: a folder of debias train, or an export; None: there is none.
+
+    One in an object store is fetched.
+    """
+    from debias.data.stores import located, store_url
+
+    place = located(path)
+    if place.suffix in (".onnx", ".keras", ".trees"):
+        found = place.is_file()
+    else:
+        names = {each.name for each in place.iterdir()} if place.is_dir() else set()
+        trained = "train.json" in names and "learner" not in names
+        found = trained or "saved_model.pb" in names
+    url = store_url(path)
+    if not found:
+        return None
+    return Path(path) if url is None else fetched(url)
 
 
 def _running() -> Any:

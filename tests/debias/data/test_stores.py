@@ -18,6 +18,7 @@ from pyarrow import fs
 from typer.testing import CliRunner
 
 from debias.__main__ import app
+from debias.commands.serve import _ranker
 from debias.data import ClickLog, RankingData, Stream, fingerprint, read_batches
 from debias.data.events import import_events
 from debias.data.read_log import read_log
@@ -168,7 +169,8 @@ def test_commands_read_and_write_urls(server, put, tmp_path, monkeypatch):
     events = put("shop/events.csv", csv(pa.table(rows)))
     for name in ("lists", "lists.parquet"):
         out = server.url(f"made/{name}")
-        run("import", events, "-o", out)
+        said = json.loads(run("import", events, "-o", out, "--json").stdout)
+        assert said["path"] == f"{server.named}made/{name}"  # not that of the copy
         assert read_log(out).log.click.tolist() == [[False, True]]
     again = run("import", events, "-o", server.url("made/lists.parquet"), code=1)
     assert "exists; --force" in again.output
@@ -177,6 +179,17 @@ def test_commands_read_and_write_urls(server, put, tmp_path, monkeypatch):
     own = put("own/log.parquet", ClickLog([0], [[0, 1]], [[1, 0]]).write)
     found = json.loads(run("inspect", own, "--data", items, "--json").stdout)
     assert found["features"] == 1
+
+
+def test_a_ranker_of_a_store_is_served(server, put, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEBIAS_CACHE", str(tmp_path / "cache"))
+    for key in ("trained/train.json", "trained/ranker.keras", "exported/a.onnx"):
+        put(key, lambda path, key=key: path.write_text(key))
+    folder = _ranker(server.url("trained"))
+    assert (folder / "ranker.keras").read_text() == "trained/ranker.keras"
+    assert _ranker(server.url("exported/a.onnx")).read_text() == "exported/a.onnx"
+    for key in ("exported", "exported/b.onnx", "absent"):
+        assert _ranker(server.url(key)) is None
 
 
 def test_what_a_store_lacks_or_refuses_is_named(server, put):
