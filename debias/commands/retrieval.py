@@ -273,10 +273,11 @@ def _train(
     if policy == AUTO:
         policy, why = inferred.policy, str(inferred)
     recipes = [r._replace(config={**r.config, "repeat": policy}) for r in recipes]
-    name = recipes[0].tower if len(recipes) == 1 else "choosing"
     total = runs.work(log, recipes, epochs)
-    with bar(name, total, "events/s") as advance:
-        found = runs.train(out, log, recipes, epochs, hold_out, advance)
+    with bar("choosing", total, "events/s") as advance:
+        found = runs.train(
+            *(out, log, recipes, epochs, hold_out), advance, advance.rename
+        )
     report = {
         **found,
         **facts,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -105,14 +106,46 @@ def messages() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
+class Bar:
+    """Moves a progress bar on, and names what is at work.
+
+    The time left is that at the mean speed since the start, for parts of the work, such
+    as the candidates of a choice, differ in speed.
+    """
+
+    def __init__(self, label: str, total: float, shown: Any = None):
+        self._label, self._total, self._shown = label, total, shown
+        self._done = 0.0
+        self._begun = self._said = time.monotonic()
+        self._task = shown and shown.add_task(label, total=total, left="")
+
+    def __call__(self, step: float) -> None:
+        self._done += step
+        now, done = time.monotonic(), self._done
+        left = (now - self._begun) * max(self._total - done, 0.0) / max(done, 1e-9)
+        if self._shown:
+            text = f"{timedelta(seconds=round(left))} left"
+            self._shown.update(self._task, completed=done, left=text)
+        elif now - self._said >= EVERY and 0 < done < self._total:
+            share = done / self._total
+            say(f"{self._label}: {share:.0%}, {left:,.0f} s left", err=True)
+            self._said = now
+
+    def rename(self, label: str) -> None:
+        """Shows another label from now on."""
+        self._label = label
+        if self._shown:
+            self._shown.update(self._task, description=label)
+
+
 @contextmanager
-def bar(label: str, total: float, unit: str = "") -> Iterator[Callable[[float], None]]:
+def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
     """A bar with the time left on standard error; yields what moves it on.
 
     Where standard error is no screen, a line each `EVERY` seconds says the same.
     """
     if not sys.stderr.isatty():
-        yield _lines(label, total)
+        yield Bar(label, total)
         return
     from rich.console import Console
     from rich.progress import (
@@ -121,7 +154,6 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Callable[[float], 
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
 
     with Progress(
@@ -130,30 +162,12 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Callable[[float], 
         TaskProgressColumn(show_speed=True),
         TextColumn(unit),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
         disable=_quiet.get(),
         transient=True,
     ) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda step: progress.advance(task, step)
-
-
-def _lines(label: str, total: float) -> Callable[[float], None]:
-    """What says how far it is, for a file or a pipe."""
-    begun = said = time.monotonic()
-    done = 0.0
-
-    def advance(step: float) -> None:
-        nonlocal said, done
-        done += step
-        now = time.monotonic()
-        if now - said >= EVERY and 0 < done < total:
-            left = (now - begun) * (total - done) / done
-            say(f"{label}: {done / total:.0%}, {left:,.0f} s left", err=True)
-            said = now
-
-    return advance
+        yield Bar(label, total, progress)
 
 
 @contextmanager

@@ -58,6 +58,10 @@ def _nothing(amount: float) -> None:
     return
 
 
+def _unsaid(text: str) -> None:
+    return
+
+
 def read_log(
     source: str,
     columns: EventColumns,
@@ -114,6 +118,7 @@ def train(
     passes: int | None = None,
     hold_out: bool = False,
     progress: Callable[[int], None] = _nothing,
+    at: Callable[[str], None] = _unsaid,
 ) -> dict[str, Any]:
     """Trains in a folder from its last full pass, and saves the learner of each pass.
 
@@ -128,6 +133,7 @@ def train(
         hold_out: Whether to hold events out, as `selection.hold_out` does, and evaluate
             on them.
         progress: Called with the number of events done since the last call.
+        at: Called with a name of each part of the work when it begins.
 
     Returns:
         "tower", "recipe", "passes", "choice", "held_out", "beside" (baselines on what
@@ -148,11 +154,12 @@ def train(
             )
     recipe, choice = recipes[0], None
     if len(recipes) > 1 or passes is None:
-        choice = _chosen(folder / "choice.json", known, recipes, passes, progress)
+        choice = _chosen(folder / "choice.json", known, recipes, passes, progress, at)
         most = passes or selection.MAX_PASSES
         recipe, passes = recipe_of(choice["recipe"]), choice["passes"]
         progress((most - passes) * len(known))  # that the choice does not ask for
     assert passes is not None
+    at(f"training {recipe.tower}")
     learner, history = _trained(folder, known, recipe, passes, last, progress)
     repeat, judged, beside = _repeat(learner, recipe, last), None, []
     if held is not None:
@@ -205,11 +212,12 @@ def _chosen(
     recipes: Sequence[Recipe],
     passes: int | None,
     progress: Callable[[int], None],
+    at: Callable[[str], None],
 ) -> dict[str, Any]:
     """The choice of a file, made and written where it is not there yet."""
     if not path.exists():
         trials = path.with_name("trials")
-        found = select(log, recipes, passes, keep=trials, progress=progress)
+        found = select(log, recipes, passes, True, trials, progress, at)
         write_record(path, {**found._asdict(), "recipe": found.recipe._asdict()})
         shutil.rmtree(trials, ignore_errors=True)
     return read_record(path, list(Choice._fields))

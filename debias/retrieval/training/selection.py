@@ -65,6 +65,10 @@ def _nothing(events: int) -> None:
     return
 
 
+def _unsaid(text: str) -> None:
+    return
+
+
 class HeldOut(NamedTuple):
     """A log in two.
 
@@ -523,6 +527,7 @@ def select(
     compare: bool = True,
     keep: str | Path | None = None,
     progress: Callable[[int], None] = _nothing,
+    at: Callable[[str], None] = _unsaid,
 ) -> Choice:
     """Chooses among recipes by events held out of a log.
 
@@ -537,6 +542,7 @@ def select(
             set of candidates.
         progress: Called with the number of events that are done, or with work that
             takes as long as they: as much, in all, as `work` says.
+        at: Called with a name of each part of the work when it begins.
 
     Raises:
         ValueError: No event can be held out, or there is no candidate.
@@ -555,6 +561,8 @@ def select(
             progress(each)
             continue
         meter = _Meter(progress)
+        how = f"{recipe.tower} {recipe.history or ''}".strip()
+        at(f"{number + 1} of {len(recipes)}, {how}")
         try:
             trials.append(trial(recipe, held, passes, meter, parts))
         except Diverged as error:
@@ -576,6 +584,7 @@ def select(
     trials = sorted(trials, key=lambda each: -float(each.values.mean()))
     best, rows = trials[0], []
     if compare:
+        at("baselines")
         repeat = best.recipe.training_config().repeat
         for name, settings, values in rivals(held, repeat, progress):
             ahead = row(name, values - best.values)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -100,3 +101,33 @@ def test_a_pipe_gets_lines_of_progress(capsys, monkeypatch):
             advance(50.0)
     captured = capsys.readouterr()
     assert captured.err == "training: 50%, 12 s left\n" and captured.out == ""
+
+
+def test_the_time_left_is_that_of_all_parts_at_their_mean_speed(capsys, monkeypatch):
+    clock = iter([0.0, 100.0, 110.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    with screen.bar("candidate 1 of 2", 400.0) as advance:
+        advance(100.0)
+        advance.rename("candidate 2 of 2")
+        advance(100.0)  # ten times as fast
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "candidate 1 of 2: 25%, 300 s left"
+    assert second == "candidate 2 of 2: 50%, 110 s left"
+
+
+def test_a_screen_shows_what_is_at_work_and_the_time_left(monkeypatch):
+    clock = iter([0.0, 3600.0])
+    shown = []
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    rich = SimpleNamespace(
+        add_task=lambda label, **how: shown.append((label, how)) or 7,
+        update=lambda task, **how: shown.append((task, how)),
+    )
+    bar = screen.Bar("reading", 4.0, rich)
+    bar(1.0)
+    bar.rename("training")
+    assert shown == [
+        ("reading", {"total": 4.0, "left": ""}),
+        (7, {"completed": 1.0, "left": "3:00:00 left"}),
+        (7, {"description": "training"}),
+    ]

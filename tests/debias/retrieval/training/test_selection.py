@@ -131,7 +131,14 @@ def test_additions_share_the_products_and_change_nothing_else(policy):
 
 def test_the_best_candidate_is_chosen_and_rivals_are_compared_by_users():
     recipes = candidates(RECIPE, ["fm", "mind"])
-    choice = select(LOG, recipes, passes=2)
+    said: list[str] = []
+    choice = select(LOG, recipes, passes=2, at=said.append)
+    assert said == [
+        "1 of 3, fm recency",
+        "2 of 3, fm mean",
+        "3 of 3, mind",
+        "baselines",
+    ]
     tried = [trial(each, hold_out(LOG), 2) for each in recipes]
     best = max(tried, key=lambda each: each.values.mean())
     assert (choice.recipe, choice.passes) == (best.recipe, best.passes)
