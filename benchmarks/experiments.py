@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.plan import Table
-from benchmarks.questions import graph, horizons, kinds, offline, production
+from benchmarks.questions import (
+    contexts,
+    graph,
+    horizons,
+    kinds,
+    layouts,
+    offline,
+    production,
+)
 from benchmarks.ranking import (
     columns,
     coverage,
@@ -206,7 +214,10 @@ RETRIEVAL = (
     *(recipes.TABLE, *retrieval.TABLES, clicks.TABLE),
     *(two_targets.TABLE, updates.TABLE),
 )
-QUESTIONS = tuple(each.TABLE for each in (horizons, offline, graph, kinds, production))
+QUESTIONS = tuple(
+    each.TABLE
+    for each in (horizons, offline, graph, kinds, contexts, layouts, production)
+)
 
 TABLES: dict[str, Table] = {
     table.name: table

@@ -44,6 +44,7 @@ from .models import PositionOnly as PositionOnly
 from .models import Product as Product
 from .models import Ranker as Ranker
 from .models import RegressionEM as RegressionEM
+from .models import TrustBiased as TrustBiased
 from .models import ranker as ranker
 from .models.batches import batches as batches
 from .models.export import export as export

@@ -45,6 +45,10 @@ PRESETS: Mapping[str, Preset] = {
         "P(click) = P(examined) P(attracted), position-based model (PAL)",
         f"{_BUILDERS}.product",
     ),
+    "trust": Preset(
+        "product in which trusted places are clicked beside attraction (trust bias)",
+        f"{_BUILDERS}.trust",
+    ),
     "product_linear": Preset(
         "the product with relevance linear in the features, for few queries",
         f"{_BUILDERS}.product_linear",

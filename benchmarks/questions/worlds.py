@@ -70,6 +70,7 @@ def logged(
     policy: MakePolicy,
     sessions: int,
     seed: int,
+    list_size: int = LIST_SIZE,
 ) -> World:
     """A log of each split: of the second a quarter of the sessions of the others.
 
@@ -80,6 +81,7 @@ def logged(
         policy: From a ranker to what shows its lists.
         sessions: To learn from, and to test on.
         seed: Of all three logs.
+        list_size: Items of a list.
     """
     splits = []
     counts = (sessions, sessions // 4, sessions)
@@ -88,7 +90,7 @@ def logged(
     ):
         shown = policy(_giving(score))
         own = part_seed(seed, place, len(counts))
-        log = simulate(part.data, shown, crowd, count, own, LIST_SIZE)
+        log = simulate(part.data, shown, crowd, count, own, list_size)
         splits.append(Split(part.data, score, log))
     train, validation, test = splits
     return World(crowd, train, validation, test)

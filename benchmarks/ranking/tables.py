@@ -211,7 +211,7 @@ ESTIMATORS = (
     *("doubly_robust_known", "ips_known_softmax", "ips_estimated_softmax"),
     *("affine_known_softmax", "dual_learning", "regression_em", "pair_debias"),
     *("control_function", "control_function_softmax", "upe", "ips_dcm_softmax"),
-    *("product", "additive", "mixture", "listwise", "listwise_mixture"),
+    *("product", "trust", "additive", "mixture", "listwise", "listwise_mixture"),
 )
 CORRECTIONS = Table(
     name="estimators",

@@ -16,6 +16,9 @@
 | `xpa_own`, `xpa_places`, `xpa_relevance` | both attentions: none, or one of them |
 | `xpa_self` | attention to others alone |
 | `xpa_positions` | rows and columns: the number of the place alone |
+| `xpa_items` | attention by places alone: the relevance of both items counts |
+| `product_position` | all layout columns: the position alone |
+| `product_crossed`, `additive_crossed` | a sum over columns: position by device |
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +30,9 @@ from keras import ops
 
 from benchmarks.ranking.settings import part_seed
 from debias.data.layout import Layout
+from debias.engine.tensors import rowwise
 from debias.layers import BiasTower, Tower
+from debias.losses.lists import exact
 from debias.models import (
     XPA,
     Additive,
@@ -46,7 +51,8 @@ from debias.models.builders import (
     relevance,
     softmax_naive,
 )
-from debias.types import Tensor
+from debias.models.click_model import on_rows, to_cells
+from debias.types import Batch, Tensor
 
 Kind = Callable[[keras.layers.Layer, keras.layers.Layer], ClickModel]
 
@@ -126,6 +132,40 @@ def xpa(
     return XPA(relevance(seed, EMBEDDING), place, seed=seed, **options)
 
 
+class ReadingXPA(XPA):
+    """XPA whose attention reads the relevance of both items beside their places."""
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        h = to_cells(on_rows(self.relevance, batch["features"], training), batch)
+        z = self.bias(batch, training=training)
+        logit = exact(rowwise(self.own_relevance, h) + rowwise(self.own_place, z))
+        both = ops.concatenate([z, h], axis=-1)
+        for name, attention in self.heard.items():
+            heard, _ = attention(h if name == "relevance" else z, both, batch["mask"])
+            logit += exact(heard)
+        return ops.squeeze(logit, -1)
+
+    def attention(self, batch: Batch) -> Tensor:
+        h = to_cells(on_rows(self.relevance, batch["features"], False), batch)
+        both = ops.concatenate([self.bias(batch), h], axis=-1)
+        return self.heard["relevance"].weights_between(both, batch["mask"])
+
+
+def xpa_items(layout: Layout, seed: int) -> XPA:
+    place = BiasTower(layout.columns, out=EMBEDDING, init_std=INIT_STD, seed=seed)
+    return ReadingXPA(relevance(seed, EMBEDDING), place, EMBEDDING // 2, seed=seed)
+
+
+def product_position(layout: Layout, seed: int) -> ClickModel:
+    place = BiasTower({"position": layout.columns["position"]}, seed=seed)
+    return Product(relevance(seed), place)
+
+
+def crossed(kind: Kind, layout: Layout, seed: int) -> ClickModel:
+    pair = ("position", "device")
+    return kind(relevance(seed), BiasTower(layout.columns, seed=seed, cross=(pair,)))
+
+
 VARIANTS: Mapping[str, Callable[[Layout, int], ClickModel]] = {
     "mixture_context": mixture_context,
     "mixture_2": partial(mixture, parts=(Product,) * 2),
@@ -144,6 +184,10 @@ VARIANTS: Mapping[str, Callable[[Layout, int], ClickModel]] = {
     "xpa_relevance": partial(xpa, hears=("relevance",)),
     "xpa_self": partial(xpa, attend_self=True),
     "xpa_positions": partial(xpa, columns=("position",)),
+    "xpa_items": xpa_items,
+    "product_position": product_position,
+    "product_crossed": partial(crossed, Product),
+    "additive_crossed": partial(crossed, Additive),
 }
 """Variants by name.
 

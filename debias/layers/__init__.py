@@ -2,7 +2,13 @@
 
 from debias.layers.attention import CrossPositionAttention
 from debias.layers.bias import BiasTower
-from debias.layers.combination import Bilinear, additive, dot, product
+from debias.layers.combination import (
+    Bilinear,
+    additive,
+    dot,
+    product,
+    trust_biased,
+)
 from debias.layers.features import Features
 from debias.layers.reversal import GradientReversal, reversed_gradient
 from debias.layers.shared import SharedBottom
@@ -22,4 +28,5 @@ __all__ = [
     "product",
     "reversed_gradient",
     "symlog",
+    "trust_biased",
 ]

@@ -42,6 +42,22 @@ def product(relevance: Tensor, bias: Tensor) -> Tensor:
     return relevance - ops.softplus(ops.softplus(relevance) - bias)
 
 
+def trust_biased(relevance: Tensor, bias: Tensor, trust: Tensor) -> Tensor:
+    """logit of P(click) = sigmoid(bias) (1 - sigmoid(-relevance) sigmoid(-trust)).
+
+    Once seen, an item is clicked because it is wanted or because the place is trusted.
+    Neither happens with probability sigmoid(-relevance) sigmoid(-trust), so that the
+    logit of what remains is -product(-relevance, -trust).
+
+    Source: after Agarwal et al., Addressing Trust Bias for Unbiased Learning-to-Rank,
+    WWW 2019.
+
+    >>> round(float(ops.sigmoid(trust_biased(0.0, 0.0, 0.0))), 6)  # 1/2 (1 - 1/2 * 1/2)
+    0.375
+    """
+    return product(-product(-relevance, -trust), bias)
+
+
 def dot(relevance: Tensor, bias: Tensor) -> Tensor:
     """logit P(click) = sum_d relevance_d bias_d, embeddings `(..., D)` to `(...)`.
 

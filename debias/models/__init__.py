@@ -27,6 +27,7 @@ from debias.models.towers import (
     PositionFeature,
     PositionOnly,
     Product,
+    TrustBiased,
 )
 from debias.models.xpa import XPA
 
@@ -52,6 +53,7 @@ __all__ = [
     "Product",
     "Ranker",
     "RegressionEM",
+    "TrustBiased",
     "WatchComponents",
     "ranker",
 ]

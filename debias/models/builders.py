@@ -10,6 +10,7 @@ import keras
 
 from debias.data.kinds import Features as Kinds
 from debias.data.layout import Layout
+from debias.engine.seeds import seed_at
 from debias.layers import BiasTower, Features, SharedBottom, Tower
 from debias.models import (
     XPA,
@@ -24,6 +25,7 @@ from debias.models import (
     Naive,
     PositionFeature,
     Product,
+    TrustBiased,
 )
 
 HIDDEN = (64, 32)
@@ -82,6 +84,13 @@ def additive(layout: Layout, seed: int) -> ClickModel:
 
 def product(layout: Layout, seed: int) -> ClickModel:
     return Product(relevance(seed, kinds=layout.kinds), bias(layout, seed=seed))
+
+
+def trust(layout: Layout, seed: int) -> ClickModel:
+    trusted = bias(layout, seed=seed_at(seed, 1))
+    return TrustBiased(
+        relevance(seed, kinds=layout.kinds), bias(layout, seed=seed), trusted
+    )
 
 
 def position_feature(layout: Layout, seed: int) -> ClickModel:

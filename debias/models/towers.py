@@ -5,6 +5,7 @@
 | `Naive` | r(x) | r(x) |
 | `PositionFeature` | r(x, e(place)) | r(x, e(reference)) |
 | `Product` | logit of sigmoid(r(x)) sigmoid(g(place)) | r(x) |
+| `TrustBiased` | logit of s(g(place)) (1 - s(-r(x)) s(-t(place))), s = sigmoid | r(x) |
 | `Additive` | r(x) + g(place) | r(x) |
 | `Dot` | r(x) . e(place) | P(click) over the reference places |
 | `BilinearModel` | r'Be + b_r.r + b_e.e + b | the same |
@@ -24,7 +25,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from debias.layers import Bilinear, additive, dot, product
+from debias.layers import Bilinear, additive, dot, product, trust_biased
 from debias.losses.lists import exact
 from debias.models.click_model import (
     ClickModel,
@@ -151,6 +152,70 @@ class Product(TwoTowerClickModel):
 
     def combine(self, relevance: Tensor, bias: Tensor) -> Tensor:
         return product(relevance, bias)
+
+
+@keras.saving.register_keras_serializable(package="debias")
+class TrustBiased(ClickModel):
+    """P(click) = sigmoid(g(place)) (1 - sigmoid(-r(x)) sigmoid(-t(place))); ranks by r.
+
+    A user who sees an item clicks it because it is attractive, sigmoid(r), or because
+    the place is trusted, sigmoid(t). In attraction this is affine,
+
+        P(click) = alpha attraction + beta,
+        alpha = sigmoid(g) sigmoid(-t),    beta = sigmoid(g) sigmoid(t),
+
+    as the affine correction of trust bias has it; here both are learned with r. Clicks
+    alone tell attraction only up to such a map: if attraction has a floor, it may be
+    taken for trust that all places share. The ranking is the same.
+
+    Args:
+        relevance: Layer `(..., F)` to `(..., 1)`.
+        bias: Layer from the batch's dict to `(batch, list_size, 1)`, for examination.
+        trust: Another, for clicks by trust. Where it starts far below 0, as by the
+            `center` of `BiasTower`, the model is close to `Product`, and learns trust
+            slowly.
+
+    Source: after Agarwal et al., Addressing Trust Bias for Unbiased Learning-to-Rank,
+    WWW 2019, and Vardasbi et al., When Inverse Propensity Scoring does not Work, CIKM
+    2020.
+
+    >>> import numpy as np
+    >>> from debias.layers import BiasTower, Tower
+    >>> bias, trust = BiasTower({"position": 10}), BiasTower({"position": 10})
+    >>> model = TrustBiased(Tower(), bias, trust)
+    >>> batch = {"features": np.zeros((2, 10, 5)), "position": np.ones((2, 10), int)}
+    >>> model(batch).shape[1]
+    10
+    """
+
+    def __init__(
+        self,
+        relevance: keras.layers.Layer,
+        bias: keras.layers.Layer,
+        trust: keras.layers.Layer,
+        **kwargs: Any,
+    ):
+        arguments = {"relevance": relevance, "bias": bias, "trust": trust}
+        super().__init__(arguments, **kwargs)
+        self.relevance = relevance
+        self.bias = bias
+        self.trust = trust
+
+    def call(self, batch: Batch, training: bool = False) -> Tensor:
+        relevance = on_rows(self.relevance, batch["features"], training)
+        bias = self.bias(batch, training=training)
+        trust = self.trust(batch, training=training)
+        return trust_biased(
+            to_cells(only_output(self.relevance, relevance), batch),
+            only_output(self.bias, bias),
+            only_output(self.trust, trust),
+        )
+
+    def score(self, features: Tensor) -> Tensor:
+        return only_output(self.relevance, on_rows(self.relevance, features))
+
+    def intercepts(self) -> list[tuple[Any, Any]]:
+        return intercepts_of(self.relevance)
 
 
 @keras.saving.register_keras_serializable(package="debias")

@@ -28,6 +28,7 @@ from debias import metrics
 from debias.data.layout import layout_of
 from debias.losses import click_cross_entropy
 from debias.models.batches import batches
+from debias.presets import PRESETS
 from debias.propensity import policy_weights
 from debias.training import TrainingConfig
 from simulators.clicks import item_attraction
@@ -125,13 +126,25 @@ def ungraded(split):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_predict_clicks_and_rank_by_features(name):
-    world = protocol.world("context", 3, None, TINY)
+    crowd = "device" if name.endswith("crossed") else "context"
+    world = protocol.world(crowd, 3, None, TINY)
     model = VARIANTS[name](layout_of(world.train.log), 3)
     batch, clicks = next(iter(batches(world.test.log, world.test.data, 16)))
     outputs = model(batch)
     assert model.click_logits(batch, outputs).shape == clicks.shape
     assert np.isfinite(model.session_losses(batch, clicks, outputs)).all()
     assert model.score(batch["features"]).shape == clicks.shape
+
+
+def test_attention_that_reads_items_changes_with_them():
+    world = protocol.world("grid", 3, None, TINY)
+    batch, _ = next(iter(batches(world.test.log, world.test.data, 16)))
+    layout, other = layout_of(world.train.log), dict(batch, features=-batch["features"])
+    for build, reads in ((PRESETS["xpa"].build, False), (VARIANTS["xpa_items"], True)):
+        model = build(layout, 3)
+        model(batch)
+        before, after = (np.asarray(model.attention(b)) for b in (batch, other))
+        assert np.allclose(before, after) is not reads
 
 
 def test_every_row_of_a_table_can_be_built():

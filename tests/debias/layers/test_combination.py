@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from debias.layers import Bilinear, additive, dot, product
+from debias.layers import Bilinear, additive, dot, product, trust_biased
 from tests.gradient import gradient
 
 
@@ -31,6 +31,27 @@ def test_product_gradient_by_hand_where_the_logits_tie():
     # d/dr logit(s(r) s(b)) = (1 - s(r)) / (1 - s(r) s(b)), at 0: (1/2) / (3/4)
     slope = gradient(lambda relevance: product(relevance, 0.0), [0.0])
     np.testing.assert_allclose(slope, [2 / 3], rtol=1e-6)
+
+
+def test_trust_biased_by_hand():
+    # Seen (s(1)) and either wanted (s(-2)) or trusted (s(.5)), as inclusion, exclusion.
+    seen, wanted, trusted = (1 / (1 + exp(-x)) for x in (1.0, -2.0, 0.5))
+    p = seen * (wanted + trusted - wanted * trusted)
+    np.testing.assert_allclose(
+        run(trust_biased, -2.0, 1.0, 0.5), log(p / (1 - p)), 1e-5
+    )
+
+
+def test_trust_biased_is_affine_in_attraction_and_a_product_without_trust():
+    wanted = np.array([0.1, 0.4, 0.7])
+    logits = run(trust_biased, np.log(wanted / (1 - wanted)), 0.3, -1.2)
+    p = 1 / (1 + np.exp(-logits))
+    alpha = 1 / (1 + exp(-0.3)) * (1 - 1 / (1 + exp(1.2)))
+    np.testing.assert_allclose(np.diff(p), alpha * np.diff(wanted), rtol=1e-5)
+    r, b = np.random.default_rng(1).normal(0, 3, (2, 50))
+    np.testing.assert_allclose(
+        run(trust_biased, r, b, -60.0), run(product, r, b), atol=1e-4
+    )
 
 
 def test_additive_and_dot_by_hand():

@@ -25,6 +25,7 @@ from debias.models import (
     PositionOnly,
     Product,
     RegressionEM,
+    TrustBiased,
 )
 
 POSITIONS = 6
@@ -79,6 +80,7 @@ CLICK_MODELS = {
         r(s, 1, WIDTH + 3), bias(s, 3, 0.15)
     ),
     "product": lambda s, r=relevance: Product(r(s), bias(s)),
+    "trust": lambda s, r=relevance: TrustBiased(r(s), bias(s), bias(s + 1)),
     "additive": lambda s, r=relevance: Additive(r(s), bias(s, dropout=0.1)),
     "disentangled": lambda s, r=relevance: Disentangled(
         r(s), bias(s, 3), dropout=0.2, strength=0.5, seed=s

@@ -1,0 +1,92 @@
+"""Which combination of relevance and bias is right where bias differs by device?
+
+Protocol, fixed before any result was looked at:
+
+1. Small worlds, 10,000 sessions of the production ranker, 60% of them on a phone and
+   40% on a desktop. Populations:
+
+   | crowd | phone | desktop |
+   |---|---|---|
+   | `alike` | position-based | the same |
+   | `scaled` | position-based | half of that examination at every rank |
+   | `depths` | position-based, 1 / k^1.5 | position-based, 1 / k^.5 |
+   | `trusting` | clicks the top without looking (trust bias) | position-based |
+   | `odds` | the rank moves the odds, by 1 / k^1.5 | by 1 / k^.5 |
+
+2. Rows as `debias.fit` fits them with its defaults, but in batches of 128:
+   `product_position` is not told the device; `product` adds a bias of the device to
+   that of the position; `product_crossed` has one for each pair of them; `additive` and
+   `additive_crossed` likewise; `trust` learns trust beside examination; `bilinear`,
+   `mixture` and `listwise` as elsewhere. `production` goes on as it is.
+3. NDCG@5 by grades and exact clicks to expect on the test queries; click likelihood on
+   10,000 test sessions.
+4. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's correction is over all
+   differences of the table.
+"""
+
+from typing import TYPE_CHECKING
+
+from benchmarks.harness.plan import Table
+from benchmarks.questions.trials import LOGGING, OnCrowd
+
+if TYPE_CHECKING:
+    from simulators.behaviours import Behaviour
+    from simulators.populations import Population
+
+SESSIONS = 10_000
+PHONE, DESKTOP = 1, 2
+CROWDS = ("alike", "scaled", "depths", "trusting", "odds")
+ROWS = (
+    *("softmax_naive", "listwise", "product_position", "product", "product_crossed"),
+    *("trust", "additive", "additive_crossed", "bilinear", "mixture"),
+)
+
+
+def users(name: str) -> "tuple[Behaviour, Behaviour]":
+    """Who clicks on a phone, and who on a desktop."""
+    from simulators.behaviours import (
+        EYE_TRACKING,
+        LogitAdditive,
+        PositionBased,
+        power_law,
+        trust_oosterhuis,
+    )
+
+    steep, flat = power_law(1.5), power_law(0.5)
+    half = tuple(theta / 2 for theta in EYE_TRACKING)
+    return {
+        "alike": (PositionBased(), PositionBased()),
+        "scaled": (PositionBased(), PositionBased(half)),
+        "depths": (PositionBased(steep), PositionBased(flat)),
+        "trusting": (trust_oosterhuis(), PositionBased()),
+        "odds": (LogitAdditive(steep), LogitAdditive(flat)),
+    }[name]
+
+
+def crowd(name: str) -> "Population":
+    """The crowd of that name, on both devices."""
+    from simulators.populations import Population, Situation, by_device
+
+    phone, desktop = users(name)
+    return Population(
+        by_device(1.0, {PHONE: phone, DESKTOP: desktop}),
+        (Situation(0.6, device=PHONE), Situation(0.4, device=DESKTOP)),
+    )
+
+
+TABLE = Table(
+    name="contexts",
+    title="Bias that differs by device, by how it meets relevance",
+    experiments=tuple(
+        OnCrowd(row, name, crowd, SESSIONS)
+        for name in CROWDS
+        for row in (*ROWS, LOGGING)
+    ),
+    metrics=("ndcg@5", "ndcg@10", "expected_clicks", "click_log_likelihood"),
+    baseline="softmax_naive",
+    paired=("ndcg@5", "expected_clicks", "click_log_likelihood"),
+    clicks="click_log_likelihood",
+    bounds=(LOGGING,),
+    first_seed=100,
+    holm=True,
+)

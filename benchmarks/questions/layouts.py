@@ -1,0 +1,72 @@
+"""What does attention to neighbours buy, by layout, and should it read items?
+
+Protocol, fixed before any result was looked at:
+
+1. Small worlds, 10,000 sessions of the production ranker. Populations: `list`, one
+   column of ten; `2x5`, `5x2` and `3x4`, grids of so many rows and columns, where
+   attractive cells draw attention from their neighbours, more within a row than across
+   rows; `carousel`, two rows of five that are swiped independently, where no cell
+   draws attention from another.
+2. Rows as `debias.fit` fits them with its defaults, but in batches of 128. `xpa_own`
+   is XPA without neighbours; `xpa_places` hears that neighbours are there,
+   `xpa_relevance` hears their relevance, `xpa` both. In all of them attention hangs on
+   the layout alone. In `xpa_items` it reads the relevance of both items as well, with
+   queries and keys of half the size: 272 weights of attention where `xpa` has 288.
+   `production` goes on as it is.
+3. NDCG@5 by grades and exact clicks to expect on the test queries; click likelihood on
+   10,000 test sessions; `attention_correlation` is Spearman's correlation of attention
+   with the true influence of cells on each other, in one test session.
+4. Ten seeds from 100 on; the baseline is `xpa_own`; Holm's correction is over all
+   differences of the table.
+"""
+
+from typing import TYPE_CHECKING
+
+from benchmarks.harness.plan import Table
+from benchmarks.questions.trials import LOGGING, OnCrowd
+
+if TYPE_CHECKING:
+    from simulators.populations import Population
+
+SESSIONS = 10_000
+SIZES = {"list": 10, "2x5": 10, "5x2": 10, "3x4": 12, "carousel": 10}
+ROWS = (
+    *("softmax_naive", "additive", "xpa_own", "xpa_places"),
+    *("xpa_relevance", "xpa", "xpa_items"),
+)
+
+
+def crowd(name: str) -> "Population":
+    """Who reads the layout of that name."""
+    from simulators.behaviours import Carousel, Grid
+    from simulators.populations import Population
+
+    reader = {
+        "list": Grid(columns=1, slower=1.0, skip=0.0, across=1.0),
+        "2x5": Grid(columns=5),
+        "5x2": Grid(columns=2),
+        "3x4": Grid(columns=4),
+        "carousel": Carousel(columns=5),
+    }[name]
+    return Population(((1.0, reader),))
+
+
+TABLE = Table(
+    name="layouts",
+    title="What attention to neighbours buys, by layout",
+    experiments=tuple(
+        OnCrowd(row, name, crowd, SESSIONS, size)
+        for name, size in SIZES.items()
+        for row in (*ROWS, LOGGING)
+    ),
+    metrics=(
+        *("ndcg@5", "expected_clicks", "click_log_likelihood"),
+        "attention_correlation",
+    ),
+    baseline="xpa_own",
+    paired=("ndcg@5", "expected_clicks", "click_log_likelihood"),
+    clicks="click_log_likelihood",
+    bounds=(LOGGING,),
+    first_seed=100,
+    holm=True,
+)

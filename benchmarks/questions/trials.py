@@ -1,0 +1,49 @@
+"""A model of the tables of rankers on a small world, held against the truth."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.harness.memory import forget
+from benchmarks.questions.settings import config, learning
+
+if TYPE_CHECKING:
+    from simulators.populations import Population
+
+LOGGING = "production"  # the row that goes on with the ranker that made the log
+
+
+@dataclass(frozen=True)
+class OnCrowd:
+    """One row on the clicks of one crowd.
+
+    Attributes:
+        row: A learning row of `benchmarks.ranking.learners`, or `LOGGING`.
+        population: The name of the crowd.
+        crowds: A function of a module, from that name to who clicks.
+        sessions: To learn from, and to test on.
+        list_size: Items of a list.
+    """
+
+    row: str
+    population: str
+    crowds: "Callable[[str], Population]"
+    sessions: int
+    list_size: int = 10
+
+    def settings(self) -> dict[str, Any]:
+        return {"sessions": self.sessions, "list_size": self.list_size, **learning()}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        from benchmarks.questions.worlds import logged, parts, stochastic
+        from benchmarks.ranking.protocol import ranking_metrics
+        from benchmarks.ranking.rows import measure
+
+        forget()
+        crowd, three = self.crowds(self.population), parts(seed)
+        scores = [part.production for part in three]
+        size = self.sessions, seed, self.list_size
+        found = logged(crowd, three, scores, stochastic, *size)
+        if self.row == LOGGING:
+            return ranking_metrics(found, found.test.logging)
+        return measure(self.row, found, config(seed))
