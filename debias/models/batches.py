@@ -1,9 +1,8 @@
-"""From a click log to training batches: features stay in one table, found by index.
+"""Training batches from a click log; features stay in one table and are gathered.
 
-The log holds item numbers. A step of the pipeline draws a batch of sessions, from the
-log in memory or from shards on disk. It then takes the rows of the feature table that
-their items name. So a million sessions cost the memory of their indices at most, and no
-feature is stored twice.
+The log holds item numbers. The pipeline draws a batch of sessions, from the log in
+memory or from shards on disk. Then it gathers the feature rows of their items. So a
+million sessions need memory only for their indices, and no feature is stored twice.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -45,43 +44,44 @@ def batches(
     weight: np.ndarray | None = None,
     packed: bool = False,
 ) -> tf.data.Dataset:
-    """Batches `(batch, clicks)` of `log`, ready for `fit`, `evaluate` and `predict`.
+    """Batches `(batch, clicks)` of a log, for `fit`, `evaluate` and `predict`.
 
     Args:
         log: Sessions whose `item` indexes the items of `data`; or the Parquet file or
             folder of such a log, which is then streamed and never loaded, see
             `debias.data.shuffled_batches`.
         data: The items' features, shared by all batches.
-        batch_size: Sessions a batch; the last may be smaller.
-        shuffle: Draws a new order of all sessions for every epoch. The order of a
-            streamed log is uniform up to a million sessions; a longer one is shuffled
-            by its row groups and within stretches of a million.
-        seed: Names the orders: the same seed gives the same batches.
-        preprocess: Layer that the feature table passes once, such as `Standardize`; the
-            ranker that serves takes the same one.
-        weight: (S, L) what each cell of `log` weighs in the loss, such as the `weight`
-            of `debias.propensity.policy_weights`; what padding cells hold is not read.
-            Only for a log in memory.
-        packed: Has the click models of this library put each distinct item of a batch
-            through their towers once, however often it was shown, and padding not at
-            all; with dropout, all places that show an item drop the same. There are as
-            many rows as distinct items, so it is not for XLA, nor for JAX, which
-            compile for each number.
+        batch_size: Sessions per batch; the last batch may be smaller.
+        shuffle: Whether to draw a new order of all sessions for every epoch. For a
+            streamed log, the order is uniform up to a million sessions. A longer
+            streamed log is shuffled by row groups, and within windows of a million
+            sessions.
+        seed: Random seed of the orders: the same seed gives the same batches.
+        preprocess: Layer applied once to the feature table, such as `Standardize`. Give
+            the same layer to `ranker`.
+        weight: (S, L) loss weight of each cell of `log`, such as the `weight` of
+            `debias.propensity.policy_weights`. Values at padding are ignored. Only for
+            a log in memory.
+        packed: Whether the towers encode each distinct item of a batch once, and
+            padding never. With dropout, all places that show an item share one mask.
+            The number of rows varies with the number of distinct items, so packed
+            batches do not suit XLA or JAX, which compile for each shape.
 
     Returns:
-        Dataset of a dict with `features` (batch, list_size, F) float32, `position`
+        Dataset of pairs: a dict and the clicks, (batch, list_size) float32, -1 at
+        padding. The dict has `features` (batch, list_size, F) float32, `position`
         (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
-        `weight` (batch, list_size) float32 if it was given, and the log's `row`,
-        `column`, `device`, `context`, presentation columns and targets, by their names
-        and with as many axes, where it has them; and of clicks (batch,
-        list_size) float32, -1 at padding. If packed, `features` are (U, F), the rows of
-        the batch's U distinct items, and `cell` (batch, list_size) int32 says which of
-        them a cell shows, at padding any.
+        and `weight` (batch, list_size) float32 if given. It also has the log's `row`,
+        `column`, `device`, `context`, presentation columns and targets, by name and
+        with as many axes as in the log. If packed, `features` are (U, F), the rows of
+        the batch's U distinct items. `cell` (batch, list_size) int32 then gives the row
+        of each cell; at padding it is arbitrary.
 
     Raises:
-        ValueError: If the log is empty or names an item that `data` lacks, of which a
-            streamed log TensorFlow raises its own error when it gets there; if `weight`
-            is not one finite number, 0 or more, for each cell, or the log is streamed.
+        ValueError: The log is empty or names an item that `data` lacks; `weight` does
+            not have one finite number of at least 0 for each cell, or is given for a
+            streamed log. If a streamed log names an unknown item, TensorFlow raises its
+            own error when it reads the item.
 
     >>> data = RankingData(np.zeros((3, 2), "float32"), None, np.array([0, 3]))
     >>> log = ClickLog(query=[0], item=[[2, 0, -1]], click=[[True, False, False]])
@@ -121,7 +121,7 @@ def log_batches(
     weight: np.ndarray | None = None,
     packed: bool = False,
 ) -> "LogBatches":
-    """`batches` of a log in memory, for a compiled loop wherever TensorFlow runs."""
+    """As `batches` for a log in memory; on TensorFlow, a compiled loop can run them."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if log.sessions == 0:
@@ -167,7 +167,7 @@ def _pipeline(
 
 
 class Epoch(NamedTuple):
-    """A log in memory in the order of an epoch: a step can make its own batch of it."""
+    """A log in memory in the order of an epoch, from which a step makes its batch."""
 
     columns: Cells  # of all sessions
     table: tf.Tensor
@@ -182,15 +182,15 @@ class Epoch(NamedTuple):
         return _batch(cells, self.table, self.packed)
 
     def batch(self, place: tf.Tensor) -> tuple[Cells, tf.Tensor]:
-        """The batch at a place of the epoch, 0 the first."""
+        """The batch with this number in the epoch, from 0."""
         first = place * self.batch_size
         return self.batch_of(self.order[first : first + self.batch_size])
 
 
 class LogBatches(tf.data.Dataset):
-    """The batches of a log in memory, which a compiled loop can make by itself.
+    """Batches of a log in memory, which a compiled loop can make by itself.
 
-    `pipeline` makes the same beside the steps, as Keras asks for them.
+    `pipeline` makes the same batches for Keras, in parallel to the training steps.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class LogBatches(tf.data.Dataset):
         return self.pipeline.element_spec
 
     def executions(self, size: int) -> Generator[Execution]:
-        """As `debias.engine.steps.MakesExecutions` has it, in the orders of Keras."""
+        """Implements `debias.engine.steps.MakesExecutions`, in the same orders as Keras."""
         steps = int(self.cardinality())
         while True:
             epoch = self._epoch(next(iter(self._draws)))
@@ -227,7 +227,7 @@ _TABLES: WeakKeyDictionary[RankingData, tf.Tensor] = WeakKeyDictionary()
 
 
 def shareable(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty float32 array whose memory a tensor can have, too: see `share`."""
+    """An empty float32 array whose memory a tensor can share: see `share`."""
     size = int(np.prod(shape)) * 4
     raw = np.empty(size + ALIGNED, np.uint8)
     start = -raw.ctypes.data % ALIGNED
@@ -235,11 +235,11 @@ def shareable(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def share(data: RankingData) -> None:
-    """Has all batches of this data read its features where they are, without a copy.
+    """Lets all batches of this data read its features in place, without a copy.
 
     Args:
-        data: Features never change. On a GPU, or where they are not `shareable`, they
-            are copied.
+        data: Its features must not change. On a GPU, or if they are not `shareable`,
+            they are copied.
     """
     features = data.features  # NumPy lends nothing that is read-only
     aligned = features.flags.carray and features.ctypes.data % ALIGNED == 0
@@ -265,12 +265,12 @@ def applied(
     features: np.ndarray,
     recode: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Features (items, F) passed through a layer in pieces; None leaves them as is.
+    """Applies a layer to features (items, F) in pieces; None leaves them unchanged.
 
     Args:
         layer: The layer.
-        features: As they come.
-        recode: What each piece passes before.
+        features: Raw features.
+        recode: Function applied to each piece before the layer.
 
     Returns:
         An array that is `shareable`.

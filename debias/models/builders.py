@@ -1,4 +1,4 @@
-"""How each model of the table `debias.presets` is put together.
+"""Builders of the models in the table `debias.presets`.
 
 A builder takes the layout of a log and a seed. All models share one relevance tower.
 """
@@ -47,19 +47,19 @@ def relevance(
 def embedded(
     tower: keras.layers.Layer, seed: int, kinds: Kinds | None
 ) -> keras.layers.Layer:
-    """The tower; where there are categories, behind `Features`."""
+    """The tower, behind the layer `Features` if there are categories."""
     if not any(each.coded for each in kinds or ()):
         return tower
     return keras.Sequential([Features(kinds or (), seed=seed), tower])
 
 
 def bias(layout: Layout, **options: Any) -> BiasTower:
-    """The bias tower of every candidate: all layout columns of the log."""
+    """The bias tower of every candidate; it reads all layout columns of the log."""
     return BiasTower(layout.columns, cross=layout.cross, **options)
 
 
 def prior(layout: Layout, seed: int) -> Any:
-    """Shares of the kinds of users: by the context of a session where there is one."""
+    """Prior over the kinds of users, predicted from context if the log has it."""
     if not layout.context:
         return "learned"
     # Context comes as it is, of any scale.
@@ -159,7 +159,7 @@ def multi_target(
     worth: Mapping[str, float] | None = None,
     levels: Mapping[str, Sequence[float]] | None = None,
 ) -> ClickModel:
-    """Clicks and all targets of a log; `levels` of those that have others than 0."""
+    """Model of clicks and all targets of a log; `levels` names levels other than 0."""
     if not layout.targets:
         raise ValueError(
             "the log has no target to learn beside clicks: name the columns of what "

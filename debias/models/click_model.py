@@ -1,9 +1,9 @@
-"""What every click model is: clicks in training, relevance alone in serving.
+"""Base of all click models: they predict clicks in training and serve relevance only.
 
-A click model reads a batch (a dict of `features`, `position`, `mask` and what other
-layout columns the log has) and returns click logits `(batch, list_size)`. It is trained
-by plain `compile` and `fit`. What a user wants from it is `score`, which sees features
-and nothing else: `ranker` wraps that into a model of its own to save and serve.
+A click model reads a batch: a dict of `features`, `position`, `mask` and other layout
+columns of the log. It returns click logits `(batch, list_size)`. Keras's `compile` and
+`fit` train it. `score` reads only features, and `ranker` wraps it as a separate model
+to save and serve.
 """
 
 import re
@@ -32,11 +32,11 @@ LAYOUT = ("position", "row", "column", "device")  # columns that say where an it
 
 
 class ClickModel(SteppingModel):
-    """Base of the click models: a default loss, one serving contract, configuration.
+    """Base class of click models: default loss, scoring, serialisation.
 
-    A subclass writes `call(batch, training)`, returning click logits, and
-    `score(features)`, returning what it ranks by; it hands its arguments to
-    `super().__init__(arguments)`, from which configuration round trips are made.
+    A subclass defines `call(batch, training)`, which returns click logits, and
+    `score(features)`, which returns the scores to rank by. It passes its arguments to
+    `super().__init__(arguments)`, which `get_config` and `from_config` use.
     """
 
     predicts_clicks = True  # False where `click_logits` are scores without a scale
@@ -47,16 +47,16 @@ class ClickModel(SteppingModel):
         self._arguments = dict(arguments)
 
     def score(self, features: Tensor) -> Tensor:
-        """Relevance scores `(...)` of features `(..., F)`: higher ranks first."""
+        """Relevance scores `(...)` of features `(..., F)`; higher scores rank first."""
         raise NotImplementedError
 
     def logits_at(self, features: Tensor, place: Place) -> Tensor:
-        """Click logits `(...)` if each item stood alone at `place`.
+        """Click logits `(...)` of items, each alone at `place`.
 
         Args:
             features: `(..., F)`.
-            place: One id for position, row and column (device stays unknown), or a
-                dict that names them; what it leaves out is missing, id 0.
+            place: One id for position, row and column (the device is then unknown), or
+                a dict of ids by column. Absent columns get id 0, missing.
         """
         alone = ops.reshape(features, (-1, 1, features.shape[-1]))  # lists of one item
         nowhere = ops.cast(ops.zeros_like(alone[..., 0]), "int32")
@@ -69,49 +69,50 @@ class ClickModel(SteppingModel):
         )
 
     def click_logits(self, batch: Batch, outputs: Any) -> Tensor:
-        """Click logits `(batch, list_size)` from what `call` returned for `batch`."""
+        """Click logits `(batch, list_size)` from the output of `call`."""
         return outputs
 
     def conditional_click_logits(
         self, batch: Batch, clicks: Tensor, outputs: Any
     ) -> Tensor:
-        """Logits of each click given those above it, from what `call` returned.
+        """Logits of each click given the clicks above it, from the output of `call`.
 
-        What a model may be scored on: a mixture learns from the clicks above what kind
-        of user this is, the other models predict the same with and without. `clicks`
-        are -1 at padding.
+        Evaluation uses these logits. A mixture infers the kind of user from the clicks
+        above; for other models, these equal the unconditional logits. `clicks` are -1
+        at padding.
         """
         return self.click_logits(batch, outputs)
 
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
     ) -> Tensor:
-        """-log P(clicks) of each session in nats, `(batch,)`: the default loss.
+        """Default loss: -log P(clicks) of each session in nats, `(batch,)`.
 
-        A sum over cells, each times its `weight` where the batch has it.
+        It is a sum over cells. Each cell is multiplied by its `weight`, if the batch
+        has one.
         """
         return click_cross_entropy(clicks, outputs, batch.get("weight"))
 
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Any) -> None:
-        """Moves what is learned beside the weights, once for each training batch."""
+        """Updates learned values that are not weights, once per training batch."""
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """Pairs (variable, its change that adds 1 to all click logits), if any."""
+        """Pairs (variable, change of it that adds 1 to all click logits), possibly none."""
         return []
 
     def start_at(
         self, rate: float, targets: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Starts intercepts that are still 0 at the logit of a click rate.
+        """Sets intercepts that are still 0 to the logit of a click rate.
 
-        Else the first steps, at a rate of some percent, teach the towers nothing but to
-        lower all their outputs, and a tower may come out of it with units that are dead
-        or alike. `debias.fit` calls it, before any training.
+        Without it, if clicks are rare, the first steps only teach the towers to lower
+        all outputs. Units of a tower may then become dead or equal. `debias.fit` calls
+        this method before training.
 
         Args:
-            rate: Clicks a cell; at 0 and 1 nothing happens.
-            targets: Values (N,) of target columns where there was a click, by name, for
-                models that learn them.
+            rate: Clicks per cell. Nothing is changed if it is 0 or 1.
+            targets: Values (N,) of target columns at clicked cells, by name, for models
+                that learn targets.
 
         Raises:
             ValueError: The model is not built yet.
@@ -137,7 +138,8 @@ class ClickModel(SteppingModel):
         per cell, `(batch, list_size)`, which multiplies the batch's `weight`.
 
         Raises:
-            ValueError: There is a weight of each cell that this loss would leave out.
+            ValueError: The batch has a weight per cell that the compiled loss would
+                ignore.
         """
         default, of_cells = self.loss is None, False
         if default and sample_weight is not None:
@@ -165,12 +167,11 @@ class ClickModel(SteppingModel):
         return ops.mean(losses) + sum(self.losses)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`; a dataset comes shuffled and is not shuffled again.
+        """As `keras.Model.fit`, but a dataset is not shuffled again.
 
         Raises:
-            ValueError: If a batch names a place that a bias tower has no row for,
-                batches are packed and steps compiled by XLA, or there is a
-                `class_weight`.
+            ValueError: A batch has a place that is unknown to a bias tower; batches are
+                packed while steps are compiled by XLA; or `class_weight` is given.
         """
         _refuse_class_weight(kwargs.get("class_weight"))
         with argument_errors():
@@ -232,7 +233,7 @@ class ClickModel(SteppingModel):
 
 @contextmanager
 def argument_errors() -> Iterator[None]:
-    """What is wrong with an argument as a `ValueError` of one sentence.
+    """Converts errors about arguments to a `ValueError` of one sentence.
 
     An assertion inside a TensorFlow graph raises an error of TensorFlow's, and Keras
     adds a dump of all arguments to the errors of its layers.
@@ -268,11 +269,11 @@ def _refuse_class_weight(class_weight: Any) -> None:
 
 
 def layout_of(place: Place, read: Sequence[str] = ()) -> dict[str, int]:
-    """The id of every layout column at a place; what the place leaves out is 0.
+    """The id of every layout column at a place; absent columns get id 0.
 
     Args:
         place: One id for position, row and column, or a dict that names columns.
-        read: Further columns that a bias tower reads, such as presentation columns.
+        read: Other columns that a bias tower reads, such as presentation columns.
 
     >>> layout_of(2)
     {'position': 2, 'row': 2, 'column': 2, 'device': 0}
@@ -285,13 +286,13 @@ def layout_of(place: Place, read: Sequence[str] = ()) -> dict[str, int]:
 def on_rows(
     tower: keras.layers.Layer, features: Tensor, training: bool = False
 ) -> Tensor:
-    """What a relevance tower makes of each item by itself, `(..., F)` to `(..., out)`.
+    """Applies a relevance tower to each item separately, `(..., F)` to `(..., out)`.
 
-    Every tower is called on rows `(N, F)`; one that was made for lists, as a model of
-    `keras.Input((None, F))` is, on lists `(N, 1, F)` of one item.
+    The tower is called on rows `(N, F)`. A tower built for lists, such as a model with
+    `keras.Input((None, F))`, is called on lists `(N, 1, F)` of one item.
 
     Raises:
-        ValueError: The tower takes lists of a fixed length above 1.
+        ValueError: The tower needs lists of a fixed length above 1.
 
     >>> tower = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     >>> tuple(on_rows(tower, ops.ones((4, 5, 3))).shape)
@@ -311,10 +312,10 @@ def on_rows(
 
 
 def to_cells(values: Tensor, batch: Batch) -> Tensor:
-    """What belongs to the rows of a batch's `features`, for each of its cells.
+    """Maps values of the rows of a batch's `features` to the cells of the batch.
 
-    Packed batches, see `debias.batches`, have rows of items and say in `cell` which of
-    them each cell shows; in all others rows are cells.
+    In packed batches, see `debias.batches`, rows are distinct items, and `cell` gives
+    the row of each cell. In other batches, rows are cells already.
 
     >>> to_cells(ops.array([0.5, 2.0]), {"cell": ops.array([[1, 0, 1]])}).shape[1]
     3
@@ -323,9 +324,9 @@ def to_cells(values: Tensor, batch: Batch) -> Tensor:
 
 
 def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
-    """`(..., 1)` to `(...)`: the logit of a tower that must have one output.
+    """Removes the last axis of a tower with one output: `(..., 1)` to `(...)`.
 
-    Towers may compute in half precision; logits are single, as are those of `Dot`.
+    The result is in single precision, even if the tower computes in half precision.
     """
     if outputs.shape[-1] != 1:
         raise ValueError(
@@ -335,7 +336,7 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
 
 
 def start_intercept(variable: Any, one: Any, rate: float) -> None:
-    """Puts an intercept that is still 0 at the logit of a rate, times `one`."""
+    """Sets an intercept that is still 0 to `one` times the logit of a rate."""
     value = ops.convert_to_numpy(variable)
     if not np.any(value[np.broadcast_to(one, value.shape) != 0]):
         logit = np.log(rate / (1 - rate))
@@ -343,10 +344,10 @@ def start_intercept(variable: Any, one: Any, rate: float) -> None:
 
 
 def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
-    """What a built tower adds last, as `intercepts` has it.
+    """The last bias of a built tower, in the form of `ClickModel.intercepts`.
 
-    Of a `Tower`, or of a linear Dense layer; either may end a Sequential. Of other
-    layers nothing is known: the list is empty.
+    Supports a `Tower`, a linear Dense layer, and a Sequential that ends with either.
+    For other layers the list is empty.
     """
     last = tower.layers[-1] if isinstance(tower, keras.Sequential) else tower
     if isinstance(last, Tower):
@@ -358,9 +359,10 @@ def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
 
 
 def without_gradient(features: Any) -> AbstractContextManager[Any]:
-    """On torch, no gradient of what is computed from NumPy arrays.
+    """On torch, disables gradients for results that are computed from NumPy arrays.
 
-    Torch turns no tensor that has one into an array, and who gives arrays wants those.
+    Torch cannot convert a tensor with a gradient to an array, which such a caller
+    expects.
     """
     if keras.backend.backend() != "torch" or not isinstance(features, np.ndarray):
         return nullcontext()
@@ -372,20 +374,22 @@ def without_gradient(features: Any) -> AbstractContextManager[Any]:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Ranker(keras.Model):
-    """The position-free model that serves: features in, score out.
+    """The model to serve: maps features to scores and reads no position.
 
-    Shapes: `(..., F)` to `(...)`; any batch, any list length, and neither place nor
-    neighbours nor padding move a score. Raw rows (n), a data frame of pandas or polars,
-    an Arrow table or a dict of columns, are read by the names of the features.
+    Shapes: `(..., F)` to `(...)`, for any batch size and list length. A score depends
+    only on the item's features, not on its place, neighbours or padding. Raw rows (n)
+    are read by the names of the features: a pandas or Polars data frame, an Arrow
+    table, or a dict of columns.
 
     Args:
-        model: A click model that was built.
-        preprocess: A layer that raw features pass first, or None.
-        feature_names: Names of the F features in order; None where they have none.
-        kinds: What they are, as `RankingData.kinds`, with the vocabularies of training,
-            so that raw rows can be encoded: `debias.data.matrix`. None: numbers alone.
-        examination: Examination at each rank over rank 1 that the click model learned,
-            None at ranks unknown to it. No score hangs on it; exports carry it along.
+        model: A built click model.
+        preprocess: Layer applied to raw features first, or None.
+        feature_names: Names of the F features in order; None if they have none.
+        kinds: Kinds of the features, as `RankingData.kinds`, with the vocabularies of
+            training. `debias.data.matrix` encodes raw rows by them. None if all are
+            numbers.
+        examination: Learned examination of each rank relative to rank 1, None at
+            unknown ranks. Scores do not depend on it; exports include it.
     """
 
     def __init__(
@@ -432,7 +436,7 @@ class Ranker(keras.Model):
         return ops.take(scores, first + ops.arange(size))
 
     def predict(self, x: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.predict`, of rows `(N, F)` and lists `(..., F)` in turn."""
+        """As `keras.Model.predict`; takes rows `(N, F)` or lists `(..., F)`."""
         first = keras.tree.flatten(getattr(x, "element_spec", x))[0]
         rank = len(getattr(first, "shape", ()))
         if rank != self._rank:  # one function of both would know no shape
@@ -470,17 +474,17 @@ def ranker(
     feature_names: Sequence[str] | None = None,
     kinds: Features | None = None,
 ) -> Ranker:
-    """The relevance-only model of a trained click model.
+    """The ranker of a trained click model.
 
     Args:
-        model: A click model that has seen a batch.
-        preprocess: A layer that raw features pass first, such as the `Standardize` that
-            prepared the training table.
-        feature_names: Names of the features in order, which exports carry along.
-        kinds: What they are, likewise; None: numbers alone.
+        model: A click model that has been called on a batch.
+        preprocess: Layer applied to raw features first, such as the `Standardize` used
+            in training.
+        feature_names: Names of the features in order; exports include them.
+        kinds: Kinds of the features, also exported; None if all are numbers.
 
     Raises:
-        ValueError: If the model was never built.
+        ValueError: The model was never built.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower

@@ -1,15 +1,15 @@
-"""Rankers trained on corrected clicks: the field's baselines beside the click models.
+"""Rankers trained on corrected clicks: published baselines for the click models.
 
 | model | after | learns bias |
 |---|---|---|
 | `InverseWeighted` | inverse propensity, affine: pointwise or listwise | no |
-| `DoublyRobust` | the same around a direct model's guess | no |
+| `DoublyRobust` | the same, around the prediction of a direct model | no |
 | `RegressionEM` | examination and relevance by EM | yes |
 | `DualLearning` | dual learning algorithm | yes |
 | `PairDebias` | unbiased pairs | yes |
 
-Each is compiled, fitted and served like a click model. Listwise and pairwise ones score
-items and predict no click: their `predicts_clicks` is False.
+Each is compiled, fitted and served like a click model. Listwise and pairwise models
+score items and do not predict clicks: their `predicts_clicks` is False.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,16 +53,18 @@ def _at(table: np.ndarray, batch: Batch, name: str) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class InverseWeighted(OneTowerClickModel):
-    """A ranker on clicks over their propensity: labels (c - beta_k) / alpha_k.
+    """A ranker trained on clicks over propensities: labels (c - beta_k) / alpha_k.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
-        alpha: What attraction 1 adds to the click probability at each position: the
-            examination of a position-based model, from `debias.propensity.estimate`.
-        beta: Click probability of attraction 0 at each position, above 0 where users
-            trust high ranks; None is 0.
-        listwise: Softmax cross-entropy in place of a cross-entropy of each item.
-        clip: Largest weight: divisors below 1 / clip are raised to it.
+        alpha: Increase of the click probability at each position when attraction goes
+            from 0 to 1. In a position-based model this is examination, which
+            `debias.propensity.estimate` estimates.
+        beta: Click probability at each position for attraction 0. It is above 0 if
+            users trust high ranks. None means 0.
+        listwise: Whether to use a softmax cross-entropy instead of a cross-entropy per
+            item.
+        clip: Largest weight: divisors below 1 / clip are raised to 1 / clip.
 
     Source: Joachims et al., WSDM 2017; Vardasbi et al., CIKM 2020.
 
@@ -116,17 +118,17 @@ class InverseWeighted(OneTowerClickModel):
         return ops.log(p) - ops.log1p(-p)
 
     def places(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """alpha and beta of the places of the batch, `(batch, list_size)` each."""
+        """alpha and beta at the batch's positions, `(batch, list_size)` each."""
         return _at(self._alpha, batch, "alpha"), _at(self._beta, batch, "beta")
 
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        """In training of corrected clicks; outside it, a loss that is at least 0.
+        """Loss of corrected clicks in training; in evaluation, a loss of at least 0.
 
-        Labels below 0 or above 1 leave the first without a lower bound, so that it says
-        nothing of a fit. A pointwise model is judged by the likelihood of the clicks, a
-        listwise one by its softmax over the labels above 0.
+        With labels below 0 or above 1, the training loss has no lower bound and does
+        not measure fit. Evaluation uses the click likelihood for a pointwise model, and
+        the softmax over labels above 0 for a listwise model.
         """
         if not (training or self.listwise):
             return click_cross_entropy(clicks, self.click_logits(batch, outputs))
@@ -143,15 +145,15 @@ class InverseWeighted(OneTowerClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class DoublyRobust(InverseWeighted):
-    """Clicks corrected around the guess of a direct model, trained beside the ranker.
+    """Doubly robust ranker: corrects the prediction of a direct model trained with it.
 
-    The direct model d fits P(c) = beta_k + alpha_k sigma(d(x)) by likelihood; the
-    ranker's labels are g + (c - beta_k - alpha_k g) / alpha_k with g = sigma(d(x)) held
-    fixed, so that what d explains no longer adds to their variance.
+    The direct model d fits P(c) = beta_k + alpha_k sigma(d(x)) by maximum likelihood.
+    The ranker's labels are g + (c - beta_k - alpha_k g) / alpha_k, with g = sigma(d(x))
+    held constant. The variance that d explains is thus removed from the labels.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`, the ranker.
-        direct: Layer of the same shapes, the guess.
+        direct: Layer of the same shapes, the direct model.
         alpha, beta, listwise, clip: As in `InverseWeighted`.
 
     Source: after Oosterhuis, TOIS 2023.
@@ -210,15 +212,15 @@ class DoublyRobust(InverseWeighted):
 
 @keras.saving.register_keras_serializable(package="debias")
 class RegressionEM(Product):
-    """The product model trained by expectation-maximisation, one step an E-step.
+    """The product model trained by expectation-maximisation, with one E-step per batch.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
         bias: Layer from the batch's dict to `(batch, list_size, 1)`.
 
-    Its gradient is that of `Product`'s likelihood, to which it converges as well.
-    Source: Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
-    Personal Search, WSDM 2018.
+    Its gradient equals that of `Product`'s likelihood, so both converge to the same
+    solution. Source: Wang et al., Position Bias Estimation for Unbiased Learning to
+    Rank in Personal Search, WSDM 2018.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
@@ -246,7 +248,7 @@ class RegressionEM(Product):
 
 @keras.saving.register_keras_serializable(package="debias")
 class DualLearning(TwoTowerClickModel):
-    """The dual learning algorithm: ranker and bias tower weigh each other's clicks.
+    """Dual learning algorithm: ranker and bias tower weight each other's clicks.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -300,16 +302,16 @@ class DualLearning(TwoTowerClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class PairDebias(OneTowerClickModel):
-    """Pairs of a click and a skip, divided by ratios of their places learned beside it.
+    """Pairwise ranker; pairs of click and skip are weighted by learned position ratios.
 
-    After each batch t+_k moves to (S_k / S_1)^(1 / (p + 1)), with S_k the sum of
-    L_ij / t-_j over clicked items i at position k, and t- likewise.
+    After each batch, t+_k moves towards (S_k / S_1)^(1 / (p + 1)), where S_k is the sum
+    of L_ij / t-_j over clicked items i at position k. t- moves likewise.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
         positions: The largest position.
-        momentum: Share of the old ratios that a batch leaves.
-        power: p, 0 or more: how much ratios are drawn to 1.
+        momentum: Share of the old ratios that is kept after a batch.
+        power: p, 0 or more; larger values draw the ratios towards 1.
 
     Source: Hu et al., WWW 2019.
 
@@ -363,7 +365,7 @@ class PairDebias(OneTowerClickModel):
         return self._pairs(batch, clicks, outputs)[0]
 
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Tensor) -> None:
-        """One step of the moving ratios; a batch without the first place moves none."""
+        """Updates the ratios; a batch without items at position 1 changes nothing."""
         _, *explained = self._pairs(batch, clicks, ops.stop_gradient(outputs))
         for table, items in zip((self.plus, self.minus), explained, strict=True):
             table.assign(self._moved(ops.convert_to_tensor(table), batch, items))

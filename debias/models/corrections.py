@@ -1,7 +1,7 @@
-"""How each correction of the table `debias.presets.CORRECTIONS` is put together.
+"""Builders of the corrections in the table `debias.presets.CORRECTIONS`.
 
-A builder takes the layout of a log, a seed, and what is known of examination. All share
-the relevance tower of the click models.
+A builder takes the layout of a log, a seed, and known examination. All corrections use
+the same relevance tower as the click models.
 """
 
 from typing import NamedTuple
@@ -21,11 +21,11 @@ APART = 1_000_000  # between the seeds of two towers of a model
 
 
 class Known(NamedTuple):
-    """What a correction knows: P(click) = beta_k + alpha_k attraction at rank k.
+    """Known parameters of P(click) = beta_k + alpha_k attraction at rank k.
 
     Attributes:
-        alpha: Examination of each rank; empty where nothing is known.
-        beta: Click probability without attraction; None is 0.
+        alpha: Examination of each rank; empty if nothing is known.
+        beta: Click probability for attraction 0; None means 0.
         clip: Largest weight.
     """
 

@@ -1,4 +1,4 @@
-"""Disentangling: a bias tower that is kept from explaining relevance."""
+"""Disentangling: keeps the bias tower from explaining relevance."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ TINY = 1e-6  # variance below which relevance has nothing to guess
 
 
 def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
-    """Squared error of a guess of the relevance of each item, 0 at padding.
+    """Squared error of a prediction of each item's relevance, 0 at padding.
 
     (g - (r - m) / sqrt(v))^2 with m and v the mean and variance of r over the shown
     items of the batch; r is held constant. All three are `(batch, list_size)`.
@@ -37,32 +37,32 @@ def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Disentangled(TwoTowerClickModel):
-    """The additive model, with a bias that is kept from learning logged relevance.
+    """The additive model with a bias that cannot learn the relevance of logged items.
 
     With z = bias(place) an embedding, logit P(click) = r(x) + D(w . z); ranks by r(x).
-    Where good items were shown high, a place tells relevance, and w . z can learn what
-    r should. Two parts of training, each off at 0, stand against it:
+    If the log showed good items high, the place predicts relevance, and w . z can learn
+    what r should learn. Two terms in training prevent this; each is off at 0:
 
-    - D drops the bias logit of single cells, so that r explains their clicks alone.
-      What it keeps it does not scale up: the logit that is fitted is the one that
-      predicts, and w . z is a bias rather than a share of one.
-    - A head h guesses relevance from the place behind a reversed gradient: the loss of
-      a session gains sum over its shown items of (h(z) - s(x))^2, with s(x) = r(x) held
-      fixed and scaled to mean 0 and variance 1 over the batch, so that the strength
-      means the same however far r has grown. The head learns to guess, and z to leave
-      it nothing to guess from; then each item adds its variance, 1.
+    - D drops the bias logit of single cells, so that r alone explains their clicks.
+      Kept logits are not scaled up, so training and prediction use the same logit.
+    - A head h predicts relevance from the place, behind a reversed gradient. It adds
+      the sum over shown items of (h(z) - s(x))^2 to the loss of a session. s(x) is
+      r(x), held constant and scaled to mean 0 and variance 1 over the batch, so that
+      the scale of r does not matter. The head learns to predict s(x), and z learns to
+      make that impossible. At the optimum each item adds its variance, 1.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
         bias: Layer from the batch's dict to `(batch, list_size, E)`.
-        dropout: In [0, 1), chance that a training step drops the bias logit of a cell.
-        strength: 0 or more; times -1 what the gradient of the guess is multiplied by on
-            its way to z.
-        seed: int or None. Names the initial weights and the dropout.
+        dropout: In [0, 1), probability of dropping the bias logit of a cell in
+            training.
+        strength: 0 or more. The gradient of the head's error is multiplied by -strength
+            before it reaches z.
+        seed: int or None. Random seed of the initial weights and the dropout.
 
-    `call` returns a dict of `relevance` and `bias`, logits `(batch, list_size)`, and of
-    the head's `guess` of the first unless `strength` is 0. The guess is part of the
-    loss in training alone: evaluation is the likelihood of the clicks.
+    `call` returns a dict of the logits `relevance` and `bias`, `(batch, list_size)`.
+    Unless `strength` is 0, it also has `guess`, the head's prediction of relevance. The
+    guess is part of the loss only in training; evaluation uses the click likelihood.
 
     Raises:
         ValueError: `dropout` or `strength` is out of range.
@@ -135,9 +135,9 @@ class Disentangled(TwoTowerClickModel):
         outputs: Mapping[str, Tensor],
         training: bool = False,
     ) -> Tensor:
-        """-log P(clicks) of each session, in training with the errors of its guesses.
+        """-log P(clicks) of each session; in training plus the errors of the guesses.
 
-        Both are sums over the shown items, each times its `weight` if the batch has it.
+        Both are sums over the shown items, weighted by `weight` if the batch has it.
         """
         logits = self.click_logits(batch, outputs)
         losses = super().session_losses(batch, clicks, logits, training)

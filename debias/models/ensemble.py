@@ -1,7 +1,8 @@
-"""Several click models of one kind that learn apart and serve together.
+"""Several click models of one class, trained separately and averaged in serving.
 
-Their errors differ, so the mean of their scores has less noise than each. A mixture of
-as many towers is compared with it: what the mixture adds to it is not capacity.
+Their errors differ, so the mean score has less noise than each score. An ensemble is
+also the right comparison for a mixture of as many towers, because both have equal
+capacity.
 """
 
 from collections.abc import Sequence
@@ -15,18 +16,18 @@ from debias.types import Batch, Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class Ensemble(ClickModel):
-    """The mean of click models that are trained side by side, each by its own loss.
+    """The mean of click models that are trained together, each by its own loss.
 
-    score(x) = (1 / K) sum_k score_k(x), and click logits are the mean of theirs. In
-    training the loss of a session is the sum of the losses of all models, so that none
-    sees the errors of another; judged is the mean logit.
+    score(x) = (1 / K) sum_k score_k(x), and click logits are averaged as well. In
+    training, the loss of a session is the sum of the losses of all models, so no model
+    sees the errors of another. Evaluation uses the mean logit.
 
     Args:
         parts: K models of one class that return click logits. Give them different
-            seeds: alike models stay alike, and their mean is no better.
+            seeds: identical models stay identical, and their mean is no better.
 
     Raises:
-        ValueError: There is no part, or some predict clicks and others do not.
+        ValueError: `parts` is empty, or only some of the models predict clicks.
 
     Source: Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty
     Estimation using Deep Ensembles, NeurIPS 2017.
@@ -63,7 +64,7 @@ class Ensemble(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
     ) -> Tensor:
-        """In training the sum of the parts' losses, `(batch,)`; else of the mean."""
+        """Sum of the models' losses in training, `(batch,)`; else the loss of the mean."""
         if not training:
             mean = self.click_logits(batch, outputs)
             return self.parts[0].session_losses(batch, clicks, mean)

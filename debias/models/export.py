@@ -1,20 +1,20 @@
-"""The relevance-only model as a file to serve from: `.keras`, SavedModel or ONNX.
+"""Exports of the ranker for serving: `.keras`, SavedModel or ONNX.
 
-A served model has one input, `features` (lists, items, F) float32, of any number of
-lists and items, and one output, `scores` (lists, items). It knows no place, holds no
-optimiser, and carries the names of its features:
+An exported model has one input, `features` (lists, items, F) float32, for any number of
+lists and items. It has one output, `scores` (lists, items). It reads no position,
+contains no optimiser, and stores the names of its features:
 
 - `.keras`: `Ranker.feature_names`;
 - SavedModel: `assets.extra/debias.json`, {"feature_names": [...]};
 - ONNX: the metadata property `feature_names`, a JSON list.
 
-Beside them stands `examination`, what the click model of the ranker learned of each
-rank: P(examined at rank k) / P(examined at rank 1), null where unknown.
+The same place stores `examination`, which the click model learned for each rank:
+P(examined at rank k) / P(examined at rank 1), null if unknown.
 
-Where features are of other kinds than numbers, `kinds` stands beside `feature_names`
-and says of each what it is and, of a category, its vocabulary: code 0 is missing, 1
-unknown, and 2 the first value; a missing number is NaN. `debias.load` of an export
-takes raw rows and encodes them so.
+If some features are not numbers, `kinds` is stored as well. It has the kind of each
+feature and the vocabulary of each category: code 0 means missing, 1 unknown, and 2 is
+the first value. A missing number is NaN. An export opened by `debias.load` takes raw
+rows and encodes them this way.
 """
 
 import json
@@ -42,7 +42,7 @@ FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx")
 
 
 def format_of(path: str | Path) -> Format:
-    """The format that a name asks for; without an ending a SavedModel, a folder.
+    """The format for a file name; a name without ending means a SavedModel folder.
 
     >>> format_of("ranker.onnx"), format_of("serving/1")
     ('onnx', 'saved_model')
@@ -60,29 +60,27 @@ def export(
     raw: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a ranker; the file, or folder of a SavedModel, is whole or absent.
+    """Writes a ranker atomically as a file or a SavedModel folder.
 
     Args:
-        ranker: As `debias.ranker` gives it, preprocessing included; or what has one as
-            its attribute `ranker`, such as the result of `debias.fit`; or trees, whose
-            formats are those of `debias.models.tree_exports.export_trees`.
-        path: Where to. A `.keras` file must be called so.
-        format: "keras", which `debias.load` opens; "saved_model", for TensorFlow
-            Serving and `tf.saved_model.load(path).serve`; "onnx", for ONNX runtimes,
-            which needs the extra `onnx`. None goes by the name.
-        features: F, how many features an item has; None where the ranker knows.
-        raw: Whether an ONNX file has an input for each feature by its name, text where
-            it is a category, see `debias.models.raw_inputs`; else it has the one input
-            `features`.
-        overwrite: Whether what is at `path` may be replaced.
+        ranker: The result of `debias.ranker`, including preprocessing; or an object
+            with the attribute `ranker`, such as the result of `debias.fit`; or trees.
+            For formats of trees, see `debias.models.tree_exports.export_trees`.
+        path: File or folder to write. A Keras file must end with `.keras`.
+        format: "keras"; "saved_model", for TensorFlow Serving and
+            `tf.saved_model.load(path).serve`; or "onnx", for ONNX runtimes, which needs
+            the extra `onnx`. None chooses by the file name.
+        features: F, the number of features of an item; None if the ranker knows it.
+        raw: Whether an ONNX file has one named input per feature, text for categories
+            (see `debias.models.raw_inputs`), instead of the single input `features`.
+        overwrite: Whether an existing file at `path` may be replaced.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The format is unknown, the name does not fit it, F is not known, or
-            something is there already; a folder that holds no SavedModel is never
-            replaced.
+        ValueError: The format is unknown, the name does not fit it, F is unknown, or
+            `path` exists. A folder without a SavedModel is never replaced.
 
     >>> from debias.layers import Tower
     >>> from debias.models import Naive, ranker
@@ -167,19 +165,18 @@ def _write(ranker: Ranker, path: Path, format: Format, features: int) -> None:
 
 
 def save(model: keras.Model, path: str | Path) -> None:
-    """Writes a built model as a `.keras` file without what only training needs.
+    """Writes a built model as a `.keras` file, without its training state.
 
-    Neither the optimiser nor the loss and metrics that `compile` was given are written;
-    the model itself stays compiled.
+    The file has no optimiser, loss or metrics. The model itself stays compiled.
     """
     without_training(model).save(path)
 
 
 def without_training(model: keras.Model) -> keras.Model:
-    """A copy of a built model that was never compiled, with the same weights.
+    """An uncompiled copy of a built model, with the same weights.
 
     Raises:
-        ValueError: A layer's configuration does not give back all its weights.
+        ValueError: A layer's configuration does not restore all its weights.
     """
     config = _uncompiled(keras.saving.serialize_keras_object(model))
     copy: keras.Model = keras.saving.deserialize_keras_object(config)
@@ -213,17 +210,17 @@ def _describe_onnx(path: Path, extra: dict[str, Any]) -> None:
 def write_onnx(
     model: keras.Model, path: Path, signature: list[Any], output: str, axes: Axes
 ) -> None:
-    """Writes a model, which has been called before, as ONNX.
+    """Writes a built model as ONNX.
 
     Args:
         model: Any Keras model.
-        path: Where to; what is there is replaced.
-        signature: Of its inputs, as `keras.Model.export` takes it.
+        path: File to write; an existing file is replaced.
+        signature: Signature of the inputs, as for `keras.Model.export`.
         output: Name of its output.
-        axes: Names of the first axes of all inputs and of the output.
+        axes: Names of the leading axes of all inputs and of the output.
 
     Raises:
-        ValueError: It has no ONNX form.
+        ValueError: The model cannot be converted to ONNX.
         ModuleNotFoundError: The extra `onnx` is not installed.
     """
     try:

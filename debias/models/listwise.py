@@ -1,9 +1,9 @@
-"""Click models that learn which of the items shown was clicked, not whether one was.
+"""Click models trained by a softmax over the list: which item was clicked.
 
-A pointwise click model must explain why one list is clicked more often than another:
+A pointwise click model must also explain why one list gets more clicks than another:
 the query, the hour, the patience of the user. A ranking needs none of that. `Listwise`
-asks of the same model only how the clicks of a list fall on its items; what all items
-of a list share drops out.
+trains the same model only on how the clicks of a list fall on its items. Anything that
+all items of a list share cancels out.
 """
 
 from typing import Any
@@ -17,23 +17,23 @@ from debias.types import Batch, Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class Listwise(ClickModel):
-    """A click model trained by L = -sum_i c_i log softmax(z)_i, z its click logits.
+    """A click model trained by L = -sum_i c_i log softmax(z)_i, with click logits z.
 
-    exp(-L) is the probability that the clicks of a session, given how many there are,
-    fall on these items, each click being drawn on its own. With an additive model,
-    z_i = r(x_i) + g(place_i), it is that of a position-based user, whose examination is
-    exp(g) and attraction exp(r), both up to a factor. Sessions without a click count
-    nothing. The model ranks by the score that it had; its logits have no scale, so it
-    predicts no click.
+    exp(-L) is the probability that the clicks of a session fall on these items, given
+    their number, if clicks are drawn independently. With an additive model, z_i =
+    r(x_i) + g(place_i), this is the probability for a position-based user with
+    examination exp(g) and attraction exp(r), both up to a factor. Sessions without a
+    click add nothing to the loss. The model ranks by the score of the wrapped model.
+    Its logits have no absolute level, so it does not predict clicks.
 
-    Listwise models are also parts of a mixture, which then knows the kinds of users by
-    where in a list they click. Serve such a mixture by "relevance".
+    Listwise models can be components of a mixture, which then infers the kind of user
+    from the positions of the clicks. Serve such a mixture by "relevance".
 
     Args:
         model: A click model that returns logits.
 
     Source: the softmax loss of Cao et al., Learning to Rank: From Pairwise Approach to
-    Listwise Approach, ICML 2007, with clicks for labels, on any click model's logits.
+    Listwise Approach, ICML 2007, with clicks as labels.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower

@@ -1,15 +1,15 @@
-"""Mix-EM: several kinds of users, one click model for each, nobody says who is who.
+"""Mix-EM: a mixture of click models, one for each hidden kind of user.
 
 A session belongs to a hidden type m of K. Component m predicts its clicks with logits
 z_lm, and the session's likelihood is
 
     P(c_1..c_L) = sum_m prior_m prod_l P(c_l | z_lm).
 
-Its gradient is expectation-maximisation: each component learns from the sessions it
-explains, weighted by its responsibility for them, with the E-step as fresh as the
-weights. Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
-SIGIR 2022, which fixes the prior to be uniform and drops sessions without clicks; here
-the prior may be learned or depend on context, and every session counts.
+Its gradient performs expectation-maximisation: each component learns from sessions
+weighted by its responsibility for them, and every step uses current responsibilities.
+Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank, SIGIR
+2022. They fix a uniform prior and drop sessions without clicks. Here the prior may be
+learned or depend on context, and every session counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,25 +38,25 @@ class Mixture(ClickModel):
     """A mixture of K click models over the hidden type of a session.
 
     Args:
-        components: K click models; each starts from weights of its own (different
-            seeds), for alike components would stay alike. Towers may be shared. The
-            session likelihood of a component is its own: `Listwise` ones see only on
-            which items the clicks fall.
-        prior: "learned", K shares trained with the rest; "uniform"; or a layer that
-            predicts their logits, `(batch, C)` to `(batch, K)`, from the batch's
-            `context`: what is known of user and query before any click.
-        temperature: Above 0. Divides the log-likelihoods inside the posterior while
-            training; 1 is exact maximum likelihood, more keeps the posterior soft on
-            long lists. `Annealing` starts high and comes down to it.
-        serving: What `score` is. "click": expected click probability of the item
-            standing at the reference place, sum_m prior_m P(click | m), on the logit
-            scale; "relevance": sum_m prior_m r_m(x), the mean of the components' own
-            scores. The prior is the mean one where it depends on context.
+        components: K click models. Give them different seeds, because identical
+            components stay identical. They may share towers. Each component uses its
+            own session likelihood, so `Listwise` components only model on which items
+            the clicks fall.
+        prior: "learned", K shares trained with the components; "uniform"; or a layer
+            `(batch, C)` to `(batch, K)` that predicts the logits of the shares from the
+            batch's `context`, which is known before any click.
+        temperature: Above 0. Divides the log-likelihoods in the posterior during
+            training. 1 is exact maximum likelihood; larger values keep the posterior
+            soft on long lists. `Annealing` starts at a higher temperature.
+        serving: Definition of `score`. "click": logit of the expected click probability
+            of the item at the reference place, sum_m prior_m P(click | m). "relevance":
+            sum_m prior_m r_m(x), the mean of the components' scores. A prior that
+            depends on context is replaced by its mean.
         reference: Place for serving="click".
 
     `call` returns a dict of `logits` (batch, list_size, K), the click logits of the
-    components, and `log_prior` (batch, K); metrics given to `compile` see the marginal
-    click logits of `click_logits`.
+    components, and `log_prior` (batch, K). Metrics given to `compile` receive the
+    marginal click logits of `click_logits`.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
@@ -126,7 +126,7 @@ class Mixture(ClickModel):
         )
 
     def log_prior(self) -> Tensor:
-        """Log shares of the types, `(K,)`; their mean where context decides."""
+        """Log shares of the types, `(K,)`; their mean if they depend on context."""
         return ops.log_softmax(self.prior_logits)
 
     def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
@@ -173,9 +173,9 @@ class Mixture(ClickModel):
         outputs: Mapping[str, Tensor],
         training: bool = False,
     ) -> Tensor:
-        """-log of the mixture likelihood of each session in nats, `(batch,)`.
+        """Negative log of the mixture likelihood of each session in nats, `(batch,)`.
 
-        Training divides by the temperature inside it; evaluation is exact.
+        Training applies the temperature to the posterior; evaluation is exact.
         """
         temperature = (
             ops.convert_to_tensor(self.current_temperature) if training else 1.0
@@ -211,11 +211,11 @@ class Mixture(ClickModel):
 
 
 class Annealing(keras.callbacks.Callback):
-    """Starts a mixture's temperature at `start` and comes down to its own, by halves.
+    """Callback that lowers a mixture's temperature from `start` to its own.
 
-    Epoch e of the first `epochs` trains at start^(1 - e / epochs) T^(e / epochs), with
-    T the model's own temperature: the posterior is soft while the components look for
-    their users, and hardens once they differ.
+    Epoch e of the first `epochs` uses the temperature start^(1 - e / epochs) T^(e /
+    epochs), with T the model's own temperature. The posterior is soft at first, and
+    hardens as the components come to differ.
 
     Args:
         start: Temperature of the first epoch, above 0.
@@ -245,15 +245,15 @@ class Annealing(keras.callbacks.Callback):
 
 
 class WatchComponents(keras.callbacks.Callback):
-    """Adds to the logs of every epoch whether a mixture is collapsing.
+    """Callback that logs, after every epoch, whether a mixture is collapsing.
 
-    `components`: effective number of components, exp of the entropy of their mean
-    posterior; `entropy`: mean entropy of the posteriors, in nats; `switching`: share of
-    sessions that have gone over to another component since the epoch before. Goes in
-    front of callbacks that read the logs.
+    It adds three values. `components` is the effective number of components, exp of the
+    entropy of their mean posterior. `entropy` is the mean entropy of the posteriors, in
+    nats. `switching` is the share of sessions whose most likely component changed since
+    the last epoch. Put it before callbacks that read the logs.
 
     Args:
-        batch: Sessions to watch, the same at every epoch.
+        batch: Sessions to evaluate, the same at every epoch.
         clicks: `(batch, list_size)` of them, -1 at padding.
     """
 

@@ -1,8 +1,8 @@
-"""An ONNX ranker whose inputs are raw features by name, for any ONNX runtime.
+"""Adds named raw inputs to an ONNX ranker, for any ONNX runtime.
 
-Each feature is an input of its own name, (lists, items) and of several categories
-(lists, items, m): text where it is a category, "" where it is missing, and float32
-else, NaN where it is missing. Text is encoded inside by `LabelEncoder` of ai.onnx.ml.
+Each feature is an input with its own name, of shape (lists, items), or (lists, items,
+m) for several categories. Categories are text, "" if missing. Numbers are float32, NaN
+if missing. `LabelEncoder` of ai.onnx.ml encodes text inside the model.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ DOMAIN, VERSION = "ai.onnx.ml", 2
 
 
 def with_raw_inputs(path: str | Path, features: Features) -> None:
-    """Puts raw inputs in front of an ONNX file that reads `features`.
+    """Replaces the input `features` of an ONNX file by named raw inputs.
 
     Args:
         path: The file, replaced.
-        features: What its columns are.
+        features: Kinds of its columns.
 
     Raises:
-        ValueError: A feature bears the name of the input that it replaces.
+        ValueError: A feature is called `features`, like the input to be replaced.
     """
     import onnx
     from onnx import TensorProto, helper

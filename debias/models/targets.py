@@ -1,4 +1,4 @@
-"""Click models of more than the click: orders, carts, seconds, grades."""
+"""Click models with further targets: orders, carts, seconds, grades."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,20 +29,19 @@ LEAST_STEP = 0.05  # between two levels that the same clicks pass
 
 @keras.saving.register_keras_serializable(package="debias")
 class MultiTarget(ClickModel):
-    """Clicks by examination and attraction, and what follows on them by conversion.
+    """Model of clicks and of targets that follow clicks, such as orders.
 
     With e(place) the examination, a(x) the attraction and v(x) the conversion,
 
         P(click) = e(place) a(x),
         P(click and target > level) = e(place) a(x) v(x; level),
 
-    over all impressions, so that conversion is not learned from clicked items alone.
-    Of several levels, v(x; level j) = sigmoid(u(x) - b_j) with b_1 = 0 < b_2 < ...: an
-    ordinal target. The loss of a session is the sum of the cross-entropies of clicks
-    and of each level of each target. Whatever stands in a target where nothing was
-    clicked is not read.
+    over all impressions, so conversion is not learned only from clicked items. A target
+    with several levels is ordinal: v(x; level j) = sigmoid(u(x) - b_j) with b_1 = 0 <
+    b_2 < ... The loss of a session is the sum of the cross-entropies of the clicks and
+    of each level of each target. Values of a target without a click are ignored.
 
-    Items are ranked by the log of what an examined impression is worth,
+    Items are ranked by the log of the expected worth of an examined impression,
 
         score(x) = log a(x) + log(w_click + sum_t w_t sum_j v_t(x; level j)).
 
@@ -50,14 +49,14 @@ class MultiTarget(ClickModel):
         relevance: Layer `(..., F)` to `(..., 1 + T)`: logits of attraction and of the
             conversion of each target, such as `SharedBottom` or `Tower(out=1 + T)`.
         bias: Layer from the batch's dict to `(batch, list_size, 1)`.
-        targets: Names of the T target columns; or by name the levels, rising, that a
-            target must pass. Names alone mean the level 0.
-        worth: What a click, under "click", and each level that a target passes are
-            worth, 0 or more. None: each level is worth 1, a click by itself nothing.
+        targets: Names of the T target columns, or a dict from names to increasing
+            levels that a target must exceed. Names alone mean the level 0.
+        worth: Worth of a click ("click") and of each passed level of a target, by name;
+            0 or more. None: each level is worth 1 and a click 0.
 
     Raises:
-        ValueError: There is no target, levels do not rise, a worth is negative, all are
-            0, or one is of no target; when called, a batch lacks a target.
+        ValueError: There is no target; levels do not increase; a worth is negative or
+            names no target; or all are 0. When called: the batch lacks a target.
 
     Source: after Ma et al., Entire Space Multi-Task Model, SIGIR 2018, with the
     examination of `Product`; levels after McCullagh, Regression Models for Ordinal
@@ -116,9 +115,9 @@ class MultiTarget(ClickModel):
     def start_at(
         self, rate: float, targets: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Starts at the click rate, and conversions at their rates given a click.
+        """Sets intercepts to the click rate, and to conversion rates given a click.
 
-        Of k of n clicks past a level, (k + 1/2) / (n + 1).
+        If k of n clicks pass a level, the rate is (k + 1/2) / (n + 1).
         """
         super().start_at(rate, targets)
         for place, (name, levels) in enumerate(self.targets.items(), 1):
@@ -135,7 +134,7 @@ class MultiTarget(ClickModel):
                 self.steps[name].assign(np.log(np.expm1(apart)))
 
     def _intercepts(self, place: int) -> list[tuple[Any, Any]]:
-        """As `intercepts`, of one output of the relevance."""
+        """As `intercepts`, for one output of the relevance tower."""
         layers = getattr(self.relevance, "layers", None)  # of a Sequential
         last = layers[-1] if layers else self.relevance
         if isinstance(last, SharedBottom):
@@ -163,8 +162,7 @@ class MultiTarget(ClickModel):
         return losses
 
     def probabilities(self, features: Tensor) -> dict[str, Tensor]:
-        """What an examined item leads to: P(click) `(...)`, and of each target
-        P(click and target > level) `(..., levels)`, of features `(..., F)`."""
+        """Probabilities for examined items with features `(..., F)`: P(click) `(...)`, and P(click and target > level) `(..., levels)` for each target."""
         logits = self._logits(features)
         click = ops.log_sigmoid(logits[..., 0])
         found = {"click": ops.exp(click)}
@@ -215,7 +213,7 @@ class MultiTarget(ClickModel):
 
 
 def rising(targets: Levels | Sequence[str]) -> dict[str, list[float]]:
-    """The levels of each target; names alone have the level 0.
+    """The levels of each target; a name alone has the level 0.
 
     >>> rising(["order"]), rising({"dwell": (10, 30)})
     ({'order': [0.0]}, {'dwell': [10.0, 30.0]})
@@ -237,7 +235,7 @@ def rising(targets: Levels | Sequence[str]) -> dict[str, list[float]]:
 
 
 def priced(worth: Mapping[str, float] | None, targets: Levels) -> dict[str, float]:
-    """What a click and a level of each target are worth.
+    """Worth of a click and of a level of each target.
 
     >>> priced({"order": 50}, {"order": [0.0], "dwell": [10.0]})
     {'click': 0.0, 'order': 50.0, 'dwell': 0.0}

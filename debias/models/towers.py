@@ -1,4 +1,4 @@
-"""Click models of one relevance tower and one bias tower, from naive to bilinear.
+"""Click models with one relevance tower and at most one bias tower.
 
 | model | click logit | ranks by |
 |---|---|---|
@@ -10,12 +10,12 @@
 | `Dot` | r(x) . e(place) | P(click) over the reference places |
 | `BilinearModel` | r'Be + b_r.r + b_e.e + b | the same |
 
-The last two, and position as a feature, mean something only at a reference place: it is
-an argument, because the ranking can move when it changes. A dot product and a bilinear
-form take several reference places as well and serve the click probability of an item
-that stands at each of them equally often. The embedding of one place can be small, or
-turned away from the rest, and still fit clicks; and a mean of logits would listen most
-to the places that are seldom clicked, of which the log tells least.
+`Dot`, `BilinearModel` and `PositionFeature` need a reference place for scoring. It is
+an argument, because the ranking may depend on it. `Dot` and `BilinearModel` also take
+several reference places. Their score is then the mean click probability over these
+places, on the logit scale. A single place is risky: its embedding can fit the clicks
+and still be small, or point away from the others. A mean of logits would give most
+weight to rarely clicked places, about which the log says least.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ Places = Place | Sequence[Place]
 
 
 class OneTowerClickModel(ClickModel):
-    """A relevance tower alone, that ranks by its logit; its losses tell rows apart.
+    """A single relevance tower that ranks by its logit.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -64,7 +64,7 @@ class OneTowerClickModel(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class Naive(OneTowerClickModel):
-    """Clicks are relevance: logit = r(x). The lower bound of every table.
+    """Treats clicks as relevance: logit P(click) = r(x). The baseline of every table.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -77,7 +77,7 @@ class Naive(OneTowerClickModel):
 
 
 class TwoTowerClickModel(ClickModel):
-    """A relevance logit and a bias logit, met by `combine`; ranks by the first.
+    """Combines a relevance and a bias logit by `combine`; ranks by relevance.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -116,7 +116,7 @@ class Additive(TwoTowerClickModel):
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
         bias: Layer from the batch's dict to `(batch, list_size, 1)`; its `dropout` is
-            the position dropout of the source.
+            the position dropout of Zhao et al.
 
     Source: Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
 
@@ -220,14 +220,14 @@ class TrustBiased(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class PositionFeature(ClickModel):
-    """logit P(click) = r(x, e(place)): the place is one more feature.
+    """logit P(click) = r(x, e(place)): the place is an additional feature.
 
     Args:
         relevance: Layer `(..., F + E)` to `(..., 1)`.
         place: Layer from the batch's dict to `(batch, list_size, E)`; its `dropout`
             hides the place of some lists (rate .15 in the source).
-        reference: Place that serving pretends every item stood at; 0 is "missing",
-            which the dropout has trained.
+        reference: Place that serving assumes for every item; 0 is "missing", which the
+            dropout trains.
 
     Source: after Haldar et al., Improving Deep Learning for Airbnb Search, KDD 2020.
 
@@ -268,12 +268,12 @@ class PositionFeature(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class PositionOnly(ClickModel):
-    """logit P(click) = g(place): users who click by rank. A part for mixtures.
+    """logit P(click) = g(place): users who click by rank; a component for mixtures.
 
     Args:
         bias: Layer from the batch's dict to `(batch, list_size, 1)`.
 
-    `score` is 0: the model finds all items alike.
+    `score` is 0 for all items.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower
@@ -297,14 +297,14 @@ class PositionOnly(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class Dot(ClickModel):
-    """logit P(click) = r(x) . e(place), both of D dimensions.
+    """logit P(click) = r(x) . e(place), both with D dimensions.
 
     Args:
         relevance: Layer `(..., F)` to `(..., D)`.
         bias: Layer from the batch's dict to `(batch, list_size, D)`.
         reference: Place at which serving scores the items: an id for position, row and
-            column, or a dict that names them. Of several, the log-odds of the mean
-            click probability.
+            column, or a dict of ids by column. For several places, the score is the
+            log-odds of the mean click probability.
 
     Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
     SIGIR 2022.
@@ -340,9 +340,9 @@ class Dot(ClickModel):
         return log_odds_of_mean(dot(relevance, embeddings(self.bias, self.reference)))
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """The tower's, along what the places have in common, if that is most of them.
+        """The tower's intercepts, along the mean embedding of the places.
 
-        With e the mean of their embeddings, e / |e|^2 moves e . r by 1.
+        With e the mean embedding, adding e / |e|^2 to r adds 1 to e . r.
         """
         columns = getattr(self.bias, "columns", None)
         if not columns:
@@ -367,7 +367,7 @@ class BilinearModel(ClickModel):
         relevance: Layer `(..., F)` to `(..., D)`.
         bias: Layer from the batch's dict to `(batch, list_size, E)`.
         reference: Place at which serving scores the items, or several, as in `Dot`.
-        seed: int or None. Names the initial weights of the bilinear form.
+        seed: int or None. Random seed of the initial weights of the bilinear form.
 
     Source: Yan et al., SIGIR 2022 (there EInter).
 
@@ -414,7 +414,7 @@ class BilinearModel(ClickModel):
 
 
 def log_odds_of_mean(logits: Tensor) -> Tensor:
-    """logit of mean_k sigmoid(z_k), `(..., K)` to `(...)`, in log space throughout.
+    """logit of mean_k sigmoid(z_k), `(..., K)` to `(...)`, computed in log space.
 
     >>> round(float(log_odds_of_mean(ops.array([0.0, -100.0]))), 4)  # P = 1/4
     -1.0986
@@ -434,7 +434,7 @@ def embeddings(bias: keras.layers.Layer, reference: Places) -> Tensor:
         reference: One place or several.
 
     Raises:
-        ValueError: If `reference` names no place.
+        ValueError: `reference` contains no place.
     """
     places = [reference] if isinstance(reference, int | Mapping) else list(reference)
     if not places:

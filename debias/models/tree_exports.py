@@ -1,4 +1,4 @@
-"""Trees in the formats of others: LightGBM, XGBoost, search engines, ONNX."""
+"""Exports of trees for LightGBM, XGBoost, search engines and ONNX."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,10 @@ ENDINGS = {".trees": "trees", ".onnx": "onnx", ".txt": "lightgbm", ".json": "ltr
 
 
 def tree_format(path: str | Path) -> TreeFormat:
-    """The format that a name asks for.
+    """The format for a file name.
 
     Raises:
-        ValueError: It asks for none of trees.
+        ValueError: No format of trees has this ending.
 
     >>> tree_format("ranker.onnx"), tree_format("ranker.json")
     ('onnx', 'ltr')
@@ -41,21 +41,22 @@ def export_trees(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Writes trees; the file is whole or absent.
+    """Writes trees atomically to a file.
 
     Args:
-        trees: Of `debias.training.fit_trees`, or its attribute `ranker`.
-        path: Where to.
-        format: "trees", which `debias.load` opens; "onnx"; "lightgbm", the text of a
-            LightGBM model, or "xgboost", the JSON of an XGBoost model, for trees of
-            that library; "ltr", see `ltr`. None goes by the name.
-        overwrite: Whether what is at `path` may be replaced.
+        trees: Result of `debias.training.fit_trees`, or its attribute `ranker`.
+        path: File to write.
+        format: "trees", which `debias.load` opens; "onnx"; "lightgbm" (text) or
+            "xgboost" (JSON), if that library grew the trees; or "ltr", see `ltr`. None
+            chooses by the file name.
+        overwrite: Whether an existing file may be replaced.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The format is unknown or another library's, or something is there.
+        ValueError: The format is unknown or belongs to another library, or `path`
+            exists.
     """
     path = Path(path)
     format = tree_format(path) if format is None else format
@@ -81,11 +82,10 @@ def export_trees(
 
 
 def ltr(trees: Trees) -> list[dict[str, Any]]:
-    """The trees as the learning-to-rank plugins of Elasticsearch and OpenSearch read
-    them: XGBoost's JSON dump, with names of features.
+    """Trees as XGBoost's JSON dump, for the plugins of Elasticsearch and OpenSearch.
 
-    A row goes to `yes` where the feature is below `split_condition`. The base is not
-    part of it, which changes no order.
+    A row goes to `yes` if the feature is below `split_condition`. The dump omits the
+    base score, which does not change the order.
 
     Raises:
         ValueError: The features have no names.
@@ -128,8 +128,8 @@ def _ltr(
 def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
     """Writes an ONNX model from features (lists, items, F) to scores (lists, items).
 
-    The thresholds are the largest float32 that go left, so that every row falls into
-    the leaves that it falls into here.
+    Each threshold is the largest float32 that goes left, so that every row reaches the
+    same leaves as in the original trees.
 
     Raises:
         ModuleNotFoundError: The extra `onnx` is not installed.
@@ -181,7 +181,7 @@ def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
 
 
 def told(ranker: Any) -> dict[str, Any]:
-    """What an export says beside scores, as JSON values by the names of `CARRIED`."""
+    """Metadata of an export as JSON values, by the names of `CARRIED`."""
     found = {
         "feature_names": ranker.feature_names,
         "kinds": as_records(ranker.kinds),

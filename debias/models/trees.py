@@ -1,9 +1,9 @@
-"""Boosted trees as the relevance of a click model, by LightGBM or XGBoost.
+"""Click models with boosted trees as relevance, by LightGBM or XGBoost.
 
 P(click on item i at place k) = theta_k sigmoid(f(x_i)), as in the product model, with f
-a sum of trees. A round adds a tree that follows the likelihood of the clicks, counted
-by item and place; between rounds theta takes a step of EM. With theta 1 at the first
-place, f is the logit of a click there.
+a sum of trees. Each round adds a tree fitted to the gradient of the click likelihood,
+with clicks counted by item and place. Between rounds, an EM step updates theta. theta
+is 1 at the first place, so f is the logit of a click there.
 """
 
 import json
@@ -27,7 +27,7 @@ KEYS = ("library", "booster", "base", "theta", "list_size", "feature_names", "ki
 
 
 class Counts(NamedTuple):
-    """How often items were shown and clicked at places. M cells that occur.
+    """Impressions and clicks by item and place; M cells with impressions.
 
     Attributes:
         row: (M,) row of the item's features.
@@ -43,17 +43,18 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class TreesConfig:
-    """How trees grow.
+    """Settings of boosted trees.
 
     Attributes:
         library: "lightgbm" or "xgboost".
-        rounds: Trees at most.
-        rate: Share of a tree's values that is taken.
-        leaves: Leaves of a tree at most.
-        items: Items of a leaf at least, by LightGBM; fewer where there are few.
-        patience: Rounds without gain on held-out clicks before the end.
-        seed: Of the library; the trees here take all rows and columns.
-        threads: Of the library; with several, sums depend on chance.
+        rounds: Largest number of trees.
+        rate: Learning rate, which multiplies the values of each tree.
+        leaves: Largest number of leaves of a tree.
+        items: Smallest number of items in a leaf of LightGBM; less if there are few
+            items.
+        patience: Training stops after this many rounds without gain on held-out clicks.
+        seed: Random seed of the library; the trees use all rows and columns.
+        threads: Threads of the library; with several, results vary by rounding.
     """
 
     library: Library = "lightgbm"
@@ -81,7 +82,7 @@ class TreesConfig:
             raise ValueError(f"leaves must be at least 2, got {self.leaves}")
 
     def least(self, rows: int) -> int:
-        """Items of a leaf at least where there are so many rows: a twentieth of few."""
+        """Smallest number of items in a leaf for this number of rows, at most a twentieth."""
         return min(self.items, max(1, rows // 20))
 
 
@@ -91,7 +92,7 @@ def likelihood(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> float:
     Args:
         logit: (R,) f of each row.
         theta: (K,) examination of each place.
-        counts: Of rows and places.
+        counts: Impressions and clicks by row and place.
 
     >>> one = Counts(np.array([0]), np.array([0]), np.array([4.0]), np.array([1.0]))
     >>> round(likelihood(np.zeros(1), np.array([0.5]), one), 6)  # log 1/4 + 3 log 3/4
@@ -105,7 +106,7 @@ def likelihood(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> float:
 def slopes(
     logit: np.ndarray, theta: np.ndarray, counts: Counts
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(R,) gradient of minus `likelihood` by f, and its expected curvature.
+    """(R,) gradient of minus `likelihood` in f, and its expected curvature.
 
     dL/df = sum (c - n p) (1 - s) / (1 - p) with s = sigmoid(f), p = theta s; the
     information is sum n p (1 - s)^2 / (1 - p).
@@ -120,10 +121,11 @@ def slopes(
 
 
 def examined(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> np.ndarray:
-    """(K,) theta after a step of EM; the first stays 1, which is the scale.
+    """(K,) theta after an EM step; the first value stays 1 to fix the scale.
 
-    An impression without a click was examined with probability
-    theta (1 - s) / (1 - theta s); theta becomes the mean over its impressions.
+    An impression without a click was examined with probability theta (1 - s) / (1 -
+    theta s). The new theta of a place is the mean examination probability of its
+    impressions.
     """
     s, t = expit(logit)[counts.row], theta[counts.place]
     unseen = (counts.shown - counts.clicked) * t * (1 - s) / np.maximum(1 - t * s, TINY)
@@ -141,18 +143,18 @@ def _clicks(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Trees:
-    """A ranker of boosted trees, and the click model that it is part of.
+    """A ranker of boosted trees and its click model.
 
     Attributes:
-        library: That of the booster.
+        library: Library of the booster.
         booster: `lightgbm.Booster` or `xgboost.Booster`.
-        base: What the trees add to.
-        theta: (K,) examination of each place: rank by rank, device by device; None for
-            a ranker that predicts no click.
-        list_size: Ranks of a list.
-        feature_names: Names of the features in order; None where they have none.
-        kinds: What the features are; None: numbers alone. Codes of categories are read
-            as numbers.
+        base: Base score, to which the trees add.
+        theta: (K,) examination of each place, all ranks of each device in turn; None
+            for a ranker that does not predict clicks.
+        list_size: Number of ranks in a list.
+        feature_names: Names of the features in order; None if they have none.
+        kinds: Kinds of the features; None if all are numbers. The trees read category
+            codes as numbers.
     """
 
     library: Library
@@ -166,19 +168,19 @@ class Trees:
 
     @property
     def predicts_clicks(self) -> bool:
-        """Whether it is a click model."""
+        """Whether the ranker is part of a click model."""
         return self.theta is not None
 
     @property
     def examination(self) -> tuple[float, ...] | None:
-        """Examination at each rank over rank 1, on the first device."""
+        """Examination at each rank relative to rank 1, on the first device."""
         if self.theta is None:
             return None
         curve = self.theta[: self.list_size]
         return tuple((curve / curve[0]).tolist())
 
     def __call__(self, features: Any) -> np.ndarray:
-        """Scores (...,) float32 of features (..., F): logits of a click at rank 1."""
+        """Scores (...,) float32 of features (..., F): click logits at rank 1."""
         given = np.asarray(features, np.float32)
         rows = given.reshape(-1, given.shape[-1])
         if not len(rows):
@@ -187,14 +189,14 @@ class Trees:
         return found.astype(np.float32).reshape(given.shape[:-1])
 
     def place_logits(self, log: ClickLog, features: np.ndarray) -> np.ndarray:
-        """(S, L) logits of each click.
+        """(S, L) click logits of each cell.
 
         Args:
-            log: Of lists no longer than those learned from.
+            log: Log with lists no longer than those of training.
             features: (items, F).
 
         Raises:
-            ValueError: The trees predict no click, or a place was not learned.
+            ValueError: The trees do not predict clicks, or a place was not learned.
         """
         if self.theta is None:
             raise ValueError("this ranker predicts no click")
@@ -210,10 +212,10 @@ class Trees:
         return np.log(p) - np.log1p(-p)
 
     def write(self, path: str | Path) -> None:
-        """Writes one JSON file, which `debias.load` opens; the name ends with .trees.
+        """Writes one JSON file NAME.trees, which `debias.load` opens.
 
         Raises:
-            ValueError: It ends otherwise.
+            ValueError: The name does not end with .trees.
         """
         path = Path(path)
         if path.suffix != ".trees":
@@ -233,7 +235,7 @@ class Trees:
 
     @classmethod
     def read(cls, path: str | Path) -> "Trees":
-        """What `write` wrote.
+        """Reads a file that `write` wrote.
 
         Raises:
             ValueError: The file is missing or damaged.
@@ -262,12 +264,12 @@ class Trees:
 
 
 def places(log: ClickLog, list_size: int) -> np.ndarray:
-    """(S, L) int64 place of each cell: its rank from 0, and L more for each device.
+    """(S, L) int64 place of each cell: its rank from 0, plus L per device.
 
-    -1 at padding.
+    Padding cells have -1.
 
     Raises:
-        ValueError: The lists are longer.
+        ValueError: The lists are longer than `list_size`.
     """
     if log.mask[:, list_size:].any():
         raise ValueError(
@@ -288,19 +290,19 @@ def boost(
     config: TreesConfig,
     progress: Callable[[int], None] = lambda rounds: None,
 ) -> tuple[Any, float, np.ndarray, list[float]]:
-    """Grows trees until held-out clicks get no more likely.
+    """Grows trees until the likelihood of held-out clicks stops growing.
 
     Args:
-        features: (R, F) of the items that either counts name.
-        counts: Clicks to learn from.
+        features: (R, F) of the items in either counts.
+        counts: Training clicks.
         judges: Held-out clicks.
         theta: (K,) examination to start from, 1 at the first place.
-        config: How.
-        progress: Called with rounds done since the last call.
+        config: Settings.
+        progress: Called with the number of rounds since the last call.
 
     Returns:
-        The booster with its best number of trees, the base, theta at that number, and
-        the mean log-likelihood of a held-out impression after each round.
+        The booster cut to its best number of trees, the base score, theta at that
+        number, and the mean log-likelihood of a held-out impression after each round.
     """
     rate = counts.clicked.sum() / (counts.shown * theta[counts.place]).sum()
     base = float(np.log(rate) - np.log1p(-rate)) if rate < 1 else 4.0
@@ -370,14 +372,14 @@ def _module(name: str) -> Any:
 
 
 class Node(NamedTuple):
-    """A node of a tree, as float32 rankers read it.
+    """A node of a tree with a float32 threshold.
 
     Attributes:
-        value: Of a leaf; None of a split.
-        feature: Its number.
+        value: Value of a leaf; None for a split.
+        feature: Number of the feature that a split reads.
         threshold: float32; a row goes left where feature <= threshold.
-        left, right: What follows.
-        missing_left: Where NaN goes.
+        left, right: The children.
+        missing_left: Whether NaN goes left.
     """
 
     value: float | None
@@ -389,7 +391,7 @@ class Node(NamedTuple):
 
 
 def below(threshold: float, inclusive: bool) -> float:
-    """The largest float32 that goes left at a threshold of a library.
+    """The largest float32 that goes left at a library's threshold.
 
     >>> below(0.5, inclusive=True), below(0.5, inclusive=False) < 0.5
     (0.5, True)

@@ -1,4 +1,4 @@
-"""XPA: a click on one item depends on what stands around it, in lists and in grids."""
+"""XPA: click models in which a click depends on neighbouring items, on lists or grids."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,26 +18,27 @@ HEARD = ("relevance", "places")
 
 @keras.saving.register_keras_serializable(package="debias")
 class XPA(ClickModel):
-    """Cross-position attention over the relevance and the places of a list.
+    """Cross-position attention (XPA) over the relevance and the places of a list.
 
     With h the relevance embeddings and z the embeddings of the places,
 
         logit_i = w1 . h_i + w2 . z_i
                   + w3 . sum_j A_ij V_r h_j + w4 . sum_j A'_ij V_b z_j:
 
-    an item's own relevance, its own place, and what its neighbours' relevance and
-    places do to it. A and A' come from places alone. Serving keeps w1 . h_i, the only
-    term about the item itself; with `attend_self` off (the default) nothing of the item
-    hides in the others.
+    the item's relevance, its place, and the effects of its neighbours' relevance and
+    places. A and A' depend only on places. Serving keeps w1 . h_i, the only term about
+    the item itself. With `attend_self` off (the default), the other terms contain
+    nothing of the item.
 
     Args:
         relevance: Layer `(..., F)` to `(..., D)`.
-        bias: Layer from the batch's dict to `(batch, list_size, E)`; a grid gives it
+        bias: Layer from the batch's dict to `(batch, list_size, E)`; on a grid it reads
             row and column.
-        dim: Size of the queries and keys.
-        hears: What of the neighbours counts: "relevance" (w3), "places" (w4), or both.
-        attend_self: Whether an item is among its own neighbours.
-        seed: int or None. Names the initial weights.
+        dim: Dimension of the queries and keys.
+        hears: Which properties of the neighbours count: "relevance" (w3), "places"
+            (w4), or both.
+        attend_self: Whether an item attends to itself.
+        seed: int or None. Random seed of the initial weights.
 
     Source: after Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW
     2021.
@@ -95,10 +96,10 @@ class XPA(ClickModel):
         return ops.squeeze(logit, -1)
 
     def attention(self, batch: Batch) -> Tensor:
-        """Weights A_ij on neighbours' relevance, `(batch, list_size, list_size)`.
+        """Attention A_ij to neighbours' relevance, `(batch, list_size, list_size)`.
 
         Raises:
-            ValueError: The model does not hear its neighbours' relevance.
+            ValueError: `hears` does not include "relevance".
         """
         if "relevance" not in self.heard:
             raise ValueError('hears must hold "relevance" for there to be attention')
