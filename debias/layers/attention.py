@@ -1,4 +1,4 @@
-"""Attention between the places of a list or a grid: who takes whose clicks."""
+"""Attention between the places of a list or a grid."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ NEVER = -1e9  # a float32 logit whose softmax share is exactly 0
 
 @keras.saving.register_keras_serializable(package="debias")
 class CrossPositionAttention(keras.layers.Layer):
-    """What place i hears from the other places of its list.
+    """Attention of each place to the other places of its list.
 
-    A_ij = softmax over valid j of q(z_i) . k(z_j) / sqrt(dim), the weights from the
-    places z alone so that a heatmap of them is a property of the layout;
-    output_i = sum_j A_ij v(x_j), with x the relevance or the bias embeddings.
+    A_ij = softmax over valid j of q(z_i) . k(z_j) / sqrt(dim). The weights depend only
+    on the places z, so a heatmap of A describes the layout. output_i = sum_j A_ij
+    v(x_j), with x the relevance or the bias embeddings.
 
     Args:
-        dim: Size of queries and keys.
-        out: Size of the values.
-        attend_self: Whether j = i takes part. Off, an item's own effect can only
-            stand in its own term, which is the one that serving keeps.
-        seed: int or None. Names the initial weights.
+        dim: Dimension of queries and keys.
+        out: Dimension of the values.
+        attend_self: Whether j = i takes part. If not, the effect of an item itself is
+            only in its own term, which serving keeps.
+        seed: int or None. Random seed of the initial weights.
 
     Call arguments:
         values: `(batch, list_size, D)`.
@@ -34,7 +34,7 @@ class CrossPositionAttention(keras.layers.Layer):
 
     Returns:
         Output `(batch, list_size, out)` and weights A `(batch, list_size, list_size)`.
-        Rows of A sum to 1, or to 0 where there is nobody to listen to.
+        Rows of A sum to 1, or to 0 if no other item is shown.
 
     Source: after Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW
     2021.
@@ -73,7 +73,7 @@ class CrossPositionAttention(keras.layers.Layer):
         self.value.build(values_shape)
 
     def weights_between(self, places: Tensor, shown: Tensor) -> Tensor:
-        """The weights A alone, `(batch, list_size, list_size)`."""
+        """The weights A, `(batch, list_size, list_size)`."""
         heard = ops.cast(ops.expand_dims(shown, 1), "bool")
         if not self.attend_self:
             size = ops.shape(shown)[1]

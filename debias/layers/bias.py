@@ -1,7 +1,7 @@
-"""Bias towers: how an item was shown, read from where it stood and on what device.
+"""Bias towers: they read the place of an item, and other presentation columns.
 
-A bias tower reads the layout columns of a batch and nothing else. Any Keras layer that
-maps the batch's dict to `(batch, list_size, out)` can stand in for `BiasTower`.
+A bias tower reads only layout columns of a batch. Any Keras layer that maps the batch's
+dict to `(batch, list_size, out)` can replace `BiasTower`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,34 +20,35 @@ from debias.types import Tensor
 class BiasTower(keras.layers.Layer):
     """Embeds each layout column, then applies an optional perceptron.
 
-    With no hidden layer the output is the sum over columns c of table_c[id_c]: a single
-    column `{"position": 10}` is the classic theta_k. Columns that are crossed add a
-    table of their pairs of ids, so that a badge may do more at one rank than at
-    another. Id 0 means missing (and padding) and has a row of its own; an id above a
-    column's size is an error, inside a TensorFlow graph too. Where XLA compiles, as in
-    every `fit` on JAX, values cannot be looked at, and only a list longer than the
-    table of positions is seen.
+    Without a hidden layer, the output is the sum over columns c of table_c[id_c]. A
+    single column `{"position": 10}` gives the classic theta_k. Crossed columns add a
+    table of their pairs of ids, so the effect of a badge may depend on the rank. Id 0
+    means missing (and padding) and has its own row. An id above a column's size is an
+    error, also inside a TensorFlow graph. XLA, which compiles every `fit` on JAX,
+    cannot check values; there, only a list longer than the table of positions is an
+    error.
 
     Args:
-        columns: Column name to its largest id, as `{"position": 10, "device": 3}`.
-        hidden: Sizes of hidden layers that let columns interact.
-        out: Size of the output: 1 for a bias logit, more for an embedding.
-        dropout: Chance that a training step hides the layout of a whole list, so that
-            relevance has to explain its clicks alone. After Zhao et al., Recommending
+        columns: Dict from column name to largest id, such as `{"position": 10,
+            "device": 3}`.
+        hidden: Sizes of hidden layers, which let columns interact.
+        out: Dimension of the output: 1 for a bias logit, more for an embedding.
+        dropout: Probability of hiding the layout of a whole list in training, so that
+            relevance alone has to explain its clicks. After Zhao et al., Recommending
             What Video to Watch Next, RecSys 2019 (rate .1).
-        init_std: Standard deviation of the initial tables. 0 starts every component of
-            a mixture alike, a saddle that training cannot leave.
-        center: Mean of the initial tables. Away from 0, places that multiply relevance
-            start out agreeing on it.
-        seed: int or None. Names the initial tables and the dropout.
+        init_std: Standard deviation of the initial tables. With 0, all components of a
+            mixture start equal, a saddle point that training cannot leave.
+        center: Mean of the initial tables. If bias embeddings multiply relevance, a
+            mean away from 0 gives all places the same initial ranking.
+        seed: int or None. Random seed of the initial tables and the dropout.
         cross: Pairs of columns, such as `[("position", "badge")]`.
-        merge: Column name to the id that each id from 0 to the largest reads in its
-            place, as `{"position": [0, 1, 2, 2]}`: places that share a bias because no
-            item ties them, see `debias.propensity.merge_places`.
+        merge: Dict from column name to a list with a replacement for each id from 0 to
+            the largest, such as `{"position": [0, 1, 2, 2]}`. Merged places share a
+            bias, see `debias.propensity.merge_places`.
 
     Call arguments:
-        batch: dict with each column, `(batch, list_size)` or, for one id a list,
-            `(batch,)` ints.
+        batch: dict of the columns, ints `(batch, list_size)`, or `(batch,)` for one id
+            per list.
         training: Whether `dropout` applies.
 
     Returns:
@@ -134,7 +135,7 @@ class BiasTower(keras.layers.Layer):
         return self.add_weight(shape=(size, width), initializer=initializer, name=name)
 
     def ids(self, batch: Mapping[str, Tensor], name: str) -> Tensor:
-        """The column `name` as ints `(batch, list_size or 1)`, checked and merged."""
+        """Checked and merged ids of a column, ints `(batch, list_size or 1)`."""
         if name not in batch:
             raise ValueError(
                 f"the bias tower reads column {name!r}, the batch has {sorted(batch)}"

@@ -1,8 +1,7 @@
-"""Combinations: how a relevance logit and a bias logit become one click logit.
+"""Combinations of a relevance logit and a bias logit into a click logit.
 
-They own no weights, take and return logits so that any click loss can follow, and
-serving leaves them out. `Bilinear` is the exception: it learns how the two embeddings
-meet.
+They take and return logits, so any click loss can follow, and serving does not use
+them. They have no weights, except `Bilinear`, which learns a bilinear form.
 """
 
 from typing import Any
@@ -17,7 +16,7 @@ from debias.types import Tensor
 def additive(relevance: Tensor, bias: Tensor) -> Tensor:
     """logit P(click) = relevance + bias.
 
-    The bias moves the odds of a click by a factor that is the same for every item.
+    The bias multiplies the odds of a click by a factor that is equal for all items.
     Source: Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
 
     >>> additive(2.0, -0.5)
@@ -27,12 +26,12 @@ def additive(relevance: Tensor, bias: Tensor) -> Tensor:
 
 
 def product(relevance: Tensor, bias: Tensor) -> Tensor:
-    """logit of P(click) = sigmoid(relevance) sigmoid(bias): seen, and wanted once seen.
+    """logit of P(click) = sigmoid(relevance) sigmoid(bias), the position-based model.
 
     With r and b the two logits, 1 / P = (1 + e^-r)(1 + e^-b), hence
-    logit P = -log(e^-r + e^-b + e^(-r-b)) = r - softplus(softplus(r) - b), which never
-    leaves log space. (`ops.logaddexp` would do, but its gradient where the arguments
-    tie is wrong on the TensorFlow backend.)
+    logit P = -log(e^-r + e^-b + e^(-r-b)) = r - softplus(softplus(r) - b), computed in
+    log space. (`ops.logaddexp` has a wrong gradient on TensorFlow if its arguments are
+    equal.)
 
     Source: after Guo et al., PAL, RecSys 2019, and the examination hypothesis.
 
@@ -74,11 +73,12 @@ def dot(relevance: Tensor, bias: Tensor) -> Tensor:
 class Bilinear(keras.layers.Layer):
     """logit P(click) = r' B e + b_r . r + b_e . e + b.
 
-    B starts as N(0, 1/D), b_r and b_e as N(0, 1/sqrt(D)) (standard deviations, D the
-    size of r), b at 0. Source: Yan et al., SIGIR 2022, as in TensorFlow Ranking.
+    Initially B is N(0, 1/D), b_r and b_e are N(0, 1/sqrt(D)), and b is 0. The second
+    numbers are standard deviations, and D is the dimension of r. Source: Yan et al.,
+    SIGIR 2022, as in TensorFlow Ranking.
 
     Args:
-        seed: int or None. Names the initial weights.
+        seed: int or None. Random seed of the initial weights.
 
     Call arguments: relevance `(..., D)`, bias `(..., E)`. Returns `(...)`.
 

@@ -1,4 +1,4 @@
-"""Embeddings of ids and features, as fields: one vector of one size a feature.
+"""Embeddings of ids and features as fields: one vector per feature, all of one size.
 
 The codes are those of `debias.retrieval.data.interactions.FeatureTable`: 0 missing or
 padding, 1 out of vocabulary, values from 2.
@@ -21,36 +21,37 @@ COMPRESS = ("hash", "quotient_remainder")
 
 @keras.saving.register_keras_serializable(package="debias")
 class RowEmbedding(keras.layers.Layer):
-    """A table of vectors whose lookups and steps cost the same at any vocabulary.
+    """An embedding table whose lookups and steps cost the same for any vocabulary size.
 
-    On the TensorFlow backend the rows are gathered from the variable itself: once an
-    optimiser has scattered into it, `keras.layers.Embedding` copies the whole table at
-    every lookup. Train it with `debias.engine.optimizers.RowWiseAdam`; Keras's own
-    adaptive optimisers take wrong steps where an id repeats in a batch, see there.
+    On TensorFlow, rows are gathered directly from the variable.
+    `keras.layers.Embedding` copies the whole table at every lookup, once an optimiser
+    has scattered into it. Train with `debias.engine.optimizers.RowWiseAdam`: if an id
+    repeats in a batch, Keras's adaptive optimisers take wrong steps.
 
     Code 0 always gives the zero vector. The vector of code 1, out of vocabulary, starts
-    at zero: a value that training never saw adds nothing rather than noise.
+    at zero, so an unseen value adds nothing instead of noise.
 
-    A vocabulary that memory cannot hold shares `rows` rows. With n = code - 2:
+    If the vocabulary does not fit into memory, codes share `rows` rows. With n = code -
+    2:
 
         "hash":                vector = row[n mod rows]
         "quotient_remainder":  vector = row[n mod rows] * quotient[n div rows]
 
-    The second gives every code a vector of its own, of ceil(size / rows) more rows.
-    Codes number the values of a vocabulary, so n mod rows is a hash of the value in
-    which the first `rows` values share no row.
+    The second gives every code a unique vector, with ceil(size / rows) additional rows.
+    Codes number the values of a vocabulary, so n mod rows is a hash of the value. The
+    first `rows` values do not share rows.
 
     Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML
     2009; Shi et al., Compositional Embeddings Using Complementary Partitions for
     Memory-Efficient Recommendation Systems, KDD 2020.
 
     Args:
-        size: Number of codes, the two reserved ones included.
-        dim: Size of a vector.
+        size: Number of codes, including the two reserved ones.
+        dim: Dimension of a vector.
         scale: Standard deviation of the initial vectors.
-        seed: int or None. Names the initial vectors.
-        compress: One of `COMPRESS`, or None: a row per code.
-        rows: That codes share, where they do.
+        seed: int or None. Random seed of the initial vectors.
+        compress: One of `COMPRESS`, or None for one row per code.
+        rows: Number of shared rows, if `compress` is given.
 
     Shapes: ids of any shape `(...)` to `(..., dim)`.
 
@@ -139,7 +140,7 @@ def _gathered(table: Any, ids: Tensor) -> Tensor:
 
 
 def check_compress(compress: str | None, rows: int | None) -> None:
-    """Does nothing if these two arguments fit each other, else raises ValueError."""
+    """Raises ValueError if `compress` and `rows` do not fit each other."""
     if compress is None and rows is None:
         return
     if compress not in COMPRESS:
@@ -151,7 +152,7 @@ def check_compress(compress: str | None, rows: int | None) -> None:
 def compressed(
     schema: Mapping[str, Mapping[str, Any]], compress: str | None, rows: int | None
 ) -> dict[str, dict[str, Any]]:
-    """A schema whose feature "id" shares rows; see `RowEmbedding`.
+    """A copy of a schema whose feature "id" shares rows; see `RowEmbedding`.
 
     >>> compressed({"id": {"kind": "categorical", "size": 9}}, "hash", 4)["id"]["rows"]
     4
@@ -164,7 +165,7 @@ def compressed(
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the second last axis of what `mask` keeps; zero where it keeps nothing.
+    """Mean of the unmasked values over the second last axis; zero if all are masked.
 
     Shapes: (..., m, d) and (..., m) to (..., d).
 
@@ -178,17 +179,19 @@ def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class FeatureEmbedding(keras.layers.Layer):
-    """Features to fields: one vector of size `dim` each, in the order of the schema.
+    """Embeds features as fields: one vector of size `dim` each, in the schema's order.
 
-    A categorical feature is looked up; a multi-valued one is the mean of its values'
-    vectors, zero if it has none; a numeric one is its value times a learned vector.
+    A categorical feature is looked up. A multi-valued feature is the mean of its
+    values' vectors, zero if it has no value. A numeric feature is its value times a
+    learned vector.
 
     Args:
-        schema: As `FeatureTable.schema` gives it; or, with "compress" and "rows" of a
-            categorical feature, as `compressed` does.
-        dim: Size of every field.
-        unknown_rate: Chance that a training step hides an id (feature "id") behind the
-            out-of-vocabulary code, whose vector so learns to stand for unseen ones.
+        schema: From `FeatureTable.schema`, or from `compressed`, which adds "compress"
+            and "rows" to a categorical feature.
+        dim: Dimension of every field.
+        unknown_rate: Probability of replacing an id (feature "id") by the
+            out-of-vocabulary code in training, so that its vector learns to represent
+            unseen ids.
         scale, seed: As in `RowEmbedding`.
 
     Call arguments:

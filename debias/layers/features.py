@@ -1,4 +1,4 @@
-"""Features of any kind in front of a tower: codes become vectors, numbers pass."""
+"""The layer `Features`: embeds category codes in front of a tower."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,20 +16,20 @@ EXACT = {"float16": 2048, "bfloat16": 256}  # whole numbers that a type tells ap
 
 @keras.saving.register_keras_serializable(package="debias")
 class Features(keras.layers.Layer):
-    """Embeds the coded columns of a matrix of features and leaves the numbers as is.
+    """Embeds the coded columns of a feature matrix; numbers pass unchanged.
 
-    A layer to put in front of any tower: `keras.Sequential([Features(data.kinds),
-    tower])`. A category is the vector of its code; of several categories the mean
-    counts; missing values, and those out of vocabulary until training pools rare ones
-    there, are the zero vector. What stands behind the codes passes unchanged: numbers,
-    and whatever a model appends to them.
+    Put it in front of any tower: `keras.Sequential([Features(data.kinds), tower])`. A
+    category becomes the vector of its code; several categories become the mean of their
+    vectors. Missing values are the zero vector. So is the out-of-vocabulary code,
+    unless training pools rare values there. Columns behind the codes pass unchanged:
+    numbers, and columns that a model appends.
 
     Args:
-        features: As `RankingData.kinds` has them, or their records: names, kinds,
-            vocabularies or `size`, and widths. Numbers among them are passed over.
-        dim: Size of the vector of each category.
+        features: From `RankingData.kinds`, or records with names, kinds, vocabularies
+            or `size`, and widths. Numeric features are skipped.
+        dim: Dimension of the vector of each category.
         scale: Standard deviation of initial vectors.
-        seed: int or None. Names the initial vectors.
+        seed: int or None. Random seed of the initial vectors.
 
     Shapes: `(..., F)`, codes before numbers, to `(..., C dim + numbers)` for C
     categorical features.

@@ -1,4 +1,4 @@
-"""Gradient reversal: what a head behind it learns, what feeds it unlearns."""
+"""Gradient reversal, for adversarial training."""
 
 import math
 from typing import Any
@@ -10,11 +10,11 @@ from debias.types import Tensor
 
 
 def reversed_gradient(x: Tensor, strength: float) -> Tensor:
-    """x forward, -strength times the gradient backward.
+    """Returns x unchanged and multiplies its gradient by -strength.
 
-    f(x) = c + strength (c - x), with c = x held constant: the bracket is 0 in every
-    bit, and the derivative is -strength, on any backend. Source: Ganin & Lempitsky,
-    Unsupervised Domain Adaptation by Backpropagation, ICML 2015.
+    f(x) = c + strength (c - x), with c = x held constant. The bracket is exactly 0, and
+    the derivative is -strength on any backend. Source: Ganin & Lempitsky, Unsupervised
+    Domain Adaptation by Backpropagation, ICML 2015.
 
     >>> float(reversed_gradient(ops.array(1.5), strength=0.3))
     1.5
@@ -25,7 +25,7 @@ def reversed_gradient(x: Tensor, strength: float) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class GradientReversal(keras.layers.Layer):
-    """Identity whose gradient comes back times -strength.
+    """Identity layer that multiplies the gradient by -strength.
 
     Args:
         strength: 0 or more; 0 lets no gradient through.

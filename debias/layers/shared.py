@@ -1,4 +1,4 @@
-"""A relevance tower of several outputs that share their first layers."""
+"""A relevance tower with several outputs that share their first layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,19 +14,19 @@ from debias.types import Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class SharedBottom(keras.layers.Layer):
-    """A tower whose outputs share hidden layers and then go on in heads of their own.
+    """A tower with shared hidden layers and a separate head for each output.
 
-    Stands where `Tower(out=K)` does, whose outputs share all hidden layers. What the
-    outputs have in common is learned from the clicks of all; a rare target, such as an
-    order, keeps a head that the frequent ones do not move.
+    It replaces `Tower(out=K)`, whose outputs share all hidden layers. The shared layers
+    learn from all targets. A rare target, such as an order, has its own head, which
+    frequent targets do not change.
 
     Args:
-        bottom: Sizes of the hidden layers that are shared; empty for towers apart.
+        bottom: Sizes of the shared hidden layers; empty for separate towers.
         heads: Sizes of the hidden layers of each head; empty for linear heads.
-        out: How many outputs.
+        out: Number of outputs.
         activation: Keras activation of all hidden layers.
         dropout: Rate of dropout after each hidden layer, in [0, 1).
-        seed: int or None. Names the initial weights and the dropout.
+        seed: int or None. Random seed of the initial weights and the dropout.
 
     Shapes: `(..., F)` to `(..., out)`.
 

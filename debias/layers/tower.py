@@ -1,6 +1,6 @@
-"""Relevance towers: what an item is, read from its features, never from its place.
+"""Relevance towers: they read the features of an item, never its place.
 
-Any Keras layer that maps `(..., F)` to `(..., out)` can stand in for `Tower`.
+Any Keras layer that maps `(..., F)` to `(..., out)` can replace `Tower`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ _PIECE = 1 << 12  # items that mean and deviation are taken of at once
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|): tames heavy tails, keeps sign, order and zero.
+    """sign(x) log(1 + |x|): compresses heavy tails; keeps sign, order and zero.
 
     >>> [round(float(value), 4) for value in symlog(np.array([-1.0, 0.0, 99.0]))]
     [-0.6931, 0.0, 4.6052]
@@ -180,7 +180,7 @@ class Tower(keras.layers.Layer):
         out: Size of the output: 1 for a relevance logit, more for an embedding.
         activation: Keras activation of the hidden layers.
         dropout: Rate of dropout after each hidden layer, in [0, 1).
-        seed: int or None. Names the initial weights and the dropout.
+        seed: int or None. Random seed of the initial weights and the dropout.
 
     Shapes: `(..., F)` to `(..., out)`.
 
@@ -238,7 +238,7 @@ class Tower(keras.layers.Layer):
 
     @property
     def intercept(self) -> Any:
-        """The variable (out,) that is added last, once the layer is built."""
+        """The last bias (out,), once the layer is built."""
         return self.steps[-1].bias
 
     def compute_output_shape(

@@ -1,4 +1,4 @@
-"""Losses of single clicks: each shown item was clicked or was not."""
+"""Pointwise click losses: a cross-entropy for each shown item."""
 
 from keras import ops
 
@@ -7,7 +7,7 @@ from debias.types import Tensor
 
 
 def binary_cross_entropy(y: Tensor, z: Tensor) -> Tensor:
-    """Of logits; exact in both tails, and its gradient is sigmoid(z) - y everywhere."""
+    """Cross-entropy of logits, exact in both tails; its gradient is sigmoid(z) - y."""
     return y * ops.softplus(-z) + (1.0 - y) * ops.softplus(z)
 
 
@@ -22,7 +22,7 @@ def click_cross_entropy(
     Args:
         y_true: `(batch, list_size)` clicks 0 or 1 (or in between), -1 at padding.
         y_pred: `(batch, list_size)` click logits.
-        weights: Of lists or of items, see the module.
+        weights: Weights of lists or of items, see the module.
 
     Returns:
         `(batch,)` sums over the valid items of each list.

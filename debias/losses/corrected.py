@@ -1,20 +1,21 @@
-"""Losses that correct clicks for how they came about, rather than model them.
+"""Losses on corrected clicks, as alternatives to click models.
 
-A click model explains clicks; a correction trains a ranker on clicks as if users had
-examined everything. Pure functions in `keras.ops` of clicks `(batch, list_size)`, -1 at
-padding, and of scores of that shape; one number per list, as in `debias.losses`.
+A click model explains clicks. A correction trains a ranker on modified clicks, as if
+users had examined all items. The losses are pure functions in `keras.ops` of clicks
+`(batch, list_size)`, -1 at padding, and of scores of the same shape. They return one
+number per list, as in `debias.losses`.
 
-| correction | what a click counts | needs |
-|---|---|---|
+| correction | label of a click | needs | |---|---|---|
 | inverse propensity | c / theta | examination |
 | affine | (c - beta) / alpha, P(c) = alpha gamma + beta | examination, trust |
-| doubly robust | g + (c - beta - alpha g) / alpha | the same, and a guess g |
+| doubly robust | g + (c - beta - alpha g) / alpha | the same, and a predicted
+attraction g |
 | regression EM | c, or its posterior: examined, relevant | nothing |
-| dual learning | c w, with w from a bias tower trained beside it | nothing |
-| PairDebias | pairs of click and skip over ratios learned beside it | nothing |
+| dual learning | c w, with w from a bias tower trained with it | nothing |
+| PairDebias | pairs of click and skip over ratios learned with it | nothing |
 
-An expectation over clicks of the first three is what full information would say, as
-long as no weight is clipped; clipping trades variance for bias.
+The expectation over clicks of the first three equals the loss under full information,
+if no weight is clipped. Clipping reduces variance and adds bias.
 """
 
 import keras
@@ -33,12 +34,12 @@ def corrected_clicks(
     guess: Tensor | float = 0.0,
     clip: float = 10.0,
 ) -> Tensor:
-    """Unbiased estimates of attraction, `(batch, list_size)`: labels to train on.
+    """Unbiased estimates of attraction, `(batch, list_size)`, to use as labels.
 
     g + (c - beta - alpha g) / max(alpha, 1 / clip). With beta = g = 0 this is inverse
-    propensity weighting, with g = 0 the affine correction for trust bias; with a guess
-    g of the attraction it is doubly robust: unbiased if either alpha and beta or g are
-    right. Estimates may be below 0 or above 1.
+    propensity weighting, with g = 0 the affine correction for trust bias; with a
+    predicted attraction g it is doubly robust: unbiased if either alpha and beta or g
+    are right. Estimates may be below 0 or above 1.
 
     Source: Joachims et al., WSDM 2017; Vardasbi et al., When Inverse Propensity Scoring
     does not Work, CIKM 2020; after Oosterhuis, Doubly-Robust Estimation for Correcting
@@ -46,11 +47,11 @@ def corrected_clicks(
 
     Args:
         clicks: `(batch, list_size)`, -1 at padding, which stays -1.
-        alpha: What attraction 1 adds to the click probability; in a position-based
-            model the examination. Broadcasts.
+        alpha: Increase of the click probability when attraction goes from 0 to 1;
+            examination in a position-based model. Broadcasts.
         beta: Click probability at attraction 0.
-        guess: Attraction as some other model has it.
-        clip: Largest weight: divisors below 1 / clip are raised to it.
+        guess: Attraction predicted by another model.
+        clip: Largest weight: divisors below 1 / clip are raised to 1 / clip.
 
     >>> found = corrected_clicks([[1, 0, -1]], [[0.5, 0.5, 0.5]], guess=0.25)
     >>> [round(float(x), 4) for x in found[0]]  # 1/4 + (1 - 1/8) / (1/2), and so on
@@ -66,10 +67,10 @@ def corrected_clicks(
 
 
 def soft_cross_entropy(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Sum over a list of softplus(z) - y z, labels y any real numbers, `(batch,)`.
+    """Sum over a list of softplus(z) - y z, for any real labels y, `(batch,)`.
 
-    The cross-entropy of y and sigma(z), linear in y: an unbiased y gives an unbiased
-    loss.
+    This is the cross-entropy of y and sigma(z). It is linear in y, so unbiased labels
+    give an unbiased loss.
 
     >>> loss = soft_cross_entropy([[2.0, 9.0]], [[0.0, 9.0]], [[True, False]])
     >>> round(float(loss[0]), 6)
@@ -82,7 +83,7 @@ def soft_cross_entropy(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tenso
 
 
 def soft_softmax(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Listwise: -sum_i y_i log softmax(z)_i, labels y any real numbers, `(batch,)`.
+    """Listwise: -sum_i y_i log softmax(z)_i, for any real labels y, `(batch,)`.
 
     >>> shown = [[True, True, False]]
     >>> loss = soft_softmax([[2.0, -1.0, 9.0]], [[0.0, 0.0, 9.0]], shown)
@@ -94,13 +95,13 @@ def soft_softmax(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def click_em(clicks: Tensor, examination: Tensor, relevance: Tensor) -> Tensor:
-    """Regression-EM: a click needs examination and relevance, each a latent variable.
+    """Regression-EM loss with latent examination and relevance.
 
     With P(c) = sigma(e) sigma(r), the posteriors of an item that was not clicked are
     P(examined | c = 0) = sigma(e - softplus(r)) and
-    P(relevant | c = 0) = sigma(r - softplus(e)); both are 1 given a click. Held fixed,
-    they are the targets of two cross-entropies, one of e and one of r. The gradient is
-    that of the exact negative log-likelihood.
+    P(relevant | c = 0) = sigma(r - softplus(e)); both are 1 given a click. Held
+    constant, they are the targets of two cross-entropies, one for e and one for r. The
+    gradient equals that of the exact negative log-likelihood.
 
     Source: Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
     Personal Search, WSDM 2018. Equal to the sum over a list of TF-Ranking's
@@ -135,11 +136,11 @@ def dual_learning(
     first: Tensor,
     clip: float = 10.0,
 ) -> Tensor:
-    """Dual learning: two listwise softmax losses, each weighted by the other's belief.
+    """Dual learning: two listwise softmax losses, each weighted by the other model.
 
     sum_i c_i w_i [-log softmax(f)_i] + sum_i c_i v_i [-log softmax(g)_i], with
-    w_i = exp(g_1 - g_i) and v_i = exp(f_1 - f_i) held fixed: the ratio of the softmax
-    at the first place to that at the item's own.
+    w_i = exp(g_1 - g_i) and v_i = exp(f_1 - f_i) held constant: the softmax at the
+    first place divided by that at the item's place.
 
     Source: Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation,
     SIGIR 2018.
@@ -148,7 +149,7 @@ def dual_learning(
         clicks: `(batch, list_size)`, -1 at padding.
         relevance: Scores f, `(batch, list_size)`.
         bias: Logits g of the places, `(batch, list_size)`.
-        first: bool `(batch, list_size)`, where the first place is.
+        first: bool `(batch, list_size)`, True at the first place.
         clip: Largest weight.
 
     Returns:
@@ -172,7 +173,7 @@ def dual_learning(
 def pairs_debiased(
     clicks: Tensor, scores: Tensor, plus: Tensor, minus: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """PairDebias: losses of (clicked, unclicked) pairs over the ratios of their places.
+    """PairDebias: pairwise losses divided by the ratios of both places.
 
     Loss sum over c_i > c_j of L_ij / (t+_i t-_j), L_ij = log(1 + exp(z_j - z_i)).
 
@@ -186,9 +187,9 @@ def pairs_debiased(
         minus: t- of each item's place.
 
     Returns:
-        The loss `(batch,)`, and what each place's ratios are to explain:
-        sum_j L_ij / t-_j of the clicked and sum_i L_ij / t+_i of the unclicked items,
-        both `(batch, list_size)`.
+        The loss `(batch,)`, and the statistics that update the ratios: sum_j L_ij /
+        t-_j for clicked items and sum_i L_ij / t+_i for unclicked items, both `(batch,
+        list_size)`.
 
     >>> loss, *_ = pairs_debiased([[1, 0]], [[0.0, 0.0]], [[2.0, 1.0]], [[1.0, 1.0]])
     >>> round(float(loss[0]), 6)  # log 2 / 2

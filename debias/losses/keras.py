@@ -1,4 +1,4 @@
-"""The losses as `keras.losses.Loss`, to be given to `compile`."""
+"""The losses as `keras.losses.Loss`, for `compile`."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How losses read labels, logits and weights of padded lists; the base of shells."""
+"""Labels, logits and weights of padded lists, and the base class of Keras losses."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ MASKED = -1e30  # a logit whose softmax weight is exactly 0, yet not infinite
 
 
 def exact(values: Tensor) -> Tensor:
-    """Floats of single precision at least, in which a loss is computed."""
+    """Converts to floats of at least single precision, for computing a loss."""
     values = ops.convert_to_tensor(values)
     return values if values.dtype == "float64" else ops.cast(values, "float32")
 
 
 def labels_and_mask(y_true: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    """Labels, nan if negative other than -1, and which are no padding."""
+    """Labels, nan if negative other than -1, and the mask of items without padding."""
     y = ops.cast(ops.convert_to_tensor(y_true), dtype)
     mask = y != -1
     return ops.where(mask & (y < 0), float("nan"), y), mask
 
 
 def prepared(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels, logits and mask of one float type, with zeros in place of padding."""
+    """Labels, logits and mask in one float type, with zeros at padding."""
     z = exact(y_pred)
     y, mask = labels_and_mask(y_true, z.dtype)
     if len(y.shape) != 2 or len(z.shape) not in (2, 3):
@@ -44,7 +44,7 @@ def prepared(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def require_flat(y_pred: Tensor, loss: str) -> None:
-    """Refuses logits of a mixture where one logit an item is meant."""
+    """Raises if the logits are of a mixture instead of one logit per item."""
     if len(y_pred.shape) != 2:
         raise ValueError(
             f"{loss} needs y_pred of shape (batch, list_size), "
@@ -61,7 +61,7 @@ def weights_like(weights: Tensor | None, like: Tensor) -> Tensor:
 
 
 def of_items_and_lists(weights: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights that enter within a list, of rank 2, and weights of lists, of rank 1."""
+    """Splits weights into item weights, of rank 2, and list weights, of rank 1."""
     weights = weights_like(weights, like)
     ones = ops.ones((1, 1), dtype=like.dtype)
     return (ones, weights[:, 0]) if weights.shape[1] == 1 else (weights, ones[:, 0])
@@ -74,11 +74,11 @@ def require_positive(**arguments: Any) -> None:
 
 
 class ListLoss(keras.losses.Loss):
-    """Shell of a loss of lists: calls `function` with the arguments it was built with.
+    """Keras loss over lists that calls a pure function with stored arguments.
 
-    `sample_weight` of shape `(batch,)` or `(batch, 1)` weighs lists, of shape
-    `(batch, list_size)` items. Keras alone would multiply the latter into losses of
-    shape `(batch,)` and, where batch and list size are equal, without a word.
+    `sample_weight` of shape `(batch,)` or `(batch, 1)` weights lists; of shape `(batch,
+    list_size)` it weights items. Keras itself would multiply the latter with losses of
+    shape `(batch,)`, silently if batch and list size are equal.
     """
 
     function: Any

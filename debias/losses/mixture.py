@@ -1,11 +1,11 @@
-"""Losses of mixtures of click models: sessions are of one hidden type or another.
+"""Losses of mixtures of click models, in which each session has a hidden type.
 
-Each type m has a click model of its own, and L_m is the -log-likelihood of a session
-under it. `Mixture` trains with `mixture_likelihood` of the L_m of its components, and
-`MixtureLikelihood` with the same of `component_losses`, which click logits give.
+Each type m has its own click model, and L_m is the negative log-likelihood of a session
+under it. `Mixture` trains with `mixture_likelihood` of the L_m of its components.
+`MixtureLikelihood` computes the L_m from click logits by `component_losses`.
 
 Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
-SIGIR 2022; with a prior.
+SIGIR 2022, with a prior added.
 """
 
 from keras import ops
@@ -27,11 +27,11 @@ def mixture_likelihood(
 ) -> Tensor:
     """-T logsumexp_m(log prior_m - L_m / T), `(batch, K)` to `(batch,)`, in nats.
 
-    At T = 1 this is exact maximum likelihood, -log P(session). Above 1 it keeps the
-    posterior soft on long lists; T is 1 / alpha of the source. The gradient weighs each
-    L_m by `responsibilities`, as an E-step followed by one gradient step would. Lists
-    without a click count like any other: to drop them would truncate the likelihood.
-    Components that start alike stay alike: break the symmetry.
+    With T = 1 this is exact maximum likelihood, -log P(session). T > 1 keeps the
+    posterior soft on long lists; T is 1 / alpha in Yan et al. The gradient weights each
+    L_m by `responsibilities`, like an E-step followed by a gradient step. Lists without
+    a click count as well, because dropping them would truncate the likelihood.
+    Identical components stay identical, so start them differently.
 
     Args:
         losses: L_m, -log P(session | type m), `(batch, K)`.
@@ -50,8 +50,9 @@ def mixture_likelihood(
 def responsibilities(losses: Tensor, log_prior: Tensor) -> Tensor:
     """Posterior of the session's type given all its clicks, `(batch, K)`.
 
-    p(m | c) = softmax_m(log prior_m - L_m); arguments as `mixture_likelihood`. Not for
-    predicting a click of the same session, which it has seen: `conditional_logits` is.
+    p(m | c) = softmax_m(log prior_m - L_m). Arguments as for `mixture_likelihood`. Do
+    not predict clicks of the same session with it, because it has seen them: use
+    `conditional_logits`.
 
     >>> p = responsibilities([[0.0, 0.0]], ops.log([[0.25, 0.75]]))
     >>> [round(float(x), 4) for x in p[0]]
@@ -62,7 +63,7 @@ def responsibilities(losses: Tensor, log_prior: Tensor) -> Tensor:
 
 
 def normalized(log_prior: Tensor | None, components: int, dtype: str) -> Tensor:
-    """Log shares that broadcast to `(batch, K)`: of any numbers, or uniform if None."""
+    """Normalised log shares that broadcast to `(batch, K)`; uniform if None."""
     if log_prior is None:
         return ops.log_softmax(ops.zeros((1, components), dtype=dtype), axis=-1)
     log_prior = ops.cast(ops.convert_to_tensor(log_prior), dtype)
@@ -91,12 +92,12 @@ def _component_items(y: Tensor, z: Tensor, mask: Tensor, weights: Tensor) -> Ten
 def component_losses(
     y_true: Tensor, y_pred: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    """L_m, the `click_cross_entropy` of a session under each component, `(batch, K)`.
+    """L_m: the `click_cross_entropy` of a session under each component, `(batch, K)`.
 
     Args:
         y_true: `(batch, list_size)` clicks, -1 at padding.
         y_pred: `(batch, list_size, K)` click logits of each component.
-        weights: Of items, `(batch, list_size)`, or None.
+        weights: Weights of items, `(batch, list_size)`, or None.
 
     >>> losses = component_losses([[1, 0]], [[[0.6, 0.9], [0.8, 0.2]]])
     >>> [round(float(x), 4) for x in losses[0]]
@@ -119,10 +120,10 @@ def mixture_of_logits(
 
     Args:
         y_true, y_pred: As in `component_losses`.
-        log_prior: `(K,)`, or `(batch, K)` where it depends on context; any real
-            numbers, normalised here by a softmax. None is the uniform prior.
+        log_prior: `(K,)`, or `(batch, K)` if it depends on context. Any real numbers,
+            which a softmax normalises. None means a uniform prior.
         temperature: T > 0.
-        weights: Of lists or of items, see the module; of items, they enter L_m.
+        weights: Weights of lists or of items, see the module. Item weights enter L_m.
 
     Returns:
         `(batch,)`.
@@ -141,12 +142,12 @@ def mixture_of_logits(
 
 
 def mixture_logits(log_weights: Tensor, y_pred: Tensor) -> Tensor:
-    """Logit of sum_m w_m sigma(z_m) over the last axis, without leaving logs.
+    """Logit of sum_m w_m sigma(z_m) over the last axis, computed in log space.
 
     logsumexp_m(log w_m + log sigma(z_m)) - logsumexp_m(log w_m + log sigma(-z_m)).
 
     Args:
-        log_weights: Log weights, which broadcast to `y_pred`.
+        log_weights: Log weights that broadcast to `y_pred`.
         y_pred: `(..., K)` logits.
 
     Returns:
@@ -166,11 +167,11 @@ def mixture_logits(log_weights: Tensor, y_pred: Tensor) -> Tensor:
 def conditional_logits(
     y_true: Tensor, y_pred: Tensor, log_prior: Tensor | None = None
 ) -> Tensor:
-    """Logit of P(c_k | c_<k) under the mixture: what clicks above say, and no more.
+    """Logit of P(c_k | c_<k) under the mixture: the click given the clicks above it.
 
-    The prediction that a mixture may be scored on. By the chain rule the
-    `click_cross_entropy` of these logits is the `mixture_of_logits` of the session.
-    The first is the marginal P(c_1), for which there is no click above.
+    Evaluate mixtures by these predictions. By the chain rule, the `click_cross_entropy`
+    of these logits equals the `mixture_of_logits` of the session. The first logit is
+    that of the marginal P(c_1).
 
     Args:
         y_true: `(batch, list_size)` clicks in display order, -1 at padding.
@@ -178,7 +179,7 @@ def conditional_logits(
         log_prior: As in `mixture_of_logits`.
 
     Returns:
-        `(batch, list_size)` logits; padding has one too, of no meaning.
+        `(batch, list_size)` logits; values at padding have no meaning.
 
     >>> logits = conditional_logits([[1, 0]], [[[0.0, 99.0], [0.0, 99.0]]])
     >>> [round(float(p), 4) for p in ops.sigmoid(logits[0])]  # 3/4, then 1/3 1/2 + 2/3

@@ -1,4 +1,4 @@
-"""Losses of rankings: which item of a list, not whether."""
+"""Ranking losses: softmax, pairwise, and smooth NDCG."""
 
 from keras import ops
 
@@ -24,14 +24,14 @@ def softmax_cross_entropy(
 ) -> Tensor:
     """Listwise softmax: -sum_i w_i y_i log softmax(z / T)_i over the valid items.
 
-    A list without a positive label has loss 0. Not divided by the sum of labels, as
-    TF-Ranking's `SoftmaxLoss`, which it equals. With `weights` of 1 / propensity it is
-    the listwise inverse propensity estimator.
+    A list without a positive label has loss 0. The loss equals TF-Ranking's
+    `SoftmaxLoss`, which is not divided by the sum of labels either. With `weights` of 1
+    / propensity it is the listwise inverse propensity estimator.
 
     Args:
         y_true: `(batch, list_size)` labels >= 0, -1 at padding.
         y_pred: `(batch, list_size)` scores.
-        weights: Of lists or of items, see the module.
+        weights: Weights of lists or of items, see the module.
         gain: bool. Whether the label of grade y is 2^y - 1, the gain of NDCG.
         temperature: T > 0.
 
@@ -67,7 +67,8 @@ def pairwise_logistic(
     Args:
         y_true: `(batch, list_size)` labels >= 0, -1 at padding.
         y_pred: `(batch, list_size)` scores.
-        weights: Of lists or of items, see the module; of the better item of a pair.
+        weights: Weights of lists or of items, see the module; a pair has the weight of
+            its better item.
         temperature: T > 0.
 
     Returns:
@@ -109,9 +110,10 @@ def approx_ndcg(
     Args:
         y_true: `(batch, list_size)` grades >= 0, -1 at padding.
         y_pred: `(batch, list_size)` scores.
-        weights: Of lists or of items, see the module; items' are averaged over the list
-            in proportion to the labels, as TF-Ranking does for all its listwise losses.
-        temperature: T > 0; lower is closer to NDCG and steeper.
+        weights: Weights of lists or of items, see the module. Item weights are averaged
+            over the list in proportion to the labels, as in TF-Ranking's listwise
+            losses.
+        temperature: T > 0; lower values are closer to NDCG and have steeper gradients.
 
     Returns:
         `(batch,)` in [-1, 0].

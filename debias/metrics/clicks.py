@@ -1,4 +1,4 @@
-"""Metrics of click predictions, and of rankings judged by clicks."""
+"""Metrics of click predictions, and of rankings evaluated by clicks."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -63,14 +63,14 @@ def item_log_likelihood(
     mask: ArrayLike | None = None,
     from_logits: bool = True,
 ) -> np.ndarray:
-    """Log-probability of what was seen at each item, in nats, 0 at padding.
+    """Log-probability of each observed click or skip in nats, 0 at padding.
 
-    c log p + (1 - c) log(1 - p), never clipped: a prediction that was certain and
-    wrong is -inf. From logits it is exact in both tails.
+    c log p + (1 - c) log(1 - p), never clipped: a certain and wrong prediction gives
+    -inf. From logits it is exact in both tails.
 
     Args:
         clicks: `(sessions, list_size)` 0 or 1, or bool.
-        predictions: Of the same shape: click logits, or probabilities.
+        predictions: Click logits or probabilities of the same shape.
         mask: Which cells are items. None: those with clicks other than -1.
         from_logits: bool. Whether `predictions` are logits.
 
@@ -91,9 +91,9 @@ def session_log_likelihood(
 ) -> np.ndarray:
     """Sum of `item_log_likelihood` over each session, in nats, `(sessions,)`.
 
-    The log-likelihood of a session only if predictions are conditional on the clicks
-    above, or if the model has clicks independent. Mixtures have them dependent: give
-    the conditional logits of `debias.losses.conditional_logits`.
+    This is the log-likelihood of a session only if predictions are conditional on the
+    clicks above, or if clicks are independent in the model. In mixtures clicks are
+    dependent: pass the logits of `debias.losses.conditional_logits`.
 
     >>> session_log_likelihood([[1, 0, -1]], [[0.0, 0.0, 5.0]]).round(6).tolist()
     [-1.386294]
@@ -108,7 +108,7 @@ def click_log_likelihood(
     mask: ArrayLike | None = None,
     from_logits: bool = True,
 ) -> float:
-    """Mean of `item_log_likelihood` over all displayed items, in nats; nan for none.
+    """Mean of `item_log_likelihood` over all shown items, in nats; nan without items.
 
     >>> round(click_log_likelihood([[1, 0, -1]], [[0.0, 0.0, 5.0]]), 6)
     -0.693147
@@ -125,9 +125,9 @@ def perplexity_per_rank(
 ) -> np.ndarray:
     """2^-(mean log2-likelihood) of the items shown at each rank, `(list_size,)`.
 
-    1 is perfect, 2 a coin; nan at a rank where nothing was shown. Arguments as
-    `item_log_likelihood`, columns in display order. The measure of Dupret and
-    Piwowarski, SIGIR 2008, and of PyClick.
+    1 is perfect, 2 is a coin flip; nan at a rank without items. Arguments as for
+    `item_log_likelihood`, with columns in display order. Used by Dupret and Piwowarski,
+    SIGIR 2008, and by PyClick.
 
     >>> perplexity_per_rank([[1, 0]], [[0.5, 0.25]], from_logits=False).round(6)
     array([2.      , 1.333333])
@@ -143,7 +143,7 @@ def perplexity(
     mask: ArrayLike | None = None,
     from_logits: bool = True,
 ) -> float:
-    """Mean of `perplexity_per_rank` over the ranks where something was shown.
+    """Mean of `perplexity_per_rank` over the ranks that have items.
 
     >>> round(perplexity([[1, 0]], [[0.5, 0.25]], from_logits=False), 6)
     1.666667
@@ -156,11 +156,11 @@ def perplexity(
 def click_mrr(
     clicks: ArrayLike, scores: ArrayLike, mask: ArrayLike | None = None
 ) -> float:
-    """Mean reciprocal rank of the first click once each list is re-ranked by `scores`.
+    """Mean reciprocal rank of the first click after re-ranking each list by `scores`.
 
-    Over the sessions that have a click; nan without any. `mrr` gives it per session.
-    Clicks are biased by where the item was shown, so this favours rankers that keep
-    the logged order.
+    The mean is over sessions with a click; nan if there are none. `mrr` returns it per
+    session. Clicks have position bias, so this metric favours rankers that keep the
+    logged order.
 
     >>> click_mrr([[0, 1], [0, 0]], [[0.1, 0.9], [0.1, 0.9]])
     1.0
@@ -175,9 +175,9 @@ def click_share(
     k: Cutoff = 1,
     mask: ArrayLike | None = None,
 ) -> float | np.ndarray:
-    """Share of all clicks that fall in the first k once re-ranked by `scores`.
+    """Share of all clicks in the first k ranks after re-ranking by `scores`.
 
-    One number, or `(len(k),)`; nan where nobody clicked. Ties and bias as `click_mrr`.
+    One number, or `(len(k),)`; nan without clicks. Ties and bias as in `click_mrr`.
 
     >>> click_share([[1, 0, 1], [0, 0, 1]], [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], k=2)
     0.3333333333333333
@@ -198,23 +198,23 @@ def concordant_pairs(
     stratum: ArrayLike,
     mask: ArrayLike | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each stratum, how many pairs of a clicked and another item are in order.
+    """Correctly ordered pairs of a clicked and an unclicked item, by stratum.
 
-    Let the strata be query x place: then all items of a stratum were examined alike,
-    whatever the examination is, and the one that is clicked more often is the more
-    attractive one. So the comparison has no position bias and needs no propensities, as
-    long as a click is examination of the place times attraction of the item.
+    Use query x place as strata. All items of a stratum then have the same examination,
+    so an item with more clicks is more attractive. The comparison has no position bias
+    and needs no propensities, as long as P(click) is examination of the place times
+    attraction of the item.
 
     Args:
         clicks: `(sessions, list_size)` 0 or 1, or bool.
-        scores: Of the same shape, finite. Tied pairs count one half.
-        stratum: Of the same shape, ints of 0 or more.
+        scores: Finite scores of the same shape. Tied pairs count one half.
+        stratum: Ints of 0 or more, of the same shape.
         mask: Which cells are items. None: those with clicks other than -1.
 
     Returns:
-        The strata that have items `(K,)`, their pairs in order `(K,)`, and all their
-        pairs `(K,)`; both over the cells of the stratum, so that every cell counts
-        alike however many sessions a query has.
+        The strata that have items `(K,)`, their correctly ordered pairs `(K,)`, and all
+        their pairs `(K,)`. Both counts are divided by the cells of the stratum, so
+        every cell has the same weight, however many sessions a query has.
 
     Source: AUC within groups, Zhu et al., Optimized Cost per Click in Taobao Display
     Advertising, KDD 2017, with groups of equal examination.
@@ -254,9 +254,9 @@ def click_concordance(
     stratum: ArrayLike,
     mask: ArrayLike | None = None,
 ) -> float:
-    """Share of the pairs of `concordant_pairs` that are in order; chance is .5.
+    """Share of correctly ordered pairs of `concordant_pairs`; chance is .5.
 
-    nan where no stratum has both a clicked item and another.
+    nan if no stratum has both a clicked and an unclicked item.
 
     >>> click_concordance([[1], [0]], [[0.9], [0.2]], [[0], [0]])
     1.0

@@ -1,11 +1,11 @@
-"""Metrics to watch during `fit` and `evaluate`: thin Keras shells in `keras.ops`.
+"""The metrics as Keras metrics, for `fit` and `evaluate`.
 
-They follow the policies of `debias.metrics`, which tables are made with: -1 in `y_true`
-is padding, ties count by their exact expectation, and a list without a relevant item is
-left out of the mean (`left_out` counts them). What NumPy's refuse makes these nan:
-labels below 0 other than -1, and scores that are not finite. `sample_weight` weighs
-lists, shape `(batch,)` or `(batch, 1)`. Ranks come from comparing all pairs of a list,
-so memory grows with batch list_size^2.
+They follow the policies of `debias.metrics`. -1 in `y_true` is padding, ties count by
+their exact expectation, and lists without a relevant item are left out of the mean
+(`left_out` counts them). For labels below 0 other than -1, and for scores that are not
+finite, the NumPy metrics raise an error and these return nan. `sample_weight` weights
+lists, with shape `(batch,)` or `(batch, 1)`. Ranks come from comparing all pairs of a
+list, so memory grows with batch list_size^2.
 """
 
 from typing import Any
@@ -90,14 +90,14 @@ def _named(name: str | None, metric: str, k: int | None) -> str:
 class NDCG(_ListMean):
     """Mean NDCG@k, gain 2^y - 1, discount 1 / log2(1 + rank).
 
-    Equal to `debias.metrics.ndcg`. Equal to TF-Ranking's `NDCGMetric`, too, where no
-    scores tie and every list has a relevant item; that one breaks ties by chance and
+    It equals `debias.metrics.ndcg`. It also equals TF-Ranking's `NDCGMetric` if no
+    scores tie and every list has a relevant item. TF-Ranking breaks ties at random and
     counts a list without a relevant item as 0.
 
     Args:
         k: int or None. Cutoff.
         name: str or None. `ndcg@k` if None.
-        dtype: Of the state.
+        dtype: Data type of the state.
 
     >>> metric = NDCG(k=2)
     >>> metric.update_state([[0, 1], [0, 0]], [[1.0, 0.0], [1.0, 0.0]])
@@ -129,13 +129,13 @@ class NDCG(_ListMean):
 class MRR(_ListMean):
     """Mean reciprocal rank of the first item with label >= `relevant`.
 
-    Equal to `debias.metrics.mrr`. With clicks as labels, the click MRR.
+    It equals `debias.metrics.mrr`. With clicks as labels it is the click MRR.
 
     Args:
-        k: int or None. Beyond rank k an item is worth 0.
-        relevant: float. Least label of a relevant item.
+        k: int or None. Cutoff; ranks beyond k count 0.
+        relevant: float. Smallest label of a relevant item.
         name: str or None. `mrr` or `mrr@k` if None.
-        dtype: Of the state.
+        dtype: Data type of the state.
 
     >>> metric = MRR()
     >>> metric.update_state([[0, 1, -1]], [[1.0, 0.0, 2.0]])
@@ -204,16 +204,16 @@ class _Clicks(keras.metrics.Metric):
 
 @_registered
 class ClickLogLikelihood(_Clicks):
-    """Mean log-likelihood of a displayed item's click, in nats: higher is better.
+    """Mean log-likelihood of the clicks of shown items, in nats; higher is better.
 
-    Equal to `debias.metrics.click_log_likelihood`. Logits of a mixture,
-    `(batch, list_size, K)`, are scored by their conditional logits: each click is
-    predicted from those above it, never from itself.
+    It equals `debias.metrics.click_log_likelihood`. Logits of a mixture, `(batch,
+    list_size, K)`, are first converted to conditional logits: each click is predicted
+    from the clicks above it.
 
     Args:
-        log_prior: K numbers or None, the prior of a mixture; None is uniform.
+        log_prior: Prior of a mixture, K numbers; None means uniform.
         name: str.
-        dtype: Of the state.
+        dtype: Data type of the state.
 
     >>> metric = ClickLogLikelihood()
     >>> metric.update_state([[1, 0, -1]], [[0.0, 0.0, 5.0]])
@@ -244,15 +244,15 @@ class ClickLogLikelihood(_Clicks):
 
 @_registered
 class Perplexity(_Clicks):
-    """Click perplexity, averaged over the ranks where something was shown.
+    """Click perplexity, averaged over the ranks that have items.
 
-    Equal to `debias.metrics.perplexity`; mixtures as in `ClickLogLikelihood`.
+    It equals `debias.metrics.perplexity`; mixtures as in `ClickLogLikelihood`.
 
     Args:
-        list_size: int. The number of ranks.
-        log_prior: K numbers or None, the prior of a mixture; None is uniform.
+        list_size: int. Number of ranks.
+        log_prior: Prior of a mixture, K numbers; None means uniform.
         name: str.
-        dtype: Of the state.
+        dtype: Data type of the state.
 
     >>> metric = Perplexity(list_size=3)
     >>> metric.update_state([[1, 0, -1]], [[0.0, 0.0, 5.0]])

@@ -1,4 +1,4 @@
-"""Metrics of rankings: the expectation over ties, a stated policy for empty lists."""
+"""Ranking metrics with exact expectations over ties."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -318,12 +318,12 @@ def dcg(
     """Discounted cumulative gain: sum over ranks r <= k of (2^y_r - 1) / log2(1 + r).
 
     Args:
-        labels: Grades >= 0; layouts, padding and policies as the module says.
-        scores: Of the same shape, higher is better.
-        k: Cutoff, several, or None for the whole list.
+        labels: Grades >= 0; the module explains layouts, padding and policies.
+        scores: Scores of the same shape; higher is better.
+        k: One cutoff, several, or None for the whole list.
         mask: Which cells of a padded layout are items. None: those with a label
             other than -1.
-        offsets: Of a ragged layout.
+        offsets: Offsets of the lists in a ragged layout.
 
     Returns:
         `(lists,)`, or `(lists, len(k))`.
@@ -350,7 +350,7 @@ def ndcg(
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
 ) -> np.ndarray:
-    """DCG@k over the DCG@k of the best order of the same list; arguments as `dcg`.
+    """DCG@k divided by the DCG@k of the best order; arguments as for `dcg`.
 
     >>> ndcg([[0, 1], [0, 0]], [[1.0, 0.0], [1.0, 0.0]], k=[1, 2]).round(6).tolist()
     [[0.0, 0.63093], [nan, nan]]
@@ -381,9 +381,9 @@ def mrr(
     offsets: ArrayLike | None = None,
     relevant: float = 1.0,
 ) -> np.ndarray:
-    """Reciprocal rank of the first item with label >= `relevant`, 0 if beyond k.
+    """Reciprocal rank of the first item with label >= `relevant`; 0 if beyond rank k.
 
-    Other arguments as `dcg`.
+    Other arguments as for `dcg`.
 
     >>> mrr([[0, 0, 1]], [[3.0, 2.0, 1.0]]).round(6).tolist()
     [0.333333]
@@ -406,7 +406,7 @@ def hit_rate(
     offsets: ArrayLike | None = None,
     relevant: float = 1.0,
 ) -> np.ndarray:
-    """Whether an item with label >= `relevant` is among the first k; else as `dcg`.
+    """Whether an item with label >= `relevant` is in the first k; arguments as `dcg`.
 
     >>> hit_rate([[0, 0, 1]], [[3.0, 2.0, 1.0]], k=[2, 3]).tolist()
     [[0.0, 1.0]]
@@ -437,10 +437,10 @@ def precision(
     offsets: ArrayLike | None = None,
     relevant: float = 1.0,
 ) -> np.ndarray:
-    """Items with label >= `relevant` among the first k, over k; else as `dcg`.
+    """Share of the first k ranks with label >= `relevant`; arguments as for `dcg`.
 
-    Over k also where the list is shorter, unlike TF-Ranking, which there divides by the
-    length; k = None does so everywhere.
+    It divides by k also if the list is shorter; TF-Ranking then divides by the length.
+    k = None always divides by the length.
 
     >>> precision([[1, 0, 1]], [[3.0, 2.0, 1.0]], k=[1, 2]).tolist()
     [[1.0, 0.5]]
@@ -463,7 +463,7 @@ def recall(
     offsets: ArrayLike | None = None,
     relevant: float = 1.0,
 ) -> np.ndarray:
-    """Share of the items with label >= `relevant` among the first k; else as `dcg`.
+    """Share of items with label >= `relevant` in the first k; arguments as `dcg`.
 
     >>> recall([[1, 0, 1]], [[3.0, 2.0, 1.0]], k=[1, 3]).tolist()
     [[0.5, 1.0]]

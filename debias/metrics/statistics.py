@@ -8,7 +8,7 @@ from scipy.special import stdtr, stdtrit
 
 
 class Estimate(NamedTuple):
-    """A mean, its two-sided t-interval, and how many values it is of."""
+    """A mean, its two-sided t-interval, and the number of values."""
 
     mean: float
     low: float
@@ -18,7 +18,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean paired difference, its t-interval, and the p-value of no difference."""
+    """A mean paired difference, its t-interval, and the p-value for no difference."""
 
     mean: float
     low: float
@@ -29,10 +29,10 @@ class Difference(NamedTuple):
 
 
 def estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """Mean with its t-interval, mean -+ t_{n-1} s / sqrt(n), of the values not nan.
+    """Mean and t-interval, mean -+ t_{n-1} s / sqrt(n), of the values that are not nan.
 
-    Of fewer than two values the interval is nan, of none the mean too: one seed has no
-    interval, rather than a narrow one.
+    With fewer than two values the interval is nan; without values the mean is nan as
+    well.
 
     >>> estimate([1.0, 2.0, 3.0, float("nan")])._asdict()["left_out"]
     1
@@ -61,13 +61,13 @@ def paired_difference(
     """Mean of `values - baseline` pair by pair, with its t-interval and t-test.
 
     Pairs with a nan on either side are left out and counted. The p-value is two-sided;
-    if all differences are the same it is 1 where they are 0, else 0.
+    if all differences are equal, it is 1 if they are 0, else 0.
 
     Args:
         values: `(n,)`, such as one metric by seed.
         baseline: `(n,)`, the same metric of the other model for the same seeds.
-        confidence: Of the interval.
-        relative: bool. Whether each difference is divided by its baseline.
+        confidence: Confidence level of the interval.
+        relative: bool. Whether to divide each difference by its baseline.
 
     >>> [round(x, 4) for x in paired_difference([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])[:4]]
     [2.0, -0.4841, 4.4841, 0.0742]
@@ -91,21 +91,21 @@ def paired_difference(
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """P-values adjusted so that all of them may be read at one level together.
+    """P-values adjusted for multiple tests by Holm's method.
 
     In ascending order p_(1) <= ... <= p_(m), the i-th becomes the largest of
-    min(1, (m - j + 1) p_(j)) over j <= i. Rejecting where it is below a, the chance of
-    one or more false rejections is at most a, however the tests depend on each other.
-    Values that are nan are no tests: they stay nan and do not count in m.
+    min(1, (m - j + 1) p_(j)) over j <= i. If you reject where the adjusted value is
+    below a, the probability of any false rejection is at most a, for any dependence
+    between the tests. Values of nan stay nan and do not count in m.
 
     Args:
-        p_values: `(n,)`, each from 0 to 1, or nan.
+        p_values: `(n,)`, each between 0 and 1, or nan.
 
     Returns:
-        `(n,)` in the order given.
+        `(n,)` in the same order.
 
     Raises:
-        ValueError: A value lies outside of 0 to 1, or there is more than one axis.
+        ValueError: A value is outside [0, 1], or there is more than one axis.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
 
@@ -124,17 +124,17 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def grouped_standard_error(values: ArrayLike, group: ArrayLike) -> float:
-    """Standard error of the mean of values that depend on each other within a group.
+    """Standard error of a mean of values that depend on each other within groups.
 
     SE = sqrt(G / (G - 1) sum_g e_g^2) / n, with e_g the sum of value - mean over the
-    members of group g of G; 0 of one group.
+    members of group g of G groups; 0 for a single group.
 
     Args:
         values: `(n,)`.
-        group: `(n,)`, which group each is of, such as the query of a session.
+        group: `(n,)` group of each value, such as the query of a session.
 
     Source: the cluster-robust variance of Liang and Zeger, Longitudinal Data Analysis
-    Using Generalized Linear Models, Biometrika 1986, of a mean.
+    Using Generalized Linear Models, Biometrika 1986, for a mean.
 
     >>> round(grouped_standard_error([0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1]), 4)
     0.5
@@ -147,13 +147,13 @@ def grouped_standard_error(values: ArrayLike, group: ArrayLike) -> float:
 
 
 def effective_sample_size(weights: ArrayLike) -> float:
-    """How many equal weights would average as precisely: (sum w)^2 / sum w^2 (Kish).
+    """Kish's effective sample size: (sum w)^2 / sum w^2.
 
     Args:
-        weights: At least 0, some above; any shape.
+        weights: Of any shape; at least 0, some above 0.
 
     Raises:
-        ValueError: A weight is negative, or there is none above 0.
+        ValueError: A weight is negative, or no weight is above 0.
 
     Source: Kish, Survey Sampling, 1965.
 

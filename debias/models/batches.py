@@ -210,7 +210,7 @@ class LogBatches(tf.data.Dataset):
         return self.pipeline.element_spec
 
     def executions(self, size: int) -> Generator[Execution]:
-        """Implements `debias.engine.steps.MakesExecutions`, in the same orders as Keras."""
+        """Implements `debias.engine.steps.MakesExecutions`, in Keras's orders."""
         steps = int(self.cardinality())
         while True:
             epoch = self._epoch(next(iter(self._draws)))

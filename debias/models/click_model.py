@@ -97,7 +97,7 @@ class ClickModel(SteppingModel):
         """Updates learned values that are not weights, once per training batch."""
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """Pairs (variable, change of it that adds 1 to all click logits), possibly none."""
+        """Pairs (variable, its change that adds 1 to all click logits), or []."""
         return []
 
     def start_at(

@@ -64,7 +64,7 @@ class Ensemble(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
     ) -> Tensor:
-        """Sum of the models' losses in training, `(batch,)`; else the loss of the mean."""
+        """Sum of the models' losses in training, else the loss of the mean."""
         if not training:
             mean = self.click_logits(batch, outputs)
             return self.parts[0].session_losses(batch, clicks, mean)

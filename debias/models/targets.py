@@ -162,7 +162,10 @@ class MultiTarget(ClickModel):
         return losses
 
     def probabilities(self, features: Tensor) -> dict[str, Tensor]:
-        """Probabilities for examined items with features `(..., F)`: P(click) `(...)`, and P(click and target > level) `(..., levels)` for each target."""
+        """Probabilities for examined items with features `(..., F)`.
+
+        P(click) `(...)`, and P(click and target > level) `(..., levels)` by target.
+        """
         logits = self._logits(features)
         click = ops.log_sigmoid(logits[..., 0])
         found = {"click": ops.exp(click)}

@@ -82,7 +82,7 @@ class TreesConfig:
             raise ValueError(f"leaves must be at least 2, got {self.leaves}")
 
     def least(self, rows: int) -> int:
-        """Smallest number of items in a leaf for this number of rows, at most a twentieth."""
+        """Smallest number of items in a leaf, at most a twentieth of the rows."""
         return min(self.items, max(1, rows // 20))
 
 

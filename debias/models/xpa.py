@@ -1,4 +1,4 @@
-"""XPA: click models in which a click depends on neighbouring items, on lists or grids."""
+"""XPA: a click model in which neighbouring items affect a click."""
 
 from collections.abc import Sequence
 from typing import Any
