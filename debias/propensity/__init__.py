@@ -1,4 +1,4 @@
-"""Examination estimated from a click log, and classic click models, in NumPy."""
+"""Estimators of examination from a click log, and classic click models, in NumPy."""
 
 from debias.propensity.cells import count_cells
 from debias.propensity.choice import propensities

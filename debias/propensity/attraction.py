@@ -1,16 +1,17 @@
-"""Posteriors of attraction from clicks, by a prior that is fitted to them.
+"""Posteriors of attraction from clicks, with a prior fitted to the same clicks.
 
 P(click on pair i at place k) = beta_k + theta_k gamma_i, with theta and beta known. The
-prior of gamma_i has the centre m_i = d_i w + u_q: what is known of the pair, and its
-query, u_q ~ N(0, t^2). It is one of two, whichever makes the clicks more likely:
+prior of gamma_i has the centre m_i = d_i w + u_q, with covariates d_i of the pair and
+an effect u_q ~ N(0, t^2) of its query. The prior has one of two shapes, the one with
+the higher likelihood:
 
 - logit gamma_i ~ N(m_i, s^2)
-- gamma_i ~ Beta(phi mu_i, phi (1 - mu_i)) with mu_i = sigmoid(m_i), as click rates
-  often are: many near 0.
+- gamma_i ~ Beta(phi mu_i, phi (1 - mu_i)) with mu_i = sigmoid(m_i), for click rates of
+  which many are near 0.
 
-w, t and s or phi have the greatest marginal likelihood. Then the normal density is
-multiplied by h(F), a function of its distribution function F that all pairs share and
-that EM fits to the clicks: grades, for example, have steps.
+w, t and s or phi maximise the marginal likelihood. Then the normal density is
+multiplied by h(F), a function of its distribution function F. EM fits h to the clicks
+of all pairs, because attraction can be far from normal, for example with grades.
 """
 
 from dataclasses import dataclass, field, replace
@@ -46,21 +47,21 @@ Array = np.ndarray
 
 
 class Counts:
-    """Clicks and impressions of P pairs at places whose examination is known."""
+    """Clicks and impressions of P pairs at places with known examination."""
 
     def __init__(self, counted: Cells, theta: np.ndarray, trust: np.ndarray):
-        """Takes counts, and examination and trust (M,) of each of their cells."""
+        """Initialises from counts, and examination and trust (M,) of their cells."""
         self.counted, self.theta, self.trust = counted, theta, trust
         self.exposure = counted.by_pair(counted.shown * theta)
         self.clicks = counted.by_pair(counted.clicked - counted.shown * trust)
 
     def some(self, kept: np.ndarray) -> "Counts":
-        """The pairs that `kept` (P,) bool keeps, among those with impressions."""
+        """Selects the pairs that have impressions and are True in `kept` (P,)."""
         inside = kept[self.counted.pair]
         return Counts(self.counted.only(inside), self.theta[inside], self.trust[inside])
 
     def likelihood(self, logits: np.ndarray) -> np.ndarray:
-        """(N, P) log-likelihood of the clicks of each pair at logits (N, P or 1)."""
+        """(N, P) log-likelihood of each pair's clicks at logits (N, P or 1)."""
         counted, found = self.counted, []
         rest = counted.shown - counted.clicked
         for each in expit(np.broadcast_to(logits, (len(logits), counted.pairs))):
@@ -79,7 +80,7 @@ class Counts:
         return slope * counted.by_pair(pull), np.square(slope) * counted.by_pair(bend)
 
     def doubt(self, error: np.ndarray) -> np.ndarray:
-        """(P,) relative error of attraction by that of the propensities.
+        """(P,) relative error of attraction due to errors of the propensities.
 
         d log gamma / d log theta_k is minus the share of place k in the exposure.
         """
@@ -90,17 +91,17 @@ class Counts:
 
 
 class Shape(Protocol):
-    """A distribution of logits x around m with a spread s; all are (P,) or (N, P).
+    """A distribution of logits x with centre m and spread s; all are (P,) or (N, P).
 
     It is an exponential family: d log f / d m = rate (x - E x), and
     d log f / d log s = statistic - E statistic.
     """
 
     def log(self, x: Array, m: Array, s: Array) -> Array:
-        """Log density of x, without its constant."""
+        """Log density of x, up to a constant."""
 
     def slopes(self, x: Array, m: Array, s: Array) -> Array:
-        """(2, ...) slope of that in x, and minus its bend."""
+        """(2, ...) first derivative of the log density in x, and minus the second."""
 
     def quantile(self, p: Array, m: Array, s: Array) -> Array:
         """Inverse of its distribution function."""
@@ -112,7 +113,7 @@ class Shape(Protocol):
         """As above."""
 
     def wider(self, m: Array, s: float, variance: Array) -> Array:
-        """The spread where m is known to a variance only."""
+        """The spread if m has this variance."""
 
 
 class Normal:
@@ -163,17 +164,17 @@ class Beta:
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What is known of the attraction of a pair before its clicks.
+    """The prior distribution of the attraction of pairs.
 
     Attributes:
-        shape: Of the distribution.
+        shape: Shape of the distribution.
         weights: (D,) w.
         query: (Q,) u, posterior modes.
-        variance: (Q,) of u.
+        variance: (Q,) variances of u.
         spread: s.
         query_spread: t.
-        evidence: Log marginal likelihood, by Laplace's method as to u.
-        bent: (bins,) log h at `BINS`; 0 but for a normal shape.
+        evidence: Log marginal likelihood, with Laplace's method for u.
+        bent: (bins,) log h at `BINS`; 0 unless the shape is normal.
     """
 
     shape: Shape
@@ -194,7 +195,7 @@ class Prior:
 
 @dataclass(frozen=True, eq=False)
 class Around:
-    """Priors of P pairs: a shape, its centres and spreads (P,), and log h (bins,)."""
+    """Priors of P pairs: shape, centres and spreads (P,), and log h (bins,)."""
 
     shape: Shape
     mean: np.ndarray
@@ -205,11 +206,11 @@ class Around:
         return len(self.mean)
 
     def take(self, rows: np.ndarray) -> "Around":
-        """Those of some pairs."""
+        """The priors of some pairs."""
         return replace(self, mean=self.mean[rows], spread=self.spread[rows])
 
     def log(self, x: np.ndarray) -> np.ndarray:
-        """(N, P) log density of logits, without its constant."""
+        """(N, P) log density of logits, up to a constant."""
         found = self.shape.log(x, self.mean, self.spread)
         if self.bent.any():
             apart = ndtr((x - self.mean) / self.spread)
@@ -217,7 +218,7 @@ class Around:
         return found
 
     def bend(self, counts: Counts) -> np.ndarray:
-        """(bins,) log h that EM fits to the clicks of the pairs."""
+        """(bins,) log h, fitted to the clicks of the pairs by EM."""
         at = self.shape.quantile(BINS[:, None], self.mean, self.spread)
         seen = counts.likelihood(at)
         seen = np.exp(seen - seen.max(axis=0))
@@ -230,13 +231,12 @@ class Around:
 
 
 def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
-    """The prior of the greatest marginal likelihood, and u of all queries up to the
-    last of the pairs'.
+    """Fits the prior by marginal likelihood, with u of all queries up to the last one.
 
     Args:
         counts: Of P pairs.
         query: (P,) number of each pair's query.
-        design: (P, D) what is known of each pair, 1 first, the rest about in [-1, 1].
+        design: (P, D) covariates of each pair: first 1, the others roughly in [-1, 1].
     """
     sample = _whole_queries(query, counts.exposure > 0)
     share = np.clip(counts.clicks.sum() / counts.exposure.sum(), 1e-4, 1 - 1e-4)
@@ -259,7 +259,7 @@ def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
 def with_queries(
     prior: Prior, counts: Counts, query: np.ndarray, design: np.ndarray
 ) -> Prior:
-    """The same with u of the queries of these pairs, and no others; see `fit_prior`."""
+    """The same prior with u fitted to the queries of these pairs; see `fit_prior`."""
     size = int(query.max()) + 1
     none, wide = np.zeros(size), np.full(size, prior.query_spread**2)
     found = replace(prior, query=none, variance=wide)
@@ -403,9 +403,9 @@ def posteriors(counts: Counts, prior: Around, level: float) -> np.ndarray:
     """(4, P) mean, standard deviation and tails of attraction.
 
     Args:
-        counts: Of P pairs.
-        prior: Of the same.
-        level: Chance between the tails.
+        counts: Counts of P pairs.
+        prior: Priors of the same pairs.
+        level: Probability between the tails.
     """
     found = np.empty((4, len(prior)))
     known = counts.exposure > 0
@@ -424,7 +424,7 @@ def posteriors(counts: Counts, prior: Around, level: float) -> np.ndarray:
 
 
 def at_prior(prior: Around, level: float) -> np.ndarray:
-    """(4, P) as `posteriors`, of pairs without an impression."""
+    """(4, P) as `posteriors`, for pairs without impressions."""
     logits = prior.shape.quantile(BINS[:, None], prior.mean, prior.spread)
     height = np.broadcast_to(prior.bent[:, None], logits.shape)
     return _summed(logits, height, level)

@@ -1,4 +1,4 @@
-"""Examination as a click model with towers sees it."""
+"""Examination from a neural click model."""
 
 import keras
 import numpy as np
@@ -24,27 +24,29 @@ def bias_tower(
     rate: float = 0.01,
     seed: int = 0,
 ) -> np.ndarray:
-    """Log examination over rank 1 of any click model, fitted or not.
+    """Log examination relative to rank 1, from any click model.
 
-    The items that the log shows are put at every rank in turn, each alone:
+    The shown items are scored at every rank in turn, each alone in its list:
 
         theta_k = mean of P(click | item at k) / mean of P(click | item at 1),
 
-    which for a product of towers is sigmoid(g_k) / sigmoid(g_1) exactly. How far a
-    refit of the towers would scatter is not known, so there is no interval.
+    For a product of towers this is exactly sigmoid(g_k) / sigmoid(g_1). The variance
+    over refits of the towers is unknown, so there is no interval.
 
     Args:
-        log: The click log. Row and column are what the log mostly has at a rank, and
-            device what it mostly has.
-        features: (items, F) as the model reads them.
-        model: A click model; one without weights is fitted here. Without, a product of
-            a tower of 32 units and of a table of positions, on standardised features.
-        epochs: Most passes over the log; a tenth of the sessions says when to stop.
+        log: The click log. Each rank is scored at its most frequent row and column, and
+            at the most frequent device.
+        features: (items, F) as input of the model.
+        model: A click model; if it has no weights, it is fitted here. None: a product
+            of a tower with 32 units and a table of positions, on standardised features.
+        epochs: Largest number of passes; a tenth of the sessions is held out for early
+            stopping.
         rate: Learning rate of Adam.
-        seed: Of the default model, the order of sessions, and what is held out.
+        seed: Random seed of the default model, the order of sessions, and the held-out
+            sessions.
 
     Returns:
-        (K,), 0 at rank 1, nan at ranks that show nothing.
+        (K,), 0 at rank 1, nan at ranks without items.
 
     Raises:
         ValueError: `features` do not cover the items of the log.

@@ -1,8 +1,7 @@
-"""Counting a click log: its (query, item) pairs, and how often each was shown and
-clicked at each rank.
+"""Counts of a click log: impressions and clicks of (query, item) pairs by rank.
 
-Most estimators read a log through these counts alone, so that their cost does not grow
-with the number of sessions. Counts of parts of a log add up to those of all of it.
+Most estimators only need these counts, so their cost does not grow with the number of
+sessions. The counts of the parts of a log add up to those of the whole log.
 """
 
 from dataclasses import dataclass, replace
@@ -29,8 +28,8 @@ class Pairs:
     Attributes:
         query: (P,) int64.
         item: (P,) int64.
-        number: (items,) int64, the pair of each item where an item belongs to one
-            query, P where it has none; None where some item has several queries.
+        number: (items,) int64, the pair of each item, P for items without a pair; None
+            if some item has several queries.
     """
 
     query: np.ndarray
@@ -41,7 +40,7 @@ class Pairs:
         return len(self.item)
 
     def index(self, log: ClickLog) -> np.ndarray:
-        """(S, L) int64 pair of each cell; P at padding and where the pair is unknown.
+        """(S, L) int64 pair of each cell; P at padding and for unknown pairs.
 
         >>> log = ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]])
         >>> pairs(log).index(log).tolist()
@@ -60,7 +59,7 @@ class Pairs:
 
 
 def pairs(log: ClickLog) -> Pairs:
-    """The pairs that a log shows.
+    """The (query, item) pairs that a log shows.
 
     >>> found = pairs(ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]]))
     >>> found.query.tolist(), found.item.tolist()
@@ -84,9 +83,9 @@ def pairs(log: ClickLog) -> Pairs:
 
 
 def distinct(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values of int keys in [0, size), ascending, and where each key is found.
+    """Distinct int keys in [0, size), ascending, and the index of each key in them.
 
-    As `np.unique` with `return_inverse`, but without sorting while `size` is small.
+    As `np.unique` with `return_inverse`, but without sorting if `size` is small.
 
     >>> [x.tolist() for x in distinct(np.array([5, 2, 5]), 6)]
     [[2, 5], [1, 0, 1]]
@@ -101,18 +100,18 @@ def distinct(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """How often each pair was shown and clicked at each rank; M cells that occur.
+    """Impressions and clicks of each pair at each rank; M cells with impressions.
 
     Attributes:
         pair: (M,) int64 in [0, pairs).
         rank: (M,) int64 from 0.
         shown: (M,) float64 impressions.
         clicked: (M,) float64 clicks, at most `shown`.
-        pairs: How many pairs there are.
-        ranks: How many ranks a list has.
-        index: (S, L) int64 cell of each impression, M at padding; None for counts that
-            hold no session.
-        names: The pairs themselves; None where they are no (query, item) pairs.
+        pairs: Number of pairs.
+        ranks: Number of ranks in a list.
+        index: (S, L) int64 cell of each impression, M at padding; None for counts
+            without sessions.
+        names: The pairs themselves; None for strata that are not (query, item) pairs.
     """
 
     pair: np.ndarray
@@ -125,12 +124,12 @@ class Cells:
     names: Pairs | None = None
 
     def __add__(self, other: "Cells") -> "Cells":
-        """The counts of two logs together, without their sessions.
+        """The sum of the counts of two logs, without their sessions.
 
-        The very cells, in the same order, of the log that holds the sessions of both.
+        It has the same cells, in the same order, as the log with the sessions of both.
 
         Raises:
-            ValueError: Counts of strata have no names by which to add them up.
+            ValueError: Counts of strata cannot be added, because they have no names.
 
         >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
         >>> both = cells(log.take([0])) + cells(log.take([1]))
@@ -159,7 +158,7 @@ class Cells:
         )
 
     def only(self, kept: np.ndarray) -> "Cells":
-        """The counts of the cells that `kept` (M,) bool keeps, their pairs renumbered.
+        """Selects the cells where `kept` (M,) is True and renumbers their pairs.
 
         >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
         >>> cells(log).only(np.array([False, False, True, True])).pair.tolist()
@@ -170,29 +169,29 @@ class Cells:
         return Cells(pair, self.rank[kept], shown, clicked, len(names), self.ranks)
 
     def by_rank(self, value: np.ndarray) -> np.ndarray:
-        """(K,) sums over the cells of each rank."""
+        """(K,) sums of cell values by rank."""
         return np.bincount(self.rank, value, minlength=self.ranks)
 
     def by_pair(self, value: np.ndarray) -> np.ndarray:
-        """(P,) sums over the cells of each pair."""
+        """(P,) sums of cell values by pair."""
         return np.bincount(self.pair, value, minlength=self.pairs)
 
 
 def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -> Cells:
-    """Counts a log.
+    """Counts impressions and clicks of a log.
 
     Args:
-        log: The log; its rank is the column, from the left.
-        source: "all" compares a (query, item) pair with itself wherever it was shown.
-            "swap" trusts marked interventions alone: the pair and the rank that it
-            would have had without the swap make the stratum, so that its rank differs
-            within a stratum only where an intervention moved it.
-        place: (S, L) ints from 0 to count by instead of ranks, such as a rank on a
-            device; a cell below 0 is left out.
+        log: The log; ranks are its columns from the left.
+        source: "all" compares a (query, item) pair with itself at all ranks where it
+            was shown. "swap" uses only marked interventions: a stratum is a pair and
+            the rank that it would have had without the swap. Within a stratum, ranks
+            then differ only by interventions.
+        place: (S, L) ints from 0 to count by instead of ranks, such as ranks by device.
+            Cells with negative places are left out.
 
     Raises:
-        ValueError: The log holds no session, `source` is unknown, or it is "swap" and
-            the log marks none.
+        ValueError: The log has no session; `source` is unknown; or it is "swap" and the
+            log marks no swap.
 
     >>> log = ClickLog([0, 0, 0], [[1, 2], [2, 1], [1, 2]], [[1, 0], [1, 0], [0, 0]])
     >>> counted = cells(log)
@@ -228,18 +227,18 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
 
 
 def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
-    """Counts that hold no session: small, to be sent, stored and added up.
+    """Counts without sessions, which are small and can be stored, sent and added.
 
-    The sum of the counts of all shards is that of the whole log; see
+    The counts of all shards add up to those of the whole log; see
     `debias.propensity.estimate_counts`.
 
     Args:
-        log: In memory, or on disk, of which it holds a piece at a time.
-        over: Counts the files of a log on disk, such as on a cluster, with the same
-            result.
+        log: A log in memory, or on disk, which is read in pieces.
+        over: `map`, or an equivalent that counts files in parallel, such as on a
+            cluster. The result is the same.
 
     Raises:
-        ValueError: The log holds no session, or a file on disk is damaged.
+        ValueError: The log has no session, or a file on disk is damaged.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
     >>> (count_cells(log) + count_cells(log)).shown.tolist()
@@ -253,7 +252,7 @@ def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
 
 
 def located(counted: Cells, log: ClickLog) -> Cells:
-    """Counts of a whole log with the `index` of some of its sessions.
+    """Counts of a whole log, with the `index` of some of its sessions.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
     >>> located(count_cells(log), log.take([1])).index.tolist()
@@ -282,7 +281,7 @@ def _by_origin(log: ClickLog, pair: np.ndarray, size: int) -> tuple[np.ndarray, 
 
 
 def incidence(counted: Cells) -> sparse.csr_array:
-    """(M, S) matrix of 1 where a session shows a cell: cell sums of session weights."""
+    """(M, S) sparse matrix, 1 where a session shows a cell."""
     assert counted.index is not None
     sessions, ranks = counted.index.shape
     session = np.repeat(np.arange(sessions), ranks)
@@ -294,7 +293,7 @@ def incidence(counted: Cells) -> sparse.csr_array:
 
 
 def by_pair_and_rank(counted: Cells, value: np.ndarray) -> Any:
-    """(P, K) of the cells' values (M,); a sparse array where most would be empty."""
+    """(P, K) array of cell values (M,); sparse if most entries would be empty."""
     rows, size = (counted.pair, counted.rank), (counted.pairs, counted.ranks)
     if np.prod(size) > DENSE * len(value):
         return sparse.csr_array((value, rows), size)
@@ -304,7 +303,7 @@ def by_pair_and_rank(counted: Cells, value: np.ndarray) -> Any:
 
 
 def products(counted: Cells, value: np.ndarray) -> np.ndarray:
-    """(K, K) sums over pairs of value at one rank times value at the other; of (M,).
+    """(K, K) sums over pairs of the product of cell values (M,) at two ranks.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
     >>> products(cells(log), np.array([1.0, 2.0, 3.0, 4.0])).tolist()
@@ -316,7 +315,7 @@ def products(counted: Cells, value: np.ndarray) -> np.ndarray:
 
 
 def typical(counts: np.ndarray) -> float:
-    """The count of the pair to which the median impression, or click, belongs.
+    """The count of the pair that has the median impression, or click.
 
     >>> typical(np.array([1.0, 1.0, 1.0, 5.0]))
     5.0
@@ -327,9 +326,10 @@ def typical(counts: np.ndarray) -> float:
 
 
 def components(counted: Cells) -> np.ndarray:
-    """(K,) int component of each rank, where a pair shown at two ranks ties them.
+    """(K,) int connected component of each rank; a pair shown at two ranks links them.
 
-    Numbered by their first rank; a rank that shows nothing stands alone.
+    Components are numbered by their first rank. A rank without items is a separate
+    component.
 
     >>> log = ClickLog([0, 0, 1], [[1, 2], [2, 1], [3, -1]], [[1, 0], [1, 0], [0, 0]])
     >>> components(cells(log)).tolist()

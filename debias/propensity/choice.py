@@ -1,4 +1,4 @@
-"""Propensities of a log by the estimator that the log supports, with verdicts."""
+"""Propensities of a log, with a choice of estimator and verdicts."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -47,30 +47,31 @@ def propensities(
     seed: int = 0,
     over: Over = map,
 ) -> Propensities:
-    """Examination at each place of a log, each with a verdict.
+    """Estimates examination at each place of a log, with a verdict for each.
 
-    "auto" is the position-based model given the clicks of each pair, the one estimator
-    that reads every click of an item that moved and whose interval holds. Where the log
-    marks swaps that alone leave no rank weak, it reads those alone, since chance made
-    them. An item that never moved tells nothing, whatever the estimator.
+    "auto" is the position-based model conditional on the clicks of each pair. It uses
+    every click on an item that moved, and its interval is valid. If the log marks
+    random swaps and these determine every rank well, only the swaps are used. An item
+    that never moved gives no information to any estimator.
 
     Args:
-        log: The click log; of one on disk two passes are made, file by file, and no
-            column tells its places apart.
+        log: The click log. A log on disk is read in two passes, file by file, and does
+            not support `by`.
         method: "auto", or a name in `debias.propensity.ESTIMATORS`.
-        by: Columns of the log that tell places of a rank apart. One label a session,
-            such as "device": each context has a curve of its own, 1 at its rank 1. One
-            label a cell, such as a badge: all cells share the attraction of the items,
-            and the reference is rank 1 under its most frequent label.
+        by: Columns of the log by which examination differs within a rank. With one
+            label per session, such as "device", each label has a separate curve, which
+            is 1 at its rank 1. With one label per cell, such as a badge, all labels
+            share the attraction of the items, and the reference is rank 1 with its most
+            frequent label.
         names: Labels of codes 1, 2 and so on, by column.
         features: (items, F) of the ranking data, for methods that read them.
-        level: Chance that an interval is to cover.
-        seed: Of a bootstrap.
-        over: Reads the files of a log on disk, such as on a cluster.
+        level: Confidence level of the intervals.
+        seed: Random seed of a bootstrap.
+        over: `map`, or an equivalent that reads files on disk in parallel.
 
     Raises:
-        ValueError: An unknown method; a column that the log lacks or that has more than
-            50 labels; the method does not read columns of cells.
+        ValueError: The method is unknown, or does not support labels of cells; a column
+            is missing, or has more than 50 labels.
 
     >>> log = ClickLog(
     ...     np.zeros(400, int), np.tile([[0, 1], [1, 0]], (200, 1)),

@@ -1,21 +1,21 @@
 """The dual learning algorithm in tabular or linear form.
 
 Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation, SIGIR 2018.
-Two listwise softmax losses, f of the items and g of the ranks, each weighted by what
-the other believes:
+It has two listwise softmax losses, for f of the items and g of the ranks, each weighted
+by the other:
 
     sum_l c_l w_l [-log softmax(f)_l],    w_l = min(cap, softmax(g)_1 / softmax(g)_l)
     sum_l c_l v_l [-log softmax(g)_l],    v_l = min(cap, softmax(f)_1 / softmax(f)_l)
 
-Where P(click) = theta_k r_i, exp f = r and exp g = theta up to scale solve both. The
-weights are held fixed while a loss is minimised, so that what is sought is a point
-where neither loss wants to move, not a minimum of their sum.
+If P(click) = theta_k r_i, then exp f = r and exp g = theta, up to scale, solve both.
+The weights are held constant while a loss is minimised. So the solution is a point that
+is stationary for both losses, not a minimum of their sum.
 
-There need not be such a point in the tabular form. An item that alone is clicked on its
-lists has no finite f; where most items have a click or two, the few lists on which such
-an item leads outweigh all others, g follows them, and the weights grow on each other
-without bound. There, and only there, the weights are capped. What comes out is finite
-and biased, since f follows the very clicks that it weighs: `Solution.clicks` tells.
+The tabular form need not have such a point. If an item is the only one clicked on its
+lists, its f is infinite. If most items have one or two clicks, the few lists that such
+an item leads dominate, g follows them, and the weights grow without bound. Only then
+are the weights capped. The result is finite and biased, because f is fitted to the same
+clicks that it weights. `Solution.clicks` shows whether this applies.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ MOVE = 2.0  # logits that f or g moves by in one pass, at most
 
 @dataclass(frozen=True, eq=False)
 class Pages:
-    """The distinct result lists of a log, U of them, K ranks.
+    """The U distinct result lists of a log, with K ranks.
 
     Attributes:
         pair: (U, K) int64, the number of pairs at padding.
@@ -57,7 +57,7 @@ class Pages:
 
 
 def pages(log: ClickLog) -> Pages:
-    """Collapses the sessions that show the same list.
+    """Groups the sessions that show the same list.
 
     >>> log = ClickLog([0, 0, 0], [[1, 2], [2, 1], [1, 2]], [[1, 0], [1, 0], [0, 1]])
     >>> found = pages(log)
@@ -83,13 +83,13 @@ def pages(log: ClickLog) -> Pages:
 
 
 class Solution(NamedTuple):
-    """Where dual learning ended.
+    """The result of dual learning.
 
     Attributes:
-        state: (K + P,) or (K + F,): g, 0 at rank 1 and nan where nothing is clicked,
-            then f or its weights.
-        move: What one more pass would move g by, at most.
-        clicks: How many the item of the median click has.
+        state: (K + P,) or (K + F,): first g, 0 at rank 1 and nan at ranks without
+            clicks, then f or its weights.
+        move: Largest change of g in one more pass.
+        clicks: Number of clicks of the item that has the median click.
     """
 
     state: np.ndarray
@@ -105,19 +105,20 @@ def dla(
     tolerance: float = 1e-6,
     iterations: int = 600,
 ) -> Solution:
-    """The point where neither loss wants to move.
+    """Solves dual learning: finds the point that is stationary for both losses.
 
-    Each pass rescales exp g, and exp f in the tabular form, by observed over expected
-    weighted clicks; the linear form takes a Newton step. Its curvature is that of the
-    first passes: it says how far to go, not where to stop.
+    Each pass multiplies exp g, and exp f in the tabular form, by observed over expected
+    weighted clicks. The linear form takes a Newton step with the curvature of the first
+    passes, which affects the step size but not the solution.
 
     Args:
         page: The lists.
-        weight: (S,) weights of the sessions; 1 without.
-        features: (P, F) of each pair for f linear in them; tabular without.
-        start: Where to begin, the state of an earlier solution.
-        tolerance: Stops once a pass moves g by no more.
-        iterations: Most passes.
+        weight: (S,) weights of the sessions; None means 1.
+        features: (P, F) features of the pairs, for a linear f; None for the tabular
+            form.
+        start: State of an earlier solution to start from.
+        tolerance: Stops when a pass changes g by at most this.
+        iterations: Largest number of passes.
     """
     units, ranks = page.pair.shape
     sessions = page.clicked.shape[1]
@@ -185,11 +186,11 @@ def _by_pair(value: np.ndarray, pair: np.ndarray, size: int) -> np.ndarray:
 
 
 class Beliefs(NamedTuple):
-    """What g and f say of each list, (U, K) each.
+    """Softmax values and weights of each list, (U, K) each.
 
     Attributes:
         f, g: softmax of the scores of the items, and of the ranks.
-        w, v: The weights that g gives to the loss of f, and f to that of g.
+        w, v: The weights from g in the loss of f, and from f in the loss of g.
     """
 
     f: np.ndarray
@@ -219,7 +220,7 @@ def _beliefs(
 
 
 def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """(K,) variances of g of the linear form by the delta method, sessions independent.
+    """(K,) variances of g in the linear form, by the delta method over sessions.
 
     The point solves sum of psi = 0 over sessions, with psi_g,k = c_k v_k - (sum of
     c v) softmax(g)_k by rank and psi_f = X' (c_i w_i - (sum of c w) softmax(f)_i).
@@ -255,7 +256,7 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
 
 
 class Jacobian(NamedTuple):
-    """How psi_g and psi_f move with g and with the weights of f."""
+    """Derivatives of psi_g and psi_f with respect to g and the weights of f."""
 
     gg: np.ndarray
     gf: np.ndarray

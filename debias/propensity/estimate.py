@@ -1,7 +1,6 @@
-"""Estimates of examination from a click log: one signature, one tidy result.
+"""Estimators of examination from a click log, with a common interface.
 
-Entering an estimator in `ESTIMATORS` brings it to the commands, the report and the
-tests.
+An estimator in `ESTIMATORS` is available to the commands, the report and the tests.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,14 +47,15 @@ UNCLICKED = "log has no click at rank 1, to which examination is relative"
 
 
 class Estimator(NamedTuple):
-    """How an estimator is run.
+    """The properties of an estimator.
 
     Attributes:
-        fit: Cells and options to a `Fit`; None for one that reads whole lists.
-        intervals: What it offers; the first is used unless another is asked for.
-        confounded: Whether it mixes up relevance and examination.
-        features: Whether it reads features: "no", "may", "must". One that may claims an
-            interval only where it does.
+        fit: Function from cells and options to a `Fit`; None if the estimator needs
+            whole lists.
+        intervals: Supported intervals; the first is the default.
+        confounded: Whether it confounds relevance and examination.
+        features: Whether it reads features: "no", "may", "must". With "may", it has an
+            interval only if features are given.
     """
 
     fit: Callable[..., Fit] | None
@@ -91,46 +91,46 @@ def estimate(
     by: str | np.ndarray | None = None,
     **options: Any,
 ) -> Examination:
-    """Examination at each rank relative to rank 1.
+    """Estimates examination at each rank relative to rank 1.
 
     Args:
-        log: The click log; a rank is a column, counted from the left.
+        log: The click log; ranks are its columns from the left.
         method: A name in `ESTIMATORS`:
-            "ctr", click rate by rank, confounded where better items are shown higher;
-            "pivot", "adjacent_chain", "all_pairs", from items seen at several ranks;
-            "pbm_em", position-based model by EM as published: 40 passes from .5, each
-            ratio smoothed by prior (1, 2); biased by both, hence without an interval;
-            "pbm_mle", the maximum that EM would reach without smoothing; biased where
-            pairs have few impressions, hence without an interval;
-            "pbm_conditional", the same model given the clicks of each pair, which
-            leaves no attraction to estimate and has an interval that holds;
-            "regression_em", attraction a logistic regression on `features`; without
-            them it is "pbm_mle";
-            "dla", the dual learning algorithm, tabular or linear in `features`; the
-            tabular form weighs clicks by ratios of noisy scores, which biases it where
-            items have few clicks, hence without an interval, and is degenerate where
-            they have hardly any;
-            "bias_tower", click probabilities of a click model, fitted or not: option
-            `model`, see `debias.propensity.bias_tower`.
+            "ctr": click rate by rank, confounded if better items are shown higher;
+            "pivot", "adjacent_chain", "all_pairs": from items shown at several ranks;
+            "pbm_em": position-based model by EM with published settings, 40 passes from
+            .5 and smoothing by the prior (1, 2). Both bias it, so it has no interval;
+            "pbm_mle": the maximum that EM would reach without smoothing. It is biased
+            if pairs have few impressions, so it has no interval;
+            "pbm_conditional": the same model conditional on the clicks of each pair. It
+            does not estimate attraction, and its interval is valid;
+            "regression_em": attraction is a logistic regression on `features`; without
+            features it is "pbm_mle";
+            "dla": the dual learning algorithm, tabular or linear in `features`. The
+            tabular form weights clicks by ratios of noisy scores. It is biased if items
+            have few clicks, so it has no interval, and degenerate if they have hardly
+            any;
+            "bias_tower": from a neural click model, which is the option `model`; see
+            `debias.propensity.bias_tower`.
         interval: "delta" (first order, robust to dependence within a session),
-            "bootstrap" (Poisson resamples of sessions) or "none"; the first that the
-            method offers unless given.
-        level: Chance that an interval is to cover.
-        replicates, seed: Of the bootstrap.
-        source: "all" rank changes, or "swap" for marked interventions alone.
-        features: (items, F) of the ranking data, for the methods that read them.
-        by: One curve for each context: a column of the log with one integer a session,
-            such as "device", or an array (S,) of labels; or a presentation column, with
-            one a session or a cell, such as a badge. Contexts share nothing, attraction
-            least of all, and each curve is relative to rank 1 of its own context;
+            "bootstrap" (Poisson resamples of sessions) or "none". The default is the
+            first that the method supports.
+        level: Confidence level of the interval.
+        replicates, seed: Number of bootstrap replicates, and their random seed.
+        source: "all" for all rank changes, or "swap" for marked interventions only.
+        features: (items, F) of the ranking data, for methods that read features.
+        by: Estimates one curve per context. Give a column of the log with one integer
+            per session, such as "device"; an array (S,) of labels; or a presentation
+            column with one value per session or cell, such as a badge. Contexts share
+            no parameters, and each curve is relative to rank 1 of its own context.
             `propensities` compares the labels of cells with each other.
-        **options: What else the method takes, such as `minimum` of harvesting or
-            `prior` and `iterations` of EM.
+        **options: Options of the method, such as `minimum` of harvesting, or `prior`
+            and `iterations` of EM.
 
     Raises:
-        ValueError: An unknown method, interval, source or context; features where the
-            method reads none, that it lacks, or that do not cover the log's items; a
-            log, or a context, without a click at rank 1, to which all else is relative.
+        ValueError: The method, interval, source or context is unknown; features are
+            missing, not supported, or do not cover the log's items; the log, or a
+            context, has no click at rank 1, the reference.
 
     >>> log = ClickLog(
     ...     np.zeros(40, int), np.tile([[0, 1], [1, 0]], (20, 1)),
@@ -190,19 +190,19 @@ def estimate(
 def estimate_counts(
     counted: Cells, method: str = "adjacent_chain", **options: Any
 ) -> Examination:
-    """`estimate` of a log of which only counts are at hand, such as a sum over shards.
+    """`estimate` from counts alone, such as a sum of counts over shards.
 
-    The very numbers that `estimate` finds of the whole log, without intervals: these
-    need the sessions.
+    The estimates equal those of `estimate` on the whole log. There are no intervals,
+    because they need the sessions.
 
     Args:
-        counted: Of `debias.propensity.count_cells`.
-        method: A name in `ESTIMATORS` whose `fit` reads counts: all but "dla" and
+        counted: Counts from `debias.propensity.count_cells`.
+        method: A name in `ESTIMATORS` whose `fit` reads counts: all except "dla" and
             "bias_tower".
-        **options: What else the method takes.
+        **options: Options of the method.
 
     Raises:
-        ValueError: The method is unknown or reads whole lists; there is no click at
+        ValueError: The method is unknown or needs whole lists; or there is no click at
             rank 1.
 
     >>> from debias.propensity import count_cells
@@ -236,20 +236,22 @@ def estimate_stream(
     over: Over = map,
     **options: Any,
 ) -> Examination:
-    """`estimate` of a log on disk, which two passes read file by file.
+    """`estimate` for a log on disk, in two passes, file by file.
 
-    The first counts; the second adds up the variance. Both are sums over sessions, so
-    that the result is that of `estimate` of the whole log, the interval to rounding.
+    The first pass counts, and the second adds up the variance. Both are sums over
+    sessions, so the result equals `estimate` on the whole log; the interval is equal up
+    to rounding.
 
     Args:
-        log: All of its sessions.
+        log: The log on disk.
         method, options: As for `estimate_counts`.
-        interval: "delta" or "none"; the first that the method offers unless given.
-        level: Chance that an interval is to cover.
-        over: Reads the files, such as on a cluster.
+        interval: "delta" or "none". The default is the first that the method supports.
+        level: Confidence level of the interval.
+        over: `map`, or an equivalent that reads files in parallel, such as on a
+            cluster.
 
     Raises:
-        ValueError: As for `estimate_counts`; or the interval needs sessions in memory.
+        ValueError: As for `estimate_counts`, or the interval needs sessions in memory.
     """
     counted = count_cells(log, over)
     fit, estimator = _fit(counted, method, options), ESTIMATORS[method]

@@ -1,4 +1,4 @@
-"""The result that every estimator of examination returns."""
+"""The common result of the estimators of examination."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,21 +18,22 @@ CHUNK = 2_000_000  # numbers held at once while sessions are summed
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """P(examined) at each rank over that at rank 1, with intervals. K ranks.
+    """Examination at each rank relative to rank 1, with intervals; K ranks.
 
     Attributes:
         position: (K,) int64 rank from 1.
-        examination: (K,) float64, 1 at rank 1; nan where the log cannot tell.
+        examination: (K,) float64, 1 at rank 1; nan if the log does not identify it.
         standard_error: (K,) float64, 0 at rank 1; nan without an interval.
-        lower, upper: (K,) float64 ends of the interval, equal tails on the log scale.
-        n: (K,) int64 impressions that the estimate at this rank used.
+        lower, upper: (K,) float64 limits of the interval, with equal tails on the log
+            scale.
+        n: (K,) int64 impressions used for the estimate at this rank.
         method: Name of the estimator.
-        interval: How the interval was made: "delta", "bootstrap" or "none".
-        level: Chance that an interval is meant to cover.
-        confounded: Whether relevance and examination are mixed up in the estimate.
-        context: (K,) label of the context of each row; None where all is one.
-        degenerate: Why the estimate is not to be used, such as a maximum on the edge of
-            what the model allows; "" where nothing speaks against it.
+        interval: Kind of interval: "delta", "bootstrap" or "none".
+        level: Confidence level of the interval.
+        confounded: Whether the estimate confounds relevance and examination.
+        context: (K,) label of the context of each row; None without contexts.
+        degenerate: Why the estimate must not be used, such as a maximum at the boundary
+            of the model; "" if it may be used.
     """
 
     position: np.ndarray
@@ -50,7 +51,7 @@ class Examination:
 
     @classmethod
     def stack(cls, curves: Mapping[Any, "Examination"]) -> "Examination":
-        """One table of the curves of several contexts, by label.
+        """Joins the curves of several contexts, by label, into one table.
 
         >>> one = Examination(*np.ones((6, 2)), method="pivot")
         >>> Examination.stack({"phone": one, "laptop": one}).context.tolist()
@@ -70,7 +71,7 @@ class Examination:
         return replace(first, **rows, context=labels, degenerate="; ".join(wrong))
 
     def curves(self) -> "dict[Any, Examination]":
-        """The curve of each context by its label; under None where all is one."""
+        """The curve of each context by its label; the label None without contexts."""
         context = self.context
         if context is None:
             return {None: self}
@@ -85,8 +86,7 @@ class Examination:
         return len(self.position)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The table as columns, one row per rank, and per context if there are several;
-        `method`, `confounded` and whether it is degenerate repeat."""
+        """The table as columns, with one row per rank and context."""
         table = {name: getattr(self, name) for name in ROWS}
         if self.context is not None:
             table = {"context": self.context, **table}
@@ -97,7 +97,7 @@ class Examination:
         return table
 
     def records(self) -> list[dict[str, Any]]:
-        """The table as one dict a rank, of plain Python values."""
+        """The table as one dict of plain Python values per rank."""
         table = {name: value.tolist() for name, value in self.columns().items()}
         rows = zip(*table.values(), strict=True)
         return [dict(zip(table, row, strict=True)) for row in rows]
@@ -125,18 +125,18 @@ class Examination:
 
 
 class Fit(NamedTuple):
-    """A point estimate and what one more impression would do to it. M cells, K ranks.
+    """A point estimate and its influence function; M cells, K ranks.
 
     Attributes:
-        log_examination: (K,) log examination over rank 1; nan where unknown.
-        influence: (K, M) change of `log_examination` by a click in a cell that was
-            not expected, so that a session moves the estimate by the sum over its
-            impressions of influence (click - expected).
-        expected: (M,) P(click) in each cell as the estimator sees it.
-        inflation: (M,) factor on the variance of what is left of a click, making up
-            for `expected` having been fitted to it.
+        log_examination: (K,) log examination relative to rank 1; nan if unknown.
+        influence: (K, M) change of `log_examination` per unexpected click in a cell. A
+            session changes the estimate by the sum over its impressions of influence
+            (click - expected).
+        expected: (M,) P(click) in each cell under the estimator.
+        inflation: (M,) factor on the variance of the residual of a click, which
+            corrects for `expected` being fitted to the same click.
         n: (K,) impressions used.
-        degenerate: Why the estimate is not to be used, or "".
+        degenerate: Why the estimate must not be used, or "".
     """
 
     log_examination: np.ndarray
@@ -160,7 +160,7 @@ def result(
     level: float,
     confounded: bool = False,
 ) -> Examination:
-    """The tidy result of a fit and the (K,) variances of its log examination.
+    """Makes the result from a fit and the (K,) variances of its log examination.
 
     The standard error is that of the ratio by the delta method; the interval is
     exp(log examination -+ z standard error of the log).
@@ -188,14 +188,15 @@ def result(
 
 
 def delta_variance(fit: Fit, counted: Cells, click: np.ndarray) -> np.ndarray:
-    """(K,) variances of log examination by the delta method, sessions independent.
+    """(K,) variances of log examination by the delta method over sessions.
 
     Var = sum over sessions of [sum over impressions of influence (click - expected)]^2.
-    Clicks of one session may depend on each other; nothing is assumed of how.
+    Sessions are assumed independent. Clicks within a session may depend on each other
+    in any way.
 
     Args:
         fit: The estimate.
-        counted: The cells, with their index.
+        counted: The cells with their index.
         click: (S, L) bool.
     """
     assert counted.index is not None
@@ -226,11 +227,11 @@ def bootstrap_variance(
     """(K,) variances of log examination over Poisson resamples of the sessions.
 
     Args:
-        refit: Log examination (B, K) of B columns of (S, B) float32 session weights.
-        sessions: S; a resample weighs each session by a Poisson(1) count.
-        replicates: How many resamples.
-        seed: Of the resamples.
-        block: Most columns at once; the resamples do not depend on it.
+        refit: Function from (S, B) float32 session weights to log examination (B, K).
+        sessions: S; each resample weights every session by a Poisson(1) count.
+        replicates: Number of resamples.
+        seed: Random seed of the resamples.
+        block: Largest number of resamples at once; it does not affect the results.
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=1000)
@@ -253,9 +254,9 @@ def bootstrap_variance(
 def recount(
     fit: Callable[[Cells], np.ndarray], counted: Cells, click: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A `refit` for `bootstrap_variance` from a (K,) estimate on cells.
+    """Makes a `refit` for `bootstrap_variance` from a (K,) estimate on cells.
 
-    All columns of weights are counted by one product with a sparse matrix.
+    One product with a sparse matrix counts all columns of weights.
     """
     assert counted.index is not None
     only = np.where(click, counted.index, len(counted.rank))

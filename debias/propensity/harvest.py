@@ -1,7 +1,7 @@
-"""Examination from the same item at different ranks: intervention harvesting.
+"""Intervention harvesting: examination from the same item at different ranks.
 
-A (query, item) pair that was shown at ranks k and l is as attractive at both, so that
-the ratio of its click rates is the ratio of examinations. Agarwal et al., Estimating
+A (query, item) pair shown at ranks k and l has the same attraction at both, so the
+ratio of its click rates is the ratio of examinations. Agarwal et al., Estimating
 Position Bias without Intrusive Interventions, WSDM 2019.
 
 For two ranks, the pairs shown at least `minimum` times at each are pooled with weights
@@ -20,7 +20,7 @@ MINIMUM = 5
 
 
 def ctr(counted: Cells) -> Fit:
-    """Click rate at each rank over that at rank 1; confounded with relevance."""
+    """Click rate at each rank relative to rank 1; confounded with relevance."""
     shown, clicked = counted.by_rank(counted.shown), counted.by_rank(counted.clicked)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = clicked / shown
@@ -35,22 +35,22 @@ def ctr(counted: Cells) -> Fit:
 
 
 def pivot(counted: Cells, minimum: int = MINIMUM) -> Fit:
-    """Harvests each rank against rank 1: c_k / c_1 over pairs shown at both."""
+    """Compares each rank with rank 1: c_k / c_1 over pairs shown at both."""
     return _links(counted, [(0, k) for k in range(1, counted.ranks)], minimum)
 
 
 def adjacent_chain(counted: Cells, minimum: int = MINIMUM) -> Fit:
-    """Harvests neighbours: the product of c_{k+1} / c_k from rank 1 down."""
+    """Compares neighbouring ranks: the product of c_{k+1} / c_k from rank 1 down."""
     return _links(counted, [(k, k + 1) for k in range(counted.ranks - 1)], minimum)
 
 
 def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
-    """Harvests all pairs of ranks at once by maximum likelihood.
+    """Compares all pairs of ranks jointly by maximum likelihood.
 
-    Pools pairs for each two ranks k, l as the module says, and maximises
-    sum of c_k log(theta_k r_kl) + (w_kl - c_k) log(1 - theta_k r_kl) over both ranks
-    of every two, where w_kl is the total weight and r_kl the pooled attraction. That
-    is a position-based model whose items are the pairs of ranks.
+    It pools pairs for every two ranks k, l as the module describes. Then it maximises
+    the sum of c_k log(theta_k r_kl) + (w_kl - c_k) log(1 - theta_k r_kl) over both
+    ranks, where w_kl is the total weight and r_kl the pooled attraction. This is a
+    position-based model whose items are the pairs of ranks.
     """
     two = [(k, j) for k in range(counted.ranks) for j in range(k + 1, counted.ranks)]
     table = _Table(counted, minimum)

@@ -1,4 +1,4 @@
-"""Impressions as files that LightGBM, XGBoost and TensorFlow Ranking read."""
+"""Files of impressions for LightGBM, XGBoost and TensorFlow Ranking."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -31,35 +31,35 @@ def write_impressions(
     queries: Sequence[Any] | np.ndarray | None = None,
     correction: str = "weight",
 ) -> None:
-    """Writes the rows with their features, whole or absent.
+    """Writes the rows and their features atomically.
 
     | name | form |
     |---|---|
     | NAME.parquet | a table with all corrections, for any library |
-    | NAME.tfrecord | lists as TensorFlow Ranking reads them (ELWC) |
-    | NAME, no ending | a new folder of text: `rows.txt` and the files beside it |
+    | NAME.tfrecord | lists for TensorFlow Ranking (ELWC) |
+    | NAME, no ending | a new folder of text: `rows.txt` and companion files |
 
-    Categories are text in a table, which data frames read as categories. Elsewhere they
-    are codes. `features.json` in the folder, and NAME.features.json beside lists with
-    codes, say what each column is called and what its codes mean.
+    In a table, categories are text, which data frames read as categories. In the other
+    forms, they are codes. `features.json` in the folder, or NAME.features.json beside a
+    .tfrecord with codes, holds the names of the columns and the meaning of the codes.
 
-    LightGBM finds `rows.txt.query`, and by `correction` `.weight`, `.position` or
-    `.init`, by itself; only one is written, since it takes all that is there. XGBoost
-    reads the groups from `qid:` of each row; what `.weight`, one a group, or
-    `.base_margin` hold is set by `DMatrix.set_weight` or `set_base_margin`.
+    LightGBM reads `rows.txt.query` automatically, and also `.weight`, `.position` or
+    `.init`. It uses every such file, so only the one for `correction` is written.
+    XGBoost reads the groups from the `qid:` of each row. Pass the values in `.weight`
+    (one per group) or `.base_margin` to `DMatrix.set_weight` or `set_base_margin`.
 
     Args:
-        found: Of `impressions`.
+        found: Result of `impressions`.
         path: File or folder to write.
         library: "lightgbm", "xgboost" or "tfr".
         data: Features of the items.
-        items: (items,) what the log calls each item; None for its number.
-        queries: (queries,) what it calls each query; None for its number.
+        items: (items,) ids of the items in the source log; None for their numbers.
+        queries: (queries,) ids of the queries; None for their numbers.
         correction: "weight", "position" or "init_score".
 
     Raises:
-        ValueError: An unknown library or correction, or one that the library lacks; the
-            name does not go with it; a feature has the name of another column.
+        ValueError: The library or correction is unknown, or does not fit the other or
+            the file name; or a feature has the name of another column.
     """
     path = Path(path)
     if library not in LIBRARIES:

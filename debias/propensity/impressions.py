@@ -1,12 +1,11 @@
-"""One row per impression, with what a ranker of another library corrects clicks by.
+"""One row per impression, with corrections for rankers of other libraries.
 
-| correction | column | goes to |
-|---|---|---|
+| correction | column | used by | |---|---|---|
 | inverse propensity | `weight` | LightGBM, XGBoost, TensorFlow Ranking |
-| a bias learned beside the trees | `position` | LightGBM's `position` |
-| a bias logit that is known | `init_score` | `init_score`, XGBoost's `base_margin` |
+| a bias learned together with the trees | `position` | LightGBM's `position` |
+| a known bias logit | `init_score` | `init_score`, XGBoost's `base_margin` |
 
-They correct the same thing: use one of them.
+All three correct the same bias: use only one.
 """
 
 from collections.abc import Iterator
@@ -25,22 +24,22 @@ MOST = 1e6  # weight without clipping: beyond it a file of floats says nothing
 
 @dataclass(frozen=True, eq=False)
 class Impressions:
-    """R shown items of a log, session by session.
+    """The R shown items of a log, session by session.
 
     Attributes:
-        group: (R,) int64 number of the session, 0, 1 and so on; rows of one follow each
-            other.
+        group: (R,) int64 number of the session from 0; its rows are consecutive.
         query, item: (R,) int64 numbers in the log.
         position: (R,) int64 rank from 1.
-        label: (R,) int64, 1 where it was clicked.
-        weight: (R,) float64: min(clip, 1 / examination) of a click, 1 of what was not
-            clicked.
-        init_score: (R,) float64 logit of a click on the mean item at this place.
+        label: (R,) int64, 1 for a click.
+        weight: (R,) float64: min(clip, 1 / examination) for a click, else 1.
+        init_score: (R,) float64 logit of the click probability of the mean item at this
+            place.
         clip: Largest weight.
-        effective: Clicks that the weighted ones are worth, (sum w)^2 / sum w^2.
+        effective: Effective number of clicks, (sum w)^2 / sum w^2.
         unclipped: The same without a clip.
-        clicks: How many there are.
-        left_out: Share of the impressions that stand at places of unknown examination.
+        clicks: Number of clicks.
+        left_out: Share of impressions at places with unknown examination, which are
+            left out.
     """
 
     group: np.ndarray
@@ -61,12 +60,12 @@ class Impressions:
 
     @property
     def group_sizes(self) -> np.ndarray:
-        """(G,) int64 rows of each session, as rankers of trees want them."""
+        """(G,) int64 number of rows per session, for rankers of trees."""
         return np.bincount(self.group)
 
     @property
     def group_weight(self) -> np.ndarray:
-        """(G,) float64, one weight a session for XGBoost's ranking.
+        """(G,) float64 weight of each session, for XGBoost's ranking.
 
         It is the mean weight of the session's clicks, and 1 without clicks.
         """
@@ -75,10 +74,10 @@ class Impressions:
         return np.where(clicks > 0, total / np.maximum(clicks, 1), 1.0)
 
     def verdict(self) -> str:
-        """What the weights leave of the clicks, and what that means, in words.
+        """A sentence on the effective number of clicks and its consequences.
 
-        Rankers that pair items, such as LambdaMART, let a click with a weight of ten
-        outshout ten others, and set it against skips that nobody may have examined.
+        Pairwise rankers, such as LambdaMART, let a click with weight ten count as much
+        as ten others, and compare it with items that perhaps nobody examined.
         """
         worth = (
             f"weights leave {self.effective:,.0f} of {self.clicks:,} clicks' worth "
@@ -96,7 +95,7 @@ class Impressions:
         )
 
     def pieces(self, rows: int) -> "Iterator[Impressions]":
-        """The same in parts of about so many rows; no session is cut."""
+        """Yields parts of about this many rows, without splitting a session."""
         ends = np.flatnonzero(np.diff(self.group, append=-1)) + 1
         start = 0
         while start < len(self):
@@ -117,17 +116,17 @@ def impressions(
     names: Labels | None = None,
     clip: float | None = None,
 ) -> Impressions:
-    """The shown items of a log with weights that undo examination.
+    """The shown items of a log with inverse propensity weights.
 
     Args:
         log: The click log.
-        propensities: Of its places; what stands at a place of unknown examination is
-            left out.
-        names: Labels of codes 1, 2 and so on, by column, as in the propensities.
-        clip: Largest weight, at least 1; None chooses it by `choose_clip`.
+        propensities: Examination of its places. Impressions at places with unknown
+            examination are left out.
+        names: Labels of the codes 1, 2, ..., by column, as in the propensities.
+        clip: Largest weight, at least 1; None uses `choose_clip`.
 
     Raises:
-        ValueError: No click stands at a place of known examination; `clip` is below 1.
+        ValueError: No click is at a place with known examination; or `clip` is below 1.
 
     Source of the weights: Joachims et al., Unbiased Learning-to-Rank with Biased
     Feedback, WSDM 2017.
@@ -171,19 +170,19 @@ def impressions(
 
 
 def choose_clip(weights: np.ndarray, share: float = SHARE) -> float:
-    """The largest clip at which weights are worth a share of their number.
+    """The largest clip with a given effective share of the number of weights.
 
-    A clip trades bias for variance: min(w, clip) is worth (sum w)^2 / sum w^2 equal
-    weights, which falls as the clip rises. Where all are worth enough, the largest
-    weight.
+    A lower clip adds bias and reduces variance. The effective number of the weights
+    min(w, clip), (sum w)^2 / sum w^2, falls as the clip rises. If it is large enough
+    without a clip, the largest weight is returned.
 
     Args:
-        weights: Above 0, at least one.
+        weights: At least one weight; all above 0.
         share: In (0, 1].
 
     Raises:
-        ValueError: A weight is not above 0 and finite, there is none, or `share` is out
-            of range.
+        ValueError: A weight is not finite and above 0, there is no weight, or `share`
+            is out of range.
 
     >>> choose_clip(np.array([1.0, 2.0, 4.0]))
     4.0

@@ -1,4 +1,4 @@
-"""Judgments in the forms that search engines and rankers read."""
+"""Files of judgments for search engines and rankers."""
 
 import json
 from collections.abc import Sequence
@@ -28,26 +28,26 @@ def write_judgments(
     graded: bool = False,
     name: str = "debias",
 ) -> None:
-    """Writes judgments, whole or absent.
+    """Writes judgments atomically to a file.
 
     Args:
         found: Of `judge`.
         path: File to write.
         format: "letor": a line per pair, `grade qid:N 1:VALUE ... # item query`, with
-            features where `data` has them; without, the judgment list of Elasticsearch
-            LTR. "srw": the body that imports judgments into OpenSearch's Search
-            Relevance Workbench. "csv": all numbers; Parquet or JSON where the name ends
-            so.
-        items: (items,) what the log calls each item; None for its number.
-        queries: (queries,) what it calls each query; None for its number.
+            the features of `data`; without features it is the judgment list of
+            Elasticsearch LTR. "srw": the request body that imports judgments into
+            OpenSearch's Search Relevance Workbench. "csv": all numbers, as CSV, Parquet
+            or JSON by the ending of the name.
+        items: (items,) ids of the items in the source log; None for their numbers.
+        queries: (queries,) ids of the queries; None for their numbers.
         data: Features of the items, for "letor".
-        graded: Whether ratings are grades from 0 to 4, and a table has them as well;
-            those of "letor" are always.
-        name: Of the judgments in the workbench.
+        graded: Whether ratings are grades from 0 to 4, and whether a table includes
+            grades. "letor" always has grades.
+        name: Name of the judgments in the workbench.
 
     Raises:
-        ValueError: An unknown format; a name of the file that no table can have; for
-            "letor", features that are no numbers or are missing.
+        ValueError: The format or the ending of the name is unknown; or, for "letor",
+            features are missing or not numbers.
     """
     query = _named(queries, found.query).tolist()
     item = _named(items, found.item).tolist()
@@ -84,7 +84,7 @@ def workbench(
 
     Args:
         found: Of `judge`.
-        item, query: (P,) names of each pair.
+        item, query: (P,) ids of each pair.
         graded: Whether ratings are grades; else attraction.
         name: Of the judgments.
 

@@ -1,9 +1,9 @@
-"""Judgments from clicks: how attractive each item is to each query, without position.
+"""Judgments from clicks: the attraction of each item by query, free of position bias.
 
-P(click on pair i at place k) = theta_k gamma_i, with theta known, 1 at rank 1. Then
-gamma_i is the click probability of pair i at rank 1. Its prior follows the pair's query
-and how the log showed the item, as far as the log says (empirical Bayes). Pairs with
-many impressions speak for themselves, others speak for their query.
+P(click on pair i at place k) = theta_k gamma_i, with theta known and 1 at rank 1. So
+gamma_i is the click probability of pair i at rank 1. Its prior depends on the query and
+on how the log showed the item, and is fitted to the log (empirical Bayes). With many
+impressions of a pair its clicks dominate; with few, the prior does.
 """
 
 from dataclasses import dataclass
@@ -31,22 +31,23 @@ ENDS = (0.01, 0.99)  # quantiles of attraction of the lowest grade and the highe
 
 @dataclass(frozen=True, eq=False)
 class Judgments:
-    """P (query, item) pairs in order of query, the most attractive first.
+    """P (query, item) pairs, sorted by query and decreasing attraction.
 
     Attributes:
         query, item: (P,) int64 numbers in the log.
         attraction: (P,) float64 posterior mean of the click probability at rank 1.
-        standard_error: (P,) float64: the posterior's spread and the error of the
-            propensities, which is taken to be the same at all places of a pair and so
-            is an upper bound.
-        low, high: (P,) float64 ends of the interval.
-        impressions, clicks: (P,) int64; 0 for what was never shown.
-        coec: (P,) float64 clicks over those expected by rank, nan without impressions:
-            the measure of search engines, which mixes up rank and relevance.
+        standard_error: (P,) float64 from the posterior and the error of the
+            propensities. That error is assumed equal at all places of a pair, which
+            makes it an upper bound.
+        low, high: (P,) float64 limits of the interval.
+        impressions, clicks: (P,) int64; 0 for pairs that were never shown.
+        coec: (P,) float64 clicks over expected clicks by rank, nan without impressions.
+            Search engines use it; it confounds rank and relevance.
         ctr: (P,) float64 clicks over impressions.
-        prior: "normal" or "beta", the shape that the log makes likelier.
-        spread: Of the prior: s in logits, or phi^-1/2 of Beta(phi mu, phi (1 - mu)).
-        left_out: Share of impressions at places of unknown examination.
+        prior: "normal" or "beta", the shape with the higher likelihood.
+        spread: Spread of the prior: s in logits, or phi^-1/2 of Beta(phi mu, phi (1 -
+            mu)).
+        left_out: Share of impressions at places with unknown examination.
     """
 
     query: np.ndarray
@@ -67,11 +68,11 @@ class Judgments:
         return len(self.item)
 
     def grades(self, highest: int = GRADES) -> np.ndarray:
-        """(P,) int64 grades from 0 to `highest`, whose gain is linear in attraction.
+        """(P,) int64 grades from 0 to `highest`, with a gain linear in attraction.
 
-        grade = log2(1 + (2^highest - 1) a), rounded, with a how far attraction is on
-        its way from its 1% to its 99% quantile: NDCG's gain 2^grade - 1 is then linear
-        in it. Where all pairs are alike, the highest.
+        grade = log2(1 + (2^highest - 1) a), rounded. Here a is attraction, scaled so
+        that its 1% quantile is 0 and its 99% quantile is 1. NDCG's gain 2^grade - 1 is
+        then linear in attraction. If all pairs are equal, the grade is the highest.
 
         >>> log = ClickLog([0] * 40, [[0, 1]] * 40, [[1, 0], [1, 1]] * 20)
         >>> judge(log, Propensities.of([1.0, 0.5])).grades().tolist()
@@ -85,7 +86,7 @@ class Judgments:
         return np.round(np.log2(1 + (2.0**highest - 1) * share)).astype(np.int64)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The table as columns, one row per pair; numbers of query and item."""
+        """The table as columns, one row per pair, with numbers of queries and items."""
         names = (
             *("query", "item", "attraction", "standard_error", "low", "high"),
             *("impressions", "clicks", "coec", "ctr"),
@@ -103,34 +104,36 @@ def judge(
     fresh: np.ndarray | None = None,
     level: float = 0.95,
 ) -> Judgments:
-    """Attraction of every pair that a log shows, by empirical Bayes.
+    """Estimates the attraction of every pair in a log by empirical Bayes.
 
     The posterior of gamma_i is proportional to its prior times
     prod_k (theta_k gamma_i)^c_ik (1 - theta_k gamma_i)^(n_ik - c_ik). The prior is
-    logistic normal or Beta, whichever makes the log more likely, around a centre
-    m_i = d_i w + u of the query. d_i are the share of the query's sessions that showed
-    the item and its mean rank, both as logarithms: a policy that knows something shows
-    good items often and high, and a pair of one impression is no average pair. With
-    `scores`, d_i are these. w, the spread of u and that of the prior maximise the
+    logistic normal or Beta, whichever has the higher likelihood. Its centre is m_i =
+    d_i w + u, with u an effect of the query. d_i has two covariates, both as
+    logarithms: the share of the query's sessions that showed the item, and its mean
+    rank. They matter because a good policy shows good items often and high. With
+    `scores`, d_i are the scores. w, the spread of u and that of the prior maximise the
     marginal likelihood of the log; see `debias.propensity.attraction`.
 
     Args:
         log: The click log.
-        propensities: Of its places; impressions at places of unknown examination are
-            left out.
-        names: Labels of codes 1, 2 and so on, by column, as in the propensities.
-        scores: (items,) of a ranker: pairs are shrunk towards what they predict, and,
-            with `offsets`, pairs never shown get that.
-        offsets: (queries + 1,) of the ranking data, to judge all items of the queries
-            in the log.
-        fresh: (S,) bool, sessions whose clicks the scores have not learned from: the
-            prior is fitted to these, so that its spread has the error of the scores on
-            new clicks in it. None: to all. Where they hold fewer than 20 clicks, all.
-        level: Chance that an interval is to cover.
+        propensities: Examination of its places. Impressions at places with unknown
+            examination are left out.
+        names: Labels of the codes 1, 2, ..., by column, as in the propensities.
+        scores: (items,) scores of a ranker. Pairs are shrunk towards the prediction
+            from the scores. With `offsets`, pairs that were never shown get this
+            prediction.
+        offsets: (queries + 1,) of the ranking data, to judge all items of the log's
+            queries.
+        fresh: (S,) bool, sessions that were not used to train the scores. The prior is
+            fitted to these, so that its spread includes the error of the scores on new
+            clicks. None means all sessions. All are also used if these have fewer than
+            20 clicks.
+        level: Confidence level of the intervals.
 
     Raises:
-        ValueError: No click stands at a place of known examination; scores do not cover
-            the items, or are not finite.
+        ValueError: No click is at a place with known examination; or scores do not
+            cover the items, or are not finite.
 
     Source: after Morris, Parametric Empirical Bayes Inference, JASA 1983.
 

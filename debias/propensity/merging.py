@@ -1,31 +1,33 @@
-"""Merging places: a bias that two places share ties the ranks that no item ties."""
+"""Merging of places, so that ranks without shared items share a bias."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
 def merge_places(component: ArrayLike, features: ArrayLike | None = None) -> np.ndarray:
-    """(K + 1,) int64: of each place from 1, the place whose bias it shares; 0 is 0.
+    """(K + 1,) int64: for each place from 1, the place whose bias it shares; 0 is 0.
 
-    Biases of ranks that no chain of items ties have an unknown constant between them.
-    Merging begins with the largest component. The place nearest to what is tied already
-    gets the bias of its nearest neighbour there, and its component is tied with it,
-    until all are. One place of each other component is merged, the rest keep biases of
-    their own. It is an assumption in place of an intervention, and as good as the two
-    places are alike. Ties go to the smaller places.
+    If no chain of items links two components of ranks, their biases differ by an
+    unknown constant. Merging starts with the largest component. The nearest place of
+    another component gets the bias of its nearest neighbour in the linked ones, which
+    links its component. This repeats until all components are linked. Only one place of
+    each component is merged; the others keep their own biases. Merging replaces an
+    intervention by the assumption that two places are alike. Ties are broken in favour
+    of smaller places.
 
     Args:
-        component: (K,) numbers of the components, as in
-            `debias.diagnosis.identifiability.Connectivity`; places below 0 show nothing
-            and stay as they are.
-        features: (K, F) or (K,) what a place is like, in units that make Euclidean
-            distances comparable; None is its number, so that neighbours are alike.
+        component: (K,) number of each place's component, as in
+            `debias.diagnosis.identifiability.Connectivity`. Places with a negative
+            number show no items and are not merged.
+        features: (K, F) or (K,) features of the places, for Euclidean distances; None
+            uses the number of the place.
 
     Returns:
-        What the argument `merge` of `debias.layers.BiasTower` takes.
+        The value for the argument `merge` of `debias.layers.BiasTower`.
 
     Raises:
-        ValueError: `component` is not (K,) ints, or `features` not K finite rows.
+        ValueError: `component` is not (K,) ints, or `features` does not have K finite
+            rows.
 
     Source: Chen et al., Identifiability Matters: Revealing the Hidden Recoverable
     Condition in Unbiased Learning to Rank, ICML 2024 (there node merging).

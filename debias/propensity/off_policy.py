@@ -1,8 +1,8 @@
-"""What another ranking would earn, estimated from a log of this one.
+"""Off-policy estimates: the clicks of another ranking, from a log of this one.
 
-By what a log knows of itself: chances of the logging policy (`cascade_ips`), or
-examination by rank (`examination_ips`). `debias.propensity.slates` has estimators that
-know more: a guess of each click, or where items stand on average.
+`cascade_ips` uses propensities of the logging policy, and `examination_ips` uses
+examination by rank. `debias.propensity.slates` has estimators with further inputs:
+predicted clicks, or the average placements of items.
 """
 
 from typing import NamedTuple
@@ -22,21 +22,21 @@ FEW = 20  # queries; below, sessions are the units of standard errors
 
 
 class OffPolicy(NamedTuple):
-    """Clicks a session under another policy, and how far to trust the number.
+    """Estimated clicks per session under another policy, with diagnostics.
 
     Attributes:
-        estimator: Which, in words.
-        value: Estimated clicks a session, with its normal interval `low` to `high`.
-        logged: Clicks a session as logged.
+        estimator: Name of the estimator.
+        value: Estimated clicks per session, with the normal interval `low` to `high`.
+        logged: Clicks per session in the log.
         gain: `value` - `logged`, with the interval of the paired difference.
-        effective: Sessions that the weights are worth, (sum w)^2 / sum w^2, at the rank
-            where they are worth least.
-        clipped: Share of the weights that were clipped. Clipping biases towards the
+        effective: Effective number of sessions, (sum w)^2 / sum w^2, at the rank where
+            it is smallest.
+        clipped: Share of clipped weights. Clipping biases the estimate towards the
             logging policy.
         clip: Largest weight.
         unclipped: `value` without a clip.
-        unsupported: Share of what the other policy shows that the log never shows, and
-            that counts as if it were never clicked; 0 where it cannot be told.
+        unsupported: Share of the other policy's placements that the log never shows.
+            They count as never clicked. 0 if unknown.
     """
 
     estimator: str
@@ -57,17 +57,17 @@ class OffPolicy(NamedTuple):
 def plackett_luce(
     log: ClickLog, data: RankingData, scores: ArrayLike, temperature: float
 ) -> np.ndarray:
-    """(S, L) chance that a policy of these scores puts each item where it stood.
+    """(S, L) probability that a Plackett-Luce policy puts each item at its rank.
 
-    P(item at rank k | above) = w_i / sum of w over the query's items not above, with
-    w_i = exp(z_i / temperature) and z the score centred within its query and divided by
-    the standard deviation of all. 1 at padding.
+    P(item at rank k | items above) = w_i / sum of w over the query's remaining items,
+    with w_i = exp(z_i / temperature). z is the score, centred within its query and
+    divided by the standard deviation of all scores. The result is 1 at padding.
 
     Args:
-        log: What was shown.
+        log: The shown lists.
         data: All items of the queries: the candidates.
         scores: (items,).
-        temperature: Above 0; towards 0 the policy always shows the best first.
+        temperature: Above 0; near 0 the policy sorts by score.
 
     >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
     >>> log = ClickLog([0], [[1, 0]], [[1, 0]])
@@ -90,8 +90,8 @@ def item_weights(
     """(items,) w_i of `plackett_luce`, 1 for the best item of each query.
 
     Raises:
-        ValueError: The temperature is not above 0, or there is not one finite score for
-            each item.
+        ValueError: The temperature is not above 0, or `scores` does not have one finite
+            value per item.
     """
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be above 0, got {temperature}")
@@ -116,30 +116,31 @@ def cascade_ips(
     confidence: float = 0.95,
     normalised: bool = True,
 ) -> OffPolicy:
-    """Clicks a session of another policy, from chances of the logging policy.
+    """Clicks per session of another policy, by propensities of the logging policy.
 
     Weight of session s at rank k: w_sk = min(clip, prod_{j<=k} chance_sj / p_sj), p the
     log's `logging_propensity`; value = sum_k (sum_s w_sk c_sk / sum_s w_sk). It is
-    self-normalised at each rank, and consistent (but for clipping) if a click at a rank
-    depends on nothing below it. Plain, it is sum_k sum_s w_sk c_sk / S: unbiased (but
-    for clipping), of more variance, and equal to other libraries' IPW. Source:
-    McInerney et al., Counterfactual Evaluation of Slate Recommendations with Sequential
-    Reward Interactions, KDD 2020.
-    The interval is normal, by the delta method, with queries as units where there are
-    20 or more, else with sessions.
+    self-normalised at each rank, and consistent (except for clipping) if a click does
+    not depend on lower ranks. Without normalisation it is sum_k sum_s w_sk c_sk / S:
+    unbiased (except for clipping), with more variance, and equal to other libraries'
+    IPW. Source: McInerney et al., Counterfactual Evaluation of Slate Recommendations
+    with Sequential Reward Interactions, KDD 2020. The interval is normal, by the delta
+    method. Its units are queries if there are at least 20, else sessions.
 
     Args:
-        log: With `logging_propensity`.
-        chance: (S, L) that the other policy puts the item there given those above.
-        clip: Largest weight; None is the largest at which the weights of all ranks
-            are worth a tenth of their number, see `debias.propensity.choose_clip`.
-        confidence: Of the intervals.
-        normalised: Whether weights are divided by their sum, or by the sessions.
+        log: A log with `logging_propensity`.
+        chance: (S, L) probability that the other policy puts the item there, given the
+            items above.
+        clip: Largest weight. None: the largest with an effective number of at least a
+            tenth at all ranks, see `debias.propensity.choose_clip`.
+        confidence: Confidence level of the intervals.
+        normalised: Whether to divide by the sum of weights instead of the number of
+            sessions.
 
     Raises:
-        ValueError: The log has no propensities, all of them are 1, or no session has
-            any weight; a chance is outside [0, 1], `clip` is below 1, or `confidence`
-            is not in (0, 1).
+        ValueError: The log has no propensities, all are 1, or all weights are 0; a
+            probability is outside [0, 1], `clip` is below 1, or `confidence` is not in
+            (0, 1).
 
     >>> log = ClickLog([0, 0], [[0], [1]], [[1], [0]], logging_propensity=[[.5], [.5]])
     >>> found = cascade_ips(log, np.array([[0.9], [0.1]]))
@@ -190,7 +191,7 @@ def cascade_ips(
 
 
 def chosen_clip(weights: np.ndarray) -> float:
-    """The largest clip, 1 or more, at which the weights above 0 are worth a tenth."""
+    """The largest clip, at least 1, with an effective share of a tenth."""
     used = weights[weights > 0]
     return max(choose_clip(used, WORTH), 1.0) if used.size else 1.0
 
@@ -202,22 +203,22 @@ def examination_ips(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks a session once each list is ordered by score, from examination by rank.
+    """Clicks per session after sorting each list by score, by examination of ranks.
 
-    value = mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)): unbiased, but
-    for clipping, where clicks follow the position-based model with this examination.
-    Source: Joachims et al., Unbiased Learning-to-Rank with Biased Feedback, WSDM 2017.
-    The interval is normal, with queries as units where there are 20 or more, else with
-    sessions. Equal scores keep the logged order.
+    value = mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)). It is unbiased
+    (except for clipping) if clicks follow the position-based model with this
+    examination. Source: Joachims et al., Unbiased Learning-to-Rank with Biased
+    Feedback, WSDM 2017. The interval is normal. Its units are queries if there are at
+    least 20, else sessions. Items with equal scores keep the logged order.
 
     Args:
-        log: What was shown and clicked.
+        log: The click log.
         scores: (items,).
-        examination: (L,) in (0, 1]. Only ratios count: divide an estimate relative to
-            rank 1 by its largest value.
-        clip: Largest weight; None is the largest at which the weights of clicks are
-            worth a tenth of their number.
-        confidence: Of the intervals.
+        examination: (L,) in (0, 1]. Only ratios matter: divide estimates relative to
+            rank 1 by their largest value.
+        clip: Largest weight. None: the largest with an effective number of clicks of at
+            least a tenth.
+        confidence: Confidence level of the intervals.
 
     Raises:
         ValueError: A score of a shown item is not finite, an examination is outside
@@ -319,7 +320,7 @@ def estimated(
     clipped: float,
     confidence: float,
 ) -> OffPolicy:
-    """The intervals, from what each session adds to the error of the value."""
+    """The result with intervals, from each session's contribution to the error."""
     clicks = log.click.sum(axis=1)
     logged = float(clicks.mean())
     z = float(norm.ppf((1 + confidence) / 2))

@@ -1,4 +1,4 @@
-"""The position-based model on counted cells: EM, its maximum, and its information.
+"""The position-based model on cell counts: EM, maximum likelihood, information.
 
 P(click at rank k on pair i) = theta_k gamma_i. Richardson et al., Predicting Clicks,
 WWW 2007; Craswell et al., An Experimental Comparison of Click Position-Bias Models,
@@ -21,11 +21,12 @@ Prior = tuple[float, float]
 def pbm_step(
     counted: Cells, attraction: np.ndarray, examination: np.ndarray, prior: Prior
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One EM pass: expectations under the old parameters, then both renewed at once.
+    """One EM pass, which updates attraction and examination at once.
 
-    An impression without a click is attractive with probability
-    gamma (1 - theta) / (1 - gamma theta), examined with theta (1 - gamma) / the same.
-    Each parameter becomes (expected count + prior[0]) / (impressions + prior[1]).
+    Given an impression without a click, the item is attractive with probability gamma
+    (1 - theta) / (1 - gamma theta), and examined with probability theta (1 - gamma) /
+    (1 - gamma theta). Each parameter becomes (expected count + prior[0]) / (impressions
+    + prior[1]).
 
     Args:
         counted: M cells of P pairs and K ranks.
@@ -54,22 +55,22 @@ def accelerated(
     high: float = 1.0,
     watch: int | None = None,
 ) -> tuple[np.ndarray, bool]:
-    """Fixed point of an EM pass by squared extrapolation.
+    """Fixed point of EM by squared extrapolation (SQUAREM).
 
     After Varadhan and Roland, Simple and Globally Convergent Methods for Accelerating
-    the Convergence of Any EM Algorithm, 2008. Two passes give differences r and v, the
-    next point is x - 2 a r + a^2 v with a = -|r| / |v|, smoothed by one more pass.
+    the Convergence of Any EM Algorithm, 2008. Two passes give the differences r and v.
+    The next point is x - 2 a r + a^2 v with a = -|r| / |v|, followed by one more pass.
 
     Args:
-        step: One pass over a flat vector of parameters.
-        start: Where to begin.
-        tolerance: Stops once a pass moves no parameter by more.
-        iterations: Most passes.
-        low, high: Bounds of the parameters.
-        watch: How many of the first parameters must come to rest; all without.
+        step: One pass on a flat vector of parameters.
+        start: Initial parameters.
+        tolerance: Stops when a pass changes no parameter by more than this.
+        iterations: Largest number of passes.
+        low, high: Limits of the parameters.
+        watch: Number of leading parameters that must converge; None means all.
 
     Returns:
-        The point, and whether it was reached within `iterations`.
+        The point, and whether it converged within `iterations`.
 
     >>> half_way = lambda x: 0.5 * (x + 0.3)
     >>> point, reached = accelerated(half_way, np.array([0.9]), 1e-12, 30)
@@ -102,12 +103,12 @@ def pbm_maximum(
     tolerance: float = 1e-8,
     iterations: int = 3000,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where EM ends: (K,) log theta over rank 1, and (P,) gamma times theta_1.
+    """Limit of EM: (K,) log theta relative to rank 1, and (P,) gamma times theta_1.
 
-    Only products are known, so that the scale is put where theta_1 = 1. Ranks that no
-    chain of shared pairs ties to rank 1 are nan: they have no common scale. Without a
-    prior Newton's method comes first, since it takes a hundredth of the passes; EM then
-    says whether it has ended.
+    Only products are identified, so the scale is fixed by theta_1 = 1. Ranks that no
+    chain of shared pairs links to rank 1 have no common scale and are nan. Without a
+    prior, Newton's method comes first, because it needs a hundredth of the passes. EM
+    then checks convergence.
 
     >>> cell = Cells(np.array([0, 0]), np.array([0, 1]), np.array([100.0, 100.0]),
     ...     np.array([40.0, 20.0]), 1, 2)
@@ -204,7 +205,7 @@ def _best_attraction(
 def in_scale(
     counted: Cells, attraction: np.ndarray, examination: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The parameters where theta_1 = 1; log theta is nan where nothing ties to it."""
+    """Rescales to theta_1 = 1; log theta is nan for ranks without a link to rank 1."""
     tie = components(counted)
     known = (tie == tie[0]) & (counted.by_rank(counted.clicked) > 0)
     with np.errstate(divide="ignore"):
@@ -215,12 +216,13 @@ def in_scale(
 def profile_slopes(
     counted: Cells, log_theta: np.ndarray, attraction: np.ndarray
 ) -> np.ndarray:
-    """(K, M) change of the maximum's log theta by an unexpected click in each cell.
+    """(K, M) change of the estimated log theta per unexpected click in each cell.
 
     With p = theta gamma and weight v = shown p / (1 - p), the expected information of
-    (log theta, log gamma) is [[D, V'], [V, diag(sum of v)]]; taking gamma out leaves
-    the profile information H = D - V' diag^-1 V. A click more than expected pulls by
-    (e_rank - share of each rank in the pair's v) / (1 - p), and moves H^-1 times that.
+    (log theta, log gamma) is [[D, V'], [V, diag(sum of v)]]; eliminating gamma leaves
+    the profile information H = D - V' diag^-1 V. An unexpected click has the score
+    (e_rank - share of each rank in the pair's v) / (1 - p), and changes the estimate by
+    H^-1 times that.
     """
     kept = ~np.isnan(log_theta)
     theta = np.exp(np.where(kept, log_theta, -np.inf))

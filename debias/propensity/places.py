@@ -1,8 +1,8 @@
-"""A table of propensities: what was found of examination at each place, to be shipped.
+"""A table of propensities: the estimated examination of each place.
 
-A place is a rank, or a rank within a context such as a device, or a rank under another
-column of the page such as a badge. The table is written by `debias propensities` and
-read by whatever weighs clicks: judgments, weights of impressions, corrected rankers.
+A place is a rank, or a rank combined with a context such as a device, or with a
+presentation column such as a badge. `debias propensities` writes the table. Judgments,
+weights of impressions and corrected rankers read it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,21 +27,21 @@ LONGEST = 1000
 
 @dataclass(frozen=True, eq=False)
 class Propensities:
-    """Examination of R places over that of the first, and what to think of it.
+    """Examination of R places relative to the first, with intervals and verdicts.
 
     Attributes:
         rank: (R,) int64 from 1.
-        examination: (R,) float64, 1 at rank 1; nan where the log cannot tell.
-        low, high: (R,) float64 ends of the interval; nan without one.
+        examination: (R,) float64, 1 at rank 1; nan if the log does not identify it.
+        low, high: (R,) float64 limits of the interval; nan without one.
         standard_error: (R,) float64 of the examination.
-        n: (R,) int64 impressions that the estimate used.
+        n: (R,) int64 impressions used for the estimate.
         method: (R,) name of the estimator.
-        verdict: (R,) in words, "identified" where nothing speaks against a number.
-        by: Columns that tell places of one rank apart: name to (R,) labels.
-        trust: (R,) click probability of an item without attraction, beta of
-            P(click) = beta + examination * attraction; None is 0 everywhere.
-        why: Why this estimator.
-        notes: What else a user should know.
+        verdict: (R,) in words; "identified" if there is no problem.
+        by: Further columns of a place, from name to (R,) labels.
+        trust: (R,) click probability of an item with attraction 0, beta in P(click) =
+            beta + examination * attraction; None means 0.
+        why: Reason for the choice of the estimator.
+        notes: Further notes for the user.
     """
 
     rank: np.ndarray
@@ -62,14 +62,14 @@ class Propensities:
 
     @property
     def identified(self) -> bool:
-        """Whether any place but the first was compared with it."""
+        """Whether any other place was compared with the first."""
         return bool(np.isfinite(self.examination[self.rank > 1]).any())
 
     @classmethod
     def of(
         cls, examination: Sequence[float] | np.ndarray, trust: Any = None
     ) -> "Propensities":
-        """Propensities that are known, one a rank.
+        """Known propensities, one per rank.
 
         >>> Propensities.of([1.0, 0.5]).verdict.tolist()
         ['given', 'given']
@@ -101,7 +101,7 @@ class Propensities:
         return found if self.trust is None else found | {"trust": self.trust}
 
     def records(self) -> list[dict[str, Any]]:
-        """The table as one dict a place; what is not known is None."""
+        """The table as one dict per place; unknown values are None."""
         from debias.data.records import plain
 
         table = {name: plain(value) for name, value in self.columns().items()}
@@ -109,7 +109,7 @@ class Propensities:
         return [dict(zip(table, row, strict=True)) for row in rows]
 
     def to_arrow(self) -> "pa.Table":
-        """The table as an Arrow table, NULL where nothing is known."""
+        """The table as an Arrow table; unknown values are NULL."""
         import pyarrow as pa
 
         return pa.table(
@@ -120,10 +120,10 @@ class Propensities:
         )
 
     def write(self, path: str | Path) -> None:
-        """Writes Parquet, CSV or JSON, as the name ends; whole or absent.
+        """Writes Parquet, CSV or JSON atomically, by the ending of the name.
 
         Raises:
-            ValueError: The name ends otherwise.
+            ValueError: The ending of the name is unknown.
         """
         write_table(self.to_arrow(), path)
 
@@ -131,8 +131,9 @@ class Propensities:
         """(S, L) int64 row of each cell of a log; -1 at padding and unknown places.
 
         Args:
-            log: With the columns of `by`.
-            names: Labels of codes 1, 2 and so on, by column; without, codes are labels.
+            log: A log with the columns of `by`.
+            names: Labels of the codes 1, 2, ..., by column; without it, codes are the
+                labels.
 
         Raises:
             ValueError: The log lacks a column, or its lists are longer than the table.
@@ -168,7 +169,7 @@ def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarr
     """(S, L) or (S, 1) str labels of a column of the log.
 
     Raises:
-        ValueError: There is no such column, or it holds no whole numbers.
+        ValueError: The column is missing or does not hold whole numbers.
 
     >>> log = ClickLog([0, 0], [[4], [4]], [[0], [1]], device=[2, 0])
     >>> labels_of(log, "device", {"device": ("phone", "laptop")}).tolist()
@@ -198,7 +199,7 @@ def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarr
 
 
 def absent_label(name: str, labels: Sequence[str]) -> str:
-    """What code 0 of a column is called: a device is unknown, a badge is not there.
+    """Label of code 0 of a column: "unknown" or "none".
 
     >>> absent_label("badge", ["sale"]), absent_label("badge", ["none", "sale"])
     ('none', 'unknown')
@@ -213,10 +214,10 @@ NO_PLACES = (
 
 
 def write_table(table: "pa.Table", path: str | Path) -> None:
-    """Writes an Arrow table as Parquet, CSV or JSON, as the name ends; whole or absent.
+    """Writes an Arrow table atomically as Parquet, CSV or JSON, by its ending.
 
     Raises:
-        ValueError: The name ends otherwise.
+        ValueError: The ending of the name is unknown.
     """
     import json
 
@@ -239,17 +240,17 @@ def write_table(table: "pa.Table", path: str | Path) -> None:
 
 
 def read_propensities(path: str | Path) -> Propensities:
-    """Reads a table of propensities, of this library's or anybody's.
+    """Reads a table of propensities, from this library or any other source.
 
     Args:
         path: Parquet, CSV or JSON with a column `rank` (or `position`) from 1 and a
-            column `examination`; and, where there are any, `trust`, `low`, `high`,
-            `standard_error`, `n`, `method` and `verdict`. Every other column tells
-            places of one rank apart and bears the name of a column of the log.
+            column `examination`; and optionally `trust`, `low`, `high`,
+            `standard_error`, `n`, `method` and `verdict`. Every other column must have
+            the name of a column of the log, and distinguishes places of one rank.
 
     Raises:
-        ValueError: The file is none of these, a column is missing or of the wrong type,
-            or a value is not allowed; names file, column and row.
+        ValueError: The file has another format, a column is missing or has a wrong
+            type, or a value is not allowed; names file, column and row.
     """
     path = Path(path)
     table = _table(path)

@@ -1,14 +1,14 @@
-"""What to randomise, so that a log tells examination: which ranks to exchange when.
+"""Plans of randomisation: which ranks to exchange to identify examination.
 
-Exchanging the items of ranks a and b in some sessions compares the two ranks by the
-items themselves. With c_a and c_b the clicks a session at both ranks and
-r = theta_b / theta_a, one such session is worth
+If the items of ranks a and b are exchanged in some sessions, the same items are seen at
+both ranks, which compares the ranks. With c_a and c_b the clicks per session at both
+ranks and r = theta_b / theta_a, one such session gives
 
     i = c_a r + c_b / r >= 2 sqrt(c_a c_b)
 
-clicks of information about log r, and costs c_a + c_b - i clicks: no more than
-(sqrt c_a - sqrt c_b)^2. The bounds hold whatever users examine, so that click rates
-alone, of which any log knows, are enough to plan by.
+clicks of information about log r, and costs c_a + c_b - i clicks, at most (sqrt c_a -
+sqrt c_b)^2. The bounds hold for any examination, so a plan only needs click rates,
+which any log has.
 """
 
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ REACHED = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """Two ranks whose items change places.
+    """Two ranks whose items are exchanged.
 
     Attributes:
         ranks: From 1, the upper one first.
-        share: Of the sessions of the experiment.
-        sessions: How many.
-        cost: Clicks that they lose, expected; at most, where nothing is known.
+        share: Share of the sessions of the experiment.
+        sessions: Number of sessions with this exchange.
+        cost: Expected lost clicks; an upper bound if examination is unknown.
     """
 
     ranks: tuple[int, int]
@@ -51,20 +51,22 @@ class Exchange:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """An experiment that identifies examination. K ranks.
+    """An experiment that identifies examination; K ranks.
 
     Attributes:
-        exchanges: What to exchange; nothing where the log tells every rank well enough.
-        sessions: How long the experiment runs, in sessions of its queries, the
-            unchanged ones counted.
-        queries: (Q,) numbers of the queries in the log that take part.
+        exchanges: Exchanges of ranks; empty if the log identifies every rank well
+            enough.
+        sessions: Length of the experiment in sessions of its queries, including
+            unchanged ones.
+        queries: (Q,) numbers of the participating queries.
         traffic: Their share of the log's sessions.
-        standard_error: (K,) expected standard error of log examination over rank 1.
-        promised: What was asked for.
-        cost: Clicks lost in all, expected; at most, where nothing is known.
+        standard_error: (K,) expected standard error of log examination relative to rank
+            1.
+        promised: Requested standard error.
+        cost: Expected total of lost clicks; an upper bound if examination is unknown.
         cost_share: The same as a share of the clicks of the experiment.
-        known: Whether examination of the log was used; else the bounds are.
-        why: In words, for a reader who decides.
+        known: Whether the plan uses known examination instead of bounds.
+        why: Explanation in words.
     """
 
     exchanges: tuple[Exchange, ...]
@@ -79,7 +81,7 @@ class Plan:
     why: str
 
     def record(self) -> dict[str, Any]:
-        """The plan as JSON values, for the team that shows the lists."""
+        """The plan as JSON values, for the team that serves the lists."""
         return {
             "promised_standard_error": self.promised,
             "sessions": self.sessions,
@@ -119,28 +121,30 @@ def plan(
     minimum: int = MINIMUM,
     known: Propensities | None = None,
 ) -> Plan:
-    """The cheapest exchanges that bring every rank to a standard error.
+    """Finds the cheapest exchanges that bring every rank to a standard error.
 
-    The comparisons form a network of ranks, in which each exchange conducts as much as
-    its sessions inform. The variance of log theta_k - log theta_1 is the resistance
-    between the two. One rank below rank 1 is the hub for those below it. Hub and shares
-    minimise the clicks lost, a changed session counted as 2% of its clicks at least, at
-    the wanted resistance of the worst rank. So many sessions are planned that every
-    rank reaches the error with a chance of 90%, by the scatter of the clicks.
+    The comparisons form an electrical network of ranks, in which the conductance of an
+    exchange is its information. The variance of log theta_k - log theta_1 is the
+    resistance between the two ranks. One rank below rank 1 is the hub for the ranks
+    below it. Hub and shares minimise the lost clicks for the wanted resistance of the
+    worst rank. A changed session counts as a loss of at least 2% of its clicks. The
+    number of sessions is chosen so that every rank reaches the error with probability
+    90%, given the variance of the clicks.
 
     Args:
-        log: Of the page as it is; it needs no randomisation.
-        se: Wanted standard error of log examination, about the relative error of an
-            inverse weight.
-        share: Of the sessions that are changed, at most; the fewer, the longer it runs.
-        minimum: Sessions that a query must have in the log to take part: an item that
-            is shown once cannot be compared with itself.
-        known: Examination; None takes that of the log where it tells every rank, and
-            otherwise bounds that hold for any.
+        log: A log of the current page; it needs no randomisation.
+        se: Wanted standard error of log examination, roughly the relative error of an
+            inverse propensity weight.
+        share: Largest share of changed sessions. A smaller share makes the experiment
+            longer.
+        minimum: Smallest number of sessions of a participating query: an item that is
+            shown once cannot be compared with itself.
+        known: Examination. None uses that of the log if it identifies every rank, and
+            otherwise bounds that hold for any examination.
 
     Raises:
-        ValueError: An argument is out of range; no query has so many sessions; some
-            rank has no click at all.
+        ValueError: An argument is out of range; no query has enough sessions; or some
+            rank has no click.
 
     >>> log = ClickLog([0] * 100, [[1, 2]] * 100, [[1, 0], [0, 0], [1, 1], [0, 0]] * 25)
     >>> found = plan(log)

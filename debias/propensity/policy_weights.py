@@ -1,10 +1,9 @@
-"""Weights that undo what the logging policy knew when it placed the items.
+"""Propensity weights for logs whose policy shows better items higher.
 
-A well-specified click model is unbiased under a policy that shows good items high.
-One that is not lets its bias tower learn some of their relevance, the more so the
-surer the policy is. Weighing each impression by 1 / pi(rank | query, item) makes rank
-and relevance independent again, at the cost of variance, and only where chance has
-moved the items.
+A well-specified click model is unbiased even if the policy shows good items high. In a
+misspecified model, the bias tower learns some of the relevance, more so for a more
+deterministic policy. Weights 1 / pi(rank | query, item) make rank and relevance
+independent. They add variance, and they help only if items moved at random.
 """
 
 import warnings
@@ -18,12 +17,12 @@ from debias.propensity.cells import cells
 
 
 class PolicyWeights(NamedTuple):
-    """What each impression weighs.
+    """Weights of the impressions.
 
     Attributes:
         weight: (S, L) float32, mean 1 over the shown cells, 0 at padding; the argument
             `weight` of `debias.models.batches.batches`.
-        effective: Impressions that the weighted ones are worth, (sum w)^2 / sum w^2.
+        effective: Effective number of impressions, (sum w)^2 / sum w^2.
     """
 
     weight: np.ndarray
@@ -31,17 +30,18 @@ class PolicyWeights(NamedTuple):
 
 
 def policy_weights(log: ClickLog, clip: float = 100.0) -> PolicyWeights:
-    """Weighs each impression by w = min(clip, 1 / pi(rank | query, item)).
+    """Weights each impression by w = min(clip, 1 / pi(rank | query, item)).
 
-    pi is counted: the share of the query's sessions that showed the item at the rank.
-    (`logging_propensity` is the chance given the items above, another quantity.) The
+    pi is the share of the query's sessions that showed the item at the rank.
+    (`logging_propensity` is a different quantity, conditional on the items above.) The
     weights are divided by their mean.
 
     Args:
         log: What was shown.
-        clip: Largest weight before division, at least 1. Less is less variance, and
-            more of the policy left in: an item at home at each of L ranks has weight L,
-            so that a clip near L makes all weights alike.
+        clip: Largest weight before division by the mean, at least 1. A smaller clip
+            reduces variance and removes less of the policy's effect. An item that is
+            equally often at each of L ranks has weight L, so a clip near L makes all
+            weights equal.
 
     Raises:
         ValueError: `clip` is below 1, or the log has no session.

@@ -1,5 +1,4 @@
-"""Examination by the position-based model: as published, its maximum, conditional on
-the clicks of each pair, and regression-EM.
+"""Estimators of the position-based model: EM, maximum, conditional, regression-EM.
 
 P(click at rank k on pair i) = theta_k gamma_i, with a free gamma for each pair, or
 gamma_i = sigmoid(w . x_i + b) of the item's features (regression-EM, Wang et al.,
@@ -36,17 +35,17 @@ FEW = (
 
 
 def point(counted: Cells, log_theta: np.ndarray, degenerate: str = "") -> Fit:
-    """A fit that claims no interval."""
+    """A fit without an interval."""
     nothing, shown = np.zeros(0), counted.by_rank(counted.shown)
     return Fit(log_theta, nothing, nothing, nothing, shown, degenerate)
 
 
 def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> Fit:
-    """EM from .5, stopped after `iterations` passes, with pseudo-counts.
+    """EM from .5 with pseudo-counts, stopped after `iterations` passes.
 
-    The usual published setting, and the reason why it claims no interval: smoothing
-    pulls the attraction of pairs with few impressions towards a half, and theta with
-    it, which no amount of sessions per pair seen once or twice averages out.
+    This is the usual published setting. It has no interval, because it is biased:
+    smoothing pulls the attraction of pairs with few impressions towards a half, and
+    theta with it. More pairs with one or two impressions do not remove this bias.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
@@ -57,14 +56,16 @@ def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> F
 
 
 def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
-    """The maximum of the likelihood, or of the posterior under a prior.
+    """Maximises the likelihood, or the posterior under a prior.
 
-    Biased where pairs have few impressions, as every model is whose parameters grow in
-    number with the data: on twenty sessions a query by several standard errors. That
-    is why it claims no interval; `pbm_conditional` has no such parameters.
+    It is biased if pairs have few impressions, like every model whose number of
+    parameters grows with the data. With twenty sessions per query, the bias is several
+    standard errors. So it has no interval. `pbm_conditional` does not have such
+    parameters.
 
-    In the extreme its maximum has most ranks examined like rank 1, on the edge of what
-    the model allows. Where pairs have few impressions the fit is degenerate then.
+    In extreme cases, the maximum is at the boundary of the model, with the examination
+    of most ranks equal to that of rank 1. If pairs also have few impressions, the fit
+    is degenerate.
     """
     log_theta = pbm_maximum(counted, prior=prior)[0]
     below = log_theta[1:][~np.isnan(log_theta[1:])]
@@ -79,16 +80,16 @@ def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
 
 
 def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
-    """Examination given how many clicks each pair received; no attraction is fitted.
+    """Examination conditional on the clicks of each pair, without fitting attraction.
 
-    Of the C_i clicks of pair i, shown n_ik times at rank k, a share
-    s_ik = n_ik theta_k / sum_l n_il theta_l is expected at rank k, whatever gamma_i:
-    the maximum of sum_ik c_ik log s_ik is consistent however few impressions a pair
-    has. After Wooldridge, Distribution-Free Estimation of Some Nonlinear Panel Data
-    Models, Journal of Econometrics 1999, of which this is the Poisson case. Newton's
-    method; the likelihood is concave.
+    Of the C_i clicks of pair i, shown n_ik times at rank k, a share s_ik = n_ik theta_k
+    / sum_l n_il theta_l is expected at rank k, for any gamma_i. The maximum of sum_ik
+    c_ik log s_ik is therefore consistent even if pairs have few impressions. After
+    Wooldridge, Distribution-Free Estimation of Some Nonlinear Panel Data Models,
+    Journal of Econometrics 1999, of which this is the Poisson case. The likelihood is
+    concave and is maximised by Newton's method.
 
-    Ranks are known where clicks of shared pairs, chained, compare them with rank 1 in
+    A rank is identified if chains of clicks on shared pairs compare it with rank 1 in
     both directions.
     """
     known = _compared(counted)
@@ -158,24 +159,24 @@ def regression_em(
     tolerance: float = 1e-7,
     iterations: int = 3000,
 ) -> Fit:
-    """EM whose attraction is a logistic regression on features, with theta_1 = 1.
+    """EM with attraction as a logistic regression on features, and theta_1 = 1.
 
     The E-step is that of the position-based model. The M-step sets theta to the
     expected share of examined impressions, and takes one Newton step of the logistic
     regression of expected attractions. Fisher scoring of the same likelihood comes
-    first, since it takes a tenth of the passes; EM then says whether it has ended.
-    Without features each pair has its own gamma, which is `pbm_mle`. The interval holds
-    where attraction is what the regression can say; where it is not, examination is
-    biased by what the features miss.
+    first, because it needs a tenth of the passes. EM then checks convergence. Without
+    features each pair has its own gamma, which is `pbm_mle`. The interval is valid if
+    the regression is well specified. Otherwise examination is biased by the part of
+    attraction that the features do not explain.
 
     Args:
         counted: The cells.
-        features: (P, F) of each pair; an intercept is added.
-        tolerance: Stops once a pass moves no parameter by more.
-        iterations: Most passes.
+        features: (P, F) features of the pairs; an intercept is added.
+        tolerance: Stops when a pass changes no parameter by more than this.
+        iterations: Largest number of passes.
 
     Raises:
-        ValueError: The features do not fit the pairs, or are not finite.
+        ValueError: The features have a wrong shape, or are not finite.
     """
     if features is None:
         return pbm_mle(counted)
@@ -226,7 +227,7 @@ def regression_em(
 
 
 def squared(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """X' diag(weight) X of (P, F) rows, a cache of them at a time; weight >= 0."""
+    """X' diag(weight) X for (P, F) rows, in cache-sized blocks; weight >= 0."""
     total = np.zeros((x.shape[1], x.shape[1]))
     for start in range(0, len(x), ROWS):
         part = slice(start, start + ROWS)
@@ -297,7 +298,7 @@ def _scored(counted: Cells, x: np.ndarray, state: np.ndarray) -> np.ndarray:
 
 
 def design(features: np.ndarray, rows: int) -> np.ndarray:
-    """(rows, F + 1) float64 features with an intercept, checked."""
+    """(rows, F + 1) checked float64 features with an intercept."""
     features = checked(features, rows)
     x = np.ones((rows, features.shape[1] + 1))
     x[:, :-1] = features
@@ -305,10 +306,10 @@ def design(features: np.ndarray, rows: int) -> np.ndarray:
 
 
 def checked(features: np.ndarray, rows: int) -> np.ndarray:
-    """(rows, F) features, which are finite.
+    """(rows, F) checked features.
 
     Raises:
-        ValueError: They are not, or have another shape.
+        ValueError: They are not finite, or have another shape.
     """
     x = np.asarray(features)
     if x.ndim != 2 or len(x) != rows:

@@ -1,10 +1,11 @@
-"""What another ranking would earn, from more than chances: guesses and placements.
+"""Off-policy estimators for lists that use predicted clicks or placements.
 
-| estimator | needs | holds where |
-|---|---|---|
-| `cascade_dr` | logged chances, guesses of clicks | clicks depend on nothing below |
+| estimator | needs | unbiased if | |---|---|---|
+| `cascade_dr` | logged propensities, predicted clicks | clicks do not depend on lower
+ranks |
 | `pbm_ips` | examination, placements under both policies | clicks are position-based |
-| `pseudo_inverse` | placements under both policies | clicks add up over places |
+| `pseudo_inverse` | placements under both policies | clicks of a list add up over
+places |
 """
 
 import numpy as np
@@ -34,19 +35,20 @@ def placements(
     seed: int = 0,
     queries: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(items, ranks) share of lists in which an item stands at a rank.
+    """(items, ranks) share of lists in which an item is at a rank.
 
-    Counted in `draws` lists of each query under `off_policy.plackett_luce`: the
-    standard error of a share p is the root of p (1 - p) / draws.
+    It is counted in `draws` lists of each query, drawn from `off_policy.plackett_luce`.
+    The standard error of a share p is the square root of p (1 - p) / draws.
 
     Args:
         data: All items of the queries.
         scores: (items,).
-        temperature: As there.
-        ranks: L, ranks of a list.
-        draws: How many lists.
-        seed: Of the draws.
-        queries: Numbers of those to draw lists of; items of others get 0. None: all.
+        temperature: As for `plackett_luce`.
+        ranks: L, the number of ranks in a list.
+        draws: Number of lists per query.
+        seed: Random seed of the draws.
+        queries: Numbers of the queries to draw lists for; None means all. Items of
+            other queries get 0.
 
     Raises:
         ValueError: As for `plackett_luce`; or `draws` or `ranks` is below 1.
@@ -74,7 +76,7 @@ def placements(
 
 
 def logged_placements(log: ClickLog, items: int) -> np.ndarray:
-    """(items, L) share of the sessions of its query in which an item stood at a rank.
+    """(items, L) share of the query's sessions in which an item was at a rank.
 
     >>> log = ClickLog([0, 0], [[1, 0], [1, 2]], [[0, 0], [1, 0]])
     >>> logged_placements(log, items=3).tolist()
@@ -101,23 +103,24 @@ def guesses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`taken` and `expected` of `cascade_dr`, for `off_policy.plackett_luce`.
 
-    With q(i, k) the guess `click` and h_k the clicks below rank k that the other policy
-    earns by it on average over the lists of the query,
+    With q(i, k) the predicted `click`, and h_k the predicted clicks below rank k,
+    averaged over the other policy's lists of the query,
 
         taken = q(a_k, k) + h_k,
         expected = E[q(a_k, k) | items above] + h_k,
 
-    the expectation exact, h_k by `placements`. Any guess leaves the estimate unbiased.
+    The expectation is exact, and h_k comes from `placements`. The estimate is unbiased
+    for any prediction.
 
     Args:
-        log: What was shown.
+        log: The shown lists.
         data: All items of the queries.
-        scores, temperature: Of the other policy, as there.
-        click: (items, L) guessed P(click) of each item at each rank.
-        draws, seed: Of `placements`.
+        scores, temperature: The other policy, as for `plackett_luce`.
+        click: (items, L) predicted P(click) of each item at each rank.
+        draws, seed: As for `placements`.
 
     Raises:
-        ValueError: As for `placements`; or a guess is outside [0, 1].
+        ValueError: As for `placements`, or a prediction is outside [0, 1].
     """
     click = np.asarray(click, float)
     if click.shape != (data.items, log.list_size):
@@ -158,29 +161,30 @@ def cascade_dr(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks a session of another policy, by chances around a guess of each click.
+    """Clicks per session of another policy, by the doubly robust cascade estimator.
 
     With w_sk = min(clip, prod_{j<=k} chance_sj / p_sj) as in `cascade_ips`, w_s0 = 1,
 
         value = mean_s sum_k [w_sk (c_sk - taken_sk) + w_s,k-1 expected_sk].
 
-    Where taken_sk is a function of the items at ranks 1 to k and expected_sk its mean
-    over the item that the other policy puts at k, it is as unbiased as `cascade_ips`.
-    The better the guess, the less it varies. Source: Kiyohara et al., Doubly Robust
-    Off-Policy Evaluation for Ranking Policies under the Cascade Behavior Model, WSDM
-    2022. The interval is that of `cascade_ips`.
+    taken_sk must be a function of the items at ranks 1 to k, and expected_sk its mean
+    over the item that the other policy puts at k. The estimator is then unbiased under
+    the same conditions as `cascade_ips`, with less variance for better predictions.
+    Source: Kiyohara et al., Doubly Robust Off-Policy Evaluation for Ranking Policies
+    under the Cascade Behavior Model, WSDM 2022. The interval is that of `cascade_ips`.
 
     Args:
-        log: With `logging_propensity`.
-        chance: (S, L) that the other policy puts the item there given those above.
-        taken: (S, L) guess of the clicks from rank k on, given the items down to k.
-        expected: (S, L) its mean under the other policy; both from `guesses`.
+        log: A log with `logging_propensity`.
+        chance: (S, L) probability that the other policy puts the item there, given the
+            items above.
+        taken: (S, L) predicted clicks from rank k on, given the items down to k.
+        expected: (S, L) mean of `taken` under the other policy; both from `guesses`.
         clip: Largest weight; None as for `cascade_ips`.
-        confidence: Of the intervals.
+        confidence: Confidence level of the intervals.
 
     Raises:
-        ValueError: The log has no propensities, an array has another shape or a number
-            is out of its range.
+        ValueError: The log has no propensities, or an array has a wrong shape or a
+            value out of range.
 
     >>> log = ClickLog([0, 0], [[0], [1]], [[1], [0]], logging_propensity=[[.5], [.5]])
     >>> chance = np.array([[0.9], [0.1]])
@@ -233,29 +237,29 @@ def pbm_ips(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks a session of another policy, from how often each item is examined.
+    """Clicks per session of another policy, by the examination of each item.
 
-    A click of item i weighs min(clip, sum_k theta_k target_ik / sum_k theta_k
-    logged_ik): its expected examination under the other policy over that of the log;
-    value is the mean over sessions of the weights of their clicks. Unbiased, but for
-    clipping, where clicks follow the position-based model with this examination. It
-    varies less than any weight of whole lists, for it asks of a rank only how well it
-    is seen. Source: Li et al., Offline Evaluation of Ranking Policies with Click
-    Models, KDD 2018. The interval takes placements and examination for known.
+    A click on item i has the weight min(clip, sum_k theta_k target_ik / sum_k theta_k
+    logged_ik): its expected examination under the other policy divided by that in the
+    log. value is the mean over sessions of the sum of these weights. It is unbiased
+    (except for clipping) if clicks follow the position-based model with this
+    examination. It has less variance than weights of whole lists. Source: Li et al.,
+    Offline Evaluation of Ranking Policies with Click Models, KDD 2018. The interval
+    treats placements and examination as known.
 
     Args:
-        log: What was shown and clicked.
+        log: The click log.
         target: (items, L) share of lists in which the other policy shows an item at a
             rank, from `placements`.
-        examination: (L,) in (0, 1]; only ratios count.
-        logged: The same of the logging policy; None counts it in the log.
-        clip: Largest weight; None is the largest at which the weights of clicks are
-            worth a tenth of their number.
-        confidence: Of the intervals.
+        examination: (L,) in (0, 1]; only ratios matter.
+        logged: The same for the logging policy; None counts it in the log.
+        clip: Largest weight. None: the largest with an effective number of clicks of at
+            least a tenth.
+        confidence: Confidence level of the intervals.
 
     Raises:
-        ValueError: A share is outside [0, 1], arrays differ in shape, an item was shown
-            that `logged` never shows, or an option is out of its range.
+        ValueError: A share is outside [0, 1], arrays differ in shape, the log shows an
+            item that `logged` excludes, or an option is out of range.
 
     >>> log = ClickLog([0, 0], [[0, 1], [1, 0]], [[1, 0], [0, 1]])
     >>> always = np.array([[1.0, 0.0], [0.0, 1.0]])  # item 0 first
@@ -302,26 +306,26 @@ def pseudo_inverse(
     lists: ClickLog | None = None,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks a session of another policy, where clicks of a list add up by place.
+    """Clicks per session of another policy, by the pseudo-inverse estimator.
 
     With 1_s the indicator of the (item, rank) pairs of the list of session s, and Gamma
     = E[1_s 1_s'] over the lists that the logging policy shows to its query,
 
         weight_s = target' Gamma^+ 1_s,   value = mean_s weight_s clicks_s.
 
-    Unbiased where the expected clicks of a list are a sum of terms of (item, rank)
-    pairs, and the log shows every pair that the other policy does. Weights may be
+    It is unbiased if the expected clicks of a list are a sum of terms of (item, rank)
+    pairs, and the log shows every pair that the other policy shows. Weights may be
     negative. Source: Swaminathan et al., Off-policy Evaluation for Slate
-    Recommendation, NIPS 2017. The interval takes Gamma for known.
+    Recommendation, NIPS 2017. The interval treats Gamma as known.
 
     Args:
-        log: What was shown and clicked.
+        log: The click log.
         target: (items, L) as in `pbm_ips`.
-        lists: Lists that Gamma is the mean of, whose clicks are not read: draws of the
-            logging policy, as many as it can be asked for. None: those of the log,
-            which need several sessions for each pair; with fewer it is the regression
-            of smallest norm, and its interval is too short.
-        confidence: Of the intervals.
+        lists: Lists for the mean Gamma, drawn from the logging policy; the more, the
+            better. Their clicks are ignored. None uses the lists of the log, which then
+            needs several sessions for each pair. With fewer, the result is the
+            regression with the smallest norm, and its interval is too short.
+        confidence: Confidence level of the intervals.
 
     Raises:
         ValueError: A share is outside [0, 1], `lists` lack a query of the log, or the

@@ -1,19 +1,19 @@
 """Classic click models by vectorised EM, with one interface.
 
-`MODELS[name].fit(log)` returns a frozen model that predicts clicks with and without
-those above (`conditional`, `marginal`) and scores itself on a log (`log_likelihood`,
-`perplexity`). Their classes bear the names of the behaviours in `simulators` that click
-as they say.
+`MODELS[name].fit(log)` returns a frozen model. It predicts clicks with and without the
+clicks above (`conditional`, `marginal`) and evaluates itself on a log
+(`log_likelihood`, `perplexity`). A class has the same name as the behaviour in
+`simulators` that clicks by this model.
 
-The defaults are the settings under which perplexities of PBM, UBM and the baselines are
-published. EM makes 40 passes from .5 and renews all parameters at once, each to
-(expected successes + 1) / (expected trials + 2). What the fit never saw stays at .5.
-Perplexity is 2^(-mean log2 P) at each rank given the clicks above, and its mean over
-ranks the score:
+The defaults are the settings of published perplexities of PBM, UBM and the baselines.
+EM makes 40 passes from .5 and updates all parameters at once, each to (expected
+successes + 1) / (expected trials + 2). Parameters without data stay at .5. Perplexity
+is 2^(-mean log2 P) at each rank given the clicks above; its mean over ranks is the
+score:
 
     UserBrowsing.fit(train).perplexity(test).mean()
 
-Entering a class in `MODELS` brings it to the tests.
+The tests cover every class in `MODELS`.
 """
 
 from debias.propensity.click_models.base import ClickModel, Parameter

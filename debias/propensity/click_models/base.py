@@ -1,4 +1,4 @@
-"""What all click models share: parameters with intervals, prediction, and scores."""
+"""Base of the click models: parameters with intervals, prediction, metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ FLOOR = 1e-10  # least probability that a score is charged for
 
 @dataclass(frozen=True, eq=False)
 class Parameter:
-    """Estimated probabilities, each with an interval that is normal on the logit scale.
+    """Estimated probabilities with intervals that are normal on the logit scale.
 
     Attributes:
         value: Probabilities, of any shape.
-        error: Standard errors of their logits; inf where nothing is known.
+        error: Standard errors of their logits; inf if unknown.
     """
 
     value: np.ndarray
@@ -45,9 +45,9 @@ class ClickModel(ABC):
     """A fitted click model.
 
     Attributes:
-        pairs: The (query, item) pairs of the log it was fitted to, P of them.
-        parameters: By name. Those of pairs have shape (P,); "examination" and
-            "continuation" belong to ranks or to the whole model.
+        pairs: The P (query, item) pairs of the training log.
+        parameters: Parameters by name. Those of pairs have shape (P,); "examination"
+            and "continuation" belong to ranks or to the whole model.
     """
 
     pairs: Pairs
@@ -66,40 +66,40 @@ class ClickModel(ABC):
 
     @abstractmethod
     def marginal(self, log: ClickLog) -> np.ndarray:
-        """(S, L) P(click at k), clicks not known; 0 at padding."""
+        """(S, L) P(click at k) without knowing any click; 0 at padding."""
 
     def value(self, name: str) -> np.ndarray:
-        """The estimates of a parameter."""
+        """The estimated values of a parameter."""
         return self.parameters[name].value
 
     def gather(self, name: str, log: ClickLog) -> np.ndarray:
-        """(S, L) a pair's parameter in each cell; .5 where the pair is unknown."""
+        """(S, L) a pair's parameter in each cell; .5 for unknown pairs."""
         return np.append(self.value(name), UNKNOWN)[self.pairs.index(log)]
 
     def log_probability(self, log: ClickLog, conditional: bool = True) -> np.ndarray:
-        """(S, L) log P(what happened) in nats, 0 at padding.
+        """(S, L) log-probability of each observed click or skip in nats, 0 at padding.
 
-        A probability below 1e-10 is charged as 1e-10, so that an event that the model
-        rules out, such as a second click in the cascade model, costs 23 nats.
+        Probabilities below 1e-10 count as 1e-10. An event that the model excludes, such
+        as a second click in the cascade model, thus costs 23 nats.
         """
         p = self.conditional(log) if conditional else self.marginal(log)
         happened = np.where(log.click, p, 1 - p)
         return np.where(log.mask, np.log(np.maximum(happened, FLOOR)), 0.0)
 
     def log_likelihood(self, log: ClickLog, conditional: bool = True) -> float:
-        """Nats per impression: the mean over sessions of each session's mean."""
+        """Mean over sessions of the mean log-likelihood per impression, in nats."""
         total = self.log_probability(log, conditional).sum(axis=1)
         return float((total / log.mask.sum(axis=1)).mean())
 
     def perplexity(self, log: ClickLog, conditional: bool = True) -> np.ndarray:
-        """(L,) 2^(-mean log2 P(what happened)) over the sessions that show a rank.
+        """(L,) click perplexity 2^(-mean log2 P) over the sessions that show a rank.
 
-        1 is perfect, 2 a fair coin. The score of a model is the mean over ranks. Ranks
-        that no session shows are nan.
+        1 is perfect, 2 is a fair coin. The score of a model is the mean over ranks.
+        Ranks without items are nan.
 
         Args:
-            log: Sessions, usually held out.
-            conditional: Whether the clicks above a rank are given.
+            log: Sessions, usually held-out ones.
+            conditional: Whether to condition on the clicks above a rank.
         """
         shown = log.mask.sum(axis=0)
         total = self.log_probability(log, conditional).sum(axis=0)
@@ -107,7 +107,7 @@ class ClickModel(ABC):
             return np.exp(-total / shown)
 
     def records(self, level: float = 0.95) -> list[dict[str, Any]]:
-        """One dict an estimate: parameter, query and item or index, value, interval."""
+        """One dict per estimate: parameter, pair or index, value, interval."""
         rows: list[dict[str, Any]] = []
         for name, parameter in self.parameters.items():
             low, high = parameter.interval(level)
@@ -125,7 +125,7 @@ class ClickModel(ABC):
 
 
 def check(iterations: int, prior: tuple[float, float]) -> None:
-    """Refuses settings of EM that make no sense."""
+    """Raises ValueError for invalid settings of EM."""
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     if not 0 <= prior[0] <= prior[1]:
@@ -135,6 +135,6 @@ def check(iterations: int, prior: tuple[float, float]) -> None:
 
 
 def logit_error(information: np.ndarray) -> np.ndarray:
-    """Standard errors from information on the logit scale; inf where there is none."""
+    """Standard errors from information on the logit scale; inf without information."""
     with np.errstate(divide="ignore"):
         return 1 / np.sqrt(np.maximum(information, 0.0))

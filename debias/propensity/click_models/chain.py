@@ -1,8 +1,8 @@
-"""Click models that read from the top: cascade, DCM, CCM, DBN, SDBN.
+"""Click models of users who read from the top: cascade, DCM, CCM, DBN, SDBN.
 
-Rank 1 is examined; an examined item is clicked with its attraction a. The reader goes
-on with probability phi after a click and tau after an examined item that was not
-clicked, and otherwise leaves for good. The models differ in phi and tau:
+Rank 1 is examined, and an examined item is clicked with probability a, its attraction.
+The reader continues with probability phi after a click and tau after an examined item
+without click. Otherwise the reader leaves. The models differ in phi and tau:
 
     cascade     phi 0                               tau 1
     DCM         phi lambda_k                        tau 1
@@ -10,9 +10,9 @@ clicked, and otherwise leaves for good. The models differ in phi and tau:
     DBN         phi gamma (1 - s)                   tau gamma
     SDBN        phi 1 - s                           tau 1
 
-Everything up to the last click was examined, so that what is hidden is how far the
-reader went after it: a forward pass and a backward pass over the ranks, vectorised
-over the sessions. A hole in a list is passed through.
+Everything up to the last click was examined. The only hidden variable is how far the
+reader went after it. A forward and a backward pass over the ranks, vectorised over
+sessions, compute its posterior. Gaps in a list are skipped.
 
 Guo et al., Efficient Multiple-Click Models in Web Search, WSDM 2009 (DCM); Guo et al.,
 Click Chain Model in Web Search, WWW 2009 (CCM); Chapelle and Zhang, A Dynamic Bayesian
@@ -41,13 +41,13 @@ CHUNK = 8192  # sessions at once: ten ranks of float64 stay in the cache
 
 
 class Chunk(NamedTuple):
-    """Some sessions, ranks first: all (L, s) but for `last`.
+    """Some sessions with ranks as the first axis: all (L, s) except `last`.
 
     Attributes:
         pair: int64, the number of pairs at padding.
         click: bool.
         shown: bool.
-        more: bool, whether an item is shown further down.
+        more: bool, whether an item is shown at a lower rank.
         final: bool, the session's last click.
         last: (s,) rank from 0 of the last click, -1 without one.
     """
@@ -62,7 +62,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Sessions:
-    """A log laid out for passes over the ranks, in chunks."""
+    """A log in chunks, laid out for passes over the ranks."""
 
     chunks: list[Chunk]
     pairs: int
@@ -92,7 +92,7 @@ def lay_out(log: ClickLog, known: Pairs) -> Sessions:
 
 
 class Hidden(NamedTuple):
-    """What the clicks of a session say about its reading, all (L, s).
+    """Posterior probabilities of a session's reading, all (L, s).
 
     Attributes:
         examined: P(examined | all clicks of the session).
@@ -110,9 +110,9 @@ def look_back(
 ) -> Hidden:
     """Posterior of examination given all clicks of a session.
 
-    With X_k = P(no click from k on | k examined) = (1 - a_k)(1 - tau + tau X_{k+1}),
-    the reader who is known to have examined k without a click went on with probability
-    tau X_{k+1} / (1 - tau + tau X_{k+1}), and after the last click with phi for tau.
+    Let X_k = P(no click from k on | k examined) = (1 - a_k)(1 - tau + tau X_{k+1}). A
+    reader who examined k without a click continued with probability tau X_{k+1} / (1 -
+    tau + tau X_{k+1}). After the last click, phi replaces tau.
 
     Args:
         part: The sessions.
@@ -145,11 +145,12 @@ Counts = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Scores(NamedTuple):
-    """Sums over sessions; N parameters that are not of pairs, P pairs and padding.
+    """Sums over sessions for N parameters that do not belong to pairs, and P pairs.
 
     Attributes:
-        own: By name of a parameter of pairs, (P + 1,) squared scores.
-        cross: By the same names, (N, P + 1) scores times those of the N.
+        own: (P + 1,) squared scores, by name of a parameter of pairs; the last for
+            padding.
+        cross: (N, P + 1) scores times those of the N parameters, by the same names.
         joint: (N, N) scores of the N times each other.
     """
 
@@ -159,15 +160,14 @@ class Scores(NamedTuple):
 
 
 class Chain(ClickModel):
-    """A model that reads from the top; subclasses give phi, tau and expected counts."""
+    """Base of the models; subclasses give phi, tau and expected counts."""
 
     @classmethod
     @abstractmethod
     def moves(
         cls, values: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray | float]:
-        """phi, of the shape of the pairs' values, and tau; `values` are (L, s) for
-        parameters of pairs, and what `broadcast` makes of the others."""
+        """phi and tau from values, (L, s) for pairs and broadcast for others."""
 
     @classmethod
     @abstractmethod
@@ -179,7 +179,7 @@ class Chain(ClickModel):
 
     @classmethod
     def broadcast(cls, name: str, value: np.ndarray) -> np.ndarray:
-        """A parameter that is not of pairs, to go with (L, s) arrays."""
+        """Broadcasts a parameter that does not belong to pairs to (L, s) arrays."""
         return value.reshape(-1, 1, 1) if value.size > 1 else value
 
     @classmethod
@@ -376,11 +376,11 @@ def _add(total: np.ndarray, count: np.ndarray, pair: np.ndarray, by_pair: bool) 
 
 
 class Cascade(Chain):
-    """Cascade model: reads from the top and leaves with the first click.
+    """Cascade model: the user reads from the top and leaves after the first click.
 
     a_i = (clicks + n) / (impressions + d), counted down to the first click of each
-    session. Clicks after the first are outside the model: the fit ignores them, and a
-    score charges each with the least probability that it knows. Craswell et al., An
+    session. The model excludes clicks after the first one. The fit ignores them, and
+    evaluation gives them the smallest allowed probability. Craswell et al., An
     Experimental Comparison of Click Position-Bias Models, WSDM 2008.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [0, 1]])
@@ -419,9 +419,9 @@ class Cascade(Chain):
 
 
 class DependentClick(Chain):
-    """Dependent click model (DCM): after a click at rank k goes on with lambda_k.
+    """Dependent click model (DCM): continues with lambda_k after a click at rank k.
 
-    "continuation" (L,) is lambda; that of the last rank is never observed.
+    "continuation" (L,) is lambda; its value at the last rank is never observed.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> DependentClick.fit(log).value("continuation").shape
@@ -459,10 +459,10 @@ class DependentClick(Chain):
 
 
 class ClickChain(Chain):
-    """Click chain model (CCM): what satisfies is what attracts, independently.
+    """Click chain model (CCM): a click satisfies with the item's attraction.
 
-    "continuation" (3,) is t1 after no click, t2 after a click that did not satisfy, t3
-    after one that did; a click satisfies with the attraction of the item.
+    "continuation" (3,) is t1 without a click, t2 after a click that did not satisfy,
+    and t3 after a click that did. Whether a click satisfies is independent of it.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> ClickChain.fit(log).value("continuation").shape
@@ -509,10 +509,10 @@ class ClickChain(Chain):
 
 
 class DynamicBayesian(Chain):
-    """Dynamic Bayesian network (DBN): a click satisfies with s_i, and ends it then.
+    """Dynamic Bayesian network (DBN): a click satisfies with probability s_i.
 
-    "satisfaction" (P,) is s, "continuation" () gamma, the chance that an unsatisfied
-    reader goes on.
+    A satisfied reader leaves. "satisfaction" (P,) is s. "continuation" () is gamma, the probability that an
+    unsatisfied reader continues.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> float(DynamicBayesian.fit(log, continuation=0.9).value("continuation"))
@@ -530,7 +530,7 @@ class DynamicBayesian(Chain):
         prior: Prior = PRIOR,
         continuation: float | None = None,
     ) -> Self:
-        """Estimates the model; a `continuation` that is given is held fixed."""
+        """Estimates the model; a given `continuation` is held fixed."""
         if continuation is None:
             others = {"continuation": np.array(0.5)}
             return cls._estimate(log, others, iterations, prior)
@@ -559,11 +559,11 @@ class DynamicBayesian(Chain):
 
 
 class SimplifiedDBN(DynamicBayesian):
-    """Simplified dynamic Bayesian network (SDBN): always goes on while unsatisfied.
+    """Simplified DBN (SDBN): an unsatisfied user always continues.
 
-    The DBN with its continuation held at 1, by EM like the others. The count of last
-    clicks that often goes by this name takes every last click for a satisfied one,
-    also where the reader went on in vain.
+    The DBN with continuation fixed at 1, fitted by EM. The closed form that is often
+    called SDBN treats every last click as satisfied, even if the reader continued in
+    vain.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> float(SimplifiedDBN.fit(log).value("continuation"))

@@ -1,4 +1,4 @@
-"""Click models whose click probability is a product, or a rate: baselines, PBM, UBM."""
+"""Click models with a product or a rate as click probability: PBM, UBM, baselines."""
 
 from typing import Self
 
@@ -34,7 +34,7 @@ class _Rate(ClickModel):
 
 
 class GlobalCTR(_Rate):
-    """One click rate for all: P = rate.
+    """One click rate for all impressions: P = rate.
 
     >>> log = ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]])
     >>> float(GlobalCTR.fit(log).value("rate"))  # (1 + 1) / (3 + 2)
@@ -99,7 +99,7 @@ class DocumentCTR(_Rate):
 
 
 def at_ranks(value: np.ndarray, list_size: int) -> np.ndarray:
-    """(list_size,) values of ranks; .5 for ranks that the fit never saw."""
+    """(list_size,) values by rank; .5 for ranks without training data."""
     more = max(0, list_size - len(value))
     return np.append(value, np.full(more, 0.5))[:list_size]
 
@@ -116,11 +116,11 @@ def _maximise(
 def product_errors(
     counted: Cells, gamma: np.ndarray, theta: np.ndarray, prior: Prior
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Standard errors of logit gamma (P,) and logit theta (T,) where p = theta gamma.
+    """Standard errors of logit gamma (P,) and logit theta (T,) for p = theta gamma.
 
-    Inverse of the expected information and of the prior's, all parameters together.
-    Only products are observed: the first theta is held at its estimate, so that errors
-    are those of the others relative to it, and its own is 0.
+    They come from the inverse of the joint expected information, plus that of the
+    prior. Only products are observed, so the first theta is held fixed: its error is 0,
+    and the other errors are relative to it.
     """
     p = np.minimum(theta[counted.rank] * gamma[counted.pair], 1 - 1e-9)
     weight = counted.shown * p / (1 - p)  # information on the log scale
@@ -160,9 +160,9 @@ def _parameters(
 class PositionBased(_Rate):
     """Position-based model (PBM): P = theta_k gamma_i.
 
-    EM as in `debias.propensity.pbm_maximum.pbm_step`: from .5, all parameters renewed
-    at once. Counts collapse to the distinct (pair, rank), so that a pass does not cost
-    more when sessions repeat.
+    EM as in `debias.propensity.pbm_maximum.pbm_step`: it starts at .5 and updates all
+    parameters at once. Counts are aggregated by (pair, rank), so repeated sessions cost
+    nothing.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
     >>> model = PositionBased.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
@@ -184,7 +184,7 @@ class PositionBased(_Rate):
 
 
 def last_click(log: ClickLog) -> np.ndarray:
-    """(S, L) int64 rank from 1 of the last click above each cell, 0 without one.
+    """(S, L) int64 rank (from 1) of the last click above each cell, 0 without a click.
 
     >>> last_click(ClickLog([0], [[1, 2, 3, 4]], [[0, 1, 0, 1]])).tolist()
     [[0, 0, 2, 2]]
@@ -196,8 +196,10 @@ def last_click(log: ClickLog) -> np.ndarray:
 
 
 def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
-    """Counts of the distinct (pair, rank, last click above); ranks become the
-    L (L + 1) / 2 combinations k (k + 1) / 2 + k' with k from 0 and k' <= k.
+    """Counts by (pair, rank, last click above).
+
+    The rank is replaced by the L (L + 1) / 2 combinations k (k + 1) / 2 + k' with k
+    from 0 and k' <= k.
     """
     size = log.list_size
     combinations = size * (size + 1) // 2
@@ -219,9 +221,9 @@ def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
 class UserBrowsing(ClickModel):
     """User browsing model (UBM): P(click at k | clicks above) = theta_{k,k'} gamma_i.
 
-    k' is the rank of the last click above k, 0 without one. Dupret and Piwowarski, A
-    User Browsing Model to Predict Search Engine Click Data from Past Observations,
-    SIGIR 2008. EM is that of the position-based model with (k, k') in place of k.
+    k' is the rank of the last click above k, 0 without a click. Dupret and Piwowarski,
+    A User Browsing Model to Predict Search Engine Click Data from Past Observations,
+    SIGIR 2008. EM is that of the position-based model with (k, k') instead of k.
 
     "examination" has shape (L, L), theta[k - 1, k'], nan where k' >= k.
 
@@ -240,7 +242,7 @@ class UserBrowsing(ClickModel):
         prior: Prior = PRIOR,
         with_errors: bool = True,
     ) -> Self:
-        """Estimates the model; errors, of L (L + 1) / 2 examinations, cost the cube."""
+        """Estimates the model; standard errors cost the cube of L (L + 1) / 2."""
         check(iterations, prior)
         known = pairs(log)
         counted = ubm_cells(log, known)

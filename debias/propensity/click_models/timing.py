@@ -1,4 +1,4 @@
-"""One EM pass of each click model as a function to time."""
+"""One EM pass of each click model, for timing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ CHAINS: dict[str, type[Chain]] = {
 
 
 def prepared_pass(log: ClickLog, name: str) -> Callable[[], Any]:
-    """A pass over a log that is already counted or laid out, as EM repeats it.
+    """An EM pass over a log that is already counted or laid out.
 
     Args:
         log: The log.
