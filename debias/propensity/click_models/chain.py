@@ -511,8 +511,8 @@ class ClickChain(Chain):
 class DynamicBayesian(Chain):
     """Dynamic Bayesian network (DBN): a click satisfies with probability s_i.
 
-    A satisfied reader leaves. "satisfaction" (P,) is s. "continuation" () is gamma, the probability that an
-    unsatisfied reader continues.
+    A satisfied reader leaves. "satisfaction" (P,) is s. "continuation" () is gamma, the
+    probability that an unsatisfied reader continues.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> float(DynamicBayesian.fit(log, continuation=0.9).value("continuation"))
