@@ -4,6 +4,8 @@ The log is simulated by the command that users run, and so is the training: `pro
 tenth of the queries held out to validate and another to test. The limit is that of a
 control group of Linux, which kills what takes more, files read ahead included. Where no
 group can be made, which takes root, memory is watched only and a row has no `limit_gb`.
+
+`Mixed` is a table of raw features of every kind instead, read, trained on and ranked.
 """
 
 import json
@@ -17,6 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 GROUPS = Path("/sys/fs/cgroup")
 SESSIONS = {"500k": 500_000, "5M": 5_000_000, "50M": 50_000_000}
@@ -128,4 +134,112 @@ class Large:
         return found if inside is None else found | {"limit_gb": self.limit}
 
 
-CASES = tuple(Large(name) for name in SESSIONS)
+PLACES, PIECE = 10, 50_000  # items of a list; lists that are written at a time
+CLICKED = 0.3 / np.arange(1, PLACES + 1)
+
+
+def mixed_features(rng: np.random.Generator, rows: int) -> dict[str, pa.Array]:
+    """20 columns as a shop has them: numbers, dates, booleans, text and lists; gaps.
+
+    >>> found = mixed_features(np.random.default_rng(0), 100)
+    >>> len(found), found["f_brand"].null_count > 0, found["f_since"].type
+    (20, True, DataType(date32[day]))
+    """
+
+    def text(name: str, values: int, gaps: float = 0.0) -> pa.Array:
+        codes = pa.array(rng.integers(values, size=rows), mask=rng.random(rows) < gaps)
+        return pa.array([f"{name} {n}" for n in range(values)]).take(codes)
+
+    sizes = rng.integers(4, size=rows)
+    tags = pa.array([f"tag {n}" for n in range(50)])
+    some = tags.take(pa.array(rng.integers(50, size=sizes.sum())))
+    ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return {
+        "f_price": pa.array(rng.lognormal(3, 1, rows), mask=rng.random(rows) < 0.1),
+        "f_cost": pa.array(rng.integers(100, 10**5, rows) / 100).cast(
+            pa.decimal128(10, 2)
+        ),
+        **{f"f_count{n}": pa.array(rng.poisson(3 + n, rows)) for n in range(4)},
+        **{f"f_score{n}": pa.array(rng.normal(size=rows)) for n in range(4)},
+        "f_stock": pa.array(rng.random(rows) < 0.9),
+        "f_new": pa.array(rng.random(rows) < 0.2, mask=rng.random(rows) < 0.3),
+        "f_since": pa.array(rng.integers(15_000, 20_000, rows).astype("datetime64[D]")),
+        "f_brand": text("brand", 1000, gaps=0.2),
+        "f_seller": text("seller", 20_000),
+        "f_color": text("color", 12),
+        "f_size": text("size", 40),
+        "f_genre": text("genre", 100, gaps=0.5),
+        "f_region": pa.array(rng.integers(1000, 1050, rows)),
+        "f_tags": pa.ListArray.from_arrays(pa.array(ends), some),
+    }
+
+
+def write_mixed(path: Path, lists: int, seed: int) -> None:
+    """Impressions with `mixed_features`, each pair of query and item once."""
+    rng = np.random.default_rng(seed)
+    writer = None
+    for first in range(0, lists, PIECE):
+        count = min(PIECE, lists - first)
+        rows = count * PLACES
+        features = mixed_features(rng, rows)
+        liked = 1 / (1 + np.exp(-features["f_score0"].to_numpy()))
+        session = np.repeat(np.arange(first, first + count), PLACES)
+        table = pa.table(
+            {
+                "session": session,
+                "query": session % QUERIES,
+                "item": np.arange(first * PLACES, first * PLACES + rows),
+                "click": rng.random(rows) < np.tile(CLICKED, count) * liked,
+                **features,
+            }
+        )
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """10 million impressions with 20 features of every kind, by the commands."""
+
+    population: str = "10M-mixed"
+    row: str = "train"
+    lists: int = 1_000_000
+    limit: float = 3.0
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "impressions": self.lists * PLACES,
+            "features": 20,
+            "queries": QUERIES,
+            "limit_gb": self.limit,
+            "model": "product",
+        }
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        """`rate` counts lists a second, reading included; `rank_...` is of `rank`."""
+        train = ["debias", "train", "log.parquet", "-c", "features=f_*", "--json"]
+        train += ["-c", "categories=f_region", "--model", "product", "--epochs", "1"]
+        train += ["--seed", str(seed), "-o", "trained"]
+        rank = ["debias", "rank", "trained", "log.parquet", "-o", "ranked.parquet"]
+        with TemporaryDirectory() as temporary, group(self.limit) as inside:
+            folder = Path(temporary)
+            write_mixed(folder / "log.parquet", self.lists, seed)
+            trained = run(train, folder, inside)
+            ranked = run([*rank, "--json"], folder, inside)
+        report, told = json.loads(trained.output), json.loads(ranked.output)
+        if told["rows"] != self.lists * PLACES:
+            raise RuntimeError(f"rank wrote {told['rows']} rows")
+        found = {
+            "rate": self.lists / trained.seconds,
+            "cpu_seconds": trained.cpu_seconds,
+            "peak_gb": report["peak_memory_gb"],
+            "log_likelihood": report["log_likelihood"],
+            "rank_rate": self.lists / ranked.seconds,
+            "rank_peak_gb": told["peak_memory_gb"],
+        }
+        return found if inside is None else found | {"limit_gb": self.limit}
+
+
+CASES = (*(Large(name) for name in SESSIONS), Mixed())

@@ -37,6 +37,7 @@ from debias.data.tables import Part, Retyped, Source, open_parts, unchanged
 __all__ = ["Columns", "Reading", "read_log"]
 
 FARTHEST = 32_767  # from position 1 that a first position may be
+_PIECE = 1 << 16  # sessions that are looked through at a time
 
 
 class Reading(NamedTuple):
@@ -184,7 +185,7 @@ def _reading(
     rows_of_pairs = None
     if table is not None:
         pairs, data = join(rows, pairs, table)
-    log, first, rectangle_of = _log(rows, pairs, position, devices)
+    log, first, rectangle_of, odd = _log(rows, pairs, position, devices)
     log, scales = _with_many(log, rows, first, rectangle_of, scales)
     if passes == 2:
         # Features take most of the memory: what they do not need goes before.
@@ -215,7 +216,7 @@ def _reading(
         scales=scales,
         pair=rows_of_pairs,
         unused=tuple(name for name in parts[0].schema.names if name not in read),
-        notices=rows.notices + (() if known is None else known.notices),
+        notices=rows.notices + odd + (() if known is None else known.notices),
     )
 
 
@@ -224,8 +225,13 @@ def _log(
     pairs: Pairs,
     position: np.ndarray,
     devices: Sequence[str] | None,
-) -> tuple[ClickLog, np.ndarray, Callable[[np.ndarray, float], np.ndarray]]:
-    """The log, the first row of each session, and what puts rows into its cells."""
+) -> tuple[
+    ClickLog,
+    np.ndarray,
+    Callable[[np.ndarray, float], np.ndarray],
+    tuple[str, ...],
+]:
+    """The log, first rows of sessions, what puts rows into cells, and notices."""
     kept = np.flatnonzero(pairs.number >= 0).astype(np.int32)
     everything = len(kept) == len(pairs.number)
     session = rows.session if everything else rows.session[kept]
@@ -264,7 +270,58 @@ def _log(
         log["device"] = np.where(device >= 0, number[device], 0)
     if "context" in rows.values:
         log["context"] = rows.values["context"][first]
-    return ClickLog(**log), first, rectangle_of
+    return ClickLog(**log), first, rectangle_of, _odd_lists(rows, kept, cell, item)
+
+
+def _odd_lists(
+    rows: Rows, kept: np.ndarray, cell: np.ndarray, item: np.ndarray
+) -> tuple[str, ...]:
+    """In words, lists that show an item twice, and such that leave ranks out."""
+    width = item.shape[1]
+    found = []
+    for role, odd_of, what, policy in (
+        ("item", _again, "shows an item twice", "both cells are kept"),
+        ("position", _holes, "leaves out ranks", "their cells are empty"),
+    ):
+        count, first = 0, None
+        for start in range(0, len(item), _PIECE):
+            odd = odd_of(item[start : start + _PIECE])
+            lists = odd.any(axis=1)
+            count += int(lists.sum())
+            if first is None and lists.any():
+                at = int(np.argmax(lists))
+                first = (start + at) * width + int(np.argmax(odd[at]))
+        if first is not None and role in rows.batches[0].chosen:
+            entry = int(kept[np.argmax(cell == first)])
+            what = f"{what} in {count:,} of {len(item):,} lists, the first"
+            found.append(str(rows.fault(role, entry, what, policy)))
+    return tuple(found)
+
+
+def _again(item: np.ndarray) -> np.ndarray:
+    """(S, L) bool, cells whose item stands higher up in their list.
+
+    >>> _again(np.array([[4, 5, 4], [4, 5, -1]])).tolist()
+    [[False, False, True], [False, False, False]]
+    """
+    ordered = np.sort(item, axis=1)
+    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+    found = np.zeros(item.shape, bool)
+    for row in np.flatnonzero(twice):
+        _, first = np.unique(item[row], return_index=True)
+        found[row] = item[row] >= 0
+        found[row, first] = False
+    return found
+
+
+def _holes(item: np.ndarray) -> np.ndarray:
+    """(S, L) bool, shown cells below an empty one.
+
+    >>> _holes(np.array([[4, -1, 5], [4, 5, -1]])).tolist()
+    [[False, False, True], [False, False, False]]
+    """
+    shown = item >= 0
+    return shown & np.logical_or.accumulate(~shown, axis=1)
 
 
 def _with_many(

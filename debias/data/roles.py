@@ -174,7 +174,7 @@ def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str
     chosen = {}
     for role in SEVERAL:
         wanted = getattr(asked, role)
-        if wanted is None:
+        if not wanted:  # None, or no names at all
             continue
         patterns = (wanted,) if isinstance(wanted, str) else wanted
         found = matching(patterns, part.schema.names, taken)

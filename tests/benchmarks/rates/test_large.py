@@ -1,11 +1,13 @@
 """Tests of benchmarks.rates.large: what is measured, and that the limit is one."""
 
+import json
 import os
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.rates import large
-from benchmarks.rates.large import GROUPS, Large, Run, group, run
+from benchmarks.rates.large import GROUPS, Large, Mixed, Run, group, run
 
 
 def test_a_run_is_measured_and_its_failure_told(tmp_path):
@@ -66,3 +68,22 @@ def test_a_row_is_of_the_command_that_trains(monkeypatch):
         "peak_gb": 1.5,
         "log_likelihood": -2.5,
     }
+
+
+def test_a_table_of_mixed_features_is_trained_on_and_ranked(monkeypatch):
+    asked = []
+
+    def noted(command, folder, inside=None):
+        asked.append(command[:2])
+        table = pq.read_table(folder / "log.parquet")
+        assert table.num_rows == 60 and len(set(table["item"].to_pylist())) == 60
+        assert sum(name.startswith("f_") for name in table.column_names) == 20
+        told = {"log_likelihood": -2.5, "peak_memory_gb": 1.5, "rows": 60}
+        return Run(json.dumps(told), 4.0, 6.0)
+
+    monkeypatch.setattr(large, "run", noted)
+    monkeypatch.setattr(large, "PIECE", 4)
+    found = Mixed(lists=6).measure(3, None)
+    assert asked == [["debias", "train"], ["debias", "rank"]]
+    assert found["rate"] == found["rank_rate"] == 1.5
+    assert found["peak_gb"] == found["rank_peak_gb"] == 1.5

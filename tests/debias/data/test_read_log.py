@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -413,6 +414,32 @@ def test_in_csv_names_may_look_like_gaps(tmp_path):
     assert found.queries.tolist() == ["nan", "NA"]
     assert found.items.tolist() == ["NA", "b", "nan", "b"]
     assert found.devices == ("phone",) and found.log.device.tolist() == [1, 0, 0]
+
+
+def test_odd_lists_are_kept_and_said(tmp_path):
+    table = pa.table(
+        {
+            "session": [1, 1, 1, 2, 2, 3, 3],
+            "query": ["q"] * 7,
+            "item": ["x", "y", "x", "x", "y", "y", "x"],
+            "click": [0, 1, 0, 0, 1, 0, 0],
+            "rank": [1, 2, 3, 1, 4, 1, 3],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    reading = read_log(tmp_path / "a.parquet", Columns(position="rank"))
+    assert reading.log.item[:2].tolist() == [[0, 1, 0, -1], [0, -1, -1, 1]]
+    assert reading.notices == (
+        f"{tmp_path}/a.parquet: column item shows an item twice in 1 of 3 lists, the "
+        "first at row 2; both cells are kept",
+        f"{tmp_path}/a.parquet: column rank (position) leaves out ranks in 2 of 3 "
+        "lists, the first at row 4; their cells are empty",
+    )
+
+
+def test_no_names_are_no_columns():
+    reading = read_log(FLAT, replace(COLUMNS, presentation=(), target=(), context=()))
+    expected(reading)
 
 
 def test_bad_lists_and_joins():
