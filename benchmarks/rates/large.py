@@ -242,4 +242,4 @@ class Mixed:
         return found if inside is None else found | {"limit_gb": self.limit}
 
 
-CASES = (*(Large(name) for name in SESSIONS), Mixed())
+CASES: tuple[Large | Mixed, ...] = (*map(Large, SESSIONS), Mixed())

@@ -347,10 +347,20 @@ def _rank_rows(
                 yield table, (number + share) / len(parts)
                 start += len(rows)
 
-    batches = scored()
+    batches = _while_unchanged(parts, scored())
     if group is not None:
         batches = _ranked(batches, group, source, called, seen)
     return _write(source, out, batches, progress)
+
+
+def _while_unchanged(
+    parts: Sequence["Part"], batches: Iterator[tuple["pa.Table", float]]
+) -> Iterator[tuple["pa.Table", float]]:
+    """The batches; raises ValueError behind the last where a file has changed."""
+    from debias.data.tables import unchanged
+
+    with unchanged(parts):
+        yield from batches
 
 
 def _shown(

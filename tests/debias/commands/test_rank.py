@@ -101,3 +101,18 @@ def test_numbers_of_a_csv_are_written_as_numbers(tmp_path):
         "f": [1, 2],
         "rank": [2, 1],
     }
+
+
+def test_a_table_that_grows_while_it_is_ranked_is_refused(tmp_path):
+    path, out = tmp_path / "rows.jsonl", tmp_path / "out.parquet"
+    path.write_text('{"f": 1.0}\n' * 2)
+
+    class Growing(Scorer):
+        def __call__(self, features):
+            with path.open("a") as file:
+                file.write('{"f": 2.0}\n')
+            return super().__call__(features)
+
+    with pytest.raises(ValueError, match=r"rows\.jsonl: changed while it was read"):
+        rank_rows(str(path), out, Growing(), 1, ["query="])
+    assert not out.exists()
