@@ -1,4 +1,4 @@
-"""What the library wrote, opened again in any process: `debias.load`."""
+"""Opens files and folders that the library wrote: `debias.load`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ class Trained:
     """A folder that `debias train` wrote.
 
     Attributes:
-        ranker: The relevance-only model: raw features in, scores out.
-        model: The click model that it is part of.
-        report: What the training came to, as `report.json` has it.
+        ranker: The ranker, from raw features to scores.
+        model: The click model of the ranker.
+        report: The report of the training, from `report.json`.
     """
 
     ranker: Any
@@ -30,16 +30,15 @@ class Trained:
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """Names of the features in order; None where they have none."""
+        """Names of the features in order; None if they have none."""
         names: tuple[str, ...] | None = self.ranker.feature_names
         return names
 
 
 def load(path: str | Path) -> Any:
-    """Opens whatever this library wrote, in a process that never trained.
+    """Opens anything that this library wrote, in any process.
 
-    | path | gives |
-    |---|---|
+    | path | result | |---|---|
     | folder of `debias train` | `Trained`: ranker, click model, report |
     | `.keras` file | the ranker, click model or retrieval model |
     | `.trees` file | `Trees`, ranker and click model |
@@ -47,7 +46,7 @@ def load(path: str | Path) -> Any:
     | folder of versions, or of one | the current `Version`, or that one |
 
     Raises:
-        ValueError: The path is missing, is of none of these kinds, or is damaged.
+        ValueError: The path does not exist, has another kind, or is damaged.
         ModuleNotFoundError: The runtime of the format is not installed.
 
     >>> load("nowhere.keras")
@@ -79,12 +78,12 @@ def load(path: str | Path) -> Any:
 
 
 def open_scorer(path: str | Path) -> "Scorer":
-    """A ranker as `export` wrote it, or that of a folder of `debias train`.
+    """Opens an exported ranker, or the ranker in a folder of `debias train`.
 
     ONNX loads fast and needs no TensorFlow; `.keras` and SavedModel do.
 
     Raises:
-        ValueError: There is no ranker at this path, or the file is damaged.
+        ValueError: The path has no ranker, or the file is damaged.
         ModuleNotFoundError: The runtime is not installed.
     """
     from debias.engine.scoring import Scorer, read_onnx, read_saved_model
@@ -107,10 +106,11 @@ def open_scorer(path: str | Path) -> "Scorer":
 
 
 def open_ranker(folder: str | Path) -> "Scorer":
-    """The ranker of a folder that `debias train` wrote.
+    """Opens the ranker in a folder that `debias train` wrote.
 
     Raises:
-        ValueError: The folder is none, its training did not finish, or it is damaged.
+        ValueError: `debias train` did not write the folder or did not finish, or the
+            folder is damaged.
     """
     report_of(folder)
     trees = Path(folder) / TREES
@@ -118,14 +118,14 @@ def open_ranker(folder: str | Path) -> "Scorer":
 
 
 def ranker_of(folder: Path) -> Any:
-    """The ranker of a folder of `debias train` as its own class: Keras's, or trees."""
+    """The ranker in a folder of `debias train`, as a Keras model or as trees."""
     if (folder / TREES).exists():
         return load_trees(folder / TREES)
     return load_keras(folder / "ranker.keras")
 
 
 def load_trees(path: str | Path) -> Any:
-    """Trees from a `.trees` file.
+    """Opens trees from a `.trees` file.
 
     Raises:
         ValueError: The file is missing or damaged.
@@ -155,11 +155,11 @@ def _ranker(path: Path) -> "Opened":
 
 
 def load_keras(path: str | Path) -> Any:
-    """A model from a `.keras` file, with every class of this library known.
+    """Opens a `.keras` file with all classes of this library registered.
 
     Raises:
-        ValueError: The file is missing or damaged, or holds a class that is neither
-            Keras's nor this library's.
+        ValueError: The file is missing or damaged, or needs a class that is neither
+            from Keras nor from this library.
     """
     from zipfile import is_zipfile
 
@@ -186,11 +186,11 @@ def load_keras(path: str | Path) -> Any:
 
 
 def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[str, Any]:
-    """The report of a folder that `debias train` wrote.
+    """Reads the report of a folder that `debias train` wrote.
 
     Raises:
-        ValueError: The folder is none, its training did not finish, or the report is
-            damaged.
+        ValueError: `debias train` did not write the folder or did not finish, or the
+            report is damaged.
     """
     folder = Path(folder)
     path = folder / "report.json"
@@ -208,7 +208,7 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
 
 
 def plan_of(folder: str | Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """What `debias train` was asked for in this folder, `train.json`.
+    """Reads the options of `debias train` for this folder, from `train.json`.
 
     Raises:
         ValueError: The file is missing or damaged.

@@ -1,7 +1,7 @@
-"""The one table of models: what the command line, `select` and the benchmarks offer.
+"""The table of models for the command line, `select` and the benchmarks.
 
-Loads no TensorFlow. To add a model, write its class, write its builder in
-`debias.models.builders`, and enter a line here.
+It does not load TensorFlow. To add a model, write its class, write its builder in
+`debias.models.builders`, and add a line here.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Preset(NamedTuple):
-    """A model with all its settings.
+    """A named model with all its settings.
 
     Attributes:
-        about: What it is, in a line.
+        about: One-line description.
         path: Module and name of its builder.
-        predicts_clicks: Whether its outputs are click probabilities; models that do
-            not only rank, and their likelihoods compare among themselves alone.
+        predicts_clicks: Whether its outputs are click logits. Other models only rank,
+            and their likelihoods can only be compared with each other.
     """
 
     about: str
@@ -28,7 +28,7 @@ class Preset(NamedTuple):
     predicts_clicks: bool = True
 
     def build(self, layout: "Layout", seed: int) -> "ClickModel":
-        """A new model for logs of this layout; the seed names its initial weights."""
+        """Builds a new model for a layout; `seed` sets its initial weights."""
         module, _, name = self.path.rpartition(".")
         model: ClickModel = getattr(import_module(module), name)(layout, seed)
         return model
@@ -115,12 +115,12 @@ _CORRECTIONS = "debias.models.corrections"
 
 
 class Correction(NamedTuple):
-    """A ranker on corrected clicks.
+    """A named ranker trained on corrected clicks.
 
     Attributes:
-        about: What it is, in a line.
+        about: One-line description.
         path: Module and name of its builder.
-        needs: What it must know of the log: examination, trust.
+        needs: Required knowledge of the log: examination, trust.
     """
 
     about: str
@@ -178,11 +178,11 @@ READS_TARGETS = ("multi_target",)  # what users did beside clicks; no choice by 
 
 
 def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
-    """The model that the table calls `name`, new.
+    """Builds a new model by its name in the table.
 
     Raises:
-        ValueError: No model has this name, or it is a correction, which needs
-            what is known of examination.
+        ValueError: No model has this name, or it is a correction, which also needs
+            propensities.
 
     >>> [name for name, each in PRESETS.items() if not each.predicts_clicks][:3]
     ['softmax_naive', 'listwise', 'listwise_linear']

@@ -1,11 +1,11 @@
-"""The bridge to TensorFlow Ranking on a current TensorFlow and Keras 3.
+"""TensorFlow Ranking on a current TensorFlow and Keras 3.
 
-TensorFlow Ranking 0.5.3 installs beside a current TensorFlow and breaks there twice. It
-does not import, because it reaches for the Estimator, which TensorFlow has removed:
-`load` imports it all the same. And its Keras losses are silently wrong, because Keras 3
-swapped two arguments of their base class, so that a reduction passed to them becomes
-the name: `RankingLoss` wraps the implementations beneath them. Its metrics are right as
-they are:
+TensorFlow Ranking 0.5.3 can be installed with a current TensorFlow, but has two
+problems. First, it cannot be imported, because it uses the Estimator, which TensorFlow
+has removed; `load` imports it nevertheless. Second, its Keras losses are silently
+wrong: Keras 3 swapped two arguments of their base class, so a reduction is taken for
+the name. `RankingLoss` wraps the implementations beneath them. Its metrics work
+unchanged:
 
     tfr = debias.tfr.load()
     model.compile(
@@ -13,9 +13,9 @@ they are:
         metrics=[tfr.keras.metrics.NDCGMetric(topn=5)],
     )
 
-After the first `load` a plain `import tensorflow_ranking` works as well. What was built
-on Estimators stays out of reach, and says so when it is called. Needs the TensorFlow
-backend of Keras.
+After the first `load`, a plain `import tensorflow_ranking` works as well. Functions
+that use Estimators raise an error when called. The module needs the TensorFlow backend
+of Keras.
 """
 
 import importlib
@@ -77,7 +77,7 @@ def _version() -> str:
 
 
 def load() -> ModuleType:
-    """Imports and returns `tensorflow_ranking`; TensorFlow is as before afterwards.
+    """Imports and returns `tensorflow_ranking`, without changing TensorFlow.
 
     Raises:
         ImportError: It is not installed, or Keras runs on another backend.
@@ -113,26 +113,26 @@ def load() -> ModuleType:
 class RankingLoss(keras.losses.Loss):
     """A loss of TensorFlow Ranking as a Keras 3 loss.
 
-    Values are TF-Ranking's own, and reduced as its Keras 2 losses were: pointwise and
-    pairwise losses are averaged over `batch * list_size` cells, padding included, so
-    that they shrink when a batch is padded; those of `debias.losses` do not.
-    `temperature` is honoured by all losses, also by the pairwise ones, where
-    0.5.3 dropped it. Dense tensors only, no ragged ones.
+    Values and reductions equal those of TF-Ranking's Keras 2 losses. Pointwise and
+    pairwise losses are averaged over `batch * list_size` cells including padding, so
+    they shrink when a batch is padded; those of `debias.losses` do not. All losses use
+    `temperature`, also the pairwise ones, where 0.5.3 ignored it. Only dense tensors
+    are supported, not ragged ones.
 
     Args:
         loss: str. A name in `debias.tfr.LOSSES`.
         lambda_weight: None or an object such as
             `load().keras.losses.NDCGLambdaWeight()`.
-        reduction: str. As of any Keras loss.
-        name: str or None. The loss's if None.
-        **arguments: Of the implementation, such as `temperature` or `alpha`.
+        reduction: str. As for any Keras loss.
+        name: str or None. None uses the name of the loss.
+        **arguments: Arguments of the implementation, such as `temperature` or `alpha`.
 
     Call arguments:
         y_true: `(batch, list_size)` labels, -1 at padding.
         y_pred: `(batch, list_size)` scores; `mixture_em_loss`, `click_em_loss`,
             `ordinal_loss`: with a third axis.
-        sample_weight: `(batch,)` or `(batch, 1)` of lists, `(batch, list_size)` of
-            items.
+        sample_weight: Weights of lists, `(batch,)` or `(batch, 1)`, or of items,
+            `(batch, list_size)`.
 
     >>> loss = RankingLoss("mixture_em_loss")
     >>> round(float(loss([[1, 0]], [[[0.6, 0.9], [0.8, 0.2]]])), 6)

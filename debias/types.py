@@ -1,4 +1,4 @@
-"""Names of what functions take and return; nothing here runs or loads anything."""
+"""Types of arguments and results; this module loads nothing."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -1,1 +1,1 @@
-"""Can this log identify its bias? Each function answers with a verdict."""
+"""Tests whether a log identifies its bias; each function returns a verdict."""

@@ -1,4 +1,4 @@
-"""What a log allows and what to do next, in three sentences."""
+"""Advice on a log in three sentences."""
 
 from collections.abc import Mapping
 
@@ -25,11 +25,11 @@ MANY = 10
 
 
 def expectation(sessions: int, queries: int) -> str:
-    """What debiasing has brought on simulated logs with as many sessions a query.
+    """The gain from debiasing on simulated logs with as many sessions per query.
 
-    The rule is read off table `production` of the benchmarks. There, logs of four
-    sessions a query taught debiased models less than raw clicks, unless the ranker that
-    made them was weak. Those of forty taught them more, unless it was nearly perfect.
+    The rule comes from the benchmark table `production`. With four sessions per query,
+    debiased models were worse than raw clicks, unless the production ranker was weak.
+    With forty, they were better, unless that ranker was nearly perfect.
 
     >>> expectation(1_000, 240).split(":")[0]
     'There are 4.2 sessions a query'
@@ -48,10 +48,10 @@ def expectation(sessions: int, queries: int) -> str:
 
 
 def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
-    """Three sentences: whether items moved enough, what else was found, what to do.
+    """Three sentences: whether items moved enough, other findings, and what to do.
 
     Args:
-        findings: By name, as `debias.diagnosis.report.Diagnosis` has them.
+        findings: Findings by name, as in `debias.diagnosis.report.Diagnosis`.
 
     >>> good = Finding(verdict="", next_step="", grade="good")
     >>> advice({"connectivity": good, "profile": good})[1]

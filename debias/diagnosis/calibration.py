@@ -1,4 +1,4 @@
-"""Do predicted click probabilities come true, rank by rank?"""
+"""Calibration of predicted click probabilities by rank."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -26,22 +26,23 @@ DRAWS = 30  # logs drawn from the model, to see what errors chance makes
 
 @dataclass(frozen=True, eq=False)
 class Calibration(Finding):
-    """Expected calibration error at each rank, on sessions not fitted. K ranks.
+    """Expected calibration error at each rank, on sessions not used to fit; K ranks.
 
     Attributes:
         position: (K,) int64 rank from 1.
         error: (K,) float64, mean over impressions of |click rate - mean prediction| of
-            their bin; nan where a rank shows nothing.
-        lower, upper: (K,) float64 ends of its interval, freed of the part that chance
-            adds, at least 0.
-        chance: (K,) float64 what a perfectly calibrated model exceeds at no rank with
-            chance `level`; nan where a rank has fewer than 10 clicks to fit.
-        detectable: (K,) float64 error of all bins alike that would exceed `chance` with
-            80% power.
+            their bin; nan at ranks without items.
+        lower, upper: (K,) float64 limits of its interval, corrected for the bias due to
+            chance, at least 0.
+        chance: (K,) float64 errors that a perfectly calibrated model exceeds at no
+            rank, with probability `level`; nan at ranks with fewer than 10 clicks to
+            fit.
+        detectable: (K,) float64 error, equal in all bins, that would exceed `chance`
+            with 80% power.
         rate: (K,) float64 click rate of the same impressions.
-        predicted, observed: (K, B) float64 means of the bins, nan where one is empty.
+        predicted, observed: (K, B) float64 means of the bins, nan for empty bins.
         impressions: (K, B) int64.
-        covered: Share of the impressions that are of pairs shown often enough.
+        covered: Share of the impressions whose pairs were shown often enough.
     """
 
     position: np.ndarray
@@ -64,21 +65,21 @@ def calibration(
     replicates: int = 400,
     seed: int = 0,
 ) -> Calibration:
-    """Calibration by rank of the position-based model fitted to half of the sessions.
+    """Calibration by rank of a position-based model fitted to half of the sessions.
 
     ECE_k = sum_b n_b / n |click rate of bin b - mean prediction of b|, with bins of
-    about equally many impressions of the other half. Chance makes it positive even
-    where predictions are right: for `chance` both halves are drawn from the model
-    itself, which is fitted and binned again; the interval is 2 ECE less the quantiles
-    of resampled ones, the basic bootstrap. Pairs that the fitted half shows fewer than
-    30 times are left out: what they are off by says how little is known of them, not
-    how users read.
+    about equally many impressions of the other half. Even for correct predictions,
+    chance makes ECE positive. To compute `chance`, both halves are drawn from the
+    model, which is fitted and binned again. The interval is 2 ECE minus the quantiles
+    of resampled values, the basic bootstrap. Pairs with fewer than 30 impressions in
+    the fitted half are left out, because their errors reflect little data, not how
+    users read.
 
     Args:
         log: The click log.
-        bins: How many a rank.
-        level: Of the intervals, and of `chance` for all ranks together.
-        replicates, seed: Of the resamples; halves come from the seed as well.
+        bins: Number of bins per rank.
+        level: Confidence level of the intervals, and of `chance` for all ranks jointly.
+        replicates, seed: Number of resamples, and the random seed, also of the split.
 
     >>> rng = np.random.default_rng(0)
     >>> item = rng.permuted(np.tile([0, 1], (4000, 1)), axis=1)

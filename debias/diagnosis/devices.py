@@ -1,4 +1,4 @@
-"""Do users of different devices read the list alike?"""
+"""Comparison of examination between devices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MATTERS = 1.5
 
 
 def label(code: int, names: Mapping[int, str], column: str = "device") -> str:
-    """Name of a device, or of another context, in words.
+    """Name of a device, or of another context.
 
     >>> label(2, {2: "phone"}), label(3, {}), label(0, {}), label(0, {}, "badge")
     ('phone', 'device 3', 'device unknown', 'no badge')
@@ -28,15 +28,16 @@ def label(code: int, names: Mapping[int, str], column: str = "device") -> str:
 
 @dataclass(frozen=True, eq=False)
 class Devices(Finding):
-    """The curves of two devices compared, for all pairs of devices. N pairs, K ranks.
+    """Comparisons of the curves of all N pairs of devices, at K ranks.
 
     Attributes:
         pair: (N, 2) int64 codes of the devices.
-        log_ratio: (N, K) float64 log of the second's examination over the first's.
-        error: (N, K) float64 its standard error; nan where one has no interval.
-        differ: (N, K) bool, where they differ significantly, all tests together.
-        detectable: The ratio that would be found with 80% power at every rank, the
-            worst of all comparisons; inf where nothing can be compared.
+        log_ratio: (N, K) float64 log ratio of the second device's examination to the
+            first's.
+        error: (N, K) float64 its standard error; nan if a curve has no interval there.
+        differ: (N, K) bool, whether they differ significantly, corrected for all tests.
+        detectable: The ratio that would be detected with 80% power at every rank in all
+            comparisons; inf if nothing can be compared.
     """
 
     pair: np.ndarray
@@ -54,14 +55,14 @@ def devices(
 ) -> Devices:
     """Compares the examination curves of the devices rank by rank.
 
-    z = (log e_1 - log e_2) / sqrt(s_1^2 + s_2^2) with s the standard error of a log;
-    critical values by Bonferroni's bound over ranks and pairs of devices.
+    z = (log e_1 - log e_2) / sqrt(s_1^2 + s_2^2), with s the standard error of the log.
+    Critical values use Bonferroni's bound over ranks and pairs of devices.
 
     Args:
         by_device: Curves with intervals, `estimate(log, method, by="device")`.
-        names: Names of the devices by code.
-        level: Chance that no difference is claimed where there is none.
-        column: What the contexts are, for the words of the verdict.
+        names: Names of devices by code.
+        level: Probability of claiming no difference if there is none.
+        column: Name of the contexts, for the text of the verdict.
 
     Raises:
         ValueError: There are fewer than two devices, or `level` is not in (0, 1).

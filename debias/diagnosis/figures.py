@@ -1,8 +1,8 @@
-"""Figures of the report as inline SVG whose colours the page decides.
+"""Figures of the report as inline SVG, with colours from the page.
 
-Each function draws at a width in pixels, so that a page can hold a wide and a narrow
-version whose letters have the same size. Colours are drawn as stand-ins and replaced by
-CSS variables: one drawing serves light and dark.
+Each function draws at a given width in pixels. A page holds a wide and a narrow version
+with the same font size. Placeholder colours are replaced by CSS variables, so one
+drawing serves light and dark mode.
 """
 
 import io
@@ -69,10 +69,10 @@ _STYLE = {
 def drawing(
     name: str, width: int, height: int
 ) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """A figure to draw on; its SVG is the list's one entry afterwards.
+    """Context manager for a figure; its list receives the SVG as the only entry.
 
     Args:
-        name: Names the ids of the SVG, so of each drawing of a page another.
+        name: Prefix of the ids in the SVG; must be unique on a page.
         width, height: Pixels.
     """
     out: list[str] = []
@@ -110,7 +110,7 @@ def _ranks(axes: Axes, count: int) -> None:
 
 
 def colors(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """A stand-in for each curve: by method, or by order where methods repeat."""
+    """Placeholder colour for each curve: by method, or by order if methods repeat."""
     methods = [curve.method for curve in curves.values()]
     alike = len(set(methods)) < len(methods)
     found = {}
@@ -123,7 +123,7 @@ def colors(curves: Mapping[str, Examination]) -> dict[str, str]:
 
 
 def legend(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """CSS variable of the colour in which `examination` draws each curve."""
+    """CSS variable of each curve's colour in `examination`."""
     return {label: _VARIABLES[color] for label, color in colors(curves).items()}
 
 
@@ -133,9 +133,7 @@ def examination(
     name: str = "examination",
     width: int = 760,
 ) -> str:
-    """Curves with their bands by label; the raw click rate dashed, flagged ranks of it
-    ringed.
-    """
+    """Draws curves with bands; raw click rates are dashed, with flagged ranks ringed."""
     estimates = list(curves.values())
     with drawing(name, width, 380 if width > 500 else 320) as (_, axes, out):
         for each, color in zip(estimates, colors(curves).values(), strict=True):
@@ -192,7 +190,7 @@ def _top(estimates: list[Examination]) -> float:
 
 
 def graph(found: Connectivity, width: int = 760) -> str:
-    """Ranks on a line, arcs for links, darker where more precise, dashed if missing."""
+    """Draws the graph of ranks; darker arcs are more precise."""
     ranks = len(found.component)
     with drawing("graph", width, 260 if width > 500 else 220) as (_, axes, out):
         axes.set_axis_off()
@@ -245,7 +243,7 @@ def _arc(
 
 
 def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
-    """Twice the fall in log-likelihood as each rank's bias is moved; dashed: 3.84."""
+    """Draws the profile likelihood of each rank; the dashed line is 3.84."""
     with drawing("profile", width, 330 if width > 500 else 290) as (_, axes, out):
         middle = np.searchsorted(found.deltas, 0)
         moves = np.insert(found.deltas, middle, 0.0)
@@ -277,7 +275,7 @@ def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
 
 
 def calibration(found: Calibration, width: int = 760) -> str:
-    """Error with its interval at each rank, and a tick for what chance explains."""
+    """Draws the calibration error by rank; ticks show the part due to chance."""
     with drawing("calibration", width, 260) as (_, axes, out):
         x = found.position
         axes.vlines(x, found.lower, found.upper, color=SERIES[0], lw=5, alpha=0.25)
@@ -292,7 +290,7 @@ def calibration(found: Calibration, width: int = 760) -> str:
 
 
 def populations(found: Populations, width: int = 760) -> str:
-    """Held-out gain over one population with 95% intervals; dashed: clicks above."""
+    """Draws the held-out gain over one population; dashed: models of clicks above."""
     with drawing("populations", width, 260) as (_, axes, out):
         reach = 1.96 * found.error
         axes.axhline(0, color=SOFT, lw=0.8)

@@ -1,4 +1,4 @@
-"""What every diagnosis ends in, and the power of a test that found nothing."""
+"""The result of a diagnosis, and the power of a test that found nothing."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ POWER = 0.8  # chance at which an effect counts as detectable, the usual choice
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Finding:
-    """A verdict.
+    """The result of a diagnosis: verdict, next step and grade.
 
     Attributes:
-        verdict: In words.
+        verdict: The verdict in words.
         next_step: What to do.
-        grade: "good" asks for nothing, "caution" limits what may be concluded, "bad"
-            forbids it; "unknown" says that the log is too small, or varies too little,
-            to show an effect large enough to matter.
+        grade: "good" requires no action; "caution" limits the conclusions; "bad" rules
+            them out. "unknown": the log is too small, or varies too little, to show a
+            relevant effect.
     """
 
     verdict: str
@@ -27,10 +27,10 @@ class Finding:
 
 
 def detectable(error: float, critical: float) -> float:
-    """The effect that a normal test detects with 80% power.
+    """The effect that a test with a normal statistic detects with 80% power.
 
-    An estimate with standard error `error` is significant beyond `critical` errors.
-    An effect of (critical + z_.8) errors exceeds that in 80% of the logs.
+    An estimate with standard error `error` is significant if it exceeds `critical`
+    errors. An effect of (critical + z_.8) errors exceeds that in 80% of the logs.
 
     >>> round(detectable(0.1, 1.96), 3)
     0.28

@@ -1,9 +1,9 @@
-"""Can this log tell examination from relevance? Each answer ends in a verdict.
+"""Tests whether a log identifies examination; each test returns a verdict.
 
 An item that was shown at two ranks links them: its click rates compare their
-examinations. Ranks without a chain of links cannot be compared, whatever the model.
-Chen et al., Identifiability Matters: Revealing the Hidden Recoverable Condition in
-Unbiased Learning to Rank, ICML 2024.
+examination. No model can compare ranks that no chain of links connects. Chen et al.,
+Identifiability Matters: Revealing the Hidden Recoverable Condition in Unbiased Learning
+to Rank, ICML 2024.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,19 +31,20 @@ NEAR = 1e-3  # nats to the maximum, from where one step leads there
 
 @dataclass(frozen=True, eq=False)
 class Connectivity(Finding):
-    """The graph of ranks, with a link where a pair was shown at both. K ranks.
+    """The graph of K ranks; a pair shown at two ranks links them.
 
     Attributes:
-        pairs: (K, K) int64 pairs shown at both ranks; the diagonal counts those of one.
-        error: (K, K) float64 standard error that the log ratio of two examinations has
-            when only pairs shown at both speak, sqrt(1 / clicks + 1 / clicks) with
-            impressions evened out between the ranks; inf without clicks, 0 diagonal.
-        component: (K,) int64 which ranks are connected, numbered by their first rank;
-            -1 for ranks that show nothing.
-        swaps: Ranks (from 1) to exchange in some sessions to connect all;
-            the nearest ranks of components that lie next to each other.
-        weakest: The two ranks (from 1) of the weakest link on the best way to connect
-            all that is connected, None where there is no link.
+        pairs: (K, K) int64 number of pairs shown at both ranks; on the diagonal, at one
+            rank.
+        error: (K, K) float64 standard error of the log ratio of two examinations, from
+            pairs shown at both ranks: sqrt(1 / clicks + 1 / clicks) with impressions
+            balanced between the ranks; inf without clicks, 0 on the diagonal.
+        component: (K,) int64 connected component of each rank, numbered by the first
+            rank; -1 for ranks without items.
+        swaps: Ranks (from 1) to exchange in some sessions to connect all components:
+            the nearest ranks of adjacent components.
+        weakest: The two ranks (from 1) of the weakest link in the best spanning tree;
+            None without links.
     """
 
     pairs: np.ndarray
@@ -54,17 +55,17 @@ class Connectivity(Finding):
 
     @property
     def connected(self) -> bool:
-        """Whether every rank that shows something is connected to every other."""
+        """Whether all ranks with items are connected."""
         return not self.swaps
 
 
 def connectivity(log: ClickLog, minimum: int = 1, source: str = "all") -> Connectivity:
-    """Which ranks are linked by pairs shown at both, and how precisely.
+    """Finds which ranks are linked by pairs shown at both, and how precisely.
 
     Args:
         log: The click log.
-        minimum: Impressions that a pair must have at a rank to count there.
-        source: "all" rank changes, or "swap" for marked interventions alone.
+        minimum: Smallest number of impressions for a pair to count at a rank.
+        source: "all" for all rank changes, or "swap" for marked interventions only.
 
     >>> shown = [[1, 2, 3], [2, 1, 3], [4, 5, 6]]
     >>> log = ClickLog([0, 0, 1], shown, np.eye(3, dtype=bool))
@@ -180,7 +181,7 @@ def _judge(
 
 
 def words(ranks: np.ndarray) -> str:
-    """Ascending ranks as ranges; empty where there are none.
+    """Ascending ranks as ranges in words; "" without ranks.
 
     >>> words(np.array([1, 2, 3, 5]))
     '1-3, 5'
@@ -193,15 +194,15 @@ def words(ranks: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Profile(Finding):
-    """Fall in likelihood when one rank's bias is moved and the rest refitted.
+    """Loss of likelihood when one rank's bias is changed and the rest refitted.
 
     Attributes:
         position: (K,) int64 rank from 1.
         bias: (K,) float64 fitted bias on the logit scale, 0 at rank 1.
-        deltas: (D,) float64 moves.
-        statistic: (K, D) float64, twice the fall in log-likelihood, to be held
-            against chi-squared with one degree of freedom; 0 at rank 1, the reference.
-        identified: (K,) bool, whether moves of both signs are rejected.
+        deltas: (D,) float64 changes of the bias.
+        statistic: (K, D) float64, twice the loss of log-likelihood, to be compared with
+            chi-squared with one degree of freedom; 0 at rank 1, the reference.
+        identified: (K,) bool, whether changes of both signs are rejected.
     """
 
     position: np.ndarray
@@ -219,14 +220,14 @@ def profile(
 ) -> Profile:
     """Practical identifiability by profile likelihood, in the additive tabular model.
 
-    logit P(click at rank k on pair i) = theta_k + gamma_i is fitted, theta_1 = 0. For
-    each rank, theta_k is held at its estimate plus a move and all else refitted. A
-    rank is identified where the likelihood falls significantly for the smallest move
-    of both signs. Pairs shown at one rank, never clicked, or clicked always, say
-    nothing about theta and are left out.
+    The model is logit P(click at rank k on pair i) = theta_k + gamma_i with theta_1 =
+    0. For each rank, theta_k is fixed at its estimate plus a change, and all else is
+    refitted. A rank is identified if the likelihood falls significantly for the
+    smallest changes of both signs. Pairs that were shown at one rank, never clicked or
+    always clicked contain no information about theta and are left out.
 
     Raises:
-        ValueError: `deltas` lack a sign, or `level` is not in (0, 1).
+        ValueError: `deltas` do not have both signs, or `level` is not in (0, 1).
 
     >>> log = ClickLog([0] * 80, [[0, 1], [1, 0]] * 40, [[1, 0], [1, 0], [0, 1], [1, 1],
     ...     [0, 0]] * 16)
@@ -366,8 +367,8 @@ class Overlap(Finding):
         effective: (K,) effective sample size over impressions at each rank when each
             impression is weighted by 1 / (share of the pair's impressions that are at
             this rank); nan where a rank shows nothing.
-        logged: Effective sample size over sessions of weights 1 / logging propensity
-            of the list, clipped at `clip`; nan where the log has no propensities.
+        logged: Effective sample size over sessions with weights 1 / logging propensity
+            of the list, clipped at `clip`; nan if the log has no propensities.
     """
 
     moving: float
@@ -377,7 +378,7 @@ class Overlap(Finding):
 
 
 def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
-    """Whether the logging policy leaves ranks to compare.
+    """Measures how much the logging policy moves items between ranks.
 
     >>> overlap(ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])).effective.tolist()
     [1.0, 1.0]
@@ -432,17 +433,17 @@ def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
 
 @dataclass(frozen=True, eq=False)
 class Confounding(Finding):
-    """Raw click rates by rank against examination freed of relevance. K ranks.
+    """Raw click rates by rank compared with unconfounded examination; K ranks.
 
     Attributes:
         position: (K,) int64 rank from 1.
-        ctr: (K,) float64 click rate over that at rank 1.
-        examination: (K,) float64 by harvesting, nan where the log cannot tell.
-        z: (K,) float64 difference of their logs in standard errors, taken as
-            independent; 0 at rank 1.
-        flagged: (K,) bool, where they differ significantly, all ranks together.
+        ctr: (K,) float64 click rate relative to rank 1.
+        examination: (K,) float64 by harvesting, nan if the log does not identify it.
+        z: (K,) float64 difference of their logs in standard errors, assuming
+            independence; 0 at rank 1.
+        flagged: (K,) bool, whether they differ significantly, corrected for all ranks.
         detectable: (K,) float64 ratio of the two that would be flagged with 80% power;
-            1 at rank 1, nan where nothing is known.
+            1 at rank 1, nan if unknown.
     """
 
     position: np.ndarray
@@ -459,14 +460,14 @@ def confounding(
     level: float = 0.95,
     known: Mapping[str, Examination] | None = None,
 ) -> Confounding:
-    """Where click rates by rank mislead, because better items were shown there.
+    """Finds ranks whose click rates mislead, because better items were shown there.
 
     Args:
         log: The click log.
-        method: The estimator to hold them against.
-        level: Chance that no rank is flagged in a log without confounding, by
+        method: The estimator to compare with.
+        level: Probability of flagging no rank in a log without confounding, by
             Bonferroni's bound.
-        known: Estimates of this log by method, which need not be made again.
+        known: Existing estimates of this log by method, to avoid repeating them.
     """
     known = known or {}
     raw, free = (known.get(m) or estimate(log, m) for m in ("ctr", method))

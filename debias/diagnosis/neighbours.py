@@ -1,10 +1,10 @@
-"""Do clicks on an item depend on what stands around it?
+"""Tests whether clicks on an item depend on its neighbours.
 
-In a position-based model clicks depend on the item and its rank alone. Two tests: from
-counts, by comparing an item with itself at the same rank under more and less attractive
-neighbours; and, where items have features, by the held-out clicks of a model with
-attention between positions (Zhuang et al., Cross-Positional Attention for Debiasing
-Clicks, WWW 2021) against one without.
+In a position-based model, clicks depend only on the item and its rank. There are two
+tests. The first uses counts: it compares an item with itself at the same rank, with
+more and less attractive neighbours. The second needs features: it compares models with
+and without attention between positions on held-out clicks (Zhuang et al.,
+Cross-Positional Attention for Debiasing Clicks, WWW 2021).
 """
 
 from dataclasses import dataclass
@@ -34,22 +34,24 @@ SEES = "`xpa`, among the candidates of `debias train --model auto`, sees neighbo
 
 @dataclass(frozen=True, eq=False)
 class Neighbours(Finding):
-    """What the neighbours of an item do to its clicks.
+    """Effect of the neighbours of an item on its clicks.
 
     Attributes:
-        effect: (2,) float64 change of P(click), over the log's click rate, when the
-            mean attraction of the items above, and below, rises by a standard
-            deviation of what it varies by around the same item at the same rank; nan
-            where it does not vary.
-        error: (2,) float64 standard error, sessions independent.
-        detectable: (2,) float64 effect that the test detects with 80% power where the
-            other side has none: sqrt(noncentrality / r) errors, with r the correlation
-            of two halves' estimates of the neighbours' attraction. A standard deviation
-            is that of the attraction here, not of its estimate.
-        statistic: F statistic of all effects together, with as many degrees of freedom
-            as there are effects and as sessions leave; nan where there are none.
-        gain, gain_error: Held-out log-likelihood that attention between positions adds,
-            nats a session, and its paired standard error; nan without features.
+        effect: (2,) float64 change of P(click), relative to the log's click rate, when
+            the mean attraction of the items above, and below, rises by one standard
+            deviation. The deviation is that around the same item at the same rank. nan
+            if attraction does not vary.
+        error: (2,) float64 standard error, with independent sessions.
+        detectable: (2,) float64 effect that the test detects with 80% power if the
+            other side has no effect: sqrt(noncentrality / r) errors, with r the
+            correlation of two halves' estimates of the neighbours' attraction. The
+            standard deviation here is that of the attraction, not of its estimate.
+        statistic: F statistic of all effects jointly; its degrees of freedom are the
+            number of effects and the residual ones of the sessions. nan without
+            effects.
+        gain, gain_error: Gain in held-out log-likelihood from attention between
+            positions, in nats per session, and its paired standard error; nan without
+            features.
     """
 
     effect: np.ndarray
@@ -70,17 +72,17 @@ def neighbours(
 ) -> Neighbours:
     """Tests whether an item's clicks depend on its neighbours.
 
-    Within a stratum of one pair at one rank, clicks are regressed on the mean
+    A stratum is one pair at one rank. Within strata, clicks are regressed on the mean
     attraction of the items above and of those below. A position-based model estimates
-    attractions on the other half of the sessions. Neither a wrong model of the item nor
-    of its rank can pass for an effect, since both are the same within a stratum.
+    attraction on the other half of the sessions. Errors in the model of the item or the
+    rank cannot appear as an effect, because both are constant within a stratum.
 
     Args:
         log: The click log.
-        data: Its ranking data; with it, `XPA` is trained with attention and without.
-        level: Chance that no effect is claimed where there is none.
-        sessions, epochs: Most sessions, and passes over them, of that training.
-        seed: Of halves and training.
+        data: Its ranking data; if given, `XPA` is trained with and without attention.
+        level: Probability of claiming no effect if there is none.
+        sessions, epochs: Largest number of sessions, and of passes, of this training.
+        seed: Random seed of the halves and the training.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
     >>> neighbours(log).verdict
@@ -228,8 +230,9 @@ def noncentrality(critical: float, free: int, left: int) -> float:
     """The noncentrality at which an F test exceeds `critical` with 80% power.
 
     Args:
-        critical: Of the F distribution with `free` and `left` degrees of freedom.
-        free, left: Degrees of freedom of the effects and of the error.
+        critical: Critical value of the F distribution with `free` and `left` degrees of
+            freedom.
+        free, left: Degrees of freedom of the effects and of the residuals.
 
     >>> round(noncentrality(3.84146, 1, 10**7) ** 0.5, 2)  # 1.96 + .84
     2.8

@@ -1,15 +1,15 @@
-"""Is one population of users enough to explain the clicks?
+"""Tests whether one population of users explains the clicks.
 
-In one population the clicks of a session are independent given the items; in several
-they depend on each other, since a click says who is reading. Mixtures of K
+In one population, the clicks of a session are independent given the items. In a mixture
+they depend on each other, because a click tells which kind of user reads. Mixtures of K
 position-based models,
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
-are fitted by EM to some sessions and compared on the others. Readers by position,
-clickers by rank (gamma the same for all items) and readers of everything (theta the
-same at all ranks) are each one such component: the users of Yan et al., Revisiting
-Two-tower Models for Unbiased Learning to Rank, SIGIR 2022.
+are fitted by EM to some sessions and compared on the others. A component can represent
+users who read by position, who click by rank (gamma equal for all items), or who read
+everything (theta equal at all ranks): the users of Yan et al., Revisiting Two-tower
+Models for Unbiased Learning to Rank, SIGIR 2022.
 """
 
 from collections.abc import Callable
@@ -38,24 +38,26 @@ ENOUGH = 100  # held-out sessions, below which their mean gain is far from norma
 
 @dataclass(frozen=True, eq=False)
 class Populations(Finding):
-    """How much better K populations explain held-out sessions than one does.
+    """Comparison of K populations with one on held-out sessions.
 
     Attributes:
-        count: (N,) int64 K from 1.
-        gain: (N,) float64 held-out log-likelihood over that of one, nats a session.
-        error: (N,) float64 standard error of `gain`, sessions paired.
-        chosen: The fewest populations within a standard error of the best; 1 unless
-            more gain significantly.
+        count: (N,) int64 numbers of populations K, from 1.
+        gain: (N,) float64 held-out log-likelihood minus that of one population, in nats
+            per session.
+        error: (N,) float64 standard error of `gain`, paired by session.
+        chosen: The smallest number within a standard error of the best; 1 unless the
+            gain is significant.
         share: (chosen,) float64 shares of the populations.
-        examination: (chosen, L) float64, each over its own largest.
-        earlier: The gain of the better of the user browsing and the dynamic Bayesian
-            model: what the clicks above explain without any population.
-        over_earlier, over_earlier_error: Gain of the chosen over those, paired.
-        sessions: How many sessions were held out.
-        planted, planted_error: The held-out gain of two populations over one where
-            there are two: on the lists of the log, clicks drawn for two halves of the
-            sessions, one of which clicks ten times as often as the other; and its
-            standard error. nan unless one population is chosen.
+        examination: (chosen, L) float64, each divided by its largest value.
+        earlier: Gain of the better of the user browsing model and the dynamic Bayesian
+            network, which explain dependence on the clicks above with one population.
+        over_earlier, over_earlier_error: Gain of the chosen number over these, with its
+            paired standard error.
+        sessions: Number of held-out sessions.
+        planted, planted_error: Held-out gain of two populations over one on simulated
+            clicks, and its standard error. The clicks are drawn on the lists of the
+            log, and one half of the sessions clicks ten times as often as the other.
+            nan unless one population is chosen.
     """
 
     count: np.ndarray
@@ -85,28 +87,28 @@ def populations(
 ) -> Populations:
     """Compares mixtures of 1 to `max_populations` populations on held-out sessions.
 
-    Where more than one gain nothing, the power of that test is measured: clicks of two
-    populations, one clicking ten times as often as the other, are drawn on the same
-    lists, and the comparison is repeated. Where it would not show those either, the
-    verdict is "unknown".
+    If more than one population gains nothing, the power of the test is measured. Clicks
+    of two populations, of which one clicks ten times as often as the other, are drawn
+    on the same lists, and the comparison is repeated. If it does not detect these
+    populations either, the verdict is "unknown".
 
-    A component's attraction of a pair is pulled towards that of one population by 20
-    impressions, and that towards the mean of all pairs. So pairs of few impressions do
-    not make populations up; nor do they tell populations apart: a log of few
-    impressions a pair may need more than one and not show it. A gain says that clicks
-    of a session depend on each other, or on the items otherwise than one product says;
-    a reader who stops after a click does the same to them, hence the comparison with
-    models of one population whose clicks depend on those above.
+    A component's attraction of a pair is shrunk towards that of one population by 20
+    impressions, and that in turn towards the mean of all pairs. So pairs with few
+    impressions do not create spurious populations. They do not distinguish real
+    populations either: a log with few impressions per pair may have several without
+    showing it. A gain means that the clicks of a session depend on each other, or that
+    one product does not describe them. A user who stops after a click has the same
+    effect. Therefore the mixtures are also compared with models of one population in
+    which clicks depend on the clicks above.
 
     Args:
         log: The click log.
         max_populations: The largest K.
-        held_out: Share of the sessions to compare on.
-        seed: Of the split and the starts of EM.
+        held_out: Share of sessions to hold out for the comparison.
+        seed: Random seed of the split and of the starts of EM.
 
     Raises:
-        ValueError: `max_populations` is below 1, or there are fewer than two sessions
-            to part.
+        ValueError: `max_populations` is below 1, or there are fewer than two sessions.
     """
     if max_populations < 1:
         raise ValueError(f"max_populations must be at least 1, got {max_populations}")
@@ -286,7 +288,7 @@ def _judge_several(
 
 
 def happened_cells(counted: Cells, click: np.ndarray) -> sparse.csr_array:
-    """(S, 2 M) of 1 where a session did not click, or (M later) did click, a cell."""
+    """(S, 2 M) indicators of cells shown without a click (first M) and with a click."""
     assert counted.index is not None
     size = len(counted.rank)
     mask = counted.index < size
@@ -297,7 +299,7 @@ def happened_cells(counted: Cells, click: np.ndarray) -> sparse.csr_array:
 
 
 def chances(counted: Cells, mixture: Mixture) -> np.ndarray:
-    """(M, C) P(click) of each of C cells in each component, away from 0 and 1."""
+    """(M, C) P(click) of C cells in each component, bounded away from 0 and 1."""
     gamma = np.take(mixture.gamma, counted.pair, axis=1)
     p = gamma * np.take(mixture.theta, counted.rank, axis=1)
     return np.clip(p, EDGE, 1 - EDGE)
@@ -319,15 +321,15 @@ def _likelihood(
 
 
 def tally(counted: Cells, happened: sparse.csr_array) -> Cells:
-    """The counts of the sessions of `happened` alone, in the same cells."""
+    """The counts of the sessions in `happened`, in the same cells."""
     skipped, clicked = np.split(np.asarray(happened.sum(axis=0), float).ravel(), 2)
     return replace(counted, shown=skipped + clicked, clicked=clicked, index=None)
 
 
 def fit_one(counted: Cells) -> Mixture:
-    """One component by accelerated EM, which needs counts only.
+    """Fits one component by accelerated EM, which needs only counts.
 
-    Attractions are pulled towards their mean by two impressions.
+    Attraction is shrunk towards its mean by two impressions.
     """
     shown_pair = counted.by_pair(counted.shown)
     shown_rank = counted.by_rank(counted.shown)
@@ -369,10 +371,10 @@ def fit_mixture(
     rng: np.random.Generator,
     starts: int = 2,
 ) -> Mixture:
-    """`count` components by accelerated EM.
+    """Fits `count` components by accelerated EM.
 
-    Of several starts, the one that is likeliest after a few passes is continued.
-    Expectations are float32, their sums float64.
+    Several starts run for a few passes, and the one with the highest likelihood
+    continues. Expectations are float32, and their sums float64.
     """
 
     def start() -> Mixture:

@@ -1,4 +1,4 @@
-"""Does a presentation column, such as a badge, change how items are examined?"""
+"""Tests whether a presentation column, such as a badge, changes examination."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ BEST = "pbm_conditional"
 
 @dataclass(frozen=True, eq=False)
 class Presented(Finding):
-    """The labels of a column compared with the most frequent one. V labels.
+    """The V labels of a column compared with the most frequent label.
 
     Attributes:
-        labels: (V,) the others.
+        labels: (V,) the other labels.
         usual: The most frequent label.
-        ratio: (V,) float64 examination over that under the usual label, at equal rank:
-            the mean of its logs over ranks, weighed by their precision.
+        ratio: (V,) float64 examination relative to the usual label at equal rank: a
+            mean over ranks of the logs, weighted by precision.
         error: (V,) float64 standard error of its log.
         curves: Examination by rank under each label, relative to rank 1 of the usual.
     """
@@ -39,22 +39,23 @@ class Presented(Finding):
 def presented(
     log: ClickLog, name: str, labels: Sequence[str] = (), level: float = 0.95
 ) -> Finding:
-    """What a presentation column does to examination.
+    """Estimates the effect of a presentation column on examination.
 
-    Of a column of cells the position-based model is fitted with a place for each rank
-    and label, so that all labels share the attraction of the items; z is the mean log
-    ratio over its standard error, with critical values by Bonferroni's bound over
-    labels. Of a column of lists the curves are compared as those of devices.
+    For a column with one value per cell, the position-based model has a place for each
+    rank and label, and all labels share the attraction of the items. z is the mean log
+    ratio divided by its standard error; critical values use Bonferroni's bound over
+    labels. For a column with one value per list, curves are compared like those of
+    devices.
 
     Args:
-        log: Its `presentation` has the column.
-        name: Of the column.
-        labels: Of codes 1, 2 and so on.
-        level: Chance that no difference is claimed where there is none.
+        log: A log whose `presentation` has the column.
+        name: Name of the column.
+        labels: Labels of the codes 1, 2, ...
+        level: Probability of claiming no difference if there is none.
 
     Raises:
-        ValueError: The column is not there or has one label; or no item was shown under
-            two places.
+        ValueError: The column is missing or has one label; or no item was shown at two
+            places.
     """
     codes = (log.presentation or {})[name]
     words = {code: text for code, text in enumerate(labels, start=1)}

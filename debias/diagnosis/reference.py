@@ -1,8 +1,8 @@
-"""Does the order of items hang on the place at which a model is asked to score them?
+"""Tests whether a model's ranking depends on its reference place.
 
-A dot product, a bilinear form and position as a feature rank at a reference place.
-Where another place would rank differently, the reference is a choice that needs a
-reason.
+Models with a dot product, a bilinear form, or position as a feature score items at a
+reference place. If another place would give another ranking, the choice of the
+reference needs a reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,18 +25,19 @@ def reference_sensitivity(
     places: Sequence[Place],
     progress: Callable[[float], None] = lambda done: None,
 ) -> np.ndarray:
-    """(P,) how far the ranking at each place agrees with the one that is served.
+    """(P,) agreement of the ranking at each place with the served ranking.
 
-    The mean over queries of Kendall's tau-b between `model.logits_at(features, place)`
-    and `model.score(features)`: 1 is the same order, -1 the reverse. An additive or
-    product model has 1 everywhere. Queries of one item, or all of whose scores are
-    equal in one of the rankings, have no tau and are left out; nan where none is left.
+    It is the mean over queries of Kendall's tau-b between `model.logits_at(features,
+    place)` and `model.score(features)`: 1 for the same order, -1 for the reverse. An
+    additive or product model has 1 at all places. Queries with one item, or with equal
+    scores in one of the rankings, have no tau and are left out. nan if no query is
+    left.
 
     Args:
-        model: A click model that has seen a batch.
-        data: Items by query, features as the model reads them (scaled, if it was
-            trained so).
-        places: What `reference` may be: an id for position, row and column, or a dict.
+        model: A click model that has been called on a batch.
+        data: Items by query, with features as input of the model (scaled if it was
+            trained on scaled features).
+        places: Reference places, each an id for position, row and column, or a dict.
         progress: Called after each place with the share of places done.
 
     Raises:

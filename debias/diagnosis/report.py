@@ -1,6 +1,6 @@
-"""All diagnoses of a log, and one page that says what they found.
+"""Runs all diagnoses of a log and renders them as one page.
 
-`diagnose` computes, `page` renders, `report` does both; none of them touches a file.
+`diagnose` computes, `page` renders, and `report` does both. They write no file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -96,18 +96,18 @@ TITLES = {
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What was found of a log.
+    """The diagnosis of a log.
 
     Attributes:
-        summary: Of the whole log.
-        sessions: How many sessions were analysed, all or a random sample.
-        seed: Of the sample, and of all that was drawn after it.
-        estimates: Of examination, by method.
-        by_device: One curve a device, where the log has several; else None.
-        findings: By name, in the order of `TITLES`.
-        skipped: Why something could not be computed, by name.
+        summary: Summary of the whole log.
+        sessions: Number of analysed sessions, all or a random sample.
+        seed: Random seed of the sample and of all later draws.
+        estimates: Estimates of examination by method.
+        by_device: One curve per device if the log has several, else None.
+        findings: Findings by name, in the order of `TITLES`.
+        skipped: Reasons for what could not be computed, by name.
         devices: Names of devices by code.
-        shown: Examination by label of each presentation column, by its name.
+        shown: Examination by label of each presentation column, by name of the column.
     """
 
     summary: Summary
@@ -143,9 +143,9 @@ class Diagnosis:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What the log allows, what to expect and to do next, see `advice`.
+        """Advice on what to conclude, expect and do next; see `advice`.
 
-        What to expect is said of logs that tell examination from relevance.
+        Only logs that identify examination get an expectation.
         """
         first, second, last = advice(self.findings)
         grades = [self.findings[name].grade for name in KNOWN if name in self.findings]
@@ -155,7 +155,7 @@ class Diagnosis:
         return first, second, expected, last
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON values; what is not known is None."""
+        """The diagnosis as JSON values; unknown values are None."""
         estimates = list(self.estimates.values())
         if self.by_device is not None:
             estimates.append(self.by_device)
@@ -186,15 +186,16 @@ def diagnose(
     """Runs every estimator and every diagnosis that the log allows.
 
     Args:
-        log: The click log, in memory or on disk; of one on disk the sample is held.
-        data: Its ranking data; with it, estimators that read features run as well.
-        max_sessions: A longer log is sampled: so many sessions, all equally likely.
-        seed: Of the sample, of held-out sessions and of training.
+        log: The click log, in memory or on disk. For a log on disk, only the sample is
+            held in memory.
+        data: Its ranking data; if given, estimators that read features run as well.
+        max_sessions: Largest number of sessions; a longer log is sampled uniformly.
+        seed: Random seed of the sample, of held-out sessions and of training.
         progress: Called with the share of the work that is done.
-        devices: Names of devices 1, 2 and so on.
-        labels: Those of codes 1, 2 and so on of presentation columns, by name.
-        over: Counts and samples the files of a log on disk, such as on a cluster, with
-            the same result.
+        devices: Names of the devices 1, 2, ...
+        labels: Labels of the codes 1, 2, ... of presentation columns, by name.
+        over: `map`, or an equivalent that reads files of a log on disk in parallel,
+            with the same result.
 
     Raises:
         ValueError: The log has no session; a file on disk is damaged.
@@ -325,7 +326,7 @@ def _with_device(found: Finding | None) -> Finding | None:
 
 
 def page(found: Diagnosis, title: str = "Click log") -> str:
-    """One self-contained HTML page: no script, no font, nothing from a network.
+    """One self-contained HTML page without scripts, fonts or network access.
 
     Args:
         found: What it shows.
@@ -407,7 +408,7 @@ def report(
     title: str = "Click log",
     **options: Any,
 ) -> str:
-    """The page of a log; `options` are those of `diagnose`."""
+    """Diagnoses a log and renders the page; `options` are those of `diagnose`."""
     return page(diagnose(log, data, **options), title)
 
 

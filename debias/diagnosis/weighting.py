@@ -1,4 +1,4 @@
-"""What would be left of the clicks if each weighed 1 / examination?"""
+"""Effective number of clicks under weights 1 / examination."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,16 @@ from debias.propensity.examination import Examination
 
 @dataclass(frozen=True, eq=False)
 class Weighting(Finding):
-    """Effective sample size of inverse examination weights. K ranks.
+    """Effective sample size of inverse examination weights; K ranks.
 
     Attributes:
         position: (K,) int64 rank from 1.
-        weight: (K,) float64 of a click at each rank, nan where examination is unknown.
-        load: (K,) float64 share of all weight that the clicks of a rank carry.
-        effective: Effective sample size of the weighted clicks, as a share of them.
-        clicks: How many clicks are weighted.
+        weight: (K,) float64 weight of a click at each rank, nan if examination is
+            unknown.
+        load: (K,) float64 share of the total weight on the clicks of each rank.
+        effective: Effective sample size of the weighted clicks, as a share of their
+            number.
+        clicks: Number of weighted clicks.
     """
 
     position: np.ndarray
@@ -33,15 +35,15 @@ class Weighting(Finding):
 def weighting(
     log: ClickLog, examination: Examination, clip: float = np.inf
 ) -> Weighting:
-    """Weighs each click by 1 / examination of its rank, clipped.
+    """Weights each click by 1 / examination of its rank, clipped.
 
     Args:
         log: The click log.
-        examination: An estimate from it, one curve.
+        examination: An estimate from the log, with one curve.
         clip: The largest weight.
 
     Raises:
-        ValueError: `clip` is below 1, or the estimate has other ranks than the log.
+        ValueError: `clip` is below 1, or the estimate and the log have different ranks.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [0, 1]])
     >>> half = Examination(*np.array([[1, 2], [1, .5], *np.ones((4, 2))]), "by hand")

@@ -234,7 +234,7 @@ def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
     """Fits the prior by marginal likelihood, with u of all queries up to the last one.
 
     Args:
-        counts: Of P pairs.
+        counts: Counts of P pairs.
         query: (P,) number of each pair's query.
         design: (P, D) covariates of each pair: first 1, the others roughly in [-1, 1].
     """

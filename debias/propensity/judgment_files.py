@@ -31,7 +31,7 @@ def write_judgments(
     """Writes judgments atomically to a file.
 
     Args:
-        found: Of `judge`.
+        found: Result of `judge`.
         path: File to write.
         format: "letor": a line per pair, `grade qid:N 1:VALUE ... # item query`, with
             the features of `data`; without features it is the judgment list of
@@ -83,10 +83,10 @@ def workbench(
     """The body of PUT _plugins/_search_relevance/judgments of OpenSearch.
 
     Args:
-        found: Of `judge`.
+        found: Result of `judge`.
         item, query: (P,) ids of each pair.
         graded: Whether ratings are grades; else attraction.
-        name: Of the judgments.
+        name: Name of the judgments.
 
     >>> from debias.data import ClickLog
     >>> from debias.propensity import Propensities, judge

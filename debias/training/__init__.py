@@ -1,6 +1,6 @@
-"""Fitting, choosing and evaluating click models: for users, commands and tables.
+"""Fitting, selection and evaluation of click models.
 
-Names are loaded when they are first used, for the modules behind them load TensorFlow.
+Names are loaded when they are first used, because their modules load TensorFlow.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Which of several models to take, by what held-out clicks say of them; NumPy only."""
+"""The choice between models by held-out clicks, in NumPy."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ FEW = 20  # queries; below, places are the units of standard errors
 
 
 def advised(found: Collection[str] = ()) -> str:
-    """Which model to train on a log that tells examination from relevance.
+    """Recommends a model for a log that identifies examination.
 
     Args:
-        found: What a diagnosis found, of "neighbours" and "populations": a reason to
-            watch some of the candidates.
+        found: Effects that a diagnosis found, of "neighbours" and "populations"; each
+            points to some of the candidates.
 
     >>> advised(["neighbours"])
     'try `debias train --model auto`: it keeps what orders held-out clicks best, of \
@@ -44,13 +44,13 @@ listwise, listwise_mixture, xpa, product, mixture and raw clicks; xpa sees neigh
 
 
 class Choice(NamedTuple):
-    """Which candidate was chosen.
+    """The chosen candidate and the reasons.
 
     Attributes:
-        name: The candidate.
-        why: In words.
-        table: What every candidate got, see `choose` and `choose_ranking`.
-        by: "ranking" or "clicks", which of the two decided.
+        name: Name of the candidate.
+        why: Reason in words.
+        table: Results of every candidate, see `choose` and `choose_ranking`.
+        by: The criterion that decided, "ranking" or "clicks".
     """
 
     name: str
@@ -60,14 +60,14 @@ class Choice(NamedTuple):
 
 
 def strata(log: ClickLog, columns: tuple[str, ...]) -> np.ndarray:
-    """(S, L) number of the query and place of each cell; places by layout columns.
+    """(S, L) stratum of each cell: its query and place, by layout columns.
 
-    Cells that share a number were examined alike, however users examine places.
+    Cells of one stratum have the same examination, whatever it is.
 
     Args:
         log: Sessions.
-        columns: Names of layout and presentation columns beside the rank, such as
-            "device"; those that the log lacks tell nothing apart.
+        columns: Names of layout and presentation columns besides the rank, such as
+            "device"; columns that the log lacks are ignored.
     """
     shape, there = log.item.shape, log.columns()
     parts = [log.query[:, None], np.arange(shape[1])[None, :]]
@@ -83,13 +83,13 @@ def strata(log: ClickLog, columns: tuple[str, ...]) -> np.ndarray:
 
 
 class Verdict(NamedTuple):
-    """What held-out clicks say of a ranking, by unit; a unit is a query.
+    """Held-out clicks compared with a ranking, by query.
 
     Attributes:
-        concordant: (G,) pairs in order, see `debias.metrics.concordant_pairs`.
-        pairs: (G,) all pairs; the same for every candidate.
-        likelihood: (S,) log-likelihood of each session; None of a model that predicts
-            no clicks.
+        concordant: (G,) correctly ordered pairs, see `debias.metrics.concordant_pairs`.
+        pairs: (G,) all pairs; equal for all candidates.
+        likelihood: (S,) log-likelihood of each session; None if the model does not
+            predict clicks.
     """
 
     concordant: np.ndarray
@@ -103,7 +103,7 @@ def verdict(
     columns: tuple[str, ...] = (),
     likelihood: np.ndarray | None = None,
 ) -> Verdict:
-    """Judges the scores (items,) of a model by the clicks of a log."""
+    """Evaluates the scores (items,) of a model by the clicks of a log."""
     from debias.metrics import concordant_pairs
 
     number = strata(log, columns)
@@ -126,23 +126,26 @@ def choose_ranking(
 ) -> Choice:
     """The first candidate within one standard error of the best ranking.
 
-    A ranking is judged by its share of ordered pairs of a clicked and another item.
-    Pairs are of items that stood at the same place for the same query, for these were
-    examined alike. Differences d_g between candidates are paired by query; their mean
-    sum_g d_g / sum_g n_g has the standard error of a ratio.
+    The criterion is the share of correctly ordered pairs of a clicked and an unclicked
+    item. Both items of a pair were shown at the same place for the same query, so they
+    have the same examination. Differences d_g between candidates are paired by query;
+    their mean sum_g d_g / sum_g n_g has the standard error of a ratio.
 
-    Where the best does not lie 2.5 standard errors above the worst, clicks are too few
-    to compare rankings. Then the click likelihood decides among the candidates that
-    predict clicks, by `choose`.
+    If the best is less than 2.5 standard errors above the worst, there are too few
+    clicks to compare rankings. Then the click likelihood decides among the candidates
+    that predict clicks, by `choose`.
 
     Args:
-        verdicts: By candidate, the one to prefer first; `softmax_naive` among them.
-        query: (S,) query of each session that likelihoods are of.
-        by: "ranking" or "clicks": what decides; None: "ranking" where clicks can.
+        verdicts: Verdicts by candidate in order of preference, including
+            `softmax_naive`.
+        query: (S,) query of each session of the likelihoods.
+        by: Criterion, "ranking" or "clicks"; None: "ranking" if there are enough
+            clicks.
 
     Returns:
-        The choice; its table has for each candidate the share of pairs in order, the
-        best first, its difference from `softmax_naive` and that difference's error.
+        The choice. Its table has, for each candidate, the share of correctly ordered
+        pairs, its difference from `softmax_naive` and the standard error of the
+        difference. The best candidate comes first.
 
     Raises:
         ValueError: No candidate has finite scores and likelihoods.
@@ -193,7 +196,7 @@ def _why_ranking(
 
 
 def difference(one: Verdict, other: Verdict) -> tuple[float, float]:
-    """Share of pairs in order of one less the other, and its standard error."""
+    """Difference of two shares of correctly ordered pairs, and its standard error."""
     pairs = one.pairs
     total, apart = pairs.sum(), one.concordant - other.concordant
     units = np.count_nonzero(pairs)
@@ -251,13 +254,13 @@ def _by_likelihood(
 
 
 def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
-    """The simplest candidate within one standard error of the most likely.
+    """The simplest candidate within one standard error of the highest likelihood.
 
     The difference d_s of two candidates' log-likelihoods of session s is paired; its
     mean has the standard error sqrt(G / (G - 1) sum_g e_g^2) / S, with e_g the sum of
-    d_s - mean over the sessions of query g of G, for these depend on each other; where
-    there is one query, over single sessions. The rule of one standard error: Breiman et
-    al., Classification and Regression Trees, 1984, section 3.4.3.
+    d_s - mean over the sessions of query g of G, because these depend on each other.
+    With one query, e_g are single sessions. The rule of one standard error is from
+    Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
 
     Args:
         likelihoods: (S,) held-out log-likelihoods by candidate, the simplest first.

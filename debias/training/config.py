@@ -1,4 +1,4 @@
-"""How long and how fast a click model learns; loads no TensorFlow."""
+"""Settings of training; does not load TensorFlow."""
 
 import math
 from dataclasses import dataclass
@@ -13,27 +13,25 @@ FEWEST_STEPS = 10  # of a round, for beginning one costs as much as several step
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long and how fast a model learns.
+    """Settings of the training of a click model.
 
     Attributes:
-        epochs: Passes at most; None: 16, or on a small log as many as `min_steps`
-            steps take.
-        patience: Judgments without a better held-out likelihood after which to stop.
-            A pass is judged at its end, and a long one within.
+        epochs: Largest number of passes; None: 16, or on a small log as many as
+            `min_steps` steps need.
+        patience: Training stops after this many evaluations without a better held-out
+            likelihood. A pass is evaluated at its end, and a long one also within.
         rate: Learning rate of Adam, in (0, 1].
         decay: Decoupled weight decay of the kernels of relevance towers, 0 or more; a
-            step takes rate x decay of them. Tables of places, embeddings, biases and
-            priors do not decay. None: the root of 100,000 / sessions, for the fewer
-            the clicks, the sooner a tower overfits; at most 20, and of F < 136 features
-            20 times the root of F / 136, but at least 1, for towers of few features
-            overfit less.
-        averaging: The weights that are judged, kept and served are averages over a
-            window that grows with training, see `RowWiseAdam`; None: the weights as
-            they are.
-        min_steps: Steps that a fit may take at least where `epochs` is None.
-        batch_size: Sessions a step.
-        seed: Names initial weights, orders and dropout.
-        round: Sessions between two checkpoints, at most.
+            step removes a share of rate x decay. Tables of places, embeddings, biases
+            and priors do not decay. None: the square root of 100,000 / sessions,
+            because towers overfit more with fewer clicks. It is at most 20, and for F <
+            136 features at most 20 times the square root of F / 136, but not below 1.
+        averaging: The weights that are evaluated, kept and served are averages over a
+            window that grows with training, see `RowWiseAdam`. None: no averaging.
+        min_steps: Number of steps that a fit may always take if `epochs` is None.
+        batch_size: Sessions per step.
+        seed: Random seed of initial weights, orders and dropout.
+        round: Largest number of sessions between two checkpoints.
 
     Raises:
         ValueError: A number is out of its range.
@@ -72,7 +70,7 @@ class TrainingConfig:
             raise ValueError(f"averaging must be 0 or more, got {self.averaging}")
 
     def decay_of(self, sessions: int, features: int = WIDE) -> float:
-        """The decay for a log of so many sessions, of items with so many features.
+        """The weight decay for a number of sessions and of features.
 
         >>> TrainingConfig().decay_of(100_000), TrainingConfig().decay_of(25_000)
         (1.0, 2.0)
@@ -91,7 +89,7 @@ class TrainingConfig:
         return min(most, math.sqrt(USUAL / max(sessions, 1)))
 
     def passes(self, sessions: int, usual: int = PASSES) -> int:
-        """Passes at most over a log of so many sessions.
+        """Largest number of passes over a log with this number of sessions.
 
         >>> TrainingConfig(batch_size=100, min_steps=400).passes(1000)
         40
@@ -103,7 +101,7 @@ class TrainingConfig:
         return max(usual, -(-self.min_steps // self._steps(sessions)))
 
     def passes_a_round(self, sessions: int) -> int:
-        """Passes over a small log that are learned, and judged, together."""
+        """Passes over a small log between two evaluations."""
         if self.epochs is not None:
             return 1
         return max(1, FEWEST_STEPS // self._steps(sessions))

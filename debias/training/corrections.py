@@ -1,4 +1,4 @@
-"""Corrections of clicks, by what a log or a file knows of examination."""
+"""Corrections of clicks by propensities from a log or a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ SOME = 200_000  # sessions of a log on disk that propensities are estimated from
 
 @dataclass(frozen=True)
 class Correction:
-    """A correction with the propensities that it needs; a model for `debias.fit`.
+    """A correction and its propensities, as a model for `debias.fit`.
 
     Attributes:
-        name: In `debias.presets.CORRECTIONS`.
-        alpha: (K,) examination of each rank; empty where the correction needs none.
-        beta: (K,) click probability without attraction; None is 0.
+        name: A name in `debias.presets.CORRECTIONS`.
+        alpha: (K,) examination of each rank; empty if the correction needs none.
+        beta: (K,) click probability for attraction 0; None means 0.
         clip: Largest weight.
-        clicks: How many clicks are weighted; 0 where the correction weighs none.
-        effective: Clicks that the weighted ones are worth, (sum w)^2 / sum w^2.
+        clicks: Number of weighted clicks; 0 if the correction uses no weights.
+        effective: Effective number of clicks, (sum w)^2 / sum w^2.
         unclipped: The same without a clip.
     """
 
@@ -41,10 +41,10 @@ class Correction:
     unclipped: float = 0.0
 
     def build(self, layout: Layout, seed: int) -> ClickModel:
-        """A new model for logs of this layout; the seed names its initial weights.
+        """Builds a new model for a layout; `seed` sets its initial weights.
 
         Raises:
-            ValueError: The layout has more ranks than are known.
+            ValueError: The layout has ranks with unknown examination.
         """
         from debias.models.corrections import Known
 
@@ -60,7 +60,7 @@ class Correction:
 
     @property
     def words(self) -> str:
-        """Sums the weights up in words; empty if there are none."""
+        """A sentence on the weights; "" without weights."""
         if not self.clicks:
             return ""
         return (
@@ -77,19 +77,19 @@ def correction(
     clip: float | None = None,
     features: np.ndarray | None = None,
 ) -> Correction:
-    """A correction of the clicks of a log, for `debias.fit`.
+    """Makes a correction of the clicks of a log, for `debias.fit`.
 
     Args:
-        name: In `debias.presets.CORRECTIONS`.
-        log: The log to learn from.
-        known: Propensities, examination of each rank, or the estimator to find it by.
-        clip: Largest weight; None chooses it so that the weighted clicks are worth
-            half of their number, see `debias.propensity.choose_clip`.
-        features: (items, F) of the ranking data, for estimators that read them.
+        name: A name in `debias.presets.CORRECTIONS`.
+        log: The training log.
+        known: Propensities, examination of each rank, or the name of an estimator.
+        clip: Largest weight. None: chosen so that the effective number of clicks is at
+            least half of their number, see `debias.propensity.choose_clip`.
+        features: (items, F) of the ranking data, for estimators that read features.
 
     Raises:
-        ValueError: The correction is unknown; it needs what is not known at some rank;
-            or propensities differ by more than the rank.
+        ValueError: The correction is unknown, needs values that are unknown at some
+            rank, or propensities depend on more than the rank.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [0, 1]])
     >>> found = correction("ips", log, [1.0, 0.25])

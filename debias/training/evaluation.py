@@ -1,4 +1,4 @@
-"""What a trained model is worth on a log: clicks, rankings, clicks to expect."""
+"""Evaluation of a trained model: click metrics, ranking metrics, expected clicks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,18 +36,18 @@ def _silent(share: float) -> None:
 
 @dataclass(frozen=True)
 class Evaluation(Printed):
-    """The scoreboards of a model on a log; they can disagree.
+    """Click and ranking metrics of a model on a log; they can disagree.
 
     Attributes:
         model: Name of the model's class, or of its preset.
-        of: Which sessions these are.
-        sessions: How many.
-        clicks: How well held-out clicks are predicted, each from those above it.
-        ranking: NDCG and MRR against grades with 95% intervals; empty without grades.
-        off_policy: Clicks a session that a new ranking would get, one dict an
-            estimator, with the ranking in words; empty where none can be computed.
-        off_policy_sessions: Sessions that those are estimated from.
-        off_policy_note: Why there is no estimate by propensity, or None.
+        of: Description of the sessions.
+        sessions: Number of sessions.
+        clicks: Metrics of predicted clicks, each predicted from those above it.
+        ranking: NDCG and MRR by grades with 95% intervals; empty without grades.
+        off_policy: Estimated clicks per session of a new ranking, one dict per
+            estimator, with the ranking in words; empty if no estimator applies.
+        off_policy_sessions: Number of sessions used for these estimates.
+        off_policy_note: Reason for the lack of an estimate by propensity, or None.
     """
 
     model: str
@@ -107,26 +107,27 @@ def evaluate(
     of: str = "all sessions",
     progress: Progress = _silent,
 ) -> Evaluation:
-    """Scores a model on a log by clicks, by grades, and by clicks to expect.
+    """Evaluates a model on a log by clicks, by grades, and by expected clicks.
 
-    Clicks and rankings are judged on all sessions; the clicks of another ranking are
-    estimated from at most 100,000 of a log on disk.
+    Click and ranking metrics use all sessions. For a log on disk, the clicks of a new
+    ranking are estimated from at most 100,000 sessions.
 
     Args:
-        model: A trained click model, or what `fit` or `debias.load` of a folder of
-            `debias train` gave.
-        log: Sessions; of what `fit` gave, None takes those that it held out to test,
-            and judges clicks alone.
-        data: Features of the items as they come, and grades where there are any.
-        ranker: The model that serves; needed beside a bare click model whose features
-            are scaled, for it knows the scaling. None: features go in as they are.
-        temperature: Of the policy whose clicks are estimated: a Plackett-Luce draw from
-            the scores, in their standard deviations.
-        clip: Largest weight of a session; None chooses it so that weights are worth
-            a tenth of their number. Estimates say what they are without a clip.
-        examination: Examination probability of each position, to estimate clicks by.
-        name: What to call the model; by default its class.
-        of: Which sessions these are, in words.
+        model: A trained click model, the result of `fit`, or the result of
+            `debias.load` for a folder of `debias train`.
+        log: Sessions. None, for the result of `fit`: its held-out test sessions, with
+            click metrics only.
+        data: Raw features of the items, and grades if there are any.
+        ranker: The ranker of a click model that was trained on scaled features, which
+            holds the scaling. None: the model reads raw features.
+        temperature: Temperature of the new policy, a Plackett-Luce draw from the
+            scores, in standard deviations of the scores.
+        clip: Largest weight of a session. None: chosen so that the effective number of
+            sessions is at least a tenth. Results include the value without a clip.
+        examination: Examination probability of each position, for an estimate of
+            clicks.
+        name: Name of the model; by default that of its class.
+        of: Description of the sessions, in words.
         progress: Called with the share of the work done.
 
     Raises:
@@ -176,7 +177,7 @@ def scoreboards(
     of: str = "all sessions",
     progress: Progress = _silent,
 ) -> Evaluation:
-    """`evaluate` where the scores of the items (items,) are known."""
+    """As `evaluate`, with known scores of the items (items,)."""
     counts = count(log, lambda share: progress(0.1 * share))
     if isinstance(log, ClickLog):
         some = log
@@ -208,10 +209,10 @@ def click_scoreboard(
     scores: np.ndarray,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
-    """How likely the clicks were, each predicted from those above it, and where.
+    """Click metrics: likelihood given the clicks above, and ranks of clicks.
 
-    Of a model that predicts no clicks, only where they would stand in its order. Every
-    number is made of sums over sessions, so that a log on disk is judged by pieces.
+    For a model that does not predict clicks, only the ranks of clicks in its order. All
+    metrics are sums over sessions, so a log on disk is evaluated in pieces.
     """
     reciprocal, clicked = 0.0, 0
     likelihood, shown, happened, predicted = np.zeros((4, log.list_size))
@@ -256,7 +257,7 @@ def conditional_logits(
     data: RankingData,
     batch_size: int = 1024,
 ) -> np.ndarray:
-    """(S, L) logits of each click, given those above it."""
+    """(S, L) logits of each click given the clicks above it."""
     if isinstance(model, Trees):
         return model.place_logits(log, data.features)
     seen, features = shown_only(log, data)
@@ -275,7 +276,7 @@ def conditional_logits(
 def ranking_scoreboard(
     queries: np.ndarray, data: RankingData, scores: np.ndarray
 ) -> list[dict[str, Any]]:
-    """NDCG and MRR over all items of these queries, empty without grades."""
+    """NDCG and MRR over all items of the queries; empty without grades."""
     if data.labels is None:
         return []
     some = data.select(queries)
@@ -290,10 +291,10 @@ def ranking_scoreboard(
 
 
 def score_items(ranker: Callable[[Any], Any], features: np.ndarray) -> np.ndarray:
-    """(items,) scores of features (items, F), in pieces of one compiled size.
+    """(items,) scores of features (items, F), computed in pieces of one size.
 
     Args:
-        ranker: From features (..., F) to scores (...), a Keras model or function.
+        ranker: A Keras model or function from features (..., F) to scores (...).
     """
     if isinstance(ranker, Trees):
         return ranker(features)

@@ -1,4 +1,4 @@
-"""Clicks that a new ranking would get, by all that a log and a model know."""
+"""Estimates of the clicks that a new ranking would get."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Guess = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class NewPolicy:
-    """A ranking whose clicks are estimated, and how, see `debias.evaluate`."""
+    """A new ranking policy and how to estimate its clicks, see `debias.evaluate`."""
 
     temperature: float = 0.5
     clip: float | None = None
@@ -47,19 +47,19 @@ def clicks_to_expect(
     policy: NewPolicy,
     guess: Guess | None = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Estimates of the clicks a session under the new ranking; why one is missing.
+    """Estimates of the clicks per session of a new ranking, and why one is missing.
 
-    Each says in words, as "ranking", which ranking it values: what is drawn from all
-    items of a query, or the shown list in another order.
+    Each estimate describes its ranking in words, as "ranking": draws from all items of
+    a query, or the shown list in another order.
 
     Args:
         log: Sessions in memory.
-        data: All items of its queries. Where it does not tell queries apart, nothing
-            is estimated that asks for what was not shown.
-        scores: (items,) of the new ranking.
-        policy: How it shows them.
-        guess: From numbers of items (n,) to P(click) at each rank (n, L); None leaves
-            out the doubly robust estimate.
+        data: All items of its queries. If it does not distinguish queries, estimators
+            that need unshown items are left out.
+        scores: (items,) scores of the new ranking.
+        policy: The new policy.
+        guess: Function from item numbers (n,) to predicted P(click) at each rank (n,
+            L). None leaves out the doubly robust estimate.
     """
     drawn = (
         "items drawn by their scores from all of the query (Plackett-Luce, temperature "
@@ -126,13 +126,14 @@ def guessed_by(
     data: RankingData,
     ranks: int,
 ) -> Guess | None:
-    """Clicks as a model guesses them, of items alone at each rank; None if it cannot.
+    """Function that predicts clicks of items alone at each rank; None if impossible.
 
     Args:
-        model: A click model; those that predict no clicks, and trees, guess none.
-        preprocess: What features pass first.
-        data: The items, with features as they come.
-        ranks: L.
+        model: A click model. The result is None for trees and for models that do not
+            predict clicks.
+        preprocess: Layer applied to the features first.
+        data: The items, with raw features.
+        ranks: L, the number of ranks.
     """
     if isinstance(model, Trees) or not model.predicts_clicks:
         return None

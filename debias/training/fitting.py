@@ -1,4 +1,4 @@
-"""Fitting a click model to a log, in a way that survives a kill.
+"""Fits a click model to a log, with checkpoints that survive a kill.
 
 A fit runs in rounds of at most half a million sessions and writes a checkpoint after
 each: weights, optimiser, random state, and the best weights so far. Started again, it
@@ -54,19 +54,21 @@ _held = 0  # bytes that they may hold now, in this process
 
 @dataclass(frozen=True)
 class Fitted(Printed):
-    """What a fit came to.
+    """The result of a fit.
 
     Attributes:
         model: The click model, with its best weights.
-        ranker: The relevance-only model that serves: raw features in, scores out.
-        log_likelihood: Mean over held-out sessions, in nats, of the weights kept.
-        epoch: The pass that they are from, from 1: its end, or where it is long, one
-            of the places within it where it was judged.
-        history: Of each pass, its number from 1, the training loss and the held-out
-            log-likelihood; on a small log, of the last of every few passes.
-        sessions: Trained on by this process, passes counted; the rest was done before.
-        prepared: What it learned from, was judged by, and may be tested on.
-        at_end: Whether the last pass allowed was the best.
+        ranker: The ranker, from raw features to scores.
+        log_likelihood: Held-out log-likelihood of the kept weights, in nats per
+            session.
+        epoch: The pass (from 1) of the kept weights: from its end or, in a long pass,
+            from an evaluation within.
+        history: Number (from 1), training loss and held-out log-likelihood of each
+            pass; on a small log, only of the last of every few passes.
+        sessions: Sessions that this process trained on, over all passes; a resumed fit
+            did the rest earlier.
+        prepared: Training, validation and test sessions.
+        at_end: Whether the last allowed pass was the best.
     """
 
     model: ClickModel
@@ -90,10 +92,10 @@ class Fitted(Printed):
 
     @cached_property
     def examination(self) -> tuple[float | None, ...] | None:
-        """Examination at each rank over rank 1, None at ranks that held-out lists lack.
+        """Examination relative to rank 1; None at ranks that held-out lists lack.
 
-        It is the mean click probability of the shown items at the rank, each alone. Of
-        a model that predicts no click nothing is known.
+        It is the mean click probability of the shown items at the rank, each item
+        alone. It is unknown for a model that does not predict clicks.
         """
         judges = self.prepared.validation
         if not self.model.predicts_clicks:
@@ -104,7 +106,7 @@ class Fitted(Printed):
 
     @property
     def note(self) -> str:
-        """What to try next, or nothing."""
+        """Advice on what to try next, or ""."""
         likely = [each["log_likelihood"] for each in self.history]
         if not (self.at_end and still_rising(likely)):
             return ""
@@ -116,10 +118,10 @@ class Fitted(Printed):
 
 
 def still_rising(likelihoods: Sequence[float]) -> bool:
-    """Whether the last quarter of the passes brought more than a twentieth of all.
+    """Whether the last quarter of the passes gave over a twentieth of the total gain.
 
-    Averaged weights creep on for ever; then the last pass is the best, and no more
-    passes are worth their time. After one judgment nothing is known: true.
+    Averaged weights improve slowly for ever, so the last pass is often the best
+    although more passes would not pay. After one evaluation the result is True.
 
     Args:
         likelihoods: Held-out log-likelihood after each pass.
@@ -135,10 +137,11 @@ def still_rising(likelihoods: Sequence[float]) -> bool:
 
 
 def collect(log: ClickLog, data: RankingData) -> None:
-    """Frees what the datasets of a log hold, once all since the last time is large.
+    """Frees the memory of datasets of a log, once it is large.
 
-    A dataset of TensorFlow is a cycle that holds copies of features and log. To look
-    for cycles takes up to a second in a large process, so that it waits for `LARGE`.
+    A TensorFlow dataset is a reference cycle that holds copies of features and log. A
+    search for cycles takes up to a second in a large process, so it waits until
+    `LARGE`.
     """
     global _held
     _held += data.features.nbytes + sum(v.nbytes for v in log.columns().values())
@@ -179,26 +182,26 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
 ) -> Fitted:
-    """Fits a click model to a log and keeps the weights of the best pass.
+    """Fits a click model to a log and keeps the best weights.
 
     Args:
-        model: A new click model, of the same seed each time a fit is started again; or
-            the name of one of `debias.presets`, a `correction` of clicks, or `Targets`.
+        model: A new click model; a name in `debias.presets`; a `correction` of clicks;
+            or `Targets`. To resume a fit, give a model with the same seed.
         log: Sessions, in memory or on disk.
-        data: Features of the items as they come; they are scaled here.
-        validation: Sessions to judge each pass by, of the same items. None: a tenth of
+        data: Raw features of the items; `fit` scales them.
+        validation: Sessions of the same items to evaluate each pass. None: a tenth of
             the queries is held out for that, and another tenth for `evaluate`.
-        config: How long and how fast.
-        preprocess: The layer that raw features pass first. None: a `Standardize`
-            adapted to the features of the shown items.
+        config: Settings of the training.
+        preprocess: Layer applied to raw features. None: a `Standardize` adapted to the
+            features of the shown items.
         weight: (S, L) weight of each cell in the loss, such as the `weight` of
-            `debias.propensity.policy_weights`; goes with `validation`.
+            `debias.propensity.policy_weights`; needs `validation`.
         checkpoint: File to write after each round, and to resume from if it exists.
         progress: Called with sessions done since the last call.
 
     Raises:
         ValueError: A number of `config` is out of range, the log is too small to hold
-            sessions out, the loss became infinite or nan, or the checkpoint is that of
+            sessions out, the loss became infinite or nan, or the checkpoint belongs to
             another model or version.
 
     >>> import simulators
@@ -253,23 +256,24 @@ def fit_prepared(
     progress: Callable[[int], None] = lambda sessions: None,
     report: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
 ) -> Fitted:
-    """`fit` on a log that was made ready by `prepare`.
+    """As `fit`, on a log prepared by `prepare`.
 
-    Held-out sessions judge at the end of each pass, and within a long one whenever
-    `OFTEN` times as many were learned, for their likelihood need not rise to its end.
+    Held-out sessions evaluate the weights at the end of each pass. In a long pass they
+    also do so after every `OFTEN` times as many training sessions, because the
+    likelihood may fall within a pass.
 
-    Inside the scope of `debias.engine.distributed.join` the processes train together,
-    with the result of one: each step's batch is theirs together, process 0 writes the
-    checkpoint, and all of them read it.
+    Inside the scope of `debias.engine.distributed.join`, all processes train together
+    and share each batch, with the result of one process. Process 0 writes the
+    checkpoint, and all processes read it.
 
     Args:
         model: As for `fit`.
-        prepared: Of `prepare`.
-        config: How long and how fast.
+        prepared: Result of `prepare`.
+        config: Settings of the training.
         checkpoint: File to write after each round, and to resume from if it exists.
-        progress: Called with sessions done since the last call; those of passes that
-            were skipped and of rounds done before an interruption count as well.
-        report: Called after each pass with its number from 0 and its metrics.
+        progress: Called with the number of sessions since the last call, including
+            those of skipped passes and of rounds before an interruption.
+        report: Called after each pass with its number (from 0) and its metrics.
 
     Raises:
         ValueError: As `fit` does.
@@ -302,10 +306,10 @@ def reads_targets(model: ClickModel | Correction | Targets | str) -> bool:
 
 
 def check_reads(model: ClickModel, kinds: Kinds | None) -> None:
-    """Does nothing if the towers of a model can read features of these kinds.
+    """Checks that the towers of a model can read features of these kinds.
 
     Raises:
-        ValueError: There are categories, and no tower has a layer that embeds them.
+        ValueError: There are categories, but no tower has a layer that embeds them.
     """
     names = [each.name for each in kinds or () if each.coded]
     if names and not any(isinstance(e, Features) for e in model._flatten_layers()):
@@ -498,10 +502,10 @@ def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWi
 
 
 def decaying(model: ClickModel) -> list[Any]:
-    """The variables that decay: kernels of layers outside bias towers and priors.
+    """The variables with weight decay: kernels outside bias towers and priors.
 
-    Of a linear tower, the vectors of categories decay as well. Else they would make up
-    for the kernel behind them, and categories outweigh numbers.
+    In a linear tower, the vectors of categories decay as well. Otherwise they would
+    compensate for the decay of the kernel, and categories would outweigh numbers.
 
     >>> from debias.layers import BiasTower, Tower
     >>> from debias.models import Product
@@ -530,7 +534,7 @@ def _linear_vectors(layer: Any) -> list[Any]:
 
 
 class Diverged(ValueError):
-    """A loss or likelihood is nan or infinite."""
+    """Raised if a loss or likelihood is nan or infinite."""
 
 
 def _diverged(what: str, epoch: int, step: str, config: TrainingConfig) -> Diverged:

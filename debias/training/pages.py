@@ -1,4 +1,4 @@
-"""Results as one self-contained HTML page; the diagnosis shares its looks."""
+"""Results as a self-contained HTML page, in the style of the diagnosis."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,13 +37,13 @@ EXPLAINED = {  # names that a table may show, with or without a cutoff such as @
 
 
 class Figure(NamedTuple):
-    """A drawing of a page.
+    """A figure of a page.
 
     Attributes:
         title: Its heading.
-        about: What it shows, in a sentence, which a screen reader reads in its place.
+        about: A sentence on what it shows, also the text for screen readers.
         drawings: Pairs of a name of `WIDTHS` and inline SVG of that width.
-        legend: The CSS variable of each label's colour.
+        legend: CSS variable of each label's colour.
     """
 
     title: str
@@ -53,7 +53,7 @@ class Figure(NamedTuple):
 
 
 def environment(package: str = "debias.training") -> "Environment":
-    """Templates of a package over those of this one; all values are escaped."""
+    """Template environment of a package; it escapes all values."""
     import jinja2
 
     loaders = [jinja2.PackageLoader(each) for each in (package, "debias.training")]
@@ -78,11 +78,11 @@ def page(
     """One HTML page: no script, no font, nothing from a network.
 
     Args:
-        title: What it is of, such as the name of a log.
-        headline: What was found, in a sentence.
-        words: Further sentences, a paragraph each.
-        sections: Titles, and rows with the same keys.
-        figures: They stand before the tables.
+        title: Title, such as the name of a log.
+        headline: The main result in a sentence.
+        words: Further paragraphs.
+        sections: Titles, each with rows that have the same keys.
+        figures: Figures, placed before the tables.
 
     >>> made = page("a.csv", "naive", [], [("Passes", [{"loss": 0.5}])])
     >>> "<h2>Passes</h2>" in made and "<td>0.5</td>" in made
@@ -102,7 +102,7 @@ def page(
 
 
 def explained(tables: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
-    """What the names in the heads and cells of tables mean, where they are known.
+    """Explanations of the known names in the heads and cells of tables.
 
     >>> explained([[{"metric": "ndcg@5", "value": 0.5}]])["ndcg"][:4]
     'Gain'
@@ -118,7 +118,7 @@ def explained(tables: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
 
 
 def code(words: str) -> "Markup":
-    """A sentence as HTML whose `words` and --options are code.
+    """A sentence as HTML, with `words` and --options as code.
 
     >>> str(code("try `a<b` (--rate)"))
     'try <code>a&lt;b</code> (<code>--rate</code>)'
@@ -130,7 +130,7 @@ def code(words: str) -> "Markup":
 
 
 def text(value: Any) -> str:
-    """A value in a cell: five digits, four decimals below .1, nothing for None.
+    """Text of a cell: five digits, four decimals below .1, "" for None.
 
     >>> text(0.123456), text(0.00072841), text(2e-6), text(None), text(3)
     ('0.12346', '0.0007', '2e-06', '', '3')
@@ -145,7 +145,7 @@ def text(value: Any) -> str:
 
 
 def head(name: str) -> str:
-    """What a column is called.
+    """Head of a column.
 
     >>> head("log_likelihood")
     'log likelihood'

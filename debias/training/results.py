@@ -1,4 +1,4 @@
-"""Results that print well: a table in a terminal, HTML in a notebook."""
+"""Results that print as tables in a terminal and as HTML in a notebook."""
 
 from collections.abc import Iterator, Sequence
 from io import StringIO
@@ -14,18 +14,18 @@ SHORT = 24  # letters of a name that no table breaks
 
 
 class Printed:
-    """Base of results: a subclass says what it came to, by `sections` and `words`."""
+    """Base class of results; subclasses define `sections` and `words`."""
 
     def sections(self) -> Iterator[Section]:
         """Titles and rows of the tables."""
         raise NotImplementedError
 
     def words(self) -> str:
-        """A sentence or two on what was found."""
+        """One or two sentences on the result."""
         return ""
 
     def report(self, path: str | Path, title: str = "") -> None:
-        """Writes the result as one self-contained HTML page, whole or absent."""
+        """Writes the result atomically as a self-contained HTML page."""
         name = type(self).__name__
         made = page(title or "debias", name, [self.words()], list(self.sections()))
         with atomic_write(path) as aside:
@@ -66,10 +66,10 @@ class Printed:
 
 
 def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator[Any]:
-    """The rows as a table that the console has room for, or one row a table.
+    """Tables of the rows that fit the console.
 
-    One row that is wider than the screen stands as lines of a name and a value; so do
-    several, where the screen is too narrow for their numbers.
+    A single row that is wider than the screen becomes lines of name and value. So do
+    several rows if the screen is too narrow for their numbers.
     """
     made, wide = table(title, rows), console.options.update(width=1_000)
     if len(rows) == 1:
@@ -88,7 +88,7 @@ def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
-    """Rows with the same keys as a rich table; numbers stand to the right.
+    """Rows with the same keys as a rich table, with numbers right-aligned.
 
     >>> table("Clicks", [{"metric": "ndcg", "value": 0.5}]).row_count
     1

@@ -1,8 +1,8 @@
-"""The choice of a model: candidates are tried, and held-out clicks decide.
+"""Model selection by held-out clicks.
 
-By default they are judged by how they rank. All candidates learn from a small part of
-the log, the best few from a larger one, and the winner from all of it: successive
-halving, Jamieson and Talwalkar, Non-stochastic Best Arm Identification and
+By default, candidates are compared by their rankings. All candidates are trained on a
+small part of the log, the best few on a larger part, and the winner on the whole log:
+successive halving, Jamieson and Talwalkar, Non-stochastic Best Arm Identification and
 Hyperparameter Optimization, AISTATS 2016.
 """
 
@@ -56,11 +56,11 @@ CANDIDATES = tuple(name for name in CHOSEN if PRESETS[name].predicts_clicks)
 
 @dataclass(frozen=True)
 class Selected(Printed):
-    """Which model was chosen, and its fit on all sessions.
+    """The chosen model and its fit on all sessions.
 
     Attributes:
-        choice: Which, why, and what every candidate got.
-        fitted: The chosen model, trained on all that is not held out.
+        choice: The choice, its reason, and the results of every candidate.
+        fitted: The chosen model, trained on all sessions that are not held out.
     """
 
     choice: Choice
@@ -84,23 +84,23 @@ def select(
     preprocess: keras.layers.Layer | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
 ) -> Selected:
-    """Tries the candidates, chooses by held-out clicks, and fits the one chosen.
+    """Tries candidates, chooses one by held-out clicks, and fits it.
 
     Args:
         log: Sessions, in memory or on disk.
-        data: Features of the items as they come.
-        by: "ranking": by how candidates order items that were examined alike, see
-            `debias.training.choose_ranking`; "clicks": by the likelihood of clicks, for
-            those who want click probabilities.
-        candidates: Names of `debias.presets`, the one to prefer first; None: those of
+        data: Raw features of the items.
+        by: "ranking": by the order of items with equal examination, see
+            `debias.training.choose_ranking`. "clicks": by the likelihood of clicks, if
+            you need click probabilities.
+        candidates: Names in `debias.presets`, in order of preference; None: those of
             `debias.training.candidates`.
-        config: How long and how fast models learn.
+        config: Settings of the training.
         preprocess: As for `fit`.
         progress: Called with sessions done since the last call.
 
     Raises:
-        ValueError: As `fit` does; a candidate is unknown, or predicts no clicks where
-            these decide; or no candidate learned.
+        ValueError: As for `fit`; a candidate is unknown; a candidate does not predict
+            clicks but `by` is "clicks"; or no candidate could be trained.
     """
     config = TrainingConfig() if config is None else config
     prepared = prepare(log, data, config.seed, preprocess)
@@ -109,10 +109,10 @@ def select(
 
 
 def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
-    """The candidates for a log, the one to prefer first.
+    """The candidates for a log, in order of preference.
 
-    Where there are few queries to learn from, models whose relevance is linear in the
-    features come first, for towers overfit there.
+    With few training queries, models with linear relevance come first, because towers
+    overfit.
     """
     if by == "clicks":
         return CANDIDATES
@@ -124,7 +124,7 @@ def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
 def trial_sessions(
     prepared: Prepared, config: TrainingConfig, by: By = "ranking"
 ) -> int:
-    """Upper bound of the sessions that `try_all` learns from, over all passes."""
+    """Upper bound on the sessions that `try_all` trains on, over all passes."""
     count = len(candidates_of(prepared, by))
     if by == "clicks":
         learned = min(TRIAL, len(prepared.train.log))
@@ -148,13 +148,13 @@ def try_all(
     progress: Callable[[int], None] = lambda sessions: None,
     by: By = "ranking",
 ) -> Choice:
-    """Fits the candidates to parts of the log; which to take.
+    """Fits the candidates to parts of the log and returns the choice.
 
     Args:
-        prepared: Of `prepare`.
-        config: Of the fit to come.
+        prepared: Result of `prepare`.
+        config: Settings of the final fit.
         candidates: As for `select`.
-        folder: Where each candidate's verdict is kept, to resume from; None: nowhere.
+        folder: Folder for each candidate's verdict, to resume from; None: none is kept.
         progress: Called with sessions done since the last call.
         by: As for `select`.
     """

@@ -1,4 +1,4 @@
-"""What a model learns from, is judged by and is tested on; features, scaled."""
+"""Training, validation and test sessions, and scaled features."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,18 +22,18 @@ LAYOUT = ("row", "column", "device", "context")
 
 
 class Part(NamedTuple):
-    """Sessions in memory and the features of their items, as the model reads them."""
+    """Sessions in memory and the preprocessed features of their items."""
 
     log: ClickLog
     data: RankingData
 
 
 class Learners(NamedTuple):
-    """Sessions to learn from, in memory or on disk, and the features of their items.
+    """Training sessions, in memory or on disk, and the features of their items.
 
     Attributes:
         log: The sessions.
-        data: Ranking data whose items the log names; features as the model reads them.
+        data: Ranking data with the log's items and preprocessed features.
         weight: (S, L) weight of each cell in the loss, or None.
     """
 
@@ -43,18 +43,18 @@ class Learners(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A log made ready for training.
+    """A log prepared for training.
 
     Attributes:
-        train: Sessions to learn from, in memory or on disk.
-        validation: Sessions to judge a pass, and candidates, by; in memory.
-        test: Sessions that nothing is chosen by; None where the caller keeps them.
-        held_out_by: What the parts were split by: "query", "session" or "caller".
+        train: Training sessions, in memory or on disk.
+        validation: Sessions for comparing passes and candidates, in memory.
+        test: Sessions that no choice uses; None if the caller keeps them.
+        held_out_by: Unit of the split: "query", "session" or "caller".
         layout: The layout columns of the log and their largest ids.
-        preprocess: The layer that raw features pass before the model reads them.
-        feature_names: Names of the features in order; None where they have none.
+        preprocess: The layer applied to raw features.
+        feature_names: Names of the features in order; None if they have none.
 
-    What the features are stands in `layout.kinds`, with the vocabularies of `train`.
+    `layout.kinds` has the kinds of the features, with the vocabularies of `train`.
     """
 
     train: Learners
@@ -67,7 +67,7 @@ class Prepared(NamedTuple):
 
     @property
     def features(self) -> int:
-        """F, how many columns the features of an item have before they are scaled."""
+        """F, the number of raw feature columns of an item."""
         names = self.feature_names
         return self.train.data.feature_count if names is None else len(names)
 
@@ -79,14 +79,14 @@ def prepare(
     preprocess: keras.layers.Layer | None = None,
     targets: bool = False,
 ) -> Prepared:
-    """Holds sessions out and scales the features of the items that are shown.
+    """Holds sessions out and scales the features of the shown items.
 
     Args:
         log: All sessions, in memory or on disk.
-        data: Features of the items, as they come.
-        seed: Names the split.
-        preprocess: The layer that scales features; None: a `Standardize` that takes
-            mean and deviation from the features.
+        data: Raw features of the items.
+        seed: Random seed of the split.
+        preprocess: Layer that scales features. None: a `Standardize` with the mean and
+            deviation of the features.
         targets: Whether the model reads the targets of the log.
 
     Raises:
@@ -130,9 +130,10 @@ def _stores(stream: Stream, name: str) -> bool:
 def held_out(
     log: ClickLog, seed: int, fractions: tuple[float, float, float] = PARTS
 ) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
-    """Training, validation and test sessions, and by what they were split.
+    """Training, validation and test sessions, and the unit of the split.
 
-    No query is in two parts ("query"), unless there are fewer than 50 ("session").
+    The unit is "query", so no query is in two parts. It is "session" if there are fewer
+    than 50 queries.
 
     Raises:
         ValueError: A part would be empty.
@@ -148,7 +149,7 @@ def held_out(
 
 
 def not_learned(log: ClickLog, seed: int) -> np.ndarray:
-    """(S,) bool, the sessions that `held_out` judges and tests by.
+    """(S,) bool, the validation and test sessions of `held_out`.
 
     >>> log = ClickLog([0] * 10, [[0, 1]] * 10, [[1, 0]] * 10)
     >>> int(not_learned(log, seed=0).sum())
@@ -164,16 +165,17 @@ def not_learned(log: ClickLog, seed: int) -> np.ndarray:
 def held_out_of_stream(
     stream: Stream, queries: int, seed: int
 ) -> tuple[tuple[Stream, ClickLog, ClickLog], str]:
-    """The split of `held_out` for a log on disk; few held-out sessions are read.
+    """The split of `held_out` for a log on disk, with a sample of held-out sessions.
 
-    The parts are those of `held_out` where every query was asked. Where there are fewer
-    than 50, each session is put in a part by a draw. At most 250,000 sessions to judge
-    by and as many to test by are drawn from 48 row groups, so that a fit begins soon.
+    The parts equal those of `held_out` if every query occurs. With fewer than 50
+    queries, each session is assigned to a part at random. At most 250,000 validation
+    sessions and as many test sessions are drawn from 48 row groups, so that a fit
+    starts quickly.
 
     Args:
         stream: All sessions.
-        queries: How many queries there are, asked or not.
-        seed: Of the draws.
+        queries: Number of queries, including those without sessions.
+        seed: Random seed of the draws.
     """
     by = "query" if queries >= FEW else "session"
     part = np.zeros(queries, np.int8)
@@ -207,7 +209,7 @@ def held_out_of_stream(
 
 
 def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
-    """The log with the shown items numbered afresh, and features of these alone.
+    """The log with its shown items renumbered, and the features of these items.
 
     >>> data = RankingData([[0.0], [1.0], [2.0]], None, [0, 3])
     >>> log, features = shown_only(ClickLog([0], [[2, 0]], [[1, 0]]), data)
@@ -228,15 +230,15 @@ def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
 def vocabulary(
     features: np.ndarray, kinds: Features | None, train: ClickLog | Stream
 ) -> Features | None:
-    """Features with the vocabularies that training sessions show.
+    """Features with the vocabularies of the training sessions.
 
-    A value that they show less than `debias.data.kinds.RARE` times is out of
-    vocabulary. Of sessions on disk, all items count as shown often enough.
+    A value with fewer than `debias.data.kinds.RARE` impressions is out of vocabulary.
+    For sessions on disk, all values are kept.
 
     Args:
         features: (items, F) of all items.
-        kinds: What they are; None: numbers alone, which have none.
-        train: The sessions to learn from.
+        kinds: Kinds of the features; None if all are numbers, which have no vocabulary.
+        train: The training sessions.
     """
     if kinds is None:
         return None
@@ -253,15 +255,15 @@ def standardized(
     train: ClickLog | Stream | None = None,
     coded: Features | None = None,
 ) -> tuple[keras.layers.Layer, RankingData]:
-    """Scaled features as ranking data of one query, and the layer that scales them.
+    """Scaled features as ranking data of one query, and the layer that scaled them.
 
     Args:
-        features: (items, F) as they come.
-        layer: Scales them; None: a `Standardize` adapted to them.
-        kinds: What they are; None: numbers alone.
-        train: The sessions to learn from, whose items the layer is adapted to; None, or
+        features: (items, F) raw features.
+        layer: Layer that scales them; None: a `Standardize` adapted to them.
+        kinds: Kinds of the features; None if all are numbers.
+        train: The training sessions, to whose items the layer is adapted. None, or
             sessions on disk: all items.
-        coded: What they are as they come, where `kinds` has other vocabularies.
+        coded: Kinds of the raw features, if `kinds` has other vocabularies.
     """
     if layer is None:
         shown = None

@@ -1,4 +1,4 @@
-"""What targets of a log are worth, for `debias.fit` and `debias train`."""
+"""Worth and levels of targets, for `debias.fit` and `debias train`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,13 @@ from debias.models.builders import multi_target
 
 @dataclass(frozen=True)
 class Targets:
-    """The preset "multi_target" with other worths or levels; `debias.fit` takes it.
+    """The preset "multi_target" with custom worths or levels, for `debias.fit`.
 
     Attributes:
-        worth: What a click, under "click", and each level that a target passes are
-            worth; empty: each level 1, a click by itself nothing.
-        levels: What targets must pass, by name, rising; of those left out, 0.
+        worth: Worth of a click ("click") and of each passed level of a target, by name.
+            Empty: 1 for each level and 0 for a click.
+        levels: Increasing levels that targets must exceed, by name; absent targets have
+            the level 0.
 
     >>> from debias.data import ClickLog
     >>> from debias.data.layout import layout_of
@@ -29,9 +30,9 @@ class Targets:
     levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def build(self, layout: Layout, seed: int) -> ClickModel:
-        """A new model for logs of this layout; the seed names its initial weights.
+        """Builds a new model for a layout; `seed` sets its initial weights.
 
         Raises:
-            ValueError: The log has no target, or a name, worth or level is wrong.
+            ValueError: The log has no target, or a name, worth or level is invalid.
         """
         return multi_target(layout, seed, self.worth or None, self.levels)

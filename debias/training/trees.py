@@ -1,4 +1,4 @@
-"""Fitting trees to a log: the likelihood of its clicks, or its judgments."""
+"""Fits boosted trees to a log, by click likelihood or by judgments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from debias.training.splits import held_out, vocabulary
 
 @dataclass(frozen=True)
 class FittedTrees(Printed):
-    """What a fit of trees came to.
+    """The result of a fit of trees.
 
     Attributes:
-        model: The trees, click model and ranker in one.
-        log_likelihood: Mean over held-out sessions, in nats.
-        test_log_likelihood: The same over sessions that nothing was chosen by.
-        rounds: Trees kept.
-        history: Held-out log-likelihood of an impression after each round.
-        sessions: Counts of those to learn from, to judge by and to test on.
+        model: The trees, which are both click model and ranker.
+        log_likelihood: Held-out log-likelihood, in nats per session.
+        test_log_likelihood: The same for sessions that no choice used.
+        rounds: Number of trees kept.
+        history: Held-out log-likelihood per impression after each round.
+        sessions: Numbers of training, validation and test sessions.
         held_out_by: "query" or "session".
     """
 
@@ -40,7 +40,7 @@ class FittedTrees(Printed):
 
     @property
     def ranker(self) -> Trees:
-        """The trees."""
+        """The trees, as a ranker."""
         return self.model
 
     def sections(self) -> Any:
@@ -62,22 +62,22 @@ def fit_trees(
 ) -> FittedTrees:
     """Fits a ranker of boosted trees to clicks.
 
-    A product model whose relevance is a sum of trees: examination starts from what the
-    log tells of it, and takes a step of EM after each tree. Or LambdaMART on judgments
-    of the log. Sessions are held out as by `debias.fit`.
+    It fits a product model with a sum of trees as relevance. Examination starts at an
+    estimate from the log, and an EM step updates it after each tree. Alternatively, it
+    trains LambdaMART on judgments of the log. Sessions are held out as in `debias.fit`.
 
     Args:
-        log: Sessions; one on disk is read into memory, where it is counted.
-        data: Features of the items as they come.
-        config: How trees grow.
+        log: Sessions. A log on disk is read into memory and counted.
+        data: Raw features of the items.
+        config: Settings of the trees.
         progress: Called with rounds done since the last call.
-        judged: Whether to rank by LambdaMART, of LightGBM, on the grades that
-            `debias.propensity.judge` gives; the trees predict no click. Grades of few
-            impressions are drawn to their prior, and need no weight beside it.
+        judged: Whether to train LightGBM's LambdaMART on grades from
+            `debias.propensity.judge`. Such trees do not predict clicks. Grades need no
+            weights, because those from few impressions are shrunk towards their prior.
 
     Raises:
-        ValueError: The log is too small to hold sessions out, or has no click; or
-            judgments are asked of a log that tells no examination.
+        ValueError: The log is too small to hold sessions out, has no click, or, for
+            judgments, does not identify examination.
         ModuleNotFoundError: The extra `trees` is not installed.
 
     >>> import simulators
@@ -186,7 +186,7 @@ def _lambdamart(
 
 
 def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
-    """Counts by item, whatever it was asked by, and place."""
+    """Counts by item and place, summed over queries."""
     counted = cells(log, "all", places(log, list_size))
     assert counted.names is not None
     row = np.searchsorted(shown, counted.names.item)[counted.pair]
@@ -194,7 +194,7 @@ def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
 
 
 def start_of(log: ClickLog, devices: int) -> np.ndarray:
-    """(K,) examination of each place that the log tells; else by click rates."""
+    """(K,) initial examination of each place, by click rates if not identified."""
     clicks = log.click.sum(axis=0)
     shown = np.maximum(log.mask.sum(axis=0), 1)
     rate = np.maximum(clicks / shown, 1e-3)
