@@ -160,6 +160,17 @@ def weighted(world: World) -> World:
     return world._replace(train=world.train._replace(weight=weight))
 
 
+def omitted(world: World) -> World:
+    """Every second feature is in no split; the order of the log knows them all."""
+
+    def halved(split: Split) -> Split:
+        data = split.data
+        return split._replace(data=replace(data, features=data.features[:, ::2]))
+
+    train, validation, test = map(halved, world.splits)
+    return world._replace(train=train, validation=validation, test=test)
+
+
 def clicked(world: World) -> World:
     """The sessions with a click; the test log keeps all of them."""
 
@@ -351,6 +362,10 @@ LEARNERS: Mapping[str, Learner] = {
     "mixture_clicked": Learner(BUILDERS["mixture"], clicked),
     "product_weighted": Learner(BUILDERS["product"], weighted),
     "product_linear_weighted": Learner(BUILDERS["product_linear"], weighted),
+    "product_omitted": Learner(BUILDERS["product"], omitted),
+    "product_omitted_weighted": Learner(
+        BUILDERS["product"], lambda world: weighted(omitted(world))
+    ),
     "disentangled": Learner(disentangled),
     "per_item": Learner(per_item, numbered),
     "ips_dcm_softmax": Learner(

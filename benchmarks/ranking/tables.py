@@ -119,7 +119,8 @@ LOGGED = {
 """From always the best first over any order to always the worst first."""
 CONFOUNDED = (
     *("naive", BASELINE, "product", "product_weighted", "product_linear"),
-    *("product_linear_weighted", "disentangled", "per_item", "listwise"),
+    *("product_linear_weighted", "product_omitted", "product_omitted_weighted"),
+    *("disentangled", "per_item", "listwise"),
 )
 
 

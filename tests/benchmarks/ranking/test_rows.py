@@ -158,6 +158,14 @@ def test_every_row_of_a_table_can_be_built():
     assert rows - {"logging", "ceiling", "auto"} <= set(BUILT)
 
 
+def test_omitted_features_are_missing_everywhere(mixed):
+    seen = BUILT["product_omitted_weighted"].view(mixed)
+    for whole, half in zip(mixed.splits, seen.splits, strict=True):
+        np.testing.assert_array_equal(half.data.features, whole.data.features[:, ::2])
+        assert half.log is whole.log
+    assert seen.train.weight is not None and mixed.train.weight is None
+
+
 def test_rows_that_drop_sessions_without_clicks_keep_the_test_log(mixed):
     seen = BUILT["mixture_clicked"].view(mixed)
     some = mixed.train.log.click.any(axis=1)
