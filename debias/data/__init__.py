@@ -1,7 +1,7 @@
-"""Ranking data and click logs. NumPy and Arrow only.
+"""Ranking data and click logs, in NumPy and Arrow.
 
-`ClickLog.open` and `ClickLog.write` handle logs that fit a machine; `read_batches`,
-`shuffled_batches` and `Stream` read those that do not.
+`ClickLog.open` and `ClickLog.write` handle logs that fit into memory. `read_batches`,
+`shuffled_batches` and `Stream` read larger logs.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Arrow arrays of any layout in the one that the readers know, and what is wrong."""
+"""Converts Arrow arrays of any layout to a standard one, and finds faulty entries."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,16 @@ from debias.data.text import quoted
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether values of this type are lists, of whatever layout."""
+    """Whether values of this type are lists, in any layout."""
     tests = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
     return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """The array in the layout that all others are read from, its values the same.
+    """The array with equal values in the standard layout.
 
-    Dictionaries and runs are written out, views and large text become text, and bytes
-    become text where they are UTF-8.
+    Dictionaries and runs are decoded, views and large text become text, and bytes
+    become text if they are UTF-8.
     """
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -43,7 +43,7 @@ def plain(array: pa.Array) -> pa.Array:
 
 
 def whole(array: pa.Array) -> pa.Array:
-    """Text of whole numbers that a data frame wrote with a fraction, as numbers.
+    """Converts text such as 1.0, which data frames write for whole numbers, to numbers.
 
     >>> whole(pa.array(["1.0", None])).to_pylist(), whole(pa.array(["1"])).to_pylist()
     ([1.0, None], ['1'])
@@ -59,9 +59,9 @@ def whole(array: pa.Array) -> pa.Array:
 
 
 def whole_with_gaps(array: pa.Array) -> pa.Array:
-    """Fractions as whole numbers where all are, and some are missing.
+    """Converts floats to whole numbers if all are whole and some are missing.
 
-    A data frame has no whole numbers with gaps, and makes fractions of them.
+    Data frames turn whole numbers with missing values into floats.
 
     >>> whole_with_gaps(pa.array([7.0, None])).to_pylist()
     [7, None]
@@ -80,7 +80,7 @@ def whole_with_gaps(array: pa.Array) -> pa.Array:
 
 
 def whole_names(array: pa.Array) -> pa.Array:
-    """Names with 7.0 as 7: what a data frame writes of whole numbers with gaps.
+    """Names with 7.0 replaced by 7, which data frames write if values are missing.
 
     >>> whole_names(pa.array(["7.0", "007.0", "v1.0", "7.5", None])).to_pylist()
     ['7', '007.0', 'v1.0', '7.5', None]
@@ -93,7 +93,7 @@ def whole_names(array: pa.Array) -> pa.Array:
 
 
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column in one piece, as `plain` has it."""
+    """A column as one array in the standard layout."""
     if isinstance(column, pa.ChunkedArray):
         pieces = [plain(chunk) for chunk in column.chunks]
         pieces = pieces or [pa.nulls(0, column.type)]
@@ -102,7 +102,7 @@ def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def first_no_text(array: pa.Array) -> int | None:
-    """The first entry with text that is no UTF-8; None if there is none."""
+    """The first entry whose text is not UTF-8; None if there is none."""
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
@@ -115,7 +115,7 @@ def _validate(array: pa.Array) -> None:
 
 
 def bytes_of(array: pa.Array, entry: int) -> str:
-    """An entry that is no UTF-8, for a message."""
+    """The bytes of an entry that is not UTF-8, for a message."""
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return quoted(array.cast(pa.binary())[entry].as_py())
@@ -123,7 +123,7 @@ def bytes_of(array: pa.Array, entry: int) -> str:
 
 
 def value_at(array: pa.Array, entry: int) -> str:
-    """An entry for a message; a time too far away for Python as its number."""
+    """An entry for a message; a time beyond Python's range is given as a number."""
     try:
         return quoted(array[entry].as_py())
     except (OverflowError, ValueError):
@@ -131,7 +131,7 @@ def value_at(array: pa.Array, entry: int) -> str:
 
 
 def first_fault(array: pa.Array, test: Callable[[pa.Array], object]) -> int:
-    """The first entry that a test of arrays refuses with `pa.ArrowInvalid`."""
+    """The first entry for which a function raises `pa.ArrowInvalid`."""
     low, high = 0, len(array)  # the first fault lies in [low, high)
     while high - low > 1:
         middle = (low + high) // 2

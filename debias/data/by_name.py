@@ -1,4 +1,4 @@
-"""Features of a table looked up by name, whatever the order of its columns."""
+"""Looks up the features of a table by name."""
 
 import json
 import re
@@ -29,10 +29,10 @@ class _Place(NamedTuple):
 def columns_of(
     schema: pa.Schema, names: Sequence[str], where: str = "table"
 ) -> tuple[str, ...]:
-    """The columns that hold these features, each once: what `matrix` needs.
+    """The columns that `matrix` needs for these features, each once.
 
     Raises:
-        ValueError: As for `matrix`, but for what values tell.
+        ValueError: As for `matrix`, except for errors in values.
 
     >>> schema = pa.table({"b": [1], "v": [[1, 2]], "a": [1]}).schema
     >>> columns_of(schema, ["a", "v[0]", "v[1]"])
@@ -50,23 +50,23 @@ def matrix(
     kinds: Features | None = None,
     missing: bool = False,
 ) -> np.ndarray:
-    """Features as (n, F) float32 in the order of `names`.
+    """Features of a table as (n, F) float32 in the order of `names`.
 
-    A feature is a column of its name. Numbers of a column of lists are called
-    `column[0]`, `column[1]` and so on; those of the column `features` of ranking data
-    have the names that `RankingData.write_parquet` gave them.
+    A feature is the column of the same name. The numbers of a list column are called
+    `column[0]`, `column[1]` and so on. Those of the column `features` of ranking data
+    have the names that `RankingData.write_parquet` stored.
 
     Args:
-        table: A row per item; other columns are passed over.
-        names: The features, F different ones.
-        where: What errors call the table.
-        start: What errors call its first row.
-        kinds: What the features are, with their vocabularies, so that rows may be raw:
-            text becomes codes, and missing numbers NaN. None: numbers.
-        missing: Whether numbers may be missing, and are NaN then.
+        table: A table with one row per item; other columns are ignored.
+        names: The F distinct names of the features.
+        where: Name of the table in errors.
+        start: Number of its first row in errors.
+        kinds: Kinds of the features with their vocabularies, for raw rows: text becomes
+            codes, and missing numbers become NaN. None: all are numbers.
+        missing: Whether numbers may be missing; they become NaN.
 
     Raises:
-        ValueError: A feature is not there, comes twice, or is no finite number; or a
+        ValueError: A feature is missing, occurs twice, or is not a finite number; or a
             list has more numbers than there are features. Names the feature.
 
     >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
@@ -124,7 +124,7 @@ def _raw(
 def batch_of(
     table: pa.Table | pa.RecordBatch, columns: Sequence[str], where: str, start: int
 ) -> Batch:
-    """Columns of a table as those of features of a batch."""
+    """Columns of a table as a batch with the role of features."""
     arrays = [one_array(table.column(name)) for name in columns]
     return Batch(where, start, {"features": arrays}, None, {"features": tuple(columns)})
 
@@ -156,7 +156,7 @@ def _places(schema: pa.Schema, names: Sequence[str], where: str) -> list[_Place]
 
 
 def names_in(schema: pa.Schema) -> tuple[str, ...]:
-    """The names that a file of ranking data gives to its column `features`."""
+    """The names of the features in a file of ranking data."""
     text = (schema.metadata or {}).get(NAMES)
     if text is None or "features" not in schema.names:
         return ()
@@ -167,7 +167,7 @@ def names_in(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def kinds_in(schema: pa.Schema) -> Features | None:
-    """What a file of ranking data says that its features are; None: plain numbers."""
+    """The kinds of the features in a file of ranking data; None if all are numbers."""
     text = (schema.metadata or {}).get(KINDS)
     if text is None or "features" not in schema.names:
         return None

@@ -1,9 +1,9 @@
-"""Columns of any type as a matrix of features: numbers, and codes of categories.
+"""Encodes columns of any type as a feature matrix of numbers and category codes.
 
-What a column is follows from its type: numbers, decimals and booleans are numbers,
-dates are days since 1970, a list of text is several categories, and a list of numbers a
-vector. Text is what its first rows can be read as, and else a category: in CSV all is
-text. NULL and NaN are missing values, and so is an empty text.
+The type of a column determines its kind. Numbers, decimals and booleans are numbers,
+dates are days since 1970, a list of text is several categories, and a list of numbers
+is a vector. In CSV all columns are text. Text takes the kind that its first rows can be
+read as, else it is a category. NULL, NaN and the empty text are missing values.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,21 +46,22 @@ def kinds_of(
     categories: Sequence[str] = (),
     numbers: Sequence[str] = (),
 ) -> dict[str, str]:
-    """What each column holds, by its types in all parts and by what the caller says.
+    """The kind of each column, from its types in all parts and the caller's choices.
 
     Args:
         parts: The files of a table.
-        columns: Those of features.
-        listed: Whether a row is a session, and columns are lists with an entry an item.
-        categories: Columns that are categories whatever their type.
-        numbers: Columns that are numbers whatever their type.
+        columns: The columns of features.
+        listed: Whether a row is a session, so that columns are lists with one entry per
+            item.
+        categories: Columns to read as categories, whatever their type.
+        numbers: Columns to read as numbers, whatever their type.
 
     Returns:
-        For each column a kind of `debias.data.kinds`, "vector" for a list of numbers,
-        or "guess" for text that may be anything.
+        A kind of `debias.data.kinds` for each column, "vector" for a list of numbers,
+        or "guess" for text.
 
     Raises:
-        ValueError: A type can be no feature; names part and column.
+        ValueError: A type is not supported for features; names part and column.
 
     >>> from debias.data.tables import open_parts
     >>> table = pa.table({"brand": ["a"], "price": [1.5], "size": [3]})
@@ -121,7 +122,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class OtherKind(Exception):
-    """A column turned out to be of another kind than was thought: read it again."""
+    """Raised if a column has another kind than assumed, so that it is read again."""
 
     def __init__(self, column: str, kind: str):
         super().__init__(column, kind)
@@ -132,12 +133,12 @@ class OtherKind(Exception):
 
 
 class Reader:
-    """Makes matrices of features from batches of a table, with growing vocabularies.
+    """Encodes batches of a table as feature matrices, with growing vocabularies.
 
     Args:
-        kinds: As `kinds_of` has them, of the columns of the batches' features.
-        asked: Columns that are numbers because the caller said so.
-        role: The part that the columns play in the batches.
+        kinds: Kinds of the feature columns, from `kinds_of`.
+        asked: Columns that the caller declared as numbers.
+        role: Role of the columns in the batches.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class Reader:
 
         Raises:
             ValueError: A value is not allowed; names file, column and row.
-            OtherKind: A column of text is no longer what it seemed.
+            OtherKind: A column of text has another kind than its first rows.
         """
         names = batch.chosen[self.role]
         coded, numbers = [], []
@@ -179,7 +180,7 @@ class Reader:
         return found
 
     def features(self, columns: Sequence[str]) -> Features:
-        """What the columns of the matrices were, lists at their full width."""
+        """The features of the matrices' columns, with lists at their full width."""
         coded, numbers = [], []
         for name in columns:
             kind = self.kinds[name]
@@ -196,7 +197,7 @@ class Reader:
         return (*coded, *numbers)
 
     def width(self, name: str) -> int:
-        """The longest list of a column that was seen, at most `LONGEST`."""
+        """Length of the longest list in a column so far, at most `LONGEST`."""
         return min(self._widths.get(name, 0), LONGEST)
 
     def _vector(self, batch: Batch, place: int) -> np.ndarray:
@@ -268,7 +269,7 @@ class Reader:
         return found
 
     def numbers(self, batch: Batch, place: int) -> np.ndarray:
-        """(n,) float32 of one column, NaN where a number is missing."""
+        """(n,) float32 of one column, NaN for missing numbers."""
         name, array = _named(batch, self.role, place)
         kind = self.kinds[name]
         if kind == "guess" and array.null_count < len(array):
@@ -337,7 +338,7 @@ def _named(batch: Batch, role: str, place: int) -> tuple[str, pa.Array]:
 
 
 def spread(array: pa.Array, flat: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Codes of flattened lists as (n, LONGEST), the longest list, and how many are cut.
+    """Codes of lists as (n, LONGEST), the longest length, and the number of cut lists.
 
     >>> spread(pa.array([["a"], None, ["b", "a"]]), np.array([2, 3, 2]))[0][2, :3]
     array([3., 2., 0.], dtype=float32)
@@ -352,7 +353,7 @@ def spread(array: pa.Array, flat: np.ndarray) -> tuple[np.ndarray, int, int]:
 
 
 def text_of(value: Any) -> str:
-    """A value as the name of a category; empty where it is missing.
+    """A value as the name of a category; "" if it is missing.
 
     >>> [text_of(value) for value in (True, 3.0, "a", None, float("nan"))]
     ['true', '3', 'a', '', '']
@@ -365,10 +366,10 @@ def text_of(value: Any) -> str:
 
 
 def guessed(array: pa.Array) -> str:
-    """Guesses what text holds: "number", "boolean", "date" or "category".
+    """Guesses the kind of text: "number", "boolean", "date" or "category".
 
-    Numbers where more than half of the values are, so that a word among them is an
-    error rather than a category.
+    It is "number" if more than half of the values are numbers. A word among numbers is
+    then an error instead of a category.
 
     >>> [guessed(pa.array(v)) for v in (["1", "x", "2"], ["true", None], ["a"])]
     ['number', 'boolean', 'category']
@@ -387,10 +388,10 @@ def guessed(array: pa.Array) -> str:
 
 
 def values_of(array: pa.Array, kind: str) -> np.ndarray:
-    """(n,) float64 of numbers, booleans or dates, NaN where one is missing.
+    """(n,) float64 of numbers, booleans or dates, NaN for missing values.
 
     Raises:
-        pa.ArrowInvalid: A text is none.
+        pa.ArrowInvalid: A text is not of this kind.
 
     >>> values_of(pa.array(["1970-01-02", None]), "date").tolist()
     [1.0, nan]
@@ -437,7 +438,8 @@ def encoded(batch: Batch, feature: Feature, place: int) -> np.ndarray:
     """(n, width) codes or numbers of a column by the vocabulary of a feature.
 
     Raises:
-        ValueError: A value is no number where one is needed; names file and row.
+        ValueError: A value is not a number although the feature is numeric; names file
+            and row.
     """
     if not feature.coded:
         reader = Reader({feature.name: feature.kind}, [feature.name])

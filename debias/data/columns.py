@@ -1,7 +1,6 @@
-"""The columns that a click log may have, and what each of them may hold.
+"""The columns of a click log and their allowed values.
 
-The rules are functions of plain arrays, so that the readers of files and `ClickLog`
-share them.
+The checks are functions of plain arrays, which the file readers and `ClickLog` share.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,14 +10,14 @@ import numpy as np
 
 
 class Column(NamedTuple):
-    """What a column of a log may hold.
+    """Specification of a column of a log.
 
     Attributes:
-        dtype: How it is kept.
-        shape: Its axes: S sessions, L ranks, C context features, 2 itself.
-        low, high: Least and greatest value allowed at a shown item.
-        above: Whether `low` itself is not allowed.
-        padding: What padding cells must hold; None where they may hold anything.
+        dtype: Data type of the stored array.
+        shape: Its axes: S sessions, L ranks, C context features, or the number 2.
+        low, high: Smallest and largest allowed value at a shown item.
+        above: Whether `low` itself is forbidden.
+        padding: Required value of padding cells; None if any value is allowed.
     """
 
     dtype: type
@@ -52,17 +51,17 @@ TRUTH = ("user_type", "examination", "attraction", "satisfaction")
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The columns of a log as arrays of their types, in the order of `COLUMNS`.
+    """Checks the columns of a log and converts them, in the order of `COLUMNS`.
 
-    Columns of other names stand behind: whole numbers say how an item or a list was
-    presented, numbers of type float32 are further targets.
+    Columns with other names come last: whole numbers are presentation columns, and
+    float32 numbers are targets.
 
     Args:
-        given: Values by name of column; None for a column that is not there.
+        given: Values by name of column; None for an absent column.
 
     Raises:
-        ValueError: A column is missing, has the wrong shape or type, or a value is not
-            allowed; names the column and the first session, and rank, at fault.
+        ValueError: A column is missing or has a wrong shape or type, or a value is not
+            allowed; names the column and the first wrong session and rank.
 
     >>> checked({"click": [[0, 1]], "item": [[4, 2]], "query": [3]})["click"].tolist()
     [[False, True]]
@@ -94,10 +93,10 @@ def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def check_items(item: np.ndarray, items: int) -> None:
-    """Holds item numbers (S, L) against ranking data of this many items.
+    """Checks item numbers (S, L) against the number of items in the ranking data.
 
     Raises:
-        ValueError: A number is too high; names its session and rank.
+        ValueError: A number is too large; names its session and rank.
     """
     if item.size and item.max() >= items:
         row, column = np.argwhere(item >= items)[0]
@@ -108,19 +107,19 @@ def check_items(item: np.ndarray, items: int) -> None:
 
 
 def known(name: str) -> str:
-    """The name of a column; a ValueError if there is no such column."""
+    """Returns the name of a column, or raises ValueError if it is unknown."""
     if name not in COLUMNS:
         raise ValueError(f"no column is called {name!r}; there are {' '.join(COLUMNS)}")
     return name
 
 
 def others(names: Iterable[str]) -> list[str]:
-    """The names that are not of `COLUMNS`, in their order."""
+    """The names that are not in `COLUMNS`, in their order."""
     return [name for name in names if name not in COLUMNS]
 
 
 def spec(name: str, value: np.ndarray) -> Column:
-    """What a column of any name may hold.
+    """The specification of a column of any name.
 
     >>> spec("badge", np.array([1, 2])).shape, spec("carts", np.array([[0.5]])).dtype
     ('S', <class 'numpy.float32'>)
@@ -135,11 +134,11 @@ def spec(name: str, value: np.ndarray) -> Column:
 def extra(
     role: str, given: Mapping[str, Any] | None, dtype: type
 ) -> dict[str, np.ndarray] | None:
-    """Columns of a caller's own names, as arrays; None where there are none.
+    """Columns with other names as arrays; None if there are none.
 
     Raises:
-        ValueError: A name is that of another column, or values are no whole numbers
-            where they must be.
+        ValueError: A name belongs to another column, or values must be whole numbers
+            and are not.
     """
     if not given:
         return None

@@ -1,6 +1,6 @@
-"""Ranking data as lists of examples with a context (ELWC), as TensorFlow Ranking reads.
+"""Ranking data in TensorFlow Ranking's format: examples with a context (ELWC).
 
-A record is a query: `examples` are its items, and `context` holds what they share.
+A record is a query: `examples` are its items, and `context` holds shared features.
 """
 
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ _NUMBER = "\x1fnumber"
 def write_elwc(
     data: RankingData, path: str | Path, label: str = LABEL, query: str = QUERY
 ) -> None:
-    """Writes ranking data as a TFRecord file of ELWC, .gz packed; whole or absent.
+    """Writes ranking data atomically as a TFRecord file of ELWC; .gz is compressed.
 
-    Numbers become a `float_list` of one, by the names of the features or f0, f1, ...;
-    categories become bytes. What is missing is left out.
+    Numbers become a `float_list` with one entry, named by the features or f0, f1, ...
+    Categories become bytes. Missing values are left out.
 
     Args:
         data: The queries.
         path: The file.
-        label: What to call the grade of an example.
-        query: What to call the query's id in the context; data without ids have none.
+        label: Name of the grade of an example.
+        query: Name of the query's id in the context; absent for data without ids.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "train.tfrecord"
@@ -96,17 +96,16 @@ def read_elwc(
     query: str | None = QUERY,
     features: tuple[str, ...] = ("*",),
 ) -> RankingData:
-    """Reads a TFRecord file of lists of examples with a context, plain or .gz.
+    """Reads a TFRecord file of ELWC, plain or .gz.
 
     Features of the context belong to each of its items. Bytes are categories, numbers
-    are numbers, and several numbers are a vector. Records without examples are passed
-    over.
+    are numbers, and several numbers are a vector. Records without examples are skipped.
 
     Args:
         path: The file.
-        label: The feature that grades an example; None where none does.
-        query: The feature of the context that names the query; queries have no ids
-            where it is not there or two records share one.
+        label: The feature with the grade of an example; None without grades.
+        query: The context feature with the query's id. If it is missing, or two records
+            share an id, queries have no ids.
         features: Names and patterns of the features to read.
 
     Raises:

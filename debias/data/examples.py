@@ -1,7 +1,7 @@
-"""TFRecord files of `tf.train.Example`: their rows as Arrow batches, and back.
+"""Reads and writes TFRecord files of `tf.train.Example` as Arrow batches.
 
-A feature of which the first rows hold one value each, or none, is a column of values,
-and any other a column of lists. TensorFlow is loaded when such a file is opened.
+If the first rows hold at most one value of a feature, it becomes a column of values,
+otherwise a column of lists. TensorFlow is loaded when such a file is opened.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,10 +27,10 @@ _KINDS = {
 
 
 def records(path: str | Path, rows: int = _ROWS) -> Iterator[Any]:
-    """The records of a TFRecord file, plain or .gz, as tensors of so many.
+    """The records of a TFRecord file, plain or .gz, as tensors of this many records.
 
     Raises:
-        ValueError: The file is damaged or cut; names it.
+        ValueError: The file is damaged or truncated; names it.
     """
     import tensorflow as tf
 
@@ -53,10 +53,10 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def schema_of(path: str | Path) -> pa.Schema:
-    """The columns of a file of examples, by its first 1000.
+    """The schema of a file of examples, from its first 1000 records.
 
     Raises:
-        ValueError: It is no TFRecord file, holds nothing, or no examples; names it.
+        ValueError: It is not a TFRecord file, is empty, or has no examples; names it.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
@@ -96,15 +96,15 @@ def schema_of(path: str | Path) -> pa.Schema:
 def batches_of(
     path: str | Path, schema: pa.Schema, columns: Sequence[str]
 ) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """The rows of a file of examples, and the bytes that each batch took.
+    """Yields the rows of a file of examples in batches, each with its size in bytes.
 
     Args:
-        path, schema: As `schema_of` has them.
-        columns: Which to read; what an example lacks is NULL.
+        path, schema: The file, and its schema from `schema_of`.
+        columns: Columns to read; values that an example lacks are NULL.
 
     Raises:
-        ValueError: The file is damaged, or a feature is of another type or longer than
-            in the first rows; names file, feature and row.
+        ValueError: The file is damaged, or a feature has another type or more values
+            than in the first rows; names file, feature and row.
     """
     start = 0
     for raw in records(path):
@@ -155,7 +155,7 @@ def _parsed(
 
 
 def write_examples(table: pa.Table, path: str | Path) -> None:
-    """Writes a table as a TFRecord file of examples, .gz packed; whole or absent.
+    """Writes a table atomically as a TFRecord file of examples; .gz is compressed.
 
     Whole numbers and booleans become int64, other numbers float, text and bytes bytes,
     and times microseconds since 1970. NULL is left out.
@@ -175,7 +175,7 @@ def write_examples(table: pa.Table, path: str | Path) -> None:
 
 
 def write_records(raw: Iterator[bytes], path: str | Path) -> None:
-    """Writes serialized records as a TFRecord file, .gz packed; whole or absent."""
+    """Writes serialized records atomically as a TFRecord file; .gz is compressed."""
     import tensorflow as tf
 
     packed = "GZIP" if Path(path).suffix == ".gz" else ""

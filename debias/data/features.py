@@ -1,4 +1,4 @@
-"""Raw features of users or items, read from tables of any format."""
+"""Reads raw features of users or items from tables of any format."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,27 +25,27 @@ def read_features(
     numbers: Sequence[str] = (),
     notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Raw columns for `FeatureTable.build` and `FeatureTable.append`, "id" first.
+    """Reads raw columns for `FeatureTable.build` and `FeatureTable.append`, "id" first.
 
-    Lists are multi-valued, numbers with a fraction and decimals numeric, all else
-    categorical, so that whole numbers are names unless `numbers` says otherwise; of
-    CSV, a column counts as numbers if all of its values are. NULL is missing, in a list
-    as well. A data frame makes 7.0 of a whole number 7 in a column with gaps: such a
-    column holds whole numbers, and an id 7.0 is the id 7, in text as well.
+    Lists are multi-valued, fractions and decimals are numeric, and everything else is
+    categorical. So whole numbers are categories unless `numbers` names them. A CSV
+    column is numeric if all its values are numbers. NULL is missing, also in a list.
+    Data frames write 7.0 for the whole number 7 if a column has missing values. Such
+    columns are read as whole numbers, and an id 7.0 as the id 7, also in text.
 
     Args:
-        source: As for `debias.data.tables.open_parts`, a row per user or item.
-        id: The column of ids.
+        source: As for `debias.data.tables.open_parts`, with one row per user or item.
+        id: Name of the id column.
         features: Names and patterns of the columns to read.
-        progress: Called with the share that is read.
-        first: Whether an id may come more than once; its first row counts.
-        numbers: Columns of whole numbers that are quantities.
-        notice: Called with a sentence on each column of so many different whole numbers
-            that they may be quantities.
+        progress: Called with the share read so far.
+        first: Whether an id may occur more than once; its first row counts.
+        numbers: Columns of whole numbers to read as numeric.
+        notice: Called with a sentence on each column with so many distinct whole
+            numbers that it may be numeric.
 
     Raises:
-        ValueError: A column is missing, an id is empty or comes twice, one of `numbers`
-            holds none, or the file is damaged; names it.
+        ValueError: A column is missing, an id is empty or occurs twice, a column of
+            `numbers` is not numeric, or the file is damaged; names it.
 
     >>> table = pa.table({"sku": [7, 8], "price": ["1.5", "2"], "kind": ["a", None]})
     >>> read_features(table, "sku")

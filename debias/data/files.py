@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and copies of what was costly to read."""
+"""Atomic writing of files, and a cache of decoded copies."""
 
 import errno
 import hashlib
@@ -23,15 +23,15 @@ _BLOCK = 1 << 16
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a path to write aside; renames it to `path` once the block ends well.
+    """Context manager for an atomic write: yields a path and renames it to `path`.
 
-    Readers see the old file, or none, until the new one is whole. When the block
-    raises, or the disk is full, what was written is removed and the old file stays. A
-    process killed inside the block leaves a hidden file `.NAME.*.part` behind, which
-    no reader of this library looks at and the next `atomic_write` of the path removes.
+    Readers see the old file, or none, until the new one is complete. If the block
+    raises, or the disk is full, the new file is removed and the old one stays. A
+    process killed inside the block leaves a hidden file `.NAME.*.part`. Readers of this
+    library ignore it, and the next `atomic_write` of the path removes it.
 
     Raises:
-        OSError: The disk is full, or the folder cannot be written to; names the path.
+        OSError: The disk is full, or the folder is not writable; names the path.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> with atomic_write(folder / "a.txt") as aside:
@@ -54,10 +54,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """`atomic_write` for a new folder; one that exists and holds anything is an error.
+    """As `atomic_write`, for a new folder; an existing folder must be empty.
 
     Raises:
-        ValueError: The path exists and is not an empty folder; it stays as it was.
+        ValueError: The path exists and is not an empty folder; it is not changed.
         OSError: As for `atomic_write`.
     """
     path = Path(path)
@@ -154,7 +154,7 @@ def _umask() -> int:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """Where copies are kept: `cache`, else $DEBIAS_CACHE, else the user's cache folder.
+    """The cache folder: `cache`, else $DEBIAS_CACHE, else the user's cache folder.
 
     >>> cache_folder("copies")
     PosixPath('copies')
@@ -169,13 +169,13 @@ def cache_folder(cache: str | Path | None = None) -> Path:
 def cached(
     key: str, build: Callable[[Path], None], cache: str | Path | None = None
 ) -> Path:
-    """The folder of this key in the cache; `build` fills it where it is missing.
+    """The folder of a key in the cache; `build` fills it if it is missing.
 
-    Of several processes the first to finish wins, and the others use its copy.
+    If several processes build it, all use the copy of the first to finish.
 
     Args:
-        key: Name of the folder. Must say all that the content depends on.
-        build: Writes into the empty folder it is given.
+        key: Name of the folder. It must determine the content.
+        build: Function that writes into the given empty folder.
         cache: As for `cache_folder`.
     """
     folder = cache_folder(cache) / key
@@ -191,11 +191,11 @@ def cached(
 
 
 def check_regular(path: "AnyPath") -> None:
-    """Does nothing if the path is a file that can be read from its beginning again.
+    """Checks that the path is a regular file.
 
     Raises:
-        FileNotFoundError: Nothing is there, or a link to nothing.
-        ValueError: It is a folder, a pipe or a device; names it.
+        FileNotFoundError: The path does not exist, or is a broken link.
+        ValueError: The path is a folder, a pipe or a device; names it.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
@@ -205,15 +205,15 @@ def check_regular(path: "AnyPath") -> None:
 
 
 def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -> str:
-    """Hashes samples of parts that are too large to be read whole: 32 hex digits.
+    """Hash of large parts by samples: 32 hexadecimal digits.
 
-    Up to 256 MB in all, every byte counts. Of more, 4,096 evenly spaced blocks of
-    64 KB, the last one of each part, and all sizes count: a change that keeps a part's
-    size and lies between those blocks is missed.
+    Up to 256 MB in total, every byte is hashed. For more, it hashes 4,096 evenly spaced
+    blocks of 64 KB, the last block of each part, and all sizes. It misses a change
+    between these blocks that keeps the size of a part.
 
     Args:
-        sizes: Bytes of each part.
-        read: From the number of a part, and from where to where, to these bytes.
+        sizes: Size of each part in bytes.
+        read: Function from the number of a part, a start and a stop to these bytes.
 
     >>> sampled_hash([3], lambda part, start, stop: b"abc"[start:stop])
     '10366aba46518e2b9d040dde242bbc5a'
@@ -230,7 +230,7 @@ def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -
 
 
 def array_hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """32 hexadecimal digits of named arrays: their types, shapes and values."""
+    """Hash of the types, shapes and values of named arrays: 32 hexadecimal digits."""
     parts: list[np.ndarray] = []
     for name, value in arrays.items():
         text = f"{name} {value.dtype.str} {value.shape}".encode()
@@ -241,7 +241,7 @@ def array_hash(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def content_hash(*paths: Path) -> str:
-    """32 hexadecimal digits that change when a byte of any of the files does."""
+    """Hash of all bytes of the files: 32 hexadecimal digits."""
     total = hashlib.blake2b(digest_size=16)
     for path in paths:
         with path.open("rb") as handle:

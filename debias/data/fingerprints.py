@@ -1,4 +1,4 @@
-"""Fingerprints: whether two logs are the same sessions, wherever they lie."""
+"""Fingerprints of logs and tables by their content."""
 
 from pathlib import Path
 
@@ -14,18 +14,17 @@ from debias.data.tables import Source, files_of, in_memory, table_of
 
 
 def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
-    """32 hexadecimal digits of a content: equal for a copy, different for a change.
+    """Hash of a content in 32 hexadecimal digits; copies have equal ones.
 
-    Of files, the bytes and their order count, and neither names nor times: a copy or a
-    link of a log has its fingerprint, and the same sessions written in another format
-    have not. Of more than 256 MB a sample is read, see
-    `debias.data.files.sampled_hash`, so that it takes less than a second whatever the
-    size.
+    For files, the bytes and their order count, but not names and times. So a copy or a
+    link of a log has the same fingerprint; the same sessions in another format have a
+    different one. Above 256 MB only a sample is read, see
+    `debias.data.files.sampled_hash`, so it takes less than a second for any size.
 
     Args:
-        source: A file of any kind, or files as for `debias.data.tables.open_parts`;
-            or a table, a log or ranking data in memory. A log in memory and its file
-            have different ones.
+        source: A file of any kind, or files as for `debias.data.tables.open_parts`; or
+            a table, a log or ranking data in memory. A log in memory and its file have
+            different fingerprints.
 
     Raises:
         FileNotFoundError: Nothing is there.

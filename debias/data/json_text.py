@@ -1,8 +1,8 @@
-"""JSON as people write it, as the lines that Arrow parses.
+"""Converts JSON of any layout to the JSON lines that Arrow parses.
 
-Arrow wants an object on each line and one type in each place. Exports are arrays,
-objects over several lines, ids that are numbers in one row and text in the next, and
-columns of text that hold JSON.
+Arrow needs one object per line and one type per place. Exports also have arrays,
+objects over several lines, ids that are numbers in one row and text in another, and
+text columns that hold JSON.
 """
 
 import io
@@ -26,7 +26,7 @@ _CLASH = re.compile(r"Column\(/(.+?)\) changed from (\w+) to (\w+)")
 
 
 def is_lines(stream: BinaryIO) -> bool:
-    """Whether a text has an object on each line, as its beginning looks.
+    """Whether a text has one object per line, judging by its beginning.
 
     >>> [is_lines(io.BytesIO(text)) for text in (b'{"a": 1}', b"[{}]", b"{\\n}")]
     [True, False, False]
@@ -37,7 +37,7 @@ def is_lines(stream: BinaryIO) -> bool:
 
 
 def learnt(odd: Odd, error: BaseException | None) -> bool:
-    """Enters the place that Arrow calls of two types; whether that is news.
+    """Records the place that Arrow reports with two types; returns whether it is new.
 
     >>> odd, text = {}, "Column(/a/[]/b) changed from string to number in row 6"
     >>> learnt(odd, ValueError(text)), odd
@@ -54,7 +54,7 @@ def learnt(odd: Odd, error: BaseException | None) -> bool:
 
 
 def with_text(schema: pa.Schema, path: Sequence[str]) -> pa.Schema:
-    """The schema with text at a place, through lists as well, if it holds values.
+    """The schema with the type text at a place, also within lists.
 
     >>> with_text(pa.schema({"a": pa.list_(pa.struct({"b": pa.int64()}))}), ["a", "b"])
     a: list<item: struct<b: string>>
@@ -78,13 +78,14 @@ def with_text(schema: pa.Schema, path: Sequence[str]) -> pa.Schema:
 
 
 def as_lines(stream: BinaryIO, name: str, odd: Odd) -> io.RawIOBase:
-    """A text of any layout as a stream of lines, of which odd places have one type.
+    """A text of any layout as a stream of JSON lines, with one type per place.
 
     Args:
-        stream: Objects on lines or not, or arrays of them.
-        name: Of its file, for messages.
-        odd: Of "text", numbers are written as text; of "empty", what holds nothing is
-            null, as PHP has [] for an object without fields.
+        stream: JSON objects in any layout, or arrays of them.
+        name: Name of its file, for messages.
+        odd: Treatment of places with mixed types. "text": numbers are written as text.
+            "empty": empty values become null, because PHP writes [] for an object
+            without fields.
 
     >>> text = io.BytesIO(b'[{"a": 1, "b": []},\\n {"a": "x", "b": {"c": 2}}]')
     >>> as_lines(text, "", {("a",): "text", ("b",): "empty"}).read()
@@ -147,7 +148,7 @@ def _objects(stream: BinaryIO, name: str) -> Iterator[Any]:
 
 
 def beyond(stream: BinaryIO, name: str, rows: int = 1000) -> set[tuple[str, ...]]:
-    """Places of whole numbers beyond 64 signed bits, which would become fractions.
+    """Places of whole numbers beyond 64 signed bits, which Arrow would read as floats.
 
     >>> beyond(io.BytesIO(b'{"a": 9223372036854775808, "b": [{"c": 1}]}'), "")
     {('a',)}
@@ -171,7 +172,7 @@ def beyond(stream: BinaryIO, name: str, rows: int = 1000) -> set[tuple[str, ...]
 
 
 def leaves(fields: Iterable[pa.Field]) -> set[pa.DataType]:
-    """The types of the values within columns."""
+    """The types of the values in columns."""
     found: set[pa.DataType] = set()
     for field in fields:
         kind = field.type
@@ -200,7 +201,7 @@ def _one_type(value: Any, tree: Any) -> Any:
 def holding_json(
     schema: pa.Schema, inside: Iterable[str], lists: Collection[str]
 ) -> list[str]:
-    """The columns of text that paths go into, or that are to hold lists."""
+    """The text columns that hold JSON: paths lead into them, or lists are due."""
     found: dict[str, None] = {}
     for path in [*inside, *lists]:
         column = top(schema.names, path)
@@ -212,11 +213,11 @@ def holding_json(
 
 
 class Parsed:
-    """Parses columns of text that hold JSON, batch by batch, as the first rows have it.
+    """Parses text columns that hold JSON, in batches, with the type of the first rows.
 
     Args:
-        name: Of the file, for messages.
-        column: Of text.
+        name: Name of the file, for messages.
+        column: Name of the text column.
     """
 
     def __init__(self, name: str, column: str) -> None:
@@ -225,7 +226,7 @@ class Parsed:
         self._schema: pa.Schema | None = None
 
     def kind(self, text: pa.Array) -> pa.DataType | None:
-        """The type that the first rows have; None where they hold no JSON."""
+        """The type of the first rows; None if they hold no JSON."""
         there = text.drop_null()
         try:
             first = json.loads(there[0].as_py()) if len(there) else None
@@ -240,7 +241,7 @@ class Parsed:
         """A table of one column, from rows that begin at `start` of the file.
 
         Raises:
-            ValueError: A value is no JSON; names file, column and row.
+            ValueError: A value is not JSON; names file, column and row.
         """
         from pyarrow import json as arrow_json
 

@@ -1,9 +1,8 @@
-"""What the features of an item are: numbers, dates, booleans, one or more categories.
+"""Kinds of features: numbers, dates, booleans, one or several categories.
 
-A table of features is one matrix of floats. A category stands in it as a code: 0 is a
-missing value, 1 a value out of vocabulary, and values count from 2. Codes stand before
-all numbers, so that scaling need know no more than how many columns to leave alone. A
-missing number is NaN.
+A feature table is a single matrix of floats. A category is a code in it: 0 is a missing
+value, 1 is out of vocabulary, and values count from 2. Codes come before all numbers,
+so scaling only needs the number of columns to skip. A missing number is NaN.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,14 +21,14 @@ MOST = 100_000  # values of a vocabulary, the most frequent ones
 
 
 class Feature(NamedTuple):
-    """A feature of an item: a column of somebody's table.
+    """A feature of an item and its kind.
 
     Attributes:
-        name: What the source calls it.
+        name: Name of the column in the source.
         kind: "number", "boolean" (0 or 1), "date" (days since 1970), "category", or
-            "categories": several of one item, in a list.
-        values: The vocabulary of a category: code 2 is the first, and so on.
-        width: Columns of the matrix that it takes: as many as the longest list.
+            "categories" (a list of several per item).
+        values: The vocabulary of a category; its first value has code 2.
+        width: Number of columns in the matrix: the length of the longest list.
     """
 
     name: str
@@ -39,12 +38,12 @@ class Feature(NamedTuple):
 
     @property
     def coded(self) -> bool:
-        """Whether the matrix holds codes of it."""
+        """Whether the matrix holds codes of this feature."""
         return self.kind in CODED
 
     @property
     def size(self) -> int:
-        """How many codes there are, missing and unknown included."""
+        """Number of codes, including missing and unknown."""
         return FIRST + len(self.values)
 
 
@@ -52,7 +51,7 @@ Features = tuple[Feature, ...]  # of a matrix, in the order of its columns
 
 
 def list_features(column: str, count: int) -> tuple[str, ...]:
-    """The names of features that one column of lists holds.
+    """The names of the features in a column of lists.
 
     >>> list_features("vector", 2)
     ('vector[0]', 'vector[1]')
@@ -61,7 +60,7 @@ def list_features(column: str, count: int) -> tuple[str, ...]:
 
 
 def column_names(features: Features) -> tuple[str, ...]:
-    """Names of the columns of the matrix.
+    """Names of the columns of the feature matrix.
 
     >>> column_names((Feature("tag", "categories", ("a",), 2), Feature("price")))
     ('tag[0]', 'tag[1]', 'price')
@@ -74,22 +73,23 @@ def column_names(features: Features) -> tuple[str, ...]:
 
 
 def starts(features: Features) -> dict[str, int]:
-    """The first column of each feature, by its name."""
+    """The first column of each feature, by name."""
     ends = np.cumsum([0, *(each.width for each in features)])
     return {each.name: int(end) for each, end in zip(features, ends, strict=False)}
 
 
 def coded_columns(features: Features) -> int:
-    """How many columns of the matrix hold codes; they stand before all others."""
+    """Number of columns with codes, which come before all others."""
     return sum(each.width for each in features if each.coded)
 
 
 def check_matrix(matrix: np.ndarray, features: Features) -> None:
-    """Does nothing if a matrix (items, F) may hold these features.
+    """Checks that a matrix (items, F) can hold these features.
 
     Raises:
-        ValueError: The count differs, codes stand behind numbers, a code is out of its
-            vocabulary, or a number is infinite; names the feature and the item.
+        ValueError: The number of columns differs, codes come after numbers, a code is
+            outside its vocabulary, or a number is infinite; names the feature and the
+            item.
     """
     kinds = [each.coded for each in features]
     width = sum(each.width for each in features)
@@ -127,7 +127,7 @@ def as_records(features: Features | None) -> list[dict[str, Any]] | None:
 
 
 def of_records(records: Iterable[Mapping[str, Any]] | None) -> Features | None:
-    """The features that `as_records` gave."""
+    """The features from records of `as_records`."""
     if records is None:
         return None
     given = ({**each, "values": tuple(each["values"])} for each in records)
@@ -144,14 +144,15 @@ def trained(
     rare: int = RARE,
     most: int = MOST,
 ) -> Features:
-    """The features with the vocabulary of a training part.
+    """The features with the vocabulary of the training part.
 
     Args:
-        features: Those of `matrix`.
+        features: The features of `matrix`.
         matrix: (items, F) of all items.
-        times: (items,) how often training shows each item; None counts each once.
-        rare: Values that training shows less often are out of vocabulary.
-        most: Values to keep of a feature at most, the most frequent ones.
+        times: (items,) number of training impressions of each item; None counts each
+            once.
+        rare: Values with fewer training impressions are out of vocabulary.
+        most: Largest size of a vocabulary; the most frequent values are kept.
 
     >>> brand = Feature("brand", "category", ("acme", "birch"))
     >>> trained((brand,), np.array([[2.0], [3.0]]), np.array([12, 3]))[0].values
@@ -175,13 +176,13 @@ def trained(
 
 
 def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
-    """A matrix (items, F) of some features as that of others, found by name.
+    """Recodes a matrix (items, F) to other features, by name.
 
-    A value that the wanted vocabulary lacks becomes code 1, and lists are cut to the
-    wanted length. A number whose feature is wanted as a category is found by its text.
+    A value outside the wanted vocabulary becomes code 1, and lists are cut to the
+    wanted length. If a numeric feature is wanted as a category, its text is looked up.
 
     Raises:
-        ValueError: A wanted feature is not there, or is a category and wanted as a
+        ValueError: A wanted feature is missing, or is a category but wanted as a
             number; names it.
 
     >>> have, want = Feature("b", "category", ("x", "y")), Feature("b", "category", "y")
@@ -192,7 +193,7 @@ def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
 
 
 def recoder(have: Features, want: Features) -> Callable[[np.ndarray], np.ndarray]:
-    """What `recoded` does to a matrix, so that pieces of one are prepared for once.
+    """The function of `recoded`, prepared once for several pieces of a matrix.
 
     Raises:
         ValueError: As for `recoded`.
@@ -247,7 +248,7 @@ def _recoder(have: Feature, want: Feature) -> Callable[[np.ndarray], np.ndarray]
 
 
 def number_text(value: float) -> str:
-    """A number as the name of a category: whole ones without a fraction.
+    """A number as the name of a category, without ".0" for whole numbers.
 
     >>> number_text(3.0), number_text(0.5)
     ('3', '0.5')
@@ -256,7 +257,7 @@ def number_text(value: float) -> str:
 
 
 def raw_inputs(matrix: np.ndarray, features: Features) -> dict[str, np.ndarray]:
-    """Columns (..., F) of a matrix as raw features by name, text for codes.
+    """The columns of a matrix (..., F) as raw features by name, with text for codes.
 
     >>> brand = Feature("brand", "category", ("acme",))
     >>> rows = np.array([[2, 0.5], [0, 1.5], [1, 2.5]])
@@ -277,12 +278,12 @@ def raw_inputs(matrix: np.ndarray, features: Features) -> dict[str, np.ndarray]:
 
 
 def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.ndarray:
-    """(items, D) float32 without codes and gaps: values counted, numbers imputed.
+    """(items, D) float32 without codes and NaN: categories counted, numbers imputed.
 
     Args:
         matrix: (items, F) of the features.
         features: What they are.
-        most: Values of a category that get a column, the most frequent ones.
+        most: Number of most frequent values of a category that get a column.
 
     >>> brand = Feature("brand", "category", ("a", "b"))
     >>> rows = np.array([[2, 1.0], [3, np.nan], [2, 3.0]])
@@ -304,7 +305,7 @@ def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.nd
 
 
 def described(features: Features, matrix: np.ndarray) -> list[dict[str, Any]]:
-    """A row a feature: name, kind, share of items without it, size of vocabulary."""
+    """One row per feature: name, kind, share of missing values, size of vocabulary."""
     rows = []
     for each, start in zip(features, starts(features).values(), strict=True):
         block = matrix[:, start : start + each.width]
@@ -321,7 +322,7 @@ def described(features: Features, matrix: np.ndarray) -> list[dict[str, Any]]:
 
 
 def legend(features: Features) -> list[dict[str, Any]]:
-    """What each column of the matrix is, as JSON values: number, name, kind, codes.
+    """Description of each column as JSON values: number, name, kind, codes.
 
     >>> legend((Feature("brand", "category", ("acme",)),))[0]["codes"]
     {'0': 'missing', '1': 'out of vocabulary', '2': 'acme'}
@@ -339,6 +340,6 @@ def legend(features: Features) -> list[dict[str, Any]]:
 
 
 def plain(names: Sequence[str] | None, matrix: np.ndarray) -> Features:
-    """The features of a matrix of numbers alone."""
+    """The features of a matrix that holds only numbers."""
     count = matrix.shape[1]
     return tuple(Feature(n) for n in names or [f"f{i}" for i in range(count)])

@@ -1,4 +1,4 @@
-"""Where items of a log stand: its layout columns and their largest ids."""
+"""The layout of a log: its layout columns and their largest ids."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,18 +12,18 @@ CROSSED = 12  # values of a presentation column that each position has a bias of
 
 
 class Layout(NamedTuple):
-    """Where items of a log stand, and how they are presented there.
+    """The places of a log and its presentation columns.
 
     Attributes:
-        columns: The layout columns and their largest ids, as `BiasTower` takes them:
-            position first, presentation columns last.
-        places: Each place of a list on each device, by the columns that name it, with
-            the presentation that is most frequent.
-        kinds: What the features of its items are; None: numbers alone.
-        cross: Pairs of columns that bias together, as `BiasTower` takes them: position
-            and each presentation column of few values.
-        context: Columns of what is known of a session.
-        targets: Names of the columns of what users did beside clicks.
+        columns: The layout columns and their largest ids, as for `BiasTower`: position
+            first, presentation columns last.
+        places: Each place of a list on each device, as a dict of columns, with the most
+            frequent presentation.
+        kinds: Kinds of the items' features; None if all are numbers.
+        cross: Pairs of crossed columns, as for `BiasTower`: position and each
+            presentation column with few values.
+        context: Number of context columns.
+        targets: Names of the target columns.
     """
 
     columns: Mapping[str, int]
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(log: ClickLog) -> Layout:
-    """The layout of a log; on a grid, that of its first list.
+    """The layout of a log; on a grid, the layout of its first list.
 
     >>> layout = layout_of(ClickLog([0], [[4, 5]], [[0, 1]], device=[2]))
     >>> layout.columns, layout.places[2:]

@@ -1,10 +1,10 @@
-"""Reading LETOR files: MSLR-WEB30K, Yahoo, Istella and whatever is written like them.
+"""Reads LETOR files, such as MSLR-WEB30K, Yahoo and Istella.
 
-A line is an item: `grade qid:query index:value ... # comment`. scikit-learn's reader
-does the work, whole arrays are checked, and only when something is wrong is the text
-read line by line to say where. Ids of queries that are no numbers are numbered on the
-way, and comments name the items. A file is parsed once: its arrays are kept, as plain
-.npy files that are memory-mapped, in a folder named by the hash of its content.
+A line is an item: `grade qid:query index:value ... # comment`. scikit-learn parses the
+file, and whole arrays are checked. Only in case of an error is the text read line by
+line, to find the line. Query ids that are not numbers are numbered, and comments give
+the names of the items. A file is parsed once. Its arrays are cached as memory-mapped
+.npy files, in a folder named by the hash of the content.
 """
 
 import bz2
@@ -47,24 +47,24 @@ def read_letor(
     max_grade: int = 4,
     cache: str | Path | None = None,
 ) -> RankingData:
-    """Reads one LETOR file, plain or packed by gzip or bzip2.
+    """Reads one LETOR file, plain or compressed by gzip or bzip2.
 
-    Queries come from `qid:`, numbers or text. Files without it have a file of sizes
-    beside them, of the same name and ending in .query, as LightGBM has them, or .group.
-    A comment names the item of its line: by its `docid = NAME`, or else as a whole.
+    Queries come from `qid:`, a number or text. Files without it need a file of group
+    sizes with the same name and the ending .query (LightGBM) or .group. A comment is
+    the name of the item: its `docid = NAME`, or else the whole comment.
 
     Args:
         path: The file.
-        feature_count: How many features an item has; features that a line leaves out
-            are 0. None for as many as the highest index in the file needs.
-        zero_based: Whether the first feature has index 0 rather than 1.
+        feature_count: Number of features of an item; absent features are 0. None: given
+            by the highest index in the file.
+        zero_based: Whether the first feature has index 0 instead of 1.
         max_grade: Highest grade; grades are whole numbers from 0.
-        cache: Folder of the parsed copies; None for $DEBIAS_CACHE, else the user's.
+        cache: Folder of parsed copies; None: $DEBIAS_CACHE, or else the user's cache.
 
     Raises:
-        ValueError: The file is empty, a line cannot be parsed, a query comes back after
-            another, a grade is outside 0..max_grade, a feature is not finite, or its
-            index is outside what `feature_count` and `zero_based` allow; names the
+        ValueError: The file is empty; a line cannot be parsed; the items of a query are
+            not consecutive; a grade is outside 0..max_grade; a feature is not finite,
+            or its index is not allowed by `feature_count` and `zero_based`. Names the
             file and the line.
 
     >>> import tempfile
@@ -127,25 +127,25 @@ def read_letor_folder(
     max_grade: int = 4,
     cache: str | Path | None = None,
 ) -> dict[str, RankingData]:
-    """Reads the splits of a folder, one file each, with one feature count for all.
+    """Reads the splits of a folder, one file each, with a common number of features.
 
-    A data file has no suffix or one of .txt .svm .svmlight .libsvm .letor .dat, also
-    with .gz or .bz2 behind it. Its split is the word in its name that says so: train or
-    training; vali, valid, validation, val or dev, all called vali; test or testing. So
-    `Fold1/train.txt`, `rank.train` and `set1.test.txt.gz` are understood, and files
-    beside them without such a word are not read. Where no name holds such a word each
-    data file is a split by its own name, but for README.
+    A data file has no suffix, or one of .txt .svm .svmlight .libsvm .letor .dat,
+    optionally followed by .gz or .bz2. A word in its name determines the split: train
+    or training; vali, valid, validation, val or dev, which all mean vali; test or
+    testing. So `Fold1/train.txt`, `rank.train` and `set1.test.txt.gz` work, and other
+    files are ignored. If no name has such a word, each data file except README is a
+    split of its own name.
 
     Args:
-        folder: The folder; folders in it are not looked into.
+        folder: The folder; subfolders are ignored.
         feature_count, zero_based, max_grade, cache: As for `read_letor`. Without
-            `feature_count` all splits get that of the widest, their new features 0.
+            `feature_count`, all splits are extended by zeros to the widest one.
 
     Returns:
-        Ranking data by split, in the order train, vali, test, else of the names.
+        Ranking data by split, in the order train, vali, test, or else by name.
 
     Raises:
-        ValueError: No data file is found, two are the same split, or as for
+        ValueError: There is no data file, two files are the same split, or as for
             `read_letor`.
     """
     files = _split_files(Path(folder))

@@ -1,8 +1,8 @@
-"""Between NumPy rectangles and Arrow lists.
+"""Conversion between NumPy rectangles and Arrow lists.
 
-A rectangle (S, L) is an Arrow column of S lists of the fixed size L. Going out copies
-nothing but bools, which Arrow packs eight to a byte. Coming in, other programs' columns
-are taken as well: lists of unequal length and NULLs become padding.
+A rectangle (S, L) is an Arrow column of S lists of the fixed size L. Conversion to
+Arrow copies only bools, which Arrow packs eight to a byte. Conversion from Arrow also
+accepts columns of other programs: lists of unequal length and NULLs become padding.
 """
 
 from typing import NamedTuple
@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 
 
 class Filled(NamedTuple):
-    """Values without gaps, and where the gaps were: None where there were none."""
+    """Values with gaps filled, and the positions of the gaps (None without gaps)."""
 
     values: np.ndarray
     gaps: np.ndarray | None
 
 
 def lists_of(values: np.ndarray) -> pa.Array:
-    """A vector as an Arrow array, a rectangle as an array of lists of fixed size.
+    """An Arrow array of a vector, or an array of fixed-size lists of a rectangle.
 
     >>> lists_of(np.array([[1, 2], [3, 4]], np.int32)).type
     FixedSizeListType(fixed_size_list<item: int32 not null>[2])
@@ -33,7 +33,7 @@ def lists_of(values: np.ndarray) -> pa.Array:
 
 
 def list_size_of(column: pa.ChunkedArray | pa.Array) -> int:
-    """The longest list of the column, or its fixed size."""
+    """The length of the longest list in a column, or its fixed size."""
     if pa.types.is_fixed_size_list(column.type):
         return column.type.list_size
     longest = pc.max(pc.list_value_length(column)).as_py()
@@ -41,7 +41,7 @@ def list_size_of(column: pa.ChunkedArray | pa.Array) -> int:
 
 
 def filled(column: pa.ChunkedArray | pa.Array, fill: float) -> Filled:
-    """A column of numbers as a vector, NULL as `fill`."""
+    """A column of numbers as a vector, with NULL replaced by `fill`."""
     array = _one_chunk(column)
     kind = array.type
     if not (pa.types.is_boolean(kind) or pa.types.is_primitive(kind)) or (
@@ -60,16 +60,16 @@ def rectangle(
 ) -> Filled:
     """A column of lists of numbers as a rectangle (rows, list_size).
 
-    NULL lists, NULL cells and cells behind the end of a shorter list hold `fill` and
-    count as gaps. Lists of the fixed size `list_size` without NULLs are not copied.
+    NULL lists, NULL cells and cells behind the end of a shorter list are gaps and hold
+    `fill`. Lists of the fixed size `list_size` without NULLs are not copied.
 
     Args:
         column: Lists, of fixed size or not.
-        list_size: Cells of a row; None for the longest list of the column.
-        fill: What gaps hold.
+        list_size: Number of cells in a row; None: length of the longest list.
+        fill: Value of gaps.
 
     Raises:
-        ValueError: The column holds no lists, no numbers, or a list is too long.
+        ValueError: The column does not hold lists of numbers, or a list is too long.
 
     >>> rectangle(pa.array([[1, 2], None, [3]]), None, -1).values.tolist()
     [[1, 2], [-1, -1], [3, -1]]

@@ -1,8 +1,8 @@
-"""Click logs: which items each session was shown, in which order, and what it clicked.
+"""Click logs: the shown items of each session, in order, and the clicks.
 
-A log holds item numbers of a `RankingData`, never features, so that ten million
-sessions of ten items take half a gigabyte. The columns are the table
-`debias.data.columns.COLUMNS`; a column is added by entering it there.
+A log holds item numbers of a `RankingData` and no features, so ten million sessions of
+ten items take half a gigabyte. `debias.data.columns.COLUMNS` specifies the columns. To
+add a column, enter it there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,10 +35,10 @@ __all__ = ["COLUMNS", "REQUIRED", "TRUTH", "ClickLog"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClickLog:
-    """Sessions S of at most L shown items, in display order from left to right.
+    """A click log of S sessions with at most L shown items, in display order.
 
-    Padding may stand anywhere in a row, so that a grid can have holes. Probability
-    columns are not validated at padding.
+    Padding may be anywhere in a row, so a grid can have holes. Probability columns are
+    not validated at padding.
 
     Args:
         query: (S,) int32 query number.
@@ -47,28 +47,29 @@ class ClickLog:
         row: (S, L) int16 row on a grid from 1, 0 = padding.
         column: (S, L) int16 column on a grid from 1, 0 = padding.
         device: (S,) int16 code from 1, 0 = unknown.
-        context: (S, C) float32, finite: what else was observed of the session.
+        context: (S, C) float32, finite: other observed properties of the session.
         logging_propensity: (S, L) float32 in (0, 1], the probability that the logging
             policy puts this item at this rank given the items above it. The product
             over the shown items is the propensity of the whole list.
-        swap: (S, 2) int16 the two ranks from 1 that an intervention exchanged, 0 0
-            where it exchanged none.
-        user_type: (S,) int16. Truth, known of simulated logs only, as the next three.
+        swap: (S, 2) int16 the two ranks (from 1) that an intervention exchanged, 0 0
+            without one.
+        user_type: (S,) int16. The truth, known only in simulated logs, like the next
+            three columns.
         examination: (S, L) float32 in [0, 1], P(examined at k | this type of user,
             clicks of this session above k).
         attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
-        satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked) of the items.
-        presentation: Columns of any name that say how items were presented, such as a
-            badge, a media type or a height in bins: int16 codes from 1, 0 = none, (S,)
-            of a list or (S, L) of a cell, 0 at padding.
-        targets: Columns of any name of what else users did with an item, such as carts
-            or seconds: (S, L) float32, finite.
-        items_fingerprint: `RankingData.fingerprint` of the items whose numbers `item`
-            holds, so that the log is not read against others; None if unknown.
+        satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked).
+        presentation: Columns of any name on the presentation of items, such as a badge,
+            a media type or a height in bins. int16 codes from 1, 0 = none; (S,) per
+            list, or (S, L) per cell with 0 at padding.
+        targets: Columns of any name on other user actions, such as carts or seconds:
+            (S, L) float32, finite.
+        items_fingerprint: `RankingData.fingerprint` of the items, to detect the use of
+            other ranking data; None if unknown.
 
     Raises:
-        ValueError: A column has the wrong shape or type, or a value is not allowed; the
-            message names the column and the first session, and rank, at fault.
+        ValueError: A column has a wrong shape or type, or a value is not allowed; names
+            the column and the first wrong session and rank.
 
     >>> log = ClickLog(query=[0, 1], item=[[4, 2], [5, -1]], click=[[0, 1], [0, 0]])
     >>> log
@@ -117,7 +118,7 @@ class ClickLog:
     def trusted(
         cls, *, items_fingerprint: str | None = None, **columns: np.ndarray | None
     ) -> Self:
-        """A log of columns that were checked before; nothing is read."""
+        """Makes a log from checked columns, without validation."""
         log = object.__new__(cls)
         log._set(columns)
         object.__setattr__(log, "items_fingerprint", items_fingerprint)
@@ -129,7 +130,7 @@ class ClickLog:
 
     @property
     def sessions(self) -> int:
-        """How many sessions there are."""
+        """Number of sessions."""
         return len(self.item)
 
     def __len__(self) -> int:
@@ -137,25 +138,25 @@ class ClickLog:
 
     @property
     def list_size(self) -> int:
-        """How many cells a session has, padding included."""
+        """Number of cells in a session, including padding."""
         return self.item.shape[1]
 
     @property
     def mask(self) -> np.ndarray:
-        """(S, L) bool, true where an item was shown."""
+        """(S, L) bool, True for shown items."""
         return self.item >= 0
 
     @property
     def position(self) -> np.ndarray:
-        """(S, L) int32 rank from 1, 0 at padding. A hole keeps its rank."""
+        """(S, L) int32 rank from 1, 0 at padding. Holes count as ranks."""
         rank = np.arange(1, self.list_size + 1, dtype=np.int32)
         return rank * self.mask
 
     @property
     def list_propensity(self) -> np.ndarray:
-        """(S,) float64, the probability that the logging policy shows this list.
+        """(S,) float64 probability that the logging policy shows this list.
 
-        The product of `logging_propensity` over the shown items.
+        It is the product of `logging_propensity` over the shown items.
         """
         if self.logging_propensity is None:
             raise ValueError("this log has no column logging_propensity")
@@ -164,13 +165,13 @@ class ClickLog:
         )
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The columns that the log has, by name: of `COLUMNS`, then of other names."""
+        """The columns of the log by name: those in `COLUMNS`, then the others."""
         every = ((name, getattr(self, name)) for name in COLUMNS)
         found = {name: value for name, value in every if value is not None}
         return {**found, **(self.presentation or {}), **(self.targets or {})}
 
     def select(self, *names: str) -> Self:
-        """The log with these optional columns and no other.
+        """The log with only these optional columns.
 
         >>> log = ClickLog([0], [[4]], [[1]], device=[2], user_type=[0])
         >>> log.select("device")
@@ -184,14 +185,14 @@ class ClickLog:
         return self._with({n: v for n, v in columns.items() if n in keep})
 
     def check(self, items: "int | RankingData") -> Self:
-        """Holds the log against ranking data, or against how many items it has.
+        """Checks the log against ranking data, or against a number of items.
 
         Returns:
             The log itself.
 
         Raises:
-            ValueError: An item number is too high; names its session and rank. Or the
-                log was made of other items, by their fingerprint.
+            ValueError: An item number is too large (names its session and rank), or the
+                fingerprint belongs to other items.
 
         >>> ClickLog([0], [[1, 7]], [[0, 0]]).check(items=5)
         Traceback (most recent call last):
@@ -205,7 +206,7 @@ class ClickLog:
         return self
 
     def of_items(self, data: "RankingData") -> Self:
-        """The log with a note of the items that it is of, which `check` compares.
+        """The log with the fingerprint of its items, which `check` compares.
 
         >>> from debias.data import RankingData
         >>> log = ClickLog([0], [[1, 0]], [[0, 1]])
@@ -217,7 +218,7 @@ class ClickLog:
         return self.trusted(items_fingerprint=data.fingerprint, **self.columns())
 
     def take(self, index: np.ndarray | slice | Sequence[int]) -> Self:
-        """The sessions that a number array, a mask or a slice chooses, in its order."""
+        """The sessions selected by a number array, a mask or a slice, in its order."""
         if not isinstance(index, slice):
             index = np.asarray(index)
             if index.size == 0 and index.dtype.kind == "f":  # np.asarray([])
@@ -231,13 +232,13 @@ class ClickLog:
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator, by: str = "session"
     ) -> tuple[Self, ...]:
-        """Parts the log at random.
+        """Splits the log at random.
 
         Args:
             fractions: Shares of the parts, summing to 1.
-            rng: The only source of chance.
-            by: "session" parts the sessions; "query" keeps the sessions of a query
-                together, so that the shares are those of the queries.
+            rng: The only source of randomness.
+            by: "session" splits sessions. "query" keeps the sessions of a query
+                together, so the shares refer to queries.
 
         Raises:
             ValueError: The fractions do not sum to 1, or `by` is unknown.
@@ -253,11 +254,10 @@ class ClickLog:
 
     @classmethod
     def concatenate(cls, logs: Sequence["ClickLog"]) -> Self:
-        """The sessions of all logs, in order; shorter lists are padded at the end.
+        """Concatenates the sessions of logs; shorter lists are padded at the end.
 
         Raises:
-            ValueError: There is no log, or the logs differ in their columns or are of
-                different items.
+            ValueError: There is no log, or the logs have different columns or items.
 
         >>> short, long = ClickLog([0], [[4]], [[1]]), ClickLog([1], [[5, 6]], [[0, 0]])
         >>> ClickLog.concatenate([short, long]).item.tolist()
@@ -283,7 +283,7 @@ class ClickLog:
         )
 
     def to_arrow(self) -> "pa.Table":
-        """The log as an Arrow table; all but the bools of `click` share its memory."""
+        """The log as an Arrow table; only the bools of `click` are copied."""
         from debias.data.log_files import to_arrow
 
         return to_arrow(self.columns(), self.items_fingerprint)
@@ -292,7 +292,7 @@ class ClickLog:
     def from_arrow(
         cls, table: "pa.Table | pa.RecordBatch", columns: Sequence[str] | None = None
     ) -> Self:
-        """A validated log from an Arrow table, see `debias.data.log_files`."""
+        """Makes a validated log from an Arrow table, see `debias.data.log_files`."""
         from debias.data.log_files import from_arrow, noted_items
 
         return cls.trusted(
@@ -302,21 +302,20 @@ class ClickLog:
     def write(
         self, path: str | Path, shards: int | None = None, compression: str = "lz4"
     ) -> None:
-        """Writes one Parquet file, or a new folder of as many as `shards`.
-
-        A reader sees the file or folder whole or not at all.
+        """Writes one Parquet file, or a new folder of `shards` files, atomically.
 
         Args:
-            path: The file, replaced if it exists; with `shards` a folder, new or empty.
-            shards: Files part-00000.parquet and so on, of equal size to within a
-                session.
-            compression: A codec of Parquet. zstd takes off another quarter or half and
-                is slower to read where numbers repeat little; "none" is for readers
-                that know no lz4.
+            path: The file, which is replaced if it exists; with `shards`, a new or
+                empty folder.
+            shards: Number of files part-00000.parquet and so on, with equal numbers of
+                sessions up to one.
+            compression: A Parquet codec. zstd files are a quarter to a half smaller
+                than lz4, but slower to read if numbers rarely repeat. Use "none" for
+                readers that do not support lz4.
 
         Raises:
-            ValueError: The log is empty, there are fewer sessions than shards, or the
-                folder holds something; what was there stays.
+            ValueError: The log is empty, has fewer sessions than shards, or the folder
+                is not empty; existing files stay.
         """
         from debias.data.log_files import write_columns
 
@@ -332,16 +331,17 @@ class ClickLog:
     ) -> Self:
         """Reads a whole log from a Parquet file or a folder of shards.
 
-        A log that fits `memory` is decoded into it. A larger one is decoded once, into
-        plain arrays in the cache folder, and those are memory-mapped: opening it again
-        is immediate, and the operating system keeps in memory what is in use.
+        A log that fits into `memory` is decoded in memory. A larger log is decoded once
+        into plain arrays in the cache folder, which are memory-mapped. Opening it again
+        is immediate, and the operating system keeps only used parts in memory.
 
         Args:
             path: A file or a folder.
-            columns: Optional columns to read; None reads all. () reads the three that
-                every log has.
-            memory: Bytes that the log may take in memory.
-            cache: Folder for the decoded copy; None for $DEBIAS_CACHE, else the user's.
+            columns: Optional columns to read; None reads all. () reads only the three
+                required ones.
+            memory: Largest size of the log in memory, in bytes.
+            cache: Folder for the decoded copy; None: $DEBIAS_CACHE, or else the user's
+                cache.
 
         Raises:
             ValueError: As for `debias.data.read_batches`.
@@ -355,10 +355,10 @@ class ClickLog:
 
 
 def check_fingerprint(noted: str | None, data: "RankingData") -> None:
-    """Does nothing if a log with this note may be of these items.
+    """Checks the fingerprint in a log against these items.
 
     Raises:
-        ValueError: The note is another than the fingerprint of the items.
+        ValueError: The fingerprint belongs to other items.
     """
     if noted is not None and noted != data.fingerprint:
         raise ValueError(

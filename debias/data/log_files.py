@@ -1,13 +1,12 @@
-"""Columns of click logs on disk: Parquet shards, read whole or in order.
+"""Click logs on disk: Parquet shards, read at once or in pieces.
 
-A log is here a dict of its checked columns, of which `ClickLog` and
-`debias.data.stream` make logs. A row is a session; what belongs to a rank is a list of
-fixed size. Shards are plainly encoded and compressed by lz4, which makes a simulated
-log two to six times smaller and is written and read no slower than none at all. Row
-groups of 131,072 sessions bound the memory of every reader here, whatever the size of a
-shard.
+Here a log is a dict of checked columns, from which `ClickLog` and `debias.data.stream`
+make logs. A row is a session, and values of ranks are lists of fixed size. Shards use
+plain encoding and lz4 compression. This makes a simulated log two to six times smaller,
+and is as fast as no compression. Row groups of 131,072 sessions limit the memory of all
+readers, for any size of a shard.
 
-Any other program's Parquet with columns of these names is read too: see `from_arrow`.
+Parquet files of other programs with the same column names work too: see `from_arrow`.
 """
 
 import json
@@ -54,9 +53,9 @@ Arrays: TypeAlias = dict[str, np.ndarray]  # checked columns of a log, by name
 
 
 def to_arrow(columns: Mapping[str, np.ndarray], items: str | None = None) -> pa.Table:
-    """The columns as an Arrow table; all but the bools of `click` share their memory.
+    """The columns as an Arrow table; only the bools of `click` are copied.
 
-    The fingerprint of the items stands in the metadata of its schema.
+    The metadata of the schema contains the fingerprint of the items.
 
     >>> to_arrow({"item": np.array([[4, 2], [5, -1]])}).column("item").to_pylist()
     [[4, 2], [5, -1]]
@@ -77,7 +76,7 @@ def _role(value: np.ndarray) -> str:
 
 
 def noted_others(schema: pa.Schema) -> dict[str, str]:
-    """Columns of other names than `COLUMNS` has, and what each is: as `to_arrow` notes.
+    """Columns outside `COLUMNS` and their roles, from the metadata of `to_arrow`.
 
     >>> noted_others(to_arrow({"badge": np.array([1])}).schema)
     {'badge': 'presentation'}
@@ -95,7 +94,7 @@ def noted_others(schema: pa.Schema) -> dict[str, str]:
 
 
 def noted_items(schema: pa.Schema) -> str | None:
-    """The fingerprint of the items, as `to_arrow` notes it; None where it did not."""
+    """The fingerprint of the items in the metadata of `to_arrow`; None if absent."""
     noted = (schema.metadata or {}).get(_ITEMS)
     return None if noted is None else noted.decode(errors="replace")
 
@@ -106,24 +105,24 @@ def from_arrow(
     list_size: int | None = None,
     roles: Mapping[str, str] | None = None,
 ) -> Arrays:
-    """Checked columns of a log from an Arrow table of any program.
+    """Reads checked columns of a log from an Arrow table of any program.
 
-    Numbers of any width are taken where they fit, lists of any length become
-    rectangles. An item that is NULL or behind the end of its list is padding; a device
-    or a swap that is NULL is unknown or none. Any other NULL at a shown item is an
+    Numbers of any width are accepted if the values fit, and lists of any length become
+    rectangles. An item that is NULL or behind the end of its list is padding. A NULL
+    device is unknown, and a NULL swap means none. Any other NULL at a shown item is an
     error.
 
     Args:
         table: One row per session, columns named as in `ClickLog`.
-        columns: Optional columns to take; None takes all, and then a column that
-            `ClickLog` does not know is an error.
-        list_size: Cells of a session; None for the longest list of the table.
-        roles: Columns of other names, "presentation" or "target"; None for those that
-            the table's metadata names.
+        columns: Optional columns to read. None reads all, and an unknown column is then
+            an error.
+        list_size: Number of cells in a session; None: length of the longest list.
+        roles: Roles of columns with other names, "presentation" or "target"; None: from
+            the table's metadata.
 
     Raises:
-        ValueError: A column is missing, unknown, of the wrong type, or holds a value
-            that `ClickLog` does not allow; names the column.
+        ValueError: A column is missing, unknown or of a wrong type, or has a value that
+            `ClickLog` does not allow; names the column.
 
     >>> ragged = pa.table({"query": [3], "item": [[8, 9]], "click": [[True, False]]})
     >>> from_arrow(ragged, list_size=3)["item"].tolist()
@@ -193,7 +192,7 @@ def write_columns(
 
 
 class Shard(NamedTuple):
-    """A Parquet file of a log, as its footer describes it."""
+    """A Parquet file of a log, described by its footer."""
 
     path: AnyPath
     schema: pa.Schema
@@ -201,20 +200,20 @@ class Shard(NamedTuple):
 
     @property
     def sessions(self) -> int:
-        """How many sessions the file holds."""
+        """Number of sessions in the file."""
         return self.footer.num_rows
 
     def sessions_before(self, group: int) -> int:
-        """How many sessions lie before a row group."""
+        """Number of sessions before a row group."""
         return sum(self.footer.row_group(g).num_rows for g in range(group))
 
 
 def shards(path: str | AnyPath) -> list[Shard]:
-    """The Parquet files of a log, in the order of their names; reads footers only.
+    """The Parquet files of a log, sorted by name; reads only footers.
 
     Args:
-        path: A file, or a folder of files NAME.parquet. Files whose names begin with a
-            dot or an underscore are not part of a log.
+        path: A file, or a folder of files NAME.parquet. Files with a leading dot or
+            underscore are ignored.
 
     Raises:
         FileNotFoundError: Nothing is there.
@@ -240,12 +239,12 @@ def shards(path: str | AnyPath) -> list[Shard]:
 
 
 def count_sessions(path: str | Path) -> int:
-    """How many sessions a file or folder holds, from footers alone."""
+    """Number of sessions in a file or folder; reads only footers."""
     return sum(shard.sessions for shard in shards(path))
 
 
 def longest_list(found: Sequence[Shard]) -> int:
-    """Cells of the longest session; reads the items where their lists are ragged."""
+    """Number of cells of the longest session; reads items only if lists are ragged."""
     longest = 0
     for shard in found:
         index = shard.schema.get_field_index("item")
@@ -274,19 +273,19 @@ def read_group(
     list_size: int,
     items: int | None = None,
 ) -> Iterator[Arrays]:
-    """A row group in validated pieces, in order.
+    """Reads a row group in validated pieces, in order.
 
     Args:
-        shard: Of `shards`.
-        group: Number of the row group in the shard, from 0.
-        sessions: At most so many a piece.
+        shard: A shard from `shards`.
+        group: Number of the row group, from 0.
+        sessions: Largest number of sessions in a piece.
         columns: Optional columns to read; None reads all.
-        list_size: Cells of a session, see `longest_list`.
-        items: How many items the ranking data has; None leaves their numbers unchecked.
+        list_size: Number of cells in a session, see `longest_list`.
+        items: Number of items in the ranking data; None skips the check.
 
     Raises:
-        ValueError: As for `from_arrow` and `check_items`; names the file and, within
-            the file, the row.
+        ValueError: As for `from_arrow` and `check_items`; names the file and the row in
+            it.
     """
     start = shard.sessions_before(group)
     end = start + shard.footer.row_group(group).num_rows
@@ -312,7 +311,7 @@ def read_group(
 def read_pieces(
     path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
 ) -> Iterator[Arrays]:
-    """A log in order, in validated pieces; see `debias.data.read_batches`."""
+    """Reads a log in order, in validated pieces; see `debias.data.read_batches`."""
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")
     found = shards(path)
@@ -328,10 +327,10 @@ def open_columns(
     memory: int = 2 << 30,
     cache: str | Path | None = None,
 ) -> Arrays:
-    """A whole log, in memory or, where it is larger, mapped; see `ClickLog.open`.
+    """Opens a whole log, in memory or memory-mapped; see `ClickLog.open`.
 
-    Parquet packs bools and interleaves lists with their lengths, so its pages cannot
-    be looked at in place: what is mapped is a decoded copy.
+    Parquet packs bools and interleaves lists with their lengths, so its pages cannot be
+    mapped. The mapped file is a decoded copy.
     """
     found = shards(path)
     list_size = longest_list(found)

@@ -1,7 +1,7 @@
-"""Values within nested columns, by names such as `event_attributes.object.object_id`.
+"""Values in nested columns, by paths such as `event_attributes.object.object_id`.
 
-A dot goes into a struct or into each struct of a list. If a list holds keys and values,
-as the parameters of analytics exports, it goes to the value of a key.
+A dot selects a field of a struct, or of each struct in a list. If a list holds keys and
+values, like the parameters of analytics exports, it selects the value of a key.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ _VALUES = ("value", "val")
 
 
 def top(names: Sequence[str], path: str) -> str | None:
-    """The column that a path begins in; None if there is none.
+    """The column where a path begins; None if there is none.
 
     >>> top(["a", "b.c"], "a.x"), top(["a", "b.c"], "b.c"), top(["a"], "b")
     ('a', 'b.c', None)
@@ -31,7 +31,7 @@ def top(names: Sequence[str], path: str) -> str | None:
 
 
 def resolved(schema: pa.Schema, path: str) -> str | None:
-    """The path as this schema has it, within `_source` too; None if it has not.
+    """The path in this schema, also within `_source`; None if it does not exist.
 
     >>> schema = pa.schema({"_source": pa.struct({"a": pa.int64()})})
     >>> resolved(schema, "a"), resolved(schema, "b")
@@ -75,7 +75,7 @@ def _pair(kind: pa.StructType) -> tuple[str, str] | None:
 
 
 def near_path(path: str, schema: pa.Schema) -> str:
-    """What somebody who wrote a path may have meant, where it leaves the schema.
+    """Suggests names for a path that does not exist in the schema.
 
     >>> near_path("a.x", pa.schema({"a": pa.struct({"b": pa.int64()})}))
     'within a there are b'
@@ -95,7 +95,7 @@ def near_path(path: str, schema: pa.Schema) -> str:
 
 
 def pruned(schema: pa.Schema, paths: Iterable[str]) -> pa.Schema:
-    """The columns of these paths, and within them no more than the paths need.
+    """The schema reduced to these paths.
 
     >>> schema = pa.schema({"a": pa.struct({"b": pa.int64(), "c": pa.string()})})
     >>> pruned(schema, ["a.c"])
@@ -130,11 +130,10 @@ def _pruned(kind: pa.DataType, paths: Sequence[Sequence[str]]) -> pa.DataType:
 
 
 def value_of(rows: pa.RecordBatch, path: str) -> pa.Array:
-    """The values of a path, one a row; lists where the path goes through a list.
+    """The values of a path, one per row; lists if the path goes through a list.
 
-    Keys of a list of keys and values are looked up; the first of a row is taken. Where
-    a value is a struct with a field for each type, it is the text of the one that is
-    there.
+    In a list of keys and values, the first entry with the key is used. If a value is a
+    struct with one field per type, the result is the text of the field that is set.
 
     >>> kept = {"key": "term", "value": {"text": "shoe", "int": None}}
     >>> rows = pa.RecordBatch.from_pylist([{"params": [kept]}, {"params": []}])
@@ -151,7 +150,7 @@ def value_of(rows: pa.RecordBatch, path: str) -> pa.Array:
 
 
 def type_at(schema: pa.Schema, path: str) -> pa.DataType:
-    """The type of the values of a path; of lists, that of their entries.
+    """The type of the values of a path; for lists, the type of their entries.
 
     >>> items = pa.list_(pa.struct({"id": pa.int64()}))
     >>> type_at(pa.schema({"items": items}), "items.id")
@@ -179,14 +178,14 @@ def _within(array: pa.Array, path: Sequence[str]) -> pa.Array:
 
 
 def list_sizes(array: pa.Array) -> np.ndarray:
-    """(n,) int64 lengths of lists, 0 of NULL."""
+    """(n,) int64 lengths of lists, 0 for NULL."""
     return pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
 
 
 def first_there(arrays: Sequence[pa.Array]) -> pa.Array:
-    """Of several columns the first that holds something in a row.
+    """The first value that is not NULL among several columns, by row.
 
-    Lists and single values mix: where any is a list, a single value is one of it.
+    If any column has lists, a single value becomes a list with one entry.
 
     >>> listed, single = pa.array([["a", "b"], None]), pa.array([None, "c"])
     >>> first_there([listed, single]).to_pylist()

@@ -1,4 +1,4 @@
-"""Columns of text that hold numbers and nothing else, as those of a CSV file do."""
+"""Text columns that hold only numbers, as in CSV files."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,9 +14,9 @@ REAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,17})?([eE][-+]?[0-9]{1,2})?$"
 
 
 def types_of(parts: Sequence[Part]) -> dict[str, pa.DataType]:
-    """The type of each column of CSV files that holds numbers alone; reads all of them.
+    """The type of each column of CSV files that holds only numbers; reads all rows.
 
-    Columns of other files have types of their own and are not named.
+    Columns of other formats are typed already and are not included.
     """
     forms: dict[str, int] = {}  # bits: a value was there, some no whole number, no real
     for part in parts:
@@ -39,7 +39,7 @@ def _form(column: pa.Array) -> int:
 
 
 def typed(rows: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
-    """Rows with their numbers as numbers.
+    """Converts text columns that hold numbers to numbers.
 
     >>> rows = pa.RecordBatch.from_pydict({"n": ["1", None], "id": ["007", "1"]})
     >>> typed(rows, {"n": pa.int64()}).to_pydict()

@@ -1,4 +1,4 @@
-"""The items of a log: pairs of a query and an item, their features and their grades."""
+"""The (query, item) pairs of a log, with features and grades."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -24,15 +24,15 @@ HIGHEST = 127  # grade that ranking data can hold
 
 
 class Pairs(NamedTuple):
-    """The pairs of a query and an item, numbered so that a query's are consecutive.
+    """The (query, item) pairs, numbered so that those of a query are consecutive.
 
     Attributes:
-        number: (n,) pair of each shown item, -1 for what is not kept.
+        number: (n,) pair of each shown item, -1 for items that are not kept.
         query: (P,) int32 query number of each pair, ascending from 0.
-        items: (P,) name of each pair's item.
-        queries: Names of the queries, None where nothing names them.
-        key: (P,) query and item as the rows have them: query code times items + item;
-            empty where no table is joined.
+        items: (P,) name of the item of each pair.
+        queries: Names of the queries; None if they have no names.
+        key: (P,) query code times number of items + item code; empty if no table is
+            joined.
     """
 
     number: np.ndarray
@@ -43,10 +43,10 @@ class Pairs(NamedTuple):
 
 
 def pair_up(rows: Rows, kept: np.ndarray) -> Pairs:
-    """Numbers the pairs of the rows to be kept, by first appearance in each query.
+    """Numbers the pairs of the kept rows, by first appearance within each query.
 
     Raises:
-        ValueError: No row shows an item.
+        ValueError: No row has an item.
     """
     count, item = len(rows.names["item"]), rows.codes["item"]
     kept = kept & (item >= 0)
@@ -89,14 +89,15 @@ def _key(rows: Rows) -> np.ndarray:
 
 
 class Known(NamedTuple):
-    """What is known of P pairs of a query and an item, in rows of features.
+    """Features and grades of P (query, item) pairs.
 
     Attributes:
-        features: (R, F) float32, the rows of a pair side by side.
-        kinds: What the features are.
-        label: (R,) grades, None without.
-        notices: What a user should know of the columns, in words.
-        pair: (R,) pair of each row, ascending; each has one unless its features change.
+        features: (R, F) float32; the rows of a pair are consecutive.
+        kinds: Kinds of the features.
+        label: (R,) grades, or None.
+        notices: Notes on the columns for the user.
+        pair: (R,) pair of each row, ascending; a pair has one row unless its features
+            change.
         number: (n,) row of each shown item, -1 for none.
     """
 
@@ -108,7 +109,7 @@ class Known(NamedTuple):
     number: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Known":
-        """What is known of these pairs, in this order."""
+        """Features and grades of these pairs, in this order."""
         label = None if self.label is None else self.label[rows]
         return self._replace(features=self.features[rows], label=label)
 
@@ -121,15 +122,15 @@ def read_known(
     first_features: bool,
     progress: Callable[[float], None],
 ) -> Known:
-    """The second pass: features and, where the source has them, grades.
+    """The second pass over a log: features and, if the source has them, grades.
 
     Args:
         parts, chosen: As for the first pass.
         number: (n,) pair of each shown item, -1 for none.
-        count: P, how many pairs there are.
-        first_features: Whether only the first row of a pair counts. Else each distinct
-            row of features that a pair was shown with is kept.
-        progress: Called with the share of the parts that is read.
+        count: P, the number of pairs.
+        first_features: Whether only the first row of a pair counts. Otherwise each
+            distinct row of features of a pair is kept.
+        progress: Called with the share of the parts read so far.
 
     Raises:
         ValueError: A value is not allowed, grades of a pair differ, or the features are
@@ -279,12 +280,12 @@ class _Tables:
 def trimmed(
     matrix: np.ndarray, reader: Reader, batch: Batch
 ) -> tuple[np.ndarray, Features, tuple[str, ...]]:
-    """A matrix without columns that hold nothing, its features, and what to say.
+    """A matrix without empty columns, its features, and notices.
 
     Args:
-        matrix: (R, F) of `reader`.
-        reader: What read it.
-        batch: Where.
+        matrix: (R, F) from `reader`.
+        reader: The reader of the matrix.
+        batch: The batch, for messages.
     """
     chosen = batch.chosen["features"]
     kinds = reader.features(chosen)
@@ -382,7 +383,7 @@ def _check_same(
 
 
 def ranking_of(pairs: Pairs, known: Known) -> RankingData:
-    """Ranking data whose items are the pairs."""
+    """Ranking data with the pairs as items."""
     label = known.label
     if label is not None and (label == label.astype(np.int8)).all():
         label = label.astype(np.int8)
@@ -402,7 +403,7 @@ def ranking_of(pairs: Pairs, known: Known) -> RankingData:
 
 
 def in_rows(pairs: Pairs, known: Known) -> Pairs:
-    """The pairs, of which one with several rows of features counts several times."""
+    """The pairs, repeated for each of their rows of features."""
     return pairs._replace(
         number=known.number,
         query=pairs.query[known.pair],
@@ -414,17 +415,17 @@ def in_rows(pairs: Pairs, known: Known) -> Pairs:
 
 
 class Items(NamedTuple):
-    """A table of items: its names as rows have them, and what is known of them."""
+    """A table of items with features and grades."""
 
     rows: Rows
     known: Known
 
 
 def read_items(source: Source, asked: Columns) -> Items:
-    """Reads a table of items, or of pairs of a query and an item.
+    """Reads a table of items, or of (query, item) pairs.
 
     Raises:
-        ValueError: A column is missing, a value is not allowed, or a pair comes twice;
+        ValueError: A column is missing, a value is not allowed, or a pair occurs twice;
             names file, column and row.
     """
     parts = open_parts(source)
@@ -467,10 +468,10 @@ def _choose(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
 
 
 def join(rows: Rows, pairs: Pairs, items: Items) -> tuple[Pairs, RankingData]:
-    """The pairs with the features and grades of a table of items.
+    """Joins the pairs with the features and grades of a table of items.
 
     Raises:
-        ValueError: The table lacks an item that was shown; names its row.
+        ValueError: The table lacks a shown item; names its row.
     """
     codes, names = items.rows.codes, items.rows.names
     count = len(rows.names["item"])
@@ -502,7 +503,7 @@ def join(rows: Rows, pairs: Pairs, items: Items) -> tuple[Pairs, RankingData]:
 
 
 def index_in(names: pa.Array, known: pa.Array) -> np.ndarray:
-    """The place of each name among `known`, -1 where it is not there."""
+    """The index of each name in `known`, -1 if it is absent."""
     if names.type != known.type:  # numbers in one file, their text in the other
         names, known = names.cast(pa.string()), known.cast(pa.string())
     return pc.index_in(names, known).fill_null(-1).to_numpy().astype(np.int64)

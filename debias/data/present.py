@@ -1,4 +1,4 @@
-"""Which columns of a log hold anything, and the numbers of several side by side."""
+"""Tracks which columns of a log are empty, and reads several columns as a matrix."""
 
 from collections.abc import Iterable
 
@@ -19,10 +19,10 @@ _Key = tuple[str, int]  # a role, and which of its columns
 
 
 class Present:
-    """Keeps in mind which columns were NULL in all rows so far: as good as not there.
+    """Tracks columns that were NULL in all rows so far, which count as absent.
 
-    The first rows decide. A column that is NULL in all of them and holds something
-    further down is at fault where it began.
+    The first rows decide. If a column is NULL in all of them and has a value later,
+    that is an error.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Present:
         self._width: dict[_Key, int] = {}  # of the columns that hold something
 
     def holds(self, batch: Batch, role: str, column: int = 0) -> bool:
-        """Whether to read the column; a ValueError if it holds something too late."""
+        """Whether to read the column; ValueError if its first value is too late."""
         key, empty = (role, column), is_empty(batch, role, column)
         if key in self._width:
             return True
@@ -45,7 +45,7 @@ class Present:
         return False
 
     def matrix(self, batch: Batch, role: str) -> np.ndarray:
-        """(n, C) float32: the columns of a role that are not empty."""
+        """(n, C) float32 of the non-empty columns of a role."""
         columns = range(len(batch.arrays[role]))
         found = (self.column(batch, role, column) for column in columns)
         values = [np.zeros((len(batch.arrays["item"][0]), 0), np.float32)]
@@ -54,7 +54,7 @@ class Present:
             return side_by_side(values).astype(np.float32, copy=False)
 
     def column(self, batch: Batch, role: str, column: int) -> np.ndarray | None:
-        """(n,) or (n, C) numbers of one column, None while it holds nothing."""
+        """(n,) or (n, C) numbers of one column; None while it is empty."""
         if not self.holds(batch, role, column):
             return None
         width = self._width[role, column] or None
@@ -64,7 +64,7 @@ class Present:
         return found
 
     def names(self, batch: Batch, role: str) -> tuple[str, ...]:
-        """What the columns of `matrix` are called; those of lists with their number."""
+        """Names of the columns of `matrix`; those of lists have a number."""
         names: list[str] = []
         for column, name in enumerate(batch.chosen[role]):
             if self.holds(batch, role, column):
@@ -76,7 +76,7 @@ class Present:
     def fault(
         self, batch: Batch, role: str, entry: int, cell: int, what: str, todo: str
     ) -> ValueError:
-        """The error that names one number of `matrix`."""
+        """An error that names the source of one number of `matrix`."""
         for column, array in enumerate(batch.arrays[role]):
             width = self._width.get((role, column), 0)
             if cell < width:
@@ -93,13 +93,13 @@ class Present:
         entries: np.ndarray,
         high: int | None = None,
     ) -> None:
-        """Does nothing if values of `matrix` are finite, or grades in 0..high.
+        """Checks that values of `matrix` are finite, or grades in 0..high.
 
         Args:
-            batch, role: Where they were read.
+            batch, role: Source of the values, for messages.
             values: (n, C) some rows of `matrix`.
-            entries: (n,) which shown items these are.
-            high: The highest grade; None of features.
+            entries: (n,) shown items of these rows.
+            high: The highest grade; None for features.
         """
         fine = np.isfinite(values)
         if high is not None:
@@ -113,12 +113,12 @@ class Present:
 
     @property
     def empty(self) -> list[_Key]:
-        """Columns that held nothing: roles, and which of their columns."""
+        """The empty columns by role."""
         return [key for key in self._empty if key not in self._width]
 
 
 def notices(batch: Batch, empty: Iterable[_Key]) -> tuple[str, ...]:
-    """What was passed over because it was empty, in words."""
+    """Notices on ignored empty columns."""
     names = [(batch.chosen[role][column], role) for role, column in empty]
     return tuple(
         f"{batch.part}: column {known_as(name, role)} is NULL in every row and read as "

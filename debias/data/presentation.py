@@ -1,4 +1,4 @@
-"""Columns that say how items were presented, as codes: labels, or bins of numbers."""
+"""Encodes presentation columns as codes of labels or of bins."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -14,11 +14,11 @@ BINS = 8
 
 
 class Scale(NamedTuple):
-    """What the codes 1, 2 and so on of a column mean; 0 is none, or none of these.
+    """Meaning of the codes 1, 2, ... of a column; 0 means none or another value.
 
     Attributes:
-        labels: One of each code.
-        edges: Of numbers in bins, where the second bin and each further one begins.
+        labels: Label of each code.
+        edges: For bins of numbers, the lower limit of each bin except the first.
     """
 
     labels: tuple[str, ...]
@@ -29,13 +29,14 @@ Scales: TypeAlias = Mapping[str, Scale]  # by name of column
 
 
 def scale_of(feature: Feature, values: np.ndarray) -> Scale:
-    """The codes for a column that was read as a feature.
+    """Chooses codes for a column that was read as a feature.
 
-    Labels are in alphabetical order, numbers in theirs. More than 12 different numbers
-    are cut into 8 bins of equally many; more than 100 labels keep the most frequent.
+    Labels are in alphabetical order, and numbers in ascending order. More than 12
+    distinct numbers are divided into 8 quantile bins. Of more than 100 labels, the most
+    frequent are kept.
 
     Args:
-        feature: What the column holds.
+        feature: Kind of the column.
         values: (n,) its codes or numbers.
 
     >>> badge = Feature("badge", "category", ("sponsored", "none"))
@@ -64,7 +65,7 @@ def scale_of(feature: Feature, values: np.ndarray) -> Scale:
 
 
 def codes_of(feature: Feature, values: np.ndarray, scale: Scale) -> np.ndarray:
-    """(n,) int16 codes of a column by a scale; 0 what is missing or unknown to it.
+    """(n,) int16 codes of a column by a scale; 0 for missing or unknown values.
 
     >>> scale = Scale(("below 5", "from 5"), (5.0,))
     >>> codes_of(Feature("height"), np.array([4.0, 5.0, np.nan]), scale).tolist()
@@ -96,7 +97,7 @@ def as_records(scales: Scales) -> dict[str, dict[str, list[str] | list[float]]]:
 
 
 def of_records(records: Mapping[str, Mapping[str, list]] | None) -> dict[str, Scale]:
-    """The scales that `as_records` gave.
+    """The scales from records of `as_records`.
 
     >>> scales = {"badge": Scale(("none", "sponsored"))}
     >>> of_records(as_records(scales)) == scales

@@ -1,8 +1,8 @@
-"""Ranking data: the items of each query, their features and their grades.
+"""Ranking data: the items of each query with features and grades.
 
-One table of items with an index over it. Queries own consecutive items, so a query is
-a slice and a click log needs only item numbers: features are gathered from the one
-table on the device and are never copied into a log.
+It is a single table of items. The items of a query are consecutive, so a query is a
+slice. A click log needs only item numbers: features are gathered from this table and
+never copied into a log.
 """
 
 from collections.abc import Sequence
@@ -23,26 +23,26 @@ _ROWS_AT_ONCE = 1 << 16  # items a check reads at once, so its temporaries stay 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RankingData:
-    """Items of queries: query q owns the items offsets[q] to offsets[q + 1] - 1.
+    """Items by query: query q owns the items offsets[q] to offsets[q + 1] - 1.
 
     Args:
-        features: (items, F) finite numbers, kept as C-contiguous float32.
-        labels: (items,) relevance grades in [0, max_grade], kept as int8 where they are
-            integers and as float32 otherwise; None if the items are not graded.
-        offsets: (queries + 1,) whole numbers from 0 to items, each above the one before
-            it: a query owns at least one item. Kept as int64.
-        qid: (queries,) what the source calls the queries, or None.
+        features: (items, F) finite numbers, stored as C-contiguous float32.
+        labels: (items,) relevance grades in [0, max_grade], stored as int8 if they are
+            integers, else as float32; None without grades.
+        offsets: (queries + 1,) increasing whole numbers from 0 to items, so each query
+            has at least one item. Stored as int64.
+        qid: (queries,) ids of the queries in the source, or None.
         max_grade: Highest grade, at most 127. 4 in MSLR-WEB30K, Yahoo and Istella.
-        feature_names: (F,) what the source calls the features, all different; None
-            where they have numbers alone, as in LETOR files and simulated data.
-        item_id: (items,) what the source calls the items, or None.
-        kinds: What the features are, where not all are numbers that are always there:
-            see `debias.data.kinds`. Codes of categories stand before numbers, and a
-            missing number is NaN. None: F finite numbers.
+        feature_names: (F,) distinct names of the features; None if they only have
+            numbers, as in LETOR files and simulated data.
+        item_id: (items,) ids of the items in the source, or None.
+        kinds: Kinds of the features if some are categories or may be missing, see
+            `debias.data.kinds`. Category codes come before numbers, and a missing
+            number is NaN. None: F finite numbers.
 
     Raises:
-        ValueError: An array has the wrong shape or type, or a value is not allowed. The
-            message names the argument and the item or query.
+        ValueError: An array has a wrong shape or type, or a value is not allowed; names
+            the argument and the item or query.
 
     >>> data = RankingData([[0.5], [2.0], [1.0]], [0, 4, 1], [0, 2, 3])
     >>> data
@@ -90,7 +90,7 @@ class RankingData:
         item_id: np.ndarray | None = None,
         kinds: Features | None = None,
     ) -> Self:
-        """Ranking data from arrays that were checked before; nothing is read."""
+        """Makes ranking data from checked arrays, without validation."""
         data = object.__new__(cls)
         named = (qid, max_grade, feature_names, item_id, kinds)
         values = (features, labels, offsets, *named)
@@ -106,30 +106,30 @@ class RankingData:
 
     @property
     def queries(self) -> int:
-        """How many queries there are."""
+        """Number of queries."""
         return len(self.offsets) - 1
 
     @property
     def items(self) -> int:
-        """How many items all queries have together."""
+        """Number of items of all queries."""
         return len(self.features)
 
     @property
     def feature_count(self) -> int:
-        """How many features an item has."""
+        """Number of features of an item."""
         return self.features.shape[1]
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """(queries,) int64, the number of items of each query."""
+        """(queries,) int64 number of items of each query."""
         return np.diff(self.offsets)
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits of features and offsets, to know the items again by.
+        """Hash of features and offsets in 32 hexadecimal digits, to identify the items.
 
-        Beyond 256 MB they are sampled, see `debias.data.files.sampled_hash`; names,
-        ids and grades do not count.
+        Above 256 MB it uses samples, see `debias.data.files.sampled_hash`. Names, ids
+        and grades do not count.
 
         >>> one = RankingData([[0.5], [2.0]], None, [0, 2])
         >>> one.fingerprint == RankingData([[0.5], [2.0]], [0, 1], [0, 2]).fingerprint
@@ -140,17 +140,17 @@ class RankingData:
         return array_hash({"features": self.features, "offsets": self.offsets})
 
     def dense(self) -> np.ndarray:
-        """(items, D) float32 finite features, for estimators that read numbers alone.
+        """(items, D) float32 finite features, for estimators that only read numbers.
 
-        Missing numbers are the mean, and a category is a column for each of its most
-        frequent values; without `kinds` these are `features` themselves.
+        Missing numbers become the mean, and a category becomes one column for each of
+        its most frequent values. Without `kinds`, the result is `features`.
         """
         if self.kinds is None:
             return self.features
         return of_kinds.dense(self.features, self.kinds)
 
     def query_of_item(self) -> np.ndarray:
-        """(items,) int32, the query that owns each item.
+        """(items,) int32 query of each item.
 
         >>> RankingData([[0.0], [0.0], [0.0]], None, [0, 2, 3]).query_of_item().tolist()
         [0, 0, 1]
@@ -158,10 +158,10 @@ class RankingData:
         return np.repeat(np.arange(self.queries, dtype=np.int32), self.sizes)
 
     def padded(self, list_size: int | None = None) -> np.ndarray:
-        """(queries, list_size) int32 item numbers, -1 behind the last item of a query.
+        """(queries, list_size) int32 item numbers, -1 after the last item of a query.
 
         Args:
-            list_size: Items to keep of a query, the first ones; None keeps all.
+            list_size: Number of first items to keep per query; None keeps all.
         """
         if list_size is None:
             list_size = int(self.sizes.max())
@@ -172,13 +172,13 @@ class RankingData:
         return np.where(rank < self.sizes[:, None], item, -1).astype(np.int32)
 
     def select(self, queries: np.ndarray | Sequence[int]) -> Self:
-        """The given queries in the given order; their items are numbered afresh.
+        """The given queries in the given order, with renumbered items.
 
         Args:
-            queries: Query numbers or a (queries,) mask of bools.
+            queries: Query numbers, or a (queries,) bool mask.
 
         Raises:
-            ValueError: No query is chosen, or a number is out of range.
+            ValueError: No query is selected, or a number is out of range.
 
         >>> data = RankingData([[0.5], [2.0], [1.0]], None, [0, 2, 3], qid=[7, 9])
         >>> data.select([1]).features.tolist(), data.select([1]).qid.tolist()
@@ -216,13 +216,14 @@ class RankingData:
         """The data with these features in this order.
 
         Args:
-            names: Features of the data, some or all. Where they or those of the data
-                are None, features go by their number and only their count is compared.
-            kinds: What they are, with the vocabularies that codes are of; None: finite
-                numbers.
+            names: Names of some or all features. If they, or those of the data, are
+                None, only the number of features is compared.
+            kinds: Kinds of the features with the vocabularies of the codes; None:
+                finite numbers.
 
         Raises:
-            ValueError: A feature is not there or asked for twice, or the counts differ.
+            ValueError: A feature is missing or named twice, or the numbers of features
+                differ.
 
         >>> data = RankingData([[1, 2]], None, [0, 1], feature_names=("a", "b"))
         >>> data.arranged(["b", "a"]).features.tolist()
@@ -298,7 +299,7 @@ class RankingData:
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator
     ) -> tuple[Self, ...]:
-        """Parts the queries at random, whole queries at a time.
+        """Splits the queries at random.
 
         Args:
             fractions: Shares of the queries, summing to 1.
@@ -316,10 +317,10 @@ class RankingData:
         return tuple(self.select(part) for part in parts)
 
     def write_parquet(self, path: str | Path) -> None:
-        """Writes one row per item: qid, label where graded, features as a fixed list.
+        """Writes one row per item: qid, label if graded, features as a fixed-size list.
 
-        Queries without ids are a column query of their numbers. The file is whole or
-        absent: it is written aside and renamed.
+        Queries without ids become a column `query` of their numbers. The write is
+        atomic.
         """
         from debias.data.ranking_files import Rows, write_rows
 
@@ -339,13 +340,13 @@ class RankingData:
 
     @classmethod
     def read_parquet(cls, path: str | Path, max_grade: int | None = None) -> Self:
-        """Reads what `write_parquet` wrote, or a like table of another program's.
+        """Reads a file of `write_parquet`, or a similar table of another program.
 
         Args:
             path: A file with a column qid or query; optionally label and item_id; and
                 features, as one column of lists of equal length or as columns f0, f1,
                 ... Other columns are an error.
-            max_grade: Highest grade; None for what the file says, else 4.
+            max_grade: Highest grade; None: from the file, or else 4.
 
         Raises:
             ValueError: A column is missing, unknown or of the wrong type, the items of
@@ -371,10 +372,10 @@ class RankingData:
 
 
 def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The offsets and ids of queries, from the query id of every item.
+    """Offsets and ids of queries, from the query id of each item.
 
     Raises:
-        ValueError: An id comes back after another one; names the item.
+        ValueError: The items of an id are not consecutive; names the item.
 
     >>> [array.tolist() for array in runs(np.array([7, 7, 3]))]
     [[0, 2, 3], [7, 3]]

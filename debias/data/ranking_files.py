@@ -1,4 +1,4 @@
-"""Rows of ranking data as Parquet: a row is an item, a query's are consecutive."""
+"""Parquet files of ranking data: one row per item, sorted by query."""
 
 import json
 import re
@@ -22,17 +22,17 @@ _CONTENT = b"content"
 
 
 class Rows(NamedTuple):
-    """The columns of a file, a row per item.
+    """The columns of a file, with one row per item.
 
     Attributes:
         features: (items, F) numbers.
         labels: (items,) grades, or None.
-        query: (items,) number of each item's query.
-        qid: (items,) what the source calls it; None where queries have no ids.
+        query: (items,) number of the query of each item.
+        qid: (items,) id of the query; None if queries have no ids.
         max_grade: Highest grade.
         names: (F,) names of the features, or None.
-        kinds: What the features are, or None.
-        item_id: (items,) what the source calls the items, or None.
+        kinds: Kinds of the features, or None.
+        item_id: (items,) ids of the items in the source, or None.
     """
 
     features: np.ndarray
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     item_id: np.ndarray | None = None
 
     def content(self) -> str:
-        """A hash of everything, beyond 256 MB of a sample: see `sampled_hash`."""
+        """A hash of the content, of a sample above 256 MB: see `sampled_hash`."""
         plain = [*(self.names or ()), str(self.max_grade)]
         if self.kinds is not None:
             plain.append(json.dumps(as_records(self.kinds)))
@@ -64,11 +64,11 @@ class Rows(NamedTuple):
 
 
 def write_rows(rows: Rows, path: str | Path) -> None:
-    """Writes qid, or query where queries have no ids, label, item_id and features.
+    """Writes qid (or query if queries have no ids), label, item_id and features.
 
-    `features` is a list of fixed size. The highest grade, the names of the features and
-    a hash of the content stand in the metadata of the file: pages have checksums of
-    their own, but what describes them has none. The file is whole or absent.
+    `features` is a list of fixed size. The metadata of the file has the highest grade,
+    the names of the features and a hash of the content. The hash protects the metadata,
+    because Parquet only has checksums of pages. The write is atomic.
     """
     arrays = {}
     if rows.qid is None:
@@ -116,7 +116,7 @@ def _ids(qid: np.ndarray, path: str | Path) -> pa.Array:
 
 
 def read_rows(path: str | Path) -> Rows:
-    """Reads what `write_rows` wrote, or a like table of another program's.
+    """Reads a file of `write_rows`, or a similar table of another program.
 
     Raises:
         ValueError: As for `RankingData.read_parquet`; names the file.

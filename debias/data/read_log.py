@@ -1,10 +1,9 @@
-"""Reads a click log from any table with a column for query, item and click.
+"""Reads a click log from any table with columns for query, item and click.
 
-A row is a shown item, and a column says which session it belongs to; or a row is a
-session, and items and clicks are lists. Which column plays which part is `Columns`.
-Item numbers of the log are those of the ranking data that comes with it, whose items
-are the pairs of a query and an item: features are kept once a pair, wherever they come
-from, so that a log costs a few bytes a shown item.
+A row is a shown item with a session id, or a row is a session with lists of items and
+clicks. `Columns` maps columns to roles. The items of the resulting ranking data are
+(query, item) pairs, and the log holds their numbers. Features are stored once per pair,
+so a log needs only a few bytes per shown item.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,23 +40,23 @@ _PIECE = 1 << 16  # sessions that are looked through at a time
 
 
 class Reading(NamedTuple):
-    """A log of numbers, and what they stand for.
+    """A log with its ranking data, and the names behind its numbers.
 
     Attributes:
         log: The sessions.
-        data: Features and grades of the items, its `qid` the queries' names; None where
-            the source has no features.
-        items: (items,) what the source calls each item; one item under two queries has
+        data: Features and grades of the items, with the queries' names as `qid`; None
+            if the source has no features.
+        items: (items,) name of each item in the source; an item under two queries has
             two numbers.
-        queries: (queries,) what it calls each query; None where nothing names them.
-        devices: Names of devices 1, 2 and so on.
-        users: (S,) number of each session's user, None without users.
-        timestamps: (S,) the first of each session's, None without.
-        scales: What the codes of the log's presentation columns mean, by name.
-        pair: (items,) number of the query and item that each row of features is of,
-            where some have several rows because their features change; else None.
-        unused: Columns of the source that were not read.
-        notices: What else a user should know, such as columns that are empty, in words.
+        queries: (queries,) name of each query; None without names.
+        devices: Names of the devices 1, 2, ...
+        users: (S,) number of the user of each session; None without users.
+        timestamps: (S,) first timestamp of each session; None without timestamps.
+        scales: Meaning of the codes of presentation columns, by name.
+        pair: (items,) number of the (query, item) pair of each row of features, if some
+            pairs have several rows because their features change; else None.
+        unused: Columns of the source that are not used.
+        notices: Notes for the user, such as on empty columns.
     """
 
     log: ClickLog
@@ -73,9 +72,10 @@ class Reading(NamedTuple):
     notices: tuple[str, ...] = ()
 
     def by_pair(self) -> "Reading":
-        """The reading with one item for each query and item, of its first features.
+        """The reading with one item per (query, item) pair, with its first features.
 
-        What examination is estimated from: an item is the same whatever its price.
+        Estimates of examination use it, because an item with another price is the same
+        item.
         """
         if self.pair is None or self.data is None:
             return self
@@ -108,32 +108,32 @@ def read_log(
     scales: Scales | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Reading:
-    """Reads a log of any make, with its ranking data where it has features.
+    """Reads a log of any source, with its ranking data if it has features.
 
-    A column that is NULL in every row is passed over, and `Reading.notices` says so.
+    A column that is NULL in every row is ignored, and `Reading.notices` says so.
 
     Args:
         source: Parquet, CSV, JSON lines or an Arrow table, see `open_parts`.
-        columns: Which column plays which part; None for those of the parts' own names.
-        items: A table of items to take features and label from, by item or, where it
-            has the query's column too, by query and item. In the second case its items
-            are those of the ranking data, shown or not.
-        list_size: Positions to keep, the first ones; None keeps all, 1000 at most.
-        first_position: What the log calls the first position, row and column.
-        first_features: Whether to keep the features that a pair was first shown with.
-            Else each distinct row of features is an item of its own.
-        devices: Names of devices 1, 2, ..., others become 0; None for those of the log
-            in alphabetical order. A log to be scored by a model that reads devices
-            needs those that the model was trained with.
-        scales: What the codes of presentation columns mean, likewise; None for labels
-            and bins of the log.
+        columns: Mapping of roles to columns; None: columns are named like the roles.
+        items: A table with features and labels, joined by item or, if it has a query
+            column, by query and item. In the second case, the ranking data contains all
+            its items, also unshown ones.
+        list_size: Number of first positions to keep; None keeps all, at most 1000.
+        first_position: Number of the first position, row and column in the log.
+        first_features: Whether to keep only the first features of a pair. Otherwise
+            each distinct row of features becomes a separate item.
+        devices: Names of the devices 1, 2, ...; others become 0. None: those of the log
+            in alphabetical order. To score a log by a model that reads devices, give
+            the devices of its training.
+        scales: Meaning of the codes of presentation columns, likewise; None: from the
+            log.
         progress: Called with the share of the work done.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: A column is missing or of the wrong type, a value is not allowed,
+        ValueError: A column is missing or has a wrong type, a value is not allowed,
             rows contradict each other, or a file grew while it was read; names file,
-            column and first row, from 0.
+            column and first row (from 0).
 
     >>> table = pa.table({
     ...     "session": [7, 7, 8], "query": ["a", "a", "b"], "item": ["x", "y", "x"],

@@ -1,4 +1,4 @@
-"""JSON files written beside arrays: valid JSON, whole or absent."""
+"""Reads and writes JSON files, atomically and as valid JSON."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from debias.data.files import atomic_write
 
 
 def write_record(path: str | Path, record: dict[str, Any]) -> None:
-    """Writes an object as valid JSON: a number that is nan or infinite becomes null.
+    """Writes an object as valid JSON; numbers that are nan or infinite become null.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a.json"
@@ -23,10 +23,10 @@ def write_record(path: str | Path, record: dict[str, Any]) -> None:
 
 
 def read_record(path: str | Path, keys: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """The object in a JSON file, with the keys that it must have.
+    """Reads the object in a JSON file and checks that it has the required keys.
 
     Raises:
-        ValueError: The file is missing, is no JSON object, or lacks a key.
+        ValueError: The file is missing, is not a JSON object, or lacks a key.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def read_record(path: str | Path, keys: tuple[str, ...] | list[str]) -> dict[str
 
 
 def plain(value: Any) -> Any:
-    """NumPy's numbers as Python's, at any depth; None for nan and infinity."""
+    """Converts NumPy numbers to Python's at any depth; nan and infinity become None."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

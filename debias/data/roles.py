@@ -1,4 +1,4 @@
-"""Which column of a table plays which part ("role") of a log."""
+"""Mapping of the columns of a table to the roles of a log."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,41 +16,40 @@ NEEDED = ("query", "item", "click")  # no log is read without them
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table plays which part.
+    """The columns of a table, by role.
 
-    A name that is the default is used where the table has it; any other must be there,
-    and so must query, item and click. None switches a part off; with `query=None` all
-    sessions ask the same.
+    A column with a default name is optional. A column with any other name must exist,
+    and so must query, item and click. None switches a role off; with `query=None`, all
+    sessions share one query.
 
-    A column that is there and NULL in every row counts as not there, where a log can do
-    without it.
+    An optional column that is NULL in every row counts as absent.
 
     Attributes:
-        session: What the shown items of a session share; not read where a row is a
-            session.
-        query: What was asked: a search, a page, a slot. A session has one.
-        item: What was shown: text or whole numbers of any sign. In a list, NULL is
-            padding; so is -1 in lists of a fixed size, which this library writes.
+        session: Id of the session; not used if a row is a session.
+        query: The search, page or slot. A session has one query.
+        item: Id of the shown item: text or whole numbers of any sign. In a list, NULL
+            is padding. In lists of a fixed size, which this library writes, -1 is
+            padding too.
         click: 0 or 1, or a bool.
-        position: Rank from 1, from the top. Without it, the order in which rows (or a
-            session's list) come, or of row and column.
-        row, column: Place on a grid, from 1.
-        features: One column of lists of numbers; or columns of any type, a pattern such
-            as "f_*" or several names and patterns.
-        categories: Features that are categories whatever their type: names and
-            patterns, of `features` or beside them.
-        numbers: Features that are numbers whatever their type, likewise.
-        label: A grade of the pair of query and item, 0 up.
-        timestamp: When.
-        user: Who.
-        device: On what: any names; `Reading.devices` numbers them.
-        context: What else is known of a session: numbers, named as features are.
-        presentation: How items, or lists, were presented: columns of text or numbers,
-            such as a badge, a media type or a height. Bias towers read them, and no
-            ranker does; numbers are cut into bins. `ClickLog` has them by their names.
-        target: What else users did with an item: counts or seconds, NULL for none.
-        propensity: Chance, in (0, 1], that the logging policy puts this item at this
-            position given the items above.
+        position: Rank from the top, from 1. Without it, the order of the rows (or of
+            the list), or of row and column.
+        row, column: Row and column on a grid, from 1.
+        features: One column of lists of numbers; or columns of any type, by names and
+            patterns such as "f_*".
+        categories: Features to read as categories whatever their type: names and
+            patterns, in `features` or additional.
+        numbers: Features to read as numbers whatever their type, likewise.
+        label: Grade of the (query, item) pair, from 0.
+        timestamp: Time of the session.
+        user: Id of the user.
+        device: Name of the device; `Reading.devices` numbers them.
+        context: Numbers that are known for each session, named like features.
+        presentation: Columns of text or numbers on the presentation of items or lists,
+            such as a badge, a media type or a height. Bias towers read them; rankers do
+            not. Numbers are divided into bins. `ClickLog` has them by name.
+        target: Other user actions on an item, as counts or seconds; NULL means none.
+        propensity: Probability, in (0, 1], that the logging policy puts this item at
+            this position given the items above.
 
     >>> columns = Columns.of(["query=q", "features=f_*,price", "user="])
     >>> columns.query, columns.features, columns.user, columns.item
@@ -78,13 +77,13 @@ class Columns:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
-        """Columns from texts ROLE=COLUMN; ROLE= alone switches a role off.
+        """Parses texts ROLE=COLUMN; ROLE= alone switches a role off.
 
         Features, context, presentation, target, categories and numbers may be given
-        several times, and commas part their names.
+        several times, with names separated by commas.
 
         Raises:
-            ValueError: A text is no ROLE=COLUMN, or another part is given two names.
+            ValueError: A text is not ROLE=COLUMN, or another role is given twice.
 
         >>> Columns.of(["features=f_0", "features=f_1"]).features
         ('f_0', 'f_1')
@@ -111,7 +110,7 @@ class Columns:
 
 
 def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
-    """The columns that play each part; all files must have them.
+    """Finds the columns of each role, which all files must have.
 
     Raises:
         ValueError: A column is missing, or a row is a session in one file and a shown

@@ -1,4 +1,4 @@
-"""The shown items of a log, all but their features: one pass over its files."""
+"""The first pass over a log: all columns of shown items except features."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ LATER = ("features", "label", "categories", "numbers")  # of the second pass
 
 @dataclass
 class Rows:
-    """Everything of the shown items but features; n of them.
+    """All columns of the n shown items except features.
 
     Attributes:
         session: (n,) number of the session, by first appearance.
-        codes: (n,) numbers of names by part, -1 for none.
-        names: What the numbers stand for.
-        values: (n,) or (n, C) numbers by part.
-        batches: Where they were read; without the columns.
-        ends: How many shown items there are up to the end of each batch.
-        notices: Columns that were passed over because they are empty, in words.
-        many: What the columns of `values` of "presentation" and "target" hold.
+        codes: (n,) numbers of names by role, -1 for none.
+        names: Names of the codes.
+        values: (n,) or (n, C) numbers by role.
+        batches: The source batches, without their columns.
+        ends: Number of shown items up to the end of each batch.
+        notices: Notes on ignored empty columns.
+        many: Kinds of the columns of "presentation" and "target" in `values`.
     """
 
     session: np.ndarray
@@ -52,7 +52,7 @@ class Rows:
     many: dict[str, Features]
 
     def let_go(self, *roles: str) -> None:
-        """Frees columns that nobody reads any more."""
+        """Frees columns that are no longer needed."""
         if "session" in roles:
             self.session = self.session[:0].copy()
         for role in roles:
@@ -60,7 +60,7 @@ class Rows:
             self.values.pop(role, None)
 
     def fault(self, role: str, entry: int, what: str, todo: str = "") -> ValueError:
-        """The error that names the place of a shown item."""
+        """An error that names the file and row of a shown item."""
         number = int(np.searchsorted(self.ends, entry, side="right"))
         before = int(self.ends[number - 1]) if number else 0
         return self.batches[number].fault(role, entry - before, what, todo)
@@ -69,7 +69,7 @@ class Rows:
 def read_rows(
     parts: Sequence[Part], chosen: Chosen, progress: Callable[[float], None]
 ) -> Rows:
-    """Reads all columns of a log but features and grades.
+    """Reads all columns of a log except features and grades.
 
     Raises:
         ValueError: A value is not allowed; names file, column and row.

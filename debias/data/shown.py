@@ -1,8 +1,8 @@
-"""Shown items as batches of columns, whatever the table they come from.
+"""Reads shown items from any table as batches of columns.
 
-A table may have a row per shown item, or a row per session with lists; an entry is a
-shown item. Each column plays a part ("role"), and a value that its part does not allow
-is an error that names the file, the column and the row.
+A table may have one row per shown item, or one row per session with lists. An entry is
+a shown item. Each column has a role. If the role does not allow a value, an error names
+the file, the column and the row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ def listed(part: Part, chosen: Mapping[str, tuple[str, ...]]) -> bool:
 def matching(
     wanted: Sequence[str], names: Sequence[str], taken: set[str]
 ) -> tuple[str, ...] | None:
-    """The columns that names and patterns choose; None if one chooses nothing."""
+    """The columns that match names and patterns; None if one matches nothing."""
     found: dict[str, None] = {}
     for pattern in wanted:
         some = [n for n in names if n == pattern]
@@ -84,15 +84,15 @@ def matching(
 
 
 def known_as(name: str, role: str) -> str:
-    """What a message calls a column, with its part unless that is its name."""
+    """Name of a column in messages, with its role unless they are equal."""
     return name if name == role else f"{printable(name)} ({role})"
 
 
 class Batch(NamedTuple):
-    """Columns with an entry a shown item, and where these were read.
+    """Columns with one entry per shown item, and their source.
 
-    `at` is the row of each within the batch, None where it is the entry's own number;
-    `start` is the number of rows of the part before the batch.
+    `at` is the row of each entry within the batch; None if it equals the number of the
+    entry. `start` is the number of rows in the part before the batch.
     """
 
     part: str
@@ -104,7 +104,7 @@ class Batch(NamedTuple):
     def fault(
         self, role: str, entry: int, what: str, todo: str = "", column: int = 0
     ) -> ValueError:
-        """The error that names the place of a shown item."""
+        """An error that names the file and row of a shown item."""
         name = known_as(self.chosen[role][column], role)
         todo = f"; {todo}" if todo else ""
         return ValueError(
@@ -112,18 +112,18 @@ class Batch(NamedTuple):
         )
 
     def row(self, entry: int) -> int:
-        """The row of the part that a shown item stands in."""
+        """The row of a shown item in its part."""
         return self.start + int(entry if self.at is None else self.at[entry])
 
     def padding(self) -> np.ndarray | None:
-        """(n,) which entries show no item; None where all do."""
+        """(n,) bool, entries without an item; None if all have one."""
         return None if self.at is None else is_padding(self.arrays["item"][0])
 
 
 def shown_batches(
     parts: Sequence[Part], chosen: dict[str, tuple[str, ...]], roles: Sequence[str]
 ) -> Iterator[tuple[Batch, float]]:
-    """The parts' batches with the columns of these roles, and the share now read."""
+    """Yields batches with the columns of these roles, and the share read so far."""
     roles = [role for role in roles if role in chosen]
     columns = list(dict.fromkeys(name for role in roles for name in chosen[role]))
     numbers = {n for role in roles if role not in NAMES for n in chosen[role]}
@@ -156,10 +156,10 @@ def _plain(batch: Batch) -> Batch:
 
 
 def exploded(batch: Batch) -> Batch:
-    """A batch with a row per session as one with an entry per shown item.
+    """Expands a batch with one row per session to one entry per shown item.
 
     Raises:
-        ValueError: A list is empty, or of another length than that of the items.
+        ValueError: A list is empty, or has another length than the list of items.
     """
     item = batch.arrays["item"][0]
     size = pc.list_value_length(item).fill_null(0).to_numpy().astype(np.int64)
@@ -208,7 +208,7 @@ def _flat(
 
 
 def is_padding(item: pa.Array) -> np.ndarray:
-    """(n,) bool, where a list of items shows none."""
+    """(n,) bool, entries of a list without an item."""
     return item.is_null().to_numpy(zero_copy_only=False)
 
 
@@ -216,7 +216,7 @@ def is_padding(item: pa.Array) -> np.ndarray:
 
 
 def is_empty(batch: Batch, role: str, column: int = 0) -> bool | None:
-    """Whether a column is NULL at every shown item; None where none is shown."""
+    """Whether a column is NULL at every shown item; None without shown items."""
     array = batch.arrays[role][column]
     if array.null_count == 0 and len(array):
         return False
@@ -270,10 +270,10 @@ _RULES = {
 def numbers_of(
     batch: Batch, role: str, column: int = 0, width: int | None = None
 ) -> np.ndarray:
-    """The numbers of a column, (n,), or of a column of lists, (n, C).
+    """The numbers of a column (n,), or of a column of lists (n, C).
 
     Args:
-        width: C, where it is known from rows before.
+        width: C, if it is known from earlier rows.
     """
     array = batch.arrays[role][column]
     if role in SEVERAL and is_list(array.type):
@@ -346,7 +346,7 @@ def _lists_of_numbers(
 
 
 def side_by_side(values: list[np.ndarray]) -> np.ndarray:
-    """Columns (n,) and groups of columns (n, C) as one array (n, all of them)."""
+    """Stacks columns (n,) and groups of columns (n, C) as one array."""
     return np.concatenate([v.reshape(len(v), -1) for v in values], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Random parts of a count, the one rule by which queries and sessions are split."""
+"""Random splits of queries and sessions."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,14 @@ import numpy as np
 def random_parts(
     count: int, fractions: Sequence[float], rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Parts the numbers 0..count-1 at random, each part in ascending order.
+    """Splits the numbers 0..count-1 at random; each part is in ascending order.
 
-    Part j receives the numbers between round(count * sum of the fractions before j) and
-    the same up to and with j. So sizes differ from their share by less than one, and no
-    number is lost.
+    The boundaries are round(count * cumulative fraction). So sizes differ from their
+    shares by less than one, and no number is lost.
 
     Args:
-        count: How many numbers there are.
-        fractions: Shares of the parts, none negative, summing to 1.
+        count: Number of elements.
+        fractions: Shares of the parts, not negative, summing to 1.
         rng: The only source of chance.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Files on disk and in object stores: what a path or a URL names.
+"""Paths and URLs of files on disk and in object stores.
 
 URLs are those of Arrow's file systems: s3://bucket/key, gs://bucket/key, file:///path.
-Options stand behind a question mark, such as
+Options follow a question mark, such as
 s3://bucket/key?endpoint_override=localhost:9000&scheme=http. Credentials come from the
-environment, as the stores' own tools have them; gs://anonymous@bucket/key needs none.
+environment, as for the stores' own tools; gs://anonymous@bucket/key needs none.
 """
 
 import errno
@@ -40,7 +40,7 @@ class _Stat(NamedTuple):
 
 
 def store_url(path: str | Path) -> str | None:
-    """The URL that a path is, also where `Path` took one of its slashes; else None.
+    """The URL in a path, even if `Path` removed one of its slashes; else None.
 
     >>> store_url("s3://bucket/key"), store_url(Path("s3://bucket/key"))
     ('s3://bucket/key', 's3://bucket/key')
@@ -54,10 +54,10 @@ def store_url(path: str | Path) -> str | None:
 
 @dataclass(frozen=True, order=True)
 class Remote:
-    """A file or folder of an object store, with some of what `Path` has.
+    """A file or folder of an object store, with part of the interface of `Path`.
 
     Attributes:
-        scheme: Of its URL.
+        scheme: Scheme of its URL.
         path: Bucket and key.
         store: The file system.
     """
@@ -110,7 +110,7 @@ class Remote:
         return _Stat(self._info.size or 0, self._info.mtime_ns or 0)
 
     def inside(self, recursive: bool = False) -> "list[Remote]":
-        """What the folder holds, or all that is below it, in the order of names."""
+        """The contents of the folder, optionally recursive, sorted by name."""
         # Arrow lists a folder of Google's only where an object bears its name.
         whole = recursive or self.scheme in _GOOGLE
         chosen = fs.FileSelector(self.path, allow_not_found=True, recursive=whole)
@@ -125,7 +125,7 @@ class Remote:
         return iter(self.inside())
 
     def glob(self, pattern: str) -> "list[Remote]":
-        """Files of the folder whose names match."""
+        """Files of the folder with matching names."""
         return [
             each for each in self.inside() if PurePosixPath(each.path).match(pattern)
         ]
@@ -142,7 +142,7 @@ class Remote:
             return file.read()
 
     def put(self, source: BinaryIO) -> None:
-        """Writes the file whole: readers see the old one, or none, until it is."""
+        """Writes the file atomically."""
         with (
             naming_store(self),
             self.store.open_output_stream(self.path, compression=None) as target,
@@ -150,7 +150,7 @@ class Remote:
             shutil.copyfileobj(source, target, 1 << 20)
 
     def remove(self) -> None:
-        """Removes the folder and all that is in it, if it is there."""
+        """Removes the folder and its contents, if it exists."""
         with naming_store(self):
             if self.store.get_file_info(self.path).type == fs.FileType.NotFound:
                 return
@@ -166,7 +166,7 @@ AnyPath: TypeAlias = Path | Remote
 
 
 class naming_store:
-    """Names the URL in the errors of a store, and says what to do about them."""
+    """Adds the URL and advice to the errors of a store."""
 
     def __init__(self, place: "Remote | str") -> None:
         self._place = place
@@ -183,7 +183,7 @@ class naming_store:
 
 
 def refused(url: str, error: Exception) -> OSError | None:
-    """What a store's error means in words; None if it is none of a store."""
+    """Translates an error of a store; None for other errors."""
     text, scheme = str(error), url.partition(":")[0]
     if found := re.search(r"last message of (.*?)(?: error_info=|$)", text):
         text = f"{found[1]}, google::cloud"  # the rest repeats it for programmers
@@ -205,11 +205,11 @@ def refused(url: str, error: Exception) -> OSError | None:
 
 
 def located(path: "str | Path | Remote") -> AnyPath:
-    """What a path or a URL names; nothing is looked at yet.
+    """The local path or remote file of a path or URL, without any access.
 
     Raises:
         OSError: The store cannot be reached.
-        ValueError: The URL is no whole one, or holds credentials.
+        ValueError: The URL is incomplete, or contains credentials.
 
     >>> located("log.parquet")
     PosixPath('log.parquet')
@@ -244,7 +244,7 @@ def readable(path: AnyPath) -> Any:
 
 
 def name_of(path: str | Path) -> str:
-    """The last name of a path or a URL.
+    """The last component of a path or URL.
 
     >>> name_of("s3://bucket/log.parquet?scheme=http"), name_of("a/b.csv")
     ('log.parquet', 'b.csv')
@@ -253,7 +253,7 @@ def name_of(path: str | Path) -> str:
 
 
 def whole_path(path: str | Path) -> str:
-    """A path that means the same from another folder; URLs already do.
+    """An absolute path; URLs are unchanged.
 
     >>> whole_path("s3://bucket/key"), whole_path("/a")
     ('s3://bucket/key', '/a')

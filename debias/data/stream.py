@@ -1,10 +1,10 @@
-"""A click log larger than memory: windows of shuffled sessions, read when asked for.
+"""Streams a click log larger than memory, in windows of shuffled sessions.
 
-An epoch visits the row groups of all shards in random order. As many as make a window
-are held at a time and shuffled together: within a window the order is uniformly random,
-and which row groups share one is random too, so a log of one window is shuffled
-uniformly. After CorgiPile: Xu et al., In-Database Machine Learning with CorgiPile,
-SIGMOD 2022.
+An epoch visits the row groups of all shards in random order. The row groups of a window
+are held in memory and shuffled together. Within a window the order is uniformly random,
+and the choice of its row groups is random too. So a log that fits into one window is
+shuffled uniformly. After CorgiPile: Xu et al., In-Database Machine Learning with
+CorgiPile, SIGMOD 2022.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,25 +38,25 @@ Keep = Callable[[ClickLog, tuple[int, int]], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Sessions on disk, all or those of a part, for training and for samples.
+    """Sessions of a log on disk, or a part of them, for training and sampling.
 
-    Nothing but footers is read until sessions are asked for, and never more than a
-    window of them is held. The same key gives the same sessions in the same order,
-    whatever was read before, so that a stopped epoch goes on at any window.
+    Only footers are read until sessions are requested, and at most one window is held.
+    The same key gives the same sessions in the same order, whatever was read before. So
+    an interrupted epoch can resume at any window.
 
     Args:
         path: A Parquet file of a log, or a folder of them.
         columns: Optional columns to read; None reads all.
-        window: Sessions to shuffle together, in whole row groups; twice as many are
-            held for a moment.
-        keep: Which sessions of a piece belong to the part, (S,) bool, given the piece
-            and what names it: row group and first row in that. None: all.
-        share: The part's share of the sessions, about, for progress.
-        items: How many items the ranking data has: a higher number is an error when it
-            is read. None: any number goes.
+        window: Number of sessions to shuffle together, in whole row groups. Twice as
+            many are held for a short time.
+        keep: Function that selects the sessions of a piece in the part, (S,) bool, from
+            the piece, its row group and its first row. None: all.
+        share: Approximate share of the part, for progress.
+        items: Number of items in the ranking data; larger item numbers are an error
+            when they are read. None skips the check.
 
     Raises:
-        ValueError: As `debias.data.log_files.shards` does; window is below 1.
+        ValueError: As for `debias.data.log_files.shards`, or the window is below 1.
 
     >>> import tempfile
     >>> log = ClickLog(range(6), np.arange(12).reshape(6, 2), np.zeros((6, 2), bool))
@@ -87,23 +87,23 @@ class Stream:
 
     @cached_property
     def list_size(self) -> int:
-        """Cells of a session."""
+        """Number of cells in a session."""
         return longest_list([shard for shard, group in self.groups if group == 0])
 
     @property
     def others(self) -> dict[str, str]:
-        """Columns of other names that are read: "presentation" or "target" of each."""
+        """Columns with other names that are read, with their roles."""
         found = noted_others(self.groups[0][0].schema)
         wanted = found if self.columns is None else self.columns
         return {name: role for name, role in found.items() if name in wanted}
 
     @property
     def items_fingerprint(self) -> str | None:
-        """As `ClickLog.items_fingerprint`, of the first file."""
+        """As `ClickLog.items_fingerprint`, from the first file."""
         return noted_items(self.groups[0][0].schema)
 
     def check(self, data: RankingData) -> Self:
-        """Checks ranking data against the recorded items; reads no session.
+        """Checks ranking data against the recorded items, without reading sessions.
 
         Raises:
             ValueError: As for `ClickLog.check`; names the files.
@@ -116,22 +116,22 @@ class Stream:
 
     @property
     def total(self) -> int:
-        """Sessions of the files, whichever part is kept."""
+        """Number of sessions in the files, including those outside the part."""
         return sum(shard.sessions for shard, group in self.groups if group == 0)
 
     def __len__(self) -> int:
-        """Sessions of the part, by its share."""
+        """Approximate number of sessions in the part, by its share."""
         return round(self.total * self.share)
 
     @property
     def windows(self) -> int:
-        """Windows of an epoch."""
+        """Number of windows in an epoch."""
         return min(-(-self.total // self.window), len(self.groups))
 
     def read(self, number: int, key: Sequence[int]) -> ClickLog:
-        """Window `number` of the epoch that `key` names, in the order to learn in.
+        """Reads window `number` of the epoch with this `key`, in shuffled order.
 
-        A part that has nothing in the window gives a log without sessions.
+        The log is empty if the part has no session in the window.
         """
         order = np.random.default_rng(key).permutation(len(self.groups))
         chosen = np.array_split(order, self.windows)[number]
@@ -141,7 +141,7 @@ class Stream:
         return log.take(shuffle.permutation(len(log)))
 
     def group(self, number: int) -> Iterator[ClickLog]:
-        """What a row group holds of the part, in pieces, in order."""
+        """Reads the part's sessions of a row group, in pieces, in order."""
         start = 0
         found = read_group(
             *self.groups[number], BATCH, self.columns, self.list_size, self.items
@@ -157,20 +157,20 @@ class Stream:
     def pieces(
         self, progress: Callable[[float], None] = lambda share: None
     ) -> Iterator[ClickLog]:
-        """All sessions of the part once, in order, in pieces of any size.
+        """Reads all sessions of the part once, in order, in pieces of any size.
 
         Args:
-            progress: Called with the share of the row groups that are done.
+            progress: Called with the share of the row groups done.
         """
         for number in range(len(self.groups)):
             yield from self.group(number)
             progress((number + 1) / len(self.groups))
 
     def files(self) -> "list[Stream]":
-        """Splits the stream into one stream a file, for processes that share the work.
+        """Splits the stream into one stream per file, for several processes.
 
         Raises:
-            ValueError: The part has sessions chosen by row group.
+            ValueError: The part is selected by row group.
         """
         if self.keep is not None:
             raise ValueError("only all sessions of a log are read file by file")
@@ -184,7 +184,7 @@ class Stream:
         over: Over,
         progress: Callable[[float], None] = lambda share: None,
     ) -> "Iterator[T]":
-        """The function of each file, in order; `progress` gets the share that came."""
+        """Applies a function to each file, in order; `progress` gets the share done."""
         files = self.files()
         for number, found in enumerate(over(function, files), 1):
             progress(number / len(files))
@@ -198,16 +198,16 @@ class Stream:
         progress: Callable[[float], None] = lambda share: None,
         over: Over = map,
     ) -> ClickLog:
-        """At most `most` sessions of the part, drawn without replacement, in order.
+        """Draws at most `most` sessions of the part without replacement, in order.
 
         Args:
-            most: How many.
-            key: Names the draw.
-            groups: Row groups to look at, drawn at random too; None: all. Few are
-                enough to begin soon, and all of them give every session of the part
-                the same chance.
-            progress: Called with the share of those row groups that are done.
-            over: Reads the files; of all sessions and row groups alone.
+            most: Largest number of sessions.
+            key: Random seed of the draw.
+            groups: Number of random row groups to read; None: all. Few groups are
+                faster; with all groups, every session has the same probability.
+            progress: Called with the share of these row groups done.
+            over: `map`, or an equivalent that reads files in parallel; only for all
+                sessions and row groups.
 
         Raises:
             ValueError: The part is empty.
@@ -269,17 +269,17 @@ def _taken(asked: tuple[Stream, np.ndarray]) -> ClickLog:
 def read_batches(
     path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
 ) -> Iterator[ClickLog]:
-    """Reads the log in order, in validated pieces, one in memory at a time.
+    """Reads the log in order, in validated pieces, with one in memory at a time.
 
     Args:
         path: A file or a folder.
-        sessions: At most so many sessions a piece; a row group's last may have fewer.
+        sessions: Largest number of sessions in a piece; the last piece of a row group
+            may have fewer.
         columns: Optional columns to read; None reads all.
 
     Raises:
-        ValueError: A file is damaged, or a column is missing, unknown, of the wrong
-            type or holds a value that `ClickLog` does not allow; names the file and,
-            within the file, the row.
+        ValueError: A file is damaged, a column is missing, unknown or of a wrong type,
+            or a value is not allowed by `ClickLog`; names the file and the row in it.
     """
     items = noted_items(shards(path)[0].schema)
     for piece in read_pieces(path, sessions, columns):
@@ -293,14 +293,14 @@ def shuffled_batches(
     columns: Sequence[str] | None = None,
     buffer: int = 1 << 20,
 ) -> Iterator[ClickLog]:
-    """The log once in random order, in bounded memory, in pieces of equal size.
+    """Reads the log once in random order, in bounded memory and equal pieces.
 
     Args:
         path: A file or a folder.
         rng: The only source of chance.
-        sessions: Sessions of a piece; only the last one may have fewer.
+        sessions: Number of sessions in a piece; only the last one may have fewer.
         columns: Optional columns to read; None reads all.
-        buffer: Sessions to shuffle together, see `Stream.window`.
+        buffer: Number of sessions to shuffle together, see `Stream.window`.
 
     Raises:
         ValueError: As for `debias.data.read_batches`.
@@ -316,7 +316,7 @@ def shuffled_batches(
 
 
 def even_pieces(pieces: Iterable[ClickLog], sessions: int) -> Iterator[ClickLog]:
-    """The same sessions in the same order, in pieces of equal size but for the last."""
+    """Re-cuts sessions into pieces of equal size, except the last."""
     rest: list[ClickLog] = []
     for piece in pieces:
         pool = ClickLog.concatenate([*rest, piece])

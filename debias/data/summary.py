@@ -1,6 +1,6 @@
-"""What a click log holds, in numbers: the first thing to look at.
+"""Summary statistics of a click log.
 
-A summary is made from counts that add up. A log on disk is counted piece by piece, or
+A summary comes from counts that can be added. A log on disk is counted in pieces, or
 its shards by several processes, with exactly the same result.
 """
 
@@ -22,24 +22,25 @@ UNSEEN = np.iinfo(np.int32).max  # a place below all others
 
 
 class Summary(NamedTuple):
-    """Counts of a log. L positions.
+    """Summary of a log with L positions.
 
     Attributes:
-        sessions: How many there are.
-        queries: Queries that were asked.
-        items: Items that were shown, one under two queries counted twice.
-        impressions: Shown items over all sessions.
-        clicks: Clicks over all sessions.
+        sessions: Number of sessions.
+        queries: Number of queries.
+        items: Number of shown items; an item under two queries counts twice.
+        impressions: Number of impressions.
+        clicks: Number of clicks.
         shown: (L,) impressions at each position.
-        ctr: (L,) clicks by impression at each position, nan where nothing was shown.
-            Better items may stand higher: this is not examination.
-        moved: Share of the items shown at more than one position. Only those tell
-            position from relevance without a model.
+        ctr: (L,) clicks per impression at each position, nan without impressions. It is
+            not examination, because better items may have higher positions.
+        moved: Share of items shown at more than one position. Without a model, only
+            these separate position from relevance.
         columns: Columns of the log.
-        problems: What keeps a log from being trained on, in words; empty if nothing.
-        warnings: Why next to nothing can be learned from it, in words: fewer than 100
-            clicks, or fewer than 100 shown items that were not clicked; or why its
-            clicks cannot tell position from relevance: no item ever moved.
+        problems: Reasons why no model can be trained on the log; empty if there are
+            none.
+        warnings: Reasons why little can be learned: fewer than 100 clicks, fewer than
+            100 impressions without a click, or no item that moved, so clicks cannot
+            separate position from relevance.
     """
 
     sessions: int
@@ -55,7 +56,7 @@ class Summary(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The summary as JSON values, nan as None."""
+        """The summary as JSON values, with None for nan."""
         ctr = [None if np.isnan(rate) else round(float(rate), 6) for rate in self.ctr]
         plain = {
             "shown": self.shown.tolist(),
@@ -69,15 +70,15 @@ class Summary(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What some sessions add to a summary; `+` makes one of two parts of a log.
+    """Counts of some sessions, which `+` adds for parts of a log.
 
     L positions; queries and items are counted up to the highest number seen.
 
     Attributes:
-        sessions: How many there are.
+        sessions: Number of sessions.
         shown: (L,) impressions at each position.
         clicked: (L,) clicks at each position.
-        asked: (queries,) bool, which were.
+        asked: (queries,) bool, whether a query occurs.
         first: (items,) int32 highest position of each item, from 1; `UNSEEN` if none.
         last: (items,) int32 lowest position of each item; 0 if none.
         columns: Columns of the log.
@@ -118,7 +119,7 @@ class Counts:
         )
 
     def summary(self) -> Summary:
-        """What the counts say."""
+        """The summary of these counts."""
         items = int(np.count_nonzero(self.last))
         moved = int(np.count_nonzero(self.first < self.last))
         with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was shown
@@ -213,12 +214,12 @@ def count(
     progress: Callable[[float], None] = lambda share: None,
     over: Over = map,
 ) -> Counts:
-    """Counts the sessions, items and clicks of a log, one on disk in one pass.
+    """Counts the sessions, items and clicks of a log; on disk, in one pass.
 
     Args:
-        log: In memory or on disk, of which it holds a piece at a time.
+        log: A log in memory, or on disk, which is read in pieces.
         progress: Called with the share of the work that is done.
-        over: Counts the files of a log on disk, such as on a cluster, with the same
+        over: `map`, or an equivalent that counts files in parallel, with the same
             result.
 
     Raises:
@@ -257,8 +258,8 @@ def count(
 def summarize(log: ClickLog | Stream) -> Summary:
     """Counts the sessions, items and clicks of a log, in memory or on disk.
 
-    A log without a click, or with a single position, is summarised like any other;
-    `problems` says what cannot be done with it.
+    A log without a click, or with a single position, gets a summary too; `problems`
+    explains its limits.
 
     >>> log = ClickLog([0, 0, 1], [[4, 5], [5, 4], [6, -1]], [[1, 0], [1, 0], [0, 0]])
     >>> found = summarize(log)

@@ -1,8 +1,8 @@
-"""Tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow in memory.
+"""Reads tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow.
 
-Arrow parses; this module finds the files, on disk or in an object store, names what is
-wrong with one of them, and holds one batch at a time. A row is counted from 0 within
-its file, a header is no row.
+Arrow parses the files. This module finds them, on disk or in an object store, names
+errors in them, and holds one batch at a time. Rows are counted from 0 within a file,
+without the header.
 """
 
 import io
@@ -76,14 +76,15 @@ Batches = Iterator[tuple[pa.RecordBatch, float]]
 
 
 class Retyped(ValueError):
-    """A place of a file turned out to have two types: read the part again as text."""
+    """Raised if a place of a file has two types, so that it is read again as text."""
 
 
 @runtime_checkable
 class Streamed(Protocol):
-    """A table of any library that speaks Arrow's C stream protocol.
+    """A table of any library that supports Arrow's C stream protocol.
 
-    Data frames of pandas (from 2.2) and polars, relations of DuckDB, Arrow's tables.
+    Examples are data frames of pandas (from 2.2) and Polars, relations of DuckDB, and
+    Arrow tables.
     """
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any: ...
@@ -97,12 +98,11 @@ class Part(NamedTuple):
 
     Attributes:
         name: Its path, or "table".
-        schema: The columns; those of a CSV file are text until they are cast.
-        read: From the columns wanted, and which of them are numbers whatever their
-            first rows look like, to batches, each with the share of the part that is
-            read once it came. A name such as a.b.c reads the column a, and what else
-            that holds may be left out. Errors name the part.
-        file: Where it lies; None of a table in memory.
+        schema: The columns; columns of a CSV file are text until they are cast.
+        read: Function from the wanted columns, and those to read as numbers, to
+            batches, each with the share read so far. A name such as a.b.c reads the
+            column a, possibly without its other fields. Errors name the part.
+        file: Path of the file; None for a table in memory.
     """
 
     name: str
@@ -112,22 +112,21 @@ class Part(NamedTuple):
 
 
 def open_parts(source: Source) -> list[Part]:
-    """The parts of a table in the order of their names; reads headers only.
+    """Opens the parts of a table, sorted by name; reads only headers.
 
     Args:
-        source: A file .parquet, .feather, .arrow, .csv, .tsv, .jsonl (text may be
-            packed, .gz), .json or .tfrecord, of examples; Parquet and Feather also by
-            any other name; a folder of such, at any depth, but for .json beside others
-            and for names that begin with a dot or an underscore; a glob; a URL of an
-            object store, s3://bucket/key or gs://, of any of these; several paths; or a
-            table in memory, of any library that speaks Arrow's C stream protocol, or an
-            Arrow dataset. Where every file stands in folders NAME=VALUE, these are
-            columns.
+        source: One of these: a file .parquet, .feather, .arrow, .csv, .tsv, .jsonl
+            (text also as .gz), .json or .tfrecord (of examples); a Parquet or Feather
+            file of any name; a folder of such files at any depth, without .json beside
+            others and without names with a leading dot or underscore; a glob; an s3://
+            or gs:// URL of any of these; several paths; a table in memory with Arrow's
+            C stream protocol, or an Arrow dataset. If every file is in folders
+            NAME=VALUE, these become columns.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: There is no part, a part is of an unknown kind or damaged, two
-            columns have one name, or a folder within the folder is empty; names it.
+        ValueError: There is no part, a part has an unknown format or is damaged, two
+            columns have one name, or a subfolder is empty; names it.
 
     >>> part, = open_parts(pa.table({"a": [1, 2]}))
     >>> [(batch.num_rows, share) for batch, share in part.read(["a"], ())]
@@ -147,10 +146,10 @@ def open_parts(source: Source) -> list[Part]:
 
 @contextmanager
 def unchanged(parts: Sequence[Part]) -> Iterator[None]:
-    """Holds the files of parts to their sizes while they are read within.
+    """Context manager that checks that files do not change size while they are read.
 
     Raises:
-        ValueError: A file has another size at the end; names it.
+        ValueError: The size of a file changed; names it.
     """
     files = [part.file for part in parts if isinstance(part.file, Path)]
     sizes = [path.stat().st_size for path in files]
@@ -185,10 +184,10 @@ def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> 
 
 
 def read_names(kind: pa.Schema | pa.DataType) -> None:
-    """Has Arrow decode the names of all columns, within structs and lists too.
+    """Decodes the names of all columns, also within structs and lists.
 
     Raises:
-        UnicodeError: One is no UTF-8.
+        UnicodeError: A name is not UTF-8.
     """
     if isinstance(kind, pa.DataType):
         kinds = [kind.field(number) for number in range(kind.num_fields)]
@@ -200,7 +199,7 @@ def read_names(kind: pa.Schema | pa.DataType) -> None:
 
 
 def check_names(file: str, names: Sequence[str]) -> None:
-    """Does nothing if all columns of a file have names of their own.
+    """Checks that all columns of a file have distinct names.
 
     Raises:
         ValueError: Two columns have one name; names it and the file.
@@ -217,12 +216,12 @@ def check_names(file: str, names: Sequence[str]) -> None:
 
 
 def files_of(source: Any) -> list[AnyPath]:
-    """The files that `open_parts` opens, in order; opens none to the end.
+    """The files that `open_parts` opens, in order.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: There is no file, or one of an unknown kind; names it. Or the source
-            is neither paths nor a table.
+        ValueError: There is no file, a file has an unknown format (names it), or the
+            source is neither paths nor a table.
     """
     one = isinstance(source, str | Path) or not isinstance(source, Iterable)
     several = [source] if one else list(source)
@@ -238,11 +237,11 @@ def files_of(source: Any) -> list[AnyPath]:
 
 
 def kind_of(path: AnyPath) -> str | None:
-    """What a file is, parquet, feather, csv or json, by its first bytes or its name.
+    """Format of a file, by its first bytes or its name.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: It is no file but a folder, a pipe or a device.
+        ValueError: The path is a folder, a pipe or a device.
     """
     path = located(path)
     check_regular(path)
@@ -452,7 +451,7 @@ def _mapped(path: AnyPath) -> Any:
 
 
 def broken(path: AnyPath, kind: str, error: Exception, seen: int = 0) -> Exception:
-    """The error that names a file that is damaged or may not be read."""
+    """An error that names a damaged or unreadable file."""
     if isinstance(path, Remote) and (refusal := refused(str(path), error)) is not None:
         return refusal
     if isinstance(error, PermissionError):
@@ -743,11 +742,11 @@ def _no_utf8(path: AnyPath) -> ValueError:
 
 
 def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) -> Part:
-    """The part, where text that holds JSON is what it holds.
+    """The part with text columns that hold JSON parsed.
 
     Args:
-        part: As `open_parts` gave it.
-        inside: Names with dots: where one goes into a column of text, that is parsed.
+        part: A part from `open_parts`.
+        inside: Names with dots; a text column is parsed if a name leads into it.
         lists: Columns that may hold lists.
     """
     columns = holding_json(part.schema, inside, lists)
@@ -780,7 +779,7 @@ def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) ->
 
 
 def in_memory(source: Any) -> bool:
-    """Whether a source is a table rather than paths."""
+    """Whether a source is a table instead of paths."""
     return isinstance(source, Streamed) or _is_dataset(source)
 
 

@@ -1,4 +1,4 @@
-"""What users did beside clicks, as weights of clicks."""
+"""Weights of clicks by targets such as seconds or revenue."""
 
 import numpy as np
 
@@ -6,20 +6,20 @@ from debias.data.log import ClickLog
 
 
 def amount_weights(log: ClickLog, name: str, most: float = 10.0) -> np.ndarray:
-    """(S, L) weights that make a click count by an amount, such as seconds or revenue.
+    """(S, L) weights of clicks in proportion to an amount, such as seconds or revenue.
 
-    A click weighs min(most, amount / mean amount of the clicks), what was not clicked
-    1. So weighed, the odds that a click model learns are about those of a click times
-    the expected amount, where clicks are rare.
+    A click has the weight min(most, amount / mean amount of the clicks), and other
+    impressions have weight 1. If clicks are rare, a click model with these weights
+    learns roughly the odds of a click times the expected amount.
 
     Args:
-        log: With the target.
-        name: Of the target, 0 or more where an item was clicked.
+        log: A log with the target.
+        name: Name of the target, whose values at clicks are 0 or more.
         most: Largest weight, above 0.
 
     Raises:
-        ValueError: The log lacks the target, no click has an amount, or one is below 0;
-            names its row and column.
+        ValueError: The log lacks the target, no click has an amount, or an amount is
+            negative; names its row and column.
 
     Source: after Covington et al., Deep Neural Networks for YouTube Recommendations,
     RecSys 2016.

@@ -1,4 +1,4 @@
-"""Text from input files as messages quote it, and suggestions of names."""
+"""Safe quotation of input in messages, and suggestions of names."""
 
 import reprlib
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,10 @@ _NAMED = 30  # names that a message lists
 
 
 def printable(text: str, kept: str = "") -> str:
-    r"""The text with all that could rule a terminal escaped, but what is in `kept`.
+    r"""Escapes everything in a text that could control a terminal, except `kept`.
 
-    Control characters, ANSI escapes, marks that turn the direction of text and lone
-    surrogates stand as in a literal of Python; so do line breaks, unless kept.
+    Control characters, ANSI escapes, direction marks and lone surrogates are written as
+    in Python literals, and so are line breaks unless kept.
 
     >>> print(printable("\x1b[31mred \udcff \u202e é"))
     \x1b[31mred \udcff \u202e é
@@ -26,7 +26,7 @@ def printable(text: str, kept: str = "") -> str:
 
 
 def quoted(value: Any) -> str:
-    """A value as a message gives it: a literal that is not too long.
+    """A value as a shortened literal for messages.
 
     >>> quoted("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
@@ -37,7 +37,7 @@ def quoted(value: Any) -> str:
 
 
 def near(name: str, names: Sequence[str]) -> str:
-    """Which of `names` somebody who wrote `name` may have meant, as half a sentence.
+    """Suggests the names most similar to `name`, as the end of a sentence.
 
     >>> near("qurey", ["query", "item"])
     'did you mean query? There are query item'

@@ -1,4 +1,4 @@
-"""Times of a column in whatever form: text, numbers since 1970, or times."""
+"""Reads times of any form: text, numbers since 1970, or timestamps."""
 
 import numpy as np
 import pyarrow as pa
@@ -55,13 +55,13 @@ _FORMS = (
 
 
 class Times:
-    """Reads the times of a column, batch by batch, all of them in one unit.
+    """Reads the times of a column, in batches, with one unit for all.
 
-    Text is ISO 8601, extended or basic, of any zone, with up to nine digits of a
-    second; without a zone it is UTC. Numbers count from 1970, and their magnitude tells
-    seconds, milliseconds, microseconds and nanoseconds apart; a column of text may hold
-    both. Numbers below 1e8 are of
-    no calendar and stay numbers, which order events as well.
+    Text is ISO 8601, extended or basic, in any zone (UTC by default), with up to nine
+    digits of a second. Numbers count from 1970, and their magnitude determines the
+    unit: seconds, milliseconds, microseconds or nanoseconds. A text column may hold
+    both. Numbers below 1e8 are not calendar times and stay numbers, which also order
+    events.
     """
 
     def __init__(self) -> None:
@@ -69,11 +69,11 @@ class Times:
         self._first: Batch | None = None
 
     def read(self, batch: Batch) -> np.ndarray:
-        """(n,) datetime64, or float64 or int64 of numbers of no calendar; NULL is NaT.
+        """(n,) datetime64, or float64 or int64 for other numbers; NULL becomes NaT.
 
         Raises:
-            ValueError: A value is no time, or of another unit than those before; names
-                file, column and row.
+            ValueError: A value is not a time, or has another unit than earlier values;
+                names file, column and row.
         """
         array = batch.arrays[ROLE][0]
         if pa.types.is_string(array.type):
@@ -136,7 +136,7 @@ class Times:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What numbers were taken for, in words; nothing of text and of times."""
+        """Notes on the assumed units of numbers."""
         if self._first is None:
             return ()
         name = known_as(self._first.chosen[ROLE][0], ROLE)

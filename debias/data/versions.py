@@ -1,4 +1,4 @@
-"""Rows that differ between sessions: which are there, found by their content."""
+"""Finds the distinct rows of features that change between sessions."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,10 +7,10 @@ _OFTEN = 1 << 18  # rows held before they are merged
 
 
 class Distinct:
-    """Numbers the distinct ones of many rows, in order of appearance.
+    """Numbers distinct rows in order of appearance.
 
     Args:
-        width: Numbers of a row.
+        width: Number of values in a row.
 
     >>> rows = Distinct(2)
     >>> rows.add(np.array([[1, 2], [3, 4]], np.int32))
@@ -25,7 +25,7 @@ class Distinct:
         self._held, self._merged = 0, 0
 
     def add(self, rows: np.ndarray) -> None:
-        """Takes in rows (n, width) of int32, or of bits that are as wide."""
+        """Adds rows (n, width) of int32, or of another type with 32 bits."""
         buffer = pa.py_buffer(np.ascontiguousarray(rows))
         array = pa.FixedSizeBinaryArray.from_buffers(
             self._type, len(rows), [None, buffer]
@@ -44,7 +44,7 @@ class Distinct:
         self._held = self._merged = len(self._chunks[0].dictionary)
 
     def found(self) -> tuple[np.ndarray, np.ndarray]:
-        """The number of each row added, and the distinct rows (U, width) of int32."""
+        """The number of each added row, and the distinct rows (U, width) of int32."""
         width = self._type.byte_width // 4
         if not self._chunks:
             return np.zeros(0, np.int32), np.zeros((0, width), np.int32)

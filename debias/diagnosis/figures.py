@@ -133,7 +133,7 @@ def examination(
     name: str = "examination",
     width: int = 760,
 ) -> str:
-    """Draws curves with bands; raw click rates are dashed, with flagged ranks ringed."""
+    """Draws curves with bands; raw click rates are dashed, flagged ranks ringed."""
     estimates = list(curves.values())
     with drawing(name, width, 380 if width > 500 else 320) as (_, axes, out):
         for each, color in zip(estimates, colors(curves).values(), strict=True):
@@ -290,7 +290,7 @@ def calibration(found: Calibration, width: int = 760) -> str:
 
 
 def populations(found: Populations, width: int = 760) -> str:
-    """Draws the held-out gain over one population; dashed: models of clicks above."""
+    """Draws held-out gains over one population; dashed: models of clicks above."""
     with drawing("populations", width, 260) as (_, axes, out):
         reach = 1.96 * found.error
         axes.axhline(0, color=SOFT, lw=0.8)

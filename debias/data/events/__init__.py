@@ -1,4 +1,4 @@
-"""Event logs, where impressions and actions are rows of their own, as click logs."""
+"""Converts event logs, with one row per impression or action, to click logs."""
 
 from debias.data.events.importing import COUNTED, Imported, import_events
 from debias.data.events.roles import PRESETS, EventColumns

@@ -1,4 +1,4 @@
-"""Events of any shape as flat rows: one row per event on an item."""
+"""Flattens events of any layout to one row per event and item."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,21 +27,21 @@ NAMES = ("key", "item", "query", "user", "device", "id")
 
 @dataclass
 class Found:
-    """What a part holds, in numbers; adds up over parts.
+    """Counts of a part of the source, which can be added over parts.
 
     Attributes:
-        rows: All of them.
-        actions: Events by their name.
-        blank: Rows without an event and without a query, such as the lines
-            `{"index": ...}` of a bulk request.
-        without_item, without_session: Events that name none; and the first such row.
-        calendar: Whether times are of a calendar; None where there are none.
-        least: The least position of an impression.
+        rows: Number of rows.
+        actions: Number of events by name.
+        blank: Rows without event and query, such as the lines `{"index": ...}` of a
+            bulk request.
+        without_item, without_session: Events without an item, or session.
+        calendar: Whether times are calendar times; None without times.
+        least: Smallest position of an impression.
         unplaced: Impressions at a position below 0.
         zeros, ones: Impressions at position 0 and at position 1.
-        listed: Whether an event has a list of items.
-        first: The first row of each fault, by its name.
-        notices: What was taken for what.
+        listed: Whether any event has a list of items.
+        first: The first row of each kind of fault.
+        notices: Notes on how values were interpreted.
     """
 
     rows: int = 0
@@ -59,14 +59,14 @@ class Found:
     notices: list[str] = field(default_factory=list)
 
     def note(self, what: str, rows: np.ndarray) -> None:
-        """Keeps the first row of a fault."""
+        """Records the first row of a fault."""
         if len(rows):
             least = int(rows.min())
             self.first[what] = min(least, self.first.get(what, least))
 
 
 class Paths(NamedTuple):
-    """The columns of a part that play each part, as the part has them."""
+    """The columns of a part for each role."""
 
     of: dict[str, tuple[str, ...]]
 
@@ -78,7 +78,7 @@ class Paths(NamedTuple):
 
 
 def paths_in(part: Part, columns: EventColumns) -> Paths:
-    """Which of the columns a part has; `session` counts where it has all of them."""
+    """The role columns that a part has; `session` only if all its columns are there."""
     found = {}
     for role, names in columns.paths().items():
         some = [resolved(part.schema, name) for name in names]
@@ -91,11 +91,11 @@ def paths_in(part: Part, columns: EventColumns) -> Paths:
 def check_columns(
     parts: Sequence[Part], paths: Sequence[Paths], columns: EventColumns
 ) -> None:
-    """Does nothing if the parts together have events on items.
+    """Checks that the parts together contain events on items.
 
     Raises:
-        ValueError: A column that events need, or that was asked for, is in no part; or
-            only some parts have the column of the session. Names file and column.
+        ValueError: A required or requested column is in no part, or only some parts
+            have the session column; names file and column.
     """
     if columns.shown and not any("event" in each for each in paths):
         _check_not_queries(parts, paths, columns)
@@ -175,7 +175,7 @@ def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
 
 
 class Flattener:
-    """Makes the rows of one part flat."""
+    """Flattens the rows of one part."""
 
     def __init__(self, part: Part, number: int, columns: EventColumns) -> None:
         self._part = part
@@ -192,7 +192,7 @@ class Flattener:
         self._numbered = "session" in self._paths
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, float]]:
-        """Flat batches, and the share of the part that is read.
+        """Yields flat batches, each with the share of the part read so far.
 
         Raises:
             ValueError: A value is not allowed; names file, column and row.

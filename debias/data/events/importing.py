@@ -1,8 +1,8 @@
-"""From event logs to a log of shown lists, in bounded memory, in steps that resume.
+"""Imports event logs as a log of shown lists, in bounded memory and resumable steps.
 
-First each part of the source is made flat and parted by what its events may share; then
-the events of some buckets at a time become lists. What is done so far lies in a hidden
-folder beside the output, which takes its place when all is done.
+First, each part of the source is flattened and partitioned by session or user. Then the
+events of some buckets at a time become lists. Intermediate results are in a hidden
+folder beside the output and become the output at the end.
 """
 
 import shutil
@@ -79,19 +79,20 @@ _ROLES = {
 
 
 class Imported(NamedTuple):
-    """A log that was made of events.
+    """The result of an import.
 
     Attributes:
-        path: Where it lies.
-        lists, impressions: What it shows.
-        clicks: Click events on what was shown.
-        clicked: Shown items that were clicked, once or more often.
-        targets: Further actions on what was shown, by their name.
-        events: All events of the source by their name.
-        by: What makes a list: "key" (an id), "row" (an event) or "gap" (pauses).
-        first_position: What the source called the first rank.
-        counts: What was merged, passed over and moved, by its name.
-        notices: The same in words, with the first row of each.
+        path: Path of the log.
+        lists, impressions: Number of lists and of shown items.
+        clicks: Click events on shown items.
+        clicked: Shown items with at least one click.
+        targets: Other actions on shown items, by name.
+        events: All events of the source by name.
+        by: How lists are separated: by "key" (an id), "row" (an event) or "gap"
+            (pauses).
+        first_position: Number of the first rank in the source.
+        counts: Numbers of merged, skipped and moved events, by kind.
+        notices: The same in words, with the first row of each kind.
     """
 
     path: str
@@ -120,30 +121,29 @@ def import_events(
     progress: Callable[[float], None] = lambda share: None,
     over: Over = map,
 ) -> Imported:
-    """Makes a log of shown lists of events, and writes it as Parquet.
+    """Joins events into a log of shown lists, and writes it as Parquet.
 
-    The log has a row per list: `item`, `position` and `click` are lists, and so are the
-    counts of each target and the columns that are kept; `session`, `query`, `user`,
-    `device` and `timestamp` are there where the source has them. `read_log` and all
-    commands read it without any -c.
+    The log has one row per list. `item`, `position`, `click`, the counts of each target
+    and the kept columns are lists. It has `session`, `query`, `user`, `device` and
+    `timestamp` if the source has them. `read_log` and all commands read it without -c.
 
     Args:
-        source: As for `debias.data.tables.open_parts`; of several files, all together,
-            such as one of queries and one of events.
+        source: As for `debias.data.tables.open_parts`. Several files are joined, such
+            as one of queries and one of events.
         out: A new folder of Parquet files, or one file NAME.parquet.
-        columns: What the source calls things: a preset, ubi, ga4 or generic, or
+        columns: Column names of the source: a preset, such as ubi, ga4 or generic, or
             `PRESETS["ubi"].replaced(["click=click,add_to_cart"])`.
-        first_position: What it calls the first rank; None: 0 if at least half as many
-            items stand there as at 1.
-        gap: Seconds without an event of the user's that end a list, where nothing else
-            tells lists apart.
-        window: Seconds within which an action belongs to an impression; None: any where
-            lists have an id, `gap` where they have none.
-        memory: GB to join events in, about.
-        force: Whether to replace what is at `out`.
+        first_position: Number of the first rank. None: 0 if at least half as many items
+            have position 0 as 1, else 1.
+        gap: Pause of a user in seconds that ends a list, if events have no session id
+            and one item each.
+        window: Longest time in seconds from an impression to an action on it. None:
+            unlimited if events have a session id, else `gap`.
+        memory: Approximate memory for joining events, in GB.
+        force: Whether to replace existing output.
         progress: Called with the share of the work done.
-        over: Reads the files and makes the lists, such as on a cluster whose workers
-            see all paths.
+        over: `map`, or an equivalent that works in parallel, such as on a cluster whose
+            workers see all paths.
 
     Raises:
         FileNotFoundError: Nothing is there.

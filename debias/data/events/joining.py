@@ -1,4 +1,4 @@
-"""Impressions and actions as lists of shown items, with what was done to each."""
+"""Joins impressions and actions into lists of shown items."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,15 +18,15 @@ _NO_PLACE = -1
 
 
 class Events(NamedTuple):
-    """Flat events that may belong together, n of them, codes from 0 and -1 for none.
+    """n flat events of some sessions or users; codes from 0, and -1 for none.
 
     Attributes:
         kind: (n,) int8, see `debias.data.events.flat`.
-        key: (n,) int64 code of the session, or of the user where sessions have no id.
+        key: (n,) int64 code of the session, or of the user if sessions have no id.
         item: (n,) int64 code of the item.
-        place: (n,) int64 rank as the log has it, -1 for none.
+        place: (n,) int64 rank in the source, -1 for none.
         time: (n,) int64, `NO_TIME` for none.
-        row: (n,) int64 where it was read.
+        row: (n,) int64 row of the source.
         query: (n,) int64 code of the query.
     """
 
@@ -40,17 +40,18 @@ class Events(NamedTuple):
 
 
 class How(NamedTuple):
-    """What makes a list, and which actions belong to it.
+    """Rules for lists and for the actions that belong to them.
 
     Attributes:
-        by: "key": impressions of a key and, if they have one, a query; "row": those of
-            one event; "gap": those of a key and a query without a pause of more than
-            `gap`.
-        shown: The kind of rows that show items: IMPRESSION or SHOWN.
-        first: What the log calls the first rank.
-        gap: Microseconds.
-        window: Microseconds from an impression within which actions count; None: any.
-        targets: How many further targets there are.
+        by: Which impressions form a list. "key": those of a key and, if present, a
+            query; "row": those of one event; "gap": those of a key and a query without
+            a pause of more than `gap`.
+        shown: Kind of the rows that show items: IMPRESSION or SHOWN.
+        first: Number of the first rank in the source.
+        gap: Pause in microseconds.
+        window: Longest time in microseconds from an impression to an action; None:
+            unlimited.
+        targets: Number of other targets.
     """
 
     by: str
@@ -63,22 +64,23 @@ class How(NamedTuple):
 
 @dataclass
 class Counts:
-    """What joining came to, in numbers; adds up over parts of a log.
+    """Counts of a join, which can be added over parts of a log.
 
     Attributes:
-        lists, impressions: How many there are.
+        lists, impressions: Number of lists and of impressions.
         clicked: Shown items that were clicked.
-        duplicates: Impressions of an item that its list had shown before.
-        reranked: Lists whose ranks repeated, or were there for some items only.
-        holes: Lists whose ranks leave some out.
-        joined: Actions that belong to a shown item, by their kind.
-        orphans: Actions on an item that no list of theirs showed.
-        early: Actions before the impression that they belong to, of those joined.
+        duplicates: Impressions of an item that its list already showed.
+        reranked: Lists with repeated ranks, or with ranks for only some items.
+        holes: Lists with gaps in their ranks.
+        joined: Actions on shown items, by kind.
+        orphans: Actions on an item that was not shown.
+        early: Joined actions that came before their impression.
         late: Actions after the window.
-        parted: Lists more than sessions, for a list has one query.
-        copies: Events whose id came before.
-        unshown: Sessions with a query or an action, of which nothing was shown.
-        first: The first row of each of these, by its name.
+        parted: Number of lists beyond the number of sessions, because a list has one
+            query.
+        copies: Events with the id of an earlier event.
+        unshown: Sessions with a query or an action, but without shown items.
+        first: The first row of each of these kinds.
     """
 
     lists: int = 0
@@ -97,7 +99,7 @@ class Counts:
     first: dict[str, int] = field(default_factory=dict)
 
     def note(self, what: str, rows: np.ndarray) -> int:
-        """Keeps the first row of a kind; how many there are."""
+        """Records the first row of a kind and returns the number of rows."""
         if len(rows):
             least = int(rows.min())
             self.first[what] = min(least, self.first.get(what, least))
@@ -105,13 +107,13 @@ class Counts:
 
 
 class Lists(NamedTuple):
-    """Lists of shown items, in the order in which they were read.
+    """Lists of shown items, in reading order.
 
     Attributes:
-        ends: (lists + 1,) where each list ends in the arrays of cells.
-        cell: (cells,) number of the event that shows each cell, list by list, by rank.
+        ends: (lists + 1,) end of each list in the arrays of cells.
+        cell: (cells,) number of the event of each cell, sorted by list and rank.
         rank: (cells,) from 1.
-        made: (cells, 1 + targets) int64 clicks and further actions on each cell.
+        made: (cells, 1 + targets) int64 clicks and other actions on each cell.
     """
 
     ends: np.ndarray
@@ -121,13 +123,13 @@ class Lists(NamedTuple):
 
 
 def join(events: Events, how: How) -> tuple[Lists, Counts]:
-    """Lists of what was shown and the actions on them.
+    """Joins events into lists with the actions on their items.
 
-    An item that a list shows twice keeps its first place. Where ranks of a list repeat,
-    its items are ranked by time, then by rank, then by row; where some are missing, by
-    time, then by row. An action
-    belongs to the last impression of its item at or before it, of the same key; where
-    the key names the list, also to a later one, for clocks differ.
+    An item that a list shows twice keeps its first place. If ranks of a list repeat,
+    its items are sorted by time, rank and row; if some ranks are missing, by time and
+    row. An action belongs to the last impression of its item and key at or before it.
+    If the key identifies the list, it may also belong to a later impression, because
+    clocks differ.
 
     >>> zero, one = np.zeros(3, int), np.ones(3, int)
     >>> events = Events(np.array([0, 0, 2]), zero, np.array([5, 6, 6]),

@@ -1,4 +1,4 @@
-"""Which column of an event log plays which part, and what trackers call theirs."""
+"""Column names of event logs by role, with presets for event trackers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,33 +14,34 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class EventColumns:
-    """Which column of a log of events plays which part.
+    """The columns of an event log, by role.
 
-    Every part but `event` takes several names, parted by commas. Names with dots go
-    into nested columns: `event_attributes.object.object_id`, the id of each of a list
-    of items as `items.item_id`, the value of a key as `event_params.search_term`.
+    Every role except `event` takes several names, separated by commas. Names with dots
+    read nested columns: `event_attributes.object.object_id`. `items.item_id` is the id
+    of each item in a list, and `event_params.search_term` the value of a key.
 
     Attributes:
-        event: The column that says what happened.
-        impression: Events that show items: one, or a list of them in display order.
-        click: Events that count as a click.
-        target: Further events on an item, each a column of counts.
-        session: What the events of one shown list share; of several columns, all of
-            them together. Without it, each event that shows a list of items is a
-            session; and single impressions are, for as long as the user asks the same
-            and pauses no longer than `gap`.
-        query: What was asked; of several columns, the first that holds something.
-        item: Which item, or a list of items.
-        shown: A list of the items shown, on rows that are no events: what a search
-            returned. It is read where no event is an impression.
-        position: The rank of the item; without it, the order of list or time.
-        timestamp: When.
-        user: Who; several as those of `query`.
-        device: On what; several as those of `query`.
-        id: What names an event; one that comes again is a copy, and left out.
-        keep: What else to keep of an impression, as a column of the name behind the
-            last dot: features, presentation.
-        missing: Text that stands for no value; -c missing=NA is that beside "".
+        event: The column with the kind of event.
+        impression: Kinds of events that show one item, or a list of items in display
+            order.
+        click: Kinds of events that count as a click.
+        target: Other kinds of events on an item; each becomes a column of counts.
+        session: The id that the events of one list share; several columns together form
+            the id. Without it, each event with a list of items is a session. Single
+            impressions form a session while the user has one query and pauses no longer
+            than `gap`.
+        query: The query; of several columns, the first with a value.
+        item: The item, or a list of items.
+        shown: A list of the items that a search returned, on rows that are not events.
+            It is used if no event is an impression.
+        position: The rank of the item; without it, the order of the list or of time.
+        timestamp: Time of the event.
+        user: Id of the user; several columns as for `query`.
+        device: The device; several columns as for `query`.
+        id: Unique id of an event; later events with the same id are left out.
+        keep: Other columns of an impression to keep, such as features; their names are
+            the parts behind the last dot.
+        missing: Text that means "no value", in addition to "", such as NA.
 
     >>> columns = PRESETS["ubi"].replaced(["click=click,add_to_cart", "target="])
     >>> columns.click, columns.target, columns.session
@@ -64,10 +65,10 @@ class EventColumns:
     missing: Names = ("",)
 
     def replaced(self, texts: Sequence[str]) -> Self:
-        """These columns, but for what texts ROLE=COLUMN,COLUMN say; ROLE= is none.
+        """A copy changed by texts ROLE=COLUMN,COLUMN; ROLE= means none.
 
         Raises:
-            ValueError: A text is no ROLE=COLUMN.
+            ValueError: A text is not ROLE=COLUMN.
         """
         known = [field.name for field in fields(self)]
         given: dict[str, Any] = {}
@@ -89,7 +90,7 @@ class EventColumns:
         return replace(self, **given)
 
     def asked(self) -> set[str]:
-        """The parts that somebody named columns for: neither defaults nor presets."""
+        """The roles with explicitly named columns, without defaults and presets."""
         usual = [EventColumns(), *PRESETS.values()]
         return {
             part
@@ -98,7 +99,7 @@ class EventColumns:
         }
 
     def paths(self) -> dict[str, Names]:
-        """The columns of each part that reads some."""
+        """The columns of each role that reads columns."""
         values = ("impression", "click", "target", "missing")
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         found["event"] = (self.event,)
@@ -206,7 +207,7 @@ PRESETS: Mapping[str, EventColumns] = {
 
 
 def tracker_of(schema: pa.Schema) -> str | None:
-    """The preset whose events a schema has; None if it is of none.
+    """The preset that fits a schema; None if no preset fits.
 
     >>> text = pa.string()
     >>> tracker_of(pa.schema({"eventType": text, "objectIDs": pa.list_(text)}))

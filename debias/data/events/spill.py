@@ -1,8 +1,8 @@
-"""Flat events on disk, parted so that those of a key lie together.
+"""Flat events on disk, partitioned by key.
 
-Each part of the source becomes one Arrow file, and a record beside it that says what is
-in which of its batches: a part that has its record is done. Events of a key share a
-bucket; as many buckets as fit memory are read together.
+Each part of the source becomes one Arrow file, with a record of the contents of its
+batches. A part with a record is complete. Events of a key share a bucket, and as many
+buckets as fit into memory are read together.
 """
 
 import zlib
@@ -26,13 +26,13 @@ _KEYS = ("rows", "actions", "batches", "bucket_rows", "first", "notices")
 
 
 class Spilled(NamedTuple):
-    """A part on disk.
+    """A spilled part on disk.
 
     Attributes:
-        path: Its Arrow file.
-        found: What it holds.
-        buckets: The bucket of each of its batches.
-        rows: (BUCKETS,) its rows in each bucket.
+        path: Path of its Arrow file.
+        found: Counts of its events.
+        buckets: Bucket of each batch.
+        rows: (BUCKETS,) number of rows in each bucket.
     """
 
     path: Path
@@ -48,7 +48,7 @@ def spill(
     folder: Path,
     progress: Callable[[float], None],
 ) -> Spilled:
-    """The flat events of a part on disk; what is there already is taken as it is."""
+    """Writes the flat events of a part to disk, unless they are there already."""
     path = folder / f"{number:05d}.arrow"
     record = path.with_suffix(".json")
     if not record.exists():
@@ -133,7 +133,7 @@ def _buckets(key: pa.ChunkedArray) -> np.ndarray:
 def read_buckets(
     spilled: Sequence[Spilled], low: int, high: int, schema: pa.Schema
 ) -> pa.Table:
-    """All events whose bucket is in [low, high), of all parts, in the order of rows."""
+    """Reads all events with a bucket in [low, high), of all parts, in row order."""
     tables = []
     for each in spilled:
         wanted = np.flatnonzero((each.buckets >= low) & (each.buckets < high))
@@ -146,7 +146,7 @@ def read_buckets(
 
 
 def common_schema(spilled: Sequence[Spilled]) -> pa.Schema:
-    """The columns of all parts: what one calls by numbers and one by text is text."""
+    """The common schema of all parts; ids with mixed types become text."""
     schemas = []
     for each in spilled:
         if len(each.buckets):
@@ -156,7 +156,7 @@ def common_schema(spilled: Sequence[Spilled]) -> pa.Schema:
 
 
 def groups(spilled: Sequence[Spilled], most: int) -> list[tuple[int, int]]:
-    """Ranges of buckets of about `most` rows, or of one bucket that has more."""
+    """Ranges of buckets with about `most` rows, or a single larger bucket."""
     sizes = np.sum([each.rows for each in spilled], axis=0)
     found, low, held = [], 0, 0
     for number, size in enumerate(sizes):
