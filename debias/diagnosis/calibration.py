@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from debias.data import ClickLog
 from debias.diagnosis.finding import POWER, Finding
 from debias.diagnosis.identifiability import words
-from debias.diagnosis.populations import chances, fit_one, happened_cells, tally
+from debias.diagnosis.mixtures import chances, fit_one, happened_cells, tally
 from debias.propensity.cells import Cells, cells
 from debias.propensity.pbm_maximum import TINY
 

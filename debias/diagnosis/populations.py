@@ -6,33 +6,42 @@ position-based models,
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
-are fitted by EM to some sessions and compared on the others. A component can represent
-users who read by position, who click by rank (gamma equal for all items), or who read
-everything (theta equal at all ranks): the users of Yan et al., Revisiting Two-tower
-Models for Unbiased Learning to Rank, SIGIR 2022.
+are fitted by EM to some sessions and compared on the others. Where pairs have few
+impressions, gamma is that of a bin of pairs. A component can represent users who read
+by position, who click by rank (gamma equal for all items), or who read everything
+(theta equal at all ranks): the users of Yan et al., Revisiting Two-tower Models for
+Unbiased Learning to Rank, SIGIR 2022.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
-from scipy.special import logsumexp
 from scipy.stats import t as student
 
 from debias.data import ClickLog
 from debias.diagnosis.finding import Finding, detectable
+from debias.diagnosis.mixtures import (
+    Evidence,
+    Mixture,
+    chances,
+    evidence,
+    fit_all,
+    happened_cells,
+)
 from debias.propensity.cells import Cells, cells
 from debias.propensity.click_models import DynamicBayesian, UserBrowsing
-from debias.propensity.pbm_maximum import TINY, accelerated
 
-PULL = 20.0  # impressions that a component's attraction of a pair is pulled by
-EDGE = 1e-6  # probabilities stay this far from 0 and 1
 # Ratio of the click rates of two populations that a test must be able to show. The
 # kinds of user of simulated populations that a mixture ranks better for differ by four
 # (Yan et al.) to ten.
 MATTERS = 10.0
+SLIGHT = 0.01  # share of the best gain that is worth no further population
+SMALL = 0.1  # share of the gain of such populations that is too little to matter
+UNCLEAR = (
+    "Unknown: clicks of a session depend on each other, and as much so do clicks of "
+    "different sessions of a query; either users differ or queries do."
+)
+AGAIN = 2500  # held-out lists put together, to average where sessions are few
 ENOUGH = 100  # held-out sessions, below which their mean gain is far from normal
 
 
@@ -45,8 +54,8 @@ class Populations(Finding):
         gain: (N,) float64 held-out log-likelihood minus that of one population, in nats
             per session.
         error: (N,) float64 standard error of `gain`, paired by session.
-        chosen: The smallest number within a standard error of the best; 1 unless the
-            gain is significant.
+        chosen: The smallest number within a standard error, or a hundredth of its gain,
+            of the best; 1 unless the gain is significant.
         share: (chosen,) float64 shares of the populations.
         examination: (chosen, L) float64, each divided by its largest value.
         earlier: Gain of the better of the user browsing model and the dynamic Bayesian
@@ -74,14 +83,6 @@ class Populations(Finding):
     planted_error: float
 
 
-class Mixture(NamedTuple):
-    """M components: attraction (M, P), examination (M, L), shares (M,)."""
-
-    gamma: np.ndarray
-    theta: np.ndarray
-    share: np.ndarray
-
-
 def populations(
     log: ClickLog, max_populations: int = 4, held_out: float = 0.2, seed: int = 0
 ) -> Populations:
@@ -92,14 +93,21 @@ def populations(
     on the same lists, and the comparison is repeated. If it does not detect these
     populations either, the verdict is "unknown".
 
-    A component's attraction of a pair is shrunk towards that of one population by 20
-    impressions, and that in turn towards the mean of all pairs. So pairs with few
-    impressions do not create spurious populations. They do not distinguish real
-    populations either: a log with few impressions per pair may have several without
-    showing it. A gain means that the clicks of a session depend on each other, or that
-    one product does not describe them. A user who stops after a click has the same
-    effect. Therefore the mixtures are also compared with models of one population in
-    which clicks depend on the clicks above.
+    First the components are fitted to 20 bins of pairs with similar attraction. The
+    best of several starts of EM continues. Bins show how populations differ by rank and
+    by attraction, however few impressions a pair has. If most pairs have 30 impressions
+    or more, each component then has an attraction of each pair, shrunk by 20
+    impressions towards that of its bin. In logs with fewer impressions, populations
+    that differ only in which items they like are not detected.
+
+    A gain means that the clicks of a session depend on each other, or that one product
+    does not describe them. A user who stops after a click has the same effect.
+    Therefore the mixtures are also compared with models of one population in which
+    clicks depend on the clicks above. Queries that differ have the same effect if they
+    have few sessions. Therefore two populations must gain more than on lists put
+    together, rank by rank, of different sessions of the query. If they do not, the
+    verdict is "unknown", unless the gain is less than a tenth of that on the simulated
+    clicks.
 
     Args:
         log: The click log.
@@ -125,18 +133,18 @@ def populations(
         for part in (np.sort(order[:size]), np.sort(order[size:]))
     )
     counted = cells(log)
-    happened = happened_cells(counted, log.click)
-    mixtures = [fit_one(tally(counted, happened[train]))]
-    for count in range(2, max_populations + 1):
-        mixtures.append(fit_mixture(counted, happened[train], mixtures[0], count, rng))
-    likelihood = np.array([_likelihood(counted, happened[test], m) for m in mixtures])
+    seen = evidence(counted, log.click, train)
+    mixtures, likelihood = fit_all(seen, test, max_populations, rng)
     gain, error = _paired(likelihood - likelihood[0])
     chosen = _choose(gain, error, likelihood)
-    seen, held = log.take(train), log.take(test)
-    models = UserBrowsing.fit(seen, with_errors=False), DynamicBayesian.fit(seen)
-    chains = [model.log_probability(held).sum(axis=1) for model in models]
-    chain = max(chains, key=np.mean)
+    chain = _clicks_above(seen, log, train, test)
     earlier = float((chain - likelihood[0]).mean())
+    critical, unclear = _critical(max_populations, size), 0.0
+    if chosen > 1:
+        alike = _gain_of_strangers(counted, log, train, test, rng)
+        if gain[1] - max(alike, 0.0) <= critical * error[1]:
+            unclear = gain[chosen - 1] + critical * error[chosen - 1]
+            chosen = 1
     over, over_error = (
         float(v[0]) for v in _paired((likelihood[chosen - 1] - chain)[None])
     )
@@ -144,8 +152,10 @@ def populations(
     order = np.argsort(-best.share)
     share = best.share[order]
     if chosen == 1:
-        planted, planted_error = _planted_gain(counted, mixtures[0], train, size, rng)
-        verdict = _judge_one(planted, planted_error, _critical(max_populations, size))
+        planted, planted_error = _planted_gain(
+            counted, mixtures[0], log.query, train, size, rng
+        )
+        verdict = _judge_one(planted, planted_error, critical, unclear)
     else:
         planted = planted_error = np.nan
         gained = gain[chosen - 1], error[chosen - 1]
@@ -167,9 +177,67 @@ def populations(
     )
 
 
+def partners(query: np.ndarray, ranks: int, rng: np.random.Generator) -> np.ndarray:
+    """(S, ranks) sessions of the same query, drawn anew for each rank.
+
+    At each rank they are a permutation. Lists that take the item and the click of each
+    rank from such a session have the same counts as the log. They keep what queries
+    differ by, but not what users differ by, because their clicks are of many users.
+
+    >>> rows = partners(np.array([7, 5, 7, 5]), 2, np.random.default_rng(0))
+    >>> np.sort(rows[[0, 2]], axis=0).tolist()
+    [[0, 0], [2, 2]]
+    """
+    base = np.argsort(query, kind="stable")
+    _, number = np.unique(query, return_inverse=True)
+    rows = np.empty((len(query), ranks), dtype=np.int64)
+    for rank in range(ranks):
+        rows[base, rank] = np.argsort(number + rng.random(len(query)))
+    return rows
+
+
+def _gain_of_two(
+    counted: Cells,
+    click: np.ndarray,
+    held: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """(T,) held-out gain of two populations over one.
+
+    They are fitted to `click` of the sessions `train`, and compared on clicks `held` of
+    the sessions `test`.
+    """
+    seen = evidence(counted, click, train)
+    seen = seen._replace(happened=happened_cells(counted, held))
+    likelihood = fit_all(seen, test, 2, rng)[1]
+    return likelihood[1] - likelihood[0]
+
+
+def _gain_of_strangers(
+    counted: Cells,
+    log: ClickLog,
+    train: np.ndarray,
+    test: np.ndarray,
+    rng: np.random.Generator,
+) -> float:
+    """The gain of two populations on lists put together of sessions of a query."""
+    index = counted.index
+    assert index is not None
+    gains = []
+    for _ in range(max(1, AGAIN // len(test))):
+        rows = partners(log.query, log.list_size, rng)
+        mixed = replace(counted, index=_through(rows, index))
+        click = _through(rows, log.click)
+        gains.append(_gain_of_two(mixed, click, click, train, test, rng).mean())
+    return float(np.mean(gains))
+
+
 def _planted_gain(
     counted: Cells,
     one: Mixture,
+    query: np.ndarray,
     train: np.ndarray,
     size: int,
     rng: np.random.Generator,
@@ -178,7 +246,8 @@ def _planted_gain(
 
     One half of the sessions clicks ten times as often as the other, both together as
     often as the log: with p of one population, P = min(20 p / 11, (1 + p) / 2) and
-    2 p - P. Both mixtures are fitted to the sessions `train` of clicks so drawn.
+    2 p - P. Both mixtures are fitted to the sessions `train` of clicks so drawn. What
+    they gain on lists put together of sessions of a query is taken off.
     The gain is averaged over all lists, each with clicks drawn anew, so that it is
     known better than from `size` held-out sessions, whose error is returned.
     """
@@ -189,16 +258,23 @@ def _planted_gain(
     kinds = np.zeros((2, len(p) + 1))  # the last cell is padding
     kinds[:, :-1] = often, 2 * p - often
 
-    def happened() -> sparse.csr_array:
+    def clicks() -> np.ndarray:
         kind = rng.integers(2, size=(len(index), 1))
-        drawn = rng.random(index.shape) < kinds[kind, index]
-        return happened_cells(counted, drawn)
+        return rng.random(index.shape) < kinds[kind, index]
 
-    fitted, other = happened()[train], happened()
-    first = fit_one(tally(counted, fitted))
-    second = fit_mixture(counted, fitted, first, 2, rng)
-    gain = _likelihood(counted, other, second) - _likelihood(counted, other, first)
-    return float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(size))
+    drawn = index, clicks(), clicks()
+    every = np.arange(len(index))
+    rows = partners(query, index.shape[1], rng)
+    gain, alike = (
+        _gain_of_two(replace(counted, index=own), click, held, train, every, rng)
+        for own, click, held in (drawn, [_through(rows, each) for each in drawn])
+    )
+    planted = float(gain.mean() - max(alike.mean(), 0.0))
+    return planted, float(gain.std(ddof=1) / np.sqrt(size))
+
+
+def _through(rows: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(value, rows, axis=0)
 
 
 def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,10 +287,13 @@ def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _critical(counts: int, size: int) -> float:
-    """Standard errors that a gain must exceed: one-sided 5%, all counts together."""
+    """Standard errors that a gain must exceed: one-sided 5%, all mixtures together.
+
+    There are two of each count, see `_fitted`.
+    """
     if size < ENOUGH:
         return np.inf
-    return float(student.ppf(1 - 0.05 / max(1, counts - 1), max(1, size - 1)))
+    return float(student.ppf(1 - 0.05 / max(1, 2 * (counts - 1)), max(1, size - 1)))
 
 
 def _choose(gain: np.ndarray, error: np.ndarray, likelihood: np.ndarray) -> int:
@@ -224,11 +303,17 @@ def _choose(gain: np.ndarray, error: np.ndarray, likelihood: np.ndarray) -> int:
         return 1
     best = int(np.argmax(gain))
     short, scatter = _paired(likelihood[best] - likelihood)
-    return int(np.flatnonzero(short <= scatter)[0]) + 1
+    near = np.maximum(scatter, SLIGHT * gain[best])
+    return int(np.flatnonzero(short <= near)[0]) + 1
 
 
-def _judge_one(planted: float, error: float, critical: float) -> Finding:
-    """The verdict where no number of populations gains over one."""
+def _judge_one(
+    planted: float, error: float, critical: float, unclear: float
+) -> Finding:
+    """The verdict where no number of populations gains over one.
+
+    `unclear` is what they gain at most where queries may be the reason.
+    """
     reach = f"{planted:+.4f} ± {1.96 * error:.4f} nats a session"
     if not planted >= detectable(error, critical):
         verdict = (
@@ -236,8 +321,13 @@ def _judge_one(planted: float, error: float, critical: float) -> Finding:
             f"this log two halves, one of which clicks {MATTERS:g} times as often as "
             f"the other, would not show either ({reach})."
         )
+        if unclear:
+            verdict = UNCLEAR
         step = "Log longer, or more sessions of fewer queries."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
+    if unclear > SMALL * planted:
+        step = "Log more sessions of each query."
+        return Finding(verdict=UNCLEAR, next_step=step, grade="unknown")
     verdict = (
         "One population is enough: more do not predict held-out clicks better. Two "
         f"halves, one of which clicks {MATTERS:g} times as often as the other, would "
@@ -287,146 +377,17 @@ def _judge_several(
     return Finding(verdict=verdict, next_step=step, grade="caution")
 
 
-def happened_cells(counted: Cells, click: np.ndarray) -> sparse.csr_array:
-    """(S, 2 M) indicators of cells shown without a click (first M) and with a click."""
-    assert counted.index is not None
-    size = len(counted.rank)
-    mask = counted.index < size
-    session = np.broadcast_to(np.arange(len(click))[:, None], click.shape)[mask]
-    column = (counted.index + size * click)[mask]
-    ones = np.ones(len(column))
-    return sparse.csr_array((ones, (session, column)), (len(click), 2 * size))
-
-
-def chances(counted: Cells, mixture: Mixture) -> np.ndarray:
-    """(M, C) P(click) of C cells in each component, bounded away from 0 and 1."""
-    gamma = np.take(mixture.gamma, counted.pair, axis=1)
-    p = gamma * np.take(mixture.theta, counted.rank, axis=1)
-    return np.clip(p, EDGE, 1 - EDGE)
-
-
-def _joint(happened: sparse.csr_array, p: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """(M, S) log of share times likelihood, by P(click) of each cell (M, C)."""
-    tables = np.concatenate([np.log1p(-p), np.log(p)], axis=1)
-    # A vector at a time: a product with a matrix of few columns is slower.
-    joint = np.stack([happened @ table for table in tables])
-    return joint + np.log(np.maximum(share, TINY)).astype(p.dtype)[:, None]
-
-
-def _likelihood(
-    counted: Cells, happened: sparse.csr_array, mixture: Mixture
+def _clicks_above(
+    found: Evidence, log: ClickLog, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    joint = _joint(happened, chances(counted, mixture), mixture.share)
-    return logsumexp(joint, axis=0)
+    """(T,) log-likelihood of the best model of one population that reads clicks above.
 
-
-def tally(counted: Cells, happened: sparse.csr_array) -> Cells:
-    """The counts of the sessions in `happened`, in the same cells."""
-    skipped, clicked = np.split(np.asarray(happened.sum(axis=0), float).ravel(), 2)
-    return replace(counted, shown=skipped + clicked, clicked=clicked, index=None)
-
-
-def fit_one(counted: Cells) -> Mixture:
-    """Fits one component by accelerated EM, which needs only counts.
-
-    Attraction is shrunk towards its mean by two impressions.
+    Of pairs, and of bins of pairs, which predicts better where impressions are few.
     """
-    shown_pair = counted.by_pair(counted.shown)
-    shown_rank = counted.by_rank(counted.shown)
-
-    def step(x: np.ndarray) -> np.ndarray:
-        gamma, theta = x[: counted.pairs][counted.pair], x[counted.pairs :]
-        theta = theta[counted.rank]
-        # Expected attractive, and examined, among impressions without a click.
-        both = np.minimum(gamma * theta, 1 - EDGE)
-        rest = (counted.shown - counted.clicked) / (1 - both)
-        liked = counted.by_pair(counted.clicked + rest * (gamma - both))
-        seen = counted.by_rank(counted.clicked + rest * (theta - both))
-        mean = liked.sum() / max(1, shown_pair.sum())
-        attraction = (liked + 2 * mean) / (shown_pair + 2)
-        return np.concatenate([attraction, (seen + 1) / (shown_rank + 2)])
-
-    start = np.full(counted.pairs + counted.ranks, 0.5)
-    x, _ = accelerated(step, start, 1e-3, 105)
-    gamma, theta = np.split(x[None], [counted.pairs], axis=1)
-    return Mixture(gamma, theta, np.ones(1))
-
-
-def _shown(
-    counted: Cells, happened: sparse.csr_array
-) -> tuple[Cells, sparse.csr_array]:
-    """The cells that the sessions of `happened` show, and that in float32."""
-    size = len(counted.rank)
-    kept = np.flatnonzero(tally(counted, happened).shown)
-    pair, rank = counted.pair[kept], counted.rank[kept]
-    columns = happened[:, np.concatenate([kept, size + kept])].astype(np.float32)
-    return replace(counted, pair=pair, rank=rank, index=None), columns
-
-
-def fit_mixture(
-    counted: Cells,
-    happened: sparse.csr_array,
-    one: Mixture,
-    count: int,
-    rng: np.random.Generator,
-    starts: int = 2,
-) -> Mixture:
-    """Fits `count` components by accelerated EM.
-
-    Several starts run for a few passes, and the one with the highest likelihood
-    continues. Expectations are float32, and their sums float64.
-    """
-
-    def start() -> Mixture:
-        # Alike components would stay alike: each leans its own way.
-        lean = np.exp(rng.normal(0, 0.5, (2, count, 1)))
-        less = np.exp(-rng.exponential(0.1, (counted.pairs, count)).T)
-        theta = (one.theta / one.theta.max()) ** lean[1]
-        return Mixture(one.gamma ** lean[0] * less, theta, np.full(count, 1 / count))
-
-    step = _pass(counted, happened, one, count)
-    tried = [accelerated(step, _pack(start()), 1e-3, 15)[0] for _ in range(starts)]
-    found = [_unpack(x, counted.pairs, count) for x in tried]
-    scores = [_likelihood(counted, happened, each).sum() for each in found]
-    best = tried[int(np.argmax(scores))]
-    return _unpack(accelerated(step, best, 1e-3, 90)[0], counted.pairs, count)
-
-
-def _pass(
-    counted: Cells, happened: sparse.csr_array, one: Mixture, count: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A pass of EM over packed mixtures, of the sessions of `happened`."""
-    counted, happened = _shown(counted, happened)
-    back, prior = happened.T, PULL * one.gamma[0]
-
-    def step(x: np.ndarray) -> np.ndarray:
-        old = _unpack(x, counted.pairs, count)
-        # Responsibilities, and what each component clicked and did not, by cell.
-        both = chances(counted, old)
-        joint = _joint(happened, both, old.share)
-        who = np.exp(joint - joint.max(axis=0))
-        who /= who.sum(axis=0)
-        gamma, theta = np.empty_like(old.gamma), np.empty_like(old.theta)
-        for m, own in enumerate(both):
-            skipped, clicked = np.split(back @ who[m], 2)
-            # Expected attractive, and examined, among impressions without a click.
-            rest, shown = skipped / (1 - own), skipped + clicked
-            liked = counted.by_pair(clicked + rest * (old.gamma[m, counted.pair] - own))
-            seen = counted.by_rank(clicked + rest * (old.theta[m, counted.rank] - own))
-            gamma[m] = (liked + prior) / (counted.by_pair(shown) + PULL)
-            theta[m] = (seen + 1) / (counted.by_rank(shown) + 2)
-        return _pack(Mixture(gamma, theta, who.mean(axis=1, dtype=float)))
-
-    return step
-
-
-def _pack(mixture: Mixture) -> np.ndarray:
-    """The parameters as one float32 vector."""
-    return np.concatenate([each.ravel() for each in mixture], dtype=np.float32)
-
-
-def _unpack(x: np.ndarray, pairs: int, count: int) -> Mixture:
-    """A packed mixture; its shares may have been moved, and sum to 1 again."""
-    gamma, theta, share = np.split(x, [pairs * count, -count])
-    shares = share / share.sum()
-    return Mixture(gamma.reshape(count, -1), theta.reshape(count, -1), shares)
+    binned = ClickLog(np.zeros(len(log), int), found.binned, log.click)
+    scores = []
+    for each in (log, binned):
+        seen, held = each.take(train), each.take(test)
+        models = UserBrowsing.fit(seen, with_errors=False), DynamicBayesian.fit(seen)
+        scores += [model.log_probability(held).sum(axis=1) for model in models]
+    return max(scores, key=np.mean)
