@@ -104,7 +104,7 @@ def populations(
     does not describe them. A user who stops after a click has the same effect.
     Therefore the mixtures are also compared with models of one population in which
     clicks depend on the clicks above. Queries that differ have the same effect if they
-    have few sessions. Therefore two populations must gain more than on lists put
+    have few sessions. Therefore they must gain more than on lists put
     together, rank by rank, of different sessions of the query. If they do not, the
     verdict is "unknown", unless the gain is less than a tenth of that on the simulated
     clicks.
@@ -141,9 +141,10 @@ def populations(
     earlier = float((chain - likelihood[0]).mean())
     critical, unclear = _critical(max_populations, size), 0.0
     if chosen > 1:
-        alike = _gain_of_strangers(counted, log, train, test, rng)
-        if gain[1] - max(alike, 0.0) <= critical * error[1]:
-            unclear = gain[chosen - 1] + critical * error[chosen - 1]
+        alike = _gain_of_strangers(chosen, counted, log, train, test, rng)
+        gained, scatter = gain[chosen - 1], critical * error[chosen - 1]
+        if gained - max(alike, 0.0) <= scatter:
+            unclear = gained + scatter
             chosen = 1
     over, over_error = (
         float(v[0]) for v in _paired((likelihood[chosen - 1] - chain)[None])
@@ -158,8 +159,8 @@ def populations(
         verdict = _judge_one(planted, planted_error, critical, unclear)
     else:
         planted = planted_error = np.nan
-        gained = gain[chosen - 1], error[chosen - 1]
-        verdict = _judge_several(gained, share, over, over_error)
+        both = gain[chosen - 1], error[chosen - 1]
+        verdict = _judge_several(both, share, over, over_error)
     return Populations(
         np.arange(1, max_populations + 1),
         gain,
@@ -196,7 +197,8 @@ def partners(query: np.ndarray, ranks: int, rng: np.random.Generator) -> np.ndar
     return rows
 
 
-def _gain_of_two(
+def _gain_of(
+    count: int,
     counted: Cells,
     click: np.ndarray,
     held: np.ndarray,
@@ -204,25 +206,26 @@ def _gain_of_two(
     test: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """(T,) held-out gain of two populations over one.
+    """(T,) held-out gain of `count` populations over one.
 
     They are fitted to `click` of the sessions `train`, and compared on clicks `held` of
     the sessions `test`.
     """
     seen = evidence(counted, click, train)
     seen = seen._replace(happened=happened_cells(counted, held))
-    likelihood = fit_all(seen, test, 2, rng)[1]
-    return likelihood[1] - likelihood[0]
+    likelihood = fit_all(seen, test, count, rng)[1]
+    return likelihood[-1] - likelihood[0]
 
 
 def _gain_of_strangers(
+    count: int,
     counted: Cells,
     log: ClickLog,
     train: np.ndarray,
     test: np.ndarray,
     rng: np.random.Generator,
 ) -> float:
-    """The gain of two populations on lists put together of sessions of a query."""
+    """The gain of `count` populations on lists put together of a query's sessions."""
     index = counted.index
     assert index is not None
     gains = []
@@ -230,7 +233,7 @@ def _gain_of_strangers(
         rows = partners(log.query, log.list_size, rng)
         mixed = replace(counted, index=_through(rows, index))
         click = _through(rows, log.click)
-        gains.append(_gain_of_two(mixed, click, click, train, test, rng).mean())
+        gains.append(_gain_of(count, mixed, click, click, train, test, rng).mean())
     return float(np.mean(gains))
 
 
@@ -266,7 +269,7 @@ def _planted_gain(
     every = np.arange(len(index))
     rows = partners(query, index.shape[1], rng)
     gain, alike = (
-        _gain_of_two(replace(counted, index=own), click, held, train, every, rng)
+        _gain_of(2, replace(counted, index=own), click, held, train, every, rng)
         for own, click, held in (drawn, [_through(rows, each) for each in drawn])
     )
     planted = float(gain.mean() - max(alike.mean(), 0.0))
