@@ -13,7 +13,7 @@ from simulators.policies import Ranker
 from simulators.populations import Observed, Population, named, visit
 
 _DRAFTED, _VISITED = 31, 32  # the two streams
-FIRST, SECOND = 1, 2
+FIRST = 1  # team of the first ranking, before that of the second
 
 
 class Interleaving(NamedTuple):

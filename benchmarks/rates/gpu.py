@@ -51,7 +51,7 @@ def of_clicks(name: str, sessions: int, seed: int) -> dict[str, Round]:
 
     from benchmarks.rates import hand_written
     from debias.data import ClickLog, RankingData
-    from debias.models.batches import log_batches
+    from debias.models.batches import epoch_of, log_batches
 
     features, item, click = sessions_of(FEATURES, seed)
     item, click = item[:sessions], click[:sessions]
@@ -60,7 +60,8 @@ def of_clicks(name: str, sessions: int, seed: int) -> dict[str, Round]:
     table, loss = tf.constant(features), getattr(hand_written, f"{name}_loss")
     found = {}
     for xla in COMPILED:
-        model, feed = click_model(name, seed), log_batches(log, data, BATCH, seed=seed)
+        model = click_model(name, seed)
+        feed = log_batches(epoch_of(log, data, BATCH), seed=seed)
         model(next(iter(feed))[0])
         start = [w.numpy() for w in model.trainable_weights]
         model.compile(

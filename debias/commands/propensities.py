@@ -1,7 +1,7 @@
 """`debias propensities`: writes the examination of each place of a log."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from debias.commands.screen import (
     say,
     share_bar,
 )
+
+if TYPE_CHECKING:
+    from debias.propensity.places import Propensities
 
 UNKNOWN = 3  # exit status of --strict
 
@@ -58,31 +61,13 @@ def propensities(
     """
     import numpy as np
 
-    from debias.data.summary import count
     from debias.propensity import ESTIMATORS
-    from debias.propensity import propensities as found_of
 
     inputs.check_name("--method", method, ("auto", *ESTIMATORS))
     places.check_free(out, force)
-    columns = places.listed(by)
-    if cluster is None:
-        log, given = places.opened(source)
-        features = None if given.data is None else given.data.dense()
-        found = found_of(
-            log,
-            method,
-            by=columns,
-            names=places.names_of(given),
-            features=features,
-            level=level,
-            seed=seed,
-        )
-    else:
-        with inputs.opened_over(source, 0, cluster) as (given, over):
-            with share_bar("counting") as progress:
-                counted = count(given.log, progress, over)
-            inputs.check_usable(counted.summary(), source.log)
-            found = found_of(given.log, method, by=columns, level=level, over=over)
+    found = _estimated(
+        source, cluster, method, by=places.listed(by), level=level, seed=seed
+    )
     found.write(out)
     unknown = int(np.isnan(found.examination).sum())
     if json:
@@ -101,3 +86,22 @@ def propensities(
     if strict and unknown:
         complain(f"error: {unknown} of {len(found)} places are not identified")
         raise typer.Exit(UNKNOWN)
+
+
+def _estimated(
+    source: inputs.Source, cluster: str | None, method: str, **asked: Any
+) -> "Propensities":
+    """The examination by a log in memory, or by one counted on a cluster."""
+    from debias.data.summary import count
+    from debias.propensity import propensities as found_of
+
+    if cluster is None:
+        log, given = places.opened(source)
+        features = None if given.data is None else given.data.dense()
+        names = places.names_of(given)
+        return found_of(log, method, names=names, features=features, **asked)
+    with inputs.opened_over(source, 0, cluster) as (given, over):
+        with share_bar("counting") as progress:
+            counted = count(given.log, progress, over)
+        inputs.check_usable(counted.summary(), source.log)
+        return found_of(given.log, method, over=over, **asked)

@@ -18,6 +18,7 @@ from debias.commands.screen import AsJson, print_json, say, share_bar
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from debias.data.kinds import Features
     from debias.data.read_log import Columns
     from debias.data.tables import Part
     from debias.engine.scoring import Scorer
@@ -303,7 +304,7 @@ def _rank_rows(
     import pyarrow as pa
 
     from debias.data.arrays import is_list
-    from debias.data.by_name import columns_of, matrix
+    from debias.data.by_name import columns_of
     from debias.data.numbers import typed
     from debias.data.read_log import Columns
 
@@ -320,15 +321,7 @@ def _rank_rows(
     coded = {each.name for each in score.kinds or () if each.coded}
     columns = columns_of(schema, names, parts[0].name)
     numbers = set(columns) - coded
-
-    def features(rows: pa.RecordBatch, where: str, start: int) -> np.ndarray:
-        values = matrix(rows, names, where, start, score.kinds)
-        if values.shape[1] != feature_count:
-            raise ValueError(
-                f"{where}: column {' '.join(names)}: the model reads "
-                f"{feature_count} features, got {values.shape[1]}"
-            )
-        return values
+    features = partial(_features, names=names, kinds=score.kinds, count=feature_count)
 
     def scored() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):
@@ -381,6 +374,26 @@ def _shown(
     assert found.at is not None
     flat = pa.RecordBatch.from_arrays(found.arrays["features"], names=list(columns))
     return found.at, flat, is_padding(found.arrays["item"][0])
+
+
+def _features(
+    rows: "pa.RecordBatch",
+    where: str,
+    start: int,
+    names: Sequence[str],
+    kinds: "Features | None",
+    count: int,
+) -> np.ndarray:
+    """The features of rows, as many as the model reads."""
+    from debias.data.by_name import matrix
+
+    values = matrix(rows, names, where, start, kinds)
+    if values.shape[1] != count:
+        raise ValueError(
+            f"{where}: column {' '.join(names)}: the model reads {count} features, "
+            f"got {values.shape[1]}"
+        )
+    return values
 
 
 def _in_lists(

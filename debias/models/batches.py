@@ -92,15 +92,14 @@ def batches(
     >>> tuple(batch["features"].shape), batch["cell"].numpy().tolist()
     ((2, 2), [[0, 1, 1]])
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if isinstance(log, ClickLog):
-        made = log_batches(
-            log, data, batch_size, shuffle, seed, preprocess, weight, packed
-        )
+        whole = epoch_of(log, data, batch_size, preprocess, weight, packed)
+        made = log_batches(whole, shuffle, seed)
         # On a GPU the features would be copied to the device for each step.
         gpu = tf.config.list_physical_devices("GPU")
         return made if PACKS and not gpu else made.pipeline
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if weight is not None:
         raise ValueError(
             f"weight is for a log in memory, got the path {log}: open it first, "
@@ -111,37 +110,35 @@ def batches(
     return _pipeline(cells, make, batch_size, count_sessions(log))
 
 
-def log_batches(
+def epoch_of(
     log: ClickLog,
     data: RankingData,
-    batch_size: int = 512,
-    shuffle: bool = True,
-    seed: int = 0,
+    batch_size: int,
     preprocess: keras.layers.Layer | None = None,
     weight: np.ndarray | None = None,
     packed: bool = False,
-) -> "LogBatches":
-    """As `batches` for a log in memory; on TensorFlow, a compiled loop can run them."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+) -> "Epoch":
+    """A log in memory, in its own order; the arguments are those of `batches`."""
     if log.sessions == 0:
         raise ValueError("log has no sessions, nothing to make a batch of")
     columns = _cells(log.check(data.items))
     if weight is not None:
         columns["weight"] = _checked(weight, log)
+    kept = {name: tf.constant(column) for name, column in columns.items()}
+    table, order = _table(data, preprocess), tf.range(log.sessions)
+    return Epoch(kept, table, order, packed, log.list_size, batch_size)
+
+
+def log_batches(whole: "Epoch", shuffle: bool = True, seed: int = 0) -> "LogBatches":
+    """As `batches` for a log in memory; on TensorFlow, a compiled loop can run them."""
 
     def order(draw: tf.Tensor) -> tf.Tensor:
-        rows = tf.range(log.sessions)
-        if shuffle:
-            rows = tf.random.experimental.stateless_shuffle(rows, [draw, 0])
-        return rows
+        if not shuffle:
+            return whole.order
+        return tf.random.experimental.stateless_shuffle(whole.order, [draw, 0])
 
-    kept = {name: tf.constant(column) for name, column in columns.items()}
-    whole = Epoch(
-        kept, _table(data, preprocess), tf.range(0), packed, log.list_size, batch_size
-    )
-    draws = _draws(seed)
-    found = _pipeline(draws.map(order), whole.batch_of, batch_size, log.sessions)
+    draws, sessions = _draws(seed), len(whole.order)
+    found = _pipeline(draws.map(order), whole.batch_of, whole.batch_size, sessions)
     return LogBatches(found, draws, lambda draw: whole._replace(order=order(draw)))
 
 

@@ -6,7 +6,7 @@ nothing. Each returns (B,), a mean over a row's columns and never a sum over the
 So the learning rate means the same at any batch size and any number of negatives.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 from keras import ops
@@ -15,12 +15,6 @@ from debias.data.text import one_of
 from debias.types import Tensor
 
 LOWEST = -1e8
-
-
-class RowLoss(Protocol):
-    """What an entry of `RETRIEVAL_LOSSES` is."""
-
-    def __call__(self, positive: Tensor, scores: Tensor) -> Tensor: ...
 
 
 def _split(positive: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

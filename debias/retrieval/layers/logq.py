@@ -61,27 +61,6 @@ def accidental_hits(candidate: Tensor, positive: Tensor) -> Tensor:
     return (candidate == own) & (ops.cast(columns, "int32") != positive)
 
 
-def known_hits(candidate: Tensor, known: Tensor, positive: Tensor) -> Tensor:
-    """(B, C) bool: columns that hold another item the row's user is known to like.
-
-    Args:
-        candidate: (C,) or (B, C) id codes.
-        known: (B, P) id codes, 0 where there are no more.
-        positive: (B,) int, the column of each row's positive; never marked.
-
-    >>> hits = known_hits(ops.array([7, 8, 9]), ops.array([[7, 8, 0]]), ops.array([0]))
-    >>> ops.convert_to_numpy(hits).astype(int).tolist()
-    [[0, 1, 0]]
-    """
-    if len(candidate.shape) == 1:
-        candidate = ops.expand_dims(candidate, 0)
-    same = ops.expand_dims(candidate, 1) == ops.expand_dims(known, -1)
-    hit = ops.any(same & (ops.expand_dims(known, -1) > 0), axis=1)
-    columns = ops.arange(candidate.shape[1] or ops.shape(candidate)[1])
-    positive = ops.expand_dims(ops.cast(positive, "int32"), -1)
-    return hit & (ops.cast(columns, "int32") != positive)
-
-
 @keras.saving.register_keras_serializable(package="debias")
 class StreamingFrequency(keras.layers.Layer):
     """Sampling probabilities of items, estimated from the stream in fixed memory.

@@ -11,7 +11,6 @@ from debias.retrieval.layers.logq import (
     StreamingFrequency,
     accidental_hits,
     correct,
-    known_hits,
     mask_columns,
 )
 
@@ -49,11 +48,6 @@ def test_accidental_hits_spare_the_positive_itself():
     assert shared.astype(int).tolist() == [[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
     own = run(accidental_hits, [[7, 8, 7], [8, 8, 9]], [0, 0])
     assert own.astype(int).tolist() == [[0, 0, 1], [0, 1, 0]]
-
-
-def test_known_hits_ignore_padding_and_spare_the_positive():
-    hits = run(known_hits, [7, 0, 9, 7], [[9, 7, 0], [0, 0, 0]], [0, 2])
-    assert hits.astype(int).tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
 
 
 def zipf(items):
