@@ -109,6 +109,7 @@ class _Collected:
         self._sizes: list[int] = []
         self._sessions = 0
         self._present = Present()
+        self._mixed: dict[str, str] = {}  # what to say of names of several types
 
     def add(self, batch: Batch) -> None:
         """Takes in a batch."""
@@ -142,12 +143,12 @@ class _Collected:
             return
         chunk = names_of(batch, role, array).dictionary_encode()
         before = next((c for c in chunks if not isinstance(c, int)), chunk)
-        if chunk.type != before.type:
-            raise ValueError(
-                f"{batch.part}: column {batch.chosen[role][0]} ({role}) mixes types: "
-                f"{chunk.type.value_type} here, {before.type.value_type} in "
-                f"{self._batches[0].part}; write it as one type"
+        if chunk.type != before.type and role not in self._mixed:
+            what = (
+                f"mixes types ({before.type.value_type} in {self._batches[0].part}, "
+                f"{chunk.type.value_type} from here on)"
             )
+            self._mixed[role] = str(batch.fault(role, 0, what, "all are read as text"))
         chunks.append(chunk)
 
     def _add_ranks(self, at: np.ndarray) -> None:
@@ -183,8 +184,11 @@ class _Collected:
             values,
             self._batches,
             np.cumsum(self._sizes),
-            notices(self._batches[0], [*empty, *self._present.empty])
-            + self._clock.notices,
+            (
+                *notices(self._batches[0], [*empty, *self._present.empty]),
+                *self._clock.notices,
+                *self._mixed.values(),
+            ),
             {r: each.features(chosen[r]) for r, each in self._readers.items()},
         )
 
@@ -207,12 +211,22 @@ def _types(chunks: Sequence[pa.DictionaryArray | int]) -> list[pa.DataType]:
 
 
 def _encoded(chunks: list[pa.DictionaryArray | int]) -> tuple[np.ndarray, pa.Array]:
-    """Numbers of names, -1 for none, and the names that they are the numbers of."""
+    """Numbers of names, -1 for none, and the names that they are the numbers of.
+
+    Names of several types are text.
+    """
+    if len(set(_types(chunks))) > 1:
+        chunks = [c if isinstance(c, int) else _as_text(c) for c in chunks]
     kind = _types(chunks)[0]
     whole = [pa.nulls(c, kind) if isinstance(c, int) else c for c in chunks]
     unified = pa.chunked_array(whole, kind).unify_dictionaries()
     indices = [chunk.indices.fill_null(-1).to_numpy() for chunk in unified.chunks]
     return np.concatenate(indices), unified.chunk(0).dictionary
+
+
+def _as_text(names: pa.DictionaryArray) -> pa.DictionaryArray:
+    words = names.dictionary.cast(pa.string())
+    return pa.DictionaryArray.from_arrays(names.indices, words)
 
 
 def positions(rows: Rows, first_position: int, list_size: int | None) -> np.ndarray:

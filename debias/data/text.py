@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 _NAMED = 30  # names that a message lists
 
 
@@ -30,7 +32,11 @@ def quoted(value: Any) -> str:
 
     >>> quoted("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    >>> quoted(np.int64(7))
+    '7'
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     short = reprlib.Repr()
     short.maxstring = short.maxother = 60
     return printable(short.repr(value))

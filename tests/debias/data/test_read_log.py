@@ -312,8 +312,24 @@ def test_mixed_types_in_json_and_between_files(tmp_path):
     pq.write_table(FLAT, tmp_path / "1.parquet")
     numbers = FLAT.set_column(2, "doc", [[1, 2, 3, 4, 5, 6]])
     pq.write_table(numbers, tmp_path / "2.parquet")
-    with pytest.raises(ValueError, match=r"2\.parquet: column doc .item. mixes types"):
-        read_log([tmp_path / "1.parquet", tmp_path / "2.parquet"], COLUMNS)
+
+
+def test_ids_that_are_numbers_in_one_file_and_text_in_another_are_text(tmp_path):
+    """As JSON lines are, of which some files hold ids above 2^63."""
+    paths = [tmp_path / f"{number}.jsonl" for number in range(2)]
+    for path, ids in zip(paths, ([1, 5], [2**63 + 5, 5]), strict=True):
+        rows = [
+            {"session": path.name, "query": "q", "item": each, "click": 0}
+            for each in ids
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reading = read_log(paths)
+    assert reading.items.tolist() == ["1", "5", str(2**63 + 5)]
+    assert reading.log.item.tolist() == [[0, 1], [2, 1]]
+    assert reading.notices == (
+        f"{paths[1]}: column item mixes types (int64 in {paths[0]}, string from here "
+        "on) at row 0; all are read as text",
+    )
 
 
 def test_damaged_files_and_empty_partitions(tmp_path):
