@@ -1,9 +1,9 @@
-"""Retrieval: towers whose inner product finds items for a user, trained and served.
+"""Retrieval: user and item towers, their training, index and serving.
 
 | step | names |
 |---|---|
 | towers | `dssm`, `fm_tower`, `senet_tower`, `youtube_dnn`, `MIND`, `DAT` |
-| as relevance of a click model | `PairRelevance` |
+| relevance of a click model | `PairRelevance` |
 | samplers of negatives | `uniform`, `by_popularity`, `by_ranker`, `from_ranking`, |
 | | `Weighted`, `Listed`, `Mixture`, `Queue`, and their protocol `Sampler` |
 | training | `Batches`, `fit`, `evaluate` |
@@ -11,8 +11,8 @@
 | index | `build` with `hnsw`, `ivf` or `pq` |
 | serving | `publish`, `load`, `roll_back`, `retrieve`, `update` |
 
-These names are promised; all else in the package may change. They are loaded when they
-are first used: `import debias.retrieval` loads no TensorFlow.
+These names are stable; everything else in the package may change. They are loaded when
+they are first used, so `import debias.retrieval` does not load TensorFlow.
 """
 
 import importlib

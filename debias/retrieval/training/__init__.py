@@ -1,1 +1,1 @@
-"""Batches, fitting, evaluation, and learners that go on learning."""
+"""Batches, fitting, evaluation, selection, and learners that can be updated."""

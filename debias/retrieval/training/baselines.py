@@ -1,8 +1,8 @@
-"""What a tower must beat: rankings of the catalogue that take no gradient steps.
+"""Baselines of retrieval without gradient steps.
 
-Each fits a `Scorer`, which maps rows of users to scores (B, N) over the items.
-`GRIDS` are the settings among which `tuned` chooses on held-out events, so that a tower
-is compared with the best of its rivals and not with their defaults.
+Each returns a `Scorer`, a function from rows of users to scores (B, N) over the items.
+`tuned` chooses settings from `GRIDS` on held-out events, so that a tower is compared
+with tuned baselines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +20,10 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 
 
 def taken(log: Interactions, decay: float = 1.0) -> Any:
-    """(users, items) sparse float32: decay^k of the k-th latest event of its user.
+    """(users, items) sparse float32: decay^k for the k-th latest event of a user.
 
-    Of several events of a pair the latest counts. k = 0 for the latest event; with
-    `decay` 1 the matrix is 1 where a user has taken an item.
+    The latest event of a pair counts, and k = 0 for the latest event of the user. With
+    `decay` 1, the matrix is 1 if a user took an item.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
@@ -46,9 +46,9 @@ def _constant(scores: np.ndarray) -> Scorer:
 
 
 def popularity(log: Interactions, share: float = 1.0) -> Scorer:
-    """Counts of events of each item in the latest `share` of the log, the same for all.
+    """Popularity: number of events of each item in the latest `share` of the log.
 
-    Items with equal counts there are ordered by their counts in the whole log.
+    Items with equal counts are ordered by their counts in the whole log.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "v", "u", "v"], ["i", "i", "j", "k"], [1, 2, 3, 4])
@@ -69,8 +69,8 @@ def popularity(log: Interactions, share: float = 1.0) -> Scorer:
 class Ease:
     """EASE: item weights B = -P / diag(P), P = (X'X + lambda I)^-1, diagonal 0.
 
-    A user's score of an item is x B, with x as `taken` gives it: with `decay` below 1,
-    recent items say more. Memory: a float64 and a float32 matrix of items x items; the
+    The scores of a user are x B, with x from `taken`; with `decay` below 1, recent
+    items weigh more. It needs a float64 and a float32 matrix of items x items. The
     inverse, of items^3 operations, is kept for the next call with the same lambda.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
@@ -119,11 +119,11 @@ def ease_weights(seen: Any, regularisation: float) -> np.ndarray:
 
 
 class ItemKNN:
-    """Item kNN: a user's score of an item is the sum of its similarities to theirs.
+    """Item kNN: the score of an item is its summed similarity to the user's items.
 
-    s_ij = n_ij / (sqrt(n_i n_j) + shrink), with n_ij the users who took both; of each
-    item j the `neighbours` most similar i count. Weights of a user's items as in
-    `Ease`.
+    s_ij = n_ij / (sqrt(n_i n_j) + shrink), with n_ij the number of users who took both.
+    For each item j, only the `neighbours` most similar i count. The user's items are
+    weighted as in `Ease`.
 
     Source: Deshpande and Karypis, Item-Based Top-N Recommendation Algorithms, ACM TOIS
     2004; shrinkage as in Ferrari Dacrema et al., Are We Really Making Much Progress?,
@@ -161,10 +161,10 @@ class ItemKNN:
 
 
 def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
-    """What a user took before, the latest first; items of others by popularity.
+    """Repeats: items that a user took before, latest first, then others by popularity.
 
-    Score: the sum of decay^k over the events k of the pair, counted back from the
-    user's latest, plus the item's share of all events.
+    The score is the sum of decay^k over the events of the pair, with k counted back
+    from the user's latest event, plus the item's share of all events.
 
     Source: the repeat baseline of Hu et al., Modeling Personalized Item Frequency
     Information for Next-basket Recommendation, SIGIR 2020.
@@ -207,13 +207,13 @@ GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
 
 
 class Tuned(NamedTuple):
-    """A baseline at the settings that held-out events chose.
+    """A baseline with settings chosen by held-out events.
 
     Attributes:
         name: Of `BASELINES`.
-        settings: Of its grid.
-        value: What `judge` said of it.
-        fit: Fits it at these settings to another log.
+        settings: Settings from its grid.
+        value: Result of `judge`.
+        fit: Function that fits it with these settings to another log.
     """
 
     name: str
@@ -223,16 +223,16 @@ class Tuned(NamedTuple):
 
 
 def tuned(name: str, log: Interactions, judge: Callable[[Scorer], float]) -> Tuned:
-    """Finds the best settings of a baseline, one after another along its grid.
+    """Finds the best settings of a baseline by coordinate search over its grid.
 
-    The first setting is chosen with the others at the last value of their lists, the
-    next with the chosen one, and so on.
+    The first setting is chosen with the others at the last values of their lists. The
+    next is chosen with the first one fixed, and so on.
 
     Args:
         name: Of `BASELINES`.
-        log: The events to fit to.
-        judge: What a scorer is worth on events that `log` does not hold; higher is
-            better. Of equal ones the first of the grid is taken.
+        log: The training events.
+        judge: Function from a scorer to its value on held-out events; higher is better.
+            Among equal values, the first of the grid wins.
     """
     make, grid = BASELINES[name](log), GRIDS[name]
     settings = {setting: values[-1] for setting, values in grid.items()}

@@ -1,6 +1,6 @@
 """Training batches of a retrieval model, on any backend.
 
-A batch is a dict that a `debias.retrieval.models` model reads:
+A batch is a dict for models of `debias.retrieval.models`:
 
     user      dict of the users' features (B,) or (B, m), and "history" (B, L)
     target    (B,) int32, what each row's event is, where the log says that
@@ -11,14 +11,15 @@ A batch is a dict that a `debias.retrieval.models` model reads:
     positive  (B,) int32, the column of the row's positive; also the target
     self      dict of the features of items drawn uniformly, for self-supervision
 
-A packed batch holds each distinct candidate once, so it has few columns where items are
-popular. Without histories it holds each distinct user once, too. Its further entries:
+A packed batch holds each distinct candidate once, so it has few columns if items are
+popular. Without histories, it also holds each distinct user once. Its additional
+entries:
 
     log_count (C,) log of how often a candidate occurs; -1e9 at padding columns
     event     (B,) int32, the row of each event's user, if users are packed
 
-Its target is zero: the model returns two columns, the positive and the sum of all
-negatives. `excluded` then marks what the user of a row knows, its positive included;
+Its target is zero, because the model returns two columns: the positive and the sum of
+all negatives. `excluded` then marks items that the user took, including the positive;
 without `exclude_known` it is absent.
 """
 
@@ -53,7 +54,7 @@ class Drawn(NamedTuple):
 
 
 class Distinct(NamedTuple):
-    """The distinct ids of each row of (N, m), padded to W with the row's smallest."""
+    """Distinct ids of each row (N, m), padded to W with the row's smallest id."""
 
     ids: np.ndarray  # (N, W)
     counts: np.ndarray  # (N, W) how often each occurs, 0 at padding
@@ -62,10 +63,10 @@ class Distinct(NamedTuple):
 
 
 def distinct(ids: np.ndarray, min_width: int = 0) -> Distinct:
-    """The distinct ids of each row of `ids` (N, m), ids at least 0, all rows at once.
+    """Finds the distinct ids of each row of `ids` (N, m), for ids of at least 0.
 
     Args:
-        min_width: W is at least this, and a multiple of `WIDTH`.
+        min_width: Smallest W, which is also a multiple of `WIDTH`.
 
     >>> found = distinct(np.array([[7, 5, 7], [2, 2, 2]]))
     >>> found.ids[:, :3].tolist(), found.counts[:, :3].tolist()
@@ -120,7 +121,7 @@ def _check_candidates(
 
 
 def known_items(log: Interactions) -> Any:
-    """(users, items) bool, which items each user has taken; sparse above `DENSE` cells.
+    """(users, items) bool, whether a user took an item; sparse above `DENSE` cells.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> known_items(from_columns(["u", "v"], ["i", "j"], [1, 2])).astype(int).tolist()
@@ -134,37 +135,38 @@ def known_items(log: Interactions) -> Any:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of (inputs, positive column) over the events of a log, for `fit`.
+    """Batches (inputs, positive column) of the events of a log, for `fit`.
 
-    The model learns to predict each event from what its user took before. The order of
-    events is drawn anew each epoch.
+    The model learns to predict each event from the earlier events of its user. Each
+    epoch has a new random order.
 
     Args:
         log: The training events.
         batch_size: B, at most the number of events. The last batch of an epoch is
-            filled up with events of its first, so that all have one shape.
-        candidates: "batch": each row's positive is a negative of all other rows, with
-            `negatives` more from `sampler`, shared. "catalogue": all items, always.
-            "own": `negatives` for each row alone, its positive in column 0.
-        negatives: How many the sampler draws.
-        sampler: Draws them; None: uniform. A `Queue` receives the items of each batch.
-        own_negatives: How many `own_sampler` draws for each row alone, beside shared
-            candidates; e.g. a hard one per 100 of the batch.
-        own_sampler: Draws those.
-        log_q: Whether shared candidates carry `log_q`: the items' share of the events
-            for candidates of the batch, that of the sampler for those it draws, mixed
-            in the ratio of their numbers.
-        exclude_known: Whether a user's other positives are excluded from the negatives:
+            filled with events of the first batch, so all have one shape.
+        candidates: "batch": the positive of each row is a negative of all other rows,
+            plus `negatives` shared ones from `sampler`. "catalogue": all items. "own":
+            separate `negatives` for each row, with its positive in column 0.
+        negatives: Number of negatives from `sampler`.
+        sampler: Sampler of negatives; None: uniform. A `Queue` receives the items of
+            each batch.
+        own_negatives: Number of additional negatives per row from `own_sampler`, such
+            as one hard negative per 100 shared candidates.
+        own_sampler: Sampler of these.
+        log_q: Whether shared candidates have `log_q`: the share of an item in the
+            events for in-batch candidates, that of the sampler for its draws, mixed in
+            proportion to their numbers.
+        exclude_known: Whether to exclude a user's other positives from the negatives:
             the policy of repeats "exclude", see `debias.retrieval.data.repeats`.
-        history: L; 0 for none.
-        self_items: How many items are drawn for self-supervision; 0 for none.
-        min_history: Events with fewer earlier ones of their user are left out.
-        learned: (E,) bool, the events to learn from; the others only tell what users
-            took before. `log_q` is then the items' share of these. None: all.
-        packed: Whether to hold each distinct candidate once; for candidates "batch"
-            alone. The softmax, and no other loss, has the same value in fewer products.
-            With dropout, all occurrences of an item drop the same entries.
-        seed: Determines all draws; one or more non-negative integers.
+        history: L, the length of histories; 0 for none.
+        self_items: Number of items to draw for self-supervision; 0 for none.
+        min_history: Events with fewer earlier events of their user are left out.
+        learned: (E,) bool, the training events; the others only count as history.
+            `log_q` is then the share of an item in the training events. None: all.
+        packed: Whether to hold each distinct candidate once; only with candidates
+            "batch" and the softmax loss, which keeps its value with fewer products.
+            With dropout, all occurrences of an item share one mask.
+        seed: Random seed of all draws; one or more non-negative integers.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
 
@@ -241,7 +243,7 @@ class Batches(keras.utils.PyDataset):
         return keras.tree.map_structure(lambda x: x[0], self.stacked(index, index + 1))
 
     def stacked(self, start: int, stop: int) -> tuple[dict[str, Any], np.ndarray]:
-        """Batches `start` to `stop` - 1 of the epoch as one, along a new first axis."""
+        """Batches `start` to `stop` - 1 of the epoch, stacked on a new first axis."""
         drawn = []
         for index in range(start, stop):
             drawn.append(self._draw(index))
@@ -259,10 +261,11 @@ class Batches(keras.utils.PyDataset):
     def pieces(
         self, size: int, epochs: int = 1
     ) -> Iterator[tuple[tuple[dict[str, Any], np.ndarray], int]]:
-        """The batches of some epochs, from this one on, `size` of them stacked.
+        """Yields the batches of this and later epochs in stacks of `size`.
 
         Yields:
-            The stack, and how many of it count: fewer than all where an epoch ends.
+            The stack, and the number of valid batches in it, which is smaller at the
+            end of an epoch.
         """
         ahead = copy.copy(self)  # batches made ahead of time do not move this epoch
         for _ in range(epochs):
@@ -277,10 +280,10 @@ class Batches(keras.utils.PyDataset):
             ahead.on_epoch_end()
 
     def dataset(self) -> Any:
-        """The batches of an epoch as a `tf.data.Dataset`, made a chunk at a time.
+        """The batches of an epoch as a `tf.data.Dataset`, made in chunks.
 
-        Keras's own adapter of a `PyDataset` calls Python for each batch and passes
-        its arrays one by one, which takes longer than a small step.
+        Keras's adapter of a `PyDataset` calls Python for each batch and passes its
+        arrays one by one, which takes longer than a small training step.
         """
         import tensorflow as tf
 

@@ -1,9 +1,9 @@
-"""Evaluation over the whole catalogue: every item is scored for every user.
+"""Evaluation over the whole catalogue, with every item scored for every user.
 
-Plain NumPy, in blocks of queries: memory is bounded, and matrix products take most of
-the time. The rank of a target is 1 + #greater + #equal / 2 among the items that the
-policy of repeats leaves to the query (`debias.retrieval.data.repeats`). A collapsed
-model, which scores all items alike, so gets the middle rank and not the first.
+It uses NumPy in blocks of queries, so memory is bounded and matrix products take most
+of the time. The rank of a target is 1 + #greater + #equal / 2 among the items that the
+policy of repeats allows (`debias.retrieval.data.repeats`). A collapsed model with equal
+scores thus gets the middle rank instead of the first.
 """
 
 import warnings
@@ -22,9 +22,9 @@ CUTOFFS = (10, 50, 100)
 
 
 def dot_scores(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(Q, N) inner products; of several vectors a query, (Q, K, d), the largest.
+    """(Q, N) inner products; for several vectors per query (Q, K, d), the largest.
 
-    Of several vectors, those that are all zero do not count, unless there is no other.
+    Zero vectors of several are ignored, unless all are zero.
 
     >>> dot_scores(np.array([[[1.0, 0.0], [0.0, 0.0]]]), -np.eye(2)).tolist()
     [[-1.0, 0.0]]
@@ -49,28 +49,28 @@ def ranks(
     top: int = 0,
     repeat: str | Repeat = "exclude",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Half-tie rank of each target, and each query's best items.
+    """Half-tie ranks of targets, and the best items of each query.
 
-    rank = 1 + #{left: score > s} + #{other left: score = s} / 2, by the scores as the
-    policy has them. Where that excludes what a query has seen, a target among it is no
-    answer: its rank is infinite.
+    rank = 1 + #{allowed: score > s} + #{other allowed: score = s} / 2, with scores
+    modified by the policy. If the policy excludes seen items, a seen target has an
+    infinite rank.
 
     Args:
-        score: Maps query numbers (B,) to scores (B, N) over the catalogue.
-        query: (T,) int, in 0..Q-1: the query that each target belongs to.
+        score: Function from query numbers (B,) to scores (B, N) over the catalogue.
+        query: (T,) int in 0..Q-1, the query of each target.
         target: (T,) int rows of the catalogue.
         seen: (rows, offsets): query q has seen `rows[offsets[q]:offsets[q + 1]]`, with
             repetition, in order of time.
-        block: Queries scored at a time.
-        top: How many best items to list; more than the catalogue has is cut to it.
-        repeat: What becomes of seen items: "exclude", "allow", or a `Repeat`.
+        block: Number of queries to score at a time.
+        top: Number of best items to list, at most the size of the catalogue.
+        repeat: Policy for seen items: "exclude", "allow", or a `Repeat`.
 
     Returns:
-        (T,) float64 ranks; (Q, min(top, N)) int32 rows in falling order of score, -1
-        where a query has fewer items left.
+        (T,) float64 ranks; (Q, min(top, N)) int32 rows by decreasing score, -1 if a
+        query has fewer items left.
 
     Raises:
-        ValueError: A score is NaN; shapes do not fit.
+        ValueError: A score is NaN, or shapes do not fit.
 
     >>> scores = np.array([[3.0, 2.0, 2.0, 1.0]])
     >>> ranks(lambda q: scores[q], np.zeros(3, int), np.array([0, 1, 3]),
@@ -96,13 +96,13 @@ def ranks_of_each(
     repeats: Sequence[Repeat],
     block: int = 512,
 ) -> np.ndarray:
-    """(R, T) the ranks of `ranks` by R scorers that share work.
+    """(R, T) ranks as in `ranks`, by R scorers that share work.
 
     Args:
-        score: Maps query numbers (B,) to R matrices of scores (B, N), one by one. Each
-            is changed before the next is asked for.
+        score: Function from query numbers (B,) to an iterator over R score matrices (B,
+            N). Each matrix is changed before the next is requested.
         query, target, seen, block: As for `ranks`.
-        repeats: The policy of each.
+        repeats: Policy of each scorer.
 
     >>> both = lambda q: (sign * np.array([[3.0, 2.0]]) for sign in (1, -1))
     >>> nothing = np.array([], int), np.array([0, 0])
@@ -169,13 +169,13 @@ def _blocks(
 def half_tie_ranks(
     scores: np.ndarray, query: np.ndarray, target: np.ndarray
 ) -> np.ndarray:
-    """(T,) float64: 1 + #greater + #other equal ones / 2 of each target in its row.
+    """(T,) float64 rank of each target in its row: 1 + #greater + #other equal / 2.
 
-    A score of minus infinity ties with what was removed, and with nothing else.
+    A score of minus infinity only ties with removed items.
 
     Args:
-        scores: (Q, N) without NaN; is not changed.
-        query, target: (T,) the row and the column of each.
+        scores: (Q, N) without NaN; not changed.
+        query, target: (T,) row and column of each target.
 
     >>> scores = np.array([[3.0, 2.0, 2.0, 1.0]])
     >>> half_tie_ranks(scores, np.array([0, 0, 0]), np.array([0, 1, 3])).tolist()
@@ -217,15 +217,15 @@ def _checked(scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:
-    """The columns of each row's k largest scores.
+    """The columns of the k largest scores in each row.
 
     Args:
         scores: (Q, N) without NaN.
         k: At least 1.
 
     Returns:
-        (Q, min(k, N)) int32 in falling order of score, equal ones by column; -1 in
-        place of columns of score minus infinity.
+        (Q, min(k, N)) int32 by decreasing score, ties by column; -1 for scores of minus
+        infinity.
 
     >>> best(np.array([[1.0, 2.0, 2.0, -np.inf]]), 2).tolist()
     [[1, 2]]
@@ -249,22 +249,23 @@ def recall_metrics(
     scale: int = 10,
     target: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Means over queries of what their targets' ranks are worth.
+    """Ranking metrics of targets, averaged over queries.
 
-    hr@k is the share of queries with a target of rank at most k; recall@k the mean
-    share of a query's targets there; ndcg@k the sum of 1 / log2(1 + rank) there over
-    the largest that so many targets can have; mrr the mean of 1 / best rank; and
-    `mrr/scale` the mean of 1 / ceil(best rank / scale), the form of the DAT article.
+    hr@k is the share of queries with a target of rank at most k, and recall@k the mean
+    share of a query's targets with rank at most k. ndcg@k is the sum of 1 / log2(1 +
+    rank) over these targets, divided by its largest possible value. mrr is the mean of
+    1 / best rank, and `mrr/scale` the mean of 1 / ceil(best rank / scale), as in the
+    DAT article.
 
     Queries without a target are not counted. Without any target, every metric is NaN.
 
     Args:
-        rank: (T,) of each target; infinite of one that is no answer.
-        query: (T,) int, which query each belongs to.
+        rank: (T,) rank of each target; infinite for excluded ones.
+        query: (T,) int, query of each target.
         cutoffs: The k.
-        scale: Of `mrr/scale`.
-        target: (T,) which item each is. A query's target counts once, however often it
-            is given. None: targets of a query that have the same rank are one.
+        scale: The scale of `mrr/scale`.
+        target: (T,) item of each target. Repeated targets of a query count once. None:
+            targets of a query with equal ranks count as one.
 
     >>> both = recall_metrics(np.array([1.0, 12.0]), np.array([0, 1]), [10])
     >>> [round(both[name], 3) for name in ("hr@10", "ndcg@10", "mrr", "mrr/10")]
@@ -306,9 +307,9 @@ def ndcg_by_query(
     cutoff: int,
     target: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(Q,) ndcg@cutoff of each query that has a target, in the order of query numbers.
+    """(Q,) ndcg@cutoff of each query with a target, by query number.
 
-    Arguments as of `recall_metrics`, which gives the mean.
+    Arguments as for `recall_metrics`, which returns the mean.
 
     >>> ndcg_by_query(np.array([1.0, 3.0, 9.0]), np.array([5, 7, 5]), 4).round(3)
     array([0.613, 0.5  ])
@@ -323,7 +324,7 @@ def ndcg_by_query(
 
 
 def head_items(popularity: np.ndarray, share: float = 0.2) -> np.ndarray:
-    """(N,) bool: the round(share * N) most popular items; ties by row.
+    """(N,) bool, the round(share * N) most popular items; ties by row.
 
     >>> head_items(np.array([5, 1, 9, 1, 1]), 0.4).tolist()
     [True, False, True, False, False]
@@ -345,25 +346,25 @@ def evaluate_scores(
     head_share: float = 0.2,
     repeat: str | Repeat = "exclude",
 ) -> dict[str, float]:
-    """All metrics of any scores over the catalogue, of a tower or of a baseline.
+    """All metrics of a scorer over the catalogue, for a tower or a baseline.
 
-    Beside `recall_metrics`:
+    In addition to `recall_metrics`:
 
         coverage@k         share of the catalogue that is among the k best items of at
                            least one query; k is the second cutoff, or the only
         head_hr@k, ...     hr over targets among the most popular `head_share` of items
         tail_hr@k, ...     hr over all other targets
 
-    Warns where an hr is below that of ranking by popularity.
+    It warns if an hr is below that of a ranking by popularity.
 
     Args:
         score, query, target, seen, block, repeat: As in `ranks`.
         popularity: (N,) counts of the training events of each item.
-        cutoffs: The k, rising.
-        head_share: Share of items that are popular.
+        cutoffs: The cutoffs k, increasing.
+        head_share: Share of the items that count as popular.
 
     Raises:
-        ValueError: As `ranks`; also where there is no target at all.
+        ValueError: As for `ranks`, or there is no target.
     """
     if not len(query):
         raise ValueError("query must hold at least one target, got none")
@@ -411,7 +412,7 @@ def _warn_below_popularity(
 
 
 class Encodes(Protocol):
-    """What `evaluate` asks of a model; a `RetrievalModel` has it."""
+    """Interface that `evaluate` needs of a model, such as a `RetrievalModel`."""
 
     user: Any
 
@@ -443,27 +444,26 @@ def evaluate(
     cutoffs: Sequence[int] = CUTOFFS,
     repeat: str | Repeat = "exclude",
 ) -> dict[str, float]:
-    """How well a model predicts events that it has not learned from.
+    """Evaluates a model on events that it was not trained on.
 
-    The items of each user among `events` are ranked as the model is served: among all
-    items, those that the user took as `repeat` says, from its history in `log`. A user
-    that the log does not know stands for the `typical_user`. An item
-    that the log does not know has no rank and counts as missed. So does, where repeats
-    are excluded, one that the user has taken, even if that is its whole history.
+    The items of each user in `events` are ranked as in serving: among all items, from
+    the user's history in `log`, with `repeat` as policy for items taken before. An
+    unknown user is represented by the `typical_user`. An unknown item counts as missed.
+    If repeats are excluded, so does an item that the user took before, even if it is
+    the whole history.
 
-    Warns where events are among those of the log.
+    It warns if events are also in the log.
 
     Args:
-        model: A `debias.retrieval.models.RetrievalModel`, or what a learner serves.
-        log: What users have taken so far; its tables are those of the model.
-        events: What they take next, by raw ids. An item that a user takes twice counts
-            once.
-        cutoffs: The k of the metrics.
+        model: A `debias.retrieval.models.RetrievalModel`, or `Learner.served`.
+        log: Events so far; its tables are those of the model.
+        events: Later events, by raw ids. An item that a user takes twice counts once.
+        cutoffs: The cutoffs k of the metrics.
         repeat: "exclude", "allow", or a `Repeat`.
 
     Returns:
-        `recall_metrics` over users, and the counts "users", "events", "repeated" (of
-        items that their user took before), "unknown_users" and "unknown_items".
+        `recall_metrics` over users, and the counts "users", "events", "repeated"
+        (events on items taken before), "unknown_users" and "unknown_items".
 
     Raises:
         ValueError: There is no event.
@@ -530,17 +530,17 @@ def _warn_learned(log: Interactions, events: Events) -> None:
 
 
 def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndarray:
-    """(d,) the mean vector of users, which stands for one of whom nothing is known.
+    """(d,) mean vector of users, which represents a user without any known feature.
 
-    Its products are the mean scores of users, so that it orders items by how much they
-    are liked in general. What a tower gives for a user without id, history and features
-    has never been trained, and orders them at random.
+    Its products are the mean scores over users, so it orders items roughly by
+    popularity. The tower's own output without id, history and features was never
+    trained, and orders items at random.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`.
         log: What users took so far.
-        most: Users to average over, evenly spaced. Of several vectors of a user, those
-            count that are not zero.
+        most: Largest number of users to average over, evenly spaced. Zero vectors of a
+            user's several vectors are ignored.
     """
     active = np.unique(log.user)
     if not len(active):
@@ -554,7 +554,7 @@ def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndar
 
 
 def history_length(model: Encodes) -> int:
-    """How many items of a history a model reads; 0 for none."""
+    """Number of history items that a model reads; 0 without a history."""
     return int(model.user.history["length"]) if model.user.history else 0
 
 

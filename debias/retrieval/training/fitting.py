@@ -1,4 +1,4 @@
-"""Passes over interactions: the loop that commands, learners and Python users share."""
+"""The training loop over interactions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,15 +19,15 @@ XLA_STEPS = 100  # fewer do not pay for compiling
 
 
 def optimizer_of(rate: float = LEARNING_RATE) -> RowWiseAdam:
-    """The optimiser of the recipe: Adam whose averaged weights are kept at the end."""
+    """The default optimiser: row-wise Adam with averaged weights."""
     return RowWiseAdam(rate, dense_rows=DENSE_ROWS, averaging=AVERAGING)
 
 
 def xla_pays(model: RetrievalModel, steps: int) -> bool:
-    """Tells whether so many steps are faster as one XLA program.
+    """Whether this number of steps is faster as one XLA program.
 
-    Not where a table is stepped row by row, which XLA would do densely, or where
-    dropout draws: on a CPU that is ten times slower under XLA.
+    It is not if a table is updated by rows, which XLA would do densely, or with
+    dropout, which is ten times slower under XLA on a CPU.
     """
     sizes = [weight.shape[0] for weight in model.trainable_variables if weight.shape]
     drawn = any(
@@ -56,36 +56,36 @@ def fit(
     repeat: str = "exclude",
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[float]:
-    """Trains a retrieval model by in-batch softmax with logQ; changes it in place.
+    """Trains a retrieval model in place, by in-batch softmax with logQ correction.
 
-    The weights that the model has in the end are averages over, about, the last quarter
-    of all steps (see `debias.engine.optimizers.RowWiseAdam`). How many passes, and
-    which tower, `debias.retrieval.select` finds out.
+    The final weights are averages over roughly the last quarter of all steps (see
+    `debias.engine.optimizers.RowWiseAdam`). `debias.retrieval.select` chooses the tower
+    and the number of passes.
 
-    Compile the model yourself for another loss or optimiser. Keras's own `model.fit`
+    For another loss or optimiser, compile the model yourself. Keras's own `model.fit`
     with `Batches` works as well, with any callback.
 
     Args:
-        model: Built for the tables of `log`.
-        log: What users took; or `Batches` of it, with candidates and negatives as they
-            say, which also have the batch size, the events to learn from and the seed.
-        epochs: Passes over the events, each in an order drawn anew.
-        batch_size: Events a step.
-        optimizer: The optimiser; None: that of the compiled model, or `optimizer_of()`.
-        learned: (E,) bool, the events to learn from; the others only tell what users
-            took before. None: all.
-        seed: Determines the order of events; one or more non-negative integers.
-        repeat: The policy of repeats; "exclude": what a user took is no negative of
-            its events. With "model", `debias.retrieval.training.repeating.fit_repeat`
-            is to follow.
+        model: A retrieval model for the tables of `log`.
+        log: The events; or `Batches` of them, which then define candidates, negatives,
+            batch size, training events and seed.
+        epochs: Number of passes over the events, each in a new random order.
+        batch_size: Events per step.
+        optimizer: The optimiser. None: that of the compiled model, or `optimizer_of()`.
+        learned: (E,) bool, the training events; the others only count as history. None:
+            all.
+        seed: Random seed of the order of events; one or more non-negative integers.
+        repeat: The policy of repeats. With "exclude", items that a user took are no
+            negatives of the user's events. With "model", call
+            `debias.retrieval.training.repeating.fit_repeat` afterwards.
         progress: Called after each step with its number of events.
 
     Returns:
         The mean loss of each pass.
 
     Raises:
-        Diverged: A loss is NaN or infinite. The model is then of no use.
-        ValueError: A number is out of its range.
+        Diverged: A loss is NaN or infinite; the model is then unusable.
+        ValueError: A number is out of range.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> from debias.retrieval.models import fm_tower

@@ -1,7 +1,7 @@
-"""A retrieval model that goes on learning, with the state that this takes.
+"""Learners: retrieval models with the state for further training.
 
-A `Learner` is the towers, what users took so far, and the state of both optimisers.
-Saved to a folder and loaded again, it learns on as if it had never stopped.
+A `Learner` consists of the towers, the events so far, and the state of both optimisers.
+After saving and loading, training continues exactly as without interruption.
 """
 
 import warnings
@@ -44,22 +44,22 @@ Build = Callable[[Schema, Schema], RetrievalModel]
 
 
 class TrainingConfig(NamedTuple):
-    """How a learner learns.
+    """Training settings of a learner.
 
     Attributes:
-        length: The latest items of a user that its tower reads.
-        batch_size: Events a step.
-        learning_rate: Of Adam.
-        id_learning_rate: The same where only embeddings of ids move.
-        averaging, dense_rows: As of `RowWiseAdam`, where all weights move.
-        window_events: Events kept of each user, the latest; older ones are dropped.
-        seed: Determines the order of events.
+        length: Number of latest items that the user tower reads.
+        batch_size: Events per step.
+        learning_rate: Learning rate of Adam.
+        id_learning_rate: The same for updates of id embeddings only.
+        averaging, dense_rows: As in `RowWiseAdam`, for updates of all weights.
+        window_events: Number of latest events to keep per user.
+        seed: Random seed of the order of events.
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
         trend: Weight and share of `debias.retrieval.data.trend.trend`, which is added
-            to the logits of a trained model; None: it is not.
+            to the logits of a trained model; None: no trend.
         linear: Weight, regularisation and decay of a linear part, whose scores (see
             `debias.retrieval.training.linear`) are added to the logits of a trained
-            model; None: they are not.
+            model; None: no linear part.
     """
 
     length: int = 20
@@ -80,19 +80,19 @@ CONFIG = TrainingConfig()
 
 @dataclass
 class Learner:
-    """The state of learning; `learn` and `add_events` change it in place.
+    """A model and its training state; `learn` and `add_events` change it in place.
 
-    Where either raises, the learner is in neither its old nor its new state: load it
-    again.
+    If either raises an error, the state of the learner is undefined: load it again.
 
     Attributes:
-        build: Makes a model from schemas of users and items; always the same one.
-        config: How it learns.
+        build: Function that makes the model from schemas of users and items,
+            deterministically.
+        config: Training settings.
         log: What users took so far.
-        model: Its tables of ids have room for more than the log knows.
-        optimizer: Of all weights.
-        id_optimizer: Of the embeddings of ids alone; a full update resets it.
-        extra: What is added to the products of vectors since `finish`, if anything.
+        model: The model; its id tables have room for new ids.
+        optimizer: Optimiser of all weights.
+        id_optimizer: Optimiser of the id embeddings; a full update resets it.
+        extra: Term added to the inner products since `finish`, or None.
     """
 
     build: Build
@@ -105,55 +105,55 @@ class Learner:
 
     @property
     def variables(self) -> list[Any]:
-        """All that changes in learning, the generators of dropout included."""
+        """All variables that training changes, including dropout generators."""
         optimizers = (*self.optimizer.variables, *self.id_optimizer.variables)
         return [*self.model.variables, *optimizers]
 
     def user_features(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """What the user tower reads of users as of now."""
+        """The current input of the user tower for users."""
         history, _ = self.log.histories(self.history_length, rows)
         return {**self.log.users.take(rows), "history": history}
 
     @property
     def served(self) -> Encodes:
-        """What is evaluated and published: the model, with `extra` if there is any."""
+        """The model to evaluate and publish, with `extra` if there is one."""
         return self.model if self.extra is None else Extended(self.model, self.extra)
 
     @property
     def history_length(self) -> int:
-        """How many items of a history `served` reads, at most."""
+        """Largest number of history items that `served` reads."""
         linear = self.extra is not None and self.extra.past.shape[1] > 0
         return max(self.config.length, LENGTH if linear else 0)
 
     def item_vectors(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """(n, d) of items, for products with `user_vectors`."""
+        """(n, d) item vectors, for products with `user_vectors`."""
         columns = self.log.items.columns if rows is None else self.log.items.take(rows)
         return self.served.item_vectors(columns)
 
     def user_vectors(self, rows: np.ndarray) -> np.ndarray:
-        """(n, d) or (n, K, d) of users as of now."""
+        """(n, d) or (n, K, d) current user vectors."""
         return self.served.user_vectors(self.user_features(rows))
 
     def typical_user(self) -> np.ndarray:
-        """(d,) what stands for a user of whom nothing is known."""
+        """(d,) vector for a user without any known feature."""
         return typical_user(self.served, self.log)
 
     def user_tower(self) -> Any:
-        """The layer whose vectors are `user_vectors`."""
+        """The layer that computes `user_vectors`."""
         return self.served.user
 
     def trend_prior(self, of: tuple[float, float] | None = None) -> np.ndarray:
-        """(items,) what the trend of the config, or another, adds to the products."""
+        """(items,) term that a trend adds to the products; by default the config's."""
         if (of := of or self.config.trend) is None:
             return np.zeros(len(self.log.items), np.float32)
         weight, share = of
         return self.model.temperature * weight * trend(self.log, share)
 
     def add_extra(self, of: Spectrum | None = None) -> None:
-        """Sets `extra` to what the config asks for, by the log as of now.
+        """Sets `extra` by the config and the current log.
 
         Args:
-            of: `spectrum` of the log, where it is known.
+            of: Known `spectrum` of the log, or None.
         """
         self.extra, config = None, self.config
         if config.trend is None and config.linear is None:
@@ -172,7 +172,7 @@ class Learner:
 def new_learner(
     build: Build, log: Interactions, config: TrainingConfig = CONFIG
 ) -> Learner:
-    """A learner that has learned nothing yet."""
+    """Makes an untrained learner."""
     model = build(with_room(log.users.schema), with_room(log.items.schema))
     model.build(None)
     optimizer = RowWiseAdam(
@@ -189,14 +189,14 @@ def new_learner(
 
 
 def reset_id_optimizer(learner: Learner) -> None:
-    """Sets the moments and the step count of the optimiser of ids to 0."""
+    """Resets the moments and the step count of the id optimiser to 0."""
     for variable in learner.id_optimizer.variables:
         variable.assign(keras.ops.zeros_like(variable))
     learner.id_optimizer.learning_rate = learner.config.id_learning_rate
 
 
 def copy_state(learner: Learner, other: Learner) -> None:
-    """Gives a learner the log and all values of another; they share no variable."""
+    """Copies the log and all values of a learner to another."""
     if not has_room(learner.model, *_sizes(other.log)):
         learner.log = other.log
         _make_room(learner)
@@ -206,7 +206,7 @@ def copy_state(learner: Learner, other: Learner) -> None:
 
 @contextmanager
 def frozen(weights: Sequence[Any]) -> Iterator[None]:
-    """Inside it, training does not move these weights."""
+    """Context manager in which training does not change these weights."""
     for weight in weights:
         weight.trainable = False
     try:
@@ -218,7 +218,7 @@ def frozen(weights: Sequence[Any]) -> Iterator[None]:
 
 @contextmanager
 def averaged(learner: Learner) -> Iterator[None]:
-    """Inside it, the model has the averaged weights, if an average is taken."""
+    """Context manager in which the model has its averaged weights, if any."""
     if learner.config.averaging is None:
         yield
         return
@@ -232,7 +232,7 @@ def averaged(learner: Learner) -> Iterator[None]:
 
 
 def finish(learner: Learner) -> None:
-    """Ends a training: the model keeps its averaged weights, and gets its `extra`."""
+    """Ends training: the model takes its averaged weights and its `extra`."""
     learner.add_extra()
     if learner.config.averaging is None:
         return
@@ -252,15 +252,15 @@ def learn(
     only_ids: bool = False,
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[float]:
-    """Passes over events of the learner's log, each in an order drawn anew.
+    """Trains a learner on events of its log, with a new random order per pass.
 
-    The model has the weights of the last step: `finish` ends the training.
+    The model then has the weights of the last step; call `finish` to end the training.
 
     Args:
         learner: Is changed.
-        learned: (E,) bool, the events to learn from; None: all.
+        learned: (E,) bool, the training events; None: all.
         epochs: Passes.
-        only_ids: Whether only embeddings of ids move.
+        only_ids: Whether to update only id embeddings.
         progress: Called after each step with its number of events.
 
     Returns:
@@ -314,10 +314,10 @@ def add_events(
     users: Mapping[str, Any] | None = None,
     items: Mapping[str, Any] | None = None,
 ) -> Appended:
-    """Appends events to the learner's log and learns nothing yet.
+    """Appends events to the learner's log, without training.
 
-    New users and items get rows of embeddings, which start at the mean of the known
-    ones with moments of 0.
+    New users and items get embedding rows, which start at the mean of the known rows
+    with zero moments.
 
     Args:
         learner: Is changed.
@@ -350,15 +350,15 @@ def _make_room(learner: Learner) -> None:
 
 
 def drop_old_events(learner: Learner) -> None:
-    """Keeps the latest `window_events` of each user, and what the others took."""
+    """Keeps the latest `window_events` of each user; older items count as taken."""
     learner.log = learner.log.latest(learner.config.window_events)
 
 
 def save(learner: Learner, folder: Path) -> None:
-    """Writes a new folder, which is complete or absent.
+    """Writes a new folder atomically.
 
     Raises:
-        ValueError: The folder holds anything.
+        ValueError: The folder is not empty.
     """
     with atomic_folder(folder) as aside:
         arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(learner.variables)}
@@ -380,11 +380,11 @@ def save(learner: Learner, folder: Path) -> None:
 
 
 def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner:
-    """The learner of a folder that `save` wrote.
+    """Loads a learner from a folder that `save` wrote.
 
     Raises:
-        ValueError: A file is missing or damaged, which the message names; or `build`
-            makes another model than the saved one.
+        ValueError: A file is missing or damaged (names it), or `build` makes a model
+            that differs from the saved one.
     """
     with _arrays(folder / "log.npz") as held:
         tables = [

@@ -1,4 +1,4 @@
-"""EASE in a few dimensions: its weights between items as products of vectors."""
+"""Low-rank EASE: its weights between items as inner products of vectors."""
 
 from typing import Any, NamedTuple
 
@@ -23,10 +23,10 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(log: Interactions, rank: int = RANK) -> Spectrum:
-    """What is needed of a log, whatever the regularisation.
+    """The largest eigenvalues of a log's item co-occurrence matrix.
 
-    X (users, items) is 1 where a user has taken an item. Costs a few hundred products
-    of X with a vector; no matrix of items x items is made.
+    X (users, items) is 1 if a user took an item. The cost is a few hundred products of
+    X with a vector, without an items x items matrix.
     """
     seen = taken(log)
     rank = min(rank, min(seen.shape) - 1)
@@ -48,9 +48,9 @@ def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
 
         B_ij = -P_ij / P_jj = F_i F_j' / (1 - |F_j|^2) = F_i E_j'
 
-    The largest s give an approximation that needs no inverse, and a small s is damped
-    anyway. EASE's B_jj = 0 has no such form: items that a user has taken get a score
-    as well.
+    The largest s give an approximation without an inverse, and small s are damped
+    anyway. The constraint B_jj = 0 of EASE cannot be kept, so items that a user took
+    get a score as well.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 

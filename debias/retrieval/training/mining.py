@@ -1,8 +1,8 @@
-"""Hard negatives that the ranker behind retrieval finds: the two halves of the library.
+"""Hard negatives for retrieval, found by the ranker.
 
-A click model ranks the retrieved items. Those that it ranks low are near to the user by
-the retrieval model and irrelevant by a better one: as negatives, they teach the
-retrieval model the difference.
+A click model ranks the retrieved items. Items that it ranks low are close to the user
+for the retrieval model, but irrelevant for the better model. As negatives, they teach
+the retrieval model the difference.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,19 @@ def rescored(
     seen: tuple[np.ndarray, np.ndarray],
     top: int = 500,
 ) -> np.ndarray:
-    """The retrieved list of each user in the order of a ranker.
+    """The retrieved list of each user, in the order of a ranker.
 
     Args:
-        retrieval: Maps rows of users (B,) to scores (B, N) over the catalogue.
-        score: Maps pairs (P, 2) float32, a row of a user and a row of an item, to
-            scores (P,) or (P, 1): the `score` of a click model whose relevance is a
-            `debias.retrieval.models.PairRelevance`.
-        seen: (rows, offsets): what each user has taken and is not retrieved.
+        retrieval: Function from rows of users (B,) to scores (B, N) over the catalogue.
+        score: Function from pairs (P, 2) float32 (row of a user, row of an item) to
+            scores (P,) or (P, 1): the `score` of a click model with a
+            `debias.retrieval.models.PairRelevance` as relevance.
+        seen: (rows, offsets): items that each user took, which are not retrieved.
         top: Length of the retrieved list.
 
     Returns:
-        (users, min(top, N)) int32 rows, best first by the ranker, equal scores in
-        the order retrieved; -1 at the end where a user has fewer unseen items.
+        (users, min(top, N)) int32 rows, best first for the ranker, ties in retrieved
+        order; -1 at the end if a user has fewer unseen items.
 
     Raises:
         ValueError: A score of the ranker is NaN; names the user.
@@ -69,18 +69,18 @@ def by_ranker(
     first: int = 101,
     last: int = 500,
 ) -> Listed:
-    """A sampler of hard negatives: retrieved items, without the best of a ranker.
+    """A sampler of hard negatives: retrieved items except the ranker's best.
 
-    The `last` best unseen items of the retrieval model are ordered by the ranker, and
-    the sampler draws from ranks `first` to `last`. Items above may well be relevant and
-    not yet taken.
+    The ranker orders the `last` best unseen items of the retrieval model, and the
+    sampler draws from the ranks `first` to `last`. Items at higher ranks may be
+    relevant but not taken yet.
 
     Source: Huang et al., Embedding-based Retrieval in Facebook Search, KDD 2020, 6.1.
 
     Args:
         retrieval, score, seen: As for `rescored`.
-        fallback: For users without such items.
-        first, last: Ranks, both included.
+        fallback: Sampler for users without such items.
+        first, last: Range of ranks, inclusive.
 
     >>> from debias.retrieval.data.negatives import uniform
     >>> retrieval = lambda users: np.array([[3.0, 2.0, 1.0, 0.0]])

@@ -1,4 +1,4 @@
-"""Towers by name, and the settings that make one: plain values, no TensorFlow."""
+"""Recipes of retrieval models: tower names and settings, without TensorFlow."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -30,21 +30,22 @@ HISTORIES = {  # how each tower may read a history; None: it has a way of its ow
 
 
 class Recipe(NamedTuple):
-    """How a learner is made, as JSON values; travels in the manifest of a version.
+    """Settings of a learner as JSON values, stored in the manifest of a version.
 
     Attributes:
-        tower: A name of `TOWERS`.
-        dim: Size of a vector.
-        hidden: Hidden sizes of the towers; "fm" has none.
-        temperature: Divides the products of vectors.
-        seed: Determines the initial weights.
+        tower: A name in `TOWERS`.
+        dim: Dimension of the vectors.
+        hidden: Sizes of the hidden layers; "fm" has none.
+        temperature: Divisor of the inner products.
+        seed: Random seed of the initial weights.
         config: Fields of `debias.retrieval.training.learner.TrainingConfig` that differ
             from its defaults.
-        compress, rows: As for `debias.layers.embedding.RowEmbedding`, of ids.
-        history: How a history is read, one of `HISTORIES` of the tower.
-        normalize_users: Whether the vectors of users have length 1.
-        worth: Of each target of the events; each has a vector of `dim`, and what is
-            served are all of them, one after another. None: events are of one kind.
+        compress, rows: Compression of id tables, as for
+            `debias.layers.embedding.RowEmbedding`.
+        history: How a history is read, one of the tower's `HISTORIES`.
+        normalize_users: Whether user vectors have length 1.
+        worth: Worth of each target. Each target has a vector of `dim`, and served
+            vectors are their concatenation. None: all events are of one kind.
     """
 
     tower: str = "fm"
@@ -60,7 +61,7 @@ class Recipe(NamedTuple):
     worth: Mapping[str, float] | None = None
 
     def build(self) -> "Build":
-        """What makes the model from schemas of users and items."""
+        """Returns the function that makes the model from schemas of users and items."""
         from debias.retrieval import models
 
         given: dict[str, Any] = {
@@ -105,10 +106,10 @@ class Recipe(NamedTuple):
 
 
 def recipe_of(stored: dict[str, Any]) -> Recipe:
-    """The recipe that a report or a manifest holds.
+    """The recipe in a report or a manifest.
 
-    Those written before histories were chosen say nothing of them: there the history
-    was weighted by recency, and the vectors of users had length 1.
+    Older files have no setting for histories. Their history is weighted by recency, and
+    their user vectors have length 1.
     """
     older = {"averaging": None, "dense_rows": 0}
     config = stored.get("config", {})
@@ -120,13 +121,13 @@ def recipe_of(stored: dict[str, Any]) -> Recipe:
 def candidates(
     recipe: Recipe, towers: Sequence[str], history: str | None = None
 ) -> list[Recipe]:
-    """The recipe for each tower, and for each way in which it may read a history.
+    """The recipes for each tower and each way to read a history.
 
-    Where ids share rows (`compress`), those of `UNSHARED` are left out; where events
-    have targets (`worth`), those that are not of `HEADED`.
+    With `compress`, towers in `UNSHARED` are left out. With `worth`, only towers in
+    `HEADED` are used.
 
     Raises:
-        ValueError: None is left.
+        ValueError: No recipe is left.
 
     >>> tried = candidates(Recipe(), ["fm", "mind"])
     >>> [(each.tower, each.history) for each in tried]

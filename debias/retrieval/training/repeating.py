@@ -1,4 +1,4 @@
-"""The weights of repeats, by maximum likelihood of events that were held out."""
+"""Fits the weights of repeats by maximum likelihood on held-out events."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -18,12 +18,13 @@ PRIOR = 0.01  # precision of the normal prior on each weight, which holds them f
 
 
 def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndarray:
-    """(E,) bool: events to fit weights on, which the model is not to learn from.
+    """(E,) bool, events for fitting the weights, to leave out of training.
 
-    What users took last, evenly spaced among those that have two events: `share` of
-    them, at least `least` and at most `USERS`. What a user took at the same time is
-    withheld together: the rest of a basket would pass for the latest items, of which
-    none is taken next. A user whose events all share their time gives one.
+    These are the last events of some users, evenly spaced among those with two events:
+    a `share` of them, at least `least` and at most `USERS`. Events of a user at the
+    same time are withheld together. Otherwise the rest of a basket would count as
+    latest items, and none of these is taken next. If all events of a user have one
+    time, one event is withheld.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> withheld(from_columns(["u", "u", "v"], ["i", "j", "i"], [2, 1, 1])).tolist()
@@ -45,14 +46,14 @@ def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndar
 
 
 class Choices(NamedTuple):
-    """Held-out events as choices among what the user had taken and all the rest.
+    """Held-out events as choices between items taken before and all other items.
 
     Attributes:
-        rest: (E,) log-sum-exp of the logits of what the user had not taken.
-        owner: (P,) the event that each taken item belongs to.
-        logit: (P,) of it.
-        features: (P, 4) its 1, log n, log p and logit, as the bonus has them.
-        chosen: (P,) bool, whether it is what the user took next.
+        rest: (E,) log-sum-exp of the logits of the items not taken before.
+        owner: (P,) event of each taken item.
+        logit: (P,) logit of each taken item.
+        features: (P, 4) 1, log n, log p and the logit, as in the bonus.
+        chosen: (P,) bool, whether the user took it next.
     """
 
     rest: np.ndarray
@@ -63,16 +64,17 @@ class Choices(NamedTuple):
 
 
 def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
-    """(4,) the weights of the bonus in logits: those of a conditional logit.
+    """(4,) weights of the bonus in logits, by a conditional logit model.
 
-    With x the features and z the logits of taken items, they maximise
+    With x the features and z the logits of taken items, the weights maximise
 
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
     which is concave.
 
-    One taken item an event, as good as all the rest: a third repeats, so e^w0 = 1/2.
+    Example: each event has one taken item, as good as all the others together, and a
+    third of the events repeat it, so e^w0 = 1/2.
 
     >>> one = np.ones(3)
     >>> x = np.stack([one, 0 * one, 0 * one, 0 * one], axis=1)
@@ -106,14 +108,14 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
 def fit_repeat(
     model: Encodes, log: Interactions, held_out: Interactions, most: int = USERS
 ) -> Repeat:
-    """The policy "model" for a model, fitted on events that it has not learned from.
+    """Fits the policy "model" for a model, on events that it was not trained on.
 
     Args:
-        model: A `debias.retrieval.models.RetrievalModel`, trained so that what users
-            took competes with all else; its temperature makes logits of its scores.
-        log: What users took before the held-out events.
-        held_out: Over the tables of `log`.
-        most: Held-out events to fit on, evenly spaced.
+        model: A `debias.retrieval.models.RetrievalModel`, trained with taken items
+            among the negatives; its temperature converts scores to logits.
+        log: Events before the held-out ones.
+        held_out: Held-out events over the tables of `log`.
+        most: Largest number of held-out events to use, evenly spaced.
 
     Raises:
         ValueError: No event is held out.
@@ -142,14 +144,14 @@ def fit_repeats(
     most: int = USERS,
     block: int = 512,
 ) -> list[Repeat]:
-    """The policy "model" for each of several scorers that share work.
+    """Fits the policy "model" for each of several scorers that share work.
 
     Args:
-        score: Maps rows of users (B,) to matrices of scores (B, N), one of each scorer.
-            Each is changed before the next is asked for.
+        score: Function from rows of users (B,) to an iterator over score matrices (B,
+            N), one per scorer. Each matrix is changed before the next is requested.
         log, held_out, most: As for `fit_repeat`.
-        temperature: Divides scores, which makes logits of them.
-        block: Users scored at a time.
+        temperature: Divisor that converts scores to logits.
+        block: Number of users to score at a time.
 
     Raises:
         ValueError: No event is held out.
@@ -211,23 +213,22 @@ def _split(
 def best_shift(
     choices: Choices, weights: np.ndarray, top: np.ndarray, target: np.ndarray
 ) -> float:
-    """What of `SHIFTS`, added to w0, gives the highest NDCG at 50.
+    """The value of `SHIFTS` that, added to w0, gives the highest NDCG at 50.
 
-    0 where no gain exceeds two standard errors.
+    It is 0 if no gain exceeds two standard errors.
 
-    The likelihood takes logits at their word. Where they are too sure of what a user
-    has not taken, a user's own items come out too low in the list, and a constant
-    mends that.
+    The likelihood assumes calibrated logits. If the logits of other items are
+    overconfident, the user's own items rank too low, and a constant corrects that.
 
     Args:
-        choices: What the weights were fitted on.
-        weights: (4,) in logits.
-        top: (E, k) the largest logits of what each user had not taken, rising; k is 50
-            or the size of the catalogue.
-        target: (E,) the logit of what the user took next; minus infinity of a repeat.
+        choices: The choices to which the weights were fitted.
+        weights: (4,) weights in logits.
+        top: (E, k) largest logits of items not taken before, increasing; k is 50 or the
+            size of the catalogue.
+        target: (E,) logit of the next item; minus infinity for a repeat.
 
-    Two users took an item, with a logit of -1, and repeat it; two other items have 0
-    and 1. A constant of 2 puts theirs level with the first.
+    Example: two users repeat an item with logit -1, and two other items have the logits
+    0 and 1. A constant of 2 makes their item equal to the first.
 
     >>> two = Choices(np.zeros(2), np.array([0, 1]), -np.ones(2), np.zeros((2, 4)),
     ...               np.array([True, True]))

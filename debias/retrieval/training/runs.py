@@ -1,4 +1,4 @@
-"""A training run in a folder; after an interruption it resumes at the last full pass.
+"""A training run in a folder, which resumes after its last full pass.
 
     train.json    the request: source of the events, settings
     trials/N.npz  how candidate N was judged, until all are
@@ -70,17 +70,17 @@ def read_log(
     progress: Callable[[float], None] = _nothing,
     targets: Sequence[str] = (),
 ) -> tuple[Interactions, dict[str, Any]]:
-    """All events of a source over tables of users and items.
+    """Reads all events of a source over tables of users and items.
 
     Args:
         source, columns, progress: As for `debias.retrieval.data.events.read_events`.
-        users, items: Raw features, as `debias.data.features.read_features` gives them;
-            None: the ids alone.
-        targets: What events may be, where `columns` names a column of targets.
+        users, items: Raw features, as from `debias.data.features.read_features`; None:
+            only ids.
+        targets: Allowed targets, if `columns` has a column of targets.
 
     Returns:
-        The log, and what to report of it: "applied", the marks of the files; "events",
-        "duplicates", "users", "items" and "bare", counts.
+        The log, and a report: "applied", the marks of the files, and the counts
+        "events", "duplicates", "users", "items" and "bare".
 
     Raises:
         ValueError: There is no event, or a file is damaged.
@@ -120,24 +120,24 @@ def train(
     progress: Callable[[int], None] = _nothing,
     at: Callable[[str], None] = _unsaid,
 ) -> dict[str, Any]:
-    """Trains in a folder from its last full pass, and saves the learner of each pass.
+    """Trains in a folder from its last full pass; saves the learner after each pass.
 
-    Where repeats are modelled, the last event of some users is withheld from training,
-    and the weights of repeats are fitted on these.
+    If repeats are modelled, the last events of some users are withheld from training,
+    and the weights of repeats are fitted to them.
 
     Args:
-        folder: Where the files above are written, all but the first and the last.
+        folder: Folder for the files above, except the first and the last.
         log: What users took.
-        recipes: The model and its training; of several, `select` chooses one.
-        passes: How many; None: as many as `select` finds best.
-        hold_out: Whether to hold events out, as `selection.hold_out` does, and evaluate
-            on them.
+        recipes: The recipe; from several, `select` chooses one.
+        passes: Number of passes; None: `select` chooses it.
+        hold_out: Whether to hold events out by `selection.hold_out` and evaluate on
+            them.
         progress: Called with the number of events done since the last call.
         at: Called with a name of each part of the work when it begins.
 
     Returns:
-        "tower", "recipe", "passes", "choice", "held_out", "beside" (baselines on what
-        was held out) and "repeat" of the report.
+        The entries "tower", "recipe", "passes", "choice", "held_out", "beside"
+        (baselines on the held-out events) and "repeat" of the report.
 
     Raises:
         ValueError: No event can be held out, a saved pass is damaged, or the loss
@@ -199,7 +199,7 @@ def _beside(
 
 
 def work(log: Interactions, recipes: Sequence[Recipe], passes: int | None) -> int:
-    """The events that `train` learns from at most, and judgments as events."""
+    """Upper bound on the work of `train` in training events, including evaluations."""
     chosen = 0
     if len(recipes) > 1 or passes is None:
         chosen = selection.work(log, recipes, passes, compare=True)
@@ -272,9 +272,9 @@ class Run(NamedTuple):
     """A finished run.
 
     Attributes:
-        learner: After the last pass.
-        report: Of `report.json`.
-        request: Of `train.json`.
+        learner: The learner after the last pass.
+        report: Contents of `report.json`.
+        request: Contents of `train.json`.
     """
 
     learner: Learner
@@ -288,15 +288,16 @@ class Run(NamedTuple):
 
 
 def encoded(folder: Path, items: int, over: Over, piece: int = PIECE) -> np.ndarray:
-    """(items, d) the vectors of all items of a run, such as by workers of a cluster.
+    """(items, d) vectors of all items of a run, optionally computed on a cluster.
 
-    The numbers of `Learner.item_vectors`: a tower takes the same blocks of items.
+    The values equal those of `Learner.item_vectors`, because the blocks of items are
+    the same.
 
     Args:
-        folder: As for `open_run`; all workers see it.
-        items: How many there are.
-        over: Encodes the pieces.
-        piece: Items of one.
+        folder: As for `open_run`; all workers must see it.
+        items: Number of items.
+        over: `map`, or an equivalent that encodes pieces in parallel.
+        piece: Number of items in a piece.
     """
     run = folder.absolute()
     contents = content_hash(run / "report.json", *sorted((run / "learner").glob("*")))
@@ -319,7 +320,7 @@ def open_run(folder: Path) -> Run:
     """Opens a folder that `debias retrieval train` wrote.
 
     Raises:
-        ValueError: The folder holds no finished run, or a file of it is damaged.
+        ValueError: The folder has no finished run, or a file is damaged.
     """
     report_path, request_path = folder / "report.json", folder / "train.json"
     if not report_path.exists():

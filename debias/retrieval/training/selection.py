@@ -1,12 +1,12 @@
-"""Which tower, how it reads a history, and after how many passes: by held-out users.
+"""Chooses tower, history and number of passes by held-out users.
 
-Each candidate learns from a log less the events held out of it, and is judged by NDCG
-at 50 after every pass; the passes end where that has not risen for two of them. The
-best candidate then learns from the whole log, with the passes that were best for it.
-To each is added, at the weight that is best, a linear part: EASE in a few dimensions.
+Each candidate is trained without the held-out events and evaluated by NDCG at 50 after
+every pass. It stops when NDCG has not risen for two passes. The best candidate is then
+trained on the whole log with its best number of passes. A linear part, EASE in a few
+dimensions, is added to each candidate with its best weight.
 
-Rivals that take no gradient steps are tuned on the same events, so that one knows
-whether a tower was worth it.
+Baselines without gradient steps are tuned on the same events, to show whether a tower
+pays.
 """
 
 import warnings
@@ -70,11 +70,11 @@ def _unsaid(text: str) -> None:
 
 
 class HeldOut(NamedTuple):
-    """A log in two.
+    """A log split into known and held-out events.
 
     Attributes:
-        known: What candidates learn from.
-        held: What they are judged by.
+        known: Training events of the candidates.
+        held: Held-out events.
         rule: "last" or "period".
     """
 
@@ -84,15 +84,15 @@ class HeldOut(NamedTuple):
 
 
 def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
-    """Events to choose by: each user's last one, or the last period of baskets.
+    """Holds out events for selection: each user's last one, or the last period.
 
-    Where most users with two events took the last two at the same time, they buy in
-    baskets. What else was in the basket would then give the last event away, so the
-    latest tenth of the log is held out instead, by users who were there before.
+    If most users with two events took the last two at the same time, they buy in
+    baskets. The rest of a basket would reveal its last item. So the latest tenth of the
+    log is held out instead, for users with earlier events.
 
     Args:
-        seed: Draws which of a user's latest events is the last, where several share
-            the time.
+        seed: Random seed for the choice of the last event among several at the same
+            time.
 
     Raises:
         ValueError: No event can be held out.
@@ -126,14 +126,14 @@ def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
 
 
 class Judge(NamedTuple):
-    """Held-out events, as questions to a scorer.
+    """Evaluates scorers on held-out events.
 
     Attributes:
         users: (Q,) rows of users.
-        query: (E,) which of them each event is of.
+        query: (E,) user of each event, as an index into `users`.
         target: (E,) rows of items.
-        seen: What each user took before, as `Interactions.seen` gives it.
-        work: Of asking them all once: the events that training learns from meanwhile.
+        seen: Items taken before by each user, as from `Interactions.seen`.
+        work: Cost of one evaluation, in training events that take the same time.
     """
 
     users: np.ndarray
@@ -143,11 +143,11 @@ class Judge(NamedTuple):
     work: int = 0
 
     def __call__(self, score: Scorer, repeat: Repeat) -> np.ndarray:
-        """(Q,) the NDCG at 50 of each user, by a policy of repeats."""
+        """(Q,) NDCG at 50 of each user, under a policy of repeats."""
         return self.worth(self.ranks(score, repeat))
 
     def ranks(self, score: Scorer, repeat: Repeat) -> np.ndarray:
-        """(E,) the rank of each event's item."""
+        """(E,) rank of the item of each event."""
         rank, _ = ranks(
             lambda q: score(self.users[q]),
             self.query,
@@ -158,20 +158,21 @@ class Judge(NamedTuple):
         return rank
 
     def ranks_of_each(self, score: "Scorers", repeats: Sequence[Repeat]) -> np.ndarray:
-        """(R, E) the same of each of R scorers that share work."""
+        """(R, E) ranks by R scorers that share work."""
         return ranks_of_each(
             lambda q: score(self.users[q]), self.query, self.target, self.seen, repeats
         )
 
     def worth(self, rank: np.ndarray) -> np.ndarray:
-        """(Q,) the NDCG at 50 of each user, by the ranks of events."""
+        """(Q,) NDCG at 50 of each user, from the ranks of events."""
         return ndcg_by_query(rank, self.query, CUTOFF, self.target)
 
 
 def judge(held: HeldOut, most: int | None = None) -> Judge:
-    """What held-out events ask; of more than `most` users some count, always those.
+    """Makes a judge from held-out events, with a fixed sample of at most `most` users.
 
-    Of a large catalogue fewer users are asked: `SCORES` in all, but `LEAST` users.
+    For a large catalogue it uses fewer users: `SCORES` scores in total, but at least
+    `LEAST` users.
     """
     users, items = np.unique(held.held.user), len(held.known.items)
     most = most or min(USERS, max(LEAST, SCORES // max(items, 1)))
@@ -184,9 +185,9 @@ def judge(held: HeldOut, most: int | None = None) -> Judge:
 
 
 def scorer(learner: Learner) -> Scorer:
-    """Scores users, as of the end of the learner's log, over its catalogue.
+    """Scorer of a learner over its catalogue, at the end of its log.
 
-    Where repeats are modelled, a linear part does not count for what was taken.
+    If repeats are modelled, the linear part does not score items taken before.
     """
     served, items = learner.served, learner.item_vectors()
     linear = getattr(served, "linear", 0) if learner.config.repeat == "model" else 0
@@ -206,12 +207,13 @@ Addition = tuple[float, np.ndarray | None]  # weight of a linear part, and a pri
 
 
 def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
-    """Scores with several additions; tower and linear part are multiplied out once.
+    """Scores with several additions, from one product of tower and linear part.
 
     Args:
-        learner: Its `extra` is a linear part of weight 1 and no trend; or None.
-        added: For each matrix of scores, the weight of that linear part, and what is
-            added to the score of each item, (items,) or None.
+        learner: A learner whose `extra` is None, or a linear part of weight 1 without
+            trend.
+        added: For each matrix of scores, the weight of the linear part, and a term
+            (items,) to add to the scores, or None.
     """
     served, items = learner.served, learner.item_vectors()
     size = 0 if learner.extra is None else learner.extra.items.shape[1]
@@ -233,11 +235,11 @@ def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
 
 
 class Trial(NamedTuple):
-    """A candidate and its judgment; all fields but the last are plain values.
+    """A candidate and its evaluation; all fields except the last are plain values.
 
     Attributes:
-        recipe: Its settings.
-        passes: How many were best; at least 1.
+        recipe: Settings of the candidate.
+        passes: Best number of passes; at least 1.
         curve: NDCG at 50 after each pass.
         values: (users,) NDCG at 50 of each held-out user after the best pass.
     """
@@ -255,15 +257,15 @@ def trial(
     progress: Callable[[int], None] = _nothing,
     parts: "Parts | None" = None,
 ) -> Trial:
-    """How well a candidate does on what was held out.
+    """Trains a candidate and evaluates it on held-out events.
 
     Args:
-        recipe: Its settings.
-        held: What to learn from, and what to be judged by.
-        passes: How many; None: as many as are best, at most `MAX_PASSES`.
-        progress: Called with the number of events that are done, or with the work of
-            a judgment.
-        parts: What `parts_of` gives, where it is known; None: it is asked.
+        recipe: Settings of the candidate.
+        held: Training and held-out events.
+        passes: Number of passes; None: the best number, at most `MAX_PASSES`.
+        progress: Called with the number of events done, or with the work of an
+            evaluation.
+        parts: Result of `parts_of`; None: it is computed.
     """
     asked, parts = judge(held), parts or parts_of(held)
     recipe = recipe._replace(config={**recipe.config, **dict.fromkeys(ADDED)})
@@ -302,7 +304,7 @@ def _ranks(
 def policies(
     score: Scorers, learner: Learner, held: HeldOut, count: int
 ) -> list[Repeat]:
-    """The policies of repeats of scorers, with weights that fit what was held out."""
+    """The policies of repeats of scorers, with weights fitted to held-out events."""
     name = learner.config.repeat
     if name != "model":
         return [Repeat(name)] * count
@@ -310,12 +312,12 @@ def policies(
 
 
 class Parts(NamedTuple):
-    """What trials may add to a tower, found once for all of them.
+    """Possible additions to a tower, computed once for all trials.
 
     Attributes:
-        spectrum: Of the log to learn from.
-        linear: The best regularisation and decay of a linear part by itself.
-        trends: What `lasting_trends` gives.
+        spectrum: Spectrum of the training log.
+        linear: Best regularisation and decay of a linear part alone.
+        trends: Result of `lasting_trends`.
     """
 
     spectrum: Spectrum
@@ -324,7 +326,7 @@ class Parts(NamedTuple):
 
 
 def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts:
-    """The linear part and the trends that suit a log."""
+    """The linear part and the trends for a log."""
     of, values_of = spectrum(held.known), judge(held)
 
     def worth(strength: float, decay: float) -> float:
@@ -387,20 +389,21 @@ def _with_trend(
 
 
 def lasting_trends(log: Interactions) -> list[tuple[float, float]]:
-    """Those of `TRENDS` that lasted in earlier periods; the same for all trials."""
+    """The `TRENDS` that lasted in earlier periods; equal for all trials."""
     return [tried for tried in TRENDS if fashion_lasts(log, *tried)]
 
 
 def fashion_lasts(log: Interactions, weight: float, share: float) -> bool:
-    """Whether what came into fashion was still bought in the period that followed.
+    """Whether trends in earlier periods lasted into the next period.
 
-    The latter half of the log is cut into periods of a tenth. Before each, items are
-    ordered by popularity alone, and by popularity and `trend`. The mean gain in DCG at
-    50 has to exceed two standard errors over the periods: a holiday is one of them.
+    The second half of the log is divided into periods of a tenth. For each period,
+    items are ordered by earlier popularity, with and without `trend`. The mean gain in
+    DCG at 50 must exceed two standard errors, with periods as units, because a holiday
+    affects a whole period.
 
     Args:
-        log: What users took; nothing is learned from it.
-        weight, share: Of the trend.
+        log: Events; no model is trained on them.
+        weight, share: Weight and share of the trend.
     """
     gains = []
     cuts = np.quantile(log.time, np.linspace(0.5, 1.0, PERIODS + 1))
@@ -434,9 +437,10 @@ def rivals(
     repeat: str = "exclude",
     progress: Callable[[int], None] = _nothing,
 ) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
-    """Each baseline at its best settings: name, settings, and values as of a trial.
+    """Each baseline at its best settings: name, settings, and values as in a trial.
 
-    Their scores have no units for a bonus: unless repeats are excluded, they compete.
+    Their scores are not logits, so there is no bonus: items taken before are excluded,
+    or compete with their scores.
     """
     of, plain = judge(held), Repeat("exclude" if repeat == "exclude" else "allow")
 
@@ -450,7 +454,7 @@ def rivals(
 
 
 def compared(items: int, repeat: str) -> list[str]:
-    """The baselines that a catalogue and a policy of repeats allow."""
+    """The baselines to compare, given the catalogue and the policy of repeats."""
     left_out = {
         "ease": items > EASE_ITEMS,
         "own_repeats": repeat == "exclude",  # what is left of it is popularity
@@ -459,22 +463,22 @@ def compared(items: int, repeat: str) -> list[str]:
 
 
 def row(name: str, values: np.ndarray, **more: Any) -> dict[str, Any]:
-    """A row of a choice: the mean over users and its standard error."""
+    """A row of a choice, with the mean over users and its standard error."""
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return {"name": name, "ndcg@50": float(values.mean()), "se": float(error), **more}
 
 
 class Choice(NamedTuple):
-    """What `select` found out; plain values, but for the recipe.
+    """The result of `select`, in plain values except the recipe.
 
     Attributes:
         recipe: The best candidate.
-        passes: How many were best for it.
-        rule: Of `HeldOut`.
-        users: Held-out users that judged.
-        trials: A row a candidate, as `row` makes it, in falling order.
-        rivals: A row a baseline, with "ahead", its NDCG less that of the best
-            candidate, and "ahead_se", the standard error by paired users.
+        passes: Its best number of passes.
+        rule: Rule of `HeldOut`.
+        users: Number of users in the evaluation.
+        trials: One row per candidate, from `row`, in decreasing order.
+        rivals: One row per baseline, with "ahead", its NDCG minus that of the best
+            candidate, and "ahead_se", the standard error paired by user.
     """
 
     recipe: Recipe
@@ -486,14 +490,14 @@ class Choice(NamedTuple):
 
     @property
     def beaten_by(self) -> list[str]:
-        """Baselines that are ahead of the best candidate."""
+        """Names of the baselines with a higher NDCG than the best candidate."""
         return [each["name"] for each in self.rivals if each["ahead"] > 0]
 
 
 def work(
     log: Interactions, recipes: Sequence[Recipe], passes: int | None, compare: bool
 ) -> int:
-    """What `select` has to do, about: events to learn from, and judgments as events."""
+    """Approximate work of `select` in training events, including evaluations."""
     users, items = len(np.unique(log.user)), len(log.items)
     once = min(users, USERS, max(LEAST, SCORES // max(items, 1))) * items // AN_EVENT
     judgments = len(STRENGTHS) + len(DECAYS)
@@ -529,20 +533,18 @@ def select(
     progress: Callable[[int], None] = _nothing,
     at: Callable[[str], None] = _unsaid,
 ) -> Choice:
-    """Chooses among recipes by events held out of a log.
+    """Chooses between recipes by held-out events.
 
     Args:
-        log: What users took.
-        recipes: The candidates, as `debias.retrieval.training.recipe.candidates` gives
-            them.
-        passes: How many each makes; None: as many as are best for it.
-        compare: Whether baselines are tuned and compared as well.
-        keep: A folder in which each candidate's trial is kept, so that a choice that
-            was interrupted goes on from the last; None: nowhere. For one log and one
-            set of candidates.
-        progress: Called with the number of events that are done, or with work that
-            takes as long as they: as much, in all, as `work` says.
-        at: Called with a name of each part of the work when it begins.
+        log: The events.
+        recipes: The candidates, as from `debias.retrieval.training.recipe.candidates`.
+        passes: Number of passes of each candidate; None: the best number.
+        compare: Whether to tune and compare baselines as well.
+        keep: Folder for each candidate's trial, from which an interrupted choice
+            resumes; None: no folder. Use a separate folder for each log and set of
+            candidates.
+        progress: Called with the work done, in training events; the total is `work`.
+        at: Called with the name of each part of the work when it begins.
 
     Raises:
         ValueError: No event can be held out, or there is no candidate.
@@ -637,7 +639,7 @@ def trained(
     passes: int,
     progress: Callable[[int], None] = _nothing,
 ) -> Learner:
-    """A learner that has learned from a whole log and holds its averaged weights."""
+    """Trains a learner on a whole log; it has averaged weights."""
     learner = new_learner(recipe.build(), log, recipe.training_config())
     for _ in range(passes):  # one by one, as in a trial and in a run that may resume
         learn(learner, progress=progress)
