@@ -1,4 +1,4 @@
-"""`python -m simulators`: writes a click log of any length to a folder of shards."""
+"""`python -m simulators`: writes a simulated click log of any length as shards."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -64,7 +64,7 @@ def run_of(
         ),
     ] = None,
 ) -> dict[str, Any]:
-    """What a run is known by, beside its seed and its length."""
+    """The identity of a run, besides its seed and length."""
     return {
         "population": population,
         "data": data,
@@ -118,8 +118,7 @@ def main(
 ) -> None:
     """Simulates sessions with known truth and writes them as Parquet shards.
 
-    The same arguments give the same bytes. A run that was killed continues when it is
-    started again.
+    The same arguments give the same bytes. To resume a killed run, start it again.
     """
     with stoppable():
         _run(out, items, run, seed, sessions, shards, list_size, workers, cluster)

@@ -1,4 +1,4 @@
-"""Chance: keyed random streams and Bernoulli draws at a quarter of the usual price."""
+"""Keyed random streams, and fast exact Bernoulli draws."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ _STEPS = np.float32(65536)
 
 
 def generator(*key: int) -> np.random.Generator:
-    """The random stream that belongs to a key, whatever was drawn before elsewhere.
+    """An independent random generator for a key.
 
     Args:
-        *key: Whole numbers of at least 0, a seed first and then what the stream is for.
+        *key: Whole numbers of at least 0: first a seed, then the purpose of the stream.
 
     >>> float(generator(1, 7).random()) == float(generator(1, 7).random())
     True
@@ -21,11 +21,11 @@ def generator(*key: int) -> np.random.Generator:
 
 
 def bernoulli(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One independent draw per cell: true with the cell's probability, exactly.
+    """One independent draw per cell, True with exactly the cell's probability.
 
-    A draw costs 16 random bits instead of 32. The bits decide unless they equal the
-    first 16 bits of the probability, one time in 65,536, and then a second draw decides
-    on the rest. So no probability is rounded, and 0 and 1 are never and always.
+    A draw uses 16 random bits instead of 32. If they equal the first 16 bits of the
+    probability, one time in 65,536, a second draw decides by the remaining bits. So no
+    probability is rounded, and 0 and 1 mean never and always.
 
     Args:
         probability: Floats in [0, 1] of any shape.
@@ -52,10 +52,10 @@ def bernoulli(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def categorical(cumulative: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One class per row, from (rows, classes) cumulative probabilities.
+    """Draws one class per row, from (rows, classes) cumulative probabilities.
 
-    The last class takes whatever the others leave, so rounding in a sum of shares
-    cannot produce a class that does not exist; a class of probability 0 is not drawn.
+    The last class gets the remaining probability, so rounding cannot give an invalid
+    class. A class with probability 0 is never drawn.
 
     >>> categorical(np.array([[0.0, 1.0, 1.0]]), np.random.default_rng(0)).tolist()
     [1]

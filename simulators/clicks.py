@@ -1,4 +1,4 @@
-"""Clicks: a population reads the lists of a logging policy and leaves a click log.
+"""Simulates click logs: a population reads the lists of a logging policy.
 
 >>> from simulators.policies import Deterministic
 >>> from simulators.queries import generate
@@ -8,10 +8,9 @@
 ClickLog(sessions=1000, list_size=10, query item click logging_propensity user_type \
 examination attraction)
 
-Every session belongs to a block of 8,192 sessions and every block has random streams
-of its own, keyed by seed and block number. So a session's content depends on the seed
-and on the session's number alone: not on how many sessions are drawn, in what pieces,
-or by how many threads.
+Every session belongs to a block of 8,192 sessions, and every block has its own random
+streams, keyed by seed and block number. So a session depends only on the seed and its
+number, not on how many sessions are drawn, in which pieces, or by how many threads.
 """
 
 from collections.abc import Callable
@@ -68,16 +67,16 @@ def item_attraction(
 
     Args:
         data: Graded items.
-        attraction: A name in `ATTRACTIONS`; or a value per item; or a function from
-            labels to values. Other scales than 0 to 4 are stretched to fit the presets.
-        noise: Standard deviation of noise added to the logit of attraction, the same
-            at every showing of an item: what a grade does not say about its items.
-            Attractions of 0 and 1 are taken for .01 and .99 when there is noise.
-        seed: Of the noise.
+        attraction: A name in `ATTRACTIONS`, a value per item, or a function from labels
+            to values. Grades on other scales than 0 to 4 are rescaled for the presets.
+        noise: Standard deviation of noise on the logit of attraction, constant for each
+            item. It represents properties that grades do not measure. With noise,
+            attractions of 0 and 1 become .01 and .99.
+        seed: Random seed of the noise.
 
     Raises:
-        ValueError: The name is unknown, a value is outside [0, 1], or there are no
-            labels to go by.
+        ValueError: The name is unknown, a value is outside [0, 1], or the data has no
+            labels.
 
     >>> data = RankingData(np.zeros((3, 1)), [0, 1, 4], [0, 3])
     >>> item_attraction(data).round(2).tolist()
@@ -98,7 +97,7 @@ def item_satisfaction(data: RankingData, satisfaction: Graded) -> np.ndarray:
 
     Args:
         data: Graded items.
-        satisfaction: A name in `SATISFACTIONS`; or a value per item; or a function from
+        satisfaction: A name in `SATISFACTIONS`, a value per item, or a function from
             labels to values.
 
     Raises:
@@ -137,7 +136,7 @@ def _by_grade(
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """All that sessions are drawn from; holds no features. Made by `prepare`."""
+    """A prepared simulation, from which sessions are drawn; holds no features."""
 
     shelf: Shelf
     population: Population
@@ -149,7 +148,7 @@ class Simulation:
     items_fingerprint: str | None = None
 
     def sessions(self, start: int, stop: int) -> ClickLog:
-        """The sessions of numbers start to stop - 1."""
+        """Draws the sessions with the numbers start to stop - 1."""
         if not 0 <= start < stop:
             raise ValueError(f"sessions must be 0 <= start < stop, got {start}, {stop}")
         columns: dict[str, np.ndarray] = {}
@@ -240,7 +239,7 @@ def prepare(
     noise: float = 0.0,
     satisfaction: Graded | None = None,
 ) -> Simulation:
-    """Makes ready what `simulate` draws from; the arguments are the same."""
+    """Prepares a simulation; the arguments are those of `simulate`."""
     if isinstance(population, str):
         population = named(population)
     longest = min(list_size, int(data.sizes.max()))
@@ -272,32 +271,32 @@ def simulate(
     noise: float = 0.0,
     satisfaction: Graded | None = None,
 ) -> ClickLog:
-    """Shows lists to users and records what they click, with the truth about them.
+    """Simulates users who read lists, and records clicks and truth.
 
-    Each session is of a query drawn evenly. Lists of queries with fewer items than
+    Each session has a uniformly random query. Lists of queries with fewer items than
     `list_size` are padded.
 
     Args:
         data: Queries, items and grades.
-        policy: What is shown, see `simulators.policies`.
-        population: Who reads it, or the name of a preset.
+        policy: Logging policy, see `simulators.policies`.
+        population: The population of users, or the name of a preset.
         sessions: How many.
-        seed: Names the log: the same seed gives the same sessions, and a log of more
-            sessions begins with those of a log of fewer.
-        list_size: Items shown at most.
-        attraction: How grades attract, see `item_attraction`.
-        noise: Of the attraction, see there.
-        satisfaction: How grades satisfy, see `item_satisfaction`; None leaves it to the
-            behaviours, some of which derive it from attraction.
+        seed: Random seed. The same seed gives the same sessions, and a longer log
+            begins with the sessions of a shorter one.
+        list_size: Largest number of shown items.
+        attraction: Attraction of the items, see `item_attraction`.
+        noise: Noise of the attraction, see `item_attraction`.
+        satisfaction: Satisfaction of the items, see `item_satisfaction`. None: some
+            behaviours derive it from attraction.
 
     Returns:
-        The log with logging propensities and truth, which includes satisfaction where
-        it is given; with row and column where a user reads a grid, device and context
-        where the population has them, swap where the policy exchanges items.
+        The log with logging propensities and the truth, including satisfaction if
+        given. It also has row and column for grids, device and context if the
+        population has them, and swap if the policy exchanges items.
 
     Raises:
-        ValueError: See `item_attraction` and `Population`; a list is longer than a
-            behaviour's table; `sessions` is not positive.
+        ValueError: As for `item_attraction` and `Population`; a list is longer than a
+            behaviour's table; or `sessions` is not positive.
     """
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")

@@ -1,8 +1,8 @@
-"""Generated interactions whose users' preferences and items' popularity are known.
+"""Simulated interactions with known preferences and popularity.
 
-The truth beside the log answers what no public set can: does a model rank by what users
-want, or by what is often shown? With drifting tastes and new items, how much does a
-model lose that is not updated?
+The truth answers questions that no public data set can. Does a model rank by preference
+or by popularity? How much does a model lose without updates if tastes drift and new
+items appear?
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from debias.retrieval.data.interactions import Interactions, from_columns
 
 
 class Tastes(NamedTuple):
-    """The truth behind a generated log."""
+    """The truth of a simulated log."""
 
     preference: np.ndarray  # (users, items) float32, what each user would choose by
     popularity: np.ndarray  # (items,) float32, log of how often each item is met
@@ -31,21 +31,22 @@ def generate_interactions(
     noise: float = 0.5,
     popularity: float = 1.0,
 ) -> tuple[Interactions, Tastes]:
-    """Users who like one genre choose among items that are met unequally often.
+    """Simulates users with a preferred genre, and items of unequal popularity.
 
-    User u prefers item i by p_ui = loyalty [genre_i = group_u] + q_i, with q_i normal
-    of deviation `noise`. Item i, of a random rank r_i, is met in proportion to
-    r_i^-popularity, independent of genre and quality. u takes `events` distinct items,
-    one after the other, with chance proportional to exp(p_ui) r_i^-popularity among
-    those not yet taken, at times 0, 1, ...: drawn at once by perturbing the logits with
-    Gumbel noise.
+    The preference of user u for item i is p_ui = loyalty [genre_i = group_u] + q_i,
+    with q_i normal with standard deviation `noise`. Item i has a random rank r_i, and
+    is met in proportion to r_i^-popularity, independent of genre and quality. User u
+    takes `events` distinct items at times 0, 1, ..., each with probability proportional
+    to exp(p_ui) r_i^-popularity among the remaining items. They are drawn at once by
+    adding Gumbel noise to the logits.
 
     Args:
-        events: How many items each user takes, at most `items`.
-        popularity: 0: all items are met alike, and the log shows preference alone.
+        events: Number of items that each user takes, at most `items`.
+        popularity: Exponent of popularity; 0 means equal popularity, so the log shows
+            only preferences.
 
     Returns:
-        The log, with features "genre" of items and "age" of users, which tells nothing;
+        The log, with the features "genre" of items and "age" of users (uninformative),
         and the truth.
 
     >>> log, truth = generate_interactions(np.random.default_rng(0), 4, 10, events=3)
@@ -95,24 +96,24 @@ def drifting_interactions(
     fashion: float = 2.0,
     fading: float = 10.0,
 ) -> Interactions:
-    """Users whose taste drifts, among items that appear, are in fashion, and fade.
+    """Simulates users with drifting tastes, and items that appear and fade.
 
-    A user joins, and an item appears, on day 0 with chance 1/2, else on a day drawn
-    uniformly. Each day a user moves to a genre drawn anew with chance `drift`, is
-    active with chance `active`, and then takes `events` items that are there and that
-    it has not taken, with chance proportional to
+    A user joins, and an item appears, on day 0 with probability 1/2, else on a
+    uniformly random day. Each day a user switches to a random genre with probability
+    `drift`, and is active with probability `active`. An active user takes `events`
+    available items that the user has not taken, with probability proportional to
 
         exp(loyalty [genre_i = genre_u] + q_i + fashion exp(-age_i / fading))
 
-    with q_i normal of deviation `noise` and the age in days: a draw without replacement
-    by Gumbel noise.
+    with q_i normal with standard deviation `noise`, and the age in days. Items are
+    drawn without replacement by Gumbel noise.
 
     Args:
-        events: Items that an active user takes, fewer once it has taken all.
+        events: Number of items that an active user takes, fewer when none are left.
 
     Returns:
-        The log, at times that begin each day d at 1000 d, in order; features "genre" of
-        items and "age" of users, which tells nothing.
+        The log in order of time, where day d begins at 1000 d, with the features
+        "genre" of items and "age" of users (uninformative).
 
     >>> log = drifting_interactions(np.random.default_rng(0), 20, 30, days=3)
     >>> np.unique(log.time // 1000).tolist()

@@ -1,4 +1,4 @@
-"""Two rankings in one list: which one users prefer, and how soon that is known."""
+"""Interleaving of two rankings, and the number of sessions that a test needs."""
 
 import math
 from typing import NamedTuple
@@ -17,16 +17,16 @@ FIRST = 1  # team of the first ranking, before that of the second
 
 
 class Interleaving(NamedTuple):
-    """Which of two rankings got more clicks, session by session.
+    """The result of interleaving: which ranking got more clicks, by session.
 
     Attributes:
-        sessions: How many were shown.
-        first, second: Sessions in which that ranking got more clicks; the rest are
-            ties.
+        sessions: Number of sessions.
+        first, second: Number of sessions in which that ranking got more clicks; the
+            rest are ties.
         preference: (first - second) / sessions, with its normal interval.
-        p_value: Two-sided, of the sign test of the sessions that are no ties.
-        needed: Sessions after which a preference as large is found with the power
-            asked for, see `sessions_needed`; inf where there is none.
+        p_value: Two-sided p-value of the sign test on sessions without ties.
+        needed: Number of sessions to detect a preference of this size with the given
+            power, see `sessions_needed`; inf without a preference.
     """
 
     sessions: int
@@ -42,18 +42,18 @@ class Interleaving(NamedTuple):
 def team_draft(
     first: np.ndarray, second: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lists drafted from two rankings, and which of the two gave each item.
+    """Team draft: lists from two rankings, with the ranking of each item.
 
-    The ranking that has given fewer items gives its best that is not there yet; where
-    both gave as many, a coin says which. So each gives one of every two items, and
-    those of one stand above those of the other as often as below.
+    The ranking with fewer items so far adds its best remaining item; a coin decides
+    ties. So each ranking gives one of every two items, and its items are above those of
+    the other as often as below.
 
     Args:
         first, second: (S, L) item numbers in order, -1 behind the last.
         rng: The only source of chance.
 
     Returns:
-        Items (S, L), -1 behind the last, and teams (S, L) int8: 1, 2, 0 at padding.
+        Items (S, L), padded with -1, and teams (S, L) int8: 1, 2, or 0 at padding.
 
     Raises:
         ValueError: The shapes differ.
@@ -109,19 +109,19 @@ def interleave(
     power: float = 0.8,
     confidence: float = 0.95,
 ) -> Interleaving:
-    """Shows drafts of two rankings to a crowd and counts which one gets its clicks.
+    """Simulates interleaving: shows drafts of two rankings and counts their clicks.
 
-    Each session is of a query drawn evenly; a click counts for the ranking that gave
-    the item.
+    Each session has a uniformly random query. A click counts for the ranking that
+    contributed the item.
 
     Args:
         data: Queries and items.
-        first, second: From ranking data to a score an item; equal scores stand in the
+        first, second: Functions from ranking data to a score per item; ties keep the
             order of the data.
-        population: Who reads the lists, of one situation, or the name of a preset.
+        population: A population with one situation, or the name of a preset.
         sessions: How many.
-        seed: Of queries, drafts and clicks.
-        list_size: Ranks of a list.
+        seed: Random seed of queries, drafts and clicks.
+        list_size: Number of ranks in a list.
         attraction: As for `simulate`.
         power: Of `needed`.
         confidence: Of the interval and of `needed`.
@@ -175,11 +175,11 @@ def compared(
     power: float = 0.8,
     confidence: float = 0.95,
 ) -> Interleaving:
-    """What so many sessions for one ranking and for the other come to.
+    """The result from numbers of sessions won by each ranking.
 
     Args:
-        first, second: Sessions in which the ranking got more clicks than the other.
-        sessions: All of them, ties included.
+        first, second: Number of sessions in which that ranking got more clicks.
+        sessions: Number of sessions, including ties.
         power, confidence: As for `sessions_needed`.
 
     >>> found = compared(first=60, second=40, sessions=200)
@@ -211,21 +211,21 @@ def sessions_needed(
     power: float = 0.8,
     confidence: float = 0.95,
 ) -> int:
-    """Sessions after which a sign test finds a preference, with this power.
+    """Number of sessions for a sign test to detect a preference with this power.
 
         n = (z_{1 - a/2} sqrt(d) + z_power sqrt(d - p^2))^2 / p^2,
 
-    with p the preference, d the share of sessions that are no ties, a = 1 - confidence.
-    Without a preference the variance of a session is d, with it d - p^2.
+    with p the preference, d the share of sessions without ties, and a = 1 - confidence.
+    The variance of a session is d under the null hypothesis, and d - p^2 otherwise.
 
     Args:
-        preference: Share of sessions won less share lost, not 0.
-        decided: Share of sessions that are no ties, at least the preference.
-        power: Chance to find it, in (0, 1).
-        confidence: Of the two-sided test, in (0, 1).
+        preference: Share of sessions won minus share lost, not 0.
+        decided: Share of sessions without ties, at least the preference.
+        power: Probability of detection, in (0, 1).
+        confidence: Confidence level of the two-sided test, in (0, 1).
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: A number is out of range.
 
     >>> sessions_needed(0.1, 0.5)  # (1.96 sqrt(.5) + .8416 sqrt(.49))^2 / .01
     391

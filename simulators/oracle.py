@@ -1,10 +1,10 @@
-"""The oracle: what is exactly true of a population that is shown given lists.
+"""The oracle: exact probabilities for a population on given lists.
 
-All functions take attraction (S, L) in display order, in [0, 1], as behaviours do, and
-`satisfaction` (S, L) where items have one of their own. `mask` (S, L) bool is false at
-padding, which stands at the end of a list; results are 0 there. Where shares depend on
-what is observed, `observed` says what it was; where it is not given, marginal
-quantities average over the situations of the population.
+All functions take attraction (S, L) in display order, in [0, 1], like behaviours, and
+`satisfaction` (S, L) if items have their own. `mask` (S, L) bool is False at padding,
+which must be at the end of a list; results are 0 there. If shares depend on observed
+properties, pass them as `observed`. Without `observed`, marginal quantities are
+averages over the situations of the population.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ _ENUMERABLE = 16  # list size up to which 2 ** L click vectors are summed over
 
 
 def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
-    """The values as floats.
+    """Checks that values are probabilities; returns them as floats.
 
     Raises:
-        ValueError: A value is outside [0, 1], the message names it and its place; or
-            the values are complex.
+        ValueError: A value is outside [0, 1] (names its place), or the values are
+            complex.
     """
     values = np.asarray(values)
     if values.dtype.kind == "c":
@@ -64,7 +64,7 @@ def _own(
 
 
 def lengths(mask: np.ndarray | None, shape: tuple[int, int]) -> list:
-    """Rows of lists that are equally long, with the length.
+    """Yields the rows of lists with equal length, and the length.
 
     Raises:
         ValueError: A list has padding before an item, or no item.
@@ -118,7 +118,7 @@ def click_probability(
     observed: Observed | None = None,
     satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(S, L) P(click at k), pooled over the types.
+    """(S, L) P(click at k), averaged over the types.
 
     >>> from simulators.behaviours import DocumentCTR, RankCTR
     >>> crowd = Population(((0.5, RankCTR((1.0, 0.5))), (0.5, DocumentCTR())))
@@ -144,7 +144,7 @@ def expected_clicks(
     observed: Observed | None = None,
     satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(S,) expected number of clicks on each list: an online test without the wait.
+    """(S,) exact expected number of clicks on each list.
 
     >>> from simulators.populations import named
     >>> expected_clicks(named("pbm"), np.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
@@ -216,9 +216,9 @@ def log_likelihood(
     observed: Observed | None = None,
     satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(S,) log P(all clicks of the session), in nats, types mixed by session.
+    """(S,) log P(all clicks of the session) under the mixture of types, in nats.
 
-    No model that does not know the type can have a higher expectation.
+    No model without knowledge of the type can have a higher expectation.
 
     >>> from simulators.populations import named
     >>> crowd = named("mixed")
@@ -243,7 +243,7 @@ def posterior(
     """(S, K) P(type | all clicks of the session), by Bayes.
 
     Raises:
-        ValueError: No type could have clicked so; names the session.
+        ValueError: The clicks of a session are impossible for all types; names it.
 
     >>> from simulators.populations import named
     >>> clicks = np.array([[0, 1]])
@@ -271,9 +271,9 @@ def conditional_click_probability(
     observed: Observed | None = None,
     satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(S, L) P(click at k | clicks above): the best prediction of the next click.
+    """(S, L) P(click at k | clicks above), the best prediction of the next click.
 
-    Types are weighed by their posterior given the clicks above k only.
+    Types are weighted by their posterior given the clicks above k.
 
     >>> from simulators.populations import named
     >>> args = named("cascade"), np.array([[0.5, 0.5]]), np.array([[1, 0]])
@@ -307,11 +307,11 @@ def expected_log_likelihood(
     query: np.ndarray | None = None,
     satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(S,) expected log-likelihood of a session for the best possible predictor, nats.
+    """(S,) expected log-likelihood of a session for the best predictor, in nats.
 
-    The predictor knows lists, attraction, population and what is observed, not the
-    type: minus the entropy of the clicks. A mixture has no closed form for it; the sum
-    runs over all 2 ** L click vectors and is exact.
+    The predictor knows lists, attraction, population and observed properties, but not
+    the type. The result is minus the entropy of the clicks. It has no closed form for a
+    mixture, so it is an exact sum over all 2 ** L click vectors.
 
     Raises:
         ValueError: A list is longer than 16.
@@ -350,11 +350,11 @@ def expected_log_likelihood(
 
 
 def ideal_score(population: Population, attraction: np.ndarray) -> np.ndarray:
-    """(items,) what the best possible debiaser could order items by.
+    """(items,) score of the ideal debiased ranking.
 
-    The pooled P(click | examined) of each item at the top of a list. It is a rising
-    function of attraction wherever some type is drawn by attraction at all, so its
-    order is that of attraction, ties included.
+    It is P(click | examined) of each item at the top of a list, averaged over types. It
+    increases with attraction if any type depends on attraction, so its order is that of
+    attraction, including ties.
 
     >>> from simulators.populations import named
     >>> ideal_score(named("impatient-picky"), np.array([0.5, 1.0])).tolist()
@@ -376,11 +376,11 @@ def click_table(
     """(I, L) P(click) of an item of each attraction at each position.
 
     Args:
-        attraction: (I,) attractions of the items asked about.
-        list_size: Positions L.
-        others: Attraction of all other items of the list; None for the mean of those
-            asked about. Of no account to users who read cells independently.
-        satisfaction: (I,) of the same items; all others have their mean.
+        attraction: (I,) attractions of the items.
+        list_size: L, the number of positions.
+        others: Attraction of all other items of the list; None: the mean of
+            `attraction`. It does not matter for users who read cells independently.
+        satisfaction: (I,) of the same items; other items have the mean.
 
     >>> from simulators.populations import named
     >>> click_table(named("cascade"), np.array([0.5, 1.0]), 2, others=0.5).tolist()
@@ -405,10 +405,10 @@ def click_table(
 
 
 def singular_ratio(table: np.ndarray) -> float:
-    """Second over first singular value of an item-by-position table.
+    """Ratio of the second to the first singular value of an item-by-position table.
 
-    0 says that clicks factor into an item and a position part, and then no mixture is
-    needed to explain them.
+    0 means that clicks are a product of an item and a position factor, so no mixture is
+    needed.
 
     >>> singular_ratio(np.outer([0.1, 0.5], [1.0, 0.6, 0.2])) < 1e-15
     True

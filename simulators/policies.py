@@ -1,7 +1,7 @@
-"""Logging policies: which list a session is shown, and with what probability.
+"""Logging policies: they choose the shown lists, with known propensities.
 
-A ranker is any function from `RankingData` to a score per item. A policy turns scores
-into lists, possibly at random:
+A ranker is any function from `RankingData` to a score per item. A policy makes lists
+from scores, possibly at random:
 
 >>> from debias.data import RankingData
 >>> data = RankingData(np.zeros((4, 1)), [0, 4, 1, 2], [0, 3, 4])
@@ -9,12 +9,12 @@ into lists, possibly at random:
 >>> shelf.show(np.array([0, 1]), generator(0)).item.tolist()
 [[1, 2], [3, -1]]
 
-`prepare` does all the work that does not depend on the session and returns a `Shelf`,
-which shows lists and tells the exact sequential propensity of any list:
+`prepare` does all work that does not depend on the session. It returns a `Shelf`, which
+draws lists and computes the exact sequential propensity of any list:
 
     propensity_k = P(this item at rank k | the items shown above k)
 
-so that the product over ranks is the propensity of the whole list.
+so the product over ranks is the propensity of the whole list.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ _TINY = np.finfo(np.float32).tiny
 
 
 class Shown(NamedTuple):
-    """Lists shown to sessions."""
+    """Shown lists of sessions."""
 
     item: np.ndarray  # (S, L) int32 item numbers, -1 behind the last one
     propensity: np.ndarray  # (S, L) float32 in (0, 1], sequential; 1 at padding
@@ -41,39 +41,39 @@ class Shown(NamedTuple):
 
 
 class Shelf(Protocol):
-    """A policy made ready for one set of queries and one list size."""
+    """A policy prepared for given queries and a list size."""
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Shown:
-        """Draws a list for each session of the given queries (S,)."""
+        """Draws a list for each session, by its query (S,)."""
 
     def propensity(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(S, L) float64 propensities of any lists; 0 where it would not show it."""
+        """(S, L) float64 propensities of any lists; 0 for impossible ones."""
 
 
 class Policy(Protocol):
-    """How a list is chosen."""
+    """Interface of logging policies."""
 
     def prepare(self, data: RankingData, list_size: int) -> Shelf:
-        """The policy for the queries of `data`."""
+        """Prepares the policy for the queries of `data`."""
 
 
 # Rankers
 
 
 def expert(data: RankingData) -> np.ndarray:
-    """Scores by grade: the best first."""
+    """Ranker by grade, best first."""
     if data.labels is None:
         raise ValueError("labels are needed to rank by them, these items have none")
     return data.labels.astype(np.float32)
 
 
 def worst_first(data: RankingData) -> np.ndarray:
-    """Scores by grade upside down: the worst first, the hardest log to learn from."""
+    """Ranker by grade, worst first: the hardest log to learn from."""
     return -expert(data)
 
 
 def symlog(features: np.ndarray) -> np.ndarray:
-    """sign(x) log(1 + |x|): tames heavy tails of either sign.
+    """sign(x) log(1 + |x|), which compresses heavy tails of both signs.
 
     >>> symlog(np.array([-1.0, 0.0])).round(3).tolist()
     [-0.693, 0.0]
@@ -84,7 +84,7 @@ def symlog(features: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class LinearRanker:
-    """Scores items linearly in their standardised symlog features."""
+    """A linear ranker on standardised symlog features."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -111,14 +111,14 @@ def weak_ranker(
     min_queries: int = 20,
     ridge: float = 100.0,
 ) -> LinearRanker:
-    """A production ranker that has seen few labels: ridge regression of the grades.
+    """A production ranker trained on few labels, by ridge regression of grades.
 
     Args:
-        train: Graded queries to take the labels from.
-        fraction: Share of the queries that it sees.
-        seed: Chooses the queries.
-        min_queries: Queries it sees at least, or all that there are.
-        ridge: Penalty on the squared weights of standardised features.
+        train: Graded queries for the training.
+        fraction: Share of these queries to use.
+        seed: Random seed for the choice of queries.
+        min_queries: Smallest number of queries to use, if there are so many.
+        ridge: Penalty on squared weights of standardised features.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
@@ -169,7 +169,7 @@ def _as_shown(propensity: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Deterministic:
-    """Shows the best items in order, always: propensity 1, nothing to weight by."""
+    """Always shows the best items in order, so all propensities are 1."""
 
     ranker: Ranker
 
@@ -193,18 +193,18 @@ class _DeterministicShelf:
 
 @dataclass(frozen=True)
 class PlackettLuce:
-    """Draws items one after another with odds exp(score / temperature).
+    """Draws items one by one with odds exp(score / temperature).
 
         P(item i at rank k | above) = w_i / sum of w over the items not shown above
 
-    with w_i = exp(z_i / temperature), z the score centred within its query and divided
-    by its standard deviation over all items, so that a temperature means the same for
-    every ranker. Drawn as the order of exponential clocks E_i / w_i, which is the
-    Gumbel top-k trick without a logarithm.
+    with w_i = exp(z_i / temperature). z is the score, centred within its query and
+    divided by its standard deviation over all items, so a temperature has the same
+    meaning for every ranker. The order is that of exponential clocks E_i / w_i, which
+    is the Gumbel top-k trick without a logarithm.
 
     Raises:
-        ValueError: temperature is not above 0, or so low that odds leave the range of
-            floats (below about .02).
+        ValueError: The temperature is not above 0, or so low (below about .02) that the
+            odds overflow.
     """
 
     ranker: Ranker
@@ -293,7 +293,7 @@ class _PlackettLuceShelf:
 
 @dataclass(frozen=True)
 class EpsilonGreedy:
-    """At each rank the best item left, or with probability epsilon any item left.
+    """Shows the best remaining item, or with probability epsilon a random one.
 
     P(item i at rank k | above) = epsilon / n_left + (1 - epsilon) [i is the best left]
     """
@@ -380,15 +380,15 @@ def _inserted(ascending: list[np.ndarray], new: np.ndarray) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class RandPair:
-    """The best items in order, with two of them exchanged at random.
+    """Shows the best items in order, with a random exchange of two ranks.
 
-    With probability `rate` a pair of ranks is drawn evenly from `pairs` and its items
-    change places; the log records the two ranks. Comparing clicks at a rank between
-    sessions swapped and not swapped tells examination apart from relevance.
+    With probability `rate`, a pair of ranks is drawn uniformly from `pairs` and its
+    items are exchanged. The log records the two ranks. A comparison of clicks between
+    swapped and other sessions separates examination from relevance.
 
     Args:
-        pairs: "adjacent" (k, k + 1), "pivot" (1, k) or "all"; or the pairs themselves,
-            ranks from 1 and the upper one first.
+        pairs: "adjacent" (k, k + 1), "pivot" (1, k) or "all"; or a list of pairs of
+            ranks from 1, upper rank first.
 
     After Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
     Personal Search, WSDM 2018.
@@ -495,7 +495,7 @@ class _RandPairShelf:
 
 @dataclass(frozen=True)
 class RandTopN:
-    """The best n items in random order, all orders alike, and the others below them.
+    """Shows the best n items in uniformly random order, and the others below them.
 
     P(item i at rank k | above) = 1 / (n - k + 1) for ranks k <= n, then 1.
     """
@@ -540,15 +540,15 @@ class _RandTopNShelf:
 
 @dataclass(frozen=True)
 class Interleaved:
-    """Each session is served by one of several policies, drawn by share.
+    """A mixture of policies: each session is served by a random one.
 
-    The log does not say which, so a list's propensity is that of the mixture:
+    The log does not record the policy, so propensities are those of the mixture:
 
         P(list) = sum_r share_r P_r(list)
         P(item at k | above) = P(items to k) / P(items above k)
 
     Args:
-        policies: Pairs of share and policy; the shares sum to 1.
+        policies: Pairs (share, policy); the shares sum to 1.
     """
 
     policies: tuple[tuple[float, Policy], ...]

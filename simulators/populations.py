@@ -1,6 +1,6 @@
-"""Populations: a crowd is a tuple of (share, behaviour), and what is observed of it.
+"""Populations of users: behaviours with shares, and observed situations.
 
-Ten lines describe a crowd:
+Example:
 
 >>> phone, desktop = Situation(0.6, device=1), Situation(0.4, device=2)
 >>> crowd = Population(
@@ -13,10 +13,10 @@ Ten lines describe a crowd:
 >>> shares(crowd, Observed(device=np.array([1, 2]))).tolist()
 [[0.8, 0.0, 0.2], [0.0, 0.8, 0.2]]
 
-A share is a number, one number per query, or a function of what is observed of the
-sessions, so that a behaviour can be made to depend on the device, the query or the
-context without a new kind of behaviour. What is observed takes finitely many values,
-the situations, so that every expectation over it stays exact.
+A share is a number, one number per query, or a function of observed properties of the
+sessions. So a behaviour can depend on the device, the query or the context without a
+new class. Observed properties have finitely many values, the situations, so every
+expectation is exact.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ from simulators.chance import ROWS, categorical
 
 
 class Observed(NamedTuple):
-    """What a log tells of its sessions besides the lists; None where it does not."""
+    """Observed properties of sessions besides the lists; None if not observed."""
 
     query: np.ndarray | None = None  # (S,) int
     device: np.ndarray | None = None  # (S,) int from 1, 0 = unknown
@@ -68,7 +68,7 @@ Share = float | np.ndarray | Callable[[Observed], np.ndarray]
 
 
 class Situation(NamedTuple):
-    """A value that what is observed can take, with its probability."""
+    """A value of the observed properties, with its probability."""
 
     share: float
     device: int = 0
@@ -77,17 +77,17 @@ class Situation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """A crowd of users.
+    """A population of users.
 
     Args:
-        types: Pairs of share and behaviour; the shares of a session sum to 1. A share
-            is a float, an array (queries,), or a function from `Observed` to (S,).
-        situations: What may be observed of a session, drawn anew for each; the shares
-            sum to 1 and the contexts are equally long.
+        types: Pairs (share, behaviour); the shares of a session sum to 1. A share is a
+            float, an array (queries,), or a function from `Observed` to (S,).
+        situations: Possible observations of a session, drawn independently; the shares
+            sum to 1, and all contexts have equal length.
 
     Raises:
         ValueError: A share is negative, shares do not sum to 1, there is no type, or
-            grids of different widths meet.
+            grids have different widths.
 
     >>> Population(((0.5, RankCTR()), (0.6, DocumentCTR())))
     Traceback (most recent call last):
@@ -123,24 +123,24 @@ class Population:
 
     @property
     def behaviours(self) -> tuple[Behaviour, ...]:
-        """The behaviours, in the order that `user_type` counts them."""
+        """The behaviours in the order of `user_type`."""
         return tuple(behaviour for _, behaviour in self.types)
 
     @property
     def fixed_shares(self) -> np.ndarray | None:
-        """(K,) shares where they are the same in every session, else None."""
+        """(K,) shares if they are equal in all sessions, else None."""
         if all(isinstance(share, (int, float)) for share, _ in self.types):
             return np.array([share for share, _ in self.types], float)
         return None
 
     @property
     def widths(self) -> list[int]:
-        """The different numbers of columns that its users see."""
+        """The distinct numbers of columns of its users."""
         return sorted({b.columns for b in self.behaviours if b.columns})
 
     @property
     def columns(self) -> int:
-        """Columns of the grid that the users read, 0 where they read a list."""
+        """Number of columns of the grid; 0 for a list."""
         return self.widths[0] if self.widths else 0
 
 
@@ -153,11 +153,11 @@ def _check_sum(shares: np.ndarray) -> None:
 
 
 def shares(population: Population, observed: Observed) -> np.ndarray:
-    """Shares of the types, (K,) where they are fixed and (S, K) where not.
+    """Shares of the types, (K,) if they are fixed, else (S, K).
 
     Raises:
-        ValueError: A share needs something that is not observed, is negative, or the
-            shares of a session do not sum to 1.
+        ValueError: A share needs an unobserved property, is negative, or the shares of
+            a session do not sum to 1.
 
     >>> shares(mixed_population(), Observed()).round(3).tolist()
     [0.333, 0.333, 0.333]
@@ -189,7 +189,7 @@ def shares(population: Population, observed: Observed) -> np.ndarray:
 
 
 def situate(population: Population, situation: Situation, sessions: int) -> Observed:
-    """What is observed of sessions that are all in one situation."""
+    """The observations of sessions in a single situation."""
     return Observed(
         None,
         np.full(sessions, situation.device, np.int16),
@@ -200,11 +200,12 @@ def situate(population: Population, situation: Situation, sessions: int) -> Obse
 def by_device(
     share: float, behaviours: Mapping[int, Behaviour]
 ) -> tuple[tuple[Share, Behaviour], ...]:
-    """Types that behave by their device and together have one share.
+    """Types whose behaviour depends on the device, with one total share.
 
     Args:
-        share: Their share of the population, whatever the device.
-        behaviours: Device code to behaviour; every device of the situations needs one.
+        share: Their total share of the population, for all devices.
+        behaviours: Dict from device code to behaviour, with every device of the
+            situations.
     """
 
     def share_on(device: int) -> Callable[[Observed], np.ndarray]:
@@ -221,18 +222,18 @@ def by_device(
 def by_query(
     share: float, group: np.ndarray, behaviours: Sequence[Behaviour]
 ) -> tuple[tuple[Share, Behaviour], ...]:
-    """Types that together have one share and behave after the group of their query.
+    """Types whose behaviour depends on the group of the query, with one total share.
 
     Args:
-        share: Their share of the population in every query.
+        share: Their total share of the population, for all queries.
         group: (queries,) int index into `behaviours`.
-        behaviours: One for each group.
+        behaviours: Behaviour of each group.
     """
     return tuple((share * (group == g), b) for g, b in enumerate(behaviours))
 
 
 def logistic_share(weights: Sequence[float], offset: float = 0.0) -> Share:
-    """A share that is sigmoid(offset + weights . context)."""
+    """A share sigmoid(offset + weights . context)."""
 
     def share_of(observed: Observed) -> np.ndarray:
         if observed.context is None:
@@ -243,7 +244,7 @@ def logistic_share(weights: Sequence[float], offset: float = 0.0) -> Share:
 
 
 class Visits(NamedTuple):
-    """Sessions of a population; the rows are those of the lists shown."""
+    """Simulated sessions of a population, one row per shown list."""
 
     user_type: np.ndarray  # (S,) int16, index into population.types
     click: np.ndarray  # (S, L) bool
@@ -259,16 +260,16 @@ def visit(
     truth: bool = True,
     satisfaction: np.ndarray | None = None,
 ) -> Visits:
-    """Shows each list to one user drawn from the population.
+    """Shows each list to a random user of the population.
 
     Args:
         attraction: (S, L) floats in [0, 1] in display order, without padding.
-        rng: The only source of chance.
-        observed: What is observed of the sessions, where shares depend on it.
-        truth: Whether to keep examination and attraction. Types and clicks are the same
-            without, and come sooner.
-        satisfaction: (S, L) P(satisfied | clicked) where items have one of their own,
-            see `simulators.behaviours`.
+        rng: The only source of randomness.
+        observed: Observed properties of the sessions, if shares depend on them.
+        truth: Whether to keep examination and attraction. Without, types and clicks are
+            equal and faster to compute.
+        satisfaction: (S, L) P(satisfied | clicked) if items have their own, see
+            `simulators.behaviours`.
     """
     weights = shares(population, observed or Observed())
     behaviours = population.behaviours
@@ -337,8 +338,8 @@ def _visit_types(
 def mixed_population() -> Population:
     """Position-based, rank-CTR and document-CTR users in equal shares.
 
-    The crowd that Yan et al., Revisiting Two-tower Models for Unbiased Learning to
-    Rank, SIGIR 2022, mix. Both curves are the eye-tracking one.
+    This is the population of Yan et al., Revisiting Two-tower Models for Unbiased
+    Learning to Rank, SIGIR 2022, with the eye-tracking curve for both.
     """
     third = 1 / 3
     users = (PositionBased(eye_tracking()), RankCTR(eye_tracking()), DocumentCTR())
@@ -413,10 +414,10 @@ POPULATIONS: dict[str, Population] = {
 
 
 def named(name: str) -> Population:
-    """The preset of that name.
+    """The preset with this name.
 
     Raises:
-        ValueError: There is none; names those that are spelt alike.
+        ValueError: There is no such preset; names similar ones.
 
     >>> named("mixt")
     Traceback (most recent call last):
@@ -428,7 +429,7 @@ def named(name: str) -> Population:
 
 
 def near(name: str, names: Mapping[str, object]) -> str:
-    """What to say to someone who mistyped one of the names."""
+    """Advice for a misspelt name."""
     close = get_close_matches(name, names)
     if close:
         return f"did you mean {' or '.join(close)}?"
@@ -436,7 +437,7 @@ def near(name: str, names: Mapping[str, object]) -> str:
 
 
 def from_file(path: str | Path) -> Population:
-    """The variable `population` of a Python file, which is run.
+    """Runs a Python file and returns its variable `population`.
 
     It may be a `Population` or a sequence of (share, behaviour).
 

@@ -1,4 +1,4 @@
-"""How items are presented beside their rank: a badge that draws the eye."""
+"""Simulated presentation: a badge that increases examination."""
 
 from dataclasses import replace
 
@@ -19,24 +19,25 @@ def with_badge(
     chance: tuple[float, float] = CHANCE,
     name: str = "badge",
 ) -> ClickLog:
-    """A simulated log in which some items wear a badge that multiplies examination.
+    """Adds a badge to a simulated log, which multiplies examination.
 
-    An item of merit m wears it in a session with chance low + (high - low) m, so that
-    better items wear it more often. Examination without it is what it was over
-    `boost`, and with it what it was; clicks are drawn anew,
+    An item of merit m has the badge in a session with probability low + (high - low) m,
+    so better items have it more often. With the badge, examination is unchanged;
+    without, it is divided by `boost`. Clicks are drawn again,
 
         P(click) = examination * attraction,
 
-    which is right for users whose examination no click changes, such as "pbm".
+    which is correct for users whose examination does not depend on clicks, such as
+    "pbm".
 
     Args:
-        log: With its truth, `examination` and `attraction`.
-        seed: Of badges and clicks.
-        boost: How many times as often an item with a badge is examined, 1 or more.
-        merit: (items,) in [0, 1], what badges are given by; None: attraction. A merit
-            that features do not tell confounds the badge with relevance.
-        chance: Low and high, of merit 0 and 1.
-        name: Of the presentation column: 1 is no badge, 2 a badge.
+        log: A log with its truth, `examination` and `attraction`.
+        seed: Random seed of badges and clicks.
+        boost: Factor by which the badge increases examination, 1 or more.
+        merit: (items,) in [0, 1], on which badges depend; None: attraction. A merit
+            that features do not explain confounds the badge with relevance.
+        chance: The probabilities low and high, for merit 0 and 1.
+        name: Name of the presentation column: 1 is no badge, 2 a badge.
 
     Raises:
         ValueError: The log has no truth, or a number is out of range.

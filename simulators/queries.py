@@ -1,14 +1,14 @@
-"""Queries: ranking data shaped like MSLR-WEB30K, with a relevance known exactly.
+"""Simulated queries: ranking data like MSLR-WEB30K, with exactly known relevance.
 
-Behind each item stand 16 latent numbers: 10 of how it matches the query, 4 of its own
-quality, 2 of the query. They show in 136 features, each a noisy mix of some of them put
-through what such features go through (counts, tf-idf weights, flags, scores): so
-features are correlated, and most have heavy tails. Relevance is a nonlinear function of
-the latent numbers plus noise that no feature knows of.
+Each item has 16 latent numbers: 10 for its match with the query, 4 for its quality, and
+2 for the query. Each of the 136 features is a noisy mix of some latent numbers,
+transformed like typical features (counts, tf-idf weights, flags, scores). So features
+are correlated, and most have heavy tails. Relevance is a nonlinear function of the
+latent numbers plus noise that is independent of the features.
 
-Mixing and relevance are constants of this module, not of the seed: a seed draws other
-queries from the same world, and no seed is harder than another. Other worlds have
-numbers, by which another mixing and another relevance are drawn.
+Mixing and relevance are constants of this module and do not depend on the seed. Another
+seed draws other queries from the same world, so no seed is harder than another. The
+number of another world is the random seed of its mixing and relevance.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ _FAMILIES = (("count", 40), ("weight", 45), ("flag", 6), ("score", 45))
 
 
 class Graded(NamedTuple):
-    """Ranking data and what it does not tell."""
+    """Ranking data with the hidden relevance."""
 
     data: RankingData
     score: np.ndarray  # (items,) float32 relevance before noise and grading
@@ -146,22 +146,22 @@ def generate(
     median_items: int = 100,
     world: int | None = None,
 ) -> RankingData:
-    """Draws queries and their graded items.
+    """Generates queries with graded items.
 
     Args:
         queries: How many.
-        seed: Names the data. Which queries come depends on it, how hard they are not.
-        min_items, max_items: Of a query.
-        median_items: About half the queries have more.
-        world: Number of another world: which features show which of the numbers behind
-            an item, and what makes it relevant, are drawn for it. None: the usual one.
+        seed: Random seed. It determines the queries, but not how hard they are.
+        min_items, max_items: Limits of the number of items of a query.
+        median_items: Median number of items of a query.
+        world: Random seed of another world, with another mixing of features and another
+            relevance. None: the standard world.
 
     Returns:
-        Data of 136 features and grades 0 to 4.
+        Ranking data with 136 features and grades 0 to 4.
 
     Raises:
-        ValueError: There is no query, or not
-            1 <= min_items <= median_items <= max_items.
+        ValueError: There is no query, or 1 <= min_items <= median_items <= max_items
+            does not hold.
 
     >>> generate(queries=3, seed=1)
     RankingData(queries=3, items=442, feature_count=136, max_grade=4)
@@ -178,9 +178,9 @@ def generate_graded(
     median_items: int = 100,
     world: int | None = None,
 ) -> Graded:
-    """The same data, and the relevance that noise and grading hide.
+    """As `generate`, with the relevance before noise and grading.
 
-    Ranking by that score is the best that any ranker can do, labels unseen.
+    A ranking by this relevance is the best possible without labels.
     """
     if queries < 1:
         raise ValueError(f"queries must be at least 1, got {queries}")

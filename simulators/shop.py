@@ -1,4 +1,4 @@
-"""A small shop with named features, for demonstrations: a minute on one core."""
+"""A small simulated shop with named features, for demonstrations."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ _GRADES = (-0.8, 0.1, 0.9, 1.6)  # thresholds of the utility
 
 
 def shop(queries: int = 200, seed: int = 0) -> RankingData:
-    """Queries of twelve products with four raw features and grades 0 to 4.
+    """Generates queries of twelve products with four raw features and grades 0 to 4.
 
-    Utility is match + .8 rating - .7 price + match * rating / 2 in standard units, and
-    the days that a product is listed say nothing of it. Grades count the thresholds
-    -.8, .1, .9 and 1.6 that it passes.
+    Utility is match + .8 rating - .7 price + match * rating / 2 in standard units. It
+    does not depend on the number of days that a product is listed. A grade is the
+    number of thresholds -.8, .1, .9 and 1.6 that utility exceeds.
 
     Args:
         queries: How many.
@@ -50,9 +50,9 @@ def shop(queries: int = 200, seed: int = 0) -> RankingData:
 
 
 def longest_listed(data: RankingData) -> np.ndarray:
-    """Scores of a shop that shows first what matches and has been listed longest.
+    """Ranker of the shop: by match and by days listed.
 
-    The second half of them has nothing to do with what its users want.
+    The days listed have nothing to do with what users want.
     """
     match, listed = (
         data.features[:, FEATURES.index(name)] for name in ("f_match", "f_days_listed")

@@ -1,4 +1,4 @@
-"""What users do after a click: orders, and seconds that they stay."""
+"""Simulated targets after a click: orders and dwell time."""
 
 from dataclasses import replace
 
@@ -18,23 +18,23 @@ def with_orders(
     value: np.ndarray | float = 1.0,
     name: str = "order",
 ) -> ClickLog:
-    """A log whose clicks may end in an order, which no place changes.
+    """Adds orders to a simulated log; they do not depend on the place.
 
         P(order | click) = conversion of the item,
 
-    so that an examined impression is worth attraction * conversion * value.
+    so the expected worth of an examined impression is attraction * conversion * value.
 
     Args:
         log: With clicks.
-        seed: Of the orders.
+        seed: Random seed of the orders.
         conversion: (items,) in [0, 1], or one number for all.
-        value: (items,) what an order is worth, or one number: what the target holds
-            where there is one; it holds 0 elsewhere.
+        value: (items,) worth of an order, or one number for all: the value of the
+            target at an order; it is 0 elsewhere.
         name: Of the target.
 
     Raises:
-        ValueError: A conversion is no probability, a value is negative or not finite,
-            or there is not one for each item of the log.
+        ValueError: A conversion is not a probability, a value is negative or not
+            finite, or an item of the log lacks one.
 
     >>> log = ClickLog([0, 0], [[1, 0], [0, 1]], [[1, 1], [0, 1]])
     >>> with_orders(log, seed=0, conversion=np.array([0.0, 1.0])).targets["order"]
@@ -55,20 +55,20 @@ def with_dwell(
     spread: float = 1.0,
     name: str = "dwell",
 ) -> ClickLog:
-    """A log that knows how many seconds a user stayed after each click.
+    """Adds dwell time in seconds after each click to a simulated log.
 
     Seconds are log-normal: P(seconds > t | click) = Phi(log(median / t) / spread).
 
     Args:
         log: With clicks.
-        seed: Of the seconds.
-        seconds: (items,) median, above 0, or one number for all.
-        spread: Standard deviation of the logarithm of seconds, 0 or more.
-        name: Of the target, which is 0 where nothing was clicked.
+        seed: Random seed of the seconds.
+        seconds: (items,) median seconds, above 0, or one number for all.
+        spread: Standard deviation of the log of seconds, 0 or more.
+        name: Name of the target, which is 0 without a click.
 
     Raises:
-        ValueError: A median is not above 0, the spread is negative, or there is not one
-            median for each item of the log.
+        ValueError: A median is not above 0, the spread is negative, or an item of the
+            log lacks a median.
 
     >>> log = ClickLog([0, 0], [[1, 0], [0, 1]], [[1, 1], [0, 1]])
     >>> with_dwell(log, 0, np.array([8.0, 2.0]), spread=0.0).targets["dwell"].tolist()

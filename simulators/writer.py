@@ -1,9 +1,9 @@
-"""Writing logs of any length: Parquet shards and a manifest, in constant memory.
+"""Writes simulated logs of any length as Parquet shards, in constant memory.
 
-A folder is written by one run. Its manifest is there first and says what the run is; a
-shard appears under its name only when it is whole and on disk; checksums enter the
-manifest last. So a killed run is continued by starting it again. What a folder holds in
-the end depends neither on how often that happened nor on how many threads wrote it.
+A folder belongs to one run. Its manifest is written first and describes the run. A
+shard gets its name only when it is complete and on disk. Checksums are added to the
+manifest at the end. So a killed run resumes when it is started again. The result
+depends neither on interruptions nor on the number of threads.
 """
 
 import errno
@@ -43,32 +43,32 @@ def write(
     progress: Callable[[int], None] = lambda sessions: None,
     over: Over | None = None,
 ) -> dict[str, Any]:
-    """Writes sessions 0 to `sessions` - 1, or what an earlier start left undone.
+    """Writes sessions 0 to `sessions` - 1, or resumes an interrupted run.
 
-    The folder is read back with `debias.data.ClickLog.open`, or in pieces with
-    `debias.data.read_batches`. Another number of shards cuts the same sessions
-    elsewhere and changes nothing else.
+    Read the folder with `debias.data.ClickLog.open`, or in pieces with
+    `debias.data.read_batches`. The number of shards does not affect the sessions.
 
     Args:
-        simulation: What to draw from; see `simulators.clicks.prepare`.
-        folder: New, empty, or begun by the same run.
+        simulation: The simulation, from `simulators.clicks.prepare`.
+        folder: A new or empty folder, or one of the same run.
         sessions: How many.
-        shards: Files part-00000.parquet and so on, equally long to within a session;
-            None for about a million sessions each.
-        run: What else the manifest should say of the run, as JSON values. It is part
-            of the run's identity.
-        workers: Threads; None for one per core. Each holds about 131,072 sessions.
+        shards: Number of files part-00000.parquet and so on, with equal numbers of
+            sessions up to one; None: about a million sessions each.
+        run: Additional description of the run for the manifest, as JSON values. It is
+            part of the run's identity.
+        workers: Number of threads; None: one per core. Each holds about 131,072
+            sessions.
         progress: Called with the number of sessions written since the last call.
-        over: Writes the shards in place of threads: a `map`, such as of a cluster whose
-            workers see the folder.
+        over: Replacement of threads: `map`, or an equivalent, such as of a cluster
+            whose workers see the folder.
 
     Returns:
         The manifest.
 
     Raises:
-        ValueError: The folder holds something else, or another run; there are more
-            shards than sessions; the disk has too little room. What was there stays.
-        OSError: The disk filled up. Whole shards stay, and the run can be continued.
+        ValueError: The folder holds other files or another run; there are more shards
+            than sessions; or the disk has too little space. Existing files stay.
+        OSError: The disk is full. Complete shards stay, and the run can be resumed.
     """
     folder = Path(folder)
     if sessions < 1:
@@ -153,10 +153,10 @@ def _by_threads(
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of a folder.
+    """Reads the manifest of a folder.
 
     Raises:
-        ValueError: There is none or it is damaged; names the file.
+        ValueError: The manifest is missing or damaged; names the file.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -171,10 +171,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def verify(folder: str | Path) -> None:
-    """Holds every shard of a finished folder against its checksum.
+    """Checks every shard of a complete folder by its checksum.
 
     Raises:
-        ValueError: A shard is missing or differs, or the run did not finish.
+        ValueError: A shard is missing or differs, or the run is not complete.
     """
     found = read_manifest(folder)
     if not found["shards"]:

@@ -1,1 +1,1 @@
-"""Optimisers, compiled steps, several processes, and the runtimes of exports."""
+"""Optimisers, compiled steps, distributed training, and runtimes of exports."""

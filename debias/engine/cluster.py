@@ -1,4 +1,4 @@
-"""Work over the files of a log by a Dask cluster, in the order of one process.
+"""Processing the files of a log on a Dask cluster, with the result of one process.
 
 >>> with joined(None) as over:
 ...     list(over(abs, [-1, 2]))
@@ -22,20 +22,21 @@ SECONDS = 20.0  # that a scheduler, and a first worker, may take to answer
 
 @contextmanager
 def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
-    """`map` over the workers of a cluster, which do again what a killed one had begun.
+    """Context manager with a `map` over the workers of a cluster.
 
-    Function and things are pickled. Workers see the same paths, on a file system that
-    all share or in an object store.
+    The function and its arguments are pickled. If a worker dies, others repeat its
+    tasks. All workers must see the same paths, on a shared file system or in an object
+    store.
 
     Args:
-        address: Of a Dask scheduler, such as tcp://10.0.0.7:8786; or local:N, which
-            starts N processes here; None: `map` itself, in this process.
-        seconds: That the scheduler, and a first worker, may take to answer.
+        address: Address of a Dask scheduler, such as tcp://10.0.0.7:8786; or local:N,
+            which starts N processes on this machine; None: the built-in `map`.
+        seconds: Time limit for the scheduler and a first worker to answer.
 
     Raises:
         ModuleNotFoundError: The extra `cluster` is not installed.
-        ValueError: The address is none, no scheduler or no worker is there, or a worker
-            has another version of this library or of what it writes with.
+        ValueError: The address is invalid, there is no scheduler or worker, or a worker
+            has other versions of this library or its dependencies.
     """
     if address is None:
         yield map
@@ -70,7 +71,7 @@ def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
 
 
 def edition() -> dict[str, str]:
-    """Versions on which bytes and numbers depend."""
+    """Versions of the packages that determine the results."""
     import numpy as np
     import pyarrow as pa
 

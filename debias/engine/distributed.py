@@ -1,8 +1,8 @@
-"""Training by several processes: each takes its rows of every global batch.
+"""Distributed training: each process takes its rows of every global batch.
 
-The engine is JAX under Keras: parameters are replicated, gradients are summed between
-the processes, and a step is the step that one process would take on the whole batch. A
-script of your own needs two lines more, and is started once for each process:
+It uses Keras on JAX. Parameters are replicated, gradients are summed over the
+processes, and a step equals that of one process on the whole batch. A script needs
+these additional lines, and is started once per process:
 
     from debias import distributed
     distribution = distributed.join()  # before anything else of Keras
@@ -30,19 +30,19 @@ def join(
     process: int | None = None,
     heartbeat: int = HEARTBEAT,
 ) -> keras.distribution.DataParallel:
-    """Waits for the other processes and returns what model and fit are to be run in.
+    """Waits for the other processes and returns a Keras distribution.
 
-    With `KERAS_BACKEND=jax`, before any array is made.
+    It needs `KERAS_BACKEND=jax`, and must be called before any array is made.
 
     Args:
-        coordinator: HOST:PORT where process 0 listens; None: $DEBIAS_COORDINATOR.
-        processes: How many there are; None: $DEBIAS_PROCESSES.
-        process: Which of them this is, from 0; None: $DEBIAS_PROCESS.
-        heartbeat: Seconds of silence after which a process counts as dead and all
+        coordinator: HOST:PORT of process 0; None: $DEBIAS_COORDINATOR.
+        processes: Number of processes; None: $DEBIAS_PROCESSES.
+        process: Number of this process, from 0; None: $DEBIAS_PROCESS.
+        heartbeat: Seconds of silence after which a process counts as dead and the
             others end.
 
     Raises:
-        ValueError: Something is not given, or Keras runs on another backend.
+        ValueError: A value is missing, or Keras runs on another backend.
     """
     if keras.backend.backend() != "jax":
         raise ValueError(
@@ -71,7 +71,7 @@ def _environment(name: str, what: str) -> str:
 
 
 def me() -> tuple[int, int]:
-    """This process, from 0, and how many train together; (0, 1) outside a `scope`."""
+    """Number of this process from 0, and of all; (0, 1) outside a `scope`."""
     if keras.distribution.distribution() is None:
         return 0, 1
     import jax
@@ -82,17 +82,17 @@ def me() -> tuple[int, int]:
 def share(
     batches: Any, process: int | None = None, processes: int | None = None
 ) -> Any:
-    """The rows of each global batch that are this process's, as `fit` takes them.
+    """Dataset with this process's rows of each global batch, for `fit`.
 
-    Process r of n takes rows r m / n to (r + 1) m / n of m. Every process takes as many
-    steps. Batches of sessions come with a weight of each: where m is no multiple of n,
-    the last session is repeated with weight 0, and the others weigh so much more that
-    the mean of the weighted losses is that of the m sessions.
+    Process r of n takes the rows r m / n to (r + 1) m / n of m. All processes take the
+    same number of steps. Batches of sessions have a weight per session. If m is not a
+    multiple of n, the last session is repeated with weight 0, and the other weights are
+    increased so that the mean of the weighted losses is unchanged.
 
     Args:
-        batches: Dataset of `debias.batches`, or `Batches`, the same in every
-            process: same seed, global batch size.
-        process, processes: r and n; None: of the `scope`.
+        batches: Dataset of `debias.batches`, or `Batches`, equal in every process: same
+            seed, and the global batch size.
+        process, processes: r and n; None: from the `scope`.
 
     Raises:
         ValueError: A retrieval batch has a number of rows that n does not divide, or
@@ -165,9 +165,9 @@ class _Rows(keras.utils.PyDataset):
 
 @contextmanager
 def held_alone(model: keras.Model) -> Iterator[None]:
-    """Inside, this process can call a model by itself, on batches of its own.
+    """Context manager in which this process can call a model alone.
 
-    Outside, parameters belong to all processes, and so does every operation on them.
+    Outside it, parameters belong to all processes, and so does every operation on them.
     """
     if me()[1] == 1:
         yield
@@ -181,7 +181,7 @@ def held_alone(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def lost_process() -> Iterator[None]:
-    """Says what to do where a step failed because another process is gone.
+    """Explains errors of steps that failed because another process died.
 
     Raises:
         RuntimeError: In place of the engine's error.

@@ -1,4 +1,4 @@
-"""Row-wise Adam: a step costs what the batch touches, not what the vocabulary holds."""
+"""Row-wise Adam: the cost of a step depends on the batch, not on the vocabulary."""
 
 from typing import Any
 
@@ -19,44 +19,44 @@ def _assigned(variable: Any, value: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class RowWiseAdam(keras.optimizers.Adam):
-    """Adam that steps only the rows of an embedding table that a batch has looked up.
+    """Adam that only updates the rows of an embedding table that occur in the batch.
 
     With g the sum of the gradients of all occurrences of a row in the batch:
 
         m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
         row <- row - lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon)
 
-    for the rows that occur; table and moments are neither read nor written elsewhere.
-    t counts steps of the optimiser. Equal to Adam where a batch touches every row;
-    elsewhere Adam would go on moving an absent row by its old momentum, and this does
-    not. Plain variables are stepped by Adam.
+    for rows that occur; other rows of table and moments are neither read nor written. t
+    counts steps of the optimiser. It equals Adam if a batch touches every row.
+    Otherwise Adam would continue to move absent rows by their momentum, which this does
+    not. Other variables are updated by Adam.
 
-    On the TensorFlow backend, where gradients of a gather arrive as lists of rows, this
-    also sums repeated rows before squaring; Keras's own Adam, Adagrad and RMSprop do
-    not and step an id that occurs 256 times 16 times too far. Other backends compute
-    dense gradients, so there it is Adam, cost included.
+    On TensorFlow, gradients of a gather arrive as lists of rows, and this optimiser
+    sums repeated rows before squaring. Keras's own Adam, Adagrad and RMSprop do not,
+    and move an id that occurs 256 times 16 times too far. Other backends compute dense
+    gradients, so there it equals Adam, also in cost.
 
-    Where a batch looks up more ids than a table has rows, rows one by one cost more
-    than the table as a whole: `dense_rows` says up to which size a table is stepped
-    densely, by plain Adam on summed gradients, absent rows by their momentum. If it
-    covers all tables, `compile` may be given `jit_compile=True`.
+    If a batch looks up more ids than a table has rows, updating single rows costs more
+    than updating the whole table. Tables of up to `dense_rows` rows are updated densely
+    by plain Adam on summed gradients, which moves absent rows by their momentum. If
+    this covers all tables, `compile` may use `jit_compile=True`.
 
-    `weight_decay`, decoupled from the gradient, and `use_ema` work as Keras has them;
-    each reads whole tables. With `averaging=eta` the average is not exponential but
-    spans a growing window: after step t = 0, 1, 2, ...
+    `weight_decay`, decoupled from the gradient, and `use_ema` work as in Keras; each
+    reads whole tables. With `averaging=eta`, the average is over a growing window
+    instead of exponential: after step t = 0, 1, 2, ...
 
         average <- average + (eta + 1) / (t + eta + 1) (weights - average)
 
-    At eta = 3 it is, about, the mean of the last quarter of all steps, however many
-    there were. `overwrite_at_end` says whether Keras's `fit` replaces the weights by
-    their average when it returns.
+    With eta = 3 it is roughly the mean over the last quarter of all steps, for any
+    number of steps. If `overwrite_at_end`, Keras's `fit` replaces the weights by their
+    average at the end.
 
-    A table that is stepped row by row is averaged row by row, and exactly: with
-    G(t) = 1/(eta + 2) 2/(eta + 3) ... t/(t + eta + 1) the difference of average and
-    weights shrinks by G(t) / G(s) from step s to step t while a row is absent. So
-    D = (average - weights) / G is kept instead of the average; it stands still for
-    absent rows, and a step that moves a row by x subtracts x / G(t - 1). With
-    `weight_decay`, which moves all rows, the whole table is averaged.
+    Row-wise tables are averaged row by row, and exactly. Let G(t) = 1/(eta + 2) 2/(eta
+    + 3) ... t/(t + eta + 1). While a row is absent, the difference of average and
+    weights shrinks by G(t) / G(s) from step s to step t. So D = (average - weights) / G
+    is stored instead of the average. It is constant for absent rows, and a step that
+    moves a row by x subtracts x / G(t - 1). With `weight_decay`, which moves all rows,
+    the whole table is averaged.
 
     Source: Kingma and Ba, Adam, ICLR 2015; the lazy form as in Abadi et al.,
     TensorFlow: A System for Large-Scale Machine Learning, OSDI 2016, section 4.2; decay
@@ -67,10 +67,10 @@ class RowWiseAdam(keras.optimizers.Adam):
     Args:
         learning_rate: float or schedule.
         beta_1, beta_2, epsilon: As in `keras.optimizers.Adam`.
-        dense_rows: Tables of at most so many rows are stepped whole.
-        averaging: eta of the average over a growing window, 0 or more; None: none, or
-            with `use_ema` that of a fixed momentum.
-        overwrite_at_end: Whether `fit` leaves the averaged weights in the model.
+        dense_rows: Tables with at most this many rows are updated densely.
+        averaging: eta of the average over a growing window, 0 or more; None: no
+            average, or an exponential one with `use_ema`.
+        overwrite_at_end: Whether `fit` leaves averaged weights in the model.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     >>> RowWiseAdam(0.01).get_config()["beta_2"]
@@ -178,10 +178,10 @@ class RowWiseAdam(keras.optimizers.Adam):
                 self.keep_averages()
 
     def keep_averages(self) -> None:
-        """Replaces the trainable variables by their averages, and begins anew.
+        """Replaces the trainable variables by their averages, and restarts averaging.
 
         Raises:
-            ValueError: No average over a growing window is taken.
+            ValueError: There is no average over a growing window.
         """
         if self.averaging is None:
             raise ValueError("no average over a growing window: give averaging=3")
@@ -203,7 +203,7 @@ class RowWiseAdam(keras.optimizers.Adam):
         """The averages of the trainable variables, in their order.
 
         Raises:
-            ValueError: No average is taken.
+            ValueError: There is no average.
         """
         if not self.use_ema:
             raise ValueError("no average is taken: give averaging=3 or use_ema=True")
@@ -270,10 +270,10 @@ class RowWiseAdam(keras.optimizers.Adam):
 
 @keras.saving.register_keras_serializable(package="debias")
 class RowLossScale(keras.optimizers.LossScaleOptimizer):
-    """Loss scaling for float16 that sees every gradient of a row.
+    """Loss scaling for float16 that checks every gradient of a row.
 
-    Keras's own, on TensorFlow, looks at one occurrence of each row of a batch, and
-    steps by the infinite gradients of the others.
+    On TensorFlow, Keras's own loss scaling only checks one occurrence of each row of a
+    batch, and applies infinite gradients of the others.
 
     >>> RowLossScale(RowWiseAdam(0.01)).inner_optimizer.name
     'row_wise_adam'

@@ -1,4 +1,4 @@
-"""Scores of items by an exported ranker, whatever its format; features by name."""
+"""Scores items by an exported ranker of any format; looks features up by name."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +19,15 @@ ITEMS = 1 << 14  # items scored at once: what fits a cache
 
 @dataclass(frozen=True)
 class Scorer:
-    """From features (items, F) float32, or from raw rows, to scores (items,).
+    """Function of features (items, F) float32, or raw rows, to scores (items,).
 
     Attributes:
-        run: From (1, items, F) to (1, items), by the runtime of the format.
-        feature_names: Names of the features in order; None where they have none.
-        kinds: What the features are, with their vocabularies; None: numbers alone.
-        examination: Examination at each rank over rank 1, of the click model that the
-            ranker is part of, None at ranks unknown to it; None where nothing is known.
-        name: Of the file, for messages.
+        run: Function from (1, items, F) to (1, items) of the format's runtime.
+        feature_names: Names of the features in order; None if they have none.
+        kinds: Kinds of the features with their vocabularies; None if all are numbers.
+        examination: Examination of each rank relative to rank 1 in the ranker's click
+            model, None at unknown ranks; None if unknown.
+        name: Name of the file, for messages.
     """
 
     run: Callable[[np.ndarray], Any]
@@ -37,16 +37,16 @@ class Scorer:
     name: str = "ranker"
 
     def __call__(self, features: Any) -> np.ndarray:
-        """Scores (items,) of features (items, F), in pieces.
+        """Scores (items,) of features (items, F), computed in pieces.
 
         Args:
-            features: Numbers and codes in the order of training; or raw rows, in which
-                features are found by name: a data frame of pandas or polars, an Arrow
+            features: Numbers and codes in the order of training; or raw rows, with
+                features looked up by name: a pandas or Polars data frame, an Arrow
                 table, or a dict of columns.
 
         Raises:
-            ValueError: The ranker reads another number of features, or a feature is
-                missing or no number where one is needed.
+            ValueError: The number of features is wrong, or a feature is missing or not
+                a number although it must be.
         """
         if isinstance(features, Mapping | Streamed):
             features = encoded(features, self.feature_names, self.kinds, self.name)
@@ -74,16 +74,16 @@ class Scorer:
 def encoded(
     rows: Any, names: Sequence[str] | None, kinds: Features | None, ranker: str
 ) -> np.ndarray:
-    """(items, F) float32 of raw rows: a data frame, or a dict of columns.
+    """Encodes raw rows, a data frame or a dict of columns, as (items, F) float32.
 
     Args:
-        rows: A row per item; other columns are passed over.
-        names: Of the features of a ranker, in order.
-        kinds: What they are; None: numbers.
-        ranker: What errors call it.
+        rows: One row per item; other columns are ignored.
+        names: Names of a ranker's features in order.
+        kinds: Kinds of the features; None if all are numbers.
+        ranker: Name of the ranker in errors.
 
     Raises:
-        ValueError: The names are not known, or a feature is missing or of another kind.
+        ValueError: The names are unknown, or a feature is missing or of another kind.
 
     >>> encoded({"b": [1, 2], "a": [3, 4]}, ("a", "b"), None, "ranker").tolist()
     [[3.0, 1.0], [4.0, 2.0]]
@@ -102,7 +102,7 @@ def encoded(
 
 
 class Opened(NamedTuple):
-    """What a file holds: the first attributes of a `Scorer`."""
+    """The contents of a file: the first attributes of a `Scorer`."""
 
     run: Callable[[np.ndarray], Any]
     feature_names: tuple[str, ...] | None
@@ -111,10 +111,10 @@ class Opened(NamedTuple):
 
 
 def open_onnx(path: Path) -> Any:
-    """A session of ONNX Runtime, of one thread: requests come many at a time.
+    """Opens an ONNX file with ONNX Runtime and one thread, for concurrent requests.
 
     Raises:
-        ValueError: The file is no ONNX model.
+        ValueError: The file is not an ONNX model.
         ModuleNotFoundError: The extra `retrieval` is not installed.
     """
     try:
@@ -164,7 +164,7 @@ def read_saved_model(path: Path) -> Opened:
 
 
 def scored_by(ranker: Any) -> Callable[[np.ndarray], Any]:
-    """A Keras ranker as a function of NumPy arrays, compiled where that pays."""
+    """A Keras ranker as a function of NumPy arrays, compiled if that is faster."""
     import keras
 
     call: Callable[[Any], Any] = ranker
@@ -178,7 +178,7 @@ def scored_by(ranker: Any) -> Callable[[np.ndarray], Any]:
 def carried(
     extra: Mapping[str, Any],
 ) -> tuple[tuple[str, ...] | None, Features | None, Curve | None]:
-    """Names, kinds and examination, from the JSON values that an export holds.
+    """Names, kinds and examination, from the JSON values in an export.
 
     >>> carried({"feature_names": ["price"], "examination": [1.0, None]})
     (('price',), None, (1.0, None))

@@ -1,4 +1,4 @@
-"""Seeds of parts from the seed of the whole."""
+"""Derives seeds of parts from one seed."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ import numpy as np
 def split_seed(seed: int | None, count: int) -> list[int | None]:
     """Independent seeds for the parts of a layer or model; None gives None to each.
 
-    They come from `np.random.SeedSequence`, so that neighbouring seeds share no part.
-    The first of them do not depend on `count`. They are below 2^20, since some layers
-    multiply a seed for their parts, and JAX takes seeds below 2^32.
+    They come from `np.random.SeedSequence`, so neighbouring seeds share no part. The
+    first seeds do not depend on `count`. They are below 2^20, because some layers
+    multiply a seed for their parts, and JAX needs seeds below 2^32.
 
     >>> split_seed(0, 3)[:2] == split_seed(0, 2), len(set(split_seed(0, 3)))
     (True, 3)
@@ -22,7 +22,7 @@ def split_seed(seed: int | None, count: int) -> list[int | None]:
 
 
 def seed_at(seed: int | None, place: int) -> int | None:
-    """The seed of what stands at a place of a layer, none without a seed of its own.
+    """The seed of a part of a layer; None if the layer has no seed.
 
     >>> seed_at(2, 1), seed_at(None, 1)
     (2019, None)

@@ -1,10 +1,9 @@
-"""`fit` whose executions of several steps make their batches by themselves.
+"""Compiled loops of several training steps that make their own batches.
 
-With `steps_per_execution` in `compile` Keras takes several steps at once, of batches
-that a pipeline makes beside them. Where a step can make its own, of a log in memory or
-of a stack, one `tf.while_loop` takes them instead; weights, logs and callbacks stay
-those of Keras. On two cores that spares 20% of the CPU time of a step of 2 ms, 6% of
-one of 4 ms.
+With `steps_per_execution` in `compile`, Keras takes several steps at once, on batches
+from a pipeline. If a step can make its own batch, from a log in memory or a stack, one
+`tf.while_loop` replaces them; weights, logs and callbacks are those of Keras. On two
+cores, this saves 20% of the CPU time of a step of 2 ms, and 6% of a step of 4 ms.
 """
 
 from collections.abc import Callable, Generator
@@ -18,19 +17,19 @@ Execution = tuple[Any, Any, Any]  # data, how many steps, and the place of the f
 
 @runtime_checkable
 class MakesExecutions(Protocol):
-    """Batches that a compiled loop makes by itself; a dataset, too, with their number.
+    """Batches that a compiled loop can make by itself; also a dataset with a length.
 
-    What it gives as data has a method `batch`, from a place of the epoch to a batch.
+    Its data has a method `batch`, from the number of a batch in the epoch to the batch.
     """
 
     def executions(self, size: int) -> Generator[Execution]:
-        """Without end, what each execution of at most `size` steps is given."""
+        """Yields, without end, the arguments of executions of at most `size` steps."""
 
     def cardinality(self) -> Any: ...
 
 
 class SteppingModel(keras.Model):
-    """A model whose `fit` may take its executions by a compiled loop of its own."""
+    """A model whose `fit` may use a compiled loop for its executions."""
 
     train_function: Any
     _executions: tuple[Any, Generator[Execution]] | None = None
@@ -47,7 +46,7 @@ class SteppingModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def takes_several_steps(self) -> bool:
-        """Whether an execution of `fit` is one compiled function of several steps."""
+        """Whether `fit` runs several steps in one compiled execution."""
         return (
             keras.backend.backend() == "tensorflow"
             and self.steps_per_execution > 1
@@ -62,11 +61,12 @@ class SteppingModel(keras.Model):
         steps: int,
         **kwargs: Any,
     ) -> Any:
-        """As `fit`, an epoch being `steps` steps in as many executions as that takes.
+        """As `fit`, with `steps` steps per epoch in as many executions as needed.
 
         Args:
-            loop: `loop_over_log` or `loop_over_stack`; called once after each compile.
-            executions: What the loop is given, execution by execution; closed at last.
+            loop: `loop_over_log` or `loop_over_stack`; called once after each
+                compilation.
+            executions: Arguments of the loop for each execution; closed at the end.
             steps: Of an epoch.
             **kwargs: Of `fit`, but for its data.
         """
@@ -93,7 +93,7 @@ class SteppingModel(keras.Model):
 
 
 def loop_over_log(model: Any) -> Any:
-    """A compiled function of an epoch, how many of its batches, and from which on."""
+    """A compiled loop over batches of an epoch, from a start for a number of steps."""
     import tensorflow as tf
 
     step = model.train_step
@@ -104,7 +104,7 @@ def loop_over_log(model: Any) -> Any:
 
 
 def loop_over_stack(model: Any) -> Any:
-    """The same of batches along a first axis; if compiled by XLA, as one program."""
+    """The same for batches stacked along a first axis; with XLA, as one program."""
 
     def step(batches: Any, at: Any) -> None:
         model.train_step(keras.tree.map_structure(lambda x: x[at], batches))

@@ -1,4 +1,4 @@
-"""What a tensor is to the type checker; rows, and lookups optimisers step right."""
+"""Tensor helpers: row-wise application, lookups with correct gradients."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,9 @@ from debias.types import Tensor
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of a small table: one_hot(ids) @ table, shape `(*ids.shape, dim)`.
 
-    A product rather than a gather because on the TensorFlow backend a gather's gradient
-    is a list of rows that Adam, Adagrad and RMSprop do not sum: an id that stands 256
-    times in a batch is moved 16 times too far, and a position table repeats every id.
+    It uses a product instead of a gather. On TensorFlow, the gradient of a gather is a
+    list of rows, which Adam, Adagrad and RMSprop do not sum: an id that occurs 256
+    times in a batch is moved 16 times too far. Batches repeat every position.
 
     >>> lookup(ops.array([[1.0, 2.0], [3.0, 4.0]]), ops.array([1, 1, 0])).shape[-1]
     2
@@ -27,7 +27,7 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
 def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Applies `function` to the rows of `x`, `(..., in)` to `(..., out)`.
 
-    Of a matrix alone TensorFlow fuses product, bias and activation into one step.
+    TensorFlow fuses product, bias and activation only for matrices.
 
     >>> rowwise(lambda rows: rows[:, :2], ops.ones((4, 5, 3))).shape[-1]
     2
@@ -39,12 +39,12 @@ def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def glorot(seed: int | None, place: int) -> keras.initializers.Initializer:
-    """Uniform initial weights after Glorot and Bengio, by `seed_at`."""
+    """Glorot uniform initial weights, with the seed of `seed_at`."""
     return keras.initializers.GlorotUniform(seed_at(seed, place))
 
 
 def checked_ids(ids: Tensor, largest: int, message: str) -> Tensor:
-    """`ids` as int32; on TensorFlow, a graph that runs into a larger one stops.
+    """`ids` as int32; on TensorFlow, a graph raises an error for larger ids.
 
     The error is TensorFlow's `InvalidArgumentError`. XLA drops such checks.
 

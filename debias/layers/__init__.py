@@ -1,4 +1,4 @@
-"""Keras layers: towers, how they combine, attention between places."""
+"""Keras layers: towers, combinations, attention between places."""
 
 from debias.layers.attention import CrossPositionAttention
 from debias.layers.bias import BiasTower

@@ -1,21 +1,22 @@
-"""Losses of click models and rankers, in `keras.ops`: one number per list.
+"""Losses of click models and rankers in `keras.ops`, with one number per list.
 
 Every loss is a pure function of `y_true`, shape `(batch, list_size)` with -1 at
-padding, and of logits `y_pred`. It returns shape `(batch,)`, so that the mean over the
-batch, the default reduction of the Keras shells, is a mean over sessions. Padding is
-left out before anything is computed: it adds exactly 0 to a loss and to its gradient,
-whatever its logit, and a list that is all padding has loss 0. Any other negative label
-makes the loss nan. Logits of half precision are computed with in single.
+padding, and of logits `y_pred`. It returns shape `(batch,)`, so the default reduction
+of the Keras classes is a mean over sessions. Padding is removed first: it adds exactly
+0 to a loss and its gradient, whatever its logit, and a list of padding has loss 0. Any
+other negative label makes the loss nan. Computation is in single precision for logits
+in half precision.
 
 `weights` is one number per list, `(batch,)` or `(batch, 1)`, or one per item,
-`(batch, list_size)`, such as inverse propensities. The shells take them as
+`(batch, list_size)`, such as inverse propensities. The Keras classes take them as
 `sample_weight`, so `model.fit(x, y, sample_weight=weights)` works with either.
 
-Softplus and logsumexp throughout, never `ops.logaddexp`: its gradient on the TensorFlow
-backend is wrong where the arguments tie, as they do in zero-initialised towers.
+All losses use softplus and logsumexp instead of `ops.logaddexp`. On TensorFlow, the
+gradient of `logaddexp` is wrong for equal arguments, which occur in zero-initialised
+towers.
 
-To add a loss, write the function and its shell in a file of their own, and enter the
-shell in `LOSSES`: the property tests pick it up from there.
+To add a loss, write the function and its Keras class in a file, and enter the class in
+`LOSSES`. The property tests then include it.
 """
 
 from debias.losses.click import click_cross_entropy

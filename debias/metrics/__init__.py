@@ -1,4 +1,4 @@
-"""Metrics of rankings and of click predictions, in NumPy.
+"""Metrics of rankings and click predictions, in NumPy.
 
 Ranking metrics read labels and scores of the same shape, in one of two layouts:
 
@@ -6,19 +6,19 @@ Ranking metrics read labels and scores of the same shape, in one of two layouts:
 - ragged: `(items,)` with `offsets` `(lists + 1,)`, list q owning
   `offsets[q]:offsets[q + 1]`, as `RankingData` stores them.
 
-They return one value a list, `(lists,)`, or `(lists, len(k))` where `k` is a sequence,
-at little more than the cost of one cutoff. `estimate` makes means of them. The policies
-are the same for all:
+They return one value per list, `(lists,)`, or `(lists, len(k))` if `k` is a sequence,
+which costs little more than one cutoff. `estimate` computes their mean. All metrics
+have the same policies:
 
-- Ties: the exact expectation over all orders of tied items, so that a collapsed model
-  gets chance level and no seed is needed. Costs nothing where there are none.
-- An empty list, and a list without a relevant item, says nothing about a ranker: its
+- Ties count by the exact expectation over all orders of tied items. So a collapsed
+  model gets chance level, and no seed is needed. Without ties it costs nothing.
+- An empty list, or a list without a relevant item, says nothing about a ranker. Its
   value is nan, which `estimate` leaves out and counts.
-- A list shorter than k is not an error; what is not there has gain 0.
-- Scores must be finite: to keep an item out of a ranking, mask it.
+- A list shorter than k is not an error; missing items have gain 0.
+- Scores must be finite. To exclude an item from a ranking, mask it.
 
 Click metrics read clicks and predictions of shape `(sessions, list_size)` in display
-order, padding given by `mask` or by -1. Likelihoods are in nats.
+order, with padding by `mask` or -1. Likelihoods are in nats.
 """
 
 from debias.metrics.clicks import (

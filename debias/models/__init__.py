@@ -1,7 +1,6 @@
-"""Click models: a relevance tower, a bias tower, and how they make a click.
+"""Click models with a relevance tower and a bias tower.
 
-A saved model opens where this package is imported: it brings along what `compile` may
-have been given.
+Importing this package registers all classes that a saved model may need.
 """
 
 import debias.engine.optimizers

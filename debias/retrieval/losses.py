@@ -1,9 +1,9 @@
-"""Losses of retrieval models: one positive column, the others negatives.
+"""Losses of retrieval models with one positive column and several negatives.
 
 Each takes the column of the positive, (B,) int, and scores (B, C), already divided by
-their temperature and corrected, where columns at or below -1e8 are masked and count for
-nothing. Each returns (B,), a mean over a row's columns and never a sum over the batch.
-So the learning rate means the same at any batch size and any number of negatives.
+the temperature and corrected. Columns at or below -1e8 are masked and ignored. Each
+returns (B,), a mean over a row's columns and not a sum over the batch. So the learning
+rate has the same meaning for any batch size and number of negatives.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ def softmax(positive: Tensor, scores: Tensor) -> Tensor:
 
 
 def pointwise(positive: Tensor, scores: Tensor) -> Tensor:
-    """Binary cross entropy, mean over the positive and its negatives.
+    """Binary cross-entropy, averaged over the positive and its negatives.
 
     (softplus(-s+) + sum softplus(s-)) / (1 + number of negatives).
 
@@ -96,7 +96,7 @@ RETRIEVAL_LOSSES: dict[str, Any] = {
 
 @keras.saving.register_keras_serializable(package="debias")
 class RetrievalLoss(keras.losses.Loss):
-    """A loss of `RETRIEVAL_LOSSES` for compile; the mean over the batch.
+    """A loss of `RETRIEVAL_LOSSES` for `compile`, averaged over the batch.
 
     Args:
         kind: str. Its name.
@@ -105,7 +105,7 @@ class RetrievalLoss(keras.losses.Loss):
         **kwargs: Arguments of `keras.losses.Loss`.
 
     Call arguments:
-        y_true: (B,) int, the column of each row's positive.
+        y_true: (B,) int, column of each row's positive.
         y_pred: (B, C) scores.
 
     >>> round(float(RetrievalLoss("bpr")(ops.array([0]), ops.array([[1.0, 0.0]]))), 4)

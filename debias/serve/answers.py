@@ -1,4 +1,4 @@
-"""Answers of the service from a version and a ranker: functions without HTTP."""
+"""Computes the answers of the service from a version and a ranker, without HTTP."""
 
 import math
 from collections import Counter
@@ -32,7 +32,7 @@ RETRIEVED = "retrieval_score"  # a feature that `recommend` knows of every item
 
 
 def retrieved(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
-    """The items to retrieve for a user, known or new."""
+    """Retrieves items for a known or new user."""
     how: Any = {"repeat": asked.repeat, "where": asked.where}
     answer = retrieve(version, asked.user, asked.history, asked.k, **how)
     return RetrieveAnswer(version.name, *answer)
@@ -41,17 +41,17 @@ def retrieved(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
 def ranked(
     version: Version | None, ranker: Scorer, asked: RankRequest, name: str
 ) -> RankAnswer:
-    """Relevance of items, free of the bias of the clicks that taught it.
+    """Scores items by a ranker.
 
     Args:
-        version: Has the items that are asked for by id; None: a ranker alone.
+        version: Version with the items requested by id; None: only a ranker.
         ranker: Scores them.
         asked: The request.
         name: Of what answers.
 
     Raises:
-        ValueError: Not exactly one of features, items and ids is given, or a feature is
-            missing, of another kind or given twice.
+        ValueError: The request does not have exactly one of features, items and ids, or
+            a feature is missing, of another kind or given twice.
     """
     given = [way for way in WAYS if getattr(asked, way) is not UNSET]
     if len(given) != 1:
@@ -82,10 +82,10 @@ def ranked(
 def recommended(
     version: Version, ranker: Scorer, asked: RecommendRequest
 ) -> RecommendAnswer:
-    """The best by relevance of the items that are retrieved for a user.
+    """Retrieves items for a user and ranks them.
 
-    The ranker reads the features of its names from the version's table of items, from
-    `context`, and `RETRIEVED`, the score of the retrieval.
+    The ranker's features come from the version's table of items, from `context`, and
+    from `RETRIEVED`, the retrieval score.
 
     Raises:
         ValueError: As for `ranked` and `retrieve`.
@@ -117,13 +117,13 @@ def _both_stages(
 def explained(
     version: Version, ranker: Scorer | None, asked: ExplainRequest
 ) -> ExplainAnswer:
-    """The answer of `recommended`, or of `retrieved`, and why each item stands there.
+    """The answer of `recommended`, or of `retrieved`, with reasons for each item.
 
-    For each item: its scores in both stages, the items of the history whose vectors are
-    most like its own, and the bias of its place, which relevance is free of.
+    Each item has its scores in both stages, the most similar items of the history, and
+    the bias of its position, which the relevance excludes.
 
     Raises:
-        ValueError: As for `recommended`; or the ranker is to order, and there is none.
+        ValueError: As for `recommended`, or ranking is requested without a ranker.
     """
     if asked.rank and ranker is None:
         raise ValueError("rank: there is no ranker; leave it out, or give false")
@@ -166,7 +166,7 @@ def explained(
 def nearest(
     vectors: np.ndarray, rows: np.ndarray, history: np.ndarray, most: int
 ) -> list[list[tuple[int, float]]]:
-    """Finds, for each row, the rows of a history with the largest cosines.
+    """The rows of a history with the largest cosine to each row.
 
     >>> vectors = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
     >>> nearest(vectors, np.array([0]), np.array([2, 1]), 1)[0][0][0]
@@ -197,10 +197,10 @@ def _scores(ranker: Scorer, features: np.ndarray) -> np.ndarray:
 
 
 def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
-    """The row of each item in the version's table.
+    """Rows of items in the version's table.
 
     Raises:
-        ValueError: An id is unknown; the message names its place.
+        ValueError: An id is unknown; names its place.
     """
     codes = version.item_codes[ID]
     rows = np.array([codes.get(str(one), FIRST - 1) - FIRST for one in ids], np.int64)
@@ -215,9 +215,9 @@ def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
 def item_features(
     version: Version, rows: np.ndarray, names: Sequence[str]
 ) -> dict[str, Column]:
-    """Those of the named features that the version's table of items has, by name.
+    """The named features that the version's table of items has, by name.
 
-    Of a category the words; None for a missing or unknown one.
+    Categories are text; None for missing or unknown values.
     """
     return {
         name: _raw(version.items, name, rows)
@@ -237,7 +237,7 @@ def _raw(items: FeatureTable, name: str, rows: np.ndarray) -> Column:
 
 
 def by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
-    """A column for each feature that an item has; one that an item lacks is None there.
+    """Converts items to columns by feature; missing values are None.
 
     >>> by_name([{"price": 2.5}, {"price": 3, "age": 1}])
     {'price': [2.5, 3], 'age': [None, 1]}
@@ -252,18 +252,18 @@ def named(
     context: Mapping[str, Any],
     items: int,
 ) -> np.ndarray:
-    """(items, F) float32: the ranker's features, from columns by name.
+    """(items, F) float32 features of a ranker, from columns by name.
 
     Args:
-        ranker: Knows the names of its features. One that knows their kinds takes raw
-            values: text, and None for missing ones.
-        table: A value an item.
-        context: A value for all items.
-        items: How many.
+        ranker: A ranker with feature names. With kinds, it takes raw values: text, and
+            None for missing values.
+        table: Columns with one value per item.
+        context: Values for all items.
+        items: Number of items.
 
     Raises:
-        ValueError: The ranker knows no names; or a feature is missing, is of another
-            kind, or is in the table and the context.
+        ValueError: The ranker has no feature names; or a feature is missing, of another
+            kind, or in both table and context.
 
     >>> ranker = Scorer(lambda x: x[..., 0], ("price", "hour"))
     >>> named(ranker, {"price": [2.5, 3]}, {"hour": 9}, 2).tolist()
@@ -297,7 +297,7 @@ def named(
 
 
 def encoded(ranker: Scorer, columns: Mapping[str, Column]) -> np.ndarray:
-    """(items, F) float32 of raw values, by the kinds and vocabularies of the ranker."""
+    """Encodes raw values as (items, F) float32 by the ranker's kinds."""
     import pyarrow as pa
 
     from debias.data.by_name import matrix
@@ -316,9 +316,9 @@ def encoded(ranker: Scorer, columns: Mapping[str, Column]) -> np.ndarray:
 
 
 def wanted_names(ranker: Any) -> list[str] | None:
-    """What a ranker's features are called where they come from; None: it has no names.
+    """Names of a ranker's features in the source; None if it has no names.
 
-    Several categories of one item are one feature there and columns of the matrix.
+    A feature with several categories is one source column and several matrix columns.
     """
     kinds = getattr(ranker, "kinds", None)
     return feature_names(ranker) if kinds is None else [each.name for each in kinds]
@@ -365,16 +365,17 @@ def _float32(features: np.ndarray) -> np.ndarray:
 
 
 def feature_names(ranker: Any) -> list[str] | None:
-    """The names of the features of a ranker in order; None where it has none."""
+    """Names of a ranker's features in order; None if it has none."""
     names = getattr(ranker, "feature_names", None)
     return None if names is None else list(names)
 
 
 def columns(names: Sequence[str], features: np.ndarray, ranker: Any) -> list[int]:
-    """The column of each feature of the ranker among the columns called `names`.
+    """The index of each feature of a ranker in `names`.
 
     Raises:
-        ValueError: The ranker has no names, or a feature is missing or comes twice.
+        ValueError: The ranker has no feature names, or a feature is missing or occurs
+            twice.
 
     >>> ranker = Scorer(lambda x: x[..., 0], ("a", "b"))
     >>> columns(["b", "c", "a"], np.zeros((1, 3)), ranker)

@@ -1,8 +1,8 @@
 """The service: `POST /retrieve`, `/rank`, `/recommend`, `/explain`; `/health`, `/docs`.
 
-One process answers from memory. Each request takes the version that is served when its
-work begins and sees no other. Threads parse, compute and write answers, so that a slow
-one can be given up and a new version be read meanwhile.
+One process answers from memory. Each request uses the version that is current when its
+work begins. Threads parse, compute and write answers. So a slow request can be
+abandoned, and a new version can be read at the same time.
 """
 
 import asyncio
@@ -80,23 +80,23 @@ def service(
     hosts: Collection[str] = ("*",),
     token: str | None = None,
 ) -> FastAPI:
-    """The application, for any ASGI server.
+    """Makes the application, for any ASGI server.
 
     Args:
-        root: Folder or URL that `debias.retrieval.serving.versions.publish` writes to;
-            None: the ranker is served alone, at `/rank`.
-        ranker: As `debias.artifacts.open_scorer` gives it, for versions that were
-            published without one. Where neither is there, `/rank` and `/recommend`
-            answer 404.
+        root: Folder or URL of versions from
+            `debias.retrieval.serving.versions.publish`; None: serve only the ranker, at
+            `/rank`.
+        ranker: Ranker from `debias.artifacts.open_scorer`, for versions without one.
+            Without any ranker, `/rank` and `/recommend` answer 404.
         body: Largest request in bytes.
-        seconds: Longest request.
-        poll: Seconds between looks for a new version; None: .5 on disk, 5 in a store.
-        threads: How many compute answers.
+        seconds: Time limit of a request.
+        poll: Seconds between checks for a new version; None: .5 on disk, 5 in a store.
+        threads: Number of threads that compute answers.
         hosts, token: As for `debias.serve.guards.Admitted`.
 
     Raises:
-        OSError: The store cannot be reached, and nothing of it was served here.
-        ValueError: There is no complete version to serve, nor a ranker alone.
+        OSError: The store cannot be reached, and there is no earlier copy.
+        ValueError: There is neither a complete version nor a ranker to serve.
     """
     workers = Workers(threads)
     live: Live | Alone

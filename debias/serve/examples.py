@@ -1,4 +1,4 @@
-"""Examples for the description of the service, asked of what it serves."""
+"""Examples for the documentation of the service, computed from its data."""
 
 from typing import Any
 
@@ -23,12 +23,12 @@ DATE = "2026-01-31"
 def examples(
     version: Version | None, ranker: Scorer | None, name: str
 ) -> dict[str, Example]:
-    """Makes, for each path, a request that can be sent as it stands, and its answer.
+    """Makes a valid example request and its answer for each path.
 
     Args:
-        version: What is served; None: a ranker alone.
-        ranker: Orders items; None: there is none.
-        name: Of what is served.
+        version: The served version; None: only a ranker.
+        ranker: The ranker, or None.
+        name: Name of the served artefact.
     """
     found = {}
     if version is not None:

@@ -1,4 +1,4 @@
-"""What every request passes first: who may ask, how much, how long; and the log."""
+"""Middleware for access, size and time limits, and logging."""
 
 import asyncio
 import hmac
@@ -27,18 +27,18 @@ access = logging.getLogger("debias.access")
 
 
 class Limited:
-    """Answers 413 to a body that is too large, 408 or 503 to what takes too long.
+    """Limits the size and the time of requests; answers 413, 408 or 503.
 
-    The rest of a large body is read and dropped, so that its sender reads the answer
-    instead of a broken pipe. The time includes that of receiving the body. A POST is
-    refused before its body is read while there is too much to do, and a body where
-    others fill the memory for them.
+    The rest of a large body is read and dropped, so that its sender gets the answer
+    instead of a broken pipe. The time includes receiving the body. If the service is
+    too busy, a POST is refused before its body is read. A body is also refused if other
+    bodies fill the memory limit.
 
     Args:
         app: The application behind.
-        body: Most bytes of a body.
-        seconds: Most seconds of a request.
-        check: Raises Busy while there is too much to do.
+        body: Largest size of a body in bytes.
+        seconds: Time limit of a request.
+        check: Function that raises Busy if the service is too busy.
     """
 
     def __init__(
@@ -115,17 +115,17 @@ class Limited:
 
 
 class Admitted:
-    """Answers 400 to a Host that is not served here, 401 where the token is not given.
+    """Checks Host and bearer token of requests; answers 400 or 401.
 
-    A page of another site whose name is made to resolve to this machine (DNS rebinding)
+    In DNS rebinding, a page of another site makes its name resolve to this machine, and
     sends that name as Host. `OPEN` paths, for the probes of an orchestrator, need no
     token.
 
     Args:
         app: The application behind.
-        hosts: Names and addresses to answer to; "*" is any, "addresses" any that is no
-            name.
-        token: Bearer token; None: none is asked for.
+        hosts: Accepted names and addresses; "*" accepts any, "addresses" any IP
+            address.
+        token: Required bearer token; None: no token is required.
     """
 
     def __init__(self, app: App, hosts: Collection[str], token: str | None = None):
@@ -155,7 +155,7 @@ class Admitted:
 
 
 def served_here(host: str, hosts: Collection[str]) -> bool:
-    """Whether a Host header names one of `hosts`; the port does not matter.
+    """Whether a Host header matches one of `hosts`, ignoring the port.
 
     >>> served_here("LOCALHOST:8000", {"localhost"}), served_here("evil.test", {"::1"})
     (True, False)
@@ -178,10 +178,10 @@ def served_here(host: str, hosts: Collection[str]) -> bool:
 
 
 def hosts_of(host: str, further: Collection[str] = ()) -> frozenset[str]:
-    """The Host headers to answer to, of an address to listen on.
+    """The accepted Host headers for an address to listen on.
 
-    One that stands for all addresses of the machine answers to any address, since it is
-    a name that rebinding needs.
+    An address that means all addresses of the machine accepts any IP address, because
+    rebinding needs a name.
 
     >>> sorted(hosts_of("127.0.0.1", ["recall.example"]))
     ['127.0.0.1', '::1', 'localhost', 'recall.example']
@@ -192,12 +192,12 @@ def hosts_of(host: str, further: Collection[str] = ()) -> frozenset[str]:
 
 
 class Counted:
-    """Observes the seconds of each request by path and status, and logs it.
+    """Measures the time of each request by path and status, and logs it.
 
     Args:
         app: The application behind.
         seconds: Histogram with the labels "path" and "status".
-        paths: Paths with a label of their own; all others share "other".
+        paths: Paths with a separate label; all others share "other".
     """
 
     def __init__(self, app: App, seconds: Histogram, paths: frozenset[str]):

@@ -1,4 +1,4 @@
-"""The version that is being served, and how the next one takes its place."""
+"""The version in service, and the switch to the next one."""
 
 import logging
 import os
@@ -17,26 +17,26 @@ log = logging.getLogger("debias.serve")
 
 
 class Live:
-    """Holds one version and follows CURRENT.
+    """Holds the version in service and follows CURRENT.
 
-    An answer reads `version` once and uses nothing else. The next version is loaded
-    completely before one assignment puts it there; the old one lives until the last
-    answer from it is done. Where the version that CURRENT names is damaged, at the
-    start or because a file of it is written to later, the latest good one before it is
-    served. While a store cannot be reached, what it served last is served on.
+    An answer reads `version` only once. The next version is loaded completely before a
+    single assignment switches to it, and the old one lives until its last answer is
+    done. If the current version is damaged, at the start or by a later write, the
+    latest good version before it is served. While a store cannot be reached, the last
+    version stays in service.
 
     Args:
         root: Folder or URL of the versions.
 
     Attributes:
-        version: What is served.
-        refused: Why the version that CURRENT names is not served, or that it is not
-            known which; None if it is served.
-        switches: How often the version has changed.
+        version: The version in service.
+        refused: Reason why the current version is not served, or why it is unknown;
+            None if it is served.
+        switches: Number of switches so far.
 
     Raises:
-        OSError: The store cannot be reached, and nothing of it was served here before.
-        ValueError: There is no complete version to begin with.
+        OSError: The store cannot be reached, and there is no earlier copy.
+        ValueError: There is no complete version.
     """
 
     def __init__(self, root: str | Path):
@@ -50,9 +50,9 @@ class Live:
         self._files = stamps(version)
 
     def follow(self) -> None:
-        """Takes over a version that has been published or rolled back to since.
+        """Switches to a newly published or rolled-back version.
 
-        A damaged one is refused, and not tried again until CURRENT is rewritten.
+        A damaged version is refused, and not tried again until CURRENT is rewritten.
         """
         if self._changed():
             return
@@ -108,13 +108,13 @@ class Live:
 
 
 class Alone:
-    """A ranker that is served without any version: there is nothing to follow.
+    """A ranker that is served without versions.
 
     Args:
-        ranker: It scores some rows here, so that no user waits for its compilation.
+        ranker: The ranker, which scores some rows once to finish its compilation.
 
     Attributes:
-        name: Of its file or folder.
+        name: Name of its file or folder.
     """
 
     version = refused = None
@@ -129,7 +129,7 @@ class Alone:
             self.try_ranker(rows)
 
     def try_ranker(self, rows: int = 1) -> None:
-        """Scores rows of zeros, if it is known how many features they have."""
+        """Scores rows of zeros, if the number of features is known."""
         if self.ranker.feature_names is not None:
             self.ranker(np.zeros((rows, len(self.ranker.feature_names)), np.float32))
 
@@ -138,13 +138,13 @@ class Alone:
 
 
 def last_good(root: str | Path) -> tuple[Version, str | None]:
-    """The current version; where it is damaged, the latest good one before it, and why.
+    """The current version, or the latest good one before it, with the reason.
 
-    Of a store that does not answer, the version that was last read of it here.
+    If a store does not answer, it is the version that was read last.
 
     Raises:
-        OSError: The store does not answer, and nothing of it was read here.
-        ValueError: There is none; the message is that of the current one.
+        OSError: The store does not answer, and there is no earlier copy.
+        ValueError: There is no good version; the message is that of the current one.
     """
     try:
         return versions.load(root), None
@@ -171,7 +171,7 @@ def last_good(root: str | Path) -> tuple[Version, str | None]:
 
 
 def stamps(version: Version) -> dict[str, tuple[int, int, int]]:
-    """For each file of a version what changes when it is written to."""
+    """A value for each file of a version that changes when it is written."""
     found = {}
     for name in version.manifest["files"]:
         try:
@@ -183,6 +183,6 @@ def stamps(version: Version) -> dict[str, tuple[int, int, int]]:
 
 
 def ready(version: Version) -> Version:
-    """Answers once from a version, so that no user waits for its tables; returns it."""
+    """Computes one answer from a version to load its tables; returns the version."""
     retrieve(version, k=1)
     return version

@@ -1,4 +1,4 @@
-"""HTTP for uvicorn whose connections may not sit on half a request."""
+"""An HTTP protocol for uvicorn with limits on incomplete requests."""
 
 import asyncio
 from typing import Any
@@ -11,15 +11,15 @@ CONNECTIONS = 4_096  # of a process
 
 
 class Prompt(HttpToolsProtocol):
-    """uvicorn's protocol, with limits on what comes before a body.
+    """uvicorn's protocol with limits on request lines and headers.
 
-    A connection is closed whose request line and headers are not complete within some
-    seconds, counted from its start or from its first byte after the last answer. More
-    than `HEADERS` bytes of them get the answer 431. Past `CONNECTIONS` a new one is
-    closed at once.
+    A connection is closed if its request line and headers are not complete within some
+    seconds, counted from its start or from the first byte after the last answer. More
+    than `HEADERS` bytes of them get the answer 431. Beyond `CONNECTIONS` connections, a
+    new one is closed at once.
 
     Args:
-        header_seconds: For the headers of a request.
+        header_seconds: Time limit for the headers of a request.
     """
 
     def __init__(self, *args: Any, header_seconds: float, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""The service as processes: workers behind one socket, started again when they die."""
+"""Runs the service as worker processes, which are restarted when they die."""
 
 import copy
 import dataclasses
@@ -34,12 +34,12 @@ HANDLES = CONNECTIONS + 256  # open files of a process
 
 @dataclass(frozen=True)
 class Application:
-    """Makes the application in a worker.
+    """Makes the application within a worker.
 
     Attributes:
         root, body, seconds, threads, hosts, token: As for `debias.serve.app.service`.
-        begin: Called first in each worker, such as what keeps TensorFlow silent.
-        ranker: Path of a ranker, as `debias.artifacts.open_scorer` takes it, or None.
+        begin: Function to call first in each worker, such as to silence TensorFlow.
+        ranker: Path of a ranker for `debias.artifacts.open_scorer`, or None.
     """
 
     root: str | Path | None
@@ -52,7 +52,7 @@ class Application:
     begin: Callable[[], None] | None = None
 
     def __call__(self) -> FastAPI:
-        """The application; a fault ends the process in a way that is not retried."""
+        """Makes the application; an error ends the process without a retry."""
         _end_with_parent()
         if self.begin is not None:
             self.begin()
@@ -78,15 +78,16 @@ class Application:
 
 @dataclass(frozen=True)
 class Tls:
-    """Files of a certificate, as uvicorn takes them.
+    """Files of a certificate, for uvicorn.
 
     Attributes:
-        ssl_certfile, ssl_keyfile: PEM; the key may stand in the first.
-        ssl_keyfile_password: Of the key.
-        ssl_ca_certs: PEM; clients must show a certificate that these have signed.
+        ssl_certfile, ssl_keyfile: PEM files; the first may contain the key.
+        ssl_keyfile_password: Password of the key.
+        ssl_ca_certs: PEM file of authorities; clients must have a certificate signed by
+            one.
 
     Raises:
-        ValueError: A file is missing, is none, or does not fit the other.
+        ValueError: A file is missing or invalid, or the files do not match.
     """
 
     ssl_certfile: Path | None = None
@@ -134,7 +135,7 @@ class Tls:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which notices at once that a worker died while it was being asked."""
+    """uvicorn's supervisor that notices at once if a worker dies."""
 
     def keep_subprocess_alive(self) -> None:
         for each in self.processes:
@@ -150,21 +151,21 @@ def run(
     tls: Tls = Tls(),
     access_log: str | None = None,
 ) -> bool:
-    """Serves until it is told to end; open requests are answered first.
+    """Serves until a signal ends it; open requests are answered first.
 
-    A worker that dies, as one does whose mapped file is cut short, is started again, on
+    A worker that dies, for example because a mapped file was truncated, is restarted on
     the last good version.
 
     Args:
-        application: What each worker serves.
-        host, port: To listen on.
-        workers: Processes. They share the pages of the files of a version.
-        tls: Without a certificate it is plain HTTP.
-        access_log: File that gets a line of JSON for each request, "-" standard output;
-            None: nowhere.
+        application: The application of each worker.
+        host, port: Address to listen on.
+        workers: Number of processes; they share the memory of a version's files.
+        tls: Certificate; without one, the service uses plain HTTP.
+        access_log: File for one line of JSON per request, "-" for standard output, or
+            None.
 
     Returns:
-        Whether it served: False where a worker could not begin.
+        Whether it served; False if a worker could not start.
 
     Raises:
         ValueError: There is no version to serve.

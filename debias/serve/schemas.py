@@ -1,7 +1,7 @@
-"""Requests and answers of the service, and the limits on them.
+"""Requests and answers of the service, and their limits.
 
-A request is decoded and validated in one pass that ends at the first error, so a body
-costs no more than its bytes, whatever is in it.
+A request is decoded and validated in one pass that stops at the first error, so the
+cost of a body is bounded by its size.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -54,7 +54,7 @@ Versioned = Annotated[str, Meta(description="The version that answers.")]
 
 
 class Request(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What all requests are: an object without unknown keys."""
+    """Base of all requests: an object without unknown keys."""
 
 
 class RetrieveRequest(Request, kw_only=True):
@@ -264,13 +264,13 @@ T = TypeVar("T", bound=Request)
 
 
 class Example(NamedTuple):
-    """A request and its answer as JSON values; None: it cannot be answered."""
+    """An example request and its answer as JSON values; None if it has no answer."""
 
     request: dict[str, Any]
     answer: dict[str, Any] | None = None
 
     def add_to(self, route: dict[str, Any]) -> None:
-        """Puts them into what OpenAPI says of a route."""
+        """Adds them to the OpenAPI description of a route."""
         route["requestBody"]["content"]["application/json"]["example"] = self.request
         if self.answer is not None:
             answered = route["responses"]["200"]["content"]["application/json"]
@@ -278,11 +278,11 @@ class Example(NamedTuple):
 
 
 def decoded(kind: type[T], body: bytes) -> T:
-    """A request of this kind.
+    """Decodes and validates a request.
 
     Raises:
-        msgspec.DecodeError: The body is no JSON.
-        ValueError: A value is of another type or size; the message names it.
+        msgspec.DecodeError: The body is not JSON.
+        ValueError: A value has a wrong type or size; names it.
 
     >>> decoded(RetrieveRequest, b'{"k": 3}').k
     3
@@ -297,7 +297,7 @@ def decoded(kind: type[T], body: bytes) -> T:
 
 
 def worded(message: str) -> str:
-    """A finding of msgspec with its place first.
+    """A message of msgspec with the place first.
 
     >>> worded("Expected `int` >= 1 - at `$.k`")
     'k: expected `int` >= 1'
@@ -313,7 +313,7 @@ def worded(message: str) -> str:
 def described(
     answer: type[Struct], request: type[Request] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How OpenAPI describes a route, and the schemas that it refers to."""
+    """The OpenAPI description of a route, and the schemas that it refers to."""
     kinds = [answer, Error, *([] if request is None else [request])]
     references, schemas = msgspec.json.schema_components(
         kinds, ref_template="#/components/schemas/{name}"

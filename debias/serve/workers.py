@@ -1,4 +1,4 @@
-"""Threads that compute answers, and that refuse what they could not answer in time."""
+"""A thread pool that refuses requests that it could not answer in time."""
 
 import asyncio
 import time
@@ -15,19 +15,18 @@ T = TypeVar("T")
 
 
 class Busy(Exception):
-    """There is too much to do already."""
+    """Raised if the service is too busy."""
 
 
 class Workers:
-    """Threads that compute answers.
+    """Threads that compute answers to requests.
 
-    They refuse a request whose answer would begin later than `PATIENCE`. They judge
-    that by the number of requests before it and the seconds that answers have taken, or
-    by how late the event loop is. A request whose sender gave up still counts until its
-    thread is done with it.
+    They refuse a request if its work would start later than `PATIENCE`. The estimate
+    uses the number of waiting requests and the time of past answers, or the delay of
+    the event loop. An abandoned request counts until its thread is done.
 
     Args:
-        threads: How many.
+        threads: Number of threads.
     """
 
     def __init__(self, threads: int):
@@ -35,7 +34,7 @@ class Workers:
         self.waiting, self.seconds, self.late = 0, 0.0, 0.0
 
     def check(self) -> None:
-        """Raises Busy where a request of now would be refused."""
+        """Raises Busy if a new request would be refused."""
         wait = (self.waiting - self.threads) * self.seconds / self.threads
         if self.waiting >= WAITING or max(wait, self.late) > PATIENCE:
             raise Busy("too many requests at once; try again")

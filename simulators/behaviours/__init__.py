@@ -1,8 +1,8 @@
-"""Behaviours: how one kind of user turns attraction into clicks.
+"""Behaviours: simulated kinds of users, with exact click probabilities.
 
-A list is a row of attractions in display order, each the probability that the average
-user clicks an item once examined. A behaviour reads (S, L) lists at once and answers,
-always exactly and in closed form:
+A list is a row of attractions in display order: the probabilities that the average user
+clicks an examined item. A behaviour reads (S, L) lists and computes, exactly and in
+closed form:
 
     perceive(attraction)            P(click at k | examined at k, this user)
     examination(attraction, click)  P(examined at k | clicks made before reading k)
@@ -10,17 +10,17 @@ always exactly and in closed form:
     click_probability(attraction)   P(c_k), the marginal
     sample(attraction, rng)         clicks, and the examination each was drawn from
 
-so that P(c_k | clicks made before) = examination * perceive in every cell. Lists hold
-no padding: `simulators.clicks` calls a behaviour on lists of one length at a time.
-Everything runs in the float type of the attraction it is given.
+P(c_k | clicks made before) = examination * perceive in every cell. Lists have no
+padding: `simulators.clicks` calls a behaviour on lists of equal length. Computation
+uses the float type of the attraction.
 
-Items may have a satisfaction of their own, P(satisfied | clicked), a second array of
-the same shape, so that an item can attract all and satisfy nobody. Only behaviours that
-are `satisfiable` are given it.
+Items may have their own satisfaction P(satisfied | clicked), an array of the same
+shape. So an item can attract all and satisfy nobody. Only behaviours that are
+`satisfiable` receive it.
 
-To add a behaviour, write a frozen dataclass of one of the families (`Independent`: a
-click changes nothing; `Chain`: examination passes from rank to rank) and enter an
-instance in `BEHAVIOURS`. Tests and tables pick it up from there.
+To add a behaviour, write a frozen dataclass of one of the families (`Independent`:
+clicks do not affect examination; `Chain`: examination passes from rank to rank), and
+enter an instance in `BEHAVIOURS`. Tests and tables then include it.
 """
 
 from simulators.behaviours.base import (

@@ -1,4 +1,4 @@
-"""What every behaviour shares: curves, checks and the interface."""
+"""Interface of behaviours, examination curves and checks."""
 
 from functools import lru_cache
 from typing import overload
@@ -38,7 +38,7 @@ SLOW = power_law(0.5)
 
 
 def floats(values: np.ndarray) -> np.ndarray:
-    """The values in their float type, in that of Python where they have none."""
+    """The values as floats; float types are kept, others become double precision."""
     values = np.asarray(values)
     if values.dtype.kind == "c":
         raise ValueError(
@@ -53,7 +53,7 @@ def turned(values: np.ndarray) -> np.ndarray: ...
 @overload
 def turned(values: None) -> None: ...
 def turned(values: np.ndarray | None) -> np.ndarray | None:
-    """The lists from their last item to their first."""
+    """The lists in reverse order."""
     return None if values is None else floats(values)[:, ::-1]
 
 
@@ -63,7 +63,7 @@ def rows_of(values: np.ndarray | None, rows: slice) -> np.ndarray | None:
 
 
 def positions_of(curve: Curve, attraction: np.ndarray, owner: object) -> np.ndarray:
-    """The start of a table of positions that covers the list."""
+    """The part of a table of positions that covers the list."""
     size = attraction.shape[-1]
     if size > len(curve):
         raise ValueError(
@@ -88,7 +88,7 @@ def picky(attraction: np.ndarray, pickiness: float) -> np.ndarray:
 
 
 def interpolated(knots: Knots, at: np.ndarray) -> np.ndarray:
-    """The broken line through the knots; flat outside them."""
+    """Piecewise linear interpolation through knots, constant outside."""
     x, y = np.array(knots, at.dtype).T
     if len(knots) == 2:  # a straight line needs no search
         return y[0] + (np.clip(at, x[0], x[1]) - x[0]) * ((y[1] - y[0]) / (x[1] - x[0]))
@@ -103,15 +103,15 @@ def _tiled(row: bytes, dtype: str) -> np.ndarray:
 
 
 def repeated(row: np.ndarray, rows: int) -> np.ndarray:
-    """The row laid out in full, at most `ROWS` times.
+    """Repeats a row in memory, at most `ROWS` times.
 
-    Spares NumPy its inner loops of ten numbers.
+    It avoids inner loops of ten numbers in NumPy.
     """
     return _tiled(row.tobytes(), row.dtype.str)[:rows]
 
 
 class Behaviour:
-    """What every kind of user offers; see the head of this module."""
+    """Interface of behaviours; see `simulators.behaviours`."""
 
     columns: int = 0
     """Cells in a row where the user reads a grid; 0 where the list has no rows."""
@@ -129,7 +129,7 @@ class Behaviour:
         click: np.ndarray,
         satisfaction: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(S, L) P(examined at k | the clicks made before reading k)."""
+        """(S, L) P(examined at k | clicks made before reading k)."""
         raise NotImplementedError
 
     def click_probability(
@@ -154,9 +154,9 @@ class Behaviour:
         rng: np.random.Generator,
         satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One session per list: clicks (S, L) bool and the examination (S, L) of each.
+        """Draws one session per list: clicks (S, L) bool and examination (S, L).
 
-        The examination is that of `examination(attraction, clicks)`.
+        The examination equals `examination(attraction, clicks)`.
         """
         attraction = floats(attraction)
         click = np.empty(attraction.shape, bool)
@@ -179,7 +179,7 @@ class Behaviour:
 def with_satisfaction(
     behaviour: Behaviour, satisfaction: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """The keyword argument of the methods of a behaviour, if it minds satisfaction.
+    """The keyword argument for satisfaction, if the behaviour uses it.
 
     >>> from simulators.behaviours import Cascade
     >>> with_satisfaction(Cascade(), np.ones((1, 2)))

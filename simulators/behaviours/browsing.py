@@ -17,11 +17,11 @@ from simulators.chance import bernoulli
 
 @dataclass(frozen=True)
 class UserBrowsing(Behaviour):
-    """Examination depends on the rank and on the rank of the last click above.
+    """User browsing model: examination depends on the rank and the last click above.
 
     P(c_k | c_1 .. c_{k-1}) = `theta[k][j]` gamma_k. j is the rank of the last click
-    above k, 0 where there is none. The marginal carries the distribution of j down the
-    list.
+    above k, 0 without a click. The marginal probability propagates the distribution of
+    j down the list.
 
     Args:
         theta: `theta[k - 1][j]` for ranks k = 1, 2, ... and 0 <= j < k.
@@ -97,7 +97,7 @@ class UserBrowsing(Behaviour):
 
 
 def user_browsing(eta: float = 0.7, positions: int = 20) -> UserBrowsing:
-    """UBM whose examination falls with the distance from the last click.
+    """UBM with examination that falls with the distance from the last click.
 
     `theta[k][j] = (k - j) ** -eta`; without a click the distance counts from the top.
 

@@ -23,15 +23,15 @@ from simulators.chance import bernoulli
 class Chain(Behaviour):
     """Users who read on, or leave, from one rank to the next.
 
-    Examined at k, the user reads k + 1 with probability a_k after a click and b_k after
-    none; not examined at k, never. With eps_k the examination,
+    After examining rank k, the user reads k + 1 with probability a_k after a click and
+    b_k without one. Otherwise the user never reads k + 1. With eps_k the examination,
 
         P(c_k) = eps_k gamma_k
         eps_{k+1}       = eps_k [gamma_k a_k + (1 - gamma_k) b_k]           marginally
         eps_{k+1} | c_k = a_k                                       after a click at k
                           b_k (1 - gamma_k) eps_k / (1 - gamma_k eps_k)     after none
 
-    A click proves examination, so it resets eps to a_k whatever was read before.
+    A click proves examination, so it resets eps to a_k.
     """
 
     def after(
@@ -41,13 +41,13 @@ class Chain(Behaviour):
         raise NotImplementedError
 
     def entries(self, size: int) -> dict[int, float]:
-        """Ranks, from 0, at which reading starts afresh, with their examination."""
+        """Ranks, from 0, at which reading starts again, with their examination."""
         return {0: 1.0}
 
     def click_probability(
         self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
     ) -> np.ndarray:
-        """(S, L) P(click at k) by the marginal recursion."""
+        """(S, L) P(click at k), by the marginal recursion."""
         examined = self.marginal_examination(attraction, satisfaction)
         return self.perceive(attraction) * examined
 
@@ -72,7 +72,7 @@ class Chain(Behaviour):
         click: np.ndarray,
         satisfaction: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(S, L) P(examined at k | clicks above k) by the conditional recursion."""
+        """(S, L) P(examined at k | clicks above k), by the conditional recursion."""
         lists = floats(attraction)
         return self._read(lists, lambda k, _: click[:, k], satisfaction)[1]
 
@@ -123,7 +123,7 @@ class Chain(Behaviour):
 
 @dataclass(frozen=True)
 class Cascade(Chain):
-    """Reads from the top and leaves with the first click: a = 0, b = 1.
+    """Cascade model: leaves after the first click, a = 0 and b = 1.
 
     Source: Craswell et al., WSDM 2008.
 
@@ -148,7 +148,7 @@ class Cascade(Chain):
 
 @dataclass(frozen=True)
 class DependentClick(Chain):
-    """Cascade with several clicks: reads on after a click at k with probability a_k.
+    """Cascade with several clicks: continues after a click at k with probability a_k.
 
     After Guo et al., Efficient Multiple-Click Models in Web Search, WSDM 2009 (DCM).
 
@@ -172,9 +172,9 @@ class DependentClick(Chain):
 
 @dataclass(frozen=True)
 class ClickChain(Chain):
-    """Reading on depends on whether there was a click and how good the item was.
+    """Click chain model: continuation depends on the click and the item.
 
-    b = t1 after no click; a = (1 - gamma) t2 + gamma t3 after a click.
+    b = t1 without a click; a = (1 - gamma) t2 + gamma t3 after a click.
 
     After Guo et al., Click Chain Model in Web Search, WWW 2009 (CCM).
 
@@ -207,16 +207,17 @@ class ClickChain(Chain):
 
 @dataclass(frozen=True)
 class DynamicBayesian(Chain):
-    """Leaves when satisfied: a = lambda (1 - s), b = lambda.
+    """Dynamic Bayesian network: leaves if satisfied, a = lambda (1 - s), b = lambda.
 
-    Satisfaction s, the probability that a clicked item ends the search, is the item's
-    own where that is given. Else it is a broken line over attraction before pickiness:
-    an item that all click and that satisfies nobody is a knot (1, 0).
+    Satisfaction s is the probability that a clicked item ends the search. It may be
+    given per item. Otherwise it is a piecewise linear function of attraction (before
+    pickiness). For example, the knot (1, 0) is an item that all click and that
+    satisfies nobody.
 
     Args:
-        continuation: lambda, P(reads on | not satisfied). 1 is the simplified DBN.
-        satisfaction: Knots (attraction, s) in rising order of attraction.
-        pickiness: Power of attraction in the click.
+        continuation: lambda, P(continues | not satisfied). 1 is the simplified DBN.
+        satisfaction: Knots (attraction, s) by increasing attraction.
+        pickiness: Exponent of attraction in the click.
 
     Source: Chapelle and Zhang, A Dynamic Bayesian Network Click Model for Web Search
     Ranking, WWW 2009.
@@ -259,7 +260,7 @@ class DynamicBayesian(Chain):
 
 
 def simplified_dbn(satisfaction: Knots = ((0.0, 0.0), (1.0, 0.5))) -> DynamicBayesian:
-    """DBN whose unsatisfied users always read on (SDBN)."""
+    """Simplified DBN (SDBN): unsatisfied users always continue."""
     return DynamicBayesian(1.0, satisfaction)
 
 
@@ -272,14 +273,14 @@ GRADED_DBN: Knots = ((0.1, 0.0), (0.25, 0.125), (0.5, 0.25), (0.75, 0.375), (1.0
 
 @dataclass(frozen=True)
 class Carousel(Chain):
-    """Swipes along rows, whether or not there was a click. Rows are independent.
+    """Carousel: swipes along independent rows, regardless of clicks.
 
-    Enters row r = 1, 2, ... with probability r ** -row_decay and goes on from column to
-    column with probability `along`.
+    The user enters row r = 1, 2, ... with probability r ** -row_decay, and continues to
+    the next column with probability `along`.
 
     Args:
-        columns: Items in a row.
-        row_decay: Power of 1 / row at which a row is entered.
+        columns: Number of items in a row.
+        row_decay: Exponent of 1 / row in the probability of entering a row.
         along: P(examined at column c + 1 | examined at column c).
 
     >>> carousel = Carousel(columns=2, row_decay=1.0, along=0.5)

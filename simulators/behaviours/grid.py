@@ -1,4 +1,4 @@
-"""Users who read a grid, whose cells compete for attention."""
+"""Users who read a grid whose cells compete for attention."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,35 +19,37 @@ from simulators.chance import bernoulli
 
 @dataclass(frozen=True)
 class Grid(Behaviour):
-    """Reads a grid, row by row; cells compete for attention.
+    """Reads a grid row by row; cells compete for attention.
 
-    The cell of rank k, from 0, stands in row r = k // columns and column
-    c = k % columns. Its examination is
+    The cell of rank k, from 0, has row r = k // columns and column c = k % columns. Its
+    examination is
 
         base_k = min(slower ** r * theta_k, 1) (1 - middle |2 c / (columns - 1) - 1|)
         examination_k = base_k exp(- sum_j influence_kj gamma_j)
 
-    so decay is slower than down a list, the middle of a row is read more than its ends,
-    and attractive neighbours draw attention away, more within a row than across:
+    So decay is slower than in a list, the middle of a row is read more than its ends,
+    and attractive neighbours draw attention away, more within a row than across rows:
 
         influence_kj = within / |c_k - c_j|                        in the same row
                        across / (|r_k - r_j| + |c_k - c_j|)        in different rows
 
-    Besides, each row is skipped as a whole with probability `skip`, independently.
-    Then a row with a click was not skipped, and one without may have been: with q the
-    probability that nothing is clicked in the cells before k of a row that is read,
+    In addition, each row is skipped independently with probability `skip`. A row with a
+    click was not skipped, and a row without may have been. With q the probability of no
+    click in the cells before k of a row that is read,
 
         P(row read | no click before k in it) = (1 - skip) q / (skip + (1 - skip) q)
 
     Args:
-        columns: Cells in a row.
+        columns: Number of cells in a row.
         theta: Examination of ranks 1, 2, ... of a list, before the corrections.
-        slower: At least 1; how much slower examination decays from row to row.
+        slower: At least 1; factor by which examination decays more slowly from row to
+            row.
         skip: P(a row is skipped).
-        middle: In [0, 1]; how much less the ends of a row are read than its middle.
-        within: Attention drawn by a neighbour of attraction 1 in the same row.
+        middle: In [0, 1]; reduction of examination at the ends of a row.
+        within: Attention that a neighbour of attraction 1 in the same row draws.
         across: The same for neighbours in other rows.
-        pickiness: Power of attraction in the click; neighbours draw with attraction.
+        pickiness: Exponent of attraction in the click; neighbours draw by attraction
+            itself.
 
     The three grid effects after Xie et al., Grid-based Evaluation Metrics for Web Image
     Search, WWW 2019; the competition for attention is ours.
@@ -72,7 +74,7 @@ class Grid(Behaviour):
         check_range(self, 0, np.inf, pickiness=self.pickiness)
 
     def influence(self, size: int) -> np.ndarray:
-        """(L, L) how far the attraction of cell j lowers log examination of cell k."""
+        """(L, L) reduction of log examination of cell k by the attraction of cell j."""
         row, column = np.divmod(np.arange(size), self.columns)
         down = np.abs(row[:, None] - row)
         aside = np.abs(column[:, None] - column)
@@ -80,7 +82,7 @@ class Grid(Behaviour):
         return np.where(down == 0, self.within, self.across) * near * (1 - np.eye(size))
 
     def base(self, size: int) -> np.ndarray:
-        """(L,) examination of the cells of a grid of unattractive items, if read."""
+        """(L,) examination of cells in a row that is read, without attractive neighbours."""
         theta = positions_of(self.theta, np.empty((0, size)), self)
         row, column = np.divmod(np.arange(size), self.columns)
         ends = np.abs(2 * column / max(self.columns - 1, 1) - 1)

@@ -19,7 +19,7 @@ from simulators.chance import ROWS, bernoulli
 
 
 class Independent(Behaviour):
-    """Users to whom a click changes nothing: cells are clicked independently."""
+    """Base of users whose clicks are independent between cells."""
 
     def examine(self, attraction: np.ndarray) -> np.ndarray:
         """(L,) P(examined at k)."""
@@ -37,7 +37,7 @@ class Independent(Behaviour):
         click: np.ndarray,
         satisfaction: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(S, L) P(examined at k); earlier clicks do not matter."""
+        """(S, L) P(examined at k), which does not depend on clicks."""
         attraction = floats(attraction)
         return np.broadcast_to(self.examine(attraction), attraction.shape)
 
@@ -47,7 +47,7 @@ class Independent(Behaviour):
         rng: np.random.Generator,
         satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One session per list; the examination is one row for all, read-only."""
+        """Draws one session per list; examination is one read-only row for all."""
         attraction = floats(attraction)
         examine = self.examine(attraction)
         if len(attraction) <= ROWS:
@@ -72,11 +72,12 @@ class Independent(Behaviour):
 
 @dataclass(frozen=True)
 class PositionBased(Independent):
-    """Examines rank k with probability theta_k: P(c_k) = theta_k gamma_k.
+    """Position-based model: P(c_k) = theta_k gamma_k, with examination theta_k.
 
     Args:
         theta: Examination of ranks 1, 2, ...; `eye_tracking`, `power_law`, `BAIDU`.
-        pickiness: Power of attraction; 2 clicks an attraction of .5 half as often.
+        pickiness: Exponent of attraction; with 2, an attraction of .5 gets half the
+            clicks.
 
     Source: Craswell et al., An Experimental Comparison of Click Position-Bias Models,
     WSDM 2008.
@@ -101,7 +102,7 @@ class PositionBased(Independent):
 
 @dataclass(frozen=True)
 class RankCTR(Independent):
-    """Clicks rank k with probability rate_k, whatever is there: P(c_k) = rate_k.
+    """Clicks by rank, regardless of the item: P(c_k) = rate_k.
 
     >>> RankCTR((0.5, 0.25)).click_probability(np.array([[0.0, 0.9]])).tolist()
     [[0.5, 0.25]]
@@ -130,7 +131,7 @@ class RankCTR(Independent):
 
 @dataclass(frozen=True)
 class DocumentCTR(Independent):
-    """Reads everything: P(c_k) = gamma_k, whatever the rank.
+    """Reads everything, regardless of the rank: P(c_k) = gamma_k.
 
     >>> DocumentCTR(pickiness=2.0).click_probability(np.array([[0.5, 0.5]])).tolist()
     [[0.25, 0.25]]
@@ -150,7 +151,7 @@ class DocumentCTR(Independent):
 
 @dataclass(frozen=True)
 class TrustBiased(Independent):
-    """Trusts the ranking: an examined item may be clicked because it stands high.
+    """Trust bias: an examined item may be clicked because of its high rank.
 
     P(c_k) = theta_k [e+_k gamma_k + e-_k (1 - gamma_k)]
 
@@ -188,10 +189,10 @@ class TrustBiased(Independent):
 
 
 def trust_oosterhuis(positions: int = 50) -> TrustBiased:
-    """Trust bias as simulated after Oosterhuis and co-workers.
+    """Trust bias with the parameters of Oosterhuis and co-workers.
 
     theta_k = .35 / k + .65 / (1 + .05 (k - 1)), e+_k = 1 / (1 + .005 (k - 1)) and
-    e-_k = .65 / k. Goes with `linear` attraction, gamma = y / 4.
+    e-_k = .65 / k. Use it with `linear` attraction, gamma = y / 4.
 
     >>> trust_oosterhuis(2).wrong
     (0.65, 0.325)
@@ -205,7 +206,7 @@ def trust_oosterhuis(positions: int = 50) -> TrustBiased:
 
 
 def trust_vardasbi(eta: float = 1.0, positions: int = 50) -> TrustBiased:
-    """Trust bias as simulated after Vardasbi et al., CIKM 2020.
+    """Trust bias with the parameters of Vardasbi et al., CIKM 2020.
 
     theta_k = k ** -eta, e+_k = 1 - (min(k, 20) + 1) / 100, e-_k = .65 / min(k, 10).
 

@@ -1,4 +1,4 @@
-"""Users whose odds, not probabilities, fall with the rank."""
+"""Users whose click odds, instead of probabilities, fall with the rank."""
 
 from dataclasses import dataclass
 
@@ -17,16 +17,17 @@ from simulators.chance import bernoulli
 
 @dataclass(frozen=True)
 class LogitAdditive(Behaviour):
-    """Adds a term of the rank to the logit of attraction: odds are multiplied.
+    """Adds a term for the rank to the logit of attraction.
 
     logit P(c_k) = logit a + log w_k, or P(c_k) = w_k a / (1 - a + w_k a), with a = most
-    gamma. So examination, w_k / (1 - a + w_k a), hangs on the item: what attracts is
-    found at any rank. An additive click model is well specified, a product is not.
+    gamma. So examination, w_k / (1 - a + w_k a), depends on the item: attractive items
+    are found at any rank. An additive click model is well specified, but a product is
+    not.
 
     Args:
         odds: w_k of ranks 1, 2, ..., in [0, 1].
-        most: Attraction of the most attractive item. At 1 it would be clicked wherever
-            it stands.
+        most: Attraction of the most attractive item. With 1, it would be clicked at any
+            rank.
 
     >>> additive = LogitAdditive((1.0, 0.5), most=1.0)
     >>> additive.click_probability(np.array([[0.5, 0.5]])).round(4).tolist()
@@ -49,7 +50,7 @@ class LogitAdditive(Behaviour):
         click: np.ndarray,
         satisfaction: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(S, L) P(examined at k), which hangs on the item; clicks do not matter."""
+        """(S, L) P(examined at k), which depends on the item but not on clicks."""
         gamma = floats(attraction)
         wanted, odds = self.perceive(gamma), positions_of(self.odds, gamma, self)
         # At odds of 0 for what is sure to attract, 0 / 0: it is not examined.

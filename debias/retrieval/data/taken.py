@@ -1,4 +1,4 @@
-"""What users have taken, each item once: how often, and in which order."""
+"""The distinct items that users took, with counts and order."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ Ragged = tuple[np.ndarray, np.ndarray]  # (rows, offsets)
 
 
 class Taken(NamedTuple):
-    """The distinct items of each of Q users, the most recently taken first.
+    """The distinct items of each of Q users, most recent first.
 
     Attributes:
         rows: (P,) int32 rows of items; user q has `rows[offsets[q]:offsets[q + 1]]`.
-        counts: (P,) int32, how often the user took each.
+        counts: (P,) int32 number of times that the user took each.
         offsets: (Q + 1,) int64.
 
     >>> taken = Taken.of(np.array([7, 5, 7, 9]), np.array([0, 3, 4]))
@@ -28,7 +28,7 @@ class Taken(NamedTuple):
 
     @classmethod
     def of(cls, rows: np.ndarray, offsets: np.ndarray) -> "Taken":
-        """Of events with repetition, each user's in order of time."""
+        """From events with repetition, in order of time for each user."""
         owner = owners(offsets)
         key = owner * (int(rows.max(initial=0)) + 1) + rows
         _, back, counts = np.unique(key[::-1], return_index=True, return_counts=True)
@@ -44,7 +44,7 @@ class Taken(NamedTuple):
 
     @property
     def places(self) -> np.ndarray:
-        """(P,) int64: 1 of a user's most recent item, 2 of the one before, and on."""
+        """(P,) int64 recency rank: 1 for a user's most recent item."""
         sizes = np.diff(self.offsets)
         return np.arange(1, len(self.rows) + 1) - np.repeat(self.offsets[:-1], sizes)
 
@@ -54,7 +54,7 @@ class Taken(NamedTuple):
         return self.rows[inside], self.counts[inside]
 
     def select(self, users: np.ndarray) -> "Taken":
-        """Those of some users, in their order; one beyond the last has taken nothing.
+        """The items of some users, in their order; unknown users have taken nothing.
 
         >>> Taken.of(np.array([7, 5]), np.array([0, 1, 2])).select([9, 1]).offsets
         array([0, 0, 1])
@@ -68,7 +68,7 @@ class Taken(NamedTuple):
         return Taken(self.rows[at], self.counts[at], ends)
 
     def renumbered(self, row: np.ndarray) -> "Taken":
-        """With items numbered anew: `row[i]` is that of item i, below 0 of one to drop.
+        """Renumbers items: `row[i]` is the new row of item i, negative to drop it.
 
         >>> taken = Taken.of(np.array([2, 0]), np.array([0, 2]))
         >>> taken.renumbered(np.array([-1, -1, 5])).rows.tolist()
@@ -82,14 +82,14 @@ class Taken(NamedTuple):
         )
 
     def with_repetition(self) -> Ragged:
-        """Rows and offsets of which `of` gives these again."""
+        """Rows and offsets with repetition, the inverse of `of`."""
         back = np.lexsort((-np.arange(len(self.rows)), owners(self.offsets)))
         times = np.append(0, np.cumsum(self.counts[back], dtype=np.int64))
         return np.repeat(self.rows[back], self.counts[back]), times[self.offsets]
 
 
 def owners(offsets: np.ndarray) -> np.ndarray:
-    """(P,) int64: the query that each entry belongs to.
+    """(P,) int64 query of each entry.
 
     >>> owners(np.array([0, 2, 2, 3])).tolist()
     [0, 0, 2]
@@ -98,7 +98,7 @@ def owners(offsets: np.ndarray) -> np.ndarray:
 
 
 def joined(older: Ragged, newer: Ragged) -> Ragged:
-    """The entries of both, query by query, the older ones first.
+    """Concatenates the entries of both by query, older entries first.
 
     >>> [x.tolist() for x in joined(([1, 2], [0, 0, 2]), ([3, 4], [0, 1, 2]))]
     [[3, 1, 2, 4], [0, 1, 4]]
@@ -110,7 +110,7 @@ def joined(older: Ragged, newer: Ragged) -> Ragged:
 
 
 def is_taken(query: np.ndarray, item: np.ndarray, taken: Ragged) -> np.ndarray:
-    """(T,) bool: whether each query, a row of `taken`, has taken the item.
+    """(T,) bool, whether each query, a row of `taken`, has taken the item.
 
     >>> taken = np.array([7, 5]), np.array([0, 1, 2])
     >>> is_taken(np.array([0, 1]), np.array([7, 7]), taken).tolist()

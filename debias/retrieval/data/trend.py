@@ -1,4 +1,4 @@
-"""What is in fashion: a prior of the items, by the latest part of a log."""
+"""Trends: an item prior from the latest part of a log."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ STRENGTH = (
 
 
 def late_events(log: Interactions, count: int) -> Interactions:
-    """The `count` latest events, and those at the time of the earliest of these.
+    """The `count` latest events, and all events at the time of the earliest of these.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u"] * 4, ["i", "j", "k", "l"], [1, 2, 2, 3])
@@ -24,23 +24,23 @@ def late_events(log: Interactions, count: int) -> Interactions:
 
 
 def trend(log: Interactions, share: float) -> np.ndarray:
-    """(items,) float32: how much more often each item is taken lately, as a log.
+    """(items,) float32 log ratio of the recent to the overall popularity of items.
 
-    With q_i = (n_i + 1) / (N + I) the item's share of all N events over I items, and
-    r_i of the R latest ones its own,
+    With q_i = (n_i + 1) / (N + I) the share of item i in all N events over I items, and
+    r_i its number of events among the R latest,
 
         t_i = log((r_i + m q_i) / (R + m)) - log(q_i),   m = `STRENGTH`
 
-    so that an item that sells as ever has about 0, one that has come up more, and few
-    events say little. A tower learns what users take over the whole log; a multiple of
-    t on its logits says what they take now. It is the prior correction of a classifier
-    to other class frequencies (Saerens et al., Adjusting the Outputs of a Classifier to
-    New a Priori Probabilities, Neural Computation 2002).
+    An item with constant popularity has about 0, a rising item has more, and few events
+    have little effect. A tower learns what users take over the whole log, and adding a
+    multiple of t to its logits adapts it to what they take now. This is the prior
+    correction of a classifier to other class frequencies (Saerens et al., Adjusting the
+    Outputs of a Classifier to New a Priori Probabilities, Neural Computation 2002).
 
     Args:
         log: What users took.
-        share: The latest part of its events, above 0 and at most 1. Events that share
-            the time of the earliest of them count as well.
+        share: The latest share of its events, above 0 and at most 1. All events at the
+            time of the earliest of them count as well.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> item = np.repeat(["old", "new", "old"], [3000, 2000, 1000])

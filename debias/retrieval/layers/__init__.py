@@ -1,1 +1,1 @@
-"""Layers of towers: histories, SENet, capsules, views, and the logQ correction."""
+"""Layers of retrieval towers: histories, SENet, capsules, views, logQ correction."""

@@ -1,4 +1,4 @@
-"""Several vectors a user: B2I capsule routing and label-aware attention (MIND).
+"""Several vectors per user: B2I capsule routing and label-aware attention (MIND).
 
 Source: Li et al., Multi-Interest Network with Dynamic Routing for Recommendation at
 Tmall, CIKM 2019.
@@ -31,7 +31,7 @@ def _share(logits: Tensor, axis: int) -> Tensor:
 
 
 def interest_count(behaviours: Tensor, most: int) -> Tensor:
-    """K' = max(1, min(K, floor(log2(1 + n)))) interests for n behaviours.
+    """Number of interests for n behaviours: K' = max(1, min(K, floor(log2(1 + n)))).
 
     >>> ops.convert_to_numpy(interest_count(ops.array([0, 1, 6, 7, 500]), 4)).tolist()
     [1, 1, 2, 3, 4]
@@ -45,25 +45,24 @@ def interest_count(behaviours: Tensor, most: int) -> Tensor:
 def route(
     messages: Tensor, mask: Tensor, logits: Tensor, count: Tensor, iterations: int = 3
 ) -> Tensor:
-    """Behaviour-to-interest routing with given first logits.
+    """Behaviour-to-interest routing with given initial logits.
 
     With e_j the messages (behaviours after the shared bilinear map) and b the logits:
     each iteration takes w_kj = softmax over the k of b_kj, the interest
-    u_k = squash(sum_j w_kj e_j), and b_kj <- b_kj + u_k . e_j. The gradient goes
-    through the last iteration only. Nothing is drawn: the same call gives the same
-    interests.
+    u_k = squash(sum_j w_kj e_j), and b_kj <- b_kj + u_k . e_j. Gradients flow only
+    through the last iteration. The routing is deterministic.
 
     Args:
         messages: (B, L, d).
-        mask: (B, L); what it leaves out sends no message.
+        mask: (B, L); masked behaviours send no message.
         logits: (K, L) or (B, K, L).
-        count: (B,) int, how many interests each row has; the others are zero vectors.
+        count: (B,) int, number of interests of each row; the others are zero vectors.
         iterations: At least 1.
 
     Returns:
         (B, K, d).
 
-    One behaviour, one interest: u = squash(e).
+    With one behaviour and one interest, u = squash(e).
 
     >>> e = ops.array([[[3.0, 4.0]]])
     >>> u = route(e, ops.ones((1, 1)), ops.zeros((1, 1)), ops.array([1]))
@@ -87,16 +86,16 @@ def route(
 
 
 def label_aware(interests: Tensor, label: Tensor, live: Tensor, power: float) -> Tensor:
-    """The user's vector as a label sees it: sum_k softmax_k((u_k . v)^p) u_k.
+    """Label-aware user vector: sum_k softmax_k((u_k . v)^p) u_k.
 
-    The power keeps the sign of a negative product, so that it never changes their order
-    (for the even p of the article's formula it would). p = 0 is the mean, infinity the
-    interest nearest to the label.
+    The power keeps the sign of a negative product, so it never changes the order of the
+    products; with an even p, the article's formula would. p = 0 gives the mean, and p =
+    infinity the interest nearest to the label.
 
     Args:
         interests: (B, K, d).
         label: (B, d).
-        live: (B, K) bool, the interests that a row has; at least one.
+        live: (B, K) bool, existing interests; at least one per row.
         power: p >= 0.
 
     Returns:
@@ -124,19 +123,19 @@ def label_aware(interests: Tensor, label: Tensor, live: Tensor, power: float) ->
 
 @keras.saving.register_keras_serializable(package="debias")
 class InterestCapsules(keras.layers.Layer):
-    """A user's behaviours as up to K interests, by `route`.
+    """Maps a user's behaviours to up to K interests, by `route`.
 
-    The first logits are drawn once, when the layer is built, and saved with it: equal
-    histories give equal interests, today and after loading.
+    The initial logits are drawn once when the layer is built, and saved with it. So
+    equal histories give equal interests, also after loading.
 
     Args:
         interests: K.
         length: L, the longest history.
         iterations: Of the routing.
-        seed: int or None. Determines the logits and the bilinear map.
+        seed: int or None. Random seed of the logits and the bilinear map.
 
-    Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, K, d)`; interests that a row
-    does not have are zero vectors.
+    Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, K, d)`; missing interests are
+    zero vectors.
 
     >>> layer = InterestCapsules(interests=4, length=2, seed=0)
     >>> u = layer(ops.ones((1, 2, 3)), ops.ones((1, 2)))

@@ -1,4 +1,4 @@
-"""Factorisation machine as a tower: the sum of a side's fields."""
+"""Factorisation machine as a tower: the sum of all fields."""
 
 from keras import ops
 
@@ -8,9 +8,9 @@ from debias.types import Tensor
 def fm_sum(fields: Tensor) -> Tensor:
     """sum_i v_i over the fields, (..., F, d) to (..., d).
 
-    The inner product of two sides' sums is the sum of the inner products of all pairs
-    of a user field with an item field: a factorisation machine without the pairs inside
-    one side, which order the items of a user by nothing or by the item alone.
+    The inner product of the sums of both sides is the sum of the inner products of all
+    pairs of a user field and an item field. This is a factorisation machine without
+    pairs inside one side, which do not depend on both user and item.
 
     Source: Rendle, Factorization Machines, ICDM 2010.
 

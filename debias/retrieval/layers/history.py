@@ -1,7 +1,7 @@
-"""What a user took last, as vectors: mean, recency-weighted sum, Transformer.
+"""Layers that read a user's history: mean, recency-weighted sum, Transformer.
 
-A history is (B, L) id codes, the most recent first, 0 where there are no more. A user
-without a history gets zero vectors.
+A history is (B, L) id codes, most recent first, padded with 0. A user without a history
+gets zero vectors.
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ from debias.types import Tensor
 
 
 def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
-    """sum_a decay^a v_a over ages a = 0, 1, ...: the last item counts most.
+    """sum_a decay^a v_a over ages a = 0, 1, ...; the latest item weighs most.
 
-    Not divided by the sum of weights: how much a history says grows with its length.
+    The sum is not normalised, so longer histories have more influence.
 
     Shapes: (..., L, d) and (..., L) to (..., d).
 
@@ -33,10 +33,10 @@ def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class TransformerHistory(keras.layers.Layer):
-    """Self-attention over a history; its vector at the most recent item.
+    """Self-attention over a history; returns the vector at the most recent item.
 
-    Item vectors plus age vectors; `blocks` times pre-normalised attention and a
-    feed-forward layer of the same width. Padding is never attended to.
+    The input is item vectors plus age vectors. Each of `blocks` has pre-normalised
+    attention and a feed-forward layer of the same width. Padding is masked.
 
     Source: Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018;
     Chen et al., Behavior Sequence Transformer, DLP-KDD 2019.
@@ -44,9 +44,9 @@ class TransformerHistory(keras.layers.Layer):
     Args:
         length: L, the longest history.
         blocks: Number of blocks.
-        heads: Attention heads; must divide the vectors' size.
-        dropout: Rate inside the blocks.
-        seed: int or None. Determines the initial weights and the dropout.
+        heads: Number of attention heads, which must divide the vector size.
+        dropout: Dropout rate inside the blocks.
+        seed: int or None. Random seed of the initial weights and the dropout.
 
     Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, d)`.
 
@@ -145,7 +145,7 @@ HISTORIES = ("mean", "recency", "transformer")
 
 @keras.saving.register_keras_serializable(package="debias")
 class History(keras.layers.Layer):
-    """A history of item vectors as one or two fields of the user.
+    """Reads a history of item vectors as one or two user fields.
 
     "mean": its mean. "recency": `recency_sum` and the mean. "transformer":
     `TransformerHistory` and the mean.
@@ -153,7 +153,7 @@ class History(keras.layers.Layer):
     Args:
         kind: str. One of `HISTORIES`.
         length: L.
-        decay: Of `recency_sum`.
+        decay: Decay of `recency_sum`.
         seed: int or None.
         **transformer: `blocks`, `heads`, `dropout` of `TransformerHistory`.
 

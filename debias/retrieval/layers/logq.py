@@ -1,8 +1,8 @@
-"""Sampled candidates: the logQ correction, masks, and streaming frequencies.
+"""The logQ correction of sampled candidates, masks, and streaming frequencies.
 
-The columns of a score matrix are sampled candidates: the positives of other rows, or
-draws of a sampler. Popular items are sampled often, so a softmax over them learns to
-punish popularity, unless the log of their sampling probability is subtracted.
+The columns of a score matrix are sampled candidates: positives of other rows, or draws
+of a sampler. Popular items are sampled often. So a softmax over candidates learns to
+penalise popularity, unless the log of the sampling probability is subtracted.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ MASKED = -1e9
 
 
 def correct(scores: Tensor, log_q: Tensor) -> Tensor:
-    """s_c - log q_c on every column, the positive's included.
+    """s_c - log q_c for every column, including the positive.
 
-    The scores are already divided by their temperature; log q is not. As log q is
-    negative all scores rise, those of rare items most.
+    The scores are already divided by the temperature; log q is not. log q is negative,
+    so all scores rise, and those of rare items rise most.
 
     Source: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations, RecSys 2019; Bengio and Senecal, IEEE TNN 2008.
@@ -32,7 +32,7 @@ def correct(scores: Tensor, log_q: Tensor) -> Tensor:
 
 
 def mask_columns(scores: Tensor, mask: Tensor) -> Tensor:
-    """Scores with -1e9 where `mask`: large enough that exp gives exactly 0.
+    """Scores with -1e9 at masked columns, so that exp gives exactly 0.
 
     >>> float(mask_columns(ops.array([1.0, 2.0]), ops.array([False, True]))[1])
     -1000000000.0
@@ -41,7 +41,7 @@ def mask_columns(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def accidental_hits(candidate: Tensor, positive: Tensor) -> Tensor:
-    """(B, C) bool: columns that hold a row's positive item again, elsewhere.
+    """(B, C) bool, other columns with the same item as a row's positive.
 
     Args:
         candidate: (C,) or (B, C) id codes.
@@ -63,29 +63,30 @@ def accidental_hits(candidate: Tensor, positive: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class StreamingFrequency(keras.layers.Layer):
-    """Sampling probabilities of items, estimated from the stream in fixed memory.
+    """Streaming estimates of sampling probabilities in fixed memory.
 
-    For each of `hashes` arrays, with t the number of samples so far and h the place of
-    an item that a batch holds c times, the last of them as sample t:
+    For each of `hashes` arrays, with t the number of samples so far and h the slot of
+    an item that occurs c times in the batch, last as sample t:
 
         gap = (t - A[h]) / c,   B[h] <- (1 - a)^c B[h] + (1 - (1 - a)^c) gap,
         A[h] <- t
 
-    and p = 1 / max over the arrays of B[h]: items that collide look more frequent, so
-    the array without a collision has the largest gap. With c = 1 this is algorithm 2 of
-    the source with a clock that counts samples, not batches: by batches, an item in
-    every batch would look certain, whatever its multiplicity. B is divided by
-    1 - (1 - a)^n, n the updates of its place, so that a first estimate is not biased
-    towards its start. An item never seen has p = 1 / t.
+    and p = 1 / max over the arrays of B[h]. Colliding items look more frequent, so the
+    array without a collision has the largest gap. With c = 1 this is algorithm 2 of Yi
+    et al. with a clock that counts samples instead of batches. Counted in batches, an
+    item in every batch would have probability 1, whatever its multiplicity. B is
+    divided by 1 - (1 - a)^n, with n the number of updates of the slot, to correct the
+    bias of first estimates. An unseen item has p = 1 / t.
 
-    Costs O(size) a batch. Not trained; changes only by `update`.
+    It costs O(size) per batch. It is not trained, and only `update` changes it.
 
     Source: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations, RecSys 2019, algorithm 2.
 
     Args:
-        size: Places of each array.
-        hashes: Number of arrays; 1 with `size` above every id is exact, no collisions.
+        size: Number of slots per array.
+        hashes: Number of arrays. One array with `size` above every id has no
+            collisions.
         alpha: a in (0, 1). The estimate's relative standard error is near sqrt(a / 2).
 
     >>> frequency = StreamingFrequency(size=10, alpha=0.1)
@@ -133,7 +134,7 @@ class StreamingFrequency(keras.layers.Layer):
         return ops.cast(mixed % ops.cast(self.size, "uint32"), "int32")
 
     def update(self, ids: Tensor) -> None:
-        """Counts a batch of id codes (n,), in the order in which they came."""
+        """Updates the estimates by a batch of id codes (n,), in order."""
         ids = ops.cast(ids, "int32")
         n = ops.shape(ids)[0]
         number = self.clock + 1 + ops.arange(n, dtype="int32")
@@ -157,7 +158,7 @@ class StreamingFrequency(keras.layers.Layer):
         self.clock.assign(self.clock + ops.cast(n, "int32"))
 
     def log_q(self, ids: Tensor) -> Tensor:
-        """log p of id codes (...): the chance that a sample is this item."""
+        """Log of the sampling probabilities of id codes (...)."""
         unseen = ops.cast(ops.maximum(self.clock, 1), "float32")
         gaps = []
         for array in range(self.hashes):

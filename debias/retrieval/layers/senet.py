@@ -1,4 +1,4 @@
-"""Squeeze and excitation: each input decides how much each of its fields counts."""
+"""Squeeze and excitation: input-dependent weights of fields."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from debias.types import Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class SENet(keras.layers.Layer):
-    """Multiplies the i-th field by a weight s_i that all fields decide together.
+    """Multiplies each field i by a weight s_i that depends on all fields.
 
     Squeeze z_i = mean of field i; excitation s = act(W2 relu(W1 z + b1) + b2), through
-    a bottleneck of max(1, F // reduction); output s_i v_i. b2 starts at 1 and W2 small,
-    so that a fresh layer passes its fields through and no field starts out dead.
+    a bottleneck of max(1, F // reduction); output s_i v_i. Initially b2 is 1 and W2 is
+    small, so a new layer passes its fields almost unchanged and no field is dead.
 
     Source: Huang et al., FiBiNET, RecSys 2019; Hu et al., Squeeze-and-Excitation
     Networks, CVPR 2018.
 
     Args:
-        reduction: Ratio of the bottleneck, at least 1.
+        reduction: Reduction ratio of the bottleneck, at least 1.
         activation: Keras activation of the excitation.
-        seed: int or None. Determines the initial weights.
+        seed: int or None. Random seed of the initial weights.
 
     Shapes: `(..., F, d)` to the same.
 

@@ -1,4 +1,4 @@
-"""Two views of an item that hide different parts of it, for self-supervision.
+"""Two views of an item with different hidden features, for self-supervision.
 
 Source: Yao et al., Self-supervised Learning for Large-scale Item Recommendations, CIKM
 2021.
@@ -18,10 +18,10 @@ TRANSFORMS = ("mask", "dropout", "complementary", "correlated")
 
 
 def correlated_sets(relation: np.ndarray) -> np.ndarray:
-    """(F, F) bool: row i marks seed field i and its floor(F / 2) nearest others.
+    """(F, F) bool, row i marks field i and its floor(F / 2) nearest other fields.
 
     Args:
-        relation: (F, F) symmetric, larger is nearer; mutual information for one.
+        relation: (F, F) symmetric similarity, such as mutual information.
 
     >>> relation = np.array([[9, 2, 1], [2, 9, 0], [1, 0, 9]])
     >>> correlated_sets(relation).astype(int).tolist()
@@ -40,9 +40,10 @@ def correlated_sets(relation: np.ndarray) -> np.ndarray:
 
 
 def contrastive(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
-    """(n,) -log softmax over the batch that row i's two views find each other.
+    """(n,) contrastive loss: -log softmax over the batch of the two views of a row.
 
-    Cosine over temperature; the other items' second views are the negatives.
+    Scores are cosines over temperature, and the second views of other items are the
+    negatives.
 
     >>> loss = contrastive(ops.eye(2), ops.eye(2), 1.0)  # log(1 + exp(-1))
     >>> [round(float(row), 4) for row in loss]
@@ -60,23 +61,23 @@ def contrastive(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
 class FeatureViews(keras.layers.Layer):
     """Draws two views of a batch of item features.
 
-    "mask": each field of each row is hidden with chance `chance`, in each view anew.
-    "dropout": each value of a multi-valued field likewise. "complementary": a random
-    half of the fields, the same for the batch, makes one view, the rest the other.
-    "correlated": a seed field drawn uniformly and its floor(F / 2) nearest by
-    `relation` are hidden together in one view, all others in the other. Hidden is code
-    0, missing, or the number 0. Several transforms apply one after another.
+    "mask" hides each field of each row with probability `chance`, independently in each
+    view. "dropout" does the same to each value of a multi-valued field. "complementary"
+    puts a random half of the fields, equal for the batch, into one view and the rest
+    into the other. "correlated" hides a random field and its floor(F / 2) nearest by
+    `relation` in one view, and all others in the other view. Hidden features are code 0
+    (missing) or the number 0. Several transforms apply one after another.
 
     Args:
-        schema: Of the items, as `FeatureTable.schema` gives it.
+        schema: Schema of the items, from `FeatureTable.schema`.
         transforms: Names in `TRANSFORMS`.
-        chance: Chance to hide, in [0, 1).
-        relation: (F, F) of "correlated", e.g.
+        chance: Probability of hiding, in [0, 1).
+        relation: (F, F) similarity for "correlated", such as
             `debias.retrieval.data.interactions.mutual_information`.
         seed: int or None.
 
     Call arguments:
-        features: Dict of (n,) or (n, m).
+        features: Dict of arrays (n,) or (n, m).
 
     Returns:
         Two such dicts.

@@ -1,4 +1,4 @@
-"""Retrieval models: a user tower and an item tower that meet in an inner product."""
+"""Retrieval models: a user tower, an item tower, and their inner product."""
 
 from debias.retrieval.models.dat import DAT, alignment_loss, mimic_loss
 from debias.retrieval.models.encoder import Encoder, tower

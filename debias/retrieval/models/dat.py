@@ -1,4 +1,4 @@
-"""DAT: towers that carry an augmented vector of what the other side has met.
+"""DAT: towers with an augmented vector that imitates the other side.
 
 Source: Yu et al., A Dual Augmented Two-tower Model for Online Large-scale
 Recommendation, DLP-KDD 2021.
@@ -21,15 +21,15 @@ from debias.types import Tensor
 def mimic_loss(
     augmented: Tensor, other: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """mean w (a - p)^2 over pairs and entries, p under stop-gradient.
+    """Mimic loss: mean w (a - p)^2 over pairs and entries, with p held constant.
 
-    The article's mean[(y a + (1 - y) p - p)^2] is zero for negatives, y = 0, so only
-    positive pairs are passed in, or a weight of 0 to 1 that says how positive each is.
+    The article's mean[(y a + (1 - y) p - p)^2] is zero for negatives (y = 0). So pass
+    only positive pairs, or a weight between 0 and 1 for each pair.
 
     Args:
         augmented: (B, d) augmented vectors of one side.
-        other: (B, d) tower outputs of the other side, of the same pairs.
-        weight: (B,), under stop-gradient; None: 1.
+        other: (B, d) tower outputs of the other side for the same pairs.
+        weight: (B,), held constant; None: 1.
 
     Returns:
         Scalar.
@@ -47,11 +47,11 @@ def mimic_loss(
 
 
 def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor:
-    """sum_i |cov(major) - cov(i)|_F^2 over the categories i of a batch.
+    """Alignment loss: sum_i |cov(major) - cov(i)|_F^2 over the categories i of a batch.
 
-    The major category is the batch's most frequent (of several, that of the lowest
-    code). Covariances divide by n - 1, so a category with less than two items has none
-    and counts for nothing, and neither does code 0, missing.
+    The major category is the most frequent in the batch; ties go to the lowest code.
+    Covariances divide by n - 1, so categories with fewer than two items do not count.
+    Code 0, missing, does not count either.
 
     Args:
         vectors: (n, d) item vectors.
@@ -61,7 +61,7 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
     Returns:
         Scalar.
 
-    One axis, variances 1 and 8:
+    Example: one axis with the variances 1 and 8.
 
     >>> vectors = ops.array([[0.0], [2.0], [1.0], [0.0], [4.0]])
     >>> float(alignment_loss(vectors, ops.array([2, 2, 2, 3, 3]), 4))  # (1 - 8)^2
@@ -84,10 +84,10 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class AugmentedEncoder(keras.layers.Layer):
-    """An `Encoder` with one more field: an augmented vector of the row's own id.
+    """An `Encoder` with an additional field: an augmented vector of the row's id.
 
     Args:
-        encoder: The encoder; its schema has "id", and its `extra_fields` is 1.
+        encoder: The encoder; its schema must have "id", and `extra_fields` must be 1.
         seed: int or None.
 
     >>> inner = Encoder({"id": {"kind": "categorical", "size": 9}}, 4, extra_fields=1)
@@ -174,25 +174,26 @@ def _encoders(
 
 @keras.saving.register_keras_serializable(package="debias")
 class DAT(RetrievalModel):
-    """Dual augmented two-tower: loss of compile + mimic losses + category alignment.
+    """Dual augmented two-tower model (DAT) with mimic and alignment losses.
 
-    Each side's augmented vector learns to be what the other side's tower gave in
-    positive pairs, and is an input of its own tower: towers that meet only at the end
-    so share something early. Alignment makes the covariances of all item categories
-    alike, so that rare ones gain from the major one. The article's loss is "pointwise"
-    over S random negatives; its weights are the defaults.
+    The augmented vector of each side learns to imitate the other side's tower output in
+    positive pairs, and is an input of its own tower. So both towers share information
+    early. Alignment makes the covariances of all item categories similar, so that rare
+    categories benefit from the major one. The article's loss is "pointwise" over S
+    random negatives; its weights are the defaults.
 
     Args:
-        users, items: Schemas, both with "id".
-        category: Name of the items' categorical feature for the alignment.
+        users, items: Schemas, which must have "id".
+        category: Categorical item feature for the alignment.
         dim: Size of all vectors.
-        hidden: Of both towers; 256, 128 before an output of 32 in the article.
+        hidden: Sizes of the hidden layers of both towers; 256, 128 before an output of
+            32 in the article.
         history, length: As in `dssm`; the article has no history.
         mimic: Weight of each mimic loss.
         alignment: Weight of the alignment.
         temperature, **kwargs: As in `TwoTower`.
         normalize_users: As in `dssm`.
-        **options: `dropout`, `scale`, `unknown_rate` of `Encoder`.
+        **options: `dropout`, `scale` and `unknown_rate` of `Encoder`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> model = DAT(schema, schema, category=None, dim=4, history=None)

@@ -1,4 +1,4 @@
-"""Encoders: one side's features, and a user's history, to one vector."""
+"""Encoders: map features, and a user's history, to a vector."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,8 @@ HISTORY = "history"
 def unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1 over the last axis; a zero vector stays zero.
 
-    In single precision at least: of half precision, squares vanish and overflow.
+    It uses at least single precision, because squares in half precision underflow and
+    overflow.
 
     >>> [round(float(x), 4) for x in unit(ops.array([3.0, 4.0]))]
     [0.6, 0.8]
@@ -59,7 +60,7 @@ def table_of_history(
     scale: float,
     seed: int | None,
 ) -> RowEmbedding:
-    """The table that a user encoder looks its history up in: shared, or a new one.
+    """The embedding table for histories of a user encoder, shared or new.
 
     Raises:
         ValueError: There is neither a size nor a table, or the table has another dim.
@@ -81,7 +82,7 @@ def table_of_history(
 
 
 def history_of(features: Mapping[str, Tensor]) -> Tensor:
-    """The entry "history" of features; ValueError where it is missing."""
+    """The entry "history" of features; ValueError if it is missing."""
     if HISTORY not in features:
         raise ValueError(
             f"features must hold {HISTORY!r}, (B, L) id codes, got {list(features)}"
@@ -90,14 +91,14 @@ def history_of(features: Mapping[str, Tensor]) -> Tensor:
 
 
 def shared_table_config(encoder: Any) -> dict[str, Any] | None:
-    """The `history_table` of an encoder for its config; None where it is its own."""
+    """The shared `history_table` of an encoder for its config, or None."""
     if not encoder.shares_table:
         return None
     return keras.saving.serialize_keras_object(encoder.history_table)
 
 
 def with_shared_table(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with its `history_table` as a layer; it may be one already."""
+    """The config with `history_table` as a layer."""
     table = config.get("history_table")
     if isinstance(table, dict):
         table = keras.saving.deserialize_keras_object(table)
@@ -106,41 +107,40 @@ def with_shared_table(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Encoder(keras.layers.Layer):
-    """Fields of one side, combined into one vector.
+    """Combines the fields of one side into one vector.
 
-    Fields are the embedded features and, where a history is read, its one or two
-    vectors. "mlp": concatenated, then `Tower` (DSSM). "senet": the same, reweighted by
-    `SENet` first. "fm": their sum; then `dim` is the fields' size.
+    Fields are the embedded features and, with a history, its one or two vectors. "mlp"
+    concatenates them and applies a `Tower` (DSSM). "senet" first reweights them by
+    `SENet`. "fm" sums them; the fields then have size `dim`.
 
     Args:
-        schema: As `FeatureTable.schema` gives it, the features to be read; may be empty
-            where a history is read.
-        dim: Size of the vector.
+        schema: Features to read, from `FeatureTable.schema`; may be empty with a
+            history.
+        dim: Dimension of the vector.
         combine: str. One of `COMBINES`.
-        hidden: Hidden sizes of the tower.
-        embedding: Size of a field; None: `dim`.
-        history: Keyword arguments of `debias.retrieval.layers.history.History`, and
-            "size", the number of item id codes, for a table of its own, with
-            "compress" and "rows" as for `RowEmbedding`. None: no
-            history is read. A history is the entry "history" of the features, (B, L)
-            id codes.
-        history_table: Looks up the items of a history instead of a table of its own:
-            the `id_table` of the item encoder, which both then share.
-        extra_fields: How many fields a caller adds, 0 or 1.
-        normalize: Whether the vector has length 1, so that products are cosines.
+        hidden: Sizes of the hidden layers.
+        embedding: Dimension of a field; None: `dim`.
+        history: Keyword arguments of `debias.retrieval.layers.history.History`; for a
+            separate table also "size", the number of item id codes, and "compress" and
+            "rows" as for `RowEmbedding`. None: no history. The history is the entry
+            "history" of the features, (B, L) id codes.
+        history_table: Table for the items of a history instead of a separate one: the
+            `id_table` of the item encoder, which both then share.
+        extra_fields: Number of fields that a caller adds, 0 or 1.
+        normalize: Whether the vector has length 1, so that inner products are cosines.
         unknown_rate: As in `FeatureEmbedding`.
-        dropout: Of the tower; with "fm", of the entries of the fields.
-        reduction: Of `SENet`.
+        dropout: Dropout rate of the tower; with "fm", of the entries of the fields.
+        reduction: Reduction of `SENet`.
         scale: Standard deviation of initial embeddings.
-        seed: int or None. Determines all initial weights and draws.
+        seed: int or None. Random seed of all initial weights and draws.
 
     Call arguments:
-        features: Dict as `FeatureTable.take` gives it, with "history".
-        extra: (..., d) one more field, where `extra_fields` is 1.
+        features: Dict as from `FeatureTable.take`, with "history".
+        extra: (..., d) additional field, if `extra_fields` is 1.
 
     Returns:
-        (..., dim). The same in training, apart from dropout and `unknown_rate`, and
-        when exported: normalisation is part of it.
+        (..., dim), including normalisation. Exports and training give the same vector,
+        except for dropout and `unknown_rate`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> past = {"kind": "mean", "length": 3, "size": 7}
@@ -205,7 +205,7 @@ class Encoder(keras.layers.Layer):
 
     @property
     def id_table(self) -> RowEmbedding:
-        """The table of the feature "id", to be shared with a history.
+        """The table of the feature "id", for sharing with a history.
 
         Raises:
             ValueError: The schema has no "id".
@@ -217,7 +217,7 @@ class Encoder(keras.layers.Layer):
 
     @property
     def field_names(self) -> list[str]:
-        """What the fields stand for, in order; SENet's weights have this order."""
+        """Names of the fields, in the order of SENet's weights."""
         pooled = self.pool.fields if self.pool is not None else 0
         return [*self.schema, *(f"history_{i}" for i in range(pooled))]
 
@@ -240,7 +240,7 @@ class Encoder(keras.layers.Layer):
         extra: Tensor | None = None,
         training: bool = False,
     ) -> Tensor:
-        """The fields (..., F, d) before they are combined."""
+        """The fields (..., F, d) before combination."""
         parts = []
         if self.fields is not None:
             parts.append(self.fields(features, training=training))
@@ -289,7 +289,7 @@ class Encoder(keras.layers.Layer):
 
 
 def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Symbolic Keras inputs, by name, of what an encoder reads."""
+    """Symbolic Keras inputs of an encoder, by name."""
     inputs = {}
     for name, kind in encoder.schema.items():
         numeric, multi = kind["kind"] == "numeric", kind["kind"] == "multivalued"
@@ -304,10 +304,10 @@ def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str
 
 
 def tower(encoder: keras.layers.Layer, name: str = "tower") -> keras.Model:
-    """One side as a model of its own: dict of features in, vectors out.
+    """One side as a separate model, from a dict of features to vectors.
 
-    Shares the weights of `encoder`; save or export it like any Keras model. It gives
-    the vectors that training compared.
+    It shares the weights of `encoder` and returns the same vectors as in training. Save
+    or export it like any Keras model.
 
     >>> encoder = Encoder({"id": {"kind": "categorical", "size": 9}}, 4)
     >>> tuple(tower(encoder)({"id": ops.array([2, 3])}).shape)
@@ -322,10 +322,10 @@ def encode(
     features: Mapping[str, np.ndarray],
     block: int = 4096,
 ) -> np.ndarray:
-    """Vectors of many rows, in blocks; NumPy in, NumPy out.
+    """Encodes many rows in blocks, from NumPy to NumPy.
 
     Args:
-        encoder: A side of a model, or what `tower` made of it.
+        encoder: A side of a model, or its `tower`.
         features: Dict of (n,) and (n, m) arrays.
 
     Returns:

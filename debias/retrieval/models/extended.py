@@ -1,4 +1,4 @@
-"""Coordinates beside those that a model learned: a linear part, a prior of items."""
+"""Additional vector coordinates: a linear part and an item prior."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,15 +16,16 @@ LENGTH = 50  # items of a history that the linear part reads
 
 
 class Extra(NamedTuple):
-    """What is added to products of vectors: with h_a the item of age a in a history,
+    """A term added to inner products: with h_a the item of age a in a history,
 
         sum_a decay^a <past[h_a], items[j, :-1]>  +  items[j, -1]
 
     Attributes:
-        items: (codes, r + 1) float32, each item's coordinates, by the code of its id;
-            the last one is a prior. Codes beyond the table have zeros.
-        past: (codes, r) float32, what an item of a history adds to its user's.
-        decay: Of the weights of older items, above 0 and at most 1.
+        items: (codes, r + 1) float32 coordinates of items by id code; the last one is a
+            prior. Codes beyond the table have zeros.
+        past: (codes, r) float32, contribution of a history item to the user's
+            coordinates.
+        decay: Decay of the weights with age, above 0 and at most 1.
     """
 
     items: np.ndarray
@@ -32,7 +33,7 @@ class Extra(NamedTuple):
     decay: float
 
     def grown(self, prior: np.ndarray) -> "Extra":
-        """With rows for new items, of whom only the prior (items,) is known."""
+        """A copy with rows for new items, with only their prior (items,)."""
         new = FIRST + len(prior) - len(self.items)
         if new <= 0:
             return self
@@ -42,7 +43,7 @@ class Extra(NamedTuple):
 
 
 def with_prior(vectors: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """(n, d + m): item vectors, then their coordinates (n, m) of an `Extra`.
+    """(n, d + m) item vectors followed by their coordinates (n, m) of an `Extra`.
 
     >>> with_prior(np.ones((2, 1), "float32"), np.array([[0.5], [2.0]])).tolist()
     [[1.0, 0.5], [1.0, 2.0]]
@@ -51,10 +52,10 @@ def with_prior(vectors: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
 
 def with_past(vectors: Tensor, past: Tensor | None = None) -> Tensor:
-    """User vectors (..., d), then past (B, r), then 1, which meets an item's prior.
+    """User vectors (..., d), then past (B, r), then 1 for the item prior.
 
-    Of several vectors (B, K, d), those that are all zero stay so, but for the first: a
-    user does not have them.
+    Of several vectors (B, K, d), zero vectors except the first stay zero, because the
+    user does not have these interests.
 
     >>> ops.convert_to_numpy(with_past(np.array([[[2.0], [3.0], [0.0]]]))).tolist()
     [[[2.0, 1.0], [3.0, 1.0], [0.0, 0.0]]]
@@ -74,12 +75,12 @@ def with_past(vectors: Tensor, past: Tensor | None = None) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class ExtendedUser(keras.layers.Layer):
-    """`with_past` of what an encoder of users gives.
+    """Applies `with_past` to the output of a user encoder.
 
     Args:
-        encoder: Reads the latest items of the history, as many as it is made for.
-        codes, rank: The shape of `Extra.past`; a rank of 0 adds the 1 alone.
-        decay: Of the `Extra`.
+        encoder: User encoder; it reads its own number of latest items.
+        codes, rank: Shape of `Extra.past`; with rank 0, only the 1 is added.
+        decay: Decay of the `Extra`.
     """
 
     def __init__(
@@ -129,11 +130,11 @@ class ExtendedUser(keras.layers.Layer):
 
 
 class Extended:
-    """A retrieval model whose vectors go on with the coordinates of an `Extra`.
+    """A retrieval model whose vectors are extended by an `Extra`.
 
     Attributes:
-        user: The layer of the user side.
-        temperature: Of the model.
+        user: Layer of the user side.
+        temperature: Temperature of the model.
     """
 
     def __init__(self, model: Any, extra: Extra):
@@ -148,11 +149,11 @@ class Extended:
 
     @property
     def linear(self) -> int:
-        """r, how many coordinates the linear part has."""
+        """r, the number of coordinates of the linear part."""
         return int(self.extra.past.shape[1])
 
     def user_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(n, d + r + 1), or (n, K, d + r + 1) of several interests."""
+        """(n, d + r + 1), or (n, K, d + r + 1) for several interests."""
         return encode(self.user, features)
 
     def item_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Embeddings of ids in a model whose users and items keep arriving.
+"""Id embeddings of a model with new users and items.
 
-Tables are built with room for more ids than there are. When the room is used up, the
-weights are copied into a model with twice as much: costly, but rare.
+Tables are built with room for additional ids. When it is used up, the weights are
+copied into a model with twice the room, which is costly but rare.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ ID, FIRST = "id", 2  # as in debias.retrieval.data.interactions
 
 
 class IdTables(NamedTuple):
-    """The tables that have a row per id.
+    """The tables with one row per id.
 
     Attributes:
-        users: Of the user tower, by the codes of users.
-        items: Of the item tower, by those of items.
-        past: Of the user tower, by those of items: what it looks histories up in. It
-            may be one of `items`, shared.
+        users: Tables of the user tower, by user codes.
+        items: Tables of the item tower, by item codes.
+        past: Tables of the user tower for histories, by item codes; may be shared with
+            `items`.
     """
 
     users: list[RowEmbedding]
@@ -32,7 +32,7 @@ class IdTables(NamedTuple):
 
 
 def id_tables(model: RetrievalModel) -> IdTables:
-    """Every table of a model that has a row per id.
+    """All tables of a model with one row per id.
 
     >>> from debias.retrieval.models import fm_tower
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -52,13 +52,13 @@ def id_tables(model: RetrievalModel) -> IdTables:
 
 
 def dense_weights(model: RetrievalModel) -> list[Any]:
-    """All trainable weights but the tables of ids; tables of features are dense."""
+    """All trainable weights except the id tables; feature tables count as dense."""
     tables = {id(each.table) for side in id_tables(model) for each in side}
     return [v for v in model.trainable_variables if id(v) not in tables]
 
 
 def checksum(variables: Iterable[Any]) -> str:
-    """SHA-256 over the values of variables, in order, in hexadecimal digits.
+    """SHA-256 of the values of variables, in order, in hexadecimal digits.
 
     >>> import keras
     >>> zeros = keras.Variable(np.zeros(2))
@@ -74,7 +74,7 @@ def checksum(variables: Iterable[Any]) -> str:
 
 
 def with_room(schema: Schema) -> dict[str, dict[str, Any]]:
-    """The schema with as many id codes as the next power of two.
+    """The schema with the number of id codes rounded up to a power of two.
 
     >>> with_room({"id": {"kind": "categorical", "size": 9}})["id"]["size"]
     16
@@ -85,7 +85,7 @@ def with_room(schema: Schema) -> dict[str, dict[str, Any]]:
 
 
 def has_room(model: RetrievalModel, users: int, items: int) -> bool:
-    """Whether the id tables have so many codes of users and of items."""
+    """Whether the id tables have room for these numbers of user and item codes."""
     tables = id_tables(model)
     return all(table.size >= users for table in tables.users) and all(
         table.size >= items for table in (*tables.items, *tables.past)
@@ -93,12 +93,12 @@ def has_room(model: RetrievalModel, users: int, items: int) -> bool:
 
 
 def copy_into(variables: Iterable[Any], older: Iterable[Any]) -> None:
-    """Copies the variables of a smaller model into the first rows and columns.
+    """Copies variables of a smaller model into the first rows and columns.
 
-    For weights and for the moments of an optimiser. Entries beyond keep their values.
+    Works for weights and for optimiser moments. Other entries keep their values.
 
     Raises:
-        ValueError: The variables do not belong to each other.
+        ValueError: The variables do not match.
 
     >>> import keras
     >>> new, old = keras.Variable(np.zeros((3, 1))), keras.Variable(np.ones((2, 1)))
@@ -118,10 +118,10 @@ def copy_into(variables: Iterable[Any], older: Iterable[Any]) -> None:
 
 
 def init_rows(tables: Iterable[RowEmbedding], first: int, last: int) -> None:
-    """Sets the rows of codes first .. last - 1 to the mean of the rows of known ids.
+    """Sets the rows of codes first .. last - 1 to the mean row of known ids.
 
-    The mean is the best guess for an id without events; noise would rank it at random.
-    A table whose codes share rows stays as it is.
+    The mean is the best guess for an id without events, because noise would rank it at
+    random. A table whose codes share rows is not changed.
     """
     if first >= last or first <= FIRST:
         return

@@ -1,4 +1,4 @@
-"""MIND: several interests a user, found by capsule routing."""
+"""MIND: several interests per user, by capsule routing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,23 +30,23 @@ from debias.types import Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class InterestEncoder(keras.layers.Layer):
-    """A user as up to K vectors: capsules of the history, each with the features.
+    """Encodes a user as up to K vectors: capsules of the history, with the features.
 
     Args:
-        schema: Of the users; may be empty.
-        history: "length", and "size", the number of item id codes, for a table of its
-            own.
-        history_table: As in `Encoder`, instead of a table of its own.
-        dim: Size of a vector, and of the embeddings.
+        schema: Schema of the users; may be empty.
+        history: "length", and "size", the number of item id codes, for a separate
+            table.
+        history_table: As in `Encoder`, instead of a separate table.
+        dim: Dimension of the vectors and of the embeddings.
         interests: K.
         iterations: Of the routing.
-        hidden: Hidden sizes of the tower over (interest, features).
+        hidden: Sizes of the hidden layers of the tower over (interest, features).
         normalize: Whether vectors have length 1.
         unknown_rate, scale: As in `FeatureEmbedding`.
-        seed: int or None. Determines all initial weights and draws.
+        seed: int or None. Random seed of all initial weights and draws.
 
-    Shapes: dict of features with "history" (B, L) to (B, K, dim); an interest that the
-    user does not have is the zero vector.
+    Shapes: dict of features with "history" (B, L) to (B, K, dim); a missing interest is
+    the zero vector.
 
     >>> user = InterestEncoder({}, {"size": 9, "length": 2}, dim=4, interests=3)
     >>> tuple(user({"history": ops.array([[2, 0]])}).shape)
@@ -98,7 +98,7 @@ class InterestEncoder(keras.layers.Layer):
         self.mix.built = True
 
     def live(self, features: Mapping[str, Tensor]) -> Tensor:
-        """(B, K) bool: the interests that each user has."""
+        """(B, K) bool, the existing interests of each user."""
         behaviours = ops.sum(ops.cast(history_of(features) > 0, "int32"), axis=-1)
         count = interest_count(behaviours, self.interests)
         return ops.arange(self.interests) < ops.expand_dims(count, -1)
@@ -134,10 +134,10 @@ class InterestEncoder(keras.layers.Layer):
 class MIND(RetrievalModel):
     """Multi-interest retrieval.
 
-    In training a row's user vector is `label_aware` attention over its interests with
-    the positive as label, compared with all candidates. Otherwise a candidate's score
-    is its largest product with an interest, which is what one search per interest,
-    merged by maximum, gives.
+    In training, the user vector is `label_aware` attention over the interests with the
+    positive as label, and is compared with all candidates. In serving, the score of a
+    candidate is its largest product with an interest. One search per interest, merged
+    by maximum, gives the same result.
 
     Source: Li et al., Multi-Interest Network with Dynamic Routing for Recommendation at
     Tmall, CIKM 2019.
@@ -145,13 +145,13 @@ class MIND(RetrievalModel):
     Args:
         users, items: Schemas.
         dim: Size of all vectors.
-        interests, iterations: Of the capsules.
+        interests, iterations: Settings of the capsules.
         power: p of `label_aware`.
         length: The longest history.
-        hidden: Of the tower over each interest.
-        item_features: Whether an item is more than its id.
-        share_items: Whether the history looks items up in the item tower's id table.
-        normalize, normalize_users: Whether the vectors of items, of users, have length
+        hidden: Sizes of the hidden layers of the tower over each interest.
+        item_features: Whether the item tower reads features besides the id.
+        share_items: Whether the history uses the item tower's id table.
+        normalize, normalize_users: Whether item vectors, or user vectors, have length
             1.
         temperature, **kwargs: As in `TwoTower`.
 

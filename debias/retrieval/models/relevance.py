@@ -13,29 +13,29 @@ from debias.types import Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class PairRelevance(keras.layers.Layer):
-    """How relevant an item is to a user: the retrieval model's score, and an offset.
+    """Relevance of an item to a user: the retrieval model's score plus an offset.
 
-    Any click model can take one as its relevance tower. Its bias tower then explains
-    the effect of position, and the remaining u . v / temperature is served by
-    `model.user_vectors`, `model.item_vectors` and an index. The offset is the same for
-    all pairs and does not change their order.
+    It can be the relevance tower of any click model. The bias tower then explains the
+    effect of position. The remaining u . v / temperature is served by
+    `model.user_vectors`, `model.item_vectors` and an index. The offset is equal for all
+    pairs and does not change the order.
 
-    The features of a log's items are pairs (row of a user, row of an item), float32 as
-    all features, so rows must stay below 2^24. Tables of features are kept here, as
-    weights that no training moves, and looked up by row.
+    The features of a log's items are pairs (row of a user, row of an item). They are
+    float32 like all features, so rows must be below 2^24. The layer holds the feature
+    tables as fixed weights and looks them up by row.
 
-    In training, the losses of the model on pairs that belong together (`pair_losses`:
-    DAT's mimic and alignment) weigh each shown pair by its relevance sigmoid(score),
-    under stop-gradient. The articles weigh by clicks, which bias distorts.
+    In training, the model's losses on positive pairs (`pair_losses`: DAT's mimic and
+    alignment losses) weight each shown pair by its relevance sigmoid(score), held
+    constant. The articles weight by clicks, which are biased.
 
     Args:
         model: A retrieval model.
-        users, items: Features, as `FeatureTable.columns`; users with "history" where
-            the model reads one.
-        shared_by: How many components of a mixture share the layer. Each of them calls
-            it once a step, and each call adds 1 / shared_by of the pair losses.
+        users, items: Features, as from `FeatureTable.columns`; users with "history" if
+            the model reads it.
+        shared_by: Number of mixture components that share the layer. Each calls it once
+            per step, and each call adds 1 / shared_by of the pair losses.
 
-    Shapes: `(B, L, 2)`, lists of one user each, or pairs `(B, 2)`, to `(..., 1)`.
+    Shapes: lists of one user `(B, L, 2)`, or pairs `(B, 2)`, to `(..., 1)`.
 
     >>> from debias.retrieval.models import fm_tower
     >>> schema = {"id": {"kind": "categorical", "size": 9}}

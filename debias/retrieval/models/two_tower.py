@@ -1,4 +1,4 @@
-"""The two-tower retrieval model, and the towers of the articles as settings of it."""
+"""The two-tower retrieval model, and published towers as its settings."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,22 +28,23 @@ TEMPERATURE = 0.3
 
 
 class RetrievalModel(SteppingModel):
-    """What all retrieval models share: candidates in columns, corrected and masked.
+    """Base of the retrieval models: scores of candidates, corrected and masked.
 
-    Score of row b and candidate c: u_b . v_c / temperature. In training, and only
-    there, log q is subtracted from shared columns, and columns that hold the row's
-    positive again or that the batch excludes are masked.
+    The score of row b and candidate c is u_b . v_c / temperature. Only in training, log
+    q is subtracted from shared columns, and columns that repeat the row's positive or
+    that the batch excludes are masked.
 
-    A subclass has `user` and `item`, encoders, and says in `match` how their vectors
-    meet.
+    A subclass has encoders `user` and `item`, and computes scores of their vectors in
+    `match`.
 
     Call arguments:
-        batch: Dict as `debias.retrieval.training.batches.Batches` makes it.
-        training: Whether correction, masks and auxiliary losses apply.
+        batch: Dict from `debias.retrieval.training.batches.Batches`. training: Whether
+        correction, masks and auxiliary losses apply.
 
     Returns:
-        (B, C + S) scores; of a packed batch (B, 2), always corrected and masked: the
-        positive, and the log-sum-exp of all negatives, which the softmax needs alone.
+        (B, C + S) scores. For a packed batch (B, 2), always corrected and masked: the
+        positive, and the log-sum-exp of all negatives, which is all that the softmax
+        needs.
     """
 
     user: Any
@@ -66,10 +67,10 @@ class RetrievalModel(SteppingModel):
         self.frequency, self.views = frequency, views
 
     def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
-        """As Keras's; by default row-wise Adam and the softmax, without XLA.
+        """As in Keras; the default is row-wise Adam and the softmax loss, without XLA.
 
-        XLA, which Keras may turn on by itself, would make the gradients of the tables
-        dense. Under the policy mixed_float16 the loss is scaled (`RowLossScale`).
+        XLA, which Keras may enable automatically, would make gradients of tables dense.
+        Under the policy mixed_float16, the loss is scaled (`RowLossScale`).
         """
         kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
         optimizer = RowWiseAdam() if optimizer is None else optimizer
@@ -79,13 +80,13 @@ class RetrievalModel(SteppingModel):
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As Keras's; `Batches` keep their order, and TensorFlow gets chunks.
+        """As in Keras; `Batches` keep their order, and TensorFlow gets chunks.
 
-        With `steps_per_execution` in compile a chunk is the batches of an execution,
-        all of which are in memory at once; with 1 there are 16 in a chunk.
+        With `steps_per_execution` in compile, a chunk has the batches of one execution,
+        all in memory at once; with 1, a chunk has 16 batches.
 
         Raises:
-            ValueError: The batches are packed, and the loss is not the softmax.
+            ValueError: The batches are packed and the loss is not the softmax.
         """
         if getattr(x, "packed", False) and getattr(self.loss, "kind", "") != "softmax":
             raise ValueError(
@@ -123,13 +124,13 @@ class RetrievalModel(SteppingModel):
         return self.item(features, training=training)
 
     def match(self, users: Tensor, items: Tensor, batch: Any, label: Any) -> Tensor:
-        """(B, C) products of users with items (C, d), or (B, S, d) each row's own."""
+        """Products (B, C) with shared items (C, d), or (B, S) with own ones (B, S, d)."""
         if len(items.shape) == 2:
             return ops.matmul(users, ops.transpose(items))
         return ops.sum(ops.expand_dims(users, 1) * items, axis=-1)
 
     def label_of(self, batch: Mapping[str, Any], items: dict[str, Tensor]) -> Tensor:
-        """(B, d) the item vector of each row's positive."""
+        """(B, d) item vector of each row's positive."""
         place = ops.cast(batch["positive"], "int32")
         if "item" in items:
             return ops.take(items["item"], place, axis=0)
@@ -139,7 +140,7 @@ class RetrievalModel(SteppingModel):
     def auxiliary(
         self, batch: Mapping[str, Any], users: Tensor, items: dict[str, Tensor]
     ) -> None:
-        """Adds the losses beside that of compile."""
+        """Adds auxiliary losses to the compiled loss."""
         if self.views is not None and "self" in batch and self.self_weight:
             one, other = self.views(batch["self"])
             vectors = (self.encode_item(view, training=True) for view in (one, other))
@@ -154,14 +155,14 @@ class RetrievalModel(SteppingModel):
         weight: Tensor | None = None,
         scale: float = 1.0,
     ) -> None:
-        """Adds the losses of a model on pairs that belong together, beside the scores.
+        """Adds the auxiliary losses of a model on positive pairs.
 
         Args:
             user: (B,) id codes of the users.
             item: Categorical features (B,) of the items.
-            users, items: (B, d) their vectors.
-            weight: (B,) how much each pair belongs together, 0 to 1; None: 1.
-            scale: Multiplies the losses.
+            users, items: (B, d) vectors of both.
+            weight: (B,) weight of each pair, between 0 and 1; None: 1.
+            scale: Factor on the losses.
         """
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
@@ -244,7 +245,7 @@ class RetrievalModel(SteppingModel):
     def user_vectors(
         self, features: Mapping[str, np.ndarray], block: int = 4096
     ) -> np.ndarray:
-        """(n, dim), or (n, K, dim) of several interests; NumPy."""
+        """(n, dim), or (n, K, dim) for several interests, as NumPy arrays."""
         return encode(self.user, features, block)
 
     def item_vectors(
@@ -289,23 +290,23 @@ def _stacks(pieces: Iterator[Any]) -> Generator[Execution]:
 
 @keras.saving.register_keras_serializable(package="debias")
 class TwoTower(RetrievalModel):
-    """Any user encoder, any item encoder, one inner product.
+    """A user encoder, an item encoder, and their inner product.
 
     Args:
-        user, item: Encoders; layers that map a dict of features to vectors of one size.
-            To share the table of item ids, make the item encoder first and give the
-            user encoder its `id_table` as `history_table`.
-        temperature: Divides the scores; with cosines about .1, with user vectors of
-            free length .3.
-        frequency: Learns log q from the stream; None: the batch's `log_q` is used.
-        views: Draws the views of self-supervision, of the batch's "self".
-        self_weight: Weight of that loss.
-        worth: Of each target of a log, in their order. The vectors then have a part of
-            equal size for each: an event of target t moves the parts t alone, so that
-            their product says how likely such events are, and what the parts have in
-            common below the last layer learns from all. `item_vectors` multiplies each
-            part by its worth: one product of vectors is the worth of all targets,
-            sum over t of w_t <u_t, v_t>. Empty: events are of one kind.
+        user, item: Encoders: layers from a dict of features to vectors of equal size.
+            To share the table of item ids, make the item encoder first and pass its
+            `id_table` to the user encoder as `history_table`.
+        temperature: Divisor of the scores; about .1 for cosines, and .3 for user
+            vectors of free length.
+        frequency: Layer that estimates log q from the stream; None: the batch's
+            `log_q`.
+        views: Layer that draws self-supervision views of the batch's "self".
+        self_weight: Weight of the self-supervision loss.
+        worth: Worth of each target of a log, in their order. The vectors then have one
+            part of equal size per target. An event of target t trains only the parts t
+            of the vectors, and all shared layers below. `item_vectors` multiplies each
+            part by its worth, so an inner product is the worth of all targets, sum over
+            t of w_t <u_t, v_t>. Empty: all events are of one kind.
         **kwargs: Arguments of `keras.Model`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -337,7 +338,7 @@ class TwoTower(RetrievalModel):
     def item_vectors(
         self, features: Mapping[str, np.ndarray], block: int = 4096
     ) -> np.ndarray:
-        """(n, dim), with targets the parts of each by its worth; NumPy."""
+        """(n, dim) NumPy array, with each target's part times its worth."""
         vectors = super().item_vectors(features, block)
         if not self.worth:
             return vectors
@@ -368,7 +369,7 @@ class TwoTower(RetrievalModel):
 
 
 def part_of_target(vectors: Tensor, target: Tensor, targets: int) -> Tensor:
-    """(B, d) with zeros but in the part of each row's target, of equal parts.
+    """(B, d) vectors with zeros outside the part of the row's target.
 
     >>> ops.convert_to_numpy(part_of_target(np.ones((2, 4)), np.array([0, 1]), 2))
     array([[1., 1., 0., 0.],
@@ -437,7 +438,7 @@ def dssm(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """DSSM: on each side embeddings, concatenated, then an MLP.
+    """DSSM: on each side, concatenated embeddings and an MLP.
 
     Source: Huang et al., Learning Deep Structured Semantic Models for Web Search using
     Clickthrough Data, CIKM 2013.
@@ -446,12 +447,12 @@ def dssm(
         users, items: Schemas.
         history: A kind of `debias.retrieval.layers.history.HISTORIES`, or None.
         length: The longest history.
-        **options: Further arguments of `Encoder`, for both sides; `normalize_users`,
-            whether the vectors of users have length 1 as those of items have (False:
-            the length says how sharp the taste of a user is); `compress` and `rows` of
-            `debias.layers.embedding.RowEmbedding`, for all tables of ids; and
-            `frequency`, `views`, `self_weight`, `worth` of `TwoTower`. With `worth`,
-            `dim` is the size of all parts together.
+        **options: Other arguments of `Encoder`, for both sides; `normalize_users`,
+            whether user vectors have length 1 like item vectors (if not, the length
+            expresses how specific a user's taste is); `compress` and `rows` of
+            `debias.layers.embedding.RowEmbedding`, for all id tables; and `frequency`,
+            `views`, `self_weight` and `worth` of `TwoTower`. With `worth`, `dim` is the
+            total size of all parts.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> dssm(schema, schema, history=None).user.combine
@@ -471,7 +472,7 @@ def fm_tower(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """FM: each side is the sum of its fields; arguments as in `dssm`.
+    """FM: each side is the sum of its fields; arguments as for `dssm`.
 
     See `debias.retrieval.layers.fm.fm_sum`.
     """
@@ -507,9 +508,9 @@ def youtube_dnn(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """YoutubeDNN: mean of the history and user features, an MLP; an item is its id.
+    """YoutubeDNN: an MLP on history mean and user features; items have only ids.
 
-    Arguments as in `dssm`.
+    Arguments as for `dssm`.
 
     Source: Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys
     2016.

@@ -1,11 +1,11 @@
-"""The items of largest inner product with a user's vector, or with one of several.
+"""Search for items with the largest inner product with a user's vectors.
 
-`exact` compares all. A `Searcher` (Faiss, made by `hnsw`, `ivf` or `pq`; with extras of
-their own Annoy, made by `annoy`, and Milvus, embedded or a cluster, made by
-`debias.retrieval.serving.milvus`) finds likely rows much faster. An `Index` is served:
-all vectors, a searcher, and the rows that have changed since it was built. It scores
-the rows of the searcher exactly and drops those that a filter excludes. Where too few
-remain it compares all, so an answer is short only where fewer items are allowed.
+`exact` compares all items. A `Searcher` finds likely rows much faster: Faiss by `hnsw`,
+`ivf` or `pq`, and with extras Annoy by `annoy` and Milvus by
+`debias.retrieval.serving.milvus`. An `Index` combines all vectors, a searcher, and the
+rows that changed since it was built. It scores the rows of the searcher exactly and
+drops those that a filter excludes. If too few remain, it compares all items, so an
+answer is short only if fewer items are allowed.
 """
 
 import importlib
@@ -36,16 +36,16 @@ Progress = Callable[[float], None]
 
 
 def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.ndarray]:
-    """The k rows of largest inner product, by comparing all, in bounded memory.
+    """The k rows with the largest inner product, by exhaustive search.
 
     Args:
-        queries: (Q, d), or (Q, K, d) where a query is several vectors and the largest
-            of their products counts; see `debias.retrieval.dot_scores`.
+        queries: (Q, d), or (Q, K, d) for several vectors per query, of which the
+            largest product counts; see `debias.retrieval.dot_scores`.
         vectors: (N, d).
         k: At least 1.
 
     Returns:
-        (Q, min(k, N)) rows and scores, in falling order of score, equal ones by row.
+        (Q, min(k, N)) rows and scores by decreasing score, ties by row.
 
     >>> rows, scores = exact(np.array([[1.0, 0.0]]), np.eye(2) * 3, 1)
     >>> rows.tolist(), scores.tolist()
@@ -71,31 +71,31 @@ def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.nd
 
 
 class Searcher(Protocol):
-    """Finds rows that probably have large inner products.
+    """Interface of approximate searches for large inner products.
 
     Attributes:
         dim: d.
-        size: N, the number of vectors it was built from.
+        size: N, the number of vectors at its construction.
     """
 
     dim: int
     size: int
 
     def rows(self, queries: np.ndarray, k: int) -> Rows:
-        """(Q, d) float32 to (Q, k or more) rows, -1 where it finds no more."""
+        """From (Q, d) float32 to (Q, k or more) rows, padded with -1."""
 
     def save(self, folder: Path) -> None:
-        """Writes one file, which `open_searcher` finds, into a folder."""
+        """Writes one file for `open_searcher` into a folder."""
 
 
 class Faiss:
-    """A Faiss index over `lifted` vectors, or over the vectors themselves.
+    """A Faiss index over `lifted` or original vectors.
 
     Args:
-        index: As Faiss has it.
-        dim: d, of the vectors and queries that are given.
-        place: (N,) for each vector its row in the index, where equal ones share one;
-            None: row r of the index is vector r.
+        index: The Faiss index.
+        dim: d, the dimension of vectors and queries.
+        place: (N,) row of each vector in the index, if equal vectors share one; None:
+            row r of the index is vector r.
     """
 
     def __init__(self, index: Any, dim: int, place: Rows | None = None):
@@ -109,7 +109,7 @@ class Faiss:
 
     @property
     def effort(self) -> int:
-        """Candidates that a graph keeps, or lists that are read."""
+        """Number of candidates in a graph search, or of lists to search."""
         graph = getattr(self.index, "hnsw", None)
         return self.index.nprobe if graph is None else graph.efSearch
 
@@ -148,7 +148,7 @@ class Faiss:
 
 
 class Annoy:
-    """An Annoy forest; a search looks at about `LOOKS` k vectors a tree."""
+    """An Annoy forest; a search examines about `LOOKS` k vectors per tree."""
 
     LOOKS = 2
 
@@ -182,7 +182,7 @@ def _extra(name: str) -> Any:
 
 
 def open_searcher(folder: Path, dim: int) -> Searcher | None:
-    """What `Searcher.save` wrote into a folder; None where there is nothing.
+    """Opens the searcher in a folder; None if there is none.
 
     Raises:
         ValueError: The file is damaged.
@@ -210,11 +210,11 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
 
 
 def lifted(vectors: np.ndarray) -> np.ndarray:
-    """Vectors whose Euclidean order about a query is that of its inner products.
+    """Extends vectors so that Euclidean search gives the order of inner products.
 
-    Each gets one more entry, sqrt(max |v|^2 - |v|^2), and a query 0: then all are of
-    one length and |q - v|^2 = |q|^2 + max |v|^2 - 2 q v. Where they are of one length
-    already, they are returned as they are.
+    Each vector gets an additional entry sqrt(max |v|^2 - |v|^2), and a query gets 0.
+    All vectors then have equal length, and |q - v|^2 = |q|^2 + max |v|^2 - 2 q v.
+    Vectors that already have equal length are returned unchanged.
 
     Source: Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean
     Transformation for Inner-Product Spaces, RecSys 2014.
@@ -231,7 +231,7 @@ def lifted(vectors: np.ndarray) -> np.ndarray:
 
 
 def distinct(vectors: np.ndarray) -> tuple[Rows, Rows]:
-    """The first row of each distinct vector, rising, and which of them each row is.
+    """The first row of each distinct vector, and the index of each row among them.
 
     >>> first, place = distinct(np.array([[1, 2], [3, 4], [1, 2]], "float32"))
     >>> first.tolist(), place.tolist()
@@ -255,7 +255,7 @@ def distinct(vectors: np.ndarray) -> tuple[Rows, Rows]:
 def found_share(
     searcher: Searcher, vectors: np.ndarray, queries: np.ndarray, k: int
 ) -> float:
-    """Mean share of the exact k best that a searcher names; equal ones are alike."""
+    """Recall: mean share of the exact k best that a searcher finds, modulo ties."""
     _, truth = exact(queries, vectors, k)
     rows = searcher.rows(queries, k)
     scores = np.einsum("qd,qkd->qk", queries, vectors[rows])
@@ -265,13 +265,12 @@ def found_share(
 
 
 class Asked(NamedTuple):
-    """What a searcher is to find, and for whom.
+    """Requirements on a searcher, and the queries to measure them.
 
     Attributes:
-        queries: (Q, d) or (Q, K, d) vectors of users; None: `SAMPLE` of the items,
-            evenly spaced.
-        k: How many best items are compared with the exact ones.
-        recall: The share of them to find.
+        queries: (Q, d) or (Q, K, d) user vectors; None: `SAMPLE` evenly spaced items.
+        k: Number of best items to compare with the exact ones.
+        recall: Required share of them.
     """
 
     queries: np.ndarray | None = None
@@ -279,7 +278,7 @@ class Asked(NamedTuple):
     recall: float = RECALL
 
     def measure(self, searcher: Searcher, vectors: np.ndarray) -> float:
-        """What it finds, by at most `SAMPLE` single vectors."""
+        """Measures the recall with at most `SAMPLE` single vectors."""
         queries = vectors if self.queries is None else self.queries
         single = np.asarray(queries, np.float32).reshape(-1, vectors.shape[1])
         single = single[single.any(axis=1)]
@@ -289,7 +288,7 @@ class Asked(NamedTuple):
         return found_share(searcher, vectors, single, min(self.k, len(vectors)))
 
     def meet(self, searcher: Faiss, vectors: np.ndarray, share: float) -> Faiss:
-        """Doubles the effort of a searcher that finds less, while that helps."""
+        """Doubles the effort of a searcher with too low recall, while that helps."""
         effort, first = searcher.effort, share
         for _ in range(DOUBLINGS):
             if share >= self.recall:
@@ -331,13 +330,14 @@ def hnsw(
     build_effort: int = 200,
     asked: Asked = ASKED,
 ) -> Faiss:
-    """A graph of near neighbours (Faiss): fast, exact to a few per cent, never small.
+    """HNSW graph (Faiss): fast, high recall, needs much memory.
 
-    Of vectors of unequal length there are two graphs: by distance over `lifted` ones
-    and by the inner product itself. Which finds more depends on the vectors: of lengths
-    that vary at random, the first finds a third; of clusters, the second less. The
-    first is built, and the second where the first finds less than is asked for. Vectors
-    that are equal are one point of a graph, in which they would see nobody else.
+    For vectors of unequal length there are two graphs: by distance over `lifted`
+    vectors, and by inner product. Which has the higher recall depends on the vectors.
+    If lengths vary at random, the first finds a third; for clusters, the second finds
+    less. The first graph is built, and the second only if the recall of the first is
+    too low. Equal vectors share one node, because otherwise they would only link to
+    each other.
 
     Source: Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor
     Search Using Hierarchical Navigable Small World Graphs, TPAMI 2020.
@@ -345,11 +345,11 @@ def hnsw(
     Args:
         vectors: (N, d) float32.
         progress: Called with the share that is built.
-        links: M, of each vector.
-        effort: efSearch, candidates that a search keeps; at least k counts. Is doubled,
-            with a warning, where it finds less than is asked for.
+        links: M, the number of links per node.
+        effort: efSearch, the number of candidates in a search, at least k. It is
+            doubled, with a warning, if recall is too low.
         build_effort: efConstruction.
-        asked: What to find.
+        asked: Required recall.
     """
     faiss, dim = _extra("faiss"), vectors.shape[1]
     first, place = distinct(vectors)
@@ -387,12 +387,12 @@ def ivf(
     probes: int = 64,
     asked: Asked = ASKED,
 ) -> Faiss:
-    """Lists about centres, of which the nearest are searched (Faiss): built quickly.
+    """Inverted lists around centroids (Faiss): quick to build.
 
     Args:
         vectors, progress, asked: As in `hnsw`.
-        lists: Number of centres; None: 4 sqrt(N).
-        probes: Lists that a search reads; is doubled as the effort in `hnsw`.
+        lists: Number of centroids; None: 4 sqrt(N).
+        probes: Number of lists to search; doubled like the effort in `hnsw`.
     """
     return _lists(vectors, progress, lists, probes, asked)
 
@@ -406,13 +406,13 @@ def pq(
     parts: int | None = None,
     asked: Asked = ASKED,
 ) -> Faiss:
-    """`ivf` with each vector as `parts` bytes (Faiss): small.
+    """`ivf` with product quantisation (Faiss): needs little memory.
 
     Source: Jégou et al., Product Quantization for Nearest Neighbor Search, TPAMI 2011.
 
     Args:
         vectors, progress, lists, probes, asked: As in `ivf`.
-        parts: Bytes a vector; None: one for every two entries.
+        parts: Bytes per vector; None: one for every two entries.
     """
     if len(vectors) < 256:
         raise ValueError(f"pq needs at least 256 vectors, got {len(vectors)}")
@@ -447,11 +447,11 @@ def annoy(
     trees: int = 50,
     seed: int = 0,
 ) -> Annoy:
-    """Trees of random halvings (Annoy): a file that processes share.
+    """Random projection trees (Annoy) in a file that processes share.
 
     Args:
         vectors: As in `hnsw`.
-        progress: As in `hnsw`; the trees come after the last share.
+        progress: As in `hnsw`; building the trees is not included.
         trees: How many.
         seed: Determines the halvings.
     """
@@ -466,14 +466,14 @@ def annoy(
 
 
 class Report(NamedTuple):
-    """What a search was measured to be.
+    """Measurements of a search.
 
     Attributes:
         kind: Name of the searcher, or "exact".
-        recall: Mean share of the exact k best that it found.
-        k: That k.
-        p50_ms, p99_ms: Milliseconds of one search.
-        seconds: That building took; None where it was not timed.
+        recall: Mean share of the exact k best that it finds.
+        k: The k of the recall.
+        p50_ms, p99_ms: Median and 99% quantile of the time of a search in ms.
+        seconds: Build time; None if it was not measured.
     """
 
     kind: str
@@ -486,13 +486,13 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """All vectors, their searcher, and the rows that the searcher does not know.
+    """All vectors, a searcher, and the rows that are new to the searcher.
 
     Attributes:
         vectors: (N, d) float32.
-        searcher: None: all are compared, always.
-        fresh: (F,) rows, rising, whose vector differs from the searcher's.
-        report: As `build` measured it, before any `upsert`.
+        searcher: The searcher; None: exhaustive search.
+        fresh: (F,) increasing rows whose vector differs from the searcher's.
+        report: Measurements by `build`, before any `upsert`.
 
     Raises:
         ValueError: Vectors are not (N, d) float32, or the searcher does not fit them.
@@ -543,21 +543,22 @@ class Index:
         seen: Sequence[int] | Rows = (),
         allowed: np.ndarray | None = None,
     ) -> tuple[Rows, np.ndarray]:
-        """The best rows for one user.
+        """Finds the best rows for one user.
 
         Args:
-            query: (d,), or (K, d) several vectors of a user, of which the largest
-                product counts; all-zero ones stand for none.
+            query: (d,), or (K, d) for several vectors, of which the largest product
+                counts; zero vectors are ignored.
             k: At least 1.
             seen: Rows to leave out.
             allowed: (N,) bool, rows to choose from; None: all.
 
         Returns:
-            n rows and scores in falling order of score, equal ones by row; n is k, or
-            the number of rows that may be chosen if that is less.
+            n rows and scores by decreasing score, ties by row; n is k, or the number of
+            allowed rows if that is less.
 
         Raises:
-            ValueError: k is less than 1, or the query not of size d or not finite.
+            ValueError: k is less than 1, or the query does not have size d or is not
+                finite.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
@@ -605,13 +606,13 @@ class Index:
         return rows if allowed is None else rows[allowed[rows]]
 
     def upsert(self, rows: Rows, vectors: np.ndarray) -> "Index":
-        """The index with new vectors at `rows`, or at further rows; this one stays.
+        """A new index with other vectors at `rows`, or with additional rows.
 
-        The searcher is not rebuilt, so each such row costs every search one product:
-        `build` again once they are many.
+        The searcher is not rebuilt, so each such row adds one product to every search.
+        Call `build` again when there are many.
 
         Args:
-            rows: (n,) distinct; those past the end must leave no gap.
+            rows: (n,) distinct rows; rows past the end must be consecutive.
             vectors: (n, d).
 
         Raises:
@@ -649,22 +650,22 @@ def build(
     progress: Progress = lambda share: None,
     recall: float = RECALL,
 ) -> Index:
-    """An index over all vectors, its recall and latency measured.
+    """Builds an index over all vectors and measures its recall and latency.
 
-    A searcher of Faiss that finds less than `recall` says so, in a warning, and doubles
-    its effort up to three times.
+    If the recall of a Faiss searcher is below `recall`, it warns and doubles the
+    effort, up to three times.
 
     Args:
         vectors: (N, d) float32.
-        how: `hnsw`, `ivf`, `pq`, `annoy` or a partial of one; None: all are compared.
-        queries: (Q, d) or (Q, K, d) vectors of users to measure with; None: 200 items,
-            evenly spaced, for which the search is harder or easier than for users.
-        k: How many best items are compared with the exact ones.
+        how: `hnsw`, `ivf`, `pq`, `annoy` or a partial of one; None: exhaustive search.
+        queries: (Q, d) or (Q, K, d) user vectors for the measurement; None: 200 evenly
+            spaced items, for which search may be harder or easier than for users.
+        k: Number of best items to compare with the exact ones.
         progress: Called with the share that is built.
-        recall: Share of them that the searcher is to find.
+        recall: Required share of them.
 
     Raises:
-        ValueError: A vector is not finite; the message names its row.
+        ValueError: A vector is not finite; names its row.
 
     >>> index = build(np.eye(4, dtype="float32"), how=None, k=2)
     >>> index.report.recall
@@ -696,16 +697,16 @@ def measured(
     seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
-    """Recall against `exact`, and the time of searches that come one by one.
+    """Measures recall against `exact`, and the time of single searches.
 
-    An item is found if its score is that of one of the exact k best, to rounding, so
-    that of equal items any will do.
+    An item counts as found if its score equals that of one of the exact k best, up to
+    rounding, so ties do not matter.
 
     Args:
         index, queries, k: As in `build`.
-        seconds: That building took, to be reported.
-        clock: Seconds; `time.thread_time` is undisturbed by a busy machine, but counts
-            no threads that a searcher starts.
+        seconds: Build time, for the report.
+        clock: Clock in seconds. `time.thread_time` is not disturbed by a busy machine,
+            but does not count threads that a searcher starts.
     """
     _, truth = exact(queries, index.vectors, k)
     shares, times = [], []

@@ -1,9 +1,9 @@
-"""Milvus as the searcher of an index: its embedded edition, or a cluster by its URL.
+"""Milvus as the searcher of an index, embedded or as a cluster.
 
-Who outgrows one machine changes one argument. The embedded edition keeps its files in
-the version and unpacks them where it is opened; a cluster keeps the collection, of
-which the version holds the name. The token of a cluster is read from MILVUS_TOKEN and
-written nowhere. Needs the extra `milvus`.
+One argument switches from one machine to a cluster. The embedded edition stores its
+files in the version and unpacks them when it is opened. A cluster stores the
+collection, and the version its name. The token of a cluster is read from MILVUS_TOKEN
+and never written. The module needs the extra `milvus`.
 """
 
 import json
@@ -24,15 +24,15 @@ FILE = "index.milvus"
 
 
 class Milvus:
-    """A collection of Milvus, searched by inner product.
+    """A Milvus collection, searched by inner product.
 
     Args:
-        uri: Of the cluster; None: `folder` is of the embedded edition.
+        uri: URL of the cluster; None: the embedded edition in `folder`.
         collection: Its name.
         dim: d.
         size: N.
-        effort: "ef" of a search.
-        folder: Holds the files of the embedded edition; is removed with this object.
+        effort: Parameter "ef" of a search.
+        folder: Folder with the files of the embedded edition, removed with this object.
     """
 
     def __init__(
@@ -111,15 +111,16 @@ def milvus(
     effort: int = 384,
     build_effort: int = 200,
 ) -> Milvus:
-    """A graph (HNSW) on the inner product, kept by Milvus.
+    """Builds an HNSW graph for inner products in Milvus.
 
-    A collection of a cluster stays when its version is removed: a cluster belongs to
-    others as well.
+    A collection in a cluster stays when its version is removed, because others may use
+    the cluster.
 
     Args:
         vectors: (N, d) float32.
-        progress: Called with the share that is inserted.
-        uri: Of a cluster, such as "http://milvus:19530"; None: the embedded edition.
+        progress: Called with the share inserted so far.
+        uri: URL of a cluster, such as "http://milvus:19530"; None: the embedded
+            edition.
         links, effort, build_effort: As in `debias.retrieval.serving.index.hnsw`.
 
     Raises:
@@ -165,7 +166,7 @@ def _fill(
 
 
 def open_milvus(path: Path, dim: int) -> Milvus:
-    """What `Milvus.save` wrote.
+    """Opens a collection that `Milvus.save` wrote.
 
     Raises:
         ValueError: The file is damaged.

@@ -1,7 +1,7 @@
 """Answers a retrieval request, given as raw ids and features, from a version.
 
-The tower of the version computes the user's vector from the request, so a user seen for
-the first time gets an answer.
+The version's tower computes the user's vector from the request, so new users get
+answers.
 """
 
 from collections import Counter
@@ -21,14 +21,14 @@ Where = Mapping[str, Raw | Sequence[Raw] | Range | Sequence[Raw | float | None]]
 
 
 class Answer(NamedTuple):
-    """What a version retrieves.
+    """The answer to a retrieval request.
 
     Attributes:
         items: Raw ids, best first.
-        scores: Inner products, of the largest of a user's several vectors; where
-            repeats are modelled, with the bonus of what the user took.
-        known: Whether the user's id is one that the version knows.
-        passed_over: Ids of the history that the catalogue lacks.
+        scores: Inner products, the largest for several user vectors; with the bonus of
+            repeats if they are modelled.
+        known: Whether the version knows the user's id.
+        passed_over: Ids of the history that are not in the catalogue.
     """
 
     items: list[str]
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An `Answer` before rows of the version's items have become raw ids.
+    """An `Answer` with rows of items instead of raw ids.
 
     Attributes:
         history: Rows of the latest items that the tower read, most recent first.
@@ -60,28 +60,27 @@ def retrieve(
     repeat: str | None = None,
     where: Where | None = None,
 ) -> Answer:
-    """The items to retrieve for one user.
+    """Retrieves items for one user.
 
     Args:
-        version: As `debias.retrieval.serving.versions.load` gives it.
-        user: Raw features, "id" among them if it has one. A feature left out is looked
-            up for a known user and missing for another. A value never seen before is
-            out of vocabulary. Without a known id, a history and a feature, the answer
-            is that of the version's `stranger`, the mean of its users.
-        history: Raw ids of the user's latest items, most recent first. Ids that the
-            catalogue lacks are passed over. None: the published history of a known
-            user.
-        k: At least 1. Where fewer items are left, all of them are the answer.
-        repeat: What becomes of items that the user took, which are those of `history`
-            and, of a known user, all that were published: "exclude", "allow", or
-            "model" where the version has weights. None: as the version was published.
-        where: Feature of items to the value, or the values of which one, must be there;
-            of a numeric feature to the least and the most, None for no bound. All must
-            hold.
+        version: From `debias.retrieval.serving.versions.load`.
+        user: Raw features, including "id" if there is one. An absent feature is looked
+            up for a known user, and missing for an unknown one. Unseen values are out
+            of vocabulary. Without a known id, history and feature, the version's
+            `stranger` vector is used, the mean of its users.
+        history: Raw ids of the user's latest items, most recent first. Ids outside the
+            catalogue are skipped. None: the published history of a known user.
+        k: Number of items, at least 1. If fewer items are left, all are returned.
+        repeat: Policy for items that the user took (in `history` and, for a known user,
+            in the published data): "exclude", "allow", or "model" if the version has
+            weights. None: the policy of the version.
+        where: Filter, a dict from item feature to a required value or a list of allowed
+            values; for a numeric feature, the smallest and the largest value, with None
+            for no limit. All conditions must hold.
 
     Raises:
-        ValueError: A feature is unknown or of the wrong kind, a number is not finite,
-            k is less than 1, the policy unknown. The message names it.
+        ValueError: A feature is unknown or of a wrong kind, a number is not finite, k
+            is less than 1, or the policy is unknown; names it.
     """
     found = find(version, user, history, k, repeat=repeat, where=where)
     ids = version.items.vocabularies[ID][found.rows].tolist()
@@ -97,7 +96,7 @@ def find(
     repeat: str | None = None,
     where: Where | None = None,
 ) -> Found:
-    """As `retrieve`, by row."""
+    """As `retrieve`, but returns rows of items."""
     user = dict(user or {})
     row = version.user_codes[ID].get(_word(ID, user.get(ID)), UNKNOWN) - FIRST
     features = {
@@ -184,10 +183,10 @@ def _repeated(
 
 
 def allowed(version: Version, where: Where) -> np.ndarray:
-    """(items,) bool: the items that a filter lets pass; see `retrieve`.
+    """(items,) bool, the items that pass a filter; see `retrieve`.
 
     Raises:
-        ValueError: A feature is unknown, or its range is none.
+        ValueError: A feature is unknown, or its range is invalid.
     """
     passing = np.ones(len(version.items), bool)
     for name, wanted in where.items():

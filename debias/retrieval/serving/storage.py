@@ -1,9 +1,9 @@
-"""Where versions and training states lie: in a folder on disk, or in an object store.
+"""Storage of versions and training states, on disk or in an object store.
 
-Both hold folders KIND/000007, such as `versions/000007`, and the file CURRENT. A new
-folder is written aside and appears whole. In a store it is uploaded file by file, its
-manifest last, and CURRENT is one write. Whatever is read of a store is copied to the
-cache first, `$DEBIAS_CACHE`, and every byte compared with its checksum.
+Both have folders KIND/000007, such as `versions/000007`, and the file CURRENT. A new
+folder appears atomically. In a store it is uploaded file by file, with the manifest
+last, and CURRENT is a single write. Files of a store are first copied to the cache,
+`$DEBIAS_CACHE`, and checked by their checksums.
 """
 
 import fcntl
@@ -28,11 +28,11 @@ ADVICE = "roll back to another version or publish again"
 
 
 class Disk:
-    """Folders below one on disk; for POSIX file systems.
+    """Storage in a folder on disk, for POSIX file systems.
 
     Attributes:
-        root: That folder.
-        damage: Errors of reading a file which mean that it is damaged.
+        root: The folder.
+        damage: Errors of reading that mean a damaged file.
     """
 
     damage = (OSError, *_UNREADABLE)
@@ -41,11 +41,11 @@ class Disk:
         self.root = root
 
     def read(self, key: str) -> bytes:
-        """The bytes of a file; FileNotFoundError if it is absent."""
+        """Reads a file; FileNotFoundError if it is absent."""
         return (self.root / key).read_bytes()
 
     def stamp(self) -> tuple[object, ...] | None:
-        """What changes whenever CURRENT is written; None where it is absent."""
+        """A value that changes with every write of CURRENT; None if it is absent."""
         try:
             found = os.stat(self.root / "CURRENT")
         except OSError:
@@ -57,21 +57,21 @@ class Disk:
         return _numbers(path.name for path in self.root.glob(f"{kind}/*"))
 
     def complete(self, kind: str) -> list[str]:
-        """Those that can be read, which on disk are all."""
+        """Names of the readable folders, which on disk are all."""
         return self.folders(kind)
 
     def folder(self, key: str) -> Path:
-        """A folder to read, on disk."""
+        """Path of a folder for reading."""
         return self.root / key
 
     @contextmanager
     def afresh(self, key: str) -> Iterator[Path]:
-        """A folder as it is now, whatever was read of it before."""
+        """Path of a folder for reading, ignoring earlier copies."""
         yield self.root / key
 
     @contextmanager
     def new(self, key: str) -> Iterator[Path]:
-        """Yields an empty folder; makes it KEY once the block ends well, for good."""
+        """Context manager that yields an empty folder and then renames it to KEY."""
         with atomic_folder(self.root / key) as aside:
             yield aside
             for file in (*aside.iterdir(), aside):
@@ -79,14 +79,14 @@ class Disk:
         _sync((self.root / key).parent)
 
     def switch(self, name: str) -> None:
-        """Makes CURRENT name another version."""
+        """Switches CURRENT to another version."""
         with atomic_write(self.root / "CURRENT") as aside:
             aside.write_text(name + "\n", encoding="utf-8")
             _sync(aside)
         _sync(self.root)
 
     def remember(self, name: str) -> None:
-        """Has the copies on disk name what CURRENT does, if there are any."""
+        """Records the current version in the copies on disk, if there are any."""
 
     def drop(self, key: str) -> None:
         path = self.root / key
@@ -95,7 +95,7 @@ class Disk:
         shutil.rmtree(hidden)
 
     def tidy(self, kind: str) -> None:
-        """Removes what a killed process left of a folder or of CURRENT."""
+        """Removes files that a killed process left."""
         for part in (*self.root.glob(".*.part"), *self.root.glob(f"{kind}/.*.part")):
             if part.is_dir():
                 shutil.rmtree(part)
@@ -104,13 +104,12 @@ class Disk:
 
 
 class Store:
-    """The same in an object store, with copies on disk of what was read of it.
+    """Storage in an object store, with copies on disk of the files read.
 
     Attributes:
-        root: Its folder in the store.
-        copies: Its folder in the cache.
-        damage: Errors which mean that a file is damaged; others say what is wrong with
-            the store.
+        root: Folder in the store.
+        copies: Folder of copies in the cache.
+        damage: Errors that mean a damaged file; other errors concern the store.
     """
 
     damage = (FileNotFoundError, *_UNREADABLE)
@@ -133,16 +132,16 @@ class Store:
         return _numbers(path.name for path in (self.root / kind).iterdir())
 
     def complete(self, kind: str) -> list[str]:
-        """Those whose upload has ended."""
+        """Names of the folders with a complete upload."""
         found = (self.root / kind).inside(recursive=True)
         return _numbers(each.parts[-2] for each in found if each.name == MANIFEST)
 
     def folder(self, key: str) -> Path:
-        """A copy on disk, whole; what it has of an earlier reading is checked by it.
+        """A complete copy on disk; files from an earlier read are checked.
 
         Raises:
-            OSError: The store cannot be reached or refuses, or the disk is full.
-            ValueError: A file is damaged in the store; the message names it.
+            OSError: The store cannot be reached or refuses access, or the disk is full.
+            ValueError: A file in the store is damaged; names it.
         """
         copy = self.copies / key
         with _held(self.copies, wait=True):
@@ -223,7 +222,7 @@ class Store:
         shutil.rmtree(self.copies / key, ignore_errors=True)
 
     def tidy(self, kind: str) -> None:
-        """Removes unfinished uploads that are older than the latest finished one."""
+        """Removes incomplete uploads that are older than the latest complete one."""
         whole = self.complete(kind)
         for name in set(self.folders(kind)) - set(whole):
             if int(name) < int(whole[-1] if whole else 0):
@@ -234,16 +233,16 @@ Storage: TypeAlias = Disk | Store
 
 
 def storage(root: str | Path) -> Storage:
-    """What a path or a URL names."""
+    """The storage of a path or a URL."""
     path = located(root)
     return Store(path, whole_path(root)) if isinstance(path, Remote) else Disk(path)
 
 
 @contextmanager
 def alone(root: str | Path, kind: str = "") -> Iterator[None]:
-    """Holds a lock, which the system frees when the process ends, however it ends.
+    """Context manager that holds a lock, which the system frees when the process ends.
 
-    Of a store, it keeps out other processes of this machine.
+    For a store, it only excludes other processes on this machine.
     """
     path = located(root)
     home = _copies(whole_path(root)) / "locks" if isinstance(path, Remote) else path

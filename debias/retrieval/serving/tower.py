@@ -1,4 +1,4 @@
-"""The user tower of a version: written as ONNX, run without what trained it."""
+"""The user tower of a version as ONNX, without training code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +10,15 @@ from debias.engine.scoring import open_onnx
 
 
 class UserTower:
-    """Users' features to vectors, by ONNX Runtime.
+    """Maps users' features to vectors with ONNX Runtime.
 
-    Call arguments: dict of (n,) and (n, m) arrays, as `FeatureTable.take` gives it,
-    with "history" (n, length) where one is read; further entries are ignored. Returns
-    (n, d), or (n, K, d) of several interests, float32.
+    Call arguments: dict of (n,) and (n, m) arrays, as from `FeatureTable.take`, with
+    "history" (n, length) if the tower reads one; other entries are ignored. Returns (n,
+    d), or (n, K, d) for several interests, float32.
 
     Attributes:
-        inputs: Names of what it reads.
-        length: How many items of a history it reads; 0 for none.
+        inputs: Names of its inputs.
+        length: Number of history items that it reads; 0 for none.
     """
 
     def __init__(self, path: Path):
@@ -39,10 +39,10 @@ class UserTower:
 
 
 def write_tower(layer: Any, path: Path) -> None:
-    """Writes the user side of a retrieval model, a Keras layer, in single precision.
+    """Writes the user side of a retrieval model (a Keras layer) in single precision.
 
     Raises:
-        ValueError: It has no ONNX form.
+        ValueError: The layer cannot be converted to ONNX.
         ModuleNotFoundError: The extra `onnx` is not installed.
     """
     import keras

@@ -1,14 +1,14 @@
-"""Keeping a published retrieval model up to date with a stream of events.
+"""Updates a published retrieval model by a stream of events.
 
-A full update starts from the parameters of the last full one, makes one pass over all
-events since then, shuffled, and publishes everything. Between two of them, incremental
-updates move only embeddings of ids. Dense weights, the trend and the linear part stay
-the same to the byte, so vectors of before and after remain comparable, and little is
-published: the rows of ids in the user tower and the vectors of touched items. A full
-update replaces the increments since the last one.
+A full update starts from the parameters of the last full update, makes one shuffled
+pass over all events since then, and publishes everything. Between full updates,
+incremental updates only change id embeddings. Dense weights, the trend and the linear
+part stay identical, so old and new vectors remain comparable. Only the id rows in the
+user tower and the vectors of touched items are published. A full update replaces the
+increments since the last one.
 
-The manifest of a version says how far the stream is applied in it, and one switch
-publishes both. A process that is killed at any moment leaves a complete version; the
+The manifest of a version records its position in the stream, and one switch publishes
+both. If a process is killed at any moment, a complete version stays in service, and the
 next run applies exactly the events that are not in it.
 """
 
@@ -68,11 +68,11 @@ def full_update(
     items: Mapping[str, Any] | None = None,
     progress: Progress = _nothing,
 ) -> Appended:
-    """One pass over the events, shuffled; every weight may move.
+    """Trains all weights in one shuffled pass over the events.
 
     Args:
-        learner: As the last full update left it; is changed.
-        events: All since then, in any order; duplicates count once.
+        learner: The learner after the last full update; it is changed.
+        events: All events since then, in any order; duplicates count once.
         users, items: Raw features of new ones, as for
             `debias.retrieval.data.events.append_events`.
         progress: Called with the number of events done since the last call.
@@ -87,15 +87,15 @@ def full_update(
 
 
 class Increment(NamedTuple):
-    """What an incremental update moved, which is all that needs publishing.
+    """The changes of an incremental update, which need publishing.
 
     Attributes:
-        appended: What appending the events came to.
-        users: Rows of users whose own embedding moved, new ones included.
-        items: Rows of items whose vector changed, new ones included.
-        vectors: (items, d) these vectors.
-        before, after: Tables of ids in the user tower.
-        dense: SHA-256 over all other weights, the same before and after.
+        appended: Result of appending the events.
+        users: Rows of users whose embedding changed, including new ones.
+        items: Rows of items whose vector changed, including new ones.
+        vectors: (items, d) vectors of these items.
+        before, after: Id tables of the user tower.
+        dense: SHA-256 of all other weights, equal before and after.
     """
 
     appended: Appended
@@ -114,15 +114,15 @@ def incremental_update(
     items: Mapping[str, Any] | None = None,
     progress: Progress = _nothing,
 ) -> Increment:
-    """One pass over the events that moves embeddings of ids and nothing else.
+    """Trains only id embeddings in one pass over the events.
 
     Args:
         learner, events, users, items, progress: As for `full_update`.
 
     Raises:
         ValueError: Ids share rows of their tables.
-        RuntimeError: A dense weight moved all the same. Load the learner again and
-            publish nothing of it.
+        RuntimeError: A dense weight changed. Load the learner again and do not publish
+            it.
     """
     tables = id_tables(learner.model)
     if any(table.compress for side in tables for table in side):
@@ -193,17 +193,16 @@ How = Callable[..., Any] | None  # of `debias.retrieval.serving.index.build`
 
 @dataclass(frozen=True)
 class Served:
-    """What is published now, as the next increment needs it.
+    """The published version, for the next increment.
 
     Attributes:
         name: Of the version.
-        tower: Its `tower.onnx`.
+        tower: Path of its `tower.onnx`.
         index: Its index.
-        about: "extra" of its manifest: "kind", "full" or "increment"; "learner", the
-            name of the folder of the training state; "applied", the marks; "full",
-            learner and marks of the full update under the increments; and the entries
-            of the caller.
-        repeat: What becomes of items that a user took before.
+        about: "extra" of its manifest: "kind" ("full" or "increment"), "learner"
+            (folder of the training state), "applied" (marks), "full" (learner and marks
+            of the last full update), and the entries of the caller.
+        repeat: Policy for items that a user took before.
     """
 
     name: str
@@ -230,15 +229,17 @@ def publish_full(
 
     Args:
         root: Folder or URL of the versions.
-        learner: After a full update.
-        applied: The marks of all events that it learned from.
-        how: Makes the searcher, as for `debias.retrieval.serving.index.build`.
-        about: Further entries of the manifest, JSON values.
+        learner: The learner after a full update.
+        applied: Marks of all its training events.
+        how: Function that makes the searcher, as for
+            `debias.retrieval.serving.index.build`.
+        about: Additional entries of the manifest, as JSON values.
         repeat: As for `debias.retrieval.serving.versions.publish`.
         ranker: As for `debias.retrieval.serving.versions.publish`.
-        keep: Versions to keep.
-        progress: Called with the share that is done.
-        vectors: Of all items, as `Learner.item_vectors` gives them; None: encoded here.
+        keep: Number of versions to keep.
+        progress: Called with the share done.
+        vectors: Vectors of all items, as from `Learner.item_vectors`; None: computed
+            here.
     """
     users = len(learner.log.users)
     some = np.unique(np.linspace(0, users - 1, 200).astype(int))
@@ -275,16 +276,16 @@ def publish_increment(
     *,
     keep: int = 3,
 ) -> Served:
-    """Publishes what moved on top of the served version.
+    """Publishes an increment on top of the served version.
 
-    The user tower is the served file with new rows of ids. The touched items are
-    upserted into the served index, which is rebuilt once it holds many of them.
+    The user tower is the served file with new id rows. The touched items are upserted
+    into the served index, which is rebuilt when many have accumulated.
 
     Args:
         root, learner, how, keep: As for `publish_full`.
-        increment: What `incremental_update` of this learner returned.
-        applied: The marks, those of the events of the increment included.
-        served: What is published now.
+        increment: Result of `incremental_update` for this learner.
+        applied: Marks including the events of the increment.
+        served: The published version.
     """
     index = served.index.upsert(increment.items, increment.vectors)
     if len(index.fresh) > REBUILD * len(index):
@@ -302,20 +303,20 @@ def publish_increment(
 def replace_tables(
     tower: Path, before: list[np.ndarray], after: list[np.ndarray], out: Path
 ) -> bool:
-    """Writes an ONNX model with other tables in it, and everything else as it is.
+    """Writes an ONNX model with replaced tables and everything else unchanged.
 
-    Finds tables by their values. Hundreds of times as fast as a new export, and the
-    dense weights stay the same to the byte.
+    It finds tables by their values. It is hundreds of times as fast as a new export,
+    and dense weights stay identical.
 
     Args:
         tower: The model.
-        before: Tables that it holds.
-        after: Tables to put in their places.
+        before: Tables in the model.
+        after: Replacements of these tables.
         out: File to write.
 
     Returns:
-        Whether it was written: not where a table has another size than before, or does
-        not occur exactly once.
+        Whether the file was written. It is not if a table changes its size, or does not
+        occur exactly once.
     """
     import onnx
     from onnx import numpy_helper
@@ -399,20 +400,20 @@ def _prune(root: str | Path) -> None:
 
 
 class Report(NamedTuple):
-    """What one published update did.
+    """The report of one published update.
 
     Attributes:
         version: Its name.
         kind: "full" or "increment".
-        events: Learned from.
-        duplicates: Left out: applied before.
-        new_users, new_items: That got a row.
-        bare: New users and items without any feature.
-        lacks: The same of each side, with what they lack, as `Appended` has it.
-        unknown: New values of categories, as `Appended` has them.
-        late: Events older than one that was known of their user.
-        moved_users, moved_items: Published again.
-        seconds: That learning and publishing took.
+        events: Number of training events.
+        duplicates: Number of events left out because they were applied before.
+        new_users, new_items: Number of new rows.
+        bare: Number of new users and items without any feature.
+        lacks: The same by side with the missing features, as in `Appended`.
+        unknown: Unknown values of categories, as in `Appended`.
+        late: Number of events older than a known event of their user.
+        moved_users, moved_items: Number of changed users and items.
+        seconds: Time of training and publishing.
     """
 
     version: str
@@ -445,34 +446,34 @@ def update(
     keep: int = 3,
     start: Callable[[int], Progress] = lambda events: _nothing,
 ) -> Iterator[Report]:
-    """Applies the events of a stream that the published version has not seen yet.
+    """Applies the new events of a stream to the published version.
 
-    Incrementally, it publishes one version for each chunk of the events. A full update
-    publishes one version, learned from the state of the last full update and all events
-    since, those of the increments included. Kill it at any moment and call it again: no
-    published version is lost, and no event is lost or applied twice.
+    Incremental updates publish one version for each chunk of events. A full update
+    publishes one version, trained from the state of the last full update on all events
+    since, including those of increments. If it is killed at any moment, call it again:
+    no published version is lost, and no event is lost or applied twice.
 
-    Items are added and never leave: to withdraw one, filter it out (`where`), or train
-    anew and publish over a smaller catalogue.
+    Items are never removed. To withdraw an item, exclude it by a filter (`where`), or
+    train again and publish a smaller catalogue.
 
     Args:
-        root: Folder or URL of the versions, with one that `publish_full` wrote.
+        root: Folder or URL of versions with one from `publish_full`.
         source, columns: The stream, as for `debias.retrieval.data.events.pending`.
-        build_model, config: Those of the learner that was published.
+        build_model, config: As for the published learner.
         full: Whether to make a full update.
-        max_events: Events of a chunk, at most.
+        max_events: Largest number of events in a chunk.
         users, items: Raw features of new ones, as for
             `debias.retrieval.data.events.append_events`.
         how, keep: As for `publish_full`.
-        start: Called with the number of events to apply; returns what to call with the
-            events done since the last call.
+        start: Called with the number of events to apply; returns a function to call
+            with the number of events since the last call.
 
     Yields:
-        A report after each version is published: only now its events are applied.
+        A report after each version is published; its events are applied only then.
 
     Raises:
         ValueError: Nothing is published here, another update is running, or the stream
-            lacks events that are applied already.
+            lacks applied events.
     """
     _trained_manifest(root)
     with versions.alone(root, LEARNERS):

@@ -1,4 +1,4 @@
-"""Published versions of a retrieval model: complete, switched at once, kept.
+"""Published versions of a retrieval model, switched atomically.
 
     ROOT/CURRENT            the name of the version to serve
     ROOT/versions/000007/   one version:
@@ -17,14 +17,14 @@
                             entries of the publisher
 
 A version is written to a hidden folder, synced to disk and renamed. Then one rename of
-CURRENT makes it the version to serve. A crash at any moment leaves the last version in
-service, and a reader takes tower, vectors and index from one folder. The next publisher
-removes what a killed one left. Files of a version are read-only: they are mapped into
-memory, and one that is written to would fail its readers.
+CURRENT switches to it. After a crash at any moment, the last version stays in service.
+A reader takes tower, vectors and index from one folder. The next publisher removes the
+files of a killed one. Files of a version are read-only, because they are memory-mapped
+and a write would break their readers.
 
-ROOT may be a URL of an object store, such as s3://bucket/folder: a version is uploaded
-whole and CURRENT is one write. It is read from a copy on disk, whose every byte is
-compared with its checksum (`debias.retrieval.serving.storage`).
+ROOT may be the URL of an object store, such as s3://bucket/folder. A version is then
+uploaded completely before the single write of CURRENT. It is read from a copy on disk,
+which is checked by checksums (`debias.retrieval.serving.storage`).
 """
 
 import hashlib
@@ -57,15 +57,15 @@ class Version:
     """One published version, in memory.
 
     Attributes:
-        name: Of its folder.
-        path: Its folder; `path / "tower.onnx"` may be published again.
-        tower: Users' features to vectors.
-        users, items: Tables; row r of `items` is row r of `index.vectors`.
-        index: Finds the items.
-        histories: (users, L) int32 id codes of items, most recent first; or None.
-        manifest: "created", "extra" and the rest of `manifest.json`.
-        taken: All that each user took, by rows of `items`; or None.
-        ranker: Orders items by features of their own names; or None.
+        name: Name of its folder.
+        path: Path of its folder; `path / "tower.onnx"` may be published again.
+        tower: Function from users' features to vectors.
+        users, items: Feature tables; row r of `items` is row r of `index.vectors`.
+        index: Index of the item vectors.
+        histories: (users, L) int32 id codes of items, most recent first, or None.
+        manifest: Contents of `manifest.json`, with "created" and "extra".
+        taken: All items that each user took, by rows of `items`, or None.
+        ranker: Ranker of items by named features, or None.
     """
 
     name: str
@@ -81,28 +81,28 @@ class Version:
 
     @cached_property
     def repeat(self) -> Repeat:
-        """What becomes of items that a user took before."""
+        """Policy for items that a user took before."""
         return Repeat.of(self.manifest.get("repeat", "exclude"))
 
     @cached_property
     def stranger(self) -> np.ndarray | None:
-        """(d,) the vector of a user of whom nothing is known; None: the tower's."""
+        """(d,) vector of a user without any known feature; None: from the tower."""
         given = self.manifest.get("stranger")
         return None if given is None else np.array(given, np.float32)
 
     @cached_property
     def user_codes(self) -> dict[str, dict[str, int]]:
-        """For each feature of users that has codes: raw value to code."""
+        """Dict from raw value to code, for each coded user feature."""
         return codes(self.users)
 
     @cached_property
     def item_codes(self) -> dict[str, dict[str, int]]:
-        """The same of items."""
+        """The same for items."""
         return codes(self.items)
 
 
 def codes(table: FeatureTable) -> dict[str, dict[str, int]]:
-    """Maps raw values to codes, for each feature that has codes.
+    """Dict from raw value to code, for each coded feature.
 
     >>> codes(FeatureTable.build({"id": ["a", "b"]}))
     {'id': {'a': 2, 'b': 3}}
@@ -128,35 +128,36 @@ def publish(
     extra: Mapping[str, Any] | None = None,
     keep: int = 3,
 ) -> str:
-    """Writes a version and makes it the one that is served.
+    """Writes a version and switches to it.
 
     Args:
-        root: Folder of the versions, made if absent; or a URL of a store.
-        tower: The user side of a retrieval model, a Keras layer, which needs the extra
-            `onnx`; or the path of a `tower.onnx` to publish once more.
-        users, items: Tables with "id", by which the tower's inputs are coded.
-        index: Over the vectors of `items`, row by row.
-        histories: (users, L) as `Interactions.histories` gives them: the latest items
-            of a known user who sends no history. None: nothing.
-        taken: All that users took, as `Interactions.seen` gives it, which is longer
-            than a history. None: what the histories hold.
-        repeat: What becomes of it: "exclude", "allow", or a `Repeat`.
-        ranker: Path of a ranker that `debias export` wrote as ONNX, switched with all
-            the rest.
-        stranger: (d,) vector of a user of whom nothing is known, neither id nor history
-            nor features, such as the mean of all users; None: what the tower gives.
-        extra: JSON values of the caller's, switched with all the rest; e.g. how far a
-            log of events has been applied.
-        keep: How many versions to keep, this one included. Versions that were rolled
-            back from are not among them.
+        root: Folder of the versions, created if absent, or the URL of a store.
+        tower: The user side of a retrieval model, a Keras layer (needs the extra
+            `onnx`), or the path of a `tower.onnx` to publish again.
+        users, items: Feature tables with "id", which encode the tower's inputs.
+        index: Index over the vectors of `items`, row by row.
+        histories: (users, L) from `Interactions.histories`, for known users whose
+            requests have no history. None: no histories.
+        taken: All items that users took, from `Interactions.seen`. None: the items of
+            the histories.
+        repeat: Policy for these items: "exclude", "allow", or a `Repeat`.
+        ranker: Path of a ranker that `debias export` wrote as ONNX, which becomes part
+            of the version.
+        stranger: (d,) vector of a user without known id, history and features, such as
+            the mean user vector; None: from the tower.
+        extra: JSON values of the caller, stored in the version, such as the position in
+            an event stream.
+        keep: Number of versions to keep, including this one. Versions newer than a
+            rollback are removed.
 
     Returns:
         The name of the version.
 
     Raises:
-        OSError: The store cannot be reached, refuses or is full, or the disk is.
-        ValueError: The parts do not fit each other, a value is no valid text, `extra`
-            is no JSON, or another process is publishing here. The version in service
+        OSError: The store cannot be reached or refuses access, or store or disk is
+            full.
+        ValueError: The parts do not fit together, a value is not valid text, `extra` is
+            not JSON, or another process is publishing here. The version in service
             stays.
     """
     place = storage(root)
@@ -308,15 +309,15 @@ def _drop_old(place: Storage, name: str, before: str, keep: int) -> None:
 
 
 def names(root: str | Path) -> list[str]:
-    """The versions that are kept, oldest first; [] where nothing was published."""
+    """Names of the kept versions, oldest first; [] if nothing was published."""
     return storage(root).complete(KIND)
 
 
 def current(root: str | Path) -> str:
-    """The name of the version to serve.
+    """Name of the version to serve.
 
     Raises:
-        OSError: The store cannot be reached or refuses.
+        OSError: The store cannot be reached or refuses access.
         ValueError: Nothing was published here, or CURRENT is damaged.
     """
     place = storage(root)
@@ -347,10 +348,10 @@ def _served(place: Storage) -> str | None:
 
 
 def manifest(root: str | Path, name: str | None = None) -> dict[str, Any]:
-    """The manifest of a version, the current one or `name`; no other file is read.
+    """The manifest of the current version, or of `name`.
 
     Raises:
-        OSError: The store cannot be reached or refuses.
+        OSError: The store cannot be reached or refuses access.
         ValueError: There is no such version, or its manifest is damaged.
     """
     name = current(root) if name is None else name
@@ -383,16 +384,16 @@ def _manifest(place: Storage, key: str = "") -> dict[str, Any]:
 
 
 def load(path: str | Path, name: str | None = None) -> Version:
-    """A version in memory, every byte checked.
+    """Loads a version and checks every byte.
 
     Args:
-        path: Folder or URL of the versions, of which the current one or `name` is
-            loaded; or the folder of one version, wherever it lies.
+        path: Folder or URL of the versions, for the current one or `name`; or the
+            folder of a single version.
 
     Raises:
-        OSError: The store cannot be reached or refuses.
-        ValueError: There is no such version; or a file is absent, damaged or does not
-            fit the others, and the message names it.
+        OSError: The store cannot be reached or refuses access.
+        ValueError: There is no such version; or a file is missing, damaged or does not
+            fit the others (names it).
     """
     place = storage(path)
     if name is None and _is_version(place):
@@ -418,13 +419,14 @@ def _is_version(place: Storage) -> bool:
 
 
 def roll_back(root: str | Path, name: str | None = None) -> str:
-    """Serves the version before the current one again, or `name`; returns its name.
+    """Switches back to the previous version, or to `name`; returns its name.
 
-    It is checked first. The newer ones stay until the next is published.
+    The version is checked first. Newer versions stay until the next one is published.
 
     Raises:
-        OSError: The store cannot be reached or refuses.
-        ValueError: There is none, or it is damaged; what was served is served on.
+        OSError: The store cannot be reached or refuses access.
+        ValueError: There is no such version, or it is damaged. The version in service
+            then stays.
     """
     with alone(root):
         if name is None:
@@ -439,13 +441,13 @@ def roll_back(root: str | Path, name: str | None = None) -> str:
 
 
 class Checked(NamedTuple):
-    """What `check` found of one version.
+    """The result of `check` for one version.
 
     Attributes:
-        version: Its name.
-        current: Whether CURRENT names it.
-        megabytes: Of its files, as its manifest has them; None without a manifest.
-        damage: What is wrong, by file; None: nothing.
+        version: Name of the version.
+        current: Whether it is the current version.
+        megabytes: Size of its files by its manifest; None without a manifest.
+        damage: Description of the damage, by file; None if it is intact.
     """
 
     version: str
@@ -455,13 +457,13 @@ class Checked(NamedTuple):
 
 
 def check(path: str | Path) -> list[Checked]:
-    """Reads every byte of every version in a folder, oldest first, and opens each.
+    """Checks every byte of every version in a folder, oldest first, and opens each.
 
     Args:
-        path: Folder or URL of the versions, or the folder of one.
+        path: Folder or URL of the versions, or the folder of a single version.
 
     Raises:
-        OSError: The store cannot be reached or refuses.
+        OSError: The store cannot be reached or refuses access.
         ValueError: The folder holds no version, or CURRENT is damaged or names a
             version that is absent.
     """
