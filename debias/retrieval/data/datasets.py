@@ -192,7 +192,7 @@ def ta_feng(users: int = 5, items: int = 5) -> Interactions:
 def film_trust() -> Interactions:
     """FilmTrust: 1,336 users with 3 or more films, 2,068 films, 33,922 ratings.
 
-    Every rating is an interaction, without a time. The order is random with a fixed seed, so a
+    Every rating is an interaction without a time. Their random order is fixed, so a
     held-out event is a random event of the user.
 
     Source: Guo, Zhang and Yorke-Smith, A Novel Bayesian Similarity Measure for

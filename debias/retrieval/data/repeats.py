@@ -2,7 +2,7 @@
 
 Training, evaluation, publishing and serving use the same policy:
 
-    exclude   items that a user took are no answers, and no negatives of the user's events
+    exclude   items that a user took are no answers, and no negatives of that user
     allow     they compete like any other item
     model     the same, and their scores get a bonus for count and recency
 

@@ -124,7 +124,7 @@ class RetrievalModel(SteppingModel):
         return self.item(features, training=training)
 
     def match(self, users: Tensor, items: Tensor, batch: Any, label: Any) -> Tensor:
-        """Products (B, C) with shared items (C, d), or (B, S) with own ones (B, S, d)."""
+        """Products (B, C) with shared items (C, d), or (B, S) with items (B, S, d)."""
         if len(items.shape) == 2:
             return ops.matmul(users, ops.transpose(items))
         return ops.sum(ops.expand_dims(users, 1) * items, axis=-1)
