@@ -82,7 +82,7 @@ class Grid(Behaviour):
         return np.where(down == 0, self.within, self.across) * near * (1 - np.eye(size))
 
     def base(self, size: int) -> np.ndarray:
-        """(L,) examination of cells in a row that is read, without attractive neighbours."""
+        """(L,) examination of cells of a read row, without attractive neighbours."""
         theta = positions_of(self.theta, np.empty((0, size)), self)
         row, column = np.divmod(np.arange(size), self.columns)
         ends = np.abs(2 * column / max(self.columns - 1, 1) - 1)
