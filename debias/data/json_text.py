@@ -258,11 +258,21 @@ class Parsed:
             source: Any = io.BytesIO(joined)
             source = as_lines(source, self._name, self._odd) if self._odd else source
             try:
-                return arrow_json.read_json(
+                table = arrow_json.read_json(
                     source,
                     arrow_json.ReadOptions(block_size=max(len(joined), 1) * 2),
                     parse_options=options,
                 )
+                if (
+                    self._schema
+                    or self._odd
+                    or pa.float64() not in leaves(table.schema)
+                ):
+                    return table
+                large = beyond(io.BytesIO(joined), self._name)
+                self._odd.update(dict.fromkeys(large, "text"))
+                if not self._odd:
+                    return table
             except pa.ArrowInvalid as error:
                 if not learnt(self._odd, error):
                     raise self._fault(plain, start) from error

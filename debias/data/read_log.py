@@ -31,7 +31,14 @@ from debias.data.ranking import RankingData
 from debias.data.roles import Columns, choose
 from debias.data.rows import LONGEST, Rows, positions, read_rows
 from debias.data.shown import REMEDIES
-from debias.data.tables import Part, Retyped, Source, open_parts, unchanged
+from debias.data.tables import (
+    Part,
+    Retyped,
+    Source,
+    open_parts,
+    unchanged,
+    with_json,
+)
 
 __all__ = ["Columns", "Reading", "read_log"]
 
@@ -176,6 +183,7 @@ def _reading(
     scales: Scales | None,
     progress: Callable[[float], None],
 ) -> Reading:
+    parts = [_with_lists(part, asked) for part in parts]
     chosen = choose(parts, asked)
     passes = 2 if "features" in chosen else 1
     rows = read_rows(parts, chosen, lambda share: progress(share / passes))
@@ -218,6 +226,12 @@ def _reading(
         unused=tuple(name for name in parts[0].schema.names if name not in read),
         notices=rows.notices + odd + (() if known is None else known.notices),
     )
+
+
+def _with_lists(part: Part, asked: Columns) -> Part:
+    """The part; where items are lists as text, [4, 7], its lists are parsed."""
+    found = with_json(part, (), [asked.item])
+    return found if found is part else with_json(part, (), part.schema.names)
 
 
 def _log(

@@ -763,7 +763,8 @@ def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) ->
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         start = 0
-        for batch, share in part.read(_tops(part.schema.names, columns), numbers):
+        tops, numbers = _tops(part.schema.names, columns), {*numbers} - {*parsers}
+        for batch, share in part.read(tops, numbers):
             for name in parsers.keys() & set(batch.schema.names):
                 number = batch.schema.names.index(name)
                 table = parsers[name](batch.column(number), start)

@@ -100,6 +100,27 @@ def test_a_row_a_session_gives_the_same_log(kind, tmp_path):
     expected(read_log(tmp_path / f"log.{kind}", LISTED))
 
 
+def test_lists_in_a_csv_are_text_that_holds_json(tmp_path):
+    columns = {}
+    for name in LISTS.column_names:
+        column = LISTS[name]
+        if pa.types.is_list(column.type):
+            column = pa.array([json.dumps(each) for each in column.to_pylist()])
+        columns[name] = column
+    pyarrow.csv.write_csv(pa.table(columns), tmp_path / "lists.csv")
+    expected(read_log(tmp_path / "lists.csv", LISTED))
+
+
+def test_hashed_ids_in_lists_of_a_csv_stay_exact(tmp_path):
+    ids = [[2**63 + 5, 2**63 + 6], [7, 2**63 + 5]]
+    rows = {"query": ["q", "q"], "item": [json.dumps(each) for each in ids]}
+    table = pa.table({**rows, "click": ["[0, 1]", "[0, 0]"]})
+    pyarrow.csv.write_csv(table, tmp_path / "lists.csv")
+    reading = read_log(tmp_path / "lists.csv")
+    assert [int(each) for each in reading.items] == [2**63 + 5, 2**63 + 6, 7]
+    assert reading.log.item.tolist() == [[0, 1], [2, 0]]
+
+
 def test_a_table_in_memory_and_dictionaries():
     expected(read_log(FLAT, COLUMNS))
     expected(read_log(LISTS, LISTED))
