@@ -1,4 +1,4 @@
-"""Results tables: every model on the same simulated clicks, with one command.
+"""Tables of results: every model on the same simulated clicks, by one command.
 
 `python -m benchmarks --help` lists the commands, `experiments` the tables and rows.
 

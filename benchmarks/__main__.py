@@ -98,7 +98,7 @@ def run(
     again: Again = False,
     html: Html = None,
 ) -> None:
-    """Measure what a table lacks and print it; once interrupted, go on from there."""
+    """Measure what a table misses and print it; resumes after an interruption."""
     _run(name, data, seeds, jobs, only, population, out, publish, quick, again, html)
 
 
@@ -106,7 +106,7 @@ def run(
 def speed(
     seeds: Seeds = None, only: Only = None, out: Out = None, publish: Publish = False
 ) -> None:
-    """Measure the table `speed` afresh; seeds are repeats."""
+    """Measure the table `speed` again; seeds are repeats."""
     _run("speed", seeds=seeds, only=only, out=out, publish=publish, again=True)
 
 
@@ -159,7 +159,7 @@ def check(
         Path, typer.Option(exists=True, file_okay=False, help="Source tree.")
     ] = ROOT,
 ) -> None:
-    """Compare the tables and numbers in Markdown with the published results."""
+    """Compare tables and numbers in Markdown with the published results."""
     if not (root / "README.md").exists():
         raise typer.BadParameter(f"expected a source tree with README.md, got {root}")
     results = root / "benchmarks" / "results"
@@ -240,7 +240,7 @@ def figures(
     ),
     publish: Publish = False,
 ) -> None:
-    """Train the models of the figures and draw them, as PNG and SVG."""
+    """Train the models of the figures and draw these as PNG and SVG."""
     from benchmarks.figures import FIGURES, save
 
     folder = FIGURES_FOLDER if publish else out

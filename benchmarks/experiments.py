@@ -1,4 +1,4 @@
-"""The tables: which rows, on which crowds, at which size. Loads no TensorFlow.
+"""The tables with their rows, populations and sizes; does not load TensorFlow.
 
 One experiment is one row on one population; entering it in a `Table` is all it takes to
 have it run, resumed, compared and rendered.

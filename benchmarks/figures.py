@@ -1,4 +1,4 @@
-"""Figures where people would rather look than read, as PNG and SVG.
+"""Figures of the results, as PNG and SVG.
 
 | figure | shows |
 |---|---|
@@ -52,7 +52,7 @@ Curves = Mapping[str, np.ndarray]  # (L,) by label
 
 
 def of_model(row: str, crowd: str, draw: Draw, seed: int, size: Size) -> Figure:
-    """What is drawn of a row of the main table, trained in world `seed`."""
+    """The data of a figure for a row of the main table, trained in world `seed`."""
     keras.backend.clear_session()
     found = world(crowd, seed, None, size)
     build = LEARNERS[row].build
@@ -62,7 +62,7 @@ def of_model(row: str, crowd: str, draw: Draw, seed: int, size: Size) -> Figure:
 
 
 def save(name: str, folder: Path, seed: int, size: Size = FULL) -> None:
-    """Draws NAME.png and NAME.svg, each whole or not at all."""
+    """Draws NAME.png and NAME.svg, each atomically."""
     with matplotlib.rc_context(STYLE):
         figure = FIGURES[name](seed, size)
         for suffix in ("png", "svg"):
@@ -94,7 +94,7 @@ def attention(model: ClickModel, found: World) -> Figure:
 
 
 def examination(model: ClickModel, found: World) -> Figure:
-    """Click probability by rank over that at the first, of types and of components.
+    """Examination by rank of true types and learned components.
 
     True: of lists whose items are all as attractive as the average one shown. Learned:
     the mean click probability of each component over the items shown at a rank.
@@ -117,7 +117,7 @@ def examination(model: ClickModel, found: World) -> Figure:
 
 
 def kinds_and_components(types: Curves, components: Curves) -> Figure:
-    """Click probabilities by rank of both, over that at the first, side by side.
+    """Draws examination by rank of types and components side by side.
 
     The first line is the widest, so that an equal one over it does not hide it.
     """
@@ -143,7 +143,7 @@ Views = Mapping[str, View]  # by population
 def of_results(
     table: Table, draw: Callable[[Views], Figure], seed: int, size: Size
 ) -> Figure:
-    """What is drawn of the published results of a table; seed and size are theirs."""
+    """The data of a figure from the published results of a table."""
     return draw(published(table))
 
 
@@ -175,7 +175,7 @@ def sessions(found: Views) -> Figure:
 
 
 def confounding(found: Views) -> Figure:
-    """NDCG@10 by how much of the log is random, best first and worst first."""
+    """NDCG@10 by share of random order, with the best or the worst item first."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     for axes, way in zip(
         figure.subplots(1, 2, sharey=True), ("best", "worst"), strict=True
@@ -197,7 +197,7 @@ def confounding(found: Views) -> Figure:
 
 
 def by_day(found: Views) -> Figure:
-    """HR@50 of each of ten days, by how retrieval is updated, a panel a population."""
+    """HR@50 on ten days by kind of update, with one panel per population."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     days = range(1, updates.DAYS + 1)

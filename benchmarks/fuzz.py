@@ -1,4 +1,4 @@
-"""Damaged and odd files given to the commands: what is refused is refused in words.
+"""Fuzzing: damaged and unusual files must give an answer or a clear error.
 
     python -m benchmarks.fuzz --mutants 200 --commands inspect
 
@@ -46,7 +46,7 @@ Generator = np.random.Generator
 
 
 def base_table(seed: int = 0, sessions: int = 60) -> pa.Table:
-    """A log with a row per shown item and a column for every part."""
+    """A log with one row per shown item and a column for every role."""
     rng = np.random.default_rng(seed)
     count = 3 * sessions
     session = np.repeat(np.arange(sessions), 3)
@@ -73,7 +73,7 @@ def base_table(seed: int = 0, sessions: int = 60) -> pa.Table:
 
 
 def events() -> pa.Table:
-    """The impressions and clicks of that log as rows of their own."""
+    """The same log as events of impressions and clicks."""
     names = ["session", "query", "item", "position", "timestamp", "user"]
     table = base_table()
     clicked = table.filter(table["click"].cast(pa.bool_())).select(names)
@@ -83,7 +83,7 @@ def events() -> pa.Table:
 
 
 def own_log(seed: int = 0) -> tuple[ClickLog, RankingData]:
-    """The like as this library writes it: item numbers, and their ranking data."""
+    """The same log in this library's format, with its ranking data."""
     rng = np.random.default_rng(seed)
     query = rng.integers(0, 6, 60)
     item = np.stack([8 * q + rng.permutation(8)[:3] for q in query])
@@ -150,7 +150,7 @@ _NAMES = ("", " ", "\x1b[2J", "é" * 300, "session", "item", "f_0", "a,b", 'a"b'
 
 
 def mutated_table(table: pa.Table, rng: Generator) -> tuple[pa.Table, str]:
-    """The table with one to three faults, and what they are."""
+    """The table with one to three faults, and their names."""
     said = []
     for _ in range(rng.integers(1, 4)):
         fault = _TABLE_FAULTS[rng.integers(len(_TABLE_FAULTS))]
@@ -231,7 +231,7 @@ _TABLE_FAULTS = (_twice, _renamed, _dropped, _empty, _retyped, _retyped) + (
 
 
 def mutated_bytes(raw: bytes, rng: Generator) -> tuple[bytes, str]:
-    """The bytes with a fault, and what it is."""
+    """The bytes with a fault, and its name."""
     size = len(raw)
     place = int(rng.integers(max(size, 1)))
     kind = rng.integers(6)
@@ -286,7 +286,7 @@ _ENCODINGS = {
 
 
 def mutated_text(raw: bytes, rng: Generator) -> tuple[bytes, str]:
-    """The text with a fault that texts have, and what it is."""
+    """The text with a fault of text files, and its name."""
     text = raw.decode(errors="replace")
     names = [*_TEXT_FAULTS, *_ENCODINGS]
     name = names[rng.integers(len(names))]
@@ -299,7 +299,7 @@ def mutated_text(raw: bytes, rng: Generator) -> tuple[bytes, str]:
 
 
 class Mutant(NamedTuple):
-    """A file with a fault, and the arguments of a command that is to read it.
+    """A file with a fault, and the arguments of a command that reads it.
 
     Attributes:
         seed: What it was made from.
@@ -315,7 +315,7 @@ class Mutant(NamedTuple):
 
 
 def make(command: str, seed: int, folder: Path, trained: Path | None) -> Mutant:
-    """The mutant of a command and a seed, written into a folder."""
+    """Writes the mutant for a command and a seed into a folder."""
     rng = np.random.default_rng([seed, COMMANDS.index(command)])
     own = rng.random() < {"rank": 0.15, "import": 0}.get(command, 0.35)
     maker = _own_mutant if own else _table_mutant
@@ -461,7 +461,7 @@ _WRITERS = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}
 
 
 class Verdict(NamedTuple):
-    """What a command made of a mutant.
+    """The outcome of a command on a mutant.
 
     Attributes:
         seed: Of the mutant.
@@ -479,7 +479,7 @@ class Verdict(NamedTuple):
 
 
 def judged(mutant: Mutant) -> Verdict:
-    """Runs the command in this process and judges what it does."""
+    """Runs the command in this process and classifies its outcome."""
     from typer.testing import CliRunner
 
     from debias.__main__ import app
@@ -516,7 +516,7 @@ def work(command: str, seeds: Sequence[int], trained: Path | None) -> None:
 def verdicts(
     command: str, seeds: Sequence[int], trained: Path | None
 ) -> Iterator[Verdict]:
-    """Verdicts of all seeds, from workers that may die or hang."""
+    """Verdicts for all seeds, from workers that may die or hang."""
     left = list(seeds)
     while left:
         chunk = left[:100]  # a fresh worker now and then: its memory grows
@@ -556,7 +556,7 @@ def _heard(worker: "subprocess.Popen[bytes]", seeds: list[int]) -> Iterator[Verd
 
 
 def main_worker() -> None:
-    """The entry of a worker, by its arguments."""
+    """Entry point of a worker."""
     command, trained, *seeds = sys.argv[1:]
     work(command, list(map(int, seeds)), Path(trained) if trained else None)
 
@@ -585,7 +585,7 @@ def run(
     ] = "inspect",
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
 ) -> None:
-    """Gives damaged and odd files to the commands and counts what they do."""
+    """Runs the commands on damaged and unusual files and counts the outcomes."""
     found: list[str] = []
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         trained = None

@@ -1,1 +1,1 @@
-"""What runs, stores and prints tables."""
+"""Runs, stores and prints tables."""

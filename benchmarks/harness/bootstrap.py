@@ -1,4 +1,4 @@
-"""Intervals of means over seeds and queries, where every seed tests all queries."""
+"""Intervals of means over seeds and queries, if every seed tests all queries."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,7 +14,7 @@ DRAWS = 9_999
 def by_query(
     values: Mapping[str, Mapping[int, float]], metric: str
 ) -> dict[str, Mapping[int, float]]:
-    """The values of a metric by query and seed; empty where only its mean is known.
+    """The values of a metric by query and seed; empty if only its mean is known.
 
     >>> by_query({"ndcg": {0: 0.5}, "ndcg#7": {0: 0.4}, "ndcg#9": {0: 0.6}}, "ndcg")
     {'7': {0: 0.4}, '9': {0: 0.6}}
@@ -67,6 +67,6 @@ def estimate(values: np.ndarray, level: float) -> Estimate:
 
 
 def matrix(values: Mapping[str, Mapping[int, float]], seeds: list[int]) -> np.ndarray:
-    """(seeds, queries) of values by query and seed, queries by name, nan for none."""
+    """(seeds, queries) values, with queries sorted by name; nan if missing."""
     names = sorted(values)
     return np.array([[values[n].get(seed, np.nan) for n in names] for seed in seeds])

@@ -1,4 +1,4 @@
-"""What figures of several tables are drawn with."""
+"""Drawing functions for the figures of several tables."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ def band(
     means: "Sequence[Estimate | Difference | None]",
     row: str,
 ) -> None:
-    """A line through the means that there are, and its intervals."""
+    """Draws a line through the known means, with their intervals."""
     points = [(at, mean) for at, mean in zip(x, means, strict=True) if mean]
     at = [point[0] for point in points]
     (line,) = axes.plot(
@@ -30,7 +30,7 @@ def dots(
     name: str,
     width: int,
 ) -> str:
-    """A mean and its interval by row, as inline SVG; those of bounds are hollow.
+    """Draws means and intervals by row as inline SVG; bounds are hollow.
 
     Args:
         means: By row, from top to bottom.

@@ -1,4 +1,4 @@
-"""What a result hangs on beside its settings: libraries, processor, cores, threads.
+"""The environment of a result: libraries, processor, cores, threads.
 
 Nothing here imports a learning library.
 """
@@ -30,14 +30,14 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Environment of a process that measures, with so many threads."""
+    """Environment variables of a measuring process with this number of threads."""
     return {
         **dict.fromkeys(LIMITS, str(threads)),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
@@ -48,7 +48,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def leave_with_parent() -> None:
-    """Ends this process, whatever it does, as soon as the process that started it."""
+    """Ends this process as soon as its parent process ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -61,7 +61,7 @@ def leave_with_parent() -> None:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result, by name.
+    """Versions of Python and of the packages that affect results, by name.
 
     Read from the installed metadata: nothing is imported.
     """
@@ -74,7 +74,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def processor() -> dict[str, str]:
-    """Model of the CPU, and a hash of its flags, by which kernels are chosen.
+    """Model of the CPU, and a hash of its flags, which determine the kernels.
 
     Where `/proc/cpuinfo` does not exist the architecture stands for both.
     """
@@ -88,5 +88,5 @@ def processor() -> dict[str, str]:
 
 
 def describe(threads: int) -> dict[str, str | int]:
-    """What a record says of where it was measured, by so many threads."""
+    """Description of the environment for a record."""
     return {**processor(), "cores": cores(), "threads": threads}

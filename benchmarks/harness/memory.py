@@ -1,10 +1,10 @@
-"""What one measurement leaves to the next: nothing."""
+"""Frees memory between measurements."""
 
 import gc
 
 
 def forget() -> None:
-    """Frees the models of the row before, which refer to themselves."""
+    """Frees the models of the previous row, which are reference cycles."""
     import keras
 
     keras.backend.clear_session()

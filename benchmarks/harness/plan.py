@@ -1,4 +1,4 @@
-"""What a results table is made of: experiments, seeds, and what is shown of them.
+"""Definition of a results table: experiments, seeds, columns.
 
 A table is one `Table` entered in `benchmarks.experiments.TABLES`; the commands, the
 scheduler, the rendering and the check all read it from there.
@@ -27,13 +27,13 @@ class Experiment(Protocol):
     def population(self) -> str: ...
 
     def settings(self) -> Mapping[str, Any]:
-        """All that decides the result beside seed and data, as JSON values.
+        """All settings that determine the result besides seed and data, as JSON values.
 
         It is part of the identity of a result: change it and the row is run again.
         """
 
     def measure(self, seed: int, data: str | None) -> Mapping[str, float]:
-        """Trains and evaluates once; metrics that the row does not have are left out.
+        """Trains and evaluates once; metrics that do not apply are left out.
 
         Experiments of one population and seed are measured one after another in one
         process, so that a cache of size one holds their simulated log.
@@ -42,7 +42,7 @@ class Experiment(Protocol):
 
 @dataclass(frozen=True)
 class Derived:
-    """A row and population of a table that is made of the records of others."""
+    """A row of a table that is computed from the records of other tables."""
 
     row: str
     population: str
@@ -144,17 +144,17 @@ class Table:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The names of the rows, in order, those of the short version included."""
+        """Names of the rows in order, including those of the short version."""
         return tuple(dict.fromkeys(e.row for e in (*self.experiments, *self.quick)))
 
     @property
     def populations(self) -> tuple[str, ...]:
-        """The names of the populations, in order."""
+        """Names of the populations in order."""
         every = (*self.experiments, *self.quick)
         return tuple(dict.fromkeys(e.population for e in every))
 
     def records(self, found: Mapping[str, Sequence[Record]]) -> list[Record]:
-        """Its records, given those of every table by name."""
+        """The records of the table, from those of all tables by name."""
         if self.derive is None:
             return [*found.get(self.name, ())]
         return self.derive({name: found.get(name, ()) for name in self.sources})
@@ -171,7 +171,7 @@ class Table:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is not known, with the names near to it.
+    """Message for an unknown name, with similar names.
 
     >>> unknown("table", "mian", ["main", "speed"])
     "no table 'mian'; did you mean main? There are: main, speed"

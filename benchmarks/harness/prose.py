@@ -1,4 +1,4 @@
-"""Tables and numbers that stand in Markdown, held to the results.
+"""Checks tables and numbers in Markdown against the results.
 
 `<!-- table: NAME population=P columns=C,D rows=R,S baseline=B -->` opens a table, whose
 options may all be left out, and `<!-- number: TABLE POPULATION ROW METRIC STATISTIC

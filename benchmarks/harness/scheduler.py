@@ -1,4 +1,4 @@
-"""Measures the experiments that have no result yet, in worker processes.
+"""Measures experiments without a result in worker processes.
 
 The parent hands out jobs, writes each result to disk as it arrives and never measures;
 a worker measures one job at a time and never writes. So a worker may be killed, or the
@@ -47,7 +47,7 @@ class Job:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """What goes on record as JSON values: the settings, and which data."""
+        """The settings and the data as JSON values, for the record."""
         data = {"data": self.fingerprint} if self.fingerprint else {}
         return json.loads(json.dumps({**self.experiment.settings(), **data}))
 
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def log(self) -> tuple[str, str, int]:
-        """What names the simulated log that the job reads."""
+        """Key of the simulated log that the job reads."""
         return self.dataset, self.experiment.population, self.seed
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that gave no result, and the traceback or last words of its worker."""
+    """A failed job, with the traceback or the last output of its worker."""
 
     job: Job
     reason: str
@@ -79,7 +79,7 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What a run has done so far, what it is doing, and for how long it still will."""
+    """Progress of a run: done, current and remaining work."""
 
     done: list[store.Record] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -97,7 +97,7 @@ Report = Callable[[Outcome, store.Record | Failure | None], None]
 
 
 def fingerprint(path: Path) -> str:
-    """Twelve hex digits of a file or folder: names, sizes and first 64 KiB of files.
+    """Hash of a file or folder in twelve hex digits: names, sizes, first 64 KiB.
 
     Raises:
         ValueError: There is no file at `path`.
@@ -124,7 +124,7 @@ def plan(
     data: Path | None = None,
     finished: Collection[str] = (),
 ) -> list[Job]:
-    """The jobs that have no result yet, those of one simulated log side by side.
+    """The jobs without a result, grouped by simulated log.
 
     Args:
         table: Name of the table.
@@ -156,7 +156,7 @@ SIZES = {  # settings that are not of training
 
 
 class Clock:
-    """Expected seconds of a job, from what measurements of its kind took.
+    """Expected seconds of a job, from earlier measurements of its kind.
 
     The most alike are those of its settings on its population, then of its settings;
     then, of any table, those that differ in size alone, in proportion to the sessions:
@@ -190,14 +190,14 @@ class Clock:
             yield ("of size",), float(config["sessions"])
 
     def saw(self, record: store.Record) -> None:
-        """Learns from one measurement."""
+        """Updates the expectation by one measurement."""
         of = record
         for kind, size in self._kinds(of.table, of.row, of.population, of.config):
             seconds, sizes = self._seen.get(kind, (0.0, 0.0))
             self._seen[kind] = seconds + record.seconds, sizes + size
 
     def expect(self, job: Job) -> float:
-        """Mean seconds of the most alike measurements, nan where there are none."""
+        """Mean seconds of the most similar measurements; nan without any."""
         of = job.experiment
         for kind, size in self._kinds(job.table, of.row, of.population, job.config):
             if seen := self._seen.get(kind):
@@ -293,14 +293,14 @@ class _Worker:
         (self.process,) = {*multiprocessing.active_children()} - others
 
     def stop(self) -> None:
-        """Ends the process, if there is one; the next job gets another."""
+        """Ends the process, if there is one; the next job gets a new one."""
         if self.pool is not None:
             self.process.kill()
             self.pool.shutdown()
         self.pool = self.job = None
 
     def last_words(self) -> str:
-        """How the process died, and what it wrote before."""
+        """How the process died, and its last output."""
         code = self.process.exitcode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         hint = ", perhaps for want of memory" if code == -signal.SIGKILL else ""

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: progress, durations, failures."""
+"""Screen output of a run: progress, durations, failures."""
 
 import math
 import shutil
@@ -14,7 +14,7 @@ from benchmarks.harness import scheduler, store
 
 
 def wrapped(text: str, indent: str) -> None:
-    """Prints a paragraph whose names are not broken at their hyphens."""
+    """Prints a paragraph without breaking names at hyphens."""
     typer.echo(
         textwrap.fill(
             text,
@@ -37,7 +37,7 @@ def plural(number: int, what: str) -> str:
 
 
 def report_failures(console: Console, outcome: scheduler.Outcome) -> None:
-    """Says which jobs failed and why, each reason once."""
+    """Prints which jobs failed and why, with each reason once."""
     reasons: dict[str, list[str]] = {}
     for failure in sorted(outcome.failures, key=lambda failure: failure.job.seed):
         reasons.setdefault(failure.reason, []).append(str(failure.job))

@@ -1,4 +1,4 @@
-"""Results on disk: one JSON object a line, appended and never rewritten.
+"""Results on disk: one JSON object per line, appended and never rewritten.
 
 Any number of processes may append to one file, and any of them may be killed at any
 moment. What a kill can leave is a line without an end. A reader drops it with a
@@ -49,7 +49,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """What makes two records measurements of the same thing."""
+        """Identity of a measurement, equal for repeated ones."""
         return key(
             self.table, self.row, self.dataset, self.population, self.seed, self.config
         )
@@ -76,7 +76,7 @@ def key(
 
 
 def append(path: Path, record: Record) -> None:
-    """Appends one line in one write, on a fresh line even after a half-written one.
+    """Appends one line in one write, on a new line even after an incomplete one.
 
     Raises:
         ValueError: A metric is not finite, or the record does not fit into JSON.
@@ -102,7 +102,7 @@ def append(path: Path, record: Record) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """All records of a file in the order written; an absent file has none.
+    """All records of a file in order; none if the file is absent.
 
     Warns:
         UserWarning: A half-written line was dropped; names file and line.
@@ -137,7 +137,7 @@ def read_all(folder: Path, tables: Iterable[str]) -> dict[str, list[Record]]:
 
 
 def newest(records: Iterable[Record]) -> dict[str, Record]:
-    """The last record of each key, in the order in which the keys first appear."""
+    """The last record of each key, in order of first appearance."""
     return {record.key: record for record in records}
 
 

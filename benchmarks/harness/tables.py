@@ -1,4 +1,4 @@
-"""From results to tables: means, paired differences, and how a table is shown.
+"""Computes and formats tables: means, paired differences, layout.
 
 One population of one table is a `View`. The terminal, Markdown and the numbers in prose
 all read it, so they cannot disagree.
@@ -53,7 +53,7 @@ class View:
         return f"{self.table.name}: {self.population}, {self.dataset}, {count}"
 
     def mean(self, row: str, metric: str) -> "Estimate | None":
-        """Mean over seeds and its 95% interval; None where there are no values.
+        """Mean over seeds with its 95% interval; None without values.
 
         Of a metric that is known by query the interval is of `bootstrap.crossed`, else
         a t interval over seeds.
@@ -69,7 +69,7 @@ class View:
     def paired(
         self, row: str, metric: str, percent: bool = False
     ) -> "Difference | None":
-        """Row less baseline over the seeds of both; None without such, and of itself.
+        """Difference of a row and the baseline over common seeds, or None.
 
         In percent it is divided by the size of the baseline's mean over these seeds,
         and nan where that is 0.
@@ -100,7 +100,7 @@ class View:
         return found._replace(**ends)
 
     def sign(self, row: str, metric: str) -> int:
-        """1 or -1: better or worse than the baseline beyond the interval; else 0."""
+        """1 or -1 if significantly better or worse than the baseline, else 0."""
         found = self.paired(row, metric)
         if found is None or not (found.low > 0 or found.high < 0):
             return 0
@@ -108,14 +108,14 @@ class View:
         return 1 if better else -1
 
     def disagrees(self, row: str) -> bool:
-        """Whether one scoreboard is won and the other lost against the baseline."""
+        """Whether a row wins one kind of metrics and loses the other."""
         table = self.table
         if not table.paired or not table.clicks:
             return False
         return self.sign(row, table.paired[0]) * self.sign(row, table.clicks) < 0
 
     def best(self, metric: str) -> str | None:
-        """The row of the best mean, bounds apart; None where there is no such row."""
+        """The row with the best mean, without bounds; None without rows."""
         sign = -1 if metric in self.table.lower else 1
         means = {
             row: sign * found.mean
@@ -128,7 +128,7 @@ class View:
 def current(
     table: Table, records: Iterable[store.Record], quick: bool = False
 ) -> list[store.Record]:
-    """The newest records whose settings are those of an experiment of the table.
+    """The latest records with the settings of an experiment of the table.
 
     Where files of one name but other content were measured, only those of the last
     content count.
@@ -141,7 +141,7 @@ def current(
 
 
 def outdated(table: Table, records: Iterable[store.Record]) -> list[store.Record]:
-    """The results of settings that no experiment of the table has any more.
+    """The results with settings that no experiment of the table has now.
 
     Of each row, population and seed the last one.
     """
@@ -163,7 +163,7 @@ def views(
     quick: bool = False,
     baseline: str = "",
 ) -> list[View]:
-    """One view for each dataset and population that have results, in their order.
+    """One view for each dataset and population with results, in order.
 
     Args:
         table: The table.
@@ -231,7 +231,7 @@ PAIRED = ("difference", "p")
 
 
 def columns_of(table: Table) -> tuple[str, ...]:
-    """All columns of a table: metrics, with the paired ones before the click metric."""
+    """All columns of a table: metrics, with paired differences before click metrics."""
     metrics = [*table.metrics]
     if table.baseline:
         at = metrics.index(table.clicks) if table.clicks in metrics else len(metrics)
@@ -240,7 +240,7 @@ def columns_of(table: Table) -> tuple[str, ...]:
 
 
 def by_importance(table: Table) -> list[str]:
-    """The columns in the order in which a narrow terminal gives them room."""
+    """The columns by priority for a narrow terminal."""
     first = [*table.paired[:1], *(f"difference:{m}" for m in table.paired[:1])]
     columns = columns_of(table)
     pairs = sorted((c for c in columns if ":" in c), key=lambda c: c.startswith("p:"))
@@ -250,7 +250,7 @@ def by_importance(table: Table) -> list[str]:
 
 @dataclass(frozen=True)
 class Line:
-    """A row as text: one cell a column, and which cells are the best of theirs."""
+    """A row as text: one cell per column, and which cells are the best."""
 
     row: str
     cells: tuple[str, ...]
@@ -302,7 +302,7 @@ def _cells(view: View, column: str, rows: Sequence[str]) -> dict[str, str]:
 
 
 def decimals(values: Sequence[float]) -> int:
-    """Decimals that show a column of such size."""
+    """Number of decimals for a column of this magnitude."""
     size = max(map(abs, values), default=0.0)
     return next(
         (d for d, top in ((4, 1), (3, 10), (2, 100), (1, 1000)) if size < top), 0
@@ -340,7 +340,7 @@ def heading(view: View, column: str) -> str:
 
 
 def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str]:
-    """What a reader must know beside the cells, one sentence each."""
+    """Notes of a table, one sentence each."""
     seeds = {line.row: len(view.values[line.row]["seconds"]) for line in shown}
     most = max(seeds.values(), default=0)
     text = f"Mean ± half of the 95% t interval over {most} seeds"
@@ -470,7 +470,7 @@ def _figure(view: View, about: str) -> "Figure | None":
 
 
 def terminal(view: View, width: int) -> "rich.table.Table":
-    """A view for a terminal of `width` characters, less the columns that do not fit.
+    """A view for a terminal of `width` characters, without columns that do not fit.
 
     Two characters stand between columns where there is room for them, else one.
     """
@@ -526,7 +526,7 @@ STATISTICS = (
 def number(
     view: View, row: str, metric: str, statistic: str, digits: int | None = None
 ) -> str:
-    """One figure for prose.
+    """One number for text.
 
     Args:
         view: The results.

@@ -1,4 +1,4 @@
-"""Published results measured once more, and held to what was published.
+"""Measures published results again and compares.
 
 The same versions, CPU flags and threads must give the digits that a table prints.
 Elsewhere, and against records that do not say where they were measured, a metric may
@@ -21,7 +21,7 @@ LOOSE = 0.003
 
 @dataclass(frozen=True)
 class Published:
-    """A published record, the job that measures it again, and its printed decimals."""
+    """A published record, its job, and its printed decimals."""
 
     record: store.Record
     job: Job
@@ -30,7 +30,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Deviation:
-    """A metric that came out otherwise; `found` is None where it did not come out."""
+    """A metric that differs; `found` is None if it is missing."""
 
     record: store.Record
     metric: str
@@ -42,7 +42,7 @@ class Deviation:
 def published(
     table: Table, records: Iterable[store.Record], rows: Iterable[str] = ()
 ) -> list[Published]:
-    """What can be measured again of a table: all but rates and data of one's own.
+    """The records of a table that can be repeated: no rates, no private data.
 
     Args:
         table: The table.
@@ -84,7 +84,7 @@ def _digits(
 def sample(
     tables: Iterable[Table], results: Path, count: int, seed: int, rows: Iterable[str]
 ) -> list[Published]:
-    """At most `count` published records, drawn at random.
+    """At most `count` random published records.
 
     Raises:
         ValueError: No record can be measured again.
@@ -102,7 +102,7 @@ def sample(
 
 
 def same_place(record: store.Record, threads: int) -> bool:
-    """Whether a record comes from such libraries, CPU flags and threads as are here."""
+    """Whether a record has the libraries, CPU flags and threads of this machine."""
     here = machine.describe(threads)
     versions = machine.versions() | {"debias-ranking": ""}
     return (
@@ -115,7 +115,7 @@ def same_place(record: store.Record, threads: int) -> bool:
 def deviations(
     of: Published, metrics: Mapping[str, float], threads: int = 1
 ) -> list[Deviation]:
-    """The metrics that differ by more than they may, or are absent.
+    """The metrics that are missing or differ by more than the tolerance.
 
     That is half a unit of the last digit printed where the place is the same, elsewhere
     `LOOSE`, times the value where that is above 1.

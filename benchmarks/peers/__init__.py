@@ -1,4 +1,4 @@
-"""Peers that need an environment of their own: modules for another Python to run.
+"""Peer libraries that run in a separate Python environment.
 
 Each offers `prepare(setup, arrays)`, which returns a function that does one round of
 work and a function that makes of its result what is compared. They import nothing of

@@ -1,4 +1,4 @@
-"""CLAX's click simulator: clicks of lists whose attraction and examination are given.
+"""CLAX's click simulator on lists with given attraction and examination.
 
 They are handed over as probabilities, so that CLAX is spared its embeddings and the
 sigmoid. `setup` is {"population", "sessions", "theta", "seed"}; what is compared is the

@@ -1,4 +1,4 @@
-"""CLAX's own training step over an epoch: its two-tower model, or a mixture of them.
+"""An epoch of CLAX's training step, for its two-tower model or a mixture.
 
 `setup` is {"components", "hidden", "layers", "batch", "seed"}, `arrays` features
 (items, F), item (S, L) and click (S, L). The features of a batch are gathered from the

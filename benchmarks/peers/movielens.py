@@ -1,4 +1,4 @@
-"""An epoch of a two-tower on ids by another library, in-batch softmax.
+"""An epoch of a two-tower model on ids in another library, with in-batch softmax.
 
 `setup` is {"library", "users", "items", "dim", "batch"}, `arrays` user (E,) and item
 (E,). keras-rs and TFRS correct by logQ and mask accidental hits as their guides do;

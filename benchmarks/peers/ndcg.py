@@ -1,4 +1,4 @@
-"""Mean NDCG@k by rax or by ranx: `setup` is {"library", "k"}, `arrays` labels, scores.
+"""Mean NDCG@k by rax or ranx; `setup` has "library" and "k".
 
 Everything that can be made before the lists are scored is made before: arrays on the
 device for rax, its own tables of results for ranx.

@@ -1,4 +1,4 @@
-"""Runs a peer, a round whenever a line comes in: `python rounds.py clax_train`.
+"""Runs one round of a peer per input line: `python rounds.py clax_train`.
 
 The first line is {"setup", "arrays"}, the latter the path of an .npz file. It is
 answered with {"value"}, what the first round found, or {"missing"}, the module that

@@ -1,4 +1,4 @@
-"""A step of a two-tower on ids in torch: SparseAdam, in-batch softmax.
+"""A step of a two-tower model on ids in torch, with SparseAdam and in-batch softmax.
 
 `setup` is {"users", "items", "dim", "batch", "seed"}; what is compared is the loss of
 the first step.

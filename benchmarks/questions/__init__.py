@@ -1,1 +1,1 @@
-"""Questions that the field leaves open, each answered by a table on small worlds."""
+"""Tables on open questions of the field, on small worlds."""

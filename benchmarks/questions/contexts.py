@@ -1,4 +1,4 @@
-"""Which combination of relevance and bias is right where bias differs by device?
+"""Compares combinations of relevance and bias if bias differs by device.
 
 Protocol, fixed before any result was looked at:
 
@@ -43,7 +43,7 @@ ROWS = (
 
 
 def users(name: str) -> "tuple[Behaviour, Behaviour]":
-    """Who clicks on a phone, and who on a desktop."""
+    """Behaviours on a phone and on a desktop."""
     from simulators.behaviours import (
         EYE_TRACKING,
         LogitAdditive,
@@ -64,7 +64,7 @@ def users(name: str) -> "tuple[Behaviour, Behaviour]":
 
 
 def crowd(name: str) -> "Population":
-    """The crowd of that name, on both devices."""
+    """The population of this name, on both devices."""
     from simulators.populations import Population, Situation, by_device
 
     phone, desktop = users(name)

@@ -1,4 +1,4 @@
-"""Figures of the tables of open questions, of their published results."""
+"""Figures of the published results on open questions."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ Views = Mapping[str, View]  # by population
 
 
 def by_round(found: Views) -> Figure:
-    """NDCG@5 after each round, a panel a way of logging."""
+    """NDCG@5 after each round, with one panel per way of logging."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
     rounds = range(horizons.ROUNDS + 1)
@@ -30,7 +30,7 @@ def by_round(found: Views) -> Figure:
 
 
 def scoreboards(found: Views) -> Figure:
-    """Kendall's correlation with the truth, by scoreboard, a colour a crowd."""
+    """Kendall's correlation with the truth by metric, a colour per population."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     rows = (*offline.SCOREBOARDS, *offline.ONLINE)
     titles = {"tau_clicks": "with clicks to expect", "tau_ndcg": "with NDCG@10"}
@@ -77,7 +77,7 @@ def repairs(found: Views) -> Figure:
 
 
 def gains(found: Views) -> Figure:
-    """What debiasing adds to raw clicks, by strength of the production ranker.
+    """Gain of debiasing over raw clicks, by strength of the production ranker.
 
     A panel a crowd; dashed where sessions are few.
     """

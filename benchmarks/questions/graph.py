@@ -1,4 +1,4 @@
-"""Identifiability and its repair: what exchanging or merging ranks brings.
+"""Identifiability: the effect of exchanging or merging ranks.
 
 Protocol. A first version, on seeds 100 to 109, fitted all rows from .5; it is the row
 `half` now, for where a log does not identify its ranks, the start decides. All else was
@@ -63,7 +63,7 @@ Pairs = Sequence[tuple[float, tuple[int, int]]]  # share of sessions, ranks from
 
 @dataclass(frozen=True)
 class Shuffled:
-    """Policy: the best items in order, shuffled within blocks of ranks."""
+    """Policy that shows the best items in order, shuffled within blocks of ranks."""
 
     scores: np.ndarray
     blocks: tuple[int, ...]
@@ -89,7 +89,7 @@ class _ShuffledShelf(NamedTuple):
         return Shown(item, self.propensity(query, item).astype(np.float32))
 
     def propensity(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """1 / items of the block that are left, at each rank; every item is of its."""
+        """Propensity at each rank: 1 / number of remaining items in the block."""
         size = np.bincount(self.block)[self.block]
         first = np.searchsorted(self.block, self.block)
         left = size - (np.arange(len(self.block)) - first)
@@ -98,7 +98,7 @@ class _ShuffledShelf(NamedTuple):
 
 @dataclass(frozen=True)
 class Exchanging:
-    """Policy: another one, of whose lists some have two ranks exchanged afterwards."""
+    """Policy that exchanges two ranks in some lists of another policy."""
 
     policy: Any
     pairs: Pairs
@@ -112,7 +112,7 @@ class _ExchangingShelf(NamedTuple):
     pairs: Pairs
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Any:
-        """The propensities are those of the list before the exchange: nobody reads."""
+        """Propensities of the list before the exchange, which are not used."""
         shown = self.shelf.show(query, rng)
         item, draw, start = shown.item.copy(), rng.random(len(query)), 0.0
         for share, (one, other) in self.pairs:
@@ -130,7 +130,7 @@ class _ExchangingShelf(NamedTuple):
 
 @dataclass(frozen=True)
 class Repair:
-    """One thing done about a graph of so many components."""
+    """One repair of a graph with a number of components."""
 
     row: str
     population: str
@@ -163,14 +163,14 @@ class Repair:
         return {**found, "start_spread": float(spread), "clicks_lost": lost}
 
     def starts(self, seed: int) -> np.ndarray:
-        """(starts, L) examination that a fit begins with."""
+        """(starts, L) initial examination of fits."""
         if self.row in ("half", *BOUNDS):
             return np.full((1, ITEMS), 0.5)
         rng = np.random.default_rng([seed, 64])
         return rng.uniform(0.1, 0.9, (STARTS, ITEMS))
 
     def exchanges(self, log: Any) -> tuple[Pairs, float]:
-        """What to exchange, and the share of clicks that it costs."""
+        """The exchanges, and the share of clicks that they cost."""
         from debias.diagnosis.identifiability import connectivity
         from debias.propensity import plan
 
@@ -193,7 +193,7 @@ class Repair:
     def estimated(
         self, log: Any, items: int, start: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(L,) examination and (items,) attraction, to a scale."""
+        """(L,) examination and (items,) attraction, up to scale."""
         from debias.diagnosis.identifiability import connectivity
         from debias.propensity import merge_places
         from debias.propensity.cells import cells
@@ -213,7 +213,7 @@ class Repair:
 
 
 def cost(log: Any, pair: tuple[int, int]) -> float:
-    """Share of the clicks of a session that exchanging two ranks loses, exactly."""
+    """Exact share of a session's clicks that the exchange of two ranks loses."""
     from simulators.behaviours import PositionBased
 
     theta = np.array(PositionBased().theta)[: log.list_size]
@@ -242,7 +242,7 @@ def fitted(counted: Any, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def told(counted: Any) -> tuple[np.ndarray, np.ndarray]:
-    """True examination, and attraction by clicks over what was examined."""
+    """True examination, and attraction as clicks over examination."""
     from simulators.behaviours import PositionBased
 
     theta = np.array(PositionBased().theta)[: counted.ranks]
@@ -251,7 +251,7 @@ def told(counted: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judged(queries: Any, theta: np.ndarray, gamma: np.ndarray) -> dict[str, float]:
-    """Estimates against the truth of position-based users."""
+    """Compares estimates with the truth of position-based users."""
     from debias import metrics
     from simulators.behaviours import PositionBased
     from simulators.clicks import item_attraction

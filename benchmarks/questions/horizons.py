@@ -1,4 +1,4 @@
-"""Long horizons: does a ranker that learns from its own logs find the truth, or itself?
+"""Long horizons: rankers that are trained on their own logs.
 
 Protocol, fixed before any result was looked at:
 
@@ -42,7 +42,7 @@ BOUNDS = ("production", "full_information_softmax")
 
 @dataclass(frozen=True)
 class Horizon:
-    """One model that is logged, trained and deployed, ten times over."""
+    """One model in ten rounds of logging, training and deployment."""
 
     row: str
     population: str
@@ -98,7 +98,7 @@ class Horizon:
 
 
 def worth(crowd: Any, data: Any, score: np.ndarray, turn: int) -> dict[str, float]:
-    """NDCG@5 and clicks to expect of a ranking, after a round."""
+    """NDCG@5 and expected clicks of a ranking after a round."""
     from benchmarks.ranking.protocol import clicks_of
     from debias import metrics
 
@@ -110,7 +110,7 @@ def worth(crowd: Any, data: Any, score: np.ndarray, turn: int) -> dict[str, floa
 
 
 def given(served: Any) -> float:
-    """Exact expected clicks of the lists that were shown to learn from."""
+    """Exact expected clicks of the training lists."""
     from simulators.clicks import item_attraction
     from simulators.oracle import expected_clicks
 

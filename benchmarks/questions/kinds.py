@@ -1,4 +1,4 @@
-"""Mixtures told apart: do held-out clicks say how many kinds of users there are?
+"""Choice of the number of mixture components by held-out clicks.
 
 Protocol, fixed before any result was looked at:
 
@@ -47,7 +47,7 @@ ROWS = (*FITTED[:MOST], "chosen", "averaged")
 
 
 class Result(NamedTuple):
-    """What a fitted row came to."""
+    """The results of a fitted row."""
 
     validation: float
     metrics: dict[str, float]
@@ -55,7 +55,7 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Kinds:
-    """So many kinds of users in the model, on a crowd of so many."""
+    """A number of components in the model, and of kinds in the population."""
 
     row: str
     population: str
@@ -78,7 +78,7 @@ class Kinds:
 
 @lru_cache(maxsize=1)
 def results(population: str, seed: int) -> dict[str, Result]:
-    """Every fitted row of one world; those of the last world are kept."""
+    """All fitted rows of one world; the last world is cached."""
     from benchmarks.questions.worlds import logged, parts, stochastic
 
     forget()
@@ -89,7 +89,7 @@ def results(population: str, seed: int) -> dict[str, Result]:
 
 
 def crowd(name: str) -> "Population":
-    """Who clicks in the world of that name."""
+    """The population of the world with this name."""
     from simulators.populations import Population, named
 
     if name in PRESETS:
@@ -102,7 +102,7 @@ def crowd(name: str) -> "Population":
 
 
 def measured(row: str, found: Any, seed: int) -> Result:
-    """One row, fitted to the clicks of a world and held against its truth."""
+    """Fits one row to the clicks of a world and compares it with the truth."""
     from benchmarks.ranking.protocol import (
         click_metrics,
         predicted_logits,
@@ -122,7 +122,7 @@ def measured(row: str, found: Any, seed: int) -> Result:
 
 
 def builder(row: str, found: Any) -> Callable[[int], Any]:
-    """From a seed to the click model of a row."""
+    """Builder of a row's click model from a seed."""
     from debias.data.layout import layout_of
     from debias.models import Mixture, Product
     from debias.models.builders import INIT_STD, bias, product, product_three, relevance

@@ -1,4 +1,4 @@
-"""What does attention to neighbours buy, by layout, and should it read items?
+"""The gain of cross-position attention, by layout.
 
 Protocol, fixed before any result was looked at:
 
@@ -37,7 +37,7 @@ ROWS = (
 
 
 def crowd(name: str) -> "Population":
-    """Who reads the layout of that name."""
+    """The population of the layout with this name."""
     from simulators.behaviours import Carousel, Grid
     from simulators.populations import Population
 

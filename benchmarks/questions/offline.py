@@ -1,4 +1,4 @@
-"""How wrong is offline evaluation on clicks: which number should a team watch?
+"""How well metrics of offline evaluation agree with the truth.
 
 Protocol, fixed before any result was looked at:
 
@@ -61,7 +61,7 @@ Numbers = Mapping[str, float]  # by ranker
 
 
 class Judged(NamedTuple):
-    """What every scoreboard says of every ranker of one world, and the truth."""
+    """The values of all metrics for all rankers of one world, and the truth."""
 
     boards: Mapping[str, Numbers]
     clicks: Numbers
@@ -70,7 +70,7 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """One way of judging rankers by clicks, on one crowd."""
+    """One metric of rankers by clicks, on one population."""
 
     row: str
     population: str
@@ -84,7 +84,7 @@ class Scoreboard:
 
 
 def agreement(found: Judged, board: str) -> dict[str, float]:
-    """How a scoreboard agrees with the truth over the rankers that it judges."""
+    """Agreement of a metric with the truth over rankers."""
     numbers = found.boards[board]
     names = list(numbers)
     best = max(names, key=numbers.__getitem__)
@@ -98,7 +98,7 @@ def agreement(found: Judged, board: str) -> dict[str, float]:
 
 
 def tau(names: Any, one: Numbers, other: Numbers) -> float:
-    """Kendall's correlation of two numbers over some rankers.
+    """Kendall's correlation of two values over rankers.
 
     >>> found = tau("abc", {"a": 1, "b": 2, "c": 3}, {"a": 10, "b": 30, "c": 20})
     >>> round(found, 3)
@@ -112,7 +112,7 @@ def tau(names: Any, one: Numbers, other: Numbers) -> float:
 
 @lru_cache(maxsize=1)
 def judged(crowd: str, seed: int) -> Judged:
-    """All rankers of one world, judged; the last world is kept for the next row."""
+    """Evaluates all rankers of one world; the last world is cached."""
     from benchmarks.questions.worlds import world
     from benchmarks.ranking.protocol import clicks_of
     from debias import metrics
@@ -142,7 +142,7 @@ def judged(crowd: str, seed: int) -> Judged:
 def rankers(
     found: Any, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """Scores of the test items by ranker, the click likelihood of some, and a guess.
+    """Scores of the test items by ranker, click likelihoods, and predicted clicks.
 
     The guess (items, L) is the click probability of an item at a rank by `product`.
     """
@@ -180,7 +180,7 @@ def guessed(model: Any, features: np.ndarray, ranks: int) -> np.ndarray:
 def by_clicks(
     found: Any, guess: np.ndarray
 ) -> dict[str, Callable[[np.ndarray], float]]:
-    """Scoreboards that read the test log alone: from scores (items,) to a number.
+    """Metrics of scores (items,) that only need the test log.
 
     Args:
         found: The world.
@@ -240,7 +240,7 @@ def by_clicks(
 def online(
     found: Any, scores: Mapping[str, np.ndarray], seed: int, sessions: int
 ) -> dict[str, dict[str, float]]:
-    """What live traffic says: team drafts against production, and an A/B test."""
+    """Online metrics: interleaving with production, and an A/B test."""
     from simulators.clicks import simulate
     from simulators.interleaving import interleave
     from simulators.policies import Deterministic

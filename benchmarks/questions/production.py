@@ -1,4 +1,4 @@
-"""When does debiasing stop paying? By the strength of the ranker that made the log.
+"""The gain of debiasing by strength of the production ranker.
 
 Protocol, fixed before any result was looked at:
 
@@ -34,7 +34,7 @@ FEWEST = 2  # queries whose grades the weakest production ranker has seen
 
 @dataclass(frozen=True)
 class Learned:
-    """One model on the log of a production ranker of some strength."""
+    """One model on the log of a production ranker of a given strength."""
 
     row: str
     crowd: str

@@ -1,4 +1,4 @@
-"""How models learn on small worlds; loads no TensorFlow."""
+"""Training settings on small worlds; does not load TensorFlow."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ BATCH = 128  # sessions
 
 
 def config(seed: int = 0) -> TrainingConfig:
-    """The defaults but for small batches, which small logs need fewer passes of."""
+    """The defaults with small batches, which need fewer passes on small logs."""
     return TrainingConfig(batch_size=BATCH, seed=seed)
 
 
 def learning() -> dict[str, Any]:
-    """All of it that decides a result, but the seed."""
+    """All settings that determine a result, except the seed."""
     return identity(config())

@@ -1,4 +1,4 @@
-"""A model of the tables of rankers on a small world, held against the truth."""
+"""A model of the ranking tables on a small world, compared with the truth."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LOGGING = "production"  # the row that goes on with the ranker that made the log
 
 @dataclass(frozen=True)
 class OnCrowd:
-    """One row on the clicks of one crowd.
+    """One row on the clicks of one population.
 
     Attributes:
         row: A learning row of `benchmarks.ranking.learners`, or `LOGGING`.

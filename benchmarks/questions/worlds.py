@@ -1,4 +1,4 @@
-"""Small worlds, which the tables of open questions share.
+"""Small worlds for the tables on open questions.
 
 400 queries are generated as for the tables of rankers, but with 10 to 40 items, 20 in
 the median, and are split 60 : 20 : 20 into queries to learn from, to choose weights by,
@@ -59,7 +59,7 @@ def parts(
 
 
 def stochastic(ranker: Ranker) -> Policy:
-    """A draw from the scores, as rankings in production move from day to day."""
+    """A Plackett-Luce policy, because production rankings change from day to day."""
     return PlackettLuce(ranker, TEMPERATURE)
 
 
@@ -72,7 +72,7 @@ def logged(
     seed: int,
     list_size: int = LIST_SIZE,
 ) -> World:
-    """A log of each split: of the second a quarter of the sessions of the others.
+    """A log of each split; the second has a quarter of the sessions.
 
     Args:
         crowd: Who clicks.
@@ -108,7 +108,7 @@ def world(
     labels: float = 0.01,
     fewest: int = FEWEST,
 ) -> World:
-    """The logs of the production ranker in one seed; the last is kept."""
+    """The logs of the production ranker for one seed; the last one is cached."""
     three = parts(seed, labels, fewest)
     scores = [part.production for part in three]
     return logged(named(crowd), three, scores, stochastic, sessions, seed)

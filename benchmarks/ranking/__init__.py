@@ -1,1 +1,1 @@
-"""The tables of rankers: protocol, learners, rows."""
+"""The ranking tables: protocol, learners, rows."""

@@ -1,4 +1,4 @@
-"""What columns of other kinds are worth: a badge in the bias tower, a category.
+"""The gain from a badge in the bias tower and from a category.
 
 Both worlds are drawn anew for a seed. Attraction is a function of the features, so that
 a relevance tower can be right. All rows are `debias.fit` of "product" with its
@@ -28,7 +28,7 @@ MISTAKEN = 0.8  # of what badges are given by that has nothing to do with releva
 
 
 class Items(NamedTuple):
-    """Items of queries, ITEMS each."""
+    """Queries with ITEMS items each."""
 
     numbers: np.ndarray  # (items, NUMBERS)
     brand: np.ndarray  # (items,) codes from 2
@@ -39,7 +39,7 @@ class Items(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """One row: how the world is shown to the model."""
+    """One row: the columns that the model reads."""
 
     row: str
     population: str

@@ -1,4 +1,4 @@
-"""How often the intervals of the estimators of examination hold the truth.
+"""Coverage of the intervals of examination.
 
 A simulated log is drawn anew for each replication and each estimator says between which
 bounds examination lies. Of intervals that claim 95%, 95% must hold it.
@@ -18,7 +18,7 @@ REPLICATIONS, REPLICATES = 20, 25
 
 @dataclass(frozen=True)
 class Kind:
-    """What logs are simulated: expert lists of five, clicked by position."""
+    """Simulated logs: expert lists of five items with position-based users."""
 
     queries: int
     sessions: int
@@ -55,7 +55,7 @@ class Coverage:
         return {**asdict(KINDS[self.population]), **own}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """Shares of intervals that hold the truth, of ranks that the log can tell."""
+        """Coverage of intervals over identified ranks."""
         inside = np.array(
             [
                 self.replicate(part_seed(seed, number, REPLICATIONS))
@@ -71,7 +71,7 @@ class Coverage:
         return {name: float(value) for name, value in {**every, **ranks}.items()}
 
     def replicate(self, seed: int) -> np.ndarray:
-        """(ranks - 1,) whether the truth is inside, nan where nothing is claimed."""
+        """(ranks - 1,) whether the interval holds the truth; nan without interval."""
         from debias.propensity import estimate
 
         log, features = simulated(self.method, self.population, seed)

@@ -1,4 +1,4 @@
-"""Judgments from clicks beside the measures of search engines, and plans kept.
+"""Judgments from clicks compared with other measures; checks of plans.
 
 A judgment is as good as the order that it puts the items of a query in, held against
 the attraction that the simulated users act on. A plan is kept if a log that follows it
@@ -43,7 +43,7 @@ def simulated(population: str, seed: int) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=1)
 def judged(population: str, seed: int) -> Judged:
-    """The judgments of one seed; the last ones are kept for the next row."""
+    """The judgments of one seed; the last ones are cached."""
     from benchmarks.ranking.learners import examination_of
     from debias.propensity import Propensities, judge, propensities
     from debias.propensity.cells import cells
@@ -73,7 +73,7 @@ def judged(population: str, seed: int) -> Judged:
 
 @dataclass(frozen=True)
 class Judgment:
-    """One measure of query and item, on one crowd."""
+    """One measure of (query, item) pairs on one population."""
 
     row: str
     population: str
@@ -115,7 +115,7 @@ class Judgment:
 def shown_often(
     population: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Query, impressions and attraction (P,) of each pair: what the policy knew."""
+    """Query, impressions and attraction (P,) of each pair."""
     from debias.propensity.cells import cells
     from simulators.clicks import item_attraction
 
@@ -134,7 +134,7 @@ def taus(
     truth: np.ndarray,
     decided_by: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """Mean over queries of two of Kendall's coefficients, C - D over a count of pairs.
+    """Mean over queries of two of Kendall's coefficients.
 
     The first divides by the pairs that the truth orders, so that a measure which ties
     two items gains nothing by them, as if it ordered them by lot; it is Somers' D. The
@@ -180,7 +180,7 @@ JUDGMENTS = tuple(
 
 @dataclass(frozen=True)
 class Kept:
-    """Whether logs that follow a plan tell what was promised.
+    """Whether logs that follow a plan reach the promised error.
 
     The population says what the plan knows beside a log in one order: "bounds" nothing,
     "known" examination.

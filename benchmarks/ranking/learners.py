@@ -1,4 +1,4 @@
-"""The learning rows of the tables of rankers: from a seed and a world to a model.
+"""Learning rows of the ranking tables: builders of models.
 
 Every row has the same relevance tower. A row looks at features, layout and clicks of
 the training log; those with `known` in their names also read how users examine. What a
@@ -58,7 +58,7 @@ def unchanged(world: World) -> World:
 
 
 class Learner(NamedTuple):
-    """A learning row: a model of what it sees of a world."""
+    """A learning row: a model and its view of a world."""
 
     build: Builder
     view: Callable[[World], World] = unchanged
@@ -69,7 +69,7 @@ def bias(seed: int, world: World) -> BiasTower:
 
 
 def known_examination(world: World) -> tuple[list[float], list[float]]:
-    """alpha and beta of the crowd: P(click) = alpha gamma + beta at each position.
+    """alpha and beta of the population: P(click) = alpha gamma + beta by position.
 
     Exact where items do not compete for clicks; elsewhere, of items shown alone.
     """
@@ -79,7 +79,7 @@ def known_examination(world: World) -> tuple[list[float], list[float]]:
 def examination_of(
     population: Population, list_size: int
 ) -> tuple[list[float], list[float]]:
-    """`known_examination` of a crowd."""
+    """`known_examination` of a population."""
     alone = np.eye(list_size)  # attraction 1 at one place, else 0
     low, high = (
         click_probability(population, attraction).diagonal()
@@ -89,7 +89,7 @@ def examination_of(
 
 
 def estimated_examination(world: World) -> list[float]:
-    """Examination over that of the first place, from the training clicks.
+    """Examination relative to the first position, estimated from training clicks.
 
     Positions that the log does not identify are interpolated from their neighbours.
     """
@@ -153,7 +153,7 @@ def disentangled(seed: int, world: World) -> ClickModel:
 
 
 def weighted(world: World) -> World:
-    """Each training impression weighs by how seldom its item stands at its rank."""
+    """Weights training impressions by the inverse frequency of the item at the rank."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a log without chance is a row
         weight = policy_weights(world.train.log).weight
@@ -161,7 +161,7 @@ def weighted(world: World) -> World:
 
 
 def omitted(world: World) -> World:
-    """Every second feature is in no split; the order of the log knows them all."""
+    """Hides every second feature, although the order of the log depends on them."""
 
     def halved(split: Split) -> Split:
         data = split.data
@@ -172,7 +172,7 @@ def omitted(world: World) -> World:
 
 
 def clicked(world: World) -> World:
-    """The sessions with a click; the test log keeps all of them."""
+    """Keeps only sessions with a click in training."""
 
     def some(split: Split) -> Split:
         return split._replace(
@@ -183,7 +183,7 @@ def clicked(world: World) -> World:
 
 
 class Known(ClickModel):
-    """The click model in which all but relevance is known.
+    """The click model with everything known except relevance.
 
     P(click) = examination (low + (high - low) sigmoid(r(x))), with low and high what
     the session's kind of user makes of attractions 0 and 1 at that place. All three
@@ -208,7 +208,7 @@ class Known(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        """Of clicks, or if `listwise`, of which items of a list they fall on."""
+        """Loss of clicks or, if `listwise`, of the clicked items of a list."""
         if self.listwise:
             return softmax_cross_entropy(clicks, outputs)
         return super().session_losses(batch, clicks, outputs, training)
@@ -218,7 +218,7 @@ class Known(ClickModel):
 
 
 class Told(ClickModel):
-    """The tower that is told the attraction of every item, shown or not.
+    """The tower trained on the true attraction of every item.
 
     It learns what clicks without any bias and without end would say. Attractions come
     packed in `context`, `(batch, list_size)`.
@@ -235,7 +235,7 @@ class Told(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        """Cross-entropy of attraction, or if `listwise`, of its shares of a list."""
+        """Cross-entropy of attraction or, if `listwise`, of its shares in a list."""
         wanted = ops.where(clicks < 0, -1.0, batch["context"])
         loss = softmax_cross_entropy if self.listwise else click_cross_entropy
         return loss(wanted, outputs)
@@ -248,7 +248,7 @@ DEALS = 5  # times that the items of a query are dealt into lists
 
 
 def graded(world: World) -> World:
-    """All items of every query in lists of ten, dealt by lot, with their attraction.
+    """All items of every query in random lists of ten, with their attraction.
 
     The test split stays as it is.
     """
@@ -277,7 +277,7 @@ def graded(world: World) -> World:
 
 
 def known_context(log: ClickLog, behaviours: tuple[Behaviour, ...]) -> np.ndarray:
-    """(S, 3 L) examination of each cell, and its user's view of attractions 0 and 1."""
+    """(S, 3 L) examination, and click probability at attraction 0 and 1."""
     assert log.user_type is not None and log.examination is not None
     ends = [
         np.stack([b.perceive(np.full((1, log.list_size), end))[0] for b in behaviours])
@@ -289,7 +289,7 @@ def known_context(log: ClickLog, behaviours: tuple[Behaviour, ...]) -> np.ndarra
 
 
 def informed(world: World) -> World:
-    """Every session comes with `known_context`."""
+    """Adds `known_context` to every session."""
     behaviours = world.population.behaviours
 
     def with_context(split: Split) -> Split:
@@ -301,7 +301,7 @@ def informed(world: World) -> World:
 
 
 class PerItem(keras.layers.Layer):
-    """A relevance logit of each item's own; its number is its only feature."""
+    """A separate relevance logit for each item, by its number."""
 
     def __init__(self, items: int, **kwargs: Any):
         super().__init__(**kwargs)
@@ -312,7 +312,7 @@ class PerItem(keras.layers.Layer):
 
 
 def numbered(world: World) -> World:
-    """Items known by number: all splits are stretches of the training log."""
+    """Items by number, with all splits as parts of the training log."""
     data, log = world.train.data, world.train.log
     own = np.arange(data.items, dtype="float32")[:, None]
     items = RankingData(own, data.labels, data.offsets, data.qid, data.max_grade)

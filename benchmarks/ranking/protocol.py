@@ -1,4 +1,4 @@
-"""One trial: simulate a log, train one row on its clicks, measure against the truth.
+"""One trial: simulates a log, trains a row on its clicks, and measures it.
 
 The protocol, the same for every row of a table:
 
@@ -63,7 +63,7 @@ class Split(NamedTuple):
 
 
 class World(NamedTuple):
-    """A simulated population and the three splits, the truth included."""
+    """A simulated population and three splits, including the truth."""
 
     population: Population
     train: Split
@@ -85,7 +85,7 @@ def world(
     logging: Logging | None = None,
     drawn: Drawn | None = None,
 ) -> World:
-    """The simulated world of one seed; the last one is kept for the next row."""
+    """The simulated world of one seed; the last one is cached."""
     parts = _split_queries(data, seed, size, drawn is not None)
     attraction = "graded" if drawn is None else drawn.attraction
     return world_of(parts, population, seed, size, logging, attraction)
@@ -170,7 +170,7 @@ def _split_queries(
 
 
 def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
-    """What test items ordered by `score` (items,) are worth, in grades and in clicks.
+    """Ranking metrics and expected clicks of test items ordered by `score` (items,).
 
     `click_mrr` and `click_share@3` re-rank the lists of the test log: reciprocal rank
     of the first click, share of all clicks in the first three.
@@ -191,7 +191,7 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
 
 
 def check_ndcg(data: RankingData, score: np.ndarray) -> None:
-    """Holds our NDCG of a ranking against TensorFlow Ranking's, where that is at hand.
+    """Compares NDCG with TensorFlow Ranking's, if it is installed.
 
     Ties are broken first, by order, and queries without a relevant item are left out:
     there the two have policies of their own.
@@ -233,7 +233,7 @@ def clicks_of(
     score: np.ndarray,
     attraction: str = "graded",
 ) -> float:
-    """Exact expected clicks a list when the crowd sees the ten best by `score`.
+    """Exact expected clicks per list of the ten best items by `score`.
 
     Ties are broken at random, in the same way for every row.
     """
@@ -272,7 +272,7 @@ def predicted_logits(model: Any, split: Split) -> np.ndarray:
 
 
 def prepared(world: World) -> Any:
-    """Training and validation clicks, as `debias.training` takes them."""
+    """Training and validation clicks for `debias.training`."""
     from debias.data.layout import layout_of
     from debias.training import Learners, Part, Prepared
 

@@ -1,4 +1,4 @@
-"""Rankers on real features: few queries, every one of them tested once a seed.
+"""Rankers on real features, with every query tested once per seed.
 
 The queries of a LETOR file or folder are dealt into five folds, the same for every
 seed. Each fold is tested by models that learned from clicks on three others and were
@@ -34,7 +34,7 @@ DIGITS = 4  # of the values of single queries
 
 @dataclass(frozen=True)
 class RealTrial:
-    """A row on the clicks of one crowd, over all folds."""
+    """A row on the clicks of one population, over all folds."""
 
     row: str
     population: str
@@ -46,7 +46,7 @@ class RealTrial:
         return {"sessions": self.size.sessions, **identity(self.config), **folds}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """NDCG@5 by query, over all of them, and `diverged` where training did."""
+        """NDCG@5 by query and over all queries, and `diverged` if training diverged."""
         from benchmarks.harness.tables import DIVERGED
         from benchmarks.ranking.rows import test_scores
         from debias import metrics
@@ -94,7 +94,7 @@ def dealt(queries: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 @lru_cache(maxsize=1)
 def read(data: str) -> "RankingData":
-    """All queries of a LETOR file, or of the splits of a folder together."""
+    """All queries of a LETOR file, or of all splits in a folder."""
     from debias.data import read_letor, read_letor_folder
 
     if Path(data).is_dir():
@@ -103,7 +103,7 @@ def read(data: str) -> "RankingData":
 
 
 def joined(parts: Sequence["RankingData"]) -> "RankingData":
-    """The queries of all parts, in order; their features are the same."""
+    """Concatenates the queries of all parts, which have the same features."""
     from debias.data import RankingData
 
     sizes = np.concatenate([part.sizes for part in parts])

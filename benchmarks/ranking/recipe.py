@@ -1,4 +1,4 @@
-"""What each part of the training recipe is worth, on the worlds of tuning.
+"""The gain of each part of the training recipe, on the tuning worlds.
 
 One thing is changed at a time: the average of the weights, their decay, batch, rate, or
 the number of passes. `adam_alone` has neither average nor decay, a low rate and few

@@ -1,4 +1,4 @@
-"""The rows of the tables of rankers: bounds, and how any row is fitted and measured.
+"""Rows of the ranking tables: bounds, and fitting and measuring of rows.
 
 A row is fitted in a world and then measured. All learning rows share one relevance
 tower, one optimiser and one budget; only the weight decay is a row's own, chosen in a
@@ -37,7 +37,7 @@ from simulators.populations import Observed
 
 
 class Fit(NamedTuple):
-    """A fitted row, and the world as it saw it."""
+    """A fitted row and its view of the world."""
 
     validation: float  # mean log-likelihood of its target on the validation split
     model: ClickModel
@@ -55,7 +55,7 @@ def fit(row: str, world: World, config: TrainingConfig) -> Fit:
 
 
 def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
-    """(items,) by what a row orders the items of the test queries.
+    """(items,) scores of the test items by a row.
 
     Raises:
         Diverged: Its training came to nothing.
@@ -69,7 +69,7 @@ def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
 
 
 def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
-    """The metrics of one row in one world; only `diverged` where it came to nothing."""
+    """The metrics of one row in one world; only `diverged` if training diverged."""
     if row == "logging":  # trains nothing, so that a second NDCG costs least here
         check_ndcg(world.test.data, world.test.logging)
         return ranking_metrics(world, world.test.logging)
@@ -96,7 +96,7 @@ def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
 def alternatives(
     model: ClickModel, stands: Sequence[Place]
 ) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What else could be served of a mixture than clicks at the first place."""
+    """Alternative scores of a mixture."""
     if not (isinstance(model, Mixture) and model.predicts_clicks):
         return {}
     share = np.exp(np.asarray(model.log_prior()))

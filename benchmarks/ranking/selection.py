@@ -1,4 +1,4 @@
-"""What the choice of a model costs: `auto` against the best row of each crowd.
+"""The cost of model selection: `auto` compared with the best row by population.
 
 Made of the results of `main` and `mixed-users`, whose row `auto` is the model that
 `debias.select` chooses by validation clicks alone. `best` is the row with the highest
@@ -28,7 +28,7 @@ ByRow = dict[str, dict[int, Record]]  # by seed
 
 
 def derive(records: Mapping[str, Sequence[Record]]) -> list[Record]:
-    """The rows `ROWS` of every crowd, and of all crowds together, by seed.
+    """The rows `ROWS` for every population, and for all together, by seed.
 
     `chose_best` of `auto` is 1 at the seeds at which it is as good as the best row.
     """

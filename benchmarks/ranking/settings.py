@@ -1,4 +1,4 @@
-"""How large a trial is, how it learns, what its log shows; the seeds of its parts."""
+"""Settings of trials: size, training, logs and seeds."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,21 +8,21 @@ from debias.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class Size:
-    """How large a trial is: queries generated, training sessions."""
+    """Size of a trial: numbers of queries and training sessions."""
 
     queries: int = 3000
     sessions: int = 100_000
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:
-    """All of a training that decides its result, but the seed."""
+    """All training settings that determine the result, except the seed."""
     found = asdict(config)
     return {n: v for n, v in found.items() if n not in ("seed", "round")}
 
 
 @dataclass(frozen=True)
 class Logging:
-    """An expert orders all ten items by their grades, but for a share of sessions."""
+    """An expert policy by grades, except in a share of random sessions."""
 
     best_first: bool
     random: float
@@ -30,13 +30,13 @@ class Logging:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A world of each seed's own: what makes an item relevant is drawn by the seed."""
+    """A separate world for each seed, with its own relevance function."""
 
     attraction: str = "graded"  # how it follows the grade, of `simulators.ATTRACTIONS`
 
 
 def part_seed(seed: int, part: int, parts: int) -> int:
-    """A seed for each of `parts` parts that no part of another seed has.
+    """Seeds for `parts` parts, distinct from those of other seeds.
 
     >>> [part_seed(seed, part, 2) for seed in (0, 1) for part in (0, 1)]
     [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""The tables of rankers that learn from clicks: which rows, on which crowds, how large.
+"""Definitions of the ranking tables: rows, populations, sizes.
 
 Every row is trained as `debias.fit` trains by default, and compared with
 `softmax_naive`, which takes clicks for relevance: what many teams have today.
@@ -125,7 +125,7 @@ CONFOUNDED = (
 
 
 def logged(rows: Iterable[str], names: Iterable[str], size: Size) -> tuple[Trial, ...]:
-    """Every row on position-based users who see each of the logs `names`."""
+    """Every row on position-based users, for each of the logs `names`."""
     return tuple(
         Trial(row, name, size, TrainingConfig(), "pbm", LOGGED[name])
         for name in names

@@ -1,4 +1,4 @@
-"""What clicks are worth to a ranker that is to be ordered from.
+"""Rankers for orders, trained on clicks and orders.
 
 Attraction and conversion are functions of the features, partly alike, so that towers
 can be right. Users are position-based; a weak ranker shows the lists. All rows are
@@ -37,7 +37,7 @@ ROWS = (
 
 
 class Items(NamedTuple):
-    """Items of queries, ITEMS each."""
+    """Queries with ITEMS items each."""
 
     features: np.ndarray  # (items, NUMBERS)
     attraction: np.ndarray  # (items,)
@@ -46,13 +46,13 @@ class Items(NamedTuple):
 
     @property
     def value(self) -> np.ndarray:
-        """(items,) orders of an examined impression."""
+        """(items,) expected orders of an examined impression."""
         return self.attraction * self.conversion
 
 
 @dataclass(frozen=True)
 class Targets:
-    """One row: what a model learns from the same log."""
+    """One row: a model and its targets."""
 
     row: str
     population: str = "pbm"
@@ -77,7 +77,7 @@ class Targets:
         return judged(test, score_items(fitted.ranker, test.features))
 
     def log(self, items: Items, seed: int) -> Any:
-        """The log as the row sees it."""
+        """The log with the columns of the row."""
         import simulators
 
         policy = simulators.PlackettLuce(lambda _: items.logging, 0.5)
@@ -117,7 +117,7 @@ class Targets:
 
 
 def world(queries: int, seed: int) -> tuple[Items, Items]:
-    """Items to learn from and to be judged by, of one world."""
+    """Training and test items of one world."""
     rng = np.random.default_rng([seed, 83])
     directions = rng.normal(size=(7, NUMBERS))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -147,7 +147,7 @@ def _mixed(one: np.ndarray, other: np.ndarray, tie: float) -> np.ndarray:
 
 
 def of_items(items: Items) -> Any:
-    """Ranking data of the items; no grades are told."""
+    """Ranking data of the items without grades."""
     from debias.data import RankingData
 
     offsets = np.arange(0, len(items.features) + 1, ITEMS)
@@ -155,7 +155,7 @@ def of_items(items: Items) -> Any:
 
 
 def judged(items: Items, score: np.ndarray) -> dict[str, float]:
-    """NDCG with the true value of an item as its gain, and orders to expect.
+    """NDCG with the true value of an item as gain, and expected orders.
 
     `orders` are those of 1,000 sessions that see the ten best items by the score.
     """

@@ -1,4 +1,4 @@
-"""Rankers of trees on the same clicks: what the libraries offer, and what is here.
+"""Tree rankers on the same clicks, by other libraries and this one.
 
 All rows but `trees` are LambdaMART with one recipe, LightGBM's but for the row of
 XGBoost; they differ in labels, weights and corrections. `trees` is the product model
@@ -40,7 +40,7 @@ XGBOOST: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class TreeTrial:
-    """A ranker of trees, trained on the clicks of one crowd."""
+    """A tree ranker trained on the clicks of one population."""
 
     row: str
     population: str
@@ -83,7 +83,7 @@ def _rows(world: Any) -> Any:
 
 
 def lambdamart(world: Any) -> Score:
-    """Clicks are labels: no correction."""
+    """Clicks as labels, without correction."""
     found = _rows(world)
     return _lambdamart(
         world.train.data.features[found.item], found.label, found.group_sizes
@@ -91,7 +91,7 @@ def lambdamart(world: Any) -> Score:
 
 
 def position(world: Any) -> Score:
-    """LightGBM's own correction: biases of positions learned beside the trees."""
+    """LightGBM's correction: position biases learned together with the trees."""
     found = _rows(world)
     features = world.train.data.features[found.item]
     at = found.position - 1
@@ -106,7 +106,7 @@ def weights(world: Any) -> Score:
 
 
 def xgboost_unbiased(world: Any) -> Score:
-    """XGBoost's own correction: ratios of positions after Unbiased LambdaMART.
+    """XGBoost's correction: position ratios after Unbiased LambdaMART.
 
     It takes the order of the rows of a group for the order in which they were shown.
     """
@@ -124,12 +124,12 @@ def xgboost_unbiased(world: Any) -> Score:
 
 
 def rates(world: Any) -> Score:
-    """Raw click rates of pairs, as grades like those of judgments."""
+    """Raw click rates of pairs as grades."""
     return _judged(world, "ctr")
 
 
 def judgments(world: Any) -> Score:
-    """The grades of `debias judge`; they are shrunk, and need no weight beside it."""
+    """Grades of `debias judge`, which are shrunk and need no weights."""
     return _judged(world, "attraction")
 
 
@@ -150,7 +150,7 @@ def _judged(world: Any, name: str) -> Score:
 
 
 def trees(world: Any) -> Score:
-    """The product model with trees for relevance, as `debias train --model trees`."""
+    """The product model with trees as relevance, as in `debias train --model trees`."""
     from debias.models.trees import Trees, TreesConfig, boost
     from debias.training.trees import counts_of, start_of
 

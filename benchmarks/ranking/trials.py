@@ -1,4 +1,4 @@
-"""Trials: a row of a table of rankers on one crowd, and tuning by validation clicks.
+"""Trials of ranking rows on one population, and tuning by validation clicks.
 
 Loads no TensorFlow. The tables themselves are in `benchmarks.ranking.tables`.
 """
@@ -24,7 +24,7 @@ REVISIONS = {**dict.fromkeys(STARTED, 2), "dot": 4, "bilinear": 4}
 
 @dataclass(frozen=True)
 class Trial:
-    """A row of a table of rankers: a model trained on the clicks of one crowd.
+    """A row of a ranking table: a model trained on the clicks of one population.
 
     Where `crowd` is given, `population` names what else is special: size or `logging`.
     Where `learner` is given, `row` names what is special of its training. Where `drawn`
@@ -67,7 +67,7 @@ def trials(
     size: Size,
     config: TrainingConfig | None = None,
 ) -> tuple[Trial, ...]:
-    """Every row on every crowd, as `debias.fit` trains it, between the bounds."""
+    """Every row on every population, trained by `debias.fit`, and the bounds."""
     return tuple(
         Trial(row, name, size, config or TrainingConfig())
         for name in crowds
@@ -77,7 +77,7 @@ def trials(
 
 @dataclass(frozen=True)
 class Tuning:
-    """One learner in one setting, judged by validation clicks alone."""
+    """One learner with one setting, evaluated by validation clicks."""
 
     learner: str
     population: str
@@ -110,7 +110,7 @@ def tuning(
     size: Size,
     settings: Mapping[float, TrainingConfig],
 ) -> Table:
-    """Rows in several settings, by validation clicks on worlds of no other table."""
+    """Rows with several settings, by validation clicks on separate worlds."""
     return Table(
         name=name,
         title=f"Validation likelihood by {title}",

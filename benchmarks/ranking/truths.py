@@ -1,4 +1,4 @@
-"""What a fitted model believes against what the simulator knows.
+"""Compares a fitted model with the truth of the simulator.
 
 Numbers for the tables, and the arrays that the figures draw.
 """
@@ -32,7 +32,7 @@ WATCHED = 4096  # test sessions whose responsibilities are compared with their t
 
 
 def beliefs(model: ClickModel, world: World) -> dict[str, float]:
-    """What can be compared, by name: an empty dict for some models.
+    """The comparisons by name; empty for some models.
 
     `type_rand_index`: of a mixture's most likely components with the true types;
     `attention_correlation`: Spearman's, of attention with the true influence of
@@ -60,7 +60,7 @@ def beliefs(model: ClickModel, world: World) -> dict[str, float]:
 
 
 def type_rand_index(model: Mixture, split: Split) -> float:
-    """Adjusted Rand index of components and types: 1 if equal, 0 as by chance."""
+    """Adjusted Rand index of components and types: 1 is equal, 0 is chance."""
     part = split.log.take(np.arange(min(WATCHED, split.log.sessions)))
     sessions = batches(part, split.data, part.sessions, shuffle=False)
     batch, clicks = next(iter(sessions))
@@ -80,7 +80,7 @@ def neighbours(model: XPA, world: World) -> tuple[np.ndarray, np.ndarray]:
 def examination(
     model: Product | Additive | Disentangled, world: World
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(L,) examination over that at the first place, learned and true.
+    """(L,) learned and true examination relative to the first position.
 
     Learned: of the product the ratio of sigmoids, of additive models the ratio of odds.
     True: the ratio of the crowd's click probabilities of equally attractive
@@ -97,7 +97,7 @@ def examination(
 
 
 def true_curve(world: World) -> np.ndarray:
-    """(L,) P(click) of a list of items all as attractive as the average item shown."""
+    """(L,) P(click) on a list of items with the mean attraction of shown items."""
     log: Any = world.test.log
     mean = float(log.attraction[log.mask].mean())
     alike = np.full((1, log.list_size), mean)

@@ -1,4 +1,4 @@
-"""Corrections that look at how a log came about before they look at its clicks.
+"""Two-stage corrections that first model how the log was made.
 
 | row | first | then |
 |---|---|---|
@@ -116,7 +116,7 @@ def _expected(features: Tensor, slope: np.ndarray, constant: float) -> Tensor:
 
 
 class Unconfounded(ClickModel):
-    """Dual learning whose propensities are those of a rank, whatever was put there.
+    """Dual learning with propensities that do not depend on the items.
 
     Dual learning gives a rank the relevance of what the logging ranker puts there. Here
     the bias logit g(k, s) reads rank and logging score s, so that what s says of
@@ -209,7 +209,7 @@ class Unconfounded(ClickModel):
 
 
 class CellWeighted(ClickModel):
-    """A softmax ranker on clicks over an examination of each cell, in `context`.
+    """A softmax ranker on clicks over the examination of each cell, in `context`.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -240,7 +240,7 @@ class CellWeighted(ClickModel):
 
 
 def examined_by_dcm(world: World) -> World:
-    """Training and validation sessions come with examination by a click model.
+    """Adds examination by a click model to training and validation sessions.
 
     Each split has a fit of its own, for their queries differ. Source: Vardasbi, de
     Rijke and Markov, Cascade Model-based Propensity Estimation for Counterfactual

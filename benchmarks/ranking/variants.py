@@ -1,4 +1,4 @@
-"""What the parts of the models buy: each variant changes one thing.
+"""Ablations: each variant changes one part of a model.
 
 | variant | instead of |
 |---|---|
@@ -66,7 +66,7 @@ def shared(seeds: Sequence[int]) -> list[keras.layers.Layer]:
 
 
 class OnTrunk(keras.layers.Layer):
-    """A linear head of its own over a tower that it may share with others."""
+    """A linear head on a tower that it may share with others."""
 
     def __init__(self, below: keras.layers.Layer, seed: int):
         super().__init__()
@@ -78,7 +78,7 @@ class OnTrunk(keras.layers.Layer):
 
 
 def trunk(seeds: Sequence[int]) -> list[keras.layers.Layer]:
-    """All of the tower but its last layer is shared."""
+    """Shares the whole tower except its last layer."""
     below = Tower(HIDDEN[:-1], out=HIDDEN[-1], seed=seeds[0])
     return [OnTrunk(below, seed) for seed in seeds]
 
@@ -98,7 +98,7 @@ def mixture(
     towers: Callable[[Sequence[int]], list[keras.layers.Layer]] = separate,
     **options: Any,
 ) -> Mixture:
-    """A mixture of such parts; by default that of `debias.models.builders`."""
+    """A mixture of given parts; by default that of `debias.models.builders`."""
     seeds = [part_seed(seed, number, len(parts)) for number in range(len(parts))]
     biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     made = zip(parts, towers(seeds), biases, strict=True)
@@ -106,7 +106,7 @@ def mixture(
 
 
 def mixture_context(layout: Layout, seed: int) -> Mixture:
-    """The shares of the kinds of users depend on what is known of the session."""
+    """The shares of the kinds of users depend on the session's context."""
     return mixture(layout, seed, prior=keras.layers.Dense(TYPES))
 
 
@@ -126,14 +126,14 @@ def additive_plain(layout: Layout, seed: int) -> ClickModel:
 def xpa(
     layout: Layout, seed: int, columns: Sequence[str] | None = None, **options: Any
 ) -> XPA:
-    """XPA on such layout columns; by default that of `debias.models.builders`."""
+    """XPA on given layout columns; by default that of `debias.models.builders`."""
     read = {n: layout.columns[n] for n in columns or layout.columns}
     place = BiasTower(read, out=EMBEDDING, init_std=INIT_STD, seed=seed)
     return XPA(relevance(seed, EMBEDDING), place, seed=seed, **options)
 
 
 class ReadingXPA(XPA):
-    """XPA whose attention reads the relevance of both items beside their places."""
+    """XPA with attention that also reads the relevance of both items."""
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         h = to_cells(on_rows(self.relevance, batch["features"], training), batch)

@@ -1,1 +1,1 @@
-"""Speed, memory and cost, beside peers."""
+"""Speed, memory and cost, compared with peers."""

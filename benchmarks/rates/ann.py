@@ -1,4 +1,4 @@
-"""Approximate search over a million vectors: what it finds, how fast, built how long.
+"""Approximate search over a million vectors: recall, speed and build time.
 
 Vectors are clustered, as those of towers are: 2,000 centres of Zipf's popularity near a
 space of 16 dimensions, items about them, all of length 1; a user is the direction of
@@ -31,7 +31,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def clustered(
     rng: np.random.Generator, items: int, users: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(items, DIM) and (users, DIM) as the module says."""
+    """(items, DIM) and (users, DIM) vectors of the given kind."""
     basis = rng.normal(size=(RANK, DIM))
     centres = unit(rng.normal(size=(CENTRES, RANK)) @ basis)
     share = 1 / np.arange(1, CENTRES + 1)
@@ -45,7 +45,7 @@ def clustered(
 def normal(
     rng: np.random.Generator, items: int, users: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Independent standard normal entries, then of length 1."""
+    """Random normal vectors, scaled to length 1."""
     return tuple(unit(rng.normal(size=(n, DIM))) for n in (items, users))  # type: ignore[return-value]
 
 
@@ -64,7 +64,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
 
 @dataclass(frozen=True)
 class Ann:
-    """One searcher over vectors of one kind, one query at a time on one thread.
+    """One searcher on vectors of one kind, with single queries on one thread.
 
     Times are of the processor: on a busy machine the clock would show the neighbours.
     """
@@ -78,7 +78,7 @@ class Ann:
         return {"dim": DIM, "k": K, "queries": QUERIES, **options}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """Recall at K, milliseconds of a search, seconds of building, megabytes."""
+        """Recall at K, milliseconds per search, build time, megabytes."""
         import faiss
 
         make, items = MAKERS[self.population]

@@ -1,4 +1,4 @@
-"""Tables of ids that share rows: the cost of a step, and the accuracy that is left.
+"""Compressed id tables: cost of a step, and accuracy.
 
 Three populations, and a row for each way in which ids share (`hash_16`: a sixteenth of
 the rows, by hashing):
@@ -58,7 +58,7 @@ def generated(
     users: int = USERS,
     tastes: int = TASTES,
 ) -> Any:
-    """The log that the module describes; `users` take `EVENTS` items each."""
+    """The simulated log, in which `users` take `EVENTS` items each."""
     from debias.retrieval.data.interactions import FeatureTable, Interactions
 
     of_taste = items // tastes
@@ -78,7 +78,7 @@ def generated(
 
 
 def accuracy(row: str, population: str, seed: int) -> dict[str, float]:
-    """HR and NDCG of the last item of each user, and what the tables take."""
+    """HR and NDCG of the last item of each user, and the size of the tables."""
     from benchmarks.retrieval.recipes import split
     from debias.retrieval.data.interactions import leave_last_out
     from debias.retrieval.training import selection
@@ -168,7 +168,7 @@ def cost(row: str, items: int, steps: int, seed: int) -> dict[str, float]:
 
 
 def measured(row: str, population: str, seed: int) -> dict[str, float]:
-    """All of a row, by this process."""
+    """All measurements of a row, in this process."""
     if population == "1e8":
         found = cost(row, 100_000_000, STEPS, seed)
     else:
@@ -181,7 +181,7 @@ def measured(row: str, population: str, seed: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A row of table `compressed`, measured by a process of its own."""
+    """A row of table `compressed`, measured in a separate process."""
 
     row: str
     population: str

@@ -1,4 +1,4 @@
-"""What a session, an event and an item cost, and what that makes of large jobs.
+"""Costs of a session, an event and an item, and estimates for large jobs.
 
 Everything is measured in processes that may use one core, in seconds of the processor:
 lists of ten of a simulated log of 2,000 queries, towers 136-64-32-1, batches of 4,096;
@@ -43,7 +43,7 @@ def hours(count: float, divided: float, processes: int = 1, each: float = 0) -> 
 
 
 def microseconds(run: Callable[[], Any], units: float) -> float:
-    """Of the processor, for each of the units that `run` does."""
+    """Processor time per unit of `run`."""
     start = time.process_time()
     run()
     return 1e6 * (time.process_time() - start) / units
@@ -63,7 +63,7 @@ def simulated(seed: int) -> tuple[Any, Any]:
 
 
 def reading(seed: int) -> dict[str, float]:
-    """Bytes of a session on disk, and reading it in random order."""
+    """Bytes per session on disk, and the time to read one in random order."""
     from debias.data import ClickLog, Stream
 
     _, log = simulated(seed)
@@ -100,7 +100,7 @@ def models(seed: int) -> dict[str, Any]:
 
 
 def learning(seed: int) -> dict[str, float]:
-    """A session learned from, by `fit`; and how many parameters there are."""
+    """Training time per session in `fit`, and the number of parameters."""
     return _learning(seed, models(seed))
 
 
@@ -129,7 +129,7 @@ def _learning(seed: int, models: dict[str, Any]) -> dict[str, float]:
 
 
 def retrieving(seed: int) -> dict[str, float]:
-    """An event that DSSM learns from, and an item encoded."""
+    """Training time per event of DSSM, and encoding time per item."""
     from debias.engine.optimizers import RowWiseAdam
     from debias.retrieval.models import dssm
     from debias.retrieval.training.batches import Batches
@@ -158,7 +158,7 @@ def retrieving(seed: int) -> dict[str, float]:
 
 
 def searching(seed: int) -> dict[str, float]:
-    """A vector that a graph takes in."""
+    """Time and memory to add a vector to a graph."""
     import faiss
 
     from debias.retrieval.serving.index import hnsw
@@ -172,7 +172,7 @@ def searching(seed: int) -> dict[str, float]:
 
 
 def jobs(cost: dict[str, float]) -> dict[str, float]:
-    """Hours of jobs that were not run, gigabytes, and what a process sends a step."""
+    """Estimated hours, gigabytes and communication of large jobs."""
     parameters = cost["product_parameters"]
     return {
         "disk_gb": cost["disk_bytes"],  # of 1e9 sessions
@@ -193,7 +193,7 @@ def jobs(cost: dict[str, float]) -> dict[str, float]:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Processes started inside run Keras on this backend."""
+    """Context manager in which new processes run Keras on this backend."""
     before = os.environ.get("KERAS_BACKEND")
     os.environ["KERAS_BACKEND"] = name
     try:
@@ -215,7 +215,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Costs:
-    """All of it, each part in a process of its own."""
+    """All costs, each part in a separate process."""
 
     row: str = "debias"
     population: str = ONE_CORE

@@ -1,4 +1,4 @@
-"""Training where there is a GPU: `fit` beside Keras's own loop and loops by hand.
+"""Training speed on a GPU: `fit`, Keras's loop, and hand-written loops.
 
     python -m benchmarks.rates.gpu            # all models, on the device there is
     python -m benchmarks.rates.gpu product --sessions 5120
@@ -28,7 +28,7 @@ MODELS = ("product", "mixture", "xpa", "dssm")
 
 
 def click_model(name: str, seed: int = 0) -> Any:
-    """A model at the sizes of this comparison."""
+    """A model with the sizes of this comparison."""
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Mixture, Product
 
@@ -45,7 +45,7 @@ def click_model(name: str, seed: int = 0) -> Any:
 
 
 def of_clicks(name: str, sessions: int, seed: int) -> dict[str, Round]:
-    """A round of each way for a click model; `loop` and `keras` share the model."""
+    """A round of each loop for a click model; `loop` and `keras` share the model."""
     import keras
     import tensorflow as tf
 
@@ -84,7 +84,7 @@ def of_clicks(name: str, sessions: int, seed: int) -> dict[str, Round]:
 
 
 def of_events(sessions: int, seed: int) -> dict[str, Round]:
-    """The same for a DSSM of ids alone, by the softmax over a batch without logQ."""
+    """The same for a DSSM on ids, with in-batch softmax without logQ."""
     import keras
 
     from benchmarks.rates.hand_written import by_adam, two_tower_loss
@@ -127,7 +127,7 @@ def epoch(model: Any, feed: Any) -> Round:
 
 
 def measure(name: str, sessions: int, rounds: int, seed: int = 0) -> dict[str, float]:
-    """Sessions a second of each way, of the median round."""
+    """Sessions per second of each loop, by the median round."""
     ways = (
         of_events(sessions, seed) if name == "dssm" else of_clicks(name, sessions, seed)
     )
@@ -136,7 +136,7 @@ def measure(name: str, sessions: int, rounds: int, seed: int = 0) -> dict[str, f
 
 
 def verdict(found: dict[str, float]) -> str:
-    """Whether the compiled loop pays, by the faster of XLA and none for each.
+    """Whether the compiled loop is faster, with or without XLA for each.
 
     >>> rates = {"loop": 90.0, "loop_xla": 120.0, "keras": 100.0, "keras_xla": 80.0}
     >>> verdict({**rates, "by_hand": 240.0, "by_hand_xla": 60.0})

@@ -1,4 +1,4 @@
-"""How cost grows with size: the exponent b of seconds ~ size^b.
+"""Growth of cost with size: the exponent b of seconds ~ size^b.
 
 Each case trains one model while one size grows and the others stand at `Sizes`. Rounds
 go through all sizes in turn, so that a slow spell of the machine falls on each of them;
@@ -19,7 +19,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is trained on in one timed call."""
+    """The data of one timed call."""
 
     sessions: int = 8192
     batch: int = 512
@@ -54,7 +54,7 @@ def model_of(name: str, sizes: Sizes) -> Any:
 
 
 def epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
-    """One pass of `fit` over sessions that share a small table of items."""
+    """One pass of `fit` over sessions with a small table of items."""
     import keras
 
     from debias.data import ClickLog, RankingData
@@ -73,7 +73,7 @@ def epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
 
 
 def retrieval_epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
-    """Steps of a retrieval tower on ids, two thirds of them users; a session an event.
+    """Steps of a retrieval model on ids.
 
     Rows that are not in a batch are neither read nor written.
     """
@@ -113,7 +113,7 @@ def exponent(sizes: tuple[int, ...], cost: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Growth:
-    """One model while one size grows; `population` names the size."""
+    """One model with one growing size, named by `population`."""
 
     row: str
     population: str
@@ -122,7 +122,7 @@ class Growth:
         return {**asdict(Sizes()), "span": SPANS[self.population], "rounds": ROUNDS}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`exponent`, and milliseconds a thousand sessions at both ends of the span."""
+        """`exponent`, and milliseconds per thousand sessions at both ends."""
         span, plain = SPANS[self.population], Sizes()
         runs, counts = [], []
         for size in span:

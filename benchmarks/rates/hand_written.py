@@ -1,4 +1,4 @@
-"""Click models and a DSSM once more, by hand: what `fit` is measured against.
+"""Hand-written click models and a DSSM, to compare with `fit`.
 
 One model, one epoch a call, variables and Adam by hand, nothing that is not needed.
 `by_adam` compiles the epoch as one tf.function, `in_jax` (the additive model alone) as
@@ -15,7 +15,7 @@ Weights = Sequence[Any]
 
 
 def initial(sizes: Sequence[int], length: int, seed: int) -> list[np.ndarray]:
-    """Glorot kernels and zero biases of the tower, then the bias of each position."""
+    """Initial weights: Glorot kernels, zero biases, and a bias per position."""
     rng = np.random.default_rng(seed)
     weights = []
     for a, b in pairwise(sizes):
@@ -26,7 +26,7 @@ def initial(sizes: Sequence[int], length: int, seed: int) -> list[np.ndarray]:
 
 
 class Job(NamedTuple):
-    """What a loop learns from, and how: tower of `hidden` units, sessions a step."""
+    """Data and settings of a loop."""
 
     features: np.ndarray
     item: np.ndarray
@@ -57,7 +57,7 @@ def by_adam(
     batch: int,
     jit: bool = False,
 ) -> Callable[[], list[np.ndarray]]:
-    """A function that trains one epoch and returns the weights: Adam by hand, no more.
+    """A function that trains one epoch with hand-written Adam.
 
     Args:
         loss: Of the weights and the rows of a batch, column by column.
@@ -108,7 +108,7 @@ def by_adam(
 
 
 def tower(x: Any, weights: Weights) -> Any:
-    """Dense layers, kernel and bias in turn, with ReLU between them."""
+    """Dense layers with ReLU, from alternating kernels and biases."""
     import tensorflow as tf
 
     *hidden, (kernel, bias) = zip(weights[::2], weights[1::2], strict=True)
@@ -118,7 +118,7 @@ def tower(x: Any, weights: Weights) -> Any:
 
 
 def relevances(x: Any, weights: Weights) -> Any:
-    """What the tower says of each item of a list, (B, L, D)."""
+    """Output of the tower for each item of a list, (B, L, D)."""
     import tensorflow as tf
 
     found = tower(tf.reshape(x, (-1, x.shape[-1])), weights)
@@ -126,7 +126,7 @@ def relevances(x: Any, weights: Weights) -> Any:
 
 
 def entropy(clicked: Any, logits: Any) -> Any:
-    """Nats of each session, (B,)."""
+    """Negative log-likelihood of each session in nats, (B,)."""
     import tensorflow as tf
 
     losses = tf.nn.sigmoid_cross_entropy_with_logits(clicked, logits)
@@ -142,7 +142,7 @@ def additive_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def product_logits(weights: Weights, x: Any) -> Any:
-    """Those of sigma(r) sigma(b); the last weight is a table (L + 1, 1) of places."""
+    """The product model; the last weight is a table (L + 1, 1) of places."""
     import tensorflow as tf
 
     r = relevances(x, weights[:-1])[..., 0]
@@ -158,7 +158,7 @@ def product_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def mixture_loss(weights: Weights, x: Any, clicked: Any) -> Any:
-    """Logits of the shares, then one product model after the other."""
+    """The mixture: logits of the shares, then several product models."""
     import tensorflow as tf
 
     shares, *rest = weights
@@ -170,7 +170,7 @@ def mixture_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def xpa_loss(weights: Weights, x: Any, clicked: Any) -> Any:
-    """Tower, places, what is an item's own, and twice what it hears of neighbours."""
+    """XPA: tower, places, own terms, and two attention terms."""
     import tensorflow as tf
 
     *inner, places, own, shift, place = weights[:-10]
@@ -186,7 +186,7 @@ def xpa_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def two_tower_loss(weights: Weights, user: Any, item: Any) -> Any:
-    """In-batch softmax of a DSSM of ids: (B,) users and items, no two items alike.
+    """In-batch softmax of a DSSM on ids: (B,) users and distinct items.
 
     Each half of the weights is a table of ids and a tower; items have length 1.
     """
@@ -204,7 +204,7 @@ def two_tower_loss(weights: Weights, user: Any, item: Any) -> Any:
 
 
 def in_jax(job: Job) -> Callable[[], list[np.ndarray]]:
-    """The same; sessions must be a multiple of the batch."""
+    """The same loop; the number of sessions must be a multiple of the batch size."""
     from functools import partial
 
     import jax

@@ -1,4 +1,4 @@
-"""One pass of `debias train` over a log on disk, under a limit of memory.
+"""One pass of `debias train` over a log on disk with a memory limit.
 
 The log is simulated by the command that users run, and so is the training: `product`, a
 tenth of the queries held out to validate and another to test. The limit is that of a
@@ -31,7 +31,7 @@ QUERIES = 2000
 
 @contextmanager
 def group(gigabytes: float, root: Path = GROUPS) -> Iterator[Path | None]:
-    """A control group whose processes get so much memory; None if it cannot be made."""
+    """A control group with a memory limit; None if it cannot be made."""
     first = (root / "memory").is_dir()  # the first version has a tree for each resource
     folder = (root / "memory" if first else root) / f"debias-{os.getpid()}"
     limit = folder / ("memory.limit_in_bytes" if first else "memory.max")
@@ -51,7 +51,7 @@ def group(gigabytes: float, root: Path = GROUPS) -> Iterator[Path | None]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a command printed, and what it took.
+    """Output and cost of a command.
 
     Attributes:
         seconds, cpu_seconds: Of the clock, and of all processors.
@@ -111,7 +111,7 @@ class Large:
         }
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`rate` counts sessions of the log a second of the whole command."""
+        """`rate` is the number of sessions per second of the whole command."""
         import simulators
 
         sessions, name = SESSIONS[self.population], str(seed)
@@ -139,7 +139,7 @@ CLICKED = 0.3 / np.arange(1, PLACES + 1)
 
 
 def mixed_features(rng: np.random.Generator, rows: int) -> dict[str, pa.Array]:
-    """20 columns as a shop has them: numbers, dates, booleans, text and lists; gaps.
+    """20 columns of a shop: numbers, dates, booleans, text and lists, some missing.
 
     >>> found = mixed_features(np.random.default_rng(0), 100)
     >>> len(found), found["f_brand"].null_count > 0, found["f_since"].type
@@ -175,7 +175,7 @@ def mixed_features(rng: np.random.Generator, rows: int) -> dict[str, pa.Array]:
 
 
 def write_mixed(path: Path, lists: int, seed: int) -> None:
-    """Impressions with `mixed_features`, each pair of query and item once."""
+    """Impressions with `mixed_features`, with each (query, item) pair once."""
     rng = np.random.default_rng(seed)
     writer = None
     for first in range(0, lists, PIECE):
@@ -201,7 +201,7 @@ def write_mixed(path: Path, lists: int, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Mixed:
-    """10 million impressions with 20 features of every kind, by the commands."""
+    """The commands on 10 million impressions with 20 features of all kinds."""
 
     population: str = "10M-mixed"
     row: str = "train"
@@ -218,7 +218,7 @@ class Mixed:
         }
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`rate` counts lists a second, reading included; `rank_...` is of `rank`."""
+        """`rate` is lists per second including reading; `rank_...` is for `rank`."""
         train = ["debias", "train", "log.parquet", "-c", "features=f_*", "--json"]
         train += ["-c", "categories=f_region", "--model", "product", "--epochs", "1"]
         train += ["--seed", str(seed), "-o", "trained"]

@@ -1,4 +1,4 @@
-"""A peer library that runs in another Python and does one round of work at a time.
+"""A peer library in another Python process that does one round at a time.
 
 The peers of `benchmarks.peers` want libraries that do not go together with ours. They
 are measured where `DEBIAS_PEERS_PYTHON` names the Python of an environment that has
@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).parents[1] / "peers" / "rounds.py"
 
 
 class Peer(NamedTuple):
-    """A peer that has done one round to warm up.
+    """A peer after one warm-up round.
 
     Attributes:
         value: What that round found, to be held against ours.
@@ -48,7 +48,7 @@ def peer(
     setup: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Peer | None]:
-    """The peer of module `name` in `benchmarks.peers`, None where there is none.
+    """The peer of module `name` in `benchmarks.peers`, or None.
 
     Args:
         name: The module.

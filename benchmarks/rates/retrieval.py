@@ -1,4 +1,4 @@
-"""How fast retrieval learns: steps as the vocabulary grows, and events of MovieLens."""
+"""Training speed of retrieval by vocabulary size, and on MovieLens."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def step_seconds(
     warm: int = 3,
     seed: int = 0,
 ) -> list[float | None]:
-    """Median processor seconds of a step of each case: in-batch softmax, ids only.
+    """Median processor time per step of each case, with in-batch softmax on ids.
 
     The cases take turns, step by step, so that a slow spell of the machine falls on
     all; processor time, which neighbours on a machine disturb less than the clock.
@@ -132,7 +132,7 @@ ENGINES: dict[str, Callable[[int, int, int], Step]] = {
 
 @dataclass(frozen=True)
 class RetrievalSpeed:
-    """Steps a second at one vocabulary, of ours and of the peers there are.
+    """Steps per second at one vocabulary size, for this library and peers.
 
     Seconds are of the processors, those of the floor, `products_seconds`, as well.
     """
@@ -145,7 +145,7 @@ class RetrievalSpeed:
         return {"batch_size": BATCH, "dim": DIM, "ids": ids, "steps": 15}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`growth`: seconds of a step over those at the smallest vocabulary."""
+        """`growth` is the time of a step relative to the smallest vocabulary."""
         from benchmarks.harness.memory import forget
 
         forget()
@@ -171,7 +171,7 @@ def products_seconds(
     steps: int = 64,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Seconds of a step if it were no more than the products of in-batch softmax.
+    """Time of a step with only the products of in-batch softmax.
 
     Three of (batch, dim) and (batch, batch): the scores, and their gradient with
     respect to users and to items. The least of five times `steps`.
@@ -200,7 +200,7 @@ def products_seconds(
 
 @dataclass(frozen=True)
 class MovieLens:
-    """Events a second on MovieLens-100K, ids only, in-batch softmax, batch 512, dim 32.
+    """Events per second on MovieLens-100K, with ids, batches of 512 and dimension 32.
 
     All but torch-rechub correct by logQ, mask accidental hits and nothing more, and
     take 16 steps an execution. Our batches are packed, which leaves of a batch the

@@ -1,4 +1,4 @@
-"""The retrieval service under attack: hostile requests, slow headers, bodies, load.
+"""The service under attack: hostile requests, slow headers, large bodies, load.
 
 `debias serve` answers for 100,000 items. While it is attacked, a probe asks `/live`
 fifty times a second: the longest it waited is the longest freeze. Then more connections
@@ -39,7 +39,7 @@ SENDERS = 16  # of hostile and of large bodies at once
 
 @dataclass
 class Seen:
-    """What an attack came to.
+    """The result of an attack.
 
     Attributes:
         statuses: Number of answers by status; 0 is a connection that broke.
@@ -62,7 +62,7 @@ class Seen:
 
 
 def hostile(rng: random.Random) -> bytes:
-    """A body that no client should send; now and then one that is almost good."""
+    """An invalid body, sometimes almost valid."""
     size = rng.choice((1, 10, 1_000, 30_000))
     word = json.dumps("x" * rng.choice((0, 1, 600)))
     number = rng.choice(("1e999", "-0.0", "9" * rng.randrange(1, 5_000), "1e-400", "1"))
@@ -91,7 +91,7 @@ def hostile(rng: random.Random) -> bytes:
 
 
 def large(rng: random.Random) -> bytes:
-    """A body of about the largest size whose values are costly to build."""
+    """A body of nearly the largest size with costly values."""
     piece = rng.choice(('""', "1", "[]", '"x"', "null", '{"a":1}', "[[1]]"))
     many = ",".join([piece] * (LARGE // (len(piece) + 1)))
     key = rng.choice(("features", "items", "ids", "history"))
@@ -165,7 +165,7 @@ async def crowd(session: Any, seen: Seen, connections: int, seconds: float) -> N
 
 
 def check(seen: Seen, answer: dict[str, Any]) -> None:
-    """Counts an answer whose items are not of its version."""
+    """Counts answers with items of another version."""
     own = f"{int(answer['version'])}-"
     seen.wrong += not all(item.startswith(own) for item in answer["items"])
     seen.names.add(answer["version"])
@@ -198,7 +198,7 @@ async def probed(url: str, pid: int, seen: Seen) -> AsyncIterator[None]:
 
 
 def trouble(root: Path, pid: int, first: versions.Version, seconds: float) -> None:
-    """Publishes ten versions, damages two, rolls back thrice and kills a worker."""
+    """Publishes ten versions, damages two, rolls back three times, kills a worker."""
     tower, pause = root / "tower.onnx", seconds / 16
     for step in range(10):
         time.sleep(pause)
@@ -245,7 +245,7 @@ async def attack(
 
 
 def summary(bad: Seen, good: Seen, seconds: float) -> dict[str, float]:
-    """`failed` are answers 5xx but 503; `growth_mb` since the first samples."""
+    """`failed`: answers 5xx except 503; `growth_mb`: since the first samples."""
     p50, p99 = np.percentile(good.milliseconds or [np.nan], [50, 99])
     both = bad.statuses + good.statuses
     memory = bad.memory + good.memory
@@ -286,7 +286,7 @@ def measured(
 
 @dataclass(frozen=True)
 class Attacked:
-    """Hostile requests, then more load than can be answered, with versions switched."""
+    """Hostile requests, then overload, while versions are switched."""
 
     row: str = "serve_attacked"
     population: str = "clustered-100k"

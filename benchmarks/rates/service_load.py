@@ -1,4 +1,4 @@
-"""The retrieval service under load on this machine, with a new version in the middle.
+"""The service under load on this machine, with a switch of the version.
 
 `debias serve` answers for 100,000 items; several connections ask, each as soon as it is
 answered, for the 100 items of a user with a history of 20. Half way a version is
@@ -36,7 +36,7 @@ CONNECTIONS, SAMPLES = 4, 30
 
 @dataclass
 class Load:
-    """What came back.
+    """The answers of a load test.
 
     Attributes:
         milliseconds: Of each answer.
@@ -55,7 +55,7 @@ class Load:
 
 
 def world(seed: int, number: int) -> tuple[FeatureTable, FeatureTable]:
-    """Users and items; an item of version `number` is called "number-row"."""
+    """Users and items; an item of version `number` has the id "number-row"."""
     rng = np.random.default_rng(seed)
     names = [f"u{user}" for user in range(USERS)]
     users = {"id": np.array(names), "age": rng.random(USERS)}
@@ -64,7 +64,7 @@ def world(seed: int, number: int) -> tuple[FeatureTable, FeatureTable]:
 
 
 def publish(root: Path, seed: int, again: Path | None = None) -> versions.Version:
-    """Publishes version 1, or `again`, its tower and vectors, under other ids."""
+    """Publishes version 1, or `again` its tower and vectors with other ids."""
     if again is not None:
         old = versions.load(root)
         number = int(versions.names(root)[-1]) + 1
@@ -83,7 +83,7 @@ def publish(root: Path, seed: int, again: Path | None = None) -> versions.Versio
 
 @contextmanager
 def serving(root: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """`debias serve` as a process: its address and its id."""
+    """Starts `debias serve`; yields its address and process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -151,7 +151,7 @@ async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Lo
 
 
 def tree(pid: int) -> list[Any]:
-    """A process and those that it started: the service's supervisor and workers."""
+    """A process and its children: supervisor and workers of the service."""
     import psutil
 
     parent = psutil.Process(pid)
@@ -159,12 +159,12 @@ def tree(pid: int) -> list[Any]:
 
 
 def memory_mb(pid: int) -> float:
-    """What a process and its children hold for themselves, in megabytes."""
+    """Private memory of a process and its children, in megabytes."""
     return sum(each.memory_full_info().uss for each in tree(pid)) / 1e6
 
 
 def processor(pid: int) -> float:
-    """Seconds that a process and its children have computed."""
+    """Processor seconds of a process and its children."""
     return sum(sum(each.cpu_times()[:2]) for each in tree(pid))
 
 
@@ -193,7 +193,7 @@ def measured(seconds: float, seed: int) -> Load:
 
 
 def summary(load: Load, seconds: float) -> dict[str, float]:
-    """`cpu_ms` of the service an answer; `growth_mb` from a quarter to the half."""
+    """`cpu_ms` is per answer; `growth_mb` is from a quarter to half of the test."""
     p50, p99 = np.percentile(load.milliseconds, [50, 99])
     steady = [mb for at, mb in load.memory if seconds / 4 < at < seconds / 2]
     return {

@@ -1,4 +1,4 @@
-"""How fast: our rate, a peer's rate in the same run, and the share of the floor.
+"""Speed compared with a peer in the same run and with a lower bound of the time.
 
 Each case is timed in rounds of ours and the peers', so that a slow spell of the machine
 falls on all; rates are of the median round, and `ratio` is to the peer that a row
@@ -41,7 +41,7 @@ Round = Callable[[], float]  # does its work once and returns the seconds of it
 
 
 def alternating(*rounds: Round, times: int | None = None) -> list[float]:
-    """Median seconds of each, after one to warm up; `times` or `ROUNDS`.
+    """Median seconds of each function after a warm-up, over `times` or `ROUNDS`.
 
     In turns, each time in another order, lest one always run in another's wake.
     """
@@ -67,7 +67,7 @@ def beside(
     others: Mapping[str, Round | None] = {},
     times: int | None = None,
 ) -> dict[str, float]:
-    """The metrics of a case, with `NAME_ratio` for each of the other peers there is."""
+    """The metrics of a case, with `NAME_ratio` for each available peer."""
     named = {name: each for name, each in others.items() if each is not None}
     own, other, *rest = alternating(ours, base, *named.values(), times=times)
     ratios = {f"{n}_ratio": r / own for n, r in zip(named, rest, strict=True)}
@@ -75,7 +75,7 @@ def beside(
 
 
 def compared(work: float, own: float, other: float, most: float) -> dict[str, float]:
-    """The metrics of a case that does `work` units in each timed call.
+    """The metrics of a case with `work` units per timed call.
 
     Args:
         work: Units done, such as sessions.
@@ -98,7 +98,7 @@ def alone(work: float, most: float, ours: Round) -> dict[str, float]:
 
 
 def copy_rate() -> float:
-    """Bytes a second, read and written, of a copy far larger than the caches."""
+    """Memory bandwidth: bytes per second of a copy larger than the caches."""
     source = np.ones(1 << 26, "float32")
     target = np.empty_like(source)
     best = min(seconds(lambda: np.copyto(target, source)) for _ in range(5))
@@ -111,7 +111,7 @@ FEATURES, HIDDEN, LIST_SIZE, BATCH, STEPS = 136, (256, 128, 64), 10, 512, 100
 
 
 def matrix_rate() -> float:
-    """Floating-point operations a second of a large float32 product in TensorFlow."""
+    """Floating-point operations per second of a large float32 product in TensorFlow."""
     import tensorflow as tf
 
     size = 2048
@@ -125,7 +125,7 @@ def matrix_rate() -> float:
 def operations_per_list(
     features: int = FEATURES, hidden: Sequence[int] = HIDDEN, out: int = 1
 ) -> int:
-    """Multiplications and additions of one list: forward, and twice that backward.
+    """Operations per list: forward, and twice as many backward.
 
     Those of the relevance tower; of it, the gradient with respect to the features
     themselves is not needed.
@@ -144,7 +144,7 @@ def trained(
     jit: bool = False,
     kinds: Any = None,
 ) -> Round:
-    """An epoch of `fit` of a click model: of packed batches, or compiled by XLA."""
+    """An epoch of `fit` of a click model, with packed batches or XLA."""
     from debias.data import ClickLog, RankingData
     from debias.engine.optimizers import RowWiseAdam
     from debias.models.batches import batches
@@ -167,7 +167,7 @@ def sessions_of(features: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.nd
 def simulated_sessions(
     queries: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same of the simulator: few queries, so that items come again and again."""
+    """The same from the simulator, with few queries and repeated items."""
     import simulators
 
     data = simulators.generate(queries, seed)
@@ -177,7 +177,7 @@ def simulated_sessions(
 
 
 def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float]:
-    """Lists a second of `Additive` through `fit`, against loops written for it alone.
+    """Lists per second of `Additive` in `fit`, compared with hand-written loops.
 
     `peer_rate` is that of the tf.function loop; JAX takes part where it is installed.
     The floor is that of each distinct item of a batch once.
@@ -208,7 +208,7 @@ def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float
 
 
 def distinct_share(item: np.ndarray) -> float:
-    """Share of a batch's cells that are left if each item is taken once.
+    """Number of distinct items as a share of a batch's cells.
 
     >>> distinct_share(np.tile([[4, 7]], (BATCH * 3, 1))) == 2 / (2 * BATCH)
     True
@@ -221,7 +221,7 @@ BRANDS = 1000
 
 
 def train_kinds(kind: str, seed: int, rounds: int) -> dict[str, float]:
-    """Lists a second of the default `product`, against its tower without `Features`.
+    """Lists per second of the default `product`, compared with no `Features` layer.
 
     Args:
         kind: Of the first of the 136 features: "number" as all others, or "category",
@@ -260,7 +260,7 @@ SMALL_FEATURES, SMALL_HIDDEN, KINDS = 32, (32, 32), 3  # of what CLAX is compare
 
 
 def train_small(name: str, seed: int) -> dict[str, float]:
-    """Lists a second of a small click model: CLAX's two-tower, its mixture, or XPA.
+    """Lists per second of a small click model: two-tower, mixture, or XPA.
 
     CLAX's two-tower is our `Product`: sigmoid times sigmoid, a table of positions and a
     tower of equal layers. It is spared its data loader. Both are compiled by XLA, which
@@ -310,7 +310,7 @@ SESSIONS = 400_000
 
 
 def simulate(population: str, seed: int) -> dict[str, float]:
-    """Sessions a second on one core, clicks and kinds of users, against plain NumPy.
+    """Simulated sessions per second on one core, compared with plain NumPy.
 
     `write_rate` is that of whole simulated sessions on their way to Parquet, lists,
     propensities, truth and all, on every core. CLAX, where it is installed, may use
@@ -324,13 +324,13 @@ def simulate(population: str, seed: int) -> dict[str, float]:
 
 
 def simulate_truth(population: str, seed: int) -> dict[str, float]:
-    """The same with the truth kept: examination and attraction of every cell."""
+    """The same including examination and attraction of every cell."""
     most = copy_rate() / (LIST_SIZE * CELL[True])
     return beside(SESSIONS, most, *visiting(population, seed, truth=True))
 
 
 def visiting(population: str, seed: int, truth: bool) -> tuple[Round, Round]:
-    """A round of our simulator, and of plain NumPy, over the same lists."""
+    """A round of this simulator and of plain NumPy on the same lists."""
     from simulators.populations import named, visit
 
     attraction = np.random.default_rng(seed).random((SESSIONS, LIST_SIZE), np.float32)
@@ -344,7 +344,7 @@ def visiting(population: str, seed: int, truth: bool) -> tuple[Round, Round]:
 
 @contextmanager
 def clax(population: str, seed: int) -> Iterator[Round | None]:
-    """A round of CLAX's sampler over attractions as `simulate` draws them.
+    """A round of CLAX's sampler on the attractions of `simulate`.
 
     Raises:
         RuntimeError: Its clicks are not those of the population.
@@ -369,7 +369,7 @@ def clax(population: str, seed: int) -> Iterator[Round | None]:
 
 
 def write_rate(population: str, seed: int) -> float:
-    """Sessions a second that are simulated and written, start and finish included."""
+    """Sessions per second simulated and written, including start and end."""
     from simulators import EpsilonGreedy, generate, prepare, weak_ranker
     from simulators.writer import write
 
@@ -414,7 +414,7 @@ CELL = {False: 4 + 1, True: 4 + 1 + 4 + 4}
 
 
 def em(model: str, population: str, seed: int) -> dict[str, float]:
-    """Sessions a second of one pass; of the position-based model beside a plain one."""
+    """Sessions per second of an EM pass, for PBM compared with plain NumPy."""
     import simulators
     from debias.propensity.click_models.timing import prepared_pass
 
@@ -433,7 +433,7 @@ def em(model: str, population: str, seed: int) -> dict[str, float]:
 def plain_position_based_pass(
     item: np.ndarray, click: np.ndarray
 ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-    """The textbook: all impressions of all sessions, in plain NumPy, prior (1, 2)."""
+    """The textbook EM pass over all impressions in plain NumPy, with prior (1, 2)."""
     clicked, flat = click.astype(float), item.ravel()
     shown = np.bincount(flat)
     gamma, theta = np.full(len(shown), 0.5), np.full(item.shape[1], 0.5)
@@ -454,7 +454,7 @@ LISTS = 100_000
 
 
 def evaluate(seed: int) -> dict[str, float]:
-    """Lists a second of `metrics.ndcg`; each peer must find the same mean.
+    """Lists per second of `metrics.ndcg`; each peer must return the same mean.
 
     scikit-learn always takes part, TensorFlow Ranking, rax and ranx where they are
     installed. No scores are tied here; ties go by half in ours.
@@ -500,7 +500,7 @@ def evaluate(seed: int) -> dict[str, float]:
 def ndcg_peers(
     labels: np.ndarray, scores: np.ndarray
 ) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Name and a function that returns the mean NDCG@10, of those in our process."""
+    """Name and function of the peers in this process that compute mean NDCG@10."""
     from sklearn.metrics import ndcg_score
 
     gain = 2**labels - 1
@@ -532,7 +532,7 @@ ROWS, SHOWN = 10_000, 1 << 20  # of the LETOR file, sessions of the log
 
 
 def read(what: str, seed: int) -> dict[str, float]:
-    """Rows of a LETOR file, or sessions of a log in Parquet, a second.
+    """Rows of a LETOR file, or sessions of a Parquet log, read per second.
 
     Beside them scikit-learn's SVMLight reader, and pyarrow reading the log's columns
     into NumPy; both must read the same. The floor is that of reading what is returned.
@@ -597,7 +597,7 @@ READ = {"letor": read_letor_file, "log": read_log}
 
 
 def score(seed: int) -> dict[str, float]:
-    """Items a second of the serving model, in batches, against bare products."""
+    """Items per second of the ranker in batches, compared with bare products."""
     import tensorflow as tf
 
     from debias.layers import BiasTower, Tower
@@ -633,7 +633,7 @@ def score(seed: int) -> dict[str, float]:
 
 
 def search(seed: int) -> dict[str, float]:
-    """Searches a second of `Index`, one user at a time, against bare Faiss.
+    """Searches per second of `Index` for single users, compared with bare Faiss.
 
     Both walk one graph of 100,000 vectors; ours scores again, sorts ties, checks input.
     The floor is that of reading the vectors that a walk compares.
@@ -671,7 +671,7 @@ Case = Callable[[int], dict[str, float]]
 
 
 def on_one_core(case: Case, seed: int) -> dict[str, float]:
-    """A case in a process that may use a single core, its floor measured there too."""
+    """A case and its lower bound in a process on a single core."""
     with ProcessPoolExecutor(1, get_context("spawn"), _hold_to_one_core) as pool:
         return pool.submit(case, seed).result()
 
@@ -685,7 +685,7 @@ def _hold_to_one_core() -> None:
 
 @dataclass(frozen=True)
 class Speed:
-    """One case of the table `speed`; `population` says which variant of it."""
+    """One case of the table `speed`; `population` is its variant."""
 
     row: str
     population: str

@@ -1,4 +1,4 @@
-"""Retrieval towers that learn from position-biased clicks, against known tastes.
+"""Retrieval towers trained on position-biased clicks, with known tastes.
 
 The protocol, the same for every row:
 
@@ -43,7 +43,7 @@ GRADE_SHARES = (0.2, 0.08, 0.03, 0.01)  # of all pairs that have at least grade 
 
 @dataclass(frozen=True)
 class ClickSize:
-    """How large a trial is. A query is a user."""
+    """Size of a trial; a query is a user."""
 
     queries: int = 300
     items: int = 250
@@ -55,7 +55,7 @@ class ClickSize:
     length: int = 10
 
     def config(self, seed: int) -> TrainingConfig:
-        """How every tower learns: as `debias.fit` does by default."""
+        """Training settings of every tower: the defaults of `debias.fit`."""
         return TrainingConfig(epochs=self.epochs, batch_size=self.batch_size, seed=seed)
 
 
@@ -69,7 +69,7 @@ class Tables(NamedTuple):
 
 
 def grades(preference: np.ndarray) -> np.ndarray:
-    """0 to 4 by how many of all pairs are preferred at least as much.
+    """Grades 0 to 4 by quantiles of preference over all pairs.
 
     >>> grades(np.arange(100.0))[[0, 79, 80, 92, 97, 99]].tolist()
     [0, 0, 1, 2, 3, 4]
@@ -133,7 +133,7 @@ def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
 
 
 def tower(kind: str, tables: Tables, size: ClickSize, seed: int) -> Any:
-    """A retrieval model, or the ranker that reads the same and need not be an index.
+    """A retrieval model, or a ranker with the same inputs.
 
     Products of vectors are those of `debias retrieval train`: items of unit length,
     users of any. FM takes inner products, for they made the validation clicks of seed
@@ -234,7 +234,7 @@ def sessions_of_as_many_clicks(split: Any) -> int:
 def fitted(
     kind: str, bias: str, crowd: str, seed: int, size: ClickSize
 ) -> dict[str, float]:
-    """Trains one row and measures it; kept, for others refer to it."""
+    """Trains and measures one row, and caches the result for other rows."""
     from benchmarks.ranking.protocol import (
         click_metrics,
         predicted_logits,
@@ -258,7 +258,7 @@ def fitted(
 def preference_metrics(
     found: Any, tables: Tables, score: np.ndarray
 ) -> dict[str, float]:
-    """`ranking_metrics` and the rate of favourites, of scores (users * items,)."""
+    """`ranking_metrics` and the rate of favourites for scores (users * items,)."""
     from benchmarks.ranking.protocol import ranking_metrics
     from debias.retrieval.training.evaluation import ranks, recall_metrics
 

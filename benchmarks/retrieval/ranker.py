@@ -1,4 +1,4 @@
-"""A ranker behind retrieval, for sets that have no log of shown items.
+"""A ranker for data sets without a log of shown items.
 
 What retrieval would find for each user, and what the user took, is shown to simulated
 users who read by position. They click by the stars that the user gave, and by none
@@ -21,7 +21,7 @@ DIM, EPOCHS, RATE = 32, 3, 0.01
 
 
 def candidates(train: Interactions, retrieval: Scorer) -> Any:
-    """Ranking data: a query is a user, an item a pair, a grade the stars less one.
+    """Ranking data with users as queries, pairs as items, and stars minus one as grade.
 
     Without stars, what was taken has grade 3.
     """
@@ -45,7 +45,7 @@ def candidates(train: Interactions, retrieval: Scorer) -> Any:
 def click_ranker(
     train: Interactions, retrieval: Scorer, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The score of pairs (P, 2) by a click model trained on simulated sessions."""
+    """Scores of pairs (P, 2) by a click model trained on simulated sessions."""
     import keras
 
     from debias.engine.optimizers import RowWiseAdam

@@ -1,4 +1,4 @@
-"""Table `retrieval`: every tower by the recipe that users get, beside tuned rivals.
+"""Table `retrieval`: every tower with the default recipe, and tuned baselines.
 
 The protocol, fixed before its figures were seen, the same for every data set and row:
 
@@ -65,7 +65,7 @@ def _last_days(log: Interactions, days: int) -> tuple[Interactions, Interactions
 
 @lru_cache(maxsize=1)
 def split(name: str) -> tuple[Interactions, Interactions]:
-    """Training events of a set, and those held out of users who have any of both."""
+    """Training and held-out events of a data set, for users with both."""
     if name == "movielens-100k":
         return leave_last_out(datasets.movielens_100k())
     if name == "film-trust":
@@ -85,7 +85,7 @@ def split(name: str) -> tuple[Interactions, Interactions]:
 
 
 def trial_of(recipe: Recipe, name: str, seed: int) -> Any:
-    """The trial of a candidate, made once a process: `auto` asks for those of all."""
+    """The trial of a candidate, cached because `auto` needs all trials."""
     from debias.retrieval.training import selection
 
     key = name, seed, recipe.tower, recipe.history
@@ -99,7 +99,7 @@ def trial_of(recipe: Recipe, name: str, seed: int) -> Any:
 
 @lru_cache(maxsize=1)
 def parts_of(name: str) -> Any:
-    """What trials on a set may add to a tower, found once a process."""
+    """The possible additions to a tower on a data set, cached."""
     from debias.retrieval.training import selection
 
     return selection.parts_of(selection.hold_out(split(name)[0]))
@@ -109,7 +109,7 @@ _TRIALS: dict[tuple[Any, ...], Any] = {}
 
 
 def recipe(seed: int) -> Recipe:
-    """The default of `debias retrieval train`, with a seed."""
+    """The default recipe of `debias retrieval train`, with a seed."""
     from debias.retrieval.training.learner import TrainingConfig
 
     config = TrainingConfig(seed=seed)._asdict()
@@ -119,7 +119,7 @@ def recipe(seed: int) -> Recipe:
 def measure_towers(
     towers: tuple[str, ...], name: str, seed: int
 ) -> tuple[Any, dict[str, float]]:
-    """The scorer of the best of some towers, and what was chosen."""
+    """The scorer of the best tower, and the choice."""
     from debias.retrieval.training import selection
 
     tried = candidates(recipe(seed), towers)
@@ -137,7 +137,7 @@ def measure_towers(
 
 
 def measure_baseline(row: str, name: str, seed: int) -> tuple[Any, dict[str, float]]:
-    """The scorer of a tuned baseline, and what held-out users said of it."""
+    """The scorer of a tuned baseline, and its value on held-out users."""
     from debias.retrieval.training import selection
 
     train = split(name)[0]
@@ -171,7 +171,7 @@ def _wals(
 
 @dataclass(frozen=True)
 class RecipeExperiment:
-    """A row of table `retrieval`, as `benchmarks.harness.plan.Experiment` wants it."""
+    """A row of table `retrieval`; implements `benchmarks.harness.plan.Experiment`."""
 
     row: str
     population: str

@@ -1,4 +1,4 @@
-"""Rows that change one thing at a time, all at one budget that was set once.
+"""Ablation rows of retrieval, with one fixed budget.
 
 What users get by default, and what that is worth beside tuned rivals, is table
 `retrieval` of `benchmarks.retrieval.recipes`. The rows here compare losses, negatives,
@@ -62,7 +62,7 @@ from simulators.interactions import generate_interactions
 
 
 def known_tastes(true_genres: bool) -> Interactions:
-    """2,000 users who like one of 50 genres; the log may give items a wrong one."""
+    """2,000 users with one of 50 preferred genres; genres in the log may be wrong."""
     rng = np.random.default_rng(0)
     log, truth = generate_interactions(rng, 2000, 2000, 30, genres=50)
     if true_genres:
@@ -89,7 +89,7 @@ DENSE_ROWS = 1 << 15  # tables up to this size are updated densely, under XLA
 
 @dataclass(frozen=True)
 class RetrievalConfig:
-    """All that decides a retrieval row beside data and seed."""
+    """All settings that determine a retrieval row, besides data and seed."""
 
     model: str
     loss: str = "softmax"
@@ -126,7 +126,7 @@ class RetrievalConfig:
 
 @lru_cache(maxsize=2)
 def split(dataset: str, part: str = "test") -> tuple[Interactions, Interactions]:
-    """Training events and the events held out of each user who has any of both."""
+    """Training and held-out events of each user with both."""
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {list(DATASETS)}, got {dataset!r}")
     if part not in ("test", "validation"):
@@ -177,7 +177,7 @@ def measure(
 def tail_metrics(
     score: Scorer, items: np.ndarray, train: Interactions, held_out: Interactions
 ) -> dict[str, float]:
-    """How well the tail is ordered in itself, and how even its vectors are.
+    """Ranking quality within the tail, and evenness of its vectors.
 
     tail_only_hr@10: share of the tail's targets that are among the 10 best unseen items
     of the tail. What a model does is that, and how often it shows the tail at all.
@@ -247,7 +247,7 @@ def evaluate_on(
 
 
 def baseline(config: RetrievalConfig, train: Interactions, seed: int) -> Scorer:
-    """A row that is no tower; scores users (rows) over the catalogue."""
+    """A baseline row that scores users (rows) over the catalogue."""
     if config.model == "popularity":
         counts = train.popularity().astype(np.float32)
         return lambda users: np.tile(counts, (len(users), 1))
@@ -271,7 +271,7 @@ def ease(train: Interactions, regularisation: float) -> Scorer:
 
 
 def wals(train: Interactions, config: RetrievalConfig, seed: int) -> Scorer:
-    """Weighted alternating least squares of the library `implicit`, one thread."""
+    """Weighted alternating least squares of the library `implicit`, with one thread."""
     from implicit.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
@@ -290,7 +290,7 @@ def wals(train: Interactions, config: RetrievalConfig, seed: int) -> Scorer:
 
 
 def matrix(train: Interactions) -> Any:
-    """(users, items) sparse, 1 where a user has taken an item."""
+    """(users, items) sparse, 1 if a user took an item."""
     from scipy import sparse
 
     ones = np.ones(len(train), np.float32)
@@ -399,7 +399,7 @@ def fit_tower(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
 
 
 def scorer(model: Any, train: Interactions, length: int) -> Scorer:
-    """Scores users, as of the end of `train`, over its catalogue."""
+    """Scorer of users over the catalogue at the end of `train`."""
     items = model.item_vectors(train.items.columns)
 
     def score(users: np.ndarray) -> np.ndarray:
@@ -458,14 +458,14 @@ def _ranking(train: Interactions, top: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RetrievalExperiment:
-    """A row of a retrieval table, as `benchmarks.harness.plan.Experiment` wants it."""
+    """A row of a retrieval table; implements `benchmarks.harness.plan.Experiment`."""
 
     row: str
     config: RetrievalConfig
     population: str = "movielens-100k"
 
     def settings(self) -> Mapping[str, Any]:
-        """The configuration, where it differs from the defaults; the model always."""
+        """The model, and the settings that differ from the defaults."""
         given = asdict(self.config)
         plain = asdict(RetrievalConfig(self.config.model))
         return {
@@ -475,7 +475,7 @@ class RetrievalExperiment:
         }
 
     def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
-        """Metrics on the test part; `data` is not used, the sets have their names."""
+        """Metrics on the test part; `data` is not used: data sets have names."""
         from benchmarks.harness.memory import forget
 
         forget()
@@ -570,7 +570,7 @@ def table(
     baseline: str,
     **options: Any,
 ) -> Table:
-    """A table of retrieval rows; what follows is the same in all of them."""
+    """A table of retrieval rows, with common settings."""
     given: dict[str, Any] = {"metrics": COLUMNS, "paired": ("hr@50",), "seeds": 5}
     given |= {"lower": ("train_seconds",), **options}
     return Table(

@@ -1,4 +1,4 @@
-"""Table `retrieval-targets`: towers that learn clicks and orders, or one of them.
+"""Table `retrieval-targets`: towers trained on clicks, on orders, or on both.
 
 Users take items of the genre that they like, as `generate_interactions` has it. What
 they take is an order with chance .4 to .02, the more the cheaper its class of price,
@@ -35,7 +35,7 @@ CHANCE = np.array([0.4, 0.2, 0.1, 0.05, 0.02])  # of an order, by class of price
 def world(
     seed: int, users: int = 1500, items: int = 500
 ) -> tuple[Interactions, Interactions]:
-    """Clicks and orders to learn from, and those that follow."""
+    """Training and later clicks and orders."""
     rng = np.random.default_rng((seed, 5))
     log, _ = generate_interactions(rng, users, items, 30, genres=25)
     price = rng.integers(len(CHANCE), size=items)
@@ -56,7 +56,7 @@ def world(
 
 
 def learned_from(row: str, log: Interactions) -> Interactions:
-    """The events that a row learns from, as it takes them."""
+    """The training events of a row."""
     if row in ("clicks", "orders"):
         log = log.of_target(row[:-1])
     return log if row in WORTH else replace(log, target=None, targets=())
@@ -64,7 +64,7 @@ def learned_from(row: str, log: Interactions) -> Interactions:
 
 @dataclass(frozen=True)
 class TargetExperiment:
-    """A row of the table, as `benchmarks.harness.plan.Experiment` wants it."""
+    """A row of the table; implements `benchmarks.harness.plan.Experiment`."""
 
     row: str
     population: str = "two-targets"

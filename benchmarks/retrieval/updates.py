@@ -1,4 +1,4 @@
-"""What keeping a retrieval model up to date is worth, day by day.
+"""The gain from daily updates of a retrieval model.
 
 The protocol, the same for every row:
 
@@ -52,7 +52,7 @@ POPULATIONS = ("drifting", "ta-feng")
 
 @dataclass(frozen=True)
 class UpdateSize:
-    """How large a trial is; users, items and events are of the generated world."""
+    """Size of a trial: users, items and events of the simulated world."""
 
     users: int = 3000
     items: int = 1500
@@ -67,7 +67,7 @@ class UpdateSize:
 
 
 def world(population: str, seed: int, size: UpdateSize) -> Interactions:
-    """All events in order, with the number of the day, from 0, for a time."""
+    """All events in order, with the number of the day (from 0) as time."""
     if population == "drifting":
         from simulators.interactions import drifting_interactions
 
@@ -97,7 +97,7 @@ def _ta_feng() -> Interactions:
 
 
 def raw(table: FeatureTable, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Raw values of categorical columns at `rows`; "" for missing.
+    """Raw values of categorical columns at `rows`; "" if missing.
 
     >>> table = FeatureTable.build({"id": ["a", "b"], "x": ["p", None]})
     >>> {name: words.tolist() for name, words in raw(table, np.array([1])).items()}
@@ -110,7 +110,7 @@ def raw(table: FeatureTable, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def known_part(log: Interactions) -> Interactions:
-    """The same events over tables of the users and items that occur in them."""
+    """The same events, with tables of only the occurring users and items."""
     return from_columns(
         log.users.vocabularies[ID][log.user],
         log.items.vocabularies[ID][log.item],
@@ -122,7 +122,7 @@ def known_part(log: Interactions) -> Interactions:
 
 @lru_cache(maxsize=1)
 def first_model(population: str, seed: int, size: UpdateSize) -> tuple[Any, Any]:
-    """The world, and a learner that knows the days before the first of ten.
+    """The world, and a learner trained on the days before the first of ten.
 
     Kept, for all rows of a world start from copies of it.
     """
@@ -142,7 +142,7 @@ def first_model(population: str, seed: int, size: UpdateSize) -> tuple[Any, Any]
 
 
 def copied(learner: Any) -> Any:
-    """A learner in the same state that learns apart."""
+    """An independent copy of a learner."""
     from debias.retrieval.training.learner import copy_state, new_learner
 
     other = new_learner(learner.build, learner.log, learner.config)
@@ -153,7 +153,7 @@ def copied(learner: Any) -> Any:
 def target_ranks(
     learner: Any, vectors: np.ndarray, past: Interactions, lot: Interactions
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each target's rank, infinite where the model does not know the item.
+    """Rank of each target; infinite if the model does not know the item.
 
     Args:
         learner: The model as it stands, and the ids that it knows.
@@ -191,7 +191,7 @@ def target_ranks(
 def simulated(
     row: str, log: Interactions, first: Any, size: UpdateSize
 ) -> dict[str, float]:
-    """Ten days of predicting and updating.
+    """Ten days of predictions and updates.
 
     Args:
         row: One of `ROWS`.

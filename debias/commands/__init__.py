@@ -1,1 +1,1 @@
-"""What `debias` does at a prompt: one module a command; loads no TensorFlow."""
+"""The commands of `debias`, one module each; importing them loads no TensorFlow."""

@@ -80,7 +80,7 @@ def _named(paths: dict[str, Path]) -> dict[str, str]:
 def shop_log(
     sessions: int, seed: int
 ) -> tuple["RankingData", "RankingData", "ClickLog"]:
-    """Products that were shown, products of other queries, and what was clicked."""
+    """Shown products, products of other queries, and the click log."""
     import numpy as np
 
     import simulators
@@ -95,7 +95,7 @@ def shop_log(
 def compared(
     log: "ClickLog", train: "RankingData", test: "RankingData", seed: int, progress: Any
 ) -> list[dict[str, Any]]:
-    """NDCG of the shop's own order and of models, on queries that no model has seen."""
+    """NDCG of the shop's order and of the models, on unseen queries."""
     import numpy as np
 
     from debias import metrics, training
@@ -118,7 +118,7 @@ def compared(
 
 
 def shown_rows(log: "ClickLog", data: "RankingData") -> "pa.Table":
-    """The log as a shop would have it: one row per shown product."""
+    """The log as a table with one row per shown product."""
     import numpy as np
     import pyarrow as pa
 
@@ -135,7 +135,7 @@ def shown_rows(log: "ClickLog", data: "RankingData") -> "pa.Table":
 
 
 def product_rows(data: "RankingData", first: int) -> "pa.Table":
-    """Products to rank, of queries numbered from `first`."""
+    """Table of products to rank, with queries numbered from `first`."""
     import numpy as np
     import pyarrow as pa
 

@@ -140,7 +140,7 @@ def _opened(
 
 
 def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
-    """`Source.as_trained`, with a line that says what it added."""
+    """`Source.as_trained`, with a note on the added options."""
     read = source.as_trained(asked)
     added = [each for each in read.options() if each not in source.options()]
     if added:
@@ -186,10 +186,10 @@ def _examination(text: str) -> list[float]:
 def tests_of(
     given: inputs.Opened, asked: dict[str, Any], folder: Path
 ) -> tuple[inputs.Opened, str]:
-    """The sessions that the training tested by, and what to call them.
+    """The test sessions of the training, and their description.
 
     Raises:
-        ValueError: The training held the log in memory, and here it is on disk.
+        ValueError: The training read the log into memory, but here it is streamed.
     """
     from debias import training
     from debias.data import ClickLog

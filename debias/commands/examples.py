@@ -1,4 +1,4 @@
-"""What the help says beside the options: an example of each command, and its group."""
+"""Examples and groups of the commands, for the help."""
 
 from collections.abc import Mapping
 from inspect import getdoc
@@ -39,11 +39,11 @@ EXAMPLES: Mapping[str, str] = {
 
 
 def explain(app: typer.Typer, prefix: str = "") -> None:
-    """Gives the commands of `app` their words, their example and their group.
+    """Sets help text, example and group of the commands of `app`.
 
     Args:
-        app: A group of commands, each of which was added to it.
-        prefix: What is typed before the names of these commands, as "retrieval ".
+        app: A group with all its commands.
+        prefix: Text before the names of these commands, such as "retrieval ".
     """
     panels = {name: panel for panel, names in PANELS.items() for name in names.split()}
     for each in app.registered_commands:

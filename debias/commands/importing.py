@@ -49,10 +49,10 @@ def columns_of(
         ),
     ] = None,
 ) -> Any:
-    """What the events call things, as `EventColumns`.
+    """The column names of the events, as `EventColumns`.
 
     Raises:
-        ValueError: There is no such preset, or a part is unknown.
+        ValueError: The preset or a role is unknown.
     """
     from debias.data.events import PRESETS
     from debias.data.text import near, quoted

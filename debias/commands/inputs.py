@@ -1,4 +1,4 @@
-"""Which log the commands read and how, and options that several share."""
+"""Reading of logs by the commands, and shared options."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -102,12 +102,12 @@ _QUIET = inspect.Parameter(
 
 
 def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any]:
-    """Gives a command the options of `makers` in place of the arguments of their names.
+    """Decorator that replaces arguments of a command by the options of `makers`.
 
-    A command that takes `source` and is decorated with `options(source=Source.of)` has
-    all options of `Source.of` at the prompt and receives what that returns. What the
-    user can put right is printed as a message, without a traceback. Every command has
-    the option `--quiet`.
+    A command with an argument `source` that is decorated with
+    `options(source=Source.of)` has all options of `Source.of` and receives its result.
+    Errors that the user can correct are printed as messages without a traceback. Every
+    command has the option `--quiet`.
     """
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
@@ -139,7 +139,7 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
 
 
 class Source(NamedTuple):
-    """A log and how to read it; as JSON values, it says what a model was trained on."""
+    """A log and how to read it; as JSON, the record of a model's training log."""
 
     log: str
     column: list[str]
@@ -159,7 +159,7 @@ class Source(NamedTuple):
         first_position: FirstPosition = 1,
         first_features: FirstFeatures = False,
     ) -> "Source":
-        """A source with whole paths, which mean the same from another folder."""
+        """A source with absolute paths."""
         from debias.data.stores import whole_path
 
         return Source(
@@ -173,10 +173,10 @@ class Source(NamedTuple):
         )
 
     def as_trained(self, asked: Mapping[str, Any]) -> "Source":
-        """The source, read as a training read its log where nothing else is said.
+        """The source with the training's options, unless it has its own.
 
         Args:
-            asked: What `how` gave of that log.
+            asked: Result of `how` for the training log.
 
         >>> asked = {"column": ["query=q", "item=doc"], "list_size": 5}
         >>> given = Source("a.csv", ["item=sku"], None, None, None, 1, False)
@@ -195,19 +195,19 @@ class Source(NamedTuple):
         )
 
     def options(self) -> list[str]:
-        """How the log is read, as one would say it at the prompt."""
+        """The options for reading the log, as on the command line."""
         found = [f"-c {text}" for text in self.column]
         if self.list_size is not None:
             found.append(f"--list-size {self.list_size}")
         return [*found, "--first-features"] if self.first_features else found
 
     def how(self) -> dict[str, Any]:
-        """How the log is read, wherever it lies."""
+        """The options for reading the log, without paths."""
         paths = ("log", "items", "data")
         return {k: v for k, v in self._asdict().items() if k not in paths}
 
     def contents(self) -> dict[str, str]:
-        """Fingerprints of the files: equal for copies, different for other contents."""
+        """Fingerprints of the files, which are equal for equal contents."""
         from debias.data import fingerprint
 
         paths = {"log": self.log, "items": self.items, "data": self.data}
@@ -215,20 +215,20 @@ class Source(NamedTuple):
 
 
 def name_of(path: str) -> str:
-    """The last name of a path or a URL."""
+    """The last component of a path or URL."""
     from debias.data import stores
 
     return stores.name_of(path)
 
 
 class Opened(NamedTuple):
-    """A log and what belongs to it.
+    """An opened log with its ranking data.
 
     Attributes:
         log: Its sessions, in memory or on disk.
-        data: Its ranking data; None where there are no features.
-        devices: Names of devices 1, 2 and so on.
-        reading: What was read of a log of somebody else's; None of this library's.
+        data: Its ranking data; None without features.
+        devices: Names of the devices 1, 2, ...
+        reading: The reading of a foreign log; None for a log of this library.
     """
 
     log: "ClickLog | Stream"
@@ -237,7 +237,7 @@ class Opened(NamedTuple):
     reading: "Reading | None" = None
 
     def by_pair(self) -> "Opened":
-        """With one item for each query and item, whatever features change."""
+        """With one item per (query, item) pair, even if features change."""
         if self.reading is None:
             return self
         reading = self.reading.by_pair()
@@ -245,12 +245,13 @@ class Opened(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a source turns out to be, before its sessions are read.
+    """A source after reading its schema.
 
     Attributes:
         source: The log and how to read it.
         own: Whether this library wrote it.
-        stream: The log on disk where it is this library's and too large to hold.
+        stream: The log on disk, if this library wrote it and it is too large for
+            memory.
     """
 
     source: Source
@@ -263,15 +264,15 @@ class Found(NamedTuple):
         needs_data: bool = True,
         scales: "Scales | None" = None,
     ) -> Opened:
-        """Reads the log, or leaves it on disk.
+        """Opens the log, in memory or on disk.
 
         Args:
-            devices: Names of devices that a model knows; None for those of the log.
+            devices: Names of the devices of a model; None: those of the log.
             needs_data: Whether a log without features is an error.
-            scales: What the codes of presentation columns mean to that model.
+            scales: Meaning of the codes of presentation columns in that model.
 
         Raises:
-            ValueError: As the readers do; or there are no features.
+            ValueError: As for the readers, or there are no features.
         """
         import pyarrow as pa
 
@@ -329,14 +330,14 @@ def _of_both(source: Source) -> Iterator[None]:
 
 
 def look(source: Source, memory: float) -> Found:
-    """Reads the schema of a log, and says who wrote it and whether to stream it.
+    """Reads the schema of a log, to find its format and whether to stream it.
 
     Args:
-        source: What and how.
-        memory: GB above which a log of this library stays on disk.
+        source: The log and how to read it.
+        memory: Size in GB above which a log of this library stays on disk.
 
     Raises:
-        ValueError: There is no such log, or no table.
+        ValueError: The log does not exist or is not a table.
     """
     import pyarrow as pa
 
@@ -374,11 +375,11 @@ def look(source: Source, memory: float) -> Found:
 def opened_over(
     source: Source, memory: float, cluster: str | None
 ) -> Iterator[tuple[Opened, "Over"]]:
-    """The log, and the `map` that reads its files: of a cluster, if one is named.
+    """Context manager with the opened log and a `map`, of a cluster if one is given.
 
     Raises:
-        ValueError: As for `look`, `Found.open` and `debias.engine.cluster.joined`; or a
-            cluster is to read a log that this library did not write.
+        ValueError: As for `look`, `Found.open` and `debias.engine.cluster.joined`, or a
+            cluster is given for a foreign log.
     """
     from debias.engine.cluster import joined
 
@@ -430,10 +431,10 @@ def _check_list_size(source: Source, list_size: int) -> None:
 
 
 def check_name(option: str, name: str, known: Iterable[str]) -> None:
-    """Does nothing if `name` is among the known names.
+    """Checks that `name` is one of the known names.
 
     Raises:
-        ValueError: It is not; names the option and the most similar names.
+        ValueError: It is not; names the option and similar names.
     """
     if name not in (names := list(known)):
         from debias.data.text import one_of  # loads NumPy, which a help does not need
@@ -442,7 +443,7 @@ def check_name(option: str, name: str, known: Iterable[str]) -> None:
 
 
 def check_usable(summary: "Summary", name: str) -> None:
-    """Does nothing if there is anything to be learned from the clicks.
+    """Checks that the log has clicks and several positions; prints warnings.
 
     Raises:
         ValueError: The log called `name` has no click, or one position.
@@ -455,7 +456,7 @@ def check_usable(summary: "Summary", name: str) -> None:
 
 
 def ranking_data(path: Path) -> "RankingData":
-    """Ranking data from Parquet or ELWC, by bytes or name, or else from LETOR."""
+    """Reads ranking data from Parquet, ELWC or else LETOR."""
     from debias.data import RankingData, read_elwc, read_letor
     from debias.data.tables import kind_of
 

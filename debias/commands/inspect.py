@@ -56,7 +56,7 @@ def inspect(
 
 
 def described(reading: "Reading") -> dict[str, Any]:
-    """The summary of a reading, with what belongs to no log."""
+    """The summary of a reading, with users, times and unused columns."""
     found = summary(reading.log, reading.data, reading.devices)
     users, times = reading.users, reading.timestamps
     if users is not None:
@@ -76,7 +76,7 @@ def summary(
     devices: Sequence[str],
     over: "Over" = map,
 ) -> dict[str, Any]:
-    """The summary of a log, in memory or on disk, and of its data, as JSON values."""
+    """The summary of a log and its ranking data, as JSON values."""
     from debias.data.summary import count
 
     with share_bar("counting") as progress:
@@ -92,7 +92,7 @@ def summary(
 
 
 def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
-    """A row a feature, where some are missing or no numbers."""
+    """One row per feature, if some are missing or not numbers."""
     from debias.data.kinds import described
 
     if data is None or data.kinds is None:

@@ -1,8 +1,8 @@
-"""Paths of object stores that a command takes: worked on as copies on disk.
+"""Local copies of the object-store paths of a command.
 
-Tables are streamed from a store. All else, such as a folder with a model, is fetched
-first, and what a command has written or changed is put back when it has ended well. A
-file of a store is whole or absent, and those that say that others are whole come last.
+Tables are streamed from a store. Everything else, such as a folder with a model, is
+downloaded first. When the command succeeds, new and changed files are uploaded. Each
+upload is atomic, and files that mark others as complete come last.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ _STATE = "fetched.json"
 
 @contextmanager
 def local(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Replaces paths of stores among a command's arguments by paths on disk.
+    """Replaces object-store paths in a command's arguments by local paths.
 
     Raises:
-        OSError: A store cannot be reached, or refuses; names the URL.
+        OSError: A store cannot be reached or refuses access; names the URL.
     """
     from debias.data.stores import store_url
 

@@ -1,4 +1,4 @@
-"""The pages that `--report` writes of a training or an evaluation."""
+"""The HTML pages of `--report` for training and evaluation."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,11 +28,11 @@ CURVES = {  # estimators beside the model, by label
 
 
 def check(path: Path | None, force: bool) -> None:
-    """Does nothing if the page may be written; a page of ours may be replaced.
+    """Checks that the page may be written; pages of this library may be replaced.
 
     Raises:
-        ValueError: There is another file, and `force` is not set; or the name is none
-            of a page.
+        ValueError: Another file exists and `force` is not set, or the name does not end
+            with .html.
     """
     from debias.training.pages import MARK
 
@@ -45,7 +45,7 @@ def check(path: Path | None, force: bool) -> None:
 
 
 def write(path: Path, *content: Any) -> None:
-    """Writes a page of this content, see `debias.training.pages.page`."""
+    """Writes a page with this content, see `debias.training.pages.page`."""
     from debias.data.files import atomic_write
     from debias.training.pages import page
 
@@ -57,12 +57,13 @@ def write(path: Path, *content: Any) -> None:
 def examination(
     log: "ClickLog | Stream", trained: "Trained", features: "np.ndarray"
 ) -> "list[Figure]":
-    """Examination by rank as a model has it, beside estimates of the log.
+    """Figure of learned examination by rank, with estimates from the log.
 
     Args:
-        log: Sessions in memory; of others there is no drawing.
-        trained: Of models that predict no clicks, and of trees, nothing is drawn.
-        features: (items, F) as they come.
+        log: The log; if it is not in memory, there is no figure.
+        trained: The trained model; trees and models that do not predict clicks have no
+            curve.
+        features: (items, F) raw features.
     """
     from debias.data import ClickLog
     from debias.diagnosis import figures
@@ -101,12 +102,12 @@ def examination(
 def examples(
     log: "ClickLog", scores: "np.ndarray", names: Any = None
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The first lists with a click as they were shown, and as the scores order them.
+    """The first lists with a click, as shown and as ordered by the scores.
 
     Args:
         log: The click log.
         scores: (items,).
-        names: (items,) what the log calls the items; None for their numbers.
+        names: (items,) ids of the items; None for their numbers.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""How the commands learn the examination of each place of a log."""
+"""Examination of the places of a log, for the commands."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,14 +35,15 @@ By = Annotated[
 def opened(
     source: inputs.Source, by_pair: bool = True
 ) -> tuple["ClickLog", inputs.Opened]:
-    """The log in memory, and what belongs to it.
+    """Opens the log in memory, with its ranking data.
 
     Args:
-        source: What and how.
-        by_pair: Whether an item is one whatever features change between sessions.
+        source: The log and how to read it.
+        by_pair: Whether to use one item per (query, item) pair, even if features
+            change.
 
     Raises:
-        ValueError: As the readers do; or the log has nothing to learn from.
+        ValueError: As for the readers, or the log has no clicks or one position.
     """
     from debias.data import ClickLog
     from debias.data.summary import summarize
@@ -55,12 +56,12 @@ def opened(
 
 
 def listed(by: str) -> list[str]:
-    """The names of a list with commas."""
+    """Splits names separated by commas."""
     return [name.strip() for name in by.split(",") if name.strip()]
 
 
 def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
-    """Labels of codes, by column."""
+    """Labels of the codes, by column."""
     names = {"device": given.devices} if given.devices else {}
     if given.reading is not None:
         names |= {n: each.labels for n, each in given.reading.scales.items()}
@@ -68,7 +69,7 @@ def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
 
 
 def source_names(given: inputs.Opened) -> tuple[Any, Any]:
-    """What the source calls its items and its queries; None where they are numbers."""
+    """Ids of items and queries in the source; None if they are numbers."""
     if given.reading is not None:
         return given.reading.items, given.reading.queries
     data = given.data
@@ -78,11 +79,11 @@ def source_names(given: inputs.Opened) -> tuple[Any, Any]:
 def found_or_read(
     asked: str, log: "ClickLog", given: inputs.Opened, by: str = ""
 ) -> "Propensities":
-    """Propensities by an estimator's name, or else from a file.
+    """Estimates propensities by an estimator's name, or reads them from a file.
 
     Raises:
-        ValueError: There is neither such an estimator nor such a file; `by` goes with a
-            file, which says that itself.
+        ValueError: There is neither such an estimator nor such a file, or `by` is given
+            with a file.
     """
     from debias.data.text import near, quoted
     from debias.propensity import ESTIMATORS, propensities, read_propensities
@@ -106,7 +107,7 @@ def found_or_read(
 
 
 def say_left_out(share: float) -> None:
-    """Says what share of the impressions could not be used, if any."""
+    """Prints the share of unused impressions, if any."""
     if share:
         say(
             f"note: {share:.1%} of the impressions are at ranks with unknown "
@@ -115,10 +116,10 @@ def say_left_out(share: float) -> None:
 
 
 def check_free(out: Path, force: bool) -> None:
-    """Does nothing if the file may be written.
+    """Checks that the file may be written.
 
     Raises:
-        ValueError: It exists, and `force` is not set.
+        ValueError: The file exists and `force` is not set.
     """
     if out.exists() and not force:
         raise ValueError(f"{out}: exists; --force replaces it, or choose another name")

@@ -107,11 +107,10 @@ def rank(
 
 
 def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list[str]:
-    """Columns of features, session and query in training, except those given.
+    """The training's columns of features, session and query, except given ones.
 
-    A column of sessions or items that only the training's log had is left out:
-    candidates that nobody was shown have no session. With a query given, that alone
-    groups the rows.
+    Columns of sessions or items that only the training log has are left out, because
+    candidates have no session. If a query column is given, only it groups the rows.
     """
     from debias.artifacts import plan_of
     from debias.data.tables import open_parts
@@ -129,14 +128,14 @@ def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list
 
 
 class Model(NamedTuple):
-    """A ranker and how it reads a table, as a worker of a cluster opens it.
+    """A ranker and how it reads a table, for workers of a cluster.
 
     Attributes:
-        folder: That `debias train` wrote.
+        folder: Folder of `debias train`.
         features, column: As for `rank_rows`.
-        data: Ranking data of a log of item numbers, or None.
-        contents: Of the files, which a worker has opened once and may meet again.
-        types: Of the columns of CSV.
+        data: Ranking data of a log of this library, or None.
+        contents: Hash of the files, so that a worker reopens changed ones.
+        types: Types of CSV columns.
     """
 
     folder: Path
@@ -166,20 +165,21 @@ def rank_files(
     progress: Callable[[float], None] = lambda share: None,
     over: "Over" = map,
 ) -> int:
-    """`rank_rows` or `rank_sessions` of each file of a table by itself.
+    """Applies `rank_rows` or `rank_sessions` to each file of a table.
 
     Args:
         source: As for `rank_rows`.
-        out: A new folder, whole or absent; part-00000.parquet is of the first file.
+        out: A new folder, written atomically; part-00000.parquet belongs to the first
+            file.
         model: Ranker and columns.
-        progress: Called with the share of the files that are done.
-        over: Ranks the files: a `map`, such as of a cluster whose workers see them.
+        progress: Called with the share of the files done.
+        over: `map`, or an equivalent, such as of a cluster whose workers see the files.
 
     Returns:
-        How many rows were written.
+        Number of rows written.
 
     Raises:
-        ValueError: As for those; or a group is in two files, or `out` exists.
+        ValueError: As for these functions; or a group is in two files, or `out` exists.
     """
     from debias.data.files import atomic_folder
     from debias.data.numbers import types_of
@@ -258,27 +258,28 @@ def rank_rows(
 ) -> int:
     """Scores a table of items and writes it with the columns score and rank.
 
-    CSV is read twice, to learn first which of its columns hold numbers. Memory is that
-    of a batch and of the longest group, whatever the length of the table. The names of
-    the groups seen are held as well, to find one that comes back.
+    CSV is read twice, first to find which columns hold numbers. Memory is bounded by a
+    batch and the longest group, for any length of the table, plus the names of all
+    groups, to detect repeated ones.
 
     Args:
         source: Parquet, CSV or JSON lines: a file, a folder or a glob.
-        out: Parquet file, whole or absent.
-        score: From features (items, F) to scores (items,); knows their names or not.
+        out: Parquet file, written atomically.
+        score: Function from features (items, F) to scores (items,), with or without
+            feature names.
         feature_count: F.
-        column: Texts ROLE=COLUMN for session, query and, where `score` knows no names,
+        column: Texts ROLE=COLUMN for session, query and, if `score` has no names,
             features. Rows are ranked within their session or, without that column,
-            within their query; without both there is no rank. Where the items of a
-            row are a list, so are its features, and score and rank.
+            within their query. Without both there is no rank. If the items of a row are
+            a list, so are its features, score and rank.
         progress: Called with the share of the work done.
 
     Returns:
-        How many rows were written.
+        Number of rows written.
 
     Raises:
-        ValueError: A column is missing or comes twice, a feature is not finite, or a
-            group comes back after another; names file, column and row.
+        ValueError: A column is missing or occurs twice, a feature is not finite, or the
+            rows of a group are not consecutive; names file, column and row.
     """
     from debias.data.numbers import types_of
     from debias.data.tables import open_parts
@@ -547,13 +548,13 @@ def rank_sessions(
     data: Path,
     progress: Callable[[float], None] = lambda share: None,
 ) -> int:
-    """Scores the shown items of a log whose items are row numbers, each item once.
+    """Scores the shown items of a log of this library, each item once.
 
-    Writes the log's columns, and score and rank as lists beside item; padding has the
-    score NULL and the rank 0. Equal scores keep the logged order.
+    It writes the log's columns with lists of score and rank. Padding has the score NULL
+    and the rank 0. Items with equal scores keep the logged order.
 
     Raises:
-        ValueError: An item number is beyond the ranking data; names file and row.
+        ValueError: An item number is outside the ranking data; names file and row.
     """
     from debias.data.tables import open_parts
 
@@ -562,7 +563,7 @@ def rank_sessions(
 
 
 def item_scores(score: "Scorer", data: Path) -> np.ndarray:
-    """(items,) the scores of ranking data."""
+    """(items,) scores of ranking data."""
     items = inputs.ranking_data(data).arranged(score.feature_names, score.kinds)
     return score(items.features)
 

@@ -93,7 +93,7 @@ Kept = Annotated[int, typer.Option(min=1, help="Number of versions to keep.")]
 
 
 class Columns(NamedTuple):
-    """Which columns play which parts."""
+    """The columns of each role."""
 
     user: str = "user"
     item: str = "item"
@@ -106,7 +106,7 @@ class Columns(NamedTuple):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Columns":
-        """Of texts ROLE=COLUMN.
+        """Parses texts ROLE=COLUMN.
 
         >>> Columns.of(["item=sku", "item_features=price", "item_features=kind"])[1:5:3]
         ('sku', ('price', 'kind'))
@@ -137,7 +137,7 @@ class Columns(NamedTuple):
         return EventColumns(self.user, self.item, self.time, self.target)
 
     def check_tables(self, **tables: str | None) -> None:
-        """Raises ValueError where features of a side are named that has no table."""
+        """Raises ValueError if features of a side are given without its table."""
         for side, table in tables.items():
             for part in (f"{side}_features", f"{side}_numbers"):
                 if table is None and getattr(self, part) != self._field_defaults[part]:
@@ -152,7 +152,7 @@ class Columns(NamedTuple):
         items: str | None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """Raw columns of both tables, None of one that is not given."""
+        """Raw columns of both tables; None for a missing table."""
         from debias.data.features import read_features
 
         def read(source: str | None, side: str) -> Any:

@@ -1,4 +1,4 @@
-"""The folder of a run that resumes: begun by a plan, finished by a report."""
+"""The folder of a resumable run, with a plan and a final report."""
 
 import os
 import shutil
@@ -27,11 +27,11 @@ def finished(
     force: bool,
     keys: tuple[str, ...] = ("model",),
 ) -> dict[str, Any] | None:
-    """The report of a finished run; None where one is to begin or to resume.
+    """The report of a finished run; None if the run is new or incomplete.
 
     Raises:
-        ValueError: The folder holds another run, or files of somebody else's; or the
-            report lacks one of `keys`.
+        ValueError: The folder holds another run or other files, or the report lacks one
+            of `keys`.
     """
     from debias.artifacts import plan_of, report_of
     from debias.data.records import plain
@@ -56,9 +56,9 @@ def finished(
 
 
 def start(folder: Path, asked: dict[str, Any], force: bool) -> None:
-    """Writes the plan of a run; with `force`, removes what another one left.
+    """Writes the plan of a run; with `force`, removes files of another run.
 
-    A run of the same plan that was interrupted is no other: it resumes.
+    An interrupted run with the same plan resumes instead.
     """
     from debias.data.records import plain, read_record, write_record
 
@@ -85,7 +85,7 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
 
 
 def peak_memory() -> float:
-    """The most memory this process has held so far, in GB; nan where nobody counts."""
+    """Peak memory of this process in GB; nan if unknown."""
     status = Path("/proc/self/status")
     if status.exists():  # on Linux `getrusage` counts the process that started it too
         found = status.read_text(encoding="ascii").split("VmHWM:")

@@ -1,4 +1,4 @@
-"""What the commands share of the screen: progress, tables, errors."""
+"""Screen output of the commands: progress, tables, errors."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ _urls = ContextVar[dict[str, str] | None]("urls", default=None)
 
 @contextmanager
 def naming_urls() -> Iterator[None]:
-    """Has what is printed within name a URL where `called` says so."""
+    """Context manager in which output names URLs set by `called`."""
     token = _urls.set({})
     try:
         yield
@@ -50,7 +50,7 @@ def naming_urls() -> Iterator[None]:
 
 
 def called(copy: Any, url: str) -> None:
-    """From now on, what is printed names the URL in place of its copy on disk."""
+    """Makes later output name the URL instead of its copy on disk."""
     urls = _urls.get()
     if urls is not None:
         urls[str(copy)] = url
@@ -69,7 +69,7 @@ def _renamed(value: Any) -> Any:
 
 @contextmanager
 def silenced(asked: bool) -> Iterator[None]:
-    """Prints nothing within, if so asked, but errors and JSON."""
+    """Context manager that, if asked, suppresses output except errors and JSON."""
     token = _quiet.set(asked)
     try:
         yield
@@ -84,7 +84,7 @@ def say(text: str, err: bool = False) -> None:
 
 
 def complain(text: str, err: bool = True) -> None:
-    """Prints lines of text; what they quote from files cannot rule the terminal."""
+    """Prints lines of text, with control characters escaped."""
     from debias.data.text import printable  # loads NumPy, which a help does not need
 
     typer.echo(printable(_renamed(text), kept="\n\t"), err=err)
@@ -92,7 +92,7 @@ def complain(text: str, err: bool = True) -> None:
 
 @contextmanager
 def messages() -> Iterator[None]:
-    """What the user can put right is a message without a traceback."""
+    """Context manager that prints user errors as messages without a traceback."""
     try:
         yield
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -107,10 +107,10 @@ def messages() -> Iterator[None]:
 
 
 class Bar:
-    """Moves a progress bar on, and names what is at work.
+    """Advances a progress bar and sets its label.
 
-    The time left is that at the mean speed since the start, for parts of the work, such
-    as the candidates of a choice, differ in speed.
+    The remaining time uses the mean speed since the start, because parts of the work,
+    such as candidates, differ in speed.
     """
 
     def __init__(self, label: str, total: float, shown: Any = None):
@@ -132,7 +132,7 @@ class Bar:
             self._said = now
 
     def rename(self, label: str) -> None:
-        """Shows another label from now on."""
+        """Changes the label."""
         self._label = label
         if self._shown:
             self._shown.update(self._task, description=label)
@@ -140,9 +140,9 @@ class Bar:
 
 @contextmanager
 def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
-    """A bar with the time left on standard error; yields what moves it on.
+    """A progress bar with the remaining time on standard error.
 
-    Where standard error is no screen, a line each `EVERY` seconds says the same.
+    If standard error is not a terminal, it prints a line every `EVERY` seconds instead.
     """
     if not sys.stderr.isatty():
         yield Bar(label, total)
@@ -172,7 +172,7 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
 
 @contextmanager
 def share_bar(label: str) -> Iterator[Callable[[float], None]]:
-    """A bar of the share of the work that is done."""
+    """A progress bar of the share of work done."""
     with bar(label, 1.0) as advance:
         done = 0.0
 
@@ -185,14 +185,14 @@ def share_bar(label: str) -> Iterator[Callable[[float], None]]:
 
 
 def print_json(record: Any) -> None:
-    """A record on standard output, one document."""
+    """Prints a record as one JSON document on standard output."""
     typer.echo(json.dumps(_renamed(record), indent=1, default=_plain))
 
 
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows with the same keys as a table, or a table each where the screen is narrow.
+    """Prints rows with the same keys as a table, or as lines on a narrow screen.
 
-    Numbers stand to the right, in five digits; see `debias.training.results.tables`.
+    Numbers are right-aligned with five digits; see `debias.training.results.tables`.
     """
     if _quiet.get():
         return
@@ -206,7 +206,7 @@ def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def print_result(result: Any) -> None:
-    """A result of the library as it prints itself: tables, then words."""
+    """Prints a result of the library: tables, then text."""
     if _quiet.get():
         return
     from rich.console import Console

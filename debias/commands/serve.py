@@ -19,7 +19,7 @@ _access = partial(typer.Option, rich_help_panel="Who may connect")
 
 
 class Access(NamedTuple):
-    """Who reaches the service, under which name, and with what certificate."""
+    """Access to the service: host names, token and certificate."""
 
     host: str
     names: list[str]
@@ -68,17 +68,17 @@ class Access(NamedTuple):
             ),
         ] = None,
     ) -> "Access":
-        """What the options say.
+        """Reads the options.
 
         Raises:
-            ValueError: The token is none.
+            ValueError: The token is invalid.
         """
         token = _token(token_file, os.environ.get("DEBIAS_TOKEN"))
         files = ssl_certfile, ssl_keyfile, ssl_ca_certs
         return Access(host, list(allow_host or ()), token, *files)
 
     def tls(self) -> "Tls":
-        """The certificate, as the service takes it; the password is a variable."""
+        """The certificate for the service, with the password from a variable."""
         from debias.serve.running import Tls
 
         password = os.environ.get("DEBIAS_SSL_KEYFILE_PASSWORD")

@@ -1,4 +1,4 @@
-"""How a command starts and stops: TensorFlow fast and silent, Ctrl-C at any moment."""
+"""Start and stop of commands: quiet import of TensorFlow, Ctrl-C."""
 
 import _thread
 import gc
@@ -44,10 +44,10 @@ sys.stderr.buffer.write(b"".join(held))
 
 
 def quiet_start() -> None:
-    """Has the first import of Keras or TensorFlow be silent and take half the time.
+    """Makes the first import of Keras or TensorFlow silent and twice as fast.
 
-    TensorFlow logs half a dozen lines before it reads TF_CPP_MIN_LOG_LEVEL. They appear
-    if the import fails. Whoever sets that variable below 3 sees all of them.
+    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL. They only appear if
+    the import fails, or if the variable is set below 3.
     """
     os.environ.setdefault(_LEVEL, "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it tells every retracing
@@ -77,7 +77,7 @@ class _Finder(MetaPathFinder):
 
 @contextmanager
 def absent(names: Iterable[str]) -> Iterator[None]:
-    """Has modules that nothing has imported yet look as if they were not installed.
+    """Context manager that hides modules that are not imported yet.
 
     >>> with absent(["__hello__"]):
     ...     print(find_spec("__hello__"))
@@ -107,11 +107,11 @@ def _unused() -> list[str]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Spares the garbage collector what is made within, then and ever after.
+    """Context manager that excludes new objects from garbage collection for ever.
 
     An import makes half a million objects that live as long as the process. Without
-    this, the collector goes through them again and again: a third of the import, and
-    .2 s of every `gc.collect()` later on.
+    this, the collector scans them repeatedly, which takes a third of the import and .2
+    s of every later `gc.collect()`.
     """
     gc.disable()
     try:
@@ -123,9 +123,10 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Drops what TensorFlow's logger writes to standard error within.
+    """Context manager that drops the log lines of TensorFlow on standard error.
 
-    Other lines appear at the end. All do after an error, or when the process dies.
+    Other lines appear at the end. After an error, or if the process dies, all lines
+    appear.
     """
     try:
         terminal = os.dup(2)
@@ -156,13 +157,12 @@ def silence() -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Has Ctrl-C end what runs within, wherever it strikes; a second ends it at once.
+    """Context manager in which Ctrl-C always ends the work; a second one ends at once.
 
-    Python raises KeyboardInterrupt in whatever the main thread runs. Where nothing can
-    be raised, it prints the exception and drops it: in JAX's callback of the garbage
-    collector, where most interrupts of a fit arrive. A dropped one is raised again.
-    A second Ctrl-C ends the process even while native code runs, which no exception
-    reaches.
+    Python raises KeyboardInterrupt in the main thread. In some callbacks, such as JAX's
+    callback of the garbage collector, where most interrupts of a fit arrive, Python
+    prints the exception and drops it. A dropped exception is raised again. A second
+    Ctrl-C ends the process even while native code runs.
     """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -19,8 +19,8 @@ class Learning(NamedTuple):
 
     Attributes:
         towers, history: The candidates.
-        recipe: What they have in common.
-        epochs: Passes of each; None: as many as are best.
+        recipe: Their common settings.
+        epochs: Number of passes; None: the best number.
     """
 
     towers: list[str]
@@ -97,10 +97,10 @@ class Learning(NamedTuple):
         ] = None,
         seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     ) -> "Learning":
-        """What the options say.
+        """Reads the options.
 
         Raises:
-            ValueError: A value is unknown or out of its range.
+            ValueError: A value is unknown or out of range.
         """
         towers = _towers(model)
         check_name("--history", history, (AUTO, *KINDS))

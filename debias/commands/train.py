@@ -1,8 +1,8 @@
-"""`debias train`: from a log to a folder with a click model and its ranker.
+"""`debias train`: trains a click model on a log and writes its ranker.
 
-The folder holds `train.json` (what was asked for), `checkpoint.npz` and `candidates/`
-(what is done so far). At the end it holds `model.keras` (clicks), `ranker.keras`
-(scores) and `report.json`, which is written last.
+The folder has `train.json` (the request), `checkpoint.npz` and `candidates/` (the state
+so far). At the end it has `model.keras` (the click model), `ranker.keras` (the ranker)
+and `report.json`, which is written last.
 """
 
 import time
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Rule(StrEnum):
-    """What a model is chosen by."""
+    """Criterion for the choice of a model."""
 
     RANKING = "ranking"
     CLICKS = "clicks"
@@ -88,7 +88,7 @@ def config_of(
         ),
     ] = ROUND,
 ) -> TrainingConfig:
-    """How long and how fast to learn, checked before a log is read."""
+    """Training settings, checked before a log is read."""
     return TrainingConfig(
         epochs=epochs,
         patience=patience,
@@ -102,15 +102,15 @@ def config_of(
 
 
 class Wanted(NamedTuple):
-    """Which model to train, what it is given, and what it is chosen by.
+    """The requested model and its options.
 
     Attributes:
-        model: Its name, or "auto".
-        given: What a correction takes propensities from: a file or an estimator.
+        model: Name of the model, or "auto".
+        given: Source of a correction's propensities: a file or an estimator.
         clip: Largest weight of a correction.
-        select: What auto chooses by.
-        worth: What targets are worth, by name.
-        levels: What targets must pass, by name.
+        select: Criterion of auto.
+        worth: Worth of targets, by name.
+        levels: Levels of targets, by name.
     """
 
     model: str
@@ -162,10 +162,10 @@ class Wanted(NamedTuple):
             ),
         ] = None,
     ) -> "Wanted":
-        """The model, checked before a log is read.
+        """The requested model, checked before a log is read.
 
         Raises:
-            ValueError: There is no such model, or an option goes with others.
+            ValueError: The model is unknown, or an option needs another model.
         """
         inputs.check_name("--model", model, MODELS.split())
         if model not in CORRECTIONS and (clip is not None or given != "auto"):
@@ -184,7 +184,7 @@ class Wanted(NamedTuple):
         )
 
     def record(self) -> dict[str, Any]:
-        """What a run is known by."""
+        """The identity of a run, for its folder."""
         from debias.data import fingerprint
 
         found: dict[str, Any] = {"model": self.model, "select": self.select.value}
@@ -196,8 +196,7 @@ class Wanted(NamedTuple):
         return {**found, "propensities": given, "clip": self.clip}
 
     def correction(self, prepared: "Prepared") -> "Correction | None":
-        """The correction that was asked for, with propensities of the sessions to
-        learn from, or of a file."""
+        """The requested correction; propensities come from training or a file."""
         from debias import training
         from debias.propensity import read_propensities
 
@@ -211,7 +210,7 @@ class Wanted(NamedTuple):
         )
 
     def targets(self) -> "Targets | None":
-        """What targets are worth and must pass, to a model that learns from them."""
+        """Worth and levels of targets, if the model learns from targets."""
         from debias.training import Targets
 
         reads = self.model in READS_TARGETS
@@ -221,7 +220,7 @@ class Wanted(NamedTuple):
 def numbers_by_name(
     option: str, texts: list[str] | None, most: int
 ) -> dict[str, list[float]]:
-    """Numbers by name, of texts NAME=A,B."""
+    """Parses texts NAME=A,B to numbers by name."""
     wanted = "a number" if most == 1 else "numbers, such as 10,60"
     found = {}
     for text in texts or ():
@@ -352,10 +351,10 @@ def _print(report: dict[str, Any], out: Path) -> None:
 
 
 def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str, Any]]:
-    """The log, held out and scaled, and what the codes of its columns mean.
+    """Reads and prepares the log, with the meaning of its codes.
 
     Raises:
-        ValueError: As `Found.open` and `check_usable` do; or the log has context that
+        ValueError: As for `Found.open` and `check_usable`, or the log has context that
             the model does not read.
     """
     from debias.data import ClickLog
@@ -399,7 +398,7 @@ def learn(
     config: TrainingConfig,
     tensorboard: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains in a folder that was started, from where it stands; the report.
+    """Trains in a started folder, or resumes there; returns the report.
 
     Raises:
         ValueError: Training diverged, or a checkpoint is damaged.
