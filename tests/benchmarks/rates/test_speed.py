@@ -9,6 +9,7 @@ import pytest
 from benchmarks.rates import speed
 from benchmarks.rates.hand_written import Job, in_jax, in_tensorflow, initial
 from benchmarks.rates.peer_process import PYTHON, Peer
+from debias.layers import Features, Tower
 from simulators.behaviours import EYE_TRACKING
 from simulators.oracle import click_probability
 from simulators.populations import named
@@ -166,3 +167,24 @@ def test_one_core_is_one_core_and_leaves_this_process_its_own():
     before = os.sched_getaffinity(0)
     assert speed.on_one_core(cores, 7) == {"cores": 1, "seed": 7}
     assert os.sched_getaffinity(0) == before
+
+
+def test_only_a_category_puts_a_layer_before_the_default_tower(monkeypatch):
+    seen = []
+
+    def noted(model, features, *_, kinds=None):
+        seen.append((model.relevance, features, kinds))
+        return lambda: 1.0
+
+    rows = np.ones((30, speed.FEATURES), "float32")
+    drawn = rows, np.zeros((speed.BATCH, speed.LIST_SIZE), int), None
+    monkeypatch.setattr(speed, "sessions_of", lambda *_: drawn)
+    monkeypatch.setattr(speed, "trained", noted)
+    monkeypatch.setattr(speed, "matrix_rate", lambda: 1e9)
+    for kind in ("number", "category"):
+        assert speed.train_kinds(kind, 0, 1)["ratio"] == 1
+    (number, *_), bare, (category, codes, kinds), _ = seen
+    assert type(number) is type(bare[0]) is Tower
+    assert isinstance(category.layers[0], Features)
+    assert codes[:, 0].max() < kinds[0].size and (codes[:, 1:] == 1).all()
+    assert (bare[1] == rows).all() and len(kinds) == speed.FEATURES
