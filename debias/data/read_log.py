@@ -183,7 +183,7 @@ def _reading(
     scales: Scales | None,
     progress: Callable[[float], None],
 ) -> Reading:
-    parts = [_with_lists(part, asked) for part in parts]
+    parts = _with_lists(parts, asked)
     chosen = choose(parts, asked)
     passes = 2 if "features" in chosen else 1
     rows = read_rows(parts, chosen, lambda share: progress(share / passes))
@@ -228,10 +228,11 @@ def _reading(
     )
 
 
-def _with_lists(part: Part, asked: Columns) -> Part:
-    """The part; where items are lists as text, [4, 7], its lists are parsed."""
-    found = with_json(part, (), [asked.item])
-    return found if found is part else with_json(part, (), part.schema.names)
+def _with_lists(parts: Sequence[Part], asked: Columns) -> Sequence[Part]:
+    """The parts; where items are lists as text, [4, 7], their lists are parsed."""
+    if with_json(parts[0], (), [asked.item]) is parts[0]:
+        return parts
+    return [with_json(part, (), part.schema.names) for part in parts]
 
 
 def _log(
