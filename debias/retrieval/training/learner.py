@@ -57,9 +57,9 @@ class TrainingConfig(NamedTuple):
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
         trend: Weight and share of `debias.retrieval.data.trend.trend`, which is added
             to the logits of a trained model; None: no trend.
-        linear: Weight, regularisation and decay of a linear part, whose scores (see
-            `debias.retrieval.training.linear`) are added to the logits of a trained
-            model; None: no linear part.
+        linear: Weight, regularisation, decay and power of a linear part, whose scores
+            (see `debias.retrieval.training.linear`) are added to the logits of a
+            trained model; None: no linear part. With three numbers, the power is 0.
     """
 
     length: int = 20
@@ -72,7 +72,7 @@ class TrainingConfig(NamedTuple):
     seed: int = 0
     repeat: str = "exclude"
     trend: tuple[float, float] | None = None
-    linear: tuple[float, float, float] | None = None
+    linear: tuple[float, ...] | None = None
 
 
 CONFIG = TrainingConfig()
@@ -153,15 +153,16 @@ class Learner:
         """Sets `extra` by the config and the current log.
 
         Args:
-            of: Known `spectrum` of the log, or None.
+            of: Known `spectrum` of the log with the power of the config, or None.
         """
         self.extra, config = None, self.config
         if config.trend is None and config.linear is None:
             return
         past, items, decay = np.zeros((len(self.log.items), 0)), None, 1.0
         if config.linear is not None:
-            weight, strength, decay = config.linear
-            past, items = ease_vectors(of or spectrum(self.log), strength)
+            weight, strength, decay, power = (*config.linear, 0.0)[:4]
+            of = of or spectrum(self.log, power=power)
+            past, items = ease_vectors(of, strength)
             items = self.model.temperature * weight * items
         parts = (past if items is None else items, self.trend_prior()[:, None])
         tables = np.concatenate(parts, axis=1), past

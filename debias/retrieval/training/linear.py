@@ -10,31 +10,60 @@ from debias.retrieval.training.baselines import taken
 
 RANK = 256
 STRENGTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+POWERS = (0.0, 0.25)  # of the counts of items, by which X may be divided
 DECAYS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4)
 # Of the linear part on the logits of a tower.
 WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0)
 
 
 class Spectrum(NamedTuple):
-    """The largest eigenvalues (r,) of X'X, and their vectors (items, r)."""
+    """The largest eigenvalues of Y'Y, where Y is X with its columns divided.
+
+    Attributes:
+        vectors: (items, r).
+        values: (r,).
+        scale: (items,) what the columns of X were divided by.
+        unit: The trace of Y'Y over that of X'X, the unit of the regularisation.
+    """
 
     vectors: np.ndarray
     values: np.ndarray
+    scale: np.ndarray
+    unit: float
 
 
-def spectrum(log: Interactions, rank: int = RANK) -> Spectrum:
+def spectrum(log: Interactions, rank: int = RANK, power: float = 0.0) -> Spectrum:
     """The largest eigenvalues of a log's item co-occurrence matrix.
 
     X (users, items) is 1 if a user took an item. The cost is a few hundred products of
     X with a vector, without an items x items matrix.
+
+    Args:
+        log: Events of users.
+        rank: Number of eigenvalues.
+        power: The column of an item that n users took is divided by n^power. The
+            largest eigenvalues then depend less on popular items. With all eigenvalues
+            this multiplies the regularisation of the item by n^(2 power).
+
+    Source: powers of the counts as in Shen et al., How Powerful is Graph Convolution
+    for Recommendation?, CIKM 2021.
+
+    >>> from debias.retrieval.data.interactions import from_columns
+    >>> log = from_columns([*"abcda"], [*"iiiij"], [1, 2, 3, 4, 5])
+    >>> spectrum(log, power=0.5).scale.tolist()  # four users, and one
+    [2.0, 1.0]
     """
     seen = taken(log)
+    counts = np.bincount(seen.indices, minlength=len(log.items))
+    scale = np.maximum(counts, 1) ** power
+    seen.data /= scale[seen.indices].astype(seen.dtype)
     rank = min(rank, min(seen.shape) - 1)
     if rank < 1 or not seen.nnz:
-        return Spectrum(np.zeros((len(log.items), 0)), np.zeros(0))
+        return Spectrum(np.zeros((len(log.items), 0)), np.zeros(0), scale, 1.0)
     start = np.ones(min(seen.shape), seen.dtype)
     _, values, vectors = svds(seen, k=rank, v0=start)
-    return Spectrum(vectors.T.astype(float), values.astype(float) ** 2)
+    unit = float(np.square(seen.data, dtype=float).mean())
+    return Spectrum(vectors.T.astype(float), values.astype(float) ** 2, scale, unit)
 
 
 def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
@@ -50,7 +79,8 @@ def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
 
     The largest s give an approximation without an inverse, and small s are damped
     anyway. The constraint B_jj = 0 of EASE cannot be kept, so items that a user took
-    get a score as well.
+    get a score as well. If the columns of X were divided by a scale c, lambda is
+    multiplied by `unit`, F is divided by c and E is multiplied by c.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 
@@ -63,6 +93,7 @@ def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
     """
     if not regularisation > 0:
         raise ValueError(f"regularisation must be above 0, got {regularisation}")
-    past = of.vectors * np.sqrt(of.values / (of.values + regularisation))
+    past = of.vectors * np.sqrt(of.values / (of.values + regularisation * of.unit))
     left = 1 - np.square(past).sum(axis=1, keepdims=True)
-    return past.astype(np.float32), (past / left).astype(np.float32)
+    scale = of.scale[:, None]
+    return (past / scale).astype(np.float32), (scale * past / left).astype(np.float32)

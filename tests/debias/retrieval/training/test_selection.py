@@ -11,7 +11,12 @@ from debias.retrieval.training.baselines import popularity, taken
 from debias.retrieval.training.evaluation import evaluate
 from debias.retrieval.training.fitting import Diverged
 from debias.retrieval.training.learner import TrainingConfig
-from debias.retrieval.training.linear import ease_vectors, spectrum
+from debias.retrieval.training.linear import (
+    DECAYS,
+    STRENGTHS,
+    ease_vectors,
+    spectrum,
+)
 from debias.retrieval.training.recipe import Recipe, candidates
 from debias.retrieval.training.selection import hold_out, judge, select, trained, trial
 from simulators.interactions import drifting_interactions
@@ -80,7 +85,7 @@ def test_passes_end_two_after_the_best_and_the_best_is_kept(monkeypatch):
     worth = iter([0.1, 0.4, 0.3, 0.2, 0.9])
     values = lambda asked, rank: np.array([next(worth)] * 3)  # noqa: E731
     monkeypatch.setattr(selection.Judge, "worth", values)
-    nothing = selection.Parts(spectrum(LOG, 0), (1.0, 1.0), [])
+    nothing = selection.Parts(spectrum(LOG, 0), (1.0, 1.0, 0.0), [])
     found = trial(RECIPE, hold_out(LOG), parts=nothing)
     assert found.passes == 2 and found.curve == pytest.approx([0.1, 0.4, 0.3, 0.2])
     assert found.values.tolist() == [0.4] * 3
@@ -95,6 +100,35 @@ def test_a_choice_does_the_work_that_it_announces(monkeypatch):
     total = selection.work(log, recipes, 1, compare=True)
     # The log is announced whole, and learned from without what is held out.
     assert 0.8 * total < sum(done) < 1.05 * total
+
+
+@pytest.mark.parametrize(
+    "gain, power",
+    [([0.1, 0.1, 0.1, 0.12], 0.25), ([0.3, -0.2, 0.0, 0.0], 0.0), ([-0.1] * 4, 0.0)],
+    ids=["sure", "by-chance", "loss"],
+)
+def test_columns_are_divided_where_that_surely_helps(monkeypatch, gain, power):
+    divided = []
+
+    class Asked:
+        work = 1
+
+        def __call__(self, score, repeat):
+            return np.array([0.1, 0.2, 0.3, 0.4]) + divided[-1] * np.array(gain)
+
+    def vectors(of, strength):
+        divided.append(of.scale.max() > 1)
+        return ease_vectors(of, strength)
+
+    monkeypatch.setattr(selection, "ease_vectors", vectors)
+    monkeypatch.setattr(selection, "judge", lambda held: Asked())
+    monkeypatch.setattr(selection, "lasting_trends", lambda log: [])
+    found = selection.parts_of(hold_out(LOG))
+    # Of equal ones the first strength and decay.
+    assert found.linear == (STRENGTHS[0], DECAYS[0], power)
+    wanted = spectrum(hold_out(LOG).known, power=power)
+    np.testing.assert_array_equal(found.spectrum.scale, wanted.scale)
+    assert divided[-1] == (power > 0)  # decays are tried with what was chosen
 
 
 @pytest.mark.parametrize("policy", ["exclude", "model"])
@@ -167,8 +201,8 @@ def test_fashion_is_chosen_where_there_is_one_and_moves_every_score_by_the_prior
     plain = plain @ learner.model.item_vectors(log.items.columns).T
     linear = np.zeros_like(plain)
     if choice.recipe.config["linear"]:
-        weight, strength, decay = choice.recipe.config["linear"]
-        past, items = ease_vectors(spectrum(log), strength)
+        weight, strength, decay, power = choice.recipe.config["linear"]
+        past, items = ease_vectors(spectrum(log, power=power), strength)
         asked = taken(log.latest(50), decay)[users]
         linear = learner.model.temperature * weight * (asked @ past) @ items.T
     scores = selection.scorer(learner)(users)
