@@ -88,6 +88,20 @@ def known_as(name: str, role: str) -> str:
     return name if name == role else f"{printable(name)} ({role})"
 
 
+class Fault(ValueError):
+    """A wrong value, for those who say otherwise where it stands.
+
+    Attributes:
+        column: Its column.
+        row: The row in its part.
+        what: What was expected and what is there.
+    """
+
+    column: str
+    row: int
+    what: str
+
+
 class Batch(NamedTuple):
     """Columns with one entry per shown item, and their source.
 
@@ -103,13 +117,14 @@ class Batch(NamedTuple):
 
     def fault(
         self, role: str, entry: int, what: str, todo: str = "", column: int = 0
-    ) -> ValueError:
+    ) -> Fault:
         """An error that names the file and row of a shown item."""
         name = known_as(self.chosen[role][column], role)
         todo = f"; {todo}" if todo else ""
-        return ValueError(
-            f"{self.part}: column {name} {what} at row {self.row(entry)}{todo}"
-        )
+        row = self.row(entry)
+        fault = Fault(f"{self.part}: column {name} {what} at row {row}{todo}")
+        fault.column, fault.row, fault.what = self.chosen[role][column], row, what
+        return fault
 
     def row(self, entry: int) -> int:
         """The row of a shown item in its part."""

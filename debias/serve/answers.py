@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ from debias.serve.schemas import (
 
 LARGEST = float(np.finfo(np.float32).max)
 Column = list[Any] | np.ndarray  # a value an item
+EXPECTED = {  # of a feature, by kind
+    "number": "a number",
+    "boolean": "true or false",
+    "date": "a date such as 2026-01-31",
+    "category": "text or a whole number",
+    "categories": "a list of text or of whole numbers",
+}
 RETRIEVED = "retrieval_score"  # a feature that `recommend` knows of every item
 
 
@@ -188,11 +196,13 @@ def nearest(
 
 def _scores(ranker: Scorer, features: np.ndarray) -> np.ndarray:
     scores = np.asarray(ranker(features), np.float64)
-    if not np.isfinite(scores).all():
-        raise ValueError(
-            f"the ranker gives item {int(np.argmin(np.isfinite(scores)))} no finite "
-            "score"
-        )
+    wrong = ~np.isfinite(scores)
+    if wrong.any():
+        item = int(np.argmax(wrong))
+        names = np.array(feature_names(ranker) or range(features.shape[1]))
+        lacking = ", ".join(map(str, names[np.isnan(features[item])][:3]))
+        lacks = f"; it lacks the feature {lacking}" if lacking else ""
+        raise ValueError(f"the ranker gives item {item} no finite score{lacks}")
     return scores
 
 
@@ -288,31 +298,77 @@ def named(
             name: table[name] if name in table else [context[name]] * items
             for name in names
         }
-        return encoded(ranker, columns)
+        return encoded(ranker, columns, context)
     features = np.empty((items, len(names)), np.float64)
     for place, name in enumerate(names):
         value = table[name] if name in table else context[name]
         features[:, place] = _numbers(name, value)
-    return _float32(features)
+    return _float32(features, names)
 
 
-def encoded(ranker: Scorer, columns: Mapping[str, Column]) -> np.ndarray:
-    """Encodes raw values as (items, F) float32 by the ranker's kinds."""
+def encoded(
+    ranker: Scorer, columns: Mapping[str, Column], shared: Collection[str] = ()
+) -> np.ndarray:
+    """Encodes raw values as (items, F) float32 by the ranker's kinds.
+
+    Args:
+        ranker: Knows the kinds of its features.
+        columns: A value an item, by feature.
+        shared: Features that errors say are of the context.
+
+    Raises:
+        ValueError: A value is of another kind; names the item and the feature.
+    """
     import pyarrow as pa
 
     from debias.data.by_name import matrix
+    from debias.data.shown import Fault
+
+    kinds = {each.name: each.kind for each in ranker.kinds or ()}
+
+    def refused(name: str, row: int, what: str) -> ValueError:
+        where = "context" if name in shared else f"items[{row}]"
+        return ValueError(f"{where}: the feature {name} {what}")
 
     arrays = {}
     for name, values in columns.items():
         try:
-            arrays[name] = pa.array(values)
-        except (pa.ArrowException, OverflowError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"the feature {name} must have values of one type: {reason}"
-            ) from None
+            arrays[name] = _array(values, kinds[name])
+        except (ValueError, TypeError, OverflowError):  # Arrow's are such
+            row = _first(partial(_array, kind=kinds[name]), values)
+            what = f"must be {EXPECTED[kinds[name]]}, the same kind in every item"
+            what = f"{what}, got {values[row]!a:.50}"
+            raise refused(name, row, what) from None
     table, names = pa.table(arrays), ranker.feature_names or ()
-    return matrix(table, names, "items", kinds=ranker.kinds)
+    try:
+        return matrix(table, names, "items", kinds=ranker.kinds)
+    except Fault as fault:
+        raise refused(fault.column, fault.row, fault.what) from None
+
+
+def _array(values: Column, kind: str) -> Any:
+    """Values as an Arrow array; of numbers also those that no integer type holds."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except OverflowError:
+        if kind != "number":
+            raise
+        return pa.array([None if each is None else float(each) for each in values])
+
+
+def _first(read: Callable[[Column], Any], values: Column) -> int:
+    """The first entry with which `read` no longer takes the values from the start."""
+    low, high = 0, len(values)  # it takes `low` values, and not `high`
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            read(values[:middle])
+            low = middle
+        except (ValueError, TypeError, OverflowError):
+            high = middle
+    return low
 
 
 def wanted_names(ranker: Any) -> list[str] | None:
@@ -351,16 +407,26 @@ def matrix(rows: Sequence[Sequence[float]]) -> np.ndarray:
     >>> matrix([[1, 2], [3, 4]]).shape
     (2, 2)
     """
-    lengths = {len(row) for row in rows}
-    if len(lengths) > 1:
-        some = sorted(lengths)[:3]
-        raise ValueError(f"features must be rows of one length, got {some}")
+    for at, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"features[{at}]: must have {len(rows[0])} numbers, as features[0] "
+                f"has, got {len(row)}"
+            )
     return _float32(np.array(rows, np.float64))
 
 
-def _float32(features: np.ndarray) -> np.ndarray:
-    if not (np.abs(features) <= LARGEST).all():
-        raise ValueError("features must be finite numbers that float32 can hold")
+def _float32(features: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
+    wrong = ~(np.abs(features) <= LARGEST)
+    if wrong.any():
+        item, feature = np.argwhere(wrong)[0]
+        place = f"features[{item}][{feature}]:"
+        if names is not None:
+            place = f"items[{item}]: the feature {names[feature]}"
+        raise ValueError(
+            f"{place} must be a finite number that float32 can hold, got "
+            f"{features[item, feature]:g}"
+        )
     return features.astype(np.float32)
 
 

@@ -4,6 +4,7 @@ A request is decoded and validated in one pass that stops at the first error, so
 cost of a body is bounded by its size.
 """
 
+import re
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 MOST = 1_000  # items of an answer, of a history, of a filter, of a list to rank
 NAMES = 100  # features in a request
 WIDE = 10_000  # features of an item to rank
+NAMED = 1 << 20  # bytes of a body that is read again to name what is wrong
 
 Id = Annotated[str, Meta(max_length=500)] | int
 Value = Id | float | bool | None
@@ -289,11 +291,33 @@ def decoded(kind: type[T], body: bytes) -> T:
     >>> decoded(RetrieveRequest, b'{"history": [1.5]}')
     Traceback (most recent call last):
     ValueError: history[0]: expected `int | str`, got `float`
+    >>> decoded(RankRequest, b'{"items": [{"tags": [1.5]}]}')
+    Traceback (most recent call last):
+    ValueError: items[0]['tags'][0]: expected `int | str`, got `float`
     """
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise ValueError(worded(str(error))) from None
+        raise ValueError(_named(kind, body, worded(str(error)))) from None
+
+
+def _named(kind: type[Request], body: bytes, message: str) -> str:
+    """A message with the name of a feature where msgspec says `[...]`."""
+    found = re.match(r"(\w+)(\[\d+\])?\[\.\.\.\](.*)", message, re.DOTALL)
+    if found is None or len(body) > NAMED:
+        return message
+    field, at, rest = found.groups(default="")
+    try:
+        given = msgspec.json.decode(body)[field]
+    except (msgspec.DecodeError, RecursionError):  # a number out of range, too deep
+        return message
+    for name, value in (given[int(at[1:-1])] if at else given).items():
+        one = {name: value}
+        try:
+            msgspec.convert({field: [one] if at else one}, kind)
+        except msgspec.ValidationError:
+            return f"{field}{at}[{name!a:.50}]{rest}"
+    return message
 
 
 def worded(message: str) -> str:

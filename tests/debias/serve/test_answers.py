@@ -52,14 +52,79 @@ def test_raw_features_are_coded_as_the_ranker_has_learned_them(version):
     [
         ({"kind": "odd", "price": 1}, "the feature tags of the ranker is missing"),
         ({"tags": ["a"], "kind": "odd", "price": "dear"}, "price"),
-        ({"tags": ["a", 1], "kind": "odd", "price": 1}, "tags must have values of one"),
-        ({"tags": ["a"], "kind": "odd", "price": 10**30}, "price"),
-        ({"tags": ["a"], "kind": "odd", "price": None}, "item 0 no finite score"),
+        ({"tags": ["a", 1], "kind": "odd", "price": 1}, "tags must be a list of text"),
+        ({"tags": ["a"], "kind": "odd", "price": 10**39}, "price must be finite"),
+        (
+            {"tags": ["a"], "kind": "odd", "price": None},
+            "item 0 no finite score; it lacks the feature price",
+        ),
     ],
 )
 def test_raw_features_that_are_refused(version, item, reason):
     with pytest.raises(ValueError, match=reason):
         ranked(version, RAW, RankRequest(items=[item]), NAME)
+
+
+DATED = (
+    Feature("kind", "category", ("odd",)),
+    Feature("day", "date"),
+    Feature("price"),
+)
+
+
+@pytest.mark.parametrize(
+    "feature, value, reason",
+    [
+        ("price", "dear", "must be a number, the same kind in every item, got 'dear'"),
+        ("price", True, "must be a number, .* got True"),
+        ("price", [1], "must be a number, .* got "),
+        ("price", 1e39, "must be finite, got 1e\\+39"),
+        ("price", 10**400, "must be a number"),
+        ("kind", 5, "must be text or a whole number, .* got 5"),
+        ("day", 5, "must be a date such as 2026-01-31, .* got 5"),
+        ("day", "2026-13-01", "must be a date, got '2026-13-01'"),
+    ],
+)
+def test_a_bad_value_is_said_by_item_and_feature(feature, value, reason):
+    ranker = Scorer(lambda x: x.sum(axis=-1), ("kind", "day", "price"), DATED)
+    good = {"kind": "odd", "day": "2026-01-31", "price": 1}
+    items = [good, good, good | {feature: value}, good]
+    with pytest.raises(
+        ValueError, match=rf"^items\[2\]: the feature {feature} {reason}"
+    ):
+        ranked(None, ranker, RankRequest(items=items), NAME)
+
+
+def test_a_bad_value_of_the_context_is_said_so():
+    ranker = Scorer(lambda x: x[..., 0], ("price",), (Feature("price"),))
+    asked = RankRequest(items=[{}, {}], context={"price": "dear"})
+    wanted = "^context: the feature price must be a finite number, got 'dear'$"
+    with pytest.raises(ValueError, match=wanted):
+        ranked(None, ranker, asked, NAME)
+
+
+def test_whole_numbers_beyond_any_type_are_numbers():
+    ranker = Scorer(lambda x: x[..., 0], ("price",), (Feature("price"),))
+    asked = RankRequest(items=[{"price": 10**30}, {"price": None}, {"price": 2}])
+    with pytest.raises(ValueError, match="item 1 no finite score; it lacks"):
+        ranked(None, ranker, asked, NAME)
+    asked = RankRequest(items=[{"price": 10**30}, {"price": 2}])
+    assert ranked(None, ranker, asked, NAME).scores == pytest.approx([1e30, 2])
+
+
+@pytest.mark.parametrize(
+    "rows, reason",
+    [
+        ([[1, 2], [3, 1e39]], r"features\[1\]\[1\]: must be a finite number .* 1e\+39"),
+        (
+            [[1, 2], [3]],
+            r"features\[1\]: must have 2 numbers, as features\[0\] has, got 1",
+        ),
+    ],
+)
+def test_rows_of_features_that_are_refused(rows, reason):
+    with pytest.raises(ValueError, match=reason):
+        ranked(None, Scorer(lambda x: x[..., 0]), RankRequest(features=rows), NAME)
 
 
 def test_a_score_that_is_no_number_is_refused(version):

@@ -164,7 +164,7 @@ def test_bad_input_is_refused_with_a_reason(client, body, status, reason):
     "features, reason",
     [
         ([], "length >= 1"),
-        ([[1.0, 2.0], [1.0]], "one length"),
+        ([[1.0, 2.0], [1.0]], "features[1]: must have 2 numbers"),
         ([[1.0, 2.0, 3.0]], "other than 2 features"),
         ([[1e39, 0.0]], "float32"),
         ([["a", 0.0]], "expected `float`, got `str`"),
