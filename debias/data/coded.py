@@ -311,10 +311,12 @@ class Reader:
             return batch.fault(self.role, entry, what, todo, place)
         entry = first_fault(array, lambda some: some.cast(pa.float64()))
         what = f"must be a finite number, got {value_at(array, entry)}"
-        todo = (
-            "write a number, leave the cell empty, or read the column as a category, "
-            "categories=NAME"
-        )
+        todo = REMEDIES[self.role]
+        if self.role == "features":
+            todo = (
+                "write a number, leave the cell empty, or read the column as a "
+                "category, categories=NAME"
+            )
         return batch.fault(self.role, entry, what, todo, place)
 
 

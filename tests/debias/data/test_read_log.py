@@ -552,3 +552,12 @@ def test_another_separator_is_named(tmp_path, sign):
         ValueError, match=r"log.csv: has one column, .* separated by ','"
     ):
         read_log(path)
+
+
+def test_text_among_the_numbers_of_a_target_is_named(tmp_path):
+    for number, value in enumerate((2, "many")):
+        row = {"session": number, "query": "q", "item": "x", "click": 1, "cart": value}
+        table = pa.Table.from_pylist([row])
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    with pytest.raises(ValueError, match=r"1\.parquet: column cart .target. .*a count"):
+        read_log(tmp_path, Columns(target="cart"))
