@@ -33,7 +33,7 @@ LONGEST = 16  # values of one item that are kept of a list
 LARGEST = 1 << 24  # codes that float32 holds exactly
 DAY = {"s": 86_400, "ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9}
 FARTHEST = 3_652_059  # days from 1970 that a date may be: ten thousand years
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
 # Kinds
@@ -377,7 +377,7 @@ def guessed(array: pa.Array) -> str:
     ['number', 'boolean', 'category']
     """
     some = array.drop_null()
-    numeric = pc.sum(pc.match_substring_regex(some, _NUMBER)).as_py() or 0
+    numeric = pc.sum(pc.match_substring_regex(some, NUMBER)).as_py() or 0
     if 2 * numeric > len(some):
         return "number"
     for kind in ("boolean", "date"):

@@ -6,6 +6,7 @@ clicks. `Columns` maps columns to roles. The items of the resulting ranking data
 so a log needs only a few bytes per shown item.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from debias.data.coded import NUMBER
+from debias.data.kinds import FIRST, Feature
 from debias.data.log import ClickLog
 from debias.data.pairs import (
     Items,
@@ -367,16 +370,23 @@ def _with_many(
         found[feature.name] = scale
     targets = {}
     for number, feature in enumerate(rows.many.get("target", ())):
+        values = rows.values["target"][:, number]
         if feature.coded:
-            column = rows.batches[0].chosen["target"].index(feature.name)
-            raise rows.batches[0].fault(
-                "target", 0, "must be numbers, got text", REMEDIES["target"], column
-            )
-        values = np.nan_to_num(rows.values["target"][:, number])
+            raise _text_in_target(rows, feature, values)
+        values = np.nan_to_num(values)
         targets[feature.name] = rectangle_of(values, 0)
     if shown or targets:
         log = replace(log, presentation=shown or None, targets=targets or None)
     return log, found
+
+
+def _text_in_target(rows: Rows, feature: Feature, codes: np.ndarray) -> ValueError:
+    """The error that names the first text of a target."""
+    words = [not re.fullmatch(NUMBER, value) for value in feature.values]
+    entry = int(np.argmax(np.isin(codes, FIRST + np.flatnonzero(words))))
+    column = rows.batches[0].chosen["target"].index(feature.name)
+    what = "must be numbers, got text"
+    return rows.fault("target", entry, what, REMEDIES["target"], column)
 
 
 def _device_names(rows: Rows, devices: Sequence[str] | None) -> tuple[str, ...]:

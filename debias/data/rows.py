@@ -59,11 +59,13 @@ class Rows:
             self.codes.pop(role, None)
             self.values.pop(role, None)
 
-    def fault(self, role: str, entry: int, what: str, todo: str = "") -> ValueError:
+    def fault(
+        self, role: str, entry: int, what: str, todo: str = "", column: int = 0
+    ) -> ValueError:
         """An error that names the file and row of a shown item."""
         number = int(np.searchsorted(self.ends, entry, side="right"))
         before = int(self.ends[number - 1]) if number else 0
-        return self.batches[number].fault(role, entry - before, what, todo)
+        return self.batches[number].fault(role, entry - before, what, todo, column)
 
 
 def read_rows(
