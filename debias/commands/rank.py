@@ -308,8 +308,10 @@ def _rank_rows(
     from debias.data.by_name import columns_of
     from debias.data.numbers import typed
     from debias.data.read_log import Columns
+    from debias.data.tables import with_lists
 
     asked = Columns.of(column)
+    parts = with_lists(parts, asked.item)
     schema = parts[0].schema
     called = "new_rank" if "rank" in schema.names else "rank"
     _check_output(parts[0].name, schema, ("score", called))

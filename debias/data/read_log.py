@@ -40,7 +40,7 @@ from debias.data.tables import (
     Source,
     open_parts,
     unchanged,
-    with_json,
+    with_lists,
 )
 
 __all__ = ["Columns", "Reading", "read_log"]
@@ -186,7 +186,7 @@ def _reading(
     scales: Scales | None,
     progress: Callable[[float], None],
 ) -> Reading:
-    parts = _with_lists(parts, asked)
+    parts = with_lists(parts, asked.item)
     chosen = choose(parts, asked)
     passes = 2 if "features" in chosen else 1
     rows = read_rows(parts, chosen, lambda share: progress(share / passes))
@@ -229,13 +229,6 @@ def _reading(
         unused=tuple(name for name in parts[0].schema.names if name not in read),
         notices=rows.notices + odd + (() if known is None else known.notices),
     )
-
-
-def _with_lists(parts: Sequence[Part], asked: Columns) -> Sequence[Part]:
-    """The parts; where items are lists as text, [4, 7], their lists are parsed."""
-    if with_json(parts[0], (), [asked.item]) is parts[0]:
-        return parts
-    return [with_json(part, (), part.schema.names) for part in parts]
 
 
 def _log(

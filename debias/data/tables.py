@@ -776,6 +776,13 @@ def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) ->
     return part._replace(schema=schema, read=read) if parsers else part
 
 
+def with_lists(parts: Sequence[Part], item: str) -> Sequence[Part]:
+    """The parts; where items are lists as text, [4, 7], their lists are parsed."""
+    if with_json(parts[0], (), [item]) is parts[0]:
+        return parts
+    return [with_json(part, (), part.schema.names) for part in parts]
+
+
 # Memory
 
 

@@ -73,6 +73,14 @@ def test_lists_of_a_log_are_ranked_row_by_row(tmp_path):
             ranks(table.set_column(2, "f", [wrong]), [], tmp_path)
 
 
+def test_lists_in_a_csv_are_ranked_as_lists(tmp_path):
+    text = 'session,item,f\ns,"[4, 7]","[1.0, 2.0]"\nt,"[9]","[5.0]"\n'
+    (tmp_path / "table.csv").write_text(text)
+    out = tmp_path / "out.parquet"
+    rank_rows(str(tmp_path / "table.csv"), out, Scorer(), 1, [])
+    assert pq.read_table(out)["rank"].to_pylist() == [[2, 1], [1]]
+
+
 def test_what_training_was_told_holds_where_nothing_else_is_said(tmp_path):
     columns = ["session=sid", "query=q", "features=f_*", "item=doc"]
     plan = {"source": {"column": columns}}
