@@ -18,6 +18,10 @@ from pathlib import Path
 SMALLER = {
     "debias demo": "debias demo --sessions 600",
     "debias train demo/clicks.csv": "debias train demo/clicks.csv --epochs 4",
+    'debias.fit("product", reading.log, reading.data)': (
+        'debias.fit("product", reading.log, reading.data, '
+        "config=debias.TrainingConfig(epochs=4))"
+    ),
 }
 PLAIN = {"sid": "session", "doc": "item"}
 MAKE_LOGS = ("events", "logs", "propensities")  # pages that write a log themselves
@@ -27,7 +31,10 @@ BLOCK = re.compile(r"^( *)```(python|bash)\b[^\n]*\n(.*?)^ *```", re.S | re.M)
 def blocks(text):
     """Language and code of each block, without the indentation of a list or a tab."""
     for indent, language, code in BLOCK.findall(text):
-        yield language, re.sub(rf"^{indent}", "", code, flags=re.M)
+        code = re.sub(rf"^{indent}", "", code, flags=re.M)
+        for usual, smaller in SMALLER.items():
+            code = code.replace(usual, smaller)
+        yield language, code
 
 
 def write_files():
@@ -56,8 +63,6 @@ def run_page(page):
 
 
 def run_line(line):
-    for usual, smaller in SMALLER.items():
-        line = line.replace(usual, smaller)
     words = shlex.split(line, comments=True)
     if words[:1] == ["debias"]:
         from debias.__main__ import app

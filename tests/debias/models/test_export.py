@@ -25,7 +25,9 @@ FEATURES = RNG.normal(size=(5, POSITIONS, WIDTH)).astype("float32")
 FEATURES *= np.array([1e-5, 1e-3, 1, 1, 10, 1e3, 1e6], "float32")
 LISTS = (FEATURES, FEATURES[:1, :2], np.concatenate([FEATURES, FEATURES], axis=1))
 NAMES = ("features", "short", "long")
-# SavedModel and ONNX take seconds each: of a model that folds lists to score them.
+# Rankers of all models are saved and opened in `test_saving`. SavedModel and ONNX take
+# seconds each: of a model that folds lists to score them.
+EXPORTED = ("position_feature", "dot", "mixture", "listwise_ensemble", "doubly_robust")
 COSTLY = ("position_feature",)
 
 LOAD = """
@@ -72,7 +74,7 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     np.savez(folder / "lists.npz", **dict(zip(NAMES, LISTS, strict=True)))
     wanted, formats = {}, []
-    for name in CLICK_MODELS:
+    for name in EXPORTED:
         scorer = trained(name)
         wanted[name] = [np.asarray(scorer(each)) for each in LISTS]
         several = ["keras", "saved_model", "onnx"] if name in COSTLY else ["keras"]
@@ -90,7 +92,7 @@ def served(tmp_path_factory):
     return wanted, np.load(folder / "scores.npz")
 
 
-CASES = [(name, "keras") for name in CLICK_MODELS]
+CASES = [(name, "keras") for name in EXPORTED]
 CASES += [(name, format) for name in COSTLY for format in ("saved_model", "onnx")]
 
 

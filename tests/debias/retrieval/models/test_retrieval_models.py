@@ -1,6 +1,7 @@
 """Tests of debias.retrieval.models: what holds for every model, and for each alone."""
 
 from dataclasses import replace
+from functools import cache
 
 import keras
 import numpy as np
@@ -96,27 +97,29 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
+@cache
+def trained_in(policy, name):
+    """A model after three steps by this policy of precision, and the losses of them."""
+    keras.config.set_dtype_policy(policy)
+    model = MODELS[name]()
+    model.build()  # so that all its parts are there
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0
+    model.compile(RowWiseAdam(0.01), run_eagerly=True)
+    batch = batches(packed=name != "bare")[0]  # which learns from the stream
+    return model, [float(model.train_on_batch(*batch)) for _ in range(3)]
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 @every_model
 def test_half_precision_trains_as_single_does(name, policy):
-    batch = batches(packed=name != "bare")[0]  # which learns from the stream
-
-    def trained():
-        model = MODELS[name]()
-        model.build()  # so that all its parts are there
-        for layer in model._flatten_layers():
-            if isinstance(layer, keras.layers.Dropout):
-                layer.rate = 0
-        model.compile(RowWiseAdam(0.01), run_eagerly=True)
-        return model, [float(model.train_on_batch(*batch)) for _ in range(3)]
-
-    model, losses = trained()
+    model, losses = trained_in(policy, name)
     vectors = model.item_vectors(TRAIN.items.columns)
     assert vectors.dtype == np.float32 and np.isfinite(vectors).all()
     if name != "bare":
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    keras.config.set_dtype_policy("float32")
-    single = trained()[1]
+    _, single = trained_in("float32", name)
     assert losses[0] == pytest.approx(single[0], rel=0.01)
     assert losses[-1] - single[-1] < 0.1 * (single[0] - single[-1])
 
