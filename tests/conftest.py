@@ -14,7 +14,10 @@ LONGEST = (
     "debias/engine/test_distributed.py",
     "test_readme.py",
     "test_site.py",
+    "test_notebooks.py",
     "test_jax.py",
+    "debias/models/test_click_models.py",
+    "debias/commands/test_commands.py",
 )
 
 
