@@ -315,14 +315,19 @@ def _again(item: np.ndarray) -> np.ndarray:
     >>> _again(np.array([[4, 5, 4], [4, 5, -1]])).tolist()
     [[False, False, True], [False, False, False]]
     """
-    ordered = np.sort(item, axis=1)
-    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
     found = np.zeros(item.shape, bool)
-    for row in np.flatnonzero(twice):
-        _, first = np.unique(item[row], return_index=True)
-        found[row] = item[row] >= 0
-        found[row, first] = False
+    ordered = np.sort(item, axis=1)
+    odd = np.flatnonzero(_equal(ordered).any(axis=1))
+    order = np.argsort(item[odd], axis=1, kind="stable")
+    cells = np.zeros(order.shape, bool)
+    np.put_along_axis(cells, order[:, 1:], _equal(ordered[odd]), axis=1)
+    found[odd] = cells
     return found
+
+
+def _equal(ordered: np.ndarray) -> np.ndarray:
+    """(S, L - 1) bool, items that equal the one before."""
+    return (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
 
 
 def _holes(item: np.ndarray) -> np.ndarray:
