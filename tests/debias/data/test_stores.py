@@ -192,6 +192,31 @@ def test_a_ranker_of_a_store_is_served(server, put, tmp_path, monkeypatch):
         assert _ranker(server.url(key)) is None
 
 
+def test_training_and_ranking_read_and_write_urls(
+    server, put, tmp_path, monkeypatch, eagerly
+):
+    monkeypatch.setenv("DEBIAS_CACHE", str(tmp_path / "cache"))
+    shown = range(120)
+    table = pa.table(
+        {
+            "session": [row // 3 for row in shown],
+            "query": [f"q{row // 3 % 4}" for row in shown],
+            "item": [row % 5 for row in shown],
+            "click": [int(row % 3 == row % 5) for row in shown],
+            "f_brand": [["acme", None][row % 5 % 2] for row in shown],
+        }
+    )
+    log, trained = put("shop/rows.csv", csv(table)), server.url("made/trained")
+    one = ["--model", "naive", "--epochs", "1", "-c", "features=f_*"]
+    said = run("train", log, *one, "-o", trained).output
+    assert f"written to {server.named}made/trained" in " ".join(said.split())
+    out = server.url("made/ranked.parquet")
+    run("rank", trained, log, "-o", out)
+    with server.files.open_input_file("logs/made/ranked.parquet") as file:
+        ranked = pq.read_table(file)
+    assert sorted(ranked["rank"].to_pylist()[:3]) == [1, 2, 3]
+
+
 def test_what_a_store_lacks_or_refuses_is_named(server, put):
     at = re.escape(server.named)
     with pytest.raises(FileNotFoundError, match=rf"^{at}nope\.parquet: no such"):
