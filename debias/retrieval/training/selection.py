@@ -329,29 +329,38 @@ class Parts(NamedTuple):
 def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts:
     """The linear part and the trends for a log.
 
-    Columns are divided by a power of their counts where the gain exceeds two standard
-    errors. On catalogues of many items that few users take it does.
+    Columns are divided by a power of their counts if the gain exceeds two standard
+    errors, with items as units as in `_with_trend`.
     """
-    values_of = judge(held)
+    asked = judge(held)
 
-    def values(of: Spectrum, strength: float, decay: float) -> np.ndarray:
+    def ranks_of(of: Spectrum, strength: float, decay: float) -> np.ndarray:
         past, items = ease_vectors(of, strength)
-        asked = taken(held.known, decay)
-        progress(values_of.work)
-        return values_of(lambda users: (asked[users] @ past) @ items.T, Repeat())
+        known = taken(held.known, decay)
+        progress(asked.work)
+        return asked.ranks(lambda users: (known[users] @ past) @ items.T, Repeat())
 
-    best: tuple[float, np.ndarray, Spectrum, float] | None = None
+    def value(rank: np.ndarray) -> float:
+        return float(asked.worth(rank).mean())
+
+    best: tuple[float, Spectrum, float, np.ndarray] | None = None
     for power in POWERS:
         of = spectrum(held.known, power=power)
-        tried = {each: values(of, each, DECAYS[0]) for each in STRENGTHS}
-        strength = max(STRENGTHS, key=lambda each: tried[each].mean())
-        gain = tried[strength] - (0.0 if best is None else best[1])
-        if best is None or gain.mean() > 2 * gain.std() / np.sqrt(len(gain)):
-            best = power, tried[strength], of, strength
+        tried = {each: ranks_of(of, each, DECAYS[0]) for each in STRENGTHS}
+        strength = max(STRENGTHS, key=lambda each: value(tried[each]))
+        if best is None or _surely_gains(best[-1], tried[strength], asked):
+            best = power, of, strength, tried[strength]
     assert best is not None
-    power, _, of, strength = best
-    decay = max(DECAYS, key=lambda each: values(of, strength, each).mean())
+    power, of, strength, _ = best
+    decay = max(DECAYS, key=lambda each: value(ranks_of(of, strength, each)))
     return Parts(of, (strength, decay, power), lasting_trends(held.known))
+
+
+def _surely_gains(before: np.ndarray, after: np.ndarray, asked: Judge) -> bool:
+    """Whether ranks (E,) gain by more than two standard errors, items being units."""
+    gain = _gain(after) - _gain(before)
+    error = grouped_standard_error(gain, asked.target)
+    return bool(error > 0 and gain.mean() > 2 * error)
 
 
 def _with_linear(
@@ -390,10 +399,8 @@ def _with_trend(
     added = [(weight, prior) for prior in (None, *priors)]
     before, *found = _ranks(learner, held, asked, added)
     for tried, after in zip(parts.trends, found, strict=True):
-        gain = _gain(after) - _gain(before)
-        error = grouped_standard_error(gain, asked.target)
         values = asked.worth(after)
-        lasts = error > 0 and gain.mean() > 2 * error
+        lasts = _surely_gains(before, after, asked)
         if lasts and values.mean() > best.values.mean():
             config = {**best.recipe.config, "trend": tried}
             recipe = best.recipe._replace(config=config)

@@ -103,32 +103,37 @@ def test_a_choice_does_the_work_that_it_announces(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "gain, power",
-    [([0.1, 0.1, 0.1, 0.12], 0.25), ([0.3, -0.2, 0.0, 0.0], 0.0), ([-0.1] * 4, 0.0)],
-    ids=["sure", "by-chance", "loss"],
+    "divided, power",
+    [((1, 2), 0.25), ((1, 3), 0.0), ((9, 9), 0.0)],
+    ids=["both items", "one best seller", "loss"],
 )
-def test_columns_are_divided_where_that_surely_helps(monkeypatch, gain, power):
-    divided = []
+def test_columns_are_divided_where_that_surely_helps(monkeypatch, divided, power):
+    """8 users take one item, 4 another; ranks of 3 become those of `divided`.
 
-    class Asked:
-        work = 1
+    Gains of 1 - 1/log2(4) = .5 and 1/log2(3) - .5 = .131 have a mean of .377, with a
+    standard error of sqrt(2 (8 x .123)^2 + 2 (4 x .246)^2) / 12 = .164. Gains of .5 and
+    0 have .333 and .222; with users as units the error would be .068.
+    """
+    scales, target = [], np.repeat([0, 1], [8, 4])
+    asked = selection.Judge(np.arange(12), np.arange(12), target, (None, None), 1)
 
-        def __call__(self, score, repeat):
-            return np.array([0.1, 0.2, 0.3, 0.4]) + divided[-1] * np.array(gain)
+    def ranked(judge, score, repeat):
+        return np.array(divided if scales[-1] > 1 else (3, 3), float)[target]
 
     def vectors(of, strength):
-        divided.append(of.scale.max() > 1)
+        scales.append(of.scale.max())
         return ease_vectors(of, strength)
 
+    monkeypatch.setattr(selection.Judge, "ranks", ranked)
     monkeypatch.setattr(selection, "ease_vectors", vectors)
-    monkeypatch.setattr(selection, "judge", lambda held: Asked())
+    monkeypatch.setattr(selection, "judge", lambda held: asked)
     monkeypatch.setattr(selection, "lasting_trends", lambda log: [])
     found = selection.parts_of(hold_out(LOG))
     # Of equal ones the first strength and decay.
     assert found.linear == (STRENGTHS[0], DECAYS[0], power)
     wanted = spectrum(hold_out(LOG).known, power=power)
     np.testing.assert_array_equal(found.spectrum.scale, wanted.scale)
-    assert divided[-1] == (power > 0)  # decays are tried with what was chosen
+    assert (scales[-1] > 1) == (power > 0)  # decays are tried with what was chosen
 
 
 @pytest.mark.parametrize("policy", ["exclude", "model"])
