@@ -7,7 +7,7 @@ without the header.
 
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -225,10 +225,12 @@ def files_of(source: Any) -> list[AnyPath]:
     """
     one = isinstance(source, str | Path) or not isinstance(source, Iterable)
     several = [source] if one else list(source)
-    if not all(isinstance(each, str | Path) for each in several):
+    named = all(isinstance(each, str | Path) for each in several)
+    if not named or isinstance(source, Mapping):
         raise ValueError(
             f"source must be paths, or one table, got {type(source).__name__}; a table "
-            "must speak Arrow's C stream protocol, as those of pandas 2.2 do"
+            "must speak Arrow's C stream protocol, as those of pandas 2.2 do; "
+            "pyarrow.table makes one of columns"
         )
     paths = [path for each in several for path in _files(each)]
     if not paths:

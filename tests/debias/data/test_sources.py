@@ -76,7 +76,7 @@ def test_folders_that_name_columns(tmp_path):
     assert inside.log.device is None  # what stands above is no part of it
 
 
-@pytest.mark.parametrize("source", [7, [FLAT], {"a": [1]}.values(), None])
+@pytest.mark.parametrize("source", [7, [FLAT], {"a": [1]}.values(), {"a": [1]}, None])
 def test_what_is_no_table_is_refused_with_a_word_on_what_is(source):
     with pytest.raises(ValueError, match="source must be paths, or one table, got"):
         read_log(source, COLUMNS)
