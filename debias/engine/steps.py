@@ -54,6 +54,17 @@ class SteppingModel(keras.Model):
             and self._distribute_strategy is None
         )
 
+    def build_for(self, spec: Any) -> None:
+        """Builds model, metrics and optimiser for batches of this `element_spec`.
+
+        TensorFlow traces a function twice if the first trace creates variables.
+        """
+        self._symbolic_build(
+            data_batch=keras.tree.map_structure(
+                lambda each: keras.KerasTensor(tuple(each.shape), each.dtype.name), spec
+            )
+        )
+
     def fit_executions(
         self,
         loop: Callable[[Any], Any],

@@ -182,6 +182,7 @@ class ClickModel(SteppingModel):
             counted = isinstance(x, MakesExecutions) and set(kwargs) <= COUNTED
             if not (counted and self.takes_several_steps()):
                 return super().fit(x, **kwargs)
+            self.build_for(x.element_spec)
             executions = x.executions(self.steps_per_execution)
             return self.fit_executions(
                 loop_over_log, executions, int(x.cardinality()), **kwargs

@@ -92,6 +92,20 @@ def test_logs_of_ever_other_sizes_are_not_traced_anew_for_ever():
     assert traced[1] == traced[2] == traced[3]
 
 
+def test_a_new_model_is_traced_once(monkeypatch):
+    """A first trace that creates variables would make TensorFlow trace again."""
+    traced, usual = [], Product.train_step
+
+    def train_step(model, batch):
+        traced.append(model)
+        return usual(model, batch)
+
+    monkeypatch.setattr(Product, "train_step", train_step)
+    made().fit(feed(), epochs=2, verbose=0)
+    # The rest of an epoch is shorter; that length is an input of the loop.
+    assert len(traced) == 1
+
+
 def test_a_loop_takes_the_steps_of_a_log_in_memory_alone(tmp_path):
     model = made()
     model.fit(feed(folder=tmp_path / "log"), verbose=0)
