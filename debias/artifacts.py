@@ -38,7 +38,8 @@ class Trained:
 def load(path: str | Path) -> Any:
     """Opens anything that this library wrote, in any process.
 
-    | path | result | |---|---|
+    | path | result |
+    |---|---|
     | folder of `debias train` | `Trained`: ranker, click model, report |
     | `.keras` file | the ranker, click model or retrieval model |
     | `.trees` file | `Trees`, ranker and click model |
@@ -72,8 +73,8 @@ def load(path: str | Path) -> Any:
         model = ranker if trees else load_keras(path / "model.keras")
         return Trained(ranker, model, report)
     raise ValueError(
-        f"{path}: holds nothing that this library wrote: expected a folder of debias "
-        "train, a .keras, .trees or .onnx file, a SavedModel or a folder of versions"
+        f"{path}: was not written by this library: expected a folder of debias train, "
+        "a .keras, .trees or .onnx file, a SavedModel or a folder of versions"
     )
 
 
@@ -101,7 +102,7 @@ def open_scorer(path: str | Path) -> "Scorer":
     except ModuleNotFoundError:
         raise
     except Exception as error:  # each runtime has classes of its own
-        raise ValueError(f"{path}: is no ranker, or damaged: {error}") from error
+        raise ValueError(f"{path}: is damaged or not a ranker: {error}") from error
     return Scorer(*opened, name=str(path))
 
 
@@ -149,7 +150,7 @@ def _ranker(path: Path) -> "Opened":
 
     model = load_keras(path)
     if not isinstance(model, Ranker):
-        raise ValueError(f"holds a {type(model).__name__}, which is no ranker")
+        raise ValueError(f"holds a {type(model).__name__}, not a ranker")
     names, kinds = model.feature_names, model.kinds
     return Opened(scored_by(model), names, kinds, model.examination)
 
@@ -178,8 +179,8 @@ def load_keras(path: str | Path) -> Any:
         return keras.models.load_model(path, compile=False)
     except TypeError as error:
         raise ValueError(
-            f"{path}: holds a class that is not known here; import the module that "
-            f"registers it first: {str(error).splitlines()[0]}"
+            f"{path}: holds an unknown class; first import the module that registers "
+            f"it: {str(error).splitlines()[0]}"
         ) from error
     except Exception as error:  # of zipfile, h5py, json and Keras
         raise ValueError(f"{path}: is damaged: {error}") from error
@@ -199,9 +200,9 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
         raise ValueError(
             f"{folder}: "
             + (
-                "the training did not finish; give its command again"
+                "the training did not finish; run its command again"
                 if begun
-                else "is no folder that debias train wrote"
+                else "was not written by debias train"
             )
         )
     return _record(path, keys)

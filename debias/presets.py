@@ -189,11 +189,11 @@ def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
     """
     if name in CORRECTIONS:
         raise ValueError(
-            f"{name} corrects clicks by what is known of the log: give "
+            f"{name} is a correction, which needs the log: call "
             f"debias.training.correction({name!r}, log)"
         )
     if name in TREES:
-        raise ValueError(f"{name} is fitted by debias.training.fit_trees(log, data)")
+        raise ValueError(f"{name} is trained by debias.training.fit_trees(log, data)")
     if name not in PRESETS:
         from debias.data.text import one_of  # loads NumPy, which a help does not need
 

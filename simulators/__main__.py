@@ -143,9 +143,7 @@ def _run(
     crowd = _population(run)
     name = run["policy"]
     if name not in POLICIES:
-        raise ValueError(
-            f"no policy is called {name!r}; {populations.near(name, POLICIES)}"
-        )
+        raise ValueError(f"unknown policy {name!r}: {populations.near(name, POLICIES)}")
     data = _data(run, seed)
     policy = POLICIES[name](data, seed, run["randomness"])
     ready = clicks.prepare(

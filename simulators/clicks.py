@@ -124,7 +124,7 @@ def _by_grade(
             grades = np.linspace(0, data.max_grade, len(presets[given]))
             values = np.interp(labels, grades, presets[given])
         else:
-            raise ValueError(f"no {kind} is called {given!r}; {near(given, presets)}")
+            raise ValueError(f"unknown {kind} {given!r}: {near(given, presets)}")
     values = checked_probability(kind, values)
     if values.shape != (data.items,):
         raise ValueError(

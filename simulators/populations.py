@@ -421,11 +421,11 @@ def named(name: str) -> Population:
 
     >>> named("mixt")
     Traceback (most recent call last):
-    ValueError: no population is called 'mixt'; did you mean mixed?
+    ValueError: unknown population 'mixt': did you mean mixed?
     """
     if name in POPULATIONS:
         return POPULATIONS[name]
-    raise ValueError(f"no population is called {name!r}; {near(name, POPULATIONS)}")
+    raise ValueError(f"unknown population {name!r}: {near(name, POPULATIONS)}")
 
 
 def near(name: str, names: Mapping[str, object]) -> str:

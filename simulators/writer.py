@@ -162,7 +162,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no manifest") from None
+        raise ValueError(
+            f"{path}: does not exist; it is the manifest of a log"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: not a manifest: {error}") from error
     if not isinstance(found, dict) or "shards" not in found:
@@ -182,7 +184,7 @@ def verify(folder: str | Path) -> None:
     for shard in found["shards"]:
         path = Path(folder) / shard["file"]
         if not path.exists() or _checksum(path) != shard["sha256"]:
-            raise ValueError(f"{path}: missing or not as it was written")
+            raise ValueError(f"{path}: missing or changed")
 
 
 def _manifest(
@@ -275,7 +277,8 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"{folder}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB"
+            f"{folder}: needs {needed / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} "
+            "GB"
         )
 
 

@@ -155,8 +155,9 @@ def _check_lists(
     known = report["list_size"]
     if positions > known and model.predicts_clicks:
         raise ValueError(
-            f"{source.log}: has lists of {positions} positions, and the model learned "
-            f"the bias of {known}: give --list-size {known}, or train on such lists"
+            f"{source.log}: has lists of {positions} positions, but the model learned "
+            f"the bias of {known}: give --list-size {known}, or train on lists of this "
+            "length"
         )
 
 
@@ -171,14 +172,14 @@ def _examination(text: str) -> list[float]:
             return [float(number) for number in text.split(",")]
         except ValueError:
             raise ValueError(
-                "--examination must be numbers such as 1,0.6,0.4, or a file that "
-                f"debias propensities wrote, got {text!r}"
+                "--examination must be numbers such as 1,0.6,0.4, or a file of debias "
+                f"propensities, got {text!r}"
             ) from None
     known = read_propensities(text)
     if known.by or not np.isfinite(known.examination).all():
         raise ValueError(
-            f"--examination {text}: must have one known examination for each rank, "
-            "and none by further columns"
+            f"--examination {text}: must have one known examination per rank, without "
+            "further columns"
         )
     return [float(value) for value in known.examination[np.argsort(known.rank)]]
 
@@ -201,8 +202,8 @@ def tests_of(
         return given._replace(log=tests), f"the sessions held out by {by}"
     if not asked["streamed"]:
         raise ValueError(
-            f"{folder}: was trained with this log in memory, and the sessions that it "
-            "held out depend on that: raise --memory, or train with less"
+            f"{folder}: was trained with this log in memory, which decides the "
+            "held-out sessions: raise --memory, or train again with this --memory"
         )
     assert given.data is not None
     (_, _, tests), by = training.held_out_of_stream(given.log, given.data.queries, seed)

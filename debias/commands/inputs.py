@@ -279,9 +279,9 @@ class Found(NamedTuple):
         source = self.source
         if source.data is not None and not self.own:
             raise ValueError(
-                f"{source.log}: --data goes with a log of item numbers that this "
-                "library wrote; give the features of your own with --items or "
-                "-c features=NAME"
+                f"{source.log}: --data needs a log of item numbers that this library "
+                "wrote; give the features of your own log with --items or -c "
+                "features=NAME"
             )
         opened = self._own() if self.own else _read_table(source, devices, scales)
         pa.default_memory_pool().release_unused()  # what the parser holds on to
@@ -290,7 +290,7 @@ class Found(NamedTuple):
             if not self.own:
                 where = "-c features=NAME, of the log or of a table --items FILE"
             raise ValueError(
-                f"{source.log}: has no features, say where they are: {where}"
+                f"{source.log}: has no features; say where they are: {where}"
             )
         return opened
 
@@ -390,8 +390,9 @@ def opened_over(
     found = look(source, memory)
     if cluster is not None and not found.own:
         raise ValueError(
-            f"{source.log}: --cluster goes with a log of item numbers of this library: "
-            "read_log(...).log.write(FOLDER, shards=N) writes one, or the simulator"
+            f"{source.log}: --cluster needs a log of item numbers that this library "
+            "wrote; read_log(...).log.write(FOLDER, shards=N) or the simulator writes "
+            "one"
         )
     given = found.open(needs_data=False)
     with joined(cluster) as over:
@@ -425,8 +426,8 @@ def _read_table(
 def _check_list_size(source: Source, list_size: int) -> None:
     if source.list_size is not None and source.list_size < list_size:
         raise ValueError(
-            f"--list-size goes with a log of your own; {source.log} was written by "
-            "this library and is read as it is"
+            f"--list-size applies only to a log of your own; {source.log} was written "
+            "by this library and is read unchanged"
         )
 
 

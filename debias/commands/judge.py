@@ -118,7 +118,7 @@ def _scored(
     report_of(model, RANKED)
     if read.data is None:
         raise ValueError(
-            f"{source.log}: has no features to score by: -c features=NAME or "
+            f"{source.log}: has no features to score items; give -c features=NAME or "
             "--items FILE"
         )
     score = open_ranker(model)

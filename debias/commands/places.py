@@ -102,7 +102,7 @@ def found_or_read(
             f"{near(asked, ['auto', *ESTIMATORS])}"
         )
     if by:
-        raise ValueError("--by goes with an estimator; a file has its own columns")
+        raise ValueError("--by needs an estimator; a file has its own columns")
     return read_propensities(asked)
 
 

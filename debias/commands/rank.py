@@ -74,7 +74,9 @@ def rank(
     report = report_of(folder, RANKED)
     check_free(out, force)
     if out.suffix not in (".parquet", ".pq", ""):
-        raise ValueError(f"{out}: the name must end with .parquet, or is a folder's")
+        raise ValueError(
+            f"{out}: the name must end with .parquet, or have no ending for a folder"
+        )
     if cluster is not None and out.suffix:
         raise ValueError(f"{out}: --cluster writes a folder; leave out {out.suffix}")
     mapping = list(column or ())
@@ -531,8 +533,9 @@ def _with_rank(
     ):
         if name in seen:
             raise ValueError(
-                f"{source}: column {known_as(*group)}: {quoted(name)} comes back after "
-                f"another at row {row + start}; sort the table by it"
+                f"{source}: column {known_as(*group)}: {quoted(name)} starts again at "
+                f"row {row + start}, so its rows are not consecutive; sort the table "
+                "by this column"
             )
         seen.add(name)
     sizes = np.diff(starts, append=len(table))
@@ -641,7 +644,7 @@ def _write(
 
     first, share = next(tables, (None, 0.0))
     if first is None:
-        raise ValueError(f"{source}: holds no row to rank")
+        raise ValueError(f"{source}: has no rows to rank")
     rows = len(first)
     with (
         atomic_write(out) as aside,

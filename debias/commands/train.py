@@ -258,8 +258,7 @@ def train(
     """
     if wanted.model in TREES and replace(config, seed=0) != TrainingConfig():
         raise ValueError(
-            "of the options of learning, only --seed applies to trees: leave out the "
-            "others"
+            "trees use only --seed of the options of learning: leave out the others"
         )
     pages.check(page, force)
     log = inputs.look(source, memory)

@@ -132,15 +132,15 @@ def batch_of(
 def _places(schema: pa.Schema, names: Sequence[str], where: str) -> list[_Place]:
     if len(set(names)) < len(names):
         again = next(name for name in names if list(names).count(name) > 1)
-        raise ValueError(f"the feature {again} is asked for twice")
+        raise ValueError(f"the feature {again} is requested twice")
     listed = names_in(schema)
     places = []
     for name in names:
         times = schema.names.count(name)
         if times > 1:
             raise ValueError(
-                f"{where}: the feature {name} comes {times} times; rename or drop the "
-                "columns that are not meant"
+                f"{where}: the feature {name} comes {times} times; rename or remove "
+                "all but one"
             )
         within = re.fullmatch(r"(.+)\[(\d+)\]", name)
         if times == 1:

@@ -104,8 +104,8 @@ def _kind(part: Part, column: str, listed: bool) -> str:
     if pa.types.is_decimal(kind):
         return "number"
     raise ValueError(
-        f"{part.name}: column {printable(column)} (features) holds {kind}, which can "
-        "be no feature; leave it out of features=NAMES"
+        f"{part.name}: column {printable(column)} (features) holds {kind}, which "
+        "cannot be a feature; leave it out of features=NAMES"
     )
 
 
@@ -216,7 +216,9 @@ class Reader:
         name, array = _named(batch, self.role, place)
         if is_list(array.type):
             what = "holds lists where other rows hold single values,"
-            raise batch.fault(self.role, 0, what, "write them alike", place)
+            raise batch.fault(
+                self.role, 0, what, "write all rows as lists or none", place
+            )
         codes = self._code(batch, place, name, array)
         self._note_beyond(batch, name, codes)
         return codes
@@ -429,7 +431,7 @@ def _days(array: pa.Array) -> np.ndarray:
         raise pa.ArrowInvalid("no date")
     days = array.cast(pa.int64()).to_numpy(zero_copy_only=False) / DAY[array.type.unit]
     if np.nanmax(np.abs(days), initial=0) > FARTHEST:
-        raise pa.ArrowInvalid("beyond all calendars")
+        raise pa.ArrowInvalid("out of the range of dates")
     return days
 
 

@@ -109,7 +109,7 @@ def check_items(item: np.ndarray, items: int) -> None:
 def known(name: str) -> str:
     """Returns the name of a column, or raises ValueError if it is unknown."""
     if name not in COLUMNS:
-        raise ValueError(f"no column is called {name!r}; there are {' '.join(COLUMNS)}")
+        raise ValueError(f"unknown column {name!r}; there are {' '.join(COLUMNS)}")
     return name
 
 
@@ -145,8 +145,7 @@ def extra(
     for name in given:
         if name in COLUMNS or name in RESERVED:
             raise ValueError(
-                f"{role} {name!r} bears the name of a column that logs have already; "
-                "rename it"
+                f"{role} {name!r} has the name of a column of every log; rename it"
             )
     if dtype is np.float32:
         return {name: np.asarray(value, dtype) for name, value in given.items()}
@@ -154,8 +153,8 @@ def extra(
     for name, value in found.items():
         if value.dtype.kind not in "biu":
             raise ValueError(
-                f"{role} {name} must be codes, whole numbers from 1, 0 for none, got "
-                f"{value.dtype}"
+                f"{role} {name} must be codes, whole numbers from 1, or 0 if missing, "
+                f"got {value.dtype}"
             )
     return found
 

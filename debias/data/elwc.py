@@ -127,7 +127,7 @@ def read_elwc(
         )
     if label is not None and label not in given:
         raise ValueError(
-            f"{path}: no feature {printable(label)} to be the label: "
+            f"{path}: no feature {printable(label)} for the label: "
             f"{near(label, sorted(given))}; say label=NAME, or label=None"
         )
     columns: dict[str, Any] = {_LISTS: queries, _NUMBER: np.arange(len(rows))}
@@ -155,7 +155,7 @@ def _rows(
             made = input_pb2.ExampleListWithContext.FromString(raw)
         except DecodeError as error:
             raise ValueError(
-                f"{path}: record {number} is no list of examples with a context; "
+                f"{path}: record {number} is not a list of examples with a context; "
                 "plain examples are read as a table"
             ) from error
         shared = _held(made.context)
@@ -165,7 +165,7 @@ def _rows(
             ids.append(name)
         rows += [{**shared, **_held(example)} for example in made.examples]
     if not rows:
-        raise ValueError(f"{path}: holds no example; write it again")
+        raise ValueError(f"{path}: has no examples; write it again")
     return rows, np.repeat(np.arange(len(sizes)), sizes), ids
 
 

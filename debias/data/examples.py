@@ -72,8 +72,8 @@ def schema_of(path: str | Path) -> pa.Schema:
         features = example.features.feature
         if not features or not all(name.isprintable() for name in features):
             raise ValueError(
-                f"{path}: record {count} is no tf.train.Example with features; lists "
-                "with a context (ELWC) are read by debias.read_elwc"
+                f"{path}: record {count} is not a tf.train.Example with features; "
+                "lists with a context (ELWC) are read by debias.read_elwc"
             )
         for name, feature in features.items():
             kind = feature.WhichOneof("kind")
@@ -128,7 +128,7 @@ def _parsed(
     except tf.errors.InvalidArgumentError as error:
         text = printable(error.message.partition("[[")[0].strip())
         raise ValueError(
-            f"{path}: at or behind row {start}, an example is of other types than the "
+            f"{path}: at or after row {start}, an example has other types than the "
             f"first ones ({text}); write each feature as one type"
         ) from error
     arrays = []
@@ -145,8 +145,8 @@ def _parsed(
             row = int(np.argmax(sizes > 1))
             raise ValueError(
                 f"{path}: column {printable(name)} holds {sizes[row]} values at row "
-                f"{start + row} where the first rows held one; write one, or lists in "
-                "the first rows too"
+                f"{start + row}, but the first rows hold one; write one everywhere, or "
+                "lists everywhere"
             )
         place = pa.array(splits[:-1], mask=sizes == 0)
         arrays.append(values.cast(kind).take(place))

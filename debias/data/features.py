@@ -60,7 +60,7 @@ def read_features(
             progress((number + share) / len(parts))
     name = parts[0].name
     if not batches:
-        raise ValueError(f"{name}: holds no row; fill or remove it")
+        raise ValueError(f"{name}: has no rows; fill or remove it")
     table = pa.Table.from_batches(batches).select(list(read))
     ids = _ids(name, id, table.column(id))
     _, once = np.unique(ids, return_index=True)
@@ -68,8 +68,8 @@ def read_features(
     if len(once) < len(ids) and not first:
         row = int(np.setdiff1d(np.arange(len(ids)), once)[0])
         raise ValueError(
-            f"{name}: column {printable(id)} has {quoted(ids[row])} a second time at "
-            f"row {row}; keep one row of each id"
+            f"{name}: column {printable(id)} repeats {quoted(ids[row])} at row {row}; "
+            "keep one row per id"
         )
     values = {}
     for column in read[1:]:
@@ -80,7 +80,7 @@ def read_features(
             values[column] = _values(array, column in numbers)
         except (pa.ArrowException, UnicodeError, OverflowError) as error:
             raise ValueError(
-                f"{name}: column {printable(column)} holds what is no value: {error}"
+                f"{name}: column {printable(column)} has an invalid value: {error}"
             ) from error
         count = 0 if column in numbers else _different(array)
         if count > MANY:

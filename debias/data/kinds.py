@@ -211,7 +211,7 @@ def recoder(have: Features, want: Features) -> Callable[[np.ndarray], np.ndarray
             )
         if there.coded and not each.coded:
             raise ValueError(
-                f"the feature {each.name} holds categories, and the model reads it as "
+                f"the feature {each.name} holds categories, but the model reads it as "
                 "a number; read the items with numbers=NAME"
             )
         other = each.coded and each.values != there.values

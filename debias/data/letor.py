@@ -103,7 +103,7 @@ def read_letor(
         if not parsed:
             parsed.append(_parse(path, groups, feature_count, zero_based, max_grade))
         warnings.warn(
-            f"{path}: parsed, but its copy is not kept: {error}", stacklevel=2
+            f"{path}: was parsed, but its copy cannot be written: {error}", stacklevel=2
         )
         return parsed[0]
     optional: dict[str, Any] = {
@@ -183,7 +183,10 @@ def _split_files(folder: Path) -> dict[str, Path]:
         if not named:
             continue
         if len(named) > 1:
-            raise ValueError(f"{file}: its name says {' and '.join(sorted(named))}")
+            raise ValueError(
+                f"{file}: its name must name one part, but names "
+                f"{' and '.join(sorted(named))}"
+            )
         split = named.pop()
         if split in found:
             raise ValueError(
@@ -245,7 +248,7 @@ def _parse(
         if len(labels) == 0:
             raise ValueError("holds no item")
         if features.nnz == 0 and feature_count is None:
-            raise ValueError("has no feature on any line: name feature_count")
+            raise ValueError("has no feature on any line: give feature_count")
         if not (np.isfinite(labels) & (labels == np.rint(labels))).all():
             raise ValueError("grades must be whole numbers")
         _check_density(path, features, feature_count)
@@ -360,9 +363,9 @@ def _check_density(path: Path, features: Any, feature_count: int | None) -> None
         row = int(np.searchsorted(features.indptr, features.indices.argmax(), "right"))
         number = next(islice(_lines(path), row - 1, None))[0]
         raise ValueError(
-            f"line {number} has a feature that makes {far + 1} of an item, which take "
-            f"{size / 1e9:.1f} GB of memory and are nearly all 0; renumber the "
-            "features, or say feature_count"
+            f"line {number} has a feature index that makes {far + 1} features per "
+            f"item, which take {size / 1e9:.1f} GB of memory and are nearly all 0; "
+            "renumber the features, or give feature_count"
         )
 
 
@@ -379,7 +382,9 @@ def _queries(
         return offsets, qid
     sizes = _group_sizes(groups)
     if sum(sizes) != items:
-        raise ValueError(f"has {items} lines, but {groups.name} adds to {sum(sizes)}")
+        raise ValueError(
+            f"has {items} lines, but the sizes in {groups.name} sum to {sum(sizes)}"
+        )
     from_sizes = np.cumsum([0, *sizes])
     if offsets is not None and not np.array_equal(offsets, from_sizes):
         raise ValueError(f"its qid and the sizes in {groups.name} differ")
@@ -420,7 +425,9 @@ def _find_fault(
                 if not qid:
                     raise ValueError("qid: must name a query")
                 if qid != current and qid in seen:
-                    raise ValueError(f"qid {qid} comes back after another")
+                    raise ValueError(
+                        f"qid {qid} starts again, so its lines are not consecutive"
+                    )
                 seen.add(qid)
                 current = qid
             _check_features(words[1 + given :], first, last)

@@ -362,10 +362,9 @@ def check_fingerprint(noted: str | None, data: "RankingData") -> None:
     """
     if noted is not None and noted != data.fingerprint:
         raise ValueError(
-            "the log is of other items than these: their fingerprints differ. Read it "
-            "with the ranking data that it was made with; where these are the same "
-            "items in the same order with other features, note them first: "
-            "log.of_items(data)"
+            "the log belongs to other items: their fingerprints differ. Read it with "
+            "its own ranking data. If these are the same items in the same order with "
+            "other features, take log.of_items(data)"
         )
 
 

@@ -51,7 +51,7 @@ def pair_up(rows: Rows, kept: np.ndarray) -> Pairs:
     count, item = len(rows.names["item"]), rows.codes["item"]
     kept = kept & (item >= 0)
     if not kept.any():
-        raise rows.fault("item", 0, "shows nothing in any session")
+        raise rows.fault("item", 0, "shows no item in any session")
     key = _key(rows)
     coded = pa.array(key if kept.all() else key[kept]).dictionary_encode()
     del key

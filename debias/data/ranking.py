@@ -237,7 +237,7 @@ class RankingData:
             count = self.feature_count if names is None else len(names)
             if count != self.feature_count:
                 raise ValueError(
-                    f"{count} features are asked for, the items have "
+                    f"{count} features are requested, but the items have "
                     f"{self.feature_count}"
                 )
             return self
@@ -285,15 +285,15 @@ class RankingData:
                 continue
             if each.coded:
                 raise ValueError(
-                    f"the feature {each.name} holds categories, and the model reads it "
+                    f"the feature {each.name} holds categories, but the model reads it "
                     "as a number; read the items with numbers=NAME"
                 )
             gone = np.isnan(self.features[:, place[each.name]])
             if gone.any():
                 raise ValueError(
                     f"the feature {each.name} is missing at item {np.argmax(gone)}, "
-                    "and the model was trained where it never was; fill it, or train "
-                    "on a log in which it is missing sometimes"
+                    "but it never was in training; fill it, or train on a log in "
+                    "which it is sometimes missing"
                 )
 
     def split(

@@ -110,8 +110,8 @@ def _ids(qid: np.ndarray, path: str | Path) -> pa.Array:
         half = re.compile("[\ud800-\udfff]")
         wrong = next((q for q in map(str, qid) if half.search(q)), "")
         raise ValueError(
-            f"{path}: the id {printable(wrong)} is no text that a file can hold, it "
-            "has half of a surrogate pair; rename it"
+            f"{path}: the id {printable(wrong)} cannot be written, because it has half "
+            "of a surrogate pair; rename it"
         ) from error
 
 
@@ -135,8 +135,8 @@ def read_rows(path: str | Path) -> Rows:
         noted = (table.schema.metadata or {}).get(_CONTENT)
         if noted not in (None, rows.content().encode()):
             raise ValueError(
-                "damaged, it is not what was written; copy it again. Where it was "
-                "changed on purpose, drop the key content from its metadata"
+                "damaged, the content has changed; copy it again. If you changed it "
+                "on purpose, remove the key content from its metadata"
             )
         return rows
     except (pa.ArrowException, ValueError) as error:

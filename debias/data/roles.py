@@ -102,7 +102,8 @@ class Columns:
                 given[part] = (names[0] if len(names) == 1 else names) if name else None
             elif before not in (None, name) and name:
                 raise ValueError(
-                    f"{part} is one column, got {quoted(before)} and {quoted(name)}"
+                    f"{part} must be one column, got {quoted(before)} and "
+                    f"{quoted(name)}"
                 )
             else:
                 given[part] = name or None
@@ -126,7 +127,7 @@ def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
     name, names = parts[0].name, parts[0].schema.names
     if not listed(parts[0], chosen) and "session" not in chosen:
         raise ValueError(
-            f"{name}: no column session: {near('session', names)}; where a row is a "
+            f"{name}: no column session: {near('session', names)}; if each row is a "
             "shown item, say session=NAME"
         )
     for part in parts[1:]:
@@ -151,7 +152,7 @@ def _single(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
                 if role != field.name and getattr(asked, role) not in (None, *names)
             ]
             raise ValueError(
-                f"{part.name}: no column {printable(wanted)} to be the {field.name}: "
+                f"{part.name}: no column {printable(wanted)} for the {field.name}: "
                 f"{near(wanted, names)}; {_todo(part, field.name, absent)}"
             )
     return chosen
@@ -185,7 +186,7 @@ def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str
                 p for p in patterns if not matching([p], part.schema.names, taken)
             ]
             raise ValueError(
-                f"{part.name}: no column {printable(absent[0])} to be {role}: "
+                f"{part.name}: no column {printable(absent[0])} for {role}: "
                 f"{near(absent[0], part.schema.names)}; say {role}=NAME"
             )
     return chosen
@@ -196,11 +197,11 @@ def _check_alike(part: Part, first: Part, chosen: Chosen) -> None:
         for column in columns:
             if column not in part.schema.names:
                 raise ValueError(
-                    f"{part.name}: no column {printable(column)} for {role}, which "
-                    f"{first.name} has: {near(column, part.schema.names)}"
+                    f"{part.name}: no column {printable(column)} for {role}, but "
+                    f"{first.name} has it: {near(column, part.schema.names)}"
                 )
     if listed(part, chosen) != listed(first, chosen):
         raise ValueError(
-            f"{part.name}: column {chosen['item'][0]}: a row is a session in one of "
-            f"this file and {first.name}, and a shown item in the other"
+            f"{part.name}: column {chosen['item'][0]}: rows are sessions in one of "
+            f"this file and {first.name}, but shown items in the other"
         )

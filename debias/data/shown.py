@@ -155,7 +155,7 @@ def shown_batches(
             )
             start += batch.num_rows
         if start == 0:
-            raise ValueError(f"{part.name}: holds no row; remove or fill it")
+            raise ValueError(f"{part.name}: has no rows; remove or fill it")
 
 
 def _plain(batch: Batch) -> Batch:

@@ -223,7 +223,7 @@ def located(path: "str | Path | Remote") -> AnyPath:
     who, at, _ = re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")
     if at and (scheme not in _GOOGLE or who != "anonymous"):
         raise ValueError(
-            f"{scheme}://...: a URL must not hold credentials, which belong into the "
+            f"{scheme}://...: a URL must not contain credentials; put them into the "
             "environment"
         )
     if scheme in _GOOGLE and "retry_limit_seconds=" not in url:
@@ -234,7 +234,7 @@ def located(path: "str | Path | Remote") -> AnyPath:
         shown = url.partition("?")[0]
         if (refusal := refused(shown, error)) is not None:
             raise refusal from error
-        raise ValueError(f"{shown}: is no URL of a store: {error}") from error
+        raise ValueError(f"{shown}: is not the URL of a store: {error}") from error
     return Remote(scheme, key.rstrip("/"), store)
 
 

@@ -173,7 +173,7 @@ class Stream:
             ValueError: The part is selected by row group.
         """
         if self.keep is not None:
-            raise ValueError("only all sessions of a log are read file by file")
+            raise ValueError("reading file by file needs all sessions of a log")
         return [
             replace(self, path=shard.path) for shard, group in self.groups if group == 0
         ]
@@ -233,7 +233,7 @@ class Stream:
                     held, chance = held.take(stay), chance[stay]
             progress(done / len(order))
         if held is None or not len(held):
-            raise ValueError(f"{self.path}: has no session of the part asked for")
+            raise ValueError(f"{self.path}: has no session in the requested part")
         return held
 
     def _lowest(self, most: int, rng: np.random.Generator) -> list[np.ndarray]:

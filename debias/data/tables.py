@@ -160,7 +160,7 @@ def unchanged(parts: Sequence[Part]) -> Iterator[None]:
             if (now := path.stat().st_size) != size:
                 raise ValueError(
                     f"{path}: changed while it was read, from {size} bytes to {now}; "
-                    "read it once it is written, or a copy of it"
+                    "read it when it is complete, or read a copy"
                 )
 
 
@@ -175,7 +175,7 @@ def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> 
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if (entry := first_no_text(column)) is not None:
                 raise ValueError(
-                    f"{part.name}: column {printable(name)} is no UTF-8, such as "
+                    f"{part.name}: column {printable(name)} is not UTF-8, such as "
                     f"{bytes_of(column, entry)}, at row {start + entry}; write the "
                     "file as UTF-8"
                 )
@@ -208,7 +208,7 @@ def check_names(file: str, names: Sequence[str]) -> None:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(
             f"{file}: {names.count(twice)} columns are called {printable(twice)}; "
-            "rename or drop those that are not meant"
+            "rename or remove all but one"
         )
 
 
@@ -229,8 +229,8 @@ def files_of(source: Any) -> list[AnyPath]:
     if not named or isinstance(source, Mapping):
         raise ValueError(
             f"source must be paths, or one table, got {type(source).__name__}; a table "
-            "must speak Arrow's C stream protocol, as those of pandas 2.2 do; "
-            "pyarrow.table makes one of columns"
+            "must support Arrow's C stream protocol, as tables of pandas 2.2 do; "
+            "pyarrow.table makes one from columns"
         )
     paths = [path for each in several for path in _files(each)]
     if not paths:
@@ -264,7 +264,7 @@ def _files(source: str | Path) -> list[AnyPath]:
     if isinstance(path, Path) and has_magic(str(source)) and not path.exists():
         found = sorted(Path(name) for name in glob(str(source), recursive=True))
         if not found:
-            raise FileNotFoundError(f"{source}: no file has such a name")
+            raise FileNotFoundError(f"{source}: no file matches")
         return [file for each in found for file in _files(each)]
     if path.is_dir():
         return _within(path)
@@ -291,7 +291,7 @@ def _matching_urls(url: str) -> list[AnyPath]:
         and ("**" in pattern or path.path.count("/") == wanted.count("/"))
     ]
     if not found:
-        raise FileNotFoundError(f"{pattern}: no file has such a name")
+        raise FileNotFoundError(f"{pattern}: no file matches")
     return list(found)
 
 
@@ -507,8 +507,8 @@ def _of_csv(path: AnyPath) -> Part:
     if len(names) == 1 and any(sign in names[0] for sign in SEPARATORS):
         sign = next(sign for sign in SEPARATORS if sign in names[0])
         raise ValueError(
-            f"{path}: has one column, whose name holds {sign!r}: columns must be "
-            "separated by ',' (or by tabs in a file called .tsv); write it again so"
+            f"{path}: has one column, whose name contains {sign!r}: separate the "
+            "columns by ',' (or by tabs in a .tsv file)"
         )
     schema = pa.schema([(name, pa.string()) for name in names])
     return Part(str(path), schema, read, path)
@@ -816,7 +816,7 @@ def _streamed(source: Any) -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_stream(source)
     except (pa.ArrowException, TypeError) as error:
         raise ValueError(
-            f"table: {type(source).__name__} is no table that Arrow can take over "
+            f"table: {type(source).__name__} cannot be converted by Arrow "
             f"({printable(str(error))}); give each column one type"
         ) from error
 

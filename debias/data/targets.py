@@ -44,6 +44,6 @@ def amount_weights(log: ClickLog, name: str, most: float = 10.0) -> np.ndarray:
         )
     total = amount[log.click].sum()
     if not total > 0:
-        raise ValueError(f"{name} is 0 at every click, which leaves nothing to weigh")
+        raise ValueError(f"{name} is 0 at every click, so every weight would be 0")
     weight = amount * (log.click.sum() / total)
     return np.where(log.click, np.minimum(weight, most), 1.0)

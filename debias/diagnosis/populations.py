@@ -125,7 +125,7 @@ def populations(
     size = int(held_out * log.sessions)
     if not 0 < size < log.sessions:
         raise ValueError(
-            f"held_out {held_out} of {log.sessions} sessions parts nothing"
+            f"held_out {held_out} of {log.sessions} sessions leaves one part empty"
         )
     # Sessions of a query share cells: next to each other, these stay in the cache.
     test, train = (

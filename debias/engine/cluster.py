@@ -95,7 +95,8 @@ def _checked(client: Any, address: str, seconds: float) -> Over:
         found = client.run(edition)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"--cluster {address}: a worker lacks {error.name}; install what is here"
+            f"--cluster {address}: a worker lacks {error.name}; install the same "
+            "packages there"
         ) from error
     for worker, theirs in found.items():
         _check(theirs, worker)
@@ -106,8 +107,8 @@ def _check(theirs: dict[str, str], worker: str) -> None:
     for name, ours in edition().items():
         if theirs.get(name) != ours:
             raise ValueError(
-                f"worker {worker}: has {name} {theirs.get(name)}, here it is {ours}; "
-                "the same versions give the same bytes"
+                f"worker {worker}: has {name} {theirs.get(name)}, but this process has "
+                f"{ours}; only equal versions give equal bytes"
             )
 
 
@@ -128,7 +129,7 @@ def _over(
             yield tasks.pop(0).result()
     except KilledWorker as error:
         raise ValueError(
-            f"a piece of the work ended {error.allowed_failures + 1} workers, the last "
+            f"a task ended {error.allowed_failures + 1} workers, the last "
             f"{error.last_worker.address}; give workers more memory, or write the log "
             "in more shards"
         ) from error
@@ -139,5 +140,5 @@ def _over(
 def _call(function: Callable[[T], R], thing: T, ours: dict[str, str]) -> R:
     """In a worker, which may have joined later than others."""
     if (here := edition()) != ours:
-        raise ValueError(f"a worker has {here}, asked is {ours}")
+        raise ValueError(f"a worker has {here}, but this process has {ours}")
     return function(thing)

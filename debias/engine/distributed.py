@@ -113,8 +113,8 @@ def share(
         packed = "cell" in batches.element_spec[0]
     if packed:
         raise ValueError(
-            "packed batches cannot be shared, their features are not rows of sessions "
-            "or events: make them with packed=False"
+            "packed batches cannot be shared between processes, because their "
+            "features are not rows of sessions or events: make them with packed=False"
         )
     if retrieval:
         return _Rows(batches, own, count)
@@ -195,6 +195,6 @@ def lost_process() -> Iterator[None]:
             raise
         raise RuntimeError(
             f"one of the {count} processes is gone or cannot be reached; start the "
-            "same command again for all of them, and they go on from the last "
+            "same command again for all processes, which then continue from the last "
             f"checkpoint ({str(error).splitlines()[0]})"
         ) from error

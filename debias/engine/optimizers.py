@@ -96,8 +96,8 @@ class RowWiseAdam(keras.optimizers.Adam):
                 raise ValueError(f"averaging must be 0 or more, got {averaging}")
             if kwargs.get("ema_overwrite_frequency"):
                 raise ValueError(
-                    "ema_overwrite_frequency goes with use_ema, not with averaging, "
-                    "whose average is meant for the end"
+                    "ema_overwrite_frequency needs use_ema; averaging uses the "
+                    "average only at the end"
                 )
             kwargs["use_ema"] = True
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
@@ -184,7 +184,9 @@ class RowWiseAdam(keras.optimizers.Adam):
             ValueError: There is no average over a growing window.
         """
         if self.averaging is None:
-            raise ValueError("no average over a growing window: give averaging=3")
+            raise ValueError(
+                "there is no average over a growing window: give averaging=3"
+            )
         if int(self._averaged_steps()) < 1:
             return  # no step was taken: there is no average yet
         averages = self.averages()
@@ -206,7 +208,7 @@ class RowWiseAdam(keras.optimizers.Adam):
             ValueError: There is no average.
         """
         if not self.use_ema:
-            raise ValueError("no average is taken: give averaging=3 or use_ema=True")
+            raise ValueError("there is no average: give averaging=3 or use_ema=True")
         averages = list(self._model_variables_moving_average)
         if self.averaging is None:
             return averages

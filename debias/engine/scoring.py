@@ -130,7 +130,7 @@ def open_onnx(path: Path) -> Any:
             str(path), options, ["CPUExecutionProvider"]
         )
     except Exception as error:  # of classes that onnxruntime does not export
-        raise ValueError(f"{path}: is no ONNX model: {error}") from None
+        raise ValueError(f"{path}: is not an ONNX model: {error}") from None
 
 
 def read_onnx(path: Path) -> Opened:

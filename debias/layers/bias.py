@@ -147,7 +147,8 @@ class BiasTower(keras.layers.Layer):
         if largest is None:  # inside a graph: a list that long has a place that far
             largest = ids.shape[1] if name == "position" else None
         built_for = (
-            f"the bias tower was built for {size}: cut the lists, or train on such ones"
+            f"but the bias tower was built for {size}: cut the lists, or train on "
+            "lists of this length"
         )
         if largest is not None and largest > size:
             raise ValueError(f"column {name!r} reaches {largest}, {built_for}")

@@ -72,9 +72,9 @@ class Features(keras.layers.Layer):
         exact = EXACT.get(dtype)
         if exact is not None and max(e["size"] for e in self.features) > exact:
             raise ValueError(
-                f"{dtype} holds codes below {exact} exactly, and a vocabulary "
-                "has more: give the model, and what stands in front of this layer, "
-                "dtype='float32'"
+                f"{dtype} holds codes exactly only below {exact}, but a vocabulary has "
+                "more: give dtype='float32' to the model and to the layers before "
+                "this one"
             )
         codes: dict[str, Tensor] = {}
         start = 0

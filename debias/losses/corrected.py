@@ -5,7 +5,8 @@ users had examined all items. The losses are pure functions in `keras.ops` of cl
 `(batch, list_size)`, -1 at padding, and of scores of the same shape. They return one
 number per list, as in `debias.losses`.
 
-| correction | label of a click | needs | |---|---|---|
+| correction | label of a click | needs |
+|---|---|---|
 | inverse propensity | c / theta | examination |
 | affine | (c - beta) / alpha, P(c) = alpha gamma + beta | examination, trust |
 | doubly robust | g + (c - beta - alpha g) / alpha | the same, and a predicted

@@ -243,7 +243,9 @@ def _per_list(
         count, batches = len(labels), _from_padded(labels, scores, valid)
     else:
         if mask is not None:
-            raise ValueError("mask is for padded lists, offsets for ragged: give one")
+            raise ValueError(
+                "mask is for padded lists, offsets for ragged ones: give only one"
+            )
         bounds = _checked_offsets(offsets, len(labels))
         count, batches = len(bounds) - 1, _from_ragged(labels, scores, bounds)
         if labels.size and (np.diff(bounds) == bounds[1]).all():  # all of one length

@@ -162,5 +162,5 @@ def effective_sample_size(weights: ArrayLike) -> float:
     """
     weights = np.asarray(weights, float)
     if weights.size == 0 or not (weights >= 0).all() or not weights.any():
-        raise ValueError("weights must be at least 0, and some above")
+        raise ValueError("weights must be at least 0, and some must be above 0")
     return float(weights.sum() ** 2 / np.square(weights).sum())

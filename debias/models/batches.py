@@ -102,8 +102,8 @@ def batches(
         return made if PACKS and not gpu else made.pipeline
     if weight is not None:
         raise ValueError(
-            f"weight is for a log in memory, got the path {log}: open it first, "
-            "debias.ClickLog.open, or leave weight out"
+            f"weight needs a log in memory, got the path {log}: open it with "
+            "debias.ClickLog.open, or leave out weight"
         )
     cells = _streamed(log, data.items, shuffle, _draws(seed))
     make = partial(_batch, table=_table(data, preprocess), packed=packed)
@@ -120,7 +120,7 @@ def epoch_of(
 ) -> "Epoch":
     """A log in memory, in its own order; the arguments are those of `batches`."""
     if log.sessions == 0:
-        raise ValueError("log has no sessions, nothing to make a batch of")
+        raise ValueError("log has no sessions, so there is no batch")
     columns = _cells(log.check(data.items))
     if weight is not None:
         columns["weight"] = _checked(weight, log)

@@ -203,8 +203,8 @@ class ClickModel(SteppingModel):
         batch: Any = getattr(x, "element_spec", ({},))[0]
         if isinstance(batch, Mapping) and "cell" in batch and self.jit_compile:
             raise ValueError(
-                "packed batches have another shape each, for which XLA would compile "
-                "each step anew: give compile jit_compile=False, or make batches with "
+                "packed batches differ in shape, so XLA would compile every step "
+                "again: give compile jit_compile=False, or make batches with "
                 "packed=False"
             )
 
@@ -263,9 +263,9 @@ def _refuse_class_weight(class_weight: Any) -> None:
     """Keras would give each list one weight, by the position of its first click."""
     if class_weight:
         raise ValueError(
-            "class_weight cannot weigh clicks, of which a list has several; to count "
-            "clicks ten times give sample_weight=np.where(clicks == 1, 10, 1), or "
-            "batches(..., weight=np.where(log.click, 10, 1))"
+            "class_weight cannot weigh clicks, because a list can have several; to "
+            "count clicks ten times give sample_weight=np.where(clicks == 1, 10, 1), "
+            "or batches(..., weight=np.where(log.click, 10, 1))"
         )
 
 
@@ -304,8 +304,8 @@ def on_rows(
         return rowwise(lambda rows: tower(rows, training=training), features)
     if shape[1] not in (None, 1):
         raise ValueError(
-            f"{tower.name} takes lists of {shape[1]}, and a relevance tower sees one "
-            f"item: make it of keras.Input(({shape[2]},))"
+            f"{tower.name} takes lists of {shape[1]}, but a relevance tower reads one "
+            f"item: build it from keras.Input(({shape[2]},))"
         )
     return rowwise(
         lambda rows: tower(ops.expand_dims(rows, 1), training=training)[:, 0], features
@@ -331,7 +331,7 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
     """
     if outputs.shape[-1] != 1:
         raise ValueError(
-            f"{layer.name} must have one output a item, got {outputs.shape[-1]}"
+            f"{layer.name} must have one output per item, got {outputs.shape[-1]}"
         )
     return exact(ops.squeeze(outputs, -1))
 

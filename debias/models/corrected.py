@@ -39,7 +39,9 @@ def _by_position(name: str, values: Sequence[float]) -> np.ndarray:
     """`(K + 1, 1)`: the value of each position, 0 at padding."""
     found = np.asarray(values, "float32")
     if found.ndim != 1 or len(found) == 0 or not np.isfinite(found).all():
-        raise ValueError(f"{name} must be finite numbers, one a position, got {values}")
+        raise ValueError(
+            f"{name} must be finite numbers, one per position, got {values}"
+        )
     return np.concatenate([[0.0], found]).astype("float32")[:, None]
 
 

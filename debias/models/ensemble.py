@@ -44,8 +44,8 @@ class Ensemble(ClickModel):
     def __init__(self, parts: Sequence[ClickModel], **kwargs: Any):
         if len({part.predicts_clicks for part in parts}) != 1:
             raise ValueError(
-                "parts must be click models of one kind, that all predict clicks or "
-                f"all do not, got {[type(part).__name__ for part in parts]}"
+                "parts must be click models of one kind: all predict clicks, or none "
+                f"does, got {[type(part).__name__ for part in parts]}"
             )
         super().__init__({"parts": list(parts)}, **kwargs)
         self.parts = list(parts)

@@ -102,7 +102,7 @@ def export(
     ranker = getattr(ranker, "ranker", ranker)
     ranker.examination = ranker.examination or examination
     if raw and (format != "onnx" or ranker.feature_names is None):
-        raise ValueError("raw inputs are for ONNX, and for features that have names")
+        raise ValueError("raw inputs need ONNX and features with names")
     count = _feature_count(ranker) if features is None else features
     ranker(keras.ops.zeros((1, 1, count)))  # has its weights, whoever made it
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _check_target(path: Path, format: str, overwrite: bool) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.is_dir() and not (path / "saved_model.pb").exists():
-        raise ValueError(f"{path}: holds what is no SavedModel; choose another name")
+        raise ValueError(f"{path}: is not a SavedModel; choose another name")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: exists; choose another name or give overwrite=True")
 
@@ -138,8 +138,8 @@ def _feature_count(ranker: Ranker) -> int:
     mean = getattr(ranker.preprocess, "mean", None)
     if mean is None:
         raise ValueError(
-            "how many features an item has is not known: say features=F, or give the "
-            "ranker feature_names"
+            "the number of features is unknown: give features=F, or give the ranker "
+            "feature_names"
         )
     return int(mean.shape[0])
 

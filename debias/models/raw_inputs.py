@@ -32,7 +32,7 @@ def with_raw_inputs(path: str | Path, features: Features) -> None:
     model = onnx.load(path)
     graph, (given,) = model.graph, model.graph.input
     if given.name in {each.name for each in features}:
-        raise ValueError(f"a feature may not be called {given.name}; rename it")
+        raise ValueError(f"a feature must not be called {given.name}; rename it")
     nodes, inputs, blocks = [], [], []
     axis = helper.make_tensor("raw_axis", TensorProto.INT64, [1], [-1])
     for place, each in enumerate(features):

@@ -192,8 +192,8 @@ class MultiTarget(ClickModel):
         wanted = 1 + len(self.targets)
         if logits.shape[-1] != wanted:
             raise ValueError(
-                f"{self.relevance.name} must have {wanted} outputs an item, one of "
-                f"attraction and one of each of {' '.join(self.targets)}, got "
+                f"{self.relevance.name} must have {wanted} outputs per item, one for "
+                f"attraction and one for each of {' '.join(self.targets)}, got "
                 f"{logits.shape[-1]}"
             )
         return logits

@@ -92,8 +92,8 @@ def ltr(trees: Trees) -> list[dict[str, Any]]:
     """
     if trees.feature_names is None:
         raise ValueError(
-            "features need names, by which the search engine knows them: train on a "
-            "log whose features are columns"
+            "features need names, because the search engine refers to them by name: "
+            "train on a log whose features are columns"
         )
     names = trees.feature_names
     return [

@@ -199,12 +199,12 @@ class Trees:
             ValueError: The trees do not predict clicks, or a place was not learned.
         """
         if self.theta is None:
-            raise ValueError("this ranker predicts no click")
+            raise ValueError("this ranker does not predict clicks")
         place = places(log, self.list_size)
         if place.max() >= len(self.theta):
             raise ValueError(
                 f"the trees learned the bias of {len(self.theta) // self.list_size} "
-                "devices, and the log has more"
+                "devices, but the log has more"
             )
         attraction = expit(self(features).astype(float))
         p = self.theta[np.maximum(place, 0)] * attraction[log.item]
@@ -243,7 +243,9 @@ class Trees:
         """
         record = read_record(path, KEYS)
         if record["library"] not in get_args(Library):
-            raise ValueError(f"{path}: is damaged: of library {record['library']!r}")
+            raise ValueError(
+                f"{path}: is damaged: unknown library {record['library']!r}"
+            )
         engine = engine_of(record["library"])
         try:
             booster = engine.read(record["booster"])
@@ -273,8 +275,8 @@ def places(log: ClickLog, list_size: int) -> np.ndarray:
     """
     if log.mask[:, list_size:].any():
         raise ValueError(
-            f"lists of {log.list_size} positions, and the trees learned the bias of "
-            f"{list_size}: cut the lists, or train on such lists"
+            f"lists of {log.list_size} positions, but the trees learned the bias of "
+            f"{list_size}: cut the lists, or train on lists of this length"
         )
     place = np.broadcast_to(np.arange(log.list_size), log.item.shape)
     if log.device is not None:

@@ -63,7 +63,7 @@ class XPA(ClickModel):
         **kwargs: Any,
     ):
         if not set(hears) <= set(HEARD):
-            raise ValueError(f"hears must be of {HEARD}, got {tuple(hears)}")
+            raise ValueError(f"hears must be some of {HEARD}, got {tuple(hears)}")
         arguments = {
             "relevance": relevance,
             "bias": bias,
@@ -102,7 +102,7 @@ class XPA(ClickModel):
             ValueError: `hears` does not include "relevance".
         """
         if "relevance" not in self.heard:
-            raise ValueError('hears must hold "relevance" for there to be attention')
+            raise ValueError('hears must hold "relevance" for attention')
         return self.heard["relevance"].weights_between(self.bias(batch), batch["mask"])
 
     def score(self, features: Tensor) -> Tensor:

@@ -138,7 +138,9 @@ class Cells:
         """
         one, two = self.names, other.names
         if one is None or two is None:
-            raise ValueError("only counts by (query, item) pair add up, source='all'")
+            raise ValueError(
+                "only counts by (query, item) pairs (source='all') can be added"
+            )
         query = np.concatenate([one.query, two.query])
         size = 1 + query.max()
         key = np.concatenate([one.item, two.item]) * size + query

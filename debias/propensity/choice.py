@@ -90,7 +90,7 @@ def propensities(
     sessions, within = _split_columns(log, by, names)
     if within and method not in ("auto", BEST):
         raise ValueError(
-            f"{' '.join(within)} differs within a list, which {method} does not read: "
+            f"{' '.join(within)} differs within a list, so {method} cannot use it: "
             f"method must be auto or {BEST}"
         )
     given = (

@@ -161,7 +161,7 @@ def estimate(
     if not log.click[:, 0].any():
         raise ValueError(UNCLICKED)
     if features is not None and estimator.features == "no":
-        raise ValueError(f"features are not read by {method}")
+        raise ValueError(f"{method} does not read features")
     if method == "bias_tower":
         if features is None:
             raise ValueError(f"{method} needs features, (items, F) of the ranking data")
@@ -258,8 +258,8 @@ def estimate_stream(
     interval = estimator.intervals[0] if interval is None else interval
     if interval not in {"delta", "none"} & set(estimator.intervals):
         raise ValueError(
-            f"interval of {method} of a log on disk cannot be {interval!r}: delta, "
-            "where the method has it, or none"
+            f"interval of {method} cannot be {interval!r} for a log on disk: give "
+            "delta, if the method has it, or none"
         )
     variance = None
     if interval == "delta":
@@ -319,7 +319,7 @@ def _cells_of(log: ClickLog, here: np.ndarray) -> ClickLog:
 
 def _of_pairs(log: ClickLog, features: np.ndarray, source: str) -> np.ndarray:
     if source != "all":
-        raise ValueError("features go with source='all' only")
+        raise ValueError("features need source='all'")
     log.check(len(features))
     return np.asarray(features)[pairs(log).item]
 

@@ -1,6 +1,7 @@
 """One row per impression, with corrections for rankers of other libraries.
 
-| correction | column | used by | |---|---|---|
+| correction | column | used by |
+|---|---|---|
 | inverse propensity | `weight` | LightGBM, XGBoost, TensorFlow Ranking |
 | a bias learned together with the trees | `position` | LightGBM's `position` |
 | a known bias logit | `init_score` | `init_score`, XGBoost's `base_margin` |
@@ -143,8 +144,9 @@ def impressions(
     known = (place >= 0) & np.isfinite(theta)
     if not (known & log.click).any():
         raise ValueError(
-            "no click stands at a rank of known examination: the propensities must "
-            "tell some. `debias plan` says what to exchange where the log tells none"
+            "no click is at a rank of known examination: give propensities that "
+            "identify some. If the log identifies none, `debias plan` says which "
+            "ranks to exchange"
         )
     session, rank = np.nonzero(known)
     label, theta = log.click[known], theta[known]

@@ -150,8 +150,9 @@ def judge(
     known = place >= 0
     if not (known & log.click).any():
         raise ValueError(
-            "no click stands at a rank of known examination: the propensities must "
-            "tell some. `debias plan` says what to exchange where the log tells none"
+            "no click is at a rank of known examination: give propensities that "
+            "identify some. If the log identifies none, `debias plan` says which "
+            "ranks to exchange"
         )
     counts, query, item = _counted(log, place, propensities)
     every = None if scores is None else _standard(scores, item)
@@ -201,7 +202,7 @@ def _enough(log: ClickLog, place: np.ndarray, fresh: np.ndarray) -> bool:
     """Whether these sessions (S,) bool have clicks enough to fit a prior to."""
     if np.shape(fresh) != (log.sessions,) or np.asarray(fresh).dtype != bool:
         raise ValueError(
-            f"fresh must be {log.sessions} bools, one a session, got shape "
+            f"fresh must be {log.sessions} bools, one per session, got shape "
             f"{np.shape(fresh)} of {np.asarray(fresh).dtype}"
         )
     return int((log.click & (place >= 0))[fresh].sum()) >= ENOUGH

@@ -38,8 +38,8 @@ def merge_places(component: ArrayLike, features: ArrayLike | None = None) -> np.
     component = np.asarray(component)
     if component.ndim != 1 or component.dtype.kind not in "iu" or not component.size:
         raise ValueError(
-            "component must be one whole number a place, "
-            f"got {component.dtype} of shape {component.shape}"
+            f"component must be one whole number per place, got {component.dtype} of "
+            f"shape {component.shape}"
         )
     places = len(component)
     own = np.arange(places) if features is None else np.asarray(features, float)

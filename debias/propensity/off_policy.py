@@ -151,8 +151,8 @@ def cascade_ips(
         raise ValueError("log has no column logging_propensity")
     if (log.logging_propensity[log.mask] == 1).all():
         raise ValueError(
-            "every logging_propensity is 1: a policy that leaves nothing to chance "
-            "does not tell what another would earn"
+            "every logging_propensity is 1: the log of a deterministic policy cannot "
+            "evaluate another one"
         )
     check_options(clip, confidence)
     chance = checked_chance(chance, log)

@@ -81,7 +81,7 @@ class Propensities:
             or not (theta[np.isfinite(theta)] > 0).all()
         ):
             raise ValueError(
-                f"examination must be numbers above 0, one a rank, got {examination}"
+                f"examination must be numbers above 0, one per rank, got {examination}"
             )
         size = len(theta)
         word = np.full(size, "given")
@@ -146,7 +146,7 @@ class Propensities:
         if log.mask[:, longest:].any():
             raise ValueError(
                 f"propensities end at rank {longest}, the log has {log.list_size} "
-                "ranks: estimate them from such a log"
+                "ranks: estimate them from lists of this length"
             )
         number: dict[tuple[Any, ...], int] = {}
         columns = [value.astype(str) for value in self.by.values()]
@@ -295,7 +295,7 @@ def _table(path: Path) -> dict[str, list[Any]]:
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: cannot be read: {error}") from error
         if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-            raise ValueError(f"{path}: expected a list of one object a place")
+            raise ValueError(f"{path}: expected a list of one object per place")
         names = dict.fromkeys(name for row in rows for name in row)
         table = {name: [row.get(name) for row in rows] for name in names}
     else:

@@ -195,7 +195,7 @@ def _taking_part(log: ClickLog, se: float, share: float, minimum: int) -> np.nda
     if not 0 < share <= 0.5:
         raise ValueError(f"share must be in (0, .5], got {share}")
     if log.list_size < 2:
-        raise ValueError("one rank only: there is nothing to exchange")
+        raise ValueError("the lists have one rank: there is nothing to exchange")
     count = np.bincount(log.query)
     chosen = np.flatnonzero(count >= minimum)
     if not chosen.size:

@@ -65,9 +65,9 @@ def policy_weights(log: ClickLog, clip: float = 100.0) -> PolicyWeights:
     counted = cells(log)
     if counted.by_pair(np.ones(len(counted.pair))).max() == 1:
         warnings.warn(
-            "every item of a query was shown at one rank alone: weights cannot part "
-            "rank from relevance in a log without chance. Randomise: exchange items in "
-            "a small share of sessions",
+            "every item of a query was shown at one rank only: without randomisation, "
+            "weights cannot separate rank and relevance. Exchange items in a small "
+            "share of sessions",
             UserWarning,
             stacklevel=2,
         )

@@ -1,6 +1,7 @@
 """Off-policy estimators for lists that use predicted clicks or placements.
 
-| estimator | needs | unbiased if | |---|---|---|
+| estimator | needs | unbiased if |
+|---|---|---|
 | `cascade_dr` | logged propensities, predicted clicks | clicks do not depend on lower
 ranks |
 | `pbm_ips` | examination, placements under both policies | clicks are position-based |
@@ -276,7 +277,9 @@ def pbm_ips(
     shown = np.unique(log.item[log.mask])
     if not (old[shown] > 0).all():
         item = shown[np.argmin(old[shown] > 0)]
-        raise ValueError(f"logged says that item {item} is never shown; the log has it")
+        raise ValueError(
+            f"logged says that item {item} is never shown, but the log shows it"
+        )
     ratio = np.divide(new, old, out=np.zeros(len(new)), where=old > 0)
     raw = np.where(log.mask, ratio[log.item], 0.0)
     if clip is None:

@@ -69,7 +69,7 @@ def ranked(
     if asked.features is not UNSET:
         features = matrix(asked.features)
         if asked.context:
-            raise ValueError("context: goes with items and ids, which have names")
+            raise ValueError("context: needs items or ids, whose features have names")
         if asked.names is not None:
             features = features[:, columns(asked.names, features, ranker)]
     elif asked.items is not UNSET:
@@ -202,7 +202,7 @@ def _scores(ranker: Scorer, features: np.ndarray) -> np.ndarray:
         names = np.array(feature_names(ranker) or range(features.shape[1]))
         lacking = ", ".join(map(str, names[np.isnan(features[item])][:3]))
         lacks = f"; it lacks the feature {lacking}" if lacking else ""
-        raise ValueError(f"the ranker gives item {item} no finite score{lacks}")
+        raise ValueError(f"the score of item {item} is not finite{lacks}")
     return scores
 
 
@@ -217,7 +217,7 @@ def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
     if (rows < 0).any():
         place = int(np.argmax(rows < 0))
         raise ValueError(
-            f"ids[{place}]: {ids[place]!a} is no item of version {version.name}"
+            f"ids[{place}]: {ids[place]!a} is not an item of version {version.name}"
         )
     return rows
 
@@ -287,7 +287,7 @@ def named(
         )
     for name in names:
         if name in table and name in context:
-            raise ValueError(f"context: items have the feature {name} as well")
+            raise ValueError(f"context: the feature {name} is also in the items")
         if name not in table and name not in context:
             raise ValueError(
                 f"the feature {name} of the ranker is missing; give it with the items "

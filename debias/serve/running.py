@@ -104,7 +104,7 @@ class Tls:
         named = (self.ssl_certfile, self.ssl_keyfile, self.ssl_ca_certs)
         for path in filter(None, named):
             if not path.is_file():
-                raise ValueError(f"{path}: does not exist, or is no file")
+                raise ValueError(f"{path}: does not exist, or is not a file")
         try:
             # A key with a password and none given would ask at the terminal.
             context.load_cert_chain(
@@ -115,8 +115,8 @@ class Tls:
         except (ssl.SSLError, OSError) as error:
             files = " and ".join(str(path) for path in filter(None, named[:2]))
             raise ValueError(
-                f"{files}: is no certificate with its key in PEM, or the password of "
-                f"the key is wrong: {error}"
+                f"{files}: is not a certificate with its key in PEM, or the password "
+                f"of the key is wrong: {error}"
             ) from None
         if self.ssl_ca_certs:
             try:

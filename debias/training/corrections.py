@@ -51,7 +51,8 @@ class Correction:
         ranks = layout.columns["position"]
         if CORRECTIONS[self.name].needs and ranks > len(self.alpha):
             raise ValueError(
-                f"propensities end at rank {len(self.alpha)}, the log has {ranks} ranks"
+                f"propensities end at rank {len(self.alpha)}, but the log has {ranks} "
+                "ranks"
             )
         module, _, name = CORRECTIONS[self.name].path.rpartition(".")
         known = Known(self.alpha, self.beta, self.clip)
@@ -131,7 +132,7 @@ def _by_rank(
     """Examination and trust of each rank."""
     if known.by:
         raise ValueError(
-            f"propensities differ by {' '.join(known.by)}, and {name} takes one a "
+            f"propensities differ by {' '.join(known.by)}, but {name} needs one per "
             "rank: estimate them without --by"
         )
     order = np.argsort(known.rank)

@@ -158,7 +158,7 @@ def _evaluate_tests(
     """`evaluate` on the sessions that a fit held out, whose features are scaled."""
     part, by = fitted.prepared.test, fitted.prepared.held_out_by
     if part is None:
-        raise ValueError("fit was given its validation sessions: give evaluate a log")
+        raise ValueError("fit got its own validation sessions: give evaluate a log")
     scores = score_items(fitted.model.score, part.data.features)
     name, of = name or type(fitted.model).__name__, f"the sessions held out by {by}"
     return scoreboards(

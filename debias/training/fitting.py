@@ -220,8 +220,8 @@ def fit(
         )
     if validation is None and weight is not None:
         raise ValueError(
-            "weight goes with validation: hold sessions out yourself, then weigh "
-            "those to learn from"
+            "weight needs validation: hold out sessions yourself, and weigh those to "
+            "learn from"
         )
     if validation is None:
         reads = reads_targets(model)
@@ -315,7 +315,7 @@ def check_reads(model: ClickModel, kinds: Kinds | None) -> None:
     if names and not any(isinstance(e, Features) for e in model._flatten_layers()):
         raise ValueError(
             f"the features {' '.join(names[:8])} are categories, whose codes a tower "
-            "would take for numbers: put a layer in front of it, "
+            "would read as numbers: put a layer in front of it, "
             "keras.Sequential([debias.layers.Features(data.kinds), tower])"
         )
 
@@ -376,7 +376,7 @@ class _Run:
         if there.keys() != self.state.keys():
             raise ValueError(
                 f"{self.checkpoint}: is the checkpoint of another version of this "
-                "library; remove it to begin anew"
+                "library; remove it to start again"
             )
         self.state, self.best = there, best
         done = self.state["round"] * self.sessions // self.rounds
@@ -617,7 +617,7 @@ def _restore(path: Path, model: ClickModel) -> tuple[dict[str, Any], list[np.nda
         state = json.loads(str(arrays["state"]))
     except (BadZipFile, KeyError, ValueError, EOFError) as error:
         raise ValueError(
-            f"{path}: is damaged ({error}); remove it to begin anew"
+            f"{path}: is damaged ({error}); remove it to start again"
         ) from error
     variables = _variables(model)
     stored = [value for name, value in arrays.items() if name.startswith("now")]

@@ -133,7 +133,7 @@ def test_shares_say_what_they_miss():
 
 
 def test_unknown_presets_are_answered_with_near_names():
-    with pytest.raises(ValueError, match="no population is called 'cascad'; did you"):
+    with pytest.raises(ValueError, match="unknown population 'cascad': did you"):
         named("cascad")
     with pytest.raises(ValueError, match=r"there are pbm .* carousel"):
         named("zzz")

@@ -194,7 +194,9 @@ def test_too_little_room_is_said_before_anything_is_written(
 ):
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ValueError, match=r"needs \d\d\d.\d GB, the disk has 0.0 GB"):
+    with pytest.raises(
+        ValueError, match=r"needs \d\d\d.\d GB, but the disk has 0.0 GB"
+    ):
         writer.write(ready, tmp_path / "log", 10**10)
     assert not list((tmp_path / "log").glob("*.parquet"))
 
@@ -229,7 +231,7 @@ def test_damage_is_found(ready, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "shards": []}))
     with pytest.raises(ValueError, match="did not finish"):
         writer.verify(tmp_path)
-    with pytest.raises(ValueError, match="there is no manifest"):
+    with pytest.raises(ValueError, match="does not exist; it is the manifest"):
         writer.verify(tmp_path / "none")
 
 

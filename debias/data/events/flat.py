@@ -110,7 +110,7 @@ def check_columns(
             ]
             first = (having or parts)[0]
             raise ValueError(
-                f"{first.name}: no column {printable(names[0])} to be the {role}: "
+                f"{first.name}: no column {printable(names[0])} for the {role}: "
                 f"{near_path(names[0], first.schema)}; "
                 f"{_other_ways(first.schema, names[0], role)}"
             )
@@ -120,8 +120,8 @@ def check_columns(
     for part in parts:
         if having and part not in having:
             raise ValueError(
-                f"{part.name}: no column {printable(' '.join(columns.session))} to be "
-                f"the session, which {having[0].name} has: "
+                f"{part.name}: no column {printable(' '.join(columns.session))} for "
+                f"the session, but {having[0].name} has it: "
                 f"{near(columns.session[0], part.schema.names)}; leave the file out, "
                 "or say -c session=NAME"
             )
@@ -135,10 +135,10 @@ def _check_not_queries(
         asked = [path for role in ("query", "shown") for path in each.of.get(role, ())]
         if asked and "item" not in each:
             raise ValueError(
-                f"{part.name}: holds queries ({printable(', '.join(asked))}), and no "
-                f"events: there is no column {printable(columns.event)}. Put the file "
-                "of the events, for UBI the export of the index ubi_events, into the "
-                "same folder, and name the folder"
+                f"{part.name}: holds queries ({printable(', '.join(asked))}) but no "
+                f"events: it has no column {printable(columns.event)}. Put the file of "
+                "events, which is the export of the index ubi_events for UBI, into "
+                "the same folder, and give the folder"
             )
 
 
@@ -160,16 +160,16 @@ def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
     within = _list_with(schema, name)
     if within is not None:
         return (
-            "each row holds a list of events; write these a line each, as jq -c "
+            "each row holds a list of events; write one event per line, as jq -c "
             f"'.{printable(within)}[]' does"
         )
     tracker = tracker_of(schema)
     if role == "event" and tracker is not None:
-        return f"these are events as --preset {tracker} reads them"
+        return f"--preset {tracker} reads such events"
     if role == "event":
         return (
-            "say -c event=NAME, or put the files of each event into a folder of its "
-            "own, event=impression and event=click, and name the folder above"
+            "say -c event=NAME, or put the files of each kind of event into folders "
+            "event=impression and event=click, and give the folder that contains these"
         )
     return f"say -c {role}=NAME"
 

@@ -377,16 +377,15 @@ class _Making:
                 role, what = "session", "a session or a user"
             place = self._place(f"without_{role}", found.first[f"without_{role}"])
             raise ValueError(
-                f"{name}: no event names {what}{place}; say -c {role}=NAME"
-                + (", or -c session= to part lists by pauses" * (role == "session"))
+                f"{name}: no event has {what}{place}; say -c {role}=NAME"
+                + (", or -c session= to split lists by pauses" * (role == "session"))
             )
         if not len(self._schema) or (self.how.shown == SHOWN and not shown):
             raise ValueError(
                 f"{name}: no event shows an item: column "
                 f"{printable(self._columns.event)} has {_some(events)}, and none of "
-                f"{printable(' '.join(self._columns.impression))}; say "
-                "-c impression=NAME, or -c shown=COLUMN where a column holds all that "
-                "was shown"
+                f"{printable(' '.join(self._columns.impression))}; say -c "
+                "impression=NAME, or -c shown=COLUMN if a column holds the whole list"
             )
         named = {*self._columns.impression, *self._columns.click, *self._columns.target}
         others = [event for event in events if event not in named]
@@ -399,9 +398,8 @@ class _Making:
         timed = any(found.calendar is not None for found in self._found)
         if self.how.by == "gap" and not timed:
             raise ValueError(
-                f"{name}: no column says which shown list an event belongs to, and "
-                "none when it was; say -c session=NAME, or -c timestamp=NAME to part "
-                "lists by pauses"
+                f"{name}: no column has the session of an event, and none its time; "
+                "say -c session=NAME, or -c timestamp=NAME to split lists by pauses"
             )
 
     def write(

@@ -85,7 +85,7 @@ class EventColumns:
                 given[part] = names
             else:
                 raise ValueError(
-                    "event= names no column; name the column that says what happened"
+                    "event= needs a column: the one that says what happened"
                 )
         return replace(self, **given)
 

@@ -152,8 +152,8 @@ def _check_end(path: Path) -> None:
         file.seek(-1, 2)
         if file.read() != b"\n":
             raise ValueError(
-                f"{path}: the last row does not end with the end of a line, it may be "
-                "cut in the middle; complete it, or remove it"
+                f"{path}: the last row has no line ending and may be incomplete; "
+                "complete or remove it"
             )
 
 
@@ -343,9 +343,9 @@ def pending(
         _digest(total, events.part(0, rows))
         if len(events.user) < rows or (rows and total.hexdigest() != mark.digest):
             raise ValueError(
-                f"{name}: its first {rows} rows are not those that were applied; a "
-                "file may only grow at its end: restore it, or give new events a new "
-                "name"
+                f"{name}: its first {rows} rows have changed since they were applied; "
+                "a file may only grow at its end: restore it, or put new events into "
+                "a new file"
             )
         while rows < len(events.user):
             stop = None if max_events is None else rows + max_events
@@ -504,16 +504,16 @@ def _target_codes(log: Interactions, events: Events) -> np.ndarray | None:
         return None
     if events.target is None:
         raise ValueError(
-            f"the log has the targets {' '.join(map(quoted, log.targets))}, and the "
-            "events say none: name their column (-c target=NAME)"
+            f"the log has the targets {' '.join(map(quoted, log.targets))}, but the "
+            "events have none: name their column (-c target=NAME)"
         )
     words, place = np.unique(events.target, return_inverse=True)
     strange = [word for word in words.tolist() if word not in log.targets]
     if strange:
         raise ValueError(
-            f"the events have the target {quoted(strange[0])}, and the log knows "
+            f"the events have the target {quoted(strange[0])}, but the log has "
             f"{' '.join(map(quoted, log.targets))}: train with a worth of it (--worth "
-            "NAME=VALUE; 0 counts it for nothing), or leave such events out"
+            "NAME=VALUE; 0 ignores it), or leave out such events"
         )
     codes = np.array([log.targets.index(word) for word in words.tolist()], np.int32)
     return codes[place] if len(words) else place.astype(np.int32)

@@ -135,8 +135,8 @@ class FeatureTable:
                 if np.isinf(numbers).any():
                     raise ValueError(
                         f"{name!r} of row {int(np.argmax(np.isinf(numbers)))} is "
-                        "infinite or beyond single precision: give a finite number, or "
-                        "none where it is not known"
+                        "infinite or beyond single precision: give a finite number, "
+                        "or none if it is unknown"
                     )
                 columns[name] = np.nan_to_num(numbers)
                 continue
@@ -144,7 +144,7 @@ class FeatureTable:
             if name == ID and (lengths is not None or len(np.unique(flat)) < len(flat)):
                 unique, counts = np.unique(flat, return_counts=True)
                 raise ValueError(
-                    f"column 'id' must be one distinct value a row; "
+                    "column 'id' must be one distinct value per row; "
                     f"{unique[counts > 1][:3].tolist()} repeat"
                 )
             needed = min_count if isinstance(min_count, int) else min_count.get(name, 1)
@@ -189,7 +189,7 @@ class FeatureTable:
             else:
                 flat, counts = _flatten(name, _words(name, raw[name]))
                 if column.ndim == 1 and counts is not None:
-                    raise ValueError(f"column {name!r} takes one value a row")
+                    raise ValueError(f"column {name!r} takes one value per row")
                 if column.ndim == 2 and counts is None:
                     counts = np.ones(rows, int)
                 columns[name] = _codes(flat, counts, self.vocabularies[name])

@@ -90,9 +90,8 @@ class RetrievalModel(SteppingModel):
         """
         if getattr(x, "packed", False) and getattr(self.loss, "kind", "") != "softmax":
             raise ValueError(
-                "packed batches say of their negatives what the softmax asks and no "
-                "more: give compile RetrievalLoss('softmax'), or make batches with "
-                "packed=False"
+                "packed batches support only the softmax: give compile "
+                "RetrievalLoss('softmax'), or make batches with packed=False"
             )
         if not hasattr(x, "dataset"):
             return super().fit(x, y, **kwargs)
@@ -208,8 +207,8 @@ class RetrievalModel(SteppingModel):
         """
         if self.frequency is not None:
             raise ValueError(
-                "packed batches bring log_q of their own: make them with packed=False "
-                "to learn frequencies from the stream"
+                "packed batches have their own log_q: make them with packed=False to "
+                "learn frequencies from the stream"
             )
         users = self.encode_user(batch, training)
         items = {"item": self.encode_item(batch["item"], training)}

@@ -192,7 +192,7 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
         try:  # mapped into memory, of which processes share one copy
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            raise ValueError(f"{path}: is no Faiss index: {error}") from None
+            raise ValueError(f"{path}: is not a Faiss index: {error}") from None
         places = folder / "place.npy"
         return Faiss(index, dim, np.load(places) if places.exists() else None)
     if (path := folder / "index.annoy").exists():
@@ -200,7 +200,7 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
         try:
             forest.load(str(path))
         except OSError as error:
-            raise ValueError(f"{path}: is no Annoy index: {error}") from None
+            raise ValueError(f"{path}: is not an Annoy index: {error}") from None
         return Annoy(forest)
     if (path := folder / "index.milvus").exists():
         from debias.retrieval.serving.milvus import open_milvus
@@ -300,9 +300,9 @@ class Asked(NamedTuple):
                 break
         if first < self.recall:
             warnings.warn(
-                f"{searcher}: finds {first:.3f} of the best {self.k}, asked for were "
-                f"{self.recall}; with effort {searcher.effort} instead of {effort} it "
-                f"finds {share:.3f}",
+                f"{searcher}: finds {first:.3f} of the best {self.k}, but "
+                f"{self.recall} is requested; with effort {searcher.effort} instead of "
+                f"{effort} it finds {share:.3f}",
                 stacklevel=2,
             )
         return searcher
@@ -518,15 +518,15 @@ class Index:
             return
         if self.searcher.dim != self.dim:
             raise ValueError(
-                f"the index has vectors of size {self.searcher.dim}, the items of "
-                f"{self.dim}: build it from these items"
+                f"the index has vectors of size {self.searcher.dim}, but the items "
+                f"have size {self.dim}: build it from these items"
             )
         known = self.searcher.size
         late = self.fresh[np.searchsorted(self.fresh, known) :]
         if known > len(self.vectors) or len(late) != len(self.vectors) - known:
             raise ValueError(
-                f"the index knows {known} of {len(self.vectors)} items and {len(late)} "
-                "are named as new: build it from these items"
+                f"the index knows {known} of {len(self.vectors)} items, but "
+                f"{len(late)} are given as new: build it from these items"
             )
 
     @property

@@ -181,7 +181,7 @@ def open_milvus(path: Path, dim: int) -> Milvus:
         name = about["collection"]
     except (tarfile.TarError, OSError, ValueError, KeyError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ValueError(f"{path}: is no index of Milvus: {error}") from None
+        raise ValueError(f"{path}: is not an index of Milvus: {error}") from None
     if uri is not None:
         shutil.rmtree(folder)
     made = Milvus(uri, name, dim, size, effort, folder if uri is None else None)

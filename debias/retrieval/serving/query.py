@@ -143,7 +143,7 @@ def _policy(version: Version, asked: str | None) -> Repeat:
         return version.repeat
     if asked == "model":
         raise ValueError(
-            f"repeat 'model' needs weights, and version {version.name} was published "
+            f"repeat 'model' needs weights, but version {version.name} was published "
             f"with {version.repeat.policy!r}; train with --repeat model"
         )
     return Repeat.of(asked)

@@ -31,8 +31,8 @@ class UserTower:
         missing = [name for name in self.inputs if name not in features]
         if missing:
             raise ValueError(
-                f"the tower reads {list(self.inputs)}; {missing} missing among "
-                f"{list(features)}"
+                f"the tower reads {list(self.inputs)}, got {list(features)} without "
+                f"{missing}"
             )
         read = {name: features[name] for name in self.inputs}
         return self._session.run(None, read)[0]

@@ -127,8 +127,8 @@ def incremental_update(
     tables = id_tables(learner.model)
     if any(table.compress for side in tables for table in side):
         raise ValueError(
-            "ids of this model share rows (compress=), so that an event moves others' "
-            "vectors as well: make full updates"
+            "ids of this model share rows (compress=), so an event also changes the "
+            "vectors of other ids: make full updates"
         )
     before = _values(learner.model)
     dense = checksum(dense_weights(learner.model))
@@ -587,7 +587,7 @@ def _joined(
     for name, mark in covered.items():
         if name not in marks or marks[name].rows < mark.rows:
             raise ValueError(
-                f"{name}: increments have applied {mark.rows} of its rows, which a "
-                "full update replaces and must be given again"
+                f"{name}: incremental updates have applied {mark.rows} of its rows; a "
+                "full update needs them again, so give this file too"
             )
     return joined_events([events for events, _ in chunks]), marks

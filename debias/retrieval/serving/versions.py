@@ -203,13 +203,15 @@ def _check_parts(
         for name, words in table.vocabularies.items():
             _check_text(f"{side}, column {name!r}", words)
     if len(items) != len(index):
-        raise ValueError(f"index has {len(index)} items, the table {len(items)}")
+        raise ValueError(
+            f"index has {len(index)} items, but the table has {len(items)}"
+        )
     if histories is not None and histories.shape[:1] != (len(users),):
         raise ValueError(f"histories must be ({len(users)}, L), got {histories.shape}")
     if histories is not None and histories.max(initial=0) >= items.size(ID):
         raise ValueError(
-            f"histories hold the code {histories.max()}, the table of items has codes "
-            f"below {items.size(ID)}: give histories over these items"
+            f"histories hold the code {histories.max()}, but the table of items has "
+            f"codes below {items.size(ID)}: give histories over these items"
         )
 
 
@@ -248,7 +250,7 @@ def _check_text(where: str, words: np.ndarray) -> None:
             word.encode("utf-8")
         except UnicodeEncodeError:
             raise ValueError(
-                f"{where}: value {row}, {word!a}, holds a lone surrogate and is no "
+                f"{where}: value {row}, {word!a}, holds a lone surrogate and is not "
                 "valid text; read the source with its own encoding"
             ) from None
 
@@ -341,7 +343,7 @@ def _served(place: Storage) -> str | None:
         raise ValueError(f"{path}: is damaged: {error}; {_ADVICE}") from None
     if not name.isdigit():
         raise ValueError(
-            f"{path}: is damaged: must hold the name of a version, digits alone, got "
+            f"{path}: is damaged: must hold the name of a version, only digits, got "
             f"{name[:50]!a}; {_ADVICE}"
         )
     return name
@@ -361,7 +363,7 @@ def manifest(root: str | Path, name: str | None = None) -> dict[str, Any]:
 def _kept(place: Storage, name: str) -> tuple[Storage, str]:
     """Where a version is and its key; ValueError if there is none of that name."""
     if name not in (kept := place.complete(KIND)):
-        raise ValueError(f"{place.root}: has no version {name!r}, it keeps {kept}")
+        raise ValueError(f"{place.root}: has no version {name!r}, only {kept}")
     return place, f"{KIND}/{name}"
 
 
@@ -375,11 +377,11 @@ def _manifest(place: Storage, key: str = "") -> dict[str, Any]:
         raise ValueError(f"{path}: is damaged: {error!r}; {_ADVICE}") from None
     if about.get("schema") != SCHEMA:
         raise ValueError(
-            f"{path}: has schema {about.get('schema')}, this library reads {SCHEMA}: "
-            "publish again"
+            f"{path}: has schema {about.get('schema')}, but this library reads "
+            f"{SCHEMA}: publish again"
         )
     if seal != _seal(about):
-        raise ValueError(f"{path}: does not have its own checksum; {_ADVICE}")
+        raise ValueError(f"{path}: does not match its own checksum; {_ADVICE}")
     return about
 
 
@@ -432,7 +434,7 @@ def roll_back(root: str | Path, name: str | None = None) -> str:
         if name is None:
             older = [one for one in names(root) if int(one) < int(current(root))]
             if not older:
-                raise ValueError(f"{root}: keeps no version before {current(root)}")
+                raise ValueError(f"{root}: has no version before {current(root)}")
             name = older[-1]
         place, key = _kept(storage(root), name)
         _read(place.folder(key))
@@ -472,7 +474,9 @@ def check(path: str | Path) -> list[Checked]:
         return [_checked(place, "", False)]
     served, kept = current(path), names(path)
     if served not in kept:
-        raise ValueError(f"{place.root / 'CURRENT'}: names {served}, kept are {kept}")
+        raise ValueError(
+            f"{place.root / 'CURRENT'}: names {served}, but there are only {kept}"
+        )
     return [_checked(place, f"{KIND}/{name}", name == served) for name in kept]
 
 
@@ -495,11 +499,11 @@ def _check_files(folder: Path, about: Mapping[str, Any]) -> None:
             raise ValueError(f"{path}: is absent; {_ADVICE}")
         if path.stat().st_size != expected["bytes"]:
             raise ValueError(
-                f"{path}: has {path.stat().st_size} bytes, the manifest says "
+                f"{path}: has {path.stat().st_size} bytes, but the manifest says "
                 f"{expected['bytes']}; {_ADVICE}"
             )
         if _digest(path) != expected["sha256"]:
-            raise ValueError(f"{path}: does not have its checksum; {_ADVICE}")
+            raise ValueError(f"{path}: does not match its checksum; {_ADVICE}")
     for path in folder.iterdir():
         if path.name not in (*about["files"], MANIFEST) and path.name[0] != ".":
             raise ValueError(f"{path}: is not in the manifest; {_ADVICE}")
@@ -511,8 +515,8 @@ def _read(folder: Path) -> Version:
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     if vectors.shape != (about["items"], about["dimension"]):
         raise ValueError(
-            f"{folder / 'vectors.npy'}: has shape {vectors.shape}, the manifest says "
-            f"{(about['items'], about['dimension'])}; {_ADVICE}"
+            f"{folder / 'vectors.npy'}: has shape {vectors.shape}, but the manifest "
+            f"says {(about['items'], about['dimension'])}; {_ADVICE}"
         )
     users, items = (_read_table(folder / f"{side}.npz") for side in ("users", "items"))
     tower = UserTower(folder / "tower.onnx")
@@ -545,7 +549,7 @@ def _check_tower(tower: UserTower, users: FeatureTable, index: Index) -> None:
     unknown = set(tower.inputs) - {*users.columns, "history"}
     if unknown:
         raise ValueError(
-            f"tower reads {sorted(unknown)}, users have {list(users.columns)}"
+            f"tower reads {sorted(unknown)}, but users have {list(users.columns)}"
         )
     nobody = {
         name: np.zeros((1, *column.shape[1:]), column.dtype)
@@ -555,7 +559,7 @@ def _check_tower(tower: UserTower, users: FeatureTable, index: Index) -> None:
     size = tower(nobody).shape[-1]
     if size != index.dim:
         raise ValueError(
-            f"tower gives vectors of size {size}, the index has {index.dim}"
+            f"tower gives vectors of size {size}, but the index has {index.dim}"
         )
 
 

@@ -115,8 +115,8 @@ def _check_candidates(
         raise ValueError("own_negatives need an own_sampler, got None")
     if packed and (candidates != "batch" or own_negatives):
         raise ValueError(
-            "packed batches have shared candidates alone: give candidates 'batch' "
-            f"and no own_negatives, got {candidates!r} and {own_negatives}"
+            "packed batches have only shared candidates: give candidates 'batch' and "
+            f"no own_negatives, got {candidates!r} and {own_negatives}"
         )
 
 

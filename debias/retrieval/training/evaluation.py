@@ -407,7 +407,7 @@ def _warn_below_popularity(
             worse.append(f"hr@{k} {metrics[f'hr@{k}']:.4f} < {popular:.4f}")
     if worse:
         warnings.warn(
-            f"the model falls below popularity: {', '.join(worse)}", stacklevel=3
+            f"the model is worse than popularity: {', '.join(worse)}", stacklevel=3
         )
 
 
@@ -522,8 +522,8 @@ def _warn_learned(log: Interactions, events: Events) -> None:
     again = sum(event in known for event in asked)
     if again:
         warnings.warn(
-            f"{again:,} of {len(user):,} events are among those that the model may "
-            "have learned from: this is no evaluation; give later events, or train "
+            f"the model may have learned from {again:,} of these {len(user):,} "
+            "events, so the result is no evaluation; give later events, or train "
             "with the last ones held out (--hold-out)",
             stacklevel=3,
         )

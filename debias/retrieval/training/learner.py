@@ -412,7 +412,7 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
     shapes = [tuple(variable.shape) for variable in learner.variables]
     if [value.shape for value in stored] != shapes:
         raise ValueError(
-            f"{folder}: was saved from another model, or by an earlier edition of this "
+            f"{folder}: was saved from another model, or by an earlier version of this "
             "library; train and publish again"
         )
     for variable, value in zip(learner.variables, stored, strict=True):

@@ -149,8 +149,8 @@ def train(
         last = withheld(known)
         if not last.any():
             raise ValueError(
-                "repeat 'model' needs users of two events and more, to fit its weights "
-                "on; exclude or allow what was taken (--repeat)"
+                "repeat 'model' needs users with at least two events, to fit its "
+                "weights; give --repeat exclude or allow"
             )
     recipe, choice = recipes[0], None
     if len(recipes) > 1 or passes is None:

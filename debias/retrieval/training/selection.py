@@ -110,9 +110,8 @@ def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
     last = offsets[1:][np.diff(offsets) >= 2] - 1
     if not len(last):
         raise ValueError(
-            "no user has two events, so none can be held out to choose or judge by: "
-            "give one tower, one history and the passes (--model, --history, "
-            "--epochs), and no --hold-out"
+            "no user has two events, so none can be held out: give one tower, one "
+            "history and the passes (--model, --history, --epochs), without --hold-out"
         )
     time = log.time[order]
     if (time[last] == time[last - 1]).mean() > 0.5:

@@ -123,9 +123,9 @@ def test_examination_is_numbers_or_a_file_of_propensities(tmp_path):
     path.write_text("rank,examination\n2,0.6\n1,1\n3,0.3\n")
     assert _examination(str(path)) == [1, 0.6, 0.3] == _examination("1,.6,.3")
     path.write_text("rank,examination,device\n1,1,a\n1,1,b\n")
-    with pytest.raises(ValueError, match="none by further columns"):
+    with pytest.raises(ValueError, match="without further columns"):
         _examination(str(path))
-    with pytest.raises(ValueError, match="a file that debias propensities wrote"):
+    with pytest.raises(ValueError, match="a file of debias propensities"):
         _examination("nowhere.csv")
 
 
@@ -314,10 +314,10 @@ def test_export_writes_a_ranker(folder, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
     strange = ["export", folder / "trained", "-o", tmp_path / "thesis", "--force"]
-    assert "is no SavedModel" in run(*strange, code=1).output
+    assert "is not a SavedModel" in run(*strange, code=1).output
     assert (tmp_path / "thesis" / "thesis.tex").exists()
     missing = run("export", tmp_path / "none", "-o", tmp_path / "x", code=1)
-    assert "no folder that debias train wrote" in missing.output
+    assert "was not written by debias train" in missing.output
 
 
 @pytest.mark.parametrize(
@@ -497,7 +497,7 @@ def test_a_log_above_the_memory_given_is_streamed(folder, tmp_path, monkeypatch)
     few.write_parquet(tmp_path / "few.parquet")
     command[-1] = tmp_path / "few.parquet"
     done = run(*command, *FAST, "-o", tmp_path / "few", "--memory", 0, code=1)
-    assert "few.parquet" in done.output and "of other items" in done.output
+    assert "few.parquet" in done.output and "to other items" in done.output
     done = run(*command[:2], *FAST, "-o", tmp_path / "none", "--memory", 0, code=1)
     assert "say where they are: --data FILE" in done.output
 
@@ -539,4 +539,4 @@ def test_a_streamed_log_is_evaluated_as_in_memory(folder, tmp_path, monkeypatch)
     few.write_parquet(tmp_path / "few.parquet")
     command[4] = tmp_path / "few.parquet"
     done = run(*command, "--memory", 0, code=1)
-    assert "few.parquet" in done.output and "of other items" in done.output
+    assert "few.parquet" in done.output and "to other items" in done.output

@@ -353,7 +353,7 @@ def test_check_names_a_damaged_file_and_a_roll_back_refuses_it(tmp_path):
     assert said == ["000001: 0.0 MB, whole", "000002, served: 0.0 MB, whole"]
     worlds.overwrite(root / "versions" / "000001" / "items.npz", b"no")
     said = run("check", root, code=1).output
-    assert "items.npz: has 2 bytes, the manifest says" in said
+    assert "items.npz: has 2 bytes, but the manifest says" in said
     done = run("check", root, "--json", code=1)
     first, second = json.loads(done.stdout)
     assert "items.npz" in first["damage"] and second["damage"] is None

@@ -54,7 +54,7 @@ def test_lists_of_any_layout(kind):
     "table, names, message",
     [
         (TABLE, ["b", "d"], "table: no feature d: "),
-        (TABLE, ["b", "b"], "feature b is asked for twice"),
+        (TABLE, ["b", "b"], "feature b is requested twice"),
         (TABLE, ["v"], "column v must hold 1 features a row, got 2"),
         (TABLE, ["v[0]"], "column v must hold 1 features a row, got 2"),
         (TABLE, ["v[0]", "v[1]", "v[2]"], "must hold 3 features a row, got 2"),

@@ -126,7 +126,7 @@ def test_bad_files_name_themselves(tmp_path):
     with pytest.raises(ValueError, match=r"a\.tfrecord: the feature f mixes types"):
         read_elwc(path)
     write(path, [])
-    with pytest.raises(ValueError, match="holds no example"):
+    with pytest.raises(ValueError, match="has no examples"):
         read_elwc(path)
     with pytest.raises(FileNotFoundError, match=r"b\.tfrecord: no such file"):
         read_elwc(tmp_path / "b.tfrecord")

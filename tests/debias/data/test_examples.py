@@ -107,7 +107,7 @@ def test_bad_records_name_the_file_and_the_row(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a\.tfrecord: column a holds 2 .* at row 2"):
         read(path)
     path = write(tmp_path / "b.tfrecord", examples({"a": 1}, {"a": 2}, {"a": b"x"}))
-    with pytest.raises(ValueError, match=r"b\.tfrecord: at or behind row 0, .* types"):
+    with pytest.raises(ValueError, match=r"b\.tfrecord: at or after row 0, .* types"):
         read(path)
     whole = write(tmp_path / "c.tfrecord", examples(*[{"a": 1}] * 50)).read_bytes()
     for damaged in (whole[:-3], whole[:700] + b"x" + whole[701:], b"no records"):

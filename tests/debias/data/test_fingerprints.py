@@ -130,7 +130,7 @@ def test_a_log_is_not_read_against_other_items(tmp_path):
     stream = Stream(tmp_path / "a.parquet")
     assert stream.check(DATA) is stream
     for read in (log, stream):
-        with pytest.raises(ValueError, match="is of other items than these"):
+        with pytest.raises(ValueError, match="belongs to other items"):
             read.check(other)
     assert LOG.check(other) is LOG  # nobody noted its items
     with pytest.raises(ValueError, match="item must be below 39"):

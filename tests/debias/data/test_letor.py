@@ -69,7 +69,7 @@ def test_marks_packing_and_text_qids(mark, suffix, name, tmp_path):
 
 def test_text_qids_that_come_back_are_named(read):
     lines = ["1 qid:a 1:1", "1 qid:b 1:1", "0 qid:a 1:2"]
-    with pytest.raises(ValueError, match=r"line 3: qid a comes back after another"):
+    with pytest.raises(ValueError, match=r"line 3: qid a starts again"):
         read("\n".join(lines))
     with pytest.raises(ValueError, match=r"line 2: qid: must name a query"):
         read("1 qid:a 1:1\n1 qid: 1:1\n")
@@ -138,7 +138,7 @@ def test_wrong_group_sizes(tmp_path, read, sizes, message):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("1 qid:7 1:2", "qid 7 comes back after another"),
+        ("1 qid:7 1:2", "qid 7 starts again"),
         ("5 qid:3 1:2", r"grade must be a whole number in 0..4, got 5"),
         ("-1 qid:3 1:2", r"whole number in 0..4, got -1"),
         ("1.5 qid:3 1:2", r"whole number in 0..4, got 1.5"),
@@ -215,7 +215,7 @@ def test_parsed_once_until_the_content_or_an_option_changes(
 
 def test_a_cache_that_cannot_be_written_is_said_and_survived(tmp_path, read):
     (tmp_path / "cache").write_text("a file, not a folder")
-    with pytest.warns(UserWarning, match="its copy is not kept"):
+    with pytest.warns(UserWarning, match="its copy cannot be written"):
         assert read(TEXT).items == 3
 
 
@@ -277,7 +277,10 @@ def test_wrong_folders(tmp_path, folder):
     (path / "a.train").unlink()
     (path / "train2.txt").unlink()
     (path / "test.train.txt").write_text("")
-    with pytest.raises(ValueError, match=r"test.train.txt: its name says test and tr"):
+    with pytest.raises(
+        ValueError,
+        match=r"test.train.txt: its name must name one part, but names test and tr",
+    ):
         read_letor_folder(path)
     with pytest.raises(ValueError, match="is not a folder"):
         read_letor_folder(path / "train.txt")

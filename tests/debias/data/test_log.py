@@ -187,7 +187,7 @@ def test_select_keeps_what_is_named_and_what_every_log_has():
     assert list(log.select("device").columns()) == ["query", "item", "click", "device"]
     with pytest.raises(ValueError, match="no column context"):
         log.select("context")
-    with pytest.raises(ValueError, match="no column is called 'devise'"):
+    with pytest.raises(ValueError, match="unknown column 'devise'"):
         log.select("devise")
 
 

@@ -420,7 +420,7 @@ def test_columns_may_be_given_several_times():
     assert Columns.of(["features=", "features=f_0"]).features == "f_0"
     assert Columns.of(["item=a,b"]).item == "a,b"  # a comma is part of a name
     assert Columns.of(["item=a", "item=a"]).item == "a"
-    with pytest.raises(ValueError, match="item is one column, got 'a' and 'b'"):
+    with pytest.raises(ValueError, match="item must be one column, got 'a' and 'b'"):
         Columns.of(["item=a", "item=b"])
     named = Columns.of(["features=f_b", "features=f_a"])
     assert read_log(TABLE, named).data.feature_names == ("f_b", "f_a")

@@ -164,7 +164,9 @@ def test_features_are_arranged_by_name():
     assert data.arranged(None) is data
     bare = RankingData(**GOOD)
     assert bare.arranged(["x", "y"]) is bare  # nobody named them: by number
-    with pytest.raises(ValueError, match="3 features are asked for, the items have 2"):
+    with pytest.raises(
+        ValueError, match="3 features are requested, but the items have 2"
+    ):
         bare.arranged(["x", "y", "z"])
     with pytest.raises(ValueError, match="no feature c; there are a b"):
         data.arranged(["a", "c"])

@@ -278,7 +278,7 @@ BAD = {
     "queries": (changed("q", 1, "q2"), "q .query. differs from the row .* at row 1"),
     "chance": (changed("propensity", 2, 0.0), "in .0, 1., got 0 at row 2"),
     "null": (changed("doc", 3, None), "doc .item. is NULL at row 3"),
-    "empty": (FLAT.slice(0, 0), "holds no row"),
+    "empty": (FLAT.slice(0, 0), "has no rows"),
     "missing": (FLAT.rename_columns({"clicked": "clickd"}), "mean clickd"),
 }
 
@@ -548,9 +548,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path):
 def test_another_separator_is_named(tmp_path, sign):
     path = tmp_path / "log.csv"
     path.write_text(f"query{sign}item{sign}click\n0{sign}1{sign}1\n")
-    with pytest.raises(
-        ValueError, match=r"log.csv: has one column, .* separated by ','"
-    ):
+    with pytest.raises(ValueError, match=r"log.csv: has one column, .* columns by ','"):
         read_log(path)
 
 

@@ -235,7 +235,7 @@ def test_what_a_store_lacks_or_refuses_is_named(server, put):
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_urls_hold_no_credentials(scheme):
-    with pytest.raises(ValueError, match="must not hold credentials") as caught:
+    with pytest.raises(ValueError, match="must not contain credentials") as caught:
         located(f"{scheme}://me:secret@logs/log.parquet")
     assert "secret" not in str(caught.value)
     key = located(f"{scheme}://logs/me@home.parquet?{NOWHERE[scheme]}")

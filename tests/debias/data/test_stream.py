@@ -79,7 +79,7 @@ def test_a_sample_is_uniform_and_looks_where_it_is_told(folder):
     few = stream.sample(1000, [0], groups=2)
     groups = [set(piece.query) for g in range(24) for piece in stream.group(g)]
     assert sum(bool(group & set(few.query)) for group in groups) == 2
-    with pytest.raises(ValueError, match="no session of the part"):
+    with pytest.raises(ValueError, match="no session in the requested part"):
         nothing = Stream(folder, keep=lambda piece, key: np.zeros(len(piece), bool))
         nothing.sample(5, [0])
 

@@ -119,7 +119,7 @@ def test_two_processes_learn_what_one_learns(folder, runs, name):
 def test_a_run_whose_process_died_goes_on_from_the_last_checkpoint(folder, runs):
     codes, said = runs
     assert codes[1] == 9 and codes[0] not in (0, -9)
-    assert "start the same command again for all of them" in said[0]
+    assert "start the same command again for all processes" in said[0]
     checkpoint = folder / f"{MODELS[-1]}-2.npz"
     with np.load(checkpoint) as found:
         assert 1 <= json.loads(str(found["state"]))["round"] < 6

@@ -232,7 +232,7 @@ def test_a_table_is_averaged_over_a_growing_window_though_rows_are_absent(dense_
 def test_keeping_an_average_asks_for_one():
     with pytest.raises(ValueError, match="give averaging=3"):
         RowWiseAdam(0.1).keep_averages()
-    with pytest.raises(ValueError, match="ema_overwrite_frequency goes with use_ema"):
+    with pytest.raises(ValueError, match="ema_overwrite_frequency needs use_ema"):
         RowWiseAdam(0.1, averaging=3.0, ema_overwrite_frequency=10)
 
 

@@ -66,7 +66,7 @@ def test_it_stands_in_front_of_any_tower_and_is_saved_with_it(kind, tmp_path):
 def test_codes_that_a_half_float_cannot_hold_are_refused():
     many = Features((Feature("sku", "category", tuple(map(str, range(3000)))),))
     half = keras.ops.convert_to_tensor(ROWS, "float16")
-    with pytest.raises(ValueError, match="float16 holds codes below 2048 exactly"):
+    with pytest.raises(ValueError, match="float16 holds codes exactly only below 2048"):
         many.call(half)
     assert tuple(Features(KINDS).call(half).shape) == (3, 18)
 

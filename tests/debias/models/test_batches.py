@@ -255,7 +255,7 @@ def test_a_streamed_log_of_other_data_is_refused(shards):
     few = RankingData(np.zeros((5, 4)), None, [0, 5])
     with pytest.raises(tf.errors.OpError, match="item must be below 5, got"):
         arrays(batches(shards[1], few))
-    with pytest.raises(ValueError, match=r"weight is for a log in memory.*log"):
+    with pytest.raises(ValueError, match=r"weight needs a log in memory.*log"):
         batches(shards[1], DATA, weight=np.ones((23, 3)))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         batches("nowhere", DATA)

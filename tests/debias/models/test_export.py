@@ -178,5 +178,5 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     (tmp_path / "saved").mkdir()
     _check_target(tmp_path / "saved", "saved_model", overwrite=False)
     (tmp_path / "saved" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds what is no SavedModel"):
+    with pytest.raises(ValueError, match="is not a SavedModel"):
         _check_target(tmp_path / "saved", "saved_model", overwrite=True)

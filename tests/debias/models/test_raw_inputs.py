@@ -46,5 +46,5 @@ def test_text_becomes_codes_and_numbers_pass(tmp_path):
 
 def test_a_feature_cannot_bear_the_name_of_the_input_it_replaces(tmp_path):
     path = reader(tmp_path / "echo.onnx", given="price")
-    with pytest.raises(ValueError, match="a feature may not be called price"):
+    with pytest.raises(ValueError, match="a feature must not be called price"):
         with_raw_inputs(path, KINDS)

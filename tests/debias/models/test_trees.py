@@ -132,12 +132,12 @@ def test_click_logits_are_of_the_place():
     assert expit(logits[0, 1]) == pytest.approx(0.6 * attraction[2])
     assert expit(logits[1, 0]) == pytest.approx(0.9 * attraction[4])
     assert places(log, 3).tolist() == [[0, 1, 2], [3, 4, -1]]
-    with pytest.raises(ValueError, match="the bias of 2 devices, and the log has more"):
+    with pytest.raises(ValueError, match="the bias of 2 devices, but the log has more"):
         other = ClickLog([0], [[1, 2, 3]], np.zeros((1, 3), bool), device=[2])
         trees.place_logits(other, x)
     with pytest.raises(ValueError, match="lists of 4 positions"):
         places(ClickLog([0], [[1, 2, 3, 4]], np.zeros((1, 4), bool)), 3)
-    with pytest.raises(ValueError, match="predicts no click"):
+    with pytest.raises(ValueError, match="does not predict clicks"):
         Trees("lightgbm", booster).place_logits(log, x)
 
 

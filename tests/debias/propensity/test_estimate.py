@@ -466,7 +466,7 @@ def test_acceleration_keeps_to_the_bounds_of_em():
         ("pivot", {"level": 1.0}, "level"),
         ("pivot", {"minimum": 0}, "minimum"),
         ("pivot", {"source": "swap"}, "marks swaps"),
-        ("pivot", {"features": X}, "features are not read by pivot"),
+        ("pivot", {"features": X}, "pivot does not read features"),
         ("pbm_em", {"iterations": 0}, "iterations"),
         ("pivot", {"interval": "bootstrap", "replicates": 1}, "replicates"),
         ("regression_em", {"features": X[:2]}, "item must be below 2"),

@@ -66,7 +66,7 @@ def test_damaged_tables_are_refused_by_file_column_and_row(tmp_path, text, messa
 def test_json_that_is_no_table(tmp_path):
     path = tmp_path / "p.json"
     path.write_text(json.dumps({"rank": 1}))
-    with pytest.raises(ValueError, match="list of one object a place"):
+    with pytest.raises(ValueError, match="list of one object per place"):
         read_propensities(path)
     path.write_text("[{")
     with pytest.raises(ValueError, match="cannot be read"):

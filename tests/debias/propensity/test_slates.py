@@ -291,7 +291,7 @@ def test_queries_are_the_units_of_the_interval():
                 np.ones(5),
                 np.zeros((DATA.items, 5)),
             ),
-            r"logged says that item \d+ is never shown; the log has it",
+            r"logged says that item \d+ is never shown, but the log shows it",
         ),
         (
             lambda: pseudo_inverse(

@@ -56,7 +56,7 @@ def test_raw_features_are_coded_as_the_ranker_has_learned_them(version):
         ({"tags": ["a"], "kind": "odd", "price": 10**39}, "price must be finite"),
         (
             {"tags": ["a"], "kind": "odd", "price": None},
-            "item 0 no finite score; it lacks the feature price",
+            "score of item 0 is not finite; it lacks the feature price",
         ),
     ],
 )
@@ -130,7 +130,7 @@ def test_rows_of_features_that_are_refused(rows, reason):
 def test_a_score_that_is_no_number_is_refused(version):
     ranker = Scorer(lambda x: np.where(x[..., 0] > 1, np.nan, x[..., 0]))
     asked = RankRequest(features=[[1.0], [2.0]])
-    with pytest.raises(ValueError, match="gives item 1 no finite score"):
+    with pytest.raises(ValueError, match="score of item 1 is not finite"):
         ranked(version, ranker, asked, NAME)
     assert ranked(version, ranker, RankRequest(features=[[1.0]]), NAME).scores == [1.0]
 

@@ -218,7 +218,10 @@ def test_rank_by_name_and_by_id(root):
         for asked, reason in (
             ({}, "give one of features, items and ids, got none"),
             ({"ids": ["1-4"], "items": items}, "got items and ids"),
-            ({"ids": ["1-4", "9-9"]}, r"ids\[1\]: '9-9' is no item of version 000001"),
+            (
+                {"ids": ["1-4", "9-9"]},
+                r"ids\[1\]: '9-9' is not an item of version 000001",
+            ),
             ({"ids": ["1-4"]}, "the feature hour of the ranker is missing"),
             ({"ids": ["1-4"], "context": {"hour": 2, "price": 1}}, "price as well"),
             (
@@ -228,7 +231,10 @@ def test_rank_by_name_and_by_id(root):
             ({"items": [{"price": "a", "hour": 1}]}, r"items\[0\]: .* price must be a"),
             ({"items": [{"price": 10**40, "hour": 1}]}, "float32 can hold"),
             ({"ids": ["1-4"], "context": {"hour": None}}, "context: .* hour must be"),
-            ({"features": [[1, 2]], "context": {"hour": 2}}, "context: goes with"),
+            (
+                {"features": [[1, 2]], "context": {"hour": 2}},
+                "context: needs items or ids",
+            ),
             ({"ids": []}, "ids: expected `array` of length >= 1"),
         ):
             found = rank(**asked)

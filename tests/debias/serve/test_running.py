@@ -35,8 +35,8 @@ def test_a_certificate_that_is_wrong_is_named(certificate, tmp_path):
     bad.write_text("no")
     for arguments, reason in (
         ((tmp_path / "absent.pem", key), "absent.pem: does not exist"),
-        ((cert, cert), "is no certificate with its key"),
-        ((bad, key), "bad.pem and .*is no certificate"),
+        ((cert, cert), "is not a certificate with its key"),
+        ((bad, key), "bad.pem and .*is not a certificate"),
         ((cert, key.with_name("locked.pem"), "y"), "password of the key is wrong"),
         ((cert, key.with_name("locked.pem")), "password of the key is wrong"),
         ((None, key), "need --ssl-certfile"),

@@ -277,7 +277,7 @@ def test_weights_of_cells_reach_the_loss():
     config = TrainingConfig(epochs=1, batch_size=64, min_steps=0)
     found = fit(model, train, some, validation=validation, weight=weight, config=config)
     assert found.history[0]["loss"] == 0.0
-    with pytest.raises(ValueError, match="weight goes with validation"):
+    with pytest.raises(ValueError, match="weight needs validation"):
         fit("naive", train, some, weight=weight)
 
 

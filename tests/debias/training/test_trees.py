@@ -41,5 +41,5 @@ def test_progress_and_presets():
     rounds = []
     fit_trees(LOG, DATA, FAST, rounds.append)
     assert sum(rounds) <= 8
-    with pytest.raises(ValueError, match="fitted by debias"):
+    with pytest.raises(ValueError, match="trained by debias"):
         debias.fit("trees", LOG, DATA)

@@ -532,9 +532,9 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     }
     refused(
         pa.table(queries),
-        r"table: holds queries \(user_query, query_response_hit_ids\), and no events: "
-        "there is no column action_name. Put the file of the events, for UBI the "
-        "export of the index ubi_events, into the same folder",
+        r"table: holds queries \(user_query, query_response_hit_ids\) but no events: "
+        "it has no column action_name. Put the file of events, which is the "
+        "export of the index ubi_events for UBI, into the same folder",
         "ubi",
     )
     refused(
@@ -558,7 +558,7 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     refused(listed, "column position .* has 1 entries for 2 items at row 0")
     refused(
         table.drop(["session", "timestamp"]).append_column("user", [["u", "u"]]),
-        "no column says which shown list .* say -c session=NAME",
+        "no column has the session of an event .* say -c session=NAME",
     )
     refused(table, "keep=item: the log has another", EventColumns(keep=("item",)))
     refused(table, "no preset 'ubo'", "ubo")
@@ -566,7 +566,7 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     pq.write_table(table.drop(["session"]), tmp_path / "1.parquet")
     both = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
     refused(
-        both, r"1\.parquet: no column session to be the session, which .*0\.parquet"
+        both, r"1\.parquet: no column session for the session, but .*0\.parquet has it"
     )
     with pytest.raises(
         ValueError, match="'sesion=a' is not ROLE=COLUMN: did you mean sess"

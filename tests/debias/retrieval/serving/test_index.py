@@ -162,9 +162,7 @@ def test_distinct_vectors_by_hand():
 def test_a_searcher_that_finds_too_little_says_so_and_doubles_its_effort(how):
     vectors, queries = isotropic(2_000, 16)
     asked = Asked(queries, 10, 0.99)
-    with pytest.warns(
-        UserWarning, match=r"finds 0\.\d+ of the best 10, asked for were"
-    ):
+    with pytest.warns(UserWarning, match=r"finds 0\.\d+ of the best 10, but 0.99 is"):
         searcher = how(vectors, asked=asked)
     own = how.keywords.get("effort", how.keywords.get("probes"))
     assert searcher.effort == 8 * own

@@ -213,7 +213,9 @@ def test_only_tables_of_ids_differ_between_towers(root, tmp_path):
 def test_a_stream_that_lacks_applied_events_cannot_replace_them(root, tmp_path):
     one, other = stream(tmp_path / "1.csv", 10), stream(tmp_path / "2.csv", 5, 20)
     list(update(root, one, BUILD, CONFIG))
-    with pytest.raises(ValueError, match=r"1\.csv: increments have applied 10"):
+    with pytest.raises(
+        ValueError, match=r"1\.csv: incremental updates have applied 10"
+    ):
         list(update(root, other, BUILD, CONFIG, full=True))
 
 

@@ -175,15 +175,18 @@ def test_a_version_that_is_whole_but_does_not_fit_itself_is_refused(root):
     }
     text = json.dumps({**about, "sha256": versions._seal(about)})
     worlds.overwrite(folder / "manifest.json", text)
-    with pytest.raises(ValueError, match="vectors of size 5, the index has 4"):
+    with pytest.raises(ValueError, match="vectors of size 5, but the index has 4"):
         versions.load(root)
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"index": Index(np.ones((12, 5), "f"))}, "size 4, the index has 5"),
-        ({"index": Index(np.ones((11, 4), "f"))}, "index has 11 items, the table 12"),
+        ({"index": Index(np.ones((12, 5), "f"))}, "size 4, but the index has 5"),
+        (
+            {"index": Index(np.ones((11, 4), "f"))},
+            "index has 11 items, but the table has 12",
+        ),
         ({"histories": np.zeros((9, 2), int)}, r"must be \(2, L\), got \(9, 2\)"),
         ({"extra": {"at": np.int64(3)}}, "extra must be JSON"),
         ({"extra": {"at": float("nan")}}, "extra must be JSON"),

@@ -262,7 +262,9 @@ def test_packed_batches_have_shared_candidates_alone():
         {"candidates": "own", "negatives": 2},
         {"own_negatives": 2, "own_sampler": uniform(25)},
     ):
-        with pytest.raises(ValueError, match="packed batches have shared candidates"):
+        with pytest.raises(
+            ValueError, match="packed batches have only shared candidates"
+        ):
             make(packed=True, **bad)
 
 

@@ -181,7 +181,9 @@ def test_a_loss_that_is_no_number_saves_nothing(tmp_path):
 def test_users_of_one_event_each_leave_none_to_hold_out(tmp_path):
     log = from_columns(["u", "v"], ["i", "j"], [1, 2])
     model = RECIPE._replace(config=CONFIG._replace(repeat="model")._asdict())
-    with pytest.raises(ValueError, match="'model' needs users of two events and more"):
+    with pytest.raises(
+        ValueError, match="'model' needs users with at least two events"
+    ):
         runs.train(tmp_path, log, [model], 1)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="no user has two events"):
