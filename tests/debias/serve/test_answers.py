@@ -106,7 +106,7 @@ def test_a_bad_value_of_the_context_is_said_so():
 def test_whole_numbers_beyond_any_type_are_numbers():
     ranker = Scorer(lambda x: x[..., 0], ("price",), (Feature("price"),))
     asked = RankRequest(items=[{"price": 10**30}, {"price": None}, {"price": 2}])
-    with pytest.raises(ValueError, match="item 1 no finite score; it lacks"):
+    with pytest.raises(ValueError, match="item 1 is not finite; it lacks"):
         ranked(None, ranker, asked, NAME)
     asked = RankRequest(items=[{"price": 10**30}, {"price": 2}])
     assert ranked(None, ranker, asked, NAME).scores == pytest.approx([1e30, 2])
