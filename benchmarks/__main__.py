@@ -1,6 +1,6 @@
 """The commands of the benchmark; `python -m benchmarks --help` lists them.
 
-Nothing here imports a learning library: workers do, when they measure.
+This module imports no learning library; workers import them when they measure.
 """
 
 import math
@@ -420,7 +420,7 @@ def _show(
 ) -> bool:
     """Prints the views that a folder has results for; whether there were any.
 
-    With `html` they go to a page of this path instead.
+    With `html`, they are written to this page instead.
     """
     console = Console()
     names = wanted.sources or (wanted.name,)

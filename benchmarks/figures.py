@@ -13,7 +13,7 @@
 | `offline` | how each scoreboard of clicks agrees with the truth |
 | `production` | what debiasing adds, by strength of the ranker that made the log |
 
-The first two are of a model trained for the purpose, the others of published results.
+The first two show a model that is trained for the figure, the others published results.
 """
 
 from collections.abc import Callable, Mapping
@@ -96,8 +96,9 @@ def attention(model: ClickModel, found: World) -> Figure:
 def examination(model: ClickModel, found: World) -> Figure:
     """Examination by rank of true types and learned components.
 
-    True: of lists whose items are all as attractive as the average one shown. Learned:
-    the mean click probability of each component over the items shown at a rank.
+    True curves assume lists in which all items have the mean attraction of shown items.
+    Learned curves are the mean click probability of each component over the items shown
+    at a rank.
     """
     assert isinstance(model, Mixture)
     log = found.test.log.take(np.arange(min(2048, found.test.log.sessions)))
@@ -119,7 +120,7 @@ def examination(model: ClickModel, found: World) -> Figure:
 def kinds_and_components(types: Curves, components: Curves) -> Figure:
     """Draws examination by rank of types and components side by side.
 
-    The first line is the widest, so that an equal one over it does not hide it.
+    The first line is the widest, so that an equal line over it does not hide it.
     """
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     drawn = {"kinds of users": types, "components of the mixture": components}

@@ -2,10 +2,10 @@
 
     python -m benchmarks.fuzz --mutants 200 --commands inspect
 
-A mutant is a small log, a table of items or ranking data with a fault, made from a
-seed: flipped bytes, a cut, columns that come twice or have other names, types or no
-values, extreme values, odd times, other encodings. A command may read it or refuse it
-with a message that names the file. All else is a finding: a traceback, a process that
+A mutant is a small log, a table of items or ranking data with a fault that a seed
+determines: flipped bytes, a cut, repeated or renamed columns, other types, missing or
+extreme values, odd times, other encodings. A command may read it, or refuse it with a
+message that names the file. Everything else is a finding: a traceback, a process that
 dies, more than 20 seconds, a refusal without the file's name.
 """
 
@@ -302,10 +302,10 @@ class Mutant(NamedTuple):
     """A file with a fault, and the arguments of a command that reads it.
 
     Attributes:
-        seed: What it was made from.
+        seed: Seed of the mutant.
         path: The file.
         fault: What is wrong with it, in words.
-        arguments: Those of `debias`.
+        arguments: Arguments of `debias`.
     """
 
     seed: int
@@ -464,11 +464,11 @@ class Verdict(NamedTuple):
     """The outcome of a command on a mutant.
 
     Attributes:
-        seed: Of the mutant.
+        seed: Seed of the mutant.
         outcome: accepted, refused or one of `FAULTS`.
         fault: What was wrong with the file.
-        said: The end of what the command printed, or the traceback.
-        seconds: How long it took.
+        said: The last lines that the command printed, or the traceback.
+        seconds: Duration of the command.
     """
 
     seed: int

@@ -27,11 +27,11 @@ def by_query(
 def crossed(values: np.ndarray, level: float, draws: int = DRAWS) -> Difference:
     """The mean of values (seeds, queries), its interval, and the p-value of mean 0.
 
-    Every draw takes as many seeds and as many queries with replacement, independently,
-    and all values where they cross; nan is left out. The interval lies between
-    percentiles, p is twice the share of draws on the other side of 0. It is cautious:
-    it counts the scatter of single values three times. Source: Owen, The Pigeonhole
-    Bootstrap, Annals of Applied Statistics 2007, of which this is the crossed design.
+    Every draw resamples seeds and queries independently, with replacement, and uses all
+    values of the drawn pairs except nan. The interval lies between percentiles; p is
+    twice the share of draws on the other side of 0. The interval is conservative: it
+    counts the variance of single values three times. Source: Owen, The Pigeonhole
+    Bootstrap, Annals of Applied Statistics 2007, the crossed design.
 
     >>> crossed(np.full((3, 20), 0.25), 0.95)[:4]
     (0.25, 0.25, 0.25, 0.0002)

@@ -34,10 +34,10 @@ def dots(
 
     Args:
         means: By row, from top to bottom.
-        bounds: Rows that are no models.
-        metric: What the means are of.
-        name: Of the drawing, another than that of any other on the page.
-        width: Pixels.
+        bounds: Rows that are not models.
+        metric: Metric of the means.
+        name: Name of the drawing, unique on the page.
+        width: Width in pixels.
     """
     from debias.diagnosis.figures import GRID, PAPER, SERIES, drawing
 

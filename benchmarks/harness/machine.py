@@ -1,6 +1,6 @@
 """The environment of a result: libraries, processor, cores, threads.
 
-Nothing here imports a learning library.
+This module imports no learning library.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ def versions() -> dict[str, str]:
 def processor() -> dict[str, str]:
     """Model of the CPU, and a hash of its flags, which determine the kernels.
 
-    Where `/proc/cpuinfo` does not exist the architecture stands for both.
+    If `/proc/cpuinfo` does not exist, the architecture is used for both.
     """
     text = CPU_INFO.read_text(errors="replace") if CPU_INFO.exists() else ""
     pairs = re.findall(r"^(model name|flags|Features)\s*:\s*(.*)$", text, re.M)

@@ -1,7 +1,7 @@
 """Definition of a results table: experiments, seeds, columns.
 
-A table is one `Table` entered in `benchmarks.experiments.TABLES`; the commands, the
-scheduler, the rendering and the check all read it from there.
+Each `Table` is listed in `benchmarks.experiments.TABLES`, which commands, scheduler,
+rendering and check read.
 """
 
 import difflib
@@ -17,7 +17,7 @@ UNIT = "#"  # METRIC#QUERY names the value of a metric on one query
 class Experiment(Protocol):
     """One row of a table on one population.
 
-    Workers receive it by pickle, so its class lives at the top of a module.
+    Workers receive it by pickle, so its class must be at the top level of a module.
     """
 
     @property
@@ -29,7 +29,8 @@ class Experiment(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """All settings that determine the result besides seed and data, as JSON values.
 
-        It is part of the identity of a result: change it and the row is run again.
+        The settings are part of the identity of a result: if they change, the row is
+        run again.
         """
 
     def measure(self, seed: int, data: str | None) -> Mapping[str, float]:
@@ -61,32 +62,31 @@ class Table:
     Args:
         name: The name on the command line and of the results file.
         title: One line that says what the table shows.
-        experiments: Row by population, in the order in which rows are shown.
+        experiments: Experiments, in the order in which rows are shown.
         metrics: The metrics shown, in this order.
         baseline: The row that paired differences refer to; empty for none.
         paired: The metrics whose difference from the baseline is shown. The first is
             the ranking scoreboard.
-        clicks: The click scoreboard, which the ranking scoreboard may contradict;
-            empty for none.
-        bounds: Rows shown apart, since they are not models to choose from.
-        lower: The metrics of which less is better.
+        clicks: The click metric that may contradict the ranking metric; empty for none.
+        bounds: Rows shown separately, because they are not candidate models.
+        lower: The metrics for which lower is better.
         quick: The experiments of a short version that answers in minutes.
-        quick_note: What the short version has less of, and what to do next.
-        seeds: How many seeds are run.
-        quick_seeds: The same of the short version.
-        first_seed: The first of them.
-        dataset: Name of the data that experiments use where no path is given.
-        workers: The most processes that may measure at once, 1 for timings; None for
-            no limit.
-        threads: Threads of each process; None for as many as there are cores, which is
-            for rates: with several, the last digits of a result are left to chance.
-        holm: Whether differences that survive Holm's correction over all those of the
-            table are marked.
-        needs_data: Whether it is measured on given data alone, see `dataset`.
-        sources: Tables of whose records `derive` makes those of this table, which is
-            never run itself.
-        derive: From the records of each of `sources` to those of this table, which have
-            empty settings.
+        quick_note: How the short version is reduced, and what to do next.
+        seeds: Number of seeds.
+        quick_seeds: Number of seeds of the short version.
+        first_seed: The first seed.
+        dataset: Name of the data that experiments use without a path.
+        workers: Largest number of processes that measure at once, 1 for timings; None
+            for no limit.
+        threads: Threads of each process; None for one per core, for rates only: with
+            several threads, the last digits of a result vary.
+        holm: Whether to mark differences that survive Holm's correction over all
+            differences of the table.
+        needs_data: Whether the table needs a path of data, see `dataset`.
+        sources: Tables from whose records `derive` computes this table, which is never
+            run itself.
+        derive: Function from the records of each of `sources` to the records of this
+            table, which have empty settings.
 
     Raises:
         ValueError: A row, population or metric name holds a space; the baseline or a

@@ -1,7 +1,7 @@
 """Checks tables and numbers in Markdown against the results.
 
-`<!-- table: NAME population=P columns=C,D rows=R,S baseline=B -->` opens a table, whose
-options may all be left out, and `<!-- number: TABLE POPULATION ROW METRIC STATISTIC
+`<!-- table: NAME population=P columns=C,D rows=R,S baseline=B -->` opens a table (all
+options may be left out), and `<!-- number: TABLE POPULATION ROW METRIC STATISTIC
 to=BASELINE digits=N -->` a number; `<!-- /table -->` or `<!-- /number -->` closes it.
 """
 
@@ -38,7 +38,7 @@ def check(
         write: Whether blocks that differ are rewritten rather than reported.
 
     Returns:
-        One line a problem: file, line, and what is wrong.
+        One line per problem: file, line, and what is wrong.
     """
     loaded, problems = _load(tables, results)
     places = ("*.md", "benchmarks/*.md", "docs/**/*.md")

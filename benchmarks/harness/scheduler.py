@@ -1,13 +1,13 @@
 """Measures experiments without a result in worker processes.
 
 The parent hands out jobs, writes each result to disk as it arrives and never measures;
-a worker measures one job at a time and never writes. So a worker may be killed, or the
-parent may, and all that was finished is on disk.
+a worker measures one job at a time and never writes. So all finished results are on
+disk, even if a worker or the parent is killed.
 
-Each worker is a `ProcessPoolExecutor` of one process: a process that dies breaks its
-own pool and no other. It has one thread whatever the number of workers, for the order
-in which threads add numbers up decides their last digits, and training carries these to
-the third. Tables of rates alone get all cores.
+Each worker is a `ProcessPoolExecutor` of one process: a process that dies breaks only
+its own pool. It always has one thread, because the order in which threads add numbers
+decides the last digits, and training amplifies these up to the third digit. Only tables
+of rates get all cores.
 """
 
 import contextlib
@@ -129,10 +129,10 @@ def plan(
     Args:
         table: Name of the table.
         experiments: Its experiments.
-        seeds: The seeds of each.
+        seeds: The seeds of each experiment.
         dataset: Name of the data, used where `data` is None.
         data: A file or folder of ranking data.
-        finished: Keys of the records there are.
+        finished: Keys of existing records.
     """
     mark = None
     if data is not None:
@@ -215,15 +215,15 @@ def run(
 ) -> Outcome:
     """Measures `jobs` and appends each result to `path` as it arrives.
 
-    A job that raises is a failure and the others go on, also where its process dies.
-    Ctrl-C stops the workers, within a second, and the outcome says so. Only the main
-    thread can call this.
+    If a job raises or its process dies, it counts as failed and the other jobs
+    continue. Ctrl-C stops the workers within a second, and the outcome says so. Only
+    the main thread can call this.
 
     Args:
-        jobs: What to measure, in the order of `plan`.
+        jobs: Jobs to measure, in the order of `plan`.
         path: The results file.
-        workers: How many processes measure at once, at least 1.
-        clock: What is known of how long jobs take; it learns from this run.
+        workers: Number of processes that measure at once, at least 1.
+        clock: Estimates of the duration of jobs; updated by this run.
         report: Called at every start and end, and about once a second.
         threads: Threads of each worker.
 
@@ -385,7 +385,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 def _begin(log: Path) -> None:
     """Leaves with the parent, and writes what libraries print to a file.
 
-    Library chatter would tear the progress bar; it is shown if the process dies.
+    Output of libraries would break the progress bar, so it is shown only if the process
+    dies.
     """
     machine.leave_with_parent()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

@@ -1,9 +1,9 @@
 """Results on disk: one JSON object per line, appended and never rewritten.
 
 Any number of processes may append to one file, and any of them may be killed at any
-moment. What a kill can leave is a line without an end. A reader drops it with a
-warning; the next append closes it with `TORN`, so that later readers can tell it from
-a line that was damaged otherwise, which is an error.
+moment. A kill can leave an incomplete line. A reader drops it with a warning. The next
+append closes it with `TORN`, so that later readers can distinguish it from other
+damaged lines, which are errors.
 """
 
 import json
@@ -26,14 +26,13 @@ class Record:
         table: Name of the table.
         row: Name of the row, usually a model.
         dataset: Name of the ranking data.
-        population: Name of the crowd whose clicks were simulated.
+        population: Name of the population whose clicks were simulated.
         seed: Seed of everything drawn.
         metrics: Finite values by name.
         seconds: Wall-clock time of the measurement.
         config: The experiment's settings, JSON values.
-        versions: Versions of what was run, by name.
-        machine: Where it was run: CPU, hash of its flags, cores, threads. Records of
-            before it was noted have none.
+        versions: Versions of the packages, by name.
+        machine: CPU, hash of its flags, cores, threads; empty in old records.
     """
 
     table: str

@@ -55,8 +55,8 @@ class View:
     def mean(self, row: str, metric: str) -> "Estimate | None":
         """Mean over seeds with its 95% interval; None without values.
 
-        Of a metric that is known by query the interval is of `bootstrap.crossed`, else
-        a t interval over seeds.
+        The interval comes from `bootstrap.crossed` if the metric is known by query;
+        otherwise it is a t interval over seeds.
         """
         from benchmarks.harness import bootstrap
         from debias.metrics import estimate
@@ -71,8 +71,8 @@ class View:
     ) -> "Difference | None":
         """Difference of a row and the baseline over common seeds, or None.
 
-        In percent it is divided by the size of the baseline's mean over these seeds,
-        and nan where that is 0.
+        In percent, the difference is divided by the absolute mean of the baseline over
+        these seeds; nan if that is 0.
         """
         from benchmarks.harness import bootstrap
         from debias.metrics import paired_difference
@@ -130,8 +130,8 @@ def current(
 ) -> list[store.Record]:
     """The latest records with the settings of an experiment of the table.
 
-    Where files of one name but other content were measured, only those of the last
-    content count.
+    If files with one name but different content were measured, only those with the
+    latest content count.
     """
     known = {_identity(e.row, e.population, e.settings()) for e in table.variant(quick)}
     newest = store.newest(records).values()
@@ -143,7 +143,7 @@ def current(
 def outdated(table: Table, records: Iterable[store.Record]) -> list[store.Record]:
     """The results with settings that no experiment of the table has now.
 
-    Of each row, population and seed the last one.
+    The last one of each row, population and seed.
     """
     experiments = (*table.experiments, *table.quick)
     known = {_identity(e.row, e.population, e.settings()) for e in experiments}
@@ -167,7 +167,7 @@ def views(
 
     Args:
         table: The table.
-        records: Its records; those of other settings are left out, as by `current`.
+        records: Its records; those with other settings are left out, as by `current`.
         quick: Whether the short version is shown.
         baseline: A row to compare with instead of the table's.
     """
@@ -204,7 +204,8 @@ def _rows_by_population(
 def _corrected(views: Sequence[View]) -> list[View]:
     """The views of one dataset with their survivors of Holm's correction.
 
-    It is over all differences of the table: of every row, population and paired metric.
+    The correction is over all differences of the table: every row, population and
+    paired metric.
     """
     from debias.metrics.statistics import holm
 
@@ -443,7 +444,7 @@ def write_page(path: Path, table: Table, views: Sequence[View]) -> None:
 def _figure(view: View, about: str) -> "Figure | None":
     """Each row's mean and interval of the metric that the table compares first.
 
-    Bounds far from all models are left out, for they would press these together.
+    Bounds far from all models are left out, because they would compress the scale.
     """
     from benchmarks.harness.drawing import dots
     from debias.training.pages import WIDTHS, Figure
@@ -472,7 +473,7 @@ def _figure(view: View, about: str) -> "Figure | None":
 def terminal(view: View, width: int) -> "rich.table.Table":
     """A view for a terminal of `width` characters, without columns that do not fit.
 
-    Two characters stand between columns where there is room for them, else one.
+    Columns are separated by two characters if there is room, else by one.
     """
     from rich.console import Console
 

@@ -1,9 +1,9 @@
 """Measures published results again and compares.
 
-The same versions, CPU flags and threads must give the digits that a table prints.
-Elsewhere, and against records that do not say where they were measured, a metric may
-differ by `LOOSE`: sums taken in another order differ in their last digit, and training
-carries that to the third decimal. Rates and seconds cannot be compared.
+With the same versions, CPU flags and threads, the printed digits must agree. On other
+machines, and for records without a machine, a metric may differ by `LOOSE`: sums in
+another order differ in the last digit, and training amplifies that up to the third
+decimal. Rates and seconds are not compared.
 """
 
 import random
@@ -117,8 +117,8 @@ def deviations(
 ) -> list[Deviation]:
     """The metrics that are missing or differ by more than the tolerance.
 
-    That is half a unit of the last digit printed where the place is the same, elsewhere
-    `LOOSE`, times the value where that is above 1.
+    That is half a unit of the last printed digit on the same machine, otherwise
+    `LOOSE`, multiplied by the value if that is above 1.
     """
     exact, found = same_place(of.record, threads), []
     for metric, value in of.record.metrics.items():

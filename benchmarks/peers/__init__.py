@@ -1,7 +1,7 @@
 """Peer libraries that run in a separate Python environment.
 
-Each offers `prepare(setup, arrays)`, which returns a function that does one round of
-work and a function that makes of its result what is compared. They import nothing of
-this project; `rounds.py` runs them and exchanges lines of JSON with
+Each module has `prepare(setup, arrays)`, which returns a function that does one round
+of work, and a function that turns its result into the compared value. They import
+nothing of this project; `rounds.py` runs them and exchanges lines of JSON with
 `benchmarks.rates.peer_process`.
 """

@@ -1,8 +1,8 @@
 """CLAX's click simulator on lists with given attraction and examination.
 
-They are handed over as probabilities, so that CLAX is spared its embeddings and the
-sigmoid. `setup` is {"population", "sessions", "theta", "seed"}; what is compared is the
-click rate at each rank.
+Parameters are given as probabilities, so that CLAX needs no embeddings or sigmoid.
+`setup` is {"population", "sessions", "theta", "seed"}; the compared value is the click
+rate at each rank.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 `setup` is {"components", "hidden", "layers", "batch", "seed"}, `arrays` features
 (items, F), item (S, L) and click (S, L). The features of a batch are gathered from the
-one table in NumPy, which spares CLAX the loader that copies sessions one by one. What
-is compared is the mean loss a session of the first epoch.
+one table in NumPy, so that CLAX does not use its loader, which copies sessions one by
+one. The compared value is the mean loss per session of the first epoch.
 """
 
 from collections.abc import Callable

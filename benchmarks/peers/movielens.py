@@ -2,8 +2,8 @@
 
 `setup` is {"library", "users", "items", "dim", "batch"}, `arrays` user (E,) and item
 (E,). keras-rs and TFRS correct by logQ and mask accidental hits as their guides do;
-rechub trains its DSSM with its own trainer. What is compared is how many events an
-epoch saw.
+rechub trains its DSSM with its own trainer. The compared value is the number of events
+in an epoch.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """Runs one round of a peer per input line: `python rounds.py clax_train`.
 
-The first line is {"setup", "arrays"}, the latter the path of an .npz file. It is
-answered with {"value"}, what the first round found, or {"missing"}, the module that
-this Python lacks. Each further line is answered after another round with {"seconds",
-"cpu"}: of the clock and of the processor.
+The first line is {"setup", "arrays"}, the latter the path of an .npz file. The answer
+is {"value"}, the result of the first round, or {"missing"}, the module that this Python
+lacks. The answer to each further line, after another round, is {"seconds", "cpu"}:
+wall-clock and processor time.
 """
 
 import json

@@ -1,6 +1,6 @@
 """A step of a two-tower model on ids in torch, with SparseAdam and in-batch softmax.
 
-`setup` is {"users", "items", "dim", "batch", "seed"}; what is compared is the loss of
+`setup` is {"users", "items", "dim", "batch", "seed"}; the compared value is the loss of
 the first step.
 """
 

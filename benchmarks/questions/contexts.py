@@ -14,13 +14,14 @@ Protocol, fixed before any result was looked at:
    | `odds` | the rank moves the odds, by 1 / k^1.5 | by 1 / k^.5 |
 
 2. Rows as `debias.fit` fits them with its defaults, but in batches of 128:
-   `product_position` is not told the device; `product` adds a bias of the device to
-   that of the position; `product_crossed` has one for each pair of them; `additive` and
-   `additive_crossed` likewise; `trust` learns trust beside examination; `bilinear`,
-   `mixture` and `listwise` as elsewhere. `production` goes on as it is.
-3. NDCG@5 by grades and exact clicks to expect on the test queries; click likelihood on
-   10,000 test sessions.
-4. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's correction is over all
+   `product_position` does not read the device; `product` adds a bias of the device to
+   that of the position; `product_crossed` has a bias for each pair of device and
+   position; `additive` and `additive_crossed` likewise; `trust` learns trust and
+   examination; `bilinear`, `mixture` and `listwise` are as elsewhere. `production` is
+   the production ranker itself.
+3. NDCG@5 by grades and exact expected clicks on the test queries; click likelihood on
+10,000 test sessions. 4. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's
+correction is over all
    differences of the table.
 """
 

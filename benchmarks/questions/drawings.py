@@ -79,7 +79,7 @@ def repairs(found: Views) -> Figure:
 def gains(found: Views) -> Figure:
     """Gain of debiasing over raw clicks, by strength of the production ranker.
 
-    A panel a crowd; dashed where sessions are few.
+    One panel per population; lines are dashed where sessions are few.
     """
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     panels = figure.subplots(1, len(production.CROWDS), sharey=True)

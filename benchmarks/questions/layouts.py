@@ -8,12 +8,12 @@ Protocol, fixed before any result was looked at:
    rows; `carousel`, two rows of five that are swiped independently, where no cell
    draws attention from another.
 2. Rows as `debias.fit` fits them with its defaults, but in batches of 128. `xpa_own`
-   is XPA without neighbours; `xpa_places` hears that neighbours are there,
-   `xpa_relevance` hears their relevance, `xpa` both. In all of them attention hangs on
-   the layout alone. In `xpa_items` it reads the relevance of both items as well, with
-   queries and keys of half the size: 272 weights of attention where `xpa` has 288.
-   `production` goes on as it is.
-3. NDCG@5 by grades and exact clicks to expect on the test queries; click likelihood on
+   is XPA without neighbours; `xpa_places` reads the places of neighbours,
+   `xpa_relevance` reads their relevance, `xpa` both. In all of them, attention depends
+   only on the layout. In `xpa_items`, attention also reads the relevance of both items,
+   with queries and keys of half the size: 272 weights of attention where `xpa` has 288.
+   `production` is the production ranker itself.
+3. NDCG@5 by grades and exact expected clicks on the test queries; click likelihood on
    10,000 test sessions; `attention_correlation` is Spearman's correlation of attention
    with the true influence of cells on each other, in one test session.
 4. Ten seeds from 100 on; the baseline is `xpa_own`; Holm's correction is over all

@@ -184,7 +184,7 @@ def by_clicks(
 
     Args:
         found: The world.
-        guess: (items, L) of clicks, for `policy_dr`.
+        guess: (items, L) click probabilities, for `policy_dr`.
     """
     from benchmarks.ranking.learners import estimated_examination
     from benchmarks.ranking.protocol import TEMPERATURE

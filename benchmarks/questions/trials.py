@@ -20,9 +20,9 @@ class OnCrowd:
     Attributes:
         row: A learning row of `benchmarks.ranking.learners`, or `LOGGING`.
         population: The name of the crowd.
-        crowds: A function of a module, from that name to who clicks.
-        sessions: To learn from, and to test on.
-        list_size: Items of a list.
+        crowds: Function of a module, from the name to the population.
+        sessions: Numbers of training and test sessions.
+        list_size: Items per list.
     """
 
     row: str

@@ -3,7 +3,7 @@
 400 queries are generated as for the tables of rankers, but with 10 to 40 items, 20 in
 the median, and are split 60 : 20 : 20 into queries to learn from, to choose weights by,
 and to test on. A production ranker, ridge regression on the grades of some of the
-queries to learn from, orders the items, and a policy shows ten of them a session.
+queries to learn from, orders the items, and a policy shows ten of them per session.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,10 +41,11 @@ def parts(
     """The three splits of one seed.
 
     Args:
-        seed: Names queries, items, grades and split.
-        labels: Share of the first split whose grades the production ranker has seen.
-        fewest: Queries that it has seen at least.
-        queries: How many there are.
+        seed: Seed of queries, items, grades and split.
+        labels: Share of the first split with whose grades the production ranker is
+            fitted.
+        fewest: Smallest number of these queries.
+        queries: Number of queries.
     """
     from debias.layers import Standardize
 
@@ -75,13 +76,13 @@ def logged(
     """A log of each split; the second has a quarter of the sessions.
 
     Args:
-        crowd: Who clicks.
+        crowd: The population that clicks.
         three: The splits.
-        scores: (items,) of each split, by which the policy ranks.
-        policy: From a ranker to what shows its lists.
-        sessions: To learn from, and to test on.
-        seed: Of all three logs.
-        list_size: Items of a list.
+        scores: (items,) scores of each split, by which the policy ranks.
+        policy: Function from a ranker to a policy.
+        sessions: Numbers of training and test sessions.
+        seed: Seed of all three logs.
+        list_size: Items per list.
     """
     splits = []
     counts = (sessions, sessions // 4, sessions)

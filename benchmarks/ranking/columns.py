@@ -1,8 +1,8 @@
 """The gain from a badge in the bias tower and from a category.
 
-Both worlds are drawn anew for a seed. Attraction is a function of the features, so that
-a relevance tower can be right. All rows are `debias.fit` of "product" with its
-defaults; rankings are judged on items that no session has shown.
+Both worlds are drawn anew for each seed. Attraction is a function of the features, so
+that a relevance tower can learn it exactly. All rows use `debias.fit` of "product" with
+its defaults; rankings are judged on items that no session has shown.
 
 | row | sees |
 |---|---|

@@ -1,7 +1,7 @@
 """Coverage of the intervals of examination.
 
-A simulated log is drawn anew for each replication and each estimator says between which
-bounds examination lies. Of intervals that claim 95%, 95% must hold it.
+For each replication, a new log is simulated, and each estimator gives intervals for
+examination. Of 95% intervals, 95% must contain the true value.
 """
 
 from collections.abc import Mapping
@@ -88,8 +88,8 @@ class Coverage:
 def simulated(method: str, population: str, seed: int) -> tuple[Any, Any]:
     """A log, and features for the methods that need them.
 
-    Those get attraction that is what they assume: logistic in the features for
-    regression-EM, log-linear for the dual learning algorithm.
+    For these estimators, attraction follows their assumption: logistic in the features
+    for regression-EM, log-linear for the dual learning algorithm.
     """
     from simulators.behaviours import PositionBased
     from simulators.clicks import simulate

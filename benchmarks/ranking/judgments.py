@@ -1,8 +1,8 @@
 """Judgments from clicks compared with other measures; checks of plans.
 
-A judgment is as good as the order that it puts the items of a query in, held against
-the attraction that the simulated users act on. A plan is kept if a log that follows it
-tells every rank to the standard error that was promised.
+The quality of a judgment is how well its order of the items of a query agrees with
+their true attraction. A plan is fulfilled if a log that follows it gives every rank the
+promised standard error.
 """
 
 from collections.abc import Mapping
@@ -136,9 +136,10 @@ def taus(
 ) -> tuple[float, float]:
     """Mean over queries of two of Kendall's coefficients.
 
-    The first divides by the pairs that the truth orders, so that a measure which ties
-    two items gains nothing by them, as if it ordered them by lot; it is Somers' D. The
-    second, tau-b, divides by the root of that and of the pairs that the measure orders.
+    The first is Somers' D. It divides by the number of pairs that the truth orders, so
+    two items that the measure ties count as if it ordered them at random. The second,
+    tau-b, divides by the geometric mean of that number and the number of pairs that the
+    measure orders.
 
     Args:
         query: (P,) ascending.
@@ -182,8 +183,8 @@ JUDGMENTS = tuple(
 class Kept:
     """Whether logs that follow a plan reach the promised error.
 
-    The population says what the plan knows beside a log in one order: "bounds" nothing,
-    "known" examination.
+    The population says what the plan knows besides a log in a fixed order: "bounds"
+    nothing, "known" examination.
     """
 
     se: float

@@ -1,8 +1,8 @@
 """Learning rows of the ranking tables: builders of models.
 
-Every row has the same relevance tower. A row looks at features, layout and clicks of
-the training log; those with `known` in their names also read how users examine. What a
-row changes of the world before it looks at it is its `view`.
+Every row has the same relevance tower. A row reads features, layout and clicks of the
+training log; rows with `known` in their names also read the true examination. The
+`view` of a row is its change of the world before training.
 """
 
 import warnings
@@ -71,7 +71,7 @@ def bias(seed: int, world: World) -> BiasTower:
 def known_examination(world: World) -> tuple[list[float], list[float]]:
     """alpha and beta of the population: P(click) = alpha gamma + beta by position.
 
-    Exact where items do not compete for clicks; elsewhere, of items shown alone.
+    Exact if items do not compete for clicks; otherwise, of items shown alone.
     """
     return examination_of(world.population, world.train.log.list_size)
 
@@ -185,9 +185,9 @@ def clicked(world: World) -> World:
 class Known(ClickModel):
     """The click model with everything known except relevance.
 
-    P(click) = examination (low + (high - low) sigmoid(r(x))), with low and high what
-    the session's kind of user makes of attractions 0 and 1 at that place. All three
-    come packed in `context`, `(batch, 3 list_size)`.
+    P(click) = examination (low + (high - low) sigmoid(r(x))), with low and high the
+    click probabilities, if examined, of attractions 0 and 1 at that place for the kind
+    of user. All three come packed in `context`, `(batch, 3 list_size)`.
     """
 
     def __init__(self, relevance: keras.layers.Layer, listwise: bool = False):
@@ -220,7 +220,7 @@ class Known(ClickModel):
 class Told(ClickModel):
     """The tower trained on the true attraction of every item.
 
-    It learns what clicks without any bias and without end would say. Attractions come
+    It learns what infinitely many clicks without bias would show. Attractions come
     packed in `context`, `(batch, list_size)`.
     """
 
@@ -250,7 +250,7 @@ DEALS = 5  # times that the items of a query are dealt into lists
 def graded(world: World) -> World:
     """All items of every query in random lists of ten, with their attraction.
 
-    The test split stays as it is.
+    The test split does not change.
     """
 
     def dealt(split: Split, number: int) -> Split:

@@ -16,7 +16,7 @@ The protocol, the same for every row of a table:
 4. Ranking metrics: all items of the test queries, ordered by the relevance-only score,
    against true grades. Click metrics: sessions of the test queries, logged by the same
    ranker. `expected_clicks`: the crowd is shown the ten best by the row's own score and
-   the expected number of clicks is computed exactly.
+   their expected number of clicks is computed exactly.
 """
 
 from collections.abc import Callable
@@ -193,8 +193,8 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
 def check_ndcg(data: RankingData, score: np.ndarray) -> None:
     """Compares NDCG with TensorFlow Ranking's, if it is installed.
 
-    Ties are broken first, by order, and queries without a relevant item are left out:
-    there the two have policies of their own.
+    Ties are first broken by order, and queries without a relevant item are left out,
+    because the two implementations treat these cases differently.
 
     Raises:
         RuntimeError: They differ by more than 1e-5.
@@ -248,8 +248,8 @@ def clicks_of(
 def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
     """Likelihood and perplexity of the clicks of `log` under logits (S, L).
 
-    `click_skill` is the share of the nats that the constant predictor loses, the mean
-    click rate everywhere, which the model saves: 1 - its loss / that of the constant.
+    `click_skill` is 1 - loss / loss of a constant predictor, which predicts the mean
+    click rate everywhere.
     """
     likelihood = metrics.click_log_likelihood(log.click, logits, log.mask)
     rate = log.click[log.mask].mean()
@@ -293,9 +293,9 @@ def trained(
     """The model and its best validation likelihood, fitted as `debias.fit` does.
 
     Args:
-        world: Features and clicks to learn from and to judge by.
-        build: From a seed to a click model.
-        config: How long and how fast; its seed names the initial weights.
+        world: Features and clicks for training and for judging.
+        build: Function from a seed to a click model.
+        config: Training configuration; its seed determines the initial weights.
     """
     import keras
 

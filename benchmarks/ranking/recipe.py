@@ -2,7 +2,7 @@
 
 One thing is changed at a time: the average of the weights, their decay, batch, rate, or
 the number of passes. `adam_alone` has neither average nor decay, a low rate and few
-passes. A population is a learner on a crowd, for a row is a part.
+passes. A population is a learner on a crowd, because a row is one part of the recipe.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Rows of the ranking tables: bounds, and fitting and measuring of rows.
 
 A row is fitted in a world and then measured. All learning rows share one relevance
-tower, one optimiser and one budget; only the weight decay is a row's own, chosen in a
-tuning table on worlds that no other table uses. `benchmarks.ranking.learners` builds
-them.
+tower, one optimiser and one budget; only the weight decay differs by row; it was chosen
+in a tuning table on worlds that no other table uses. `benchmarks.ranking.learners`
+builds them.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """The cost of model selection: `auto` compared with the best row by population.
 
-Made of the results of `main` and `mixed-users`, whose row `auto` is the model that
-`debias.select` chooses by validation clicks alone. `best` is the row with the highest
-mean NDCG@5 of the crowd, which nobody knows beforehand.
+The table is derived from the results of `main` and `mixed-users`, in which row `auto`
+is the model that `debias.select` chooses by validation clicks only. `best` is the row
+with the highest mean NDCG@5 on the crowd, which is unknown beforehand.
 """
 
 from collections.abc import Mapping, Sequence

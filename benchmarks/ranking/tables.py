@@ -1,7 +1,7 @@
 """Definitions of the ranking tables: rows, populations, sizes.
 
-Every row is trained as `debias.fit` trains by default, and compared with
-`softmax_naive`, which takes clicks for relevance: what many teams have today.
+Every row is trained with the defaults of `debias.fit` and compared with
+`softmax_naive`, which treats clicks as relevance, as many teams do today.
 """
 
 from collections.abc import Iterable

@@ -1,10 +1,10 @@
 """Rankers for orders, trained on clicks and orders.
 
-Attraction and conversion are functions of the features, partly alike, so that towers
-can be right. Users are position-based; a weak ranker shows the lists. All rows are
-`debias.fit` with its defaults, and are judged on queries that no session has shown, by
-the true value of each item: attraction times conversion, what an examined impression
-orders.
+Attraction and conversion are functions of the features, and partly alike, so that
+towers can learn them. Users are position-based; a weak ranker shows the lists. All rows
+use `debias.fit` with its defaults. They are judged on queries that no session has
+shown, by the true value of each item: attraction times conversion, the expected orders
+of an examined impression.
 
 | row | learns from | ranks by |
 |---|---|---|

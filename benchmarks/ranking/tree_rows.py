@@ -108,7 +108,7 @@ def weights(world: Any) -> Score:
 def xgboost_unbiased(world: Any) -> Score:
     """XGBoost's correction: position ratios after Unbiased LambdaMART.
 
-    It takes the order of the rows of a group for the order in which they were shown.
+    It assumes that the rows of a group are in the order in which they were shown.
     """
     import xgboost
 

@@ -1,6 +1,7 @@
 """Trials of ranking rows on one population, and tuning by validation clicks.
 
-Loads no TensorFlow. The tables themselves are in `benchmarks.ranking.tables`.
+This module does not load TensorFlow. The tables themselves are in
+`benchmarks.ranking.tables`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,9 +27,9 @@ REVISIONS = {**dict.fromkeys(STARTED, 2), "dot": 4, "bilinear": 4}
 class Trial:
     """A row of a ranking table: a model trained on the clicks of one population.
 
-    Where `crowd` is given, `population` names what else is special: size or `logging`.
-    Where `learner` is given, `row` names what is special of its training. Where `drawn`
-    is, the seed draws a world, rather than queries of one world.
+    If `crowd` is given, `population` names what else differs: size or `logging`. If
+    `learner` is given, `row` names what differs in its training. If `drawn` is set, the
+    seed draws a new world instead of queries of one world.
     """
 
     row: str

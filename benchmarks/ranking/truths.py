@@ -82,9 +82,10 @@ def examination(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(L,) learned and true examination relative to the first position.
 
-    Learned: of the product the ratio of sigmoids, of additive models the ratio of odds.
-    True: the ratio of the crowd's click probabilities of equally attractive
-    items, averaged over the attraction of the items shown.
+    Learned examination is the ratio of sigmoids for the product and the ratio of odds
+    for additive models. True examination is the ratio of the crowd's click
+    probabilities of equally attractive items, averaged over the attraction of the shown
+    items.
     """
     log = world.test.log
     batch, _ = next(iter(batches(log.take(np.arange(1)), world.test.data, 1)))

@@ -7,8 +7,8 @@
 | `upe` | the same | dual learning, propensities averaged over logging scores |
 | `ips_dcm_softmax` | the dependent click model, by EM | clicks over its examination |
 
-A residual of rank is what features do not tell of where an item stood: chance, or what
-the logging ranker knew beside them. Serving sets it to 0.
+The residual of a rank is the part that features do not explain: chance, or further
+knowledge of the logging ranker. Serving sets it to 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class Stage(NamedTuple):
     """A linear model of the logged rank: rank = constant + x . slope + error.
 
     Attributes:
-        slope: (F,) of standardised features.
+        slope: (F,) coefficients of standardised features.
         constant: Rank of the mean item.
         error: Standard deviation of the residual.
         ranks: (QUANTILES,) expected ranks of the impressions, evenly spaced in their
@@ -71,9 +71,9 @@ def first_stage(split: Split) -> Stage:
 class ControlFunction(ClickModel):
     """logit P(click) = r(x, v), v the residual of the logged rank; ranks by r(x, 0).
 
-    v = (rank - constant - x . slope) / error. Where rank moves by chance that features
-    do not tell, v carries what position does to clicks, and r(x, 0) is relevance at
-    the rank that each item is expected at.
+    v = (rank - constant - x . slope) / error. If rank varies in a way that features do
+    not explain, v captures the effect of position on clicks, and r(x, 0) is relevance
+    at the expected rank of each item.
 
     Args:
         relevance: Layer `(..., F + 1)` to `(..., 1)`.
@@ -119,8 +119,9 @@ class Unconfounded(ClickModel):
     """Dual learning with propensities that do not depend on the items.
 
     Dual learning gives a rank the relevance of what the logging ranker puts there. Here
-    the bias logit g(k, s) reads rank and logging score s, so that what s says of
-    relevance is not the rank's; and the ranker's clicks are weighed by the rank alone,
+    the bias logit g(k, s) reads rank and logging score s, so that the rank is not
+    credited with the relevance that s contains. Clicks for the ranker are weighted by
+    rank only,
 
         theta_k = mean over logging scores s of exp g(k, s),
 
@@ -242,9 +243,9 @@ class CellWeighted(ClickModel):
 def examined_by_dcm(world: World) -> World:
     """Adds examination by a click model to training and validation sessions.
 
-    Each split has a fit of its own, for their queries differ. Source: Vardasbi, de
-    Rijke and Markov, Cascade Model-based Propensity Estimation for Counterfactual
-    Learning to Rank, SIGIR 2020.
+    Each split has its own fit, because their queries differ. Source: Vardasbi, de Rijke
+    and Markov, Cascade Model-based Propensity Estimation for Counterfactual Learning to
+    Rank, SIGIR 2020.
     """
 
     def with_examination(split: Split) -> Split:

@@ -1,9 +1,9 @@
 """Approximate search over a million vectors: recall, speed and build time.
 
-Vectors are clustered, as those of towers are: 2,000 centres of Zipf's popularity near a
-space of 16 dimensions, items about them, all of length 1; a user is the direction of
-three items' sum, with noise. Independent normal vectors, which have no neighbours worth
-the name, are measured beside them.
+Vectors are clustered, as those of towers are: 2,000 centres with Zipf popularity near a
+space of 16 dimensions, and items around them, all of length 1. A user is the normalised
+sum of three items, with noise. Independent normal vectors, which have no close
+neighbours, are also measured.
 """
 
 import tempfile
@@ -66,7 +66,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
 class Ann:
     """One searcher on vectors of one kind, with single queries on one thread.
 
-    Times are of the processor: on a busy machine the clock would show the neighbours.
+    Times are processor times, because wall-clock times depend on other processes.
     """
 
     row: str

@@ -1,15 +1,15 @@
 """Compressed id tables: cost of a step, and accuracy.
 
-Three populations, and a row for each way in which ids share (`hash_16`: a sixteenth of
-the rows, by hashing):
+There are three populations, and a row for each way to share rows among ids (`hash_16`:
+a sixteenth of the rows, by hashing):
 
 1. `movielens-100k`: the FM tower by the recipe of table `retrieval`, in 32 dimensions.
-   Its passes are chosen by held-out users, for each row apart.
+   Its passes are chosen by held-out users, separately for each row.
 2. `1e7`: the same tower, after three passes, on a generated log of ten million items. A
    thousand tastes have 10,000 items each, taken in proportion to 1 / (rank + 10) within
    a taste. 200,000 users take six items each, of their own taste four times in five.
-   Who knew all tastes would hit .21 at 50. The last items of 500 users are ranked among
-   all ten million.
+   With all tastes known, the hit rate at 50 would be .21. The last items of 500 users
+   are ranked among all ten million.
 3. `1e8`: a thousand steps on ids drawn at random, of a hundred million items and ten
    million users: whether it fits, and what a step costs. All rows without sharing would
    take 38 GB.
@@ -121,9 +121,10 @@ def cost(row: str, items: int, steps: int, seed: int) -> dict[str, float]:
     """Milliseconds of a step of an in-batch softmax, and the size of its tables.
 
     Args:
-        row: How items share; there are a tenth as many users, who share alike.
-        items: How many.
-        steps: Timed ones, after three.
+        row: How items share rows; there are a tenth as many users, who share in the
+            same way.
+        items: Number of items.
+        steps: Number of timed steps, after three others.
     """
     import keras
 

@@ -30,10 +30,10 @@ def hours(count: float, divided: float, processes: int = 1, each: float = 0) -> 
     """Hours of `count` units: count (divided / (n u) + each) / 3.6e9.
 
     Args:
-        divided: Microseconds of a unit that n processes share, with u of `UTILISATION`;
-            a process by itself has u = 1.
-        processes: n.
-        each: Microseconds of a unit that every process spends.
+        divided: Microseconds per unit that n processes share, with u from
+            `UTILISATION`; a single process has u = 1.
+        processes: Number n of processes.
+        each: Microseconds per unit that every process spends.
 
     >>> hours(3.6e9, 0.8), hours(3.6e9, 12.8, processes=16, each=0.5)
     (0.8, 1.5)

@@ -5,10 +5,10 @@
 
 Each model learns from the same sessions in six ways, in rounds that take turns: by the
 compiled loop of `debias.engine.steps`, by the executions that Keras makes of a
-pipeline, and by a loop written for this one model, each with XLA and without. Printed
-are sessions (of `dssm`: events) a second, and whether the compiled loop pays on this
-device. `debias.models.batches` leaves it off where there is a GPU. On a machine without
-one it measures the CPU, and says so.
+pipeline, and by a loop written for this one model, each with XLA and without. The
+command prints sessions per second (events for `dssm`), and whether the compiled loop
+pays on this device. `debias.models.batches` does not use the loop on a GPU. On a
+machine without a GPU, the command measures the CPU and says so.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Growth of cost with size: the exponent b of seconds ~ size^b.
 
-Each case trains one model while one size grows and the others stand at `Sizes`. Rounds
-go through all sizes in turn, so that a slow spell of the machine falls on each of them;
-the median round counts. Costs that do not grow, such as that of starting a step, make
-an exponent smaller than that of the arithmetic.
+Each case trains one model while one size grows and the others stay at `Sizes`. Rounds
+go through all sizes in turn, so that a slow period of the machine affects each of them;
+the median round counts. Fixed costs, such as those of starting a step, make the
+exponent smaller than that of the arithmetic.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """Hand-written click models and a DSSM, to compare with `fit`.
 
-One model, one epoch a call, variables and Adam by hand, nothing that is not needed.
-`by_adam` compiles the epoch as one tf.function, `in_jax` (the additive model alone) as
-one scan.
+Each trains one model, one epoch per call, with variables and Adam by hand and no
+overhead. `by_adam` compiles the epoch as one tf.function, `in_jax` (the additive model
+alone) as one scan.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,10 +60,10 @@ def by_adam(
     """A function that trains one epoch with hand-written Adam.
 
     Args:
-        loss: Of the weights and the rows of a batch, column by column.
+        loss: Function of the weights and the rows of a batch, column by column.
         start: The weights to start from.
-        columns: Each with a row per session.
-        batch: Sessions a step; sessions are a multiple of it.
+        columns: Columns with a row per session.
+        batch: Sessions per step; divides the number of sessions.
         jit: Whether XLA compiles a step.
     """
     import tensorflow as tf

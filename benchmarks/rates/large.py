@@ -2,8 +2,9 @@
 
 The log is simulated by the command that users run, and so is the training: `product`, a
 tenth of the queries held out to validate and another to test. The limit is that of a
-control group of Linux, which kills what takes more, files read ahead included. Where no
-group can be made, which takes root, memory is watched only and a row has no `limit_gb`.
+control group of Linux, which kills processes that use more, including cached files. If
+no group can be created, which needs root, memory is only watched and a row has no
+`limit_gb`.
 
 `Mixed` is a table of raw features of every kind instead, read, trained on and ranked.
 """
@@ -54,7 +55,7 @@ class Run:
     """Output and cost of a command.
 
     Attributes:
-        seconds, cpu_seconds: Of the clock, and of all processors.
+        seconds, cpu_seconds: Wall-clock time, and time of all processors.
     """
 
     output: str

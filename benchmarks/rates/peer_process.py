@@ -1,8 +1,8 @@
 """A peer library in another Python process that does one round at a time.
 
-The peers of `benchmarks.peers` want libraries that do not go together with ours. They
-are measured where `DEBIAS_PEERS_PYTHON` names the Python of an environment that has
-them; those that it lacks are left out, and a line says so:
+The peers of `benchmarks.peers` need libraries that conflict with ours. They are
+measured if `DEBIAS_PEERS_PYTHON` names the Python of an environment with these
+libraries; missing peers are left out, and a line says so:
 
 python3 -m venv peers && peers/bin/pip install ".[peers]"
 DEBIAS_PEERS_PYTHON=peers/bin/python python -m benchmarks speed
@@ -28,8 +28,8 @@ class Peer(NamedTuple):
     """A peer after one warm-up round.
 
     Attributes:
-        value: What that round found, to be held against ours.
-        round: Does another one; its seconds, "seconds" of the clock and "cpu".
+        value: Result of the first round, to be compared with ours.
+        round: Does another round and returns its "seconds" (wall clock) and "cpu".
     """
 
     value: Any
@@ -51,12 +51,12 @@ def peer(
     """The peer of module `name` in `benchmarks.peers`, or None.
 
     Args:
-        name: The module.
+        name: Name of the module.
         setup: First argument of its `prepare`, as JSON.
-        arrays: The arrays that it is handed, through a temporary file.
+        arrays: Its arrays, passed through a temporary file.
 
     Raises:
-        RuntimeError: It stopped; its own words are on the standard error.
+        RuntimeError: It stopped; its message is on the standard error.
     """
     python = os.environ.get(PYTHON)
     if not python:

@@ -32,8 +32,9 @@ def step_seconds(
 ) -> list[float | None]:
     """Median processor time per step of each case, with in-batch softmax on ids.
 
-    The cases take turns, step by step, so that a slow spell of the machine falls on
-    all; processor time, which neighbours on a machine disturb less than the clock.
+    The cases take turns, step by step, so that a slow period of the machine affects
+    all. Times are processor times, which other processes disturb less than wall-clock
+    times.
 
     Args:
         cases: Engine and sizes. "row-wise": our tower, `RowEmbedding` and
@@ -134,7 +135,7 @@ ENGINES: dict[str, Callable[[int, int, int], Step]] = {
 class RetrievalSpeed:
     """Steps per second at one vocabulary size, for this library and peers.
 
-    Seconds are of the processors, those of the floor, `products_seconds`, as well.
+    Seconds are processor times, also those of the floor, `products_seconds`.
     """
 
     population: str
@@ -174,7 +175,7 @@ def products_seconds(
     """Time of a step with only the products of in-batch softmax.
 
     Three of (batch, dim) and (batch, batch): the scores, and their gradient with
-    respect to users and to items. The least of five times `steps`.
+    respect to users and to items. The smallest of five measurements of `steps`.
     """
     import tensorflow as tf
 
@@ -203,8 +204,8 @@ class MovieLens:
     """Events per second on MovieLens-100K, with ids, batches of 512 and dimension 32.
 
     All but torch-rechub correct by logQ, mask accidental hits and nothing more, and
-    take 16 steps an execution. Our batches are packed, which leaves of a batch the
-    distinct users and items. The floor is `products_seconds` of all rows and columns.
+    take 16 steps an execution. Our batches are packed: they contain only the distinct
+    users and items. The floor is `products_seconds` of all rows and columns.
     """
 
     population: str = "movielens-100k"

@@ -1,13 +1,14 @@
 """The service under attack: hostile requests, slow headers, large bodies, load.
 
-`debias serve` answers for 100,000 items. While it is attacked, a probe asks `/live`
-fifty times a second: the longest it waited is the longest freeze. Then more connections
-ask than it can answer, versions are published, damaged and rolled back, and a worker is
-killed. An answer is wrong if an item of it is not of the version that it names.
+`debias serve` answers for 100,000 items. During the attack, a probe requests `/live`
+fifty times a second: its longest wait is the longest freeze. Then there are more
+connections than the service can answer, versions are published, damaged and rolled
+back, and a worker is killed. An answer is wrong if one of its items is not in the
+version that it names.
 
     python -m benchmarks.rates.service_attack 10000 1000 60
 
-for so many hostile requests, connections and seconds of load.
+The numbers are hostile requests, connections and seconds of load.
 """
 
 import asyncio
@@ -42,11 +43,11 @@ class Seen:
     """The result of an attack.
 
     Attributes:
-        statuses: Number of answers by status; 0 is a connection that broke.
-        milliseconds: Of answers under load with status 200.
-        wrong: Answers whose items are not of their version.
+        statuses: Number of answers by status; 0 is a broken connection.
+        milliseconds: Times of answers under load with status 200.
+        wrong: Number of answers with items that are not in their version.
         names: Versions that answered.
-        freeze_ms: Longest wait of the probe; `probes` of them.
+        freeze_ms: Longest wait of the probe, in `probes` requests.
         memory: Megabytes of the service, sample by sample.
         held: Connections with half a request that were still open.
     """

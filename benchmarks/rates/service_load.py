@@ -2,9 +2,9 @@
 
 `debias serve` answers for 100,000 items; several connections ask, each as soon as it is
 answered, for the 100 items of a user with a history of 20. Half way a version is
-published whose item ids differ. An answer counts as failed if it is no 200, and as
-mixed if not all of its items are of the version that it names. Client and service share
-the machine, and so the processors.
+published whose item ids differ. An answer counts as failed if its status is not 200,
+and as mixed if not all of its items are in the version that it names. Client and
+service share the processors of the machine.
 
     python -m benchmarks.rates.service_load 1800     # for so many seconds
 """
@@ -39,11 +39,11 @@ class Load:
     """The answers of a load test.
 
     Attributes:
-        milliseconds: Of each answer.
+        milliseconds: Time of each answer.
         failed, mixed: Numbers of answers.
-        versions: Names of those that answered.
+        versions: Names of the versions that answered.
         memory: (seconds, megabytes) that the processes of the service hold.
-        processor: Seconds that the service computed meanwhile.
+        processor: Processor seconds of the service.
     """
 
     milliseconds: list[float] = field(default_factory=list)

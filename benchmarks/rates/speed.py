@@ -1,9 +1,9 @@
 """Speed compared with a peer in the same run and with a lower bound of the time.
 
-Each case is timed in rounds of ours and the peers', so that a slow spell of the machine
-falls on all; rates are of the median round, and `ratio` is to the peer that a row
-names. Peers whose libraries conflict with ours run in another Python, see
-`benchmarks.rates.peer_process`. `floor_fraction` is the rate over the most that the
+Each case is timed in rounds of ours and the peers', so that a slow period of the
+machine affects all. Rates are those of the median round, and `ratio` is relative to the
+peer that a row names. Peers whose libraries conflict with ours run in another Python,
+see `benchmarks.rates.peer_process`. `floor_fraction` is the rate over the most that the
 machine could do: the case's least arithmetic over the rate of a large matrix product,
 or its least memory traffic over the rate of a large copy, measured in the same process.
 """
@@ -43,7 +43,8 @@ Round = Callable[[], float]  # does its work once and returns the seconds of it
 def alternating(*rounds: Round, times: int | None = None) -> list[float]:
     """Median seconds of each function after a warm-up, over `times` or `ROUNDS`.
 
-    In turns, each time in another order, lest one always run in another's wake.
+    They take turns, each time in another order, so that none always runs after the same
+    one.
     """
     for each in rounds:
         each()
@@ -78,9 +79,9 @@ def compared(work: float, own: float, other: float, most: float) -> dict[str, fl
     """The metrics of a case with `work` units per timed call.
 
     Args:
-        work: Units done, such as sessions.
-        own, other: Seconds of ours and of the peer's.
-        most: Units a second that the machine could do at best.
+        work: Number of units, such as sessions.
+        own, other: Seconds of ours and of the peer.
+        most: Largest possible number of units per second on this machine.
     """
     rate, peer_rate = work / own, work / other
     return {
@@ -180,10 +181,11 @@ def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float
     """Lists per second of `Additive` in `fit`, compared with hand-written loops.
 
     `peer_rate` is that of the tf.function loop; JAX takes part where it is installed.
-    The floor is that of each distinct item of a batch once.
+    The floor computes each distinct item of a batch once.
 
     Args:
-        queries: Of the simulated log; None: items are drawn from all alike.
+        queries: Queries of the simulated log; None: items are drawn uniformly from all
+            items.
     """
     from benchmarks.rates.hand_written import Job, in_jax, in_tensorflow
     from debias.layers import BiasTower, Tower
@@ -224,9 +226,9 @@ def train_kinds(kind: str, seed: int, rounds: int) -> dict[str, float]:
     """Lists per second of the default `product`, compared with no `Features` layer.
 
     Args:
-        kind: Of the first of the 136 features: "number" as all others, or "category",
-            of a thousand values, which the layer `Features` embeds. The peer reads 136
-            numbers.
+        kind: Kind of the first of the 136 features: "number" like all others, or
+            "category" with a thousand values, which the layer `Features` embeds. The
+            peer reads 136 numbers.
     """
     from debias.data.kinds import Feature
     from debias.data.layout import Layout
@@ -263,8 +265,8 @@ def train_small(name: str, seed: int) -> dict[str, float]:
     """Lists per second of a small click model: two-tower, mixture, or XPA.
 
     CLAX's two-tower is our `Product`: sigmoid times sigmoid, a table of positions and a
-    tower of equal layers. It is spared its data loader. Both are compiled by XLA, which
-    pays for towers as small as these. The floor is that of the relevance towers.
+    tower of equal layers. CLAX does not use its data loader. Both are compiled by XLA,
+    which pays for towers of this size. The floor counts only the relevance towers.
     """
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Mixture, Product
@@ -312,9 +314,9 @@ SESSIONS = 400_000
 def simulate(population: str, seed: int) -> dict[str, float]:
     """Simulated sessions per second on one core, compared with plain NumPy.
 
-    `write_rate` is that of whole simulated sessions on their way to Parquet, lists,
-    propensities, truth and all, on every core. CLAX, where it is installed, may use
-    every core too.
+    `write_rate` is the rate of whole simulated sessions written to Parquet on all
+    cores, including lists, propensities and truth. CLAX, if it is installed, may also
+    use all cores.
     """
     visits, plain = visiting(population, seed, truth=False)
     most = copy_rate() / (LIST_SIZE * CELL[False])
@@ -347,7 +349,7 @@ def clax(population: str, seed: int) -> Iterator[Round | None]:
     """A round of CLAX's sampler on the attractions of `simulate`.
 
     Raises:
-        RuntimeError: Its clicks are not those of the population.
+        RuntimeError: Its clicks do not follow the population.
     """
     from simulators.behaviours import EYE_TRACKING
     from simulators.oracle import click_probability
@@ -456,11 +458,11 @@ LISTS = 100_000
 def evaluate(seed: int) -> dict[str, float]:
     """Lists per second of `metrics.ndcg`; each peer must return the same mean.
 
-    scikit-learn always takes part, TensorFlow Ranking, rax and ranx where they are
-    installed. No scores are tied here; ties go by half in ours.
+    scikit-learn always takes part; TensorFlow Ranking, rax and ranx do if they are
+    installed. There are no tied scores here; ours counts ties by half.
 
     Raises:
-        RuntimeError: A peer's mean is not ours.
+        RuntimeError: The mean of a peer differs from ours.
     """
     from debias.metrics import ndcg
 
@@ -635,8 +637,8 @@ def score(seed: int) -> dict[str, float]:
 def search(seed: int) -> dict[str, float]:
     """Searches per second of `Index` for single users, compared with bare Faiss.
 
-    Both walk one graph of 100,000 vectors; ours scores again, sorts ties, checks input.
-    The floor is that of reading the vectors that a walk compares.
+    Both search one graph of 100,000 vectors; ours also rescores, sorts ties and checks
+    input. The floor is the time to read the vectors that a search compares.
     """
     import faiss
 
