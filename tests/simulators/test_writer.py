@@ -225,7 +225,7 @@ def test_damage_is_found(ready, tmp_path):
     writer.write(ready, tmp_path, 1000, shards=2)
     shard = tmp_path / "part-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match=r"part-00001.parquet: missing or not as"):
+    with pytest.raises(ValueError, match=r"part-00001.parquet: missing or changed"):
         writer.verify(tmp_path)
     manifest = writer.read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "shards": []}))

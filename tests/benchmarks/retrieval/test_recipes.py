@@ -15,7 +15,7 @@ from debias.retrieval.training import selection
 
 pytestmark = [
     pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:the model falls below popularity"),
+    pytest.mark.filterwarnings("ignore:the model is worse than popularity"),
 ]
 
 

@@ -38,7 +38,7 @@ def tiny(monkeypatch):
 SMALL = {"dim": 4, "hidden": (4,), "length": 5, "batch_size": 64, "epochs": 1}
 
 
-@pytest.mark.filterwarnings("ignore:the model falls below popularity")
+@pytest.mark.filterwarnings("ignore:the model is worse than popularity")
 @pytest.mark.parametrize(
     "config",
     [

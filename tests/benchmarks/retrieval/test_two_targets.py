@@ -7,7 +7,7 @@ from benchmarks.retrieval.two_targets import TABLE, learned_from
 
 pytestmark = [
     pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:the model falls below popularity"),
+    pytest.mark.filterwarnings("ignore:the model is worse than popularity"),
 ]
 
 

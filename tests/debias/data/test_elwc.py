@@ -112,7 +112,7 @@ def test_contexts_vectors_and_empty_lists(tmp_path):
 def test_bad_files_name_themselves(tmp_path):
     path = write(tmp_path / "a.tfrecord", lists(({}, {"relevance": 1.0, "f": 2.0})))
     with pytest.raises(
-        ValueError, match=r"a\.tfrecord: no feature grade to be the label"
+        ValueError, match=r"a\.tfrecord: no feature grade for the label"
     ):
         read_elwc(path, label="grade")
     with pytest.raises(ValueError, match=r"a\.tfrecord: no feature g\*: "):

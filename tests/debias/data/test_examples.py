@@ -118,7 +118,7 @@ def test_bad_records_name_the_file_and_the_row(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"b\.tfrecord: is empty"):
         read(path)
     write(path, [b"something else"])
-    with pytest.raises(ValueError, match=r"record 0 is no tf\.train\.Example"):
+    with pytest.raises(ValueError, match=r"record 0 is not a tf\.train\.Example"):
         read(path)
 
 

@@ -123,7 +123,7 @@ def test_group_sizes_beside_the_file(tmp_path, read, suffix):
 @pytest.mark.parametrize(
     "sizes, message",
     [
-        ("2\n2\n", "has 3 lines, but data.txt.query adds to 4"),
+        ("2\n2\n", "has 3 lines, but the sizes in data.txt.query sum to 4"),
         ("1\n2\n", "differ"),
         ("2\nx\n", "line 2 of data.txt.query must be a size from 1, got 'x'"),
         ("0\n3\n", "line 1 of data.txt.query must be a size from 1, got '0'"),

@@ -116,8 +116,8 @@ def test_the_layout_has_the_largest_code_and_the_usual_place():
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"presentation": {"device": [1, 1]}}, "'device' bears the name of a column"),
-        ({"presentation": {"mask": [1, 1]}}, "'mask' bears the name of a column"),
+        ({"presentation": {"device": [1, 1]}}, "'device' has the name of a column"),
+        ({"presentation": {"mask": [1, 1]}}, "'mask' has the name of a column"),
         ({"presentation": {"b": [0.5, 1]}}, "presentation b must be codes, whole"),
         ({"presentation": {"b": [[1, 0]] * 2}, "targets": {"b": [[1, 0]] * 2}}, "both"),
         ({"presentation": {"b": [[1, 1], [1, 1]]}}, "b must be 0 at padding.*row 1"),
@@ -137,7 +137,7 @@ def test_text_is_no_target_and_lists_are_no_presentation():
         read_log(table, Columns(target="badge"))
     with pytest.raises(ValueError, match=r"tags .presentation. holds several values"):
         read_log(table, Columns(presentation="tags"))
-    with pytest.raises(ValueError, match="no column badg to be presentation: did you"):
+    with pytest.raises(ValueError, match="no column badg for presentation: did you"):
         read_log(table, Columns(presentation="badg"))
 
 

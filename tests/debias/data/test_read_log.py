@@ -365,7 +365,7 @@ def test_damaged_files_and_empty_partitions(tmp_path):
     with pytest.raises(ValueError, match="day=2: holds no file"):
         read_log(tmp_path, COLUMNS)
     pq.write_table(FLAT.slice(0, 0), tmp_path / "day=2" / "log.parquet")
-    with pytest.raises(ValueError, match=r"day=2/log\.parquet: holds no row"):
+    with pytest.raises(ValueError, match=r"day=2/log\.parquet: has no rows"):
         read_log(tmp_path, COLUMNS)
     (tmp_path / "log.csv").write_text("sid,q,doc,rank,clicked\ns,q,a,1\n")
     with pytest.raises(ValueError, match=r"log\.csv.*Expected 5 columns"):
@@ -509,7 +509,7 @@ def test_mapping_of_columns():
         read_log(foreign)
     with pytest.raises(ValueError, match=r"say query=NAME click=NAME \(each"):
         read_log(foreign, Columns(item="sku"))
-    with pytest.raises(ValueError, match=r"no column device_ to be the device.*device"):
+    with pytest.raises(ValueError, match=r"no column device_ for the device.*device"):
         read_log(FLAT, Columns.of([*NAMED, "device=device_"]))
 
 

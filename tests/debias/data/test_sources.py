@@ -84,7 +84,9 @@ def test_what_is_no_table_is_refused_with_a_word_on_what_is(source):
 
 def test_columns_of_mixed_objects_are_refused():
     frame = pd.DataFrame({"session": [1, 2], "item": ["a", 7]}).astype({"item": object})
-    with pytest.raises(ValueError, match=r"table: DataFrame is no table .* one type"):
+    with pytest.raises(
+        ValueError, match=r"table: DataFrame cannot be converted .* one type"
+    ):
         read_log(frame, Columns())
 
 

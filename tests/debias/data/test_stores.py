@@ -221,7 +221,7 @@ def test_what_a_store_lacks_or_refuses_is_named(server, put):
     at = re.escape(server.named)
     with pytest.raises(FileNotFoundError, match=rf"^{at}nope\.parquet: no such"):
         read_log(server.url("nope.parquet"), COLUMNS)
-    with pytest.raises(FileNotFoundError, match=r"nope/\*\.csv: no file has"):
+    with pytest.raises(FileNotFoundError, match=r"nope/\*\.csv: no file matches"):
         read_log(server.url("nope/*.csv"), COLUMNS)
     done = run("inspect", server.url("nope.parquet"), code=1)
     assert f"{server.named}nope.parquet: no such file" in done.output

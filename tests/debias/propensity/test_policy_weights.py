@@ -48,7 +48,7 @@ def test_weights_make_rank_and_item_independent():
 def test_a_log_without_chance_warns_and_an_even_one_does_not():
     still = LOG.take([0, 1, 2, 4])
     with pytest.warns(
-        UserWarning, match="cannot separate rank and relevance.*Randomise"
+        UserWarning, match="cannot separate rank and relevance.*Exchange"
     ):
         assert (policy_weights(still).weight == still.mask).all()
     with warnings.catch_warnings():

@@ -519,12 +519,10 @@ def test_bad_events_name_file_column_and_row(tmp_path):
         assert not (tmp_path / "log").exists()
 
     table = generic(good)
-    refused(
-        table.drop(["event"]), "table: no column event to be the event: .* -c event="
-    )
-    refused(table.drop(["item"]), "table: no column item to be the item")
-    refused(table, "no column page to be the session", EventColumns(session=("page",)))
-    refused(table, "no column f to be the keep", EventColumns(keep=("f",)))
+    refused(table.drop(["event"]), "table: no column event for the event: .* -c event=")
+    refused(table.drop(["item"]), "table: no column item for the item")
+    refused(table, "no column page for the session", EventColumns(session=("page",)))
+    refused(table, "no column f for the keep", EventColumns(keep=("f",)))
     queries = {
         "query_id": ["s"],
         "user_query": ["q"],

@@ -184,7 +184,7 @@ def test_new_files_are_read_from_their_beginning(tmp_path):
 @pytest.mark.parametrize("rows", [[0, 1], [1, 0, 2, 3]], ids=["shorter", "changed"])
 def test_rejects_a_file_whose_applied_rows_have_changed(rows):
     (_, marks), *_ = pending(table(3), {})
-    with pytest.raises(ValueError, match="its first 3 rows are not those"):
+    with pytest.raises(ValueError, match="its first 3 rows have changed"):
         list(pending(table(5).take(rows), marks))
 
 

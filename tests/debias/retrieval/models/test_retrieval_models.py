@@ -262,7 +262,7 @@ def test_packed_batches_are_for_the_softmax():
         model.fit(batches(packed=True))
 
 
-@pytest.mark.filterwarnings("ignore:the model falls below popularity")
+@pytest.mark.filterwarnings("ignore:the model is worse than popularity")
 @every_model
 def test_learns_preferences_by_plain_compile_and_fit(name):
     model = MODELS[name]()

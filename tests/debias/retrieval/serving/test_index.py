@@ -186,7 +186,7 @@ def test_build_asks_for_its_queries_and_a_searcher_without_recall_is_left_alone(
 def test_a_searcher_that_is_damaged_or_absent(tmp_path):
     assert open_searcher(tmp_path, 8) is None
     (tmp_path / "index.faiss").write_bytes(b"IxHN no more")
-    with pytest.raises(ValueError, match=r"index\.faiss: is no Faiss index"):
+    with pytest.raises(ValueError, match=r"index\.faiss: is not a Faiss index"):
         open_searcher(tmp_path, 8)
 
 

@@ -57,7 +57,7 @@ def test_a_version_with_it_is_published_and_answers(tmp_path, monkeypatch):
 
 def test_what_is_damaged_or_not_there(tmp_path):
     (tmp_path / "index.milvus").write_text("no")
-    with pytest.raises(ValueError, match=r"index\.milvus: is no index of Milvus"):
+    with pytest.raises(ValueError, match=r"index\.milvus: is not an index of Milvus"):
         open_searcher(tmp_path, 8)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
