@@ -1,11 +1,11 @@
 """Identifiability: the effect of exchanging or merging ranks.
 
 Protocol. A first version, on seeds 100 to 109, fitted all rows from .5; it is the row
-`half` now, for where a log does not identify its ranks, the start decides. All else was
-fixed before any result was looked at, and the seeds from 200 on were not looked at:
+`half` now, for where a log does not identify its ranks, the start decides. Everything
+else was fixed before any result was known, and the seeds from 200 on had not been run:
 
 1. 50 queries of ten graded items. The production ranker orders them; the log shuffles
-   the items within blocks of ranks alone, so that the graph of ranks, linked where one
+items only within blocks of ranks, so that the graph of ranks, linked where one
    item was shown at both, has 1, 2, 3 or 4 components: ranks 1-10; 1-5 and 6-10; 1-4,
    5-7 and 8-10; 1-3, 4-6, 7-8 and 9-10. 20,000 sessions of position-based users.
 2. All rows fit the tabular position-based model by maximum likelihood, examination of
@@ -228,7 +228,7 @@ def fitted(counted: Any, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         counted: The cells of a log.
-        start: (K,) examination to begin with; attraction begins at .5.
+        start: (K,) initial examination; attraction starts at .5.
     """
     from debias.propensity.pbm_maximum import accelerated, pbm_step
 

@@ -10,12 +10,13 @@ Protocol, fixed before any result was looked at:
 2. Populations: under `fixed` a list is always the best ten in order; under `explored`
    each place holds, one time in ten, any item that is left (epsilon-greedy, .1).
 3. After each round the ranker is judged on queries that are never logged: NDCG@5 by
-   grades, and the exact clicks to expect of its best ten. `clicks_earned` is the exact
-   expectation of the clicks of a logged session, the mean over the ten rounds, so that
-   it bears what exploration costs.
-4. To the truth or to itself: `own_tau` is Kendall's correlation of the rankings of the
-   last two rounds, `truth_tau` that of the last ranking with the true attraction.
-5. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's correction is over all
+   grades, and the exact expected clicks on its best ten. `clicks_earned` is the exact
+   expectation of the clicks of a logged session, averaged over the ten rounds, so it
+   includes the cost of exploration.
+4. Two correlations show whether training converges, and whether to the truth: `own_tau`
+is Kendall's correlation of the rankings of the last two rounds, `truth_tau` that of the
+last ranking with the true attraction. 5. Ten seeds from 100 on; the baseline is
+`softmax_naive`; Holm's correction is over all
    differences of the table.
 
 `production` never learns; `full_information_softmax` is the same tower told the

@@ -11,8 +11,9 @@ Protocol, fixed before any result was looked at:
    shares, as `debias.fit` fits with its defaults but in batches of 128 (`kinds_1` is
    `product`); `chosen` is the one of the four with the best click likelihood on the
    held-out sessions that also chose its weights; `averaged` is three product models
-   that learn apart, the size of `kinds_3`.
-3. `kinds` is the number of components of the row, `right` whether it is the true one.
+   that are trained separately, of the size of `kinds_3`.
+3. `kinds` is the number of components of the row, `right` whether it is the true
+number.
    `type_rand_index` is the adjusted Rand index of most likely components and true
    kinds; NDCG@5 and clicks to expect are on the test queries, click likelihood on
    5,000 test sessions.

@@ -2,13 +2,13 @@
 
 Protocol, fixed before any result was looked at:
 
-1. Ten rankers are to be compared in each small world: seven models fitted to 5,000
+1. Ten rankers are compared in each small world: seven models fitted to 5,000
    sessions of the production ranker as `debias.fit` fits, in batches of 128 and at most
    four passes (`naive`, `position_feature`, `additive`, `product`, `xpa`,
    `softmax_naive`, `listwise`), and ridge regressions on the grades of 20 queries (the
    one in production), 72 and all.
-2. A scoreboard gives each ranker a number, from 5,000 sessions that the production
-   ranker logged of the test queries:
+2. A scoreboard gives each ranker a number, computed from 5,000 sessions of the test
+queries that the production ranker logged:
 
 | row | number |
 |---|---|
@@ -23,13 +23,14 @@ Protocol, fixed before any result was looked at:
 | `interleaving` | sessions won less lost in 5,000 team drafts against production |
 | `ab_test` | mean clicks of 5,000 sessions that are shown its best ten |
 
-   Examination is estimated from the training log. The last two need traffic of their
-   own for each ranker: they are no offline numbers, and stand apart.
-3. Truth, on the test queries: exact clicks to expect of the ten best, and NDCG@10 by
-   grades. `tau_clicks` and `tau_ndcg` are Kendall's correlations over the rankers of a
+   Examination is estimated from the training log. The last two need separate traffic
+   for each ranker, so they are not offline numbers and are shown separately.
+3. The truth, on the test queries, is the exact expected clicks on the ten best items,
+and NDCG@10 by grades. `tau_clicks` and `tau_ndcg` are Kendall's correlations over the
+rankers of a
    scoreboard with both. `tau_clicks_five` is over the five that predict clicks, for
-   every scoreboard. `clicks_lost` is the share of the clicks of the best ranker that is
-   lost by the choice of the scoreboard, among the rankers that it can judge.
+   every scoreboard. `clicks_lost` is the share of the best ranker's clicks that is lost
+   if the ranker is chosen by the scoreboard, among the rankers that it can judge.
 4. Crowds: position-based, mixed, trusting. Ten seeds from 100 on; the baseline is
    `click_ndcg`; Holm's correction is over all differences of the table.
 """
@@ -144,7 +145,8 @@ def rankers(
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
     """Scores of the test items by ranker, click likelihoods, and predicted clicks.
 
-    The guess (items, L) is the click probability of an item at a rank by `product`.
+    The guess (items, L) is the click probability of an item at a rank according to
+    `product`.
     """
     from benchmarks.questions.worlds import parts
     from benchmarks.ranking.protocol import click_metrics, predicted_logits, scores

@@ -2,23 +2,26 @@
 
 The protocol, the same for every row:
 
-1. Users like one genre each, and every item has a quality of its own: `tastes` is the
-   truth. Every user is a query and every item of the catalogue a candidate of it; true
+1. Each user likes one genre, and each item has a quality: `tastes` is the truth. Every
+user is a query, whose candidates are all items of the catalogue; true
    preferences, cut at fixed shares of all pairs, are grades 0 to 4.
-2. A production retrieval, which knows the genre, nothing of quality, and popularity too
-   well, errs on every pair besides. It shows each session ten items, a Plackett-Luce
-   draw from its scores, and a simulated crowd clicks. So popular items stand on top and
-   are clicked there, whatever they are worth.
-3. A tower is the relevance of a click model (`debias.retrieval.models.PairRelevance`);
-   the bias tower beside it, if there is one, reads the position. It sees user and item
-   features, what each user took before, and clicks. It learns as `debias.fit` does by
-   default; validation clicks say when to stop, and the truth is never looked at.
-4. `ndcg@k`: the whole catalogue ranked for every user by the tower alone, against the
-   true grades. `hr@50`: the share of users whose favourite stands among the first 50.
-5. `recovered`: (ndcg@10 - naive) / (unbiased - naive), of one tower, crowd and seed.
-   "unbiased" is the tower trained, without a bias tower, on clicks on the same lists by
-   users who read all of every list, from so many sessions that the clicks are as many:
-   what it gains is what the bias costs, not what more attention would bring.
+2. A production retrieval knows the genre but not the quality, gives popularity too much
+weight, and has an error on every pair. It shows each session ten items, a Plackett-Luce
+draw from its scores, and a simulated crowd clicks. So popular items are on top and are
+clicked there, whatever their quality. 3. A tower is the relevance of a click model
+(`debias.retrieval.models.PairRelevance`);
+   the bias tower beside it, if there is one, reads the position. The model reads user
+   and item features, the history of each user, and clicks. It is trained with the
+   defaults of `debias.fit`; validation clicks decide when to stop, and the truth is
+   never used.
+4. `ndcg@k` ranks the whole catalogue for every user by the tower alone and compares it
+with the true grades. `hr@50` is the share of users whose favourite is among the first
+50. 5. `recovered`: (ndcg@10 - naive) / (unbiased - naive), of one tower, crowd and
+seed.
+   "unbiased" is the tower trained, without a bias tower, on clicks of users who examine
+   all items of the same lists. The number of sessions is chosen so that there are
+   equally many clicks; the gain is therefore the cost of the bias, not an effect of
+   more clicks.
 """
 
 from collections.abc import Callable, Mapping
@@ -84,7 +87,7 @@ def grades(preference: np.ndarray) -> np.ndarray:
 def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
     """The `benchmarks.ranking.protocol.World` of one seed.
 
-    And what towers read of it.
+    It also returns the inputs of the towers.
     """
     from benchmarks.ranking.protocol import LIST_SIZE, TEMPERATURE, Split, World
     from debias.data import RankingData
@@ -135,9 +138,9 @@ def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
 def tower(kind: str, tables: Tables, size: ClickSize, seed: int) -> Any:
     """A retrieval model, or a ranker with the same inputs.
 
-    Products of vectors are those of `debias retrieval train`: items of unit length,
-    users of any. FM takes inner products, for they made the validation clicks of seed
-    1000 likelier.
+    Vectors are normalised as in `debias retrieval train`: only those of items have unit
+    length. FM uses inner products, because they gave the better validation likelihood
+    of clicks for seed 1000.
     """
     from debias.retrieval.models import DAT, dssm, fm_tower, senet_tower
 

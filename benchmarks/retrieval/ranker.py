@@ -1,9 +1,9 @@
 """A ranker for data sets without a log of shown items.
 
-What retrieval would find for each user, and what the user took, is shown to simulated
-users who read by position. They click by the stars that the user gave, and by none
-where it took nothing. A click model learns from these clicks alone, with the position
-in a tower of its own. It never sees what is held out.
+The retrieved items of each user, and the items that the user took, are shown to
+simulated users who examine by position. Their attraction depends on the stars that the
+user gave, with no stars for other items. A click model learns from these clicks only,
+with a separate tower for the position. It never sees held-out events.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ DIM, EPOCHS, RATE = 32, 3, 0.01
 def candidates(train: Interactions, retrieval: Scorer) -> Any:
     """Ranking data with users as queries, pairs as items, and stars minus one as grade.
 
-    Without stars, what was taken has grade 3.
+    Without stars, items that the user took have grade 3.
     """
     from debias.data import RankingData
 

@@ -1,26 +1,27 @@
 """Ablation rows of retrieval, with one fixed budget.
 
-What users get by default, and what that is worth beside tuned rivals, is table
-`retrieval` of `benchmarks.retrieval.recipes`. The rows here compare losses, negatives,
-views and the parts of towers; their settings are older than the recipe's.
+Table `retrieval` of `benchmarks.retrieval.recipes` compares the defaults with tuned
+baselines. The rows here compare losses, negatives, views and the parts of towers; their
+settings are older than the recipe's.
 
 The protocol, the same for every row:
 
 1. MovieLens-100K is split by leave-last-one-out: each user's latest item is the target,
-   the last of the file where several share the second.
+and of several items at the same second, the last in the file.
    Ta-Feng is split by time: what was bought in the last two weeks, by customers who had
-   bought before. Two generated sets, split as MovieLens is, tell two cases apart: of
-   items whose genre decides who likes them, one tells it, the other a random one.
-   Targets are ranked among all items not taken before, ties by half.
+   bought before. Two generated sets, split like MovieLens, compare two cases: the genre
+   of an item decides who likes it, and the features contain this genre in one set and a
+   random genre in the other. Targets are ranked among all items not taken before, ties
+   by half.
 2. All towers have one budget: vectors of 64, one hidden layer of 128, the last 20 items
    as history, batches of 512, Adam at .003, 3 passes, softmax over the batch with logQ
    at temperature .1 of cosines, the weights of the last step. The passes were chosen
    among 3, 6 and 9 on the FM tower alone, by HR@50 of `part="validation"`, which holds
-   out the last but one (the two weeks before) and never looks at the target; nothing
-   else was tuned, and no other tower.
-   A row says in its name, and in its `config`, what it changes.
-3. Seeds name initial weights and the order of events; the split is always the same, so
-   that intervals are those of training, not of the sample of users.
+   out the last but one (the two weeks before) and never uses the target; no other
+   setting and no other tower was tuned. The name of a row and its `config` say what it
+   changes.
+3. Seeds determine initial weights and the order of events; the split is always the
+same, so intervals describe the variance of training, not that of the sample of users.
 4. `train_seconds` is wall-clock time on a shared machine, compilation included.
 """
 
@@ -180,7 +181,8 @@ def tail_metrics(
     """Ranking quality within the tail, and evenness of its vectors.
 
     tail_only_hr@10: share of the tail's targets that are among the 10 best unseen items
-    of the tail. What a model does is that, and how often it shows the tail at all.
+    of the tail. A model is described by this value and by how often it shows the tail
+    at all.
 
     tail_uniformity: log of the mean of exp(-2 |v - w|^2) over pairs of vectors of the
     tail; lower is more even. Source: Wang and Isola, Understanding Contrastive
@@ -188,7 +190,7 @@ def tail_metrics(
     2020.
 
     Args:
-        score: Of users over the catalogue.
+        score: Scores of users over the catalogue.
         items: (N, d) vectors of length 1.
         train, held_out: As of `evaluate_on`.
     """

@@ -1,15 +1,15 @@
 """Table `retrieval-targets`: towers trained on clicks, on orders, or on both.
 
-Users take items of the genre that they like, as `generate_interactions` has it. What
-they take is an order with chance .4 to .02, the more the cheaper its class of price,
-and else a click. So what is clicked and what is ordered differ, orders are a sixth of
-the events, and both tell which genre a user likes.
+Users take items of the genre that they like, as in `generate_interactions`. An event is
+an order with probability .4 to .02, higher for cheaper classes of price, and otherwise
+a click. So clicked and ordered items differ, orders are a sixth of the events, and both
+show which genre a user likes.
 
 Rows are towers with the same settings. `clicks` and `orders` learn from one kind of
-event; `together` takes both for one kind; of `both`, each target has a part of the
-vectors (`debias.retrieval.models.TwoTower`, `worth`), and orders are worth 5 clicks; of
-`both_orders` clicks are worth nothing. Each user takes 30 items; what follows the first
-24 is held out.
+event; `together` treats both as one kind. In `both`, each target has a part of the
+vectors (`debias.retrieval.models.TwoTower`, `worth`), and orders are worth 5 clicks; in
+`both_orders`, clicks are worth nothing. Each user takes 30 items; all after the first
+24 are held out.
 """
 
 import time

@@ -6,14 +6,14 @@ The protocol, the same for every row:
    learns from the days before the first of ten: three passes, batches of 256, Adam at
    .003, softmax over the batch with logQ. It knows the users and items of these days.
 2. Each of the ten days is cut into four lots of equal size, in order of time. A lot is
-   predicted before it is learned from: every user in it gets a vector from the model as
-   it stands and from what it took before the lot, and the items it takes in the lot are
-   ranked among all that the model knows and the user has not taken. `hr@50` is the
+predicted before it is learned from: every user in it gets a vector from the current
+model and the user's items before the lot, and the user's items in the lot are ranked
+among all items that the model knows and the user has not taken. `hr@50` is the
    share of users and lots with an item among the first 50, `hr@50-day-D` that of day D.
    `new_hr@50`: of events whose item the first model did not know, the share ranked so.
    An item that the model does not know is missed. A user that it does not know has an
    unknown id.
-3. "never": the model stays as it is, only histories are of the moment.
+3. "never": the model does not change; only histories are current.
    "incremental": after each lot, one pass over it that moves embeddings of ids alone;
    new users and items get rows, and the vectors of touched items are upserted.
    "full": after each day, one pass over the day, shuffled, that moves everything; all
@@ -23,9 +23,9 @@ The protocol, the same for every row:
 4. "drifting": generated; each day every twentieth user changes taste, items appear, are
    in fashion and fade. "ta-feng": the last forty days of a grocery's first purchases,
    by day; the order within a day is that of the file.
-5. Seeds name the generated world, initial weights and orders of events. No rate was
-   tuned: increments learn at the rate of the towers. `update_cpu_seconds` is the
-   processor's time for all updates of the ten days, compilation included.
+5. Seeds determine the generated world, initial weights and orders of events. No rate
+was tuned: increments learn at the rate of the towers. `update_cpu_seconds` is the
+processor time of all updates of the ten days, including compilation.
 """
 
 import time
@@ -124,7 +124,7 @@ def known_part(log: Interactions) -> Interactions:
 def first_model(population: str, seed: int, size: UpdateSize) -> tuple[Any, Any]:
     """The world, and a learner trained on the days before the first of ten.
 
-    Kept, for all rows of a world start from copies of it.
+    It is cached, because all rows of a world start from copies of it.
     """
     from debias.retrieval.models import dssm
     from debias.retrieval.training.learner import TrainingConfig, learn, new_learner
@@ -156,13 +156,13 @@ def target_ranks(
     """Rank of each target; infinite if the model does not know the item.
 
     Args:
-        learner: The model as it stands, and the ids that it knows.
-        vectors: Of the items that it knows.
+        learner: The current model, and the ids that it knows.
+        vectors: Vectors of the items that it knows.
         past: All events before the lot, in the tables of the world.
         lot: The events to predict.
 
     Returns:
-        (T,) ranks, and (T,) which query, a user of the lot, each belongs to.
+        (T,) ranks, and (T,) the query of each, a user of the lot.
     """
     from debias.retrieval.training.evaluation import dot_scores, ranks
 
@@ -196,8 +196,8 @@ def simulated(
     Args:
         row: One of `ROWS`.
         log: The world.
-        first: The first model; stays as it is.
-        size: What the world was made with.
+        first: The first model; not changed.
+        size: Size of the world.
     """
     from debias.retrieval.serving.index import Index
     from debias.retrieval.serving.update import full_update, incremental_update
