@@ -78,7 +78,7 @@ class SteppingModel(keras.Model):
             loop: `loop_over_log` or `loop_over_stack`; called once after each
                 compilation.
             executions: Arguments of the loop for each execution; closed at the end.
-            steps: Of an epoch.
+            steps: Steps of an epoch.
             **kwargs: Of `fit`, but for its data.
         """
         import tensorflow as tf

@@ -40,7 +40,7 @@ class Standardize(keras.layers.Layer):
     where it was missing, for each number that is missing anywhere in the table.
 
     Args:
-        codes: How many columns, the first ones, hold codes.
+        codes: Number of leading columns that hold codes.
         linear: Columns of dates, which are scaled without symlog.
         missing: Columns that get a further one of where they are missing, set by
             `adapt`; None: numbers are always there, and a NaN stays one.

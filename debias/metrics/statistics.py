@@ -150,7 +150,7 @@ def effective_sample_size(weights: ArrayLike) -> float:
     """Kish's effective sample size: (sum w)^2 / sum w^2.
 
     Args:
-        weights: Of any shape; at least 0, some above 0.
+        weights: Weights of any shape; at least 0, some above 0.
 
     Raises:
         ValueError: A weight is negative, or no weight is above 0.

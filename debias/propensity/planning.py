@@ -37,7 +37,7 @@ class Exchange:
     """Two ranks whose items are exchanged.
 
     Attributes:
-        ranks: From 1, the upper one first.
+        ranks: Ranks from 1, the upper one first.
         share: Share of the sessions of the experiment.
         sessions: Number of sessions with this exchange.
         cost: Expected lost clicks; an upper bound if examination is unknown.

@@ -100,8 +100,8 @@ class RetrievalLoss(keras.losses.Loss):
 
     Args:
         kind: str. Its name.
-        margin: Of "hinge".
-        sigma: Of "logistic".
+        margin: Margin of "hinge".
+        sigma: Scale of "logistic".
         **kwargs: Arguments of `keras.losses.Loss`.
 
     Call arguments:

@@ -55,7 +55,7 @@ def ranked(
         version: Version with the items requested by id; None: only a ranker.
         ranker: Scores them.
         asked: The request.
-        name: Of what answers.
+        name: Name of the ranker that answers.
 
     Raises:
         ValueError: The request does not have exactly one of features, items and ids, or

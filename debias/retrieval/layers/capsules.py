@@ -131,7 +131,7 @@ class InterestCapsules(keras.layers.Layer):
     Args:
         interests: K.
         length: L, the longest history.
-        iterations: Of the routing.
+        iterations: Iterations of the routing.
         seed: int or None. Random seed of the logits and the bilinear map.
 
     Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, K, d)`; missing interests are

@@ -39,7 +39,7 @@ class InterestEncoder(keras.layers.Layer):
         history_table: As in `Encoder`, instead of a separate table.
         dim: Dimension of the vectors and of the embeddings.
         interests: K.
-        iterations: Of the routing.
+        iterations: Iterations of the routing.
         hidden: Sizes of the hidden layers of the tower over (interest, features).
         normalize: Whether vectors have length 1.
         unknown_rate, scale: As in `FeatureEmbedding`.

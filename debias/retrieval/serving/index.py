@@ -452,7 +452,7 @@ def annoy(
     Args:
         vectors: As in `hnsw`.
         progress: As in `hnsw`; building the trees is not included.
-        trees: How many.
+        trees: Number of trees.
         seed: Determines the halvings.
     """
     forest = _extra("annoy").AnnoyIndex(vectors.shape[1], "dot")

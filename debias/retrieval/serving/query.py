@@ -63,7 +63,7 @@ def retrieve(
     """Retrieves items for one user.
 
     Args:
-        version: From `debias.retrieval.serving.versions.load`.
+        version: Version from `debias.retrieval.serving.versions.load`.
         user: Raw features, including "id" if there is one. An absent feature is looked
             up for a known user, and missing for an unknown one. Unseen values are out
             of vocabulary. Without a known id, history and feature, the version's

@@ -196,7 +196,7 @@ class Served:
     """The published version, for the next increment.
 
     Attributes:
-        name: Of the version.
+        name: Name of the version.
         tower: Path of its `tower.onnx`.
         index: Its index.
         about: "extra" of its manifest: "kind" ("full" or "increment"), "learner"

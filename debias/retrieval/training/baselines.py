@@ -210,7 +210,7 @@ class Tuned(NamedTuple):
     """A baseline with settings chosen by held-out events.
 
     Attributes:
-        name: Of `BASELINES`.
+        name: A name in `BASELINES`.
         settings: Settings from its grid.
         value: Result of `judge`.
         fit: Function that fits it with these settings to another log.
@@ -229,7 +229,7 @@ def tuned(name: str, log: Interactions, judge: Callable[[Scorer], float]) -> Tun
     next is chosen with the first one fixed, and so on.
 
     Args:
-        name: Of `BASELINES`.
+        name: A name in `BASELINES`.
         log: The training events.
         judge: Function from a scorer to its value on held-out events; higher is better.
             Among equal values, the first of the grid wins.
