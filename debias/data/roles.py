@@ -152,7 +152,7 @@ def _single(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
                 if role != field.name and getattr(asked, role) not in (None, *names)
             ]
             raise ValueError(
-                f"{part.name}: no column {printable(wanted)} for the {field.name}: "
+                f"{part.name}: no column {printable(wanted)} for {field.name}: "
                 f"{near(wanted, names)}; {_todo(part, field.name, absent)}"
             )
     return chosen

@@ -110,7 +110,7 @@ def check_columns(
             ]
             first = (having or parts)[0]
             raise ValueError(
-                f"{first.name}: no column {printable(names[0])} for the {role}: "
+                f"{first.name}: no column {printable(names[0])} for {role}: "
                 f"{near_path(names[0], first.schema)}; "
                 f"{_other_ways(first.schema, names[0], role)}"
             )

@@ -509,7 +509,7 @@ def test_mapping_of_columns():
         read_log(foreign)
     with pytest.raises(ValueError, match=r"say query=NAME click=NAME \(each"):
         read_log(foreign, Columns(item="sku"))
-    with pytest.raises(ValueError, match=r"no column device_ for the device.*device"):
+    with pytest.raises(ValueError, match=r"no column device_ for device.*device"):
         read_log(FLAT, Columns.of([*NAMED, "device=device_"]))
 
 

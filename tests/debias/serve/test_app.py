@@ -223,7 +223,7 @@ def test_rank_by_name_and_by_id(root):
                 r"ids\[1\]: '9-9' is not an item of version 000001",
             ),
             ({"ids": ["1-4"]}, "the feature hour of the ranker is missing"),
-            ({"ids": ["1-4"], "context": {"hour": 2, "price": 1}}, "price as well"),
+            ({"ids": ["1-4"], "context": {"hour": 2, "price": 1}}, "price is also"),
             (
                 {"items": [{"price": 4, "hour": 1}, {"hour": 1}]},
                 r"items\[1\]: .* price",

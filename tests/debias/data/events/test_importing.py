@@ -519,10 +519,10 @@ def test_bad_events_name_file_column_and_row(tmp_path):
         assert not (tmp_path / "log").exists()
 
     table = generic(good)
-    refused(table.drop(["event"]), "table: no column event for the event: .* -c event=")
-    refused(table.drop(["item"]), "table: no column item for the item")
-    refused(table, "no column page for the session", EventColumns(session=("page",)))
-    refused(table, "no column f for the keep", EventColumns(keep=("f",)))
+    refused(table.drop(["event"]), "table: no column event for event: .* -c event=")
+    refused(table.drop(["item"]), "table: no column item for item")
+    refused(table, "no column page for session", EventColumns(session=("page",)))
+    refused(table, "no column f for keep", EventColumns(keep=("f",)))
     queries = {
         "query_id": ["s"],
         "user_query": ["q"],
@@ -556,7 +556,7 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     refused(listed, "column position .* has 1 entries for 2 items at row 0")
     refused(
         table.drop(["session", "timestamp"]).append_column("user", [["u", "u"]]),
-        "no column has the session of an event .* say -c session=NAME",
+        "no column has the session of an event.* say -c session=NAME",
     )
     refused(table, "keep=item: the log has another", EventColumns(keep=("item",)))
     refused(table, "no preset 'ubo'", "ubo")
