@@ -20,8 +20,8 @@ Protocol, fixed before any result was looked at:
    examination; `bilinear`, `mixture` and `listwise` are as elsewhere. `production` is
    the production ranker itself.
 3. NDCG@5 by grades and exact expected clicks on the test queries; click likelihood on
-10,000 test sessions. 4. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's
-correction is over all
+   10,000 test sessions.
+4. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's correction is over all
    differences of the table.
 """
 

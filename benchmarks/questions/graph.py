@@ -5,9 +5,9 @@ Protocol. A first version, on seeds 100 to 109, fitted all rows from .5; it is t
 else was fixed before any result was known, and the seeds from 200 on had not been run:
 
 1. 50 queries of ten graded items. The production ranker orders them; the log shuffles
-items only within blocks of ranks, so that the graph of ranks, linked where one
-   item was shown at both, has 1, 2, 3 or 4 components: ranks 1-10; 1-5 and 6-10; 1-4,
-   5-7 and 8-10; 1-3, 4-6, 7-8 and 9-10. 20,000 sessions of position-based users.
+   items only within blocks of ranks, so that the graph of ranks, linked where one item
+   was shown at both, has 1, 2, 3 or 4 components: ranks 1-10; 1-5 and 6-10; 1-4, 5-7
+   and 8-10; 1-3, 4-6, 7-8 and 9-10. 20,000 sessions of position-based users.
 2. All rows fit the tabular position-based model by maximum likelihood, examination of
    ranks times attraction of items: attraction from .5, examination from five draws
    between .1 and .9. They differ in what is done about the graph:
@@ -27,8 +27,8 @@ items only within blocks of ranks, so that the graph of ranks, linked where one
    sessions.
 3. `relevance_correlation` is Pearson's of estimated and true attraction over all items
    of all queries, `ndcg@5` that of the order by estimated attraction, and
-   `examination_error` the mean absolute error of log examination, over rank 1. All
-   three are means over the starts; `start_spread` is the standard deviation of the
+   `examination_error` the mean absolute error of log examination relative to rank 1,
+   all averaged over the starts; `start_spread` is the standard deviation of the
    correlation over them.
 4. Ten seeds from 200 on; the baseline is `none`; Holm's correction is over all
    differences of the table.

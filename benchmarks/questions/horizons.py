@@ -14,9 +14,9 @@ Protocol, fixed before any result was looked at:
    expectation of the clicks of a logged session, averaged over the ten rounds, so it
    includes the cost of exploration.
 4. Two correlations show whether training converges, and whether to the truth: `own_tau`
-is Kendall's correlation of the rankings of the last two rounds, `truth_tau` that of the
-last ranking with the true attraction. 5. Ten seeds from 100 on; the baseline is
-`softmax_naive`; Holm's correction is over all
+   is Kendall's correlation of the rankings of the last two rounds, `truth_tau` that of
+   the last ranking with the true attraction.
+5. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's correction is over all
    differences of the table.
 
 `production` never learns; `full_information_softmax` is the same tower told the

@@ -13,9 +13,8 @@ Protocol, fixed before any result was looked at:
    held-out sessions that also chose its weights; `averaged` is three product models
    that are trained separately, of the size of `kinds_3`.
 3. `kinds` is the number of components of the row, `right` whether it is the true
-number.
-   `type_rand_index` is the adjusted Rand index of most likely components and true
-   kinds; NDCG@5 and clicks to expect are on the test queries, click likelihood on
+   number. `type_rand_index` is the adjusted Rand index of most likely components and
+   true kinds; NDCG@5 and clicks to expect are on the test queries, click likelihood on
    5,000 test sessions.
 4. Ten seeds from 100 on; the baseline is `kinds_1`; Holm's correction is over all
    differences of the table.

@@ -5,13 +5,13 @@ Protocol, fixed before any result was looked at:
 1. Small worlds, 10,000 sessions of the production ranker. Populations: `list`, one
    column of ten; `2x5`, `5x2` and `3x4`, grids of so many rows and columns, where
    attractive cells draw attention from their neighbours, more within a row than across
-   rows; `carousel`, two rows of five that are swiped independently, where no cell
-   draws attention from another.
-2. Rows as `debias.fit` fits them with its defaults, but in batches of 128. `xpa_own`
-   is XPA without neighbours; `xpa_places` reads the places of neighbours,
-   `xpa_relevance` reads their relevance, `xpa` both. In all of them, attention depends
-   only on the layout. In `xpa_items`, attention also reads the relevance of both items,
-   with queries and keys of half the size: 272 weights of attention where `xpa` has 288.
+   rows; `carousel`, two rows of five that are swiped independently, where no cell draws
+   attention from another.
+2. Rows as `debias.fit` fits them with its defaults, but in batches of 128. `xpa_own` is
+   XPA without neighbours; `xpa_places` reads the places of neighbours, `xpa_relevance`
+   reads their relevance, `xpa` both. In all of them, attention depends only on the
+   layout. In `xpa_items`, attention also reads the relevance of both items, with
+   queries and keys of half the size: 272 weights of attention where `xpa` has 288.
    `production` is the production ranker itself.
 3. NDCG@5 by grades and exact expected clicks on the test queries; click likelihood on
    10,000 test sessions; `attention_correlation` is Spearman's correlation of attention

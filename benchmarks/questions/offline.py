@@ -2,13 +2,13 @@
 
 Protocol, fixed before any result was looked at:
 
-1. Ten rankers are compared in each small world: seven models fitted to 5,000
-   sessions of the production ranker as `debias.fit` fits, in batches of 128 and at most
-   four passes (`naive`, `position_feature`, `additive`, `product`, `xpa`,
-   `softmax_naive`, `listwise`), and ridge regressions on the grades of 20 queries (the
-   one in production), 72 and all.
+1. Ten rankers are compared in each small world: seven models fitted to 5,000 sessions
+   of the production ranker as `debias.fit` fits, in batches of 128 and at most four
+   passes (`naive`, `position_feature`, `additive`, `product`, `xpa`, `softmax_naive`,
+   `listwise`), and ridge regressions on the grades of 20 queries (the one in
+   production), 72 and all.
 2. A scoreboard gives each ranker a number, computed from 5,000 sessions of the test
-queries that the production ranker logged:
+   queries that the production ranker logged:
 
 | row | number |
 |---|---|
@@ -26,11 +26,11 @@ queries that the production ranker logged:
    Examination is estimated from the training log. The last two need separate traffic
    for each ranker, so they are not offline numbers and are shown separately.
 3. The truth, on the test queries, is the exact expected clicks on the ten best items,
-and NDCG@10 by grades. `tau_clicks` and `tau_ndcg` are Kendall's correlations over the
-rankers of a
-   scoreboard with both. `tau_clicks_five` is over the five that predict clicks, for
-   every scoreboard. `clicks_lost` is the share of the best ranker's clicks that is lost
-   if the ranker is chosen by the scoreboard, among the rankers that it can judge.
+   and NDCG@10 by grades. `tau_clicks` and `tau_ndcg` are Kendall's correlations over
+   the rankers of a scoreboard with both. `tau_clicks_five` is over the five that
+   predict clicks, for every scoreboard. `clicks_lost` is the share of the best ranker's
+   clicks that is lost if the ranker is chosen by the scoreboard, among the rankers that
+   it can judge.
 4. Crowds: position-based, mixed, trusting. Ten seeds from 100 on; the baseline is
    `click_ndcg`; Holm's correction is over all differences of the table.
 """

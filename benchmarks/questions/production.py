@@ -9,8 +9,8 @@ Protocol, fixed before any result was looked at:
 2. Rows: `softmax_naive`, `product` and `listwise`, as `debias.fit` fits them with its
    defaults but in batches of 128; `production` is the production ranker itself.
 3. NDCG@5 by grades and exact expected clicks, on the test queries. The map shows the
-difference of every row from `softmax_naive` in each population, paired by seed. 4. Ten
-seeds from 100 on; Holm's correction is over all differences of the table.
+   difference of every row from `softmax_naive` in each population, paired by seed.
+4. Ten seeds from 100 on; Holm's correction is over all differences of the table.
 
 After Niu et al., SIGIR 2025, who find that corrections often fail to outperform naive
 learning where the production ranker is strong and sessions are few.

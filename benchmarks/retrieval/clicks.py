@@ -3,21 +3,21 @@
 The protocol, the same for every row:
 
 1. Each user likes one genre, and each item has a quality: `tastes` is the truth. Every
-user is a query, whose candidates are all items of the catalogue; true
-   preferences, cut at fixed shares of all pairs, are grades 0 to 4.
+   user is a query, whose candidates are all items of the catalogue; true preferences,
+   cut at fixed shares of all pairs, are grades 0 to 4.
 2. A production retrieval knows the genre but not the quality, gives popularity too much
-weight, and has an error on every pair. It shows each session ten items, a Plackett-Luce
-draw from its scores, and a simulated crowd clicks. So popular items are on top and are
-clicked there, whatever their quality. 3. A tower is the relevance of a click model
-(`debias.retrieval.models.PairRelevance`);
+   weight, and has an error on every pair. It shows each session ten items, a
+   Plackett-Luce draw from its scores, and a simulated crowd clicks. So popular items
+   are on top and are clicked there, whatever their quality.
+3. A tower is the relevance of a click model (`debias.retrieval.models.PairRelevance`);
    the bias tower beside it, if there is one, reads the position. The model reads user
    and item features, the history of each user, and clicks. It is trained with the
    defaults of `debias.fit`; validation clicks decide when to stop, and the truth is
    never used.
 4. `ndcg@k` ranks the whole catalogue for every user by the tower alone and compares it
-with the true grades. `hr@50` is the share of users whose favourite is among the first
-50. 5. `recovered`: (ndcg@10 - naive) / (unbiased - naive), of one tower, crowd and
-seed.
+   with the true grades. `hr@50` is the share of users whose favourite is among the
+   first 50.
+5. `recovered`: (ndcg@10 - naive) / (unbiased - naive), of one tower, crowd and seed.
    "unbiased" is the tower trained, without a bias tower, on clicks of users who examine
    all items of the same lists. The number of sessions is chosen so that there are
    equally many clicks; the gain is therefore the cost of the bias, not an effect of

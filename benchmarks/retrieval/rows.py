@@ -7,12 +7,11 @@ settings are older than the recipe's.
 The protocol, the same for every row:
 
 1. MovieLens-100K is split by leave-last-one-out: each user's latest item is the target,
-and of several items at the same second, the last in the file.
-   Ta-Feng is split by time: what was bought in the last two weeks, by customers who had
-   bought before. Two generated sets, split like MovieLens, compare two cases: the genre
-   of an item decides who likes it, and the features contain this genre in one set and a
-   random genre in the other. Targets are ranked among all items not taken before, ties
-   by half.
+   and of several items at the same second, the last in the file. Ta-Feng is split by
+   time: what was bought in the last two weeks, by customers who had bought before. Two
+   generated sets, split like MovieLens, compare two cases: the genre of an item decides
+   who likes it, and the features contain this genre in one set and a random genre in
+   the other. Targets are ranked among all items not taken before, ties by half.
 2. All towers have one budget: vectors of 64, one hidden layer of 128, the last 20 items
    as history, batches of 512, Adam at .003, 3 passes, softmax over the batch with logQ
    at temperature .1 of cosines, the weights of the last step. The passes were chosen
@@ -21,7 +20,8 @@ and of several items at the same second, the last in the file.
    setting and no other tower was tuned. The name of a row and its `config` say what it
    changes.
 3. Seeds determine initial weights and the order of events; the split is always the
-same, so intervals describe the variance of training, not that of the sample of users.
+   same, so intervals describe the variance of training, not that of the sample of
+   users.
 4. `train_seconds` is wall-clock time on a shared machine, compilation included.
 """
 

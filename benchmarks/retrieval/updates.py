@@ -6,26 +6,25 @@ The protocol, the same for every row:
    learns from the days before the first of ten: three passes, batches of 256, Adam at
    .003, softmax over the batch with logQ. It knows the users and items of these days.
 2. Each of the ten days is cut into four lots of equal size, in order of time. A lot is
-predicted before it is learned from: every user in it gets a vector from the current
-model and the user's items before the lot, and the user's items in the lot are ranked
-among all items that the model knows and the user has not taken. `hr@50` is the
-   share of users and lots with an item among the first 50, `hr@50-day-D` that of day D.
+   predicted before it is learned from: every user in it gets a vector from the current
+   model and the user's items before the lot, and the user's items in the lot are ranked
+   among all items that the model knows and the user has not taken. `hr@50` is the share
+   of users and lots with an item among the first 50, `hr@50-day-D` that of day D.
    `new_hr@50`: of events whose item the first model did not know, the share ranked so.
    An item that the model does not know is missed. A user that it does not know has an
    unknown id.
-3. "never": the model does not change; only histories are current.
-   "incremental": after each lot, one pass over it that moves embeddings of ids alone;
-   new users and items get rows, and the vectors of touched items are upserted.
-   "full": after each day, one pass over the day, shuffled, that moves everything; all
-   items are encoded anew.
+3. "never": the model does not change; only histories are current. "incremental": after
+   each lot, one pass over it that moves embeddings of ids alone; new users and items
+   get rows, and the vectors of touched items are upserted. "full": after each day, one
+   pass over the day, shuffled, that moves everything; all items are encoded anew.
    "both": increments by day; each night the full update, from the state of the last
    full one, replaces them.
 4. "drifting": generated; each day every twentieth user changes taste, items appear, are
    in fashion and fade. "ta-feng": the last forty days of a grocery's first purchases,
    by day; the order within a day is that of the file.
 5. Seeds determine the generated world, initial weights and orders of events. No rate
-was tuned: increments learn at the rate of the towers. `update_cpu_seconds` is the
-processor time of all updates of the ten days, including compilation.
+   was tuned: increments learn at the rate of the towers. `update_cpu_seconds` is the
+   processor time of all updates of the ten days, including compilation.
 """
 
 import time
