@@ -26,7 +26,7 @@ from debias.data.layout import layout_of
 from debias.data.stream import Stream
 from debias.engine import distributed
 from debias.engine.optimizers import RowWiseAdam
-from debias.layers import BiasTower, Features, Tower
+from debias.layers import BiasTower, CrossPositionAttention, Features, Tower
 from debias.models import ClickModel, MultiTarget, Ranker, ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
@@ -502,7 +502,11 @@ def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWi
 
 
 def decaying(model: ClickModel) -> list[Any]:
-    """The variables with weight decay: kernels outside bias towers and priors.
+    """The variables with weight decay: the kernels of relevance towers.
+
+    Bias towers and priors have none, nor has attention with the weights that XPA lays
+    on relevance and places: one layer more that decays, and on small logs the whole of
+    relevance falls to zero before it is learned.
 
     In a linear tower, the vectors of categories decay as well. Otherwise they would
     compensate for the decay of the kernel, and categories would outweigh numbers.
@@ -516,8 +520,12 @@ def decaying(model: ClickModel) -> list[Any]:
     [(4, 1), (5, 4)]
     """
     layers = list(model._flatten_layers())
-    towers = [layer for layer in layers if isinstance(layer, BiasTower)]
-    towers += [each for layer in layers if (each := getattr(layer, "prior", None))]
+    biases = (BiasTower, CrossPositionAttention)
+    towers = [layer for layer in layers if isinstance(layer, biases)]
+    beside = ("prior", "own_relevance", "own_place")
+    towers += [
+        getattr(layer, n) for layer in layers for n in beside if hasattr(layer, n)
+    ]
     spared = {id(v) for t in towers for v in getattr(t, "variables", ())}
     dense = [layer for layer in layers if hasattr(layer, "kernel")]
     kernels = [each.kernel for each in dense if id(each.kernel) not in spared]

@@ -12,8 +12,8 @@ from scipy.special import expit
 
 from debias.data import RankingData, Stream, log_files
 from debias.data.kinds import Feature
-from debias.layers import Features, Tower
-from debias.models import Naive, Product
+from debias.layers import BiasTower, Features, Tower
+from debias.models import XPA, Listwise, Mixture, Naive, PositionOnly, Product
 from debias.models.batches import batches
 from debias.presets import build
 from debias.training import (
@@ -236,6 +236,18 @@ def test_only_kernels_of_relevance_towers_decay(world):
     for ours, start in zip(found.model.weights, before.weights, strict=True):
         wanted = np.asarray(start) * (0.95 if id(ours) in kernels else 1.0)
         np.testing.assert_allclose(np.asarray(ours), wanted, rtol=1e-6)
+
+
+def test_of_xpa_only_the_relevance_tower_decays():
+    tower = Tower((4,), out=3)
+    model = XPA(tower, BiasTower({"position": 2}, out=3))
+    shown = {"position": np.ones((1, 2), int), "mask": np.ones((1, 2), bool)}
+    model({"features": np.zeros((1, 2, 5), "float32"), **shown})
+    kernels = {v.path for v in tower.trainable_variables if v.path.endswith("kernel")}
+    mixture = Mixture([model, PositionOnly(BiasTower({"position": 2}))])
+    for asked in (model, Listwise(model), mixture):
+        asked({"features": np.zeros((1, 2, 5), "float32"), **shown})
+        assert {v.path for v in fitting.decaying(asked)} == kernels
 
 
 @pytest.mark.parametrize("hidden", [(), (3,)])
