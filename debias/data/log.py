@@ -213,7 +213,7 @@ class ClickLog:
         >>> log = log.of_items(RankingData([[0.5], [2.0]], None, [0, 2]))
         >>> log.check(RankingData([[7.0], [2.0]], None, [0, 2]))
         Traceback (most recent call last):
-        ValueError: the log is of other items than these: their ...
+        ValueError: the log belongs to other items: their fingerprints differ...
         """
         return self.trusted(items_fingerprint=data.fingerprint, **self.columns())
 

@@ -57,8 +57,8 @@ def near(name: str, names: Sequence[str]) -> str:
 def one_of(what: str, names: Iterable[str], given: Any) -> str:
     """Message that `given` is not among `names`; it suggests the most similar names.
 
-    >>> one_of("--model", ["additive", "product"], "prodct")
-    "--model must be one of additive product, got 'prodct': did you mean product?"
+    >>> one_of("--model", ["additive", "product"], "producs")
+    "--model must be one of additive product, got 'producs': did you mean product?"
     >>> one_of("format", ["csv", "letor"], None)
     'format must be one of csv letor, got None'
     """

@@ -96,4 +96,5 @@ def test_ctrl_c_stops_a_fit(prompt):
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert said == "interrupted; no file is half written: give the command again\n"
+    whole = "interrupted; no output is incomplete. "
+    assert said == whole + "Give the same command again to resume\n"

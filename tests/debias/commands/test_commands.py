@@ -267,7 +267,7 @@ def test_rank_streams_scores_and_ranks(folder, monkeypatch):
     [
         (
             lambda t: t.take(np.r_[0, len(t) - 1, 1]),
-            r"table.parquet: column q .query.: .* at row 2; sort",
+            r"table.parquet: column q .query.: .* at row 2, .*; sort",
         ),
         (lambda t: t.drop(["f_3"]), "table.parquet: no feature f_3"),
         (lambda t: t.drop([f"f_{i}" for i in range(4)]), "no feature f_0"),

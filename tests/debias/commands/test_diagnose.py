@@ -67,7 +67,7 @@ def test_what_cannot_be_computed_or_trusted_is_said_once(log, tmp_path):
     few = tmp_path / "few.parquet"
     pq.write_table(table.slice(0, 120), few)
     said = run(few, "-c", "query=q", "-o", tmp_path / "few.html").stdout
-    assert "dla: not to be used: half of the clicks are on items with at most" in said
+    assert "dla: do not use: half of the clicks are on items with at most" in said
 
 
 def test_a_log_without_a_click_is_refused(log, tmp_path):

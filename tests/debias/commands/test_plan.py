@@ -32,7 +32,7 @@ def test_a_log_in_one_order_gets_a_plan(tmp_path):
     assert "bounds that hold whatever users examine" in done.output
     assert "1 with 2" in done.output and "100% of the traffic" in done.output
     record = json.loads(out.read_text())
-    lost = f"They cost at most {np.ceil(record['clicks_lost']):,.0f} clicks, "
+    lost = f"The exchanges cost at most {np.ceil(record['clicks_lost']):,.0f} clicks, "
     assert lost in " ".join(done.output.split())
     assert record["query_names"] == ["red", "blue"]
     assert record["promised_standard_error"] == 0.2

@@ -39,10 +39,12 @@ def ranks(table, column, tmp_path):
 def test_a_query_may_come_back_in_another_session(tmp_path):
     asked = ["session=sid", "query=q"]
     assert ranks(SHOWN, asked, tmp_path) == [2, 1, 1, 1, 3, 2]
-    with pytest.raises(ValueError, match=r"column q \(query\): 'a' comes back .*row 3"):
+    with pytest.raises(
+        ValueError, match=r"column q \(query\): 'a' starts again .*row 3"
+    ):
         ranks(SHOWN, ["query=q", "session="], tmp_path)
     again = SHOWN.take([0, 2, 1])
-    with pytest.raises(ValueError, match=r"column sid \(session\): 1 comes .* row 2"):
+    with pytest.raises(ValueError, match=r"column sid \(session\): 1 starts .* row 2"):
         ranks(again, asked, tmp_path)
 
 

@@ -120,7 +120,7 @@ def interrupted(body, times=1):
     return process.returncode, said
 
 
-SAID = "interrupted; no file is half written: give the command again\n"
+SAID = "interrupted; no output is incomplete. Give the same command again to resume\n"
 IN_A_CALLBACK = """
         def callback(*of):  # what it raises Python prints and drops
             gc.callbacks.remove(callback)

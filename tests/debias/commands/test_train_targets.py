@@ -70,8 +70,8 @@ def test_targets_are_learned_ranked_and_exported(log, tmp_path):
 @pytest.mark.parametrize(
     "asked, message",
     [
-        (["--model", "product", "--worth", "order=1"], "go with --model multi_target"),
-        (["--model", "multi_target"], "has none: name the columns"),
+        (["--model", "product", "--worth", "order=1"], "need --model multi_target"),
+        (["--model", "multi_target"], "has none: name their columns"),
         ([*MODEL, "--worth", "order"], "NAME= and a number, got 'order'"),
         ([*MODEL, "--worth", "order=a"], "NAME= and a number, got 'order=a'"),
         ([*MODEL, "--levels", "order="], "such as 10,60, got 'order='"),

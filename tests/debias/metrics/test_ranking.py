@@ -299,7 +299,7 @@ def test_grades_are_finite_in_gain_or_refused(metric):
         (([1, 0], [1.0, 2.0], 1, None, [1, 2]), "rise from 0 to 2"),
         (([1, 0], [1.0, 2.0], 1, None, [0, 2, 1, 2]), "rise from 0 to 2"),
         (([1, 0], [1.0, 2.0], 1, None, [0.0, 2.0]), "offsets must be integers"),
-        (([1, 0], [1.0, 2.0], 1, [True, True], [0, 2]), "give one"),
+        (([1, 0], [1.0, 2.0], 1, [True, True], [0, 2]), "give only one"),
     ],
 )
 def test_rejects(arguments, message):

@@ -133,5 +133,5 @@ def test_ranks_without_a_click_or_alone():
     click[:, 3] = False
     with pytest.raises(ValueError, match="rank 4 has no click"):
         plan(ClickLog(log.query, log.item, click))
-    with pytest.raises(ValueError, match="one rank only"):
+    with pytest.raises(ValueError, match="lists have one rank"):
         plan(ClickLog(log.query, log.item[:, :1], log.click[:, :1]))

@@ -512,7 +512,7 @@ def test_what_is_no_ranker(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         open_scorer(tmp_path / "ranker.onnx")
     (tmp_path / "ranker.onnx").write_text("no")
-    with pytest.raises(ValueError, match="is no ranker"):
+    with pytest.raises(ValueError, match="is damaged or not a ranker"):
         open_scorer(tmp_path / "ranker.onnx")
 
 

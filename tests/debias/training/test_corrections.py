@@ -78,7 +78,7 @@ def test_a_still_log_and_contexts_are_refused():
         correction("ips", device, propensities(device, by=["device"]))
     longer = correction("ips", LOG, THETA)
     four = ClickLog([0], [[0, 1, 2, 3]], np.zeros((1, 4), bool))
-    with pytest.raises(ValueError, match="end at rank 3, the log has 4 ranks"):
+    with pytest.raises(ValueError, match="end at rank 3, but the log has 4 ranks"):
         longer.build(layout_of(four), 0)
 
 

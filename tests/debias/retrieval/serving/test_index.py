@@ -265,7 +265,7 @@ def test_recall_is_the_share_of_the_best_that_was_found():
     "call, message",
     [
         (lambda: Index(np.eye(2)), "float32"),
-        (lambda: Index(UNEQUAL, Knows(np.eye(9))), "size 9, the items of 8"),
+        (lambda: Index(UNEQUAL, Knows(np.eye(9))), "size 9, but the items have size 8"),
         (lambda: Index(UNEQUAL, Knows(UNEQUAL[:9])), "knows 9 of 1200 items"),
         (lambda: Index(UNEQUAL).search(UNEQUAL[0], 0), "k must be at least 1, got 0"),
         (lambda: Index(UNEQUAL).search(UNEQUAL[0] * np.nan, 3), "8 finite numbers"),

@@ -266,7 +266,9 @@ def test_fields_are_found_by_name_whatever_their_order(root, tmp_path):
 
 def test_a_tower_names_the_field_that_it_lacks(root):
     tower = versions.load(root).tower
-    with pytest.raises(ValueError, match=r"reads \['age', 'history'\]; \['history'\]"):
+    with pytest.raises(
+        ValueError, match=r"reads \['age', 'history'\], got .* without \['history'\]"
+    ):
         tower({"age": np.ones(1, "float32")})
 
 
@@ -282,7 +284,7 @@ def test_one_publishes_at_a_time(root, tmp_path):
 def test_where_nothing_or_nothing_of_that_name_is_published(root, tmp_path):
     with pytest.raises(ValueError, match="holds no published version"):
         versions.load(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"no version '000009', it keeps \['000001'\]"):
+    with pytest.raises(ValueError, match=r"no version '000009', only \['000001'\]"):
         versions.load(root, "000009")
     with pytest.raises(ValueError, match=r"no version '\.\./x'"):
         versions.roll_back(root, "../x")
@@ -397,7 +399,7 @@ def test_what_users_took_belongs_to_the_items_of_the_version(root, tmp_path):
     tower, users, items, index = worlds.parts(tmp_path, 1)
     few = worlds.parts(tmp_path, 1, items=6)
     for options, message in (
-        ({"histories": np.array([[13, 0, 0], [2, 0, 0]])}, "hold the code 13, the tab"),
+        ({"histories": np.array([[13, 0, 0], [2, 0, 0]])}, "hold the code 13, but"),
         (
             {"taken": (np.array([6]), np.array([0, 1, 1]))},
             "rows of 6 items, got 6 to 6",
