@@ -40,7 +40,19 @@ from debias.types import Batch, Place, Tensor
 Places = Place | Sequence[Place]
 
 
-class OneTowerClickModel(ClickModel):
+class RankedByRelevance(ClickModel):
+    """A click model that ranks by the logit of its tower `relevance`."""
+
+    relevance: keras.layers.Layer
+
+    def score(self, features: Tensor) -> Tensor:
+        return only_output(self.relevance, on_rows(self.relevance, features))
+
+    def intercepts(self) -> list[tuple[Any, Any]]:
+        return intercepts_of(self.relevance)
+
+
+class OneTowerClickModel(RankedByRelevance):
     """A single relevance tower that ranks by its logit.
 
     Args:
@@ -54,12 +66,6 @@ class OneTowerClickModel(ClickModel):
     def call(self, batch: Batch, training: bool = False) -> Tensor:
         relevance = on_rows(self.relevance, batch["features"], training)
         return to_cells(only_output(self.relevance, relevance), batch)
-
-    def score(self, features: Tensor) -> Tensor:
-        return only_output(self.relevance, on_rows(self.relevance, features))
-
-    def intercepts(self) -> list[tuple[Any, Any]]:
-        return intercepts_of(self.relevance)
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -76,7 +82,7 @@ class Naive(OneTowerClickModel):
     """
 
 
-class TwoTowerClickModel(ClickModel):
+class TwoTowerClickModel(RankedByRelevance):
     """Combines a relevance and a bias logit by `combine`; ranks by relevance.
 
     Args:
@@ -101,12 +107,6 @@ class TwoTowerClickModel(ClickModel):
             to_cells(only_output(self.relevance, relevance), batch),
             only_output(self.bias, bias),
         )
-
-    def score(self, features: Tensor) -> Tensor:
-        return only_output(self.relevance, on_rows(self.relevance, features))
-
-    def intercepts(self) -> list[tuple[Any, Any]]:
-        return intercepts_of(self.relevance)
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -155,7 +155,7 @@ class Product(TwoTowerClickModel):
 
 
 @keras.saving.register_keras_serializable(package="debias")
-class TrustBiased(ClickModel):
+class TrustBiased(RankedByRelevance):
     """P(click) = sigmoid(g(place)) (1 - sigmoid(-r(x)) sigmoid(-t(place))); ranks by r.
 
     A user who sees an item clicks it because it is attractive, sigmoid(r), or because
@@ -210,12 +210,6 @@ class TrustBiased(ClickModel):
             only_output(self.bias, bias),
             only_output(self.trust, trust),
         )
-
-    def score(self, features: Tensor) -> Tensor:
-        return only_output(self.relevance, on_rows(self.relevance, features))
-
-    def intercepts(self) -> list[tuple[Any, Any]]:
-        return intercepts_of(self.relevance)
 
 
 @keras.saving.register_keras_serializable(package="debias")
