@@ -273,7 +273,7 @@ def _table(name: str) -> Table:
 
 
 def _each(kind: str, names: list[str] | None, known: Any) -> None:
-    """Refuses names that are not known, with the names near to them."""
+    """Rejects unknown names, and suggests similar ones."""
     for name in names or ():
         if name not in known:
             raise typer.BadParameter(unknown(kind, name, known))
@@ -281,7 +281,7 @@ def _each(kind: str, names: list[str] | None, known: Any) -> None:
 
 @contextmanager
 def _bad_input() -> Iterator[None]:
-    """A ValueError of what the user gave is a message, not a traceback."""
+    """Turns ValueError into a message of the command line, without a traceback."""
     try:
         yield
     except ValueError as error:
@@ -355,7 +355,7 @@ def _run(
 def _chosen(
     wanted: Table, quick: bool, only: list[str] | None, population: list[str] | None
 ) -> tuple[Experiment, ...]:
-    """The experiments of the rows and populations that were asked for."""
+    """The experiments of the requested rows and populations."""
     found = tuple(
         experiment
         for experiment in wanted.variant(quick)
@@ -381,7 +381,7 @@ def _measure(
     clock: scheduler.Clock,
     threads: int = 1,
 ) -> scheduler.Outcome:
-    """Runs the jobs, and says beforehand what they are expected to cost."""
+    """Runs the jobs, after printing their expected cost."""
     expected = sum(map(clock.expect, todo)) / max(min(most, len(todo)), 1)
     if todo and not math.isnan(expected):
         seeds = len({job.seed for job in todo})
@@ -395,7 +395,7 @@ def _measure(
 
 
 def _folder(out: Path | None, publish: bool, quick: bool) -> Path:
-    """Where results go; the default folder is made so that git ignores it."""
+    """The folder of results; the default folder is created and ignored by git."""
     if publish and (out or quick):
         raise typer.BadParameter("--publish goes with neither --out nor --quick")
     if publish:
@@ -418,7 +418,7 @@ def _show(
     as_markdown: bool = False,
     html: Path | None = None,
 ) -> bool:
-    """Prints the views that a folder has results for; whether there were any.
+    """Prints the views for which a folder has results; returns whether there were any.
 
     With `html`, they are written to this page instead.
     """

@@ -199,7 +199,7 @@ def _retyped(table: pa.Table, at: int, rng: Generator) -> tuple[pa.Table, str]:
 
 
 def _changed(table: pa.Table, at: int, rng: Generator) -> tuple[pa.Table, str]:
-    """Some values of a column replaced by others, of other types if need be."""
+    """Replaces some values of a column by others, if necessary of other types."""
     name, values = table.column_names[at], table.column(at).to_pylist()
     value = _VALUES[rng.integers(len(_VALUES))]
     some = rng.permutation(len(values))[: rng.integers(1, len(values) + 1)]
@@ -344,7 +344,7 @@ _TRAIN = ["--model", "naive", "--epochs", "1"]
 def _table_mutant(
     command: str, rng: Generator, folder: Path
 ) -> tuple[Path, str, list[str]]:
-    """Another program's log, or the table of its items; or events."""
+    """A mutant of a foreign log, of its item table, or of events."""
     whole = table = events() if command == "import" else base_table()
     apart = rng.random() < 0.2 and command not in ("rank", "import")
     if apart:  # features are in a table of their own
@@ -389,7 +389,7 @@ def _table_mutant(
 def _own_mutant(
     command: str, rng: Generator, folder: Path
 ) -> tuple[Path, str, list[str]]:
-    """A log of this library, or its ranking data."""
+    """A mutant of a log of this library, or of its ranking data."""
     log, data = own_log()
     kinds = ["log", "items", "letor"]
     kind = kinds[rng.integers(3)]
@@ -538,7 +538,7 @@ def verdicts(
 
 
 def _heard(worker: "subprocess.Popen[bytes]", seeds: list[int]) -> Iterator[Verdict]:
-    """Verdicts as they come; of a worker that hangs or dies, that it did so."""
+    """Yields verdicts as they arrive, and a verdict on a worker that hangs or dies."""
     assert worker.stdout is not None
     done, limit = 0, 120.0  # of the first mutant, for libraries that are loaded
     buffer = b""

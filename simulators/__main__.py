@@ -178,7 +178,7 @@ def _run(
 
 
 def _chance(policy: Any) -> str:
-    """How much the policy leaves to chance, in its own words.
+    """The numeric parameters of a policy, which control its randomness, as text.
 
     >>> from simulators.policies import EpsilonGreedy, expert
     >>> _chance(EpsilonGreedy(expert, 0.1))
@@ -190,10 +190,10 @@ def _chance(policy: Any) -> str:
 
 
 def _write_items(data: Any, path: Path) -> None:
-    """Writes the ranking data of a log, or leaves a file that holds just that.
+    """Writes the ranking data of a log, unless the file already has that content.
 
     Raises:
-        ValueError: The file holds something else; it stays.
+        ValueError: The file has other content; it is not changed.
     """
     import filecmp
     from tempfile import TemporaryDirectory
@@ -209,7 +209,7 @@ def _write_items(data: Any, path: Path) -> None:
 
 
 def _population(run: dict[str, Any]) -> Any:
-    """The population; a file is entered in the run by its content."""
+    """The population; for a file, the run records a hash of its content."""
     import hashlib
 
     from simulators import populations

@@ -220,7 +220,7 @@ class Simulation:
     def _visit(
         self, item: np.ndarray, observed: Observed, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """The visits to lists without padding, and the satisfaction of their items."""
+        """Simulates visits to lists without padding, with the satisfaction of items."""
         gamma, satisfaction = self.attraction.take(item), None
         if self.satisfaction is not None:
             satisfaction = self.satisfaction.take(item)

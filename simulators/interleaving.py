@@ -89,7 +89,7 @@ def team_draft(
 
 
 def _best_left(ranking: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """(S,) the first item of each ranking (S, L) that is not shown (S, k), or -1."""
+    """(S,) the first item of each ranking (S, L) that is not in shown (S, k), or -1."""
     there = (ranking[:, :, None] == shown[:, None, :]).any(axis=2) | (ranking < 0)
     place = np.argmin(there, axis=1)
     rows = np.arange(len(ranking))
@@ -162,7 +162,7 @@ def interleave(
 
 
 def _ranked(data: RankingData, scores: np.ndarray, list_size: int) -> np.ndarray:
-    """(queries, L) the best items of each query in order, -1 behind the last."""
+    """(queries, L) the best items of each query in order, padded with -1."""
     order = np.lexsort((-np.asarray(scores, float), data.query_of_item()))
     place = data.padded(list_size)
     return np.where(place >= 0, order[np.maximum(place, 0)], -1)

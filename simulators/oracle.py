@@ -37,7 +37,7 @@ def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
 def _checked(
     attraction: np.ndarray, satisfaction: np.ndarray | None, doubles: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Both as floats of the same shape, as doubles if asked for."""
+    """Checks both, and returns floats of the same shape, or doubles if asked."""
     attraction = checked_probability("attraction", attraction)
     if satisfaction is not None:
         satisfaction = checked_probability("satisfaction", satisfaction)
@@ -58,7 +58,7 @@ def _own(
     rows: slice | np.ndarray,
     size: int,
 ) -> dict[str, np.ndarray]:
-    """The satisfaction of some lists as an argument of a behaviour that minds it."""
+    """The satisfaction of some lists, if the behaviour depends on it."""
     part = None if satisfaction is None else satisfaction[rows, :size]
     return with_satisfaction(behaviour, part)
 
@@ -82,7 +82,7 @@ def lengths(mask: np.ndarray | None, shape: tuple[int, int]) -> list:
 def _situations(
     population: Population, sessions: int, query: np.ndarray | None
 ) -> list[tuple[float, np.ndarray]]:
-    """Probability of each situation, and the shares (S, K) of the types in it."""
+    """Probability of each situation, and the shares (S, K) of types in it."""
     types = len(population.types)
     if population.fixed_shares is not None:
         return [(1.0, np.broadcast_to(population.fixed_shares, (sessions, types)))]
@@ -100,7 +100,7 @@ def _weights(
     query: np.ndarray | None,
     observed: Observed | None,
 ) -> np.ndarray:
-    """(S, K) shares, averaged over the situations unless one is observed."""
+    """(S, K) shares of types; averaged over situations if none is observed."""
     if observed is None:
         found = _situations(population, sessions, query)
         return np.sum([share * here for share, here in found], axis=0)
@@ -180,7 +180,7 @@ def _log_joint(
     click: np.ndarray,
     mask: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Per type, (K, S, L): P(c_k = 1 | above) and log P(c_1 .. c_k)."""
+    """Per type, (K, S, L): P(c_k = 1 | clicks above) and log P(c_1 .. c_k)."""
     attraction, satisfaction = _checked(attraction, satisfaction, doubles=True)
     click = np.asarray(click, bool)
     if click.shape != attraction.shape:
@@ -202,7 +202,7 @@ def _log_joint(
 
 
 def _log_mean(weights: np.ndarray, logs: np.ndarray) -> np.ndarray:
-    """log sum_m weights_m exp(logs_m) over the first axis; -inf where all are."""
+    """log sum_m weights_m exp(logs_m) over the first axis; -inf if all are -inf."""
     with np.errstate(divide="ignore"):
         return np.logaddexp.reduce(np.log(weights) + logs, axis=0)
 

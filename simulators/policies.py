@@ -139,7 +139,7 @@ def weak_ranker(
 
 
 def _sorted_items(ranker: Ranker, data: RankingData) -> tuple[np.ndarray, np.ndarray]:
-    """Items of each query from the best, and each item's score within its query."""
+    """Items of each query, best first, and the score of each item."""
     scores = np.asarray(ranker(data))
     if scores.shape != (data.items,) or not np.isfinite(scores).all():
         raise ValueError(
@@ -157,13 +157,13 @@ def _check_list_size(list_size: int) -> None:
 
 
 def _top(order: np.ndarray, data: RankingData, list_size: int) -> np.ndarray:
-    """(Q, L) the best items of each query, -1 behind the last one."""
+    """(Q, L) the best items of each query, padded with -1."""
     place = data.padded(list_size)
     return np.where(place >= 0, order[place], -1).astype(np.int32)
 
 
 def _as_shown(propensity: np.ndarray) -> np.ndarray:
-    """As float32, above 0 even where a list was shown against all odds."""
+    """Casts to float32, above 0 even for lists of negligible probability."""
     return np.maximum(propensity, _TINY).astype(np.float32)
 
 
@@ -242,7 +242,7 @@ class _PlackettLuceShelf:
     list_size: int
 
     def _cells(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Items of the queries as a table, and which cells hold one."""
+        """Item numbers of the queries as a table, and the mask of valid cells."""
         rank = np.arange(int(self.sizes[query].max()))
         cells = self.starts[query, None] + rank
         held = rank < self.sizes[query, None]
@@ -366,7 +366,7 @@ class _EpsilonGreedyShelf:
 
 
 def _inserted(ascending: list[np.ndarray], new: np.ndarray) -> list[np.ndarray]:
-    """The arrays, sorted cell by cell, with a new one sorted in.
+    """Inserts a new array into arrays that are sorted cell by cell.
 
     >>> [a.tolist() for a in _inserted([np.array([1]), np.array([4])], np.array([3]))]
     [[1], [3], [4]]
@@ -435,7 +435,7 @@ class _RandPairShelf:
     rate: float
 
     def _choices(self, query: np.ndarray) -> np.ndarray:
-        """How many pairs the lists of these queries have."""
+        """The number of pairs that can be swapped in the lists of these queries."""
         last = self.pairs[:, 1] if len(self.pairs) else np.zeros(0)
         return np.searchsorted(last, self.shown[query])
 

@@ -302,7 +302,7 @@ def _visit_types(
     rng: np.random.Generator,
     visits: Visits,
 ) -> None:
-    """Fills in one stretch of sessions, type by type."""
+    """Fills in the visits of a slice of sessions, type by type."""
     cumulative = np.atleast_2d(np.cumsum(weights, axis=-1))
     size = (len(attraction), len(behaviours))
     visits.user_type[:] = categorical(np.broadcast_to(cumulative, size), rng)
@@ -351,7 +351,7 @@ def _alone(behaviour: Behaviour) -> Population:
 
 
 def _context_population() -> Population:
-    """Whether a session browses or hunts shows in one observed number."""
+    """Browsers and hunters, mixed by one observed context number."""
     hunts = logistic_share([2.0])
     assert callable(hunts)
     values = (-1.5, -0.5, 0.5, 1.5)

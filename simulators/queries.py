@@ -55,9 +55,9 @@ def _mixing(world: int) -> np.ndarray:
 def _relevance(z: np.ndarray) -> np.ndarray:
     """(items,) relevance of latent numbers (items, 16), a constant function.
 
-    A linear part, and parts that no linear ranker sees: matches that count only
-    together, a best value in the middle, the better of two, and matches whose worth
-    depends on the kind of query.
+    It has a linear part, and parts that no linear ranker can represent: products of two
+    matches, a preferred value in the middle, the better of two matches, and matches
+    whose worth depends on the kind of query.
     """
     linear = 0.5 * z[:, 0] + 0.4 * z[:, 1] + 0.3 * z[:, 10] + 0.2 * z[:, 11]
     together = 0.6 * z[:, 2] * z[:, 3] + 0.5 * z[:, 4] * z[:, 12]
@@ -69,7 +69,7 @@ def _relevance(z: np.ndarray) -> np.ndarray:
 
 
 class _World(NamedTuple):
-    """What is constant in a world."""
+    """The constants of a world."""
 
     mixing: np.ndarray  # (latent, features)
     relevance: Callable[[np.ndarray], np.ndarray]  # of (items, 16), (items,)
@@ -89,7 +89,7 @@ _SAMPLE = 200_000  # items by which a drawn relevance is scaled and cut into gra
 
 @lru_cache(maxsize=4)
 def _world(number: int | None) -> _World:
-    """The world of a number; None: that of this module's constants."""
+    """The world of a number; None gives the constants of this module."""
     if number is None:
         return _World(_mixing(_WORLD), _relevance, _THRESHOLDS)
     rng = generator(number, 2)
@@ -107,7 +107,7 @@ def _world(number: int | None) -> _World:
 
 
 def _drawn(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """A relevance like `_relevance`: a linear part, and parts of kinds drawn by lot."""
+    """A random relevance function like `_relevance`, with a linear part and others."""
     of_item = _MATCH + _QUALITY
     line = np.zeros(_LATENT, np.float32)
     four = rng.choice(of_item, 4, replace=False)

@@ -84,7 +84,7 @@ def with_dwell(
 
 
 def _of_cells(name: str, values: np.ndarray | float, log: ClickLog) -> np.ndarray:
-    """(S, L) the value of each shown item; of one at padding that is allowed."""
+    """(S, L) the value of each shown item, and an arbitrary valid one at padding."""
     values = np.asarray(values, float)
     if values.ndim == 0:
         values = np.full(log.item.max() + 1, values)

@@ -114,7 +114,7 @@ def _shard(
     part: tuple[str, tuple[int, int]],
     progress: Callable[[int], None] = lambda sessions: None,
 ) -> dict[str, Any]:
-    """Writes a shard if it is not there; what the manifest says of it."""
+    """Writes a shard unless it exists; returns its entry in the manifest."""
     name, (start, stop) = part
     path = folder / name
     if path.exists():
@@ -217,7 +217,7 @@ def _manifest(
 
 
 def _begun(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Begins or continues a folder; the manifest that lies there.
+    """Begins or continues a folder; returns its manifest.
 
     An unfinished run has an empty list of shards.
     """
@@ -256,7 +256,7 @@ def _is_aside(path: Path) -> bool:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second process out; the lock dies with the process."""
+    """Excludes a second process; the lock ends with the process."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -289,7 +289,7 @@ def _parquet(where: Path | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter
 
 
 def _bytes(table: pa.Table) -> int:
-    """What a table takes on disk."""
+    """The size of a table on disk."""
     sink = pa.BufferOutputStream()
     with _parquet(sink, table.schema) as file:
         file.write_table(table)
@@ -315,7 +315,7 @@ def _write_shard(
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """A name to write under; the real name comes once all is on disk."""
+    """A temporary name to write to; replaces the path once all is synced to disk."""
     aside = path.with_name(f".{path.name}{_ASIDE}")
     try:
         yield aside

@@ -52,7 +52,7 @@ def check(
 
 
 def _load(tables: Mapping[str, Table], results: Path) -> tuple[Results, list[str]]:
-    """The published records by table, and what is wrong with their files."""
+    """The published records by table, and the faults of their files."""
     loaded, problems = {}, []
     for path in sorted(results.glob("*.jsonl")):
         if path.stem not in tables:
@@ -71,7 +71,7 @@ def _load(tables: Mapping[str, Table], results: Path) -> tuple[Results, list[str
 def _checked(
     text: str, tables: Mapping[str, Table], records: Results, write: bool
 ) -> tuple[str, list[tuple[int, str]]]:
-    """The text with its blocks rewritten, if so wished, and its problems by line."""
+    """The text, with blocks rewritten if `write`, and its problems by line."""
     plain = CODE.sub(lambda match: re.sub(r"\S", " ", match[0]), text)
     pieces, problems, end = [], [], 0
     for block in BLOCK.finditer(plain):
@@ -140,7 +140,7 @@ def _views(
     records: Results,
     options: Mapping[str, str],
 ) -> list[View]:
-    """The views of a table that the options leave, at least one."""
+    """The views of a table that match the options, at least one."""
     _among("table", name, tables)
     table = tables[name]
     population, baseline = options.get("population", ""), options.get("baseline", "")
@@ -165,7 +165,7 @@ def _views(
 
 
 def _rows(views: Sequence[View], *tables: Table) -> list[str]:
-    """The rows of the tables, and of those of the views."""
+    """The rows of the tables and of the views."""
     every = (*tables, *(view.table for view in views))
     return [*dict.fromkeys(row for table in every for row in table.rows)]
 

@@ -173,7 +173,7 @@ class Clock:
     def _kinds(
         table: str, row: str, population: str, config: Mapping[str, Any]
     ) -> Iterator[tuple[tuple[str, ...], float]]:
-        """Kinds from the most alike on, and how large a measurement is of its kind."""
+        """Kinds of measurement, most similar first, and the size within the kind."""
         settings = store.key(table, row, "", "", 0, config)
         yield (settings, population), 1.0
         yield (settings,), 1.0
@@ -264,7 +264,7 @@ def run(
 
 
 class _Worker:
-    """A process that measures, the job it is on, and the log it has simulated."""
+    """A process that measures, its current job, and the log that it holds."""
 
     def __init__(self, log: Path) -> None:
         self.words = log
@@ -293,7 +293,7 @@ class _Worker:
         (self.process,) = {*multiprocessing.active_children()} - others
 
     def stop(self) -> None:
-        """Ends the process, if there is one; the next job gets a new one."""
+        """Kills the process, if there is one; the next job starts a new one."""
         if self.pool is not None:
             self.process.kill()
             self.pool.shutdown()
@@ -311,7 +311,7 @@ class _Worker:
 
 
 def _take(todo: list[Job], worker: _Worker, crew: Sequence[_Worker]) -> Job:
-    """The next job: of the worker's own log, else of a free log, else the first."""
+    """Takes the next job: preferably of the worker's own log, then of a free log."""
     others = {other.log for other in crew if other.job}
 
     def distance(place: int) -> int:
@@ -322,7 +322,7 @@ def _take(todo: list[Job], worker: _Worker, crew: Sequence[_Worker]) -> Job:
 
 
 def _left(crew: Sequence[_Worker], todo: Sequence[Job], clock: Clock) -> float:
-    """Expected seconds to the end: equal shares of the work, or the longest job."""
+    """Expected seconds left: an equal share of the work, or the longest job."""
     now = time.monotonic()
     running = [clock.expect(w.job) - (now - w.since) for w in crew if w.job]
     running = [max(seconds, 0.0) for seconds in running]
@@ -333,7 +333,7 @@ def _left(crew: Sequence[_Worker], todo: Sequence[Job], clock: Clock) -> float:
 def _collect(
     worker: _Worker, path: Path, clock: Clock, outcome: Outcome, threads: int
 ) -> store.Record | Failure:
-    """Takes in one result of a worker, or the news that it is dead."""
+    """Records the result of a worker, or its death."""
     job = worker.job
     assert job is not None
     try:
@@ -369,7 +369,7 @@ def _collect(
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets environment variables for a while: children inherit them from the start."""
+    """Sets environment variables within the context, for child processes."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -383,7 +383,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _begin(log: Path) -> None:
-    """Leaves with the parent, and writes what libraries print to a file.
+    """Makes a worker end with its parent, and redirects its output to a file.
 
     Output of libraries would break the progress bar, so it is shown only if the process
     dies.
@@ -395,7 +395,7 @@ def _begin(log: Path) -> None:
 
 
 def _measure(job: Job) -> tuple[dict[str, float], float, str]:
-    """Metrics, seconds, and the traceback if there are none."""
+    """Metrics, seconds, and the traceback if the measurement failed."""
     start = time.monotonic()
     try:
         found = job.experiment.measure(job.seed, job.data)

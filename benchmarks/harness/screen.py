@@ -81,7 +81,7 @@ def _say(
     news: store.Record | scheduler.Failure | None,
     total: int,
 ) -> None:
-    """Prints a line of a result or failure that is new."""
+    """Prints a new result or failure on a line."""
     if news is None:
         return
     if isinstance(news, store.Record):

@@ -194,7 +194,7 @@ def views(
 def _rows_by_population(
     each: Iterable[Experiment],
 ) -> dict[str, list[str]]:
-    """The rows of each population, both in the order in which they first appear."""
+    """The rows of each population, in order of first appearance."""
     found: dict[str, dict[str, None]] = {}
     for one in each:
         found.setdefault(one.population, {})[one.row] = None
@@ -202,10 +202,10 @@ def _rows_by_population(
 
 
 def _corrected(views: Sequence[View]) -> list[View]:
-    """The views of one dataset with their survivors of Holm's correction.
+    """The views of a dataset with the differences that survive Holm's correction.
 
-    The correction is over all differences of the table: every row, population and
-    paired metric.
+    The correction covers all differences of the table: every row, population and paired
+    metric.
     """
     from debias.metrics.statistics import holm
 
@@ -287,7 +287,7 @@ def lines(view: View, columns: Sequence[str], rows: Sequence[str] = ()) -> list[
 
 
 def _cells(view: View, column: str, rows: Sequence[str]) -> dict[str, str]:
-    """The cells of a column by row, without those that have no value."""
+    """The cells of a column by row, without rows that have no value."""
     kind, _, metric = column.rpartition(":")
     if not kind:
         means = {row: found for row in rows if (found := view.mean(row, metric))}
@@ -442,9 +442,9 @@ def write_page(path: Path, table: Table, views: Sequence[View]) -> None:
 
 
 def _figure(view: View, about: str) -> "Figure | None":
-    """Each row's mean and interval of the metric that the table compares first.
+    """Mean and interval of each row, by the metric that the table compares first.
 
-    Bounds far from all models are left out, because they would compress the scale.
+    Bounds far from all models are omitted, because they would compress the scale.
     """
     from benchmarks.harness.drawing import dots
     from debias.training.pages import WIDTHS, Figure

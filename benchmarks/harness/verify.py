@@ -73,7 +73,7 @@ def published(
 def _digits(
     values: Mapping[str, Mapping[str, Mapping[int, float]]],
 ) -> dict[str, int]:
-    """Decimals of each metric's column."""
+    """Number of decimals in the column of each metric."""
     means: dict[str, list[float]] = {}
     for of_row in values.values():
         for metric, seeds in of_row.items():

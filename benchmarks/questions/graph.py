@@ -112,7 +112,7 @@ class _ExchangingShelf(NamedTuple):
     pairs: Pairs
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Any:
-        """Propensities of the list before the exchange, which are not used."""
+        """Shows lists with exchanges; propensities, unused, are those before them."""
         shown = self.shelf.show(query, rng)
         item, draw, start = shown.item.copy(), rng.random(len(query)), 0.0
         for share, (one, other) in self.pairs:

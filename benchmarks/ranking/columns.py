@@ -83,7 +83,7 @@ class Columns:
         return log.select("badge") if self.row == "with_column" else log.select()
 
     def _data(self, items: Items) -> Any:
-        """The items as the row sees them."""
+        """The items with the features of this row."""
         from debias.data import RankingData
         from debias.data.kinds import Feature
 
@@ -103,7 +103,7 @@ class Columns:
 
 
 def _items(population: str, queries: int, seed: int) -> tuple[Items, Items]:
-    """Items to learn from and to be judged by, of one world."""
+    """Training items and test items of one world."""
     rng = np.random.default_rng([seed, 81])
     weight = rng.normal(size=NUMBERS) / np.sqrt(NUMBERS)
     mistake = rng.normal(size=NUMBERS) / np.sqrt(NUMBERS)
@@ -122,7 +122,7 @@ def _items(population: str, queries: int, seed: int) -> tuple[Items, Items]:
 
 
 def _errors(model: Any) -> dict[str, float]:
-    """How far the bias tower is from the truth in nats, over positions and badge."""
+    """The error of the bias tower, in nats, over positions and the badge."""
     import simulators
 
     place = np.arange(1, POSITIONS + 1)[None]

@@ -134,7 +134,7 @@ def world_of(
 
 
 def _candidates(data: RankingData, rng: np.random.Generator) -> RankingData:
-    """`LIST_SIZE` items of each query, drawn at random."""
+    """Draws `LIST_SIZE` items of each query at random."""
     shuffled = np.lexsort((rng.random(data.items), data.query_of_item()))
     place = np.arange(data.items) - np.repeat(data.offsets[:-1], data.sizes)
     kept = np.sort(shuffled[place < LIST_SIZE])

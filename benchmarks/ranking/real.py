@@ -118,7 +118,7 @@ def joined(parts: Sequence["RankingData"]) -> "RankingData":
 
 @lru_cache(maxsize=FOLDS)
 def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
-    """The world of one fold; those of a seed are kept for the next row."""
+    """The world of a fold; the worlds of a seed are cached for the next row."""
     from benchmarks.ranking.protocol import world_of
 
     every = read(data)

@@ -118,7 +118,7 @@ def alternatives(
 
 
 def _ceiling(world: World) -> dict[str, float]:
-    """Upper bound: the true attraction, and the population's own probabilities."""
+    """Upper bound: the true attraction and the population's own probabilities."""
     log, gamma = world.test.log, _attraction(world)
     assert log.query is not None
     seen = Observed(log.query, log.device, log.context)
@@ -134,7 +134,7 @@ def _ceiling(world: World) -> dict[str, float]:
 
 
 def _ideal(world: World) -> np.ndarray:
-    """(items,) true attraction of the test items, as the population has it."""
+    """(items,) true attraction of the test items in this population."""
     return ideal_score(world.population, _attraction(world))
 
 

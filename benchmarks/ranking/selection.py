@@ -47,7 +47,7 @@ def derive(records: Mapping[str, Sequence[Record]]) -> list[Record]:
 
 
 def _of_crowd(table: Table, crowd: str, records: Sequence[Record]) -> ByRow:
-    """The rows of one crowd at the seeds that all have; none without `auto`."""
+    """The rows of a crowd at the seeds that all rows have; empty without `auto`."""
     by_row: ByRow = {}
     for record in current(table, records):
         here = (record.dataset, record.population) == (table.dataset, crowd)
@@ -73,7 +73,7 @@ def _of_crowd(table: Table, crowd: str, records: Sequence[Record]) -> ByRow:
 
 
 def _together(crowds: Sequence[ByRow]) -> list[Record]:
-    """Means over the crowds at the seeds that all have; none of fewer than all."""
+    """Means over all crowds at common seeds; empty if a crowd is missing."""
     if len(crowds) < len(SOURCES):
         return []
     seeds = set.intersection(*({*each["auto"]} for each in crowds))

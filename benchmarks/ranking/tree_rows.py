@@ -76,7 +76,7 @@ def _lambdamart(
 
 
 def _rows(world: Any) -> Any:
-    """The impressions of the training log, weighed by what the log tells."""
+    """The impressions of the training log, weighted by its own propensities."""
     from debias.propensity import impressions, propensities
 
     return impressions(world.train.log, propensities(world.train.log))

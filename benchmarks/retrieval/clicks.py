@@ -181,7 +181,7 @@ def _crossed() -> Any:
     from debias.retrieval.models import TwoTower
 
     class Crossed(TwoTower):
-        """A ranker: a perceptron over both vectors and their entries' products."""
+        """A ranker: a perceptron over both vectors and their elementwise product."""
 
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)

@@ -204,10 +204,10 @@ class RecipeExperiment:
 def _without_top(
     score: Any, train: Interactions, held_out: Interactions
 ) -> dict[str, float]:
-    """What hangs on the one item that is the target of most users.
+    """Metrics that show the influence of the most frequent target item.
 
-    top_users: share of users with held-out events of whom it is a target.
-    rest_hr@50, rest_ndcg@10: of the events of all other items.
+    top_users: share of users with held-out events who have this item as a target.
+    rest_hr@50, rest_ndcg@10: metrics on the events of all other items.
     """
     top = held_out.item == np.bincount(held_out.item).argmax()
     users = len(np.unique(held_out.user))

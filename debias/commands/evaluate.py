@@ -96,7 +96,7 @@ def _write_page(
     log: str,
     title: str,
 ) -> None:
-    """The scoreboards, examination as the model has it, and lists before and after."""
+    """Writes scoreboards, learned examination, and lists before and after."""
     from debias.data import ClickLog
     from debias.training import score_items
 
@@ -115,7 +115,7 @@ def _write_page(
 def _opened(
     folder: Path, source: inputs.Source, memory: float, report: dict[str, Any]
 ) -> tuple[inputs.Opened, str]:
-    """The sessions to judge a trained folder by, and what to call them."""
+    """The sessions on which to evaluate a trained folder, and a name for them."""
     from debias.artifacts import plan_of
     from debias.data.presentation import of_records
 
@@ -151,7 +151,7 @@ def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
 def _check_lists(
     source: inputs.Source, report: dict[str, Any], positions: int, model: Any
 ) -> None:
-    """Refuses lists that are longer than those a model of clicks has learned from."""
+    """Raises ValueError if lists are longer than those in training."""
     known = report["list_size"]
     if positions > known and model.predicts_clicks:
         raise ValueError(
@@ -162,7 +162,7 @@ def _check_lists(
 
 
 def _examination(text: str) -> list[float]:
-    """By rank, from numbers or from a file of propensities."""
+    """Examination by rank, from numbers or a file of propensities."""
     import numpy as np
 
     from debias.propensity import read_propensities

@@ -155,12 +155,12 @@ def _print(record: dict[str, Any]) -> None:
 
 
 def _row(name: str, value: Any, about: str) -> dict[str, Any]:
-    """A number and what it is, for a table."""
+    """A row of a table: a count and its explanation."""
     return {"what": name, "value": value, "which is": about}
 
 
 def _seconds(text: str) -> float:
-    """Seconds of a text such as 30m.
+    """Converts text such as 30m to seconds.
 
     >>> _seconds("90"), _seconds("1.5h")
     (90.0, 5400.0)

@@ -322,7 +322,7 @@ class Found(NamedTuple):
 
 @contextmanager
 def _of_both(source: Source) -> Iterator[None]:
-    """Names the log and its ranking data in errors of the two together."""
+    """Names the log and its ranking data in errors that concern both."""
     try:
         yield
     except ValueError as error:
@@ -402,7 +402,7 @@ def opened_over(
 def _read_table(
     source: Source, devices: Sequence[str] | None, scales: "Scales | None"
 ) -> Opened:
-    """Somebody else's log, with a bar on the screen."""
+    """Reads a log in a foreign format, with a progress bar."""
     from debias.commands.screen import say, share_bar
     from debias.data.read_log import Columns, read_log
 

@@ -101,7 +101,7 @@ def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
 
 
 def _called(name: str) -> str:
-    """What a number is called on the screen."""
+    """The name of a number on the screen."""
     if name == "moved":
         return "share of items at several ranks"
     return name.replace("_", " ")

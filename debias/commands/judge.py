@@ -85,7 +85,7 @@ def judge(
 
 
 def _record(found: "Judgments", out: Path, method: str) -> dict[str, Any]:
-    """What a judgment came to, and how far the usual measures are from it."""
+    """The summary of judgments, compared with the usual measures."""
     import numpy as np
     from scipy.stats import spearmanr
 
@@ -131,7 +131,7 @@ def _scored(
 
 
 def _fresh(model: Path, source: inputs.Source, log: "ClickLog") -> "np.ndarray | None":
-    """(S,) bool, sessions that the model did not learn from; None: all."""
+    """(S,) bool: the session was not used in training. None: use all sessions."""
     from debias.artifacts import plan_of
     from debias.training.splits import not_learned
 

@@ -42,7 +42,7 @@ def fetched(url: str) -> Path:
 
 
 class _Mirror:
-    """A file or folder of a store and its copy in the cache."""
+    """A file or folder of a store, and its copy in the cache."""
 
     def __init__(self, url: str) -> None:
         from debias.data.files import cache_folder
@@ -57,7 +57,7 @@ class _Mirror:
         called(self._copy, str(remote))
 
     def fetch(self) -> Path:
-        """The path of the copy, with what the store has."""
+        """Updates the copy from the store, and returns its path."""
         from debias.data.records import write_record
         from debias.data.stores import Remote
 
@@ -77,7 +77,7 @@ class _Mirror:
         return self._copy
 
     def put_back(self) -> None:
-        """Writes to the store what is new or changed on disk."""
+        """Writes new and changed files back to the store."""
         from debias.data.stores import naming_store
 
         if self._copy.is_file():

@@ -91,7 +91,7 @@ def propensities(
 def _estimated(
     source: inputs.Source, cluster: str | None, method: str, **asked: Any
 ) -> "Propensities":
-    """The examination by a log in memory, or by one counted on a cluster."""
+    """The examination, by a log in memory or counted on a cluster."""
     from debias.data.summary import count
     from debias.propensity import propensities as found_of
 

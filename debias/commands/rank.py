@@ -205,7 +205,7 @@ def rank_files(
 
 
 def _check_apart(source: str, names: Sequence["pa.Array"]) -> None:
-    """Raises ValueError where a group is in several files; `names` are theirs."""
+    """Raises ValueError if a group is in several files, which `names` stand for."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -223,7 +223,7 @@ def _check_apart(source: str, names: Sequence["pa.Array"]) -> None:
 
 
 def _rank_file(model: Model, asked: tuple["Part", Path]) -> tuple[int, "pa.Array"]:
-    """How many rows a file has, and the names of its groups."""
+    """Ranks a file; returns its number of rows and the names of its groups."""
     import pyarrow as pa
 
     part, out = asked
@@ -303,7 +303,7 @@ def _rank_rows(
     types: Mapping[str, Any],
     seen: set[Any],
 ) -> int:
-    """`rank_rows` of parts; `seen` gets the names of the groups."""
+    """`rank_rows` of parts; adds the names of the groups to `seen`."""
     import pyarrow as pa
 
     from debias.data.arrays import is_list
@@ -354,7 +354,7 @@ def _rank_rows(
 def _while_unchanged(
     parts: Sequence["Part"], batches: Iterator[tuple["pa.Table", float]]
 ) -> Iterator[tuple["pa.Table", float]]:
-    """The batches; raises ValueError behind the last where a file has changed."""
+    """Yields the batches, then raises ValueError if a file has changed."""
     from debias.data.tables import unchanged
 
     with unchanged(parts):
@@ -364,7 +364,7 @@ def _while_unchanged(
 def _shown(
     rows: "pa.RecordBatch", item: str, columns: Sequence[str], where: str, start: int
 ) -> tuple[np.ndarray, "pa.RecordBatch", np.ndarray]:
-    """The row of each item of lists, columns with an entry for each, and padding."""
+    """The row of each item in lists, columns with one entry per item, and padding."""
     import pyarrow as pa
 
     from debias.data.arrays import plain
@@ -389,7 +389,7 @@ def _features(
     kinds: "Features | None",
     count: int,
 ) -> np.ndarray:
-    """The features of rows, as many as the model reads."""
+    """The features of rows; raises ValueError if the model reads another number."""
     from debias.data.by_name import matrix
 
     values = matrix(rows, names, where, start, kinds)
@@ -408,7 +408,7 @@ def _in_lists(
     where: str,
     start: int,
 ) -> np.ndarray:
-    """Features of all shown items; a fault names the list and the place within it."""
+    """Features of all shown items; errors name the list and the place within it."""
     try:
         return features(flat, where, 0)
     except ValueError:
@@ -436,14 +436,14 @@ def _as_lists(
 
 
 class _Group(NamedTuple):
-    """The column whose runs are ranked, and the part that it plays."""
+    """The column whose runs are ranked, and its role."""
 
     column: str
     role: str
 
 
 def _group(file: str, schema: Any, asked: "Columns") -> _Group | None:
-    """What to rank within; None where nothing is there and nothing was asked for."""
+    """The column to rank within; None if there is none and none was asked for."""
     from debias.data.read_log import Columns
     from debias.data.tables import near
 
@@ -462,7 +462,7 @@ def _group(file: str, schema: Any, asked: "Columns") -> _Group | None:
 def _numbered(
     file: str, schema: Any, asked: str | tuple[str, ...] | None, keys: set[str]
 ) -> tuple[str, ...]:
-    """The columns that features without names are read from, in the order asked."""
+    """The columns of features without names, in the requested order."""
     from debias.data.shown import matching
     from debias.data.tables import near
 
@@ -483,7 +483,7 @@ def _ranked(
     called: str,
     seen: set[Any],
 ) -> Iterator[tuple["pa.Table", float]]:
-    """Appends ranks; holds a batch's last group back until it is known to be over."""
+    """Appends ranks; holds a batch's last group back until it is complete."""
     import pyarrow as pa
 
     held: pa.Table | None = None
@@ -503,7 +503,7 @@ def _ranked(
 
 
 def _run_starts(column: Any) -> np.ndarray:
-    """Where another value begins."""
+    """Where runs of equal values begin."""
     import pyarrow as pa
 
     codes = column.combine_chunks().dictionary_encode()
@@ -520,7 +520,7 @@ def _with_rank(
     row: int,
     called: str,
 ) -> "pa.Table":
-    """The table with a column of ranks; `row` is its first in the source."""
+    """Appends a column of ranks; `row` is the first row of the table in the source."""
     import pyarrow as pa
 
     from debias.data.shown import known_as

@@ -320,7 +320,7 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
 
 
 def _print_choice(choice: dict[str, Any]) -> None:
-    """What was compared on the held-out events, and by how much rivals are ahead."""
+    """Prints the candidates on held-out events, and the baselines ahead of them."""
     where = {
         "last": "the last event of each user",
         "period": "the last tenth of the log, as users take several items at a time",
@@ -460,7 +460,7 @@ def _published(
     cluster: str | None,
     **about: Any,
 ) -> tuple["Served", "Interactions"]:
-    """The version made of a finished run, and its log; `about` goes into it."""
+    """Publishes a version from a finished run; returns it with its log."""
     from debias.engine.cluster import joined
     from debias.retrieval.serving import versions
     from debias.retrieval.serving.update import LEARNERS, publish_full
@@ -491,7 +491,7 @@ def _published(
 
 
 def _searcher(name: str, milvus_uri: str | None = None) -> Any:
-    """What makes the searcher of an index, None for exact search."""
+    """The factory of an index's searcher; None for exact search."""
     inputs.check_name("--index", name, (*INDEXES, *EXTRA_INDEXES))
     if name == "milvus":
         from debias.retrieval.serving.milvus import milvus
@@ -562,7 +562,7 @@ def update(
 
 
 def _print_unknown(side: str, found: list[dict[str, Any]]) -> None:
-    """Values of new users or items that training had not met."""
+    """Prints which values of new users or items were not in training."""
     counts = Counter[str]()
     for each in found:
         counts.update(each["unknown"].get(side, {}))
@@ -583,7 +583,7 @@ def _update(
     items: str | None,
     keep: int,
 ) -> list[dict[str, Any]]:
-    """A report of each version that is published."""
+    """Publishes updates; returns a report of each version."""
     from debias.retrieval.serving import versions
     from debias.retrieval.serving.update import update as updates
 
@@ -723,7 +723,7 @@ def query(
 
 
 def _pairs(features: Sequence[str], user: str | None) -> dict[str, str]:
-    """Features of the user by name; each may be given once."""
+    """The features of the user by name; each may be given once."""
     found = {} if user is None else {"id": user}
     for text in features:
         name, equals, value = text.partition("=")
@@ -736,7 +736,7 @@ def _pairs(features: Sequence[str], user: str | None) -> dict[str, str]:
 
 
 def _value(version: "Version", name: str, text: str) -> str | float:
-    """The text, as a number where the feature is one."""
+    """The text, converted to a number if the feature is numeric."""
     column = version.users.columns.get(name)
     if column is None or column.dtype.kind != "f":
         return text

@@ -215,5 +215,5 @@ def print_result(result: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's."""
+    """Converts NumPy numbers to Python numbers."""
     return value.tolist()

@@ -166,9 +166,9 @@ def serve(
 
 
 def _ranker(path: str) -> Path | None:
-    """Where a ranker lies: a folder of debias train, or an export; None: there is none.
+    """The path of a ranker, a folder of debias train or an export; None without one.
 
-    One in an object store is fetched.
+    A ranker in an object store is fetched.
     """
     from debias.data.stores import located, store_url
 
@@ -186,7 +186,7 @@ def _ranker(path: str) -> Path | None:
 
 
 def _running() -> Any:
-    """The module that serves, where what it needs is installed."""
+    """The module that serves; an error names the missing extra."""
     try:
         from debias.serve import running
     except ModuleNotFoundError as error:
@@ -197,7 +197,7 @@ def _running() -> Any:
 
 
 def _token(file: Path | None, variable: str | None) -> str | None:
-    """The token of a file, else of the variable; None where neither is given."""
+    """The token from a file or else from the variable; None if neither is given."""
     if file is None and variable is None:
         return None
     where = "DEBIAS_TOKEN" if file is None else str(file)

@@ -56,7 +56,7 @@ def quiet_start() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the first of `HEAVY`, as the other finders do, and attends its import."""
+    """Finds the first module of `HEAVY` as other finders do, and wraps its import."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if name not in HEAVY:
@@ -97,7 +97,7 @@ def absent(names: Iterable[str]) -> Iterator[None]:
 
 
 def _unused() -> list[str]:
-    """`UNUSED` but for what Keras will run on, by its variable or its file."""
+    """`UNUSED` without the backend that Keras is configured to use."""
     backend = os.environ.get("KERAS_BACKEND", "")
     folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     with suppress(OSError, ValueError, LookupError, TypeError):

@@ -139,7 +139,7 @@ class Learning(NamedTuple):
 
 
 def _worth(texts: list[str] | None) -> dict[str, float] | None:
-    """What targets are worth, by name."""
+    """The worth of targets by name."""
     found = {n: x[0] for n, x in numbers_by_name("worth", texts, 1).items()}
     wrong = [n for n, x in found.items() if not (isfinite(x) and x >= 0)]
     if wrong or (found and not any(found.values())):
@@ -161,7 +161,7 @@ def _towers(text: str) -> list[str]:
 
 
 def _checked(option: str, value: float, largest: float) -> float:
-    """The value, if it is above 0 and at most `largest`; NaN is neither."""
+    """The value, if it is above 0 and at most `largest`; NaN is rejected."""
     if not 0 < value <= largest:
         raise ValueError(
             f"{option} must be above 0 and at most {largest:g}, got {value}"

@@ -291,7 +291,7 @@ def train(
 def _write_page(
     path: Path, report: dict[str, Any], out: Path, log: inputs.Found
 ) -> None:
-    """What a training came to, and examination as its model has it."""
+    """Writes the training report, and the examination that the model learned."""
     from debias.artifacts import load
     from debias.data.presentation import of_records
 
@@ -312,13 +312,13 @@ def _write_page(
 
 
 def _sections(report: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Titles and rows of what a training prints."""
+    """Titles and rows of the printed report."""
     found = [("Candidates on held-out clicks", report["candidates"])]
     return [*found, ("Passes", report["history"])]
 
 
 def _reason(report: Mapping[str, Any]) -> str:
-    """The model and why it was taken, its name once.
+    """The model and why it was chosen, without repeating its name.
 
     >>> _reason({"model": "xpa", "why": "as asked"})
     'xpa: as asked'
@@ -445,7 +445,7 @@ def learn(
 def _found(
     choice: "Choice", fitted: "Fitted", corrected: "Correction | None"
 ) -> dict[str, Any]:
-    """What a training came to, but for its costs."""
+    """The training report without its costs."""
     from debias import training
 
     prepared = fitted.prepared
@@ -475,7 +475,7 @@ def _found(
 
 
 def _priced(model: Any) -> dict[str, Any] | None:
-    """Levels of targets, and what clicks and targets are worth to a model of them."""
+    """Levels and worth of the targets of a model; None if it has no targets."""
     from debias.models import MultiTarget
 
     if not isinstance(model, MultiTarget):
@@ -486,7 +486,7 @@ def _priced(model: Any) -> dict[str, Any] | None:
 def _chosen(
     prepared: "Prepared", folder: Path, wanted: Wanted, config: TrainingConfig
 ) -> "Choice":
-    """The model that was asked for, or that held-out clicks choose."""
+    """The requested model, or the one that held-out clicks choose."""
     from debias import training
 
     if wanted.model != "auto":
@@ -507,7 +507,7 @@ def _grow(
     seed: int,
     force: bool,
 ) -> dict[str, Any]:
-    """Fits trees and writes their folder; the report."""
+    """Fits trees and writes their folder; returns the report."""
     from debias import training
     from debias.artifacts import TREES as FILE
     from debias.data import ClickLog
@@ -554,7 +554,7 @@ def _grow(
 
 
 def _curves(folder: Path) -> Callable[[int, dict[str, float]], None]:
-    """Writes scalars as TensorBoard reads them; it need not be installed."""
+    """Writes scalars for TensorBoard, which need not be installed."""
     import tensorflow as tf
 
     writer = tf.summary.create_file_writer(str(folder))

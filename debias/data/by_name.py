@@ -20,7 +20,7 @@ KINDS = b"feature_kinds"  # likewise: what they are
 
 
 class _Place(NamedTuple):
-    """Where a feature stands: a column, and of a column of lists which number."""
+    """The column of a feature, and its index if the column holds lists."""
 
     column: str
     number: int | None
@@ -103,7 +103,7 @@ def matrix(
 def _raw(
     table: pa.Table | pa.RecordBatch, kinds: Features, where: str, start: int
 ) -> np.ndarray:
-    """Features of any kind as numbers and codes."""
+    """Reads features of any kind as a matrix of numbers and codes."""
     here = kinds_in(table.schema)
     if here is not None:  # codes of another vocabulary
         listed, _ = rectangle(one_array(table.column("features")), None, np.nan)

@@ -110,7 +110,7 @@ def _kind(part: Part, column: str, listed: bool) -> str:
 
 
 def _layout(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, whatever their layout."""
+    """The type of the values, without dictionary, run-end or extension encoding."""
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _layout(kind.value_type)
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
@@ -224,7 +224,7 @@ class Reader:
         return codes
 
     def _code(self, batch: Batch, place: int, name: str, array: pa.Array) -> np.ndarray:
-        """(n,) codes of values, new ones numbered on."""
+        """(n,) codes of the values; a new value gets the next free code."""
         texts, index = _texts(batch, self.role, place, array)
         known = self._codes.setdefault(name, {})
         codes = [
@@ -240,11 +240,11 @@ class Reader:
     def _note_beyond(
         self, batch: Batch, name: str, codes: np.ndarray, size: np.ndarray | None = None
     ) -> None:
-        """Keeps in mind the row of the first value that a vocabulary has no room for.
+        """Remembers the row of the first value that does not fit the vocabulary.
 
         Args:
-            batch, name: Which column of what.
-            codes: Of the values, one an entry, or as many as `size` (n,) says.
+            batch, name: The column.
+            codes: Codes of the values: one per entry, or `size` (n,) per entry.
         """
         if len(self._codes.get(name, ())) <= MOST or name in self.beyond:
             return
@@ -296,7 +296,7 @@ class Reader:
     def _conflict(
         self, batch: Batch, place: int, array: pa.Array, kind: str
     ) -> Exception:
-        """What to raise where values are none of the kind that was expected."""
+        """The error for values that do not have the expected kind."""
         name = batch.chosen[self.role][place]
         if not pa.types.is_string(array.type):
             what, todo = "must be a finite number or a date", REMEDIES[self.role]
@@ -325,7 +325,7 @@ class Reader:
 def _texts(
     batch: Batch, role: str, place: int, array: pa.Array
 ) -> tuple[list[str], np.ndarray]:
-    """The different values as text, and the number (n,) of each; their count: NULL."""
+    """Distinct values as text, and the index (n,) of each entry; NULL has the last."""
     try:
         encoded = array.dictionary_encode()
         texts = [text_of(value) for value in encoded.dictionary.to_pylist()]

@@ -160,7 +160,7 @@ def extra(
 
 
 def _kept(name: str, value: Any) -> np.ndarray:
-    """The value as an array of the column's type; only lossless casts."""
+    """Casts the value to an array of the column's type, without loss."""
     value = np.asarray(value)
     dtype = np.dtype(spec(name, value).dtype)
     if value.dtype == dtype:

@@ -142,7 +142,7 @@ def read_elwc(
 def _rows(
     path: Path, label: str | None, query: str | None
 ) -> tuple[list[dict[str, Any]], np.ndarray, list[Any]]:
-    """The features of each example, the number of its list, and the lists' names."""
+    """The features of each example, its list's number, and the names of the lists."""
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import input_pb2
 
@@ -180,7 +180,7 @@ def _held(example: Any) -> dict[str, Any]:
 
 
 def _items(rows: list[dict[str, Any]]) -> np.ndarray | None:
-    """What the examples call the items, taken out of their features."""
+    """Item names from the feature of that name; None if any example has none."""
     ids = [row.get(ITEM) for row in rows]
     if not all(isinstance(each, bytes) for each in ids):
         return None
@@ -188,7 +188,7 @@ def _items(rows: list[dict[str, Any]]) -> np.ndarray | None:
 
 
 def _column(path: Path, name: str, rows: list[dict[str, Any]]) -> pa.Array:
-    """One feature of all examples, lists where any holds several values."""
+    """One feature of all examples; a column of lists if any has several values."""
     values = [row.get(name) for row in rows]
     if any(isinstance(value, list) for value in values):
         values = [v if v is None or isinstance(v, list) else [v] for v in values]

@@ -188,7 +188,7 @@ def write_records(raw: Iterator[bytes], path: str | Path) -> None:
 
 
 def _values(array: pa.Array) -> list[Any]:
-    """Python's values of what an example can hold."""
+    """Converts an array to Python values that an example can hold."""
     kind = array.type
     if is_list(kind):
         return [_values_of(each) if each.is_valid else None for each in array]

@@ -94,7 +94,7 @@ def read_features(
 def _chosen(
     parts: Sequence[Part], id: str, features: Sequence[str], numbers: Sequence[str]
 ) -> tuple[str, ...]:
-    """The column of ids and those of features; all parts must have them alike."""
+    """The id column and the feature columns; all parts must have the same ones."""
     name, schema = parts[0].name, parts[0].schema
     if id not in schema.names:
         raise ValueError(
@@ -128,7 +128,7 @@ def _chosen(
 
 
 def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
-    """Ids as text, all there; whole numbers that became floats are whole again."""
+    """Ids as text, none missing; whole numbers that became floats are whole again."""
     try:
         array = one_array(column)
         array.validate(full=True)  # that text is UTF-8
@@ -149,7 +149,7 @@ def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
 
 
 def _different(column: pa.Array) -> int:
-    """How many different whole numbers a column holds; 0 of anything else."""
+    """Number of distinct whole numbers in a column; 0 if it holds anything else."""
     kind = column.type
     if pa.types.is_string(kind) and column.null_count < len(column):
         try:
@@ -172,7 +172,7 @@ def _values(column: pa.Array, number: bool = False) -> list[Any]:
 
 
 def _numbers(column: pa.Array) -> pa.Array:
-    """Text as fractions where it is, and as it stands where it is not."""
+    """Casts text to floats if it is numeric but not all whole numbers."""
     if not pa.types.is_string(column.type):
         return column
     for kind, made in ((pa.int64(), column), (pa.float64(), None)):

@@ -77,9 +77,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Names the path where the disk is full or a folder read-only, as the reader would.
+    """Names the path if the disk is full or the folder read-only.
 
-    Other errors pass: what is read inside may be at fault.
+    Other errors pass unchanged, because they may concern other files.
     """
     try:
         yield
@@ -104,10 +104,10 @@ def _new_folder(path: Path) -> tuple[Path, int]:
 
 
 def _held_part(path: Path, new: Callable[[Path], tuple[Path, int]]) -> tuple[Path, int]:
-    """A new part of this path, and a handle whose lock says that a process writes it.
+    """Creates a temporary file or folder beside the path, and locks it.
 
-    Parts that no process holds were left by one that was killed, and are removed. The
-    lock of a handle goes with its process.
+    Before that, it removes those that no process has locked, because their writers were
+    killed. The lock ends with the process.
     """
     for left in path.parent.iterdir():
         middle = left.name.removeprefix(f".{path.name}.").removesuffix(_PART)
@@ -135,7 +135,7 @@ def _remove_left(part: Path) -> None:
 
 
 def _lock(handle: int) -> bool | None:
-    """Whether this process could lock the file; None where there are no locks."""
+    """Whether the lock was obtained; None if the system has no locks."""
     try:
         import fcntl
 

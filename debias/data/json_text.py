@@ -107,7 +107,7 @@ def as_lines(stream: BinaryIO, name: str, odd: Odd) -> io.RawIOBase:
 
 
 class _Stream(io.RawIOBase):
-    """Lines as a file."""
+    """Presents lines as a file."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines, self._held = lines, b""
@@ -126,7 +126,7 @@ class _Stream(io.RawIOBase):
 
 
 def _objects(stream: BinaryIO, name: str) -> Iterator[Any]:
-    """The objects of a text, one after the other."""
+    """Yields the objects of a text in order."""
     decoder, reader = json.JSONDecoder(), io.TextIOWrapper(stream, "utf-8-sig")
     text, at, row = "", 0, 0
     while True:

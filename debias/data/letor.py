@@ -219,7 +219,7 @@ def _stem(file: Path) -> str:
 
 
 def _plain(file: Path) -> Path:
-    """The name of a file without that of its packing."""
+    """The file name without the suffix of its compression."""
     return file.with_suffix("") if file.suffix in _PACKED else file
 
 
@@ -242,7 +242,7 @@ def _parse(
     zero_based: bool,
     max_grade: int,
 ) -> RankingData:
-    """Parses with scikit-learn; whatever is wrong is explained by `_find_fault`."""
+    """Parses with scikit-learn. On failure, `_find_fault` explains the error."""
     try:
         features, labels, query, names = _loaded(path, feature_count, zero_based)
         if len(labels) == 0:
@@ -284,7 +284,7 @@ def _not_whole(path: Path, error: Exception) -> ValueError:
 def _loaded(
     path: Path, feature_count: int | None, zero_based: bool
 ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray | None]:
-    """Features, grades and queries of the lines, and the queries' names if text."""
+    """Features, grades and queries of the lines, and query names if they are text."""
     from sklearn.datasets import load_svmlight_file
 
     def load(lines: Any) -> Any:
@@ -310,7 +310,7 @@ def _loaded(
 
 
 class _Numbered:
-    """Lines of a file with a number for each query's name, by first appearance."""
+    """Lines of a file in which query names are numbered by first appearance."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.names: dict[str, int] = {}
@@ -318,7 +318,7 @@ class _Numbered:
         self._file = file
 
     def needed(self) -> bool:
-        """Whether a query is no number of 64 bits."""
+        """Whether some query id is not a 64-bit integer."""
         for line in self._file:
             found = _QID.search(line.partition(b"#")[0])
             if found and not _is_number(found[0]):
@@ -342,7 +342,7 @@ def _is_number(word: bytes) -> bool:
 
 
 def _item_ids(path: Path, items: int) -> np.ndarray | None:
-    """(items,) what comments call the items, "" without one; None without any."""
+    """(items,) names from comments, "" without one; None if no line has one."""
     ids = []
     with _opened(path) as file:
         for line in file:
@@ -355,7 +355,7 @@ def _item_ids(path: Path, items: int) -> np.ndarray | None:
 
 
 def _check_density(path: Path, features: Any, feature_count: int | None) -> None:
-    """Refuses what takes a hundred times the memory of its numbers: one far index."""
+    """Raises ValueError if a stray index makes a large matrix of over 99% zeros."""
     items, count = features.shape
     size = 4 * items * count
     if feature_count is None and size > _LARGE and 100 * features.nnz < items * count:
@@ -372,7 +372,7 @@ def _check_density(path: Path, features: Any, feature_count: int | None) -> None
 def _queries(
     query: np.ndarray, groups: Path | None, items: int, names: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Offsets and ids, from the qid of every line or from the sizes in `groups`."""
+    """Offsets and ids, from the qid of each line or the sizes in `groups`."""
     offsets, qid = runs(query) if len(query) else (None, None)
     if qid is not None and names is not None:
         qid = names[qid]
@@ -407,7 +407,7 @@ def _group_sizes(groups: Path) -> list[int]:
 def _find_fault(
     path: Path, feature_count: int | None, zero_based: bool, max_grade: int
 ) -> None:
-    """Reads line by line and raises for the first line that is wrong, if one is."""
+    """Raises ValueError for the first faulty line, if there is one."""
     first = 0 if zero_based else 1
     last = None if feature_count is None else feature_count - 1 + first
     seen: set[str] = set()
@@ -438,7 +438,7 @@ def _find_fault(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Numbers, from 1, and words of the lines that hold an item."""
+    """The number, counted from 1, and the words of each line that holds an item."""
     with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             words = line.partition(b"#")[0].decode(errors="replace").split()
@@ -448,7 +448,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked, behind its byte order mark."""
+    """Opens a file, decompressed and without its byte order mark."""
     with _PACKED.get(path.suffix, open)(path, "rb") as file:
         if file.peek(len(_BOM)).startswith(_BOM):
             file.read(len(_BOM))

@@ -98,9 +98,9 @@ def rectangle(
 
 
 def _spread(values: np.ndarray, inside: np.ndarray, fill: float) -> np.ndarray:
-    """An array that holds `values` in the true cells of `inside` and `fill` elsewhere.
+    """An array with `values` in the true cells of `inside` and `fill` elsewhere.
 
-    Its type is that of the values, wider where it cannot hold `fill`.
+    It has the type of the values, or a wider one that can also hold `fill`.
     """
     dtype = np.result_type(values.dtype, np.min_scalar_type(fill))
     spread = np.full(inside.shape, fill, dtype)

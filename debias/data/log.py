@@ -106,7 +106,7 @@ class ClickLog:
         self._set(checked(self.columns()))
 
     def _set(self, columns: Mapping[str, np.ndarray | None]) -> None:
-        """Takes checked columns of all names, and no others."""
+        """Sets all columns from checked ones; absent columns become None."""
         for name in COLUMNS:
             object.__setattr__(self, name, columns.get(name))
         rest = {name: v for name in others(columns) if (v := columns[name]) is not None}
@@ -226,7 +226,7 @@ class ClickLog:
         return self._with({n: v[index] for n, v in self.columns().items()})
 
     def _with(self, columns: dict[str, np.ndarray]) -> Self:
-        """Other checked columns of the same items."""
+        """A log of the same items with other checked columns."""
         return self.trusted(items_fingerprint=self.items_fingerprint, **columns)
 
     def split(

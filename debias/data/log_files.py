@@ -398,7 +398,7 @@ def _copy(
 def _chosen(
     names: Sequence[str], columns: Sequence[str] | None, roles: Mapping[str, str]
 ) -> list[str]:
-    """Which columns of these to read, in the order of `COLUMNS`."""
+    """The columns to read, in the order of `COLUMNS`."""
     wanted = {*REQUIRED, *(names if columns is None else columns)}
     every = [*COLUMNS, *roles]
     for name in every:
@@ -454,8 +454,11 @@ def _shapes(
 
 
 def _key(found: Sequence[Shard], names: Sequence[str]) -> str:
-    """Names a decoded copy. Time and size stand for content: hashing it is as slow as
-    decoding it."""
+    """The name of a decoded copy.
+
+    It comes from time and size of the files, because hashing their content would be as
+    slow as decoding it.
+    """
     total = blake2b(" ".join(names).encode(), digest_size=16)
     for shard in found:
         stat = shard.path.stat()

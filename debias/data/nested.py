@@ -69,7 +69,7 @@ def _has(kind: pa.StructType, name: str) -> bool:
 
 
 def _pair(kind: pa.StructType) -> tuple[str, str] | None:
-    """What a struct calls key and value; None if it holds none."""
+    """The field names of key and value in a struct; None if it lacks one of them."""
     found = [next((n for n in some if _has(kind, n)), "") for some in (_KEYS, _VALUES)]
     return (found[0], found[1]) if all(found) else None
 
@@ -216,7 +216,7 @@ def first_there(arrays: Sequence[pa.Array]) -> pa.Array:
 
 
 def _looked_up(array: pa.Array, key: str) -> pa.Array:
-    """The value of a key, of lists of structs of key and value."""
+    """Looks a key up in lists of structs with a key and a value."""
     flat = pc.list_flatten(array)
     pair = _pair(flat.type)
     assert pair is not None
@@ -230,7 +230,7 @@ def _looked_up(array: pa.Array, key: str) -> pa.Array:
 
 
 def _one_type(array: pa.Array) -> pa.Array:
-    """Structs with a field for each type as text of the first that is there."""
+    """Flattens structs with one field per type to text: the first value present."""
     if not pa.types.is_struct(array.type):
         return plain(array)
     fields = [plain(pc.struct_field(array, field.name)) for field in array.type]

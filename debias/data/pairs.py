@@ -78,7 +78,7 @@ def _array(names: pa.Array) -> np.ndarray:
 
 
 def _key(rows: Rows) -> np.ndarray:
-    """(n,) int64 that tells pairs of query and item apart."""
+    """(n,) int64, unique for each pair of query and item."""
     key = rows.codes["item"].astype(np.int64)
     if "query" in rows.codes:
         key += rows.codes["query"].astype(np.int64) * len(rows.names["item"])
@@ -156,7 +156,7 @@ def read_known(
 
 
 class _Tables:
-    """Features and grades of P pairs, as rows come that show them."""
+    """Collects features and grades of P pairs from the rows that show them."""
 
     def __init__(self, count: int, first_features: bool, reader: Reader) -> None:
         self._count, self._first, self._reader = count, first_features, reader
@@ -175,7 +175,6 @@ class _Tables:
         number: np.ndarray,
         progress: Callable[[float], None],
     ) -> None:
-        """Takes in all batches."""
         start = 0
         roles = ("item", "features", "label", "categories")
         for batch, share in shown_batches(parts, dict(chosen), roles):
@@ -186,7 +185,7 @@ class _Tables:
             progress(share)
 
     def _add(self, batch: Batch, number: np.ndarray, start: int) -> None:
-        """Takes in a batch, of which `number` (n,) are the pairs, -1 for none."""
+        """Adds a batch; `number` (n,) is the pair of each entry, -1 for none."""
         entries = np.flatnonzero(number >= 0)
         if not len(entries):
             return
@@ -208,7 +207,7 @@ class _Tables:
     def _table(
         self, role: str, like: np.ndarray, pairs: np.ndarray, values: np.ndarray
     ) -> np.ndarray:
-        """The table of a role, with the values of new pairs."""
+        """The table of a role, with the values of new pairs entered."""
         if role not in self._held:
             rows = self._count + (self.room if role == "features" else 0)
             self._held[role] = np.zeros((rows, like.shape[1]), np.float32)
@@ -222,7 +221,7 @@ class _Tables:
         pair: np.ndarray,
         entries: np.ndarray,
     ) -> None:
-        """Keeps the rows that differ from the first of their pair."""
+        """Keeps the rows that differ from the first row of their pair."""
         differs = (values.view(np.int32) != known.view(np.int32)).any(axis=1)
         if not differs.any():
             return
@@ -232,7 +231,7 @@ class _Tables:
         self._changed.append(entries[differs])
 
     def known(self, number: np.ndarray) -> Known:
-        """All that was read.
+        """Returns everything read so far.
 
         Raises:
             ValueError: The features are NULL in every row.
@@ -252,7 +251,7 @@ class _Tables:
     def _with_changed(
         self, number: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-        """Features, pairs of the rows, rows of the shown items, and what to say."""
+        """Features, the pair of each row, the row of each shown item, and notices."""
         matrix = self._held.pop("features")
         pair = np.arange(self._count, dtype=np.int32)
         if self._rows is None:
@@ -319,7 +318,7 @@ def trimmed(
 
 
 def _narrowed(matrix: np.ndarray, columns: Sequence[int]) -> np.ndarray:
-    """Some columns, ascending, of a matrix that is given up, in the memory of it."""
+    """Selects ascending columns in place; the caller must not use `matrix` again."""
     width, rows = len(columns), len(matrix)
     if width == matrix.shape[1] or not matrix.flags.owndata:
         return matrix[:, columns] if width < matrix.shape[1] else matrix
@@ -333,7 +332,7 @@ def _narrowed(matrix: np.ndarray, columns: Sequence[int]) -> np.ndarray:
 
 
 def _cut(matrix: np.ndarray, rows: int) -> np.ndarray:
-    """The first rows of a matrix that is given up, in the memory of it."""
+    """Keeps the first rows in place; the caller must not use `matrix` again."""
     if rows < len(matrix):
         matrix.resize((rows, matrix.shape[1]), refcheck=False)
     return matrix
@@ -342,13 +341,13 @@ def _cut(matrix: np.ndarray, rows: int) -> np.ndarray:
 def _inserted(
     matrix: np.ndarray, count: int, rows: np.ndarray, order: np.ndarray
 ) -> np.ndarray:
-    """A matrix that is given up with rows put between its own, where it has room.
+    """Inserts rows, in place if there is room; `matrix` must not be used again.
 
     Args:
-        matrix: (P + room, F), of which the first P rows count and keep their order.
+        matrix: (P + room, F), whose first P rows count and keep their order.
         count: P.
-        rows: (R, F) to be put between.
-        order: (P + R,) which row of the two, one behind the other, comes at each place.
+        rows: (R, F) rows to insert.
+        order: (P + R,) index of each result row in `matrix` followed by `rows`.
     """
     if len(order) > len(matrix):
         return np.concatenate([matrix[:count], rows])[order]

@@ -262,7 +262,7 @@ class RankingData:
         )
 
     def _coded_as(self, kinds: Features) -> Self:
-        """The data with these features and codes of their vocabularies."""
+        """The same data, encoded with the vocabularies of `kinds`."""
         if self.kinds == kinds:
             return self
         have = self.kinds or of_kinds.plain(self.feature_names, self.features)
@@ -278,7 +278,7 @@ class RankingData:
         )
 
     def _check_plain(self, names: Sequence[str] | None) -> None:
-        """Does nothing if these features are finite numbers."""
+        """Raises ValueError unless these features are finite numbers."""
         place = of_kinds.starts(self.kinds or ())
         for each in self.kinds or ():
             if names is not None and each.name not in names:

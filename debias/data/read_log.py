@@ -242,7 +242,7 @@ def _log(
     Callable[[np.ndarray, float], np.ndarray],
     tuple[str, ...],
 ]:
-    """The log, first rows of sessions, what puts rows into cells, and notices."""
+    """The log, first rows of sessions, a function from rows to cells, and notices."""
     kept = np.flatnonzero(pairs.number >= 0).astype(np.int32)
     everything = len(kept) == len(pairs.number)
     session = rows.session if everything else rows.session[kept]
@@ -287,7 +287,7 @@ def _log(
 def _odd_lists(
     rows: Rows, kept: np.ndarray, cell: np.ndarray, item: np.ndarray
 ) -> tuple[str, ...]:
-    """In words, lists that show an item twice, and such that leave ranks out."""
+    """Notices about lists that show an item twice or leave out ranks."""
     width = item.shape[1]
     found = []
     for role, odd_of, what, policy in (
@@ -310,7 +310,7 @@ def _odd_lists(
 
 
 def _again(item: np.ndarray) -> np.ndarray:
-    """(S, L) bool, cells whose item stands higher up in their list.
+    """(S, L) bool: the item also stands further up in its list.
 
     >>> _again(np.array([[4, 5, 4], [4, 5, -1]])).tolist()
     [[False, False, True], [False, False, False]]
@@ -326,12 +326,12 @@ def _again(item: np.ndarray) -> np.ndarray:
 
 
 def _equal(ordered: np.ndarray) -> np.ndarray:
-    """(S, L - 1) bool, items that equal the one before."""
+    """(S, L - 1) bool: the item equals the one before it."""
     return (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
 
 
 def _holes(item: np.ndarray) -> np.ndarray:
-    """(S, L) bool, shown cells below an empty one.
+    """(S, L) bool: a shown cell below an empty cell.
 
     >>> _holes(np.array([[4, -1, 5], [4, 5, -1]])).tolist()
     [[False, False, True], [False, False, False]]
@@ -347,9 +347,9 @@ def _with_many(
     rectangle_of: Callable[[np.ndarray, float], np.ndarray],
     scales: Scales | None,
 ) -> tuple[ClickLog, Scales]:
-    """The log with presentation columns and further targets, and what codes mean.
+    """Adds presentation columns and further targets; also returns the scales.
 
-    A column that is the same at every shown item of every list is one of lists.
+    A column becomes one value per list if it is constant within every list.
     """
     shown: dict[str, np.ndarray] = {}
     found = {}
@@ -379,7 +379,7 @@ def _with_many(
 
 
 def _text_in_target(rows: Rows, feature: Feature, codes: np.ndarray) -> ValueError:
-    """The error that names the first text of a target."""
+    """The error for the first text value of a target."""
     words = [not re.fullmatch(NUMBER, value) for value in feature.values]
     entry = int(np.argmax(np.isin(codes, FIRST + np.flatnonzero(words))))
     column = rows.batches[0].chosen["target"].index(feature.name)
@@ -405,7 +405,7 @@ def _raise_twice(rows: Rows, kept: np.ndarray, cell: np.ndarray) -> None:
 def _check_constant(
     rows: Rows, kept: np.ndarray, first: np.ndarray, session: np.ndarray
 ) -> None:
-    """A session has one query, user, device and context."""
+    """Raises ValueError if query, user, device or context changes in a session."""
     every = {**rows.codes, **rows.values}
     for role in ("query", "user", "device", "context"):
         if role in every:

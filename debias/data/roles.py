@@ -136,7 +136,7 @@ def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
 
 
 def _single(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
-    """The parts that one column plays."""
+    """The roles that take a single column."""
     names = part.schema.names
     chosen: dict[str, tuple[str, ...]] = {}
     for field in fields(asked):
@@ -170,7 +170,7 @@ def _todo(part: Part, role: str, absent: Sequence[str]) -> str:
 
 
 def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str, ...]]:
-    """The parts that several columns may play."""
+    """The roles that take several columns."""
     chosen = {}
     for role in SEVERAL:
         wanted = getattr(asked, role)

@@ -99,7 +99,7 @@ _MAY_MISS = ("user", "device", "timestamp")  # NULL of a session where it is unk
 
 
 class _Collected:
-    """Batches as they come, as small arrays; a number stands for so many NULLs."""
+    """Collects batches as small arrays. An integer n stands for n NULLs."""
 
     def __init__(self, readers: Mapping[str, Reader]) -> None:
         self._readers = readers
@@ -114,7 +114,6 @@ class _Collected:
         self._mixed: dict[str, str] = {}  # what to say of names of several types
 
     def add(self, batch: Batch) -> None:
-        """Takes in a batch."""
         for role, arrays in batch.arrays.items():
             nothing = arrays[0].null_count == len(arrays[0]) and role in _MAY_MISS
             if role == "timestamp":
@@ -154,7 +153,7 @@ class _Collected:
         chunks.append(chunk)
 
     def _add_ranks(self, at: np.ndarray) -> None:
-        """Of a row per session: the session is the row, the rank its place in it."""
+        """Adds sessions and ranks of lists: each row is a session."""
         rows = int(at[-1]) + 1 if len(at) else 0
         start = np.flatnonzero(np.diff(at, prepend=-1))
         rank = np.arange(len(at)) - start[at]
@@ -163,7 +162,7 @@ class _Collected:
         self._sessions += rows
 
     def rows(self) -> Rows:
-        """All that was added."""
+        """Joins all batches."""
         chosen = self._batches[0].chosen
         codes: dict[str, np.ndarray] = {}
         names: dict[str, pa.Array] = {}
@@ -213,9 +212,9 @@ def _types(chunks: Sequence[pa.DictionaryArray | int]) -> list[pa.DataType]:
 
 
 def _encoded(chunks: list[pa.DictionaryArray | int]) -> tuple[np.ndarray, pa.Array]:
-    """Numbers of names, -1 for none, and the names that they are the numbers of.
+    """Codes of names, -1 for NULL, and the names in the order of their codes.
 
-    Names of several types are text.
+    If names have several types, all become text.
     """
     if len(set(_types(chunks))) > 1:
         chunks = [c if isinstance(c, int) else _as_text(c) for c in chunks]
@@ -265,7 +264,7 @@ def positions(rows: Rows, first_position: int, list_size: int | None) -> np.ndar
 
 
 def _ranks(rows: Rows) -> np.ndarray:
-    """Ranks within the session by row and column, else by appearance."""
+    """Ranks within the session by row and column, otherwise by order of appearance."""
     session = rows.session
     if {"row", "column"} <= set(rows.values):
         order = np.lexsort((rows.values["column"], rows.values["row"], session))

@@ -159,7 +159,7 @@ def shown_batches(
 
 
 def _plain(batch: Batch) -> Batch:
-    """The batch with `plain` arrays; bytes that became text are UTF-8."""
+    """Converts all arrays by `plain`; raises ValueError for text that is not UTF-8."""
     arrays = {}
     for role, columns in batch.arrays.items():
         arrays[role] = [plain(column) for column in columns]
@@ -197,7 +197,7 @@ def exploded(batch: Batch) -> Batch:
 
 
 def _without_padding(item: pa.Array) -> pa.Array:
-    """Items of lists of a fixed size, such as this library writes: NULL where -1."""
+    """Replaces -1 by NULL, which pads lists of fixed size in the library's files."""
     if not pa.types.is_signed_integer(item.type):
         return item
     return pc.if_else(pc.equal(item, -1), pa.scalar(None, item.type), item)
@@ -206,7 +206,7 @@ def _without_padding(item: pa.Array) -> pa.Array:
 def _flat(
     batch: Batch, role: str, number: int, size: np.ndarray, total: int
 ) -> pa.Array:
-    """The entries of a column of lists, as many as there are items."""
+    """Flattens a column of lists that must be as long as the lists of items."""
     column = batch.arrays[role][number]
     if column.null_count == len(column) and role != "item":  # empty, or of no type
         kind = column.type.value_type if is_list(column.type) else pa.null()
@@ -374,7 +374,7 @@ def _cast(
     todo: str = "",
     column: int = 0,
 ) -> pa.Array:
-    """The array cast without loss, or an error that names the first entry at fault."""
+    """Casts without loss, or raises an error that names the first faulty entry."""
     try:
         return array.cast(kind)
     except pa.ArrowNotImplementedError:

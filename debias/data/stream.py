@@ -237,7 +237,7 @@ class Stream:
         return held
 
     def _lowest(self, most: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """The rows of each file that `sample` keeps: those that draw the lowest."""
+        """The rows that `sample` keeps in each file: the lowest random numbers."""
         ends = np.cumsum([s.sessions for s, group in self.groups if group == 0])
         row, chance, start = np.empty(0, np.int64), np.empty(0), 0
         for end in ends:
@@ -252,7 +252,7 @@ class Stream:
 
 
 def _taken(asked: tuple[Stream, np.ndarray]) -> ClickLog:
-    """These rows of a stream; row groups without any of them are not read."""
+    """Takes these rows of a stream; reads only the row groups that hold them."""
     stream, rows = asked
     found, start = [next(stream.group(0)).take(rows[:0])], 0
     for number, (shard, group) in enumerate(stream.groups):

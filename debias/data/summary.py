@@ -155,9 +155,9 @@ class Counts:
 
 
 def _warnings(clicks: int, impressions: int) -> tuple[str, ...]:
-    """What is said before training on a log of so few clicks, or of hardly any other.
+    """Warns if a log has too few clicks or too few shown items without a click.
 
-    A rate of n events is known to about 1 / sqrt(n) of itself, if they are independent.
+    The relative error of a rate of n independent events is about 1 / sqrt(n).
 
     >>> _warnings(150, 1000), _warnings(0, 1000)
     ((), ())
@@ -180,9 +180,9 @@ def _warnings(clicks: int, impressions: int) -> tuple[str, ...]:
 
 
 def _fixed(positions: int, items: int, moved: int, impressions: int) -> tuple[str, ...]:
-    """What is said of a log that shows each query in one order.
+    """Warns if a log shows every query in one order.
 
-    Where items were shown once each, nothing says that their order is fixed.
+    If items were shown only once each, the log cannot tell whether the order is fixed.
 
     >>> _fixed(2, 10, 1, 20), _fixed(2, 10, 0, 10), len(_fixed(2, 10, 0, 20))
     ((), (), 1)
@@ -200,7 +200,7 @@ def _fixed(positions: int, items: int, moved: int, impressions: int) -> tuple[st
 def _merged(
     merge: Callable[..., np.ndarray], one: np.ndarray, other: np.ndarray, fill: int
 ) -> np.ndarray:
-    """Element by element; what only the longer one has meets `fill`."""
+    """Merges element by element; the shorter array is extended with `fill`."""
     size = max(len(one), len(other))
     one, other = (
         np.pad(each, (0, size - len(each)), constant_values=fill)

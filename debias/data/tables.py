@@ -165,7 +165,7 @@ def unchanged(parts: Sequence[Part]) -> Iterator[None]:
 
 
 def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> Batches:
-    """The batches of a part, of which all text is UTF-8.
+    """Yields the batches of a part after checking that their text is UTF-8.
 
     Raises:
         ValueError: A text is not; names the part, the column and the row.
@@ -274,7 +274,7 @@ def _files(source: str | Path) -> list[AnyPath]:
 
 
 def _matching_urls(url: str) -> list[AnyPath]:
-    """The files of a store whose keys match a pattern, below the folder before it."""
+    """The files of a store whose keys match a pattern."""
     pattern, _, options = url.partition("?")
     if "=" not in options:  # a question mark of the pattern
         pattern, options = url, ""
@@ -313,10 +313,10 @@ def _within(folder: AnyPath) -> list[AnyPath]:
 
 
 def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Part]:
-    """The parts with the columns that the names of their folders are, NAME=VALUE.
+    """Adds the columns that folder names define, such as NAME=VALUE.
 
-    They count below the folder asked for, where every file has the same ones and no
-    column of their names.
+    Only folders below the requested one count. All files must have the column in their
+    path, and none may have a column of the same name.
     """
     asked = [source] if isinstance(source, str | Path) else source
     named = [
@@ -341,7 +341,7 @@ def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Par
 
 
 def _with_columns(part: Part, values: dict[str, str]) -> Part:
-    """The part with columns of one value each."""
+    """Adds columns that have one value for the whole part."""
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         asked = [name for name in columns if name not in values]
@@ -362,7 +362,7 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 def _tops(names: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """The columns that these names begin in, each once."""
+    """The top-level columns of these paths, without repetition."""
     found = (top(names, column) or column for column in columns)
     return list(dict.fromkeys(found))
 
@@ -396,7 +396,7 @@ def _of_parquet(path: AnyPath) -> Part:
 
 
 def _leaves(file: Any, columns: Sequence[str]) -> list[str]:
-    """What Parquet calls the columns, and what of them names with dots need."""
+    """The leaf columns that Parquet must read for these paths."""
     schema = file.schema
     stored = [schema.column(number).path for number in range(len(schema.names))]
     names = file.schema_arrow.names
@@ -417,7 +417,7 @@ def _leaves(file: Any, columns: Sequence[str]) -> list[str]:
 
 
 def _cleaned(leaf: str) -> str:
-    """The path of a leaf without what Parquet puts between a list and its items."""
+    """The path of a leaf without the levels that Parquet inserts for lists."""
     return re.sub(r"\.(list\.(element|item)|bag\.array_element|key_value)\b", "", leaf)
 
 
@@ -515,7 +515,7 @@ def _of_csv(path: AnyPath) -> Part:
 
 
 def _unpacked(path: AnyPath) -> Any:
-    """What a text is read from; Arrow unpacks files on disk by their names."""
+    """The decompressed source of a text. Arrow decompresses files on disk by suffix."""
     if not isinstance(path, Remote):
         return path
     kinds = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -582,10 +582,10 @@ def _of_json(path: AnyPath) -> Part:
 
 
 def _sampled(path: AnyPath, schema: pa.Schema) -> pa.Schema:
-    """The schema of the first block, with what lines further down have besides.
+    """The schema of the first block, plus columns that occur further down.
 
-    Some lines of a large file on disk are looked at; what they have by another type
-    stays as the first block has it.
+    It reads samples of a large file on disk. If they have a column in another type, the
+    type of the first block stays.
     """
     from pyarrow import json
 
@@ -612,7 +612,7 @@ def _sampled(path: AnyPath, schema: pa.Schema) -> pa.Schema:
 
 
 def _untimed(kind: pa.DataType) -> pa.DataType:
-    """Times become text: later rows may have fractions, or be no times."""
+    """Times become text, because later rows may not be times."""
     if pa.types.is_list(kind):
         return pa.list_(_untimed(kind.value_type))
     if pa.types.is_struct(kind):
@@ -621,7 +621,7 @@ def _untimed(kind: pa.DataType) -> pa.DataType:
 
 
 def _as_float(kind: pa.DataType) -> pa.DataType:
-    """Whole numbers become floats, within lists too: later rows may have fractions."""
+    """Integers become floats, also in lists: later rows may have fractions."""
     if pa.types.is_list(kind):
         return pa.list_(_as_float(kind.value_type))
     return pa.float64() if pa.types.is_integer(kind) or pa.types.is_null(kind) else kind
@@ -650,7 +650,7 @@ def _blocks(path: AnyPath, opened: Callable[[], pa.RecordBatchReader]) -> Batche
 
 
 def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
-    """What Arrow says of a text, with rows counted from its first instead of a block's.
+    """Arrow's error with rows counted from the start of the file, not of a block.
 
     >>> _fault(Path("a.jsonl"), ValueError("Column(/x) is odd in row 2"), 8)
     ValueError('a.jsonl: column x is odd in row 10; repair that line')
@@ -695,9 +695,9 @@ _PLAIN = {"int64": "whole numbers", "double": "numbers", "bool": "true and false
 
 
 def _odd_value(path: AnyPath, kind: str, value: str, seen: int) -> ValueError:
-    """Names the first value behind row `seen` that is written so.
+    """The error that names the column and row of `value`, from row `seen` on.
 
-    Arrow took the column for whole numbers, as in the rows before, and says no more.
+    Arrow has typed the column by the rows before, and names only the value.
     """
     import json
 
@@ -721,13 +721,13 @@ def _odd_value(path: AnyPath, kind: str, value: str, seen: int) -> ValueError:
 
 
 def _lines(path: AnyPath) -> io.BufferedReader:
-    """The lines of a text, unpacked."""
+    """Opens a text, decompressed, for reading by line."""
     source = _unpacked(path) if isinstance(path, Remote) else str(path)
     return io.BufferedReader(pa.input_stream(source))
 
 
 def _no_utf8(path: AnyPath) -> ValueError:
-    """Names the first line of a text that is no UTF-8."""
+    """The error for the first line that is not UTF-8."""
     header = _named_kind(path) == "csv"
     with _lines(path) as stream:
         for number, line in enumerate(stream):
@@ -807,7 +807,7 @@ def table_of(source: Any) -> pa.Table:
 
 
 def _streamed(source: Any) -> pa.RecordBatchReader:
-    """The stream of a table of whatever library, from its first row.
+    """Converts a table of any library to a stream of record batches.
 
     Raises:
         ValueError: The library cannot hand it over, such as columns of mixed objects.
@@ -822,7 +822,7 @@ def _streamed(source: Any) -> pa.RecordBatchReader:
 
 
 def _of_memory(source: Any) -> Part:
-    """A table, which is asked for anew for each pass; a reader is read once."""
+    """A part that reads a table in memory; a reader is read only once."""
     if isinstance(source, pa.Table | pa.RecordBatch | pa.RecordBatchReader):
         source = table_of(source)
     rows = source.count_rows() if _is_dataset(source) else _length(source)
@@ -851,7 +851,7 @@ def _of_memory(source: Any) -> Part:
 
 
 def _length(source: Any) -> int | None:
-    """How many rows a table has, where it knows without being asked to run."""
+    """The number of rows of a table, or None if counting would compute the table."""
     try:
         return len(source)
     except (TypeError, ValueError, RuntimeError):
@@ -859,7 +859,7 @@ def _length(source: Any) -> int | None:
 
 
 def _of_examples(path: AnyPath) -> Part:
-    """A TFRecord file of examples; loads TensorFlow."""
+    """A part that reads a TFRecord file of examples; loads TensorFlow."""
     from debias.data.examples import batches_of, schema_of
 
     if isinstance(path, Remote):

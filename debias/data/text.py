@@ -69,6 +69,6 @@ def one_of(what: str, names: Iterable[str], given: Any) -> str:
 
 
 def _meant(name: str, names: Sequence[str]) -> str:
-    """A question that suggests up to two names similar to `name`, or the empty text."""
+    """Suggests up to two names similar to `name`; empty if there are none."""
     close = get_close_matches(name, names, n=2, cutoff=0.5)
     return f"did you mean {' or '.join(close)}? " if close else ""

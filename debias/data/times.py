@@ -93,7 +93,7 @@ class Times:
         return self._since_1970(batch, array)
 
     def _of_text(self, batch: Batch, text: pa.Array) -> np.ndarray:
-        """Times of text, some of which may be numbers since 1970."""
+        """Parses times from text, some of which may be numbers since 1970."""
         counts = pc.match_substring_regex(text, _COUNT).fill_null(False)
         if not pc.any(counts).as_py():
             return _parsed(batch, text)
@@ -155,7 +155,7 @@ def _called(unit: str) -> str:
 
 
 def _numbers(text: pa.Array) -> pa.Array:
-    """Text as numbers where all of it is; of a basic date it is not."""
+    """Casts text to numbers if all of it is numeric and does not look like a date."""
     first = next((t for t in text.slice(0, 100).to_pylist() if t is not None), None)
     if first is None:
         there = text.drop_null()
@@ -193,7 +193,7 @@ def _parsed(batch: Batch, text: pa.Array) -> np.ndarray:
 
 
 def _extended(text: pa.Array) -> pa.Array:
-    """ISO 8601 as Arrow reads it: extended, with a zone."""
+    """Rewrites ISO 8601 in the extended format with a zone, which Arrow can parse."""
     for pattern, form in _FORMS:
         text = pc.replace_substring_regex(text, pattern, form)
     return text

@@ -90,7 +90,7 @@ def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
 
 
 def _listed(parts: list[str]) -> str:
-    """Parts of a sentence with commas and an "and".
+    """Joins parts of a sentence with commas and "and".
 
     >>> _listed(["a", "b", "c"]), _listed(["a"])
     ('a, b and c', 'a')

@@ -141,21 +141,21 @@ class _Bins(NamedTuple):
 
     @property
     def weight(self) -> np.ndarray:
-        """(K, B) shares of the impressions of a rank; nan where it has none."""
+        """(K, B) share of the impressions of a rank; nan if it has none."""
         with np.errstate(invalid="ignore"):
             return self.impressions / self.impressions.sum(axis=1, keepdims=True)
 
     @property
     def gap(self) -> np.ndarray:
-        """(K, B) click rate less prediction, 0 where a bin is empty."""
+        """(K, B) click rate minus prediction, 0 in empty bins."""
         return np.nan_to_num(self.observed - self.predicted)
 
 
 def _binned(fitted: Cells, other: Cells, bins: int) -> _Bins:
-    """Fits one population to one half of the counts and bins the other half.
+    """Fits one population to half of the counts, and bins the other half.
 
-    The cells of a rank are sorted by prediction and cut into bins of about equally many
-    impressions.
+    The cells of a rank are sorted by prediction, and divided into bins of about equally
+    many impressions.
     """
     p = chances(fitted, fit_one(fitted))[0]
     order = np.lexsort((p, other.rank))
@@ -185,11 +185,11 @@ def _binned(fitted: Cells, other: Cells, bins: int) -> _Bins:
 def _chance(
     fitted: Cells, other: Cells, bins: int, level: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(K,) errors that chance explains, and (K,) those that exceed it with 80% power.
+    """(K,) errors that chance explains, and (K,) errors detected with 80% power.
 
-    Both halves are drawn from the model of the first, with its predictions for truth.
-    The logs of the errors of a rank are about normal: `chance` is their mean plus so
-    many standard deviations that no rank exceeds it with chance `level`.
+    Both halves are simulated from the model of the first half, so its predictions are
+    the truth. The logs of the errors of a rank are about normal. `chance` is their mean
+    plus enough standard deviations that any rank exceeds it with probability `level`.
     """
     truth = chances(fitted, fit_one(fitted))[0]
     drawn = []
@@ -251,7 +251,7 @@ def _judge(
 def _judge_no_error(
     error: np.ndarray, wrong: np.ndarray, detectable: np.ndarray, rate: np.ndarray
 ) -> Finding:
-    """The verdict where no rank is off by more than chance and more than matters."""
+    """The verdict if no rank has an error that is both significant and relevant."""
     shown = ~np.isnan(error)
     powered = shown & (np.nan_to_num(detectable, nan=np.inf) <= MATTERS * rate)
     blind = words(np.flatnonzero(shown & ~powered) + 1)

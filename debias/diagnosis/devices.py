@@ -115,7 +115,7 @@ def _judge(
     reach: float,
     column: str,
 ) -> Finding:
-    """The verdict on log ratios that are 0 where devices do not differ."""
+    """The verdict on log ratios, which are 0 where devices do not differ."""
     if log_ratio.any():
         at, k = np.unravel_index(np.argmax(np.abs(log_ratio)), log_ratio.shape)
         more, less = pair[at] if log_ratio[at, k] < 0 else pair[at][::-1]

@@ -173,7 +173,7 @@ def examination(
 
 
 def _top(estimates: list[Examination]) -> float:
-    """Where the axis ends: above all curves and their bands.
+    """Upper end of the axis: above all curves and their bands.
 
     A curve or a band that would leave the others far below leaves the drawing.
 

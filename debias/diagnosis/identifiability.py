@@ -111,7 +111,7 @@ def _components(counted: Cells, enough: np.ndarray) -> np.ndarray:
 
 
 def _swaps(component: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """The exchanges of nearest ranks that connect all components."""
+    """The swaps of nearest ranks that connect all components."""
     used = np.flatnonzero(component >= 0)
     apart = np.not_equal.outer(component[used], component[used])
     distance = np.abs(used[:, None] - used) + 0.0
@@ -130,7 +130,7 @@ def _swaps(component: np.ndarray) -> tuple[tuple[int, int], ...]:
 def _weakest(
     error: np.ndarray, used: np.ndarray
 ) -> tuple[tuple[int, int] | None, float]:
-    """The largest error on the tree of the smallest errors."""
+    """The largest error on the spanning tree of smallest errors."""
     cost = np.where(np.isfinite(error) & used & used[:, None], error, 0.0)
     tree = csgraph.minimum_spanning_tree(sparse.csr_array(cost)).tocoo()
     if tree.nnz == 0:
@@ -272,7 +272,7 @@ def profile(
 
 
 def _judge_profile(identified: np.ndarray, shown: np.ndarray, move: float) -> Finding:
-    """The verdict on ranks whose bias may be moved so far without contradiction."""
+    """The verdict on ranks whose bias can be moved this far without contradiction."""
     lost = np.flatnonzero(shown & ~identified) + 1
     grade: Grade = "bad"
     if not shown[1:].any():
@@ -294,7 +294,7 @@ def _judge_profile(identified: np.ndarray, shown: np.ndarray, move: float) -> Fi
 
 
 def _telling(counted: Cells) -> Cells:
-    """The cells of pairs that say something about theta, renumbered."""
+    """The cells of pairs that carry information on theta, renumbered."""
     clicked, shown = counted.by_pair(counted.clicked), counted.by_pair(counted.shown)
     several = counted.by_pair(np.ones(len(counted.pair))) > 1
     return counted.only((several & (clicked > 0) & (clicked < shown))[counted.pair])
@@ -303,10 +303,10 @@ def _telling(counted: Cells) -> Cells:
 def _additive(
     counted: Cells, theta: np.ndarray, free: np.ndarray, gamma: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Maximum of the additive model over gamma and the free theta, by Newton's method.
+    """Maximises the additive model over gamma and the free theta, by Newton's method.
 
-    The likelihood is concave; a step that does not raise it is halved. gamma starts at
-    its own rate where it is given as nan.
+    The likelihood is concave, and steps that do not raise it are halved. Where gamma is
+    NaN, it starts at the pair's own rate.
     """
     clicked, shown = counted.by_pair(counted.clicked), counted.by_pair(counted.shown)
     rate = (clicked + 0.5) / (shown + 1)
@@ -349,7 +349,7 @@ def _additive(
 def _predicted(
     counted: Cells, theta: np.ndarray, gamma: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """The log-likelihood of the additive model, and (M,) P(click) of each cell."""
+    """Log-likelihood of the additive model, and P(click) (M,) of each cell."""
     z = theta[counted.rank] + gamma[counted.pair]
     low = np.exp(-np.abs(z))
     p = np.where(z > 0, 1.0, low) / (1 + low)
@@ -498,7 +498,7 @@ def confounding(
 def _judge_confounded(
     raw: Examination, free: Examination, gap: np.ndarray, method: str
 ) -> Finding:
-    """The verdict on log ratios that are 0 where nothing is flagged."""
+    """The verdict on log ratios, which are 0 at ranks that are not flagged."""
     worst = int(np.argmax(np.abs(gap)))
     verdict = (
         f"Confounded at rank {words(np.flatnonzero(gap) + 1)}: rank {worst + 1} is "
@@ -510,7 +510,7 @@ def _judge_confounded(
 
 
 def _judge_unconfounded(z: np.ndarray, reach: np.ndarray, shown: np.ndarray) -> Finding:
-    """The verdict where no rank is flagged."""
+    """The verdict if no rank is flagged."""
     if not shown[1:].any():
         verdict, step = "Unknown: one rank has nothing to compare.", "Log more ranks."
         return Finding(verdict=verdict, next_step=step, grade="unknown")

@@ -109,7 +109,7 @@ class Evidence(NamedTuple):
 
 
 def _of_pair(pair: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """(S, L) sums of values (S, L) over the places where a session shows the pair."""
+    """(S, L) sums over the places at which a session shows the same pair."""
     order = np.argsort(pair, axis=1, kind="stable")
     row = np.take_along_axis(pair, order, axis=1)
     new = np.ones(row.shape, dtype=bool)
@@ -209,7 +209,7 @@ def chances(counted: Cells, mixture: Mixture) -> np.ndarray:
 
 
 def _joint(happened: sparse.csr_array, p: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """(M, S) log of share times likelihood, by P(click) of each cell (M, C)."""
+    """(M, S) log of share times likelihood, given P(click) of each cell (M, C)."""
     tables = np.concatenate([np.log1p(-p), np.log(p)], axis=1)
     # A vector at a time: a product with a matrix of few columns is slower.
     joint = np.stack([happened @ table for table in tables])
@@ -312,9 +312,9 @@ def _fit_rough(
     count: int,
     rng: np.random.Generator,
 ) -> Mixture:
-    """Fits components of bins from the best of several starts.
+    """Fits components to bins, from the best of several starts.
 
-    Starts are compared after a few passes over some sessions. `before` holds the
+    Starts are compared after a few passes over some of the sessions. `before` holds the
     mixtures of fewer components.
     """
     starts, pairs = _starts(coarse, before, count, rng), coarse.pairs
@@ -372,7 +372,7 @@ def fit_mixture(
 def _shown(
     counted: Cells, happened: sparse.csr_array
 ) -> tuple[Cells, sparse.csr_array]:
-    """The cells that the sessions of `happened` show, and that in float32."""
+    """The cells that the sessions of `happened` show; and `happened` in float32."""
     size = len(counted.rank)
     kept = np.flatnonzero(tally(counted, happened).shown)
     pair, rank = counted.pair[kept], counted.rank[kept]
@@ -387,9 +387,9 @@ def _pass(
     pull: float,
     count: int,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A pass of EM over packed mixtures, of the sessions of `happened`.
+    """A pass of EM over packed mixtures, for the sessions of `happened`.
 
-    Attractions are pulled towards `centre` (count or 1, P) by `pull` impressions.
+    `pull` pseudo-impressions shrink attractions towards `centre` (count or 1, P).
     """
     counted, happened = _shown(counted, happened)
     back, prior = happened.T, np.broadcast_to(pull * centre, (count, counted.pairs))
@@ -416,12 +416,12 @@ def _pass(
 
 
 def _pack(mixture: Mixture) -> np.ndarray:
-    """The parameters as one float32 vector."""
+    """Packs the parameters into one float32 vector."""
     return np.concatenate([each.ravel() for each in mixture], dtype=np.float32)
 
 
 def _unpack(x: np.ndarray, pairs: int, count: int) -> Mixture:
-    """A packed mixture; its shares may have been moved, and sum to 1 again."""
+    """Unpacks a mixture; shares that have been moved are scaled to sum to 1."""
     gamma, theta, share = np.split(x, [pairs * count, -count])
     shares = share / share.sum()
     return Mixture(gamma.reshape(count, -1), theta.reshape(count, -1), shares)

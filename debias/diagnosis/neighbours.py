@@ -106,7 +106,7 @@ def neighbours(
 
 
 class _Test(NamedTuple):
-    """The regression on neighbours; the fields are those of `Neighbours`."""
+    """The regression on neighbours; its fields are those of `Neighbours`."""
 
     effect: np.ndarray
     error: np.ndarray
@@ -141,7 +141,7 @@ def _judge(test: _Test, gain: float, gain_error: float) -> Finding:
 
 
 def _judge_strata(test: _Test) -> Finding:
-    """What the comparison of an item with itself says."""
+    """The verdict of comparing each item with itself at the same rank."""
     if np.isnan(test.effect).all():
         verdict = "Unknown: the neighbours of an item at one rank do not vary."
         step = "Log some sessions with other items around, such as random swaps."
@@ -180,7 +180,7 @@ def _judge_strata(test: _Test) -> Finding:
 
 
 def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
-    """Within-stratum regression of clicks on the attraction of the neighbours."""
+    """Regresses clicks on the attraction of the neighbours, within strata."""
     if log.sessions < 4 or not log.click.any():
         return _NOTHING
     order = np.random.default_rng(seed).permutation(log.sessions)
@@ -290,10 +290,10 @@ def _strata(
 def _attention(
     log: ClickLog, data: RankingData, sessions: int, epochs: int, seed: int
 ) -> tuple[float, float]:
-    """Held-out gain of attention in `XPA`, nats a session, and its error.
+    """Held-out gain of attention in `XPA`, in nats per session, and its error.
 
-    The models differ only in what each place hears of the others. So the gain is that
-    of neighbours, not of another way to combine relevance and bias.
+    The models differ only in what each place reads of the others. So the gain comes
+    from neighbours, not from another combination of relevance and bias.
     """
     import keras
 

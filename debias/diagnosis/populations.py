@@ -225,7 +225,7 @@ def _gain_of_strangers(
     test: np.ndarray,
     rng: np.random.Generator,
 ) -> float:
-    """The gain of `count` populations on lists put together of a query's sessions."""
+    """The gain of `count` populations on lists that mix sessions of a query."""
     index = counted.index
     assert index is not None
     gains = []
@@ -245,14 +245,14 @@ def _planted_gain(
     size: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Held-out gain of two populations where there are two, and its standard error.
+    """Held-out gain of two populations if there are two, and its standard error.
 
-    One half of the sessions clicks ten times as often as the other, both together as
-    often as the log: with p of one population, P = min(20 p / 11, (1 + p) / 2) and
-    2 p - P. Both mixtures are fitted to the sessions `train` of clicks so drawn. What
-    they gain on lists put together of sessions of a query is taken off.
-    The gain is averaged over all lists, each with clicks drawn anew, so that it is
-    known better than from `size` held-out sessions, whose error is returned.
+    Half of the sessions click ten times as often as the other half, and all together as
+    often as the log. With p of one population, P = min(20 p / 11, (1 + p) / 2) and 2 p
+    - P. Both mixtures are fitted to simulated clicks of the sessions `train`. Their
+    gain on lists that mix sessions of a query is subtracted. The gain is averaged over
+    all lists, each with new clicks. So it is more precise than a gain on `size`
+    held-out sessions, whose error is returned.
     """
     index = counted.index
     assert index is not None
@@ -281,7 +281,7 @@ def _through(rows: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over sessions and their standard errors, of (N, S)."""
+    """Means over sessions, and their standard errors, of differences (N, S)."""
     several = difference.shape[1] > 1
     scatter = (
         difference.std(axis=1, ddof=1) if several else np.full(len(difference), np.inf)
@@ -290,9 +290,9 @@ def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _critical(counts: int, size: int) -> float:
-    """Standard errors that a gain must exceed: one-sided 5%, all mixtures together.
+    """Standard errors that a gain must exceed: one-sided 5% for all mixtures together.
 
-    There are two of each count, see `_fitted`.
+    There are two mixtures of each count, see `_fitted`.
     """
     if size < ENOUGH:
         return np.inf
@@ -313,9 +313,9 @@ def _choose(gain: np.ndarray, error: np.ndarray, likelihood: np.ndarray) -> int:
 def _judge_one(
     planted: float, error: float, critical: float, unclear: float
 ) -> Finding:
-    """The verdict where no number of populations gains over one.
+    """The verdict if no number of populations gains over one.
 
-    `unclear` is what they gain at most where queries may be the reason.
+    `unclear` is their largest gain that differences between queries may explain.
     """
     reach = f"{planted:+.4f} ± {1.96 * error:.4f} nats a session"
     if not planted >= detectable(error, critical):
@@ -343,9 +343,9 @@ def _judge_one(
 def _judge_several(
     gain: tuple[float, float], share: np.ndarray, over: float, scatter: float
 ) -> Finding:
-    """The verdict where several populations gain `gain`, with its error, over one.
+    """The verdict if several populations have `gain` (value and error) over one.
 
-    `over` is their gain over the better model of clicks above, `scatter` its error.
+    `over` is their gain over the better model of clicks above, and `scatter` its error.
     """
     chosen = len(share)
     shares = ", ".join(f"{each:.0%}" for each in share)
@@ -385,7 +385,8 @@ def _clicks_above(
 ) -> np.ndarray:
     """(T,) log-likelihood of the best model of one population that reads clicks above.
 
-    Of pairs, and of bins of pairs, which predicts better where impressions are few.
+    The candidates are models of pairs and of bins of pairs. The latter predict better
+    if pairs have few impressions.
     """
     binned = ClickLog(np.zeros(len(log), int), found.binned, log.click)
     scores = []

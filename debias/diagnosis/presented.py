@@ -81,7 +81,7 @@ def presented(
 
 
 def _curves(found: Propensities, name: str, level: float) -> dict[str, Examination]:
-    """One curve a label over ranks 1 to K, the usual label's first."""
+    """One curve per label over ranks 1 to K, beginning with the usual label."""
     label = found.by[name]
     usual = label[found.verdict == "reference"]
     order = sorted(np.unique(label).tolist(), key=lambda v: (v not in usual, v))
@@ -101,7 +101,7 @@ def _curves(found: Propensities, name: str, level: float) -> dict[str, Examinati
 
 
 def _pooled(usual: Examination, other: Examination) -> tuple[float, float]:
-    """Mean log ratio over ranks, weighed by precision, and its standard error."""
+    """Mean log ratio over ranks, weighted by precision, and its standard error."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(other.examination) - np.log(usual.examination)
         errors = [each.standard_error / each.examination for each in (usual, other)]

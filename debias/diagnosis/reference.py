@@ -56,7 +56,7 @@ def reference_sensitivity(
         raise ValueError("places must name at least one place, got none")
 
     def scores(of: Callable[[np.ndarray], Tensor]) -> list[np.ndarray]:
-        """What `of` makes of the features, query by query."""
+        """Applies `of` to the features, and splits the result by query."""
         pieces = range(0, data.items, PIECE)
         found = [of(data.features[start : start + PIECE]) for start in pieces]
         every = np.concatenate([keras.ops.convert_to_numpy(each) for each in found])

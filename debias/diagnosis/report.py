@@ -256,7 +256,7 @@ def _some(
     progress: Callable[[float], None],
     over: Over,
 ) -> ClickLog:
-    """At most so many sessions, drawn at random, in memory."""
+    """At most `most` sessions, drawn at random, in memory."""
     if isinstance(log, Stream):
         return log.sample(most, [seed], progress=progress, over=over)
     if log.sessions <= most:
@@ -272,7 +272,7 @@ def _runs(
     names: Mapping[int, str],
     found: Mapping[str, Any],
 ) -> dict[str, Callable[[], Any]]:
-    """What is computed, by name and in order; later ones may read `found`."""
+    """The computations by name, in order; later ones may read `found`."""
     if data is not None and data.kinds is not None:
         # Estimators and small models here read numbers alone.
         data = RankingData(
@@ -309,10 +309,10 @@ def _needed(found: Mapping[str, Any], name: str) -> Examination:
 
 
 def _with_device(found: Finding | None) -> Finding | None:
-    """The finding on populations where devices differ.
+    """Adapts the finding on populations if devices differ.
 
-    One bias tower then does not serve all sessions; and clicks of a session depend on
-    each other through its device, as they do in two populations.
+    One bias tower then does not fit all sessions. Clicks of a session also depend on
+    each other through its device, as in two populations.
     """
     if found is None or found.grade == "unknown":
         return found
@@ -339,7 +339,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
     environment.filters["percent"] = lambda value: f"{value:.1%}"
 
     def both(draw: Callable[..., str], *arguments: Any) -> list[tuple[str, str]]:
-        """One drawing for laptops and one for phones."""
+        """Draws a figure for laptops and for phones."""
         return [(name, draw(*arguments, width=w)) for name, w in pages.WIDTHS.items()]
 
     own, drawn, legends = found.findings, {}, {}
@@ -393,7 +393,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
 def _drawable(
     curves: Mapping[str, Examination], whole: bool = False
 ) -> dict[str, Examination]:
-    """The curves that may be trusted and know more than rank 1, or `whole`: any."""
+    """Curves that are not degenerate and know a rank beyond 1, or any if `whole`."""
     return {
         name: curve
         for name, curve in curves.items()
@@ -413,7 +413,7 @@ def report(
 
 
 def _number(value: float, digits: int = 3) -> str:
-    """A number as the page shows it; a dash for what is not known.
+    """A number as the page shows it, with a dash for unknown values.
 
     >>> _number(12345), _number(0.25), _number(float("nan"))
     ('12,345', '0.250', '–')
@@ -424,7 +424,7 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def _json(value: Any) -> Any:
-    """Arrays as lists, what is not finite as None, dataclasses as objects."""
+    """Converts arrays to lists, dataclasses to dicts and non-finite numbers to None."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _json(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

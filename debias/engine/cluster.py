@@ -86,7 +86,7 @@ def edition() -> dict[str, str]:
 
 
 def _checked(client: Any, address: str, seconds: float) -> Over:
-    """The map of a cluster whose workers are of our edition."""
+    """The map of a cluster, after checking that its workers run the same versions."""
     try:
         client.wait_for_workers(1, timeout=seconds)
     except TimeoutError:
@@ -138,7 +138,10 @@ def _over(
 
 
 def _call(function: Callable[[T], R], thing: T, ours: dict[str, str]) -> R:
-    """In a worker, which may have joined later than others."""
+    """Runs in a worker; raises ValueError if its versions differ.
+
+    The check is repeated because workers may join later.
+    """
     if (here := edition()) != ours:
         raise ValueError(f"a worker has {here}, but this process has {ours}")
     return function(thing)

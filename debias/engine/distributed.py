@@ -134,10 +134,10 @@ def share(
 
 
 class _Rows(keras.utils.PyDataset):
-    """One process's rows of the batches of another dataset; candidates count as rows.
+    """The rows of one process in the batches of a dataset; candidates count as rows.
 
-    The parts of all processes make one array again inside a step, so that every row
-    meets the candidates of the whole batch.
+    Inside a step, the rows of all processes form one array. So every row is compared
+    with the candidates of the whole batch.
     """
 
     def __init__(self, whole: keras.utils.PyDataset, process: int, processes: int):

@@ -10,7 +10,7 @@ from debias.types import Tensor
 
 
 def _assigned(variable: Any, value: Tensor) -> Tensor:
-    """Assigns inside a branch of `tf.cond`, which asks for a tensor."""
+    """Assigns a variable and returns a tensor, as branches of `tf.cond` require."""
     import tensorflow as tf
 
     with tf.control_dependencies([variable.assign(value)]):
@@ -120,7 +120,7 @@ class RowWiseAdam(keras.optimizers.Adam):
         )
 
     def _averaged_steps(self) -> Tensor:
-        """t: steps since the average was begun."""
+        """t: the number of steps since averaging began."""
         return ops.cast(self.iterations, "int64") - self._average_start
 
     def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
@@ -139,7 +139,7 @@ class RowWiseAdam(keras.optimizers.Adam):
             self._averaged_by_rows.assign(marks)
 
     def _shrinkage(self, steps: Tensor) -> Tensor:
-        """G of float64 `steps`: product over s = 1 .. steps of s / (s + eta + 1)."""
+        """G(steps) in float64: product over s = 1 .. steps of s / (s + eta + 1)."""
         import tensorflow as tf
 
         eta = self.averaging or 0.0
@@ -150,7 +150,7 @@ class RowWiseAdam(keras.optimizers.Adam):
     def _average_rows(
         self, place: int, variable: Any, rows: Tensor, move: Tensor
     ) -> None:
-        """Adds `move` (R, d), about to be subtracted, to D of rows by G(t - 1)."""
+        """Adds `move` (R, d) / G(t - 1) to D of the rows, before the step."""
         import tensorflow as tf
 
         self._rowwise.add(place)

@@ -190,7 +190,7 @@ class BiasTower(keras.layers.Layer):
 
 
 def _merged(name: str, ids: Sequence[int], columns: Mapping[str, int]) -> list[int]:
-    """What the ids of a column read, checked."""
+    """Checks the ids that replace the ids of a column."""
     if name not in columns:
         raise ValueError(f"merge names column {name!r}, columns has {sorted(columns)}")
     size, found = columns[name], np.asarray(ids)
@@ -206,7 +206,7 @@ def _merged(name: str, ids: Sequence[int], columns: Mapping[str, int]) -> list[i
 
 
 def _largest(ids: Tensor) -> int | None:
-    """The largest id, None where there are no values yet (inside a graph)."""
+    """The largest id; None inside a graph, where values are not known."""
     try:
         return int(ops.max(ids)) if 0 not in ids.shape else 0
     except TypeError:

@@ -101,7 +101,7 @@ class RowEmbedding(keras.layers.Layer):
         return ops.concatenate([ops.zeros((2, shape[1]), dtype), draw])
 
     def _spread(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        """Of variance 1, so that products have the variance of the rows."""
+        """Initialises with variance 1, so products have the variance of the rows."""
         seed = None if self.seed is None else self.seed + 1
         return keras.random.normal(shape, dtype=dtype, seed=seed)
 

@@ -114,7 +114,7 @@ class Standardize(keras.layers.Layer):
     def _moments(
         self, features: np.ndarray, rows: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation of the numbers that are there; notes which are not."""
+        """Mean and deviation of the values present; notes missing values."""
         columns, missing = list(self.linear), self.missing is not None
 
         def pieces() -> Iterator[tuple[np.ndarray, np.ndarray | bool]]:

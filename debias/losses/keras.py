@@ -87,7 +87,7 @@ class ApproxNDCG(ListLoss):
 
 
 def _listed(log_prior: Sequence[float] | None) -> list[float] | None:
-    """Plain floats, which a configuration can hold."""
+    """Converts the prior to Python floats, which a configuration can hold."""
     return None if log_prior is None else [float(value) for value in log_prior]
 
 

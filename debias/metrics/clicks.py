@@ -10,7 +10,7 @@ from debias.metrics.statistics import estimate
 def _sessions(
     clicks: ArrayLike, others: ArrayLike, mask: ArrayLike | None, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Checked clicks (bool), the other array, and which cells are items."""
+    """Checked clicks (bool), the other array, and the mask of items."""
     clicks, others = np.asarray(clicks), np.asarray(others)
     if clicks.ndim != 2 or clicks.shape != others.shape:
         raise ValueError(
@@ -36,7 +36,7 @@ def _log_likelihood(
     mask: ArrayLike | None,
     from_logits: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `item_log_likelihood` returns, and which cells are items."""
+    """The result of `item_log_likelihood`, and the mask of items."""
     clicked, z, valid = _sessions(clicks, predictions, mask, "predictions")
     z = np.where(valid, z, 0.0).astype(z.dtype if z.dtype.kind == "f" else float)
     if np.isnan(z).any():

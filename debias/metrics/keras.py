@@ -20,7 +20,7 @@ _registered = keras.saving.register_keras_serializable(package="debias")
 
 
 class _ListMean(keras.metrics.Metric):
-    """Mean of a value per list, over the lists that have one."""
+    """Mean of a value per list, over the lists that have a value."""
 
     def __init__(self, name: str, dtype: Any):
         super().__init__(name=name, dtype=dtype)
@@ -29,7 +29,7 @@ class _ListMean(keras.metrics.Metric):
         self.left_out = self.add_variable((), "zeros", name="left_out")
 
     def values(self, y: Tensor, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Value of each list, and whether it counts, both `(batch,)`."""
+        """Value of each list and whether it counts, both `(batch,)`."""
         raise NotImplementedError
 
     def update_state(
@@ -67,7 +67,7 @@ def _list_weights(sample_weight: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _places(scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Items strictly ahead of each, and items of its score, itself included."""
+    """Number of items with a higher score, and with an equal score including itself."""
     rival, own = ops.expand_dims(scores, 1), ops.expand_dims(scores, 2)
     valid = ops.expand_dims(mask, 1)
     first = ops.sum(ops.cast(valid & (rival > own), "int32"), axis=2)
@@ -177,7 +177,7 @@ class MRR(_ListMean):
 
 
 class _Clicks(keras.metrics.Metric):
-    """What the click metrics share: cross-entropy of each item, in nats."""
+    """Base of the click metrics: cross-entropy of each item in nats."""
 
     def __init__(self, log_prior: Any, name: str, dtype: Any):
         super().__init__(name=name, dtype=dtype)
@@ -186,7 +186,7 @@ class _Clicks(keras.metrics.Metric):
     def items(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Weighted cross-entropy, and weight, of each item, `(batch, list_size)`."""
+        """Weighted cross-entropy and weight of each item, both `(batch, list_size)`."""
         y = ops.cast(ops.convert_to_tensor(y_true), self.dtype)
         z = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
         if len(z.shape) == 3:

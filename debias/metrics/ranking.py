@@ -19,7 +19,7 @@ _BLOCK = 1 << 17  # cells worked on at once: what fits a cache
 
 
 class _Lists(NamedTuple):
-    """Checked lists of one padded size."""
+    """Checked lists, padded to the same size."""
 
     labels: np.ndarray  # (list_size, lists), 0 at padding
     scores: np.ndarray  # (list_size, lists), nan at padding, which beats nobody
@@ -28,7 +28,7 @@ class _Lists(NamedTuple):
 
 
 class _Ranks(NamedTuple):
-    """Where each item stands, and which items it shares the place with."""
+    """The rank of each item, and the size of its group of ties."""
 
     first: np.ndarray  # (list_size, lists), items strictly ahead
     tied: np.ndarray  # (tied lists,), the lists that have ties
@@ -72,8 +72,8 @@ def _ranks(lists: _Lists) -> _Ranks:
 def _summed(values: np.ndarray, ranks: _Ranks, worth: np.ndarray) -> np.ndarray:
     """Expected sum over items of value times worth of the rank, `(lists, cutoffs)`.
 
-    `values` are 0 at padding, `worth` is `(list_size, cutoffs)`. A tied item has the
-    mean worth of the ranks that its group takes.
+    `values` are 0 at padding, and `worth` is `(list_size, cutoffs)`. A tied item has
+    the mean worth of the ranks of its group.
     """
     columns = [
         np.einsum("lq,lq->q", values, column.take(ranks.first))
@@ -127,7 +127,7 @@ def _cutoffs(k: Cutoff) -> list[int | None]:
 
 
 def _cut(worth: np.ndarray, cutoffs: Sequence[int | None]) -> np.ndarray:
-    """`(list_size, cutoffs)`: the worth of each rank, 0 beyond the cutoff."""
+    """Worth of each rank, 0 beyond the cutoff, `(list_size, cutoffs)`."""
     rank = np.arange(1, len(worth) + 1)
     columns = [worth * (rank <= (np.inf if k is None else k)) for k in cutoffs]
     return np.stack(columns, axis=1)
@@ -136,7 +136,7 @@ def _cut(worth: np.ndarray, cutoffs: Sequence[int | None]) -> np.ndarray:
 def _refuse(
     rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, valid: np.ndarray | None
 ) -> None:
-    """Raises for the first list with a cell that cannot be ranked, but for padding."""
+    """Raises ValueError for the first list with a cell that cannot be ranked."""
     wrong = {"; mask what must not rank": ("scores", ~np.isfinite(scores))}
     if labels.dtype.kind in "fi":
         cells = ~((labels >= 0) & (labels < np.inf))
@@ -151,7 +151,7 @@ def _refuse(
 def _checked(
     rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, valid: np.ndarray | None
 ) -> _Lists:
-    """Refuses what cannot be ranked; `rows` name the lists in the error."""
+    """Checks lists and fills their padding; `rows` name the lists in errors."""
     # One pass over each: what is wrong anywhere shows in a sum and in the extremes.
     with np.errstate(all="ignore"):
         fine = np.isfinite(scores.sum()) and labels.min() >= 0 and labels.max() < np.inf
@@ -181,7 +181,7 @@ def _from_padded(
 def _from_ragged(
     labels: np.ndarray, scores: np.ndarray, offsets: np.ndarray
 ) -> Iterator[tuple[np.ndarray, _Lists]]:
-    """Lists of like lengths together."""
+    """Groups lists of similar length, and pads each group."""
     lengths = np.diff(offsets)
     filled = np.flatnonzero(lengths)
     kind = np.floor(np.log(lengths[filled]) / np.log(_LENGTH_RATIO))
@@ -269,7 +269,7 @@ def _graded(labels: np.ndarray) -> np.ndarray | None:
 
 
 def _gains(lists: _Lists, grades: np.ndarray | None) -> np.ndarray:
-    """2^y - 1."""
+    """Gains 2^y - 1."""
     if grades is None:
         if lists.labels.max() >= _ENDLESS:
             row = lists.rows[lists.labels.max(axis=0).argmax()]
@@ -284,7 +284,7 @@ def _gains(lists: _Lists, grades: np.ndarray | None) -> np.ndarray:
 def _best(
     gains: np.ndarray, grades: np.ndarray | None, discounts: np.ndarray
 ) -> np.ndarray:
-    """DCG of the best order, `(lists, cutoffs)`; of grades without a sort.
+    """DCG of the ideal order, `(lists, cutoffs)`; integer grades need no sort.
 
     Sorted, the items of grade g or more fill the first n_g ranks, and each grade adds
     2^g - 2^(g-1) to the gain of the ranks that it reaches.
@@ -424,7 +424,7 @@ def hit_rate(
 def _found(
     lists: _Lists, cutoffs: Sequence[int | None], threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Expected relevant items among the first k; relevant items, nan where none."""
+    """Expected relevant items in the top k, and relevant items in all, nan if none."""
     hits = _relevant(lists, threshold).astype(float)
     total = hits.sum(axis=0)[:, None]
     total[total == 0] = np.nan

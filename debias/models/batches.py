@@ -143,14 +143,14 @@ def log_batches(whole: "Epoch", shuffle: bool = True, seed: int = 0) -> "LogBatc
 
 
 def _draws(seed: int) -> tf.data.Dataset:
-    """A number that names the order of an epoch, another for each."""
+    """A random number per epoch, which seeds the order of its sessions."""
     return tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
 
 
 def _pipeline(
     epoch: tf.data.Dataset, make: Callable[[Any], Any], batch_size: int, sessions: int
 ) -> tf.data.Dataset:
-    """Batches of an epoch's sessions, or of their numbers, as `make` makes them."""
+    """A pipeline that turns an epoch's sessions, or their numbers, into batches."""
     options = tf.data.Options()  # nothing here to rewrite or tune, and both take long
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
@@ -288,7 +288,7 @@ def applied(
 
 
 def _batch(cells: Cells, table: tf.Tensor, packed: bool) -> tuple[Cells, tf.Tensor]:
-    """A batch as `batches` describes it, of its cells and the features of all items."""
+    """Builds a batch, as `batches` describes it, from cells and the feature table."""
     item = cells["item"]
     mask = item >= 0
     row = tf.maximum(item, 0)
@@ -308,7 +308,7 @@ def _batch(cells: Cells, table: tf.Tensor, packed: bool) -> tuple[Cells, tf.Tens
 
 
 def _cells(log: ClickLog) -> dict[str, np.ndarray]:
-    """Clicks and padding share one small integer, so that a batch gathers it once."""
+    """The columns of a log; clicks are int8 with -1 at padding, to gather once."""
     click = np.where(log.mask, log.click, -1).astype("int8")
     layout = {n: v for n, v in log.columns().items() if n in LAYOUT}
     layout |= {**(log.presentation or {}), **(log.targets or {})}
@@ -316,7 +316,7 @@ def _cells(log: ClickLog) -> dict[str, np.ndarray]:
 
 
 def _checked(weight: np.ndarray, log: ClickLog) -> np.ndarray:
-    """The weights as float32, 0 at padding."""
+    """The weights as float32, with 0 at padding."""
     weight = np.asarray(weight, "float32")
     if weight.shape != log.item.shape:
         raise ValueError(
@@ -336,7 +336,7 @@ def _checked(weight: np.ndarray, log: ClickLog) -> np.ndarray:
 def _streamed(
     path: str | Path, items: int, shuffle: bool, draws: tf.data.Dataset
 ) -> tf.data.Dataset:
-    """The cells of a log on disk, in pieces that Python is asked for."""
+    """Reads the cells of a log on disk in pieces, through a Python generator."""
     first = next(read_batches(path, 1))
     columns = [name for name in LAYOUT if name in first.columns()]
     columns += [*(first.presentation or ()), *(first.targets or ())]

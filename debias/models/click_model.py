@@ -260,7 +260,10 @@ def argument_errors() -> Iterator[None]:
 
 
 def _refuse_class_weight(class_weight: Any) -> None:
-    """Keras would give each list one weight, by the position of its first click."""
+    """Raises ValueError if `class_weight` is given.
+
+    Keras would weight each list as a whole, by the position of its first click.
+    """
     if class_weight:
         raise ValueError(
             "class_weight cannot weigh clicks, because a list can have several; to "
@@ -461,7 +464,7 @@ class Ranker(keras.Model):
 
 
 def _restored(value: Any) -> Any:
-    """An argument from its configuration; what is restored already stays."""
+    """Restores an argument from its configuration; layers pass unchanged."""
     if isinstance(value, list):
         return [_restored(each) for each in value]
     if isinstance(value, keras.layers.Layer):

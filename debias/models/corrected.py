@@ -36,7 +36,7 @@ from debias.types import Batch, Tensor
 
 
 def _by_position(name: str, values: Sequence[float]) -> np.ndarray:
-    """`(K + 1, 1)`: the value of each position, 0 at padding."""
+    """`(K + 1, 1)`: the value of each position, with 0 for padding."""
     found = np.asarray(values, "float32")
     if found.ndim != 1 or len(found) == 0 or not np.isfinite(found).all():
         raise ValueError(
@@ -46,7 +46,7 @@ def _by_position(name: str, values: Sequence[float]) -> np.ndarray:
 
 
 def _at(table: np.ndarray, batch: Batch, name: str) -> Tensor:
-    """The values of the batch's positions, `(batch, list_size)`."""
+    """Looks up the values of the batch's positions, `(batch, list_size)`."""
     size = len(table) - 1
     message = f"position is out of range, {name} has {size} positions"
     positions = checked_ids(ops.convert_to_tensor(batch["position"]), size, message)
@@ -385,7 +385,7 @@ class PairDebias(OneTowerClickModel):
         return pairs_debiased(clicks, outputs, plus, minus)
 
     def _moved(self, table: Tensor, batch: Batch, items: Tensor) -> Tensor:
-        """Ratios on their way to those that explain the items of each place."""
+        """Moves the ratios towards those that explain the losses of each position."""
         cells = ops.one_hot(batch["position"], self.positions + 1, dtype=items.dtype)
         sums = ops.einsum("blk,bl->k", cells, items)[:, None]
         known = (sums > 0) & (sums[1] > 0)

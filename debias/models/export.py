@@ -191,14 +191,14 @@ def without_training(model: keras.Model) -> keras.Model:
 
 
 def _uncompiled(config: Any) -> Any:
-    """A configuration without what `compile` was given, at any depth."""
+    """Removes the arguments of `compile` from a configuration, at any depth."""
     if isinstance(config, dict):
         return {k: _uncompiled(v) for k, v in config.items() if k != "compile_config"}
     return [_uncompiled(v) for v in config] if isinstance(config, list) else config
 
 
 def _describe_onnx(path: Path, extra: dict[str, Any]) -> None:
-    """Stores names and kinds of the features among the properties of an ONNX file."""
+    """Stores names and kinds of the features as properties of an ONNX file."""
     import onnx
 
     model = onnx.load(path)
@@ -244,7 +244,7 @@ def write_onnx(
 
 
 def _rename(path: Path, output: str, axes: Axes) -> None:
-    """Gives the output and the axes of an ONNX file, unk__76 and the like, names."""
+    """Renames the output and the axes of an ONNX file, such as unk__76."""
     import onnx
 
     model = onnx.load(path)

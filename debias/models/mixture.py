@@ -275,5 +275,5 @@ class WatchComponents(keras.callbacks.Callback):
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
-    """Over the last axis, in nats."""
+    """Entropy in nats over the last axis."""
     return -(p * np.log(np.maximum(p, 1e-30))).sum(axis=-1)

@@ -65,7 +65,7 @@ def with_raw_inputs(path: str | Path, features: Features) -> None:
 
 
 def _encoder(feature: Feature, output: str) -> "onnx.NodeProto":
-    """Text to codes: "" is missing, and what training never saw unknown."""
+    """Maps text to codes: "" is missing, and text not seen in training is unknown."""
     from onnx import helper
 
     codes = range(FIRST, FIRST + len(feature.values))

@@ -199,7 +199,7 @@ class MultiTarget(ClickModel):
         return logits
 
     def _passed(self, name: str, logits: Tensor) -> Tensor:
-        """Logits `(..., levels)` of passing each level of a target once clicked."""
+        """Logits `(..., levels)` of reaching each level of a target after a click."""
         logits = ops.expand_dims(logits, -1)
         if name not in self.steps:
             return logits

@@ -329,19 +329,19 @@ def boost(
 
 
 class _Growing(Protocol):
-    """A booster between two rounds."""
+    """A booster that grows by one tree per round."""
 
     def send(
         self, slope: tuple[np.ndarray, np.ndarray], base: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Adds a tree for gradient and curvature; base plus trees of all rows."""
+        """Adds a tree for gradient and curvature; returns the scores of all rows."""
 
     def cut(self, rounds: int) -> Any:
-        """The booster of the first rounds."""
+        """The booster of the first `rounds` rounds."""
 
 
 class _Engine(Protocol):
-    """What differs between the libraries."""
+    """The interface to a library of boosted trees."""
 
     def grow(
         self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
@@ -407,7 +407,7 @@ def below(threshold: float, inclusive: bool) -> float:
 
 
 class _LightGBM:
-    """Trees by LightGBM, from gradients."""
+    """Trees by LightGBM, grown from gradients."""
 
     def grow(
         self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
@@ -493,7 +493,7 @@ class _GrowingLightGBM:
 
 
 class _XGBoost:
-    """Trees by XGBoost, from gradients."""
+    """Trees by XGBoost, grown from gradients."""
 
     def grow(
         self, rows: np.ndarray, every: np.ndarray, config: TreesConfig

@@ -283,18 +283,19 @@ class _Given:
     design: np.ndarray
 
     def by_query(self, value: np.ndarray, size: int) -> np.ndarray:
-        """(Q, ...) sums of (P, ...)."""
+        """(Q, ...) sums over the pairs of each query."""
         columns = np.reshape(value, (len(self.query), -1)).T
         found = [np.bincount(self.query, column, size) for column in columns]
         return np.stack(found, axis=1).reshape(size, *value.shape[1:])
 
 
 def _fitted(prior: Prior, given: _Given, whole: bool = True) -> Prior:
-    """Fisher scoring of the marginal likelihood, from `prior` on.
+    """Maximises the marginal likelihood by Fisher scoring, starting from `prior`.
 
-    With E0, V0 of the prior and E1, V1 of the posterior, d log L / d m = r (E1 - E0)
-    and minus its slope is about r^2 (V0 - V1), r the rate (Louis, JRSS B 1982).
-    Without `whole`, only u of the queries given is fitted.
+    Let E0, V0 be mean and variance under the prior, and E1, V1 under the posterior.
+    Then d log L / d m = r (E1 - E0), and its negative slope is about r^2 (V0 - V1),
+    where r is the rate (Louis, JRSS B 1982). With `whole=False`, only u of the given
+    queries is fitted.
     """
     w, u, s, t = prior.weights, prior.query.copy(), prior.spread, prior.query_spread
     here = np.unique(given.query)
@@ -330,7 +331,7 @@ def _scored(
     t: float,
     whole: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps of w (D,) and of u (Q,), and the precision of u."""
+    """Steps of w (D,) and u (Q,), and the precision of u."""
     design, size = given.design, len(u)
     bend = given.by_query(found.bend, size) + t**-2
     first = given.by_query(found.pull, size) - u / t**2
@@ -347,8 +348,11 @@ def _scored(
 
 @dataclass(frozen=True, eq=False)
 class _Expectations:
-    """Slopes of the log marginal likelihood in m (P,) and in log s, what minus their
-    slopes are about, and its value."""
+    """Derivatives of the log marginal likelihood, and its value.
+
+    `pull` and `bend` are the first and about the negative second derivative in m (P,).
+    `spread_pull` and `spread_told` are those in log s.
+    """
 
     pull: np.ndarray
     bend: np.ndarray
@@ -385,14 +389,14 @@ def _expectations(
 
 
 def _stretched(spread: float, pull: float, told: float) -> tuple[float, float]:
-    """A step of Fisher scoring of the logarithm of a spread, and its length."""
+    """A step of Fisher scoring in the logarithm of a spread, and its length."""
     move = float(np.clip(pull / max(told, 1.0), -0.5, 0.5))
     new = float(np.clip(spread * np.exp(move), *SPREADS))
     return new, abs(float(np.log(new / spread)))
 
 
 def _whole_queries(query: np.ndarray, useful: np.ndarray) -> np.ndarray:
-    """(P,) bool, useful pairs of evenly spaced queries, about `SAMPLE` at most."""
+    """(P,) bool: useful pairs of evenly spaced queries, about `SAMPLE` in all."""
     names, count = np.unique(query[useful], return_counts=True)
     step = max(1.0, count.sum() / SAMPLE)
     taken = names[np.arange(0, len(names), step).astype(int)]
@@ -431,7 +435,7 @@ def at_prior(prior: Around, level: float) -> np.ndarray:
 
 
 def _summed(logits: np.ndarray, height: np.ndarray, level: float) -> np.ndarray:
-    """(4, P) mean, standard deviation and tails of attraction, from log weights."""
+    """(4, P) mean, standard deviation and two quantiles of attraction."""
     weight = np.exp(height - logsumexp(height, axis=0))
     value = expit(logits)
     first = (weight * value).sum(axis=0)
@@ -443,7 +447,7 @@ def _summed(logits: np.ndarray, height: np.ndarray, level: float) -> np.ndarray:
 
 
 def _mode(counts: Counts, prior: Around) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) mode of the posterior of the logit by the plain shape, and its width."""
+    """(P,) posterior mode of the logit under the plain shape, and its width."""
     middle, shape = prior.mean, prior.shape
     for _ in range(20):
         own = shape.slopes(middle, prior.mean, prior.spread)
@@ -456,7 +460,7 @@ def _mode(counts: Counts, prior: Around) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _quantile(below: np.ndarray, value: np.ndarray, at: float) -> np.ndarray:
-    """(P,) where the cumulated weights (N, P) pass `at`, linear between nodes."""
+    """(P,) value at which cumulative weights (N, P) reach `at`, interpolated."""
     step = np.clip((below < at).sum(axis=0), 1, len(below) - 1)
     pair = np.arange(below.shape[1])
     one, two = below[step - 1, pair], below[step, pair]

@@ -105,7 +105,7 @@ def _fit(
 
 
 def _place(log: ClickLog, k: int) -> dict[str, int]:
-    """Where an item at column k of the log mostly stands."""
+    """The most frequent layout values of items in column k of the log."""
     place = {"position": k + 1}
     shown = {n: v for n in LAYOUT if (v := getattr(log, n)) is not None}
     for name, values in {**shown, **(log.presentation or {})}.items():

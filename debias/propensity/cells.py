@@ -268,7 +268,7 @@ def located(counted: Cells, log: ClickLog) -> Cells:
 
 
 def _by_origin(log: ClickLog, pair: np.ndarray, size: int) -> tuple[np.ndarray, int]:
-    """Pairs, one for each rank that a pair had before a marked swap."""
+    """Splits each pair by the rank that it had before a marked swap."""
     if log.swap is None or not log.swap.any():
         raise ValueError("source='swap' needs a log that marks swaps in column swap")
     origin = np.broadcast_to(np.arange(log.list_size), log.item.shape).copy()

@@ -132,7 +132,7 @@ def propensities(
 def _of_stream(
     log: Stream, method: str, by: Sequence[str], level: float, over: Over
 ) -> Propensities:
-    """The ranks of a log on disk."""
+    """Propensities by rank of a log on disk."""
     if by:
         raise ValueError(
             f"places by {' '.join(by)} need a log in memory; leave out --cluster, or "
@@ -151,7 +151,7 @@ def _of_stream(
 
 
 def _supported(log: ClickLog) -> tuple[str, str, str]:
-    """The estimator that "auto" is for a log, its source, and why."""
+    """The estimator that "auto" chooses for a log, its source, and the reason."""
     if log.swap is not None and log.swap.any() and log.click[:, 0].any():
         found = estimate(log, BEST, source="swap")
         if np.isfinite(found.examination).all() and (_log_error(found) <= WEAK).all():
@@ -166,7 +166,7 @@ def _log_error(found: Examination) -> np.ndarray:
 def _split_columns(
     log: ClickLog, by: Sequence[str], names: Labels | None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Labels of columns by session (S,), and of columns by cell (S, L)."""
+    """Labels of columns with one value per session (S,), and per cell (S, L)."""
     found = {name: labels_of(log, name, names) for name in by}
     sessions, within = {}, {}
     for name, label in found.items():
@@ -186,7 +186,7 @@ def _split_columns(
 def _contexts(
     columns: Mapping[str, np.ndarray], sessions: int
 ) -> list[tuple[tuple[str, ...], np.ndarray]]:
-    """Labels of each context that occurs, and which sessions (S,) it has."""
+    """Labels of each context that occurs, and its sessions (S,) bool."""
     if not columns:
         return [((), np.ones(sessions, bool))]
     every = np.stack(list(columns.values()), axis=1)
@@ -203,7 +203,7 @@ def _curve(
     within: Mapping[str, np.ndarray],
     asked: dict[str, Any],
 ) -> Propensities:
-    """The places of one context."""
+    """Propensities of one context."""
     if not within:
         return _judged(estimate(log, method, source=source, **asked))
     if not log.click[:, 0].any():
@@ -231,7 +231,7 @@ def _places(
 ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """Rank (R,) and labels of each place, and the place of each cell (S, L).
 
-    The first place is rank 1 under its most frequent labels.
+    The first place is rank 1 with its most frequent labels.
     """
     codes = [np.unique(v, return_inverse=True) for v in within.values()]
     code = np.zeros(log.item.shape, np.int64)
@@ -253,7 +253,7 @@ def _places(
 
 
 def _judged(found: Examination) -> Propensities:
-    """An estimate with a verdict at each place."""
+    """Adds a verdict at each place to an estimate."""
     known = np.isfinite(found.examination)
     error = _log_error(found)
     verdict = np.full(len(found), NOTHING, dtype=object)
@@ -291,7 +291,7 @@ def _verdict(found: Examination, k: int, error: float) -> str:
 def _nothing(
     log: ClickLog, within: Mapping[str, np.ndarray], method: str, why: str
 ) -> Propensities:
-    """The places of a context that cannot be estimated."""
+    """Propensities, all NaN, of a context that cannot be estimated."""
     labels: dict[str, np.ndarray] = {}
     rank = np.arange(1, log.list_size + 1)
     if within:

@@ -174,7 +174,7 @@ def dla(
 
 
 def _log_ratio(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """log(observed / expected), cut to `MOVE`; 0 for 0 / 0, -1 for 0 of what is not."""
+    """log(observed / expected) within +-`MOVE`; 0 for 0 / 0, and -1 for 0 / x."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.log(observed / expected)
     return np.nan_to_num(ratio, nan=0.0, neginf=-1.0).clip(-MOVE, MOVE)
@@ -267,11 +267,12 @@ class Jacobian(NamedTuple):
 def _jacobian(
     page: Pages, own: Beliefs, click: np.ndarray, table: np.ndarray
 ) -> Jacobian:
-    """The blocks of J, (K, K), (K, F), (F, K) and (F, F); `table` (P + 1, F) is of f.
+    """The blocks of J: (K, K), (K, F), (F, K) and (F, F).
 
-    d psi_g,k / dg_j = -sum_l c v (softmax(g)_k [k = j] - softmax(g)_k softmax(g)_j);
-    d v_l / df is v_l at the list's first pair and -v_l at its own; the same with f for
-    g and w for v, where the first rank does not move.
+    `table` (P + 1, F) holds the features of f. d psi_g,k / dg_j = -sum_l c v
+    (softmax(g)_k [k = j] - softmax(g)_k softmax(g)_j). d v_l / df is v_l at the list's
+    first pair and -v_l at its own. The same holds with f for g and w for v, except that
+    the first rank does not move.
     """
     ranks = page.pair.shape[1]
     seen, liked = click * own.w, click * own.v
@@ -306,14 +307,14 @@ def _jacobian(
 
 
 def _rows(values: np.ndarray, pair: np.ndarray, size: int) -> sparse.csr_array:
-    """(lists, size) the value of each cell in the column of its pair."""
+    """(lists, size) sparse: the value of each cell in the column of its pair."""
     lists, places = pair.shape
     ends = np.arange(0, lists * places + 1, places)
     return sparse.csr_array((values.ravel(), pair.ravel(), ends), (lists, size))
 
 
 def _table(features: np.ndarray, size: int) -> np.ndarray:
-    """(P + 1, F) float64 features of the pairs, checked, and 0 for padding."""
+    """(P + 1, F) float64 features of the pairs, checked, with zeros for padding."""
     features = checked(features, size)
     table = np.zeros((size + 1, features.shape[1]))
     table[:size] = features
@@ -337,7 +338,7 @@ def _curve(
 def _newton(
     table: np.ndarray, pair: np.ndarray, surprise: np.ndarray, curve: np.ndarray
 ) -> np.ndarray:
-    """A Newton step of the weighted listwise softmax loss; no logit moves over 2."""
+    """A Newton step of the weighted listwise softmax loss; no logit moves by over 2."""
     pull = np.bincount(pair.ravel(), surprise.ravel(), minlength=len(table))
     move = np.linalg.lstsq(curve, pull @ table, rcond=1e-10)[0]
     reach = np.abs(table @ move).max(initial=0.0)

@@ -268,7 +268,7 @@ def estimate_stream(
 
 
 def _variance(fit: Fit, counted: Cells, log: Stream) -> np.ndarray:
-    """(K,) what the sessions of a file add to the variances of `delta_variance`."""
+    """(K,) the share of a file's sessions in the variances of `delta_variance`."""
     found = (
         delta_variance(fit, located(counted, piece), piece.click)
         for piece in even_pieces(log.pieces(), PIECE)
@@ -277,7 +277,7 @@ def _variance(fit: Fit, counted: Cells, log: Stream) -> np.ndarray:
 
 
 def _contexts(log: ClickLog, by: str | np.ndarray) -> tuple[np.ndarray, bool]:
-    """(S,) labels of the sessions' contexts, or (S, L) of cells; whether of cells."""
+    """Context labels of sessions (S,) or of cells (S, L); and whether of cells."""
     value = log.columns().get(by) if isinstance(by, str) else np.asarray(by)
     if value is None:
         raise ValueError(f"this log has no column {by}")
@@ -297,7 +297,7 @@ def _contexts(log: ClickLog, by: str | np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _parts(log: ClickLog, contexts: np.ndarray, cells: bool) -> dict[Any, ClickLog]:
-    """The sessions, or the cells, of each context."""
+    """The log of each context: its sessions or its cells."""
     values = np.unique(contexts[log.mask] if cells else contexts).tolist()
     parts = {}
     for value in values:
@@ -310,7 +310,7 @@ def _parts(log: ClickLog, contexts: np.ndarray, cells: bool) -> dict[Any, ClickL
 
 
 def _cells_of(log: ClickLog, here: np.ndarray) -> ClickLog:
-    """The log with all other cells as padding, without lists that show nothing then."""
+    """Replaces all other cells by padding, and drops lists that become empty."""
     here = here & log.mask
     columns = {"item": np.where(here, log.item, -1), "click": log.click & here}
     some = ClickLog.trusted(query=log.query, swap=log.swap, **columns)
@@ -357,7 +357,7 @@ def _dla(
 
 
 def _doubt(solution: Solution, tabular: bool) -> str:
-    """Why a solution of dual learning is not to be used, or ""."""
+    """The reason not to use a solution of dual learning, or ""."""
     if tabular and solution.clicks < FEW:
         return (
             f"half of the clicks are on items with at most {solution.clicks:.0f} "

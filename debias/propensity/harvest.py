@@ -77,7 +77,7 @@ def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
 
 
 class _Pool:
-    """Pairs shown at two ranks: their weights, cells, and weighted clicks."""
+    """Pairs shown at two ranks, with weights, cells and weighted clicks."""
 
     def __init__(self, counted: Cells, one: np.ndarray, other: np.ndarray) -> None:
         self.weight = np.minimum(counted.shown[one], counted.shown[other])
@@ -89,7 +89,7 @@ class _Pool:
 
 
 class _Table:
-    """Finds the cells of the pairs that two ranks share."""
+    """Finds the pairs that two ranks share."""
 
     def __init__(self, counted: Cells, minimum: int) -> None:
         if minimum < 1:
@@ -102,7 +102,7 @@ class _Table:
         self.place = np.full(counted.pairs, -1)
 
     def pool(self, k: int, j: int) -> _Pool | None:
-        """The pairs of ranks k and j; None where there is nothing to compare."""
+        """The pairs shown at ranks k and j; None if a rank has no clicks on them."""
         pair = self.counted.pair
         self.place[pair[self.at[k]]] = self.at[k]
         one = self.place[pair[self.at[j]]]
@@ -112,7 +112,7 @@ class _Table:
 
 
 def _links(counted: Cells, links: Iterable[tuple[int, int]], minimum: int) -> Fit:
-    """Chains log ratios along links that each lead to a new rank."""
+    """Adds up log ratios along links; each link leads to a new rank."""
     table = _Table(counted, minimum)
     log_theta = np.full(counted.ranks, np.nan)
     log_theta[0] = 0.0
@@ -135,7 +135,7 @@ def _links(counted: Cells, links: Iterable[tuple[int, int]], minimum: int) -> Fi
 def _fit(
     counted: Cells, log_theta: np.ndarray, influence: np.ndarray, used: np.ndarray
 ) -> Fit:
-    """Each cell is held against its own click rate, which no model has to explain."""
+    """Builds the fit; each cell is compared with its own click rate, not a model's."""
     shown = np.zeros(len(counted.rank))
     shown[used] = counted.shown[used]
     inflation = counted.shown / np.maximum(counted.shown - 1, 1)

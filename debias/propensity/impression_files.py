@@ -136,7 +136,7 @@ def _kinds(data: RankingData) -> Features:
 
 
 def _words(codes: np.ndarray, words: Any) -> Any:
-    """Codes as the words that they stand for, NULL where a value is missing."""
+    """Translates codes to the values that they encode; missing values become NULL."""
     import pyarrow as pa
 
     number = pa.array(codes.astype(np.int32) - UNKNOWN, mask=codes < UNKNOWN)
@@ -146,7 +146,7 @@ def _words(codes: np.ndarray, words: Any) -> Any:
 def _write_text(
     found: Impressions, path: Path, library: str, data: RankingData, correction: str
 ) -> None:
-    """A folder of rows in LibSVM's form, features counted from 0, and files beside."""
+    """Writes a folder with LibSVM rows, features counted from 0, and side files."""
     lightgbm = library == "lightgbm"
     beside: dict[str, np.ndarray] = {"query": found.group_sizes} if lightgbm else {}
     if correction == "weight":
@@ -181,7 +181,7 @@ def _write_rows(
 def _write_lists(
     found: Impressions, path: Path, data: RankingData, queries: Any
 ) -> None:
-    """A record a session: an ExampleListWithContext with its query and its items."""
+    """Writes one ExampleListWithContext per session, with its query and items."""
     import tensorflow as tf
     from tensorflow_serving.apis import input_pb2
 

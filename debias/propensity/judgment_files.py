@@ -118,7 +118,7 @@ def _letor(
     query: Sequence[Any],
     data: RankingData | None,
 ) -> list[str]:
-    """Lines of a LETOR file; its comments name queries and items on one line each."""
+    """Lines of a LETOR file; its comments name queries and items."""
     lines = []
     first = np.flatnonzero(np.diff(found.query, prepend=-1))
     if data is None:

@@ -189,7 +189,7 @@ def judge(
 def _counted(
     log: ClickLog, place: np.ndarray, propensities: Propensities
 ) -> tuple[Counts, np.ndarray, np.ndarray]:
-    """Counts of the pairs of a log at places (S, L), their query and item (P,)."""
+    """Counts of the pairs of a log, given places (S, L); their query and item (P,)."""
     counted = cells(log, "all", place)
     assert counted.names is not None
     theta = propensities.examination
@@ -199,7 +199,7 @@ def _counted(
 
 
 def _enough(log: ClickLog, place: np.ndarray, fresh: np.ndarray) -> bool:
-    """Whether these sessions (S,) bool have clicks enough to fit a prior to."""
+    """Whether these sessions (S,) bool have enough clicks to fit a prior."""
     if np.shape(fresh) != (log.sessions,) or np.asarray(fresh).dtype != bool:
         raise ValueError(
             f"fresh must be {log.sessions} bools, one per session, got shape "
@@ -209,11 +209,11 @@ def _enough(log: ClickLog, place: np.ndarray, fresh: np.ndarray) -> bool:
 
 
 def _shown(log: ClickLog, query: np.ndarray) -> np.ndarray:
-    """(P, 3) how a log showed its pairs: 1, log share of the query's sessions, and mean
-    log rank, which is drawn towards the mean of all where impressions are few; both
-    over their spread.
+    """(P, 3) features of how a log showed its pairs.
 
-    A policy that knows something shows good items often and high.
+    They are 1, the log share of the query's sessions, and the mean log rank, both
+    standardised. With few impressions, the mean log rank is shrunk towards that of all
+    pairs. A policy that knows the items shows good ones often and high.
     """
     counted = cells(log)
     shown = counted.by_pair(counted.shown)
@@ -224,12 +224,12 @@ def _shown(log: ClickLog, query: np.ndarray) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """The same with mean 0 and spread 1."""
+    """Scales values to mean 0 and spread 1."""
     return (values - values.mean()) / (values.std() or 1.0)
 
 
 def _standard(scores: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """(items, 2) 1 and the scores, in the mean and spread of the shown items."""
+    """(items, 2) 1 and the scores, scaled by mean and spread of the shown items."""
     values = np.asarray(scores, float)
     if values.ndim != 1 or len(values) <= item.max():
         raise ValueError(
@@ -247,7 +247,7 @@ def _standard(scores: np.ndarray, item: np.ndarray) -> np.ndarray:
 def _counts(log: ClickLog) -> dict[str, Any]:
     """Impressions, clicks, COEC and click rate of each pair over all ranks.
 
-    COEC is clicks over the clicks that the mean item of each rank would have had.
+    COEC is clicks divided by the expected clicks of an average item at the same ranks.
     """
     counted = cells(log)
     by_rank = counted.by_rank(counted.clicked) / np.maximum(
@@ -267,7 +267,7 @@ def _counts(log: ClickLog) -> dict[str, Any]:
 def _unseen(
     query: np.ndarray, item: np.ndarray, offsets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Query and number of the items that queries of the log have and never showed."""
+    """Query and number of never shown items of the log's queries."""
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     kept = np.isin(owner, query)
     kept[item] = False

@@ -130,11 +130,11 @@ def pbm_maximum(
 def _scored(
     counted: Cells, gamma: np.ndarray, theta: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gamma and theta after Newton's method on log theta, never less likely.
+    """Maximises over gamma and theta by Newton's method on log theta.
 
-    The likelihood is concave in the logs, of which none is above 0. At each theta every
-    gamma is at its own maximum. Where that is not 1 it is eliminated, which leaves a
-    system of K equations; a theta at 1 that would grow stays there.
+    The likelihood never decreases. It is concave in the logarithms, none of which is
+    above 0. At each theta, every gamma is at its own maximum. Gammas below 1 are
+    eliminated, which leaves K equations. A theta at 1 that would grow stays at 1.
     """
     clicked, asked = counted.by_pair(counted.clicked), counted.by_rank(counted.clicked)
     gamma, theta = np.where(clicked > 0, gamma, 0.0), np.where(asked > 0, theta, 0.0)
@@ -173,11 +173,12 @@ def _scored(
 def _best_attraction(
     counted: Cells, gamma: np.ndarray, theta: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """(P,) the gamma in (0, 1] that each pair is likeliest by, and the likelihood.
+    """(P,) the most likely gamma in (0, 1] of each pair, and the likelihood.
 
-    Every pair and rank has a click. With m impressions without one, the slope over log
-    gamma is c - sum of m q / (1 - q) at q = gamma theta, and falls. Newton's method,
-    nine tenths of the way to 1 at most; where the slope is not negative at 1, it is 1.
+    Every pair and rank has a click. With m impressions without a click, the slope in
+    log gamma is c - sum of m q / (1 - q), where q = gamma theta. It decreases in gamma.
+    A step of Newton's method goes at most nine tenths of the way to 1. If the slope is
+    not negative at 1, the result is 1.
     """
     of_rank, clicked = theta[counted.rank], counted.by_pair(counted.clicked)
     rest = counted.shown - counted.clicked

@@ -284,7 +284,7 @@ def read_propensities(path: str | Path) -> Propensities:
 
 
 def _table(path: Path) -> dict[str, list[Any]]:
-    """The columns of a small table as lists."""
+    """Reads the columns of a small table as lists."""
     from debias.data.tables import open_parts
 
     if path.suffix == ".json":

@@ -189,7 +189,7 @@ def plan(
 
 
 def _taking_part(log: ClickLog, se: float, share: float, minimum: int) -> np.ndarray:
-    """Queries with sessions enough, once the arguments of `plan` are checked."""
+    """Checks the arguments of `plan`; returns the queries with enough sessions."""
     if not 0 < se < 1:
         raise ValueError(f"se must be in (0, 1), got {se}")
     if not 0 < share <= 0.5:
@@ -207,7 +207,7 @@ def _taking_part(log: ClickLog, se: float, share: float, minimum: int) -> np.nda
 
 
 def _usable(known: Propensities, ranks: int) -> np.ndarray | None:
-    """(K,) examination where every rank has a number that is not weak."""
+    """(K,) examination if every rank has an estimate that is not weak, else None."""
     theta = known.examination
     if known.by or len(known) != ranks or not np.isfinite(theta).all():
         return None
@@ -218,7 +218,7 @@ def _usable(known: Propensities, ranks: int) -> np.ndarray | None:
 def _worth(
     rate: np.ndarray, pairs: np.ndarray, theta: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Information and clicks lost (E,) of a session with each exchange."""
+    """Information and lost clicks (E,) per session of each exchange."""
     a, b = rate[pairs].T
     if theta is None:
         worth = 2 * np.sqrt(a * b)
@@ -229,16 +229,16 @@ def _worth(
 
 
 def _margin(se: float, ranks: int) -> float:
-    """How far below the promise to aim.
+    """How far below the promised error to aim.
 
-    An error of log theta made of N = 1 / se^2 clicks scatters by se / (2 sqrt N); all
-    ranks together reach the promise with chance `SURE`.
+    The error of log theta from N = 1 / se^2 clicks itself varies by se / (2 sqrt N).
+    With this margin, all ranks keep the promise with probability `SURE`.
     """
     return float(norm.ppf(SURE ** (1 / (ranks - 1))) * se / 2)
 
 
 def _inverse(conductance: np.ndarray, pairs: np.ndarray, ranks: int) -> np.ndarray:
-    """(K, K) covariances of log theta over rank 1, by (E,) information of exchanges."""
+    """(K, K) covariance of log theta relative to rank 1; exchanges inform by (E,)."""
     laplacian = np.zeros((ranks, ranks))
     a, b = pairs.T
     np.add.at(laplacian, (a, a), conductance)
@@ -251,12 +251,12 @@ def _inverse(conductance: np.ndarray, pairs: np.ndarray, ranks: int) -> np.ndarr
 
 
 def _cheapest(worth: np.ndarray, loss: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """(E,) shares, summing to 1, whose loss at a given worst variance is least.
+    """(E,) shares, with sum 1, that lose the fewest clicks at a given worst variance.
 
-    Of the plans with one hub: rank 1 is exchanged with the ranks down to the hub, and
-    the hub with those below. They have as few exchanges as ranks can be tied by. On
-    usual curves the best of them costs 1.1 to 1.6 times as much as the best of all
-    plans, exchanges of neighbours 6 to 10 times.
+    Only plans with one hub are compared: rank 1 is exchanged with the ranks down to the
+    hub, and the hub with those below. No plan that ties all ranks has fewer exchanges.
+    On usual curves, the best of them costs 1.1 to 1.6 times as much as the best of all
+    plans; exchanges of neighbours cost 6 to 10 times as much.
     """
     best = (np.inf, np.zeros(len(pairs)))
     for hub in range(int(pairs.max())):
@@ -273,10 +273,10 @@ def _cheapest(worth: np.ndarray, loss: np.ndarray, pairs: np.ndarray) -> np.ndar
 def _optimal(
     worth: np.ndarray, loss: np.ndarray, pairs: np.ndarray, ranks: int
 ) -> tuple[np.ndarray, float]:
-    """(E,) shares of these exchanges, summing to 1, and the log of their price.
+    """(E,) optimal shares of these exchanges, with sum 1, and the log of their price.
 
-    The price loss(x) max_k V_k(x) does not change with the scale of x. The maximum is
-    smoothed by a norm of 16; d V_k / d g_e = -(G_ka - G_kb)^2 with G the covariances.
+    The price loss(x) max_k V_k(x) does not depend on the scale of x. A norm of 16
+    smooths the maximum. d V_k / d g_e = -(G_ka - G_kb)^2, where G is the covariance.
     """
 
     def price(log_x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -304,10 +304,10 @@ def _sized(
     logged: int,
     counted: Cells,
 ) -> tuple[np.ndarray, int, np.ndarray]:
-    """Shares of all sessions, how many these are, and the error that they bring (K,).
+    """Shares of all sessions, the number of sessions, and the resulting error (K,).
 
-    A click of an exchanged item is compared with the same item unexchanged: with n of
-    these beside m exchanged, it is worth n / (n + m) of a click.
+    A click of an exchanged item is compared with the same item at its usual rank. With
+    n usual and m exchanged impressions, it counts as n / (n + m) of a click.
     """
     part = shares * share
     sessions = 1.0
@@ -332,7 +332,7 @@ def _sized(
 
 
 def _enough(known: Propensities, theta: np.ndarray, se: float) -> bool:
-    """Whether every rank is known to the wanted error; what was given has no error."""
+    """Whether every rank is known to the wanted error; given values have no error."""
     error = np.nan_to_num(known.standard_error) / theta
     return bool((error <= se).all() and known.standard_error[-1] > 0)
 

@@ -102,7 +102,7 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
     inner = np.ix_(free, free)
 
     def parts(log_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each cell: s over n, and P(click); and the inverse information (K, K)."""
+        """Per cell: s over n, and P(click); and the inverse information (K, K)."""
         theta = np.exp(log_theta)[counted.rank] * kept
         total = np.maximum(counted.by_pair(counted.shown * theta), TINY)
         share, p = theta / total[counted.pair], theta * (clicks / total)[counted.pair]
@@ -138,10 +138,10 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
 
 
 def _compared(counted: Cells) -> np.ndarray:
-    """(K,) whether a rank's share has a finite maximum, rank 1 given.
+    """(K,) bool: the share of the rank has a finite maximum, relative to rank 1.
 
-    A rank leads to the pairs that it shows, a pair to the ranks where it was clicked:
-    ranks that reach each other are compared in both directions.
+    In a directed graph, each rank leads to its shown pairs, and each pair to the ranks
+    where it was clicked. Ranks of one strong component are compared in both directions.
     """
     shows = (counted.rank, counted.ranks + counted.pair)
     hit = counted.clicked > 0
@@ -239,7 +239,7 @@ def squared(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _information(
     counted: Cells, x: np.ndarray, gamma: np.ndarray, p: np.ndarray
 ) -> np.ndarray:
-    """(K + F, K + F) expected information of log theta and the weights; rank 1: 0."""
+    """(K + F, K + F) expected information of log theta and weights; 0 for rank 1."""
     weight = counted.shown * p / (1 - p)
     slope = 1 - gamma
     both = by_pair_and_rank(counted, weight * slope[counted.pair]).T @ x
@@ -250,10 +250,10 @@ def _information(
 
 
 def _scored(counted: Cells, x: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """Theta and the weights after Fisher scoring from `state`, never less likely.
+    """Theta and weights by Fisher scoring from `state`; the likelihood never decreases.
 
-    A step is halved until the likelihood grows. Theta goes nine tenths of the way to
-    1 at most, a place that EM would never leave.
+    A step is halved until the likelihood grows. Theta moves at most nine tenths of the
+    way to 1, because EM could never leave 1.
     """
 
     def at(state: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

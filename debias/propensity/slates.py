@@ -368,8 +368,11 @@ def pseudo_inverse(
 def _pair_weights(
     drawn: np.ndarray, asked: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """target' Gamma^+ 1_s of the lists `asked` (S, L) of a query, by lists `drawn`
-    (D, L); and the share of the target's placements that these show."""
+    """target' Gamma^+ 1_s of the lists `asked` (S, L) of a query.
+
+    Gamma comes from the lists `drawn` (D, L). The second result is the share of the
+    target's placements that these lists show.
+    """
     ranks = drawn.shape[1]
     code = np.where(drawn >= 0, drawn * ranks + np.arange(ranks), -1)
     pairs, number = np.unique(code[code >= 0], return_inverse=True)
@@ -397,7 +400,7 @@ def _rows_by_query(log: ClickLog) -> dict[int, np.ndarray]:
 
 
 def _unsupported(log: ClickLog, new: np.ndarray, theta: np.ndarray) -> float:
-    """Share of the examination of another policy that falls on what the log lacks."""
+    """Share of another policy's examination that falls on items not in the log."""
     seen = total = 0.0
     for rows in _rows_by_query(log).values():
         shown = np.unique(log.item[rows])
@@ -410,7 +413,7 @@ def _unsupported(log: ClickLog, new: np.ndarray, theta: np.ndarray) -> float:
 def _checked_shares(
     name: str, shares: np.ndarray, log: ClickLog, items: int | None = None
 ) -> np.ndarray:
-    """(items, L) shares as floats."""
+    """Checks (items, L) shares, and converts them to floats."""
     values = np.asarray(shares, float)
     wanted = values.shape[:1] if items is None else (items,)
     if values.ndim != 2 or values.shape != (*wanted, log.list_size):

@@ -18,7 +18,7 @@ LOWEST = -1e8
 
 
 def _split(positive: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The positive's score (B, 1), and (B, C) 1 at the negatives that count."""
+    """The score of the positive (B, 1), and (B, C) 1 at valid negatives."""
     positive = ops.expand_dims(ops.cast(positive, "int32"), -1)
     columns = ops.expand_dims(ops.cast(ops.arange(ops.shape(scores)[1]), "int32"), 0)
     own = ops.take_along_axis(scores, positive, axis=1)

@@ -112,7 +112,7 @@ def recommended(
 def _both_stages(
     version: Version, ranker: Scorer, asked: RecommendRequest
 ) -> tuple[Found, np.ndarray, np.ndarray]:
-    """What is retrieved, its relevance, and the order of the best k by it."""
+    """What is retrieved, its relevance, and the order of the best k by relevance."""
     k = max(asked.candidates, asked.k)
     how: Any = {"repeat": asked.repeat, "where": asked.where}
     found = find(version, asked.user, asked.history, k, **how)
@@ -347,7 +347,7 @@ def encoded(
 
 
 def _array(values: Column, kind: str) -> Any:
-    """Values as an Arrow array; of numbers also those that no integer type holds."""
+    """Values as an Arrow array; numbers beyond all integer types become floats."""
     import pyarrow as pa
 
     try:
@@ -359,7 +359,7 @@ def _array(values: Column, kind: str) -> Any:
 
 
 def _first(read: Callable[[Column], Any], values: Column) -> int:
-    """The first entry with which `read` no longer takes the values from the start."""
+    """The first entry at which `read` fails, found by bisection."""
     low, high = 0, len(values)  # it takes `low` values, and not `high`
     while high - low > 1:
         middle = (low + high) // 2
@@ -381,7 +381,7 @@ def wanted_names(ranker: Any) -> list[str] | None:
 
 
 def _numbers(name: str, values: Any) -> Any:
-    """A number or numbers; raises ValueError that names the first that is none."""
+    """Converts a number or a list of numbers; errors name the first other value."""
     if isinstance(values, np.ndarray):
         return values
     if not isinstance(values, list):

@@ -126,7 +126,7 @@ def service(
 
 
 class _Routes:
-    """The answers, from the live version and the ranker."""
+    """The routes, which answer from the live version and the ranker."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _Routes:
             example.add_to(about["paths"][path]["post"])
 
     async def retrieve(self, request: Request) -> Response:
-        """The items to retrieve for a user, known or new."""
+        """Retrieves items for a user, known or new."""
 
         def answer(version: Version | None, asked: RetrieveRequest) -> RetrieveAnswer:
             return answers.retrieved(_there(version), asked)
@@ -180,7 +180,7 @@ class _Routes:
         return await self._answered(request, RetrieveRequest, answer)
 
     async def rank(self, request: Request) -> Response:
-        """Relevance of items, free of the bias of the clicks that taught it.
+        """Scores items by relevance, without the position bias of the training clicks.
 
         Give one of `items` (features by name), `features` (numbers in the order of
         training) and `ids` (of the version's table of items).
@@ -193,7 +193,7 @@ class _Routes:
         return await self._answered(request, RankRequest, answer)
 
     async def recommend(self, request: Request) -> Response:
-        """The best items for a user: retrieved by the towers, ordered by the ranker."""
+        """Recommends items to a user: towers retrieve, and the ranker orders."""
 
         def answer(version: Version | None, asked: RecommendRequest) -> RecommendAnswer:
             return answers.recommended(_there(version), self._ranker(version), asked)
@@ -201,11 +201,11 @@ class _Routes:
         return await self._answered(request, RecommendRequest, answer)
 
     async def explain(self, request: Request) -> Response:
-        """The answer of `/recommend`, or without a ranker of `/retrieve`, and why.
+        """Explains the answer of `/recommend`, or of `/retrieve` if there is no ranker.
 
-        Of each item: its scores in both stages, its place before the ranker ordered,
-        the most similar items of the user's history, and the bias of its place, which
-        its relevance is free of.
+        Each item has its scores in both stages, its place before ranking, the most
+        similar items of the user's history, and the bias of its place, which its
+        relevance excludes.
         """
 
         def answer(version: Version | None, asked: ExplainRequest) -> ExplainAnswer:
@@ -230,7 +230,7 @@ class _Routes:
         kind: type[T],
         answer: Callable[[Version | None, T], Any],
     ) -> Response:
-        """What a thread makes of the body, by the version of that moment."""
+        """Computes the answer in a thread, from the version live at that moment."""
         given = request.headers.get("content-type", "").partition(";")[0].strip()
         if given.lower() != "application/json":
             return said(415, "send the header content-type: application/json")
@@ -251,7 +251,7 @@ class _Routes:
         return await self.workers.run(compute)
 
     async def health(self) -> Response:
-        """What is served, and whether that is the latest version."""
+        """Says what is served, and whether it is the latest version."""
         version = self.live.version
         ranker = (version and version.ranker) or self.ranker
         about = {} if version is None else version.manifest
@@ -268,7 +268,7 @@ class _Routes:
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def ready(self) -> Response:
-        """Whether a request would be answered: a thread tries one."""
+        """Checks in a thread that a request would be answered."""
         live, version = self.live, self.live.version
         if isinstance(live, Alone):
             await self.workers.run(live.try_ranker)
@@ -278,7 +278,7 @@ class _Routes:
         return Response(found, media_type="application/json")
 
     async def alive(self) -> PlainTextResponse:
-        """Whether the process answers at all."""
+        """Answers if the process runs."""
         return PlainTextResponse("alive\n")
 
     async def metrics(self) -> PlainTextResponse:
@@ -286,7 +286,7 @@ class _Routes:
         return PlainTextResponse(generate_latest(self.registry))
 
     async def page(self) -> Response:
-        """A page to try the answers on some users; of a ranker alone its interface."""
+        """A page to try the service on some users; a ranker alone redirects to docs."""
         version = self.live.version
         if version is None:
             return RedirectResponse("docs")
@@ -314,7 +314,7 @@ def _users(version: Version) -> list[tuple[str, list[str]]]:
 
 
 class _Gauges:
-    """What the process that is asked serves."""
+    """Gauges of what this process serves."""
 
     def __init__(self, live: Live | Alone):
         self.live = live
@@ -333,10 +333,10 @@ class _Gauges:
 
 
 def _counters(live: Live | Alone) -> tuple[Histogram, CollectorRegistry]:
-    """The seconds of requests, and what /metrics shows.
+    """The histogram of request seconds, and the registry that /metrics shows.
 
-    Of several workers, which share the folder PROMETHEUS_MULTIPROC_DIR, the requests
-    are those of all.
+    If several workers share the folder PROMETHEUS_MULTIPROC_DIR, the registry has the
+    requests of all.
     """
     own = CollectorRegistry()
     request_seconds = Histogram(

@@ -65,7 +65,7 @@ def _tried(kind: type[Request], asked: dict[str, Any], answer: Any) -> Example:
 
 
 def _row(ranker: Scorer) -> dict[str, Any]:
-    """An item by the names of a ranker's features; {} where it knows none."""
+    """An item with the features of a ranker; {} if they have no names."""
     if getattr(ranker, "kinds", None) is None:
         return dict.fromkeys(answers.feature_names(ranker) or (), 0.0)
     row: dict[str, Any] = {}
@@ -81,6 +81,6 @@ def _row(ranker: Scorer) -> dict[str, Any]:
 
 
 def _context(version: Version, ranker: Scorer) -> dict[str, Any]:
-    """What a ranker reads beside the features of the version's items."""
+    """What a ranker reads besides the features of the version's items."""
     known = {*version.items.columns, answers.RETRIEVED}
     return {name: value for name, value in _row(ranker).items() if name not in known}

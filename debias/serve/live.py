@@ -87,9 +87,9 @@ class Live:
         log.info("serving version %s", version.name)
 
     def _changed(self) -> bool:
-        """Whether a file of the version was written to; then another one is served.
+        """Whether a file of the version was changed; then another version is served.
 
-        A version that was removed, as old ones are, is served on from memory.
+        A version that was removed, as old ones are, is still served from memory.
         """
         now = stamps(self.version)
         if all(now.get(name, stamp) == stamp for name, stamp in self._files.items()):

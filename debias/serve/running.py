@@ -196,7 +196,7 @@ def run(
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when its supervisor is gone, however that ended."""
+    """Ends this worker when its supervisor ends, for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -217,7 +217,7 @@ def _raise_file_limit() -> None:
 
 @contextmanager
 def _shared_counters(workers: int) -> Iterator[None]:
-    """A folder in which several workers count their requests together."""
+    """Creates a folder in which several workers count their requests together."""
     if workers == 1 or "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         yield
         return
@@ -227,7 +227,7 @@ def _shared_counters(workers: int) -> Iterator[None]:
 
 
 def _logging(access_log: str | None) -> dict[str, Any]:
-    """uvicorn's logging and this library's beside it."""
+    """The logging configuration of uvicorn, extended by that of this library."""
     found = copy.deepcopy(LOGGING_CONFIG)
     found["loggers"]["debias.serve"] = {"handlers": ["default"], "level": "INFO"}
     if access_log is None:

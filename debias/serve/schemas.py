@@ -302,7 +302,7 @@ def decoded(kind: type[T], body: bytes) -> T:
 
 
 def _named(kind: type[Request], body: bytes, message: str) -> str:
-    """A message with the name of a feature where msgspec says `[...]`."""
+    """Replaces `[...]` in a message of msgspec by the name of the feature."""
     found = re.match(r"(\w+)(\[\d+\])?\[\.\.\.\](.*)", message, re.DOTALL)
     if found is None or len(body) > NAMED:
         return message

@@ -181,7 +181,7 @@ def choose_ranking(
 def _why_ranking(
     name: str, best: str, base: str, verdicts: Mapping[str, Verdict]
 ) -> str:
-    """The reason for `name`, which ranks like the best, against the baseline."""
+    """The reason to choose `name`, compared with the baseline."""
     both = verdicts[name], verdicts[base]
     own, other = (each.concordant.sum() / each.pairs.sum() for each in both)
     gain, error = difference(*both)
@@ -208,7 +208,7 @@ def difference(one: Verdict, other: Verdict) -> tuple[float, float]:
 
 
 def _table(finite: Mapping[str, Verdict], base: str) -> list[dict[str, Any]]:
-    """What each candidate got, the best ranking first."""
+    """Results of the candidates, the best ranking first."""
     rows = []
     for name, value in finite.items():
         total = value.pairs.sum()
@@ -234,7 +234,7 @@ def _by_likelihood(
     comparable: bool,
     lost: str,
 ) -> Choice:
-    """The choice where held-out clicks cannot compare rankings."""
+    """The choice if held-out clicks cannot compare rankings."""
     reason = (
         "held-out clicks are too few to tell the rankings of the candidates apart"
         if comparable
@@ -302,7 +302,7 @@ def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
 
 
 def _why(name: str, best: str, near: list[dict[str, Any]]) -> str:
-    """The reason for `name`, given the candidates within one standard error."""
+    """The reason to choose `name` among candidates within one standard error."""
     if name == best:
         why = f"{name} makes held-out clicks most likely"
         if len(near) == 1:

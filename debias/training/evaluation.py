@@ -31,7 +31,7 @@ Progress = Callable[[float], None]
 
 
 def _silent(share: float) -> None:
-    """No progress is shown."""
+    """Shows no progress."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _robust(
     chance: np.ndarray,
     guess: Guess,
 ) -> off_policy.OffPolicy:
-    """The doubly robust estimate, around guesses of what is asked for."""
+    """The doubly robust estimate, with predictions for the queries of the log."""
     asked = np.flatnonzero(np.isin(data.query_of_item(), log.query))
     click = np.zeros((data.items, log.list_size))
     click[asked] = guess(asked)

@@ -238,7 +238,7 @@ def _split(
     preprocess: keras.layers.Layer | None,
     weight: np.ndarray | None,
 ) -> Prepared:
-    """`prepare` where the caller has held sessions out."""
+    """`prepare` if the caller has held out sessions."""
     kinds = vocabulary(data.features, data.kinds, log)
     layer, scaled = standardized(data.features, preprocess, kinds, None, data.kinds)
     names = data.feature_names if kinds is None else column_names(kinds)
@@ -321,7 +321,7 @@ def check_reads(model: ClickModel, kinds: Kinds | None) -> None:
 
 
 class _Run:
-    """One fit from its start, or from its checkpoint, to its end."""
+    """A fit, from its start or its checkpoint to its end."""
 
     def __init__(
         self,
@@ -369,7 +369,7 @@ class _Run:
         model.start_at(float(click[mask].mean()), targets)
 
     def resume(self) -> None:
-        """Goes back to the state of the checkpoint, if there is one."""
+        """Restores the state of the checkpoint, if there is one."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         there, best = _restore(self.checkpoint, self.model)
@@ -383,7 +383,7 @@ class _Run:
         self.progress(self.together * done)
 
     def take_round(self) -> dict[str, float] | None:
-        """Learns one round and judges where it is due; the metrics of a whole pass."""
+        """Trains for a round; returns the metrics if it ends a pass."""
         state = self.state
         epoch, piece = divmod(state["round"], self.rounds)
         some, loss = self._learn(epoch, piece)
@@ -402,7 +402,7 @@ class _Run:
         return metrics
 
     def _learn(self, epoch: int, piece: int) -> tuple[int, float]:
-        """Takes the steps of a round; its sessions and its mean loss."""
+        """Takes the steps of a round; returns its sessions and its mean loss."""
         config, train = self.config, self.prepared.train
         some, rows = _round(train.log, [config.seed, epoch], piece, self.rounds)
         seed = config.seed * 100_003 + epoch * self.rounds + piece
@@ -424,7 +424,7 @@ class _Run:
         return len(some), history.history["loss"][-1]
 
     def _judge(self, epoch: int) -> float:
-        """Mean held-out log-likelihood; keeps the weights if it is the best."""
+        """Mean held-out log-likelihood; keeps the weights if it is the best so far."""
         state = self.state
         with self._averaged():
             found = _likelihoods(self.model, self.judges)
@@ -440,7 +440,7 @@ class _Run:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Within, the model has the averaged weights, if an average is taken."""
+        """Gives the model the averaged weights within the context, if there are any."""
         if self.config.averaging is None:
             yield
             return
@@ -457,7 +457,6 @@ class _Run:
                 variable.assign(before)
 
     def is_over(self) -> bool:
-        """Whether patience has run out."""
         return self.state["waited"] >= self.config.patience
 
     def write_checkpoint(self) -> None:
@@ -487,7 +486,7 @@ class _Run:
 
 
 def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWiseAdam:
-    """Adam whose decay spares all but the kernels of the relevance towers."""
+    """Adam with weight decay on the kernels of relevance towers only."""
     optimizer = RowWiseAdam(
         config.rate,
         weight_decay=decay or None,
@@ -533,7 +532,7 @@ def decaying(model: ClickModel) -> list[Any]:
 
 
 def _linear_vectors(layer: Any) -> list[Any]:
-    """The vectors of categories that a linear tower reads."""
+    """The category embeddings that a linear tower reads."""
     if not isinstance(layer, keras.Sequential) or not layer.layers:
         return []
     first, last = layer.layers[0], layer.layers[-1]
@@ -546,7 +545,7 @@ class Diverged(ValueError):
 
 
 def _diverged(what: str, epoch: int, step: str, config: TrainingConfig) -> Diverged:
-    """Says where the loss stopped being a number, and what to try."""
+    """The error that says where the loss became NaN or infinite, and what to try."""
     return Diverged(
         f"training diverged: {what} in pass {epoch + 1}{step} at learning rate "
         f"{config.rate:g}; try a lower rate, such as {config.rate / 10:g}, and look "
@@ -555,7 +554,7 @@ def _diverged(what: str, epoch: int, step: str, config: TrainingConfig) -> Diver
 
 
 def _rounds(train: ClickLog | Stream, most: int) -> int:
-    """Rounds of a pass; of a stream, equally many for each window."""
+    """Number of rounds per pass; for a stream, a multiple of its windows."""
     if isinstance(train, Stream):
         return train.windows * -(-len(train) // (train.windows * most))
     return -(-len(train) // most)
@@ -564,7 +563,7 @@ def _rounds(train: ClickLog | Stream, most: int) -> int:
 def _round(
     train: ClickLog | Stream, key: list[int], number: int, rounds: int
 ) -> tuple[ClickLog, np.ndarray]:
-    """The sessions of a round of the pass that `key` names, and their row numbers."""
+    """The sessions of a round of the pass with this key, and their row numbers."""
     if isinstance(train, Stream):
         window, piece = divmod(number, rounds // train.windows)
         log, rounds, number = train.read(window, key), rounds // train.windows, piece
@@ -576,9 +575,9 @@ def _round(
 
 
 class _Steps(keras.callbacks.Callback):
-    """Reports sessions as they are trained on, and stops at a loss that is no number.
+    """Reports trained sessions, and stops if the loss is not finite.
 
-    Keras's running mean of the loss is nan from the first nan on.
+    Once the loss is NaN, Keras's running mean of it stays NaN.
     """
 
     def __init__(
@@ -605,7 +604,7 @@ class _Steps(keras.callbacks.Callback):
 
 
 def _variables(model: ClickModel) -> list[Any]:
-    """All that changes in training; the generators of dropout among it."""
+    """All variables that change in training, including generators of dropout."""
     return [*model.variables, *model.optimizer.variables]
 
 

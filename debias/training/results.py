@@ -115,7 +115,7 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def _short(value: Any) -> bool:
-    """Whether a value is one word, and no long one."""
+    """Whether a value is a single short word."""
     return len(text(value)) <= SHORT and " " not in text(value)
 
 

@@ -135,7 +135,7 @@ def trial_sessions(
 
 
 def _rungs(sessions: int) -> tuple[int, ...]:
-    """How many sessions are learned from: all, where a second rung adds little."""
+    """Numbers of training sessions; a single rung if a second would add little."""
     first, last = RUNGS
     return (sessions,) if sessions <= 2 * first else (first, min(last, sessions))
 
@@ -189,7 +189,7 @@ def try_all(
 
 
 def _remaining(names: list[str], choice: Choice) -> list[str]:
-    """The best few of a rung, in the order of preference, and the baseline."""
+    """The best few candidates of a rung, in order of preference, and the baseline."""
     rows = choice.table
     if choice.by == "clicks":
         rows = [row for row in rows if row["log_likelihood"] is not None]
@@ -217,7 +217,7 @@ def _likelihood(verdict: Verdict) -> np.ndarray:
 
 @dataclass
 class _Trying:
-    """Fits candidates to one part of a log and keeps what held-out clicks say."""
+    """Fits candidates to a part of a log, and keeps their held-out results."""
 
     trial: Prepared
     config: TrainingConfig
@@ -225,7 +225,7 @@ class _Trying:
     progress: Callable[[int], None]
 
     def verdict(self, name: str) -> Verdict:
-        """What held-out clicks say of a candidate, nan where it diverged."""
+        """Held-out results of a candidate, NaN if it diverged."""
         sessions = len(self.trial.train.log)
         done = None
         if self.folder is not None:
@@ -262,7 +262,7 @@ class _Trying:
         return judged(log, scores, self._columns(), likely)
 
     def _columns(self) -> tuple[str, ...]:
-        """The layout columns that strata are made of, beside the rank."""
+        """The layout columns that form strata, besides the rank."""
         return tuple(n for n in self.trial.layout.columns if n != "position")
 
 
@@ -278,7 +278,7 @@ def _read(path: Path) -> Verdict:
 
 
 def _sample(prepared: Prepared, seed: int, most: int) -> Prepared:
-    """At most so many sessions to learn from and `JUDGES` to judge by, by lot."""
+    """Samples at most `most` training sessions and `JUDGES` validation sessions."""
     rng = np.random.default_rng([seed, 1])
     learners, judges = prepared.train.log, prepared.validation.log
     if isinstance(learners, Stream):

@@ -125,7 +125,7 @@ def fit_trees(
 
 
 def _history(values: list[float], best: int, name: str) -> list[dict[str, Any]]:
-    """About ten of the rounds, the best and the last among them."""
+    """About ten of the rounds, including the best and the last."""
     every = max(1, len(values) // 10)
     kept = sorted({*range(every, len(values) + 1, every), best, len(values)})
     return [{"round": each, name: values[each - 1]} for each in kept]
@@ -138,7 +138,7 @@ def _lambdamart(
     config: TreesConfig,
     progress: Callable[[int], None],
 ) -> tuple[Any, int, list[float]]:
-    """A booster on judgments of the first part, stopped by those of the second."""
+    """A booster on judgments of the first part, stopped early by the second part."""
     import lightgbm
 
     known = propensities(parts[0])

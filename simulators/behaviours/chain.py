@@ -87,7 +87,7 @@ class Chain(Behaviour):
     def _after(
         self, attraction: np.ndarray, satisfaction: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`after`, which need not know of satisfaction where there is none."""
+        """Calls `after`, with satisfaction only if there is any."""
         return self.after(attraction, **with_satisfaction(self, satisfaction))
 
     def _read(
@@ -97,7 +97,7 @@ class Chain(Behaviour):
         satisfaction: np.ndarray | None = None,
         entries: dict[int, float | np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Walks down the list, asking at each rank whether it was clicked."""
+        """Walks down the list, and calls `click_at` at each rank."""
         size = attraction.shape[-1]
         if entries is None:
             entries = dict(self.entries(size))

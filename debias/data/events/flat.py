@@ -130,7 +130,7 @@ def check_columns(
 def _check_not_queries(
     parts: Sequence[Part], paths: Sequence[Paths], columns: EventColumns
 ) -> None:
-    """Raises ValueError where all there is says what was asked, not what was done."""
+    """Raises ValueError if a part has queries but no events."""
     for part, each in zip(parts, paths, strict=True):
         asked = [path for role in ("query", "shown") for path in each.of.get(role, ())]
         if asked and "item" not in each:
@@ -143,7 +143,7 @@ def _check_not_queries(
 
 
 def _list_with(fields: pa.Schema | pa.StructType, name: str) -> str | None:
-    """The path of a list whose structs have such a field; None if there is none."""
+    """Path of the list of structs that has a field of this name; None without one."""
     for each in fields:
         kind = each.type
         inner = kind.value_type if is_list(kind) else kind
@@ -216,7 +216,7 @@ class Flattener:
                 yield from self._rows(kept, kind[some], number[some])
 
     def _kinds_of(self, rows: pa.RecordBatch) -> np.ndarray:
-        """(n,) kind of each row; counts the events."""
+        """(n,) kind of each row. Also counts the events by name."""
         if "event" not in self._paths:
             return np.full(len(rows), QUERY, np.int8)
         event = value_of(rows, self._paths.of["event"][0])
@@ -244,7 +244,7 @@ class Flattener:
     def _rows(
         self, rows: pa.RecordBatch, kind: np.ndarray, number: np.ndarray
     ) -> Iterator[pa.RecordBatch]:
-        """Flat rows of events, or of queries with what these showed."""
+        """Flat rows of events, or of queries and the items that they showed."""
         origin = number + (self._number << PART_BITS)
         plain_columns = {
             "key": self._key(rows, origin),
@@ -291,7 +291,7 @@ class Flattener:
         keep: dict[str, pa.Array],
         at: np.ndarray | None,
     ) -> pa.RecordBatch:
-        """A flat batch of the rows that name an item and a session."""
+        """Builds a flat batch of the rows that name an item and a session."""
         if at is not None:
             columns = {n: array.take(pa.array(at)) for n, array in columns.items()}
             kind, origin = kind[at], origin[at]
@@ -316,7 +316,7 @@ class Flattener:
         return flat.filter(pa.array(~wrong)) if wrong.any() else flat
 
     def _first(self, rows: pa.RecordBatch, role: str) -> pa.Array | None:
-        """The values of the first column of a part that holds something."""
+        """The first value of each row among the columns of a role."""
         arrays = [
             self._there(value_of(rows, path)) for path in self._paths.of.get(role, ())
         ]
@@ -328,7 +328,7 @@ class Flattener:
         return first_there(some)
 
     def _there(self, array: pa.Array) -> pa.Array:
-        """The array without what stands for no value."""
+        """Replaces the markers of missing values by NULL."""
         if not self._columns.missing or not pa.types.is_string(array.type):
             return array
         gaps = pc.is_in(array, pa.array(self._columns.missing))
@@ -343,7 +343,7 @@ class Flattener:
     def _as_names(
         self, array: pa.Array, role: str, origin: np.ndarray | None
     ) -> pa.Array:
-        """Ids as text or whole numbers."""
+        """Casts ids to text or whole numbers."""
         array = self._there(array)
         kind = array.type
         if pa.types.is_string(kind) or pa.types.is_uint64(kind):
@@ -359,7 +359,7 @@ class Flattener:
             raise self._fault(role, origin, 0, what, f"say {role}=NAME") from None
 
     def _key(self, rows: pa.RecordBatch, origin: np.ndarray) -> pa.Array:
-        """What parts the events into those that may belong together, as text."""
+        """The session or user of each row as text, by which events are grouped."""
         role = "session" if self._numbered else "user"
         arrays = [
             self._as_names(_first_of_lists(value_of(rows, path)), role, None)
@@ -373,7 +373,7 @@ class Flattener:
         return text[0] if len(text) == 1 else pc.binary_join_element_wise(*text, "\x1f")
 
     def _times(self, rows: pa.RecordBatch, number: np.ndarray) -> np.ndarray:
-        """(n,) int64 microseconds since 1970, or millionths of what numbers count."""
+        """(n,) int64 microseconds since 1970, or millionths of the log's own unit."""
         array = self._first(rows, "timestamp")
         if array is None or array.null_count == len(array):
             return np.full(len(rows), NO_TIME)
@@ -391,7 +391,7 @@ class Flattener:
     def _places(
         self, position: pa.Array | None, origin: np.ndarray, kind: np.ndarray
     ) -> pa.Array:
-        """Ranks as the log counts them, NULL where it has none."""
+        """Ranks in the numbering of the log; NULL where it has none."""
         if position is None:
             return pa.nulls(len(origin), pa.int32())
         position = self._there(position)
@@ -430,7 +430,7 @@ class Flattener:
         number: np.ndarray,
         role: str,
     ) -> pa.Array | None:
-        """Values of lists as long as those of the items, or one value for all."""
+        """One value per item, from a list as long as the items or a single value."""
         if values is None or not is_list(values.type):
             if values is None or role == "position":
                 return None  # of the event, not of its items
@@ -465,7 +465,7 @@ class Flattener:
 
 
 def _first_of_lists(array: pa.Array) -> pa.Array:
-    """The first entry of each list; what is no list stays."""
+    """The first entry of each list; other arrays are returned unchanged."""
     if not is_list(array.type):
         return array
     sizes = list_sizes(array)
@@ -475,7 +475,7 @@ def _first_of_lists(array: pa.Array) -> pa.Array:
 
 
 def _filled(key: pa.Array, origin: np.ndarray) -> pa.Array:
-    """Keys, of rows without one a key of their own."""
+    """Gives each row without a key a key of its own."""
     if not key.null_count:
         return key
     own = pc.binary_join_element_wise("\x1e", pa.array(origin).cast(pa.string()), "")

@@ -213,7 +213,7 @@ def _spilled(
     progress: Callable[[float], None],
     over: Over,
 ) -> list[Spilled]:
-    """The flat events of each part, on disk."""
+    """Writes the flat events of each part to disk."""
     if over is map:
         return [
             spill(part, number, columns, folder, _share(progress, number, len(parts)))
@@ -241,7 +241,7 @@ def _share(
 
 
 def _state(part: Part) -> list[Any]:
-    """What changes when a file does."""
+    """Name, size and modification time of a file, to detect changes."""
     if part.file is None:
         return [part.name]
     stat = part.file.stat()
@@ -253,7 +253,7 @@ def _work(out: Path) -> Path:
 
 
 def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
-    """The report of a run that was asked for the same; None where one is to begin.
+    """The report of a finished run of the same request; None without one.
 
     Raises:
         ValueError: Something else is at `out`.
@@ -270,7 +270,7 @@ def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
 
 
 def _begun(out: Path, asked: dict[str, Any]) -> Path:
-    """The folder of a run, with what it has done so far if it was the same."""
+    """Returns the working folder, emptied unless an equal run was interrupted."""
     work = _work(out)
     plan = work / "plan.json"
     try:
@@ -286,7 +286,7 @@ def _begun(out: Path, asked: dict[str, Any]) -> Path:
 
 
 def _publish(work: Path, out: Path, force: bool) -> None:
-    """Puts what was made in the place of `out`."""
+    """Moves the result to `out`."""
     if out.suffix in (".parquet", ".pq"):
         _in_one_file(work / "parts", out)
     else:
@@ -311,7 +311,7 @@ def _in_one_file(folder: Path, out: Path) -> None:
 
 
 class _Making:
-    """Makes lists of spilled events, some buckets at a time."""
+    """Builds lists from spilled events, a group of buckets at a time."""
 
     def __init__(
         self,
@@ -405,7 +405,7 @@ class _Making:
     def write(
         self, folder: Path, most: int, progress: Callable[[float], None], over: Over
     ) -> list[Counts]:
-        """Writes a file for each group of buckets; what is there stays."""
+        """Writes one file per group of buckets, and keeps files that are complete."""
         ranges = groups(self._spilled, max(most, 1))
         every = []
         for counts in over(partial(self._group, folder), list(enumerate(ranges))):
@@ -416,7 +416,7 @@ class _Making:
         return every
 
     def _group(self, folder: Path, asked: tuple[int, tuple[int, int]]) -> Counts:
-        """Writes the file of some buckets, unless it is there."""
+        """Writes the file of a group of buckets unless it is complete."""
         number, (low, high) = asked
         path = folder / f"part-{number:05d}.parquet"
         record = folder.parent / f"{path.stem}.json"
@@ -432,7 +432,7 @@ class _Making:
         return Counts(**read_record(record, ("lists",)))
 
     def lists(self, rows: pa.Table) -> tuple[pa.Table, Counts]:
-        """The lists of some events, as a table."""
+        """Joins events into a table of lists."""
         row = rows.column("row").to_numpy()
         order = np.argsort(row, kind="stable")
         copies = _copies(rows, row, order)
@@ -453,7 +453,7 @@ class _Making:
         return self._table(rows, order, events, lists), counts
 
     def _places(self, rows: pa.Table) -> np.ndarray:
-        """(n,) int64 ranks as the source has them, -1 for none."""
+        """(n,) int64 ranks in the numbering of the source, -1 without one."""
         place = rows.column("place").fill_null(-1).to_numpy().astype(np.int64)
         return np.where(place < self.how.first, -1, place)
 
@@ -488,7 +488,7 @@ class _Making:
         return pa.table(columns)
 
     def _targets(self) -> list[str]:
-        """Further targets; those that only a preset names where they occur."""
+        """Names of targets. Those of presets count only if they occur."""
         asked = self._columns.target not in {each.target for each in PRESETS.values()}
         return [
             name
@@ -507,7 +507,7 @@ class _Making:
         events: Events,
         first: np.ndarray,
     ) -> np.ndarray:
-        """(lists,) an event that knows a value of each list."""
+        """(lists,) index of an event that knows the value of a role for each list."""
         there = rows.column(role).is_valid().to_numpy()[order]
         if self.how.by != "key" or there[first].all():
             return first
@@ -519,7 +519,7 @@ class _Making:
         return np.where(there[first] | (found < 0), first, found)
 
     def _times(self, time: np.ndarray, lists: Lists) -> pa.Array:
-        """(lists,) when each was first seen."""
+        """(lists,) time at which each list was first seen."""
         times = time[lists.cell]
         latest = np.iinfo(np.int64).max
         times = np.where(times == NO_TIME, latest, times)
@@ -532,7 +532,7 @@ class _Making:
         return pa.array(least / 1e6, mask=gaps)
 
     def report(self, out: Path, every: Sequence[Counts]) -> Imported:
-        """What all came to."""
+        """Sums up the counts of the import."""
         total, found = _added(every), _found(self._found)
         made = dict(zip(self._columns.target, total.joined[1:], strict=True))
         targets = {name: made[name] for name in self._targets()}
@@ -608,7 +608,7 @@ class _Making:
         return [*said, *self._retyped(), *dict.fromkeys(found.notices)]
 
     def _retyped(self) -> list[str]:
-        """Names that are numbers in one file and text in another, in words."""
+        """Notices about ids that are numbers in one file and text in another."""
         said = []
         for role in ("session", "item", "query", "user", "device"):
             first: dict[bool, str] = {}  # by whether it is text
@@ -629,7 +629,7 @@ class _Making:
         return said
 
     def _place(self, what: str, origin: int | None) -> str:
-        """Where the first of a kind was read, in words."""
+        """Says where the first event of a kind was read."""
         if origin is None:
             return ""
         part = self._parts[origin >> PART_BITS]
@@ -677,7 +677,7 @@ def _found(every: Sequence[Found]) -> Found:
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) int64 numbers of names, -1 for none."""
+    """(n,) int64 codes of names, -1 for NULL."""
     coded = column.combine_chunks().dictionary_encode()
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.combine_chunks()
@@ -685,7 +685,7 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _copies(rows: pa.Table, row: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """(n,) in this order, which events have the id of one in a row before."""
+    """(n,) bool, in this order: an earlier row has the same event id."""
     if "id" not in rows.column_names or not len(rows):
         return np.zeros(len(order), bool)
     code, row = _codes(rows.column("id"))[order], row[order]

@@ -158,7 +158,7 @@ def join(events: Events, how: How) -> tuple[Lists, Counts]:
 
 
 def _numbered(events: Events, shown: np.ndarray, how: How) -> np.ndarray:
-    """(shown,) which list each impression belongs to; any numbers."""
+    """(shown,) number of the list of each impression, in no particular order."""
     if how.by == "key":
         asked, key = events.query[shown], events.key[shown]
         some = np.flatnonzero(asked >= 0)[::-1]
@@ -183,7 +183,7 @@ def _numbered(events: Events, shown: np.ndarray, how: How) -> np.ndarray:
 def _once(
     events: Events, shown: np.ndarray, number: np.ndarray, counts: Counts
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first impression of each item of a list, in the order of the rows."""
+    """Keeps the first impression of each item in a list, in row order."""
     item, time = events.item[shown], events.time[shown]
     order = np.lexsort((np.arange(len(shown)), time, item, number))
     again = np.zeros(len(order), bool)
@@ -196,7 +196,7 @@ def _once(
 def _ranked(
     events: Events, shown: np.ndarray, number: np.ndarray, how: How, counts: Counts
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cells list by list in their ranks, with the list's number by first appearance."""
+    """Sorts cells by list and rank; lists are numbered by first appearance."""
     _, first, number = np.unique(number, return_index=True, return_inverse=True)
     by_first = np.empty(len(first), np.int64)
     by_first[np.argsort(first, kind="stable")] = np.arange(len(first))
@@ -233,7 +233,7 @@ def _ranked(
 
 
 def _made(events: Events, cells: np.ndarray, how: How, counts: Counts) -> np.ndarray:
-    """(cells, 1 + targets) how often each action was made on each cell."""
+    """(cells, 1 + targets) number of times each action was made on each cell."""
     acts = np.flatnonzero(events.kind >= CLICK)
     cell, early = _cell_of(events, cells, acts)
     if how.by != "key":
@@ -261,9 +261,10 @@ def _made(events: Events, cells: np.ndarray, how: How, counts: Counts) -> np.nda
 def _cell_of(
     events: Events, cells: np.ndarray, acts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(acts,) the cell that each action belongs to, -1 for none; whether it is early.
+    """(acts,) cell of each action, -1 for none; and whether the action came early.
 
-    The last of its key and item at or before it, else the first one after it.
+    An action belongs to the last impression of its key and item at or before it.
+    Without one, it belongs to the first impression after it, and is early.
     """
     both = np.concatenate([cells, acts])
     pair = events.key[both] * (events.item.max(initial=0) + 1) + events.item[both]

@@ -78,7 +78,7 @@ def _opened(path: Path, record: Path) -> Spilled:
 def _write(
     path: Path, flattener: Flattener, progress: Callable[[float], None]
 ) -> tuple[list[int], np.ndarray]:
-    """Writes the batches of a part; the bucket of each, and the rows of each bucket."""
+    """Writes the batches of a part; returns their buckets and the rows per bucket."""
     buckets: list[int] = []
     rows = np.zeros(BUCKETS, np.int64)
     writer: Any = None
@@ -123,7 +123,7 @@ def _chunks(
 
 
 def _buckets(key: pa.ChunkedArray) -> np.ndarray:
-    """(n,) bucket of each key, the same in every process."""
+    """(n,) bucket of each key, equal in all processes."""
     coded = key.combine_chunks().dictionary_encode()
     names = coded.dictionary.to_pylist()
     bucket = [zlib.crc32(name.encode()) % BUCKETS for name in names]
@@ -189,7 +189,7 @@ def _common_type(name: str, kinds: Sequence[pa.DataType]) -> pa.DataType:
 
 
 def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns of a schema; what it has not is NULL."""
+    """Casts the table to a schema; absent columns are NULL."""
     if table.schema.equals(schema):
         return table
     columns = []

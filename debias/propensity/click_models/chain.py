@@ -272,10 +272,11 @@ class Chain(ClickModel):
     ) -> dict[str, np.ndarray]:
         """Standard errors of logits from the empirical information.
 
-        The score of a session is its expected successes - value x trials (Fisher's
-        identity), and the information the sum of squared scores plus the prior's,
-        d value (1 - value). That of a parameter of pairs takes the others as known;
-        those of the rest are joint and have the pairs' part taken out of them.
+        The score of a session is its expected successes minus value times trials
+        (Fisher's identity). The information is the sum of squared scores plus that of
+        the prior, d value (1 - value). Errors of pair parameters take all other
+        parameters as known. Errors of the rest are joint, with the pair parameters
+        projected out.
         """
         rest = [n for n in values if n not in cls.of_pairs and n not in fixed]
         sums = cls._scores(sessions, values, rest)
@@ -331,7 +332,7 @@ class Chain(ClickModel):
         return Scores(own, cross, joint)
 
     def _predict(self, log: ClickLog, given: bool) -> np.ndarray:
-        """P(click) rank by rank, given the clicks above or not; ranks come first."""
+        """P(click), given the clicks above or not; the first axis is the rank."""
         shown = np.ascontiguousarray(log.mask.T)
         own: dict[str, np.ndarray] = {}
         for name, parameter in self.parameters.items():
@@ -367,7 +368,7 @@ class Chain(ClickModel):
 
 
 def _add(total: np.ndarray, count: np.ndarray, pair: np.ndarray, by_pair: bool) -> None:
-    """Adds (L, s) counts to their pairs, or (n, L, s) counts to n sums; in place."""
+    """Adds counts (L, s) to their pairs, or counts (n, L, s) to n sums, in place."""
     if by_pair:
         weights = np.broadcast_to(count, pair.shape).ravel()
         total += np.bincount(pair.ravel(), weights, minlength=len(total))

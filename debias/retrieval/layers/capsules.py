@@ -26,7 +26,7 @@ def squash(z: Tensor) -> Tensor:
 
 
 def _share(logits: Tensor, axis: int) -> Tensor:
-    """Softmax that does not warn of an axis of one: one interest is no mistake here."""
+    """Softmax without Keras's warning for an axis of size 1, which is valid here."""
     return ops.exp(logits - ops.logsumexp(logits, axis=axis, keepdims=True))
 
 

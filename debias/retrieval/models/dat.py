@@ -157,7 +157,7 @@ def _encoders(
     seed: int | None,
     **settings: Any,
 ) -> tuple[AugmentedEncoder, AugmentedEncoder]:
-    """Both sides of a `DAT`, of its settings."""
+    """Both encoders of a `DAT`."""
     past = None
     if history is not None:
         past = {"kind": history, "length": length, "size": items["id"]["size"]}
@@ -273,7 +273,7 @@ class DAT(RetrievalModel):
 
     @staticmethod
     def _positive(batch: Mapping[str, Any], name: str) -> Tensor:
-        """(B,) a categorical feature of each row's positive."""
+        """(B,) a categorical feature of the positive of each row."""
         place = ops.cast(batch["positive"], "int32")
         if "item" in batch:
             return ops.take(batch["item"][name], place, axis=0)

@@ -118,7 +118,7 @@ class PairRelevance(keras.layers.Layer):
         items: Tensor,
         logits: Tensor,
     ) -> None:
-        """Adds the losses of the model on all cells, each of them a pair."""
+        """Adds the losses of the model on all cells, each a pair."""
         each = ops.zeros_like(item["id"])
         known = {
             name: ops.reshape(column, (-1,))

@@ -194,14 +194,14 @@ class RetrievalModel(SteppingModel):
         return total
 
     def _corrected(self, scores: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """Scores of shared candidates less log q, where there is one."""
+        """Subtracts log q, if known, from the scores of shared candidates."""
         if self.frequency is not None:
             log_q = self.frequency(batch["item"]["id"], training=True)
             return correct(scores, ops.stop_gradient(log_q))
         return correct(scores, batch["log_q"]) if "log_q" in batch else scores
 
     def _packed(self, batch: Mapping[str, Any], training: bool) -> Tensor:
-        """(B, 2): the corrected score of the positive; log-sum-exp of the negatives.
+        """(B, 2): corrected score of the positive, and log-sum-exp of the negatives.
 
         A negative that occurs c times counts c times: s - log q + log c.
         """
@@ -273,7 +273,7 @@ class RetrievalModel(SteppingModel):
 
 
 def _stacks(pieces: Iterator[Any]) -> Generator[Execution]:
-    """Pieces as executions take them; a thread makes the next one meanwhile."""
+    """Yields pieces as executions take them; a thread prepares the next one."""
     import tensorflow as tf
 
     def made() -> Execution:
@@ -414,14 +414,14 @@ def _sides(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _with_compress(
     users: Schema, items: Schema, options: Mapping[str, Any]
 ) -> tuple[Schema, Schema, dict[str, Any]]:
-    """The schemas as `compress` and `rows` of the options have them, and the rest."""
+    """Applies the options `compress` and `rows` to the schemas; returns the rest."""
     rest = dict(options)
     how, rows = rest.pop("compress", None), rest.pop("rows", None)
     return compressed(users, how, rows), compressed(items, how, rows), rest
 
 
 def _past(kind: str, length: int, items: Schema) -> dict[str, Any]:
-    """A history with a table like that of the items."""
+    """A history whose table is like that of the items."""
     table = {k: v for k, v in items["id"].items() if k != "kind"}
     return {"kind": kind, "length": length, **table}
 

@@ -127,7 +127,7 @@ class Faiss:
         return found if self.place is None else self._all_of(found, k)
 
     def _all_of(self, found: Rows, k: int) -> Rows:
-        """The vectors that share each row that was found, k a query at least."""
+        """Replaces each found row by all rows with its vector, at least k per query."""
         rows = np.full((len(found), 2 * k), -1, np.int64)
         for row, kept in zip(rows, found, strict=True):
             filled = 0
@@ -172,7 +172,7 @@ class Annoy:
 
 
 def _extra(name: str) -> Any:
-    """A package of the extra `retrieval`."""
+    """Imports a package of the extra `retrieval`."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -580,7 +580,7 @@ class Index:
     def _likely(
         self, query: np.ndarray, k: int, seen: Rows, allowed: np.ndarray | None
     ) -> Rows | None:
-        """Rows, rising, that hold the answer; None where all must be compared."""
+        """Ascending rows that contain the answer; None if all must be compared."""
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if self.searcher is None or passing <= EXACT:
             return None
@@ -601,7 +601,7 @@ class Index:
 
     @staticmethod
     def _open(rows: Rows, seen: Rows, allowed: np.ndarray | None) -> Rows:
-        """Those of `rows` that may be an answer."""
+        """The rows that may be answers."""
         rows = rows[~np.isin(rows, seen)]
         return rows if allowed is None else rows[allowed[rows]]
 

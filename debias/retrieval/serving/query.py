@@ -150,9 +150,10 @@ def _policy(version: Version, asked: str | None) -> Repeat:
 
 
 def _taken(version: Version, row: int, codes: Sequence[int]) -> dict[int, int]:
-    """Row of each item that a user took, most recent first, and how often.
+    """Rows and counts of the items that a user took, the most recent first.
 
-    What a request names may be among what was published: the larger count is the one.
+    An item may be in the request and in the published version. The larger count is
+    used.
     """
     taken = dict(Counter(code - FIRST for code in codes))
     if version.taken is not None and row >= 0:
@@ -169,7 +170,7 @@ def _repeated(
     taken: Mapping[int, int],
     open_to: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and scores, with their bonus, of what was taken and may be an answer."""
+    """Rows of taken items that may be answers, and their scores with bonus."""
     rows = np.array([*taken], np.int64)
     counts, places = np.array([*taken.values()]), np.arange(1, len(rows) + 1)
     if open_to is not None:
@@ -246,7 +247,7 @@ def _published(column: np.ndarray, row: int) -> np.ndarray:
 
 
 def _word(name: str, value: Any) -> str:
-    """A raw value as vocabularies hold it; None is the empty word, which none holds."""
+    """A raw value as text; None becomes "", which no vocabulary holds."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | np.integer):

@@ -162,7 +162,7 @@ class Store:
             yield Path(aside)
 
     def _same(self, copy: Path, key: str) -> bool:
-        """Whether the copy is of what is there now, and whole."""
+        """Whether the copy is complete and equals the version in the store."""
         try:
             manifest = (copy / MANIFEST).read_bytes()
             return manifest == self.read(f"{key}/{MANIFEST}") and all(
@@ -173,7 +173,7 @@ class Store:
             return False
 
     def _fetch(self, key: str, into: Path) -> None:
-        """Copies a folder of the store, and compares it with its manifest if any."""
+        """Copies a folder of the store, and verifies it by its manifest, if any."""
         where = self.root / key
         for file in where.inside():
             if file.is_file() and file.name[0] != ".":
@@ -206,7 +206,7 @@ class Store:
                 (self.root / key / path.name).put(source)
 
     def _claim(self, folder: Remote) -> None:
-        """Makes sure that no other machine is about to write the same new folder."""
+        """Raises ValueError if another machine is writing to the same new folder."""
         (folder / f".{uuid4().hex}").put(io.BytesIO())
         if len(folder.inside()) > 1:
             raise ValueError(f"{folder}: another process is publishing here; try again")

@@ -65,7 +65,7 @@ def write_tower(layer: Any, path: Path) -> None:
 
 
 def _exact(layer: Any) -> Any:
-    """The layer, or of one in half precision, which runtimes lack, one in single."""
+    """The layer in single precision, because runtimes lack half precision."""
     import keras
 
     if layer.compute_dtype in ("float32", "float64"):

@@ -156,7 +156,7 @@ def incremental_update(
 
 
 def _new_events(appended: Appended) -> np.ndarray:
-    """(E,) bool: the events of the log that are new."""
+    """(E,) bool: the event is new in the log."""
     return np.arange(len(appended.log)) >= len(appended.log) - appended.events
 
 
@@ -167,12 +167,12 @@ class _Tables(NamedTuple):
 
 
 def _values(model: RetrievalModel) -> _Tables:
-    """Copies, since training scatters rows into the tables themselves."""
+    """Copies the tables, because training changes them in place."""
     return _Tables(*([np.array(t.table) for t in side] for side in id_tables(model)))
 
 
 def _moved(before: list[np.ndarray], after: list[np.ndarray], count: int) -> np.ndarray:
-    """The rows among `count` in which any table differs; those beyond the old ones do.
+    """Rows below `count` in which any table differs, including all new rows.
 
     >>> _moved([np.zeros((4, 1))], [np.array([[0.0], [0], [0], [9], [0]])], 3).tolist()
     [1, 2]
@@ -369,7 +369,7 @@ def _publish(
 
 
 def _ranker(served: Served) -> Path | None:
-    """The ranker of the served version, which its successors keep."""
+    """The ranker of the served version, which later versions keep."""
     path = served.tower.with_name("ranker.onnx")
     return path if path.exists() else None
 
@@ -378,7 +378,7 @@ def _ranker(served: Served) -> Path | None:
 
 
 def _keep(root: str | Path, learner: Learner) -> str:
-    """Saves the learner to a new folder, on the disk for good; the name."""
+    """Saves the learner in a new folder, synced to disk; returns its name."""
     place = storage(root)
     name = f"{int((place.folders(LEARNERS) or ['0'])[-1]) + 1:06d}"
     with place.new(f"{LEARNERS}/{name}") as aside:
@@ -387,7 +387,7 @@ def _keep(root: str | Path, learner: Learner) -> str:
 
 
 def _prune(root: str | Path) -> None:
-    """Removes training states that no kept version names."""
+    """Removes training states that no remaining version uses."""
     extras = [versions.manifest(root, name)["extra"] for name in versions.names(root)]
     used = {state["learner"] for about in extras for state in (about, about["full"])}
     place = storage(root)
@@ -513,7 +513,7 @@ def update(
 
 
 class _Step(NamedTuple):
-    """What one update applies, and how; as the arguments of `update`."""
+    """The input and the settings of an update; see the arguments of `update`."""
 
     root: str | Path
     learner: Learner
@@ -561,7 +561,7 @@ def _apply_increment(
 
 
 def _trained_manifest(root: str | Path) -> dict[str, Any]:
-    """The "extra" of the current version, which must name a training state."""
+    """The "extra" of the current version; ValueError without a training state."""
     about: dict[str, Any] = versions.manifest(root)["extra"]
     if "learner" not in about:
         raise ValueError(f"{root}: was published without its training state")
@@ -582,7 +582,7 @@ def _marks(state: Mapping[str, Any]) -> dict[str, Mark]:
 def _joined(
     chunks: list[tuple[Events, dict[str, Mark]]], covered: Mapping[str, Mark]
 ) -> tuple[Events, dict[str, Mark]]:
-    """All chunks as one, which must hold what increments have applied."""
+    """Joins all chunks; raises ValueError if they lack applied events."""
     marks = chunks[-1][1]
     for name, mark in covered.items():
         if name not in marks or marks[name].rows < mark.rows:

@@ -244,7 +244,7 @@ def _checked_taken(
 
 
 def _check_text(where: str, words: np.ndarray) -> None:
-    """Raises ValueError at a word with a lone surrogate, which no answer can hold."""
+    """Raises ValueError for lone surrogates, which JSON answers cannot hold."""
     for row, word in enumerate(words.tolist()):
         try:
             word.encode("utf-8")
@@ -303,7 +303,7 @@ def _open_ranker(path: Path) -> Scorer:
 
 
 def _drop_old(place: Storage, name: str, before: str, keep: int) -> None:
-    """Removes all versions but `keep`; those rolled back from go first."""
+    """Removes all but `keep` versions, beginning with those that were rolled back."""
     names = place.complete(KIND)
     kept = [one for one in names if one == name or int(one) <= int(before)]
     for old in set(names) - set(kept[-keep:]):
@@ -333,7 +333,7 @@ def current(root: str | Path) -> str:
 
 
 def _served(place: Storage) -> str | None:
-    """The name in CURRENT, None where there is none."""
+    """The name in CURRENT; None without that file."""
     path = place.root / "CURRENT"
     try:
         name = place.read("CURRENT").decode().strip()
@@ -361,7 +361,7 @@ def manifest(root: str | Path, name: str | None = None) -> dict[str, Any]:
 
 
 def _kept(place: Storage, name: str) -> tuple[Storage, str]:
-    """Where a version is and its key; ValueError if there is none of that name."""
+    """The storage and key of a version; ValueError if the name is unknown."""
     if name not in (kept := place.complete(KIND)):
         raise ValueError(f"{place.root}: has no version {name!r}, only {kept}")
     return place, f"{KIND}/{name}"
@@ -416,7 +416,7 @@ def load(path: str | Path, name: str | None = None) -> Version:
 
 
 def _is_version(place: Storage) -> bool:
-    """Whether this is the folder of one version itself."""
+    """Whether this is the folder of a single version."""
     return isinstance(place, Disk) and (place.root / MANIFEST).exists()
 
 
@@ -545,7 +545,7 @@ def _read(folder: Path) -> Version:
 
 
 def _check_tower(tower: UserTower, users: FeatureTable, index: Index) -> None:
-    """Tries the tower on a user without any known feature."""
+    """Tries the tower on a user without known features."""
     unknown = set(tower.inputs) - {*users.columns, "history"}
     if unknown:
         raise ValueError(

@@ -101,7 +101,7 @@ def _check_candidates(
     own_sampler: Sampler | None,
     packed: bool,
 ) -> None:
-    """Raises ValueError where the arguments of `Batches` contradict each other."""
+    """Raises ValueError if arguments of `Batches` contradict each other."""
     if candidates not in CANDIDATES:
         raise ValueError(one_of("candidates", CANDIDATES, candidates))
     if min(negatives, own_negatives) < 0:
@@ -366,7 +366,7 @@ class Batches(keras.utils.PyDataset):
         return self._taken(user, candidate)
 
     def _packed(self, drawn: Sequence[Drawn]) -> tuple[dict[str, Any], np.ndarray]:
-        """Packed batches along a first axis, as wide as the widest so far."""
+        """Packed batches, stacked on a first axis and as wide as the widest so far."""
         rows = np.stack([each.rows for each in drawn])
         views = np.stack([each.views for each in drawn])
         user = self.user[rows]
@@ -414,7 +414,7 @@ class Batches(keras.utils.PyDataset):
     def _columns(
         self, user: np.ndarray, item: np.ndarray, rng: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Rows of the shared candidates, of each row's own, and the shared log q."""
+        """Rows of shared candidates, rows of own candidates, and the shared log q."""
         own = np.empty((len(user), 0), np.int32)
         if self.candidates == "own":
             drawn = self.sampler(user, self.negatives, rng)
@@ -438,7 +438,7 @@ class Batches(keras.utils.PyDataset):
         return shared, own, share[shared] if self.corrected else None
 
     def _taken(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(B, C) bool: whether each user has each item of (C,), or of its (B, C)."""
+        """(B, C) bool: the user has taken the item, for items (C,) or (B, C)."""
         if isinstance(self.known, np.ndarray):
             if item.ndim == 1:  # several times as fast as by pairs
                 return self.known.take(user, axis=0).take(item, axis=1)

@@ -121,7 +121,7 @@ def ranks_of_each(
 
 
 class _Block(NamedTuple):
-    """Some queries: their numbers, events, and what they have taken.
+    """A block of queries with their events and taken items.
 
     Attributes:
         queries: (B,) rising.
@@ -137,7 +137,7 @@ class _Block(NamedTuple):
     taken: tuple[np.ndarray, np.ndarray]
 
     def settled(self, scores: np.ndarray, repeat: Repeat) -> np.ndarray:
-        """(T,) ranks by a policy, which is applied to the scores in place."""
+        """(T,) ranks under a policy of repeats; changes the scores in place."""
         repeat.settle(scores, self.taken)
         rank = half_tie_ranks(scores, self.place, self.wanted)
         if repeat.policy == "exclude":
@@ -191,7 +191,7 @@ def half_tie_ranks(
 
 
 def _counts(mask: np.ndarray) -> np.ndarray:
-    """(Q,) how many of each row are true; ten times as fast as a sum over an axis."""
+    """(Q,) number of true cells per row; ten times as fast as a sum over an axis."""
     return np.fromiter(map(np.count_nonzero, mask), np.int64, len(mask))
 
 
@@ -205,7 +205,7 @@ def _check_queries(query: np.ndarray, target: np.ndarray, queries: int) -> None:
 
 
 def _checked(scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """The scores of queries, if they have the right shape and none is NaN."""
+    """Raises ValueError if scores have the wrong shape or a NaN."""
     if scores.ndim != 2 or len(scores) != len(queries):
         raise ValueError(
             f"score must return ({len(queries)}, items), got {scores.shape}"
@@ -295,7 +295,7 @@ def recall_metrics(
 
 
 def _distinct(query: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """The places, rising, where each pair of a query and a key stands first."""
+    """Ascending places of the first occurrence of each pair of query and key."""
     order = np.lexsort((key, query))
     q, k = query[order], key[order]
     return np.sort(order[np.append(True, (q[1:] != q[:-1]) | (k[1:] != k[:-1]))])
@@ -422,7 +422,7 @@ class Encodes(Protocol):
 
 
 class _Queries(NamedTuple):
-    """Users of events, as a model reads them.
+    """The users of events, in the form that a model reads.
 
     Attributes:
         features: What the user tower reads, a row per user.
@@ -511,7 +511,7 @@ def evaluate(
 
 
 def _warn_learned(log: Interactions, events: Events) -> None:
-    """Warns where events are of the same user, item and time as some of the log."""
+    """Warns if events have the same user, item and time as events of the log."""
     size = np.int64(len(log.items) + 1)
     user = log.users.encode({ID: events.user})[0][ID] - FIRST
     item = log.items.encode({ID: events.item})[0][ID] - FIRST

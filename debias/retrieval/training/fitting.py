@@ -122,9 +122,9 @@ def fit(
 
 
 class _Watch(keras.callbacks.Callback):
-    """Reports events as they are learned from, and stops at a loss that is no number.
+    """Reports trained events, and stops if the loss is not finite.
 
-    Keras's running mean of the loss is NaN from the first NaN on.
+    Once the loss is NaN, Keras's running mean of it stays NaN.
     """
 
     def __init__(self, progress: Callable[[int], None], events: int):

@@ -291,9 +291,9 @@ def learn(
 def _users_with_events(
     log: Interactions, learned: np.ndarray | None
 ) -> tuple[Interactions, np.ndarray | None]:
-    """The events of the users who have any to learn from, over a table of them alone.
+    """The events of users who have events to learn from, with a table of only them.
 
-    So the cost of an update is that of its users, not of all. Codes stay what they are.
+    So an update costs as much as its users, not as all users. Codes do not change.
     """
     if learned is None:
         return log, None
@@ -424,7 +424,7 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[Any]:
-    """The arrays of an .npz file; whatever is wrong with them names the file."""
+    """Opens the arrays of an .npz file; errors name the file."""
     try:
         with path.open("rb") as file, np.load(file) as held:
             yield held

@@ -183,7 +183,7 @@ def fit_repeats(
 
 
 class _Split(NamedTuple):
-    """Scores of some users, as `Choices` and `best_shift` have them."""
+    """Scores of some users, in the form that `Choices` and `best_shift` take."""
 
     rest: np.ndarray
     logit: np.ndarray
@@ -194,7 +194,7 @@ class _Split(NamedTuple):
 def _split(
     scores: np.ndarray, taken: Taken, target: np.ndarray, temperature: float
 ) -> _Split:
-    """What is taken and what is not, as logits; the scores are lost."""
+    """Splits scores into logits of taken and other items; overwrites the scores."""
     scores /= temperature
     own = owners(taken.offsets), taken.rows
     logit = scores[own].astype(np.float64)

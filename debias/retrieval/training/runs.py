@@ -179,9 +179,10 @@ def train(
 def _beside(
     held: selection.HeldOut, policy: str, choice: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """What baselines come to on held-out events, with the settings of the choice.
+    """Metrics of the baselines on held-out events.
 
-    Without a choice, those that have no settings.
+    They have the settings of the choice. Without a choice, only baselines without
+    settings are included.
     """
     settings = {
         row["name"]: row["settings"] for row in (choice or {}).get("rivals", ())
@@ -214,7 +215,7 @@ def _chosen(
     progress: Callable[[int], None],
     at: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The choice of a file, made and written where it is not there yet."""
+    """Reads the choice from its file, or makes it and writes the file."""
     if not path.exists():
         trials = path.with_name("trials")
         found = select(log, recipes, passes, True, trials, progress, at)
@@ -231,7 +232,7 @@ def _trained(
     last: np.ndarray | None,
     progress: Callable[[int], None],
 ) -> tuple[Learner, list[dict[str, Any]]]:
-    """The learner after all passes over all but the last events; the loss of each."""
+    """The learner after all passes over all but the last events; the loss per pass."""
     build, config = recipe.build(), recipe.training_config()
     passes, losses = folder / "passes", folder / "losses.json"
     if (folder / "learner").exists():
@@ -259,7 +260,7 @@ def _trained(
 
 
 def _repeat(learner: Learner, recipe: Recipe, last: np.ndarray | None) -> Repeat:
-    """The policy of a recipe, its weights fitted on the events that were withheld."""
+    """The policy of a recipe; its weights are fitted to the withheld events."""
     if last is None:
         return Repeat(learner.config.repeat)
     # Nor may the linear part have seen them, else they seem likely without a bonus.
@@ -312,7 +313,7 @@ def _encoded(folder: Path, contents: str, rows: range) -> np.ndarray:
 
 @lru_cache(1)
 def _opened(folder: Path, contents: str) -> Run:
-    """A run, read once by each worker; `contents` is another where it was replaced."""
+    """Opens a run, once per worker; `contents` changes if the run is replaced."""
     return open_run(folder)
 
 

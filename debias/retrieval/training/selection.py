@@ -296,7 +296,7 @@ def trial(
 def _ranks(
     learner: Learner, held: HeldOut, asked: Judge, added: Sequence[Addition]
 ) -> np.ndarray:
-    """(R, E) ranks with each addition, and the policy of repeats that suits it."""
+    """(R, E) ranks with each addition, under the policy of repeats that suits it."""
     score = scorers(learner, added)
     return asked.ranks_of_each(score, policies(score, learner, held, len(added)))
 
@@ -356,7 +356,7 @@ def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts
 
 
 def _surely_gains(before: np.ndarray, after: np.ndarray, asked: Judge) -> bool:
-    """Whether ranks (E,) gain by more than two standard errors, items being units."""
+    """Whether ranks (E,) gain by over two standard errors; items are the units."""
     gain = _gain(after) - _gain(before)
     error = grouped_standard_error(gain, asked.target)
     return bool(error > 0 and gain.mean() > 2 * error)
@@ -365,9 +365,9 @@ def _surely_gains(before: np.ndarray, after: np.ndarray, asked: Judge) -> bool:
 def _with_linear(
     best: Trial, learner: Learner, held: HeldOut, asked: Judge, parts: Parts
 ) -> Trial:
-    """The trial with the linear part at its best weight, 0 among them.
+    """The trial with the linear part at its best weight, which may be 0.
 
-    Adding it costs no training. The learner has it at weight 1.
+    Adding it needs no training. The learner has it at weight 1.
     """
     if not len(parts.spectrum.values):
         return best
@@ -384,11 +384,11 @@ def _with_linear(
 def _with_trend(
     best: Trial, learner: Learner, held: HeldOut, asked: Judge, parts: Parts
 ) -> Trial:
-    """The trial with the best of some trends, if it helps by more than chance.
+    """Adds the best of some trends to the trial, if it helps by more than chance.
 
-    Adding it to the scores costs no training. What is in fashion is drawn by items, not
-    by users: one best seller of the held-out days would move thousands of users at
-    once. So the gain has to exceed two standard errors with items as units.
+    Adding it to the scores needs no training. Trends are a sample of items, not of
+    users: one best seller of the held-out days would move thousands of users at once.
+    So the gain has to exceed two standard errors with items as units.
     """
     if not parts.trends:
         return best
@@ -442,12 +442,12 @@ def fashion_lasts(log: Interactions, weight: float, share: float) -> bool:
 
 
 def _same(scores: np.ndarray) -> Scorer:
-    """The same scores (items,) for every user."""
+    """Gives every user the same scores (items,)."""
     return lambda users: np.tile(scores, (len(users), 1))
 
 
 def _gain(rank: np.ndarray) -> np.ndarray:
-    """What each rank adds to a DCG at 50."""
+    """The contribution of each rank to DCG@50."""
     return np.where(rank <= CUTOFF, 1 / np.log2(1 + rank), 0.0)
 
 
@@ -527,13 +527,13 @@ def work(
 
 
 def _trial_work(events: int, once: int, passes: int | None) -> int:
-    """The most that a trial takes, where a judgment is worth `once` events."""
+    """An upper bound on the work of a trial; a judgment counts as `once` events."""
     judged = ADDING + (1 if passes else MAX_PASSES)
     return (passes or MAX_PASSES) * events + judged * once
 
 
 class _Meter:
-    """Hands progress on and adds it up."""
+    """Forwards progress and adds it up."""
 
     def __init__(self, progress: Callable[[int], None]):
         self.progress, self.done = progress, 0
@@ -641,7 +641,7 @@ def _read(path: Path, recipe: Recipe) -> Trial:
 
 
 def _facts(trial: Trial) -> dict[str, Any]:
-    """What tells the rows of a choice apart."""
+    """The fields that distinguish the rows of a choice."""
     recipe = trial.recipe
     linear, trend = (recipe.config.get(name) for name in ADDED)
     return {
