@@ -189,7 +189,7 @@ def _chance(
 
     Both halves are simulated from the model of the first half, so its predictions are
     the truth. The logs of the errors of a rank are about normal. `chance` is their mean
-    plus enough standard deviations that any rank exceeds it with probability `level`.
+    plus enough standard deviations that no rank exceeds it with probability `level`.
     """
     truth = chances(fitted, fit_one(fitted))[0]
     drawn = []

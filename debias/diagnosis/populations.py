@@ -248,11 +248,13 @@ def _planted_gain(
     """Held-out gain of two populations if there are two, and its standard error.
 
     Half of the sessions click ten times as often as the other half, and all together as
-    often as the log. With p of one population, P = min(20 p / 11, (1 + p) / 2) and 2 p
-    - P. Both mixtures are fitted to simulated clicks of the sessions `train`. Their
-    gain on lists that mix sessions of a query is subtracted. The gain is averaged over
-    all lists, each with new clicks. So it is more precise than a gain on `size`
-    held-out sessions, whose error is returned.
+    often as the log. If one population clicks with probability p, the halves click with
+    P = min(20 p / 11, (1 + p) / 2) and with 2 p - P. Both mixtures are fitted to
+    simulated clicks of the sessions `train`. Their gain on lists that mix sessions of a
+    query is subtracted.
+
+    The gain is averaged over all lists, each with new clicks. So it is more precise
+    than a gain on `size` held-out sessions, whose error is returned.
     """
     index = counted.index
     assert index is not None
