@@ -1,8 +1,9 @@
 """Checks tables and numbers in Markdown against the results.
 
 `<!-- table: NAME population=P columns=C,D rows=R,S baseline=B -->` opens a table (all
-options may be left out), and `<!-- number: TABLE POPULATION ROW METRIC STATISTIC
-to=BASELINE digits=N -->` a number; `<!-- /table -->` or `<!-- /number -->` closes it.
+options may be left out; with `cells=C`, it is one table of populations by rows), and
+`<!-- number: TABLE POPULATION ROW METRIC STATISTIC to=BASELINE digits=N -->` a number;
+`<!-- /table -->` or `<!-- /number -->` closes it.
 """
 
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.harness import store
 from benchmarks.harness.plan import Table, unknown
-from benchmarks.harness.tables import PAIRED, View, markdown, number, views
+from benchmarks.harness.tables import PAIRED, View, across, markdown, number, views
 
 BLOCK = re.compile(
     r"(<!--\s*(table|number):\s*(.*?)\s*-->)((?:(?!<!--).)*)<!--\s*/\2\s*-->", re.S
@@ -104,20 +105,25 @@ def _change(shown: str, wanted: str) -> str:
 
 
 def _table(words: Sequence[str], tables: Mapping[str, Table], records: Results) -> str:
-    names, options = _options(words, ("population", "columns", "rows", "baseline"))
+    names, options = _options(
+        words, ("population", "columns", "cells", "rows", "baseline")
+    )
     if len(names) != 1:
         raise ValueError(f"expected one table name, got {names}")
     columns = list(filter(None, options.get("columns", "").split(",")))
+    cells = options.get("cells", "")
     rows = list(filter(None, options.get("rows", "").split(",")))
     found = _views(names[0], tables, records, options)
     for row in rows:
         _among("row", row, _rows(found))
     metrics = {m for view in found for values in view.values.values() for m in values}
-    for column in columns:
+    for column in filter(None, [*columns, cells]):
         kind, _, metric = column.rpartition(":")
         _among("metric", metric, sorted(metrics))
         if kind:
             _among("kind of column", kind, PAIRED)
+    if cells:
+        return f"\n{across(found, cells, rows)}\n"
     blocks = [markdown(view, columns, rows, title=len(found) > 1) for view in found]
     return "\n{}\n".format("\n\n".join(blocks))
 

@@ -415,6 +415,40 @@ def markdown(
     return "\n".join([*text, "", " ".join(notes(view, found, columns))])
 
 
+def across(views: Sequence[View], column: str, rows: Sequence[str] = ()) -> str:
+    """One column of several views as a Markdown table: populations by rows.
+
+    Args:
+        views: The populations of one table, a line each.
+        column: The column that fills the cells; the best row of a line is bold.
+        rows: The only rows wanted; all where empty.
+    """
+    metric = column.rpartition(":")[2]
+    found = {view.population: lines(view, [column], rows) for view in views}
+    names = dict.fromkeys(line.row for each in found.values() for line in each)
+    bounds = views[0].table.bounds
+    shown = sorted(names, key=lambda row: row in bounds)
+    heads = [f"*{row}*" if row in bounds else row for row in shown]
+    grid = [["population", *heads], ["---", *("---:" for _ in shown)]]
+    said: dict[str, list[str]] = {}
+    for view in views:
+        cells = {line.row: line.cells[0] for line in found[view.population]}
+        best = view.best(metric)
+        texts = {
+            row: f"**{cell}**" if row == best else cell for row, cell in cells.items()
+        }
+        grid.append([view.population, *(texts.get(row, ABSENT) for row in shown)])
+        for note in notes(view, found[view.population], [column]):
+            said.setdefault(note, []).append(view.population)
+    about = [
+        note if len(where) == len(views) else f"{', '.join(where)}: {note}"
+        for note, where in said.items()
+    ]
+    body = [f"| {' | '.join(row)} |" for row in grid]
+    title = f"**{views[0].table.name}: {heading(views[0], column)}**".replace("\n", " ")
+    return "\n".join([title, "", *body, "", " ".join(about)])
+
+
 def write_page(path: Path, table: Table, views: Sequence[View]) -> None:
     """Writes the views of a table as one self-contained HTML page."""
     from debias.data.files import atomic_write

@@ -133,6 +133,15 @@ def test_check_reports_damaged_and_unknown_results(tree):
     assert any("no table 'mian'; did you mean main" in problem for problem in problems)
 
 
+def test_one_table_of_populations_by_rows(tree):
+    marker = "<!-- table:main cells=difference:ndcg@5 -->"
+    (tree / "README.md").write_text(f"{marker}<!-- /table -->")
+    assert checked(tree, write=True) == [] == checked(tree)
+    text = (tree / "README.md").read_text()
+    assert "| population | additive | dot |" in text
+    assert re.search(r"\| mixed \| – \| \*\*\+10\.00% ±", text)
+
+
 def test_another_baseline_and_other_digits(tree):
     text = (
         "<!-- number: main mixed additive ndcg@5 difference_percent to=dot digits=2 -->"

@@ -165,6 +165,29 @@ def test_markdown_in_full():
     ]
 
 
+def test_one_column_of_all_populations_says_each_note_once():
+    values = {"naive": {0: 0.9}, "dot": {0: 0.5}, "additive": {0: 0.25, 1: 0.25}}
+    fakes = [Fake(row, at) for at in ("mixed", "grid") for row in ("naive", "dot")]
+    fakes.append(Fake("additive", "grid"))
+    found = [
+        r for f in fakes for r in records(values[f.row], f.row, population=f.population)
+    ]
+    views = tables.views(_table(*fakes, bounds=("naive",)), found)
+    assert tables.across(views, "ndcg@5").splitlines() == [
+        "**main: ndcg@5**",
+        "",
+        "| population | dot | additive | *naive* |",
+        "| --- | ---: | ---: | ---: |",
+        "| mixed | **.5000** | – | .9000 |",
+        "| grid | **.5000** | .2500 ±.0000 | .9000 |",
+        "",
+        "mixed: One seed, so without intervals. "
+        "Bounds are reference rows, not candidate models. "
+        "grid: Mean ± half of the 95% t interval over 2 seeds. "
+        "grid: Fewer seeds: dot 1, naive 1.",
+    ]
+
+
 @pytest.mark.parametrize(
     "others, holm, mark",
     [
