@@ -418,34 +418,36 @@ def markdown(
 def across(views: Sequence[View], column: str, rows: Sequence[str] = ()) -> str:
     """One column of several views as a Markdown table: populations by rows.
 
+    The fewer of both go across. The best row of each population is bold.
+
     Args:
-        views: The populations of one table, a line each.
-        column: The column that fills the cells; the best row of a line is bold.
+        views: The populations of one table.
+        column: The column that fills the cells.
         rows: The only rows wanted; all where empty.
     """
-    metric = column.rpartition(":")[2]
-    found = {view.population: lines(view, [column], rows) for view in views}
-    names = dict.fromkeys(line.row for each in found.values() for line in each)
+    found = [lines(view, [column], rows) for view in views]
     bounds = views[0].table.bounds
+    names = dict.fromkeys(line.row for each in found for line in each)
     shown = sorted(names, key=lambda row: row in bounds)
-    heads = [f"*{row}*" if row in bounds else row for row in shown]
-    grid = [["population", *heads], ["---", *("---:" for _ in shown)]]
+    grid = [["", *(f"*{row}*" if row in bounds else row for row in shown)]]
     said: dict[str, list[str]] = {}
-    for view in views:
-        cells = {line.row: line.cells[0] for line in found[view.population]}
-        best = view.best(metric)
-        texts = {
-            row: f"**{cell}**" if row == best else cell for row, cell in cells.items()
-        }
-        grid.append([view.population, *(texts.get(row, ABSENT) for row in shown)])
-        for note in notes(view, found[view.population], [column]):
+    for view, each in zip(views, found, strict=True):
+        cells = {line.row: line.cells[0] for line in each}
+        best = view.best(column.rpartition(":")[2])
+        if best in cells:
+            cells[best] = f"**{cells[best]}**"
+        grid.append([view.population, *(cells.get(row, ABSENT) for row in shown)])
+        for note in notes(view, each, [column]):
             said.setdefault(note, []).append(view.population)
+    if len(shown) > len(views):
+        grid = [list(line) for line in zip(*grid, strict=True)]
+    grid.insert(1, ["---", *("---:" for _ in grid[0][1:])])
     about = [
         note if len(where) == len(views) else f"{', '.join(where)}: {note}"
         for note, where in said.items()
     ]
-    body = [f"| {' | '.join(row)} |" for row in grid]
     title = f"**{views[0].table.name}: {heading(views[0], column)}**".replace("\n", " ")
+    body = [f"| {' | '.join(line)} |" for line in grid]
     return "\n".join([title, "", *body, "", " ".join(about)])
 
 

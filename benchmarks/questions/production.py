@@ -4,11 +4,12 @@ Protocol, fixed before any result was looked at:
 
 1. Small worlds. The production ranker is ridge regression on the grades of 1%, 10% or
    100% of the queries to learn from (3, 24 or 240), and its log has 1,000, 10,000 or
-   100,000 sessions to learn from, a quarter of that to choose weights by. Populations are
-   named CROWD-LABELS-SESSIONS, such as `pbm-100-1e3`.
-2. Rows: `softmax_naive`, click models (`product`, `listwise`, `mixture`) and corrections
-   (`ips_estimated_softmax`, `dual_learning`, `upe`), as `debias.fit` fits them with its
-   defaults but in batches of 128; `production` is the production ranker itself.
+   100,000 sessions to learn from, a quarter of that to choose weights by. Populations
+   are named CROWD-LABELS-SESSIONS, such as `pbm-100-1e3`.
+2. Rows: `softmax_naive`, click models (`product`, `listwise`, `mixture`) and
+   corrections (`ips_estimated_softmax`, `dual_learning`, `upe`), as `debias.fit` fits
+   them with its defaults but in batches of 128; `production` is the production ranker
+   itself.
 3. NDCG@5 by grades and exact expected clicks, on the test queries. The map shows the
    difference of every row from `softmax_naive` in each population, paired by seed.
 4. Five seeds from 100 on; Holm's correction is over all differences of the table.
