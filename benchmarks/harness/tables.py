@@ -261,18 +261,24 @@ class Line:
     first: bool
 
 
-def lines(view: View, columns: Sequence[str], rows: Sequence[str] = ()) -> list[Line]:
+def lines(
+    view: View,
+    columns: Sequence[str],
+    rows: Sequence[str] = (),
+    digits: int | None = None,
+) -> list[Line]:
     """The rows of a view as text, models first and bounds after them.
 
     Args:
         view: The results.
         columns: Names of columns.
         rows: The only rows wanted; all where empty.
+        digits: Decimals of means; by default by the size of a column's values.
     """
     table = view.table
     primary = (*(m for m in table.paired if m in table.metrics), *table.metrics)[0]
     shown = [row for row in view.values if not rows or row in rows]
-    texts = {column: _cells(view, column, shown) for column in columns}
+    texts = {column: _cells(view, column, shown, digits) for column in columns}
     return [
         Line(
             row,
@@ -286,12 +292,15 @@ def lines(view: View, columns: Sequence[str], rows: Sequence[str] = ()) -> list[
     ]
 
 
-def _cells(view: View, column: str, rows: Sequence[str]) -> dict[str, str]:
+def _cells(
+    view: View, column: str, rows: Sequence[str], digits: int | None
+) -> dict[str, str]:
     """The cells of a column by row, without rows that have no value."""
     kind, _, metric = column.rpartition(":")
     if not kind:
         means = {row: found for row in rows if (found := view.mean(row, metric))}
-        digits = decimals([found.mean for found in means.values()])
+        if digits is None:
+            digits = decimals([found.mean for found in means.values()])
         return {row: _interval(found, digits) for row, found in means.items()}
     pairs = {row: p for row in rows if (p := view.paired(row, metric, percent=True))}
     if kind == "p":
@@ -425,15 +434,21 @@ def across(views: Sequence[View], column: str, rows: Sequence[str] = ()) -> str:
         column: The column that fills the cells.
         rows: The only rows wanted; all where empty.
     """
-    found = [lines(view, [column], rows) for view in views]
+    metric = column.rpartition(":")[2]
+    means = [
+        mean.mean for v in views for row in v.values if (mean := v.mean(row, metric))
+    ]
+    found = [lines(view, [column], rows, decimals(means)) for view in views]
     bounds = views[0].table.bounds
-    names = dict.fromkeys(line.row for each in found for line in each)
+    names = dict.fromkeys(
+        line.row for each in found for line in each if line.cells != (ABSENT,)
+    )
     shown = sorted(names, key=lambda row: row in bounds)
     grid = [["", *(f"*{row}*" if row in bounds else row for row in shown)]]
     said: dict[str, list[str]] = {}
     for view, each in zip(views, found, strict=True):
         cells = {line.row: line.cells[0] for line in each}
-        best = view.best(column.rpartition(":")[2])
+        best = view.best(metric)
         if best in cells:
             cells[best] = f"**{cells[best]}**"
         grid.append([view.population, *(cells.get(row, ABSENT) for row in shown)])
