@@ -513,7 +513,7 @@ def _figure(view: View, about: str) -> "Figure | None":
     if view.table.bounds:
         words += " Hollow dots are bounds."
     if out:
-        words += f" Too far away to be drawn: {', '.join(out)}."
+        words += f" Outside the drawn range: {', '.join(out)}."
     drawings = [
         (kind, dots(shown, view.table.bounds, metric, view.population, width))
         for kind, width in WIDTHS.items()

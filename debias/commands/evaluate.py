@@ -108,7 +108,7 @@ def _write_page(
         names = None if given.reading is None else given.reading.items
         sections += pages.examples(given.log, scores, names)
     drawn = pages.examination(given.log, trained, features)
-    headline = f"{found.model}, judged on {inputs.name_of(log)}"
+    headline = f"{found.model}, evaluated on {inputs.name_of(log)}"
     pages.write(path, title, headline, [found.words()], sections, drawn)
 
 

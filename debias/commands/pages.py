@@ -88,11 +88,11 @@ def examination(
         (name, figures.examination(curves, nothing, "examination", width))
         for name, width in WIDTHS.items()
     ]
-    own = "as the model has it, " if "the model" in curves else ""
+    own = "as the model learned it, " if "the model" in curves else ""
     about = (
-        f"Examination by rank over rank 1: {own}as the log tells it without a model "
-        "(with 95% bands), and the raw click rate, which mixes it with how good the "
-        "items are."
+        f"Examination by rank, relative to rank 1: {own}as estimated from the log "
+        "(with 95% bands), and the raw click rate, which mixes examination with how "
+        "good the items are."
     )
     return [
         Figure("Examination by rank", about, drawings, figures.legend(curves)),

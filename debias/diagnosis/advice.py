@@ -7,18 +7,18 @@ from debias.training.choice import advised
 
 LIMITS = {  # what a finding of grade "caution" says of a log, in a few words
     "confounding": "raw click rates mislead",
-    "devices": "devices are read differently",
-    "populations": "clicks of a session depend on each other, as with several kinds of "
-    "users",
+    "devices": "examination differs between devices",
+    "populations": "clicks within a session depend on each other, as with several "
+    "kinds of users",
     "neighbours": "an item's clicks depend on its neighbours",
-    "calibration": "predicted clicks do not come true, or cannot be checked, at some "
+    "calibration": "click predictions are miscalibrated, or cannot be checked, at some "
     "ranks",
-    "overlap": "few items move",
+    "overlap": "few items change rank",
     "weighting": "inverse weights are large",
 }
 
 
-KNOWN = ("connectivity", "profile")  # what says whether a log can tell at all
+KNOWN = ("connectivity", "profile")  # findings on whether the bias is identified
 # Sessions a query, between the four and the forty of table `production` of the
 # benchmarks; where debiasing begins to pay was not measured more closely.
 MANY = 10
@@ -32,18 +32,18 @@ def expectation(sessions: int, queries: int) -> str:
     With forty, they were better, unless that ranker was nearly perfect.
 
     >>> expectation(1_000, 240).split(":")[0]
-    'There are 4.2 sessions a query'
+    'There are 4.2 sessions per query'
     """
     each = sessions / max(queries, 1)
     counted = f"There are {each:,.0f}" if each >= MANY else f"There are {each:.1f}"
     if each < MANY:
         return (
-            f"{counted} sessions a query: expect no gain over raw clicks if the ranker "
-            "that made this log is good; in simulations 4 were too few, and 42 enough."
+            f"{counted} sessions per query: expect no gain over raw clicks if the "
+            "logging ranker is good. In simulations, 4 were too few and 42 were enough."
         )
     return (
-        f"{counted} sessions a query: expect a gain over raw clicks. The better the "
-        "ranker that made this log, the smaller the gain."
+        f"{counted} sessions per query: expect a gain over raw clicks. The better the "
+        "logging ranker, the smaller the gain."
     )
 
 
@@ -55,35 +55,35 @@ def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
 
     >>> good = Finding(verdict="", next_step="", grade="good")
     >>> advice({"connectivity": good, "profile": good})[1]
-    'Nothing was found that a position-based model cannot say.'
+    'Nothing in this log contradicts a position-based model.'
     """
     grades = {name: each.grade for name, each in findings.items()}
     known = [grades.get(name, "bad") for name in KNOWN]
     found = [words for name, words in LIMITS.items() if grades.get(name) == "caution"]
     unknown = sum(grade == "unknown" for grade in grades.values())
     if found:
-        second = f"Beside that, {_listed(found)}."
+        second = f"In addition, {_listed(found)}."
     elif unknown:
-        second = f"For {unknown} of the questions below the log is too small."
+        second = f"The log is too small to answer {unknown} of the questions below."
     else:
-        second = "Nothing was found that a position-based model cannot say."
+        second = "Nothing in this log contradicts a position-based model."
     if "bad" in known:
         few = "Too few items moved between ranks"
         if known[0] != "bad":
-            few = "Items moved between ranks, but too few of them or too seldom clicked"
+            few = "Items moved between ranks, but too few, or with too few clicks"
         return (
             f"{few}: a click may come from the rank or from the item, and no model can "
             "tell which.",
             second,
-            f"Next: {'log longer, or ' if known[0] != 'bad' else ''}exchange items at "
-            "random in a small share of sessions; `debias plan` says which ranks, in "
-            "how many sessions, and what that costs in clicks.",
+            f"Next: {'log for longer, or ' if known[0] != 'bad' else ''}exchange items "
+            "at random in a small share of sessions; `debias plan` says which ranks, "
+            "in how many sessions, and how many clicks that costs.",
         )
-    first = "Items moved enough between ranks that an item can be compared with itself."
+    first = "Items moved enough between ranks to compare each item with itself."
     if "caution" in known:
         first = (
-            "Items moved between ranks, but so few of them that estimates have wide "
-            "margins: more sessions or more exchanges would narrow them."
+            "Items moved between ranks, but so few that estimates have wide intervals. "
+            "More sessions or more exchanges would narrow them."
         )
     cautions = [name for name, grade in grades.items() if grade == "caution"]
     return first, second, f"Next: {advised(cautions)}"

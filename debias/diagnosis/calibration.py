@@ -223,10 +223,10 @@ def _judge(
     rate: np.ndarray,
     covered: float,
 ) -> Finding:
-    longer = "Log longer, or more sessions of fewer queries."
+    longer = "Log for longer, or log more sessions of fewer queries."
     shown = ~np.isnan(error)
     if not shown.any():
-        verdict = "Unknown: no item was shown often enough to hold predictions against."
+        verdict = "Unknown: no item was shown often enough to check predictions."
         return Finding(verdict=verdict, next_step=longer, grade="unknown")
     wrong = np.nan_to_num(error) > np.nan_to_num(chance, nan=np.inf)
     # At a rate of .004 an error of .01 is no small one.
@@ -234,15 +234,15 @@ def _judge(
     worst = int(np.nanargmax(np.where(large, error, -1)))
     if large.any():
         verdict = (
-            f"Miscalibrated: at rank {worst + 1} one position-based model is off by "
-            f"{error[worst]:.3f} on average, where chance explains {chance[worst]:.3f}."
+            f"Miscalibrated: at rank {worst + 1}, a position-based model is off by "
+            f"{error[worst]:.3f} on average, and chance explains {chance[worst]:.3f}."
         )
-        step = "Readers do not follow this model: see populations and neighbours."
+        step = "Users do not follow this model: see populations and neighbours."
         return Finding(verdict=verdict, next_step=step, grade="caution")
     if covered < COVERED:
         verdict = (
-            f"Unknown: {covered:.0%} of the impressions are of items shown often "
-            f"enough ({OFTEN} times) to hold predictions against."
+            f"Unknown: only {covered:.0%} of the impressions are of items shown often "
+            f"enough ({OFTEN} times) to check predictions."
         )
         return Finding(verdict=verdict, next_step=longer, grade="unknown")
     return _judge_no_error(error, wrong, detectable, rate)
@@ -257,25 +257,25 @@ def _judge_no_error(
     blind = words(np.flatnonzero(shown & ~powered) + 1)
     if not powered.any():
         verdict = (
-            f"Unknown: at no rank would predictions off by {MATTERS:.0%} of the click "
-            "rate show in this log."
+            "Unknown: this log is too small to show, at any rank, predictions that are "
+            f"off by {MATTERS:.0%} of the click rate."
         )
-        step = "Log longer, or more sessions of fewer queries."
+        step = "Log for longer, or log more sessions of fewer queries."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     reach = (detectable[powered] / rate[powered]).max()
     found = f"an error of {reach:.0%} of the click rate would have been found"
     if wrong.any():
         verdict = (
             f"Nearly calibrated: the model is off by at most {error[wrong].max():.3f}, "
-            f"more than chance but too little to matter; {found}"
+            f"which is more than chance but too little to matter; {found}"
         )
     else:
         verdict = (
             f"Calibrated: at no rank is the model off by more than chance; {found}"
         )
-    step = "Its click probabilities may be used."
+    step = "You can use its click probabilities."
     if blind:
         verdict += f" at rank {words(np.flatnonzero(powered) + 1)}. Unknown at {blind}."
-        step = f"Its click probabilities may be used, but not at rank {blind}."
+        step = f"You can use its click probabilities, but not at rank {blind}."
         return Finding(verdict=verdict, next_step=step, grade="caution")
     return Finding(verdict=verdict + " at each.", next_step=step, grade="good")

@@ -74,7 +74,8 @@ def devices(
     ...     return Examination(ranks, e, e * [0.0, error], *ends, n, "pivot")
     >>> both = Examination.stack({1: curve(0.8, 0.05), 2: curve(0.4, 0.05)})
     >>> devices(both, {1: "phone", 2: "laptop"}).verdict
-    'Devices differ: at rank 2 phone examines 2.00 times as often as laptop.'
+    'Devices differ: at rank 2, items are examined 2.00 times as often with phone as \
+with laptop.'
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
@@ -120,22 +121,23 @@ def _judge(
         at, k = np.unravel_index(np.argmax(np.abs(log_ratio)), log_ratio.shape)
         more, less = pair[at] if log_ratio[at, k] < 0 else pair[at][::-1]
         verdict = (
-            f"{column.capitalize()}s differ: at rank {k + 1} {labels[more]} examines "
-            f"{np.exp(np.abs(log_ratio[at, k])):.2f} times as often as {labels[less]}."
+            f"{column.capitalize()}s differ: at rank {k + 1}, items are examined "
+            f"{np.exp(np.abs(log_ratio[at, k])):.2f} times as often with "
+            f"{labels[more]} as with {labels[less]}."
         )
         step = f"Let the bias tower read the {column}: name its column in training."
         return Finding(verdict=verdict, next_step=step, grade="caution")
     if not reach <= MATTERS:
         size = f"below {reach:.1f}" if np.isfinite(reach) else "of any size"
         verdict = (
-            f"Unknown: a ratio {size} between the examinations of two {column}s would "
-            f"not show in this log, and {MATTERS} matters."
+            f"Unknown: this log cannot show a ratio {size} between the examination of "
+            f"two {column}s, and a ratio of {MATTERS} matters."
         )
-        step = f"Log longer; the {column} may be read by the bias tower meanwhile."
+        step = f"Log for longer. Until then, let the bias tower read the {column}."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     verdict = (
         f"{column.capitalize()}s do not differ: their curves agree at every rank, and "
         f"a ratio of {reach:.2f} would have been found (80% power)."
     )
-    step = f"One curve serves all {column}s."
+    step = f"One curve is enough for all {column}s."
     return Finding(verdict=verdict, next_step=step, grade="good")

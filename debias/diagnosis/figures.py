@@ -304,5 +304,5 @@ def populations(found: Populations, width: int = 760) -> str:
         axes.set_xticks(found.count)
         axes.set_xlim(0.5, found.count[-1] + 0.5)
         axes.set_xlabel("populations")
-        axes.set_ylabel("held-out gain, nats a session")
+        axes.set_ylabel("held-out gain, nats per session")
     return out[0]

@@ -155,7 +155,7 @@ def _judge(
         verdict = f"Not identified: no item links the ranks {'; '.join(groups)}."
         step = (
             f"Exchange the items of ranks {exchanges} in a small share of sessions; "
-            "where that cannot be, let ranks that are alike share a bias "
+            "if that is impossible, let similar ranks share a bias "
             "(debias.propensity.merge_places)."
         )
     elif weakest is None and count == 1 and (component >= 0).sum() == 1:
@@ -166,15 +166,17 @@ def _judge(
     elif worst > WEAK:
         grade = "caution"
         verdict = (
-            f"Weakly connected: the link of ranks {pair} leaves their log ratio a "
-            f"standard error of {worst:.2f}."
+            f"Weakly connected: by the link between ranks {pair}, their log ratio has "
+            f"a standard error of {worst:.2f}."
         )
-        step = f"Exchange the items of ranks {pair} in more sessions, or log longer."
+        step = (
+            f"Exchange the items of ranks {pair} in more sessions, or log for longer."
+        )
     else:
         grade = "good"
         verdict = (
-            f"Connected: all ranks are linked, the weakest link ({pair}) with a "
-            f"standard error of {worst:.2f}."
+            f"Connected: all ranks are linked. The weakest link, between ranks {pair}, "
+            f"has a standard error of {worst:.2f}."
         )
         step = "Estimate examination; nothing needs to be randomised."
     return Finding(verdict=verdict, next_step=step, grade=grade)
@@ -279,17 +281,17 @@ def _judge_profile(identified: np.ndarray, shown: np.ndarray, move: float) -> Fi
         verdict, step = "One rank only: there is nothing to compare.", "Log more ranks."
     elif lost.size:
         verdict = (
-            f"Not identified in practice: rank {words(lost)} could be moved by "
-            f"{move:g} logits without the clicks contradicting it."
+            f"Not identified in practice: the clicks do not contradict moving the bias "
+            f"of rank {words(lost)} by {move:g} logits."
         )
-        step = "Exchange items between these ranks and the others, or log longer."
+        step = "Exchange items between these ranks and the others, or log for longer."
     else:
         grade = "good"
         verdict = (
-            "Identified in practice: moving any rank's bias by "
-            f"{move:g} logits is contradicted by the clicks."
+            "Identified in practice: the clicks contradict moving the bias of any rank "
+            f"by {move:g} logits."
         )
-        step = "Estimate examination; the intervals say how precisely."
+        step = "Estimate examination; the intervals show the precision."
     return Finding(verdict=verdict, next_step=step, grade=grade)
 
 
@@ -405,21 +407,23 @@ def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
     grade: Grade = "caution"
     if moving == 0:
         grade = "bad"
-        verdict = "Deterministic: every item has one rank, and weighting does nothing."
+        verdict = "Deterministic: every item has one rank, and weights have no effect."
         step = "Randomise: exchange neighbouring items in a small share of sessions."
     elif np.nanmin(effective) < 0.1 or moving < 0.1:
         verdict = (
-            f"Thin overlap: {moving:.0%} of impressions are of items that move, and "
-            f"weights leave {np.nanmin(effective):.0%} of the worst rank's impressions."
+            f"Thin overlap: {moving:.0%} of impressions are of items that move. With "
+            f"weights, the impressions of the worst rank are worth "
+            f"{np.nanmin(effective):.0%} of their number."
         )
         step = "Prefer harvesting or a model to weighting; clip weights if you weight."
     else:
         grade = "good"
         verdict = (
-            f"Good overlap: {moving:.0%} of impressions are of items that move, and "
-            f"weights leave {np.nanmin(effective):.0%} of the worst rank's impressions."
+            f"Good overlap: {moving:.0%} of impressions are of items that move. With "
+            f"weights, the impressions of the worst rank are worth "
+            f"{np.nanmin(effective):.0%} of their number."
         )
-        step = "Estimators that compare an item with itself apply."
+        step = "You can use estimators that compare each item with itself."
     return Overlap(
         moving,
         usual,
@@ -518,20 +522,20 @@ def _judge_unconfounded(z: np.ndarray, reach: np.ndarray, shown: np.ndarray) -> 
     blind = shown & ~unknown & (reach > MATTERS)
     if unknown.any():
         at = words(np.flatnonzero(unknown) + 1)
-        verdict = f"Unknown: at rank {at} nothing can be compared."
+        verdict = f"Unknown: at rank {at}, nothing can be compared."
         step = "Randomise these ranks; see the connectivity of the log."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     if blind.any():
         verdict = (
-            f"Unknown: at rank {words(np.flatnonzero(blind) + 1)} click rates that "
-            f"mislead by a factor below {reach[blind].max():.1f} would not show, and "
-            f"{MATTERS} matters."
+            f"Unknown: at rank {words(np.flatnonzero(blind) + 1)}, this log cannot "
+            "show whether click rates mislead by a factor below "
+            f"{reach[blind].max():.1f}, and a factor of {MATTERS} matters."
         )
-        step = "Use an estimate of examination, not click rates, or log longer."
+        step = "Use an estimate of examination, not click rates, or log for longer."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     verdict = (
         "No confounding found: click rates by rank agree with harvesting. A factor of "
         f"{np.nanmax(reach):.2f} would have been found (80% power)."
     )
-    step = "Either may be used; harvesting stays right if the policy changes."
+    step = "You can use either; harvesting stays valid if the policy changes."
     return Finding(verdict=verdict, next_step=step, grade="good")

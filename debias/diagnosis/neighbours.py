@@ -29,7 +29,7 @@ SIDES = ("above", "below")
 # much: an effect below that misplaces an item by less than one rank.
 MATTERS = 0.1
 
-SEES = "`xpa`, among the candidates of `debias train --model auto`, sees neighbours."
+SEES = "Try `xpa`, a candidate of `debias train --model auto`: it reads neighbours."
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,8 @@ def _judge(test: _Test, gain: float, gain_error: float) -> Finding:
             )
         verdict += (
             f" Attention between positions {word} on held-out clicks, over the same "
-            f"model without it ({gain:+.4f} ± {1.96 * gain_error:.4f} nats a session)."
+            f"model without attention ({gain:+.4f} ± {1.96 * gain_error:.4f} nats per "
+            "session)."
         )
     return Finding(verdict=verdict, next_step=step, grade=grade)
 
@@ -144,7 +145,7 @@ def _judge_strata(test: _Test) -> Finding:
     """The verdict of comparing each item with itself at the same rank."""
     if np.isnan(test.effect).all():
         verdict = "Unknown: the neighbours of an item at one rank do not vary."
-        step = "Log some sessions with other items around, such as random swaps."
+        step = "Log some sessions with other neighbours, such as by random swaps."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     if test.statistic > test.critical:
         side = int(np.nanargmax(np.abs(test.effect) / test.error))
@@ -155,9 +156,9 @@ def _judge_strata(test: _Test) -> Finding:
         )
         if np.nanmax(np.abs(test.effect) + 1.96 * test.error) < MATTERS:
             verdict = (
-                f"A neighbour effect below the {MATTERS:.0%} that matter: {effect}"
+                f"A neighbour effect, but below the {MATTERS:.0%} that matter: {effect}"
             )
-            step = "A model of each item by itself is enough."
+            step = "A model that reads each item alone is enough."
             return Finding(verdict=verdict, next_step=step, grade="good")
         verdict = f"Neighbours matter: {effect}"
         step = SEES
@@ -166,16 +167,16 @@ def _judge_strata(test: _Test) -> Finding:
     if not worst <= MATTERS:
         size = f"below {worst:.1%}" if np.isfinite(worst) else "of any size"
         verdict = (
-            f"Unknown: an effect of the neighbours {size} of the click rate would not "
-            f"show in this log, and {MATTERS:.0%} matters."
+            f"Unknown: this log cannot show an effect of the neighbours {size} of the "
+            f"click rate, and {MATTERS:.0%} matters."
         )
-        step = "Log longer, or let chance exchange items in more sessions."
+        step = "Log for longer, or exchange items at random in more sessions."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     verdict = (
         "No neighbour effect found: clicks follow the item and its rank. A change of "
         f"the click rate by {worst:.1%} would have been found (80% power)."
     )
-    step = "A model of each item by itself is enough."
+    step = "A model that reads each item alone is enough."
     return Finding(verdict=verdict, next_step=step, grade="good")
 
 

@@ -38,8 +38,8 @@ MATTERS = 10.0
 SLIGHT = 0.01  # share of the best gain that is worth no further population
 SMALL = 0.1  # share of the gain of such populations that is too little to matter
 UNCLEAR = (
-    "Unknown: clicks of a session depend on each other, and as much so do clicks of "
-    "different sessions of a query; either users differ or queries do."
+    "Unknown: clicks within a session depend on each other, but no more than clicks "
+    "in different sessions of a query. Either users differ or queries differ."
 )
 AGAIN = 2500  # held-out lists put together, to average where sessions are few
 ENOUGH = 100  # held-out sessions, below which their mean gain is far from normal
@@ -319,16 +319,16 @@ def _judge_one(
 
     `unclear` is their largest gain that differences between queries may explain.
     """
-    reach = f"{planted:+.4f} ± {1.96 * error:.4f} nats a session"
+    reach = f"{planted:+.4f} ± {1.96 * error:.4f} nats per session"
     if not planted >= detectable(error, critical):
         verdict = (
-            "Unknown: more populations do not predict held-out clicks better, but in "
-            f"this log two halves, one of which clicks {MATTERS:g} times as often as "
-            f"the other, would not show either ({reach})."
+            "Unknown: more populations do not predict held-out clicks better. But this "
+            "log is too small to show even two halves, one of which clicks "
+            f"{MATTERS:g} times as often as the other ({reach})."
         )
         if unclear:
             verdict = UNCLEAR
-        step = "Log longer, or more sessions of fewer queries."
+        step = "Log for longer, or log more sessions of fewer queries."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     if unclear > SMALL * planted:
         step = "Log more sessions of each query."
@@ -338,7 +338,7 @@ def _judge_one(
         f"halves, one of which clicks {MATTERS:g} times as often as the other, would "
         f"have been found ({reach})."
     )
-    step = "Train a model of one relevance and one bias tower."
+    step = "Train a model with one relevance tower and one bias tower."
     return Finding(verdict=verdict, next_step=step, grade="good")
 
 
@@ -351,8 +351,8 @@ def _judge_several(
     """
     chosen = len(share)
     shares = ", ".join(f"{each:.0%}" for each in share)
-    gained = f"{gain[0]:.3f} ± {1.96 * gain[1]:.3f} nats a session"
-    rival = "one population whose clicks depend on those above"
+    gained = f"{gain[0]:.3f} ± {1.96 * gain[1]:.3f} nats per session"
+    rival = "one population whose clicks depend on the clicks above"
     if over > 1.96 * scatter:
         verdict = (
             f"More than one population: {chosen} ({shares}) gain {gained} over one, "
@@ -361,23 +361,23 @@ def _judge_several(
         step = "Mixtures are among the candidates of `debias train --model auto`."
     elif over < -1.96 * scatter:
         verdict = (
-            f"Clicks of a session depend on each other: {chosen} populations gain "
-            f"{gained}, {rival} {-over:.3f} more. Counts of pairs cannot tell which "
-            "it is."
+            f"Clicks within a session depend on each other: {chosen} populations gain "
+            f"{gained}, and {rival} gains {-over:.3f} more. Counts of pairs cannot "
+            "tell which explanation is right."
         )
         step = (
-            "Mixtures are among the candidates of `debias train --model auto`; and try "
-            "a user browsing model."
+            "Mixtures are among the candidates of `debias train --model auto`. Also "
+            "try a user browsing model."
         )
     else:
         verdict = (
-            f"Clicks of a session depend on each other: {chosen} populations "
-            f"({shares}) gain {gained}, and {rival} as much; this log cannot tell "
-            "which it is."
+            f"Clicks within a session depend on each other: {chosen} populations "
+            f"({shares}) gain {gained}, and {rival} gains as much. This log cannot "
+            "tell which explanation is right."
         )
         step = (
-            "Mixtures are among the candidates of `debias train --model auto`; compare "
-            "a dynamic Bayesian model on more log."
+            "Mixtures are among the candidates of `debias train --model auto`. Compare "
+            "them with a dynamic Bayesian model on a longer log."
         )
     return Finding(verdict=verdict, next_step=step, grade="caution")
 

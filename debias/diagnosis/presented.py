@@ -127,7 +127,7 @@ def _judge(
     if differ.any():
         at = int(np.argmax(np.where(differ, size, -1)))
         verdict = (
-            f"{name} matters: at equal rank an item with {others[at]} is examined "
+            f"{name} matters: at the same rank, an item with {others[at]} is examined "
             f"{np.exp(log_ratio[at]):.2f} times as often as with {usual}."
         )
         step = f"Use it: train with -c presentation={name}, which bias towers read."
@@ -136,14 +136,14 @@ def _judge(
     if not reach <= MATTERS:
         much = f"below {reach:.1f}" if np.isfinite(reach) else "of any size"
         verdict = (
-            f"Unknown: a ratio {much} between the examinations of two labels of {name} "
-            f"would not show in this log, and {MATTERS} matters."
+            f"Unknown: this log cannot show a ratio {much} between the examination of "
+            f"two labels of {name}, and a ratio of {MATTERS} matters."
         )
-        step = "Show the same items with and without it, or log longer."
+        step = "Show the same items with and without it, or log for longer."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     verdict = (
-        f"{name} does not matter: items are examined alike whatever it is, and a ratio "
-        f"of {reach:.2f} would have been found (80% power)."
+        f"{name} does not matter: examination is the same for all its labels, and a "
+        f"ratio of {reach:.2f} would have been found (80% power)."
     )
     return Finding(
         verdict=verdict, next_step="It can be left out of training.", grade="good"

@@ -28,7 +28,7 @@ from debias.training import pages
 from debias.types import Over
 
 MAX_SESSIONS = 100_000
-COST = {  # what takes long, in rough shares of the whole
+COST = {  # the slow computations, in rough shares of the total time
     "bias_tower": 15,
     "populations": 20,
     "dla": 6,
@@ -40,7 +40,7 @@ COST = {  # what takes long, in rough shares of the whole
 TRAINED = ("bias_tower", "neighbours")  # last: TensorFlow stays in memory
 AS_LONG = 50_000_000  # sessions on disk: read twice while `MAX_SESSIONS` are analysed
 PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
-BEST = "pbm_conditional"  # reads all clicks of shared items, with an interval
+BEST = "pbm_conditional"  # uses all clicks of shared items, and has an interval
 TABULAR = (
     "ctr",
     "pivot",
@@ -65,31 +65,32 @@ NAMES = {
     "bias_tower": "bias tower",
 }
 EXPLAINED = {
-    "ctr": "Clicks over impressions of each rank, over those of rank 1. Mixes how "
-    "often a rank is looked at with how good its items are.",
-    "pivot": "Compares items that were shown at rank 1 and at the other rank.",
+    "ctr": "Click rate of each rank, relative to rank 1. It mixes how often users "
+    "examine a rank with how good its items are.",
+    "pivot": "Compares items that were shown both at rank 1 and at the other rank.",
     "adjacent_chain": "Compares items shown at two neighbouring ranks, and multiplies "
     "the ratios down the list.",
     "all_pairs": "Compares items shown at any two ranks, all pairs of ranks together.",
-    "pbm_em": "Position-based model of every query and item, by expectation "
-    "maximisation. Drawn towards the middle where impressions are few.",
-    "pbm_mle": "Position-based model of every query and item, at its maximum "
-    "likelihood. Biased where items have few impressions.",
-    BEST: "Position-based model given the number of clicks of each item. Reads every "
-    "click of the items that moved; its interval holds. The one to use.",
-    "dla": "Dual learning: a ranker and inverse propensities, each from the other.",
-    "regression_em": "Position-based model with a regression of features as relevance.",
-    "bias_tower": "The bias tower of a two-tower model of the features.",
+    "pbm_em": "Position-based model with an attraction for each query and item, by "
+    "expectation maximisation. Few impressions shrink it towards the middle.",
+    "pbm_mle": "Position-based model with an attraction for each query and item, at "
+    "maximum likelihood. It is biased if items have few impressions.",
+    BEST: "Position-based model, conditional on the number of clicks of each item. It "
+    "uses every click on items that moved, and its interval is valid. Prefer it.",
+    "dla": "Dual learning algorithm: a ranker and inverse propensities, estimated from "
+    "each other.",
+    "regression_em": "Position-based model with relevance as a regression on features.",
+    "bias_tower": "The bias tower of a two-tower model that reads the features.",
 }
 TITLES = {
     "connectivity": "Can the ranks be compared?",
     "profile": "Is the bias of each rank identified?",
     "confounding": "Do raw click rates mislead?",
     "overlap": "Does the policy move items?",
-    "devices": "Do devices read alike?",
+    "devices": "Is examination alike on all devices?",
     "populations": "Is one population enough?",
     "neighbours": "Do neighbours matter?",
-    "calibration": "Do predictions come true?",
+    "calibration": "Are click predictions calibrated?",
     "weighting": "What do inverse weights cost?",
 }
 
@@ -133,7 +134,7 @@ class Diagnosis:
         known = [grades.get(name, "bad") for name in KNOWN]
         if "bad" in known:
             return "This log cannot tell examination from relevance at every rank."
-        sure = "can" if "caution" not in known else "can, with wide margins,"
+        sure = "can" if "caution" not in known else "can, with wide intervals,"
         if grades.get("confounding") == "caution":
             return (
                 f"This log {sure} tell examination from relevance; raw click rates "
@@ -274,7 +275,7 @@ def _runs(
 ) -> dict[str, Callable[[], Any]]:
     """The computations by name, in order; later ones may read `found`."""
     if data is not None and data.kinds is not None:
-        # Estimators and small models here read numbers alone.
+        # The estimators and small models here read only numbers.
         data = RankingData(
             data.dense(), data.labels, data.offsets, data.qid, data.max_grade
         )
@@ -282,7 +283,7 @@ def _runs(
     runs: dict[str, Callable[[], Any]] = {}
     for method in (*TABULAR, *(WITH_FEATURES if data is not None else ())):
         own = features if method in (*WITH_FEATURES, "dla") else None
-        # Solved to the width of a line: tabular DLA converges slowly on thin logs.
+        # Solved to the precision of the drawing: DLA converges slowly on sparse logs.
         rough: dict[str, Any] = {}
         if method == "dla":
             rough = {"tolerance": 1e-4, "iterations": 150}
@@ -319,8 +320,8 @@ def _with_device(found: Finding | None) -> Finding | None:
     step = "Train one relevance tower and a bias tower that reads position and device."
     if found.grade != "good":
         step = (
-            "Devices differ, which may explain it: first train a bias tower that reads "
-            f"position and device. Then: {found.next_step}"
+            "Devices differ, which may explain this. First, train a bias tower that "
+            f"reads position and device. Then: {found.next_step}"
         )
     return replace(found, next_step=step)
 
@@ -358,7 +359,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
         if parts := _drawable(dict(values), whole=True):
             drawn[column] = both(figures.examination, parts, nothing, "label")
             legends[column] = figures.legend(parts)
-    # What a drawing would show; without it the page says so in words.
+    # If a drawing would show nothing, the page says so in words.
     for name, draw, shown in (
         ("connectivity", figures.graph, "component"),
         ("profile", figures.profile, "bias"),

@@ -70,12 +70,12 @@ def weighting(
     heaviest = int(np.argmax(np.where(used, weight, 0)))
     grade: Grade = "good" if effective > 0.5 else "caution"
     verdict = (
-        f"Weights of 1 / examination leave {effective:.0%} of the clicks' worth; the "
-        f"largest is {weight[heaviest]:.1f}, at rank {heaviest + 1}."
+        f"With weights of 1 / examination, clicks are worth {effective:.0%} of their "
+        f"number. The largest weight is {weight[heaviest]:.1f}, at rank {heaviest + 1}."
     )
-    step = "Weighted losses may be used as they are."
+    step = "You can use weighted losses without clipping."
     if effective <= 0.5:
-        step = "Clip the weights (10 is usual), or train a model of both towers."
+        step = "Clip the weights (10 is usual), or train a model with both towers."
     if left_out.size:
         grade = "bad"
         verdict += f" Clicks at rank {words(left_out)} cannot be weighted."

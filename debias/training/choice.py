@@ -11,10 +11,10 @@ from debias.presets import PRESETS
 
 BASELINE = "softmax_naive"
 RANKERS = (*("listwise", "listwise_mixture", "xpa", "product", "mixture", BASELINE),)
-"""Candidates of a choice by ranking, the one to prefer first.
+"""Candidates of a choice by ranking, in order of preference.
 
-Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) are none
-of them, for their order hangs on that place.
+Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) are not
+included, because their order depends on that place.
 """
 CLEAR = 2.5  # standard errors by which the best must lie above the worst
 FEW = 20  # queries; below, places are the units of standard errors
@@ -28,18 +28,19 @@ def advised(found: Collection[str] = ()) -> str:
             points to some of the candidates.
 
     >>> advised(["neighbours"])
-    'try `debias train --model auto`: it keeps what orders held-out clicks best, of \
-listwise, listwise_mixture, xpa, product, mixture and raw clicks; xpa sees neighbours.'
+    'try `debias train --model auto`: it keeps the best at ordering held-out clicks, \
+among listwise, listwise_mixture, xpa, product, mixture and raw clicks; xpa reads \
+neighbours.'
     """
     others = ", ".join(name for name in RANKERS if name != BASELINE)
     kinds = {
-        "neighbours": "xpa sees neighbours",
+        "neighbours": "xpa reads neighbours",
         "populations": "mixtures learn kinds of users",
     }
     reasons = [f"; {why}" for name, why in kinds.items() if name in found]
     return (
-        "try `debias train --model auto`: it keeps what orders held-out clicks best, "
-        f"of {others} and raw clicks{''.join(reasons)}."
+        "try `debias train --model auto`: it keeps the best at ordering held-out "
+        f"clicks, among {others} and raw clicks{''.join(reasons)}."
     )
 
 
@@ -238,8 +239,8 @@ def _by_likelihood(
     reason = (
         "held-out clicks are too few to tell the rankings of the candidates apart"
         if comparable
-        else "no two items were held out at one place of one query with other clicks, "
-        "so that no ranking can be judged (debias diagnose says what to randomise)"
+        else "no two items were held out at the same place of a query with different "
+        "clicks, so no ranking can be judged (debias diagnose says what to randomise)"
     )
     # `choose` takes the first that is near the best: simple models first.
     simplest = sorted(finite, key=[*PRESETS, *finite].index)
@@ -304,12 +305,12 @@ def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
 def _why(name: str, best: str, near: list[dict[str, Any]]) -> str:
     """The reason to choose `name` among candidates within one standard error."""
     if name == best:
-        why = f"{name} makes held-out clicks most likely"
+        why = f"{name} gives held-out clicks the highest likelihood"
         if len(near) == 1:
-            why += " and no simpler model comes within one standard error"
+            why += ", and no simpler model is within one standard error"
         return why
     return (
         f"{name} is the simplest within one standard error of {best}: "
-        f"{near[0]['below_best']:.5f} nats a session below, error "
+        f"{near[0]['below_best']:.5f} nats per session lower, standard error "
         f"{near[0]['standard_error']:.5f}"
     )

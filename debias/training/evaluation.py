@@ -73,23 +73,23 @@ class Evaluation(Printed):
                 {"position": k, **dict(zip(columns, row, strict=True))}
                 for k, row in ranks
             ]
-            yield "Clicks by position, as they happened and as predicted", rows
+            yield "Clicks by position, observed and predicted", rows
         if self.ranking:
-            yield "Ranking, against grades, with 95% intervals", self.ranking
+            yield "Ranking by grades, with 95% intervals", self.ranking
         few = ""
         if self.off_policy_sessions < self.sessions:
             few = f", from {self.off_policy_sessions:,} sessions drawn at random"
         for estimate in self.off_policy:
             rows = [{"what": k, "value": v} for k, v in estimate.items()]
-            yield f"Clicks a session with {estimate['ranking']}{few}", rows[1:]
+            yield f"Clicks per session with {estimate['ranking']}{few}", rows[1:]
 
     def words(self) -> str:
-        found = f"{self.model} was judged on {self.sessions:,} sessions ({self.of})."
+        found = f"{self.model} was evaluated on {self.sessions:,} sessions ({self.of})."
         if not self.off_policy_note:
             return found
         how = "are not estimated", ", and no examination was given"
         if self.off_policy:
-            how = "are estimated by the examination given alone", ""
+            how = "are estimated only by the given examination", ""
         note = f"{how[0]}: {self.off_policy_note}{how[1]}"
         return f"{found} Clicks under the new ranking {note}."
 

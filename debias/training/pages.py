@@ -15,24 +15,24 @@ SMALLEST = 5e-5  # that four decimals show
 WIDTHS = {"wide": 760, "narrow": 350}  # pixels: a drawing for laptops, one for phones
 EXPLAINED = {  # names that a table may show, with or without a cutoff such as @10
     "log_likelihood": "Mean log-probability of the held-out clicks of a session, in "
-    "nats. The nearer to 0, the better.",
-    "log_likelihood_per_item": "Mean log-probability of a click, or of none, on an "
-    "item, in nats. The nearer to 0, the better.",
+    "nats. Higher is better.",
+    "log_likelihood_per_item": "Mean log-probability of whether an item is clicked, in "
+    "nats. Higher is better.",
     "log_likelihood_per_session": "The same, summed over the items of a session.",
-    "perplexity": "1 is certain and right; 2 is the toss of a coin.",
-    "click_mrr": "Mean of 1 / rank of the first clicked item, if the model orders what "
-    "was shown. It keeps the bias of the clicks.",
+    "perplexity": "1: certain and correct predictions. 2: no better than a coin toss.",
+    "click_mrr": "Mean of 1 / rank of the first clicked item, if the model orders the "
+    "shown items. It has the position bias of the clicks.",
     "predicted": "Mean click probability that the model predicts at this position. "
-    "A calibrated model comes near the click rate.",
-    "pairs_in_order": "Share of the comparable pairs of held-out clicks that the model "
-    "puts in order. A pair stood at the same place for the same query.",
-    "sessions_trained_on": "Sessions that the candidate learned from.",
-    "above_naive": "Lead over `softmax_naive` in that share, with its standard error.",
-    "ndcg": "Gain of the ranking over that of the best one, by grades, from 0 to 1.",
+    "For a calibrated model, it is close to the click rate.",
+    "pairs_in_order": "Share of comparable pairs of held-out clicks that the model "
+    "puts in order. Both items of a pair were at the same place for the same query.",
+    "sessions_trained_on": "Number of training sessions of the candidate.",
+    "above_naive": "Lead over `softmax_naive` in that share, then its standard error.",
+    "ndcg": "Discounted gain, by grades, divided by that of the ideal ranking.",
     "mrr": "Mean of 1 / rank of the first relevant item, by grades.",
-    "loss": "What training lowers, mean of a pass.",
-    "effective": "Sessions that the weighted ones are worth.",
-    "unsupported": "Share of the new ranking that the log never shows.",
+    "loss": "Mean training loss of a pass.",
+    "effective": "Effective sample size, in unweighted sessions.",
+    "unsupported": "Share of the new ranking that the log does not show.",
 }
 
 
@@ -105,7 +105,7 @@ def explained(tables: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
     """Explanations of the known names in the heads and cells of tables.
 
     >>> explained([[{"metric": "ndcg@5", "value": 0.5}]])["ndcg"][:4]
-    'Gain'
+    'Disc'
     """
     names = {
         word.partition("@")[0]

@@ -266,7 +266,7 @@ def test_a_page_draws_bounds_that_are_near_the_models(tmp_path):
     found = view(*rows, ("naive", dict.fromkeys(BASE, 0.501)), bounds=bounds)
     tables.write_page(tmp_path / "page.html", found.table, [found])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "Too far away to be drawn: naive." in text
+    assert "Outside the drawn range: naive." in text
     drawn = text[text.index("<svg") : text.rindex("</svg>")]
     assert ">dot<" in drawn and ">xpa<" in drawn and ">naive<" not in drawn
     assert drawn.count("fill: var(--paper)") == 2  # the hollow dot, for both widths

@@ -187,7 +187,7 @@ def test_pages_of_a_training_and_an_evaluation(folder, tmp_path):
     assert "</i>the model</li>" in text and "<svg" in text
     found = run_json("evaluate", folder / "trained", *log)  # a page of ours is replaced
     text = page.read_text(encoding="utf-8")
-    assert f"additive was judged on {found['sessions']} sessions" in text
+    assert f"additive was evaluated on {found['sessions']} sessions" in text
     assert "A list before and after" in text and "(clicked)" in text
     page.write_text("years of work")
     refused = run("evaluate", folder / "trained", *log, code=1)

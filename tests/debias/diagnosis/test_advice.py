@@ -18,11 +18,11 @@ def graded(**grades):
 @pytest.mark.parametrize(
     "grades, words",
     [
-        ({}, ("moved enough", "Nothing was found", "try `debias train --model auto`")),
+        ({}, ("moved enough", "Nothing in", "try `debias train --model auto`")),
         ({"connectivity": "bad"}, ("Too few items", "Nothing", "`debias plan`")),
-        ({"profile": "bad"}, ("Items moved", "Nothing", "Next: log longer, or exch")),
-        ({"profile": "caution"}, ("wide margins", "Nothing", "--model auto")),
-        ({"overlap": "unknown"}, ("enough", "For 1 of the questions", "--model auto")),
+        ({"profile": "bad"}, ("Items moved", "Nothing", "Next: log for longer, or")),
+        ({"profile": "caution"}, ("wide intervals", "Nothing", "--model auto")),
+        ({"overlap": "unknown"}, ("enough", "answer 1 of the", "--model auto")),
         (
             {"calibration": "caution"},
             ("enough", "or cannot be checked", "--model auto"),
@@ -36,7 +36,7 @@ def graded(**grades):
             (
                 "enough",
                 "rates mislead and an item's clicks depend",
-                "xpa sees neighbours",
+                "xpa reads neighbours",
             ),
         ),
     ],
@@ -56,7 +56,10 @@ def test_limits_are_named_as_the_findings_are():
 
 @pytest.mark.parametrize(
     "sessions, words",
-    [(1_000, "4.2 sessions a query: expect no gain"), (10_000, "42 sessions a query")],
+    [
+        (1_000, "4.2 sessions per query: expect no gain"),
+        (10_000, "42 sessions per query"),
+    ],
 )
 def test_sessions_a_query_say_what_to_expect(sessions, words):
     assert words in expectation(sessions, 240)

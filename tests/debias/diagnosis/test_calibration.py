@@ -65,7 +65,7 @@ def test_ranks_at_which_an_error_would_not_show_are_unknown():
     found = calibration(log(1000))
     assert found.grade == "caution" and found.verdict.endswith("Unknown at 2-3.")
     few = calibration(log(250))
-    assert few.grade == "unknown" and few.verdict.startswith("Unknown: at no rank")
+    assert few.grade == "unknown" and few.verdict.startswith("Unknown: this log")
     # One item in four is clicked so rarely that .01 is a multiple of its rate.
     rng = np.random.default_rng(0)
     query, item = rng.integers(0, 3, 9000), rng.integers(0, 5, (9000, 1))

@@ -40,7 +40,10 @@ def table(log_examination, error):
 def test_devices_that_differ():
     found = compare(log(4000, (0.2, 0.9)), names={1: "laptop", 2: "phone"})
     assert found.grade == "caution" and "Let the bias tower read" in found.next_step
-    assert "at rank 3 laptop examines" in found.verdict and "phone" in found.verdict
+    assert (
+        "at rank 3, items" in found.verdict
+        and "with laptop as with phone" in found.verdict
+    )
     assert found.differ.tolist() == [[False, True, True]]
     np.testing.assert_allclose(found.log_ratio, [[0, -0.7, -1.4]], atol=0.3)
 

@@ -83,7 +83,7 @@ def test_an_unconnected_log():
     curve = profile(log)
     assert curve.identified.tolist() == [True, True, False, False]
     np.testing.assert_allclose(curve.statistic[2:], 0, atol=1e-3)
-    assert "rank 3-4 could be moved" in curve.verdict
+    assert "the bias of rank 3-4 by" in curve.verdict
     # What it advises is enough.
     assert connectivity(halves(crossing=400)).connected
 

@@ -110,7 +110,9 @@ def test_a_well_powered_log_says_what_it_would_have_found():
 def test_a_small_effect_is_found_and_said_to_be_small():
     found = neighbours(shown(40_000, 0, hurt=0.08))
     assert found.statistic > 5 and found.grade == "good"
-    assert found.verdict.startswith("A neighbour effect below the 10% that matter: an")
+    assert found.verdict.startswith(
+        "A neighbour effect, but below the 10% that matter:"
+    )
 
 
 def test_noise_in_the_attraction_hides_an_effect():
@@ -148,7 +150,7 @@ def test_attention_between_positions_is_tried_where_there_are_features():
     data = RankingData(features, None, np.array([0, 5]))
     found = neighbours(shown(600, 0), data, epochs=1)
     assert np.isfinite(found.gain) and found.gain_error > 0
-    assert "nats a session" in found.verdict
+    assert "nats per session" in found.verdict
     with pytest.raises(ValueError, match="at least 10 sessions"):
         neighbours(shown(4, 0), data)
 

@@ -138,7 +138,7 @@ def test_queries_of_one_session_cannot_be_told_from_users(kinds):
         if kinds == "of users" and not unclear:
             assert found.chosen == 2
         elif unclear:
-            assert found.verdict.startswith("Unknown: clicks of a session depend")
+            assert found.verdict.startswith("Unknown: clicks within a session")
         else:
             assert found.chosen == 1
 

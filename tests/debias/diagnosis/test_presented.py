@@ -25,7 +25,7 @@ def test_a_badge_that_doubles_examination_is_found_and_is_to_be_used(log):
     assert found.labels == ("sale",) and found.usual == "none"
     # Two log units of error around the simulated factor.
     assert abs(np.log(found.ratio[0] / 2)) < 2 * found.error[0] < 0.2
-    assert found.grade == "caution" and "matters: at equal rank" in found.verdict
+    assert found.grade == "caution" and "matters: at the same rank" in found.verdict
     assert found.next_step.startswith("Use it: train with -c presentation=badge")
     theta = np.array(simulators.eye_tracking()[:4])
     own = found.curves["none"].examination

@@ -82,7 +82,7 @@ def test_the_record_is_json():
     assert rows[0]["method"] == "ctr" and rows[0]["confounded"] is True
     assert record["findings"]["profile"]["statistic"][1][0] > 3.84
     assert record["headline"] == found().headline
-    assert [each for each in record["advice"] if "sessions a query" in each]
+    assert [each for each in record["advice"] if "sessions per query" in each]
 
 
 def test_the_same_seed_says_the_same():
@@ -138,7 +138,7 @@ def test_what_a_poor_log_does_not_allow_is_said(log, wrong):
     diagnosis = reports.diagnose(log)
     text = reports.page(diagnosis)
     assert diagnosis.headline.startswith("This log cannot tell")
-    assert "sessions a query" not in " ".join(diagnosis.advice)
+    assert "sessions per query" not in " ".join(diagnosis.advice)
     assert any(wrong in why for why in diagnosis.skipped.values()) or not wrong
     for why in diagnosis.skipped.values():
         assert why in text
@@ -179,7 +179,7 @@ def test_what_cannot_be_trusted_is_said_and_not_drawn():
     legend = re.search(r'<ul class="legend">.*?</ul>', text, re.DOTALL)[0]
     head = re.search(r"<thead>.*?</thead>", text, re.DOTALL)[0]
     for name, why in wrong.items():
-        assert f"{reports.NAMES[name]}: not to be used, {why}." in text
+        assert f"Do not use {reports.NAMES[name]}: {why}." in text
         assert f">{reports.NAMES[name]}<" not in legend + head
     record = found.record()
     assert record["degenerate"] == wrong
@@ -349,7 +349,7 @@ def test_where_devices_differ_one_bias_tower_does_not_suffice():
     log = ClickLog(np.zeros(6000, int), item, click, device=device)
     found = reports.diagnose(log, devices=("laptop", "phone"))
     assert found.findings["devices"].grade == "caution"
-    assert "laptop examines" in found.findings["devices"].verdict
+    assert "with laptop as with" in found.findings["devices"].verdict
     text = reports.page(found)
     assert "one relevance and one bias tower" not in text
     assert "bias tower that reads position and device" in text

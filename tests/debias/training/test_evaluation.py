@@ -25,6 +25,6 @@ def test_clicks_by_position_are_compared_with_their_predictions(monkeypatch):
     assert found["predicted_per_rank"] == pytest.approx([0.2] * 3)
     told = evaluation.Evaluation("naive", "all sessions", 3, found)
     title, rows = list(told.sections())[1]
-    assert title == "Clicks by position, as they happened and as predicted"
+    assert title == "Clicks by position, observed and predicted"
     assert list(rows[2]) == ["position", "click_rate", "predicted", "perplexity"]
     assert rows[2]["position"] == 3 and rows[2]["click_rate"] == 0

@@ -31,7 +31,7 @@ def test_numbers_are_explained_and_options_are_code():
     rows = [{"metric": "ndcg@5", "value": 0.5}, {"metric": "odd", "value": 1}]
     text = page("log.csv", "naive", ["try --epochs 8, not `2`"], [("Ranking", rows)])
     assert "try <code>--epochs</code> 8, not <code>2</code>" in text
-    assert "<dt>ndcg</dt><dd>Gain of the ranking" in text and "<dt>odd" not in text
+    assert "<dt>ndcg</dt><dd>Discounted gain" in text and "<dt>odd" not in text
     assert "<details" not in page("log.csv", "naive", [], [("Ranking", rows[1:])])
 
 
@@ -97,7 +97,7 @@ def test_a_result_writes_itself(tmp_path):
     found = Evaluation("naive", "all sessions", 9, {"perplexity": 1.5})
     found.report(tmp_path / "page.html", "log.csv")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "naive was judged on 9 sessions (all sessions)." in text
+    assert "naive was evaluated on 9 sessions (all sessions)." in text
     assert '<td class="text">perplexity</td><td>1.5</td>' in text and "log.csv" in text
 
 
@@ -109,7 +109,7 @@ def test_a_result_writes_itself(tmp_path):
         (
             "the log has none",
             [{"ranking": "x", "value": 1.0}],
-            "by the examination given alone: the ",
+            "only by the given examination: the ",
         ),
     ],
 )
