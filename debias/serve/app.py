@@ -58,8 +58,8 @@ from debias.serve.schemas import Request as Asked
 from debias.serve.workers import Workers
 
 EXAMPLES = 12  # users that the page offers
-ABOUT = """Requests are JSON. An error is `{"error": REASON}`, and names the value that
-is wrong. Examples can be sent as they stand: *Try it out*."""
+ABOUT = """Requests are JSON. An error is `{"error": REASON}`, which names the faulty
+value. *Try it out* sends the examples unchanged."""
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 
 FINDS, SCORES = "Find items for a user", "Score items without position bias"
@@ -150,7 +150,7 @@ class _Routes:
             ("/recommend", BOTH, self.recommend, RecommendAnswer, RecommendRequest),
             ("/explain", WHY, self.explain, ExplainAnswer, ExplainRequest),
             ("/health", "What is served", self.health, Health, None),
-            ("/ready", "Whether it can answer", self.ready, Ready, None),
+            ("/ready", "Whether requests are answered", self.ready, Ready, None),
         ):
             about, schemas = described(answer, request)
             self.schemas.update(schemas)
@@ -160,7 +160,7 @@ class _Routes:
                 route
             )
         for path, summary, route in (
-            ("/live", "Whether the process answers", self.alive),
+            ("/live", "Whether the process runs", self.alive),
             ("/metrics", "Counters for Prometheus", self.metrics),
         ):
             app.get(path, summary=summary, response_class=PlainTextResponse)(route)
@@ -326,8 +326,12 @@ class _Gauges:
         for name, about, value in (
             ("version", "The version that is served.", int(version.name)),
             ("items", "Items of that version.", len(version.items)),
-            ("switches", "Versions taken over since the start.", self.live.switches),
-            ("refused", "1 if a newer one is damaged.", bool(self.live.refused)),
+            (
+                "switches",
+                "Version switches since the start.",
+                self.live.switches,
+            ),
+            ("refused", "1 if a newer version is damaged.", bool(self.live.refused)),
         ):
             yield GaugeMetricFamily(f"debias_{name}", about, float(value))
 

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 MOST = 1_000  # items of an answer, of a history, of a filter, of a list to rank
 NAMES = 100  # features in a request
 WIDE = 10_000  # features of an item to rank
-NAMED = 1 << 20  # bytes of a body that is read again to name what is wrong
+NAMED = 1 << 20  # largest body in bytes that is read again to name the faulty value
 
 Id = Annotated[str, Meta(max_length=500)] | int
 Value = Id | float | bool | None
@@ -22,25 +22,25 @@ User = Annotated[
     Raw,
     Meta(
         max_length=NAMES,
-        description="Raw features, `id` among them. What is left out is looked up for "
-        "a known user.",
+        description="Raw features, including `id`. Missing features of a known user "
+        "are looked up.",
         examples=[{"id": "u1"}],
     ),
 ]
 History = Annotated[
     Annotated[list[Id], Meta(max_length=MOST)] | None,
     Meta(
-        description="Latest items, most recent first; left out: those published of a "
-        "known user."
+        description="Latest items, most recent first. If it is missing, a known user "
+        "has the published history."
     ),
 ]
-Count = Annotated[int, Meta(ge=1, le=MOST, description="How many items.")]
+Count = Annotated[int, Meta(ge=1, le=MOST, description="Number of items.")]
 Where = Annotated[
     dict[str, Id | Annotated[list[Value], Meta(max_length=MOST)]],
     Meta(
         max_length=NAMES,
-        description="Item feature to its value, or to the values it may have; of a "
-        "number to [least, most], null for no bound.",
+        description="Maps an item feature to its value or its allowed values; a "
+        "numeric feature to [least, most], with null for no bound.",
         examples=[{}],
     ),
 ]
@@ -66,9 +66,9 @@ class RetrieveRequest(Request, kw_only=True):
     repeat: Annotated[
         Literal["exclude", "allow", "model"] | None,
         Meta(
-            description="What becomes of items that the user took: left out, as good "
-            "as any, or with a bonus, where the version has its weights; left out: as "
-            "the version was published."
+            description="Items that the user took before are excluded, allowed like "
+            "any other, or (model) have a learned bonus. The default is the policy "
+            "with which the version was published."
         ),
     ] = None
     where: Where = {}
@@ -91,8 +91,8 @@ class RankRequest(Request, kw_only=True):
             Meta(
                 min_length=1,
                 max_length=MOST,
-                description="A row per item, as many numbers each as the ranker was "
-                "trained on.",
+                description="One row per item, with as many numbers as the ranker has "
+                "features.",
                 examples=[[[0.5, 1.0]]],
             ),
         ]
@@ -101,8 +101,8 @@ class RankRequest(Request, kw_only=True):
     names: Annotated[
         Annotated[list[str], Meta(max_length=WIDE)] | None,
         Meta(
-            description="Names of the columns of `features`, in any order; left out: "
-            "those of training, in its order."
+            description="Names of the columns of `features`, in any order. The default "
+            "is the order of training."
         ),
     ] = None
     items: (
@@ -111,7 +111,7 @@ class RankRequest(Request, kw_only=True):
             Meta(
                 min_length=1,
                 max_length=MOST,
-                description="Instead of `features`: an item each, features by name.",
+                description="Instead of `features`: features by name, per item.",
             ),
         ]
         | UnsetType
@@ -122,8 +122,8 @@ class RankRequest(Request, kw_only=True):
             Meta(
                 min_length=1,
                 max_length=MOST,
-                description="Instead of `features`: ids, whose features the version "
-                "has in its table of items.",
+                description="Instead of `features`: item ids. Their features are "
+                "looked up in the version.",
             ),
         ]
         | UnsetType
@@ -134,7 +134,8 @@ class RankRequest(Request, kw_only=True):
 class RankAnswer(Struct):
     version: Versioned
     scores: Annotated[
-        list[float], Meta(description="A relevance for each item, as given.")
+        list[float],
+        Meta(description="Relevance of each item, in given order."),
     ]
     order: Annotated[
         list[int], Meta(description="Items from best to worst, numbered from 0.")
@@ -144,7 +145,7 @@ class RankAnswer(Struct):
 class RecommendRequest(RetrieveRequest, kw_only=True):
     k: Count = 10
     candidates: Annotated[
-        int, Meta(ge=1, le=MOST, description="How many items are retrieved to rank.")
+        int, Meta(ge=1, le=MOST, description="Number of items to retrieve for ranking.")
     ] = 500
     context: Context = {}
 
@@ -152,7 +153,7 @@ class RecommendRequest(RetrieveRequest, kw_only=True):
 class RecommendAnswer(Struct):
     version: Versioned
     items: list[str]
-    scores: Annotated[list[float], Meta(description="Relevance, by which they stand.")]
+    scores: Annotated[list[float], Meta(description="Relevance; it orders the items.")]
     retrieved: Annotated[list[float], Meta(description="Score of the retrieval.")]
     known: Annotated[bool, Meta(description="Whether the user's id is known.")]
     passed_over: Annotated[
@@ -163,12 +164,12 @@ class RecommendAnswer(Struct):
 class ExplainRequest(RecommendRequest, kw_only=True):
     rank: Annotated[
         bool | None,
-        Meta(description="Whether the ranker orders; left out: where there is one."),
+        Meta(description="Whether the ranker orders. Default: if there is one."),
     ] = None
     nearest: Annotated[
         int,
         Meta(
-            ge=0, le=20, description="How many items of the history to name for each."
+            ge=0, le=20, description="Number of similar items of the history per item."
         ),
     ] = 3
 
@@ -184,7 +185,7 @@ class Explained(Struct):
     item: str
     retrieved: Annotated[float, Meta(description="Score of the retrieval.")]
     candidate: Annotated[
-        int, Meta(description="Place among what was retrieved, from 1.")
+        int, Meta(description="Place among the retrieved items, from 1.")
     ]
     relevance: Annotated[
         float | None, Meta(description="Score of the ranker, if it orders.")
@@ -195,15 +196,15 @@ class Explained(Struct):
     examination: Annotated[
         float | None,
         Meta(
-            description="P(examined) at this place of the answer over that at the "
-            "first, as the click model of the ranker learned it; null: not known."
+            description="P(examined) at this place of the answer divided by that at "
+            "the first place, as the ranker's click model learned it. null: unknown."
         ),
     ]
     bias: Annotated[
         float | None,
         Meta(
-            description="Its logarithm: what the place adds to the log of a click "
-            "rate, and not to `relevance`."
+            description="Logarithm of `examination`: the contribution of the place to "
+            "the log click rate. It is not in `relevance`."
         ),
     ]
 
@@ -222,7 +223,7 @@ class ExplainAnswer(Struct):
 
 class Health(Struct):
     version: Annotated[
-        str, Meta(description="What is served: a version, or the name of a ranker.")
+        str, Meta(description="The served version, or the name of the ranker.")
     ]
     created: Annotated[str | None, Meta(description="When it was published, in UTC.")]
     items: int
@@ -231,11 +232,11 @@ class Health(Struct):
     feature_names: Annotated[
         list[str] | None,
         Meta(
-            description="Names of the features that the ranker reads, if it knows them."
+            description="Names of the features that the ranker reads, if it has names."
         ),
     ]
     repeat: Annotated[
-        str | None, Meta(description="What becomes of items that a user took before.")
+        str | None, Meta(description="Policy for items that a user took before.")
     ]
     refused: Annotated[
         str | None, Meta(description="Why a newer version is not served.")
@@ -260,7 +261,7 @@ REFUSALS = {
 }
 OPEN_REFUSALS = {503: "No answer within the time of a request"}
 
-WAYS = ("features", "items", "ids")  # to say what is to be ranked
+WAYS = ("features", "items", "ids")  # ways to give the items to rank
 
 T = TypeVar("T", bound=Request)
 
