@@ -12,7 +12,7 @@ from debias.data.log import ClickLog
 from debias.data.ranking import RankingData
 from debias.data.targets import amount_weights
 
-_ARROW = {  # they load Arrow
+_ARROW = {  # these load Arrow
     "Stream": "debias.data.stream",
     "count_sessions": "debias.data.log_files",
     "fingerprint": "debias.data.fingerprints",

@@ -36,7 +36,7 @@ def plain(array: pa.Array) -> pa.Array:
         )
     tests = ("large_string", "string_view", "binary", "large_binary", "binary_view")
     if any(getattr(pa.types, f"is_{test}")(kind) for test in tests):
-        return pc.cast(array, pa.string(), safe=False)  # `first_no_text` is to follow
+        return pc.cast(array, pa.string(), safe=False)  # `first_no_text` checks it
     if pa.types.is_float16(kind):
         return array.cast(pa.float32())
     return array

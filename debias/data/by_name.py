@@ -15,8 +15,8 @@ from debias.data.lists import rectangle
 from debias.data.shown import REMEDIES, Batch, numbers_of
 from debias.data.tables import near
 
-NAMES = b"feature_names"  # of a schema's metadata: names of the list `features`, JSON
-KINDS = b"feature_kinds"  # likewise: what they are
+NAMES = b"feature_names"  # schema metadata: names of the list `features`, as JSON
+KINDS = b"feature_kinds"  # likewise: their kinds
 
 
 class _Place(NamedTuple):
@@ -78,14 +78,14 @@ def matrix(
     [3.0, 0.0, 1.0]
     """
     places = _places(table.schema, names, where)
-    if len(table) == 0:  # lists of no row have no width
+    if len(table) == 0:  # lists without rows have no width
         return np.zeros((0, len(places)), np.float32)
     if kinds is not None:
         return _raw(table, kinds, where, start)
     columns = list(dict.fromkeys(place.column for place in places))
     batch = batch_of(table, columns, where, start)
     held = {}
-    with np.errstate(over="ignore"):  # reported as not finite
+    with np.errstate(over="ignore"):  # reported as non-finite
         for number, name in enumerate(columns):
             empty = batch.arrays["features"][number].null_count == len(table)
             width = sum(place.column == name for place in places) if empty else None

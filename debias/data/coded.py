@@ -29,10 +29,10 @@ from debias.data.shown import REMEDIES, Batch
 from debias.data.tables import Part
 from debias.data.text import printable
 
-LONGEST = 16  # values of one item that are kept of a list
-LARGEST = 1 << 24  # codes that float32 holds exactly
+LONGEST = 16  # most values that are read from a list of one item
+LARGEST = 1 << 24  # largest code that float32 represents exactly
 DAY = {"s": 86_400, "ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9}
-FARTHEST = 3_652_059  # days from 1970 that a date may be: ten thousand years
+FARTHEST = 3_652_059  # largest distance of a date from 1970 in days: ten thousand years
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
@@ -148,8 +148,8 @@ class Reader:
         role: str = "features",
     ):
         self.kinds, self.asked, self.role = dict(kinds), set(asked), role
-        self.cut: dict[str, int] = {}  # items whose lists are longer than is kept
-        self.beyond: dict[str, str] = {}  # where more values came than are told apart
+        self.cut: dict[str, int] = {}  # number of cut lists, by column
+        self.beyond: dict[str, str] = {}  # first value beyond a vocabulary, by column
         self._codes: dict[str, dict[str, int]] = {}
         self._widths: dict[str, int] = {}  # longest list so far
         self._vectors: dict[str, int] = {}
@@ -175,7 +175,7 @@ class Reader:
             else:
                 numbers.append(self.numbers(batch, place)[:, None])
         found = np.concatenate([*coded, *numbers], axis=1, dtype=np.float32)
-        found += 0.0  # one zero, and below one NaN: rows are compared by their bits
+        found += 0.0  # one zero, and below one NaN, because rows are compared bitwise
         found[np.isnan(found)] = np.nan
         return found
 
@@ -255,7 +255,7 @@ class Reader:
 
     def _several(self, batch: Batch, place: int) -> np.ndarray:
         name, array = _named(batch, self.role, place)
-        if not is_list(array.type):  # of a file where each has one value, or none
+        if not is_list(array.type):  # one value or none per item in this file
             found = np.zeros((len(array), LONGEST), np.float32)
             found[:, 0] = self._code(batch, place, name, array)
             self._note_beyond(batch, name, found[:, 0])
@@ -276,7 +276,7 @@ class Reader:
         kind = self.kinds[name]
         if kind == "guess" and array.null_count < len(array):
             kind = "number"
-            if pa.types.is_string(array.type):  # not of a file where it is a number
+            if pa.types.is_string(array.type):  # not in a file where it is a number
                 kind = self.kinds[name] = guessed(array)
             if kind == "category":
                 raise OtherKind(name, kind)
@@ -411,7 +411,7 @@ def values_of(array: pa.Array, kind: str) -> np.ndarray:
     except pa.ArrowInvalid:
         if not pa.types.is_string(array.type):
             raise
-        # "NaN" of a data frame and spaces around numbers.
+        # Accepts "NaN" of data frames, and spaces around numbers.
         cast = pc.utf8_trim_whitespace(array).cast(pa.float64())
     return cast.to_numpy(zero_copy_only=False).astype(np.float64)
 

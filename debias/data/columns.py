@@ -43,7 +43,7 @@ COLUMNS: Mapping[str, Column] = {
     "attraction": Column(np.float32, "SL", low=0, high=1),
     "satisfaction": Column(np.float32, "SL", low=0, high=1),
 }
-PRESENTATION = Column(np.int16, "SL", low=0, padding=0)  # or "S", one a list
+PRESENTATION = Column(np.int16, "SL", low=0, padding=0)  # or "S": one value per list
 TARGET = Column(np.float32, "SL")
 RESERVED = {"features", "position", "mask", "cell", "weight", "session"}
 REQUIRED = ("query", "item", "click")
@@ -193,7 +193,8 @@ def _check_values(name: str, value: np.ndarray, padding: np.ndarray | None) -> N
     inner = column.shape == "SL"
     _, _, low, high, above, at_padding = column
     if value.dtype.kind != "b":
-        # Whole-array extremes need no temporary; who is at fault is asked only then.
+        # Extremes of the whole array need no temporary. On failure, the faulty cell is
+        # found.
         least, most = value.min(), value.max()
         fine = (least > low if above else least >= low) and most <= high
         if not (fine and np.isfinite(least) and np.isfinite(most)):

@@ -20,7 +20,7 @@ from debias.data.roles import Columns
 from debias.data.text import near, printable
 
 LABEL, QUERY, ITEM = "relevance", "qid", "item_id"
-_LISTS = "\x1flist"  # columns of this library's own, beside those of the features
+_LISTS = "\x1flist"  # columns of this library, besides the features
 _NUMBER = "\x1fnumber"
 
 

@@ -17,7 +17,7 @@ from debias.data.arrays import is_list, plain
 from debias.data.files import atomic_write
 from debias.data.text import printable
 
-_FIRST = 1000  # records that tell what a feature is
+_FIRST = 1000  # records that determine the type of a feature
 _ROWS = 4096  # records parsed at once
 _KINDS = {
     "bytes_list": pa.binary(),

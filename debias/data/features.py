@@ -12,7 +12,7 @@ from debias.data.shown import matching
 from debias.data.tables import Part, Source, open_parts
 from debias.data.text import near, printable, quoted
 
-MANY = 20  # different whole numbers, from which they may be quantities
+MANY = 20  # whole numbers with at least so many distinct values may be quantities
 ID = "id"  # the feature that names a user or an item
 
 
@@ -131,7 +131,7 @@ def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
     """Ids as text, none missing; whole numbers that became floats are whole again."""
     try:
         array = one_array(column)
-        array.validate(full=True)  # that text is UTF-8
+        array.validate(full=True)  # checks that text is UTF-8
         if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
             array = array.cast(pa.int64())
         ids: list[str] = whole_names(array.cast(pa.string())).to_pylist()

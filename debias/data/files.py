@@ -15,9 +15,9 @@ import numpy as np
 if TYPE_CHECKING:
     from debias.data.stores import AnyPath
 
-_PART = ".part"  # end of the names of what is being written
+_PART = ".part"  # suffix of files that are being written
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WHOLE = 1 << 28  # bytes that a hash reads
+_WHOLE = 1 << 28  # bytes that are hashed at most
 _BLOCK = 1 << 16
 
 
@@ -117,7 +117,7 @@ def _held_part(path: Path, new: Callable[[Path], tuple[Path, int]]) -> tuple[Pat
         aside, handle = new(path)
         if _lock(handle) is not False and aside.exists():
             return aside, handle
-        os.close(handle)  # removed before it was locked, taken for one that was left
+        os.close(handle)  # another process removed it as abandoned before the lock
 
 
 def _remove_left(part: Path) -> None:
@@ -129,7 +129,7 @@ def _remove_left(part: Path) -> None:
         if _lock(handle):
             shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
     except OSError:
-        pass  # a part that stays does no harm
+        pass  # a leftover part does no harm
     finally:
         os.close(handle)
 
@@ -148,7 +148,7 @@ def _lock(handle: int) -> bool | None:
 
 
 def _umask() -> int:
-    mask = os.umask(0o022)  # the only way to read it is to set it
+    mask = os.umask(0o022)  # the mask can only be read by setting it
     os.umask(mask)
     return mask
 
@@ -185,7 +185,7 @@ def cached(
         with atomic_folder(folder) as aside:
             build(aside)
     except (OSError, ValueError):
-        if not folder.is_dir():  # else another process was faster
+        if not folder.is_dir():  # otherwise another process was faster
             raise
     return folder
 

@@ -44,7 +44,7 @@ def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
         return _of_table(table_of(source))
     files = source.path if isinstance(source, Stream) else source
     if isinstance(files, str | Path) and (path := located(files)).is_file():
-        return _of_files([path])  # of whatever kind
+        return _of_files([path])  # a file of any kind
     return _of_files(files_of(files))
 
 

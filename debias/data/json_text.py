@@ -20,7 +20,7 @@ from debias.data.text import printable
 
 Odd: TypeAlias = dict[tuple[str, ...], str]  # "text" or "empty" by path
 _CHUNK = 1 << 20  # characters
-_LARGEST = 1 << 26  # of one object
+_LARGEST = 1 << 26  # characters of one object
 _BETWEEN = re.compile(r"[\s,\[\]]*")
 _CLASH = re.compile(r"Column\(/(.+?)\) changed from (\w+) to (\w+)")
 
@@ -137,7 +137,7 @@ def _objects(stream: BinaryIO, name: str) -> Iterator[Any]:
                 value, at = decoder.raw_decode(text, at)
             except ValueError as error:
                 if more and len(text) < _LARGEST:
-                    break  # it goes on behind this chunk
+                    break  # the object continues in the next chunk
                 raise ValueError(
                     f"{name}: no JSON at row {row}: {printable(str(error))}; repair it"
                 ) from None

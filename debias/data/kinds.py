@@ -15,9 +15,9 @@ from debias.data.text import one_of
 MISSING, UNKNOWN, FIRST = 0, 1, 2  # codes of categories
 CODED = ("category", "categories")
 KINDS = ("number", "boolean", "date", *CODED)
-RARE = 10  # times that a value is shown in training; below, it is out of vocabulary
-FREQUENT = 20  # values of a category that get a column of their own where need be
-MOST = 100_000  # values of a vocabulary, the most frequent ones
+RARE = 10  # values with fewer impressions in training are out of vocabulary
+FREQUENT = 20  # values of a category that get their own column in dense features
+MOST = 100_000  # largest vocabulary; it keeps the most frequent values
 
 
 class Feature(NamedTuple):
@@ -47,7 +47,7 @@ class Feature(NamedTuple):
         return FIRST + len(self.values)
 
 
-Features = tuple[Feature, ...]  # of a matrix, in the order of its columns
+Features = tuple[Feature, ...]  # kinds of the columns of a matrix, in order
 
 
 def list_features(column: str, count: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from debias.data.kinds import Features
 from debias.data.log import ClickLog
 
-CROSSED = 12  # values of a presentation column that each position has a bias of
+CROSSED = 12  # most values of a presentation column that get a bias per position
 
 
 class Layout(NamedTuple):

@@ -24,8 +24,8 @@ from debias.data.files import cached, check_regular, content_hash
 from debias.data.ranking import RankingData, runs
 from debias.data.text import quoted
 
-_FORMAT = 2  # of the cached copies; raise it when what is cached changes
-_LARGE = 1 << 30  # bytes of features that may be nearly all 0
+_FORMAT = 2  # version of the cached copies; increase it if their content changes
+_LARGE = 1 << 30  # bytes of features, from which nearly empty matrices are rejected
 _LARGEST = float(np.finfo(np.float32).max)
 _GROUP_SUFFIXES = (".query", ".group")
 _SPLITS = {
@@ -36,7 +36,7 @@ _SPLITS = {
 _PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
 _BOM = b"\xef\xbb\xbf"
 _QID = re.compile(rb"(?<=\sqid:)[^\s#]+")
-_NAMED = re.compile(r"\bdocid\s*=\s*(\S+)")  # of a comment, in LETOR 3.0 and 4.0
+_NAMED = re.compile(r"\bdocid\s*=\s*(\S+)")  # in comments of LETOR 3.0 and 4.0
 _DATA_SUFFIXES = ("", ".txt", ".svm", ".svmlight", ".libsvm", ".letor", ".dat")
 
 
@@ -253,7 +253,7 @@ def _parse(
             raise ValueError("grades must be whole numbers")
         _check_density(path, features, feature_count)
         offsets, qid = _queries(query, groups, len(labels), names)
-        with np.errstate(invalid="ignore"):  # grades beyond all whole numbers
+        with np.errstate(invalid="ignore"):  # grades that are no 64-bit integers
             labels = labels.astype(np.int64)
         return RankingData(
             features.toarray(),
@@ -265,7 +265,7 @@ def _parse(
         )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _not_whole(path, error) from error
-    except OSError as error:  # what bz2 raises on damage has no number
+    except OSError as error:  # bz2 raises an error without number for damaged files
         if error.errno is not None:
             raise
         raise _not_whole(path, error) from error
@@ -314,7 +314,7 @@ class _Numbered:
 
     def __init__(self, file: BinaryIO) -> None:
         self.names: dict[str, int] = {}
-        self.read = file.read  # scikit-learn takes what can be read for a file
+        self.read = file.read  # scikit-learn accepts objects with `read` as files
         self._file = file
 
     def needed(self) -> bool:

@@ -90,7 +90,7 @@ def rectangle(
         )
     length = pc.list_value_length(array).fill_null(0).to_numpy()
     inside = np.arange(list_size) < length[:, None]
-    flat, flat_gaps = filled(pc.list_flatten(array), fill)  # leaves out NULL lists
+    flat, flat_gaps = filled(pc.list_flatten(array), fill)  # NULL lists have no entries
     gaps = ~inside
     if flat_gaps is not None:
         gaps[inside] = flat_gaps

@@ -44,10 +44,10 @@ ROW_GROUP = 1 << 17  # sessions
 BATCH = 1 << 16
 COMPRESSION = "lz4"
 PLAIN = {"use_dictionary": False, "write_statistics": False}
-# What NULL becomes. Only these columns may be NULL of a session that shows an item.
+# Replacements of NULL. Only these columns may be NULL in a session that shows an item.
 UNKNOWN = {"item": -1, "device": 0, "swap": 0}
 _ITEMS = b"items_fingerprint"
-_OTHERS = b"other_columns"  # names and roles of columns that `COLUMNS` lacks, JSON
+_OTHERS = b"other_columns"  # names and roles of columns not in `COLUMNS`, as JSON
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # checked columns of a log, by name
 
@@ -148,7 +148,7 @@ def from_arrow(
             arrays[name] = np.where(np.isnan(found.values), 0, found.values).astype(
                 "f4"
             )
-        if name == "item":  # before all other lists, and says how long they are
+        if name == "item":  # read first: it determines the length of other lists
             sizes["SL"] = found.values.shape[1]
         if found.gaps is not None and name not in UNKNOWN and name not in roles:
             gaps[name] = found.gaps
@@ -414,7 +414,7 @@ def _chosen(
 
 
 def _open(path: AnyPath, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    # Buffered reads, not a map: as fast, and pages read once do not stay resident.
+    # Buffered reads are as fast as a memory map, and their pages do not stay resident.
     return pq.ParquetFile(
         readable(path),
         metadata=footer,

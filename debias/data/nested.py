@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from debias.data.arrays import is_list, plain
 from debias.data.text import near, printable
 
-_WRAP = "_source"  # what search engines' dumps put their documents into
+_WRAP = "_source"  # dumps of search engines wrap documents in this field
 _KEYS = ("key", "name")
 _VALUES = ("value", "val")
 
@@ -225,7 +225,7 @@ def _looked_up(array: pa.Array, key: str) -> pa.Array:
     found = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
     values = _one_type(pc.struct_field(flat, pair[1]).take(pa.array(found)))
     place = np.full(len(array), -1)
-    place[row[found[::-1]]] = np.arange(len(found))[::-1]  # of several, the first
+    place[row[found[::-1]]] = np.arange(len(found))[::-1]  # the first of several
     return values.take(pa.array(place, mask=place < 0))
 
 

@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 
 from debias.data.tables import Part, kind_of
 
-# Numbers as programs write them: what has more digits than its type keeps, or begins
-# with a zero too many, is an id or a code, and stays text.
+# Numbers as programs write them. Text with more digits than its type holds, or with a
+# leading zero, is an id or a code, and stays text.
 WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 REAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,17})?([eE][-+]?[0-9]{1,2})?$"
 
@@ -18,7 +18,7 @@ def types_of(parts: Sequence[Part]) -> dict[str, pa.DataType]:
 
     Columns of other formats are typed already and are not included.
     """
-    forms: dict[str, int] = {}  # bits: a value was there, some no whole number, no real
+    forms: dict[str, int] = {}  # bits: has a value, has a non-integer, has a non-number
     for part in parts:
         if part.file is None or kind_of(part.file) != "csv":
             return {}

@@ -20,7 +20,7 @@ from debias.data.text import near, printable, quoted
 from debias.data.versions import Distinct
 
 _PIECE = 1 << 16  # rows of a matrix
-HIGHEST = 127  # grade that ranking data can hold
+HIGHEST = 127  # largest grade that ranking data can hold
 
 
 class Pairs(NamedTuple):
@@ -67,7 +67,7 @@ def pair_up(rows: Rows, kept: np.ndarray) -> Pairs:
     return Pairs(
         number,
         query.astype(np.int32),
-        _array(rows.names["item"])[unique % count],  # one object of each name
+        _array(rows.names["item"])[unique % count],  # one Python object per name
         None if queries is None else _array(queries.take(pa.array(present))),
         unique,
     )
@@ -160,13 +160,13 @@ class _Tables:
 
     def __init__(self, count: int, first_features: bool, reader: Reader) -> None:
         self._count, self._first, self._reader = count, first_features, reader
-        self.room = 0  # rows behind those of the pairs, for features that change
+        self.room = 0  # extra rows for features that change
         self._held: dict[str, np.ndarray] = {}  # (P + room, columns) float32 by role
-        self._present = Present()  # of grades
+        self._present = Present()  # columns of grades that are present
         self._have = np.zeros(count, bool)
-        self._batch: Batch | None = None  # the first
+        self._batch: Batch | None = None  # the first batch
         self._changed: list[np.ndarray] = []  # shown items with other features
-        self._rows: Distinct | None = None  # pairs and features of these
+        self._rows: Distinct | None = None  # their pairs and features
 
     def read(
         self,
@@ -190,7 +190,7 @@ class _Tables:
         if not len(entries):
             return
         pair = number[entries]
-        new = np.flatnonzero(~self._have[pair])[::-1]  # of several, the first stays
+        new = np.flatnonzero(~self._have[pair])[::-1]  # the first of several stays
         if "label" in batch.arrays:
             values = self._present.matrix(batch, "label")[entries]
             self._present.check_finite(batch, "label", values, entries, HIGHEST)
@@ -351,7 +351,7 @@ def _inserted(
     """
     if len(order) > len(matrix):
         return np.concatenate([matrix[:count], rows])[order]
-    # Rows move to higher places, if at all: from the end on, none is written over
+    # Rows only move to higher places. Written from the end, no row is overwritten
     # before it is read.
     for stop in range(len(order), 0, -_PIECE):
         some = order[max(stop - _PIECE, 0) : stop]
@@ -503,6 +503,6 @@ def join(rows: Rows, pairs: Pairs, items: Items) -> tuple[Pairs, RankingData]:
 
 def index_in(names: pa.Array, known: pa.Array) -> np.ndarray:
     """The index of each name in `known`, -1 if it is absent."""
-    if names.type != known.type:  # numbers in one file, their text in the other
+    if names.type != known.type:  # numbers in one file, and text in the other
         names, known = names.cast(pa.string()), known.cast(pa.string())
     return pc.index_in(names, known).fill_null(-1).to_numpy().astype(np.int64)

@@ -15,7 +15,7 @@ from debias.data.shown import (
     side_by_side,
 )
 
-_Key = tuple[str, int]  # a role, and which of its columns
+_Key = tuple[str, int]  # a role, and the index of its column
 
 
 class Present:
@@ -27,7 +27,7 @@ class Present:
 
     def __init__(self) -> None:
         self._empty: dict[_Key, Batch] = {}
-        self._width: dict[_Key, int] = {}  # of the columns that hold something
+        self._width: dict[_Key, int] = {}  # number of columns with values
 
     def holds(self, batch: Batch, role: str, column: int = 0) -> bool:
         """Whether to read the column; ValueError if its first value is too late."""
@@ -50,7 +50,7 @@ class Present:
         found = (self.column(batch, role, column) for column in columns)
         values = [np.zeros((len(batch.arrays["item"][0]), 0), np.float32)]
         values += [each for each in found if each is not None]
-        with np.errstate(over="ignore"):  # reported as not finite
+        with np.errstate(over="ignore"):  # reported as non-finite
             return side_by_side(values).astype(np.float32, copy=False)
 
     def column(self, batch: Batch, role: str, column: int) -> np.ndarray | None:

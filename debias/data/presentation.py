@@ -8,8 +8,8 @@ import numpy as np
 
 from debias.data.kinds import FIRST, MISSING, Feature, number_text
 
-MOST = 100  # labels of a column, the most frequent ones
-WHOLE = 12  # different numbers that are labels of their own; more are cut into bins
+MOST = 100  # most labels of a column; it keeps the most frequent
+WHOLE = 12  # most distinct numbers that are labels; more are divided into bins
 BINS = 8
 
 
@@ -25,7 +25,7 @@ class Scale(NamedTuple):
     edges: tuple[float, ...] = ()
 
 
-Scales: TypeAlias = Mapping[str, Scale]  # by name of column
+Scales: TypeAlias = Mapping[str, Scale]  # by column name
 
 
 def scale_of(feature: Feature, values: np.ndarray) -> Scale:
@@ -83,7 +83,7 @@ def codes_of(feature: Feature, values: np.ndarray, scale: Scale) -> np.ndarray:
     distinct, inverse = np.unique(values, return_inverse=True)
     words = {0.0: "false", 1.0: "true"} if feature.kind == "boolean" else {}
     texts = [words.get(float(v)) or number_text(float(v)) for v in distinct if v == v]
-    found = np.zeros(len(distinct), np.int16)  # NaN, if any, is the last
+    found = np.zeros(len(distinct), np.int16)  # NaN, if present, is the last value
     found[: len(texts)] = [number.get(text, 0) for text in texts]
     return found[inverse.ravel()]
 

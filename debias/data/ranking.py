@@ -18,7 +18,7 @@ from debias.data.files import array_hash
 from debias.data.kinds import Features
 from debias.data.splits import random_parts
 
-_ROWS_AT_ONCE = 1 << 16  # items a check reads at once, so its temporaries stay small
+_ROWS_AT_ONCE = 1 << 16  # items that are checked at once, to keep temporaries small
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -196,7 +196,8 @@ class RankingData:
             )
         sizes = self.sizes[queries]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
-        # Item j of the result lies as far behind its query's first item as it did here.
+        # Item j of the result has the same distance from its query's first item as
+        # before.
         shift = np.repeat(self.offsets[queries] - offsets[:-1], sizes)
         item = np.arange(offsets[-1]) + shift
         return self.trusted(
@@ -401,7 +402,7 @@ def _checked_features(features: np.ndarray, kinds: Features | None) -> np.ndarra
             "features must be numbers of shape (items, features), "
             f"got {given.dtype} of shape {given.shape}"
         )
-    with np.errstate(over="ignore"):  # too large for float32 is reported just below
+    with np.errstate(over="ignore"):  # overflow is reported just below
         features = np.ascontiguousarray(given, dtype=np.float32)
     if kinds is not None:
         of_kinds.check_matrix(features, kinds)

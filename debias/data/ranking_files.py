@@ -185,7 +185,7 @@ def _from_table(table: pa.Table) -> Rows:
 def _query(column: pa.ChunkedArray) -> np.ndarray:
     """Names of queries or items as a NumPy array."""
     array = one_array(column)
-    array.validate(full=True)  # that text is UTF-8
+    array.validate(full=True)  # checks that text is UTF-8
     return array.to_numpy(zero_copy_only=False)
 
 

@@ -45,8 +45,8 @@ from debias.data.tables import (
 
 __all__ = ["Columns", "Reading", "read_log"]
 
-FARTHEST = 32_767  # from position 1 that a first position may be
-_PIECE = 1 << 16  # sessions that are looked through at a time
+FARTHEST = 32_767  # largest distance of the first position from 1
+_PIECE = 1 << 16  # sessions that are checked at a time
 
 
 class Reading(NamedTuple):
@@ -199,7 +199,7 @@ def _reading(
     log, first, rectangle_of, odd = _log(rows, pairs, position, devices)
     log, scales = _with_many(log, rows, first, rectangle_of, scales)
     if passes == 2:
-        # Features take most of the memory: what they do not need goes before.
+        # Features need most of the memory, so what they do not need is freed first.
         pairs = pairs._replace(key=np.zeros(0, np.int64))
         rows.let_go("session", "query", "item", "click")
         del position
@@ -251,7 +251,7 @@ def _log(
         session = (np.cumsum(present) - 1)[session]
     count, list_size = int(session.max()) + 1, int(position[kept].max())
     first = np.empty(count, np.int64)
-    first[session[::-1]] = kept[::-1]  # of several, the first stays
+    first[session[::-1]] = kept[::-1]  # the first of several stays
     cells_type = np.int32 if count * list_size < 1 << 31 else np.int64
     cell = session.astype(cells_type) * list_size + (position[kept] - 1)
 

@@ -8,10 +8,10 @@ from debias.data.shown import MANY, SEVERAL, listed, matching
 from debias.data.tables import Part
 from debias.data.text import near, printable, quoted
 
-Chosen = Mapping[str, tuple[str, ...]]  # the columns of each role
+Chosen = Mapping[str, tuple[str, ...]]  # columns by role
 
 
-NEEDED = ("query", "item", "click")  # no log is read without them
+NEEDED = ("query", "item", "click")  # a log must have these
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str
     chosen = {}
     for role in SEVERAL:
         wanted = getattr(asked, role)
-        if not wanted:  # None, or no names at all
+        if not wanted:  # None, or an empty list
             continue
         patterns = (wanted,) if isinstance(wanted, str) else wanted
         found = matching(patterns, part.schema.names, taken)

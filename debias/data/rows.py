@@ -23,8 +23,8 @@ from debias.data.shown import (
 from debias.data.tables import Part
 from debias.data.times import Times
 
-LONGEST = 1000  # positions of a session unless the caller wants more
-LATER = ("features", "label", "categories", "numbers")  # of the second pass
+LONGEST = 1000  # most positions of a session by default
+LATER = ("features", "label", "categories", "numbers")  # read in the second pass
 
 
 @dataclass
@@ -95,7 +95,7 @@ def read_rows(
                 kinds[role] |= {c: found.kind for c in kinds[role] if c == found.column}
 
 
-_MAY_MISS = ("user", "device", "timestamp")  # NULL of a session where it is unknown
+_MAY_MISS = ("user", "device", "timestamp")  # NULL for a session if unknown
 
 
 class _Collected:
@@ -111,7 +111,7 @@ class _Collected:
         self._sizes: list[int] = []
         self._sessions = 0
         self._present = Present()
-        self._mixed: dict[str, str] = {}  # what to say of names of several types
+        self._mixed: dict[str, str] = {}  # notices about names of several types
 
     def add(self, batch: Batch) -> None:
         for role, arrays in batch.arrays.items():

@@ -38,10 +38,10 @@ _OF_ITEM = (
     "features",
     "target",
 )
-MANY = ("presentation", "target")  # columns that a log calls by their own names
+MANY = ("presentation", "target")  # roles whose columns keep their own names in a log
 SEVERAL = (*MANY, "features", "context", "categories", "numbers")
-# What to do about a value that is missing or wrong. Never to remove the row: it is an
-# impression, and without it the ranks below it move.
+# Advice about a missing or wrong value. It never says to remove the row: the row is an
+# impression, and without it the ranks below it change.
 REMEDIES = {
     "session": "fill it",
     "query": "fill it",
@@ -184,7 +184,7 @@ def exploded(batch: Batch) -> Batch:
     at = np.repeat(np.arange(len(size)), size)
     arrays = {}
     for role, columns in batch.arrays.items():
-        # How a list was presented stands once in it, how an item was, in a list.
+        # The presentation of a list is one value per row; that of an item is in a list.
         arrays[role] = [
             _flat(batch, role, number, size, len(at))
             if role in _OF_ITEM or (role == "presentation" and is_list(column.type))
@@ -208,7 +208,7 @@ def _flat(
 ) -> pa.Array:
     """Flattens a column of lists that must be as long as the lists of items."""
     column = batch.arrays[role][number]
-    if column.null_count == len(column) and role != "item":  # empty, or of no type
+    if column.null_count == len(column) and role != "item":  # empty, or without a type
         kind = column.type.value_type if is_list(column.type) else pa.null()
         return pa.nulls(total, kind)
     if not is_list(column.type):
@@ -245,12 +245,12 @@ def is_empty(batch: Batch, role: str, column: int = 0) -> bool | None:
 def names_of(batch: Batch, role: str, array: pa.Array) -> pa.Array:
     """Names as whole numbers or text."""
     kind = array.type
-    if pa.types.is_uint64(kind):  # may be above all signed numbers
+    if pa.types.is_uint64(kind):  # may be larger than all signed numbers
         pass
     elif pa.types.is_integer(kind):
         array = array.cast(pa.int64())
     elif pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        # What a data frame makes of whole numbers with gaps.
+        # Data frames turn whole numbers with gaps into floats.
         rule = "must be a whole number or text"
         array = _cast(batch, role, array, pa.int64(), rule, "write it as text")
     elif not pa.types.is_string(kind):
@@ -296,7 +296,7 @@ def numbers_of(
     rule = _RULES[role]
     if rule.cast == pa.int64():
         array = whole(array)
-    if role == "click" and pa.types.is_string(array.type):  # also true and false
+    if role == "click" and pa.types.is_string(array.type):  # true or false, too
         array = _cast(batch, role, array, pa.bool_(), rule.words, column=column)
     array = _cast(batch, role, array, rule.cast, rule.words, column=column)
     padding = batch.padding() if role in _OF_ITEM and array.null_count else None
@@ -350,7 +350,7 @@ def _lists_of_numbers(
     padding = batch.padding() if role in _OF_ITEM else None
     if gaps is not None and padding is not None:
         gaps = gaps & ~padding[:, None]
-    if gaps is not None and role == "features":  # of a whole list, one is missing
+    if gaps is not None and role == "features":  # a value is missing in a list
         length = pc.list_value_length(array).fill_null(0).to_numpy()
         gaps = gaps & ((length > 0) & (length < values.shape[1]))[:, None]
     if gaps is not None and gaps.any():

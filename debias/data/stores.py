@@ -23,7 +23,7 @@ from pyarrow import fs
 _URL = re.compile(r"^([a-z][a-z0-9+.]*):/{1,2}(?=[^/])", re.I)
 _STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 _GOOGLE = ("gs", "gcs")
-_PATIENCE = 30  # seconds that a store of Google is tried; Arrow would take 15 minutes
+_PATIENCE = 30  # seconds to try a Google store; Arrow's default is 15 minutes
 _WHO_MAY = {
     "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, of "
     "somebody who may use it",
@@ -111,7 +111,7 @@ class Remote:
 
     def inside(self, recursive: bool = False) -> "list[Remote]":
         """The contents of the folder, optionally recursive, sorted by name."""
-        # Arrow lists a folder of Google's only where an object bears its name.
+        # In Google's stores, Arrow lists a folder only if an object has its name.
         whole = recursive or self.scheme in _GOOGLE
         chosen = fs.FileSelector(self.path, allow_not_found=True, recursive=whole)
         with naming_store(self):
@@ -154,7 +154,7 @@ class Remote:
         with naming_store(self):
             if self.store.get_file_info(self.path).type == fs.FileType.NotFound:
                 return
-            if self.scheme in _GOOGLE:  # where a folder need not be an object itself
+            if self.scheme in _GOOGLE:  # a folder need not be an object there
                 for each in self.inside(recursive=True):
                     with suppress(FileNotFoundError):
                         self.store.delete_file(each.path)
@@ -186,7 +186,7 @@ def refused(url: str, error: Exception) -> OSError | None:
     """Translates an error of a store; None for other errors."""
     text, scheme = str(error), url.partition(":")[0]
     if found := re.search(r"last message of (.*?)(?: error_info=|$)", text):
-        text = f"{found[1]}, google::cloud"  # the rest repeats it for programmers
+        text = f"{found[1]}, google::cloud"  # the rest repeats this for programmers
     if "NO_SUCH_BUCKET" in text or "NoSuchBucket" in text:
         return FileNotFoundError(f"{url}: the store has no such bucket")
     if re.search(r"HTTP status 507|StorageFull|QuotaExceeded|Insufficient", text):

@@ -136,7 +136,7 @@ class Stream:
         order = np.random.default_rng(key).permutation(len(self.groups))
         chosen = np.array_split(order, self.windows)[number]
         log = ClickLog.concatenate([p for group in chosen for p in self.group(group)])
-        # Not number alone: a generator of [k, 0] is that of [k].
+        # The key needs more than the number: generators of [k, 0] and [k] are the same.
         shuffle = np.random.default_rng([*key, 1 + number])
         return log.take(shuffle.permutation(len(log)))
 
@@ -223,7 +223,7 @@ class Stream:
                 progress(number / len(files))
             return ClickLog.concatenate(found)
         held: ClickLog | None = None
-        chance = np.empty(0)  # of each session, a number; the lowest stay
+        chance = np.empty(0)  # a random number per session; the lowest are kept
         for done, group in enumerate(order, 1):
             for piece in self.group(group):
                 held = piece if held is None else ClickLog.concatenate([held, piece])

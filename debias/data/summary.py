@@ -16,9 +16,9 @@ from debias.data.log import ClickLog
 from debias.data.stream import Stream
 from debias.types import Over
 
-FEW = 100  # clicks, or shown items without one: a rate of fewer is 10% off or more
-AGAIN = 2  # times that items were shown, on average, for an order to count as fixed
-UNSEEN = np.iinfo(np.int32).max  # a place below all others
+FEW = 100  # clicks, or shown items without a click: fewer give errors of 10% or more
+AGAIN = 2  # impressions per item, on average, for an order to count as fixed
+UNSEEN = np.iinfo(np.int32).max  # below all other places
 
 
 class Summary(NamedTuple):

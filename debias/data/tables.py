@@ -50,9 +50,9 @@ __all__ = [
     "open_parts",
 ]
 
-BATCH = 1 << 16  # rows
-_BLOCK = 1 << 24  # bytes of text parsed at once
-_SAMPLES = 16  # places in a JSON file where columns are looked for
+BATCH = 1 << 16  # rows per batch
+_BLOCK = 1 << 24  # bytes of text that are parsed at once
+_SAMPLES = 16  # places in a JSON file that are searched for further columns
 _KINDS = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -68,8 +68,8 @@ _KINDS = {
 }
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "feather"}
 _PACKED = (".gz", ".bz2", ".zst")
-# What Arrow raises on what is no table, or no whole one: UnicodeError for the names of
-# columns that are no UTF-8, OverflowError for sizes that are out of all bounds.
+# Errors of Arrow for files that are not complete tables: UnicodeError for column names
+# that are not UTF-8, OverflowError for sizes out of range.
 DAMAGED = (pa.ArrowException, OSError, UnicodeError, OverflowError)
 
 Batches = Iterator[tuple[pa.RecordBatch, float]]
@@ -276,7 +276,7 @@ def _files(source: str | Path) -> list[AnyPath]:
 def _matching_urls(url: str) -> list[AnyPath]:
     """The files of a store whose keys match a pattern."""
     pattern, _, options = url.partition("?")
-    if "=" not in options:  # a question mark of the pattern
+    if "=" not in options:  # the question mark belongs to the pattern
         pattern, options = url, ""
     before = pattern.split("/")
     fixed = next(n for n, part in enumerate(before) if has_magic(part))
@@ -299,7 +299,7 @@ def _within(folder: AnyPath) -> list[AnyPath]:
     inside = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
     folders = [path for path in inside if path.is_dir()]
     named = [path for path in inside if path not in folders and _named_kind(path)]
-    # A .json beside parts of another kind is a manifest more often than a part.
+    # A .json file beside parts of another kind is usually a manifest, not a part.
     files = [path for path in named if ".json" not in path.suffixes]
     files = files if files or folders else named
     for path in files:
@@ -345,7 +345,7 @@ def _with_columns(part: Part, values: dict[str, str]) -> Part:
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         asked = [name for name in columns if name not in values]
-        asked = asked or part.schema.names[:1]  # to count the rows
+        asked = asked or part.schema.names[:1]  # reads one column to count the rows
         for batch, share in part.read(asked, numbers):
             for name in columns:
                 if name in values:
@@ -376,7 +376,7 @@ def _of_parquet(path: AnyPath) -> Part:
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         seen = 0
         try:
-            # Buffered reads, not a map: pages that were read do not stay resident.
+            # Buffered reads, unlike a memory map, leave no pages resident.
             with pq.ParquetFile(
                 readable(path), pre_buffer=False, page_checksum_verification=True
             ) as file:
@@ -468,7 +468,7 @@ def broken(path: AnyPath, kind: str, error: Exception, seen: int = 0) -> Excepti
 # Text
 
 
-SEPARATORS = (";", "\t", "|")  # of other dialects than ours
+SEPARATORS = (";", "\t", "|")  # separators of dialects other than ours
 
 
 def _of_csv(path: AnyPath) -> Part:
@@ -482,7 +482,7 @@ def _of_csv(path: AnyPath) -> Part:
             csv.ReadOptions(block_size=_BLOCK, use_threads=threads),
             csv.ParseOptions(delimiter="\t" if tab else ","),
             csv.ConvertOptions(
-                check_utf8=False,  # `_read_text` does, and names the row
+                check_utf8=False,  # `_read_text` checks and names the row
                 column_types=dict.fromkeys(columns or (), pa.string()),
                 include_columns=columns,
                 strings_can_be_null=True,
@@ -495,7 +495,7 @@ def _of_csv(path: AnyPath) -> Part:
         try:
             yield from _blocks(path, lambda: opened(list(columns), True))
         except ValueError as error:
-            if "in row" not in str(error):  # threads lose count of lines: read again
+            if "in row" not in str(error):  # threads lose the line number: read again
                 for _ in _blocks(path, lambda: opened(list(columns), False)):
                     pass
             raise
@@ -546,7 +546,8 @@ def _of_json(path: AnyPath) -> Part:
         fields = [
             pa.field(n, _as_float(some.field(n).type))
             if n in numbers
-            # What the first rows leave out must be something: text fits all names.
+            # If the first rows leave a value out, its type is text, which fits all
+            # values.
             else pa.field(n, _known(some.field(n).type))
             for n in some.names
         ]
@@ -607,7 +608,7 @@ def _sampled(path: AnyPath, schema: pa.Schema) -> pa.Schema:
                 )
                 schema = pa.unify_schemas([schema, more], promote_options="permissive")
             except DAMAGED:
-                continue  # what is wrong with it is said when it is read
+                continue  # errors in it are reported when it is read
     return schema
 
 
@@ -642,7 +643,7 @@ def _blocks(path: AnyPath, opened: Callable[[], pa.RecordBatchReader]) -> Batche
         with opened() as reader:
             for batch in reader:
                 seen += batch.num_rows
-                # Blocks are cut by size. How large packed text unpacks is not known.
+                # Blocks are divided by size. The decompressed size of text is unknown.
                 read = min(read + _BLOCK, size)
                 yield batch, read / size
     except DAMAGED as error:
@@ -666,7 +667,7 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
             f"{path}: not a whole {path.suffix[1:]} file; write or copy it again "
             f"({printable(str(error))})"
         )
-    if isinstance(error, UnicodeError):  # in the names of the columns
+    if isinstance(error, UnicodeError):  # in column names
         return _no_utf8(path)
     if "straddl" in str(error):
         return ValueError(
@@ -677,12 +678,12 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
         odd := re.search(r"JSON to (\w+), couldn't parse:(.*)", str(error))
     ) is not None:
         return _odd_value(path, odd[1], odd[2].strip(), seen)
-    # A list in a column is /column/[].
+    # Arrow names a list in a column /column/[].
     text = re.sub(r"Column\(/(.+?)(/\[\])*\)", r"column \1", str(error))
     text = re.sub(r"in row (\d+)", lambda m: f"in row {seen + int(m[1])}", text)
     if "Column() changed from object" in text:
         return ValueError(f"{path}: must hold a JSON object on each line: {text}")
-    # Of CSV, Arrow counts lines from 1, the header's being the first.
+    # In CSV, Arrow counts lines from 1, including the header.
     text = re.sub(r"Row #(\d+)", lambda m: f"in row {int(m[1]) - 2}", text)
     where = f" at or behind row {seen}" if seen and "in row" not in text else ""
     todo = "repair that line"
@@ -794,7 +795,7 @@ def in_memory(source: Any) -> bool:
 
 
 def _is_dataset(source: Any) -> bool:
-    return hasattr(source, "get_fragments")  # without an import of pyarrow.dataset
+    return hasattr(source, "get_fragments")  # works without importing pyarrow.dataset
 
 
 def table_of(source: Any) -> pa.Table:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-_NAMED = 30  # names that a message lists
+_NAMED = 30  # most names that a message lists
 
 
 def printable(text: str, kept: str = "") -> str:

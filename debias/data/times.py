@@ -8,8 +8,8 @@ from debias.data.arrays import first_fault, value_at
 from debias.data.shown import REMEDIES, Batch, known_as
 
 ROLE = "timestamp"
-# The magnitude from which a number since 1970 is one of this unit: of seconds 1973 and
-# of all others 1973 as well, so that no date before the year 5138 has two readings.
+# Magnitudes from which a number since 1970 has this unit. All of them are dates in
+# 1973, so no date before the year 5138 is ambiguous.
 _UNITS = {"ns": 1e17, "us": 1e14, "ms": 1e11, "s": 1e8}
 _CALLED = {
     "s": "seconds",
@@ -18,7 +18,7 @@ _CALLED = {
     "ns": "nanoseconds",
 }
 _RULE = "must be a time such as 2024-05-01 12:00:00Z or a number since 1970"
-# A basic form, with what else Arrow does not read in the extended one.
+# The basic format, and extended forms that Arrow cannot parse.
 _MONTHS = [
     "Jan",
     "Feb",
@@ -35,7 +35,7 @@ _MONTHS = [
 ]
 _FORMS = (
     (r"^\s+|\s+$", ""),
-    *(  # Mar 1, 2026 @ 10:00:01.003, as dashboards of search engines export them
+    *(  # Mar 1, 2026 @ 10:00:01.003, as in exports from search dashboards
         (rf"^{name} (\d+), (\d{{4}}) @ ", rf"\2-{number:02d}-\1 ")
         for number, name in enumerate(_MONTHS, 1)
     ),
@@ -49,7 +49,7 @@ _FORMS = (
     (r"^(\S+[T ]\d\d:\d\d:\d\d),", r"\1."),
     (r"(\.\d{9})\d+", r"\1"),
     (r"\s+([+-]\d)", r"\1"),
-    # Without a zone it is of UTC, as those of columns that name none.
+    # Text without a zone is in UTC, like columns without a zone.
     (r"^([^TZ ]+[T ][^+\-Z]+)$", r"\1Z"),
 )
 
@@ -65,7 +65,7 @@ class Times:
     """
 
     def __init__(self) -> None:
-        self._unit: str | None = None  # "" is that of numbers of no calendar
+        self._unit: str | None = None  # "" for numbers without a calendar
         self._first: Batch | None = None
 
     def read(self, batch: Batch) -> np.ndarray:
@@ -109,7 +109,7 @@ class Times:
             gaps = gaps | np.isnan(values)
             values = np.where(gaps, 0.0, values)
         size = np.abs(values.astype(np.float64))
-        if self._unit is None and size.any():  # the first one but 0 decides
+        if self._unit is None and size.any():  # the first number other than 0 decides
             self._unit, self._first = _unit_of(float(size[size > 0][0])), batch
         unit = self._unit or ""
         wrong = (size > 0) & (size < _UNITS[unit]) if unit else size >= _UNITS["s"]
@@ -126,7 +126,7 @@ class Times:
         if not unit:
             return np.where(gaps, np.nan, values) if gaps.any() else values
         if values.dtype.kind == "f":
-            # A fraction of a float64 is known to a microsecond, or less.
+            # float64 represents such a fraction to a microsecond or less.
             scale = {"s": 1e6, "ms": 1e3}.get(unit, 1.0)
             values = np.rint(values * scale)
             unit = "us" if scale > 1 else unit
@@ -172,7 +172,7 @@ def _numbers(text: pa.Array) -> pa.Array:
 
 
 _CENTURY = ("19", "20")
-_COUNT = r"^\s*(\d{9,13}|\d{15,})(\.\d*)?\s*$"  # what no basic date is
+_COUNT = r"^\s*(\d{9,13}|\d{15,})(\.\d*)?\s*$"  # text that is not a basic date
 
 
 def _parsed(batch: Batch, text: pa.Array) -> np.ndarray:

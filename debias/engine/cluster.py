@@ -17,7 +17,7 @@ from debias.types import Over
 
 T = TypeVar("T")
 R = TypeVar("R")
-SECONDS = 20.0  # that a scheduler, and a first worker, may take to answer
+SECONDS = 20.0  # largest time for a scheduler, and a first worker, to answer
 
 
 @contextmanager
@@ -118,14 +118,14 @@ def _over(
     import cloudpickle
     from distributed.scheduler import KilledWorker
 
-    # The function is a task too: sent once, and made again where a worker is lost.
-    with catch_warnings(action="ignore"):  # that it is large, as counts may be
+    # The function is also a task: it is sent once, and sent again if a worker is lost.
+    with catch_warnings(action="ignore"):  # Dask warns of large arguments
         shared = client.submit(pickle.loads, cloudpickle.dumps(function), pure=False)
     tasks = [
         client.submit(_call, shared, thing, edition(), pure=False) for thing in things
     ]
     try:
-        while tasks:  # each result is let go of as soon as it was taken
+        while tasks:  # each result is freed once it is taken
             yield tasks.pop(0).result()
     except KilledWorker as error:
         raise ValueError(

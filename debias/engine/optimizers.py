@@ -110,8 +110,8 @@ class RowWiseAdam(keras.optimizers.Adam):
         super().build(variables)
         if already or self.averaging is None:
             return
-        self._rowwise: set[int] = set()  # places of tables, found by tracing a step
-        # The same as a state, so that an optimiser that was loaded knows it.
+        self._rowwise: set[int] = set()  # indices of tables, found by tracing a step
+        # The same as a variable, so a loaded optimiser knows them.
         self._averaged_by_rows = self.add_variable(
             shape=(len(variables),), initializer="zeros", name="averaged_by_rows"
         )
@@ -155,11 +155,11 @@ class RowWiseAdam(keras.optimizers.Adam):
 
         self._rowwise.add(place)
         step = tf.cast(self._averaged_steps(), tf.float64)
-        # After the first step the average is the weights themselves, so D stays 0.
+        # After the first step, the average equals the weights, so D stays 0.
         share = tf.where(step > 0, 1 / self._shrinkage(tf.maximum(step - 1, 0)), 0.0)
         difference = self._model_variables_moving_average[place].value
         share = tf.cast(share, move.dtype)
-        # A table that has outgrown `dense_rows` still has its average here.
+        # The average of a table that has outgrown `dense_rows` is still here.
         tf.cond(
             self._averaged_by_rows.value[place] > 0,
             lambda: tf.constant(False),
@@ -188,7 +188,7 @@ class RowWiseAdam(keras.optimizers.Adam):
                 "there is no average over a growing window: give averaging=3"
             )
         if int(self._averaged_steps()) < 1:
-            return  # no step was taken: there is no average yet
+            return  # before the first step there is no average
         averages = self.averages()
         for place, (variable, kept) in enumerate(
             zip(self._trainable_variables, averages, strict=True)
@@ -231,10 +231,10 @@ class RowWiseAdam(keras.optimizers.Adam):
         place, dtype = self._get_variable_index(variable), variable.dtype
         moment, velocity = self._momentums[place].value, self._velocities[place].value
         step, rate = tf.cast(self.iterations + 1, dtype), tf.cast(learning_rate, dtype)
-        # Constants of the type itself: a cast would round them to float32 on its way.
+        # Constants in the type itself: a cast would round them to float32.
         b1, b2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
         if not hasattr(gradient, "indices") or variable.shape[0] <= self.dense_rows:
-            tf.raw_ops.ResourceApplyAdam(  # what Keras does in a dozen operations
+            tf.raw_ops.ResourceApplyAdam(  # Keras takes a dozen operations for this
                 var=variable.handle,
                 m=moment.handle,
                 v=velocity.handle,
@@ -244,7 +244,7 @@ class RowWiseAdam(keras.optimizers.Adam):
                 beta1=b1,
                 beta2=b2,
                 epsilon=tf.constant(self.epsilon, dtype),
-                grad=tf.cast(tf.convert_to_tensor(gradient), dtype),  # of rows, sums
+                grad=tf.cast(tf.convert_to_tensor(gradient), dtype),  # summed by row
             )
             return
         rows, occurrence = tf.unique(gradient.indices)

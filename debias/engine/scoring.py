@@ -11,10 +11,10 @@ import numpy as np
 from debias.data.kinds import Features, of_records, raw_inputs
 from debias.data.tables import Streamed
 
-EXTRA = Path("assets.extra") / "debias.json"  # of a SavedModel
-CARRIED = ("feature_names", "kinds", "examination")  # what an export says beside scores
+EXTRA = Path("assets.extra") / "debias.json"  # in a SavedModel
+CARRIED = ("feature_names", "kinds", "examination")  # metadata of an export
 Curve = tuple[float | None, ...]
-ITEMS = 1 << 14  # items scored at once: what fits a cache
+ITEMS = 1 << 14  # items scored at once, so that they fit into a cache
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Scorer:
     def _score(self, features: np.ndarray) -> np.ndarray:
         try:
             return np.asarray(self.run(features[None]))[0]
-        except Exception as error:  # each runtime has classes of its own
+        except Exception as error:  # each runtime has its own error classes
             reason = str(error).splitlines()[0]
             raise ValueError(
                 f"{self.name}: cannot score items of {features.shape[1]} features: "
@@ -129,7 +129,7 @@ def open_onnx(path: Path) -> Any:
         return onnxruntime.InferenceSession(
             str(path), options, ["CPUExecutionProvider"]
         )
-    except Exception as error:  # of classes that onnxruntime does not export
+    except Exception as error:  # onnxruntime does not export its error classes
         raise ValueError(f"{path}: is not an ONNX model: {error}") from None
 
 
@@ -152,7 +152,7 @@ def read_onnx(path: Path) -> Opened:
 def read_saved_model(path: Path) -> Opened:
     import tensorflow as tf
 
-    model = tf.saved_model.load(str(path))  # which must live as long as it serves
+    model = tf.saved_model.load(str(path))  # must live as long as the scorer
     extra: Mapping[str, Any] = {}
     if (path / EXTRA).exists():
         extra = json.loads((path / EXTRA).read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import keras
 
-Execution = tuple[Any, Any, Any]  # data, how many steps, and the place of the first
+Execution = tuple[Any, Any, Any]  # data, number of steps, and index of the first step
 
 
 @runtime_checkable
@@ -36,11 +36,12 @@ class SteppingModel(keras.Model):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
-        # In an object that TensorFlow does not look into: an export saves no loop.
+        # The loop is in an object that TensorFlow does not track, so exports do not
+        # save it.
         self._loops = SimpleNamespace(made={})
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        # Keras compiles none that it loads whose `compile` is not its own.
+        # Keras does not compile loaded models that override `compile`.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
@@ -110,7 +111,7 @@ def loop_over_log(model: Any) -> Any:
     step = model.train_step
     if model.jit_compile:
         step = tf.function(step, jit_compile=True, autograph=False)
-    # Logs differ in length; after a few of them one trace serves all.
+    # Logs differ in length. After a few of them, one trace works for all.
     return _loop(model, lambda epoch, at: step(epoch.batch(at)), reduce_retracing=True)
 
 

@@ -115,7 +115,8 @@ class BiasTower(keras.layers.Layer):
             name: self._table(name, size, width, place, self.center)
             for place, (name, size) in enumerate(sizes.items())
         }
-        # Around 0: what the two columns do together beyond what each does alone.
+        # Starts around 0: the joint effect of the two columns beyond their separate
+        # effects.
         self.crossed = [
             self._table(
                 f"{one}_{other}", sizes[one] * sizes[other], width, 100 + place, 0.0
@@ -144,7 +145,7 @@ class BiasTower(keras.layers.Layer):
         ids = ids if len(ids.shape) == 2 else ops.expand_dims(ids, -1)
         size = self.columns[name]
         largest = _largest(ids)
-        if largest is None:  # inside a graph: a list that long has a place that far
+        if largest is None:  # inside a graph, the list size bounds the place
             largest = ids.shape[1] if name == "position" else None
         built_for = (
             f"but the bias tower was built for {size}: cut the lists, or train on "

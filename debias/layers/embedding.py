@@ -77,7 +77,7 @@ class RowEmbedding(keras.layers.Layer):
         check_compress(compress, rows)
         self.size, self.dim, self.scale, self.seed = size, dim, scale, seed
         self.compress, self.rows = compress, rows
-        # Full precision always: an autocast would read, and so copy, the whole table.
+        # Always full precision: an autocast would read and copy the whole table.
         self.table = self.add_weight(
             shape=(size if rows is None else FIRST + rows, dim),
             initializer=self._start,
@@ -229,7 +229,7 @@ class FeatureEmbedding(keras.layers.Layer):
         self.tables: dict[str, keras.layers.Layer] = {}
         for place, (name, kind) in enumerate(self.schema.items()):
             own_seed = None if seed is None else seed * 1013 + place
-            # A numeric feature has one vector, that of code 2.
+            # A numeric feature has one vector, with code 2.
             size = 3 if kind["kind"] == "numeric" else kind["size"]
             self.tables[name] = RowEmbedding(
                 size,
@@ -253,7 +253,7 @@ class FeatureEmbedding(keras.layers.Layer):
             values, table = features[name], self.tables[name]
             if kind["kind"] == "numeric":
                 vector = table(ops.full((1,), 2, "int32"))[0]
-                wide = exact(vector)  # a number may be beyond half precision
+                wide = exact(vector)  # a number may exceed half precision
                 wide = ops.expand_dims(ops.cast(values, wide.dtype), -1) * wide
                 fields.append(ops.cast(wide, vector.dtype))
             elif kind["kind"] == "multivalued":

@@ -10,8 +10,8 @@ from debias.data import kinds
 from debias.layers.embedding import FeatureEmbedding
 from debias.types import Tensor
 
-DIM = 8  # of a category's vector
-EXACT = {"float16": 2048, "bfloat16": 256}  # whole numbers that a type tells apart
+DIM = 8  # size of a category's vector
+EXACT = {"float16": 2048, "bfloat16": 256}  # whole numbers up to this are exact
 
 
 @keras.saving.register_keras_serializable(package="debias")

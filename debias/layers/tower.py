@@ -15,7 +15,7 @@ from debias.engine.seeds import seed_at
 from debias.engine.tensors import glorot, rowwise
 from debias.types import Tensor
 
-_PIECE = 1 << 12  # items that mean and deviation are taken of at once
+_PIECE = 1 << 12  # items whose mean and deviation are computed at once
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Standardize(keras.layers.Layer):
         missing: Sequence[int] | None = None,
         **kwargs: Any,
     ):
-        # Raw features need their range, whatever the towers compute in.
+        # Raw features need the range of float32, whatever the precision of the towers.
         super().__init__(**{"dtype": "float32", **kwargs})
         self.codes, self.linear = codes, tuple(linear)
         self.missing = None if missing is None else tuple(missing)
@@ -142,7 +142,7 @@ class Standardize(keras.layers.Layer):
         return mean, np.sqrt(square / count)
 
     def call(self, features: Tensor) -> Tensor:
-        if features.shape[-1] != self.mean.shape[0]:  # which would broadcast
+        if features.shape[-1] != self.mean.shape[0]:  # otherwise it would broadcast
             raise ValueError(
                 f"this layer scales {self.mean.shape[0]} features, got "
                 f"{features.shape[-1]}"

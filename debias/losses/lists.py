@@ -8,7 +8,7 @@ from keras import ops
 from debias.types import Tensor
 
 serializable = keras.saving.register_keras_serializable(package="debias")
-MASKED = -1e30  # a logit whose softmax weight is exactly 0, yet not infinite
+MASKED = -1e30  # finite, but its softmax weight is exactly 0
 
 
 def exact(values: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def responsibilities(losses: Tensor, log_prior: Tensor) -> Tensor:
     >>> [round(float(x), 4) for x in p[0]]
     [0.25, 0.75]
     """
-    # `ops.softmax` warns where the last axis has one component.
+    # `ops.softmax` warns if the last axis has one component.
     return ops.exp(ops.log_softmax(log_prior - losses, axis=-1))
 
 
@@ -137,7 +137,7 @@ def mixture_of_logits(
     losses = component_losses(y_true, z, of_items)
     prior = normalized(log_prior, z.shape[-1], z.dtype)
     loss = mixture_likelihood(losses, prior, temperature)
-    # The logsumexp of a prior is 0 only up to rounding: padding must add exactly 0.
+    # The logsumexp of a prior is 0 only up to rounding, but padding must add exactly 0.
     return ops.where(ops.any(mask, axis=1), loss, 0.0) * of_lists
 
 
@@ -187,7 +187,7 @@ def conditional_logits(
     """
     y, z, mask = prepared(y_true, y_pred)
     items = _component_items(y, z, mask, weights_like(None, z))
-    # What the clicks above each item say of the type: its prior at the first item.
+    # P(type | clicks above the item); at the first item, it is the prior.
     above = ops.cumsum(items[:, :-1], axis=1)
     above = ops.concatenate([ops.zeros_like(items[:, :1]), above], axis=1)
     prior = ops.expand_dims(normalized(log_prior, z.shape[-1], z.dtype), 1)

@@ -86,7 +86,7 @@ def pairwise_logistic(
     pair = pair & ops.expand_dims(mask, 2) & ops.expand_dims(mask, 1)
     losses = ops.softplus(ops.expand_dims(z, 1) - ops.expand_dims(z, 2))
     losses = ops.sum(ops.where(pair, losses, 0.0), axis=2)
-    # A label that is none is in no pair, and must not pass for padding.
+    # Invalid labels are in no pair, and must not count as padding.
     items = ops.where(ops.isnan(y), y, losses * weights_like(weights, z))
     return ops.sum(ops.where(mask, items, 0.0), axis=1)
 
@@ -128,9 +128,9 @@ def approx_ndcg(
     z = z / temperature
     ahead = ops.sigmoid(ops.expand_dims(z, 1) - ops.expand_dims(z, 2))
     ahead = ops.where(ops.expand_dims(mask, 1), ahead, 0.0)
-    ranks = 0.5 + ops.sum(ahead, axis=2)  # the item itself counts one half
+    ranks = 0.5 + ops.sum(ahead, axis=2)  # the item itself counts as one half
     top = ops.max(y, axis=1, keepdims=True)
-    gains = 2.0 ** (y - top) - 2.0**-top  # over 2^top, so that none overflows
+    gains = 2.0 ** (y - top) - 2.0**-top  # divided by 2^top, so no gain overflows
     ideal = ops.flip(ops.sort(gains, axis=1), axis=1)
     places = ops.cast(ops.arange(2, ops.shape(y)[1] + 2), z.dtype)
     best = ops.sum(ideal / ops.log2(places), axis=1)

@@ -237,8 +237,8 @@ def concordant_pairs(
     s, c, g = s[order], c[order], g[order]
     found, start, size = np.unique(g, return_index=True, return_counts=True)
     number = np.repeat(np.arange(len(found)), size)
-    # Mann and Whitney: the ranks of the clicked cells in their stratum, of tied cells
-    # the mean of theirs, less the ranks that they have among themselves.
+    # Mann-Whitney: the ranks of clicked cells in their stratum, with mean ranks for
+    # ties, minus their ranks among themselves.
     rank = np.arange(1.0, len(g) + 1) - start[number]
     tied = np.cumsum(np.diff(g, prepend=-1).astype(bool) | (np.diff(s, prepend=0) != 0))
     tied -= 1 if len(tied) else 0

@@ -116,7 +116,7 @@ class NDCG(_ListMean):
         first, size = _places(scores, mask)
         mean = ops.take(upto, first + size) - ops.take(upto, first)
         top = ops.max(y, axis=1, keepdims=True)
-        gains = 2.0 ** (y - top) - 2.0**-top  # over 2^top, which float32 may not hold
+        gains = 2.0 ** (y - top) - 2.0**-top  # divided by 2^top, which may overflow
         dcg = ops.sum(gains * mean / ops.cast(size, self.dtype), axis=1)
         best = ops.sum(ops.flip(ops.sort(gains, axis=1), axis=1) * worth, axis=1)
         return dcg / ops.where(best > 0, best, 1.0), best > 0
@@ -163,7 +163,7 @@ class MRR(_ListMean):
         r = ops.sum(ops.cast(group, self.dtype), axis=1, keepdims=True)
         m = ops.max(ops.where(group, size, 1), axis=1, keepdims=True)
         m = ops.cast(m, self.dtype)
-        # Chance that j of the group come first: p_0 = r / m, and so on by ratios.
+        # Probability that j items of the group come first: p_0 = r / m, then by ratios.
         j = ops.cast(ops.arange(1, list_size), self.dtype)
         ratio = ops.maximum(m - r - j + 1.0, 0.0) / ops.maximum(m - j, 1.0)
         p = ops.cumprod(ops.concatenate([r / m, ratio], axis=1), axis=1)

@@ -8,14 +8,14 @@ from numpy.typing import ArrayLike
 
 Cutoff = int | Sequence[int] | None
 
-# Lists of the ragged layout are padded together if their lengths differ by less.
+# Ragged lists are padded together if the ratio of their lengths is below this.
 _LENGTH_RATIO = 1.25
-# Up to here it is faster to compare all pairs of a list than to sort it.
+# Up to this length, comparing all pairs of a list is faster than sorting it.
 _COUNTED_LENGTH = 32
-_BLOCK = 1 << 17  # cells worked on at once: what fits a cache
+_BLOCK = 1 << 17  # cells that are processed at once, so that they fit into a cache
 
 
-# Inside, arrays are (list_size, lists), for lists are short and many.
+# Inside, arrays are (list_size, lists), because lists are short and many.
 
 
 class _Lists(NamedTuple):
@@ -24,15 +24,15 @@ class _Lists(NamedTuple):
     labels: np.ndarray  # (list_size, lists), 0 at padding
     scores: np.ndarray  # (list_size, lists), nan at padding, which beats nobody
     length: np.ndarray  # (lists,)
-    rows: np.ndarray  # (lists,), their numbers
+    rows: np.ndarray  # (lists,) index of each list
 
 
 class _Ranks(NamedTuple):
     """The rank of each item, and the size of its group of ties."""
 
-    first: np.ndarray  # (list_size, lists), items strictly ahead
-    tied: np.ndarray  # (tied lists,), the lists that have ties
-    size: np.ndarray  # (list_size, tied lists), items of this score, itself included
+    first: np.ndarray  # (list_size, lists), number of items with higher scores
+    tied: np.ndarray  # (tied lists,) indices of lists with ties
+    size: np.ndarray  # (list_size, tied lists), number of items with this score
 
 
 def _ranks(lists: _Lists) -> _Ranks:
@@ -45,7 +45,7 @@ def _ranks(lists: _Lists) -> _Ranks:
                 first[j] += (scores[i] > scores[j]).view(np.int8)
     else:
         rows = -np.ascontiguousarray(scores.T)
-        rows[np.isnan(rows)] = np.inf  # nan would sort as well, at half the speed
+        rows[np.isnan(rows)] = np.inf  # sorting nan is half as fast
         order = np.argsort(rows, axis=1)
         rows = np.take_along_axis(rows, order, 1)
         place = np.broadcast_to(np.arange(list_size, dtype=np.int32), rows.shape)
@@ -58,7 +58,7 @@ def _ranks(lists: _Lists) -> _Ranks:
         np.put_along_axis(places, order, place, 1)
         first = np.ascontiguousarray(places.T)
         first[np.isnan(scores)] = 0
-    # Without ties the places of n items are 0 to n - 1; a tie lowers their sum.
+    # Without ties, the places of n items are 0 to n - 1. A tie lowers their sum.
     total = first.sum(axis=0, dtype=np.min_scalar_type(list_size**2))
     tied = np.flatnonzero(total != lists.length * (lists.length - 1) // 2)
     if not len(tied):
@@ -94,23 +94,23 @@ def _of_first(relevant: np.ndarray, ranks: _Ranks, worth: np.ndarray) -> np.ndar
     Where it is tied in a group of m with r relevant, j others come before the first of
     those with probability p_j = p_{j-1} (m - r - j + 1) / (m - j), p_0 = r / m.
     """
-    # The best place that a relevant item has; lists without one get nan at the end.
+    # The best place of a relevant item; lists without one get nan at the end.
     nobody = len(worth)
     first = np.where(relevant, ranks.first, nobody).min(axis=0)
     none = first == nobody
     first = np.where(none, 0, first).astype(np.int64)
     value = worth[first]
     if len(ranks.tied):
-        # Of lists with ties: the group that stands there, r relevant of m items.
+        # For lists with ties: the group at that place has r relevant of m items.
         first = first[ranks.tied]
         group = relevant[:, ranks.tied] & (ranks.first[:, ranks.tied] == first)
         r = np.maximum(group.sum(axis=0), 1)[:, None]
         m = np.where(group, ranks.size, 1).max(axis=0)[:, None]
-        # p_j by ratios; 0 from j = m - r + 1 on, where the items run out.
+        # p_j by ratios; 0 from j = m - r + 1 on, when no other items are left.
         j = np.arange(1, m.max())
         ratio = np.clip(m - r - j + 1, 0, None) / np.maximum(m - j, 1)
         p = np.cumprod(np.hstack([r / m, ratio]), axis=1)
-        # The first relevant item is then j places below the first of its group.
+        # The first relevant item is j places below the first item of its group.
         reached = np.minimum(first[:, None] + np.arange(p.shape[1]), nobody - 1)
         value[ranks.tied] = np.einsum("lj,ljk->lk", p, worth[reached])
     value[none] = np.nan
@@ -152,7 +152,7 @@ def _checked(
     rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, valid: np.ndarray | None
 ) -> _Lists:
     """Checks lists and fills their padding; `rows` name the lists in errors."""
-    # One pass over each: what is wrong anywhere shows in a sum and in the extremes.
+    # One pass: any invalid value shows in a sum or in the extremes.
     with np.errstate(all="ignore"):
         fine = np.isfinite(scores.sum()) and labels.min() >= 0 and labels.max() < np.inf
     if not fine:
@@ -248,7 +248,7 @@ def _per_list(
             )
         bounds = _checked_offsets(offsets, len(labels))
         count, batches = len(bounds) - 1, _from_ragged(labels, scores, bounds)
-        if labels.size and (np.diff(bounds) == bounds[1]).all():  # all of one length
+        if labels.size and (np.diff(bounds) == bounds[1]).all():  # of equal length
             shape = (count, int(bounds[1]))
             labels, scores = labels.reshape(shape), scores.reshape(shape)
             batches = _from_padded(labels, scores, np.ones(shape, dtype=bool))
@@ -259,8 +259,8 @@ def _per_list(
     return value if isinstance(k, Sequence | np.ndarray) else value[:, 0]
 
 
-_GRADES = 8  # labels that are whole and below are met with tables
-_ENDLESS = 1024  # 2 to that power is no float64
+_GRADES = 8  # integer labels below this number are processed by tables
+_ENDLESS = 1024  # 2 to this power exceeds float64
 
 
 def _graded(labels: np.ndarray) -> np.ndarray | None:
@@ -278,7 +278,7 @@ def _gains(lists: _Lists, grades: np.ndarray | None) -> np.ndarray:
                 f"to be finite, got {lists.labels.max()}"
             )
         return np.exp2(lists.labels.astype(float)) - 1.0
-    return ((1 << grades) - 1).astype(float)  # a byte holds it
+    return ((1 << grades) - 1).astype(float)  # fits into a byte
 
 
 def _best(
@@ -293,7 +293,7 @@ def _best(
         return np.sort(gains.T, axis=1)[:, ::-1] @ discounts
     upto = np.vstack([np.zeros((1, discounts.shape[1])), np.cumsum(discounts, axis=0)])
     best = np.zeros((grades.shape[1], discounts.shape[1]))
-    small = np.min_scalar_type(len(grades))  # adds many at a time
+    small = np.min_scalar_type(len(grades))  # a small type adds many values at a time
     for grade in range(1, int(grades.max()) + 1):
         count = (grades >= grade).view(np.uint8).sum(axis=0, dtype=small)
         best += 2.0 ** (grade - 1) * upto.take(count, axis=0)

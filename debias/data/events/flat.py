@@ -17,11 +17,11 @@ from debias.data.tables import Part
 from debias.data.text import near, printable
 from debias.data.times import Times
 
-# Kinds of rows. Those from FIRST_TARGET on count further targets.
+# Kinds of rows. Kinds from FIRST_TARGET on are further targets.
 QUERY, IMPRESSION, SHOWN, CLICK, FIRST_TARGET = -1, 0, 1, 2, 3
 _IGNORED, _BLANK = -3, -2
 NO_TIME = np.iinfo(np.int64).min
-PART_BITS = 40  # of a row's origin, below the number of its part
+PART_BITS = 40  # bits of a row's origin below the number of its part
 NAMES = ("key", "item", "query", "user", "device", "id")
 
 
@@ -323,7 +323,7 @@ class Flattener:
         some = [each for each in arrays if each.null_count < len(each)] or arrays[:1]
         if len(some) < 2:
             return some[0] if some else None
-        if role not in ("item", "shown", "position"):  # one value a row
+        if role not in ("item", "shown", "position"):  # one value per row
             some = [_first_of_lists(each) for each in some]
         return first_there(some)
 
@@ -383,7 +383,7 @@ class Flattener:
         times = self._clock.read(batch)
         self.found.calendar = times.dtype.kind == "M"
         if self.found.calendar:
-            return times.astype("datetime64[us]").astype(np.int64)  # NaT is the least
+            return times.astype("datetime64[us]").astype(np.int64)  # NaT is the minimum
         gaps = np.isnan(times)
         micro = np.rint(np.where(gaps, 0, times) * 1e6).astype(np.int64)
         return np.where(gaps, NO_TIME, micro)
@@ -407,7 +407,7 @@ class Flattener:
             entry = first_fault(position, lambda some: some.cast(pa.int32()))
             what = f"must be a whole number, got {value_at(position, entry)}"
             raise self._fault("position", origin, entry, what) from None
-        wrong = place.fill_null(0).to_numpy() < 0  # what trackers write for none
+        wrong = place.fill_null(0).to_numpy() < 0  # trackers write -1 for no rank
         if wrong.any():
             showing = wrong & (kind <= SHOWN)
             self.found.unplaced += int(showing.sum())
@@ -433,7 +433,7 @@ class Flattener:
         """One value per item, from a list as long as the items or a single value."""
         if values is None or not is_list(values.type):
             if values is None or role == "position":
-                return None  # of the event, not of its items
+                return None  # a position of the event, not of its items
             return values.take(pa.array(at))
         sizes, wanted = list_sizes(values), list_sizes(item)
         wrong = (sizes != wanted) & (sizes > 0)
@@ -443,7 +443,7 @@ class Flattener:
             raise self._fault(role, number, row, what, "write one for each item")
         starts = np.repeat(np.cumsum(sizes) - sizes, wanted)
         within = np.arange(len(at)) - np.repeat(np.cumsum(wanted) - wanted, wanted)
-        gaps = np.repeat(sizes == 0, wanted)  # an event that has none of its items
+        gaps = np.repeat(sizes == 0, wanted)  # no value for the items of this event
         flat = plain(pc.list_flatten(values))
         return flat.take(pa.array(starts + within, mask=gaps)) if gaps.any() else flat
 

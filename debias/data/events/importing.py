@@ -43,8 +43,8 @@ from debias.data.text import near, printable, quoted
 from debias.types import Over
 
 PAUSE = 1800.0  # seconds
-_ROW = 600  # bytes in memory of an event that is joined
-_REPORT = "_import.json"  # readers of Parquet pass over names like this
+_ROW = 600  # estimated bytes in memory per joined event
+_REPORT = "_import.json"  # readers of Parquet ignore names with an underscore
 
 COUNTED = {
     "copies": "events whose id came before, left out",
@@ -75,7 +75,7 @@ _ROLES = {
     "parted": "query",
     "without_item": "item",
     "without_session": "session",
-}  # the columns that say so
+}  # column that each count comes from
 
 
 class Imported(NamedTuple):
@@ -354,7 +354,7 @@ class _Making:
             sum(getattr(found, name) for found in self._found)
             for name in ("zeros", "ones")
         )
-        if first is None:  # a list that counts from 0 has an item there, and one at 1
+        if first is None:  # a list that counts from 0 has ranks 0 and 1
             first = 0 if zeros and 2 * zeros >= ones else 1
         self._strays = zeros if first == 1 else 0
         return How(
@@ -511,7 +511,7 @@ class _Making:
         there = rows.column(role).is_valid().to_numpy()[order]
         if self.how.by != "key" or there[first].all():
             return first
-        # Of what the list does not say, the session may know.
+        # The session may know what the list does not say.
         known = np.flatnonzero(there)
         row = np.full(events.key.max(initial=0) + 1, -1)
         row[events.key[known[::-1]]] = known[::-1]
@@ -611,7 +611,7 @@ class _Making:
         """Notices about ids that are numbers in one file and text in another."""
         said = []
         for role in ("session", "item", "query", "user", "device"):
-            first: dict[bool, str] = {}  # by whether it is text
+            first: dict[bool, str] = {}  # key: whether it is text
             for part in self._parts:
                 paths = paths_in(part, self._columns).of
                 shown = paths.get("shown", ()) if role == "item" else ()

@@ -163,7 +163,7 @@ def _numbered(events: Events, shown: np.ndarray, how: How) -> np.ndarray:
         asked, key = events.query[shown], events.key[shown]
         some = np.flatnonzero(asked >= 0)[::-1]
         of_key = np.full(key.max(initial=0) + 1, -1)
-        of_key[key[some]] = asked[some]  # the first one, for those that name none
+        of_key[key[some]] = asked[some]  # the first query, for events without one
         asked = np.where(asked < 0, of_key[key], asked)
         return key * (asked.max(initial=0) + 2) + asked
     if how.by == "row":
@@ -218,7 +218,7 @@ def _ranked(
     anew = odd[number]
     holes = np.zeros(len(first), bool)
     holes[number[place == _NO_PLACE]] = True
-    within = np.where(holes[number], 0, place)  # of such, the order of the rows
+    within = np.where(holes[number], 0, place)  # some ranks missing: row order
     time = np.where(anew, events.time[shown], 0)
     order = np.lexsort((np.arange(len(shown)), within, time, number))
     shown, number, place, anew = shown[order], number[order], place[order], anew[order]

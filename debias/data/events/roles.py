@@ -106,9 +106,9 @@ class EventColumns:
         return {part: names for part, names in found.items() if part not in values}
 
 
-# OpenSearch User Behavior Insights: https://github.com/o19s/ubi, schema 1.3.0, whose
-# queries hold hits as query_response_hit_ids, and before 1.1 as ..._objects_ids. Its
-# generator of samples writes ranks as event_attributes.rank, and flat columns as CSV.
+# OpenSearch User Behavior Insights, schema 1.3.0: https://github.com/o19s/ubi. Its
+# queries have hits in query_response_hit_ids, or before 1.1 in ..._objects_ids. Its
+# sample generator writes ranks as event_attributes.rank, and flat columns as CSV.
 _UBI = EventColumns(
     event="action_name",
     target=("add_to_cart", "purchase", "watch"),

@@ -21,7 +21,7 @@ from debias.data.records import read_record, write_record
 from debias.data.tables import Part, Retyped
 
 BUCKETS = 128
-_CHUNK = 1 << 18  # rows parted at once
+_CHUNK = 1 << 18  # rows that are partitioned at once
 _KEYS = ("rows", "actions", "batches", "bucket_rows", "first", "notices")
 
 
