@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from debias.engine.scoring import Opened, Scorer
 
 TREES = "ranker.trees"  # in a folder of debias train
-RECORDS = ("report.json", "train.json")  # of the same
-RANKED = ("model", "features", "devices")  # what the report of a click model holds
+RECORDS = ("report.json", "train.json")  # in the same folder
+RANKED = ("model", "features", "devices")  # keys of a click model's report
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def open_scorer(path: str | Path) -> "Scorer":
         opened = openers.get(path.suffix, read_saved_model)(path)
     except ModuleNotFoundError:
         raise
-    except Exception as error:  # each runtime has classes of its own
+    except Exception as error:  # each runtime has its own error classes
         raise ValueError(f"{path}: is damaged or not a ranker: {error}") from error
     return Scorer(*opened, name=str(path))
 
@@ -182,7 +182,7 @@ def load_keras(path: str | Path) -> Any:
             f"{path}: holds an unknown class; first import the module that registers "
             f"it: {str(error).splitlines()[0]}"
         ) from error
-    except Exception as error:  # of zipfile, h5py, json and Keras
+    except Exception as error:  # errors of zipfile, h5py, json and Keras
         raise ValueError(f"{path}: is damaged: {error}") from error
 
 

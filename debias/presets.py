@@ -173,8 +173,8 @@ TREES: Mapping[str, str] = {
 """Rankers of trees by name; `debias.training.fit_trees` fits them."""
 
 
-READS_CONTEXT = ("mixture", "listwise_mixture")  # what is known of a session
-READS_TARGETS = ("multi_target",)  # what users did beside clicks; no choice by clicks
+READS_CONTEXT = ("mixture", "listwise_mixture")  # features of the session
+READS_TARGETS = ("multi_target",)  # actions beside clicks; never chosen by clicks
 
 
 def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
@@ -195,7 +195,7 @@ def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
     if name in TREES:
         raise ValueError(f"{name} is trained by debias.training.fit_trees(log, data)")
     if name not in PRESETS:
-        from debias.data.text import one_of  # loads NumPy, which a help does not need
+        from debias.data.text import one_of  # loads NumPy, which --help does not need
 
         raise ValueError(one_of("model", PRESETS, name))
     return PRESETS[name].build(layout, seed)

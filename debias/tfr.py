@@ -29,7 +29,7 @@ import keras
 from debias.data.text import one_of
 from debias.types import Tensor
 
-# What TF-Ranking calls a loss, and the class that computes it.
+# TF-Ranking's names of losses, and the classes that compute them.
 LOSSES = {
     "pairwise_hinge_loss": "PairwiseHingeLoss",
     "pairwise_logistic_loss": "PairwiseLogisticLoss",
@@ -96,7 +96,7 @@ def load() -> ModuleType:
         )
     if "tensorflow_ranking" in sys.modules:
         return sys.modules["tensorflow_ranking"]
-    # By name: the attribute `tf.compat.v1` is not what a first import of it finds.
+    # By name: the attribute `tf.compat.v1` differs from the module of a first import.
     modules = map(importlib.import_module, ["tensorflow", "tensorflow.compat.v1"])
     lacking: list[Any] = [of for of in modules if not hasattr(of, "estimator")]
     stand_in = _estimator()
@@ -162,7 +162,7 @@ class RankingLoss(keras.losses.Loss):
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
-        # TF-Ranking weighs before it reduces a list, so `call` needs the weights.
+        # TF-Ranking applies weights before it reduces a list, so `call` needs them.
         labels = (y_true,) if sample_weight is None else (y_true, sample_weight)
         return super().__call__(labels, y_pred)
 
@@ -190,7 +190,7 @@ class RankingLoss(keras.losses.Loss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "RankingLoss":
-        load()  # registers the classes of lambda weights, which lack a from_config
+        load()  # registers the classes of lambda weights, which have no from_config
         weight = config["lambda_weight"]
         if weight is not None:
             kind = keras.saving.get_registered_object(weight["registered_name"])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-Tensor = Any  # of the backend, a NumPy array, a Keras variable, or what converts to one
+Tensor = Any  # backend tensor, NumPy array, Keras variable, or a convertible value
 Batch = Mapping[str, Tensor]  # see `debias.batches`
-Place = int | Mapping[str, int]  # one id for position, row and column, or by name
-Over = Callable[..., Iterator[Any]]  # `map`, or what does the same on a cluster
+Place = int | Mapping[str, int]  # one id for position, row and column, or ids by name
+Over = Callable[..., Iterator[Any]]  # `map`, or its equivalent on a cluster

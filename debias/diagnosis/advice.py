@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from debias.diagnosis.finding import Finding
 from debias.training.choice import advised
 
-LIMITS = {  # what a finding of grade "caution" says of a log, in a few words
+LIMITS = {  # what a finding of grade "caution" means, in a few words
     "confounding": "raw click rates mislead",
     "devices": "examination differs between devices",
     "populations": "clicks within a session depend on each other, as with several "
@@ -19,8 +19,8 @@ LIMITS = {  # what a finding of grade "caution" says of a log, in a few words
 
 
 KNOWN = ("connectivity", "profile")  # findings on whether the bias is identified
-# Sessions a query, between the four and the forty of table `production` of the
-# benchmarks; where debiasing begins to pay was not measured more closely.
+# Sessions per query: between the 4 and the 40 of the benchmark table `production`. The
+# threshold was not measured more precisely.
 MANY = 10
 
 

@@ -13,15 +13,15 @@ from debias.diagnosis.mixtures import chances, fit_one, happened_cells, tally
 from debias.propensity.cells import Cells, cells
 from debias.propensity.pbm_maximum import TINY
 
-OFTEN = 30  # impressions of a pair that make its attraction known
-FINE = 0.01  # an error of one click in a hundred impressions moves no decision
+OFTEN = 30  # impressions of a pair from which its attraction is known
+FINE = 0.01  # one click per hundred impressions is too small an error to matter
 # An error as a share of the click rate at its rank. Published examination falls by at
-# least a tenth, mostly by a quarter and more, from one rank to the next: predictions
-# off by a quarter confuse a rank with the next.
+# least a tenth, mostly by a quarter or more, from one rank to the next. So predictions
+# that are off by a quarter confuse a rank with the next.
 MATTERS = 0.25
-COVERED = 0.5  # share of the impressions that a verdict on the log must rest on
-CLICKS = 10  # of a rank in the fitted half, below which chance is not known
-DRAWS = 30  # logs drawn from the model, to see what errors chance makes
+COVERED = 0.5  # share of the impressions that a verdict on the log needs
+CLICKS = 10  # clicks of a rank in the fitted half, below which chance is unknown
+DRAWS = 30  # simulated logs, which show the errors that chance explains
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def calibration(
         tally(counted, happened[half]) for half in np.array_split(order, 2)
     )
     impressions = other.shown.sum()
-    # The prior alone fits rare pairs, and would bias examination by what it says.
+    # Rare pairs would be fitted by the prior alone, and would bias examination.
     often = (fitted.by_pair(fitted.shown) >= OFTEN)[counted.pair]
     fitted, other = fitted.only(often), other.only(often)
     table = _binned(fitted, other, bins)
@@ -160,7 +160,7 @@ def _binned(fitted: Cells, other: Cells, bins: int) -> _Bins:
     p = chances(fitted, fit_one(fitted))[0]
     order = np.lexsort((p, other.rank))
     rank, n = other.rank[order], other.shown[order]
-    # Impressions of the rank before the middle of each cell, as a share of the rank's.
+    # Impressions of the rank before the middle of each cell, as a share of its total.
     total = np.bincount(rank, n, minlength=other.ranks)
     before = np.cumsum(n) - n / 2 - (np.cumsum(total) - total)[rank]
     share = before / np.maximum(total[rank], 1)
@@ -207,7 +207,7 @@ def _chance(
     none = np.log(np.maximum(error(np.zeros(fitted.ranks)), TINY))
     reach = student.ppf(level ** (1 / fitted.ranks), DRAWS - 1)
     chance = np.exp(none.mean(axis=0) + reach * none.std(axis=0, ddof=1))
-    # The smallest error, the same in all bins, with that power: by bisection.
+    # The smallest error, equal in all bins, with that power, by bisection.
     below, above = np.zeros_like(chance), np.ones_like(chance)
     for _ in range(20):
         middle = (below + above) / 2
@@ -229,7 +229,7 @@ def _judge(
         verdict = "Unknown: no item was shown often enough to check predictions."
         return Finding(verdict=verdict, next_step=longer, grade="unknown")
     wrong = np.nan_to_num(error) > np.nan_to_num(chance, nan=np.inf)
-    # At a rate of .004 an error of .01 is no small one.
+    # At a click rate of .004, an error of .01 is large.
     large = wrong & (np.nan_to_num(error) > np.minimum(FINE, MATTERS * rate))
     worst = int(np.nanargmax(np.where(large, error, -1)))
     if large.any():

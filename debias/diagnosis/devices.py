@@ -10,8 +10,8 @@ from scipy.stats import norm
 from debias.diagnosis.finding import Finding, detectable
 from debias.propensity.examination import Examination
 
-# A ratio of two devices' examinations that matters: weights 1 / examination of one
-# curve for both would be off by half for one of them.
+# Relevant ratio between the examination of two devices. If one curve served both, the
+# weights 1 / examination of one device would be off by half.
 MATTERS = 1.5
 
 

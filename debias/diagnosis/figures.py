@@ -22,7 +22,7 @@ from debias.diagnosis.identifiability import WEAK, Connectivity, Profile
 from debias.diagnosis.populations import Populations
 from debias.propensity.examination import Examination
 
-# Stand-ins, by CSS variable; no drawing uses these colours for themselves.
+# Placeholders by CSS variable; no drawing uses these colours otherwise.
 INK, SOFT, GRID, PAPER, BAD = (f"#0100{i:02x}" for i in range(5))
 SERIES = tuple(f"#0200{i:02x}" for i in range(9))
 # Similar methods have similar colours: harvesting, position-based models, others.
@@ -31,7 +31,7 @@ METHODS = (
     *("pbm_em", "pbm_mle", "pbm_conditional"),
     *("dla", "regression_em", "bias_tower"),
 )
-APART = (0, 3, 6, 7, 8, 1, 4, 2, 5)  # SERIES, the most different first
+APART = (0, 3, 6, 7, 8, 1, 4, 2, 5)  # SERIES in decreasing order of contrast
 _VARIABLES = {
     **dict(
         zip(
@@ -42,7 +42,7 @@ _VARIABLES = {
     ),
     **{color: f"series-{i}" for i, color in enumerate(SERIES)},
 }
-POINTS = 0.75  # a CSS pixel in points
+POINTS = 0.75  # points per CSS pixel
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -92,10 +92,10 @@ def drawing(
         svg = svg.replace(color, f"var(--{variable})")
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    # Screen readers read the sentence of the figure in its place.
+    # Screen readers read the sentence of the figure instead.
     svg = re.sub(r'(<svg [^>]*?)width="[^"]*"', r'\1aria-hidden="true"', svg, count=1)
     svg = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", svg, count=1)
-    # An id names one thing a page.
+    # Ids are unique within a page.
     prefix = f"{name}-{width}-"
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\1{prefix}", svg)

@@ -6,7 +6,7 @@ from typing import Literal
 from scipy.stats import norm
 
 Grade = Literal["good", "caution", "bad", "unknown"]
-POWER = 0.8  # chance at which an effect counts as detectable, the usual choice
+POWER = 0.8  # probability with which a detectable effect is found, the usual choice
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -22,11 +22,11 @@ from debias.propensity.estimate import estimate
 from debias.propensity.examination import Examination
 
 WEAK = 0.25  # standard error of a log ratio: its 95% interval is a factor of 1.6 wide
-# A ratio of click rate and examination that matters. One rank further down costs as
-# much, by most published curves, so that raw rates would misplace an item by one rank.
+# Relevant ratio between click rate and examination. By most published curves, one rank
+# further down costs as much, so raw rates would misplace an item by one rank.
 MATTERS = 1.5
 TINY = 1e-12
-NEAR = 1e-3  # nats to the maximum, from where one step leads there
+NEAR = 1e-3  # nats below the maximum, from which one step reaches it
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def _swaps(component: np.ndarray) -> tuple[tuple[int, int], ...]:
     used = np.flatnonzero(component >= 0)
     apart = np.not_equal.outer(component[used], component[used])
     distance = np.abs(used[:, None] - used) + 0.0
-    # Ranks of one component are joined already: all but for nothing.
+    # Ranks of one component are joined already, so their edges cost almost nothing.
     cost = np.where(apart, distance, 1e-3)
     np.fill_diagonal(cost, 0.0)
     tree = csgraph.minimum_spanning_tree(sparse.csr_array(cost)).tocoo()
@@ -253,7 +253,7 @@ def profile(
         rest[k] = False
         for side in (np.flatnonzero(moves < 0)[::-1], np.flatnonzero(moves >= 0)):
             moved, own = theta, gamma
-            for d in side:  # from near to far, each from the one before
+            for d in side:  # from near to far, each started from the one before
                 start = moved.copy()
                 start[k] = theta[k] + moves[d]
                 moved, own, found = _additive(counted, start, rest, own)
@@ -323,14 +323,16 @@ def _additive(
         curve = np.diag(counted.by_rank(weight)) - products(counted, part)
         slope = counted.by_rank(pull - weight * (own / total)[counted.pair])
         step = np.zeros_like(theta)
-        # What no click pins down has no slope: a ridge leaves it where it is.
+        # Parameters that no click determines have no slope; a ridge keeps them
+        # unchanged.
         ridge = 1e-9 * np.diag(curve).max(initial=TINY) * np.eye(int(free.sum()))
         step[free] = np.linalg.solve(curve[inner] + ridge, slope[free])
         rise = (own - counted.by_pair(weight * step[counted.rank])) / total
-        # Far from the maximum a full step overshoots.
+        # Far from the maximum, a full step overshoots.
         reach = max(np.abs(step).max(initial=0), np.abs(rise).max(initial=0), TINY)
         scale = min(1.0, 4.0 / reach)
-        # A step has twice the gain of the parabola; near the maximum that is the gain.
+        # A step promises twice the gain of the parabola. Near the maximum, it is the
+        # gain.
         hoped = float(own @ rise + counted.by_rank(pull)[free] @ step[free]) / 2
         if scale == 1.0 and hoped < NEAR:
             return theta + step, gamma + rise, value + hoped

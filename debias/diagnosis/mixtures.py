@@ -17,10 +17,10 @@ from debias.data import ClickLog
 from debias.propensity.cells import Cells, cells, typical
 from debias.propensity.pbm_maximum import TINY, accelerated
 
-PULL = 20.0  # impressions that a component's attraction of a pair is pulled by
-THIN = 30  # impressions of a pair below which it has no attractions of its own
-BINS = 20  # of pairs about as attractive, whose attraction components first share
-STARTS, SOME = 6, 10_000  # starts of EM, and the sessions that they are judged on
+PULL = 20.0  # pseudo-impressions that shrink a component's attraction of a pair
+THIN = 30  # impressions of a pair, below which components share its attraction
+BINS = 20  # bins of pairs with similar attraction, for the first fit
+STARTS, SOME = 6, 10_000  # starts of EM, and the sessions that compare them
 EDGE = 1e-6  # probabilities stay this far from 0 and 1
 
 
@@ -137,7 +137,7 @@ def evidence(counted: Cells, click: np.ndarray, train: np.ndarray) -> Evidence:
     own = np.zeros((len(click), 1))
     own[train] = 1
     clicks, looks = own * (click & mask), own * np.where(mask, known.theta, 0)
-    # All but the session itself: of its query, then of each of its pairs.
+    # Counts without the session itself: of its query, then of each of its pairs.
     liked, tried, pull = known.by_query
     liked = liked[asked] - clicks.sum(axis=1, keepdims=True)
     tried = tried[asked] - looks.sum(axis=1, keepdims=True)
@@ -150,7 +150,7 @@ def evidence(counted: Cells, click: np.ndarray, train: np.ndarray) -> Evidence:
     binned = np.where(mask, np.searchsorted(edges, value), -1)
     coarse = cells(ClickLog(np.zeros(len(click), int), binned, click))
     assert coarse.names is not None
-    # Not every bin need occur.
+    # Some bins may be empty.
     numbers = np.searchsorted(coarse.names.item, np.searchsorted(edges, every))
     bins = np.minimum(numbers, coarse.pairs - 1)
     grouped = happened_cells(coarse, click)[train]
@@ -211,7 +211,7 @@ def chances(counted: Cells, mixture: Mixture) -> np.ndarray:
 def _joint(happened: sparse.csr_array, p: np.ndarray, share: np.ndarray) -> np.ndarray:
     """(M, S) log of share times likelihood, given P(click) of each cell (M, C)."""
     tables = np.concatenate([np.log1p(-p), np.log(p)], axis=1)
-    # A vector at a time: a product with a matrix of few columns is slower.
+    # One vector at a time: a product with a matrix of few columns is slower.
     joint = np.stack([happened @ table for table in tables])
     return joint + np.log(np.maximum(share, TINY)).astype(p.dtype)[:, None]
 
@@ -260,7 +260,8 @@ def fit_one(counted: Cells) -> Mixture:
     def step(x: np.ndarray) -> np.ndarray:
         gamma, theta = x[: counted.pairs][counted.pair], x[counted.pairs :]
         theta = theta[counted.rank]
-        # Expected attractive, and examined, among impressions without a click.
+        # Expected attractive and expected examined cells among impressions without a
+        # click.
         both = np.minimum(gamma * theta, 1 - EDGE)
         rest = (counted.shown - counted.clicked) / (1 - both)
         liked = counted.by_pair(counted.clicked + rest * (gamma - both))
@@ -396,7 +397,8 @@ def _pass(
 
     def step(x: np.ndarray) -> np.ndarray:
         old = _unpack(x, counted.pairs, count)
-        # Responsibilities, and what each component clicked and did not, by cell.
+        # Responsibilities, and clicked and skipped impressions of each component, by
+        # cell.
         both = chances(counted, old)
         joint = _joint(happened, both, old.share)
         who = np.exp(joint - joint.max(axis=0))
@@ -404,7 +406,8 @@ def _pass(
         gamma, theta = np.empty_like(old.gamma), np.empty_like(old.theta)
         for m, own in enumerate(both):
             skipped, clicked = np.split(back @ who[m], 2)
-            # Expected attractive, and examined, among impressions without a click.
+            # Expected attractive and expected examined cells among impressions without
+            # a click.
             rest, shown = skipped / (1 - own), skipped + clicked
             liked = counted.by_pair(clicked + rest * (old.gamma[m, counted.pair] - own))
             seen = counted.by_rank(clicked + rest * (old.theta[m, counted.rank] - own))

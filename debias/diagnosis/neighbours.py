@@ -20,13 +20,13 @@ from debias.diagnosis.finding import POWER, Finding
 from debias.propensity.cells import cells
 from debias.propensity.click_models import PositionBased
 
-BATCH, STEPS = 256, 50  # sessions a step, steps an execution
-FEW = 20  # steps of a pass, for which a loop is not worth its compiling
-JUDGED = 1024  # held-out sessions at once
+BATCH, STEPS = 256, 50  # sessions per step, steps per execution
+FEW = 20  # steps of a pass, below which compiling a loop does not pay
+JUDGED = 1024  # held-out sessions per batch
 SIDES = ("above", "below")
-# Change of the click rate by one standard deviation of the neighbours. By the measured
-# examination of Joachims et al. (SIGIR 2005), standing at rank 2 instead of 1 costs as
-# much: an effect below that misplaces an item by less than one rank.
+# Change of the click rate per standard deviation of the neighbours. By the measured
+# examination of Joachims et al. (SIGIR 2005), rank 2 instead of rank 1 costs as much.
+# So a smaller effect misplaces an item by less than one rank.
 MATTERS = 0.1
 
 SEES = "Try `xpa`, a candidate of `debias train --model auto`: it reads neighbours."
@@ -195,18 +195,18 @@ def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
     varies = power > 1e-9
     if not varies.any():
         return _NOTHING
-    # How far two halves of the log agree on the neighbours' attraction: what is noise
-    # in it hides an effect of the attraction itself.
+    # Agreement of two halves of the log on the neighbours' attraction. Noise in it
+    # hides an effect of the attraction itself.
     both = np.einsum("slf,slf->f", x, again)
     size = power * np.einsum("slf,slf->f", again, again)
     agreed = np.maximum(both, 0) / np.sqrt(np.maximum(size, 1e-300))
-    # Least squares; a session is one observation, its clicks may depend on each other.
+    # Least squares. A session is one observation, because its clicks may be dependent.
     x = x[:, :, varies]
     bread = np.linalg.pinv(np.einsum("slf,slg->fg", x, x), hermitian=True)
     slope = bread @ np.einsum("slf,sl->f", x, rest)
     each = np.einsum("slf,sl->sf", x, grow * (rest - x @ slope))
     covariance = bread @ (each.T @ each) @ bread
-    # In units of the click rate, for neighbours that rise by a standard deviation.
+    # In units of the click rate, per standard deviation of the neighbours.
     varied = (x != 0).any(axis=2).sum()
     scale = np.sqrt(power[varies] / varied) / log.click[log.mask].mean()
     free = int(varies.sum())
@@ -218,7 +218,7 @@ def _tabular(log: ClickLog, level: float, seed: int) -> _Test:
     effect, error, detectable = np.full((3, 2), np.nan)
     effect[varies] = slope * scale
     error[varies] = np.sqrt(np.diag(covariance)) * scale
-    # Without a residual, or without agreement, nothing is known of any effect.
+    # Without a residual, or without agreement, no effect can be known.
     known = varies & (agreed > 0) & (error > 1e-12)
     detectable[varies] = np.inf
     detectable[known] = reach * error[known] / np.sqrt(agreed[known])
@@ -282,7 +282,7 @@ def _strata(
         after = attraction.sum(axis=1, keepdims=True) - before - attraction
         around = before / np.maximum(above, 1), after / np.maximum(below, 1)
         x = np.stack([centred(each) for each in around], axis=2)
-        x[np.abs(x) < 1e-12] = 0.0  # rounding of what does not vary
+        x[np.abs(x) < 1e-12] = 0.0  # rounding errors of constant columns
         return x
 
     return neighbours(other), neighbours(own), centred(log.click.astype(float)), grow

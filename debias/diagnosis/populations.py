@@ -31,17 +31,17 @@ from debias.diagnosis.mixtures import (
 from debias.propensity.cells import Cells, cells
 from debias.propensity.click_models import DynamicBayesian, UserBrowsing
 
-# Ratio of the click rates of two populations that a test must be able to show. The
-# kinds of user of simulated populations that a mixture ranks better for differ by four
-# (Yan et al.) to ten.
+# Ratio of the click rates of two populations that a test must be able to show. Kinds of
+# users in simulated populations, for which a mixture ranks better, differ by four (Yan
+# et al.) to ten.
 MATTERS = 10.0
-SLIGHT = 0.01  # share of the best gain that is worth no further population
-SMALL = 0.1  # share of the gain of such populations that is too little to matter
+SLIGHT = 0.01  # share of the best gain that does not justify more populations
+SMALL = 0.1  # share of the gain of such populations that is too small to matter
 UNCLEAR = (
     "Unknown: clicks within a session depend on each other, but no more than clicks "
     "in different sessions of a query. Either users differ or queries differ."
 )
-AGAIN = 2500  # held-out lists put together, to average where sessions are few
+AGAIN = 2500  # held-out mixed lists, so that few sessions are averaged over many lists
 ENOUGH = 100  # held-out sessions, below which their mean gain is far from normal
 
 
@@ -127,7 +127,7 @@ def populations(
         raise ValueError(
             f"held_out {held_out} of {log.sessions} sessions leaves one part empty"
         )
-    # Sessions of a query share cells: next to each other, these stay in the cache.
+    # Sessions of a query share cells. Adjacent sessions keep these in the cache.
     test, train = (
         part[np.argsort(log.query[part], kind="stable")]
         for part in (np.sort(order[:size]), np.sort(order[size:]))

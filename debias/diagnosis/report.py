@@ -37,8 +37,8 @@ COST = {  # the slow computations, in rough shares of the total time
     "calibration": 2,
     "profile": 6,
 }
-TRAINED = ("bias_tower", "neighbours")  # last: TensorFlow stays in memory
-AS_LONG = 50_000_000  # sessions on disk: read twice while `MAX_SESSIONS` are analysed
+TRAINED = ("bias_tower", "neighbours")  # run last, because TensorFlow stays in memory
+AS_LONG = 50_000_000  # sessions on disk: reading them twice takes as long as analysis
 PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
 BEST = "pbm_conditional"  # uses all clicks of shared items, and has an interval
 TABULAR = (
@@ -201,7 +201,7 @@ def diagnose(
     Raises:
         ValueError: The log has no session; a file on disk is damaged.
     """
-    reading = 0.0  # share of the work
+    reading = 0.0  # share of the total work
     if isinstance(log, Stream):
         reading = log.total / (log.total + AS_LONG)
     counted = count(log, lambda share: progress(reading * share / 2), over)

@@ -27,8 +27,8 @@ from debias.engine.steps import Execution
 
 LAYOUT = ("row", "column", "device", "context")
 PIECE = 1 << 15  # items preprocessed, or sessions read from disk, at once
-ALIGNED = 64  # bytes that the memory of a tensor begins at a multiple of
-SCALED = 1 << 12  # items that a layer is applied to at once
+ALIGNED = 64  # alignment in bytes of a tensor's memory
+SCALED = 1 << 12  # items that a layer processes at once
 PACKS = keras.backend.backend() == "tensorflow"  # JAX compiles for each number of items
 
 Cells = dict[str, tf.Tensor]  # of a batch: item, click with -1 at padding, layout
@@ -97,7 +97,7 @@ def batches(
     if isinstance(log, ClickLog):
         whole = epoch_of(log, data, batch_size, preprocess, weight, packed)
         made = log_batches(whole, shuffle, seed)
-        # On a GPU the features would be copied to the device for each step.
+        # On a GPU, the features would be copied to the device for each step.
         gpu = tf.config.list_physical_devices("GPU")
         return made if PACKS and not gpu else made.pipeline
     if weight is not None:
@@ -151,7 +151,7 @@ def _pipeline(
     epoch: tf.data.Dataset, make: Callable[[Any], Any], batch_size: int, sessions: int
 ) -> tf.data.Dataset:
     """A pipeline that turns an epoch's sessions, or their numbers, into batches."""
-    options = tf.data.Options()  # nothing here to rewrite or tune, and both take long
+    options = tf.data.Options()  # optimising and tuning would only cost time
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     return (
@@ -170,7 +170,7 @@ class Epoch(NamedTuple):
     table: tf.Tensor
     order: tf.Tensor
     packed: bool
-    list_size: int  # lists of other lengths are traced apart
+    list_size: int  # lists of another length are traced separately
     batch_size: int
 
     def batch_of(self, sessions: tf.Tensor) -> tuple[Cells, tf.Tensor]:
@@ -213,8 +213,8 @@ class LogBatches(tf.data.Dataset):
             epoch = self._epoch(next(iter(self._draws)))
             for first in range(0, steps, size):
                 if first + size >= steps:
-                    # Keras ends an epoch by an iterator that it does not use; what
-                    # draws an order for each would draw others without.
+                    # Keras ends an epoch with an extra iterator that it does not use.
+                    # This one keeps the orders of later epochs the same.
                     iter(self._draws)
                 count = tf.constant(min(size, steps - first))
                 yield epoch, count, tf.constant(first)
@@ -238,18 +238,18 @@ def share(data: RankingData) -> None:
         data: Its features must not change. On a GPU, or if they are not `shareable`,
             they are copied.
     """
-    features = data.features  # NumPy lends nothing that is read-only
+    features = data.features  # NumPy exports only writable arrays
     aligned = features.flags.carray and features.ctypes.data % ALIGNED == 0
     if not features.size or not aligned:
         return
     if not tf.config.list_physical_devices("GPU"):
-        # Held by the tensor as long as that lives.
+        # The tensor keeps the array alive.
         _TABLES[data] = tf.experimental.dlpack.from_dlpack(features.__dlpack__())
 
 
 def _table(data: RankingData, preprocess: keras.layers.Layer | None) -> tf.Tensor:
     """The features of all items (items, F), preprocessed in pieces."""
-    if preprocess is None:  # one copy for training, validation and test
+    if preprocess is None:  # a single copy for training, validation and test
         if data not in _TABLES:
             _TABLES[data] = tf.constant(data.features)
         return _TABLES[data]
@@ -298,7 +298,7 @@ def _batch(cells: Cells, table: tf.Tensor, packed: bool) -> tuple[Cells, tf.Tens
     }
     if packed:
         row, cell = tf.unique(tf.reshape(row, (-1,)))
-        # Keras takes the first column by name for the one that counts sessions.
+        # Keras counts sessions by the column that is first by name.
         found["cell"] = tf.reshape(cell, tf.shape(item))
     found["features"] = tf.gather(table, row)
     for name in cells.keys() - {"item", "click"}:

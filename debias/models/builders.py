@@ -30,7 +30,7 @@ from debias.models import (
 
 HIDDEN = (64, 32)
 EMBEDDING = 8
-INIT_STD = 0.5  # of embeddings of places that multiply, and of parts of a mixture
+INIT_STD = 0.5  # for embeddings of places in products, and for components of a mixture
 TYPES = 3
 
 
@@ -62,7 +62,7 @@ def prior(layout: Layout, seed: int) -> Any:
     """Prior over the kinds of users, predicted from context if the log has it."""
     if not layout.context:
         return "learned"
-    # Context comes as it is, of any scale.
+    # Context is not scaled before.
     scale = keras.layers.BatchNormalization(momentum=0.9)
     return keras.Sequential([scale, Tower((16,), TYPES, seed=seed)])
 
@@ -99,7 +99,7 @@ def position_feature(layout: Layout, seed: int) -> ClickModel:
 
 
 def dot(layout: Layout, seed: int) -> ClickModel:
-    # Embeddings of a place are sums over its columns: together they start around 1.
+    # Embeddings of a place are sums over its columns, and start around 1.
     center = 1 / len(layout.columns)
     place = bias(layout, out=EMBEDDING, center=center, seed=seed)
     return Dot(relevance(seed, EMBEDDING, layout.kinds), place, layout.places)

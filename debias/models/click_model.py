@@ -27,8 +27,8 @@ from debias.types import Batch, Place, Tensor
 
 COUNTED = {"epochs", "initial_epoch", "verbose", "callbacks", "shuffle"} | {
     f"validation_{name}" for name in ("data", "steps", "batch_size", "freq")
-}  # what `fit` may be given beside a dataset if a compiled loop takes its steps
-LAYOUT = ("position", "row", "column", "device")  # columns that say where an item stood
+}  # arguments of `fit` that a compiled loop can use beside a dataset
+LAYOUT = ("position", "row", "column", "device")  # place of an item
 
 
 class ClickModel(SteppingModel):
@@ -39,8 +39,8 @@ class ClickModel(SteppingModel):
     `super().__init__(arguments)`, which `get_config` and `from_config` use.
     """
 
-    predicts_clicks = True  # False where `click_logits` are scores without a scale
-    takes_weight = True  # False where `session_losses` cannot weigh single cells
+    predicts_clicks = True  # False if `click_logits` are scores without a scale
+    takes_weight = True  # False if `session_losses` cannot weight single cells
 
     def __init__(self, arguments: Mapping[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
@@ -219,12 +219,12 @@ class ClickModel(SteppingModel):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        if len(self.metrics) > 1:  # there is more than the loss to report
+        if len(self.metrics) > 1:  # there are metrics besides the loss
             y_pred = self.click_logits(x, y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        # Layers stay objects: Keras serialises them, and notices which are shared.
+        # Layers stay objects, so Keras serialises them and recognises shared ones.
         return {**self._arguments, "name": self.name}
 
     @classmethod
@@ -252,7 +252,7 @@ def argument_errors() -> Iterator[None]:
             raise
         raise ValueError(found[1]) from error
     except Exception as error:
-        message = getattr(error, "message", "")  # of tf.errors.InvalidArgumentError
+        message = getattr(error, "message", "")  # in tf.errors.InvalidArgumentError
         found = re.search(r"assertion failed: \[(.*?)\]", str(message))
         if found is None:
             raise
@@ -405,10 +405,10 @@ class Ranker(keras.Model):
         examination: Sequence[float | None] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(autocast=False, **kwargs)  # raw features need their range
+        super().__init__(autocast=False, **kwargs)  # raw features need float32
         self.model = model
         self.preprocess = preprocess
-        self._rank = 0  # of what `predict` was last given
+        self._rank = 0  # rank of the last input to `predict`
         self.feature_names = None if feature_names is None else tuple(feature_names)
         self.kinds = None if kinds is None else tuple(kinds)
         self.examination = None if examination is None else tuple(examination)
@@ -433,8 +433,8 @@ class Ranker(keras.Model):
         scores = self.model.score(rows)
         if len(features.shape) != 3:
             return ops.reshape(scores, ops.shape(features)[:-1])
-        # Not reshaped: a 0 in a shape, of a list of no item, means another thing to
-        # ONNX, the dimension that was there before.
+        # Without reshape: for lists without items, ONNX reads a 0 in a shape as the
+        # dimension that was there before.
         lists, size = ops.shape(features)[:2]
         first = ops.expand_dims(ops.arange(lists) * size, 1)
         return ops.take(scores, first + ops.arange(size))
@@ -443,7 +443,7 @@ class Ranker(keras.Model):
         """As `keras.Model.predict`; takes rows `(N, F)` or lists `(..., F)`."""
         first = keras.tree.flatten(getattr(x, "element_spec", x))[0]
         rank = len(getattr(first, "shape", ()))
-        if rank != self._rank:  # one function of both would know no shape
+        if rank != self._rank:  # a function for both ranks would have no known shape
             self.predict_function, self._rank = None, rank
         return super().predict(x, **kwargs)
 

@@ -17,7 +17,7 @@ from debias.models.corrected import (
     RegressionEM,
 )
 
-APART = 1_000_000  # between the seeds of two towers of a model
+APART = 1_000_000  # distance between the seeds of two towers of a model
 
 
 class Known(NamedTuple):

@@ -12,8 +12,8 @@ from debias.models.click_model import on_rows, only_output, to_cells
 from debias.models.towers import TwoTowerClickModel
 from debias.types import Batch, Tensor
 
-HEAD = 8  # units of the head that guesses relevance: enough for a curve over places
-TINY = 1e-6  # variance below which relevance has nothing to guess
+HEAD = 8  # units of the head that predicts relevance, enough for a curve over places
+TINY = 1e-6  # variance below which relevance cannot be predicted
 
 
 def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Disentangled(TwoTowerClickModel):
         self.strength = strength
         self.draw = keras.random.SeedGenerator(seed)
         initial = [glorot(seed, place) for place in range(3)]
-        # A constant of all places is the relevance tower's to learn.
+        # The relevance tower learns what is constant over all places.
         self.own_place = keras.layers.Dense(
             1, use_bias=False, kernel_initializer=initial[0]
         )
@@ -114,7 +114,7 @@ class Disentangled(TwoTowerClickModel):
         relevance = on_rows(self.relevance, batch["features"], training)
         relevance = to_cells(only_output(self.relevance, relevance), batch)
         place = self.bias(batch, training=training)
-        everywhere = ops.zeros_like(relevance)  # a place may be one for a whole list
+        everywhere = ops.zeros_like(relevance)  # a place may hold for a whole list
         bias = only_output(self.own_place, self.own_place(place)) + everywhere
         if training and self.dropout:
             kept = keras.random.uniform(ops.shape(bias), seed=self.draw) >= self.dropout

@@ -37,7 +37,7 @@ from debias.models.trees import Trees
 
 Format = Literal["keras", "saved_model", "onnx"]
 Axes = tuple[str, ...]
-BOOL = 9  # of onnx.TensorProto
+BOOL = 9  # type code in onnx.TensorProto
 FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx")
 
 
@@ -104,7 +104,7 @@ def export(
     if raw and (format != "onnx" or ranker.feature_names is None):
         raise ValueError("raw inputs need ONNX and features with names")
     count = _feature_count(ranker) if features is None else features
-    ranker(keras.ops.zeros((1, 1, count)))  # has its weights, whoever made it
+    ranker(keras.ops.zeros((1, 1, count)))  # builds the weights of any layer
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         aside = Path(folder) / path.name
@@ -231,15 +231,15 @@ def write_onnx(
             f"{error.name} is needed: pip install 'debias-ranking[onnx]'"
         ) from error
 
-    tf_op("Log1p")(_Log1p)  # which TensorFlow has and tf2onnx lacks
+    tf_op("Log1p")(_Log1p)  # an operation of TensorFlow that tf2onnx lacks
     with warnings.catch_warnings():
-        # Keras asks NumPy for a name it lost, in order to put it back.
+        # Keras reads `np.object`, which NumPy has removed, in order to restore it.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         model.export(path, "onnx", False, signature)
     _rename(path, output, axes)
     try:
         onnx.checker.check_model(path, full_check=True)
-    except Exception as error:  # what has no ONNX form was written all the same
+    except Exception as error:  # without an ONNX form, other formats remain
         raise ValueError(f"this model cannot be written as ONNX: {error}") from error
 
 
@@ -277,7 +277,7 @@ class _Log1p:
 
         u = op("Add", x, one)
         is_one = ctx.make_node("Equal", [u, one], dtypes=[BOOL]).output[0]
-        # Where u is 1 the quotient would be 0 / 0: divide by 1 there, and take x.
+        # If u is 1, the quotient would be 0 / 0: divide by 1 there, and take x.
         quotient = op("Div", x, op("Where", is_one, one, op("Sub", u, one)))
         value = op("Where", is_one, x, op("Mul", op("Log", u), quotient))
         ctx.replace_all_inputs(node.output[0], value)

@@ -30,7 +30,7 @@ from debias.models.click_model import ClickModel
 from debias.types import Batch, Place, Tensor
 
 Serving = Literal["click", "relevance"]
-MOMENTUM = 0.99  # of the running mean of shares that depend on context
+MOMENTUM = 0.99  # of the running mean of context-dependent shares
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -108,7 +108,7 @@ class Mixture(ClickModel):
         self.temperature = temperature
         self.serving = serving
         self.reference = reference
-        # Learned shares, or the running mean of those that a layer predicts.
+        # Learned shares, or the running mean of shares that a layer predicts.
         self.prior_logits = self.add_weight(
             shape=(len(self.components),),
             initializer="zeros",
@@ -116,7 +116,7 @@ class Mixture(ClickModel):
             autocast=False,
             name="prior_logits",
         )
-        # The temperature of the moment: a weight, for a compiled step to see it change.
+        # The current temperature is a weight, so compiled steps read its changes.
         self.current_temperature = self.add_weight(
             shape=(),
             initializer=keras.initializers.Constant(temperature),

@@ -23,8 +23,8 @@ from debias.models.click_model import (
 from debias.types import Batch, Tensor
 
 Levels = Mapping[str, Sequence[float]]
-FIRST_STEP = math.log(math.e - 1)  # softplus of it is 1, between two levels at first
-LEAST_STEP = 0.05  # between two levels that the same clicks pass
+FIRST_STEP = math.log(math.e - 1)  # softplus of it is 1, the first step between levels
+LEAST_STEP = 0.05  # between two levels that the same clicks reach
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -135,7 +135,7 @@ class MultiTarget(ClickModel):
 
     def _intercepts(self, place: int) -> list[tuple[Any, Any]]:
         """As `intercepts`, for one output of the relevance tower."""
-        layers = getattr(self.relevance, "layers", None)  # of a Sequential
+        layers = getattr(self.relevance, "layers", None)  # if it is a Sequential
         last = layers[-1] if layers else self.relevance
         if isinstance(last, SharedBottom):
             return intercepts_of(last.towers[place])
@@ -177,7 +177,7 @@ class MultiTarget(ClickModel):
     def score(self, features: Tensor) -> Tensor:
         logits = self._logits(features)
         click = ops.log_sigmoid(logits[..., :1])
-        worth = []  # logs of the terms of the sum
+        worth = []  # logarithms of the terms of the sum
         if self.worth["click"] > 0:
             worth.append(click * 0.0 + math.log(self.worth["click"]))
         for place, name in enumerate(self.targets, 1):

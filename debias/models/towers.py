@@ -434,7 +434,7 @@ def embeddings(bias: keras.layers.Layer, reference: Places) -> Tensor:
     if not places:
         raise ValueError("reference must name at least one place, got none")
     layouts = [layout_of(place, getattr(bias, "columns", ())) for place in places]
-    columns = {  # lists of one item: places may be more than a list is long
+    columns = {  # lists of one item: places may exceed the length of a list
         name: ops.convert_to_tensor([[each[name]] for each in layouts], "int32")
         for name in layouts[0]
     }

@@ -22,7 +22,7 @@ from debias.data.records import read_record
 
 Library = Literal["lightgbm", "xgboost"]
 TINY = 1e-9
-LOWEST = 1e-4  # examination that EM may end at
+LOWEST = 1e-4  # lower bound of examination in EM
 KEYS = ("library", "booster", "base", "theta", "list_size", "feature_names", "kinds")
 
 
@@ -164,7 +164,7 @@ class Trees:
     list_size: int = 0
     feature_names: tuple[str, ...] | None = None
     kinds: Features | None = None
-    preprocess: None = None  # trees read features as they come
+    preprocess: None = None  # trees read raw features
 
     @property
     def predicts_clicks(self) -> bool:
@@ -261,7 +261,7 @@ class Trees:
             )
         except ModuleNotFoundError:
             raise
-        except Exception as error:  # each library has classes of its own
+        except Exception as error:  # each library has its own error classes
             raise ValueError(f"{path}: is damaged: {error}") from error
 
 
@@ -398,7 +398,7 @@ def below(threshold: float, inclusive: bool) -> float:
     >>> below(0.5, inclusive=True), below(0.5, inclusive=False) < 0.5
     (0.5, True)
     """
-    largest = float(np.finfo(np.float32).max)  # splits of NaN have 1e300
+    largest = float(np.finfo(np.float32).max)  # splits on NaN have 1e300
     threshold = min(max(threshold, -largest), largest)
     found = np.float32(threshold)
     if float(found) > threshold or (not inclusive and float(found) == threshold):
@@ -436,7 +436,7 @@ class _LightGBM:
         if tree["decision_type"] != "<=":
             raise ValueError("trees that split categories cannot be exported")
         threshold = float(tree["threshold"])
-        # Without missing values in training, LightGBM takes them for 0.
+        # If training has no missing values, LightGBM reads NaN as 0.
         default = bool(tree["default_left"])
         missing = threshold >= 0.0 if tree["missing_type"] == "None" else default
         return Node(

@@ -79,7 +79,7 @@ class XPA(ClickModel):
         self.own_place = keras.layers.Dense(
             1, use_bias=False, kernel_initializer=glorot(seed, 1)
         )
-        # w3 V_r and w4 V_b are each one linear map, so each is learned as one.
+        # w3 V_r and w4 V_b are products of linear maps, so each is learned as one map.
         self.heard = {
             name: CrossPositionAttention(dim, 1, attend_self, seed_at(seed, 2 + place))
             for place, name in enumerate(HEARD)

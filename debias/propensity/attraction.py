@@ -30,17 +30,17 @@ from scipy.special import (
 
 from debias.propensity.cells import Cells
 
-NODES = np.linspace(-6.0, 6.0, 49)  # of a posterior, in its standard deviations
-GRID = np.linspace(-11.0, 7.0, 91)  # logits, to fit the prior by
-STEPS = 40  # of the fit, at most
-CLOSE = 0.01  # logits that a last step moves at most
+NODES = np.linspace(-6.0, 6.0, 49)  # nodes of a posterior, in its standard deviations
+GRID = np.linspace(-11.0, 7.0, 91)  # grid of logits to fit the prior
+STEPS = 40  # most steps of the fit
+CLOSE = 0.01  # largest move in logits of the last step
 SPREADS = (0.1, 5.0)  # of s and phi^-1/2; the upper end of t
-LOOSE, TIGHT = 0.01, 1.0  # prior precision of the constant and of the other weights
-BINS = (np.arange(60) + 0.5) / 60  # of the prior's distribution function
-WORTH = 50.0  # pairs that the shape is worth beside those of the log
-PASSES = 60  # of EM, few enough to leave the density smooth
-SAMPLE = 12_000  # pairs that the prior is fitted to, of whole queries
-PIECE = 20_000  # pairs that are held at once, about
+LOOSE, TIGHT = 0.01, 1.0  # prior precision of the constant, and of the other weights
+BINS = (np.arange(60) + 0.5) / 60  # bins of the prior's distribution function
+WORTH = 50.0  # weight of the plain shape, in pairs
+PASSES = 60  # passes of EM, few enough to keep the density smooth
+SAMPLE = 12_000  # pairs to which the prior is fitted, in whole queries
+PIECE = 20_000  # approximate number of pairs in memory
 TINY = 1e-9
 
 Array = np.ndarray
@@ -250,7 +250,7 @@ def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
     told = counts.some(sample).likelihood(GRID[:, None])
     given = _Given(told, query[sample], design[sample])
     best = max((_fitted(start, given) for start in starts), key=lambda p: p.evidence)
-    if isinstance(best.shape, Normal):  # bent, Beta's intervals hold less often
+    if isinstance(best.shape, Normal):  # if bent, Beta's intervals have less coverage
         own = best.around(design[sample], query[sample])
         best = replace(best, bent=own.bend(counts.some(sample)))
     return best
@@ -307,7 +307,7 @@ def _fitted(prior: Prior, given: _Given, whole: bool = True) -> Prior:
         moved = float(np.abs(given.design @ step + turn[given.query]).max())
         damp = min(1.0, 2.0 / max(moved, TINY))
         w = w + damp * step
-        u[here] += damp * turn[here]  # the mode at this t, which a step of t needs
+        u[here] += damp * turn[here]  # the mode at this t, as a step of t requires
         variance[here] = 1 / bend[here]
         if whole:
             evidence = found.evidence + 0.5 * float(

@@ -9,10 +9,10 @@ from debias.models import Product
 from debias.models.batches import applied, batches, share
 from debias.models.click_model import ClickModel
 
-BATCH, STEPS = 128, 50  # sessions a step, steps an execution
-FEW = 20  # steps of a pass, for which a loop is not worth its compiling
-JUDGED = 1024  # held-out sessions at once
-ITEMS = 20_000  # impressions over which clicks are predicted
+BATCH, STEPS = 128, 50  # sessions per step, steps per execution
+FEW = 20  # steps of a pass, below which compiling a loop does not pay
+JUDGED = 1024  # held-out sessions per batch
+ITEMS = 20_000  # impressions for which clicks are predicted
 LAYOUT = ("row", "column", "device")
 
 

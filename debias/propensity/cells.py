@@ -18,7 +18,7 @@ from debias.data.stream import even_pieces
 from debias.types import Over
 
 PIECE = 1 << 18  # sessions of a log on disk that are counted at once
-DENSE = 4  # a table of at most this many entries for each one counted is worth its room
+DENSE = 4  # most table entries per counted entry for a dense table
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def pairs(log: ClickLog) -> Pairs:
     """
     if log.sessions == 0:
         raise ValueError("log must hold at least one session")
-    # One slot more than there are items: padding, item -1, writes there.
+    # One extra slot: padding, which is item -1, writes there.
     owner = np.full(int(log.item.max()) + 2, -1, dtype=np.int64)
     owner[log.item] = log.query[:, None]
     fits = owner[log.item] == log.query[:, None]

@@ -21,9 +21,9 @@ from debias.propensity.places import Labels, Propensities, labels_of
 from debias.propensity.position_based import pbm_conditional
 from debias.types import Over
 
-BEST = "pbm_conditional"  # reads all clicks of shared items, with an interval
+BEST = "pbm_conditional"  # uses all clicks of shared items, and has an interval
 WEAK = 0.25  # standard error of a log ratio: its 95% interval is a factor of 1.6 wide
-FEW = 100  # impressions of a context, below which a number is a guess
+FEW = 100  # impressions of a context, below which an estimate is unreliable
 NOTHING = "not identified"
 NO_MOVE = (
     "no item was shown at two ranks: nothing in this log tells examination from "

@@ -30,13 +30,13 @@ from debias.propensity.pbm_maximum import accelerated
 from debias.propensity.position_based import checked, squared
 
 FLOOR = -20.0  # log attraction of an item that is never clicked
-# Clicks of the item of the median click that the tabular form needs. On simulated logs
-# with fewer, ranks were off by a factor of two and more, up to 10^5 without a cap.
+# Clicks that the tabular form needs on the item of the median click. On simulated logs
+# with fewer, ranks were off by a factor of two or more, without a cap by up to 10^5.
 FEW = 50
-CAP = 10.0  # of the weights where there are fewer, as usual in inverse weighting
-PIECE = 1 << 14  # lists at a time
-CURVES = 3  # passes whose curvature is worked out
-MOVE = 2.0  # logits that f or g moves by in one pass, at most
+CAP = 10.0  # largest weight if there are fewer, as usual in inverse weighting
+PIECE = 1 << 14  # lists per piece
+CURVES = 3  # passes that compute the curvature
+MOVE = 2.0  # largest move of f or g in one pass, in logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def pages(log: ClickLog) -> Pages:
     _, first, number = np.unique(
         (pair + 1) @ odd, return_index=True, return_inverse=True
     )
-    # Lists of a query share pairs: next to each other, these stay in the cache.
+    # Lists of a query share pairs. Adjacent lists keep these in the cache.
     order = np.argsort(pair[first, 0], kind="stable")
     first, number = first[order], np.argsort(order)[number]
     session, rank = np.nonzero(log.click)
@@ -124,7 +124,7 @@ def dla(
     sessions = page.clicked.shape[1]
     weight = np.ones(sessions) if weight is None else weight
     click = np.asarray(page.clicked @ weight, np.float64).reshape(units, ranks)
-    some = click.any(axis=1)  # lists without a click weigh nothing
+    some = click.any(axis=1)  # lists without a click have weight 0
     click, pair, mask = click[some], page.pair[some], page.mask[some]
     size = len(page.pairs)
     x = None if features is None else _table(features, size)
@@ -140,7 +140,7 @@ def dla(
     def step(state: np.ndarray) -> np.ndarray:
         g, rest = state[:ranks], state[ranks:]
         own = beliefs(state)
-        # f: weighted clicks of each item, and those that softmax(f) expects.
+        # f: weighted clicks of each item, and their expectation under softmax(f).
         seen = click * own.w
         total = seen.sum(axis=1, keepdims=True)
         expected = total * own.f
@@ -154,7 +154,7 @@ def dla(
             if len(curves) < CURVES:
                 curves.append(_curve(x, pair, expected, total))
             moved = rest + _newton(x, pair, seen - expected, curves[-1])
-        # g: the same by rank.
+        # g: likewise, by rank.
         liked = click * own.v
         wanted = liked.sum(axis=1, keepdims=True) * own.g
         g = g + _log_ratio(liked.sum(axis=0), wanted.sum(axis=0))
@@ -162,8 +162,9 @@ def dla(
 
     if start is None:
         start = np.zeros(ranks + (size if x is None else x.shape[1]))
-    # Only g is watched: an item that alone is clicked on its lists has no finite f.
-    # It rests at first where all ranks are clicked alike: f must move before.
+    # Only g is checked for convergence: an item that is the only clicked one on its
+    # lists has no finite f. If all ranks have equal clicks, g stays at first, so f must
+    # move before.
     start = step(step(np.nan_to_num(start, nan=FLOOR)))
     state, _ = accelerated(
         step, start, tolerance, iterations, -np.inf, np.inf, watch=ranks
@@ -235,17 +236,18 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
     own = _beliefs(page.pair, page.mask, g, table[:-1] @ state[ranks:], np.exp(-FLOOR))
     click = np.asarray(page.clicked.sum(axis=1)).reshape(units, ranks)
     blocks = _jacobian(page, own, click, table)
-    # Rank 1 is the scale, ranks without a click have no parameter; f is projected.
+    # Rank 1 sets the scale, and ranks without a click have no parameter; f is
+    # projected.
     free = np.flatnonzero(~dead)[1:]
     gg, gf, fg = blocks.gg[np.ix_(free, free)], blocks.gf[free], blocks.fg[:, free]
     jacobian = np.block([[gg, gf], [fg, blocks.ff]])
     jacobian -= 1e-9 * np.diag(np.abs(np.diag(jacobian)) + 1e-9)
-    # The rows of J^-1 that belong to g, by rank and by pair.
+    # The rows of J^-1 for g, by rank and by pair.
     solved = np.linalg.solve(jacobian.T, np.eye(len(jacobian), len(free))).T
     by_rank = np.zeros((len(free), ranks))
     by_rank[:, free] = solved[:, : len(free)]
     by_pair = solved[:, len(free) :] @ table.T
-    # What a click at a rank of a page does, less what its list expected of it.
+    # The effect of a click at a rank of a page, minus its expectation on the list.
     variance = np.zeros(ranks)
     for k, row, line in zip(free, by_rank, by_pair, strict=True):
         at = line[page.pair]
@@ -280,7 +282,7 @@ def _jacobian(
     first = page.pair[np.arange(len(page.pair)), np.argmax(page.mask, axis=1)]
     weighted = more[:, None] * own.g
     gg = own.g.T @ weighted - np.diag(weighted.sum(axis=0))
-    # What each rank reads of its own pairs: v_k over f, and w_l over g.
+    # Sums over the pairs of each rank: v_k over f, and w_l over g.
     at = (page.pair * ranks + np.arange(ranks)).ravel()
     size = len(table) * ranks
 
@@ -293,7 +295,7 @@ def _jacobian(
     ff = -squared(table, np.append(mass, 0.0))
     for start in range(
         0, len(page.pair), PIECE
-    ):  # features of all cells fill no memory
+    ):  # features of all cells would fill the memory
         part = slice(start, start + PIECE)
         pair, g = page.pair[part], own.g[part]
         mean = _rows(own.f[part], pair, len(table)) @ table
@@ -328,7 +330,7 @@ def _curve(
     share = np.divide(expected, total, out=np.zeros_like(expected), where=total > 0)
     mass = np.bincount(pair.ravel(), expected.ravel(), minlength=len(table))
     curve = squared(table, mass)
-    for start in range(0, len(pair), PIECE):  # features of all cells fill no memory
+    for start in range(0, len(pair), PIECE):  # all cells would fill the memory
         part = slice(start, start + PIECE)
         mean = _rows(share[part], pair[part], len(table)) @ table
         curve -= squared(mean, total[part, 0])

@@ -42,7 +42,7 @@ from debias.propensity.position_based import (
 from debias.types import Over
 
 MOST_CONTEXTS = 50
-SETTLED = 0.05  # what one more pass may move its log examination by
+SETTLED = 0.05  # largest change of log examination in one more pass
 UNCLICKED = "log has no click at rank 1, to which examination is relative"
 
 
@@ -165,7 +165,7 @@ def estimate(
     if method == "bias_tower":
         if features is None:
             raise ValueError(f"{method} needs features, (items, F) of the ranking data")
-        from debias.propensity.bias_tower import bias_tower  # Keras
+        from debias.propensity.bias_tower import bias_tower  # loads Keras
 
         log_theta = bias_tower(log, features, seed=seed, **options)
         return result(point(cells(log), log_theta), None, method, interval, level)
@@ -336,11 +336,11 @@ def _dla(
     page = pages(log)
     solution = dla(page, **options)
     state, ranks = solution.state, counted.ranks
-    if "features" not in options:  # ranks without a shared pair have no scale
+    if "features" not in options:  # ranks without a shared pair have no common scale
         tie = components(counted)
         state[:ranks][tie != tie[0]] = np.nan
 
-    # A resample need not be solved finer than it scatters.
+    # Resamples need less precision than their own scatter.
     rough = {"tolerance": 1e-4, "iterations": 100, **options}
 
     def refit(weight: np.ndarray) -> np.ndarray:

@@ -201,7 +201,7 @@ def delta_variance(fit: Fit, counted: Cells, click: np.ndarray) -> np.ndarray:
     """
     assert counted.index is not None
     keep = fit.influence.any(axis=1) & ~np.isnan(fit.log_examination)
-    # Padding reads a last cell of influence 0.
+    # Padding reads an extra cell of influence 0.
     weight = np.zeros((keep.sum(), len(fit.expected) + 1))
     np.multiply(fit.influence[keep], np.sqrt(fit.inflation), out=weight[:, :-1])
     expected = np.append(fit.expected, 0.0)

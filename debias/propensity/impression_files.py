@@ -18,8 +18,8 @@ LIBRARIES = ("lightgbm", "xgboost", "tfr")
 CORRECTIONS = ("weight", "position", "init_score")
 COLUMNS = ("group", "query", "item", "position", "label", "weight", "init_score")
 PIECE = 1 << 16  # rows written at once
-ROWS = "rows.txt"  # of a folder of text
-LEGEND = "features.json"  # what its columns are
+ROWS = "rows.txt"  # in a folder of text files
+LEGEND = "features.json"  # names of its columns
 
 
 def write_impressions(
@@ -171,7 +171,7 @@ def _write_rows(
     rows = zip(part.label, part.item, part.group, strict=True)
     for label, item, group in rows:
         own = features[item]
-        # The last column is written even where it is 0: readers count columns by it.
+        # The last column is also written if it is 0: readers count columns by it.
         kept = np.append(np.flatnonzero(own[:-1]), len(own) - 1)
         words = " ".join(f"{i}:{own[i]:.9g}" for i in kept)
         qid = f" qid:{group}" if named else ""

@@ -18,9 +18,9 @@ from debias.data import ClickLog
 from debias.metrics import effective_sample_size
 from debias.propensity.places import Labels, Propensities
 
-SHARE = 0.5  # of the clicks that weights are to be worth
-MILD = 0.9  # from this share on, weights change little
-MOST = 1e6  # weight without clipping: beyond it a file of floats says nothing
+SHARE = 0.5  # share of the clicks to keep as effective sample
+MILD = 0.9  # from this share on, weights have little effect
+MOST = 1e6  # larger weights mean nothing in a file of floats
 
 
 @dataclass(frozen=True, eq=False)

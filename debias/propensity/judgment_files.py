@@ -65,7 +65,7 @@ def write_judgments(
         text = json.dumps(body, indent=1, ensure_ascii=False) + "\n"
     elif format == "letor":
         if data is not None:
-            data = data.arranged(data.feature_names)  # which refuses what is no number
+            data = data.arranged(data.feature_names)  # requires numeric features
         text = "".join(_letor(found, item, query, data))
     else:
         raise ValueError(one_of("format", FORMATS, format))

@@ -23,10 +23,10 @@ from debias.propensity.attraction import (
 from debias.propensity.cells import cells
 from debias.propensity.places import Labels, Propensities
 
-GRADES = 4  # the highest
-FEW = 4.0  # impressions that the mean rank of a log is worth
-ENOUGH = 20  # clicks to fit a prior to
-ENDS = (0.01, 0.99)  # quantiles of attraction of the lowest grade and the highest
+GRADES = 4  # highest grade
+FEW = 4.0  # pseudo-impressions of the mean rank of a log
+ENOUGH = 20  # clicks that fitting a prior needs
+ENDS = (0.01, 0.99)  # quantiles of attraction for the lowest and the highest grade
 
 
 @dataclass(frozen=True, eq=False)

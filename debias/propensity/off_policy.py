@@ -16,7 +16,7 @@ from debias.metrics import effective_sample_size
 from debias.metrics.statistics import grouped_standard_error
 from debias.propensity.impressions import choose_clip
 
-WORTH = 0.1  # of their number, that weights of a chosen clip are worth
+WORTH = 0.1  # effective share of the weights that a chosen clip keeps
 
 FEW = 20  # queries; below, sessions are the units of standard errors
 
@@ -78,7 +78,8 @@ def plackett_luce(
     total = np.add.reduceat(weight, data.offsets[:-1])[log.query]
     own = np.where(log.mask, weight[log.item], 0.0)
     above = np.cumsum(own, axis=1) - own
-    # What is left holds at least the items shown from here on, however it is rounded.
+    # The remaining weight includes at least the items shown from here on, despite
+    # rounding.
     shown_below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]
     left = np.maximum(total[:, None] - above, shown_below)
     return np.where(log.mask, own / np.where(left > 0, left, 1.0), 1.0)
@@ -235,7 +236,7 @@ def examination_ips(
     shown = np.where(log.mask, scores[log.item], -np.inf)
     order = np.argsort(-shown, axis=1, kind="stable")
     place = np.argsort(order, axis=1, kind="stable")
-    # The places of a list with holes are those that it has, from the top.
+    # Lists with holes use their own places, from the top.
     places = np.argsort(~log.mask, axis=1, kind="stable")
     raw = theta[np.take_along_axis(places, place, axis=1)] / theta
     if clip is None:
@@ -324,7 +325,7 @@ def estimated(
     clicks = log.click.sum(axis=1)
     logged = float(clicks.mean())
     z = float(norm.ppf((1 + confidence) / 2))
-    # Sessions of a query are alike.
+    # Sessions of a query are dependent.
     few = len(np.unique(log.query)) < FEW
     units = np.arange(len(log)) if few else log.query
     reach = z * grouped_standard_error(influence, units)

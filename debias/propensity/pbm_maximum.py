@@ -14,7 +14,7 @@ from debias.propensity.cells import Cells, components, products
 
 TINY = 1e-12
 NEWTON, HALVINGS = 50, 20
-SETTLED = 1e-9  # what a last step of Newton's method moves a parameter by
+SETTLED = 1e-9  # largest move of a parameter in the last Newton step
 Prior = tuple[float, float]
 
 
@@ -90,7 +90,7 @@ def accelerated(
             x = two
             continue
         a = min(-1.0, -float(np.linalg.norm(first) / size))
-        # A bound is a place that EM never leaves: go nine tenths of the way at most.
+        # EM never leaves a bound, so a step goes at most nine tenths of the way.
         floor, roof = two - 0.9 * (two - low), two + 0.9 * (high - two)
         x = step(np.clip(x - 2 * a * first + a * a * bend, floor, roof))
     return x, False
@@ -157,7 +157,7 @@ def _scored(
         for _ in range(HALVINGS):
             tried = np.minimum(theta * np.exp(move), 1.0)
             found = _best_attraction(counted, own, tried)
-            if found[1] >= value * (1 + TINY):  # which is below 0
+            if found[1] >= value * (1 + TINY):  # the value is negative
                 break
             move *= 0.5
         else:
@@ -237,7 +237,7 @@ def profile_slopes(
     both = products(counted, weight / np.sqrt(total)[counted.pair])
     information = np.diag(counted.by_rank(weight)) - both
     free = kept.copy()
-    free[0] = False  # theta_1 = 1 is the scale
+    free[0] = False  # theta_1 = 1 sets the scale
     pull = -share[counted.pair].toarray().T
     pull[counted.rank, np.arange(len(counted.rank))] += 1.0
     slopes = np.zeros((counted.ranks, len(counted.rank)))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Labels = Mapping[str, Sequence[str]]
-RANKS = ("rank", "position")  # names that the column of ranks may have in a file
+RANKS = ("rank", "position")  # possible names of the column of ranks in a file
 NUMBERS = ("examination", "low", "high", "standard_error", "n")
 LONGEST = 1000
 

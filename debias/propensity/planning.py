@@ -24,11 +24,11 @@ from debias.propensity.cells import Cells, cells
 from debias.propensity.choice import WEAK, propensities
 from debias.propensity.places import Propensities
 
-SURE = 0.9  # chance that every rank reaches the promised error
-MINIMUM = 20  # sessions of a query in the log, below which nothing is exchanged
-PRICE = 0.02  # of a session's clicks, what a changed session is taken to cost at least
-NORM = 16  # that stands for the maximum over ranks
-ROUNDS = 20  # of sessions and what they are worth
+SURE = 0.9  # probability that every rank reaches the promised error
+MINIMUM = 20  # sessions of a query in the log, below which it has no exchanges
+PRICE = 0.02  # least cost of a changed session, as a share of its clicks
+NORM = 16  # norm that approximates the maximum over ranks
+ROUNDS = 20  # iterations between the number of sessions and their worth
 REACHED = 1e-9
 
 
@@ -312,7 +312,7 @@ def _sized(
     part = shares * share
     sessions = 1.0
     ranks = counted.ranks
-    frequency = counted.shown / logged  # of each pair at each rank, a session
+    frequency = counted.shown / logged  # impressions per session, by pair and rank
     weight = counted.clicked
     for _ in range(ROUNDS):
         moved = np.zeros(ranks)

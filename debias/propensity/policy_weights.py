@@ -72,7 +72,7 @@ def policy_weights(log: ClickLog, clip: float = 100.0) -> PolicyWeights:
             stacklevel=2,
         )
     sessions = np.bincount(log.query)[log.query]
-    # Behind the last cell is padding.
+    # The entry after the last cell is for padding.
     shown = np.append(counted.shown, np.inf)[counted.index]
     weight = np.where(log.mask, np.minimum(sessions[:, None] / shown, clip), 0.0)
     mean = weight.sum() / log.mask.sum()

@@ -24,14 +24,12 @@ from debias.propensity.pbm_maximum import (
 )
 
 CERTAIN = 1 - 1e-9
-ROWS = 1 << 13  # of features whose products a cache holds
+ROWS = 1 << 13  # rows of features whose products fit into a cache
 SCORINGS, HALVINGS = 50, 12
-NEAR = 1e-2  # a last step below which scoring keeps its information
-SETTLED = 1e-8  # what a last step of scoring moves a parameter by
-EDGE = 1e-3  # log ratios closer to 0 than this are no difference
-FEW = (
-    50  # impressions of the pair of the median impression, below which it may be wrong
-)
+NEAR = 1e-2  # step length below which scoring keeps its information matrix
+SETTLED = 1e-8  # largest move of a parameter in the last step of scoring
+EDGE = 1e-3  # smaller log ratios count as 0
+FEW = 50  # impressions of the median impression's pair, below which it may be wrong
 
 
 def point(counted: Cells, log_theta: np.ndarray, degenerate: str = "") -> Fit:
@@ -98,7 +96,7 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
     clicks = counted.by_pair(clicked)
     root = np.sqrt(clicks)[counted.pair]
     free = known.copy()
-    free[0] = False  # theta_1 = 1 is the scale
+    free[0] = False  # theta_1 = 1 sets the scale
     inner = np.ix_(free, free)
 
     def parts(log_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,12 +114,12 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
     for _ in range(iterations):
         _, p, inverse = parts(log_theta)
         move = inverse @ counted.by_rank(clicked - counted.shown * p)
-        # Far from the maximum a full step overshoots.
+        # Far from the maximum, a full step overshoots.
         log_theta += move * min(1.0, 2.0 / max(np.abs(move).max(), TINY))
         if np.abs(move).max() < 1e-10:
             break
     share, p, inverse = parts(log_theta)
-    # A click more pulls at its own rank, less at all ranks by their shares.
+    # One more click raises its own rank, and lowers all ranks by their shares.
     pull = by_pair_and_rank(counted, counted.shown * share) @ inverse
     influence = inverse[:, counted.rank]
     influence -= pull[counted.pair].T
@@ -131,7 +129,7 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
         np.where(known, log_theta, np.nan),
         influence,
         p,
-        # gamma takes its share of the clicks it explains: what is left is smaller.
+        # gamma takes its share of the clicks that it explains, so less remains.
         1 / np.maximum(1 - share, 0.5),
         counted.by_rank(counted.shown * (ties & kept)),
     )
@@ -202,12 +200,13 @@ def regression_em(
         slope = x.T @ (liked - shown_pair * gamma)
         curve = bend(gamma) if curve is None else curve
         move = np.linalg.lstsq(curve, slope, rcond=1e-10)[0]
-        # One Newton step may overshoot from afar: no logit moves by more than 2.
+        # A Newton step may overshoot far from the maximum, so no logit moves by more
+        # than 2.
         reach = np.abs(x @ move).max(initial=0.0)
         return np.concatenate([seen, beta + move * min(1.0, 2.0 / max(reach, TINY))])
 
     start = _scored(counted, x, step(step(np.concatenate([theta, beta]))))
-    # Near the end one curvature serves: it says how far to go, not where to stop.
+    # Near the end, one curvature is enough: it affects the path, not the limit.
     last = partial(step, curve=bend(expit(x @ start[counted.ranks :])))
     state, _ = accelerated(last, start, tolerance, iterations, low, high)
     theta, beta = state[: counted.ranks], state[counted.ranks :]
@@ -217,7 +216,7 @@ def regression_em(
     p = np.minimum(gamma[counted.pair] * theta[counted.rank], CERTAIN)
     information = _information(counted, x, gamma, p)
     moves = np.linalg.pinv(information, hermitian=True)[: counted.ranks]
-    # d log p: one for the own rank, (1 - gamma) x for the weights.
+    # d log p: 1 for the own rank, and (1 - gamma) x for the weights.
     influence = (moves[:, counted.ranks :] @ x.T * (1 - gamma))[:, counted.pair]
     influence += np.where(counted.rank, moves[:, counted.rank], 0.0)
     influence /= 1 - p

@@ -24,7 +24,7 @@ from debias.propensity.off_policy import (
     item_weights,
 )
 
-DRAWS = 256  # lists of a policy by which placements are counted
+DRAWS = 256  # lists of a policy whose placements are counted
 
 
 def placements(
@@ -70,7 +70,7 @@ def placements(
     logit, query, rank = logit[item], query[item], rank[item]
     shown, count = rank < ranks, np.zeros((data.items, ranks))
     for _ in range(draws):
-        # The order of logits with Gumbel noise is a Plackett-Luce draw.
+        # Sorting logits with Gumbel noise draws from Plackett-Luce.
         order = item[np.lexsort((-(logit + rng.gumbel(size=len(item))), query))]
         count[order[shown], rank[shown]] += 1
     return count / draws
@@ -135,9 +135,10 @@ def guesses(
     starts, mask = data.offsets[:-1], log.mask
     own = np.where(mask, weight[log.item], 0.0)
     above = np.cumsum(own, axis=1) - own
-    below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]  # own included
+    below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]  # including its own
     total = np.add.reduceat(weight, starts)[log.query]
-    # What is left holds at least the items shown from here on, however it is rounded.
+    # The remaining weight includes at least the items shown from here on, despite
+    # rounding.
     left = np.maximum(total[:, None] - above, below)
     gain = np.add.reduceat(weight[:, None] * click, starts)[log.query]
     expected = np.zeros(mask.shape)
@@ -381,7 +382,7 @@ def _pair_weights(
     goal = target[pairs // ranks, pairs % ranks]
     if len(drawn) >= len(pairs):
         values, vectors = np.linalg.eigh(shown.T @ shown)
-    else:  # the eigenvectors of other values than 0
+    else:  # eigenvectors of nonzero eigenvalues
         _, singular, rows = np.linalg.svd(shown, full_matrices=False)
         values, vectors = singular**2, rows.T
     kept = values > 1e-10 * values.max()

@@ -16,7 +16,7 @@ RANKERS = (*("listwise", "listwise_mixture", "xpa", "product", "mixture", BASELI
 Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) are not
 included, because their order depends on that place.
 """
-CLEAR = 2.5  # standard errors by which the best must lie above the worst
+CLEAR = 2.5  # standard errors by which the best must exceed the worst
 FEW = 20  # queries; below, places are the units of standard errors
 
 
@@ -172,7 +172,7 @@ def choose_ranking(
     name = best
     for each, value in finite.items():
         apart, error = difference(finite[best], value)
-        if apart <= error:  # of the best itself both are 0
+        if apart <= error:  # for the best itself, both are 0
             name = each
             break
     why = _why_ranking(name, best, base, finite) + lost
@@ -242,7 +242,7 @@ def _by_likelihood(
         else "no two items were held out at the same place of a query with different "
         "clicks, so no ranking can be judged (debias diagnose says what to randomise)"
     )
-    # `choose` takes the first that is near the best: simple models first.
+    # `choose` takes the first candidate near the best, so simple models come first.
     simplest = sorted(finite, key=[*PRESETS, *finite].index)
     each = {name: finite[name].likelihood for name in simplest}
     likely = {name: value for name, value in each.items() if value is not None}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 ROUND = 1 << 19  # sessions
 USUAL = 100_000  # sessions of a log for which a decay of 1 is best
-WIDE = 136  # features of the worlds that decays were tuned on
-MOST_DECAY = 20.0  # of so many features
-PASSES = 16  # unless a log is so small that more are needed
-FEWEST_STEPS = 10  # of a round, for beginning one costs as much as several steps
+WIDE = 136  # number of features of the simulated data on which decays were tuned
+MOST_DECAY = 20.0  # for that number of features
+PASSES = 16  # unless a small log needs more
+FEWEST_STEPS = 10  # steps of a round, because its start costs several steps
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("seed", "min_steps", "decay"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):  # nan is not either
+            if value is not None and not 0 <= value < float("inf"):  # also rejects nan
                 raise ValueError(f"{name} must be 0 or more and finite, got {value}")
         if not 0 < self.rate <= 1:
             raise ValueError(
@@ -84,7 +84,7 @@ class TrainingConfig:
         if self.decay is not None:
             return self.decay
         narrow = math.sqrt(min(features / WIDE, 1.0))
-        # Else a step takes half of a weight.
+        # Otherwise, a step would remove half of a weight.
         most = min(max(1.0, MOST_DECAY * narrow), 0.5 / self.rate)
         return min(most, math.sqrt(USUAL / max(sessions, 1)))
 

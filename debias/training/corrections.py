@@ -15,7 +15,7 @@ from debias.models import ClickModel
 from debias.presets import CORRECTIONS
 from debias.propensity import Propensities, choose_clip, propensities
 
-SOME = 200_000  # sessions of a log on disk that propensities are estimated from
+SOME = 200_000  # sessions of a log on disk from which propensities are estimated
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from debias.training.splits import shown_only
 
 CUTOFFS = (1, 3, 5, 10)
 PER_RANK = ("click_rate", "predicted", "perplexity")
-PIECE = 1 << 17  # sessions judged at once
-SOME = 100_000  # sessions on disk that clicks of another ranking are estimated from
+PIECE = 1 << 17  # sessions evaluated at once
+SOME = 100_000  # sessions on disk from which clicks of another ranking are estimated
 
 Progress = Callable[[float], None]
 

@@ -16,9 +16,9 @@ from debias.models.batches import applied
 from debias.models.trees import Trees
 from debias.propensity import off_policy, slates
 
-ITEMS = 2_000_000  # of ranking data for which each click is guessed
-WORK = 20_000_000  # items drawn at most, to count placements
-FEWEST = 8  # lists of a query drawn at least
+ITEMS = 2_000_000  # items of ranking data up to which each click is predicted
+WORK = 20_000_000  # most items drawn to count placements
+FEWEST = 8  # fewest lists drawn per query
 
 Guess = Callable[[np.ndarray], np.ndarray]
 

@@ -45,10 +45,10 @@ from debias.training.splits import (
 )
 from debias.training.targets import Targets
 
-OFTEN = 2.5  # sessions learned for one to judge by, within a pass; 8 make a pass
-JUDGED = 1024  # sessions judged at once
-LARGE = 1 << 26  # bytes that cycles may hold
-LATE = 0.05  # of the gain of a fit that must come late for more passes to be advised
+OFTEN = 2.5  # training sessions per validation session, between two validations
+JUDGED = 1024  # validation sessions per batch
+LARGE = 1 << 26  # bytes that reference cycles may hold before they are collected
+LATE = 0.05  # share of a fit's gain that must come late to advise more passes
 _held = 0  # bytes that they may hold now, in this process
 
 
@@ -247,7 +247,7 @@ def _split(
     return Prepared(train, judges, None, "caller", layout, layer, names)
 
 
-@distributed.lost_process()  # of all of it: a step's error may come when it is read
+@distributed.lost_process()  # an error may surface only when a result is read
 def fit_prepared(
     model: ClickModel | Correction | Targets | str,
     prepared: Prepared,
@@ -341,20 +341,20 @@ class _Run:
         self.done = 0
         self.state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0}
         self.state |= {"unjudged": 0, "best": None, "log_likelihood": None}
-        self.state |= {"waited": 0}  # judgments since the best
+        self.state |= {"waited": 0}  # number of validations since the best
         self._compile()
         self.best = model.get_weights()
-        # Making a dataset takes longer than to judge a small log by it.
+        # Making a dataset takes longer than evaluating a small log with it.
         self.judges = _judged(prepared.validation.log, prepared.validation.data)
 
     def _compile(self) -> None:
         model, config, judges = self.model, self.config, self.prepared.validation
         batch, _ = batches(judges.log, judges.data, config.batch_size).element_spec
         shapes = {n: keras.KerasTensor(v.shape, v.dtype.name) for n, v in batch.items()}
-        model(shapes)  # builds it, and computes nothing
+        model(shapes)  # builds the model without computing
         steps = -(-self.sessions // self.rounds // config.batch_size)
-        # With TensorFlow on a CPU, XLA gains nothing here and compiles for long; JAX
-        # would take every operation by itself.
+        # With TensorFlow on a CPU, XLA gains nothing here and compiles slowly. JAX
+        # would run every operation separately.
         decay = config.decay_of(self.sessions, judges.data.feature_count)
         model.compile(
             _optimizer(model, decay, config),
@@ -362,7 +362,7 @@ class _Run:
             steps_per_execution=min(50, steps),
         )
         model.optimizer.build(model.trainable_variables)
-        # Held-out sessions are in memory, wherever the others are.
+        # Held-out sessions are in memory, even if training sessions are not.
         click, mask = np.asarray(judges.log.click), np.asarray(judges.log.mask)
         clicked = click & mask
         targets = {n: v[clicked] for n, v in (judges.log.targets or {}).items()}
@@ -491,7 +491,7 @@ def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWi
         config.rate,
         weight_decay=decay or None,
         averaging=config.averaging,
-        overwrite_at_end=False,  # a fit goes on from the weights as they are
+        overwrite_at_end=False,  # a fit continues from the current weights
     )
     if decay:
         decayed = {id(v) for v in decaying(model)}

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 MARK = b'<meta name="generator" content="debias">'
-SMALLEST = 5e-5  # that four decimals show
-WIDTHS = {"wide": 760, "narrow": 350}  # pixels: a drawing for laptops, one for phones
+SMALLEST = 5e-5  # smallest value that four decimals show
+WIDTHS = {"wide": 760, "narrow": 350}  # pixels, for laptops and for phones
 EXPLAINED = {  # names that a table may show, with or without a cutoff such as @10
     "log_likelihood": "Mean log-probability of the held-out clicks of a session, in "
     "nats. Higher is better.",

@@ -10,7 +10,7 @@ from debias.data.text import printable
 from debias.training.pages import head, page, text
 
 Section = tuple[str, Sequence[dict[str, Any]]]  # a title, and rows with the same keys
-SHORT = 24  # letters of a name that no table breaks
+SHORT = 24  # letters of a name that tables do not break
 
 
 class Printed:
@@ -74,7 +74,7 @@ def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator
     made, wide = table(title, rows), console.options.update(width=1_000)
     if len(rows) == 1:
         most = console.measure(made, options=wide).maximum
-    else:  # long words, such as paths, fold
+    else:  # long words, such as paths, are folded
         folded = [
             {k: v[:SHORT] if isinstance(v, str) else v for k, v in row.items()}
             for row in rows
@@ -104,8 +104,9 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
         made.add_column(
             Text(printable(head(name))),
             justify="left" if named else "right",
-            overflow="fold",  # an id that is cut names nothing
-            # Where the table is narrow, headings give way to names; no number breaks.
+            overflow="fold",  # a truncated id identifies nothing
+            # In a narrow table, headings are broken before names. Numbers are never
+            # broken.
             no_wrap=named and all(_short(row[name]) for row in rows),
             min_width=None if named else min(max(map(len, words)), SHORT),
         )

@@ -41,13 +41,13 @@ from debias.training.splits import ROW_GROUPS, Prepared, prepare
 
 By = Literal["ranking", "clicks"]
 
-RUNGS = (20_000, 60_000)  # sessions that candidates learn from, and those that remain
+RUNGS = (20_000, 60_000)  # training sessions of all, then of remaining candidates
 REMAIN = 2
-TRIAL = 100_000  # sessions that candidates of a choice by clicks learn from
-TRIAL_EPOCHS = 3  # of a choice by clicks, at most
-JUDGES = 50_000  # held-out sessions that candidates are judged by
-STOPPED_BY = 8  # sessions learned from for each that says when to stop
-LINEAR = 200  # queries to learn from; with fewer, linear towers are candidates too
+TRIAL = 100_000  # training sessions of candidates in a choice by clicks
+TRIAL_EPOCHS = 3  # most passes in a choice by clicks
+JUDGES = 50_000  # held-out sessions that compare candidates
+STOPPED_BY = 8  # training sessions per session that decides early stopping
+LINEAR = 200  # training queries, below which linear towers are candidates too
 
 CHOSEN = tuple(name for name in PRESETS if name not in READS_TARGETS)
 CANDIDATES = tuple(name for name in CHOSEN if PRESETS[name].predicts_clicks)
@@ -167,16 +167,16 @@ def try_all(
     sessions, queries = len(trial.train.log), trial.validation.log.query
     if by == "clicks":
         passes = config.passes(sessions, TRIAL_EPOCHS)
-        # On a small log as many passes as a fit may take, else a few.
+        # On a small log, candidates may take as many passes as a fit; otherwise a few.
         budget = config if passes > TRIAL_EPOCHS else replace(config, epochs=passes)
         trying = _Trying(trial, budget, folder, progress)
         verdicts = {name: trying.verdict(name) for name in names}
         return choose({n: _likelihood(v) for n, v in verdicts.items()}, queries)
     if BASELINE not in names:
-        names.append(BASELINE)  # what all are compared with
+        names.append(BASELINE)  # the baseline of all comparisons
     rungs = _rungs(len(prepared.train.log))
     table: list[dict[str, Any]] = []
-    decides = None  # the first rung, with all candidates, says what can decide
+    decides = None  # the first rung, with all candidates, determines the criterion
     for number, size in enumerate(rungs):
         rung = trial if size >= sessions else _sample(trial, config.seed, size)
         trying = _Trying(rung, config, folder, progress)
@@ -249,7 +249,7 @@ class _Trying:
         if done is not None and part is not None:
             _write(done, found)
             part.unlink(missing_ok=True)
-        keras.backend.clear_session()  # else the graphs of all would stay
+        keras.backend.clear_session()  # otherwise all graphs stay in memory
         gc.collect()
         return found
 

@@ -15,9 +15,9 @@ from debias.layers import Standardize
 from debias.models.batches import applied, share
 
 FEW = 50  # queries; below, sessions are held out instead
-PARTS = (0.8, 0.1, 0.1)  # to learn from, to judge passes by, to test
-JUDGES = 250_000  # sessions of a stream that are held in memory to judge or test by
-ROW_GROUPS = 48  # row groups of a stream that those are drawn from
+PARTS = (0.8, 0.1, 0.1)  # shares for training, validation and test
+JUDGES = 250_000  # most sessions of a stream held in memory for validation or test
+ROW_GROUPS = 48  # row groups of a stream from which they are drawn
 LAYOUT = ("row", "column", "device", "context")
 
 
@@ -110,7 +110,7 @@ def prepare(
         layout = layout_of(ClickLog.concatenate([validation, test]))
         features = data.features
     names, coded = data.feature_names, data.kinds
-    del data  # features are held once from here on if the caller lets go of them
+    del data  # if the caller frees the data, features are in memory only once
     kinds = vocabulary(features, coded, train)
     layout = layout._replace(kinds=kinds)
     names = names if kinds is None else column_names(kinds)
@@ -218,7 +218,7 @@ def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
     """
     log.check(data.items)
     seen = np.zeros(data.items + 1, bool)
-    seen[log.item] = True  # padding is the last cell
+    seen[log.item] = True  # padding sets the last cell
     seen[-1] = False
     number = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
     columns = {**log.columns(), "item": number[log.item]}

@@ -98,7 +98,7 @@ def fit_trees(
     if data.kinds is not None and kinds is not None:
         features = recoded(features, data.kinds, kinds)
     names = data.feature_names if kinds is None else column_names(kinds)
-    # Only shown items take part, in rows of their own.
+    # Only shown items take part, with rows of their own.
     shown = np.unique(np.concatenate([part.item[part.mask] for part in parts]))
     rows = np.asarray(features[shown], np.float32)
     sizes = dict(zip(("train", "validation", "test"), map(len, parts), strict=True))

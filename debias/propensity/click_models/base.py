@@ -11,8 +11,8 @@ from scipy.special import expit, logit, ndtri
 from debias.data import ClickLog
 from debias.propensity.cells import Pairs
 
-UNKNOWN = 0.5  # the attraction, and satisfaction, of a pair that the fit never saw
-FLOOR = 1e-10  # least probability that a score is charged for
+UNKNOWN = 0.5  # attraction and satisfaction of a pair that is not in the log
+FLOOR = 1e-10  # smallest probability in a score
 
 
 @dataclass(frozen=True, eq=False)

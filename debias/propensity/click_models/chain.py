@@ -37,7 +37,7 @@ from debias.propensity.click_models.base import (
 from debias.propensity.click_models.factored import PRIOR, at_ranks
 from debias.propensity.pbm_maximum import TINY, Prior
 
-CHUNK = 8192  # sessions at once: ten ranks of float64 stay in the cache
+CHUNK = 8192  # sessions at once, so that ten ranks of float64 fit into the cache
 
 
 class Chunk(NamedTuple):
@@ -121,7 +121,7 @@ def look_back(
         tau: (L, s) P(goes on | examined, no click), 1 at padding.
     """
     ranks = len(attraction)
-    # From the last rank up: what is ahead stays without a click.
+    # From the last rank up: no further click below.
     ahead = np.empty_like(attraction)
     x = np.ones(attraction.shape[1])
     stay = np.empty_like(attraction)  # 1 - tau + tau X, no click after a skip
@@ -129,7 +129,7 @@ def look_back(
         ahead[k] = x
         stay[k] = 1 - tau[k] * (1 - x)
         x = (1 - attraction[k]) * stay[k]
-    # From the top down: the reader went on with the posterior of phi or tau.
+    # From the top down: the user continued with the posterior of phi or tau.
     end = 1 - phi * (1 - ahead)
     on = np.where(part.final, phi, tau) * ahead
     on /= np.maximum(np.where(part.final, end, stay), TINY)
@@ -200,7 +200,7 @@ class Chain(ClickModel):
     def _expect(cls, part: Chunk, values: Mapping[str, np.ndarray]) -> Counts:
         """Expected successes and trials of all parameters: the E-step of a chunk."""
         own = cls._values(values, part.pair)
-        # How the reader moves on, and what the clicks say of how far.
+        # Probabilities of continuing, and the posterior given the clicks.
         phi, tau = cls.moves(own)
         tau = np.where(part.shown, tau, 1.0)
         hidden = look_back(
@@ -208,7 +208,7 @@ class Chain(ClickModel):
         )
         counts = cls.expect(part, own, hidden)
         if "attraction" not in counts:
-            # Attractive though not clicked: only where it was not examined.
+            # Attractive items without a click: only if they were not examined.
             a = own["attraction"]
             liked = part.click + ~part.click * (1 - hidden.examined) * a
             counts["attraction"] = (liked, part.shown)
@@ -286,13 +286,13 @@ class Chain(ClickModel):
             value = values[name]
             information = sums.own[name][:-1] + prior[1] * value * (1 - value)
             errors[name] = logit_error(information)
-            # What the other parameters share with this pair's is not theirs alone.
+            # Subtract the information that the other parameters share with this pair's.
             line = sums.cross[name][:, :-1]
             joint = joint - (line / np.maximum(information, TINY)) @ line.T
         if rest:
             value = np.concatenate([values[n].ravel() for n in rest])
             joint = joint + np.diag(prior[1] * value * (1 - value))
-            # Parameters without information are left out of the inverse.
+            # Parameters without information are excluded from the inverse.
             used = np.diag(joint) > TINY
             error = np.full(len(value), np.inf)
             inverse = np.linalg.pinv(joint[np.ix_(used, used)], hermitian=True)
@@ -313,7 +313,7 @@ class Chain(ClickModel):
         joint = np.zeros((size, size))
         for part in sessions:
             counts = cls._expect(part, values)
-            # Scores of the parameters that are not of pairs, (size, s).
+            # Scores of parameters that are not of pairs, (size, s).
             scores = []
             for name in rest:
                 value = values[name].reshape(-1, 1, 1)
@@ -321,7 +321,7 @@ class Chain(ClickModel):
                 scores.append((won - value * tried).sum(axis=1))
             score = np.concatenate(scores) if scores else np.zeros((0, 1))
             joint += score @ score.T
-            # Of each pair shown, and its products with the others.
+            # Scores of each shown pair, and their products with the others.
             for name in cls.of_pairs:
                 won, tried = counts[name]
                 value = np.append(values[name], 0.0)[part.pair]
@@ -348,7 +348,8 @@ class Chain(ClickModel):
         examined = np.ones(log.sessions)
         for k in range(len(a)):
             click[k] = a[k] * examined
-            # On to the next rank: after no click with tau, after a click with phi.
+            # Continue to the next rank: with tau after a skip, and with phi after a
+            # click.
             skip = examined * (1 - a[k]) * tau[k]
             if given:
                 skip /= np.maximum(1 - click[k], TINY)
@@ -396,7 +397,7 @@ class Cascade(Chain):
         check(1, prior)
         known = pairs(log)
         pair = known.index(log)
-        # Read is what has no click above it.
+        # Cells without a click above are examined.
         above = np.cumsum(log.click, axis=1) - log.click
         read = log.mask & (above == 0)
         shown = np.bincount(pair[read], minlength=len(known))
@@ -489,8 +490,9 @@ class ClickChain(Chain):
     ) -> Counts:
         _, t2, t3 = values["continuation"]
         a, ahead = values["attraction"], hidden.ahead
-        # After a click that is not the last the reader went on; after the last, what
-        # follows is no click. Either way: P(satisfied, what followed) / P(followed).
+        # After a click that is not the last, the user continued. After the last click,
+        # no click follows. In both cases: P(satisfied, what followed) / P(what
+        # followed).
         final, click = part.final, part.click
         phi = np.maximum(t2 + (t3 - t2) * a, TINY)
         total = np.where(final, np.maximum(hidden.end, TINY), phi)

@@ -16,7 +16,7 @@ from debias.propensity.click_models.base import (
 from debias.propensity.pbm_maximum import Prior, pbm_step
 
 PRIOR = (1.0, 2.0)
-ROWS = 100_000  # pairs whose errors are worked out at once
+ROWS = 100_000  # pairs whose errors are computed at once
 
 
 def _rate(clicked: np.ndarray, shown: np.ndarray, prior: Prior) -> Parameter:
@@ -127,7 +127,7 @@ def product_errors(
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.nan_to_num(prior[1] * gamma / (1 - gamma), posinf=1e300)
         top = np.nan_to_num(prior[1] * theta / (1 - theta), posinf=1e300)
-    # gamma is eliminated from the information of both: what is left is theta's.
+    # Eliminating gamma from the joint information leaves that of theta.
     total = np.maximum(counted.by_pair(weight) + own, 1e-300)
     place = (counted.pair, counted.rank)
     size = (counted.pairs, counted.ranks)
@@ -136,7 +136,7 @@ def product_errors(
     information = np.diag(counted.by_rank(weight) + top) - (table.T @ share).toarray()
     covariance = np.zeros_like(information)
     covariance[1:, 1:] = np.linalg.pinv(information[1:, 1:], hermitian=True)
-    # What the errors of theta add to those of gamma, by pair.
+    # The contribution of the errors of theta to those of gamma, by pair.
     from_theta = np.empty(counted.pairs)
     for at in range(0, counted.pairs, ROWS):
         block = share[at : at + ROWS].toarray()
@@ -269,7 +269,7 @@ class UserBrowsing(ClickModel):
         gamma = self.gather("attraction", log) * log.mask
         theta = self._theta(log.list_size)
         click = np.empty_like(gamma)
-        # chance[:, k'] that the last click so far was at k'
+        # chance[:, k']: the last click so far was at k'
         chance = np.zeros((log.sessions, log.list_size + 1))
         chance[:, 0] = 1.0
         for k in range(log.list_size):
