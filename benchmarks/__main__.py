@@ -32,7 +32,7 @@ FIGURES_FOLDER = Path(__file__).resolve().parent / "figures"
 LOCAL = Path(".benchmarks")
 MAIN = "main"
 FAILED, INTERRUPTED = 1, 130
-MOST_JOBS = 4  # unless asked for more: each takes a gigabyte
+MOST_JOBS = 4  # default limit: each job needs a gigabyte
 
 app = typer.Typer(
     add_completion=False,

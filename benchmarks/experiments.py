@@ -46,7 +46,7 @@ from benchmarks.retrieval import rows as retrieval
 
 RESULTS = Path(__file__).with_name("results")
 
-# What is timed has the machine for itself.
+# Timed experiments have the machine for themselves.
 ALONE: dict[str, Any] = {"paired": (), "clicks": "", "workers": 1, "threads": None}
 SPEED = Table(
     name="speed",

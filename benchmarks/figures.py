@@ -166,7 +166,7 @@ def sessions(found: Views) -> Figure:
         of = [size for size in sizes if row in at[size].values]
         if of:
             band(axes, of, [at[size].mean(row, "ndcg@5") for size in of], row)
-    axes.set_ylim(0, 1)  # which NDCG never leaves; an interval of few seeds does
+    axes.set_ylim(0, 1)  # the range of NDCG; intervals of few seeds may exceed it
     axes.set_xscale("log")
     axes.set_xlabel("training sessions")
     axes.set_ylabel("NDCG@5, mean and 95% interval")

@@ -347,7 +347,7 @@ def _table_mutant(
     """A mutant of a foreign log, of its item table, or of events."""
     whole = table = events() if command == "import" else base_table()
     apart = rng.random() < 0.2 and command not in ("rank", "import")
-    if apart:  # features are in a table of their own
+    if apart:  # features are in a separate table
         names = ["query", "item", "label", "f_0", "f_1", "f_2"]
         items = (
             table.select(names)
@@ -519,7 +519,7 @@ def verdicts(
     """Verdicts for all seeds, from workers that may die or hang."""
     left = list(seeds)
     while left:
-        chunk = left[:100]  # a fresh worker now and then: its memory grows
+        chunk = left[:100]  # workers restart now and then, as their memory grows
         given = [command, str(trained or ""), *map(str, chunk)]
         program = "from benchmarks.fuzz import main_worker; main_worker()"
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -540,7 +540,7 @@ def verdicts(
 def _heard(worker: "subprocess.Popen[bytes]", seeds: list[int]) -> Iterator[Verdict]:
     """Yields verdicts as they arrive, and a verdict on a worker that hangs or dies."""
     assert worker.stdout is not None
-    done, limit = 0, 120.0  # of the first mutant, for libraries that are loaded
+    done, limit = 0, 120.0  # seconds for the first mutant, which loads libraries
     buffer = b""
     while done < len(seeds):
         ready, _, _ = select.select([worker.stdout], [], [], limit)

@@ -11,7 +11,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # what the lazy attributes below resolve to
+if TYPE_CHECKING:  # the lazy attributes below resolve to these
     from simulators.behaviours import BEHAVIOURS as BEHAVIOURS
     from simulators.behaviours import Behaviour as Behaviour
     from simulators.behaviours import BottomUp as BottomUp

@@ -139,7 +139,7 @@ def _run(
     from simulators import clicks, populations, writer
     from simulators.policies import POLICIES, Deterministic
 
-    # All that can be wrong with the arguments is said before the data is read.
+    # Faulty arguments are reported before the data is read.
     crowd = _population(run)
     name = run["policy"]
     if name not in POLICIES:
@@ -160,13 +160,13 @@ def _run(
         _write_items(data, items)
     shown = f"{run['population']} users, lists of {name}{_chance(policy)}"
     only_list = isinstance(policy, Deterministic)
-    del data, policy  # the features, most of all
+    del data, policy  # frees the features, above all
     with (
         joined(cluster) as found,
         bar("simulating", sessions, "sessions/s") as progress,
     ):
         over = None if cluster is None else found
-        whole = Path(out).absolute()  # workers stand in folders of their own
+        whole = Path(out).absolute()  # workers have other working folders
         writer.write(ready, whole, sessions, shards, run, workers, progress, over)
     say(f"{sessions:,} sessions in {out}: {shown}")
     if only_list:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-ROWS = 8192  # rows drawn at once: their temporaries stay in a core's cache
+ROWS = 8192  # rows drawn at once, so temporaries fit into a core's cache
 _STEPS = np.float32(65536)
 
 
@@ -38,8 +38,8 @@ def bernoulli(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     [False, True]
     """
     scaled = np.ascontiguousarray(probability).reshape(-1) * _STEPS
-    # A probability of 1 wraps to 0, and 1 less is the greatest threshold: what a
-    # minimum would give, in half the time.
+    # A probability of 1 wraps to 0, and 0 - 1 is the largest threshold. A minimum would
+    # give the same in twice the time.
     threshold = scaled.astype(np.int32).astype(np.uint16)
     threshold -= scaled >= _STEPS
     words = rng.integers(0, 2**64 - 1, -(-scaled.size // 4), np.uint64, endpoint=True)
@@ -61,7 +61,7 @@ def categorical(cumulative: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     [1]
     """
     draw = rng.random(len(cumulative))
-    # One class at a time: few classes, and no (rows, classes) table of bools.
+    # One class at a time, because classes are few: no (rows, classes) table of bools.
     chosen = np.zeros(len(cumulative), np.int16)
     for column in cumulative.T[:-1]:
         chosen += draw >= column

@@ -24,10 +24,10 @@ from simulators.oracle import checked_probability
 from simulators.policies import Policy, Shelf, expert
 from simulators.populations import Observed, Population, named, near, visit
 
-BLOCK = ROWS  # changing it changes every log
-_SHOWN, _CLICKED = 1, 2  # the two streams of a block
+BLOCK = ROWS  # changing it changes all simulated logs
+_SHOWN, _CLICKED = 1, 2  # two random streams per block
 
-# Attraction of the lowest to the highest grade.
+# Attraction of grades, from the lowest to the highest.
 ATTRACTIONS: dict[str, tuple[float, ...]] = {
     "graded": tuple(0.1 + 0.9 * (2**y - 1) / 15 for y in range(5)),
     "binarised": (0.1, 0.1, 0.1, 1.0, 1.0),
@@ -202,7 +202,7 @@ class Simulation:
         if item.min() >= 0:
             return self._visit(item, observed, rng)
         columns: dict[str, np.ndarray] = {}
-        # Behaviours know no padding: lists are visited one length at a time.
+        # Behaviours have no padding, so lists are visited by length.
         size = (item >= 0).sum(axis=1)
         for length in np.unique(size):
             rows = np.flatnonzero(size == length)
@@ -243,7 +243,7 @@ def prepare(
     if isinstance(population, str):
         population = named(population)
     longest = min(list_size, int(data.sizes.max()))
-    for behaviour in population.behaviours:  # a list too long for one is known now
+    for behaviour in population.behaviours:  # reports too long lists now
         behaviour.click_probability(np.zeros((1, longest), np.float32))
     satisfying = None
     if satisfaction is not None:

@@ -15,10 +15,10 @@ from debias.retrieval.data.interactions import Interactions, from_columns
 class Tastes(NamedTuple):
     """The truth of a simulated log."""
 
-    preference: np.ndarray  # (users, items) float32, what each user would choose by
-    popularity: np.ndarray  # (items,) float32, log of how often each item is met
-    group: np.ndarray  # (users,) int, the taste that each user has
-    genre: np.ndarray  # (items,) int, the genre that each item has
+    preference: np.ndarray  # (users, items) float32 preference of each user
+    popularity: np.ndarray  # (items,) float32, log of the exposure of each item
+    group: np.ndarray  # (users,) int, taste group of each user
+    genre: np.ndarray  # (items,) int, genre of each item
 
 
 def generate_interactions(
@@ -63,7 +63,7 @@ def generate_interactions(
     group, genre = rng.integers(genres, size=users), rng.integers(genres, size=items)
     preference = loyalty * (genre == group[:, None]) + rng.normal(0.0, noise, items)
     log_met = -popularity * np.log(1.0 + rng.permutation(items))
-    # The items in order of perturbed logits are a draw without replacement.
+    # Sorting perturbed logits draws items without replacement.
     perturbed = preference + log_met + rng.gumbel(size=(users, items))
     taken = np.argsort(-perturbed, axis=1)[:, :events]
     log = from_columns(
@@ -130,7 +130,7 @@ def drifting_interactions(
     )
     group, genre = rng.integers(genres, size=users), rng.integers(genres, size=items)
     quality = rng.normal(0.0, noise, items)
-    closed = np.zeros((users, items), bool)  # taken already
+    closed = np.zeros((users, items), bool)  # items taken so far
     taken = []
     for day in range(days):
         moved = rng.random(users) < drift
@@ -145,7 +145,7 @@ def drifting_interactions(
         row, column = np.nonzero(np.take_along_axis(logit, best, axis=1) > -np.inf)
         user, item = here[row], best[row, column]
         closed[user, item] = True
-        order = rng.permutation(len(user))  # users come and go in between each other
+        order = rng.permutation(len(user))  # users alternate in time
         time = 1000 * day + (np.arange(len(user)) * 1000) // max(len(user), 1)
         taken.append(np.stack([user[order], item[order], time]))
     user, item, time = np.concatenate(taken, axis=1)

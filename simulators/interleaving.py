@@ -12,7 +12,7 @@ from simulators.clicks import Graded, item_attraction
 from simulators.policies import Ranker
 from simulators.populations import Observed, Population, named, visit
 
-_DRAFTED, _VISITED = 31, 32  # the two streams
+_DRAFTED, _VISITED = 31, 32  # two random streams
 FIRST = 1  # team of the first ranking, before that of the second
 
 
@@ -79,8 +79,8 @@ def team_draft(
         best = np.stack([_best_left(each, item[:, :rank]) for each in (first, second)])
         ahead = given[0] - given[1]
         coin = rng.random(len(first)) < 0.5
-        turn = np.where(ahead == 0, coin, ahead > 0).astype(int)  # 1: the second's
-        turn = np.where(best[turn, rows] < 0, 1 - turn, turn)  # it has no more
+        turn = np.where(ahead == 0, coin, ahead > 0).astype(int)  # 1: the second
+        turn = np.where(best[turn, rows] < 0, 1 - turn, turn)  # if no item is left
         item[:, rank] = best[turn, rows]
         shown = item[:, rank] >= 0
         team[:, rank] = np.where(shown, turn + FIRST, 0)
@@ -151,7 +151,7 @@ def interleave(
     rng = generator(seed, _VISITED)
     balance = np.zeros(sessions)
     size = (item >= 0).sum(axis=1)
-    for length in np.unique(size):  # behaviours know no padding
+    for length in np.unique(size):  # behaviours have no padding
         rows = np.flatnonzero(size == length)
         shown = gamma[item[rows, :length]]
         seen = visit(crowd, shown, rng, Observed(query[rows]), truth=False)

@@ -12,7 +12,7 @@ import numpy as np
 from simulators.behaviours import Behaviour, with_satisfaction
 from simulators.populations import Observed, Population, shares, situate
 
-_ENUMERABLE = 16  # list size up to which 2 ** L click vectors are summed over
+_ENUMERABLE = 16  # largest list size for sums over all 2 ** L click vectors
 
 
 def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
@@ -196,7 +196,7 @@ def _log_joint(
             for b in population.behaviours
         ]
     )
-    with np.errstate(divide="ignore"):  # what cannot happen has log-probability -inf
+    with np.errstate(divide="ignore"):  # impossible clicks have log-probability -inf
         log = np.log(np.where(click, conditional, 1 - conditional))
     return conditional, np.cumsum(log, axis=2)
 
@@ -284,7 +284,7 @@ def conditional_click_probability(
     weights = _weights(population, joint.shape[1], query, observed).T[:, :, None]
     above = np.concatenate([np.zeros_like(joint[:, :, :1]), joint[:, :, :-1]], axis=2)
     top = above.max(axis=0)
-    # Where no type could have clicked so far, the prior stands in for the posterior.
+    # If no type could have clicked so far, the prior replaces the posterior.
     belief = weights * np.exp(above - np.where(np.isneginf(top), 0, top))
     total = belief.sum(axis=0)
     belief = np.where(total > 0, belief / np.where(total > 0, total, 1), weights)

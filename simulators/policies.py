@@ -35,9 +35,9 @@ _TINY = np.finfo(np.float32).tiny
 class Shown(NamedTuple):
     """Shown lists of sessions."""
 
-    item: np.ndarray  # (S, L) int32 item numbers, -1 behind the last one
+    item: np.ndarray  # (S, L) int32 item numbers, -1 after the last
     propensity: np.ndarray  # (S, L) float32 in (0, 1], sequential; 1 at padding
-    swap: np.ndarray | None = None  # (S, 2) int16 ranks from 1 exchanged, 0 0 if none
+    swap: np.ndarray | None = None  # (S, 2) int16 exchanged ranks from 1; 0 0 if none
 
 
 class Shelf(Protocol):
@@ -78,7 +78,7 @@ def symlog(features: np.ndarray) -> np.ndarray:
     >>> symlog(np.array([-1.0, 0.0])).round(3).tolist()
     [-0.693, 0.0]
     """
-    # Not log1p: eight times the time, for digits below those of float32 features.
+    # Not log1p: it takes eight times as long, for digits beyond float32 features.
     return np.copysign(np.log(1 + np.abs(features)), features)
 
 
@@ -145,7 +145,7 @@ def _sorted_items(ranker: Ranker, data: RankingData) -> tuple[np.ndarray, np.nda
         raise ValueError(
             f"a ranker must give {data.items} finite scores, got shape {scores.shape}"
         )
-    # Equal scores are ordered by lot, once and for all, lest file order leak in.
+    # Equal scores have a fixed random order, so that file order has no effect.
     lot = generator(0, data.items).permutation(data.items)
     order = np.lexsort((lot, -scores.astype(float), data.query_of_item()))
     return order.astype(np.int32), scores
@@ -250,7 +250,7 @@ class _PlackettLuceShelf:
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Shown:
         item = np.full((len(query), self.list_size), -1, np.int32)
-        # Sessions whose queries are about equally long go together: little padding.
+        # Sessions whose queries have similar lengths are grouped, to reduce padding.
         by_size = np.argsort(self.sizes[query], kind="stable")
         for start in range(0, len(query), 512):
             rows = by_size[start : start + 512]
@@ -275,8 +275,8 @@ class _PlackettLuceShelf:
     def propensity(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
         shown = item >= 0
         weight = np.where(shown, self.weight[np.maximum(item, 0)], 0.0)
-        # What is left for the items not shown. Where that is a small difference of
-        # large numbers it is summed anew, item by item.
+        # Weight of the items not shown. If it is a small difference of large numbers,
+        # it is summed again, item by item.
         rest = self.total[query] - weight.sum(axis=1)
         doubtful = np.flatnonzero(rest < 1e-6 * self.total[query])
         for start in range(0, doubtful.size, 512):
@@ -317,7 +317,7 @@ class EpsilonGreedy:
 @dataclass(frozen=True, eq=False)
 class _EpsilonGreedyShelf:
     order: np.ndarray
-    place: np.ndarray  # of an item among those of its query, 0 the best
+    place: np.ndarray  # rank of an item in its query, from 0
     starts: np.ndarray
     sizes: np.ndarray
     epsilon: float
@@ -331,7 +331,8 @@ class _EpsilonGreedyShelf:
         chance = 1 - self.epsilon
         for k in range(self.list_size):
             draw = rng.random(len(query))
-            # The draw beyond 1 - epsilon, stretched to [0, 1), chooses an item left.
+            # The draw beyond 1 - epsilon, scaled to [0, 1), chooses one of the items
+            # left.
             explore = draw >= chance
             stretched = (draw - chance) / max(self.epsilon, float(_TINY))
             left = np.maximum(size - k, 1)
@@ -419,7 +420,7 @@ class RandPair:
         kind = self.pairs if isinstance(self.pairs, str) else "own"
         if kind not in kinds:
             raise ValueError(one_of("pairs", kinds, self.pairs))
-        # By their lower rank: the pairs that a shorter list has come first.
+        # Sorted by lower rank, so the pairs of a shorter list come first.
         pairs = np.array(sorted(kinds[kind], key=lambda pair: pair[1]), np.int16)
         order, _ = _sorted_items(self.ranker, data)
         top = _top(order, data, list_size)
@@ -430,7 +431,7 @@ class RandPair:
 @dataclass(frozen=True, eq=False)
 class _RandPairShelf:
     top: np.ndarray
-    shown: np.ndarray  # (Q,) items of a list
+    shown: np.ndarray  # (Q,) list size
     pairs: np.ndarray  # (P, 2) ranks from 0
     rate: float
 

@@ -306,7 +306,7 @@ def _visit_types(
     cumulative = np.atleast_2d(np.cumsum(weights, axis=-1))
     size = (len(attraction), len(behaviours))
     visits.user_type[:] = categorical(np.broadcast_to(cumulative, size), rng)
-    # Sessions of a type are brought together and put back: moving whole rows is quick,
+    # Sessions are grouped by type and put back. Moving whole rows is fast, while
     # scattered assignment is not.
     order = np.argsort(visits.user_type, kind="stable")
     back = np.empty_like(order)
@@ -328,7 +328,7 @@ def _visit_types(
         if truth:
             examined[rows] = seen
             perceived[rows] = behaviour.perceive(lists[rows])
-    # "clip" lets NumPy write to `out` directly; no index needs clipping.
+    # "clip" makes NumPy write to `out` directly; no index needs clipping.
     click.take(back, axis=0, out=visits.click, mode="clip")
     if truth:
         examined.take(back, axis=0, out=visits.examination, mode="clip")

@@ -7,7 +7,7 @@ import numpy as np
 from debias.data import ClickLog
 from simulators.chance import bernoulli, generator
 
-_GIVEN, _CLICKED = 21, 22  # the two streams
+_GIVEN, _CLICKED = 21, 22  # two random streams
 CHANCE = (0.1, 0.7)
 
 

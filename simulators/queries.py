@@ -26,10 +26,10 @@ GRADES = (0.52, 0.32, 0.13, 0.02, 0.01)
 
 _MATCH, _QUALITY, _QUERY = 10, 4, 2
 _LATENT = _MATCH + _QUALITY + _QUERY
-_WORLD = 30_000  # the seed of the constants
+_WORLD = 30_000  # seed of the constants
 _ITEMS_AT_ONCE = 1 << 14
 
-# Families of features: how many, and what becomes of the mix of latent numbers.
+# Families of features: their number, and the transformation of the latent mixture.
 _FAMILIES = (("count", 40), ("weight", 45), ("flag", 6), ("score", 45))
 
 
@@ -72,8 +72,8 @@ class _World(NamedTuple):
     """The constants of a world."""
 
     mixing: np.ndarray  # (latent, features)
-    relevance: Callable[[np.ndarray], np.ndarray]  # of (items, 16), (items,)
-    thresholds: tuple[float, ...]  # of noisy relevance, between grades
+    relevance: Callable[[np.ndarray], np.ndarray]  # (items, 16) to (items,)
+    thresholds: tuple[float, ...]  # thresholds between grades, of noisy relevance
 
 
 _KINDS: tuple[Callable[..., np.ndarray], ...] = (
@@ -83,8 +83,8 @@ _KINDS: tuple[Callable[..., np.ndarray], ...] = (
     lambda a, b, query: np.tanh(2 * a),
     lambda a, b, query: b + (query > 0) * (a - b),
 )
-_PARTS = 5  # of a drawn relevance, beside its linear part
-_SAMPLE = 200_000  # items by which a drawn relevance is scaled and cut into grades
+_PARTS = 5  # parts of a drawn relevance, besides its linear part
+_SAMPLE = 200_000  # items that determine scale and thresholds of a drawn relevance
 
 
 @lru_cache(maxsize=4)
@@ -130,11 +130,11 @@ def _drawn(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
     return relevance
 
 
-_NOISE = 0.9  # of relevance, against a standard deviation of 1.37 without it
+_NOISE = 0.9  # noise of relevance, whose standard deviation is 1.37 without noise
 _SPREAD = 1.37
-_FEATURE_NOISE = 0.8  # of a feature, against 1 without it
-# Quantiles of relevance with noise at the cumulated shares of `GRADES`, once measured
-# on ten million items. As constants, they make grades mean the same for every seed.
+_FEATURE_NOISE = 0.8  # noise of a feature, whose standard deviation is 1 without noise
+# Quantiles of noisy relevance at the cumulative shares of `GRADES`, measured once on
+# ten million items. As constants, they give grades the same meaning for every seed.
 _THRESHOLDS = (-0.034, 1.495, 2.971, 3.745)
 
 

@@ -6,7 +6,7 @@ from debias.data import RankingData
 from simulators.chance import generator
 
 FEATURES = ("f_match", "f_rating", "f_price", "f_days_listed")
-ITEMS = 12  # of a query
+ITEMS = 12  # items per query
 _GRADES = (-0.8, 0.1, 0.9, 1.6)  # thresholds of the utility
 
 
@@ -34,7 +34,7 @@ def shop(queries: int = 200, seed: int = 0) -> RankingData:
     utility = match + 0.8 * rating - 0.7 * price + 0.5 * match * rating
     features = np.stack(
         [
-            1 / (1 + np.exp(-match)),  # of query and product, in (0, 1)
+            1 / (1 + np.exp(-match)),  # match of query and product, in (0, 1)
             np.clip(3.5 + 0.6 * rating, 1, 5),  # stars
             np.exp(3 + 0.5 * price),
             np.exp(3 + listed),

@@ -8,7 +8,7 @@ from debias.data import ClickLog
 from simulators.chance import bernoulli, generator
 from simulators.oracle import checked_probability
 
-_ORDERED, _STAYED = 23, 24  # the two streams
+_ORDERED, _STAYED = 23, 24  # two random streams
 
 
 def with_orders(

@@ -28,8 +28,8 @@ from debias.types import Over
 from simulators.clicks import BLOCK, Simulation
 
 MANIFEST = "manifest.json"
-SHARD = 1 << 20  # sessions of a shard where the caller does not care
-_ASIDE = ".part"  # end of the names of what is being written
+SHARD = 1 << 20  # sessions per shard by default
+_ASIDE = ".part"  # suffix of files that are being written
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,7 +86,7 @@ def write(
             progress(sessions)
             return begun
         cuts = [sessions * number // shards for number in range(shards + 1)]
-        width = max(5, len(str(shards - 1)))  # names sort as numbers do
+        width = max(5, len(str(shards - 1)))  # so that sorting names sorts numbers
         names = [f"part-{number:0{width}d}.parquet" for number in range(shards)]
         parts = dict(zip(names, pairwise(cuts), strict=True))
         missing = [
@@ -205,7 +205,7 @@ def _manifest(
         "list_size": simulation.list_size,
         "run": dict(run),
         "schema": {field.name: str(field.type) for field in sample.schema},
-        # The first block of sessions: no two different runs begin with the same one.
+        # The first block of sessions, which differs between any two runs.
         "first_block_sha256": content.hexdigest(),
         "versions": {
             "numpy": np.__version__,
@@ -237,7 +237,7 @@ def _begun(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
                 f"{folder}: holds another run, with {there} where this has {here}"
             )
     for path in folder.iterdir():
-        if _is_aside(path):  # left by a process that was killed
+        if _is_aside(path):  # left by a killed process
             path.unlink()
     return found
 

@@ -39,7 +39,7 @@ def crossed(values: np.ndarray, level: float, draws: int = DRAWS) -> Difference:
     return _crossed(values.astype(float).tobytes(), values.shape, level, draws)
 
 
-@lru_cache(maxsize=256)  # a table asks for each mean several times
+@lru_cache(maxsize=256)  # a table requests each mean several times
 def _crossed(
     packed: bytes, shape: tuple[int, int], level: float, draws: int
 ) -> Difference:

@@ -43,7 +43,7 @@ def dots(
 
     with drawing(name, width, 24 * len(means) + 50) as (_, axes, out):
         for place, (row, mean) in enumerate(means.items()):
-            # Of one seed there is a mean and no interval.
+            # A single seed has a mean but no interval.
             axes.plot([mean.low, mean.high], [place] * 2, color=SERIES[0], lw=1.5)
             fill = PAPER if row in bounds else SERIES[0]
             axes.plot(mean.mean, place, "o", ms=5, mec=SERIES[0], mfc=fill)

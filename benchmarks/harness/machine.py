@@ -42,7 +42,7 @@ def environment(threads: int) -> dict[str, str]:
         **dict.fromkeys(LIMITS, str(threads)),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
-        # A pool of memory for each thread would keep what graphs of many rows left.
+        # With a memory pool per thread, the memory of large graphs would not be freed.
         "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
     }
 

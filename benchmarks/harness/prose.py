@@ -60,7 +60,7 @@ def _load(tables: Mapping[str, Table], results: Path) -> tuple[Results, list[str
             problems.append(f"{path}: {unknown('table', path.stem, tables)}")
             continue
         try:
-            # What is committed must be whole: a half-written line is a problem too.
+            # Committed files must be complete, so a truncated line is also a problem.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)
                 loaded[path.stem] = store.read(path)

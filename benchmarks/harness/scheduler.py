@@ -145,11 +145,11 @@ def plan(
     jobs = [Job(table, e, dataset, s, where, mark) for e in experiments for s in seeds]
     todo = [job for job in jobs if job.key not in finished]
     first = {job.log: place for place, job in reversed([*enumerate(todo)])}
-    # Seed by seed, so that an interrupted run leaves a whole table of fewer seeds.
+    # Seed by seed, so that an interrupted run leaves complete tables of fewer seeds.
     return sorted(todo, key=lambda job: (job.seed, first[job.log]))
 
 
-SIZES = {  # settings that are not of training
+SIZES = {  # settings that do not concern training
     *("queries", "sessions", "crowd", "best_first", "random", "world", "attraction"),
     "learner",
 }
@@ -285,8 +285,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(1, context, _begin, (self.words,))
         others = {*multiprocessing.active_children()}
-        # Ctrl-C reaches every process of a terminal, and the parent alone decides what
-        # it means: a child inherits that it is blocked.
+        # Ctrl-C reaches every process of a terminal, and only the parent decides what
+        # to do. Children inherit that the signal is blocked.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self.future = self.pool.submit(_measure, job)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -115,7 +115,7 @@ def read(path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(lines, start=1):
         torn = number == len(lines) or line.endswith(TORN)
-        # Nothing but the mark where two appends met the same half-written line.
+        # The line is only the mark if two appends met the same truncated line.
         line = line.removesuffix(TORN)
         if not line.strip():
             continue

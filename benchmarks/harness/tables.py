@@ -24,8 +24,8 @@ LEVEL = 0.95
 ABSENT = "–"
 FLAG = "⚑"
 MARK = "*"
-FAR = 1.5  # ranges of the models, from the nearest of them
-DIVERGED = "diverged"  # metric of a row whose training came to no result
+FAR = 1.5  # in ranges of the models, from the nearest model
+DIVERGED = "diverged"  # metric of a row whose training diverged
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def prepare(
             return batch[self.name]
 
         def logit(self, batch: dict[str, Any]) -> Any:
-            raise NotImplementedError  # sampling asks for probabilities only
+            raise NotImplementedError  # sampling only needs probabilities
 
         log_prob = logit
 

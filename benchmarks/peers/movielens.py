@@ -70,7 +70,7 @@ def by_keras_rs(setup: dict[str, Any], user: Any, item: Any) -> Callable[[], int
 def by_tfrs(setup: dict[str, Any], user: Any, item: Any) -> Callable[[], int]:
     import os
 
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # or it does not import
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # required by its import
     import numpy as np
     import tensorflow as tf
     import tensorflow_recommenders as tfrs
@@ -101,7 +101,7 @@ def by_tfrs(setup: dict[str, Any], user: Any, item: Any) -> Callable[[], int]:
     count = len(user) // size * size
     batch = {"user": user[:count], "item": item[:count]}
     batch["share"] = share[batch["item"]].astype("float32")
-    # Whole events are shuffled once, then batches, which are held: as its guide does.
+    # Events are shuffled once, then batches, which are cached, as in its guide.
     held = tf.data.Dataset.from_tensor_slices(batch).shuffle(count).batch(size).cache()
     feed = held.shuffle(count // size)
 
@@ -130,7 +130,7 @@ def by_rechub(setup: dict[str, Any], user: Any, item: Any) -> Callable[[], int]:
     ids = {"user": torch.from_numpy(user), "item": torch.from_numpy(item)}
 
     def epoch() -> int:
-        # Whole batches by index: its own loader collates event by event.
+        # Whole batches by index, because its own loader collates event by event.
         order = torch.randperm(len(user))[:count].reshape(-1, size)
         nothing = torch.zeros(size)
         loader = [({n: v[rows] for n, v in ids.items()}, nothing) for rows in order]

@@ -18,7 +18,7 @@ import numpy as np
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with answers
 
     def answer(**found: Any) -> None:
         print(json.dumps(found), file=answers, flush=True)

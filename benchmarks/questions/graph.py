@@ -48,7 +48,7 @@ from benchmarks.ranking.settings import part_seed
 
 QUERIES, ITEMS, SESSIONS = 50, 10, 20_000
 STARTS = 5
-EXCHANGED = 0.1  # of the sessions, by `swaps` and `plan`
+EXCHANGED = 0.1  # share of the sessions that `swaps` and `plan` change
 BLOCKS: Mapping[str, tuple[int, ...]] = {
     "one": (10,),
     "two": (5, 5),
@@ -58,7 +58,7 @@ BLOCKS: Mapping[str, tuple[int, ...]] = {
 ROWS = ("none", "half", "merged", "swaps", "plan", "random")
 BOUNDS = ("told",)
 
-Pairs = Sequence[tuple[float, tuple[int, int]]]  # share of sessions, ranks from 1
+Pairs = Sequence[tuple[float, tuple[int, int]]]  # shares of sessions, ranks from 1
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Shuffled:
 
 class _ShuffledShelf(NamedTuple):
     top: np.ndarray  # (Q, L)
-    block: np.ndarray  # (L,) number of each rank's
+    block: np.ndarray  # (L,) block number of each rank
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Any:
         from simulators.policies import Shown

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from simulators.populations import Population
 
 SESSIONS = 5_000
-MOST = 4  # components
+MOST = 4  # most components
 TRUE: Mapping[str, int] = {
     **{"one": 1, "depths": 2, "two": 2},
     **{"uneven": 2, "three": 3, "four": 4},

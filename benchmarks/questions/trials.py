@@ -10,7 +10,7 @@ from benchmarks.questions.settings import config, learning
 if TYPE_CHECKING:
     from simulators.populations import Population
 
-LOGGING = "production"  # the row that goes on with the ranker that made the log
+LOGGING = "production"  # the row that keeps the logging ranker
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from simulators.queries import generate
 
 QUERIES = 400
 ITEMS = {"min_items": 10, "median_items": 20, "max_items": 40}
-FEWEST = 20  # queries whose grades a weak production ranker has seen
+FEWEST = 20  # fewest queries with grades for a weak production ranker
 
 MakePolicy = Callable[[Ranker], Policy]
 

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit
 
-ITEMS, BRANDS, NUMBERS = 20, 30, 6  # items of a query; values; numeric features
+ITEMS, BRANDS, NUMBERS = 20, 30, 6  # items per query; brands; numeric features
 POSITIONS = 10
-WORN = (0.05, 0.95)  # chance of a badge at merit 0 and 1
-MISTAKEN = 0.8  # of what badges are given by that has nothing to do with relevance
+WORN = (0.05, 0.95)  # probability of a badge at merit 0 and 1
+MISTAKEN = 0.8  # share of merit that is unrelated to relevance
 
 
 class Items(NamedTuple):
@@ -33,7 +33,7 @@ class Items(NamedTuple):
     numbers: np.ndarray  # (items, NUMBERS)
     brand: np.ndarray  # (items,) codes from 2
     attraction: np.ndarray  # (items,)
-    merit: np.ndarray  # (items,) what a badge is given by
+    merit: np.ndarray  # (items,) determines the badges
     grade: np.ndarray  # (items,) 0 to 4
 
 

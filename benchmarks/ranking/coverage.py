@@ -26,8 +26,8 @@ class Kind:
     temperature: float = 1.0
 
 
-# Pairs that are shown hundreds of times, dozens of times, and in marked swaps; and
-# lists at random, where click rates are examination.
+# Pairs with hundreds of impressions, with dozens, and in marked swaps; and random
+# lists, in which click rates equal examination.
 KINDS: Mapping[str, Kind] = {
     "many": Kind(8, 3000, "plackett_luce"),
     "few": Kind(150, 3000, "plackett_luce"),

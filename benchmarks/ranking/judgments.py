@@ -15,18 +15,18 @@ import numpy as np
 from benchmarks.ranking.settings import part_seed
 
 QUERIES, SESSIONS = 200, 50_000
-TEMPERATURE = 0.5  # of the policy that shows the lists
-ENOUGH = 16  # impressions of a pair
-REPLICATIONS = 10  # logs by one plan
+TEMPERATURE = 0.5  # temperature of the logging policy
+ENOUGH = 16  # impressions of a pair, from which it counts
+REPLICATIONS = 10  # logs per plan
 
 
 class Judged(NamedTuple):
     """One simulated log, its judgments, and the truth of each judged pair."""
 
-    found: Any  # Judgments by the log's own propensities
-    told: Any  # by the true examination and trust of the crowd
+    found: Any  # judgments by the log's own propensities
+    told: Any  # judgments by the true examination and trust of the crowd
     rank: np.ndarray  # (P,) mean rank at which the pair was shown
-    attraction: np.ndarray  # (P,) that users act on
+    attraction: np.ndarray  # (P,) true attraction
     at_top: np.ndarray  # (P,) click probability at rank 1
 
 

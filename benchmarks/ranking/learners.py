@@ -80,7 +80,7 @@ def examination_of(
     population: Population, list_size: int
 ) -> tuple[list[float], list[float]]:
     """`known_examination` of a population."""
-    alone = np.eye(list_size)  # attraction 1 at one place, else 0
+    alone = np.eye(list_size)  # attraction 1 at one place, and 0 elsewhere
     low, high = (
         click_probability(population, attraction).diagonal()
         for attraction in (0 * alone, alone)
@@ -155,7 +155,7 @@ def disentangled(seed: int, world: World) -> ClickModel:
 def weighted(world: World) -> World:
     """Weights training impressions by the inverse frequency of the item at the rank."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a log without chance is a row
+        warnings.simplefilter("ignore", UserWarning)  # a log in fixed order is a row
         weight = policy_weights(world.train.log).weight
     return world._replace(train=world.train._replace(weight=weight))
 
@@ -244,7 +244,7 @@ class Told(ClickModel):
         return self.relevance(features)[..., 0]
 
 
-DEALS = 5  # times that the items of a query are dealt into lists
+DEALS = 5  # random divisions of a query's items into lists
 
 
 def graded(world: World) -> World:

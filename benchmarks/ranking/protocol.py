@@ -59,7 +59,7 @@ class Split(NamedTuple):
     data: RankingData
     logging: np.ndarray  # (items,) scores of the production ranker
     log: ClickLog
-    weight: np.ndarray | None = None  # (S, L) of each cell in training
+    weight: np.ndarray | None = None  # (S, L) weight of each cell in training
 
 
 class World(NamedTuple):
@@ -69,7 +69,7 @@ class World(NamedTuple):
     train: Split
     validation: Split
     test: Split
-    attraction: str = "graded"  # how it follows the grade
+    attraction: str = "graded"  # function of the grade
 
     @property
     def splits(self) -> tuple[Split, Split, Split]:
@@ -283,7 +283,7 @@ def prepared(world: World) -> Any:
         None,
         "caller",
         layout_of(train.log),
-        None,  # the world's features are scaled
+        None,  # the features are scaled already
     )
 
 

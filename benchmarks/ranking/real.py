@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FOLDS = 5
 SESSIONS = 20_000
 METRIC, CUTOFF = "ndcg@5", 5
-DIGITS = 4  # of the values of single queries
+DIGITS = 4  # decimals of the values of single queries
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class RealTrial:
                 return {DIVERGED: 1.0}
             each = metrics.ndcg(test.labels, score, CUTOFF, offsets=test.offsets)
             for query, value in zip(folds[2], each.tolist(), strict=True):
-                if np.isfinite(value):  # else it has no relevant item
+                if np.isfinite(value):  # otherwise, the query has no relevant item
                     found[f"{METRIC}{UNIT}{query}"] = round(value, DIGITS)
         return {METRIC: sum(found.values()) / len(found), **found}
 

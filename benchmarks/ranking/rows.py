@@ -70,7 +70,7 @@ def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
 
 def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
     """The metrics of one row in one world; only `diverged` if training diverged."""
-    if row == "logging":  # trains nothing, so that a second NDCG costs least here
+    if row == "logging":  # needs no training, so a second NDCG costs least here
         check_ndcg(world.test.data, world.test.logging)
         return ranking_metrics(world, world.test.logging)
     if row == "ceiling":

@@ -54,7 +54,7 @@ def _of_crowd(table: Table, crowd: str, records: Sequence[Record]) -> ByRow:
         if here and record.row not in table.bounds and METRIC in record.metrics:
             by_row.setdefault(record.row, {})[record.seed] = record
     auto = by_row.pop("auto", {})
-    # A row of fewer seeds, measured on easier worlds, must not pass for the best.
+    # A row with fewer seeds, measured in easier worlds, must not count as the best.
     rivals = {row: each for row, each in by_row.items() if auto.keys() <= each.keys()}
     if not auto or BASELINE not in rivals:
         return {}

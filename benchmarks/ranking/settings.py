@@ -32,7 +32,7 @@ class Logging:
 class Drawn:
     """A separate world for each seed, with its own relevance function."""
 
-    attraction: str = "graded"  # how it follows the grade, of `simulators.ATTRACTIONS`
+    attraction: str = "graded"  # by grade, a name of `simulators.ATTRACTIONS`
 
 
 def part_seed(seed: int, part: int, parts: int) -> int:

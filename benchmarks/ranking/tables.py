@@ -29,7 +29,7 @@ FEWER = (
     *("listwise", "listwise_three", "listwise_mixture"),
 )
 CROWDS = ("mixed", "grid", "pbm")
-# Pointwise models but for the product need more clicks than the quick table has.
+# Pointwise models except the product need more clicks than the quick table has.
 QUICK_ROWS = ("softmax_naive", "product", "listwise", "full_information")
 
 FULL = Size()
@@ -38,7 +38,7 @@ QUICK_PASSES = 8
 HALF = Size(queries=1500, sessions=50_000)
 QUARTER = Size(queries=800, sessions=20_000)
 
-# On half as many clicks as the main table has, for its cost.
+# With half as many clicks as the main table, because of its cost.
 DECAYS = (0.1, 0.3, 1.0, 3.0)
 TUNING_MAIN = tuning(
     "tuning-main",
@@ -185,7 +185,7 @@ MANY = ("naive", BASELINE, "product", "listwise")
 LENGTHS = {
     "1e3": (*MANY, "additive", "mixture", "listwise_mixture"),
     "1e4": (*MANY, "additive", "mixture", "listwise_mixture"),
-    "1e6": MANY,  # for their cost
+    "1e6": MANY,  # because of their cost
 }
 SESSIONS = Table(
     name="sessions",

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit
 
-ITEMS, NUMBERS = 20, 50  # items of a query; features
+ITEMS, NUMBERS = 20, 50  # items per query; features
 BENT = 0.5  # correlation of tastes with a product of two directions
 POSITIONS = 10
-RATE = 0.02  # orders by click, about, where all items are seen alike
+RATE = 0.02  # orders per click, about, under full examination
 TIE = 0.3  # correlation of the logits of attraction and of conversion
 SPREAD = 1.2  # deviation of the logarithm of conversion
 KNOWS = 0.5  # correlation of the logging scores with attraction

@@ -13,13 +13,13 @@ from benchmarks.harness.plan import Table
 from benchmarks.ranking.settings import Drawn, Logging, Size, identity
 from debias.training.config import TrainingConfig
 
-TUNING_SEED = 1000  # the worlds of tuning are those of no other table
-FRESH = 100  # the first seed of tables whose settings were fixed before it was seen
-STARTED = (  # whose towers start at the click rate since revision 2
+TUNING_SEED = 1000  # first seed of tuning worlds, which no other table uses
+FRESH = 100  # first seed of tables whose settings were fixed before they ran
+STARTED = (  # rows whose towers start at the click rate since revision 2
     *("naive", "position_feature", "product", "product_three", "additive", "mixture"),
     *("mixture_2", "xpa", "oracle_examination", "auto"),
 )
-# Of a row; raise it when its results change.
+# Revision of a row; increase it when its results change.
 REVISIONS = {
     **dict.fromkeys(STARTED, 2),
     **{"dot": 4, "bilinear": 4, "xpa": 3, "listwise_xpa": 2},

@@ -28,7 +28,7 @@ from simulators.behaviours import Grid
 from simulators.oracle import click_probability
 
 RANKED = 200  # test queries that are ranked at every reference place
-WATCHED = 4096  # test sessions whose responsibilities are compared with their types
+WATCHED = 4096  # test sessions whose responsibilities are compared with types
 
 
 def beliefs(model: ClickModel, world: World) -> dict[str, float]:

@@ -28,8 +28,8 @@ from debias.models.click_model import on_rows, only_output, to_cells
 from debias.propensity.click_models import DependentClick
 from debias.types import Batch, Tensor
 
-RIDGE = 10.0  # impressions, of standardised features
-QUANTILES = 9  # logging scores that propensities are averaged over
+RIDGE = 10.0  # pseudo-impressions of the ridge on standardised features
+QUANTILES = 9  # quantiles of logging scores over which propensities are averaged
 
 
 class Stage(NamedTuple):

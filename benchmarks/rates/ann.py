@@ -88,7 +88,7 @@ class Ann:
         seconds = time.process_time() - begun
         faiss.omp_set_num_threads(1)
         built = index.Index(vectors, searcher)
-        index.measured(built, users[:100], K)  # warm
+        index.measured(built, users[:100], K)  # warms up
         found = index.measured(built, users, K, clock=time.thread_time)
         with tempfile.TemporaryDirectory() as folder:
             searcher.save(Path(folder))

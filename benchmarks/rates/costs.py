@@ -22,7 +22,7 @@ from benchmarks.rates.speed import ONE_CORE, on_one_core
 QUERIES, SESSIONS, BATCH = 2000, 1 << 18, 4096
 EVENTS, EVENT_BATCH, DIM, LINKS = 1 << 14, 1024, 64, 16
 VECTORS = 100_000
-UTILISATION = 0.8  # of processes that wait for each other; assumed
+UTILISATION = 0.8  # of processes that wait for each other; an assumption
 MANY = 16
 
 
@@ -149,7 +149,7 @@ def retrieving(seed: int) -> dict[str, float]:
     def encode() -> None:
         model.item_vectors(log.items.take(many))
 
-    learn()  # both compile
+    learn()  # compile both
     encode()
     return {
         "event_us": microseconds(learn, len(feed) * EVENT_BATCH),
@@ -175,7 +175,7 @@ def jobs(cost: dict[str, float]) -> dict[str, float]:
     """Estimated hours, gigabytes and communication of large jobs."""
     parameters = cost["product_parameters"]
     return {
-        "disk_gb": cost["disk_bytes"],  # of 1e9 sessions
+        "disk_gb": cost["disk_bytes"],  # for 1e9 sessions
         "product_hours": hours(1e9, cost["product_us"], each=cost["read_us"]),
         **{
             f"jax_{name}_hours": hours(
@@ -186,7 +186,7 @@ def jobs(cost: dict[str, float]) -> dict[str, float]:
         "retrieval_hours": hours(1e9, cost["event_us"]),
         "encode_hours": hours(1e8, cost["encode_us"], MANY),
         "hnsw_hours": hours(1e8, cost["hnsw_us"], MANY),
-        "hnsw_gb": cost["hnsw_bytes"] / 10,  # of 1e8 items
+        "hnsw_gb": cost["hnsw_bytes"] / 10,  # for 1e8 items
         "sent_kb": 4 * parameters * 2 * (MANY - 1) / MANY / 1e3,
     }
 

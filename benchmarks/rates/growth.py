@@ -127,7 +127,7 @@ class Growth:
         runs, counts = [], []
         for size in span:
             sizes = replace(plain, **{self.population: size})
-            if self.population == "batch":  # as many steps of each size
+            if self.population == "batch":  # the same number of steps for each size
                 sizes = replace(sizes, sessions=16 * size)
             make = retrieval_epoch if self.row == "retrieval" else epoch
             runs.append(make(self.row, sizes, seed))

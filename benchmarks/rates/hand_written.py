@@ -102,9 +102,8 @@ def by_adam(
     return run
 
 
-# Losses of a batch of full lists: features (B, L, F), clicks (B, L). Weights stand in
-# the order in which the model of the same name holds its own, so that tests can set the
-# two beside each other.
+# Losses of a batch of full lists: features (B, L, F), clicks (B, L). Weights are in the
+# order of the model with the same name, so tests can compare the two.
 
 
 def tower(x: Any, weights: Weights) -> Any:

@@ -33,7 +33,7 @@ QUERIES = 2000
 @contextmanager
 def group(gigabytes: float, root: Path = GROUPS) -> Iterator[Path | None]:
     """A control group with a memory limit; None if it cannot be made."""
-    first = (root / "memory").is_dir()  # the first version has a tree for each resource
+    first = (root / "memory").is_dir()  # cgroup version 1 has a tree per resource
     folder = (root / "memory" if first else root) / f"debias-{os.getpid()}"
     limit = folder / ("memory.limit_in_bytes" if first else "memory.max")
     try:
@@ -135,7 +135,7 @@ class Large:
         return found if inside is None else found | {"limit_gb": self.limit}
 
 
-PLACES, PIECE = 10, 50_000  # items of a list; lists that are written at a time
+PLACES, PIECE = 10, 50_000  # items per list; lists written at a time
 CLICKED = 0.3 / np.arange(1, PLACES + 1)
 
 

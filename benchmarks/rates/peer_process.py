@@ -73,7 +73,7 @@ def peer(
 
         def request(line: str) -> dict[str, Any]:
             assert process.stdin is not None and process.stdout is not None
-            with suppress(BrokenPipeError):  # then there is no answer either
+            with suppress(BrokenPipeError):  # then there will be no answer either
                 process.stdin.write(f"{line}\n")
                 process.stdin.flush()
             answer = process.stdout.readline()
@@ -89,4 +89,4 @@ def peer(
             else:
                 yield Peer(found["value"], lambda: request("round"))
         finally:
-            process.communicate()  # its input ends, and so does it
+            process.communicate()  # it exits at the end of its input

@@ -16,7 +16,7 @@ VOCABULARIES = {
     "7.5M": (5_000_000, 2_500_000),
 }
 BATCH, DIM = 4096, 32
-Sizes = tuple[int, int]  # of the tables of users and of items
+Sizes = tuple[int, int]  # numbers of users and items
 
 
 Step = Callable[[np.ndarray, np.ndarray], Any]  # of the ids of users and of items
@@ -153,7 +153,7 @@ class RetrievalSpeed:
         sizes, smallest = VOCABULARIES[self.population], VOCABULARIES["150k"]
         cases = [("row-wise", sizes), ("row-wise", smallest), ("keras-adam", sizes)]
         own, base, other, torch = step_seconds([*cases, (TORCH, sizes)], seed=seed)
-        assert own and base and other  # these are always there
+        assert own and base and other  # these rows always exist
         found = {"rate": 1 / own, "peer_rate": 1 / other, "ratio": other / own}
         found["growth"] = own / base
         floor = products_seconds(BATCH, DIM, steps=4, clock=time.process_time)
@@ -185,7 +185,7 @@ def products_seconds(
     def products() -> Any:
         total = tf.zeros((batch, dim))
         for step in tf.range(steps):
-            now = users * tf.cast(step, "float32")  # lest they be taken out of the loop
+            now = users * tf.cast(step, "float32")  # keeps them inside the loop
             scores = tf.matmul(now, items, transpose_b=True)
             total += tf.matmul(scores, items) + tf.matmul(scores, now, transpose_a=True)
         return total

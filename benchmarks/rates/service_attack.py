@@ -35,7 +35,7 @@ from debias.retrieval.serving import versions
 JSON = {"content-type": "application/json"}
 PATHS = ("/retrieve", "/rank", "/recommend")
 LARGE = 3_900_000  # bytes of a large body, just below the limit
-SENDERS = 16  # of hostile and of large bodies at once
+SENDERS = 16  # of hostile and of large bodies, at the same time
 
 
 @dataclass
@@ -84,7 +84,7 @@ def hostile(rng: random.Random) -> bytes:
             '{"user": {"age": 0.5}, "k": 3}',
         )
     ).encode()
-    if rng.random() < 0.3:  # one byte otherwise, or the end cut off
+    if rng.random() < 0.3:  # change one byte, or truncate
         place = rng.randrange(len(body))
         tail = bytes([rng.randrange(256)]) + body[place + 1 :]
         body = body[:place] + rng.choice((b"", tail))
@@ -128,7 +128,7 @@ async def slow_headers(url: str, seen: Seen, connections: int, seconds: float) -
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nX: ")
         end = time.monotonic() + seconds
-        closed = asyncio.create_task(reader.read(1))  # nothing else is to come
+        closed = asyncio.create_task(reader.read(1))  # no other bytes will follow
         while time.monotonic() < end and not closed.done():
             writer.write(b"x")
             await asyncio.wait({closed}, timeout=0.5)
@@ -160,7 +160,7 @@ async def crowd(session: Any, seen: Seen, connections: int, seconds: float) -> N
                 seen.milliseconds.append(1e3 * (time.perf_counter() - begun))
                 check(seen, json.loads(text))
             else:
-                await asyncio.sleep(0.5)  # Retry-After, impatiently
+                await asyncio.sleep(0.5)  # sooner than Retry-After says
 
     await asyncio.gather(*(one() for _ in range(connections)))
 
@@ -275,7 +275,7 @@ def measured(
     with TemporaryDirectory() as folder:
         root = Path(folder)
         first = service_load.publish(root, seed)
-        # Its folder goes as versions are published.
+        # Its folder disappears when newer versions are published.
         (root / "tower.onnx").write_bytes((first.path / "tower.onnx").read_bytes())
         with service_load.serving(root) as (url, pid):
             meanwhile = partial(trouble, root, pid, first, seconds)

@@ -28,7 +28,7 @@ from benchmarks.harness.machine import leave_with_parent
 from benchmarks.rates.peer_process import peer
 
 ROUNDS = 5
-MANY_ROUNDS = 15  # where a ratio near 1 must be distinguished from 1
+MANY_ROUNDS = 15  # more rounds, if a ratio near 1 must be distinguished from 1
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -37,7 +37,7 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-Round = Callable[[], float]  # does its work once and returns the seconds of it
+Round = Callable[[], float]  # runs once and returns the seconds
 
 
 def alternating(*rounds: Round, times: int | None = None) -> list[float]:
@@ -106,7 +106,7 @@ def copy_rate() -> float:
     return 2 * source.nbytes / best
 
 
-# Training: a click model through `fit`, against a loop written for this one model.
+# Training: a click model through `fit`, compared with a loop written for this model.
 
 FEATURES, HIDDEN, LIST_SIZE, BATCH, STEPS = 136, (256, 128, 64), 10, 512, 100
 
@@ -258,7 +258,7 @@ def train_kinds(kind: str, seed: int, rounds: int) -> dict[str, float]:
     )
 
 
-SMALL_FEATURES, SMALL_HIDDEN, KINDS = 32, (32, 32), 3  # of what CLAX is compared on
+SMALL_FEATURES, SMALL_HIDDEN, KINDS = 32, (32, 32), 3  # of the comparison with CLAX
 
 
 def train_small(name: str, seed: int) -> dict[str, float]:
@@ -306,7 +306,7 @@ def train_small(name: str, seed: int) -> dict[str, float]:
         return beside(len(item), most, ours, clax.seconds)
 
 
-# Simulation: clicks of given lists, against the shortest NumPy that draws the same.
+# Simulation: clicks of given lists, compared with the shortest equivalent NumPy code.
 
 SESSIONS = 400_000
 
@@ -407,12 +407,12 @@ def plain_mixed(
 
 
 PLAIN = {"pbm": plain_position_based, "mixed": plain_mixed}
-# Bytes of a cell that must be moved, without and with truth: attraction is read and a
-# click written, and examination and attraction of the kind of user as well.
+# Bytes per cell that must be moved, without and with truth. Attraction is read and a
+# click is written; with truth, also examination and attraction of the user's kind.
 CELL = {False: 4 + 1, True: 4 + 1 + 4 + 4}
 
 
-# EM: one pass over a log that is already counted, as the fit repeats it.
+# EM: one pass over counted cells, as the fit repeats it.
 
 
 def em(model: str, population: str, seed: int) -> dict[str, float]:
@@ -424,7 +424,7 @@ def em(model: str, population: str, seed: int) -> dict[str, float]:
     shown = simulators.PlackettLuce(simulators.weak_ranker(data), temperature=0.5)
     log = simulators.simulate(data, shown, population, sessions=sessions, seed=seed)
     ours = timed(prepared_pass(log, model))
-    # At the least, the number of a pair and a click are read.
+    # At least, the number of a pair and a click are read.
     most = copy_rate() / (LIST_SIZE * (4 + 1))
     if model == "pbm":
         plain = plain_position_based_pass(log.item, log.click)
@@ -450,7 +450,7 @@ def plain_position_based_pass(
     return step
 
 
-# Evaluation: NDCG@10 of lists of ten, against plain NumPy and the peers installed.
+# Evaluation: NDCG@10 of lists of ten, compared with plain NumPy and installed peers.
 
 LISTS = 100_000
 
@@ -468,7 +468,7 @@ def evaluate(seed: int) -> dict[str, float]:
 
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 5, (LISTS, LIST_SIZE)).astype("float32")
-    labels[:, 0] = 1 + labels[:, 0] % 4  # a list without relevant items has no NDCG
+    labels[:, 0] = 1 + labels[:, 0] % 4  # every list has an NDCG
     scores = rng.permuted(np.arange(LISTS * LIST_SIZE, dtype="float32"))
     scores = scores.reshape(labels.shape)
 
@@ -482,7 +482,7 @@ def evaluate(seed: int) -> dict[str, float]:
         best = 2 ** -np.sort(-labels, axis=1) - 1
         return float((gain @ discount / (best @ discount)).mean())
 
-    most = copy_rate() / (LIST_SIZE * (4 + 4))  # scores and labels are read at least
+    most = copy_rate() / (LIST_SIZE * (4 + 4))  # scores and labels, at least, are read
     arrays = {"labels": labels, "scores": scores}
     with ExitStack() as stack:
         found, others = {}, {}
@@ -527,10 +527,10 @@ def ndcg_peers(
         yield "tfr", lambda: float(mean(*given))
 
 
-# Reading: a LETOR file, a click log; scoring items; searching for them.
+# Reading a LETOR file and a click log; scoring items; searching for them.
 
 
-ROWS, SHOWN = 10_000, 1 << 20  # of the LETOR file, sessions of the log
+ROWS, SHOWN = 10_000, 1 << 20  # rows of the LETOR file, sessions of the log
 
 
 def read(what: str, seed: int) -> dict[str, float]:
@@ -559,7 +559,7 @@ def read_letor_file(folder: Path, seed: int) -> dict[str, float]:
     caches = (folder / f"cache{number}" for number in range(ROUNDS + 2))
 
     def ours() -> np.ndarray:
-        return read_letor(path, cache=next(caches)).features  # never read before
+        return read_letor(path, cache=next(caches)).features  # each is read only once
 
     def plain() -> np.ndarray:
         found, _, _ = load_svmlight_file(str(path), dtype=np.float32, query_id=True)

@@ -40,8 +40,8 @@ CROWDS = ("pbm", "mixed")
 UNBIASED_CROWD = "document-ctr"
 TOWERS = ("dssm", "fm", "senet", "dat", "ranker")
 BIASES = ("naive", "additive", "product", "mixture", "unbiased")
-ATTRACTION = "informational"  # of grades: .4 to .9, what is retrieved is seldom bad
-GRADE_SHARES = (0.2, 0.08, 0.03, 0.01)  # of all pairs that have at least grade 1 to 4
+ATTRACTION = "informational"  # by grade: .4 to .9, as retrieved items are seldom bad
+GRADE_SHARES = (0.2, 0.08, 0.03, 0.01)  # shares of all pairs with at least grade 1 to 4
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Tables(NamedTuple):
     users: Mapping[str, np.ndarray]
     items: Mapping[str, np.ndarray]
     schemas: tuple[Mapping[str, Any], Mapping[str, Any]]
-    favourite: np.ndarray  # (users,) the item that each user prefers to all others
+    favourite: np.ndarray  # (users,) the item that each user prefers
 
 
 def grades(preference: np.ndarray) -> np.ndarray:
@@ -216,7 +216,7 @@ def click_model(
     if bias == "product":
         return Product(relevance(seed), place(seed))
     if bias == "mixture":
-        # One tower; what differs between kinds of users is how they read the list.
+        # One tower, because kinds of users differ only in how they read the list.
         shared = relevance(seed, shared_by=3)
         return Mixture([Product(shared, place(3 * seed + k, 1.0)) for k in range(3)])
     if bias in ("naive", "unbiased"):
@@ -316,7 +316,7 @@ LEARNERS = tuple(
     for crowd in CROWDS
     for tower in TOWERS
     for bias in BIASES
-    if crowd == "mixed" or bias != "mixture"  # of one kind of users
+    if crowd == "mixed" or bias != "mixture"  # for a single kind of users
 )
 TABLE = Table(
     name="retrieval-debiased",

@@ -14,8 +14,8 @@ import numpy as np
 from debias.retrieval.data.interactions import Interactions
 from debias.retrieval.training.evaluation import Scorer, ranks
 
-SHOWN = 100  # of the retrieved list, beside what the user took
-SESSIONS = 60  # a user
+SHOWN = 100  # length of the retrieved list, without taken items
+SESSIONS = 60  # sessions per user
 LIST_SIZE, TEMPERATURE = 10, 1.0
 DIM, EPOCHS, RATE = 32, 3, 0.01
 

@@ -53,7 +53,7 @@ from debias.retrieval.training.baselines import BASELINES, tuned
 from debias.retrieval.training.recipe import TOWERS, Recipe, candidates
 from simulators.interactions import drifting_interactions
 
-DAYS = 14  # held out of Ta-Feng
+DAYS = 14  # days of Ta-Feng that are held out
 WALS = {"dim": (32, 64, 128), "regularisation": (0.1, 1.0, 10.0), "alpha": (1.0, 10.0)}
 SETS = (
     *("movielens-100k", "film-trust", "epinions"),
@@ -83,7 +83,7 @@ def split(name: str) -> tuple[Interactions, Interactions]:
     if name == "drifting":
         rng = np.random.default_rng(0)
         log = drifting_interactions(rng, 3000, 2000, days=60, events=2, genres=20)
-        return _last_days(log, 3000)  # three days of 1,000
+        return _last_days(log, 3000)  # three days with 1,000 events
     raise ValueError(f"dataset must be one of {list(SETS)}, got {name!r}")
 
 

@@ -78,14 +78,14 @@ DATASETS: dict[str, Callable[[], Interactions]] = {
     "genre-told": partial(known_tastes, True),
     "genre-shuffled": partial(known_tastes, False),
 }
-DAYS = 14  # held out where a set is split by time
+DAYS = 14  # days that are held out in a split by time
 METRICS = (
     *("hr@10", "hr@50", "hr@100", "ndcg@10", "mrr", "mrr/10"),
     *("tail_hr@50", "head_hr@50", "coverage@50"),
 )
 BASELINES = ("popularity", "ease", "wals")
 TOWERS = ("dssm", "fm", "senet", "transformer", "youtube", "mind", "dat")
-DENSE_ROWS = 1 << 15  # tables up to this size are updated densely, under XLA
+DENSE_ROWS = 1 << 15  # tables up to this size are updated as a whole, with XLA
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class RetrievalConfig:
     self_items: int = 512
     mimic: float = 0.5
     alignment: float = 1.0
-    regularisation: float = 100.0  # of EASE and WALS
+    regularisation: float = 100.0  # for EASE and WALS
     confidence: float = 1.0  # alpha of WALS
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -277,7 +277,7 @@ def wals(train: Interactions, config: RetrievalConfig, seed: int) -> Scorer:
     from implicit.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, "blas"):  # it says itself that more are slower
+    with threadpool_limits(1, "blas"):  # it warns that more threads are slower
         model = AlternatingLeastSquares(
             factors=config.dim,
             regularization=config.regularisation,

@@ -28,7 +28,7 @@ from simulators.interactions import generate_interactions
 WORTH = {"both": (1.0, 5.0), "both_orders": (0.0, 1.0)}
 ROWS = ("clicks", "orders", "together", *WORTH)
 LENGTH, PASSES, DIM = 20, 4, 32
-CHANCE = np.array([0.4, 0.2, 0.1, 0.05, 0.02])  # of an order, by class of price
+CHANCE = np.array([0.4, 0.2, 0.1, 0.05, 0.02])  # P(order) by price class
 
 
 @lru_cache(maxsize=1)

@@ -56,7 +56,7 @@ class UpdateSize:
     users: int = 3000
     items: int = 1500
     events: int = 2
-    before: int = 30  # days that the first model learns from
+    before: int = 30  # days on which the first model is trained
     dim: int = 32
     hidden: tuple[int, ...] = (64,)
     length: int = 20
@@ -167,9 +167,9 @@ def target_ranks(
 
     users, query = np.unique(lot.user, return_inverse=True)
     code = learner.log.items.encode({ID: past.items.vocabularies[ID]})[0][ID]
-    row = np.where(code >= FIRST, code, FIRST - 1) - FIRST  # -1 where it is not known
+    row = np.where(code >= FIRST, code, FIRST - 1) - FIRST  # -1 if unknown
     histories, _ = past.histories(learner.config.length, users)
-    # As in serving, what the model does not know is passed over.
+    # As in serving, items unknown to the model are ignored.
     codes = np.append([0, 0], np.where(row >= 0, code, 0))[histories]
     codes = np.take_along_axis(codes, np.argsort(codes == 0, 1, "stable"), axis=1)
     features = learner.log.users.encode(raw(past.users, users))[0]

@@ -126,7 +126,7 @@ def _opened(
     same = source.contents() == asked["contents"]
     own = same and source.how() == asked["source"]
     if own and asked["streamed"]:
-        found = inputs.look(source, 0.0)  # else other sessions would be held out
+        found = inputs.look(source, 0.0)  # otherwise other sessions would be held out
     scales = of_records(report.get("scales"))
     given = found._replace(source=source).open(report["devices"], scales=scales)
     if own:

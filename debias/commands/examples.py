@@ -48,7 +48,7 @@ def explain(app: typer.Typer, prefix: str = "") -> None:
     panels = {name: panel for panel, names in PANELS.items() for name in names.split()}
     for each in app.registered_commands:
         name = str(each.name or getattr(each.callback, "__name__", ""))
-        # Lines of a paragraph flow together, whatever the width of the terminal.
+        # Lines of a paragraph are joined, so they fit any terminal.
         paragraphs = (getdoc(each.callback) or "").split("\n\n")
         each.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
         if example := EXAMPLES.get(prefix + name):

@@ -115,7 +115,7 @@ def import_events(
     from debias.data.events import import_events
     from debias.engine.cluster import joined
 
-    if cluster is not None:  # whose workers stand in folders of their own
+    if cluster is not None:  # its workers have other working folders
         from debias.data.stores import whole_path
 
         events, out = [whole_path(each) for each in events], out.absolute()

@@ -71,7 +71,7 @@ FirstFeatures = Annotated[
     ),
 ]
 
-HELD = 0.5  # GB; the commands hold a log up to about four times
+HELD = 0.5  # GB; commands use up to about four times the size of the log
 Memory = Annotated[
     float,
     _reading(
@@ -117,7 +117,7 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
             for name, maker in makers.items()
         }
         given = [each for p in own for each in groups.get(p.name, [p])]
-        # Arguments without a default come first, as in any signature of Python.
+        # Arguments without a default come first, as in any signature.
         given = [p.replace(kind=p.KEYWORD_ONLY) for p in [*given, _QUIET]]
 
         def called(**values: Any) -> None:
@@ -187,7 +187,7 @@ class Source(NamedTuple):
         kept = [t for t in asked["column"] if t.partition("=")[0] not in given]
         column = [*kept, *self.column]
         if sorted(column) == sorted(asked["column"]):
-            column = asked["column"]  # in another order
+            column = asked["column"]  # in another column order
         return self._replace(
             column=column,
             list_size=self.list_size or asked["list_size"],
@@ -284,7 +284,7 @@ class Found(NamedTuple):
                 "features=NAME"
             )
         opened = self._own() if self.own else _read_table(source, devices, scales)
-        pa.default_memory_pool().release_unused()  # what the parser holds on to
+        pa.default_memory_pool().release_unused()  # releases what the parser keeps
         if needs_data and opened.data is None:
             where = "--data FILE"
             if not self.own:
@@ -355,7 +355,7 @@ def look(source: Source, memory: float) -> Found:
         and set(schema.names) <= {*COLUMNS, *noted_others(schema)}
         and hasattr(item, "value_type")
         and pa.types.is_integer(item.value_type)
-        # Wider numbers are ids of somebody's, unless they are said to be of --data.
+        # Wider numbers are foreign ids, unless they come with --data.
         and (source.data is not None or item.value_type.bit_width <= 32)
         and pa.types.is_integer(schema.field("query").type)
     )
@@ -383,7 +383,7 @@ def opened_over(
     """
     from debias.engine.cluster import joined
 
-    if cluster is not None:  # whose workers stand in folders of their own
+    if cluster is not None:  # its workers have other working folders
         from debias.data.stores import whole_path
 
         source, memory = source._replace(log=whole_path(source.log)), 0
@@ -438,7 +438,7 @@ def check_name(option: str, name: str, known: Iterable[str]) -> None:
         ValueError: It is not; names the option and similar names.
     """
     if name not in (names := list(known)):
-        from debias.data.text import one_of  # loads NumPy, which a help does not need
+        from debias.data.text import one_of  # loads NumPy, which --help does not need
 
         raise ValueError(one_of(option, names, name))
 

@@ -38,7 +38,7 @@ def inspect(
     rows: list[dict[str, Any]]
     shown, ctr = found.pop("shown"), found.pop("ctr")
     problems, warnings = found.pop("problems"), found.pop("warnings")
-    del found["notices"]  # said when the log was read
+    del found["notices"]  # already printed when the log was read
     kinds = found.pop("kinds")
     rows = [{"what": _called(k), "value": _text(v)} for k, v in found.items()]
     print_table(inputs.name_of(source.log), rows)
@@ -62,7 +62,7 @@ def described(reading: "Reading") -> dict[str, Any]:
     if users is not None:
         found["users"] = len(set(users.tolist()) - {-1})
     if times is not None:
-        known = times[times == times]  # a missing time differs from itself
+        known = times[times == times]  # a missing time is not equal to itself
         if len(known):
             found["from"], found["to"] = str(known.min()), str(known.max())
     found["unused_columns"] = list(reading.unused)

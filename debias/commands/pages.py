@@ -20,7 +20,7 @@ Report = Annotated[
     typer.Option("--report", help="Also write an HTML page, such as page.html."),
 ]
 EXAMPLES = 3  # lists that are shown before and after
-LONGEST = 10  # items of them
+LONGEST = 10  # items of each list
 CURVES = {  # estimators beside the model, by label
     "raw click rate": "ctr",
     "PBM, conditional": "pbm_conditional",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from debias.data import ClickLog
     from debias.propensity.places import Propensities
 
-ALL = float("inf")  # GB: the log is held, for every pair of it is judged
+ALL = float("inf")  # GB: the log stays in memory, because every pair is judged
 
 Given = Annotated[
     str,

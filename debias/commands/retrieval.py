@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from debias.retrieval.serving.versions import Version
 
 INDEXES = ("exact", "hnsw", "ivf", "pq")
-EXTRA_INDEXES = ("annoy", "milvus")  # with extras of their own
+EXTRA_INDEXES = ("annoy", "milvus")  # they need their own extras
 REPORTED = (
     *("tower", "recipe", "passes", "held_out", "beside", "repeat", "repeats"),
     "applied",
@@ -265,7 +265,7 @@ def _train(
             *(events, mapping.events, *tables, progress),
             targets=tuple(recipes[0].worth or ()),
         )
-    start(out, asked, force)  # only now: the events were read without a fault
+    start(out, asked, force)  # only after the events were read without error
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
     known = held_out(log).known if hold_out else log
     inferred, policy = infer_repeat(known), recipes[0].config["repeat"]

@@ -65,10 +65,10 @@ def start(folder: Path, asked: dict[str, Any], force: bool) -> None:
     plan, report = folder / "train.json", folder / "report.json"
     try:
         same = plan.exists() and read_record(plan, ()) == plain(asked)
-    except ValueError:  # a damaged plan is replaced by force
+    except ValueError:  # a damaged plan is replaced if forced
         same = False
     if force and not (same and not report.exists()):
-        for name in reversed(OURS):  # the report first: without it nothing is finished
+        for name in reversed(OURS):  # the report first: without it, a run is unfinished
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write_record(plan, asked)
@@ -87,7 +87,7 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
 def peak_memory() -> float:
     """Peak memory of this process in GB; nan if unknown."""
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux `getrusage` counts the process that started it too
+    if status.exists():  # on Linux, `getrusage` also counts the parent process
         found = status.read_text(encoding="ascii").split("VmHWM:")
         return int(found[1].split()[0]) * 1024 / 1e9
     if os.name == "nt":

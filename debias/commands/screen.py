@@ -85,7 +85,7 @@ def say(text: str, err: bool = False) -> None:
 
 def complain(text: str, err: bool = True) -> None:
     """Prints lines of text, with control characters escaped."""
-    from debias.data.text import printable  # loads NumPy, which a help does not need
+    from debias.data.text import printable  # loads NumPy, which --help does not need
 
     typer.echo(printable(_renamed(text), kept="\n\t"), err=err)
 

@@ -137,7 +137,7 @@ def serve(
     password of an encrypted key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
     """
     for option, value in (("--body", body), ("--seconds", seconds)):
-        if not value < 1e6:  # NaN is not, and passes the check for the least
+        if not value < 1e6:  # NaN fails here, although it passes the lower bound
             raise ValueError(f"{option} must be below 1,000,000, got {value}")
     running = _running()
     from debias.serve.guards import hosts_of
@@ -157,7 +157,7 @@ def serve(
         quiet_start,
     )
     if access_log not in (None, "-"):
-        Path(access_log).open("a").close()  # says now that it cannot be written
+        Path(access_log).open("a").close()  # fails now if it is not writable
     served = running.run(
         application, access.host, port, workers, access.tls(), access_log
     )

@@ -20,15 +20,15 @@ from typing import Any
 
 INTERRUPTED = 130
 HEAVY = ("keras", "tensorflow")  # the first imports the second
-# What they import where it is installed, for what no command asks of them: half of the
-# time of their import and .25 GB.
+# Optional imports of these that no command needs. They take half of the import time and
+# .25 GB.
 UNUSED = ("IPython", "jax", "matplotlib", "pandas", "sklearn")
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _STARTED, _SWALLOWED = b"\0started\n", b"\0"
 
-# Holds what is written until it is told that all went well. Then it drops the lines of
-# TensorFlow's logger; when the other process fails or dies, it drops nothing. It is a
-# process of its own because a fatal error of C++ leaves no other to speak.
+# A process that holds the output back until all went well. Then it drops the lines of
+# TensorFlow's logger. If the main process fails or dies, it drops nothing. It is a
+# separate process, because after a fatal error in C++ no other can print.
 _HELD = rb"""
 import re, sys
 held = []
@@ -50,7 +50,7 @@ def quiet_start() -> None:
     the import fails, or if the variable is set below 3.
     """
     os.environ.setdefault(_LEVEL, "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it tells every retracing
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # no retracing reports
     if not sys.modules.keys() & set(HEAVY):
         sys.meta_path.insert(0, _Finder())
 
@@ -133,7 +133,8 @@ def silence() -> Iterator[None]:
     except OSError:  # standard error is closed
         yield
         return
-    # In a session of its own, for Ctrl-C reaches all processes of the terminal's.
+    # In its own session, because Ctrl-C reaches all processes of the terminal's
+    # session.
     holder = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _HELD],
         stdin=subprocess.PIPE,
@@ -166,7 +167,7 @@ def stoppable() -> Iterator[None]:
     """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # somebody else handles signals, or they are ignored
+        yield  # another handler is set, or signals are ignored
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -176,7 +177,7 @@ def stoppable() -> Iterator[None]:
 
     def hook(unraisable: Any) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            os.write(writing, _SWALLOWED)  # no more: this runs in the same bad place
+            os.write(writing, _SWALLOWED)  # do no more: this also runs in the callback
         else:
             hook_before(unraisable)
 
@@ -194,8 +195,8 @@ def _watch(pipe: int) -> None:
     interrupts = 0
     while byte := os.read(pipe, 1):
         if byte == _SWALLOWED:
-            time.sleep(0.02)  # the callback has returned by then, or it is asked again
-            interrupts -= 1  # for what comes next writes the signal's number as well
+            time.sleep(0.02)  # by then the callback has returned, or is called again
+            interrupts -= 1  # the next call writes the signal's number as well
             _thread.interrupt_main()
         elif byte[0] == signal.SIGINT:
             interrupts += 1
@@ -203,7 +204,7 @@ def _watch(pipe: int) -> None:
             with suppress(OSError):
                 os.write(
                     2, b"\x1b[?25h" if os.isatty(2) else b""
-                )  # bars hide the cursor
+                )  # progress bars hide the cursor
                 os.write(2, b"stopped at once\n")
             os._exit(INTERRUPTED)
     os.close(pipe)

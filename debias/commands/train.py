@@ -267,7 +267,7 @@ def train(
         "contents": source.contents(),
         **wanted.record(),
         "settings": vars(config),
-        # Which sessions are held out hangs on it.
+        # It determines which sessions are held out.
         "streamed": log.stream is not None,
     }
     report = finished(out, asked, force)
@@ -276,7 +276,7 @@ def train(
     elif wanted.model in TREES:
         report = _grow(log, out, asked, wanted.model, config.seed, force)
     else:
-        # The folder is begun only after the log was read without a fault.
+        # The folder is created only after the log was read without error.
         prepared, names = read(log, config.seed, wanted.model)
         start(out, asked, force)
         report = learn(prepared, names, out, wanted, config, tensorboard)
@@ -297,7 +297,7 @@ def _write_page(
 
     drawn = []
     if log.stream is None:
-        with silenced(True):  # it was read before
+        with silenced(True):  # notices were printed before
             scales = of_records(report.get("scales"))
             given = log.open(report["devices"], scales=scales)
         trained = load(out)
@@ -340,7 +340,7 @@ def _print(report: dict[str, Any], out: Path) -> None:
         worth = targets["worth"].items()
         say("ranks by worth: " + ", ".join(f"{n} {value:g}" for n, value in worth))
     likely = report["log_likelihood"]
-    if likely is not None and likely == likely:  # what predicts no click has none
+    if likely is not None and likely == likely:  # None or NaN: predicts no clicks
         say(f"{likely:.5f} nats per test session")
     say(
         f"{report['sessions_per_second']:,.0f} sessions/s, "
@@ -365,10 +365,10 @@ def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str
     scales = {} if reading is None else as_records(reading.scales)
     if isinstance(sessions, ClickLog):
         inputs.check_usable(summarize(sessions), log.source.log)
-    from debias.training import prepare  # TensorFlow, when the log is read and parsed
+    from debias.training import prepare  # loads TensorFlow, only after the log is read
 
     given = [data]
-    del data, reading  # what `prepare` lets go of is held by nobody else
+    del data, reading  # so that `prepare` can free memory
     prepared = prepare(sessions, given.pop(), seed, targets=model in READS_TARGETS)
     if model in READS_TARGETS and not prepared.layout.targets:
         raise ValueError(

@@ -69,7 +69,8 @@ def logistic(positive: Tensor, scores: Tensor, sigma: float = 1.0) -> Tensor:
     0.6931
     """
     own, negative = _split(positive, scores)
-    # Masked scores are moved to the positive's: sigma times -1e9 helps no gradient.
+    # Masked scores become the score of the positive, because gradients of -1e9 are
+    # useless.
     gap = ops.where(negative > 0, scores - own, 0.0)
     return _mean(ops.softplus(sigma * gap), negative)
 

@@ -28,15 +28,15 @@ from debias.serve.schemas import (
 )
 
 LARGEST = float(np.finfo(np.float32).max)
-Column = list[Any] | np.ndarray  # a value an item
-EXPECTED = {  # of a feature, by kind
+Column = list[Any] | np.ndarray  # one value per item
+EXPECTED = {  # expected value by kind of feature
     "number": "a number",
     "boolean": "true or false",
     "date": "a date such as 2026-01-31",
     "category": "text or a whole number",
     "categories": "a list of text or of whole numbers",
 }
-RETRIEVED = "retrieval_score"  # a feature that `recommend` knows of every item
+RETRIEVED = "retrieval_score"  # a feature that `recommend` adds to every item
 
 
 def retrieved(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
@@ -334,7 +334,7 @@ def encoded(
     for name, values in columns.items():
         try:
             arrays[name] = _array(values, kinds[name])
-        except (ValueError, TypeError, OverflowError):  # Arrow's are such
+        except (ValueError, TypeError, OverflowError):  # Arrow's errors are such
             row = _first(partial(_array, kind=kinds[name]), values)
             what = f"must be {EXPECTED[kinds[name]]}, the same kind in every item"
             what = f"{what}, got {values[row]!a:.50}"
@@ -360,7 +360,7 @@ def _array(values: Column, kind: str) -> Any:
 
 def _first(read: Callable[[Column], Any], values: Column) -> int:
     """The first entry at which `read` fails, found by bisection."""
-    low, high = 0, len(values)  # it takes `low` values, and not `high`
+    low, high = 0, len(values)  # `low` values pass, and `high` values fail
     while high - low > 1:
         middle = (low + high) // 2
         try:

@@ -116,7 +116,7 @@ def service(
         version=debias.__version__,
         lifespan=_following(live, workers, poll),
     )
-    app.add_exception_handler(StarletteHTTPException, _refused)  # FastAPI's inherit it
+    app.add_exception_handler(StarletteHTTPException, _refused)  # also FastAPI's
     _Routes(live, ranker, workers, registry).add_to(app)
     app.add_middleware(Limited, body=body, seconds=seconds, check=workers.check)
     app.add_middleware(Admitted, hosts=hosts, token=token)
@@ -166,7 +166,7 @@ class _Routes:
             app.get(path, summary=summary, response_class=PlainTextResponse)(route)
         page = app.get("/", response_class=HTMLResponse, include_in_schema=False)
         page(self.page)
-        about = app.openapi()  # FastAPI keeps it, and would drop null from examples
+        about = app.openapi()  # FastAPI caches it, and would drop null from examples
         about["components"] = {"schemas": self.schemas}
         for path, example in examples(version, ranker, self._name(version)).items():
             example.add_to(about["paths"][path]["post"])
@@ -243,7 +243,7 @@ class _Routes:
             except ValueError as error:
                 malformed = isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
                 return said(400 if malformed else 422, str(error))
-            except OSError as error:  # a cluster of Milvus that does not answer
+            except OSError as error:  # a Milvus cluster that does not answer
                 log.error("%s", error)
                 return said(503, "the index does not answer; try again")
             return Response(found, media_type="application/json")
@@ -369,7 +369,7 @@ def _following(
             await asyncio.sleep(poll)
             try:
                 await asyncio.to_thread(live.follow)
-            except Exception:  # the next look may do better
+            except Exception:  # the next attempt may succeed
                 log.exception("cannot look for a new version")
 
     @asynccontextmanager
@@ -390,6 +390,6 @@ async def _refused(_: Request, error: Any) -> JSONResponse:
 def said(
     status: int, reason: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    # What a client sent may hold characters that UTF-8 cannot.
+    # A request may contain characters that UTF-8 cannot encode.
     reason = reason.encode("utf-8", "backslashreplace").decode("utf-8")
     return JSONResponse({"error": reason}, status, headers)

@@ -59,7 +59,7 @@ def examples(
 def _tried(kind: type[Request], asked: dict[str, Any], answer: Any) -> Example:
     try:
         found = answer(msgspec.convert(asked, kind))
-    except (ValueError, OSError):  # what such a version or ranker cannot answer
+    except (ValueError, OSError):  # the version or ranker cannot answer
         return Example(asked)
     return Example(asked, msgspec.to_builtins(found))
 

@@ -19,8 +19,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
-BODIES = 16  # so many bodies of the largest size are held at once
-OPEN = frozenset({"/live", "/ready"})  # ask for no token
+BODIES = 16  # bodies of the largest size held at once
+OPEN = frozenset({"/live", "/ready"})  # need no token
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 access = logging.getLogger("debias.access")
@@ -68,7 +68,7 @@ class Limited:
 
         async def replay() -> Message:
             if not chunks:
-                return await receive()  # which waits for the client to leave
+                return await receive()  # waits for the client to disconnect
             body = b"".join(chunks)
             chunks.clear()
             return {"type": "http.request", "body": body, "more_body": False}
@@ -223,7 +223,7 @@ class Counted:
         finally:
             path = scope["path"] if scope["path"] in self.paths else "other"
             taken = time.perf_counter() - begun
-            # 499, as nginx has it: the client left before the answer.
+            # 499, as in nginx: the client disconnected before the answer.
             self.seconds.labels(path, str(status or 499)).observe(taken)
             if access.isEnabledFor(logging.INFO):
                 access.info(_line(scope, status or 499, taken, size))

@@ -61,7 +61,7 @@ class Live:
         except OSError as error:
             if self.refused != str(error):
                 self._refuse(error)
-            self._read = ()  # CURRENT is looked at once the store answers
+            self._read = ()  # CURRENT is read as soon as the store answers
             return
         if stamp == self._read:
             return
@@ -80,7 +80,7 @@ class Live:
     def _serve(self, version: Version, refused: str | None = None) -> None:
         files = stamps(version)
         version = ready(version)
-        self.refused = refused  # first: who sees the new version sees why it is served
+        self.refused = refused  # set first, to be visible with the new version
         self.version = version
         self._files = files
         self.switches += 1
@@ -159,7 +159,7 @@ def last_good(root: str | Path) -> tuple[Version, str | None]:
     try:
         name = int(versions.current(root))
     except ValueError:
-        raise first from None  # a version rolled back from must not come again
+        raise first from None  # a version that was rolled back must not return
     for older in reversed([one for one in versions.names(root) if int(one) < name]):
         try:
             version = versions.load(root, older)

@@ -6,8 +6,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEADERS = 1 << 16  # bytes of a request's line and headers
-GRACE = 0.05  # seconds to read what came in time
-CONNECTIONS = 4_096  # of a process
+GRACE = 0.05  # seconds to read bytes that came in time
+CONNECTIONS = 4_096  # per process
 
 
 class Prompt(HttpToolsProtocol):
@@ -69,7 +69,7 @@ class Prompt(HttpToolsProtocol):
             self.late = None
 
     def _look_once_more(self) -> None:
-        # A loop that was busy runs its timers before it reads what has come meanwhile.
+        # After blocking, an event loop runs timers before it reads new bytes.
         self.late = self.loop.call_later(GRACE, self._drop)
 
     def _drop(self) -> None:

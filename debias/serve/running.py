@@ -29,7 +29,7 @@ from debias.serve.app import service
 from debias.serve.protocol import CONNECTIONS, Prompt
 
 SWITCH = 5e-4  # seconds
-HANDLES = CONNECTIONS + 256  # open files of a process
+HANDLES = CONNECTIONS + 256  # open files per process
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,11 @@ class Application:
 
             print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
             sys.exit(STARTUP_FAILURE)
-        # Threads that compute hold the one that receives and sends for so long at most.
+        # Computing threads block the thread that receives and sends for at most this
+        # time.
         sys.setswitchinterval(SWITCH)
         gc.collect()
-        gc.freeze()  # the tables of a version are never looked through again
+        gc.freeze()  # the garbage collector never scans the tables of a version again
         return app
 
 
@@ -106,7 +107,7 @@ class Tls:
             if not path.is_file():
                 raise ValueError(f"{path}: does not exist, or is not a file")
         try:
-            # A key with a password and none given would ask at the terminal.
+            # An encrypted key without a password would prompt at the terminal.
             context.load_cert_chain(
                 self.ssl_certfile,
                 self.ssl_keyfile,
@@ -139,7 +140,7 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         for each in self.processes:
-            each.child_conn.close()  # else the pipe has an open end without the worker
+            each.child_conn.close()  # otherwise the pipe stays open without the worker
         super().keep_subprocess_alive()
 
 
@@ -171,7 +172,7 @@ def run(
         ValueError: There is no version to serve.
     """
     if application.root is not None:
-        with suppress(OSError):  # of a store; workers may have served of it before
+        with suppress(OSError):  # for a store; workers may serve from a copy
             versions.current(application.root)  # before anything is started
     _raise_file_limit()
     config = uvicorn.Config(

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-MOST = 1_000  # items of an answer, of a history, of a filter, of a list to rank
-NAMES = 100  # features in a request
-WIDE = 10_000  # features of an item to rank
+MOST = 1_000  # most items of an answer, a history, a filter, or a list to rank
+NAMES = 100  # most features in a request
+WIDE = 10_000  # most features of an item to rank
 NAMED = 1 << 20  # largest body in bytes that is read again to name the faulty value
 
 Id = Annotated[str, Meta(max_length=500)] | int
@@ -310,7 +310,7 @@ def _named(kind: type[Request], body: bytes, message: str) -> str:
     field, at, rest = found.groups(default="")
     try:
         given = msgspec.json.decode(body)[field]
-    except (msgspec.DecodeError, RecursionError):  # a number out of range, too deep
+    except (msgspec.DecodeError, RecursionError):  # out of range, or too deep
         return message
     for name, value in (given[int(at[1:-1])] if at else given).items():
         one = {name: value}

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-WAITING = 256  # requests at work or waiting for it; more are refused
-PATIENCE = 0.2  # seconds that a request may expect to wait
-LOOK = 0.05  # seconds between looks at how late the event loop is
-MEMORY = 0.05  # weight of the latest answer in the mean of their seconds
+WAITING = 256  # most requests in work or waiting
+PATIENCE = 0.2  # longest expected wait of a request in seconds
+LOOK = 0.05  # seconds between measurements of the event loop's delay
+MEMORY = 0.05  # weight of the latest answer in the mean duration
 
 T = TypeVar("T")
 

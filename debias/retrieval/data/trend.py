@@ -4,9 +4,7 @@ import numpy as np
 
 from debias.retrieval.data.interactions import Interactions
 
-STRENGTH = (
-    1000.0  # events that the share in the whole log stands for in the latest part
-)
+STRENGTH = 1000.0  # pseudo-events of the share in the whole log, for the latest part
 
 
 def late_events(log: Interactions, count: int) -> Interactions:
@@ -52,7 +50,7 @@ def trend(log: Interactions, share: float) -> np.ndarray:
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}")
     counts = log.popularity()
-    if log.before is not None:  # what a window dropped was taken all the same
+    if log.before is not None:  # events dropped by a window also count as taken
         dropped = log.before.counts.astype(float)
         counts = counts + np.bincount(log.before.rows, dropped, len(counts))
     often = (counts + 1) / (counts.sum() + len(counts))

@@ -21,7 +21,7 @@ def squash(z: Tensor) -> Tensor:
     [0.5769, 0.7692]
     """
     square = ops.sum(ops.square(z), axis=-1, keepdims=True)
-    # |z| = square / sqrt(square), kept finite at zero together with its gradient.
+    # |z| = square / sqrt(square), with a finite value and gradient at zero.
     return z * ops.sqrt(ops.maximum(square, 1e-12)) / (1.0 + square)
 
 
@@ -36,7 +36,7 @@ def interest_count(behaviours: Tensor, most: int) -> Tensor:
     >>> ops.convert_to_numpy(interest_count(ops.array([0, 1, 6, 7, 500]), 4)).tolist()
     [1, 1, 2, 3, 4]
     """
-    # A hair above the power of two, so that log2(8) does not round down to 2.
+    # Slightly above the power of two, so that log2(8) does not round down to 2.
     n = ops.cast(behaviours, "float32")
     count = ops.floor(ops.log(1.0 + n) / ops.log(2.0) + 1e-4)
     return ops.cast(ops.clip(count, 1, most), "int32")
@@ -112,7 +112,7 @@ def label_aware(interests: Tensor, label: Tensor, live: Tensor, power: float) ->
         best = ops.argmax(ops.where(live, match, -1e9), axis=-1)
         weight = ops.one_hot(best, interests.shape[1], dtype=interests.dtype)
     else:
-        # |x|^p has no gradient at 0 for p < 1; a floor keeps it finite.
+        # |x|^p has no gradient at 0 for p < 1. A lower bound keeps it finite.
         size = ops.power(ops.maximum(ops.abs(match), 1e-6), power)
         weight = _share(ops.where(live, ops.sign(match) * size, -1e9), axis=-1)
         if power == 0:

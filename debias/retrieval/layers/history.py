@@ -113,8 +113,8 @@ class TransformerHistory(keras.layers.Layer):
         mask = ops.cast(mask, "bool")
         x = vectors + self.ages
         attend = ops.expand_dims(mask, 1)
-        # A row without any history would attend to nothing: a softmax over no entry.
-        # It attends to everything instead and is set to zero at the end.
+        # A row without history would have a softmax over no entries. It attends to
+        # everything, and is set to zero at the end.
         attend = attend | ~ops.any(mask, axis=-1)[:, None, None]
         attend = ops.broadcast_to(attend, (ops.shape(x)[0], self.length, self.length))
         for block in self.steps:

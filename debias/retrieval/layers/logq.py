@@ -127,7 +127,7 @@ class StreamingFrequency(keras.layers.Layer):
     def _place(self, ids: Tensor, array: int) -> Tensor:
         if array == 0:
             return ops.cast(ids, "int32") % self.size
-        # Multiplicative hashing in 32 bits; odd multipliers, one an array.
+        # Multiplicative hashing in 32 bits, with one odd multiplier per array.
         factor = (2654435761 + 2 * array * 40503 * 65537) % 2**32
         mixed = ops.cast(ids, "uint32") * ops.cast(factor, "uint32")
         mixed = ops.bitwise_xor(mixed, ops.right_shift(mixed, ops.cast(15, "uint32")))

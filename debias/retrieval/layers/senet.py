@@ -32,7 +32,7 @@ class SENet(keras.layers.Layer):
     (2, 4, 8)
     """
 
-    built: bool  # Keras's, without a type there
+    built: bool  # Keras declares no type
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ def correlated_sets(relation: np.ndarray) -> np.ndarray:
     if relation.ndim != 2 or relation.shape[0] != relation.shape[1]:
         raise ValueError(f"relation must be (F, F), got {relation.shape}")
     np.fill_diagonal(relation, np.inf)
-    # With an even F, a seed and F / 2 more could leave a view of F = 2 empty.
+    # With an even F, a block of F / 2 + 1 features could leave a view of F = 2 empty.
     near = min(len(relation) // 2, len(relation) - 2) + 1 if len(relation) > 1 else 1
     chosen = np.argsort(-relation, axis=1, kind="stable")[:, :near]
     marked = np.zeros(relation.shape, bool)

@@ -12,7 +12,7 @@ from debias.retrieval.layers.history import recency_sum
 from debias.retrieval.models.encoder import HISTORY, encode
 from debias.types import Tensor
 
-LENGTH = 50  # items of a history that the linear part reads
+LENGTH = 50  # history items that the linear part reads
 
 
 class Extra(NamedTuple):

@@ -95,7 +95,7 @@ class RetrievalModel(SteppingModel):
             )
         if not hasattr(x, "dataset"):
             return super().fit(x, y, **kwargs)
-        kwargs["shuffle"] = False  # the batches draw their order themselves
+        kwargs["shuffle"] = False  # the batches draw their own order
         if keras.backend.backend() != "tensorflow" or kwargs.get("steps_per_epoch"):
             return super().fit(x, y, **kwargs)
         x.on_epoch_end()  # as Keras does before the first epoch of a `PyDataset`
@@ -178,7 +178,7 @@ class RetrievalModel(SteppingModel):
         label = self.label_of(batch, items) if training else None
         scores = []
         for name, vectors in items.items():
-            # The few items are divided by the temperature, not the many scores.
+            # Divide the few items by the temperature, not the many scores.
             part = self.match(users, vectors / self.temperature, batch, label)
             if training and name == "item":
                 part = self._corrected(part, batch)
@@ -213,7 +213,7 @@ class RetrievalModel(SteppingModel):
         users = self.encode_user(batch, training)
         items = {"item": self.encode_item(batch["item"], training)}
         label = self.label_of(batch, items)
-        # Scores of all distinct candidates; log c makes one stand for its occurrences.
+        # Scores of all distinct candidates. Adding log c counts all occurrences.
         scaled = items["item"] / self.temperature
         log_q = batch.get("log_q", ops.zeros_like(batch["log_count"]))
         scores = self.match(users, scaled, batch, label)
@@ -227,13 +227,13 @@ class RetrievalModel(SteppingModel):
                 (users, negatives, dict(batch["user"])),
             )
             batch = {**batch, "user": features}
-        # The positive of each event: it counts once, so without log c.
+        # The positive of each event counts once, so without log c.
         one = ops.expand_dims(label / self.temperature, 1)
         own = self.match(users, one, batch, label)[:, 0]
         own = correct(own, ops.take(log_q, batch["positive"], axis=0))
         if "excluded" not in batch:
-            # The sum holds all c occurrences of the positive: take them out again,
-            # log(e^n - e^p) = n + log(1 - e^(p - n)). By rounding p could exceed n.
+            # The sum contains all c occurrences of the positive. Subtract them: log(e^n
+            # - e^p) = n + log(1 - e^(p - n)). Rounding could make p larger than n.
             part = own + ops.take(batch["log_count"], batch["positive"], axis=0)
             share = ops.minimum(part - negatives, -1e-6)
             negatives = negatives + ops.log(-ops.expm1(share))
@@ -357,7 +357,8 @@ class TwoTower(RetrievalModel):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         config = dict(config)
         if config.pop("shares_table", False):
-            # The user encoder's config describes the table; here it is the item's.
+            # The user encoder's configuration describes this table. Here it is the
+            # item's.
             config["item"] = keras.saving.deserialize_keras_object(
                 config["item"], custom_objects=custom_objects
             )

@@ -22,14 +22,14 @@ import numpy as np
 
 from debias.retrieval.training.evaluation import best, dot_scores
 
-EXACT = 20_000  # so few rows are compared one by one: about a millisecond
-DEEPEST = 4_096  # more rows are never asked of a searcher
-SPARE = 1.25  # how much more than expected a filtered search asks for
-PIECE = 1 << 16  # vectors handled at a time
-RECALL = 0.95  # what a searcher is to find of the best
-DOUBLINGS = 3  # of the effort of one that finds less
-SAMPLE = 200  # queries to measure it with
-ALIKE = 0.01  # share of vectors that others equal, from which each is kept once
+EXACT = 20_000  # up to so many rows are compared exhaustively, in about a millisecond
+DEEPEST = 4_096  # most rows requested from a searcher
+SPARE = 1.25  # safety factor of the rows requested for a filtered search
+PIECE = 1 << 16  # vectors processed at a time
+RECALL = 0.95  # required recall of a searcher
+DOUBLINGS = 3  # doublings of the effort of a searcher with less
+SAMPLE = 200  # queries that measure it
+ALIKE = 0.01  # share of duplicate vectors, from which each is stored once
 
 Rows = np.ndarray
 Progress = Callable[[float], None]
@@ -100,7 +100,7 @@ class Faiss:
 
     def __init__(self, index: Any, dim: int, place: Rows | None = None):
         self.index, self.dim, self.place = index, dim, place
-        # Codes are approximate: more than k candidates are scored exactly.
+        # Codes are approximate, so more than k candidates are scored exactly.
         self.deeper = 4 if hasattr(index, "pq") else 1
         self.size = index.ntotal if place is None else len(place)
         if place is not None:
@@ -189,7 +189,7 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
     """
     if (path := folder / "index.faiss").exists():
         faiss = _extra("faiss")
-        try:  # mapped into memory, of which processes share one copy
+        try:  # memory-mapped, so processes share one copy
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise ValueError(f"{path}: is not a Faiss index: {error}") from None
@@ -247,7 +247,7 @@ def distinct(vectors: np.ndarray) -> tuple[Rows, Rows]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     first, place = first[order], rank[place]
-    if (bits[first[place]] != bits).any():  # two vectors of one sum
+    if (bits[first[place]] != bits).any():  # two vectors with the same sum
         return np.arange(len(bits)), np.arange(len(bits))
     return first, place
 
@@ -432,7 +432,7 @@ def _lists(
     if parts:
         near = np.pad(near, ((0, 0), (0, -near.shape[1] % parts)))
     lists = round(4 * len(near) ** 0.5) if lists is None else lists
-    lists = max(1, min(lists, len(near) // 39))  # Faiss wants 39 vectors a centre
+    lists = max(1, min(lists, len(near) // 39))  # Faiss wants 39 vectors per centre
     code = f"PQ{parts}np" if parts else "Flat"
     index = _extra("faiss").index_factory(near.shape[1], f"IVF{lists},{code}")
     index.nprobe = probes
@@ -584,7 +584,7 @@ class Index:
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if self.searcher is None or passing <= EXACT:
             return None
-        # So deep that k remain when what is forbidden, seen or fresh is dropped.
+        # Deep enough that k rows remain without forbidden, seen and fresh rows.
         held = max(passing / len(self) - len(self.fresh) / len(self), 1e-9)
         deep = k + len(seen) if held == 1 else SPARE * (k + len(seen)) / held
         if deep > DEEPEST:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-PIECE = 2_000  # vectors of one insertion: below the size of a message
+PIECE = 2_000  # vectors per insertion, below the size limit of a message
 FILE = "index.milvus"
 
 
@@ -97,7 +97,7 @@ class Milvus:
             return act()
         except (OSError, ModuleNotFoundError):
             raise
-        except Exception as error:  # Milvus's own
+        except Exception as error:  # errors of Milvus
             reason = str(error).splitlines()[0]
             raise ConnectionError(f"{self.where}: Milvus fails: {reason}") from error
 

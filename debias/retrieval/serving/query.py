@@ -124,7 +124,7 @@ def find(
     else:
         vectors = version.stranger
     policy = _policy(version, repeat)
-    # A published history is among what was taken, where that was published.
+    # If items taken were published, they include the published history.
     named = codes if history is not None or version.taken is None else []
     taken = {} if policy.policy == "allow" else _taken(version, row, named)
     open_to = allowed(version, where) if where else None
@@ -200,7 +200,7 @@ def allowed(version: Version, where: Where) -> np.ndarray:
         if column.dtype.kind == "f":
             passing &= _between(name, column, wanted)
             continue
-        if isinstance(wanted, str | int | np.integer):  # else each letter is a value
+        if isinstance(wanted, str | int | np.integer):  # letters are no values
             wanted = [wanted]
         known = version.item_codes[name]
         chosen = np.zeros(version.items.size(name), bool)

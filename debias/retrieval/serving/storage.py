@@ -91,7 +91,7 @@ class Disk:
     def drop(self, key: str) -> None:
         path = self.root / key
         hidden = path.with_name(f".{path.name}.part")
-        path.rename(hidden)  # first: a folder that is listed is complete
+        path.rename(hidden)  # rename first, because listed folders are complete
         shutil.rmtree(hidden)
 
     def tidy(self, kind: str) -> None:
@@ -123,7 +123,7 @@ class Store:
 
     def stamp(self) -> tuple[object, ...] | None:
         path = self.root / "CURRENT"
-        try:  # several writes of one second have one time
+        try:  # writes within a second have the same time
             return path.read_bytes(), path.stat().st_mtime_ns
         except FileNotFoundError:
             return None
@@ -196,7 +196,7 @@ class Store:
     @contextmanager
     def new(self, key: str) -> Iterator[Path]:
         copy = self.copies / key
-        shutil.rmtree(copy, ignore_errors=True)  # of an upload that failed
+        shutil.rmtree(copy, ignore_errors=True)  # remains of a failed upload
         with atomic_folder(copy) as aside:
             yield aside
         self._claim(self.root / key)

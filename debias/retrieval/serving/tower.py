@@ -56,7 +56,7 @@ def write_tower(layer: Any, path: Path) -> None:
             given.name: keras.ops.zeros([n or 1 for n in given.shape], given.dtype)
             for given in model.inputs
         }
-    )  # Keras exports what has been called
+    )  # Keras exports functions that have been called
     signature = {
         given.name: keras.InputSpec(given.dtype, given.shape, name=given.name)
         for given in model.inputs

@@ -53,8 +53,8 @@ from debias.retrieval.training.learner import (
 )
 
 Progress = Callable[[int], None]
-LEARNERS = "learners"  # the folder of training states, beside that of the versions
-REBUILD = 0.1  # of the catalogue; when so much was upserted, the index is built anew
+LEARNERS = "learners"  # folder of training states, beside the versions
+REBUILD = 0.1  # share of the catalogue whose change makes the index be rebuilt
 
 
 def _nothing(events: int) -> None:
@@ -374,7 +374,7 @@ def _ranker(served: Served) -> Path | None:
     return path if path.exists() else None
 
 
-# The training state, beside the versions
+# Training states, beside the versions
 
 
 def _keep(root: str | Path, learner: Learner) -> str:
@@ -396,7 +396,7 @@ def _prune(root: str | Path) -> None:
     place.tidy(LEARNERS)
 
 
-# A stream, from where the published version stands
+# A stream, continued from the published version
 
 
 class Report(NamedTuple):
@@ -533,7 +533,7 @@ def _apply_full(step: _Step, applied: Mapping[str, Mark], served: Served) -> App
         step.learner, step.events, step.users, step.items, step.progress
     )
     repeat = served.repeat
-    if repeat.linear:  # fewer where a log is small; a full update makes the part anew
+    if repeat.linear:  # fewer in a small log; a full update rebuilds the part
         repeat = repeat._replace(linear=getattr(step.learner.served, "linear", 0))
     served = publish_full(
         step.root,

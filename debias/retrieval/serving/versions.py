@@ -49,7 +49,7 @@ from debias.retrieval.serving.storage import MANIFEST, Disk, Storage, alone, sto
 from debias.retrieval.serving.tower import UserTower, write_tower
 
 SCHEMA = 1
-KIND = "versions"  # the folder of theirs
+KIND = "versions"  # folder of the versions
 
 
 @dataclass(frozen=True)
@@ -403,13 +403,13 @@ def load(path: str | Path, name: str | None = None) -> Version:
     chosen = current(path) if name is None else name
     try:
         place, key = _kept(place, chosen)
-        _manifest(place, key)  # its message names the store
+        _manifest(place, key)  # its error names the store
         version = _read(place.folder(key))
         if name is None:
             place.remember(chosen)
         return version
     except (OSError, ValueError):
-        # A newer version may have been published and this one removed meanwhile.
+        # Meanwhile, a newer version may have been published and this one removed.
         if name is None and current(path) != chosen:
             return load(path)
         raise

@@ -104,7 +104,7 @@ def ease_weights(seen: Any, regularisation: float) -> np.ndarray:
         raise ValueError(f"regularisation must be above 0, got {regularisation}")
     gram = (seen.T @ seen).toarray(order="F").astype(np.float64)
     gram[np.diag_indices_from(gram)] += regularisation
-    # By Cholesky, in place; both fill the upper triangle alone.
+    # By Cholesky, in place. Both steps only fill the upper triangle.
     factor, wrong = lapack.dpotrf(gram, lower=0, overwrite_a=1)
     if wrong:
         raise ValueError(
@@ -149,7 +149,7 @@ class ItemKNN:
         row, column, counts = self.both.row, self.both.col, self.counts
         similar = self.both.data / (np.sqrt(counts[row] * counts[column]) + shrink)
         similar[row == column] = 0.0
-        # The `neighbours` largest of each column.
+        # The `neighbours` largest entries of each column.
         order = np.lexsort((-similar, column))
         first = np.searchsorted(column[order], np.arange(self.both.shape[1]))
         place = np.arange(len(order)) - first[column[order]]
@@ -182,7 +182,8 @@ def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
     return lambda users: own[users].toarray() + share
 
 
-# Name to what a log makes: a function of the settings, which keeps what they share.
+# By name: a function of the log that returns a function of the settings. Both share
+# results.
 BASELINES: Mapping[str, Callable[[Interactions], Callable[..., Scorer]]] = {
     "popularity": lambda log: partial(popularity, log),
     "recent_popularity": lambda log: partial(popularity, log),

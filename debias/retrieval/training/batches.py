@@ -38,28 +38,28 @@ from debias.retrieval.data.taken import owners
 from debias.retrieval.layers.logq import MASKED
 
 CANDIDATES = ("batch", "catalogue", "own")
-DENSE = 1 << 28  # up to so many cells, what users know is one array of bytes
-CHUNK = 16  # batches that TensorFlow asks Python for at once
-WIDTH = 32  # packed batches are padded to multiples of it: XLA compiles each shape
+DENSE = 1 << 28  # cells up to which known items are stored in one byte array
+CHUNK = 16  # batches that TensorFlow requests from Python at once
+WIDTH = 32  # packed batches are padded to multiples, because XLA compiles each shape
 
 
 class Drawn(NamedTuple):
     """The draws of a batch, as rows of the tables."""
 
-    rows: np.ndarray  # (B,) its events
+    rows: np.ndarray  # (B,) events
     shared: np.ndarray  # (C,) candidates of all rows
-    own: np.ndarray  # (B, S) candidates of each row's own
+    own: np.ndarray  # (B, S) own candidates of each row
     log_q: np.ndarray | None  # (C,)
-    views: np.ndarray  # items of self-supervision
+    views: np.ndarray  # items for self-supervision
 
 
 class Distinct(NamedTuple):
     """Distinct ids of each row (N, m), padded to W with the row's smallest id."""
 
     ids: np.ndarray  # (N, W)
-    counts: np.ndarray  # (N, W) how often each occurs, 0 at padding
-    first: np.ndarray  # (N, W) where it occurs first, in 0..m-1
-    place: np.ndarray  # (N, m) which of the W each id is
+    counts: np.ndarray  # (N, W) number of occurrences, 0 at padding
+    first: np.ndarray  # (N, W) index of the first occurrence, in 0..m-1
+    place: np.ndarray  # (N, m) index of each id among the W
 
 
 def distinct(ids: np.ndarray, min_width: int = 0) -> Distinct:
@@ -75,12 +75,12 @@ def distinct(ids: np.ndarray, min_width: int = 0) -> Distinct:
     ([[1, 0, 1], [0, 0, 0]], (2, 32))
     """
     rows, size = len(ids), int(ids.max()) + 1
-    # One key a (row, id), so that one call of `unique` serves all rows.
+    # One key per (row, id), so one call of `unique` processes all rows.
     key = ids + size * np.arange(rows, dtype=np.int64)[:, None]
     key, first, place, count = np.unique(
         key, return_index=True, return_inverse=True, return_counts=True
     )
-    # The distinct keys of row r are those from start[r] to start[r + 1] - 1.
+    # The distinct keys of row r are at start[r] to start[r + 1] - 1.
     start = np.searchsorted(key, size * np.arange(rows + 1))
     width = max(-(-int(np.diff(start).max()) // WIDTH) * WIDTH, min_width)
     at = start[:-1, None] + np.arange(width)
@@ -205,8 +205,8 @@ class Batches(keras.utils.PyDataset):
         self.draws = candidates == "own" or negatives + own_negatives + self_items > 0
         self.corrected, self.packed, self.epoch = log_q, packed, 0
         self.seed = (seed,) if isinstance(seed, int | np.integer) else tuple(seed)
-        self.width = {"user": 0, "item": 0}  # of the widest packed batch so far
-        # Events stand user by user in order of time, as their histories do.
+        self.width = {"user": 0, "item": 0}  # width of the widest packed batch so far
+        # Events are sorted by user and time, as their histories are.
         order, _ = log.by_user()
         self.user, self.item = log.user[order], log.item[order]
         self.target = None if log.target is None else log.target[order]
@@ -267,7 +267,7 @@ class Batches(keras.utils.PyDataset):
             The stack, and the number of valid batches in it, which is smaller at the
             end of an epoch.
         """
-        ahead = copy.copy(self)  # batches made ahead of time do not move this epoch
+        ahead = copy.copy(self)  # batches made ahead must not advance this epoch
         for _ in range(epochs):
             for start in range(0, len(self), size):
                 count = min(size, len(self) - start)
@@ -307,7 +307,7 @@ class Batches(keras.utils.PyDataset):
                 part.set_shape([None, *shape])
             return keras.tree.pack_sequence_as(example, parts)
 
-        options = tf.data.Options()  # both optimisations cost and find nothing to do
+        options = tf.data.Options()  # both optimisations cost time and have no effect
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False
         return (
@@ -320,7 +320,7 @@ class Batches(keras.utils.PyDataset):
         )
 
     def _draw(self, index: int) -> Drawn:
-        rng: Any = None  # making a generator takes as long as gathering the features
+        rng: Any = None  # creating a generator takes as long as gathering the features
         if self.draws:
             rng = np.random.default_rng((*self.seed, self.epoch, index, 1))
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
@@ -333,7 +333,7 @@ class Batches(keras.utils.PyDataset):
     def _batch(self, drawn: Drawn) -> tuple[dict[str, Any], np.ndarray]:
         rows, shared, own, log_q, views = drawn
         user, item = self.user[rows], self.item[rows]
-        # The column of each row's positive: its own row of the batch, the item's row of
+        # The column of each row's positive: its own row in the batch, the item's row in
         # the catalogue, or the first of its own candidates.
         positive = np.arange(len(rows), dtype=np.int32)
         if self.candidates == "catalogue":
@@ -348,14 +348,14 @@ class Batches(keras.utils.PyDataset):
             batch["own"] = self.log.items.take(own)
         if log_q is not None:
             batch["log_q"] = log_q
-        # Excluded are what the user knows, or the positive item again where that is not
-        # asked for; the positive itself never is.
+        # Items that the user knows are excluded, or only copies of the positive. The
+        # positive itself never is.
         excluded = np.concatenate(
             [self._excluded(user, item, part) for part in (shared, own)], axis=1
         )
         excluded[:, len(shared) :] |= own == item[:, None]
         excluded[np.arange(len(user)), positive] = False
-        batch["excluded"] = excluded.view(np.uint8)  # bytes enter TensorFlow faster
+        batch["excluded"] = excluded.view(np.uint8)  # TensorFlow converts bytes faster
         return batch, positive
 
     def _excluded(
@@ -370,7 +370,7 @@ class Batches(keras.utils.PyDataset):
         rows = np.stack([each.rows for each in drawn])
         views = np.stack([each.views for each in drawn])
         user = self.user[rows]
-        # Each distinct candidate once, with the log of how often it occurs. The first
+        # Each distinct candidate once, with the log of its count. The first
         # `batch_size` candidates are the positives of the rows.
         shared = np.stack([each.shared for each in drawn])
         columns = distinct(shared, self.width["item"])
@@ -381,11 +381,12 @@ class Batches(keras.utils.PyDataset):
             "log_count": np.where(occurs, log_count, np.float32(MASKED)),
             "positive": columns.place[:, : self.batch_size].astype(np.int32),
         }
-        # Equal candidates have equal log q: that of the first occurrence is taken.
+        # Equal candidates have equal log q, so that of the first occurrence is used.
         log_q = [each.log_q for each in drawn if each.log_q is not None]
         if log_q:
             batch["log_q"] = np.take_along_axis(np.stack(log_q), columns.first, axis=1)
-        # A history belongs to an event. Without one, a user's events share a row.
+        # A history belongs to an event. Without histories, the events of a user share a
+        # row.
         if self.histories is None:
             users = distinct(user, self.width["user"])
             self.width["user"] = users.ids.shape[1]
@@ -425,8 +426,8 @@ class Batches(keras.utils.PyDataset):
             return np.arange(len(self.log.items)), own, None
         shared, share = item, self.log_share
         if self.negatives:
-            # All rows share them. A sampler that depends on the user gets users of the
-            # batch at random.
+            # All rows share them. If a sampler depends on the user, it gets random
+            # users of the batch.
             turn = rng.integers(len(user), size=self.negatives)
             drawn = self.sampler(user[turn], 1, rng)[:, 0]
             shared = np.concatenate([item, drawn])

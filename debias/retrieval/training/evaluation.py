@@ -183,7 +183,7 @@ def half_tie_ranks(
     """
     own = scores[query, target][:, None]
     alone = len(query) == len(scores) and (query == np.arange(len(query))).all()
-    against = scores if alone else scores[query]  # without a copy where it can be
+    against = scores if alone else scores[query]  # avoids a copy if possible
     mask = against > own
     greater = _counts(mask)
     equal = _counts(np.equal(against, own, out=mask)) - 1
@@ -210,7 +210,7 @@ def _checked(scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"score must return ({len(queries)}, items), got {scores.shape}"
         )
-    if np.isnan(scores.max(initial=-np.inf)):  # a maximum hands NaN on
+    if np.isnan(scores.max(initial=-np.inf)):  # a maximum propagates NaN
         bad = queries[int(np.argmax(np.isnan(scores).any(axis=1)))]
         raise ValueError(f"score must be a number, got NaN for query {bad}")
     return scores
@@ -391,7 +391,7 @@ def _warn_below_popularity(
     repeat: Repeat,
 ) -> None:
     counts = popularity.astype(np.float32)
-    # Counts have no units in which a bonus could be given.
+    # Counts have no scale in which to give a bonus.
     plain = "exclude" if repeat.policy == "exclude" else "allow"
     rank, _ = ranks(
         lambda q: np.broadcast_to(counts, (len(q), len(counts))),
@@ -516,7 +516,7 @@ def _warn_learned(log: Interactions, events: Events) -> None:
     user = log.users.encode({ID: events.user})[0][ID] - FIRST
     item = log.items.encode({ID: events.item})[0][ID] - FIRST
     pair, learned = (u * size + i for u, i in ((user, item), (log.user, log.item)))
-    mine = np.isin(learned, pair)  # few, but of repeats
+    mine = np.isin(learned, pair)  # few, except with many repeats
     known = set(zip(learned[mine].tolist(), log.time[mine].tolist(), strict=True))
     asked = zip(pair.tolist(), events.time.tolist(), strict=True)
     again = sum(event in known for event in asked)

@@ -13,9 +13,9 @@ from debias.retrieval.training.batches import Batches
 from debias.retrieval.training.evaluation import history_length
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 512, 0.003
-DENSE_ROWS = 1 << 15  # tables up to this size are stepped whole
-AVERAGING = 3.0  # the average spans, about, the last quarter of all steps
-XLA_STEPS = 100  # fewer do not pay for compiling
+DENSE_ROWS = 1 << 15  # tables up to this size are updated as a whole
+AVERAGING = 3.0  # the average covers about the last quarter of all steps
+XLA_STEPS = 100  # with fewer steps, compiling does not pay
 
 
 def optimizer_of(rate: float = LEARNING_RATE) -> RowWiseAdam:
@@ -111,7 +111,7 @@ def fit(
     if optimizer is None:
         optimizer = model.optimizer if model.compiled else optimizer_of()
     compiled = model.optimizer if model.compiled else None
-    # In half precision, one that scales the loss stands around it.
+    # In half precision, an optimiser that scales the loss wraps it.
     if optimizer not in (compiled, getattr(compiled, "inner_optimizer", None)):
         model.build(None)
         steps = epochs * len(batches)

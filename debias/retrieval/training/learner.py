@@ -180,7 +180,7 @@ def new_learner(
         config.learning_rate,
         dense_rows=config.dense_rows,
         averaging=config.averaging,
-        overwrite_at_end=False,  # a training goes on from the weights as they are
+        overwrite_at_end=False,  # training continues from the current weights
     )
     id_optimizer = RowWiseAdam(config.id_learning_rate)
     optimizer.build(model.trainable_variables)
@@ -281,7 +281,7 @@ def learn(
             batch_size=config.batch_size,
             optimizer=optimizer,
             learned=learned,
-            # Another order than in earlier passes, and the same one in a rerun.
+            # An order that differs from earlier passes, and is the same in a rerun.
             seed=(config.seed, int(optimizer.iterations)),
             repeat=config.repeat,
             progress=progress,
@@ -428,7 +428,7 @@ def _arrays(path: Path) -> Iterator[Any]:
     try:
         with path.open("rb") as file, np.load(file) as held:
             yield held
-    except Exception as error:  # of zipfile, NumPy and the tables
+    except Exception as error:  # errors of zipfile, NumPy and the tables
         raise ValueError(
             f"{path}: is missing or damaged: {error}; train again"
         ) from error

@@ -10,9 +10,9 @@ from debias.retrieval.training.baselines import taken
 
 RANK = 256
 STRENGTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
-POWERS = (0.0, 0.25)  # of the counts of items, by which X may be divided
+POWERS = (0.0, 0.25)  # powers of the item counts, by which X may be divided
 DECAYS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4)
-# Of the linear part on the logits of a tower.
+# Weights of the linear part relative to the logits of a tower.
 WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from debias.retrieval.data.negatives import Listed, Sampler, from_ranking
 from debias.retrieval.training.evaluation import Scorer, ranks
 
-PAIRS = 1 << 16  # scored at once
+PAIRS = 1 << 16  # pairs scored at once
 
 PairScorer = Callable[[np.ndarray], np.ndarray]
 
@@ -56,7 +56,7 @@ def rescored(
     if np.isnan(values).any():
         bad = int(np.argmax(np.isnan(values).any(axis=1)))
         raise ValueError(f"score must be a number, got NaN for user {bad}")
-    # Places without an item are last in the retrieved list, and stay so.
+    # Places without an item are at the end of the retrieved list, and stay there.
     order = np.argsort(-values, axis=1, kind="stable")
     return np.take_along_axis(best, order, axis=1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from debias.retrieval.training.learner import Build, TrainingConfig
 
-TOWERS = {  # name to the function or class of `debias.retrieval.models`
+TOWERS = {  # functions and classes of `debias.retrieval.models`, by name
     "fm": "fm_tower",
     "dssm": "dssm",
     "senet": "senet_tower",
@@ -15,11 +15,11 @@ TOWERS = {  # name to the function or class of `debias.retrieval.models`
     "mind": "MIND",
     "dat": "DAT",
 }
-TRENDS = ((0.5, 0.2),)  # that a choice tries, beside none
-HEADED = ("dssm", "senet")  # with a last layer on both sides, a part of it a target
-UNSHARED = ("mind", "dat")  # whose ids cannot share rows of their tables
+TRENDS = ((0.5, 0.2),)  # candidates of a choice, besides no trend
+HEADED = ("dssm", "senet")  # their last layers may partly serve a target
+UNSHARED = ("mind", "dat")  # their ids cannot share rows of their tables
 KINDS = ("recency", "mean")
-HISTORIES = {  # how each tower may read a history; None: it has a way of its own
+HISTORIES = {  # histories that each tower may read; None: it has its own
     "fm": KINDS,
     "dssm": KINDS,
     "senet": KINDS,
@@ -91,7 +91,7 @@ class Recipe(NamedTuple):
         make = getattr(models, TOWERS[self.tower])
 
         def build(users: Any, items: Any) -> Any:
-            if self.tower == "dat":  # aligns categories where the items have them
+            if self.tower == "dat":  # aligns categories if the items have them
                 kind = items.get("category", {}).get("kind")
                 category = "category" if kind == "categorical" else None
                 return make(users, items, **given, category=category)

@@ -11,10 +11,10 @@ from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.data.taken import Taken, owners
 from debias.retrieval.training.evaluation import Encodes, dot_scores, history_length
 
-USERS = 5_000  # held-out events that the weights are fitted on, at most
-CUTOFF = 50  # of the NDCG that a choice is made by
+USERS = 5_000  # most held-out events to which the weights are fitted
+CUTOFF = 50  # cutoff of the NDCG that decides
 SHIFTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-PRIOR = 0.01  # precision of the normal prior on each weight, which holds them finite
+PRIOR = 0.01  # precision of the normal prior on each weight, which keeps weights finite
 
 
 def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndarray:
@@ -203,7 +203,7 @@ def _split(
     count = min(CUTOFF, scores.shape[1])
     top = np.sort(np.partition(scores, -count, axis=1)[:, -count:], axis=1)
     most = top[:, -1:].copy()
-    most[np.isneginf(most)] = 0.0  # nothing is left
+    most[np.isneginf(most)] = 0.0  # no items are left
     scores -= most
     total = np.exp(scores, out=scores).sum(axis=1, dtype=np.float64)
     with np.errstate(divide="ignore"):

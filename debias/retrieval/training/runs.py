@@ -89,7 +89,7 @@ def read_log(
     if not chunks:
         raise ValueError(f"{source}: holds no event")
     every = joined_events([events for events, _ in chunks])
-    # In order of their ids, as `from_columns` has them: rows decide initial weights.
+    # Sorted by id, as `from_columns` does, because rows determine initial weights.
     user_table, item_table = (
         FeatureTable.build(raw or {ID: np.unique(ids)})
         for raw, ids in ((users, every.user), (items, every.item))
@@ -157,7 +157,7 @@ def train(
         choice = _chosen(folder / "choice.json", known, recipes, passes, progress, at)
         most = passes or selection.MAX_PASSES
         recipe, passes = recipe_of(choice["recipe"]), choice["passes"]
-        progress((most - passes) * len(known))  # that the choice does not ask for
+        progress((most - passes) * len(known))  # not needed by the choice
     assert passes is not None
     at(f"training {recipe.tower}")
     learner, history = _trained(folder, known, recipe, passes, last, progress)
@@ -263,7 +263,8 @@ def _repeat(learner: Learner, recipe: Recipe, last: np.ndarray | None) -> Repeat
     """The policy of a recipe; its weights are fitted to the withheld events."""
     if last is None:
         return Repeat(learner.config.repeat)
-    # Nor may the linear part have seen them, else they seem likely without a bonus.
+    # The linear part must not have seen them, or they would seem likely without a
+    # bonus.
     before = replace(learner, log=learner.log.take(~last))
     before.add_extra()
     return fit_repeat(before.served, before.log, learner.log.take(last))
@@ -348,6 +349,6 @@ def open_run(folder: Path) -> Run:
     except (TypeError, KeyError) as error:
         raise ValueError(f"{report_path}: is damaged: {error}; train again") from None
     last = folder / "learner"
-    if not last.exists():  # of an earlier edition
+    if not last.exists():  # from an earlier release
         last = folder / "passes" / str(len(report["passes"]))
     return Run(load(last, build, config), report, request)

@@ -52,14 +52,14 @@ from debias.retrieval.training.repeating import fit_repeats
 
 CUTOFF = 50
 MAX_PASSES, PATIENCE = 8, 2
-PERIOD = 0.1  # of the events, the least that the last period holds
-USERS, LEAST = 10_000, 2_000  # judged at most, and of whatever catalogue
-SCORES = 400_000_000  # users times items that one judgment takes, about
-AN_EVENT = 5_000  # scores that take as long as learning from an event, about
-PERIODS, ASKED = 5, 1000  # in which fashion has to last, and users asked in each
-ADDED = ("linear", "trend")  # of a config, what a trial adds to a tower
-ADDING = 3  # judgments that take as long as those of a trial's additions, about
-EASE_ITEMS = 6_000  # with more, its inverses would take minutes
+PERIOD = 0.1  # smallest share of the events in the last period
+USERS, LEAST = 10_000, 2_000  # most users evaluated, and their minimum
+SCORES = 400_000_000  # scores (users times items) of an evaluation, about
+AN_EVENT = 5_000  # scores that take about as long as training on an event
+PERIODS, ASKED = 5, 1000  # periods in which a trend has to help, and users of each
+ADDED = ("linear", "trend")  # additions to a tower in a configuration
+ADDING = 3  # evaluations that take as long as those of a trial's additions
+EASE_ITEMS = 6_000  # with more items, its inverse would take minutes
 
 
 def _nothing(events: int) -> None:
@@ -202,7 +202,7 @@ def scorer(learner: Learner) -> Scorer:
     return score
 
 
-Scorers = Callable[[np.ndarray], Iterable[np.ndarray]]  # of users, matrices of scores
+Scorers = Callable[[np.ndarray], Iterable[np.ndarray]]  # from users to score matrices
 Addition = tuple[float, np.ndarray | None]  # weight of a linear part, and a prior
 
 
@@ -226,7 +226,7 @@ def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
         linear = first[:, own.shape[1] :] @ extra.T if size else None
         if linear is not None and learner.config.repeat == "model":
             rows, offsets = learner.log.seen(users)
-            linear[owners(offsets), rows] = 0.0  # as `Repeat.own_scores` has it
+            linear[owners(offsets), rows] = 0.0  # as in `Repeat.own_scores`
         for weight, prior in added:
             scores = tower.copy() if linear is None else tower + weight * linear
             yield scores if prior is None else np.add(scores, prior, out=scores)
@@ -476,7 +476,7 @@ def compared(items: int, repeat: str) -> list[str]:
     """The baselines to compare, given the catalogue and the policy of repeats."""
     left_out = {
         "ease": items > EASE_ITEMS,
-        "own_repeats": repeat == "exclude",  # what is left of it is popularity
+        "own_repeats": repeat == "exclude",  # popularity remains
     }
     return [name for name in BASELINES if not left_out.get(name, False)]
 
@@ -595,13 +595,13 @@ def select(
             diverged = error
             continue
         finally:
-            progress(max(each - meter.done, 0))  # of passes that were not needed
+            progress(max(each - meter.done, 0))  # for passes that were not needed
         if path is not None:
             _write(path, trials[-1])
     if not trials:
         assert diverged is not None
         raise diverged
-    # Of equal ones the first: `sorted` keeps their order.
+    # The first of equal ones, because `sorted` keeps their order.
     trials = sorted(trials, key=lambda each: -float(each.values.mean()))
     best, rows = trials[0], []
     if compare:
@@ -634,7 +634,7 @@ def _read(path: Path, recipe: Recipe) -> Trial:
             passes, curve = int(held["passes"]), held["curve"].tolist()
             values = held["values"]
             added = {name: tuple(held[name].tolist()) or None for name in ADDED}
-    except Exception as error:  # of zipfile and NumPy
+    except Exception as error:  # errors of zipfile and NumPy
         raise ValueError(f"{path}: is damaged: {error}; remove it") from error
     config = {**recipe.config, **added}
     return Trial(recipe._replace(config=config), passes, curve, values)
