@@ -3,7 +3,7 @@
 P(click on item i at place k) = theta_k sigmoid(f(x_i)), as in the product model, with f
 a sum of trees. Each round adds a tree fitted to the gradient of the click likelihood,
 with clicks counted by item and place. Between rounds, an EM step updates theta. theta
-is 1 at the first place, so f is the logit of a click there.
+is 1 at the place examined most, usually rank 1, so f is the logit of a click there.
 """
 
 import json
@@ -121,7 +121,7 @@ def slopes(
 
 
 def examined(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> np.ndarray:
-    """(K,) theta after an EM step; the first value stays 1 to fix the scale.
+    """(K,) theta after an EM step; its first 1 stays 1 to fix the scale.
 
     An impression without a click was examined with probability theta (1 - s) / (1 -
     theta s). The new theta of a place is the mean examination probability of its
@@ -132,7 +132,7 @@ def examined(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> np.ndarray
     total = np.bincount(counts.place, counts.shown, len(theta))
     found = np.bincount(counts.place, counts.clicked + unseen, len(theta))
     found = np.where(total > 0, found / np.maximum(total, TINY), theta)
-    found[0] = 1.0
+    found[np.argmax(theta)] = 1.0
     return np.clip(found, LOWEST, 1.0)
 
 
@@ -180,7 +180,7 @@ class Trees:
         return tuple((curve / curve[0]).tolist())
 
     def __call__(self, features: Any) -> np.ndarray:
-        """Scores (...,) float32 of features (..., F): click logits at rank 1."""
+        """Scores (...,) float32 of features (..., F): click logits where theta is 1."""
         given = np.asarray(features, np.float32)
         rows = given.reshape(-1, given.shape[-1])
         if not len(rows):
@@ -298,7 +298,7 @@ def boost(
         features: (R, F) of the items in either counts.
         counts: Training clicks.
         judges: Held-out clicks.
-        theta: (K,) examination to start from, 1 at the first place.
+        theta: (K,) examination to start from, with a maximum of 1.
         config: Settings.
         progress: Called with the number of rounds since the last call.
 

@@ -194,14 +194,24 @@ def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
 
 
 def start_of(log: ClickLog, devices: int) -> np.ndarray:
-    """(K,) initial examination of each place, by click rates if not identified."""
+    """(K,) initial examination of each place, by click rates if not identified.
+
+    It is 1 at rank 1, or at a rank that is surely examined more, such as one below a
+    banner. Devices start from the same curve, at the height of their own clicks.
+    """
     clicks = log.click.sum(axis=0)
     shown = np.maximum(log.mask.sum(axis=0), 1)
     rate = np.maximum(clicks / shown, 1e-3)
-    theta = rate / max(rate[0], 1e-3)
+    theta, top = rate / max(rate[0], 1e-3), 0
     if log.click[:, 0].any():
-        known = propensities(log).examination
-        theta = np.where(np.isfinite(known), known, theta)
-    theta = np.clip(theta, 1e-3, 1.0)
-    theta[0] = 1.0
-    return np.tile(theta, devices)
+        known = propensities(log)
+        theta = np.where(np.isfinite(known.examination), known.examination, theta)
+        top = int(np.argmax(np.where(known.low > 1.0, theta, 1.0)))
+    theta = np.clip(theta / theta[top], 1e-3, 1.0)
+    theta[top] = 1.0
+    if devices == 1 or log.device is None:
+        return theta
+    found = np.bincount(log.device, log.click.sum(axis=1), devices)
+    expected = np.bincount(log.device, log.mask @ theta, devices)
+    height = np.maximum(found, 1.0) / np.maximum(expected, 1.0)
+    return np.outer(height / height.max(), theta).clip(1e-3, 1.0).ravel()

@@ -43,3 +43,30 @@ def test_progress_and_presets():
     assert sum(rounds) <= 8
     with pytest.raises(ValueError, match="trained by debias"):
         debias.fit("trees", LOG, DATA)
+
+
+def shuffled(theta, sessions=3000, height=None):
+    """A log of one query whose items stand at random ranks, clicked by these thetas."""
+    rng = np.random.default_rng(0)
+    items = 10 * np.arange(3) + rng.integers(10, size=(sessions, 3))
+    items = rng.permuted(items, axis=1)
+    device = None if height is None else rng.integers(len(height), size=sessions)
+    p = np.array(theta) * np.array([0.2, 0.4, 0.8])[items // 10]
+    p = p if device is None else p * np.array(height)[device, None]
+    log = debias.ClickLog(
+        np.zeros(sessions, int), items, rng.random(p.shape) < p, device=device
+    )
+    return log, debias.RankingData(np.arange(30.0)[:, None], None, [0, 30])
+
+
+def test_a_first_rank_that_is_seen_least_is_learned():
+    theta = np.array([0.4, 1.0, 0.6])
+    fitted = fit_trees(*shuffled(theta), FAST)
+    assert fitted.model.examination == pytest.approx(theta / 0.4, rel=0.2)
+
+
+def test_a_device_on_which_little_is_seen_is_learned():
+    theta, height = np.array([1.0, 0.5, 0.25]), np.array([0.3, 1.0])
+    fitted = fit_trees(*shuffled(theta, 6000, height), FAST)
+    found = fitted.model.theta.reshape(2, 3)
+    assert found == pytest.approx(np.outer(height, theta), rel=0.25)
