@@ -34,10 +34,11 @@ def write_judgments(
         found: Result of `judge`.
         path: File to write.
         format: "letor": a line per pair, `grade qid:N 1:VALUE ... # item query`, with
-            the features of `data`; without features it is the judgment list of
-            Elasticsearch LTR. "srw": the request body that imports judgments into
-            OpenSearch's Search Relevance Workbench. "csv": all numbers, as CSV, Parquet
-            or JSON by the ending of the name.
+            the features of `data`, in random order within a query; without features it
+            is the judgment list of Elasticsearch LTR, the best item first. "srw": the
+            request body that imports judgments into OpenSearch's Search Relevance
+            Workbench. "csv": all numbers, as CSV, Parquet or JSON by the ending of the
+            name.
         items: (items,) ids of the items in the source log; None for their numbers.
         queries: (queries,) ids of the queries; None for their numbers.
         data: Features of the items, for "letor".
@@ -126,14 +127,16 @@ def _letor(
             f"# qid:{found.query[k] + 1}: {printable(str(query[k]))}\n"
             for k in first.tolist()
         ]
-    for k, grade in enumerate(found.grades()):
+    grades = found.grades()
+    order = range(len(found)) if data is None else found.shuffled().tolist()
+    for k in order:
         values = ""
         if data is not None:
             own = data.features[found.item[k]]
             kept = np.flatnonzero(own)
             values = "".join(f" {i + 1}:{own[i]:.9g}" for i in kept) or " 1:0"
         name = printable(f"{item[k]} {query[k]}")
-        lines.append(f"{grade} qid:{found.query[k] + 1}{values} # {name}\n")
+        lines.append(f"{grades[k]} qid:{found.query[k] + 1}{values} # {name}\n")
     return lines
 
 

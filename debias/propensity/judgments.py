@@ -85,6 +85,15 @@ class Judgments:
         share = share if high > low else np.ones(len(self))
         return np.round(np.log2(1 + (2.0**highest - 1) * share)).astype(np.int64)
 
+    def shuffled(self, seed: int = 0) -> np.ndarray:
+        """(P,) int64 rows by query, in random order within each.
+
+        Rankers of trees break ties by the order of the rows. In decreasing attraction
+        their metrics are too high while scores tie, and stop training too early.
+        """
+        order = np.random.default_rng(seed).permutation(len(self))
+        return order[np.argsort(self.query[order], kind="stable")]
+
     def columns(self) -> dict[str, np.ndarray]:
         """The table as columns, one row per pair, with numbers of queries and items."""
         names = (

@@ -158,10 +158,11 @@ def _lambdamart(
     sets: list[Any] = []
     for part in parts[:2]:
         found = judge(part, known)
+        order = found.shuffled(config.seed)
         sets.append(
             lightgbm.Dataset(
-                rows[np.searchsorted(shown, found.item)],
-                found.grades(),
+                rows[np.searchsorted(shown, found.item[order])],
+                found.grades()[order],
                 group=np.unique(found.query, return_counts=True)[1],
                 params=asked,
                 reference=sets[0] if sets else None,

@@ -271,3 +271,14 @@ def test_gains_of_grades_are_linear_in_attraction():
     exact = np.log2(1 + 15 * share)
     assert np.abs(found.grades() - exact).max() <= 0.5
     assert np.corrcoef(gain, share)[0, 1] > 0.9
+
+
+def test_rows_are_shuffled_within_queries():
+    log = ClickLog(
+        np.repeat([0, 1], 40), [[0, 1, 2]] * 40 + [[3, 4, 5]] * 40, [[1, 0, 1]] * 80
+    )
+    found = judge(log, Propensities.of([1.0, 0.5, 0.3]))
+    orders = [found.shuffled(seed) for seed in range(9)]
+    for order in orders:
+        assert sorted(order[:3]) == [0, 1, 2] and sorted(order[3:]) == [3, 4, 5]
+    assert len({tuple(order[:3]) for order in orders}) > 2

@@ -37,6 +37,12 @@ def test_a_fit_of_judgments_only_ranks():
     assert set(found.clicks) == {"click_mrr"}
 
 
+def test_rounds_of_judgments_are_not_judged_by_the_order_of_ties():
+    same = debias.RankingData(np.ones_like(DATA.features), None, DATA.offsets)
+    fitted = fit_trees(LOG.of_items(same), same, FAST, judged=True)
+    assert fitted.history[0]["ndcg@10"] < 0.99  # in the order of grades it would be 1
+
+
 def test_progress_and_presets():
     rounds = []
     fit_trees(LOG, DATA, FAST, rounds.append)
