@@ -113,6 +113,7 @@ def fit_trees(
     booster, base, theta, history = boost(
         rows, counts[0], counts[1], start_of(train, count), config, progress
     )
+    theta = _filled(theta, counts[0], count)
     trees = Trees(config.library, booster, base, theta, log.list_size, names, kinds)
     logits = trees(rows).astype(float)
     means = [
@@ -215,4 +216,13 @@ def start_of(log: ClickLog, devices: int) -> np.ndarray:
     found = np.bincount(log.device, log.click.sum(axis=1), devices)
     expected = np.bincount(log.device, log.mask @ theta, devices)
     height = np.maximum(found, 1.0) / np.maximum(expected, 1.0)
-    return np.outer(height / height.max(), theta).clip(1e-3, 1.0).ravel()
+    height = np.where(expected > 0, height / height[expected > 0].max(), 1.0)
+    return np.outer(height, theta).clip(1e-3, 1.0).ravel()
+
+
+def _filled(theta: np.ndarray, counts: Counts, devices: int) -> np.ndarray:
+    """(K,) theta, of a device without impressions the mean of all at each rank."""
+    curves = theta.reshape(devices, -1)
+    shown = np.bincount(counts.place, counts.shown, len(theta)).reshape(curves.shape)
+    mean = (shown * curves).sum(axis=0) / np.maximum(shown.sum(axis=0), 1.0)
+    return np.where(shown.any(axis=1, keepdims=True), curves, mean).ravel()

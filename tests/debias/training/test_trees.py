@@ -76,3 +76,14 @@ def test_a_device_on_which_little_is_seen_is_learned():
     fitted = fit_trees(*shuffled(theta, 6000, height), FAST)
     found = fitted.model.theta.reshape(2, 3)
     assert found == pytest.approx(np.outer(height, theta), rel=0.25)
+
+
+def test_codes_of_devices_may_leave_some_out():
+    theta, height = np.array([1.0, 0.5, 0.25]), np.array([0.3, 1.0])
+    log, data = shuffled(theta, 6000, height)
+    columns = log.columns() | {"device": 2 * log.device + 1}  # of a file: from 1
+    fitted = fit_trees(debias.ClickLog(**columns), data, FAST)
+    found = fitted.model.theta.reshape(4, 3)
+    assert found[[1, 3]] == pytest.approx(np.outer(height, theta), rel=0.25)
+    assert fitted.model.examination == pytest.approx(theta, rel=0.25)  # of both
+    assert np.ptp(fitted.ranker(data.features)) > 1
