@@ -47,8 +47,8 @@ def export_trees(
         trees: Result of `debias.training.fit_trees`, or its attribute `ranker`.
         path: File to write.
         format: "trees", which `debias.load` opens; "onnx"; "lightgbm" (text) or
-            "xgboost" (JSON), if that library grew the trees; or "ltr", see `ltr`. None
-            chooses by the file name.
+            "xgboost" (JSON, or its binary form as .ubj), if that library grew the
+            trees; or "ltr", see `ltr`. None chooses by the file name.
         overwrite: Whether an existing file may be replaced.
 
     Returns:
@@ -73,6 +73,9 @@ def export_trees(
         trees.write(path)
     elif format == "onnx":
         write_onnx(trees, path, engine_of(trees.library).features(trees.booster))
+    elif format == "xgboost" and path.suffix == ".ubj":  # which XGBoost takes by name
+        with atomic_write(path) as aside:
+            aside.write_bytes(trees.booster.save_raw("ubj"))
     else:
         own = engine_of(trees.library).text(trees.booster)
         text = json.dumps(ltr(trees)) if format == "ltr" else own

@@ -19,6 +19,8 @@ from debias.data import ClickLog
 from debias.data.files import atomic_write
 from debias.data.kinds import Features, as_records, of_records
 from debias.data.records import read_record
+from debias.data.tables import Streamed
+from debias.engine.scoring import encoded
 
 Library = Literal["lightgbm", "xgboost"]
 TINY = 1e-9
@@ -163,7 +165,7 @@ class Trees:
     theta: np.ndarray | None = None
     list_size: int = 0
     feature_names: tuple[str, ...] | None = None
-    kinds: Features | None = None
+    kinds: Features | None = field(default=None, repr=False)
     preprocess: None = None  # trees read raw features
 
     @property
@@ -180,8 +182,22 @@ class Trees:
         return tuple((curve / curve[0]).tolist())
 
     def __call__(self, features: Any) -> np.ndarray:
-        """Scores (...,) float32 of features (..., F): click logits where theta is 1."""
+        """Scores (...,) float32 of features (..., F): click logits where theta is 1.
+
+        Raw rows are read by the names of the features, as by `debias.Ranker`.
+
+        Raises:
+            ValueError: The number of features is wrong, or a feature is missing.
+        """
+        if isinstance(features, Mapping | Streamed):
+            features = encoded(features, self.feature_names, self.kinds, "trees")
         given = np.asarray(features, np.float32)
+        count = engine_of(self.library).features(self.booster)
+        if given.shape[-1:] != (count,):
+            raise ValueError(
+                f"these trees read {count} features, got features of shape "
+                f"{given.shape}"
+            )
         rows = given.reshape(-1, given.shape[-1])
         if not len(rows):
             return np.zeros(given.shape[:-1], np.float32)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import debias
@@ -48,13 +49,27 @@ def test_the_library_reads_its_own(grown, tmp_path):
         path = export_trees(trees, tmp_path / "model.txt")
         found = lightgbm.Booster(model_file=str(path)).predict(x, raw_score=True)
     else:
-        path = export_trees(trees, tmp_path / "model.json", "xgboost")
-        booster = xgboost.Booster(model_file=str(path))
-        found = booster.predict(xgboost.DMatrix(x), output_margin=True)
+        for name in ("model.json", "model.ubj"):
+            path = export_trees(trees, tmp_path / name, "xgboost")
+            booster = xgboost.Booster(model_file=str(path))
+            found = booster.predict(xgboost.DMatrix(x), output_margin=True)
+            np.testing.assert_allclose(found + trees.base, trees(x), rtol=1e-5)
     np.testing.assert_allclose(found + trees.base, trees(x), rtol=1e-5, atol=1e-6)
     other = "xgboost" if trees.library == "lightgbm" else "lightgbm"
     with pytest.raises(ValueError, match=f"{other} cannot read them"):
         export_trees(trees, tmp_path / "other", other)
+
+
+def test_raw_rows_are_read_by_name(grown):
+    trees, x = grown
+    x = np.nan_to_num(x[:9])  # no kinds are known, so numbers must be there
+    table = pa.table({"sku": ["a"] * 9, **dict(zip(NAMES, x.T, strict=True))})
+    given = table.select(["stock", "sku", "age", "price"])
+    np.testing.assert_array_equal(trees(given), trees(x))
+    with pytest.raises(ValueError, match="no feature stock"):
+        trees(table.drop_columns("stock"))
+    with pytest.raises(ValueError, match=r"read 3 features, got .* shape \(9, 2\)"):
+        trees(x[:, :2])
 
 
 def walk(node, row):
