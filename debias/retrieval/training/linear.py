@@ -12,8 +12,9 @@ RANK = 256
 STRENGTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 POWERS = (0.0, 0.25)  # powers of the item counts, by which X may be divided
 DECAYS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4)
-# Weights of the linear part relative to the logits of a tower.
-WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0)
+# Weights of the linear part relative to the logits of a tower. Its scores fall as
+# 1 / STRENGTHS, so that a part of strength 3,000 needs weights in the thousands.
+WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0, 8192.0)
 
 
 class Spectrum(NamedTuple):

@@ -14,6 +14,7 @@ from debias.retrieval.training.evaluation import Encodes, dot_scores, history_le
 USERS = 5_000  # most held-out events to which the weights are fitted
 CUTOFF = 50  # cutoff of the NDCG that decides
 SHIFTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+LEAST_OWN = -1.0  # w3, with which a tower's score of an own item does not count
 PRIOR = 0.01  # precision of the normal prior on each weight, which keeps weights finite
 
 
@@ -71,7 +72,8 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
-    which is concave.
+    which is concave, with w3 at least -1. Below -1, a better score would lower an item
+    that the user took, as it may by chance in a few events.
 
     Example: each event has one taken item, as good as all the others together, and a
     third of the events repeat it, so e^w0 = 1/2.
@@ -101,7 +103,11 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
         )
 
     start = np.zeros(choices.features.shape[1])
-    found: np.ndarray = minimize(loss, start, jac=True, method="BFGS").x
+    bounds = [*[(None, None)] * (len(start) - 1), (LEAST_OWN, None)]
+    exact = {"ftol": 1e-12, "gtol": 1e-6, "maxiter": 1000}
+    found: np.ndarray = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=exact
+    ).x
     return found
 
 

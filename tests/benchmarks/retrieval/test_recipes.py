@@ -69,6 +69,15 @@ def test_auto_is_the_best_of_its_towers_by_what_was_held_out(monkeypatch):
             assert value == rows[best][name]
 
 
+def test_a_transformer_is_a_tower_of_the_recipe_that_auto_does_not_try():
+    (found,) = recipes.tried("transformer", 5)
+    assert (found.tower, found.history, found.seed) == ("dssm", "transformer", 5)
+    assert found.config == recipes.recipe(5).config
+    assert found not in recipes.tried("auto", 5) and len(recipes.tried("dat", 5)) == 2
+    measured = RecipeExperiment("transformer", "drifting").measure(0)
+    assert measured["passes"] in (1, 2) and 0 < measured["hr@50"] <= 1
+
+
 def test_baselines_are_tuned_on_held_out_events_alone():
     train, _ = recipes.split("drifting")
     for row in ("popularity", "ease"):

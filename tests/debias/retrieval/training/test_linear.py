@@ -5,7 +5,12 @@ import pytest
 
 from debias.retrieval.data.interactions import from_columns
 from debias.retrieval.training.baselines import Ease, taken
-from debias.retrieval.training.linear import ease_vectors, spectrum
+from debias.retrieval.training.linear import (
+    STRENGTHS,
+    WEIGHTS,
+    ease_vectors,
+    spectrum,
+)
 from tests.debias.retrieval.models.registry import LOG
 
 
@@ -47,6 +52,15 @@ def test_a_power_of_counts_regularises_what_is_popular():
     past, items = ease_vectors(whole, 10.0)
     apart = ~np.eye(len(gram), dtype=bool)
     np.testing.assert_allclose((past @ items.T)[apart], wanted[apart], atol=1e-4)
+
+
+def test_a_weight_makes_up_for_the_greatest_strength():
+    """One user took both items: with l much above 1, B_ij is 1 / l, below a logit."""
+    log = from_columns(["u", "u", "v"], ["i", "j", "k"], [1, 2, 3])
+    past, items = ease_vectors(spectrum(log), STRENGTHS[-1])
+    largest = past[0] @ items[1]
+    assert largest == pytest.approx(1 / STRENGTHS[-1], rel=0.01)
+    assert WEIGHTS[-1] * largest > 2
 
 
 def test_few_dimensions_keep_the_order_of_most():

@@ -114,6 +114,18 @@ def test_weights_are_where_the_likelihood_is_highest():
     np.testing.assert_allclose(found, minimize(loss, np.zeros(4)).x, atol=1e-3)
 
 
+def test_the_score_of_an_own_item_never_counts_against_it():
+    """Ten users own two items of logits 2 and 1, and all repeat the second."""
+    owner = np.repeat(np.arange(10), 2)
+    logit = np.tile([2.0, 1.0], 10)
+    x = np.stack([np.ones(20), np.zeros(20), np.zeros(20), logit], axis=1)
+    choices = Choices(np.zeros(10), owner, logit, x, logit == 1.0)
+    found = fit_weights(choices)
+    assert found[3] == -1.0
+    # Both then have the logit w0, where the slope 10 / (1 + 2 e^w0) is the prior's.
+    assert 10 / (1 + 2 * np.exp(found[0])) == pytest.approx(0.01 * found[0], rel=1e-2)
+
+
 def test_a_constant_puts_own_items_where_ranks_are_best():
     """Against ranks of scores with the bonus: of logits ten times too sure."""
     rng = np.random.default_rng(3)
