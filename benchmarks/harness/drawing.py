@@ -39,7 +39,7 @@ def dots(
         name: Name of the drawing, unique on the page.
         width: Width in pixels.
     """
-    from debias.diagnosis.figures import GRID, PAPER, SERIES, drawing
+    from debias.training.figures import GRID, PAPER, SERIES, drawing
 
     with drawing(name, width, 24 * len(means) + 50) as (_, axes, out):
         for place, (row, mean) in enumerate(means.items()):

@@ -10,7 +10,10 @@ from debias.commands.screen import AsJson, print_json, print_result, say, share_
 
 if TYPE_CHECKING:
     from debias.artifacts import Trained
+    from debias.data import ClickLog
     from debias.training import Evaluation
+    from debias.training.pages import Figure
+    from debias.training.results import Section
 
 Folder = Annotated[Path, typer.Argument(help="Folder that `debias train` wrote.")]
 
@@ -97,19 +100,40 @@ def _write_page(
     title: str,
 ) -> None:
     """Writes scoreboards, learned examination, and lists before and after."""
-    from debias.data import ClickLog
-    from debias.training import score_items
-
-    assert given.data is not None
-    features = given.data.features
-    sections = list(found.sections())
-    if isinstance(given.log, ClickLog):
-        scores = score_items(trained.ranker, features)
-        names = None if given.reading is None else given.reading.items
-        sections += pages.examples(given.log, scores, names)
-    drawn = pages.examination(given.log, trained, features)
+    sections, drawn = judged_parts(found, trained, given)
     headline = f"{found.model}, evaluated on {inputs.name_of(log)}"
     pages.write(path, title, headline, [found.words()], sections, drawn)
+
+
+def judged_parts(
+    found: "Evaluation",
+    trained: "Trained",
+    given: inputs.Opened,
+    whole: "ClickLog | None" = None,
+) -> tuple[list["Section"], list["Figure"]]:
+    """Sections and figures of a page on evaluated sessions.
+
+    Args:
+        found: The evaluation of the sessions.
+        trained: The trained model.
+        given: The sessions, and their items with features as the ranker reads them.
+        whole: The log to estimate examination from; None: the sessions.
+    """
+    from debias.data import ClickLog
+    from debias.training import page_parts, score_items
+    from debias.training.splits import applied
+
+    assert given.data is not None
+    sections, drawn = list(found.sections()), page_parts.calibration(found.clicks)
+    if isinstance(given.log, ClickLog):
+        features = given.data.features
+        read = applied(trained.ranker.preprocess, features)
+        log = given.log if whole is None else whole
+        drawn = page_parts.examination(log, trained.model, read) + drawn
+        names = None if given.reading is None else given.reading.items
+        scores = score_items(trained.ranker, features)
+        sections += page_parts.examples(given.log, scores, names)
+    return sections, drawn
 
 
 def _opened(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from debias.commands import inputs, pages, places
+from debias.commands.evaluate import judged_parts, tests_of
 from debias.commands.runs import finished, peak_memory, start
 from debias.commands.screen import AsJson, bar, print_json, print_table, say, silenced
 from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT, READS_TARGETS, TREES
@@ -23,6 +24,8 @@ from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
     from debias.training import Choice, Correction, Fitted, Prepared, Targets
+    from debias.training.pages import Figure
+    from debias.training.results import Section
     from debias.training.selection import By
 
 
@@ -291,27 +294,43 @@ def train(
 def _write_page(
     path: Path, report: dict[str, Any], out: Path, log: inputs.Found
 ) -> None:
-    """Writes the training report, and the examination that the model learned."""
-    from debias.artifacts import load
-    from debias.data.presentation import of_records
-
-    drawn = []
+    """Writes the training report, and the evaluation on held-out sessions."""
+    sections = [("Sessions", [report["sessions"]]), *_sections(report)]
+    drawn: list[Figure] = []
     if log.stream is None:
         with silenced(True):  # notices were printed before
-            scales = of_records(report.get("scales"))
-            given = log.open(report["devices"], scales=scales)
-        trained = load(out)
-        assert given.data is not None
-        items = given.data.arranged(trained.feature_names, trained.ranker.kinds)
-        drawn = pages.examination(given.log, trained, items.features)
+            judged, drawn = _judged(report, out, log)
+        sections += judged
     why = f"{_reason(report)}." if report["candidates"] else ""
     words = [why, report["note"]]
-    sections = [("Sessions", [report["sessions"]]), *_sections(report)]
     headline = f"{report['model']}, trained on {inputs.name_of(log.source.log)}"
     pages.write(path, str(out), headline, list(filter(None, words)), sections, drawn)
 
 
-def _sections(report: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+def _judged(
+    report: dict[str, Any], out: Path, log: inputs.Found
+) -> tuple[list["Section"], list["Figure"]]:
+    """Sections and figures of the page on the sessions held out for tests."""
+    from debias.artifacts import load, plan_of
+    from debias.data import ClickLog
+    from debias.data.presentation import of_records
+    from debias.training import evaluate
+
+    given = log.open(report["devices"], scales=of_records(report.get("scales")))
+    assert given.data is not None and isinstance(given.log, ClickLog)
+    trained = load(out)
+    items = given.data.arranged(trained.feature_names, trained.ranker.kinds)
+    tests, of = tests_of(given, plan_of(out, ("streamed", "settings")), out)
+    found = evaluate(
+        *(trained.model, tests.log, items),
+        ranker=trained.ranker,
+        name=report["model"],
+        of=of,
+    )
+    return judged_parts(found, trained, tests._replace(data=items), given.log)
+
+
+def _sections(report: dict[str, Any]) -> list["Section"]:
     """Titles and rows of the printed report."""
     found = [("Candidates on held-out clicks", report["candidates"])]
     return [*found, ("Passes", report["history"])]

@@ -1,200 +1,32 @@
-"""Figures of the report as inline SVG, with colours from the page.
+"""Figures of the diagnosis: links of ranks, profiles, calibration, populations."""
 
-Each function draws at a given width in pixels. A page holds a wide and a narrow version
-with the same font size. Placeholder colours are replaced by CSS variables, so one
-drawing serves light and dark mode.
-"""
-
-import io
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
-
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
 from debias.diagnosis.calibration import Calibration
-from debias.diagnosis.identifiability import WEAK, Connectivity, Profile
+from debias.diagnosis.identifiability import WEAK, Connectivity, Profile, words
 from debias.diagnosis.populations import Populations
-from debias.propensity.examination import Examination
-
-# Placeholders by CSS variable; no drawing uses these colours otherwise.
-INK, SOFT, GRID, PAPER, BAD = (f"#0100{i:02x}" for i in range(5))
-SERIES = tuple(f"#0200{i:02x}" for i in range(9))
-# Similar methods have similar colours: harvesting, position-based models, others.
-METHODS = (
-    *("pivot", "adjacent_chain", "all_pairs"),
-    *("pbm_em", "pbm_mle", "pbm_conditional"),
-    *("dla", "regression_em", "bias_tower"),
+from debias.training.figures import (
+    APART,
+    BAD,
+    INK,
+    PAPER,
+    SERIES,
+    SOFT,
+    drawing,
+    rank_axis,
 )
-APART = (0, 3, 6, 7, 8, 1, 4, 2, 5)  # SERIES in decreasing order of contrast
-_VARIABLES = {
-    **dict(
-        zip(
-            (INK, SOFT, GRID, PAPER, BAD),
-            ("ink", "soft", "grid", "paper", "bad"),
-            strict=True,
-        )
-    ),
-    **{color: f"series-{i}" for i, color in enumerate(SERIES)},
-}
-POINTS = 0.75  # points per CSS pixel
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.solid_capstyle": "round",
-}
-
-
-@contextmanager
-def drawing(
-    name: str, width: int, height: int
-) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """Context manager for a figure; its list receives the SVG as the only entry.
-
-    Args:
-        name: Prefix of the ids in the SVG; must be unique on a page.
-        width, height: Pixels.
-    """
-    out: list[str] = []
-    style: Any = {**_STYLE, "svg.hashsalt": f"{name} {width}"}
-    with matplotlib.rc_context(style):
-        size = (width * POINTS / 72, height * POINTS / 72)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        axes.tick_params(pad=4)
-        yield figure, axes, out
-        target = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(target, format="svg", transparent=True, metadata=nothing)
-    svg = target.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, f"var(--{variable})")
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    # Screen readers read the sentence of the figure instead.
-    svg = re.sub(r'(<svg [^>]*?)width="[^"]*"', r'\1aria-hidden="true"', svg, count=1)
-    svg = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", svg, count=1)
-    # Ids are unique within a page.
-    prefix = f"{name}-{width}-"
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\1{prefix}", svg)
-    out.append(svg)
-
-
-def _ranks(axes: Axes, count: int) -> None:
-    step = max(1, count // 12)
-    axes.set_xticks(np.arange(1, count + 1, step))
-    axes.set_xlim(0.6, count + 0.4)
-    axes.set_xlabel("rank")
-
-
-def colors(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """Placeholder colour for each curve: by method, or by order if methods repeat."""
-    methods = [curve.method for curve in curves.values()]
-    alike = len(set(methods)) < len(methods)
-    found = {}
-    for order, (label, curve) in enumerate(curves.items()):
-        place = APART[order % len(APART)] if alike else 0
-        if not alike and curve.method in METHODS:
-            place = METHODS.index(curve.method)
-        found[label] = INK if curve.confounded else SERIES[place]
-    return found
-
-
-def legend(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """CSS variable of each curve's colour in `examination`."""
-    return {label: _VARIABLES[color] for label, color in colors(curves).items()}
-
-
-def examination(
-    curves: Mapping[str, Examination],
-    flagged: np.ndarray,
-    name: str = "examination",
-    width: int = 760,
-) -> str:
-    """Draws curves with bands; raw click rates are dashed, flagged ranks ringed."""
-    estimates = list(curves.values())
-    with drawing(name, width, 380 if width > 500 else 320) as (_, axes, out):
-        for each, color in zip(estimates, colors(curves).values(), strict=True):
-            raw = each.confounded
-            if np.isfinite(each.lower[1:]).any():
-                axes.fill_between(
-                    each.position, each.lower, each.upper, color=color, alpha=0.13, lw=0
-                )
-            axes.plot(
-                each.position,
-                each.examination,
-                color=color,
-                lw=1.8 if raw else 1.4,
-                ls=(0, (4, 2.5)) if raw else "-",
-                marker="o",
-                ms=3.2,
-                mec=PAPER,
-                mew=0.5,
-                zorder=4 if raw else 3,
-            )
-            if raw and flagged.any():
-                axes.plot(
-                    each.position[flagged],
-                    each.examination[flagged],
-                    ls="",
-                    marker="o",
-                    ms=9,
-                    mfc="none",
-                    mec=BAD,
-                    mew=1.6,
-                    zorder=5,
-                )
-        axes.set_ylim(0, _top(estimates))
-        axes.set_ylabel("relative to rank 1")
-        _ranks(axes, len(estimates[0]))
-    return out[0]
-
-
-def _top(estimates: list[Examination]) -> float:
-    """Upper end of the axis: above all curves and their bands.
-
-    A curve or a band that would leave the others far below leaves the drawing.
-
-    >>> ranks = np.array([1, 2])
-    >>> def curve(second):
-    ...     return Examination(ranks, np.array([1.0, second]), *[ranks] * 4, "pivot")
-    >>> round(_top([curve(2.0), curve(0.5)]), 3), _top([curve(0.5)] * 3 + [curve(1e5)])
-    (2.1, 3.0)
-    """
-    tops = np.array([np.nanmax(each.examination) for each in estimates])
-    bands = [np.nan_to_num(each.upper).max() for each in estimates]
-    ends = np.maximum(tops, np.minimum(bands, 1.5 * tops))
-    return max(1.05, float(np.minimum(1.05 * ends, 3 * np.median(tops)).max()))
 
 
 def graph(found: Connectivity, width: int = 760) -> str:
     """Draws the graph of ranks; darker arcs are more precise."""
     ranks = len(found.component)
-    with drawing("graph", width, 260 if width > 500 else 220) as (_, axes, out):
+    reach = _reach(found)
+    # Arcs of neighbours are as wide as high.
+    height = min(260 if width > 500 else 220, round(50 + reach * width / ranks))
+    with drawing("graph", width, height) as (_, axes, out):
         axes.set_axis_off()
-        reach = max([b - a for a, b in found.swaps], default=1)
         for one in range(ranks):
             for other in range(one + 1, ranks):
                 error = found.error[one, other]
@@ -203,7 +35,6 @@ def graph(found: Connectivity, width: int = 760) -> str:
                     _arc(
                         axes, one, other, SERIES[0], 0.4 + 1.4 * firm, 0.1 + 0.5 * firm
                     )
-                    reach = max(reach, other - one)
         for a, b in found.swaps:
             _arc(axes, a - 1, b - 1, BAD, 1.8, 1.0, "--")
         for rank, component in enumerate(found.component):
@@ -213,8 +44,15 @@ def graph(found: Connectivity, width: int = 760) -> str:
             axes.plot(rank, 0, "o", ms=15, mfc=PAPER, mec=color, mew=1.8, zorder=5)
             axes.text(rank, 0, str(rank + 1), ha="center", va="center", zorder=6)
         axes.set_xlim(-0.6, ranks - 0.4)
-        axes.set_ylim(-0.16 * reach, 1.05 * reach)
+        axes.set_ylim(-12 * reach / (height - 50), 1.05 * reach)
     return out[0]
+
+
+def _reach(found: Connectivity) -> int:
+    """Ranks that the longest arc of `graph` spans."""
+    one, other = np.nonzero(np.triu((found.pairs > 0) & np.isfinite(found.error), 1))
+    swapped = [b - a for a, b in found.swaps]
+    return max([1, *swapped, *(other - one).tolist()])
 
 
 def _arc(
@@ -255,16 +93,7 @@ def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
             axes.plot(
                 moves, value, color=color, lw=1.5, alpha=share, marker="o", ms=2.5
             )
-            if not found.identified[k]:
-                axes.annotate(
-                    f"rank {k + 1}",
-                    (moves[-1], value[-1]),
-                    xytext=(0, 4 + 10 * (order % 2)),
-                    textcoords="offset points",
-                    ha="right",
-                    fontsize=8,
-                    color=BAD,
-                )
+        _name_unknown(axes, found, ranks)
         axes.axhline(level, color=INK, lw=1, ls=(0, (4, 3)))
         axes.set_yscale("symlog", linthresh=10)
         axes.set_ylim(0)
@@ -272,6 +101,25 @@ def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
         axes.set_xlabel("move of a rank's bias, logits")
         axes.set_ylabel("2 × fall in log-likelihood")
     return out[0]
+
+
+def _name_unknown(axes: Axes, found: Profile, ranks: np.ndarray) -> None:
+    """Names the lines that stay below, those that end together by one label."""
+    ends: dict[float, list[int]] = {}
+    for k in ranks[~found.identified[ranks]]:
+        height = float(found.statistic[k, -1])
+        near = [end for end in ends if abs(end - height) < 2]
+        ends.setdefault(near[0] if near else height, []).append(int(k) + 1)
+    for height, named in ends.items():
+        axes.annotate(
+            f"rank {words(np.array(named))}",
+            (found.deltas[-1], height),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=BAD,
+        )
 
 
 def calibration(found: Calibration, width: int = 760) -> str:
@@ -285,7 +133,7 @@ def calibration(found: Calibration, width: int = 760) -> str:
         axes.hlines(found.chance, x - 0.3, x + 0.3, color=INK, lw=1.2)
         axes.set_ylim(0)
         axes.set_ylabel("calibration error")
-        _ranks(axes, len(x))
+        rank_axis(axes, len(x))
     return out[0]
 
 

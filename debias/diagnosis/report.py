@@ -334,6 +334,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
         title: Name of the log.
     """
     from debias.diagnosis import figures
+    from debias.training.figures import examination, legend
 
     environment = pages.environment("debias.diagnosis")
     environment.filters["number"] = _number
@@ -348,17 +349,18 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
     curves = _drawable({NAMES[name]: e for name, e in found.estimates.items()})
     flags = getattr(own.get("confounding"), "flagged", nothing)
     if curves:
-        drawn["examination"] = both(figures.examination, curves, flags, "examination")
-        legends["examination"] = figures.legend(curves)
+        drawn["examination"] = both(examination, curves, flags, "examination")
+        legends["examination"] = legend(curves)
     devices = {} if found.by_device is None else found.by_device.curves()
     parts = _drawable({label(code, found.devices): e for code, e in devices.items()})
     if parts:
-        drawn["by_device"] = both(figures.examination, parts, nothing, "device")
-        legends["by_device"] = figures.legend(parts)
-    for column, values in found.shown.items():
+        drawn["by_device"] = both(examination, parts, nothing, "device")
+        legends["by_device"] = legend(parts)
+    by_label = []  # columns may have any name
+    for number, (column, values) in enumerate(found.shown.items()):
         if parts := _drawable(dict(values), whole=True):
-            drawn[column] = both(figures.examination, parts, nothing, "label")
-            legends[column] = figures.legend(parts)
+            curves_of = both(examination, parts, nothing, f"label-{number}")
+            by_label.append((column, curves_of, legend(parts)))
     # If a drawing would show nothing, the page says so in words.
     for name, draw, shown in (
         ("connectivity", figures.graph, "component"),
@@ -388,6 +390,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
         names=NAMES,
         figures=drawn,
         legends=legends,
+        shown=by_label,
     )
 
 

@@ -19,6 +19,7 @@ from debias.models.click_model import argument_errors
 from debias.models.trees import Trees
 from debias.training.expected import NewPolicy, clicks_to_expect, guessed_by
 from debias.training.fitting import Fitted, collect
+from debias.training.page_parts import calibration
 from debias.training.results import Printed
 from debias.training.splits import shown_only
 
@@ -82,6 +83,9 @@ class Evaluation(Printed):
         for estimate in self.off_policy:
             rows = [{"what": k, "value": v} for k, v in estimate.items()]
             yield f"Clicks per session with {estimate['ranking']}{few}", rows[1:]
+
+    def parts(self) -> Any:
+        return list(self.sections()), calibration(self.clicks)
 
     def words(self) -> str:
         found = f"{self.model} was evaluated on {self.sessions:,} sessions ({self.of})."

@@ -26,12 +26,14 @@ from debias.data.layout import layout_of
 from debias.data.stream import Stream
 from debias.engine import distributed
 from debias.engine.optimizers import RowWiseAdam
+from debias.engine.scoring import Scorer, scored_by
 from debias.layers import BiasTower, CrossPositionAttention, Features, Tower
 from debias.models import ClickModel, MultiTarget, Ranker, ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
 from debias.presets import READS_TARGETS, build
 from debias.propensity.bias_tower import bias_tower
+from debias.training import page_parts
 from debias.training.config import TrainingConfig
 from debias.training.corrections import Correction
 from debias.training.results import Printed
@@ -82,6 +84,18 @@ class Fitted(Printed):
 
     def sections(self) -> Any:
         yield "Passes", self.history
+
+    def parts(self) -> Any:
+        """Adds examination, and held-out lists before and after."""
+        learned, part = self.prepared.train, self.prepared.test
+        found, figures = list(self.sections()), []
+        if isinstance(learned.log, ClickLog):
+            table = learned.data.features
+            figures = page_parts.examination(learned.log, self.model, table)
+        if part is not None:
+            scores = Scorer(scored_by(self.model.score))(part.data.features)
+            found += page_parts.examples(part.log, scores)
+        return found, figures
 
     def words(self) -> str:
         found = (

@@ -122,11 +122,13 @@ def code(words: str) -> "Markup":
 
     >>> str(code("try `a<b` (--rate)"))
     'try <code>a&lt;b</code> (<code>--rate</code>)'
+    >>> str(code("`debias train --model auto`"))
+    '<code>debias train --model auto</code>'
     """
     from markupsafe import Markup, escape
 
-    marked = re.sub(r"(?<![\w`-])(--[a-z][\w-]*)", r"`\1`", words)
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(marked))))
+    found = r"`([^`]*)`|(?<![\w-])(--[a-z][\w-]*)"
+    return Markup(re.sub(found, r"<code>\1\2</code>", str(escape(words))))
 
 
 def text(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from debias.data.files import atomic_write
 from debias.data.text import printable
-from debias.training.pages import head, page, text
+from debias.training.pages import Figure, head, page, text
 
 Section = tuple[str, Sequence[dict[str, Any]]]  # a title, and rows with the same keys
 SHORT = 24  # letters of a name that tables do not break
@@ -24,10 +24,15 @@ class Printed:
         """One or two sentences on the result."""
         return ""
 
+    def parts(self) -> tuple[list[Section], list[Figure]]:
+        """Tables and figures of the page; subclasses may add to them."""
+        return list(self.sections()), []
+
     def report(self, path: str | Path, title: str = "") -> None:
         """Writes the result atomically as a self-contained HTML page."""
-        name = type(self).__name__
-        made = page(title or "debias", name, [self.words()], list(self.sections()))
+        sections, figures = self.parts()
+        words = [self.words()]
+        made = page(title or "debias", type(self).__name__, words, sections, figures)
         with atomic_write(path) as aside:
             aside.write_text(made, encoding="utf-8")
 

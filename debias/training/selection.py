@@ -29,7 +29,7 @@ from debias.training.choice import (
 )
 from debias.training.choice import verdict as judged
 from debias.training.config import TrainingConfig
-from debias.training.evaluation import score_items
+from debias.training.evaluation import evaluate, score_items
 from debias.training.fitting import (
     Diverged,
     Fitted,
@@ -69,6 +69,13 @@ class Selected(Printed):
     def sections(self) -> Any:
         yield "Candidates, on held-out clicks", self.choice.table
         yield from self.fitted.sections()
+
+    def parts(self) -> Any:
+        """Those of the fit, with what the model makes of the held-out clicks."""
+        found, figures = self.fitted.parts()
+        judged, drawn = evaluate(self.fitted).parts()
+        sections = [*self.sections(), *judged, *found[1:]]
+        return sections, figures + drawn
 
     def words(self) -> str:
         return f"{self.choice.name}: {self.choice.why}. {self.fitted.words()}"

@@ -185,10 +185,13 @@ def test_pages_of_a_training_and_an_evaluation(folder, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "additive, trained on log.parquet" in text and "Passes</h2>" in text
     assert "</i>the model</li>" in text and "<svg" in text
+    for part in ("Predicted clicks by position", "A list before and after"):
+        assert f"<h2>{part}" in text  # of the sessions held out for tests
     found = run_json("evaluate", folder / "trained", *log)  # a page of ours is replaced
     text = page.read_text(encoding="utf-8")
     assert f"additive was evaluated on {found['sessions']} sessions" in text
     assert "A list before and after" in text and "(clicked)" in text
+    assert "<h2>Predicted clicks by position</h2>" in text
     page.write_text("years of work")
     refused = run("evaluate", folder / "trained", *log, code=1)
     assert "exists; --force replaces it" in refused.output

@@ -4,6 +4,7 @@ import functools
 import html
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from matplotlib.image import imread
 
 from debias.data import ClickLog, Stream
 from debias.data.summary import summarize
-from debias.diagnosis import figures
+from debias.diagnosis import figures as drawings
 from debias.diagnosis import report as reports
-from debias.diagnosis.identifiability import confounding
+from debias.diagnosis.identifiability import confounding, connectivity, profile
 from debias.propensity import Examination, estimate
+from debias.training import figures
 from tests.browser import CHROMIUM, browse
 from tests.debias.propensity.real import yandex
 
@@ -200,6 +202,46 @@ def test_a_band_is_drawn_to_its_end_unless_it_is_wild():
         upper = np.array([1.0, end])
         curve = Examination(ranks, one, one, one, upper, ranks, "pivot")
         assert figures._top([curve]) == pytest.approx(top)
+
+
+def test_columns_of_any_name_are_drawn_apart():
+    curves = {name: estimate(simulated(), "pivot") for name in ("none", "sale")}
+    shown = {"profile": curves, "badge": curves}
+    text = reports.page(replace(found(), shown=shown))
+    for column in shown:
+        assert f"<h2>Examination by {column}</h2>" in text
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_lines_that_end_together_have_one_label():
+    rng = np.random.default_rng(0)
+    pairs = [rng.permuted([[k, k + 1]] * 400, axis=1) for k in (0, 2)]
+    item = np.concatenate(pairs, axis=1)
+    log = ClickLog([0] * 400, item, rng.random(item.shape) < 0.4)
+    drawn = drawings.profile(profile(log))
+    assert ">rank 3-4</text>" in drawn and ">rank 3</text>" not in drawn
+
+
+def test_arcs_between_neighbours_are_as_wide_as_high():
+    height = {}
+    for name, item in (
+        ("near", [[0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4]]),
+        ("far", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]),
+    ):
+        log = ClickLog([0] * 40, item * 20, [[1, 0] * 3, [0, 1] * 3] * 20)
+        box = re.search(
+            r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawings.graph(connectivity(log))
+        )
+        height[name] = float(box[2]) / float(box[1]) * 760
+    assert height["near"] == pytest.approx(50 + 760 / 6, abs=1)
+    assert height["far"] == pytest.approx(260, abs=1)
+
+
+def test_commands_in_findings_are_code():
+    step = replace(found().findings["overlap"], next_step="try `debias plan --se .1`")
+    text = reports.page(replace(found(), findings={"overlap": step}))
+    assert "try <code>debias plan --se .1</code>" in text
 
 
 def test_names_are_escaped():

@@ -1,5 +1,7 @@
 """Tests of debias.training.selection: which candidate is taken, and why."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -12,12 +14,22 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 FAST = TrainingConfig(epochs=1, batch_size=64, min_steps=0)
 
 
-def test_selecting_fits_the_chosen_model():
+def test_selecting_fits_the_chosen_model(tmp_path):
     found = training.select(LOG, DATA, candidates=["naive", "product"], config=FAST)
     tried = {row["model"] for row in found.choice.table}
     assert tried == {"naive", "product", "softmax_naive"} and found.choice.name in tried
     assert found.choice.name in str(found) and "<table>" in found._repr_html_()
     assert "nats a validation session" in found.words()
+    found.report(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    parts = (
+        *("Candidates, on held-out clicks", "Examination by rank", "the model"),
+        *("Predicted clicks by position", "A list before and after"),
+    )
+    for part in parts:
+        assert part in text, part
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids)) > 4
 
 
 def test_what_was_tried_with_the_naive_ranker_is_not_tried_again(tmp_path, monkeypatch):
