@@ -28,7 +28,7 @@ BENT = 0.5  # correlation of tastes with a product of two directions
 POSITIONS = 10
 RATE = 0.02  # orders per click, about, under full examination
 TIE = 0.3  # correlation of the logits of attraction and of conversion
-SPREAD = 1.2  # deviation of the logarithm of conversion
+SPREAD = 1.2  # standard deviation of log conversion
 KNOWS = 0.5  # correlation of the logging scores with attraction
 ROWS = (
     *("click_only", "order_only", "multi_target", "multi_target_shared"),

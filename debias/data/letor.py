@@ -1,8 +1,8 @@
 """Reads LETOR files, such as MSLR-WEB30K, Yahoo and Istella.
 
 A line is an item: `grade qid:query index:value ... # comment`. scikit-learn parses the
-file, and whole arrays are checked. Only in case of an error is the text read line by
-line, to find the line. Query ids that are not numbers are numbered, and comments give
+file, and the resulting arrays are checked. If there is an error, the text is read again
+line by line to find it. Query ids that are not numbers are numbered, and comments give
 the names of the items. A file is parsed once. Its arrays are cached as memory-mapped
 .npy files, in a folder named by the hash of the content.
 """

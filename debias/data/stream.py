@@ -237,7 +237,7 @@ class Stream:
         return held
 
     def _lowest(self, most: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """The rows that `sample` keeps in each file: the lowest random numbers."""
+        """Rows of each file for `sample`: those whose random numbers are lowest."""
         ends = np.cumsum([s.sessions for s, group in self.groups if group == 0])
         row, chance, start = np.empty(0, np.int64), np.empty(0), 0
         for end in ends:

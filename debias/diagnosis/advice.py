@@ -82,7 +82,7 @@ def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
     first = "Items moved enough between ranks to compare each item with itself."
     if "caution" in known:
         first = (
-            "Items moved between ranks, but so few that estimates have wide intervals. "
+            "Items moved between ranks, but so rarely that estimates are imprecise. "
             "More sessions or more exchanges would narrow them."
         )
     cautions = [name for name, grade in grades.items() if grade == "caution"]

@@ -271,11 +271,13 @@ def _judge_no_error(
         )
     else:
         verdict = (
-            f"Calibrated: at no rank is the model off by more than chance; {found}"
+            "Calibrated: at every rank, the model is off by no more than chance; "
+            f"{found}"
         )
     step = "You can use its click probabilities."
     if blind:
-        verdict += f" at rank {words(np.flatnonzero(powered) + 1)}. Unknown at {blind}."
+        known = words(np.flatnonzero(powered) + 1)
+        verdict += f" at rank {known}. Unknown at rank {blind}."
         step = f"You can use its click probabilities, but not at rank {blind}."
         return Finding(verdict=verdict, next_step=step, grade="caution")
     return Finding(verdict=verdict + " at each.", next_step=step, grade="good")

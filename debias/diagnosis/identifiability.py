@@ -414,16 +414,16 @@ def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
     elif np.nanmin(effective) < 0.1 or moving < 0.1:
         verdict = (
             f"Thin overlap: {moving:.0%} of impressions are of items that move. With "
-            f"weights, the impressions of the worst rank are worth "
-            f"{np.nanmin(effective):.0%} of their number."
+            "weights, the effective sample at the worst rank is "
+            f"{np.nanmin(effective):.0%} of its impressions."
         )
         step = "Prefer harvesting or a model to weighting; clip weights if you weight."
     else:
         grade = "good"
         verdict = (
             f"Good overlap: {moving:.0%} of impressions are of items that move. With "
-            f"weights, the impressions of the worst rank are worth "
-            f"{np.nanmin(effective):.0%} of their number."
+            "weights, the effective sample at the worst rank is "
+            f"{np.nanmin(effective):.0%} of its impressions."
         )
         step = "You can use estimators that compare each item with itself."
     return Overlap(

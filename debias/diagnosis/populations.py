@@ -41,7 +41,7 @@ UNCLEAR = (
     "Unknown: clicks within a session depend on each other, but no more than clicks "
     "in different sessions of a query. Either users differ or queries differ."
 )
-AGAIN = 2500  # held-out mixed lists, so that few sessions are averaged over many lists
+AGAIN = 2500  # least number of held-out mixed lists over which a gain is averaged
 ENOUGH = 100  # held-out sessions, below which their mean gain is far from normal
 
 

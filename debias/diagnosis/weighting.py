@@ -70,8 +70,9 @@ def weighting(
     heaviest = int(np.argmax(np.where(used, weight, 0)))
     grade: Grade = "good" if effective > 0.5 else "caution"
     verdict = (
-        f"With weights of 1 / examination, clicks are worth {effective:.0%} of their "
-        f"number. The largest weight is {weight[heaviest]:.1f}, at rank {heaviest + 1}."
+        f"With weights of 1 / examination, the effective sample is {effective:.0%} of "
+        f"the clicks. The largest weight is {weight[heaviest]:.1f}, "
+        f"at rank {heaviest + 1}."
     )
     step = "You can use weighted losses without clipping."
     if effective <= 0.5:

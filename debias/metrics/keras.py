@@ -1,6 +1,6 @@
-"""The metrics as Keras metrics, for `fit` and `evaluate`.
+"""The metrics of `debias.metrics` as Keras metrics, for `fit` and `evaluate`.
 
-They follow the policies of `debias.metrics`. -1 in `y_true` is padding, ties count by
+They have the same policies: -1 in `y_true` is padding, ties count by
 their exact expectation, and lists without a relevant item are left out of the mean
 (`left_out` counts them). For labels below 0 other than -1, and for scores that are not
 finite, the NumPy metrics raise an error and these return nan. `sample_weight` weights

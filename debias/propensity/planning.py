@@ -28,7 +28,7 @@ SURE = 0.9  # probability that every rank reaches the promised error
 MINIMUM = 20  # sessions of a query in the log, below which it has no exchanges
 PRICE = 0.02  # least cost of a changed session, as a share of its clicks
 NORM = 16  # norm that approximates the maximum over ranks
-ROUNDS = 20  # iterations between the number of sessions and their worth
+ROUNDS = 20  # iterations of sessions and their worth, which depend on each other
 REACHED = 1e-9
 
 
@@ -332,7 +332,7 @@ def _sized(
 
 
 def _enough(known: Propensities, theta: np.ndarray, se: float) -> bool:
-    """Whether every rank is known to the wanted error; given values have no error."""
+    """Whether every rank has the wanted error. Given propensities have no error."""
     error = np.nan_to_num(known.standard_error) / theta
     return bool((error <= se).all() and known.standard_error[-1] > 0)
 

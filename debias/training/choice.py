@@ -28,9 +28,9 @@ def advised(found: Collection[str] = ()) -> str:
             points to some of the candidates.
 
     >>> advised(["neighbours"])
-    'try `debias train --model auto`: it keeps the best at ordering held-out clicks, \
-among listwise, listwise_mixture, xpa, product, mixture and raw clicks; xpa reads \
-neighbours.'
+    'try `debias train --model auto`: it compares listwise, listwise_mixture, xpa, \
+product, mixture and raw clicks, and keeps the best at ordering held-out clicks; \
+xpa reads neighbours.'
     """
     others = ", ".join(name for name in RANKERS if name != BASELINE)
     kinds = {
@@ -39,8 +39,8 @@ neighbours.'
     }
     reasons = [f"; {why}" for name, why in kinds.items() if name in found]
     return (
-        "try `debias train --model auto`: it keeps the best at ordering held-out "
-        f"clicks, among {others} and raw clicks{''.join(reasons)}."
+        f"try `debias train --model auto`: it compares {others} and raw clicks, and "
+        f"keeps the best at ordering held-out clicks{''.join(reasons)}."
     )
 
 

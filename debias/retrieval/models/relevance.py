@@ -97,7 +97,7 @@ class PairRelevance(keras.layers.Layer):
         features = ops.convert_to_tensor(features)
         if len(features.shape) == 2:
             return self.call(ops.expand_dims(features, 1), training)[:, 0]
-        # Padding repeats the pair (0, 0), so a list's user is its largest.
+        # Padding is the pair (0, 0), so the largest user row of a list is its user.
         user = self._rows("user", ops.max(features[..., 0], axis=1))
         item = self._rows("item", features[..., 1])
         users = self.model.encode_user({"user": user}, training)

@@ -21,7 +21,7 @@ def graded(**grades):
         ({}, ("moved enough", "Nothing in", "try `debias train --model auto`")),
         ({"connectivity": "bad"}, ("Too few items", "Nothing", "`debias plan`")),
         ({"profile": "bad"}, ("Items moved", "Nothing", "Next: log for longer, or")),
-        ({"profile": "caution"}, ("wide intervals", "Nothing", "--model auto")),
+        ({"profile": "caution"}, ("imprecise", "Nothing", "--model auto")),
         ({"overlap": "unknown"}, ("enough", "answer 1 of the", "--model auto")),
         (
             {"calibration": "caution"},

@@ -63,7 +63,7 @@ def test_the_verdict_says_what_would_have_been_found():
 
 def test_ranks_at_which_an_error_would_not_show_are_unknown():
     found = calibration(log(1000))
-    assert found.grade == "caution" and found.verdict.endswith("Unknown at 2-3.")
+    assert found.grade == "caution" and found.verdict.endswith("Unknown at rank 2-3.")
     few = calibration(log(250))
     assert few.grade == "unknown" and few.verdict.startswith("Unknown: this log")
     # One item in four is clicked so rarely that .01 is a multiple of its rate.
