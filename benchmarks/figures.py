@@ -225,4 +225,4 @@ FIGURES: Mapping[str, Callable[[int, Size], Figure]] = {
     "offline": partial(of_results, offline.TABLE, drawings.scoreboards),
     "production": partial(of_results, production.TABLE, drawings.gains),
 }
-"""Entering a figure here has it drawn and tested."""
+"""Figures by name; each entry is drawn and tested."""

@@ -38,7 +38,7 @@ ATTRACTIONS: dict[str, tuple[float, ...]] = {
     "informational": (0.4, 0.6, 0.7, 0.8, 0.9),
     "graded-dbn": (0.1, 0.25, 0.5, 0.75, 1.0),
 }
-"""Ways from grades 0 to 4 to P(click | examined).
+"""Functions from grades 0 to 4 to P(click | examined).
 
 `graded` is eps + (1 - eps) (2 ** y - 1) / (2 ** 4 - 1) with eps = .1, affine in NDCG's
 gain; `linear-noisy` is eps + (1 - eps) y / 4, affine in the grade; `binarised` is 1
@@ -52,7 +52,7 @@ SATISFACTIONS: dict[str, tuple[float, ...]] = {
     "informational": (0.1, 0.2, 0.3, 0.4, 0.5),
     "graded-dbn": (0.0, 0.125, 0.25, 0.375, 0.5),
 }
-"""Published ways from grades 0 to 4 to P(satisfied | clicked), of the same users."""
+"""Published functions from grades 0 to 4 to P(satisfied | clicked), by user."""
 
 Graded = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
 

@@ -93,7 +93,7 @@ class Outcome:
 
 
 Report = Callable[[Outcome, store.Record | Failure | None], None]
-"""Receives the state, and the result or failure that is new, if there is one."""
+"""Receives the outcome so far, and the new result or failure, if there is one."""
 
 
 def fingerprint(path: Path) -> str:

@@ -22,7 +22,7 @@ SOURCES: Mapping[str, tuple[Table, str]] = {
         for crowd in MIXED_USERS.populations
     },
 }
-"""Table and crowd by population; at half the size where both tables have a crowd."""
+"""Source table and crowd of each population; -half if `MAIN` also has the crowd."""
 
 ByRow = dict[str, dict[int, Record]]  # by seed
 

@@ -74,7 +74,7 @@ MAIN = Table(
 
 BASELINE = "softmax_naive"
 ANEW: dict[str, Any] = {"baseline": BASELINE, "first_seed": FRESH, "holm": True}
-"""What the tables after `main` have in common."""
+"""Settings that the tables after `main` have in common."""
 
 RANKING = ("ndcg@1", "ndcg@5", "ndcg@10", "expected_clicks")
 CLICKS = ("click_log_likelihood", "click_skill", "perplexity")
@@ -116,7 +116,7 @@ LOGGED = {
     "random-order": Logging(True, 1.0),
     **{f"worst-first-{t:.2f}": Logging(False, t) for t in (2 / 3, 1 / 3, 0.0)},
 }
-"""From always the best first over any order to always the worst first."""
+"""From always best first, through random order, to always worst first."""
 CONFOUNDED = (
     *("naive", BASELINE, "product", "product_weighted", "product_linear"),
     *("product_linear_weighted", "product_omitted", "product_omitted_weighted"),

@@ -162,8 +162,8 @@ class RetrievalSpeed:
 
 
 LIBRARIES = {"keras_rs": 1, "tfrs": 1, "rechub": 8}
-"""What trains beside us on MovieLens, and one in how many events it is given: an epoch
-of torch-rechub on all takes half a minute and more."""
+"""Peers on MovieLens, and the divisor of the number of their events: an epoch of
+torch-rechub on all events takes half a minute or more."""
 
 
 def products_seconds(

@@ -35,7 +35,7 @@ EXAMPLES: Mapping[str, str] = {
     "retrieval rollback": "debias retrieval rollback published",
     "retrieval query": "debias retrieval query published --user u1 -k 5",
 }
-"""By what is typed after `debias`."""
+"""Examples by command, as typed after `debias`."""
 
 
 def explain(app: typer.Typer, prefix: str = "") -> None:

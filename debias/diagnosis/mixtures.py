@@ -2,7 +2,7 @@
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
-Where pairs have few impressions, gamma is one of a bin of pairs about as attractive.
+If pairs have few impressions, pairs of similar attraction share a gamma.
 """
 
 from collections.abc import Callable

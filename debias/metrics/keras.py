@@ -1,8 +1,8 @@
 """The metrics of `debias.metrics` as Keras metrics, for `fit` and `evaluate`.
 
-They have the same policies: -1 in `y_true` is padding, ties count by
-their exact expectation, and lists without a relevant item are left out of the mean
-(`left_out` counts them). For labels below 0 other than -1, and for scores that are not
+They have the same policies: -1 in `y_true` is padding, ties count by their exact
+expectation, and lists without a relevant item are left out of the mean (`left_out`
+counts them). For labels below 0 other than -1, and for scores that are not
 finite, the NumPy metrics raise an error and these return nan. `sample_weight` weights
 lists, with shape `(batch,)` or `(batch, 1)`. Ranks come from comparing all pairs of a
 list, so memory grows with batch list_size^2.

@@ -2,7 +2,7 @@
 
 P(click on pair i at place k) = beta_k + theta_k gamma_i, with theta and beta known. The
 prior of gamma_i has the centre m_i = d_i w + u_q, with covariates d_i of the pair and
-an effect u_q ~ N(0, t^2) of its query. The prior has one of two shapes, the one with
+an effect u_q ~ N(0, t^2) of its query. The prior has one of two shapes, whichever has
 the higher likelihood:
 
 - logit gamma_i ~ N(m_i, s^2)

@@ -110,7 +110,7 @@ def prepare(
         layout = layout_of(ClickLog.concatenate([validation, test]))
         features = data.features
     names, coded = data.feature_names, data.kinds
-    del data  # if the caller also drops it, its features are freed
+    del data  # its features are freed if the caller drops it, too
     kinds = vocabulary(features, coded, train)
     layout = layout._replace(kinds=kinds)
     names = names if kinds is None else column_names(kinds)

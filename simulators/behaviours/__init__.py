@@ -120,4 +120,4 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "grid-no-skipping": Grid(skip=0.0),
     "carousel": Carousel(),
 }
-"""One instance of every behaviour; a new one is tested by being entered here."""
+"""One instance of every behaviour; the tests cover all entries."""

@@ -1,4 +1,4 @@
-"""Users who read on, or leave, from one rank to the next."""
+"""Users who continue to the next rank, or leave."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from simulators.chance import bernoulli
 
 
 class Chain(Behaviour):
-    """Users who read on, or leave, from one rank to the next.
+    """Users who continue to the next rank, or leave.
 
     After examining rank k, the user reads k + 1 with probability a_k after a click and
     b_k without one. Otherwise the user never reads k + 1. With eps_k the examination,

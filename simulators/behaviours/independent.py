@@ -1,4 +1,4 @@
-"""Users to whom a click changes nothing."""
+"""Users whose clicks do not affect what they examine."""
 
 from dataclasses import dataclass
 

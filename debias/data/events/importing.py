@@ -62,7 +62,7 @@ COUNTED = {
     "blank": "rows without an event, such as lines of a bulk request, passed over",
     "other_events": "events of other names, passed over",
 }
-"""What the numbers of `Imported.counts` are, in words."""
+"""Explanations of the counts in `Imported.counts`."""
 _ROLES = {
     "copies": "id",
     "duplicates": "item",

@@ -4,16 +4,16 @@
     ROOT/versions/000007/   one version:
         tower.onnx          users' features to vectors; needs no training code
         users.npz           table of users: features, and raw id <-> row
-        items.npz           the same of items
+        items.npz           the same for items
         vectors.npy         (items, d) float32
         index.faiss         searches them; or index.annoy, index.milvus, or none
-        place.npy           rows of equal vectors, where an index.faiss has them once
+        place.npy           rows of equal vectors, which index.faiss stores once
         fresh.npy           rows that have changed since the index was built
         histories.npy       the users' latest items, if known
-        taken.npy           all that each user took, and how often, if known
-        taken_offsets.npy   whose row of taken.npy is whose
-        ranker.onnx         orders what was retrieved, if published with it
-        manifest.json       sizes and SHA-256 of all these, the policy of repeats, and
+        taken.npy           the items that each user took, with counts, if known
+        taken_offsets.npy   where each user's items begin in taken.npy
+        ranker.onnx         orders retrieved items, if published with the version
+        manifest.json       sizes and SHA-256 of all files, the policy of repeats, and
                             entries of the publisher
 
 A version is written to a hidden folder, synced to disk and renamed. Then one rename of

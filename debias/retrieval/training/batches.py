@@ -3,11 +3,11 @@
 A batch is a dict for models of `debias.retrieval.models`:
 
     user      dict of the users' features (B,) or (B, m), and "history" (B, L)
-    target    (B,) int32, what each row's event is, where the log says that
+    target    (B,) int32, the target of each row's event, if the log has targets
     item      dict of the features of C candidates that all rows share
-    own       dict of the features of S candidates of each row's own, (B, S[, m])
-    log_q     (C,) log of the chance that a shared candidate is drawn, if corrected
-    excluded  (B, C + S) uint8, 1 at columns that are no negatives of the row
+    own       dict of the features of S further candidates per row, (B, S[, m])
+    log_q     (C,) log probability of drawing each shared candidate, if corrected
+    excluded  (B, C + S) uint8, 1 at columns that are not negatives of the row
     positive  (B,) int32, the column of the row's positive; also the target
     self      dict of the features of items drawn uniformly, for self-supervision
 
@@ -15,7 +15,7 @@ A packed batch holds each distinct candidate once, so it has few columns if item
 popular. Without histories, it also holds each distinct user once. Its additional
 entries:
 
-    log_count (C,) log of how often a candidate occurs; -1e9 at padding columns
+    log_count (C,) log of the count of each candidate; -1e9 at padding columns
     event     (B,) int32, the row of each event's user, if users are packed
 
 Its target is zero, because the model returns two columns: the positive and the sum of

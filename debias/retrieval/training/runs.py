@@ -1,12 +1,12 @@
 """A training run in a folder, which resumes after its last full pass.
 
     train.json    the request: source of the events, settings
-    trials/N.npz  how candidate N was judged, until all are
-    choice.json   which recipe was chosen, and among which
-    passes/N      the learner after pass N; only the last is there
+    trials/N.npz  the evaluation of candidate N, until all are evaluated
+    choice.json   the chosen recipe, and the candidates
+    passes/N      the learner after pass N; only the last is kept
     losses.json   the mean loss of each pass
     learner       the learner after the last pass, with averaged weights
-    report.json   what the training came to; its presence says that the run is finished
+    report.json   the report, which is written when the run is finished
 
 Each file is complete or absent, whenever the process is killed.
 """
