@@ -1,7 +1,7 @@
 """Tree rankers on the same clicks, by other libraries and this one.
 
-All rows but `trees` are LambdaMART with one recipe, LightGBM's but for the row of
-XGBoost; they differ in labels, weights and corrections. `trees` is the product model
+All rows except `trees` are LambdaMART with one recipe, by LightGBM or, in one row,
+XGBoost. They differ in labels, weights and corrections. `trees` is the product model
 whose relevance is a sum of trees.
 """
 

@@ -257,8 +257,8 @@ def _strata(
         own: Fitted to this half; its attractions are the second.
 
     Returns:
-        Both attractions and the clicks, and (S, L) sqrt(n / (n - 1)) of a stratum of
-        n: what is left of a click once its mean is taken out of it is smaller by that.
+        Both attractions, the clicks, and (S, L) sqrt(n / (n - 1)) for a stratum of n,
+        because subtracting the mean of the stratum shrinks residuals by this factor.
     """
     mask = log.mask
     above = np.cumsum(mask, axis=1) - mask

@@ -7,10 +7,10 @@ position-based models,
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
 are fitted by EM to some sessions and compared on the others. If pairs have few
-impressions, pairs of similar attraction share a gamma. A component can represent users who read
-by position, who click by rank (gamma equal for all items), or who read everything
-(theta equal at all ranks): the users of Yan et al., Revisiting Two-tower Models for
-Unbiased Learning to Rank, SIGIR 2022.
+impressions, pairs of similar attraction share a gamma. A component can represent users
+who read by position, who click by rank (gamma equal for all items), or who read
+everything (theta equal at all ranks): the users of Yan et al., Revisiting Two-tower
+Models for Unbiased Learning to Rank, SIGIR 2022.
 """
 
 from dataclasses import dataclass, replace

@@ -159,7 +159,7 @@ class RowWiseAdam(keras.optimizers.Adam):
         share = tf.where(step > 0, 1 / self._shrinkage(tf.maximum(step - 1, 0)), 0.0)
         difference = self._model_variables_moving_average[place].value
         share = tf.cast(share, move.dtype)
-        # The average of a table that has outgrown `dense_rows` is still here.
+        # The average of a table that has outgrown `dense_rows` is still stored here.
         tf.cond(
             self._averaged_by_rows.value[place] > 0,
             lambda: tf.constant(False),

@@ -13,9 +13,9 @@ is stationary for both losses, not a minimum of their sum.
 
 The tabular form need not have such a point. If an item is the only one clicked on its
 lists, its f is infinite. If most items have one or two clicks, the few lists that such
-an item leads dominate, g follows them, and the weights grow without bound. Only then
-are the weights capped. The result is finite and biased, because f is fitted to the same
-clicks that it weights. `Solution.clicks` shows whether this applies.
+an item leads dominate, g follows them, and the weights grow without bound. The weights
+are capped only in this case. The result is finite and biased, because f is fitted to
+the same clicks that it weights. `Solution.clicks` shows whether this applies.
 """
 
 from dataclasses import dataclass

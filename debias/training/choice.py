@@ -163,7 +163,7 @@ def choose_ranking(
     best, worst = (pick(sums, key=sums.__getitem__) for pick in (max, min))
     base = BASELINE if BASELINE in finite else worst
     table = _table(finite, base)
-    lost = f"; {' '.join(out)} diverged and is out" if out else ""
+    lost = f"; excluded after divergence: {' '.join(out)}" if out else ""
     if by is None:
         apart, error = difference(finite[best], finite[worst])
         by = "ranking" if apart > CLEAR * error else "clicks"
@@ -296,7 +296,7 @@ def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
     name = near[0]["model"]
     why = _why(name, best, near)
     if out:
-        why += f"; {' '.join(out)} diverged and is out"
+        why += f"; excluded after divergence: {' '.join(out)}"
         empty = {"log_likelihood": None, "below_best": None, "standard_error": None}
         table += [{"model": each, **empty} for each in out]
     return Choice(name, why, table)

@@ -54,7 +54,7 @@ def test_a_candidate_that_diverged_is_out_and_said():
     rng = np.random.default_rng(0)
     base, lost = rng.normal(size=40), np.full(40, np.nan)
     found = choose({"lost": lost, "plain": base}, np.arange(40))
-    assert found.name == "plain" and "lost diverged and is out" in found.why
+    assert found.name == "plain" and "excluded after divergence: lost" in found.why
     assert found.table[-1] == {
         "model": "lost",
         "log_likelihood": None,
@@ -194,6 +194,6 @@ def test_rankings_that_are_no_numbers_are_out(world):
     good = verdict(log, attraction)
     lost = good._replace(concordant=np.full_like(good.pairs, np.nan))
     found = choose_ranking({"lost": lost, "good": good, "softmax_naive": good})
-    assert "lost diverged and is out" in found.why
+    assert "excluded after divergence: lost" in found.why
     with pytest.raises(ValueError, match="no candidate of lost learned"):
         choose_ranking({"lost": lost})
