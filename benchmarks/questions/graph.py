@@ -112,7 +112,7 @@ class _ExchangingShelf(NamedTuple):
     pairs: Pairs
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Any:
-        """Shows lists with exchanges; propensities, unused, are those before them."""
+        """Shows lists with exchanges. The unused propensities are those before them."""
         shown = self.shelf.show(query, rng)
         item, draw, start = shown.item.copy(), rng.random(len(query)), 0.0
         for share, (one, other) in self.pairs:

@@ -331,8 +331,8 @@ def _additive(
         # Far from the maximum, a full step overshoots.
         reach = max(np.abs(step).max(initial=0), np.abs(rise).max(initial=0), TINY)
         scale = min(1.0, 4.0 / reach)
-        # A step promises twice the gain of the parabola. Near the maximum, it is the
-        # gain.
+        # Slope times step is twice the gain of the parabola, which is exact near the
+        # maximum.
         hoped = float(own @ rise + counted.by_rank(pull)[free] @ step[free]) / 2
         if scale == 1.0 and hoped < NEAR:
             return theta + step, gamma + rise, value + hoped

@@ -124,10 +124,10 @@ class _Block(NamedTuple):
     """A block of queries with their events and taken items.
 
     Attributes:
-        queries: (B,) rising.
-        events: (T,) places of their targets.
-        place, wanted: (T,) the row among the B and the item of each target.
-        taken: As `ranks` has `seen`.
+        queries: (B,) ascending.
+        events: (T,) indices of their events.
+        place, wanted: (T,) query, as an index below B, and item of each event.
+        taken: Items taken, in the format of the argument `seen` of `ranks`.
     """
 
     queries: np.ndarray
