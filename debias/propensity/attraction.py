@@ -6,8 +6,8 @@ an effect u_q ~ N(0, t^2) of its query. The prior has one of two shapes, whichev
 the higher likelihood:
 
 - logit gamma_i ~ N(m_i, s^2)
-- gamma_i ~ Beta(phi mu_i, phi (1 - mu_i)) with mu_i = sigmoid(m_i), for click rates of
-  which many are near 0.
+- gamma_i ~ Beta(phi mu_i, phi (1 - mu_i)) with mu_i = sigmoid(m_i), for logs in which
+  many click rates are near 0.
 
 w, t and s or phi maximise the marginal likelihood. Then the normal density is
 multiplied by h(F), a function of its distribution function F. EM fits h to the clicks

@@ -256,7 +256,7 @@ def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
     """The report of a finished run of the same request; None without one.
 
     Raises:
-        ValueError: Something else is at `out`.
+        ValueError: `out` exists, and is not such a report.
     """
     if force or not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
