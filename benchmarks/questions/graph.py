@@ -1,7 +1,7 @@
 """Identifiability: the effect of exchanging or merging ranks.
 
-Protocol. A first version, on seeds 100 to 109, fitted all rows from .5; it is the row
-`half` now, for where a log does not identify its ranks, the start decides. Everything
+Protocol. A first version, on seeds 100 to 109, fitted all rows from .5. It is now the
+row `half`, because the start decides where a log does not identify its ranks. All
 else was fixed before any result was known, and the seeds from 200 on had not been run:
 
 1. 50 queries of ten graded items. The production ranker orders them; the log shuffles

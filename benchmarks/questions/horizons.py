@@ -13,7 +13,7 @@ Protocol, fixed before any result was looked at:
    grades, and the exact expected clicks on its best ten. `clicks_earned` is the exact
    expectation of the clicks of a logged session, averaged over the ten rounds, so it
    includes the cost of exploration.
-4. Two correlations show whether training converges, and whether to the truth: `own_tau`
+4. Two correlations show whether rankings converge, and whether to the truth. `own_tau`
    is Kendall's correlation of the rankings of the last two rounds, `truth_tau` that of
    the last ranking with the true attraction.
 5. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's correction is over all

@@ -83,7 +83,7 @@ def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
     if "caution" in known:
         first = (
             "Items moved between ranks, but so rarely that estimates are imprecise. "
-            "More sessions or more exchanges would narrow them."
+            "More sessions or more exchanges would improve them."
         )
     cautions = [name for name, grade in grades.items() if grade == "caution"]
     return first, second, f"Next: {advised(cautions)}"

@@ -26,12 +26,12 @@ WEAK = 0.25  # standard error of a log ratio: its 95% interval is a factor of 1.
 FEW = 100  # impressions of a context, below which an estimate is unreliable
 NOTHING = "not identified"
 NO_MOVE = (
-    "no item was shown at two ranks: nothing in this log tells examination from "
+    "no item was shown at two ranks, so this log cannot separate examination from "
     "relevance. `debias plan` says what to exchange"
 )
-NO_CLICKS = "no rank has clicks to compare by"
+NO_CLICKS = "no rank has clicks for a comparison"
 WHY = (
-    f"{BEST}: of the estimators whose interval holds, it reads the most clicks of "
+    f"{BEST}: of the estimators with a valid interval, it uses the most clicks on "
     "items that moved"
 )
 
@@ -146,7 +146,7 @@ def _of_stream(
     if not found.identified:
         notes.append(f"{NO_MOVE}; or {NO_CLICKS}")
     if "swap" in log.groups[0][0].schema.names and why == WHY:
-        notes.append("swaps that the log marks are read as all else")
+        notes.append("marked swaps are used like all other lists")
     return Propensities(**{**vars(found), "why": why, "notes": tuple(notes)})
 
 
@@ -155,7 +155,8 @@ def _supported(log: ClickLog) -> tuple[str, str, str]:
     if log.swap is not None and log.swap.any() and log.click[:, 0].any():
         found = estimate(log, BEST, source="swap")
         if np.isfinite(found.examination).all() and (_log_error(found) <= WEAK).all():
-            return BEST, "swap", f"{BEST} of the marked swaps alone, which chance made"
+            return BEST, "swap", f"{BEST} on the marked swaps only, because they are "
+            "random"
     return BEST, "all", WHY
 
 

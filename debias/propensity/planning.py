@@ -105,11 +105,11 @@ class Plan:
 
 
 HOW = (
-    "For each session of the listed queries draw a number u in [0, 1) by a hash of the "
-    "session. Walk through the exchanges; the first whose cumulated share_of_sessions "
-    "is above u has its two ranks change items, and the session is logged with the "
-    "items as shown. If none is, or the list is too short, show it as it is. Do not "
-    "choose by user or query. Then run: debias propensities LOG"
+    "For each session of the listed queries, compute a number u in [0, 1) by a hash of "
+    "the session. Find the first exchange whose cumulative share_of_sessions is above "
+    "u. Swap the items at its two ranks, and log the items as shown. If there is no "
+    "such exchange, or if the list is too short, do not change the list. Do not choose "
+    "by user or query. Then run: debias propensities LOG"
 )
 
 
@@ -340,13 +340,13 @@ def _enough(known: Propensities, theta: np.ndarray, se: float) -> bool:
 def _why(known: Propensities, theta: np.ndarray | None, se: float) -> str:
     if theta is None:
         return (
-            "The log does not tell examination at every rank: errors and clicks lost "
-            "are bounds that hold whatever users examine."
+            "The log does not identify examination at every rank. So errors and lost "
+            "clicks are bounds, which hold for any examination."
         )
     if _enough(known, theta, se):
         error = known.standard_error / theta
         return (
-            f"The log tells every rank to {error.max():.3f} already: nothing needs to "
-            "be randomised for that."
+            f"The log already identifies every rank with an error of {error.max():.3f} "
+            "or less: nothing needs to be randomised."
         )
-    return "Errors and clicks lost are by the examination that the log tells."
+    return "Errors and lost clicks are computed from the examination in this log."

@@ -274,7 +274,7 @@ class Chain(ClickModel):
 
         The score of a session is its expected successes minus value times trials
         (Fisher's identity). The information is the sum of squared scores plus that of
-        the prior, d value (1 - value). Errors of pair parameters take all other
+        the prior, prior[1] value (1 - value). Errors of pair parameters take all other
         parameters as known. Errors of the rest are joint, with the pair parameters
         projected out.
         """

@@ -40,7 +40,7 @@ from debias.retrieval.layers.logq import MASKED
 CANDIDATES = ("batch", "catalogue", "own")
 DENSE = 1 << 28  # cells up to which known items are stored in one byte array
 CHUNK = 16  # batches that TensorFlow requests from Python at once
-WIDTH = 32  # packed batches are padded to multiples, because XLA compiles each shape
+WIDTH = 32  # packed batches are padded to multiples of this: XLA compiles each shape
 
 
 class Drawn(NamedTuple):
