@@ -155,8 +155,7 @@ def _supported(log: ClickLog) -> tuple[str, str, str]:
     if log.swap is not None and log.swap.any() and log.click[:, 0].any():
         found = estimate(log, BEST, source="swap")
         if np.isfinite(found.examination).all() and (_log_error(found) <= WEAK).all():
-            return BEST, "swap", f"{BEST} on the marked swaps only, because they are "
-            "random"
+            return BEST, "swap", f"{BEST} on the marked swaps only, which are random"
     return BEST, "all", WHY
 
 

@@ -81,18 +81,18 @@ class Impressions:
         as ten others, and compare it with items that perhaps nobody examined.
         """
         worth = (
-            f"weights leave {self.effective:,.0f} of {self.clicks:,} clicks' worth "
-            f"(clip {self.clip:.3g})"
+            f"with weights, {self.clicks:,} clicks have an effective sample of "
+            f"{self.effective:,.0f} (clip {self.clip:.3g})"
         )
         share = self.effective / self.clicks
         if share >= MILD:
-            return f"{worth}: a ranker learns about as from raw clicks"
+            return f"{worth}: a ranker learns about as well as from raw clicks"
         if share < SHARE / 2:
-            worth += ", and a few clicks decide all"
+            worth += ", and a few clicks dominate"
         return (
-            f"{worth}: expect a noisier ranker, perhaps below one of raw clicks. "
-            "Judgments (debias judge) pay more, debias train --model trees more still; "
-            "or take a lower --clip, or exchange more items (debias plan)"
+            f"{worth}: expect a noisier ranker, perhaps worse than one of raw clicks. "
+            "Judgments (debias judge) are better, and debias train --model trees is "
+            "better still. Or lower --clip, or exchange more items (debias plan)"
         )
 
     def pieces(self, rows: int) -> "Iterator[Impressions]":

@@ -65,8 +65,8 @@ class Correction:
         if not self.clicks:
             return ""
         return (
-            f"{self.clicks:,} clicks, weighted worth {self.effective:,.0f} with clip "
-            f"{self.clip:.3g}, {self.unclipped:,.0f} without one"
+            f"{self.clicks:,} clicks, effective sample {self.effective:,.0f} with clip "
+            f"{self.clip:.3g}, {self.unclipped:,.0f} without a clip"
         )
 
 
@@ -95,7 +95,7 @@ def correction(
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [0, 1]])
     >>> found = correction("ips", log, [1.0, 0.25])
     >>> found.alpha, found.clip, found.words
-    ((1.0, 0.25), 4.0, '2 clicks, weighted worth 1 with clip 4, 1 without one')
+    ((1.0, 0.25), 4.0, '2 clicks, effective sample 1 with clip 4, 1 without a clip')
     """
     if name not in CORRECTIONS:
         raise ValueError(one_of("model", CORRECTIONS, name))

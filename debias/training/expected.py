@@ -62,7 +62,7 @@ def clicks_to_expect(
             L). None leaves out the doubly robust estimate.
     """
     drawn = (
-        "items drawn by their scores from all of the query (Plackett-Luce, temperature "
+        "items drawn by score from all items of the query (Plackett-Luce, temperature "
         f"{policy.temperature:g})"
     )
     estimates: list[tuple[str, off_policy.OffPolicy]] = []

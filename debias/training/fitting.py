@@ -99,7 +99,7 @@ class Fitted(Printed):
 
     def words(self) -> str:
         found = (
-            f"{type(self.model).__name__}: {self.log_likelihood:.5f} nats a "
+            f"{type(self.model).__name__}: {self.log_likelihood:.5f} nats per "
             f"validation session after pass {self.epoch}."
         )
         return f"{found} {self.note}".rstrip()
@@ -125,10 +125,10 @@ class Fitted(Printed):
         if not (self.at_end and still_rising(likely)):
             return ""
         passes = self.epoch
-        found = f"Held-out clicks grew likelier until the last of {passes} passes"
+        found = f"Held-out clicks became likelier until the last of {passes} passes"
         if passes == 1:
-            found = "One pass does not tell whether it was enough"
-        return f"{found}: try more, such as {2 * passes} (--epochs; epochs in Python)."
+            found = "One pass does not show whether it was enough"
+        return f"{found}: try more, such as {2 * passes} (--epochs; in Python, epochs)."
 
 
 def still_rising(likelihoods: Sequence[float]) -> bool:

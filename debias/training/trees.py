@@ -48,7 +48,8 @@ class FittedTrees(Printed):
 
     def words(self) -> str:
         return (
-            f"{self.rounds} trees: {self.log_likelihood:.5f} nats a validation session."
+            f"{self.rounds} trees: {self.log_likelihood:.5f} nats per validation "
+            "session."
         )
 
 

@@ -42,7 +42,7 @@ def test_a_correction_is_trained_by_a_file_and_ranks(log, tmp_path):
     given.write_text("rank,examination\n1,1\n2,0.6\n3,0.3\n")
     model = ["--model", "ips_listwise", "--propensities", given]
     done = run("train", log, "-o", out, *FAST, *model)
-    assert "clicks, weighted worth" in done.output
+    assert "clicks, effective sample" in done.output
     report = json.loads((out / "report.json").read_text())
     assert report["correction"]["alpha"] == [1.0, 0.6, 0.3]
     assert report["model"] == "ips_listwise"

@@ -49,8 +49,8 @@ def test_rows_with_weights_by_an_estimate(log, tmp_path):
     assert "--force" in run(*arguments, code=1).output
     said = " ".join(run(*arguments, "--force", "--clip", "1").output.split())
     clicks = f"{record['clicks']:,}"
-    assert f"weights leave {clicks} of {clicks} clicks' worth (clip 1)" in said
-    assert "about as from raw clicks" in said
+    worth = f"{clicks} clicks have an effective sample of {clicks} (clip 1)"
+    assert worth in said and "about as well as from raw clicks" in said
 
 
 def test_what_a_log_lacks_is_said(log, tmp_path):
@@ -61,5 +61,5 @@ def test_what_a_log_lacks_is_said(log, tmp_path):
     given.write_text("rank,examination\n1,1\n2,1\n3,0.0001\n")
     arguments = ["-c", "features=f_*", "--propensities", given, "--clip", "1000"]
     said = run(log, "-o", out, "--for", "xgboost", *arguments).output
-    assert "and a few clicks decide all: expect a noisier ranker" in said
+    assert "and a few clicks dominate: expect a noisier ranker" in said
     assert "debias judge" in said and "debias plan" in said

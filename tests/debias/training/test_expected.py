@@ -46,7 +46,7 @@ def test_estimates_are_those_of_their_functions():
     for each, own in zip(found, by_hand, strict=True):
         assert each["value"] == pytest.approx(own.value)
         assert each["estimator"] == own.estimator
-    drawn = "items drawn by their scores from all of the query"
+    drawn = "items drawn by score from all items of the query"
     assert [e["ranking"].startswith(drawn) for e in found] == [True] * 3 + [False, True]
     assert found[3]["ranking"] == "each shown list ordered by score"
 

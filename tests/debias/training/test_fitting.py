@@ -111,7 +111,7 @@ def test_the_best_pass_is_kept(world, unbroken):
         ([-2.0, -1.5, -1.2, -1.0], True, "until the last of 4 passes: try more, such"),
         ([-2.0, -1.5, -1.2, -1.0], False, ""),
         ([-2.0, -1.0, -0.98, -0.97], True, ""),  # .01 of 1.03 came late
-        ([-2.0], True, "One pass does not tell whether it was enough: try more, such"),
+        ([-2.0], True, "One pass does not show whether it was enough: try more, such"),
     ],
 )
 def test_more_passes_are_advised_where_they_may_help(likelihoods, at_end, said):

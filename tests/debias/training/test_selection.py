@@ -19,7 +19,7 @@ def test_selecting_fits_the_chosen_model(tmp_path):
     tried = {row["model"] for row in found.choice.table}
     assert tried == {"naive", "product", "softmax_naive"} and found.choice.name in tried
     assert found.choice.name in str(found) and "<table>" in found._repr_html_()
-    assert "nats a validation session" in found.words()
+    assert "nats per validation session" in found.words()
     found.report(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     parts = (
