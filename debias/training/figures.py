@@ -171,7 +171,7 @@ def examination(
 def _top(estimates: list[Examination]) -> float:
     """Upper end of the axis: above all curves and their bands.
 
-    A curve or a band that would leave the others far below leaves the drawing.
+    A curve or a band far above the others is cut off.
 
     >>> ranks = np.array([1, 2])
     >>> def curve(second):

@@ -19,7 +19,7 @@ CURVES = {  # estimators beside the model, by label
 
 
 def _drawn(draw: Callable[..., str], *arguments: Any) -> list[tuple[str, str]]:
-    """A drawing of each of `WIDTHS`."""
+    """Draws a figure in each of `WIDTHS`."""
     return [(name, draw(*arguments, width=width)) for name, width in WIDTHS.items()]
 
 
