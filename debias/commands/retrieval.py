@@ -305,6 +305,7 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
             [{name: row[name] for name in shown} for row in beside],
         )
         say(MRR)
+        _warn_repeats(found["held_out"], found["repeat"]["policy"])
     memory = found["peak_memory_gb"]
     say(found["repeats"])
     if weights := found["repeat"]["weights"]:
@@ -317,6 +318,19 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
         + (f", peak memory {memory:.2f} GB" if memory else "")
         + f"; written to {out}"
     )
+
+
+def _warn_repeats(metrics: dict[str, float], policy: str) -> None:
+    """Warns if many events count as missed because the policy excludes their items."""
+    from debias.retrieval.data.repeats import LEAST
+
+    again, events = (int(metrics[name]) for name in ("repeated", "events"))
+    if policy == "exclude" and again >= LEAST * events:
+        complain(
+            f"warning: {again:,} of {events:,} events are of an item that the user "
+            "took before, and repeat exclude counts them as missed; to rank such items, "
+            "train with --repeat model"
+        )
 
 
 def _print_choice(choice: dict[str, Any]) -> None:
@@ -390,6 +404,7 @@ def evaluate(
         for notice in noticed:
             complain(f"warning: {notice.message}")
         found = {"tower": run.report["tower"], **metrics}
+        _warn_repeats(metrics, run.repeat.policy)
     if json:
         print_json(found)
     else:
@@ -552,9 +567,9 @@ def update(
                 count = sum(each["count"] for each in lacking)
                 names = " ".join(lacking[0]["features"])
                 say(
-                    f"new {side} without features: {count:,} lack {names}; give a "
-                    f"table with their features, --{side}, with the next events or "
-                    "with --full"
+                    f"new {side} without features: {count:,} lack {names}; a full "
+                    f"update adds them (--full --{side} TABLE), and an increment if "
+                    "the table comes with the first events of an id"
                 )
             _print_unknown(side, found)
     else:
@@ -716,6 +731,8 @@ def query(
         return
     rows = zip(found["items"], found["scores"], strict=True)
     print_table("Items", [{"item": item, "score": score} for item, score in rows])
+    if len(found["items"]) < k:
+        say(f"{len(found['items']):,} of {k:,} items: no other is left for this user.")
     if not found["known"]:
         say("The user is not known.")
     if found["passed_over"]:

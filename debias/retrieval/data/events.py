@@ -563,13 +563,10 @@ def _with_rows(
 
 
 def _check_features(table: FeatureTable, raw: Mapping[str, Any], side: str) -> None:
+    more, fewer = raw.keys() - table.columns.keys(), table.columns.keys() - raw.keys()
     for what, names, todo in (
-        ("lacks the features", table.columns.keys() - raw.keys(), "add them, empty"),
-        (
-            "has the unknown features",
-            raw.keys() - table.columns.keys(),
-            "leave them out (-c item_features=NAMES)",
-        ),
+        ("lacks the features", fewer, "add them, empty"),
+        ("has the unknown features", more, "leave them out"),
     ):
         if names:
             raise ValueError(

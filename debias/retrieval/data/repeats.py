@@ -163,12 +163,16 @@ class Inferred(NamedTuple):
     least: float
 
     def __str__(self) -> str:
+        if not self.events:
+            return f"repeat {self.policy}: {self.finding}"
         way = "at least" if self.policy == "model" else "below"
         return f"repeat {self.policy}, for {way} {self.least:.0%}: {self.finding}"
 
     @property
     def finding(self) -> str:
         """The counts as a clause of a sentence."""
+        if not self.events:
+            return "no event is held out from which repeats could be inferred"
         share = self.repeated / max(self.events, 1)
         return (
             f"{self.repeated:,} of {self.events:,} last events ({share:.1%}) are of an "

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from debias.__main__ import app
+from debias.commands.retrieval import _warn_repeats
 from debias.retrieval.training import runs
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -128,6 +129,15 @@ def test_a_loss_that_is_no_number_says_what_to_try_and_reports_nothing(
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"train.json"}
 
 
+def test_many_repeats_that_count_as_missed_are_warned_of(capsys):
+    for repeated, policy in ((4, "exclude"), (50, "model"), (5, "exclude")):
+        assert not capsys.readouterr().err
+        _warn_repeats({"repeated": repeated, "events": 100}, policy)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "5 of 100 events are of an item that the user took before" in said
+    assert said.endswith("train with --repeat model")
+
+
 def test_tables_fit_a_terminal_of_80_columns(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     given = [folder / "day1.csv", *MAPPED, *SMALL, "--hold-out", "--epochs", "1"]
@@ -169,6 +179,8 @@ def test_updates_follow_the_stream_and_the_next_query_knows(folder):
     assert answer["version"] == full["version"] and answer["known"]
     assert len(answer["items"]) == 4 and answer["passed_over"] == ["p99"]
     assert "not known" in run("query", root, "--user", "nobody").output
+    answer = run("query", root, "--user", "u3", "-k", "30").output
+    assert "25 of 30 items: no other is left for this user" in answer
 
 
 def test_an_update_says_what_new_items_lack(folder, tmp_path):
@@ -180,7 +192,7 @@ def test_an_update_says_what_new_items_lack(folder, tmp_path):
         pa.table({"sku": ["newer"], "kind": [1]}), tmp_path / "items.csv"
     )
     found = run("update", root, tmp_path / "new.csv").output
-    said = "new items without features: 2 lack kind; give a table"
+    said = "2 lack kind; a full update adds them (--full --items TABLE)"
     assert said in " ".join(found.split())
     new = new.set_column(2, "ts", [[902, 903]]).slice(1)
     new = new.set_column(1, "sku", [["newer"]])

@@ -23,7 +23,8 @@ def test_last_events_tell_whether_a_log_repeats():
     )
     assert infer_repeat(log_of("aba", "abb", "abc"), least=0.7).policy == "exclude"
     assert infer_repeat(log_of("ab", "bc")) == ("exclude", 0, 2, 0.05)
-    assert infer_repeat(log_of("a")) == ("exclude", 0, 0, 0.05)  # nothing to tell by
+    nothing = infer_repeat(log_of("a"))
+    assert nothing == ("exclude", 0, 0, 0.05) and "no event is held out" in str(nothing)
 
 
 def test_events_held_out_by_the_caller_tell_as_well():
