@@ -328,8 +328,8 @@ def _warn_repeats(metrics: dict[str, float], policy: str) -> None:
     if policy == "exclude" and again >= LEAST * events:
         complain(
             f"warning: {again:,} of {events:,} events are of an item that the user "
-            "took before, and repeat exclude counts them as missed; to rank such items, "
-            "train with --repeat model"
+            "took before, and repeat exclude counts them as missed; to rank such "
+            "items, train with --repeat model"
         )
 
 

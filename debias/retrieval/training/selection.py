@@ -58,7 +58,7 @@ SCORES = 400_000_000  # scores (users times items) of an evaluation, about
 AN_EVENT = 5_000  # scores that take about as long as training on an event
 PERIODS, ASKED = 5, 1000  # periods in which a trend has to help, and users of each
 ADDED = ("linear", "trend")  # additions to a tower in a configuration
-ADDING = 3  # cost of trying additions to a trial, in evaluations
+ADDING = 4  # cost of trying additions to a trial, in evaluations
 EASE_ITEMS = 6_000  # with more items, its inverse would take minutes
 
 
