@@ -104,7 +104,7 @@ def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
 
 
 def _name_unknown(axes: Axes, found: Profile, ranks: np.ndarray) -> None:
-    """Names the lines that stay below, those that end together by one label."""
+    """Labels the lines that stay below; lines with close ends share a label."""
     ends: dict[float, list[int]] = {}
     for k in ranks[~found.identified[ranks]]:
         height = float(found.statistic[k, -1])

@@ -166,8 +166,8 @@ def _judge(
     elif worst > WEAK:
         grade = "caution"
         verdict = (
-            f"Weakly connected: by the link between ranks {pair}, their log ratio has "
-            f"a standard error of {worst:.2f}."
+            f"Weakly connected: the weakest link, between ranks {pair}, has a standard "
+            f"error of {worst:.2f}."
         )
         step = (
             f"Exchange the items of ranks {pair} in more sessions, or log for longer."
