@@ -1,5 +1,6 @@
 """Examination of the places of a log, for the commands."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,10 +117,13 @@ def say_left_out(share: float) -> None:
 
 
 def check_free(out: Path, force: bool) -> None:
-    """Checks that the file may be written.
+    """Checks that the file may be written, before the work is done.
 
     Raises:
-        ValueError: The file exists and `force` is not set.
+        ValueError: The file exists and `force` is not set, or its folder is read-only.
     """
     if out.exists() and not force:
         raise ValueError(f"{out}: exists; --force replaces it, or choose another name")
+    folder = next(each for each in out.absolute().parents if each.exists())
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{out}: {folder} cannot be written: choose another folder")

@@ -9,6 +9,7 @@ import numpy as np
 
 from debias.data import RankingData
 from debias.data.files import atomic_write
+from debias.data.kinds import starts
 from debias.data.text import one_of, printable
 from debias.propensity.judgments import Judgments
 from debias.propensity.places import write_table
@@ -48,7 +49,7 @@ def write_judgments(
 
     Raises:
         ValueError: The format or the ending of the name is unknown; or, for "letor",
-            features are missing or not numbers.
+            a feature holds categories or is sometimes missing.
     """
     query = _named(queries, found.query).tolist()
     item = _named(items, found.item).tolist()
@@ -66,7 +67,7 @@ def write_judgments(
         text = json.dumps(body, indent=1, ensure_ascii=False) + "\n"
     elif format == "letor":
         if data is not None:
-            data = data.arranged(data.feature_names)  # requires numeric features
+            _check_numbers(data)
         text = "".join(_letor(found, item, query, data))
     else:
         raise ValueError(one_of("format", FORMATS, format))
@@ -138,6 +139,23 @@ def _letor(
         name = printable(f"{item[k]} {query[k]}")
         lines.append(f"{grades[k]} qid:{found.query[k] + 1}{values} # {name}\n")
     return lines
+
+
+def _check_numbers(data: RankingData) -> None:
+    """Raises ValueError unless all features are numbers and there."""
+    place = starts(data.kinds or ())
+    for each in data.kinds or ():
+        fault = ""
+        if each.coded:
+            fault = "holds categories"
+        elif np.isnan(data.features[:, place[each.name]]).any():
+            fault = "is sometimes missing"
+        if fault:
+            raise ValueError(
+                f"a LETOR file holds numbers alone, but the feature {each.name} "
+                f"{fault}: leave it out of features=NAMES, or write the format csv "
+                "and join the features by query and item"
+            )
 
 
 def _named(names: Any, number: np.ndarray) -> np.ndarray:

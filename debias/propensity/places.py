@@ -179,7 +179,8 @@ def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarr
     columns = {n: v for n, v in log.columns().items() if n not in no_places}
     if name not in columns:
         raise ValueError(
-            f"this log has no column {quoted(name)}: {near(name, [*columns])}"
+            f"this log has no column {quoted(name)}: {near(name, [*columns])}. To use "
+            "another column of its file, read the log with presentation=COLUMN"
         )
     value = columns[name]
     value = value[:, None] if value.ndim == 1 else value

@@ -7,6 +7,7 @@ import pyarrow.csv
 import pytest
 
 from debias.data import ClickLog, RankingData, read_letor
+from debias.data.kinds import Feature
 from debias.propensity import Propensities, judge, write_judgments
 
 LOG = ClickLog(
@@ -63,3 +64,20 @@ def test_a_table_has_all_numbers(tmp_path):
     np.testing.assert_array_equal(table["item"], FOUND.item)
     with pytest.raises(ValueError, match="format must be one of letor srw csv"):
         write_judgments(FOUND, path, "xml")
+
+
+@pytest.mark.parametrize(
+    "kind, value, words",
+    [
+        (Feature("brand", "category", ("x",)), 2.0, "brand holds categories"),
+        (Feature("price"), np.nan, "price is sometimes missing"),
+    ],
+)
+def test_letor_refuses_what_is_no_number(tmp_path, kind, value, words):
+    kinds = (kind, Feature("age"))
+    features = np.full((4, 2), value, np.float32)
+    names = (kind.name, "age")
+    data = RankingData(features, None, [0, 2, 4], feature_names=names, kinds=kinds)
+    with pytest.raises(ValueError, match=f"{words}: leave it out of features="):
+        write_judgments(FOUND, tmp_path / "j.txt", "letor", data=data)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,17 @@
+"""Files that commands are to write."""
+
+import pytest
+
+from debias.commands.places import check_free
+
+
+def test_a_file_may_be_written_before_the_work_is_done(tmp_path, monkeypatch):
+    there = tmp_path / "there.csv"
+    there.touch()
+    check_free(tmp_path / "new" / "file.csv", force=False)
+    check_free(there, force=True)
+    with pytest.raises(ValueError, match=r"there\.csv: exists; --force replaces it"):
+        check_free(there, force=False)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(ValueError, match="cannot be written: choose another folder"):
+        check_free(tmp_path / "new" / "file.csv", force=False)
