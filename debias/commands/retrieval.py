@@ -29,7 +29,7 @@ from debias.commands.screen import (
     share_bar,
 )
 from debias.commands.towers import AUTO, Learning
-from debias.commands.train import finished, peak_memory, start
+from debias.commands.train import finished, peak_memory, started
 from debias.retrieval.training.recipe import Recipe, recipe_of
 
 if TYPE_CHECKING:
@@ -265,7 +265,6 @@ def _train(
             *(events, mapping.events, *tables, progress),
             targets=tuple(recipes[0].worth or ()),
         )
-    start(out, asked, force)  # only after the events were read without error
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
     known = held_out(log).known if hold_out else log
     inferred, policy = infer_repeat(known), recipes[0].config["repeat"]
@@ -274,7 +273,8 @@ def _train(
         policy, why = inferred.policy, str(inferred)
     recipes = [r._replace(config={**r.config, "repeat": policy}) for r in recipes]
     total = runs.work(log, recipes, epochs)
-    with bar("choosing", total, "events/s") as advance:
+    # The folder is created only after the events were read without error.
+    with started(out, asked, force), bar("choosing", total, "events/s") as advance:
         found = runs.train(
             *(out, log, recipes, epochs, hold_out), advance, advance.rename
         )

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +57,25 @@ def finished(
     return report_of(folder, keys) if (folder / "report.json").exists() else None
 
 
-def start(folder: Path, asked: dict[str, Any], force: bool) -> None:
-    """Writes the plan of a run; with `force`, removes files of another run.
+@contextmanager
+def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
+    """Context manager of a run that only this process continues.
 
-    An interrupted run with the same plan resumes instead.
+    It writes the plan of the run; with `force`, it removes files of another run. An
+    interrupted run with the same plan resumes instead.
+
+    Raises:
+        ValueError: Another process trains in the folder.
     """
+    from debias.data.files import alone
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        _start(folder, asked, force)
+        yield
+
+
+def _start(folder: Path, asked: dict[str, Any], force: bool) -> None:
     from debias.data.records import plain, read_record, write_record
 
     plan, report = folder / "train.json", folder / "report.json"

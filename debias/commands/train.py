@@ -17,7 +17,7 @@ import typer
 
 from debias.commands import inputs, pages, places
 from debias.commands.evaluate import judged_parts, tests_of
-from debias.commands.runs import finished, peak_memory, start
+from debias.commands.runs import finished, peak_memory, started
 from debias.commands.screen import AsJson, bar, print_json, print_table, say, silenced
 from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT, READS_TARGETS, TREES
 from debias.training.config import ROUND, TrainingConfig
@@ -281,8 +281,8 @@ def train(
     else:
         # The folder is created only after the log was read without error.
         prepared, names = read(log, config.seed, wanted.model)
-        start(out, asked, force)
-        report = learn(prepared, names, out, wanted, config, tensorboard)
+        with started(out, asked, force):
+            report = learn(prepared, names, out, wanted, config, tensorboard)
     if json:
         print_json(report)
     else:
@@ -425,7 +425,7 @@ def learn(
     from debias.data.records import write_record
     from debias.models.export import export, save
 
-    started = time.perf_counter()
+    begun = time.perf_counter()
     corrected = wanted.correction(prepared)
     choice = _chosen(prepared, folder, wanted, config)
     fitting = time.perf_counter()
@@ -454,7 +454,7 @@ def learn(
         **_found(choice, fitted, corrected),
         **names,
         "sessions_per_second": fitted.sessions / seconds,
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - begun,
         "peak_memory_gb": peak_memory(),
     }
     write_record(folder / "report.json", record)
@@ -534,21 +534,23 @@ def _grow(
     from debias.data.summary import summarize
     from debias.models.trees import TreesConfig
 
-    started = time.perf_counter()
+    begun = time.perf_counter()
     sessions, data, devices, _ = log.open()
     assert data is not None
     if isinstance(sessions, ClickLog):
         inputs.check_usable(summarize(sessions), log.source.log)
     own = TreesConfig(seed=seed)
     config = replace(own, library="xgboost") if model == "trees_xgboost" else own
-    start(folder, asked, force)
-    with bar(model, config.rounds, "trees/s") as progress:
+    with (
+        started(folder, asked, force),
+        bar(model, config.rounds, "trees/s") as progress,
+    ):
         fitted = training.fit_trees(
             sessions, data, config, progress, judged=model == "lambdamart"
         )
-    fitted.model.write(folder / FILE)
+        fitted.model.write(folder / FILE)
     names = fitted.model.feature_names
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - begun
     record = {
         "model": model,
         "why": "as asked",

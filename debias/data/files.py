@@ -134,6 +134,28 @@ def _remove_left(part: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """Context manager that locks an existing folder for this process.
+
+    The system frees the lock when the process ends. Windows has no such lock.
+
+    Raises:
+        ValueError: Another process has locked the folder.
+    """
+    handle = None if os.name == "nt" else os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None and _lock(handle) is False:
+            raise ValueError(
+                f"{folder}: another process is writing here; wait until it ends, or "
+                "choose another folder"
+            )
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def _lock(handle: int) -> bool | None:
     """Whether the lock was obtained; None if the system has no locks."""
     try:

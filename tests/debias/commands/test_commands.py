@@ -466,20 +466,39 @@ def test_ranking_data_comes_from_letor_too(folder, tmp_path):
 
 
 def test_force_goes_on_with_an_interrupted_run_and_wipes_any_other(tmp_path):
-    from debias.commands.runs import start
+    from debias.commands.runs import started
+
+    def begin(asked):
+        with started(tmp_path / "run", asked, True):
+            pass
 
     asked = {"model": "additive"}
-    start(tmp_path / "run", asked, True)
+    begin(asked)
     checkpoint = tmp_path / "run" / "checkpoint.npz"
     checkpoint.write_bytes(b"half a run")
-    start(tmp_path / "run", asked, True)
+    begin(asked)
     assert checkpoint.exists()
     (tmp_path / "run" / "report.json").write_text("{}")  # now it is finished
-    start(tmp_path / "run", asked, True)
+    begin(asked)
     assert not checkpoint.exists()
     checkpoint.write_bytes(b"half a run")
-    start(tmp_path / "run", {"model": "dot"}, True)
+    begin({"model": "dot"})
     assert not checkpoint.exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    from debias.commands.runs import started
+
+    folder = tmp_path / "run"
+    with started(folder, {"model": "dot"}, False):
+        with (
+            pytest.raises(ValueError, match="run: another process is writing here"),
+            started(folder, {"model": "product"}, True),
+        ):
+            pass
+        assert "dot" in (folder / "train.json").read_text()
+    with started(folder, {"model": "product"}, True):
+        assert "product" in (folder / "train.json").read_text()
 
 
 def test_a_log_above_the_memory_given_is_streamed(folder, tmp_path, monkeypatch):
