@@ -25,7 +25,9 @@ def plain(array: pa.Array) -> pa.Array:
     if isinstance(kind, pa.BaseExtensionType):
         return plain(array.storage)
     if pa.types.is_dictionary(kind):
-        return plain(array.dictionary_decode())
+        # Arrow cannot decode views, which Polars has in its categories.
+        values, codes = plain(array.dictionary), array.indices
+        return plain(pa.DictionaryArray.from_arrays(codes, values).dictionary_decode())
     if pa.types.is_run_end_encoded(kind):
         return plain(pc.run_end_decode(array))
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):

@@ -75,6 +75,16 @@ class Columns:
     categories: str | tuple[str, ...] | None = None
     numbers: str | tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            several = each.name in SEVERAL and isinstance(value, list | tuple)
+            for name in value if several else (value,):
+                if not isinstance(name, str | None):
+                    raise ValueError(
+                        f"{each.name} must be the name of a column, got {quoted(name)}"
+                    )
+
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
         """Parses texts ROLE=COLUMN; ROLE= alone switches a role off.
@@ -126,9 +136,11 @@ def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
         chosen["features"] = tuple(features)
     name, names = parts[0].name, parts[0].schema.names
     if not listed(parts[0], chosen) and "session" not in chosen:
+        lacks = f"no column session: {near('session', names)}"
+        if asked.session is None:
+            lacks = "without a session each row is a list, but here it is an item"
         raise ValueError(
-            f"{name}: no column session: {near('session', names)}; if each row is a "
-            "shown item, say session=NAME"
+            f"{name}: {lacks}; if each row is a shown item, say session=NAME"
         )
     for part in parts[1:]:
         _check_alike(part, parts[0], chosen)

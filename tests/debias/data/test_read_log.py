@@ -559,3 +559,10 @@ def test_text_among_the_numbers_of_a_target_is_named(tmp_path):
         pq.write_table(table, tmp_path / f"{number}.parquet")
     with pytest.raises(ValueError, match=r"1\.parquet: column cart .target. .*a count"):
         read_log(tmp_path, Columns(target="cart"))
+
+
+def test_names_are_text_and_a_row_is_a_list_or_an_item():
+    with pytest.raises(ValueError, match="must be the name of a column, got 0"):
+        Columns(features=(0,))
+    with pytest.raises(ValueError, match="each row is a list, but here it is an item"):
+        read_log(FLAT, replace(COLUMNS, session=None))

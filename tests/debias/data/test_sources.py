@@ -44,6 +44,13 @@ def test_tables_of_any_library(library):
     assert len(fingerprint(made(FLAT))) == 32
 
 
+def test_categories_of_polars_are_text():
+    texts = [f.name for f in FLAT.schema if pa.types.is_string(f.type)]
+    cast = [pl.col(name).cast(pl.Categorical) for name in texts]
+    expected(read_log(pl.from_arrow(FLAT).with_columns(cast), COLUMNS))
+    assert "device" in texts and "doc" in texts
+
+
 def test_a_reader_is_read_once_and_a_stream_for_each_pass():
     part, again = open_parts(FLAT.to_reader(2))[0], open_parts(pl.from_arrow(FLAT))[0]
     for each in (part, again):
