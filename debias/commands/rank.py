@@ -326,7 +326,9 @@ def _rank_rows(
     coded = {each.name for each in score.kinds or () if each.coded}
     columns = columns_of(schema, names, parts[0].name)
     numbers = set(columns) - coded
-    features = partial(_features, names=names, kinds=score.kinds, count=feature_count)
+    known: set[str] = set()
+    kinds, count = score.kinds, feature_count
+    features = partial(_features, names=names, kinds=kinds, count=count, known=known)
 
     def scored() -> Iterator[tuple[pa.Table, float]]:
         for number, part in enumerate(parts):
@@ -344,11 +346,22 @@ def _rank_rows(
                     table = table.append_column("score", pa.array(score(values)))
                 yield table, (number + share) / len(parts)
                 start += len(rows)
+        _say_unknown(source, kinds, known)
 
     batches = _while_unchanged(parts, scored())
     if group is not None:
         batches = _ranked(batches, group, source, called, seen)
     return _write(source, out, batches, progress)
+
+
+def _say_unknown(source: str, kinds: "Features | None", known: set[str]) -> None:
+    """Prints which features have no value that the ranker knows."""
+    from debias.data.text import printable
+
+    for each in kinds or ():
+        if each.name not in known:
+            what = "has no value that training saw" if each.coded else "has no number"
+            say(f"note: {source}: column {printable(each.name)} {what}", err=True)
 
 
 def _while_unchanged(
@@ -388,9 +401,14 @@ def _features(
     names: Sequence[str],
     kinds: "Features | None",
     count: int,
+    known: set[str],
 ) -> np.ndarray:
-    """The features of rows; raises ValueError if the model reads another number."""
+    """The features of rows; raises ValueError if the model reads another number.
+
+    Names of features that have a value that the model knows are added to `known`.
+    """
     from debias.data.by_name import matrix
+    from debias.data.kinds import known_in
 
     values = matrix(rows, names, where, start, kinds)
     if values.shape[1] != count:
@@ -398,6 +416,7 @@ def _features(
             f"{where}: column {' '.join(names)}: the model reads {count} features, "
             f"got {values.shape[1]}"
         )
+    known.update(known_in(values, kinds or ()))
     return values
 
 

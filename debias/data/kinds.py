@@ -115,6 +115,21 @@ def check_matrix(matrix: np.ndarray, features: Features) -> None:
             )
 
 
+def known_in(matrix: np.ndarray, features: Features) -> set[str]:
+    """Names of the features with a value that is neither missing nor unknown.
+
+    >>> kinds = (Feature("brand", "category", ("acme",)), Feature("price"))
+    >>> known_in(np.array([[1.0, np.nan], [0.0, 3.0]]), kinds)
+    {'price'}
+    """
+    found = set()
+    for each, start in zip(features, starts(features).values(), strict=True):
+        block = matrix[:, start : start + each.width]
+        if (block >= FIRST if each.coded else ~np.isnan(block)).any():
+            found.add(each.name)
+    return found
+
+
 def as_records(features: Features | None) -> list[dict[str, Any]] | None:
     """The features as JSON values.
 

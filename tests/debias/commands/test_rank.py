@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from debias.commands.rank import rank_rows, trained_columns
+from debias.data.kinds import Feature
 from debias.data.records import write_record
 
 # Query a is asked twice, in sessions 1 and 3.
@@ -126,3 +127,20 @@ def test_a_table_that_grows_while_it_is_ranked_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"rows\.jsonl: changed while it was read"):
         rank_rows(str(path), out, Growing(), 1, ["query="])
     assert not out.exists()
+
+
+def test_features_without_a_known_value_are_said(tmp_path, capsys):
+    class Both(Scorer):
+        feature_names = ("brand", "f")
+        kinds = (Feature("brand", "category", ("acme",)), Feature("f"))
+
+    def said(brands, numbers):
+        table = pa.table({"brand": brands, "f": pa.array(numbers, pa.float64())})
+        pq.write_table(table, tmp_path / "t.parquet")
+        rank_rows(str(tmp_path / "t.parquet"), tmp_path / "o.parquet", Both(), 2)
+        return capsys.readouterr().err
+
+    assert said(["acme", "new"], [None, 1.0]) == ""
+    found = said(["new", None], [None, None])
+    assert "t.parquet: column brand has no value that training saw\n" in found
+    assert "t.parquet: column f has no number\n" in found
