@@ -124,6 +124,13 @@ def check_free(out: Path, force: bool) -> None:
     """
     if out.exists() and not force:
         raise ValueError(f"{out}: exists; --force replaces it, or choose another name")
+    check_writable(out)
+
+
+def check_writable(out: Path) -> None:
+    """Raises ValueError if the folder of a file, or the first that exists above it, is
+    read-only.
+    """
     folder = next(each for each in out.absolute().parents if each.exists())
     if not os.access(folder, os.W_OK):
         raise ValueError(f"{out}: {folder} cannot be written: choose another folder")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from debias.commands.places import check_writable
+
 OURS = (
     "train.json",
     "checkpoint.npz",
@@ -32,8 +34,8 @@ def finished(
     """The report of a finished run; None if the run is new or incomplete.
 
     Raises:
-        ValueError: The folder holds another run or other files, or the report lacks one
-            of `keys`.
+        ValueError: The folder holds another run or other files, or is read-only; or the
+            report lacks one of `keys`.
     """
     from debias.artifacts import plan_of, report_of
     from debias.data.records import plain
@@ -47,6 +49,7 @@ def finished(
     if strange and not plan.exists():
         raise ValueError(f"{folder}: holds {strange[0].name}; choose a new folder")
     if force or not plan.exists():
+        check_writable(plan)
         return None
     there = plan_of(folder, tuple(asked))
     if there != plain(asked):
