@@ -161,13 +161,19 @@ def extra(
 
 def _kept(name: str, value: Any) -> np.ndarray:
     """Casts the value to an array of the column's type, without loss."""
-    value = np.asarray(value)
+    try:
+        value = np.asarray(value)
+    except ValueError as error:  # of ragged lists
+        raise ValueError(
+            f"{name} must be a rectangle: fill shorter lists, the items with -1"
+        ) from error
     dtype = np.dtype(spec(name, value).dtype)
     if value.dtype == dtype:
         return value
     allowed = {"b": "biu", "i": "biu", "f": "biuf"}[dtype.kind]
     if value.size and value.dtype.kind not in allowed:
-        raise ValueError(f"{name} must be {dtype}, got {value.dtype}")
+        what = "; debias.read_log reads tables of any type"
+        raise ValueError(f"{name} must be {dtype}, got {value.dtype}{what}")
     kept = value.astype(dtype)
     if dtype.kind != "f" and (kept != value).any():
         wrong = value[kept != value].flat[0]

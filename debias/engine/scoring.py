@@ -10,6 +10,7 @@ import numpy as np
 
 from debias.data.kinds import Features, of_records, raw_inputs
 from debias.data.tables import Streamed
+from debias.data.text import printable
 
 EXTRA = Path("assets.extra") / "debias.json"  # in a SavedModel
 CARRIED = ("feature_names", "kinds", "examination")  # metadata of an export
@@ -83,7 +84,8 @@ def encoded(
         ranker: Name of the ranker in errors.
 
     Raises:
-        ValueError: The names are unknown, or a feature is missing or of another kind.
+        ValueError: The names are unknown, the rows are no table, or a feature is
+            missing or of another kind.
 
     >>> encoded({"b": [1, 2], "a": [3, 4]}, ("a", "b"), None, "ranker").tolist()
     [[3.0, 1.0], [4.0, 2.0]]
@@ -97,7 +99,13 @@ def encoded(
             f"{ranker}: does not know the names of its features; give numbers "
             "(items, F) in the order of training"
         )
-    table = pa.table(dict(rows) if isinstance(rows, Mapping) else rows)
+    try:
+        table = pa.table(dict(rows) if isinstance(rows, Mapping) else rows)
+    except (TypeError, ValueError) as error:  # pa.ArrowInvalid is a ValueError
+        raise ValueError(
+            f"{ranker}: rows must be a table with a column for each feature, got "
+            f"{type(rows).__name__}: {printable(str(error).splitlines()[0])}"
+        ) from error
     return matrix(table, names, "rows", kinds=kinds)
 
 

@@ -414,11 +414,15 @@ class Ranker(keras.Model):
         self.examination = None if examination is None else tuple(examination)
 
     def __call__(self, features: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(features, Mapping | Streamed):
-            names, kinds = self.feature_names, self.kinds
-            features = encoded(features, names, kinds, self.name)
+        features = self._read(features)
         with without_gradient(features):
             return super().__call__(features, *args, **kwargs)
+
+    def _read(self, features: Any) -> Any:
+        """Raw rows as an array; all else as it is."""
+        if isinstance(features, Mapping | Streamed):
+            return encoded(features, self.feature_names, self.kinds, self.name)
+        return features
 
     def call(self, features: Tensor) -> Tensor:
         names, count = self.feature_names, features.shape[-1]
@@ -440,7 +444,8 @@ class Ranker(keras.Model):
         return ops.take(scores, first + ops.arange(size))
 
     def predict(self, x: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.predict`; takes rows `(N, F)` or lists `(..., F)`."""
+        """As `keras.Model.predict`, of rows `(N, F)`, lists `(..., F)` or raw rows."""
+        x = self._read(x)
         first = keras.tree.flatten(getattr(x, "element_spec", x))[0]
         rank = len(getattr(first, "shape", ()))
         if rank != self._rank:  # a function for both ranks would have no known shape

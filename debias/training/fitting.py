@@ -41,6 +41,7 @@ from debias.training.splits import (
     Learners,
     Part,
     Prepared,
+    check_types,
     prepare,
     standardized,
     vocabulary,
@@ -241,6 +242,7 @@ def fit(
         reads = reads_targets(model)
         prepared = prepare(log, data, config.seed, preprocess, reads)
     else:
+        check_types(log, data)
         prepared = _split(log, validation, data, preprocess, weight)
     return fit_prepared(model, prepared, config, checkpoint, progress)
 

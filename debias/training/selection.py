@@ -167,7 +167,9 @@ def try_all(
     """
     if by not in get_args(By):
         raise ValueError(one_of("by", get_args(By), by))
-    names = list(candidates_of(prepared, by) if candidates is None else candidates)
+    if candidates is None:
+        candidates = candidates_of(prepared, by)
+    names = [candidates] if isinstance(candidates, str) else list(candidates)
     _check(names, by)
     most = TRIAL if by == "clicks" else RUNGS[-1]
     trial = _sample(prepared, config.seed, most)

@@ -90,9 +90,10 @@ def prepare(
         targets: Whether the model reads the targets of the log.
 
     Raises:
-        ValueError: The log has too few sessions to hold some out, or names an item or
-            query that `data` lacks.
+        ValueError: The log has no click or too few sessions to hold some out, or names
+            an item or query that `data` lacks; or an argument is of another type.
     """
+    check_types(log, data)
     if isinstance(log, ClickLog):
         columns = [n for n in LAYOUT if _has(log, n)]
         columns += log.presentation or ()
@@ -117,6 +118,20 @@ def prepare(
     scale, scaled = standardized(features, preprocess, kinds, train, coded)
     judges, tests = Part(validation, scaled), Part(test, scaled)
     return Prepared(Learners(train, scaled), judges, tests, by, layout, scale, names)
+
+
+def check_types(log: ClickLog | Stream, data: RankingData) -> None:
+    """Raises ValueError unless these are a log with clicks and ranking data."""
+    kinds = {"log": (log, ClickLog | Stream), "data": (data, RankingData)}
+    for name, (value, kind) in kinds.items():
+        if not isinstance(value, kind):
+            wanted = "a ClickLog or a Stream" if name == "log" else "RankingData"
+            raise ValueError(
+                f"{name} must be {wanted}, got {type(value).__name__}; "
+                "debias.read_log(table) makes both: reading.log, reading.data"
+            )
+    if isinstance(log, ClickLog) and not log.click.any():
+        raise ValueError("the log has no click: there is nothing to learn from")
 
 
 def _has(log: ClickLog, name: str) -> bool:

@@ -13,7 +13,7 @@ from debias.propensity.cells import cells
 from debias.propensity.choice import propensities
 from debias.propensity.judgments import judge
 from debias.training.results import Printed
-from debias.training.splits import held_out, vocabulary
+from debias.training.splits import check_types, held_out, vocabulary
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def fit_trees(
     (5,)
     """
     config = TreesConfig() if config is None else config
+    check_types(log, data)
     if isinstance(log, Stream):
         log = ClickLog.concatenate(list(log.pieces()))
     log.check(data)

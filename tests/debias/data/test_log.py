@@ -68,6 +68,10 @@ def test_list_propensity_is_the_product_over_what_was_shown():
         ({"item": [0, 1]}, "item must have shape"),
         ({"item": np.zeros((2, 0), int)}, "item must have shape"),
         ({"item": [["a"] * 3] * 2}, "item must be int32"),
+        (
+            {"item": [[4, 2], [5]]},
+            r"item must be a rectangle: .* items with -1",
+        ),
         ({"item": [[4, 2, -1], [5, -2, 7]]}, "item .*got -2 at row 1, column 1"),
         ({"item": [[4, 2, 1], [-1, -1, -1]], "click": [[0] * 3] * 2}, "at row 1"),
         ({"click": [[0, 0, 1], [0, 0, 0]]}, "click .*at padding.* row 0, column 2"),

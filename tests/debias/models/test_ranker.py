@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import keras
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import tensorflow as tf
@@ -24,6 +25,10 @@ def test_rows_are_read_by_the_names_of_the_features():
     table |= {name: ROWS[:, int(name[1:])] for name in reversed(names)}
     for rows in (table, pa.table(table)):
         np.testing.assert_allclose(numbers(served(rows)), numbers(served(ROWS)))
+        found = served.predict(rows, verbose=0)
+        np.testing.assert_allclose(found, numbers(served(ROWS)), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"rows must be a table .* got Series"):
+        served(pd.Series(["x", 1.0]))  # a row of a data frame
     with pytest.raises(ValueError, match="does not know the names of its features"):
         ranker(built("naive"))(table)
 

@@ -63,6 +63,8 @@ def test_halving_keeps_the_best_few_and_the_naive_ranker(monkeypatch):
 def test_candidates_are_known_and_predict_clicks_where_these_decide(by, name):
     with pytest.raises(ValueError, match=f"candidates must be.*got '{name}'"):
         training.try_all(prepared(), FAST, [name], by=by)
+    with pytest.raises(ValueError, match=f"candidates must be.*got '{name}'"):
+        training.try_all(prepared(), FAST, name, by=by)  # not its letters
 
 
 def test_rules_have_names():

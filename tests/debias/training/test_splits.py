@@ -104,3 +104,21 @@ def test_what_was_not_learned_is_what_was_held_out():
         (train, _, _), _ = held_out(log, seed=5)
         kept = log.take(~not_learned(log, seed=5))
         np.testing.assert_array_equal(kept.item, train.item)
+
+
+@pytest.mark.parametrize(
+    "log, data, message",
+    [
+        (
+            {"click": [1]},
+            DATA,
+            "log must be a ClickLog or a Stream, got dict; debias.r",
+        ),
+        (LOG, FEATURES, "data must be RankingData, got ndarray; debias.read_log"),
+        (DATA, LOG, "log must be a ClickLog or a Stream, got RankingData"),
+        (LOG.take(~LOG.click.any(axis=1)), DATA, "the log has no click"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(log, data, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(log, data)
