@@ -24,7 +24,7 @@ from benchmarks.harness.screen import (
     report_failures,
     wrapped,
 )
-from debias.commands.screen import Version
+from debias.commands.screen import AsJson, Version, print_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -72,6 +72,9 @@ Html = Annotated[
     ),
 ]
 Again = Annotated[bool, typer.Option("--again", help="Measure existing results again.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Do not show progress and costs.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -84,7 +87,7 @@ def quick(context: typer.Context, html: Html = None, version: Version = False) -
         )
 
 
-@app.command()
+@app.command(epilog="Example: python -m benchmarks run main --seeds 3")
 def run(
     name: Name,
     data: Data = None,
@@ -97,20 +100,32 @@ def run(
     quick: Quick = False,
     again: Again = False,
     html: Html = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure what a table misses and print it; resumes after an interruption."""
-    _run(name, data, seeds, jobs, only, population, out, publish, quick, again, html)
+    _run(
+        *(name, data, seeds, jobs, only, population, out, publish, quick, again, html),
+        json=json,
+        quiet=quiet,
+    )
 
 
-@app.command()
+@app.command(epilog="Example: python -m benchmarks speed --seeds 3")
 def speed(
-    seeds: Seeds = None, only: Only = None, out: Out = None, publish: Publish = False
+    seeds: Seeds = None,
+    only: Only = None,
+    out: Out = None,
+    publish: Publish = False,
+    json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the table `speed` again; seeds are repeats."""
-    _run("speed", seeds=seeds, only=only, out=out, publish=publish, again=True)
+    more: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet}
+    _run("speed", seeds=seeds, only=only, out=out, again=True, **more)
 
 
-@app.command()
+@app.command(epilog="Example: python -m benchmarks table main --html page.html")
 def table(
     name: Name,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
@@ -124,6 +139,7 @@ def table(
     baseline: Annotated[
         str | None, typer.Option(help="The row that differences refer to.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Print a table: your own results if there are any, else the published ones."""
     wanted = _table(name)
@@ -141,6 +157,7 @@ def table(
             baseline or "",
             as_markdown=markdown,
             html=html,
+            json=json,
         ):
             return
     places = " or ".join(str(folder) for folder in folders)
@@ -150,7 +167,7 @@ def table(
     raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(epilog="Example: python -m benchmarks check --write")
 def check(
     write: Annotated[
         bool, typer.Option("--write", help="Rewrite what differs.")
@@ -171,7 +188,7 @@ def check(
     typer.echo("Markdown and results agree.")
 
 
-@app.command()
+@app.command(epilog="Example: python -m benchmarks verify --sample 5")
 def verify(
     sample: Annotated[int, typer.Option(min=1, help="How many results.")] = 5,
     table: Annotated[
@@ -232,7 +249,7 @@ def _show_deviations(found: Sequence[verification.Deviation]) -> None:
         Console().print(grid)
 
 
-@app.command()
+@app.command(epilog="Example: python -m benchmarks figures --out figures")
 def figures(
     seed: Annotated[int, typer.Option(min=0, help="The world to draw.")] = 0,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")] = (
@@ -250,9 +267,14 @@ def figures(
         typer.echo(f"{number}/{len(FIGURES)} {folder / name}.svg")
 
 
-@app.command(name="list")
-def names() -> None:
+@app.command(name="list", epilog="Example: python -m benchmarks list")
+def names(json: AsJson = False) -> None:
     """Name the tables, their populations and rows."""
+    if json:
+        shown = ("title", "seeds", "populations", "rows")
+        every = _tables().items()
+        print_json({n: {k: getattr(t, k) for k in shown} for n, t in every})
+        return
     for name, each in _tables().items():
         short = f", quick version with {each.quick_seeds}" if each.quick else ""
         wrapped(f"{name}: {each.title} ({plural(each.seeds, 'seed')}{short})", "")
@@ -288,19 +310,14 @@ def _bad_input() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from error
 
 
-def _run(
+def _runnable(
     name: str,
-    data: Path | None = None,
-    seeds: int | None = None,
-    jobs: int | None = None,
-    only: list[str] | None = None,
-    population: list[str] | None = None,
-    out: Path | None = None,
-    publish: bool = False,
-    quick: bool = False,
-    again: bool = False,
-    html: Path | None = None,
-) -> None:
+    only: list[str] | None,
+    population: list[str] | None,
+    data: Path | None,
+    html: Path | None,
+) -> Table:
+    """The table, if it can be measured with these options."""
     wanted = _table(name)
     _each("row", only, wanted.rows)
     _each("population", population, wanted.populations)
@@ -315,6 +332,25 @@ def _run(
         )
     if html is not None and not html.absolute().parent.is_dir():
         raise typer.BadParameter(f"--html {html}: there is no folder {html.parent}")
+    return wanted
+
+
+def _run(
+    name: str,
+    data: Path | None = None,
+    seeds: int | None = None,
+    jobs: int | None = None,
+    only: list[str] | None = None,
+    population: list[str] | None = None,
+    out: Path | None = None,
+    publish: bool = False,
+    quick: bool = False,
+    again: bool = False,
+    html: Path | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    wanted = _runnable(name, only, population, data, html)
     folder = _folder(out, publish, quick)
     path = folder / f"{name}.jsonl"
     count = seeds or (wanted.quick_seeds if quick else wanted.seeds)
@@ -325,7 +361,7 @@ def _run(
         todo = scheduler.plan(
             name, experiments, wanted.seeds_of(count), wanted.dataset, data, finished
         )
-    console = Console(stderr=True)
+    console, loud = Console(stderr=True, quiet=quiet), Console(stderr=True)
     if have := len(experiments) * count - len(todo):
         console.print(f"{have} of {have + len(todo)} results are in {path} already.")
     most = min(_jobs(jobs), wanted.workers or _jobs(jobs))
@@ -334,9 +370,9 @@ def _run(
     threads = wanted.threads or machine.cores()
     outcome = _measure(console, todo, path, most, clock, threads)
     if outcome.interrupted:
-        report_failures(console, outcome)
+        report_failures(loud, outcome)
         left = len(todo) - len(outcome.done)
-        console.print(
+        loud.print(
             f"\nInterrupted: {have + len(outcome.done)} results are in {path}, {left} "
             "are not measured yet. The same command goes on from there.",
             style="bold",
@@ -344,10 +380,10 @@ def _run(
         )
         raise typer.Exit(INTERRUPTED)
     dataset = wanted.dataset if data is None else data.resolve().name
-    _show(wanted, folder, quick, population, dataset=dataset)
+    _show(wanted, folder, quick, population, dataset=dataset, json=json)
     if html is not None:
-        _show(wanted, folder, quick, population, dataset=dataset, html=html)
-    report_failures(console, outcome)
+        _show(wanted, folder, quick, population, dataset=dataset, html=html, json=json)
+    report_failures(loud, outcome)
     if outcome.failures:
         raise typer.Exit(FAILED)
 
@@ -417,6 +453,7 @@ def _show(
     dataset: str = "",
     as_markdown: bool = False,
     html: Path | None = None,
+    json: bool = False,
 ) -> bool:
     """Prints the views for which a folder has results; returns whether there were any.
 
@@ -434,7 +471,10 @@ def _show(
         ]
     if found and html is not None:
         tables.write_page(html, wanted, found)
-        typer.echo(f"page written to {html}")
+        typer.echo(f"page written to {html}", err=json)
+        return True
+    if found and json:
+        print_json([tables.record(view) for view in found])
         return True
     for view in found:
         if as_markdown:

@@ -14,7 +14,7 @@ from debias.commands.plan import plan
 from debias.commands.propensities import propensities
 from debias.commands.rank import rank
 from debias.commands.retrieval import app as retrieval
-from debias.commands.screen import Version
+from debias.commands.screen import Version, loading
 from debias.commands.serve import serve
 from debias.commands.start import quiet_start, stoppable
 from debias.commands.train import train
@@ -41,7 +41,7 @@ explain(retrieval, "retrieval ")
 
 @app.callback()
 def start(context: typer.Context, version: Version = False) -> None:
-    quiet_start()
+    quiet_start(loading)
     context.with_resource(stoppable())
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from debias.commands.inputs import options
-from debias.commands.screen import Version, bar, say
+from debias.commands.screen import AsJson, Version, bar, print_json, say
 from debias.commands.start import stoppable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -77,7 +77,10 @@ def run_of(
     }
 
 
-@app.command()
+EXAMPLE = "python -m simulators log --items items.parquet --sessions 100000"
+
+
+@app.command(epilog=f"Example: {EXAMPLE}")
 @options(run=run_of)
 def main(
     out: Annotated[
@@ -115,13 +118,14 @@ def main(
         ),
     ] = False,
     version: Version = False,
+    json: AsJson = False,
 ) -> None:
     """Simulates sessions with known truth and writes them as Parquet shards.
 
     The same arguments give the same bytes. To resume a killed run, start it again.
     """
     with stoppable():
-        _run(out, items, run, seed, sessions, shards, list_size, workers, cluster)
+        _run(out, items, run, seed, sessions, shards, list_size, workers, cluster, json)
 
 
 def _run(
@@ -134,6 +138,7 @@ def _run(
     list_size: int,
     workers: int | None,
     cluster: str | None,
+    json: bool,
 ) -> None:
     from debias.engine.cluster import joined
     from simulators import clicks, populations, writer
@@ -168,7 +173,10 @@ def _run(
         over = None if cluster is None else found
         whole = Path(out).absolute()  # workers have other working folders
         writer.write(ready, whole, sessions, shards, run, workers, progress, over)
-    say(f"{sessions:,} sessions in {out}: {shown}")
+    if json:
+        print_json({"path": str(out), "sessions": sessions, "seed": seed, **run})
+    else:
+        say(f"{sessions:,} sessions in {out}: {shown}")
     if only_list:
         say(
             "Every session of a query shows the same list, so this log cannot tell a "

@@ -48,7 +48,10 @@ def report_failures(console: Console, outcome: scheduler.Outcome) -> None:
 
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[scheduler.Report]:
-    """Progress as a bar on a terminal, and as a line per result elsewhere."""
+    """Progress as a bar on a terminal, as a line per result elsewhere, or quiet."""
+    if console.quiet:
+        yield lambda outcome, news: None
+        return
     if not total or not console.is_terminal:
         yield lambda outcome, news: _say(outcome, news, total)
         return

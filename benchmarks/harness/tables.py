@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import store
 from benchmarks.harness.plan import UNIT, Experiment, Table, unknown
@@ -464,6 +464,31 @@ def across(views: Sequence[View], column: str, rows: Sequence[str] = ()) -> str:
     title = f"**{views[0].table.name}: {heading(views[0], column)}**".replace("\n", " ")
     body = [f"| {' | '.join(line)} |" for line in grid]
     return "\n".join([title, "", *body, "", " ".join(about)])
+
+
+def record(view: View) -> dict[str, Any]:
+    """A view as JSON: the estimate of each row by metric, over seeds."""
+
+    def plain(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    rows = []
+    for row in view.values:
+        means = {m: view.mean(row, m) for m in view.table.metrics}
+        found = {
+            metric: {name: plain(each) for name, each in mean._asdict().items()}
+            for metric, mean in means.items()
+            if mean is not None
+        }
+        rows.append({"row": row, "bound": row in view.table.bounds, "metrics": found})
+    return {
+        "table": view.table.name,
+        "population": view.population,
+        "data": view.dataset,
+        "baseline": view.baseline,
+        "rows": rows,
+        "missing": list(view.missing),
+    }
 
 
 def write_page(path: Path, table: Table, views: Sequence[View]) -> None:

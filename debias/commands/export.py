@@ -8,7 +8,7 @@ import typer
 from debias.commands.evaluate import Folder
 from debias.commands.inputs import Force, options
 from debias.commands.places import check_free
-from debias.commands.screen import AsJson, print_json, say
+from debias.commands.screen import AsJson, print_json, say, waiting
 from debias.presets import TREES
 
 
@@ -51,14 +51,16 @@ def export(
     report = report_of(folder, RANKED)
     if out.is_file() or (out / "saved_model.pb").exists():
         check_free(out, force)
-    made = write(
-        ranker_of(folder),
-        out,
-        format,  # type: ignore[arg-type]
-        features=report["features"],
-        raw=raw,
-        overwrite=force,
-    )
+    ranker = ranker_of(folder)
+    with waiting("exporting"):
+        made = write(
+            ranker,
+            out,
+            format,  # type: ignore[arg-type]
+            features=report["features"],
+            raw=raw,
+            overwrite=force,
+        )
     named = tree_format if report["model"] in TREES else format_of
     format = format or named(out)
     found = {"path": str(made), "format": format, "features": report["features"]}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands import inputs, places
-from debias.commands.screen import AsJson, print_json, print_table, say
+from debias.commands.screen import AsJson, print_json, print_table, say, waiting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,14 +67,15 @@ def judge(
     if model is not None:
         by_model = _scored(model, source, read) | {"fresh": _fresh(model, source, log)}
     names = places.names_of(read)
-    found = judged(log, known, names=names, level=level, **by_model)
     items, queries = places.source_names(read)
-    write_judgments(
-        *(found, out, format, items, queries),
-        data=read.data,
-        graded=graded,
-        name=inputs.name_of(source.log),
-    )
+    with waiting("judging"):
+        found = judged(log, known, names=names, level=level, **by_model)
+        write_judgments(
+            *(found, out, format, items, queries),
+            data=read.data,
+            graded=graded,
+            name=inputs.name_of(source.log),
+        )
     record = _record(found, out, str(known.method[0]))
     if json:
         print_json(record)

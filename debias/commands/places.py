@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands import inputs
-from debias.commands.screen import say
+from debias.commands.screen import say, waiting
 
 if TYPE_CHECKING:
     from debias.data import ClickLog
@@ -91,9 +91,10 @@ def found_or_read(
 
     if asked == "auto" or asked in ESTIMATORS:
         features = None if given.data is None else given.data.dense()
-        found = propensities(
-            log, asked, by=listed(by), names=names_of(given), features=features
-        )
+        with waiting("estimating examination"):
+            found = propensities(
+                log, asked, by=listed(by), names=names_of(given), features=features
+            )
         for note in found.notes:
             say(f"note: {note}", err=True)
         return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from debias.commands import inputs, places
-from debias.commands.screen import AsJson, print_json, print_table, say
+from debias.commands.screen import AsJson, print_json, print_table, say, waiting
 
 if TYPE_CHECKING:
     from debias.propensity.planning import Plan
@@ -62,7 +62,8 @@ def plan(
         places.check_free(out, force)
     log, read = places.opened(source)
     known = None if given is None else places.found_or_read(given, log, read)
-    found = planned(log, se, share=share, minimum=minimum, known=known)
+    with waiting("planning"):
+        found = planned(log, se, share=share, minimum=minimum, known=known)
     record = found.record()
     if out is not None:
         names = None if read.reading is None else read.reading.queries

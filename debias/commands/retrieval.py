@@ -27,6 +27,7 @@ from debias.commands.screen import (
     print_table,
     say,
     share_bar,
+    waiting,
 )
 from debias.commands.towers import AUTO, Learning
 from debias.commands.train import finished, peak_memory, started
@@ -399,7 +400,8 @@ def evaluate(
         with share_bar("reading") as progress:
             every = read_all(events, mapping.events, progress)
         learner = run.learner
-        with warnings.catch_warnings(record=True, action="always") as noticed:
+        noticing = warnings.catch_warnings(record=True, action="always")
+        with waiting("evaluating"), noticing as noticed:
             metrics = evaluated(learner.served, learner.log, every, repeat=run.repeat)
         for notice in noticed:
             complain(f"warning: {notice.message}")
@@ -643,7 +645,8 @@ def check(
     with messages():
         from debias.retrieval.serving import versions
 
-        found = [each._asdict() for each in versions.check(root)]
+        with waiting("checking"):
+            found = [each._asdict() for each in versions.check(root)]
     if json:
         print_json(found)
     else:

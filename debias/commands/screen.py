@@ -171,6 +171,37 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
 
 
 @contextmanager
+def waiting(label: str) -> Iterator[None]:
+    """A label with the elapsed time on a terminal, for work of unknown length.
+
+    Do not print to standard output meanwhile: it would appear on standard error.
+    """
+    if _quiet.get() or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(label, total=None)
+        yield
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Says on a terminal that TensorFlow is being loaded, and then clears the line."""
+    if _quiet.get() or not sys.stderr.isatty():
+        yield
+        return
+    typer.echo("loading TensorFlow ...", err=True, nl=False)
+    try:
+        yield
+    finally:
+        typer.echo("\r\x1b[K", err=True, nl=False)
+
+
+@contextmanager
 def share_bar(label: str) -> Iterator[Callable[[float], None]]:
     """A progress bar of the share of work done."""
     with bar(label, 1.0) as advance:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -43,7 +43,7 @@ sys.stderr.buffer.write(b"".join(held))
 """.replace(b"STARTED", repr(_STARTED).encode()).decode()
 
 
-def quiet_start() -> None:
+def quiet_start(loading: Callable[[], Any] = nullcontext) -> None:
     """Makes the first import of Keras or TensorFlow silent and twice as fast.
 
     TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL. They only appear if
@@ -52,11 +52,14 @@ def quiet_start() -> None:
     os.environ.setdefault(_LEVEL, "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # no retracing reports
     if not sys.modules.keys() & set(HEAVY):
-        sys.meta_path.insert(0, _Finder())
+        sys.meta_path.insert(0, _Finder(loading))
 
 
 class _Finder(MetaPathFinder):
     """Finds the first module of `HEAVY` as other finders do, and wraps its import."""
+
+    def __init__(self, loading: Callable[[], Any]):
+        self._loading = loading
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if name not in HEAVY:
@@ -68,7 +71,7 @@ class _Finder(MetaPathFinder):
 
             def attended(module: Any) -> None:
                 quiet = silence() if os.environ[_LEVEL] == "3" else nullcontext()
-                with quiet, uncollected(), absent(_unused()):
+                with self._loading(), quiet, uncollected(), absent(_unused()):
                     execute(module)
 
             spec.loader.exec_module = attended  # type: ignore[method-assign]

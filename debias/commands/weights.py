@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from debias.commands import inputs, places
-from debias.commands.screen import AsJson, print_json, say
+from debias.commands.screen import AsJson, print_json, say, waiting
 
 if TYPE_CHECKING:
     from debias.propensity import Propensities
@@ -73,9 +73,10 @@ def weights(
             "--items FILE"
         )
     known = places.found_or_read(given, log, read, by)
-    found = impressions(log, known, names=places.names_of(read), clip=clip)
     items, queries = places.source_names(read)
-    write_impressions(*(found, out, library, read.data), items, queries, correction)
+    with waiting("weighting"):
+        found = impressions(log, known, names=places.names_of(read), clip=clip)
+        write_impressions(*(found, out, library, read.data), items, queries, correction)
     if json:
         print_json(_record(found, out, known))
     else:

@@ -1,7 +1,9 @@
 """Tests of the commands of benchmarks."""
 
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
@@ -161,6 +164,9 @@ def test_table_shows_own_results_then_published_ones(monkeypatch, place):
     assert "page written" in call("table", "main", "--html", "page.html")
     page = Path("page.html").read_text()
     assert '<td class="text">.6065 ±.0826</td>' in page and "2 seeds" in page
+    found = json.loads(call("table", "main", "--population", "mixed", "--json"))
+    dot = next(row for row in found[0]["rows"] if row["row"] == "dot")
+    assert dot["metrics"]["ndcg@5"]["n"] == 2 and not dot["bound"]
     assert page.count("<svg") == 4  # two populations, for wide and narrow screens
 
 
@@ -220,6 +226,22 @@ def test_list_names_everything():
     assert "main: Fakes (3 seeds, quick version with 2)" in output
     assert "populations: mixed grid" in output and "rows: additive dot naive" in output
     assert "once: Fakes (1 seed, quick" in output
+    assert json.loads(call("list", "--json"))["main"]["rows"][0] == "additive"
+
+
+def test_every_command_has_an_example_that_it_takes():
+    group = typer.main.get_command(command.app)
+    for name, each in group.commands.items():
+        example = each.epilog.removeprefix("Example: ")
+        head = ["python", "-m", "benchmarks", name]
+        assert shlex.split(example)[:4] == head
+        with each.make_context(name, shlex.split(example)[4:]):
+            pass
+
+
+def test_a_quiet_run_prints_json_alone(place):
+    found = call("run", "main", "--seeds", "1", "--json", "--quiet")
+    assert {view["population"] for view in json.loads(found)} == {"mixed", "grid"}
 
 
 def test_list_breaks_lines_between_names_only(monkeypatch):

@@ -273,6 +273,12 @@ def test_by_default_lists_vary_and_the_command_says_by_what(tmp_path):
     assert items.read_bytes() == before
 
 
+def test_the_command_prints_json(tmp_path):
+    given = [str(tmp_path / "log"), "--sessions", "50", "--queries", "5", "--json"]
+    found = json.loads(run(app, given).output)
+    assert found["sessions"] == 50 and found["population"] == "mixed"
+
+
 def test_the_command_says_what_lists_that_never_vary_cannot_show(tmp_path):
     found = run(app, [str(tmp_path / "log"), *QUICK, "--policy", "expert"])
     assert (

@@ -34,6 +34,22 @@ def test_tables_escape_titles_names_and_values(capsys):
     assert squeezed.count(TAME.replace(" ", "")) == 3
 
 
+def test_waiting_is_shown_on_a_terminal_and_leaves_nothing(monkeypatch, capsys):
+    with screen.waiting("judging"), screen.loading():
+        pass
+    assert capsys.readouterr().err == ""  # no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with screen.silenced(True), screen.loading(), screen.waiting("judging"):
+        pass
+    assert capsys.readouterr().err == ""
+    with screen.loading():
+        pass
+    with screen.waiting("judging"):
+        pass
+    found = capsys.readouterr().err
+    assert found.startswith("loading TensorFlow ...\r\x1b[K") and "judging" in found
+
+
 def test_messages_escape_what_they_quote(capsys):
     with pytest.raises(typer.Exit) as error, messages():
         raise ValueError(f"column {EVIL}")
