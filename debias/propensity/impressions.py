@@ -33,6 +33,7 @@ class Impressions:
         position: (R,) int64 rank from 1.
         label: (R,) int64, 1 for a click.
         weight: (R,) float64: min(clip, 1 / examination) for a click, else 1.
+            Examination is 1 where it is highest.
         init_score: (R,) float64 logit of the click probability of the mean item at this
             place.
         clip: Largest weight.
@@ -140,7 +141,9 @@ def impressions(
     if clip is not None and not clip >= 1:
         raise ValueError(f"clip must be at least 1, got {clip}")
     place = propensities.at(log, names)
-    theta = np.append(propensities.examination, np.nan)[place]
+    curve = propensities.examination
+    most = np.nanmax(curve, initial=1.0)  # a rank below a banner, beside rank 1
+    theta = np.append(curve / most, np.nan)[place]
     known = (place >= 0) & np.isfinite(theta)
     if not (known & log.click).any():
         raise ValueError(

@@ -83,3 +83,9 @@ def test_pieces_keep_sessions_whole():
     assert [len(part) for part in parts] == [2, 3, 2]
     assert [len(part) for part in found.pieces(3)] == [5, 2]
     np.testing.assert_array_equal(np.concatenate([p.item for p in parts]), found.item)
+
+
+def test_a_click_at_the_rank_that_is_seen_most_weighs_one():
+    log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 1], [0, 1]])
+    found = impressions(log, Propensities.of([1.0, 2.0]))  # a banner above rank 1
+    assert found.weight.tolist() == [2.0, 1.0, 1.0, 1.0]
