@@ -476,12 +476,13 @@ class _GrowingLightGBM:
             "lambda_l2": 1.0,
             "seed": config.seed,
             "num_threads": config.threads,
+            "feature_pre_filter": False,  # which may leave none, an error
             "deterministic": True,
             "force_row_wise": True,
             "verbose": -1,
         }
         self.rows = lightgbm.Dataset(rows, np.zeros(len(rows)), params=asked)
-        other = self.rows.create_valid(every, np.zeros(len(every)))
+        other = self.rows.create_valid(every, np.zeros(len(every)), params=asked)
         self.booster = lightgbm.Booster(asked, self.rows)
         self.booster.add_valid(other, "every")
         self.count = len(every)

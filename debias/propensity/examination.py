@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ROWS = ("position", "examination", "standard_error", "lower", "upper")
 CHUNK = 2_000_000  # numbers held at once while sessions are summed
+LARGEST = np.log(np.finfo(float).max)  # of log examination
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,17 +168,20 @@ def result(
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
-    middle = fit.log_examination
+    # Beyond the range of floats an estimator has diverged: it says nothing.
+    middle = np.where(fit.log_examination < LARGEST, fit.log_examination, np.nan)
     if variance is None:
         variance, interval = np.full_like(middle, np.nan), "none"
     error = np.where(np.isnan(middle), np.nan, np.sqrt(variance))
     reach = ndtri((1 + level) / 2) * error
+    with np.errstate(over="ignore"):  # an interval may reach to infinity
+        high = np.exp(middle + reach)
     return Examination(
         np.arange(1, len(middle) + 1),
         np.exp(middle),
         np.exp(middle) * error,
         np.exp(middle - reach),
-        np.exp(middle + reach),
+        high,
         fit.n.astype(np.int64),
         method,
         interval,

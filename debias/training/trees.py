@@ -77,8 +77,9 @@ def fit_trees(
             weights, because those from few impressions are shrunk towards their prior.
 
     Raises:
-        ValueError: The log is too small to hold sessions out, has no click, or, for
-            judgments, does not identify examination.
+        ValueError: The log is too small to hold sessions out, has no click, no feature
+            differs between its items, or, for judgments, it does not identify
+            examination.
         ModuleNotFoundError: The extra `trees` is not installed.
 
     >>> import simulators
@@ -103,6 +104,7 @@ def fit_trees(
     # Only shown items take part, with rows of their own.
     shown = np.unique(np.concatenate([part.item[part.mask] for part in parts]))
     rows = np.asarray(features[shown], np.float32)
+    _check_learnable(train, rows, shown)
     sizes = dict(zip(("train", "validation", "test"), map(len, parts), strict=True))
     if judged:
         booster, rounds, history = _lambdamart(rows, shown, parts, config, progress)
@@ -125,6 +127,21 @@ def fit_trees(
     best = int(np.argmax(history)) + 1
     passes = _history(history, best, "log_likelihood_per_item")
     return FittedTrees(trees, means[1], means[2], best, passes, sizes, by)
+
+
+def _check_learnable(train: ClickLog, rows: np.ndarray, shown: np.ndarray) -> None:
+    """Raises ValueError unless there are clicks, and items that differ."""
+    if not train.click.any():
+        raise ValueError(
+            f"none of {len(train)} sessions to learn from has a click: log longer"
+        )
+    learned = rows[np.searchsorted(shown, np.unique(train.item[train.mask]))]
+    same = (learned == learned[0]) | (np.isnan(learned) & np.isnan(learned[0]))
+    if same.all():
+        raise ValueError(
+            "every feature has one value for all items, so that no ranker can tell "
+            "them apart: give features that differ"
+        )
 
 
 def _history(values: list[float], best: int, name: str) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import debias
+from debias.data.kinds import Feature
 from debias.models.trees import TreesConfig
 from debias.training import fit_trees
 from tests.debias.training.worlds import DATA, LOG
@@ -38,7 +39,9 @@ def test_a_fit_of_judgments_only_ranks():
 
 
 def test_rounds_of_judgments_are_not_judged_by_the_order_of_ties():
-    same = debias.RankingData(np.ones_like(DATA.features), None, DATA.offsets)
+    features = np.ones_like(DATA.features)
+    features[::60] = 2  # all but a few are equal
+    same = debias.RankingData(features, None, DATA.offsets)
     fitted = fit_trees(LOG.of_items(same), same, FAST, judged=True)
     assert fitted.history[0]["ndcg@10"] < 0.99  # in the order of grades it would be 1
 
@@ -87,3 +90,19 @@ def test_codes_of_devices_may_leave_some_out():
     assert found[[1, 3]] == pytest.approx(np.outer(height, theta), rel=0.25)
     assert fitted.model.examination == pytest.approx(theta, rel=0.25)  # of both
     assert np.ptp(fitted.ranker(data.features)) > 1
+
+
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
+def test_features_that_do_not_differ_are_refused(library):
+    log, _ = shuffled([1.0, 0.5, 0.3], 100)
+    config = TreesConfig(library, rounds=2)
+    features = np.full((30, 2), [1.0, np.nan], np.float32)
+    kinds = (Feature("a"), Feature("b"))
+    same = debias.RankingData(
+        features, None, [0, 30], feature_names=("a", "b"), kinds=kinds
+    )
+    with pytest.raises(ValueError, match="every feature has one value for all items"):
+        fit_trees(log, same, config)
+    features = np.zeros((30, 1), np.float32)
+    features[0] = 1  # differs, and LightGBM cannot split it off
+    fit_trees(log, debias.RankingData(features, None, [0, 30]), config)
