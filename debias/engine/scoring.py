@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from debias.data.kinds import Features, of_records, raw_inputs
+from debias.data.kinds import FIRST, Features, of_records, raw_inputs
 from debias.data.tables import Streamed
 from debias.data.text import printable
 
@@ -36,6 +37,15 @@ class Scorer:
     kinds: Features | None = None
     examination: Curve | None = None
     name: str = "ranker"
+
+    @cached_property
+    def codes(self) -> dict[str, dict[str, int]]:
+        """Dict from value to code, for each category among the features."""
+        return {
+            each.name: {value: code for code, value in enumerate(each.values, FIRST)}
+            for each in self.kinds or ()
+            if each.coded
+        }
 
     def __call__(self, features: Any) -> np.ndarray:
         """Scores (items,) of features (items, F), computed in pieces.

@@ -2,15 +2,22 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from msgspec import UNSET
 
+from debias.data.kinds import Feature, Features, column_names, starts
 from debias.engine.scoring import Curve, Scorer
-from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
+from debias.retrieval.data.interactions import (
+    FIRST,
+    ID,
+    MISSING,
+    UNKNOWN,
+    FeatureTable,
+)
 from debias.retrieval.serving.query import Found, find, retrieve
 from debias.retrieval.serving.versions import Version
 from debias.serve.schemas import (
@@ -80,7 +87,7 @@ def ranked(
                 "ids: a ranker alone has no table of items; give items or features"
             )
         rows = rows_of(version, asked.ids if asked.ids is not UNSET else ())
-        table = item_features(version, rows, wanted_names(ranker) or ())
+        table = item_features(version, rows, ranker)
         features = named(ranker, table, asked.context, len(rows))
     scores = _scores(ranker, features)
     order = np.argsort(-scores, kind="stable")
@@ -116,7 +123,7 @@ def _both_stages(
     k = max(asked.candidates, asked.k)
     how: Any = {"repeat": asked.repeat, "where": asked.where}
     found = find(version, asked.user, asked.history, k, **how)
-    table = item_features(version, found.rows, wanted_names(ranker) or ())
+    table = item_features(version, found.rows, ranker)
     table = {RETRIEVED: found.scores, **table}
     scores = _scores(ranker, named(ranker, table, asked.context, len(found.rows)))
     return found, scores, np.argsort(-scores, kind="stable")[: asked.k]
@@ -223,27 +230,52 @@ def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
 
 
 def item_features(
-    version: Version, rows: np.ndarray, names: Sequence[str]
+    version: Version, rows: np.ndarray, ranker: Scorer
 ) -> dict[str, Column]:
-    """The named features that the version's table of items has, by name.
+    """The features of a ranker that the version's table of items has, by name.
 
-    Categories are text; None for missing or unknown values.
+    Categories are (n, width) codes of the ranker, or text if it reads no category of
+    this name; None for missing or unknown values.
     """
-    return {
-        name: _raw(version.items, name, rows)
-        for name in names
-        if name in version.items.columns
-    }
+    items = version.items
+    kinds = {each.name: each for each in getattr(ranker, "kinds", None) or ()}
+    found: dict[str, Column] = {}
+    for name in wanted_names(ranker) or ():
+        if name not in items.columns:
+            continue
+        if name in kinds and kinds[name].coded and name in items.vocabularies:
+            found[name] = _coded(items, rows, kinds[name], ranker.codes[name])
+        else:
+            found[name] = _raw(items, name, rows)
+    return found
+
+
+def _coded(
+    items: FeatureTable, rows: np.ndarray, feature: Feature, known: Mapping[str, int]
+) -> np.ndarray:
+    """(n, width) codes of a ranker, from the codes of a table by their words."""
+    codes = items.columns[feature.name][rows].reshape(len(rows), -1)
+    # What is missing or unknown in a list leaves no gap.
+    order = np.argsort(codes < FIRST, axis=1, kind="stable")[:, : feature.width]
+    codes = np.take_along_axis(codes, order, axis=1)
+    distinct, place = np.unique(codes, return_inverse=True)
+    some = distinct[distinct >= FIRST]
+    words = items.vocabularies[feature.name][some - FIRST].tolist()
+    new = [known.get(word, UNKNOWN) if word else MISSING for word in words]
+    table = np.array([MISSING] * (len(distinct) - len(some)) + new, np.float32)
+    found = np.zeros((len(rows), feature.width), np.float32)
+    found[:, : codes.shape[1]] = table[place].reshape(codes.shape)
+    return found
 
 
 def _raw(items: FeatureTable, name: str, rows: np.ndarray) -> Column:
     codes = items.columns[name][rows]
     if codes.dtype.kind == "f":
         return codes
-    words = [None] * FIRST + items.vocabularies[name].tolist()
+    words = items.vocabularies[name]
     if codes.ndim == 1:
-        return [words[code] for code in codes]
-    return [[words[code] for code in row if code >= FIRST] for row in codes]
+        return [words[code - FIRST] if code >= FIRST else None for code in codes]
+    return [[words[code - FIRST] for code in row if code >= FIRST] for row in codes]
 
 
 def by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
@@ -294,11 +326,7 @@ def named(
                 "or in context"
             )
     if getattr(ranker, "kinds", None) is not None:
-        columns = {
-            name: table[name] if name in table else [context[name]] * items
-            for name in names
-        }
-        return encoded(ranker, columns, context)
+        return encoded(ranker, table, context, items)
     features = np.empty((items, len(names)), np.float64)
     for place, name in enumerate(names):
         value = table[name] if name in table else context[name]
@@ -307,43 +335,79 @@ def named(
 
 
 def encoded(
-    ranker: Scorer, columns: Mapping[str, Column], shared: Collection[str] = ()
+    ranker: Scorer, table: Mapping[str, Column], context: Mapping[str, Any], items: int
 ) -> np.ndarray:
     """Encodes raw values as (items, F) float32 by the ranker's kinds.
 
     Args:
         ranker: Knows the kinds of its features.
-        columns: A value an item, by feature.
-        shared: Features that errors say are of the context.
+        table: Columns as for `named`; (items, width) float32 is encoded already.
+        context: Values for all items, which are encoded once.
+        items: Number of items.
 
     Raises:
         ValueError: A value is of another kind; names the item and the feature.
     """
+    kinds = ranker.kinds or ()
+    blocks = {
+        each.name: table[each.name].reshape(items, -1)
+        for each in kinds
+        if _is_encoded(each, table.get(each.name))
+    }
+    shared = {each.name: [context[each.name]] for each in kinds if each.name in context}
+    given = {
+        each.name: table[each.name]
+        for each in kinds
+        if each.name not in blocks and each.name not in shared
+    }
+    for columns, where in ((shared, "context"), (given, "items")):
+        for name, block in _blocks(kinds, columns, where).items():
+            blocks[name] = np.broadcast_to(block, (items, block.shape[1]))
+    return np.concatenate([blocks[each.name] for each in kinds], axis=1, dtype="f4")
+
+
+def _is_encoded(feature: Feature, values: Column | None) -> bool:
+    """Whether these are codes of a ranker, or numbers that need none."""
+    if not isinstance(values, np.ndarray):
+        return False
+    return values.ndim == 2 or feature.kind in ("number", "boolean")
+
+
+def _blocks(
+    kinds: Features, columns: Mapping[str, Column], where: str
+) -> dict[str, np.ndarray]:
+    """(n, width) float32 of each column, which holds raw values."""
     import pyarrow as pa
 
     from debias.data.by_name import matrix
     from debias.data.shown import Fault
 
-    kinds = {each.name: each.kind for each in ranker.kinds or ()}
-
     def refused(name: str, row: int, what: str) -> ValueError:
-        where = "context" if name in shared else f"items[{row}]"
-        return ValueError(f"{where}: the feature {name} {what}")
+        place = where if where == "context" else f"items[{row}]"
+        return ValueError(f"{place}: the feature {name} {what}")
 
+    wanted = tuple(each for each in kinds if each.name in columns)
     arrays = {}
-    for name, values in columns.items():
+    for each in wanted:
+        values = columns[each.name]
         try:
-            arrays[name] = _array(values, kinds[name])
+            arrays[each.name] = _array(values, each.kind)
         except (ValueError, TypeError, OverflowError):  # Arrow's errors are such
-            row = _first(partial(_array, kind=kinds[name]), values)
-            what = f"must be {EXPECTED[kinds[name]]}, the same kind in every item"
+            row = _first(partial(_array, kind=each.kind), values)
+            what = f"must be {EXPECTED[each.kind]}, the same kind in every item"
             what = f"{what}, got {values[row]!a:.50}"
-            raise refused(name, row, what) from None
-    table, names = pa.table(arrays), ranker.feature_names or ()
+            raise refused(each.name, row, what) from None
+    if not arrays:
+        return {}
     try:
-        return matrix(table, names, "items", kinds=ranker.kinds)
+        found = matrix(pa.table(arrays), column_names(wanted), "items", kinds=wanted)
     except Fault as fault:
         raise refused(fault.column, fault.row, fault.what) from None
+    first = starts(wanted)
+    return {
+        each.name: found[:, first[each.name] : first[each.name] + each.width]
+        for each in wanted
+    }
 
 
 def _array(values: Column, kind: str) -> Any:

@@ -39,7 +39,7 @@ from debias.retrieval.serving.versions import Version
 from debias.serve import answers
 from debias.serve.examples import examples
 from debias.serve.guards import Admitted, Counted, Limited
-from debias.serve.live import Alone, Live
+from debias.serve.live import Alone, Live, try_ranker
 from debias.serve.schemas import (
     ExplainAnswer,
     ExplainRequest,
@@ -271,7 +271,7 @@ class _Routes:
         """Checks in a thread that a request would be answered."""
         live, version = self.live, self.live.version
         if isinstance(live, Alone):
-            await self.workers.run(live.try_ranker)
+            await self.workers.run(lambda: try_ranker(live.ranker))
         else:
             await self.workers.run(lambda: retrieve(_there(version), k=1))
         found = msgspec.json.encode(Ready(True, self._name(version)))

@@ -126,12 +126,7 @@ class Alone:
         self.name = trained or path.name
         self.ranker = ranker
         for rows in (1, 2):
-            self.try_ranker(rows)
-
-    def try_ranker(self, rows: int = 1) -> None:
-        """Scores rows of zeros, if the number of features is known."""
-        if self.ranker.feature_names is not None:
-            self.ranker(np.zeros((rows, len(self.ranker.feature_names)), np.float32))
+            try_ranker(ranker, rows)
 
     def follow(self) -> None:
         """Does nothing."""
@@ -185,4 +180,15 @@ def stamps(version: Version) -> dict[str, tuple[int, int, int]]:
 def ready(version: Version) -> Version:
     """Computes one answer from a version to load its tables; returns the version."""
     retrieve(version, k=1)
+    if version.ranker is not None:
+        with suppress(ValueError):  # which whoever asks it will be told
+            try_ranker(version.ranker)
     return version
+
+
+def try_ranker(ranker: Scorer, rows: int = 1) -> None:
+    """Scores rows of zeros, if the number of features is known."""
+    if ranker.feature_names is not None:
+        ranker(np.zeros((rows, len(ranker.feature_names)), np.float32))
+    if ranker.kinds is not None:
+        len(ranker.codes)  # which it keeps

@@ -1,10 +1,13 @@
 """Tests of debias.serve.answers: raw features by name; scores are finite."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from debias.data.kinds import Feature
+from debias.data.kinds import Feature, column_names
 from debias.engine.scoring import Scorer
+from debias.retrieval.data.interactions import FeatureTable
 from debias.retrieval.serving import versions
 from debias.serve.answers import explained, ranked
 from debias.serve.examples import examples
@@ -45,6 +48,40 @@ def test_raw_features_are_coded_as_the_ranker_has_learned_them(version):
     assert found == [2 + 10 * 4 + 100 * 3 + 7000, 3 + 100 * 2 + 4000]
     shared = RankRequest(items=[{"tags": ["top"], "price": 1}], context={"kind": "odd"})
     assert ranked(version, RAW, shared, NAME).scores == [4 + 100 * 3 + 1000]
+
+
+def test_codes_of_a_version_are_those_of_its_raw_values(version):
+    """Rows by id, whose codes are translated, against the same rows as raw values."""
+    items = {
+        "id": ["1-0", "1-1", "1-2", "1-3"],
+        "one": ["b", "", "new", "a"],
+        "some": [["x", "new", "y"], [], ["y", "", "x"], ["z"]],
+        "size": np.array([3.0, 0.5, 2.0, 0.0]),
+        "shade": np.array([1.0, 2.0, 3.0, 4.0]),
+    }
+    kinds = (
+        Feature("one", "category", ("a", "b")),
+        Feature("some", "categories", ("x", "y", "z"), 2),
+        Feature("size", "category", ("0", "3")),  # numbers as categories
+        Feature("shade"),
+        Feature("hour", "category", ("9",)),
+    )
+    table = FeatureTable.build(items)
+    ranker = Scorer(lambda x: x @ 10.0 ** np.arange(6), column_names(kinds), kinds)
+    known = replace(version, items=table)
+    raw = [
+        dict(zip(items, values, strict=True))
+        for values in zip(*(list(column) for column in items.values()), strict=True)
+    ]
+    for row in raw:
+        row["size"], row["shade"] = float(row["size"]), float(row["shade"])
+        row["some"] = [word for word in row["some"] if word]
+    asked = RankRequest(ids=items["id"], context={"hour": "9"})
+    by_id = ranked(known, ranker, asked, NAME).scores
+    asked = RankRequest(items=raw, context={"hour": "9"})
+    assert by_id == ranked(known, ranker, asked, NAME).scores
+    # b is 3; x and new are 2 and 1; the size 3 is 3; a shade of 1; the hour 9 is 2.
+    assert by_id[0] == 3 + 20 + 100 + 3_000 + 10_000 + 200_000
 
 
 @pytest.mark.parametrize(
