@@ -13,6 +13,7 @@ The numbers are hostile requests, connections and seconds of load.
 
 import asyncio
 import json
+import multiprocessing
 import random
 import signal
 import sys
@@ -27,6 +28,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from benchmarks.rates import service_load
@@ -139,26 +141,35 @@ async def slow_headers(url: str, seen: Seen, connections: int, seconds: float) -
     await asyncio.gather(*(one() for _ in range(connections)))
 
 
-async def crowd(session: Any, seen: Seen, connections: int, seconds: float) -> None:
-    """Connections that ask again as soon as they are answered, or refused."""
-    import aiohttp
+async def crowd(url: str, seen: Seen, connections: int, seconds: float) -> None:
+    """Connections that ask again as soon as they are answered, or refused.
 
+    They speak plain HTTP, since a thousand of a library's clients would take more of
+    the machine than the service does.
+    """
     end = time.monotonic() + seconds
     body = json.dumps({"user": {"age": 0.5}, "k": service_load.K}).encode()
+    host = url.removeprefix("http://")
+    head = f"POST /retrieve HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"
+    request = f"{head}content-type: application/json\r\n\r\n".encode() + body
 
     async def one() -> None:
+        reader: asyncio.StreamReader | None = None
         while time.monotonic() < end:
             begun = time.perf_counter()
             try:
-                async with session.post("/retrieve", data=body, headers=JSON) as answer:
-                    text = await answer.read()
-                    status = answer.status
-            except aiohttp.ClientError:
-                status = 0
+                if reader is None:
+                    reader, writer = await asyncio.open_connection(*host.split(":"))
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = int(head.lower().partition(b"content-length: ")[2].split()[0])
+                text, status = await reader.readexactly(size), int(head[9:12])
+            except (OSError, asyncio.IncompleteReadError):  # its worker was killed
+                text, status, reader = b"", 0, None
             seen.statuses[status] += 1
             if status == 200:
                 seen.milliseconds.append(1e3 * (time.perf_counter() - begun))
-                check(seen, json.loads(text))
+                check(seen, msgspec.json.decode(text))
             else:
                 await asyncio.sleep(0.5)  # sooner than Retry-After says
 
@@ -198,13 +209,14 @@ async def probed(url: str, pid: int, seen: Seen) -> AsyncIterator[None]:
     task.cancel()
 
 
-def trouble(root: Path, pid: int, first: versions.Version, seconds: float) -> None:
+def trouble(root: Path, pid: int, seconds: float) -> None:
     """Publishes ten versions, damages two, rolls back three times, kills a worker."""
     tower, pause = root / "tower.onnx", seconds / 16
+    index = versions.load(root).index
     for step in range(10):
         time.sleep(pause)
         number = int(versions.names(root)[-1]) + 1
-        versions.publish(root, tower, *service_load.world(0, number), first.index)
+        versions.publish(root, tower, *service_load.world(0, number), index)
         if step in (3, 7):
             path = root / "versions" / versions.current(root) / "items.npz"
             path.chmod(0o644)
@@ -213,7 +225,18 @@ def trouble(root: Path, pid: int, first: versions.Version, seconds: float) -> No
             time.sleep(pause)
             versions.roll_back(root)
         if step == 6:
-            service_load.tree(pid)[-1].send_signal(signal.SIGKILL)
+            service_load.workers(pid)[0].send_signal(signal.SIGKILL)
+
+
+def apart(function: Callable[..., None], *arguments: Any) -> None:
+    """Calls a function in a process of its own, which does not hold this one up."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=function, args=arguments
+    )
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} ended with {process.exitcode}")
 
 
 async def attack(
@@ -240,7 +263,7 @@ async def attack(
             await flood(session, bad, costly)
         async with probed(url, pid, good):
             await asyncio.gather(
-                crowd(session, good, connections, seconds), asyncio.to_thread(meanwhile)
+                crowd(url, good, connections, seconds), asyncio.to_thread(meanwhile)
             )
     return bad, good
 
@@ -278,7 +301,7 @@ def measured(
         # Its folder disappears when newer versions are published.
         (root / "tower.onnx").write_bytes((first.path / "tower.onnx").read_bytes())
         with service_load.serving(root) as (url, pid):
-            meanwhile = partial(trouble, root, pid, first, seconds)
+            meanwhile = partial(apart, trouble, root, pid, seconds)
             found = asyncio.run(
                 attack(url, pid, requests, connections, seconds, meanwhile, seed)
             )

@@ -158,6 +158,14 @@ def tree(pid: int) -> list[Any]:
     return [parent, *parent.children(recursive=True)]
 
 
+def workers(pid: int) -> list[Any]:
+    """The workers of the service: children of the process that forks them."""
+    import psutil
+
+    children = psutil.Process(pid).children()
+    return [worker for child in children for worker in child.children()]
+
+
 def memory_mb(pid: int) -> float:
     """Private memory of a process and its children, in megabytes."""
     return sum(each.memory_full_info().uss for each in tree(pid)) / 1e6

@@ -111,8 +111,13 @@ def serve(
         ),
     ] = 1,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads per process that compute answers.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads per process that compute answers; by default one per core, "
+            "at most 4.",
+        ),
+    ] = None,
     body: Annotated[
         float, typer.Option(min=0.001, help="Largest request body, in megabytes.")
     ] = 4.0,
@@ -151,7 +156,7 @@ def serve(
         alone or ranker,
         int(body * 1e6),
         seconds,
-        threads,
+        threads or min(4, os.cpu_count() or 1),
         hosts,
         access.token,
         quiet_start,

@@ -38,8 +38,9 @@ from debias.retrieval.serving.storage import Disk
 from debias.retrieval.serving.versions import Version
 from debias.serve import answers
 from debias.serve.examples import examples
-from debias.serve.guards import Admitted, Counted, Limited
+from debias.serve.guards import Admitted, Counted, Limited, Refusal
 from debias.serve.live import Alone, Live, try_ranker
+from debias.serve.protocol import REFUSAL
 from debias.serve.schemas import (
     ExplainAnswer,
     ExplainRequest,
@@ -108,13 +109,14 @@ def service(
     else:
         raise ValueError("give a folder of versions, a ranker, or both")
     request_seconds, registry = _counters(live)
+    refusal = Refusal(workers.admit, request_seconds)
     app = FastAPIOffline(
         redoc_url=None,
         title="debias",
         summary="Retrieval from a published version; ranking without position bias.",
         description=ABOUT,
         version=debias.__version__,
-        lifespan=_following(live, workers, poll),
+        lifespan=_following(live, workers, poll, refusal),
     )
     app.add_exception_handler(StarletteHTTPException, _refused)  # also FastAPI's
     _Routes(live, ranker, workers, registry).add_to(app)
@@ -360,8 +362,8 @@ def _counters(live: Live | Alone) -> tuple[Histogram, CollectorRegistry]:
 
 
 def _following(
-    live: Live | Alone, workers: Workers, poll: float
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    live: Live | Alone, workers: Workers, poll: float, refusal: Refusal
+) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """The lifespan of an application that looks for new versions."""
 
     async def forever() -> None:
@@ -373,9 +375,9 @@ def _following(
                 log.exception("cannot look for a new version")
 
     @asynccontextmanager
-    async def following(_: FastAPI) -> AsyncIterator[None]:
+    async def following(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         tasks = [asyncio.create_task(each) for each in (forever(), workers.watch())]
-        yield
+        yield {REFUSAL: refusal}
         for task in tasks:
             task.cancel()
         workers.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client import Histogram
 
-from debias.serve.workers import Busy
+from debias.serve.workers import BUSY, Busy
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -22,6 +22,7 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 BODIES = 16  # bodies of the largest size held at once
 OPEN = frozenset({"/live", "/ready"})  # need no token
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+REFUSED = json.dumps({"error": BUSY}).encode()
 
 access = logging.getLogger("debias.access")
 
@@ -227,6 +228,31 @@ class Counted:
             self.seconds.labels(path, str(status or 499)).observe(taken)
             if access.isEnabledFor(logging.INFO):
                 access.info(_line(scope, status or 499, taken, size))
+
+
+class Refusal:
+    """What `debias.serve.protocol.Prompt` sends if the service is too busy.
+
+    Refused requests are counted and logged as by `Counted`; paths that do not exist are
+    not told apart.
+
+    Args:
+        admit: Whether a request may come in.
+        seconds: Histogram as for `Counted`.
+    """
+
+    def __init__(self, admit: Callable[[], bool], seconds: Histogram):
+        self.admit, self.observe = admit, seconds.labels("busy", "503").observe
+
+    def __call__(self, url: bytes) -> bytes | None:
+        if self.admit():
+            return None
+        self.observe(0.0)
+        if access.isEnabledFor(logging.INFO):
+            path = url.partition(b"?")[0].decode("latin-1")
+            scope = {"method": "POST", "path": path}
+            access.info(_line(scope, 503, 0.0, len(REFUSED)))
+        return REFUSED
 
 
 def _line(scope: Any, status: int, taken: float, size: int) -> str:

@@ -1,5 +1,6 @@
 """The version in service, and the switch to the next one."""
 
+import ctypes
 import logging
 import os
 from contextlib import suppress
@@ -41,7 +42,7 @@ class Live:
 
     def __init__(self, root: str | Path):
         self.root, self.place = root, storage(root)
-        self.switches = 0
+        self.switches, self._replaced = 0, False
         self._read: tuple[object, ...] | None = ()
         with suppress(OSError):
             self._read = self.place.stamp()
@@ -54,6 +55,9 @@ class Live:
 
         A damaged version is refused, and not tried again until CURRENT is rewritten.
         """
+        if self._replaced:  # which the last answers of the old version have ended with
+            self._replaced = False
+            give_back()
         if self._changed():
             return
         try:
@@ -84,6 +88,7 @@ class Live:
         self.version = version
         self._files = files
         self.switches += 1
+        self._replaced = True
         log.info("serving version %s", version.name)
 
     def _changed(self) -> bool:
@@ -184,6 +189,12 @@ def ready(version: Version) -> Version:
         with suppress(ValueError):  # which whoever asks it will be told
             try_ranker(version.ranker)
     return version
+
+
+def give_back() -> None:
+    """Returns freed memory to the system; glibc keeps what an old version has left."""
+    with suppress(AttributeError):  # another library for C
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def try_ranker(ranker: Scorer, rows: int = 1) -> None:

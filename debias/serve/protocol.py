@@ -1,6 +1,7 @@
-"""An HTTP protocol for uvicorn with limits on incomplete requests."""
+"""An HTTP protocol for uvicorn with limits on incomplete requests and on load."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -8,6 +9,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 HEADERS = 1 << 16  # bytes of a request's line and headers
 GRACE = 0.05  # seconds to read bytes that came in time
 CONNECTIONS = 4_096  # per process
+REFUSAL = "refusal"  # name in the state of a lifespan
+
+Refusal = Callable[[bytes], bytes | None]
 
 
 class Prompt(HttpToolsProtocol):
@@ -18,6 +22,11 @@ class Prompt(HttpToolsProtocol):
     than `HEADERS` bytes of them get the answer 431. Beyond `CONNECTIONS` connections, a
     new one is closed at once.
 
+    If the state of the application's lifespan has `refusal`, a function of the path of
+    a POST request, it is asked before the request is read. Bytes of JSON are sent at
+    once as the body of a 503, without starting the application, and the rest of the
+    request is dropped. An answer that costs as much as work could not be given to all.
+
     Args:
         header_seconds: Time limit for the headers of a request.
     """
@@ -27,6 +36,9 @@ class Prompt(HttpToolsProtocol):
         self.header_seconds = header_seconds
         self.header_bytes: int | None = 0  # None between headers and the next request
         self.late: asyncio.TimerHandle | None = None
+        self.refusal: Refusal | None = self.app_state.get(REFUSAL)
+        self.refused = False  # the request that is being read
+        self.ended = True  # its body is complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -41,7 +53,14 @@ class Prompt(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.header_bytes is None or self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._idle() and self.timeout_keep_alive_task is None:
+            if self.ended:  # blank lines before a request
+                self._expect_headers()
+            elif self.late is None:  # the rest of a request that has its answer
+                self._drop_after_a_while()
+        if self.header_bytes is None:
             return
         self.header_bytes += len(data)
         if self.header_bytes > HEADERS:
@@ -51,16 +70,58 @@ class Prompt(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unset_keepalive_if_required()
+        self.refused = self.ended = False
         self._expect_headers()
 
     def on_headers_complete(self) -> None:
         self._headers_are_complete()
+        if self.refusal is not None and self.parser.get_method() == b"POST":
+            body = self.refusal(self.url) if self._idle() else None
+            if body is not None:
+                self._refuse(body)
+                return
         super().on_headers_complete()
+
+    def _refuse(self, body: bytes) -> None:
+        self.refused, close = True, not self.parser.should_keep_alive()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", b"1"),
+            *([(b"connection", b"close")] if close else ()),
+        ]
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(b"".join((STATUS_LINE[503], lines, b"\r\n", body)))
+        if close:
+            self.transport.close()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.ended = True
+        if not self.refused:
+            super().on_message_complete()
+        if self._idle():
+            self._headers_are_complete()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _idle(self) -> bool:
+        """Whether no request waits for its answer."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _expect_headers(self) -> None:
         if self.late is None:
             self.header_bytes = 0
-            self.late = self.loop.call_later(self.header_seconds, self._look_once_more)
+            self._drop_after_a_while()
+
+    def _drop_after_a_while(self) -> None:
+        self.late = self.loop.call_later(self.header_seconds, self._look_once_more)
 
     def _headers_are_complete(self) -> None:
         self.header_bytes = None

@@ -7,8 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 WAITING = 256  # most requests in work or waiting
-PATIENCE = 0.2  # longest expected wait of a request in seconds
+PATIENCE = 0.1  # longest expected wait of a request in seconds
+LATE = 0.2  # longest delay of the event loop in seconds
 LOOK = 0.05  # seconds between measurements of the event loop's delay
+BUSY = "too many requests at once; try again"
 MEMORY = 0.05  # weight of the latest answer in the mean duration
 
 T = TypeVar("T")
@@ -32,12 +34,30 @@ class Workers:
     def __init__(self, threads: int):
         self.pool, self.threads = ThreadPoolExecutor(threads, "answer"), threads
         self.waiting, self.seconds, self.late = 0, 0.0, 0.0
+        self.arrived = 0  # requests that `admit` let in since the loop last turned
+
+    def busy(self) -> bool:
+        """Whether a new request would be refused."""
+        ahead = self.waiting + self.arrived
+        wait = (ahead - self.threads) * self.seconds / self.threads
+        return ahead >= WAITING or wait > PATIENCE or self.late > LATE
 
     def check(self) -> None:
         """Raises Busy if a new request would be refused."""
-        wait = (self.waiting - self.threads) * self.seconds / self.threads
-        if self.waiting >= WAITING or max(wait, self.late) > PATIENCE:
-            raise Busy("too many requests at once; try again")
+        if self.busy():
+            raise Busy(BUSY)
+
+    def admit(self) -> bool:
+        """Whether to read a request whose headers have come, in the loop's thread."""
+        if self.busy():
+            return False
+        if not self.arrived:
+            asyncio.get_running_loop().call_soon(self._turned)
+        self.arrived += 1
+        return True
+
+    def _turned(self) -> None:
+        self.arrived = 0
 
     async def watch(self) -> None:
         """Measures, for ever, how late the event loop comes to what is due."""

@@ -16,6 +16,12 @@ from tests.debias.serve.test_app import cut, until
 from tests.debias.serve.test_process import serving
 
 
+def workers_of(process):
+    """The children of the process that forks them, which is a child of the service."""
+    children = psutil.Process(process.pid).children()
+    return [worker for child in children for worker in child.children()]
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
@@ -54,10 +60,7 @@ def test_workers_that_die_are_started_on_the_last_good_version(tmp_path):
     with serving(root, *options) as (process, client):
         assert client.get("/ready").json() == {"ready": True, "version": "000002"}
         cut(root, "000002")
-        children = psutil.Process(process.pid).children()
-        workers = [
-            each for each in children if "spawn_main" in " ".join(each.cmdline())
-        ]
+        workers = workers_of(process)
         assert len(workers) == 2
         for worker in workers:
             worker.send_signal(signal.SIGBUS)
@@ -80,11 +83,7 @@ def test_a_worker_that_dies_while_it_is_asked_is_noticed_at_once(tmp_path):
     """A stopped one leaves the question open, then is killed: no wait of 30 s."""
     worlds.publish(tmp_path / "root", tmp_path)
     with serving(tmp_path / "root") as (process, client):
-        (worker,) = (
-            each
-            for each in psutil.Process(process.pid).children()
-            if "spawn_main" in " ".join(each.cmdline())
-        )
+        (worker,) = workers_of(process)
         worker.suspend()
         time.sleep(1.5)  # it is asked twice a second
         worker.kill()
@@ -101,7 +100,8 @@ def test_a_worker_that_dies_while_it_is_asked_is_noticed_at_once(tmp_path):
 def test_workers_end_with_their_supervisor(tmp_path):
     worlds.publish(tmp_path / "root", tmp_path)
     with serving(tmp_path / "root") as (process, _):
-        workers = psutil.Process(process.pid).children()
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert workers_of(process)
         process.kill()
         process.wait()
         _, alive = psutil.wait_procs(workers, timeout=10)
