@@ -38,6 +38,7 @@ from benchmarks.rates import (
     large,
     service_attack,
     service_load,
+    service_recommend,
 )
 from benchmarks.rates import retrieval as retrieval_speed
 from benchmarks.rates.speed import CASES
@@ -104,7 +105,12 @@ COSTS = Table(
 SERVING = Table(
     name="serving",
     title="Search and the retrieval service: what is found, how fast",
-    experiments=(*ann.CASES, *service_load.CASES, *service_attack.CASES),
+    experiments=(
+        *ann.CASES,
+        *service_load.CASES,
+        *service_recommend.CASES,
+        *service_attack.CASES,
+    ),
     metrics=(
         "recall@100",
         "p50_ms",

@@ -20,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -153,27 +153,42 @@ async def crowd(url: str, seen: Seen, connections: int, seconds: float) -> None:
     head = f"POST /retrieve HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"
     request = f"{head}content-type: application/json\r\n\r\n".encode() + body
 
+    async def ask(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        size = int(head.partition(b"content-length: ")[2].split()[0])
+        return int(head[9:12]), await reader.readexactly(size)
+
     async def one() -> None:
-        reader: asyncio.StreamReader | None = None
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while time.monotonic() < end:
             begun = time.perf_counter()
             try:
-                if reader is None:
-                    reader, writer = await asyncio.open_connection(*host.split(":"))
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                size = int(head.lower().partition(b"content-length: ")[2].split()[0])
-                text, status = await reader.readexactly(size), int(head[9:12])
+                if streams is None:
+                    streams = await asyncio.open_connection(*host.split(":"))
+                streams[1].write(request)
+                status, text = await ask(streams[0])
             except (OSError, asyncio.IncompleteReadError):  # its worker was killed
-                text, status, reader = b"", 0, None
+                status, text = 0, b""
+                await closed(streams)
+                streams = None
             seen.statuses[status] += 1
             if status == 200:
                 seen.milliseconds.append(1e3 * (time.perf_counter() - begun))
                 check(seen, msgspec.json.decode(text))
             else:
                 await asyncio.sleep(0.5)  # sooner than Retry-After says
+        await closed(streams)
 
     await asyncio.gather(*(one() for _ in range(connections)))
+
+
+async def closed(
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None,
+) -> None:
+    if streams is not None:
+        streams[1].close()
+        with suppress(OSError):
+            await streams[1].wait_closed()
 
 
 def check(seen: Seen, answer: dict[str, Any]) -> None:

@@ -202,7 +202,11 @@ def nearest(
 
 
 def _scores(ranker: Scorer, features: np.ndarray) -> np.ndarray:
-    scores = np.asarray(ranker(features), np.float64)
+    try:
+        scores = np.asarray(ranker(features), np.float64)
+    except ValueError as error:  # which names a file, and that is not for clients
+        reason = str(error).removeprefix(f"{getattr(ranker, 'name', '')}: ")
+        raise ValueError(f"the ranker {reason}") from None
     wrong = ~np.isfinite(scores)
     if wrong.any():
         item = int(np.argmax(wrong))
@@ -254,7 +258,7 @@ def _coded(
     items: FeatureTable, rows: np.ndarray, feature: Feature, known: Mapping[str, int]
 ) -> np.ndarray:
     """(n, width) codes of a ranker, from the codes of a table by their words."""
-    codes = items.columns[feature.name][rows].reshape(len(rows), -1)
+    codes = _as_block(items.columns[feature.name][rows])
     # What is missing or unknown in a list leaves no gap.
     order = np.argsort(codes < FIRST, axis=1, kind="stable")[:, : feature.width]
     codes = np.take_along_axis(codes, order, axis=1)
@@ -349,11 +353,13 @@ def encoded(
         ValueError: A value is of another kind; names the item and the feature.
     """
     kinds = ranker.kinds or ()
-    blocks = {
-        each.name: table[each.name].reshape(items, -1)
-        for each in kinds
-        if _is_encoded(each, table.get(each.name))
-    }
+    blocks = {}
+    for each in kinds:
+        values = table.get(each.name)
+        if isinstance(values, np.ndarray) and (
+            values.ndim == 2 or each.kind in ("number", "boolean")
+        ):
+            blocks[each.name] = _as_block(values)
     shared = {each.name: [context[each.name]] for each in kinds if each.name in context}
     given = {
         each.name: table[each.name]
@@ -366,11 +372,8 @@ def encoded(
     return np.concatenate([blocks[each.name] for each in kinds], axis=1, dtype="f4")
 
 
-def _is_encoded(feature: Feature, values: Column | None) -> bool:
-    """Whether these are codes of a ranker, or numbers that need none."""
-    if not isinstance(values, np.ndarray):
-        return False
-    return values.ndim == 2 or feature.kind in ("number", "boolean")
+def _as_block(values: np.ndarray) -> np.ndarray:
+    return values if values.ndim == 2 else values[:, None]
 
 
 def _blocks(
@@ -414,12 +417,19 @@ def _array(values: Column, kind: str) -> Any:
     """Values as an Arrow array; numbers beyond all integer types become floats."""
     import pyarrow as pa
 
+    from debias.data.arrays import is_list
+
     try:
-        return pa.array(values)
+        found = pa.array(values)
     except OverflowError:
         if kind != "number":
             raise
         return pa.array([None if each is None else float(each) for each in values])
+    if kind != "categories" or is_list(found.type):
+        return found
+    if not pa.types.is_null(found.type):
+        raise TypeError("single values where lists were expected")
+    return found.cast(pa.list_(pa.string()))
 
 
 def _first(read: Callable[[Column], Any], values: Column) -> int:

@@ -39,7 +39,7 @@ from debias.retrieval.serving.versions import Version
 from debias.serve import answers
 from debias.serve.examples import examples
 from debias.serve.guards import Admitted, Counted, Limited, Refusal
-from debias.serve.live import Alone, Live, try_ranker
+from debias.serve.live import Alone, Live, give_back, try_ranker
 from debias.serve.protocol import REFUSAL
 from debias.serve.schemas import (
     ExplainAnswer,
@@ -58,6 +58,7 @@ from debias.serve.schemas import (
 from debias.serve.schemas import Request as Asked
 from debias.serve.workers import Workers
 
+TIDY = 10.0  # seconds between returns of memory to the system
 EXAMPLES = 12  # users that the page offers
 ABOUT = """Requests are JSON. An error is `{"error": REASON}`, which names the faulty
 value. *Try it out* sends the examples unchanged."""
@@ -109,7 +110,8 @@ def service(
     else:
         raise ValueError("give a folder of versions, a ranker, or both")
     request_seconds, registry = _counters(live)
-    refusal = Refusal(workers.admit, request_seconds)
+    paths: set[str] = set()
+    refusal = Refusal(workers.admit, request_seconds, paths)
     app = FastAPIOffline(
         redoc_url=None,
         title="debias",
@@ -122,7 +124,7 @@ def service(
     _Routes(live, ranker, workers, registry).add_to(app)
     app.add_middleware(Limited, body=body, seconds=seconds, check=workers.check)
     app.add_middleware(Admitted, hosts=hosts, token=token)
-    paths = frozenset(app.openapi()["paths"])
+    paths.update(app.openapi()["paths"])
     app.add_middleware(Counted, seconds=request_seconds, paths=paths)
     return app
 
@@ -374,9 +376,15 @@ def _following(
             except Exception:  # the next attempt may succeed
                 log.exception("cannot look for a new version")
 
+    async def tidy() -> None:
+        while True:
+            await asyncio.sleep(TIDY)
+            await asyncio.to_thread(give_back)
+
     @asynccontextmanager
     async def following(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
-        tasks = [asyncio.create_task(each) for each in (forever(), workers.watch())]
+        loops = forever(), tidy(), workers.watch()
+        tasks = [asyncio.create_task(each) for each in loops]
         yield {REFUSAL: refusal}
         for task in tasks:
             task.cancel()

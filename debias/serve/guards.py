@@ -201,7 +201,7 @@ class Counted:
         paths: Paths with a separate label; all others share "other".
     """
 
-    def __init__(self, app: App, seconds: Histogram, paths: frozenset[str]):
+    def __init__(self, app: App, seconds: Histogram, paths: Collection[str]):
         self.app, self.seconds, self.paths = app, seconds, paths
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -233,23 +233,26 @@ class Counted:
 class Refusal:
     """What `debias.serve.protocol.Prompt` sends if the service is too busy.
 
-    Refused requests are counted and logged as by `Counted`; paths that do not exist are
-    not told apart.
+    Refused requests are counted and logged as by `Counted`.
 
     Args:
-        admit: Whether a request may come in.
-        seconds: Histogram as for `Counted`.
+        admit: Function that says whether a request may come in.
+        seconds, paths: As for `Counted`.
     """
 
-    def __init__(self, admit: Callable[[], bool], seconds: Histogram):
-        self.admit, self.observe = admit, seconds.labels("busy", "503").observe
+    def __init__(
+        self, admit: Callable[[], bool], seconds: Histogram, paths: Collection[str]
+    ):
+        self.admit, self.seconds, self.paths = admit, seconds, paths
 
     def __call__(self, url: bytes) -> bytes | None:
+        """The body of a 503 for a request; None: it may come in."""
         if self.admit():
             return None
-        self.observe(0.0)
+        path = url.partition(b"?")[0].decode("latin-1")
+        label = path if path in self.paths else "other"
+        self.seconds.labels(label, "503").observe(0.0)
         if access.isEnabledFor(logging.INFO):
-            path = url.partition(b"?")[0].decode("latin-1")
             scope = {"method": "POST", "path": path}
             access.info(_line(scope, 503, 0.0, len(REFUSED)))
         return REFUSED

@@ -42,7 +42,7 @@ class Live:
 
     def __init__(self, root: str | Path):
         self.root, self.place = root, storage(root)
-        self.switches, self._replaced = 0, False
+        self.switches = 0
         self._read: tuple[object, ...] | None = ()
         with suppress(OSError):
             self._read = self.place.stamp()
@@ -55,9 +55,6 @@ class Live:
 
         A damaged version is refused, and not tried again until CURRENT is rewritten.
         """
-        if self._replaced:  # which the last answers of the old version have ended with
-            self._replaced = False
-            give_back()
         if self._changed():
             return
         try:
@@ -88,7 +85,6 @@ class Live:
         self.version = version
         self._files = files
         self.switches += 1
-        self._replaced = True
         log.info("serving version %s", version.name)
 
     def _changed(self) -> bool:
@@ -192,7 +188,10 @@ def ready(version: Version) -> Version:
 
 
 def give_back() -> None:
-    """Returns freed memory to the system; glibc keeps what an old version has left."""
+    """Returns freed memory to the system.
+
+    What an old version or a large request has left, glibc keeps in holes.
+    """
     with suppress(AttributeError):  # another library for C
         ctypes.CDLL(None).malloc_trim(0)
 

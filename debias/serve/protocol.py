@@ -4,7 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 HEADERS = 1 << 16  # bytes of a request's line and headers
 GRACE = 0.05  # seconds to read bytes that came in time
@@ -39,6 +44,7 @@ class Prompt(HttpToolsProtocol):
         self.refusal: Refusal | None = self.app_state.get(REFUSAL)
         self.refused = False  # the request that is being read
         self.ended = True  # its body is complete
+        self.running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -49,6 +55,7 @@ class Prompt(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_are_complete()
+        self._stop_answering()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -66,6 +73,7 @@ class Prompt(HttpToolsProtocol):
         if self.header_bytes > HEADERS:
             line = STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(line)
+            self._stop_answering()
             self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -96,6 +104,22 @@ class Prompt(HttpToolsProtocol):
         self.transport.write(b"".join((STATUS_LINE[503], lines, b"\r\n", body)))
         if close:
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        self._stop_answering()
+
+    def _start_asgi_task(
+        self, cycle: RequestResponseCycle, app: ASGI3Application
+    ) -> None:
+        self.running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _stop_answering(self) -> None:
+        """Tells the application, for which a closed connection would be an error."""
+        self.pipeline.clear()
+        if self.running is not None:
+            self.running.disconnected = True
 
     def on_body(self, body: bytes) -> None:
         if not self.refused:
@@ -136,4 +160,5 @@ class Prompt(HttpToolsProtocol):
     def _drop(self) -> None:
         self.late = None
         if not self.transport.is_closing():
+            self._stop_answering()
             self.transport.abort()

@@ -142,8 +142,8 @@ class Tls:
 class Supervisor(Multiprocess):
     """uvicorn's supervisor that restarts a worker at once when it dies.
 
-    Workers are forked from a process that has imported all that they need
-    (`multiprocessing`'s fork server), so that a new one is up in a fraction of a second.
+    Workers are forked from a process that has imported all that they need, the fork
+    server of `multiprocessing`, so that a new one is up in a fraction of a second.
     """
 
     def __init__(self, *args: Any):

@@ -11,6 +11,7 @@ PATIENCE = 0.1  # longest expected wait of a request in seconds
 LATE = 0.2  # longest delay of the event loop in seconds
 LOOK = 0.05  # seconds between measurements of the event loop's delay
 BUSY = "too many requests at once; try again"
+FIRST = 0.005  # duration of an answer before one was measured
 MEMORY = 0.05  # weight of the latest answer in the mean duration
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class Workers:
 
     def __init__(self, threads: int):
         self.pool, self.threads = ThreadPoolExecutor(threads, "answer"), threads
-        self.waiting, self.seconds, self.late = 0, 0.0, 0.0
+        self.waiting, self.seconds, self.late = 0, FIRST, 0.0
         self.arrived = 0  # requests that `admit` let in since the loop last turned
 
     def busy(self) -> bool:

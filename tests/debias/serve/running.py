@@ -28,6 +28,7 @@ def running(app):
         base = f"http://127.0.0.1:{port}"
         with (
             patch("debias.serve.workers.PATIENCE", 20.0),
+            patch("debias.serve.workers.LATE", 20.0),
             httpx.Client(base_url=base, timeout=30) as client,
         ):
             yield client

@@ -9,10 +9,10 @@ from debias.data.kinds import Feature, column_names
 from debias.engine.scoring import Scorer
 from debias.retrieval.data.interactions import FeatureTable
 from debias.retrieval.serving import versions
-from debias.serve.answers import explained, ranked
+from debias.serve.answers import explained, ranked, recommended
 from debias.serve.examples import examples
 from debias.serve.live import Alone
-from debias.serve.schemas import ExplainRequest, RankRequest
+from debias.serve.schemas import ExplainRequest, RankRequest, RecommendRequest
 from tests.debias.retrieval import worlds
 
 
@@ -80,6 +80,8 @@ def test_codes_of_a_version_are_those_of_its_raw_values(version):
     by_id = ranked(known, ranker, asked, NAME).scores
     asked = RankRequest(items=raw, context={"hour": "9"})
     assert by_id == ranked(known, ranker, asked, NAME).scores
+    none = RecommendRequest(where={"shade": [9, None]}, context={"hour": "9"})
+    assert recommended(known, ranker, none).items == []
     # b is 3; x and new are 2 and 1; the size 3 is 3; a shade of 1; the hour 9 is 2.
     assert by_id[0] == 3 + 20 + 100 + 3_000 + 10_000 + 200_000
 
@@ -89,6 +91,7 @@ def test_codes_of_a_version_are_those_of_its_raw_values(version):
     [
         ({"kind": "odd", "price": 1}, "the feature tags of the ranker is missing"),
         ({"tags": ["a"], "kind": "odd", "price": "dear"}, "price"),
+        ({"tags": "a", "kind": "odd", "price": 1}, "tags must be a list of text"),
         ({"tags": ["a", 1], "kind": "odd", "price": 1}, "tags must be a list of text"),
         ({"tags": ["a"], "kind": "odd", "price": 10**39}, "price must be finite"),
         (

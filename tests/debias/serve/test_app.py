@@ -196,7 +196,9 @@ def test_rank_finds_features_by_name_in_any_order(root):
             found = rank([[1, 2]], names)
             assert found.status_code == 422 and reason in found.json()["error"]
         found = rank([[1.0]])  # one number is not spread over two features
-        assert found.status_code == 422 and "reads 2 features" in found.json()["error"]
+        assert found.status_code == 422 and (
+            found.json()["error"] == "the ranker reads 2 features, got (1,)"
+        )
 
 
 def test_rank_by_name_and_by_id(root):

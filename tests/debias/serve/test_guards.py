@@ -5,9 +5,11 @@ import json
 import logging
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
 
 from debias.serve.app import service
-from debias.serve.guards import Limited, hosts_of, served_here
+from debias.serve.guards import Limited, Refusal, hosts_of, served_here
+from debias.serve.workers import BUSY
 from tests.debias.retrieval import worlds
 from tests.debias.serve.running import running
 
@@ -85,6 +87,25 @@ def test_the_log_is_a_line_of_json_a_request(root, caplog):
     assert found["bytes"] == len(answer.content) and found["client"] == "127.0.0.1"
     assert 0 < found["ms"] < 10_000
     assert all(record.getMessage().isascii() for record in caplog.records)
+
+
+def test_a_refusal_is_counted_and_logged_like_an_answer(caplog):
+    caplog.set_level(logging.INFO, "debias.access")
+    registry, free = CollectorRegistry(), [True, False, False]
+    seconds = Histogram("s", "s", ["path", "status"], registry=registry)
+    refusal = Refusal(lambda: free.pop(0), seconds, {"/rank"})
+    assert refusal(b"/rank") is None and not caplog.records
+    assert json.loads(refusal(b"/rank?x=1")) == {"error": BUSY}
+    refusal(b"/\x1b[31m")
+    for path in ("/rank", "other"):
+        assert (
+            registry.get_sample_value("s_count", {"path": path, "status": "503"}) == 1
+        )
+    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    assert [(line["path"], line["status"]) for line in lines] == [
+        ("/rank", 503),
+        ("/\x1b[31m", 503),
+    ]
 
 
 def test_bodies_that_would_fill_the_memory_are_refused():

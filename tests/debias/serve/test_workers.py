@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from debias.serve.workers import PATIENCE, Busy, Workers
+from debias.serve.workers import LATE, PATIENCE, Busy, Workers
 
 
 def test_a_queue_that_would_take_too_long_is_refused():
@@ -30,6 +30,22 @@ def test_a_queue_that_would_take_too_long_is_refused():
         assert workers.waiting == 0
         with pytest.raises(ValueError, match="bad"):
             await workers.run(lambda: int("bad"))
+        workers.close()
+
+    asyncio.run(scenario())
+
+
+def test_requests_that_are_let_in_count_until_the_loop_turns():
+    async def scenario():
+        workers = Workers(2)
+        workers.seconds = PATIENCE  # an answer, on average
+        # With four let in, (4 - 2) / 2 answers are the patience, and not above it.
+        admitted = [workers.admit() for _ in range(6)]
+        assert admitted == [True] * 5 + [False]
+        await asyncio.sleep(0)
+        assert workers.admit()
+        workers.late = 2 * LATE
+        assert not workers.admit()
         workers.close()
 
     asyncio.run(scenario())
