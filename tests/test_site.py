@@ -117,6 +117,39 @@ def test_code_of_the_pages_runs(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
 
 
+def typed():
+    """What readers are shown and the suite does not run: words after `$ debias`."""
+    for page in [*PAGES, *OTHER]:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"```text\n(.*?)```", text, re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                if found := re.match(r"\$ (?:\S*/)?debias (.*)", line):
+                    yield pytest.param(found[1], id=f"{page.stem}: {found[1]}")
+
+
+@pytest.mark.parametrize("line", [*typed()])
+def test_commands_that_are_only_shown_exist_with_their_options(line):
+    import shlex
+
+    import typer
+
+    from debias.__main__ import app
+
+    command, words = typer.main.get_command(app), shlex.split(line, comments=True)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    with command.make_context("debias", words):
+        pass  # its options and arguments are parsed
+
+
+def test_blocks_are_run_or_are_no_code_of_this_library():
+    languages = set()
+    for page in [*PAGES, *OTHER]:
+        languages |= set(re.findall(r"^ *```(\w+)", page.read_text("utf-8"), re.M))
+    # `py` is code of another library; `text` is checked above.
+    assert languages <= {"python", "bash", "text", "py", "json", "yaml"}
+
+
 def test_notebooks_are_small_and_were_executed_without_an_error():
     assert len(NOTEBOOKS) == 6
     for path in NOTEBOOKS:
