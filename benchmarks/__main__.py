@@ -170,7 +170,8 @@ def table(
 @app.command(epilog="Example: python -m benchmarks check --write")
 def check(
     write: Annotated[
-        bool, typer.Option("--write", help="Rewrite what differs.")
+        bool,
+        typer.Option("--write", help="Rewrite text that differs from the results."),
     ] = False,
     root: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Source tree.")
@@ -190,7 +191,7 @@ def check(
 
 @app.command(epilog="Example: python -m benchmarks verify --sample 5")
 def verify(
-    sample: Annotated[int, typer.Option(min=1, help="How many results.")] = 5,
+    sample: Annotated[int, typer.Option(min=1, help="Number of results.")] = 5,
     table: Annotated[
         str | None, typer.Option(help="The only table; all by default.")
     ] = None,
@@ -251,7 +252,7 @@ def _show_deviations(found: Sequence[verification.Deviation]) -> None:
 
 @app.command(epilog="Example: python -m benchmarks figures --out figures")
 def figures(
-    seed: Annotated[int, typer.Option(min=0, help="The world to draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="World to draw.")] = 0,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")] = (
         LOCAL / "figures"
     ),
@@ -400,7 +401,7 @@ def _chosen(
     )
     if not found:
         raise ValueError(
-            f"table {wanted.name} has no experiment of such row and population"
+            f"table {wanted.name} has no experiment with this row and population"
         )
     return found
 
@@ -433,7 +434,7 @@ def _measure(
 def _folder(out: Path | None, publish: bool, quick: bool) -> Path:
     """The folder of results; the default folder is created and ignored by git."""
     if publish and (out or quick):
-        raise typer.BadParameter("--publish goes with neither --out nor --quick")
+        raise typer.BadParameter("--publish cannot be combined with --out or --quick")
     if publish:
         if not (ROOT / "setup.py").exists():
             raise typer.BadParameter(f"--publish needs a source tree, got {ROOT}")

@@ -202,6 +202,8 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
             + (
                 "the training did not finish; run its command again"
                 if begun
+                else "no such folder"
+                if not folder.exists()
                 else "was not written by debias train"
             )
         )

@@ -38,7 +38,7 @@ def run_of(
     data: Annotated[
         str, typer.Option(help="`generator`, or a LETOR file with labels.")
     ] = "generator",
-    queries: Annotated[int, typer.Option(help="Queries of the generator.")] = 2000,
+    queries: Annotated[int, typer.Option(help="Number of queries to generate.")] = 2000,
     policy: Annotated[
         str,
         typer.Option(
@@ -47,7 +47,9 @@ def run_of(
     ] = "plackett-luce",
     randomness: Annotated[
         float | None,
-        typer.Option(help="Temperature, epsilon or rate of the policy; 1, .1 or 1."),
+        typer.Option(
+            help="Temperature (default 1), epsilon (.1) or rate (1) of the policy."
+        ),
     ] = None,
     attraction: Annotated[
         str, typer.Option(help="How grades attract clicks.")
@@ -90,31 +92,37 @@ def main(
     items: Annotated[
         Path | None,
         typer.Option(
-            help="Parquet file for the items that the log points into: what "
-            "`debias ... --data` reads."
+            help="Parquet file to write with the items of the log, for `debias ... "
+            "--data`."
         ),
     ] = None,
     sessions: Annotated[int, typer.Option(help="Sessions to write.")] = 1_000_000,
     shards: Annotated[
-        int | None, typer.Option(help="Files; by default a million sessions each.")
+        int | None,
+        typer.Option(help="Number of files; by default a million sessions each."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    list_size: Annotated[int, typer.Option(help="Items shown at most.")] = 10,
+    list_size: Annotated[
+        int, typer.Option(help="Largest number of items in a list.")
+    ] = 10,
     workers: Annotated[
-        int | None, typer.Option(help="Threads; by default one per core.")
+        int | None, typer.Option(help="Number of threads; by default one per core.")
     ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
             help="Dask scheduler, as tcp://HOST:PORT, whose workers write the shards, "
-            "or local:N for N processes here; they all see the folder. Needs the extra "
-            "`cluster`."
+            "or local:N for N processes here; all of them need access to the folder. "
+            "Needs the extra `cluster`."
         ),
     ] = None,
     presets: Annotated[
         bool,
         typer.Option(
-            "--presets", callback=_show_presets, is_eager=True, help="List the names."
+            "--presets",
+            callback=_show_presets,
+            is_eager=True,
+            help="Print the names of all presets.",
         ),
     ] = False,
     version: Version = False,
@@ -179,8 +187,9 @@ def _run(
         say(f"{sessions:,} sessions in {out}: {shown}")
     if only_list:
         say(
-            "Every session of a query shows the same list, so this log cannot tell a "
-            "position from the item at it: --policy plackett-luce draws lists.",
+            "Every session of a query shows the same list, so this log cannot "
+            "separate position from relevance; --policy plackett-luce draws random "
+            "lists.",
             err=True,
         )
 

@@ -232,8 +232,8 @@ def sessions_needed(
     """
     if not 0 < abs(preference) <= decided <= 1:
         raise ValueError(
-            "preference must not be 0 and its size at most decided, which is at most "
-            f"1, got {preference} and {decided}"
+            "preference and decided must satisfy 0 < |preference| <= decided <= 1, "
+            f"got {preference} and {decided}"
         )
     for name, value in (("power", power), ("confidence", confidence)):
         if not 0 < value < 1:

@@ -63,7 +63,7 @@ class Policy(Protocol):
 def expert(data: RankingData) -> np.ndarray:
     """Ranker by grade, best first."""
     if data.labels is None:
-        raise ValueError("labels are needed to rank by them, these items have none")
+        raise ValueError("a ranking by labels needs labels, but these items have none")
     return data.labels.astype(np.float32)
 
 

@@ -175,7 +175,7 @@ def shares(population: Population, observed: Observed) -> np.ndarray:
                 )
             if observed.query.size and observed.query.max() >= len(share):
                 raise ValueError(
-                    f"the share of type {kind} knows {len(share)} queries, "
+                    f"the share of type {kind} has values for {len(share)} queries, "
                     f"got query {observed.query.max()}"
                 )
             columns.append(share[observed.query])

@@ -59,7 +59,7 @@ def write(
         workers: Number of threads; None: one per core. Each holds about 131,072
             sessions.
         progress: Called with the number of sessions written since the last call.
-        over: Replacement of threads: `map`, or an equivalent, such as of a cluster
+        over: Replacement of threads: `map`, or an equivalent, such as that of a cluster
             whose workers see the folder.
 
     Returns:
@@ -76,7 +76,9 @@ def write(
     if shards is None:
         shards = -(-sessions // SHARD)
     if not 1 <= shards <= sessions:
-        raise ValueError(f"shards must be in 1..{sessions} sessions, got {shards}")
+        raise ValueError(
+            f"shards must be in 1..{sessions}, the number of sessions, got {shards}"
+        )
     sample = simulation.sessions(0, min(sessions, BLOCK)).to_arrow()
     manifest = _manifest(simulation, sessions, shards, run or {}, sample)
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,9 +168,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
             f"{path}: does not exist; it is the manifest of a log"
         ) from None
     except ValueError as error:
-        raise ValueError(f"{path}: not a manifest: {error}") from error
+        raise ValueError(f"{path}: is not a manifest: {error}") from error
     if not isinstance(found, dict) or "shards" not in found:
-        raise ValueError(f"{path}: not a manifest of a click log")
+        raise ValueError(f"{path}: is not a manifest of a click log")
     return found
 
 
@@ -184,7 +186,7 @@ def verify(folder: str | Path) -> None:
     for shard in found["shards"]:
         path = Path(folder) / shard["file"]
         if not path.exists() or _checksum(path) != shard["sha256"]:
-            raise ValueError(f"{path}: missing or changed")
+            raise ValueError(f"{path}: is missing or has changed")
 
 
 def _manifest(

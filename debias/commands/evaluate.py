@@ -202,8 +202,8 @@ def _examination(text: str) -> list[float]:
     known = read_propensities(text)
     if known.by or not np.isfinite(known.examination).all():
         raise ValueError(
-            f"--examination {text}: must have one known examination per rank, without "
-            "further columns"
+            f"--examination {text}: must have one known examination per rank; run "
+            "`debias propensities` without --by"
         )
     return [float(value) for value in known.examination[np.argsort(known.rank)]]
 

@@ -102,9 +102,8 @@ def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
 
 def _called(name: str) -> str:
     """The name of a number on the screen."""
-    if name == "moved":
-        return "share of items at several ranks"
-    return name.replace("_", " ")
+    names = {"moved": "share of items at several ranks", "items": "query-item pairs"}
+    return names.get(name, name.replace("_", " "))
 
 
 def _text(value: Any) -> str:

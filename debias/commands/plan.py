@@ -49,7 +49,7 @@ def plan(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Plans which ranks to exchange, in how many sessions, and the clicks that costs.
+    """Plans which ranks to exchange, in how many sessions, and at what cost in clicks.
 
     The plan uses click rates by rank, which any log has. With a probability of 90%,
     every rank reaches the wanted error. If examination is unknown, errors and costs are

@@ -269,7 +269,7 @@ def _train(
     epochs, hold_out = asked["settings"]["epochs"], asked["settings"]["hold_out"]
     known = held_out(log).known if hold_out else log
     inferred, policy = infer_repeat(known), recipes[0].config["repeat"]
-    why = f"repeat {policy}, as asked: {inferred.finding}"
+    why = f"--repeat {policy}, as given: {inferred.finding}"
     if policy == AUTO:
         policy, why = inferred.policy, str(inferred)
     recipes = [r._replace(config={**r.config, "repeat": policy}) for r in recipes]
@@ -311,7 +311,10 @@ def _print_training(found: dict[str, Any], out: Path, json: bool) -> None:
     say(found["repeats"])
     if weights := found["repeat"]["weights"]:
         said = ", ".join(f"{weight:.2f}" for weight in weights)
-        say(f"weights of a repeat, of its count, recency and score: {said}")
+        say(
+            "weights of the bonus for a repeat (constant, count, recency, score): "
+            + said
+        )
     say(
         f"{found['tower']}: {found['users']:,} users, {found['items']:,} items, "
         f"{found['events']:,} events, {found['duplicates']:,} duplicates left out, "

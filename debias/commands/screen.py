@@ -14,6 +14,7 @@ import typer
 from debias.commands.start import INTERRUPTED
 
 FAILED = 1
+EARLY = 0.02  # share of work below which a remaining time would be a wild guess
 EVERY = 10.0  # seconds between two lines of progress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -110,7 +111,7 @@ class Bar:
     """Advances a progress bar and sets its label.
 
     The remaining time uses the mean speed since the start, because parts of the work,
-    such as candidates, differ in speed.
+    such as candidates, differ in speed. The first `EARLY` of the work shows none.
     """
 
     def __init__(self, label: str, total: float, shown: Any = None):
@@ -123,12 +124,13 @@ class Bar:
         self._done += step
         now, done = time.monotonic(), self._done
         left = (now - self._begun) * max(self._total - done, 0.0) / max(done, 1e-9)
+        early = done < EARLY * self._total
         if self._shown:
-            text = f"{timedelta(seconds=round(left))} left"
+            text = "" if early else f"{timedelta(seconds=round(left))} left"
             self._shown.update(self._task, completed=done, left=text)
         elif now - self._said >= EVERY and 0 < done < self._total:
-            share = done / self._total
-            say(f"{self._label}: {share:.0%}, {left:,.0f} s left", err=True)
+            text = "" if early else f", {left:,.0f} s left"
+            say(f"{self._label}: {done / self._total:.0%}{text}", err=True)
             self._said = now
 
     def rename(self, label: str) -> None:

@@ -110,7 +110,7 @@ def _unused() -> list[str]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Context manager that excludes new objects from garbage collection for ever.
+    """Context manager that permanently excludes new objects from garbage collection.
 
     An import makes half a million objects that live as long as the process. Without
     this, the collector scans them repeatedly, which takes a third of the import and .2
@@ -161,7 +161,7 @@ def silence() -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Context manager in which Ctrl-C always ends the work; a second one ends at once.
+    """Context manager in which Ctrl-C always ends the work, and a second one at once.
 
     Python raises KeyboardInterrupt in the main thread. In some callbacks, such as JAX's
     callback of the garbage collector, where most interrupts of a fit arrive, Python

@@ -34,7 +34,7 @@ class Learning(NamedTuple):
             str,
             typer.Option(
                 help=f"Towers to try, separated by commas: {' '.join(TOWERS)}. auto "
-                "tries all. Held-out users decide."
+                "tries all. Held-out events decide."
             ),
         ] = AUTO,
         history: Annotated[
@@ -59,7 +59,7 @@ class Learning(NamedTuple):
         epochs: Annotated[
             int | None,
             typer.Option(
-                min=1, help="Number of passes. By default, held-out users choose it."
+                min=1, help="Number of passes. By default, held-out events choose it."
             ),
         ] = None,
         rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.003,

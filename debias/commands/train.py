@@ -261,7 +261,7 @@ def train(
     """
     if wanted.model in TREES and replace(config, seed=0) != TrainingConfig():
         raise ValueError(
-            "trees use only --seed of the options of learning: leave out the others"
+            "of the training options, trees use only --seed: leave out the others"
         )
     pages.check(page, force)
     log = inputs.look(source, memory)
@@ -339,8 +339,8 @@ def _sections(report: dict[str, Any]) -> list["Section"]:
 def _reason(report: Mapping[str, Any]) -> str:
     """The model and why it was chosen, without repeating its name.
 
-    >>> _reason({"model": "xpa", "why": "as asked"})
-    'xpa: as asked'
+    >>> _reason({"model": "xpa", "why": "chosen by --model"})
+    'xpa: chosen by --model'
     >>> _reason({"model": "xpa", "why": "xpa has 60% of the pairs in order"})
     'xpa has 60% of the pairs in order'
     """
@@ -360,11 +360,14 @@ def _print(report: dict[str, Any], out: Path) -> None:
         say("ranks by worth: " + ", ".join(f"{n} {value:g}" for n, value in worth))
     likely = report["log_likelihood"]
     if likely is not None and likely == likely:  # None or NaN: predicts no clicks
-        say(f"{likely:.5f} nats per test session")
+        of = "the clicks"
+        if report["model"] in RANKED.split():
+            of = "which items were clicked (do not compare it with models of clicks)"
+        say(f"log likelihood of {of}: {likely:.5f} nats per test session")
     say(
+        f"trained in {report['seconds']:.0f} s, "
         f"{report['sessions_per_second']:,.0f} sessions/s, "
-        f"{report['seconds']:.0f} s, peak memory {report['peak_memory_gb'] or 0:.2f} "
-        f"GB; written to {out}"
+        f"peak memory {report['peak_memory_gb'] or 0:.2f} GB; written to {out}"
     )
 
 
@@ -509,7 +512,7 @@ def _chosen(
     from debias import training
 
     if wanted.model != "auto":
-        return training.Choice(wanted.model, "as asked", [])
+        return training.Choice(wanted.model, "chosen by --model", [])
     by: By = "clicks" if wanted.select == Rule.CLICKS else "ranking"
     total = training.trial_sessions(prepared, config, by)
     with bar("candidates", total, "sessions/s") as progress:
@@ -553,7 +556,7 @@ def _grow(
     seconds = time.perf_counter() - begun
     record = {
         "model": model,
-        "why": "as asked",
+        "why": "chosen by --model",
         "note": "",
         "candidates": [],
         "log_likelihood": fitted.test_log_likelihood,

@@ -53,8 +53,8 @@ def matrix(
     """Features of a table as (n, F) float32 in the order of `names`.
 
     A feature is the column of the same name. The numbers of a list column are called
-    `column[0]`, `column[1]` and so on. Those of the column `features` of ranking data
-    have the names that `RankingData.write_parquet` stored.
+    `column[0]`, `column[1]` and so on. In files of ranking data, the numbers of
+    the column `features` have the names that `RankingData.write_parquet` stored.
 
     Args:
         table: A table with one row per item; other columns are ignored.

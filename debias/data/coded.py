@@ -33,6 +33,8 @@ LONGEST = 16  # most values that are read from a list of one item
 LARGEST = 1 << 24  # largest code that float32 represents exactly
 DAY = {"s": 86_400, "ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9}
 FARTHEST = 3_652_059  # largest distance of a date from 1970 in days: ten thousand years
+# Dates that are not ISO 8601, such as 31.01.2026 and 2026/01/31.
+OTHER_DATE = r"^\s*(\d{1,2}[./-]\d{1,2}[./-]\d{4}|\d{4}[./]\d{1,2}[./]\d{1,2})\b"
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
@@ -389,6 +391,18 @@ def guessed(array: pa.Array) -> str:
         except pa.ArrowInvalid:
             continue
     return "category"
+
+
+def other_date(values: Sequence[str]) -> str | None:
+    """The first value, if most values are dates in a form other than ISO 8601.
+
+    >>> other_date(["31.01.2026", "1.2.2026"]), other_date(["1.2.3", "a"])
+    ('31.01.2026', None)
+    """
+    if not values:
+        return None
+    dates = pc.sum(pc.match_substring_regex(pa.array(values), OTHER_DATE)).as_py()
+    return values[0] if 2 * dates > len(values) else None
 
 
 def values_of(array: pa.Array, kind: str) -> np.ndarray:

@@ -145,7 +145,7 @@ def extra(
     for name in given:
         if name in COLUMNS or name in RESERVED:
             raise ValueError(
-                f"{role} {name!r} has the name of a column of every log; rename it"
+                f"{role} {name!r} has the name of a standard column; rename it"
             )
     if dtype is np.float32:
         return {name: np.asarray(value, dtype) for name, value in given.items()}

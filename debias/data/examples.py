@@ -48,7 +48,7 @@ def _naming(path: str | Path) -> Iterator[None]:
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
         text = printable(error.message.partition(" [")[0])
         raise ValueError(
-            f"{path}: not a whole TFRecord file; write or copy it again ({text})"
+            f"{path}: is not a complete TFRecord file; write or copy it again ({text})"
         ) from error
 
 
@@ -87,7 +87,7 @@ def schema_of(path: str | Path) -> pa.Schema:
         raise ValueError(
             f"{path}: is empty; remove or fill it"
             if whole
-            else f"{path}: not a whole TFRecord file; write or copy it again"
+            else f"{path}: is not a complete TFRecord file; write or copy it again"
         )
     kinds = {n: pa.list_(k) if n in listed else k for n, k in sorted(found.items())}
     return pa.schema(list(kinds.items()))

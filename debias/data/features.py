@@ -98,7 +98,8 @@ def _chosen(
     name, schema = parts[0].name, parts[0].schema
     if id not in schema.names:
         raise ValueError(
-            f"{name}: no column {printable(id)} of ids: {near(id, schema.names)}"
+            f"{name}: no column {printable(id)} of ids: {near(id, schema.names)}; "
+            "rename the column of ids: it needs the name that it has in the events"
         )
     absent = next((each for each in numbers if each not in schema.names), None)
     if absent is not None:

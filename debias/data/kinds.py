@@ -297,7 +297,7 @@ def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.nd
 
     Args:
         matrix: (items, F) of the features.
-        features: What they are.
+        features: Descriptions of its columns.
         most: Number of most frequent values of a category that get a column.
 
     >>> brand = Feature("brand", "category", ("a", "b"))

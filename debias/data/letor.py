@@ -184,7 +184,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
             continue
         if len(named) > 1:
             raise ValueError(
-                f"{file}: its name must name one part, but names "
+                f"{file}: its name must contain the name of one part, but contains "
                 f"{' and '.join(sorted(named))}"
             )
         split = named.pop()
@@ -227,7 +227,9 @@ def _mapped(path: Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, mmap_mode="r"))
     except ValueError as error:
-        raise ValueError(f"{path}: damaged copy, delete its folder: {error}") from error
+        raise ValueError(
+            f"{path}: is a damaged copy; delete its folder: {error}"
+        ) from error
 
 
 def _group_file(path: Path) -> Path | None:
@@ -277,7 +279,7 @@ def _parse(
 def _not_whole(path: Path, error: Exception) -> ValueError:
     kind = {".bz2": "bzip2"}.get(path.suffix, "gzip")
     return ValueError(
-        f"{path}: not a whole {kind} file; write or copy it again ({error})"
+        f"{path}: is not a complete {kind} file; write or copy it again ({error})"
     )
 
 

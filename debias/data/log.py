@@ -277,7 +277,9 @@ class ClickLog:
         joined = {n: np.concatenate([log[n] for log in padded]) for n in names}
         noted = {log.items_fingerprint for log in logs}
         if len(noted - {None}) > 1:
-            raise ValueError("logs must be of the same items, by their fingerprints")
+            raise ValueError(
+                "logs must have the same items, but their fingerprints differ"
+            )
         return cls.trusted(
             items_fingerprint=noted.pop() if len(noted) == 1 else None, **joined
         )

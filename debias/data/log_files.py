@@ -182,7 +182,9 @@ def write_columns(
             )
         return
     if not 1 <= shards <= sessions:
-        raise ValueError(f"shards must be in 1..{sessions} sessions, got {shards}")
+        raise ValueError(
+            f"shards must be in 1..{sessions}, the number of sessions, got {shards}"
+        )
     cuts = [sessions * number // shards for number in range(shards + 1)]
     with atomic_folder(path) as aside:
         for number, (start, stop) in enumerate(pairwise(cuts)):
@@ -438,7 +440,8 @@ def _shard(path: AnyPath) -> Shard:
     sizes = [found.footer.row_group(group).num_rows for group in groups]
     if min(sizes, default=0) < 1 or sum(sizes) != found.sessions:
         raise ValueError(
-            f"{path}: damaged, {found.sessions} sessions in groups of {sizes}; copy it "
+            f"{path}: is damaged: it has {found.sessions} sessions in groups of "
+            f"{sizes}; copy it "
             "again"
         )
     return found
@@ -449,7 +452,9 @@ def _shapes(
 ) -> dict[str, tuple[int, ...]]:
     first = next(iter(read_group(shard, 0, 1, columns, list_size)), None)
     if first is None:
-        raise ValueError(f"{shard.path}: damaged, holds no session; copy it again")
+        raise ValueError(
+            f"{shard.path}: is damaged: it holds no session; copy it again"
+        )
     return {n: (sessions, *value.shape[1:]) for n, value in first.items()}
 
 

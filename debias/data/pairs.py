@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from debias.data.coded import LONGEST as CUT
-from debias.data.coded import OtherKind, Reader, kinds_of
+from debias.data.coded import OtherKind, Reader, kinds_of, other_date
 from debias.data.kinds import MOST, RARE, Features, column_names, starts
 from debias.data.present import Present, notices
 from debias.data.ranking import RankingData
@@ -314,6 +314,13 @@ def trimmed(
         for each in found
         if len(each.values) > MOST
     ]
+    notes += [
+        f"{batch.part}: column {printable(each.name)} (features) holds dates such as "
+        f"{quoted(example)}, and each date is read as a category of its own; write "
+        "2026-01-31 (year-month-day) to read the column as dates"
+        for each in found
+        if each.kind == "category" and (example := other_date(each.values)) is not None
+    ]
     return _narrowed(matrix, columns), tuple(found), (*notices(batch, empty), *notes)
 
 
@@ -447,7 +454,8 @@ def _choose(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
     name, names = part.name, part.schema.names
     if asked.item not in names:
         raise ValueError(
-            f"{name}: no column {printable(asked.item)}: {near(asked.item, names)}"
+            f"{name}: no column {printable(asked.item)}: {near(asked.item, names)}; "
+            "rename the column of ids: it needs the name that it has in the log"
         )
     chosen: dict[str, tuple[str, ...]] = {"item": (asked.item,)}
     for role, column in (("query", asked.query), ("label", asked.label)):

@@ -188,7 +188,9 @@ class RankingData:
         if queries.dtype == bool and queries.shape == (self.queries,):
             queries = np.flatnonzero(queries)
         if queries.ndim != 1 or queries.size == 0 or queries.dtype.kind not in "iu":
-            raise ValueError("queries must be query numbers or a mask, at least one")
+            raise ValueError(
+                "queries must hold at least one query number, or be a mask"
+            )
         if queries.min() < 0 or queries.max() >= self.queries:
             raise ValueError(
                 f"queries must be in 0..{self.queries - 1}, "

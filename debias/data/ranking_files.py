@@ -135,7 +135,7 @@ def read_rows(path: str | Path) -> Rows:
         noted = (table.schema.metadata or {}).get(_CONTENT)
         if noted not in (None, rows.content().encode()):
             raise ValueError(
-                "damaged, the content has changed; copy it again. If you changed it "
+                "is damaged: its content has changed; copy it again. If you changed it "
                 "on purpose, remove the key content from its metadata"
             )
         return rows

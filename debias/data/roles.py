@@ -140,7 +140,8 @@ def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
         if asked.session is None:
             lacks = "without a session each row is a list, but here it is an item"
         raise ValueError(
-            f"{name}: {lacks}; if each row is a shown item, say session=NAME"
+            f"{name}: {lacks}; if each row is a shown item, say session=NAME "
+            "(with -c at the prompt)"
         )
     for part in parts[1:]:
         _check_alike(part, parts[0], chosen)
@@ -177,7 +178,7 @@ def _todo(part: Part, role: str, absent: Sequence[str]) -> str:
     if tracker is not None:
         return f"for a log of events, debias import --preset {tracker} comes first"
     named = " ".join(f"{each}=NAME" for each in (role, *absent))
-    also = ", or query= where all ask the same" if role == "query" else ""
+    also = "; query= if the log has no queries" if role == "query" else ""
     return f"say {named} (each with -c at the prompt){also}"
 
 
@@ -199,7 +200,8 @@ def _several(part: Part, asked: Columns, taken: set[str]) -> dict[str, tuple[str
             ]
             raise ValueError(
                 f"{part.name}: no column {printable(absent[0])} for {role}: "
-                f"{near(absent[0], part.schema.names)}; say {role}=NAME"
+                f"{near(absent[0], part.schema.names)}; say {role}=NAME "
+                "(with -c at the prompt)"
             )
     return chosen
 
@@ -214,6 +216,6 @@ def _check_alike(part: Part, first: Part, chosen: Chosen) -> None:
                 )
     if listed(part, chosen) != listed(first, chosen):
         raise ValueError(
-            f"{part.name}: column {chosen['item'][0]}: rows are sessions in one of "
-            f"this file and {first.name}, but shown items in the other"
+            f"{part.name}: column {chosen['item'][0]}: one of this file and "
+            f"{first.name} has a row per session, the other a row per shown item"
         )

@@ -89,7 +89,7 @@ def known_as(name: str, role: str) -> str:
 
 
 class Fault(ValueError):
-    """A wrong value, for those who say otherwise where it stands.
+    """A wrong value, for callers that describe its place in their own way.
 
     Attributes:
         column: Its column.

@@ -460,7 +460,7 @@ def broken(path: AnyPath, kind: str, error: Exception, seen: int = 0) -> Excepti
         return PermissionError(error.errno, "Permission denied", str(path))
     where = f", from row {seen} on" if seen else ""
     return ValueError(
-        f"{path}{where}: not a whole {kind} file; write or copy it again "
+        f"{path}{where}: is not a complete {kind} file; write or copy it again "
         f"({printable(str(error))})"
     )
 
@@ -664,7 +664,7 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
         return ValueError(f"{path}: is empty; remove or fill it")
     if path.suffix in _PACKED and re.search("inflate|ompress", str(error)):
         return ValueError(
-            f"{path}: not a whole {path.suffix[1:]} file; write or copy it again "
+            f"{path}: is not a complete {path.suffix[1:]} file; write or copy it again "
             f"({printable(str(error))})"
         )
     if isinstance(error, UnicodeError):  # in column names
@@ -864,7 +864,9 @@ def _of_examples(path: AnyPath) -> Part:
     from debias.data.examples import batches_of, schema_of
 
     if isinstance(path, Remote):
-        raise ValueError(f"{path}: TFRecord files are read from disk; copy it first")
+        raise ValueError(
+            f"{path}: TFRecord files are read only from disk; copy it there"
+        )
     schema = schema_of(path)
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:

@@ -8,6 +8,17 @@ from typing import Any
 import numpy as np
 
 _NAMED = 30  # most names that a message lists
+_OFTEN = {  # parts of names that columns of a role often have, the likeliest first
+    "session": ("session", "visit", "search_id", "request"),
+    "query": ("query", "term", "keyword", "search"),
+    "item": ("item", "sku", "product", "article", "doc"),
+    "click": ("click",),
+    "position": ("position", "rank", "slot"),
+    "event": ("event", "action", "type"),
+    "user": ("user", "customer", "shopper", "visitor", "client"),
+    "time": ("time", "date", "_at"),
+    "timestamp": ("time", "date", "_at"),
+}
 
 
 def printable(text: str, kept: str = "") -> str:
@@ -47,6 +58,8 @@ def near(name: str, names: Sequence[str]) -> str:
 
     >>> near("qurey", ["query", "item"])
     'did you mean query? There are query item'
+    >>> near("item", ["time", "sku"])
+    'did you mean sku? There are time sku'
     """
     meant = _meant(name, names)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -70,5 +83,7 @@ def one_of(what: str, names: Iterable[str], given: Any) -> str:
 
 def _meant(name: str, names: Sequence[str]) -> str:
     """Suggests up to two names similar to `name`; empty if there are none."""
-    close = get_close_matches(name, names, n=2, cutoff=0.5)
+    often = [n for part in _OFTEN.get(name, ()) for n in names if part in n.lower()]
+    close = list(dict.fromkeys(often))[:2]
+    close = close or get_close_matches(name, names, n=2, cutoff=0.5)
     return f"did you mean {' or '.join(close)}? " if close else ""

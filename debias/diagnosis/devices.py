@@ -125,7 +125,7 @@ def _judge(
             f"{np.exp(np.abs(log_ratio[at, k])):.2f} times as often with "
             f"{labels[more]} as with {labels[less]}."
         )
-        step = f"Let the bias tower read the {column}: name its column in training."
+        step = f"Train with the column of {column}s: the bias tower reads it."
         return Finding(verdict=verdict, next_step=step, grade="caution")
     if not reach <= MATTERS:
         size = f"below {reach:.1f}" if np.isfinite(reach) else "of any size"

@@ -86,8 +86,8 @@ class Evidence(NamedTuple):
 
     Attributes:
         counted: All cells of the log.
-        happened: (S, 2 M) what was clicked and what was not.
-        seen: (T, 2 M) that of the sessions to fit to.
+        happened: (S, 2 M) indicators of clicks and of items without a click.
+        seen: (T, 2 M) its rows of the sessions to fit to.
         coarse: The cells of bins of pairs about as attractive.
         grouped: (T, 2 C) `seen` of `coarse`.
         bins: (P,) the bin of each pair.

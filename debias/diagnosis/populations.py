@@ -182,8 +182,9 @@ def partners(query: np.ndarray, ranks: int, rng: np.random.Generator) -> np.ndar
     """(S, ranks) sessions of the same query, drawn anew for each rank.
 
     At each rank they are a permutation. Lists that take the item and the click of each
-    rank from such a session have the same counts as the log. They keep what queries
-    differ by, but not what users differ by, because their clicks are of many users.
+    rank from such a session have the same counts as the log. They keep
+    the differences between queries, but not those between users, because each list has
+    clicks of many users.
 
     >>> rows = partners(np.array([7, 5, 7, 5]), 2, np.random.default_rng(0))
     >>> np.sort(rows[[0, 2]], axis=0).tolist()

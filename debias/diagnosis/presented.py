@@ -67,7 +67,9 @@ def presented(
     curves = {f"no {name}" if n == absent else n: each for n, each in curves.items()}
     usual, others = next(iter(curves)), list(curves)[1:]
     if not others:
-        raise ValueError(f"{name} has one label, {usual}")
+        raise ValueError(
+            f"{name} has only the label {usual}: there is nothing to compare"
+        )
     pooled = [_pooled(curves[usual], curves[other]) for other in others]
     log_ratio, error = np.array(pooled).T
     return Presented(

@@ -129,7 +129,7 @@ def _over(
             yield tasks.pop(0).result()
     except KilledWorker as error:
         raise ValueError(
-            f"a task ended {error.allowed_failures + 1} workers, the last "
+            f"a task killed {error.allowed_failures + 1} workers, the last "
             f"{error.last_worker.address}; give workers more memory, or write the log "
             "in more shards"
         ) from error

@@ -185,7 +185,8 @@ class RowWiseAdam(keras.optimizers.Adam):
         """
         if self.averaging is None:
             raise ValueError(
-                "there is no average over a growing window: give averaging=3"
+                "this optimizer keeps no average over a growing window: give "
+                "averaging=3"
             )
         if int(self._averaged_steps()) < 1:
             return  # before the first step there is no average
@@ -208,7 +209,9 @@ class RowWiseAdam(keras.optimizers.Adam):
             ValueError: There is no average.
         """
         if not self.use_ema:
-            raise ValueError("there is no average: give averaging=3 or use_ema=True")
+            raise ValueError(
+                "this optimizer keeps no average: give averaging=3 or use_ema=True"
+            )
         averages = list(self._model_variables_moving_average)
         if self.averaging is None:
             return averages

@@ -197,11 +197,11 @@ def _merged(name: str, ids: Sequence[int], columns: Mapping[str, int]) -> list[i
     size, found = columns[name], np.asarray(ids)
     if found.shape != (size + 1,) or found.dtype.kind not in "iu":
         raise ValueError(
-            f"merge[{name!r}] must be {size + 1} ids, of 0 to {size}, got {ids}"
+            f"merge[{name!r}] must be {size + 1} ids, each in 0..{size}, got {ids}"
         )
     if found[0] != 0 or not ((found >= 0) & (found <= size)).all():
         raise ValueError(
-            f"merge[{name!r}] must lie in 0 to {size} and keep 0, missing, got {ids}"
+            f"merge[{name!r}] must be in 0..{size} and must keep 0 (missing), got {ids}"
         )
     return found.tolist()
 

@@ -35,9 +35,9 @@ class Standardize(keras.layers.Layer):
     front of the serving model (`ranker(model, preprocess=...)`), which reads raw
     features. A feature that never varies becomes 0.
 
-    Of data with `kinds`, codes of categories stand first and are left alone, and a
-    missing number, NaN, becomes the mean, 0; a column of 0 and 1 behind all others says
-    where it was missing, for each number that is missing anywhere in the table.
+    In data with `kinds`, codes of categories come first and do not change. A missing
+    number, NaN, becomes the mean, 0. For each number that is missing anywhere in the
+    table, a last column is 1 where it is missing and else 0.
 
     Args:
         codes: Number of leading columns that hold codes.

@@ -71,7 +71,7 @@ def item_log_likelihood(
     Args:
         clicks: `(sessions, list_size)` 0 or 1, or bool.
         predictions: Click logits or probabilities of the same shape.
-        mask: Which cells are items. None: those with clicks other than -1.
+        mask: Which cells are items. None: items with clicks other than -1.
         from_logits: bool. Whether `predictions` are logits.
 
     Returns:
@@ -209,7 +209,7 @@ def concordant_pairs(
         clicks: `(sessions, list_size)` 0 or 1, or bool.
         scores: Finite scores of the same shape. Tied pairs count one half.
         stratum: Ints of 0 or more, of the same shape.
-        mask: Which cells are items. None: those with clicks other than -1.
+        mask: Which cells are items. None: items with clicks other than -1.
 
     Returns:
         The strata that have items `(K,)`, their correctly ordered pairs `(K,)`, and all

@@ -162,8 +162,8 @@ def multi_target(
     """Model of clicks and all targets of a log; `levels` names levels other than 0."""
     if not layout.targets:
         raise ValueError(
-            "the log has no target beside clicks: name the columns of what users did "
-            "after a click, such as -c target=order or Columns(target='order')"
+            "the log has no targets: name columns of user actions after a click, such "
+            "as -c target=order or Columns(target='order')"
         )
     for name in levels or ():
         if name not in layout.targets:

@@ -64,7 +64,8 @@ def export(
 
     Args:
         ranker: The result of `debias.ranker`, including preprocessing; or an object
-            with the attribute `ranker`, such as the result of `debias.fit`; or trees.
+            with the attribute `ranker`, such as the result of `debias.fit` or
+            `debias.select`; or trees.
             For formats of trees, see `debias.models.tree_exports.export_trees`.
         path: File or folder to write. A Keras file must end with `.keras`.
         format: "keras"; "saved_model", for TensorFlow Serving and
@@ -91,7 +92,7 @@ def export(
     ...     keras.models.load_model(made)(np.zeros((4, 9, 3))).shape[1]
     9
     """
-    path = Path(path)
+    path, ranker = Path(path), getattr(ranker, "fitted", ranker)  # of `select`
     if isinstance(trees := getattr(ranker, "ranker", ranker), Trees):
         if raw:
             raise ValueError("raw inputs are for ONNX of towers, not of trees")

@@ -92,7 +92,7 @@ class Mixture(ClickModel):
         predicts_clicks = all(part.predicts_clicks for part in components)
         if serving == "click" and not predicts_clicks:
             raise ValueError(
-                "serving must be 'relevance', for some components predict no clicks"
+                "serving must be 'relevance' if a component does not predict clicks"
             )
         arguments = {
             "components": list(components),

@@ -209,7 +209,7 @@ class MultiTarget(ClickModel):
     def _value(self, batch: Batch, name: str) -> Tensor:
         if name not in batch:
             raise ValueError(
-                f"the batch has no target {name!r}: the log must have it, such as "
+                f"the batch has no target {name!r}: read the log with it, such as by "
                 f"debias.read_log(path, Columns(target={name!r}))"
             )
         return exact(batch[name])

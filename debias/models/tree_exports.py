@@ -66,8 +66,8 @@ def export_trees(
         raise ValueError(f"{path}: exists; choose another name or give overwrite=True")
     if format in ("lightgbm", "xgboost") and format != trees.library:
         raise ValueError(
-            f"these trees are of {trees.library}: {format} cannot read them; write "
-            "onnx or ltr, or train with the other library"
+            f"{trees.library} trained these trees, and {format} cannot read them: "
+            "write onnx or ltr, or train with the other library"
         )
     if format == "trees":
         trees.write(path)

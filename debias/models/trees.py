@@ -291,8 +291,9 @@ def places(log: ClickLog, list_size: int) -> np.ndarray:
     """
     if log.mask[:, list_size:].any():
         raise ValueError(
-            f"lists of {log.list_size} positions, but the trees learned the bias of "
-            f"{list_size}: cut the lists, or train on lists of this length"
+            f"the log has lists of {log.list_size} positions, but the trees "
+            f"learned the bias of {list_size}: cut the lists, or train on lists of "
+            "this length"
         )
     place = np.broadcast_to(np.arange(log.list_size), log.item.shape)
     if log.device is not None:

@@ -102,7 +102,7 @@ class XPA(ClickModel):
             ValueError: `hears` does not include "relevance".
         """
         if "relevance" not in self.heard:
-            raise ValueError('hears must hold "relevance" for attention')
+            raise ValueError('attention needs "relevance" in hears')
         return self.heard["relevance"].weights_between(self.bias(batch), batch["mask"])
 
     def score(self, features: Tensor) -> Tensor:

@@ -286,12 +286,13 @@ def _contexts(log: ClickLog, by: str | np.ndarray) -> tuple[np.ndarray, bool]:
     cells = isinstance(by, str) and by in (log.presentation or ()) and value.ndim == 2
     if not cells and value.shape != (log.sessions,):
         raise ValueError(
-            f"by must be one label a session, ({log.sessions},), got {value.shape}"
+            f"by must have one label per session, shape ({log.sessions},), got "
+            f"{value.shape}"
         )
     if len(np.unique(value)) > MOST_CONTEXTS:
         raise ValueError(
-            f"by has {len(np.unique(value))} values, at most {MOST_CONTEXTS} contexts: "
-            "cut it into groups and pass their labels, (S,)"
+            f"by must have at most {MOST_CONTEXTS} values, got "
+            f"{len(np.unique(value))}: group them and pass the labels of the groups"
         )
     return value, cells
 

@@ -147,8 +147,8 @@ def impressions(
     known = (place >= 0) & np.isfinite(theta)
     if not (known & log.click).any():
         raise ValueError(
-            "no click is at a rank of known examination: give propensities that "
-            "identify some. If the log identifies none, `debias plan` says which "
+            "no click is at a rank of known examination: give propensities of "
+            "these ranks. If the log identifies none, `debias plan` says which "
             "ranks to exchange"
         )
     session, rank = np.nonzero(known)

@@ -159,8 +159,8 @@ def judge(
     known = place >= 0
     if not (known & log.click).any():
         raise ValueError(
-            "no click is at a rank of known examination: give propensities that "
-            "identify some. If the log identifies none, `debias plan` says which "
+            "no click is at a rank of known examination: give propensities of "
+            "these ranks. If the log identifies none, `debias plan` says which "
             "ranks to exchange"
         )
     counts, query, item = _counted(log, place, propensities)

@@ -347,7 +347,9 @@ def pseudo_inverse(
     of_query = _rows_by_query(lists)
     for query, rows in _rows_by_query(log).items():
         if query not in of_query:
-            raise ValueError(f"lists must show every query of the log, not {query}")
+            raise ValueError(
+                f"lists must have every query of the log, but lack {query}"
+            )
         drawn = lists.item[of_query[query]]
         weight[rows], covered[rows] = _pair_weights(drawn, log.item[rows], target)
     clicks = log.click.sum(axis=1)

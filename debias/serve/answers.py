@@ -43,6 +43,7 @@ EXPECTED = {  # expected value by kind of feature
     "category": "text or a whole number",
     "categories": "a list of text or of whole numbers",
 }
+LISTED = 10  # most missing features that a message names
 RETRIEVED = "retrieval_score"  # a feature that `recommend` adds to every item
 
 
@@ -324,11 +325,7 @@ def named(
     for name in names:
         if name in table and name in context:
             raise ValueError(f"context: the feature {name} is also in the items")
-        if name not in table and name not in context:
-            raise ValueError(
-                f"the feature {name} of the ranker is missing; give it with the items "
-                "or in context"
-            )
+    _check_complete([n for n in names if n not in table and n not in context])
     if getattr(ranker, "kinds", None) is not None:
         return encoded(ranker, table, context, items)
     features = np.empty((items, len(names)), np.float64)
@@ -336,6 +333,21 @@ def named(
         value = table[name] if name in table else context[name]
         features[:, place] = _numbers(name, value)
     return _float32(features, names)
+
+
+def _check_complete(missing: Sequence[str]) -> None:
+    """Raises ValueError if features are missing."""
+    if len(missing) == 1:
+        raise ValueError(
+            f"the feature {missing[0]} of the ranker is missing; give it with the "
+            "items or in context"
+        )
+    if missing:
+        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        raise ValueError(
+            f"the features {' '.join(missing[:LISTED])}{more} of the ranker are "
+            "missing; give each with the items or in context"
+        )
 
 
 def encoded(

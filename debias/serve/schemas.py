@@ -299,7 +299,10 @@ def decoded(kind: type[T], body: bytes) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise ValueError(_named(kind, body, worded(str(error)))) from None
+        message = _named(kind, body, worded(str(error)))
+        if message.startswith("unknown field"):
+            message += f"; known are {' '.join(kind.__struct_fields__)}"
+        raise ValueError(message) from None
 
 
 def _named(kind: type[Request], body: bytes, message: str) -> str:

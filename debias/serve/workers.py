@@ -61,7 +61,7 @@ class Workers:
         self.arrived = 0
 
     async def watch(self) -> None:
-        """Measures, for ever, how late the event loop comes to what is due."""
+        """Measures without end how late the event loop runs due callbacks."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LOOK

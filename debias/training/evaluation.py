@@ -117,10 +117,10 @@ def evaluate(
     ranking are estimated from at most 100,000 sessions.
 
     Args:
-        model: A trained click model, the result of `fit`, or the result of
+        model: A trained click model, the result of `fit` or `select`, or the result of
             `debias.load` for a folder of `debias train`.
-        log: Sessions. None, for the result of `fit`: its held-out test sessions, with
-            click metrics only.
+        log: Sessions. None, for the result of `fit` or `select`: its held-out test
+            sessions, with click metrics only.
         data: Raw features of the items, and grades if there are any.
         ranker: The ranker of a click model that was trained on scaled features, which
             holds the scaling. None: the model reads raw features.
@@ -139,6 +139,7 @@ def evaluate(
             that `data` lacks.
     """
     policy = NewPolicy(temperature, clip, examination)
+    model = getattr(model, "fitted", model)  # of `select`
     if isinstance(model, Fitted) and log is None:
         return _evaluate_tests(model, policy, name, progress)
     if isinstance(trees := getattr(model, "model", model), Trees):

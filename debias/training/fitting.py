@@ -235,8 +235,8 @@ def fit(
         )
     if validation is None and weight is not None:
         raise ValueError(
-            "weight needs validation: hold out sessions yourself, and weigh those to "
-            "learn from"
+            "weight needs validation: hold out sessions yourself, and give weights of "
+            "the training sessions"
         )
     if validation is None:
         reads = reads_targets(model)

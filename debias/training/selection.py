@@ -18,6 +18,7 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.files import atomic_write
 from debias.data.text import one_of
+from debias.models import Ranker
 from debias.presets import PRESETS, READS_TARGETS
 from debias.training.choice import (
     BASELINE,
@@ -66,12 +67,17 @@ class Selected(Printed):
     choice: Choice
     fitted: Fitted
 
+    @property
+    def ranker(self) -> Ranker:
+        """The ranker of the chosen model, from raw features to scores."""
+        return self.fitted.ranker
+
     def sections(self) -> Any:
         yield "Candidates, on held-out clicks", self.choice.table
         yield from self.fitted.sections()
 
     def parts(self) -> Any:
-        """Those of the fit, with what the model makes of the held-out clicks."""
+        """Sections and figures of the fit and of its evaluation on held-out clicks."""
         found, figures = self.fitted.parts()
         judged, drawn = evaluate(self.fitted).parts()
         sections = [*self.sections(), *judged, *found[1:]]
@@ -104,6 +110,10 @@ def select(
         config: Settings of the training.
         preprocess: As for `fit`.
         progress: Called with sessions done since the last call.
+
+    Returns:
+        `choice`, with the reason and the results of every candidate, and `fitted`, as
+        from `fit`. `debias.evaluate` and `debias.export` also take the whole result.
 
     Raises:
         ValueError: As for `fit`; a candidate is unknown; a candidate does not predict

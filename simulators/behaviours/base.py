@@ -67,7 +67,8 @@ def positions_of(curve: Curve, attraction: np.ndarray, owner: object) -> np.ndar
     size = attraction.shape[-1]
     if size > len(curve):
         raise ValueError(
-            f"{type(owner).__name__} knows {len(curve)} positions, got a list of {size}"
+            f"{type(owner).__name__} has parameters for {len(curve)} positions, got a "
+            f"list of {size}"
         )
     return np.asarray(curve[:size], attraction.dtype)
 

@@ -174,7 +174,9 @@ class TrustBiased(Independent):
     def __post_init__(self) -> None:
         check_range(self, 0, 1, theta=self.theta, right=self.right, wrong=self.wrong)
         if not len(self.theta) == len(self.right) == len(self.wrong):
-            raise ValueError("TrustBiased: theta, right and wrong must be equally long")
+            raise ValueError(
+                "TrustBiased: theta, right and wrong must have the same length"
+            )
 
     def perceive(self, attraction: np.ndarray) -> np.ndarray:
         gamma = floats(attraction)

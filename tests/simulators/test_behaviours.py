@@ -481,7 +481,7 @@ def test_a_skipped_row_is_skipped_as_a_whole():
         (lambda: PositionBased((1.2,)), r"theta must be in \[0, 1\], got \(1.2,\)"),
         (lambda: PositionBased(pickiness=-1), "pickiness must be in"),
         (lambda: RankCTR((-0.1,)), "rate must be in"),
-        (lambda: TrustBiased((1.0,), (1.0, 1.0), (0.0,)), "equally long"),
+        (lambda: TrustBiased((1.0,), (1.0, 1.0), (0.0,)), "the same length"),
         (lambda: DependentClick((2.0,)), "continuation must be in"),
         (lambda: ClickChain(after_bad_click=1.1), "after_bad_click must be in"),
         (lambda: DynamicBayesian(1.5), "continuation must be in"),
@@ -515,7 +515,7 @@ def test_impossible_users(make, message):
     ids=lambda behaviour: type(behaviour).__name__,
 )
 def test_a_list_longer_than_the_table_is_an_error(behaviour):
-    message = "knows 2 positions, got a list of 3"
+    message = "has parameters for 2 positions, got a list of 3"
     lists = np.full((1, 3), 0.5)
     with pytest.raises(ValueError, match=message):
         behaviour.click_probability(lists)

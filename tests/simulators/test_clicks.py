@@ -303,7 +303,10 @@ def test_a_behaviour_of_ones_own_meets_items_with_a_satisfaction(own, tmp_path):
         ({"sessions": 0}, "sessions must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"list_size": 0}, "list_size|positions"),
-        ({"list_size": 11}, "PositionBased knows 10 positions, got a list of 11"),
+        (
+            {"list_size": 11},
+            "PositionBased has parameters for 10 positions, got a list of 11",
+        ),
     ],
 )
 def test_bad_input(wrong, message):

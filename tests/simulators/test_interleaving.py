@@ -101,8 +101,8 @@ def test_numbers_of_a_comparison():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: sessions_needed(0.0, 0.5), "preference must not be 0"),
-        (lambda: sessions_needed(0.6, 0.5), "its size at most decided"),
+        (lambda: sessions_needed(0.0, 0.5), "preference and decided must satisfy 0 <"),
+        (lambda: sessions_needed(0.6, 0.5), "preference. <= decided"),
         (lambda: sessions_needed(0.1, 0.5, power=1.0), "power must be in"),
         (
             lambda: interleave(DATA, WEAK, WEAK, "pbm", 0, 0),

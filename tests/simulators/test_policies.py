@@ -239,9 +239,9 @@ def test_impossible_policies(policy, message):
 
 def test_what_rankers_need():
     ungraded = RankingData(np.zeros((2, 1)), None, [0, 2])
-    with pytest.raises(ValueError, match="labels are needed"):
+    with pytest.raises(ValueError, match="needs labels, but"):
         Deterministic(expert).prepare(ungraded, 2)
-    with pytest.raises(ValueError, match="labels are needed"):
+    with pytest.raises(ValueError, match="needs labels, but"):
         weak_ranker(ungraded)
     with pytest.raises(ValueError, match="must have 136 features"):
         weak_ranker(generate(3, 1))(ungraded)

@@ -156,7 +156,7 @@ def test_a_folder_of_something_else_is_refused_and_stays(ready, tmp_path):
     with pytest.raises(ValueError, match="not a manifest"):
         writer.write(ready, tmp_path, 100)
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(ValueError, match="not a manifest of a click log"):
+    with pytest.raises(ValueError, match="is not a manifest of a click log"):
         writer.write(ready, tmp_path, 100)
 
 
@@ -225,7 +225,7 @@ def test_damage_is_found(ready, tmp_path):
     writer.write(ready, tmp_path, 1000, shards=2)
     shard = tmp_path / "part-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match=r"part-00001.parquet: missing or changed"):
+    with pytest.raises(ValueError, match=r"part-00001.parquet: is missing or has"):
         writer.verify(tmp_path)
     manifest = writer.read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "shards": []}))
@@ -314,7 +314,7 @@ def test_the_command_takes_a_population_file_and_letor_data(tmp_path):
         (["--sessions", "0"], "sessions must be at least 1"),
         (["--queries", "0"], "queries must be at least 1"),
         (["--policy", "epsilon-greedy", "--randomness", "7"], "epsilon must be in"),
-        (["--list-size", "12"], "knows 10 positions, got a list of 12"),
+        (["--list-size", "12"], "has parameters for 10 positions, got a list of 12"),
     ],
 )
 def test_the_command_says_what_is_wrong(tmp_path, arguments, message):

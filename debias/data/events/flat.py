@@ -35,6 +35,7 @@ class Found:
         blank: Rows without event and query, such as the lines `{"index": ...}` of a
             bulk request.
         without_item, without_session: Events without an item, or session.
+        bare_impressions, bare_clicks: Impressions and clicks without an item.
         calendar: Whether times are calendar times; None without times.
         least: Smallest position of an impression.
         unplaced: Impressions at a position below 0.
@@ -49,6 +50,8 @@ class Found:
     blank: int = 0
     without_item: int = 0
     without_session: int = 0
+    bare_impressions: int = 0
+    bare_clicks: int = 0
     calendar: bool | None = None
     least: int | None = None
     unplaced: int = 0
@@ -270,7 +273,9 @@ class Flattener:
         at = None
         if is_list(item.type):
             sizes = list_sizes(item)
-            self.found.listed |= kind[0] != SHOWN
+            if kind[0] != SHOWN:
+                self.found.listed = True
+                self._note_without_item(sizes == 0, kind, origin)
             at = np.repeat(np.arange(len(rows)), sizes)
             position = self._flat_of(position, item, at, number, "position")
             if not self._numbered:
@@ -301,8 +306,7 @@ class Flattener:
         no_item = item.is_null().to_numpy(zero_copy_only=False) & (kind != QUERY)
         self.found.without_session += int((no_key & (kind >= 0)).sum())
         self.found.note("without_session", origin[no_key & (kind >= 0)])
-        self.found.without_item += int((no_item & ~no_key & (kind != SHOWN)).sum())
-        self.found.note("without_item", origin[no_item & ~no_key])
+        self._note_without_item(no_item & ~no_key & (kind != SHOWN), kind, origin)
         columns = {
             **columns,
             "kind": pa.array(kind),
@@ -314,6 +318,14 @@ class Flattener:
         flat = pa.RecordBatch.from_pydict(columns)
         wrong = no_key | no_item
         return flat.filter(pa.array(~wrong)) if wrong.any() else flat
+
+    def _note_without_item(
+        self, without: np.ndarray, kind: np.ndarray, origin: np.ndarray
+    ) -> None:
+        self.found.without_item += int(without.sum())
+        self.found.bare_impressions += int((without & (kind == IMPRESSION)).sum())
+        self.found.bare_clicks += int((without & (kind == CLICK)).sum())
+        self.found.note("without_item", origin[without])
 
     def _first(self, rows: pa.RecordBatch, role: str) -> pa.Array | None:
         """The first value of each row among the columns of a role."""

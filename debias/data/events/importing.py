@@ -1,8 +1,8 @@
 """Imports event logs as a log of shown lists, in bounded memory and resumable steps.
 
-First, each part of the source is flattened and partitioned by session or user. Then the
-events of some buckets at a time become lists. Intermediate results are in a hidden
-folder beside the output and become the output at the end.
+First, each part of the source is flattened and partitioned by session or user. Then
+lists are made of the events, a few buckets at a time. Intermediate results are in a
+hidden folder beside the output and become the output at the end.
 """
 
 import shutil
@@ -47,20 +47,20 @@ _ROW = 600  # estimated bytes in memory per joined event
 _REPORT = "_import.json"  # readers of Parquet ignore names with an underscore
 
 COUNTED = {
-    "copies": "events whose id came before, left out",
-    "duplicates": "impressions of an item that its list had shown before, merged",
-    "reranked": "lists whose ranks repeat or are partly missing, ranked by time",
-    "unplaced": "impressions at a position below the first, read as without a rank",
-    "holes": "lists whose ranks leave some out, kept as they are",
-    "orphans": "actions on an item that was not shown before, left out",
+    "copies": "events with the id of an earlier event, left out",
+    "duplicates": "impressions of an item that the list already showed, merged",
+    "reranked": "lists with repeated or missing ranks, ordered by time",
+    "unplaced": "impressions below the first position, treated as unranked",
+    "holes": "lists with gaps in their ranks, kept unchanged",
+    "orphans": "actions on an item that was not shown, left out",
     "early": "actions before the impression of their item, kept",
     "late": "actions after the window, left out",
-    "unshown": "queries of which nothing was shown, left out",
-    "parted": "lists more than sessions, as these asked for more than one query",
+    "unshown": "queries that showed nothing, left out",
+    "parted": "additional lists of sessions that asked several queries",
     "without_item": "events without an item, left out",
     "without_session": "events without a session or user, left out",
-    "blank": "rows without an event, such as lines of a bulk request, passed over",
-    "other_events": "events of other names, passed over",
+    "blank": "rows without an event, such as lines of a bulk request, ignored",
+    "other_events": "events of other kinds, ignored",
 }
 """Explanations of the counts in `Imported.counts`."""
 _ROLES = {
@@ -395,12 +395,29 @@ class _Making:
                 f"has {_some(others)}, and none of "
                 f"{printable(' '.join(self._columns.click))}; say -c click=NAME"
             )
+        self._check_items()
         timed = any(found.calendar is not None for found in self._found)
         if self.how.by == "gap" and not timed:
             raise ValueError(
-                f"{name}: no column has the session of an event, and none its time; "
+                f"{name}: events have no session and no time; "
                 "say -c session=NAME, or -c timestamp=NAME to split lists by pauses"
             )
+
+    def _check_items(self) -> None:
+        """Raises ValueError if no impression, or no click, has an item."""
+        found, columns = _found(self._found), self._columns
+        for word, names, bare in (
+            ("impression", columns.impression, found.bare_impressions),
+            ("click", columns.click, found.bare_clicks),
+        ):
+            events = sum(found.actions[name] for name in names)
+            if 0 < events <= bare:
+                item = printable(",".join(columns.item))
+                raise ValueError(
+                    f"{self._parts[0].name}: none of the {events:,} {word} events has "
+                    f"an item in column {item}; if another column has it, give both: "
+                    f"-c item={item},NAME"
+                )
 
     def write(
         self, folder: Path, most: int, progress: Callable[[float], None], over: Over
@@ -598,12 +615,13 @@ class _Making:
             said.append("positions count from 0")
         if not self._has("query"):
             said.append(
-                "no column is the query: all lists are of one; -c query=NAME says which"
+                "no column has the query, so all lists share one query; name the "
+                "column with -c query=NAME"
             )
         if self.how.shown == SHOWN:
             said.append(
-                "no event is an impression: what was shown is what the queries "
-                "returned, whether or not anybody saw it"
+                "no event is an impression: all items that a query returned count as "
+                "shown, whether or not anybody saw them"
             )
         return [*said, *self._retyped(), *dict.fromkeys(found.notices)]
 
@@ -623,8 +641,8 @@ class _Making:
                         first.setdefault(not number, where)
             if len(first) > 1:
                 said.append(
-                    f"the {role} is numbers in column {first[False]} and text in "
-                    f"column {first[True]}: read as text"
+                    f"{role} holds numbers in column {first[False]} and text in "
+                    f"column {first[True]}: both are read as text"
                 )
         return said
 
@@ -669,6 +687,8 @@ def _found(every: Sequence[Found]) -> Found:
             blank=total.blank + each.blank,
             unplaced=total.unplaced + each.unplaced,
             without_item=total.without_item + each.without_item,
+            bare_impressions=total.bare_impressions + each.bare_impressions,
+            bare_clicks=total.bare_clicks + each.bare_clicks,
             without_session=total.without_session + each.without_session,
             first={**each.first, **total.first},
             notices=[*total.notices, *each.notices],

@@ -43,9 +43,9 @@ class How(NamedTuple):
     """Rules for lists and for the actions that belong to them.
 
     Attributes:
-        by: Which impressions form a list. "key": those of a key and, if present, a
-            query; "row": those of one event; "gap": those of a key and a query without
-            a pause of more than `gap`.
+        by: Which impressions form a list. "key": all with one key and, if present,
+            one query; "row": all of one event; "gap": all with one key and one query,
+            without a pause of more than `gap`.
         shown: Kind of the rows that show items: IMPRESSION or SHOWN.
         first: Number of the first rank in the source.
         gap: Pause in microseconds.

@@ -85,7 +85,7 @@ class EventColumns:
                 given[part] = names
             else:
                 raise ValueError(
-                    "event= needs a column: the one that says what happened"
+                    "event= needs a column: the one with the kind of event"
                 )
         return replace(self, **given)
 

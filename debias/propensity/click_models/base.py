@@ -130,7 +130,8 @@ def check(iterations: int, prior: tuple[float, float]) -> None:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     if not 0 <= prior[0] <= prior[1]:
         raise ValueError(
-            f"prior must be successes and trials, 0 <= n <= d, got {prior}"
+            "prior must be (successes, trials) with 0 <= successes <= trials, got "
+            f"{prior}"
         )
 
 

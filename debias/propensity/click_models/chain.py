@@ -150,8 +150,9 @@ class Scores(NamedTuple):
     Attributes:
         own: (P + 1,) squared scores, by name of a parameter of pairs; the last for
             padding.
-        cross: (N, P + 1) scores times those of the N parameters, by the same names.
-        joint: (N, N) scores of the N times each other.
+        cross: (N, P + 1) products of the scores of pairs and of the N parameters, by
+            name of a parameter of pairs.
+        joint: (N, N) products of the scores of two of the N parameters.
     """
 
     own: dict[str, np.ndarray]
@@ -174,8 +175,10 @@ class Chain(ClickModel):
     def expect(
         cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
     ) -> Counts:
-        """Expected successes and trials by parameter: (L, s) each for those of pairs;
-        (n, L, s) for n others; those that are fixed are left out."""
+        """Expected successes and trials by parameter, without fixed parameters.
+
+        Their shapes are (L, s) for a parameter of pairs, and (n, L, s) for n others.
+        """
 
     @classmethod
     def broadcast(cls, name: str, value: np.ndarray) -> np.ndarray:

@@ -128,7 +128,8 @@ def read_events(
             if name not in part.schema.names:
                 raise ValueError(
                     f"{part.name}: no column {name} for {role}: "
-                    f"{near(name, part.schema.names)}; say {role}=NAME"
+                    f"{near(name, part.schema.names)}; say {role}=NAME "
+                    "(with -c at the prompt)"
                 )
         _check_end(Path(part.name))
     for number, part in enumerate(parts):

@@ -2,7 +2,7 @@
 
 Training, evaluation, publishing and serving use the same policy:
 
-    exclude   items that a user took are no answers, and no negatives of that user
+    exclude   items that a user took are neither answers nor negatives of that user
     allow     they compete like any other item
     model     the same, and their scores get a bonus for count and recency
 
@@ -166,7 +166,7 @@ class Inferred(NamedTuple):
         if not self.events:
             return f"repeat {self.policy}: {self.finding}"
         way = "at least" if self.policy == "model" else "below"
-        return f"repeat {self.policy}, for {way} {self.least:.0%}: {self.finding}"
+        return f"--repeat {self.policy}: {self.finding}, {way} {self.least:.0%}"
 
     @property
     def finding(self) -> str:
@@ -175,8 +175,8 @@ class Inferred(NamedTuple):
             return "no event is held out from which repeats could be inferred"
         share = self.repeated / max(self.events, 1)
         return (
-            f"{self.repeated:,} of {self.events:,} last events ({share:.1%}) are of an "
-            "item that the user took before"
+            f"in {self.repeated:,} of {self.events:,} last events ({share:.1%}), the "
+            "user had taken the item before"
         )
 
 
@@ -189,7 +189,7 @@ def infer_repeat(
     are rare, it leaves more room for other items.
 
     Args:
-        log: What users took.
+        log: Events of users and items.
         held_out: Later events. None: each user's last event, held out of `log`.
         least: Smallest share of repeats for modelling them.
 

@@ -36,7 +36,7 @@ def trend(log: Interactions, share: float) -> np.ndarray:
     Outputs of a Classifier to New a Priori Probabilities, Neural Computation 2002).
 
     Args:
-        log: What users took.
+        log: Events of users and items.
         share: The latest share of its events, above 0 and at most 1. All events at the
             time of the earliest of them count as well.
 

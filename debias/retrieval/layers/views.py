@@ -102,7 +102,7 @@ class FeatureViews(keras.layers.Layer):
         strange = [name for name in transforms if name not in TRANSFORMS]
         if strange or not transforms:
             raise ValueError(
-                f"transforms must be of {list(TRANSFORMS)}, got {list(transforms)}"
+                f"transforms must be among {list(TRANSFORMS)}, got {list(transforms)}"
             )
         if not 0.0 <= chance < 1.0:
             raise ValueError(f"chance must be in [0, 1), got {chance}")

@@ -101,8 +101,8 @@ class AugmentedEncoder(keras.layers.Layer):
             raise ValueError(f"schema must have 'id', got {list(encoder.schema)}")
         if encoder.embedding != encoder.dim:
             raise ValueError(
-                "embedding must be dim, the augmented vector mimics the tower's "
-                f"output; got {encoder.embedding} and {encoder.dim}"
+                "embedding must equal dim, because the augmented vector mimics the "
+                f"tower's output; got {encoder.embedding} and {encoder.dim}"
             )
         if encoder.extra_fields != 1:
             raise ValueError(f"extra_fields must be 1, got {encoder.extra_fields}")

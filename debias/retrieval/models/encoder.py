@@ -47,7 +47,7 @@ def _check_encoder(combine: str, dim: int, embedding: int, extra_fields: int) ->
         raise ValueError(one_of("combine", COMBINES, combine))
     if combine == "fm" and embedding != dim:
         raise ValueError(
-            f"embedding must be dim, {dim}, where fields are summed; got {embedding}"
+            f"embedding must equal dim ({dim}) if fields are summed, got {embedding}"
         )
     if extra_fields not in (0, 1):
         raise ValueError(f"extra_fields must be 0 or 1, got {extra_fields}")
@@ -68,7 +68,7 @@ def table_of_history(
     if shared is not None:
         if shared.dim != dim:
             raise ValueError(
-                f"history_table must have vectors of {dim}, as the fields have, got "
+                f"history_table must have vectors of size {dim}, like the fields, got "
                 f"{shared.dim}"
             )
         return shared
@@ -171,7 +171,9 @@ class Encoder(keras.layers.Layer):
         embedding = dim if embedding is None else embedding
         _check_encoder(combine, dim, embedding, extra_fields)
         if not schema and history is None:
-            raise ValueError("schema must name a feature where no history is read")
+            raise ValueError(
+                "schema must name at least one feature if no history is read"
+            )
         self.schema = {name: dict(kind) for name, kind in schema.items()}
         self.dim, self.combine, self.hidden = dim, combine, tuple(hidden)
         self.embedding, self.normalize = embedding, normalize

@@ -453,7 +453,7 @@ def annoy(
         vectors: As in `hnsw`.
         progress: As in `hnsw`; building the trees is not included.
         trees: Number of trees.
-        seed: Determines the halvings.
+        seed: Random seed of the halvings.
     """
     forest = _extra("annoy").AnnoyIndex(vectors.shape[1], "dot")
     forest.set_seed(seed)
@@ -634,7 +634,7 @@ class Index:
         if len(new) < len(rows) or (rows < 0).any():
             raise ValueError("rows must be distinct and not negative")
         if (new >= len(self)).sum() != size - len(self):
-            raise ValueError(f"rows must follow on {len(self)} without a gap")
+            raise ValueError(f"rows must continue from {len(self)} without a gap")
         grown = np.zeros((size, self.dim), np.float32)
         grown[: len(self)] = self.vectors
         grown[rows] = vectors

@@ -232,13 +232,11 @@ def _checked_taken(
         return None
     rows, offsets = taken
     if len(offsets) != len(users) + 1:
-        raise ValueError(
-            f"taken must be of {len(users)} users, got those of {len(offsets) - 1}"
-        )
+        raise ValueError(f"taken must have {len(users)} users, got {len(offsets) - 1}")
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(items):
         raise ValueError(
-            f"taken must hold rows of {len(items)} items, got {rows.min()} to "
-            f"{rows.max()}: give what was taken of these items"
+            f"taken must hold rows of the table of {len(items)} items, got "
+            f"{rows.min()} to {rows.max()}"
         )
     return Taken.of(rows, offsets)
 
@@ -326,8 +324,8 @@ def current(root: str | Path) -> str:
     name = _served(place)
     if name is None:
         raise ValueError(
-            f"{place.root}: holds no published version (there is no CURRENT); publish "
-            "one with debias retrieval publish"
+            f"{place.root}: holds no published version (there is no file CURRENT); "
+            "publish one with debias retrieval publish"
         )
     return name
 

@@ -219,7 +219,8 @@ class Batches(keras.utils.PyDataset):
         self.events = np.flatnonzero((before >= min_history) & inside)
         if not len(self.events):
             raise ValueError(
-                f"min_history of {min_history} and learned leave no event to learn from"
+                f"no event is left to learn from: min_history={min_history} and "
+                "learned exclude them all"
             )
         self.batch_size = min(batch_size, len(self.events))
         share = np.maximum(counted.popularity(), 1) / len(counted)

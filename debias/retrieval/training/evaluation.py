@@ -538,7 +538,7 @@ def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndar
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`.
-        log: What users took so far.
+        log: Events so far.
         most: Largest number of users to average over, evenly spaced. Zero vectors of a
             user's several vectors are ignored.
     """

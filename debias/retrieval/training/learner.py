@@ -88,7 +88,7 @@ class Learner:
         build: Function that makes the model from schemas of users and items,
             deterministically.
         config: Training settings.
-        log: What users took so far.
+        log: Events so far.
         model: The model; its id tables have room for new ids.
         optimizer: Optimiser of all weights.
         id_optimizer: Optimiser of the id embeddings; a full update resets it.

@@ -23,7 +23,7 @@ class Spectrum(NamedTuple):
     Attributes:
         vectors: (items, r).
         values: (r,).
-        scale: (items,) what the columns of X were divided by.
+        scale: (items,) divisors of the columns of X.
         unit: The trace of Y'Y over that of X'X, the unit of the regularisation.
     """
 

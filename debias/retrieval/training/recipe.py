@@ -82,8 +82,8 @@ class Recipe(NamedTuple):
         if self.worth:
             if self.tower not in HEADED:
                 raise ValueError(
-                    f"the tower {self.tower} has no parts for targets; those that have "
-                    f"are {' '.join(HEADED)}"
+                    f"the tower {self.tower} has no parts for targets; towers with "
+                    f"such parts are {' '.join(HEADED)}"
                 )
             worth = tuple(self.worth.values())
             given |= {"dim": self.dim * len(worth), "embedding": self.dim}
@@ -142,8 +142,8 @@ def candidates(
         able = [tower for tower in towers if tower in HEADED]
         if not able:
             raise ValueError(
-                f"the tower {towers[0]} has no parts for targets; those that have are "
-                f"{' '.join(HEADED)}"
+                f"the tower {towers[0]} has no parts for targets; towers with such "
+                f"parts are {' '.join(HEADED)}"
             )
         towers = able
     return [

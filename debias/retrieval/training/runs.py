@@ -127,7 +127,7 @@ def train(
 
     Args:
         folder: Folder for the files above, except the first and the last.
-        log: What users took.
+        log: Events of users and items.
         recipes: The recipe; from several, `select` chooses one.
         passes: Number of passes; None: `select` chooses it.
         hold_out: Whether to hold events out by `selection.hold_out` and evaluate on

@@ -1,4 +1,4 @@
-"""Chooses tower, history and number of passes by held-out users.
+"""Chooses tower, history and number of passes by held-out events.
 
 Each candidate is trained without the held-out events and evaluated by NDCG at 50 after
 every pass. It stops when NDCG has not risen for two passes. The best candidate is then

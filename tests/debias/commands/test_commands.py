@@ -123,7 +123,7 @@ def test_examination_is_numbers_or_a_file_of_propensities(tmp_path):
     path.write_text("rank,examination\n2,0.6\n1,1\n3,0.3\n")
     assert _examination(str(path)) == [1, 0.6, 0.3] == _examination("1,.6,.3")
     path.write_text("rank,examination,device\n1,1,a\n1,1,b\n")
-    with pytest.raises(ValueError, match="without further columns"):
+    with pytest.raises(ValueError, match="without --by"):
         _examination(str(path))
     with pytest.raises(ValueError, match="a file of debias propensities"):
         _examination("nowhere.csv")
@@ -320,7 +320,10 @@ def test_export_writes_a_ranker(folder, tmp_path):
     assert "is not a SavedModel" in run(*strange, code=1).output
     assert (tmp_path / "thesis" / "thesis.tex").exists()
     missing = run("export", tmp_path / "none", "-o", tmp_path / "x", code=1)
-    assert "was not written by debias train" in missing.output
+    assert "none: no such folder" in missing.output
+    (tmp_path / "empty").mkdir()
+    foreign = run("export", tmp_path / "empty", "-o", tmp_path / "x", code=1)
+    assert "was not written by debias train" in foreign.output
 
 
 @pytest.mark.parametrize(

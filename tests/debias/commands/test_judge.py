@@ -113,7 +113,7 @@ def test_what_cannot_be_judged_leaves_no_file(folder, tmp_path):
         (["--propensities", "nowhere.csv"], "must be a file or an estimator"),
         (["--format", "xml"], "--format must be one of letor srw csv"),
         (["--by", "badge"], "no column 'badge'"),
-        (["--model", "nowhere"], "was not written by debias train"),
+        (["--model", "nowhere"], "nowhere: no such folder"),
     ):
         assert message in run("judge", log, "-o", out, *arguments, code=1).output
     assert not out.exists()

@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
     given = [*MAPPED, *SMALL, *tables, "--epochs", "2"]
     done = run("train", folder / "day1.csv", *given)
     assert "5 ids without features" in done.output and "peak memory" in done.output
-    assert "repeat model, for at least 5%: " in done.output
+    assert "--repeat model: in " in done.output
     assert run_json("publish", folder / "model", folder / "root")["items"] == 25
     return folder
 
@@ -223,7 +223,7 @@ def test_a_policy_of_repeats_goes_from_training_to_answers(folder, tmp_path):
     for policy in ("exclude", "model"):
         model, root = tmp_path / policy, tmp_path / f"{policy}-root"
         said = run("train", *given, "-o", model, "--repeat", policy).output
-        assert f"repeat {policy}, as asked: " in " ".join(said.split())
+        assert f"--repeat {policy}, as given: " in " ".join(said.split())
         assert ("weights" in said) == (policy == "model")
         assert f"items, repeat {policy}\n" in run("publish", model, root).output
         for command in ("query", "update"):  # the version before, and that after it

@@ -119,6 +119,14 @@ def test_a_pipe_gets_lines_of_progress(capsys, monkeypatch):
     assert captured.err == "training: 50%, 12 s left\n" and captured.out == ""
 
 
+def test_the_first_steps_show_no_time_left(capsys, monkeypatch):
+    clock = iter([0.0, 60.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    with screen.bar("choosing", 1000.0) as advance:
+        advance(1.0)
+    assert capsys.readouterr().err == "choosing: 0%\n"
+
+
 def test_the_time_left_is_that_of_all_parts_at_their_mean_speed(capsys, monkeypatch):
     clock = iter([0.0, 100.0, 110.0])
     monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))

@@ -48,7 +48,7 @@ def test_from_a_log_to_a_search_engine(folder, tmp_path, model):
     log, out = folder / "log.parquet", tmp_path / "trained"
     command = ["train", log, "-o", out, "--model", model, "-c", "features=f_*"]
     done = run(*command)
-    assert f"{model}: as asked" in done.output
+    assert f"{model}: chosen by --model" in done.output
     report = json.loads((out / "report.json").read_text())
     assert report["feature_names"] == ["f_a", "f_b"] and report["model"] == model
     assert "is finished" in run(*command).output

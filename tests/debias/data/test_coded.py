@@ -172,6 +172,14 @@ def test_long_lists_are_cut_and_empty_columns_left_out_and_both_are_said():
     assert "f_t (features) lists more than 16 values in 1 rows" in cut
 
 
+def test_dates_that_are_not_iso_are_categories_and_that_is_said():
+    dates = ["31.01.2026", "1.2.2026", None, "28.02.2026"]
+    found = read({"f_d": dates, "f_since": ["2026-01-31", None, "2026-02-01", None]})
+    assert kinds(found) == {"f_d": "category", "f_since": "date"}
+    (notice,) = found.notices
+    assert "f_d (features) holds dates such as '31.01.2026'" in notice
+
+
 def test_what_can_be_no_feature_is_refused():
     with pytest.raises(ValueError, match=r"f_s .features. holds struct.*leave it out"):
         read({"f_s": [{"a": 1}] * 4})

@@ -112,7 +112,9 @@ def test_bad_records_name_the_file_and_the_row(tmp_path, monkeypatch):
     whole = write(tmp_path / "c.tfrecord", examples(*[{"a": 1}] * 50)).read_bytes()
     for damaged in (whole[:-3], whole[:700] + b"x" + whole[701:], b"no records"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"b\.tfrecord: not a whole TFRecord file"):
+        with pytest.raises(
+            ValueError, match=r"b\.tfrecord: is not a complete TFRecord file"
+        ):
             read(path)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"b\.tfrecord: is empty"):

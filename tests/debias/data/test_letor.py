@@ -223,7 +223,7 @@ def test_a_damaged_copy_is_named(tmp_path, read):
     read(TEXT)
     (copy,) = (tmp_path / "cache").glob("*/features.npy")
     copy.write_bytes(copy.read_bytes()[:-4])
-    with pytest.raises(ValueError, match=r"features.npy: damaged copy"):
+    with pytest.raises(ValueError, match=r"features.npy: is a damaged copy"):
         read(TEXT)
 
 
@@ -279,7 +279,7 @@ def test_wrong_folders(tmp_path, folder):
     (path / "test.train.txt").write_text("")
     with pytest.raises(
         ValueError,
-        match=r"test.train.txt: its name must name one part, but names test and tr",
+        match=r"test.train.txt: its name .* one part, but contains test and tr",
     ):
         read_letor_folder(path)
     with pytest.raises(ValueError, match="is not a folder"):
@@ -315,7 +315,9 @@ def test_damaged_gzip_names_itself(damage, tmp_path):
             damage
         ]
     )
-    with pytest.raises(ValueError, match=r"train\.txt\.gz: not a whole gzip file"):
+    with pytest.raises(
+        ValueError, match=r"train\.txt\.gz: is not a complete gzip file"
+    ):
         read_letor(path, cache=tmp_path / "cache")
 
 
@@ -324,7 +326,7 @@ def test_damaged_bzip2_names_itself(tmp_path):
     for number, damaged in enumerate((raw[: len(raw) // 2], b"x" + raw)):
         path = tmp_path / f"{number}.txt.bz2"
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"bz2: not a whole bzip2 file"):
+        with pytest.raises(ValueError, match=r"bz2: is not a complete bzip2 file"):
             read_letor(path, cache=tmp_path / "cache")
 
 

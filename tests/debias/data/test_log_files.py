@@ -301,7 +301,9 @@ def test_a_truncated_file_is_named(tmp_path, keep):
     numbered(1000).write(tmp_path / "log", shards=2)
     path = tmp_path / "log" / "part-00001.parquet"
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"part-00001.parquet: not a whole Parquet"):
+    with pytest.raises(
+        ValueError, match=r"part-00001.parquet: is not a complete Parquet"
+    ):
         ClickLog.open(tmp_path / "log")
 
 
@@ -359,7 +361,7 @@ def test_damaged_lists_of_other_programs_name_the_file(tmp_path):
     whole = bytearray(path.read_bytes())
     whole[60] ^= 1  # within the first page, that of the items
     path.write_bytes(whole)
-    with pytest.raises(ValueError, match=r"a\.parquet: not a whole Parquet file"):
+    with pytest.raises(ValueError, match=r"a\.parquet: is not a complete Parquet file"):
         ClickLog.open(path)
 
 

@@ -236,7 +236,7 @@ def test_pages_have_checksums_and_what_describes_them_a_hash(tmp_path):
     ):
         pq.write_table(changed, path)
         with pytest.raises(
-            ValueError, match=r"a\.parquet: damaged, the content has changed"
+            ValueError, match=r"a\.parquet: is damaged: its content has changed"
         ):
             RankingData.read_parquet(path)
     pq.write_table(table, path)
@@ -283,7 +283,9 @@ def test_damaged_files_and_no_files_name_themselves(tmp_path):
     whole = path.read_bytes()
     for kept in (0, 3, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:kept])
-        with pytest.raises(ValueError, match=r"a\.parquet: not a whole Parquet file"):
+        with pytest.raises(
+            ValueError, match=r"a\.parquet: is not a complete Parquet file"
+        ):
             RankingData.read_parquet(path)
     with pytest.raises(FileNotFoundError, match="nothing"):
         RankingData.read_parquet(tmp_path / "nothing")

@@ -358,7 +358,9 @@ def test_damaged_files_and_empty_partitions(tmp_path):
     pq.write_table(FLAT, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"log\.parquet: not a whole Parquet file"):
+    with pytest.raises(
+        ValueError, match=r"log\.parquet: is not a complete Parquet file"
+    ):
         read_log(path, COLUMNS)
     path.write_bytes(whole)
     (tmp_path / "day=2").mkdir()
@@ -430,7 +432,7 @@ def test_truncated_files_name_themselves_or_are_whole_up_to_there(kind, keep, tm
         except ValueError as error:
             assert str(path) in str(error)
         return
-    message = "not a whole gz file" if kind == "csv.gz" else ""
+    message = "not a complete gz file" if kind == "csv.gz" else ""
     with pytest.raises(ValueError, match=rf"log\.{kind}.*{message}"):
         read_log(path, COLUMNS)
 
@@ -509,6 +511,10 @@ def test_mapping_of_columns():
         read_log(foreign)
     with pytest.raises(ValueError, match=r"say query=NAME click=NAME \(each"):
         read_log(foreign, Columns(item="sku"))
+    with pytest.raises(ValueError, match=r"no column item for item: .* mean sku\?"):
+        read_log(foreign.rename_columns(["visit", "query", "sku", "time"]))
+    with pytest.raises(ValueError, match=r"rename the column of ids"):
+        read_log(FLAT, COLUMNS, items=pa.table({"sku": ["x"], "f_0": [1.0]}))
     with pytest.raises(ValueError, match=r"no column device_ for device.*device"):
         read_log(FLAT, Columns.of([*NAMED, "device=device_"]))
 

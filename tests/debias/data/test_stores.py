@@ -226,7 +226,9 @@ def test_what_a_store_lacks_or_refuses_is_named(server, put):
     done = run("inspect", server.url("nope.parquet"), code=1)
     assert f"{server.named}nope.parquet: no such file" in done.output
     broken = put("bad/log.parquet", lambda path: path.write_bytes(b"PAR1 half"))
-    with pytest.raises(ValueError, match=rf"{at}bad/log\.parquet: not a whole Parq"):
+    with pytest.raises(
+        ValueError, match=rf"{at}bad/log\.parquet: is not a complete Parq"
+    ):
         read_log(broken, COLUMNS)
     bad = put("bad/log.csv", csv(FLAT.drop(["clicked"])))
     with pytest.raises(ValueError, match=rf"{at}bad/log\.csv: no column clicked"):

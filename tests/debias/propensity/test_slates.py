@@ -297,7 +297,7 @@ def test_queries_are_the_units_of_the_interval():
             lambda: pseudo_inverse(
                 LOG, np.zeros((DATA.items, 5)), LOG.take(LOG.query == 0)
             ),
-            "lists must show every query of the log, not 1",
+            "lists must have every query of the log, but lack 1",
         ),
         (
             lambda: cascade_dr(LOG, LOG.logging_propensity, np.ones((1, 5)), 0),

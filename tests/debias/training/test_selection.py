@@ -30,6 +30,8 @@ def test_selecting_fits_the_chosen_model(tmp_path):
         assert part in text, part
     ids = re.findall(r'\bid="([^"]*)"', text)
     assert len(ids) == len(set(ids)) > 4
+    assert found.ranker is found.fitted.ranker
+    assert training.evaluate(found).clicks == training.evaluate(found.fitted).clicks
 
 
 def test_what_was_tried_with_the_naive_ranker_is_not_tried_again(tmp_path, monkeypatch):

@@ -214,7 +214,7 @@ def test_shown_lists_of_queries_where_no_event_is_an_impression(tmp_path):
         [tmp_path / "q.jsonl", tmp_path / "e.jsonl"], tmp_path / "log", "ubi"
     )
     check(found, tmp_path / "log")
-    assert any("whether or not anybody saw it" in n for n in found.notices)
+    assert any("whether or not anybody saw them" in n for n in found.notices)
 
 
 def analytics(sessions=30, text=False):
@@ -362,7 +362,7 @@ def test_each_odd_event_has_one_policy_and_a_sentence(tmp_path):
     said = "\n".join(found.notices)
     for role in ("item", "position", "timestamp", "session"):
         assert f"the first at table, column {role}, row" in said
-    assert any("passed over: 1 (scroll)" in notice for notice in found.notices)
+    assert any("ignored: 1 (scroll)" in notice for notice in found.notices)
     s, t = rows_of(tmp_path / "log")
     assert (s["item"], s["position"], s["click"]) == (["x", "y"], [1, 4], [True, False])
     assert (t["item"], t["position"]) == (["y", "x"], [1, 2])
@@ -383,7 +383,7 @@ def test_a_visit_that_asks_several_queries_is_a_list_each(tmp_path):
         ("a", [False, False]),
         ("b", [True]),
     ]
-    assert any("more than one query" in notice for notice in found.notices)
+    assert any("asked several queries" in notice for notice in found.notices)
 
 
 def oracle(rows):
@@ -505,8 +505,8 @@ def test_numbers_in_one_shard_and_text_in_another_are_one_name(tmp_path):
     assert found.clicked == 1 and rows_of(tmp_path / "log")[0]["item"] == ["5"]
     said = [notice for notice in found.notices if "read as text" in notice]
     assert len(said) == 2 and said[1] == (
-        f"the item is numbers in column item in {tmp_path}/0.parquet and text in "
-        f"column item in {tmp_path}/1.parquet: read as text"
+        f"item holds numbers in column item in {tmp_path}/0.parquet and text in "
+        f"column item in {tmp_path}/1.parquet: both are read as text"
     )
 
 
@@ -556,7 +556,7 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     refused(listed, "column position .* has 1 entries for 2 items at row 0")
     refused(
         table.drop(["session", "timestamp"]).append_column("user", [["u", "u"]]),
-        "no column has the session of an event.* say -c session=NAME",
+        "events have no session and no time.* say -c session=NAME",
     )
     refused(table, "keep=item: the log has another", EventColumns(keep=("item",)))
     refused(table, "no preset 'ubo'", "ubo")
@@ -722,7 +722,7 @@ def test_what_other_trackers_write(preset, tmp_path):
     reading = read_log(tmp_path / "log")  # without a word on columns
     queries = 1 if preset == "algolia" else 5  # whose events do not hold the query
     assert reading.log.click.sum() == clicked and len(reading.queries) == queries
-    assert ("no column is the query" in " ".join(found.notices)) == (queries == 1)
+    assert ("no column has the query" in " ".join(found.notices)) == (queries == 1)
 
 
 def test_ids_and_times_of_two_types_in_one_file(tmp_path):
@@ -804,7 +804,7 @@ def test_a_stray_position_0_moves_no_other_list(tmp_path):
     found = import_events(table, tmp_path / "log")
     assert found.first_position == 1 and found.counts["reranked"] == 1
     assert found.counts["unplaced"] == 1
-    assert any("without a rank: 1" in notice for notice in found.notices)
+    assert any("treated as unranked: 1" in notice for notice in found.notices)
     by = {row["session"]: row for row in rows_of(tmp_path / "log")}
     assert by["s"]["position"] == [1, 2, 3] and by["t"]["item"][-1] == "i0"
     found = import_events(table, tmp_path / "zero", first_position=0)
@@ -886,3 +886,33 @@ def test_events_under_names_of_another_tracker_say_which_preset(tmp_path):
     columns = UBI.replaced(["item=event_attributes.object.sku"])
     with pytest.raises(ValueError, match=r"within event_attributes\.object there"):
         import_events(path, tmp_path / "log", columns)
+
+
+def test_kinds_of_events_with_items_in_columns_of_their_own(tmp_path):
+    """A search lists what it showed, and a click names its item elsewhere."""
+    search = {"event": "search", "session": "a", "query": "q"}
+    search["results"] = [{"sku": "x"}, {"sku": "y"}]
+    rows = [search, {"event": "click", "session": "a", "sku": "y"}]
+    path = lines(tmp_path / "e.jsonl", rows)
+
+    def read(item):
+        columns = EventColumns(impression=("search",), item=item)
+        return import_events(path, tmp_path / "log.parquet", columns)
+
+    with pytest.raises(ValueError, match=r"none of the 1 click events .*sku,NAME"):
+        read(("results.sku",))
+    with pytest.raises(ValueError, match=r"none of the 1 impression .*item=sku,NAME"):
+        read(("sku",))
+    done = read(("sku", "results.sku"))
+    assert (done.lists, done.impressions, done.clicks) == (1, 2, 1)
+
+
+def test_lists_without_an_item_are_counted(tmp_path):
+    rows = [
+        {"event": "impression", "session": "a", "item": ["x", "y"]},
+        {"event": "click", "session": "a", "item": ["y"]},
+        {"event": "click", "session": "a", "item": []},
+        {"event": "click", "session": "a"},
+    ]
+    done = import_events(lines(tmp_path / "e.jsonl", rows), tmp_path / "log.parquet")
+    assert (done.clicks, done.counts["without_item"]) == (1, 2)

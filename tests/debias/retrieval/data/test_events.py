@@ -155,7 +155,7 @@ def test_a_file_cut_in_the_middle_is_an_error(tmp_path, suffix, left):
         pyarrow.parquet.write_table(table(), path)
     path.write_bytes(path.read_bytes()[:-left])
     with pytest.raises(
-        ValueError, match=f"events.{suffix}.*(no line ending|not a whole|in row 4)"
+        ValueError, match=f"events.{suffix}.*(no line ending|not a complete|in row 4)"
     ):
         list(read_events(path))
 

@@ -18,8 +18,8 @@ def test_last_events_tell_whether_a_log_repeats():
     found = infer_repeat(log_of("aba", "abb", "abc", "a"))
     assert found == ("model", 2, 3, 0.05)
     assert str(found) == (
-        "repeat model, for at least 5%: 2 of 3 last events (66.7%) are of an item that "
-        "the user took before"
+        "--repeat model: in 2 of 3 last events (66.7%), the user had taken the item "
+        "before, at least 5%"
     )
     assert infer_repeat(log_of("aba", "abb", "abc"), least=0.7).policy == "exclude"
     assert infer_repeat(log_of("ab", "bc")) == ("exclude", 0, 2, 0.05)

@@ -482,7 +482,7 @@ def test_dat_without_its_mechanisms_adds_nothing():
             lambda: Encoder(
                 {}, 4, history={"length": 2}, history_table=Encoder(ITEMS, 3).id_table
             ),
-            "history_table must have vectors of 4",
+            "history_table must have vectors of size 4",
         ),
         (lambda: Encoder({}, 4, history={"length": 2}), "needs a size"),
         (lambda: Encoder({"age": USERS["age"]}, 4).id_table, "must have 'id'"),

@@ -405,7 +405,7 @@ def test_what_users_took_belongs_to_the_items_of_the_version(root, tmp_path):
             "rows of 6 items, got 6 to 6",
         ),
         ({"taken": (np.array([-1]), np.array([0, 1, 1]))}, "rows of 6 items, got -1"),
-        ({"taken": (np.array([1]), np.array([0, 1]))}, "of 2 users, got those of 1"),
+        ({"taken": (np.array([1]), np.array([0, 1]))}, "must have 2 users, got 1"),
     ):
         with pytest.raises(ValueError, match=message):
             versions.publish(root, tower, users, few[2], few[3], **options)

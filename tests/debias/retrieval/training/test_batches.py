@@ -150,7 +150,7 @@ def test_only_chosen_events_are_learned_and_the_others_are_what_came_before():
     # The chance of an item in the batch is its share of these events, not of all.
     share = np.bincount(LOG.item[late], minlength=25)[rows(batch["item"])] / 60
     np.testing.assert_allclose(np.exp(batch["log_q"]), share, rtol=1e-5)
-    with pytest.raises(ValueError, match="leave no event"):
+    with pytest.raises(ValueError, match="no event is left to learn from"):
         make(learned=np.zeros(len(LOG), bool))
 
 
