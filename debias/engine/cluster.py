@@ -91,15 +91,15 @@ def _checked(client: Any, address: str, seconds: float) -> Over:
         client.wait_for_workers(1, timeout=seconds)
     except TimeoutError:
         raise ValueError(f"--cluster {address}: the scheduler has no worker") from None
-    try:
-        found = client.run(edition)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"--cluster {address}: a worker lacks {error.name}; install the same "
-            "packages there"
-        ) from error
-    for worker, theirs in found.items():
-        _check(theirs, worker)
+    # A worker may be lost meanwhile; each task compares editions again.
+    for worker, theirs in client.run(edition, on_error="return").items():
+        if isinstance(theirs, ModuleNotFoundError):
+            raise ValueError(
+                f"--cluster {address}: a worker lacks {theirs.name}; install the same "
+                "packages there"
+            ) from theirs
+        if not isinstance(theirs, OSError):
+            _check(theirs, worker)
     return partial(_over, client)
 
 

@@ -265,6 +265,8 @@ def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
         before = read_record(report, ("asked", *Imported._fields))
         if before["asked"] == plain(asked) and asked["files"]:
             found = {name: before[name] for name in Imported._fields}
+            if _published(_work(out)):  # by a run that was killed while it cleaned up
+                shutil.rmtree(_work(out), ignore_errors=True)
             return Imported(**{**found, "notices": tuple(before["notices"])})
     raise ValueError(f"{out}: exists; --force (force=True) replaces it")
 
@@ -277,7 +279,7 @@ def _begun(out: Path, asked: dict[str, Any]) -> Path:
         same = read_record(plan, ("files",)) == plain(asked) and bool(asked["files"])
     except ValueError:
         same = False
-    if not same:
+    if not same or _published(work):
         shutil.rmtree(work, ignore_errors=True)
         (work / "parts").mkdir(parents=True)
         (work / "spill").mkdir()
@@ -285,16 +287,27 @@ def _begun(out: Path, asked: dict[str, Any]) -> Path:
     return work
 
 
+def _published(work: Path) -> bool:
+    """Whether the files of a run were moved to their place already."""
+    return not (work / "parts").is_dir()
+
+
 def _publish(work: Path, out: Path, force: bool) -> None:
-    """Moves the result to `out`."""
+    """Moves the files of a run to `out`, and removes the rest.
+
+    A run that is killed in between is published when it is started again. Its plan is
+    removed before the rest, without which no run would go on from it.
+    """
     if out.suffix in (".parquet", ".pq"):
         _in_one_file(work / "parts", out)
     else:
         if out.exists():
             if not force and any(out.iterdir()):
                 raise ValueError(f"{out}: exists; --force (force=True) replaces it")
+            shutil.rmtree(work / "replaced", ignore_errors=True)
             out.rename(work / "replaced")
         (work / "parts").rename(out)
+    (work / "plan.json").unlink()
     shutil.rmtree(work)
 
 

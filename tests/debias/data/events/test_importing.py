@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -473,6 +474,47 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
         import_events(files, out, UBI.replaced(["target="]))
     import_events(files, out, UBI.replaced(["target="]), force=True)
     assert "add_to_cart" not in pq.read_schema(out / "part-00000.parquet").names
+
+
+@pytest.mark.parametrize("name", ["log", "log.parquet"])
+def test_killed_while_it_publishes_it_loses_nothing(tmp_path, monkeypatch, name):
+    """Before any rename and removal, over an older log; then started again."""
+    files = [lines(tmp_path / f"{n}.jsonl", part) for n, part in enumerate(ubi(9))]
+    wanted = import_events(files, tmp_path / name, "ubi")
+    out, left = tmp_path / "out" / name, 0
+    publish = importing._publish
+
+    def watched(act):
+        def called(*given, **options):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+            return act(*given, **options)
+
+        return called
+
+    def dying(*given):
+        nonlocal left
+        with monkeypatch.context() as inside:
+            for act in ("rename", "replace", "unlink", "rmdir"):
+                inside.setattr(os, act, watched(getattr(os, act)))
+            left = moment
+            publish(*given)
+
+    for moment in range(1, 40):
+        import_events(files, out, UBI.replaced(["target="]), force=True)
+        monkeypatch.setattr(importing, "_publish", dying)
+        try:
+            import_events(files, out, "ubi", force=True)
+            break  # there are no more moments
+        except KeyboardInterrupt:
+            monkeypatch.setattr(importing, "_publish", publish)
+        found = import_events(files, out, "ubi", force=True)
+        assert pq.read_table(out).equals(pq.read_table(wanted.path)), moment
+        assert found._replace(path=wanted.path) == wanted
+        assert not list(out.parent.glob(".*")), moment
+    assert 5 < moment < 39
 
 
 def test_names_of_folders_are_columns(tmp_path):

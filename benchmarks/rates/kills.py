@@ -1,0 +1,497 @@
+"""Kill -9 at random moments: nothing is lost, and the end is that of no kill.
+
+Each row is a job. It runs once undisturbed. Then it is killed at a moment drawn
+uniformly from 1.2 times that duration, and started again, until it ends before its
+moment. That repeats on fresh folders until `KILLS` processes were killed. Jobs are
+commands, in processes that have imported TensorFlow already, so that kills meet the
+work. The job `worker` is a pass over a log on a Dask cluster. There a worker is killed,
+and another joins.
+
+    python -m benchmarks.rates.kills import 50    # one job, so many kills
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import store
+from benchmarks.harness.plan import Table
+from debias.data.files import content_hash
+
+KILLS, LONGEST = 50, 1.2  # of the duration of an undisturbed run
+PRELOADED = ("tensorflow", "keras", "debias.models", "debias.retrieval.serving.update")
+PRELOADED += ("debias.__main__", "debias.retrieval.training.runs", "distributed")
+Seen = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that can be killed.
+
+    Attributes:
+        prepare: Function that fills the current folder with what was there before.
+        run: The job, in the current folder.
+        seen: Function from the folder to what a reader finds there, by name; raises
+            ValueError if something is damaged.
+        grows: Names of values that may only grow. Others must be those of before or of
+            the end.
+    """
+
+    prepare: Callable[[], None]
+    run: Callable[[], None]
+    seen: Callable[[Path], Seen]
+    grows: tuple[str, ...] = ()
+
+    def lost(self, folder: Path, last: Seen, ends: tuple[Seen, Seen]) -> bool:
+        """Whether something is damaged, absent or half-written after a kill."""
+        try:
+            now = self.seen(folder)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return True
+        for name in self.grows:
+            if now[name] < last[name]:
+                return True
+        return any(name not in now for name in last) or any(
+            value not in [end.get(name) for end in ends]
+            for name, value in now.items()
+            if not self.grows
+        )
+
+
+def act(job: Callable[[], None], folder: Path, seconds: float | None = None) -> bool:
+    """Whether a job ended in a process of its own that is killed after some seconds.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED])
+    log = folder.with_suffix(".log")
+    process = context.Process(target=_inside, args=(job, folder, log))
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    if process.exitcode == -9:
+        return False
+    if process.exitcode:
+        raise RuntimeError(f"exit status {process.exitcode}: {log.read_text()[-2000:]}")
+    return True
+
+
+def _inside(job: Callable[[], None], folder: Path, log: Path) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(folder)
+    job()
+
+
+def killed(job: Job, kills: int, seed: int) -> dict[str, float]:
+    """Kills a job so many times, and compares all that it left.
+
+    Returns:
+        `kills`; `lost`, those after which something was lost; `resumed`, the jobs that
+        ended after a kill, and of them `equal`, as the undisturbed run; `left`, hidden
+        files at these ends that the undisturbed run does not leave.
+    """
+    rng, found = np.random.default_rng(seed), dict.fromkeys(COUNTS, 0)
+    with TemporaryDirectory() as temporary:
+        folder, base = Path(temporary) / "work", Path(temporary) / "base"
+        folder.mkdir()
+        act(job.prepare, folder)
+        shutil.copytree(folder, base)
+        act(job.run, folder)  # the first is slower than others
+        _fresh(base, folder)
+        begun = time.perf_counter()
+        act(job.run, folder)
+        longest = LONGEST * (time.perf_counter() - begun)
+        ends, hidden = (job.seen(base), job.seen(folder)), _hidden(folder)
+        while found["kills"] < kills:
+            _fresh(base, folder)
+            last, before = ends[0], found["kills"]
+            while not act(job.run, folder, _moment(rng, found, kills, longest)):
+                found["kills"] += 1
+                found["lost"] += job.lost(folder, last, ends)
+                last = job.seen(folder)
+            if found["kills"] > before:
+                found["resumed"] += 1
+                found["equal"] += job.seen(folder) == ends[1]
+                found["left"] += len(_hidden(folder) - hidden)
+    return {name: float(count) for name, count in found.items()}
+
+
+COUNTS = ("kills", "lost", "resumed", "equal", "left")
+
+
+def _moment(
+    rng: np.random.Generator, found: Mapping[str, int], kills: int, longest: float
+) -> float | None:
+    return rng.uniform(0, longest) if found["kills"] < kills else None
+
+
+def _fresh(base: Path, folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(base, folder)
+
+
+def _hidden(folder: Path) -> set[str]:
+    """Hidden files and folders, but those that hold locks."""
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob(".*")
+        if path.name != ".lock"
+    }
+
+
+# Commands
+
+
+def command(*words: str) -> None:
+    from debias.__main__ import app
+
+    if code := app(list(words), standalone_mode=False):
+        raise SystemExit(code)
+
+
+def files(folder: Path, *, of: tuple[str, ...]) -> dict[str, str]:
+    """Hashes of the visible files of some outputs, by path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        names = path.relative_to(folder).parts
+        visible = not any(name.startswith(".") for name in names)
+        if names[0] in of and visible and path.is_file():
+            found["/".join(names)] = content_hash(path)
+    return found
+
+
+ROWS, LIST = 120_000, 10  # of the table to rank
+
+
+def clicks(path: Path, rows: int, seed: int) -> None:
+    """Lists with eight features and clicks on some items, as Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(8, rows)).astype(np.float32)
+    columns = {
+        "session": np.arange(rows) // LIST,
+        "query": np.arange(rows) // LIST % 50,
+        "item": rng.integers(0, 1000, rows),
+        "position": np.arange(rows) % LIST + 1,
+        "click": rng.random(rows) < 0.1 + 0.2 * (features[0] > 0),
+        **{f"f_{number}": column for number, column in enumerate(features)},
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def prepare_rank() -> None:
+    clicks(Path("log.parquet"), 2_000, 0)
+    clicks(Path("table.parquet"), ROWS, 1)
+    clicks(Path("ranked.parquet"), 10, 2)  # of an earlier run
+    words = ["train", "log.parquet", "-c", "features=f_*", "--first-features"]
+    command(*words, "--model", "product", "--epochs", "1", "-o", "trained")
+
+
+def events(path: Path, rows: int, seed: int) -> None:
+    """Impressions and clicks as CSV."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    rng = np.random.default_rng(seed)
+    columns = {
+        "session": rng.integers(0, rows // LIST, rows),
+        "event": np.where(rng.random(rows) < 0.2, "click", "impression"),
+        "item": rng.integers(0, 50, rows),
+        "timestamp": np.arange(rows) + seed * rows,
+    }
+    pa.csv.write_csv(pa.table(columns), path)
+
+
+def prepare_import() -> None:
+    Path("events").mkdir()
+    events(Path("events/0.csv"), 2_000, 9)
+    command(*IMPORT)
+    for number in range(4):
+        events(Path(f"events/{number}.csv"), 30_000, number)
+
+
+IMPORT = ("import", "events", "-o", "log", "--memory", "0.01", "--force")
+
+
+def interactions(path: Path, first: int, rows: int) -> None:
+    """What some users take of some items, as CSV."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    rng = np.random.default_rng(first)
+    user = rng.integers(0, 300, rows)
+    item = (7 * user + rng.integers(0, 60, rows)) % 400
+    columns = {"user": user, "item": item, "time": np.arange(first, first + rows)}
+    pa.csv.write_csv(pa.table(columns), path)
+
+
+def prepare_versions() -> None:
+    interactions(Path("day1.csv"), 0, 3_000)
+    interactions(Path("day2.csv"), 3_000, 400)
+    words = ["retrieval", "train", "day1.csv", "-o", "trained", "--epochs", "1"]
+    words += ["--model", "dssm", "--history", "recency", "--dim", "8"]
+    command(*words, "--hidden", "8", "--length", "4", "--repeat", "exclude")
+    command(*PUBLISH)
+
+
+PUBLISH = ("retrieval", "publish", "trained", "root", "--index", "hnsw")
+UPDATE = ("retrieval", "update", "root", "day2.csv", "--every", "100")
+
+
+def version(folder: Path) -> dict[str, Any]:
+    """The parts of the version in service and how many events are applied.
+
+    Of the tower, vectors of users: an export orders its graph by chance.
+
+    Raises:
+        ValueError: A version is damaged.
+    """
+    from debias.retrieval.serving import versions
+
+    for each in versions.check(folder / "root"):
+        if each.damage:
+            raise ValueError(each.damage)
+    served = versions.load(folder / "root")
+    about, extra = served.manifest, served.manifest["extra"]
+    sums = {name: file["sha256"] for name, file in about["files"].items()}
+    users = {**served.users.columns, "history": served.histories}
+    learners = folder / "root" / "learners"
+    return {
+        "applied": sum(mark[0] for mark in extra["applied"].values()),
+        "files": {**sums, "tower.onnx": served.tower(users).round(5).tolist()},
+        "learner": [*files(learners, of=(extra["learner"],)).values()],
+    }
+
+
+# The benchmark itself
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A row of a table that takes a moment."""
+
+    row: str
+    population: str = "none"
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        """The mean of numbers that the seed and the row draw."""
+        time.sleep(0.03)
+        rng = np.random.default_rng([seed, int(self.row)])
+        return {"mean": rng.random(1000).mean()}
+
+
+DRAWN = Table(
+    name="drawn",
+    title="Numbers that are drawn",
+    experiments=tuple(Drawn(str(number)) for number in range(4)),
+    metrics=("mean",),
+    paired=(),
+    clicks="",
+    seeds=6,
+)
+
+
+def nothing() -> None:
+    return
+
+
+def run_benchmarks() -> None:
+    from benchmarks import __main__ as own
+
+    own._tables = lambda: {DRAWN.name: DRAWN}
+    own.app(["run", DRAWN.name, "--jobs", "1", "--out", "results"])
+
+
+def records(folder: Path) -> dict[str, Any]:
+    """The metrics of each result, by its key; and how many were measured twice."""
+    with warnings.catch_warnings(action="ignore"):  # that a line is half-written
+        every = store.read(folder / "results" / f"{DRAWN.name}.jsonl")
+    found: dict[str, Any] = {record.key: dict(record.metrics) for record in every}
+    return {**found, "twice": len(every) - len(found)}
+
+
+JOBS: dict[str, Job] = {
+    "rank": Job(
+        prepare_rank,
+        partial(
+            *(command, "rank", "trained", "table.parquet"),
+            *("-o", "ranked.parquet", "--force"),
+        ),
+        partial(files, of=("ranked.parquet", "trained")),
+    ),
+    "import": Job(
+        prepare_import, partial(command, *IMPORT), partial(files, of=("log",))
+    ),
+    "publish": Job(prepare_versions, partial(command, *PUBLISH), version, ("applied",)),
+    "update": Job(prepare_versions, partial(command, *UPDATE), version, ("applied",)),
+    "run": Job(nothing, run_benchmarks, records),
+}
+
+
+# Workers of a cluster
+
+SESSIONS, SHARDS, WORKERS = 40_000, 40, 2
+
+
+def killed_workers(kills: int, seed: int) -> dict[str, float]:
+    """The same for passes over a log, each with a worker killed at random."""
+    from distributed import LocalCluster
+
+    rng, found = np.random.default_rng(seed), dict.fromkeys(COUNTS, 0)
+    quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": "CRITICAL"}
+    with (
+        TemporaryDirectory() as temporary,
+        LocalCluster(n_workers=0, **quiet) as scheduler,
+        _crew(scheduler.scheduler_address, Path(temporary)) as crew,
+    ):
+        address, folder = scheduler.scheduler_address, Path(temporary) / "log"
+        end = simulated_and_counted(None, folder)
+        simulated_and_counted(address, folder)  # the first is slower than others
+        begun = time.perf_counter()
+        simulated_and_counted(address, folder)
+        longest = LONGEST * (time.perf_counter() - begun)
+        while found["kills"] < kills:
+            over = Event()
+
+            def kill(
+                over: Event = over, moment: float = rng.uniform(0, longest)
+            ) -> None:
+                if not over.wait(moment):
+                    crew.replace(int(rng.integers(WORKERS)))
+                    found["kills"] += 1
+                    now = files(folder.parent, of=(folder.name,))
+                    written = (n for n in now if n.endswith(".parquet"))
+                    found["lost"] += any(now[name] != end[name] for name in written)
+
+            killer, before = Thread(target=kill), found["kills"]
+            killer.start()
+            now = simulated_and_counted(address, folder)
+            over.set()
+            killer.join()
+            if found["kills"] > before:
+                found["resumed"] += 1
+                found["equal"] += now == end
+    return {name: float(count) for name, count in found.items()}
+
+
+def simulated_and_counted(address: str | None, folder: Path) -> dict[str, Any]:
+    """The files of a log that a cluster simulates anew, and its counts."""
+    from debias.data import Stream
+    from debias.data.summary import count
+    from debias.engine.cluster import joined
+    from simulators import EpsilonGreedy, generate, prepare, weak_ranker
+    from simulators.writer import write
+
+    shutil.rmtree(folder, ignore_errors=True)
+    data = generate(20, 1)
+    ready = prepare(data, EpsilonGreedy(weak_ranker(data)), "mixed", seed=4)
+    with joined(address) as over:
+        write(ready, folder, SESSIONS, SHARDS, over=over if address else None)
+        counted = count(Stream(folder), over=over)
+    numbers = {name: np.array(value).tolist() for name, value in vars(counted).items()}
+    return {**files(folder.parent, of=(folder.name,)), **numbers}
+
+
+class _Crew:
+    """Worker processes, each of which can be killed and replaced."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.address, self.folder = address, folder
+        self.processes = [self._started() for _ in range(WORKERS)]
+
+    def _started(self) -> Any:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([*PRELOADED])
+        log = self.folder / "workers.log"
+        work = partial(_work, self.address)
+        process = context.Process(target=_inside, args=(work, self.folder, log))
+        process.start()
+        return process
+
+    def replace(self, number: int) -> None:
+        self.processes[number].kill()
+        self.processes[number].join()
+        self.processes[number] = self._started()
+
+
+def _work(address: str) -> None:
+    import asyncio
+
+    from distributed import Worker
+
+    async def forever() -> None:
+        async with Worker(address, nthreads=1, dashboard_address=None) as worker:
+            await worker.finished()
+
+    asyncio.run(forever())
+
+
+@contextmanager
+def _crew(address: str, folder: Path) -> Iterator[_Crew]:
+    crew = _Crew(address, folder)
+    try:
+        yield crew
+    finally:
+        for process in crew.processes:
+            process.kill()
+            process.join()
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A row of the table `kills`."""
+
+    row: str
+    population: str = "kill-9"
+    kills: int = KILLS
+
+    def settings(self) -> dict[str, Any]:
+        return {"kills": self.kills, "version": 1}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        if self.row == "worker":
+            return killed_workers(self.kills, seed)
+        return killed(JOBS[self.row], self.kills, seed)
+
+
+TABLE = Table(
+    name="kills",
+    title="Jobs killed by kill -9 at random moments, and started again",
+    experiments=tuple(Killed(row) for row in (*JOBS, "worker")),
+    metrics=COUNTS,
+    lower=("lost", "left"),
+    paired=(),
+    clicks="",
+    seeds=1,
+    workers=1,
+)
+
+
+if __name__ == "__main__":
+    row, kills = sys.argv[1:]
+    print(json.dumps(Killed(row, kills=int(kills)).measure(0, None)))
