@@ -53,7 +53,7 @@ ALONE: dict[str, Any] = {"paired": (), "clicks": "", "workers": 1, "threads": No
 SPEED = Table(
     name="speed",
     title="Rates by second, ours and a peer's in the same process",
-    experiments=(*CASES, *retrieval_speed.CASES),
+    experiments=(*CASES, *retrieval_speed.CASES, *compressed.CASES),
     metrics=(
         "rate",
         "peer_rate",
@@ -63,7 +63,7 @@ SPEED = Table(
         "growth",
         "write_rate",
         *(f"{peer}_ratio" for peer in ("jax", "clax", "sklearn", "tfr", "rax", "ranx")),
-        *(f"{peer}_ratio" for peer in ("torch", "keras_rs", "tfrs", "rechub")),
+        *(f"{peer}_ratio" for peer in ("torch", "faiss", "keras_rs", "tfrs", "rechub")),
     ),
     seeds=3,
     **ALONE,

@@ -32,6 +32,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.plan import Table
+from benchmarks.rates.peer_process import peer
+from benchmarks.rates.speed import beside, copy_rate, timed
 
 WAYS = ("hash", "quotient_remainder")
 SHARING = tuple(f"{way}_{share}" for way in WAYS for share in (4, 16))
@@ -196,6 +198,71 @@ class Compressed:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
+
+# Lookups beside NumPy and torch, rows of the table `speed`
+
+CODES, LOOKED_UP = 1_000_000, 1 << 16
+
+
+def lookups(way: str, seed: int) -> dict[str, float]:
+    """Vectors per second of `RowEmbedding`, compared with plain NumPy.
+
+    torch takes part with `EmbeddingBag`, if it is installed. All look up the same ids
+    of a million in a sixteenth as many rows. The floor is a copy of the vectors.
+
+    Raises:
+        RuntimeError: The vectors differ.
+    """
+    import tensorflow as tf
+
+    from debias.layers.embedding import FIRST, RowEmbedding
+
+    rows = CODES // 16
+    layer = RowEmbedding(FIRST + CODES, DIM, seed=seed, compress=way, rows=rows)
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(FIRST, FIRST + CODES, LOOKED_UP, np.int32)
+    tables = [np.array(weight) for weight in layer.weights]
+    given = tf.constant(ids)
+
+    @tf.function
+    def looked_up() -> Any:
+        return layer(given)
+
+    def ours() -> np.ndarray:
+        return looked_up().numpy()
+
+    def plain() -> np.ndarray:
+        value = ids - FIRST
+        found = tables[0][FIRST + value % rows]
+        return found * tables[1][value // rows] if len(tables) > 1 else found
+
+    if not np.allclose(ours(), plain(), atol=1e-6):
+        raise RuntimeError("plain NumPy finds other vectors")
+    names = ("table", "quotients")
+    arrays = {"ids": ids - FIRST, **dict(zip(names, tables, strict=False))}
+    most = copy_rate() / (4 * DIM)
+    with peer("torch_bag", {"rows": rows, "first": FIRST}, arrays) as torch:
+        others = {} if torch is None else {"torch": torch.seconds}
+        if torch is not None and abs(torch.value - ours().sum()) > 1e-2:
+            raise RuntimeError("torch finds other vectors")
+        return beside(LOOKED_UP, most, timed(ours), timed(plain), others)
+
+
+@dataclass(frozen=True)
+class Lookups:
+    """A row of the table `speed`; `population` is the way to share rows."""
+
+    population: str
+    row: str = "embed"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"peer": "plain NumPy", "codes": CODES, "dim": DIM}
+
+    def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
+        return lookups(self.population, seed)
+
+
+CASES = tuple(map(Lookups, WAYS))
 
 TABLE = Table(
     name="compressed",

@@ -634,11 +634,15 @@ def score(seed: int) -> dict[str, float]:
     )
 
 
-def search(seed: int) -> dict[str, float]:
-    """Searches per second of `Index` for single users, compared with bare Faiss.
+def search(kind: str, seed: int) -> dict[str, float]:
+    """Searches per second of `Index` for single users, compared with its bare engine.
 
     Both search one graph of 100,000 vectors; ours also rescores, sorts ties and checks
-    input. The floor is the time to read the vectors that a search compares.
+    input. The floor is the time to read the vectors that a search of Faiss compares.
+
+    Args:
+        kind: "hnsw" of Faiss, or "milvus", the embedded edition. Bare Faiss takes part
+            in the second as well.
     """
     import faiss
 
@@ -647,22 +651,50 @@ def search(seed: int) -> dict[str, float]:
 
     vectors, users = clustered(np.random.default_rng(seed), 100_000, QUERIES)
     graph = hnsw(vectors)
-    index = Index(vectors, graph)
-
-    def ours() -> list[np.ndarray]:
-        return [index.search(user, K)[0] for user in users]
 
     def plain() -> list[np.ndarray]:
         return [graph.index.search(user[None], K)[1][0] for user in users]
 
-    same = np.mean([len(np.intersect1d(*b)) for b in zip(ours(), plain(), strict=True)])
-    if same < 0.99 * K:
-        raise RuntimeError(f"Faiss names only {same} of our {K} rows")
     stats: Any = faiss.cvar
     stats.hnsw_stats.reset()
     plain()
     read = 4 * stats.hnsw_stats.ndis * vectors.shape[1] / QUERIES
-    return beside(QUERIES, copy_rate() / read, timed(ours), timed(plain))
+    others: dict[str, Round | None] = {}
+    searcher, base = graph, plain
+    if kind == "milvus":
+        searcher, base = in_milvus(vectors, users, K)
+        others["faiss"] = timed(plain)
+    index = Index(vectors, searcher)
+
+    def ours() -> list[np.ndarray]:
+        return [index.search(user, K)[0] for user in users]
+
+    same = np.mean([len(np.intersect1d(*b)) for b in zip(ours(), base(), strict=True)])
+    if same < 0.99 * K:
+        raise RuntimeError(f"{kind} names only {same} of our {K} rows")
+    most = copy_rate() / read
+    return beside(QUERIES, most, timed(ours), timed(base), others)
+
+
+def in_milvus(
+    vectors: np.ndarray, users: np.ndarray, k: int
+) -> tuple[Any, Callable[[], list[np.ndarray]]]:
+    """Our searcher of an embedded Milvus, and searches by its client alone."""
+    from debias.retrieval.serving.milvus import milvus
+
+    found = milvus(vectors)
+    how = {"metric_type": "IP", "params": {"ef": found.effort}}
+
+    def plain() -> list[np.ndarray]:
+        answers = (
+            found.client.search(
+                found.collection, data=[user], limit=k, search_params=how
+            )
+            for user in users
+        )
+        return [np.array([hit["id"] for hit in answer[0]]) for answer in answers]
+
+    return found, plain
 
 
 ONE_CORE = "one-core"
@@ -720,7 +752,7 @@ class Speed:
         if self.row == "score":
             return score(seed)
         if self.row == "search":
-            return search(seed)
+            return search(self.population, seed)
         return em(self.row.removeprefix("em_"), self.population, seed)
 
 
@@ -746,4 +778,5 @@ CASES = (
     Speed("em_dbn", "pbm", "none"),
     Speed("em_ccm", "pbm", "none"),
     Speed("search", "hnsw", "Faiss"),
+    Speed("search", "milvus", "pymilvus"),
 )

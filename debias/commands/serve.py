@@ -206,6 +206,8 @@ def _token(file: Path | None, variable: str | None) -> str | None:
     if file is None and variable is None:
         return None
     where = "DEBIAS_TOKEN" if file is None else str(file)
+    if file is not None and not file.is_file():
+        raise ValueError(f"--token-file {file}: does not exist, or is not a file")
     text = variable or "" if file is None else file.read_text("utf-8", "replace")
     token = text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:

@@ -24,6 +24,7 @@ _URL = re.compile(r"^([a-z][a-z0-9+.]*):/{1,2}(?=[^/])", re.I)
 _STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 _GOOGLE = ("gs", "gcs")
 _PATIENCE = 30  # seconds to try a Google store; Arrow's default is 15 minutes
+_TRUST = "set SSL_CERT_FILE to a PEM file with the authority of its certificate"
 _WHO_MAY = {
     "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, of "
     "somebody who may use it",
@@ -200,7 +201,8 @@ def refused(url: str, error: Exception) -> OSError | None:
         what = "there are no" if "OAuth2" in text else "the store refuses these"
         return PermissionError(f"{url}: {what} credentials; {advice}")
     if re.search(r"AWS Error|NETWORK_CONNECTION|curlCode|google::cloud", text):
-        return OSError(f"{url}: the store cannot be reached or read: {text}")
+        advice = f"; {_TRUST}" if "curlCode: 60" in text else ""
+        return OSError(f"{url}: the store cannot be reached or read: {text}{advice}")
     return None
 
 

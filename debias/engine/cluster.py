@@ -5,6 +5,7 @@
 [1, 2]
 """
 
+import logging
 import pickle
 import platform
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from debias.types import Over
 
 T = TypeVar("T")
 R = TypeVar("R")
+_TLS = "DASK_DISTRIBUTED__COMM__TLS__"
 SECONDS = 20.0  # largest time for a scheduler, and a first worker, to answer
 
 
@@ -62,12 +64,29 @@ def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
         )
     try:
         client = Client(address, timeout=seconds)
+    except TypeError as error:  # Dask's, without certificates
+        raise ValueError(
+            f"--cluster {address}: Dask has no certificates: set {_TLS}CA_FILE, "
+            f"{_TLS}CLIENT__CERT and {_TLS}CLIENT__KEY to PEM files"
+        ) from error
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--cluster {address}: no Dask scheduler answers there: {error}"
         ) from error
-    with client:
+    with client, _quiet():
         yield _checked(client, address, seconds)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Dask's tracebacks of a lost connection, which is an error here."""
+    log = logging.getLogger("distributed.client")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def edition() -> dict[str, str]:
@@ -116,6 +135,7 @@ def _over(
     client: Any, function: Callable[[T], R], things: Iterable[T], /
 ) -> Iterator[R]:
     import cloudpickle
+    from distributed.client import FutureCancelledError
     from distributed.scheduler import KilledWorker
 
     # The function is also a task: it is sent once, and sent again if a worker is lost.
@@ -132,6 +152,11 @@ def _over(
             f"a task killed {error.allowed_failures + 1} workers, the last "
             f"{error.last_worker.address}; give workers more memory, or write the log "
             "in more shards"
+        ) from error
+    except FutureCancelledError as error:
+        raise ValueError(
+            "the connection to the Dask scheduler was lost; give the command again "
+            "when there is a scheduler"
         ) from error
     finally:
         client.cancel(tasks)

@@ -194,3 +194,28 @@ def test_a_worker_of_another_version_is_named(monkeypatch):
         cluster._check(theirs, "w")
     with pytest.raises(ValueError, match="a worker has"):
         cluster._call(abs, -1, {})
+
+
+class Asked:
+    """A client whose workers answer as told."""
+
+    def __init__(self, *answers):
+        self.answers = answers
+
+    def wait_for_workers(self, count, timeout):
+        assert count == 1
+
+    def run(self, function, on_error):
+        assert on_error == "return"
+        return {f"w{number}": each for number, each in enumerate(self.answers)}
+
+
+def test_a_worker_lost_while_it_is_asked_is_no_error():
+    ours = cluster.edition()
+    cluster._checked(Asked(ours, OSError("closed")), "tcp://a:1", 1.0)
+    with pytest.raises(ValueError, match="a worker lacks pyarrow; install the same"):
+        cluster._checked(
+            Asked(ours, ModuleNotFoundError(name="pyarrow")), "tcp://a:1", 1.0
+        )
+    with pytest.raises(ValueError, match="worker w0: has numpy None"):
+        cluster._checked(Asked({"debias": ours["debias"]}), "tcp://a:1", 1.0)

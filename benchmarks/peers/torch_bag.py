@@ -1,0 +1,31 @@
+"""Lookups of ids that share rows, by `EmbeddingBag` of torch.
+
+`setup` is {"rows", "first"}: the shared rows and the number of the first. Arrays are
+`ids` from 0, the `table` and perhaps the `quotients`. The compared value is the sum of
+all vectors.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def prepare(
+    setup: dict[str, Any], arrays: dict[str, Any]
+) -> tuple[Callable[[], float], Callable[[float], float]]:
+    import torch
+
+    def bag(name: str) -> Any:
+        weights = torch.from_numpy(arrays[name])
+        return torch.nn.EmbeddingBag.from_pretrained(weights, mode="sum")
+
+    ids = torch.from_numpy(arrays["ids"]).long()
+    table = bag("table")
+    quotients = bag("quotients") if "quotients" in arrays else None
+
+    def look_up() -> Any:
+        found = table((setup["first"] + ids % setup["rows"])[:, None])
+        if quotients is not None:
+            found = found * quotients((ids // setup["rows"])[:, None])
+        return found
+
+    return look_up, lambda found: float(found.sum())
