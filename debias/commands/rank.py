@@ -191,13 +191,15 @@ def rank_files(
 
     parts = open_parts(whole_path(source))
     model = model._replace(types=tuple(types_of(parts).items()))
-    rows, names = 0, []
+    rows, names, scores = 0, [], None
+    if model.data is not None:  # once, so that workers need no runtime of models
+        scores = item_scores(_opened(model.folder, model.contents), model.data)
     with atomic_folder(out.absolute()) as aside:
         asked = [
             (part, aside / f"part-{number:05d}.parquet")
             for number, part in enumerate(parts)
         ]
-        for count, seen in over(partial(_rank_file, model), asked):
+        for count, seen in over(partial(_rank_file, model, scores), asked):
             rows += count
             names.append(seen)
             progress(len(names) / len(parts))
@@ -223,13 +225,18 @@ def _check_apart(source: str, names: Sequence["pa.Array"]) -> None:
         )
 
 
-def _rank_file(model: Model, asked: tuple["Part", Path]) -> tuple[int, "pa.Array"]:
-    """Ranks a file; returns its number of rows and the names of its groups."""
+def _rank_file(
+    model: Model, scores: np.ndarray | None, asked: tuple["Part", Path]
+) -> tuple[int, "pa.Array"]:
+    """Ranks a file; returns its number of rows and the names of its groups.
+
+    With ranking data, by the scores of its items.
+    """
     import pyarrow as pa
 
     part, out = asked
     if model.data is not None:
-        scores = _item_scores(model._replace(types=()))
+        assert scores is not None
         return _rank_sessions([part], part.name, out, scores, model.data), pa.array([])
     seen: set[Any] = set()
     score, types = _opened(model.folder, model.contents), dict(model.types)
@@ -243,12 +250,6 @@ def _opened(folder: Path, contents: str) -> "Scorer":
     from debias.artifacts import open_ranker
 
     return open_ranker(folder)
-
-
-@lru_cache(1)
-def _item_scores(model: Model) -> np.ndarray:
-    assert model.data is not None
-    return item_scores(_opened(model.folder, model.contents), model.data)
 
 
 def rank_rows(
