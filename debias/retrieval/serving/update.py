@@ -451,7 +451,8 @@ def update(
     Incremental updates publish one version for each chunk of events. A full update
     publishes one version, trained from the state of the last full update on all events
     since, including those of increments. If it is killed at any moment, call it again:
-    no published version is lost, and no event is lost or applied twice.
+    no published version is lost, and no event is lost or applied twice. The names of
+    versions and training states may then leave out a number.
 
     Items are never removed. To withdraw an item, exclude it by a filter (`where`), or
     train again and publish a smaller catalogue.
