@@ -13,6 +13,7 @@ and another joins.
 import json
 import multiprocessing
 import os
+import runpy
 import shutil
 import sys
 import time
@@ -24,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,10 @@ from benchmarks.harness.plan import Table
 from debias.data.files import content_hash
 
 KILLS, LONGEST = 50, 1.2  # of the duration of an undisturbed run
-PRELOADED = ("tensorflow", "keras", "debias.models", "debias.retrieval.serving.update")
-PRELOADED += ("debias.__main__", "debias.retrieval.training.runs", "distributed")
+PRELOADED: tuple[str, ...] = (
+    *("tensorflow", "keras", "distributed", "debias.__main__", "debias.models"),
+    *("debias.retrieval.serving.update", "debias.retrieval.training.runs"),
+)
 Seen = Mapping[str, Any]
 
 
@@ -209,6 +213,9 @@ def prepare_rank() -> None:
     command(*words, "--model", "product", "--epochs", "1", "-o", "trained")
 
 
+RANK = ("rank", "trained", "table.parquet", "-o", "ranked.parquet", "--force")
+
+
 def events(path: Path, rows: int, seed: int) -> None:
     """Impressions and clicks as CSV."""
     import pyarrow as pa
@@ -276,6 +283,7 @@ def version(folder: Path) -> dict[str, Any]:
     served = versions.load(folder / "root")
     about, extra = served.manifest, served.manifest["extra"]
     sums = {name: file["sha256"] for name, file in about["files"].items()}
+    assert served.histories is not None
     users = {**served.users.columns, "history": served.histories}
     learners = folder / "root" / "learners"
     return {
@@ -321,10 +329,11 @@ def nothing() -> None:
 
 
 def run_benchmarks() -> None:
-    from benchmarks import __main__ as own
-
-    own._tables = lambda: {DRAWN.name: DRAWN}
-    own.app(["run", DRAWN.name, "--jobs", "1", "--out", "results"])
+    """`python -m benchmarks run`, with that table instead of its own."""
+    tables: Any = SimpleNamespace(TABLES={DRAWN.name: DRAWN})
+    sys.modules["benchmarks.experiments"] = tables
+    sys.argv = ["benchmarks", "run", DRAWN.name, "--jobs", "1", "--out", "results"]
+    runpy.run_module("benchmarks", run_name="__main__")
 
 
 def records(folder: Path) -> dict[str, Any]:
@@ -338,10 +347,7 @@ def records(folder: Path) -> dict[str, Any]:
 JOBS: dict[str, Job] = {
     "rank": Job(
         prepare_rank,
-        partial(
-            *(command, "rank", "trained", "table.parquet"),
-            *("-o", "ranked.parquet", "--force"),
-        ),
+        partial(command, *RANK),
         partial(files, of=("ranked.parquet", "trained")),
     ),
     "import": Job(

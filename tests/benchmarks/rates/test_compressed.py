@@ -36,3 +36,12 @@ def test_ten_million_items_are_judged_as_few(monkeypatch):
     few_rows = compressed.accuracy("quotient_remainder_16", "1e7", 0)
     assert few_rows["table_mb"] < whole["table_mb"]
     assert whole["hr@50"] > 1.5 * 50 / 400  # far above chance
+
+
+@pytest.mark.parametrize("way", compressed.WAYS)
+def test_lookups_are_those_of_plain_numpy(monkeypatch, way):
+    monkeypatch.setattr(compressed, "CODES", 1600)
+    monkeypatch.setattr(compressed, "LOOKED_UP", 256)
+    monkeypatch.setattr(compressed, "copy_rate", lambda: 1e9)
+    found = compressed.lookups(way, 0)  # raises where vectors differ
+    assert found["ratio"] > 0 and found["floor_fraction"] < 1

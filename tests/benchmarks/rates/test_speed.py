@@ -185,3 +185,9 @@ def test_only_a_category_puts_a_layer_before_the_default_tower(monkeypatch):
     assert isinstance(category.layers[0], Features)
     assert codes[:, 0].max() < kinds[0].size and (codes[:, 1:] == 1).all()
     assert (bare[1] == rows).all() and len(kinds) == speed.FEATURES
+
+
+def test_milvus_is_searched_with_and_without_us():
+    vectors = np.eye(40, 8, dtype=np.float32) + np.arange(40)[:, None] / 100
+    searcher, plain = speed.in_milvus(vectors, vectors[:3], 5)
+    np.testing.assert_array_equal(searcher.rows(vectors[:3], 5), plain())
