@@ -69,9 +69,7 @@ def load(path: str | Path) -> Any:
         return versions.load(path)
     if any((path / name).exists() for name in RECORDS):
         ranker, report = ranker_of(path), report_of(path, RANKED)
-        trees = (path / TREES).exists()
-        model = ranker if trees else load_keras(path / "model.keras")
-        return Trained(ranker, model, report)
+        return Trained(ranker, getattr(ranker, "model", ranker), report)
     raise ValueError(
         f"{path}: was not written by this library: expected a folder of debias train, "
         "a .keras, .trees or .onnx file, a SavedModel or a folder of versions"

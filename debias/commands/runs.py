@@ -18,7 +18,7 @@ OURS = (
     "trials",
     "choice.json",
     "learner",
-    "model.keras",
+    "model.keras",  # of earlier versions
     "ranker.keras",
     "ranker.trees",
     "report.json",

@@ -1,8 +1,8 @@
 """`debias train`: trains a click model on a log and writes its ranker.
 
 The folder has `train.json` (the request), `checkpoint.npz` and `candidates/` (the state
-so far). At the end it has `model.keras` (the click model), `ranker.keras` (the ranker)
-and `report.json`, which is written last.
+so far). At the end it has `ranker.keras`, the ranker with its click model, and
+`report.json`, which is written last.
 """
 
 import time
@@ -426,7 +426,7 @@ def learn(
     """
     from debias import training
     from debias.data.records import write_record
-    from debias.models.export import export, save
+    from debias.models.export import export
 
     begun = time.perf_counter()
     corrected = wanted.correction(prepared)
@@ -446,7 +446,6 @@ def learn(
             report,
         )
     seconds = time.perf_counter() - fitting
-    save(fitted.model, folder / "model.keras")
     export(
         fitted,
         folder / "ranker.keras",

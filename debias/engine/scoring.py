@@ -181,16 +181,16 @@ def read_saved_model(path: Path) -> Opened:
     return Opened(run, *carried(extra))
 
 
-def scored_by(ranker: Any) -> Callable[[np.ndarray], Any]:
+def scored_by(ranker: Callable[..., Any]) -> Callable[..., Any]:
     """A Keras ranker as a function of NumPy arrays, compiled if that is faster."""
     import keras
 
-    call: Callable[[Any], Any] = ranker
+    call = ranker
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         call = tf.function(ranker, reduce_retracing=True)
-    return lambda features: keras.ops.convert_to_numpy(call(features))
+    return lambda *arrays: keras.ops.convert_to_numpy(call(*arrays))
 
 
 def carried(

@@ -100,6 +100,10 @@ class ClickModel(SteppingModel):
         """Pairs (variable, its change that adds 1 to all click logits), or []."""
         return []
 
+    def without_decay(self) -> list[keras.layers.Layer]:
+        """Layers whose kernels have no weight decay in `debias.fit`: bias towers."""
+        return [e for e in self._flatten_layers() if isinstance(e, BiasTower)]
+
     def start_at(
         self, rate: float, targets: Mapping[str, np.ndarray] | None = None
     ) -> None:

@@ -146,3 +146,6 @@ class Disentangled(TwoTowerClickModel):
         shown = ops.convert_to_tensor(clicks) >= 0
         errors = guess_errors(outputs["guess"], outputs["relevance"], shown)
         return losses + ops.sum(errors * batch.get("weight", 1.0), axis=1)
+
+    def without_decay(self) -> list[keras.layers.Layer]:
+        return [*super().without_decay(), self.own_place]

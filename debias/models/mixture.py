@@ -166,6 +166,10 @@ class Mixture(ClickModel):
     def intercepts(self) -> list[tuple[Any, Any]]:
         return [each for part in self.components for each in part.intercepts()]
 
+    def without_decay(self) -> list[keras.layers.Layer]:
+        prior = [] if isinstance(self.prior, str) else [self.prior]
+        return [*super().without_decay(), *prior]
+
     def session_losses(
         self,
         batch: Batch,

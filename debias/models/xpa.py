@@ -111,3 +111,12 @@ class XPA(ClickModel):
 
     def intercepts(self) -> list[tuple[Any, Any]]:
         return [(self.own_relevance.bias, 1.0)]
+
+    def without_decay(self) -> list[keras.layers.Layer]:
+        """All but the relevance tower.
+
+        With one layer more that decays, the whole of relevance falls to zero on small
+        logs before it is learned.
+        """
+        own = [self.own_relevance, self.own_place, *self.heard.values()]
+        return [*super().without_decay(), *own]

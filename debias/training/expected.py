@@ -138,10 +138,13 @@ def guessed_by(
     if isinstance(model, Trees) or not model.predicts_clicks:
         return None
 
+    # The rank is an array, so that one compiled function serves all.
+    at = scored_by(lambda rank, x: model.logits_at(x, {"position": rank}))
+
     def guess(items: np.ndarray) -> np.ndarray:
         features = applied(preprocess, data.features[items])
-        at = (partial(model.logits_at, place={"position": k + 1}) for k in range(ranks))
-        logits = [Scorer(scored_by(each))(features) for each in at]
+        every = np.arange(1, ranks + 1, dtype="int32")
+        logits = [Scorer(partial(at, rank))(features) for rank in every]
         found: np.ndarray = expit(np.stack(logits, axis=1).astype(float))
         return found
 

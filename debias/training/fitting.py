@@ -27,7 +27,7 @@ from debias.data.stream import Stream
 from debias.engine import distributed
 from debias.engine.optimizers import RowWiseAdam
 from debias.engine.scoring import Scorer, scored_by
-from debias.layers import BiasTower, CrossPositionAttention, Features, Tower
+from debias.layers import Features, Tower
 from debias.models import ClickModel, MultiTarget, Ranker, ranker
 from debias.models.batches import PACKS, batches
 from debias.models.click_model import argument_errors
@@ -517,11 +517,7 @@ def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWi
 
 
 def decaying(model: ClickModel) -> list[Any]:
-    """The variables with weight decay: the kernels of relevance towers.
-
-    Bias towers and priors have none, nor has attention with the weights that XPA lays
-    on relevance and places: one layer more that decays, and on small logs the whole of
-    relevance falls to zero before it is learned.
+    """The variables with weight decay: all kernels but those of `without_decay`.
 
     In a linear tower, the vectors of categories decay as well. Otherwise they would
     compensate for the decay of the kernel, and categories would outweigh numbers.
@@ -535,13 +531,9 @@ def decaying(model: ClickModel) -> list[Any]:
     [(4, 1), (5, 4)]
     """
     layers = list(model._flatten_layers())
-    biases = (BiasTower, CrossPositionAttention)
-    towers = [layer for layer in layers if isinstance(layer, biases)]
-    beside = ("prior", "own_relevance", "own_place")
-    towers += [
-        getattr(layer, n) for layer in layers for n in beside if hasattr(layer, n)
-    ]
-    spared = {id(v) for t in towers for v in getattr(t, "variables", ())}
+    models = [layer for layer in layers if isinstance(layer, ClickModel)]
+    without = [layer for each in models for layer in each.without_decay()]
+    spared = {id(v) for layer in without for v in layer.variables}
     dense = [layer for layer in layers if hasattr(layer, "kernel")]
     kernels = [each.kernel for each in dense if id(each.kernel) not in spared]
     return [*kernels, *(v for layer in layers for v in _linear_vectors(layer))]

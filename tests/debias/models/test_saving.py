@@ -1,7 +1,7 @@
 """What one process saves, another opens that has imported Keras and the models alone.
 
-Every click model, and its ranker with two kinds of tower, with preprocessing; compiled
-with the library's optimiser, and with the losses that there are in turn.
+Every click model, compiled with the library's optimiser and with the losses that there
+are in turn; and its ranker as it is exported, with preprocessing and another tower.
 """
 
 import os
@@ -19,17 +19,20 @@ from debias.engine.optimizers import RowWiseAdam
 from debias.layers import Standardize
 from debias.metrics.keras import METRICS, Perplexity
 from debias.models import ranker
+from debias.models.export import export
 from tests.debias.models.registry import CLICK_MODELS, POSITIONS, TOWERS
-from tests.debias.models.test_click_models import FEATURES, batch_of, numbers, of_towers
+from tests.debias.models.test_click_models import (
+    FEATURES,
+    batch_of,
+    new,
+    numbers,
+    of_towers,
+)
 
 ROOT = Path(__file__).parents[3]
 FUNCTIONS = [loss.function for loss in losses.LOSSES.values()]
 OTHERS = [kind for kind in TOWERS if kind != "tower"]
-RANKERS = [
-    (name, tower)
-    for name, other in zip(CLICK_MODELS, cycle(OTHERS), strict=False)
-    for tower in ("tower", other)
-]
+RANKERS = [*zip(CLICK_MODELS, cycle(OTHERS), strict=False)]
 GIVEN = [None, *FUNCTIONS, *(loss() for loss in losses.LOSSES.values())]
 OPEN = """
 import sys
@@ -41,6 +44,7 @@ for path in map(Path, sys.argv[1:]):
     model = keras.models.load_model(path)
     if path.stem.startswith("ranker"):
         found = model(batch["features"])
+        assert not model.model.compiled
     else:
         found = model.click_logits(batch, model(batch))
         assert model.compiled and model.optimizer.name == "row_wise_adam"
@@ -55,17 +59,17 @@ def opened(tmp_path_factory):
     np.savez(folder / "batch.npz", **batch)
     scale, before, every = Standardize().adapt(FEATURES[0]), {}, cycle(GIVEN)
     for name, tower in RANKERS:
+        model = new(name)
+        before[f"model {name}"] = numbers(model.click_logits(batch, model(batch)))
+        measures = [METRICS["ndcg"](), Perplexity(POSITIONS)]
+        model.compile(RowWiseAdam(), next(every), metrics=measures)
+        model.save(folder / f"model {name}.keras")
         model = of_towers(name, tower)
-        logits = model.click_logits(batch, model(batch))
+        model(batch)
         model.compile(RowWiseAdam(), next(every))
-        if tower == "tower":
-            measures = [METRICS["ndcg"](), Perplexity(POSITIONS)]
-            model.compile(RowWiseAdam(), next(every), metrics=measures)
-            before[f"model {name}"] = numbers(logits)
-            model.save(folder / f"model {name}.keras")
         served = ranker(model, scale)
         before[f"ranker {name} {tower}"] = numbers(served(FEATURES))
-        served.save(folder / f"ranker {name} {tower}.keras")
+        export(served, folder / f"ranker {name} {tower}.keras")
     done = subprocess.run(
         [sys.executable, "-c", OPEN, *map(str, folder.glob("*.keras"))],
         cwd=folder,
