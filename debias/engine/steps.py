@@ -111,8 +111,24 @@ def loop_over_log(model: Any) -> Any:
     step = model.train_step
     if model.jit_compile:
         step = tf.function(step, jit_compile=True, autograph=False)
-    # Logs differ in length. After a few of them, one trace works for all.
-    return _loop(model, lambda epoch, at: step(epoch.batch(at)), reduce_retracing=True)
+    loop = _loop(model, lambda epoch, at: step(epoch.batch(at)))
+
+    def of_any_length(epoch: Any, *numbers: Any) -> Any:
+        """One trace serves all logs, which differ in length."""
+        shapes = keras.tree.map_structure(_any_length, epoch)
+        loop.get_concrete_function(shapes, *numbers)
+        return loop(epoch, *numbers)
+
+    return of_any_length
+
+
+def _any_length(value: Any) -> Any:
+    """The shape and type of a tensor, but for its length; others as they are."""
+    import tensorflow as tf
+
+    if not tf.is_tensor(value):
+        return value
+    return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
 
 
 def loop_over_stack(model: Any) -> Any:

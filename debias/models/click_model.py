@@ -60,8 +60,7 @@ class ClickModel(SteppingModel):
         """
         alone = ops.reshape(features, (-1, 1, features.shape[-1]))  # lists of one item
         nowhere = ops.cast(ops.zeros_like(alone[..., 0]), "int32")
-        towers = [e for e in self._flatten_layers() if isinstance(e, BiasTower)]
-        read = [name for tower in towers for name in tower.columns]
+        read = [name for tower in self._bias_towers() for name in tower.columns]
         layout = {name: nowhere + id for name, id in layout_of(place, read).items()}
         batch = {"features": alone, "mask": nowhere == 0, **layout}
         return ops.reshape(
@@ -102,6 +101,9 @@ class ClickModel(SteppingModel):
 
     def without_decay(self) -> list[keras.layers.Layer]:
         """Layers whose kernels have no weight decay in `debias.fit`: bias towers."""
+        return [*self._bias_towers()]
+
+    def _bias_towers(self) -> list[BiasTower]:
         return [e for e in self._flatten_layers() if isinstance(e, BiasTower)]
 
     def start_at(

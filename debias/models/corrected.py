@@ -53,6 +53,12 @@ def _at(table: np.ndarray, batch: Batch, name: str) -> Tensor:
     return lookup(ops.convert_to_tensor(table), positions)[..., 0]
 
 
+def _affine_logits(attraction: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """logit P(click) of P = beta + alpha attraction."""
+    p = ops.clip(beta + alpha * attraction, 1e-6, 1 - 1e-6)
+    return ops.log(p) - ops.log1p(-p)
+
+
 @keras.saving.register_keras_serializable(package="debias")
 class InverseWeighted(OneTowerClickModel):
     """A ranker trained on clicks over propensities: labels (c - beta_k) / alpha_k.
@@ -115,9 +121,7 @@ class InverseWeighted(OneTowerClickModel):
     def click_logits(self, batch: Batch, outputs: Tensor) -> Tensor:
         if self.listwise:
             return outputs
-        alpha, beta = self.places(batch)
-        p = ops.clip(beta + alpha * ops.sigmoid(outputs), 1e-6, 1 - 1e-6)
-        return ops.log(p) - ops.log1p(-p)
+        return _affine_logits(ops.sigmoid(outputs), *self.places(batch))
 
     def places(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """alpha and beta at the batch's positions, `(batch, list_size)` each."""
@@ -201,8 +205,7 @@ class DoublyRobust(InverseWeighted):
     ) -> Tensor:
         alpha, beta = self.places(batch)
         guess = ops.sigmoid(outputs["direct"])
-        p = ops.clip(beta + alpha * guess, 1e-6, 1 - 1e-6)
-        direct = click_cross_entropy(clicks, ops.log(p) - ops.log1p(-p))
+        direct = click_cross_entropy(clicks, _affine_logits(guess, alpha, beta))
         if not (training or self.listwise):
             return direct + click_cross_entropy(
                 clicks, self.click_logits(batch, outputs)

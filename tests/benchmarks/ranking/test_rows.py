@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks.experiments import TABLES
 from benchmarks.ranking import protocol, rows
@@ -56,7 +57,10 @@ def mixed() -> World:
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """Models as they start, with their loss on a batch: fits are tested elsewhere."""
+    """Models as they start, with their loss on a batch: fits are tested elsewhere.
+
+    Nor are their scores compiled, which takes longer than to compute them.
+    """
 
     def built(world, build, config):
         model = build(config.seed)
@@ -65,6 +69,9 @@ def untrained(monkeypatch):
         return model, -float(np.mean(losses))
 
     monkeypatch.setattr(rows, "trained", built)
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.usefixtures("untrained")
