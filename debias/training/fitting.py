@@ -358,14 +358,14 @@ class _Run:
         self.state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0}
         self.state |= {"unjudged": 0, "best": None, "log_likelihood": None}
         self.state |= {"waited": 0}  # number of validations since the best
-        # Making a dataset takes longer than evaluating a small log with it.
-        self.judges = _judged(prepared.validation.log, prepared.validation.data)
         self._compile()
         self.best = model.get_weights()
+        # Making a dataset takes longer than evaluating a small log with it.
+        self.judges = _judged(prepared.validation.log, prepared.validation.data)
 
     def _compile(self) -> None:
         model, config, judges = self.model, self.config, self.prepared.validation
-        batch, _ = self.judges.element_spec
+        batch, _ = batches(judges.log, judges.data, config.batch_size).element_spec
         shapes = {n: keras.KerasTensor(v.shape, v.dtype.name) for n, v in batch.items()}
         model(shapes)  # builds the model without computing
         steps = -(-self.sessions // self.rounds // config.batch_size)
