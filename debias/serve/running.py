@@ -214,13 +214,24 @@ def run(
         timeout_worker_healthcheck=30,
         **tls.options(),
     )
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(PRELOADED)
-    uvicorn._subprocess.spawn = forks  # type: ignore[assignment]
+    _fork_workers()
     with _shared_counters(workers):
         supervisor = Supervisor(config, [config.bind_socket()])
         supervisor.run()
     return all(each.exitcode != STARTUP_FAILURE for each in supervisor.processes)
+
+
+def _fork_workers() -> None:
+    """Has uvicorn fork its workers from a process that has imported `PRELOADED`.
+
+    They are started afresh, as uvicorn does it, if there is no folder for the socket of
+    that process, as in a container that is read-only.
+    """
+    with suppress(FileNotFoundError):
+        tempfile.gettempdir()
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload(PRELOADED)
+        uvicorn._subprocess.spawn = forks  # type: ignore[assignment]
 
 
 def _end_with_parent() -> None:

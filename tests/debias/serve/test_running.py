@@ -4,13 +4,15 @@ import json
 import signal
 import subprocess
 import time
+from unittest.mock import Mock
 
 import httpx
 import psutil
 import pytest
+from uvicorn import _subprocess
 
 from debias.commands.serve import _ranker, _token
-from debias.serve.running import Tls
+from debias.serve.running import Tls, _fork_workers
 from tests.debias.retrieval import worlds
 from tests.debias.serve.test_app import cut, until
 from tests.debias.serve.test_process import serving
@@ -95,6 +97,19 @@ def test_a_worker_that_dies_while_it_is_asked_is_noticed_at_once(tmp_path):
                 return False
 
         until(again, 25)
+
+
+def test_workers_are_forked_where_there_is_a_folder_for_a_socket(monkeypatch):
+    monkeypatch.setattr(_subprocess, "spawn", before := _subprocess.spawn)
+    preload = Mock()  # of this process, which others may want otherwise
+    monkeypatch.setattr("multiprocessing.forkserver.set_forkserver_preload", preload)
+    none = Mock(side_effect=FileNotFoundError("No usable temporary directory"))
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.gettempdir", none)
+        _fork_workers()
+    assert _subprocess.spawn is before and not preload.called
+    _fork_workers()
+    assert _subprocess.spawn.get_start_method() == "forkserver" and preload.called
 
 
 def test_workers_end_with_their_supervisor(tmp_path):
