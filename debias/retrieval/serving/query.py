@@ -214,7 +214,8 @@ def _between(name: str, column: np.ndarray, wanted: Any) -> np.ndarray:
     bounds = list(wanted) if isinstance(wanted, list | tuple | np.ndarray) else []
     if len(bounds) != 2 or not all(b is None or _is_number(b) for b in bounds):
         raise ValueError(
-            f"where {name!r} must be [least, most] of numbers, got {wanted!a:.50}"
+            f"where {name!r} must be [least, most], each a number or null, got "
+            f"{wanted!a:.50}"
         )
     least, most = wanted
     passing = np.ones(len(column), bool)
