@@ -13,7 +13,13 @@ from debias.data.text import one_of
 from debias.models.trees import Node, Trees, engine_of
 
 TreeFormat = Literal["trees", "onnx", "lightgbm", "xgboost", "ltr"]
-ENDINGS = {".trees": "trees", ".onnx": "onnx", ".txt": "lightgbm", ".json": "ltr"}
+ENDINGS = {
+    ".trees": "trees",
+    ".onnx": "onnx",
+    ".txt": "lightgbm",
+    ".ubj": "xgboost",
+    ".json": "ltr",
+}
 
 
 def tree_format(path: str | Path) -> TreeFormat:
@@ -28,8 +34,8 @@ def tree_format(path: str | Path) -> TreeFormat:
     found = ENDINGS.get(Path(path).suffix)
     if found is None:
         raise ValueError(
-            f"{path}: trees are written as .onnx, .txt (LightGBM), .json (for the "
-            "ranking plugins of Elasticsearch and OpenSearch) or .trees"
+            f"{path}: trees are written as .onnx, .txt (LightGBM), .ubj (XGBoost), "
+            ".json (for the ranking plugins of Elasticsearch and OpenSearch) or .trees"
         )
     return found  # type: ignore[return-value]
 

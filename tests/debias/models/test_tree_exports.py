@@ -50,7 +50,8 @@ def test_the_library_reads_its_own(grown, tmp_path):
         found = lightgbm.Booster(model_file=str(path)).predict(x, raw_score=True)
     else:
         for name in ("model.json", "model.ubj"):
-            path = export_trees(trees, tmp_path / name, "xgboost")
+            format = None if name.endswith(".ubj") else "xgboost"
+            path = export_trees(trees, tmp_path / name, format)
             booster = xgboost.Booster(model_file=str(path))
             found = booster.predict(xgboost.DMatrix(x), output_margin=True)
             np.testing.assert_allclose(found + trees.base, trees(x), rtol=1e-5)
