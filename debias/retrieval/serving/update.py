@@ -409,7 +409,8 @@ class Report(NamedTuple):
         duplicates: Number of events left out because they were applied before.
         new_users, new_items: Number of new rows.
         bare: Number of new users and items without any feature.
-        lacks: The same by side with the missing features, as in `Appended`.
+        lacks: Number of new rows without features and names of these features, by side,
+            as in `Appended`.
         unknown: Unknown values of categories, as in `Appended`.
         late: Number of events older than a known event of their user.
         moved_users, moved_items: Number of changed users and items.
