@@ -8,10 +8,11 @@ COPY setup.py pyproject.toml README.md LICENSE ./
 COPY debias debias
 COPY simulators simulators
 COPY benchmarks benchmarks
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".[serve,onnx]" && rm -rf /src
 
-RUN useradd --create-home debias
-USER debias
+RUN useradd --create-home --uid 1000 debias
+USER 1000
 WORKDIR /data
 EXPOSE 8000
 ENTRYPOINT ["debias"]
