@@ -82,7 +82,9 @@ LARGE = Table(
     name="large",
     title="A pass over a log on disk, under a limit of memory",
     experiments=large.CASES,
-    metrics=("rate", "cpu_seconds", "peak_gb", "limit_gb", "log_likelihood"),
+    metrics=(
+        *("rate", "ratio", "cpu_seconds", "peak_gb", "limit_gb", "log_likelihood"),
+    ),
     lower=("cpu_seconds", "peak_gb"),
     seeds=1,
     **ALONE,

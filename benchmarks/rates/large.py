@@ -56,11 +56,13 @@ class Run:
 
     Attributes:
         seconds, cpu_seconds: Wall-clock time, and time of all processors.
+        peak_gb: Most memory of one of its processes.
     """
 
     output: str
     seconds: float
     cpu_seconds: float
+    peak_gb: float = 0.0
 
 
 def run(command: Sequence[str], folder: Path, inside: Path | None = None) -> Run:
@@ -92,7 +94,8 @@ def run(command: Sequence[str], folder: Path, inside: Path | None = None) -> Run
                 f"{bad.read()[-2000:]}"
             )
         output.seek(0)
-        return Run(output.read(), seconds, used.ru_utime + used.ru_stime)
+        spent = used.ru_utime + used.ru_stime
+        return Run(output.read(), seconds, spent, used.ru_maxrss / 1e6)  # KB on Linux
 
 
 @dataclass(frozen=True)
@@ -243,4 +246,57 @@ class Mixed:
         return found if inside is None else found | {"limit_gb": self.limit}
 
 
-CASES: tuple[Large | Mixed, ...] = (*map(Large, SESSIONS), Mixed())
+@dataclass(frozen=True)
+class Clustered:
+    """A command on two workers of a cluster here, and in one process.
+
+    `inspect` counts the log from disk; `rank` scores its items and writes a folder.
+    """
+
+    row: str
+    population: str = "20M"
+    sessions: int = 20_000_000
+
+    def settings(self) -> dict[str, Any]:
+        return {"sessions": self.sessions, "queries": QUERIES, "workers": 2}
+
+    def measure(self, seed: int, data: str | None) -> dict[str, float]:
+        """`ratio` is the time of one process over that of two workers."""
+        import simulators
+
+        def simulated(name: str, sessions: int) -> list[str]:
+            sizes = ["--sessions", str(sessions), "--queries", str(QUERIES)]
+            return ["simulators", name, "--seed", str(seed), *sizes]
+
+        inspect = ["debias", "inspect", "log", "--memory", "0"]
+        train = ["debias", "train", "few", "--data", "items.parquet"]
+        train += ["--model", "product", "--epochs", "1", "-o", "trained"]
+        rank = ["debias", "rank", "trained", "log", "--data", "items.parquet"]
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            run(simulated("log", self.sessions), folder)
+            if self.row == "rank":
+                run(simulated("few", 20_000), folder)
+                simulators.generate(QUERIES, seed).write_parquet(
+                    folder / "items.parquet"
+                )
+                run(train, folder)
+            command = inspect if self.row == "inspect" else rank
+            ways: list[list[str]] = [[], ["--cluster", "local:2"]]
+            one, two = (
+                run([*command, *(["-o", out] if command is rank else []), *way], folder)
+                for out, way in zip("ab", ways, strict=True)
+            )
+        return {
+            "rate": self.sessions / two.seconds,
+            "ratio": one.seconds / two.seconds,
+            "cpu_seconds": two.cpu_seconds,
+            "peak_gb": two.peak_gb,
+        }
+
+
+CASES: tuple[Large | Mixed | Clustered, ...] = (
+    *map(Large, SESSIONS),
+    Mixed(),
+    *map(Clustered, ("inspect", "rank")),
+)
