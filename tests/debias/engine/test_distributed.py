@@ -18,7 +18,7 @@ from debias.retrieval.training.batches import Batches
 from simulators.interactions import generate_interactions
 
 ROOT = Path(__file__).parents[3]
-MODELS = ("dssm", "additive", "product")
+MODELS = ("dssm", "mixture", "product")
 LIMIT = 240  # seconds; a loaded machine needs a minute
 
 

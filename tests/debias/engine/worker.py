@@ -11,6 +11,7 @@ from debias import training
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.layout import layout_of
 from debias.engine import distributed
+from debias.models import Mixture
 from debias.models.batches import batches
 from debias.presets import build
 from debias.retrieval.models import dssm
@@ -18,12 +19,13 @@ from debias.retrieval.training.batches import Batches
 from simulators.interactions import generate_interactions
 
 
-def click_model(name, folder):
-    """Plain compile and fit, of a folder in batches of 25."""
+def click_model(folder):
+    """Plain compile and fit of a mixture with dropout, of a folder in batches of 25."""
     data = RankingData.read_parquet(folder / "items.parquet")
     judges = ClickLog.open(folder / "judges.parquet")
     keras.utils.set_random_seed(3)
-    model = build(name, layout_of(judges), 3)
+    parts = [build(name, layout_of(judges), 3) for name in ("additive", "product")]
+    model = Mixture(parts)
     model.compile("adam", jit_compile=True)
     found = batches(folder / "log", data, 25, seed=2)
     model.fit(distributed.share(found), verbose=0)
@@ -73,7 +75,7 @@ def main(folder, names, die_in_round):
         if name == "product":
             model = streamed_fit(folder, die_in_round)
         else:
-            model = retrieval_model() if name == "dssm" else click_model(name, folder)
+            model = retrieval_model() if name == "dssm" else click_model(folder)
         process, processes = distributed.me()
         if process == 0:
             np.savez(folder / f"{name}-of-{processes}.npz", *model.get_weights())
