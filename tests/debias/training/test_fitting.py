@@ -13,7 +13,15 @@ from scipy.special import expit
 from debias.data import RankingData, Stream, log_files
 from debias.data.kinds import Feature
 from debias.layers import BiasTower, Features, Tower
-from debias.models import XPA, Listwise, Mixture, Naive, PositionOnly, Product
+from debias.models import (
+    XPA,
+    Disentangled,
+    Listwise,
+    Mixture,
+    Naive,
+    PositionOnly,
+    Product,
+)
 from debias.models.batches import batches
 from debias.presets import build
 from debias.training import (
@@ -248,6 +256,16 @@ def test_of_xpa_only_the_relevance_tower_decays():
     for asked in (model, Listwise(model), mixture):
         asked({"features": np.zeros((1, 2, 5), "float32"), **shown})
         assert {v.path for v in fitting.decaying(asked)} == kernels
+
+
+def test_the_weights_that_disentangled_lays_on_places_do_not_decay():
+    model = Disentangled(Tower((4,)), BiasTower({"position": 2}, out=3))
+    shown = {"position": np.ones((1, 2), int), "features": np.zeros((1, 2, 5))}
+    model(shown)
+    decaying = {v.path for v in fitting.decaying(model)}
+    assert model.own_place.kernel.path not in decaying
+    tower = model.relevance.trainable_variables
+    assert {v.path for v in tower if v.path.endswith("kernel")} <= decaying
 
 
 @pytest.mark.parametrize("hidden", [(), (3,)])

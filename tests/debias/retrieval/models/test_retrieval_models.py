@@ -70,9 +70,9 @@ def now(log, users):
     return {**log.users.take(users), "history": history}
 
 
-def batches(**options):
+def batches(log=TRAIN, **options):
     given = {"batch_size": 32, "history": LENGTH, "self_items": 16, **options}
-    return Batches(TRAIN, **given)
+    return Batches(log, **given)
 
 
 @every_model
@@ -338,7 +338,7 @@ def test_a_batch_of_one_trains(name):
 def test_every_kind_of_candidates_trains(name, options):
     model = MODELS[name]()
     model.compile()
-    data = batches(**options)
+    data = batches(TRAIN.take(np.arange(70)), **options)
     columns = {"catalogue": 40, "own": 4}.get(options.get("candidates", ""), 37)
     assert tuple(model(tensors(data[0][0])).shape) == (32, columns)
     history = model.fit(data, epochs=1, verbose=0)
