@@ -27,6 +27,7 @@ def test_tables_are_as_large_as_their_rows(row):
     assert found["table_mb"] == pytest.approx(rows * compressed.DIM * 4 / 1e6, rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:the model is worse than popularity")
 def test_ten_million_items_are_judged_as_few(monkeypatch):
     monkeypatch.setattr(compressed, "PASSES", 12)
     few = compressed.generated(np.random.default_rng(0), 400, 1500, tastes=4)
