@@ -56,13 +56,11 @@ class Run:
 
     Attributes:
         seconds, cpu_seconds: Wall-clock time, and time of all processors.
-        peak_gb: Most memory of one of its processes.
     """
 
     output: str
     seconds: float
     cpu_seconds: float
-    peak_gb: float = 0.0
 
 
 def run(command: Sequence[str], folder: Path, inside: Path | None = None) -> Run:
@@ -94,8 +92,7 @@ def run(command: Sequence[str], folder: Path, inside: Path | None = None) -> Run
                 f"{bad.read()[-2000:]}"
             )
         output.seek(0)
-        spent = used.ru_utime + used.ru_stime
-        return Run(output.read(), seconds, spent, used.ru_maxrss / 1e6)  # KB on Linux
+        return Run(output.read(), seconds, used.ru_utime + used.ru_stime)
 
 
 @dataclass(frozen=True)
@@ -291,7 +288,6 @@ class Clustered:
             "rate": self.sessions / two.seconds,
             "ratio": one.seconds / two.seconds,
             "cpu_seconds": two.cpu_seconds,
-            "peak_gb": two.peak_gb,
         }
 
 
