@@ -40,8 +40,8 @@ def rank(
         typer.Option(
             "--out",
             "-o",
-            help="NAME.parquet for one file, or a folder with one file for each input "
-            "file.",
+            help="NAME.parquet or NAME.csv for one file, or a folder with one Parquet "
+            "file for each input file.",
         ),
     ],
     column: Annotated[
@@ -73,9 +73,10 @@ def rank(
 
     report = report_of(folder, RANKED)
     check_free(out, force)
-    if out.suffix not in (".parquet", ".pq", ""):
+    if out.suffix not in (".parquet", ".pq", ".csv", ""):
         raise ValueError(
-            f"{out}: the name must end with .parquet, or have no ending for a folder"
+            f"{out}: the name must end with .parquet or .csv, or have no ending for a "
+            "folder"
         )
     if cluster is not None and out.suffix:
         raise ValueError(f"{out}: --cluster writes a folder; leave out {out.suffix}")
@@ -659,21 +660,34 @@ def _write(
     tables: Iterator[tuple["pa.Table", float]],
     progress: Callable[[float], None],
 ) -> int:
-    import pyarrow.parquet as pq
-
     from debias.data.files import atomic_write
 
     first, share = next(tables, (None, 0.0))
     if first is None:
         raise ValueError(f"{source}: has no rows to rank")
     rows = len(first)
-    with (
-        atomic_write(out) as aside,
-        pq.ParquetWriter(aside, first.schema, write_page_checksum=True) as file,
-    ):
+    with atomic_write(out) as aside, _writer(out, aside, first.schema) as file:
         file.write_table(first)
         for table, share in tables:
             file.write_table(table)
             rows += len(table)
             progress(share)
     return rows
+
+
+def _writer(out: Path, aside: Path, schema: "pa.Schema") -> Any:
+    """A writer of tables to `aside`, as CSV or Parquet by the name of `out`."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    from debias.data.text import quoted
+
+    if out.suffix != ".csv":
+        return parquet.ParquetWriter(aside, schema, write_page_checksum=True)
+    for field in schema:
+        if pa.types.is_nested(field.type) or pa.types.is_string_view(field.type):
+            raise ValueError(
+                f"{out}: CSV cannot hold column {quoted(field.name)} ({field.type}); "
+                "choose a name that ends with .parquet"
+            )
+    return csv.CSVWriter(aside, schema)

@@ -44,11 +44,22 @@ FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx")
 def format_of(path: str | Path) -> Format:
     """The format for a file name; a name without ending means a SavedModel folder.
 
+    Raises:
+        ValueError: The ending stands for no format.
+
     >>> format_of("ranker.onnx"), format_of("serving/1")
     ('onnx', 'saved_model')
     """
-    endings: dict[str, Format] = {".keras": "keras", ".onnx": "onnx"}
-    return endings.get(Path(path).suffix, "saved_model")
+    endings: dict[str, Format] = {
+        **{".keras": "keras", ".onnx": "onnx"},
+        "": "saved_model",
+    }
+    if (ending := Path(path).suffix) not in endings:
+        raise ValueError(
+            f"{path}: the ending {ending} stands for no format; expected .keras, .onnx "
+            "or none, or the format itself, such as saved_model for a folder"
+        )
+    return endings[ending]
 
 
 def export(

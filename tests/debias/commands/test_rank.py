@@ -114,6 +114,23 @@ def test_numbers_of_a_csv_are_written_as_numbers(tmp_path):
     }
 
 
+def test_scores_as_csv(tmp_path):
+    pq.write_table(SHOWN.slice(0, 3), tmp_path / "table.parquet")
+    source, out = str(tmp_path / "table.parquet"), tmp_path / "out.csv"
+    rank_rows(source, out, Scorer(), 1, ["session=sid"])
+    assert out.read_text().splitlines() == [
+        '"sid","q","f","score","rank"',
+        '1,"a",1,1,2',
+        '1,"a",2,2,1',
+        '2,"b",5,5,1',
+    ]
+    lists = pa.table({"f": [1.0], "tags": [["new", "red"]]})
+    pq.write_table(lists, tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match=r"CSV cannot hold column 'tags' \(list"):
+        rank_rows(source, tmp_path / "lists.csv", Scorer(), 1, ["session="])
+    assert not (tmp_path / "lists.csv").exists()
+
+
 def test_a_table_that_grows_while_it_is_ranked_is_refused(tmp_path):
     path, out = tmp_path / "rows.jsonl", tmp_path / "out.parquet"
     path.write_text('{"f": 1.0}\n' * 2)

@@ -110,6 +110,8 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
 
 def test_formats_and_names():
     assert format_of("a/b.onnx") == "onnx" and format_of("a/1") == "saved_model"
+    with pytest.raises(ValueError, match=r"a/b\.pb: the ending \.pb stands for no"):
+        format_of("a/b.pb")
     with pytest.raises(ValueError, match="format must be one of keras saved_model"):
         export(trained("naive"), "x", "tflite", features=WIDTH)
     with pytest.raises(ValueError, match=r"must end with \.keras"):
