@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.ranking.settings import Size
 
 ROUNDS, RATE, LEAVES, ITEMS = 100, 0.1, 15, 50
+REVISIONS = {"judgments": 3, "rates": 2}
 LIGHTGBM: Mapping[str, Any] = {
     "objective": "lambdarank",
     "learning_rate": RATE,
@@ -48,7 +49,7 @@ class TreeTrial:
 
     def settings(self) -> dict[str, Any]:
         recipe = {"rounds": ROUNDS, "rate": RATE, "leaves": LEAVES, "items": ITEMS}
-        revision = 2 if self.row == "judgments" else 1
+        revision = REVISIONS.get(self.row, 1)
         return {**asdict(self.size), **recipe, "revision": revision}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
@@ -144,9 +145,13 @@ def _judged(world: Any, name: str) -> Score:
         found = replace(found, attraction=found.ctr)
         weight = found.impressions / found.impressions.mean()
     groups = np.unique(found.query, return_counts=True)[1]
-    features = world.train.data.features[found.item]
+    # LightGBM breaks ties by the order of the rows, which is by attraction here.
+    order = found.shuffled()
+    features = world.train.data.features[found.item[order]]
+    weight = None if weight is None else weight[order]
     asked = {"min_data_in_leaf": 20}
-    return _lambdamart(features, found.grades(), groups, weight=weight, asked=asked)
+    grades = found.grades()[order]
+    return _lambdamart(features, grades, groups, weight=weight, asked=asked)
 
 
 def trees(world: Any) -> Score:
