@@ -115,12 +115,17 @@ class View:
         return self.sign(row, table.paired[0]) * self.sign(row, table.clicks) < 0
 
     def best(self, metric: str) -> str | None:
-        """The row with the best mean, without bounds; None without rows."""
+        """The row with the best mean, without bounds; None without rows.
+
+        Rows with fewer seeds than others are left out, because worlds differ.
+        """
         sign = -1 if metric in self.table.lower else 1
+        rows = [row for row in self.values if row not in self.table.bounds]
+        seeds = {row: len(self.values[row].get(metric, ())) for row in rows}
         means = {
             row: sign * found.mean
-            for row in self.values
-            if row not in self.table.bounds and (found := self.mean(row, metric))
+            for row in rows
+            if seeds[row] == max(seeds.values()) and (found := self.mean(row, metric))
         }
         return max(means, key=means.__getitem__) if means else None
 
