@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.harness.drawing import band
@@ -79,37 +80,47 @@ def repairs(found: Views) -> Figure:
 def gains(found: Views) -> Figure:
     """Gain of debiasing over raw clicks, by strength of the production ranker.
 
-    One panel per population; lines are dashed where sessions are few.
+    A line of panels per number of sessions, and a column per population.
     """
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(production.CROWDS), sharey=True)
-    for axes, crowd in zip(panels, production.CROWDS, strict=True):
-        for number, row in enumerate(production.DEBIASED):
-            for sessions, style in zip(production.SESSIONS, ("--", "-"), strict=True):
-                names = {x: f"{crowd}-{x}-{sessions}" for x in production.LABELS}
-                means = {
-                    x: found[name].paired(row, "ndcg@5")
-                    for x, name in names.items()
-                    if name in found
-                }
-                at = [x * (0.9 + 0.2 * number) for x, mean in means.items() if mean]
-                known = [mean for mean in means.values() if mean]
-                axes.errorbar(
-                    at,
-                    [mean.mean for mean in known],
-                    yerr=[mean.high - mean.mean for mean in known],
-                    color=f"C{number}",
-                    linestyle=style,
-                    marker="o",
-                    markersize=3,
-                    label=f"{row}, {float(sessions):,.0f} sessions",
-                )
-        axes.axhline(0, color="grey", linewidth=0.5)
-        axes.set_xscale("log")
-        axes.set_xticks(production.LABELS, [f"{x}%" for x in production.LABELS])
+    measured = [
+        size
+        for size in production.SESSIONS
+        if any(name.endswith(f"-{size}") for name in found)
+    ]
+    figure = Figure(figsize=(7.2, 0.8 + 2.1 * len(measured)), layout="constrained")
+    crowds = production.CROWDS
+    shape = (len(measured), len(crowds))
+    panels = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
+    for line, size in zip(panels, measured, strict=True):
+        for axes, crowd in zip(line, crowds, strict=True):
+            _gains(
+                axes, {x: found.get(f"{crowd}-{x}-{size}") for x in production.LABELS}
+            )
+        line[0].set_ylabel(f"{float(size):,.0f} sessions")
+    for axes, crowd in zip(panels[0], crowds, strict=True):
         axes.set_title(crowd)
-    panels[1].set_xlabel("labels that the production ranker has seen")
-    panels[0].set_ylabel("NDCG@5 less that of softmax_naive")
-    lines = panels[0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=2, frameon=False)
+    figure.supxlabel("labels that the production ranker has seen", fontsize="medium")
+    figure.supylabel("NDCG@5 less that of softmax_naive", fontsize="medium")
+    lines = panels[0][0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def _gains(axes: Axes, views: Mapping[int, View | None]) -> None:
+    """Each row's gain and interval by the share of labels."""
+    for number, row in enumerate(production.DEBIASED):
+        pairs = {x: view.paired(row, "ndcg@5") for x, view in views.items() if view}
+        known = {x: pair for x, pair in pairs.items() if pair}
+        if known:
+            axes.errorbar(
+                [x * (0.9 + 0.1 * number) for x in known],
+                [pair.mean for pair in known.values()],
+                yerr=[pair.high - pair.mean for pair in known.values()],
+                color=f"C{number}",
+                marker="o",
+                markersize=3,
+                label=row,
+            )
+    axes.axhline(0, color="grey", linewidth=0.5)
+    axes.set_xscale("log")
+    axes.set_xticks(production.LABELS, [f"{x}%" for x in production.LABELS])

@@ -125,7 +125,7 @@ def test_shares_say_what_they_miss():
     per_query = Population(by_query(1.0, np.array([0, 1]), [ONES, NEVER]))
     with pytest.raises(ValueError, match="share of type 0 depends on the query"):
         shares(per_query, Observed())
-    with pytest.raises(ValueError, match="knows 2 queries, got query 2"):
+    with pytest.raises(ValueError, match="has values for 2 queries, got query 2"):
         shares(per_query, Observed(np.array([2])))
     for name, wanted in (("device", "device"), ("context", "context")):
         with pytest.raises(ValueError, match=f"depends on the {wanted}"):

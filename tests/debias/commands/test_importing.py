@@ -28,5 +28,5 @@ def test_every_number_is_explained(tmp_path):
     assert f"by key {MAKES['key']}" in said
     for name in COUNTED:
         assert f"{name} {int(name == 'orphans')} " in said
-    assert "orphans 1 actions on an item that was not shown before, left out" in said
+    assert "orphans 1 actions on an item that was not shown, left out" in said
     assert set(MADE) >= {"lists", "impressions", "clicks", "clicked", "first_position"}

@@ -117,7 +117,7 @@ def test_a_log_keeps_the_note_of_its_items(tmp_path):
     assert {each.items_fingerprint for each in kept} == {DATA.fingerprint}
     assert ClickLog.concatenate([log, LOG]).items_fingerprint is None
     other = LOG.of_items(RankingData(np.ones((40, 1)), None, [0, 40]))
-    with pytest.raises(ValueError, match="of the same items"):
+    with pytest.raises(ValueError, match="must have the same items"):
         ClickLog.concatenate([log, other])
 
 

@@ -116,8 +116,14 @@ def test_the_layout_has_the_largest_code_and_the_usual_place():
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"presentation": {"device": [1, 1]}}, "'device' has the name of a column"),
-        ({"presentation": {"mask": [1, 1]}}, "'mask' has the name of a column"),
+        (
+            {"presentation": {"device": [1, 1]}},
+            "'device' has the name of a standard column",
+        ),
+        (
+            {"presentation": {"mask": [1, 1]}},
+            "'mask' has the name of a standard column",
+        ),
         ({"presentation": {"b": [0.5, 1]}}, "presentation b must be codes, whole"),
         ({"presentation": {"b": [[1, 0]] * 2}, "targets": {"b": [[1, 0]] * 2}}, "both"),
         ({"presentation": {"b": [[1, 1], [1, 1]]}}, "b must be 0 at padding.*row 1"),

@@ -39,7 +39,7 @@ def table(log_examination, error):
 
 def test_devices_that_differ():
     found = compare(log(4000, (0.2, 0.9)), names={1: "laptop", 2: "phone"})
-    assert found.grade == "caution" and "Let the bias tower read" in found.next_step
+    assert found.grade == "caution" and "the bias tower reads it" in found.next_step
     assert (
         "at rank 3, items" in found.verdict
         and "with laptop as with phone" in found.verdict

@@ -402,9 +402,9 @@ def test_what_users_took_belongs_to_the_items_of_the_version(root, tmp_path):
         ({"histories": np.array([[13, 0, 0], [2, 0, 0]])}, "hold the code 13, but"),
         (
             {"taken": (np.array([6]), np.array([0, 1, 1]))},
-            "rows of 6 items, got 6 to 6",
+            "table of 6 items, got 6 to 6",
         ),
-        ({"taken": (np.array([-1]), np.array([0, 1, 1]))}, "rows of 6 items, got -1"),
+        ({"taken": (np.array([-1]), np.array([0, 1, 1]))}, "table of 6 items, got -1"),
         ({"taken": (np.array([1]), np.array([0, 1]))}, "must have 2 users, got 1"),
     ):
         with pytest.raises(ValueError, match=message):
