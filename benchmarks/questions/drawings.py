@@ -99,7 +99,7 @@ def gains(found: Views) -> Figure:
         line[0].set_ylabel(f"{float(size):,.0f} sessions")
     for axes, crowd in zip(panels[0], crowds, strict=True):
         axes.set_title(crowd)
-    figure.supxlabel("labels that the production ranker has seen", fontsize="medium")
+    panels[-1][1].set_xlabel("labels that the production ranker has seen")
     figure.supylabel("NDCG@5 less that of softmax_naive", fontsize="medium")
     lines = panels[0][0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False)

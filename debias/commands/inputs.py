@@ -237,7 +237,7 @@ class Opened(NamedTuple):
     reading: "Reading | None" = None
 
     def by_pair(self) -> "Opened":
-        """With one item per (query, item) pair, even if features change."""
+        """With each (query, item) pair as one item, even if its features change."""
         if self.reading is None:
             return self
         reading = self.reading.by_pair()
@@ -272,7 +272,7 @@ class Found(NamedTuple):
             scales: Meaning of the codes of presentation columns in that model.
 
         Raises:
-            ValueError: As for the readers, or there are no features.
+            ValueError: The log cannot be read, or has no features but needs them.
         """
         import pyarrow as pa
 

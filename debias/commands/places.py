@@ -40,11 +40,11 @@ def opened(
 
     Args:
         source: The log and how to read it.
-        by_pair: Whether to use one item per (query, item) pair, even if features
-            change.
+        by_pair: Whether a (query, item) pair is one item even if its features
+            change between sessions.
 
     Raises:
-        ValueError: As for the readers, or the log has no clicks or one position.
+        ValueError: The log cannot be read, has no clicks, or has only one position.
     """
     from debias.data import ClickLog
     from debias.data.summary import summarize

@@ -34,7 +34,8 @@ def plan(
     minimum: Annotated[
         int,
         typer.Option(
-            min=2, help="Only queries with at least this many sessions take part."
+            min=2,
+            help="Least number of sessions of a query; queries with fewer are left out.",
         ),
     ] = 20,
     given: Annotated[

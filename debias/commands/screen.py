@@ -42,7 +42,7 @@ _urls = ContextVar[dict[str, str] | None]("urls", default=None)
 
 @contextmanager
 def naming_urls() -> Iterator[None]:
-    """Context manager in which output names URLs set by `called`."""
+    """Context manager: output shows URLs that `called` registers for local paths."""
     token = _urls.set({})
     try:
         yield
@@ -223,9 +223,9 @@ def print_json(record: Any) -> None:
 
 
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints rows with the same keys as a table, or as lines on a narrow screen.
+    """Prints rows as a table, or as lines on a narrow screen.
 
-    Numbers are right-aligned with five digits; see `debias.training.results.tables`.
+    All rows have the same keys. Numbers are right-aligned with five digits; see `debias.training.results.tables`.
     """
     if _quiet.get():
         return

@@ -160,8 +160,9 @@ class Wanted(NamedTuple):
         levels: Annotated[
             list[str] | None,
             typer.Option(
-                help="Levels that a numeric target must exceed, as NAME=A,B, such as "
-                "dwell=10,60; may be repeated. The default is 0."
+                help="Thresholds of a numeric target, as NAME=A,B, such as dwell=10,60; "
+                "may be repeated. The model predicts whether the target exceeds each. "
+                "The default is 0."
             ),
         ] = None,
     ) -> "Wanted":
@@ -187,7 +188,7 @@ class Wanted(NamedTuple):
         )
 
     def record(self) -> dict[str, Any]:
-        """The identity of a run, for its folder."""
+        """The settings that identify a run; its folder keeps them for resuming."""
         from debias.data import fingerprint
 
         found: dict[str, Any] = {"model": self.model, "select": self.select.value}

@@ -217,7 +217,7 @@ def _example(names: Sequence[str] | dict[str, Any], row: Sequence[Any]) -> Any:
 
 
 def feature_of(value: Any) -> Any:
-    """A value, or a list of values of one type, as a feature of an example."""
+    """A `tf.train.Feature` of a value, or of a list of values of one type."""
     import tensorflow as tf
 
     values = value if isinstance(value, list) else [value]

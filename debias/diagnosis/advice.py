@@ -82,8 +82,8 @@ def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
     first = "Items moved enough between ranks to compare each item with itself."
     if "caution" in known:
         first = (
-            "Items moved between ranks, but so rarely that estimates are imprecise. "
-            "More sessions or more exchanges would improve them."
+            "Items moved between ranks, but so rarely that estimates are imprecise; "
+            "more sessions or more exchanges would improve them."
         )
     cautions = [name for name, grade in grades.items() if grade == "caution"]
     return first, second, f"Next: {advised(cautions)}"

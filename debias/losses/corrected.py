@@ -174,7 +174,7 @@ def dual_learning(
 def pairs_debiased(
     clicks: Tensor, scores: Tensor, plus: Tensor, minus: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """PairDebias: pairwise losses divided by the ratios of both places.
+    """PairDebias: pairwise losses divided by position ratios of both items.
 
     Loss sum over c_i > c_j of L_ij / (t+_i t-_j), L_ij = log(1 + exp(z_j - z_i)).
 

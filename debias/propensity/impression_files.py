@@ -53,8 +53,8 @@ def write_impressions(
         path: File or folder to write.
         library: "lightgbm", "xgboost" or "tfr".
         data: Features of the items.
-        items: (items,) ids of the items in the source log; None for their numbers.
-        queries: (queries,) ids of the queries; None for their numbers.
+        items: (items,) ids of the items in the source log; None for their indices.
+        queries: (queries,) ids of the queries; None for their indices.
         correction: "weight", "position" or "init_score".
 
     Raises:

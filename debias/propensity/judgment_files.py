@@ -40,8 +40,8 @@ def write_judgments(
             request body that imports judgments into OpenSearch's Search Relevance
             Workbench. "csv": all numbers, as CSV, Parquet or JSON by the ending of the
             name.
-        items: (items,) ids of the items in the source log; None for their numbers.
-        queries: (queries,) ids of the queries; None for their numbers.
+        items: (items,) ids of the items in the source log; None for their indices.
+        queries: (queries,) ids of the queries; None for their indices.
         data: Features of the items, for "letor".
         graded: Whether ratings are grades from 0 to 4, and whether a table includes
             grades. "letor" always has grades.

@@ -93,7 +93,7 @@ def examples(
     Args:
         log: The click log.
         scores: (items,).
-        names: (items,) ids of the items; None for their numbers.
+        names: (items,) ids of the items; None for their indices.
     """
     import numpy as np
 

@@ -117,8 +117,8 @@ def look_back(
     Args:
         part: The sessions.
         attraction: (L, s), 0 at padding.
-        phi: (L, s) P(goes on | click).
-        tau: (L, s) P(goes on | examined, no click), 1 at padding.
+        phi: (L, s) P(continues | click).
+        tau: (L, s) P(continues | examined, no click), 1 at padding.
     """
     ranks = len(attraction)
     # From the last rank up: no further click below.
