@@ -35,7 +35,7 @@ def plan(
         int,
         typer.Option(
             min=2,
-            help="Least number of sessions of a query; queries with fewer are left out.",
+            help="Least number of sessions of a query; others are left out.",
         ),
     ] = 20,
     given: Annotated[

@@ -225,7 +225,8 @@ def print_json(record: Any) -> None:
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Prints rows as a table, or as lines on a narrow screen.
 
-    All rows have the same keys. Numbers are right-aligned with five digits; see `debias.training.results.tables`.
+    All rows have the same keys. Numbers are right-aligned with five digits; see
+    `debias.training.results.tables`.
     """
     if _quiet.get():
         return

@@ -136,10 +136,10 @@ def serve(
 
     Published versions answer POST /retrieve, and with a ranker also POST /rank and
     /recommend. A ranker alone answers POST /rank. POST /explain says why an item was
-    returned. The path / is a page to try the service, and /docs documents the interface.
-    /metrics has counters for Prometheus, /health names the version, and /live and
-    /ready are probes. If a worker dies, it is restarted on the last good version. The
-    password of an encrypted key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
+    returned. The path / is a page to try the service, and /docs documents the
+    interface. /metrics has counters for Prometheus, /health names the version, and
+    /live and /ready are probes. If a worker dies, it is restarted on the last good
+    version. The password of an encrypted key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
     """
     for option, value in (("--body", body), ("--seconds", seconds)):
         if not value < 1e6:  # NaN fails here, although it passes the lower bound

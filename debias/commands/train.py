@@ -160,7 +160,7 @@ class Wanted(NamedTuple):
         levels: Annotated[
             list[str] | None,
             typer.Option(
-                help="Thresholds of a numeric target, as NAME=A,B, such as dwell=10,60; "
+                help="Thresholds of a numeric target, such as dwell=10,60 (NAME=A,B); "
                 "may be repeated. The model predicts whether the target exceeds each. "
                 "The default is 0."
             ),
