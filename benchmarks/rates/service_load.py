@@ -200,19 +200,26 @@ def measured(seconds: float, seed: int) -> Load:
             return asyncio.run(ask(url, pid, seconds, seed, halfway))
 
 
-def summary(load: Load, seconds: float) -> dict[str, float]:
-    """`cpu_ms` is per answer; `growth_mb` is from a quarter to half of the test."""
-    p50, p99 = np.percentile(load.milliseconds, [50, 99])
-    steady = [mb for at, mb in load.memory if seconds / 4 < at < seconds / 2]
+def common(load: Load, seconds: float) -> dict[str, float]:
+    """Rate, waits, failures, processor time per answer (`cpu_ms`) and memory."""
+    p50, p99 = np.percentile(load.milliseconds or [np.nan], [50, 99])
     return {
         "rate": len(load.milliseconds) / seconds,
         "p50_ms": float(p50),
         "p99_ms": float(p99),
         "failed": float(load.failed),
+        "cpu_ms": 1e3 * load.processor / max(1, len(load.milliseconds)),
+        "memory_mb": load.memory[-1][1],
+    }
+
+
+def summary(load: Load, seconds: float) -> dict[str, float]:
+    """As `common`; `growth_mb` is from a quarter to half of the test."""
+    steady = [mb for at, mb in load.memory if seconds / 4 < at < seconds / 2]
+    return {
+        **common(load, seconds),
         "mixed": float(load.mixed),
         "versions": float(len(load.versions)),
-        "cpu_ms": 1e3 * load.processor / len(load.milliseconds),
-        "memory_mb": load.memory[-1][1],
         "growth_mb": steady[-1] - steady[0],
     }
 

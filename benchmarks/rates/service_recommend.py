@@ -141,17 +141,9 @@ def measured(seconds: float, seed: int) -> Load:
 
 
 def summary(load: Load, seconds: float) -> dict[str, float]:
-    """`cpu_ms` is of the service, per answer; `growth_mb` from the start to the end."""
-    p50, p99 = np.percentile(load.milliseconds or [np.nan], [50, 99])
-    return {
-        "rate": len(load.milliseconds) / seconds,
-        "p50_ms": float(p50),
-        "p99_ms": float(p99),
-        "failed": float(load.failed),
-        "cpu_ms": 1e3 * load.processor / max(1, len(load.milliseconds)),
-        "memory_mb": load.memory[-1][1],
-        "growth_mb": load.memory[-1][1] - load.memory[0][1],
-    }
+    """As `service_load.common`; `growth_mb` is from the start to the end."""
+    growth = load.memory[-1][1] - load.memory[0][1]
+    return {**service_load.common(load, seconds), "growth_mb": growth}
 
 
 @dataclass(frozen=True)
