@@ -50,10 +50,7 @@ def format_of(path: str | Path) -> Format:
     >>> format_of("ranker.onnx"), format_of("serving/1")
     ('onnx', 'saved_model')
     """
-    endings: dict[str, Format] = {
-        **{".keras": "keras", ".onnx": "onnx"},
-        "": "saved_model",
-    }
+    endings: dict[str, Format] = {".keras": "keras", ".onnx": "onnx", "": "saved_model"}
     if (ending := Path(path).suffix) not in endings:
         raise ValueError(
             f"{path}: the ending {ending} stands for no format; expected .keras, .onnx "
