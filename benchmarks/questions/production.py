@@ -5,11 +5,12 @@ Protocol, fixed before any result was looked at:
 1. Small worlds. The production ranker is ridge regression on the grades of 1%, 10% or
    100% of the queries to learn from (3, 24 or 240), and its log has 1,000, 10,000 or
    100,000 sessions to learn from, a quarter of that to choose weights by. Populations
-   are named CROWD-LABELS-SESSIONS, such as `pbm-100-1e3`.
+   are named CROWD-LABELS-SESSIONS, such as `pbm-100-1e3`. One crowd, `mixed`, also has
+   logs of 1,000,000 sessions, with the rows of `LARGE` alone.
 2. Rows: `softmax_naive`, click models (`product`, `listwise`, `mixture`) and
    corrections (`ips_estimated_softmax`, `dual_learning`, `upe`), as `debias.fit` fits
-   them with its defaults but in batches of 128; `production` is the production ranker
-   itself.
+   them with its defaults but in batches of 128; `auto` is the model that
+   `debias.select` chooses; `production` is the production ranker itself.
 3. NDCG@5 by grades and exact expected clicks, on the test queries. The map shows the
    difference of every row from `softmax_naive` in each population, paired by seed.
 4. Five seeds from 100 on; Holm's correction is over all differences of the table.
@@ -31,8 +32,9 @@ SESSIONS = ("1e3", "1e4", "1e5")
 MODELS = ("product", "listwise", "mixture")
 CORRECTIONS = ("ips_estimated_softmax", "dual_learning", "upe")
 DEBIASED = (*MODELS, *CORRECTIONS)
-LEARNERS = ("softmax_naive", *DEBIASED)
+LEARNERS = ("softmax_naive", *DEBIASED, "auto")
 BOUNDS = ("production",)
+LARGE = ("softmax_naive", "product", "listwise", *BOUNDS)  # rows with 1e6 sessions
 FEWEST = 2  # queries whose grades the weakest production ranker has seen
 
 
@@ -74,8 +76,8 @@ TABLE = Table(
         Learned(row, crowd, labels, sessions)
         for crowd in CROWDS
         for labels in LABELS
-        for sessions in SESSIONS
-        for row in (*LEARNERS, *BOUNDS)
+        for sessions in (*SESSIONS, *(["1e6"] if crowd == "mixed" else []))
+        for row in (LARGE if sessions == "1e6" else (*LEARNERS, *BOUNDS))
     ),
     metrics=("ndcg@5", "ndcg@10", "expected_clicks"),
     baseline="softmax_naive",

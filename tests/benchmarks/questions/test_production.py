@@ -14,4 +14,4 @@ def test_a_stronger_ranker_is_worth_more_as_it_is():
 
 
 def test_populations_name_crowd_labels_and_sessions():
-    assert "trust-100-1e4" in TABLE.populations and len(TABLE.populations) == 27
+    assert "trust-100-1e4" in TABLE.populations and len(TABLE.populations) == 30
