@@ -55,14 +55,17 @@ class SteppingModel(keras.Model):
             and self._distribute_strategy is None
         )
 
-    def build_for(self, spec: Any) -> None:
-        """Builds model, metrics and optimiser for batches of this `element_spec`.
+    def build_for(self, batches: Any) -> None:
+        """Builds model, metrics and optimiser for a dataset, before the first loop.
 
         TensorFlow traces a function twice if the first trace creates variables.
         """
+        if self._loops.made:
+            return
         self._symbolic_build(
             data_batch=keras.tree.map_structure(
-                lambda each: keras.KerasTensor(tuple(each.shape), each.dtype.name), spec
+                lambda each: keras.KerasTensor(tuple(each.shape), each.dtype.name),
+                batches.element_spec,
             )
         )
 

@@ -6,7 +6,7 @@ million sessions need memory only for their indices, and no feature is stored tw
 """
 
 from collections.abc import Callable, Generator, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -107,7 +107,8 @@ def batches(
         )
     cells = _streamed(log, data.items, shuffle, _draws(seed))
     make = partial(_batch, table=_table(data, preprocess), packed=packed)
-    return _pipeline(cells, make, batch_size, count_sessions(log))
+    steps = -(-count_sessions(log) // batch_size)
+    return _pipeline(cells, make, batch_size, steps)
 
 
 def epoch_of(
@@ -137,9 +138,13 @@ def log_batches(whole: "Epoch", shuffle: bool = True, seed: int = 0) -> "LogBatc
             return whole.order
         return tf.random.experimental.stateless_shuffle(whole.order, [draw, 0])
 
-    draws, sessions = _draws(seed), len(whole.order)
-    found = _pipeline(draws.map(order), whole.batch_of, whole.batch_size, sessions)
-    return LogBatches(found, draws, lambda draw: whole._replace(order=order(draw)))
+    def pipeline() -> tf.data.Dataset:
+        return _pipeline(draws.map(order), whole.batch_of, whole.batch_size, steps)
+
+    draws, steps = _draws(seed), -(-len(whole.order) // whole.batch_size)
+    return LogBatches(
+        pipeline, draws, lambda draw: whole._replace(order=order(draw)), steps
+    )
 
 
 def _draws(seed: int) -> tf.data.Dataset:
@@ -148,7 +153,7 @@ def _draws(seed: int) -> tf.data.Dataset:
 
 
 def _pipeline(
-    epoch: tf.data.Dataset, make: Callable[[Any], Any], batch_size: int, sessions: int
+    epoch: tf.data.Dataset, make: Callable[[Any], Any], batch_size: int, steps: int
 ) -> tf.data.Dataset:
     """A pipeline that turns an epoch's sessions, or their numbers, into batches."""
     options = tf.data.Options()  # optimising and tuning would only cost time
@@ -156,7 +161,7 @@ def _pipeline(
     options.experimental_optimization.apply_default_optimizations = False
     return (
         epoch.rebatch(batch_size)
-        .apply(tf.data.experimental.assert_cardinality(-(-sessions // batch_size)))
+        .apply(tf.data.experimental.assert_cardinality(steps))
         .map(make, num_parallel_calls=1)
         .prefetch(2)
         .with_options(options)
@@ -187,17 +192,29 @@ class Epoch(NamedTuple):
 class LogBatches(tf.data.Dataset):
     """Batches of a log in memory, which a compiled loop can make by itself.
 
-    `pipeline` makes the same batches for Keras, in parallel to the training steps.
+    `pipeline` makes the same batches for Keras, in parallel to the training steps. It
+    takes longer to build than a small log to train on, so it is built when first used.
     """
 
     def __init__(
         self,
-        batches: tf.data.Dataset,
+        build: Callable[[], tf.data.Dataset],
         draws: tf.data.Dataset,
         epoch: Callable[[tf.Tensor], Epoch],
+        steps: int,
     ):
-        self.pipeline, self._draws, self._epoch = batches, draws, epoch
-        super().__init__(batches._variant_tensor)
+        self._build, self._draws, self._epoch, self._steps = build, draws, epoch, steps
+
+    @cached_property
+    def pipeline(self) -> tf.data.Dataset:
+        return self._build()
+
+    def __getattr__(self, name: str) -> Any:
+        # What TensorFlow's constructor sets is only read to iterate or transform.
+        if "_variant_tensor_attr" in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        super().__init__(self.pipeline._variant_tensor)
+        return getattr(self, name)
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self.pipeline]
@@ -205,6 +222,9 @@ class LogBatches(tf.data.Dataset):
     @property
     def element_spec(self) -> Any:
         return self.pipeline.element_spec
+
+    def cardinality(self) -> tf.Tensor:
+        return tf.constant(self._steps, tf.int64)
 
     def executions(self, size: int) -> Generator[Execution]:
         """Implements `debias.engine.steps.MakesExecutions`, in Keras's orders."""

@@ -188,7 +188,7 @@ class ClickModel(SteppingModel):
             counted = isinstance(x, MakesExecutions) and set(kwargs) <= COUNTED
             if not (counted and self.takes_several_steps()):
                 return super().fit(x, **kwargs)
-            self.build_for(x.element_spec)
+            self.build_for(x)
             executions = x.executions(self.steps_per_execution)
             return self.fit_executions(
                 loop_over_log, executions, int(x.cardinality()), **kwargs
@@ -206,8 +206,10 @@ class ClickModel(SteppingModel):
         return super().train_on_batch(x, y, sample_weight, return_dict=return_dict)
 
     def _can_take(self, x: Any) -> None:
+        if not self.jit_compile:
+            return
         batch: Any = getattr(x, "element_spec", ({},))[0]
-        if isinstance(batch, Mapping) and "cell" in batch and self.jit_compile:
+        if isinstance(batch, Mapping) and "cell" in batch:
             raise ValueError(
                 "packed batches differ in shape, so XLA would compile every step "
                 "again: give compile jit_compile=False, or make batches with "

@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 from debias.data import ClickLog, RankingData, log_files
-from debias.layers import Standardize
+from debias.layers import BiasTower, Standardize
 from debias.models import batches as pipeline
 from debias.models.batches import LogBatches, batches
+from debias.models.towers import Additive
 
 RNG = np.random.default_rng(0)
 DATA = RankingData(RNG.normal(size=(9, 4)), None, [0, 5, 9])
@@ -150,6 +151,21 @@ def test_what_is_not_in_memory_or_is_for_a_gpu_comes_by_the_pipeline_alone(
     assert isinstance(batches(LOG, DATA), LogBatches)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
     assert not isinstance(batches(LOG, DATA), LogBatches)
+
+
+def test_a_pipeline_is_built_when_it_is_needed_first():
+    fed, whole = batches(LOG, DATA, 2), batches(LOG, DATA, 2)
+    model = Additive(keras.layers.Dense(1), BiasTower({"position": 3}))
+    model.compile(keras.optimizers.SGD(), steps_per_execution=2)
+    model.fit(fed, verbose=0)  # its first execution builds the model by the pipeline
+    again = batches(LOG, DATA, 2)
+    model.fit(again, verbose=0)
+    assert "pipeline" in vars(fed) and "pipeline" not in vars(again)
+    assert int(again.cardinality()) == 3 and "pipeline" not in vars(again)
+    assert [len(click) for _, click in whole.skip(1)] == [2, 1]
+    assert whole.element_spec == batches(LOG, DATA, 2).element_spec
+    with pytest.raises(AttributeError, match="LogBatches has no attribute 'length'"):
+        _ = whole.length
 
 
 def test_a_weight_comes_along_in_the_order_of_the_sessions():
