@@ -27,7 +27,6 @@ from debias.commands.screen import (
     print_table,
     say,
     share_bar,
-    waiting,
 )
 from debias.commands.towers import AUTO, Learning
 from debias.commands.train import finished, peak_memory, started
@@ -404,8 +403,12 @@ def evaluate(
             every = read_all(events, mapping.events, progress)
         learner = run.learner
         noticing = warnings.catch_warnings(record=True, action="always")
-        with waiting("evaluating"), noticing as noticed:
-            metrics = evaluated(learner.served, learner.log, every, repeat=run.repeat)
+        with share_bar("evaluating") as shown, noticing as noticed:
+            metrics = evaluated(
+                *(learner.served, learner.log, every),
+                repeat=run.repeat,
+                progress=shown,
+            )
         for notice in noticed:
             complain(f"warning: {notice.message}")
         found = {"tower": run.report["tower"], **metrics}
@@ -648,8 +651,8 @@ def check(
     with messages():
         from debias.retrieval.serving import versions
 
-        with waiting("checking"):
-            found = [each._asdict() for each in versions.check(root)]
+        with share_bar("checking") as progress:
+            found = [each._asdict() for each in versions.check(root, progress)]
     if json:
         print_json(found)
     else:

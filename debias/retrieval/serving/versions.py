@@ -30,7 +30,7 @@ which is checked by checksums (`debias.retrieval.serving.storage`).
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -456,11 +456,14 @@ class Checked(NamedTuple):
     damage: str | None
 
 
-def check(path: str | Path) -> list[Checked]:
+def check(
+    path: str | Path, progress: Callable[[float], None] = lambda share: None
+) -> list[Checked]:
     """Checks every byte of every version in a folder, oldest first, and opens each.
 
     Args:
         path: Folder or URL of the versions, or the folder of a single version.
+        progress: Called with the share of the versions that are checked.
 
     Raises:
         OSError: The store cannot be reached or refuses access.
@@ -475,7 +478,11 @@ def check(path: str | Path) -> list[Checked]:
         raise ValueError(
             f"{place.root / 'CURRENT'}: names {served}, but there are only {kept}"
         )
-    return [_checked(place, f"{KIND}/{name}", name == served) for name in kept]
+    found = []
+    for name in kept:
+        found.append(_checked(place, f"{KIND}/{name}", name == served))
+        progress(len(found) / len(kept))
+    return found
 
 
 def _checked(place: Storage, key: str, current: bool) -> Checked:

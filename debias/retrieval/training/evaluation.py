@@ -443,6 +443,7 @@ def evaluate(
     events: Events | Interactions,
     cutoffs: Sequence[int] = CUTOFFS,
     repeat: str | Repeat = "exclude",
+    progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, float]:
     """Evaluates a model on events that it was not trained on.
 
@@ -460,6 +461,7 @@ def evaluate(
         events: Later events, by raw ids. An item that a user takes twice counts once.
         cutoffs: The cutoffs k of the metrics.
         repeat: "exclude", "allow", or a `Repeat`.
+        progress: Called with the share of the users whose items are ranked.
 
     Returns:
         `recall_metrics` over users, and the counts "users", "events", "repeated"
@@ -489,6 +491,7 @@ def evaluate(
         ends = queries.seen[1][q[0] : q[-1] + 2]
         some = queries.seen[0][ends[0] : ends[-1]], ends - ends[0]
         policy.own_scores(scores, users[q], vectors, some)
+        progress(float(q[-1] + 1) / len(users))
         return scores
 
     rank[there], _ = ranks(

@@ -119,7 +119,9 @@ def test_check_reads_every_version_and_names_what_is_damaged(root, tmp_path):
     assert found[0].megabytes == sum(path.stat().st_size for path in files) / 1e6
     worlds.overwrite(folder / "items.npz", b"")
     worlds.overwrite(root / "versions" / "000003" / "manifest.json", "{}")
-    first, second, third = versions.check(root)
+    shares: list[float] = []
+    first, second, third = versions.check(root, shares.append)
+    assert shares == [1 / 3, 2 / 3, 1.0]
     assert "000001/items.npz: has 0 bytes" in first.damage and second.damage is None
     assert "000003/manifest.json: is damaged" in third.damage
     assert third.megabytes is None

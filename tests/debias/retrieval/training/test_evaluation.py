@@ -244,7 +244,9 @@ def test_evaluation_ranks_what_a_user_has_not_taken_and_misses_what_is_unknown(n
 def test_events_of_a_log_are_those_of_its_ids():
     rest, last = leave_last_out(LOG)
     model = MODELS["fm"]()
-    found = evaluate(model, rest, last)
+    shares: list[float] = []
+    found = evaluate(model, rest, last, progress=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1.0
     assert found == evaluate(model, rest, Events.of(last))
     assert found["users"] == found["events"] == 60
     with pytest.raises(ValueError, match="at least one event"):
