@@ -80,7 +80,7 @@ def _named(paths: dict[str, Path]) -> dict[str, str]:
 def shop_log(
     sessions: int, seed: int
 ) -> tuple["RankingData", "RankingData", "ClickLog"]:
-    """Shown products, products of other queries, and the click log."""
+    """The products of the log, the products of other queries, and the click log."""
     import numpy as np
 
     import simulators
@@ -95,7 +95,7 @@ def shop_log(
 def compared(
     log: "ClickLog", train: "RankingData", test: "RankingData", seed: int, progress: Any
 ) -> list[dict[str, Any]]:
-    """NDCG of the shop's order and of the models, on unseen queries."""
+    """NDCG on unseen queries, of the order of the shop and of each model."""
     import numpy as np
 
     from debias import metrics, training

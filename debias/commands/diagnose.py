@@ -24,7 +24,8 @@ def diagnose(
         int,
         typer.Option(
             min=10,
-            help="Largest number of sessions to analyse; a longer log is sampled.",
+            help="Largest number of sessions to analyse. A longer log is sampled at "
+            "random.",
         ),
     ] = 100_000,
     features: Annotated[
@@ -41,10 +42,10 @@ def diagnose(
 ) -> None:
     """Tests whether a log can separate relevance from position bias.
 
-    Writes one self-contained page. It shows estimates of examination beside the raw
-    click rates, which ranks can be compared, whether there are several kinds of users,
-    and what to do next. Counts use the whole log. Everything else uses a random sample
-    of --max-sessions sessions.
+    Writes one self-contained page. The page shows estimates of examination beside raw
+    click rates, and which ranks can be compared. It also says whether the log has
+    several kinds of users, and what to do next. Counts use the whole log. All other
+    results use a random sample of at most --max-sessions sessions.
     """
     from debias.data.files import atomic_write
     from debias.diagnosis import report

@@ -25,8 +25,9 @@ def evaluate(
     temperature: Annotated[
         float,
         typer.Option(
-            help="Temperature, in standard deviations of the scores, of the "
-            "Plackett-Luce ranking whose clicks are estimated."
+            help="Temperature of the Plackett-Luce ranking by the model's scores, in "
+            "standard deviations of the scores. The command estimates the "
+            "clicks of this ranking."
         ),
     ] = 0.5,
     clip: Annotated[
@@ -50,11 +51,11 @@ def evaluate(
 ) -> None:
     """Evaluates a trained model on a log, or on held-out sessions of its training log.
 
-    The log is read with the options of the training, unless you give -c or --list-size.
-    Click metrics measure predicted clicks; ranking metrics need grades. The two can
-    disagree. If the log has propensities, or with --examination, the command also
-    estimates the clicks of the new ranking. For a streamed log, this estimate uses
-    100,000 random sessions.
+    The command reads the log with the options of the training, unless you give -c or
+    --list-size. Click metrics measure predicted clicks; ranking metrics need grades. A
+    model can be better by one kind of metrics and worse by the other. If the log has
+    propensities, or with --examination, the command also estimates the clicks of the
+    new ranking. For a streamed log, it estimates them from 100,000 random sessions.
     """
     from debias.artifacts import RANKED, load, report_of
     from debias.training import evaluate as evaluated
@@ -116,8 +117,9 @@ def judged_parts(
     Args:
         found: The evaluation of the sessions.
         trained: The trained model.
-        given: The sessions, and their items with features as the ranker reads them.
-        whole: The log to estimate examination from; None: the sessions.
+        given: The evaluated sessions, and their items with features as the ranker reads
+            them.
+        whole: The log to estimate examination from. None: the evaluated sessions.
     """
     from debias.data import ClickLog
     from debias.training import page_parts, score_items
@@ -164,7 +166,7 @@ def _opened(
 
 
 def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
-    """`Source.as_trained`, with a note on the added options."""
+    """Applies `Source.as_trained` and prints a note on the added options."""
     read = source.as_trained(asked)
     added = [each for each in read.options() if each not in source.options()]
     if added:

@@ -20,16 +20,16 @@ def export(
         typer.Option(
             "--out",
             "-o",
-            help="NAME.keras, NAME.onnx or a folder (SavedModel); for trees "
-            "NAME.onnx, NAME.txt or NAME.json.",
+            help="File or folder to write: NAME.keras, NAME.onnx, or a folder "
+            "(SavedModel). For trees: NAME.onnx, NAME.txt or NAME.json.",
         ),
     ],
     format: Annotated[
         str | None,
         typer.Option(
             help="keras, saved_model or onnx. For trees: onnx, lightgbm, xgboost, or "
-            "ltr for search engines. The default depends on the ending of the "
-            "name."
+            "ltr for search engines. The ending of the output name sets the "
+            "default."
         ),
     ] = None,
     raw: Annotated[
@@ -42,7 +42,7 @@ def export(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Exports the ranker: it maps features to scores, for lists of any length."""
+    """Exports a ranker, which maps the features of a list of any length to scores."""
     from debias.artifacts import RANKED, ranker_of, report_of
     from debias.models.export import export as write
     from debias.models.export import format_of

@@ -80,23 +80,25 @@ def import_events(
     first_position: Annotated[
         int | None,
         typer.Option(
-            help="Number of the first position in the events. The default is 0 if at "
-            "least half as many items have position 0 as 1, else 1."
+            help="Number of the first position in the events. By default, the "
+            "command counts the items at positions 0 and 1. The default is 0 if "
+            "position 0 has at least half as many items as position 1, else 1."
         ),
     ] = None,
     gap: Annotated[
         str,
         typer.Option(
-            help="Pause of a user that ends a list, such as 90s, 30m or 1h. It "
-            "applies only if the events have no session id and each event has "
-            "one item."
+            help="Length of a pause of a user that ends a list, such as 90s, 30m or "
+            "1h. The option applies only if the events have no session id and "
+            "each event has one item."
         ),
     ] = "30m",
     window: Annotated[
         str | None,
         typer.Option(
-            help="Longest time from an impression to an action on it. The default is "
-            "unlimited if the events have a session id, else --gap."
+            help="Longest time from an impression to an action on it. By default, "
+            "the time is unlimited if the events have a session id, else it is "
+            "that of --gap."
         ),
     ] = None,
     memory: Annotated[

@@ -44,8 +44,8 @@ Column = Annotated[
 Items = Annotated[
     str | None,
     _reading(
-        help="Table with the features of the items; joined by item and, if it has "
-        "one, query.",
+        help="Table with the features of the items. It is joined to the log by item "
+        "or, if the table has a query column, by query and item.",
     ),
 ]
 Data = Annotated[
@@ -67,7 +67,8 @@ FirstFeatures = Annotated[
     bool,
     _reading(
         "--first-features",
-        help="If the features of an item differ between sessions, keep the first ones.",
+        help="If the features of an item differ between sessions, keep only the "
+        "features of its first session.",
     ),
 ]
 
@@ -104,10 +105,10 @@ _QUIET = inspect.Parameter(
 def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any]:
     """Decorator that replaces arguments of a command by the options of `makers`.
 
-    A command with an argument `source` that is decorated with
-    `options(source=Source.of)` has all options of `Source.of` and receives its result.
-    Errors that the user can correct are printed as messages without a traceback. Every
-    command has the option `--quiet`.
+    For example, `options(source=Source.of)` decorates a command with an argument
+    `source`. The command then has all options of `Source.of`, and receives the result
+    of `Source.of`. Errors that the user can correct are printed as messages without a
+    traceback. Every command has the option `--quiet`.
     """
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
@@ -139,7 +140,10 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
 
 
 class Source(NamedTuple):
-    """A log and how to read it; as JSON, the record of a model's training log."""
+    """A log and how to read it.
+
+    Written as JSON, it records the training log of a model.
+    """
 
     log: str
     column: list[str]
@@ -159,7 +163,7 @@ class Source(NamedTuple):
         first_position: FirstPosition = 1,
         first_features: FirstFeatures = False,
     ) -> "Source":
-        """A source with absolute paths."""
+        """Makes a source with absolute paths."""
         from debias.data.stores import whole_path
 
         return Source(
@@ -173,10 +177,10 @@ class Source(NamedTuple):
         )
 
     def as_trained(self, asked: Mapping[str, Any]) -> "Source":
-        """The source with the training's options, unless it has its own.
+        """Fills options that this source lacks with those of the training.
 
         Args:
-            asked: Result of `how` for the training log.
+            asked: The options of the training, from `how`.
 
         >>> asked = {"column": ["query=q", "item=doc"], "list_size": 5}
         >>> given = Source("a.csv", ["item=sku"], None, None, None, 1, False)
@@ -228,7 +232,8 @@ class Opened(NamedTuple):
         log: Its sessions, in memory or on disk.
         data: Its ranking data; None without features.
         devices: Names of the devices 1, 2, ...
-        reading: The reading of a foreign log; None for a log of this library.
+        reading: The reading of a log of another program; None for a log of this
+            library.
     """
 
     log: "ClickLog | Stream"
@@ -237,7 +242,7 @@ class Opened(NamedTuple):
     reading: "Reading | None" = None
 
     def by_pair(self) -> "Opened":
-        """With each (query, item) pair as one item, even if its features change."""
+        """The log with one item per (query, item) pair, even if its features change."""
         if self.reading is None:
             return self
         reading = self.reading.by_pair()
@@ -245,7 +250,7 @@ class Opened(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A source after reading its schema.
+    """A source whose schema has been read.
 
     Attributes:
         source: The log and how to read it.
@@ -267,12 +272,13 @@ class Found(NamedTuple):
         """Opens the log, in memory or on disk.
 
         Args:
-            devices: Names of the devices of a model; None: those of the log.
-            needs_data: Whether a log without features is an error.
-            scales: Meaning of the codes of presentation columns in that model.
+            devices: Names of the devices of a model. None: the devices of the log.
+            needs_data: Whether to raise an error if the log has no features.
+            scales: Meaning of the codes of presentation columns in the model.
 
         Raises:
-            ValueError: The log cannot be read, or has no features but needs them.
+            ValueError: The log cannot be read, or lacks features although `needs_data`
+                is set.
         """
         import pyarrow as pa
 
@@ -378,8 +384,8 @@ def opened_over(
     """Context manager with the opened log and a `map`, of a cluster if one is given.
 
     Raises:
-        ValueError: As for `look`, `Found.open` and `debias.engine.cluster.joined`, or a
-            cluster is given for a foreign log.
+        ValueError: See `look`, `Found.open` and `debias.engine.cluster.joined`; or a
+            cluster is given for a log of another program.
     """
     from debias.engine.cluster import joined
 
@@ -435,7 +441,7 @@ def check_name(option: str, name: str, known: Iterable[str]) -> None:
     """Checks that `name` is one of the known names.
 
     Raises:
-        ValueError: It is not; names the option and similar names.
+        ValueError: The name is unknown. The message names the option and similar names.
     """
     if name not in (names := list(known)):
         from debias.data.text import one_of  # loads NumPy, which --help does not need

@@ -92,7 +92,7 @@ def summary(
 
 
 def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
-    """One row per feature, if some are missing or not numbers."""
+    """A table of features, if some features have missing values or are not numbers."""
     from debias.data.kinds import described
 
     if data is None or data.kinds is None:

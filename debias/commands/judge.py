@@ -22,9 +22,10 @@ def judge(
     format: Annotated[
         str,
         typer.Option(
-            help="csv: all numbers, as CSV, Parquet or JSON by the ending of the "
-            "name. letor: graded lines, with features if the log has them. srw: "
-            "judgments for OpenSearch's Search Relevance Workbench."
+            help="csv: all numbers of a judgment; the ending of the file name "
+            "selects CSV, Parquet or JSON. letor: LETOR lines with grades, and "
+            "with features if the log has them. srw: judgments for OpenSearch's "
+            "Search Relevance Workbench."
         ),
     ] = "csv",
     given: places.Given = "auto",
@@ -32,14 +33,15 @@ def judge(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of `debias train`. Its scores set the prior, which matters "
-            "for items with few impressions or none."
+            help="Folder that `debias train` wrote. The scores of its model set the "
+            "prior, which matters for items with few or no impressions."
         ),
     ] = None,
     graded: Annotated[
         bool,
         typer.Option(
-            "--grades", help="Also write grades from 0 to 4; letor always has them."
+            "--grades",
+            help="Also write grades from 0 to 4. The format letor always has grades.",
         ),
     ] = False,
     level: Annotated[
@@ -51,10 +53,10 @@ def judge(
     """Writes the click probability that each item would have at rank 1, by query.
 
     The estimate is the number of clicks divided by the sum of examination over the
-    item's impressions. It has a standard error. Estimates from few impressions are
-    shrunk towards a prior (empirical Bayes). The prior depends on the query, and on how
-    often and how high the log showed the item. The file also has COEC (clicks over
-    expected clicks by rank) and the raw click rate.
+    item's impressions. Each estimate has a standard error. Estimates from few
+    impressions are shrunk towards a prior (empirical Bayes). The prior depends on the
+    query, and on how often and how high the log showed the item. The file also has COEC
+    (clicks over expected clicks by rank) and the raw click rate.
     """
     from debias.propensity import judge as judged
     from debias.propensity.judgment_files import FORMATS, write_judgments

@@ -2,7 +2,7 @@
 
 Tables are streamed from a store. Everything else, such as a folder with a model, is
 downloaded first. When the command succeeds, new and changed files are uploaded. Each
-upload is atomic, and files that mark others as complete come last.
+upload is atomic. Files that mark other files as complete are uploaded last.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def local(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def fetched(url: str) -> Path:
-    """A copy on disk of a file or folder of a store, which the command only reads."""
+    """A local copy of a file or folder of a store. The command only reads it."""
     return _Mirror(url).fetch()
 
 

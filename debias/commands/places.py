@@ -20,15 +20,15 @@ Given = Annotated[
     str,
     typer.Option(
         "--propensities",
-        help="File that `debias propensities` wrote, or the name of an estimator: "
-        "auto, pbm_conditional, adjacent_chain and so on.",
+        help="File that `debias propensities` wrote, or the name of an estimator, "
+        "such as auto, pbm_conditional or adjacent_chain.",
     ),
 ]
 By = Annotated[
     str,
     typer.Option(
-        help="Columns by which examination differs within a rank, separated by "
-        "commas, such as device,badge."
+        help="Columns, separated by commas, whose values have separate examination "
+        "curves, such as device,badge."
     ),
 ]
 
@@ -83,8 +83,8 @@ def found_or_read(
     """Estimates propensities by an estimator's name, or reads them from a file.
 
     Raises:
-        ValueError: There is neither such an estimator nor such a file, or `by` is given
-            with a file.
+        ValueError: No estimator and no file has this name; or a file is given together
+            with `by`.
     """
     from debias.data.text import near, quoted
     from debias.propensity import ESTIMATORS, propensities, read_propensities
@@ -118,7 +118,7 @@ def say_left_out(share: float) -> None:
 
 
 def check_free(out: Path, force: bool) -> None:
-    """Checks that the file may be written, before the work is done.
+    """Checks that the file may be written, before any work begins.
 
     Raises:
         ValueError: The file exists and `force` is not set, or its folder is read-only.
@@ -129,8 +129,9 @@ def check_free(out: Path, force: bool) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Raises ValueError if the folder of a file, or the first that exists above it, is
-    read-only.
+    """Raises ValueError if the folder of a file is read-only.
+
+    If the folder does not exist, the nearest existing folder above it is checked.
     """
     folder = next(each for each in out.absolute().parents if each.exists())
     if not os.access(folder, os.W_OK):

@@ -26,7 +26,7 @@ def plan(
     ] = None,
     se: Annotated[
         float,
-        typer.Option(help="Wanted standard error of log examination at every rank."),
+        typer.Option(help="Requested standard error of log examination at every rank."),
     ] = 0.1,
     share: Annotated[
         float, typer.Option(help="Largest share of sessions that may be changed.")
@@ -35,16 +35,18 @@ def plan(
         int,
         typer.Option(
             min=2,
-            help="Least number of sessions of a query; others are left out.",
+            help="Smallest number of sessions of a query; queries with fewer "
+            "sessions are left out.",
         ),
     ] = 20,
     given: Annotated[
         str | None,
         typer.Option(
             "--propensities",
-            help="File of `debias propensities`, or the name of an estimator. By "
-            "default, the plan uses examination that the log identifies, and "
-            "otherwise bounds that hold for any examination.",
+            help="File that `debias propensities` wrote, or the name of an "
+            "estimator. By default, the plan estimates examination from the "
+            "log. If the log does not identify examination, the plan uses upper "
+            "bounds that hold for any examination.",
         ),
     ] = None,
     force: inputs.Force = False,
@@ -52,9 +54,9 @@ def plan(
 ) -> None:
     """Plans which ranks to exchange, in how many sessions, and at what cost in clicks.
 
-    The plan uses click rates by rank, which any log has. With a probability of 90%,
-    every rank reaches the wanted error. If examination is unknown, errors and costs are
-    upper bounds.
+    The plan uses click rates by rank, which any log has. After the exchanges, all ranks
+    have the requested standard error with a probability of 90%. If examination is
+    unknown, errors and costs are upper bounds.
     """
     from debias.data.records import write_record
     from debias.propensity import plan as planned

@@ -45,7 +45,8 @@ def propensities(
         bool,
         typer.Option(
             "--strict",
-            help="Exit with status 3 if the log does not identify every place.",
+            help="Exit with status 3 if the log does not identify the examination of "
+            "every place.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -56,8 +57,8 @@ def propensities(
     """Writes the examination of each rank relative to rank 1, with a verdict.
 
     Use the file for inverse propensity weighting in any library, or for `debias judge`
-    and `debias weights`. A place that the log does not identify has no number, and its
-    verdict says so.
+    and `debias weights`. If the log does not identify the examination of a rank, its
+    row has no number and the verdict says so.
     """
     import numpy as np
 

@@ -49,8 +49,9 @@ def rank(
         typer.Option(
             "--column",
             "-c",
-            help="Column for a role: session=NAME or query=NAME. The default is as in "
-            "training. If the model stores no feature names, also features=NAME.",
+            help="Column for a role: session=NAME or query=NAME. By default, the "
+            "columns have the same names as in training. If the model stores no "
+            "feature names, also give features=NAME.",
         ),
     ] = None,
     data: inputs.Data = None,
@@ -60,13 +61,13 @@ def rank(
 ) -> None:
     """Scores every row of a table and ranks the rows within each group.
 
-    The output is the table with the columns `score` and `rank` (from 1). A group is a
-    session, or a query if the table has no column of sessions. The rows of a group must
-    be consecutive, and for a folder as output they must be in one file. Features are
-    looked up by name and may be raw: text, missing values, lists and dates as in the
-    training log. If the table has one row per session, `score` and `rank` are lists. If
-    it already has a column `rank`, the new column is `new_rank`. CSV columns that hold
-    only numbers are written as numbers.
+    The output is the input table with two more columns, `score` and `rank` (from 1). A
+    group is a session, or a query if the table has no column of sessions. The rows of a
+    group must be consecutive. If the output is a folder, they must also be in one file.
+    The command looks up features by name. Features may be raw: text, missing values,
+    lists and dates, as in the training log. If the table has one row per session,
+    `score` and `rank` are lists. If it already has a column `rank`, the new column is
+    `new_rank`. CSV columns that hold only numbers are written as numbers.
     """
     from debias.artifacts import RANKED, open_ranker, report_of
     from debias.engine.cluster import joined
@@ -110,10 +111,10 @@ def rank(
 
 
 def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list[str]:
-    """The training's columns of features, session and query, except given ones.
+    """The columns of features, session and query of the training, unless given here.
 
-    Columns of sessions or items that only the training log has are left out, because
-    candidates have no session. If a query column is given, only it groups the rows.
+    Candidates have no session, so columns of sessions or items that only the training
+    log has are left out. If a query column is given, only this column groups the rows.
     """
     from debias.artifacts import plan_of
     from debias.data.tables import open_parts
@@ -135,9 +136,9 @@ class Model(NamedTuple):
 
     Attributes:
         folder: Folder of `debias train`.
-        features, column: As for `rank_rows`.
+        features, column: See `rank_rows`.
         data: Ranking data of a log of this library, or None.
-        contents: Hash of the files, so that a worker reopens changed ones.
+        contents: Hash of the files, so that a worker reopens files that changed.
         types: Types of CSV columns.
     """
 
@@ -171,19 +172,19 @@ def rank_files(
     """Applies `rank_rows` or `rank_sessions` to each file of a table.
 
     Args:
-        source: As for `rank_rows`.
+        source: See `rank_rows`.
         out: A new folder, written atomically; part-00000.parquet belongs to the first
             file.
         model: Ranker and columns.
         progress: Called with the share of the files done.
-        over: `map`, or an equivalent, such as that of a cluster whose workers see the
-            files.
+        over: `map`, or an equivalent. A cluster has one, if its workers see the files.
 
     Returns:
         Number of rows written.
 
     Raises:
-        ValueError: As for these functions; or a group is in two files, or `out` exists.
+        ValueError: See `rank_rows` and `rank_sessions`; or a group is in two files, or
+            `out` exists.
     """
     from debias.data.files import atomic_folder
     from debias.data.numbers import types_of
@@ -263,9 +264,9 @@ def rank_rows(
 ) -> int:
     """Scores a table of items and writes it with the columns score and rank.
 
-    CSV is read twice, first to find which columns hold numbers. Memory is bounded by a
-    batch and the longest group, for any length of the table, plus the names of all
-    groups, to detect repeated ones.
+    CSV is read twice, first to find which columns hold numbers. For a table of any
+    length, memory holds one batch, the longest group, and the names of all groups to
+    detect repeated groups.
 
     Args:
         source: Parquet, CSV or JSON lines: a file, a folder or a glob.
@@ -275,8 +276,8 @@ def rank_rows(
         feature_count: F.
         column: Texts ROLE=COLUMN for session, query and, if `score` has no names,
             features. Rows are ranked within their session or, without that column,
-            within their query. Without both there is no rank. If the items of a row are
-            a list, so are its features, score and rank.
+            within their query. Without both columns, rows get no rank. If a row holds a
+            list of items, its features, score and rank are lists too.
         progress: Called with the share of the work done.
 
     Returns:
@@ -577,8 +578,8 @@ def rank_sessions(
 ) -> int:
     """Scores the shown items of a log of this library, each item once.
 
-    It writes the log's columns with lists of score and rank. Padding has the score NULL
-    and the rank 0. Items with equal scores keep the logged order.
+    It writes the columns of the log, and lists of scores and ranks. Padding has the
+    score NULL and the rank 0. Items with equal scores keep the logged order.
 
     Raises:
         ValueError: An item number is outside the ranking data; names file and row.

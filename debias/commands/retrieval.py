@@ -137,7 +137,7 @@ class Columns(NamedTuple):
         return EventColumns(self.user, self.item, self.time, self.target)
 
     def check_tables(self, **tables: str | None) -> None:
-        """Raises ValueError if features of a side are given without its table."""
+        """Raises ValueError if a side has features but no table."""
         for side, table in tables.items():
             for part in (f"{side}_features", f"{side}_numbers"):
                 if table is None and getattr(self, part) != self._field_defaults[part]:
@@ -152,7 +152,7 @@ class Columns(NamedTuple):
         items: str | None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """Raw columns of both tables; None for a missing table."""
+        """Raw columns of the tables of users and items; None for a missing table."""
         from debias.data.features import read_features
 
         def read(source: str | None, side: str) -> Any:
@@ -201,15 +201,16 @@ def train(
 ) -> None:
     """Trains a retrieval model on interactions.
 
-    The command chooses the tower, how it reads histories and the number of passes by
-    held-out events. It compares them with popularity, item kNN and EASE, tuned on the
-    same events. Then it trains the choice on the whole log. In a table of features, the
-    column of ids must have the same name as in the events. A user or item without a row
-    in its table is represented by its id alone.
+    The command uses held-out events to choose the tower, how the tower reads histories,
+    and the number of passes. It compares the chosen model with popularity, item kNN and
+    EASE, tuned on the same events. Then it trains the chosen model on the whole log. In
+    a table of features, the column of ids must have the same name as in the events. A
+    user or item without a row in its table is represented by its id alone.
 
-    If the log has several kinds of events, such as clicks and orders, give their column
-    with -c target=COLUMN and their worth with --worth. The towers learn a vector for
-    each kind. Items are ranked by the sum of the inner products, each times its worth.
+    If the log has several kinds of events, such as clicks and orders, name the column
+    with the kind by -c target=COLUMN, and give each kind a worth with --worth. The
+    towers learn a vector for each kind. The score of an item is the sum of the inner
+    products, each times the worth of its kind.
 
     To resume an interrupted run after its last full pass, give the same command again.
     """
@@ -386,10 +387,10 @@ def evaluate(
 ) -> None:
     """Evaluates a trained model on later events.
 
-    Items are ranked as in serving, with the --repeat of the training for items that a
-    user took before. Unknown items count as missed. The metrics hr, recall and ndcg are
-    means over users. For a user's best hit at a rank, mrr is the mean of 1 / rank, and
-    mrr/10 the mean of 1 / ceil(rank / 10).
+    The command ranks items as in serving. The policy for items that a user took before
+    is the --repeat of the training. Unknown items count as missed. The metrics hr,
+    recall and ndcg are means over users. mrr is the mean over users of 1 / rank of the
+    best hit, and mrr/10 is the mean of 1 / ceil(rank / 10).
     """
     with messages():
         given = None if column is None else Columns.of(column)
@@ -436,14 +437,15 @@ def publish(
         str | None,
         typer.Option(
             help="Address of a Milvus cluster, such as http://milvus:19530. Without "
-            "it, Milvus is embedded. The token is read from MILVUS_TOKEN."
+            "this option, Milvus is embedded. The variable MILVUS_TOKEN holds "
+            "the token."
         ),
     ] = None,
     ranker: Annotated[
         Path | None,
         typer.Option(
-            help="Ranker that `debias export` wrote as .onnx. It becomes part of the "
-            "version and ranks the retrieved items."
+            help="Ranker that `debias export` wrote as .onnx. The version will "
+            "contain this ranker, which orders the retrieved items."
         ),
     ] = None,
     keep: Kept = 3,
@@ -537,8 +539,8 @@ def update(
         typer.Option(
             "--full",
             help="Train all weights for one pass over the events since the last full "
-            "update; this replaces the increments. Without it, only embeddings "
-            "of ids are updated.",
+            "update, and discard the increments since then. Without --full, "
+            "only embeddings of ids are updated.",
         ),
     ] = False,
     every: Annotated[
@@ -552,8 +554,8 @@ def update(
     """Applies new events to the published version and publishes the result.
 
     Files of events may only grow at their end, because the version stores how many rows
-    of each file are applied. If the command is interrupted, give it again: no event is
-    lost or applied twice. Columns have the same names as in training.
+    of each file it has applied. If the command is interrupted, give it again: no event
+    is lost or applied twice. The columns must have the same names as in training.
     """
     with messages():
         found = _update(root, events, full, every, users, items, keep)
@@ -671,15 +673,17 @@ def rollback(
     version: Annotated[
         str | None,
         typer.Argument(
-            help="Version to serve. The default is the one before the current one."
+            help="Version to serve. The default is the version before the current "
+            "version."
         ),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Serves an earlier version again.
 
-    The command checks that version first. A running service switches to it by itself.
-    The newer versions stay until the next one is published.
+    The command first checks the files of the earlier version. A running service
+    switches to this version by itself. Newer versions stay until the next version is
+    published.
     """
     with messages():
         from debias.retrieval.serving import versions
@@ -710,12 +714,12 @@ def query(
         str | None,
         typer.Option(
             help="Policy for items that the user took before: exclude, allow or "
-            "model. The default is that of the training."
+            "model. By default, the policy of the training applies."
         ),
     ] = None,
     version: Annotated[
         str | None,
-        typer.Option(help="Version to query. The default is the one served."),
+        typer.Option(help="Version to query. The default is the served version."),
     ] = None,
     json: AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a resumable run, with a plan and a final report."""
+"""The folder of a resumable run. It holds a plan and a final report."""
 
 import os
 import shutil
@@ -62,7 +62,7 @@ def finished(
 
 @contextmanager
 def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
-    """Context manager of a run that only this process continues.
+    """Context manager for a run, which locks its folder for this process.
 
     It writes the plan of the run; with `force`, it removes files of another run. An
     interrupted run with the same plan resumes instead.

@@ -42,7 +42,7 @@ _urls = ContextVar[dict[str, str] | None]("urls", default=None)
 
 @contextmanager
 def naming_urls() -> Iterator[None]:
-    """Context manager: output shows URLs that `called` registers for local paths."""
+    """Context manager in which output shows URLs, not local paths; see `called`."""
     token = _urls.set({})
     try:
         yield
@@ -110,8 +110,9 @@ def messages() -> Iterator[None]:
 class Bar:
     """Advances a progress bar and sets its label.
 
-    The remaining time uses the mean speed since the start, because parts of the work,
-    such as candidates, differ in speed. The first `EARLY` of the work shows none.
+    The remaining time is computed from the mean speed since the start, because parts of
+    the work, such as candidates, differ in speed. Before the share `EARLY` of the work
+    is done, the bar shows no remaining time.
     """
 
     def __init__(self, label: str, total: float, shown: Any = None):
@@ -176,7 +177,8 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
 def waiting(label: str) -> Iterator[None]:
     """A label with the elapsed time on a terminal, for work of unknown length.
 
-    Do not print to standard output meanwhile: it would appear on standard error.
+    Do not print to standard output inside the context: the text would appear on
+    standard error.
     """
     if _quiet.get() or not sys.stderr.isatty():
         yield
@@ -192,7 +194,7 @@ def waiting(label: str) -> Iterator[None]:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Says on a terminal that TensorFlow is being loaded, and then clears the line."""
+    """On a terminal, says that TensorFlow is being loaded, and then clears the line."""
     if _quiet.get() or not sys.stderr.isatty():
         yield
         return

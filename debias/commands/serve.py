@@ -48,7 +48,8 @@ class Access(NamedTuple):
             Path | None,
             _access(
                 help="File with a bearer token, which all paths except /live and "
-                "/ready then require. The variable DEBIAS_TOKEN does the same."
+                "/ready then require. The variable DEBIAS_TOKEN can hold the "
+                "token instead."
             ),
         ] = None,
         ssl_certfile: Annotated[
@@ -63,8 +64,8 @@ class Access(NamedTuple):
         ssl_ca_certs: Annotated[
             Path | None,
             _access(
-                help="PEM file with certificate authorities; clients must then "
-                "have a certificate signed by one."
+                help="PEM file with certificate authorities. Clients must then have "
+                "a certificate that one of these authorities signed."
             ),
         ] = None,
     ) -> "Access":
@@ -78,7 +79,7 @@ class Access(NamedTuple):
         return Access(host, list(allow_host or ()), token, *files)
 
     def tls(self) -> "Tls":
-        """The certificate for the service, with the password from a variable."""
+        """The certificate of the service. Its password comes from a variable."""
         from debias.serve.running import Tls
 
         password = os.environ.get("DEBIAS_SSL_KEYFILE_PASSWORD")
@@ -134,12 +135,13 @@ def serve(
 ) -> None:
     """Serves retrieval and, with a ranker, ranking over HTTP.
 
-    Published versions answer POST /retrieve, and with a ranker also POST /rank and
-    /recommend. A ranker alone answers POST /rank. POST /explain says why an item was
-    returned. The path / is a page to try the service, and /docs documents the
-    interface. /metrics has counters for Prometheus, /health names the version, and
-    /live and /ready are probes. If a worker dies, it is restarted on the last good
-    version. The password of an encrypted key is read from DEBIAS_SSL_KEYFILE_PASSWORD.
+    With published versions, the service answers POST /retrieve. With a ranker, it also
+    answers POST /rank and /recommend. Without versions, a ranker alone answers POST
+    /rank. POST /explain says why an item was returned. The path / is a page to try the
+    service, and /docs documents the interface. /metrics has counters for Prometheus,
+    /health names the version, and /live and /ready are probes. If a worker dies, the
+    service restarts it on the last good version. The variable
+    DEBIAS_SSL_KEYFILE_PASSWORD holds the password of an encrypted key.
     """
     for option, value in (("--body", body), ("--seconds", seconds)):
         if not value < 1e6:  # NaN fails here, although it passes the lower bound

@@ -46,8 +46,8 @@ sys.stderr.buffer.write(b"".join(held))
 def quiet_start(loading: Callable[[], Any] = nullcontext) -> None:
     """Makes the first import of Keras or TensorFlow silent and twice as fast.
 
-    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL. They only appear if
-    the import fails, or if the variable is set below 3.
+    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL. These lines appear
+    only if the import fails, or if the variable is set below 3.
     """
     os.environ.setdefault(_LEVEL, "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # no retracing reports
@@ -112,9 +112,9 @@ def _unused() -> list[str]:
 def uncollected() -> Iterator[None]:
     """Context manager that permanently excludes new objects from garbage collection.
 
-    An import makes half a million objects that live as long as the process. Without
-    this, the collector scans them repeatedly, which takes a third of the import and .2
-    s of every later `gc.collect()`.
+    An import makes half a million objects that live as long as the process. Outside
+    this context, the garbage collector scans these objects repeatedly, which takes a
+    third of the time of the import and .2 s of every later `gc.collect()`.
     """
     gc.disable()
     try:
@@ -128,8 +128,8 @@ def uncollected() -> Iterator[None]:
 def silence() -> Iterator[None]:
     """Context manager that drops the log lines of TensorFlow on standard error.
 
-    Other lines appear at the end. After an error, or if the process dies, all lines
-    appear.
+    Other lines appear when the context ends. After an error, or if the process dies,
+    all lines appear.
     """
     try:
         terminal = os.dup(2)
@@ -161,12 +161,13 @@ def silence() -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Context manager in which Ctrl-C always ends the work, and a second one at once.
+    """Context manager in which Ctrl-C always ends the work.
 
-    Python raises KeyboardInterrupt in the main thread. In some callbacks, such as JAX's
-    callback of the garbage collector, where most interrupts of a fit arrive, Python
-    prints the exception and drops it. A dropped exception is raised again. A second
-    Ctrl-C ends the process even while native code runs.
+    Python raises KeyboardInterrupt in the main thread. In some callbacks, Python only
+    prints the exception and drops it. JAX's callback of the garbage collector is one of
+    them, and most interrupts of a fit arrive there. This context manager raises a
+    dropped exception again. A second Ctrl-C ends the process even while native code
+    runs.
     """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

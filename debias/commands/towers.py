@@ -1,4 +1,4 @@
-"""The options of `debias retrieval train` for the models to try and their training."""
+"""Options of `debias retrieval train`: which models to try and how to train them."""
 
 from math import isfinite
 from typing import Annotated, Any, NamedTuple
@@ -15,12 +15,12 @@ COMPRESSIONS = ("hash", "quotient_remainder")
 
 
 class Learning(NamedTuple):
-    """The models to try, by the values of the options.
+    """The models to try, from the values of the options.
 
     Attributes:
-        towers, history: The candidates.
-        recipe: Their common settings.
-        epochs: Number of passes; None: the best number.
+        towers, history: The towers to try, and the ways to read a history.
+        recipe: The settings that all candidates share.
+        epochs: Number of passes. None: held-out events choose the number.
     """
 
     towers: list[str]
@@ -34,15 +34,15 @@ class Learning(NamedTuple):
             str,
             typer.Option(
                 help=f"Towers to try, separated by commas: {' '.join(TOWERS)}. auto "
-                "tries all. Held-out events decide."
+                "tries all towers and chooses by held-out events."
             ),
         ] = AUTO,
         history: Annotated[
             str,
             typer.Option(
                 help="How a history is read: recency (recent items weigh more), mean "
-                "(all weigh the same), or auto, which chooses. youtube and mind "
-                "have their own way."
+                "(all weigh the same), or auto, which chooses. The towers "
+                "youtube and mind read histories in their own ways."
             ),
         ] = AUTO,
         dim: Annotated[int, typer.Option(min=1, help="Dimension of the vectors.")] = 64,
@@ -84,15 +84,16 @@ class Learning(NamedTuple):
             str,
             typer.Option(
                 help="Policy for items that a user took before: exclude them from "
-                "answers, allow them, or model a learned bonus. auto decides by "
-                "each user's last event."
+                "answers, allow them, or model a learned bonus. auto chooses a "
+                "policy by the last event of each user."
             ),
         ] = AUTO,
         worth: Annotated[
             list[str] | None,
             typer.Option(
-                help="Worth of a kind of event, as NAME=VALUE, such as order=5; once "
-                "for each value of the column in -c target=COLUMN."
+                help="Worth of a kind of event, as NAME=VALUE, such as order=5. Give "
+                "the option once for each value of the column that -c "
+                "target=COLUMN names."
             ),
         ] = None,
         seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -133,7 +134,7 @@ class Learning(NamedTuple):
         return candidates(self.recipe, self.towers, history)
 
     def settings(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """The settings as JSON values."""
         asked = {"tower": self.towers, "history": self.history, "epochs": self.epochs}
         return {**self.recipe._asdict(), **asked}
 

@@ -1,8 +1,8 @@
 """`debias train`: trains a click model on a log and writes its ranker.
 
-The folder has `train.json` (the request), `checkpoint.npz` and `candidates/` (the state
-so far). At the end it has `ranker.keras`, the ranker with its click model, and
-`report.json`, which is written last.
+During training, the folder has `train.json` (the request), and `checkpoint.npz` and
+`candidates/` (the state so far). After training, it also has `ranker.keras` (the ranker
+with its click model) and `report.json`, which is written last.
 """
 
 import time
@@ -49,15 +49,15 @@ def config_of(
         int | None,
         _learning(
             min=1,
-            help="Largest number of passes over the log. The default is 16, or more "
-            "for small logs.",
+            help="Largest number of passes over the log. The default is 16 for large "
+            "logs, and more for small logs.",
         ),
     ] = None,
     patience: Annotated[
         int,
         _learning(
             min=1,
-            help="Training stops after this many evaluations without gain.",
+            help="Training stops after this many evaluations without an improvement.",
         ),
     ] = TrainingConfig.patience,
     rate: Annotated[
@@ -69,14 +69,14 @@ def config_of(
     decay: Annotated[
         float | None,
         _learning(
-            help="Weight decay of relevance towers. The default is the square root of "
-            "100,000 / sessions, and less for few features."
+            help="Weight decay of relevance towers. The default is the square root "
+            "of 100,000 / sessions, or less if there are few features."
         ),
     ] = None,
     average: Annotated[
         bool,
         _learning(
-            help="Average the weights over the last steps.",
+            help="Keep the average of the weights over the last steps.",
         ),
     ] = True,
     batch_size: Annotated[
@@ -109,7 +109,7 @@ class Wanted(NamedTuple):
 
     Attributes:
         model: Name of the model, or "auto".
-        given: Source of a correction's propensities: a file or an estimator.
+        given: Source of the propensities of a correction: a file or an estimator.
         clip: Largest weight of a correction.
         select: Criterion of auto.
         worth: Worth of targets, by name.
@@ -145,28 +145,29 @@ class Wanted(NamedTuple):
         select: Annotated[
             Rule,
             typer.Option(
-                help="Criterion of --model auto: ranking (order of held-out clicks), "
-                "or clicks (their likelihood), if you need click probabilities."
+                help="Criterion of --model auto. ranking: the model that best orders "
+                "held-out items by clicks. clicks: the model with the best "
+                "click likelihood; use it if you need click probabilities."
             ),
         ] = Rule.RANKING,
         worth: Annotated[
             list[str] | None,
             typer.Option(
-                help="Worth of a target, or of click, for multi_target, as "
-                "NAME=VALUE; may be repeated. The default is 1 for each target "
-                "and 0 for a click."
+                help="Worth of a target or of a click for the model multi_target, as "
+                "NAME=VALUE, such as order=50; may be repeated. The default is "
+                "1 for each target and 0 for a click."
             ),
         ] = None,
         levels: Annotated[
             list[str] | None,
             typer.Option(
-                help="Thresholds of a numeric target, such as dwell=10,60 (NAME=A,B); "
-                "may be repeated. The model predicts whether the target exceeds each. "
-                "The default is 0."
+                help="Thresholds of a numeric target, such as dwell=10,60 "
+                "(NAME=A,B); may be repeated. The model predicts whether the "
+                "target exceeds each threshold. The default is 0."
             ),
         ] = None,
     ) -> "Wanted":
-        """The requested model, checked before a log is read.
+        """Makes the requested model, and checks it before a log is read.
 
         Raises:
             ValueError: The model is unknown, or an option needs another model.
@@ -188,7 +189,7 @@ class Wanted(NamedTuple):
         )
 
     def record(self) -> dict[str, Any]:
-        """The settings that identify a run; its folder keeps them for resuming."""
+        """The settings of a run, which its folder stores for resuming."""
         from debias.data import fingerprint
 
         found: dict[str, Any] = {"model": self.model, "select": self.select.value}
@@ -254,7 +255,7 @@ def train(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Trains a click model and writes its ranker; by default it chooses the model.
+    """Trains a click model, chosen by the command unless named, and writes its ranker.
 
     The command holds out a tenth of the queries to choose the model and the number of
     passes, and another tenth for `debias evaluate`. To resume an interrupted run, give
@@ -376,8 +377,8 @@ def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str
     """Reads and prepares the log, with the meaning of its codes.
 
     Raises:
-        ValueError: As for `Found.open` and `check_usable`, or the log has context that
-            the model does not read.
+        ValueError: See `Found.open` and `check_usable`; or the log has context that the
+            model does not read.
     """
     from debias.data import ClickLog
     from debias.data.presentation import as_records
@@ -420,7 +421,7 @@ def learn(
     config: TrainingConfig,
     tensorboard: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains in a started folder, or resumes there; returns the report.
+    """Trains in a started folder, or resumes a run there. Returns the report.
 
     Raises:
         ValueError: Training diverged, or a checkpoint is damaged.

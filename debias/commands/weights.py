@@ -36,17 +36,17 @@ def weights(
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Largest weight. The default is the largest that keeps the effective "
-            "number of clicks at half of their number or more."
+            help="Largest weight of a click. By default, the effective number of "
+            "clicks is at least half of their number."
         ),
     ] = None,
     correction: Annotated[
         str,
         typer.Option(
             "--with",
-            help="Correction to write into a folder of text: weight, position "
-            "(LightGBM) or init_score. LightGBM reads every file there, so only "
-            "one is written.",
+            help="Correction to write into a folder of text files: weight, position "
+            "(LightGBM) or init_score. LightGBM applies every correction in the "
+            "folder, so only one is written.",
         ),
     ] = "weight",
     force: inputs.Force = False,
@@ -56,9 +56,9 @@ def weights(
 
     The weight of a click is 1 / examination of its rank, clipped. Train with only one
     of these corrections: the weight, LightGBM's `position`, or the bias logit as
-    `init_score`. Weights can make a ranker worse, so compare it with one trained on raw
-    clicks. Text features stay text in Parquet. In other formats they become codes,
-    which features.json explains.
+    `init_score`. Weights can make a ranker worse, so compare your ranker with a ranker
+    trained on raw clicks. Text features stay text in Parquet. In other formats they
+    become codes, which features.json explains.
     """
     from debias.propensity import impressions, write_impressions
     from debias.propensity.impression_files import CORRECTIONS, LIBRARIES
