@@ -1,7 +1,8 @@
 """Learn what users find relevant from clicks that are biased by how items were shown.
 
-The names in `__init__.pyi` beside this file are promised; all else in the package may
-change. They are loaded when they are first used: `import debias` loads no TensorFlow.
+The names in `__init__.pyi` beside this file are stable; everything else in the package
+may change. A name is loaded when it is first used, so `import debias` loads no
+TensorFlow.
 """
 
 import lazy_loader

@@ -30,7 +30,7 @@ class Trained:
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """Names of the features in order; None if they have none."""
+        """Names of the features in order; None if features have no names."""
         names: tuple[str, ...] | None = self.ranker.feature_names
         return names
 
@@ -44,7 +44,7 @@ def load(path: str | Path) -> Any:
     | `.keras` file | the ranker, click model or retrieval model |
     | `.trees` file | `Trees`, ranker and click model |
     | `.onnx` file or SavedModel | `Scorer`: features or raw rows to scores (items,) |
-    | folder of versions, or of one | the current `Version`, or that one |
+    | folder of versions, or of a single version | the current `Version` |
 
     Raises:
         ValueError: The path does not exist, has another kind, or is damaged.
@@ -79,7 +79,8 @@ def load(path: str | Path) -> Any:
 def open_scorer(path: str | Path) -> "Scorer":
     """Opens an exported ranker, or the ranker in a folder of `debias train`.
 
-    ONNX loads fast and needs no TensorFlow; `.keras` and SavedModel do.
+    ONNX files load fast and without TensorFlow. `.keras` files and SavedModels load
+    TensorFlow.
 
     Raises:
         ValueError: The path has no ranker, or the file is damaged.
@@ -108,8 +109,8 @@ def open_ranker(folder: str | Path) -> "Scorer":
     """Opens the ranker in a folder that `debias train` wrote.
 
     Raises:
-        ValueError: `debias train` did not write the folder or did not finish, or the
-            folder is damaged.
+        ValueError: The folder is damaged, or no finished run of `debias train` wrote
+            it.
     """
     report_of(folder)
     trees = Path(folder) / TREES
@@ -188,8 +189,8 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
     """Reads the report of a folder that `debias train` wrote.
 
     Raises:
-        ValueError: `debias train` did not write the folder or did not finish, or the
-            report is damaged.
+        ValueError: The report is damaged, or no finished run of `debias train` wrote
+            the folder.
     """
     folder = Path(folder)
     path = folder / "report.json"

@@ -22,7 +22,7 @@ def local(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Replaces object-store paths in a command's arguments by local paths.
 
     Raises:
-        OSError: A store cannot be reached or refuses access; names the URL.
+        OSError: A store cannot be reached or refuses access. The message names the URL.
     """
     from debias.data.stores import store_url
 

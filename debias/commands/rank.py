@@ -285,7 +285,8 @@ def rank_rows(
 
     Raises:
         ValueError: A column is missing or occurs twice, a feature is not finite, or the
-            rows of a group are not consecutive; names file, column and row.
+            rows of a group are not consecutive. The message names the file, the column
+            and the row.
     """
     from debias.data.numbers import types_of
     from debias.data.tables import open_parts
@@ -582,7 +583,8 @@ def rank_sessions(
     score NULL and the rank 0. Items with equal scores keep the logged order.
 
     Raises:
-        ValueError: An item number is outside the ranking data; names file and row.
+        ValueError: An item number is outside the ranking data. The message names the
+            file and the row.
     """
     from debias.data.tables import open_parts
 

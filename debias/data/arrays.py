@@ -10,7 +10,7 @@ from debias.data.text import quoted
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether values of this type are lists, in any layout."""
+    """Whether values of this Arrow type are lists, in any layout."""
     tests = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
     return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
 
@@ -18,8 +18,8 @@ def is_list(kind: pa.DataType) -> bool:
 def plain(array: pa.Array) -> pa.Array:
     """The array with equal values in the standard layout.
 
-    Dictionaries and runs are decoded, views and large text become text, and bytes
-    become text if they are UTF-8.
+    Dictionary and run-end encoded arrays are decoded. Views and large text become text,
+    and so do bytes if they are UTF-8.
     """
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -82,7 +82,7 @@ def whole_with_gaps(array: pa.Array) -> pa.Array:
 
 
 def whole_names(array: pa.Array) -> pa.Array:
-    """Names with 7.0 replaced by 7, which data frames write if values are missing.
+    """Names with 7.0 replaced by 7: data frames write 7.0 if values are missing.
 
     >>> whole_names(pa.array(["7.0", "007.0", "v1.0", "7.5", None])).to_pylist()
     ['7', '007.0', 'v1.0', '7.5', None]
@@ -104,7 +104,7 @@ def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def first_no_text(array: pa.Array) -> int | None:
-    """The first entry whose text is not UTF-8; None if there is none."""
+    """The first entry whose text is not UTF-8; None if all are UTF-8."""
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
@@ -125,7 +125,7 @@ def bytes_of(array: pa.Array, entry: int) -> str:
 
 
 def value_at(array: pa.Array, entry: int) -> str:
-    """An entry for a message; a time beyond Python's range is given as a number."""
+    """An entry as a value for a message; a time beyond Python's range is a number."""
     try:
         return quoted(array[entry].as_py())
     except (OverflowError, ValueError):

@@ -32,7 +32,7 @@ def columns_of(
     """The columns that `matrix` needs for these features, each once.
 
     Raises:
-        ValueError: As for `matrix`, except for errors in values.
+        ValueError: See `matrix`, except for errors in values.
 
     >>> schema = pa.table({"b": [1], "v": [[1, 2]], "a": [1]}).schema
     >>> columns_of(schema, ["a", "v[0]", "v[1]"])
@@ -60,14 +60,15 @@ def matrix(
         table: A table with one row per item; other columns are ignored.
         names: The F distinct names of the features.
         where: Name of the table in errors.
-        start: Number of its first row in errors.
+        start: Number of the first row of the table in errors.
         kinds: Kinds of the features with their vocabularies, for raw rows: text becomes
-            codes, and missing numbers become NaN. None: all are numbers.
-        missing: Whether numbers may be missing; they become NaN.
+            codes, and missing numbers become NaN. None: all features are numbers.
+        missing: Whether numbers may be missing; missing numbers become NaN.
 
     Raises:
         ValueError: A feature is missing, occurs twice, or is not a finite number; or a
-            list has more numbers than there are features. Names the feature.
+            list has more numbers than there are features. The message names the
+            feature.
 
     >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
     [[3.0, 1.0], [4.0, 2.0]]
@@ -167,7 +168,7 @@ def names_in(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def kinds_in(schema: pa.Schema) -> Features | None:
-    """The kinds of the features in a file of ranking data; None if all are numbers."""
+    """The kinds of the features in a file of ranking data; None for numbers only."""
     text = (schema.metadata or {}).get(KINDS)
     if text is None or "features" not in schema.names:
         return None

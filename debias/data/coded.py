@@ -2,8 +2,9 @@
 
 The type of a column determines its kind. Numbers, decimals and booleans are numbers,
 dates are days since 1970, a list of text is several categories, and a list of numbers
-is a vector. In CSV all columns are text. Text takes the kind that its first rows can be
-read as, else it is a category. NULL, NaN and the empty text are missing values.
+is a vector. In CSV, all columns are text. If the first rows of a text column can be
+read as numbers, dates or booleans, the column has this kind. Otherwise it is a
+category. NULL, NaN and the empty text are missing values.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +54,7 @@ def kinds_of(
     Args:
         parts: The files of a table.
         columns: The columns of features.
-        listed: Whether a row is a session, so that columns are lists with one entry per
+        listed: Whether a row is a session. Columns are then lists with one entry per
             item.
         categories: Columns to read as categories, whatever their type.
         numbers: Columns to read as numbers, whatever their type.
@@ -63,7 +64,8 @@ def kinds_of(
         or "guess" for text.
 
     Raises:
-        ValueError: A type is not supported for features; names part and column.
+        ValueError: A type is not supported for features. The message names the part and
+            the column.
 
     >>> from debias.data.tables import open_parts
     >>> table = pa.table({"brand": ["a"], "price": [1.5], "size": [3]})
@@ -124,7 +126,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class OtherKind(Exception):
-    """Raised if a column has another kind than assumed, so that it is read again."""
+    """Raised if a column has another kind than assumed. It is then read again."""
 
     def __init__(self, column: str, kind: str):
         super().__init__(column, kind)
@@ -161,7 +163,8 @@ class Reader:
         """(n, F) float32 of the shown items of a batch, codes before numbers.
 
         Raises:
-            ValueError: A value is not allowed; names file, column and row.
+            ValueError: A value is not allowed. The message names the file, the column
+                and the row.
             OtherKind: A column of text has another kind than its first rows.
         """
         names = batch.chosen[self.role]
@@ -182,7 +185,7 @@ class Reader:
         return found
 
     def features(self, columns: Sequence[str]) -> Features:
-        """The features of the matrices' columns, with lists at their full width."""
+        """The features behind the matrix columns, with lists at full width."""
         coded, numbers = [], []
         for name in columns:
             kind = self.kinds[name]
@@ -374,8 +377,8 @@ def text_of(value: Any) -> str:
 def guessed(array: pa.Array) -> str:
     """Guesses the kind of text: "number", "boolean", "date" or "category".
 
-    It is "number" if more than half of the values are numbers. A word among numbers is
-    then an error instead of a category.
+    The kind is "number" if more than half of the values are numbers. A word in such a
+    column is then an error instead of a category.
 
     >>> [guessed(pa.array(v)) for v in (["1", "x", "2"], ["true", None], ["a"])]
     ['number', 'boolean', 'category']
@@ -394,7 +397,7 @@ def guessed(array: pa.Array) -> str:
 
 
 def other_date(values: Sequence[str]) -> str | None:
-    """The first value, if most values are dates in a form other than ISO 8601.
+    """The first value, if most values are dates in another form than ISO 8601.
 
     >>> other_date(["31.01.2026", "1.2.2026"]), other_date(["1.2.3", "a"])
     ('31.01.2026', None)
@@ -456,8 +459,8 @@ def encoded(batch: Batch, feature: Feature, place: int) -> np.ndarray:
     """(n, width) codes or numbers of a column by the vocabulary of a feature.
 
     Raises:
-        ValueError: A value is not a number although the feature is numeric; names file
-            and row.
+        ValueError: A value is not a number although the feature is numeric. The message
+            names the file and the row.
     """
     if not feature.coded:
         reader = Reader({feature.name: feature.kind}, [feature.name])

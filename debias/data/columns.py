@@ -14,7 +14,8 @@ class Column(NamedTuple):
 
     Attributes:
         dtype: Data type of the stored array.
-        shape: Its axes: S sessions, L ranks, C context features, or the number 2.
+        shape: Axes of the array: S sessions, L ranks, C context features, or the number
+            2.
         low, high: Smallest and largest allowed value at a shown item.
         above: Whether `low` itself is forbidden.
         padding: Required value of padding cells; None if any value is allowed.
@@ -61,7 +62,7 @@ def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: A column is missing or has a wrong shape or type, or a value is not
-            allowed; names the column and the first wrong session and rank.
+            allowed. The message names the column and the first wrong session and rank.
 
     >>> checked({"click": [[0, 1]], "item": [[4, 2]], "query": [3]})["click"].tolist()
     [[False, True]]
@@ -96,7 +97,7 @@ def check_items(item: np.ndarray, items: int) -> None:
     """Checks item numbers (S, L) against the number of items in the ranking data.
 
     Raises:
-        ValueError: A number is too large; names its session and rank.
+        ValueError: A number is too large. The message names the session and the rank.
     """
     if item.size and item.max() >= items:
         row, column = np.argwhere(item >= items)[0]
@@ -114,7 +115,7 @@ def known(name: str) -> str:
 
 
 def others(names: Iterable[str]) -> list[str]:
-    """The names that are not in `COLUMNS`, in their order."""
+    """The names that are not in `COLUMNS`, in the order given."""
     return [name for name in names if name not in COLUMNS]
 
 
@@ -137,8 +138,8 @@ def extra(
     """Columns with other names as arrays; None if there are none.
 
     Raises:
-        ValueError: A name belongs to another column, or values must be whole numbers
-            and are not.
+        ValueError: A name belongs to another column, or values that must be whole
+            numbers are not.
     """
     if not given:
         return None

@@ -1,6 +1,7 @@
 """Ranking data in TensorFlow Ranking's format: examples with a context (ELWC).
 
-A record is a query: `examples` are its items, and `context` holds shared features.
+A record is a query: `examples` holds its items, and `context` holds the features that
+all items share.
 """
 
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ def write_elwc(
         data: The queries.
         path: The file.
         label: Name of the grade of an example.
-        query: Name of the query's id in the context; absent for data without ids.
+        query: Name of the query's id in the context. Data without ids has no such
+            feature.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "train.tfrecord"
@@ -98,20 +100,20 @@ def read_elwc(
 ) -> RankingData:
     """Reads a TFRecord file of ELWC, plain or .gz.
 
-    Features of the context belong to each of its items. Bytes are categories, numbers
+    Features of the context become features of each item. Bytes are categories, numbers
     are numbers, and several numbers are a vector. Records without examples are skipped.
 
     Args:
         path: The file.
         label: The feature with the grade of an example; None without grades.
-        query: The context feature with the query's id. If it is missing, or two records
-            share an id, queries have no ids.
+        query: The context feature with the id of the query. If this feature is missing,
+            or if two records share an id, queries have no ids.
         features: Names and patterns of the features to read.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: The file is damaged or holds no ELWC, no feature is of these names,
-            or a value is not allowed; names the file.
+        ValueError: The file is damaged or holds no ELWC, no feature has one of these
+            names, or a value is not allowed. The message names the file.
     """
     path = Path(path)
     if not path.is_file():

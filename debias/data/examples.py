@@ -27,10 +27,10 @@ _KINDS = {
 
 
 def records(path: str | Path, rows: int = _ROWS) -> Iterator[Any]:
-    """The records of a TFRecord file, plain or .gz, as tensors of this many records.
+    """The records of a TFRecord file, plain or .gz, as tensors of `size` records.
 
     Raises:
-        ValueError: The file is damaged or truncated; names it.
+        ValueError: The file is damaged or truncated. The message names the file.
     """
     import tensorflow as tf
 
@@ -56,7 +56,8 @@ def schema_of(path: str | Path) -> pa.Schema:
     """The schema of a file of examples, from its first 1000 records.
 
     Raises:
-        ValueError: It is not a TFRecord file, is empty, or has no examples; names it.
+        ValueError: The file is not a TFRecord file, is empty, or has no examples. The
+            message names the file.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
@@ -96,7 +97,7 @@ def schema_of(path: str | Path) -> pa.Schema:
 def batches_of(
     path: str | Path, schema: pa.Schema, columns: Sequence[str]
 ) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yields the rows of a file of examples in batches, each with its size in bytes.
+    """Yields batches of the rows of a file of examples, with their sizes in bytes.
 
     Args:
         path, schema: The file, and its schema from `schema_of`.
@@ -104,7 +105,7 @@ def batches_of(
 
     Raises:
         ValueError: The file is damaged, or a feature has another type or more values
-            than in the first rows; names file, feature and row.
+            than in the first rows. The message names the file, the feature and the row.
     """
     start = 0
     for raw in records(path):

@@ -34,18 +34,19 @@ def read_features(
     columns are read as whole numbers, and an id 7.0 as the id 7, also in text.
 
     Args:
-        source: As for `debias.data.tables.open_parts`, with one row per user or item.
+        source: See `debias.data.tables.open_parts`, with one row per user or item.
         id: Name of the id column.
         features: Names and patterns of the columns to read.
         progress: Called with the share read so far.
-        first: Whether an id may occur more than once; its first row counts.
+        first: Whether an id may occur more than once. Then only its first row counts.
         numbers: Columns of whole numbers to read as numeric.
         notice: Called with a sentence on each column with so many distinct whole
             numbers that it may be numeric.
 
     Raises:
         ValueError: A column is missing, an id is empty or occurs twice, a column of
-            `numbers` is not numeric, or the file is damaged; names it.
+            `numbers` is not numeric, or the file is damaged. The message names the
+            column or the file.
 
     >>> table = pa.table({"sku": [7, 8], "price": ["1.5", "2"], "kind": ["a", None]})
     >>> read_features(table, "sku")

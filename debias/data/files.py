@@ -25,13 +25,15 @@ _BLOCK = 1 << 16
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Context manager for an atomic write: yields a path and renames it to `path`.
 
-    Readers see the old file, or none, until the new one is complete. If the block
-    raises, or the disk is full, the new file is removed and the old one stays. A
-    process killed inside the block leaves a hidden file `.NAME.*.part`. Readers of this
-    library ignore it, and the next `atomic_write` of the path removes it.
+    Until the new file is complete, readers see the old file, or no file. If the block
+    raises an error, or the disk is full, the new file is removed and the old file
+    stays. A process killed inside the block leaves a hidden file `.NAME.*.part`.
+    Readers of this library ignore it, and the next `atomic_write` of the path removes
+    it.
 
     Raises:
-        OSError: The disk is full, or the folder is not writable; names the path.
+        OSError: The disk is full, or the folder is not writable. The message names the
+            path.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> with atomic_write(folder / "a.txt") as aside:
@@ -54,11 +56,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """As `atomic_write`, for a new folder; an existing folder must be empty.
+    """Writes a new folder like `atomic_write`; an existing folder must be empty.
 
     Raises:
-        ValueError: The path exists and is not an empty folder; it is not changed.
-        OSError: As for `atomic_write`.
+        ValueError: The path exists and is not an empty folder. The path is not changed.
+        OSError: See `atomic_write`.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -193,12 +195,13 @@ def cached(
 ) -> Path:
     """The folder of a key in the cache; `build` fills it if it is missing.
 
-    If several processes build it, all use the copy of the first to finish.
+    If several processes build the folder at once, all of them use the copy that is
+    finished first.
 
     Args:
         key: Name of the folder. It must determine the content.
         build: Function that writes into the given empty folder.
-        cache: As for `cache_folder`.
+        cache: See `cache_folder`.
     """
     folder = cache_folder(cache) / key
     if folder.is_dir():
@@ -217,7 +220,8 @@ def check_regular(path: "AnyPath") -> None:
 
     Raises:
         FileNotFoundError: The path does not exist, or is a broken link.
-        ValueError: The path is a folder, a pipe or a device; names it.
+        ValueError: The path is a folder, a pipe or a device. The message names the
+            path.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
@@ -229,13 +233,15 @@ def check_regular(path: "AnyPath") -> None:
 def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -> str:
     """Hash of large parts by samples: 32 hexadecimal digits.
 
-    Up to 256 MB in total, every byte is hashed. For more, it hashes 4,096 evenly spaced
-    blocks of 64 KB, the last block of each part, and all sizes. It misses a change
-    between these blocks that keeps the size of a part.
+    Up to 256 MB in total, every byte is hashed. Above 256 MB, the hash covers 4,096
+    evenly spaced blocks of 64 KB, the last block of each part, and all sizes. If a
+    change lies between these blocks and keeps the size of a part, the hash does not
+    change.
 
     Args:
         sizes: Size of each part in bytes.
-        read: Function from the number of a part, a start and a stop to these bytes.
+        read: Function that returns the bytes of a part (by number) from a start to a
+            stop.
 
     >>> sampled_hash([3], lambda part, start, stop: b"abc"[start:stop])
     '10366aba46518e2b9d040dde242bbc5a'

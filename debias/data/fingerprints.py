@@ -14,12 +14,13 @@ from debias.data.tables import Source, files_of, in_memory, table_of
 
 
 def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
-    """Hash of a content in 32 hexadecimal digits; copies have equal ones.
+    """Hash of a content in 32 hexadecimal digits; copies have equal hashes.
 
     For files, the bytes and their order count, but not names and times. So a copy or a
     link of a log has the same fingerprint; the same sessions in another format have a
-    different one. Above 256 MB only a sample is read, see
-    `debias.data.files.sampled_hash`, so it takes less than a second for any size.
+    different fingerprint. Above 256 MB, only a sample is read (see
+    `debias.data.files.sampled_hash`), so a fingerprint takes less than a second for any
+    size.
 
     Args:
         source: A file of any kind, or files as for `debias.data.tables.open_parts`; or
@@ -28,7 +29,7 @@ def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: As for `debias.data.tables.open_parts`; names the file.
+        ValueError: See `debias.data.tables.open_parts`. The message names the file.
 
     >>> log = ClickLog([0], [[4]], [[1]])
     >>> fingerprint(log) == fingerprint(ClickLog([0], [[4]], [[True]]))

@@ -1,8 +1,8 @@
 """Converts JSON of any layout to the JSON lines that Arrow parses.
 
-Arrow needs one object per line and one type per place. Exports also have arrays,
-objects over several lines, ids that are numbers in one row and text in another, and
-text columns that hold JSON.
+Arrow needs one object per line and one type per field. But exports also contain arrays,
+objects over several lines, and text columns that hold JSON. Their ids may be numbers in
+one row and text in another.
 """
 
 import io
@@ -37,7 +37,7 @@ def is_lines(stream: BinaryIO) -> bool:
 
 
 def learnt(odd: Odd, error: BaseException | None) -> bool:
-    """Records the place that Arrow reports with two types; returns whether it is new.
+    """Records the field that Arrow reports with two types; returns whether it is new.
 
     >>> odd, text = {}, "Column(/a/[]/b) changed from string to number in row 6"
     >>> learnt(odd, ValueError(text)), odd
@@ -54,7 +54,7 @@ def learnt(odd: Odd, error: BaseException | None) -> bool:
 
 
 def with_text(schema: pa.Schema, path: Sequence[str]) -> pa.Schema:
-    """The schema with the type text at a place, also within lists.
+    """The schema with the type text for a field, also within lists.
 
     >>> with_text(pa.schema({"a": pa.list_(pa.struct({"b": pa.int64()}))}), ["a", "b"])
     a: list<item: struct<b: string>>
@@ -78,12 +78,12 @@ def with_text(schema: pa.Schema, path: Sequence[str]) -> pa.Schema:
 
 
 def as_lines(stream: BinaryIO, name: str, odd: Odd) -> io.RawIOBase:
-    """A text of any layout as a stream of JSON lines, with one type per place.
+    """A text of any layout as a stream of JSON lines, with one type per field.
 
     Args:
         stream: JSON objects in any layout, or arrays of them.
         name: Name of its file, for messages.
-        odd: Treatment of places with mixed types. "text": numbers are written as text.
+        odd: Treatment of fields with mixed types. "text": numbers are written as text.
             "empty": empty values become null, because PHP writes [] for an object
             without fields.
 
@@ -148,7 +148,7 @@ def _objects(stream: BinaryIO, name: str) -> Iterator[Any]:
 
 
 def beyond(stream: BinaryIO, name: str, rows: int = 1000) -> set[tuple[str, ...]]:
-    """Places of whole numbers beyond 64 signed bits, which Arrow would read as floats.
+    """Fields of whole numbers beyond 64 signed bits: Arrow would read them as floats.
 
     >>> beyond(io.BytesIO(b'{"a": 9223372036854775808, "b": [{"c": 1}]}'), "")
     {('a',)}
@@ -201,7 +201,7 @@ def _one_type(value: Any, tree: Any) -> Any:
 def holding_json(
     schema: pa.Schema, inside: Iterable[str], lists: Collection[str]
 ) -> list[str]:
-    """The text columns that hold JSON: paths lead into them, or lists are due."""
+    """The text columns that hold JSON, because a path or a list is expected there."""
     found: dict[str, None] = {}
     for path in [*inside, *lists]:
         column = top(schema.names, path)
@@ -213,7 +213,7 @@ def holding_json(
 
 
 class Parsed:
-    """Parses text columns that hold JSON, in batches, with the type of the first rows.
+    """Parses text columns of JSON in batches, with the type of the first rows.
 
     Args:
         name: Name of the file, for messages.
@@ -241,7 +241,8 @@ class Parsed:
         """A table of one column, from rows that begin at `start` of the file.
 
         Raises:
-            ValueError: A value is not JSON; names file, column and row.
+            ValueError: A value is not JSON. The message names the file, the column and
+                the row.
         """
         from pyarrow import json as arrow_json
 

@@ -1,8 +1,9 @@
 """Kinds of features: numbers, dates, booleans, one or several categories.
 
-A feature table is a single matrix of floats. A category is a code in it: 0 is a missing
-value, 1 is out of vocabulary, and values count from 2. Codes come before all numbers,
-so scaling only needs the number of columns to skip. A missing number is NaN.
+A feature table is a single matrix of floats. In this matrix, a category is a code: 0 is
+a missing value, 1 is out of vocabulary, and the codes of values count from 2. Codes
+come before all numbers, so a layer that scales numbers only needs the number of columns
+to skip. A missing number is NaN.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,7 +74,7 @@ def column_names(features: Features) -> tuple[str, ...]:
 
 
 def starts(features: Features) -> dict[str, int]:
-    """The first column of each feature, by name."""
+    """The first matrix column of each feature, by name."""
     ends = np.cumsum([0, *(each.width for each in features)])
     return {each.name: int(end) for each, end in zip(features, ends, strict=False)}
 
@@ -88,8 +89,8 @@ def check_matrix(matrix: np.ndarray, features: Features) -> None:
 
     Raises:
         ValueError: The number of columns differs, codes come after numbers, a code is
-            outside its vocabulary, or a number is infinite; names the feature and the
-            item.
+            outside its vocabulary, or a number is infinite. The message names the
+            feature and the item.
     """
     kinds = [each.coded for each in features]
     width = sum(each.width for each in features)
@@ -198,7 +199,7 @@ def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
 
     Raises:
         ValueError: A wanted feature is missing, or is a category but wanted as a
-            number; names it.
+            number. The message names the feature.
 
     >>> have, want = Feature("b", "category", ("x", "y")), Feature("b", "category", "y")
     >>> recoded(np.array([[0.0], [1.0], [2.0], [3.0]]), (have,), (want,)).tolist()
@@ -211,7 +212,7 @@ def recoder(have: Features, want: Features) -> Callable[[np.ndarray], np.ndarray
     """The function of `recoded`, prepared once for several pieces of a matrix.
 
     Raises:
-        ValueError: As for `recoded`.
+        ValueError: See `recoded`.
     """
     if have == want:
         return lambda matrix: matrix
@@ -293,7 +294,7 @@ def raw_inputs(matrix: np.ndarray, features: Features) -> dict[str, np.ndarray]:
 
 
 def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.ndarray:
-    """(items, D) float32 without codes and NaN: categories counted, numbers imputed.
+    """(items, D) float32 without codes and NaN.
 
     Args:
         matrix: (items, F) of the features.

@@ -15,12 +15,12 @@ class Layout(NamedTuple):
     """The places of a log and its presentation columns.
 
     Attributes:
-        columns: The layout columns and their largest ids, as for `BiasTower`: position
-            first, presentation columns last.
+        columns: The layout columns and their largest ids, as `BiasTower` takes them:
+            position first, presentation columns last.
         places: Each place of a list on each device, as a dict of columns, with the most
             frequent presentation.
         kinds: Kinds of the items' features; None if all are numbers.
-        cross: Pairs of crossed columns, as for `BiasTower`: position and each
+        cross: Pairs of crossed columns, as `BiasTower` takes them: position and each
             presentation column with few values.
         context: Number of context columns.
         targets: Names of the target columns.

@@ -1,10 +1,10 @@
 """Reads LETOR files, such as MSLR-WEB30K, Yahoo and Istella.
 
 A line is an item: `grade qid:query index:value ... # comment`. scikit-learn parses the
-file, and the resulting arrays are checked. If there is an error, the text is read again
-line by line to find it. Query ids that are not numbers are numbered, and comments give
-the names of the items. A file is parsed once. Its arrays are cached as memory-mapped
-.npy files, in a folder named by the hash of the content.
+file, and this module checks the resulting arrays. To find the line of an error, the
+text is read again line by line. Query ids that are not numbers are numbered, and
+comments give the names of the items. A file is parsed only once: its arrays are cached
+as memory-mapped .npy files, in a folder named by the hash of the content.
 """
 
 import bz2
@@ -49,14 +49,14 @@ def read_letor(
 ) -> RankingData:
     """Reads one LETOR file, plain or compressed by gzip or bzip2.
 
-    Queries come from `qid:`, a number or text. Files without it need a file of group
-    sizes with the same name and the ending .query (LightGBM) or .group. A comment is
-    the name of the item: its `docid = NAME`, or else the whole comment.
+    Queries come from `qid:`, a number or text. Files without `qid:` need a file of
+    group sizes with the same name and the ending .query (LightGBM) or .group. A comment
+    is the name of the item: its `docid = NAME`, or else the whole comment.
 
     Args:
         path: The file.
-        feature_count: Number of features of an item; absent features are 0. None: given
-            by the highest index in the file.
+        feature_count: Number of features of an item; absent features are 0. None: the
+            highest index in the file determines the number.
         zero_based: Whether the first feature has index 0 instead of 1.
         max_grade: Highest grade; grades are whole numbers from 0.
         cache: Folder of parsed copies; None: $DEBIAS_CACHE, or else the user's cache.
@@ -138,15 +138,16 @@ def read_letor_folder(
 
     Args:
         folder: The folder; subfolders are ignored.
-        feature_count, zero_based, max_grade, cache: As for `read_letor`. Without
-            `feature_count`, all splits are extended by zeros to the widest one.
+        feature_count, zero_based, max_grade, cache: See `read_letor`. Without
+            `feature_count`, narrow splits are extended by zeros to the width of the
+            widest split.
 
     Returns:
         Ranking data by split, in the order train, vali, test, or else by name.
 
     Raises:
-        ValueError: There is no data file, two files are the same split, or as for
-            `read_letor`.
+        ValueError: See `read_letor`; or there is no data file, or two files are the
+            same split.
     """
     files = _split_files(Path(folder))
     read = {

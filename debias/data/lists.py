@@ -1,8 +1,9 @@
 """Conversion between NumPy rectangles and Arrow lists.
 
-A rectangle (S, L) is an Arrow column of S lists of the fixed size L. Conversion to
-Arrow copies only bools, which Arrow packs eight to a byte. Conversion from Arrow also
-accepts columns of other programs: lists of unequal length and NULLs become padding.
+An array (S, L), here called a rectangle, corresponds to an Arrow column of S lists of
+the fixed size L. Conversion to Arrow copies only bools, because Arrow packs eight bools
+into a byte. Conversion from Arrow also accepts columns of other programs: lists of
+unequal length and NULLs become padding.
 """
 
 from typing import NamedTuple
@@ -13,14 +14,14 @@ import pyarrow.compute as pc
 
 
 class Filled(NamedTuple):
-    """Values with gaps filled, and the positions of the gaps (None without gaps)."""
+    """Values with filled gaps, and the positions of the gaps (None without gaps)."""
 
     values: np.ndarray
     gaps: np.ndarray | None
 
 
 def lists_of(values: np.ndarray) -> pa.Array:
-    """An Arrow array of a vector, or an array of fixed-size lists of a rectangle.
+    """A vector as an Arrow array, or a rectangle as an array of fixed-size lists.
 
     >>> lists_of(np.array([[1, 2], [3, 4]], np.int32)).type
     FixedSizeListType(fixed_size_list<item: int32 not null>[2])

@@ -2,7 +2,7 @@
 
 A log holds item numbers of a `RankingData` and no features, so ten million sessions of
 ten items take half a gigabyte. `debias.data.columns.COLUMNS` specifies the columns. To
-add a column, enter it there.
+add a column to all logs, add it to this table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,10 +51,10 @@ class ClickLog:
         logging_propensity: (S, L) float32 in (0, 1], the probability that the logging
             policy puts this item at this rank given the items above it. The product
             over the shown items is the propensity of the whole list.
-        swap: (S, 2) int16 the two ranks (from 1) that an intervention exchanged, 0 0
-            without one.
-        user_type: (S,) int16. The truth, known only in simulated logs, like the next
-            three columns.
+        swap: (S, 2) int16 the two ranks (from 1) that an intervention exchanged; 0 and
+            0 without an intervention.
+        user_type: (S,) int16 true kind of user. Like the next three columns, it is
+            known only in simulated logs.
         examination: (S, L) float32 in [0, 1], P(examined at k | this type of user,
             clicks of this session above k).
         attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
@@ -68,8 +68,8 @@ class ClickLog:
             other ranking data; None if unknown.
 
     Raises:
-        ValueError: A column has a wrong shape or type, or a value is not allowed; names
-            the column and the first wrong session and rank.
+        ValueError: A column has a wrong shape or type, or a value is not allowed. The
+            message names the column and the first wrong session and rank.
 
     >>> log = ClickLog(query=[0, 1], item=[[4, 2], [5, -1]], click=[[0, 1], [0, 0]])
     >>> log
@@ -218,7 +218,7 @@ class ClickLog:
         return self.trusted(items_fingerprint=data.fingerprint, **self.columns())
 
     def take(self, index: np.ndarray | slice | Sequence[int]) -> Self:
-        """The sessions selected by a number array, a mask or a slice, in its order."""
+        """The sessions that numbers, a mask or a slice select, in this order."""
         if not isinstance(index, slice):
             index = np.asarray(index)
             if index.size == 0 and index.dtype.kind == "f":  # np.asarray([])
@@ -285,7 +285,7 @@ class ClickLog:
         )
 
     def to_arrow(self) -> "pa.Table":
-        """The log as an Arrow table; only the bools of `click` are copied."""
+        """The log as an Arrow table. Only the bools of `click` are copied."""
         from debias.data.log_files import to_arrow
 
         return to_arrow(self.columns(), self.items_fingerprint)
@@ -312,8 +312,8 @@ class ClickLog:
             shards: Number of files part-00000.parquet and so on, with equal numbers of
                 sessions up to one.
             compression: A Parquet codec. zstd files are a quarter to a half smaller
-                than lz4, but slower to read if numbers rarely repeat. Use "none" for
-                readers that do not support lz4.
+                than lz4 files, but slower to read if numbers rarely repeat. Use "none"
+                for readers that do not support lz4.
 
         Raises:
             ValueError: The log is empty, has fewer sessions than shards, or the folder
@@ -334,8 +334,9 @@ class ClickLog:
         """Reads a whole log from a Parquet file or a folder of shards.
 
         A log that fits into `memory` is decoded in memory. A larger log is decoded once
-        into plain arrays in the cache folder, which are memory-mapped. Opening it again
-        is immediate, and the operating system keeps only used parts in memory.
+        into plain arrays in the cache folder, which are memory-mapped. Opening the log
+        again is then immediate, and the operating system keeps only used parts in
+        memory.
 
         Args:
             path: A file or a folder.
@@ -346,7 +347,7 @@ class ClickLog:
                 cache.
 
         Raises:
-            ValueError: As for `debias.data.read_batches`.
+            ValueError: See `debias.data.read_batches`.
         """
         from debias.data.log_files import noted_items, open_columns, shards
 

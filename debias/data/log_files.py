@@ -1,10 +1,10 @@
 """Click logs on disk: Parquet shards, read at once or in pieces.
 
-Here a log is a dict of checked columns, from which `ClickLog` and `debias.data.stream`
-make logs. A row is a session, and values of ranks are lists of fixed size. Shards use
-plain encoding and lz4 compression. This makes a simulated log two to six times smaller,
-and is as fast as no compression. Row groups of 131,072 sessions limit the memory of all
-readers, for any size of a shard.
+In this module, a log is a dict of checked columns; `ClickLog` and `debias.data.stream`
+make logs from such dicts. A row of a file is a session, and a column with one value per
+rank holds lists of fixed size. Shards use plain encoding and lz4 compression. lz4 makes
+a simulated log two to six times smaller, and reading is as fast as without compression.
+Row groups of 131,072 sessions limit the memory of all readers, for any size of a shard.
 
 Parquet files of other programs with the same column names work too: see `from_arrow`.
 """
@@ -122,7 +122,7 @@ def from_arrow(
 
     Raises:
         ValueError: A column is missing, unknown or of a wrong type, or has a value that
-            `ClickLog` does not allow; names the column.
+            `ClickLog` does not allow. The message names the column.
 
     >>> ragged = pa.table({"query": [3], "item": [[8, 9]], "click": [[True, False]]})
     >>> from_arrow(ragged, list_size=3)["item"].tolist()
@@ -211,7 +211,7 @@ class Shard(NamedTuple):
 
 
 def shards(path: str | AnyPath) -> list[Shard]:
-    """The Parquet files of a log, sorted by name; reads only footers.
+    """The Parquet files of a log, sorted by name. Only footers are read.
 
     Args:
         path: A file, or a folder of files NAME.parquet. Files with a leading dot or
@@ -220,7 +220,7 @@ def shards(path: str | AnyPath) -> list[Shard]:
     Raises:
         FileNotFoundError: Nothing is there.
         ValueError: The folder holds no Parquet file, a file is damaged or has no row,
-            or its columns are not those of the first file; names the file.
+            or its columns are not those of the first file. The message names the file.
     """
     place = located(path)
     files: list[AnyPath] = [place]
@@ -241,12 +241,12 @@ def shards(path: str | AnyPath) -> list[Shard]:
 
 
 def count_sessions(path: str | Path) -> int:
-    """Number of sessions in a file or folder; reads only footers."""
+    """Number of sessions in a file or folder. Only footers are read."""
     return sum(shard.sessions for shard in shards(path))
 
 
 def longest_list(found: Sequence[Shard]) -> int:
-    """Number of cells of the longest session; reads items only if lists are ragged."""
+    """Number of cells of the longest session. Reads items only if lists are ragged."""
     longest = 0
     for shard in found:
         index = shard.schema.get_field_index("item")
@@ -286,8 +286,8 @@ def read_group(
         items: Number of items in the ranking data; None skips the check.
 
     Raises:
-        ValueError: As for `from_arrow` and `check_items`; names the file and the row in
-            it.
+        ValueError: See `from_arrow` and `check_items`. The message names the file and
+            the row in it.
     """
     start = shard.sessions_before(group)
     end = start + shard.footer.row_group(group).num_rows
@@ -331,8 +331,8 @@ def open_columns(
 ) -> Arrays:
     """Opens a whole log, in memory or memory-mapped; see `ClickLog.open`.
 
-    Parquet packs bools and interleaves lists with their lengths, so its pages cannot be
-    mapped. The mapped file is a decoded copy.
+    Parquet packs bools and interleaves lists with their lengths, so the pages of a
+    Parquet file cannot be memory-mapped. Instead, a decoded copy is mapped.
     """
     found = shards(path)
     list_size = longest_list(found)

@@ -1,7 +1,7 @@
 """Values in nested columns, by paths such as `event_attributes.object.object_id`.
 
 A dot selects a field of a struct, or of each struct in a list. If a list holds keys and
-values, like the parameters of analytics exports, it selects the value of a key.
+values, like the parameters of analytics exports, the dot selects the value of a key.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ _VALUES = ("value", "val")
 
 
 def top(names: Sequence[str], path: str) -> str | None:
-    """The column where a path begins; None if there is none.
+    """The column where a path begins; None if no column fits.
 
     >>> top(["a", "b.c"], "a.x"), top(["a", "b.c"], "b.c"), top(["a"], "b")
     ('a', 'b.c', None)
@@ -183,7 +183,7 @@ def list_sizes(array: pa.Array) -> np.ndarray:
 
 
 def first_there(arrays: Sequence[pa.Array]) -> pa.Array:
-    """The first value that is not NULL among several columns, by row.
+    """For each row, the first value among several columns that is not NULL.
 
     If any column has lists, a single value becomes a list with one entry.
 

@@ -24,7 +24,7 @@ HIGHEST = 127  # largest grade that ranking data can hold
 
 
 class Pairs(NamedTuple):
-    """The (query, item) pairs, numbered so that those of a query are consecutive.
+    """The (query, item) pairs; the numbers of the pairs of a query are consecutive.
 
     Attributes:
         number: (n,) pair of each shown item, -1 for items that are not kept.
@@ -125,7 +125,7 @@ def read_known(
     """The second pass over a log: features and, if the source has them, grades.
 
     Args:
-        parts, chosen: As for the first pass.
+        parts, chosen: The files and the columns, as in the first pass.
         number: (n,) pair of each shown item, -1 for none.
         count: P, the number of pairs.
         first_features: Whether only the first row of a pair counts. Otherwise each
@@ -134,7 +134,7 @@ def read_known(
 
     Raises:
         ValueError: A value is not allowed, grades of a pair differ, or the features are
-            NULL in every row; names file, column and row.
+            NULL in every row. The message names the file, the column and the row.
     """
     asked = chosen.get("numbers", ())
     kinds = kinds_of(
@@ -431,8 +431,8 @@ def read_items(source: Source, asked: Columns) -> Items:
     """Reads a table of items, or of (query, item) pairs.
 
     Raises:
-        ValueError: A column is missing, a value is not allowed, or a pair occurs twice;
-            names file, column and row.
+        ValueError: A column is missing, a value is not allowed, or a pair occurs twice.
+            The message names the file, the column and the row.
     """
     parts = open_parts(source)
     chosen = _choose(parts[0], asked)
@@ -478,7 +478,7 @@ def join(rows: Rows, pairs: Pairs, items: Items) -> tuple[Pairs, RankingData]:
     """Joins the pairs with the features and grades of a table of items.
 
     Raises:
-        ValueError: The table lacks a shown item; names its row.
+        ValueError: The table lacks a shown item. The message names the row of the item.
     """
     codes, names = items.rows.codes, items.rows.names
     count = len(rows.names["item"])

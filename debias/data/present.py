@@ -21,8 +21,8 @@ _Key = tuple[str, int]  # a role, and the index of its column
 class Present:
     """Tracks columns that were NULL in all rows so far, which count as absent.
 
-    The first rows decide. If a column is NULL in all of them and has a value later,
-    that is an error.
+    The first rows decide. If a column is NULL in all of them and has a value in a later
+    row, the reader raises an error.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Present:
         self._width: dict[_Key, int] = {}  # number of columns with values
 
     def holds(self, batch: Batch, role: str, column: int = 0) -> bool:
-        """Whether to read the column; ValueError if its first value is too late."""
+        """Whether to read the column; raises ValueError if a value comes too late."""
         key, empty = (role, column), is_empty(batch, role, column)
         if key in self._width:
             return True
@@ -64,7 +64,7 @@ class Present:
         return found
 
     def names(self, batch: Batch, role: str) -> tuple[str, ...]:
-        """Names of the columns of `matrix`; those of lists have a number."""
+        """Names of the columns of `matrix`; the columns of a list have a number."""
         names: list[str] = []
         for column, name in enumerate(batch.chosen[role]):
             if self.holds(batch, role, column):
@@ -96,7 +96,7 @@ class Present:
         """Checks that values of `matrix` are finite, or grades in 0..high.
 
         Args:
-            batch, role: Source of the values, for messages.
+            batch, role: The batch and the role of the values, for messages.
             values: (n, C) some rows of `matrix`.
             entries: (n,) shown items of these rows.
             high: The highest grade; None for features.

@@ -1,8 +1,8 @@
 """Ranking data: the items of each query with features and grades.
 
-It is a single table of items. The items of a query are consecutive, so a query is a
-slice. A click log needs only item numbers: features are gathered from this table and
-never copied into a log.
+Ranking data is a single table of items. The items of a query are consecutive, so a
+query is a slice. A click log needs only item numbers: features are gathered from this
+table and never copied into a log.
 """
 
 from collections.abc import Sequence
@@ -31,18 +31,18 @@ class RankingData:
             integers, else as float32; None without grades.
         offsets: (queries + 1,) increasing whole numbers from 0 to items, so each query
             has at least one item. Stored as int64.
-        qid: (queries,) ids of the queries in the source, or None.
+        qid: (queries,) ids of the queries in the source; None without ids.
         max_grade: Highest grade, at most 127. 4 in MSLR-WEB30K, Yahoo and Istella.
-        feature_names: (F,) distinct names of the features; None if they only have
-            numbers, as in LETOR files and simulated data.
+        feature_names: (F,) distinct names of the features; None if features have
+            numbers instead of names, as in LETOR files and simulated data.
         item_id: (items,) ids of the items in the source, or None.
         kinds: Kinds of the features if some are categories or may be missing, see
             `debias.data.kinds`. Category codes come before numbers, and a missing
             number is NaN. None: F finite numbers.
 
     Raises:
-        ValueError: An array has a wrong shape or type, or a value is not allowed; names
-            the argument and the item or query.
+        ValueError: An array has a wrong shape or type, or a value is not allowed. The
+            message names the argument and the item or query.
 
     >>> data = RankingData([[0.5], [2.0], [1.0]], [0, 4, 1], [0, 2, 3])
     >>> data
@@ -128,8 +128,8 @@ class RankingData:
     def fingerprint(self) -> str:
         """Hash of features and offsets in 32 hexadecimal digits, to identify the items.
 
-        Above 256 MB it uses samples, see `debias.data.files.sampled_hash`. Names, ids
-        and grades do not count.
+        Above 256 MB, the hash uses samples, see `debias.data.files.sampled_hash`.
+        Names, ids and grades do not change it.
 
         >>> one = RankingData([[0.5], [2.0]], None, [0, 2])
         >>> one.fingerprint == RankingData([[0.5], [2.0]], [0, 1], [0, 2]).fingerprint
@@ -219,8 +219,8 @@ class RankingData:
         """The data with these features in this order.
 
         Args:
-            names: Names of some or all features. If they, or those of the data, are
-                None, only the number of features is compared.
+            names: Names of some or all features. If `names` or the names of the data
+                are None, only the number of features is compared.
             kinds: Kinds of the features with the vocabularies of the codes; None:
                 finite numbers.
 
@@ -306,7 +306,7 @@ class RankingData:
 
         Args:
             fractions: Shares of the queries, summing to 1.
-            rng: The only source of chance.
+            rng: The only source of randomness.
 
         Raises:
             ValueError: The fractions do not sum to 1, or a part gets no query.
@@ -322,7 +322,7 @@ class RankingData:
     def write_parquet(self, path: str | Path) -> None:
         """Writes one row per item: qid, label if graded, features as a fixed-size list.
 
-        Queries without ids become a column `query` of their numbers. The write is
+        If queries have no ids, a column `query` holds their numbers. The write is
         atomic.
         """
         from debias.data.ranking_files import Rows, write_rows
@@ -353,7 +353,8 @@ class RankingData:
 
         Raises:
             ValueError: A column is missing, unknown or of the wrong type, the items of
-                a query are not consecutive, or a value is not allowed; names the file.
+                a query are not consecutive, or a value is not allowed. The message
+                names the file.
         """
         from debias.data.ranking_files import read_rows
 
@@ -378,7 +379,7 @@ def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Offsets and ids of queries, from the query id of each item.
 
     Raises:
-        ValueError: The items of an id are not consecutive; names the item.
+        ValueError: The items of an id are not consecutive. The message names the item.
 
     >>> [array.tolist() for array in runs(np.array([7, 7, 3]))]
     [[0, 2, 3], [7, 3]]

@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     item_id: np.ndarray | None = None
 
     def content(self) -> str:
-        """A hash of the content, of a sample above 256 MB: see `sampled_hash`."""
+        """A hash of the content; above 256 MB, of a sample: see `sampled_hash`."""
         plain = [*(self.names or ()), str(self.max_grade)]
         if self.kinds is not None:
             plain.append(json.dumps(as_records(self.kinds)))
@@ -68,7 +68,7 @@ def write_rows(rows: Rows, path: str | Path) -> None:
 
     `features` is a list of fixed size. The metadata of the file has the highest grade,
     the names of the features and a hash of the content. The hash protects the metadata,
-    because Parquet only has checksums of pages. The write is atomic.
+    because the checksums of Parquet cover only pages. The write is atomic.
     """
     arrays = {}
     if rows.qid is None:
@@ -119,7 +119,7 @@ def read_rows(path: str | Path) -> Rows:
     """Reads a file of `write_rows`, or a similar table of another program.
 
     Raises:
-        ValueError: As for `RankingData.read_parquet`; names the file.
+        ValueError: See `RankingData.read_parquet`. The message names the file.
     """
     path = Path(path)
     check_regular(path)

@@ -50,7 +50,7 @@ _PIECE = 1 << 16  # sessions that are checked at a time
 
 
 class Reading(NamedTuple):
-    """A log with its ranking data, and the names behind its numbers.
+    """A log with its ranking data, and the names of its items and queries.
 
     Attributes:
         log: The sessions.
@@ -65,7 +65,7 @@ class Reading(NamedTuple):
         scales: Meaning of the codes of presentation columns, by name.
         pair: (items,) number of the (query, item) pair of each row of features, if some
             pairs have several rows because their features change; else None.
-        unused: Columns of the source that are not used.
+        unused: Columns of the source that no role reads.
         notices: Notes for the user, such as on empty columns.
     """
 
@@ -84,8 +84,8 @@ class Reading(NamedTuple):
     def by_pair(self) -> "Reading":
         """The reading with one item per (query, item) pair, with its first features.
 
-        Estimates of examination use it, because an item with another price is the same
-        item.
+        Estimates of examination use this reading: for them, an item with a changed
+        price is still the same item.
         """
         if self.pair is None or self.data is None:
             return self
@@ -132,18 +132,18 @@ def read_log(
         first_position: Number of the first position, row and column in the log.
         first_features: Whether to keep only the first features of a pair. Otherwise
             each distinct row of features becomes a separate item.
-        devices: Names of the devices 1, 2, ...; others become 0. None: those of the log
-            in alphabetical order. To score a log by a model that reads devices, give
-            the devices of its training.
-        scales: Meaning of the codes of presentation columns, likewise; None: from the
-            log.
+        devices: Names of the devices 1, 2, ...; other devices become 0. None: the
+            devices of the log in alphabetical order. To score a log by a model that
+            reads devices, give the devices of its training.
+        scales: Meaning of the codes of presentation columns. None: chosen from the log.
+            To score a log by a model, give the scales of its training.
         progress: Called with the share of the work done.
 
     Raises:
         FileNotFoundError: Nothing is there.
         ValueError: A column is missing or has a wrong type, a value is not allowed,
-            rows contradict each other, or a file grew while it was read; names file,
-            column and first row (from 0).
+            rows contradict each other, or a file grew while it was read. The message
+            names the file, the column and the first row (from 0).
 
     >>> table = pa.table({
     ...     "session": [7, 7, 8], "query": ["a", "a", "b"], "item": ["x", "y", "x"],

@@ -31,14 +31,14 @@ class Columns:
             is padding. In lists of a fixed size, which this library writes, -1 is
             padding too.
         click: 0 or 1, or a bool.
-        position: Rank from the top, from 1. Without it, the order of the rows (or of
-            the list), or of row and column.
+        position: Rank from the top, from 1. Without this column, the rank is the order
+            of the rows (or of the list), or of row and column.
         row, column: Row and column on a grid, from 1.
         features: One column of lists of numbers; or columns of any type, by names and
             patterns such as "f_*".
         categories: Features to read as categories whatever their type: names and
-            patterns, in `features` or additional.
-        numbers: Features to read as numbers whatever their type, likewise.
+            patterns. They may be in `features` or additional.
+        numbers: Features to read as numbers whatever their type: names and patterns.
         label: Grade of the (query, item) pair, from 0.
         timestamp: Time of the session.
         user: Id of the user.
@@ -47,7 +47,8 @@ class Columns:
         presentation: Columns of text or numbers on the presentation of items or lists,
             such as a badge, a media type or a height. Bias towers read them; rankers do
             not. Numbers are divided into bins. `ClickLog` has them by name.
-        target: Other user actions on an item, as counts or seconds; NULL means none.
+        target: Other user actions on an item, as counts or seconds; NULL means no
+            action.
         propensity: Probability, in (0, 1], that the logging policy puts this item at
             this position given the items above.
 
@@ -125,7 +126,7 @@ def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
 
     Raises:
         ValueError: A column is missing, or a row is a session in one file and a shown
-            item in another; names file and column.
+            item in another. The message names the file and the column.
     """
     chosen = _single(parts[0], asked)
     taken = {column for columns in chosen.values() for column in columns}

@@ -33,13 +33,13 @@ class Rows:
 
     Attributes:
         session: (n,) number of the session, by first appearance.
-        codes: (n,) numbers of names by role, -1 for none.
+        codes: (n,) number of each name, by role; -1 means no name.
         names: Names of the codes.
         values: (n,) or (n, C) numbers by role.
         batches: The source batches, without their columns.
         ends: Number of shown items up to the end of each batch.
         notices: Notes on ignored empty columns.
-        many: Kinds of the columns of "presentation" and "target" in `values`.
+        many: Kinds of the "presentation" and "target" columns in `values`.
     """
 
     session: np.ndarray
@@ -74,7 +74,8 @@ def read_rows(
     """Reads all columns of a log except features and grades.
 
     Raises:
-        ValueError: A value is not allowed; names file, column and row.
+        ValueError: A value is not allowed. The message names the file, the column and
+            the row.
     """
     roles = [role for role in chosen if role not in LATER]
     rows_are_lists = listed(parts[0], dict(chosen))

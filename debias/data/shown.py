@@ -1,8 +1,8 @@
 """Reads shown items from any table as batches of columns.
 
-A table may have one row per shown item, or one row per session with lists. An entry is
-a shown item. Each column has a role. If the role does not allow a value, an error names
-the file, the column and the row.
+A table may have one row per shown item, or one row per session with lists. In a batch,
+each entry is a shown item. Each column has a role. If the role does not allow a value,
+an error names the file, the column and the row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ def listed(part: Part, chosen: Mapping[str, tuple[str, ...]]) -> bool:
 def matching(
     wanted: Sequence[str], names: Sequence[str], taken: set[str]
 ) -> tuple[str, ...] | None:
-    """The columns that match names and patterns; None if one matches nothing."""
+    """The columns that match names and patterns; None if a pattern matches nothing."""
     found: dict[str, None] = {}
     for pattern in wanted:
         some = [n for n in names if n == pattern]
@@ -89,12 +89,12 @@ def known_as(name: str, role: str) -> str:
 
 
 class Fault(ValueError):
-    """A wrong value, for callers that describe its place in their own way.
+    """A wrong value. The caller describes where it is.
 
     Attributes:
         column: Its column.
         row: The row in its part.
-        what: What was expected and what is there.
+        what: The expected value and the actual value, in words.
     """
 
     column: str
@@ -138,7 +138,7 @@ class Batch(NamedTuple):
 def shown_batches(
     parts: Sequence[Part], chosen: dict[str, tuple[str, ...]], roles: Sequence[str]
 ) -> Iterator[tuple[Batch, float]]:
-    """Yields batches with the columns of these roles, and the share read so far."""
+    """Yields batches with the columns of these roles, and the share that was read."""
     roles = [role for role in roles if role in chosen]
     columns = list(dict.fromkeys(name for role in roles for name in chosen[role]))
     numbers = {n for role in roles if role not in NAMES for n in chosen[role]}

@@ -10,13 +10,13 @@ def random_parts(
 ) -> list[np.ndarray]:
     """Splits the numbers 0..count-1 at random; each part is in ascending order.
 
-    The boundaries are round(count * cumulative fraction). So sizes differ from their
-    shares by less than one, and no number is lost.
+    The boundaries of the parts are round(count * cumulative fraction). So the size of a
+    part differs from its share by less than one, and each number is in one part.
 
     Args:
         count: Number of elements.
         fractions: Shares of the parts, not negative, summing to 1.
-        rng: The only source of chance.
+        rng: The only source of randomness.
 
     Raises:
         ValueError: The fractions are negative or do not sum to 1.

@@ -3,7 +3,8 @@
 URLs are those of Arrow's file systems: s3://bucket/key, gs://bucket/key, file:///path.
 Options follow a question mark, such as
 s3://bucket/key?endpoint_override=localhost:9000&scheme=http. Credentials come from the
-environment, as for the stores' own tools; gs://anonymous@bucket/key needs none.
+environment, as for the stores' own tools; gs://anonymous@bucket/key needs no
+credentials.
 """
 
 import errno
@@ -241,7 +242,7 @@ def located(path: "str | Path | Remote") -> AnyPath:
 
 
 def readable(path: AnyPath) -> Any:
-    """What Arrow reads a file from: its path, or an open file of a store."""
+    """The input from which Arrow reads a file: a path, or an open file of a store."""
     return path.open() if isinstance(path, Remote) else path
 
 

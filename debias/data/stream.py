@@ -1,10 +1,10 @@
 """Streams a click log larger than memory, in windows of shuffled sessions.
 
 An epoch visits the row groups of all shards in random order. The row groups of a window
-are held in memory and shuffled together. Within a window the order is uniformly random,
-and the choice of its row groups is random too. So a log that fits into one window is
-shuffled uniformly. After CorgiPile: Xu et al., In-Database Machine Learning with
-CorgiPile, SIGMOD 2022.
+are held in memory and shuffled together. Within a window, the order of sessions is
+uniformly random. The row groups of a window are drawn at random. So if a log fits into
+one window, its order is uniformly random. After CorgiPile: Xu et al., In-Database
+Machine Learning with CorgiPile, SIGMOD 2022.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,23 +40,24 @@ Keep = Callable[[ClickLog, tuple[int, int]], np.ndarray]
 class Stream:
     """Sessions of a log on disk, or a part of them, for training and sampling.
 
-    Only footers are read until sessions are requested, and at most one window is held.
-    The same key gives the same sessions in the same order, whatever was read before. So
-    an interrupted epoch can resume at any window.
+    Until sessions are requested, only footers are read. At most one window is in
+    memory. The same key gives the same sessions in the same order, whatever was read
+    before. So an interrupted epoch can resume at any window.
 
     Args:
         path: A Parquet file of a log, or a folder of them.
         columns: Optional columns to read; None reads all.
-        window: Number of sessions to shuffle together, in whole row groups. Twice as
-            many are held for a short time.
-        keep: Function that selects the sessions of a piece in the part, (S,) bool, from
-            the piece, its row group and its first row. None: all.
-        share: Approximate share of the part, for progress.
+        window: Number of sessions to shuffle together, in whole row groups. For a short
+            time, memory holds twice as many sessions.
+        keep: Function that selects sessions. It takes a piece of the log, the row group
+            of the piece and its first row, and returns (S,) bool. None selects all
+            sessions.
+        share: Approximate share of the sessions that `keep` selects, for progress.
         items: Number of items in the ranking data; larger item numbers are an error
             when they are read. None skips the check.
 
     Raises:
-        ValueError: As for `debias.data.log_files.shards`, or the window is below 1.
+        ValueError: See `debias.data.log_files.shards`; or the window is below 1.
 
     >>> import tempfile
     >>> log = ClickLog(range(6), np.arange(12).reshape(6, 2), np.zeros((6, 2), bool))
@@ -99,14 +100,14 @@ class Stream:
 
     @property
     def items_fingerprint(self) -> str | None:
-        """As `ClickLog.items_fingerprint`, from the first file."""
+        """The `ClickLog.items_fingerprint` of the first file."""
         return noted_items(self.groups[0][0].schema)
 
     def check(self, data: RankingData) -> Self:
         """Checks ranking data against the recorded items, without reading sessions.
 
         Raises:
-            ValueError: As for `ClickLog.check`; names the files.
+            ValueError: See `ClickLog.check`. The message names the files.
         """
         try:
             check_fingerprint(self.items_fingerprint, data)
@@ -170,7 +171,7 @@ class Stream:
         """Splits the stream into one stream per file, for several processes.
 
         Raises:
-            ValueError: The part is selected by row group.
+            ValueError: `keep` selects sessions by row group.
         """
         if self.keep is not None:
             raise ValueError("reading file by file needs all sessions of a log")
@@ -184,7 +185,7 @@ class Stream:
         over: Over,
         progress: Callable[[float], None] = lambda share: None,
     ) -> "Iterator[T]":
-        """Applies a function to each file, in order; `progress` gets the share done."""
+        """Applies a function to each file, in order, and reports progress."""
         files = self.files()
         for number, found in enumerate(over(function, files), 1):
             progress(number / len(files))
@@ -269,7 +270,7 @@ def _taken(asked: tuple[Stream, np.ndarray]) -> ClickLog:
 def read_batches(
     path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
 ) -> Iterator[ClickLog]:
-    """Reads the log in order, in validated pieces, with one in memory at a time.
+    """Reads the log in order, in validated pieces; memory holds one at a time.
 
     Args:
         path: A file or a folder.
@@ -279,7 +280,8 @@ def read_batches(
 
     Raises:
         ValueError: A file is damaged, a column is missing, unknown or of a wrong type,
-            or a value is not allowed by `ClickLog`; names the file and the row in it.
+            or a value is not allowed by `ClickLog`. The message names the file and the
+            row in it.
     """
     items = noted_items(shards(path)[0].schema)
     for piece in read_pieces(path, sessions, columns):
@@ -297,13 +299,13 @@ def shuffled_batches(
 
     Args:
         path: A file or a folder.
-        rng: The only source of chance.
-        sessions: Number of sessions in a piece; only the last one may have fewer.
+        rng: The only source of randomness.
+        sessions: Number of sessions in a piece; only the last piece may have fewer.
         columns: Optional columns to read; None reads all.
         buffer: Number of sessions to shuffle together, see `Stream.window`.
 
     Raises:
-        ValueError: As for `debias.data.read_batches`.
+        ValueError: See `debias.data.read_batches`.
     """
     if not 1 <= sessions <= buffer:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Summary statistics of a click log.
 
-A summary comes from counts that can be added. A log on disk is counted in pieces, or
-its shards by several processes, with exactly the same result.
+A summary is computed from counts that can be added. So a log on disk can be counted in
+pieces, or its shards by several processes, with exactly the same result.
 """
 
 from collections.abc import Callable
@@ -31,10 +31,10 @@ class Summary(NamedTuple):
         impressions: Number of impressions.
         clicks: Number of clicks.
         shown: (L,) impressions at each position.
-        ctr: (L,) clicks per impression at each position, nan without impressions. It is
-            not examination, because better items may have higher positions.
+        ctr: (L,) clicks per impression at each position, nan without impressions. This
+            rate is not examination, because better items may have higher positions.
         moved: Share of items shown at more than one position. Without a model, only
-            these separate position from relevance.
+            these items can separate position from relevance.
         columns: Columns of the log.
         problems: Reasons why no model can be trained on the log; empty if there are
             none.

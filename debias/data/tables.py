@@ -76,7 +76,7 @@ Batches = Iterator[tuple[pa.RecordBatch, float]]
 
 
 class Retyped(ValueError):
-    """Raised if a place of a file has two types, so that it is read again as text."""
+    """Raised if a field of a file has two types. It is then read again as text."""
 
 
 @runtime_checkable
@@ -99,9 +99,10 @@ class Part(NamedTuple):
     Attributes:
         name: Its path, or "table".
         schema: The columns; columns of a CSV file are text until they are cast.
-        read: Function from the wanted columns, and those to read as numbers, to
-            batches, each with the share read so far. A name such as a.b.c reads the
-            column a, possibly without its other fields. Errors name the part.
+        read: Function that yields batches and the share read so far. It takes the names
+            of the wanted columns, and of the columns to read as numbers. A name such as
+            a.b.c reads the column a, possibly without its other fields. Errors name the
+            part.
         file: Path of the file; None for a table in memory.
     """
 
@@ -112,7 +113,7 @@ class Part(NamedTuple):
 
 
 def open_parts(source: Source) -> list[Part]:
-    """Opens the parts of a table, sorted by name; reads only headers.
+    """Opens the parts of a table, sorted by name, and reads only headers.
 
     Args:
         source: One of these: a file .parquet, .feather, .arrow, .csv, .tsv, .jsonl
@@ -126,7 +127,8 @@ def open_parts(source: Source) -> list[Part]:
     Raises:
         FileNotFoundError: Nothing is there.
         ValueError: There is no part, a part has an unknown format or is damaged, two
-            columns have one name, or a subfolder is empty; names it.
+            columns have one name, or a subfolder is empty. The message names the file
+            or the folder.
 
     >>> part, = open_parts(pa.table({"a": [1, 2]}))
     >>> [(batch.num_rows, share) for batch, share in part.read(["a"], ())]
@@ -149,7 +151,7 @@ def unchanged(parts: Sequence[Part]) -> Iterator[None]:
     """Context manager that checks that files do not change size while they are read.
 
     Raises:
-        ValueError: The size of a file changed; names it.
+        ValueError: The size of a file changed. The message names the file.
     """
     files = [part.file for part in parts if isinstance(part.file, Path)]
     sizes = [path.stat().st_size for path in files]
@@ -168,7 +170,7 @@ def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> 
     """Yields the batches of a part after checking that their text is UTF-8.
 
     Raises:
-        ValueError: A text is not; names the part, the column and the row.
+        ValueError: A text is not. The message names the part, the column and the row.
     """
     start = 0
     for batch, share in part.read(columns, numbers):
@@ -202,7 +204,8 @@ def check_names(file: str, names: Sequence[str]) -> None:
     """Checks that all columns of a file have distinct names.
 
     Raises:
-        ValueError: Two columns have one name; names it and the file.
+        ValueError: Two columns have the same name. The message contains the name and
+            the file.
     """
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -220,8 +223,8 @@ def files_of(source: Any) -> list[AnyPath]:
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: There is no file, a file has an unknown format (names it), or the
-            source is neither paths nor a table.
+        ValueError: There is no file, a file has an unknown format, or the source is
+            neither paths nor a table. The message names a file with an unknown format.
     """
     one = isinstance(source, str | Path) or not isinstance(source, Iterable)
     several = [source] if one else list(source)
@@ -749,7 +752,8 @@ def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) ->
 
     Args:
         part: A part from `open_parts`.
-        inside: Names with dots; a text column is parsed if a name leads into it.
+        inside: Names with dots. If such a name leads into a text column, the column is
+            parsed.
         lists: Columns that may hold lists.
     """
     columns = holding_json(part.schema, inside, lists)
@@ -780,7 +784,7 @@ def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) ->
 
 
 def with_lists(parts: Sequence[Part], item: str) -> Sequence[Part]:
-    """The parts; where items are lists as text, [4, 7], their lists are parsed."""
+    """The parts, with lists parsed if items are text such as [4, 7]."""
     if with_json(parts[0], (), [item]) is parts[0]:
         return parts
     return [with_json(part, (), part.schema.names) for part in parts]

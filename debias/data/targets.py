@@ -6,10 +6,10 @@ from debias.data.log import ClickLog
 
 
 def amount_weights(log: ClickLog, name: str, most: float = 10.0) -> np.ndarray:
-    """(S, L) weights of clicks in proportion to an amount, such as seconds or revenue.
+    """(S, L) weights of clicks in proportion to an amount, such as seconds.
 
-    A click has the weight min(most, amount / mean amount of the clicks), and other
-    impressions have weight 1. If clicks are rare, a click model with these weights
+    The weight of a click is min(most, amount / mean amount of the clicks). Impressions
+    without a click have weight 1. If clicks are rare, a click model with these weights
     learns roughly the odds of a click times the expected amount.
 
     Args:
@@ -19,7 +19,7 @@ def amount_weights(log: ClickLog, name: str, most: float = 10.0) -> np.ndarray:
 
     Raises:
         ValueError: The log lacks the target, no click has an amount, or an amount is
-            negative; names its row and column.
+            negative. The message names the row and the column.
 
     Source: after Covington et al., Deep Neural Networks for YouTube Recommendations,
     RecSys 2016.

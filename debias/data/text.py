@@ -24,8 +24,8 @@ _OFTEN = {  # parts of names that columns of a role often have, the likeliest fi
 def printable(text: str, kept: str = "") -> str:
     r"""Escapes everything in a text that could control a terminal, except `kept`.
 
-    Control characters, ANSI escapes, direction marks and lone surrogates are written as
-    in Python literals, and so are line breaks unless kept.
+    Control characters, ANSI escapes, direction marks and lone surrogates become escapes
+    as in Python literals. Line breaks do too, unless `kept` contains them.
 
     >>> print(printable("\x1b[31mred \udcff \u202e é"))
     \x1b[31mred \udcff \u202e é
@@ -54,7 +54,7 @@ def quoted(value: Any) -> str:
 
 
 def near(name: str, names: Sequence[str]) -> str:
-    """Suggests the names most similar to `name`, as the end of a sentence.
+    """Suggests the names most similar to `name`; the text ends a sentence.
 
     >>> near("qurey", ["query", "item"])
     'did you mean query? There are query item'

@@ -59,9 +59,9 @@ class Times:
 
     Text is ISO 8601, extended or basic, in any zone (UTC by default), with up to nine
     digits of a second. Numbers count from 1970, and their magnitude determines the
-    unit: seconds, milliseconds, microseconds or nanoseconds. A text column may hold
-    both. Numbers below 1e8 are not calendar times and stay numbers, which also order
-    events.
+    unit: seconds, milliseconds, microseconds or nanoseconds. A text column may hold ISO
+    8601 and numbers. Numbers below 1e8 are not calendar times. They stay numbers, which
+    can also order events.
     """
 
     def __init__(self) -> None:
@@ -72,8 +72,8 @@ class Times:
         """(n,) datetime64, or float64 or int64 for other numbers; NULL becomes NaT.
 
         Raises:
-            ValueError: A value is not a time, or has another unit than earlier values;
-                names file, column and row.
+            ValueError: A value is not a time, or has another unit than earlier values.
+                The message names the file, the column and the row.
         """
         array = batch.arrays[ROLE][0]
         if pa.types.is_string(array.type):

@@ -25,7 +25,7 @@ class Distinct:
         self._held, self._merged = 0, 0
 
     def add(self, rows: np.ndarray) -> None:
-        """Adds rows (n, width) of int32, or of another type with 32 bits."""
+        """Adds rows (n, width) of int32 or another 32-bit type."""
         buffer = pa.py_buffer(np.ascontiguousarray(rows))
         array = pa.FixedSizeBinaryArray.from_buffers(
             self._type, len(rows), [None, buffer]

@@ -26,19 +26,19 @@ DRAWS = 30  # simulated logs, which show the errors that chance explains
 
 @dataclass(frozen=True, eq=False)
 class Calibration(Finding):
-    """Expected calibration error at each rank, on sessions not used to fit; K ranks.
+    """Expected calibration error at each of K ranks, on held-out sessions.
 
     Attributes:
         position: (K,) int64 rank from 1.
-        error: (K,) float64, mean over impressions of |click rate - mean prediction| of
-            their bin; nan at ranks without items.
-        lower, upper: (K,) float64 limits of its interval, corrected for the bias due to
-            chance, at least 0.
-        chance: (K,) float64 errors that a perfectly calibrated model exceeds at no
-            rank, with probability `level`; nan at ranks with fewer than 10 clicks to
-            fit.
-        detectable: (K,) float64 error, equal in all bins, that would exceed `chance`
-            with 80% power.
+        error: (K,) float64, the mean over impressions of |click rate - mean prediction|
+            in the bin of the impression; nan at ranks without items.
+        lower, upper: (K,) float64 limits of the interval of `error`, at least 0. The
+            interval is corrected for the part of the error that is due to chance.
+        chance: (K,) float64 bounds. With probability `level`, a perfectly calibrated
+            model exceeds its bound at no rank. nan at ranks with fewer than 10 clicks
+            to fit.
+        detectable: (K,) float64 error, equal in all bins, that exceeds `chance` with a
+            probability of 80%.
         rate: (K,) float64 click rate of the same impressions.
         predicted, observed: (K, B) float64 means of the bins, nan for empty bins.
         impressions: (K, B) int64.
@@ -67,19 +67,20 @@ def calibration(
 ) -> Calibration:
     """Calibration by rank of a position-based model fitted to half of the sessions.
 
-    ECE_k = sum_b n_b / n |click rate of bin b - mean prediction of b|, with bins of
-    about equally many impressions of the other half. Even for correct predictions,
-    chance makes ECE positive. To compute `chance`, both halves are drawn from the
-    model, which is fitted and binned again. The interval is 2 ECE minus the quantiles
-    of resampled values, the basic bootstrap. Pairs with fewer than 30 impressions in
-    the fitted half are left out, because their errors reflect little data, not how
-    users read.
+    ECE_k = sum_b n_b / n |click rate of bin b - mean prediction of b|, where the bins
+    divide the impressions of the other half about equally. Even for correct
+    predictions, chance makes ECE positive. To compute `chance`, the clicks of both
+    halves are drawn from the model, and the model is fitted and binned again. The
+    interval is the basic bootstrap: 2 ECE minus the quantiles of resampled values.
+    Pairs with fewer than 30 impressions in the fitted half are left out, because their
+    errors reflect little data, not how users read.
 
     Args:
         log: The click log.
         bins: Number of bins per rank.
         level: Confidence level of the intervals, and of `chance` for all ranks jointly.
-        replicates, seed: Number of resamples, and the random seed, also of the split.
+        replicates, seed: Number of resamples, and random seed of the resamples and the
+            split.
 
     >>> rng = np.random.default_rng(0)
     >>> item = rng.permuted(np.tile([0, 1], (4000, 1)), axis=1)

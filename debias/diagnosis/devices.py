@@ -34,9 +34,10 @@ class Devices(Finding):
         pair: (N, 2) int64 codes of the devices.
         log_ratio: (N, K) float64 log ratio of the second device's examination to the
             first's.
-        error: (N, K) float64 its standard error; nan if a curve has no interval there.
+        error: (N, K) float64 standard error of the log ratio; nan if a curve has no
+            interval at the rank.
         differ: (N, K) bool, whether they differ significantly, corrected for all tests.
-        detectable: The ratio that would be detected with 80% power at every rank in all
+        detectable: The ratio that the test detects with 80% power at every rank in all
             comparisons; inf if nothing can be compared.
     """
 
@@ -62,7 +63,7 @@ def devices(
         by_device: Curves with intervals, `estimate(log, method, by="device")`.
         names: Names of devices by code.
         level: Probability of claiming no difference if there is none.
-        column: Name of the contexts, for the text of the verdict.
+        column: Name of the column that is compared, for the text of the verdict.
 
     Raises:
         ValueError: There are fewer than two devices, or `level` is not in (0, 1).

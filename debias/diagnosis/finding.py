@@ -29,8 +29,9 @@ class Finding:
 def detectable(error: float, critical: float) -> float:
     """The effect that a test with a normal statistic detects with 80% power.
 
-    An estimate with standard error `error` is significant if it exceeds `critical`
-    errors. An effect of (critical + z_.8) errors exceeds that in 80% of the logs.
+    An estimate with the standard error `error` is significant if it exceeds `critical`
+    standard errors. If the effect is (critical + z_.8) standard errors, the estimate is
+    significant in 80% of the logs.
 
     >>> round(detectable(0.1, 1.96), 3)
     0.28

@@ -1,6 +1,6 @@
 """Tests whether a log identifies examination; each test returns a verdict.
 
-An item that was shown at two ranks links them: its click rates compare their
+An item that was shown at two ranks links these ranks: its click rates compare their
 examination. No model can compare ranks that no chain of links connects. Chen et al.,
 Identifiability Matters: Revealing the Hidden Recoverable Condition in Unbiased Learning
 to Rank, ICML 2024.
@@ -34,15 +34,15 @@ class Connectivity(Finding):
     """The graph of K ranks; a pair shown at two ranks links them.
 
     Attributes:
-        pairs: (K, K) int64 number of pairs shown at both ranks; on the diagonal, at one
-            rank.
+        pairs: (K, K) int64 number of (query, item) pairs shown at both ranks; on the
+            diagonal, number of pairs shown at the rank.
         error: (K, K) float64 standard error of the log ratio of two examinations, from
             pairs shown at both ranks: sqrt(1 / clicks + 1 / clicks) with impressions
             balanced between the ranks; inf without clicks, 0 on the diagonal.
         component: (K,) int64 connected component of each rank, numbered by the first
             rank; -1 for ranks without items.
-        swaps: Ranks (from 1) to exchange in some sessions to connect all components:
-            the nearest ranks of adjacent components.
+        swaps: Pairs of ranks (from 1). Exchanging them in some sessions connects all
+            components. They are the nearest ranks of adjacent components.
         weakest: The two ranks (from 1) of the weakest link in the best spanning tree;
             None without links.
     """
@@ -65,7 +65,7 @@ def connectivity(log: ClickLog, minimum: int = 1, source: str = "all") -> Connec
     Args:
         log: The click log.
         minimum: Smallest number of impressions for a pair to count at a rank.
-        source: "all" for all rank changes, or "swap" for marked interventions only.
+        source: "all" uses all changes of rank; "swap" uses only marked interventions.
 
     >>> shown = [[1, 2, 3], [2, 1, 3], [4, 5, 6]]
     >>> log = ClickLog([0, 0, 1], shown, np.eye(3, dtype=bool))
@@ -196,14 +196,14 @@ def words(ranks: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Profile(Finding):
-    """Loss of likelihood when one rank's bias is changed and the rest refitted.
+    """Loss of likelihood if one rank's bias is changed and all else is refitted.
 
     Attributes:
         position: (K,) int64 rank from 1.
         bias: (K,) float64 fitted bias on the logit scale, 0 at rank 1.
         deltas: (D,) float64 changes of the bias.
-        statistic: (K, D) float64, twice the loss of log-likelihood, to be compared with
-            chi-squared with one degree of freedom; 0 at rank 1, the reference.
+        statistic: (K, D) float64, twice the loss of log-likelihood; 0 at rank 1, the
+            reference. Compare it with chi-squared with one degree of freedom.
         identified: (K,) bool, whether changes of both signs are rejected.
     """
 
@@ -223,8 +223,9 @@ def profile(
     """Practical identifiability by profile likelihood, in the additive tabular model.
 
     The model is logit P(click at rank k on pair i) = theta_k + gamma_i with theta_1 =
-    0. For each rank, theta_k is fixed at its estimate plus a change, and all else is
-    refitted. A rank is identified if the likelihood falls significantly for the
+    0. For each rank, theta_k is fixed at its estimate plus a change, and all other
+       parameters are refitted. A rank is identified if the likelihood falls
+       significantly for the
     smallest changes of both signs. Pairs that were shown at one rank, never clicked or
     always clicked contain no information about theta and are left out.
 
@@ -363,16 +364,16 @@ def _predicted(
 
 @dataclass(frozen=True, eq=False)
 class Overlap(Finding):
-    """How much the same pairs are shown at different ranks. K ranks.
+    """How much the same pairs are shown at different ranks; K ranks.
 
     Attributes:
-        moving: Share of impressions that are of pairs shown at more than one rank.
+        moving: Share of impressions whose pair was shown at more than one rank.
         usual: Share of impressions where a pair stands at its most frequent rank.
-        effective: (K,) effective sample size over impressions at each rank when each
-            impression is weighted by 1 / (share of the pair's impressions that are at
-            this rank); nan where a rank shows nothing.
-        logged: Effective sample size over sessions with weights 1 / logging propensity
-            of the list, clipped at `clip`; nan if the log has no propensities.
+        effective: (K,) effective sample size of the impressions at each rank. The
+            weight of an impression is 1 / (share of its pair's impressions at this
+            rank). nan at ranks without items.
+        logged: Effective sample size of the sessions. The weight of a session is 1 /
+            logging propensity of its list, clipped at `clip`. nan without propensities.
     """
 
     moving: float
@@ -445,11 +446,12 @@ class Confounding(Finding):
         position: (K,) int64 rank from 1.
         ctr: (K,) float64 click rate relative to rank 1.
         examination: (K,) float64 by harvesting, nan if the log does not identify it.
-        z: (K,) float64 difference of their logs in standard errors, assuming
-            independence; 0 at rank 1.
-        flagged: (K,) bool, whether they differ significantly, corrected for all ranks.
-        detectable: (K,) float64 ratio of the two that would be flagged with 80% power;
-            1 at rank 1, nan if unknown.
+        z: (K,) float64 log `ctr` minus log `examination`, in standard errors; 0 at rank
+            1. The standard error assumes independent estimates.
+        flagged: (K,) bool, whether `ctr` and `examination` differ significantly,
+            corrected for tests at all ranks.
+        detectable: (K,) float64 ratio of `ctr` to `examination` that is flagged with
+            80% power; 1 at rank 1, nan if unknown.
     """
 
     position: np.ndarray
@@ -473,7 +475,7 @@ def confounding(
         method: The estimator to compare with.
         level: Probability of flagging no rank in a log without confounding, by
             Bonferroni's bound.
-        known: Existing estimates of this log by method, to avoid repeating them.
+        known: Estimates of this log that exist already, by method.
     """
     known = known or {}
     raw, free = (known.get(m) or estimate(log, m) for m in ("ctr", method))

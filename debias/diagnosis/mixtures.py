@@ -33,7 +33,7 @@ class Mixture(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Clicks and expected looks of pairs or queries, and how many looks shrink."""
+    """Clicks and expected examinations of pairs or queries, for shrinkage."""
 
     liked: np.ndarray
     tried: np.ndarray
@@ -51,7 +51,8 @@ class Attractions(NamedTuple):
         theta: (L,) examination.
         mean: Mean attraction of all pairs.
         query: (P,) int the number of the query of each pair.
-        by_query, by_pair: Counts, to shrink towards `mean` and towards the query's.
+        by_query, by_pair: Counts, to shrink the attraction of a query towards `mean`,
+            and that of a pair towards the attraction of its query.
     """
 
     theta: np.ndarray
@@ -62,10 +63,11 @@ class Attractions(NamedTuple):
 
 
 def attractions(counted: Cells) -> Attractions:
-    """Estimates attraction in one population, shrunk towards that of the query.
+    """Estimates attraction in one population, shrunk towards the query's mean.
 
-    It is clicks over expected looks. That of a query is shrunk towards the mean of all.
-    `spread` estimates by how many looks.
+    The attraction of a pair is its clicks divided by its expected examinations. The
+    mean attraction of a query is shrunk towards the mean of all queries. `spread`
+    estimates the strength of the shrinkage.
     """
     assert counted.names is not None
     theta = fit_one(counted).theta[0]
@@ -82,13 +84,14 @@ def attractions(counted: Cells) -> Attractions:
 
 
 class Evidence(NamedTuple):
-    """The data that mixtures are fitted to: T sessions of S.
+    """The data to which mixtures are fitted: T of S sessions.
 
     Attributes:
         counted: All cells of the log.
         happened: (S, 2 M) indicators of clicks and of items without a click.
-        seen: (T, 2 M) its rows of the sessions to fit to.
-        coarse: The cells of bins of pairs about as attractive.
+        seen: (T, 2 M) rows of `happened` for the sessions to fit to.
+        coarse: The cells by bin instead of pair; the pairs of a bin have about equal
+            attraction.
         grouped: (T, 2 C) `seen` of `coarse`.
         bins: (P,) the bin of each pair.
         binned: (S, L) the bin of each impression, -1 at padding.
@@ -104,7 +107,7 @@ class Evidence(NamedTuple):
 
     @property
     def thin(self) -> bool:
-        """Whether pairs have too few impressions for attractions of their own."""
+        """Whether pairs have too few impressions for separate attractions."""
         return typical(self.counted.by_pair(self.counted.shown)) < THIN
 
 
@@ -124,8 +127,8 @@ def _of_pair(pair: np.ndarray, value: np.ndarray) -> np.ndarray:
 def evidence(counted: Cells, click: np.ndarray, train: np.ndarray) -> Evidence:
     """Sorts pairs into bins by their attraction in one population.
 
-    A click must not choose its own bin. Therefore the pairs of a session to fit to are
-    binned by all other sessions.
+    A click must not influence the bin in which it is counted. Therefore, to bin the
+    pairs of a session to fit to, only the other sessions are used.
     """
     index = counted.index
     assert index is not None
@@ -158,15 +161,16 @@ def evidence(counted: Cells, click: np.ndarray, train: np.ndarray) -> Evidence:
 
 
 def spread(counted: Cells, theta: np.ndarray, mean: np.ndarray) -> float:
-    """The number of looks that tell as much of an attraction as its mean (P,) does.
+    """The number of examinations that inform as much as the prior mean (P,).
 
-    With e = sum of theta over the impressions of a pair and f that of theta^2, clicks
-    c of attractions of mean m and variance V have
+    Let e be the sum of theta over the impressions of a pair, and f the sum of theta^2.
+    If attractions have mean m and variance V, the clicks c of the pair satisfy
 
         E (c - m e)^2 = m e - m^2 f + V (e^2 - f).
 
-    V, summed over pairs, gives the weight m (1 - m) / V - 1 of a beta distribution. The
-    result is at least 2, and at most 1,000, which it is if the pairs do not differ.
+    Summed over pairs, this equation gives V. A beta distribution with this variance has
+    the weight m (1 - m) / V - 1. The result is limited to [2, 1000]; it is 1,000 if the
+    pairs do not differ.
 
     >>> cell = Cells(np.arange(2), np.zeros(2, int), np.full(2, 100.0),
     ...     np.array([40.0, 60.0]), 2, 1)
@@ -185,7 +189,7 @@ def spread(counted: Cells, theta: np.ndarray, mean: np.ndarray) -> float:
 
 
 def happened_cells(counted: Cells, click: np.ndarray) -> sparse.csr_array:
-    """(S, 2 M) indicators of cells shown without a click (first M) and with a click."""
+    """(S, 2 M) indicators of M cells without a click, then M with a click."""
     assert counted.index is not None
     size = len(counted.rank)
     mask = counted.index < size
@@ -196,7 +200,7 @@ def happened_cells(counted: Cells, click: np.ndarray) -> sparse.csr_array:
 
 
 def tally(counted: Cells, happened: sparse.csr_array) -> Cells:
-    """The counts of the sessions in `happened`, in the same cells."""
+    """The counts of the sessions in `happened`, by cell."""
     skipped, clicked = np.split(np.asarray(happened.sum(axis=0), float).ravel(), 2)
     return replace(counted, shown=skipped + clicked, clicked=clicked, index=None)
 
@@ -226,10 +230,11 @@ def _likelihood(
 def fit_all(
     seen: Evidence, test: np.ndarray, most: int, rng: np.random.Generator
 ) -> tuple[list[Mixture], np.ndarray]:
-    """Mixtures of 1 to `most` components, and log-likelihoods of sessions (most, T).
+    """Mixtures of 1 to `most` components, and session log-likelihoods (most, T).
 
-    Pairs of a bin share their attraction, or each has its own: of each number of
-    components, the mixture that predicts the sessions `test` better.
+    For each number of components, two mixtures are fitted: the pairs of a bin share an
+    attraction, or each pair has its own. The mixture that predicts the sessions `test`
+    better is returned.
     """
     counted, held = seen.counted, seen.happened[test]
     rough: list[Mixture] = []
@@ -252,7 +257,7 @@ def fit_all(
 def fit_one(counted: Cells) -> Mixture:
     """Fits one component by accelerated EM, which needs only counts.
 
-    Attraction is shrunk towards its mean by two impressions.
+    Attraction is shrunk towards its mean with the weight of two impressions.
     """
     shown_pair = counted.by_pair(counted.shown)
     shown_rank = counted.by_rank(counted.shown)
@@ -341,12 +346,13 @@ def fit_mixture(
     before: list[Mixture],
     rng: np.random.Generator,
 ) -> Mixture:
-    """Fits components of pairs by accelerated EM, from those of bins of pairs.
+    """Fits a mixture by pair, by accelerated EM that starts from a mixture by bin.
 
-    `before` holds the mixtures of fewer components. Populations that differ only in
-    which items they like have equal bins. Therefore a second start begins at the first
-    mixture, with random tastes. The start with the higher likelihood after a few passes
-    continues. Expectations are float32, and their sums float64.
+    `before` holds the mixtures with fewer components. If populations differ only in
+    which items they like, a mixture by bin cannot separate them. Therefore a second
+    start begins at the first mixture of `before`, with random attractions. The start
+    with the higher likelihood after a few passes continues. Expectations are computed
+    in float32 and summed in float64.
     """
     count = len(rough.share)
     less = np.exp(-rng.exponential(0.1, (2, count, counted.pairs)))

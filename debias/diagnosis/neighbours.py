@@ -1,10 +1,10 @@
 """Tests whether clicks on an item depend on its neighbours.
 
 In a position-based model, clicks depend only on the item and its rank. There are two
-tests. The first uses counts: it compares an item with itself at the same rank, with
-more and less attractive neighbours. The second needs features: it compares models with
-and without attention between positions on held-out clicks (Zhuang et al.,
-Cross-Positional Attention for Debiasing Clicks, WWW 2021).
+tests. The first test uses counts. It compares an item with itself at the same rank,
+with more and with less attractive neighbours. The second test needs features. On
+held-out clicks, it compares models with and without attention between positions (Zhuang
+et al., Cross-Positional Attention for Debiasing Clicks, WWW 2021).
 """
 
 from dataclasses import dataclass
@@ -39,16 +39,17 @@ class Neighbours(Finding):
     Attributes:
         effect: (2,) float64 change of P(click), relative to the log's click rate, when
             the mean attraction of the items above, and below, rises by one standard
-            deviation. The deviation is that around the same item at the same rank. nan
-            if attraction does not vary.
-        error: (2,) float64 standard error, with independent sessions.
+            deviation. The standard deviation is taken within the same item at the same
+            rank. nan if attraction does not vary.
+        error: (2,) float64 standard error of `effect`, for independent sessions.
         detectable: (2,) float64 effect that the test detects with 80% power if the
-            other side has no effect: sqrt(noncentrality / r) errors, with r the
-            correlation of two halves' estimates of the neighbours' attraction. The
-            standard deviation here is that of the attraction, not of its estimate.
-        statistic: F statistic of all effects jointly; its degrees of freedom are the
-            number of effects and the residual ones of the sessions. nan without
-            effects.
+            other side has no effect: sqrt(noncentrality / r) errors, where r is the
+            correlation between two estimates of the neighbours' attraction, each from
+            half of the log. This effect refers to a standard deviation of the
+            attraction itself, not of its estimate.
+        statistic: F statistic of all effects jointly. Its degrees of freedom are the
+            number of effects, and the residual degrees of freedom of the sessions. nan
+            without effects.
         gain, gain_error: Gain in held-out log-likelihood from attention between
             positions, in nats per session, and its paired standard error; nan without
             features.
@@ -72,16 +73,17 @@ def neighbours(
 ) -> Neighbours:
     """Tests whether an item's clicks depend on its neighbours.
 
-    A stratum is one pair at one rank. Within strata, clicks are regressed on the mean
-    attraction of the items above and of those below. A position-based model estimates
-    attraction on the other half of the sessions. Errors in the model of the item or the
-    rank cannot appear as an effect, because both are constant within a stratum.
+    A stratum is one (query, item) pair at one rank. Within strata, clicks are regressed
+    on two numbers: the mean attraction of the items above, and of the items below. A
+    position-based model estimates attraction on the other half of the sessions. Errors
+    in the model of the item or the rank cannot appear as an effect, because both are
+    constant within a stratum.
 
     Args:
         log: The click log.
         data: Its ranking data; if given, `XPA` is trained with and without attention.
         level: Probability of claiming no effect if there is none.
-        sessions, epochs: Largest number of sessions, and of passes, of this training.
+        sessions, epochs: Largest number of sessions, and of passes, for training `XPA`.
         seed: Random seed of the halves and the training.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])

@@ -1,8 +1,8 @@
 """Tests whether one population of users explains the clicks.
 
-In one population, the clicks of a session are independent given the items. In a mixture
-they depend on each other, because a click tells which kind of user reads. Mixtures of K
-position-based models,
+In one population, the clicks of a session are independent given the items. In a
+mixture, clicks depend on each other, because a click tells which kind of user reads.
+Mixtures of K position-based models,
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
@@ -54,18 +54,18 @@ class Populations(Finding):
         gain: (N,) float64 held-out log-likelihood minus that of one population, in nats
             per session.
         error: (N,) float64 standard error of `gain`, paired by session.
-        chosen: The smallest number within a standard error, or a hundredth of its gain,
-            of the best; 1 unless the gain is significant.
+        chosen: The smallest number whose gain is within a standard error, or within one
+            per cent, of the best gain; 1 if no gain is significant.
         share: (chosen,) float64 shares of the populations.
-        examination: (chosen, L) float64, each divided by its largest value.
+        examination: (chosen, L) float64 curves, each divided by its largest value.
         earlier: Gain of the better of the user browsing model and the dynamic Bayesian
             network, which explain dependence on the clicks above with one population.
-        over_earlier, over_earlier_error: Gain of the chosen number over these, with its
-            paired standard error.
+        over_earlier, over_earlier_error: Gain of the chosen number over the better of
+            these two models, with its paired standard error.
         sessions: Number of held-out sessions.
         planted, planted_error: Held-out gain of two populations over one on simulated
-            clicks, and its standard error. The clicks are drawn on the lists of the
-            log, and one half of the sessions clicks ten times as often as the other.
+            clicks, and its standard error. The simulated clicks are drawn on the lists
+            of the log; half of the sessions click ten times as often as the other half.
             nan unless one population is chosen.
     """
 
@@ -88,26 +88,27 @@ def populations(
 ) -> Populations:
     """Compares mixtures of 1 to `max_populations` populations on held-out sessions.
 
-    If more than one population gains nothing, the power of the test is measured. Clicks
-    of two populations, of which one clicks ten times as often as the other, are drawn
-    on the same lists, and the comparison is repeated. If it does not detect these
+    If several populations predict no better than one, the power of the test is
+    measured. On the lists of the log, clicks of two populations are simulated: one
+    clicks ten times as often as the other. If the test does not detect these
     populations either, the verdict is "unknown".
 
-    First the components are fitted to 20 bins of pairs with similar attraction. The
+    First, the components are fitted to 20 bins of pairs with similar attraction. The
     best of several starts of EM continues. Bins show how populations differ by rank and
-    by attraction, however few impressions a pair has. If most pairs have 30 impressions
-    or more, each component then has an attraction of each pair, shrunk by 20
-    impressions towards that of its bin. In logs with fewer impressions, populations
-    that differ only in which items they like are not detected.
+    by attraction, even if pairs have few impressions. If most pairs have 30 impressions
+    or more, each component then gets a separate attraction for each pair. It is shrunk
+    towards the attraction of the bin with the weight of 20 impressions. In logs with
+    fewer impressions, populations that differ only in which items they like are not
+    detected.
 
-    A gain means that the clicks of a session depend on each other, or that one product
-    does not describe them. A user who stops after a click has the same effect.
-    Therefore the mixtures are also compared with models of one population in which
-    clicks depend on the clicks above. Queries that differ have the same effect if they
-    have few sessions. Therefore they must gain more than on lists put
-    together, rank by rank, of different sessions of the query. If they do not, the
-    verdict is "unknown", unless the gain is less than a tenth of that on the simulated
-    clicks.
+    A gain of a mixture means that the clicks of a session depend on each other, or that
+    one position-based model does not describe them. It can have two other causes.
+    First, users may stop after a click. So the mixtures are also compared with models
+    of one population in which clicks depend on the clicks above. Second, queries with
+    few sessions may differ. So the mixtures are also fitted to shuffled lists, which
+    take each rank from another session of the query. If the gain on the log is not
+    larger than on shuffled lists, the verdict is "unknown", unless the gain is less
+    than a tenth of the gain on the simulated clicks.
 
     Args:
         log: The click log.
@@ -179,12 +180,12 @@ def populations(
 
 
 def partners(query: np.ndarray, ranks: int, rng: np.random.Generator) -> np.ndarray:
-    """(S, ranks) sessions of the same query, drawn anew for each rank.
+    """(S, ranks) sessions of the same query, drawn independently for each rank.
 
-    At each rank they are a permutation. Lists that take the item and the click of each
-    rank from such a session have the same counts as the log. They keep
-    the differences between queries, but not those between users, because each list has
-    clicks of many users.
+    At each rank, the result is a permutation of the sessions. A shuffled list takes the
+    item and the click of each rank from the drawn session. Shuffled lists have the same
+    counts as the log. They keep the differences between queries but not between users,
+    because each list has clicks of many users.
 
     >>> rows = partners(np.array([7, 5, 7, 5]), 2, np.random.default_rng(0))
     >>> np.sort(rows[[0, 2]], axis=0).tolist()

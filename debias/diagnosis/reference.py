@@ -27,16 +27,16 @@ def reference_sensitivity(
 ) -> np.ndarray:
     """(P,) agreement of the ranking at each place with the served ranking.
 
-    It is the mean over queries of Kendall's tau-b between `model.logits_at(features,
-    place)` and `model.score(features)`: 1 for the same order, -1 for the reverse. An
-    additive or product model has 1 at all places. Queries with one item, or with equal
-    scores in one of the rankings, have no tau and are left out. nan if no query is
-    left.
+    The agreement is the mean over queries of Kendall's tau-b between
+    `model.logits_at(features, place)` and `model.score(features)`: 1 for the same
+    order, -1 for the reverse. For an additive or product model, it is 1 at all places.
+    Queries with one item, or with only equal scores in one ranking, have no tau and are
+    left out. nan if no query is left.
 
     Args:
         model: A click model that has been called on a batch.
-        data: Items by query, with features as input of the model (scaled if it was
-            trained on scaled features).
+        data: Items by query, with features as the model reads them (scaled if the model
+            was trained on scaled features).
         places: Reference places, each an id for position, row and column, or a dict.
         progress: Called after each place with the share of places done.
 

@@ -1,6 +1,6 @@
 """Runs all diagnoses of a log and renders them as one page.
 
-`diagnose` computes, `page` renders, and `report` does both. They write no file.
+`diagnose` computes, `page` renders, and `report` does both. None of them writes a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +106,8 @@ class Diagnosis:
         estimates: Estimates of examination by method.
         by_device: One curve per device if the log has several, else None.
         findings: Findings by name, in the order of `TITLES`.
-        skipped: Reasons for what could not be computed, by name.
+        skipped: Reasons why a finding or an estimate could not be computed, by its
+            name.
         devices: Names of devices by code.
         shown: Examination by label of each presentation column, by name of the column.
     """
@@ -146,7 +147,7 @@ class Diagnosis:
     def advice(self) -> tuple[str, ...]:
         """Advice on what to conclude, expect and do next; see `advice`.
 
-        Only logs that identify examination get an expectation.
+        Only a log that identifies examination gets an expected gain.
         """
         first, second, last = advice(self.findings)
         grades = [self.findings[name].grade for name in KNOWN if name in self.findings]
@@ -190,7 +191,8 @@ def diagnose(
         log: The click log, in memory or on disk. For a log on disk, only the sample is
             held in memory.
         data: Its ranking data; if given, estimators that read features run as well.
-        max_sessions: Largest number of sessions; a longer log is sampled uniformly.
+        max_sessions: Largest number of sessions to analyse; a longer log is sampled
+            uniformly.
         seed: Random seed of the sample, of held-out sessions and of training.
         progress: Called with the share of the work that is done.
         devices: Names of the devices 1, 2, ...
@@ -330,7 +332,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
     """One self-contained HTML page without scripts, fonts or network access.
 
     Args:
-        found: What it shows.
+        found: The diagnosis to show.
         title: Name of the log.
     """
     from debias.diagnosis import figures

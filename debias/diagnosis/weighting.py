@@ -20,8 +20,8 @@ class Weighting(Finding):
         weight: (K,) float64 weight of a click at each rank, nan if examination is
             unknown.
         load: (K,) float64 share of the total weight on the clicks of each rank.
-        effective: Effective sample size of the weighted clicks, as a share of their
-            number.
+        effective: Effective sample size of the weighted clicks, divided by the number
+            of clicks.
         clicks: Number of weighted clicks.
     """
 

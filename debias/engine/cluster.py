@@ -26,13 +26,13 @@ SECONDS = 20.0  # largest time for a scheduler, and a first worker, to answer
 def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
     """Context manager with a `map` over the workers of a cluster.
 
-    The function and its arguments are pickled. If a worker dies, others repeat its
-    tasks. All workers must see the same paths, on a shared file system or in an object
-    store.
+    The function and its arguments are pickled. If a worker dies, other workers repeat
+    its tasks. All workers must see the same paths, on a shared file system or in an
+    object store.
 
     Args:
-        address: Address of a Dask scheduler, such as tcp://10.0.0.7:8786; or local:N,
-            which starts N processes on this machine; None: the built-in `map`.
+        address: Address of a Dask scheduler, such as tcp://10.0.0.7:8786. local:N
+            starts N processes on this machine. None gives the built-in `map`.
         seconds: Time limit for the scheduler and a first worker to answer.
 
     Raises:

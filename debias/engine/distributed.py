@@ -1,8 +1,8 @@
 """Distributed training: each process takes its rows of every global batch.
 
-It uses Keras on JAX. Parameters are replicated, gradients are summed over the
-processes, and a step equals that of one process on the whole batch. A script needs
-these additional lines, and is started once per process:
+This module uses Keras on JAX. Parameters are replicated, and gradients are summed over
+the processes. So a step equals the step of one process on the whole batch. Add these
+lines to a script, and start it once per process:
 
     from debias import distributed
     distribution = distributed.join()  # before anything else of Keras
@@ -32,14 +32,14 @@ def join(
 ) -> keras.distribution.DataParallel:
     """Waits for the other processes and returns a Keras distribution.
 
-    It needs `KERAS_BACKEND=jax`, and must be called before any array is made.
+    `join` needs `KERAS_BACKEND=jax`. Call it before any array is made.
 
     Args:
         coordinator: HOST:PORT of process 0; None: $DEBIAS_COORDINATOR.
         processes: Number of processes; None: $DEBIAS_PROCESSES.
         process: Number of this process, from 0; None: $DEBIAS_PROCESS.
-        heartbeat: Seconds of silence after which a process counts as dead and the
-            others end.
+        heartbeat: Seconds of silence after which a process counts as dead, and the
+            other processes end.
 
     Raises:
         ValueError: A value is missing, or Keras runs on another backend.
@@ -71,7 +71,7 @@ def _environment(name: str, what: str) -> str:
 
 
 def me() -> tuple[int, int]:
-    """Number of this process from 0, and of all; (0, 1) outside a `scope`."""
+    """Number of this process, and of all processes; (0, 1) outside a `scope`."""
     if keras.distribution.distribution() is None:
         return 0, 1
     import jax
@@ -90,9 +90,9 @@ def share(
     increased so that the mean of the weighted losses is unchanged.
 
     Args:
-        batches: Dataset of `debias.batches`, or `Batches`, equal in every process: same
-            seed, and the global batch size.
-        process, processes: r and n; None: from the `scope`.
+        batches: Dataset of `debias.batches`, or `Batches`, with the global batch size.
+            It must be equal in every process, so give the same seed.
+        process, processes: r and n. None: the values of the `scope`.
 
     Raises:
         ValueError: A retrieval batch has a number of rows that n does not divide, or
@@ -167,7 +167,8 @@ class _Rows(keras.utils.PyDataset):
 def held_alone(model: keras.Model) -> Iterator[None]:
     """Context manager in which this process can call a model alone.
 
-    Outside it, parameters belong to all processes, and so does every operation on them.
+    Outside this context, parameters belong to all processes, and all processes must
+    take part in every operation on them.
     """
     if me()[1] == 1:
         yield
@@ -181,10 +182,10 @@ def held_alone(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def lost_process() -> Iterator[None]:
-    """Explains errors of steps that failed because another process died.
+    """Context manager that explains errors of steps after another process died.
 
     Raises:
-        RuntimeError: In place of the engine's error.
+        RuntimeError: Another process died. This error replaces that of the engine.
     """
     count = me()[1]
     try:

@@ -27,36 +27,36 @@ class RowWiseAdam(keras.optimizers.Adam):
         row <- row - lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon)
 
     for rows that occur; other rows of table and moments are neither read nor written. t
-    counts steps of the optimiser. It equals Adam if a batch touches every row.
-    Otherwise Adam would continue to move absent rows by their momentum, which this does
-    not. Other variables are updated by Adam.
+    counts steps of the optimiser. If every batch contains every row, this optimiser
+    equals Adam. If a row is absent, Adam continues to move the row by its momentum;
+    this optimiser does not. Other variables are updated by Adam.
 
     On TensorFlow, gradients of a gather arrive as lists of rows, and this optimiser
-    sums repeated rows before squaring. Keras's own Adam, Adagrad and RMSprop do not,
-    and move an id that occurs 256 times 16 times too far. Other backends compute dense
-    gradients, so there it equals Adam, also in cost.
+    sums repeated rows before squaring. Keras's own Adam, Adagrad and RMSprop do not sum
+    repeated rows, and move an id that occurs 256 times 16 times too far. Other backends
+    compute dense gradients. There this optimiser equals Adam, also in cost.
 
     If a batch looks up more ids than a table has rows, updating single rows costs more
-    than updating the whole table. Tables of up to `dense_rows` rows are updated densely
-    by plain Adam on summed gradients, which moves absent rows by their momentum. If
-    this covers all tables, `compile` may use `jit_compile=True`.
+    than updating the whole table. So tables of up to `dense_rows` rows are updated
+    densely, by plain Adam on summed gradients; this moves absent rows by their
+    momentum. If all tables are that small, `compile` may use `jit_compile=True`.
 
-    `weight_decay`, decoupled from the gradient, and `use_ema` work as in Keras; each
-    reads whole tables. With `averaging=eta`, the average is over a growing window
-    instead of exponential: after step t = 0, 1, 2, ...
+    `weight_decay`, decoupled from the gradient, and `use_ema` work as in Keras. Each of
+    them reads whole tables. With `averaging=eta`, the optimiser averages the weights
+    over a growing window instead of exponentially: after step t = 0, 1, 2, ...
 
         average <- average + (eta + 1) / (t + eta + 1) (weights - average)
 
-    With eta = 3 it is roughly the mean over the last quarter of all steps, for any
-    number of steps. If `overwrite_at_end`, Keras's `fit` replaces the weights by their
-    average at the end.
+    With eta = 3, the average is roughly the mean over the last quarter of all steps,
+    for any number of steps. If `overwrite_at_end`, Keras's `fit` replaces the weights
+    by their average at the end.
 
-    Row-wise tables are averaged row by row, and exactly. Let G(t) = 1/(eta + 2) 2/(eta
-    + 3) ... t/(t + eta + 1). While a row is absent, the difference of average and
-    weights shrinks by G(t) / G(s) from step s to step t. So D = (average - weights) / G
-    is stored instead of the average. It is constant for absent rows, and a step that
-    moves a row by x subtracts x / G(t - 1). With `weight_decay`, which moves all rows,
-    the whole table is averaged.
+    Tables that are updated by row are averaged by row, and exactly. Let G(t) = 1/(eta +
+    2) 2/(eta + 3) ... t/(t + eta + 1). While a row is absent, the difference between
+    average and weights shrinks by the factor G(t) / G(s) from step s to step t. So the
+    optimiser stores D = (average - weights) / G instead of the average. For absent
+    rows, D is constant. A step that moves a row by x subtracts x / G(t - 1) from D.
+    `weight_decay` moves all rows, so the whole table is then averaged.
 
     Source: Kingma and Ba, Adam, ICLR 2015; the lazy form as in Abadi et al.,
     TensorFlow: A System for Large-Scale Machine Learning, OSDI 2016, section 4.2; decay
@@ -66,10 +66,10 @@ class RowWiseAdam(keras.optimizers.Adam):
 
     Args:
         learning_rate: float or schedule.
-        beta_1, beta_2, epsilon: As in `keras.optimizers.Adam`.
+        beta_1, beta_2, epsilon: See `keras.optimizers.Adam`.
         dense_rows: Tables with at most this many rows are updated densely.
-        averaging: eta of the average over a growing window, 0 or more; None: no
-            average, or an exponential one with `use_ema`.
+        averaging: eta of the average over a growing window, 0 or more. None: no
+            average, or an exponential average with `use_ema`.
         overwrite_at_end: Whether `fit` leaves averaged weights in the model.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
@@ -277,8 +277,8 @@ class RowWiseAdam(keras.optimizers.Adam):
 class RowLossScale(keras.optimizers.LossScaleOptimizer):
     """Loss scaling for float16 that checks every gradient of a row.
 
-    On TensorFlow, Keras's own loss scaling only checks one occurrence of each row of a
-    batch, and applies infinite gradients of the others.
+    On TensorFlow, Keras's own loss scaling checks only one occurrence of each row in a
+    batch. If another occurrence has an infinite gradient, Keras applies this gradient.
 
     >>> RowLossScale(RowWiseAdam(0.01)).inner_optimizer.name
     'row_wise_adam'

@@ -1,4 +1,4 @@
-"""Scores items by an exported ranker of any format; looks features up by name."""
+"""Scores items by an exported ranker of any format; looks up features by name."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,10 @@ class Scorer:
 
     Attributes:
         run: Function from (1, items, F) to (1, items) of the format's runtime.
-        feature_names: Names of the features in order; None if they have none.
-        kinds: Kinds of the features with their vocabularies; None if all are numbers.
+        feature_names: Names of the features in order; None if features have no names.
+        kinds: Kinds of the features with their vocabularies; None for numbers only.
         examination: Examination of each rank relative to rank 1 in the ranker's click
-            model, None at unknown ranks; None if unknown.
+            model, with None at unknown ranks. None if no rank is known.
         name: Name of the file, for messages.
     """
 
@@ -89,8 +89,8 @@ def encoded(
 
     Args:
         rows: One row per item; other columns are ignored.
-        names: Names of a ranker's features in order.
-        kinds: Kinds of the features; None if all are numbers.
+        names: Names of the ranker's features in order.
+        kinds: Kinds of the features; None for numbers only.
         ranker: Name of the ranker in errors.
 
     Raises:
@@ -120,7 +120,7 @@ def encoded(
 
 
 class Opened(NamedTuple):
-    """The contents of a file: the first attributes of a `Scorer`."""
+    """The contents of an exported file: the first attributes of a `Scorer`."""
 
     run: Callable[[np.ndarray], Any]
     feature_names: tuple[str, ...] | None

@@ -4,11 +4,11 @@ import numpy as np
 
 
 def split_seed(seed: int | None, count: int) -> list[int | None]:
-    """Independent seeds for the parts of a layer or model; None gives None to each.
+    """Independent seeds for the parts of a model; if `seed` is None, all are None.
 
-    They come from `np.random.SeedSequence`, so neighbouring seeds share no part. The
-    first seeds do not depend on `count`. They are below 2^20, because some layers
-    multiply a seed for their parts, and JAX needs seeds below 2^32.
+    The seeds come from `np.random.SeedSequence`, so neighbouring values of `seed` have
+    no seed in common. The first seeds do not depend on `count`. All seeds are below
+    2^20: some layers multiply a seed for their parts, and JAX needs seeds below 2^32.
 
     >>> split_seed(0, 3)[:2] == split_seed(0, 2), len(set(split_seed(0, 3)))
     (True, 3)

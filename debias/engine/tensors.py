@@ -12,9 +12,10 @@ from debias.types import Tensor
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of a small table: one_hot(ids) @ table, shape `(*ids.shape, dim)`.
 
-    It uses a product instead of a gather. On TensorFlow, the gradient of a gather is a
-    list of rows, which Adam, Adagrad and RMSprop do not sum: an id that occurs 256
-    times in a batch is moved 16 times too far. Batches repeat every position.
+    The function uses a matrix product instead of a gather. On TensorFlow, the gradient
+    of a gather is a list of rows, and Adam, Adagrad and RMSprop do not sum repeated
+    rows. An id that occurs 256 times in a batch is then moved 16 times too far. In a
+    batch of lists, every position repeats.
 
     >>> lookup(ops.array([[1.0, 2.0], [3.0, 4.0]]), ops.array([1, 1, 0])).shape[-1]
     2
@@ -27,7 +28,8 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
 def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Applies `function` to the rows of `x`, `(..., in)` to `(..., out)`.
 
-    TensorFlow fuses product, bias and activation only for matrices.
+    The reason is speed: TensorFlow fuses product, bias and activation only for
+    matrices.
 
     >>> rowwise(lambda rows: rows[:, :2], ops.ones((4, 5, 3))).shape[-1]
     2
@@ -44,9 +46,10 @@ def glorot(seed: int | None, place: int) -> keras.initializers.Initializer:
 
 
 def checked_ids(ids: Tensor, largest: int, message: str) -> Tensor:
-    """`ids` as int32; on TensorFlow, a graph raises an error for larger ids.
+    """`ids` as int32, checked against the largest id.
 
-    The error is TensorFlow's `InvalidArgumentError`. XLA drops such checks.
+    On TensorFlow, a graph also raises an error for larger ids. The error is
+    TensorFlow's `InvalidArgumentError`. XLA drops such checks.
 
     >>> checked_ids(ops.array([[1, 2]]), 2, "too far").shape[1]
     2

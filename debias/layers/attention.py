@@ -16,15 +16,16 @@ NEVER = -1e9  # a float32 logit whose softmax share is exactly 0
 class CrossPositionAttention(keras.layers.Layer):
     """Attention of each place to the other places of its list.
 
-    A_ij = softmax over valid j of q(z_i) . k(z_j) / sqrt(dim). The weights depend only
-    on the places z, so a heatmap of A describes the layout. output_i = sum_j A_ij
-    v(x_j), with x the relevance or the bias embeddings.
+    A_ij = softmax over valid j of q(z_i) . k(z_j) / sqrt(dim). The weights A depend
+    only on the embeddings z of the places, so a heatmap of A describes the layout.
+    output_i = sum_j A_ij v(x_j), where x are the relevance embeddings or the bias
+    embeddings.
 
     Args:
         dim: Dimension of queries and keys.
         out: Dimension of the values.
-        attend_self: Whether j = i takes part. If not, the effect of an item itself is
-            only in its own term, which serving keeps.
+        attend_self: Whether an item attends to itself (j = i). If not, the effect of an
+            item itself is only in its own term, which serving keeps.
         seed: int or None. Random seed of the initial weights.
 
     Call arguments:

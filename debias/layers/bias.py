@@ -22,29 +22,29 @@ class BiasTower(keras.layers.Layer):
 
     Without a hidden layer, the output is the sum over columns c of table_c[id_c]. A
     single column `{"position": 10}` gives the classic theta_k. Crossed columns add a
-    table of their pairs of ids, so the effect of a badge may depend on the rank. Id 0
-    means missing (and padding) and has its own row. An id above a column's size is an
-    error, also inside a TensorFlow graph. XLA, which compiles every `fit` on JAX,
-    cannot check values; there, only a list longer than the table of positions is an
-    error.
+    table with a row for each pair of their ids, so the effect of a badge may depend on
+    the rank. Id 0 means missing or padding, and has its own row. An id above the size
+    of its column raises an error, also inside a TensorFlow graph. XLA, which compiles
+    every `fit` on JAX, cannot check values. With XLA, only a list longer than the table
+    of positions raises an error.
 
     Args:
         columns: Dict from column name to largest id, such as `{"position": 10,
             "device": 3}`.
         hidden: Sizes of hidden layers, which let columns interact.
         out: Dimension of the output: 1 for a bias logit, more for an embedding.
-        dropout: Probability of hiding the layout of a whole list in training, so that
-            relevance alone has to explain its clicks. After Zhao et al., Recommending
-            What Video to Watch Next, RecSys 2019 (rate .1).
+        dropout: Probability of hiding the layout of a whole list in training. Relevance
+            alone then has to explain the clicks of the list. After Zhao et al.,
+            Recommending What Video to Watch Next, RecSys 2019 (rate .1).
         init_std: Standard deviation of the initial tables. With 0, all components of a
-            mixture start equal, a saddle point that training cannot leave.
+            mixture start equal. This is a saddle point, which training cannot leave.
         center: Mean of the initial tables. If bias embeddings multiply relevance, a
             mean away from 0 gives all places the same initial ranking.
         seed: int or None. Random seed of the initial tables and the dropout.
         cross: Pairs of columns, such as `[("position", "badge")]`.
-        merge: Dict from column name to a list with a replacement for each id from 0 to
-            the largest, such as `{"position": [0, 1, 2, 2]}`. Merged places share a
-            bias, see `debias.propensity.merge_places`.
+        merge: Dict from column name to a list that replaces each id, from 0 to the
+            largest, such as `{"position": [0, 1, 2, 2]}`. Merged places share a bias,
+            see `debias.propensity.merge_places`.
 
     Call arguments:
         batch: dict of the columns, ints `(batch, list_size)`, or `(batch,)` for one id

@@ -1,6 +1,6 @@
 """Combinations of a relevance logit and a bias logit into a click logit.
 
-They take and return logits, so any click loss can follow, and serving does not use
+Combinations take and return logits, so any click loss can follow. Serving does not use
 them. They have no weights, except `Bilinear`, which learns a bilinear form.
 """
 
@@ -16,8 +16,8 @@ from debias.types import Tensor
 def additive(relevance: Tensor, bias: Tensor) -> Tensor:
     """logit P(click) = relevance + bias.
 
-    The bias multiplies the odds of a click by a factor that is equal for all items.
-    Source: Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
+    The bias multiplies the odds of a click by the same factor for all items. Source:
+    Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
 
     >>> additive(2.0, -0.5)
     1.5
@@ -44,9 +44,10 @@ def product(relevance: Tensor, bias: Tensor) -> Tensor:
 def trust_biased(relevance: Tensor, bias: Tensor, trust: Tensor) -> Tensor:
     """logit of P(click) = sigmoid(bias) (1 - sigmoid(-relevance) sigmoid(-trust)).
 
-    Once seen, an item is clicked because it is wanted or because the place is trusted.
-    Neither happens with probability sigmoid(-relevance) sigmoid(-trust), so that the
-    logit of what remains is -product(-relevance, -trust).
+    A user who sees an item clicks because the item is attractive, or because the user
+    trusts the place. Both reasons are absent with probability sigmoid(-relevance)
+    sigmoid(-trust). So the logit of a click on a seen item is -product(-relevance,
+    -trust).
 
     Source: after Agarwal et al., Addressing Trust Bias for Unbiased Learning-to-Rank,
     WWW 2019.
@@ -73,9 +74,9 @@ def dot(relevance: Tensor, bias: Tensor) -> Tensor:
 class Bilinear(keras.layers.Layer):
     """logit P(click) = r' B e + b_r . r + b_e . e + b.
 
-    Initially B is N(0, 1/D), b_r and b_e are N(0, 1/sqrt(D)), and b is 0. The second
-    numbers are standard deviations, and D is the dimension of r. Source: Yan et al.,
-    SIGIR 2022, as in TensorFlow Ranking.
+    Initially B is N(0, 1/D), b_r and b_e are N(0, 1/sqrt(D)), and b is 0. N(m, s) has
+    the standard deviation s, and D is the dimension of r. Source: Yan et al., SIGIR
+    2022, as in TensorFlow Ranking.
 
     Args:
         seed: int or None. Random seed of the initial weights.

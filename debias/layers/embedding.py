@@ -1,7 +1,7 @@
 """Embeddings of ids and features as fields: one vector per feature, all of one size.
 
-The codes are those of `debias.retrieval.data.interactions.FeatureTable`: 0 missing or
-padding, 1 out of vocabulary, values from 2.
+Codes follow `debias.retrieval.data.interactions.FeatureTable`: 0 is missing or padding,
+1 is out of vocabulary, and values count from 2.
 """
 
 import math
@@ -21,7 +21,7 @@ COMPRESS = ("hash", "quotient_remainder")
 
 @keras.saving.register_keras_serializable(package="debias")
 class RowEmbedding(keras.layers.Layer):
-    """An embedding table whose lookups and steps cost the same for any vocabulary size.
+    """An embedding table; its cost per step does not depend on the vocabulary size.
 
     On TensorFlow, rows are gathered directly from the variable.
     `keras.layers.Embedding` copies the whole table at every lookup, once an optimiser
@@ -31,22 +31,22 @@ class RowEmbedding(keras.layers.Layer):
     Code 0 always gives the zero vector. The vector of code 1, out of vocabulary, starts
     at zero, so an unseen value adds nothing instead of noise.
 
-    If the vocabulary does not fit into memory, codes share `rows` rows. With n = code -
-    2:
+    If the vocabulary does not fit into memory, codes can share `rows` rows. With n =
+    code - 2:
 
         "hash":                vector = row[n mod rows]
         "quotient_remainder":  vector = row[n mod rows] * quotient[n div rows]
 
-    The second gives every code a unique vector, with ceil(size / rows) additional rows.
-    Codes number the values of a vocabulary, so n mod rows is a hash of the value. The
-    first `rows` values do not share rows.
+    "quotient_remainder" gives every code a unique vector, with ceil(size / rows)
+    additional rows. Codes number the values of a vocabulary, so n mod rows is a hash of
+    the value. The first `rows` values do not share rows.
 
     Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML
     2009; Shi et al., Compositional Embeddings Using Complementary Partitions for
     Memory-Efficient Recommendation Systems, KDD 2020.
 
     Args:
-        size: Number of codes, including the two reserved ones.
+        size: Number of codes, including the two reserved codes.
         dim: Dimension of a vector.
         scale: Standard deviation of the initial vectors.
         seed: int or None. Random seed of the initial vectors.
@@ -165,7 +165,7 @@ def compressed(
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the unmasked values over the second last axis; zero if all are masked.
+    """Mean of the unmasked values over the second-last axis; zero if all are masked.
 
     Shapes: (..., m, d) and (..., m) to (..., d).
 
@@ -192,7 +192,7 @@ class FeatureEmbedding(keras.layers.Layer):
         unknown_rate: Probability of replacing an id (feature "id") by the
             out-of-vocabulary code in training, so that its vector learns to represent
             unseen ids.
-        scale, seed: As in `RowEmbedding`.
+        scale, seed: See `RowEmbedding`.
 
     Call arguments:
         features: Dict of codes `(...)` or `(..., m)` and numbers `(...)`; further

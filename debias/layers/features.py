@@ -18,11 +18,12 @@ EXACT = {"float16": 2048, "bfloat16": 256}  # whole numbers up to this are exact
 class Features(keras.layers.Layer):
     """Embeds the coded columns of a feature matrix; numbers pass unchanged.
 
-    Put it in front of any tower: `keras.Sequential([Features(data.kinds), tower])`. A
-    category becomes the vector of its code; several categories become the mean of their
-    vectors. Missing values are the zero vector. So is the out-of-vocabulary code,
-    unless training pools rare values there. Columns behind the codes pass unchanged:
-    numbers, and columns that a model appends.
+    Put this layer in front of any tower: `keras.Sequential([Features(data.kinds),
+    tower])`. A category becomes the vector of its code; several categories become the
+    mean of their vectors. Missing values become the zero vector. The out-of-vocabulary
+    code also becomes the zero vector, unless training assigned this code to rare
+    values. Columns behind the codes pass unchanged: numbers, and columns that a model
+    appends.
 
     Args:
         features: From `RankingData.kinds`, or records with names, kinds, vocabularies

@@ -12,9 +12,9 @@ from debias.types import Tensor
 def reversed_gradient(x: Tensor, strength: float) -> Tensor:
     """Returns x unchanged and multiplies its gradient by -strength.
 
-    f(x) = c + strength (c - x), with c = x held constant. The bracket is exactly 0, and
-    the derivative is -strength on any backend. Source: Ganin & Lempitsky, Unsupervised
-    Domain Adaptation by Backpropagation, ICML 2015.
+    f(x) = c + strength (c - x), with c = x held constant. The term c - x is exactly 0,
+    and the derivative of f is -strength on any backend. Source: Ganin & Lempitsky,
+    Unsupervised Domain Adaptation by Backpropagation, ICML 2015.
 
     >>> float(reversed_gradient(ops.array(1.5), strength=0.3))
     1.5
@@ -28,12 +28,12 @@ class GradientReversal(keras.layers.Layer):
     """Identity layer that multiplies the gradient by -strength.
 
     Args:
-        strength: 0 or more; 0 lets no gradient through.
+        strength: 0 or more. With 0, the gradient is 0.
 
     Raises:
         ValueError: `strength` is negative or not finite.
 
-    Shapes: any to the same.
+    Shapes: any shape to the same shape.
 
     >>> float(GradientReversal(strength=0.3)(ops.array(1.5)))
     1.5

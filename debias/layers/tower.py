@@ -29,21 +29,22 @@ def symlog(x: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Standardize(keras.layers.Layer):
-    """Heavy-tailed features to mean 0, variance 1: (symlog(x) - mean) / deviation.
+    """Scales heavy-tailed features: (symlog(x) - mean) / standard deviation.
 
-    A table of items is transformed once, before training; the same layer then goes in
+    A table of items is transformed once, before training. The same layer then goes in
     front of the serving model (`ranker(model, preprocess=...)`), which reads raw
-    features. A feature that never varies becomes 0.
+    features. The result has mean 0 and variance 1. A feature that never varies becomes
+    0.
 
     In data with `kinds`, codes of categories come first and do not change. A missing
-    number, NaN, becomes the mean, 0. For each number that is missing anywhere in the
-    table, a last column is 1 where it is missing and else 0.
+    number, NaN, becomes the mean, 0. For each feature with missing numbers, a column is
+    appended: 1 where the number is missing, else 0.
 
     Args:
         codes: Number of leading columns that hold codes.
         linear: Columns of dates, which are scaled without symlog.
-        missing: Columns that get a further one of where they are missing, set by
-            `adapt`; None: numbers are always there, and a NaN stays one.
+        missing: Columns for which an indicator of missing numbers is appended; `adapt`
+            sets them. None: no number is missing, and a NaN stays NaN.
 
     Shapes: `(..., F)` to `(..., F + len(missing))`.
 
@@ -91,11 +92,11 @@ class Standardize(keras.layers.Layer):
     def adapt(
         self, features: np.ndarray, rows: np.ndarray | None = None
     ) -> "Standardize":
-        """Takes mean and deviation from `features` (N, F); returns itself.
+        """Sets mean and standard deviation from `features` (N, F); returns itself.
 
         Args:
-            features: Of all items.
-            rows: (N,) bool, the items that count; None counts all.
+            features: Features of all items.
+            rows: (N,) bool, the items to use; None uses all.
         """
         if np.ndim(features) != 2 or len(features) == 0:
             raise ValueError(
@@ -238,7 +239,7 @@ class Tower(keras.layers.Layer):
 
     @property
     def intercept(self) -> Any:
-        """The last bias (out,), once the layer is built."""
+        """The bias (out,) of the last layer, once the tower is built."""
         return self.steps[-1].bias
 
     def compute_output_shape(

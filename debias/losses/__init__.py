@@ -2,14 +2,14 @@
 
 Every loss is a pure function of `y_true`, shape `(batch, list_size)` with -1 at
 padding, and of logits `y_pred`. It returns shape `(batch,)`, so the default reduction
-of the Keras classes is a mean over sessions. Padding is removed first: it adds exactly
-0 to a loss and its gradient, whatever its logit, and a list of padding has loss 0. Any
-other negative label makes the loss nan. Computation is in single precision for logits
-in half precision.
+of the Keras classes is a mean over sessions. Padding adds exactly 0 to a loss and its
+gradient, whatever its logit, and a list of only padding has loss 0. A negative label
+other than -1 makes the loss nan. Logits in half precision are converted to single
+precision.
 
-`weights` is one number per list, `(batch,)` or `(batch, 1)`, or one per item,
-`(batch, list_size)`, such as inverse propensities. The Keras classes take them as
-`sample_weight`, so `model.fit(x, y, sample_weight=weights)` works with either.
+`weights` has one number per list, `(batch,)` or `(batch, 1)`, or one number per item,
+`(batch, list_size)`, such as inverse propensities. The Keras classes take weights as
+`sample_weight`, so `model.fit(x, y, sample_weight=weights)` works with both shapes.
 
 All losses use softplus and logsumexp instead of `ops.logaddexp`. On TensorFlow, the
 gradient of `logaddexp` is wrong for equal arguments, which occur in zero-initialised

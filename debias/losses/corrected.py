@@ -9,14 +9,16 @@ number per list, as in `debias.losses`.
 |---|---|---|
 | inverse propensity | c / theta | examination |
 | affine | (c - beta) / alpha, P(c) = alpha gamma + beta | examination, trust |
-| doubly robust | g + (c - beta - alpha g) / alpha | the same, and a predicted
-attraction g |
+| doubly robust | g + (c - beta - alpha g) / alpha | examination, trust, attraction g |
 | regression EM | c, or its posterior: examined, relevant | nothing |
-| dual learning | c w, with w from a bias tower trained with it | nothing |
-| PairDebias | pairs of click and skip over ratios learned with it | nothing |
+| dual learning | c w, with w from a bias tower | nothing |
+| PairDebias | pairs of click and skip, divided by learned ratios | nothing |
 
-The expectation over clicks of the first three equals the loss under full information,
-if no weight is clipped. Clipping reduces variance and adds bias.
+The attraction g is predicted by another model. Dual learning trains its bias tower
+together with the ranker, and PairDebias learns its ratios together with the ranker.
+
+For the first three corrections, the expected loss over clicks equals the loss under
+full information, if no weight is clipped. Clipping reduces variance and adds bias.
 """
 
 import keras
@@ -38,9 +40,9 @@ def corrected_clicks(
     """Unbiased estimates of attraction, `(batch, list_size)`, to use as labels.
 
     g + (c - beta - alpha g) / max(alpha, 1 / clip). With beta = g = 0 this is inverse
-    propensity weighting, with g = 0 the affine correction for trust bias; with a
-    predicted attraction g it is doubly robust: unbiased if either alpha and beta or g
-    are right. Estimates may be below 0 or above 1.
+    propensity weighting, with g = 0 the affine correction for trust bias; With a
+    predicted attraction g it is doubly robust: the estimate is unbiased if alpha and
+    beta are right, or if g is right. Estimates may be below 0 or above 1.
 
     Source: Joachims et al., WSDM 2017; Vardasbi et al., When Inverse Propensity Scoring
     does not Work, CIKM 2020; after Oosterhuis, Doubly-Robust Estimation for Correcting
@@ -68,10 +70,10 @@ def corrected_clicks(
 
 
 def soft_cross_entropy(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Sum over a list of softplus(z) - y z, for any real labels y, `(batch,)`.
+    """Sum over a list of softplus(z) - y z, for real labels y of any sign, `(batch,)`.
 
-    This is the cross-entropy of y and sigma(z). It is linear in y, so unbiased labels
-    give an unbiased loss.
+    The sum is the cross-entropy of y and sigma(z). It is linear in y, so unbiased
+    labels give an unbiased loss.
 
     >>> loss = soft_cross_entropy([[2.0, 9.0]], [[0.0, 9.0]], [[True, False]])
     >>> round(float(loss[0]), 6)
@@ -100,12 +102,12 @@ def click_em(clicks: Tensor, examination: Tensor, relevance: Tensor) -> Tensor:
 
     With P(c) = sigma(e) sigma(r), the posteriors of an item that was not clicked are
     P(examined | c = 0) = sigma(e - softplus(r)) and
-    P(relevant | c = 0) = sigma(r - softplus(e)); both are 1 given a click. Held
-    constant, they are the targets of two cross-entropies, one for e and one for r. The
-    gradient equals that of the exact negative log-likelihood.
+    P(relevant | c = 0) = sigma(r - softplus(e)); both are 1 given a click. These
+    posteriors, held constant, are the targets of two cross-entropies, one for e and one
+    for r. The gradient equals that of the exact negative log-likelihood.
 
     Source: Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
-    Personal Search, WSDM 2018. Equal to the sum over a list of TF-Ranking's
+    Personal Search, WSDM 2018. The loss equals the sum over a list of TF-Ranking's
     `ClickEMLoss`.
 
     Args:

@@ -18,7 +18,7 @@ def exact(values: Tensor) -> Tensor:
 
 
 def labels_and_mask(y_true: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    """Labels, nan if negative other than -1, and the mask of items without padding."""
+    """Labels, with nan for invalid labels, and the mask of items."""
     y = ops.cast(ops.convert_to_tensor(y_true), dtype)
     mask = y != -1
     return ops.where(mask & (y < 0), float("nan"), y), mask
@@ -44,7 +44,7 @@ def prepared(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def require_flat(y_pred: Tensor, loss: str) -> None:
-    """Raises if the logits are of a mixture instead of one logit per item."""
+    """Raises ValueError for logits of a mixture, instead of one logit per item."""
     if len(y_pred.shape) != 2:
         raise ValueError(
             f"{loss} needs y_pred of shape (batch, list_size), "
@@ -77,8 +77,9 @@ class ListLoss(keras.losses.Loss):
     """Keras loss over lists that calls a pure function with stored arguments.
 
     `sample_weight` of shape `(batch,)` or `(batch, 1)` weights lists; of shape `(batch,
-    list_size)` it weights items. Keras itself would multiply the latter with losses of
-    shape `(batch,)`, silently if batch and list size are equal.
+    list_size)`, it weights items. Keras itself would multiply weights of items with
+    losses of shape `(batch,)`. If batch and list size are equal, that error would be
+    silent.
     """
 
     function: Any

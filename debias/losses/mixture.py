@@ -28,10 +28,10 @@ def mixture_likelihood(
     """-T logsumexp_m(log prior_m - L_m / T), `(batch, K)` to `(batch,)`, in nats.
 
     With T = 1 this is exact maximum likelihood, -log P(session). T > 1 keeps the
-    posterior soft on long lists; T is 1 / alpha in Yan et al. The gradient weights each
-    L_m by `responsibilities`, like an E-step followed by a gradient step. Lists without
-    a click count as well, because dropping them would truncate the likelihood.
-    Identical components stay identical, so start them differently.
+    posterior soft on long lists; Yan et al. write T as 1 / alpha. The gradient weights
+    each L_m by `responsibilities`, like an E-step followed by a gradient step. Lists
+    without a click count as well: without them, the likelihood would be truncated.
+    Identical components stay identical, so give them different initial weights.
 
     Args:
         losses: L_m, -log P(session | type m), `(batch, K)`.
@@ -50,9 +50,9 @@ def mixture_likelihood(
 def responsibilities(losses: Tensor, log_prior: Tensor) -> Tensor:
     """Posterior of the session's type given all its clicks, `(batch, K)`.
 
-    p(m | c) = softmax_m(log prior_m - L_m). Arguments as for `mixture_likelihood`. Do
-    not predict clicks of the same session with it, because it has seen them: use
-    `conditional_logits`.
+    p(m | c) = softmax_m(log prior_m - L_m). The arguments are those of
+    `mixture_likelihood`. This posterior has seen all clicks of the session, so do not
+    predict these clicks with it: use `conditional_logits`.
 
     >>> p = responsibilities([[0.0, 0.0]], ops.log([[0.25, 0.75]]))
     >>> [round(float(x), 4) for x in p[0]]
@@ -116,14 +116,15 @@ def mixture_of_logits(
     temperature: float = 1.0,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """`mixture_likelihood` of `component_losses`, 0 for a list that is all padding.
+    """`mixture_likelihood` of `component_losses`; 0 for a list of only padding.
 
     Args:
-        y_true, y_pred: As in `component_losses`.
-        log_prior: `(K,)`, or `(batch, K)` if it depends on context. Any real numbers,
-            which a softmax normalises. None means a uniform prior.
+        y_true, y_pred: See `component_losses`.
+        log_prior: `(K,)`, or `(batch, K)` if the prior depends on context. Real
+            numbers, which a softmax normalises. None means a uniform prior.
         temperature: T > 0.
-        weights: Weights of lists or of items, see the module. Item weights enter L_m.
+        weights: Weights of lists or of items, see the module. Item weights multiply the
+            terms of L_m.
 
     Returns:
         `(batch,)`.
@@ -167,16 +168,16 @@ def mixture_logits(log_weights: Tensor, y_pred: Tensor) -> Tensor:
 def conditional_logits(
     y_true: Tensor, y_pred: Tensor, log_prior: Tensor | None = None
 ) -> Tensor:
-    """Logit of P(c_k | c_<k) under the mixture: the click given the clicks above it.
+    """Logit of P(c_k | c_<k) in the mixture: each click given the clicks above it.
 
     Evaluate mixtures by these predictions. By the chain rule, the `click_cross_entropy`
     of these logits equals the `mixture_of_logits` of the session. The first logit is
-    that of the marginal P(c_1).
+    the logit of the marginal P(c_1).
 
     Args:
         y_true: `(batch, list_size)` clicks in display order, -1 at padding.
         y_pred: `(batch, list_size, K)` click logits of each component.
-        log_prior: As in `mixture_of_logits`.
+        log_prior: See `mixture_of_logits`.
 
     Returns:
         `(batch, list_size)` logits; values at padding have no meaning.

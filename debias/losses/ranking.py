@@ -25,14 +25,14 @@ def softmax_cross_entropy(
     """Listwise softmax: -sum_i w_i y_i log softmax(z / T)_i over the valid items.
 
     A list without a positive label has loss 0. The loss equals TF-Ranking's
-    `SoftmaxLoss`, which is not divided by the sum of labels either. With `weights` of 1
-    / propensity it is the listwise inverse propensity estimator.
+    `SoftmaxLoss`, which is not divided by the sum of labels either. With the weights 1
+    / propensity, the loss is the listwise inverse propensity estimator.
 
     Args:
         y_true: `(batch, list_size)` labels >= 0, -1 at padding.
         y_pred: `(batch, list_size)` scores.
         weights: Weights of lists or of items, see the module.
-        gain: bool. Whether the label of grade y is 2^y - 1, the gain of NDCG.
+        gain: bool. Whether to replace a grade y by 2^y - 1, the gain of NDCG.
         temperature: T > 0.
 
     Returns:
@@ -60,9 +60,9 @@ def pairwise_logistic(
 ) -> Tensor:
     """RankNet: sum over pairs y_i > y_j of w_i log(1 + exp(-(z_i - z_j) / T)).
 
-    Source: Burges et al., Learning to Rank using Gradient Descent, ICML 2005. Equal to
-    the sum over a list of TF-Ranking's `PairwiseLogisticLoss`. Memory grows with
-    batch list_size^2.
+    Source: Burges et al., Learning to Rank using Gradient Descent, ICML 2005. The loss
+    equals the sum over a list of TF-Ranking's `PairwiseLogisticLoss`. Memory grows with
+    batch size times list_size^2.
 
     Args:
         y_true: `(batch, list_size)` labels >= 0, -1 at padding.
@@ -100,12 +100,12 @@ def approx_ndcg(
 ) -> Tensor:
     """Minus NDCG with smooth ranks, rank_i = 1 + sum_{j != i} sigma((z_j - z_i) / T).
 
-    Gain 2^y - 1, discount 1 / log2(1 + rank), divided by the ideal DCG of the list. A
-    list without a positive label has loss 0.
+    The gain is 2^y - 1 and the discount 1 / log2(1 + rank); the sum is divided by the
+    ideal DCG of the list. A list without a positive label has loss 0.
 
     Source: Qin et al., A General Approximation Framework for Direct Optimization of
-    Information Retrieval Measures, Information Retrieval 2010. Equal to TF-Ranking's
-    `ApproxNDCGLoss`.
+    Information Retrieval Measures, Information Retrieval 2010. The loss equals
+    TF-Ranking's `ApproxNDCGLoss`.
 
     Args:
         y_true: `(batch, list_size)` grades >= 0, -1 at padding.

@@ -6,14 +6,15 @@ Ranking metrics read labels and scores of the same shape, in one of two layouts:
 - ragged: `(items,)` with `offsets` `(lists + 1,)`, list q owning
   `offsets[q]:offsets[q + 1]`, as `RankingData` stores them.
 
-They return one value per list, `(lists,)`, or `(lists, len(k))` if `k` is a sequence,
-which costs little more than one cutoff. `estimate` computes their mean. All metrics
-have the same policies:
+They return one value per list, `(lists,)`. If `k` is a sequence, they return `(lists,
+len(k))`; several cutoffs cost little more than one. `estimate` computes their mean. All
+metrics have the same policies:
 
-- Ties count by the exact expectation over all orders of tied items. So a collapsed
-  model gets chance level, and no seed is needed. Without ties it costs nothing.
-- An empty list, or a list without a relevant item, says nothing about a ranker. Its
-  value is nan, which `estimate` leaves out and counts.
+- If scores tie, the value is the exact expectation over all orders of tied items. So a
+  model with constant scores gets chance level, and no seed is needed. Without ties, the
+  expectation costs no extra time.
+- An empty list, or a list without a relevant item, says nothing about a ranker. The
+  value of such a list is nan. `estimate` leaves out these lists and counts them.
 - A list shorter than k is not an error; missing items have gain 0.
 - Scores must be finite. To exclude an item from a ranking, mask it.
 

@@ -65,13 +65,13 @@ def item_log_likelihood(
 ) -> np.ndarray:
     """Log-probability of each observed click or skip in nats, 0 at padding.
 
-    c log p + (1 - c) log(1 - p), never clipped: a certain and wrong prediction gives
-    -inf. From logits it is exact in both tails.
+    The value is c log p + (1 - c) log(1 - p). It is never clipped: a certain and wrong
+    prediction gives -inf. From logits, it is exact in both tails.
 
     Args:
         clicks: `(sessions, list_size)` 0 or 1, or bool.
         predictions: Click logits or probabilities of the same shape.
-        mask: Which cells are items. None: items with clicks other than -1.
+        mask: Which cells are items. None: cells with clicks other than -1.
         from_logits: bool. Whether `predictions` are logits.
 
     Returns:
@@ -91,9 +91,9 @@ def session_log_likelihood(
 ) -> np.ndarray:
     """Sum of `item_log_likelihood` over each session, in nats, `(sessions,)`.
 
-    This is the log-likelihood of a session only if predictions are conditional on the
-    clicks above, or if clicks are independent in the model. In mixtures clicks are
-    dependent: pass the logits of `debias.losses.conditional_logits`.
+    The sum is the log-likelihood of a session in two cases: predictions are conditional
+    on the clicks above, or clicks are independent in the model. In mixtures, clicks
+    depend on each other: pass the logits of `debias.losses.conditional_logits`.
 
     >>> session_log_likelihood([[1, 0, -1]], [[0.0, 0.0, 5.0]]).round(6).tolist()
     [-1.386294]
@@ -125,9 +125,9 @@ def perplexity_per_rank(
 ) -> np.ndarray:
     """2^-(mean log2-likelihood) of the items shown at each rank, `(list_size,)`.
 
-    1 is perfect, 2 is a coin flip; nan at a rank without items. Arguments as for
-    `item_log_likelihood`, with columns in display order. Used by Dupret and Piwowarski,
-    SIGIR 2008, and by PyClick.
+    1 is perfect, 2 is a coin flip; nan at a rank without items. The arguments are those
+    of `item_log_likelihood`, with columns in display order. The metric is used by
+    Dupret and Piwowarski, SIGIR 2008, and by PyClick.
 
     >>> perplexity_per_rank([[1, 0]], [[0.5, 0.25]], from_logits=False).round(6)
     array([2.      , 1.333333])
@@ -158,9 +158,9 @@ def click_mrr(
 ) -> float:
     """Mean reciprocal rank of the first click after re-ranking each list by `scores`.
 
-    The mean is over sessions with a click; nan if there are none. `mrr` returns it per
-    session. Clicks have position bias, so this metric favours rankers that keep the
-    logged order.
+    The mean is over sessions with a click; nan without such sessions. For values per
+    session, use `mrr`. Clicks have position bias, so this metric favours rankers that
+    keep the logged order.
 
     >>> click_mrr([[0, 1], [0, 0]], [[0.1, 0.9], [0.1, 0.9]])
     1.0
@@ -177,7 +177,8 @@ def click_share(
 ) -> float | np.ndarray:
     """Share of all clicks in the first k ranks after re-ranking by `scores`.
 
-    One number, or `(len(k),)`; nan without clicks. Ties and bias as in `click_mrr`.
+    Returns one number, or `(len(k),)`; nan without clicks. `click_mrr` describes ties
+    and bias.
 
     >>> click_share([[1, 0, 1], [0, 0, 1]], [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], k=2)
     0.3333333333333333
@@ -200,16 +201,16 @@ def concordant_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Correctly ordered pairs of a clicked and an unclicked item, by stratum.
 
-    Use query x place as strata. All items of a stratum then have the same examination,
-    so an item with more clicks is more attractive. The comparison has no position bias
-    and needs no propensities, as long as P(click) is examination of the place times
-    attraction of the item.
+    As strata, use the combinations of query and place. All items of a stratum then have
+    the same examination, so an item with more clicks is more attractive. The comparison
+    has no position bias and needs no propensities, as long as P(click) is examination
+    of the place times attraction of the item.
 
     Args:
         clicks: `(sessions, list_size)` 0 or 1, or bool.
         scores: Finite scores of the same shape. Tied pairs count one half.
         stratum: Ints of 0 or more, of the same shape.
-        mask: Which cells are items. None: items with clicks other than -1.
+        mask: Which cells are items. None: cells with clicks other than -1.
 
     Returns:
         The strata that have items `(K,)`, their correctly ordered pairs `(K,)`, and all

@@ -2,10 +2,10 @@
 
 They have the same policies: -1 in `y_true` is padding, ties count by their exact
 expectation, and lists without a relevant item are left out of the mean (`left_out`
-counts them). For labels below 0 other than -1, and for scores that are not
-finite, the NumPy metrics raise an error and these return nan. `sample_weight` weights
-lists, with shape `(batch,)` or `(batch, 1)`. Ranks come from comparing all pairs of a
-list, so memory grows with batch list_size^2.
+counts them). For labels below 0 other than -1, and for scores that are not finite,
+these metrics return nan, whereas the NumPy metrics raise an error. `sample_weight`
+weights lists, with shape `(batch,)` or `(batch, 1)`. Ranks come from comparing all
+pairs of a list, so memory grows with batch list_size^2.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ class _ListMean(keras.metrics.Metric):
         self.left_out = self.add_variable((), "zeros", name="left_out")
 
     def values(self, y: Tensor, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Value of each list and whether it counts, both `(batch,)`."""
+        """Value of each list, and whether the list counts, both `(batch,)`."""
         raise NotImplementedError
 
     def update_state(
@@ -129,7 +129,7 @@ class NDCG(_ListMean):
 class MRR(_ListMean):
     """Mean reciprocal rank of the first item with label >= `relevant`.
 
-    It equals `debias.metrics.mrr`. With clicks as labels it is the click MRR.
+    It equals `debias.metrics.mrr`. With clicks as labels, this metric is the click MRR.
 
     Args:
         k: int or None. Cutoff; ranks beyond k count 0.
@@ -246,7 +246,8 @@ class ClickLogLikelihood(_Clicks):
 class Perplexity(_Clicks):
     """Click perplexity, averaged over the ranks that have items.
 
-    It equals `debias.metrics.perplexity`; mixtures as in `ClickLogLikelihood`.
+    It equals `debias.metrics.perplexity`. Logits of a mixture are treated as in
+    `ClickLogLikelihood`.
 
     Args:
         list_size: int. Number of ranks.

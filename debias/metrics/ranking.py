@@ -320,11 +320,11 @@ def dcg(
     """Discounted cumulative gain: sum over ranks r <= k of (2^y_r - 1) / log2(1 + r).
 
     Args:
-        labels: Grades >= 0; the module explains layouts, padding and policies.
+        labels: Grades >= 0. `debias.metrics` explains layouts, padding and ties.
         scores: Scores of the same shape; higher is better.
         k: One cutoff, several, or None for the whole list.
-        mask: Which cells of a padded layout are items. None: those with a label
-            other than -1.
+        mask: Which cells of a padded layout are items. None: cells with a label other
+            than -1.
         offsets: Offsets of the lists in a ragged layout.
 
     Returns:
@@ -352,7 +352,7 @@ def ndcg(
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
 ) -> np.ndarray:
-    """DCG@k divided by the DCG@k of the best order; arguments as for `dcg`.
+    """DCG@k divided by the DCG@k of the best order; takes the arguments of `dcg`.
 
     >>> ndcg([[0, 1], [0, 0]], [[1.0, 0.0], [1.0, 0.0]], k=[1, 2]).round(6).tolist()
     [[0.0, 0.63093], [nan, nan]]
@@ -385,7 +385,7 @@ def mrr(
 ) -> np.ndarray:
     """Reciprocal rank of the first item with label >= `relevant`; 0 if beyond rank k.
 
-    Other arguments as for `dcg`.
+    The other arguments are those of `dcg`.
 
     >>> mrr([[0, 0, 1]], [[3.0, 2.0, 1.0]]).round(6).tolist()
     [0.333333]
@@ -441,8 +441,9 @@ def precision(
 ) -> np.ndarray:
     """Share of the first k ranks with label >= `relevant`; arguments as for `dcg`.
 
-    It divides by k also if the list is shorter; TF-Ranking then divides by the length.
-    k = None always divides by the length.
+    The number of relevant items is divided by k, even if the list is shorter than k;
+    TF-Ranking then divides by the length of the list. With k = None, it is divided by
+    the length.
 
     >>> precision([[1, 0, 1]], [[3.0, 2.0, 1.0]], k=[1, 2]).tolist()
     [[1.0, 0.5]]

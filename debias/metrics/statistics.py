@@ -29,7 +29,7 @@ class Difference(NamedTuple):
 
 
 def estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """Mean and t-interval, mean -+ t_{n-1} s / sqrt(n), of the values that are not nan.
+    """Mean of the values that are not nan, and t-interval mean -+ t_{n-1} s / sqrt(n).
 
     With fewer than two values the interval is nan; without values the mean is nan as
     well.
@@ -60,8 +60,8 @@ def paired_difference(
 ) -> Difference:
     """Mean of `values - baseline` pair by pair, with its t-interval and t-test.
 
-    Pairs with a nan on either side are left out and counted. The p-value is two-sided;
-    if all differences are equal, it is 1 if they are 0, else 0.
+    Pairs with a nan on either side are left out and counted. The p-value is two-sided.
+    If all differences are equal, the p-value is 1 if they are 0, else 0.
 
     Args:
         values: `(n,)`, such as one metric by seed.
@@ -93,7 +93,7 @@ def paired_difference(
 def holm(p_values: ArrayLike) -> np.ndarray:
     """P-values adjusted for multiple tests by Holm's method.
 
-    In ascending order p_(1) <= ... <= p_(m), the i-th becomes the largest of
+    In ascending order p_(1) <= ... <= p_(m), the i-th p-value becomes the largest of
     min(1, (m - j + 1) p_(j)) over j <= i. If you reject where the adjusted value is
     below a, the probability of any false rejection is at most a, for any dependence
     between the tests. Values of nan stay nan and do not count in m.

@@ -160,7 +160,7 @@ class DoublyRobust(InverseWeighted):
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`, the ranker.
         direct: Layer of the same shapes, the direct model.
-        alpha, beta, listwise, clip: As in `InverseWeighted`.
+        alpha, beta, listwise, clip: See `InverseWeighted`.
 
     Source: after Oosterhuis, TOIS 2023.
 

@@ -244,14 +244,14 @@ def estimate_stream(
 
     Args:
         log: The log on disk.
-        method, options: As for `estimate_counts`.
+        method, options: See `estimate_counts`.
         interval: "delta" or "none". The default is the first that the method supports.
         level: Confidence level of the interval.
         over: `map`, or an equivalent that reads files in parallel, such as on a
             cluster.
 
     Raises:
-        ValueError: As for `estimate_counts`, or the interval needs sessions in memory.
+        ValueError: See `estimate_counts`; or the interval needs sessions in memory.
     """
     counted = count_cells(log, over)
     fit, estimator = _fit(counted, method, options), ESTIMATORS[method]

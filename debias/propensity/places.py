@@ -251,7 +251,8 @@ def read_propensities(path: str | Path) -> Propensities:
 
     Raises:
         ValueError: The file has another format, a column is missing or has a wrong
-            type, or a value is not allowed; names file, column and row.
+            type, or a value is not allowed. The message names the file, the column and
+            the row.
     """
     path = Path(path)
     table = _table(path)

@@ -44,7 +44,7 @@ def placements(
     Args:
         data: All items of the queries.
         scores: (items,).
-        temperature: As for `plackett_luce`.
+        temperature: See `plackett_luce`.
         ranks: L, the number of ranks in a list.
         draws: Number of lists per query.
         seed: Random seed of the draws.
@@ -52,7 +52,7 @@ def placements(
             other queries get 0.
 
     Raises:
-        ValueError: As for `plackett_luce`; or `draws` or `ranks` is below 1.
+        ValueError: See `plackett_luce`; or `draws` or `ranks` is below 1.
 
     >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
     >>> placements(data, [0.0, 5.0], temperature=0.01, ranks=2).tolist()
@@ -118,10 +118,10 @@ def guesses(
         data: All items of the queries.
         scores, temperature: The other policy, as for `plackett_luce`.
         click: (items, L) predicted P(click) of each item at each rank.
-        draws, seed: As for `placements`.
+        draws, seed: See `placements`.
 
     Raises:
-        ValueError: As for `placements`, or a prediction is outside [0, 1].
+        ValueError: See `placements`; or a prediction is outside [0, 1].
     """
     click = np.asarray(click, float)
     if click.shape != (data.items, log.list_size):

@@ -104,7 +104,7 @@ def recommended(
     from `RETRIEVED`, the retrieval score.
 
     Raises:
-        ValueError: As for `ranked` and `retrieve`.
+        ValueError: See `ranked` and `retrieve`.
     """
     found, scores, order = _both_stages(version, ranker, asked)
     return RecommendAnswer(
@@ -139,7 +139,7 @@ def explained(
     the bias of its position, which the relevance excludes.
 
     Raises:
-        ValueError: As for `recommended`, or ranking is requested without a ranker.
+        ValueError: See `recommended`; or ranking is requested without a ranker.
     """
     if asked.rank and ranker is None:
         raise ValueError("rank: there is no ranker; leave it out, or give false")
@@ -222,7 +222,7 @@ def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
     """Rows of items in the version's table.
 
     Raises:
-        ValueError: An id is unknown; names its place.
+        ValueError: An id is unknown. The message names the place.
     """
     codes = version.item_codes[ID]
     rows = np.array([codes.get(str(one), FIRST - 1) - FIRST for one in ids], np.int64)
@@ -362,7 +362,8 @@ def encoded(
         items: Number of items.
 
     Raises:
-        ValueError: A value is of another kind; names the item and the feature.
+        ValueError: A value is of another kind. The message names the item and the
+            feature.
     """
     kinds = ranker.kinds or ()
     blocks = {}

@@ -94,7 +94,7 @@ def service(
         seconds: Time limit of a request.
         poll: Seconds between checks for a new version; None: .5 on disk, 5 in a store.
         threads: Number of threads that compute answers.
-        hosts, token: As for `debias.serve.guards.Admitted`.
+        hosts, token: See `debias.serve.guards.Admitted`.
 
     Raises:
         OSError: The store cannot be reached, and there is no earlier copy.

@@ -237,7 +237,7 @@ class Refusal:
 
     Args:
         admit: Function that says whether a request may come in.
-        seconds, paths: As for `Counted`.
+        seconds, paths: See `Counted`.
     """
 
     def __init__(

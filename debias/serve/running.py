@@ -41,7 +41,7 @@ class Application:
     """Makes the application within a worker.
 
     Attributes:
-        root, body, seconds, threads, hosts, token: As for `debias.serve.app.service`.
+        root, body, seconds, threads, hosts, token: See `debias.serve.app.service`.
         begin: Function to call first in each worker, such as to silence TensorFlow.
         ranker: Path of a ranker for `debias.artifacts.open_scorer`, or None.
     """

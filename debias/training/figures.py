@@ -195,7 +195,7 @@ def click_rates(
 
     Args:
         happened, predicted: By rank; None where no item was shown.
-        name: As for `drawing`.
+        name: See `drawing`.
         width: Pixels.
     """
     with drawing(name, width, 260) as (_, axes, out):

@@ -283,7 +283,7 @@ def fit_prepared(
     checkpoint, and all processes read it.
 
     Args:
-        model: As for `fit`.
+        model: See `fit`.
         prepared: Result of `prepare`.
         config: Settings of the training.
         checkpoint: File to write after each round, and to resume from if it exists.

@@ -108,7 +108,7 @@ def select(
         candidates: Names in `debias.presets`, in order of preference; None: those of
             `debias.training.candidates`.
         config: Settings of the training.
-        preprocess: As for `fit`.
+        preprocess: See `fit`.
         progress: Called with sessions done since the last call.
 
     Returns:
@@ -116,7 +116,7 @@ def select(
         from `fit`. `debias.evaluate` and `debias.export` also take the whole result.
 
     Raises:
-        ValueError: As for `fit`; a candidate is unknown; a candidate does not predict
+        ValueError: See `fit`; a candidate is unknown; a candidate does not predict
             clicks but `by` is "clicks"; or no candidate could be trained.
     """
     config = TrainingConfig() if config is None else config
@@ -170,10 +170,10 @@ def try_all(
     Args:
         prepared: Result of `prepare`.
         config: Settings of the final fit.
-        candidates: As for `select`.
+        candidates: See `select`.
         folder: Folder for each candidate's verdict, to resume from; None: none is kept.
         progress: Called with sessions done since the last call.
-        by: As for `select`.
+        by: See `select`.
     """
     if by not in get_args(By):
         raise ValueError(one_of("by", get_args(By), by))

@@ -27,14 +27,14 @@ NAMES = ("key", "item", "query", "user", "device", "id")
 
 @dataclass
 class Found:
-    """Counts of a part of the source, which can be added over parts.
+    """Counts of a part of the source. Counts of several parts can be added.
 
     Attributes:
         rows: Number of rows.
         actions: Number of events by name.
         blank: Rows without event and query, such as the lines `{"index": ...}` of a
             bulk request.
-        without_item, without_session: Events without an item, or session.
+        without_item, without_session: Events without an item; events without a session.
         bare_impressions, bare_clicks: Impressions and clicks without an item.
         calendar: Whether times are calendar times; None without times.
         least: Smallest position of an impression.
@@ -81,7 +81,7 @@ class Paths(NamedTuple):
 
 
 def paths_in(part: Part, columns: EventColumns) -> Paths:
-    """The role columns that a part has; `session` only if all its columns are there."""
+    """The columns of roles in a part; `session` only if all its columns exist."""
     found = {}
     for role, names in columns.paths().items():
         some = [resolved(part.schema, name) for name in names]
@@ -94,11 +94,11 @@ def paths_in(part: Part, columns: EventColumns) -> Paths:
 def check_columns(
     parts: Sequence[Part], paths: Sequence[Paths], columns: EventColumns
 ) -> None:
-    """Checks that the parts together contain events on items.
+    """Checks that the parts together have the columns of events on items.
 
     Raises:
         ValueError: A required or requested column is in no part, or only some parts
-            have the session column; names file and column.
+            have the session column. The message names the file and the column.
     """
     if columns.shown and not any("event" in each for each in paths):
         _check_not_queries(parts, paths, columns)
@@ -195,10 +195,11 @@ class Flattener:
         self._numbered = "session" in self._paths
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, float]]:
-        """Yields flat batches, each with the share of the part read so far.
+        """Yields flat batches, and with each the share of the part that was read.
 
         Raises:
-            ValueError: A value is not allowed; names file, column and row.
+            ValueError: A value is not allowed. The message names the file, the column
+                and the row.
         """
         start = 0
         for rows, share in self._part.read(self._paths.every(), ()):

@@ -1,8 +1,8 @@
 """Imports event logs as a log of shown lists, in bounded memory and resumable steps.
 
-First, each part of the source is flattened and partitioned by session or user. Then
-lists are made of the events, a few buckets at a time. Intermediate results are in a
-hidden folder beside the output and become the output at the end.
+First, each part of the source is flattened and partitioned by session or user. Then the
+events of a few buckets at a time are joined into lists. Intermediate results are in a
+hidden folder beside the output. At the end, this folder becomes the output.
 """
 
 import shutil
@@ -87,12 +87,12 @@ class Imported(NamedTuple):
         clicks: Click events on shown items.
         clicked: Shown items with at least one click.
         targets: Other actions on shown items, by name.
-        events: All events of the source by name.
-        by: How lists are separated: by "key" (an id), "row" (an event) or "gap"
+        events: Number of events of the source, by name.
+        by: What separates lists: "key" (an id), "row" (each event is a list) or "gap"
             (pauses).
         first_position: Number of the first rank in the source.
         counts: Numbers of merged, skipped and moved events, by kind.
-        notices: The same in words, with the first row of each kind.
+        notices: The counts in words, with the first row of each kind.
     """
 
     path: str
@@ -124,19 +124,20 @@ def import_events(
     """Joins events into a log of shown lists, and writes it as Parquet.
 
     The log has one row per list. `item`, `position`, `click`, the counts of each target
-    and the kept columns are lists. It has `session`, `query`, `user`, `device` and
-    `timestamp` if the source has them. `read_log` and all commands read it without -c.
+    and the kept columns are lists. The columns `session`, `query`, `user`, `device` and
+    `timestamp` are present if the source has them. `read_log` and all commands read the
+    log without -c.
 
     Args:
-        source: As for `debias.data.tables.open_parts`. Several files are joined, such
-            as one of queries and one of events.
+        source: See `debias.data.tables.open_parts`. Several files, such as queries and
+            events, are joined.
         out: A new folder of Parquet files, or one file NAME.parquet.
         columns: Column names of the source: a preset, such as ubi, ga4 or generic, or
             `PRESETS["ubi"].replaced(["click=click,add_to_cart"])`.
-        first_position: Number of the first rank. None: 0 if at least half as many items
-            have position 0 as 1, else 1.
-        gap: Pause of a user in seconds that ends a list, if events have no session id
-            and one item each.
+        first_position: Number of the first rank. None: 0 if position 0 has at least
+            half as many items as position 1, else 1.
+        gap: Length in seconds of a pause of a user that ends a list. It applies if
+            events have no session id and one item each.
         window: Longest time in seconds from an impression to an action on it. None:
             unlimited if events have a session id, else `gap`.
         memory: Approximate memory for joining events, in GB.
@@ -148,8 +149,8 @@ def import_events(
     Raises:
         FileNotFoundError: Nothing is there.
         ValueError: A column is missing, a value is not allowed, a file grew while it
-            was read, no event shows an item, or `out` exists; names file, column and
-            row.
+            was read, no event shows an item, or `out` exists. The message names the
+            file, the column and the row.
 
     >>> import tempfile
     >>> table = pa.table({
@@ -435,7 +436,7 @@ class _Making:
     def write(
         self, folder: Path, most: int, progress: Callable[[float], None], over: Over
     ) -> list[Counts]:
-        """Writes one file per group of buckets, and keeps files that are complete."""
+        """Writes one file per group of buckets, unless a complete file exists."""
         ranges = groups(self._spilled, max(most, 1))
         every = []
         for counts in over(partial(self._group, folder), list(enumerate(ranges))):

@@ -18,7 +18,7 @@ _NO_PLACE = -1
 
 
 class Events(NamedTuple):
-    """n flat events of some sessions or users; codes from 0, and -1 for none.
+    """n flat events of some sessions or users. Codes count from 0; -1 means none.
 
     Attributes:
         kind: (n,) int8, see `debias.data.events.flat`.
@@ -43,9 +43,10 @@ class How(NamedTuple):
     """Rules for lists and for the actions that belong to them.
 
     Attributes:
-        by: Which impressions form a list. "key": all with one key and, if present,
-            one query; "row": all of one event; "gap": all with one key and one query,
-            without a pause of more than `gap`.
+        by: Which impressions form a list. "key": impressions with the same key and the
+            same query (if queries are known). "row": impressions of the same event.
+            "gap": impressions with the same key and query, without a pause of more than
+            `gap`.
         shown: Kind of the rows that show items: IMPRESSION or SHOWN.
         first: Number of the first rank in the source.
         gap: Pause in microseconds.
@@ -64,7 +65,7 @@ class How(NamedTuple):
 
 @dataclass
 class Counts:
-    """Counts of a join, which can be added over parts of a log.
+    """Counts of a join. Counts of several parts of a log can be added.
 
     Attributes:
         lists, impressions: Number of lists and of impressions.
@@ -76,8 +77,8 @@ class Counts:
         orphans: Actions on an item that was not shown.
         early: Joined actions that came before their impression.
         late: Actions after the window.
-        parted: Number of lists beyond the number of sessions, because a list has one
-            query.
+        parted: Number of lists minus number of sessions: a session with several queries
+            becomes several lists.
         copies: Events with the id of an earlier event.
         unshown: Sessions with a query or an action, but without shown items.
         first: The first row of each of these kinds.
@@ -126,10 +127,10 @@ def join(events: Events, how: How) -> tuple[Lists, Counts]:
     """Joins events into lists with the actions on their items.
 
     An item that a list shows twice keeps its first place. If ranks of a list repeat,
-    its items are sorted by time, rank and row; if some ranks are missing, by time and
-    row. An action belongs to the last impression of its item and key at or before it.
-    If the key identifies the list, it may also belong to a later impression, because
-    clocks differ.
+    its items are sorted by time, rank and row. If only some items have a rank, items
+    are sorted by time and row. An action belongs to the last impression of its item and
+    key at or before it. If the key identifies the list, the action may also belong to a
+    later impression, because clocks differ.
 
     >>> zero, one = np.zeros(3, int), np.ones(3, int)
     >>> events = Events(np.array([0, 0, 2]), zero, np.array([5, 6, 6]),

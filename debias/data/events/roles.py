@@ -27,20 +27,20 @@ class EventColumns:
         click: Kinds of events that count as a click.
         target: Other kinds of events on an item; each becomes a column of counts.
         session: The id that the events of one list share; several columns together form
-            the id. Without it, each event with a list of items is a session. Single
-            impressions form a session while the user has one query and pauses no longer
-            than `gap`.
-        query: The query; of several columns, the first with a value.
+            the id. Without this role, each event with a list of items is a session.
+            Single impressions form a session as long as the user keeps the query and
+            makes no pause longer than `gap`.
+        query: The query. Of several columns, the first with a value is read.
         item: The item, or a list of items.
         shown: A list of the items that a search returned, on rows that are not events.
-            It is used if no event is an impression.
+            These rows replace impressions if no event is an impression.
         position: The rank of the item; without it, the order of the list or of time.
         timestamp: Time of the event.
-        user: Id of the user; several columns as for `query`.
-        device: The device; several columns as for `query`.
+        user: Id of the user. Several columns are read as for `query`.
+        device: The device. Several columns are read as for `query`.
         id: Unique id of an event; later events with the same id are left out.
-        keep: Other columns of an impression to keep, such as features; their names are
-            the parts behind the last dot.
+        keep: Other columns of an impression to keep, such as features. In the log,
+            their names are the parts behind the last dot.
         missing: Text that means "no value", in addition to "", such as NA.
 
     >>> columns = PRESETS["ubi"].replaced(["click=click,add_to_cart", "target="])
@@ -65,7 +65,7 @@ class EventColumns:
     missing: Names = ("",)
 
     def replaced(self, texts: Sequence[str]) -> Self:
-        """A copy changed by texts ROLE=COLUMN,COLUMN; ROLE= means none.
+        """A copy with columns from texts ROLE=COLUMN,COLUMN. ROLE= removes the role.
 
         Raises:
             ValueError: A text is not ROLE=COLUMN.

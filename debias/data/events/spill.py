@@ -1,8 +1,8 @@
 """Flat events on disk, partitioned by key.
 
 Each part of the source becomes one Arrow file, with a record of the contents of its
-batches. A part with a record is complete. Events of a key share a bucket, and as many
-buckets as fit into memory are read together.
+batches. A part with a record is complete. All events of a key are in the same bucket.
+As many buckets as fit into memory are read together.
 """
 
 import zlib
@@ -48,7 +48,7 @@ def spill(
     folder: Path,
     progress: Callable[[float], None],
 ) -> Spilled:
-    """Writes the flat events of a part to disk, unless they are there already."""
+    """Writes the flat events of a part to disk, unless a complete file exists."""
     path = folder / f"{number:05d}.arrow"
     record = path.with_suffix(".json")
     if not record.exists():
@@ -156,7 +156,7 @@ def common_schema(spilled: Sequence[Spilled]) -> pa.Schema:
 
 
 def groups(spilled: Sequence[Spilled], most: int) -> list[tuple[int, int]]:
-    """Ranges of buckets with about `most` rows, or a single larger bucket."""
+    """Ranges of buckets with about `most` rows each; a larger bucket is alone."""
     sizes = np.sum([each.rows for each in spilled], axis=0)
     found, low, held = [], 0, 0
     for number, size in enumerate(sizes):

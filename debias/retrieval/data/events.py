@@ -105,7 +105,7 @@ def read_events(
     """Yields the events of each file with its name, sorted by name.
 
     Args:
-        source: As for `debias.data.tables.open_parts`: CSV, Parquet, JSON lines or an
+        source: See `debias.data.tables.open_parts`: CSV, Parquet, JSON lines or an
             Arrow table, with one row per event.
         columns: Names of the columns. Ids are text or whole numbers and must not be
             missing. Text keeps its zeros, but 7.0, which data frames write for 7, is
@@ -257,15 +257,14 @@ def read_interactions(
     """Reads interactions from one table of events, optionally with features.
 
     Args:
-        source, user, item, time: As for `read_events`.
+        source, user, item, time: See `read_events`.
         weight: Column of a rating or a count.
         user_features, item_features: Columns of features of the user or the item, of
             which the first row counts. Kinds as in `read_features`.
-        min_count: As in `from_columns`.
+        min_count: See `from_columns`.
 
     Raises:
-        ValueError: As for `read_events` and `read_features`, or a weight is not a
-            number.
+        ValueError: See `read_events` and `read_features`; or a weight is not a number.
 
     >>> table = pa.table({"user": ["007", "7"], "item": [1, 1], "time": [1.5, 1.25]})
     >>> log = read_interactions(table)
@@ -319,7 +318,7 @@ def pending(
     of a chunk gets the same later chunks as an uninterrupted run.
 
     Args:
-        source, columns, progress: As for `read_events`. A file is known by its path.
+        source, columns, progress: See `read_events`. A file is known by its path.
         applied: The marks so far.
         max_events: Largest number of events in a chunk; None: one chunk per file.
 
@@ -416,7 +415,7 @@ def append_events(
 
     Raises:
         ValueError: A table lacks a feature of the log, has an additional one, or one of
-            another kind, which the model could not read. Names the feature.
+            another kind, which the model could not read. The message names the feature.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)

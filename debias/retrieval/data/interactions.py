@@ -557,7 +557,7 @@ def whole_times(time: Sequence[float] | np.ndarray) -> np.ndarray:
     """Times as int64, or as float64 if any has a fraction.
 
     Raises:
-        ValueError: A time is not finite; names the event.
+        ValueError: A time is not finite. The message names the event.
 
     >>> whole_times([3.0, 4.0]).tolist(), whole_times([3, 4.5]).tolist()
     ([3, 4], [3.0, 4.5])

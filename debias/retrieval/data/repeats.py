@@ -108,7 +108,7 @@ class Repeat(NamedTuple):
             scores: (Q, N) products of the vectors.
             users: (Q, d), or (Q, K, d) for several interests with the same linear part.
             items: (N, d).
-            taken: As for `settle`.
+            taken: See `settle`.
 
         >>> user, items = np.array([[1.0, 5.0, 1.0]]), np.array([[1.0, 2.0, 0.5]])
         >>> scores = user @ items.T

@@ -188,11 +188,11 @@ class DAT(RetrievalModel):
         dim: Size of all vectors.
         hidden: Sizes of the hidden layers of both towers; 256, 128 before an output of
             32 in the article.
-        history, length: As in `dssm`; the article has no history.
+        history, length: See `dssm`; the article has no history.
         mimic: Weight of each mimic loss.
         alignment: Weight of the alignment.
-        temperature, **kwargs: As in `TwoTower`.
-        normalize_users: As in `dssm`.
+        temperature, **kwargs: See `TwoTower`.
+        normalize_users: See `dssm`.
         **options: `dropout`, `scale` and `unknown_rate` of `Encoder`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}

@@ -128,7 +128,7 @@ class Encoder(keras.layers.Layer):
             `id_table` of the item encoder, which both then share.
         extra_fields: Number of fields that a caller adds, 0 or 1.
         normalize: Whether the vector has length 1, so that inner products are cosines.
-        unknown_rate: As in `FeatureEmbedding`.
+        unknown_rate: See `FeatureEmbedding`.
         dropout: Dropout rate of the tower; with "fm", of the entries of the fields.
         reduction: Reduction of `SENet`.
         scale: Standard deviation of initial embeddings.

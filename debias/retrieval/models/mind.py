@@ -36,13 +36,13 @@ class InterestEncoder(keras.layers.Layer):
         schema: Schema of the users; may be empty.
         history: "length", and "size", the number of item id codes, for a separate
             table.
-        history_table: As in `Encoder`, instead of a separate table.
+        history_table: See `Encoder`, instead of a separate table.
         dim: Dimension of the vectors and of the embeddings.
         interests: K.
         iterations: Iterations of the routing.
         hidden: Sizes of the hidden layers of the tower over (interest, features).
         normalize: Whether vectors have length 1.
-        unknown_rate, scale: As in `FeatureEmbedding`.
+        unknown_rate, scale: See `FeatureEmbedding`.
         seed: int or None. Random seed of all initial weights and draws.
 
     Shapes: dict of features with "history" (B, L) to (B, K, dim); a missing interest is
@@ -153,7 +153,7 @@ class MIND(RetrievalModel):
         share_items: Whether the history uses the item tower's id table.
         normalize, normalize_users: Whether item vectors, or user vectors, have length
             1.
-        temperature, **kwargs: As in `TwoTower`.
+        temperature, **kwargs: See `TwoTower`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> model = MIND(schema, schema, dim=4, length=2)

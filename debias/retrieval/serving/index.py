@@ -390,7 +390,7 @@ def ivf(
     """Inverted lists around centroids (Faiss): quick to build.
 
     Args:
-        vectors, progress, asked: As in `hnsw`.
+        vectors, progress, asked: See `hnsw`.
         lists: Number of centroids; None: 4 sqrt(N).
         probes: Number of lists to search; doubled like the effort in `hnsw`.
     """
@@ -411,7 +411,7 @@ def pq(
     Source: Jégou et al., Product Quantization for Nearest Neighbor Search, TPAMI 2011.
 
     Args:
-        vectors, progress, lists, probes, asked: As in `ivf`.
+        vectors, progress, lists, probes, asked: See `ivf`.
         parts: Bytes per vector; None: one for every two entries.
     """
     if len(vectors) < 256:
@@ -450,8 +450,8 @@ def annoy(
     """Random projection trees (Annoy) in a file that processes share.
 
     Args:
-        vectors: As in `hnsw`.
-        progress: As in `hnsw`; building the trees is not included.
+        vectors: See `hnsw`.
+        progress: See `hnsw`; building the trees is not included.
         trees: Number of trees.
         seed: Random seed of the halvings.
     """
@@ -665,7 +665,7 @@ def build(
         recall: Required share of them.
 
     Raises:
-        ValueError: A vector is not finite; names its row.
+        ValueError: A vector is not finite. The message names the row of the item.
 
     >>> index = build(np.eye(4, dtype="float32"), how=None, k=2)
     >>> index.report.recall
@@ -703,7 +703,7 @@ def measured(
     rounding, so ties do not matter.
 
     Args:
-        index, queries, k: As in `build`.
+        index, queries, k: See `build`.
         seconds: Build time, for the report.
         clock: Clock in seconds. `time.thread_time` is not disturbed by a busy machine,
             but does not count threads that a searcher starts.

@@ -121,7 +121,7 @@ def milvus(
         progress: Called with the share inserted so far.
         uri: URL of a cluster, such as "http://milvus:19530"; None: the embedded
             edition.
-        links, effort, build_effort: As in `debias.retrieval.serving.index.hnsw`.
+        links, effort, build_effort: See `debias.retrieval.serving.index.hnsw`.
 
     Raises:
         ConnectionError: The cluster does not answer; names it.

@@ -117,7 +117,7 @@ def incremental_update(
     """Trains only id embeddings in one pass over the events.
 
     Args:
-        learner, events, users, items, progress: As for `full_update`.
+        learner, events, users, items, progress: See `full_update`.
 
     Raises:
         ValueError: Ids share rows of their tables.
@@ -234,8 +234,8 @@ def publish_full(
         how: Function that makes the searcher, as for
             `debias.retrieval.serving.index.build`.
         about: Additional entries of the manifest, as JSON values.
-        repeat: As for `debias.retrieval.serving.versions.publish`.
-        ranker: As for `debias.retrieval.serving.versions.publish`.
+        repeat: See `debias.retrieval.serving.versions.publish`.
+        ranker: See `debias.retrieval.serving.versions.publish`.
         keep: Number of versions to keep.
         progress: Called with the share done.
         vectors: Vectors of all items, as from `Learner.item_vectors`; None: computed
@@ -282,7 +282,7 @@ def publish_increment(
     into the served index, which is rebuilt when many have accumulated.
 
     Args:
-        root, learner, how, keep: As for `publish_full`.
+        root, learner, how, keep: See `publish_full`.
         increment: Result of `incremental_update` for this learner.
         applied: Marks including the events of the increment.
         served: The published version.
@@ -466,7 +466,7 @@ def update(
         max_events: Largest number of events in a chunk.
         users, items: Raw features of new ones, as for
             `debias.retrieval.data.events.append_events`.
-        how, keep: As for `publish_full`.
+        how, keep: See `publish_full`.
         start: Called with the number of events to apply; returns a function to call
             with the number of events since the last call.
 

@@ -101,7 +101,7 @@ def ranks_of_each(
     Args:
         score: Function from query numbers (B,) to an iterator over R score matrices (B,
             N). Each matrix is changed before the next is requested.
-        query, target, seen, block: As for `ranks`.
+        query, target, seen, block: See `ranks`.
         repeats: Policy of each scorer.
 
     >>> both = lambda q: (sign * np.array([[3.0, 2.0]]) for sign in (1, -1))
@@ -358,13 +358,13 @@ def evaluate_scores(
     It warns if an hr is below that of a ranking by popularity.
 
     Args:
-        score, query, target, seen, block, repeat: As in `ranks`.
+        score, query, target, seen, block, repeat: See `ranks`.
         popularity: (N,) counts of the training events of each item.
         cutoffs: The cutoffs k, increasing.
         head_share: Share of the items that count as popular.
 
     Raises:
-        ValueError: As for `ranks`, or there is no target.
+        ValueError: See `ranks`; or there is no target.
     """
     if not len(query):
         raise ValueError("query must hold at least one target, got none")

@@ -51,7 +51,7 @@ class TrainingConfig(NamedTuple):
         batch_size: Events per step.
         learning_rate: Learning rate of Adam.
         id_learning_rate: The same for updates of id embeddings only.
-        averaging, dense_rows: As in `RowWiseAdam`, for updates of all weights.
+        averaging, dense_rows: See `RowWiseAdam`, for updates of all weights.
         window_events: Number of latest events to keep per user.
         seed: Random seed of the order of events.
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
@@ -322,7 +322,7 @@ def add_events(
 
     Args:
         learner: Is changed.
-        events, users, items: As for `debias.retrieval.data.events.append_events`.
+        events, users, items: See `debias.retrieval.data.events.append_events`.
     """
     old = learner.log
     appended = append_events(old, events, users, items)

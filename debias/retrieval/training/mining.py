@@ -38,7 +38,7 @@ def rescored(
         order; -1 at the end if a user has fewer unseen items.
 
     Raises:
-        ValueError: A score of the ranker is NaN; names the user.
+        ValueError: A score of the ranker is NaN. The message names the user.
 
     >>> retrieval = lambda users: np.array([[3.0, 2.0, 1.0, 0.0]])
     >>> nothing = np.empty(0, int), np.array([0, 0])
@@ -78,7 +78,7 @@ def by_ranker(
     Source: Huang et al., Embedding-based Retrieval in Facebook Search, KDD 2020, 6.1.
 
     Args:
-        retrieval, score, seen: As for `rescored`.
+        retrieval, score, seen: See `rescored`.
         fallback: Sampler for users without such items.
         first, last: Range of ranks, inclusive.
 

@@ -155,7 +155,7 @@ def fit_repeats(
     Args:
         score: Function from rows of users (B,) to an iterator over score matrices (B,
             N), one per scorer. Each matrix is changed before the next is requested.
-        log, held_out, most: As for `fit_repeat`.
+        log, held_out, most: See `fit_repeat`.
         temperature: Divisor that converts scores to logits.
         block: Number of users to score at a time.
 

@@ -73,7 +73,7 @@ def read_log(
     """Reads all events of a source over tables of users and items.
 
     Args:
-        source, columns, progress: As for `debias.retrieval.data.events.read_events`.
+        source, columns, progress: See `debias.retrieval.data.events.read_events`.
         users, items: Raw features, as from `debias.data.features.read_features`; None:
             only ids.
         targets: Allowed targets, if `columns` has a column of targets.
@@ -296,7 +296,7 @@ def encoded(folder: Path, items: int, over: Over, piece: int = PIECE) -> np.ndar
     the same.
 
     Args:
-        folder: As for `open_run`; all workers must see it.
+        folder: See `open_run`; all workers must see it.
         items: Number of items.
         over: `map`, or an equivalent that encodes pieces in parallel.
         piece: Number of items in a piece.
