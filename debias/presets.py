@@ -19,8 +19,8 @@ class Preset(NamedTuple):
     Attributes:
         about: One-line description.
         path: Module and name of its builder.
-        predicts_clicks: Whether its outputs are click logits. Other models only rank,
-            and their likelihoods can only be compared with each other.
+        predicts_clicks: Whether its outputs are click logits. Other models only rank.
+            Compare their likelihoods only with each other.
     """
 
     about: str
@@ -120,7 +120,7 @@ class Correction(NamedTuple):
     Attributes:
         about: One-line description.
         path: Module and name of its builder.
-        needs: Required knowledge of the log: examination, trust.
+        needs: What must be known about the log: examination, trust.
     """
 
     about: str
@@ -181,8 +181,8 @@ def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
     """Builds a new model by its name in the table.
 
     Raises:
-        ValueError: No model has this name, or it is a correction, which also needs
-            propensities.
+        ValueError: No model has this name, or the name is that of a correction, which
+            also needs propensities.
 
     >>> [name for name, each in PRESETS.items() if not each.predicts_clicks][:3]
     ['softmax_naive', 'listwise', 'listwise_linear']

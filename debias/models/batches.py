@@ -1,8 +1,9 @@
 """Training batches from a click log; features stay in one table and are gathered.
 
 The log holds item numbers. The pipeline draws a batch of sessions, from the log in
-memory or from shards on disk. Then it gathers the feature rows of their items. So a
-million sessions need memory only for their indices, and no feature is stored twice.
+memory or from shards on disk. Then it gathers the feature rows of the items of these
+sessions. So a million sessions need memory only for item numbers, and no feature is
+stored twice.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -52,11 +53,11 @@ def batches(
             `debias.data.shuffled_batches`.
         data: The items' features, shared by all batches.
         batch_size: Sessions per batch; the last batch may be smaller.
-        shuffle: Whether to draw a new order of all sessions for every epoch. For a
-            streamed log, the order is uniform up to a million sessions. A longer
-            streamed log is shuffled by row groups, and within windows of a million
-            sessions.
-        seed: Random seed of the orders: the same seed gives the same batches.
+        shuffle: Whether to draw a new order of all sessions for every epoch. A streamed
+            log of up to a million sessions is shuffled uniformly. A longer streamed log
+            is shuffled by row groups, and within windows of a million sessions.
+        seed: Random seed of the order of sessions: the same seed gives the same
+            batches.
         preprocess: Layer applied once to the feature table, such as `Standardize`. Give
             the same layer to `ranker`.
         weight: (S, L) loss weight of each cell of `log`, such as the `weight` of
@@ -73,9 +74,9 @@ def batches(
         (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
         and `weight` (batch, list_size) float32 if given. It also has the log's `row`,
         `column`, `device`, `context`, presentation columns and targets, by name and
-        with as many axes as in the log. If packed, `features` are (U, F), the rows of
-        the batch's U distinct items. `cell` (batch, list_size) int32 then gives the row
-        of each cell; at padding it is arbitrary.
+        with as many axes as in the log. In a packed batch, `features` are (U, F), the
+        rows of the U distinct items of the batch. `cell` (batch, list_size) int32 then
+        gives the row of each cell; at padding, it is arbitrary.
 
     Raises:
         ValueError: The log is empty or names an item that `data` lacks; `weight` does
@@ -119,7 +120,7 @@ def epoch_of(
     weight: np.ndarray | None = None,
     packed: bool = False,
 ) -> "Epoch":
-    """A log in memory, in its own order; the arguments are those of `batches`."""
+    """A log in memory, in its own order. Takes the arguments of `batches`."""
     if log.sessions == 0:
         raise ValueError("log has no sessions, so there is no batch")
     columns = _cells(log.check(data.items))
@@ -131,7 +132,7 @@ def epoch_of(
 
 
 def log_batches(whole: "Epoch", shuffle: bool = True, seed: int = 0) -> "LogBatches":
-    """As `batches` for a log in memory; on TensorFlow, a compiled loop can run them."""
+    """Batches of a log in memory; on TensorFlow, a compiled loop can run them."""
 
     def order(draw: tf.Tensor) -> tf.Tensor:
         if not shuffle:
@@ -169,7 +170,7 @@ def _pipeline(
 
 
 class Epoch(NamedTuple):
-    """A log in memory in the order of an epoch, from which a step makes its batch."""
+    """A log in memory in the order of an epoch; a training step makes its own batch."""
 
     columns: Cells  # of all sessions
     table: tf.Tensor
@@ -190,10 +191,11 @@ class Epoch(NamedTuple):
 
 
 class LogBatches(tf.data.Dataset):
-    """Batches of a log in memory, which a compiled loop can make by itself.
+    """Batches of a log in memory. A compiled loop can make them by itself.
 
-    `pipeline` makes the same batches for Keras, in parallel to the training steps. It
-    takes longer to build than a small log to train on, so it is built when first used.
+    For Keras, `pipeline` makes the same batches in parallel to the training steps. To
+    build a pipeline takes longer than to train on a small log, so it is built when it
+    is first used.
     """
 
     def __init__(
@@ -227,7 +229,7 @@ class LogBatches(tf.data.Dataset):
         return tf.constant(self._steps, tf.int64)
 
     def executions(self, size: int) -> Generator[Execution]:
-        """Implements `debias.engine.steps.MakesExecutions`, in Keras's orders."""
+        """Implements `debias.engine.steps.MakesExecutions`, in the order of Keras."""
         steps = int(self.cardinality())
         while True:
             epoch = self._epoch(next(iter(self._draws)))
@@ -244,7 +246,7 @@ _TABLES: WeakKeyDictionary[RankingData, tf.Tensor] = WeakKeyDictionary()
 
 
 def shareable(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty float32 array whose memory a tensor can share: see `share`."""
+    """An uninitialised float32 array whose memory a tensor can share: see `share`."""
     size = int(np.prod(shape)) * 4
     raw = np.empty(size + ALIGNED, np.uint8)
     start = -raw.ctypes.data % ALIGNED

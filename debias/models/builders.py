@@ -47,7 +47,7 @@ def relevance(
 def embedded(
     tower: keras.layers.Layer, seed: int, kinds: Kinds | None
 ) -> keras.layers.Layer:
-    """The tower, behind the layer `Features` if there are categories."""
+    """The tower, preceded by the layer `Features` if some features are categories."""
     if not any(each.coded for each in kinds or ()):
         return tower
     return keras.Sequential([Features(kinds or (), seed=seed), tower])
@@ -159,7 +159,7 @@ def multi_target(
     worth: Mapping[str, float] | None = None,
     levels: Mapping[str, Sequence[float]] | None = None,
 ) -> ClickModel:
-    """Model of clicks and all targets of a log; `levels` names levels other than 0."""
+    """Model of clicks and all targets of a log; `levels` lists levels other than 0."""
     if not layout.targets:
         raise ValueError(
             "the log has no targets: name columns of user actions after a click, such "

@@ -77,8 +77,8 @@ class ClickModel(SteppingModel):
         """Logits of each click given the clicks above it, from the output of `call`.
 
         Evaluation uses these logits. A mixture infers the kind of user from the clicks
-        above; for other models, these equal the unconditional logits. `clicks` are -1
-        at padding.
+        above; for other models, conditional and unconditional logits are equal.
+        `clicks` are -1 at padding.
         """
         return self.click_logits(batch, outputs)
 
@@ -87,16 +87,16 @@ class ClickModel(SteppingModel):
     ) -> Tensor:
         """Default loss: -log P(clicks) of each session in nats, `(batch,)`.
 
-        It is a sum over cells. Each cell is multiplied by its `weight`, if the batch
-        has one.
+        The loss of a session is the sum of the losses of its cells. If the batch has a
+        `weight`, it multiplies the loss of each cell.
         """
         return click_cross_entropy(clicks, outputs, batch.get("weight"))
 
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Any) -> None:
-        """Updates learned values that are not weights, once per training batch."""
+        """Updates learned values that have no gradient, once per training batch."""
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """Pairs (variable, its change that adds 1 to all click logits), or []."""
+        """Pairs of a variable and the change of it that adds 1 to all click logits."""
         return []
 
     def without_decay(self) -> list[keras.layers.Layer]:
@@ -111,9 +111,9 @@ class ClickModel(SteppingModel):
     ) -> None:
         """Sets intercepts that are still 0 to the logit of a click rate.
 
-        Without it, if clicks are rare, the first steps only teach the towers to lower
-        all outputs. Units of a tower may then become dead or equal. `debias.fit` calls
-        this method before training.
+        `debias.fit` calls this method before training. Without it, if clicks are rare,
+        the first steps only teach the towers to lower all outputs. Units of a tower may
+        then become dead or equal.
 
         Args:
             rate: Clicks per cell. Nothing is changed if it is 0 or 1.
@@ -173,11 +173,11 @@ class ClickModel(SteppingModel):
         return ops.mean(losses) + sum(self.losses)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`, but a dataset is not shuffled again.
+        """Fits like `keras.Model.fit`, but does not shuffle a dataset again.
 
         Raises:
-            ValueError: A batch has a place that is unknown to a bias tower; batches are
-                packed while steps are compiled by XLA; or `class_weight` is given.
+            ValueError: A batch has a place that a bias tower does not know; batches are
+                packed although XLA compiles the steps; or `class_weight` is given.
         """
         _refuse_class_weight(kwargs.get("class_weight"))
         with argument_errors():
@@ -244,7 +244,7 @@ class ClickModel(SteppingModel):
 def argument_errors() -> Iterator[None]:
     """Converts errors about arguments to a `ValueError` of one sentence.
 
-    An assertion inside a TensorFlow graph raises an error of TensorFlow's, and Keras
+    A failed assertion inside a TensorFlow graph raises an error of TensorFlow. Keras
     adds a dump of all arguments to the errors of its layers.
     """
     try:
@@ -348,7 +348,7 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
 
 
 def start_intercept(variable: Any, one: Any, rate: float) -> None:
-    """Sets an intercept that is still 0 to `one` times the logit of a rate."""
+    """Sets an intercept to `one` times the logit of a rate, if it is still 0."""
     value = ops.convert_to_numpy(variable)
     if not np.any(value[np.broadcast_to(one, value.shape) != 0]):
         logit = np.log(rate / (1 - rate))
@@ -358,8 +358,8 @@ def start_intercept(variable: Any, one: Any, rate: float) -> None:
 def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
     """The last bias of a built tower, in the form of `ClickModel.intercepts`.
 
-    Supports a `Tower`, a linear Dense layer, and a Sequential that ends with either.
-    For other layers the list is empty.
+    This function supports a `Tower`, a linear Dense layer, and a Sequential that ends
+    with one of them. For other layers, the list is empty.
     """
     last = tower.layers[-1] if isinstance(tower, keras.Sequential) else tower
     if isinstance(last, Tower):
@@ -373,8 +373,8 @@ def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
 def without_gradient(features: Any) -> AbstractContextManager[Any]:
     """On torch, disables gradients for results that are computed from NumPy arrays.
 
-    Torch cannot convert a tensor with a gradient to an array, which such a caller
-    expects.
+    Callers expect a NumPy array, and torch cannot convert a tensor with a gradient to
+    an array.
     """
     if keras.backend.backend() != "torch" or not isinstance(features, np.ndarray):
         return nullcontext()
@@ -389,19 +389,19 @@ class Ranker(keras.Model):
     """The model to serve: maps features to scores and reads no position.
 
     Shapes: `(..., F)` to `(...)`, for any batch size and list length. A score depends
-    only on the item's features, not on its place, neighbours or padding. Raw rows (n)
-    are read by the names of the features: a pandas or Polars data frame, an Arrow
-    table, or a dict of columns.
+    only on the item's features, not on its place, neighbours or padding. A ranker also
+    reads n raw rows by the names of the features: a pandas or Polars data frame, an
+    Arrow table, or a dict of columns.
 
     Args:
         model: A built click model.
         preprocess: Layer applied to raw features first, or None.
-        feature_names: Names of the F features in order; None if they have none.
+        feature_names: Names of the F features in order; None if features have no names.
         kinds: Kinds of the features, as `RankingData.kinds`, with the vocabularies of
-            training. `debias.data.matrix` encodes raw rows by them. None if all are
-            numbers.
+            training. `debias.data.matrix` uses these kinds to encode raw rows. None for
+            numbers only.
         examination: Learned examination of each rank relative to rank 1, None at
-            unknown ranks. Scores do not depend on it; exports include it.
+            unknown ranks. Exports include it; scores do not depend on it.
     """
 
     def __init__(
@@ -452,7 +452,7 @@ class Ranker(keras.Model):
         return ops.take(scores, first + ops.arange(size))
 
     def predict(self, x: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.predict`, of rows `(N, F)`, lists `(..., F)` or raw rows."""
+        """Predicts like Keras, for rows `(N, F)`, lists `(..., F)` or raw rows."""
         x = self._read(x)
         first = keras.tree.flatten(getattr(x, "element_spec", x))[0]
         rank = len(getattr(first, "shape", ()))
@@ -498,7 +498,7 @@ def ranker(
         preprocess: Layer applied to raw features first, such as the `Standardize` used
             in training.
         feature_names: Names of the features in order; exports include them.
-        kinds: Kinds of the features, also exported; None if all are numbers.
+        kinds: Kinds of the features, which exports include; None for numbers only.
 
     Raises:
         ValueError: The model was never built.

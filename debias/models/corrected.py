@@ -3,12 +3,12 @@
 | model | after | learns bias |
 |---|---|---|
 | `InverseWeighted` | inverse propensity, affine: pointwise or listwise | no |
-| `DoublyRobust` | the same, around the prediction of a direct model | no |
+| `DoublyRobust` | doubly robust: the correction of a direct model's prediction | no |
 | `RegressionEM` | examination and relevance by EM | yes |
 | `DualLearning` | dual learning algorithm | yes |
 | `PairDebias` | unbiased pairs | yes |
 
-Each is compiled, fitted and served like a click model. Listwise and pairwise models
+Compile, fit and serve these rankers like click models. Listwise and pairwise models
 score items and do not predict clicks: their `predicts_clicks` is False.
 """
 
@@ -68,8 +68,8 @@ class InverseWeighted(OneTowerClickModel):
         alpha: Increase of the click probability at each position when attraction goes
             from 0 to 1. In a position-based model this is examination, which
             `debias.propensity.estimate` estimates.
-        beta: Click probability at each position for attraction 0. It is above 0 if
-            users trust high ranks. None means 0.
+        beta: Click probability at each position for attraction 0. This probability is
+            above 0 if users trust high ranks. None means 0.
         listwise: Whether to use a softmax cross-entropy instead of a cross-entropy per
             item.
         clip: Largest weight: divisors below 1 / clip are raised to 1 / clip.
@@ -151,11 +151,11 @@ class InverseWeighted(OneTowerClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class DoublyRobust(InverseWeighted):
-    """Doubly robust ranker: corrects the prediction of a direct model trained with it.
+    """Doubly robust ranker: corrects a direct model that is trained together with it.
 
     The direct model d fits P(c) = beta_k + alpha_k sigma(d(x)) by maximum likelihood.
     The ranker's labels are g + (c - beta_k - alpha_k g) / alpha_k, with g = sigma(d(x))
-    held constant. The variance that d explains is thus removed from the labels.
+    held constant. So the labels do not contain the variance that d explains.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`, the ranker.
@@ -310,7 +310,8 @@ class PairDebias(OneTowerClickModel):
     """Pairwise ranker; pairs of click and skip are weighted by learned position ratios.
 
     After each batch, t+_k moves towards (S_k / S_1)^(1 / (p + 1)), where S_k is the sum
-    of L_ij / t-_j over clicked items i at position k. t- moves likewise.
+    of L_ij / t-_j over clicked items i at position k. t-_k moves in the same way, with
+    unclicked items.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.

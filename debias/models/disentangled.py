@@ -20,7 +20,8 @@ def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
     """Squared error of a prediction of each item's relevance, 0 at padding.
 
     (g - (r - m) / sqrt(v))^2 with m and v the mean and variance of r over the shown
-    items of the batch; r is held constant. All three are `(batch, list_size)`.
+    items of the batch; r is held constant. g, r and the result have shape `(batch,
+    list_size)`.
 
     >>> errors = guess_errors(ops.zeros((1, 3)), ops.array([[1.0, 3.0, 9.0]]),
     ...     ops.array([[True, True, False]]))
@@ -39,9 +40,10 @@ def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
 class Disentangled(TwoTowerClickModel):
     """The additive model with a bias that cannot learn the relevance of logged items.
 
-    With z = bias(place) an embedding, logit P(click) = r(x) + D(w . z); ranks by r(x).
-    If the log showed good items high, the place predicts relevance, and w . z can learn
-    what r should learn. Two terms in training prevent this; each is off at 0:
+    With the embedding z = bias(place), logit P(click) = r(x) + D(w . z). The model
+    ranks by r(x). If the log showed good items high, the place predicts relevance, and
+    w . z can learn what r should learn. Two terms in training prevent this. Setting
+    `dropout` or `strength` to 0 switches a term off:
 
     - D drops the bias logit of single cells, so that r alone explains their clicks.
       Kept logits are not scaled up, so training and prediction use the same logit.
@@ -49,7 +51,7 @@ class Disentangled(TwoTowerClickModel):
       the sum over shown items of (h(z) - s(x))^2 to the loss of a session. s(x) is
       r(x), held constant and scaled to mean 0 and variance 1 over the batch, so that
       the scale of r does not matter. The head learns to predict s(x), and z learns to
-      make that impossible. At the optimum each item adds its variance, 1.
+      prevent this prediction. At the optimum, each item adds its variance, 1.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -61,8 +63,9 @@ class Disentangled(TwoTowerClickModel):
         seed: int or None. Random seed of the initial weights and the dropout.
 
     `call` returns a dict of the logits `relevance` and `bias`, `(batch, list_size)`.
-    Unless `strength` is 0, it also has `guess`, the head's prediction of relevance. The
-    guess is part of the loss only in training; evaluation uses the click likelihood.
+    Unless `strength` is 0, the dict also has `guess`, the head's prediction of
+    relevance. Only the training loss contains the error of the guess; evaluation uses
+    the click likelihood.
 
     Raises:
         ValueError: `dropout` or `strength` is out of range.
@@ -135,9 +138,10 @@ class Disentangled(TwoTowerClickModel):
         outputs: Mapping[str, Tensor],
         training: bool = False,
     ) -> Tensor:
-        """-log P(clicks) of each session; in training plus the errors of the guesses.
+        """-log P(clicks) of each session; in training, plus the errors of the guesses.
 
-        Both are sums over the shown items, weighted by `weight` if the batch has it.
+        Both terms are sums over the shown items, weighted by `weight` if the batch has
+        it.
         """
         logits = self.click_logits(batch, outputs)
         losses = super().session_losses(batch, clicks, logits, training)

@@ -1,7 +1,7 @@
 """Several click models of one class, trained separately and averaged in serving.
 
-Their errors differ, so the mean score has less noise than each score. An ensemble is
-also the right comparison for a mixture of as many towers, because both have equal
+The errors of the models differ, so the mean score has less noise than each score. To
+judge a mixture, compare it with an ensemble of equally many towers: both have the same
 capacity.
 """
 
@@ -23,8 +23,9 @@ class Ensemble(ClickModel):
     sees the errors of another. Evaluation uses the mean logit.
 
     Args:
-        parts: K models of one class that return click logits. Give them different
-            seeds: identical models stay identical, and their mean is no better.
+        parts: K models of one class that return click logits. Give the models different
+            seeds: identical models stay identical, and their mean is no better than one
+            of them.
 
     Raises:
         ValueError: `parts` is empty, or only some of the models predict clicks.

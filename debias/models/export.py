@@ -1,20 +1,20 @@
 """Exports of the ranker for serving: `.keras`, SavedModel or ONNX.
 
 An exported model has one input, `features` (lists, items, F) float32, for any number of
-lists and items. It has one output, `scores` (lists, items). It reads no position,
-contains no optimiser, and stores the names of its features:
+lists and items. It has one output, `scores` (lists, items). The model reads no position
+and contains no optimiser. It stores the names of its features:
 
 - `.keras`: `Ranker.feature_names`;
 - SavedModel: `assets.extra/debias.json`, {"feature_names": [...]};
 - ONNX: the metadata property `feature_names`, a JSON list.
 
-The same place stores `examination`, which the click model learned for each rank:
-P(examined at rank k) / P(examined at rank 1), null if unknown.
+Beside the names, the export stores `examination`, which the click model learned for
+each rank: P(examined at rank k) / P(examined at rank 1), null if unknown.
 
-If some features are not numbers, `kinds` is stored as well. It has the kind of each
-feature and the vocabulary of each category: code 0 means missing, 1 unknown, and 2 is
-the first value. A missing number is NaN. An export opened by `debias.load` takes raw
-rows and encodes them this way.
+If some features are not numbers, the export also stores `kinds`: the kind of each
+feature and the vocabulary of each category. Code 0 means missing, 1 means unknown, and
+2 is the first value. A missing number is NaN. `debias.load` opens an export as a
+function that encodes raw rows in this way.
 """
 
 import json
@@ -45,7 +45,7 @@ def format_of(path: str | Path) -> Format:
     """The format for a file name; a name without ending means a SavedModel folder.
 
     Raises:
-        ValueError: The ending stands for no format.
+        ValueError: No format has this ending.
 
     >>> format_of("ranker.onnx"), format_of("serving/1")
     ('onnx', 'saved_model')
@@ -79,7 +79,7 @@ def export(
         format: "keras"; "saved_model", for TensorFlow Serving and
             `tf.saved_model.load(path).serve`; or "onnx", for ONNX runtimes, which needs
             the extra `onnx`. None chooses by the file name.
-        features: F, the number of features of an item; None if the ranker knows it.
+        features: F, the number of features of an item; None if the ranker knows F.
         raw: Whether an ONNX file has one named input per feature, text for categories
             (see `debias.models.raw_inputs`), instead of the single input `features`.
         overwrite: Whether an existing file at `path` may be replaced.
@@ -224,8 +224,8 @@ def write_onnx(
     Args:
         model: Any Keras model.
         path: File to write; an existing file is replaced.
-        signature: Signature of the inputs, as for `keras.Model.export`.
-        output: Name of its output.
+        signature: Signature of the inputs, see `keras.Model.export`.
+        output: Name of the output.
         axes: Names of the leading axes of all inputs and of the output.
 
     Raises:

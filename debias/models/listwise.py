@@ -1,9 +1,9 @@
 """Click models trained by a softmax over the list: which item was clicked.
 
-A pointwise click model must also explain why one list gets more clicks than another:
-the query, the hour, the patience of the user. A ranking needs none of that. `Listwise`
-trains the same model only on how the clicks of a list fall on its items. Anything that
-all items of a list share cancels out.
+A pointwise click model must also explain why one list gets more clicks than another.
+The query, the hour and the patience of the user matter for this, but not for a ranking.
+`Listwise` trains the same model only on which items of a list were clicked. Effects
+that all items of a list share cancel out.
 """
 
 from typing import Any
@@ -19,12 +19,12 @@ from debias.types import Batch, Tensor
 class Listwise(ClickModel):
     """A click model trained by L = -sum_i c_i log softmax(z)_i, with click logits z.
 
-    exp(-L) is the probability that the clicks of a session fall on these items, given
-    their number, if clicks are drawn independently. With an additive model, z_i =
-    r(x_i) + g(place_i), this is the probability for a position-based user with
-    examination exp(g) and attraction exp(r), both up to a factor. Sessions without a
-    click add nothing to the loss. The model ranks by the score of the wrapped model.
-    Its logits have no absolute level, so it does not predict clicks.
+    exp(-L) is the probability of the clicked items given the number of clicks, if
+    clicks are drawn independently. An additive model has z_i = r(x_i) + g(place_i).
+    exp(-L) is then the probability for a position-based user with examination exp(g)
+    and attraction exp(r), both up to a factor. Sessions without a click add nothing to
+    the loss. The model ranks by the score of the wrapped model. The logits have no
+    absolute level, so the model does not predict clicks.
 
     Listwise models can be components of a mixture, which then infers the kind of user
     from the positions of the clicks. Serve such a mixture by "relevance".

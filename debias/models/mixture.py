@@ -5,9 +5,10 @@ z_lm, and the session's likelihood is
 
     P(c_1..c_L) = sum_m prior_m prod_l P(c_l | z_lm).
 
-Its gradient performs expectation-maximisation: each component learns from sessions
-weighted by its responsibility for them, and every step uses current responsibilities.
-Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank, SIGIR
+The gradient of this likelihood performs expectation maximisation. The weight of a
+session in the gradient of a component is the component's responsibility for the
+session. Every step uses current responsibilities. Source: Yan et al., Revisiting
+Two-tower Models for Unbiased Learning to Rank, SIGIR
 2022. They fix a uniform prior and drop sessions without clicks. Here the prior may be
 learned or depend on context, and every session counts.
 """
@@ -40,14 +41,14 @@ class Mixture(ClickModel):
     Args:
         components: K click models. Give them different seeds, because identical
             components stay identical. They may share towers. Each component uses its
-            own session likelihood, so `Listwise` components only model on which items
-            the clicks fall.
+            own session likelihood, so `Listwise` components only model which items are
+            clicked.
         prior: "learned", K shares trained with the components; "uniform"; or a layer
             `(batch, C)` to `(batch, K)` that predicts the logits of the shares from the
             batch's `context`, which is known before any click.
         temperature: Above 0. Divides the log-likelihoods in the posterior during
             training. 1 is exact maximum likelihood; larger values keep the posterior
-            soft on long lists. `Annealing` starts at a higher temperature.
+            soft on long lists. The callback `Annealing` starts at a higher temperature.
         serving: Definition of `score`. "click": logit of the expected click probability
             of the item at the reference place, sum_m prior_m P(click | m). "relevance":
             sum_m prior_m r_m(x), the mean of the components' scores. A prior that
@@ -126,7 +127,7 @@ class Mixture(ClickModel):
         )
 
     def log_prior(self) -> Tensor:
-        """Log shares of the types, `(K,)`; their mean if they depend on context."""
+        """Log shares of the types, `(K,)`; if they depend on context, their mean."""
         return ops.log_softmax(self.prior_logits)
 
     def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
@@ -215,11 +216,11 @@ class Mixture(ClickModel):
 
 
 class Annealing(keras.callbacks.Callback):
-    """Callback that lowers a mixture's temperature from `start` to its own.
+    """Callback that lowers the temperature of a mixture after each epoch.
 
     Epoch e of the first `epochs` uses the temperature start^(1 - e / epochs) T^(e /
-    epochs), with T the model's own temperature. The posterior is soft at first, and
-    hardens as the components come to differ.
+    epochs), with T the model's own temperature. At first, the posterior is soft. It
+    becomes harder while the components become different.
 
     Args:
         start: Temperature of the first epoch, above 0.
@@ -254,11 +255,11 @@ class WatchComponents(keras.callbacks.Callback):
     It adds three values. `components` is the effective number of components, exp of the
     entropy of their mean posterior. `entropy` is the mean entropy of the posteriors, in
     nats. `switching` is the share of sessions whose most likely component changed since
-    the last epoch. Put it before callbacks that read the logs.
+    the last epoch. Put this callback before callbacks that read the logs.
 
     Args:
         batch: Sessions to evaluate, the same at every epoch.
-        clicks: `(batch, list_size)` of them, -1 at padding.
+        clicks: `(batch, list_size)` clicks of these sessions, -1 at padding.
     """
 
     def __init__(self, batch: Batch, clicks: Tensor):

@@ -36,10 +36,11 @@ class MultiTarget(ClickModel):
         P(click) = e(place) a(x),
         P(click and target > level) = e(place) a(x) v(x; level),
 
-    over all impressions, so conversion is not learned only from clicked items. A target
-    with several levels is ordinal: v(x; level j) = sigmoid(u(x) - b_j) with b_1 = 0 <
-    b_2 < ... The loss of a session is the sum of the cross-entropies of the clicks and
-    of each level of each target. Values of a target without a click are ignored.
+    over all impressions. So conversion is learned from all shown items, not only from
+    clicked items. A target with several levels is ordinal: v(x; level j) = sigmoid(u(x)
+    - b_j) with b_1 = 0 < b_2 < ... The loss of a session is the sum of the
+    cross-entropies of the clicks and of each level of each target. Values of a target
+    without a click are ignored.
 
     Items are ranked by the log of the expected worth of an examined impression,
 
@@ -51,12 +52,13 @@ class MultiTarget(ClickModel):
         bias: Layer from the batch's dict to `(batch, list_size, 1)`.
         targets: Names of the T target columns, or a dict from names to increasing
             levels that a target must exceed. Names alone mean the level 0.
-        worth: Worth of a click ("click") and of each passed level of a target, by name;
-            0 or more. None: each level is worth 1 and a click 0.
+        worth: Worth of a click ("click") and of each exceeded level of a target, by
+            name; 0 or more. None: a level is worth 1 and a click 0.
 
     Raises:
         ValueError: There is no target; levels do not increase; a worth is negative or
-            names no target; or all are 0. When called: the batch lacks a target.
+            belongs to no target; or all worths are 0. When the model is called: the
+            batch lacks a target.
 
     Source: after Ma et al., Entire Space Multi-Task Model, SIGIR 2018, with the
     examination of `Product`; levels after McCullagh, Regression Models for Ordinal
@@ -117,7 +119,7 @@ class MultiTarget(ClickModel):
     ) -> None:
         """Sets intercepts to the click rate, and to conversion rates given a click.
 
-        If k of n clicks pass a level, the rate is (k + 1/2) / (n + 1).
+        If k of n clicks exceed a level, the rate is (k + 1/2) / (n + 1).
         """
         super().start_at(rate, targets)
         for place, (name, levels) in enumerate(self.targets.items(), 1):
@@ -238,7 +240,7 @@ def rising(targets: Levels | Sequence[str]) -> dict[str, list[float]]:
 
 
 def priced(worth: Mapping[str, float] | None, targets: Levels) -> dict[str, float]:
-    """Worth of a click and of a level of each target.
+    """Worth of a click, and of a level of each target.
 
     >>> priced({"order": 50}, {"order": [0.0], "dwell": [10.0]})
     {'click': 0.0, 'order': 50.0, 'dwell': 0.0}

@@ -8,14 +8,15 @@
 | `TrustBiased` | logit of s(g(place)) (1 - s(-r(x)) s(-t(place))), s = sigmoid | r(x) |
 | `Additive` | r(x) + g(place) | r(x) |
 | `Dot` | r(x) . e(place) | P(click) over the reference places |
-| `BilinearModel` | r'Be + b_r.r + b_e.e + b | the same |
+| `BilinearModel` | r'Be + b_r.r + b_e.e + b | P(click) over the reference places |
 
-`Dot`, `BilinearModel` and `PositionFeature` need a reference place for scoring. It is
-an argument, because the ranking may depend on it. `Dot` and `BilinearModel` also take
-several reference places. Their score is then the mean click probability over these
-places, on the logit scale. A single place is risky: its embedding can fit the clicks
-and still be small, or point away from the others. A mean of logits would give most
-weight to rarely clicked places, about which the log says least.
+`Dot`, `BilinearModel` and `PositionFeature` need a reference place for scoring. The
+reference place is an argument, because the ranking may depend on it. `Dot` and
+`BilinearModel` also take several reference places. The score is then the mean click
+probability over these places, on the logit scale. A single place is risky: its
+embedding can fit the clicks and still be small, or point away from the embeddings of
+other places. A mean of logits would give most weight to rarely clicked places, about
+which the log says least.
 """
 
 from collections.abc import Mapping, Sequence
@@ -159,21 +160,23 @@ class TrustBiased(RankedByRelevance):
     """P(click) = sigmoid(g(place)) (1 - sigmoid(-r(x)) sigmoid(-t(place))); ranks by r.
 
     A user who sees an item clicks it because it is attractive, sigmoid(r), or because
-    the place is trusted, sigmoid(t). In attraction this is affine,
+    the place is trusted, sigmoid(t). This probability is an affine function of
+    attraction,
 
         P(click) = alpha attraction + beta,
         alpha = sigmoid(g) sigmoid(-t),    beta = sigmoid(g) sigmoid(t),
 
-    as the affine correction of trust bias has it; here both are learned with r. Clicks
-    alone tell attraction only up to such a map: if attraction has a floor, it may be
-    taken for trust that all places share. The ranking is the same.
+    as in the affine correction of trust bias. Here, alpha and beta are learned together
+    with r. Clicks alone determine attraction only up to an affine map: if the
+    attraction of all items has a lower limit, the model may take this limit for trust
+    that all places share. The ranking is the same.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
         bias: Layer from the batch's dict to `(batch, list_size, 1)`, for examination.
-        trust: Another, for clicks by trust. Where it starts far below 0, as by the
-            `center` of `BiasTower`, the model is close to `Product`, and learns trust
-            slowly.
+        trust: Another such layer, for clicks by trust. If its output starts far below
+            0, as the argument `center` of `BiasTower` allows, the model is close to
+            `Product` and learns trust slowly.
 
     Source: after Agarwal et al., Addressing Trust Bias for Unbiased Learning-to-Rank,
     WWW 2019, and Vardasbi et al., When Inverse Propensity Scoring does not Work, CIKM
@@ -220,8 +223,8 @@ class PositionFeature(ClickModel):
         relevance: Layer `(..., F + E)` to `(..., 1)`.
         place: Layer from the batch's dict to `(batch, list_size, E)`; its `dropout`
             hides the place of some lists (rate .15 in the source).
-        reference: Place that serving assumes for every item; 0 is "missing", which the
-            dropout trains.
+        reference: Place that serving assumes for every item. 0 means "missing", and the
+            dropout trains this id.
 
     Source: after Haldar et al., Improving Deep Learning for Airbnb Search, KDD 2020.
 
@@ -334,7 +337,7 @@ class Dot(ClickModel):
         return log_odds_of_mean(dot(relevance, embeddings(self.bias, self.reference)))
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """The tower's intercepts, along the mean embedding of the places.
+        """The tower's intercepts, in the direction of the mean embedding of the places.
 
         With e the mean embedding, adding e / |e|^2 to r adds 1 to e . r.
         """
@@ -360,10 +363,10 @@ class BilinearModel(ClickModel):
     Args:
         relevance: Layer `(..., F)` to `(..., D)`.
         bias: Layer from the batch's dict to `(batch, list_size, E)`.
-        reference: Place at which serving scores the items, or several, as in `Dot`.
+        reference: Place or places at which serving scores the items, see `Dot`.
         seed: int or None. Random seed of the initial weights of the bilinear form.
 
-    Source: Yan et al., SIGIR 2022 (there EInter).
+    Source: Yan et al., SIGIR 2022, where the model is called EInter.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower

@@ -53,7 +53,7 @@ def export_trees(
         trees: Result of `debias.training.fit_trees`, or its attribute `ranker`.
         path: File to write.
         format: "trees", which `debias.load` opens; "onnx"; "lightgbm" (text) or
-            "xgboost" (JSON, or its binary form as .ubj), if that library grew the
+            "xgboost" (JSON, or its binary form as .ubj), if this library grew the
             trees; or "ltr", see `ltr`. None chooses by the file name.
         overwrite: Whether an existing file may be replaced.
 
@@ -137,8 +137,8 @@ def _ltr(
 def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
     """Writes an ONNX model from features (lists, items, F) to scores (lists, items).
 
-    Each threshold is the largest float32 that goes left, so that every row reaches the
-    same leaves as in the original trees.
+    Each threshold is the largest float32 number that goes left. So every row reaches
+    the same leaves as in the original trees.
 
     Raises:
         ModuleNotFoundError: The extra `onnx` is not installed.
@@ -190,7 +190,7 @@ def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
 
 
 def told(ranker: Any) -> dict[str, Any]:
-    """Metadata of an export as JSON values, by the names of `CARRIED`."""
+    """Metadata of an export as JSON values; the keys are in `CARRIED`."""
     found = {
         "feature_names": ranker.feature_names,
         "kinds": as_records(ranker.kinds),

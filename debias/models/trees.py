@@ -1,9 +1,10 @@
-"""Click models with boosted trees as relevance, by LightGBM or XGBoost.
+"""Click models whose relevance is boosted trees, by LightGBM or XGBoost.
 
 P(click on item i at place k) = theta_k sigmoid(f(x_i)), as in the product model, with f
 a sum of trees. Each round adds a tree fitted to the gradient of the click likelihood,
 with clicks counted by item and place. Between rounds, an EM step updates theta. theta
-is 1 at the place examined most, usually rank 1, so f is the logit of a click there.
+is 1 at the most examined place, usually rank 1, so f is the logit of a click at this
+place.
 """
 
 import json
@@ -52,11 +53,13 @@ class TreesConfig:
         rounds: Largest number of trees.
         rate: Learning rate, which multiplies the values of each tree.
         leaves: Largest number of leaves of a tree.
-        items: Smallest number of items in a leaf of LightGBM; less if there are few
-            items.
-        patience: Training stops after this many rounds without gain on held-out clicks.
+        items: Smallest number of items in a leaf of LightGBM. With few items, a smaller
+            number is used.
+        patience: Training stops after this many rounds without a better likelihood of
+            held-out clicks.
         seed: Random seed of the library; the trees use all rows and columns.
-        threads: Threads of the library; with several, results vary by rounding.
+        threads: Number of threads of the library. With several threads, results vary by
+            rounding.
     """
 
     library: Library = "lightgbm"
@@ -123,7 +126,7 @@ def slopes(
 
 
 def examined(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> np.ndarray:
-    """(K,) theta after an EM step; its first 1 stays 1 to fix the scale.
+    """(K,) theta after an EM step. The first 1 stays 1, to fix the scale.
 
     An impression without a click was examined with probability theta (1 - s) / (1 -
     theta s). The new theta of a place is the mean examination probability of its
@@ -151,11 +154,11 @@ class Trees:
         library: Library of the booster.
         booster: `lightgbm.Booster` or `xgboost.Booster`.
         base: Base score, to which the trees add.
-        theta: (K,) examination of each place, all ranks of each device in turn; None
-            for a ranker that does not predict clicks.
+        theta: (K,) examination of each place: all ranks of the first device, then of
+            the next device. None for a ranker that does not predict clicks.
         list_size: Number of ranks in a list.
-        feature_names: Names of the features in order; None if they have none.
-        kinds: Kinds of the features; None if all are numbers. The trees read category
+        feature_names: Names of the features in order; None if features have no names.
+        kinds: Kinds of the features; None for numbers only. The trees read category
             codes as numbers.
     """
 
@@ -212,7 +215,7 @@ class Trees:
             features: (items, F).
 
         Raises:
-            ValueError: The trees do not predict clicks, or a place was not learned.
+            ValueError: The trees do not predict clicks, or training had no such place.
         """
         if self.theta is None:
             raise ValueError("this ranker does not predict clicks")
@@ -309,10 +312,10 @@ def boost(
     config: TreesConfig,
     progress: Callable[[int], None] = lambda rounds: None,
 ) -> tuple[Any, float, np.ndarray, list[float]]:
-    """Grows trees until the likelihood of held-out clicks stops growing.
+    """Grows trees until the likelihood of held-out clicks stops increasing.
 
     Args:
-        features: (R, F) of the items in either counts.
+        features: (R, F) features of the items in `counts` or `judges`.
         counts: Training clicks.
         judges: Held-out clicks.
         theta: (K,) examination to start from, with a maximum of 1.
@@ -320,8 +323,8 @@ def boost(
         progress: Called with the number of rounds since the last call.
 
     Returns:
-        The booster cut to its best number of trees, the base score, theta at that
-        number, and the mean log-likelihood of a held-out impression after each round.
+        The booster with its best number of trees, the base score, theta at this number
+        of trees, and the mean log-likelihood of a held-out impression after each round.
     """
     rate = counts.clicked.sum() / (counts.shown * theta[counts.place]).sum()
     base = float(np.log(rate) - np.log1p(-rate)) if rate < 1 else 4.0
@@ -351,7 +354,7 @@ class _Growing(Protocol):
     def send(
         self, slope: tuple[np.ndarray, np.ndarray], base: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Adds a tree for gradient and curvature; returns the scores of all rows."""
+        """Adds a tree for gradient and curvature, and returns the scores of all rows."""
 
     def cut(self, rounds: int) -> Any:
         """The booster of the first `rounds` rounds."""

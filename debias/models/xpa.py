@@ -25,10 +25,10 @@ class XPA(ClickModel):
         logit_i = w1 . h_i + w2 . z_i
                   + w3 . sum_j A_ij V_r h_j + w4 . sum_j A'_ij V_b z_j:
 
-    the item's relevance, its place, and the effects of its neighbours' relevance and
-    places. A and A' depend only on places. Serving keeps w1 . h_i, the only term about
-    the item itself. With `attend_self` off (the default), the other terms contain
-    nothing of the item.
+    the four terms are the item's relevance, its place, the effect of its neighbours'
+    relevance, and the effect of its neighbours' places. A and A' depend only on places.
+    Serving keeps w1 . h_i, the only term about the item itself. Without `attend_self`
+    (the default), the other terms do not depend on the item itself.
 
     Args:
         relevance: Layer `(..., F)` to `(..., D)`.
@@ -113,10 +113,10 @@ class XPA(ClickModel):
         return [(self.own_relevance.bias, 1.0)]
 
     def without_decay(self) -> list[keras.layers.Layer]:
-        """All but the relevance tower.
+        """All layers except the relevance tower.
 
-        With one layer more that decays, the whole of relevance falls to zero on small
-        logs before it is learned.
+        If another layer also had weight decay, relevance would shrink to zero on small
+        logs before the model learns it.
         """
         own = [self.own_relevance, self.own_place, *self.heard.values()]
         return [*super().without_decay(), *own]
