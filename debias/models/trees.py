@@ -354,7 +354,7 @@ class _Growing(Protocol):
     def send(
         self, slope: tuple[np.ndarray, np.ndarray], base: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Adds a tree for gradient and curvature, and returns the scores of all rows."""
+        """Adds a tree for gradient and curvature; returns the scores of all rows."""
 
     def cut(self, rounds: int) -> Any:
         """The booster of the first `rounds` rounds."""

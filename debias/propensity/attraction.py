@@ -2,16 +2,17 @@
 
 P(click on pair i at place k) = beta_k + theta_k gamma_i, with theta and beta known. The
 prior of gamma_i has the centre m_i = d_i w + u_q, with covariates d_i of the pair and
-an effect u_q ~ N(0, t^2) of its query. The prior has one of two shapes, whichever has
-the higher likelihood:
+an effect u_q ~ N(0, t^2) of its query. The prior has one of two shapes. The shape with
+the higher likelihood is chosen:
 
 - logit gamma_i ~ N(m_i, s^2)
 - gamma_i ~ Beta(phi mu_i, phi (1 - mu_i)) with mu_i = sigmoid(m_i), for logs in which
   many click rates are near 0.
 
-w, t and s or phi maximise the marginal likelihood. Then the normal density is
-multiplied by h(F), a function of its distribution function F. EM fits h to the clicks
-of all pairs, because attraction can be far from normal, for example with grades.
+w, t and s or phi maximise the marginal likelihood. Attraction can be far from normal,
+for example if it takes the values of a few grades. So the normal density is then
+multiplied by h(F), a function of its distribution function F, and EM fits h to the
+clicks of all pairs.
 """
 
 from dataclasses import dataclass, field, replace
@@ -80,9 +81,10 @@ class Counts:
         return slope * counted.by_pair(pull), np.square(slope) * counted.by_pair(bend)
 
     def doubt(self, error: np.ndarray) -> np.ndarray:
-        """(P,) relative error of attraction due to errors of the propensities.
+        """(P,) relative error of attraction that errors of the propensities cause.
 
-        d log gamma / d log theta_k is minus the share of place k in the exposure.
+        d log gamma / d log theta_k equals minus the share of place k in the exposure of
+        the pair.
         """
         counted = self.counted
         relative = np.append(np.nan_to_num(error), 0.0)[counted.rank] / self.theta
@@ -93,8 +95,8 @@ class Counts:
 class Shape(Protocol):
     """A distribution of logits x with centre m and spread s; all are (P,) or (N, P).
 
-    It is an exponential family: d log f / d m = rate (x - E x), and
-    d log f / d log s = statistic - E statistic.
+    The distributions form an exponential family: d log f / d m = rate (x - E x), and d
+    log f / d log s = statistic - E statistic.
     """
 
     def log(self, x: Array, m: Array, s: Array) -> Array:
@@ -104,7 +106,7 @@ class Shape(Protocol):
         """(2, ...) first derivative of the log density in x, and minus the second."""
 
     def quantile(self, p: Array, m: Array, s: Array) -> Array:
-        """Inverse of its distribution function."""
+        """Inverse of the distribution function."""
 
     def rate(self, m: Array, s: Array) -> Array:
         """As above."""
@@ -113,7 +115,7 @@ class Shape(Protocol):
         """As above."""
 
     def wider(self, m: Array, s: float, variance: Array) -> Array:
-        """The spread if m has this variance."""
+        """The spread if the centre m has this variance."""
 
 
 class Normal:
@@ -231,12 +233,13 @@ class Around:
 
 
 def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
-    """Fits the prior by marginal likelihood, with u of all queries up to the last one.
+    """Fits the prior by marginal likelihood, with an effect u of each query.
 
     Args:
         counts: Counts of P pairs.
         query: (P,) number of each pair's query.
-        design: (P, D) covariates of each pair: first 1, the others roughly in [-1, 1].
+        design: (P, D) covariates of each pair. The first is 1; the others are roughly
+            in [-1, 1].
     """
     sample = _whole_queries(query, counts.exposure > 0)
     share = np.clip(counts.clicks.sum() / counts.exposure.sum(), 1e-4, 1 - 1e-4)
@@ -428,7 +431,7 @@ def posteriors(counts: Counts, prior: Around, level: float) -> np.ndarray:
 
 
 def at_prior(prior: Around, level: float) -> np.ndarray:
-    """(4, P) as `posteriors`, for pairs without impressions."""
+    """(4, P) results like `posteriors`, for pairs without impressions."""
     logits = prior.shape.quantile(BINS[:, None], prior.mean, prior.spread)
     height = np.broadcast_to(prior.bent[:, None], logits.shape)
     return _summed(logits, height, level)

@@ -26,19 +26,21 @@ def bias_tower(
 ) -> np.ndarray:
     """Log examination relative to rank 1, from any click model.
 
-    The shown items are scored at every rank in turn, each alone in its list:
+    Every shown item is scored at every rank in turn, alone in its list:
 
         theta_k = mean of P(click | item at k) / mean of P(click | item at 1),
 
-    For a product of towers this is exactly sigmoid(g_k) / sigmoid(g_1). The variance
-    over refits of the towers is unknown, so there is no interval.
+    For the `Product` model with bias logits g, theta_k is exactly sigmoid(g_k) /
+    sigmoid(g_1). The variance over refits of the towers is unknown, so there is no
+    interval.
 
     Args:
         log: The click log. Each rank is scored at its most frequent row and column, and
             at the most frequent device.
-        features: (items, F) as input of the model.
-        model: A click model; if it has no weights, it is fitted here. None: a product
-            of a tower with 32 units and a table of positions, on standardised features.
+        features: (items, F) features as the model reads them.
+        model: A click model. A model without weights is fitted here. None: a `Product`
+            model of a tower with 32 units and a table of positions, on standardised
+            features.
         epochs: Largest number of passes; a tenth of the sessions is held out for early
             stopping.
         rate: Learning rate of Adam.

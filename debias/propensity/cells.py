@@ -1,7 +1,7 @@
 """Counts of a click log: impressions and clicks of (query, item) pairs by rank.
 
-Most estimators only need these counts, so their cost does not grow with the number of
-sessions. The counts of the parts of a log add up to those of the whole log.
+Most estimators need only these counts, so their cost does not grow with the number of
+sessions. The counts of the parts of a log add up to the counts of the whole log.
 """
 
 from dataclasses import dataclass, replace
@@ -85,7 +85,8 @@ def pairs(log: ClickLog) -> Pairs:
 def distinct(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Distinct int keys in [0, size), ascending, and the index of each key in them.
 
-    As `np.unique` with `return_inverse`, but without sorting if `size` is small.
+    The result is that of `np.unique` with `return_inverse`, but if `size` is small,
+    nothing is sorted.
 
     >>> [x.tolist() for x in distinct(np.array([5, 2, 5]), 6)]
     [[2, 5], [1, 0, 1]]
@@ -185,15 +186,15 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
     Args:
         log: The log; ranks are its columns from the left.
         source: "all" compares a (query, item) pair with itself at all ranks where it
-            was shown. "swap" uses only marked interventions: a stratum is a pair and
-            the rank that it would have had without the swap. Within a stratum, ranks
-            then differ only by interventions.
-        place: (S, L) ints from 0 to count by instead of ranks, such as ranks by device.
-            Cells with negative places are left out.
+            was shown. "swap" uses only marked interventions: a stratum is a pair
+            together with the rank that the pair would have had without the swap. Within
+            a stratum, only interventions change the rank.
+        place: (S, L) ints from 0. Impressions are counted by these places instead of
+            ranks, such as ranks by device. Cells with negative places are left out.
 
     Raises:
-        ValueError: The log has no session; `source` is unknown; or it is "swap" and the
-            log marks no swap.
+        ValueError: The log has no session; `source` is unknown; or `source` is "swap"
+            and the log marks no swap.
 
     >>> log = ClickLog([0, 0, 0], [[1, 2], [2, 1], [1, 2]], [[1, 0], [1, 0], [0, 0]])
     >>> counted = cells(log)
@@ -231,7 +232,7 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
 def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
     """Counts without sessions, which are small and can be stored, sent and added.
 
-    The counts of all shards add up to those of the whole log; see
+    The counts of all shards add up to the counts of the whole log; see
     `debias.propensity.estimate_counts`.
 
     Args:
@@ -295,7 +296,7 @@ def incidence(counted: Cells) -> sparse.csr_array:
 
 
 def by_pair_and_rank(counted: Cells, value: np.ndarray) -> Any:
-    """(P, K) array of cell values (M,); sparse if most entries would be empty."""
+    """(P, K) array of cell values (M,); sparse if most entries are empty."""
     rows, size = (counted.pair, counted.rank), (counted.pairs, counted.ranks)
     if np.prod(size) > DENSE * len(value):
         return sparse.csr_array((value, rows), size)
@@ -317,7 +318,7 @@ def products(counted: Cells, value: np.ndarray) -> np.ndarray:
 
 
 def typical(counts: np.ndarray) -> float:
-    """The count of the pair that has the median impression, or click.
+    """The count of the pair to which the median impression, or click, belongs.
 
     >>> typical(np.array([1.0, 1.0, 1.0, 5.0]))
     5.0
@@ -328,10 +329,10 @@ def typical(counts: np.ndarray) -> float:
 
 
 def components(counted: Cells) -> np.ndarray:
-    """(K,) int connected component of each rank; a pair shown at two ranks links them.
+    """(K,) int connected component of each rank.
 
-    Components are numbered by their first rank. A rank without items is a separate
-    component.
+    A pair shown at two ranks links these ranks. Components are numbered by their first
+    rank. A rank without items is a separate component.
 
     >>> log = ClickLog([0, 0, 1], [[1, 2], [2, 1], [3, -1]], [[1, 0], [1, 0], [0, 0]])
     >>> components(cells(log)).tolist()

@@ -50,9 +50,9 @@ def propensities(
     """Estimates examination at each place of a log, with a verdict for each.
 
     "auto" is the position-based model conditional on the clicks of each pair. It uses
-    every click on an item that moved, and its interval is valid. If the log marks
-    random swaps and these determine every rank well, only the swaps are used. An item
-    that never moved gives no information to any estimator.
+    every click on an item that moved between ranks, and its interval is valid. If the
+    log marks random swaps, and if the swaps determine every rank well, "auto" uses only
+    the swaps. An item that never moved gives no information to any estimator.
 
     Args:
         log: The click log. A log on disk is read in two passes, file by file, and does
@@ -60,11 +60,12 @@ def propensities(
         method: "auto", or a name in `debias.propensity.ESTIMATORS`.
         by: Columns of the log by which examination differs within a rank. With one
             label per session, such as "device", each label has a separate curve, which
-            is 1 at its rank 1. With one label per cell, such as a badge, all labels
-            share the attraction of the items, and the reference is rank 1 with its most
+            is 1 at rank 1. With one label per cell, such as a badge, all labels share
+            the attraction of the items. The reference is then rank 1 with its most
             frequent label.
         names: Labels of codes 1, 2 and so on, by column.
-        features: (items, F) of the ranking data, for methods that read them.
+        features: (items, F) features of the ranking data, for methods that read
+            features.
         level: Confidence level of the intervals.
         seed: Random seed of a bootstrap.
         over: `map`, or an equivalent that reads files on disk in parallel.

@@ -1,21 +1,22 @@
 """The dual learning algorithm in tabular or linear form.
 
 Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation, SIGIR 2018.
-It has two listwise softmax losses, for f of the items and g of the ranks, each weighted
-by the other:
+The algorithm has two listwise softmax losses, one for scores f of the items and one for
+scores g of the ranks. The scores of each loss weight the other loss:
 
     sum_l c_l w_l [-log softmax(f)_l],    w_l = min(cap, softmax(g)_1 / softmax(g)_l)
     sum_l c_l v_l [-log softmax(g)_l],    v_l = min(cap, softmax(f)_1 / softmax(f)_l)
 
-If P(click) = theta_k r_i, then exp f = r and exp g = theta, up to scale, solve both.
-The weights are held constant while a loss is minimised. So the solution is a point that
-is stationary for both losses, not a minimum of their sum.
+If P(click) = theta_k r_i, then exp f = r and exp g = theta, up to scale, minimise both
+losses. The weights are held constant while a loss is minimised. So the solution is a
+point that is stationary for both losses, not a minimum of their sum.
 
-The tabular form need not have such a point. If an item is the only one clicked on its
-lists, its f is infinite. If most items have one or two clicks, the few lists that such
-an item leads dominate, g follows them, and the weights grow without bound. The weights
-are capped only in this case. The result is finite and biased, because f is fitted to
-the same clicks that it weights. `Solution.clicks` shows whether this applies.
+The tabular form may have no such point. If an item gets all clicks on its lists, its f
+is infinite. If most items have one or two clicks, the few lists with such an item
+dominate the losses. Then g follows these lists, and the weights grow without bound. The
+weights are capped only in this case. The result is then finite but biased, because f is
+fitted to the same clicks that it weights. `Solution.clicks` shows whether items have
+that few clicks.
 """
 
 from dataclasses import dataclass
@@ -86,10 +87,10 @@ class Solution(NamedTuple):
     """The result of dual learning.
 
     Attributes:
-        state: (K + P,) or (K + F,): first g, 0 at rank 1 and nan at ranks without
-            clicks, then f or its weights.
+        state: (K + P,) or (K + F,): first g, then f or its weights. g is 0 at rank 1
+            and nan at ranks without clicks.
         move: Largest change of g in one more pass.
-        clicks: Number of clicks of the item that has the median click.
+        clicks: Number of clicks of the item to which the median click belongs.
     """
 
     state: np.ndarray
@@ -109,7 +110,7 @@ def dla(
 
     Each pass multiplies exp g, and exp f in the tabular form, by observed over expected
     weighted clicks. The linear form takes a Newton step with the curvature of the first
-    passes, which affects the step size but not the solution.
+    passes. This curvature affects the step size but not the solution.
 
     Args:
         page: The lists.
@@ -117,7 +118,7 @@ def dla(
         features: (P, F) features of the pairs, for a linear f; None for the tabular
             form.
         start: State of an earlier solution to start from.
-        tolerance: Stops when a pass changes g by at most this.
+        tolerance: Training stops when a pass changes g by at most this.
         iterations: Largest number of passes.
     """
     units, ranks = page.pair.shape
@@ -191,7 +192,8 @@ class Beliefs(NamedTuple):
 
     Attributes:
         f, g: softmax of the scores of the items, and of the ranks.
-        w, v: The weights from g in the loss of f, and from f in the loss of g.
+        w, v: The weights in the loss of f, computed from g; and in the loss of g,
+            computed from f.
     """
 
     f: np.ndarray
@@ -225,8 +227,9 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
 
     The point solves sum of psi = 0 over sessions, with psi_g,k = c_k v_k - (sum of
     c v) softmax(g)_k by rank and psi_f = X' (c_i w_i - (sum of c w) softmax(f)_i).
-    With J their Jacobian, weights v and w included, a session moves the point by
-    -J^-1 psi; its variance is the sum of squares.
+    Let J be the Jacobian of these sums, including the derivatives of v and w. Then a
+    session moves the point by -J^-1 psi, and the variance is the sum of the squares
+    over sessions.
     """
     units, ranks = page.pair.shape
     size = len(page.pairs)

@@ -99,25 +99,24 @@ def estimate(
             "ctr": click rate by rank, confounded if better items are shown higher;
             "pivot", "adjacent_chain", "all_pairs": from items shown at several ranks;
             "pbm_em": position-based model by EM with published settings, 40 passes from
-            .5 and smoothing by the prior (1, 2). Both bias it, so it has no interval;
-            "pbm_mle": the maximum that EM would reach without smoothing. It is biased
-            if pairs have few impressions, so it has no interval;
-            "pbm_conditional": the same model conditional on the clicks of each pair. It
-            does not estimate attraction, and its interval is valid;
+            .5 and smoothing by the prior (1, 2). Early stopping and smoothing bias the
+            estimate, so it has no interval; "pbm_mle": the maximum that EM would reach
+            without smoothing. It is biased if pairs have few impressions, so it has no
+            interval; "pbm_conditional": the same model conditional on the clicks of
+            each pair. It does not estimate attraction, and its interval is valid;
             "regression_em": attraction is a logistic regression on `features`; without
-            features it is "pbm_mle";
-            "dla": the dual learning algorithm, tabular or linear in `features`. The
-            tabular form weights clicks by ratios of noisy scores. It is biased if items
-            have few clicks, so it has no interval, and degenerate if they have hardly
-            any;
-            "bias_tower": from a neural click model, which is the option `model`; see
+            features it is "pbm_mle"; "dla": the dual learning algorithm, tabular or
+            linear in `features`. The tabular form weights clicks by ratios of noisy
+            scores. If items have few clicks, it is biased, so it has no interval; if
+            they have hardly any clicks, it is degenerate; "bias_tower": from a neural
+            click model, which is the option `model`; see
             `debias.propensity.bias_tower`.
         interval: "delta" (first order, robust to dependence within a session),
             "bootstrap" (Poisson resamples of sessions) or "none". The default is the
-            first that the method supports.
+            first interval that the method supports.
         level: Confidence level of the interval.
         replicates, seed: Number of bootstrap replicates, and their random seed.
-        source: "all" for all rank changes, or "swap" for marked interventions only.
+        source: "all" uses all changes of rank; "swap" uses only marked interventions.
         features: (items, F) of the ranking data, for methods that read features.
         by: Estimates one curve per context. Give a column of the log with one integer
             per session, such as "device"; an array (S,) of labels; or a presentation
@@ -193,7 +192,7 @@ def estimate_counts(
     """`estimate` from counts alone, such as a sum of counts over shards.
 
     The estimates equal those of `estimate` on the whole log. There are no intervals,
-    because they need the sessions.
+    because intervals need the sessions.
 
     Args:
         counted: Counts from `debias.propensity.count_cells`.
@@ -202,8 +201,7 @@ def estimate_counts(
         **options: Options of the method.
 
     Raises:
-        ValueError: The method is unknown or needs whole lists; or there is no click at
-            rank 1.
+        ValueError: The method is unknown or needs whole lists; or rank 1 has no click.
 
     >>> from debias.propensity import count_cells
     >>> log = ClickLog(
@@ -238,14 +236,14 @@ def estimate_stream(
 ) -> Examination:
     """`estimate` for a log on disk, in two passes, file by file.
 
-    The first pass counts, and the second adds up the variance. Both are sums over
-    sessions, so the result equals `estimate` on the whole log; the interval is equal up
-    to rounding.
+    The first pass adds up counts, and the second pass adds up the variance. So the
+    result equals `estimate` on the whole log; the interval is equal up to rounding.
 
     Args:
         log: The log on disk.
         method, options: See `estimate_counts`.
-        interval: "delta" or "none". The default is the first that the method supports.
+        interval: "delta" or "none". The default is the first interval that the method
+            supports.
         level: Confidence level of the interval.
         over: `map`, or an equivalent that reads files in parallel, such as on a
             cluster.

@@ -134,10 +134,10 @@ class Fit(NamedTuple):
             session changes the estimate by the sum over its impressions of influence
             (click - expected).
         expected: (M,) P(click) in each cell under the estimator.
-        inflation: (M,) factor on the variance of the residual of a click, which
-            corrects for `expected` being fitted to the same click.
+        inflation: (M,) factor on the variance of the residual of a click. It corrects
+            the variance, because `expected` was fitted to the same click.
         n: (K,) impressions used.
-        degenerate: Why the estimate must not be used, or "".
+        degenerate: Why the estimate must not be used; "" if it may be used.
     """
 
     log_examination: np.ndarray
@@ -163,8 +163,8 @@ def result(
 ) -> Examination:
     """Makes the result from a fit and the (K,) variances of its log examination.
 
-    The standard error is that of the ratio by the delta method; the interval is
-    exp(log examination -+ z standard error of the log).
+    The delta method gives the standard error of the ratio. The interval is exp(log
+    examination -+ z standard error of the log).
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
@@ -195,8 +195,8 @@ def delta_variance(fit: Fit, counted: Cells, click: np.ndarray) -> np.ndarray:
     """(K,) variances of log examination by the delta method over sessions.
 
     Var = sum over sessions of [sum over impressions of influence (click - expected)]^2.
-    Sessions are assumed independent. Clicks within a session may depend on each other
-    in any way.
+    The formula assumes independent sessions. Clicks within a session may depend on each
+    other in any way.
 
     Args:
         fit: The estimate.
@@ -260,7 +260,8 @@ def recount(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Makes a `refit` for `bootstrap_variance` from a (K,) estimate on cells.
 
-    One product with a sparse matrix counts all columns of weights.
+    A product with a sparse matrix computes the counts for all columns of weights at
+    once.
     """
     assert counted.index is not None
     only = np.where(click, counted.index, len(counted.rank))

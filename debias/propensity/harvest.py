@@ -1,11 +1,12 @@
 """Intervention harvesting: examination from the same item at different ranks.
 
-A (query, item) pair shown at ranks k and l has the same attraction at both, so the
-ratio of its click rates is the ratio of examinations. Agarwal et al., Estimating
-Position Bias without Intrusive Interventions, WSDM 2019.
+A (query, item) pair has the same attraction at each rank. So if it is shown at ranks k
+and l, the ratio of its click rates is the ratio of the examinations. Agarwal et al.,
+Estimating Position Bias without Intrusive Interventions, WSDM 2019.
 
-For two ranks, the pairs shown at least `minimum` times at each are pooled with weights
-min(n_k, n_l): c_k = sum of weight x click rate at k, and c_l likewise.
+For two ranks k and l, the pairs shown at least `minimum` times at both ranks are
+pooled. A pair has the weight min(n_k, n_l), where n is its number of impressions. c_k
+is the sum of weight times click rate at k, and c_l is the sum at l.
 """
 
 from collections.abc import Iterable
@@ -49,8 +50,8 @@ def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
 
     It pools pairs for every two ranks k, l as the module describes. Then it maximises
     the sum of c_k log(theta_k r_kl) + (w_kl - c_k) log(1 - theta_k r_kl) over both
-    ranks, where w_kl is the total weight and r_kl the pooled attraction. This is a
-    position-based model whose items are the pairs of ranks.
+    ranks, where w_kl is the total weight and r_kl the pooled attraction. This
+    likelihood is that of a position-based model whose items are the pairs of ranks.
     """
     two = [(k, j) for k in range(counted.ranks) for j in range(k + 1, counted.ranks)]
     table = _Table(counted, minimum)
@@ -102,7 +103,7 @@ class _Table:
         self.place = np.full(counted.pairs, -1)
 
     def pool(self, k: int, j: int) -> _Pool | None:
-        """The pairs shown at ranks k and j; None if a rank has no clicks on them."""
+        """Pools the pairs shown at ranks k and j; None if a rank has no clicks."""
         pair = self.counted.pair
         self.place[pair[self.at[k]]] = self.at[k]
         one = self.place[pair[self.at[j]]]

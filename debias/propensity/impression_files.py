@@ -37,16 +37,18 @@ def write_impressions(
     |---|---|
     | NAME.parquet | a table with all corrections, for any library |
     | NAME.tfrecord | lists for TensorFlow Ranking (ELWC) |
-    | NAME, no ending | a new folder of text: `rows.txt` and companion files |
+    | NAME, no ending | a new folder of text files: `rows.txt` and files beside it |
 
     In a table, categories are text, which data frames read as categories. In the other
-    forms, they are codes. `features.json` in the folder, or NAME.features.json beside a
-    .tfrecord with codes, holds the names of the columns and the meaning of the codes.
+    formats, categories are codes. `features.json` in the folder, or NAME.features.json
+    beside a .tfrecord with codes, holds the names of the columns and the meaning of the
+    codes.
 
-    LightGBM reads `rows.txt.query` automatically, and also `.weight`, `.position` or
-    `.init`. It uses every such file, so only the one for `correction` is written.
-    XGBoost reads the groups from the `qid:` of each row. Pass the values in `.weight`
-    (one per group) or `.base_margin` to `DMatrix.set_weight` or `set_base_margin`.
+    LightGBM automatically reads `rows.txt.query`, and also `rows.txt.weight`,
+    `.position` or `.init`. It applies every such file that exists, so only the file for
+    `correction` is written. XGBoost reads the groups from the `qid:` of each row. Pass
+    the values in `.weight` (one per group) or `.base_margin` to `DMatrix.set_weight` or
+    `set_base_margin`.
 
     Args:
         found: Result of `impressions`.
@@ -58,8 +60,8 @@ def write_impressions(
         correction: "weight", "position" or "init_score".
 
     Raises:
-        ValueError: The library or correction is unknown, or does not fit the other or
-            the file name; or a feature has the name of another column.
+        ValueError: The library or the correction is unknown; library, correction and
+            file name do not fit together; or a feature has the name of another column.
     """
     path = Path(path)
     if library not in LIBRARIES:

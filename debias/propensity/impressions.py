@@ -6,7 +6,7 @@
 | a bias learned together with the trees | `position` | LightGBM's `position` |
 | a known bias logit | `init_score` | `init_score`, XGBoost's `base_margin` |
 
-All three correct the same bias: use only one.
+All three columns correct the same bias, so use only one of them.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Impressions:
             place.
         clip: Largest weight.
         effective: Effective number of clicks, (sum w)^2 / sum w^2.
-        unclipped: The same without a clip.
+        unclipped: Effective number of clicks without a clip.
         clicks: Number of clicks.
         left_out: Share of impressions at places with unknown examination, which are
             left out.
@@ -69,7 +69,7 @@ class Impressions:
     def group_weight(self) -> np.ndarray:
         """(G,) float64 weight of each session, for XGBoost's ranking.
 
-        It is the mean weight of the session's clicks, and 1 without clicks.
+        The weight of a session is the mean weight of its clicks, and 1 without clicks.
         """
         clicks = np.bincount(self.group, self.label)
         total = np.bincount(self.group, self.weight * self.label)
@@ -78,8 +78,9 @@ class Impressions:
     def verdict(self) -> str:
         """A sentence on the effective number of clicks and its consequences.
 
-        Pairwise rankers, such as LambdaMART, let a click with weight ten count as much
-        as ten others, and compare it with items that perhaps nobody examined.
+        In a pairwise ranker, such as LambdaMART, a click with weight ten counts as much
+        as ten clicks with weight one. The ranker compares the clicked item with items
+        that perhaps nobody examined.
         """
         worth = (
             f"with weights, {self.clicks:,} clicks have an effective sample of "
@@ -124,7 +125,8 @@ def impressions(
         log: The click log.
         propensities: Examination of its places. Impressions at places with unknown
             examination are left out.
-        names: Labels of the codes 1, 2, ..., by column, as in the propensities.
+        names: Labels of the codes 1, 2, ..., by column, with the names that the
+            propensities use.
         clip: Largest weight, at least 1; None uses `choose_clip`.
 
     Raises:
@@ -175,15 +177,15 @@ def impressions(
 
 
 def choose_clip(weights: np.ndarray, share: float = SHARE) -> float:
-    """The largest clip with a given effective share of the number of weights.
+    """The largest clip that keeps a given effective share of the weights.
 
     A lower clip adds bias and reduces variance. The effective number of the weights
-    min(w, clip), (sum w)^2 / sum w^2, falls as the clip rises. If it is large enough
-    without a clip, the largest weight is returned.
+    min(w, clip) is (sum w)^2 / sum w^2; it falls as the clip rises. If the effective
+    number is large enough without a clip, the largest weight is returned.
 
     Args:
         weights: At least one weight; all above 0.
-        share: In (0, 1].
+        share: Required effective number divided by the number of weights, in (0, 1].
 
     Raises:
         ValueError: A weight is not finite and above 0, there is no weight, or `share`

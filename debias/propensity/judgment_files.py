@@ -35,11 +35,11 @@ def write_judgments(
         found: Result of `judge`.
         path: File to write.
         format: "letor": a line per pair, `grade qid:N 1:VALUE ... # item query`, with
-            the features of `data`, in random order within a query; without features it
-            is the judgment list of Elasticsearch LTR, the best item first. "srw": the
-            request body that imports judgments into OpenSearch's Search Relevance
-            Workbench. "csv": all numbers, as CSV, Parquet or JSON by the ending of the
-            name.
+            the features of `data`, in random order within a query; without features,
+            the file is the judgment list of Elasticsearch LTR, with the best item
+            first. "srw": the request body that imports judgments into OpenSearch's
+            Search Relevance Workbench. "csv": all numbers, as CSV, Parquet or JSON by
+            the ending of the name.
         items: (items,) ids of the items in the source log; None for their indices.
         queries: (queries,) ids of the queries; None for their indices.
         data: Features of the items, for "letor".
@@ -48,8 +48,8 @@ def write_judgments(
         name: Name of the judgments in the workbench.
 
     Raises:
-        ValueError: The format or the ending of the name is unknown; or, for "letor",
-            a feature holds categories or is sometimes missing.
+        ValueError: The format or the ending of the name is unknown; or, for "letor", a
+            feature holds categories or has missing values.
     """
     query = _named(queries, found.query).tolist()
     item = _named(items, found.item).tolist()
@@ -87,7 +87,7 @@ def workbench(
     Args:
         found: Result of `judge`.
         item, query: (P,) ids of each pair.
-        graded: Whether ratings are grades; else attraction.
+        graded: Whether ratings are grades. Otherwise they are attraction.
         name: Name of the judgments.
 
     >>> from debias.data import ClickLog

@@ -1,9 +1,10 @@
-"""Judgments from clicks: the attraction of each item by query, free of position bias.
+"""Judgments from clicks: the debiased attraction of each item for each query.
 
 P(click on pair i at place k) = theta_k gamma_i, with theta known and 1 at rank 1. So
-gamma_i is the click probability of pair i at rank 1. Its prior depends on the query and
-on how the log showed the item, and is fitted to the log (empirical Bayes). With many
-impressions of a pair its clicks dominate; with few, the prior does.
+gamma_i is the click probability of pair i at rank 1. The prior of gamma_i depends on
+the query and on how the log showed the item; it is fitted to the log (empirical Bayes).
+If a pair has many impressions, its clicks dominate the posterior. If it has few
+impressions, the prior dominates.
 """
 
 from dataclasses import dataclass
@@ -36,17 +37,17 @@ class Judgments:
     Attributes:
         query, item: (P,) int64 numbers in the log.
         attraction: (P,) float64 posterior mean of the click probability at rank 1.
-        standard_error: (P,) float64 from the posterior and the error of the
-            propensities. That error is assumed equal at all places of a pair, which
-            makes it an upper bound.
+        standard_error: (P,) float64 from the posterior and the errors of the
+            propensities. The propensities of all places of a pair are assumed to err
+            together, so the standard error is an upper bound.
         low, high: (P,) float64 limits of the interval.
         impressions, clicks: (P,) int64; 0 for pairs that were never shown.
         coec: (P,) float64 clicks over expected clicks by rank, nan without impressions.
             Search engines use it; it confounds rank and relevance.
         ctr: (P,) float64 clicks over impressions.
         prior: "normal" or "beta", the shape with the higher likelihood.
-        spread: Spread of the prior: s in logits, or phi^-1/2 of Beta(phi mu, phi (1 -
-            mu)).
+        spread: Spread of the prior: s on the logit scale, or phi^-1/2 of Beta(phi mu,
+            phi (1 - mu)).
         left_out: Share of impressions at places with unknown examination.
     """
 
@@ -71,8 +72,9 @@ class Judgments:
         """(P,) int64 grades from 0 to `highest`, with a gain linear in attraction.
 
         grade = log2(1 + (2^highest - 1) a), rounded. Here a is attraction, scaled so
-        that its 1% quantile is 0 and its 99% quantile is 1. NDCG's gain 2^grade - 1 is
-        then linear in attraction. If all pairs are equal, the grade is the highest.
+        that the 1% quantile is 0 and the 99% quantile is 1. NDCG's gain 2^grade - 1 is
+        then linear in attraction. If all pairs have equal attraction, all get the
+        highest grade.
 
         >>> log = ClickLog([0] * 40, [[0, 1]] * 40, [[1, 0], [1, 1]] * 20)
         >>> judge(log, Propensities.of([1.0, 0.5])).grades().tolist()
@@ -86,10 +88,11 @@ class Judgments:
         return np.round(np.log2(1 + (2.0**highest - 1) * share)).astype(np.int64)
 
     def shuffled(self, seed: int = 0) -> np.ndarray:
-        """(P,) int64 rows by query, in random order within each.
+        """(P,) int64 rows by query, in random order within each query.
 
-        Rankers of trees break ties by the order of the rows. In decreasing attraction
-        their metrics are too high while scores tie, and stop training too early.
+        Tree learners break ties of scores by the order of the rows. If rows are in
+        decreasing attraction, metrics are too high while scores tie, and training stops
+        too early.
         """
         order = np.random.default_rng(seed).permutation(len(self))
         return order[np.argsort(self.query[order], kind="stable")]
@@ -117,27 +120,28 @@ def judge(
 
     The posterior of gamma_i is proportional to its prior times
     prod_k (theta_k gamma_i)^c_ik (1 - theta_k gamma_i)^(n_ik - c_ik). The prior is
-    logistic normal or Beta, whichever has the higher likelihood. Its centre is m_i =
-    d_i w + u, with u an effect of the query. d_i has two covariates, both as
-    logarithms: the share of the query's sessions that showed the item, and its mean
-    rank. They matter because a good policy shows good items often and high. With
-    `scores`, d_i are the scores. w, the spread of u and that of the prior maximise the
-    marginal likelihood of the log; see `debias.propensity.attraction`.
+    logistic normal or Beta; the shape with the higher likelihood is chosen. The centre
+    of the prior is m_i = d_i w + u, where u is an effect of the query. d_i has two
+    covariates, both as logarithms: the share of the query's sessions that showed the
+    item, and the mean rank of the item. These covariates matter because a good policy
+    shows good items often and high. With `scores`, d_i are the scores. The coefficients
+    w, the spread of u and the spread of the prior maximise the marginal likelihood of
+    the log; see `debias.propensity.attraction`.
 
     Args:
         log: The click log.
         propensities: Examination of its places. Impressions at places with unknown
             examination are left out.
         names: Labels of the codes 1, 2, ..., by column, as in the propensities.
-        scores: (items,) scores of a ranker. Pairs are shrunk towards the prediction
-            from the scores. With `offsets`, pairs that were never shown get this
-            prediction.
+        scores: (items,) scores of a ranker. Attractions are shrunk towards their
+            predictions from the scores. With `offsets`, pairs that were never shown get
+            their prediction.
         offsets: (queries + 1,) of the ranking data, to judge all items of the log's
             queries.
         fresh: (S,) bool, sessions that were not used to train the scores. The prior is
-            fitted to these, so that its spread includes the error of the scores on new
-            clicks. None means all sessions. All are also used if these have fewer than
-            20 clicks.
+            fitted to these sessions, so that its spread includes the error of the
+            scores on new clicks. None means all sessions. If these sessions have fewer
+            than 20 clicks, all sessions are used.
         level: Confidence level of the intervals.
 
     Raises:

@@ -5,18 +5,18 @@ from numpy.typing import ArrayLike
 
 
 def merge_places(component: ArrayLike, features: ArrayLike | None = None) -> np.ndarray:
-    """(K + 1,) int64: for each place from 1, the place whose bias it shares; 0 is 0.
+    """(K + 1,) int64: for each place, the place whose bias it shares.
 
     If no chain of items links two components of ranks, their biases differ by an
     unknown constant. Merging starts with the largest component. The nearest place of
-    another component gets the bias of its nearest neighbour in the linked ones, which
-    links its component. This repeats until all components are linked. Only one place of
-    each component is merged; the others keep their own biases. Merging replaces an
-    intervention by the assumption that two places are alike. Ties are broken in favour
-    of smaller places.
+    another component gets the bias of its nearest neighbour in a linked component. So
+    its component is linked too. This step repeats until all components are linked. In
+    each component, only one place is merged; all other places keep their own biases.
+    Merging replaces an intervention by the assumption that two places have equal bias.
+    Ties are broken in favour of smaller places. Entry 0, for padding, is 0.
 
     Args:
-        component: (K,) number of each place's component, as in
+        component: (K,) number of each place's component, see
             `debias.diagnosis.identifiability.Connectivity`. Places with a negative
             number show no items and are not merged.
         features: (K, F) or (K,) features of the places, for Euclidean distances; None
@@ -30,7 +30,8 @@ def merge_places(component: ArrayLike, features: ArrayLike | None = None) -> np.
             rows.
 
     Source: Chen et al., Identifiability Matters: Revealing the Hidden Recoverable
-    Condition in Unbiased Learning to Rank, ICML 2024 (there node merging).
+    Condition in Unbiased Learning to Rank, ICML 2024, where the method is called node
+    merging.
 
     >>> merge_places([0, 0, 0, 1, 1]).tolist()  # 4 shares the bias of 3, 5 has its own
     [0, 1, 2, 3, 3, 5]

@@ -36,7 +36,7 @@ class OffPolicy(NamedTuple):
         clip: Largest weight.
         unclipped: `value` without a clip.
         unsupported: Share of the other policy's placements that the log never shows.
-            They count as never clicked. 0 if unknown.
+            The estimate assumes that these placements get no clicks. 0 if unknown.
     """
 
     estimator: str
@@ -65,9 +65,9 @@ def plackett_luce(
 
     Args:
         log: The shown lists.
-        data: All items of the queries: the candidates.
+        data: All items of the queries, which are the candidates.
         scores: (items,).
-        temperature: Above 0; near 0 the policy sorts by score.
+        temperature: Above 0. Near 0, the policy sorts by score.
 
     >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
     >>> log = ClickLog([0], [[1, 0]], [[1, 0]])
@@ -120,20 +120,22 @@ def cascade_ips(
     """Clicks per session of another policy, by propensities of the logging policy.
 
     Weight of session s at rank k: w_sk = min(clip, prod_{j<=k} chance_sj / p_sj), p the
-    log's `logging_propensity`; value = sum_k (sum_s w_sk c_sk / sum_s w_sk). It is
-    self-normalised at each rank, and consistent (except for clipping) if a click does
-    not depend on lower ranks. Without normalisation it is sum_k sum_s w_sk c_sk / S:
-    unbiased (except for clipping), with more variance, and equal to other libraries'
-    IPW. Source: McInerney et al., Counterfactual Evaluation of Slate Recommendations
-    with Sequential Reward Interactions, KDD 2020. The interval is normal, by the delta
-    method. Its units are queries if there are at least 20, else sessions.
+    log's `logging_propensity`; value = sum_k (sum_s w_sk c_sk / sum_s w_sk). The
+    estimate is self-normalised at each rank. It is consistent (except for clipping) if
+    a click does not depend on lower ranks. Without normalisation, the estimate is sum_k
+    sum_s w_sk c_sk / S. It is then unbiased (except for clipping), has more variance,
+    and equals the IPW of other libraries. Source: McInerney et al., Counterfactual
+    Evaluation of Slate Recommendations with Sequential Reward Interactions, KDD 2020.
+    The interval is normal, by the delta method. Its independent units are queries if
+    the log has at least 20 queries, else sessions.
 
     Args:
         log: A log with `logging_propensity`.
         chance: (S, L) probability that the other policy puts the item there, given the
             items above.
-        clip: Largest weight. None: the largest with an effective number of at least a
-            tenth at all ranks, see `debias.propensity.choose_clip`.
+        clip: Largest weight. None chooses the largest clip for which, at all ranks, the
+            effective number of sessions is at least a tenth; see
+            `debias.propensity.choose_clip`.
         confidence: Confidence level of the intervals.
         normalised: Whether to divide by the sum of weights instead of the number of
             sessions.
@@ -192,7 +194,7 @@ def cascade_ips(
 
 
 def chosen_clip(weights: np.ndarray) -> float:
-    """The largest clip, at least 1, with an effective share of a tenth."""
+    """The largest clip, at least 1, that keeps an effective share of a tenth."""
     used = weights[weights > 0]
     return max(choose_clip(used, WORTH), 1.0) if used.size else 1.0
 
@@ -204,21 +206,22 @@ def examination_ips(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks per session after sorting each list by score, by examination of ranks.
+    """Clicks per session if each list is sorted by score, by examination of ranks.
 
-    value = mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)). It is unbiased
-    (except for clipping) if clicks follow the position-based model with this
+    value = mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)). The estimate is
+    unbiased (except for clipping) if clicks follow the position-based model with this
     examination. Source: Joachims et al., Unbiased Learning-to-Rank with Biased
-    Feedback, WSDM 2017. The interval is normal. Its units are queries if there are at
-    least 20, else sessions. Items with equal scores keep the logged order.
+    Feedback, WSDM 2017. The interval is normal. Its independent units are queries if
+    the log has at least 20 queries, else sessions. Items with equal scores keep the
+    logged order.
 
     Args:
         log: The click log.
         scores: (items,).
-        examination: (L,) in (0, 1]. Only ratios matter: divide estimates relative to
+        examination: (L,) in (0, 1]. Only ratios matter, so divide estimates relative to
             rank 1 by their largest value.
-        clip: Largest weight. None: the largest with an effective number of clicks of at
-            least a tenth.
+        clip: Largest weight. None chooses the largest clip for which the effective
+            number of clicks is at least a tenth of their number.
         confidence: Confidence level of the intervals.
 
     Raises:

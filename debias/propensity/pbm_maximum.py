@@ -59,12 +59,12 @@ def accelerated(
 
     After Varadhan and Roland, Simple and Globally Convergent Methods for Accelerating
     the Convergence of Any EM Algorithm, 2008. Two passes give the differences r and v.
-    The next point is x - 2 a r + a^2 v with a = -|r| / |v|, followed by one more pass.
+    The next point is x - 2 a r + a^2 v with a = -|r| / |v|, followed by another pass.
 
     Args:
         step: One pass on a flat vector of parameters.
         start: Initial parameters.
-        tolerance: Stops when a pass changes no parameter by more than this.
+        tolerance: EM stops when a pass changes no parameter by more than this.
         iterations: Largest number of passes.
         low, high: Limits of the parameters.
         watch: Number of leading parameters that must converge; None means all.
@@ -105,10 +105,10 @@ def pbm_maximum(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Limit of EM: (K,) log theta relative to rank 1, and (P,) gamma times theta_1.
 
-    Only products are identified, so the scale is fixed by theta_1 = 1. Ranks that no
-    chain of shared pairs links to rank 1 have no common scale and are nan. Without a
-    prior, Newton's method comes first, because it needs a hundredth of the passes. EM
-    then checks convergence.
+    Only products theta gamma are identified, so theta_1 = 1 fixes the scale. If no
+    chain of shared pairs links a rank to rank 1, they have no common scale, and the
+    rank gets nan. Without a prior, Newton's method runs first, because it needs a
+    hundredth of the passes. EM then checks convergence.
 
     >>> cell = Cells(np.array([0, 0]), np.array([0, 1]), np.array([100.0, 100.0]),
     ...     np.array([40.0, 20.0]), 1, 2)
@@ -220,10 +220,10 @@ def profile_slopes(
     """(K, M) change of the estimated log theta per unexpected click in each cell.
 
     With p = theta gamma and weight v = shown p / (1 - p), the expected information of
-    (log theta, log gamma) is [[D, V'], [V, diag(sum of v)]]; eliminating gamma leaves
+    (log theta, log gamma) is [[D, V'], [V, diag(sum of v)]]; Eliminating gamma leaves
     the profile information H = D - V' diag^-1 V. An unexpected click has the score
     (e_rank - share of each rank in the pair's v) / (1 - p), and changes the estimate by
-    H^-1 times that.
+    H^-1 times this score.
     """
     kept = ~np.isnan(log_theta)
     theta = np.exp(np.where(kept, log_theta, -np.inf))

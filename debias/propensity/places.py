@@ -27,20 +27,20 @@ LONGEST = 1000
 
 @dataclass(frozen=True, eq=False)
 class Propensities:
-    """Examination of R places relative to the first, with intervals and verdicts.
+    """Examination of R places relative to rank 1, with intervals and verdicts.
 
     Attributes:
         rank: (R,) int64 from 1.
         examination: (R,) float64, 1 at rank 1; nan if the log does not identify it.
-        low, high: (R,) float64 limits of the interval; nan without one.
-        standard_error: (R,) float64 of the examination.
+        low, high: (R,) float64 limits of the interval; nan without an interval.
+        standard_error: (R,) float64 standard error of the examination.
         n: (R,) int64 impressions used for the estimate.
         method: (R,) name of the estimator.
         verdict: (R,) in words; "identified" if there is no problem.
-        by: Further columns of a place, from name to (R,) labels.
+        by: Other columns that distinguish places, from name to (R,) labels.
         trust: (R,) click probability of an item with attraction 0, beta in P(click) =
             beta + examination * attraction; None means 0.
-        why: Reason for the choice of the estimator.
+        why: Reason why the estimator was chosen.
         notes: Further notes for the user.
     """
 
@@ -62,7 +62,7 @@ class Propensities:
 
     @property
     def identified(self) -> bool:
-        """Whether any other place was compared with the first."""
+        """Whether the log identifies any place besides the reference."""
         return bool(np.isfinite(self.examination[self.rank > 1]).any())
 
     @classmethod
@@ -132,8 +132,8 @@ class Propensities:
 
         Args:
             log: A log with the columns of `by`.
-            names: Labels of the codes 1, 2, ..., by column; without it, codes are the
-                labels.
+            names: Labels of the codes 1, 2, ..., by column. Without `names`, codes are
+                the labels.
 
         Raises:
             ValueError: The log lacks a column, or its lists are longer than the table.
@@ -247,7 +247,7 @@ def read_propensities(path: str | Path) -> Propensities:
         path: Parquet, CSV or JSON with a column `rank` (or `position`) from 1 and a
             column `examination`; and optionally `trust`, `low`, `high`,
             `standard_error`, `n`, `method` and `verdict`. Every other column must have
-            the name of a column of the log, and distinguishes places of one rank.
+            the name of a column of the log; it distinguishes places with the same rank.
 
     Raises:
         ValueError: The file has another format, a column is missing or has a wrong

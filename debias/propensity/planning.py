@@ -1,14 +1,14 @@
 """Plans of randomisation: which ranks to exchange to identify examination.
 
-If the items of ranks a and b are exchanged in some sessions, the same items are seen at
-both ranks, which compares the ranks. With c_a and c_b the clicks per session at both
-ranks and r = theta_b / theta_a, one such session gives
+If the items of ranks a and b are exchanged in some sessions, the log shows the same
+items at both ranks, so their clicks compare the ranks. Let c_a and c_b be the clicks
+per session at ranks a and b, and r = theta_b / theta_a. One changed session gives
 
     i = c_a r + c_b / r >= 2 sqrt(c_a c_b)
 
-clicks of information about log r, and costs c_a + c_b - i clicks, at most (sqrt c_a -
-sqrt c_b)^2. The bounds hold for any examination, so a plan only needs click rates,
-which any log has.
+clicks of information about log r. It costs c_a + c_b - i clicks, which is at most (sqrt
+c_a - sqrt c_b)^2. These bounds hold for any examination, so a plan needs only click
+rates, which any log has.
 """
 
 from dataclasses import dataclass
@@ -59,12 +59,12 @@ class Plan:
         sessions: Length of the experiment in sessions of its queries, including
             unchanged ones.
         queries: (Q,) numbers of the participating queries.
-        traffic: Their share of the log's sessions.
+        traffic: Share of the log's sessions that belong to these queries.
         standard_error: (K,) expected standard error of log examination relative to rank
             1.
         promised: Requested standard error.
         cost: Expected total of lost clicks; an upper bound if examination is unknown.
-        cost_share: The same as a share of the clicks of the experiment.
+        cost_share: `cost` as a share of the clicks of the experiment.
         known: Whether the plan uses known examination instead of bounds.
         why: Explanation in words.
     """
@@ -125,22 +125,23 @@ def plan(
 
     The comparisons form an electrical network of ranks, in which the conductance of an
     exchange is its information. The variance of log theta_k - log theta_1 is the
-    resistance between the two ranks. One rank below rank 1 is the hub for the ranks
-    below it. Hub and shares minimise the lost clicks for the wanted resistance of the
-    worst rank. A changed session counts as a loss of at least 2% of its clicks. The
-    number of sessions is chosen so that every rank reaches the error with probability
-    90%, given the variance of the clicks.
+    resistance between the two ranks. A rank below rank 1 is the hub: the ranks below
+    the hub are exchanged with it. The plan chooses the hub and the shares of the
+    exchanges so that the worst rank has the requested resistance and the fewest clicks
+    are lost. A changed session counts as a loss of at least 2% of its clicks. The
+    number of sessions is chosen so that all ranks reach the standard error with a
+    probability of 90%, given the variance of the clicks.
 
     Args:
-        log: A log of the current page; it needs no randomisation.
-        se: Wanted standard error of log examination, roughly the relative error of an
-            inverse propensity weight.
+        log: A log of the current page. The log needs no randomisation.
+        se: Requested standard error of log examination, which is roughly the relative
+            error of an inverse propensity weight.
         share: Largest share of changed sessions. A smaller share makes the experiment
             longer.
         minimum: Smallest number of sessions of a participating query: an item that is
             shown once cannot be compared with itself.
-        known: Examination. None uses that of the log if it identifies every rank, and
-            otherwise bounds that hold for any examination.
+        known: Known examination. None estimates examination if the log identifies every
+            rank. If it does not, the plan uses bounds that hold for any examination.
 
     Raises:
         ValueError: An argument is out of range; no query has enough sessions; or some

@@ -1,9 +1,10 @@
 """Propensity weights for logs whose policy shows better items higher.
 
 A well-specified click model is unbiased even if the policy shows good items high. In a
-misspecified model, the bias tower learns some of the relevance, more so for a more
-deterministic policy. Weights 1 / pi(rank | query, item) make rank and relevance
-independent. They add variance, and they help only if items moved at random.
+misspecified model, the bias tower learns a part of the relevance; the part is larger if
+the policy is more deterministic. Weights 1 / pi(rank | query, item) make rank and
+relevance independent. Weights add variance, and they help only if items moved at
+random.
 """
 
 import warnings
@@ -33,22 +34,22 @@ def policy_weights(log: ClickLog, clip: float = 100.0) -> PolicyWeights:
     """Weights each impression by w = min(clip, 1 / pi(rank | query, item)).
 
     pi is the share of the query's sessions that showed the item at the rank.
-    (`logging_propensity` is a different quantity, conditional on the items above.) The
-    weights are divided by their mean.
+    (`logging_propensity` is another quantity: it is conditional on the items above.)
+    The weights are divided by their mean.
 
     Args:
-        log: What was shown.
+        log: The shown lists.
         clip: Largest weight before division by the mean, at least 1. A smaller clip
-            reduces variance and removes less of the policy's effect. An item that is
-            equally often at each of L ranks has weight L, so a clip near L makes all
-            weights equal.
+            reduces variance and removes less of the policy's effect. If an item is
+            equally often at each of L ranks, its weight is L, so a clip near L makes
+            all weights equal.
 
     Raises:
         ValueError: `clip` is below 1, or the log has no session.
 
     Warns:
-        UserWarning: No item of a query was shown at more than one rank. Weighting
-            cannot help then; only randomised logging can.
+        UserWarning: No item of a query was shown at more than one rank. In this case,
+            only randomised logging helps, not weighting.
 
     Source: after Hager et al., Unidentified and Confounded? Understanding Two-Tower
     Models for Unbiased Learning to Rank, ICTIR 2025.

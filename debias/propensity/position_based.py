@@ -41,9 +41,10 @@ def point(counted: Cells, log_theta: np.ndarray, degenerate: str = "") -> Fit:
 def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> Fit:
     """EM from .5 with pseudo-counts, stopped after `iterations` passes.
 
-    This is the usual published setting. It has no interval, because it is biased:
-    smoothing pulls the attraction of pairs with few impressions towards a half, and
-    theta with it. More pairs with one or two impressions do not remove this bias.
+    This is the usual published setting. The estimate has no interval, because it is
+    biased. Smoothing pulls the attraction of pairs with few impressions towards a half,
+    and this changes theta. More pairs with one or two impressions do not remove the
+    bias.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
@@ -56,14 +57,14 @@ def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> F
 def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
     """Maximises the likelihood, or the posterior under a prior.
 
-    It is biased if pairs have few impressions, like every model whose number of
-    parameters grows with the data. With twenty sessions per query, the bias is several
-    standard errors. So it has no interval. `pbm_conditional` does not have such
-    parameters.
+    If pairs have few impressions, the estimate is biased, as in every model whose
+    number of parameters grows with the data. With twenty sessions per query, the bias
+    is several standard errors, so there is no interval. `pbm_conditional` avoids the
+    bias: it has no parameters of pairs.
 
     In extreme cases, the maximum is at the boundary of the model, with the examination
-    of most ranks equal to that of rank 1. If pairs also have few impressions, the fit
-    is degenerate.
+    of most ranks equal to that of rank 1. If, in addition, pairs have few impressions,
+    the fit is degenerate.
     """
     log_theta = pbm_maximum(counted, prior=prior)[0]
     below = log_theta[1:][~np.isnan(log_theta[1:])]
@@ -78,14 +79,14 @@ def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
 
 
 def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
-    """Examination conditional on the clicks of each pair, without fitting attraction.
+    """Examination conditional on the clicks of each pair, without its attraction.
 
     Of the C_i clicks of pair i, shown n_ik times at rank k, a share s_ik = n_ik theta_k
     / sum_l n_il theta_l is expected at rank k, for any gamma_i. The maximum of sum_ik
-    c_ik log s_ik is therefore consistent even if pairs have few impressions. After
-    Wooldridge, Distribution-Free Estimation of Some Nonlinear Panel Data Models,
-    Journal of Econometrics 1999, of which this is the Poisson case. The likelihood is
-    concave and is maximised by Newton's method.
+    c_ik log s_ik is therefore consistent even if pairs have few impressions. The
+    estimator is the Poisson case of Wooldridge, Distribution-Free Estimation of Some
+    Nonlinear Panel Data Models, Journal of Econometrics 1999. The likelihood is concave
+    and is maximised by Newton's method.
 
     A rank is identified if chains of clicks on shared pairs compare it with rank 1 in
     both directions.
@@ -100,7 +101,7 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
     inner = np.ix_(free, free)
 
     def parts(log_theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per cell: s over n, and P(click); and the inverse information (K, K)."""
+        """s / n and P(click) of each cell, and the inverse information (K, K)."""
         theta = np.exp(log_theta)[counted.rank] * kept
         total = np.maximum(counted.by_pair(counted.shown * theta), TINY)
         share, p = theta / total[counted.pair], theta * (clicks / total)[counted.pair]
@@ -159,13 +160,13 @@ def regression_em(
 ) -> Fit:
     """EM with attraction as a logistic regression on features, and theta_1 = 1.
 
-    The E-step is that of the position-based model. The M-step sets theta to the
+    The E-step is the same as for the position-based model. The M-step sets theta to the
     expected share of examined impressions, and takes one Newton step of the logistic
-    regression of expected attractions. Fisher scoring of the same likelihood comes
+    regression of expected attractions. Fisher scoring of the same likelihood runs
     first, because it needs a tenth of the passes. EM then checks convergence. Without
-    features each pair has its own gamma, which is `pbm_mle`. The interval is valid if
-    the regression is well specified. Otherwise examination is biased by the part of
-    attraction that the features do not explain.
+    features, each pair has its own gamma; the estimator is then `pbm_mle`. The interval
+    is valid if the regression is well specified. Otherwise examination is biased by the
+    part of attraction that the features do not explain.
 
     Args:
         counted: The cells.
@@ -308,7 +309,7 @@ def checked(features: np.ndarray, rows: int) -> np.ndarray:
     """(rows, F) checked features.
 
     Raises:
-        ValueError: They are not finite, or have another shape.
+        ValueError: The features are not finite, or have a wrong shape.
     """
     x = np.asarray(features)
     if x.ndim != 2 or len(x) != rows:

@@ -1,4 +1,4 @@
-"""Off-policy estimators for lists that use predicted clicks or placements.
+"""Off-policy estimators that use predicted clicks or placements of items.
 
 | estimator | needs | unbiased if |
 |---|---|---|
@@ -38,8 +38,9 @@ def placements(
 ) -> np.ndarray:
     """(items, ranks) share of lists in which an item is at a rank.
 
-    It is counted in `draws` lists of each query, drawn from `off_policy.plackett_luce`.
-    The standard error of a share p is the square root of p (1 - p) / draws.
+    The share is counted in `draws` lists of each query, drawn from
+    `off_policy.plackett_luce`. The standard error of a share p is the square root of p
+    (1 - p) / draws.
 
     Args:
         data: All items of the queries.
@@ -77,7 +78,7 @@ def placements(
 
 
 def logged_placements(log: ClickLog, items: int) -> np.ndarray:
-    """(items, L) share of the query's sessions in which an item was at a rank.
+    """(items, L) share of the query's sessions that showed an item at a rank.
 
     >>> log = ClickLog([0, 0], [[1, 0], [1, 2]], [[0, 0], [1, 0]])
     >>> logged_placements(log, items=3).tolist()
@@ -104,8 +105,8 @@ def guesses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`taken` and `expected` of `cascade_dr`, for `off_policy.plackett_luce`.
 
-    With q(i, k) the predicted `click`, and h_k the predicted clicks below rank k,
-    averaged over the other policy's lists of the query,
+    Let q(i, k) be the predicted `click`. Let h_k be the predicted clicks below rank k,
+    averaged over the other policy's lists of the query. Then
 
         taken = q(a_k, k) + h_k,
         expected = E[q(a_k, k) | items above] + h_k,
@@ -116,7 +117,7 @@ def guesses(
     Args:
         log: The shown lists.
         data: All items of the queries.
-        scores, temperature: The other policy, as for `plackett_luce`.
+        scores, temperature: The other policy, see `plackett_luce`.
         click: (items, L) predicted P(click) of each item at each rank.
         draws, seed: See `placements`.
 
@@ -169,19 +170,21 @@ def cascade_dr(
 
         value = mean_s sum_k [w_sk (c_sk - taken_sk) + w_s,k-1 expected_sk].
 
-    taken_sk must be a function of the items at ranks 1 to k, and expected_sk its mean
-    over the item that the other policy puts at k. The estimator is then unbiased under
-    the same conditions as `cascade_ips`, with less variance for better predictions.
-    Source: Kiyohara et al., Doubly Robust Off-Policy Evaluation for Ranking Policies
-    under the Cascade Behavior Model, WSDM 2022. The interval is that of `cascade_ips`.
+    taken_sk must be a function of the items at ranks 1 to k. expected_sk must be the
+    mean of taken_sk over the items that the other policy may put at rank k. The
+    estimator is then unbiased under the same conditions as `cascade_ips`, with less
+    variance for better predictions. Source: Kiyohara et al., Doubly Robust Off-Policy
+    Evaluation for Ranking Policies under the Cascade Behavior Model, WSDM 2022.
+    `cascade_ips` describes the interval.
 
     Args:
         log: A log with `logging_propensity`.
         chance: (S, L) probability that the other policy puts the item there, given the
             items above.
         taken: (S, L) predicted clicks from rank k on, given the items down to k.
-        expected: (S, L) mean of `taken` under the other policy; both from `guesses`.
-        clip: Largest weight; None as for `cascade_ips`.
+        expected: (S, L) mean of `taken` under the other policy. `guesses` returns
+            `taken` and `expected`.
+        clip: Largest weight. None chooses it like `cascade_ips`.
         confidence: Confidence level of the intervals.
 
     Raises:
@@ -242,19 +245,21 @@ def pbm_ips(
     """Clicks per session of another policy, by the examination of each item.
 
     A click on item i has the weight min(clip, sum_k theta_k target_ik / sum_k theta_k
-    logged_ik): its expected examination under the other policy divided by that in the
-    log. value is the mean over sessions of the sum of these weights. It is unbiased
-    (except for clipping) if clicks follow the position-based model with this
-    examination. It has less variance than weights of whole lists. Source: Li et al.,
-    Offline Evaluation of Ranking Policies with Click Models, KDD 2018. The interval
-    treats placements and examination as known.
+    logged_ik): the expected examination of the item under the other policy, divided by
+    its expected examination in the log. The value is the mean over sessions of the sum
+    of these weights. The estimate is unbiased (except for clipping) if clicks follow
+    the position-based model with this examination. Its variance is smaller than with
+    weights of whole lists. Source: Li et al., Offline Evaluation of Ranking Policies
+    with Click Models, KDD 2018. The interval treats placements and examination as
+    known.
 
     Args:
         log: The click log.
         target: (items, L) share of lists in which the other policy shows an item at a
             rank, from `placements`.
         examination: (L,) in (0, 1]; only ratios matter.
-        logged: The same for the logging policy; None counts it in the log.
+        logged: (items, L) like `target`, for the logging policy. None counts this share
+            in the log.
         clip: Largest weight. None: the largest with an effective number of clicks of at
             least a tenth.
         confidence: Confidence level of the intervals.
@@ -312,23 +317,25 @@ def pseudo_inverse(
 ) -> OffPolicy:
     """Clicks per session of another policy, by the pseudo-inverse estimator.
 
-    With 1_s the indicator of the (item, rank) pairs of the list of session s, and Gamma
-    = E[1_s 1_s'] over the lists that the logging policy shows to its query,
+    Let 1_s be the indicator vector of the (item, rank) pairs in the list of session s.
+    Let Gamma = E[1_s 1_s'] over the lists that the logging policy shows to the query.
+    Then
 
         weight_s = target' Gamma^+ 1_s,   value = mean_s weight_s clicks_s.
 
-    It is unbiased if the expected clicks of a list are a sum of terms of (item, rank)
-    pairs, and the log shows every pair that the other policy shows. Weights may be
-    negative. Source: Swaminathan et al., Off-policy Evaluation for Slate
-    Recommendation, NIPS 2017. The interval treats Gamma as known.
+    The estimate is unbiased under two conditions. The expected clicks of a list are a
+    sum of terms for (item, rank) pairs, and the log shows every such pair that the
+    other policy shows. Weights may be negative. Source: Swaminathan et al., Off-policy
+    Evaluation for Slate Recommendation, NIPS 2017. The interval treats Gamma as known.
 
     Args:
         log: The click log.
-        target: (items, L) as in `pbm_ips`.
-        lists: Lists for the mean Gamma, drawn from the logging policy; the more, the
-            better. Their clicks are ignored. None uses the lists of the log, which then
-            needs several sessions for each pair. With fewer, the result is the
-            regression with the smallest norm, and its interval is too short.
+        target: (items, L), see `pbm_ips`.
+        lists: Lists drawn from the logging policy, to estimate Gamma; more lists give a
+            better estimate. Their clicks are ignored. None uses the lists of the log,
+            which then needs several sessions for each pair. With fewer sessions, the
+            result is the regression with the smallest norm, and its interval is too
+            short.
         confidence: Confidence level of the intervals.
 
     Raises:

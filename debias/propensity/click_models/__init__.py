@@ -1,15 +1,15 @@
 """Classic click models by vectorised EM, with one interface.
 
-`MODELS[name].fit(log)` returns a frozen model. It predicts clicks with and without the
-clicks above (`conditional`, `marginal`) and evaluates itself on a log
-(`log_likelihood`, `perplexity`). A class has the same name as the behaviour in
+`MODELS[name].fit(log)` returns a frozen model. The model predicts clicks, either given
+the clicks above (`conditional`) or without them (`marginal`). It evaluates itself on a
+log (`log_likelihood`, `perplexity`). Each class has the same name as the behaviour in
 `simulators` that clicks by this model.
 
-The defaults are the settings of published perplexities of PBM, UBM and the baselines.
-EM makes 40 passes from .5 and updates all parameters at once, each to (expected
-successes + 1) / (expected trials + 2). Parameters without data stay at .5. Perplexity
-is 2^(-mean log2 P) at each rank given the clicks above; its mean over ranks is the
-score:
+The defaults are those with which perplexities of PBM, UBM and the baselines were
+published. EM makes 40 passes from .5. A pass updates all parameters at once, each to
+(expected successes + 1) / (expected trials + 2). Parameters without data stay at .5.
+The perplexity at a rank is 2^(-mean log2 P), given the clicks above. The score of a
+model is its mean perplexity over ranks:
 
     UserBrowsing.fit(train).perplexity(test).mean()
 

@@ -46,8 +46,8 @@ class ClickModel(ABC):
 
     Attributes:
         pairs: The P (query, item) pairs of the training log.
-        parameters: Parameters by name. Those of pairs have shape (P,); "examination"
-            and "continuation" belong to ranks or to the whole model.
+        parameters: Parameters by name. Parameters of pairs have shape (P,);
+            "examination" and "continuation" belong to ranks or to the whole model.
     """
 
     pairs: Pairs
@@ -79,8 +79,8 @@ class ClickModel(ABC):
     def log_probability(self, log: ClickLog, conditional: bool = True) -> np.ndarray:
         """(S, L) log-probability of each observed click or skip in nats, 0 at padding.
 
-        Probabilities below 1e-10 count as 1e-10. An event that the model excludes, such
-        as a second click in the cascade model, thus costs 23 nats.
+        Probabilities below 1e-10 count as 1e-10. So an event that the model excludes,
+        such as a second click in the cascade model, costs 23 nats.
         """
         p = self.conditional(log) if conditional else self.marginal(log)
         happened = np.where(log.click, p, 1 - p)

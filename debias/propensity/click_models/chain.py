@@ -1,8 +1,9 @@
 """Click models of users who read from the top: cascade, DCM, CCM, DBN, SDBN.
 
-Rank 1 is examined, and an examined item is clicked with probability a, its attraction.
-The reader continues with probability phi after a click and tau after an examined item
-without click. Otherwise the reader leaves. The models differ in phi and tau:
+A reader always examines rank 1, and clicks an examined item with probability a, the
+attraction of the item. After a click, the reader continues with probability phi; after
+an examined item without a click, with probability tau. Otherwise the reader leaves. The
+models differ in phi and tau:
 
     cascade     phi 0                               tau 1
     DCM         phi lambda_k                        tau 1
@@ -10,9 +11,10 @@ without click. Otherwise the reader leaves. The models differ in phi and tau:
     DBN         phi gamma (1 - s)                   tau gamma
     SDBN        phi 1 - s                           tau 1
 
-Everything up to the last click was examined. The only hidden variable is how far the
-reader went after it. A forward and a backward pass over the ranks, vectorised over
-sessions, compute its posterior. Gaps in a list are skipped.
+The reader examined all items up to the last click. The only hidden variable is how far
+the reader went after the last click. A forward and a backward pass over the ranks,
+vectorised over sessions, compute the posterior of this variable. Gaps in a list are
+skipped.
 
 Guo et al., Efficient Multiple-Click Models in Web Search, WSDM 2009 (DCM); Guo et al.,
 Click Chain Model in Web Search, WWW 2009 (CCM); Chapelle and Zhang, A Dynamic Bayesian
@@ -47,7 +49,7 @@ class Chunk(NamedTuple):
         pair: int64, the number of pairs at padding.
         click: bool.
         shown: bool.
-        more: bool, whether an item is shown at a lower rank.
+        more: bool, whether the list has an item further down.
         final: bool, the session's last click.
         last: (s,) rank from 0 of the last click, -1 without one.
     """
@@ -148,8 +150,8 @@ class Scores(NamedTuple):
     """Sums over sessions for N parameters that do not belong to pairs, and P pairs.
 
     Attributes:
-        own: (P + 1,) squared scores, by name of a parameter of pairs; the last for
-            padding.
+        own: (P + 1,) squared scores, by name of a parameter of pairs; the last entry is
+            for padding.
         cross: (N, P + 1) products of the scores of pairs and of the N parameters, by
             name of a parameter of pairs.
         joint: (N, N) products of the scores of two of the N parameters.
@@ -177,7 +179,8 @@ class Chain(ClickModel):
     ) -> Counts:
         """Expected successes and trials by parameter, without fixed parameters.
 
-        Their shapes are (L, s) for a parameter of pairs, and (n, L, s) for n others.
+        The shapes are (L, s) for a parameter of pairs, and (n, L, s) for n other
+        parameters.
         """
 
     @classmethod
@@ -384,9 +387,9 @@ class Cascade(Chain):
     """Cascade model: the user reads from the top and leaves after the first click.
 
     a_i = (clicks + n) / (impressions + d), counted down to the first click of each
-    session. The model excludes clicks after the first one. The fit ignores them, and
-    evaluation gives them the smallest allowed probability. Craswell et al., An
-    Experimental Comparison of Click Position-Bias Models, WSDM 2008.
+    session. In this model, clicks after the first click are impossible. The fit ignores
+    such clicks, and evaluation gives them the smallest allowed probability. Craswell et
+    al., An Experimental Comparison of Click Position-Bias Models, WSDM 2008.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [0, 1]])
     >>> Cascade.fit(log).value("attraction").tolist()  # item 2: 0 of 1, item 4: 2 of 2
@@ -466,8 +469,9 @@ class DependentClick(Chain):
 class ClickChain(Chain):
     """Click chain model (CCM): a click satisfies with the item's attraction.
 
-    "continuation" (3,) is t1 without a click, t2 after a click that did not satisfy,
-    and t3 after a click that did. Whether a click satisfies is independent of it.
+    "continuation" (3,) holds the probabilities of continuing: t1 without a click, t2
+    after a click that did not satisfy, and t3 after a click that satisfied. Whether the
+    reader clicks and whether a click satisfies are independent.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> ClickChain.fit(log).value("continuation").shape
@@ -567,9 +571,9 @@ class DynamicBayesian(Chain):
 class SimplifiedDBN(DynamicBayesian):
     """Simplified DBN (SDBN): an unsatisfied user always continues.
 
-    The DBN with continuation fixed at 1, fitted by EM. The closed form that is often
-    called SDBN treats every last click as satisfied, even if the reader continued in
-    vain.
+    This is the DBN with continuation fixed at 1, fitted by EM. The closed form that is
+    often called SDBN treats every last click as satisfying, even if the reader then
+    read on without a click.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> float(SimplifiedDBN.fit(log).value("continuation"))

@@ -118,9 +118,9 @@ def product_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors of logit gamma (P,) and logit theta (T,) for p = theta gamma.
 
-    They come from the inverse of the joint expected information, plus that of the
-    prior. Only products are observed, so the first theta is held fixed: its error is 0,
-    and the other errors are relative to it.
+    The errors come from the inverse of the joint expected information, to which the
+    information of the prior is added. Only products theta gamma are observed, so the
+    first theta is held fixed: its error is 0, and the other errors are relative to it.
     """
     p = np.minimum(theta[counted.rank] * gamma[counted.pair], 1 - 1e-9)
     weight = counted.shown * p / (1 - p)  # information on the log scale
@@ -160,9 +160,9 @@ def _parameters(
 class PositionBased(_Rate):
     """Position-based model (PBM): P = theta_k gamma_i.
 
-    EM as in `debias.propensity.pbm_maximum.pbm_step`: it starts at .5 and updates all
-    parameters at once. Counts are aggregated by (pair, rank), so repeated sessions cost
-    nothing.
+    EM uses `debias.propensity.pbm_maximum.pbm_step`. It starts at .5 and updates all
+    parameters at once. EM reads only counts by (pair, rank), so repeated sessions take
+    no extra time.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
     >>> model = PositionBased.fit(log, iterations=1)  # gamma_2 = (2 + 1) / (2 + 2)
@@ -198,8 +198,8 @@ def last_click(log: ClickLog) -> np.ndarray:
 def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
     """Counts by (pair, rank, last click above).
 
-    The rank is replaced by the L (L + 1) / 2 combinations k (k + 1) / 2 + k' with k
-    from 0 and k' <= k.
+    Ranks are replaced by L (L + 1) / 2 combinations of a rank k, from 0, and k' <= k.
+    The number of a combination is k (k + 1) / 2 + k'.
     """
     size = log.list_size
     combinations = size * (size + 1) // 2
@@ -223,7 +223,8 @@ class UserBrowsing(ClickModel):
 
     k' is the rank of the last click above k, 0 without a click. Dupret and Piwowarski,
     A User Browsing Model to Predict Search Engine Click Data from Past Observations,
-    SIGIR 2008. EM is that of the position-based model with (k, k') instead of k.
+    SIGIR 2008. EM is the same as for the position-based model, with (k, k') instead of
+    k.
 
     "examination" has shape (L, L), theta[k - 1, k'], nan where k' >= k.
 
@@ -242,7 +243,7 @@ class UserBrowsing(ClickModel):
         prior: Prior = PRIOR,
         with_errors: bool = True,
     ) -> Self:
-        """Estimates the model; standard errors cost the cube of L (L + 1) / 2."""
+        """Estimates the model. Time for errors grows with the cube of L (L + 1) / 2."""
         check(iterations, prior)
         known = pairs(log)
         counted = ubm_cells(log, known)
