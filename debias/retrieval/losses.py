@@ -1,9 +1,9 @@
 """Losses of retrieval models with one positive column and several negatives.
 
-Each takes the column of the positive, (B,) int, and scores (B, C), already divided by
-the temperature and corrected. Columns at or below -1e8 are masked and ignored. Each
-returns (B,), a mean over a row's columns and not a sum over the batch. So the learning
-rate has the same meaning for any batch size and number of negatives.
+Each loss takes the column of the positive, (B,) int, and scores (B, C), already divided
+by the temperature and corrected. Scores at or below -1e8 are masked and ignored. Each
+loss returns (B,), a mean over the columns of a row, not a sum over the batch. So the
+learning rate has the same meaning for any batch size and number of negatives.
 """
 
 from typing import Any
@@ -76,7 +76,7 @@ def logistic(positive: Tensor, scores: Tensor, sigma: float = 1.0) -> Tensor:
 
 
 def bpr(positive: Tensor, scores: Tensor) -> Tensor:
-    """Bayesian personalised ranking: -log sigmoid(s+ - s-), `logistic` at sigma 1.
+    """Bayesian personalised ranking: -log sigmoid(s+ - s-), `logistic` with sigma 1.
 
     Source: Rendle et al., BPR, UAI 2009.
 
@@ -100,7 +100,7 @@ class RetrievalLoss(keras.losses.Loss):
     """A loss of `RETRIEVAL_LOSSES` for `compile`, averaged over the batch.
 
     Args:
-        kind: str. Its name.
+        kind: str. Name of the loss.
         margin: Margin of "hinge".
         sigma: Scale of "logistic".
         **kwargs: Arguments of `keras.losses.Loss`.

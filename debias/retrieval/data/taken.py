@@ -12,7 +12,7 @@ class Taken(NamedTuple):
 
     Attributes:
         rows: (P,) int32 rows of items; user q has `rows[offsets[q]:offsets[q + 1]]`.
-        counts: (P,) int32 number of times that the user took each.
+        counts: (P,) int32 number of times that the user took each item.
         offsets: (Q + 1,) int64.
 
     >>> taken = Taken.of(np.array([7, 5, 7, 9]), np.array([0, 3, 4]))
@@ -28,7 +28,7 @@ class Taken(NamedTuple):
 
     @classmethod
     def of(cls, rows: np.ndarray, offsets: np.ndarray) -> "Taken":
-        """From events with repetition, in order of time for each user."""
+        """Makes it from events with repetition, in order of time for each user."""
         owner = owners(offsets)
         key = owner * (int(rows.max(initial=0)) + 1) + rows
         _, back, counts = np.unique(key[::-1], return_index=True, return_counts=True)
@@ -54,7 +54,7 @@ class Taken(NamedTuple):
         return self.rows[inside], self.counts[inside]
 
     def select(self, users: np.ndarray) -> "Taken":
-        """The items of some users, in their order; unknown users have taken nothing.
+        """The items of some users, in this order; unknown users have no items.
 
         >>> Taken.of(np.array([7, 5]), np.array([0, 1, 2])).select([9, 1]).offsets
         array([0, 0, 1])
@@ -98,7 +98,7 @@ def owners(offsets: np.ndarray) -> np.ndarray:
 
 
 def joined(older: Ragged, newer: Ragged) -> Ragged:
-    """Concatenates the entries of both by query, older entries first.
+    """Concatenates the entries of two objects by query, older entries first.
 
     >>> [x.tolist() for x in joined(([1, 2], [0, 0, 2]), ([3, 4], [0, 1, 2]))]
     [[3, 1, 2, 4], [0, 1, 4]]

@@ -8,7 +8,7 @@ STRENGTH = 1000.0  # pseudo-events of the share in the whole log, for the latest
 
 
 def late_events(log: Interactions, count: int) -> Interactions:
-    """The `count` latest events, and all events at the time of the earliest of these.
+    """The `count` latest events, and all events at the time of their earliest.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u"] * 4, ["i", "j", "k", "l"], [1, 2, 2, 3])
@@ -24,21 +24,22 @@ def late_events(log: Interactions, count: int) -> Interactions:
 def trend(log: Interactions, share: float) -> np.ndarray:
     """(items,) float32 log ratio of the recent to the overall popularity of items.
 
-    With q_i = (n_i + 1) / (N + I) the share of item i in all N events over I items, and
-    r_i its number of events among the R latest,
+    Let q_i = (n_i + 1) / (N + I) be the share of item i in all N events over I items.
+    Let r_i be the number of events of item i among the R latest events. Then
 
         t_i = log((r_i + m q_i) / (R + m)) - log(q_i),   m = `STRENGTH`
 
-    An item with constant popularity has about 0, a rising item has more, and few events
-    have little effect. A tower learns what users take over the whole log, and adding a
-    multiple of t to its logits adapts it to what they take now. This is the prior
-    correction of a classifier to other class frequencies (Saerens et al., Adjusting the
-    Outputs of a Classifier to New a Priori Probabilities, Neural Computation 2002).
+    For an item with constant popularity, t_i is about 0; for a rising item, it is
+    positive. A few events change t_i little. A tower learns what users take over the
+    whole log. Adding a multiple of t to its logits adapts it to what users take now.
+    This term is the prior correction of a classifier to other class frequencies
+    (Saerens et al., Adjusting the Outputs of a Classifier to New a Priori
+    Probabilities, Neural Computation 2002).
 
     Args:
         log: Events of users and items.
-        share: The latest share of its events, above 0 and at most 1. All events at the
-            time of the earliest of them count as well.
+        share: Share of the events that counts as latest, above 0 and at most 1. All
+            events at the time of the earliest of these events count as well.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> item = np.repeat(["old", "new", "old"], [3000, 2000, 1000])

@@ -47,16 +47,17 @@ def route(
 ) -> Tensor:
     """Behaviour-to-interest routing with given initial logits.
 
-    With e_j the messages (behaviours after the shared bilinear map) and b the logits:
-    each iteration takes w_kj = softmax over the k of b_kj, the interest
-    u_k = squash(sum_j w_kj e_j), and b_kj <- b_kj + u_k . e_j. Gradients flow only
+    Let e_j be the messages (behaviours after the shared bilinear map) and b the logits.
+    Each iteration computes w_kj = softmax over the k of b_kj, then the interest u_k =
+    squash(sum_j w_kj e_j), and then b_kj <- b_kj + u_k . e_j. Gradients flow only
     through the last iteration. The routing is deterministic.
 
     Args:
         messages: (B, L, d).
         mask: (B, L); masked behaviours send no message.
         logits: (K, L) or (B, K, L).
-        count: (B,) int, number of interests of each row; the others are zero vectors.
+        count: (B,) int, number of interests of each row; the other interests are zero
+            vectors.
         iterations: At least 1.
 
     Returns:
@@ -89,8 +90,8 @@ def label_aware(interests: Tensor, label: Tensor, live: Tensor, power: float) ->
     """Label-aware user vector: sum_k softmax_k((u_k . v)^p) u_k.
 
     The power keeps the sign of a negative product, so it never changes the order of the
-    products; with an even p, the article's formula would. p = 0 gives the mean, and p =
-    infinity the interest nearest to the label.
+    products. In the article's formula, an even p would change it. p = 0 gives the mean
+    of the interests, and p = infinity gives the interest nearest to the label.
 
     Args:
         interests: (B, K, d).
@@ -125,8 +126,8 @@ def label_aware(interests: Tensor, label: Tensor, live: Tensor, power: float) ->
 class InterestCapsules(keras.layers.Layer):
     """Maps a user's behaviours to up to K interests, by `route`.
 
-    The initial logits are drawn once when the layer is built, and saved with it. So
-    equal histories give equal interests, also after loading.
+    The initial logits are drawn once, when the layer is built, and saved with the
+    layer. So equal histories give equal interests, also after loading.
 
     Args:
         interests: K.
@@ -134,8 +135,8 @@ class InterestCapsules(keras.layers.Layer):
         iterations: Iterations of the routing.
         seed: int or None. Random seed of the logits and the bilinear map.
 
-    Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, K, d)`; missing interests are
-    zero vectors.
+    Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, K, d)`, with zero vectors for
+    missing interests.
 
     >>> layer = InterestCapsules(interests=4, length=2, seed=0)
     >>> u = layer(ops.ones((1, 2, 3)), ops.ones((1, 2)))

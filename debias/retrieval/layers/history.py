@@ -17,7 +17,7 @@ from debias.types import Tensor
 
 
 def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
-    """sum_a decay^a v_a over ages a = 0, 1, ...; the latest item weighs most.
+    """sum_a decay^a v_a over ages a = 0, 1, ...; the latest item has most weight.
 
     The sum is not normalised, so longer histories have more influence.
 
@@ -33,10 +33,10 @@ def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class TransformerHistory(keras.layers.Layer):
-    """Self-attention over a history; returns the vector at the most recent item.
+    """Self-attention over a history. The output is that at the most recent item.
 
-    The input is item vectors plus age vectors. Each of `blocks` has pre-normalised
-    attention and a feed-forward layer of the same width. Padding is masked.
+    The input is item vectors plus age vectors. Each block has pre-normalised attention
+    and a feed-forward layer of the same width. Padding is masked.
 
     Source: Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018;
     Chen et al., Behavior Sequence Transformer, DLP-KDD 2019.
@@ -147,8 +147,8 @@ HISTORIES = ("mean", "recency", "transformer")
 class History(keras.layers.Layer):
     """Reads a history of item vectors as one or two user fields.
 
-    "mean": its mean. "recency": `recency_sum` and the mean. "transformer":
-    `TransformerHistory` and the mean.
+    "mean" gives the mean of the item vectors. "recency" gives `recency_sum` and the
+    mean. "transformer" gives `TransformerHistory` and the mean.
 
     Args:
         kind: str. One of `HISTORIES`.

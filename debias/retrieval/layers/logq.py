@@ -18,8 +18,8 @@ MASKED = -1e9
 def correct(scores: Tensor, log_q: Tensor) -> Tensor:
     """s_c - log q_c for every column, including the positive.
 
-    The scores are already divided by the temperature; log q is not. log q is negative,
-    so all scores rise, and those of rare items rise most.
+    The scores are already divided by the temperature; log q is not. Since log q is
+    negative, all scores rise, and the scores of rare items rise most.
 
     Source: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations, RecSys 2019; Bengio and Senecal, IEEE TNN 2008.
@@ -32,7 +32,7 @@ def correct(scores: Tensor, log_q: Tensor) -> Tensor:
 
 
 def mask_columns(scores: Tensor, mask: Tensor) -> Tensor:
-    """Scores with -1e9 at masked columns, so that exp gives exactly 0.
+    """Sets scores at masked columns to -1e9, so that exp gives exactly 0.
 
     >>> float(mask_columns(ops.array([1.0, 2.0]), ops.array([False, True]))[1])
     -1000000000.0
@@ -65,20 +65,22 @@ def accidental_hits(candidate: Tensor, positive: Tensor) -> Tensor:
 class StreamingFrequency(keras.layers.Layer):
     """Streaming estimates of sampling probabilities in fixed memory.
 
-    For each of `hashes` arrays, with t the number of samples so far and h the slot of
-    an item that occurs c times in the batch, last as sample t:
+    Let t be the number of samples so far. An item occurs c times in the batch, last as
+    sample t, and h is its slot. Each of the `hashes` arrays is updated by
 
         gap = (t - A[h]) / c,   B[h] <- (1 - a)^c B[h] + (1 - (1 - a)^c) gap,
         A[h] <- t
 
-    and p = 1 / max over the arrays of B[h]. Colliding items look more frequent, so the
-    array without a collision has the largest gap. With c = 1 this is algorithm 2 of Yi
-    et al. with a clock that counts samples instead of batches. Counted in batches, an
-    item in every batch would have probability 1, whatever its multiplicity. B is
-    divided by 1 - (1 - a)^n, with n the number of updates of the slot, to correct the
-    bias of first estimates. An unseen item has p = 1 / t.
+    The estimate is p = 1 / max over the arrays of B[h]. Colliding items look more
+    frequent, so an array without a collision has the largest gap. For c = 1, this is
+    algorithm 2 of Yi et al. with a clock that counts samples instead of batches. If the
+    clock counted batches, an item in every batch would have probability 1, however
+    often it occurs in a batch. To correct the bias of the first estimates, B is divided
+    by 1 - (1 - a)^n, where n is the number of updates of the slot. An unseen item has p
+    = 1 / t.
 
-    It costs O(size) per batch. It is not trained, and only `update` changes it.
+    An update costs O(size) per batch. The layer is not trained; only `update` changes
+    it.
 
     Source: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations, RecSys 2019, algorithm 2.

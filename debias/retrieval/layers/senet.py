@@ -13,9 +13,10 @@ from debias.types import Tensor
 class SENet(keras.layers.Layer):
     """Multiplies each field i by a weight s_i that depends on all fields.
 
-    Squeeze z_i = mean of field i; excitation s = act(W2 relu(W1 z + b1) + b2), through
-    a bottleneck of max(1, F // reduction); output s_i v_i. Initially b2 is 1 and W2 is
-    small, so a new layer passes its fields almost unchanged and no field is dead.
+    The squeeze is z_i = mean of field i. The excitation is s = act(W2 relu(W1 z + b1) +
+    b2), through a bottleneck of size max(1, F // reduction). The output is s_i v_i.
+    Initially, b2 is 1 and W2 is small, so a new layer hardly changes its fields and no
+    weight is 0.
 
     Source: Huang et al., FiBiNET, RecSys 2019; Hu et al., Squeeze-and-Excitation
     Networks, CVPR 2018.
@@ -25,7 +26,7 @@ class SENet(keras.layers.Layer):
         activation: Keras activation of the excitation.
         seed: int or None. Random seed of the initial weights.
 
-    Shapes: `(..., F, d)` to the same.
+    Shapes: `(..., F, d)` to `(..., F, d)`.
 
     >>> layer = SENet(seed=0)
     >>> tuple(layer(ops.ones((2, 4, 8))).shape)

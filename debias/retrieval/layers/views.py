@@ -18,7 +18,7 @@ TRANSFORMS = ("mask", "dropout", "complementary", "correlated")
 
 
 def correlated_sets(relation: np.ndarray) -> np.ndarray:
-    """(F, F) bool, row i marks field i and its floor(F / 2) nearest other fields.
+    """(F, F) bool. Row i marks field i and its floor(F / 2) nearest other fields.
 
     Args:
         relation: (F, F) symmetric similarity, such as mutual information.
@@ -40,7 +40,7 @@ def correlated_sets(relation: np.ndarray) -> np.ndarray:
 
 
 def contrastive(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
-    """(n,) contrastive loss: -log softmax over the batch of the two views of a row.
+    """(n,) contrastive loss -log softmax over the batch, of the two views of a row.
 
     Scores are cosines over temperature, and the second views of other items are the
     negatives.
@@ -62,11 +62,12 @@ class FeatureViews(keras.layers.Layer):
     """Draws two views of a batch of item features.
 
     "mask" hides each field of each row with probability `chance`, independently in each
-    view. "dropout" does the same to each value of a multi-valued field. "complementary"
-    puts a random half of the fields, equal for the batch, into one view and the rest
-    into the other. "correlated" hides a random field and its floor(F / 2) nearest by
-    `relation` in one view, and all others in the other view. Hidden features are code 0
-    (missing) or the number 0. Several transforms apply one after another.
+    view. "dropout" hides each value of a multi-valued field in the same way.
+    "complementary" puts a random half of the fields into one view and the other half
+    into the other view; the halves are equal for the whole batch. "correlated" hides a
+    random field and its floor(F / 2) nearest fields by `relation` in one view, and all
+    other fields in the other view. Hidden features are code 0 (missing) or the number
+    0. Several transforms apply one after another.
 
     Args:
         schema: Schema of the items, from `FeatureTable.schema`.
@@ -80,7 +81,7 @@ class FeatureViews(keras.layers.Layer):
         features: Dict of arrays (n,) or (n, m).
 
     Returns:
-        Two such dicts.
+        Two dicts like `features`, one for each view.
 
     >>> schema = {name: {"kind": "categorical", "size": 9} for name in ("id", "year")}
     >>> views = FeatureViews(schema, ["complementary"], seed=0)

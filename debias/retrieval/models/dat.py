@@ -24,7 +24,7 @@ def mimic_loss(
     """Mimic loss: mean w (a - p)^2 over pairs and entries, with p held constant.
 
     The article's mean[(y a + (1 - y) p - p)^2] is zero for negatives (y = 0). So pass
-    only positive pairs, or a weight between 0 and 1 for each pair.
+    only positive pairs, or give each pair a weight between 0 and 1.
 
     Args:
         augmented: (B, d) augmented vectors of one side.
@@ -47,11 +47,11 @@ def mimic_loss(
 
 
 def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor:
-    """Alignment loss: sum_i |cov(major) - cov(i)|_F^2 over the categories i of a batch.
+    """Alignment loss: sum of |cov(major) - cov(i)|_F^2 over the categories i.
 
-    The major category is the most frequent in the batch; ties go to the lowest code.
-    Covariances divide by n - 1, so categories with fewer than two items do not count.
-    Code 0, missing, does not count either.
+    The major category is the most frequent category of the batch; ties go to the lowest
+    code. Covariances divide by n - 1, so categories with fewer than two items are
+    ignored. Code 0, missing, is ignored too.
 
     Args:
         vectors: (n, d) item vectors.
@@ -84,7 +84,7 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class AugmentedEncoder(keras.layers.Layer):
-    """An `Encoder` with an additional field: an augmented vector of the row's id.
+    """An `Encoder` with an additional field, the augmented vector of the row's id.
 
     Args:
         encoder: The encoder; its schema must have "id", and `extra_fields` must be 1.
@@ -176,18 +176,19 @@ def _encoders(
 class DAT(RetrievalModel):
     """Dual augmented two-tower model (DAT) with mimic and alignment losses.
 
-    The augmented vector of each side learns to imitate the other side's tower output in
-    positive pairs, and is an input of its own tower. So both towers share information
-    early. Alignment makes the covariances of all item categories similar, so that rare
-    categories benefit from the major one. The article's loss is "pointwise" over S
-    random negatives; its weights are the defaults.
+    The augmented vector of each side is an input of the tower of this side. In positive
+    pairs, it learns to imitate the output of the other tower. So information about the
+    other side enters each tower early. Alignment makes the covariances of all item
+    categories similar, so that rare categories benefit from the major category. The
+    article uses the loss "pointwise" over S random negatives; the default weights are
+    those of the article.
 
     Args:
         users, items: Schemas, which must have "id".
         category: Categorical item feature for the alignment.
         dim: Size of all vectors.
-        hidden: Sizes of the hidden layers of both towers; 256, 128 before an output of
-            32 in the article.
+        hidden: Sizes of the hidden layers of both towers. The article has 256 and 128
+            before an output of 32.
         history, length: See `dssm`; the article has no history.
         mimic: Weight of each mimic loss.
         alignment: Weight of the alignment.

@@ -24,8 +24,8 @@ HISTORY = "history"
 def unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1 over the last axis; a zero vector stays zero.
 
-    It uses at least single precision, because squares in half precision underflow and
-    overflow.
+    The function uses at least single precision, because squares in half precision
+    underflow and overflow.
 
     >>> [round(float(x), 4) for x in unit(ops.array([3.0, 4.0]))]
     [0.6, 0.8]
@@ -63,7 +63,7 @@ def table_of_history(
     """The embedding table for histories of a user encoder, shared or new.
 
     Raises:
-        ValueError: There is neither a size nor a table, or the table has another dim.
+        ValueError: Both size and table are missing, or the table has another dim.
     """
     if shared is not None:
         if shared.dim != dim:
@@ -109,9 +109,9 @@ def with_shared_table(config: Mapping[str, Any]) -> dict[str, Any]:
 class Encoder(keras.layers.Layer):
     """Combines the fields of one side into one vector.
 
-    Fields are the embedded features and, with a history, its one or two vectors. "mlp"
-    concatenates them and applies a `Tower` (DSSM). "senet" first reweights them by
-    `SENet`. "fm" sums them; the fields then have size `dim`.
+    Fields are the embedded features. A history adds one or two vectors to the fields.
+    "mlp" concatenates them and applies a `Tower` (DSSM). "senet" first reweights them
+    by `SENet`. "fm" sums the fields, which then have size `dim`.
 
     Args:
         schema: Features to read, from `FeatureTable.schema`; may be empty with a
@@ -120,12 +120,12 @@ class Encoder(keras.layers.Layer):
         combine: str. One of `COMBINES`.
         hidden: Sizes of the hidden layers.
         embedding: Dimension of a field; None: `dim`.
-        history: Keyword arguments of `debias.retrieval.layers.history.History`; for a
-            separate table also "size", the number of item id codes, and "compress" and
-            "rows" as for `RowEmbedding`. None: no history. The history is the entry
-            "history" of the features, (B, L) id codes.
-        history_table: Table for the items of a history instead of a separate one: the
-            `id_table` of the item encoder, which both then share.
+        history: Keyword arguments of `debias.retrieval.layers.history.History`. For a
+            separate table, also give "size", the number of item id codes, and
+            "compress" and "rows" of `RowEmbedding`. None: no history. The history is
+            the entry "history" of the features, (B, L) id codes.
+        history_table: Table for the items of a history, instead of a separate table.
+            Pass the `id_table` of the item encoder to share it.
         extra_fields: Number of fields that a caller adds, 0 or 1.
         normalize: Whether the vector has length 1, so that inner products are cosines.
         unknown_rate: See `FeatureEmbedding`.
@@ -135,8 +135,8 @@ class Encoder(keras.layers.Layer):
         seed: int or None. Random seed of all initial weights and draws.
 
     Call arguments:
-        features: Dict as from `FeatureTable.take`, with "history".
-        extra: (..., d) additional field, if `extra_fields` is 1.
+        features: Dict from `FeatureTable.take`, with "history" if there is one. extra:
+        (..., d) additional field, if `extra_fields` is 1.
 
     Returns:
         (..., dim), including normalisation. Exports and training give the same vector,
@@ -308,8 +308,8 @@ def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str
 def tower(encoder: keras.layers.Layer, name: str = "tower") -> keras.Model:
     """One side as a separate model, from a dict of features to vectors.
 
-    It shares the weights of `encoder` and returns the same vectors as in training. Save
-    or export it like any Keras model.
+    The tower shares the weights of `encoder` and returns the same vectors as in
+    training. Save or export the tower like any Keras model.
 
     >>> encoder = Encoder({"id": {"kind": "categorical", "size": 9}}, 4)
     >>> tuple(tower(encoder)({"id": ops.array([2, 3])}).shape)

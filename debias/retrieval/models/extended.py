@@ -21,8 +21,8 @@ class Extra(NamedTuple):
         sum_a decay^a <past[h_a], items[j, :-1]>  +  items[j, -1]
 
     Attributes:
-        items: (codes, r + 1) float32 coordinates of items by id code; the last one is a
-            prior. Codes beyond the table have zeros.
+        items: (codes, r + 1) float32 coordinates of items by id code; the last
+            coordinate is a prior. Codes beyond the table have zeros.
         past: (codes, r) float32, contribution of a history item to the user's
             coordinates.
         decay: Decay of the weights with age, above 0 and at most 1.
@@ -33,7 +33,7 @@ class Extra(NamedTuple):
     decay: float
 
     def grown(self, prior: np.ndarray) -> "Extra":
-        """A copy with rows for new items, with only their prior (items,)."""
+        """A copy with rows for new items, which have only a prior (items,)."""
         new = FIRST + len(prior) - len(self.items)
         if new <= 0:
             return self
@@ -52,10 +52,10 @@ def with_prior(vectors: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
 
 def with_past(vectors: Tensor, past: Tensor | None = None) -> Tensor:
-    """User vectors (..., d), then past (B, r), then 1 for the item prior.
+    """User vectors (..., d), followed by past (B, r) and by 1 for the item prior.
 
-    Of several vectors (B, K, d), zero vectors except the first stay zero, because the
-    user does not have these interests.
+    With several vectors (B, K, d), a zero vector after the first stays zero, because
+    the user does not have this interest.
 
     >>> ops.convert_to_numpy(with_past(np.array([[[2.0], [3.0], [0.0]]]))).tolist()
     [[[2.0, 1.0], [3.0, 1.0], [0.0, 0.0]]]
@@ -78,7 +78,7 @@ class ExtendedUser(keras.layers.Layer):
     """Applies `with_past` to the output of a user encoder.
 
     Args:
-        encoder: User encoder; it reads its own number of latest items.
+        encoder: User encoder. It may read fewer latest items than the `Extra`.
         codes, rank: Shape of `Extra.past`; with rank 0, only the 1 is added.
         decay: Decay of the `Extra`.
     """
@@ -153,11 +153,11 @@ class Extended:
         return int(self.extra.past.shape[1])
 
     def user_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(n, d + r + 1), or (n, K, d + r + 1) for several interests."""
+        """User vectors (n, d + r + 1), or (n, K, d + r + 1) for several interests."""
         return encode(self.user, features)
 
     def item_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(n, d + r + 1)."""
+        """Item vectors (n, d + r + 1)."""
         code = np.asarray(features[ID])
         known = np.where(code < len(self.extra.items), code, 0)
         return with_prior(self.model.item_vectors(features), self.extra.items[known])

@@ -1,7 +1,7 @@
 """Id embeddings of a model with new users and items.
 
-Tables are built with room for additional ids. When it is used up, the weights are
-copied into a model with twice the room, which is costly but rare.
+Tables are built with room for additional ids. When this room is used up, the weights
+are copied into a model with twice the room. This copy is costly but rare.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ class IdTables(NamedTuple):
     Attributes:
         users: Tables of the user tower, by user codes.
         items: Tables of the item tower, by item codes.
-        past: Tables of the user tower for histories, by item codes; may be shared with
-            `items`.
+        past: Tables of the user tower for histories, by item codes. They may be the
+            same tables as `items`.
     """
 
     users: list[RowEmbedding]
@@ -52,7 +52,7 @@ def id_tables(model: RetrievalModel) -> IdTables:
 
 
 def dense_weights(model: RetrievalModel) -> list[Any]:
-    """All trainable weights except the id tables; feature tables count as dense."""
+    """All trainable weights except the id tables; tables of features count as dense."""
     tables = {id(each.table) for side in id_tables(model) for each in side}
     return [v for v in model.trainable_variables if id(v) not in tables]
 
@@ -95,10 +95,10 @@ def has_room(model: RetrievalModel, users: int, items: int) -> bool:
 def copy_into(variables: Iterable[Any], older: Iterable[Any]) -> None:
     """Copies variables of a smaller model into the first rows and columns.
 
-    Works for weights and for optimiser moments. Other entries keep their values.
+    The function copies weights and optimiser moments. Other entries keep their values.
 
     Raises:
-        ValueError: The variables do not match.
+        ValueError: The variables of the two models do not match.
 
     >>> import keras
     >>> new, old = keras.Variable(np.zeros((3, 1))), keras.Variable(np.ones((2, 1)))
@@ -120,8 +120,8 @@ def copy_into(variables: Iterable[Any], older: Iterable[Any]) -> None:
 def init_rows(tables: Iterable[RowEmbedding], first: int, last: int) -> None:
     """Sets the rows of codes first .. last - 1 to the mean row of known ids.
 
-    The mean is the best guess for an id without events, because noise would rank it at
-    random. A table whose codes share rows is not changed.
+    The mean is the best guess for an id without events; a random vector would give the
+    id a random rank. If the codes of a table share rows, the table is not changed.
     """
     if first >= last or first <= FIRST:
         return

@@ -30,12 +30,12 @@ from debias.types import Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class InterestEncoder(keras.layers.Layer):
-    """Encodes a user as up to K vectors: capsules of the history, with the features.
+    """Encodes a user as up to K vectors, from capsules of the history and features.
 
     Args:
         schema: Schema of the users; may be empty.
-        history: "length", and "size", the number of item id codes, for a separate
-            table.
+        history: Dict with "length", and, for a separate table, "size", the number of
+            item id codes.
         history_table: See `Encoder`, instead of a separate table.
         dim: Dimension of the vectors and of the embeddings.
         interests: K.
@@ -45,8 +45,8 @@ class InterestEncoder(keras.layers.Layer):
         unknown_rate, scale: See `FeatureEmbedding`.
         seed: int or None. Random seed of all initial weights and draws.
 
-    Shapes: dict of features with "history" (B, L) to (B, K, dim); a missing interest is
-    the zero vector.
+    Shapes: dict of features with "history" (B, L) to (B, K, dim), with zero vectors for
+    missing interests.
 
     >>> user = InterestEncoder({}, {"size": 9, "length": 2}, dim=4, interests=3)
     >>> tuple(user({"history": ops.array([[2, 0]])}).shape)
@@ -134,10 +134,10 @@ class InterestEncoder(keras.layers.Layer):
 class MIND(RetrievalModel):
     """Multi-interest retrieval.
 
-    In training, the user vector is `label_aware` attention over the interests with the
-    positive as label, and is compared with all candidates. In serving, the score of a
-    candidate is its largest product with an interest. One search per interest, merged
-    by maximum, gives the same result.
+    In training, the user vector is `label_aware` attention over the interests, with the
+    positive as label. This vector scores all candidates. In serving, the score of a
+    candidate is its largest product with an interest. Searching once per interest and
+    merging by the maximum gives the same result.
 
     Source: Li et al., Multi-Interest Network with Dynamic Routing for Recommendation at
     Tmall, CIKM 2019.

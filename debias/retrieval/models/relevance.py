@@ -15,27 +15,29 @@ from debias.types import Tensor
 class PairRelevance(keras.layers.Layer):
     """Relevance of an item to a user: the retrieval model's score plus an offset.
 
-    It can be the relevance tower of any click model. The bias tower then explains the
-    effect of position. The remaining u . v / temperature is served by
+    This layer can be the relevance tower of any click model. The bias tower then
+    explains the effect of position. Serving needs only u . v / temperature, from
     `model.user_vectors`, `model.item_vectors` and an index. The offset is equal for all
     pairs and does not change the order.
 
-    The features of a log's items are pairs (row of a user, row of an item). They are
-    float32 like all features, so rows must be below 2^24. The layer holds the feature
-    tables as fixed weights and looks them up by row.
+    The features of a log's items are pairs (row of a user, row of an item). All
+    features are float32, so rows must be below 2^24. The layer holds the feature tables
+    as fixed weights and looks them up by row.
 
-    In training, the model's losses on positive pairs (`pair_losses`: DAT's mimic and
-    alignment losses) weight each shown pair by its relevance sigmoid(score), held
-    constant. The articles weight by clicks, which are biased.
+    Some models have losses on positive pairs (`pair_losses`), such as the mimic and
+    alignment losses of DAT. In training, these losses weight each shown pair by its
+    relevance sigmoid(score), held constant. The articles weight pairs by clicks, which
+    are biased.
 
     Args:
         model: A retrieval model.
-        users, items: Features, as from `FeatureTable.columns`; users with "history" if
-            the model reads it.
+        users, items: Features from `FeatureTable.columns`. If the model reads a
+            history, `users` has "history".
         shared_by: Number of mixture components that share the layer. Each calls it once
             per step, and each call adds 1 / shared_by of the pair losses.
 
-    Shapes: lists of one user `(B, L, 2)`, or pairs `(B, 2)`, to `(..., 1)`.
+    Shapes: `(B, L, 2)` for lists, each of one user, or `(B, 2)` for pairs. The result
+    has shape `(..., 1)`.
 
     >>> from debias.retrieval.models import fm_tower
     >>> schema = {"id": {"kind": "categorical", "size": 9}}

@@ -30,9 +30,9 @@ TEMPERATURE = 0.3
 class RetrievalModel(SteppingModel):
     """Base of the retrieval models: scores of candidates, corrected and masked.
 
-    The score of row b and candidate c is u_b . v_c / temperature. Only in training, log
-    q is subtracted from shared columns, and columns that repeat the row's positive or
-    that the batch excludes are masked.
+    The score of row b and candidate c is u_b . v_c / temperature. In training only, log
+    q is subtracted from the scores of shared columns. Columns that repeat the row's
+    positive, or that the batch excludes, are masked.
 
     A subclass has encoders `user` and `item`, and computes scores of their vectors in
     `match`.
@@ -42,9 +42,9 @@ class RetrievalModel(SteppingModel):
         correction, masks and auxiliary losses apply.
 
     Returns:
-        (B, C + S) scores. For a packed batch (B, 2), always corrected and masked: the
-        positive, and the log-sum-exp of all negatives, which is all that the softmax
-        needs.
+        (B, C + S) scores. For a packed batch, (B, 2), always corrected and masked: the
+        score of the positive, and the log-sum-exp of all negatives. The softmax needs
+        only these two numbers.
     """
 
     user: Any
@@ -67,10 +67,11 @@ class RetrievalModel(SteppingModel):
         self.frequency, self.views = frequency, views
 
     def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
-        """As in Keras; the default is row-wise Adam and the softmax loss, without XLA.
+        """Compiles with defaults: row-wise Adam and the softmax loss, without XLA.
 
-        XLA, which Keras may enable automatically, would make gradients of tables dense.
-        Under the policy mixed_float16, the loss is scaled (`RowLossScale`).
+        XLA, which Keras may otherwise enable automatically, would make gradients of
+        tables dense. Under the policy mixed_float16, the loss is scaled by
+        `RowLossScale`.
         """
         kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
         optimizer = RowWiseAdam() if optimizer is None else optimizer
@@ -80,10 +81,10 @@ class RetrievalModel(SteppingModel):
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """As in Keras; `Batches` keep their order, and TensorFlow gets chunks.
+        """Fits like Keras. `Batches` keep their order, and TensorFlow gets chunks.
 
-        With `steps_per_execution` in compile, a chunk has the batches of one execution,
-        all in memory at once; with 1, a chunk has 16 batches.
+        If `compile` got `steps_per_execution` above 1, a chunk has the batches of one
+        execution, all in memory at once. Otherwise a chunk has 16 batches.
 
         Raises:
             ValueError: The batches are packed and the loss is not the softmax.
@@ -159,7 +160,7 @@ class RetrievalModel(SteppingModel):
         Args:
             user: (B,) id codes of the users.
             item: Categorical features (B,) of the items.
-            users, items: (B, d) vectors of both.
+            users, items: (B, d) vectors of users and items.
             weight: (B,) weight of each pair, between 0 and 1; None: 1.
             scale: Factor on the losses.
         """
@@ -244,13 +245,13 @@ class RetrievalModel(SteppingModel):
     def user_vectors(
         self, features: Mapping[str, np.ndarray], block: int = 4096
     ) -> np.ndarray:
-        """(n, dim), or (n, K, dim) for several interests, as NumPy arrays."""
+        """User vectors (n, dim), or (n, K, dim) for several interests, in NumPy."""
         return encode(self.user, features, block)
 
     def item_vectors(
         self, features: Mapping[str, np.ndarray], block: int = 4096
     ) -> np.ndarray:
-        """(n, dim); NumPy."""
+        """Item vectors (n, dim), as a NumPy array."""
         return encode(self.item, features, block)
 
     def get_config(self) -> dict[str, Any]:
@@ -295,17 +296,17 @@ class TwoTower(RetrievalModel):
         user, item: Encoders: layers from a dict of features to vectors of equal size.
             To share the table of item ids, make the item encoder first and pass its
             `id_table` to the user encoder as `history_table`.
-        temperature: Divisor of the scores; about .1 for cosines, and .3 for user
-            vectors of free length.
+        temperature: Divisor of the scores: about .1 for cosines, and about .3 if the
+            length of user vectors is free.
         frequency: Layer that estimates log q from the stream; None: the batch's
             `log_q`.
         views: Layer that draws self-supervision views of the batch's "self".
         self_weight: Weight of the self-supervision loss.
-        worth: Worth of each target of a log, in their order. The vectors then have one
-            part of equal size per target. An event of target t trains only the parts t
-            of the vectors, and all shared layers below. `item_vectors` multiplies each
-            part by its worth, so an inner product is the worth of all targets, sum over
-            t of w_t <u_t, v_t>. Empty: all events are of one kind.
+        worth: Worth of each target of a log, in the order of its targets. The vectors
+            then have one part of equal size per target. An event of target t trains
+            only part t of the vectors, and the shared layers below. `item_vectors`
+            multiplies each part by the worth of its target. So an inner product is the
+            sum over t of w_t <u_t, v_t>. Empty: all events are of one kind.
         **kwargs: Arguments of `keras.Model`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -337,7 +338,7 @@ class TwoTower(RetrievalModel):
     def item_vectors(
         self, features: Mapping[str, np.ndarray], block: int = 4096
     ) -> np.ndarray:
-        """(n, dim) NumPy array, with each target's part times its worth."""
+        """(n, dim) NumPy array; the part of each target is multiplied by its worth."""
         vectors = super().item_vectors(features, block)
         if not self.worth:
             return vectors
@@ -447,11 +448,11 @@ def dssm(
         users, items: Schemas.
         history: A kind of `debias.retrieval.layers.history.HISTORIES`, or None.
         length: The longest history.
-        **options: Other arguments of `Encoder`, for both sides; `normalize_users`,
-            whether user vectors have length 1 like item vectors (if not, the length
-            expresses how specific a user's taste is); `compress` and `rows` of
-            `debias.layers.embedding.RowEmbedding`, for all id tables; and `frequency`,
-            `views`, `self_weight` and `worth` of `TwoTower`. With `worth`, `dim` is the
+        **options: Other arguments of `Encoder`, for both sides. `normalize_users`:
+            whether user vectors have length 1 like item vectors; if not, the length
+            expresses how specific a user's taste is. `compress` and `rows` of
+            `debias.layers.embedding.RowEmbedding`, for all id tables. `frequency`,
+            `views`, `self_weight` and `worth` of `TwoTower`; with `worth`, `dim` is the
             total size of all parts.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -472,7 +473,7 @@ def fm_tower(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """FM: each side is the sum of its fields; arguments as for `dssm`.
+    """FM: each side is the sum of its fields. Takes the arguments of `dssm`.
 
     See `debias.retrieval.layers.fm.fm_sum`.
     """
@@ -510,7 +511,7 @@ def youtube_dnn(
 ) -> TwoTower:
     """YoutubeDNN: an MLP on history mean and user features; items have only ids.
 
-    Arguments as for `dssm`.
+    The arguments are those of `dssm`.
 
     Source: Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys
     2016.

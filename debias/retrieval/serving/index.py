@@ -3,9 +3,10 @@
 `exact` compares all items. A `Searcher` finds likely rows much faster: Faiss by `hnsw`,
 `ivf` or `pq`, and with extras Annoy by `annoy` and Milvus by
 `debias.retrieval.serving.milvus`. An `Index` combines all vectors, a searcher, and the
-rows that changed since it was built. It scores the rows of the searcher exactly and
-drops those that a filter excludes. If too few remain, it compares all items, so an
-answer is short only if fewer items are allowed.
+rows that changed since the searcher was built. It computes the exact scores of the rows
+that the searcher finds, and drops rows that a filter excludes. If too few rows remain,
+the index compares all items. So an answer is short only if the filter allows too few
+items.
 """
 
 import importlib
@@ -39,13 +40,13 @@ def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.nd
     """The k rows with the largest inner product, by exhaustive search.
 
     Args:
-        queries: (Q, d), or (Q, K, d) for several vectors per query, of which the
-            largest product counts; see `debias.retrieval.dot_scores`.
+        queries: (Q, d), or (Q, K, d) for several vectors per query; the score is then
+            their largest product, see `debias.retrieval.dot_scores`.
         vectors: (N, d).
         k: At least 1.
 
     Returns:
-        (Q, min(k, N)) rows and scores by decreasing score, ties by row.
+        (Q, min(k, N)) rows and scores by decreasing score; ties are ordered by row.
 
     >>> rows, scores = exact(np.array([[1.0, 0.0]]), np.eye(2) * 3, 1)
     >>> rows.tolist(), scores.tolist()
@@ -75,17 +76,17 @@ class Searcher(Protocol):
 
     Attributes:
         dim: d.
-        size: N, the number of vectors at its construction.
+        size: N, the number of vectors when the searcher was built.
     """
 
     dim: int
     size: int
 
     def rows(self, queries: np.ndarray, k: int) -> Rows:
-        """From (Q, d) float32 to (Q, k or more) rows, padded with -1."""
+        """Finds (Q, k or more) rows for (Q, d) float32 queries, padded with -1."""
 
     def save(self, folder: Path) -> None:
-        """Writes one file for `open_searcher` into a folder."""
+        """Writes a file into a folder, which `open_searcher` opens."""
 
 
 class Faiss:
@@ -94,7 +95,7 @@ class Faiss:
     Args:
         index: The Faiss index.
         dim: d, the dimension of vectors and queries.
-        place: (N,) row of each vector in the index, if equal vectors share one; None:
+        place: (N,) row of each vector in the index, if equal vectors share a row. None:
             row r of the index is vector r.
     """
 
@@ -182,7 +183,7 @@ def _extra(name: str) -> Any:
 
 
 def open_searcher(folder: Path, dim: int) -> Searcher | None:
-    """Opens the searcher in a folder; None if there is none.
+    """Opens the searcher in a folder; None if the folder has no searcher.
 
     Raises:
         ValueError: The file is damaged.
@@ -231,7 +232,7 @@ def lifted(vectors: np.ndarray) -> np.ndarray:
 
 
 def distinct(vectors: np.ndarray) -> tuple[Rows, Rows]:
-    """The first row of each distinct vector, and the index of each row among them.
+    """The first row of each distinct vector, and the index of each row's vector.
 
     >>> first, place = distinct(np.array([[1, 2], [3, 4], [1, 2]], "float32"))
     >>> first.tolist(), place.tolist()
@@ -255,7 +256,7 @@ def distinct(vectors: np.ndarray) -> tuple[Rows, Rows]:
 def found_share(
     searcher: Searcher, vectors: np.ndarray, queries: np.ndarray, k: int
 ) -> float:
-    """Recall: mean share of the exact k best that a searcher finds, modulo ties."""
+    """Recall: mean share of the exact k best items that a searcher finds."""
     _, truth = exact(queries, vectors, k)
     rows = searcher.rows(queries, k)
     scores = np.einsum("qd,qkd->qk", queries, vectors[rows])
@@ -269,8 +270,8 @@ class Asked(NamedTuple):
 
     Attributes:
         queries: (Q, d) or (Q, K, d) user vectors; None: `SAMPLE` evenly spaced items.
-        k: Number of best items to compare with the exact ones.
-        recall: Required share of them.
+        k: Number of best items to compare with the exact result.
+        recall: Required share of the exact k best items.
     """
 
     queries: np.ndarray | None = None
@@ -288,7 +289,7 @@ class Asked(NamedTuple):
         return found_share(searcher, vectors, single, min(self.k, len(vectors)))
 
     def meet(self, searcher: Faiss, vectors: np.ndarray, share: float) -> Faiss:
-        """Doubles the effort of a searcher with too low recall, while that helps."""
+        """Doubles the effort of a searcher while its recall is too low and rises."""
         effort, first = searcher.effort, share
         for _ in range(DOUBLINGS):
             if share >= self.recall:
@@ -332,12 +333,12 @@ def hnsw(
 ) -> Faiss:
     """HNSW graph (Faiss): fast, high recall, needs much memory.
 
-    For vectors of unequal length there are two graphs: by distance over `lifted`
-    vectors, and by inner product. Which has the higher recall depends on the vectors.
-    If lengths vary at random, the first finds a third; for clusters, the second finds
-    less. The first graph is built, and the second only if the recall of the first is
-    too low. Equal vectors share one node, because otherwise they would only link to
-    each other.
+    For vectors of unequal length, there are two possible graphs: by distance over
+    `lifted` vectors, and by inner product. The vectors determine which graph has the
+    higher recall. If lengths vary at random, the recall of the first graph is only a
+    third; if vectors form clusters, the recall of the second graph is lower. The first
+    graph is built. If its recall is too low, the second graph is built. Equal vectors
+    share one node of the graph, because otherwise they would only link to each other.
 
     Source: Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor
     Search Using Hierarchical Navigable Small World Graphs, TPAMI 2020.
@@ -346,10 +347,10 @@ def hnsw(
         vectors: (N, d) float32.
         progress: Called with the share that is built.
         links: M, the number of links per node.
-        effort: efSearch, the number of candidates in a search, at least k. It is
-            doubled, with a warning, if recall is too low.
+        effort: efSearch, the number of candidates in a search, at least k. If recall is
+            too low, it is doubled with a warning.
         build_effort: efConstruction.
-        asked: Required recall.
+        asked: Required recall and its measurement.
     """
     faiss, dim = _extra("faiss"), vectors.shape[1]
     first, place = distinct(vectors)
@@ -392,7 +393,8 @@ def ivf(
     Args:
         vectors, progress, asked: See `hnsw`.
         lists: Number of centroids; None: 4 sqrt(N).
-        probes: Number of lists to search; doubled like the effort in `hnsw`.
+        probes: Number of lists to search. If recall is too low, it is doubled like the
+            effort of `hnsw`.
     """
     return _lists(vectors, progress, lists, probes, asked)
 
@@ -412,7 +414,7 @@ def pq(
 
     Args:
         vectors, progress, lists, probes, asked: See `ivf`.
-        parts: Bytes per vector; None: one for every two entries.
+        parts: Bytes per vector. None: one byte for every two entries.
     """
     if len(vectors) < 256:
         raise ValueError(f"pq needs at least 256 vectors, got {len(vectors)}")
@@ -453,7 +455,7 @@ def annoy(
         vectors: See `hnsw`.
         progress: See `hnsw`; building the trees is not included.
         trees: Number of trees.
-        seed: Random seed of the halvings.
+        seed: Random seed of the splits in the trees.
     """
     forest = _extra("annoy").AnnoyIndex(vectors.shape[1], "dot")
     forest.set_seed(seed)
@@ -470,7 +472,7 @@ class Report(NamedTuple):
 
     Attributes:
         kind: Name of the searcher, or "exact".
-        recall: Mean share of the exact k best that it finds.
+        recall: Mean share of the exact k best items that the search finds.
         k: The k of the recall.
         p50_ms, p99_ms: Median and 99% quantile of the time of a search in ms.
         seconds: Build time; None if it was not measured.
@@ -491,8 +493,8 @@ class Index:
     Attributes:
         vectors: (N, d) float32.
         searcher: The searcher; None: exhaustive search.
-        fresh: (F,) increasing rows whose vector differs from the searcher's.
-        report: Measurements by `build`, before any `upsert`.
+        fresh: (F,) increasing rows whose vector differs from that in the searcher.
+        report: Measurements that `build` made, before any `upsert`.
 
     Raises:
         ValueError: Vectors are not (N, d) float32, or the searcher does not fit them.
@@ -546,15 +548,15 @@ class Index:
         """Finds the best rows for one user.
 
         Args:
-            query: (d,), or (K, d) for several vectors, of which the largest product
-                counts; zero vectors are ignored.
+            query: (d,), or (K, d) for several vectors; the score is then their largest
+                product, and zero vectors are ignored.
             k: At least 1.
             seen: Rows to leave out.
             allowed: (N,) bool, rows to choose from; None: all.
 
         Returns:
-            n rows and scores by decreasing score, ties by row; n is k, or the number of
-            allowed rows if that is less.
+            n rows and scores by decreasing score; ties are ordered by row. n is k, or
+            the number of allowed rows if it is less than k.
 
         Raises:
             ValueError: k is less than 1, or the query does not have size d or is not
@@ -608,8 +610,8 @@ class Index:
     def upsert(self, rows: Rows, vectors: np.ndarray) -> "Index":
         """A new index with other vectors at `rows`, or with additional rows.
 
-        The searcher is not rebuilt, so each such row adds one product to every search.
-        Call `build` again when there are many.
+        The searcher is not rebuilt, so each of these rows adds one product to every
+        search. Call `build` again when there are many such rows.
 
         Args:
             rows: (n,) distinct rows; rows past the end must be consecutive.
@@ -652,17 +654,18 @@ def build(
 ) -> Index:
     """Builds an index over all vectors and measures its recall and latency.
 
-    If the recall of a Faiss searcher is below `recall`, it warns and doubles the
+    If the recall of a Faiss searcher is below `recall`, `build` warns and doubles the
     effort, up to three times.
 
     Args:
         vectors: (N, d) float32.
-        how: `hnsw`, `ivf`, `pq`, `annoy` or a partial of one; None: exhaustive search.
+        how: `hnsw`, `ivf`, `pq`, `annoy`, or a `functools.partial` of one of them.
+            None: exhaustive search.
         queries: (Q, d) or (Q, K, d) user vectors for the measurement; None: 200 evenly
             spaced items, for which search may be harder or easier than for users.
-        k: Number of best items to compare with the exact ones.
+        k: Number of best items to compare with the exact result.
         progress: Called with the share that is built.
-        recall: Required share of them.
+        recall: Required share of the exact k best items.
 
     Raises:
         ValueError: A vector is not finite. The message names the row of the item.
@@ -699,8 +702,8 @@ def measured(
 ) -> Report:
     """Measures recall against `exact`, and the time of single searches.
 
-    An item counts as found if its score equals that of one of the exact k best, up to
-    rounding, so ties do not matter.
+    An item counts as found if its score equals the score of one of the exact k best
+    items, up to rounding. So ties do not matter.
 
     Args:
         index, queries, k: See `build`.

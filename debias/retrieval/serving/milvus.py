@@ -1,9 +1,10 @@
 """Milvus as the searcher of an index, embedded or as a cluster.
 
 One argument switches from one machine to a cluster. The embedded edition stores its
-files in the version and unpacks them when it is opened. A cluster stores the
-collection, and the version its name. The token of a cluster is read from MILVUS_TOKEN
-and never written. The module needs the extra `milvus`.
+files in the version and unpacks them when the version is opened. With a cluster, the
+cluster stores the collection, and the version stores its name. The variable
+MILVUS_TOKEN holds the token of the cluster; the token is never written. The module
+needs the extra `milvus`.
 """
 
 import json
@@ -28,11 +29,12 @@ class Milvus:
 
     Args:
         uri: URL of the cluster; None: the embedded edition in `folder`.
-        collection: Its name.
+        collection: Name of the collection.
         dim: d.
         size: N.
         effort: Parameter "ef" of a search.
-        folder: Folder with the files of the embedded edition, removed with this object.
+        folder: Folder with the files of the embedded edition. It is removed together
+            with this object.
     """
 
     def __init__(
@@ -52,10 +54,10 @@ class Milvus:
         self.client = self._try(lambda: _client(self.where))
 
     def rows(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """As for `debias.retrieval.serving.index.Searcher`.
+        """Finds rows, see `debias.retrieval.serving.index.Searcher`.
 
         Raises:
-            ConnectionError: The cluster does not answer; names it.
+            ConnectionError: The cluster does not answer.
         """
         hits = self._try(
             lambda: self.client.search(
@@ -124,7 +126,7 @@ def milvus(
         links, effort, build_effort: See `debias.retrieval.serving.index.hnsw`.
 
     Raises:
-        ConnectionError: The cluster does not answer; names it.
+        ConnectionError: The cluster does not answer.
         ModuleNotFoundError: The extra `milvus` is not installed.
     """
     folder = _folder() if uri is None else None

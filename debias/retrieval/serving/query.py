@@ -25,8 +25,8 @@ class Answer(NamedTuple):
 
     Attributes:
         items: Raw ids, best first.
-        scores: Inner products, the largest for several user vectors; with the bonus of
-            repeats if they are modelled.
+        scores: Inner products; with several user vectors, the largest. If repeats are
+            modelled, scores include the bonus.
         known: Whether the version knows the user's id.
         passed_over: Ids of the history that are not in the catalogue.
     """
@@ -64,23 +64,23 @@ def retrieve(
 
     Args:
         version: Version from `debias.retrieval.serving.versions.load`.
-        user: Raw features, including "id" if there is one. An absent feature is looked
-            up for a known user, and missing for an unknown one. Unseen values are out
-            of vocabulary. Without a known id, history and feature, the version's
-            `stranger` vector is used, the mean of its users.
+        user: Raw features, including "id" if the user has one. For a known user, an
+            absent feature is looked up; for an unknown user, it is missing. Unseen
+            values are out of vocabulary. If id, history and all features are unknown,
+            the version's `stranger` vector is used, which is the mean of its users.
         history: Raw ids of the user's latest items, most recent first. Ids outside the
             catalogue are skipped. None: the published history of a known user.
         k: Number of items, at least 1. If fewer items are left, all are returned.
-        repeat: Policy for items that the user took (in `history` and, for a known user,
-            in the published data): "exclude", "allow", or "model" if the version has
+        repeat: Policy for items that the user took, in `history` and, for a known user,
+            in the published data. "exclude", "allow", or "model" if the version has
             weights. None: the policy of the version.
-        where: Filter, a dict from item feature to a required value or a list of allowed
-            values; for a numeric feature, the smallest and the largest value, with None
-            for no limit. All conditions must hold.
+        where: Filter, a dict from item features to conditions: a required value, or a
+            list of allowed values. For a numeric feature, give the smallest and the
+            largest value, with None for no limit. All conditions must hold.
 
     Raises:
         ValueError: A feature is unknown or of a wrong kind, a number is not finite, k
-            is less than 1, or the policy is unknown; names it.
+            is less than 1, or the policy is unknown. The message names the argument.
     """
     found = find(version, user, history, k, repeat=repeat, where=where)
     ids = version.items.vocabularies[ID][found.rows].tolist()
@@ -96,7 +96,7 @@ def find(
     repeat: str | None = None,
     where: Where | None = None,
 ) -> Found:
-    """As `retrieve`, but returns rows of items."""
+    """Retrieves like `retrieve`, but returns rows of items."""
     user = dict(user or {})
     row = version.user_codes[ID].get(_word(ID, user.get(ID)), UNKNOWN) - FIRST
     features = {

@@ -1,9 +1,9 @@
 """Storage of versions and training states, on disk or in an object store.
 
-Both have folders KIND/000007, such as `versions/000007`, and the file CURRENT. A new
-folder appears atomically. In a store it is uploaded file by file, with the manifest
-last, and CURRENT is a single write. Files of a store are first copied to the cache,
-`$DEBIAS_CACHE`, and checked by their checksums.
+Both kinds of storage have folders KIND/000007, such as `versions/000007`, and the file
+CURRENT. A new folder appears atomically. In a store, a folder is uploaded file by file,
+with the manifest last, and CURRENT is a single write. To read files of a store, they
+are first copied to the cache, `$DEBIAS_CACHE`, and their checksums are verified.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ class Disk:
 
     Attributes:
         root: The folder.
-        damage: Errors of reading that mean a damaged file.
+        damage: Types of errors that mean that a file is damaged.
     """
 
     damage = (OSError, *_UNREADABLE)
@@ -41,11 +41,11 @@ class Disk:
         self.root = root
 
     def read(self, key: str) -> bytes:
-        """Reads a file; FileNotFoundError if it is absent."""
+        """Reads a file; raises FileNotFoundError if it is absent."""
         return (self.root / key).read_bytes()
 
     def stamp(self) -> tuple[object, ...] | None:
-        """A value that changes with every write of CURRENT; None if it is absent."""
+        """A value that changes with every write of CURRENT; None without the file."""
         try:
             found = os.stat(self.root / "CURRENT")
         except OSError:
@@ -57,7 +57,7 @@ class Disk:
         return _numbers(path.name for path in self.root.glob(f"{kind}/*"))
 
     def complete(self, kind: str) -> list[str]:
-        """Names of the readable folders, which on disk are all."""
+        """Names of the readable folders; on disk, all folders are readable."""
         return self.folders(kind)
 
     def folder(self, key: str) -> Path:
@@ -86,7 +86,7 @@ class Disk:
         _sync(self.root)
 
     def remember(self, name: str) -> None:
-        """Records the current version in the copies on disk, if there are any."""
+        """Records the current version in the copies on disk, if a store has copies."""
 
     def drop(self, key: str) -> None:
         path = self.root / key
@@ -109,7 +109,8 @@ class Store:
     Attributes:
         root: Folder in the store.
         copies: Folder of copies in the cache.
-        damage: Errors that mean a damaged file; other errors concern the store.
+        damage: Types of errors that mean that a file is damaged; other errors concern
+            the store.
     """
 
     damage = (FileNotFoundError, *_UNREADABLE)
@@ -137,11 +138,11 @@ class Store:
         return _numbers(each.parts[-2] for each in found if each.name == MANIFEST)
 
     def folder(self, key: str) -> Path:
-        """A complete copy on disk; files from an earlier read are checked.
+        """A complete copy on disk. Files from an earlier read are verified.
 
         Raises:
             OSError: The store cannot be reached or refuses access, or the disk is full.
-            ValueError: A file in the store is damaged; names it.
+            ValueError: A file in the store is damaged. The message names the file.
         """
         copy = self.copies / key
         with _held(self.copies, wait=True):
@@ -222,7 +223,7 @@ class Store:
         shutil.rmtree(self.copies / key, ignore_errors=True)
 
     def tidy(self, kind: str) -> None:
-        """Removes incomplete uploads that are older than the latest complete one."""
+        """Removes incomplete uploads that are older than the latest complete upload."""
         whole = self.complete(kind)
         for name in set(self.folders(kind)) - set(whole):
             if int(name) < int(whole[-1] if whole else 0):
@@ -240,9 +241,9 @@ def storage(root: str | Path) -> Storage:
 
 @contextmanager
 def alone(root: str | Path, kind: str = "") -> Iterator[None]:
-    """Context manager that holds a lock, which the system frees when the process ends.
+    """Context manager that holds a lock. The system frees it when the process ends.
 
-    For a store, it only excludes other processes on this machine.
+    For a store, the lock excludes only other processes on this machine.
     """
     path = located(root)
     home = _copies(whole_path(root)) / "locks" if isinstance(path, Remote) else path

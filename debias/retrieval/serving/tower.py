@@ -12,13 +12,13 @@ from debias.engine.scoring import open_onnx
 class UserTower:
     """Maps users' features to vectors with ONNX Runtime.
 
-    Call arguments: dict of (n,) and (n, m) arrays, as from `FeatureTable.take`, with
-    "history" (n, length) if the tower reads one; other entries are ignored. Returns (n,
-    d), or (n, K, d) for several interests, float32.
+    Call arguments: dict of (n,) and (n, m) arrays from `FeatureTable.take`, with
+    "history" (n, length) if the tower reads a history; other entries are ignored. The
+    result is (n, d), or (n, K, d) for several interests, in float32.
 
     Attributes:
-        inputs: Names of its inputs.
-        length: Number of history items that it reads; 0 for none.
+        inputs: Names of the inputs.
+        length: Number of history items that the tower reads; 0 without a history.
     """
 
     def __init__(self, path: Path):
@@ -39,7 +39,7 @@ class UserTower:
 
 
 def write_tower(layer: Any, path: Path) -> None:
-    """Writes the user side of a retrieval model (a Keras layer) in single precision.
+    """Writes the user side of a retrieval model as ONNX, in single precision.
 
     Raises:
         ValueError: The layer cannot be converted to ONNX.

@@ -1,15 +1,16 @@
 """Updates a published retrieval model by a stream of events.
 
 A full update starts from the parameters of the last full update, makes one shuffled
-pass over all events since then, and publishes everything. Between full updates,
-incremental updates only change id embeddings. Dense weights, the trend and the linear
-part stay identical, so old and new vectors remain comparable. Only the id rows in the
-user tower and the vectors of touched items are published. A full update replaces the
-increments since the last one.
+pass over all later events, and publishes the whole model. Between full updates,
+incremental updates change only id embeddings. Dense weights, the trend and the linear
+part stay identical, so old and new vectors remain comparable. An increment publishes
+only the id rows in the user tower and the vectors of items that changed. A full update
+replaces the increments since the last full update.
 
-The manifest of a version records its position in the stream, and one switch publishes
-both. If a process is killed at any moment, a complete version stays in service, and the
-next run applies exactly the events that are not in it.
+The manifest of a version records its position in the stream of events, and one switch
+publishes version and position together. If a process is killed at any moment, a
+complete version stays in service. The next run applies exactly the events that this
+version has not applied.
 """
 
 import tempfile
@@ -71,9 +72,10 @@ def full_update(
     """Trains all weights in one shuffled pass over the events.
 
     Args:
-        learner: The learner after the last full update; it is changed.
-        events: All events since then, in any order; duplicates count once.
-        users, items: Raw features of new ones, as for
+        learner: The learner after the last full update. This function changes it.
+        events: All events since the last full update, in any order; duplicates count
+            once.
+        users, items: Raw features of new users and items, see
             `debias.retrieval.data.events.append_events`.
         progress: Called with the number of events done since the last call.
     """
@@ -95,7 +97,7 @@ class Increment(NamedTuple):
         items: Rows of items whose vector changed, including new ones.
         vectors: (items, d) vectors of these items.
         before, after: Id tables of the user tower.
-        dense: SHA-256 of all other weights, equal before and after.
+        dense: SHA-256 of all other weights, which do not change.
     """
 
     appended: Appended
@@ -198,10 +200,10 @@ class Served:
     Attributes:
         name: Name of the version.
         tower: Path of its `tower.onnx`.
-        index: Its index.
-        about: "extra" of its manifest: "kind" ("full" or "increment"), "learner"
-            (folder of the training state), "applied" (marks), "full" (learner and marks
-            of the last full update), and the entries of the caller.
+        index: Index of the item vectors.
+        about: The entry "extra" of the manifest: "kind" ("full" or "increment"),
+            "learner" (folder of the training state), "applied" (marks), "full" (learner
+            and marks of the last full update), and the entries of the caller.
         repeat: Policy for items that a user took before.
     """
 
@@ -238,8 +240,7 @@ def publish_full(
         ranker: See `debias.retrieval.serving.versions.publish`.
         keep: Number of versions to keep.
         progress: Called with the share done.
-        vectors: Vectors of all items, as from `Learner.item_vectors`; None: computed
-            here.
+        vectors: Vectors of all items from `Learner.item_vectors`. None computes them.
     """
     users = len(learner.log.users)
     some = np.unique(np.linspace(0, users - 1, 200).astype(int))
@@ -278,8 +279,9 @@ def publish_increment(
 ) -> Served:
     """Publishes an increment on top of the served version.
 
-    The user tower is the served file with new id rows. The touched items are upserted
-    into the served index, which is rebuilt when many have accumulated.
+    The user tower is the served file with new id rows. The changed items are upserted
+    into the served index. When many changed items have accumulated, the index is
+    rebuilt.
 
     Args:
         root, learner, how, keep: See `publish_full`.
@@ -305,8 +307,8 @@ def replace_tables(
 ) -> bool:
     """Writes an ONNX model with replaced tables and everything else unchanged.
 
-    It finds tables by their values. It is hundreds of times as fast as a new export,
-    and dense weights stay identical.
+    The function finds tables by their values. It is hundreds of times as fast as a new
+    export, and dense weights stay identical.
 
     Args:
         tower: The model.
@@ -315,8 +317,8 @@ def replace_tables(
         out: File to write.
 
     Returns:
-        Whether the file was written. It is not if a table changes its size, or does not
-        occur exactly once.
+        Whether the file was written. If a table changes its size, or does not occur
+        exactly once, nothing is written.
     """
     import onnx
     from onnx import numpy_helper
@@ -403,15 +405,15 @@ class Report(NamedTuple):
     """The report of one published update.
 
     Attributes:
-        version: Its name.
+        version: Name of the version.
         kind: "full" or "increment".
         events: Number of training events.
         duplicates: Number of events left out because they were applied before.
         new_users, new_items: Number of new rows.
         bare: Number of new users and items without any feature.
-        lacks: Number of new rows without features and names of these features, by side,
-            as in `Appended`.
-        unknown: Unknown values of categories, as in `Appended`.
+        lacks: Number of new rows without features, and names of these features, by
+            side; see `Appended`.
+        unknown: Unknown values of categories, see `Appended`.
         late: Number of events older than a known event of their user.
         moved_users, moved_items: Number of changed users and items.
         seconds: Time of training and publishing.
@@ -450,28 +452,30 @@ def update(
     """Applies the new events of a stream to the published version.
 
     Incremental updates publish one version for each chunk of events. A full update
-    publishes one version, trained from the state of the last full update on all events
-    since, including those of increments. If it is killed at any moment, call it again:
-    no published version is lost, and no event is lost or applied twice. The names of
-    versions and training states may then leave out a number.
+    publishes one version. It starts from the state of the last full update and trains
+    on all later events, including those of increments. If the process is killed at any
+    moment, call this function again: no published version is lost, and every event is
+    applied exactly once. The names of versions and training states may then leave out a
+    number.
 
     Items are never removed. To withdraw an item, exclude it by a filter (`where`), or
     train again and publish a smaller catalogue.
 
     Args:
-        root: Folder or URL of versions with one from `publish_full`.
+        root: Folder or URL of versions, at least one of them from `publish_full`.
         source, columns: The stream, as for `debias.retrieval.data.events.pending`.
-        build_model, config: As for the published learner.
+        build_model, config: The arguments with which the published learner was made.
         full: Whether to make a full update.
         max_events: Largest number of events in a chunk.
-        users, items: Raw features of new ones, as for
+        users, items: Raw features of new users and items, see
             `debias.retrieval.data.events.append_events`.
         how, keep: See `publish_full`.
-        start: Called with the number of events to apply; returns a function to call
-            with the number of events since the last call.
+        start: Function that takes the number of events to apply. It returns a function
+            that is called with the number of events done since the last call.
 
     Yields:
-        A report after each version is published; its events are applied only then.
+        A report after each version is published. Only then are the events of the report
+        applied.
 
     Raises:
         ValueError: Nothing is published here, another update is running, or the stream

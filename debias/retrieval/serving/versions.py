@@ -4,7 +4,7 @@
     ROOT/versions/000007/   one version:
         tower.onnx          users' features to vectors; needs no training code
         users.npz           table of users: features, and raw id <-> row
-        items.npz           the same for items
+        items.npz           table of items: features, and raw id <-> row
         vectors.npy         (items, d) float32
         index.faiss         searches them; or index.annoy, index.milvus, or none
         place.npy           rows of equal vectors, which index.faiss stores once
@@ -18,13 +18,13 @@
 
 A version is written to a hidden folder, synced to disk and renamed. Then one rename of
 CURRENT switches to it. After a crash at any moment, the last version stays in service.
-A reader takes tower, vectors and index from one folder. The next publisher removes the
-files of a killed one. Files of a version are read-only, because they are memory-mapped
-and a write would break their readers.
+A reader takes tower, vectors and index from one folder. If a publisher is killed, the
+next publisher removes its files. Files of a version are memory-mapped; they are
+read-only, because a write would break their readers.
 
 ROOT may be the URL of an object store, such as s3://bucket/folder. A version is then
-uploaded completely before the single write of CURRENT. It is read from a copy on disk,
-which is checked by checksums (`debias.retrieval.serving.storage`).
+uploaded completely before the single write of CURRENT. A reader copies the version to
+disk and verifies its checksums (`debias.retrieval.serving.storage`).
 """
 
 import hashlib
@@ -86,7 +86,7 @@ class Version:
 
     @cached_property
     def stranger(self) -> np.ndarray | None:
-        """(d,) vector of a user without any known feature; None: from the tower."""
+        """(d,) vector of a user without known features; None: the tower computes it."""
         given = self.manifest.get("stranger")
         return None if given is None else np.array(given, np.float32)
 
@@ -97,7 +97,7 @@ class Version:
 
     @cached_property
     def item_codes(self) -> dict[str, dict[str, int]]:
-        """The same for items."""
+        """Dict from raw value to code, for each coded item feature."""
         return codes(self.items)
 
 
@@ -134,17 +134,17 @@ def publish(
         root: Folder of the versions, created if absent, or the URL of a store.
         tower: The user side of a retrieval model, a Keras layer (needs the extra
             `onnx`), or the path of a `tower.onnx` to publish again.
-        users, items: Feature tables with "id", which encode the tower's inputs.
+        users, items: Feature tables with "id". They encode the inputs of the tower.
         index: Index over the vectors of `items`, row by row.
         histories: (users, L) from `Interactions.histories`, for known users whose
-            requests have no history. None: no histories.
+            requests have no history. None publishes no histories.
         taken: All items that users took, from `Interactions.seen`. None: the items of
             the histories.
         repeat: Policy for these items: "exclude", "allow", or a `Repeat`.
-        ranker: Path of a ranker that `debias export` wrote as ONNX, which becomes part
-            of the version.
+        ranker: Path of a ranker that `debias export` wrote as ONNX. The version will
+            contain this ranker.
         stranger: (d,) vector of a user without known id, history and features, such as
-            the mean user vector; None: from the tower.
+            the mean user vector. None: the tower computes it.
         extra: JSON values of the caller, stored in the version, such as the position in
             an event stream.
         keep: Number of versions to keep, including this one. Versions newer than a
@@ -154,8 +154,8 @@ def publish(
         The name of the version.
 
     Raises:
-        OSError: The store cannot be reached or refuses access, or store or disk is
-            full.
+        OSError: The store cannot be reached or refuses access, or the store or the disk
+            is full.
         ValueError: The parts do not fit together, a value is not valid text, `extra` is
             not JSON, or another process is publishing here. The version in service
             stays.
@@ -387,13 +387,13 @@ def load(path: str | Path, name: str | None = None) -> Version:
     """Loads a version and checks every byte.
 
     Args:
-        path: Folder or URL of the versions, for the current one or `name`; or the
-            folder of a single version.
+        path: Folder or URL of the versions, of which the current version or `name` is
+            loaded; or the folder of a single version.
 
     Raises:
         OSError: The store cannot be reached or refuses access.
         ValueError: There is no such version; or a file is missing, damaged or does not
-            fit the others (names it).
+            fit the others. The message names the file.
     """
     place = storage(path)
     if name is None and _is_version(place):
@@ -419,9 +419,10 @@ def _is_version(place: Storage) -> bool:
 
 
 def roll_back(root: str | Path, name: str | None = None) -> str:
-    """Switches back to the previous version, or to `name`; returns its name.
+    """Returns to the previous version, or to `name`; returns its name.
 
-    The version is checked first. Newer versions stay until the next one is published.
+    The files of the version are verified first. Newer versions stay until the next
+    version is published.
 
     Raises:
         OSError: The store cannot be reached or refuses access.
@@ -446,8 +447,8 @@ class Checked(NamedTuple):
     Attributes:
         version: Name of the version.
         current: Whether it is the current version.
-        megabytes: Size of its files by its manifest; None without a manifest.
-        damage: Description of the damage, by file; None if it is intact.
+        megabytes: Size of the files according to the manifest; None without a manifest.
+        damage: Description of the damage, by file; None if the version is intact.
     """
 
     version: str
@@ -459,7 +460,7 @@ class Checked(NamedTuple):
 def check(
     path: str | Path, progress: Callable[[float], None] = lambda share: None
 ) -> list[Checked]:
-    """Checks every byte of every version in a folder, oldest first, and opens each.
+    """Checks every byte of every version in a folder, and opens each version.
 
     Args:
         path: Folder or URL of the versions, or the folder of a single version.
