@@ -1,8 +1,8 @@
 """Baselines of retrieval without gradient steps.
 
-Each returns a `Scorer`, a function from rows of users to scores (B, N) over the items.
-`tuned` chooses settings from `GRIDS` on held-out events, so that a tower is compared
-with tuned baselines.
+Each baseline returns a `Scorer`, a function from rows of users to scores (B, N) over
+the items. `tuned` chooses the settings of a baseline from `GRIDS` by held-out events.
+So towers are compared with tuned baselines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +22,8 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 def taken(log: Interactions, decay: float = 1.0) -> Any:
     """(users, items) sparse float32: decay^k for the k-th latest event of a user.
 
-    The latest event of a pair counts, and k = 0 for the latest event of the user. With
-    `decay` 1, the matrix is 1 if a user took an item.
+    Of a (user, item) pair, the latest event counts. The latest event of the user has k
+    = 0. If `decay` is 1, the matrix is 1 where a user took an item.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
@@ -69,9 +69,10 @@ def popularity(log: Interactions, share: float = 1.0) -> Scorer:
 class Ease:
     """EASE: item weights B = -P / diag(P), P = (X'X + lambda I)^-1, diagonal 0.
 
-    The scores of a user are x B, with x from `taken`; with `decay` below 1, recent
-    items weigh more. It needs a float64 and a float32 matrix of items x items. The
-    inverse, of items^3 operations, is kept for the next call with the same lambda.
+    The scores of a user are x B, with x from `taken`. If `decay` is below 1, recent
+    items have more weight. EASE needs a float64 and a float32 matrix of items x items.
+    The inverse takes items^3 operations; it is kept for the next call with the same
+    lambda.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 
@@ -119,11 +120,11 @@ def ease_weights(seen: Any, regularisation: float) -> np.ndarray:
 
 
 class ItemKNN:
-    """Item kNN: the score of an item is its summed similarity to the user's items.
+    """Item kNN: scores an item by its total similarity to the user's items.
 
-    s_ij = n_ij / (sqrt(n_i n_j) + shrink), with n_ij the number of users who took both.
-    For each item j, only the `neighbours` most similar i count. The user's items are
-    weighted as in `Ease`.
+    The similarity is s_ij = n_ij / (sqrt(n_i n_j) + shrink), where n_ij users took both
+    items. For each item j, only the `neighbours` most similar items i count. The
+    weights of the user's items are those of `Ease`.
 
     Source: Deshpande and Karypis, Item-Based Top-N Recommendation Algorithms, ACM TOIS
     2004; shrinkage as in Ferrari Dacrema et al., Are We Really Making Much Progress?,
@@ -161,10 +162,10 @@ class ItemKNN:
 
 
 def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
-    """Repeats: items that a user took before, latest first, then others by popularity.
+    """Repeats: items that a user took before, latest first, then popular items.
 
     The score is the sum of decay^k over the events of the pair, with k counted back
-    from the user's latest event, plus the item's share of all events.
+    from the user's latest event, plus the share of the item in all events.
 
     Source: the repeat baseline of Hu et al., Modeling Personalized Item Frequency
     Information for Next-basket Recommendation, SIGIR 2020.
@@ -212,9 +213,9 @@ class Tuned(NamedTuple):
 
     Attributes:
         name: A name in `BASELINES`.
-        settings: Settings from its grid.
-        value: Result of `judge`.
-        fit: Function that fits it with these settings to another log.
+        settings: Settings from the grid of the baseline.
+        value: Result of `judge` for these settings.
+        fit: Function that fits the baseline with these settings to another log.
     """
 
     name: str
@@ -226,8 +227,8 @@ class Tuned(NamedTuple):
 def tuned(name: str, log: Interactions, judge: Callable[[Scorer], float]) -> Tuned:
     """Finds the best settings of a baseline by coordinate search over its grid.
 
-    The first setting is chosen with the others at the last values of their lists. The
-    next is chosen with the first one fixed, and so on.
+    To choose the first setting, all other settings have the last values of their lists.
+    The first setting is then fixed, and the next setting is chosen in the same way.
 
     Args:
         name: A name in `BASELINES`.

@@ -12,15 +12,15 @@ A batch is a dict for models of `debias.retrieval.models`:
     self      dict of the features of items drawn uniformly, for self-supervision
 
 A packed batch holds each distinct candidate once, so it has few columns if items are
-popular. Without histories, it also holds each distinct user once. Its additional
-entries:
+popular. Without histories, it also holds each distinct user once. A packed batch has
+two additional entries:
 
     log_count (C,) log of the count of each candidate; -1e9 at padding columns
     event     (B,) int32, the row of each event's user, if users are packed
 
-Its target is zero, because the model returns two columns: the positive and the sum of
-all negatives. `excluded` then marks items that the user took, including the positive;
-without `exclude_known` it is absent.
+The target of a packed batch is zero, because the model returns two columns: the
+positive and the sum of all negatives. `excluded` marks items that the user took,
+including the positive. Without `exclude_known`, this entry is absent.
 """
 
 import copy
@@ -44,7 +44,7 @@ WIDTH = 32  # packed batches are padded to multiples of this: XLA compiles each 
 
 
 class Drawn(NamedTuple):
-    """The draws of a batch, as rows of the tables."""
+    """The random draws of a batch, as rows of the tables."""
 
     rows: np.ndarray  # (B,) events
     shared: np.ndarray  # (C,) candidates of all rows
@@ -66,7 +66,7 @@ def distinct(ids: np.ndarray, min_width: int = 0) -> Distinct:
     """Finds the distinct ids of each row of `ids` (N, m), for ids of at least 0.
 
     Args:
-        min_width: Smallest W, which is also a multiple of `WIDTH`.
+        min_width: Smallest W. W is also a multiple of `WIDTH`.
 
     >>> found = distinct(np.array([[7, 5, 7], [2, 2, 2]]))
     >>> found.ids[:, :3].tolist(), found.counts[:, :3].tolist()
@@ -121,7 +121,7 @@ def _check_candidates(
 
 
 def known_items(log: Interactions) -> Any:
-    """(users, items) bool, whether a user took an item; sparse above `DENSE` cells.
+    """(users, items) bool, whether a user took an item. Sparse above `DENSE` cells.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> known_items(from_columns(["u", "v"], ["i", "j"], [1, 2])).astype(int).tolist()
@@ -143,7 +143,7 @@ class Batches(keras.utils.PyDataset):
     Args:
         log: The training events.
         batch_size: B, at most the number of events. The last batch of an epoch is
-            filled with events of the first batch, so all have one shape.
+            filled with events of the first batch, so all batches have the same shape.
         candidates: "batch": the positive of each row is a negative of all other rows,
             plus `negatives` shared ones from `sampler`. "catalogue": all items. "own":
             separate `negatives` for each row, with its positive in column 0.
@@ -152,19 +152,22 @@ class Batches(keras.utils.PyDataset):
             each batch.
         own_negatives: Number of additional negatives per row from `own_sampler`, such
             as one hard negative per 100 shared candidates.
-        own_sampler: Sampler of these.
-        log_q: Whether shared candidates have `log_q`: the share of an item in the
-            events for in-batch candidates, that of the sampler for its draws, mixed in
-            proportion to their numbers.
+        own_sampler: Sampler of the negatives per row.
+        log_q: Whether shared candidates have `log_q`. In-batch candidates are drawn
+            with the share of the item in the events, other candidates with the
+            probability of the sampler. `log_q` mixes both in proportion to the numbers
+            of candidates.
         exclude_known: Whether to exclude a user's other positives from the negatives:
             the policy of repeats "exclude", see `debias.retrieval.data.repeats`.
-        history: L, the length of histories; 0 for none.
-        self_items: Number of items to draw for self-supervision; 0 for none.
+        history: L, the length of histories; 0 means no histories.
+        self_items: Number of items to draw for self-supervision; 0 means no
+            self-supervision.
         min_history: Events with fewer earlier events of their user are left out.
-        learned: (E,) bool, the training events; the others only count as history.
-            `log_q` is then the share of an item in the training events. None: all.
-        packed: Whether to hold each distinct candidate once; only with candidates
-            "batch" and the softmax loss, which keeps its value with fewer products.
+        learned: (E,) bool, the training events; other events are used only as history.
+            `log_q` is then the share of an item in the training events. None: all
+            events are training events.
+        packed: Whether to hold each distinct candidate once. This needs candidates
+            "batch" and the softmax loss; the loss keeps its value with fewer products.
             With dropout, all occurrences of an item share one mask.
         seed: Random seed of all draws; one or more non-negative integers.
         **kwargs: Arguments of `keras.utils.PyDataset`.
@@ -265,8 +268,8 @@ class Batches(keras.utils.PyDataset):
         """Yields the batches of this and later epochs in stacks of `size`.
 
         Yields:
-            The stack, and the number of valid batches in it, which is smaller at the
-            end of an epoch.
+            The stack, and the number of valid batches in the stack. This number is
+            below `size` at the end of an epoch.
         """
         ahead = copy.copy(self)  # batches made ahead must not advance this epoch
         for _ in range(epochs):
@@ -283,8 +286,8 @@ class Batches(keras.utils.PyDataset):
     def dataset(self) -> Any:
         """The batches of an epoch as a `tf.data.Dataset`, made in chunks.
 
-        Keras's adapter of a `PyDataset` calls Python for each batch and passes its
-        arrays one by one, which takes longer than a small training step.
+        Keras's adapter of a `PyDataset` calls Python for each batch and passes the
+        arrays one by one. This takes longer than a small training step.
         """
         import tensorflow as tf
 

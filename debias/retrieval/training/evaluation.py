@@ -1,9 +1,9 @@
 """Evaluation over the whole catalogue, with every item scored for every user.
 
-It uses NumPy in blocks of queries, so memory is bounded and matrix products take most
-of the time. The rank of a target is 1 + #greater + #equal / 2 among the items that the
-policy of repeats allows (`debias.retrieval.data.repeats`). A collapsed model with equal
-scores thus gets the middle rank instead of the first.
+NumPy computes the scores in blocks of queries, so memory is bounded and matrix products
+take most of the time. The rank of a target is 1 + #greater + #equal / 2 among the items
+that the policy of repeats allows (`debias.retrieval.data.repeats`). So a collapsed
+model with equal scores gets the middle rank instead of the first rank.
 """
 
 import warnings
@@ -22,9 +22,10 @@ CUTOFFS = (10, 50, 100)
 
 
 def dot_scores(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(Q, N) inner products; for several vectors per query (Q, K, d), the largest.
+    """(Q, N) inner products; with several vectors per query, the largest.
 
-    Zero vectors of several are ignored, unless all are zero.
+    `queries` (Q, K, d) has several vectors per query. Zero vectors among them are
+    ignored, unless all are zero.
 
     >>> dot_scores(np.array([[[1.0, 0.0], [0.0, 0.0]]]), -np.eye(2)).tolist()
     [[-1.0, 0.0]]
@@ -51,9 +52,9 @@ def ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Half-tie ranks of targets, and the best items of each query.
 
-    rank = 1 + #{allowed: score > s} + #{other allowed: score = s} / 2, with scores
-    modified by the policy. If the policy excludes seen items, a seen target has an
-    infinite rank.
+    rank = 1 + #{allowed: score > s} + #{other allowed: score = s} / 2, where the policy
+    of repeats has modified the scores. If the policy excludes seen items, a seen target
+    has an infinite rank.
 
     Args:
         score: Function from query numbers (B,) to scores (B, N) over the catalogue.
@@ -66,8 +67,8 @@ def ranks(
         repeat: Policy for seen items: "exclude", "allow", or a `Repeat`.
 
     Returns:
-        (T,) float64 ranks; (Q, min(top, N)) int32 rows by decreasing score, -1 if a
-        query has fewer items left.
+        (T,) float64 ranks, and (Q, min(top, N)) int32 rows by decreasing score. Missing
+        rows are -1, if a query has fewer allowed items.
 
     Raises:
         ValueError: A score is NaN, or shapes do not fit.
@@ -96,7 +97,7 @@ def ranks_of_each(
     repeats: Sequence[Repeat],
     block: int = 512,
 ) -> np.ndarray:
-    """(R, T) ranks as in `ranks`, by R scorers that share work.
+    """(R, T) ranks by R scorers that share work; see `ranks`.
 
     Args:
         score: Function from query numbers (B,) to an iterator over R score matrices (B,
@@ -137,7 +138,7 @@ class _Block(NamedTuple):
     taken: tuple[np.ndarray, np.ndarray]
 
     def settled(self, scores: np.ndarray, repeat: Repeat) -> np.ndarray:
-        """(T,) ranks under a policy of repeats; changes the scores in place."""
+        """(T,) ranks under a policy of repeats. Changes the scores in place."""
         repeat.settle(scores, self.taken)
         rank = half_tie_ranks(scores, self.place, self.wanted)
         if repeat.policy == "exclude":
@@ -169,9 +170,9 @@ def _blocks(
 def half_tie_ranks(
     scores: np.ndarray, query: np.ndarray, target: np.ndarray
 ) -> np.ndarray:
-    """(T,) float64 rank of each target in its row: 1 + #greater + #other equal / 2.
+    """(T,) float64 rank of each target: 1 + #greater + #other equal / 2.
 
-    A score of minus infinity only ties with removed items.
+    Removed items have the score minus infinity, so only such scores tie with them.
 
     Args:
         scores: (Q, N) without NaN; not changed.
@@ -224,8 +225,8 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
         k: At least 1.
 
     Returns:
-        (Q, min(k, N)) int32 by decreasing score, ties by column; -1 for scores of minus
-        infinity.
+        (Q, min(k, N)) int32 columns by decreasing score; ties are ordered by column. -1
+        for scores of minus infinity.
 
     >>> best(np.array([[1.0, 2.0, 2.0, -np.inf]]), 2).tolist()
     [[1, 2]]
@@ -251,16 +252,16 @@ def recall_metrics(
 ) -> dict[str, float]:
     """Ranking metrics of targets, averaged over queries.
 
-    hr@k is the share of queries with a target of rank at most k, and recall@k the mean
-    share of a query's targets with rank at most k. ndcg@k is the sum of 1 / log2(1 +
-    rank) over these targets, divided by its largest possible value. mrr is the mean of
-    1 / best rank, and `mrr/scale` the mean of 1 / ceil(best rank / scale), as in the
+    hr@k is the share of queries with a target of rank at most k. recall@k is the mean
+    share of the targets of a query with rank at most k. ndcg@k is the sum of 1 / log2(1
+    + rank) over these targets, divided by the largest possible sum. mrr is the mean of
+    1 / best rank, and `mrr/scale` is the mean of 1 / ceil(best rank / scale), as in the
     DAT article.
 
     Queries without a target are not counted. Without any target, every metric is NaN.
 
     Args:
-        rank: (T,) rank of each target; infinite for excluded ones.
+        rank: (T,) rank of each target; infinite for excluded targets.
         query: (T,) int, query of each target.
         cutoffs: The k.
         scale: The scale of `mrr/scale`.
@@ -309,7 +310,7 @@ def ndcg_by_query(
 ) -> np.ndarray:
     """(Q,) ndcg@cutoff of each query with a target, by query number.
 
-    Arguments as for `recall_metrics`, which returns the mean.
+    The arguments are those of `recall_metrics`, which returns the mean.
 
     >>> ndcg_by_query(np.array([1.0, 3.0, 9.0]), np.array([5, 7, 5]), 4).round(3)
     array([0.613, 0.5  ])
@@ -324,7 +325,7 @@ def ndcg_by_query(
 
 
 def head_items(popularity: np.ndarray, share: float = 0.2) -> np.ndarray:
-    """(N,) bool, the round(share * N) most popular items; ties by row.
+    """(N,) bool, the round(share * N) most popular items; ties are ordered by row.
 
     >>> head_items(np.array([5, 1, 9, 1, 1]), 0.4).tolist()
     [True, False, True, False, False]
@@ -355,7 +356,7 @@ def evaluate_scores(
         head_hr@k, ...     hr over targets among the most popular `head_share` of items
         tail_hr@k, ...     hr over all other targets
 
-    It warns if an hr is below that of a ranking by popularity.
+    A warning says if an hr is below the hr of a ranking by popularity.
 
     Args:
         score, query, target, seen, block, repeat: See `ranks`.
@@ -412,7 +413,7 @@ def _warn_below_popularity(
 
 
 class Encodes(Protocol):
-    """Interface that `evaluate` needs of a model, such as a `RetrievalModel`."""
+    """Interface that `evaluate` requires of a model; a `RetrievalModel` has it."""
 
     user: Any
 
@@ -447,17 +448,17 @@ def evaluate(
 ) -> dict[str, float]:
     """Evaluates a model on events that it was not trained on.
 
-    The items of each user in `events` are ranked as in serving: among all items, from
-    the user's history in `log`, with `repeat` as policy for items taken before. An
-    unknown user is represented by the `typical_user`. An unknown item counts as missed.
-    If repeats are excluded, so does an item that the user took before, even if it is
-    the whole history.
+    For each user in `events`, all items are ranked as in serving. The user vector comes
+    from the user's history in `log`, and `repeat` is the policy for items taken before.
+    The `typical_user` represents unknown users. An unknown item counts as missed. If
+    repeats are excluded, an item that the user took before counts as missed too, even
+    if it is the whole history.
 
-    It warns if events are also in the log.
+    A warning says if `log` contains some of the events.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`, or `Learner.served`.
-        log: Events so far; its tables are those of the model.
+        log: Events so far, with the tables of users and items of the model.
         events: Later events, by raw ids. An item that a user takes twice counts once.
         cutoffs: The cutoffs k of the metrics.
         repeat: "exclude", "allow", or a `Repeat`.
@@ -533,17 +534,17 @@ def _warn_learned(log: Interactions, events: Events) -> None:
 
 
 def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndarray:
-    """(d,) mean vector of users, which represents a user without any known feature.
+    """(d,) mean vector of users, which represents a user without known features.
 
-    Its products are the mean scores over users, so it orders items roughly by
-    popularity. The tower's own output without id, history and features was never
-    trained, and orders items at random.
+    The products of this vector with item vectors are the mean scores over users. So it
+    orders items roughly by popularity. The output of the tower without id, history and
+    features would order items at random, because it was never trained.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`.
         log: Events so far.
-        most: Largest number of users to average over, evenly spaced. Zero vectors of a
-            user's several vectors are ignored.
+        most: Largest number of users to average over, evenly spaced. If a user has
+            several vectors, zero vectors are ignored.
     """
     active = np.unique(log.user)
     if not len(active):

@@ -24,10 +24,10 @@ def optimizer_of(rate: float = LEARNING_RATE) -> RowWiseAdam:
 
 
 def xla_pays(model: RetrievalModel, steps: int) -> bool:
-    """Whether this number of steps is faster as one XLA program.
+    """Whether XLA makes this number of steps faster.
 
-    It is not if a table is updated by rows, which XLA would do densely, or with
-    dropout, which is ten times slower under XLA on a CPU.
+    XLA does not pay if a table is updated by rows, because XLA would update all rows.
+    Neither does it pay with dropout, which is ten times slower under XLA on a CPU.
     """
     sizes = [weight.shape[0] for weight in model.trainable_variables if weight.shape]
     drawn = any(
@@ -71,20 +71,21 @@ def fit(
             batch size, training events and seed.
         epochs: Number of passes over the events, each in a new random order.
         batch_size: Events per step.
-        optimizer: The optimiser. None: that of the compiled model, or `optimizer_of()`.
-        learned: (E,) bool, the training events; the others only count as history. None:
-            all.
+        optimizer: The optimiser. None: the optimiser of the compiled model, or
+            `optimizer_of()`.
+        learned: (E,) bool, the training events; other events are used only as history.
+            None: all events are training events.
         seed: Random seed of the order of events; one or more non-negative integers.
-        repeat: The policy of repeats. With "exclude", items that a user took are no
+        repeat: The policy of repeats. With "exclude", items that a user took are not
             negatives of the user's events. With "model", call
-            `debias.retrieval.training.repeating.fit_repeat` afterwards.
+            `debias.retrieval.training.repeating.fit_repeat` after training.
         progress: Called after each step with its number of events.
 
     Returns:
         The mean loss of each pass.
 
     Raises:
-        Diverged: A loss is NaN or infinite; the model is then unusable.
+        Diverged: A loss is NaN or infinite. The model is then unusable.
         ValueError: A number is out of range.
 
     >>> from debias.retrieval.data.interactions import from_columns

@@ -50,16 +50,17 @@ class TrainingConfig(NamedTuple):
         length: Number of latest items that the user tower reads.
         batch_size: Events per step.
         learning_rate: Learning rate of Adam.
-        id_learning_rate: The same for updates of id embeddings only.
-        averaging, dense_rows: See `RowWiseAdam`, for updates of all weights.
+        id_learning_rate: Learning rate of Adam for updates of only id embeddings.
+        averaging, dense_rows: Settings of `RowWiseAdam` for updates of all weights.
         window_events: Number of latest events to keep per user.
         seed: Random seed of the order of events.
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
-        trend: Weight and share of `debias.retrieval.data.trend.trend`, which is added
-            to the logits of a trained model; None: no trend.
-        linear: Weight, regularisation, decay and power of a linear part, whose scores
-            (see `debias.retrieval.training.linear`) are added to the logits of a
-            trained model; None: no linear part. With three numbers, the power is 0.
+        trend: Weight and share of the trend that is added to the logits of a trained
+            model, see `debias.retrieval.data.trend.trend`. None: no trend.
+        linear: Weight, regularisation, decay and power of a linear part (see
+            `debias.retrieval.training.linear`). Its scores are added to the logits of a
+            trained model. None: no linear part. If only three numbers are given, the
+            power is 0.
     """
 
     length: int = 20
@@ -82,14 +83,15 @@ CONFIG = TrainingConfig()
 class Learner:
     """A model and its training state; `learn` and `add_events` change it in place.
 
-    If either raises an error, the state of the learner is undefined: load it again.
+    If one of these functions raises an error, the state of the learner is undefined.
+    Then load the learner again.
 
     Attributes:
         build: Function that makes the model from schemas of users and items,
             deterministically.
         config: Training settings.
         log: Events so far.
-        model: The model; its id tables have room for new ids.
+        model: The model. Its id tables have room for new ids.
         optimizer: Optimiser of all weights.
         id_optimizer: Optimiser of the id embeddings; a full update resets it.
         extra: Term added to the inner products since `finish`, or None.
@@ -143,7 +145,7 @@ class Learner:
         return self.served.user
 
     def trend_prior(self, of: tuple[float, float] | None = None) -> np.ndarray:
-        """(items,) term that a trend adds to the products; by default the config's."""
+        """(items,) term that a trend adds to the products; None: the config's trend."""
         if (of := of or self.config.trend) is None:
             return np.zeros(len(self.log.items), np.float32)
         weight, share = of
@@ -153,7 +155,8 @@ class Learner:
         """Sets `extra` by the config and the current log.
 
         Args:
-            of: Known `spectrum` of the log with the power of the config, or None.
+            of: The `spectrum` of the log with the power of the config. None computes
+                it.
         """
         self.extra, config = None, self.config
         if config.trend is None and config.linear is None:
@@ -197,7 +200,7 @@ def reset_id_optimizer(learner: Learner) -> None:
 
 
 def copy_state(learner: Learner, other: Learner) -> None:
-    """Copies the log and all values of a learner to another."""
+    """Copies the log and all values from a learner to another learner."""
     if not has_room(learner.model, *_sizes(other.log)):
         learner.log = other.log
         _make_room(learner)
@@ -255,12 +258,12 @@ def learn(
 ) -> list[float]:
     """Trains a learner on events of its log, with a new random order per pass.
 
-    The model then has the weights of the last step; call `finish` to end the training.
+    The model then has the weights of the last step. Call `finish` to end the training.
 
     Args:
-        learner: Is changed.
-        learned: (E,) bool, the training events; None: all.
-        epochs: Passes.
+        learner: The learner, which this function changes.
+        learned: (E,) bool, the training events. None: all events.
+        epochs: Number of passes.
         only_ids: Whether to update only id embeddings.
         progress: Called after each step with its number of events.
 
@@ -317,11 +320,11 @@ def add_events(
 ) -> Appended:
     """Appends events to the learner's log, without training.
 
-    New users and items get embedding rows, which start at the mean of the known rows
-    with zero moments.
+    New users and items get embedding rows. A new row starts at the mean of the known
+    rows, with zero moments.
 
     Args:
-        learner: Is changed.
+        learner: The learner, which this function changes.
         events, users, items: See `debias.retrieval.data.events.append_events`.
     """
     old = learner.log
@@ -351,7 +354,7 @@ def _make_room(learner: Learner) -> None:
 
 
 def drop_old_events(learner: Learner) -> None:
-    """Keeps the latest `window_events` of each user; older items count as taken."""
+    """Keeps the latest `window_events` of each user. Older items count as taken."""
     learner.log = learner.log.latest(learner.config.window_events)
 
 
@@ -384,8 +387,8 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
     """Loads a learner from a folder that `save` wrote.
 
     Raises:
-        ValueError: A file is missing or damaged (names it), or `build` makes a model
-            that differs from the saved one.
+        ValueError: A file is missing or damaged, or `build` makes a model that differs
+            from the saved model. The message names a damaged file.
     """
     with _arrays(folder / "log.npz") as held:
         tables = [

@@ -1,4 +1,4 @@
-"""Low-rank EASE: its weights between items as inner products of vectors."""
+"""Low-rank EASE, whose weights between items are inner products of vectors."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ class Spectrum(NamedTuple):
         vectors: (items, r).
         values: (r,).
         scale: (items,) divisors of the columns of X.
-        unit: The trace of Y'Y over that of X'X, the unit of the regularisation.
+        unit: The trace of Y'Y divided by the trace of X'X: the unit of the
+            regularisation.
     """
 
     vectors: np.ndarray
@@ -36,15 +37,16 @@ class Spectrum(NamedTuple):
 def spectrum(log: Interactions, rank: int = RANK, power: float = 0.0) -> Spectrum:
     """The largest eigenvalues of a log's item co-occurrence matrix.
 
-    X (users, items) is 1 if a user took an item. The cost is a few hundred products of
-    X with a vector, without an items x items matrix.
+    X (users, items) is 1 if a user took an item. The function computes a few hundred
+    products of X with a vector, and needs no items x items matrix.
 
     Args:
         log: Events of users.
         rank: Number of eigenvalues.
         power: The column of an item that n users took is divided by n^power. The
-            largest eigenvalues then depend less on popular items. With all eigenvalues
-            this multiplies the regularisation of the item by n^(2 power).
+            largest eigenvalues then depend less on popular items. If all eigenvalues
+            were used, the division would multiply the regularisation of the item by
+            n^(2 power).
 
     Source: powers of the counts as in Shen et al., How Powerful is Graph Convolution
     for Recommendation?, CIKM 2021.
@@ -68,7 +70,7 @@ def spectrum(log: Interactions, rank: int = RANK, power: float = 0.0) -> Spectru
 
 
 def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
-    """Factors F and E, (items, r) float32: F_i E_j is EASE's weight of item i on j.
+    """Factors F and E, (items, r) float32: F_i E_j is the weight of item i on j.
 
     With X'X = V diag(s) V' the inverse of EASE is
 
@@ -78,10 +80,10 @@ def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
 
         B_ij = -P_ij / P_jj = F_i F_j' / (1 - |F_j|^2) = F_i E_j'
 
-    The largest s give an approximation without an inverse, and small s are damped
-    anyway. The constraint B_jj = 0 of EASE cannot be kept, so items that a user took
-    get a score as well. If the columns of X were divided by a scale c, lambda is
-    multiplied by `unit`, F is divided by c and E is multiplied by c.
+    Using only the largest s gives an approximation without an inverse; EASE damps small
+    s anyway. The approximation violates the constraint B_jj = 0 of EASE, so items that
+    a user took get a score as well. If the columns of X were divided by a scale c,
+    lambda is multiplied by `unit`, F is divided by c and E is multiplied by c.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 

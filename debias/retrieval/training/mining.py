@@ -1,8 +1,8 @@
 """Hard negatives for retrieval, found by the ranker.
 
-A click model ranks the retrieved items. Items that it ranks low are close to the user
-for the retrieval model, but irrelevant for the better model. As negatives, they teach
-the retrieval model the difference.
+A click model ranks the retrieved items. If the click model ranks an item low, the item
+is close to the user in the retrieval model but irrelevant in the better model. Used as
+negatives, such items teach the retrieval model the difference.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,12 @@ def rescored(
         score: Function from pairs (P, 2) float32 (row of a user, row of an item) to
             scores (P,) or (P, 1): the `score` of a click model with a
             `debias.retrieval.models.PairRelevance` as relevance.
-        seen: (rows, offsets): items that each user took, which are not retrieved.
+        seen: (rows, offsets): items that each user took. They are not retrieved.
         top: Length of the retrieved list.
 
     Returns:
-        (users, min(top, N)) int32 rows, best first for the ranker, ties in retrieved
-        order; -1 at the end if a user has fewer unseen items.
+        (users, min(top, N)) int32 rows, in the order of the ranker. Ties keep the
+        retrieved order. If a user has fewer unseen items, -1 fills the end.
 
     Raises:
         ValueError: A score of the ranker is NaN. The message names the user.
@@ -69,11 +69,11 @@ def by_ranker(
     first: int = 101,
     last: int = 500,
 ) -> Listed:
-    """A sampler of hard negatives: retrieved items except the ranker's best.
+    """A sampler of hard negatives: retrieved items that the ranker does not rank first.
 
     The ranker orders the `last` best unseen items of the retrieval model, and the
-    sampler draws from the ranks `first` to `last`. Items at higher ranks may be
-    relevant but not taken yet.
+    sampler draws from the ranks `first` to `last`. Items above rank `first` are left
+    out, because they may be relevant but not taken yet.
 
     Source: Huang et al., Embedding-based Retrieval in Facebook Search, KDD 2020, 6.1.
 

@@ -40,12 +40,13 @@ class Recipe(NamedTuple):
         seed: Random seed of the initial weights.
         config: Fields of `debias.retrieval.training.learner.TrainingConfig` that differ
             from its defaults.
-        compress, rows: Compression of id tables, as for
+        compress, rows: Compression of id tables, see
             `debias.layers.embedding.RowEmbedding`.
-        history: How a history is read, one of the tower's `HISTORIES`.
+        history: How the tower reads a history, one of its `HISTORIES`.
         normalize_users: Whether user vectors have length 1.
-        worth: Worth of each target. Each target has a vector of `dim`, and served
-            vectors are their concatenation. None: all events are of one kind.
+        worth: Worth of each target. Each target has a vector of dimension `dim`; served
+            vectors are the concatenation of these vectors. None: all events are of one
+            kind.
     """
 
     tower: str = "fm"
@@ -108,8 +109,8 @@ class Recipe(NamedTuple):
 def recipe_of(stored: dict[str, Any]) -> Recipe:
     """The recipe in a report or a manifest.
 
-    Older files have no setting for histories. Their history is weighted by recency, and
-    their user vectors have length 1.
+    Older files have no setting for histories. Their models weight a history by recency,
+    and their user vectors have length 1.
     """
     older = {"averaging": None, "dense_rows": 0}
     config = stored.get("config", {})

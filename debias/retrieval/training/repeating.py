@@ -19,13 +19,13 @@ PRIOR = 0.01  # precision of the normal prior on each weight, which keeps weight
 
 
 def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndarray:
-    """(E,) bool, events for fitting the weights, to leave out of training.
+    """(E,) bool, events to leave out of training, for fitting the weights.
 
-    These are the last events of some users, evenly spaced among those with two events:
-    a `share` of them, at least `least` and at most `USERS`. Events of a user at the
-    same time are withheld together. Otherwise the rest of a basket would count as
-    latest items, and none of these is taken next. If all events of a user have one
-    time, one event is withheld.
+    The last events of some users are withheld. These users are a `share` of the users
+    with two events, evenly spaced, at least `least` and at most `USERS` users. Events
+    of a user at the same time are withheld together. Otherwise the rest of a basket
+    would look like the latest items, and a user never takes these next. If all events
+    of a user have the same time, one event is withheld.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> withheld(from_columns(["u", "u", "v"], ["i", "j", "i"], [2, 1, 1])).tolist()
@@ -51,9 +51,9 @@ class Choices(NamedTuple):
 
     Attributes:
         rest: (E,) log-sum-exp of the logits of the items not taken before.
-        owner: (P,) event of each taken item.
+        owner: (P,) number of the event to which each taken item belongs.
         logit: (P,) logit of each taken item.
-        features: (P, 4) 1, log n, log p and the logit, as in the bonus.
+        features: (P, 4) the terms of the bonus: 1, log n, log p and the logit.
         chosen: (P,) bool, whether the user took it next.
     """
 
@@ -67,13 +67,14 @@ class Choices(NamedTuple):
 def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
     """(4,) weights of the bonus in logits, by a conditional logit model.
 
-    With x the features and z the logits of taken items, the weights maximise
+    Let x be the features and z the logits of taken items. The weights maximise
 
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
-    which is concave, with w3 at least -1. Below -1, a better score would lower an item
-    that the user took, as it may by chance in a few events.
+    This function is concave. w3 is at least -1: with w3 below -1, which can be the
+    optimum by chance if there are few events, a higher logit would lower an item that
+    the user took.
 
     Example: each event has one taken item, as good as all the others together, and a
     third of the events repeat it, so e^w0 = 1/2.
@@ -114,12 +115,12 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
 def fit_repeat(
     model: Encodes, log: Interactions, held_out: Interactions, most: int = USERS
 ) -> Repeat:
-    """Fits the policy "model" for a model, on events that it was not trained on.
+    """Fits the policy "model" on events that the model was not trained on.
 
     Args:
-        model: A `debias.retrieval.models.RetrievalModel`, trained with taken items
-            among the negatives; its temperature converts scores to logits.
-        log: Events before the held-out ones.
+        model: A `debias.retrieval.models.RetrievalModel` that was trained with taken
+            items among the negatives. Its temperature converts scores to logits.
+        log: Events before the held-out events.
         held_out: Held-out events over the tables of `log`.
         most: Largest number of held-out events to use, evenly spaced.
 
@@ -219,12 +220,13 @@ def _split(
 def best_shift(
     choices: Choices, weights: np.ndarray, top: np.ndarray, target: np.ndarray
 ) -> float:
-    """The value of `SHIFTS` that, added to w0, gives the highest NDCG at 50.
+    """The value of `SHIFTS` whose addition to w0 gives the highest NDCG at 50.
 
-    It is 0 if no gain exceeds two standard errors.
+    The shift is 0 if no gain exceeds two standard errors.
 
     The likelihood assumes calibrated logits. If the logits of other items are
-    overconfident, the user's own items rank too low, and a constant corrects that.
+    overconfident, the items that the user took rank too low. A constant corrects this
+    error.
 
     Args:
         choices: The choices to which the weights were fitted.

@@ -8,7 +8,7 @@
     learner       the learner after the last pass, with averaged weights
     report.json   the report, which is written when the run is finished
 
-Each file is complete or absent, whenever the process is killed.
+If the process is killed at any moment, each file is complete or absent.
 """
 
 import shutil
@@ -79,8 +79,8 @@ def read_log(
         targets: Allowed targets, if `columns` has a column of targets.
 
     Returns:
-        The log, and a report: "applied", the marks of the files, and the counts
-        "events", "duplicates", "users", "items" and "bare".
+        The log and a report. The report has "applied", the marks of the files, and the
+        counts "events", "duplicates", "users", "items" and "bare".
 
     Raises:
         ValueError: There is no event, or a file is damaged.
@@ -120,24 +120,25 @@ def train(
     progress: Callable[[int], None] = _nothing,
     at: Callable[[str], None] = _unsaid,
 ) -> dict[str, Any]:
-    """Trains in a folder from its last full pass; saves the learner after each pass.
+    """Trains in a folder from its last full pass, and saves after each pass.
 
     If repeats are modelled, the last events of some users are withheld from training,
     and the weights of repeats are fitted to them.
 
     Args:
-        folder: Folder for the files above, except the first and the last.
+        folder: Folder for the files that the module lists, except the first and the
+            last.
         log: Events of users and items.
-        recipes: The recipe; from several, `select` chooses one.
-        passes: Number of passes; None: `select` chooses it.
-        hold_out: Whether to hold events out by `selection.hold_out` and evaluate on
-            them.
+        recipes: One or several recipes; `select` chooses among several.
+        passes: Number of passes. None: `select` chooses the number.
+        hold_out: Whether to hold out events by `selection.hold_out`, and to evaluate on
+            these events.
         progress: Called with the number of events done since the last call.
         at: Called with a name of each part of the work when it begins.
 
     Returns:
-        The entries "tower", "recipe", "passes", "choice", "held_out", "beside"
-        (baselines on the held-out events) and "repeat" of the report.
+        The entries of the report: "tower", "recipe", "passes", "choice", "held_out",
+        "beside" (baselines on the held-out events) and "repeat".
 
     Raises:
         ValueError: No event can be held out, a saved pass is damaged, or the loss
@@ -296,7 +297,7 @@ def encoded(folder: Path, items: int, over: Over, piece: int = PIECE) -> np.ndar
     the same.
 
     Args:
-        folder: See `open_run`; all workers must see it.
+        folder: Folder of a finished run. All workers must be able to read it.
         items: Number of items.
         over: `map`, or an equivalent that encodes pieces in parallel.
         piece: Number of items in a piece.

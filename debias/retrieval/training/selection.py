@@ -1,12 +1,12 @@
 """Chooses tower, history and number of passes by held-out events.
 
 Each candidate is trained without the held-out events and evaluated by NDCG at 50 after
-every pass. It stops when NDCG has not risen for two passes. The best candidate is then
-trained on the whole log with its best number of passes. A linear part, EASE in a few
-dimensions, is added to each candidate with its best weight.
+every pass. Training of a candidate stops when NDCG has not risen for two passes. The
+best candidate is then trained on the whole log with its best number of passes. Each
+candidate gets a linear part, EASE in a few dimensions, with the best weight.
 
 Baselines without gradient steps are tuned on the same events, to show whether a tower
-pays.
+is better.
 """
 
 import warnings
@@ -85,11 +85,11 @@ class HeldOut(NamedTuple):
 
 
 def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
-    """Holds out events for selection: each user's last one, or the last period.
+    """Holds out events for selection: each user's last event, or the last period.
 
-    If most users with two events took the last two at the same time, they buy in
-    baskets. The rest of a basket would reveal its last item. So the latest tenth of the
-    log is held out instead, for users with earlier events.
+    If most users with two events took the last two items at the same time, they buy in
+    baskets. The rest of a basket would reveal its last item. So, instead of last
+    events, the latest tenth of the log is held out, for users with earlier events.
 
     Args:
         seed: Random seed for the choice of the last event among several at the same
@@ -132,8 +132,9 @@ class Judge(NamedTuple):
         users: (Q,) rows of users.
         query: (E,) user of each event, as an index into `users`.
         target: (E,) rows of items.
-        seen: Items taken before by each user, as from `Interactions.seen`.
-        work: Cost of one evaluation, in training events that take the same time.
+        seen: Items that each user took before, from `Interactions.seen`.
+        work: Time of one evaluation, as the number of training events that take the
+            same time.
     """
 
     users: np.ndarray
@@ -147,7 +148,7 @@ class Judge(NamedTuple):
         return self.worth(self.ranks(score, repeat))
 
     def ranks(self, score: Scorer, repeat: Repeat) -> np.ndarray:
-        """(E,) rank of the item of each event."""
+        """(E,) rank of the held-out item of each event."""
         rank, _ = ranks(
             lambda q: score(self.users[q]),
             self.query,
@@ -171,8 +172,8 @@ class Judge(NamedTuple):
 def judge(held: HeldOut, most: int | None = None) -> Judge:
     """Makes a judge from held-out events, with a fixed sample of at most `most` users.
 
-    For a large catalogue it uses fewer users: `SCORES` scores in total, but at least
-    `LEAST` users.
+    For a large catalogue, the judge uses fewer users: as many as give `SCORES` scores
+    in total, but at least `LEAST`.
     """
     users, items = np.unique(held.held.user), len(held.known.items)
     most = most or min(USERS, max(LEAST, SCORES // max(items, 1)))
@@ -185,7 +186,7 @@ def judge(held: HeldOut, most: int | None = None) -> Judge:
 
 
 def scorer(learner: Learner) -> Scorer:
-    """Scorer of a learner over its catalogue, at the end of its log.
+    """Scorer of a learner over its catalogue, for users at the end of its log.
 
     If repeats are modelled, the linear part does not score items taken before.
     """
@@ -210,10 +211,9 @@ def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
     """Scores with several additions, from one product of tower and linear part.
 
     Args:
-        learner: A learner whose `extra` is None, or a linear part of weight 1 without
-            trend.
+        learner: A learner whose `extra` is None, or only a linear part of weight 1.
         added: For each matrix of scores, the weight of the linear part, and a term
-            (items,) to add to the scores, or None.
+            (items,) to add to the scores. None adds no term.
     """
     served, items = learner.served, learner.item_vectors()
     size = 0 if learner.extra is None else learner.extra.items.shape[1]
@@ -262,10 +262,10 @@ def trial(
     Args:
         recipe: Settings of the candidate.
         held: Training and held-out events.
-        passes: Number of passes; None: the best number, at most `MAX_PASSES`.
+        passes: Number of passes. None: the best number, at most `MAX_PASSES`.
         progress: Called with the number of events done, or with the work of an
             evaluation.
-        parts: Result of `parts_of`; None: it is computed.
+        parts: Result of `parts_of`. None computes it.
     """
     asked, parts = judge(held), parts or parts_of(held)
     recipe = recipe._replace(config={**recipe.config, **dict.fromkeys(ADDED)})
@@ -304,7 +304,7 @@ def _ranks(
 def policies(
     score: Scorers, learner: Learner, held: HeldOut, count: int
 ) -> list[Repeat]:
-    """The policies of repeats of scorers, with weights fitted to held-out events."""
+    """The policy of repeats of each scorer, with weights fitted to held-out events."""
     name = learner.config.repeat
     if name != "model":
         return [Repeat(name)] * count
@@ -329,7 +329,7 @@ def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts
     """The linear part and the trends for a log.
 
     Columns are divided by a power of their counts if the gain exceeds two standard
-    errors, with items as units as in `_with_trend`.
+    errors. The standard error treats items as independent units.
     """
     asked = judge(held)
 
@@ -413,12 +413,12 @@ def lasting_trends(log: Interactions) -> list[tuple[float, float]]:
 
 
 def fashion_lasts(log: Interactions, weight: float, share: float) -> bool:
-    """Whether trends in earlier periods lasted into the next period.
+    """Whether the trends of earlier periods lasted into the next period.
 
     The second half of the log is divided into periods of a tenth. For each period,
     items are ordered by earlier popularity, with and without `trend`. The mean gain in
-    DCG at 50 must exceed two standard errors, with periods as units, because a holiday
-    affects a whole period.
+    DCG at 50 must exceed two standard errors. The standard error treats periods as
+    independent units, because a holiday affects a whole period.
 
     Args:
         log: Events; no model is trained on them.
@@ -456,10 +456,10 @@ def rivals(
     repeat: str = "exclude",
     progress: Callable[[int], None] = _nothing,
 ) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
-    """Each baseline at its best settings: name, settings, and values as in a trial.
+    """Each baseline with its best settings: name, settings, and values as in a trial.
 
-    Their scores are not logits, so there is no bonus: items taken before are excluded,
-    or compete with their scores.
+    The scores of baselines are not logits, so baselines have no bonus for repeats:
+    items taken before are excluded, or are ranked by their scores.
     """
     of, plain = judge(held), Repeat("exclude" if repeat == "exclude" else "allow")
 
@@ -496,8 +496,9 @@ class Choice(NamedTuple):
         rule: Rule of `HeldOut`.
         users: Number of users in the evaluation.
         trials: One row per candidate, from `row`, in decreasing order.
-        rivals: One row per baseline, with "ahead", its NDCG minus that of the best
-            candidate, and "ahead_se", the standard error paired by user.
+        rivals: One row per baseline. "ahead" is the NDCG of the baseline minus that of
+            the best candidate, and "ahead_se" is the standard error of "ahead", paired
+            by user.
     """
 
     recipe: Recipe
@@ -556,12 +557,12 @@ def select(
 
     Args:
         log: The events.
-        recipes: The candidates, as from `debias.retrieval.training.recipe.candidates`.
-        passes: Number of passes of each candidate; None: the best number.
+        recipes: The candidates, see `debias.retrieval.training.recipe.candidates`.
+        passes: Number of passes of each candidate. None: the best number.
         compare: Whether to tune and compare baselines as well.
-        keep: Folder for each candidate's trial, from which an interrupted choice
-            resumes; None: no folder. Use a separate folder for each log and set of
-            candidates.
+        keep: Folder for the trials of the candidates. An interrupted choice resumes
+            from this folder, so use a separate folder for each log and set of
+            candidates. None: no folder.
         progress: Called with the work done, in training events; the total is `work`.
         at: Called with the name of each part of the work when it begins.
 
@@ -658,7 +659,7 @@ def trained(
     passes: int,
     progress: Callable[[int], None] = _nothing,
 ) -> Learner:
-    """Trains a learner on a whole log; it has averaged weights."""
+    """Trains a learner with averaged weights on a whole log."""
     learner = new_learner(recipe.build(), log, recipe.training_config())
     for _ in range(passes):  # one by one, as in a trial and in a run that may resume
         learn(learner, progress=progress)
