@@ -3,9 +3,9 @@
 TensorFlow Ranking 0.5.3 can be installed with a current TensorFlow, but has two
 problems. First, it cannot be imported, because it uses the Estimator, which TensorFlow
 has removed; `load` imports it nevertheless. Second, its Keras losses are silently
-wrong: Keras 3 swapped two arguments of their base class, so a reduction is taken for
-the name. `RankingLoss` wraps the implementations beneath them. Its metrics work
-unchanged:
+wrong: Keras 3 swapped two arguments of the base class of losses, so a reduction is
+taken for the name. `RankingLoss` wraps the functions that these losses call. The
+metrics of TensorFlow Ranking work unchanged:
 
     tfr = debias.tfr.load()
     model.compile(
@@ -80,7 +80,8 @@ def load() -> ModuleType:
     """Imports and returns `tensorflow_ranking`, without changing TensorFlow.
 
     Raises:
-        ImportError: It is not installed, or Keras runs on another backend.
+        ImportError: TensorFlow Ranking is not installed, or Keras runs on another
+            backend.
 
     >>> load().keras.metrics.NDCGMetric(name="ndcg", topn=5).name
     'ndcg'
@@ -115,23 +116,24 @@ class RankingLoss(keras.losses.Loss):
 
     Values and reductions equal those of TF-Ranking's Keras 2 losses. Pointwise and
     pairwise losses are averaged over `batch * list_size` cells including padding, so
-    they shrink when a batch is padded; those of `debias.losses` do not. All losses use
-    `temperature`, also the pairwise ones, where 0.5.3 ignored it. Only dense tensors
-    are supported, not ragged ones.
+    they become smaller when a batch is padded; the losses of `debias.losses` do not.
+    All losses use `temperature`. Version 0.5.3 ignored it in pairwise losses. Only
+    dense tensors are supported, not ragged tensors.
 
     Args:
         loss: str. A name in `debias.tfr.LOSSES`.
         lambda_weight: None or an object such as
             `load().keras.losses.NDCGLambdaWeight()`.
-        reduction: str. As for any Keras loss.
+        reduction: str. Reduction of a Keras loss.
         name: str or None. None uses the name of the loss.
-        **arguments: Arguments of the implementation, such as `temperature` or `alpha`.
+        **arguments: Arguments of the loss in TensorFlow Ranking, such as `temperature`
+            or `alpha`.
 
     Call arguments:
         y_true: `(batch, list_size)` labels, -1 at padding.
-        y_pred: `(batch, list_size)` scores; `mixture_em_loss`, `click_em_loss`,
-            `ordinal_loss`: with a third axis.
-        sample_weight: Weights of lists, `(batch,)` or `(batch, 1)`, or of items,
+        y_pred: `(batch, list_size)` scores. For `mixture_em_loss`, `click_em_loss` and
+        `ordinal_loss`, scores have a third axis. sample_weight: Weights of lists,
+        `(batch,)` or `(batch, 1)`, or of items,
             `(batch, list_size)`.
 
     >>> loss = RankingLoss("mixture_em_loss")

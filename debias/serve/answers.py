@@ -61,7 +61,7 @@ def ranked(
 
     Args:
         version: Version with the items requested by id; None: only a ranker.
-        ranker: Scores them.
+        ranker: The ranker, which scores the items.
         asked: The request.
         name: Name of the ranker that answers.
 
@@ -136,7 +136,7 @@ def explained(
     """The answer of `recommended`, or of `retrieved`, with reasons for each item.
 
     Each item has its scores in both stages, the most similar items of the history, and
-    the bias of its position, which the relevance excludes.
+    the bias of its position. The relevance does not contain this bias.
 
     Raises:
         ValueError: See `recommended`; or ranking is requested without a ranker.
@@ -239,8 +239,8 @@ def item_features(
 ) -> dict[str, Column]:
     """The features of a ranker that the version's table of items has, by name.
 
-    Categories are (n, width) codes of the ranker, or text if it reads no category of
-    this name; None for missing or unknown values.
+    Categories are (n, width) codes of the ranker. If the ranker reads no category of
+    this name, they are text, with None for missing or unknown values.
     """
     items = version.items
     kinds = {each.name: each for each in getattr(ranker, "kinds", None) or ()}
@@ -302,8 +302,8 @@ def named(
     """(items, F) float32 features of a ranker, from columns by name.
 
     Args:
-        ranker: A ranker with feature names. With kinds, it takes raw values: text, and
-            None for missing values.
+        ranker: A ranker with feature names. A ranker with kinds also takes raw values:
+            text, and None for missing values.
         table: Columns with one value per item.
         context: Values for all items.
         items: Number of items.
@@ -356,8 +356,8 @@ def encoded(
     """Encodes raw values as (items, F) float32 by the ranker's kinds.
 
     Args:
-        ranker: Knows the kinds of its features.
-        table: Columns as for `named`; (items, width) float32 is encoded already.
+        ranker: A ranker that knows the kinds of its features.
+        table: Columns, see `named`; (items, width) float32 columns are already encoded.
         context: Values for all items, which are encoded once.
         items: Number of items.
 
@@ -459,7 +459,7 @@ def _first(read: Callable[[Column], Any], values: Column) -> int:
 
 
 def wanted_names(ranker: Any) -> list[str] | None:
-    """Names of a ranker's features in the source; None if it has no names.
+    """Names of a ranker's features in the source; None without names.
 
     A feature with several categories is one source column and several matrix columns.
     """
@@ -518,7 +518,7 @@ def _float32(features: np.ndarray, names: Sequence[str] | None = None) -> np.nda
 
 
 def feature_names(ranker: Any) -> list[str] | None:
-    """Names of a ranker's features in order; None if it has none."""
+    """Names of a ranker's features in order; None without names."""
     names = getattr(ranker, "feature_names", None)
     return None if names is None else list(names)
 

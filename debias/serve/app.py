@@ -1,8 +1,8 @@
 """The service: `POST /retrieve`, `/rank`, `/recommend`, `/explain`; `/health`, `/docs`.
 
-One process answers from memory. Each request uses the version that is current when its
-work begins. Threads parse, compute and write answers. So a slow request can be
-abandoned, and a new version can be read at the same time.
+One process answers from memory. Each request uses the version that is current when the
+work on the request begins. Threads parse requests, and compute and write answers. So a
+slow request can be abandoned, and a new version can be read at the same time.
 """
 
 import asyncio
@@ -88,17 +88,18 @@ def service(
         root: Folder or URL of versions from
             `debias.retrieval.serving.versions.publish`; None: serve only the ranker, at
             `/rank`.
-        ranker: Ranker from `debias.artifacts.open_scorer`, for versions without one.
-            Without any ranker, `/rank` and `/recommend` answer 404.
+        ranker: Ranker from `debias.artifacts.open_scorer`, for versions that contain no
+            ranker. Without any ranker, `/rank` and `/recommend` answer 404.
         body: Largest request in bytes.
         seconds: Time limit of a request.
-        poll: Seconds between checks for a new version; None: .5 on disk, 5 in a store.
+        poll: Seconds between checks for a new version. None: .5 for a folder on disk, 5
+            for an object store.
         threads: Number of threads that compute answers.
         hosts, token: See `debias.serve.guards.Admitted`.
 
     Raises:
         OSError: The store cannot be reached, and there is no earlier copy.
-        ValueError: There is neither a complete version nor a ranker to serve.
+        ValueError: A complete version and a ranker are both missing.
     """
     workers = Workers(threads)
     live: Live | Alone
@@ -208,8 +209,8 @@ class _Routes:
         """Explains the answer of `/recommend`, or of `/retrieve` if there is no ranker.
 
         Each item has its scores in both stages, its place before ranking, the most
-        similar items of the user's history, and the bias of its place, which its
-        relevance excludes.
+        similar items of the user's history, and the bias of its place. The relevance
+        does not contain this bias.
         """
 
         def answer(version: Version | None, asked: ExplainRequest) -> ExplainAnswer:
@@ -255,7 +256,7 @@ class _Routes:
         return await self.workers.run(compute)
 
     async def health(self) -> Response:
-        """Says what is served, and whether it is the latest version."""
+        """Names the served version, and says whether it is the latest version."""
         version = self.live.version
         ranker = (version and version.ranker) or self.ranker
         about = {} if version is None else version.manifest
@@ -272,7 +273,7 @@ class _Routes:
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def ready(self) -> Response:
-        """Checks in a thread that a request would be answered."""
+        """Checks, in a thread, whether the service can answer a request."""
         live, version = self.live, self.live.version
         if isinstance(live, Alone):
             await self.workers.run(lambda: try_ranker(live.ranker))

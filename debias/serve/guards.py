@@ -28,15 +28,15 @@ access = logging.getLogger("debias.access")
 
 
 class Limited:
-    """Limits the size and the time of requests; answers 413, 408 or 503.
+    """Limits the size and the time of requests, and answers 413, 408 or 503.
 
-    The rest of a large body is read and dropped, so that its sender gets the answer
-    instead of a broken pipe. The time includes receiving the body. If the service is
-    too busy, a POST is refused before its body is read. A body is also refused if other
-    bodies fill the memory limit.
+    The rest of a large body is read and dropped, so that the sender gets the answer
+    instead of a broken pipe. The time limit includes receiving the body. If the service
+    is too busy, a POST request is refused before its body is read. A body is also
+    refused if other bodies fill the memory limit.
 
     Args:
-        app: The application behind.
+        app: The application that handles the requests.
         body: Largest size of a body in bytes.
         seconds: Time limit of a request.
         check: Function that raises Busy if the service is too busy.
@@ -118,12 +118,12 @@ class Limited:
 class Admitted:
     """Checks Host and bearer token of requests; answers 400 or 401.
 
-    In DNS rebinding, a page of another site makes its name resolve to this machine, and
-    sends that name as Host. `OPEN` paths, for the probes of an orchestrator, need no
-    token.
+    In DNS rebinding, a page of another site makes the name of its site resolve to this
+    machine, and sends this name as Host. `OPEN` paths, for the probes of an
+    orchestrator, need no token.
 
     Args:
-        app: The application behind.
+        app: The application that handles the requests.
         hosts: Accepted names and addresses; "*" accepts any, "addresses" any IP
             address.
         token: Required bearer token; None: no token is required.
@@ -181,8 +181,8 @@ def served_here(host: str, hosts: Collection[str]) -> bool:
 def hosts_of(host: str, further: Collection[str] = ()) -> frozenset[str]:
     """The accepted Host headers for an address to listen on.
 
-    An address that means all addresses of the machine accepts any IP address, because
-    rebinding needs a name.
+    If the service listens on all addresses of the machine, any IP address is an
+    accepted Host, because rebinding needs a name.
 
     >>> sorted(hosts_of("127.0.0.1", ["recall.example"]))
     ['127.0.0.1', '::1', 'localhost', 'recall.example']
@@ -196,9 +196,9 @@ class Counted:
     """Measures the time of each request by path and status, and logs it.
 
     Args:
-        app: The application behind.
+        app: The application that handles the requests.
         seconds: Histogram with the labels "path" and "status".
-        paths: Paths with a separate label; all others share "other".
+        paths: Paths with a separate label. All other paths share the label "other".
     """
 
     def __init__(self, app: App, seconds: Histogram, paths: Collection[str]):
@@ -231,12 +231,12 @@ class Counted:
 
 
 class Refusal:
-    """What `debias.serve.protocol.Prompt` sends if the service is too busy.
+    """The answer that `debias.serve.protocol.Prompt` sends if the service is too busy.
 
-    Refused requests are counted and logged as by `Counted`.
+    `Refusal` counts and logs refused requests in the same way as `Counted`.
 
     Args:
-        admit: Function that says whether a request may come in.
+        admit: Function that returns whether to accept a request.
         seconds, paths: See `Counted`.
     """
 
@@ -277,7 +277,7 @@ def _line(scope: Any, status: int, taken: float, size: int) -> str:
 async def refuse(
     send: Send, status: int, reason: str, retry: bool = False, challenge: bool = False
 ) -> None:
-    """An answer with a reason; all but busy ones close the connection."""
+    """An error answer with a reason. Unless it says busy, it closes the connection."""
     body = json.dumps({"error": reason}).encode()
     headers = [
         (b"content-type", b"application/json"),

@@ -21,18 +21,18 @@ class Live:
     """Holds the version in service and follows CURRENT.
 
     An answer reads `version` only once. The next version is loaded completely before a
-    single assignment switches to it, and the old one lives until its last answer is
-    done. If the current version is damaged, at the start or by a later write, the
-    latest good version before it is served. While a store cannot be reached, the last
-    version stays in service.
+    single assignment switches to it. The old version stays in memory until its last
+    answer is done. If the current version is damaged, at the start or by a later write,
+    the latest undamaged earlier version is served. While a store cannot be reached, the
+    last version stays in service.
 
     Args:
         root: Folder or URL of the versions.
 
     Attributes:
         version: The version in service.
-        refused: Reason why the current version is not served, or why it is unknown;
-            None if it is served.
+        refused: Reason why the current version is not served, or why it is unknown.
+            None if the current version is served.
         switches: Number of switches so far.
 
     Raises:
@@ -53,7 +53,7 @@ class Live:
     def follow(self) -> None:
         """Switches to a newly published or rolled-back version.
 
-        A damaged version is refused, and not tried again until CURRENT is rewritten.
+        A damaged version is refused. It is not tried again until CURRENT is rewritten.
         """
         if self._changed():
             return
@@ -115,7 +115,7 @@ class Alone:
         ranker: The ranker, which scores some rows once to finish its compilation.
 
     Attributes:
-        name: Name of its file or folder.
+        name: Name of the file or folder of the ranker.
     """
 
     version = refused = None
@@ -134,13 +134,14 @@ class Alone:
 
 
 def last_good(root: str | Path) -> tuple[Version, str | None]:
-    """The current version, or the latest good one before it, with the reason.
+    """The current version, or the latest undamaged earlier version and the reason.
 
-    If a store does not answer, it is the version that was read last.
+    If an object store does not answer, the version that was read last is returned.
 
     Raises:
         OSError: The store does not answer, and there is no earlier copy.
-        ValueError: There is no good version; the message is that of the current one.
+        ValueError: All versions are damaged or missing. The message describes the
+            current version.
     """
     try:
         return versions.load(root), None
@@ -167,7 +168,7 @@ def last_good(root: str | Path) -> tuple[Version, str | None]:
 
 
 def stamps(version: Version) -> dict[str, tuple[int, int, int]]:
-    """A value for each file of a version that changes when it is written."""
+    """A value for each file of a version; it changes when the file is written."""
     found = {}
     for name in version.manifest["files"]:
         try:
@@ -190,7 +191,7 @@ def ready(version: Version) -> Version:
 def give_back() -> None:
     """Returns freed memory to the system.
 
-    What an old version or a large request has left, glibc keeps in holes.
+    After an old version or a large request is freed, glibc keeps its memory.
     """
     with suppress(AttributeError):  # another library for C
         ctypes.CDLL(None).malloc_trim(0)

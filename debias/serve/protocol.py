@@ -22,14 +22,15 @@ class Prompt(HttpToolsProtocol):
     """uvicorn's protocol with limits on request lines and headers.
 
     A connection is closed if its request line and headers are not complete within some
-    seconds, counted from its start or from the first byte after the last answer. More
-    than `HEADERS` bytes of them get the answer 431. Beyond `CONNECTIONS` connections, a
-    new one is closed at once.
+    seconds, counted from its start or from the first byte after the last answer. If
+    request line and headers have more than `HEADERS` bytes, the answer is 431. If there
+    are already `CONNECTIONS` connections, a new connection is closed at once.
 
-    If the state of the application's lifespan has `refusal`, a function of the path of
-    a POST request, it is asked before the request is read. Bytes of JSON are sent at
-    once as the body of a 503, without starting the application, and the rest of the
-    request is dropped. An answer that costs as much as work could not be given to all.
+    The state of the application's lifespan may have `refusal`, a function of the path
+    of a POST request. It is called before the request is read. If it returns bytes of
+    JSON, they are sent at once as the body of a 503 answer, without starting the
+    application, and the rest of the request is dropped. A refusal has to be cheap:
+    otherwise an overloaded service could not answer all requests.
 
     Args:
         header_seconds: Time limit for the headers of a request.

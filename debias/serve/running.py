@@ -38,11 +38,11 @@ PRELOADED = ["debias.__main__", "debias.serve.running", "faiss", "onnxruntime"]
 
 @dataclass(frozen=True)
 class Application:
-    """Makes the application within a worker.
+    """Makes the application inside a worker process.
 
     Attributes:
         root, body, seconds, threads, hosts, token: See `debias.serve.app.service`.
-        begin: Function to call first in each worker, such as to silence TensorFlow.
+        begin: Function that each worker calls first, for example to silence TensorFlow.
         ranker: Path of a ranker for `debias.artifacts.open_scorer`, or None.
     """
 
@@ -86,10 +86,11 @@ class Tls:
     """Files of a certificate, for uvicorn.
 
     Attributes:
-        ssl_certfile, ssl_keyfile: PEM files; the first may contain the key.
+        ssl_certfile, ssl_keyfile: PEM files of certificate and key. The certificate
+            file may contain the key.
         ssl_keyfile_password: Password of the key.
-        ssl_ca_certs: PEM file of authorities; clients must have a certificate signed by
-            one.
+        ssl_ca_certs: PEM file of authorities. Clients must have a certificate that one
+            of these authorities signed.
 
     Raises:
         ValueError: A file is missing or invalid, or the files do not match.
@@ -142,8 +143,8 @@ class Tls:
 class Supervisor(Multiprocess):
     """uvicorn's supervisor that restarts a worker at once when it dies.
 
-    Workers are forked from a process that has imported all that they need, the fork
-    server of `multiprocessing`, so that a new one is up in a fraction of a second.
+    Workers are forked from the fork server of `multiprocessing`, which has already
+    imported all modules. So a new worker starts in a fraction of a second.
     """
 
     def __init__(self, *args: Any):
@@ -176,21 +177,21 @@ def run(
     tls: Tls = Tls(),
     access_log: str | None = None,
 ) -> bool:
-    """Serves until a signal ends it; open requests are answered first.
+    """Serves until a signal arrives, and then answers open requests and stops.
 
-    A worker that dies, for example because a mapped file was truncated, is restarted on
-    the last good version.
+    If a worker dies, for example because a mapped file was truncated, it is restarted
+    on the last undamaged version.
 
     Args:
-        application: The application of each worker.
+        application: The object that makes the application in each worker.
         host, port: Address to listen on.
-        workers: Number of processes; they share the memory of a version's files.
-        tls: Certificate; without one, the service uses plain HTTP.
+        workers: Number of processes. They share the memory of a version's files.
+        tls: Certificate. None: the service uses plain HTTP.
         access_log: File for one line of JSON per request, "-" for standard output, or
             None.
 
     Returns:
-        Whether it served; False if a worker could not start.
+        Whether the service ran; False if a worker could not start.
 
     Raises:
         ValueError: There is no version to serve.

@@ -1,7 +1,7 @@
 """Requests and answers of the service, and their limits.
 
-A request is decoded and validated in one pass that stops at the first error, so the
-cost of a body is bounded by its size.
+A request is decoded and validated in one pass, which stops at the first error. So the
+time for a body is limited by its size.
 """
 
 import re
@@ -267,13 +267,13 @@ T = TypeVar("T", bound=Request)
 
 
 class Example(NamedTuple):
-    """An example request and its answer as JSON values; None if it has no answer."""
+    """An example request and its answer, as JSON values. None: no answer."""
 
     request: dict[str, Any]
     answer: dict[str, Any] | None = None
 
     def add_to(self, route: dict[str, Any]) -> None:
-        """Adds them to the OpenAPI description of a route."""
+        """Adds request and answer to the OpenAPI description of a route."""
         route["requestBody"]["content"]["application/json"]["example"] = self.request
         if self.answer is not None:
             answered = route["responses"]["200"]["content"]["application/json"]
@@ -285,7 +285,7 @@ def decoded(kind: type[T], body: bytes) -> T:
 
     Raises:
         msgspec.DecodeError: The body is not JSON.
-        ValueError: A value has a wrong type or size; names it.
+        ValueError: A value has a wrong type or size. The message names the value.
 
     >>> decoded(RetrieveRequest, b'{"k": 3}').k
     3
@@ -325,7 +325,7 @@ def _named(kind: type[Request], body: bytes, message: str) -> str:
 
 
 def worded(message: str) -> str:
-    """A message of msgspec with the place first.
+    """An error message of msgspec, with the place of the error first.
 
     >>> worded("Expected `int` >= 1 - at `$.k`")
     'k: expected `int` >= 1'

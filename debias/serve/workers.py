@@ -24,9 +24,10 @@ class Busy(Exception):
 class Workers:
     """Threads that compute answers to requests.
 
-    They refuse a request if its work would start later than `PATIENCE`. The estimate
-    uses the number of waiting requests and the time of past answers, or the delay of
-    the event loop. An abandoned request counts until its thread is done.
+    The pool refuses a request if its work would start later than `PATIENCE`. The start
+    is estimated from the number of waiting requests and the time of past answers, or
+    from the delay of the event loop. An abandoned request counts as waiting until its
+    thread is done.
 
     Args:
         threads: Number of threads.
@@ -49,7 +50,7 @@ class Workers:
             raise Busy(BUSY)
 
     def admit(self) -> bool:
-        """Whether to read a request whose headers have come, in the loop's thread."""
+        """Whether to read a request, decided in the event loop after its headers."""
         if self.busy():
             return False
         if not self.arrived:
@@ -61,7 +62,7 @@ class Workers:
         self.arrived = 0
 
     async def watch(self) -> None:
-        """Measures without end how late the event loop runs due callbacks."""
+        """Measures, without end, how late the event loop runs due callbacks."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LOOK
@@ -69,7 +70,7 @@ class Workers:
             self.late = loop.time() - due
 
     async def run(self, compute: Callable[[], T]) -> T:
-        """The value of `compute`.
+        """Calls `compute` in a thread and returns its value.
 
         Raises:
             Busy: See `check`.

@@ -1,6 +1,6 @@
 """Fitting, selection and evaluation of click models.
 
-Names are loaded when they are first used, because their modules load TensorFlow.
+A name is loaded when it is first used, because its module loads TensorFlow.
 """
 
 import lazy_loader

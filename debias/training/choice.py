@@ -24,8 +24,8 @@ def advised(found: Collection[str] = ()) -> str:
     """Recommends a model for a log that identifies examination.
 
     Args:
-        found: Effects that a diagnosis found, of "neighbours" and "populations"; each
-            points to some of the candidates.
+        found: Effects that a diagnosis found: "neighbours", "populations" or both. Each
+            effect recommends some of the candidates.
 
     >>> advised(["neighbours"])
     'try `debias train --model auto`: it compares listwise, listwise_mixture, xpa, \
@@ -61,9 +61,9 @@ class Choice(NamedTuple):
 
 
 def strata(log: ClickLog, columns: tuple[str, ...]) -> np.ndarray:
-    """(S, L) stratum of each cell: its query and place, by layout columns.
+    """(S, L) stratum of each cell. A stratum is a query and a place.
 
-    Cells of one stratum have the same examination, whatever it is.
+    All cells of a stratum have the same examination, even if its value is unknown.
 
     Args:
         log: Sessions.
@@ -88,7 +88,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         concordant: (G,) correctly ordered pairs, see `debias.metrics.concordant_pairs`.
-        pairs: (G,) all pairs; equal for all candidates.
+        pairs: (G,) all pairs. The numbers are equal for all candidates.
         likelihood: (S,) log-likelihood of each session; None if the model does not
             predict clicks.
     """
@@ -125,16 +125,16 @@ def choose_ranking(
     query: np.ndarray | None = None,
     by: str | None = None,
 ) -> Choice:
-    """The first candidate within one standard error of the best ranking.
+    """Chooses the first candidate within one standard error of the best ranking.
 
     The criterion is the share of correctly ordered pairs of a clicked and an unclicked
     item. Both items of a pair were shown at the same place for the same query, so they
     have the same examination. Differences d_g between candidates are paired by query;
     their mean sum_g d_g / sum_g n_g has the standard error of a ratio.
 
-    If the best is less than 2.5 standard errors above the worst, there are too few
-    clicks to compare rankings. Then the click likelihood decides among the candidates
-    that predict clicks, by `choose`.
+    If the best candidate is less than 2.5 standard errors above the worst candidate,
+    there are too few clicks to compare rankings. Then the click likelihood decides
+    among the candidates that predict clicks, by `choose`.
 
     Args:
         verdicts: Verdicts by candidate in order of preference, including
@@ -255,13 +255,14 @@ def _by_likelihood(
 
 
 def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
-    """The simplest candidate within one standard error of the highest likelihood.
+    """Chooses the simplest candidate within a standard error of the best likelihood.
 
-    The difference d_s of two candidates' log-likelihoods of session s is paired; its
-    mean has the standard error sqrt(G / (G - 1) sum_g e_g^2) / S, with e_g the sum of
-    d_s - mean over the sessions of query g of G, because these depend on each other.
-    With one query, e_g are single sessions. The rule of one standard error is from
-    Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
+    Let d_s be the difference of two candidates' log-likelihoods of session s. Sessions
+    of a query depend on each other. So the mean of d_s has the standard error sqrt(G /
+    (G - 1) sum_g e_g^2) / S, where e_g is the sum of d_s - mean over the sessions of
+    query g, one of G. If the log has only one query, each session is a group g. The
+    rule of one standard error is from Breiman et al., Classification and Regression
+    Trees, 1984, section 3.4.3.
 
     Args:
         likelihoods: (S,) held-out log-likelihoods by candidate, the simplest first.

@@ -16,21 +16,23 @@ class TrainingConfig:
     """Settings of the training of a click model.
 
     Attributes:
-        epochs: Largest number of passes; None: 16, or on a small log as many as
-            `min_steps` steps need.
+        epochs: Largest number of passes. None: 16, or, on a small log, the number of
+            passes that `min_steps` steps need.
         patience: Training stops after this many evaluations without a better held-out
-            likelihood. A pass is evaluated at its end, and a long one also within.
+            likelihood. An evaluation follows each pass. During a long pass, there are
+            further evaluations.
         rate: Learning rate of Adam, in (0, 1].
-        decay: Decoupled weight decay of the kernels of relevance towers, 0 or more; a
-            step removes a share of rate x decay. Tables of places, embeddings, biases
-            and priors do not decay. None: the square root of 100,000 / sessions,
-            because towers overfit more with fewer clicks. It is at most 20, and for F <
-            136 features at most 20 times the square root of F / 136, but not below 1.
-        averaging: The weights that are evaluated, kept and served are averages over a
-            window that grows with training, see `RowWiseAdam`. None: no averaging.
+        decay: Decoupled weight decay of the kernels of relevance towers, 0 or more. A
+            step removes the share rate x decay of a weight. Tables of places,
+            embeddings, biases and priors do not decay. None: the square root of 100,000
+            / sessions, because towers overfit more with fewer clicks. This value is
+            limited to 20; for F < 136 features, to 20 times the square root of F / 136,
+            but not below 1.
+        averaging: Evaluated, kept and served weights are averages over a window that
+            grows with training, see `RowWiseAdam`. None: no averaging.
         min_steps: Number of steps that a fit may always take if `epochs` is None.
         batch_size: Sessions per step.
-        seed: Random seed of initial weights, orders and dropout.
+        seed: Random seed of initial weights, of the order of sessions, and of dropout.
         round: Largest number of sessions between two checkpoints.
 
     Raises:
@@ -70,7 +72,7 @@ class TrainingConfig:
             raise ValueError(f"averaging must be 0 or more, got {self.averaging}")
 
     def decay_of(self, sessions: int, features: int = WIDE) -> float:
-        """The weight decay for a number of sessions and of features.
+        """The weight decay for these numbers of sessions and features.
 
         >>> TrainingConfig().decay_of(100_000), TrainingConfig().decay_of(25_000)
         (1.0, 2.0)

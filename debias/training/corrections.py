@@ -29,7 +29,7 @@ class Correction:
         clip: Largest weight.
         clicks: Number of weighted clicks; 0 if the correction uses no weights.
         effective: Effective number of clicks, (sum w)^2 / sum w^2.
-        unclipped: The same without a clip.
+        unclipped: Effective number of clicks without a clip.
     """
 
     name: str
@@ -84,12 +84,13 @@ def correction(
         name: A name in `debias.presets.CORRECTIONS`.
         log: The training log.
         known: Propensities, examination of each rank, or the name of an estimator.
-        clip: Largest weight. None: chosen so that the effective number of clicks is at
-            least half of their number, see `debias.propensity.choose_clip`.
+        clip: Largest weight. None: the largest clip for which the effective number of
+            clicks is at least half of their number, see
+            `debias.propensity.choose_clip`.
         features: (items, F) of the ranking data, for estimators that read features.
 
     Raises:
-        ValueError: The correction is unknown, needs values that are unknown at some
+        ValueError: The correction is unknown, it needs values that are unknown at some
             rank, or propensities depend on more than the rank.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [0, 1]])

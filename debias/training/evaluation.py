@@ -37,18 +37,19 @@ def _silent(share: float) -> None:
 
 @dataclass(frozen=True)
 class Evaluation(Printed):
-    """Click and ranking metrics of a model on a log; they can disagree.
+    """Click and ranking metrics of a model on a log. Both kinds can disagree.
 
     Attributes:
         model: Name of the model's class, or of its preset.
         of: Description of the sessions.
         sessions: Number of sessions.
-        clicks: Metrics of predicted clicks, each predicted from those above it.
+        clicks: Metrics of predicted clicks. Each click is predicted given the clicks
+            above it.
         ranking: NDCG and MRR by grades with 95% intervals; empty without grades.
         off_policy: Estimated clicks per session of a new ranking, one dict per
             estimator, with the ranking in words; empty if no estimator applies.
         off_policy_sessions: Number of sessions used for these estimates.
-        off_policy_note: Reason for the lack of an estimate by propensity, or None.
+        off_policy_note: Reason why there is no estimate by propensities, or None.
     """
 
     model: str
@@ -119,18 +120,19 @@ def evaluate(
     Args:
         model: A trained click model, the result of `fit` or `select`, or the result of
             `debias.load` for a folder of `debias train`.
-        log: Sessions. None, for the result of `fit` or `select`: its held-out test
-            sessions, with click metrics only.
+        log: Sessions. None is possible for the result of `fit` or `select`: the test
+            sessions that it held out, with click metrics only.
         data: Raw features of the items, and grades if there are any.
-        ranker: The ranker of a click model that was trained on scaled features, which
-            holds the scaling. None: the model reads raw features.
-        temperature: Temperature of the new policy, a Plackett-Luce draw from the
-            scores, in standard deviations of the scores.
-        clip: Largest weight of a session. None: chosen so that the effective number of
-            sessions is at least a tenth. Results include the value without a clip.
+        ranker: The ranker of a click model that was trained on scaled features; it
+            contains the scaling. None: the model reads raw features.
+        temperature: Temperature of the new policy, in standard deviations of the
+            scores. The new policy is a Plackett-Luce policy by the scores.
+        clip: Largest weight of a session. None: the largest clip for which the
+            effective number of sessions is at least a tenth of their number. Results
+            include the value without a clip.
         examination: Examination probability of each position, for an estimate of
             clicks.
-        name: Name of the model; by default that of its class.
+        name: Name of the model. By default, the name of its class.
         of: Description of the sessions, in words.
         progress: Called with the share of the work done.
 
@@ -182,7 +184,7 @@ def scoreboards(
     of: str = "all sessions",
     progress: Progress = _silent,
 ) -> Evaluation:
-    """As `evaluate`, with known scores of the items (items,)."""
+    """Evaluates like `evaluate`, with known scores (items,) of the items."""
     counts = count(log, lambda share: progress(0.1 * share))
     if isinstance(log, ClickLog):
         some = log
@@ -216,8 +218,8 @@ def click_scoreboard(
 ) -> dict[str, Any]:
     """Click metrics: likelihood given the clicks above, and ranks of clicks.
 
-    For a model that does not predict clicks, only the ranks of clicks in its order. All
-    metrics are sums over sessions, so a log on disk is evaluated in pieces.
+    A model that does not predict clicks gets only metrics of the ranks of clicks in its
+    order. All metrics are sums over sessions, so a log on disk is evaluated in pieces.
     """
     reciprocal, clicked = 0.0, 0
     likelihood, shown, happened, predicted = np.zeros((4, log.list_size))

@@ -25,7 +25,7 @@ Guess = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class NewPolicy:
-    """A new ranking policy and how to estimate its clicks, see `debias.evaluate`."""
+    """A new ranking policy and the settings of its estimate, see `debias.evaluate`."""
 
     temperature: float = 0.5
     clip: float | None = None
@@ -47,19 +47,19 @@ def clicks_to_expect(
     policy: NewPolicy,
     guess: Guess | None = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Estimates of the clicks per session of a new ranking, and why one is missing.
+    """Estimates the clicks per session of a new ranking; says why one is missing.
 
-    Each estimate describes its ranking in words, as "ranking": draws from all items of
-    a query, or the shown list in another order.
+    The entry "ranking" of an estimate describes the ranking in words: draws from all
+    items of a query, or the shown list in another order.
 
     Args:
         log: Sessions in memory.
-        data: All items of its queries. If it does not distinguish queries, estimators
-            that need unshown items are left out.
+        data: All items of the queries. If the data does not distinguish queries,
+            estimators that need unshown items are left out.
         scores: (items,) scores of the new ranking.
         policy: The new policy.
-        guess: Function from item numbers (n,) to predicted P(click) at each rank (n,
-            L). None leaves out the doubly robust estimate.
+        guess: Function that takes item numbers (n,) and returns the predicted P(click)
+            at each rank (n, L). None leaves out the doubly robust estimate.
     """
     drawn = (
         "items drawn by score from all items of the query (Plackett-Luce, temperature "
@@ -126,7 +126,7 @@ def guessed_by(
     data: RankingData,
     ranks: int,
 ) -> Guess | None:
-    """Function that predicts clicks of items alone at each rank; None if impossible.
+    """Function that predicts clicks of an item, alone, at each rank; None without one.
 
     Args:
         model: A click model. The result is None for trees and for models that do not

@@ -65,10 +65,10 @@ _STYLE = {
 def drawing(
     name: str, width: int, height: int
 ) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """Context manager for a figure; its list receives the SVG as the only entry.
+    """Context manager for a figure. It yields a list that receives the SVG.
 
     Args:
-        name: Prefix of the ids in the SVG; must be unique on a page.
+        name: Prefix of the ids in the SVG. It must be unique on a page.
         width, height: Pixels.
     """
     out: list[str] = []
@@ -106,7 +106,7 @@ def rank_axis(axes: Axes, count: int) -> None:
 
 
 def colors(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """Placeholder colour for each curve: by method, or by order if methods repeat."""
+    """Placeholder colour of each curve, by method; if methods repeat, by order."""
     methods = [curve.method for curve in curves.values()]
     alike = len(set(methods)) < len(methods)
     found = {}
@@ -129,7 +129,7 @@ def examination(
     name: str = "examination",
     width: int = 760,
 ) -> str:
-    """Draws curves with bands; raw click rates are dashed, flagged ranks ringed."""
+    """Draws curves with bands. Raw click rates are dashed; flagged ranks have rings."""
     estimates = list(curves.values())
     with drawing(name, width, 380 if width > 500 else 320) as (_, axes, out):
         for each, color in zip(estimates, colors(curves).values(), strict=True):
@@ -191,10 +191,10 @@ def click_rates(
     name: str = "rates",
     width: int = 760,
 ) -> str:
-    """Draws click rates by rank (dashed) beside those that a model predicts.
+    """Draws click rates by rank (dashed) and the click rates that a model predicts.
 
     Args:
-        happened, predicted: By rank; None where no item was shown.
+        happened, predicted: Click rates by rank; None where no item was shown.
         name: See `drawing`.
         width: Pixels.
     """

@@ -1,8 +1,8 @@
 """Fits a click model to a log, with checkpoints that survive a kill.
 
-A fit runs in rounds of at most half a million sessions and writes a checkpoint after
-each: weights, optimiser, random state, and the best weights so far. Started again, it
-resumes after the last completed round and reproduces the uninterrupted result.
+A fit runs in rounds of at most half a million sessions. After each round, it writes a
+checkpoint: weights, optimiser, random state, and the best weights so far. A restarted
+fit resumes after the last completed round and reproduces the uninterrupted result.
 """
 
 import gc
@@ -64,12 +64,12 @@ class Fitted(Printed):
         ranker: The ranker, from raw features to scores.
         log_likelihood: Held-out log-likelihood of the kept weights, in nats per
             session.
-        epoch: The pass (from 1) of the kept weights: from its end or, in a long pass,
-            from an evaluation within.
+        epoch: The pass (from 1) that the kept weights come from: from the end of the
+            pass or, in a long pass, from an evaluation during the pass.
         history: Number (from 1), training loss and held-out log-likelihood of each
-            pass; on a small log, only of the last of every few passes.
-        sessions: Sessions that this process trained on, over all passes; a resumed fit
-            did the rest earlier.
+            pass. On a small log, only every few passes have an entry.
+        sessions: Number of sessions that this process trained on, over all passes. For
+            a resumed fit, an earlier process trained on the rest.
         prepared: Training, validation and test sessions.
         at_end: Whether the last allowed pass was the best.
     """
@@ -87,7 +87,7 @@ class Fitted(Printed):
         yield "Passes", self.history
 
     def parts(self) -> Any:
-        """Adds examination, and held-out lists before and after."""
+        """Adds examination, and held-out lists in the logged and the new order."""
         learned, part = self.prepared.train, self.prepared.test
         found, figures = list(self.sections()), []
         if isinstance(learned.log, ClickLog):
@@ -109,8 +109,8 @@ class Fitted(Printed):
     def examination(self) -> tuple[float | None, ...] | None:
         """Examination relative to rank 1; None at ranks that held-out lists lack.
 
-        It is the mean click probability of the shown items at the rank, each item
-        alone. It is unknown for a model that does not predict clicks.
+        Examination of a rank is the mean click probability of the shown items at the
+        rank, each item alone. For a model that does not predict clicks, it is unknown.
         """
         judges = self.prepared.validation
         if not self.model.predicts_clicks:
@@ -133,10 +133,11 @@ class Fitted(Printed):
 
 
 def still_rising(likelihoods: Sequence[float]) -> bool:
-    """Whether the last quarter of the passes gave over a twentieth of the total gain.
+    """Whether the last quarter of the passes gave over 5% of the total gain.
 
-    Averaged weights improve slowly for ever, so the last pass is often the best
-    although more passes would not pay. After one evaluation the result is True.
+    Averaged weights keep improving slowly, so the last pass is often the best, even if
+    more passes would gain almost nothing. After a single evaluation, the result is
+    True.
 
     Args:
         likelihoods: Held-out log-likelihood after each pass.
@@ -154,9 +155,9 @@ def still_rising(likelihoods: Sequence[float]) -> bool:
 def collect(log: ClickLog, data: RankingData) -> None:
     """Frees the memory of datasets of a log, once it is large.
 
-    A TensorFlow dataset is a reference cycle that holds copies of features and log. A
-    search for cycles takes up to a second in a large process, so it waits until
-    `LARGE`.
+    A TensorFlow dataset is in a reference cycle, which holds copies of features and
+    log. In a large process, a search for cycles takes up to a second. So `collect`
+    searches only when reference cycles may hold `LARGE` bytes.
     """
     global _held
     _held += data.features.nbytes + sum(v.nbytes for v in log.columns().values())
@@ -203,9 +204,10 @@ def fit(
         model: A new click model; a name in `debias.presets`; a `correction` of clicks;
             or `Targets`. To resume a fit, give a model with the same seed.
         log: Sessions, in memory or on disk.
-        data: Raw features of the items; `fit` scales them.
-        validation: Sessions of the same items to evaluate each pass. None: a tenth of
-            the queries is held out for that, and another tenth for `evaluate`.
+        data: Raw features of the items. `fit` scales the features.
+        validation: Sessions of the same items, to evaluate each pass. None: a tenth of
+            the queries is held out for this evaluation, and another tenth for
+            `evaluate`.
         config: Settings of the training.
         preprocess: Layer applied to raw features. None: a `Standardize` adapted to the
             features of the shown items.
@@ -272,11 +274,11 @@ def fit_prepared(
     progress: Callable[[int], None] = lambda sessions: None,
     report: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
 ) -> Fitted:
-    """As `fit`, on a log prepared by `prepare`.
+    """Fits like `fit`, on a log prepared by `prepare`.
 
-    Held-out sessions evaluate the weights at the end of each pass. In a long pass they
-    also do so after every `OFTEN` times as many training sessions, because the
-    likelihood may fall within a pass.
+    At the end of each pass, the weights are evaluated on held-out sessions. The
+    likelihood may fall within a pass. So in a long pass, weights are also evaluated
+    each time that training has read `OFTEN` times as many sessions as are held out.
 
     Inside the scope of `debias.engine.distributed.join`, all processes train together
     and share each batch, with the result of one process. Process 0 writes the
@@ -292,7 +294,7 @@ def fit_prepared(
         report: Called after each pass with its number (from 0) and its metrics.
 
     Raises:
-        ValueError: As `fit` does.
+        ValueError: See `fit`.
     """
     if not isinstance(model, ClickModel):
         keras.utils.set_random_seed(config.seed)
@@ -325,7 +327,8 @@ def check_reads(model: ClickModel, kinds: Kinds | None) -> None:
     """Checks that the towers of a model can read features of these kinds.
 
     Raises:
-        ValueError: There are categories, but no tower has a layer that embeds them.
+        ValueError: Some features are categories, but no tower has a layer that embeds
+            them.
     """
     names = [each.name for each in kinds or () if each.coded]
     if names and not any(isinstance(e, Features) for e in model._flatten_layers()):
@@ -385,7 +388,7 @@ class _Run:
         model.start_at(float(click[mask].mean()), targets)
 
     def resume(self) -> None:
-        """Restores the state of the checkpoint, if there is one."""
+        """Restores the state of the checkpoint, if the file exists."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         there, best = _restore(self.checkpoint, self.model)
@@ -399,7 +402,7 @@ class _Run:
         self.progress(self.together * done)
 
     def take_round(self) -> dict[str, float] | None:
-        """Trains for a round; returns the metrics if it ends a pass."""
+        """Trains for a round. At the end of a pass, returns the metrics of the pass."""
         state = self.state
         epoch, piece = divmod(state["round"], self.rounds)
         some, loss = self._learn(epoch, piece)
@@ -517,10 +520,11 @@ def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWi
 
 
 def decaying(model: ClickModel) -> list[Any]:
-    """The variables with weight decay: all kernels but those of `without_decay`.
+    """The variables with weight decay: all kernels except those in `without_decay`.
 
-    In a linear tower, the vectors of categories decay as well. Otherwise they would
-    compensate for the decay of the kernel, and categories would outweigh numbers.
+    In a linear tower, the vectors of categories have weight decay as well. Otherwise
+    the vectors would grow to compensate for the decay of the kernel, and categories
+    would outweigh numbers.
 
     >>> from debias.layers import BiasTower, Tower
     >>> from debias.models import Product

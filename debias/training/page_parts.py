@@ -1,4 +1,4 @@
-"""Parts of pages of results: examination, calibration, lists before and after."""
+"""Parts of pages of results: examination, calibration, and example lists."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ def examination(log: "ClickLog", model: Any, features: "np.ndarray") -> list[Fig
 
     Args:
         log: The log.
-        model: The trained model; trees and models that do not predict clicks have no
+        model: The trained model. Trees, and models that do not predict clicks, have no
             curve.
         features: (items, F), as the model reads them.
 
@@ -63,7 +63,7 @@ def examination(log: "ClickLog", model: Any, features: "np.ndarray") -> list[Fig
 
 
 def calibration(clicks: Mapping[str, Any]) -> list[Figure]:
-    """Figure of click rates by position beside predicted ones.
+    """Figure of click rates by position beside predicted click rates.
 
     Args:
         clicks: The clicks of an `Evaluation`.
@@ -88,7 +88,7 @@ def calibration(clicks: Mapping[str, Any]) -> list[Figure]:
 def examples(
     log: "ClickLog", scores: "np.ndarray", names: Any = None
 ) -> list[tuple[str, Sequence[dict[str, Any]]]]:
-    """The first lists with a click, as shown and as ordered by the scores.
+    """The first lists with a click, in the logged order and in the order by score.
 
     Args:
         log: The click log.

@@ -40,8 +40,8 @@ class Figure(NamedTuple):
     """A figure of a page.
 
     Attributes:
-        title: Its heading.
-        about: A sentence on what it shows, also the text for screen readers.
+        title: Heading of the figure.
+        about: A sentence that describes the figure, also for screen readers.
         drawings: Pairs of a name of `WIDTHS` and inline SVG of that width.
         legend: CSS variable of each label's colour.
     """
@@ -53,7 +53,7 @@ class Figure(NamedTuple):
 
 
 def environment(package: str = "debias.training") -> "Environment":
-    """Template environment of a package; it escapes all values."""
+    """Template environment of a package. It escapes all values."""
     import jinja2
 
     loaders = [jinja2.PackageLoader(each) for each in (package, "debias.training")]
@@ -75,7 +75,7 @@ def page(
     sections: Sequence[tuple[str, Sequence[Mapping[str, Any]]]],
     figures: Sequence[Figure] = (),
 ) -> str:
-    """One HTML page: no script, no font, nothing from a network.
+    """One HTML page without scripts, fonts or network access.
 
     Args:
         title: Title, such as the name of a log.
@@ -102,7 +102,7 @@ def page(
 
 
 def explained(tables: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
-    """Explanations of the known names in the heads and cells of tables.
+    """Explanations of known names that occur in the heads and cells of tables.
 
     >>> explained([[{"metric": "ndcg@5", "value": 0.5}]])["ndcg"][:4]
     'Disc'

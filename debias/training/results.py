@@ -73,8 +73,8 @@ class Printed:
 def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator[Any]:
     """Tables of the rows that fit the console.
 
-    A single row that is wider than the screen becomes lines of name and value. So do
-    several rows if the screen is too narrow for their numbers.
+    If a single row is wider than the screen, it becomes lines of name and value.
+    Several rows become such lines if the screen is too narrow for their numbers.
     """
     made, wide = table(title, rows), console.options.update(width=1_000)
     if len(rows) == 1:

@@ -1,9 +1,9 @@
 """Model selection by held-out clicks.
 
 By default, candidates are compared by their rankings. All candidates are trained on a
-small part of the log, the best few on a larger part, and the winner on the whole log:
-successive halving, Jamieson and Talwalkar, Non-stochastic Best Arm Identification and
-Hyperparameter Optimization, AISTATS 2016.
+small part of the log. The best few are trained on a larger part, and the best of these
+on the whole log. This method is successive halving: Jamieson and Talwalkar,
+Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016.
 """
 
 import gc
@@ -102,18 +102,19 @@ def select(
     Args:
         log: Sessions, in memory or on disk.
         data: Raw features of the items.
-        by: "ranking": by the order of items with equal examination, see
-            `debias.training.choose_ranking`. "clicks": by the likelihood of clicks, if
-            you need click probabilities.
-        candidates: Names in `debias.presets`, in order of preference; None: those of
-            `debias.training.candidates`.
+        by: Criterion. "ranking": the order of items with equal examination, see
+            `debias.training.choose_ranking`. "clicks": the click likelihood, if you
+            need click probabilities.
+        candidates: Names in `debias.presets`, in order of preference. None: the names
+            from `debias.training.candidates`.
         config: Settings of the training.
         preprocess: See `fit`.
         progress: Called with sessions done since the last call.
 
     Returns:
-        `choice`, with the reason and the results of every candidate, and `fitted`, as
-        from `fit`. `debias.evaluate` and `debias.export` also take the whole result.
+        `choice`, with the reason and the results of every candidate, and `fitted`, a
+        result of `fit`. `debias.evaluate` and `debias.export` also take the whole
+        result.
 
     Raises:
         ValueError: See `fit`; a candidate is unknown; a candidate does not predict
@@ -171,7 +172,8 @@ def try_all(
         prepared: Result of `prepare`.
         config: Settings of the final fit.
         candidates: See `select`.
-        folder: Folder for each candidate's verdict, to resume from; None: none is kept.
+        folder: Folder for the verdict of each candidate, from which an interrupted
+            choice resumes. None: no folder.
         progress: Called with sessions done since the last call.
         by: See `select`.
     """
@@ -244,7 +246,7 @@ class _Trying:
     progress: Callable[[int], None]
 
     def verdict(self, name: str) -> Verdict:
-        """Held-out results of a candidate, NaN if it diverged."""
+        """Held-out results of a candidate; NaN if its training diverged."""
         sessions = len(self.trial.train.log)
         done = None
         if self.folder is not None:

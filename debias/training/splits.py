@@ -48,11 +48,11 @@ class Prepared(NamedTuple):
     Attributes:
         train: Training sessions, in memory or on disk.
         validation: Sessions for comparing passes and candidates, in memory.
-        test: Sessions that no choice uses; None if the caller keeps them.
+        test: Sessions that no choice uses. None if the caller made the split.
         held_out_by: Unit of the split: "query", "session" or "caller".
         layout: The layout columns of the log and their largest ids.
         preprocess: The layer applied to raw features.
-        feature_names: Names of the features in order; None if they have none.
+        feature_names: Names of the features in order; None if features have no names.
 
     `layout.kinds` has the kinds of the features, with the vocabularies of `train`.
     """
@@ -86,12 +86,12 @@ def prepare(
         data: Raw features of the items.
         seed: Random seed of the split.
         preprocess: Layer that scales features. None: a `Standardize` with the mean and
-            deviation of the features.
+            standard deviation of the features.
         targets: Whether the model reads the targets of the log.
 
     Raises:
-        ValueError: The log has no click or too few sessions to hold some out, or names
-            an item or query that `data` lacks; or an argument is of another type.
+        ValueError: The log has no click, or too few sessions to hold some out. Or it
+            names an item or query that `data` lacks. Or an argument has a wrong type.
     """
     check_types(log, data)
     if isinstance(log, ClickLog):
@@ -147,8 +147,8 @@ def held_out(
 ) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
     """Training, validation and test sessions, and the unit of the split.
 
-    The unit is "query", so no query is in two parts. It is "session" if there are fewer
-    than 50 queries.
+    The unit is "query", so no query is in two parts. With fewer than 50 queries, the
+    unit is "session".
 
     Raises:
         ValueError: A part would be empty.
@@ -180,12 +180,12 @@ def not_learned(log: ClickLog, seed: int) -> np.ndarray:
 def held_out_of_stream(
     stream: Stream, queries: int, seed: int
 ) -> tuple[tuple[Stream, ClickLog, ClickLog], str]:
-    """The split of `held_out` for a log on disk, with a sample of held-out sessions.
+    """The split of `held_out` for a log on disk, with samples of held-out sessions.
 
     The parts equal those of `held_out` if every query occurs. With fewer than 50
-    queries, each session is assigned to a part at random. At most 250,000 validation
-    sessions and as many test sessions are drawn from 48 row groups, so that a fit
-    starts quickly.
+    queries, each session is assigned to a part at random. So that a fit starts quickly,
+    at most 250,000 validation sessions and 250,000 test sessions are drawn, from 48 row
+    groups.
 
     Args:
         stream: All sessions.
@@ -252,7 +252,7 @@ def vocabulary(
 
     Args:
         features: (items, F) of all items.
-        kinds: Kinds of the features; None if all are numbers, which have no vocabulary.
+        kinds: Kinds of the features; None for numbers only, which have no vocabulary.
         train: The training sessions.
     """
     if kinds is None:
@@ -274,10 +274,10 @@ def standardized(
 
     Args:
         features: (items, F) raw features.
-        layer: Layer that scales them; None: a `Standardize` adapted to them.
-        kinds: Kinds of the features; None if all are numbers.
-        train: The training sessions, to whose items the layer is adapted. None, or
-            sessions on disk: all items.
+        layer: Layer that scales the features. None: a `Standardize` adapted to them.
+        kinds: Kinds of the features; None for numbers only.
+        train: The training sessions. The layer is adapted to their items. If None, or
+            if sessions are on disk, it is adapted to all items.
         coded: Kinds of the raw features, if `kinds` has other vocabularies.
     """
     if layer is None:

@@ -13,10 +13,10 @@ class Targets:
     """The preset "multi_target" with custom worths or levels, for `debias.fit`.
 
     Attributes:
-        worth: Worth of a click ("click") and of each passed level of a target, by name.
-            Empty: 1 for each level and 0 for a click.
-        levels: Increasing levels that targets must exceed, by name; absent targets have
-            the level 0.
+        worth: Worth of a click ("click") and of each exceeded level of a target, by
+            name. Empty: 1 for each level and 0 for a click.
+        levels: Increasing levels that targets must exceed, by name. Targets without an
+            entry have the level 0.
 
     >>> from debias.data import ClickLog
     >>> from debias.data.layout import layout_of

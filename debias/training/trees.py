@@ -23,7 +23,8 @@ class FittedTrees(Printed):
     Attributes:
         model: The trees, which are both click model and ranker.
         log_likelihood: Held-out log-likelihood, in nats per session.
-        test_log_likelihood: The same for sessions that no choice used.
+        test_log_likelihood: Log-likelihood of test sessions, which no choice used, in
+            nats per session.
         rounds: Number of trees kept.
         history: Held-out log-likelihood per impression after each round.
         sessions: Numbers of training, validation and test sessions.
@@ -63,9 +64,10 @@ def fit_trees(
 ) -> FittedTrees:
     """Fits a ranker of boosted trees to clicks.
 
-    It fits a product model with a sum of trees as relevance. Examination starts at an
-    estimate from the log, and an EM step updates it after each tree. Alternatively, it
-    trains LambdaMART on judgments of the log. Sessions are held out as in `debias.fit`.
+    The model is a product model whose relevance is a sum of trees. Examination starts
+    at an estimate from the log, and an EM step updates it after each tree. With
+    `judged`, LambdaMART is trained on judgments from the log instead. Sessions are held
+    out as in `debias.fit`.
 
     Args:
         log: Sessions. A log on disk is read into memory and counted.
@@ -74,12 +76,12 @@ def fit_trees(
         progress: Called with rounds done since the last call.
         judged: Whether to train LightGBM's LambdaMART on grades from
             `debias.propensity.judge`. Such trees do not predict clicks. Grades need no
-            weights, because those from few impressions are shrunk towards their prior.
+            weights, because grades from few impressions are shrunk towards their prior.
 
     Raises:
-        ValueError: The log is too small to hold sessions out, has no click, no feature
-            differs between its items, or, for judgments, it does not identify
-            examination.
+        ValueError: The log is too small to hold sessions out, has no click, or has no
+            feature that differs between items. Or, for judgments, the log does not
+            identify examination.
         ModuleNotFoundError: The extra `trees` is not installed.
 
     >>> import simulators
@@ -217,8 +219,9 @@ def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
 def start_of(log: ClickLog, devices: int) -> np.ndarray:
     """(K,) initial examination of each place, by click rates if not identified.
 
-    It is 1 at rank 1, or at a rank that is surely examined more, such as one below a
-    banner. Devices start from the same curve, at the height of their own clicks.
+    Examination is 1 at rank 1, or at a rank that is significantly more examined, such
+    as a rank below a banner. Devices start from the same curve, scaled by their own
+    click rates.
     """
     clicks = log.click.sum(axis=0)
     shown = np.maximum(log.mask.sum(axis=0), 1)
