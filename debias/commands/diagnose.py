@@ -43,7 +43,7 @@ def diagnose(
     """Tests whether a log can separate relevance from position bias.
 
     Writes one self-contained page. The page shows estimates of examination beside raw
-    click rates, and which ranks can be compared. It also says whether the log has
+    click rates, and which ranks can be compared. The page also says whether the log has
     several kinds of users, and what to do next. Counts use the whole log. All other
     results use a random sample of at most --max-sessions sessions.
     """

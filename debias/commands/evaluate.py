@@ -119,7 +119,7 @@ def judged_parts(
         trained: The trained model.
         given: The evaluated sessions, and their items with features as the ranker reads
             them.
-        whole: The log to estimate examination from. None: the evaluated sessions.
+        whole: The log to estimate examination from; None: the evaluated sessions.
     """
     from debias.data import ClickLog
     from debias.training import page_parts, score_items

@@ -272,7 +272,7 @@ class Found(NamedTuple):
         """Opens the log, in memory or on disk.
 
         Args:
-            devices: Names of the devices of a model. None: the devices of the log.
+            devices: Names of the devices of a model; None: the devices of the log.
             needs_data: Whether to raise an error if the log has no features.
             scales: Meaning of the codes of presentation columns in the model.
 
@@ -453,7 +453,7 @@ def check_usable(summary: "Summary", name: str) -> None:
     """Checks that the log has clicks and several positions; prints warnings.
 
     Raises:
-        ValueError: The log called `name` has no click, or one position.
+        ValueError: The log called `name` has no click, or only one position.
     """
     if summary.problems:
         problems = "; ".join(summary.problems)

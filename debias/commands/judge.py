@@ -53,10 +53,10 @@ def judge(
     """Writes the click probability that each item would have at rank 1, by query.
 
     The estimate is the number of clicks divided by the sum of examination over the
-    item's impressions. Each estimate has a standard error. Estimates from few
-    impressions are shrunk towards a prior (empirical Bayes). The prior depends on the
-    query, and on how often and how high the log showed the item. The file also has COEC
-    (clicks over expected clicks by rank) and the raw click rate.
+    item's impressions. The file has a standard error for each estimate. Estimates from
+    few impressions are shrunk towards a prior (empirical Bayes). The prior depends on
+    the query, and on how often and how high the log showed the item. The file also has
+    COEC (clicks over expected clicks by rank) and the raw click rate.
     """
     from debias.propensity import judge as judged
     from debias.propensity.judgment_files import FORMATS, write_judgments
@@ -134,7 +134,7 @@ def _scored(
 
 
 def _fresh(model: Path, source: inputs.Source, log: "ClickLog") -> "np.ndarray | None":
-    """(S,) bool: the session was not used in training. None: use all sessions."""
+    """(S,) bool: the session was not used in training; None: use all sessions."""
     from debias.artifacts import plan_of
     from debias.training.splits import not_learned
 

@@ -579,8 +579,8 @@ def rank_sessions(
 ) -> int:
     """Scores the shown items of a log of this library, each item once.
 
-    It writes the columns of the log, and lists of scores and ranks. Padding has the
-    score NULL and the rank 0. Items with equal scores keep the logged order.
+    The output has the columns of the log, and lists of scores and ranks. Padding has
+    the score NULL and the rank 0. Items with equal scores keep the logged order.
 
     Raises:
         ValueError: An item number is outside the ranking data. The message names the

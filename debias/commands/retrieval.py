@@ -202,10 +202,11 @@ def train(
     """Trains a retrieval model on interactions.
 
     The command uses held-out events to choose the tower, how the tower reads histories,
-    and the number of passes. It compares the chosen model with popularity, item kNN and
-    EASE, tuned on the same events. Then it trains the chosen model on the whole log. In
-    a table of features, the column of ids must have the same name as in the events. A
-    user or item without a row in its table is represented by its id alone.
+    and the number of passes. The command compares the chosen model with popularity,
+    item kNN and EASE, tuned on the same events. Finally, it trains the chosen model on
+    the whole log. In a table of features, the column of ids must have the same name as
+    in the events. A user or item without a row in its table is represented by its id
+    alone.
 
     If the log has several kinds of events, such as clicks and orders, name the column
     with the kind by -c target=COLUMN, and give each kind a worth with --worth. The

@@ -64,8 +64,9 @@ def finished(
 def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
     """Context manager for a run, which locks its folder for this process.
 
-    It writes the plan of the run; with `force`, it removes files of another run. An
-    interrupted run with the same plan resumes instead.
+    If the folder holds an interrupted run with the same plan, that run resumes.
+    Otherwise, the plan of the new run is written; with `force`, files of another run
+    are removed.
 
     Raises:
         ValueError: Another process trains in the folder.

@@ -79,7 +79,7 @@ class Access(NamedTuple):
         return Access(host, list(allow_host or ()), token, *files)
 
     def tls(self) -> "Tls":
-        """The certificate of the service. Its password comes from a variable."""
+        """The certificate of the service; a variable holds the password of its key."""
         from debias.serve.running import Tls
 
         password = os.environ.get("DEBIAS_SSL_KEYFILE_PASSWORD")

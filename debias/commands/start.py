@@ -46,8 +46,8 @@ sys.stderr.buffer.write(b"".join(held))
 def quiet_start(loading: Callable[[], Any] = nullcontext) -> None:
     """Makes the first import of Keras or TensorFlow silent and twice as fast.
 
-    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL. These lines appear
-    only if the import fails, or if the variable is set below 3.
+    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL. Log lines of the
+    import appear only if the import fails, or if the variable is set below 3.
     """
     os.environ.setdefault(_LEVEL, "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # no retracing reports
@@ -128,8 +128,8 @@ def uncollected() -> Iterator[None]:
 def silence() -> Iterator[None]:
     """Context manager that drops the log lines of TensorFlow on standard error.
 
-    Other lines appear when the context ends. After an error, or if the process dies,
-    all lines appear.
+    Other lines on standard error appear when the context ends. After an error, or if
+    the process dies, all lines appear.
     """
     try:
         terminal = os.dup(2)

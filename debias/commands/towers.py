@@ -20,7 +20,7 @@ class Learning(NamedTuple):
     Attributes:
         towers, history: The towers to try, and the ways to read a history.
         recipe: The settings that all candidates share.
-        epochs: Number of passes. None: held-out events choose the number.
+        epochs: Number of passes; None: held-out events choose the number.
     """
 
     towers: list[str]

@@ -62,7 +62,7 @@ def matrix(
         where: Name of the table in errors.
         start: Number of the first row of the table in errors.
         kinds: Kinds of the features with their vocabularies, for raw rows: text becomes
-            codes, and missing numbers become NaN. None: all features are numbers.
+            codes, and missing numbers become NaN; None: all features are numbers.
         missing: Whether numbers may be missing; missing numbers become NaN.
 
     Raises:

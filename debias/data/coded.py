@@ -126,7 +126,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class OtherKind(Exception):
-    """Raised if a column has another kind than assumed. It is then read again."""
+    """Raised if a column has another kind than assumed, to read the column again."""
 
     def __init__(self, column: str, kind: str):
         super().__init__(column, kind)

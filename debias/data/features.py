@@ -30,8 +30,9 @@ def read_features(
     Lists are multi-valued, fractions and decimals are numeric, and everything else is
     categorical. So whole numbers are categories unless `numbers` names them. A CSV
     column is numeric if all its values are numbers. NULL is missing, also in a list.
-    Data frames write 7.0 for the whole number 7 if a column has missing values. Such
-    columns are read as whole numbers, and an id 7.0 as the id 7, also in text.
+    Data frames write 7.0 for the whole number 7 if a column has missing values. Columns
+    of this kind are read as whole numbers, and an id 7.0 is read as the id 7, also in
+    text.
 
     Args:
         source: See `debias.data.tables.open_parts`, with one row per user or item.

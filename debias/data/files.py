@@ -199,7 +199,7 @@ def cached(
     finished first.
 
     Args:
-        key: Name of the folder. It must determine the content.
+        key: Name of the folder. The key must determine the content.
         build: Function that writes into the given empty folder.
         cache: See `cache_folder`.
     """

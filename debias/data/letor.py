@@ -55,7 +55,7 @@ def read_letor(
 
     Args:
         path: The file.
-        feature_count: Number of features of an item; absent features are 0. None: the
+        feature_count: Number of features of an item; absent features are 0; None: the
             highest index in the file determines the number.
         zero_based: Whether the first feature has index 0 instead of 1.
         max_grade: Highest grade; grades are whole numbers from 0.

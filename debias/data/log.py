@@ -156,7 +156,7 @@ class ClickLog:
     def list_propensity(self) -> np.ndarray:
         """(S,) float64 probability that the logging policy shows this list.
 
-        It is the product of `logging_propensity` over the shown items.
+        The probability is the product of `logging_propensity` over the shown items.
         """
         if self.logging_propensity is None:
             raise ValueError("this log has no column logging_propensity")

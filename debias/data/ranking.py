@@ -38,7 +38,7 @@ class RankingData:
         item_id: (items,) ids of the items in the source, or None.
         kinds: Kinds of the features if some are categories or may be missing, see
             `debias.data.kinds`. Category codes come before numbers, and a missing
-            number is NaN. None: F finite numbers.
+            number is NaN; None: F finite numbers.
 
     Raises:
         ValueError: An array has a wrong shape or type, or a value is not allowed. The

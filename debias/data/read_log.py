@@ -132,10 +132,10 @@ def read_log(
         first_position: Number of the first position, row and column in the log.
         first_features: Whether to keep only the first features of a pair. Otherwise
             each distinct row of features becomes a separate item.
-        devices: Names of the devices 1, 2, ...; other devices become 0. None: the
+        devices: Names of the devices 1, 2, ...; other devices become 0; None: the
             devices of the log in alphabetical order. To score a log by a model that
             reads devices, give the devices of its training.
-        scales: Meaning of the codes of presentation columns. None: chosen from the log.
+        scales: Meaning of the codes of presentation columns; None: chosen from the log.
             To score a log by a model, give the scales of its training.
         progress: Called with the share of the work done.
 

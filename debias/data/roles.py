@@ -37,7 +37,7 @@ class Columns:
         features: One column of lists of numbers; or columns of any type, by names and
             patterns such as "f_*".
         categories: Features to read as categories whatever their type: names and
-            patterns. They may be in `features` or additional.
+            patterns. `features` may contain these columns too.
         numbers: Features to read as numbers whatever their type: names and patterns.
         label: Grade of the (query, item) pair, from 0.
         timestamp: Time of the session.

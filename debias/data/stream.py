@@ -49,9 +49,9 @@ class Stream:
         columns: Optional columns to read; None reads all.
         window: Number of sessions to shuffle together, in whole row groups. For a short
             time, memory holds twice as many sessions.
-        keep: Function that selects sessions. It takes a piece of the log, the row group
-            of the piece and its first row, and returns (S,) bool. None selects all
-            sessions.
+        keep: Function that selects sessions. The function takes a piece of the log, the
+            row group of the piece and its first row, and returns (S,) bool. None
+            selects all sessions.
         share: Approximate share of the sessions that `keep` selects, for progress.
         items: Number of items in the ranking data; larger item numbers are an error
             when they are read. None skips the check.

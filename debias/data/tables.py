@@ -76,7 +76,7 @@ Batches = Iterator[tuple[pa.RecordBatch, float]]
 
 
 class Retyped(ValueError):
-    """Raised if a field of a file has two types. It is then read again as text."""
+    """Raised if a field of a file has two types. The field is then read as text."""
 
 
 @runtime_checkable
@@ -99,10 +99,10 @@ class Part(NamedTuple):
     Attributes:
         name: Its path, or "table".
         schema: The columns; columns of a CSV file are text until they are cast.
-        read: Function that yields batches and the share read so far. It takes the names
-            of the wanted columns, and of the columns to read as numbers. A name such as
-            a.b.c reads the column a, possibly without its other fields. Errors name the
-            part.
+        read: Function that yields batches and the share read so far. The function takes
+            the names of the wanted columns, and of the columns to read as numbers. A
+            name such as a.b.c reads the column a, possibly without its other fields.
+            Errors name the part.
         file: Path of the file; None for a table in memory.
     """
 

@@ -60,8 +60,8 @@ class Times:
     Text is ISO 8601, extended or basic, in any zone (UTC by default), with up to nine
     digits of a second. Numbers count from 1970, and their magnitude determines the
     unit: seconds, milliseconds, microseconds or nanoseconds. A text column may hold ISO
-    8601 and numbers. Numbers below 1e8 are not calendar times. They stay numbers, which
-    can also order events.
+    8601 and numbers. Numbers below 1e8 are not calendar times. Such numbers stay
+    numbers, which can also order events.
     """
 
     def __init__(self) -> None:

@@ -41,8 +41,8 @@ class Connectivity(Finding):
             balanced between the ranks; inf without clicks, 0 on the diagonal.
         component: (K,) int64 connected component of each rank, numbered by the first
             rank; -1 for ranks without items.
-        swaps: Pairs of ranks (from 1). Exchanging them in some sessions connects all
-            components. They are the nearest ranks of adjacent components.
+        swaps: Pairs of ranks (from 1). Exchanging these ranks in some sessions connects
+            all components. Each pair has the nearest ranks of two adjacent components.
         weakest: The two ranks (from 1) of the weakest link in the best spanning tree;
             None without links.
     """

@@ -45,9 +45,9 @@ class Neighbours(Finding):
         detectable: (2,) float64 effect that the test detects with 80% power if the
             other side has no effect: sqrt(noncentrality / r) errors, where r is the
             correlation between two estimates of the neighbours' attraction, each from
-            half of the log. This effect refers to a standard deviation of the
+            half of the log. `detectable` refers to a standard deviation of the
             attraction itself, not of its estimate.
-        statistic: F statistic of all effects jointly. Its degrees of freedom are the
+        statistic: F statistic of all effects jointly. The degrees of freedom are the
             number of effects, and the residual degrees of freedom of the sessions. nan
             without effects.
         gain, gain_error: Gain in held-out log-likelihood from attention between

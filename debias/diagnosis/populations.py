@@ -96,13 +96,13 @@ def populations(
     First, the components are fitted to 20 bins of pairs with similar attraction. The
     best of several starts of EM continues. Bins show how populations differ by rank and
     by attraction, even if pairs have few impressions. If most pairs have 30 impressions
-    or more, each component then gets a separate attraction for each pair. It is shrunk
-    towards the attraction of the bin with the weight of 20 impressions. In logs with
-    fewer impressions, populations that differ only in which items they like are not
-    detected.
+    or more, each component then gets a separate attraction for each pair. This
+    attraction is shrunk towards the attraction of the bin, with the weight of 20
+    impressions. In logs with fewer impressions, populations that differ only in which
+    items they like are not detected.
 
     A gain of a mixture means that the clicks of a session depend on each other, or that
-    one position-based model does not describe them. It can have two other causes.
+    one position-based model does not describe them. A gain can have two other causes.
     First, users may stop after a click. So the mixtures are also compared with models
     of one population in which clicks depend on the clicks above. Second, queries with
     few sessions may differ. So the mixtures are also fitted to shuffled lists, which
@@ -184,8 +184,8 @@ def partners(query: np.ndarray, ranks: int, rng: np.random.Generator) -> np.ndar
 
     At each rank, the result is a permutation of the sessions. A shuffled list takes the
     item and the click of each rank from the drawn session. Shuffled lists have the same
-    counts as the log. They keep the differences between queries but not between users,
-    because each list has clicks of many users.
+    counts as the log. Shuffling keeps the differences between queries but not between
+    users, because each list has clicks of many users.
 
     >>> rows = partners(np.array([7, 5, 7, 5]), 2, np.random.default_rng(0))
     >>> np.sort(rows[[0, 2]], axis=0).tolist()

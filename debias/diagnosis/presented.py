@@ -23,8 +23,8 @@ class Presented(Finding):
     Attributes:
         labels: (V,) the other labels.
         usual: The most frequent label.
-        ratio: (V,) float64 examination relative to the usual label at the same rank. It
-            is exp of the mean log ratio over ranks, weighted by precision.
+        ratio: (V,) float64 examination relative to the usual label at the same rank.
+            The value is exp of the mean log ratio over ranks, weighted by precision.
         error: (V,) float64 standard error of the log of `ratio`.
         curves: Examination by rank under each label, relative to rank 1 of the usual.
     """

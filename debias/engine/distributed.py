@@ -91,8 +91,8 @@ def share(
 
     Args:
         batches: Dataset of `debias.batches`, or `Batches`, with the global batch size.
-            It must be equal in every process, so give the same seed.
-        process, processes: r and n. None: the values of the `scope`.
+            All processes must pass equal datasets, so give the same seed.
+        process, processes: r and n; None: the values of the `scope`.
 
     Raises:
         ValueError: A retrieval batch has a number of rows that n does not divide, or
@@ -185,7 +185,7 @@ def lost_process() -> Iterator[None]:
     """Context manager that explains errors of steps after another process died.
 
     Raises:
-        RuntimeError: Another process died. This error replaces that of the engine.
+        RuntimeError: Another process died. This error replaces the error of the engine.
     """
     count = me()[1]
     try:

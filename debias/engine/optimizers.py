@@ -41,9 +41,10 @@ class RowWiseAdam(keras.optimizers.Adam):
     densely, by plain Adam on summed gradients; this moves absent rows by their
     momentum. If all tables are that small, `compile` may use `jit_compile=True`.
 
-    `weight_decay`, decoupled from the gradient, and `use_ema` work as in Keras. Each of
-    them reads whole tables. With `averaging=eta`, the optimiser averages the weights
-    over a growing window instead of exponentially: after step t = 0, 1, 2, ...
+    `weight_decay`, decoupled from the gradient, and `use_ema` work as in Keras. Weight
+    decay and `use_ema` read whole tables. With `averaging=eta`, the optimiser averages
+    the weights over a growing window instead of exponentially: after step t = 0, 1, 2,
+    ...
 
         average <- average + (eta + 1) / (t + eta + 1) (weights - average)
 
@@ -68,7 +69,7 @@ class RowWiseAdam(keras.optimizers.Adam):
         learning_rate: float or schedule.
         beta_1, beta_2, epsilon: See `keras.optimizers.Adam`.
         dense_rows: Tables with at most this many rows are updated densely.
-        averaging: eta of the average over a growing window, 0 or more. None: no
+        averaging: eta of the average over a growing window, 0 or more; None: no
             average, or an exponential average with `use_ema`.
         overwrite_at_end: Whether `fit` leaves averaged weights in the model.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.

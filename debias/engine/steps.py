@@ -20,8 +20,8 @@ Execution = tuple[Any, Any, Any]  # data, number of steps, and index of the firs
 class MakesExecutions(Protocol):
     """A dataset with a length, whose batches a compiled loop can make by itself.
 
-    The data of the dataset has a method `batch`. It takes the number of a batch in the
-    epoch and returns the batch.
+    The data of the dataset has a method `batch`, which takes the number of a batch in
+    the epoch and returns this batch.
     """
 
     def executions(self, size: int) -> Generator[Execution]:

@@ -37,7 +37,7 @@ class BiasTower(keras.layers.Layer):
             alone then has to explain the clicks of the list. After Zhao et al.,
             Recommending What Video to Watch Next, RecSys 2019 (rate .1).
         init_std: Standard deviation of the initial tables. With 0, all components of a
-            mixture start equal. This is a saddle point, which training cannot leave.
+            mixture start equal, at a saddle point that training cannot leave.
         center: Mean of the initial tables. If bias embeddings multiply relevance, a
             mean away from 0 gives all places the same initial ranking.
         seed: int or None. Random seed of the initial tables and the dropout.

@@ -45,7 +45,7 @@ def trust_biased(relevance: Tensor, bias: Tensor, trust: Tensor) -> Tensor:
     """logit of P(click) = sigmoid(bias) (1 - sigmoid(-relevance) sigmoid(-trust)).
 
     A user who sees an item clicks because the item is attractive, or because the user
-    trusts the place. Both reasons are absent with probability sigmoid(-relevance)
+    trusts the place. Neither reason holds with probability sigmoid(-relevance)
     sigmoid(-trust). So the logit of a click on a seen item is -product(-relevance,
     -trust).
 

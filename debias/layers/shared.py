@@ -16,9 +16,9 @@ from debias.types import Tensor
 class SharedBottom(keras.layers.Layer):
     """A tower with shared hidden layers and a separate head for each output.
 
-    It replaces `Tower(out=K)`, whose outputs share all hidden layers. The shared layers
-    learn from all targets. A rare target, such as an order, has its own head, which
-    frequent targets do not change.
+    `SharedBottom` replaces `Tower(out=K)`, whose outputs share all hidden layers. The
+    shared layers learn from all targets. A rare target, such as an order, has its own
+    head, which frequent targets do not change.
 
     Args:
         bottom: Sizes of the shared hidden layers; empty for separate towers.

@@ -44,7 +44,7 @@ class Standardize(keras.layers.Layer):
         codes: Number of leading columns that hold codes.
         linear: Columns of dates, which are scaled without symlog.
         missing: Columns for which an indicator of missing numbers is appended; `adapt`
-            sets them. None: no number is missing, and a NaN stays NaN.
+            sets them; None: no number is missing, and a NaN stays NaN.
 
     Shapes: `(..., F)` to `(..., F + len(missing))`.
 

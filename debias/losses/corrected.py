@@ -72,7 +72,7 @@ def corrected_clicks(
 def soft_cross_entropy(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
     """Sum over a list of softplus(z) - y z, for real labels y of any sign, `(batch,)`.
 
-    The sum is the cross-entropy of y and sigma(z). It is linear in y, so unbiased
+    The sum is the cross-entropy of y and sigma(z). The loss is linear in y, so unbiased
     labels give an unbiased loss.
 
     >>> loss = soft_cross_entropy([[2.0, 9.0]], [[0.0, 9.0]], [[True, False]])

@@ -51,7 +51,7 @@ def responsibilities(losses: Tensor, log_prior: Tensor) -> Tensor:
     """Posterior of the session's type given all its clicks, `(batch, K)`.
 
     p(m | c) = softmax_m(log prior_m - L_m). The arguments are those of
-    `mixture_likelihood`. This posterior has seen all clicks of the session, so do not
+    `mixture_likelihood`. The posterior depends on all clicks of the session, so do not
     predict these clicks with it: use `conditional_logits`.
 
     >>> p = responsibilities([[0.0, 0.0]], ops.log([[0.25, 0.75]]))

@@ -65,13 +65,13 @@ def item_log_likelihood(
 ) -> np.ndarray:
     """Log-probability of each observed click or skip in nats, 0 at padding.
 
-    The value is c log p + (1 - c) log(1 - p). It is never clipped: a certain and wrong
-    prediction gives -inf. From logits, it is exact in both tails.
+    The value is c log p + (1 - c) log(1 - p). Log-likelihoods are never clipped: a
+    certain and wrong prediction gives -inf. From logits, they are exact in both tails.
 
     Args:
         clicks: `(sessions, list_size)` 0 or 1, or bool.
         predictions: Click logits or probabilities of the same shape.
-        mask: Which cells are items. None: cells with clicks other than -1.
+        mask: Which cells are items; None: cells with clicks other than -1.
         from_logits: bool. Whether `predictions` are logits.
 
     Returns:
@@ -210,12 +210,12 @@ def concordant_pairs(
         clicks: `(sessions, list_size)` 0 or 1, or bool.
         scores: Finite scores of the same shape. Tied pairs count one half.
         stratum: Ints of 0 or more, of the same shape.
-        mask: Which cells are items. None: cells with clicks other than -1.
+        mask: Which cells are items; None: cells with clicks other than -1.
 
     Returns:
         The strata that have items `(K,)`, their correctly ordered pairs `(K,)`, and all
-        their pairs `(K,)`. Both counts are divided by the cells of the stratum, so
-        every cell has the same weight, however many sessions a query has.
+        their pairs `(K,)`. Both numbers of pairs are divided by the cells of the
+        stratum, so every cell has the same weight, however many sessions a query has.
 
     Source: AUC within groups, Zhu et al., Optimized Cost per Click in Taobao Display
     Advertising, KDD 2017, with groups of equal examination.

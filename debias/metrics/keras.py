@@ -90,9 +90,9 @@ def _named(name: str | None, metric: str, k: int | None) -> str:
 class NDCG(_ListMean):
     """Mean NDCG@k, gain 2^y - 1, discount 1 / log2(1 + rank).
 
-    It equals `debias.metrics.ndcg`. It also equals TF-Ranking's `NDCGMetric` if no
-    scores tie and every list has a relevant item. TF-Ranking breaks ties at random and
-    counts a list without a relevant item as 0.
+    It equals `debias.metrics.ndcg`. If no scores tie and every list has a relevant
+    item, the metric also equals TF-Ranking's `NDCGMetric`. TF-Ranking breaks ties at
+    random and counts a list without a relevant item as 0.
 
     Args:
         k: int or None. Cutoff.

@@ -323,7 +323,7 @@ def dcg(
         labels: Grades >= 0. `debias.metrics` explains layouts, padding and ties.
         scores: Scores of the same shape; higher is better.
         k: One cutoff, several, or None for the whole list.
-        mask: Which cells of a padded layout are items. None: cells with a label other
+        mask: Which cells of a padded layout are items; None: cells with a label other
             than -1.
         offsets: Offsets of the lists in a ragged layout.
 

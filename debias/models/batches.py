@@ -72,11 +72,11 @@ def batches(
         Dataset of pairs: a dict and the clicks, (batch, list_size) float32, -1 at
         padding. The dict has `features` (batch, list_size, F) float32, `position`
         (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
-        and `weight` (batch, list_size) float32 if given. It also has the log's `row`,
-        `column`, `device`, `context`, presentation columns and targets, by name and
-        with as many axes as in the log. In a packed batch, `features` are (U, F), the
-        rows of the U distinct items of the batch. `cell` (batch, list_size) int32 then
-        gives the row of each cell; at padding, it is arbitrary.
+        and `weight` (batch, list_size) float32 if given. The dict also has the log's
+        `row`, `column`, `device`, `context`, presentation columns and targets, by name
+        and with as many axes as in the log. In a packed batch, `features` are (U, F),
+        the rows of the U distinct items of the batch. `cell` (batch, list_size) int32
+        then gives the row of each cell; at padding, it is arbitrary.
 
     Raises:
         ValueError: The log is empty or names an item that `data` lacks; `weight` does

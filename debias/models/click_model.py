@@ -35,8 +35,9 @@ class ClickModel(SteppingModel):
     """Base class of click models: default loss, scoring, serialisation.
 
     A subclass defines `call(batch, training)`, which returns click logits, and
-    `score(features)`, which returns the scores to rank by. It passes its arguments to
-    `super().__init__(arguments)`, which `get_config` and `from_config` use.
+    `score(features)`, which returns the scores to rank by. The constructor of a
+    subclass passes its arguments to `super().__init__(arguments)`, which `get_config`
+    and `from_config` use.
     """
 
     predicts_clicks = True  # False if `click_logits` are scores without a scale

@@ -223,9 +223,9 @@ class RegressionEM(Product):
         relevance: Layer `(..., F)` to `(..., 1)`.
         bias: Layer from the batch's dict to `(batch, list_size, 1)`.
 
-    Its gradient equals that of `Product`'s likelihood, so both converge to the same
-    solution. Source: Wang et al., Position Bias Estimation for Unbiased Learning to
-    Rank in Personal Search, WSDM 2018.
+    The gradient equals the gradient of `Product`'s likelihood, so both models converge
+    to the same solution. Source: Wang et al., Position Bias Estimation for Unbiased
+    Learning to Rank in Personal Search, WSDM 2018.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower

@@ -47,8 +47,8 @@ class Disentangled(TwoTowerClickModel):
 
     - D drops the bias logit of single cells, so that r alone explains their clicks.
       Kept logits are not scaled up, so training and prediction use the same logit.
-    - A head h predicts relevance from the place, behind a reversed gradient. It adds
-      the sum over shown items of (h(z) - s(x))^2 to the loss of a session. s(x) is
+    - A head h predicts relevance from the place, behind a reversed gradient. The head
+      adds the sum over shown items of (h(z) - s(x))^2 to the loss of a session. s(x) is
       r(x), held constant and scaled to mean 0 and variance 1 over the batch, so that
       the scale of r does not matter. The head learns to predict s(x), and z learns to
       prevent this prediction. At the optimum, each item adds its variance, 1.

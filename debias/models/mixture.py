@@ -40,9 +40,9 @@ class Mixture(ClickModel):
 
     Args:
         components: K click models. Give them different seeds, because identical
-            components stay identical. They may share towers. Each component uses its
-            own session likelihood, so `Listwise` components only model which items are
-            clicked.
+            components stay identical. Components may share towers. Each component uses
+            its own session likelihood, so `Listwise` components only model which items
+            are clicked.
         prior: "learned", K shares trained with the components; "uniform"; or a layer
             `(batch, C)` to `(batch, K)` that predicts the logits of the shares from the
             batch's `context`, which is known before any click.
@@ -219,7 +219,7 @@ class Annealing(keras.callbacks.Callback):
     """Callback that lowers the temperature of a mixture after each epoch.
 
     Epoch e of the first `epochs` uses the temperature start^(1 - e / epochs) T^(e /
-    epochs), with T the model's own temperature. At first, the posterior is soft. It
+    epochs), with T the model's own temperature. At first, the posterior is soft; it
     becomes harder while the components become different.
 
     Args:
@@ -252,10 +252,11 @@ class Annealing(keras.callbacks.Callback):
 class WatchComponents(keras.callbacks.Callback):
     """Callback that logs, after every epoch, whether a mixture is collapsing.
 
-    It adds three values. `components` is the effective number of components, exp of the
-    entropy of their mean posterior. `entropy` is the mean entropy of the posteriors, in
-    nats. `switching` is the share of sessions whose most likely component changed since
-    the last epoch. Put this callback before callbacks that read the logs.
+    The callback adds three values to the logs. `components` is the effective number of
+    components, exp of the entropy of their mean posterior. `entropy` is the mean
+    entropy of the posteriors, in nats. `switching` is the share of sessions whose most
+    likely component changed since the last epoch. Put this callback before callbacks
+    that read the logs.
 
     Args:
         batch: Sessions to evaluate, the same at every epoch.

@@ -53,7 +53,7 @@ class MultiTarget(ClickModel):
         targets: Names of the T target columns, or a dict from names to increasing
             levels that a target must exceed. Names alone mean the level 0.
         worth: Worth of a click ("click") and of each exceeded level of a target, by
-            name; 0 or more. None: a level is worth 1 and a click 0.
+            name; 0 or more; None: a level is worth 1 and a click 0.
 
     Raises:
         ValueError: There is no target; levels do not increase; a worth is negative or

@@ -38,7 +38,7 @@ def bias_tower(
         log: The click log. Each rank is scored at its most frequent row and column, and
             at the most frequent device.
         features: (items, F) features as the model reads them.
-        model: A click model. A model without weights is fitted here. None: a `Product`
+        model: A click model. A model without weights is fitted here; None: a `Product`
             model of a tower with 32 units and a table of positions, on standardised
             features.
         epochs: Largest number of passes; a tenth of the sessions is held out for early

@@ -49,10 +49,11 @@ def propensities(
 ) -> Propensities:
     """Estimates examination at each place of a log, with a verdict for each.
 
-    "auto" is the position-based model conditional on the clicks of each pair. It uses
-    every click on an item that moved between ranks, and its interval is valid. If the
-    log marks random swaps, and if the swaps determine every rank well, "auto" uses only
-    the swaps. An item that never moved gives no information to any estimator.
+    "auto" is the position-based model conditional on the clicks of each pair. This
+    model uses every click on an item that moved between ranks, and its interval is
+    valid. If the log marks random swaps, and if the swaps determine every rank well,
+    "auto" uses only the swaps. An item that never moved gives no information to any
+    estimator.
 
     Args:
         log: The click log. A log on disk is read in two passes, file by file, and does

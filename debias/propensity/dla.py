@@ -110,7 +110,7 @@ def dla(
 
     Each pass multiplies exp g, and exp f in the tabular form, by observed over expected
     weighted clicks. The linear form takes a Newton step with the curvature of the first
-    passes. This curvature affects the step size but not the solution.
+    passes, which affects the step size but not the solution.
 
     Args:
         page: The lists.

@@ -134,8 +134,8 @@ class Fit(NamedTuple):
             session changes the estimate by the sum over its impressions of influence
             (click - expected).
         expected: (M,) P(click) in each cell under the estimator.
-        inflation: (M,) factor on the variance of the residual of a click. It corrects
-            the variance, because `expected` was fitted to the same click.
+        inflation: (M,) factor on the variance of the residual of a click. The factor is
+            needed because `expected` was fitted to the same click.
         n: (K,) impressions used.
         degenerate: Why the estimate must not be used; "" if it may be used.
     """

@@ -48,10 +48,10 @@ def adjacent_chain(counted: Cells, minimum: int = MINIMUM) -> Fit:
 def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
     """Compares all pairs of ranks jointly by maximum likelihood.
 
-    It pools pairs for every two ranks k, l as the module describes. Then it maximises
-    the sum of c_k log(theta_k r_kl) + (w_kl - c_k) log(1 - theta_k r_kl) over both
-    ranks, where w_kl is the total weight and r_kl the pooled attraction. This
-    likelihood is that of a position-based model whose items are the pairs of ranks.
+    Pairs are pooled for every two ranks k, l as the module describes. The estimate
+    maximises the sum of c_k log(theta_k r_kl) + (w_kl - c_k) log(1 - theta_k r_kl) over
+    both ranks, where w_kl is the total weight and r_kl the pooled attraction. The sum
+    is the likelihood of a position-based model whose items are the pairs of ranks.
     """
     two = [(k, j) for k in range(counted.ranks) for j in range(k + 1, counted.ranks)]
     table = _Table(counted, minimum)

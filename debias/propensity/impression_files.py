@@ -45,10 +45,10 @@ def write_impressions(
     codes.
 
     LightGBM automatically reads `rows.txt.query`, and also `rows.txt.weight`,
-    `.position` or `.init`. It applies every such file that exists, so only the file for
-    `correction` is written. XGBoost reads the groups from the `qid:` of each row. Pass
-    the values in `.weight` (one per group) or `.base_margin` to `DMatrix.set_weight` or
-    `set_base_margin`.
+    `.position` or `.init`. LightGBM applies every such file that exists, so only the
+    file for `correction` is written. XGBoost reads the groups from the `qid:` of each
+    row. Pass the values in `.weight` (one per group) or `.base_margin` to
+    `DMatrix.set_weight` or `set_base_margin`.
 
     Args:
         found: Result of `impressions`.

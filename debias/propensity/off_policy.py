@@ -121,13 +121,14 @@ def cascade_ips(
 
     Weight of session s at rank k: w_sk = min(clip, prod_{j<=k} chance_sj / p_sj), p the
     log's `logging_propensity`; value = sum_k (sum_s w_sk c_sk / sum_s w_sk). The
-    estimate is self-normalised at each rank. It is consistent (except for clipping) if
-    a click does not depend on lower ranks. Without normalisation, the estimate is sum_k
-    sum_s w_sk c_sk / S. It is then unbiased (except for clipping), has more variance,
-    and equals the IPW of other libraries. Source: McInerney et al., Counterfactual
-    Evaluation of Slate Recommendations with Sequential Reward Interactions, KDD 2020.
-    The interval is normal, by the delta method. Its independent units are queries if
-    the log has at least 20 queries, else sessions.
+    estimate is self-normalised at each rank. A self-normalised estimate is consistent
+    (except for clipping) if a click does not depend on lower ranks. Without
+    normalisation, the estimate is sum_k sum_s w_sk c_sk / S. This estimate is unbiased
+    (except for clipping), has more variance, and equals the IPW of other libraries.
+    Source: McInerney et al., Counterfactual Evaluation of Slate Recommendations with
+    Sequential Reward Interactions, KDD 2020. The interval is normal, by the delta
+    method. The interval treats queries as independent units if the log has at least 20
+    queries, else sessions.
 
     Args:
         log: A log with `logging_propensity`.
@@ -211,9 +212,9 @@ def examination_ips(
     value = mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)). The estimate is
     unbiased (except for clipping) if clicks follow the position-based model with this
     examination. Source: Joachims et al., Unbiased Learning-to-Rank with Biased
-    Feedback, WSDM 2017. The interval is normal. Its independent units are queries if
-    the log has at least 20 queries, else sessions. Items with equal scores keep the
-    logged order.
+    Feedback, WSDM 2017. The interval is normal. The interval treats queries as
+    independent units if the log has at least 20 queries, else sessions. Items with
+    equal scores keep the logged order.
 
     Args:
         log: The click log.

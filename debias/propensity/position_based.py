@@ -41,10 +41,10 @@ def point(counted: Cells, log_theta: np.ndarray, degenerate: str = "") -> Fit:
 def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> Fit:
     """EM from .5 with pseudo-counts, stopped after `iterations` passes.
 
-    This is the usual published setting. The estimate has no interval, because it is
-    biased. Smoothing pulls the attraction of pairs with few impressions towards a half,
-    and this changes theta. More pairs with one or two impressions do not remove the
-    bias.
+    These settings are usual in publications. The estimate has no interval, because it
+    is biased. Smoothing pulls the attraction of pairs with few impressions towards a
+    half, and this changes theta. More pairs with one or two impressions do not remove
+    the bias.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")

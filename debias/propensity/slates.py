@@ -248,7 +248,7 @@ def pbm_ips(
     logged_ik): the expected examination of the item under the other policy, divided by
     its expected examination in the log. The value is the mean over sessions of the sum
     of these weights. The estimate is unbiased (except for clipping) if clicks follow
-    the position-based model with this examination. Its variance is smaller than with
+    the position-based model with this examination. The variance is smaller than with
     weights of whole lists. Source: Li et al., Offline Evaluation of Ranking Policies
     with Click Models, KDD 2018. The interval treats placements and examination as
     known.
@@ -260,7 +260,7 @@ def pbm_ips(
         examination: (L,) in (0, 1]; only ratios matter.
         logged: (items, L) like `target`, for the logging policy. None counts this share
             in the log.
-        clip: Largest weight. None: the largest with an effective number of clicks of at
+        clip: Largest weight; None: the largest with an effective number of clicks of at
             least a tenth.
         confidence: Confidence level of the intervals.
 
@@ -332,10 +332,10 @@ def pseudo_inverse(
         log: The click log.
         target: (items, L), see `pbm_ips`.
         lists: Lists drawn from the logging policy, to estimate Gamma; more lists give a
-            better estimate. Their clicks are ignored. None uses the lists of the log,
-            which then needs several sessions for each pair. With fewer sessions, the
-            result is the regression with the smallest norm, and its interval is too
-            short.
+            better estimate. Clicks of these lists are ignored. None uses the lists of
+            the log, which then needs several sessions for each pair. With fewer
+            sessions, the result is the regression with the smallest norm, and its
+            interval is too short.
         confidence: Confidence level of the intervals.
 
     Raises:

@@ -92,7 +92,7 @@ def service(
             ranker. Without any ranker, `/rank` and `/recommend` answer 404.
         body: Largest request in bytes.
         seconds: Time limit of a request.
-        poll: Seconds between checks for a new version. None: .5 for a folder on disk, 5
+        poll: Seconds between checks for a new version; None: .5 for a folder on disk, 5
             for an object store.
         threads: Number of threads that compute answers.
         hosts, token: See `debias.serve.guards.Admitted`.

@@ -53,7 +53,7 @@ class Live:
     def follow(self) -> None:
         """Switches to a newly published or rolled-back version.
 
-        A damaged version is refused. It is not tried again until CURRENT is rewritten.
+        A damaged version is refused until CURRENT is rewritten.
         """
         if self._changed():
             return

@@ -27,9 +27,9 @@ class Prompt(HttpToolsProtocol):
     are already `CONNECTIONS` connections, a new connection is closed at once.
 
     The state of the application's lifespan may have `refusal`, a function of the path
-    of a POST request. It is called before the request is read. If it returns bytes of
-    JSON, they are sent at once as the body of a 503 answer, without starting the
-    application, and the rest of the request is dropped. A refusal has to be cheap:
+    of a POST request. This function is called before the request is read. If it returns
+    bytes of JSON, they are sent at once as the body of a 503 answer, without starting
+    the application, and the rest of the request is dropped. A refusal has to be cheap:
     otherwise an overloaded service could not answer all requests.
 
     Args:

@@ -267,7 +267,7 @@ T = TypeVar("T", bound=Request)
 
 
 class Example(NamedTuple):
-    """An example request and its answer, as JSON values. None: no answer."""
+    """An example request and its answer, as JSON values; None: no answer."""
 
     request: dict[str, Any]
     answer: dict[str, Any] | None = None

@@ -133,8 +133,8 @@ def choose_ranking(
     their mean sum_g d_g / sum_g n_g has the standard error of a ratio.
 
     If the best candidate is less than 2.5 standard errors above the worst candidate,
-    there are too few clicks to compare rankings. Then the click likelihood decides
-    among the candidates that predict clicks, by `choose`.
+    there are too few clicks to compare rankings. In this case, the click likelihood
+    decides among the candidates that predict clicks, by `choose`.
 
     Args:
         verdicts: Verdicts by candidate in order of preference, including
@@ -144,9 +144,9 @@ def choose_ranking(
             clicks.
 
     Returns:
-        The choice. Its table has, for each candidate, the share of correctly ordered
-        pairs, its difference from `softmax_naive` and the standard error of the
-        difference. The best candidate comes first.
+        The choice. The table of the choice has, for each candidate, the share of
+        correctly ordered pairs, its difference from `softmax_naive` and the standard
+        error of the difference. The best candidate comes first.
 
     Raises:
         ValueError: No candidate has finite scores and likelihoods.

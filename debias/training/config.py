@@ -16,7 +16,7 @@ class TrainingConfig:
     """Settings of the training of a click model.
 
     Attributes:
-        epochs: Largest number of passes. None: 16, or, on a small log, the number of
+        epochs: Largest number of passes; None: 16, or, on a small log, the number of
             passes that `min_steps` steps need.
         patience: Training stops after this many evaluations without a better held-out
             likelihood. An evaluation follows each pass. During a long pass, there are
@@ -24,12 +24,12 @@ class TrainingConfig:
         rate: Learning rate of Adam, in (0, 1].
         decay: Decoupled weight decay of the kernels of relevance towers, 0 or more. A
             step removes the share rate x decay of a weight. Tables of places,
-            embeddings, biases and priors do not decay. None: the square root of 100,000
-            / sessions, because towers overfit more with fewer clicks. This value is
-            limited to 20; for F < 136 features, to 20 times the square root of F / 136,
-            but not below 1.
+            embeddings, biases and priors do not decay; None: the square root of 100,000
+            / sessions, because towers overfit more with fewer clicks. The default decay
+            is limited to 20; for F < 136 features, to 20 times the square root of F /
+            136, but not below 1.
         averaging: Evaluated, kept and served weights are averages over a window that
-            grows with training, see `RowWiseAdam`. None: no averaging.
+            grows with training, see `RowWiseAdam`; None: no averaging.
         min_steps: Number of steps that a fit may always take if `epochs` is None.
         batch_size: Sessions per step.
         seed: Random seed of initial weights, of the order of sessions, and of dropout.

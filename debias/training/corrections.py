@@ -84,7 +84,7 @@ def correction(
         name: A name in `debias.presets.CORRECTIONS`.
         log: The training log.
         known: Propensities, examination of each rank, or the name of an estimator.
-        clip: Largest weight. None: the largest clip for which the effective number of
+        clip: Largest weight; None: the largest clip for which the effective number of
             clicks is at least half of their number, see
             `debias.propensity.choose_clip`.
         features: (items, F) of the ranking data, for estimators that read features.

@@ -37,7 +37,7 @@ def _silent(share: float) -> None:
 
 @dataclass(frozen=True)
 class Evaluation(Printed):
-    """Click and ranking metrics of a model on a log. Both kinds can disagree.
+    """Click and ranking metrics of a model on a log, which can disagree.
 
     Attributes:
         model: Name of the model's class, or of its preset.
@@ -124,10 +124,10 @@ def evaluate(
             sessions that it held out, with click metrics only.
         data: Raw features of the items, and grades if there are any.
         ranker: The ranker of a click model that was trained on scaled features; it
-            contains the scaling. None: the model reads raw features.
+            contains the scaling; None: the model reads raw features.
         temperature: Temperature of the new policy, in standard deviations of the
             scores. The new policy is a Plackett-Luce policy by the scores.
-        clip: Largest weight of a session. None: the largest clip for which the
+        clip: Largest weight of a session; None: the largest clip for which the
             effective number of sessions is at least a tenth of their number. Results
             include the value without a clip.
         examination: Examination probability of each position, for an estimate of

@@ -65,10 +65,10 @@ _STYLE = {
 def drawing(
     name: str, width: int, height: int
 ) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """Context manager for a figure. It yields a list that receives the SVG.
+    """Context manager for a figure, which yields a list that receives the SVG.
 
     Args:
-        name: Prefix of the ids in the SVG. It must be unique on a page.
+        name: Prefix of the ids in the SVG, unique on a page.
         width, height: Pixels.
     """
     out: list[str] = []

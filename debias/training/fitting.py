@@ -205,11 +205,11 @@ def fit(
             or `Targets`. To resume a fit, give a model with the same seed.
         log: Sessions, in memory or on disk.
         data: Raw features of the items. `fit` scales the features.
-        validation: Sessions of the same items, to evaluate each pass. None: a tenth of
+        validation: Sessions of the same items, to evaluate each pass; None: a tenth of
             the queries is held out for this evaluation, and another tenth for
             `evaluate`.
         config: Settings of the training.
-        preprocess: Layer applied to raw features. None: a `Standardize` adapted to the
+        preprocess: Layer applied to raw features; None: a `Standardize` adapted to the
             features of the shown items.
         weight: (S, L) weight of each cell in the loss, such as the `weight` of
             `debias.propensity.policy_weights`; needs `validation`.

@@ -53,7 +53,7 @@ class Figure(NamedTuple):
 
 
 def environment(package: str = "debias.training") -> "Environment":
-    """Template environment of a package. It escapes all values."""
+    """Template environment of a package, which escapes all values."""
     import jinja2
 
     loaders = [jinja2.PackageLoader(each) for each in (package, "debias.training")]

@@ -105,7 +105,7 @@ def select(
         by: Criterion. "ranking": the order of items with equal examination, see
             `debias.training.choose_ranking`. "clicks": the click likelihood, if you
             need click probabilities.
-        candidates: Names in `debias.presets`, in order of preference. None: the names
+        candidates: Names in `debias.presets`, in order of preference; None: the names
             from `debias.training.candidates`.
         config: Settings of the training.
         preprocess: See `fit`.
@@ -173,7 +173,7 @@ def try_all(
         config: Settings of the final fit.
         candidates: See `select`.
         folder: Folder for the verdict of each candidate, from which an interrupted
-            choice resumes. None: no folder.
+            choice resumes; None: no folder.
         progress: Called with sessions done since the last call.
         by: See `select`.
     """

@@ -48,7 +48,7 @@ class Prepared(NamedTuple):
     Attributes:
         train: Training sessions, in memory or on disk.
         validation: Sessions for comparing passes and candidates, in memory.
-        test: Sessions that no choice uses. None if the caller made the split.
+        test: Sessions that no choice uses. If the caller made the split, None.
         held_out_by: Unit of the split: "query", "session" or "caller".
         layout: The layout columns of the log and their largest ids.
         preprocess: The layer applied to raw features.
@@ -85,7 +85,7 @@ def prepare(
         log: All sessions, in memory or on disk.
         data: Raw features of the items.
         seed: Random seed of the split.
-        preprocess: Layer that scales features. None: a `Standardize` with the mean and
+        preprocess: Layer that scales features; None: a `Standardize` with the mean and
             standard deviation of the features.
         targets: Whether the model reads the targets of the log.
 
@@ -274,7 +274,7 @@ def standardized(
 
     Args:
         features: (items, F) raw features.
-        layer: Layer that scales the features. None: a `Standardize` adapted to them.
+        layer: Layer that scales the features; None: a `Standardize` adapted to them.
         kinds: Kinds of the features; None for numbers only.
         train: The training sessions. The layer is adapted to their items. If None, or
             if sessions are on disk, it is adapted to all items.

@@ -134,11 +134,11 @@ def import_events(
         out: A new folder of Parquet files, or one file NAME.parquet.
         columns: Column names of the source: a preset, such as ubi, ga4 or generic, or
             `PRESETS["ubi"].replaced(["click=click,add_to_cart"])`.
-        first_position: Number of the first rank. None: 0 if position 0 has at least
+        first_position: Number of the first rank; None: 0 if position 0 has at least
             half as many items as position 1, else 1.
-        gap: Length in seconds of a pause of a user that ends a list. It applies if
+        gap: Length in seconds of a pause of a user that ends a list. The gap applies if
             events have no session id and one item each.
-        window: Longest time in seconds from an impression to an action on it. None:
+        window: Longest time in seconds from an impression to an action on it; None:
             unlimited if events have a session id, else `gap`.
         memory: Approximate memory for joining events, in GB.
         force: Whether to replace existing output.

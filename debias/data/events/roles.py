@@ -33,7 +33,7 @@ class EventColumns:
         query: The query. Of several columns, the first with a value is read.
         item: The item, or a list of items.
         shown: A list of the items that a search returned, on rows that are not events.
-            These rows replace impressions if no event is an impression.
+            If no event is an impression, these rows replace impressions.
         position: The rank of the item; without it, the order of the list or of time.
         timestamp: Time of the event.
         user: Id of the user. Several columns are read as for `query`.

@@ -571,7 +571,7 @@ class DynamicBayesian(Chain):
 class SimplifiedDBN(DynamicBayesian):
     """Simplified DBN (SDBN): an unsatisfied user always continues.
 
-    This is the DBN with continuation fixed at 1, fitted by EM. The closed form that is
+    SDBN is the DBN with continuation fixed at 1, fitted by EM. The closed form that is
     often called SDBN treats every last click as satisfying, even if the reader then
     read on without a click.
 

@@ -283,7 +283,7 @@ class Interactions:
         users: Table of users.
         items: Table of items, the catalogue.
         weight: (E,) float32 rating or count, or None.
-        before: Items that users took in older events, which `latest` dropped. None: no
+        before: Items that users took in older events, which `latest` dropped; None: no
             event was dropped.
         target: (E,) int32 kind of each event, such as a click or an order, as an index
             into `targets`; or None.
@@ -393,7 +393,7 @@ class Interactions:
 
         Args:
             length: Length of the histories, at least 1.
-            users: (Q,) rows of users, for their current histories. None: one history
+            users: (Q,) rows of users, for their current histories; None: one history
                 per event, in the order of `by_user`; it has the earlier events of the
                 same user.
 
@@ -590,7 +590,7 @@ def from_columns(
         user, item: (E,) ids, strings or integers.
         time: (E,) numbers or timestamps, as for `whole_times`.
         users, items: Raw feature columns, including "id". Rows without events are kept,
-            and every id in an event needs a row. None: the id is the only feature.
+            and every id in an event needs a row; None: the id is the only feature.
         weight: (E,) numbers or None.
         min_count: Values of a feature that occur less often get the out-of-vocabulary
             code.

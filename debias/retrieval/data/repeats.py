@@ -192,7 +192,7 @@ def infer_repeat(
 
     Args:
         log: Events of users and items.
-        held_out: Later events. None: each user's last event, held out of `log`.
+        held_out: Later events; None: each user's last event, held out of `log`.
         least: Smallest share of repeats for which the policy is "model".
 
     >>> from debias.retrieval.data.interactions import from_columns

@@ -32,9 +32,9 @@ def trend(log: Interactions, share: float) -> np.ndarray:
     For an item with constant popularity, t_i is about 0; for a rising item, it is
     positive. A few events change t_i little. A tower learns what users take over the
     whole log. Adding a multiple of t to its logits adapts it to what users take now.
-    This term is the prior correction of a classifier to other class frequencies
-    (Saerens et al., Adjusting the Outputs of a Classifier to New a Priori
-    Probabilities, Neural Computation 2002).
+    Adding t is the prior correction of a classifier to other class frequencies (Saerens
+    et al., Adjusting the Outputs of a Classifier to New a Priori Probabilities, Neural
+    Computation 2002).
 
     Args:
         log: Events of users and items.

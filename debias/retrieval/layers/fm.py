@@ -9,9 +9,9 @@ def fm_sum(fields: Tensor) -> Tensor:
     """sum_i v_i over the fields, (..., F, d) to (..., d).
 
     The inner product of the sums of both sides is the sum of the inner products of all
-    pairs of a user field and an item field. It equals a factorisation machine without
-    the pairs of fields of the same side: such pairs do not depend on both user and
-    item.
+    pairs of a user field and an item field. This sum over pairs equals a factorisation
+    machine without the pairs of fields of the same side, which do not depend on both
+    user and item.
 
     Source: Rendle, Factorization Machines, ICDM 2010.
 

@@ -122,7 +122,7 @@ class Encoder(keras.layers.Layer):
         embedding: Dimension of a field; None: `dim`.
         history: Keyword arguments of `debias.retrieval.layers.history.History`. For a
             separate table, also give "size", the number of item id codes, and
-            "compress" and "rows" of `RowEmbedding`. None: no history. The history is
+            "compress" and "rows" of `RowEmbedding`; None: no history. The history is
             the entry "history" of the features, (B, L) id codes.
         history_table: Table for the items of a history, instead of a separate table.
             Pass the `id_table` of the item encoder to share it.

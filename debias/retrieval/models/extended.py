@@ -78,7 +78,7 @@ class ExtendedUser(keras.layers.Layer):
     """Applies `with_past` to the output of a user encoder.
 
     Args:
-        encoder: User encoder. It may read fewer latest items than the `Extra`.
+        encoder: User encoder, which may read fewer latest items than the `Extra`.
         codes, rank: Shape of `Extra.past`; with rank 0, only the 1 is added.
         decay: Decay of the `Extra`.
     """

@@ -135,7 +135,7 @@ class MIND(RetrievalModel):
     """Multi-interest retrieval.
 
     In training, the user vector is `label_aware` attention over the interests, with the
-    positive as label. This vector scores all candidates. In serving, the score of a
+    positive as label; this vector scores all candidates. In serving, the score of a
     candidate is its largest product with an interest. Searching once per interest and
     merging by the maximum gives the same result.
 

@@ -33,8 +33,9 @@ class PairRelevance(keras.layers.Layer):
         model: A retrieval model.
         users, items: Features from `FeatureTable.columns`. If the model reads a
             history, `users` has "history".
-        shared_by: Number of mixture components that share the layer. Each calls it once
-            per step, and each call adds 1 / shared_by of the pair losses.
+        shared_by: Number of mixture components that share the layer. Each component
+            calls the layer once per step, and each call adds 1 / shared_by of the pair
+            losses.
 
     Shapes: `(B, L, 2)` for lists, each of one user, or `(B, 2)` for pairs. The result
     has shape `(..., 1)`.

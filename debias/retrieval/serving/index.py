@@ -95,7 +95,7 @@ class Faiss:
     Args:
         index: The Faiss index.
         dim: d, the dimension of vectors and queries.
-        place: (N,) row of each vector in the index, if equal vectors share a row. None:
+        place: (N,) row of each vector in the index, if equal vectors share a row; None:
             row r of the index is vector r.
     """
 
@@ -414,7 +414,7 @@ def pq(
 
     Args:
         vectors, progress, lists, probes, asked: See `ivf`.
-        parts: Bytes per vector. None: one byte for every two entries.
+        parts: Bytes per vector; None: one byte for every two entries.
     """
     if len(vectors) < 256:
         raise ValueError(f"pq needs at least 256 vectors, got {len(vectors)}")
@@ -659,7 +659,7 @@ def build(
 
     Args:
         vectors: (N, d) float32.
-        how: `hnsw`, `ivf`, `pq`, `annoy`, or a `functools.partial` of one of them.
+        how: `hnsw`, `ivf`, `pq`, `annoy`, or a `functools.partial` of one of them;
             None: exhaustive search.
         queries: (Q, d) or (Q, K, d) user vectors for the measurement; None: 200 evenly
             spaced items, for which search may be harder or easier than for users.

@@ -33,8 +33,8 @@ class Milvus:
         dim: d.
         size: N.
         effort: Parameter "ef" of a search.
-        folder: Folder with the files of the embedded edition. It is removed together
-            with this object.
+        folder: Folder with the files of the embedded edition, removed together with
+            this object.
     """
 
     def __init__(

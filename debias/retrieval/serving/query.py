@@ -69,11 +69,11 @@ def retrieve(
             values are out of vocabulary. If id, history and all features are unknown,
             the version's `stranger` vector is used, which is the mean of its users.
         history: Raw ids of the user's latest items, most recent first. Ids outside the
-            catalogue are skipped. None: the published history of a known user.
+            catalogue are skipped; None: the published history of a known user.
         k: Number of items, at least 1. If fewer items are left, all are returned.
         repeat: Policy for items that the user took, in `history` and, for a known user,
             in the published data. "exclude", "allow", or "model" if the version has
-            weights. None: the policy of the version.
+            weights; None: the policy of the version.
         where: Filter, a dict from item features to conditions: a required value, or a
             list of allowed values. For a numeric feature, give the smallest and the
             largest value, with None for no limit. All conditions must hold.

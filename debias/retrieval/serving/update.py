@@ -72,7 +72,7 @@ def full_update(
     """Trains all weights in one shuffled pass over the events.
 
     Args:
-        learner: The learner after the last full update. This function changes it.
+        learner: The learner after the last full update, which this function changes.
         events: All events since the last full update, in any order; duplicates count
             once.
         users, items: Raw features of new users and items, see
@@ -307,8 +307,8 @@ def replace_tables(
 ) -> bool:
     """Writes an ONNX model with replaced tables and everything else unchanged.
 
-    The function finds tables by their values. It is hundreds of times as fast as a new
-    export, and dense weights stay identical.
+    The function finds tables by their values. Replacing tables is hundreds of times as
+    fast as a new export, and dense weights stay identical.
 
     Args:
         tower: The model.
@@ -452,11 +452,11 @@ def update(
     """Applies the new events of a stream to the published version.
 
     Incremental updates publish one version for each chunk of events. A full update
-    publishes one version. It starts from the state of the last full update and trains
-    on all later events, including those of increments. If the process is killed at any
-    moment, call this function again: no published version is lost, and every event is
-    applied exactly once. The names of versions and training states may then leave out a
-    number.
+    publishes one version. A full update starts from the state of the last full update
+    and trains on all later events, including those of increments. If the process is
+    killed at any moment, call this function again: no published version is lost, and
+    every event is applied exactly once. The names of versions and training states may
+    then leave out a number.
 
     Items are never removed. To withdraw an item, exclude it by a filter (`where`), or
     train again and publish a smaller catalogue.
@@ -470,7 +470,7 @@ def update(
         users, items: Raw features of new users and items, see
             `debias.retrieval.data.events.append_events`.
         how, keep: See `publish_full`.
-        start: Function that takes the number of events to apply. It returns a function
+        start: Function that takes the number of events to apply, and returns a function
             that is called with the number of events done since the last call.
 
     Yields:

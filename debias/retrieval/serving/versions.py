@@ -134,17 +134,18 @@ def publish(
         root: Folder of the versions, created if absent, or the URL of a store.
         tower: The user side of a retrieval model, a Keras layer (needs the extra
             `onnx`), or the path of a `tower.onnx` to publish again.
-        users, items: Feature tables with "id". They encode the inputs of the tower.
+        users, items: Feature tables with "id". These tables encode the inputs of the
+            tower.
         index: Index over the vectors of `items`, row by row.
         histories: (users, L) from `Interactions.histories`, for known users whose
             requests have no history. None publishes no histories.
-        taken: All items that users took, from `Interactions.seen`. None: the items of
+        taken: All items that users took, from `Interactions.seen`; None: the items of
             the histories.
         repeat: Policy for these items: "exclude", "allow", or a `Repeat`.
         ranker: Path of a ranker that `debias export` wrote as ONNX. The version will
             contain this ranker.
         stranger: (d,) vector of a user without known id, history and features, such as
-            the mean user vector. None: the tower computes it.
+            the mean user vector; None: the tower computes it.
         extra: JSON values of the caller, stored in the version, such as the position in
             an event stream.
         keep: Number of versions to keep, including this one. Versions newer than a

@@ -164,11 +164,11 @@ class Batches(keras.utils.PyDataset):
             self-supervision.
         min_history: Events with fewer earlier events of their user are left out.
         learned: (E,) bool, the training events; other events are used only as history.
-            `log_q` is then the share of an item in the training events. None: all
+            `log_q` is then the share of an item in the training events; None: all
             events are training events.
-        packed: Whether to hold each distinct candidate once. This needs candidates
-            "batch" and the softmax loss; the loss keeps its value with fewer products.
-            With dropout, all occurrences of an item share one mask.
+        packed: Whether to hold each distinct candidate once. Packed batches need
+            candidates "batch" and the softmax loss; the loss keeps its value with fewer
+            products. With dropout, all occurrences of an item share one mask.
         seed: Random seed of all draws; one or more non-negative integers.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
@@ -268,8 +268,8 @@ class Batches(keras.utils.PyDataset):
         """Yields the batches of this and later epochs in stacks of `size`.
 
         Yields:
-            The stack, and the number of valid batches in the stack. This number is
-            below `size` at the end of an epoch.
+            The stack, and the number of valid batches in the stack. At the end of an
+            epoch, the number is below `size`.
         """
         ahead = copy.copy(self)  # batches made ahead must not advance this epoch
         for _ in range(epochs):
@@ -287,7 +287,7 @@ class Batches(keras.utils.PyDataset):
         """The batches of an epoch as a `tf.data.Dataset`, made in chunks.
 
         Keras's adapter of a `PyDataset` calls Python for each batch and passes the
-        arrays one by one. This takes longer than a small training step.
+        arrays one by one, which takes longer than a small training step.
         """
         import tensorflow as tf
 

@@ -265,7 +265,7 @@ def recall_metrics(
         query: (T,) int, query of each target.
         cutoffs: The k.
         scale: The scale of `mrr/scale`.
-        target: (T,) item of each target. Repeated targets of a query count once. None:
+        target: (T,) item of each target. Repeated targets of a query count once; None:
             targets of a query with equal ranks count as one.
 
     >>> both = recall_metrics(np.array([1.0, 12.0]), np.array([0, 1]), [10])

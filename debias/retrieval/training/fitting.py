@@ -27,7 +27,7 @@ def xla_pays(model: RetrievalModel, steps: int) -> bool:
     """Whether XLA makes this number of steps faster.
 
     XLA does not pay if a table is updated by rows, because XLA would update all rows.
-    Neither does it pay with dropout, which is ten times slower under XLA on a CPU.
+    XLA does not pay with dropout either, which is ten times slower under XLA on a CPU.
     """
     sizes = [weight.shape[0] for weight in model.trainable_variables if weight.shape]
     drawn = any(
@@ -71,9 +71,9 @@ def fit(
             batch size, training events and seed.
         epochs: Number of passes over the events, each in a new random order.
         batch_size: Events per step.
-        optimizer: The optimiser. None: the optimiser of the compiled model, or
+        optimizer: The optimiser; None: the optimiser of the compiled model, or
             `optimizer_of()`.
-        learned: (E,) bool, the training events; other events are used only as history.
+        learned: (E,) bool, the training events; other events are used only as history;
             None: all events are training events.
         seed: Random seed of the order of events; one or more non-negative integers.
         repeat: The policy of repeats. With "exclude", items that a user took are not

@@ -56,10 +56,10 @@ class TrainingConfig(NamedTuple):
         seed: Random seed of the order of events.
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
         trend: Weight and share of the trend that is added to the logits of a trained
-            model, see `debias.retrieval.data.trend.trend`. None: no trend.
+            model, see `debias.retrieval.data.trend.trend`; None: no trend.
         linear: Weight, regularisation, decay and power of a linear part (see
             `debias.retrieval.training.linear`). Its scores are added to the logits of a
-            trained model. None: no linear part. If only three numbers are given, the
+            trained model; None: no linear part. If only three numbers are given, the
             power is 0.
     """
 
@@ -83,8 +83,8 @@ CONFIG = TrainingConfig()
 class Learner:
     """A model and its training state; `learn` and `add_events` change it in place.
 
-    If one of these functions raises an error, the state of the learner is undefined.
-    Then load the learner again.
+    If one of these functions raises an error, the state of the learner is undefined, so
+    load the learner again.
 
     Attributes:
         build: Function that makes the model from schemas of users and items,
@@ -262,7 +262,7 @@ def learn(
 
     Args:
         learner: The learner, which this function changes.
-        learned: (E,) bool, the training events. None: all events.
+        learned: (E,) bool, the training events; None: all events.
         epochs: Number of passes.
         only_ids: Whether to update only id embeddings.
         progress: Called after each step with its number of events.

@@ -30,7 +30,7 @@ def rescored(
         score: Function from pairs (P, 2) float32 (row of a user, row of an item) to
             scores (P,) or (P, 1): the `score` of a click model with a
             `debias.retrieval.models.PairRelevance` as relevance.
-        seen: (rows, offsets): items that each user took. They are not retrieved.
+        seen: (rows, offsets): items that each user took, which are not retrieved.
         top: Length of the retrieved list.
 
     Returns:

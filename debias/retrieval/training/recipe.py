@@ -45,7 +45,7 @@ class Recipe(NamedTuple):
         history: How the tower reads a history, one of its `HISTORIES`.
         normalize_users: Whether user vectors have length 1.
         worth: Worth of each target. Each target has a vector of dimension `dim`; served
-            vectors are the concatenation of these vectors. None: all events are of one
+            vectors are the concatenation of these vectors; None: all events are of one
             kind.
     """
 
@@ -109,8 +109,8 @@ class Recipe(NamedTuple):
 def recipe_of(stored: dict[str, Any]) -> Recipe:
     """The recipe in a report or a manifest.
 
-    Older files have no setting for histories. Their models weight a history by recency,
-    and their user vectors have length 1.
+    Older files have no setting for histories. Models of older files weight a history by
+    recency, and their user vectors have length 1.
     """
     older = {"averaging": None, "dense_rows": 0}
     config = stored.get("config", {})

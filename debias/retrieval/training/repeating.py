@@ -21,11 +21,11 @@ PRIOR = 0.01  # precision of the normal prior on each weight, which keeps weight
 def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndarray:
     """(E,) bool, events to leave out of training, for fitting the weights.
 
-    The last events of some users are withheld. These users are a `share` of the users
-    with two events, evenly spaced, at least `least` and at most `USERS` users. Events
-    of a user at the same time are withheld together. Otherwise the rest of a basket
-    would look like the latest items, and a user never takes these next. If all events
-    of a user have the same time, one event is withheld.
+    The last events of some users are withheld. They are evenly spaced among the users
+    with two events: a `share` of these users, but at least `least` and at most `USERS`.
+    Events of a user at the same time are withheld together. Otherwise the rest of a
+    basket would look like the latest items, and a user never takes these next. If all
+    events of a user have the same time, one event is withheld.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> withheld(from_columns(["u", "u", "v"], ["i", "j", "i"], [2, 1, 1])).tolist()
@@ -72,7 +72,7 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
-    This function is concave. w3 is at least -1: with w3 below -1, which can be the
+    The likelihood is concave. w3 is at least -1: with w3 below -1, which can be the
     optimum by chance if there are few events, a higher logit would lower an item that
     the user took.
 

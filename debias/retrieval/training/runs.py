@@ -130,7 +130,7 @@ def train(
             last.
         log: Events of users and items.
         recipes: One or several recipes; `select` chooses among several.
-        passes: Number of passes. None: `select` chooses the number.
+        passes: Number of passes; None: `select` chooses the number.
         hold_out: Whether to hold out events by `selection.hold_out`, and to evaluate on
             these events.
         progress: Called with the number of events done since the last call.

@@ -262,7 +262,7 @@ def trial(
     Args:
         recipe: Settings of the candidate.
         held: Training and held-out events.
-        passes: Number of passes. None: the best number, at most `MAX_PASSES`.
+        passes: Number of passes; None: the best number, at most `MAX_PASSES`.
         progress: Called with the number of events done, or with the work of an
             evaluation.
         parts: Result of `parts_of`. None computes it.
@@ -558,11 +558,11 @@ def select(
     Args:
         log: The events.
         recipes: The candidates, see `debias.retrieval.training.recipe.candidates`.
-        passes: Number of passes of each candidate. None: the best number.
+        passes: Number of passes of each candidate; None: the best number.
         compare: Whether to tune and compare baselines as well.
         keep: Folder for the trials of the candidates. An interrupted choice resumes
             from this folder, so use a separate folder for each log and set of
-            candidates. None: no folder.
+            candidates; None: no folder.
         progress: Called with the work done, in training events; the total is `work`.
         at: Called with the name of each part of the work when it begins.
 
