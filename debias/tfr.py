@@ -115,8 +115,8 @@ class RankingLoss(keras.losses.Loss):
     """A loss of TensorFlow Ranking as a Keras 3 loss.
 
     Values and reductions equal those of TF-Ranking's Keras 2 losses. Pointwise and
-    pairwise losses are averaged over `batch * list_size` cells including padding, so
-    they become smaller when a batch is padded; the losses of `debias.losses` do not.
+    pairwise losses are averaged over `batch * list_size` cells including padding. So
+    they become smaller when a batch is padded, unlike the losses of `debias.losses`.
     All losses use `temperature`. Version 0.5.3 ignored it in pairwise losses. Only
     dense tensors are supported, not ragged tensors.
 

@@ -40,8 +40,8 @@ def corrected_clicks(
     """Unbiased estimates of attraction, `(batch, list_size)`, to use as labels.
 
     g + (c - beta - alpha g) / max(alpha, 1 / clip). With beta = g = 0 this is inverse
-    propensity weighting, with g = 0 the affine correction for trust bias; With a
-    predicted attraction g it is doubly robust: the estimate is unbiased if alpha and
+    propensity weighting, with g = 0 the affine correction for trust bias. With a
+    predicted attraction g, the estimate is doubly robust: it is unbiased if alpha and
     beta are right, or if g is right. Estimates may be below 0 or above 1.
 
     Source: Joachims et al., WSDM 2017; Vardasbi et al., When Inverse Propensity Scoring
@@ -141,9 +141,9 @@ def dual_learning(
 ) -> Tensor:
     """Dual learning: two listwise softmax losses, each weighted by the other model.
 
-    sum_i c_i w_i [-log softmax(f)_i] + sum_i c_i v_i [-log softmax(g)_i], with
-    w_i = exp(g_1 - g_i) and v_i = exp(f_1 - f_i) held constant: the softmax at the
-    first place divided by that at the item's place.
+    sum_i c_i w_i [-log softmax(f)_i] + sum_i c_i v_i [-log softmax(g)_i]. The weights
+    w_i = exp(g_1 - g_i) and v_i = exp(f_1 - f_i) are held constant. A weight is the
+    softmax at the first place divided by the softmax at the item's place.
 
     Source: Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation,
     SIGIR 2018.

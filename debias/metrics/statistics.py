@@ -126,8 +126,8 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 def grouped_standard_error(values: ArrayLike, group: ArrayLike) -> float:
     """Standard error of a mean of values that depend on each other within groups.
 
-    SE = sqrt(G / (G - 1) sum_g e_g^2) / n, with e_g the sum of value - mean over the
-    members of group g of G groups; 0 for a single group.
+    SE = sqrt(G / (G - 1) sum_g e_g^2) / n, where e_g is the sum of value - mean over
+    the members of group g, one of G. SE is 0 for a single group.
 
     Args:
         values: `(n,)`.

@@ -19,9 +19,9 @@ TINY = 1e-6  # variance below which relevance cannot be predicted
 def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
     """Squared error of a prediction of each item's relevance, 0 at padding.
 
-    (g - (r - m) / sqrt(v))^2 with m and v the mean and variance of r over the shown
-    items of the batch; r is held constant. g, r and the result have shape `(batch,
-    list_size)`.
+    The error is (g - (r - m) / sqrt(v))^2, where m and v are the mean and variance of r
+    over the shown items of the batch. r is held constant. g, r and the result have
+    shape `(batch, list_size)`.
 
     >>> errors = guess_errors(ops.zeros((1, 3)), ops.array([[1.0, 3.0, 9.0]]),
     ...     ops.array([[True, True, False]]))

@@ -113,8 +113,8 @@ def slopes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(R,) gradient of minus `likelihood` in f, and its expected curvature.
 
-    dL/df = sum (c - n p) (1 - s) / (1 - p) with s = sigmoid(f), p = theta s; the
-    information is sum n p (1 - s)^2 / (1 - p).
+    Let s = sigmoid(f) and p = theta s. The derivative dL/df is sum (c - n p) (1 - s) /
+    (1 - p), and the information is sum n p (1 - s)^2 / (1 - p).
     """
     rows = len(logit)
     p = _clicks(logit, theta, counts)

@@ -60,7 +60,7 @@ def plackett_luce(
     """(S, L) probability that a Plackett-Luce policy puts each item at its rank.
 
     P(item at rank k | items above) = w_i / sum of w over the query's remaining items,
-    with w_i = exp(z_i / temperature). z is the score, centred within its query and
+    where w_i = exp(z_i / temperature). z is the score, centred within its query and
     divided by the standard deviation of all scores. The result is 1 at padding.
 
     Args:
@@ -119,10 +119,10 @@ def cascade_ips(
 ) -> OffPolicy:
     """Clicks per session of another policy, by propensities of the logging policy.
 
-    Weight of session s at rank k: w_sk = min(clip, prod_{j<=k} chance_sj / p_sj), p the
-    log's `logging_propensity`; value = sum_k (sum_s w_sk c_sk / sum_s w_sk). The
-    estimate is self-normalised at each rank. A self-normalised estimate is consistent
-    (except for clipping) if a click does not depend on lower ranks. Without
+    Weight of session s at rank k: w_sk = min(clip, prod_{j<=k} chance_sj / p_sj), where
+    p is the log's `logging_propensity`. The value is sum_k (sum_s w_sk c_sk / sum_s
+    w_sk). The estimate is self-normalised at each rank. A self-normalised estimate is
+    consistent (except for clipping) if a click does not depend on lower ranks. Without
     normalisation, the estimate is sum_k sum_s w_sk c_sk / S. This estimate is unbiased
     (except for clipping), has more variance, and equals the IPW of other libraries.
     Source: McInerney et al., Counterfactual Evaluation of Slate Recommendations with

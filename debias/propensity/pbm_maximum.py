@@ -220,7 +220,7 @@ def profile_slopes(
     """(K, M) change of the estimated log theta per unexpected click in each cell.
 
     With p = theta gamma and weight v = shown p / (1 - p), the expected information of
-    (log theta, log gamma) is [[D, V'], [V, diag(sum of v)]]; Eliminating gamma leaves
+    (log theta, log gamma) is [[D, V'], [V, diag(sum of v)]]. Eliminating gamma leaves
     the profile information H = D - V' diag^-1 V. An unexpected click has the score
     (e_rank - share of each rank in the pair's v) / (1 - p), and changes the estimate by
     H^-1 times this score.

@@ -22,9 +22,10 @@ class Prompt(HttpToolsProtocol):
     """uvicorn's protocol with limits on request lines and headers.
 
     A connection is closed if its request line and headers are not complete within some
-    seconds, counted from its start or from the first byte after the last answer. If
-    request line and headers have more than `HEADERS` bytes, the answer is 431. If there
-    are already `CONNECTIONS` connections, a new connection is closed at once.
+    seconds. Time counts from the start of the connection, or from the first byte after
+    the last answer. If request line and headers have more than `HEADERS` bytes, the
+    answer is 431. If there are already `CONNECTIONS` connections, a new connection is
+    closed at once.
 
     The state of the application's lifespan may have `refusal`, a function of the path
     of a POST request. This function is called before the request is read. If it returns

@@ -72,12 +72,12 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
-    The likelihood is concave. w3 is at least -1: with w3 below -1, which can be the
-    optimum by chance if there are few events, a higher logit would lower an item that
-    the user took.
+    The likelihood is concave. w3 is limited to -1 or more. Below -1, a higher logit
+    would lower an item that the user took; with few events, such a w3 can be the
+    optimum by chance.
 
-    Example: each event has one taken item, as good as all the others together, and a
-    third of the events repeat it, so e^w0 = 1/2.
+    Example: each event has one taken item, whose logit equals that of all other items
+    together. A third of the events repeat this item, so e^w0 = 1/2.
 
     >>> one = np.ones(3)
     >>> x = np.stack([one, 0 * one, 0 * one, 0 * one], axis=1)
