@@ -37,6 +37,7 @@ STEPS = 40  # most steps of the fit
 CLOSE = 0.01  # largest move in logits of the last step
 SPREADS = (0.1, 5.0)  # of s and phi^-1/2; the upper end of t
 LOOSE, TIGHT = 0.01, 1.0  # prior precision of the constant, and of the other weights
+TAILS = np.linspace(0.0, 1.0, 21)  # lower tails to choose from, in shares of both tails
 BINS = (np.arange(60) + 0.5) / 60  # bins of the prior's distribution function
 WORTH = 50.0  # weight of the plain shape, in pairs
 PASSES = 60  # passes of EM, few enough to keep the density smooth
@@ -407,12 +408,12 @@ def _whole_queries(query: np.ndarray, useful: np.ndarray) -> np.ndarray:
 
 
 def posteriors(counts: Counts, prior: Around, level: float) -> np.ndarray:
-    """(4, P) mean, standard deviation and tails of attraction.
+    """(4, P) mean and standard deviation of attraction, and limits of an interval.
 
     Args:
         counts: Counts of P pairs.
         prior: Priors of the same pairs.
-        level: Probability between the tails.
+        level: Probability of the interval, which is the shortest.
     """
     found = np.empty((4, len(prior)))
     known = counts.exposure > 0
@@ -438,15 +439,29 @@ def at_prior(prior: Around, level: float) -> np.ndarray:
 
 
 def _summed(logits: np.ndarray, height: np.ndarray, level: float) -> np.ndarray:
-    """(4, P) mean, standard deviation and two quantiles of attraction."""
+    """(4, P) mean, standard deviation and shortest interval of attraction."""
     weight = np.exp(height - logsumexp(height, axis=0))
     value = expit(logits)
     first = (weight * value).sum(axis=0)
     second = (weight * np.square(value - first)).sum(axis=0)
     below = np.cumsum(weight, axis=0) - weight / 2
-    tails = ((1 - level) / 2, (1 + level) / 2)
-    low, high = (expit(_quantile(below, logits, tail)) for tail in tails)
-    return np.stack([first, np.sqrt(second), low, high])
+    return np.stack([first, np.sqrt(second), *_shortest(below, logits, level)])
+
+
+def _shortest(below: np.ndarray, logits: np.ndarray, level: float) -> np.ndarray:
+    """(2, P) limits of the shortest interval of attraction with this probability.
+
+    Most attractions are low, so few impressions leave no lower tail to cut off. An
+    interval with equal tails would be longer, and too often right if low attractions
+    are equal, such as those of a grade.
+    """
+    best = np.tile([[0.0], [np.inf]], below.shape[1])
+    for tail in (1 - level) * TAILS:
+        ends = (_quantile(below, logits, at) for at in (tail, tail + level))
+        found = expit(np.stack([*ends]))
+        shorter = np.diff(found, axis=0) < np.diff(best, axis=0)
+        best = np.where(shorter, found, best)
+    return best
 
 
 def _mode(counts: Counts, prior: Around) -> tuple[np.ndarray, np.ndarray]:
