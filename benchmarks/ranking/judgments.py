@@ -6,7 +6,7 @@ promised standard error.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,13 +18,13 @@ QUERIES, SESSIONS = 200, 50_000
 TEMPERATURE = 0.5  # temperature of the logging policy
 ENOUGH = 16  # impressions of a pair, from which it counts
 REPLICATIONS = 10  # logs per plan
+REVISIONS = {"judge": 4}
 
 
 class Judged(NamedTuple):
     """One simulated log, its judgments, and the truth of each judged pair."""
 
-    found: Any  # judgments by the log's own propensities
-    told: Any  # judgments by the true examination and trust of the crowd
+    found: Any  # the judgments
     rank: np.ndarray  # (P,) mean rank at which the pair was shown
     attraction: np.ndarray  # (P,) true attraction
     at_top: np.ndarray  # (P,) click probability at rank 1
@@ -42,8 +42,12 @@ def simulated(population: str, seed: int) -> tuple[Any, Any]:
 
 
 @lru_cache(maxsize=1)
-def judged(population: str, seed: int) -> Judged:
-    """The judgments of one seed; the last ones are cached."""
+def judged(population: str, seed: int, told: bool = False) -> Judged:
+    """The judgments of one seed; the last ones are cached.
+
+    They are by the log's own propensities, or by the true examination and trust of the
+    population.
+    """
     from benchmarks.ranking.learners import examination_of
     from debias.propensity import Propensities, judge, propensities
     from debias.propensity.cells import cells
@@ -53,8 +57,9 @@ def judged(population: str, seed: int) -> Judged:
     data, log = simulated(population, seed)
     crowd = named(population)
     alpha, beta = (np.array(v) for v in examination_of(crowd, log.list_size))
-    found = judge(log, propensities(log))
-    told = judge(log, Propensities.of(alpha, trust=beta))
+    found = judge(
+        log, Propensities.of(alpha, trust=beta) if told else propensities(log)
+    )
     counted = cells(log)
     rank = counted.by_pair(counted.shown * counted.rank) / counted.by_pair(
         counted.shown
@@ -62,13 +67,8 @@ def judged(population: str, seed: int) -> Judged:
     assert counted.names is not None
     mean = np.zeros(data.items)
     mean[counted.names.item] = rank
-    attraction = item_attraction(data)
-    order = {item: k for k, item in enumerate(told.item.tolist())}
-    same = [order[item] for item in found.item.tolist()]
-    own = attraction[found.item]
-    return Judged(
-        found, told.attraction[same], mean[found.item], own, beta[0] + alpha[0] * own
-    )
+    own = item_attraction(data)[found.item]
+    return Judged(found, mean[found.item], own, beta[0] + alpha[0] * own)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Judgment:
 
     def settings(self) -> dict[str, Any]:
         size = {"queries": QUERIES, "sessions": SESSIONS, "temperature": TEMPERATURE}
-        return {**size, "revision": 3}
+        return {**size, "revision": REVISIONS.get(self.row, 3)}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         if self.row == "impressions":
@@ -89,16 +89,19 @@ class Judgment:
             tau, tau_b = taus(query, count, truth)
             often = taus(query[kept], count[kept], truth[kept])[0]
             return {"tau": tau, "tau_b": tau_b, f"tau@{ENOUGH}": often}
-        every = judged(self.population, seed)
+        every = judged(self.population, seed, self.row == "judge_told")
         found = every.found
+        name = self.row.removesuffix("_grades")
         values: Mapping[str, np.ndarray] = {
             "judge": found.attraction,
-            "judge_told": every.told,
+            "judge_told": found.attraction,
             "coec": found.coec,
             "ctr": found.ctr,
             "shown": -every.rank,
         }
-        value = values[self.row]
+        value = values[name]
+        if name != self.row:
+            value = replace(found, attraction=value).grades()
         tau, tau_b = taus(found.query, value, every.attraction)
         clicked = found.impressions >= ENOUGH
         some = taus(found.query[clicked], value[clicked], every.attraction[clicked])
@@ -174,6 +177,9 @@ JUDGMENTS = tuple(
         "ctr",
         "shown",
         "impressions",
+        "judge_grades",
+        "coec_grades",
+        "ctr_grades",
         "judge_told",
     )
 )
