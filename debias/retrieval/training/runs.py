@@ -122,8 +122,9 @@ def train(
 ) -> dict[str, Any]:
     """Trains in a folder from its last full pass, and saves after each pass.
 
-    If repeats are modelled, the last events of some users are withheld from training,
-    and the weights of repeats are fitted to them.
+    If repeats are modelled, their weights come from the choice, which fits them to
+    held-out events. Without a choice, the last events of some users are withheld from
+    training, and the weights are fitted to them.
 
     Args:
         folder: Folder for the files that the module lists, except the first and the
@@ -146,7 +147,8 @@ def train(
     """
     held = selection.hold_out(log) if hold_out else None
     known, last = log if held is None else held.known, None
-    if recipes[0].training_config().repeat == "model":
+    chooses = len(recipes) > 1 or passes is None
+    if recipes[0].training_config().repeat == "model" and not chooses:
         last = withheld(known)
         if not last.any():
             raise ValueError(
@@ -154,7 +156,7 @@ def train(
                 "weights; give --repeat exclude or allow"
             )
     recipe, choice = recipes[0], None
-    if len(recipes) > 1 or passes is None:
+    if chooses:
         choice = _chosen(folder / "choice.json", known, recipes, passes, progress, at)
         most = passes or selection.MAX_PASSES
         recipe, passes = recipe_of(choice["recipe"]), choice["passes"]
@@ -162,7 +164,7 @@ def train(
     assert passes is not None
     at(f"training {recipe.tower}")
     learner, history = _trained(folder, known, recipe, passes, last, progress)
-    repeat, judged, beside = _repeat(learner, recipe, last), None, []
+    repeat, judged, beside = _repeat(learner, choice, last), None, []
     if held is not None:
         judged = evaluate(learner.served, known, held.held, repeat=repeat)
         beside = _beside(held, repeat.policy, choice)
@@ -260,8 +262,17 @@ def _trained(
     return learner, history
 
 
-def _repeat(learner: Learner, recipe: Recipe, last: np.ndarray | None) -> Repeat:
-    """The policy of a recipe; its weights are fitted to the withheld events."""
+def _repeat(
+    learner: Learner, choice: dict[str, Any] | None, last: np.ndarray | None
+) -> Repeat:
+    """The policy of a learner; its weights are those of the choice, or are fitted.
+
+    The choice fitted them to a learner of the same recipe, which knew all but the
+    held-out events of all users. So they rest on more events than can be withheld.
+    """
+    if choice is not None:
+        linear = getattr(learner.served, "linear", 0)
+        return Repeat.of({**choice["repeat"], "linear": linear})
     if last is None:
         return Repeat(learner.config.repeat)
     # The linear part must not have seen them, or they would seem likely without a

@@ -235,19 +235,21 @@ def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
 
 
 class Trial(NamedTuple):
-    """A candidate and its evaluation; all fields except the last are plain values.
+    """A candidate and its evaluation.
 
     Attributes:
         recipe: Settings of the candidate.
         passes: Best number of passes; at least 1.
         curve: NDCG at 50 after each pass.
         values: (users,) NDCG at 50 of each held-out user after the best pass.
+        repeat: The policy of repeats, with weights fitted to the held-out events.
     """
 
     recipe: Recipe
     passes: int
     curve: list[float]
     values: np.ndarray
+    repeat: Repeat = Repeat()
 
 
 def trial(
@@ -276,11 +278,12 @@ def trial(
         if passes and number < passes:
             continue
         with averaged(learner):
-            values = asked.worth(_ranks(learner, held, asked, [(0.0, None)])[0])
+            ((rank, repeat),) = _ranks(learner, held, asked, [(0.0, None)])
+            values = asked.worth(rank)
             progress(asked.work)
             curve.append(float(values.mean()))
             if curve[-1] > best.values.mean():
-                best = Trial(recipe, number, curve, values)
+                best = Trial(recipe, number, curve, values, repeat)
                 weights = learner.model.get_weights()
         if number - best.passes >= PATIENCE:
             break
@@ -295,10 +298,11 @@ def trial(
 
 def _ranks(
     learner: Learner, held: HeldOut, asked: Judge, added: Sequence[Addition]
-) -> np.ndarray:
-    """(R, E) ranks with each addition, under the policy of repeats that suits it."""
+) -> list[tuple[np.ndarray, Repeat]]:
+    """For each addition, ranks (E,) and the policy of repeats that suits it."""
     score = scorers(learner, added)
-    return asked.ranks_of_each(score, policies(score, learner, held, len(added)))
+    repeats = policies(score, learner, held, len(added))
+    return list(zip(asked.ranks_of_each(score, repeats), repeats, strict=True))
 
 
 def policies(
@@ -372,12 +376,12 @@ def _with_linear(
     if not len(parts.spectrum.values):
         return best
     found = _ranks(learner, held, asked, [(weight, None) for weight in WEIGHTS])
-    for weight, rank in zip(WEIGHTS, found, strict=True):
+    for weight, (rank, repeat) in zip(WEIGHTS, found, strict=True):
         values = asked.worth(rank)
         if values.mean() > best.values.mean():
             config = {**best.recipe.config, "linear": (weight, *parts.linear)}
             recipe = best.recipe._replace(config=config)
-            best = best._replace(recipe=recipe, values=values)
+            best = best._replace(recipe=recipe, values=values, repeat=repeat)
     return best
 
 
@@ -396,14 +400,14 @@ def _with_trend(
     weight = linear[0] if linear else 0.0
     priors = [learner.trend_prior(tried) for tried in parts.trends]
     added = [(weight, prior) for prior in (None, *priors)]
-    before, *found = _ranks(learner, held, asked, added)
-    for tried, after in zip(parts.trends, found, strict=True):
+    (before, _), *found = _ranks(learner, held, asked, added)
+    for tried, (after, repeat) in zip(parts.trends, found, strict=True):
         values = asked.worth(after)
         lasts = _surely_gains(before, after, asked)
         if lasts and values.mean() > best.values.mean():
             config = {**best.recipe.config, "trend": tried}
             recipe = best.recipe._replace(config=config)
-            best = best._replace(recipe=recipe, values=values)
+            best = best._replace(recipe=recipe, values=values, repeat=repeat)
     return best
 
 
@@ -499,6 +503,8 @@ class Choice(NamedTuple):
         rivals: One row per baseline. "ahead" is the NDCG of the baseline minus that of
             the best candidate, and "ahead_se" is the standard error of "ahead", paired
             by user.
+        repeat: Policy of repeats of the best candidate, from `Repeat._asdict`. Its
+            weights are fitted to the held-out events.
     """
 
     recipe: Recipe
@@ -507,6 +513,7 @@ class Choice(NamedTuple):
     users: int
     trials: list[dict[str, Any]]
     rivals: list[dict[str, Any]]
+    repeat: dict[str, Any]
 
     @property
     def beaten_by(self) -> list[str]:
@@ -613,7 +620,8 @@ def select(
             more = {"ahead": ahead["ndcg@50"], "ahead_se": ahead["se"]}
             rows.append(row(name, values, settings=settings, **more))
     tried = [row(t.recipe.tower, t.values, **_facts(t)) for t in trials]
-    return Choice(best.recipe, best.passes, held.rule, len(best.values), tried, rows)
+    repeated, users = best.repeat._asdict(), len(best.values)
+    return Choice(best.recipe, best.passes, held.rule, users, tried, rows, repeated)
 
 
 def _write(path: Path, trial: Trial) -> None:
@@ -625,6 +633,7 @@ def _write(path: Path, trial: Trial) -> None:
             passes=np.array(trial.passes),
             curve=np.array(trial.curve),
             values=trial.values,
+            weights=np.array(trial.repeat.weights or ()),
             **{name: np.array(value) for name, value in added.items()},  # type: ignore
         )
 
@@ -633,12 +642,13 @@ def _read(path: Path, recipe: Recipe) -> Trial:
     try:
         with np.load(path) as held:
             passes, curve = int(held["passes"]), held["curve"].tolist()
-            values = held["values"]
+            values, weights = held["values"], tuple(held["weights"].tolist())
             added = {name: tuple(held[name].tolist()) or None for name in ADDED}
     except Exception as error:  # errors of zipfile and NumPy
         raise ValueError(f"{path}: is damaged: {error}; remove it") from error
     config = {**recipe.config, **added}
-    return Trial(recipe._replace(config=config), passes, curve, values)
+    repeat = Repeat(recipe.training_config().repeat, weights or None)
+    return Trial(recipe._replace(config=config), passes, curve, values, repeat)
 
 
 def _facts(trial: Trial) -> dict[str, Any]:

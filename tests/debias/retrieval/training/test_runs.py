@@ -63,6 +63,29 @@ def test_the_weights_of_repeats_are_fitted_on_events_that_were_not_learned(
     assert plain["repeat"] == Repeat("exclude")._asdict()
 
 
+def test_a_choice_fits_the_weights_of_repeats_and_training_withholds_nothing(
+    tmp_path, monkeypatch
+):
+    learned = []
+
+    def watched(learner, **options):
+        learned.append((len(learner.log), options["learned"]))
+        return learn(learner, **options)
+
+    learn = runs.learn
+    monkeypatch.setattr(runs, "learn", watched)
+    recipe = RECIPE._replace(config=CONFIG._replace(repeat="model")._asdict())
+    found = runs.train(tmp_path, LOG, [recipe])
+    assert learned == [(len(LOG), None)] * len(found["passes"])
+    repeat, chosen = Repeat.of(found["repeat"]), Repeat.of(found["choice"]["repeat"])
+    linear = found["recipe"]["config"]["linear"]
+    rank = 0 if linear is None else min(len(LOG.users), len(LOG.items)) - 1
+    assert repeat == chosen._replace(linear=rank) and repeat.policy == "model"
+    (tmp_path / "learner").rename(tmp_path / "old")
+    again = runs.train(tmp_path, LOG, [recipe])  # from choice.json
+    assert again["repeat"] == found["repeat"]
+
+
 def test_the_linear_part_has_not_seen_what_weights_of_repeats_are_fitted_on(
     tmp_path, monkeypatch
 ):

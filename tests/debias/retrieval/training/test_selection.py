@@ -18,7 +18,14 @@ from debias.retrieval.training.linear import (
     spectrum,
 )
 from debias.retrieval.training.recipe import Recipe, candidates
-from debias.retrieval.training.selection import hold_out, judge, select, trained, trial
+from debias.retrieval.training.selection import (
+    Trial,
+    hold_out,
+    judge,
+    select,
+    trained,
+    trial,
+)
 from simulators.interactions import drifting_interactions
 from tests.debias.retrieval.models.registry import LOG
 
@@ -256,6 +263,15 @@ def test_a_choice_that_was_interrupted_goes_on_from_the_last_trial(
     (tmp_path / "0.npz").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"0\.npz: is damaged"):
         select(LOG, recipes, 2, False, tmp_path)
+
+
+def test_a_kept_trial_keeps_its_policy_of_repeats(tmp_path):
+    config = CONFIG._replace(repeat="model")._asdict()
+    recipe, values = RECIPE._replace(config=config), np.array([0.5, 1.0])
+    repeat = Repeat("model", (1.5, 0.25, -0.5, -1.0))
+    selection._write(tmp_path / "0.npz", Trial(recipe, 1, [0.75], values, repeat))
+    found = selection._read(tmp_path / "0.npz", recipe)
+    assert found.repeat == repeat and found.values.tolist() == [0.5, 1.0]
 
 
 def test_a_candidate_that_diverges_is_left_out(monkeypatch):
