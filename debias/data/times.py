@@ -118,8 +118,8 @@ class Times:
         if wrong.any():
             entry = int(np.argmax(wrong))
             what = (
-                f"holds {_called(unit)} since 1970 and then {values[entry]}, which is "
-                f"of {_called(_unit_of(float(size[entry])))},"
+                f"holds {called(unit)} since 1970 and then {values[entry]}, which is "
+                f"of {called(_unit_of(float(size[entry])))},"
             )
             todo = f"write one unit; {REMEDIES[ROLE]}"
             raise batch.fault(ROLE, entry, what, todo)
@@ -143,14 +143,35 @@ class Times:
         read = f"{self._first.part}: column {name} is read as"
         if not self._unit:
             return (f"{read} numbers that order the events, of no calendar",)
-        return (f"{read} {_called(self._unit)} since 1970",)
+        return (f"{read} {called(self._unit)} since 1970",)
+
+
+def unit_clash(times: np.ndarray, unit: str = "") -> tuple[str, int]:
+    """The unit of numbers since 1970, and the row of the first with another unit or -1.
+
+    Args:
+        times: (n,) numbers. Magnitudes determine units, and those below 1e8 have none.
+        unit: Unit of earlier times, one of "s", "ms", "us" and "ns"; "" if unknown.
+
+    >>> unit_clash(np.array([7, 1_700_000_000, 1_700_000_000_000]))
+    ('s', 2)
+    >>> unit_clash(np.array([1, 2, 3]))
+    ('', -1)
+    """
+    names = ["", *reversed(_UNITS)]
+    found = np.searchsorted(sorted(_UNITS.values()), np.abs(times.astype(float)), "right")
+    if not unit and found.any():
+        unit = names[int(found[np.argmax(found > 0)])]
+    wrong = (found > 0) & (found != names.index(unit))
+    return unit, int(np.argmax(wrong)) if wrong.any() else -1
 
 
 def _unit_of(size: float) -> str:
     return next((unit for unit, low in _UNITS.items() if size >= low), "")
 
 
-def _called(unit: str) -> str:
+def called(unit: str) -> str:
+    """The word for a unit, such as "seconds" for "s"."""
     return _CALLED.get(unit, "no calendar")
 
 

@@ -23,7 +23,7 @@ from debias.data.shown import Batch, names_of, numbers_of
 from debias.data.stores import store_url
 from debias.data.tables import Part, Source, in_memory, near, open_parts
 from debias.data.text import quoted
-from debias.data.times import Times
+from debias.data.times import Times, called, unit_clash
 from debias.retrieval.data.interactions import (
     FIRST,
     ID,
@@ -115,7 +115,8 @@ def read_events(
 
     Raises:
         ValueError: A column is missing; an id is empty; a time is neither a number nor
-            a timestamp, or is NaN; a file is damaged, or text does not end with a line
+            a timestamp, or is NaN; times have several units, such as seconds and
+            milliseconds; a file is damaged, or text does not end with a line
             break, so its last row may be incomplete. Names file, column and row.
 
     >>> table = pa.table({"user": ["u", "v"], "item": [7, 8], "time": [3.5, 4.0]})
@@ -132,13 +133,28 @@ def read_events(
                     "(with -c at the prompt)"
                 )
         _check_end(Path(part.name))
+    unit = ""
     for number, part in enumerate(parts):
         pieces, start = [_nothing(columns)], 0
         for batch, share in part.read(tuple(columns.read.values()), ()):
             pieces.append(_events_of(part, start, batch, columns))
             start += batch.num_rows
             progress((number + share) / len(parts))
-        yield part.name, joined_events(pieces)
+        events = joined_events(pieces)
+        unit, row = unit_clash(events.time, unit)
+        if row >= 0:
+            where = f"{part.name}: column {columns.time} at row {row}"
+            raise ValueError(_clash(where, "earlier times", events.time[row], unit))
+        yield part.name, events
+
+
+def _clash(where: str, others: str, time: Any, unit: str) -> str:
+    """The message for a time of another unit."""
+    other = unit_clash(np.array([time]))[0]
+    return (
+        f"{where} holds {called(other)} since 1970, but {others} are {called(unit)}: "
+        "write one unit"
+    )
 
 
 def _nothing(columns: EventColumns) -> Events:
@@ -417,7 +433,8 @@ def append_events(
     Raises:
         ValueError: A table lacks a feature of the log, has an additional feature, or
             has a feature of another kind. The model could not read such a table. The
-            message names the feature.
+            message names the feature. Or the new events have times of another unit
+            than those of the log.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)
@@ -426,6 +443,10 @@ def append_events(
     >>> appended.log.user.tolist(), appended.duplicates, appended.users
     ([0, 2], 1, 1)
     """
+    unit, row = unit_clash(events.time, unit_clash(log.time)[0])
+    if row >= 0:
+        where, old = f"the new event {row}", "the times of the log"
+        raise ValueError(_clash(where, old, events.time[row], unit))
     user_table, bare_users = _with_rows(log.users, events.user, users, "users")
     item_table, bare_items = _with_rows(log.items, events.item, items, "items")
     user = user_table.encode({ID: events.user})[0][ID] - FIRST

@@ -15,7 +15,7 @@ TOWERS = {  # functions and classes of `debias.retrieval.models`, by name
     "mind": "MIND",
     "dat": "DAT",
 }
-TRENDS = ((0.5, 0.2),)  # candidates of a choice, besides no trend
+TRENDS = ((0.5, 0.2), (1.0, 0.1), (1.0, 0.05))  # candidates, besides no trend
 HEADED = ("dssm", "senet")  # their last layers may partly serve a target
 UNSHARED = ("mind", "dat")  # their ids cannot share rows of their tables
 KINDS = ("recency", "mean")

@@ -141,6 +141,28 @@ def test_rejects_values_by_file_column_and_row(column, values, message):
         list(read_events(pa.table(columns)))
 
 
+def test_times_of_two_units_are_refused_within_and_across_files(tmp_path):
+    now = 1_700_000_000
+    for name, times in (("a", [now, 0]), ("b", [now + 1, 1000 * now])):
+        path = tmp_path / f"{name}.csv"
+        path.write_text("user,item,time\n" + "".join(f"u,i,{t}\n" for t in times))
+    said = r"b\.csv: column time at row 1 holds milliseconds.*earlier times are seconds"
+    with pytest.raises(ValueError, match=said):
+        list(read_events(str(tmp_path)))
+    (tmp_path / "b.csv").write_text("user,item,time\nu,i,2023-11-14T22:13:20Z\n")
+    assert [e.time.tolist() for _, e in read_events(str(tmp_path))] == [[now, 0], [now]]
+
+
+def test_an_increment_of_another_unit_is_refused():
+    now = 1_700_000_000
+    log = append_events(LOG, events(("a", "p", now))).log
+    later = append_events(log, events(("a", "q", now + 1), ("b", "p", 7)))  # 7: no unit
+    assert later.events == 2
+    said = "new event 1 holds microseconds.*the times of the log are seconds"
+    with pytest.raises(ValueError, match=said):
+        append_events(log, events(("a", "q", 7), ("a", "q", now * 10**6)))
+
+
 def test_rejects_a_missing_column_and_says_which_is_near():
     with pytest.raises(ValueError, match=r"no column user.*did you mean users"):
         list(read_events(table().rename_columns(["users", "item", "time"])))
