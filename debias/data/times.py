@@ -159,7 +159,9 @@ def unit_clash(times: np.ndarray, unit: str = "") -> tuple[str, int]:
     ('', -1)
     """
     names = ["", *reversed(_UNITS)]
-    found = np.searchsorted(sorted(_UNITS.values()), np.abs(times.astype(float)), "right")
+    found = np.searchsorted(
+        sorted(_UNITS.values()), np.abs(times.astype(float)), "right"
+    )
     if not unit and found.any():
         unit = names[int(found[np.argmax(found > 0)])]
     wrong = (found > 0) & (found != names.index(unit))
