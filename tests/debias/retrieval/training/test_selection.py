@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from debias.retrieval.data.interactions import from_columns
+from debias.retrieval.data.interactions import from_columns, time_split
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.data.taken import owners
+from debias.retrieval.data.trend import trend
 from debias.retrieval.training import selection
 from debias.retrieval.training.baselines import popularity, taken
 from debias.retrieval.training.evaluation import evaluate
@@ -197,6 +198,27 @@ def test_the_best_candidate_is_chosen_and_rivals_are_compared_by_users():
     assert row["ahead"] == pytest.approx(apart.mean())
     assert row["ahead_se"] == pytest.approx(apart.std(ddof=1) / np.sqrt(len(apart)))
     assert set(choice.beaten_by) == {r["name"] for r in choice.rivals if r["ahead"] > 0}
+
+
+def test_where_items_live_for_days_a_short_trend_of_full_weight_is_best():
+    """Each of 100 days has 100 events on its own item, 60 on that of the day before,
+    and 40 on that of two days before. Each of 2,000 readers comes every ten days.
+    """
+    days = np.repeat(np.arange(2, 100), 200)
+    age = np.tile(np.repeat([0, 1, 2], [100, 60, 40]), 98)
+    user = np.arange(len(days)) % 2000
+    log = from_columns(user, days - age, days)
+    assert selection.lasting_trends(log) == list(selection.TRENDS)
+    known, last = time_split(log, 99)
+    asked = judge(selection.HeldOut(known, last, "period"))
+    often = np.log(known.popularity() + 1.0)
+
+    def worth(weight, share):
+        late = (often + weight * trend(known, share)).astype("f4")
+        return asked(lambda users: np.tile(late, (len(users), 1)), Repeat("allow"))
+
+    values = [worth(*tried).mean() for tried in selection.TRENDS]
+    assert values == sorted(values) and values[-1] > 1.5 * values[0]
 
 
 def test_fashion_is_chosen_where_there_is_one_and_moves_every_score_by_the_prior():
