@@ -16,8 +16,22 @@ RANKERS = (*("listwise", "listwise_mixture", "xpa", "product", "mixture", BASELI
 Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) are not
 included, because their order depends on that place.
 """
+LINEAR = ("listwise_linear", "product_linear")
+"""Further candidates where queries are few; they come before all others."""
 CLEAR = 2.5  # standard errors by which the best must exceed the worst
 FEW = 20  # queries; below, places are the units of standard errors
+TOO_FEW = "held-out clicks are too few to tell the rankings of the candidates apart"
+NOT_COMPARABLE = (
+    "no two items were held out at the same place of a query with different clicks, so "
+    "no ranking can be judged (debias diagnose says what to randomise)"
+)
+RAW = f"{BASELINE} (raw clicks) usually ranks better than a model of the bias"
+LEAST = 2_000  # training sessions
+"""Below, raw clicks are chosen if held-out clicks cannot compare rankings.
+
+With 1,000 sessions of small worlds, `softmax_naive` ranked better than `product` and
+`listwise` unless the production ranker was weak. With 4,000, it ranked worse.
+"""
 
 
 def advised(found: Collection[str] = ()) -> str:
@@ -124,6 +138,7 @@ def choose_ranking(
     verdicts: Mapping[str, Verdict],
     query: np.ndarray | None = None,
     by: str | None = None,
+    sessions: int = LEAST,
 ) -> Choice:
     """Chooses the first candidate within one standard error of the best ranking.
 
@@ -168,7 +183,12 @@ def choose_ranking(
         apart, error = difference(finite[best], finite[worst])
         by = "ranking" if apart > CLEAR * error else "clicks"
     if by == "clicks":
-        return _by_likelihood(finite, query, table, bool(pairs.sum()), lost)
+        reason = TOO_FEW if pairs.sum() else NOT_COMPARABLE
+        noisy = sessions < LEAST and not finite.keys() & {*LINEAR}
+        if noisy and BASELINE in finite:
+            why = f"{reason}; with fewer than {LEAST:,} training sessions, {RAW}{lost}"
+            return Choice(BASELINE, why, table)
+        return _by_likelihood(finite, query, table, reason, lost)
     name = best
     for each, value in finite.items():
         apart, error = difference(finite[best], value)
@@ -232,16 +252,10 @@ def _by_likelihood(
     finite: Mapping[str, Verdict],
     query: np.ndarray | None,
     table: list[dict[str, Any]],
-    comparable: bool,
+    reason: str,
     lost: str,
 ) -> Choice:
     """The choice if held-out clicks cannot compare rankings."""
-    reason = (
-        "held-out clicks are too few to tell the rankings of the candidates apart"
-        if comparable
-        else "no two items were held out at the same place of a query with different "
-        "clicks, so no ranking can be judged (debias diagnose says what to randomise)"
-    )
     # `choose` takes the first candidate near the best, so simple models come first.
     simplest = sorted(finite, key=[*PRESETS, *finite].index)
     each = {name: finite[name].likelihood for name in simplest}

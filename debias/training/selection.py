@@ -22,6 +22,7 @@ from debias.models import Ranker
 from debias.presets import PRESETS, READS_TARGETS
 from debias.training.choice import (
     BASELINE,
+    LINEAR,
     RANKERS,
     Choice,
     Verdict,
@@ -48,7 +49,7 @@ TRIAL = 100_000  # training sessions of candidates in a choice by clicks
 TRIAL_EPOCHS = 3  # most passes in a choice by clicks
 JUDGES = 50_000  # held-out sessions that compare candidates
 STOPPED_BY = 8  # training sessions per session that decides early stopping
-LINEAR = 200  # training queries, below which linear towers are candidates too
+FEW_QUERIES = 200  # training queries, below which linear towers are candidates too
 
 CHOSEN = tuple(name for name in PRESETS if name not in READS_TARGETS)
 CANDIDATES = tuple(name for name in CHOSEN if PRESETS[name].predicts_clicks)
@@ -135,8 +136,8 @@ def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
     if by == "clicks":
         return CANDIDATES
     log = prepared.train.log
-    few = isinstance(log, ClickLog) and np.unique(log.query).size < LINEAR
-    return ("listwise_linear", "product_linear", *RANKERS) if few else RANKERS
+    few = isinstance(log, ClickLog) and np.unique(log.query).size < FEW_QUERIES
+    return (*LINEAR, *RANKERS) if few else RANKERS
 
 
 def trial_sessions(
@@ -201,7 +202,8 @@ def try_all(
     for number, size in enumerate(rungs):
         rung = trial if size >= sessions else _sample(trial, config.seed, size)
         trying = _Trying(rung, config, folder, progress)
-        choice = choose_ranking({n: trying.verdict(n) for n in names}, queries, decides)
+        verdicts = {name: trying.verdict(name) for name in names}
+        choice = choose_ranking(verdicts, queries, decides, len(rung.train.log))
         decides = choice.by
         table = [{**row, "sessions_trained_on": size} for row in choice.table] + table
         if number + 1 < len(rungs):

@@ -421,7 +421,7 @@ def test_auto_tries_every_candidate_once_and_says_why(folder, tmp_path, monkeypa
     """Two candidates stand for all; what was tried before a stop is not tried again."""
     few = ("additive", "naive")
     monkeypatch.setattr("debias.training.selection.RANKERS", few)
-    monkeypatch.setattr("debias.training.selection.LINEAR", 0)
+    monkeypatch.setattr("debias.training.selection.FEW_QUERIES", 0)
     command = ["train", folder / "log.parquet", "-o", tmp_path / "auto", *MAPPED]
     command += ["--epochs", "1", "--batch-size", "64"]
     found = run_json(*command)

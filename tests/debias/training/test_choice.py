@@ -7,6 +7,7 @@ import pytest
 
 from debias.data import ClickLog
 from debias.training.choice import (
+    LEAST,
     Verdict,
     choose,
     choose_ranking,
@@ -160,6 +161,26 @@ def test_where_rankings_cannot_be_told_apart_likelihood_decides(world):
     found = choose_ranking(verdicts, few.query)
     assert found.name == "product" and found.by == "clicks"
     assert "too few" in found.why
+
+
+def test_raw_clicks_are_kept_where_sessions_are_too_few_to_learn_from(world):
+    log, attraction = world
+    few = log.take(np.arange(90))
+    likely = np.random.default_rng(0).normal(-2, 0.1, len(few))
+    verdicts = {
+        "product": verdict(few, attraction, (), likely),
+        "softmax_naive": verdict(few, attraction),
+    }
+    for sessions, name in ((LEAST, "product"), (LEAST - 1, "softmax_naive")):
+        found = choose_ranking(verdicts, few.query, sessions=sessions)
+        assert (found.name, found.by) == (name, "clicks")
+    assert "fewer than 2,000 training sessions" in found.why
+    linear = {"product_linear": verdicts["product"], **verdicts}
+    found = choose_ranking(linear, few.query, sessions=LEAST - 1)
+    assert found.name != "softmax_naive"  # a linear tower needs fewer sessions
+    clear = verdict(log, attraction), verdict(log, -attraction)
+    told = dict(zip(("product", "softmax_naive"), clear, strict=True))
+    assert choose_ranking(told, sessions=LEAST - 1).name == "product"
 
 
 def test_of_equal_likelihoods_the_simplest_model_is_taken(world):
