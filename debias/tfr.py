@@ -117,8 +117,8 @@ class RankingLoss(keras.losses.Loss):
     Values and reductions equal those of TF-Ranking's Keras 2 losses. Pointwise and
     pairwise losses are averaged over `batch * list_size` cells including padding. So
     they become smaller when a batch is padded, unlike the losses of `debias.losses`.
-    All losses use `temperature`. Version 0.5.3 ignored it in pairwise losses. Only
-    dense tensors are supported, not ragged tensors.
+    All losses use `temperature`. TensorFlow Ranking 0.5.3 ignored `temperature` in
+    pairwise losses. Only dense tensors are supported, not ragged tensors.
 
     Args:
         loss: str. A name in `debias.tfr.LOSSES`.

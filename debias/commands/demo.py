@@ -44,9 +44,9 @@ def demo(
 
     A simulated shop shows its oldest products first, and users mostly click the top
     products. The command writes the log (clicks.csv), products to rank (products.csv)
-    and the page of `debias diagnose` (report.html). The command also prints a table. It
-    compares rankings of unseen queries with the true relevance, which only a simulator
-    knows.
+    and the page of `debias diagnose` (report.html). The command also prints a table
+    that compares rankings of unseen queries with the true relevance. Only a simulator
+    knows the true relevance.
     """
     from debias.data.files import atomic_write
     from debias.diagnosis import report

@@ -53,9 +53,10 @@ def evaluate(
 
     The command reads the log with the options of the training, unless you give -c or
     --list-size. Click metrics measure predicted clicks; ranking metrics need grades. A
-    model can be better by one kind of metrics and worse by the other. If the log has
-    propensities, or with --examination, the command also estimates the clicks of the
-    new ranking. For a streamed log, it estimates them from 100,000 random sessions.
+    model can have better click metrics and worse ranking metrics than another model. If
+    the log has propensities, or with --examination, the command also estimates the
+    clicks of the new ranking. For a streamed log, the clicks are estimated from 100,000
+    random sessions.
     """
     from debias.artifacts import RANKED, load, report_of
     from debias.training import evaluate as evaluated

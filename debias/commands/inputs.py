@@ -44,8 +44,8 @@ Column = Annotated[
 Items = Annotated[
     str | None,
     _reading(
-        help="Table with the features of the items. It is joined to the log by item "
-        "or, if the table has a query column, by query and item.",
+        help="Table with the features of the items. The table is joined to the log "
+        "by item or, if the table has a query column, by query and item.",
     ),
 ]
 Data = Annotated[
@@ -142,7 +142,7 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
 class Source(NamedTuple):
     """A log and how to read it.
 
-    Written as JSON, it records the training log of a model.
+    As JSON, a source records the training log of a model.
     """
 
     log: str

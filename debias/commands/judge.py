@@ -52,11 +52,11 @@ def judge(
 ) -> None:
     """Writes the click probability that each item would have at rank 1, by query.
 
-    The estimate is the number of clicks divided by the sum of examination over the
-    item's impressions. The file has a standard error for each estimate. Estimates from
-    few impressions are shrunk towards a prior (empirical Bayes). The prior depends on
-    the query, and on how often and how high the log showed the item. The file also has
-    COEC (clicks over expected clicks by rank) and the raw click rate.
+    The estimate for an item is its number of clicks divided by the sum of examination
+    over the item's impressions. The file has a standard error for each estimate.
+    Estimates from few impressions are shrunk towards a prior (empirical Bayes). The
+    prior depends on the query, and on how often and how high the log showed the item.
+    The file also has COEC (clicks over expected clicks by rank) and the raw click rate.
     """
     from debias.propensity import judge as judged
     from debias.propensity.judgment_files import FORMATS, write_judgments

@@ -37,7 +37,7 @@ def local(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def fetched(url: str) -> Path:
-    """A local copy of a file or folder of a store. The command only reads it."""
+    """A local copy of a file or folder of a store, for commands that only read it."""
     return _Mirror(url).fetch()
 
 

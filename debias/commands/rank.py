@@ -63,11 +63,12 @@ def rank(
 
     The output is the input table with two more columns, `score` and `rank` (from 1). A
     group is a session, or a query if the table has no column of sessions. The rows of a
-    group must be consecutive. If the output is a folder, they must also be in one file.
-    The command looks up features by name. Features may be raw: text, missing values,
-    lists and dates, as in the training log. If the table has one row per session,
-    `score` and `rank` are lists. If it already has a column `rank`, the new column is
-    `new_rank`. CSV columns that hold only numbers are written as numbers.
+    group must be consecutive. If the output is a folder, the rows of a group must also
+    be in one file. The command looks up features by name. Features may be raw: text,
+    missing values, lists and dates, as in the training log. If the table has one row
+    per session, `score` and `rank` are lists. If the table already has a column `rank`,
+    the new column is called `new_rank`. CSV columns that hold only numbers are written
+    as numbers.
     """
     from debias.artifacts import RANKED, open_ranker, report_of
     from debias.engine.cluster import joined
@@ -114,7 +115,7 @@ def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list
     """The columns of features, session and query of the training, unless given here.
 
     Candidates have no session, so columns of sessions or items that only the training
-    log has are left out. If a query column is given, only this column groups the rows.
+    log has are left out. If you give a query column, only this column groups the rows.
     """
     from debias.artifacts import plan_of
     from debias.data.tables import open_parts
@@ -177,7 +178,8 @@ def rank_files(
             file.
         model: Ranker and columns.
         progress: Called with the share of the files done.
-        over: `map`, or an equivalent. A cluster has one, if its workers see the files.
+        over: `map`, or an equivalent, such as that of a cluster whose workers see the
+            files.
 
     Returns:
         Number of rows written.

@@ -137,7 +137,7 @@ class Columns(NamedTuple):
         return EventColumns(self.user, self.item, self.time, self.target)
 
     def check_tables(self, **tables: str | None) -> None:
-        """Raises ValueError if a side has features but no table."""
+        """Raises ValueError if users or items have features but no table."""
         for side, table in tables.items():
             for part in (f"{side}_features", f"{side}_numbers"):
                 if table is None and getattr(self, part) != self._field_defaults[part]:
@@ -203,10 +203,10 @@ def train(
 
     The command uses held-out events to choose the tower, how the tower reads histories,
     and the number of passes. The command compares the chosen model with popularity,
-    item kNN and EASE, tuned on the same events. Finally, it trains the chosen model on
-    the whole log. In a table of features, the column of ids must have the same name as
-    in the events. A user or item without a row in its table is represented by its id
-    alone.
+    item kNN and EASE, tuned on the same events. Finally, the command trains the chosen
+    model on the whole log. In a table of features, the column of ids must have the same
+    name as in the events. A user or item without a row in its table is represented by
+    its id alone.
 
     If the log has several kinds of events, such as clicks and orders, name the column
     with the kind by -c target=COLUMN, and give each kind a worth with --worth. The
@@ -683,8 +683,8 @@ def rollback(
     """Serves an earlier version again.
 
     The command first checks the files of the earlier version. A running service
-    switches to this version by itself. Newer versions stay until the next version is
-    published.
+    switches to the earlier version by itself. Newer versions stay until the next
+    version is published.
     """
     with messages():
         from debias.retrieval.serving import versions

@@ -108,10 +108,10 @@ def messages() -> Iterator[None]:
 
 
 class Bar:
-    """Advances a progress bar and sets its label.
+    """A progress bar with a label.
 
     The remaining time is computed from the mean speed since the start, because parts of
-    the work, such as candidates, differ in speed. Before the share `EARLY` of the work
+    the work, such as candidates, differ in speed. Until the share `EARLY` of the work
     is done, the bar shows no remaining time.
     """
 
@@ -145,7 +145,7 @@ class Bar:
 def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
     """A progress bar with the remaining time on standard error.
 
-    If standard error is not a terminal, it prints a line every `EVERY` seconds instead.
+    If standard error is not a terminal, a line every `EVERY` seconds replaces the bar.
     """
     if not sys.stderr.isatty():
         yield Bar(label, total)
@@ -227,7 +227,7 @@ def print_json(record: Any) -> None:
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Prints rows as a table, or as lines on a narrow screen.
 
-    All rows have the same keys. Numbers are right-aligned with five digits; see
+    All rows must have the same keys. Numbers are right-aligned with five digits; see
     `debias.training.results.tables`.
     """
     if _quiet.get():

@@ -135,12 +135,12 @@ def serve(
 ) -> None:
     """Serves retrieval and, with a ranker, ranking over HTTP.
 
-    With published versions, the service answers POST /retrieve. With a ranker, it also
-    answers POST /rank and /recommend. Without versions, a ranker alone answers POST
-    /rank. POST /explain says why an item was returned. The path / is a page to try the
-    service, and /docs documents the interface. /metrics has counters for Prometheus,
-    /health names the version, and /live and /ready are probes. If a worker dies, the
-    service restarts it on the last good version. The variable
+    With published versions, the service answers POST /retrieve. With a ranker, the
+    service also answers POST /rank and /recommend. Without versions, a ranker alone
+    answers POST /rank. POST /explain says why an item was returned. The path / is a
+    page to try the service, and /docs documents the interface. /metrics has counters
+    for Prometheus, /health names the version, and /live and /ready are probes. If a
+    worker dies, the service restarts it on the last good version. The variable
     DEBIAS_SSL_KEYFILE_PASSWORD holds the password of an encrypted key.
     """
     for option, value in (("--body", body), ("--seconds", seconds)):

@@ -112,9 +112,9 @@ def _unused() -> list[str]:
 def uncollected() -> Iterator[None]:
     """Context manager that permanently excludes new objects from garbage collection.
 
-    An import makes half a million objects that live as long as the process. Outside
-    this context, the garbage collector scans these objects repeatedly, which takes a
-    third of the time of the import and .2 s of every later `gc.collect()`.
+    Importing TensorFlow makes half a million objects that live as long as the process.
+    Outside this context, the garbage collector scans these objects repeatedly, which
+    takes a third of the time of the import and .2 s of every later `gc.collect()`.
     """
     gc.disable()
     try:
@@ -129,7 +129,7 @@ def silence() -> Iterator[None]:
     """Context manager that drops the log lines of TensorFlow on standard error.
 
     Other lines on standard error appear when the context ends. After an error, or if
-    the process dies, all lines appear.
+    the process dies, the log lines of TensorFlow appear too.
     """
     try:
         terminal = os.dup(2)
@@ -164,8 +164,8 @@ def stoppable() -> Iterator[None]:
     """Context manager in which Ctrl-C always ends the work.
 
     Python raises KeyboardInterrupt in the main thread. In some callbacks, Python only
-    prints the exception and drops it. JAX's callback of the garbage collector is one of
-    them, and most interrupts of a fit arrive there. This context manager raises a
+    prints the exception and drops it. Most interrupts of a fit arrive in such a
+    callback: JAX's callback of the garbage collector. This context manager raises a
     dropped exception again. A second Ctrl-C ends the process even while native code
     runs.
     """

@@ -41,8 +41,8 @@ class Learning(NamedTuple):
             str,
             typer.Option(
                 help="How a history is read: recency (recent items weigh more), mean "
-                "(all weigh the same), or auto, which chooses. The towers "
-                "youtube and mind read histories in their own ways."
+                "(all weigh the same), or auto (held-out events choose). The "
+                "towers youtube and mind read histories in their own ways."
             ),
         ] = AUTO,
         dim: Annotated[int, typer.Option(min=1, help="Dimension of the vectors.")] = 64,

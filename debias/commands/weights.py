@@ -57,8 +57,8 @@ def weights(
     The weight of a click is 1 / examination of its rank, clipped. Train with only one
     of these corrections: the weight, LightGBM's `position`, or the bias logit as
     `init_score`. Weights can make a ranker worse, so compare your ranker with a ranker
-    trained on raw clicks. Text features stay text in Parquet. In other formats they
-    become codes, which features.json explains.
+    trained on raw clicks. Text features stay text in Parquet. In other formats, text
+    becomes codes, which features.json explains.
     """
     from debias.propensity import impressions, write_impressions
     from debias.propensity.impression_files import CORRECTIONS, LIBRARIES

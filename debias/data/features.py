@@ -39,7 +39,8 @@ def read_features(
         id: Name of the id column.
         features: Names and patterns of the columns to read.
         progress: Called with the share read so far.
-        first: Whether an id may occur more than once. Then only its first row counts.
+        first: Whether an id may occur more than once. If so, only the first row of an
+            id counts.
         numbers: Columns of whole numbers to read as numeric.
         notice: Called with a sentence on each column with so many distinct whole
             numbers that it may be numeric.

@@ -59,7 +59,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Writes a new folder like `atomic_write`; an existing folder must be empty.
 
     Raises:
-        ValueError: The path exists and is not an empty folder. The path is not changed.
+        ValueError: The path exists and is not an empty folder. An existing path is not
+            changed.
         OSError: See `atomic_write`.
     """
     path = Path(path)
@@ -140,7 +141,7 @@ def _remove_left(part: Path) -> None:
 def alone(folder: str | Path) -> Iterator[None]:
     """Context manager that locks an existing folder for this process.
 
-    The system frees the lock when the process ends. Windows has no such lock.
+    The system frees the lock when the process ends. On Windows, nothing is locked.
 
     Raises:
         ValueError: Another process has locked the folder.

@@ -64,8 +64,8 @@ def read_letor(
     Raises:
         ValueError: The file is empty; a line cannot be parsed; the items of a query are
             not consecutive; a grade is outside 0..max_grade; a feature is not finite,
-            or its index is not allowed by `feature_count` and `zero_based`. Names the
-            file and the line.
+            or its index is not allowed by `feature_count` and `zero_based`. The message
+            names the file and the line.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()

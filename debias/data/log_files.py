@@ -246,7 +246,7 @@ def count_sessions(path: str | Path) -> int:
 
 
 def longest_list(found: Sequence[Shard]) -> int:
-    """Number of cells of the longest session. Reads items only if lists are ragged."""
+    """Number of cells of the longest session; reads items only of ragged lists."""
     longest = 0
     for shard in found:
         index = shard.schema.get_field_index("item")
@@ -332,7 +332,7 @@ def open_columns(
     """Opens a whole log, in memory or memory-mapped; see `ClickLog.open`.
 
     Parquet packs bools and interleaves lists with their lengths, so the pages of a
-    Parquet file cannot be memory-mapped. Instead, a decoded copy is mapped.
+    Parquet file cannot be memory-mapped. Instead, a decoded copy of the log is mapped.
     """
     found = shards(path)
     list_size = longest_list(found)

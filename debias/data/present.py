@@ -21,8 +21,8 @@ _Key = tuple[str, int]  # a role, and the index of its column
 class Present:
     """Tracks columns that were NULL in all rows so far, which count as absent.
 
-    The first rows decide. If a column is NULL in all of them and has a value in a later
-    row, the reader raises an error.
+    If a column is NULL in all of the first rows and has a value in a later row, the
+    reader raises an error.
     """
 
     def __init__(self) -> None:

@@ -216,7 +216,7 @@ class RankingData:
     def arranged(
         self, names: Sequence[str] | None, kinds: Features | None = None
     ) -> Self:
-        """The data with these features in this order.
+        """A copy of the data with only the features `names`, in this order.
 
         Args:
             names: Names of some or all features. If `names` or the names of the data

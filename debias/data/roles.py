@@ -45,8 +45,9 @@ class Columns:
         device: Name of the device; `Reading.devices` numbers them.
         context: Numbers that are known for each session, named like features.
         presentation: Columns of text or numbers on the presentation of items or lists,
-            such as a badge, a media type or a height. Bias towers read them; rankers do
-            not. Numbers are divided into bins. `ClickLog` has them by name.
+            such as a badge, a media type or a height. Bias towers read these columns;
+            rankers do not. Numbers in them are divided into bins. `ClickLog` has
+            presentation columns by name.
         target: Other user actions on an item, as counts or seconds; NULL means no
             action.
         propensity: Probability, in (0, 1], that the logging policy puts this item at

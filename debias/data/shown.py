@@ -89,7 +89,7 @@ def known_as(name: str, role: str) -> str:
 
 
 class Fault(ValueError):
-    """A wrong value. The caller describes where it is.
+    """A wrong value, whose place the caller describes.
 
     Attributes:
         column: Its column.

@@ -270,7 +270,7 @@ def _taken(asked: tuple[Stream, np.ndarray]) -> ClickLog:
 def read_batches(
     path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
 ) -> Iterator[ClickLog]:
-    """Reads the log in order, in validated pieces; memory holds one at a time.
+    """Reads the log in order, in validated pieces; memory holds one piece at a time.
 
     Args:
         path: A file or a folder.

@@ -25,7 +25,7 @@ def printable(text: str, kept: str = "") -> str:
     r"""Escapes everything in a text that could control a terminal, except `kept`.
 
     Control characters, ANSI escapes, direction marks and lone surrogates become escapes
-    as in Python literals. Line breaks do too, unless `kept` contains them.
+    as in Python literals. Line breaks become escapes too, unless `kept` contains them.
 
     >>> print(printable("\x1b[31mred \udcff \u202e é"))
     \x1b[31mred \udcff \u202e é

@@ -68,12 +68,12 @@ def calibration(
     """Calibration by rank of a position-based model fitted to half of the sessions.
 
     ECE_k = sum_b n_b / n |click rate of bin b - mean prediction of b|, where the bins
-    divide the impressions of the other half about equally. Even for correct
-    predictions, chance makes ECE positive. To compute `chance`, the clicks of both
-    halves are drawn from the model, and the model is fitted and binned again. The
-    interval is the basic bootstrap: 2 ECE minus the quantiles of resampled values.
-    Pairs with fewer than 30 impressions in the fitted half are left out, because their
-    errors reflect little data, not how users read.
+    divide the impressions of the other half about equally. Chance makes ECE positive
+    even if predictions are correct. To compute `chance`, the clicks of both halves are
+    drawn from the model, and the model is fitted and binned again. The interval is the
+    basic bootstrap: 2 ECE minus the quantiles of resampled values. Pairs with fewer
+    than 30 impressions in the fitted half are left out, because their errors reflect
+    little data, not how users read.
 
     Args:
         log: The click log.

@@ -138,7 +138,7 @@ def calibration(found: Calibration, width: int = 760) -> str:
 
 
 def populations(found: Populations, width: int = 760) -> str:
-    """Draws held-out gains over one population. Dashed: models with one population."""
+    """Draws held-out gains over one population; models of clicks above are dashed."""
     with drawing("populations", width, 260) as (_, axes, out):
         reach = 1.96 * found.error
         axes.axhline(0, color=SOFT, lw=0.8)

@@ -203,7 +203,8 @@ class Profile(Finding):
         bias: (K,) float64 fitted bias on the logit scale, 0 at rank 1.
         deltas: (D,) float64 changes of the bias.
         statistic: (K, D) float64, twice the loss of log-likelihood; 0 at rank 1, the
-            reference. Compare it with chi-squared with one degree of freedom.
+            reference. Compare the statistic with chi-squared with one degree of
+            freedom.
         identified: (K,) bool, whether changes of both signs are rejected.
     """
 

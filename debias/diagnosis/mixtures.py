@@ -168,9 +168,9 @@ def spread(counted: Cells, theta: np.ndarray, mean: np.ndarray) -> float:
 
         E (c - m e)^2 = m e - m^2 f + V (e^2 - f).
 
-    Summed over pairs, this equation gives V. A beta distribution with this variance has
-    the weight m (1 - m) / V - 1. The result is limited to [2, 1000]; it is 1,000 if the
-    pairs do not differ.
+    The sum of this equation over pairs determines the variance V. A beta distribution
+    with this variance has the weight m (1 - m) / V - 1. The result is limited to [2,
+    1000]; it is 1,000 if the pairs do not differ.
 
     >>> cell = Cells(np.arange(2), np.zeros(2, int), np.full(2, 100.0),
     ...     np.array([40.0, 60.0]), 2, 1)

@@ -102,13 +102,13 @@ def populations(
     items they like are not detected.
 
     A gain of a mixture means that the clicks of a session depend on each other, or that
-    one position-based model does not describe them. A gain can have two other causes.
-    First, users may stop after a click. So the mixtures are also compared with models
-    of one population in which clicks depend on the clicks above. Second, queries with
-    few sessions may differ. So the mixtures are also fitted to shuffled lists, which
-    take each rank from another session of the query. If the gain on the log is not
-    larger than on shuffled lists, the verdict is "unknown", unless the gain is less
-    than a tenth of the gain on the simulated clicks.
+    one position-based model does not describe them. A gain of a mixture can have two
+    other causes. First, users may stop after a click. So the mixtures are also compared
+    with models of one population in which clicks depend on the clicks above. Second,
+    queries with few sessions may differ. So the mixtures are also fitted to shuffled
+    lists, which take each rank from another session of the query. If the gain on the
+    log is not larger than on shuffled lists, the verdict is "unknown", unless the gain
+    is less than a tenth of the gain on the simulated clicks.
 
     Args:
         log: The click log.

@@ -32,7 +32,7 @@ def join(
 ) -> keras.distribution.DataParallel:
     """Waits for the other processes and returns a Keras distribution.
 
-    `join` needs `KERAS_BACKEND=jax`. Call it before any array is made.
+    `join` needs `KERAS_BACKEND=jax`. Call `join` before any array is made.
 
     Args:
         coordinator: HOST:PORT of process 0; None: $DEBIAS_COORDINATOR.

@@ -29,17 +29,19 @@ class RowWiseAdam(keras.optimizers.Adam):
     for rows that occur; other rows of table and moments are neither read nor written. t
     counts steps of the optimiser. If every batch contains every row, this optimiser
     equals Adam. If a row is absent, Adam continues to move the row by its momentum;
-    this optimiser does not. Other variables are updated by Adam.
+    this optimiser does not. Adam updates all other variables.
 
     On TensorFlow, gradients of a gather arrive as lists of rows, and this optimiser
     sums repeated rows before squaring. Keras's own Adam, Adagrad and RMSprop do not sum
     repeated rows, and move an id that occurs 256 times 16 times too far. Other backends
-    compute dense gradients. There this optimiser equals Adam, also in cost.
+    compute dense gradients. On other backends, this optimiser equals Adam, also in
+    cost.
 
     If a batch looks up more ids than a table has rows, updating single rows costs more
     than updating the whole table. So tables of up to `dense_rows` rows are updated
     densely, by plain Adam on summed gradients; this moves absent rows by their
-    momentum. If all tables are that small, `compile` may use `jit_compile=True`.
+    momentum. If no table has more than `dense_rows` rows, `compile` may use
+    `jit_compile=True`.
 
     `weight_decay`, decoupled from the gradient, and `use_ema` work as in Keras. Weight
     decay and `use_ema` read whole tables. With `averaging=eta`, the optimiser averages

@@ -14,8 +14,8 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
 
     The function uses a matrix product instead of a gather. On TensorFlow, the gradient
     of a gather is a list of rows, and Adam, Adagrad and RMSprop do not sum repeated
-    rows. An id that occurs 256 times in a batch is then moved 16 times too far. In a
-    batch of lists, every position repeats.
+    rows. An id that occurs 256 times in a batch is then moved 16 times too far. This
+    matters for positions, which repeat in every batch of lists.
 
     >>> lookup(ops.array([[1.0, 2.0], [3.0, 4.0]]), ops.array([1, 1, 0])).shape[-1]
     2
@@ -28,7 +28,7 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
 def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Applies `function` to the rows of `x`, `(..., in)` to `(..., out)`.
 
-    The reason is speed: TensorFlow fuses product, bias and activation only for
+    `x` is flattened for speed: TensorFlow fuses product, bias and activation only for
     matrices.
 
     >>> rowwise(lambda rows: rows[:, :2], ops.ones((4, 5, 3))).shape[-1]
@@ -49,7 +49,7 @@ def checked_ids(ids: Tensor, largest: int, message: str) -> Tensor:
     """`ids` as int32, checked against the largest id.
 
     On TensorFlow, a graph also raises an error for larger ids. The error is
-    TensorFlow's `InvalidArgumentError`. XLA drops such checks.
+    TensorFlow's `InvalidArgumentError`. XLA does not execute such checks.
 
     >>> checked_ids(ops.array([[1, 2]]), 2, "too far").shape[1]
     2

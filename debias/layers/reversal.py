@@ -28,7 +28,7 @@ class GradientReversal(keras.layers.Layer):
     """Identity layer that multiplies the gradient by -strength.
 
     Args:
-        strength: 0 or more. With 0, the gradient is 0.
+        strength: 0 or more. With strength 0, the gradient is 0.
 
     Raises:
         ValueError: `strength` is negative or not finite.

@@ -33,8 +33,8 @@ class Standardize(keras.layers.Layer):
 
     A table of items is transformed once, before training. The same layer then goes in
     front of the serving model (`ranker(model, preprocess=...)`), which reads raw
-    features. The result has mean 0 and variance 1. A feature that never varies becomes
-    0.
+    features. A scaled feature has mean 0 and variance 1. A feature that never varies
+    becomes 0.
 
     In data with `kinds`, codes of categories come first and do not change. A missing
     number, NaN, becomes the mean, 0. For each feature with missing numbers, a column is

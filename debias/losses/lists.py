@@ -78,8 +78,8 @@ class ListLoss(keras.losses.Loss):
 
     `sample_weight` of shape `(batch,)` or `(batch, 1)` weights lists; of shape `(batch,
     list_size)`, it weights items. Keras itself would multiply weights of items with
-    losses of shape `(batch,)`. If batch and list size are equal, that error would be
-    silent.
+    losses of shape `(batch,)`. If batch and list size are equal, this wrong product
+    raises no error.
     """
 
     function: Any

@@ -170,9 +170,9 @@ def conditional_logits(
 ) -> Tensor:
     """Logit of P(c_k | c_<k) in the mixture: each click given the clicks above it.
 
-    Evaluate mixtures by these predictions. By the chain rule, the `click_cross_entropy`
-    of these logits equals the `mixture_of_logits` of the session. The first logit is
-    the logit of the marginal P(c_1).
+    Evaluate mixtures by these conditional predictions. By the chain rule, the
+    `click_cross_entropy` of these logits equals the `mixture_of_logits` of the session.
+    The first logit is the logit of the marginal P(c_1).
 
     Args:
         y_true: `(batch, list_size)` clicks in display order, -1 at padding.

@@ -66,7 +66,8 @@ def item_log_likelihood(
     """Log-probability of each observed click or skip in nats, 0 at padding.
 
     The value is c log p + (1 - c) log(1 - p). Log-likelihoods are never clipped: a
-    certain and wrong prediction gives -inf. From logits, they are exact in both tails.
+    certain and wrong prediction gives -inf. Log-likelihoods from logits are exact in
+    both tails.
 
     Args:
         clicks: `(sessions, list_size)` 0 or 1, or bool.

@@ -442,8 +442,8 @@ def precision(
     """Share of the first k ranks with label >= `relevant`; arguments as for `dcg`.
 
     The number of relevant items is divided by k, even if the list is shorter than k;
-    TF-Ranking then divides by the length of the list. With k = None, it is divided by
-    the length.
+    TF-Ranking then divides by the length of the list. With k = None, the divisor is the
+    length of the list.
 
     >>> precision([[1, 0, 1]], [[3.0, 2.0, 1.0]], k=[1, 2]).tolist()
     [[1.0, 0.5]]

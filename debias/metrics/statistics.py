@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 def estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Mean of the values that are not nan, and t-interval mean -+ t_{n-1} s / sqrt(n).
 
-    With fewer than two values the interval is nan; without values the mean is nan as
+    With fewer than two values, the interval is nan. Without values, the mean is nan as
     well.
 
     >>> estimate([1.0, 2.0, 3.0, float("nan")])._asdict()["left_out"]

@@ -120,7 +120,7 @@ def epoch_of(
     weight: np.ndarray | None = None,
     packed: bool = False,
 ) -> "Epoch":
-    """A log in memory, in its own order. Takes the arguments of `batches`."""
+    """A log in memory, in its own order; `batches` explains the arguments."""
     if log.sessions == 0:
         raise ValueError("log has no sessions, so there is no batch")
     columns = _cells(log.check(data.items))
@@ -191,7 +191,7 @@ class Epoch(NamedTuple):
 
 
 class LogBatches(tf.data.Dataset):
-    """Batches of a log in memory. A compiled loop can make them by itself.
+    """Batches of a log in memory, which a compiled loop can make by itself.
 
     For Keras, `pipeline` makes the same batches in parallel to the training steps. To
     build a pipeline takes longer than to train on a small log, so it is built when it
@@ -257,8 +257,8 @@ def share(data: RankingData) -> None:
     """Lets all batches of this data read its features in place, without a copy.
 
     Args:
-        data: Its features must not change. On a GPU, or if they are not `shareable`,
-            they are copied.
+        data: Ranking data whose features do not change. On a GPU, or if features are
+            not `shareable`, they are copied.
     """
     features = data.features  # NumPy exports only writable arrays
     aligned = features.flags.carray and features.ctypes.data % ALIGNED == 0

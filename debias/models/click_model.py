@@ -372,7 +372,7 @@ def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
 
 
 def without_gradient(features: Any) -> AbstractContextManager[Any]:
-    """On torch, disables gradients for results that are computed from NumPy arrays.
+    """On torch, disables gradients of results that are computed from NumPy arrays.
 
     Callers expect a NumPy array, and torch cannot convert a tensor with a gradient to
     an array.

@@ -176,7 +176,7 @@ def _write(ranker: Ranker, path: Path, format: Format, features: int) -> None:
 def save(model: keras.Model, path: str | Path) -> None:
     """Writes a built model as a `.keras` file, without its training state.
 
-    The file has no optimiser, loss or metrics. The model itself stays compiled.
+    The file has no optimiser, loss or metrics. The model in memory stays compiled.
     """
     without_training(model).save(path)
 

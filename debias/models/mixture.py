@@ -219,7 +219,7 @@ class Annealing(keras.callbacks.Callback):
     """Callback that lowers the temperature of a mixture after each epoch.
 
     Epoch e of the first `epochs` uses the temperature start^(1 - e / epochs) T^(e /
-    epochs), with T the model's own temperature. At first, the posterior is soft; it
+    epochs), where T is the model's own temperature. At first, the posterior is soft; it
     becomes harder while the components become different.
 
     Args:

@@ -169,7 +169,7 @@ class TrustBiased(RankedByRelevance):
     as in the affine correction of trust bias. Here, alpha and beta are learned together
     with r. Clicks alone determine attraction only up to an affine map: if the
     attraction of all items has a lower limit, the model may take this limit for trust
-    that all places share. The ranking is the same.
+    that all places share. The affine map does not change the ranking.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.

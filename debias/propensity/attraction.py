@@ -239,8 +239,8 @@ def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
     Args:
         counts: Counts of P pairs.
         query: (P,) number of each pair's query.
-        design: (P, D) covariates of each pair. The first is 1; the others are roughly
-            in [-1, 1].
+        design: (P, D) covariates of each pair. The first covariate is 1; the others are
+            roughly in [-1, 1].
     """
     sample = _whole_queries(query, counts.exposure > 0)
     share = np.clip(counts.clicks.sum() / counts.exposure.sum(), 1e-4, 1 - 1e-4)

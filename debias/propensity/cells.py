@@ -188,7 +188,7 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
         source: "all" compares a (query, item) pair with itself at all ranks where it
             was shown. "swap" uses only marked interventions: a stratum is a pair
             together with the rank that the pair would have had without the swap. Within
-            a stratum, only interventions change the rank.
+            a stratum, the rank differs only by interventions.
         place: (S, L) ints from 0. Impressions are counted by these places instead of
             ranks, such as ranks by device. Cells with negative places are left out.
 
@@ -237,8 +237,8 @@ def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
 
     Args:
         log: A log in memory, or on disk, which is read in pieces.
-        over: `map`, or an equivalent that counts files in parallel, such as on a
-            cluster. The result is the same.
+        over: `map`, or an equivalent with the same result that counts files in
+            parallel, such as on a cluster.
 
     Raises:
         ValueError: The log has no session, or a file on disk is damaged.

@@ -227,9 +227,9 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
 
     At the solution, the sum of psi over sessions is 0. Here psi_g,k = c_k v_k - (sum of
     c v) softmax(g)_k by rank, and psi_f = X' (c_i w_i - (sum of c w) softmax(f)_i). Let
-    J be the Jacobian of these sums, including the derivatives of v and w. Then a
-    session moves the point by -J^-1 psi, and the variance is the sum of the squares
-    over sessions.
+    J be the Jacobian of these sums, including the derivatives of v and w. A session
+    moves the solution by -J^-1 psi, and the variance is the sum of the squares of these
+    moves over sessions.
     """
     units, ranks = page.pair.shape
     size = len(page.pairs)

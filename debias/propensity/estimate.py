@@ -54,8 +54,8 @@ class Estimator(NamedTuple):
             whole lists.
         intervals: Supported intervals; the first is the default.
         confounded: Whether it confounds relevance and examination.
-        features: Whether it reads features: "no", "may", "must". With "may", it has an
-            interval only if features are given.
+        features: Whether it reads features: "no", "may", "must". An estimator with
+            "may" has an interval only if features are given.
     """
 
     fit: Callable[..., Fit] | None

@@ -87,7 +87,7 @@ def workbench(
     Args:
         found: Result of `judge`.
         item, query: (P,) ids of each pair.
-        graded: Whether ratings are grades. Otherwise they are attraction.
+        graded: Whether ratings are grades; if not, ratings are attraction.
         name: Name of the judgments.
 
     >>> from debias.data import ClickLog

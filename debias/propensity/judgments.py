@@ -44,7 +44,7 @@ class Judgments:
             under the posterior, widened by the errors of the propensities.
         impressions, clicks: (P,) int64; 0 for pairs that were never shown.
         coec: (P,) float64 clicks over expected clicks by rank, nan without impressions.
-            Search engines use it; it confounds rank and relevance.
+            Search engines use COEC; it confounds rank and relevance.
         ctr: (P,) float64 clicks over impressions.
         prior: "normal" or "beta", the shape with the higher likelihood.
         spread: Spread of the prior: s on the logit scale, or phi^-1/2 of Beta(phi mu,

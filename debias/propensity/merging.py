@@ -10,9 +10,9 @@ def merge_places(component: ArrayLike, features: ArrayLike | None = None) -> np.
     If no chain of items links two components of ranks, their biases differ by an
     unknown constant. Merging starts with the largest component. The nearest place of
     another component gets the bias of its nearest neighbour in a linked component. So
-    its component is linked too. Merging repeats this step until all components are
-    linked. In each component, only one place is merged; all other places keep their own
-    biases. Merging replaces an intervention by the assumption that two places have
+    the other component is linked too. Merging repeats this step until all components
+    are linked. In each component, only one place is merged; all other places keep their
+    own biases. Merging replaces an intervention by the assumption that two places have
     equal bias. Ties are broken in favour of smaller places. Entry 0, for padding, is 0.
 
     Args:

@@ -141,7 +141,8 @@ def plan(
         minimum: Smallest number of sessions of a participating query: an item that is
             shown once cannot be compared with itself.
         known: Known examination. None estimates examination if the log identifies every
-            rank. If it does not, the plan uses bounds that hold for any examination.
+            rank. If the log does not, the plan uses bounds that hold for any
+            examination.
 
     Raises:
         ValueError: An argument is out of range; no query has enough sessions; or some

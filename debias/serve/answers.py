@@ -136,7 +136,7 @@ def explained(
     """The answer of `recommended`, or of `retrieved`, with reasons for each item.
 
     Each item has its scores in both stages, the most similar items of the history, and
-    the bias of its position. The relevance does not contain this bias.
+    the bias of its position. The relevance does not contain the bias of the position.
 
     Raises:
         ValueError: See `recommended`; or ranking is requested without a ranker.
@@ -239,8 +239,8 @@ def item_features(
 ) -> dict[str, Column]:
     """The features of a ranker that the version's table of items has, by name.
 
-    Categories are (n, width) codes of the ranker. If the ranker reads no category of
-    this name, they are text, with None for missing or unknown values.
+    Categories are (n, width) codes of the ranker. If the ranker reads no category of a
+    name, its values are text, with None for missing or unknown values.
     """
     items = version.items
     kinds = {each.name: each for each in getattr(ranker, "kinds", None) or ()}

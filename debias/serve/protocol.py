@@ -22,15 +22,15 @@ class Prompt(HttpToolsProtocol):
     """uvicorn's protocol with limits on request lines and headers.
 
     A connection is closed if its request line and headers are not complete within some
-    seconds. Time counts from the start of the connection, or from the first byte after
-    the last answer. If request line and headers have more than `HEADERS` bytes, the
-    answer is 431. If there are already `CONNECTIONS` connections, a new connection is
-    closed at once.
+    seconds. This time counts from the start of the connection, or from the first byte
+    after the last answer. If request line and headers have more than `HEADERS` bytes,
+    the answer is 431. If there are already `CONNECTIONS` connections, a new connection
+    is closed at once.
 
     The state of the application's lifespan may have `refusal`, a function of the path
-    of a POST request. This function is called before the request is read. If it returns
-    bytes of JSON, they are sent at once as the body of a 503 answer, without starting
-    the application, and the rest of the request is dropped. A refusal has to be cheap:
+    of a POST request. `refusal` is called before the request is read. If it returns
+    bytes of JSON, these are sent at once as the body of a 503 answer. The application
+    is not started, and the rest of the request is dropped. A refusal has to be cheap:
     otherwise an overloaded service could not answer all requests.
 
     Args:

@@ -185,7 +185,8 @@ def run(
     Args:
         application: The object that makes the application in each worker.
         host, port: Address to listen on.
-        workers: Number of processes. They share the memory of a version's files.
+        workers: Number of processes. All processes share the memory of a version's
+            files.
         tls: Certificate; None: the service uses plain HTTP.
         access_log: File for one line of JSON per request, "-" for standard output, or
             None.

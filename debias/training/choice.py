@@ -102,7 +102,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         concordant: (G,) correctly ordered pairs, see `debias.metrics.concordant_pairs`.
-        pairs: (G,) all pairs. The numbers are equal for all candidates.
+        pairs: (G,) all pairs, which are equal for all candidates.
         likelihood: (S,) log-likelihood of each session; None if the model does not
             predict clicks.
     """

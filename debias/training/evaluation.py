@@ -120,16 +120,16 @@ def evaluate(
     Args:
         model: A trained click model, the result of `fit` or `select`, or the result of
             `debias.load` for a folder of `debias train`.
-        log: Sessions. None is possible for the result of `fit` or `select`: the test
-            sessions that it held out, with click metrics only.
+        log: Sessions. For the result of `fit` or `select`, None means its held-out test
+            sessions, with click metrics only.
         data: Raw features of the items, and grades if there are any.
         ranker: The ranker of a click model that was trained on scaled features; it
             contains the scaling; None: the model reads raw features.
         temperature: Temperature of the new policy, in standard deviations of the
             scores. The new policy is a Plackett-Luce policy by the scores.
         clip: Largest weight of a session; None: the largest clip for which the
-            effective number of sessions is at least a tenth of their number. Results
-            include the value without a clip.
+            effective number of sessions is at least a tenth of their number. The
+            estimates include one without a clip.
         examination: Examination probability of each position, for an estimate of
             clicks.
         name: Name of the model. By default, the name of its class.

@@ -67,7 +67,7 @@ class Fitted(Printed):
         epoch: The pass (from 1) that the kept weights come from: from the end of the
             pass or, in a long pass, from an evaluation during the pass.
         history: Number (from 1), training loss and held-out log-likelihood of each
-            pass. On a small log, only every few passes have an entry.
+            pass. On a small log, the history has an entry only for every few passes.
         sessions: Number of sessions that this process trained on, over all passes. For
             a resumed fit, an earlier process trained on the rest.
         prepared: Training, validation and test sessions.
@@ -110,7 +110,8 @@ class Fitted(Printed):
         """Examination relative to rank 1; None at ranks that held-out lists lack.
 
         Examination of a rank is the mean click probability of the shown items at the
-        rank, each item alone. For a model that does not predict clicks, it is unknown.
+        rank, each item alone. For a model that does not predict clicks, examination is
+        unknown.
         """
         judges = self.prepared.validation
         if not self.model.predicts_clicks:
@@ -156,8 +157,8 @@ def collect(log: ClickLog, data: RankingData) -> None:
     """Frees the memory of datasets of a log, once it is large.
 
     A TensorFlow dataset is in a reference cycle, which holds copies of features and
-    log. In a large process, a search for cycles takes up to a second. So `collect`
-    searches only when reference cycles may hold `LARGE` bytes.
+    log. In a large process, a search for reference cycles takes up to a second. So
+    `collect` searches only when such cycles may hold `LARGE` bytes.
     """
     global _held
     _held += data.features.nbytes + sum(v.nbytes for v in log.columns().values())

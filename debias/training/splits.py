@@ -48,7 +48,7 @@ class Prepared(NamedTuple):
     Attributes:
         train: Training sessions, in memory or on disk.
         validation: Sessions for comparing passes and candidates, in memory.
-        test: Sessions that no choice uses. If the caller made the split, None.
+        test: Sessions that no choice uses; None if the caller made the split.
         held_out_by: Unit of the split: "query", "session" or "caller".
         layout: The layout columns of the log and their largest ids.
         preprocess: The layer applied to raw features.
@@ -90,8 +90,9 @@ def prepare(
         targets: Whether the model reads the targets of the log.
 
     Raises:
-        ValueError: The log has no click, or too few sessions to hold some out. Or it
-            names an item or query that `data` lacks. Or an argument has a wrong type.
+        ValueError: The log has no click, or too few sessions to hold some out. Or the
+            log names an item or query that `data` lacks, or an argument has a wrong
+            type.
     """
     check_types(log, data)
     if isinstance(log, ClickLog):
@@ -121,7 +122,7 @@ def prepare(
 
 
 def check_types(log: ClickLog | Stream, data: RankingData) -> None:
-    """Raises ValueError unless these are a log with clicks and ranking data."""
+    """Raises ValueError unless the arguments are a log with clicks and ranking data."""
     kinds = {"log": (log, ClickLog | Stream), "data": (data, RankingData)}
     for name, (value, kind) in kinds.items():
         if not isinstance(value, kind):
@@ -183,7 +184,7 @@ def held_out_of_stream(
     """The split of `held_out` for a log on disk, with samples of held-out sessions.
 
     The parts equal those of `held_out` if every query occurs. With fewer than 50
-    queries, each session is assigned to a part at random. So that a fit starts quickly,
+    queries, each session is assigned to a part at random. For a quick start of a fit,
     at most 250,000 validation sessions and 250,000 test sessions are drawn, from 48 row
     groups.
 
@@ -276,8 +277,8 @@ def standardized(
         features: (items, F) raw features.
         layer: Layer that scales the features; None: a `Standardize` adapted to them.
         kinds: Kinds of the features; None for numbers only.
-        train: The training sessions. The layer is adapted to their items. If None, or
-            if sessions are on disk, it is adapted to all items.
+        train: The training sessions. The layer is adapted to their items. If `train` is
+            None or on disk, the layer is adapted to all items.
         coded: Kinds of the raw features, if `kinds` has other vocabularies.
     """
     if layer is None:

@@ -75,9 +75,8 @@ def fit_trees(
         config: Settings of the trees.
         progress: Called with rounds done since the last call.
         judged: Whether to train LightGBM's LambdaMART on grades from
-            `debias.propensity.judge`. LambdaMART does not predict clicks. Grades need
-            no weights, because grades from few impressions are shrunk towards their
-            prior.
+            `debias.propensity.judge`. LambdaMART does not predict clicks. Grades from
+            few impressions are shrunk towards their prior, so grades need no weights.
 
     Raises:
         ValueError: The log is too small to hold sessions out, has no click, or has no

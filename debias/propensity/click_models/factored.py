@@ -161,7 +161,7 @@ class PositionBased(_Rate):
     """Position-based model (PBM): P = theta_k gamma_i.
 
     EM uses `debias.propensity.pbm_maximum.pbm_step`. EM starts at .5 and updates all
-    parameters at once. It reads only counts by (pair, rank), so repeated sessions take
+    parameters at once. EM reads only counts by (pair, rank), so repeated sessions take
     no extra time.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])

@@ -138,11 +138,11 @@ def ta_feng(users: int = 5, items: int = 5) -> Interactions:
     """Ta-Feng: purchases in a grocery, November 2000 to February 2001, by day.
 
     Each pair of customer and product is one event, at the first purchase of the
-    product. The weight of an event is the number of pieces bought. So a held-out item
-    was not bought before. Customers and products with few events are removed: each
-    remaining customer has at least `users` products, and each product has at least
-    `items` customers. Users have age group and district. Items have the product's
-    subclass and its first two digits as category.
+    product. The weight of an event is the number of pieces bought. So no customer
+    bought a held-out product before. Customers and products with few events are
+    removed: each remaining customer has at least `users` products, and each product has
+    at least `items` customers. Users have age group and district. Items have the
+    product's subclass and its first two digits as category.
 
     Source: Hsu, Chung and Huang, Mining Skewed and Sparse Transaction Data for
     Personalized Shopping Recommendation, Machine Learning 2004.

@@ -117,7 +117,8 @@ def read_events(
         ValueError: A column is missing; an id is empty; a time is neither a number nor
             a timestamp, or is NaN; times have several units, such as seconds and
             milliseconds; a file is damaged, or text does not end with a line
-            break, so its last row may be incomplete. Names file, column and row.
+            break, so its last row may be incomplete. The message names the file, the
+            column and the row.
 
     >>> table = pa.table({"user": ["u", "v"], "item": [7, 8], "time": [3.5, 4.0]})
     >>> [(name, events.item.tolist()) for name, events in read_events(table)]

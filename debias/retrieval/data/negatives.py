@@ -71,7 +71,7 @@ def by_popularity(counts: np.ndarray, power: float = 0.75) -> Weighted:
 class Listed:
     """Draws items uniformly from a list of each user.
 
-    Use it for hard negatives from a ranker's list (`from_ranking`), items that a
+    Use `Listed` for hard negatives from a ranker's list (`from_ranking`), items that a
     pre-ranker rejected, or impressions without a click. For a user without a list, the
     sampler draws from `fallback`.
 
@@ -170,8 +170,8 @@ class Queue:
     """A first-in, first-out queue of the items of recent batches, as negatives.
 
     The queue holds rows of items instead of vectors, so the current tower encodes the
-    items. `__call__` draws from the pushed items. Before the first `push`, it draws
-    from `fallback`.
+    items. `__call__` draws from the pushed items. Before the first `push`, `__call__`
+    draws from `fallback`.
 
     >>> queue = Queue(3, uniform(1), items=9)
     >>> queue.push(np.array([5, 6, 7, 8]))

@@ -28,7 +28,7 @@ class Taken(NamedTuple):
 
     @classmethod
     def of(cls, rows: np.ndarray, offsets: np.ndarray) -> "Taken":
-        """Makes it from events with repetition, in order of time for each user."""
+        """Counts events with repetition, which are in order of time for each user."""
         owner = owners(offsets)
         key = owner * (int(rows.max(initial=0)) + 1) + rows
         _, back, counts = np.unique(key[::-1], return_index=True, return_counts=True)

@@ -29,12 +29,12 @@ def trend(log: Interactions, share: float) -> np.ndarray:
 
         t_i = log((r_i + m q_i) / (R + m)) - log(q_i),   m = `STRENGTH`
 
-    For an item with constant popularity, t_i is about 0; for a rising item, it is
-    positive. A few events change t_i little. A tower learns what users take over the
-    whole log. Adding a multiple of t to its logits adapts it to what users take now.
-    Adding t is the prior correction of a classifier to other class frequencies (Saerens
-    et al., Adjusting the Outputs of a Classifier to New a Priori Probabilities, Neural
-    Computation 2002).
+    For an item with constant popularity, t_i is about 0; for an item with rising
+    popularity, t_i is positive. A few events change t_i little. A tower learns what
+    users take over the whole log. Adding a multiple of t to its logits adapts it to
+    what users take now. Adding t is the prior correction of a classifier to other class
+    frequencies (Saerens et al., Adjusting the Outputs of a Classifier to New a Priori
+    Probabilities, Neural Computation 2002).
 
     Args:
         log: Events of users and items.

@@ -90,8 +90,8 @@ def label_aware(interests: Tensor, label: Tensor, live: Tensor, power: float) ->
     """Label-aware user vector: sum_k softmax_k((u_k . v)^p) u_k.
 
     The power keeps the sign of a negative product, so it never changes the order of the
-    products. In the article's formula, an even p would change it. p = 0 gives the mean
-    of the interests, and p = infinity gives the interest nearest to the label.
+    products. In the article's formula, an even p would change this order. p = 0 gives
+    the mean of the interests, and p = infinity gives the interest nearest to the label.
 
     Args:
         interests: (B, K, d).

@@ -33,7 +33,7 @@ def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class TransformerHistory(keras.layers.Layer):
-    """Self-attention over a history. The output is that at the most recent item.
+    """Self-attention over a history. The output is the vector at the most recent item.
 
     The input is item vectors plus age vectors. Each block has pre-normalised attention
     and a feed-forward layer of the same width. Padding is masked.

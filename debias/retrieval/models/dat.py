@@ -51,7 +51,7 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
 
     The major category is the most frequent category of the batch; ties go to the lowest
     code. Covariances divide by n - 1, so categories with fewer than two items are
-    ignored. Code 0, missing, is ignored too.
+    ignored. Code 0 (missing) is ignored too.
 
     Args:
         vectors: (n, d) item vectors.
@@ -177,11 +177,11 @@ class DAT(RetrievalModel):
     """Dual augmented two-tower model (DAT) with mimic and alignment losses.
 
     The augmented vector of each side is an input of the tower of this side. In positive
-    pairs, it learns to imitate the output of the other tower. So information about the
-    other side enters each tower early. Alignment makes the covariances of all item
-    categories similar, so that rare categories benefit from the major category. The
-    article uses the loss "pointwise" over S random negatives; the default weights are
-    those of the article.
+    pairs, this vector learns to imitate the output of the other tower. So information
+    about the other side enters each tower early. Alignment makes the covariances of all
+    item categories similar, so that rare categories benefit from the major category.
+    The article uses the loss "pointwise" over S random negatives; the default weights
+    are those of the article.
 
     Args:
         users, items: Schemas, which must have "id".

@@ -22,7 +22,7 @@ class IdTables(NamedTuple):
     Attributes:
         users: Tables of the user tower, by user codes.
         items: Tables of the item tower, by item codes.
-        past: Tables of the user tower for histories, by item codes. They may be the
+        past: Tables of the user tower for histories, by item codes. `past` may hold the
             same tables as `items`.
     """
 

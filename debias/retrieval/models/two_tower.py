@@ -43,8 +43,8 @@ class RetrievalModel(SteppingModel):
 
     Returns:
         (B, C + S) scores. For a packed batch, (B, 2), always corrected and masked: the
-        score of the positive, and the log-sum-exp of all negatives. The softmax needs
-        only these two numbers.
+        score of the positive, and the log-sum-exp of all negatives. The softmax loss
+        needs only these two numbers.
     """
 
     user: Any
@@ -84,7 +84,8 @@ class RetrievalModel(SteppingModel):
         """Fits like Keras. `Batches` keep their order, and TensorFlow gets chunks.
 
         If `compile` got `steps_per_execution` above 1, a chunk has the batches of one
-        execution, all in memory at once. Otherwise a chunk has 16 batches.
+        execution, all in memory at once. Without `steps_per_execution`, a chunk has 16
+        batches.
 
         Raises:
             ValueError: The batches are packed and the loss is not the softmax.
@@ -448,12 +449,12 @@ def dssm(
         users, items: Schemas.
         history: A kind of `debias.retrieval.layers.history.HISTORIES`, or None.
         length: The longest history.
-        **options: Other arguments of `Encoder`, for both sides. `normalize_users`:
-            whether user vectors have length 1 like item vectors; if not, the length
-            expresses how specific a user's taste is. `compress` and `rows` of
-            `debias.layers.embedding.RowEmbedding`, for all id tables. `frequency`,
-            `views`, `self_weight` and `worth` of `TwoTower`; with `worth`, `dim` is the
-            total size of all parts.
+        **options: Other arguments of `Encoder`, for both sides. These include
+            `normalize_users`: whether user vectors have length 1 like item vectors; if
+            not, the length expresses how specific a user's taste is. They also include
+            `compress` and `rows` of `debias.layers.embedding.RowEmbedding`, for all id
+            tables, and `frequency`, `views`, `self_weight` and `worth` of `TwoTower`;
+            with `worth`, `dim` is the total size of all parts.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> dssm(schema, schema, history=None).user.combine
@@ -473,7 +474,7 @@ def fm_tower(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """FM: each side is the sum of its fields. Takes the arguments of `dssm`.
+    """FM: each side is the sum of its fields; `dssm` explains the arguments.
 
     See `debias.retrieval.layers.fm.fm_sum`.
     """
@@ -511,7 +512,7 @@ def youtube_dnn(
 ) -> TwoTower:
     """YoutubeDNN: an MLP on history mean and user features; items have only ids.
 
-    The arguments are those of `dssm`.
+    `dssm` explains the arguments.
 
     Source: Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys
     2016.

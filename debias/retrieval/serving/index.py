@@ -335,10 +335,11 @@ def hnsw(
 
     For vectors of unequal length, there are two possible graphs: by distance over
     `lifted` vectors, and by inner product. The vectors determine which graph has the
-    higher recall. If lengths vary at random, the recall of the first graph is only a
-    third; if vectors form clusters, the recall of the second graph is lower. The first
-    graph is built. If its recall is too low, the second graph is built. Equal vectors
-    share one node of the graph, because otherwise they would only link to each other.
+    higher recall. If lengths vary at random, the graph by distance has a recall of only
+    a third. If vectors form clusters, the graph by inner product has the lower recall.
+    The graph by distance is built first; if its recall is too low, the graph by inner
+    product is built. Equal vectors share one node of the graph, because otherwise they
+    would only link to each other.
 
     Source: Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor
     Search Using Hierarchical Navigable Small World Graphs, TPAMI 2020.

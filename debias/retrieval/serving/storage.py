@@ -138,7 +138,7 @@ class Store:
         return _numbers(each.parts[-2] for each in found if each.name == MANIFEST)
 
     def folder(self, key: str) -> Path:
-        """A complete copy on disk. Files from an earlier read are verified.
+        """Path of a complete copy on disk; files from an earlier read are verified.
 
         Raises:
             OSError: The store cannot be reached or refuses access, or the disk is full.
@@ -241,7 +241,7 @@ def storage(root: str | Path) -> Storage:
 
 @contextmanager
 def alone(root: str | Path, kind: str = "") -> Iterator[None]:
-    """Context manager that holds a lock. The system frees it when the process ends.
+    """Context manager that holds a lock until its end, or until the process ends.
 
     For a store, the lock excludes only other processes on this machine.
     """

@@ -123,8 +123,7 @@ def incremental_update(
 
     Raises:
         ValueError: Ids share rows of their tables.
-        RuntimeError: A dense weight changed. Load the learner again and do not publish
-            it.
+        RuntimeError: A dense weight changed. Do not publish the learner; load it again.
     """
     tables = id_tables(learner.model)
     if any(table.compress for side in tables for table in side):

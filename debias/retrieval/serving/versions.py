@@ -427,8 +427,8 @@ def roll_back(root: str | Path, name: str | None = None) -> str:
 
     Raises:
         OSError: The store cannot be reached or refuses access.
-        ValueError: There is no such version, or it is damaged. The version in service
-            then stays.
+        ValueError: There is no such version, or it is damaged. The service then keeps
+            its version.
     """
     with alone(root):
         if name is None:

@@ -155,8 +155,8 @@ class Batches(keras.utils.PyDataset):
         own_sampler: Sampler of the negatives per row.
         log_q: Whether shared candidates have `log_q`. In-batch candidates are drawn
             with the share of the item in the events, other candidates with the
-            probability of the sampler. `log_q` mixes both in proportion to the numbers
-            of candidates.
+            probability of the sampler. `log_q` mixes the two probabilities in
+            proportion to the numbers of candidates.
         exclude_known: Whether to exclude a user's other positives from the negatives:
             the policy of repeats "exclude", see `debias.retrieval.data.repeats`.
         history: L, the length of histories; 0 means no histories.

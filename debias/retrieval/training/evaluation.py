@@ -67,8 +67,8 @@ def ranks(
         repeat: Policy for seen items: "exclude", "allow", or a `Repeat`.
 
     Returns:
-        (T,) float64 ranks, and (Q, min(top, N)) int32 rows by decreasing score. Missing
-        rows are -1, if a query has fewer allowed items.
+        (T,) float64 ranks, and (Q, min(top, N)) int32 rows by decreasing score. If a
+        query has fewer allowed items, missing rows are -1.
 
     Raises:
         ValueError: A score is NaN, or shapes do not fit.
@@ -172,7 +172,7 @@ def half_tie_ranks(
 ) -> np.ndarray:
     """(T,) float64 rank of each target: 1 + #greater + #other equal / 2.
 
-    Removed items have the score minus infinity, so only such scores tie with them.
+    Removed items have the score minus infinity, so no other item ties with them.
 
     Args:
         scores: (Q, N) without NaN; not changed.
@@ -536,9 +536,9 @@ def _warn_learned(log: Interactions, events: Events) -> None:
 def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndarray:
     """(d,) mean vector of users, which represents a user without known features.
 
-    The products of this vector with item vectors are the mean scores over users. So it
-    orders items roughly by popularity. The output of the tower without id, history and
-    features would order items at random, because it was never trained.
+    The products of this vector with item vectors are the mean scores over users. So
+    this vector orders items roughly by popularity. The output of the tower without id,
+    history and features would order items at random, because it was never trained.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`.

@@ -35,7 +35,7 @@ def rescored(
 
     Returns:
         (users, min(top, N)) int32 rows, in the order of the ranker. Ties keep the
-        retrieved order. If a user has fewer unseen items, -1 fills the end.
+        retrieved order. If a user has fewer unseen items, -1 fills the end of the row.
 
     Raises:
         ValueError: A score of the ranker is NaN. The message names the user.

@@ -21,8 +21,8 @@ PRIOR = 0.01  # precision of the normal prior on each weight, which keeps weight
 def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndarray:
     """(E,) bool, events to leave out of training, for fitting the weights.
 
-    The last events of some users are withheld. They are evenly spaced among the users
-    with two events: a `share` of these users, but at least `least` and at most `USERS`.
+    The last events of some users are withheld. These users are evenly spaced among the
+    users with two events: a `share` of them, but at least `least` and at most `USERS`.
     Events of a user at the same time are withheld together. Otherwise the rest of a
     basket would look like the latest items, and a user never takes these next. If all
     events of a user have the same time, one event is withheld.
@@ -225,8 +225,8 @@ def best_shift(
     The shift is 0 if no gain exceeds two standard errors.
 
     The likelihood assumes calibrated logits. If the logits of other items are
-    overconfident, the items that the user took rank too low. A constant corrects this
-    error.
+    overconfident, the items that the user took rank too low. Adding a constant to w0
+    corrects this error.
 
     Args:
         choices: The choices to which the weights were fitted.

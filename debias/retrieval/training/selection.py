@@ -460,7 +460,7 @@ def rivals(
     repeat: str = "exclude",
     progress: Callable[[int], None] = _nothing,
 ) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
-    """Each baseline with its best settings: name, settings, and values as in a trial.
+    """Name, best settings, and values on held-out events, of each baseline.
 
     The scores of baselines are not logits, so baselines have no bonus for repeats:
     items taken before are excluded, or are ranked by their scores.
