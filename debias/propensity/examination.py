@@ -258,7 +258,7 @@ def bootstrap_variance(
 def recount(
     fit: Callable[[Cells], np.ndarray], counted: Cells, click: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes a `refit` for `bootstrap_variance` from a (K,) estimate on cells.
+    """Makes the argument `refit` of `bootstrap_variance` from an estimator on cells.
 
     A product with a sparse matrix computes the counts for all columns of weights at
     once.

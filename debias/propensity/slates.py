@@ -334,8 +334,8 @@ def pseudo_inverse(
         lists: Lists drawn from the logging policy, to estimate Gamma; more lists give a
             better estimate. Clicks of these lists are ignored. None uses the lists of
             the log, which then needs several sessions for each pair. With fewer
-            sessions, the result is the regression with the smallest norm, and its
-            interval is too short.
+            sessions, Gamma^+ selects the least-squares solution with the smallest norm,
+            and the interval is too short.
         confidence: Confidence level of the intervals.
 
     Raises:

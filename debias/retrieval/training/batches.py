@@ -153,10 +153,10 @@ class Batches(keras.utils.PyDataset):
         own_negatives: Number of additional negatives per row from `own_sampler`, such
             as one hard negative per 100 shared candidates.
         own_sampler: Sampler of the negatives per row.
-        log_q: Whether shared candidates have `log_q`. In-batch candidates are drawn
-            with the share of the item in the events, other candidates with the
-            probability of the sampler. `log_q` mixes the two probabilities in
-            proportion to the numbers of candidates.
+        log_q: Whether shared candidates have `log_q`. The probability of an item is its
+            share of the events for in-batch candidates, and that of the sampler for
+            other candidates. `log_q` mixes these two probabilities in proportion to the
+            numbers of candidates.
         exclude_known: Whether to exclude a user's other positives from the negatives:
             the policy of repeats "exclude", see `debias.retrieval.data.repeats`.
         history: L, the length of histories; 0 means no histories.
